@@ -1,0 +1,252 @@
+//! What an event is: an immutable request that its targets converge.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::identity::{Certname, EventId, GroupName, Tag, TriggerName};
+use crate::lineage::Lineage;
+use crate::time::Timestamp;
+
+/// An event lives this long unless its resource says otherwise.
+pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// No event lives longer: what must be remembered to never run one twice is bounded by it.
+pub const MAX_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How far the clocks of origin and target may disagree before an event expires too early.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
+/// Targets in one stored part; 128 is also what etcd takes in one transaction.
+pub const TARGETS_PER_PART: usize = 128;
+/// Certnames one event may name.
+pub const MAX_TARGETS: usize = 100_000;
+/// Tags one event may carry.
+pub const MAX_TAGS: usize = 64;
+/// Groups one event may name.
+pub const MAX_GROUPS: usize = 64;
+
+/// Why an event cannot be made as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant is its message")]
+pub enum InvalidEvent {
+    #[error("an event needs at least one target: name a host or a group")]
+    NoTargets,
+    #[error(
+        "{count} hosts are too many for one event: at most {MAX_TARGETS}; name a group instead, or fire in portions"
+    )]
+    TooManyHosts { count: usize },
+    #[error("{count} groups are too many for one event: at most {MAX_GROUPS}")]
+    TooManyGroups { count: usize },
+    #[error("{count} tags are too many for one event: at most {MAX_TAGS}; leave them out to run everything")]
+    TooManyTags { count: usize },
+    #[error("an event cannot expire in {seconds} s: from 1 s to 7 days (604800 s)")]
+    BadLifetime { seconds: u64 },
+}
+
+/// How the targets shall run Puppet. Typed values only: an event never carries a command.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RunOptions {
+    /// Only resources with one of these tags; empty means everything.
+    pub tags: BTreeSet<Tag>,
+    /// Puppet's noop: report what would change, change nothing.
+    pub noop: bool,
+}
+
+impl RunOptions {
+    /// Whether the run is limited to some tags.
+    pub fn is_tagged(&self) -> bool {
+        !self.tags.is_empty()
+    }
+
+    /// The smallest request that honours both. A full run honours a tagged request, never the other way
+    /// round; a noop request and a real one have no common run, so the caller keeps them apart.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        debug_assert_eq!(self.noop, other.noop, "a noop run honours no real request, nor the reverse");
+        let tags = if self.is_tagged() && other.is_tagged() {
+            self.tags.union(&other.tags).cloned().collect()
+        } else {
+            BTreeSet::new()
+        };
+        Self { tags, noop: self.noop }
+    }
+}
+
+/// Who an event is for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Targets {
+    /// Nodes by certname, each once.
+    pub hosts: BTreeSet<Certname>,
+    /// Groups: every node that had joined when the event was committed.
+    pub groups: BTreeSet<GroupName>,
+}
+
+impl Targets {
+    /// Whether nobody is meant.
+    pub fn is_empty(&self) -> bool {
+        self.hosts.is_empty() && self.groups.is_empty()
+    }
+}
+
+/// An immutable request that its targets converge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Globally unique.
+    pub id: EventId,
+    /// The title of the resource that fired, or the name given on the command line.
+    pub trigger: TriggerName,
+    /// The node it was fired on.
+    pub origin: Certname,
+    /// Who shall run.
+    pub targets: Targets,
+    /// How they shall run.
+    pub options: RunOptions,
+    /// What led to it.
+    pub lineage: Lineage,
+    /// By the origin's clock; for people and for expiry, never for order.
+    pub fired_at: Timestamp,
+    /// Life from `fired_at`.
+    pub expires_in: Duration,
+}
+
+impl Event {
+    /// Checks the bounds that no single field can check.
+    pub fn validate(&self) -> Result<(), InvalidEvent> {
+        if self.targets.is_empty() {
+            return Err(InvalidEvent::NoTargets);
+        }
+        if self.targets.hosts.len() > MAX_TARGETS {
+            return Err(InvalidEvent::TooManyHosts { count: self.targets.hosts.len() });
+        }
+        if self.targets.groups.len() > MAX_GROUPS {
+            return Err(InvalidEvent::TooManyGroups { count: self.targets.groups.len() });
+        }
+        if self.options.tags.len() > MAX_TAGS {
+            return Err(InvalidEvent::TooManyTags { count: self.options.tags.len() });
+        }
+        if self.expires_in < Duration::from_secs(1) || self.expires_in > MAX_LIFETIME {
+            return Err(InvalidEvent::BadLifetime { seconds: self.expires_in.as_secs() });
+        }
+        Ok(())
+    }
+
+    /// The wall-clock moment after which a target that would start a run does not (contract 12: only the
+    /// target judges, and five minutes of disagreement between clocks are forgiven).
+    pub fn expires_at(&self) -> Timestamp {
+        self.fired_at.plus(self.expires_in).plus(CLOCK_TOLERANCE)
+    }
+
+    /// Whether `now` is past [`Event::expires_at`].
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        now > self.expires_at()
+    }
+
+    /// The event cut into stored parts of at most [`TARGETS_PER_PART`] hosts; groups ride in the first.
+    pub fn into_parts(mut self) -> Vec<Part> {
+        let groups = std::mem::take(&mut self.targets.groups);
+        let hosts: Vec<Certname> = std::mem::take(&mut self.targets.hosts).into_iter().collect();
+        let count = u32::try_from(hosts.len().div_ceil(TARGETS_PER_PART).max(1)).unwrap_or(u32::MAX);
+        (0..count)
+            .map(|index| {
+                let from = index as usize * TARGETS_PER_PART;
+                let to = (from + TARGETS_PER_PART).min(hosts.len());
+                let targets = Targets {
+                    hosts: hosts[from..to].iter().cloned().collect(),
+                    groups: if index == 0 { groups.clone() } else { BTreeSet::new() },
+                };
+                Part { index, count, event: Self { targets, ..self.clone() } }
+            })
+            .collect()
+    }
+}
+
+/// An event as it is stored: complete but for its targets, of which a part lists its share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// From 0.
+    pub index: u32,
+    /// How many parts the event has.
+    pub count: u32,
+    /// The event, with this part's targets only.
+    pub event: Event,
+}
+
+#[cfg(test)]
+pub(crate) mod samples {
+    use super::*;
+    use uuid::Uuid;
+
+    pub(crate) fn event_id(n: u128) -> EventId {
+        EventId::from_uuid(Uuid::from_u128(n))
+    }
+
+    pub(crate) fn event(n: u128, trigger: &str) -> Event {
+        Event {
+            id: event_id(n),
+            trigger: trigger.parse().unwrap(),
+            origin: "web01.example.com".parse().unwrap(),
+            targets: Targets {
+                hosts: BTreeSet::from(["lb01.example.com".parse().unwrap()]),
+                groups: BTreeSet::new(),
+            },
+            options: RunOptions::default(),
+            lineage: Lineage::root(event_id(n)),
+            fired_at: Timestamp::from_unix_ms(1_763_812_800_000),
+            expires_in: DEFAULT_LIFETIME,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(tags: &[&str]) -> RunOptions {
+        RunOptions { tags: tags.iter().map(|t| t.parse().unwrap()).collect(), noop: false }
+    }
+
+    #[test]
+    fn a_full_run_swallows_tags_and_tags_add_up() {
+        assert_eq!(options(&["a"]).union(&options(&["b"])), options(&["a", "b"]));
+        assert_eq!(options(&["a"]).union(&options(&[])), options(&[]));
+        assert_eq!(options(&[]).union(&options(&["b"])), options(&[]));
+    }
+
+    #[test]
+    fn parts_hold_every_target_once_and_groups_once() {
+        let mut event = samples::event(1, "t");
+        event.targets.hosts = (0..300).map(|n| format!("n{n}").parse().unwrap()).collect();
+        event.targets.groups = BTreeSet::from(["lb".parse().unwrap()]);
+        let parts = event.clone().into_parts();
+        assert_eq!(parts.iter().map(|p| p.event.targets.hosts.len()).collect::<Vec<_>>(), [128, 128, 44]);
+        assert_eq!(parts.iter().map(|p| p.event.targets.groups.len()).collect::<Vec<_>>(), [1, 0, 0]);
+        let all: BTreeSet<_> = parts.iter().flat_map(|p| p.event.targets.hosts.iter().cloned()).collect();
+        assert_eq!(all, event.targets.hosts);
+        assert!(parts.iter().enumerate().all(|(i, p)| p.index as usize == i && p.count == 3));
+    }
+
+    #[test]
+    fn an_event_for_a_group_alone_has_one_part() {
+        let mut event = samples::event(1, "t");
+        event.targets = Targets { hosts: BTreeSet::new(), groups: BTreeSet::from(["lb".parse().unwrap()]) };
+        assert_eq!(event.into_parts().len(), 1);
+    }
+
+    #[test]
+    fn bounds_are_checked_with_a_sentence() {
+        let mut event = samples::event(1, "t");
+        event.expires_in = MAX_LIFETIME + Duration::from_secs(1);
+        assert_eq!(
+            event.validate().unwrap_err().to_string(),
+            "an event cannot expire in 604801 s: from 1 s to 7 days (604800 s)"
+        );
+        event.expires_in = DEFAULT_LIFETIME;
+        event.targets = Targets::default();
+        assert_eq!(event.validate(), Err(InvalidEvent::NoTargets));
+    }
+
+    #[test]
+    fn expiry_forgives_five_minutes_of_clock_skew() {
+        let event = samples::event(1, "t");
+        let nominal = event.fired_at.plus(event.expires_in);
+        assert!(!event.is_expired(nominal.plus(CLOCK_TOLERANCE)));
+        assert!(event.is_expired(nominal.plus(CLOCK_TOLERANCE + Duration::from_millis(1))));
+    }
+}

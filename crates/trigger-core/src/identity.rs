@@ -1,0 +1,268 @@
+//! Names and identities, each validated once, where it enters the program.
+
+use std::fmt;
+use std::str::FromStr;
+
+use uuid::Uuid;
+
+/// A value that is not what its place asks for; the message says what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{value} is not {what}: {allowed}")]
+pub struct InvalidName {
+    /// The value as given, quoted, control characters escaped, cut when long.
+    value: String,
+    what: &'static str,
+    allowed: &'static str,
+}
+
+/// How much of a refused value an error repeats, in characters.
+const QUOTED_AT_MOST: usize = 80;
+
+fn quoted(value: &str) -> String {
+    let shown: String = value.chars().take(QUOTED_AT_MOST).flat_map(char::escape_debug).collect();
+    let more = if value.chars().nth(QUOTED_AT_MOST).is_some() { "…" } else { "" };
+    format!("'{}{more}'", shown.replace("\\'", "'").replace("\\\"", "\""))
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $allowed:literal, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(value: &str) -> Result<Self, InvalidName> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(value) {
+                    return Ok(Self(value.to_owned()));
+                }
+                Err(InvalidName { value: quoted(value), what: $what, allowed: $allowed })
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+/// No name is longer than this, in bytes: Puppet's certificates end there, and so do file names.
+const NAME_AT_MOST: usize = 255;
+
+fn is_node_name(value: &str) -> bool {
+    (1..=NAME_AT_MOST).contains(&value.len())
+        && !value.starts_with(['-', '.'])
+        && value.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
+}
+
+name_type!(
+    /// A node's Puppet identity, and the only way a node is named.
+    ///
+    /// The alphabet is that of Puppet's certnames less what no host ever carries, so that a certname is
+    /// also a safe path segment and key segment.
+    Certname,
+    "a certname",
+    "it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters",
+    is_node_name
+);
+
+name_type!(
+    /// A named set of nodes; a node joins it through its agent's configuration.
+    GroupName,
+    "a group",
+    "it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters",
+    is_node_name
+);
+
+name_type!(
+    /// The title of a `trigger` resource. It never becomes part of a key or a path.
+    TriggerName,
+    "a trigger name",
+    "it may hold any printable characters, not only blanks and no line breaks or other control characters, and has at most 255 bytes",
+    |value| {
+        (1..=NAME_AT_MOST).contains(&value.len())
+            && !value.trim().is_empty()
+            && !value.chars().any(char::is_control)
+    }
+);
+
+name_type!(
+    /// A Puppet tag, as `--tags` takes it.
+    ///
+    /// Puppet's own rule (`Puppet::Util::Tagging::ValidTagRegex`), in ASCII and without the comma that
+    /// separates tags on a command line.
+    Tag,
+    "a tag",
+    "it may hold lower-case letters, digits, '_', and after the first character ':', '.' and '-', and has at most 255 characters",
+    |value| {
+        let word = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_');
+        (1..=NAME_AT_MOST).contains(&value.len())
+            && value.bytes().next().is_some_and(word)
+            && value.bytes().all(|b| word(b) || matches!(b, b':' | b'.' | b'-'))
+    }
+);
+
+name_type!(
+    /// Where in the backend a fleet's keys live.
+    KeyPrefix,
+    "a key prefix",
+    "it is a path such as /puppet_trigger/events: segments of letters, digits, '.', '_' and '-', each after a '/', none at the end, at most 255 characters",
+    |value| {
+        let segment = |s: &str| {
+            !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        };
+        value.len() <= NAME_AT_MOST
+            && value.strip_prefix('/').is_some_and(|path| path.split('/').all(segment))
+    }
+);
+
+impl Default for KeyPrefix {
+    /// The prefix of the original proof of concept, so that its manifests keep working.
+    fn default() -> Self {
+        Self("/puppet_trigger/events".to_owned())
+    }
+}
+
+macro_rules! id_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// An id from a UUIDv7 that the caller made: the core has no randomness.
+            pub const fn from_uuid(uuid: Uuid) -> Self {
+                Self(uuid)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(value: &str) -> Result<Self, InvalidName> {
+                // Only the canonical form: another spelling of one id would be a second key.
+                match Uuid::try_parse(value) {
+                    Ok(uuid) if uuid.to_string() == value => Ok(Self(uuid)),
+                    _ => Err(InvalidName {
+                        value: quoted(value),
+                        what: $what,
+                        allowed: "it is a UUID in lower case with its four dashes",
+                    }),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+id_type!(
+    /// Identifies one event, for ever and everywhere (UUIDv7).
+    EventId,
+    "an event id"
+);
+id_type!(
+    /// Identifies one supervised Puppet process; given to Puppet as `--job-id`.
+    RunId,
+    "a run id"
+);
+
+/// A position in the backend's history. Opaque, growing; the only source of order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Revision(pub u64);
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certname_is_a_safe_path_and_key_segment() {
+        for good in ["lb01.example.com", "a", "web_1-x.test", "0"] {
+            assert!(good.parse::<Certname>().is_ok(), "{good}");
+        }
+        for bad in ["", "lb 01", "LB01", "a/b", "..", "-rf", ".hidden", "a\n", "ä", &"x".repeat(256)] {
+            assert!(bad.parse::<Certname>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_refused_value_is_shown_harmlessly() {
+        let error = "a\u{1b}[31m\nb'c".parse::<Certname>().unwrap_err().to_string();
+        assert!(error.starts_with(r"'a\u{1b}[31m\nb'c' is not a certname: it may hold"), "{error}");
+        let long = "y".repeat(1_000_000).parse::<Certname>().unwrap_err().to_string();
+        assert!(long.len() < 300, "{}", long.len());
+    }
+
+    #[test]
+    fn trigger_names_keep_shell_characters_and_refuse_line_breaks() {
+        for good in ["refresh load balancers", "a/b", "$(rm -rf /)", "it's \"quoted\"", "`x`;|&", "größer"]
+        {
+            assert_eq!(good.parse::<TriggerName>().map(|n| n.to_string()).as_deref(), Ok(good));
+        }
+        for bad in ["", "  ", "a\nb", "a\0b", "a\u{7f}"] {
+            assert!(bad.parse::<TriggerName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn tags_follow_puppet_and_hold_no_comma() {
+        for good in ["web", "profile::web", "_x", "v1.2-3"] {
+            assert!(good.parse::<Tag>().is_ok(), "{good}");
+        }
+        for bad in ["", "a,b", " web", "-x", "::x", "Web"] {
+            assert!(bad.parse::<Tag>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prefixes_are_absolute_paths_without_tricks() {
+        for good in ["/puppet_trigger/events", "/a"] {
+            assert!(good.parse::<KeyPrefix>().is_ok(), "{good}");
+        }
+        for bad in ["", "/", "a", "/a/", "//a", "/a b"] {
+            assert!(bad.parse::<KeyPrefix>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        let id = "019356b0-7c4a-7000-8000-000000000001";
+        assert_eq!(id.parse::<EventId>().map(|i| i.to_string()).as_deref(), Ok(id));
+        for bad in ["019356B0-7C4A-7000-8000-000000000001", "019356b07c4a70008000000000000001", "x"] {
+            assert!(bad.parse::<EventId>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Where everything lies in the backend. The only place that builds or takes apart a key.
+//!
+//! ```text
+//! events/<event_id>/<part>          the event for at most 128 targets
+//! events/<event_id>/m<n>            who a group's members were when it was fired; read only by status
+//! hosts/<certname>/<event_id>       a delivery: which part; written after the part
+//! groups/<group>/<event_id>         a delivery to every member
+//! outcomes/<event_id>/<certname>    how a delivery ended
+//! nodes/<certname>                  the registration of an agent
+//! ```
+
+use crate::identity::{Certname, EventId, GroupName, KeyPrefix};
+
+/// Builds and reads keys below one prefix.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Layout {
+    prefix: KeyPrefix,
+}
+
+/// A key taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the segments named above")]
+pub enum Place {
+    Part { event: EventId, index: u32 },
+    Members { event: EventId, index: u32 },
+    HostDelivery { certname: Certname, event: EventId },
+    GroupDelivery { group: GroupName, event: EventId },
+    Outcome { event: EventId, certname: Certname },
+    Node { certname: Certname },
+}
+
+impl Layout {
+    /// The layout below `prefix`.
+    pub fn new(prefix: KeyPrefix) -> Self {
+        Self { prefix }
+    }
+
+    /// The prefix all keys share.
+    pub fn prefix(&self) -> &KeyPrefix {
+        &self.prefix
+    }
+
+    /// One part of an event.
+    pub fn part(&self, event: EventId, index: u32) -> String {
+        format!("{}{index}", self.event(event))
+    }
+
+    /// One portion of the members that a group had when the event was fired.
+    pub fn members(&self, event: EventId, index: u32) -> String {
+        format!("{}m{index}", self.event(event))
+    }
+
+    /// All that is stored of an event (a folder).
+    pub fn event(&self, event: EventId) -> String {
+        format!("{}{event}/", self.events())
+    }
+
+    /// All events (a folder).
+    pub fn events(&self) -> String {
+        format!("{}/events/", self.prefix)
+    }
+
+    /// A delivery to one node.
+    pub fn host_delivery(&self, certname: &Certname, event: EventId) -> String {
+        format!("{}{event}", self.host_deliveries(certname))
+    }
+
+    /// All deliveries to one node (a folder).
+    pub fn host_deliveries(&self, certname: &Certname) -> String {
+        format!("{}/hosts/{certname}/", self.prefix)
+    }
+
+    /// A delivery to every member of a group.
+    pub fn group_delivery(&self, group: &GroupName, event: EventId) -> String {
+        format!("{}{event}", self.group_deliveries(group))
+    }
+
+    /// All deliveries to a group (a folder).
+    pub fn group_deliveries(&self, group: &GroupName) -> String {
+        format!("{}/groups/{group}/", self.prefix)
+    }
+
+    /// How one delivery ended.
+    pub fn outcome(&self, event: EventId, certname: &Certname) -> String {
+        format!("{}{certname}", self.outcomes(event))
+    }
+
+    /// How an event's deliveries ended (a folder).
+    pub fn outcomes(&self, event: EventId) -> String {
+        format!("{}/outcomes/{event}/", self.prefix)
+    }
+
+    /// One agent's registration.
+    pub fn node(&self, certname: &Certname) -> String {
+        format!("{}{certname}", self.nodes())
+    }
+
+    /// All registrations (a folder).
+    pub fn nodes(&self) -> String {
+        format!("{}/nodes/", self.prefix)
+    }
+
+    /// Takes a key apart; nothing for a key that is not ours, whoever put it there.
+    pub fn place(&self, key: &str) -> Option<Place> {
+        let path = key.strip_prefix(self.prefix.as_str())?.strip_prefix('/')?;
+        let segments: Vec<&str> = path.split('/').collect();
+        Some(match segments[..] {
+            ["events", event, part] => {
+                let event = event.parse().ok()?;
+                match part.strip_prefix('m') {
+                    Some(index) => Place::Members { event, index: index.parse().ok()? },
+                    None => Place::Part { event, index: part.parse().ok()? },
+                }
+            }
+            ["hosts", certname, event] => {
+                Place::HostDelivery { certname: certname.parse().ok()?, event: event.parse().ok()? }
+            }
+            ["groups", group, event] => {
+                Place::GroupDelivery { group: group.parse().ok()?, event: event.parse().ok()? }
+            }
+            ["outcomes", event, certname] => {
+                Place::Outcome { event: event.parse().ok()?, certname: certname.parse().ok()? }
+            }
+            ["nodes", certname] => Place::Node { certname: certname.parse().ok()? },
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::samples::event_id;
+
+    #[test]
+    fn a_key_that_was_built_is_taken_apart_again() {
+        let layout = Layout::default();
+        let (certname, group, event): (Certname, GroupName, _) =
+            ("lb01.example.com".parse().unwrap(), "lb".parse().unwrap(), event_id(7));
+        let cases = [
+            (layout.part(event, 12), Place::Part { event, index: 12 }),
+            (layout.members(event, 3), Place::Members { event, index: 3 }),
+            (
+                layout.host_delivery(&certname, event),
+                Place::HostDelivery { certname: certname.clone(), event },
+            ),
+            (layout.group_delivery(&group, event), Place::GroupDelivery { group, event }),
+            (layout.outcome(event, &certname), Place::Outcome { event, certname: certname.clone() }),
+            (layout.node(&certname), Place::Node { certname }),
+        ];
+        for (key, place) in cases {
+            assert_eq!(layout.place(&key), Some(place), "{key}");
+        }
+    }
+
+    #[test]
+    fn the_released_layout_stays() {
+        let layout = Layout::default();
+        let node = "lb01".parse().unwrap();
+        assert_eq!(
+            layout.host_delivery(&node, event_id(1)),
+            "/puppet_trigger/events/hosts/lb01/00000000-0000-0000-0000-000000000001"
+        );
+    }
+
+    #[test]
+    fn garbage_under_our_prefix_has_no_place() {
+        let layout = Layout::default();
+        for key in [
+            "",
+            "/other",
+            "/puppet_trigger/events",
+            "/puppet_trigger/events/hosts/UPPER/x",
+            "/puppet_trigger/events/hosts/a/b/c",
+        ] {
+            assert_eq!(layout.place(key), None, "{key}");
+        }
+    }
+}

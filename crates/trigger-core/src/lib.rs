@@ -1,0 +1,18 @@
+//! The decisions of Trigger, and nothing else.
+//!
+//! Everything here is a function of its arguments: no clock, no files, no network, no randomness
+//! (invariant 1 in `ARCHITECTURE.md`; `clippy.toml` beside this crate bans the calls). The shells in
+//! the `trigger` crate read the world, ask these modules what to do, and perform the effects in order.
+
+pub mod backoff;
+pub mod event;
+pub mod identity;
+pub mod layout;
+pub mod lineage;
+pub mod outcome;
+pub mod queue;
+pub mod report;
+pub mod run_command;
+pub mod status;
+pub mod time;
+pub mod wire;

@@ -1,0 +1,458 @@
+//! The queue of one node: what runs next, what shares a run, what waits and what ends without one
+//! (contracts 2, 4, 5 and 6).
+//!
+//! [`Queue::step`] takes what happened and returns what to do. The caller performs the effects strictly in
+//! order and feeds their results back as inputs; it decides nothing itself.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use crate::backoff;
+use crate::event::{Event, RunOptions};
+use crate::identity::{EventId, GroupName};
+use crate::lineage::repeats_in_every_chain;
+use crate::outcome::{End, EndedRun, Outcome};
+use crate::status::{Activity, Held, Retrying, Running};
+use crate::time::{Now, Timestamp};
+
+/// Starts of runs are at least this far apart; a burst shares the second run.
+pub const RUN_SPACING: Duration = Duration::from_secs(1);
+/// More waiting deliveries than this are collapsed where a later one says the same.
+pub const BACKLOG_LIMIT: usize = 64;
+/// How long an ended event is remembered: the longest life of an event, and two days for clocks that
+/// disagree and for the sweepers' patience.
+pub const REMEMBER_ENDED: Duration = Duration::from_secs(9 * 24 * 60 * 60);
+
+/// How a delivery reached this node. One event may arrive both ways; it is still one cause.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// A delivery of its own, deleted by its target when it has ended.
+    Host,
+    /// One write that every member reads; never deleted by a member.
+    Group(GroupName),
+}
+
+/// An event that a run on this node shall cover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// The event; its targets do not matter here.
+    pub event: Event,
+    /// The ways it came.
+    pub sources: BTreeSet<Source>,
+    /// Runs covering it that were interrupted: one is repeated, two are not.
+    pub interruptions: u32,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A pending delivery was read, for the first time or again.
+    Delivered(Cause),
+    /// A delivery this version cannot read; it waits for one that can.
+    TooNew(Held),
+    /// A run of an earlier agent is still in progress.
+    Adopted {
+        /// As its record says.
+        running: Running,
+        /// As its record says.
+        options: RunOptions,
+        /// As its record says.
+        causes: Vec<Cause>,
+    },
+    /// The run that was asked for has its id and is about to start.
+    Started(Running),
+    /// The run in progress ended.
+    RunEnded {
+        /// How.
+        run: EndedRun,
+        /// From 0.0 up to 1.0; spreads the retries of a fleet.
+        jitter: f64,
+    },
+    /// The agent was disabled (with Puppet's message), or may not run for another reason; or may again.
+    Blocked(Option<String>),
+    /// Time passed.
+    Tick,
+}
+
+/// What to do, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Write the run record, then start its supervisor; answer with [`Input::Started`].
+    StartRun {
+        /// How Puppet runs.
+        options: RunOptions,
+        /// What the run covers; all of it arrived before the record is written.
+        causes: Vec<Cause>,
+    },
+    /// Remember the ids (fsync), store the outcomes, delete the deliveries, then close the run's record
+    /// if `run` names one. Empty `endings` only close the record.
+    Finish {
+        /// The run whose record can be closed afterwards.
+        run: Option<crate::identity::RunId>,
+        /// The deliveries that ended.
+        endings: Vec<Ending>,
+    },
+    /// Delete deliveries of an event that ended before.
+    Forget {
+        /// Which event.
+        event: EventId,
+        /// Its deliveries.
+        sources: BTreeSet<Source>,
+    },
+}
+
+/// A delivery that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// Which event.
+    pub event: EventId,
+    /// Its deliveries at this node.
+    pub sources: BTreeSet<Source>,
+    /// How.
+    pub end: End,
+}
+
+/// Deliveries that will share one run.
+#[derive(Debug, Clone, Default)]
+struct Waiting {
+    causes: Vec<Cause>,
+    /// Set after a run that could not happen.
+    retry: Option<Retry>,
+}
+
+#[derive(Debug, Clone)]
+struct Retry {
+    attempts: u32,
+    /// On the clock that only goes forward.
+    not_before: Duration,
+    /// The same for people.
+    at: Timestamp,
+    reason: String,
+}
+
+#[derive(Debug, Clone)]
+struct ActiveRun {
+    /// Known once the shell has made it.
+    running: Option<Running>,
+    causes: Vec<Cause>,
+    noop: bool,
+    attempts: u32,
+}
+
+/// What this node's configuration says about runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Who we are, for the group members' share of the loop guard.
+    pub certname: crate::identity::Certname,
+    /// Whether the run command can honour noop.
+    pub honours_noop: bool,
+}
+
+/// The queue of one node.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    node: Node,
+    /// Events that ended here, and when: never run again.
+    ended: HashMap<EventId, Timestamp>,
+    active: Option<ActiveRun>,
+    real: Waiting,
+    noop: Waiting,
+    too_new: Vec<Held>,
+    blocked: Option<String>,
+    last_start: Option<Duration>,
+}
+
+impl Queue {
+    /// An empty queue that knows which events ended before.
+    pub fn new(node: Node, ended: impl IntoIterator<Item = (EventId, Timestamp)>) -> Self {
+        Self {
+            node,
+            ended: ended.into_iter().collect(),
+            active: None,
+            real: Waiting::default(),
+            noop: Waiting::default(),
+            too_new: Vec::new(),
+            blocked: None,
+            last_start: None,
+        }
+    }
+
+    /// Takes in what happened and says what to do about it.
+    pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        let mut effects = match input {
+            Input::Delivered(cause) => self.deliver(now, cause),
+            Input::TooNew(held) => self.hold(held),
+            Input::Adopted { running, options, causes } => self.adopt(now, running, options, causes),
+            Input::Started(running) => self.started(running),
+            Input::RunEnded { run, jitter } => self.run_ended(now, run, jitter),
+            Input::Blocked(reason) => self.block(reason),
+            Input::Tick => Vec::new(),
+        };
+        effects.extend(self.start_next(now));
+        effects
+    }
+
+    /// When the next [`Input::Tick`] is due on the forward clock; nothing when only an input changes anything.
+    pub fn next_wake(&self) -> Option<Duration> {
+        if self.active.is_some() || self.blocked.is_some() {
+            return None;
+        }
+        [&self.real, &self.noop].into_iter().filter_map(|waiting| self.ready_at(waiting)).min()
+    }
+
+    /// Replaces what the configuration says about runs.
+    pub fn reconfigure(&mut self, node: Node) {
+        self.node = node;
+    }
+
+    /// What the node does and what keeps it from doing more, for its record in the backend.
+    pub fn activity(&self) -> Activity {
+        let retrying = [&self.real, &self.noop]
+            .into_iter()
+            .filter_map(|waiting| {
+                let retry = waiting.retry.as_ref()?;
+                Some(Retrying {
+                    at: retry.at,
+                    reason: retry.reason.clone(),
+                    causes: waiting.causes.iter().map(|cause| cause.event.id).collect(),
+                })
+            })
+            .collect();
+        let blocked = self.blocked.iter().flat_map(|reason| {
+            self.waiting_causes().map(|cause| Held { event: cause.event.id, reason: reason.clone() })
+        });
+        Activity {
+            running: self.active.as_ref().and_then(|active| active.running.clone()),
+            retrying: if self.blocked.is_some() { Vec::new() } else { retrying },
+            held: self.too_new.iter().cloned().chain(blocked).collect(),
+        }
+    }
+
+    /// All that waits for a run, real requests first.
+    pub fn waiting_causes(&self) -> impl Iterator<Item = &Cause> {
+        self.real.causes.iter().chain(&self.noop.causes)
+    }
+
+    /// Whether something waits that a block keeps from starting.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting_causes().next().is_some()
+    }
+
+    /// Why no run may start, if so.
+    pub fn blocked(&self) -> Option<&str> {
+        self.blocked.as_deref()
+    }
+
+    /// Whether a delivery of this event needs no reading: it waits, runs or has ended here.
+    pub fn knows(&self, event: EventId) -> bool {
+        self.ended.contains_key(&event) || self.is_queued(event)
+    }
+
+    fn is_queued(&self, event: EventId) -> bool {
+        let active = self.active.iter().flat_map(|active| &active.causes);
+        active.chain(self.waiting_causes()).any(|cause| cause.event.id == event)
+    }
+
+    fn deliver(&mut self, now: Now, cause: Cause) -> Vec<Effect> {
+        let event = cause.event.id;
+        self.too_new.retain(|held| held.event != event);
+        if self.ended.contains_key(&event) {
+            return vec![Effect::Forget { event, sources: cause.sources }];
+        }
+        if let Some(known) = self.find_mut(event) {
+            known.sources.extend(cause.sources);
+            return Vec::new();
+        }
+        if let Some(reason) = self.refusal(&cause) {
+            return vec![self.finish(now, None, vec![(cause, reason)])];
+        }
+        let waiting = if cause.event.options.noop { &mut self.noop } else { &mut self.real };
+        waiting.causes.push(cause);
+        if let Some(retry) = &mut waiting.retry {
+            // Somebody asks again: no need to sit out a wait that has grown long, nor to hammer.
+            let soon = now.elapsed + backoff::retry_run(0, 0.0);
+            if soon < retry.not_before {
+                retry.at = now.wall.plus(soon - now.elapsed);
+                retry.not_before = soon;
+            }
+        }
+        let superseded = collapse(&mut waiting.causes);
+        if superseded.is_empty() { Vec::new() } else { vec![self.finish(now, None, superseded)] }
+    }
+
+    fn refusal(&self, cause: &Cause) -> Option<End> {
+        if cause.event.options.noop && !self.node.honours_noop {
+            return Some(End::Refused("this node's run command cannot honour noop".to_owned()));
+        }
+        let repeats = repeats_in_every_chain(&cause.event.trigger, &self.node.certname, &cause.event.lineage);
+        repeats.map(|suppression| End::Suppressed(suppression.to_string()))
+    }
+
+    fn find_mut(&mut self, event: EventId) -> Option<&mut Cause> {
+        let active = self.active.iter_mut().flat_map(|active| &mut active.causes);
+        active.chain(&mut self.real.causes).chain(&mut self.noop.causes).find(|cause| cause.event.id == event)
+    }
+
+    fn hold(&mut self, held: Held) -> Vec<Effect> {
+        if !self.knows(held.event) && !self.too_new.iter().any(|known| known.event == held.event) {
+            self.too_new.push(held);
+        }
+        Vec::new()
+    }
+
+    fn adopt(&mut self, now: Now, running: Running, options: RunOptions, causes: Vec<Cause>) -> Vec<Effect> {
+        assert!(self.active.is_none(), "one run at a time: a second one was adopted");
+        self.last_start = Some(now.elapsed);
+        self.active = Some(ActiveRun { running: Some(running), causes, noop: options.noop, attempts: 0 });
+        Vec::new()
+    }
+
+    fn started(&mut self, running: Running) -> Vec<Effect> {
+        if let Some(active) = &mut self.active {
+            active.running = Some(running);
+        }
+        Vec::new()
+    }
+
+    fn block(&mut self, reason: Option<String>) -> Vec<Effect> {
+        self.blocked = reason;
+        Vec::new()
+    }
+
+    fn run_ended(&mut self, now: Now, run: EndedRun, jitter: f64) -> Vec<Effect> {
+        let Some(active) = self.active.take() else { return Vec::new() };
+        let run_id = Some(run.run_id);
+        match run.result.outcome {
+            Outcome::Unchanged | Outcome::Changed => {
+                let end = End::Done(run);
+                vec![self.finish(now, run_id, active.causes.into_iter().map(|c| (c, end.clone())).collect())]
+            }
+            Outcome::Failed | Outcome::TimedOut | Outcome::Unknown => {
+                let end = End::Failed(run);
+                vec![self.finish(now, run_id, active.causes.into_iter().map(|c| (c, end.clone())).collect())]
+            }
+            Outcome::NotRun => {
+                let wait = backoff::retry_run(active.attempts, jitter);
+                let retry = Retry {
+                    attempts: active.attempts + 1,
+                    not_before: now.elapsed + wait,
+                    at: now.wall.plus(wait),
+                    reason: run.result.reason.unwrap_or_else(|| "Puppet did not run".to_owned()),
+                };
+                self.wait_again(active.noop, active.causes, Some(retry));
+                vec![Effect::Finish { run: run_id, endings: Vec::new() }]
+            }
+            Outcome::Interrupted => {
+                let (again, over): (Vec<Cause>, Vec<Cause>) =
+                    active.causes.into_iter().partition(|cause| cause.interruptions == 0);
+                let again = again.into_iter().map(|cause| Cause { interruptions: 1, ..cause }).collect();
+                self.wait_again(active.noop, again, None);
+                let end = End::Failed(run);
+                vec![self.finish(now, run_id, over.into_iter().map(|c| (c, end.clone())).collect())]
+            }
+        }
+    }
+
+    /// Puts causes back in front of what arrived meanwhile.
+    fn wait_again(&mut self, noop: bool, mut causes: Vec<Cause>, retry: Option<Retry>) {
+        let waiting = if noop { &mut self.noop } else { &mut self.real };
+        causes.append(&mut waiting.causes);
+        waiting.causes = causes;
+        waiting.retry = retry;
+    }
+
+    fn start_next(&mut self, now: Now) -> Vec<Effect> {
+        if self.active.is_some() || self.blocked.is_some() {
+            return Vec::new();
+        }
+        let mut effects = self.expire(now);
+        let ready = |waiting: &Waiting| self.ready_at(waiting).is_some_and(|at| at <= now.elapsed);
+        let noop = match (ready(&self.real), ready(&self.noop)) {
+            (false, false) => return effects,
+            (true, true) => first_event(&self.noop) < first_event(&self.real),
+            (_, noop) => noop,
+        };
+        let waiting = std::mem::take(if noop { &mut self.noop } else { &mut self.real });
+        let Some(options) = waiting.causes.iter().map(|c| c.event.options.clone()).reduce(|a, b| a.union(&b))
+        else {
+            return effects;
+        };
+        self.last_start = Some(now.elapsed);
+        self.active = Some(ActiveRun {
+            running: None,
+            causes: waiting.causes.clone(),
+            noop,
+            attempts: waiting.retry.map_or(0, |retry| retry.attempts),
+        });
+        effects.push(Effect::StartRun { options, causes: waiting.causes });
+        effects
+    }
+
+    /// When the causes may start; nothing when there are none.
+    fn ready_at(&self, waiting: &Waiting) -> Option<Duration> {
+        if waiting.causes.is_empty() {
+            return None;
+        }
+        let spaced = self.last_start.map_or(Duration::ZERO, |start| start + RUN_SPACING);
+        Some(waiting.retry.as_ref().map_or(spaced, |retry| retry.not_before.max(spaced)))
+    }
+
+    /// Ends what outlived its event: judged here, by the target, when a run could start.
+    fn expire(&mut self, now: Now) -> Vec<Effect> {
+        let mut expired = Vec::new();
+        for waiting in [&mut self.real, &mut self.noop] {
+            expired.extend(waiting.causes.extract_if(.., |cause| cause.event.is_expired(now.wall)));
+            if waiting.causes.is_empty() {
+                waiting.retry = None;
+            }
+        }
+        if expired.is_empty() {
+            return Vec::new();
+        }
+        vec![self.finish(now, None, expired.into_iter().map(|cause| (cause, End::Expired)).collect())]
+    }
+
+    fn finish(&mut self, now: Now, run: Option<crate::identity::RunId>, ended: Vec<(Cause, End)>) -> Effect {
+        self.ended.retain(|_, at| now.wall.since(*at) < REMEMBER_ENDED);
+        let endings = ended
+            .into_iter()
+            .map(|(cause, end)| {
+                self.ended.insert(cause.event.id, now.wall);
+                Ending { event: cause.event.id, sources: cause.sources, end }
+            })
+            .collect();
+        Effect::Finish { run, endings }
+    }
+}
+
+fn first_event(waiting: &Waiting) -> Option<EventId> {
+    waiting.causes.first().map(|cause| cause.event.id)
+}
+
+/// Collapses a backlog: an earlier event is superseded where a later one has the same trigger, origin,
+/// options and past, and expires no sooner. What nothing later stands for stays, however many they are.
+fn collapse(causes: &mut Vec<Cause>) -> Vec<(Cause, End)> {
+    let mut superseded = Vec::new();
+    if causes.len() <= BACKLOG_LIMIT {
+        return superseded;
+    }
+    let mut at = 0;
+    while at < causes.len() && causes.len() > BACKLOG_LIMIT {
+        let earlier = &causes[at].event;
+        let successor = causes[at + 1..].iter().map(|cause| &cause.event).rfind(|later| {
+            later.trigger == earlier.trigger
+                && later.origin == earlier.origin
+                && later.options == earlier.options
+                && later.lineage.is_same_past(&earlier.lineage)
+                && later.expires_at() >= earlier.expires_at()
+        });
+        match successor.map(|later| later.id) {
+            Some(id) => superseded.push((causes.remove(at), End::Superseded(id))),
+            None => at += 1,
+        }
+    }
+    superseded
+}
+
+#[cfg(test)]
+mod tests;

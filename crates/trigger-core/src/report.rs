@@ -1,0 +1,82 @@
+//! What Puppet's own report says of a run (contract 9).
+
+use crate::identity::RunId;
+use crate::outcome::Outcome;
+
+/// The three facts we read from `last_run_report.yaml`.
+///
+/// The file is YAML with Ruby tags (`!ruby/object:Puppet::Transaction::Report`) and can hold tens of
+/// thousands of resources, but Psych writes each of the report's own fields at the start of a line, so
+/// those lines are all that is read; nothing nested can look like them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ReportSummary {
+    /// The run's `--job-id`; absent for `puppet apply`.
+    pub job_id: Option<String>,
+    /// `failed`, `changed` or `unchanged`.
+    pub status: Option<String>,
+    /// False when no catalog was applied to its end.
+    pub transaction_completed: Option<bool>,
+}
+
+impl ReportSummary {
+    /// Reads the report's own fields; anything else is passed over.
+    pub fn parse(yaml: &str) -> Self {
+        let mut summary = Self::default();
+        for line in yaml.lines() {
+            let Some((field, value)) = line.split_once(':') else { continue };
+            let value = value.trim().trim_matches(['\'', '"']);
+            match field {
+                "job_id" if !value.is_empty() => summary.job_id = Some(value.to_owned()),
+                "status" if !value.is_empty() => summary.status = Some(value.to_owned()),
+                "transaction_completed" => summary.transaction_completed = value.parse().ok(),
+                _ => {}
+            }
+        }
+        summary
+    }
+
+    /// Whether this is the report of `run`.
+    pub fn is_of(&self, run: RunId) -> bool {
+        self.job_id.as_deref() == Some(run.to_string().as_str())
+    }
+
+    /// The outcome the report proves. `transaction_completed: false` means that no catalog was applied
+    /// (it could not be compiled or fetched): the run has not happened and is tried again.
+    pub fn outcome(&self) -> Outcome {
+        if self.transaction_completed == Some(false) {
+            return Outcome::NotRun;
+        }
+        match self.status.as_deref() {
+            Some("unchanged") => Outcome::Unchanged,
+            Some("changed") => Outcome::Changed,
+            Some("failed") => Outcome::Failed,
+            _ => Outcome::Unknown,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANGED: &str = "--- !ruby/object:Puppet::Transaction::Report\nmetrics:\n  resources: !ruby/object:Puppet::Util::Metric\n    name: resources\n    status: failed\nlogs:\n- !ruby/object:Puppet::Util::Log\n  message: 'status: failed'\njob_id: 019356b0-7c4a-7000-8000-000000000001\nstatus: changed\ntransaction_completed: true\n";
+
+    #[test]
+    fn only_the_reports_own_fields_count() {
+        let report = ReportSummary::parse(CHANGED);
+        assert_eq!(report.outcome(), Outcome::Changed);
+        assert!(report.is_of("019356b0-7c4a-7000-8000-000000000001".parse().unwrap()));
+        assert!(!report.is_of("019356b0-7c4a-7000-8000-000000000002".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_report_without_a_finished_transaction_is_no_run() {
+        let report = ReportSummary::parse("job_id: x\nstatus: failed\ntransaction_completed: false\n");
+        assert_eq!(report.outcome(), Outcome::NotRun);
+    }
+
+    #[test]
+    fn nonsense_is_unknown() {
+        assert_eq!(ReportSummary::parse("\u{0}garbage").outcome(), Outcome::Unknown);
+    }
+}

@@ -1,0 +1,40 @@
+//! Time as the core sees it: always an argument.
+
+use std::time::Duration;
+
+/// A wall-clock reading in milliseconds since 1970. Used for people and for expiry, never for order:
+/// order comes from the backend's revisions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// A timestamp from milliseconds since 1970.
+    pub const fn from_unix_ms(ms: u64) -> Self {
+        Self(ms)
+    }
+
+    /// Milliseconds since 1970.
+    pub const fn as_unix_ms(self) -> u64 {
+        self.0
+    }
+
+    /// This moment and `duration` more; the far future stays representable.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The two clocks a decision may look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// The wall clock: may jump, may be wrong; judges expiry only.
+    pub wall: Timestamp,
+    /// A clock that only goes forward, from an arbitrary start; spaces runs and retries.
+    pub elapsed: Duration,
+}
