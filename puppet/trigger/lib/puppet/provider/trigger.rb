@@ -1,0 +1,124 @@
+# frozen_string_literal: true
+
+require 'json'
+require 'open3'
+require 'puppet/provider'
+
+# What all providers of the type `trigger` share: an argument list in, one JSON document out. Everything
+# else (delivery, loops, expiry) is the work of the program `trigger`; nothing here may grow into a second
+# opinion on it.
+#
+# No provider is confined to the program's presence. Puppet would then choose another provider on the very
+# run that installs the program, remember that choice, and lose that run's events.
+class Puppet::Provider::Trigger < Puppet::Provider
+  PROGRAM = 'trigger'
+  # Where packages put it; beside PATH, because the PATH of a daemon is often shorter than a shell's.
+  FOLDERS = ['/usr/bin', '/usr/local/bin', '/opt/puppetlabs/bin'].freeze
+  # How much of the program's standard error an error message repeats, in characters: its end.
+  STDERR_SHOWN = 500
+
+  class << self
+    # What is given as `--backend`; nothing leaves the choice to the node's configuration.
+    attr_accessor :backend
+  end
+
+  # Fires the event of this resource: returns when it is committed or safely kept on this node, else raises
+  # a Puppet::Error of one sentence.
+  #
+  # Anything else that is raised becomes such a sentence too, without a cause: the message of a NoMethodError
+  # holds a dump of its receiver, here the whole catalog, and Puppet would log it and store it in the report.
+  def fire
+    report(*run_program)
+  rescue Puppet::Error
+    raise
+  rescue StandardError => e
+    detail = e.is_a?(NameError) ? e.name : e.message[0, STDERR_SHOWN]
+    raise Puppet::Error, "Cannot fire: #{e.class}: #{detail}", e.backtrace, cause: nil
+  end
+
+  private
+
+  # Not Puppet::Util::Execution.execute: without its standard error mixed into its output a program's
+  # standard error is thrown away there, and a crash would leave no trace. Nor does this one copy the whole
+  # Puppet process to start a small one. An array of words never reaches a shell. In a process group of its
+  # own, it finishes what it began when somebody interrupts Puppet from the terminal.
+  def run_program
+    stdout, stderr, status =
+      Open3.capture3(program, *arguments, stdin_data: hosts_as_lines, binmode: true, pgroup: true)
+    [text(stdout), text(stderr), status]
+  end
+
+  # Hosts go to standard input: ten thousand arguments do not fit everywhere.
+  def hosts_as_lines
+    resource[:hosts].map { |host| "#{host}\n" }.join
+  end
+
+  def arguments
+    [
+      'fire', '--output', 'json', '--certname', Puppet[:certname],
+      *(['--hosts-from', '-'] unless resource[:hosts].empty?),
+      *resource[:groups].flat_map { |group| ['--group', group] },
+      '--ttl', resource[:ttl].to_s,
+      *(['--expires-in', resource[:keyttl]] if resource[:keyttl]),
+      *(['--prefix', resource[:keyprefix]] if resource[:keyprefix]),
+      *(['--backend', self.class.backend] if self.class.backend),
+      # The name comes after `--`, for it may begin with a dash.
+      '--', resource[:name]
+    ]
+  end
+
+  # Looked up at each refresh, never remembered: this very run may have installed it.
+  def program
+    candidates = FOLDERS.map { |folder| File.join(folder, PROGRAM) }
+    candidates.unshift(PROGRAM) if ENV['PATH']
+    candidates.each do |candidate|
+      found = Puppet::Util.which(candidate)
+      return found if found
+    end
+    raise Puppet::Error, "Cannot fire: the program '#{PROGRAM}' is neither in PATH nor in #{FOLDERS.join(', ')}; " \
+                         'install Trigger on this node'
+  end
+
+  def report(stdout, stderr, status)
+    reply = parse(stdout)
+    raise Puppet::Error, unreadable(stdout, stderr, status) unless reply
+
+    Array(reply['warnings']).each { |warning| resource.warning(warning) }
+    raise Puppet::Error, "Cannot fire: #{reply['error'] || ending(status)}" unless status.success?
+
+    resource.debug("trigger fire: #{stderr}") unless stderr.empty?
+    resource.notice(sentence(reply))
+  end
+
+  # Nothing, unless the text is one of the two documents that `trigger fire` prints.
+  def parse(stdout)
+    reply = JSON.parse(stdout)
+    reply if reply.is_a?(Hash) && (reply['event_id'] || reply['error'])
+  rescue JSON::ParserError
+    nil
+  end
+
+  # The program names its states; one that is unknown here (a newer program) is shown as it is.
+  def sentence(reply)
+    count = Array(reply['targets']).length
+    nodes = count == 1 ? '1 node' : "#{count} nodes"
+    return "Fired #{reply['event_id']} at #{nodes}" if reply['state'] == 'committed'
+
+    "Event #{reply['event_id']} for #{nodes} is #{reply['state']}"
+  end
+
+  def unreadable(stdout, stderr, status)
+    said = stderr.empty? ? stdout : stderr
+    said = said.empty? ? 'it said nothing' : "it said: #{said[-STDERR_SHOWN..] || said}"
+    "Cannot fire: the program '#{PROGRAM}' ended with #{ending(status)} and without an answer; #{said}"
+  end
+
+  def ending(status)
+    status.signaled? ? "signal #{status.termsig}" : "exit code #{status.exitstatus}"
+  end
+
+  # Bytes as what they are meant to be, so that no log or report chokes on them.
+  def text(bytes)
+    bytes.force_encoding(Encoding::UTF_8).scrub.strip
+  end
+end

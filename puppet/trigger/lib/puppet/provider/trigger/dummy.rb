@@ -1,0 +1,10 @@
+# frozen_string_literal: true
+
+# Relative, so that it is found in a server's environment and in an agent's lib folder alike.
+require_relative '../trigger'
+
+Puppet::Type.type(:trigger).provide(:dummy, parent: Puppet::Provider::Trigger) do
+  desc 'Goes the whole way and delivers nothing: a dry run. Used only when named.'
+
+  self.backend = 'dummy:'
+end

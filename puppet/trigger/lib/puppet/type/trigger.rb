@@ -1,0 +1,156 @@
+# frozen_string_literal: true
+
+# A classic type, because only a classic type can be refreshed: the Resource API ignores a notify.
+#
+# What can be checked is checked when the catalog is loaded, before anything changes. Found at the refresh
+# it would be too late: the resource that notified is in sync by then and does not notify again.
+Puppet::Type.newtype(:trigger) do
+  @doc = <<~DOC
+    @summary Runs Puppet on other nodes when something on this node notifies it
+
+    Declaring a `trigger` does nothing. When a resource notifies it, it fires an event, and Puppet runs on
+    each node that `hosts` or `groups` name. Several notifiers in one run fire one event; a `--noop` run
+    fires none. The event outlives an unreachable backend: it waits on this node until it can be delivered.
+
+    Puppet itself drops a notify in three cases, and nothing fires: another resource that notifies the same
+    trigger failed in this run (the trigger is skipped); the run is limited by `--tags` that leave the
+    trigger out; the run dies between the change and the trigger. Against the second, give
+    `--tags TAG,trigger_internal`: every trigger carries the tag `trigger_internal`.
+
+    The default provider, `configured`, fires through the backend of the node's configuration
+    (`/etc/trigger/trigger.toml`). `hub` and `etcd` name the kind of backend and take its URL from there;
+    `dummy` goes the whole way and delivers nothing.
+
+    @example The load balancers converge when a web server's vhost changes
+      trigger { 'refresh load balancers':
+        hosts => ['lb01.example.com', 'lb02.example.com'],
+      }
+
+      file { '/etc/apache2/sites-enabled/shop.conf':
+        content => epp('profile/shop.conf.epp'),
+        notify  => Trigger['refresh load balancers'],
+      }
+
+    @example Every member of a group, within half an hour or not at all
+      trigger { 'new release':
+        groups => ['web'],
+        keyttl => '30m',
+      }
+  DOC
+
+  # What a certname and a group may hold; the program `trigger` has the same rule.
+  node_name = /\A(?![.-])[a-z0-9._-]{1,255}\z/
+  # Long values would bury the sentence they are quoted in.
+  quote = ->(value) { value.inspect.length > 80 ? "#{value.inspect[0, 80]}…" : value.inspect }
+  allowed = "it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', " \
+            'and has at most 255 characters'
+  # Puppet hands over one value as it is, several as an array; an undef inside an array arrives as nil.
+  each_once = ->(value) { [value].flatten.reject { |element| element.nil? || element == :undef }.uniq }
+  check_each = lambda do |value, what|
+    each_once.call(value).each do |element|
+      next if element.is_a?(String) && element.match?(node_name)
+
+      raise ArgumentError, "#{quote.call(element)} is not #{what}: #{allowed}"
+    end
+  end
+
+  newparam(:name, namevar: true) do
+    desc <<~DESC
+      What the event is called in logs and in `trigger status`. Any printable characters, at most 255 bytes;
+      quotes, slashes and shell characters are plain text.
+    DESC
+
+    validate do |value|
+      text = value.to_s
+      next if text.bytesize <= 255 && text.match?(/[^[:space:]]/) && !text.match?(/[[:cntrl:]]/)
+
+      raise ArgumentError, "#{quote.call(text)} is not a trigger name: it may hold any printable characters, " \
+                           'not only blanks and no line breaks, and has at most 255 bytes'
+    end
+  end
+
+  newparam(:hosts) do
+    desc <<~DESC
+      The certnames of the nodes that run Puppet: one, or an array such as a query returns. Doubles count once.
+      With neither `hosts` nor `groups` a refresh warns and fires nothing.
+    DESC
+
+    defaultto { [] }
+    validate { |value| check_each.call(value, 'a certname') }
+    munge { |value| each_once.call(value) }
+  end
+
+  newparam(:groups) do
+    desc <<~DESC
+      The groups whose members run Puppet: one, or an array. Each node names its groups itself, in the
+      configuration of its agent (class `trigger::agent`).
+    DESC
+
+    defaultto { [] }
+    validate { |value| check_each.call(value, 'a group') }
+    munge { |value| each_once.call(value) }
+  end
+
+  newparam(:ttl) do
+    desc <<~DESC
+      How long a chain of events may get in which each run fires the next, in hops, from 1 to 64. It ends loops
+      that the other guards do not recognise. Not a time: that is `keyttl`.
+    DESC
+
+    defaultto 5
+    validate do |value|
+      next if value.to_s.match?(/\A\d{1,2}\z/) && value.to_i.between?(1, 64)
+
+      raise ArgumentError, "#{quote.call(value)} is not a number of hops: it is an integer from 1 to 64"
+    end
+    munge(&:to_i)
+  end
+
+  newparam(:keyprefix) do
+    desc <<~DESC
+      Where in the backend the event is kept, such as `/puppet_trigger/events`. Unset, it is the prefix of the
+      node's configuration. Only agents with the same prefix see the event.
+    DESC
+
+    validate do |value|
+      next if value.to_s.length <= 255 && value.to_s.match?(%r{\A(/[A-Za-z0-9._-]+)+\z})
+
+      raise ArgumentError, "#{quote.call(value)} is not a key prefix: it is a path such as /puppet_trigger/events, " \
+                           "of letters, digits, '.', '_' and '-' between the slashes, at most 255 characters"
+    end
+  end
+
+  newparam(:keyttl) do
+    desc <<~DESC
+      How long the event is worth a run: seconds as an integer, or a number with a unit such as `90s`, `30m`,
+      `12h` or `1d`; from one second to seven days. A node that comes back later than that does not run. Unset,
+      an event lives for one day.
+    DESC
+
+    seconds = { '' => 1, 's' => 1, 'm' => 60, 'h' => 3600, 'd' => 86_400 }
+    validate do |value|
+      number, unit = value.to_s.match(/\A(\d{1,9})([smhd]?)\z/)&.captures
+      next if number && (number.to_i * seconds[unit]).between?(1, 604_800)
+
+      raise ArgumentError, "#{quote.call(value)} is not a lifetime: it is a number of seconds, or a number with " \
+                           "one of the units 's', 'm', 'h' and 'd', from one second to seven days"
+    end
+    munge { |value| value.to_s.match?(/\d\z/) ? "#{value.to_i}s" : value }
+  end
+
+  # A run that Trigger limits to some tags adds this one to them, or it would drop the notifies of what it
+  # changes (`PRIVATE_TAG` in crates/trigger-core).
+  def initialize(resource)
+    super
+    tag('trigger_internal')
+  end
+
+  # Called once a run, however many resources notify; never in noop.
+  def refresh
+    if self[:hosts].empty? && self[:groups].empty?
+      warning('Nothing was fired: neither hosts nor groups name a node')
+    else
+      provider.fire
+    end
+  end
+end

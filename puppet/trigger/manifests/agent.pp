@@ -1,0 +1,106 @@
+# @summary Runs Puppet on this node when another node asks for it
+#
+# Manages the agent's service and `/etc/trigger/trigger.toml`, the configuration of every `trigger` command on
+# the node, a `trigger` resource's included. A node that only fires wants the agent too: it delivers what a
+# run had to leave behind while the backend was out of reach.
+#
+# What is left unset is left to the program. A run in progress survives a restart of the service.
+#
+# @param backend
+#   Where events are carried: `hub+http://HOST:PORT`, `etcd://HOST:PORT,…` or `dummy:`
+# @param certname
+#   The node's identity; unset, the agent asks Puppet
+# @param groups
+#   The groups this node is a member of; Hiera merges them over all its levels
+# @param run_cmd
+#   What runs when an event arrives; unset, a `puppet agent` run. It is split into words and never given to
+#   a shell
+# @param run_timeout
+#   How long a run may take before it is ended
+# @param state_dir
+#   Where the agent keeps its state
+# @param prefix
+#   Where in the backend the fleet's keys are kept
+# @param backends
+#   URLs for `trigger` resources that name a provider. The backend's own kind needs no entry
+# @param service_ensure
+#   Whether the agent runs
+# @param service_enable
+#   Whether the agent starts with the node
+#
+# @example A node of a fleet with a hub
+#   class { 'trigger::agent':
+#     backend => 'hub+http://127.0.0.1:8145',
+#     groups  => ['web'],
+#   }
+#
+# @example A node without a Puppet server
+#   class { 'trigger::agent':
+#     backend => 'etcd://etcd1.example.com:2379,etcd2.example.com:2379,etcd3.example.com:2379',
+#     run_cmd => 'puppet apply /etc/site.pp',
+#   }
+class trigger::agent (
+  Trigger::Backend $backend,
+  Optional[Trigger::Certname] $certname = undef,
+  Array[Trigger::Certname] $groups = [],
+  Optional[Trigger::Command] $run_cmd = undef,
+  Optional[Trigger::Duration] $run_timeout = undef,
+  Optional[Trigger::Path] $state_dir = undef,
+  Optional[Trigger::Keyprefix] $prefix = undef,
+  Trigger::Backends $backends = {},
+  Enum['running', 'stopped'] $service_ensure = 'running',
+  Boolean $service_enable = true,
+) {
+  include trigger
+
+  # Manifests that name the provider of the node's own backend need no second URL.
+  $own = $backend ? {
+    Trigger::Url::Hub  => { 'hub' => { 'url' => $backend } },
+    Trigger::Url::Etcd => { 'etcd' => { 'url' => $backend } },
+    default            => {},
+  }
+
+  file { '/etc/trigger':
+    ensure => directory,
+    owner  => 'root',
+    group  => 'root',
+    mode   => '0755',
+  }
+
+  file { '/etc/trigger/trigger.toml':
+    ensure  => file,
+    owner   => 'root',
+    group   => 'root',
+    mode    => '0644',
+    content => epp('trigger/trigger.toml.epp', {
+        'settings' => {
+          'backend'     => $backend,
+          'certname'    => $certname,
+          'state_dir'   => $state_dir,
+          'prefix'      => $prefix,
+          'groups'      => $groups.unique,
+          'run_cmd'     => $run_cmd,
+          'run_timeout' => $run_timeout,
+        }.filter |$_key, $value| { $value =~ NotUndef },
+        'backends' => $own + $backends,
+    }),
+  }
+
+  # Puppet has systemd read changed units by itself when it manages their service.
+  file { '/etc/systemd/system/trigger-agent.service':
+    ensure  => file,
+    owner   => 'root',
+    group   => 'root',
+    mode    => '0644',
+    content => epp('trigger/trigger-agent.service.epp', { 'binary_path' => $trigger::binary_path }),
+  }
+
+  service { 'trigger-agent':
+    ensure    => $service_ensure,
+    enable    => $service_enable,
+    subscribe => [
+      Class['trigger'],
+      File['/etc/trigger/trigger.toml', '/etc/systemd/system/trigger-agent.service'],
+    ],
+  }
+}

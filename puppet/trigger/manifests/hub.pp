@@ -1,0 +1,49 @@
+# @summary The hub: the small server that carries the events of a fleet
+#
+# One node of a fleet runs it, usually beside the Puppet server. Its settings are arguments of the service,
+# so that `trigger::agent` alone owns `/etc/trigger/trigger.toml`. A command such as `trigger hub backup`
+# needs the same `--data-dir` where one is set here.
+#
+# @param listen
+#   The address and port to listen on; only loopback, for the hub has no TLS yet
+# @param data_dir
+#   Where the hub keeps its data; unset, where the program does by itself
+# @param service_ensure
+#   Whether the hub runs
+# @param service_enable
+#   Whether the hub starts with the node
+#
+# @example A hub and an agent on one node
+#   include trigger::hub
+#   class { 'trigger::agent':
+#     backend => 'hub+http://127.0.0.1:8145',
+#   }
+class trigger::hub (
+  Trigger::Listen $listen = '127.0.0.1:8145',
+  Optional[Trigger::Path] $data_dir = undef,
+  Enum['running', 'stopped'] $service_ensure = 'running',
+  Boolean $service_enable = true,
+) {
+  include trigger
+
+  file { '/etc/systemd/system/trigger-hub.service':
+    ensure  => file,
+    owner   => 'root',
+    group   => 'root',
+    mode    => '0644',
+    content => epp('trigger/trigger-hub.service.epp', {
+        'binary_path' => $trigger::binary_path,
+        'listen'      => $listen,
+        'data_dir'    => $data_dir,
+    }),
+  }
+
+  service { 'trigger-hub':
+    ensure    => $service_ensure,
+    enable    => $service_enable,
+    subscribe => [
+      Class['trigger'],
+      File['/etc/systemd/system/trigger-hub.service'],
+    ],
+  }
+}

@@ -1,0 +1,128 @@
+# frozen_string_literal: true
+
+# The real `puppet apply` on real manifests, with a fake program in PATH.
+RSpec.describe 'puppet apply' do
+  include Scratch
+
+  let(:program) { FakeProgram.new(File.join(scratch, 'bin')) }
+
+  it 'fires what was notified, once, and nothing else' do
+    run = puppet_apply(<<~'PUPPET', program)
+      trigger { 'notified thrice':
+        hosts => ['lb01.example.com', 'lb02.example.com'],
+      }
+      notify { ['first', 'second']: notify => Trigger['notified thrice'] }
+      notify { 'third': } ~> Trigger['notified thrice']
+
+      trigger { 'only declared': hosts => 'lb01.example.com' }
+
+      trigger { 'noop by itself': hosts => 'lb01.example.com', noop => true, subscribe => Notify['first'] }
+
+      notify { 'noop source': noop => true, notify => Trigger['with a noop source'] }
+      trigger { 'with a noop source': hosts => 'lb01.example.com' }
+
+      trigger { 'größer "$(id)"':
+        hosts     => 'lb01.example.com',
+        groups    => ['web'],
+        keyprefix => '/puppet_trigger/events',
+        keyttl    => 300,
+        ttl       => 2,
+        provider  => 'etcd',
+        subscribe => Notify['second'],
+      }
+
+      trigger { 'for nobody': hosts => undef, subscribe => Notify['first'] }
+    PUPPET
+
+    expect(program.calls).to contain_exactly(
+      [['fire', '--output', 'json', '--certname', 'web01.example.com', '--hosts-from', '-', '--ttl', '5', '--',
+        'notified thrice'], "lb01.example.com\nlb02.example.com\n"],
+      [['fire', '--output', 'json', '--certname', 'web01.example.com', '--hosts-from', '-', '--group', 'web',
+        '--ttl', '2', '--expires-in', '300s', '--prefix', '/puppet_trigger/events', '--backend', 'etcd', '--',
+        'größer "$(id)"'], "lb01.example.com\n"]
+    )
+    expect(run.code).to eq(2), run.output
+    expect(run.output).to match(/Trigger\[notified thrice\]: Fired 01935000-\S+ at 2 nodes/)
+    # Not a word about several providers, nor about anything deprecated.
+    expect(run.complaints).to eq [
+      'Warning: /Stage[main]/Main/Trigger[for nobody]: Nothing was fired: neither hosts nor groups name a node',
+    ]
+  end
+
+  it 'fires nothing with --noop, and says what it would do' do
+    run = puppet_apply(<<~PUPPET, program, '--noop')
+      notify { 'change': notify => Trigger['t'] }
+      trigger { 't': hosts => 'lb01.example.com' }
+    PUPPET
+
+    expect(program.calls).to eq []
+    expect(run.output).to include("Trigger[t]: Would have triggered 'refresh' from 1 event")
+  end
+
+  describe 'with --tags' do
+    let(:manifest) { <<~PUPPET }
+      notify { 'change': tag => 'web', notify => Trigger['t'] }
+      trigger { 't': hosts => 'lb01.example.com' }
+    PUPPET
+
+    it 'fires when the private tag is among them' do
+      puppet_apply(manifest, program, '--tags', 'web,trigger_internal')
+      expect(program.fired).to eq ['t']
+    end
+
+    it 'loses the notify otherwise, which is why the private tag exists' do
+      puppet_apply(manifest, program, '--tags', 'web')
+      expect(program.fired).to eq []
+    end
+  end
+
+  it 'fires on the very run that installs the program' do
+    program = FakeProgram.new(File.join(scratch, 'bin'), install: false)
+    File.write(File.join(scratch, 'source'), program.text)
+    run = puppet_apply(<<~PUPPET, program)
+      notify { 'before the program': }
+      -> file { '#{program.path}': source => '#{scratch}/source', mode => '0755' }
+      ~> trigger { 't': hosts => 'lb01.example.com' }
+    PUPPET
+
+    expect(program.fired).to eq(['t']), run.output
+    expect(run.code).to eq 2
+  end
+
+  it 'works from the folder that pluginsync fills, without the module' do
+    FileUtils.cp_r(File.expand_path('../../lib', __dir__), File.join(scratch, 'synced'))
+    run = puppet_apply(<<~PUPPET, program, '--libdir', File.join(scratch, 'synced'), modules: '/nonexistent')
+      notify { 'change': notify => Trigger['t'] }
+      trigger { 't': hosts => 'lb01.example.com', provider => 'hub' }
+    PUPPET
+
+    expect(program.fired).to eq(['t']), run.output
+  end
+
+  it 'fails before it changes anything when a host is no certname' do
+    run = puppet_apply(<<~PUPPET, program)
+      file { '#{scratch}/changed': content => 'x', notify => Trigger['t'] }
+      trigger { 't': hosts => ['lb01.example.com', 'LB 02'] }
+    PUPPET
+
+    expect(run.code).to eq 1
+    expect(run.output).to include("Parameter hosts failed on Trigger[t]: \"LB 02\" is not a certname")
+    expect(File).not_to exist("#{scratch}/changed")
+    expect(program.calls).to eq []
+  end
+
+  it 'reports a refusal as a failed refresh, shortly' do
+    program.answer(stdout: '{"error":"no room in the outbox","warnings":[]}', code: 1)
+    run = puppet_apply(<<~PUPPET, program)
+      notify { 'change': notify => Trigger['t'] }
+      trigger { 't': hosts => 'lb01.example.com' }
+    PUPPET
+
+    expect(run.code).to eq 6
+    # Twice, for Puppet logs the failure of the refresh and the exception behind it.
+    expect(run.complaints).to eq [
+      'Error: /Stage[main]/Main/Trigger[t]: Failed to call refresh: Cannot fire: no room in the outbox',
+      'Error: /Stage[main]/Main/Trigger[t]: Cannot fire: no room in the outbox',
+    ]
+  end
+end

@@ -1,0 +1,115 @@
+# frozen_string_literal: true
+
+RSpec.describe 'trigger::agent' do
+  let(:params) { { 'backend' => 'hub+http://127.0.0.1:8145' } }
+
+  def file(path)
+    catalogue.resource('file', path)[:content]
+  end
+
+  context 'with a backend only' do
+    it { is_expected.to compile.with_all_deps }
+    it { is_expected.to contain_class('trigger') }
+    it { is_expected.to contain_file('/etc/trigger').with('ensure' => 'directory', 'mode' => '0755') }
+    it { is_expected.to have_package_resource_count(0) }
+
+    it 'configures that and the URL of its kind, and leaves the rest to the program' do
+      expect(file('/etc/trigger/trigger.toml')).to eq <<~TOML
+        # Managed by Puppet (class trigger::agent).
+        backend = "hub+http://127.0.0.1:8145"
+        groups = []
+
+        [backends.hub]
+        url = "hub+http://127.0.0.1:8145"
+      TOML
+    end
+
+    it 'runs the service, restarted by whatever it is made of' do
+      is_expected.to contain_service('trigger-agent').with('ensure' => 'running', 'enable' => true).that_subscribes_to(
+        ['Class[trigger]', 'File[/etc/trigger/trigger.toml]', 'File[/etc/systemd/system/trigger-agent.service]']
+      )
+    end
+
+    it 'lets a run in progress outlive the service' do
+      unit = file('/etc/systemd/system/trigger-agent.service').lines(chomp: true).grep_v(/\A#/)
+      expect(unit).to include(
+        'Type=notify', 'KillMode=process', 'Restart=always', 'ExecReload=/bin/kill -HUP $MAINPID',
+        'OOMPolicy=continue', 'StartLimitIntervalSec=0',
+        'ExecStart=/usr/bin/trigger agent --config /etc/trigger/trigger.toml'
+      )
+      expect(unit.grep(/RuntimeDirectory/)).to eq []
+      expect(unit.grep(/\AEnvironment=PATH=/).first.split('=').last.split(':')).to include('/opt/puppetlabs/bin', '/usr/bin')
+    end
+  end
+
+  context 'with everything' do
+    let(:params) do
+      {
+        'backend' => 'etcds://a.example.com:2379,b.example.com:2379', 'certname' => 'web01.example.com',
+        'groups' => %w[web shop web], 'run_cmd' => %q(puppet apply "/etc/my site.pp" --tags 'a\b'),
+        'run_timeout' => '2h', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
+        'backends' => { 'hub' => { 'url' => 'hub+https://hub.example.com:8145' } },
+        'service_ensure' => 'stopped', 'service_enable' => false
+      }
+    end
+
+    it 'writes all of it, in order and escaped' do
+      expect(file('/etc/trigger/trigger.toml')).to eq <<~'TOML'
+        # Managed by Puppet (class trigger::agent).
+        backend = "etcds://a.example.com:2379,b.example.com:2379"
+        certname = "web01.example.com"
+        state_dir = "/srv/trigger"
+        prefix = "/site/events"
+        groups = ["web", "shop"]
+        run_cmd = "puppet apply \"/etc/my site.pp\" --tags 'a\\b'"
+        run_timeout = "2h"
+
+        [backends.etcd]
+        url = "etcds://a.example.com:2379,b.example.com:2379"
+
+        [backends.hub]
+        url = "hub+https://hub.example.com:8145"
+      TOML
+    end
+
+    it { is_expected.to contain_service('trigger-agent').with('ensure' => 'stopped', 'enable' => false) }
+  end
+
+  context 'with a URL of its own for the kind of its backend' do
+    let(:params) { super().merge('backends' => { 'hub' => { 'url' => 'hub+http://127.0.0.1:9999' } }) }
+
+    it { expect(file('/etc/trigger/trigger.toml').scan(/^url = .*/)).to eq ['url = "hub+http://127.0.0.1:9999"'] }
+  end
+
+  context 'with the dummy' do
+    let(:params) { { 'backend' => 'dummy:' } }
+
+    it { expect(file('/etc/trigger/trigger.toml')).not_to include('[backends') }
+  end
+
+  context 'with a package and a program elsewhere' do
+    let(:pre_condition) { "class { 'trigger': package_name => 'trigger', package_ensure => 'latest', binary_path => '/opt/trigger/trigger' }" }
+
+    it { is_expected.to contain_package('trigger').with_ensure('latest').that_notifies('Service[trigger-agent]') }
+    it { is_expected.to contain_file('/etc/systemd/system/trigger-agent.service').with_content(%r{^ExecStart=/opt/trigger/trigger agent }) }
+  end
+
+  {
+    'backend' => ['', 'http://x', 'etcd:', "etcd://a\n", 'redis://x', 'dummy'],
+    'certname' => ['Web01', 'a b', ''],
+    'groups' => [['Web'], 'web'],
+    'run_cmd' => ['', '  ', "a\nb", %w[a b]],
+    'run_timeout' => ['2', 2, '1w', '0s'],
+    'state_dir' => ['relative', '/a b', '/', '/%n'],
+    'prefix' => ['/', 'a', '/a/'],
+    'backends' => [{ 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x' } }, { 'hub' => {} }],
+  }.each do |parameter, values|
+    values.each do |value|
+      context "with #{parameter} => #{value.inspect}" do
+        let(:params) { { 'backend' => 'dummy:', parameter => value } }
+
+        it { is_expected.to compile.and_raise_error(/parameter '#{parameter}'/) }
+      end
+    end
+  end
+end

@@ -1,0 +1,43 @@
+# frozen_string_literal: true
+
+RSpec.describe 'trigger::hub' do
+  def exec_start
+    catalogue.resource('file', '/etc/systemd/system/trigger-hub.service')[:content][/^ExecStart=(.*)$/, 1]
+  end
+
+  context 'by default' do
+    it { is_expected.to compile.with_all_deps }
+    it { is_expected.to contain_class('trigger') }
+    it { expect(exec_start).to eq '/usr/bin/trigger hub --listen 127.0.0.1:8145' }
+
+    it 'runs the service, restarted by whatever it is made of' do
+      is_expected.to contain_service('trigger-hub').with('ensure' => 'running', 'enable' => true).that_subscribes_to(
+        ['Class[trigger]', 'File[/etc/systemd/system/trigger-hub.service]']
+      )
+    end
+  end
+
+  context 'with settings of its own' do
+    let(:params) do
+      { 'listen' => '[::1]:9000', 'data_dir' => '/srv/hub', 'service_ensure' => 'stopped', 'service_enable' => false }
+    end
+
+    it { expect(exec_start).to eq '/usr/bin/trigger hub --listen [::1]:9000 --data-dir /srv/hub' }
+    it { is_expected.to contain_service('trigger-hub').with('ensure' => 'stopped', 'enable' => false) }
+  end
+
+  context 'beside an agent' do
+    let(:pre_condition) { "class { 'trigger::agent': backend => 'hub+http://127.0.0.1:8145' }" }
+
+    it { is_expected.to compile.with_all_deps }
+    it { is_expected.to contain_service('trigger-agent') }
+  end
+
+  ['8145', '127.0.0.1', '127.0.0.1:8145 --evil', "x:1\n", '::1:8145:'].each do |listen|
+    context "with listen => #{listen.inspect}" do
+      let(:params) { { 'listen' => listen } }
+
+      it { is_expected.to compile.and_raise_error(/parameter 'listen'/) }
+    end
+  end
+end

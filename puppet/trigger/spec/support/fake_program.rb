@@ -1,0 +1,93 @@
+# frozen_string_literal: true
+
+require 'fileutils'
+require 'json'
+require 'rbconfig'
+
+# A stand-in for the program `trigger` in a folder of its own. It is strict: arguments that the real command
+# line does not know, or input that it would refuse, end with exit code 2 and no JSON. It records each call
+# it understood and answers like the real one unless told otherwise.
+class FakeProgram
+  SOURCE = <<~'RUBY'
+    require 'json'
+
+    def refuse(why)
+      warn "fake trigger: #{why}: #{ARGV.inspect}"
+      exit 2
+    end
+
+    node = /\A[a-z0-9_][a-z0-9._-]*\z/
+    known = {
+      '--output' => /\Ajson\z/, '--certname' => node, '--hosts-from' => /\A-\z/, '--group' => node,
+      '--ttl' => /\A[1-9]\d*\z/, '--expires-in' => /\A[1-9]\d*[smhd]\z/, '--prefix' => %r{\A/.*[^/]\z},
+      '--backend' => /\A(hub|etcd|dummy:)\z/
+    }
+    words = ARGV.map { |word| word.dup.force_encoding('UTF-8') }
+    argv = words.dup
+    refuse('not fire') unless words.shift == 'fire'
+    given = Hash.new { |hash, key| hash[key] = [] }
+    until words.first == '--' || words.empty?
+      flag, value = words.shift(2)
+      refuse("bad #{flag}") unless value && known[flag]&.match?(value)
+      given[flag] << value
+      refuse("#{flag} twice") if flag != '--group' && given[flag].length > 1
+    end
+    refuse('no single name after --') unless words.shift == '--' && words.length == 1
+    refuse('incomplete') unless given.key?('--output') && given.key?('--certname')
+    input = $stdin.read.force_encoding('UTF-8')
+    hosts = input.lines(chomp: true)
+    refuse('hosts nobody asked for') if !hosts.empty? && !given.key?('--hosts-from')
+    refuse('no targets') if hosts.empty? && given['--group'].empty?
+    refuse('not a list of certnames') unless hosts.all? { |host| host.match?(node) } && input.end_with?("\n", '')
+
+    File.write("#{__dir__}/calls", JSON.generate(argv: argv, input: input) + "\n", mode: 'a')
+    answer = File.exist?("#{__dir__}/answer") ? JSON.parse(File.read("#{__dir__}/answer")) : {}
+    $stdout.write(answer['stdout'] || JSON.generate(
+      event_id: '01935000-0000-7000-8000-000000000001', trigger: words.first, state: 'committed', revision: 7,
+      targets: hosts.map { |host| { certname: host, state: 'pending' } }, warnings: []
+    ))
+    $stdout.flush
+    $stderr.write(answer['stderr']) if answer['stderr']
+    Process.kill(answer['signal'], Process.pid) && sleep if answer['signal']
+    exit(answer['code'] || 0)
+  RUBY
+
+  attr_reader :folder
+
+  # Without `install`, the program is still to come: see `text`.
+  def initialize(folder, install: true)
+    @folder = folder
+    FileUtils.mkdir_p(folder)
+    return unless install
+
+    File.write(path, text)
+    File.chmod(0o755, path)
+  end
+
+  def path
+    File.join(folder, 'trigger')
+  end
+
+  # Without RubyGems it starts in a fraction of the time.
+  def text
+    "#!#{RbConfig.ruby} --disable=gems\n#{SOURCE}"
+  end
+
+  # What the next calls print and how they end: stdout, stderr, code, signal.
+  def answer(**how)
+    File.write(File.join(folder, 'answer'), JSON.generate(how))
+  end
+
+  # Every call so far: [[argv, input], …].
+  def calls
+    file = File.join(folder, 'calls')
+    return [] unless File.exist?(file)
+
+    File.readlines(file).map { |line| JSON.parse(line).values_at('argv', 'input') }
+  end
+
+  # The names of the triggers that fired, in order.
+  def fired
+    calls.map { |argv, _input| argv.last }
+  end
+end

@@ -1,0 +1,220 @@
+# frozen_string_literal: true
+
+# The provider inside Puppet's own transaction, with a fake program in PATH.
+RSpec.describe 'the providers of trigger' do
+  include Scratch
+
+  let(:program) { FakeProgram.new(File.join(scratch, 'bin')) }
+  let(:logs) { [] }
+
+  around do |example|
+    path = ENV.fetch('PATH')
+    example.run
+  ensure
+    ENV['PATH'] = path
+  end
+
+  before do
+    Puppet[:certname] = 'web01.example.com'
+    Puppet[:vardir] = scratch
+    FileUtils.mkdir(Puppet[:statedir])
+  end
+
+  # Applies a catalog in which something that changes notifies a trigger.
+  def notify_trigger(name = 'refresh', **parameters)
+    program
+    ENV['PATH'] = "#{scratch}/bin:/usr/bin:/bin"
+    Puppet::Util::Log.newdestination(Puppet::Test::LogCollector.new(logs))
+    trigger = Puppet::Type.type(:trigger).new(name: name, **parameters)
+    change = Puppet::Type.type(:notify).new(name: 'a change', notify: trigger)
+    catalog = Puppet::Resource::Catalog.new('web01.example.com')
+    catalog.add_resource(change, trigger)
+    @failed = catalog.apply.report.resource_statuses[trigger.ref].failed_to_restart
+  end
+
+  def logged(level)
+    logs.select { |log| log.level == level && log.source =~ /Trigger/ }.map(&:message)
+  end
+
+  def lines(level)
+    logs.select { |log| log.level == level }.map(&:message)
+  end
+
+  def error
+    logged(:err).first
+  end
+
+  def argv(*middle, name: 'refresh')
+    ['fire', '--output', 'json', '--certname', 'web01.example.com', *middle, '--', name]
+  end
+
+  describe 'the call' do
+    it 'is the shortest one for a trigger with hosts only' do
+      notify_trigger(hosts: ['lb02.example.com', 'lb01.example.com', 'lb02.example.com'])
+      expect(program.calls).to eq [
+        [argv('--hosts-from', '-', '--ttl', '5'), "lb02.example.com\nlb01.example.com\n"],
+      ]
+      expect(@failed).to be_falsey
+    end
+
+    it 'carries everything a trigger can say' do
+      notify_trigger(hosts: 'lb01', groups: %w[web db], ttl: 3, keyttl: 90, keyprefix: '/p/q', provider: :etcd)
+      expect(program.calls).to eq [
+        [argv('--hosts-from', '-', '--group', 'web', '--group', 'db', '--ttl', '3', '--expires-in', '90s',
+              '--prefix', '/p/q', '--backend', 'etcd'), "lb01\n"],
+      ]
+    end
+
+    it 'asks for no hosts on standard input when there are only groups' do
+      notify_trigger(groups: 'web', provider: :hub)
+      expect(program.calls).to eq [[argv('--group', 'web', '--ttl', '5', '--backend', 'hub'), '']]
+    end
+
+    it 'names the dummy only for the provider dummy' do
+      notify_trigger(hosts: 'a', provider: :dummy)
+      expect(program.calls).to eq [[argv('--hosts-from', '-', '--ttl', '5', '--backend', 'dummy:'), "a\n"]]
+    end
+
+    ["it's \"quoted\"", '$(touch /tmp/x) `id` ; | & > *', 'größer – 重い', '-rf', '--help', 'a/b\\c', "\u00a0x "].each do |name|
+      it "keeps the name #{name.inspect} as it is, even in the locale C" do
+        locale = ENV.to_hash.slice('LC_ALL', 'LANG')
+        ENV.update('LC_ALL' => 'C', 'LANG' => 'C')
+        notify_trigger(name, hosts: 'a')
+        expect(program.calls).to eq [[argv('--hosts-from', '-', '--ttl', '5', name: name), "a\n"]]
+      ensure
+        %w[LC_ALL LANG].each { |key| ENV[key] = locale[key] }
+      end
+    end
+
+    it 'takes more hosts than a command line or a pipe holds' do
+      hosts = (1..20_000).map { |n| format('node%05d.some-long-domain.example.com', n) }
+      notify_trigger(hosts: hosts)
+      expect(program.calls.first.last).to eq(hosts.map { |host| "#{host}\n" }.join)
+      expect(logged(:notice)).to include(/at 20000 nodes\z/)
+    end
+  end
+
+  describe 'the answer' do
+    def reply(**fields)
+      JSON.generate({ event_id: '0193-x', trigger: 'refresh', targets: [{ certname: 'a', state: 'pending' }],
+                      state: 'committed', revision: 1, warnings: [] }.merge(fields))
+    end
+
+    it 'is one notice that says how many nodes' do
+      notify_trigger(hosts: %w[a b c])
+      expect(logged(:notice)).to eq ['Fired 01935000-0000-7000-8000-000000000001 at 3 nodes',
+                                     "Triggered 'refresh' from 1 event"]
+      expect(lines(:warning) + lines(:err)).to eq []
+    end
+
+    it 'speaks of one node in the singular' do
+      program.answer(stdout: reply)
+      notify_trigger(hosts: 'a')
+      expect(logged(:notice)).to include('Fired 0193-x at 1 node')
+    end
+
+    %w[spooled suppressed].each do |state|
+      it "is no failure when the event is #{state}, but says so" do
+        program.answer(stdout: reply(state: state, warnings: ['one sentence', 'größer']))
+        notify_trigger(hosts: 'a')
+        expect(@failed).to be_falsey
+        expect(logged(:warning)).to eq ['one sentence', 'größer']
+        expect(logged(:notice)).to include("Event 0193-x for 1 node is #{state}")
+        expect(logged(:notice).grep(/Fired/)).to eq []
+      end
+    end
+
+    it 'fails with the sentence of the program, after its warnings' do
+      program.answer(stdout: JSON.generate(error: "'x' is no backend", warnings: ['beware']), code: 3)
+      notify_trigger(hosts: 'a')
+      expect(@failed).to be true
+      expect(logged(:warning)).to eq ['beware']
+      expect(error).to eq "Failed to call refresh: Cannot fire: 'x' is no backend"
+    end
+
+    it 'fails when the program does, even if it says it fired' do
+      program.answer(stdout: reply, code: 1)
+      notify_trigger(hosts: 'a')
+      expect(@failed).to be true
+      expect(error).to eq 'Failed to call refresh: Cannot fire: exit code 1'
+    end
+
+    {
+      'nothing' => [{ stdout: '', code: 101 }, 'exit code 101 and without an answer; it said nothing'],
+      'nothing, but a success' => [{ stdout: '', code: 0 }, 'exit code 0 and without an answer; it said nothing'],
+      'a panic on standard error' =>
+        [{ stdout: '', stderr: "panicked at größer\n", code: 101 }, 'exit code 101 and without an answer; it said: panicked at größer'],
+      'something that is not JSON' => [{ stdout: 'Fired!' }, 'exit code 0 and without an answer; it said: Fired!'],
+      'JSON of another kind' => [{ stdout: '["x"]' }, 'exit code 0 and without an answer; it said: ["x"]'],
+      'an empty document' => [{ stdout: '{}' }, 'exit code 0 and without an answer; it said: {}'],
+      'half a document' => [{ stdout: '{"event_id":', signal: 'KILL' }, 'signal 9 and without an answer; it said: {"event_id":'],
+    }.each do |what, (answer, sentence)|
+      it "fails with a short sentence on #{what}" do
+        program.answer(**answer)
+        notify_trigger(hosts: 'a')
+        expect(@failed).to be true
+        expect(error).to eq "Failed to call refresh: Cannot fire: the program 'trigger' ended with #{sentence}"
+      end
+    end
+
+    it 'survives bytes that are no text, and repeats only the end of a long complaint' do
+      path = File.join(scratch, 'bin', 'trigger')
+      program
+      File.write(path, "#!/bin/sh\nprintf '\\377\\376'\nhead -c 100000 /dev/zero | tr '\\0' x >&2\nexit 7\n")
+      notify_trigger(hosts: 'a')
+      expect(error).to end_with("exit code 7 and without an answer; it said: #{'x' * 500}")
+    end
+  end
+
+  describe 'trouble' do
+    it 'with a program that reads no input is only what the program says' do
+      program
+      File.write(program.path, "#!/bin/sh\necho '{\"error\":\"no\"}'\nexit 3\n")
+      notify_trigger(hosts: (1..20_000).map { |n| "node#{n}.example.com" })
+      expect(error).to eq 'Failed to call refresh: Cannot fire: no'
+    end
+
+    it 'with a missing program is one short sentence' do
+      stub_const('Puppet::Provider::Trigger::FOLDERS', ['/nonexistent'])
+      FileUtils.rm(program.path)
+      notify_trigger(hosts: 'a')
+      expect(@failed).to be true
+      expect(error).to eq "Failed to call refresh: Cannot fire: the program 'trigger' is neither in PATH nor in " \
+                          '/nonexistent; install Trigger on this node'
+    end
+
+    it 'with a program outside PATH, or with no PATH at all, is no trouble' do
+      stub_const('Puppet::Provider::Trigger::FOLDERS', [program.folder])
+      provider = Puppet::Type.type(:trigger).new(name: 'x').provider
+      ENV['PATH'] = '/nonexistent'
+      expect(provider.send(:program)).to eq program.path
+      ENV.delete('PATH')
+      expect(provider.send(:program)).to eq program.path
+    end
+
+    it 'with a program that cannot be started is one short sentence' do
+      File.write(program.path, "#!/nonexistent/interpreter\n")
+      notify_trigger(hosts: 'a')
+      expect(error).to start_with('Failed to call refresh: Cannot fire: Errno::ENOENT: No such file or directory')
+    end
+
+    it 'of a kind nobody foresaw never dumps what the provider holds' do
+      allow(Open3).to receive(:capture3) { |*words| words.surely_not_a_method }
+      notify_trigger('a secret title', hosts: 'a-secret-host')
+      expect(@failed).to be true
+      expect(error).to eq 'Failed to call refresh: Cannot fire: NoMethodError: surely_not_a_method'
+      expect(lines(:err).join).not_to include('secret-host')
+    end
+  end
+
+  describe 'a trigger that names nobody' do
+    [{}, { hosts: [], groups: [] }, { hosts: [nil] }].each do |parameters|
+      it "warns and fires nothing with #{parameters}" do
+        notify_trigger(**parameters)
+        expect(program.calls).to eq []
+        expect(logged(:warning)).to eq ['Nothing was fired: neither hosts nor groups name a node']
+        expect(@failed).to be_falsey
+      end
+    end
+  end
+end

@@ -1,0 +1,144 @@
+# frozen_string_literal: true
+
+RSpec.describe 'the type trigger' do
+  def trigger(**parameters)
+    Puppet::Type.type(:trigger).new(name: 'refresh load balancers', **parameters)
+  end
+
+  # What a parameter makes of a value, or the sentence that refuses it.
+  def value_of(parameter, value)
+    trigger(parameter => value)[parameter]
+  rescue Puppet::ResourceError => e
+    e.message[/\AParameter #{parameter} failed on Trigger\[.*\]: (.*)\z/m, 1]
+  end
+
+  it 'has no properties: declared, it has nothing to bring about' do
+    expect(Puppet::Type.type(:trigger).properties).to eq []
+    expect(Puppet::Type.type(:trigger).parameters).to match_array(
+      %i[name hosts groups ttl keyprefix keyttl provider]
+    )
+  end
+
+  it 'documents every parameter and every provider' do
+    type = Puppet::Type.type(:trigger)
+    undocumented = (type.parameters - [:provider]).reject { |name| type.attrclass(name).doc.length > 60 }
+    expect(undocumented).to eq []
+    expect(type.providers.reject { |name| type.provider(name).doc.length > 40 }).to eq []
+  end
+
+  it 'starts from the defaults of the original' do
+    expect(trigger.to_hash).to include(hosts: [], groups: [], ttl: 5)
+    expect(trigger.to_hash.keys).not_to include(:keyprefix, :keyttl)
+  end
+
+  it 'carries the tag that tagged runs of Trigger ask for, beside its own' do
+    expect(trigger(tag: 'web')).to be_tagged('trigger_internal').and be_tagged('web')
+  end
+
+  describe 'hosts and groups' do
+    { hosts: 'a certname', groups: 'a group' }.each do |parameter, what|
+      {
+        'lb01.example.com' => ['lb01.example.com'],
+        ['lb01.example.com'] => ['lb01.example.com'],
+        %w[b a b] => %w[b a],
+        [%w[a b], ['c']] => %w[a b c],
+        [nil, 'a', :undef] => ['a'],
+        [nil] => [],
+        [] => [],
+        '0_x-y.z' => ['0_x-y.z'],
+        'x' * 255 => ['x' * 255],
+      }.each do |given, expected|
+        it "#{parameter} takes #{given.inspect[0, 40]}" do
+          expect(value_of(parameter, given)).to eq expected
+        end
+      end
+
+      ['', 'lb 01', 'LB01', 'a/b', '..', '-rf', '.hidden', "a\n", 'ä', "a\nb", 'x' * 256, 7, { 'certname' => 'a' },
+       '$(id)'].each do |given|
+        it "#{parameter} refuses #{given.inspect[0, 40]} and says what is allowed" do
+          expect(value_of(parameter, ['a', given])).to start_with("#{given.inspect[0, 80]}").and include(
+            "is not #{what}: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' " \
+            "and '-', and has at most 255 characters"
+          )
+        end
+      end
+    end
+
+    it 'keeps a refusal short, whatever was given' do
+      expect(value_of(:hosts, 'X' * 1_000_000).length).to be < 300
+    end
+  end
+
+  describe 'name' do
+    ['a/b', '$(rm -rf /)', %q(it's "quoted"), '`x`;|&', 'größer', '-x', '--', 'x' * 255].each do |name|
+      it "takes #{name[0, 40].inspect}" do
+        expect(value_of(:name, name)).to eq name
+      end
+    end
+
+    ['  ', "a\nb", "a\u0000b", "a\u007fb", 'ä' * 128].each do |name|
+      it "refuses #{name[0, 40].inspect}" do
+        expect(value_of(:name, name)).to include('is not a trigger name: it may hold any printable characters')
+      end
+    end
+  end
+
+  describe 'ttl' do
+    { 1 => 1, 64 => 64, '7' => 7 }.each do |given, expected|
+      it("takes #{given.inspect}") { expect(value_of(:ttl, given)).to eq expected }
+    end
+
+    [0, 65, -1, 1.5, '5m', 'x', '', [1], 10**30].each do |given|
+      it "refuses #{given.inspect}" do
+        expect(value_of(:ttl, given)).to include('is not a number of hops: it is an integer from 1 to 64')
+      end
+    end
+  end
+
+  describe 'keyttl' do
+    { 300 => '300s', '300' => '300s', '90s' => '90s', '30m' => '30m', '12h' => '12h', '1d' => '1d',
+      604_800 => '604800s', '7d' => '7d', '007' => '7s' }.each do |given, expected|
+      it("takes #{given.inspect}") { expect(value_of(:keyttl, given)).to eq expected }
+    end
+
+    [0, 604_801, '8d', '0s', '1w', '1 d', '-5', '1h30m', '', "1d\n", '9999999999', 1.5, ['1d', '2d']].each do |given|
+      it "refuses #{given.inspect}" do
+        expect(value_of(:keyttl, given)).to include('is not a lifetime').and include('from one second to seven days')
+      end
+    end
+  end
+
+  describe 'keyprefix' do
+    ['/puppet_trigger/events', '/a', "/#{'x' * 254}"].each do |given|
+      it("takes #{given[0, 40]}") { expect(value_of(:keyprefix, given)).to eq given }
+    end
+
+    ['', '/', 'a', '/a/', '//a', '/a b', "/#{'x' * 255}", "/a\n"].each do |given|
+      it "refuses #{given[0, 40].inspect}" do
+        expect(value_of(:keyprefix, given)).to include('is not a key prefix: it is a path such as')
+      end
+    end
+  end
+
+  describe 'provider' do
+    it 'is the configured one, without a warning about several candidates' do
+      logs = []
+      Puppet::Util::Log.newdestination(Puppet::Test::LogCollector.new(logs))
+      Puppet::Type.type(:trigger).instance_variable_set(:@defaultprovider, nil)
+      expect(trigger.provider.class.name).to eq :configured
+      expect(logs.map(&:to_s)).to eq []
+    end
+
+    it 'is suitable everywhere, with the program or without' do
+      type = Puppet::Type.type(:trigger)
+      expect(type.providers).to match_array(%i[configured hub etcd dummy])
+      expect(type.suitableprovider.map(&:name)).to match_array(%i[configured hub etcd dummy])
+    end
+
+    { configured: nil, hub: 'hub', etcd: 'etcd', dummy: 'dummy:' }.each do |provider, backend|
+      it "#{provider} names #{backend.inspect} as its backend" do
+        expect(trigger(provider: provider).provider.class.backend).to eq backend
+      end
+    end
+  end
+end
