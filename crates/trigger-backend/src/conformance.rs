@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use trigger_core::identity::Revision;
 
-use crate::store::{Change, Entry, KeyRange, Store, Swap, Watch, WatchEvent};
+use crate::store::{Change, Entry, KeyRange, ORDERED_AT_MOST, Store, Swap, Watch, WatchEvent};
 
 /// How long a watch may take to report. Generous: it bounds a failure, it measures nothing.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,6 +28,7 @@ pub async fn check<S: Store, F: Future<Output = S>>(open: impl Fn() -> F) {
     a_watch_begins_with_a_snapshot(&folder(&open, "snapshot").await).await;
     a_watch_reports_changes_in_order(&folder(&open, "changes").await).await;
     a_watch_of_several_ranges_is_one_stream(&folder(&open, "ranges").await).await;
+    a_small_write_becomes_visible_in_order(&folder(&open, "order").await).await;
     nothing_falls_between_snapshot_and_changes(&folder(&open, "gap").await).await;
     a_slow_watcher_loses_nothing_silently(&folder(&open, "slow").await).await;
 }
@@ -247,6 +248,23 @@ async fn a_watch_of_several_ranges_is_one_stream<S: Store>(folder: &Folder<S>) {
     let mut brief: Vec<String> = seen.iter().map(|change| folder.brief_change(change)).collect();
     brief.sort();
     assert_eq!(brief, ["y/1=2", "z=3"]);
+}
+
+/// A reader that knows an entry of such a write finds every entry before it.
+async fn a_small_write_becomes_visible_in_order<S: Store>(folder: &Folder<S>) {
+    let last = KeyRange::Key(folder.key("127"));
+    let mut watch = folder.watch(vec![last]).await;
+    next(&mut watch).await;
+    let writer = async {
+        let entries =
+            (0..ORDERED_AT_MOST).map(|n| (folder.key(&format!("{n:03}")), "x".repeat(2000))).collect();
+        assert!(folder.store.put_many(entries).await.iter().all(Result::is_ok));
+    };
+    let reader = async {
+        changes(&mut watch, 1).await;
+        assert_eq!(folder.read(&[folder.all()]).await.len(), ORDERED_AT_MOST);
+    };
+    tokio::join!(writer, reader);
 }
 
 async fn nothing_falls_between_snapshot_and_changes<S: Store>(folder: &Folder<S>) {

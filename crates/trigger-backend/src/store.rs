@@ -7,6 +7,9 @@ use async_trait::async_trait;
 use futures_util::Stream;
 use trigger_core::identity::Revision;
 
+/// So many entries, given to [`Store::put_many`] at once, become visible in their order.
+pub const ORDERED_AT_MOST: usize = 128;
+
 /// A key and its latest value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -114,7 +117,10 @@ impl StoreError {
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Writes many keys; answers for each, in the order given. Idempotent: writing the same value again
-    /// does no harm. No order among them is promised to anybody.
+    /// does no harm.
+    ///
+    /// Up to [`ORDERED_AT_MOST`] entries of together less than half a mebibyte become visible in the order
+    /// given, or all at once; among more, no order is promised.
     async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>>;
 
     /// Deletes keys; those that are absent are no error.

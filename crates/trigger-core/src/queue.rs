@@ -353,12 +353,24 @@ impl Queue {
         }
     }
 
-    /// Puts causes back in front of what arrived meanwhile.
-    fn wait_again(&mut self, noop: bool, mut causes: Vec<Cause>, retry: Option<Retry>) {
+    /// Puts causes back in front of what arrived meanwhile. After a crash several runs are told of one
+    /// after the other, so a cause may have ended in a later run, or wait already.
+    fn wait_again(&mut self, noop: bool, causes: Vec<Cause>, retry: Option<Retry>) {
         let waiting = if noop { &mut self.noop } else { &mut self.real };
-        causes.append(&mut waiting.causes);
-        waiting.causes = causes;
-        waiting.retry = retry;
+        let arrived = std::mem::take(&mut waiting.causes);
+        for cause in causes.into_iter().chain(arrived) {
+            if self.ended.contains_key(&cause.event.id) {
+                continue;
+            }
+            match waiting.causes.iter_mut().find(|known| known.event.id == cause.event.id) {
+                Some(known) => {
+                    known.sources.extend(cause.sources);
+                    known.interruptions = known.interruptions.max(cause.interruptions);
+                }
+                None => waiting.causes.push(cause),
+            }
+        }
+        waiting.retry = retry.filter(|_| !waiting.causes.is_empty());
     }
 
     fn start_next(&mut self, now: Now) -> Vec<Effect> {
@@ -418,6 +430,9 @@ impl Queue {
             .into_iter()
             .map(|(cause, end)| {
                 self.ended.insert(cause.event.id, now.wall);
+                for waiting in [&mut self.real, &mut self.noop] {
+                    waiting.causes.retain(|other| other.event.id != cause.event.id);
+                }
                 Ending { event: cause.event.id, sources: cause.sources, end }
             })
             .collect();

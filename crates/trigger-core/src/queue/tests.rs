@@ -279,6 +279,28 @@ fn an_adopted_run_keeps_its_causes_and_nothing_starts_beside_it() {
 }
 
 #[test]
+fn runs_replayed_after_a_crash_leave_one_cause_or_none() {
+    let mut world = world();
+    world.play("block");
+    let adopt = |world: &mut World, n: u128, outcome: &str| {
+        let adopted = cause("e1");
+        let running = Running {
+            run_id: RunId::from_uuid(uuid::Uuid::from_u128(n)),
+            started_at: world.now.wall,
+            causes: vec![adopted.event.id],
+        };
+        world.input(Input::Adopted { running, options: RunOptions::default(), causes: vec![adopted] });
+        world.play(outcome);
+    };
+    adopt(&mut world, 1, "not_run");
+    adopt(&mut world, 2, "interrupted");
+    assert_eq!(world.queue.waiting_causes().count(), 1);
+    adopt(&mut world, 3, "changed");
+    world.play("unblock +600000");
+    assert_eq!(world.seen, ["finish[]", "finish[]", "finish[e1=done]"]);
+}
+
+#[test]
 fn the_queue_tells_when_it_wants_to_be_woken() {
     let mut world = world();
     assert_eq!(world.queue.next_wake(), None);
