@@ -85,8 +85,13 @@ RSpec.describe 'puppet apply' do
       ~> trigger { 't': hosts => 'lb01.example.com' }
     PUPPET
 
-    expect(program.fired).to eq(['t']), run.output
-    expect(run.code).to eq 2
+    expect(run.code).to eq(2), run.output
+    # Still by the default provider, which names no backend: Puppet found no reason to choose another.
+    expect(program.calls).to eq [
+      [['fire', '--output', 'json', '--certname', 'web01.example.com', '--hosts-from', '-', '--ttl', '5', '--', 't'],
+       "lb01.example.com\n"],
+    ]
+    expect(run.complaints).to eq []
   end
 
   it 'works from the folder that pluginsync fills, without the module' do

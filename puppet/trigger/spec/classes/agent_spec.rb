@@ -87,6 +87,15 @@ RSpec.describe 'trigger::agent' do
     it { expect(file('/etc/trigger/trigger.toml')).not_to include('[backends') }
   end
 
+  context 'with groups and backends on two levels of Hiera' do
+    let(:params) { {} }
+    let(:hiera_config) { File.expand_path('../fixtures/hiera.yaml', __dir__) }
+
+    it 'adds them up' do
+      expect(file('/etc/trigger/trigger.toml')).to include('groups = ["web", "everyone"]', '[backends.hub]', '[backends.etcd]')
+    end
+  end
+
   context 'with a package and a program elsewhere' do
     let(:pre_condition) { "class { 'trigger': package_name => 'trigger', package_ensure => 'latest', binary_path => '/opt/trigger/trigger' }" }
 

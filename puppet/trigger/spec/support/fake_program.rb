@@ -33,6 +33,7 @@ class FakeProgram
       refuse("#{flag} twice") if flag != '--group' && given[flag].length > 1
     end
     refuse('no single name after --') unless words.shift == '--' && words.length == 1
+    refuse('in the process group of Puppet') unless Process.getpgrp == Process.pid
     refuse('incomplete') unless given.key?('--output') && given.key?('--certname')
     input = $stdin.read.force_encoding('UTF-8')
     hosts = input.lines(chomp: true)

@@ -25,26 +25,24 @@ class Puppet::Provider::Trigger < Puppet::Provider
   # Fires the event of this resource: returns when it is committed or safely kept on this node, else raises
   # a Puppet::Error of one sentence.
   #
-  # Anything else that is raised becomes such a sentence too, without a cause: the message of a NoMethodError
-  # holds a dump of its receiver, here the whole catalog, and Puppet would log it and store it in the report.
+  # Anything else that is raised becomes such a sentence too: the message of a NoMethodError holds a dump of
+  # its receiver, maybe the whole catalog, and Puppet would log it and store it in the report.
   def fire
     report(*run_program)
   rescue Puppet::Error
     raise
   rescue StandardError => e
     detail = e.is_a?(NameError) ? e.name : e.message[0, STDERR_SHOWN]
-    raise Puppet::Error, "Cannot fire: #{e.class}: #{detail}", e.backtrace, cause: nil
+    raise Puppet::Error, "Cannot fire: #{e.class}: #{detail}", e.backtrace
   end
 
   private
 
-  # Not Puppet::Util::Execution.execute: without its standard error mixed into its output a program's
-  # standard error is thrown away there, and a crash would leave no trace. Nor does this one copy the whole
-  # Puppet process to start a small one. An array of words never reaches a shell. In a process group of its
-  # own, it finishes what it began when somebody interrupts Puppet from the terminal.
+  # Not Puppet::Util::Execution.execute: unless it mixes a program's standard error into its output, it throws
+  # it away, and a crash would leave no trace. An array of words never reaches a shell. In a process group of
+  # its own, the program finishes what it began when somebody interrupts Puppet from the terminal.
   def run_program
-    stdout, stderr, status =
-      Open3.capture3(program, *arguments, stdin_data: hosts_as_lines, binmode: true, pgroup: true)
+    stdout, stderr, status = Open3.capture3(program, *arguments, stdin_data: hosts_as_lines, pgroup: true)
     [text(stdout), text(stderr), status]
   end
 
@@ -98,10 +96,12 @@ class Puppet::Provider::Trigger < Puppet::Provider
     nil
   end
 
-  # The program names its states; one that is unknown here (a newer program) is shown as it is.
+  # The program names its states; one that is unknown here (a newer program) is shown as it is. A committed
+  # event may leave out some of its targets, for which the loop guard spoke; its warnings say which.
   def sentence(reply)
-    count = Array(reply['targets']).length
-    nodes = count == 1 ? '1 node' : "#{count} nodes"
+    targets = Array(reply['targets'])
+    targets = targets.reject { |target| target['state'] == 'suppressed' } unless reply['state'] == 'suppressed'
+    nodes = targets.length == 1 ? '1 node' : "#{targets.length} nodes"
     return "Fired #{reply['event_id']} at #{nodes}" if reply['state'] == 'committed'
 
     "Event #{reply['event_id']} for #{nodes} is #{reply['state']}"
@@ -117,7 +117,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
     status.signaled? ? "signal #{status.termsig}" : "exit code #{status.exitstatus}"
   end
 
-  # Bytes as what they are meant to be, so that no log or report chokes on them.
+  # Bytes as what they are meant to be, whatever the locale, so that no log or report chokes on them.
   def text(bytes)
     bytes.force_encoding(Encoding::UTF_8).scrub.strip
   end

@@ -15,7 +15,8 @@ Puppet::Type.newtype(:trigger) do
     Puppet itself drops a notify in three cases, and nothing fires: another resource that notifies the same
     trigger failed in this run (the trigger is skipped); the run is limited by `--tags` that leave the
     trigger out; the run dies between the change and the trigger. Against the second, give
-    `--tags TAG,trigger_internal`: every trigger carries the tag `trigger_internal`.
+    `--tags TAG,trigger_internal`, for every trigger carries the tag `trigger_internal`, and notify the trigger
+    itself: what notifies a class that contains it is dropped with the class.
 
     The default provider, `configured`, fires through the backend of the node's configuration
     (`/etc/trigger/trigger.toml`). `hub` and `etcd` name the kind of backend and take its URL from there;

@@ -113,9 +113,16 @@ RSpec.describe 'the providers of trigger' do
       expect(logged(:notice)).to include('Fired 0193-x at 1 node')
     end
 
+    it 'counts the nodes that run, not those the loop guard left out' do
+      program.answer(stdout: reply(targets: %w[pending suppressed pending].map { |state| { certname: 'x', state: state } }))
+      notify_trigger(hosts: 'a')
+      expect(logged(:notice)).to include('Fired 0193-x at 2 nodes')
+    end
+
     %w[spooled suppressed].each do |state|
       it "is no failure when the event is #{state}, but says so" do
-        program.answer(stdout: reply(state: state, warnings: ['one sentence', 'größer']))
+        targets = [{ certname: 'a', state: state }]
+        program.answer(stdout: reply(state: state, targets: targets, warnings: ['one sentence', 'größer']))
         notify_trigger(hosts: 'a')
         expect(@failed).to be_falsey
         expect(logged(:warning)).to eq ['one sentence', 'größer']
@@ -164,6 +171,16 @@ RSpec.describe 'the providers of trigger' do
       notify_trigger(hosts: 'a')
       expect(error).to end_with("exit code 7 and without an answer; it said: #{'x' * 500}")
     end
+
+    it 'is UTF-8 even where Ruby expects something else' do
+      encoding = Encoding.default_external
+      Encoding.default_external = Encoding::US_ASCII
+      program.answer(stdout: 'größer')
+      notify_trigger(hosts: 'a')
+      expect(error).to end_with('it said: größer')
+    ensure
+      Encoding.default_external = encoding
+    end
   end
 
   describe 'trouble' do
@@ -198,12 +215,14 @@ RSpec.describe 'the providers of trigger' do
       expect(error).to start_with('Failed to call refresh: Cannot fire: Errno::ENOENT: No such file or directory')
     end
 
-    it 'of a kind nobody foresaw never dumps what the provider holds' do
-      allow(Open3).to receive(:capture3) { |*words| words.surely_not_a_method }
-      notify_trigger('a secret title', hosts: 'a-secret-host')
+    it 'of a kind nobody foresaw never dumps what the provider holds, not even with a trace' do
+      Puppet[:trace] = true
+      culprit = "trigger_spec.rb:#{__LINE__ + 1}"
+      allow(Open3).to receive(:capture3) { Struct.new(:inspect).new('a secret').surely_not_a_method }
+      notify_trigger(hosts: 'a')
       expect(@failed).to be true
-      expect(error).to eq 'Failed to call refresh: Cannot fire: NoMethodError: surely_not_a_method'
-      expect(lines(:err).join).not_to include('secret-host')
+      expect(error).to start_with 'Failed to call refresh: Cannot fire: NoMethodError: surely_not_a_method'
+      expect(lines(:err).join).to include(culprit).and(satisfy { |text| !text.include?('a secret') })
     end
   end
 
