@@ -22,7 +22,7 @@
 # @param prefix
 #   Where in the backend the fleet's keys are kept
 # @param backends
-#   URLs for `trigger` resources that name a provider. The backend's own kind needs no entry
+#   URLs for `trigger` resources that name a provider; the backend's own kind needs no entry
 # @param service_ensure
 #   Whether the agent runs
 # @param service_enable
@@ -53,13 +53,6 @@ class trigger::agent (
 ) {
   include trigger
 
-  # Manifests that name the provider of the node's own backend need no second URL.
-  $own = $backend ? {
-    Trigger::Url::Hub  => { 'hub' => { 'url' => $backend } },
-    Trigger::Url::Etcd => { 'etcd' => { 'url' => $backend } },
-    default            => {},
-  }
-
   file { '/etc/trigger':
     ensure => directory,
     owner  => 'root',
@@ -82,7 +75,7 @@ class trigger::agent (
           'run_cmd'     => $run_cmd,
           'run_timeout' => $run_timeout,
         }.filter |$_key, $value| { $value =~ NotUndef },
-        'backends' => $own + $backends,
+        'backends' => $backends,
     }),
   }
 

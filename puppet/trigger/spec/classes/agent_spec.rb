@@ -13,14 +13,11 @@ RSpec.describe 'trigger::agent' do
     it { is_expected.to contain_file('/etc/trigger').with('ensure' => 'directory', 'mode' => '0755') }
     it { is_expected.to have_package_resource_count(0) }
 
-    it 'configures that and the URL of its kind, and leaves the rest to the program' do
+    it 'configures that, and leaves the rest to the program' do
       expect(file('/etc/trigger/trigger.toml')).to eq <<~TOML
         # Managed by Puppet (class trigger::agent).
         backend = "hub+http://127.0.0.1:8145"
         groups = []
-
-        [backends.hub]
-        url = "hub+http://127.0.0.1:8145"
       TOML
     end
 
@@ -64,27 +61,12 @@ RSpec.describe 'trigger::agent' do
         run_cmd = "puppet apply \"/etc/my site.pp\" --tags 'a\\b'"
         run_timeout = "2h"
 
-        [backends.etcd]
-        url = "etcds://a.example.com:2379,b.example.com:2379"
-
         [backends.hub]
         url = "hub+https://hub.example.com:8145"
       TOML
     end
 
     it { is_expected.to contain_service('trigger-agent').with('ensure' => 'stopped', 'enable' => false) }
-  end
-
-  context 'with a URL of its own for the kind of its backend' do
-    let(:params) { super().merge('backends' => { 'hub' => { 'url' => 'hub+http://127.0.0.1:9999' } }) }
-
-    it { expect(file('/etc/trigger/trigger.toml').scan(/^url = .*/)).to eq ['url = "hub+http://127.0.0.1:9999"'] }
-  end
-
-  context 'with the dummy' do
-    let(:params) { { 'backend' => 'dummy:' } }
-
-    it { expect(file('/etc/trigger/trigger.toml')).not_to include('[backends') }
   end
 
   context 'with groups and backends on two levels of Hiera' do
