@@ -1,0 +1,284 @@
+//! Connections to a cluster's members: made when needed, bounded in time, moved to the next member when
+//! one fails.
+
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use etcd_client::{Channel, Client, ConnectOptions, KvClient};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Endpoint;
+
+use super::failure::{Failure, root_cause};
+use crate::store::StoreError;
+
+/// Until a member that does not answer the phone is given up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Until the next member is dialled too. Five members of which none answers take 2.2 s.
+const NEXT_MEMBER_AFTER: Duration = Duration::from_millis(300);
+/// Until a write counts as unanswered. With several members a write that may be repeated is asked twice.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Until one page of a read, or the opening of a watch, counts as unanswered.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a connection may be silent before it is probed.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long the probe may stay unanswered.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Probes by the kernel for the request connection, which must not send its own while idle.
+const TCP_KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// The largest answer taken in one piece; above etcd's largest value, 1.5 MiB by default.
+pub(super) const LARGEST_ANSWER: usize = 16 << 20;
+/// Bytes a member may send ahead of us, per stream: what an unread answer may occupy.
+const REQUEST_WINDOW: u32 = 1 << 20;
+/// The same for a watch, which is idle nearly always and should then cost nearly nothing.
+const WATCH_WINDOW: u32 = 128 << 10;
+
+/// What a request does, hence what its failure means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing: unanswered is as good as not asked.
+    Read,
+    /// The same however often it is done.
+    Repeatable,
+    /// Something else the second time: asked once only.
+    Once,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy)]
+enum Purpose {
+    Requests,
+    Watch,
+}
+
+/// All that is needed to talk to one cluster.
+pub(super) struct Connections {
+    address: String,
+    members: Vec<Member>,
+    /// Which member is dialled first; starts anywhere, so that a fleet spreads over its cluster.
+    preferred: AtomicUsize,
+    requests: Mutex<Requests>,
+}
+
+struct Member {
+    name: String,
+    endpoint: Endpoint,
+}
+
+/// The one connection that requests share.
+#[derive(Default)]
+struct Requests {
+    current: Option<Arc<RequestConnection>>,
+    /// When dialling last failed, and why: those who waited meanwhile do not dial again.
+    failed: Option<(Instant, Failure)>,
+}
+
+struct RequestConnection {
+    member: usize,
+    client: KvClient,
+}
+
+/// A connection of its own for one watch: a large read on the same connection can starve it (etcd#15402).
+pub(super) struct WatchConnection {
+    /// Which member, for [`Connections::avoid`].
+    pub(super) member: usize,
+    /// Opens the stream.
+    pub(super) client: etcd_client::WatchClient,
+}
+
+impl Connections {
+    pub(super) fn new(endpoints: &[String]) -> Result<Self, StoreError> {
+        let address = format!("etcd://{}", endpoints.join(","));
+        let refused = |detail: String| StoreError::Refused { backend: address.clone(), detail };
+        let member = |name: &String| {
+            let endpoint = Endpoint::from_shared(format!("http://{name}"))
+                .map_err(|error| refused(format!("'{name}' is no HOST:PORT: {}", root_cause(&error))))?;
+            let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+            Ok(Member { name: name.clone(), endpoint })
+        };
+        let members = endpoints.iter().map(member).collect::<Result<Vec<_>, _>>()?;
+        if members.is_empty() {
+            return Err(refused("no endpoint is given".to_owned()));
+        }
+        let anywhere = RandomState::new().hash_one(std::process::id()) as usize % members.len();
+        Ok(Self { address, members, preferred: AtomicUsize::new(anywhere), requests: Mutex::default() })
+    }
+
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(super) fn member_name(&self, member: usize) -> &str {
+        &self.members[member].name
+    }
+
+    /// The error that callers of the store see.
+    pub(super) fn error(&self, failure: Failure, effect: Effect) -> StoreError {
+        let backend = self.address.clone();
+        match failure {
+            Failure::Unknown(detail) if effect != Effect::Read => StoreError::Ambiguous { backend, detail },
+            Failure::Elsewhere(detail) | Failure::Later(detail) | Failure::Unknown(detail) => {
+                StoreError::Unreachable { backend, detail }
+            }
+            Failure::Never(detail) => StoreError::Refused { backend, detail },
+            Failure::Compacted => {
+                let detail = "it compacts its history faster than it can be read".to_owned();
+                StoreError::Unreachable { backend, detail }
+            }
+            Failure::TooLarge => {
+                let detail = format!("one of its values is larger than {LARGEST_ANSWER} bytes");
+                StoreError::Refused { backend, detail }
+            }
+        }
+    }
+
+    /// Asks one member, and another where that can help and harms nothing.
+    pub(super) async fn ask<T, F>(
+        &self,
+        effect: Effect,
+        request: impl Fn(KvClient) -> F,
+    ) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>>,
+    {
+        let limit = if effect == Effect::Read { READ_TIMEOUT } else { WRITE_TIMEOUT };
+        let mut unanswered = None;
+        for more_tries in (0..self.members.len().min(2)).rev() {
+            let connection = match self.request_connection().await {
+                Ok(connection) => connection,
+                Err(failure) => return Err(unanswered.unwrap_or(failure)),
+            };
+            let name = self.member_name(connection.member);
+            let failure = match timeout(limit, request(connection.client.clone())).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => Failure::from_client(name, &error),
+                Err(_) => Failure::Unknown(format!("{name}: no answer within {} s", limit.as_secs())),
+            };
+            match failure {
+                Failure::Elsewhere(_) => self.forget(&connection).await,
+                Failure::Unknown(_) => {
+                    self.forget(&connection).await;
+                    unanswered.get_or_insert_with(|| failure.clone());
+                    if effect == Effect::Once {
+                        return Err(failure);
+                    }
+                }
+                _ => return Err(failure),
+            }
+            if more_tries == 0 {
+                return Err(unanswered.unwrap_or(failure));
+            }
+        }
+        Err(Failure::Elsewhere("no endpoint is given".to_owned()))
+    }
+
+    /// Dials a connection for one watch.
+    pub(super) async fn watch_connection(&self) -> Result<WatchConnection, Failure> {
+        let (member, client) = self.dial(Purpose::Watch).await?;
+        let client = client.watch_client().max_decoding_message_size(LARGEST_ANSWER);
+        Ok(WatchConnection { member, client })
+    }
+
+    /// Prefers the member after this one from now on.
+    pub(super) fn avoid(&self, member: usize) {
+        self.preferred.store((member + 1) % self.members.len(), Ordering::Relaxed);
+    }
+
+    async fn request_connection(&self) -> Result<Arc<RequestConnection>, Failure> {
+        let asked = Instant::now();
+        let mut requests = self.requests.lock().await;
+        if let Some(connection) = &requests.current {
+            return Ok(Arc::clone(connection));
+        }
+        if let Some((at, failure)) = &requests.failed
+            && *at >= asked
+        {
+            return Err(failure.clone());
+        }
+        match self.dial(Purpose::Requests).await {
+            Ok((member, client)) => {
+                let client = client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
+                let connection = Arc::new(RequestConnection { member, client });
+                requests.current = Some(Arc::clone(&connection));
+                Ok(connection)
+            }
+            Err(failure) => {
+                requests.failed = Some((Instant::now(), failure.clone()));
+                Err(failure)
+            }
+        }
+    }
+
+    /// Drops a connection that failed, unless somebody did already.
+    async fn forget(&self, failed: &Arc<RequestConnection>) {
+        let mut requests = self.requests.lock().await;
+        if requests.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
+            requests.current = None;
+            self.avoid(failed.member);
+        }
+    }
+
+    /// The first member to pick up, beginning with the preferred one. Members that refuse are passed over
+    /// at once, those that stay silent after [`NEXT_MEMBER_AFTER`].
+    async fn dial(&self, purpose: Purpose) -> Result<(usize, Client), Failure> {
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut waiting = (0..self.members.len()).map(|n| (first + n) % self.members.len());
+        let mut dialled = FuturesUnordered::new();
+        let mut met = Vec::new();
+        loop {
+            if let Some(member) = waiting.next() {
+                dialled.push(self.dial_member(member, purpose));
+            } else if dialled.is_empty() {
+                return Err(Failure::Elsewhere(met.join("; ")));
+            }
+            tokio::select! {
+                Some(result) = dialled.next() => match result {
+                    Ok(connected) => return Ok(connected),
+                    Err(detail) => met.push(detail),
+                },
+                () = sleep(NEXT_MEMBER_AFTER) => {}
+            }
+        }
+    }
+
+    async fn dial_member(&self, member: usize, purpose: Purpose) -> Result<(usize, Client), String> {
+        let Member { name, endpoint } = &self.members[member];
+        let endpoint = purpose.shape(endpoint.clone());
+        let channel = match timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
+            Ok(Ok(channel)) => channel,
+            Ok(Err(error)) => return Err(format!("{name}: {}", root_cause(&error))),
+            Err(_) => return Err(format!("{name}: no connection within {} s", CONNECT_TIMEOUT.as_secs())),
+        };
+        // Without a leader a member answers reads late and watches never; told so, we go elsewhere.
+        let options = ConnectOptions::new().with_require_leader(true);
+        match Client::from_channel(Channel::Tonic(channel), Some(options)).await {
+            Ok(client) => Ok((member, client)),
+            Err(error) => Err(format!("{name}: {error}")),
+        }
+    }
+}
+
+impl Purpose {
+    fn shape(self, endpoint: Endpoint) -> Endpoint {
+        let endpoint =
+            endpoint.http2_keep_alive_interval(KEEP_ALIVE_INTERVAL).keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        match self {
+            // etcd hangs up on a client that pings while it has no stream open ("too many pings"), so an
+            // idle request connection leaves it to the kernel.
+            Self::Requests => endpoint
+                .keep_alive_while_idle(false)
+                .tcp_keepalive(Some(TCP_KEEP_ALIVE))
+                .initial_stream_window_size(REQUEST_WINDOW)
+                .initial_connection_window_size(2 * REQUEST_WINDOW),
+            Self::Watch => endpoint
+                .keep_alive_while_idle(true)
+                .initial_stream_window_size(WATCH_WINDOW)
+                .initial_connection_window_size(WATCH_WINDOW),
+        }
+    }
+}

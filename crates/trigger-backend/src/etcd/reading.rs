@@ -1,0 +1,148 @@
+//! Reads: any number of ranges and keys, all of them as they were at one revision.
+
+use etcd_client::{GetOptions, GetResponse, KeyValue, KvClient, ResponseHeader, Txn, TxnOp, TxnOpResponse};
+use trigger_core::identity::Revision;
+
+use super::connection::{Connections, Effect};
+use super::failure::Failure;
+use super::writing::OPERATIONS_PER_TRANSACTION;
+use crate::store::{Entry, KeyRange};
+
+/// Keys asked for at a time; fewer where values are so large that these do not fit one answer.
+const KEYS_PER_ANSWER: usize = 1024;
+/// By how much fewer.
+const KEYS_SHRINK: usize = 8;
+/// How often a compaction may get between the pages of one read.
+const ATTEMPTS: usize = 3;
+
+/// What is there, and since when nothing else is known.
+pub(super) struct Snapshot {
+    pub(super) entries: Vec<Entry>,
+    pub(super) revision: i64,
+}
+
+/// Reads `ranges`, linearizably, at one revision.
+pub(super) async fn read(connections: &Connections, ranges: &[KeyRange]) -> Result<Snapshot, Failure> {
+    let mut keys_per_answer = KEYS_PER_ANSWER;
+    let mut compactions = 0;
+    loop {
+        match read_at_once(connections, ranges, keys_per_answer).await {
+            Err(Failure::TooLarge) if keys_per_answer > 1 => {
+                keys_per_answer /= KEYS_SHRINK.min(keys_per_answer)
+            }
+            Err(Failure::Compacted) if compactions < ATTEMPTS => compactions += 1,
+            result => return result,
+        }
+    }
+}
+
+async fn read_at_once(
+    connections: &Connections,
+    ranges: &[KeyRange],
+    keys_per_answer: usize,
+) -> Result<Snapshot, Failure> {
+    let mut snapshot = Snapshot { entries: Vec::new(), revision: 0 };
+    for ranges in ranges.chunks(OPERATIONS_PER_TRANSACTION.min(keys_per_answer)) {
+        let limit = keys_per_answer / ranges.len();
+        let bounds: Vec<Bounds> = ranges.iter().map(Bounds::of).collect();
+        let (revision, pages) = first_pages(connections, &bounds, limit, snapshot.revision).await?;
+        snapshot.revision = revision;
+        for (mut bounds, mut page) in bounds.into_iter().zip(pages) {
+            loop {
+                snapshot.entries.extend(page.kvs().iter().map(entry));
+                let Some(last) = page.kvs().last().filter(|_| page.more()) else { break };
+                bounds.begin_after(last.key());
+                page = next_page(connections, &bounds, keys_per_answer, revision).await?;
+            }
+        }
+    }
+    Ok(snapshot)
+}
+
+/// The beginning of each range, at `revision` or (when that is zero) now; and the revision it was read at.
+async fn first_pages(
+    connections: &Connections,
+    ranges: &[Bounds],
+    limit: usize,
+    revision: i64,
+) -> Result<(i64, Vec<GetResponse>), Failure> {
+    // One range needs no transaction, whose answers the client library copies.
+    if let [range] = ranges {
+        let page = next_page(connections, range, limit, revision).await?;
+        let read_at = page.header().map_or(0, ResponseHeader::revision);
+        return Ok((if revision == 0 { read_at } else { revision }, vec![page]));
+    }
+    let request = |mut client: KvClient| {
+        let get = |range: &Bounds| TxnOp::get(range.begin.clone(), Some(range.options(limit, revision)));
+        let transaction = Txn::new().and_then(ranges.iter().map(get).collect::<Vec<_>>());
+        async move { client.txn(transaction).await }
+    };
+    let answer = connections.ask(Effect::Read, request).await?;
+    let read_at = answer.header().map_or(0, ResponseHeader::revision);
+    let pages = answer.op_responses().into_iter().filter_map(|response| match response {
+        TxnOpResponse::Get(page) => Some(page),
+        _ => None,
+    });
+    Ok((if revision == 0 { read_at } else { revision }, pages.collect()))
+}
+
+async fn next_page(
+    connections: &Connections,
+    range: &Bounds,
+    limit: usize,
+    revision: i64,
+) -> Result<GetResponse, Failure> {
+    let request = |mut client: KvClient| {
+        let (begin, options) = (range.begin.clone(), range.options(limit, revision));
+        async move { client.get(begin, Some(options)).await }
+    };
+    connections.ask(Effect::Read, request).await
+}
+
+/// A range as etcd writes it: from `begin` to before `end`, or only `begin` where `end` is empty.
+pub(super) struct Bounds {
+    pub(super) begin: Vec<u8>,
+    pub(super) end: Vec<u8>,
+}
+
+impl Bounds {
+    pub(super) fn of(range: &KeyRange) -> Self {
+        match range {
+            KeyRange::Key(key) => Self { begin: key.clone().into_bytes(), end: Vec::new() },
+            KeyRange::Folder(prefix) => {
+                let begin = prefix.clone().into_bytes();
+                let mut end = begin.clone();
+                // UTF-8 has no byte 255, so the last one can be followed. The empty folder is everything,
+                // which etcd writes as two zero bytes.
+                match end.last_mut() {
+                    Some(last) => *last += 1,
+                    None => return Self { begin: vec![0], end: vec![0] },
+                }
+                Self { begin, end }
+            }
+        }
+    }
+
+    fn begin_after(&mut self, key: &[u8]) {
+        self.begin = [key, &[0]].concat();
+    }
+
+    fn options(&self, limit: usize, revision: i64) -> GetOptions {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        GetOptions::new().with_range(self.end.clone()).with_limit(limit).with_revision(revision)
+    }
+}
+
+/// A pair as the store hands it over.
+pub(super) fn entry(pair: &KeyValue) -> Entry {
+    Entry {
+        key: String::from_utf8_lossy(pair.key()).into_owned(),
+        value: String::from_utf8_lossy(pair.value()).into_owned(),
+        revision: revision(pair.mod_revision()),
+    }
+}
+
+/// etcd's revisions are signed and never negative.
+pub(super) fn revision(revision: i64) -> Revision {
+    Revision(revision.unsigned_abs())
+}

@@ -1,0 +1,188 @@
+//! Writes: in transactions of as many operations as etcd takes, several in flight.
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
+use etcd_client::{Compare, CompareOp, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use futures_util::{StreamExt, stream};
+use trigger_core::identity::Revision;
+
+use super::connection::{Connections, Effect};
+use super::failure::Failure;
+use super::reading;
+use crate::store::{StoreError, Swap};
+
+/// etcd's default `--max-txn-ops`.
+pub(super) const OPERATIONS_PER_TRANSACTION: usize = 128;
+/// Below etcd's default `--max-request-bytes`, 1.5 MiB, with room for what protobuf and raft add.
+const BYTES_PER_TRANSACTION: usize = 1 << 20;
+/// What an operation occupies beyond its key and value, generously.
+const BYTES_PER_OPERATION: usize = 32;
+/// More keep the server no busier (it commits them in batches) and make each answer later.
+const TRANSACTIONS_IN_FLIGHT: usize = 8;
+
+enum Write {
+    Put(String, String),
+    Delete(String),
+}
+
+impl Write {
+    fn key(&self) -> &str {
+        let (Self::Put(key, _) | Self::Delete(key)) = self;
+        key
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Put(key, value) => key.len() + value.len() + BYTES_PER_OPERATION,
+            Self::Delete(key) => key.len() + BYTES_PER_OPERATION,
+        }
+    }
+
+    fn operation(&self) -> TxnOp {
+        match self {
+            Self::Put(key, value) => TxnOp::put(key.as_str(), value.as_str(), None),
+            Self::Delete(key) => TxnOp::delete(key.as_str(), None),
+        }
+    }
+}
+
+pub(super) async fn put_many(
+    connections: &Connections,
+    entries: Vec<(String, String)>,
+) -> Vec<Result<Revision, StoreError>> {
+    let writes = entries.into_iter().map(|(key, value)| Write::Put(key, value)).collect();
+    let results = write_many(connections, writes).await.into_iter();
+    results.map(|result| result.map_err(|failure| connections.error(failure, Effect::Repeatable))).collect()
+}
+
+pub(super) async fn delete_many(connections: &Connections, keys: Vec<String>) -> Result<(), StoreError> {
+    let results = write_many(connections, keys.into_iter().map(Write::Delete).collect()).await;
+    let result: Result<Vec<_>, _> = results.into_iter().collect();
+    result.map(drop).map_err(|failure| connections.error(failure, Effect::Repeatable))
+}
+
+pub(super) async fn put_if_unchanged(
+    connections: &Connections,
+    key: &str,
+    value: &str,
+    expected: Option<Revision>,
+) -> Result<Swap, StoreError> {
+    // An absent key's revision is zero to etcd; a revision it cannot hold equals none.
+    let expected = expected.map_or(0, |revision| i64::try_from(revision.0).unwrap_or(i64::MAX));
+    let swap = || {
+        Txn::new()
+            .when([Compare::mod_revision(key, CompareOp::Equal, expected)])
+            .and_then([TxnOp::put(key, value, None)])
+            .or_else([TxnOp::get(key, None)])
+    };
+    let answer = connections.ask(Effect::Once, |mut client| async move { client.txn(swap()).await }).await;
+    let answer = answer.map_err(|failure| connections.error(failure, Effect::Once))?;
+    if answer.succeeded() {
+        return Ok(Swap::Written(committed_at(&answer)));
+    }
+    let present = answer.op_responses().into_iter().find_map(|response| match response {
+        TxnOpResponse::Get(mut range) => range.take_kvs().pop(),
+        _ => None,
+    });
+    Ok(Swap::Changed(present.as_ref().map(reading::entry)))
+}
+
+/// One answer for each, in order.
+async fn write_many(connections: &Connections, writes: Vec<Write>) -> Vec<Result<Revision, Failure>> {
+    let given_up = OnceLock::new();
+    let chunks = stream::iter(chunks(writes));
+    let results = chunks.map(|chunk| write_chunk(connections, chunk, &given_up));
+    results.buffered(TRANSACTIONS_IN_FLIGHT).collect::<Vec<_>>().await.concat()
+}
+
+async fn write_chunk(
+    connections: &Connections,
+    chunk: Vec<Write>,
+    given_up: &OnceLock<Failure>,
+) -> Vec<Result<Revision, Failure>> {
+    // Ten thousand keys must not wait for ten thousand time-outs, or each in turn for the same one.
+    if let Some(why) = given_up.get() {
+        return vec![Err(why.clone()); chunk.len()];
+    }
+    match write(connections, &chunk).await {
+        Ok(revision) => vec![Ok(revision); chunk.len()],
+        // One of them is to blame; the others must not suffer for it.
+        Err(Failure::Never(_)) if chunk.len() > 1 => {
+            let mut results = Vec::with_capacity(chunk.len());
+            for single in chunk.chunks(1) {
+                results.push(write(connections, single).await);
+            }
+            results
+        }
+        Err(failure) => {
+            if let Failure::Elsewhere(detail) | Failure::Unknown(detail) | Failure::Later(detail) = &failure {
+                let _ = given_up.set(Failure::Later(detail.clone()));
+            }
+            vec![Err(failure); chunk.len()]
+        }
+    }
+}
+
+async fn write(connections: &Connections, chunk: &[Write]) -> Result<Revision, Failure> {
+    let transaction = || Txn::new().and_then(chunk.iter().map(Write::operation).collect::<Vec<_>>());
+    let request = |mut client: etcd_client::KvClient| {
+        let transaction = transaction();
+        async move { client.txn(transaction).await }
+    };
+    let answer = connections.ask(Effect::Repeatable, request).await?;
+    Ok(committed_at(&answer))
+}
+
+fn committed_at(answer: &TxnResponse) -> Revision {
+    reading::revision(answer.header().map_or(0, etcd_client::ResponseHeader::revision))
+}
+
+/// Cut so that etcd takes each in one transaction, where no key may be written twice.
+fn chunks(writes: Vec<Write>) -> Vec<Vec<Write>> {
+    let mut chunks = Vec::new();
+    let mut chunk: Vec<Write> = Vec::new();
+    let mut keys = HashSet::new();
+    let mut bytes = 0;
+    for write in writes {
+        let fits = chunk.len() < OPERATIONS_PER_TRANSACTION
+            && bytes + write.bytes() <= BYTES_PER_TRANSACTION
+            && !keys.contains(write.key());
+        if !fits && !chunk.is_empty() {
+            chunks.push(std::mem::take(&mut chunk));
+            keys.clear();
+            bytes = 0;
+        }
+        bytes += write.bytes();
+        keys.insert(write.key().to_owned());
+        chunk.push(write);
+    }
+    if !chunk.is_empty() {
+        chunks.push(chunk);
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(writes: Vec<Write>, expected: &[usize]) {
+        let sizes: Vec<_> = chunks(writes).iter().map(Vec::len).collect();
+        assert_eq!(sizes, expected);
+    }
+
+    fn puts(count: usize, bytes: usize) -> Vec<Write> {
+        (0..count).map(|n| Write::Put(n.to_string(), "x".repeat(bytes))).collect()
+    }
+
+    #[test]
+    fn a_chunk_is_what_one_transaction_takes() {
+        check(puts(0, 1), &[]);
+        check(puts(128, 1), &[128]);
+        check(puts(300, 1), &[128, 128, 44]);
+        check(puts(5, 400 << 10), &[2, 2, 1]);
+        check(puts(2, 3 << 20), &[1, 1]);
+        check(["a", "b", "a"].map(|key| Write::Delete(key.to_owned())).into(), &[2, 1]);
+    }
+}
