@@ -4,6 +4,7 @@
 //! Above it, and knowing nothing of any backend: [`publishing`], [`deliveries`], [`registry`] and
 //! [`outcomes`]. Nothing above the trait spawns, sleeps or looks at a clock, so that a simulation can run it.
 
+pub mod backend;
 pub mod conformance;
 pub mod deliveries;
 pub mod etcd;

@@ -56,13 +56,13 @@ impl Contender {
 
 /// Tries to take or renew the claim on `certname` with `record`.
 ///
-/// `previous` is the instance that ran from this state folder before: its claim is ours to continue.
+/// `previous` are the instances that ran from this state folder before: their claims are ours to continue.
 pub async fn claim(
     store: &dyn Store,
     layout: &Layout,
     certname: &Certname,
     record: &NodeRecord,
-    previous: Option<&str>,
+    previous: &[String],
     contender: &mut Contender,
     elapsed: Duration,
 ) -> Result<Claim, StoreError> {
@@ -72,7 +72,7 @@ pub async fn claim(
     let mut present = store.read(&[KeyRange::Key(key.clone())]).await?.into_iter().next();
     for _ in 0..2 {
         if let Some(holder) = present.as_ref().and_then(live_holder) {
-            let ours = holder.instance == record.instance || Some(holder.instance.as_str()) == previous;
+            let ours = holder.instance == record.instance || previous.contains(&holder.instance);
             let revision = present.as_ref().map_or(Revision::default(), |entry| entry.revision);
             if !ours && !contender.may_take_over(revision, elapsed) {
                 return Ok(Claim::HeldBy { record: Box::new(holder), revision });

@@ -95,9 +95,9 @@ impl RunCommand {
         self.program.first().map_or("", String::as_str)
     }
 
-    /// The operator's own words, for people.
-    pub fn display(&self) -> String {
-        [self.program.as_slice(), self.arguments.as_slice()].concat().join(" ")
+    /// The operator's own words.
+    pub fn words(&self) -> Vec<String> {
+        [self.program.as_slice(), self.arguments.as_slice()].concat()
     }
 
     /// What asks this Puppet for `settings`, with the flags of the run command that move them.

@@ -1,1 +1,34 @@
-fn main() {}
+//! Trigger: cross-node notify for Puppet. One binary: command line, agent, supervisor and hub.
+
+mod agent;
+mod cli;
+mod clock;
+mod config;
+mod exit;
+mod firing;
+mod hub;
+mod logging;
+mod puppet_settings;
+mod state;
+mod supervisor;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything else is parsed or built: this is on the way of every event.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == "supervise")
+        && let Some(record) = arguments.next()
+    {
+        return match supervisor::run(Path::new(&record)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                logging::start("info");
+                tracing::error!("supervisor of {}: {error:#}", record.display());
+                ExitCode::FAILURE
+            }
+        };
+    }
+    cli::run()
+}

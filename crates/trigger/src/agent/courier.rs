@@ -1,0 +1,77 @@
+//! Carries outcomes to the backend: the last steps of the order at a run's end (contract 4). Tries until
+//! it succeeds; what a crash cuts off is done again from the open run record, or judged again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use trigger_backend::outcomes;
+use trigger_backend::store::StoreError;
+use trigger_core::backoff;
+use trigger_core::identity::{EventId, RunId};
+use trigger_core::queue::{Ending, Source};
+
+use super::Node;
+use crate::clock::jitter;
+use crate::state::Runs;
+
+/// Errands done in one go.
+const BATCH: usize = 256;
+
+/// Something to carry. Their number is bounded by the deliveries that arrived: while the backend is away
+/// none arrive.
+#[derive(Debug)]
+pub(super) enum Errand {
+    /// Store how deliveries ended, delete them, then close the run's record.
+    Finish { run: Option<RunId>, endings: Vec<Ending> },
+    /// Delete deliveries of an event that ended before.
+    Forget { event: EventId, sources: BTreeSet<Source> },
+}
+
+pub(super) async fn run(node: Arc<Node>, runs: Runs, mut errands: UnboundedReceiver<Errand>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while errands.recv_many(&mut batch, BATCH).await > 0 {
+        let (mut endings, mut forgotten, mut to_close) = (Vec::new(), Vec::new(), Vec::new());
+        for errand in batch.drain(..) {
+            match errand {
+                Errand::Finish { run, endings: more } => {
+                    endings.extend(more);
+                    to_close.extend(run);
+                }
+                Errand::Forget { event, sources } => forgotten.push((event, sources)),
+            }
+        }
+        carry(&node, &endings, &forgotten).await;
+        for run in to_close {
+            if let Err(error) = runs.close(run) {
+                // Its outcome is stored: closing it again at the next start does no harm.
+                tracing::error!("{error}");
+            }
+        }
+    }
+}
+
+async fn carry(node: &Node, endings: &[Ending], forgotten: &[(EventId, BTreeSet<Source>)]) {
+    let lost_at = Instant::now();
+    let mut attempt = 0;
+    while let Err(error) = try_carry(node, endings, forgotten).await {
+        let wait = backoff::reconnect(attempt, lost_at.elapsed(), jitter());
+        tracing::warn!("outcomes of {} deliveries wait for the backend: {error}", endings.len());
+        tokio::time::sleep(wait).await;
+        attempt += 1;
+    }
+}
+
+async fn try_carry(
+    node: &Node,
+    endings: &[Ending],
+    forgotten: &[(EventId, BTreeSet<Source>)],
+) -> Result<(), StoreError> {
+    let (store, layout, certname) = (node.store.as_ref(), &node.settings.layout, &node.settings.certname);
+    if !endings.is_empty() {
+        outcomes::finish(store, layout, certname, endings).await?;
+    }
+    let ended = forgotten.iter().map(|(event, sources)| (*event, sources));
+    outcomes::delete(store, layout, certname, ended).await
+}

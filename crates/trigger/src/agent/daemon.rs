@@ -1,0 +1,442 @@
+//! The owner of the queue and of the runs: takes in what happens, asks the core, performs its effects in
+//! order. Decides nothing itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use trigger_backend::deliveries::Arrival;
+use trigger_core::event::RunOptions;
+use trigger_core::identity::{EventId, RunId};
+use trigger_core::outcome::{EndedRun, Outcome, RunResult};
+use trigger_core::queue::{Cause, Effect, Input, Node as QueueNode, Queue};
+use trigger_core::status::{Activity, Running};
+use trigger_core::time::Timestamp;
+use trigger_core::wire::RunRecord;
+
+use super::courier::Errand;
+use super::intake::Link;
+use super::registrar::ClaimState;
+use super::{Node, Stopped};
+use crate::clock::{self, jitter};
+use crate::exit::Failure;
+use crate::state::{EndedLog, FileError, NewRun, OpenRun, Runs};
+
+/// The daemon's ends of the channels to the other tasks.
+pub(super) struct Channels {
+    pub(super) arrivals: mpsc::Receiver<Vec<Arrival>>,
+    pub(super) claim: watch::Receiver<ClaimState>,
+    pub(super) link: watch::Receiver<Link>,
+    pub(super) questions: mpsc::Receiver<oneshot::Sender<QueueView>>,
+    pub(super) errands: mpsc::UnboundedSender<Errand>,
+    pub(super) activity: watch::Sender<Activity>,
+}
+
+/// What `trigger queue` shows of a running agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct QueueView {
+    pub(crate) certname: String,
+    pub(crate) backend: String,
+    /// Absent when the backend is watched.
+    pub(crate) disconnected: Option<String>,
+    /// Why no run may start.
+    pub(crate) blocked: Option<String>,
+    pub(crate) running: Option<RunningView>,
+    pub(crate) waiting: Vec<WaitingView>,
+    pub(crate) held: Vec<ReasonView>,
+    /// Deliveries in the backend that this agent cannot use.
+    pub(crate) unreadable: Vec<UnreadableView>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct RunningView {
+    pub(crate) run_id: String,
+    pub(crate) started_at_unix_ms: u64,
+    pub(crate) causes: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WaitingView {
+    pub(crate) event_id: String,
+    pub(crate) trigger: String,
+    pub(crate) origin: String,
+    pub(crate) tags: Vec<String>,
+    pub(crate) noop: bool,
+    /// When its run is tried again, and why the last one came to nothing.
+    pub(crate) retry_at_unix_ms: Option<u64>,
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ReasonView {
+    pub(crate) event_id: String,
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct UnreadableView {
+    pub(crate) key: String,
+    pub(crate) reason: String,
+}
+
+/// A run in progress, ours or adopted: ends when its record is no longer locked.
+struct ActiveRun {
+    run_id: RunId,
+    noop: bool,
+    ended: JoinHandle<Result<Option<RunResult>, FileError>>,
+    started_at: Timestamp,
+}
+
+pub(super) struct Daemon {
+    node: Arc<Node>,
+    queue: Queue,
+    runs: Runs,
+    ended_log: EndedLog,
+    interruptions: HashMap<EventId, u32>,
+    unreadable: BTreeMap<String, String>,
+    active: Option<ActiveRun>,
+    channels: Channels,
+}
+
+impl Daemon {
+    pub(super) fn new(
+        node: Arc<Node>,
+        runs: Runs,
+        ended_log: EndedLog,
+        ended: BTreeMap<EventId, Timestamp>,
+        channels: Channels,
+    ) -> Result<Self, Failure> {
+        let queue_node = QueueNode {
+            certname: node.settings.certname.clone(),
+            honours_noop: node.settings.command.honours_noop(),
+        };
+        let interruptions = runs.interruptions()?;
+        let queue = Queue::new(queue_node, ended);
+        Ok(Self {
+            node,
+            queue,
+            runs,
+            ended_log,
+            interruptions,
+            unreadable: BTreeMap::new(),
+            active: None,
+            channels,
+        })
+    }
+
+    pub(super) async fn run(
+        mut self,
+        check_configuration: impl Fn() -> Result<(), Failure>,
+    ) -> Result<Stopped, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))
+        };
+        let (mut terminate, mut interrupt) =
+            (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        let mut hangup = listen(SignalKind::hangup())?;
+
+        self.input(Input::Blocked(Some("this agent has not registered with the backend yet".to_owned())));
+        self.recover().await?;
+        tracing::info!(
+            "agent of {} is ready, backend {}",
+            self.node.settings.certname,
+            self.node.settings.backend
+        );
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            tracing::debug!("no service manager to tell: {error}");
+        }
+        loop {
+            let wake = self.queue.next_wake().map(|elapsed| self.node.clock.instant(elapsed));
+            tokio::select! {
+                Some(arrivals) = self.channels.arrivals.recv() => self.arrived(arrivals),
+                Ok(()) = self.channels.claim.changed() => self.claim_changed(),
+                ended = wait_for_end(&mut self.active) => self.run_ended(ended),
+                () = sleep_until(wake) => self.input(Input::Tick),
+                Some(answer) = self.channels.questions.recv() => drop(answer.send(self.view())),
+                _ = terminate.recv() => return Ok(Stopped::Terminated),
+                _ = interrupt.recv() => return Ok(Stopped::Terminated),
+                _ = hangup.recv() => match check_configuration() {
+                    Ok(()) => return Ok(Stopped::Reload),
+                    Err(failure) => tracing::error!("the configuration is not reloaded: {}", failure.message),
+                },
+            }
+        }
+    }
+
+    /// Takes up the runs of earlier agents: those that ended are finished, the one that lives is adopted.
+    async fn recover(&mut self) -> Result<(), Failure> {
+        for OpenRun { record, is_alive } in self.runs.open_runs()? {
+            if let Some(active) = self.active.take() {
+                // Two that live at once would be a defect elsewhere; the queue must not see it.
+                let result = active.ended.await.ok().and_then(Result::ok).flatten();
+                self.finish_run(active.run_id, active.noop, active.started_at, result);
+            }
+            tracing::info!(
+                "run {} of an earlier agent {}",
+                record.run_id,
+                if is_alive { "goes on" } else { "has ended" }
+            );
+            let running = Running {
+                run_id: record.run_id,
+                started_at: record.started_at,
+                causes: record.causes.iter().map(|cause| cause.event.id).collect(),
+            };
+            let noop = record.options.noop;
+            self.input(Input::Adopted { running, options: record.options, causes: record.causes });
+            if is_alive {
+                self.follow(record.run_id, noop, record.started_at);
+            } else {
+                let result = self.runs.paths(record.run_id).read_result()?;
+                self.finish_run(record.run_id, noop, record.started_at, result);
+            }
+        }
+        Ok(())
+    }
+
+    fn arrived(&mut self, arrivals: Vec<Arrival>) {
+        for arrival in arrivals {
+            match arrival {
+                Arrival::Pending(mut cause) => {
+                    cause.interruptions =
+                        self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
+                    self.input(Input::Delivered(*cause));
+                }
+                Arrival::HasOutcome { event, source } => {
+                    if !self.queue.knows(event) {
+                        self.send(Errand::Forget { event, sources: [source].into() });
+                    }
+                }
+                Arrival::TooNew(held) => {
+                    tracing::warn!("event {} is held: {}", held.event, held.reason);
+                    self.input(Input::TooNew(held));
+                }
+                Arrival::Unreadable { key, detail } => {
+                    if self.unreadable.insert(key.clone(), detail.clone()).is_none() {
+                        tracing::error!("{key} in the backend cannot be used and is left there: {detail}");
+                    }
+                }
+            }
+        }
+    }
+
+    fn claim_changed(&mut self) {
+        let blocked = match &*self.channels.claim.borrow_and_update() {
+            ClaimState::Held { .. } => None,
+            ClaimState::Unregistered => Some("this agent has not registered with the backend yet".to_owned()),
+            ClaimState::Lost(reason) | ClaimState::Stale(reason) => Some(reason.clone()),
+        };
+        self.input(Input::Blocked(blocked));
+    }
+
+    /// Asks the core and does as it says.
+    fn input(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            for effect in self.queue.step(self.node.clock.now(), input) {
+                inputs.extend(self.perform(effect));
+            }
+        }
+        let activity = self.queue.activity();
+        self.channels.activity.send_if_modified(|known| {
+            let changed = *known != activity;
+            *known = activity;
+            changed
+        });
+    }
+
+    fn perform(&mut self, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::StartRun { options, causes } => Some(self.start_run(options, causes)),
+            Effect::Finish { run, endings } => {
+                let ended: Vec<EventId> = endings.iter().map(|ending| ending.event).collect();
+                if let Err(error) = self.ended_log.append(&ended, clock::wall()) {
+                    // The outcomes in the backend still keep these events from running again.
+                    tracing::error!("{error}");
+                }
+                for ending in &endings {
+                    tracing::info!(event = %ending.event, "delivery ended: {}", brief(&ending.end));
+                }
+                self.send(Errand::Finish { run, endings });
+                None
+            }
+            Effect::Forget { event, sources } => {
+                self.send(Errand::Forget { event, sources });
+                None
+            }
+        }
+    }
+
+    fn send(&self, errand: Errand) {
+        if self.channels.errands.send(errand).is_err() {
+            tracing::error!("the courier is gone; the next start carries its errands");
+        }
+    }
+
+    /// Starts a run; one that cannot be started is a run that could not happen.
+    fn start_run(&mut self, options: RunOptions, causes: Vec<Cause>) -> Input {
+        let settings = &self.node.settings;
+        let run_id = RunId::from_uuid(uuid::Uuid::now_v7());
+        let started_at = clock::wall();
+        let running =
+            Running { run_id, started_at, causes: causes.iter().map(|cause| cause.event.id).collect() };
+        let noop = options.noop;
+        let mut environment = settings.run_environment.clone();
+        environment.insert("TRIGGER_RUN_ID".to_owned(), run_id.to_string());
+        let record = RunRecord {
+            run_id,
+            certname: settings.certname.clone(),
+            command: settings.command_words.clone(),
+            options,
+            timeout: settings.run_timeout,
+            started_at,
+            causes,
+            environment,
+        };
+        let started = self.runs.create(&record).map_err(|error| error.to_string()).and_then(start_supervisor);
+        match started {
+            Ok(()) => {
+                tracing::info!(run = %run_id, "run started for {} events", running.causes.len());
+                self.follow(run_id, noop, started_at);
+                Input::Started(running)
+            }
+            Err(reason) => {
+                tracing::error!("cannot start a run: {reason}");
+                let result = RunResult {
+                    outcome: Outcome::NotRun,
+                    reason: Some(reason),
+                    started_at,
+                    finished_at: clock::wall(),
+                };
+                Input::RunEnded { run: EndedRun { run_id, noop, result }, jitter: jitter() }
+            }
+        }
+    }
+
+    /// Waits for a run's end by the lock on its record, on a thread of its own while it lasts.
+    fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp) {
+        let paths = self.runs.paths(run_id);
+        let ended = tokio::task::spawn_blocking(move || {
+            paths.wait_until_unlocked()?;
+            paths.read_result()
+        });
+        self.active = Some(ActiveRun { run_id, noop, ended, started_at });
+    }
+
+    fn run_ended(&mut self, ended: Result<Option<RunResult>, FileError>) {
+        let Some(active) = self.active.take() else { return };
+        let result = ended.unwrap_or_else(|error| {
+            tracing::error!("run {} ended, but its result is lost: {error}", active.run_id);
+            None
+        });
+        self.finish_run(active.run_id, active.noop, active.started_at, result);
+    }
+
+    /// A run without a result was interrupted: its supervisor died, or never lived.
+    fn finish_run(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, result: Option<RunResult>) {
+        let result = result.unwrap_or_else(|| {
+            let result = RunResult {
+                outcome: Outcome::Interrupted,
+                reason: Some("its supervisor was killed, or this node went down".to_owned()),
+                started_at,
+                finished_at: clock::wall(),
+            };
+            if let Err(error) = self.runs.paths(run_id).write_result(&result) {
+                tracing::error!("{error}");
+            }
+            result
+        });
+        tracing::info!(run = %run_id, outcome = %result.outcome, "run ended{}", result.reason.as_deref().map_or_else(String::new, |r| format!(": {r}")));
+        self.input(Input::RunEnded { run: EndedRun { run_id, noop, result }, jitter: jitter() });
+    }
+
+    fn view(&self) -> QueueView {
+        let activity = self.queue.activity();
+        let retry =
+            |event: EventId| activity.retrying.iter().find(|retrying| retrying.causes.contains(&event));
+        let settings = &self.node.settings;
+        QueueView {
+            certname: settings.certname.to_string(),
+            backend: settings.backend.clone(),
+            disconnected: match &*self.channels.link.borrow() {
+                Link::Up => None,
+                Link::Down(reason) => Some(reason.clone()),
+            },
+            blocked: self.queue.blocked().map(str::to_owned),
+            running: activity.running.as_ref().map(|running| RunningView {
+                run_id: running.run_id.to_string(),
+                started_at_unix_ms: running.started_at.as_unix_ms(),
+                causes: running.causes.iter().map(EventId::to_string).collect(),
+            }),
+            waiting: self
+                .queue
+                .waiting_causes()
+                .map(|cause| WaitingView {
+                    event_id: cause.event.id.to_string(),
+                    trigger: cause.event.trigger.to_string(),
+                    origin: cause.event.origin.to_string(),
+                    tags: cause.event.options.tags.iter().map(ToString::to_string).collect(),
+                    noop: cause.event.options.noop,
+                    retry_at_unix_ms: retry(cause.event.id).map(|retrying| retrying.at.as_unix_ms()),
+                    reason: retry(cause.event.id).map(|retrying| retrying.reason.clone()),
+                })
+                .collect(),
+            held: activity
+                .held
+                .iter()
+                .map(|held| ReasonView { event_id: held.event.to_string(), reason: held.reason.clone() })
+                .collect(),
+            unreadable: self
+                .unreadable
+                .iter()
+                .map(|(key, reason)| UnreadableView { key: key.clone(), reason: reason.clone() })
+                .collect(),
+        }
+    }
+}
+
+fn brief(end: &trigger_core::outcome::End) -> String {
+    use trigger_core::outcome::End;
+    match end {
+        End::Done(run) | End::Failed(run) => format!("{} (run {})", run.result.outcome, run.run_id),
+        End::Expired => "expired".to_owned(),
+        End::Refused(reason) => format!("refused: {reason}"),
+        End::Suppressed(reason) => format!("suppressed: {reason}"),
+        End::Superseded(by) => format!("superseded by {by}"),
+    }
+}
+
+/// Hands the locked record to a supervisor. The lock goes over with the file: at no moment is the record
+/// of a starting run unlocked.
+fn start_supervisor(run: NewRun) -> Result<(), String> {
+    // This very program, also when its file was replaced by a newer one meanwhile.
+    let spawned = Command::new("/proc/self/exe")
+        .arg("supervise")
+        .arg(run.paths.record())
+        .stdin(Stdio::from(run.lock))
+        .stdout(Stdio::null())
+        .spawn();
+    // Not waited for: its end shows in the lock, and tokio reaps it.
+    spawned.map(drop).map_err(|error| format!("cannot start the run's supervisor: {error}"))
+}
+
+async fn wait_for_end(active: &mut Option<ActiveRun>) -> Result<Option<RunResult>, FileError> {
+    match active {
+        Some(active) => match (&mut active.ended).await {
+            Ok(ended) => ended,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,118 @@
+//! The node's daemon. One task owns the queue and the runs ([`daemon`]); the others carry things to it and
+//! from it: [`intake`] reads deliveries, [`courier`] stores outcomes, [`registrar`] keeps the claim on the
+//! certname, [`socket`] serves this node's commands, [`drainer`] empties the outbox.
+
+mod courier;
+mod daemon;
+mod drainer;
+mod intake;
+mod registrar;
+pub(crate) mod socket;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use trigger_backend::store::Store;
+use trigger_core::identity::{Certname, GroupName};
+use trigger_core::layout::Layout;
+use trigger_core::run_command::RunCommand;
+
+use crate::clock::{self, Clock};
+use crate::exit::Failure;
+use crate::firing::{Publisher, Spool};
+use crate::state::{Breaker, EndedLog, Outbox, Runs, StateDir};
+
+pub(crate) use daemon::QueueView;
+
+/// All that an agent is told.
+#[derive(Debug, Clone)]
+pub(crate) struct AgentSettings {
+    pub(crate) certname: Certname,
+    pub(crate) state: StateDir,
+    pub(crate) backend: String,
+    pub(crate) layout: Layout,
+    pub(crate) groups: Vec<GroupName>,
+    pub(crate) command: RunCommand,
+    /// The run command in words, for the record of each run.
+    pub(crate) command_words: Vec<String>,
+    pub(crate) run_timeout: Duration,
+    /// What a `trigger fire` inside a run needs to find this agent.
+    pub(crate) run_environment: BTreeMap<String, String>,
+}
+
+/// Why the daemon ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// It was told to.
+    Terminated,
+    /// It shall start again with a configuration that was found to be good.
+    Reload,
+}
+
+/// What is shared by the agent's tasks and does not change.
+struct Node {
+    settings: AgentSettings,
+    store: Arc<dyn Store>,
+    clock: Clock,
+}
+
+/// Runs the agent until it is told to stop. `check_configuration` is asked before a reload.
+pub(crate) async fn run(
+    settings: AgentSettings,
+    check_configuration: impl Fn() -> Result<(), Failure>,
+) -> Result<Stopped, Failure> {
+    let state = settings.state.clone();
+    let Some(_only_agent_here) = state.lock_for_agent()? else {
+        return Err(Failure::failed(format!(
+            "another agent already runs in {}; give this one a --state-dir of its own",
+            state.path().display()
+        )));
+    };
+    claim_state_dir(&settings)?;
+
+    let spool = Spool { outbox: Outbox::open(&state)?, breaker: Breaker::new(&state) };
+    let publisher = Arc::new(Publisher::new(Some(spool), settings.layout.prefix().clone()));
+    let backend = publisher.backend(&settings.backend)?;
+    let Some(store) = backend.store().cloned() else {
+        return Err(Failure::config(format!(
+            "backend '{}' only takes events: an agent needs one that delivers them, such as hub+http:// or etcd://",
+            settings.backend
+        )));
+    };
+    let runs = Runs::open(&state)?;
+    let (ended_log, ended) = EndedLog::open(&state, clock::wall())?;
+
+    let node = Arc::new(Node { settings, store, clock: Clock::start() });
+    let (arrivals_in, arrivals) = mpsc::channel(16);
+    let (errands_in, errands) = mpsc::unbounded_channel();
+    let (claim_in, claim) = watch::channel(registrar::ClaimState::Unregistered);
+    let (link_in, link) = watch::channel(intake::Link::Down("not connected yet".to_owned()));
+    let (activity_in, activity) = watch::channel(Default::default());
+    let (questions_in, questions) = mpsc::channel(16);
+
+    let listener = socket::listen(&node.settings.state)?;
+    tokio::spawn(socket::serve(listener, Arc::clone(&publisher), questions_in));
+    tokio::spawn(drainer::run(Arc::clone(&publisher), link.clone()));
+    tokio::spawn(courier::run(Arc::clone(&node), runs.clone(), errands));
+    tokio::spawn(registrar::run(Arc::clone(&node), claim_in, activity));
+    tokio::spawn(intake::run(Arc::clone(&node), Breaker::new(&state), claim.clone(), link_in, arrivals_in));
+
+    let channels =
+        daemon::Channels { arrivals, claim, link, questions, errands: errands_in, activity: activity_in };
+    daemon::Daemon::new(node, runs, ended_log, ended, channels)?.run(check_configuration).await
+}
+
+/// A state folder belongs to one certname (contract 11): its runs and outcomes are that node's.
+fn claim_state_dir(settings: &AgentSettings) -> Result<(), Failure> {
+    match settings.state.certname()? {
+        Some(owner) if owner != settings.certname => Err(Failure::config(format!(
+            "the state folder {} belongs to {owner}, not to {}: give each certname a --state-dir of its own",
+            settings.state.path().display(),
+            settings.certname
+        ))),
+        Some(_) => Ok(()),
+        None => Ok(settings.state.set_certname(&settings.certname)?),
+    }
+}

@@ -1,0 +1,229 @@
+//! Keeps this node's registration in the backend: its claim on the certname, its groups, what it does.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use trigger_backend::registry::{self, Claim, Contender, RENEW_EVERY, TRUST_FOR};
+use trigger_backend::store::{StoreError, Swap};
+use trigger_core::backoff;
+use trigger_core::identity::{GroupName, Revision};
+use trigger_core::status::{Activity, NodeRecord};
+use trigger_core::wire::Stored;
+
+use super::Node;
+use crate::clock::{self, jitter};
+use crate::state::{FileError, StateDir, read_if_present, write_durably};
+
+/// Changes of activity are written at most this often.
+const ACTIVITY_SPACING: Duration = Duration::from_millis(250);
+/// How often somebody else's claim is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+
+/// Where the claim on the certname stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ClaimState {
+    /// The backend has not answered yet.
+    Unregistered,
+    /// Ours.
+    Held { joined: BTreeMap<GroupName, Revision> },
+    /// Another agent's; the sentence names it.
+    Lost(String),
+    /// Ours when it was last renewed, which is too long ago.
+    Stale(String),
+}
+
+pub(super) async fn run(
+    node: Arc<Node>,
+    state: watch::Sender<ClaimState>,
+    mut activity: watch::Receiver<Activity>,
+) {
+    let mut registrar = match Registrar::new(node, state) {
+        Ok(registrar) => registrar,
+        Err(error) => {
+            tracing::error!("cannot register this node: {error}");
+            return;
+        }
+    };
+    let mut attempt = 0;
+    while !registrar.state.is_closed() {
+        let current = activity.borrow_and_update().clone();
+        let wait = match registrar.register(current).await {
+            Ok(wait) => {
+                attempt = 0;
+                wait
+            }
+            Err(error) => {
+                registrar.distrust(&error);
+                attempt += 1;
+                let now = registrar.node.clock.now().elapsed;
+                backoff::reconnect(attempt, now.saturating_sub(registrar.renewed_at), jitter())
+            }
+        };
+        tokio::time::sleep(ACTIVITY_SPACING.min(wait)).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait.saturating_sub(ACTIVITY_SPACING)) => {}
+            changed = activity.changed(), if attempt == 0 => if changed.is_err() { return },
+        }
+    }
+}
+
+struct Registrar {
+    node: Arc<Node>,
+    state: watch::Sender<ClaimState>,
+    instance: String,
+    /// The instances that ran from this folder before us and may still hold the claim.
+    previous: Vec<String>,
+    location: String,
+    joined: BTreeMap<GroupName, Revision>,
+    renewals: u64,
+    /// Our latest write, once there is one.
+    revision: Option<Revision>,
+    renewed_at: Duration,
+    contender: Contender,
+}
+
+impl Registrar {
+    fn new(node: Arc<Node>, state: watch::Sender<ClaimState>) -> Result<Self, FileError> {
+        let folder = &node.settings.state;
+        let instance = uuid::Uuid::new_v4().to_string();
+        let known = read_if_present(&folder.file("instance"))?.unwrap_or_default();
+        let previous: Vec<String> = known.lines().map(str::to_owned).collect();
+        // Before the claim is taken: a crash right after it must not leave a claim that nobody here knows.
+        write_instances(folder, previous.iter().chain([&instance]))?;
+        let mut joined = read_joined(folder)?;
+        joined.retain(|group, _| node.settings.groups.contains(group));
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        Ok(Self {
+            instance,
+            previous,
+            location: format!("{host}, pid {}, {}", std::process::id(), folder.path().display()),
+            joined,
+            renewals: 0,
+            revision: None,
+            renewed_at: node.clock.now().elapsed,
+            contender: Contender::default(),
+            node,
+            state,
+        })
+    }
+
+    fn record(&self, activity: Activity) -> NodeRecord {
+        let joined = |group: &GroupName| self.joined.get(group).copied().unwrap_or_default();
+        let groups = self.node.settings.groups.iter().map(|group| (group.clone(), joined(group)));
+        NodeRecord {
+            instance: self.instance.clone(),
+            location: self.location.clone(),
+            renewals: self.renewals,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            seen_at: clock::wall(),
+            groups: groups.collect(),
+            activity,
+        }
+    }
+
+    /// Takes or renews the claim, once; how long to wait before the next time.
+    async fn register(&mut self, activity: Activity) -> Result<Duration, StoreError> {
+        self.renewals += 1;
+        let record = self.record(activity);
+        match self.write(&record).await? {
+            Claim::Held(revision) => {
+                let is_first = self.revision.replace(revision).is_none();
+                self.renewed_at = self.node.clock.now().elapsed;
+                if is_first && let Err(error) = self.settle_in(revision) {
+                    tracing::error!("this start cannot be remembered: {error}");
+                }
+                self.tell(ClaimState::Held { joined: self.joined.clone() });
+                // The first write could not know the revision at which new groups were joined.
+                Ok(if is_first { Duration::ZERO } else { RENEW_EVERY.mul_f64(0.75 + jitter() / 4.0) })
+            }
+            Claim::HeldBy { record, .. } => {
+                self.revision = None;
+                self.tell(ClaimState::Lost(format!(
+                    "{} is claimed by another live agent ({}); stop one of the two",
+                    self.node.settings.certname, record.location
+                )));
+                Ok(LOOK_EVERY)
+            }
+        }
+    }
+
+    async fn write(&mut self, record: &NodeRecord) -> Result<Claim, StoreError> {
+        let (store, settings) = (self.node.store.as_ref(), &self.node.settings);
+        if let Some(known) = self.revision {
+            let key = settings.layout.node(&settings.certname);
+            if let Swap::Written(revision) =
+                store.put_if_unchanged(&key, &record.to_wire(), Some(known)).await?
+            {
+                return Ok(Claim::Held(revision));
+            }
+        }
+        let elapsed = self.node.clock.now().elapsed;
+        let previous = &self.previous;
+        let layout = &settings.layout;
+        registry::claim(store, layout, &settings.certname, record, previous, &mut self.contender, elapsed)
+            .await
+    }
+
+    /// After the first registration: remembers who we are and since when we belong to our groups.
+    fn settle_in(&mut self, revision: Revision) -> Result<(), FileError> {
+        let folder = &self.node.settings.state;
+        for group in &self.node.settings.groups {
+            self.joined.entry(group.clone()).or_insert(revision);
+        }
+        write_joined(folder, &self.joined)?;
+        write_instances(folder, [&self.instance])?;
+        // From here on they are history: a claim in the name of one is that of a copy of this folder.
+        self.previous.clear();
+        Ok(())
+    }
+
+    fn distrust(&mut self, error: &StoreError) {
+        let silent_for = self.node.clock.now().elapsed.saturating_sub(self.renewed_at);
+        if self.revision.is_some() && silent_for > TRUST_FOR {
+            self.tell(ClaimState::Stale(format!(
+                "the claim on {} could not be renewed for {} s ({error})",
+                self.node.settings.certname,
+                silent_for.as_secs()
+            )));
+        }
+    }
+
+    fn tell(&self, state: ClaimState) {
+        self.state.send_if_modified(|known| {
+            let changed = *known != state;
+            if changed {
+                match &state {
+                    ClaimState::Lost(reason) | ClaimState::Stale(reason) => tracing::error!("{reason}"),
+                    ClaimState::Held { .. } => tracing::info!("registered {}", self.node.settings.certname),
+                    ClaimState::Unregistered => {}
+                }
+                *known = state;
+            }
+            changed
+        });
+    }
+}
+
+fn write_instances<'a>(
+    folder: &StateDir,
+    instances: impl IntoIterator<Item = &'a String>,
+) -> Result<(), FileError> {
+    let text: String = instances.into_iter().map(|instance| format!("{instance}\n")).collect();
+    write_durably(&folder.file("instance"), text.as_bytes())
+}
+
+fn read_joined(folder: &StateDir) -> Result<BTreeMap<GroupName, Revision>, FileError> {
+    let text = read_if_present(&folder.file("groups"))?.unwrap_or_default();
+    let line = |line: &str| {
+        let (group, revision) = line.split_once(' ')?;
+        Some((group.parse().ok()?, Revision(revision.parse().ok()?)))
+    };
+    Ok(text.lines().filter_map(line).collect())
+}
+
+fn write_joined(folder: &StateDir, joined: &BTreeMap<GroupName, Revision>) -> Result<(), FileError> {
+    let text: String = joined.iter().map(|(group, revision)| format!("{group} {revision}\n")).collect();
+    write_durably(&folder.file("groups"), text.as_bytes())
+}

@@ -1,0 +1,96 @@
+//! `trigger agent`: the node's daemon.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::CommandExt;
+use std::time::Duration;
+
+use clap::Args;
+use trigger_core::identity::{GroupName, KeyPrefix};
+use trigger_core::layout::Layout;
+
+use super::{Globals, block_on, resolve_certname};
+use crate::agent::{self, AgentSettings, Stopped};
+use crate::config::{run_command, run_timeout};
+use crate::exit::Failure;
+use crate::state::StateDir;
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentArgs {
+    /// A group this node belongs to; repeat for more
+    #[arg(long = "group", value_name = "GROUP")]
+    groups: Vec<GroupName>,
+    /// Where in the backend to register [default: /puppet_trigger/events]
+    #[arg(long, value_name = "KEYPREFIX")]
+    prefix: Option<KeyPrefix>,
+    /// What runs when this node is triggered, split into words but never given to a shell [default: puppet agent]
+    #[arg(long, env = "TRIGGER_RUN_CMD", value_name = "CMD ARGS", hide_env = true)]
+    run_cmd: Option<String>,
+    /// A run is ended after this long [default: 1h]
+    #[arg(long, env = "TRIGGER_RUN_TIMEOUT", value_name = "DURATION", hide_env = true)]
+    run_timeout: Option<String>,
+}
+
+pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<u8, Failure> {
+    crate::logging::start("info");
+    let stopped = block_on(async {
+        let settings = settings(globals, args).await?;
+        agent::run(settings, || check(globals, args)).await
+    })?;
+    match stopped {
+        Stopped::Terminated => Ok(0),
+        Stopped::Reload => Err(start_again()),
+    }
+}
+
+/// Replaces this process by a fresh one with the same arguments, which reads the new configuration. The
+/// pid stays, and a run in progress is adopted like any other.
+fn start_again() -> Failure {
+    tracing::info!("reloading the configuration");
+    let error = std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
+    Failure::failed(format!("cannot start again: {error}"))
+}
+
+/// Whether the configuration as it is now could be started with.
+fn check(globals: &Globals, args: &AgentArgs) -> Result<(), Failure> {
+    let config = globals.read_config()?;
+    globals.backend(&config)?;
+    globals.certname(&config)?;
+    config.groups()?;
+    config.prefix()?;
+    run_command(args.run_cmd.as_deref().or(config.run_cmd.as_deref()))?;
+    run_timeout(args.run_timeout.as_deref().or(config.run_timeout.as_deref()))?;
+    Ok(())
+}
+
+async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, Failure> {
+    let config = globals.read_config()?;
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let words = args.run_cmd.as_deref().or(config.run_cmd.as_deref());
+    let command = run_command(words)?;
+    let timeout: Duration = run_timeout(args.run_timeout.as_deref().or(config.run_timeout.as_deref()))?;
+    let backend = globals.backend(&config)?;
+    let state = StateDir::open(&globals.state_dir(&config))?;
+    let certname = resolve_certname(globals, &config, Some(&state), &command).await?;
+    let groups = if args.groups.is_empty() { config.groups()? } else { args.groups.clone() };
+    let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
+
+    let mut run_environment = BTreeMap::from([
+        ("TRIGGER_BACKEND".to_owned(), backend.clone()),
+        ("TRIGGER_CERTNAME".to_owned(), certname.to_string()),
+        ("TRIGGER_STATE_DIR".to_owned(), state.path().to_string_lossy().into_owned()),
+    ]);
+    if let Some(path) = globals.config_path() {
+        run_environment.insert("TRIGGER_CONFIG".to_owned(), path.to_string_lossy().into_owned());
+    }
+    Ok(AgentSettings {
+        certname,
+        state,
+        backend,
+        layout: Layout::new(prefix),
+        groups,
+        command_words: command.words(),
+        command,
+        run_timeout: timeout,
+        run_environment,
+    })
+}

@@ -1,0 +1,188 @@
+//! The command line: a file for each subcommand.
+
+mod agent;
+mod fire;
+mod hub;
+mod output;
+mod queue;
+mod status;
+mod wait;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use trigger_core::identity::Certname;
+
+use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};
+use crate::exit::Failure;
+use crate::state::StateDir;
+
+/// Cross-node notify for Puppet: a trigger names nodes, and when it is notified Puppet runs there.
+#[derive(Debug, Parser)]
+#[command(name = "trigger", version, propagate_version = true, max_term_width = 100)]
+#[command(
+    after_help = "Exit codes: 0 done (a spooled or suppressed event too, with a warning), 1 the operation failed, \
+2 usage, 3 configuration, 4 the backend is unreachable and nothing could be spooled."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make Puppet run on other nodes
+    Fire(fire::FireArgs),
+    /// Show one event's deliveries, or the latest events
+    Status(status::StatusArgs),
+    /// Show what runs, waits, is held, spooled or set aside on this node
+    Queue,
+    /// Run the node's daemon
+    Agent(agent::AgentArgs),
+    /// Run the hub, the backend that needs nothing else
+    Hub(hub::HubArgs),
+}
+
+/// Settings that every command takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub(crate) struct Globals {
+    /// Configuration file [default: /etc/trigger/trigger.toml]
+    #[arg(long, global = true, env = "TRIGGER_CONFIG", value_name = "FILE", hide_env = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Backend URL (hub+http://HOST:PORT, etcd://HOST:PORT[,...], dummy:), or the name of one that the
+    /// configuration tells the URL of
+    #[arg(long, global = true, env = "TRIGGER_BACKEND", value_name = "URL", hide_env = true)]
+    pub(crate) backend: Option<String>,
+    /// This node's certname [default: Puppet's own, asked once]
+    #[arg(long, global = true, env = "TRIGGER_CERTNAME", value_name = "NAME", hide_env = true)]
+    pub(crate) certname: Option<String>,
+    /// State folder [default: /var/lib/trigger]
+    #[arg(long, global = true, env = "TRIGGER_STATE_DIR", value_name = "DIR", hide_env = true)]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Output for people or for programs
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub(crate) output: OutputFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// Tables and sentences
+    Text,
+    /// One JSON document on standard output, warnings and errors among its fields
+    Json,
+}
+
+impl Globals {
+    pub(crate) fn read_config(&self) -> Result<ConfigFile, Failure> {
+        ConfigFile::read(self.config.as_deref())
+    }
+
+    pub(crate) fn state_dir(&self, config: &ConfigFile) -> PathBuf {
+        let configured = self.state_dir.clone().or_else(|| config.state_dir.clone());
+        configured.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
+    }
+
+    pub(crate) fn backend(&self, config: &ConfigFile) -> Result<String, Failure> {
+        config.backend(self.backend.as_deref())
+    }
+
+    /// The certname that somebody told us; nothing means that Puppet has to be asked.
+    pub(crate) fn certname(&self, config: &ConfigFile) -> Result<Option<Certname>, Failure> {
+        match &self.certname {
+            Some(name) => setting("certname")(name).map(Some),
+            None => config.certname(),
+        }
+    }
+
+    /// The configuration file's path when one was named, absolute, for what runs elsewhere.
+    pub(crate) fn config_path(&self) -> Option<PathBuf> {
+        let path = self.config.clone()?;
+        (path != Path::new(DEFAULT_CONFIG)).then(|| path.canonicalize().unwrap_or(path))
+    }
+}
+
+/// This node's certname: as told, as cached, or as Puppet says.
+pub(crate) async fn resolve_certname(
+    globals: &Globals,
+    config: &ConfigFile,
+    state: Option<&StateDir>,
+    command: &trigger_core::run_command::RunCommand,
+) -> Result<Certname, Failure> {
+    if let Some(certname) = globals.certname(config)? {
+        return Ok(certname);
+    }
+    if let Some(certname) = state.map(StateDir::certname).transpose()?.flatten() {
+        return Ok(certname);
+    }
+    let certname = crate::puppet_settings::certname(command).await.map_err(|error| {
+        Failure::config(format!(
+            "no certname is configured and Puppet does not tell one: {error:#}; give --certname"
+        ))
+    })?;
+    if let Some(state) = state {
+        state.set_certname(&certname)?;
+    }
+    Ok(certname)
+}
+
+/// Parses the command line and does as it says.
+pub(crate) fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage_error(&error),
+    };
+    let globals = &cli.globals;
+    let result = match &cli.command {
+        Command::Fire(args) => block_on(fire::run(globals, args)),
+        Command::Status(args) => block_on(status::run(globals, args)),
+        Command::Queue => block_on(queue::run(globals)),
+        Command::Agent(args) => agent::run(globals, args),
+        Command::Hub(args) => hub::run(globals, args),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            output::failure(globals.output, &failure, &[]);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Help and version are no errors; a bad command line is told in the format that it asks for.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let wants_json = arguments.iter().any(|argument| argument == "--output=json")
+        || arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
+    if error.use_stderr() && wants_json {
+        let text = error.to_string();
+        let sentence = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        output::failure(OutputFormat::Json, &Failure::usage(sentence), &[]);
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::from(if error.use_stderr() { crate::exit::USAGE } else { 0 })
+}
+
+/// Runs a command that needs one thread.
+fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    runtime.block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,209 @@
+//! `trigger status`: where an event's deliveries stand.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use serde_json::{Value, json};
+use trigger_backend::outcomes::{self, EventStatus};
+use trigger_core::identity::{EventId, KeyPrefix};
+use trigger_core::layout::Layout;
+use trigger_core::outcome::EndedRun;
+use trigger_core::status::{DeliveryStatus, RunView, State};
+use trigger_core::wire::{Publication, Stored};
+
+use super::{Globals, OutputFormat, output};
+use crate::config::ConfigFile;
+use crate::exit::Failure;
+use crate::firing::Publisher;
+use crate::state::{StateDir, read_if_present};
+
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The event; without one, the latest events
+    event: Option<EventId>,
+    /// How many of the latest events
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
+    limit: u16,
+    /// Where in the backend the agents are registered [default: /puppet_trigger/events]
+    #[arg(long, value_name = "KEYPREFIX")]
+    prefix: Option<KeyPrefix>,
+}
+
+pub(crate) async fn run(globals: &Globals, args: &StatusArgs) -> Result<u8, Failure> {
+    let config = globals.read_config()?;
+    let url = globals.backend(&config)?;
+    let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
+    let layout = Layout::new(prefix.clone());
+    let backend = Publisher::new(None, prefix).backend(&url)?;
+    let Some(store) = backend.store() else {
+        return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
+    };
+    let unreachable = |error: trigger_backend::store::StoreError| Failure::unreachable(error.to_string());
+    match args.event {
+        Some(id) => match outcomes::event_status(store.as_ref(), &layout, id).await {
+            Ok(Some(status)) => show_event(globals.output, &status),
+            // What is spooled here is known without a backend.
+            Ok(None) => show_spooled(globals, &config, id)?.ok_or_else(|| {
+                Failure::failed(format!(
+                    "no event {id} is known under {}: it may have been swept, or fired under another prefix",
+                    layout.prefix()
+                ))
+            })?,
+            Err(error) => show_spooled(globals, &config, id)?.ok_or_else(|| unreachable(error))?,
+        },
+        None => {
+            let events = outcomes::latest_events(store.as_ref(), &layout, usize::from(args.limit)).await;
+            show_latest(globals.output, &events.map_err(unreachable)?);
+        }
+    }
+    Ok(0)
+}
+
+fn show_event(format: OutputFormat, status: &EventStatus) {
+    if format == OutputFormat::Json {
+        return output::print_json(&event_json(status));
+    }
+    let event = &status.event;
+    let mut lines = vec![format!("Event    {}", event.id), format!("Trigger  {}", event.trigger)];
+    lines.push(format!("Fired    {} on {}", output::short_time(event.fired_at), event.origin));
+    if event.options.noop || event.options.is_tagged() {
+        let noop = event.options.noop.then(|| "noop".to_owned());
+        let tags = event.options.tags.iter().map(|tag| format!("tag {tag}"));
+        lines.push(format!("Options  {}", noop.into_iter().chain(tags).collect::<Vec<_>>().join(", ")));
+    }
+    lines.push(format!("Targets  {}", summary(status)));
+    output::print(&lines.join("\n"));
+    for part in &status.unreadable_parts {
+        output::note(&format!("warning: {part} of this event cannot be read: its targets are not listed"));
+    }
+    let mut table = output::table(&["CERTNAME", "STATE", "OUTCOME", "STARTED", "TOOK", "REASON"]);
+    for (certname, target) in &status.targets {
+        let run = target.run.as_ref();
+        let started = run.map(|run| match run {
+            RunView::Running(running) => running.started_at,
+            RunView::Ended(ended) => ended.result.started_at,
+        });
+        let took = run.and_then(|run| match run {
+            RunView::Running(_) => None,
+            RunView::Ended(ended) => Some(ended.result.finished_at.since(ended.result.started_at)),
+        });
+        table.add_row([
+            certname.to_string().into(),
+            output::state_cell(target.state),
+            outcome(target).unwrap_or_default().into(),
+            started.map(output::short_time).unwrap_or_default().into(),
+            took.map(|took| format!("{:.1}s", took.as_secs_f64())).unwrap_or_default().into(),
+            target.reason.clone().unwrap_or_default().into(),
+        ]);
+    }
+    output::print("");
+    output::print_table(&table);
+}
+
+fn outcome(target: &DeliveryStatus) -> Option<String> {
+    let Some(RunView::Ended(EndedRun { noop, result, .. })) = &target.run else { return None };
+    Some(format!("{}{}", result.outcome, if *noop { " (noop)" } else { "" }))
+}
+
+/// `2 done, 1 pending`, in the order of the states' progress.
+pub(super) fn summary(status: &EventStatus) -> String {
+    let mut counts: BTreeMap<State, usize> = BTreeMap::new();
+    for target in status.targets.values() {
+        *counts.entry(target.state).or_default() += 1;
+    }
+    if counts.is_empty() {
+        return "none".to_owned();
+    }
+    counts.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
+}
+
+fn show_latest(format: OutputFormat, events: &[EventStatus]) {
+    if format == OutputFormat::Json {
+        let events: Vec<Value> = events.iter().map(event_json).collect();
+        return output::print_json(&json!({ "events": events }));
+    }
+    if events.is_empty() {
+        return output::print("No events.");
+    }
+    let mut table = output::table(&["EVENT", "TRIGGER", "ORIGIN", "FIRED", "TARGETS"]);
+    for status in events {
+        let event = &status.event;
+        table.add_row([
+            event.id.to_string(),
+            event.trigger.to_string(),
+            event.origin.to_string(),
+            output::short_time(event.fired_at),
+            summary(status),
+        ]);
+    }
+    output::print_table(&table);
+}
+
+/// An event that only this node's outbox knows; false when it does not know it either.
+fn show_spooled(globals: &Globals, config: &ConfigFile, id: EventId) -> Result<Option<()>, Failure> {
+    let Ok(state) = StateDir::open(&globals.state_dir(config)) else { return Ok(None) };
+    let file = state.file("outbox").join(format!("{id}.json"));
+    let Some(Ok(publication)) = read_if_present(&file)?.map(|text| Publication::from_wire(&text)) else {
+        return Ok(None);
+    };
+    let spooled = DeliveryStatus {
+        state: State::Spooled,
+        run: None,
+        reason: Some("in this node's outbox: the backend has not committed it yet".to_owned()),
+        successor: None,
+    };
+    let hosts = publication.event.targets.hosts.clone();
+    let status = EventStatus {
+        event: publication.event,
+        targets: hosts.into_iter().map(|certname| (certname, spooled.clone())).collect(),
+        unreadable_parts: Vec::new(),
+    };
+    show_event(globals.output, &status);
+    Ok(Some(()))
+}
+
+/// The document of one event, with the fields that the design names.
+pub(super) fn event_json(status: &EventStatus) -> Value {
+    let event = &status.event;
+    let targets: Vec<Value> = status
+        .targets
+        .iter()
+        .map(|(certname, target)| {
+            let (run_id, started_at, finished_at, noop) = match &target.run {
+                Some(RunView::Running(run)) => (Some(run.run_id), Some(run.started_at), None, None),
+                Some(RunView::Ended(ended)) => (
+                    Some(ended.run_id),
+                    Some(ended.result.started_at),
+                    Some(ended.result.finished_at),
+                    Some(ended.noop),
+                ),
+                None => (None, None, None, None),
+            };
+            let outcome = match &target.run {
+                Some(RunView::Ended(ended)) => Some(ended.result.outcome.as_str()),
+                _ => None,
+            };
+            json!({
+                "certname": certname.as_str(),
+                "state": target.state.as_str(),
+                "outcome": outcome,
+                "run_id": run_id.map(|id| id.to_string()),
+                "started_at": started_at.map(output::time),
+                "finished_at": finished_at.map(output::time),
+                "noop": noop,
+                "reason": target.reason,
+            })
+        })
+        .collect();
+    json!({
+        "event_id": event.id.to_string(),
+        "trigger": event.trigger.as_str(),
+        "origin": event.origin.as_str(),
+        "fired_at": output::time(event.fired_at),
+        "expires_in_seconds": event.expires_in.as_secs(),
+        "tags": event.options.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>(),
+        "noop": event.options.noop,
+        "groups": event.targets.groups.iter().map(|group| group.as_str()).collect::<Vec<_>>(),
+        "targets": targets,
+    })
+}

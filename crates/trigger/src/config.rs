@@ -1,0 +1,245 @@
+//! Settings: flags, then `TRIGGER_*` variables, then the configuration file.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use trigger_backend::url::{BackendUrl, DEFAULT_HUB_URL};
+use trigger_core::identity::{Certname, GroupName, KeyPrefix};
+use trigger_core::run_command::RunCommand;
+
+use crate::exit::Failure;
+
+/// Where the configuration lies unless told otherwise.
+pub(crate) const DEFAULT_CONFIG: &str = "/etc/trigger/trigger.toml";
+/// Where the state folder lies unless told otherwise.
+pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/trigger";
+/// Where the hub keeps its data unless told otherwise.
+pub(crate) const DEFAULT_HUB_DATA_DIR: &str = "/var/lib/trigger/hub";
+/// Where the hub listens unless told otherwise.
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:8145";
+/// A run is ended after this long unless told otherwise.
+const DEFAULT_RUN_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
+/// The configuration file, as written.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConfigFile {
+    pub(crate) backend: Option<String>,
+    pub(crate) certname: Option<String>,
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) prefix: Option<String>,
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
+    pub(crate) run_cmd: Option<String>,
+    pub(crate) run_timeout: Option<String>,
+    #[serde(default)]
+    pub(crate) hub: HubTable,
+    #[serde(default)]
+    pub(crate) backends: BTreeMap<String, BackendTable>,
+    /// What the reader of this file should be told.
+    #[serde(skip)]
+    pub(crate) warnings: Vec<String>,
+}
+
+/// `[hub]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HubTable {
+    pub(crate) listen: Option<String>,
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// `[backends.KIND]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BackendTable {
+    pub(crate) url: Option<String>,
+}
+
+/// Every key, for the suggestion when one is misspelt.
+const KNOWN_KEYS: [&str; 12] = [
+    "backend",
+    "backends",
+    "certname",
+    "data_dir",
+    "groups",
+    "hub",
+    "listen",
+    "prefix",
+    "run_cmd",
+    "run_timeout",
+    "state_dir",
+    "url",
+];
+
+impl ConfigFile {
+    /// Reads `path`, or the default place, where a missing file means that nothing is configured.
+    pub(crate) fn read(path: Option<&Path>) -> Result<Self, Failure> {
+        let named = path.is_some();
+        let path = path.unwrap_or(Path::new(DEFAULT_CONFIG));
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
+                return Ok(Self::default());
+            }
+            // Puppet runs of ordinary users see a file they may not read: it is not theirs to obey.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !named => {
+                let warning = format!("{} cannot be read and is passed over: {error}", path.display());
+                return Ok(Self { warnings: vec![warning], ..Self::default() });
+            }
+            Err(error) => return Err(Failure::config(format!("cannot read {}: {error}", path.display()))),
+        };
+        Self::parse(&text).map_err(|detail| Failure::config(format!("{}: {detail}", path.display())))
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| {
+            let place = error.span().map_or_else(String::new, |span| {
+                format!("line {}: ", text[..span.start.min(text.len())].matches('\n').count() + 1)
+            });
+            let message = error.message();
+            let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+            match unknown {
+                Some(key) => format!("{place}unknown key '{key}'{}", nearest(key)),
+                None => format!("{place}{message}"),
+            }
+        })
+    }
+
+    /// The backend's URL: `choice` (a URL, or the bare name of a kind whose URL this file tells), else
+    /// this file's `backend`, else the hub on this machine.
+    pub(crate) fn backend(&self, choice: Option<&str>) -> Result<String, Failure> {
+        let url = match choice.or(self.backend.as_deref()) {
+            None => DEFAULT_HUB_URL.to_owned(),
+            Some(text) if text.contains(':') => text.to_owned(),
+            Some(kind) => self.url_of(kind)?,
+        };
+        url.parse::<BackendUrl>().map_err(|error| Failure::config(error.to_string()))?;
+        Ok(url)
+    }
+
+    fn url_of(&self, kind: &str) -> Result<String, Failure> {
+        if let Some(url) = self.backends.get(kind).and_then(|table| table.url.clone()) {
+            return Ok(url);
+        }
+        let is_kind = |url: &&String| url.starts_with(kind) && url[kind.len()..].starts_with(['+', ':', 's']);
+        if let Some(url) = self.backend.as_ref().filter(is_kind) {
+            return Ok(url.clone());
+        }
+        match kind {
+            "hub" => Ok(DEFAULT_HUB_URL.to_owned()),
+            "dummy" => Ok("dummy:".to_owned()),
+            "etcd" => Err(Failure::config(
+                "no URL is configured for the backend 'etcd': set url in [backends.etcd], for example \"etcd://127.0.0.1:2379\"",
+            )),
+            _ => Err(Failure::config(format!("'{kind}' is no backend: there are hub, etcd and dummy"))),
+        }
+    }
+
+    pub(crate) fn certname(&self) -> Result<Option<Certname>, Failure> {
+        self.certname.as_deref().map(setting("certname")).transpose()
+    }
+
+    pub(crate) fn prefix(&self) -> Result<KeyPrefix, Failure> {
+        self.prefix.as_deref().map(setting("prefix")).transpose().map(Option::unwrap_or_default)
+    }
+
+    pub(crate) fn groups(&self) -> Result<Vec<GroupName>, Failure> {
+        self.groups.iter().map(|group| setting("groups")(group)).collect()
+    }
+}
+
+/// For `map`: parses a setting and names it when it is bad.
+pub(crate) fn setting<T: std::str::FromStr>(name: &str) -> impl Fn(&str) -> Result<T, Failure>
+where
+    T::Err: std::fmt::Display,
+{
+    move |text| text.parse().map_err(|error| Failure::config(format!("setting {name}: {error}")))
+}
+
+/// The run command, split into words as a shell would but never given to one.
+pub(crate) fn run_command(text: Option<&str>) -> Result<RunCommand, Failure> {
+    let Some(text) = text else { return Ok(RunCommand::default()) };
+    shlex::split(text)
+        .and_then(RunCommand::from_words)
+        .ok_or_else(|| Failure::config(format!("setting run_cmd: '{text}' cannot be split into words")))
+}
+
+/// The run timeout, such as `1h` or `90s`.
+pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
+    let Some(text) = text else { return Ok(DEFAULT_RUN_TIMEOUT) };
+    let timeout = humantime::parse_duration(text).map_err(|error| {
+        Failure::config(format!("setting run_timeout: '{text}' is no duration such as 1h or 90s: {error}"))
+    })?;
+    if timeout < Duration::from_secs(1) {
+        return Err(Failure::config(format!("setting run_timeout: '{text}' is less than a second")));
+    }
+    Ok(timeout)
+}
+
+fn nearest(key: &str) -> String {
+    let closest = KNOWN_KEYS
+        .iter()
+        .map(|known| (strsim::jaro_winkler(key, known), known))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match closest {
+        Some((_, known)) => format!("; did you mean '{known}'?"),
+        None => format!("; there are {}", KNOWN_KEYS.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        ConfigFile::parse(text).unwrap_err()
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_the_nearest_known_one() {
+        assert_eq!(
+            error("backend = \"dummy:\"\nrun_comand = 'x'\n"),
+            "line 2: unknown key 'run_comand'; did you mean 'run_cmd'?"
+        );
+        assert_eq!(
+            error("[hub]\nlisten_on = 'x'\n"),
+            "line 2: unknown key 'listen_on'; did you mean 'listen'?"
+        );
+        assert!(error("zzz = 1").starts_with("line 1: unknown key 'zzz'; there are backend, "));
+    }
+
+    #[test]
+    fn a_wrong_type_is_told_with_its_line() {
+        let error = error("certname = 7\n");
+        assert!(error.starts_with("line 1: invalid type"), "{error}");
+    }
+
+    #[test]
+    fn a_backend_is_a_url_or_a_kind_whose_url_is_known() {
+        let file =
+            ConfigFile::parse("backend = 'etcd://a:1'\n[backends.hub]\nurl = 'hub+http://h:1'\n").unwrap();
+        assert_eq!(file.backend(None).unwrap(), "etcd://a:1");
+        assert_eq!(file.backend(Some("hub")).unwrap(), "hub+http://h:1");
+        assert_eq!(file.backend(Some("etcd")).unwrap(), "etcd://a:1");
+        assert_eq!(file.backend(Some("dummy:")).unwrap(), "dummy:");
+        assert_eq!(ConfigFile::default().backend(None).unwrap(), DEFAULT_HUB_URL);
+        let error = ConfigFile::default().backend(Some("etcd")).unwrap_err();
+        assert!(error.message.contains("[backends.etcd]"), "{}", error.message);
+        assert!(ConfigFile::default().backend(Some("nonsense")).is_err());
+    }
+
+    #[test]
+    fn a_run_command_is_split_but_never_given_to_a_shell() {
+        let command = run_command(Some("puppet apply '/etc/my site.pp' $(x)")).unwrap();
+        let argv =
+            command.argv("019356b0-7c4a-7000-8000-000000000001".parse().unwrap(), &Default::default(), "r");
+        assert_eq!(argv[argv.len() - 2..], ["/etc/my site.pp", "$(x)"]);
+        assert!(run_command(Some("a 'unclosed")).is_err());
+        assert!(run_command(Some("  ")).is_err());
+    }
+}

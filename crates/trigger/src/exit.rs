@@ -1,0 +1,50 @@
+//! How a command fails: the exit code and the sentence.
+
+use crate::state::FileError;
+
+/// 1: the operation failed.
+pub(crate) const FAILED: u8 = 1;
+/// 2: the command line cannot be understood (clap uses it too).
+pub(crate) const USAGE: u8 = 2;
+/// 3: the configuration is wrong.
+pub(crate) const CONFIG: u8 = 3;
+/// 4: the backend is unreachable and nothing could be spooled.
+pub(crate) const UNREACHABLE: u8 = 4;
+
+/// Why a command did not do as asked.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    /// What happened, where, and what to do.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self { code: FAILED, message: message.into() }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, message: message.into() }
+    }
+
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self { code: CONFIG, message: message.into() }
+    }
+
+    pub(crate) fn unreachable(message: impl Into<String>) -> Self {
+        Self { code: UNREACHABLE, message: message.into() }
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failed(format!("{error:#}"))
+    }
+}

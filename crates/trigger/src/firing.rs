@@ -1,0 +1,186 @@
+//! What happens to a fired event: into the outbox, to the backend, out of the outbox (contract 1).
+//!
+//! One piece of code with two callers: the agent, which has a warm connection, and `trigger fire` itself
+//! where no agent is alive.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use trigger_backend::backend::Backend;
+use trigger_backend::publishing::PublishError;
+use trigger_backend::store::StoreError;
+use trigger_backend::url::BackendUrl;
+use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::wire::Publication;
+
+use crate::clock;
+use crate::exit::Failure;
+use crate::state::{Breaker, Outbox, SetAside, Spooled, Taken};
+
+/// How long one event's publishing may take before the event is left in the outbox: a Puppet run waits.
+const PUBLISH_WITHIN: Duration = Duration::from_secs(3);
+/// More for each target: ten thousand need more than one.
+const PUBLISH_PER_TARGET: Duration = Duration::from_millis(1);
+
+/// Publishes events from this node.
+pub(crate) struct Publisher {
+    /// Absent where none can be written: then an event is committed at once or not at all.
+    spool: Option<Spool>,
+    /// Events under another prefix are checked for anybody being there.
+    own_prefix: KeyPrefix,
+    backends: Mutex<HashMap<String, Backend>>,
+}
+
+/// Where events wait for the backend.
+pub(crate) struct Spool {
+    pub(crate) outbox: Outbox,
+    pub(crate) breaker: Breaker,
+}
+
+/// What became of an event, and what its firer should know besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FireReport {
+    pub(crate) fired: Fired,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl From<Fired> for FireReport {
+    fn from(fired: Fired) -> Self {
+        Self { fired, warnings: Vec::new() }
+    }
+}
+
+/// Where an event is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fired {
+    /// The backend has it.
+    Committed(Revision),
+    /// It is safe in the outbox; the reason says why it is not in the backend yet.
+    Spooled(String),
+}
+
+impl Publisher {
+    pub(crate) fn new(spool: Option<Spool>, own_prefix: KeyPrefix) -> Self {
+        Self { spool, own_prefix, backends: Mutex::default() }
+    }
+
+    /// How long firing this event may take.
+    pub(crate) fn patience(publication: &Publication) -> Duration {
+        let targets = u32::try_from(publication.event.targets.hosts.len()).unwrap_or(u32::MAX);
+        PUBLISH_WITHIN + PUBLISH_PER_TARGET * targets
+    }
+
+    /// The backend behind a URL; opened once, then kept.
+    pub(crate) fn backend(&self, url: &str) -> Result<Backend, Failure> {
+        if let Some(backend) = self.known(url) {
+            return Ok(backend);
+        }
+        let parsed: BackendUrl = url.parse().map_err(|error| Failure::config(format!("{error}")))?;
+        let backend = Backend::open(&parsed).map_err(|error| Failure::unreachable(error.to_string()))?;
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner).insert(url.to_owned(), backend.clone());
+        Ok(backend)
+    }
+
+    fn known(&self, url: &str) -> Option<Backend> {
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned()
+    }
+
+    /// Fires an event: when this returns `Ok`, the event is durable.
+    pub(crate) async fn fire(&self, publication: &Publication) -> Result<FireReport, Failure> {
+        let Some(spool) = &self.spool else { return self.fire_unspooled(publication, Vec::new()).await };
+        let spooled = match spool.outbox.store(publication) {
+            Ok(spooled) => spooled,
+            Err(error) => {
+                let warning = format!(
+                    "the outbox cannot be written, so the event went straight to the backend: {error}"
+                );
+                return self.fire_unspooled(publication, vec![warning]).await;
+            }
+        };
+        if spool.breaker.is_open(&publication.backend) {
+            let reason = format!("backend {} did not answer a moment ago", publication.backend);
+            return Ok(Fired::Spooled(reason).into());
+        }
+        Ok(self.publish_spooled(spool, publication, spooled).await?.into())
+    }
+
+    async fn fire_unspooled(
+        &self,
+        publication: &Publication,
+        warnings: Vec<String>,
+    ) -> Result<FireReport, Failure> {
+        match self.publish(publication).await {
+            Ok(revision) => Ok(FireReport { fired: Fired::Committed(revision), warnings }),
+            Err(error) if error.is_transient() => {
+                let why = warnings.first().map_or("there is no outbox here", String::as_str);
+                Err(Failure::unreachable(format!(
+                    "{error}; and nothing could be spooled ({why}): fire again"
+                )))
+            }
+            Err(error) => Err(Failure::failed(error.to_string())),
+        }
+    }
+
+    async fn publish_spooled(
+        &self,
+        spool: &Spool,
+        publication: &Publication,
+        spooled: Spooled,
+    ) -> Result<Fired, Failure> {
+        match self.publish(publication).await {
+            Ok(revision) => {
+                spool.breaker.reset();
+                if let Err(error) = spooled.committed() {
+                    // It will be published once more, which costs nothing: targets know its id.
+                    tracing::warn!("{error}");
+                }
+                Ok(Fired::Committed(revision))
+            }
+            Err(error) if error.is_transient() => {
+                spool.breaker.trip(&publication.backend);
+                Ok(Fired::Spooled(error.to_string()))
+            }
+            Err(error) => {
+                let aside = spooled.set_aside(&error.to_string())?;
+                Err(Failure::failed(format!("{error} (the event is kept in {})", aside.path.display())))
+            }
+        }
+    }
+
+    /// Publishes within the time a Puppet run can be made to wait.
+    async fn publish(&self, publication: &Publication) -> Result<Revision, PublishError> {
+        let unreachable = |detail| {
+            PublishError::Store(StoreError::Unreachable { backend: publication.backend.clone(), detail })
+        };
+        let backend = self.backend(&publication.backend).map_err(|failure| unreachable(failure.message))?;
+        let limit = Self::patience(publication);
+        let check_prefix = publication.prefix != self.own_prefix;
+        match tokio::time::timeout(limit, backend.publish(publication, check_prefix)).await {
+            Ok(result) => result,
+            Err(_) => Err(unreachable(format!("it did not take the event within {limit:?}"))),
+        }
+    }
+
+    /// Publishes what waits in the outbox, oldest first. Stops at the first event whose backend does not
+    /// answer; what can never be published moves aside.
+    pub(crate) async fn drain(&self) -> Result<(usize, Vec<SetAside>), Failure> {
+        let mut published = 0;
+        let mut set_aside = Vec::new();
+        let Some(spool) = &self.spool else { return Ok((0, set_aside)) };
+        for path in spool.outbox.waiting()? {
+            match spool.outbox.take(&path, clock::wall())? {
+                Taken::Busy => {}
+                Taken::SetAside(aside) => set_aside.push(aside),
+                Taken::Event(publication, spooled) => {
+                    match self.publish_spooled(spool, &publication, spooled).await {
+                        Ok(Fired::Committed(_)) => published += 1,
+                        Ok(Fired::Spooled(_)) => break,
+                        Err(failure) => tracing::error!("{}", failure.message),
+                    }
+                }
+            }
+        }
+        Ok((published, set_aside))
+    }
+}

@@ -1,0 +1,243 @@
+//! Records, output and results of runs.
+//!
+//! ```text
+//! <run_id>.json            the record: what the run covers; locked while the run lives
+//! <run_id>.ended.json      the record of a run whose outcome is stored
+//! <run_id>.result.json     how it ended
+//! <run_id>.log             what it printed, bounded
+//! <run_id>.report.yaml     the report of a `puppet apply`
+//! <run_id>.fires           the triggers that fired inside it, and their root events
+//! ```
+
+use std::collections::HashMap;
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use trigger_core::identity::{EventId, RunId, TriggerName};
+use trigger_core::outcome::{Outcome, RunResult};
+use trigger_core::wire::{RunRecord, Stored};
+
+use super::durable::{rename_durably, write_synced};
+use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};
+
+/// Ended runs whose records and output are kept.
+const KEEP_ENDED: usize = 100;
+
+/// The folder of runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Runs {
+    dir: PathBuf,
+}
+
+/// The files of one run.
+#[derive(Debug, Clone)]
+pub(crate) struct RunPaths {
+    stem: PathBuf,
+}
+
+impl RunPaths {
+    /// The files beside this record.
+    pub(crate) fn beside(record: &Path) -> Self {
+        Self { stem: record.with_extension("") }
+    }
+
+    fn with(&self, ending: &str) -> PathBuf {
+        let mut name = self.stem.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
+    }
+
+    pub(crate) fn record(&self) -> PathBuf {
+        self.with(".json")
+    }
+
+    fn ended_record(&self) -> PathBuf {
+        self.with(".ended.json")
+    }
+
+    pub(crate) fn output(&self) -> PathBuf {
+        self.with(".log")
+    }
+
+    pub(crate) fn report(&self) -> PathBuf {
+        self.with(".report.yaml")
+    }
+
+    fn result(&self) -> PathBuf {
+        self.with(".result.json")
+    }
+
+    fn fires(&self) -> PathBuf {
+        self.with(".fires")
+    }
+
+    /// How the run ended, if that is known. A result that cannot be read counts as none.
+    pub(crate) fn read_result(&self) -> Result<Option<RunResult>, FileError> {
+        let text = read_if_present(&self.result())?;
+        Ok(text.and_then(|text| RunResult::from_wire(&text).ok()))
+    }
+
+    pub(crate) fn write_result(&self, result: &RunResult) -> Result<(), FileError> {
+        write_durably(&self.result(), result.to_wire().as_bytes())
+    }
+
+    /// Returns once nobody holds the record's lock: the run has ended, or its supervisor has.
+    pub(crate) fn wait_until_unlocked(&self) -> Result<(), FileError> {
+        let path = self.record();
+        let record = File::open(&path).map_err(at("open", &path))?;
+        record.lock_shared().map_err(at("wait for the lock on", &path))
+    }
+
+    fn is_locked(&self) -> Result<bool, FileError> {
+        let path = self.record();
+        let record = File::open(&path).map_err(at("open", &path))?;
+        match record.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(at("lock", &path)(error)),
+        }
+    }
+}
+
+/// A run about to start: its record is durable and locked. Handing `lock` to the supervisor as its
+/// standard input hands over the lock, so that there is no moment in which nobody holds it.
+#[derive(Debug)]
+pub(crate) struct NewRun {
+    pub(crate) paths: RunPaths,
+    pub(crate) lock: File,
+}
+
+/// A run whose outcome is not stored yet.
+#[derive(Debug)]
+pub(crate) struct OpenRun {
+    pub(crate) record: RunRecord,
+    pub(crate) is_alive: bool,
+}
+
+impl Runs {
+    pub(crate) fn open(state: &StateDir) -> Result<Self, FileError> {
+        let dir = state.file("runs");
+        create_private_dir(&dir)?;
+        Ok(Self { dir })
+    }
+
+    pub(crate) fn paths(&self, run: RunId) -> RunPaths {
+        RunPaths { stem: self.dir.join(run.to_string()) }
+    }
+
+    /// Writes the record: from here on the run covers its causes.
+    pub(crate) fn create(&self, record: &RunRecord) -> Result<NewRun, FileError> {
+        let paths = self.paths(record.run_id);
+        let temporary = paths.with(".json.tmp");
+        let lock = write_synced(&temporary, record.to_wire().as_bytes(), true)?;
+        rename_durably(&temporary, &paths.record())?;
+        Ok(NewRun { paths, lock })
+    }
+
+    /// Runs whose outcome is not stored, oldest first. A record that cannot be read started nothing that
+    /// anybody could adopt: it is renamed, so that a person can look at it.
+    pub(crate) fn open_runs(&self) -> Result<Vec<OpenRun>, FileError> {
+        let mut runs = Vec::new();
+        for id in self.ids(".json")? {
+            let paths = self.paths(id);
+            let text = read_if_present(&paths.record())?.unwrap_or_default();
+            match RunRecord::from_wire(&text) {
+                Ok(record) => runs.push(OpenRun { record, is_alive: paths.is_locked()? }),
+                Err(error) => {
+                    tracing::error!("the record of run {id} is set aside: {error}");
+                    rename_durably(&paths.record(), &paths.with(".unreadable.json"))?;
+                }
+            }
+        }
+        Ok(runs)
+    }
+
+    /// The record of a run that is in progress now; nothing for any other id, whoever names it.
+    pub(crate) fn live_record(&self, run: RunId) -> Result<Option<RunRecord>, FileError> {
+        let paths = self.paths(run);
+        let Some(text) = read_if_present(&paths.record())? else { return Ok(None) };
+        if !paths.is_locked()? {
+            return Ok(None);
+        }
+        Ok(RunRecord::from_wire(&text).ok())
+    }
+
+    /// Closes a run whose outcome is stored, and forgets the oldest beyond those kept.
+    pub(crate) fn close(&self, run: RunId) -> Result<(), FileError> {
+        let paths = self.paths(run);
+        match fs::rename(paths.record(), paths.ended_record()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(at("close the record", &paths.record())(error));
+            }
+            _ => {}
+        }
+        let ended = self.ids(".ended.json")?;
+        for id in ended.iter().take(ended.len().saturating_sub(KEEP_ENDED)) {
+            let paths = self.paths(*id);
+            for path in [paths.result(), paths.output(), paths.report(), paths.fires(), paths.ended_record()]
+            {
+                let _ = fs::remove_file(path);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many interrupted runs covered each event, among the runs that are kept.
+    pub(crate) fn interruptions(&self) -> Result<HashMap<EventId, u32>, FileError> {
+        let mut interruptions = HashMap::new();
+        for id in self.ids(".ended.json")? {
+            let paths = self.paths(id);
+            let interrupted = paths.read_result()?.is_some_and(|r| r.outcome == Outcome::Interrupted);
+            let text = if interrupted { read_if_present(&paths.ended_record())? } else { None };
+            if let Some(Ok(record)) = text.as_deref().map(RunRecord::from_wire) {
+                for cause in record.causes {
+                    *interruptions.entry(cause.event.id).or_default() += 1;
+                }
+            }
+        }
+        Ok(interruptions)
+    }
+
+    /// Notes that `trigger` fired inside `run`, for the budget of its root events.
+    pub(crate) fn note_fire(
+        &self,
+        run: RunId,
+        trigger: &TriggerName,
+        roots: &[EventId],
+    ) -> Result<(), FileError> {
+        let path = self.paths(run).fires();
+        let text: String = roots.iter().map(|root| format!("{root} {trigger}\n")).collect();
+        let file = File::options().create(true).append(true).mode(0o600).open(&path);
+        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(at("append to", &path))
+    }
+
+    /// How often `trigger` fired on this node for each root event, in the runs that are kept.
+    pub(crate) fn fires(&self, trigger: &TriggerName) -> Result<HashMap<EventId, u32>, FileError> {
+        let mut fires: HashMap<EventId, u32> = HashMap::new();
+        for id in self.ids(".fires")? {
+            let text = read_if_present(&self.paths(id).fires())?.unwrap_or_default();
+            for (root, name) in text.lines().filter_map(|line| line.split_once(' ')) {
+                if name == trigger.as_str()
+                    && let Ok(root) = root.parse::<EventId>()
+                {
+                    *fires.entry(root).or_default() += 1;
+                }
+            }
+        }
+        Ok(fires)
+    }
+
+    /// The runs that have a file with this ending, oldest first.
+    fn ids(&self, ending: &str) -> Result<Vec<RunId>, FileError> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(at("list", &self.dir))? {
+            let name = entry.map_err(at("list", &self.dir))?.file_name();
+            let stem = name.to_str().and_then(|name| name.strip_suffix(ending));
+            ids.extend(stem.and_then(|stem| stem.parse::<RunId>().ok()));
+        }
+        ids.sort_unstable();
+        Ok(ids)
+    }
+}

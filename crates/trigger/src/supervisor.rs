@@ -1,0 +1,225 @@
+//! The process that owns one run (contract 10): `trigger supervise RECORD`, with the locked record as its
+//! standard input. It outlives the agent that started it, so it must not need the agent for anything.
+//!
+//! It holds the lock on the record until it exits, writes the run's output to a bounded file, enforces the
+//! timeout, finds Puppet's report and syncs the result. It decides nothing about deliveries.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use trigger_core::outcome::{Outcome, RunResult};
+use trigger_core::report::ReportSummary;
+use trigger_core::run_command::{CommandKind, Exit, RunCommand};
+use trigger_core::wire::{RunRecord, Stored};
+
+use crate::clock;
+use crate::puppet_settings;
+use crate::state::RunPaths;
+
+/// Output is looked at this often, and cut when it has outgrown [`OUTPUT_LIMIT`].
+const OUTPUT_CHECK: Duration = Duration::from_millis(200);
+/// Bytes of output before the oldest are dropped.
+const OUTPUT_LIMIT: u64 = 4 * 1024 * 1024;
+/// Bytes of output that stay when the oldest are dropped.
+const OUTPUT_KEEP: u64 = 1024 * 1024;
+/// Between TERM and KILL.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Variables of our own service that would mislead Puppet or what it starts. OpenVox 8 takes its `rundir`
+/// from `RUNTIME_DIRECTORY`.
+const OURS_ALONE: [&str; 14] = [
+    "CACHE_DIRECTORY",
+    "CONFIGURATION_DIRECTORY",
+    "INVOCATION_ID",
+    "JOURNAL_STREAM",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LOGS_DIRECTORY",
+    "MAINPID",
+    "NOTIFY_SOCKET",
+    "RUNTIME_DIRECTORY",
+    "STATE_DIRECTORY",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+
+/// Runs the process that the record asks for, to its end.
+pub(crate) fn run(record_path: &Path) -> anyhow::Result<()> {
+    // A session of its own: what happens to the agent's terminal or process group is not the run's affair.
+    rustix::process::setsid().context("cannot start a session of its own")?;
+    let mut record_file = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    record_file.seek(SeekFrom::Start(0)).context("standard input must be the run's record")?;
+    let mut text = String::new();
+    record_file.read_to_string(&mut text).context("cannot read the run's record")?;
+    let record = RunRecord::from_wire(&text)?;
+    let paths = RunPaths::beside(record_path);
+    let state_dir = record_path.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(supervise(&record, &paths, state_dir));
+    paths.write_result(&result)?;
+    Ok(())
+}
+
+async fn supervise(record: &RunRecord, paths: &RunPaths, state_dir: &Path) -> RunResult {
+    let started_at = record.started_at;
+    let ended = |(outcome, reason)| RunResult { outcome, reason, started_at, finished_at: clock::wall() };
+    let Some(command) = RunCommand::from_words(record.command.clone()) else {
+        return ended((Outcome::NotRun, Some("the run command is empty".to_owned())));
+    };
+    let mut child = match start(record, &command, paths) {
+        Ok(child) => child,
+        Err(error) => {
+            let reason = format!("cannot start '{}': {error}", command.executable());
+            return ended((Outcome::NotRun, Some(reason)));
+        }
+    };
+    match watch(&mut child, record.timeout, &paths.output()).await {
+        Ended::ByItself(status) => {
+            let report = find_report(record, &command, paths, state_dir).await;
+            ended(command.judge(exit(status), report.as_ref()))
+        }
+        Ended::TimedOut => {
+            let limit = humantime::format_duration(record.timeout);
+            ended((Outcome::TimedOut, Some(format!("ended after {limit}, the run timeout"))))
+        }
+        Ended::Stopped => ended((Outcome::Interrupted, Some("its supervisor was told to stop".to_owned()))),
+        Ended::Lost(error) => ended((Outcome::Unknown, Some(format!("cannot wait for the run: {error}")))),
+    }
+}
+
+fn start(record: &RunRecord, command: &RunCommand, paths: &RunPaths) -> std::io::Result<Child> {
+    let output = File::options().create(true).append(true).mode(0o600).open(paths.output())?;
+    let argv = command.argv(record.run_id, &record.options, &paths.report().to_string_lossy());
+    let mut process = Command::new(&argv[0]);
+    process.args(&argv[1..]).current_dir("/").envs(&record.environment);
+    for name in OURS_ALONE {
+        process.env_remove(name);
+    }
+    // A file, not a pipe: `puppet apply` stops half-way when the reader of its output goes away.
+    process.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0).spawn()
+}
+
+enum Ended {
+    ByItself(ExitStatus),
+    TimedOut,
+    Stopped,
+    Lost(std::io::Error),
+}
+
+async fn watch(child: &mut Child, timeout: Duration, output: &Path) -> Ended {
+    let Ok(mut stop) = signal(SignalKind::terminate()) else {
+        return Ended::Lost(std::io::Error::other("cannot listen for signals"));
+    };
+    let deadline = tokio::time::sleep(timeout);
+    tokio::pin!(deadline);
+    let mut checks = tokio::time::interval(OUTPUT_CHECK);
+    let ended = loop {
+        tokio::select! {
+            status = child.wait() => {
+                return match status {
+                    Ok(status) => { bound_output(output); Ended::ByItself(status) }
+                    Err(error) => Ended::Lost(error),
+                };
+            }
+            () = &mut deadline => break Ended::TimedOut,
+            _ = stop.recv() => break Ended::Stopped,
+            _ = checks.tick() => bound_output(output),
+        }
+    };
+    end(child).await;
+    bound_output(output);
+    ended
+}
+
+/// Ends the run's whole process group: TERM, then KILL. Its leader is not reaped before the last signal,
+/// so that the group's number cannot have become another's.
+async fn end(child: &mut Child) {
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let signal_group = |signal| {
+        if let Some(group) = group {
+            let _ = rustix::process::kill_process_group(group, signal);
+        }
+    };
+    signal_group(Signal::TERM);
+    if tokio::time::timeout(GRACE, leader_has_exited(group)).await.is_err() {
+        tracing::warn!("the run did not end on TERM within {GRACE:?}");
+    }
+    signal_group(Signal::KILL);
+    let _ = child.wait().await;
+}
+
+/// Waits for the leader's end without reaping it.
+async fn leader_has_exited(leader: Option<Pid>) {
+    use rustix::process::{WaitId, WaitIdOptions, waitid};
+    const POLL: Duration = Duration::from_millis(50);
+    let Some(leader) = leader else { return };
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    while let Ok(None) = waitid(WaitId::Pid(leader), look) {
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn exit(status: ExitStatus) -> Exit {
+    match status.code() {
+        Some(code) => Exit::Code(code),
+        None => Exit::Signal(status.signal().unwrap_or_default()),
+    }
+}
+
+/// Keeps the newest output when there is too much of it. The run appends meanwhile; what it writes
+/// between our reading and our cutting is lost with the rest, which the note says.
+fn bound_output(path: &Path) {
+    if let Err(error) = try_bound_output(path) {
+        tracing::warn!("cannot bound the output in {}: {error}", path.display());
+    }
+}
+
+fn try_bound_output(path: &Path) -> std::io::Result<()> {
+    let length = fs::metadata(path)?.len();
+    if length <= OUTPUT_LIMIT {
+        return Ok(());
+    }
+    let mut file = File::options().read(true).append(true).open(path)?;
+    file.seek(SeekFrom::Start(length - OUTPUT_KEEP))?;
+    let mut tail = Vec::new();
+    (&mut file).take(OUTPUT_KEEP).read_to_end(&mut tail)?;
+    file.set_len(0)?;
+    let note = format!(
+        "[about {} bytes of output were dropped here: only the newest are kept]\n",
+        length - OUTPUT_KEEP
+    );
+    file.write_all(note.as_bytes())?;
+    file.write_all(&tail)
+}
+
+/// The report that is certainly this run's, if there is one.
+async fn find_report(
+    record: &RunRecord,
+    command: &RunCommand,
+    paths: &RunPaths,
+    state_dir: &Path,
+) -> Option<ReportSummary> {
+    match command.kind() {
+        CommandKind::Other => None,
+        CommandKind::PuppetApply => read_report(&paths.report()),
+        CommandKind::PuppetAgent => {
+            let path = puppet_settings::last_run_report(command, record, state_dir).await?;
+            read_report(&path).filter(|report| report.is_of(record.run_id))
+        }
+    }
+}
+
+fn read_report(path: &PathBuf) -> Option<ReportSummary> {
+    fs::read(path).ok().map(|bytes| ReportSummary::parse(&String::from_utf8_lossy(&bytes)))
+}
