@@ -50,18 +50,26 @@ impl Partial {
     fn publish(self, file: &Path) -> Result<(), HubError> {
         let failed = |source| HubError::BackupFile { path: file.to_owned(), source };
         File::open(&self.path).and_then(|copy| copy.sync_all()).map_err(failed)?;
-        fs::hard_link(&self.path, file).map_err(|source| match source.kind() {
-            io::ErrorKind::AlreadyExists => HubError::BackupExists(file.to_owned()),
-            _ => failed(source),
-        })?;
-        drop(self);
+        match fs::hard_link(&self.path, file) {
+            Ok(()) => drop(self),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(HubError::BackupExists(file.to_owned()));
+            }
+            // Some file systems have no links; there it is looked once more.
+            Err(_) if file.symlink_metadata().is_err() => {
+                fs::rename(&self.path, file).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
         File::open(parent(file)).and_then(|folder| folder.sync_all()).map_err(failed)
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the unfinished backup");
         }
     }

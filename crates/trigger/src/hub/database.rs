@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use super::HubError;
 
@@ -90,9 +90,15 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, HubError> {
         return Err(HubError::OldSqlite(rusqlite::version()));
     }
     create_private(path)?;
+    set_stale_log_aside(path).map_err(|source| HubError::DataDir { path: path.to_owned(), source })?;
     let failed = |source| HubError::Database { path: path.to_owned(), source };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    // SQLite opens a file it may not write as if only reading were asked for.
+    if connection.is_readonly(MAIN_DB).map_err(failed)? {
+        let source = io::ErrorKind::PermissionDenied.into();
+        return Err(HubError::DataDir { path: path.to_owned(), source });
+    }
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     // Before anything is written: a newer hub's file is left exactly as it is.
     let schema = check_schema(&connection, path)?;
@@ -121,6 +127,35 @@ fn create_private(path: &Path) -> Result<(), HubError> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(source) => Err(HubError::DataDir { path: path.to_owned(), source }),
     }
+}
+
+/// A hub that was killed leaves its log beside the database. Should somebody then put a backup in the
+/// database's place, SQLite would replay the log of the one into the other and ruin it. A backup is not in
+/// WAL mode, and a hub's database with a log always is, so the two can be told apart.
+fn set_stale_log_aside(path: &Path) -> io::Result<()> {
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let log = beside("-wal");
+    if !fs::metadata(&log).is_ok_and(|log| log.len() > 0) || is_in_wal_mode(path)? {
+        return Ok(());
+    }
+    let aside = beside("-wal.replaced");
+    tracing::warn!(
+        "{} is not the log of this database, which seems restored from a backup: moving it to {}",
+        log.display(),
+        aside.display()
+    );
+    fs::rename(&log, &aside)
+}
+
+/// The file format's "read version": 2 is WAL (<https://www.sqlite.org/fileformat.html>, 1.3.3).
+fn is_in_wal_mode(path: &Path) -> io::Result<bool> {
+    let mut header = Vec::new();
+    File::open(path)?.take(20).read_to_end(&mut header)?;
+    Ok(header.get(19) == Some(&2))
 }
 
 fn check_schema(connection: &Connection, path: &Path) -> Result<i64, HubError> {

@@ -366,6 +366,49 @@ async fn a_backup_of_a_busy_hub_is_whole() {
 }
 
 #[tokio::test]
+async fn a_backup_put_beside_a_killed_hubs_log_is_not_ruined_by_it() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let store = hub.store();
+    put(&store, "/a", "old").await;
+    let restored = TempDir::new().unwrap();
+    backup(dir.path(), &database::file(restored.path())).unwrap();
+    let more = (0..500).map(|n| (format!("/{n}"), "x".repeat(500))).collect();
+    assert!(store.put_many(more).await.iter().all(Result::is_ok));
+    // What a kill -9 would leave there.
+    let log = |dir: &TempDir| dir.path().join("hub.sqlite-wal");
+    std::fs::copy(log(&dir), log(&restored)).unwrap();
+    hub.stop().await;
+
+    let hub = Running::start(restored.path()).await;
+    assert_eq!(values(&hub.store()).await, ["/a=old"]);
+    assert!(restored.path().join("hub.sqlite-wal.replaced").exists(), "set aside, not deleted");
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_hub_is_backed_up_with_its_log() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    put(&hub.store(), "/a", "1").await;
+    let killed = TempDir::new().unwrap();
+    for name in ["hub.sqlite", "hub.sqlite-wal"] {
+        std::fs::copy(dir.path().join(name), killed.path().join(name)).unwrap();
+    }
+    hub.stop().await;
+    let copy = killed.path().join("copy.sqlite");
+    backup(killed.path(), &copy).unwrap();
+    let count: i64 = Connection::open(copy)
+        .unwrap()
+        .query_row("SELECT count(*) FROM entries", (), |row| row.get(0))
+        .unwrap();
+    assert_eq!(count, 1);
+    let hub = Running::start(killed.path()).await;
+    assert_eq!(values(&hub.store()).await, ["/a=1"]);
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn a_backup_overwrites_nothing() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("copy.sqlite");
