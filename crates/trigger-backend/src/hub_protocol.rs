@@ -1,1 +1,339 @@
-//! Under construction in this very series of commits.
+//! What a hub and its clients say to each other: the JSON bodies of `POST /v1/…` and the text messages of
+//! the WebSocket at `GET /v1/watch`. Both sides use these types, so they cannot drift apart.
+//!
+//! ```text
+//! POST /v1/put               {"entries":[{"key":K,"value":V},…]}         {"revisions":[R,…]}
+//! POST /v1/delete            {"keys":[K,…]}                              {"deleted":N}
+//! POST /v1/put-if-unchanged  {"key":K,"value":V,"expected":R|null}       {"written":R} | {"changed":ENTRY|null}
+//! POST /v1/read              {"ranges":[RANGE,…],"from":POSITION|null}   {"entries":[ENTRY,…],"next":POSITION|null}
+//! GET  /v1/watch             {"watch":[RANGE,…]}, once                   {"snapshot":{"entries":[ENTRY,…],"complete":BOOL}},
+//!                                                                        {"changes":[{"put":ENTRY}|{"deleted":K},…]},
+//!                                                                        {"error":SENTENCE}
+//! any refusal                                                            {"error":SENTENCE}
+//!
+//! ENTRY     {"key":K,"value":V,"revision":R}
+//! RANGE     {"key":K} | {"folder":"a/b/"}
+//! POSITION  {"range":INDEX,"after":K}
+//! ```
+//!
+//! All entries of one `put`, and all keys of one `delete`, are one transaction. A read is answered in pages:
+//! the next begins `from` the position that the last one gave. A snapshot may come in several messages, of
+//! which the last is `complete`; it shows one moment all the same.
+//!
+//! A request with an unknown field is refused: an old hub must not half understand a new client. A client
+//! ignores what it does not know in an answer.
+
+use serde::{Deserialize, Serialize};
+use trigger_core::identity::Revision;
+
+use crate::store::{Change, Entry, KeyRange, Swap, WatchEvent};
+
+/// Writes entries.
+pub const PUT: &str = "/v1/put";
+/// Deletes keys.
+pub const DELETE: &str = "/v1/delete";
+/// Writes a key that is as expected.
+pub const PUT_IF_UNCHANGED: &str = "/v1/put-if-unchanged";
+/// Reads ranges.
+pub const READ: &str = "/v1/read";
+/// Watches ranges, over a WebSocket.
+pub const WATCH: &str = "/v1/watch";
+
+/// The largest request body, and so the largest value, in bytes.
+pub const BODY_AT_MOST: usize = 64 * 1024 * 1024;
+/// The longest key, in bytes.
+pub const KEY_AT_MOST: usize = 1024;
+/// The most ranges in one read or watch.
+pub const RANGES_AT_MOST: usize = 1024;
+
+/// The body of [`PUT`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutRequest {
+    /// What to write. All or, when it fails, nothing.
+    pub entries: Vec<NewEntry>,
+}
+
+/// An entry that has no revision yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the fields say it")]
+pub struct NewEntry {
+    pub key: String,
+    pub value: String,
+}
+
+/// The answer to [`PutRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutReply {
+    /// Each entry's revision, in the order of the request.
+    pub revisions: Vec<u64>,
+}
+
+/// The body of [`DELETE`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteRequest {
+    /// What to delete; absent keys are no error.
+    pub keys: Vec<String>,
+}
+
+/// The answer to [`DeleteRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteReply {
+    /// How many keys there were.
+    pub deleted: u64,
+}
+
+/// The body of [`PUT_IF_UNCHANGED`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "the fields say it")]
+pub struct SwapRequest {
+    pub key: String,
+    pub value: String,
+    /// The revision the key must have; nothing, if it must be absent. Never left out, since a forgotten
+    /// field would then mean "absent".
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub expected: Option<u64>,
+}
+
+/// The answer to [`SwapRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SwapReply {
+    /// Written, at this revision.
+    Written(u64),
+    /// Not written, because this is there.
+    Changed(Option<EntryForm>),
+}
+
+/// The body of [`READ`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReadRequest {
+    /// What to read.
+    pub ranges: Vec<RangeForm>,
+    /// Where the last page ended; nothing for the first.
+    #[serde(default)]
+    pub from: Option<Position>,
+}
+
+/// Where a page of a read ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Position {
+    /// Index of the range.
+    pub range: usize,
+    /// Its last key so far.
+    pub after: String,
+}
+
+/// The answer to [`ReadRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadReply {
+    /// One page.
+    pub entries: Vec<EntryForm>,
+    /// Where the next page begins; nothing when this is the last.
+    pub next: Option<Position>,
+}
+
+/// The first and only message of a client on [`WATCH`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WatchRequest {
+    /// What to watch.
+    pub watch: Vec<RangeForm>,
+}
+
+/// A message of the hub on [`WATCH`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WatchMessage {
+    /// A portion of the snapshot.
+    Snapshot {
+        /// The entries of this portion.
+        entries: Vec<EntryForm>,
+        /// Whether this is the last portion.
+        complete: bool,
+    },
+    /// Changes since, in order.
+    Changes(Vec<ChangeForm>),
+    /// Why the watch ends here.
+    Error(String),
+}
+
+/// The body of every refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// A sentence for people.
+    pub error: String,
+}
+
+/// [`Entry`] as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of Entry")]
+pub struct EntryForm {
+    pub key: String,
+    pub value: String,
+    pub revision: u64,
+}
+
+impl From<Entry> for EntryForm {
+    fn from(entry: Entry) -> Self {
+        Self { key: entry.key, value: entry.value, revision: entry.revision.0 }
+    }
+}
+
+impl From<EntryForm> for Entry {
+    fn from(form: EntryForm) -> Self {
+        Self { key: form.key, value: form.value, revision: Revision(form.revision) }
+    }
+}
+
+/// [`KeyRange`] as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the variants are those of KeyRange")]
+pub enum RangeForm {
+    Key(String),
+    Folder(String),
+}
+
+impl From<KeyRange> for RangeForm {
+    fn from(range: KeyRange) -> Self {
+        match range {
+            KeyRange::Key(key) => Self::Key(key),
+            KeyRange::Folder(prefix) => Self::Folder(prefix),
+        }
+    }
+}
+
+impl From<RangeForm> for KeyRange {
+    fn from(form: RangeForm) -> Self {
+        match form {
+            RangeForm::Key(key) => Self::Key(key),
+            RangeForm::Folder(prefix) => Self::Folder(prefix),
+        }
+    }
+}
+
+/// [`Change`] as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the variants are those of Change")]
+pub enum ChangeForm {
+    Put(EntryForm),
+    Deleted(String),
+}
+
+impl From<Change> for ChangeForm {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Put(entry) => Self::Put(entry.into()),
+            Change::Deleted(key) => Self::Deleted(key),
+        }
+    }
+}
+
+impl From<ChangeForm> for Change {
+    fn from(form: ChangeForm) -> Self {
+        match form {
+            ChangeForm::Put(entry) => Self::Put(entry.into()),
+            ChangeForm::Deleted(key) => Self::Deleted(key),
+        }
+    }
+}
+
+impl From<Vec<ChangeForm>> for WatchEvent {
+    fn from(changes: Vec<ChangeForm>) -> Self {
+        Self::Changes(changes.into_iter().map(Change::from).collect())
+    }
+}
+
+impl From<Swap> for SwapReply {
+    fn from(swap: Swap) -> Self {
+        match swap {
+            Swap::Written(revision) => Self::Written(revision.0),
+            Swap::Changed(entry) => Self::Changed(entry.map(EntryForm::from)),
+        }
+    }
+}
+
+impl From<SwapReply> for Swap {
+    fn from(reply: SwapReply) -> Self {
+        match reply {
+            SwapReply::Written(revision) => Self::Written(Revision(revision)),
+            SwapReply::Changed(entry) => Self::Changed(entry.map(Entry::from)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    /// The released form of `value` is `json`, both ways.
+    fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, json: &str) {
+        assert_eq!(serde_json::to_string(value).ok().as_deref(), Some(json));
+        assert_eq!(serde_json::from_str::<T>(json).ok().as_ref(), Some(value), "{json}");
+    }
+
+    fn entry() -> EntryForm {
+        EntryForm { key: "/a/b".to_owned(), value: "größe \"1\"\n".to_owned(), revision: 7 }
+    }
+
+    const ENTRY: &str = r#"{"key":"/a/b","value":"größe \"1\"\n","revision":7}"#;
+
+    #[test]
+    fn the_released_requests_stay() {
+        let new = NewEntry { key: "/a".to_owned(), value: "1".to_owned() };
+        check(&PutRequest { entries: vec![new] }, r#"{"entries":[{"key":"/a","value":"1"}]}"#);
+        check(&DeleteRequest { keys: vec!["/a".to_owned()] }, r#"{"keys":["/a"]}"#);
+        let swap = |expected| SwapRequest { key: "/a".to_owned(), value: "1".to_owned(), expected };
+        check(&swap(Some(3)), r#"{"key":"/a","value":"1","expected":3}"#);
+        check(&swap(None), r#"{"key":"/a","value":"1","expected":null}"#);
+        let ranges = vec![RangeForm::Key("/k".to_owned()), RangeForm::Folder("/f/".to_owned())];
+        let from = Some(Position { range: 1, after: "/f/x".to_owned() });
+        check(
+            &ReadRequest { ranges: ranges.clone(), from },
+            r#"{"ranges":[{"key":"/k"},{"folder":"/f/"}],"from":{"range":1,"after":"/f/x"}}"#,
+        );
+        check(&WatchRequest { watch: ranges }, r#"{"watch":[{"key":"/k"},{"folder":"/f/"}]}"#);
+    }
+
+    #[test]
+    fn the_released_answers_stay() {
+        check(&PutReply { revisions: vec![1, 2] }, r#"{"revisions":[1,2]}"#);
+        check(&DeleteReply { deleted: 1 }, r#"{"deleted":1}"#);
+        check(&SwapReply::Written(9), r#"{"written":9}"#);
+        check(&SwapReply::Changed(None), r#"{"changed":null}"#);
+        check(&SwapReply::Changed(Some(entry())), &format!(r#"{{"changed":{ENTRY}}}"#));
+        let page = ReadReply { entries: vec![entry()], next: None };
+        check(&page, &format!(r#"{{"entries":[{ENTRY}],"next":null}}"#));
+        check(&ErrorReply { error: "no".to_owned() }, r#"{"error":"no"}"#);
+    }
+
+    #[test]
+    fn the_released_watch_messages_stay() {
+        check(
+            &WatchMessage::Snapshot { entries: vec![entry()], complete: true },
+            &format!(r#"{{"snapshot":{{"entries":[{ENTRY}],"complete":true}}}}"#),
+        );
+        check(
+            &WatchMessage::Changes(vec![ChangeForm::Put(entry()), ChangeForm::Deleted("/x".to_owned())]),
+            &format!(r#"{{"changes":[{{"put":{ENTRY}}},{{"deleted":"/x"}}]}}"#),
+        );
+        check(&WatchMessage::Error("no".to_owned()), r#"{"error":"no"}"#);
+    }
+
+    #[test]
+    fn a_request_is_understood_whole_or_not_at_all() {
+        assert!(serde_json::from_str::<DeleteRequest>(r#"{"keys":[],"lease":1}"#).is_err());
+        assert!(serde_json::from_str::<SwapRequest>(r#"{"key":"a","value":""}"#).is_err(), "no 'expected'");
+    }
+}
