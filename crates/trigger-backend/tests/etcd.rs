@@ -335,7 +335,10 @@ async fn a_full_server_is_transient_and_says_what_to_do() {
     let swap = store.put_if_unchanged("/claim", "new", None).await;
     assert!(matches!(swap, Err(StoreError::Unreachable { .. })), "known not to be done: {swap:?}");
     assert!(!read(&store, "/fill/").await.is_empty(), "reading still works");
-    store.delete_many(vec!["/fill/0".to_owned()]).await.expect("deleting too");
+    // A transaction is refused now, also one that only deletes (3.5.1), and yet room must be made.
+    let keys = (0..100).map(|n| format!("/fill/{n}")).collect();
+    store.delete_many(keys).await.expect("deleting too");
+    assert_eq!(read(&store, "/fill/").await, []);
 }
 
 #[tokio::test]
