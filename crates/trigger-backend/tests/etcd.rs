@@ -335,7 +335,10 @@ async fn a_full_server_is_transient_and_says_what_to_do() {
     let swap = store.put_if_unchanged("/claim", "new", None).await;
     assert!(matches!(swap, Err(StoreError::Unreachable { .. })), "known not to be done: {swap:?}");
     assert!(!read(&store, "/fill/").await.is_empty(), "reading still works");
-    store.delete_many(vec!["/fill/0".to_owned()]).await.expect("deleting too");
+    // A transaction is refused now, also one that only deletes (3.5.1), and yet room must be made.
+    let keys = (0..100).map(|n| format!("/fill/{n}")).collect();
+    store.delete_many(keys).await.expect("deleting too");
+    assert_eq!(read(&store, "/fill/").await, []);
 }
 
 #[tokio::test]
@@ -369,4 +372,41 @@ async fn a_silent_member_is_passed_over_except_by_a_swap() {
     for swap in swaps.buffer_unordered(6).collect::<Vec<_>>().await {
         assert!(matches!(swap, Ok(_) | Err(StoreError::Ambiguous { .. })), "never asked twice: {swap:?}");
     }
+}
+
+#[tokio::test]
+async fn a_cluster_survives_a_minority_and_says_when_it_has_no_leader() {
+    let [mut first, mut second, third] = EtcdServer::start_three().await;
+    let store = store(&[first.endpoint(), second.endpoint(), third.endpoint()]);
+    let last = EtcdStore::connect(&[third.endpoint()]).expect("an address");
+    put(&store, "/a", "1").await.expect("a put");
+    let mut watch = last.watch(vec![folder("/")]).await.expect("a watch of the member that stays");
+    assert_eq!(snapshot(&mut watch).await, ["/a"]);
+    first.kill();
+    // Until the others have elected a leader, writes may fail, but only transiently.
+    while let Err(error) = promptly(put(&store, "/b", "1")).await {
+        assert!(error.is_transient(), "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(read(&store, "/").await.iter().any(|entry| entry.key == "/b"));
+    second.kill();
+    // The member that is left notices after its election time-out that it leads nobody.
+    let said = loop {
+        match promptly(put(&store, "/c", "1")).await {
+            Err(StoreError::Unreachable { detail, .. }) if detail.contains("no leader") => break detail,
+            Err(error) if error.is_transient() => tokio::time::sleep(Duration::from_millis(100)).await,
+            other => panic!("there is no majority: {other:?}"),
+        }
+    };
+    assert!(said.contains(&third.endpoint()), "{said}");
+    loop {
+        match next(&mut watch).await {
+            // It may first tell what came before, or (between leaders) end already.
+            Some(Ok(_)) => {}
+            Some(Err(StoreError::Unreachable { .. })) => break,
+            other => panic!("a watch that can tell nothing must not live on: {other:?}"),
+        }
+    }
+    let _second = second.restart().await;
+    put(&store, "/c", "1").await.expect("a majority again");
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
-use etcd_client::{Compare, CompareOp, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use etcd_client::{Compare, CompareOp, KvClient, ResponseHeader, Txn, TxnOp, TxnOpResponse};
 use futures_util::{StreamExt, stream};
 use trigger_core::identity::Revision;
 
@@ -79,7 +79,7 @@ pub(super) async fn put_if_unchanged(
     let answer = connections.ask(Effect::Once, |mut client| async move { client.txn(swap()).await }).await;
     let answer = answer.map_err(|failure| connections.error(failure, Effect::Once))?;
     if answer.succeeded() {
-        return Ok(Swap::Written(committed_at(&answer)));
+        return Ok(Swap::Written(committed_at(answer.header())));
     }
     let present = answer.op_responses().into_iter().find_map(|response| match response {
         TxnOpResponse::Get(mut range) => range.take_kvs().pop(),
@@ -105,37 +105,54 @@ async fn write_chunk(
     if let Some(why) = given_up.get() {
         return vec![Err(why.clone()); chunk.len()];
     }
+    let give_up = |failure: &Failure| {
+        if let Failure::Elsewhere(detail) | Failure::Unknown(detail) | Failure::Later(detail) = failure {
+            let _ = given_up.set(Failure::Later(detail.clone()));
+        }
+    };
+    let singly = |failure: &Failure| match failure {
+        // One of them is to blame; the others must not suffer for it.
+        Failure::Never(_) => true,
+        // A full etcd takes no transaction, not even one that makes room; it takes a plain delete.
+        Failure::Later(_) => matches!(chunk[0], Write::Delete(_)),
+        _ => false,
+    };
     match write(connections, &chunk).await {
         Ok(revision) => vec![Ok(revision); chunk.len()],
-        // One of them is to blame; the others must not suffer for it.
-        Err(Failure::Never(_)) if chunk.len() > 1 => {
+        Err(failure) if chunk.len() > 1 && singly(&failure) => {
             let mut results = Vec::with_capacity(chunk.len());
             for single in chunk.chunks(1) {
-                results.push(write(connections, single).await);
+                results.push(match given_up.get() {
+                    Some(why) => Err(why.clone()),
+                    None => write(connections, single).await.inspect_err(give_up),
+                });
             }
             results
         }
         Err(failure) => {
-            if let Failure::Elsewhere(detail) | Failure::Unknown(detail) | Failure::Later(detail) = &failure {
-                let _ = given_up.set(Failure::Later(detail.clone()));
-            }
+            give_up(&failure);
             vec![Err(failure); chunk.len()]
         }
     }
 }
 
+/// One transaction, or one plain delete.
 async fn write(connections: &Connections, chunk: &[Write]) -> Result<Revision, Failure> {
-    let transaction = || Txn::new().and_then(chunk.iter().map(Write::operation).collect::<Vec<_>>());
-    let request = |mut client: etcd_client::KvClient| {
-        let transaction = transaction();
+    if let [Write::Delete(key)] = chunk {
+        let request = |mut client: KvClient| async move { client.delete(key.as_str(), None).await };
+        let answer = connections.ask(Effect::Repeatable, request).await?;
+        return Ok(committed_at(answer.header()));
+    }
+    let request = |mut client: KvClient| {
+        let transaction = Txn::new().and_then(chunk.iter().map(Write::operation).collect::<Vec<_>>());
         async move { client.txn(transaction).await }
     };
     let answer = connections.ask(Effect::Repeatable, request).await?;
-    Ok(committed_at(&answer))
+    Ok(committed_at(answer.header()))
 }
 
-fn committed_at(answer: &TxnResponse) -> Revision {
-    reading::revision(answer.header().map_or(0, etcd_client::ResponseHeader::revision))
+fn committed_at(header: Option<&ResponseHeader>) -> Revision {
+    reading::revision(header.map_or(0, ResponseHeader::revision))
 }
 
 /// Cut so that etcd takes each in one transaction, where no key may be written twice.

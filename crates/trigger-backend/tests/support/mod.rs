@@ -13,30 +13,52 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a server may take to serve. Generous: it bounds a failure, it measures nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An etcd of one member.
+/// One member of an etcd cluster; mostly the only one.
 pub(crate) struct EtcdServer {
     child: Child,
     data: tempfile::TempDir,
     client_port: u16,
-    peer_port: u16,
     flags: Vec<String>,
 }
 
 impl EtcdServer {
-    /// Starts one and waits until it serves. Panics, never skips, where there is no `etcd`.
+    /// Starts a cluster of one and waits until it serves. Panics, never skips, where there is no `etcd`.
     pub(crate) async fn start(flags: &[&str]) -> Self {
-        let data = tempfile::tempdir().expect("a temporary folder");
-        let (client_port, peer_port) = (free_port(), free_port());
-        let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let child = spawn(&data, client_port, peer_port, &flags);
-        let server = Self { child, data, client_port, peer_port, flags };
+        // Alone it need not wait a second to elect itself.
+        let alone = ["--heartbeat-interval", "50", "--election-timeout", "250"];
+        let server = Self::launch(&[free_port()], 0, &[&alone, flags].concat());
         server.serves().await
+    }
+
+    /// Starts a cluster of three and waits until all of it serves.
+    pub(crate) async fn start_three() -> [Self; 3] {
+        let peers = [free_port(), free_port(), free_port()];
+        let [a, b, c] = [0, 1, 2].map(|member| Self::launch(&peers, member, &[]));
+        [a.serves().await, b.serves().await, c.serves().await]
     }
 
     /// Starts it again on its data and ports, after [`Self::kill`].
     pub(crate) async fn restart(mut self) -> Self {
-        self.child = spawn(&self.data, self.client_port, self.peer_port, &self.flags);
+        self.child = spawn(&self.data, &self.flags);
         self.serves().await
+    }
+
+    fn launch(peer_ports: &[u16], member: usize, flags: &[&str]) -> Self {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let client_port = free_port();
+        let client = format!("http://127.0.0.1:{client_port}");
+        let peer = format!("http://127.0.0.1:{}", peer_ports[member]);
+        let name = format!("member{member}");
+        let cluster = peer_ports.iter().enumerate();
+        let cluster = cluster.map(|(member, port)| format!("member{member}=http://127.0.0.1:{port}"));
+        let cluster = cluster.collect::<Vec<_>>().join(",");
+        let own = ["--name", &name, "--initial-cluster", &cluster];
+        let client = ["--listen-client-urls", &client, "--advertise-client-urls", &client];
+        let peer = ["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer];
+        let flags: Vec<String> =
+            own.iter().chain(&client).chain(&peer).chain(flags).map(|&flag| flag.to_owned()).collect();
+        let child = spawn(&data, &flags);
+        Self { child, data, client_port, flags }
     }
 
     /// `HOST:PORT`.
@@ -95,18 +117,13 @@ impl Drop for EtcdServer {
     }
 }
 
-fn spawn(data: &tempfile::TempDir, client_port: u16, peer_port: u16, flags: &[String]) -> Child {
+fn spawn(data: &tempfile::TempDir, flags: &[String]) -> Child {
     let log = File::create(data.path().join("log")).expect("a log file");
-    let client = format!("http://127.0.0.1:{client_port}");
-    let peer = format!("http://127.0.0.1:{peer_port}");
-    let spawned = Command::new("etcd")
-        .args(["--name", "test", "--data-dir"])
+    // ETCD_PROGRAM tries another release than the machine's.
+    let program = std::env::var_os("ETCD_PROGRAM").unwrap_or_else(|| "etcd".into());
+    let spawned = Command::new(program)
+        .arg("--data-dir")
         .arg(data.path().join("data"))
-        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-        .arg(format!("--initial-cluster=test={peer}"))
-        // A cluster of one need not wait a second to elect itself.
-        .args(["--heartbeat-interval", "50", "--election-timeout", "250"])
         .args(flags)
         .stdout(Stdio::null())
         .stderr(log)
