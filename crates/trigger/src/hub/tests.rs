@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use trigger_backend::conformance;
 use trigger_backend::hub::HubStore;
-use trigger_backend::store::{KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
+use trigger_backend::store::{Change, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
 use trigger_core::identity::Revision;
 
 use super::{HubError, HubSettings, backup, database, run};
@@ -452,6 +452,43 @@ async fn a_watcher_that_does_not_read_stalls_nobody_and_is_cut() {
         }
     };
     assert!(ended.ends_with("the hub ended the watch: the watcher fell too far behind"), "{ended}");
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn watches_opened_while_others_write_miss_nothing() {
+    const KEYS: usize = 1000;
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let store = hub.store();
+    let write = async {
+        for n in 0..KEYS {
+            put(&store, &format!("/{n}"), "1").await;
+        }
+    };
+    // One after the other, so that each opens at another moment of the writing.
+    let watch = async |store: HubStore| {
+        for _ in 0..20 {
+            let mut watch = store.watch(vec![all()]).await.unwrap();
+            let mut seen = std::collections::BTreeSet::new();
+            let Some(Ok(WatchEvent::Snapshot(entries))) = next(&mut watch).await else {
+                panic!("a snapshot")
+            };
+            let known = entries.len();
+            seen.extend(entries.into_iter().map(|entry| entry.key));
+            while seen.len() < (known + 20).min(KEYS) {
+                let Some(Ok(WatchEvent::Changes(changes))) = next(&mut watch).await else {
+                    panic!("changes")
+                };
+                for change in changes {
+                    let Change::Put(entry) = change else { panic!("nothing is deleted") };
+                    assert_eq!(entry.key, format!("/{}", seen.len()), "each once, in order, none left out");
+                    seen.insert(entry.key);
+                }
+            }
+        }
+    };
+    tokio::join!(write, watch(hub.store()), watch(hub.store()), watch(hub.store()));
     hub.stop().await;
 }
 
