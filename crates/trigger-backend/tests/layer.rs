@@ -1,0 +1,340 @@
+//! What is written above the trait, on the store in memory: publishing, deliveries, outcomes, registry.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use trigger_backend::deliveries::{self, Arrival};
+use trigger_backend::memory::MemoryStore;
+use trigger_backend::outcomes::{self, EventStatus};
+use trigger_backend::publishing::{PublishError, publish};
+use trigger_backend::registry::{self, Claim, Contender, LEASE};
+use trigger_backend::store::{Entry, KeyRange, Store};
+use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
+use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, Revision, RunId};
+use trigger_core::layout::Layout;
+use trigger_core::lineage::Lineage;
+use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
+use trigger_core::queue::{Ending, Source};
+use trigger_core::status::{Activity, Held, NodeRecord, Running, State};
+use trigger_core::time::Timestamp;
+use trigger_core::wire::{Publication, Stored};
+use uuid::Uuid;
+
+const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
+
+fn id(n: u128) -> EventId {
+    EventId::from_uuid(Uuid::from_u128(n))
+}
+
+fn node(name: &str) -> Certname {
+    name.parse().unwrap()
+}
+
+fn publication(n: u128, hosts: &[&str], groups: &[&str]) -> Publication {
+    Publication {
+        backend: "memory:".to_owned(),
+        prefix: KeyPrefix::default(),
+        event: Event {
+            id: id(n),
+            trigger: "refresh load balancers".parse().unwrap(),
+            origin: node("web01"),
+            targets: Targets {
+                hosts: hosts.iter().map(|host| node(host)).collect(),
+                groups: groups.iter().map(|group| group.parse().unwrap()).collect(),
+            },
+            options: RunOptions::default(),
+            lineage: Lineage::root(id(n)),
+            fired_at: NOW,
+            expires_in: DEFAULT_LIFETIME,
+        },
+        suppressed: BTreeMap::new(),
+    }
+}
+
+fn record(instance: &str, groups: &[(&str, u64)]) -> NodeRecord {
+    NodeRecord {
+        instance: instance.to_owned(),
+        location: format!("the place of {instance}"),
+        renewals: 1,
+        version: "0".to_owned(),
+        seen_at: NOW,
+        groups: groups.iter().map(|(group, joined)| (group.parse().unwrap(), Revision(*joined))).collect(),
+        activity: Activity::default(),
+    }
+}
+
+async fn register(store: &MemoryStore, certname: &str, record: &NodeRecord) {
+    let key = Layout::default().node(&node(certname));
+    assert!(store.put_many(vec![(key, record.to_wire())]).await[0].is_ok());
+}
+
+/// The deliveries that `certname` would find now, read.
+async fn arrivals(store: &MemoryStore, certname: &str, joined: &[(&str, u64)]) -> Vec<Arrival> {
+    let layout = Layout::default();
+    let joined: BTreeMap<GroupName, Revision> =
+        joined.iter().map(|(group, revision)| (group.parse().unwrap(), Revision(*revision))).collect();
+    let ranges = deliveries::ranges(&layout, &node(certname), joined.keys().cloned());
+    let entries: Vec<Entry> = store.read(&ranges).await.unwrap();
+    deliveries::read(store, &layout, &node(certname), &joined, entries).await.unwrap()
+}
+
+fn pending(arrivals: &[Arrival]) -> Vec<EventId> {
+    let event = |arrival: &Arrival| match arrival {
+        Arrival::Pending(cause) => Some(cause.event.id),
+        _ => None,
+    };
+    arrivals.iter().filter_map(event).collect()
+}
+
+async fn status(store: &MemoryStore, n: u128) -> EventStatus {
+    outcomes::event_status(store, &Layout::default(), id(n))
+        .await
+        .unwrap()
+        .expect("a published event is known")
+}
+
+fn states(status: &EventStatus) -> Vec<String> {
+    status.targets.iter().map(|(certname, target)| format!("{certname} {}", target.state)).collect()
+}
+
+fn done(n: u128) -> End {
+    let result = RunResult { outcome: Outcome::Changed, reason: None, started_at: NOW, finished_at: NOW };
+    End::Done(EndedRun { run_id: RunId::from_uuid(Uuid::from_u128(n)), noop: false, result })
+}
+
+async fn finish(store: &MemoryStore, certname: &str, n: u128, end: End) {
+    let ending = Ending { event: id(n), sources: [Source::Host].into(), end };
+    outcomes::finish(store, &Layout::default(), &node(certname), &[ending]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_event_reaches_its_targets_and_nobody_else() {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01", "lb02"], &[]), false).await.unwrap();
+    assert_eq!(pending(&arrivals(&store, "lb01", &[]).await), [id(1)]);
+    assert_eq!(pending(&arrivals(&store, "lb02", &[]).await), [id(1)]);
+    assert_eq!(arrivals(&store, "lb0", &[]).await, []);
+    assert_eq!(states(&status(&store, 1).await), ["lb01 pending", "lb02 pending"]);
+}
+
+#[tokio::test]
+async fn a_large_event_is_cut_into_parts_and_read_whole() {
+    let store = MemoryStore::default();
+    let names: Vec<String> = (0..1000).map(|n| format!("node{n:04}")).collect();
+    let hosts: Vec<&str> = names.iter().map(String::as_str).collect();
+    publish(&store, &publication(1, &hosts, &[]), false).await.unwrap();
+    assert_eq!(pending(&arrivals(&store, "node0999", &[]).await), [id(1)]);
+    let status = status(&store, 1).await;
+    assert_eq!(status.targets.len(), 1000);
+    assert_eq!(status.unreadable_parts, [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn publishing_twice_leaves_what_publishing_once_leaves() {
+    let store = MemoryStore::default();
+    let publication = publication(1, &["lb01"], &[]);
+    publish(&store, &publication, false).await.unwrap();
+    finish(&store, "lb01", 1, done(7)).await;
+    // The firing node crashed before it could empty its outbox.
+    publish(&store, &publication, false).await.unwrap();
+    let again = arrivals(&store, "lb01", &[]).await;
+    assert_eq!(
+        again,
+        [Arrival::HasOutcome { event: id(1), source: Source::Host }],
+        "an outcome: no second run"
+    );
+    assert_eq!(states(&status(&store, 1).await), ["lb01 done"]);
+}
+
+#[tokio::test]
+async fn a_finished_delivery_is_gone_and_its_outcome_stays() {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01", "lb02"], &[]), false).await.unwrap();
+    finish(&store, "lb01", 1, done(7)).await;
+    assert_eq!(arrivals(&store, "lb01", &[]).await, []);
+    let status = status(&store, 1).await;
+    assert_eq!(states(&status), ["lb01 done", "lb02 pending"]);
+    assert!(!status.is_over());
+    finish(&store, "lb02", 1, End::Superseded(id(2))).await;
+    assert!(self::status(&store, 1).await.is_over());
+}
+
+#[tokio::test]
+async fn a_suppressed_target_gets_an_outcome_and_no_delivery() {
+    let store = MemoryStore::default();
+    let mut publication = publication(1, &["lb01", "lb02"], &[]);
+    publication.suppressed.insert(node("lb01"), "loop: because".to_owned());
+    publish(&store, &publication, false).await.unwrap();
+    assert_eq!(arrivals(&store, "lb01", &[]).await, []);
+    let status = status(&store, 1).await;
+    assert_eq!(states(&status), ["lb01 suppressed", "lb02 pending"]);
+    assert_eq!(status.targets[&node("lb01")].reason.as_deref(), Some("loop: because"));
+}
+
+#[tokio::test]
+async fn a_group_is_one_write_that_members_read_if_they_joined_before() {
+    let store = MemoryStore::default();
+    register(&store, "lb01", &record("a", &[("lb", 1)])).await;
+    register(&store, "web09", &record("b", &[("web", 1)])).await;
+    let committed = publish(&store, &publication(1, &[], &["lb"]), false).await.unwrap();
+    assert_eq!(pending(&arrivals(&store, "lb01", &[("lb", 1)]).await), [id(1)]);
+    assert_eq!(arrivals(&store, "lb77", &[("lb", committed.0)]).await, [], "joined after");
+    assert_eq!(arrivals(&store, "web09", &[("web", 1)]).await, []);
+    assert_eq!(states(&status(&store, 1).await), ["lb01 pending"], "the members at fire time show");
+
+    let ending =
+        Ending { event: id(1), sources: [Source::Group("lb".parse().unwrap())].into(), end: done(7) };
+    outcomes::finish(&store, &Layout::default(), &node("lb01"), &[ending]).await.unwrap();
+    assert_eq!(states(&status(&store, 1).await), ["lb01 done"]);
+    let group = KeyRange::Folder(Layout::default().group_deliveries(&"lb".parse().unwrap()));
+    assert_eq!(store.read(&[group]).await.unwrap().len(), 1, "the other members' delivery stays");
+}
+
+#[tokio::test]
+async fn a_prefix_that_nobody_is_registered_under_is_an_error() {
+    let store = MemoryStore::default();
+    let error = publish(&store, &publication(1, &["lb01"], &[]), true).await.unwrap_err();
+    assert!(matches!(error, PublishError::NobodyThere { .. }) && !error.is_transient(), "{error}");
+    register(&store, "somebody", &record("a", &[])).await;
+    assert!(publish(&store, &publication(1, &["lb01"], &[]), true).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_unreachable_backend_is_transient() {
+    let store = MemoryStore::default();
+    store.set_unreachable(true);
+    let error = publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_told_apart_and_harms_no_neighbour() {
+    let store = MemoryStore::default();
+    let layout = Layout::default();
+    publish(&store, &publication(5, &["lb01"], &[]), false).await.unwrap();
+    publish(&store, &publication(6, &["other"], &[]), false).await.unwrap();
+    let lb01 = node("lb01");
+    let garbage = [
+        (format!("{}not-a-uuid", layout.host_deliveries(&lb01)), "x"),
+        (layout.host_delivery(&lb01, id(1)), "\u{fffd}"),
+        (layout.host_delivery(&lb01, id(2)), r#"{"v":1,"part":0}"#),
+        (layout.host_delivery(&lb01, id(3)), r#"{"v":9,"part":0}"#),
+        (layout.host_delivery(&lb01, id(4)), r#"{"v":1,"part":0}"#),
+        (layout.part(id(4), 0), r#"{"v":2,"is":"new"}"#),
+        // Somebody points a delivery for us at an event for somebody else.
+        (layout.host_delivery(&lb01, id(6)), r#"{"v":1,"part":0}"#),
+    ];
+    store.put_many(garbage.into_iter().map(|(key, value)| (key, value.to_owned())).collect()).await;
+    let arrivals = arrivals(&store, "lb01", &[]).await;
+    assert_eq!(pending(&arrivals), [id(5)]);
+    let mut others: Vec<String> = arrivals
+        .iter()
+        .filter_map(|arrival| match arrival {
+            Arrival::TooNew(Held { event, .. }) => Some(format!("held {}", event.to_string().split_off(35))),
+            Arrival::Unreadable { key, .. } => {
+                Some(format!("unreadable {}", key.clone().split_off(key.len() - 1)))
+            }
+            _ => None,
+        })
+        .collect();
+    others.sort();
+    assert_eq!(others, ["held 3", "held 4", "unreadable 1", "unreadable 2", "unreadable 6", "unreadable d"]);
+}
+
+#[tokio::test]
+async fn status_says_what_the_node_says_of_itself() {
+    let store = MemoryStore::default();
+    for n in 1..=3 {
+        publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
+    }
+    assert!(
+        status(&store, 1).await.targets[&node("lb01")]
+            .reason
+            .as_deref()
+            .unwrap()
+            .contains("no agent has registered")
+    );
+    let mut node_record = record("a", &[]);
+    node_record.activity.running =
+        Some(Running { run_id: RunId::from_uuid(Uuid::from_u128(9)), started_at: NOW, causes: vec![id(1)] });
+    node_record.activity.held = vec![Held { event: id(2), reason: "disabled: maintenance".to_owned() }];
+    register(&store, "lb01", &node_record).await;
+    assert_eq!(states(&status(&store, 1).await), ["lb01 running"]);
+    assert_eq!(states(&status(&store, 2).await), ["lb01 held"]);
+    assert_eq!(states(&status(&store, 3).await), ["lb01 pending"]);
+    // An outcome counts more than what a node says.
+    finish(&store, "lb01", 1, done(9)).await;
+    assert_eq!(status(&store, 1).await.targets[&node("lb01")].state, State::Done);
+}
+
+#[tokio::test]
+async fn the_latest_events_come_in_the_backends_order() {
+    let store = MemoryStore::default();
+    for n in [3, 1, 2] {
+        publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
+    }
+    let latest = outcomes::latest_events(&store, &Layout::default(), 2).await.unwrap();
+    assert_eq!(latest.iter().map(|status| status.event.id).collect::<Vec<_>>(), [id(2), id(1)]);
+}
+
+async fn claim(
+    store: &MemoryStore,
+    instance: &str,
+    previous: &[String],
+    contender: &mut Contender,
+    elapsed: u64,
+) -> Claim {
+    let (layout, elapsed) = (Layout::default(), Duration::from_secs(elapsed));
+    registry::claim(store, &layout, &node("lb01"), &record(instance, &[]), previous, contender, elapsed)
+        .await
+        .unwrap()
+}
+
+fn is_held(claim: &Claim) -> bool {
+    matches!(claim, Claim::Held(_))
+}
+
+#[tokio::test]
+async fn a_live_claim_is_respected_and_its_holder_named() {
+    let store = MemoryStore::default();
+    let (mut first, mut second) = (Contender::default(), Contender::default());
+    assert!(is_held(&claim(&store, "first", &[], &mut first, 0).await));
+    for minutes in 0..60 {
+        // The holder renews every minute; the contender looks, and sees each time that it does.
+        match claim(&store, "second", &[], &mut second, minutes * 60).await {
+            Claim::HeldBy { record, .. } => assert_eq!(record.location, "the place of first"),
+            Claim::Held(_) => panic!("a live claim was taken over in minute {minutes}"),
+        }
+        assert!(is_held(&claim(&store, "first", &[], &mut first, minutes * 60).await));
+    }
+}
+
+#[tokio::test]
+async fn a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_clock() {
+    let store = MemoryStore::default();
+    let mut second = Contender::default();
+    assert!(is_held(&claim(&store, "first", &[], &mut Contender::default(), 0).await));
+    let lease = LEASE.as_secs();
+    assert!(!is_held(&claim(&store, "second", &[], &mut second, 1000).await));
+    assert!(!is_held(&claim(&store, "second", &[], &mut second, 1000 + lease - 1).await));
+    assert!(is_held(&claim(&store, "second", &[], &mut second, 1000 + lease).await));
+    assert!(
+        !is_held(&claim(&store, "first", &[], &mut Contender::default(), 5).await),
+        "the first is a contender now"
+    );
+}
+
+#[tokio::test]
+async fn an_agent_that_starts_again_continues_its_own_claim_at_once() {
+    let store = MemoryStore::default();
+    assert!(is_held(&claim(&store, "before", &[], &mut Contender::default(), 0).await));
+    let previous = ["long ago".to_owned(), "before".to_owned()];
+    assert!(is_held(&claim(&store, "after", &previous, &mut Contender::default(), 0).await));
+}
+
+#[tokio::test]
+async fn garbage_under_a_nodes_key_is_nobodys_claim() {
+    let store = MemoryStore::default();
+    store.put_many(vec![(Layout::default().node(&node("lb01")), "garbage".to_owned())]).await;
+    assert!(is_held(&claim(&store, "first", &[], &mut Contender::default(), 0).await));
+}
