@@ -84,8 +84,8 @@ pub enum Effect {
         /// What the run covers; all of it arrived before the record is written.
         causes: Vec<Cause>,
     },
-    /// Remember the ids (fsync), store the outcomes, delete the deliveries, then close the run's record
-    /// if `run` names one. Empty `endings` only close the record.
+    /// Remember the ids if a run covered them (fsync), store the outcomes, delete the deliveries, then
+    /// close the record of the run, if there is one. Empty `endings` only close the record.
     Finish {
         /// The run whose record can be closed afterwards.
         run: Option<crate::identity::RunId>,

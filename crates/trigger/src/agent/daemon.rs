@@ -253,8 +253,13 @@ impl Daemon {
         match effect {
             Effect::StartRun { options, causes } => Some(self.start_run(options, causes)),
             Effect::Finish { run, endings } => {
+                // Before the outcome is stored, so that nothing a run covered can run again. What ended
+                // without a run is judged again after a crash: remembered first, it would be deleted
+                // without ever having been given an outcome.
                 let ended: Vec<EventId> = endings.iter().map(|ending| ending.event).collect();
-                if let Err(error) = self.ended_log.append(&ended, clock::wall()) {
+                if run.is_some()
+                    && let Err(error) = self.ended_log.append(&ended, clock::wall())
+                {
                     // The outcomes in the backend still keep these events from running again.
                     tracing::error!("{error}");
                 }

@@ -20,7 +20,7 @@ pub(crate) struct AgentArgs {
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<GroupName>,
     /// Where in the backend to register [default: /puppet_trigger/events]
-    #[arg(long, value_name = "KEYPREFIX")]
+    #[arg(long, env = "TRIGGER_PREFIX", value_name = "KEYPREFIX", hide_env = true)]
     prefix: Option<KeyPrefix>,
     /// What runs when this node is triggered, split into words but never given to a shell [default: puppet agent]
     #[arg(long, env = "TRIGGER_RUN_CMD", value_name = "CMD ARGS", hide_env = true)]
@@ -77,6 +77,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     let mut run_environment = BTreeMap::from([
         ("TRIGGER_BACKEND".to_owned(), backend.clone()),
         ("TRIGGER_CERTNAME".to_owned(), certname.to_string()),
+        ("TRIGGER_PREFIX".to_owned(), prefix.to_string()),
         ("TRIGGER_STATE_DIR".to_owned(), state.path().to_string_lossy().into_owned()),
     ]);
     if let Some(path) = globals.config_path() {

@@ -54,7 +54,7 @@ pub(crate) struct FireArgs {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     expires_in: Option<Duration>,
     /// Where in the backend the agents are registered [default: /puppet_trigger/events]
-    #[arg(long, value_name = "KEYPREFIX")]
+    #[arg(long, env = "TRIGGER_PREFIX", value_name = "KEYPREFIX", hide_env = true)]
     prefix: Option<KeyPrefix>,
     /// Wait for every node's outcome; fail unless all ended well
     #[arg(long)]

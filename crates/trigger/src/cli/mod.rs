@@ -173,7 +173,10 @@ fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, F
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
-    runtime.block_on(command)
+    let result = runtime.block_on(command);
+    // A thread may wait for a run's end: the run goes on without us, and so do we without it.
+    runtime.shutdown_background();
+    result
 }
 
 #[cfg(test)]

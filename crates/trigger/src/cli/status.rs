@@ -25,7 +25,7 @@ pub(crate) struct StatusArgs {
     #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
     limit: u16,
     /// Where in the backend the agents are registered [default: /puppet_trigger/events]
-    #[arg(long, value_name = "KEYPREFIX")]
+    #[arg(long, env = "TRIGGER_PREFIX", value_name = "KEYPREFIX", hide_env = true)]
     prefix: Option<KeyPrefix>,
 }
 

@@ -1,0 +1,258 @@
+//! What people and programs see of the command line: help, errors and JSON, as snapshots.
+//!
+//! `SNAPSHOTS=overwrite cargo test -p trigger --test cli` writes them anew.
+
+use std::path::Path;
+
+use snapbox::cmd::{Command, cargo_bin};
+use snapbox::data::Inline;
+use snapbox::{assert_data_eq, file, str};
+
+/// A `trigger` that knows nothing but this folder.
+fn trigger(state: &Path) -> Command {
+    Command::new(cargo_bin!("trigger"))
+        .env_clear()
+        .env("TRIGGER_CONFIG", "/dev/null")
+        .env("TRIGGER_STATE_DIR", state)
+        .env("TRIGGER_CERTNAME", "web01.example.com")
+        .env("TRIGGER_BACKEND", "dummy:")
+}
+
+fn state() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn help(subcommand: &[&str]) -> String {
+    let output = Command::new(cargo_bin!("trigger")).args(subcommand).arg("--help").output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_reference_is_what_the_program_says() {
+    let mut page = String::from(
+        "# Command line reference\n\nWhat `trigger --help` and its subcommands print. Written by \
+         `SNAPSHOTS=overwrite cargo test -p trigger --test cli`.\n",
+    );
+    let commands: [&[&str]; 7] =
+        [&[], &["fire"], &["status"], &["queue"], &["agent"], &["hub"], &["hub", "backup"]];
+    for command in commands {
+        let title = [&["trigger"], command].concat().join(" ");
+        page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", help(command).trim_end()));
+    }
+    assert_data_eq!(page, file!["../../../docs/cli.md"].raw());
+}
+
+fn fails(arguments: &[&str], code: i32, stderr: Inline) {
+    let state = state();
+    trigger(state.path()).args(arguments).assert().code(code).stdout_eq(str![""]).stderr_eq(stderr);
+}
+
+#[test]
+fn a_bad_certname_is_told_what_is_allowed() {
+    fails(
+        &["fire", "x", "--host", "lb 01"],
+        2,
+        str![[r#"
+error: invalid value 'lb 01' for '--host <CERTNAME>': 'lb 01' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters
+
+For more information, try '--help'.
+
+"#]],
+    );
+}
+
+#[test]
+fn an_event_needs_a_target() {
+    fails(
+        &["fire", "x"],
+        2,
+        str![[r#"
+error: an event needs at least one target: name a host or a group
+
+"#]],
+    );
+}
+
+#[test]
+fn a_trigger_name_has_one_line() {
+    fails(
+        &["fire", "a\nb", "--host", "lb01"],
+        2,
+        str![[r#"
+error: invalid value 'a
+b' for '<NAME>': 'a/nb' is not a trigger name: it may hold any printable characters, not only blanks and no line breaks or other control characters, and has at most 255 bytes
+
+For more information, try '--help'.
+
+"#]],
+    );
+}
+
+#[test]
+fn an_events_life_has_bounds() {
+    fails(
+        &["fire", "x", "--host", "lb01", "--expires-in", "8d"],
+        2,
+        str![[r#"
+error: an event cannot expire in 691200 s: from 1 s to 7 days (604800 s)
+
+"#]],
+    );
+}
+
+#[test]
+fn a_bad_backend_is_told_what_would_be_good() {
+    fails(
+        &["fire", "x", "--host", "lb01", "--backend", "http://h"],
+        3,
+        str![[r#"
+error: 'http://h' selects no backend: give hub+http://HOST:PORT, etcd://HOST:PORT[,HOST:PORT…] or dummy:
+
+"#]],
+    );
+}
+
+#[test]
+fn a_backend_that_only_takes_events_serves_no_agent() {
+    let state = state();
+    trigger(state.path()).args(["agent"]).assert().code(3).stderr_eq(str![[r#"
+error: backend 'dummy:' only takes events: an agent needs one that delivers them, such as hub+http:// or etcd://
+
+"#]]);
+}
+
+#[test]
+fn the_hub_stays_on_loopback_until_it_speaks_tls() {
+    let state = state();
+    let data = state.path().join("hub");
+    trigger(state.path())
+        .args(["hub", "--listen", "0.0.0.0:8145", "--data-dir"])
+        .arg(&data)
+        .assert()
+        .code(1)
+        .stderr_eq(str![[r#"
+error: [..]0.0.0.0:8145[..]
+
+"#]]);
+}
+
+#[test]
+fn a_misspelt_setting_is_named_with_the_one_that_was_meant() {
+    let state = state();
+    let config = state.path().join("trigger.toml");
+    std::fs::write(&config, "backend = 'dummy:'\nrun_command = 'true'\n").unwrap();
+    trigger(state.path())
+        .args(["fire", "x", "--host", "lb01", "--config"])
+        .arg(&config)
+        .assert()
+        .code(3)
+        .stderr_eq(str![[r#"
+error: [..]/trigger.toml: line 2: unknown key 'run_command'; did you mean 'run_cmd'?
+
+"#]]);
+}
+
+#[test]
+fn firing_tells_how_to_follow() {
+    let state = state();
+    trigger(state.path())
+        .args(["fire", "refresh load balancers", "--host", "lb01", "--host", "lb02", "--group", "lb"])
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+Fired [..] at 2 nodes and 1 group. Follow it: trigger status [..]
+
+"#]])
+        .stderr_eq(str![""]);
+}
+
+#[test]
+fn firing_for_programs_is_one_document() {
+    let state = state();
+    trigger(state.path())
+        .args(["fire", "it's \"quoted\" $(x) größe", "--hosts-from", "-", "--output", "json"])
+        .stdin("lb02\n\nlb01\nlb02\n")
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+{"event_id":"[..]","groups":[],"revision":0,"state":"committed","targets":[{"certname":"lb01","state":"committed"},{"certname":"lb02","state":"committed"}],"trigger":"it's /"quoted/" $(x) größe","warnings":[]}
+
+"#]]);
+}
+
+#[test]
+fn errors_for_programs_are_fields_too() {
+    let state = state();
+    let bad_line = str![[r#"
+{"error":"standard input, line 2: 'b c' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters","warnings":[]}
+
+"#]];
+    trigger(state.path())
+        .args(["fire", "x", "--hosts-from", "-", "--output", "json"])
+        .stdin("a\nb c\n")
+        .assert()
+        .code(2)
+        .stdout_eq(bad_line)
+        .stderr_eq(str![""]);
+    trigger(state.path())
+        .args(["fire", "x", "--ttl", "0", "--output", "json"])
+        .assert()
+        .code(2)
+        .stdout_eq(str![[r#"
+{"error":"invalid value '0' for '--ttl <HOPS>': 0 is not in 1..=64","warnings":[]}
+
+"#]])
+        .stderr_eq(str![""]);
+}
+
+#[test]
+fn an_unreachable_backend_spools_loudly_where_no_agent_runs() {
+    let state = state();
+    let fire = |name: &str| {
+        trigger(state.path()).args(["fire", name, "--host", "lb01", "--backend", "hub+http://127.0.0.1:9"])
+    };
+    fire("first").assert().code(0).stdout_eq(str![[r#"
+Spooled [..] at 1 node. Follow it: trigger status [..]
+
+"#]]).stderr_eq(str![[r#"
+warning: backend [..]127.0.0.1:9[..]; the event is safe in this node's outbox, but NO AGENT IS RUNNING HERE to deliver it: it waits for the next fire that reaches the backend, or for 'trigger agent'
+
+"#]]);
+    fire("second").assert().code(0).stderr_eq(str![[r#"
+warning: backend hub+http://127.0.0.1:9 did not answer a moment ago; the event is safe[..]
+
+"#]]);
+    trigger(state.path()).args(["queue"]).assert().code(0).stdout_eq(str![[r#"
+
+Spooled: the backend has not committed these yet
+EVENT                                 TRIGGER  TARGETS  BACKEND
+[..]  first    1        hub+http://127.0.0.1:9
+[..]  second   1        hub+http://127.0.0.1:9
+
+"#]]);
+}
+
+#[test]
+fn without_an_outbox_and_without_a_backend_fire_fails() {
+    let state = state();
+    // A file where the state folder should be: nobody, not even root, can spool there.
+    let file = state.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    trigger(&file)
+        .args(["fire", "x", "--host", "lb01", "--backend", "hub+http://127.0.0.1:9", "--output", "json"])
+        .assert()
+        .code(4)
+        .stdout_eq(str![[r#"
+{"error":"backend [..] nothing could be spooled[..]","warnings":["nothing can be spooled here: [..]"]}
+
+"#]]);
+}
+
+#[test]
+fn the_queue_for_programs_names_every_field() {
+    let state = state();
+    trigger(state.path()).args(["queue", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
+{"agent_running":false,"backend":null,"blocked":null,"certname":null,"disconnected":null,"held":[],"running":null,"set_aside":[],"spooled":[],"unreadable":[],"waiting":[]}
+
+"#]]);
+}
