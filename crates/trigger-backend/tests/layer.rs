@@ -1,5 +1,7 @@
 //! What is written above the trait, on the store in memory: publishing, deliveries, outcomes, registry.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

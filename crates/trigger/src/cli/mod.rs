@@ -22,7 +22,10 @@ use crate::state::StateDir;
 #[derive(Debug, Parser)]
 #[command(name = "trigger", version, propagate_version = true, max_term_width = 100)]
 #[command(
-    after_help = "Exit codes: 0 done (a spooled or suppressed event too, with a warning), 1 the operation failed, \
+    after_help = "Settings come from flags, then from the environment (TRIGGER_CONFIG, TRIGGER_BACKEND, \
+TRIGGER_CERTNAME, TRIGGER_STATE_DIR, TRIGGER_PREFIX, TRIGGER_RUN_CMD, TRIGGER_RUN_TIMEOUT, TRIGGER_LISTEN, \
+TRIGGER_DATA_DIR), then from the configuration file. TRIGGER_LOG chooses what the daemons log (info, debug).\n\n\
+Exit codes: 0 done (a spooled or suppressed event too, with a warning), 1 the operation failed, \
 2 usage, 3 configuration, 4 the backend is unreachable and nothing could be spooled."
 )]
 pub(crate) struct Cli {
