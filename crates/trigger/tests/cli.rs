@@ -2,6 +2,8 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test -p trigger --test cli` writes them anew.
 
+#![allow(clippy::unwrap_used, reason = "a test says what it expects")]
+
 use std::path::Path;
 
 use snapbox::cmd::{Command, cargo_bin};
