@@ -101,10 +101,18 @@ class Puppet::Provider::Trigger < Puppet::Provider
   def sentence(reply)
     targets = Array(reply['targets'])
     targets = targets.reject { |target| target['state'] == 'suppressed' } unless reply['state'] == 'suppressed'
-    nodes = targets.length == 1 ? '1 node' : "#{targets.length} nodes"
-    return "Fired #{reply['event_id']} at #{nodes}" if reply['state'] == 'committed'
+    groups = Array(reply['groups'])
+    # A group's members are the backend's to know: they are not among the targets.
+    counts = groups.empty? || !targets.empty? ? [count(targets, 'node')] : []
+    counts << count(groups, 'group') unless groups.empty?
+    whom = counts.join(' and ')
+    return "Fired #{reply['event_id']} at #{whom}" if reply['state'] == 'committed'
 
-    "Event #{reply['event_id']} for #{nodes} is #{reply['state']}"
+    "Event #{reply['event_id']} for #{whom} is #{reply['state']}"
+  end
+
+  def count(things, noun)
+    things.length == 1 ? "1 #{noun}" : "#{things.length} #{noun}s"
   end
 
   def unreadable(stdout, stderr, status)

@@ -113,6 +113,15 @@ RSpec.describe 'the providers of trigger' do
       expect(logged(:notice)).to include('Fired 0193-x at 1 node')
     end
 
+    it 'names groups, whose members it does not know, beside the nodes' do
+      program.answer(stdout: reply(targets: [], groups: %w[lb]))
+      notify_trigger(groups: 'lb')
+      expect(logged(:notice)).to include('Fired 0193-x at 1 group')
+      program.answer(stdout: reply(groups: %w[lb web]))
+      notify_trigger(hosts: 'a', groups: %w[lb web])
+      expect(logged(:notice)).to include('Fired 0193-x at 1 node and 2 groups')
+    end
+
     it 'counts the nodes that run, not those the loop guard left out' do
       program.answer(stdout: reply(targets: %w[pending suppressed pending].map { |state| { certname: 'x', state: state } }))
       notify_trigger(hosts: 'a')
