@@ -4,24 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, MAX_TARGETS, RunOptions, Targets};
-use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, Tag, TriggerName};
+use trigger_core::identity::{Certname, EventId, GroupName, InvalidName};
 use trigger_core::layout::Layout;
-use trigger_core::lineage::{self, Chain, DEFAULT_TTL, Lineage, MAX_TTL};
+use trigger_core::lineage::{DEFAULT_TTL, Lineage, MAX_TTL};
 use trigger_core::run_command::PRIVATE_TAG;
 use trigger_core::wire::{Publication, RunRecord, Stored};
 
-use super::{Globals, OutputFormat, output, resolve_certname, wait};
+use super::{Globals, OutputFormat, chain, output, resolve_certname, wait};
 use crate::agent::socket::{self, Reply, Request};
 use crate::clock;
 use crate::config::{ConfigFile, run_command};
 use crate::exit::Failure;
 use crate::firing::{FireReport, Fired, Publisher, Spool};
-use crate::state::{Breaker, Outbox, Runs, StateDir};
+use crate::state::{Breaker, Outbox, StateDir};
 
 /// The largest file of certnames that is read: more than the most targets an event may have.
 const HOSTS_FILE_LIMIT: u64 = 32 * 1024 * 1024;
@@ -31,19 +32,19 @@ const AGENT_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 pub(crate) struct FireArgs {
     /// The trigger's name
-    name: TriggerName,
+    name: String,
     /// A node to run Puppet on; repeat for more
     #[arg(long = "host", value_name = "CERTNAME")]
-    hosts: Vec<Certname>,
+    hosts: Vec<String>,
     /// A file with a certname on each line ('-' is standard input)
     #[arg(long, value_name = "FILE")]
     hosts_from: Option<PathBuf>,
     /// A group of nodes to run Puppet on; repeat for more
     #[arg(long = "group", value_name = "GROUP")]
-    groups: Vec<GroupName>,
+    groups: Vec<String>,
     /// Only resources with this tag; repeat for more
     #[arg(long = "tag", value_name = "TAG")]
-    tags: Vec<Tag>,
+    tags: Vec<String>,
     /// Puppet shall report what it would change, and change nothing
     #[arg(long)]
     noop: bool,
@@ -55,7 +56,7 @@ pub(crate) struct FireArgs {
     expires_in: Option<Duration>,
     /// Where in the backend the agents are registered [default: /puppet_trigger/events]
     #[arg(long, env = "TRIGGER_PREFIX", value_name = "KEYPREFIX", hide_env = true)]
-    prefix: Option<KeyPrefix>,
+    prefix: Option<String>,
     /// Wait for every node's outcome; fail unless all ended well
     #[arg(long)]
     wait: bool,
@@ -81,20 +82,20 @@ async fn fire(globals: &Globals, args: &FireArgs, warnings: &mut Vec<String>) ->
     let state = open_state_dir(globals, &config, warnings);
     let command = run_command(config.run_cmd.as_deref())?;
     let certname = resolve_certname(globals, &config, state.as_ref(), &command).await?;
-    let parent = parent_run(state.as_ref());
+    let parent = chain::parent_run(state.as_ref());
     let event = make_event(args, certname, parent.as_ref())?;
     let own_prefix = config.prefix()?;
     let mut publication = Publication {
         backend: globals.backend(&config)?,
-        prefix: args.prefix.clone().unwrap_or_else(|| own_prefix.clone()),
+        prefix: args.prefix.as_deref().map_or_else(|| Ok(own_prefix.clone()), valid)?,
         event,
         suppressed: BTreeMap::new(),
     };
     if let Some(parent) = &parent {
         if args.wait {
-            refuse_waiting_for_own_chain(&publication.event, parent)?;
+            chain::refuse_waiting_for_own_chain(&publication.event, parent)?;
         }
-        warnings.extend(guard_against_loops(&mut publication, args.ttl, parent, state.as_ref())?);
+        warnings.extend(chain::guard_against_loops(&mut publication, args.ttl, parent, state.as_ref())?);
     }
     let publisher = Publisher::new(open_spool(state.as_ref(), warnings), own_prefix);
     let (report, by_agent) = hand_on(state.as_ref(), &publisher, &publication).await?;
@@ -103,7 +104,7 @@ async fn fire(globals: &Globals, args: &FireArgs, warnings: &mut Vec<String>) ->
         warnings.push(spooled_warning(reason, by_agent));
     }
     if let (Some(parent), Some(state)) = (&parent, &state) {
-        note_fire(state, parent, &publication);
+        chain::note_fire(state, parent, &publication);
     }
     if args.wait {
         return finish_waiting(globals, args, &publisher, &publication, &report.fired, warnings).await;
@@ -139,25 +140,24 @@ fn open_spool(state: Option<&StateDir>, warnings: &mut Vec<String>) -> Option<Sp
 }
 
 fn make_event(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>) -> Result<Event, Failure> {
-    let mut hosts: BTreeSet<Certname> = args.hosts.iter().cloned().collect();
+    let mut hosts: BTreeSet<Certname> = valid_all(&args.hosts)?;
     if let Some(path) = &args.hosts_from {
         hosts.extend(read_hosts(path)?);
     }
     let id = EventId::from_uuid(uuid::Uuid::now_v7());
-    let private = |tag: &&Tag| tag.as_str() == PRIVATE_TAG;
-    if args.tags.iter().any(|tag| private(&tag)) {
+    if args.tags.iter().any(|tag| tag == PRIVATE_TAG) {
         return Err(Failure::usage(format!(
             "the tag {PRIVATE_TAG} is Trigger's own: every tagged run has it"
         )));
     }
     let event = Event {
         id,
-        trigger: args.name.clone(),
+        trigger: valid(&args.name)?,
         origin,
-        targets: Targets { hosts, groups: args.groups.iter().cloned().collect() },
-        options: RunOptions { tags: args.tags.iter().cloned().collect(), noop: args.noop },
+        targets: Targets { hosts, groups: valid_all(&args.groups)? },
+        options: RunOptions { tags: valid_all(&args.tags)?, noop: args.noop },
         lineage: match parent {
-            Some(parent) => Lineage { chains: chains(parent) },
+            Some(parent) => Lineage { chains: chain::chains(parent) },
             None => Lineage::root(id),
         },
         fired_at: clock::wall(),
@@ -165,6 +165,15 @@ fn make_event(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>) -> 
     };
     event.validate().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(event)
+}
+
+/// A name from the command line. Not left to clap, which repeats a refused value raw and in full.
+fn valid<T: FromStr<Err = InvalidName>>(text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|error: InvalidName| Failure::usage(error.to_string()))
+}
+
+fn valid_all<T: FromStr<Err = InvalidName> + Ord>(texts: &[String]) -> Result<BTreeSet<T>, Failure> {
+    texts.iter().map(|text| valid(text)).collect()
 }
 
 fn read_hosts(path: &PathBuf) -> Result<Vec<Certname>, Failure> {
@@ -190,81 +199,6 @@ fn read_hosts(path: &PathBuf) -> Result<Vec<Certname>, Failure> {
                 .map_err(|error| Failure::usage(format!("{place}, line {}: {error}", index + 1)))
         })
         .collect()
-}
-
-/// The run that this command is part of. The environment only names it; what counts is that its record is
-/// locked by a live supervisor (contract 7). A daemon that a run left behind is no part of it.
-fn parent_run(state: Option<&StateDir>) -> Option<RunRecord> {
-    let run: RunId = std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()?;
-    Runs::open(state?).and_then(|runs| runs.live_record(run)).ok().flatten()
-}
-
-fn chains(parent: &RunRecord) -> Vec<Chain> {
-    let causes = parent.causes.iter().map(|cause| (&cause.event.trigger, &cause.event.lineage));
-    lineage::chains_through(&parent.certname, causes)
-}
-
-/// Two nodes that wait for each other's runs would wait for ever.
-fn refuse_waiting_for_own_chain(event: &Event, parent: &RunRecord) -> Result<(), Failure> {
-    let chains = chains(parent);
-    let mut before = chains.iter().flat_map(|chain| &chain.hops).map(|hop| &hop.certname);
-    match before.find(|certname| event.targets.hosts.contains(*certname)) {
-        Some(certname) => Err(Failure::failed(format!(
-            "{certname} is part of the chain that led to this run, so waiting for it could deadlock: fire without --wait"
-        ))),
-        None => Ok(()),
-    }
-}
-
-/// Leaves out what the loop guard suppresses; a sentence for each.
-fn guard_against_loops(
-    publication: &mut Publication,
-    ttl: u32,
-    parent: &RunRecord,
-    state: Option<&StateDir>,
-) -> Result<Vec<String>, Failure> {
-    let all = chains(parent);
-    let event = &mut publication.event;
-    let fired = match state {
-        Some(state) => Runs::open(state)?.fires(&event.trigger)?,
-        None => Default::default(),
-    };
-    let fires = |root: EventId| fired.get(&root).copied().unwrap_or_default();
-    let mut permitted: BTreeSet<Chain> = BTreeSet::new();
-    let mut warnings = Vec::new();
-    for host in &event.targets.hosts {
-        match lineage::judge(&event.trigger, Some(host), &all, ttl, fires) {
-            Ok(chains) => permitted.extend(chains),
-            Err(suppression) => {
-                warnings.push(format!("not fired at {host}: {suppression}"));
-                publication.suppressed.insert(host.clone(), suppression.to_string());
-            }
-        }
-    }
-    if !event.targets.groups.is_empty() {
-        match lineage::judge(&event.trigger, None, &all, ttl, fires) {
-            Ok(chains) => permitted.extend(chains),
-            Err(suppression) => {
-                let groups = std::mem::take(&mut event.targets.groups);
-                let names: Vec<String> = groups.iter().map(ToString::to_string).collect();
-                warnings.push(format!("not fired at group {}: {suppression}", names.join(", ")));
-            }
-        }
-    }
-    let mut chains: Vec<Chain> = if permitted.is_empty() { all } else { permitted.into_iter().collect() };
-    chains.sort_by_key(|chain| chain.hops.len());
-    chains.truncate(lineage::MAX_CHAINS);
-    event.lineage = Lineage { chains };
-    Ok(warnings)
-}
-
-fn note_fire(state: &StateDir, parent: &RunRecord, publication: &Publication) {
-    let roots: Vec<EventId> = publication.event.lineage.chains.iter().map(|chain| chain.root).collect();
-    let noted =
-        Runs::open(state).and_then(|runs| runs.note_fire(parent.run_id, &publication.event.trigger, &roots));
-    if let Err(error) = noted {
-        tracing::warn!("this fire is not counted by the loop guard: {error}");
-    }
 }
 
 /// To the agent where one is alive, else straight on. Both do the same, and doing it twice does no harm.

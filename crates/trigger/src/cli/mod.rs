@@ -1,6 +1,7 @@
 //! The command line: a file for each subcommand.
 
 mod agent;
+mod chain;
 mod fire;
 mod hub;
 mod output;
