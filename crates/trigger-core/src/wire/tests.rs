@@ -1,10 +1,16 @@
 //! Every form survives the trip, and every released form stays readable: the golden files are the proof.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use super::*;
-use crate::event::samples;
-use crate::outcome::Outcome;
+use crate::event::{Event, Part, Targets, samples};
+use crate::identity::{KeyPrefix, Revision, RunId};
+use crate::lineage::{Chain, Hop, Lineage};
+use crate::outcome::{End, EndedRun, Outcome, RunResult};
+use crate::queue::{Cause, Source};
+use crate::status::{Activity, Held, NodeRecord, Retrying, Running};
+use crate::time::Timestamp;
 
 fn sample_event() -> Event {
     let mut event = samples::event(1, "refresh \"load\" balancers / $(x)");

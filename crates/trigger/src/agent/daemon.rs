@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::process::Stdio;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,6 +21,7 @@ use trigger_core::wire::RunRecord;
 use super::courier::Errand;
 use super::intake::Link;
 use super::registrar::ClaimState;
+use super::view::QueueView;
 use super::{Node, Stopped};
 use crate::clock::{self, jitter};
 use crate::exit::Failure;
@@ -35,53 +35,6 @@ pub(super) struct Channels {
     pub(super) questions: mpsc::Receiver<oneshot::Sender<QueueView>>,
     pub(super) errands: mpsc::UnboundedSender<Errand>,
     pub(super) activity: watch::Sender<Activity>,
-}
-
-/// What `trigger queue` shows of a running agent.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct QueueView {
-    pub(crate) certname: String,
-    pub(crate) backend: String,
-    /// Absent when the backend is watched.
-    pub(crate) disconnected: Option<String>,
-    /// Why no run may start.
-    pub(crate) blocked: Option<String>,
-    pub(crate) running: Option<RunningView>,
-    pub(crate) waiting: Vec<WaitingView>,
-    pub(crate) held: Vec<ReasonView>,
-    /// Deliveries in the backend that this agent cannot use.
-    pub(crate) unreadable: Vec<UnreadableView>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct RunningView {
-    pub(crate) run_id: String,
-    pub(crate) started_at_unix_ms: u64,
-    pub(crate) causes: Vec<String>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct WaitingView {
-    pub(crate) event_id: String,
-    pub(crate) trigger: String,
-    pub(crate) origin: String,
-    pub(crate) tags: Vec<String>,
-    pub(crate) noop: bool,
-    /// When its run is tried again, and why the last one came to nothing.
-    pub(crate) retry_at_unix_ms: Option<u64>,
-    pub(crate) reason: Option<String>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct ReasonView {
-    pub(crate) event_id: String,
-    pub(crate) reason: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct UnreadableView {
-    pub(crate) key: String,
-    pub(crate) reason: String,
 }
 
 /// A run in progress, ours or adopted: ends when its record is no longer locked.
@@ -305,7 +258,7 @@ impl Daemon {
         let started = self.runs.create(&record).map_err(|error| error.to_string()).and_then(start_supervisor);
         match started {
             Ok(()) => {
-                tracing::info!(run = %run_id, "run started for {} events", running.causes.len());
+                tracing::info!(run = %run_id, events = running.causes.len(), "run started");
                 self.follow(run_id, noop, started_at);
                 Input::Started(running)
             }
@@ -360,47 +313,11 @@ impl Daemon {
     }
 
     fn view(&self) -> QueueView {
-        let activity = self.queue.activity();
-        let retry =
-            |event: EventId| activity.retrying.iter().find(|retrying| retrying.causes.contains(&event));
-        let settings = &self.node.settings;
-        QueueView {
-            certname: settings.certname.to_string(),
-            backend: settings.backend.clone(),
-            disconnected: match &*self.channels.link.borrow() {
-                Link::Up => None,
-                Link::Down(reason) => Some(reason.clone()),
-            },
-            blocked: self.queue.blocked().map(str::to_owned),
-            running: activity.running.as_ref().map(|running| RunningView {
-                run_id: running.run_id.to_string(),
-                started_at_unix_ms: running.started_at.as_unix_ms(),
-                causes: running.causes.iter().map(EventId::to_string).collect(),
-            }),
-            waiting: self
-                .queue
-                .waiting_causes()
-                .map(|cause| WaitingView {
-                    event_id: cause.event.id.to_string(),
-                    trigger: cause.event.trigger.to_string(),
-                    origin: cause.event.origin.to_string(),
-                    tags: cause.event.options.tags.iter().map(ToString::to_string).collect(),
-                    noop: cause.event.options.noop,
-                    retry_at_unix_ms: retry(cause.event.id).map(|retrying| retrying.at.as_unix_ms()),
-                    reason: retry(cause.event.id).map(|retrying| retrying.reason.clone()),
-                })
-                .collect(),
-            held: activity
-                .held
-                .iter()
-                .map(|held| ReasonView { event_id: held.event.to_string(), reason: held.reason.clone() })
-                .collect(),
-            unreadable: self
-                .unreadable
-                .iter()
-                .map(|(key, reason)| UnreadableView { key: key.clone(), reason: reason.clone() })
-                .collect(),
-        }
+        let disconnected = match &*self.channels.link.borrow() {
+            Link::Up => None,
+            Link::Down(reason) => Some(reason.clone()),
+        };
+        QueueView::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
     }
 }
 

@@ -8,6 +8,7 @@ mod drainer;
 mod intake;
 mod registrar;
 pub(crate) mod socket;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::exit::Failure;
 use crate::firing::{Publisher, Spool};
 use crate::state::{Breaker, EndedLog, Outbox, Runs, StateDir};
 
-pub(crate) use daemon::QueueView;
+pub(crate) use view::QueueView;
 
 /// All that an agent is told.
 #[derive(Debug, Clone)]

@@ -1,0 +1,205 @@
+//! Events on their way: parts, deliveries, lists of members, and what an outbox file holds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Stored, WireError, decode, encode, texts, valid, valid_all};
+use crate::event::{Event, Part, RunOptions, Targets};
+use crate::identity::{Certname, KeyPrefix};
+use crate::lineage::{Chain, Hop, Lineage};
+use crate::time::Timestamp;
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct EventForm {
+    id: String,
+    trigger: String,
+    origin: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    hosts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tags: Vec<String>,
+    #[serde(default)]
+    noop: bool,
+    lineage: Vec<ChainForm>,
+    fired_at_unix_ms: u64,
+    expires_in_seconds: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ChainForm {
+    root: String,
+    hops: Vec<HopForm>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HopForm {
+    trigger: String,
+    certname: String,
+}
+
+impl EventForm {
+    pub(super) fn of(event: &Event) -> Self {
+        Self {
+            id: event.id.to_string(),
+            trigger: event.trigger.to_string(),
+            origin: event.origin.to_string(),
+            hosts: texts(&event.targets.hosts),
+            groups: texts(&event.targets.groups),
+            tags: texts(&event.options.tags),
+            noop: event.options.noop,
+            lineage: event.lineage.chains.iter().map(ChainForm::of).collect(),
+            fired_at_unix_ms: event.fired_at.as_unix_ms(),
+            expires_in_seconds: event.expires_in.as_secs(),
+        }
+    }
+
+    pub(super) fn read(self) -> Result<Event, WireError> {
+        const WHAT: &str = "an event";
+        let event = Event {
+            id: valid(WHAT, &self.id)?,
+            trigger: valid(WHAT, &self.trigger)?,
+            origin: valid(WHAT, &self.origin)?,
+            targets: Targets { hosts: valid_all(WHAT, &self.hosts)?, groups: valid_all(WHAT, &self.groups)? },
+            options: RunOptions { tags: valid_all(WHAT, &self.tags)?, noop: self.noop },
+            lineage: Lineage {
+                chains: self.lineage.into_iter().map(ChainForm::read).collect::<Result<_, _>>()?,
+            },
+            fired_at: Timestamp::from_unix_ms(self.fired_at_unix_ms),
+            expires_in: Duration::from_secs(self.expires_in_seconds),
+        };
+        if event.lineage.chains.is_empty() {
+            return Err(WireError::Unreadable { what: WHAT, detail: "its lineage is empty".to_owned() });
+        }
+        Ok(event)
+    }
+}
+
+impl ChainForm {
+    fn of(chain: &Chain) -> Self {
+        let hop =
+            |hop: &Hop| HopForm { trigger: hop.trigger.to_string(), certname: hop.certname.to_string() };
+        Self { root: chain.root.to_string(), hops: chain.hops.iter().map(hop).collect() }
+    }
+
+    fn read(self) -> Result<Chain, WireError> {
+        const WHAT: &str = "a lineage";
+        let hop = |hop: HopForm| {
+            Ok(Hop { trigger: valid(WHAT, &hop.trigger)?, certname: valid(WHAT, &hop.certname)? })
+        };
+        Ok(Chain {
+            root: valid(WHAT, &self.root)?,
+            hops: self.hops.into_iter().map(hop).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct PartForm {
+    part: u32,
+    parts: u32,
+    #[serde(flatten)]
+    event: EventForm,
+}
+
+impl Stored for Part {
+    fn to_wire(&self) -> String {
+        encode(PartForm { part: self.index, parts: self.count, event: EventForm::of(&self.event) })
+    }
+
+    fn from_wire(text: &str) -> Result<Self, WireError> {
+        let form: PartForm = decode("an event", text)?;
+        Ok(Self { index: form.part, count: form.parts, event: form.event.read()? })
+    }
+}
+
+/// What a delivery's key holds: where to read the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivery {
+    /// The part that lists this target.
+    pub part: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DeliveryForm {
+    part: u32,
+}
+
+impl Stored for Delivery {
+    fn to_wire(&self) -> String {
+        encode(DeliveryForm { part: self.part })
+    }
+
+    fn from_wire(text: &str) -> Result<Self, WireError> {
+        decode::<DeliveryForm>("a delivery", text).map(|form| Self { part: form.part })
+    }
+}
+
+/// Who belonged to an event's groups when it was fired, in portions; read only by status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members(pub BTreeSet<Certname>);
+
+#[derive(Serialize, Deserialize)]
+struct MembersForm {
+    members: Vec<String>,
+}
+
+impl Stored for Members {
+    fn to_wire(&self) -> String {
+        encode(MembersForm { members: texts(&self.0) })
+    }
+
+    fn from_wire(text: &str) -> Result<Self, WireError> {
+        let form: MembersForm = decode("a list of members", text)?;
+        Ok(Self(valid_all("a list of members", &form.members)?))
+    }
+}
+
+/// An event on its way to a backend, with all that publishing it needs: what an outbox file holds, and
+/// what `trigger fire` hands to the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// The backend's URL, as configured where it was fired.
+    pub backend: String,
+    /// Where in the backend.
+    pub prefix: KeyPrefix,
+    /// The event with all its targets, the suppressed ones too.
+    pub event: Event,
+    /// Targets that the loop guard left out, with its reasons: they get an outcome and no delivery.
+    pub suppressed: BTreeMap<Certname, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PublicationForm {
+    backend: String,
+    prefix: String,
+    event: EventForm,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    suppressed: BTreeMap<String, String>,
+}
+
+impl Stored for Publication {
+    fn to_wire(&self) -> String {
+        encode(PublicationForm {
+            backend: self.backend.clone(),
+            prefix: self.prefix.to_string(),
+            event: EventForm::of(&self.event),
+            suppressed: self.suppressed.iter().map(|(c, reason)| (c.to_string(), reason.clone())).collect(),
+        })
+    }
+
+    fn from_wire(text: &str) -> Result<Self, WireError> {
+        const WHAT: &str = "a fired event";
+        let form: PublicationForm = decode(WHAT, text)?;
+        let suppressed = form.suppressed.into_iter().map(|(c, reason)| Ok((valid(WHAT, &c)?, reason)));
+        Ok(Self {
+            backend: form.backend,
+            prefix: valid(WHAT, &form.prefix)?,
+            event: form.event.read()?,
+            suppressed: suppressed.collect::<Result<_, _>>()?,
+        })
+    }
+}
