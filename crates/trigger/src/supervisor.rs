@@ -100,6 +100,9 @@ async fn supervise(record: &RunRecord, paths: &RunPaths, state_dir: &Path) -> Ru
 
 fn start(record: &RunRecord, command: &RunCommand, paths: &RunPaths) -> std::io::Result<Child> {
     let output = File::options().create(true).append(true).mode(0o600).open(paths.output())?;
+    // Shared with everything that inherits the file: should this supervisor be killed, the lock tells the
+    // agent for how long its run goes on.
+    output.lock()?;
     let argv = command.argv(record.run_id, &record.options, &paths.report().to_string_lossy());
     let mut process = Command::new(&argv[0]);
     process.args(&argv[1..]).current_dir("/").envs(&record.environment);

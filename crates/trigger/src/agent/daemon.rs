@@ -155,6 +155,9 @@ impl Daemon {
         for arrival in arrivals {
             match arrival {
                 Arrival::Pending(mut cause) => {
+                    let settings = &self.node.settings;
+                    self.unreadable
+                        .remove(&settings.layout.host_delivery(&settings.certname, cause.event.id));
                     cause.interruptions =
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
                     self.input(Input::Delivered(*cause));
@@ -275,13 +278,11 @@ impl Daemon {
         }
     }
 
-    /// Waits for a run's end by the lock on its record, on a thread of its own while it lasts.
+    /// Waits for a run's end by the locks on its files, on a thread of its own while it lasts.
     fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp) {
         let paths = self.runs.paths(run_id);
-        let ended = tokio::task::spawn_blocking(move || {
-            paths.wait_until_unlocked()?;
-            paths.read_result()
-        });
+        let deadline = started_at.plus(self.node.settings.run_timeout);
+        let ended = tokio::task::spawn_blocking(move || paths.wait_for_end(deadline));
         self.active = Some(ActiveRun { run_id, noop, ended, started_at });
     }
 

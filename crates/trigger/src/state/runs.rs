@@ -4,7 +4,7 @@
 //! <run_id>.json            the record: what the run covers; locked while the run lives
 //! <run_id>.ended.json      the record of a run whose outcome is stored
 //! <run_id>.result.json     how it ended
-//! <run_id>.log             what it printed, bounded
+//! <run_id>.log             what it printed, bounded; locked while anything of the run writes to it
 //! <run_id>.report.yaml     the report of a `puppet apply`
 //! <run_id>.fires           the triggers that fired inside it, and their root events
 //! ```
@@ -14,16 +14,21 @@ use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use trigger_core::identity::{EventId, RunId, TriggerName};
 use trigger_core::outcome::{Outcome, RunResult};
+use trigger_core::time::Timestamp;
 use trigger_core::wire::{RunRecord, Stored};
 
 use super::durable::{rename_durably, write_synced};
 use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};
+use crate::clock;
 
 /// Ended runs whose records and output are kept.
 const KEEP_ENDED: usize = 100;
+/// How often a run whose supervisor died is looked at.
+const ORPHAN_POLL: Duration = Duration::from_millis(200);
 
 /// The folder of runs.
 #[derive(Debug, Clone)]
@@ -83,21 +88,37 @@ impl RunPaths {
         write_durably(&self.result(), result.to_wire().as_bytes())
     }
 
-    /// Returns once nobody holds the record's lock: the run has ended, or its supervisor has.
-    pub(crate) fn wait_until_unlocked(&self) -> Result<(), FileError> {
+    /// Returns once the run has ended. That is when nobody holds the record's lock; where the supervisor
+    /// died before its run, when nobody writes to the output any more either, at the latest at `deadline`
+    /// (a daemon that a run started may hold on to the output for ever).
+    pub(crate) fn wait_for_end(&self, deadline: Timestamp) -> Result<Option<RunResult>, FileError> {
         let path = self.record();
         let record = File::open(&path).map_err(at("open", &path))?;
-        record.lock_shared().map_err(at("wait for the lock on", &path))
+        record.lock_shared().map_err(at("wait for the lock on", &path))?;
+        let result = self.read_result()?;
+        while result.is_none() && clock::wall() < deadline && is_locked(&self.output())? {
+            std::thread::sleep(ORPHAN_POLL);
+        }
+        Ok(result)
     }
 
-    fn is_locked(&self) -> Result<bool, FileError> {
-        let path = self.record();
-        let record = File::open(&path).map_err(at("open", &path))?;
-        match record.try_lock_shared() {
-            Ok(()) => Ok(false),
-            Err(TryLockError::WouldBlock) => Ok(true),
-            Err(TryLockError::Error(error)) => Err(at("lock", &path)(error)),
-        }
+    /// Whether the supervisor lives, or the run it left behind.
+    fn is_alive(&self) -> Result<bool, FileError> {
+        Ok(is_locked(&self.record())? || (self.read_result()?.is_none() && is_locked(&self.output())?))
+    }
+}
+
+/// Whether another process holds the file's lock; nobody holds that of a file that is not there.
+fn is_locked(path: &Path) -> Result<bool, FileError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(at("open", path)(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(error)) => Err(at("lock", path)(error)),
     }
 }
 
@@ -144,7 +165,7 @@ impl Runs {
             let paths = self.paths(id);
             let text = read_if_present(&paths.record())?.unwrap_or_default();
             match RunRecord::from_wire(&text) {
-                Ok(record) => runs.push(OpenRun { record, is_alive: paths.is_locked()? }),
+                Ok(record) => runs.push(OpenRun { record, is_alive: paths.is_alive()? }),
                 Err(error) => {
                     tracing::error!("the record of run {id} is set aside: {error}");
                     rename_durably(&paths.record(), &paths.with(".unreadable.json"))?;
@@ -158,7 +179,7 @@ impl Runs {
     pub(crate) fn live_record(&self, run: RunId) -> Result<Option<RunRecord>, FileError> {
         let paths = self.paths(run);
         let Some(text) = read_if_present(&paths.record())? else { return Ok(None) };
-        if !paths.is_locked()? {
+        if !is_locked(&paths.record())? {
             return Ok(None);
         }
         Ok(RunRecord::from_wire(&text).ok())
