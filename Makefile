@@ -1,0 +1,48 @@
+# What can be done here; `make` alone lists it. Each target installs what this machine lacks for it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The targets share one build folder and one machine: side by side they would only wait for each other.
+.NOTPARALLEL:
+
+# Where rustup and the vendors' Puppet packages put their programs.
+export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
+
+# What carries the demo's events: hub or etcd.
+BACKEND ?= hub
+
+.PHONY: help setup build test unit demo bench lint clean
+
+help: ## List the targets
+	@echo 'usage: make TARGET'
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: ## See it work: three nodes that run Puppet when a fourth notifies (BACKEND=etcd for etcd)
+	@demo/run $(BACKEND)
+
+test: ## Run everything: lints, unit and conformance tests, Puppet specs, end to end
+	@scripts/setup test
+	@scripts/test
+
+unit: ## Run the Rust tests that need no Puppet
+	@scripts/setup build etcd
+	@cargo test --locked --workspace --exclude trigger-e2e
+
+lint: ## Check formatting, lints and scripts
+	@scripts/setup test
+	@scripts/test lint
+
+bench: ## Measure latency, bursts, fan-out and memory beside the original's loop
+	@scripts/setup bench
+	@bench/run
+
+build: ## Build the optimised program: target/release/trigger
+	@scripts/setup build
+	@cargo build --locked --release -p trigger
+
+setup: ## Install all that the other targets need
+	@scripts/setup test demo etcd bench
+
+clean: ## Remove what was built
+	@rm -rf target
