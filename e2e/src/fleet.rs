@@ -26,7 +26,12 @@ impl Fleet {
 
     /// A node with a folder of its own and no agent yet.
     pub fn node(&self, certname: &str) -> Node {
-        Node::new(certname, &self.folder(certname), &self.backend.url())
+        self.node_in(certname, certname)
+    }
+
+    /// The same, in a folder with another name than its own.
+    pub fn node_in(&self, folder: &str, certname: &str) -> Node {
+        Node::new(certname, &self.folder(folder), &self.backend.url())
     }
 
     /// The same, with its agent running and connected.
