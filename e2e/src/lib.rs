@@ -1,1 +1,41 @@
-//! placeholder
+//! The harness of the end-to-end tests: real processes in scratch folders, watched from outside as a person
+//! would, through `trigger status` and `trigger queue`.
+//!
+//! A [`Fleet`] is a backend (a hub or an etcd, a real one) and the [`Node`]s around it. Whatever a fleet
+//! started ends when it is dropped: by process id, never by name. A missing program fails the test with the
+//! Debian package to install; nothing is ever skipped. The harness panics where it cannot do its part,
+//! since each such failure is a failure of the test.
+
+#![allow(clippy::expect_used, reason = "a harness that cannot do its part fails the test")]
+
+mod answer;
+mod backend;
+mod binary;
+mod disk;
+mod fleet;
+mod node;
+mod polling;
+mod process;
+
+pub use answer::Answer;
+pub use backend::{Backend, BackendKind};
+pub use binary::program;
+pub use disk::{ReadOnly, SmallDisk};
+pub use fleet::Fleet;
+pub use node::{Node, Run};
+pub use polling::{PATIENCE, eventually, never_for};
+pub use process::{Process, is_alive, kill};
+
+/// Makes two tests of each scenario, one on the hub and one on etcd. A scenario is a function that takes a
+/// [`BackendKind`].
+#[macro_export]
+macro_rules! on_each_backend {
+    ($($scenario:ident),+ $(,)?) => {
+        mod hub {
+            $(#[test] fn $scenario() { super::$scenario($crate::BackendKind::Hub); })+
+        }
+        mod etcd {
+            $(#[test] fn $scenario() { super::$scenario($crate::BackendKind::Etcd); })+
+        }
+    };
+}

@@ -75,13 +75,7 @@ pub(crate) async fn run(
 
     let spool = Spool { outbox: Outbox::open(&state)?, breaker: Breaker::new(&state) };
     let publisher = Arc::new(Publisher::new(Some(spool), settings.layout.prefix().clone()));
-    let backend = publisher.backend(&settings.backend)?;
-    let Some(store) = backend.store().cloned() else {
-        return Err(Failure::config(format!(
-            "backend '{}' only takes events: an agent needs one that delivers them, such as hub+http:// or etcd://",
-            settings.backend
-        )));
-    };
+    let store = open_store(&publisher, &settings.backend)?;
     let runs = Runs::open(&state)?;
     let (ended_log, ended) = EndedLog::open(&state, clock::wall())?;
 
@@ -105,15 +99,30 @@ pub(crate) async fn run(
     daemon::Daemon::new(node, runs, ended_log, ended, channels)?.run(check_configuration).await
 }
 
-/// A state folder belongs to one certname (contract 11): its runs and outcomes are that node's.
+/// The backend that an agent watches; not every backend can be watched.
+pub(crate) fn open_store(publisher: &Publisher, url: &str) -> Result<Arc<dyn Store>, Failure> {
+    publisher.backend(url)?.store().cloned().ok_or_else(|| {
+        Failure::config(format!(
+            "backend '{url}' only takes events: an agent needs one that delivers them, such as hub+http:// or etcd://"
+        ))
+    })
+}
+
 fn claim_state_dir(settings: &AgentSettings) -> Result<(), Failure> {
-    match settings.state.certname()? {
-        Some(owner) if owner != settings.certname => Err(Failure::config(format!(
-            "the state folder {} belongs to {owner}, not to {}: give each certname a --state-dir of its own",
-            settings.state.path().display(),
-            settings.certname
+    check_owner(&settings.state, &settings.certname)?;
+    if settings.state.certname()?.is_none() {
+        settings.state.set_certname(&settings.certname)?;
+    }
+    Ok(())
+}
+
+/// A state folder belongs to one certname (contract 11): its runs and outcomes are that node's.
+pub(crate) fn check_owner(state: &StateDir, certname: &Certname) -> Result<(), Failure> {
+    match state.certname()? {
+        Some(owner) if owner != *certname => Err(Failure::config(format!(
+            "the state folder {} belongs to {owner}, not to {certname}: give each certname a --state-dir of its own",
+            state.path().display(),
         ))),
-        Some(_) => Ok(()),
-        None => Ok(settings.state.set_certname(&settings.certname)?),
+        _ => Ok(()),
     }
 }

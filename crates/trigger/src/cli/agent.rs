@@ -12,6 +12,7 @@ use super::{Globals, block_on, resolve_certname};
 use crate::agent::{self, AgentSettings, Stopped};
 use crate::config::{run_command, run_timeout};
 use crate::exit::Failure;
+use crate::firing::Publisher;
 use crate::state::StateDir;
 
 #[derive(Debug, Args)]
@@ -53,10 +54,15 @@ fn start_again() -> Failure {
 /// Whether the configuration as it is now could be started with.
 fn check(globals: &Globals, args: &AgentArgs) -> Result<(), Failure> {
     let config = globals.read_config()?;
-    globals.backend(&config)?;
-    globals.certname(&config)?;
+    let prefix = config.prefix()?;
+    let publisher = Publisher::new(None, prefix);
+    agent::open_store(&publisher, &globals.backend(&config)?)?;
+    let state = StateDir::open(&globals.state_dir(&config))?;
+    // Without one in the configuration it is the folder's own.
+    if let Some(certname) = globals.certname(&config)? {
+        agent::check_owner(&state, &certname)?;
+    }
     config.groups()?;
-    config.prefix()?;
     run_command(args.run_cmd.as_deref().or(config.run_cmd.as_deref()))?;
     run_timeout(args.run_timeout.as_deref().or(config.run_timeout.as_deref()))?;
     Ok(())

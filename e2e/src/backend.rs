@@ -1,0 +1,197 @@
+//! Real backends on free loopback ports.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::binary::program;
+use crate::polling::eventually;
+use crate::process::{Process, explain};
+
+/// Which backend a scenario runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackendKind {
+    /// `trigger hub`
+    Hub,
+    /// etcd v3
+    Etcd,
+}
+
+/// A backend, killed when dropped.
+#[derive(Debug)]
+pub struct Backend {
+    kind: BackendKind,
+    port: u16,
+    peer_port: u16,
+    folder: PathBuf,
+    process: Process,
+}
+
+impl Backend {
+    /// Starts one whose data lies in `folder`, and waits until it serves.
+    pub fn start(kind: BackendKind, folder: &Path) -> Self {
+        let (port, peer_port) = (free_port(), free_port());
+        std::fs::create_dir_all(folder).expect("a folder for the backend");
+        let process = launch(kind, port, peer_port, folder);
+        let mut backend = Self { kind, port, peer_port, folder: folder.to_owned(), process };
+        backend.wait_until_it_serves();
+        backend
+    }
+
+    /// What `--backend` takes.
+    pub fn url(&self) -> String {
+        match self.kind {
+            BackendKind::Hub => format!("hub+http://127.0.0.1:{}", self.port),
+            BackendKind::Etcd => format!("etcd://127.0.0.1:{}", self.port),
+        }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> BackendKind {
+        self.kind
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// `kill -9`; its data and its port stay.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again after [`Self::kill`], on its data and its port.
+    pub fn restart(&mut self) {
+        self.process = launch(self.kind, self.port, self.peer_port, &self.folder);
+        self.wait_until_it_serves();
+    }
+
+    /// Puts a value under a key, past all that Trigger would check.
+    pub fn put(&self, key: &str, value: &str) {
+        match self.kind {
+            BackendKind::Hub => {
+                let (status, reply) =
+                    self.post("/v1/put", &json!({ "entries": [{ "key": key, "value": value }] }));
+                assert_eq!(status, 200, "{reply}");
+            }
+            BackendKind::Etcd => drop(self.etcdctl(&["put", "--", key, value])),
+        }
+    }
+
+    /// The value under a key, if there is one.
+    pub fn get(&self, key: &str) -> Option<String> {
+        match self.kind {
+            BackendKind::Hub => {
+                let (status, reply) = self.post("/v1/read", &json!({ "ranges": [{ "key": key }] }));
+                assert_eq!(status, 200, "{reply}");
+                reply["entries"][0]["value"].as_str().map(str::to_owned)
+            }
+            BackendKind::Etcd => {
+                let value = self.etcdctl(&["get", "--print-value-only", "--", key]);
+                (!value.is_empty()).then(|| value.trim_end_matches('\n').to_owned())
+            }
+        }
+    }
+
+    /// A request to the hub's HTTP API: the status and the document of the answer.
+    pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let body = body.to_string();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            self.port,
+            body.len()
+        );
+        self.exchange(&format!("{head}{body}"))
+    }
+
+    fn exchange(&self, request: &str) -> (u16, Value) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection to the hub");
+        stream.write_all(request.as_bytes()).expect("a request to the hub");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("the hub's answer");
+        let text = String::from_utf8_lossy(&bytes);
+        let status = text.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
+        let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, serde_json::from_str(body).unwrap_or_default())
+    }
+
+    fn etcdctl(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").arg("--endpoints").arg(format!("127.0.0.1:{}", self.port));
+        command.args(arguments);
+        let output = command.output();
+        let output = output.unwrap_or_else(|error| panic!("{}", explain(&command, "etcd-client", &error)));
+        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn wait_until_it_serves(&mut self) {
+        eventually("a backend that serves", || {
+            let log = self.process.log();
+            if let Some(code) = self.process.exit() {
+                panic!("the backend ended with {code}; its log:\n{log}");
+            }
+            match self.kind {
+                BackendKind::Hub => {
+                    if TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+                        return Err(log);
+                    }
+                    let request = format!(
+                        "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n",
+                        self.port
+                    );
+                    if self.exchange(&request).0 == 200 { Ok(()) } else { Err(log) }
+                }
+                // It listens from its first moment; only when it says so does it serve.
+                BackendKind::Etcd => {
+                    let mut command = Command::new("etcdctl");
+                    command.env("ETCDCTL_API", "3").args(["--command-timeout", "2s", "--endpoints"]);
+                    command.arg(format!("127.0.0.1:{}", self.port)).args(["get", "/"]);
+                    let output = command.output();
+                    let output =
+                        output.unwrap_or_else(|error| panic!("{}", explain(&command, "etcd-client", &error)));
+                    if output.status.success() { Ok(()) } else { Err(log) }
+                }
+            }
+        });
+    }
+}
+
+fn launch(kind: BackendKind, port: u16, peer_port: u16, folder: &Path) -> Process {
+    let log = folder.join("log");
+    match kind {
+        BackendKind::Hub => {
+            let mut command = Command::new(program());
+            command.args(["hub", "--listen", &format!("127.0.0.1:{port}"), "--config", "/dev/null"]);
+            command.arg("--data-dir").arg(folder.join("data"));
+            Process::start(&mut command, &log, "trigger")
+        }
+        BackendKind::Etcd => {
+            let (client, peer) =
+                (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+            let mut command = Command::new("etcd");
+            command.arg("--data-dir").arg(folder.join("data")).args(["--name", "only"]);
+            command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+            command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+            command.args(["--initial-cluster", &format!("only={peer}")]);
+            // Alone it need not wait a second to elect itself.
+            command.args(["--heartbeat-interval", "50", "--election-timeout", "250"]);
+            Process::start(&mut command, &log, "etcd-server")
+        }
+    }
+}
+
+/// A loopback port that nothing listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}

@@ -1,0 +1,61 @@
+//! A backend and the nodes around it, in one scratch folder.
+
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::backend::{Backend, BackendKind};
+use crate::node::Node;
+use crate::process::end_all_of;
+
+/// A fleet of its own for each test.
+#[derive(Debug)]
+pub struct Fleet {
+    /// The backend.
+    pub backend: Backend,
+    scratch: TempDir,
+}
+
+impl Fleet {
+    /// Starts a backend; nodes come with [`Self::node`].
+    pub fn on(kind: BackendKind) -> Self {
+        let scratch = tempfile::Builder::new().prefix("trigger-e2e-").tempdir().expect("a scratch folder");
+        let backend = Backend::start(kind, &scratch.path().join("backend"));
+        Self { backend, scratch }
+    }
+
+    /// A node with a folder of its own and no agent yet.
+    pub fn node(&self, certname: &str) -> Node {
+        self.node_in(certname, certname)
+    }
+
+    /// The same, in a folder with another name than its own.
+    pub fn node_in(&self, folder: &str, certname: &str) -> Node {
+        Node::new(certname, &self.folder(folder), &self.backend.url())
+    }
+
+    /// The same, with its agent running and connected.
+    pub fn running(&self, certname: &str) -> Node {
+        let mut node = self.node(certname);
+        node.start_agent();
+        node
+    }
+
+    /// A folder in the scratch folder, made if need be.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.path().join(name);
+        std::fs::create_dir_all(&folder).expect("a scratch folder");
+        folder
+    }
+
+    /// The scratch folder.
+    pub fn path(&self) -> &Path {
+        self.scratch.path()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        end_all_of(self.scratch.path());
+    }
+}

@@ -1,0 +1,278 @@
+//! One node: a configuration, a state folder, maybe an agent, and the commands a person runs there.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::answer::Answer;
+use crate::binary::program;
+use crate::polling::eventually;
+use crate::process::Process;
+
+/// A run as its script saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// What the run was told to be.
+    pub run_id: String,
+    /// Nanoseconds since 1970.
+    pub started_at_ns: u128,
+    /// The process that ran the script.
+    pub pid: u32,
+    /// Its supervisor.
+    pub supervisor: u32,
+    /// Whether the script came to its end.
+    pub has_ended: bool,
+}
+
+/// A node. Its agent dies with it; its runs with the [`crate::Fleet`].
+#[derive(Debug)]
+pub struct Node {
+    certname: String,
+    folder: PathBuf,
+    settings: Vec<(String, String)>,
+    agent: Option<Process>,
+}
+
+/// What a node runs unless a test says otherwise: notes its start and its end, and waits between them while
+/// the file `hold` is there.
+const RUN_SCRIPT: &str = r#"#!/bin/sh
+cd "$(dirname "$0")"
+echo "start $TRIGGER_RUN_ID $(date +%s%N) $$ $PPID" >>runs
+while [ -e hold ]; do sleep 0.02; done
+if [ -e then ]; then . ./then; fi
+echo "end $TRIGGER_RUN_ID" >>runs
+"#;
+
+impl Node {
+    pub(crate) fn new(certname: &str, folder: &Path, backend: &str) -> Self {
+        let mut node = Self {
+            certname: certname.to_owned(),
+            folder: folder.to_owned(),
+            settings: Vec::new(),
+            agent: None,
+        };
+        let script = node.script("run.sh", RUN_SCRIPT);
+        let text = |text: &Path| format!("'{}'", text.display());
+        node.settings = vec![
+            ("backend".to_owned(), format!("'{backend}'")),
+            ("certname".to_owned(), format!("'{certname}'")),
+            ("state_dir".to_owned(), text(&folder.join("state"))),
+            ("run_cmd".to_owned(), text(&script)),
+        ];
+        node.write_config();
+        node
+    }
+
+    /// Its name.
+    pub fn certname(&self) -> &str {
+        &self.certname
+    }
+
+    /// A file in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Writes a file into its folder.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        fs::write(self.path(name), text).expect("a file in the node's folder");
+        self.path(name)
+    }
+
+    /// Writes an executable file into its folder.
+    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.write(name, text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("an executable script");
+        path
+    }
+
+    /// Adds or replaces one setting of its configuration file; the value is TOML.
+    pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
+        self.settings.retain(|(known, _)| known != key);
+        self.settings.push((key.to_owned(), value.to_owned()));
+        self.write_config();
+        self
+    }
+
+    /// Where its configuration lies.
+    pub fn config(&self) -> PathBuf {
+        self.path("trigger.toml")
+    }
+
+    fn write_config(&self) {
+        let lines: Vec<String> =
+            self.settings.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        self.write("trigger.toml", &lines.concat());
+    }
+
+    // --- its agent ----------------------------------------------------------------------------------
+
+    /// Starts its agent and waits until it may run what is fired at it.
+    pub fn start_agent(&mut self) {
+        self.launch_agent();
+        self.wait_until_connected();
+    }
+
+    /// Starts its agent without waiting for anything.
+    pub fn launch_agent(&mut self) {
+        let mut command = self.command(&["agent"]);
+        self.agent = Some(Process::start(&mut command, &self.path("agent.log"), "trigger"));
+    }
+
+    /// Waits until its agent is registered and watches the backend.
+    pub fn wait_until_connected(&self) {
+        eventually(&format!("an agent of {} that is connected", self.certname), || {
+            let queue = self.queue();
+            let ready = queue["agent_running"] == true
+                && queue["disconnected"].is_null()
+                && queue["blocked"].is_null();
+            if ready { Ok(()) } else { Err(format!("{queue}\n{}", self.latest_log())) }
+        });
+    }
+
+    /// Its agent's process; panics if none was started.
+    pub fn agent(&mut self) -> &mut Process {
+        self.agent.as_mut().expect("an agent that was started")
+    }
+
+    /// `kill -9` of its agent.
+    pub fn kill_agent(&mut self) {
+        self.agent().kill();
+        self.agent = None;
+    }
+
+    /// The latest lines its agents have logged, for a complaint.
+    fn latest_log(&self) -> String {
+        let log = self.agent_log();
+        let lines: Vec<&str> = log.lines().rev().take(12).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+
+    /// All that its agents have logged.
+    pub fn agent_log(&self) -> String {
+        fs::read_to_string(self.path("agent.log")).unwrap_or_default()
+    }
+
+    // --- its commands -------------------------------------------------------------------------------
+
+    /// `trigger ARGUMENTS` with this node's configuration and nothing of the tester's own.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.args(arguments).arg("--config").arg(self.config()).env("PATH", path_with_trigger());
+        for name in ["BACKEND", "CERTNAME", "STATE_DIR", "CONFIG", "RUN_ID", "RUN_CMD", "RUN_TIMEOUT"] {
+            command.env_remove(format!("TRIGGER_{name}"));
+        }
+        command
+    }
+
+    /// Runs `trigger ARGUMENTS` to its end.
+    pub fn trigger(&self, arguments: &[&str]) -> Answer {
+        self.trigger_reading(arguments, "")
+    }
+
+    /// The same, with something to read on its standard input.
+    pub fn trigger_reading(&self, arguments: &[&str], input: &str) -> Answer {
+        let began = Instant::now();
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("trigger to start");
+        if let Some(mut stdin) = child.stdin.take() {
+            // A command that refuses early does not read it all.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        let output = child.wait_with_output().expect("trigger to end");
+        Answer::of(&output, began.elapsed())
+    }
+
+    /// `trigger fire --output json ARGUMENTS`.
+    pub fn fire(&self, arguments: &[&str]) -> Answer {
+        self.trigger(&[&["fire", "--output", "json"], arguments].concat())
+    }
+
+    /// `trigger status EVENT --output json`; the failure's sentence where it fails.
+    pub fn status(&self, event: &str) -> Result<Value, String> {
+        let answer = self.trigger(&["status", event, "--output", "json"]);
+        if answer.code == 0 { Ok(answer.json) } else { Err(format!("{answer:?}")) }
+    }
+
+    /// `trigger queue --output json`.
+    pub fn queue(&self) -> Value {
+        let answer = self.trigger(&["queue", "--output", "json"]);
+        assert_eq!(answer.code, 0, "{answer:?}");
+        answer.json
+    }
+
+    /// Where an event stands at one target; null where it is no target.
+    pub fn delivery(&self, event: &str, certname: &str) -> Value {
+        let status = self.status(event).unwrap_or_default();
+        let targets = status["targets"].as_array().cloned().unwrap_or_default();
+        targets.into_iter().find(|target| target["certname"] == certname).unwrap_or_default()
+    }
+
+    /// Waits until an event has the given state at one target; returns how it stands there.
+    pub fn wait_for(&self, event: &str, certname: &str, state: &str) -> Value {
+        eventually(&format!("{event} {state} at {certname}"), || {
+            let target = self.delivery(event, certname);
+            if target["state"] == state {
+                Ok(target)
+            } else {
+                Err(format!("{target}\n{}", self.latest_log()))
+            }
+        })
+    }
+
+    // --- its runs -----------------------------------------------------------------------------------
+
+    /// Keeps runs from ending, until [`Self::release`].
+    pub fn hold(&self) {
+        self.write("hold", "");
+    }
+
+    /// Lets held runs end.
+    pub fn release(&self) {
+        fs::remove_file(self.path("hold")).expect("a hold to release");
+    }
+
+    /// The runs so far, in the order of their starts.
+    pub fn runs(&self) -> Vec<Run> {
+        let text = fs::read_to_string(self.path("runs")).unwrap_or_default();
+        let mut runs: Vec<Run> = Vec::new();
+        for line in text.lines() {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["start", run_id, at, pid, supervisor] => runs.push(Run {
+                    run_id: run_id.to_owned(),
+                    started_at_ns: at.parse().expect("nanoseconds"),
+                    pid: pid.parse().expect("a pid"),
+                    supervisor: supervisor.parse().expect("a pid"),
+                    has_ended: false,
+                }),
+                ["end", run_id] => {
+                    runs.iter_mut().filter(|run| run.run_id == run_id).for_each(|run| run.has_ended = true);
+                }
+                _ => panic!("a run's script wrote '{line}'"),
+            }
+        }
+        runs
+    }
+
+    /// Waits until so many runs have started; returns them.
+    pub fn wait_for_runs(&self, count: usize) -> Vec<Run> {
+        eventually(&format!("{count} runs of {}", self.certname), || {
+            let runs = self.runs();
+            if runs.len() >= count { Ok(runs) } else { Err(format!("{runs:?}\n{}", self.latest_log())) }
+        })
+    }
+}
+
+/// The tester's PATH with the program under test first, for scripts and for Puppet.
+pub(crate) fn path_with_trigger() -> std::ffi::OsString {
+    let mut path = program().parent().expect("a program in a folder").as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
+    path
+}

@@ -1,0 +1,34 @@
+//! Waiting for what must come, without guessing how long it takes.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long anything may take before a test gives up. Generous: it bounds a failure, it measures nothing.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(40);
+
+/// Looks until `look` finds something, and returns it; panics with the latest complaint after [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let began = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(complaint) if began.elapsed() > PATIENCE => {
+                panic!("{what}: not within {PATIENCE:?}; at last: {complaint}")
+            }
+            Err(_) => sleep(LOOK_EVERY),
+        }
+    }
+}
+
+/// Looks again and again for a while, and panics if `look` ever finds what must not come.
+pub fn never_for(a_while: Duration, what: &str, mut look: impl FnMut() -> Option<String>) {
+    let began = Instant::now();
+    while began.elapsed() < a_while {
+        if let Some(found) = look() {
+            panic!("{what}: {found}");
+        }
+        sleep(LOOK_EVERY);
+    }
+}

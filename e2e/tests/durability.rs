@@ -1,0 +1,157 @@
+//! Bad days: whatever dies, at whatever moment, no event is lost that `fire` had answered for.
+
+#![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
+
+use std::process::Stdio;
+use std::thread::{scope, sleep};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_backend};
+
+on_each_backend!(
+    a_silent_backend_spools_and_the_agent_delivers,
+    without_an_agent_a_spooled_event_waits_for_the_next_fire,
+    killing_fire_at_any_moment_loses_no_answered_event,
+    killing_the_agent_at_any_moment_loses_nothing,
+    killing_the_backend_at_any_moment_loses_nothing,
+);
+
+/// Spreads moments over a range, the same ones each time.
+fn moments(count: u64, up_to: Duration) -> impl Iterator<Item = Duration> {
+    (1..=count).map(move |n| up_to.mul_f64((n * 2_654_435_761 % 1_000) as f64 / 1_000.0))
+}
+
+/// Waits until each event has ended well at a node: in a run, or in favour of a later one.
+fn assert_none_is_lost(origin: &Node, target: &Node, events: &[String]) {
+    for event in events {
+        eventually(&format!("the end of {event} at {}", target.certname()), || {
+            let end = origin.delivery(event, target.certname());
+            let over = ["done", "superseded"].iter().any(|state| end["state"] == *state);
+            if over { Ok(()) } else { Err(format!("{end}\n{}", origin.queue())) }
+        });
+    }
+    let runs = target.runs();
+    assert!(runs.iter().all(|run| run.has_ended), "every run came to its end: {runs:?}");
+}
+
+/// Checks in the runs' own notes that no two of them overlapped.
+fn assert_one_at_a_time(node: &Node) {
+    let text = std::fs::read_to_string(node.path("runs")).unwrap_or_default();
+    let words: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(words.chunks(2).all(|pair| pair == ["start", "end"]), "one run at a time:\n{text}");
+}
+
+fn a_silent_backend_spools_and_the_agent_delivers(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let (origin, lb) = (fleet.running("web01"), fleet.running("lb01"));
+    fleet.backend.process().pause();
+    let first = origin.fire(&["first", "--host", "lb01"]);
+    let second = origin.fire(&["second", "--host", "lb01"]);
+    assert!(second.took < first.took / 2, "the second does not wait too: {second:?} after {first:?}");
+    for answer in [&first, &second] {
+        let warning = answer.warnings();
+        assert!(warning.contains("agent delivers it later") && !warning.contains("NO AGENT"), "{warning}");
+    }
+    let events = [first.spooled(), second.spooled()];
+    let text = origin.trigger(&["fire", "third", "--host", "lb01"]);
+    assert!(
+        text.code == 0 && text.stdout.starts_with("Spooled ") && text.stderr.contains("warning: "),
+        "{text:?}"
+    );
+    assert_eq!(origin.queue()["spooled"].as_array().map(Vec::len), Some(3));
+
+    fleet.backend.process().go_on();
+    assert_none_is_lost(&origin, &lb, &events);
+    eventually("an empty outbox", || {
+        let spooled = origin.queue()["spooled"].clone();
+        if spooled == serde_json::json!([]) { Ok(()) } else { Err(spooled.to_string()) }
+    });
+    assert!(lb.runs().len() <= 3, "published twice, run once: {:?}", lb.runs());
+}
+
+fn without_an_agent_a_spooled_event_waits_for_the_next_fire(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let (origin, lb) = (fleet.node("web01"), fleet.running("lb01"));
+    fleet.backend.kill();
+    let answer = origin.fire(&["first", "--host", "lb01"]);
+    assert!(answer.warnings().contains("NO AGENT IS RUNNING HERE"), "{answer:?}");
+    let first = answer.spooled();
+    assert_eq!(origin.delivery(&first, "lb01")["state"], "spooled", "its own node knows of it");
+    fleet.backend.restart();
+    lb.wait_until_connected();
+
+    // For half a minute nothing tries the backend; then the next fire does, and takes the first along.
+    let second = origin.fire(&["second", "--host", "lb01"]).spooled();
+    let note = std::fs::File::options().append(true).open(origin.path("state/backend-unreachable"));
+    let half_a_minute_ago = SystemTime::now() - Duration::from_secs(31);
+    note.and_then(|note| note.set_modified(half_a_minute_ago)).expect("a note that grows old");
+    let third = origin.fire(&["third", "--host", "lb01"]).committed();
+    assert_none_is_lost(&origin, &lb, &[first, second, third]);
+    assert_eq!(origin.queue()["spooled"], serde_json::json!([]));
+}
+
+fn killing_fire_at_any_moment_loses_no_answered_event(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let lb = fleet.running("lb01");
+    for mut origin in [fleet.node("without-agent"), fleet.running("with-agent")] {
+        let usual = origin.fire(&["usual", "--host", "lb01"]).took;
+        let mut answered = Vec::new();
+        for moment in moments(40, usual * 2) {
+            let mut command = origin.command(&["fire", "t", "--host", "lb01", "--output", "json"]);
+            let mut child = command.stdout(Stdio::piped()).spawn().expect("trigger to start");
+            sleep(moment);
+            child.kill().expect("a fire to kill");
+            let output = child.wait_with_output().expect("its answer");
+            if let Ok(answer) = serde_json::from_slice::<Value>(&output.stdout) {
+                answered.push(answer["event_id"].as_str().expect("an event").to_owned());
+            }
+        }
+        assert!((1..40).contains(&answered.len()), "some were killed before they answered: {answered:?}");
+        // What a killed one left in the outbox, the next takes along; an agent does by itself.
+        answered.push(origin.fire(&["last", "--host", "lb01"]).committed());
+        assert_none_is_lost(&origin, &lb, &answered);
+        if origin.certname() == "without-agent" {
+            origin.start_agent();
+        }
+    }
+    assert_one_at_a_time(&lb);
+}
+
+fn killing_the_agent_at_any_moment_loses_nothing(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (origin, mut lb) = (fleet.running("web01"), fleet.running("lb01"));
+    let mut events = Vec::new();
+    for moment in moments(12, Duration::from_millis(300)) {
+        for _ in 0..4 {
+            events.push(origin.fire(&["burst", "--host", "lb01"]).committed());
+        }
+        sleep(moment);
+        lb.kill_agent();
+        lb.launch_agent();
+    }
+    assert_none_is_lost(&origin, &lb, &events);
+    assert_one_at_a_time(&lb);
+    assert!(lb.runs().len() <= events.len(), "{:?}", lb.runs());
+}
+
+fn killing_the_backend_at_any_moment_loses_nothing(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let (origin, lb) = (fleet.running("web01"), fleet.running("lb01"));
+    let events = scope(|scope| {
+        let fires = scope.spawn(|| {
+            (0..60).map(|_| origin.fire(&["burst", "--host", "lb01"]).event()).collect::<Vec<String>>()
+        });
+        for moment in moments(4, Duration::from_millis(800)) {
+            sleep(moment);
+            fleet.backend.kill();
+            fleet.backend.restart();
+        }
+        fires.join().expect("all fires answered")
+    });
+    assert_none_is_lost(&origin, &lb, &events);
+    assert_one_at_a_time(&lb);
+    // And it still works.
+    let last = origin.fire(&["last", "--host", "lb01"]).event();
+    origin.wait_for(&last, "lb01", "done");
+}
