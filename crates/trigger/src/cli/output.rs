@@ -3,7 +3,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 use trigger_core::status::State;
 use trigger_core::time::Timestamp;
@@ -54,6 +54,13 @@ pub(super) fn table(header: &[&str]) -> Table {
         table.force_no_tty().set_content_arrangement(ContentArrangement::Disabled);
     }
     table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    if let Some(first) = table.column_mut(0) {
+        // What is copied into the next command stays in one piece.
+        first.set_constraint(ColumnConstraint::ContentWidth);
+    }
     table
 }
 
