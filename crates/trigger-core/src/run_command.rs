@@ -108,7 +108,7 @@ impl RunCommand {
             "print".to_owned(),
         ];
         words.extend(settings.iter().map(|&setting| setting.to_owned()));
-        words.extend(["--section".to_owned(), "agent".to_owned()]);
+        words.extend(["--section".to_owned(), "agent".to_owned(), "--color=false".to_owned()]);
         const MOVE_SETTINGS: [&str; 7] =
             ["--confdir", "--config", "--vardir", "--statedir", "--ssldir", "--certname", "--publicdir"];
         let mut arguments = self.arguments.iter().peekable();
@@ -254,7 +254,7 @@ mod tests {
             command("puppet agent --confdir /c --vardir=/v --server x")
                 .config_print(&["lastrunreport"])
                 .join(" "),
-            "puppet config print lastrunreport --section agent --confdir /c --vardir /v"
+            "puppet config print lastrunreport --section agent --color=false --confdir /c --vardir /v"
         );
     }
 

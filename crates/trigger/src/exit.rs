@@ -39,7 +39,11 @@ impl Failure {
 
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
-        Self::failed(error.to_string())
+        let hint = match error.source.kind() {
+            std::io::ErrorKind::PermissionDenied => " (try as root, or with a --state-dir of your own)",
+            _ => "",
+        };
+        Self::failed(format!("{error}{hint}"))
     }
 }
 

@@ -119,7 +119,8 @@ pub(crate) async fn resolve_certname(
     if let Some(certname) = globals.certname(config)? {
         return Ok(certname);
     }
-    if let Some(certname) = state.map(StateDir::certname).transpose()?.flatten() {
+    // An ordinary user can neither read nor write the node's state folder, and fires all the same.
+    if let Some(certname) = state.and_then(|state| state.certname().ok().flatten()) {
         return Ok(certname);
     }
     let certname = crate::puppet_settings::certname(command).await.map_err(|error| {
@@ -127,8 +128,8 @@ pub(crate) async fn resolve_certname(
             "no certname is configured and Puppet does not tell one: {error:#}; give --certname"
         ))
     })?;
-    if let Some(state) = state {
-        state.set_certname(&certname)?;
+    if let Some(Err(error)) = state.map(|state| state.set_certname(&certname)) {
+        tracing::debug!("Puppet will be asked for the certname again: {error}");
     }
     Ok(certname)
 }
