@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::backend::{Backend, BackendKind};
+use crate::disk::SmallDisk;
 use crate::node::Node;
 use crate::process::end_all_of;
 
@@ -13,15 +14,29 @@ use crate::process::end_all_of;
 pub struct Fleet {
     /// The backend.
     pub backend: Backend,
+    disk: Option<SmallDisk>,
     scratch: TempDir,
 }
 
 impl Fleet {
     /// Starts a backend; nodes come with [`Self::node`].
     pub fn on(kind: BackendKind) -> Self {
-        let scratch = tempfile::Builder::new().prefix("trigger-e2e-").tempdir().expect("a scratch folder");
+        let scratch = scratch();
         let backend = Backend::start(kind, &scratch.path().join("backend"));
-        Self { backend, scratch }
+        Self { backend, disk: None, scratch }
+    }
+
+    /// The same, with the backend's data on a disk of its own of so many KiB.
+    pub fn on_small_disk(kind: BackendKind, kib: u32) -> Self {
+        let scratch = scratch();
+        let disk = SmallDisk::mount(&scratch.path().join("backend/data"), kib);
+        let backend = Backend::start(kind, &scratch.path().join("backend"));
+        Self { backend, disk: Some(disk), scratch }
+    }
+
+    /// The backend's own disk; panics where it has none.
+    pub fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("a fleet on a small disk")
     }
 
     /// A node with a folder of its own and no agent yet.
@@ -52,6 +67,10 @@ impl Fleet {
     pub fn path(&self) -> &Path {
         self.scratch.path()
     }
+}
+
+fn scratch() -> TempDir {
+    tempfile::Builder::new().prefix("trigger-e2e-").tempdir().expect("a scratch folder")
 }
 
 impl Drop for Fleet {

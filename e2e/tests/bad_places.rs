@@ -1,0 +1,177 @@
+//! Disks that are full, folders that cannot be written, and run commands that misbehave.
+
+#![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
+
+use std::fs;
+
+use trigger_e2e::{BackendKind, Fleet, Node, ReadOnly, SmallDisk, eventually, is_alive};
+
+#[test]
+fn a_full_disk_under_the_outbox_is_told_and_the_event_goes_straight_on() {
+    let mut fleet = Fleet::on(BackendKind::Hub);
+    let origin = fleet.node("web01");
+    let lb = fleet.running("lb01");
+    let disk = SmallDisk::mount(&origin.path("state"), 256);
+    origin.fire(&["first", "--host", "lb01"]).committed();
+    disk.fill();
+    let answer = origin.fire(&["straight", "--host", "lb01"]);
+    assert!(answer.warnings().contains("the outbox cannot be written"), "{answer:?}");
+    lb.wait_for(&answer.committed(), "lb01", "done");
+
+    fleet.backend.kill();
+    let error = origin.fire(&["nowhere", "--host", "lb01"]).error(4);
+    assert!(error.contains("nothing could be spooled") && error.contains("fire again"), "{error}");
+    disk.make_room();
+    let spooled = origin.fire(&["later", "--host", "lb01"]).spooled();
+    assert_eq!(origin.queue()["spooled"][0]["event_id"], spooled.as_str(), "and nothing but it");
+}
+
+#[test]
+fn a_full_disk_under_an_agent_delays_runs_and_loses_none() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let origin = fleet.running("web01");
+    let mut node = fleet.node("lb01");
+    let disk = SmallDisk::mount(&node.path("state"), 512);
+    node.start_agent();
+    disk.fill();
+    let event = origin.fire(&["t", "--host", "lb01"]).committed();
+    let retrying = origin.wait_for(&event, "lb01", "retrying");
+    assert!(retrying["reason"].as_str().is_some_and(|reason| reason.contains("No space left")), "{retrying}");
+    disk.make_room();
+    origin.wait_for(&event, "lb01", "done");
+    assert_eq!(node.runs().len(), 1, "{:?}", node.runs());
+
+    // An agent that starts on a full disk works as soon as there is room.
+    node.kill_agent();
+    disk.fill();
+    node.launch_agent();
+    eventually("an agent on a full disk", || {
+        if let Some(code) = node.agent().exit() {
+            assert!(code > 0 && node.agent_log().contains("No space left"), "{}", node.agent_log());
+            return Ok(());
+        }
+        if node.queue()["agent_running"] == true { Ok(()) } else { Err(node.agent_log()) }
+    });
+    let meanwhile = origin.fire(&["meanwhile", "--host", "lb01"]).committed();
+    disk.make_room();
+    if node.agent().exit().is_some() {
+        // As systemd does.
+        node.launch_agent();
+    }
+    origin.wait_for(&meanwhile, "lb01", "done");
+}
+
+#[test]
+fn a_full_disk_under_the_hub_spools_and_loses_nothing() {
+    let fleet = Fleet::on_small_disk(BackendKind::Hub, 4 * 1024);
+    let (origin, lb) = (fleet.running("web01"), fleet.running("lb01"));
+    let disk = fleet.disk();
+    let mut events = vec![origin.fire(&["before", "--host", "lb01"]).committed()];
+    disk.fill();
+    // SQLite may still have room in the pages it holds; some fires later it has not.
+    let spooled = eventually("a fire that the full hub does not take", || {
+        let answer = origin.fire(&["full", "--host", "lb01"]);
+        events.push(answer.event());
+        if answer.json["state"] == "spooled" { Ok(answer) } else { Err(format!("{answer:?}")) }
+    });
+    assert!(!spooled.warnings().is_empty(), "{spooled:?}");
+    assert_eq!(origin.queue()["set_aside"], serde_json::json!([]), "a full disk is no reason to give up");
+    disk.make_room();
+    for event in events {
+        eventually("its end", || {
+            let end = origin.delivery(&event, lb.certname());
+            let over = end["state"] == "done" || end["state"] == "superseded";
+            if over { Ok(()) } else { Err(format!("{end} {}", origin.queue())) }
+        });
+    }
+}
+
+#[test]
+fn a_state_folder_that_cannot_be_written_is_told() {
+    let mut fleet = Fleet::on(BackendKind::Hub);
+    let mut origin = fleet.node("web01");
+    let lb = fleet.running("lb01");
+    // Once as it is on a first start, once with all that a used one holds.
+    for is_used in [false, true] {
+        if is_used {
+            origin.fire(&["first", "--host", "lb01"]).committed();
+        }
+        let read_only = ReadOnly::make(&origin.path("state"));
+        let answer = origin.fire(&["t", "--host", "lb01"]);
+        assert!(answer.warnings().contains("Read-only file system"), "{answer:?}");
+        lb.wait_for(&answer.committed(), "lb01", "done");
+        origin.launch_agent();
+        assert_eq!(origin.agent().wait(), 1);
+        assert!(origin.agent_log().contains("Read-only file system"), "{}", origin.agent_log());
+        drop(read_only);
+    }
+    let read_only = ReadOnly::make(&origin.path("state"));
+    fleet.backend.kill();
+    let error = origin.fire(&["nowhere", "--host", "lb01"]).error(4);
+    assert!(error.contains("nothing could be spooled"), "{error}");
+    drop(read_only);
+}
+
+#[test]
+fn a_run_command_that_does_not_exist_is_retried_and_visible() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let origin = fleet.running("origin");
+    let mut node = fleet.node("a");
+    let good = fs::read_to_string(node.config()).expect("a configuration");
+    node.set("run_cmd", "'/nonexistent/converge now'").start_agent();
+    let event = origin.fire(&["t", "--host", "a"]).committed();
+    let retrying = origin.wait_for(&event, "a", "retrying");
+    let reason = retrying["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("cannot start '/nonexistent/converge'"), "{reason}");
+    let queue = node.queue();
+    assert_eq!(queue["waiting"][0]["event_id"], event.as_str());
+    assert!(queue["waiting"][0]["retry_at"].is_string(), "{queue}");
+    assert_eq!(queue["waiting"][0]["reason"], reason);
+    // Mended, it runs at once.
+    node.write("trigger.toml", &good);
+    node.agent().hang_up();
+    origin.wait_for(&event, "a", "done");
+    assert_eq!(node.runs().len(), 1);
+}
+
+#[test]
+fn a_run_that_never_ends_is_ended_with_all_its_processes() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("a");
+    // A child that will not hear of TERM, and a leader that would wait for it for ever.
+    let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\n\
+        sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & echo \"$$ $!\" >pids; wait; wait\n";
+    let endless = node.script("endless.sh", script);
+    node.set("run_cmd", &format!("'{}'", endless.display())).set("run_timeout", "'1s'").start_agent();
+    let event = node.fire(&["t", "--host", "a"]).committed();
+    let end = node.wait_for(&event, "a", "failed");
+    assert_eq!(end["outcome"], "timed_out");
+    assert!(end["reason"].as_str().is_some_and(|reason| reason.contains("1s")), "{end}");
+    let pids = fs::read_to_string(node.path("pids")).expect("pids");
+    let pids: Vec<u32> = pids.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect();
+    assert_eq!(pids.len(), 2);
+    eventually("the end of the whole group", || match pids.iter().find(|pid| is_alive(**pid)) {
+        Some(pid) => Err(format!("{pid} lives")),
+        None => Ok(()),
+    });
+}
+
+#[test]
+fn a_run_that_prints_a_gigabyte_is_bounded_and_ends_well() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("a");
+    let script =
+        "#!/bin/sh\nyes 'a line of a run that says far too much' | head -c 1073741824; echo; echo the end\n";
+    let loud = node.script("loud.sh", script);
+    node.set("run_cmd", &format!("'{}'", loud.display())).start_agent();
+    let event = node.fire(&["t", "--host", "a"]).committed();
+    let end = node.wait_for(&event, "a", "done");
+    let log = output(&node, end["run_id"].as_str().expect("a run"));
+    assert!(log.len() < 5 * 1024 * 1024, "{}", log.len());
+    assert!(log.trim_end().ends_with("the end"), "the newest output is kept");
+    assert!(log.contains("bytes of output were dropped here"), "and what is gone is said");
+}
+
+fn output(node: &Node, run_id: &str) -> String {
+    fs::read_to_string(node.path(&format!("state/runs/{run_id}.log"))).expect("a run's output")
+}
