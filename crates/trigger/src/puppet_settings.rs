@@ -1,6 +1,7 @@
 //! What only Puppet itself knows: its certname and where it keeps things. Asking costs about a second of
 //! Ruby, so the answers are cached in the state folder.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,7 +10,6 @@ use anyhow::{Context, bail};
 use tokio::process::Command;
 use trigger_core::identity::Certname;
 use trigger_core::run_command::RunCommand;
-use trigger_core::wire::RunRecord;
 
 use crate::state::{read_if_present, write_durably};
 
@@ -22,34 +22,52 @@ pub(crate) async fn certname(command: &RunCommand) -> anyhow::Result<Certname> {
     answer.trim().parse().with_context(|| format!("Puppet's certname '{}' cannot be used", answer.trim()))
 }
 
-/// Where this run's Puppet leaves its report; nothing if it cannot be found out.
-pub(crate) async fn last_run_report(
-    command: &RunCommand,
-    record: &RunRecord,
-    state_dir: &Path,
-) -> Option<PathBuf> {
-    let question = command.config_print(&["lastrunreport"]);
-    let cache = state_dir.join("puppet-settings");
-    let asked = question.join("\u{1f}");
-    let cached = read_if_present(&cache).ok().flatten();
-    if let Some((known, path)) = cached.as_deref().and_then(|text| text.trim_end().split_once('\n'))
-        && known == asked
-    {
-        return Some(PathBuf::from(path));
+/// Where Puppet keeps what we look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PuppetPaths {
+    /// The report of the last run.
+    pub(crate) last_run_report: PathBuf,
+    /// Present while an operator has disabled Puppet on this node.
+    pub(crate) disabled_lock: PathBuf,
+}
+
+/// The settings that are those paths, in the order in which Puppet prints them.
+const PATH_SETTINGS: [&str; 2] = ["agent_disabled_lockfile", "lastrunreport"];
+
+impl PuppetPaths {
+    /// Reads `setting = value` lines, as Puppet prints more than one setting.
+    fn parse(answer: &str) -> Option<Self> {
+        let value = |setting: &str| {
+            let mut pairs = answer.lines().filter_map(|line| line.split_once(" = "));
+            pairs.find(|(name, _)| *name == setting).map(|(_, value)| PathBuf::from(value.trim()))
+        };
+        let [disabled_lock, last_run_report] = PATH_SETTINGS.map(value);
+        Some(Self { last_run_report: last_run_report?, disabled_lock: disabled_lock? })
     }
-    let environment = record.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let answer = match ask(&question, environment).await {
-        Ok(answer) => answer,
-        Err(error) => {
-            tracing::warn!("cannot find Puppet's report: {error:#}");
-            return None;
-        }
-    };
-    let path = answer.trim();
-    if let Err(error) = write_durably(&cache, format!("{asked}\n{path}\n").as_bytes()) {
+}
+
+/// Where the Puppet of this run command keeps things, as it answered before or answers now.
+pub(crate) async fn paths(
+    command: &RunCommand,
+    environment: &BTreeMap<String, String>,
+    state_dir: &Path,
+) -> anyhow::Result<PuppetPaths> {
+    let question = command.config_print(&PATH_SETTINGS);
+    let cache = state_dir.join("puppet-settings");
+    // Another run command may be another Puppet: the answer is only good for the question.
+    let asked = format!("{}\n", question.join("\u{1f}"));
+    let cached = read_if_present(&cache).ok().flatten();
+    if let Some(paths) = cached.as_deref().and_then(|text| PuppetPaths::parse(text.strip_prefix(&asked)?)) {
+        return Ok(paths);
+    }
+    let environment = environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let answer = ask(&question, environment).await?;
+    let paths = PuppetPaths::parse(&answer)
+        .with_context(|| format!("Puppet's answer is unclear: {}", answer.trim()))?;
+    if let Err(error) = write_durably(&cache, format!("{asked}{answer}").as_bytes()) {
         tracing::warn!("Puppet will be asked again next time: {error}");
     }
-    Some(PathBuf::from(path))
+    Ok(paths)
 }
 
 async fn ask<'a>(

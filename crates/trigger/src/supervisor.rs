@@ -217,8 +217,10 @@ async fn find_report(
         CommandKind::Other => None,
         CommandKind::PuppetApply => read_report(&paths.report()),
         CommandKind::PuppetAgent => {
-            let path = puppet_settings::last_run_report(command, record, state_dir).await?;
-            read_report(&path).filter(|report| report.is_of(record.run_id))
+            let paths = puppet_settings::paths(command, &record.environment, state_dir).await;
+            let paths =
+                paths.inspect_err(|error| tracing::warn!("cannot find Puppet's report: {error:#}")).ok()?;
+            read_report(&paths.last_run_report).filter(|report| report.is_of(record.run_id))
         }
     }
 }

@@ -19,6 +19,7 @@ use trigger_core::time::Timestamp;
 use trigger_core::wire::RunRecord;
 
 use super::courier::Errand;
+use super::disabled::{self, DisabledLock};
 use super::intake::Link;
 use super::registrar::ClaimState;
 use super::view::QueueView;
@@ -31,6 +32,7 @@ use crate::state::{EndedLog, FileError, NewRun, OpenRun, Runs};
 pub(super) struct Channels {
     pub(super) arrivals: mpsc::Receiver<Vec<Arrival>>,
     pub(super) claim: watch::Receiver<ClaimState>,
+    pub(super) disabled: watch::Receiver<DisabledLock>,
     pub(super) link: watch::Receiver<Link>,
     pub(super) questions: mpsc::Receiver<oneshot::Sender<QueueView>>,
     pub(super) errands: mpsc::UnboundedSender<Errand>,
@@ -93,7 +95,6 @@ impl Daemon {
             (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
         let mut hangup = listen(SignalKind::hangup())?;
 
-        self.input(Input::Blocked(Some("this agent has not registered with the backend yet".to_owned())));
         self.recover().await?;
         tracing::info!(
             "agent of {} is ready, backend {}",
@@ -107,7 +108,9 @@ impl Daemon {
             let wake = self.queue.next_wake().map(|elapsed| self.node.clock.instant(elapsed));
             tokio::select! {
                 Some(arrivals) = self.channels.arrivals.recv() => self.arrived(arrivals),
-                Ok(()) = self.channels.claim.changed() => self.claim_changed(),
+                Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
+                Ok(()) = self.channels.disabled.changed() => self.input(Input::Tick),
+                () = tokio::time::sleep(disabled::LOOK_EVERY), if self.is_held_up() => self.input(Input::Tick),
                 ended = wait_for_end(&mut self.active) => self.run_ended(ended),
                 () = sleep_until(wake) => self.input(Input::Tick),
                 Some(answer) = self.channels.questions.recv() => drop(answer.send(self.view())),
@@ -180,18 +183,29 @@ impl Daemon {
         }
     }
 
-    fn claim_changed(&mut self) {
-        let blocked = match &*self.channels.claim.borrow_and_update() {
+    /// Why no run may start now, if so.
+    fn obstacle(&mut self) -> Option<String> {
+        let claim = match &*self.channels.claim.borrow_and_update() {
             ClaimState::Held { .. } => None,
             ClaimState::Unregistered => Some("this agent has not registered with the backend yet".to_owned()),
             ClaimState::Lost(reason) | ClaimState::Stale(reason) => Some(reason.clone()),
         };
-        self.input(Input::Blocked(blocked));
+        claim.or_else(|| self.channels.disabled.borrow_and_update().reason())
+    }
+
+    /// Whether deliveries wait for something that only looking tells.
+    fn is_held_up(&self) -> bool {
+        self.queue.blocked().is_some() && self.queue.is_waiting()
     }
 
     /// Asks the core and does as it says.
     fn input(&mut self, input: Input) {
         let mut inputs = vec![input];
+        let obstacle = self.obstacle();
+        if self.queue.blocked() != obstacle.as_deref() {
+            // Taken first: the queue must not start a run that an operator has just forbidden.
+            inputs.push(Input::Blocked(obstacle));
+        }
         while let Some(input) = inputs.pop() {
             for effect in self.queue.step(self.node.clock.now(), input) {
                 inputs.extend(self.perform(effect));

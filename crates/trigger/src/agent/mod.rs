@@ -4,6 +4,7 @@
 
 mod courier;
 mod daemon;
+mod disabled;
 mod drainer;
 mod intake;
 mod registrar;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use trigger_backend::store::Store;
 use trigger_core::identity::{Certname, GroupName};
 use trigger_core::layout::Layout;
@@ -83,20 +85,36 @@ pub(crate) async fn run(
     let (arrivals_in, arrivals) = mpsc::channel(16);
     let (errands_in, errands) = mpsc::unbounded_channel();
     let (claim_in, claim) = watch::channel(registrar::ClaimState::Unregistered);
+    let (disabled_in, disabled) = watch::channel(disabled::DisabledLock::Unknown);
     let (link_in, link) = watch::channel(intake::Link::Down("not connected yet".to_owned()));
     let (activity_in, activity) = watch::channel(Default::default());
     let (questions_in, questions) = mpsc::channel(16);
 
+    let registrar = registrar::Registrar::new(Arc::clone(&node), claim_in)?;
     let listener = socket::listen(&node.settings.state)?;
-    tokio::spawn(socket::serve(listener, Arc::clone(&publisher), questions_in));
-    tokio::spawn(drainer::run(Arc::clone(&publisher), link.clone()));
-    tokio::spawn(courier::run(Arc::clone(&node), runs.clone(), errands));
-    tokio::spawn(registrar::run(Arc::clone(&node), claim_in, activity));
-    tokio::spawn(intake::run(Arc::clone(&node), Breaker::new(&state), claim.clone(), link_in, arrivals_in));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(socket::serve(listener, Arc::clone(&publisher), questions_in));
+    tasks.spawn(drainer::run(Arc::clone(&publisher), link.clone()));
+    tasks.spawn(courier::run(Arc::clone(&node), runs.clone(), errands));
+    tasks.spawn(registrar.run(activity));
+    tasks.spawn(intake::run(Arc::clone(&node), Breaker::new(&state), claim.clone(), link_in, arrivals_in));
+    tokio::spawn(disabled::find(Arc::clone(&node), disabled_in));
 
-    let channels =
-        daemon::Channels { arrivals, claim, link, questions, errands: errands_in, activity: activity_in };
-    daemon::Daemon::new(node, runs, ended_log, ended, channels)?.run(check_configuration).await
+    let channels = daemon::Channels {
+        arrivals,
+        claim,
+        disabled,
+        link,
+        questions,
+        errands: errands_in,
+        activity: activity_in,
+    };
+    let daemon = daemon::Daemon::new(node, runs, ended_log, ended, channels)?;
+    tokio::select! {
+        stopped = daemon.run(check_configuration) => stopped,
+        // None of them ends while the daemon lives. Better a restart than an agent that only looks alive.
+        _ = tasks.join_next() => Err(Failure::failed("a part of the agent ended unexpectedly; see its log")),
+    }
 }
 
 /// The backend that an agent watches; not every backend can be watched.

@@ -34,42 +34,8 @@ pub(super) enum ClaimState {
     Stale(String),
 }
 
-pub(super) async fn run(
-    node: Arc<Node>,
-    state: watch::Sender<ClaimState>,
-    mut activity: watch::Receiver<Activity>,
-) {
-    let mut registrar = match Registrar::new(node, state) {
-        Ok(registrar) => registrar,
-        Err(error) => {
-            tracing::error!("cannot register this node: {error}");
-            return;
-        }
-    };
-    let mut attempt = 0;
-    while !registrar.state.is_closed() {
-        let current = activity.borrow_and_update().clone();
-        let wait = match registrar.register(current).await {
-            Ok(wait) => {
-                attempt = 0;
-                wait
-            }
-            Err(error) => {
-                registrar.distrust(&error);
-                attempt += 1;
-                let now = registrar.node.clock.now().elapsed;
-                backoff::reconnect(attempt, now.saturating_sub(registrar.renewed_at), jitter())
-            }
-        };
-        tokio::time::sleep(ACTIVITY_SPACING.min(wait)).await;
-        tokio::select! {
-            () = tokio::time::sleep(wait.saturating_sub(ACTIVITY_SPACING)) => {}
-            changed = activity.changed(), if attempt == 0 => if changed.is_err() { return },
-        }
-    }
-}
-
-struct Registrar {
+/// The owner of this node's registration.
+pub(super) struct Registrar {
     node: Arc<Node>,
     state: watch::Sender<ClaimState>,
     instance: String,
@@ -85,7 +51,7 @@ struct Registrar {
 }
 
 impl Registrar {
-    fn new(node: Arc<Node>, state: watch::Sender<ClaimState>) -> Result<Self, FileError> {
+    pub(super) fn new(node: Arc<Node>, state: watch::Sender<ClaimState>) -> Result<Self, FileError> {
         let folder = &node.settings.state;
         let instance = uuid::Uuid::new_v4().to_string();
         let known = read_if_present(&folder.file("instance"))?.unwrap_or_default();
@@ -107,6 +73,31 @@ impl Registrar {
             node,
             state,
         })
+    }
+
+    /// Registers and keeps the registration true for as long as anybody listens.
+    pub(super) async fn run(mut self, mut activity: watch::Receiver<Activity>) {
+        let mut attempt = 0;
+        while !self.state.is_closed() {
+            let current = activity.borrow_and_update().clone();
+            let wait = match self.register(current).await {
+                Ok(wait) => {
+                    attempt = 0;
+                    wait
+                }
+                Err(error) => {
+                    self.distrust(&error);
+                    attempt += 1;
+                    let now = self.node.clock.now().elapsed;
+                    backoff::reconnect(attempt, now.saturating_sub(self.renewed_at), jitter())
+                }
+            };
+            tokio::time::sleep(ACTIVITY_SPACING.min(wait)).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait.saturating_sub(ACTIVITY_SPACING)) => {}
+                changed = activity.changed(), if attempt == 0 => if changed.is_err() { return },
+            }
+        }
     }
 
     fn record(&self, activity: Activity) -> NodeRecord {
