@@ -15,4 +15,5 @@ pub mod outcomes;
 pub mod publishing;
 pub mod registry;
 pub mod store;
+pub mod sweeping;
 pub mod url;

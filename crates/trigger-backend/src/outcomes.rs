@@ -70,8 +70,7 @@ pub async fn event_status(
     let entries = store.read(&ranges).await?;
     let Some(mut stored) = StoredEvent::read(layout, &entries).remove(&id) else { return Ok(None) };
     stored.add_outcomes(layout, &entries);
-    let open: Vec<Certname> =
-        stored.targets.iter().filter(|certname| !stored.ends.contains_key(*certname)).cloned().collect();
+    let open = stored.open_targets();
     let nodes = if open.is_empty() { BTreeMap::new() } else { registry::read(store, layout, &open).await? };
     Ok(Some(stored.into_status(&nodes)))
 }
@@ -106,7 +105,7 @@ pub async fn latest_events(
 }
 
 /// An event as its parts and outcomes come out of the backend.
-struct StoredEvent {
+pub(crate) struct StoredEvent {
     event: Event,
     parts_found: BTreeSet<u32>,
     parts_expected: u32,
@@ -115,7 +114,7 @@ struct StoredEvent {
 }
 
 impl StoredEvent {
-    fn read(layout: &Layout, entries: &[Entry]) -> BTreeMap<EventId, Self> {
+    pub(crate) fn read(layout: &Layout, entries: &[Entry]) -> BTreeMap<EventId, Self> {
         let mut events: BTreeMap<EventId, Self> = BTreeMap::new();
         for entry in entries {
             let Some(Place::Part { event: id, index }) = layout.place(&entry.key) else { continue };
@@ -141,7 +140,7 @@ impl StoredEvent {
         events
     }
 
-    fn add_outcomes(&mut self, layout: &Layout, entries: &[Entry]) {
+    pub(crate) fn add_outcomes(&mut self, layout: &Layout, entries: &[Entry]) {
         for entry in entries {
             let Some(Place::Outcome { event, certname }) = layout.place(&entry.key) else { continue };
             if event != self.event.id {
@@ -153,6 +152,19 @@ impl StoredEvent {
                 self.ends.insert(certname, end);
             }
         }
+    }
+
+    pub(crate) fn event(&self) -> &Event {
+        &self.event
+    }
+
+    pub(crate) fn targets(&self) -> &BTreeSet<Certname> {
+        &self.targets
+    }
+
+    /// The targets that have no outcome yet.
+    pub(crate) fn open_targets(&self) -> Vec<Certname> {
+        self.targets.iter().filter(|certname| !self.ends.contains_key(*certname)).cloned().collect()
     }
 
     fn into_status(self, nodes: &BTreeMap<Certname, NodeRecord>) -> EventStatus {

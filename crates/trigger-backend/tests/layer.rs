@@ -11,6 +11,7 @@ use trigger_backend::outcomes::{self, EventStatus};
 use trigger_backend::publishing::{PublishError, publish};
 use trigger_backend::registry::{self, Claim, Contender, LEASE};
 use trigger_backend::store::{Entry, KeyRange, Store};
+use trigger_backend::sweeping::{self, Swept};
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, Revision, RunId};
 use trigger_core::layout::Layout;
@@ -339,4 +340,90 @@ async fn garbage_under_a_nodes_key_is_nobodys_claim() {
     let store = MemoryStore::default();
     store.put_many(vec![(Layout::default().node(&node("lb01")), "garbage".to_owned())]).await;
     assert!(is_held(&claim(&store, "first", &[], &mut Contender::default(), 0).await));
+}
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+async fn sweep(store: &MemoryStore, after: Duration) -> Swept {
+    sweeping::sweep(store, &Layout::default(), NOW.plus(after)).await.unwrap()
+}
+
+async fn everything(store: &MemoryStore) -> Vec<Entry> {
+    store.read(&[KeyRange::Folder("/".to_owned())]).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_sweep_leaves_alone_what_may_still_run() {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    let before = everything(&store).await;
+    assert_eq!(sweep(&store, DAY + HOUR).await, Swept::default());
+    assert_eq!(everything(&store).await, before);
+}
+
+#[tokio::test]
+async fn what_its_target_never_saw_expires_visibly() {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01", "gone"], &[]), false).await.unwrap();
+    finish(&store, "lb01", 1, done(7)).await;
+    assert_eq!(sweep(&store, DAY + 2 * HOUR).await, Swept { expired: 1, removed: 0 });
+    assert_eq!(states(&status(&store, 1).await), ["gone expired", "lb01 done"]);
+    assert_eq!(arrivals(&store, "gone", &[]).await, []);
+    // It comes back after all, has just run, and says so.
+    finish(&store, "gone", 1, done(8)).await;
+    assert_eq!(states(&status(&store, 1).await), ["gone done", "lb01 done"]);
+}
+
+#[tokio::test]
+async fn a_delivery_that_its_node_holds_is_never_expired_by_another() {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    let mut holding = record("a", &[]);
+    holding.activity.held = vec![Held { event: id(1), reason: "disabled".to_owned() }];
+    register(&store, "lb01", &holding).await;
+    assert_eq!(sweep(&store, 30 * DAY).await, Swept::default());
+    assert_eq!(states(&status(&store, 1).await), ["lb01 held"]);
+}
+
+#[tokio::test]
+async fn an_ended_event_goes_after_its_time_with_all_that_belongs_to_it() {
+    let store = MemoryStore::default();
+    register(&store, "lb01", &record("a", &[("lb", 1)])).await;
+    publish(&store, &publication(1, &["web02"], &["lb"]), false).await.unwrap();
+    for certname in ["lb01", "web02"] {
+        finish(&store, certname, 1, done(7)).await;
+    }
+    assert_eq!(sweep(&store, 8 * DAY).await, Swept::default(), "still to be looked at");
+    assert_eq!(sweep(&store, 9 * DAY).await, Swept { expired: 0, removed: 1 });
+    let left: Vec<String> = everything(&store).await.into_iter().map(|entry| entry.key).collect();
+    assert_eq!(left, [Layout::default().node(&node("lb01"))]);
+}
+
+#[tokio::test]
+async fn a_sweeper_whose_clock_is_years_ahead_does_nothing() {
+    let store = MemoryStore::default();
+    for name in ["lb01", "lb02"] {
+        register(&store, name, &record(name, &[])).await;
+    }
+    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    assert_eq!(sweep(&store, 3650 * DAY).await, Swept::default());
+}
+
+#[tokio::test]
+async fn one_of_a_fleet_sweeps_and_the_others_see_that_it_did() {
+    let store = MemoryStore::default();
+    let layout = Layout::default();
+    let turn = |name: &str, seen: Option<Revision>, first: bool| {
+        let (store, layout, certname) = (store.clone(), layout.clone(), node(name));
+        async move { sweeping::take_turn(&store, &layout, &certname, seen, first).await.unwrap() }
+    };
+    let (swept, first) = turn("lb01", None, true).await;
+    assert!(swept, "nobody ever did");
+    let (swept, seen) = turn("lb02", None, true).await;
+    assert!(!swept && seen == first, "who has just started cannot tell how long ago it was");
+    let (swept, second) = turn("lb02", seen, false).await;
+    assert!(swept, "nobody did since the last look");
+    let (swept, seen) = turn("lb01", first, false).await;
+    assert!(!swept && seen == second);
 }

@@ -7,6 +7,7 @@
 //! groups/<group>/<event_id>         a delivery to every member
 //! outcomes/<event_id>/<certname>    how a delivery ended
 //! nodes/<certname>                  the registration of an agent
+//! sweep                             who swept last
 //! ```
 
 use crate::identity::{Certname, EventId, GroupName, KeyPrefix};
@@ -98,6 +99,11 @@ impl Layout {
     /// All registrations (a folder).
     pub fn nodes(&self) -> String {
         format!("{}/nodes/", self.prefix)
+    }
+
+    /// The note of the last sweep.
+    pub fn sweep(&self) -> String {
+        format!("{}/sweep", self.prefix)
     }
 
     /// Takes a key apart; nothing for a key that is not ours, whoever put it there.

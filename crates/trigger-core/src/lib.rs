@@ -14,5 +14,6 @@ pub mod queue;
 pub mod report;
 pub mod run_command;
 pub mod status;
+pub mod sweep;
 pub mod time;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! The node's daemon. One task owns the queue and the runs ([`daemon`]); the others carry things to it and
 //! from it: [`intake`] reads deliveries, [`courier`] stores outcomes, [`registrar`] keeps the claim on the
-//! certname, [`socket`] serves this node's commands, [`drainer`] empties the outbox.
+//! certname, [`socket`] serves this node's commands, [`drainer`] empties the outbox,
+//! [`sweeper`] removes from the backend what nobody needs any more.
 
 mod courier;
 mod daemon;
@@ -9,6 +10,7 @@ mod drainer;
 mod intake;
 mod registrar;
 pub(crate) mod socket;
+mod sweeper;
 mod view;
 
 use std::collections::BTreeMap;
@@ -97,6 +99,7 @@ pub(crate) async fn run(
     tasks.spawn(drainer::run(Arc::clone(&publisher), link.clone()));
     tasks.spawn(courier::run(Arc::clone(&node), runs.clone(), errands));
     tasks.spawn(registrar.run(activity));
+    tasks.spawn(sweeper::run(Arc::clone(&node)));
     tasks.spawn(intake::run(Arc::clone(&node), Breaker::new(&state), claim.clone(), link_in, arrivals_in));
     tokio::spawn(disabled::find(Arc::clone(&node), disabled_in));
 

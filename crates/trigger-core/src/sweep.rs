@@ -1,0 +1,96 @@
+//! When what is stored of an event may go, and when somebody other than the target may call it expired
+//! (contract 12).
+
+use std::time::Duration;
+
+use crate::event::{CLOCK_TOLERANCE, Event, MAX_LIFETIME};
+use crate::identity::EventId;
+use crate::status::{Activity, NodeRecord};
+use crate::time::Timestamp;
+
+/// How long after an event's expiry a sweeper waits before it speaks for a target that says nothing.
+pub const SWEEPERS_PATIENCE: Duration = Duration::from_secs(60 * 60);
+/// How long an event and its outcomes stay readable after its expiry: as long as any event can live, so
+/// that no copy of it anywhere can still be published when they go.
+pub const KEEP_ENDED: Duration = MAX_LIFETIME;
+
+/// How much of a sweeper's own clock to believe: no more than another node's latest registration bears out,
+/// so that one node whose clock is years ahead expires and removes nothing. A lone node believes itself.
+pub fn believable_now<'a>(own: Timestamp, nodes: impl IntoIterator<Item = &'a NodeRecord>) -> Timestamp {
+    let mut seen: Vec<Timestamp> = nodes.into_iter().map(|node| node.seen_at).collect();
+    seen.sort_unstable();
+    match seen.len() {
+        0 | 1 => own,
+        // The latest of all may be the sweeper's own, or that of the one wrong clock.
+        count => own.min(seen[count - 2].plus(CLOCK_TOLERANCE)),
+    }
+}
+
+/// Whether a delivery without an outcome may be called expired by somebody other than its target.
+pub fn may_expire(event: &Event, target: Option<&NodeRecord>, now: Timestamp) -> bool {
+    let overdue = now > event.expires_at().plus(SWEEPERS_PATIENCE);
+    overdue && !target.is_some_and(|node| lists(&node.activity, event.id))
+}
+
+/// Whether an event all of whose deliveries have ended may be removed.
+pub fn may_remove(event: &Event, now: Timestamp) -> bool {
+    now > event.expires_at().plus(KEEP_ENDED)
+}
+
+/// Whether a node says that it is still at work on an event.
+fn lists(activity: &Activity, event: EventId) -> bool {
+    activity.running.as_ref().is_some_and(|running| running.causes.contains(&event))
+        || activity.retrying.iter().any(|retrying| retrying.causes.contains(&event))
+        || activity.held.iter().any(|held| held.event == event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::samples;
+    use crate::status::Held;
+
+    fn node(seen_at: u64) -> NodeRecord {
+        NodeRecord {
+            instance: "i".to_owned(),
+            location: "l".to_owned(),
+            renewals: 1,
+            version: "0".to_owned(),
+            seen_at: Timestamp::from_unix_ms(seen_at),
+            groups: Default::default(),
+            activity: Activity::default(),
+        }
+    }
+
+    #[test]
+    fn one_wrong_clock_is_not_believed() {
+        let tolerance = u64::try_from(CLOCK_TOLERANCE.as_millis()).unwrap();
+        let believed = |own: u64, seen: &[u64]| {
+            let nodes: Vec<NodeRecord> = seen.iter().map(|&at| node(at)).collect();
+            believable_now(Timestamp::from_unix_ms(own), &nodes).as_unix_ms()
+        };
+        let year = 31_536_000_000;
+        assert_eq!(believed(100 * year, &[100 * year, year, year]), year + tolerance, "the sweeper's own");
+        assert_eq!(believed(year, &[100 * year, year, year]), year, "another's");
+        assert_eq!(believed(year, &[year]), year, "nobody else to ask");
+        assert_eq!(believed(year, &[0, 0, year, year]), year, "nodes that are long gone do not hold it back");
+    }
+
+    #[test]
+    fn a_sweeper_speaks_for_a_silent_target_an_hour_after_expiry() {
+        let event = samples::event(1, "t");
+        let due = event.expires_at().plus(SWEEPERS_PATIENCE);
+        assert!(!may_expire(&event, None, due));
+        assert!(may_expire(&event, None, due.plus(Duration::from_millis(1))));
+    }
+
+    #[test]
+    fn a_sweeper_never_speaks_for_a_target_that_is_at_work() {
+        let event = samples::event(1, "t");
+        let late = event.expires_at().plus(MAX_LIFETIME);
+        let mut target = node(0);
+        assert!(may_expire(&event, Some(&target), late));
+        target.activity.held = vec![Held { event: event.id, reason: "disabled".to_owned() }];
+        assert!(!may_expire(&event, Some(&target), late));
+    }
+}
