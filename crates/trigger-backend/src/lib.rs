@@ -1,8 +1,8 @@
 //! What carries events, and all that is written once above it.
 //!
 //! [`store`] is the trait; [`memory`], [`hub`] and [`etcd`] implement it and pass [`conformance`].
-//! Above it, and knowing nothing of any backend: [`publishing`], [`deliveries`], [`registry`] and
-//! [`outcomes`]. Nothing above the trait spawns, sleeps or looks at a clock, so that a simulation can run it.
+//! Above it, and knowing nothing of any backend: [`publishing`], [`deliveries`], [`registry`],
+//! [`outcomes`] and [`sweeping`]. Nothing above the trait spawns, sleeps or looks at a clock, so that a simulation can run it.
 
 pub mod backend;
 pub mod conformance;
