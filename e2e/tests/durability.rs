@@ -155,3 +155,26 @@ fn killing_the_backend_at_any_moment_loses_nothing(kind: BackendKind) {
     let last = origin.fire(&["last", "--host", "lb01"]).event();
     origin.wait_for(&last, "lb01", "done");
 }
+
+#[test]
+fn a_dead_backend_holds_up_no_event_for_another() {
+    let mut fleet = Fleet::on(BackendKind::Hub);
+    let (mut origin, lb) = (fleet.node("web01"), fleet.running("lb01"));
+    // What a manifest with `provider => etcd` leaves behind on a node whose etcd is gone for good.
+    let gone = origin.fire(&["gone", "--host", "lb01", "--backend", "etcd://127.0.0.1:1"]).spooled();
+    fleet.backend.kill();
+    let event = origin.fire(&["t", "--host", "lb01"]).spooled();
+    fleet.backend.restart();
+    origin.start_agent();
+    origin.wait_for(&event, lb.certname(), "done");
+    eventually("only the other in the outbox", || {
+        let queue = origin.queue();
+        let ids: Vec<&str> = queue["spooled"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|s| s["event_id"].as_str())
+            .collect();
+        if ids == [gone.as_str()] { Ok(()) } else { Err(queue.to_string()) }
+    });
+}
