@@ -110,6 +110,7 @@ impl Publisher {
             }
         };
         if spool.breaker.is_open(&publication.backend) {
+            self.spooled.notify_one();
             let reason = format!("backend {} did not answer a moment ago", publication.backend);
             return Ok(Fired::Spooled(reason).into());
         }
