@@ -40,11 +40,11 @@ fn build() -> PathBuf {
         .output()
         .expect("cargo, to build the program under test (or set TRIGGER_BIN)");
     let said = String::from_utf8_lossy(&output.stdout);
-    let executable = said.lines().filter_map(|line| {
+    let mut executables = said.lines().filter_map(|line| {
         let message: Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     });
-    let built = executable.last().filter(|_| output.status.success());
+    let built = executables.next_back().filter(|_| output.status.success());
     built
         .unwrap_or_else(|| panic!("cargo cannot build trigger:\n{}", String::from_utf8_lossy(&output.stderr)))
 }

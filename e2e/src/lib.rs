@@ -16,6 +16,7 @@ mod fleet;
 mod node;
 mod polling;
 mod process;
+mod puppet;
 
 pub use answer::Answer;
 pub use backend::{Backend, BackendKind};
@@ -25,6 +26,7 @@ pub use fleet::Fleet;
 pub use node::{Node, Run};
 pub use polling::{PATIENCE, eventually, never_for};
 pub use process::{Process, is_alive, kill};
+pub use puppet::{Applied, module_path};
 
 /// Makes two tests of each scenario, one on the hub and one on etcd. A scenario is a function that takes a
 /// [`BackendKind`].

@@ -163,7 +163,8 @@ impl Node {
     /// `trigger ARGUMENTS` with this node's configuration and nothing of the tester's own.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program());
-        command.args(arguments).arg("--config").arg(self.config()).env("PATH", path_with_trigger());
+        // The setting comes first, for an argument may be `--`.
+        command.arg("--config").arg(self.config()).args(arguments).env("PATH", path_with_trigger());
         for name in ["BACKEND", "CERTNAME", "STATE_DIR", "CONFIG", "RUN_ID", "RUN_CMD", "RUN_TIMEOUT"] {
             command.env_remove(format!("TRIGGER_{name}"));
         }

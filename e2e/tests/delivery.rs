@@ -17,6 +17,8 @@ on_each_backend!(
     a_node_that_was_off_catches_up,
     waiting_tells_good_ends_from_bad_ones,
     the_queue_shows_what_runs_and_what_waits,
+    what_outlived_its_life_expires_visibly,
+    a_replayed_delivery_costs_no_run,
 );
 
 fn now_ns() -> u128 {
@@ -258,4 +260,45 @@ fn the_queue_shows_what_runs_and_what_waits(kind: BackendKind) {
     node.release();
     node.wait_for(&second, node.certname(), "done");
     assert!(node.queue()["running"].is_null());
+}
+
+fn what_outlived_its_life_expires_visibly(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let mut node = fleet.node("a.example.com");
+    // As a node finds it that was off for longer than the event lived: fired an hour ago, for a minute.
+    let event = node.fire(&["t", "--host", "a.example.com", "--expires-in", "1m"]).committed();
+    let key = format!("/puppet_trigger/events/events/{event}/0");
+    let mut part: Value = serde_json::from_str(&fleet.backend.get(&key).expect("the event")).expect("JSON");
+    let fired_at = part["fired_at_unix_ms"].as_u64().expect("milliseconds");
+    part["fired_at_unix_ms"] = (fired_at - 60 * 60 * 1000).into();
+    fleet.backend.put(&key, &part.to_string());
+    let alive = node.fire(&["t", "--host", "a.example.com", "--expires-in", "1s"]).committed();
+
+    node.start_agent();
+    let expired = node.wait_for(&event, "a.example.com", "expired");
+    assert!(expired["run_id"].is_null(), "{expired}");
+    // Clocks may disagree by minutes: an event's last second is not cut short.
+    node.wait_for(&alive, "a.example.com", "done");
+    assert_eq!(node.runs().len(), 1, "{:?}", node.runs());
+    let wait = node.fire(&["t", "--wait", "--host", "a.example.com"]);
+    assert_eq!(wait.code, 0, "{wait:?}");
+}
+
+fn a_replayed_delivery_costs_no_run(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let mut node = fleet.running("a.example.com");
+    let event = node.fire(&["t", "--host", "a.example.com"]).committed();
+    let delivery = format!("/puppet_trigger/events/hosts/a.example.com/{event}");
+    let gone = |when: &str| {
+        eventually(when, || fleet.backend.get(&delivery).map_or(Ok(()), Err));
+    };
+    node.wait_for(&event, "a.example.com", "done");
+    gone("a delivery that is deleted when it has ended");
+    fleet.backend.put(&delivery, r#"{"v":1,"part":0}"#);
+    gone("a delivery that came again while its agent watched");
+    node.kill_agent();
+    fleet.backend.put(&delivery, r#"{"v":1,"part":0}"#);
+    node.start_agent();
+    gone("a delivery that came again while its agent was away");
+    assert_eq!(node.runs().len(), 1, "{:?}", node.runs());
 }

@@ -3,10 +3,11 @@
 //! One piece of code with two callers: the agent, which has a warm connection, and `trigger fire` itself
 //! where no agent is alive.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use trigger_backend::backend::Backend;
 use trigger_backend::publishing::PublishError;
 use trigger_backend::store::StoreError;
@@ -30,12 +31,22 @@ pub(crate) struct Publisher {
     /// Events under another prefix are checked for anybody being there.
     own_prefix: KeyPrefix,
     backends: Mutex<HashMap<String, Backend>>,
+    spooled: Notify,
 }
 
 /// Where events wait for the backend.
 pub(crate) struct Spool {
     pub(crate) outbox: Outbox,
     pub(crate) breaker: Breaker,
+}
+
+/// What came of emptying the outbox.
+#[derive(Debug, Default)]
+pub(crate) struct Drained {
+    pub(crate) published: usize,
+    /// Events whose backend did not answer.
+    pub(crate) left: usize,
+    pub(crate) set_aside: Vec<SetAside>,
 }
 
 /// What became of an event, and what its firer should know besides.
@@ -62,7 +73,7 @@ pub(crate) enum Fired {
 
 impl Publisher {
     pub(crate) fn new(spool: Option<Spool>, own_prefix: KeyPrefix) -> Self {
-        Self { spool, own_prefix, backends: Mutex::default() }
+        Self { spool, own_prefix, backends: Mutex::default(), spooled: Notify::new() }
     }
 
     /// How long firing this event may take.
@@ -99,6 +110,7 @@ impl Publisher {
             }
         };
         if spool.breaker.is_open(&publication.backend) {
+            self.spooled.notify_one();
             let reason = format!("backend {} did not answer a moment ago", publication.backend);
             return Ok(Fired::Spooled(reason).into());
         }
@@ -139,6 +151,7 @@ impl Publisher {
             }
             Err(error) if error.is_transient() => {
                 spool.breaker.trip(&publication.backend);
+                self.spooled.notify_one();
                 Ok(Fired::Spooled(error.to_string()))
             }
             Err(error) => {
@@ -162,25 +175,34 @@ impl Publisher {
         }
     }
 
-    /// Publishes what waits in the outbox, oldest first. Stops at the first event whose backend does not
-    /// answer; what can never be published moves aside.
-    pub(crate) async fn drain(&self) -> Result<(usize, Vec<SetAside>), Failure> {
-        let mut published = 0;
-        let mut set_aside = Vec::new();
-        let Some(spool) = &self.spool else { return Ok((0, set_aside)) };
+    /// Publishes what waits in the outbox, oldest first. A backend that does not answer is not asked again,
+    /// but holds up no event for another; what can never be published moves aside.
+    pub(crate) async fn drain(&self) -> Result<Drained, Failure> {
+        let mut drained = Drained::default();
+        let mut silent: HashSet<String> = HashSet::new();
+        let Some(spool) = &self.spool else { return Ok(drained) };
         for path in spool.outbox.waiting()? {
             match spool.outbox.take(&path, clock::wall())? {
                 Taken::Busy => {}
-                Taken::SetAside(aside) => set_aside.push(aside),
+                Taken::SetAside(aside) => drained.set_aside.push(aside),
+                Taken::Event(publication, _) if silent.contains(&publication.backend) => drained.left += 1,
                 Taken::Event(publication, spooled) => {
                     match self.publish_spooled(spool, &publication, spooled).await {
-                        Ok(Fired::Committed(_)) => published += 1,
-                        Ok(Fired::Spooled(_)) => break,
+                        Ok(Fired::Committed(_)) => drained.published += 1,
+                        Ok(Fired::Spooled(_)) => {
+                            drained.left += 1;
+                            silent.insert(publication.backend);
+                        }
                         Err(failure) => tracing::error!("{}", failure.message),
                     }
                 }
             }
         }
-        Ok((published, set_aside))
+        Ok(drained)
+    }
+
+    /// Returns when an event was left in the outbox because its backend did not answer.
+    pub(crate) async fn has_spooled(&self) {
+        self.spooled.notified().await;
     }
 }

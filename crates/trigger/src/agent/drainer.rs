@@ -1,40 +1,51 @@
 //! Empties the outbox: when the backend comes back, and now and then for what another process left there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
+use trigger_core::backoff;
 
 use super::intake::Link;
 use crate::clock::jitter;
-use crate::firing::Publisher;
+use crate::firing::{Drained, Publisher};
 
 /// How often the outbox is looked at without a reason, spread over the fleet.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(publisher: Arc<Publisher>, mut link: watch::Receiver<Link>) {
+    let mut attempt = 0;
+    let mut failing_since = Instant::now();
     loop {
-        if *link.borrow_and_update() == Link::Up {
-            match publisher.drain().await {
-                Ok((published, set_aside)) => {
-                    if published > 0 {
-                        tracing::info!("published {published} spooled events");
-                    }
-                    for aside in set_aside {
-                        tracing::error!(
-                            "a spooled event is set aside in {}: {}",
-                            aside.path.display(),
-                            aside.reason
-                        );
-                    }
-                }
-                Err(failure) => tracing::error!("the outbox cannot be emptied: {}", failure.message),
+        let is_up = *link.borrow_and_update() == Link::Up;
+        match if is_up { publisher.drain().await } else { Ok(Drained::default()) } {
+            Ok(drained) => {
+                tell(&drained);
+                attempt = if drained.left > 0 { attempt + 1 } else { 0 };
             }
+            Err(failure) => tracing::error!("the outbox cannot be emptied: {}", failure.message),
         }
-        let pause = LOOK_EVERY.mul_f64(0.5 + jitter());
+        if attempt == 0 {
+            failing_since = Instant::now();
+        }
+        let pause = match attempt {
+            0 => LOOK_EVERY.mul_f64(0.5 + jitter()),
+            _ => backoff::reconnect(attempt, failing_since.elapsed(), jitter()),
+        };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            // A failure need not cost the watch its connection: the backend may be back in a moment.
+            () = publisher.has_spooled(), if attempt == 0 => attempt = 1,
             changed = link.changed() => if changed.is_err() { return },
         }
+    }
+}
+
+fn tell(drained: &Drained) {
+    if drained.published > 0 {
+        tracing::info!("published {} spooled events", drained.published);
+    }
+    for aside in &drained.set_aside {
+        tracing::error!("a spooled event is set aside in {}: {}", aside.path.display(), aside.reason);
     }
 }

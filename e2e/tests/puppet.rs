@@ -1,0 +1,161 @@
+//! Real Puppet on both ends: a notify on one node makes Puppet run on others.
+
+#![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
+
+use std::fs;
+
+use serde_json::{Value, json};
+use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_backend};
+
+on_each_backend!(a_notify_runs_puppet_on_three_nodes);
+
+/// The event that a `puppet apply` says it fired.
+fn fired_in(output: &str) -> String {
+    let id = output.split("Fired ").nth(1).and_then(|rest| rest.split(' ').next());
+    id.unwrap_or_else(|| panic!("nothing was fired:\n{output}")).to_owned()
+}
+
+/// Waits until an event has ended at a node; how.
+fn end(origin: &Node, event: &str, certname: &str) -> Value {
+    eventually(&format!("the end of {event} at {certname}"), || {
+        let target = origin.delivery(event, certname);
+        let over = ["done", "failed"].iter().any(|state| target["state"] == *state);
+        if over { Ok(target) } else { Err(target.to_string()) }
+    })
+}
+
+/// What a run of a node printed.
+fn output(node: &Node, run: &Value) -> String {
+    let run = run["run_id"].as_str().unwrap_or_else(|| panic!("no run: {run}"));
+    fs::read_to_string(node.path(&format!("state/runs/{run}.log"))).expect("a run's output")
+}
+
+fn a_notify_runs_puppet_on_three_nodes(kind: BackendKind) {
+    const NAME: &str = r#"größer "it's" $(touch /tmp/owned) / \\ 名前"#;
+    let fleet = Fleet::on(kind);
+    let origin = fleet.running("web01.example.com");
+    let [changed, unchanged, failed] = ["a.example.com", "b.example.com", "c.example.com"];
+    let [mut a, mut b, mut c] = [changed, unchanged, failed].map(|certname| fleet.node(certname));
+    a.runs_puppet("notify { 'something to do': }").start_agent();
+    b.runs_puppet("").start_agent();
+    c.runs_puppet("exec { '/bin/false': }").start_agent();
+
+    // In Puppet's single quotes a backslash and a quote are escaped.
+    let title = NAME.replace('\\', r"\\").replace('\'', r"\'");
+    let manifest = format!(
+        "exec {{ '/bin/true': }} ~> trigger {{ '{title}': hosts => ['{changed}', '{unchanged}', '{failed}'] }}
+         trigger {{ 'only declared': hosts => '{changed}' }}"
+    );
+    let applied = origin.puppet_apply(&manifest, &[]);
+    assert_eq!(applied.code, 2, "{}", applied.output);
+    assert_eq!(applied.complaints(), [""; 0], "not a word about providers or anything else");
+    assert!(applied.output.contains("at 3 nodes"), "{}", applied.output);
+    let event = fired_in(&applied.output);
+
+    for (certname, state, outcome) in
+        [(changed, "done", "changed"), (unchanged, "done", "unchanged"), (failed, "failed", "failed")]
+    {
+        let end = end(&origin, &event, certname);
+        assert_eq!((&end["state"], &end["outcome"]), (&json!(state), &json!(outcome)), "{end}");
+        assert_eq!(end["noop"], false);
+    }
+    let status = origin.status(&event).expect("a status");
+    assert_eq!(status["trigger"], NAME);
+    assert_eq!(status["origin"], origin.certname());
+    let events = origin.trigger(&["status", "--output", "json"]).json["events"].clone();
+    assert_eq!(events.as_array().map(Vec::len), Some(1), "one event for one refresh: {events}");
+    assert!(origin.runs().is_empty());
+}
+
+#[test]
+fn noop_fires_nothing_and_a_noop_event_changes_nothing() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("a.example.com");
+    let file = node.path("made-by-puppet");
+    node.runs_puppet(&format!("file {{ '{}': content => 'x' }}", file.display())).start_agent();
+    let manifest = "notify { 'change': } ~> trigger { 't': hosts => 'a.example.com' }";
+    let applied = node.puppet_apply(manifest, &["--noop"]);
+    assert_eq!(applied.code, 0, "{}", applied.output);
+    assert!(applied.output.contains("Would have triggered 'refresh'"), "{}", applied.output);
+    assert_eq!(node.trigger(&["status", "--output", "json"]).json, json!({ "events": [] }));
+
+    let event = node.fire(&["t", "--noop", "--host", "a.example.com"]).committed();
+    let noop = end(&node, &event, "a.example.com");
+    assert_eq!((&noop["state"], &noop["noop"]), (&json!("done"), &json!(true)), "{noop}");
+    assert!(!file.exists() && output(&node, &noop).contains("noop"), "{}", output(&node, &noop));
+    // Both at once are two runs, and only the real one changes anything.
+    let noop = node.fire(&["t", "--noop", "--host", "a.example.com"]).committed();
+    let real = node.fire(&["t", "--host", "a.example.com"]).committed();
+    let (noop, real) = (end(&node, &noop, "a.example.com"), end(&node, &real, "a.example.com"));
+    assert_ne!(noop["run_id"], real["run_id"]);
+    assert_eq!((&noop["noop"], &real["noop"]), (&json!(true), &json!(false)));
+    assert_eq!(real["outcome"], "changed");
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "x");
+}
+
+#[test]
+fn a_manifest_that_does_not_compile_is_tried_again() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("a.example.com");
+    node.runs_puppet("this is no manifest {").start_agent();
+    let event = node.fire(&["t", "--host", "a.example.com"]).committed();
+    let retrying = node.wait_for(&event, "a.example.com", "retrying");
+    assert!(
+        retrying["reason"].as_str().is_some_and(|reason| reason.contains("see the run's output")),
+        "{retrying}"
+    );
+    node.manifest("");
+    let end = end(&node, &event, "a.example.com");
+    assert_eq!(end["outcome"], "unchanged");
+}
+
+#[test]
+fn a_tagged_run_keeps_its_notifies_and_puppet_says_where_a_loop_is_cut() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let origin = fleet.running("origin.example.com");
+    let (mut a, mut b) = (fleet.node("a.example.com"), fleet.node("b.example.com"));
+    // One trigger for each direction; each run changes something each time.
+    a.runs_puppet(
+        "notify { 'tagged': tag => 'web', notify => Trigger['to b'] }
+         notify { 'not tagged': }
+         trigger { 'to b': hosts => 'b.example.com' }",
+    );
+    b.runs_puppet("notify { 'change': } ~> trigger { 'to a': hosts => 'a.example.com' }");
+    a.start_agent();
+    b.start_agent();
+    let root = origin.fire(&["to a", "--tag", "web", "--host", "a.example.com"]).committed();
+
+    let first = end(&origin, &root, "a.example.com");
+    let said = output(&a, &first);
+    assert!(!said.contains("not tagged"), "only what has the tag: {said}");
+    let at_b = fired_in(&said);
+    let second = end(&origin, &at_b, "b.example.com");
+    let said = output(&b, &second);
+    assert!(said.contains("Warning: ") && said.contains("not fired at a.example.com: loop"), "{said}");
+    assert_eq!((&first["outcome"], &second["outcome"]), (&json!("changed"), &json!("changed")));
+
+    let part = fleet.backend.get(&format!("/puppet_trigger/events/events/{at_b}/0")).expect("an event");
+    let event: Value = serde_json::from_str(&part).expect("its JSON");
+    let hops = json!([{ "trigger": "to a", "certname": "a.example.com" }]);
+    assert_eq!(event["lineage"], json!([{ "root": root, "hops": hops }]));
+    assert_eq!(event["origin"], "a.example.com");
+    let events = origin.trigger(&["status", "--output", "json"]).json["events"].clone();
+    assert_eq!(events.as_array().map(Vec::len), Some(3), "{events}");
+    assert_eq!(events[0]["targets"][0]["state"], "suppressed");
+}
+
+#[test]
+fn a_backend_that_is_away_fails_no_puppet_run() {
+    let mut fleet = Fleet::on(BackendKind::Hub);
+    let mut origin = fleet.node("web01.example.com");
+    let lb = fleet.running("lb01.example.com");
+    fleet.backend.kill();
+    let manifest = "notify { 'change': } ~> trigger { 't': hosts => 'lb01.example.com' }";
+    let applied = origin.puppet_apply(manifest, &[]);
+    assert_eq!(applied.code, 2, "{}", applied.output);
+    let complaints = applied.complaints().join("\n");
+    assert!(complaints.contains("NO AGENT IS RUNNING HERE") && !complaints.contains("Error"), "{complaints}");
+    fleet.backend.restart();
+    origin.start_agent();
+    assert_eq!(lb.wait_for_runs(1).len(), 1);
+}
