@@ -182,7 +182,12 @@ impl Publisher {
         let mut silent: HashSet<String> = HashSet::new();
         let Some(spool) = &self.spool else { return Ok(drained) };
         for path in spool.outbox.waiting()? {
-            match spool.outbox.take(&path, clock::wall())? {
+            let taken = spool.outbox.take(&path, clock::wall()).unwrap_or_else(|error| {
+                // One file that cannot be opened or moved holds up no other.
+                tracing::error!("a spooled event stays where it is: {error}");
+                Taken::Busy
+            });
+            match taken {
                 Taken::Busy => {}
                 Taken::SetAside(aside) => drained.set_aside.push(aside),
                 Taken::Event(publication, _) if silent.contains(&publication.backend) => drained.left += 1,
