@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::figures::{Figure, Figures, Goal};
 use crate::original::Original;
@@ -109,16 +110,22 @@ fn runs_after(stamps: &Stamps, before: usize) -> Result<Vec<u128>> {
     Ok(stamps.read().split_off(before))
 }
 
-/// The run that honours the event, if it began after the event was fired and ended well.
+/// The run that honours the event, if it began after the event was fired and ended well. A backlog may be
+/// collapsed: an event then names the later one that stands for it.
 fn covering_run(site: &Site<'_>, event: &str) -> Result<Option<String>> {
+    let text = |value: &Value| value.as_str().map(str::to_owned).context("a status without its fields");
     let status = site.status(event)?;
-    let target = &status["targets"][0];
+    let fired_at = text(&status["fired_at"])?;
+    let mut target = status["targets"][0].clone();
+    while target["state"] == "superseded" {
+        let reason = text(&target["reason"])?;
+        let successor = reason.split(' ').next_back().unwrap_or_default();
+        target = site.status(successor)?["targets"][0].clone();
+    }
     if target["state"] != "done" {
         return Ok(None);
     }
     // RFC 3339 in UTC with milliseconds: the order of the texts is the order of the times.
-    let text =
-        |value: &serde_json::Value| value.as_str().map(str::to_owned).context("a status without its fields");
-    let (fired_at, started_at) = (text(&status["fired_at"])?, text(&target["started_at"])?);
-    Ok((fired_at <= started_at).then_some(text(&target["run_id"])?))
+    let is_later = text(&target["started_at"])? >= fired_at;
+    Ok(is_later.then_some(text(&target["run_id"])?))
 }
