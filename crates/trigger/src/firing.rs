@@ -99,65 +99,32 @@ impl Publisher {
 
     /// Fires an event: when this returns `Ok`, the event is durable.
     pub(crate) async fn fire(&self, publication: &Publication) -> Result<FireReport, Failure> {
-        let Some(spool) = &self.spool else { return self.fire_unspooled(publication, Vec::new()).await };
-        let spooled = match spool.outbox.store(publication) {
-            Ok(spooled) => spooled,
-            Err(error) => {
-                let warning = format!(
-                    "the outbox cannot be written, so the event went straight to the backend: {error}"
-                );
-                return self.fire_unspooled(publication, vec![warning]).await;
-            }
+        let Some(spool) = &self.spool else {
+            return without_outbox(self.publish(publication).await, Vec::new());
+        };
+        let unwritable = |error| {
+            format!("the outbox cannot be written, so the event went straight to the backend: {error}")
         };
         if spool.breaker.is_open(&publication.backend) {
-            self.spooled.notify_one();
-            let reason = format!("backend {} did not answer a moment ago", publication.backend);
-            return Ok(Fired::Spooled(reason).into());
-        }
-        Ok(self.publish_spooled(spool, publication, spooled).await?.into())
-    }
-
-    async fn fire_unspooled(
-        &self,
-        publication: &Publication,
-        warnings: Vec<String>,
-    ) -> Result<FireReport, Failure> {
-        match self.publish(publication).await {
-            Ok(revision) => Ok(FireReport { fired: Fired::Committed(revision), warnings }),
-            Err(error) if error.is_transient() => {
-                let why = warnings.first().map_or("there is no outbox here", String::as_str);
-                Err(Failure::unreachable(format!(
-                    "{error}; and nothing could be spooled ({why}): fire again"
-                )))
-            }
-            Err(error) => Err(Failure::failed(error.to_string())),
-        }
-    }
-
-    async fn publish_spooled(
-        &self,
-        spool: &Spool,
-        publication: &Publication,
-        spooled: Spooled,
-    ) -> Result<Fired, Failure> {
-        match self.publish(publication).await {
-            Ok(revision) => {
-                spool.breaker.reset();
-                if let Err(error) = spooled.committed() {
-                    // It will be published once more, which costs nothing: targets know its id.
-                    tracing::warn!("{error}");
+            return match spool.outbox.store(publication) {
+                Ok(_) => {
+                    self.spooled.notify_one();
+                    let reason = format!("backend {} did not answer a moment ago", publication.backend);
+                    Ok(Fired::Spooled(reason).into())
                 }
-                Ok(Fired::Committed(revision))
-            }
-            Err(error) if error.is_transient() => {
-                spool.breaker.trip(&publication.backend);
-                self.spooled.notify_one();
-                Ok(Fired::Spooled(error.to_string()))
-            }
-            Err(error) => {
-                let aside = spooled.set_aside(&error.to_string())?;
-                Err(Failure::failed(format!("{error} (the event is kept in {})", aside.path.display())))
-            }
+                Err(error) => without_outbox(self.publish(publication).await, vec![unwritable(error)]),
+            };
+        }
+        // Side by side: either makes the event durable, and each takes a disk's time. Nothing is answered
+        // before both have ended, so at every answer the event is in the outbox or in the backend.
+        let storing = {
+            let (outbox, publication) = (spool.outbox.clone(), publication.clone());
+            tokio::task::spawn_blocking(move || outbox.store(&publication))
+        };
+        let (stored, published) = tokio::join!(storing, self.publish(publication));
+        match stored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+            Ok(spooled) => Ok(self.settle(spool, publication, spooled, published)?.into()),
+            Err(error) => without_outbox(published, vec![unwritable(error)]),
         }
     }
 
@@ -192,7 +159,8 @@ impl Publisher {
                 Taken::SetAside(aside) => drained.set_aside.push(aside),
                 Taken::Event(publication, _) if silent.contains(&publication.backend) => drained.left += 1,
                 Taken::Event(publication, spooled) => {
-                    match self.publish_spooled(spool, &publication, spooled).await {
+                    let result = self.publish(&publication).await;
+                    match self.settle(spool, &publication, spooled, result) {
                         Ok(Fired::Committed(_)) => drained.published += 1,
                         Ok(Fired::Spooled(_)) => {
                             drained.left += 1;
@@ -206,8 +174,52 @@ impl Publisher {
         Ok(drained)
     }
 
+    /// What publishing came to for an event in the outbox: it leaves, stays, or moves aside.
+    fn settle(
+        &self,
+        spool: &Spool,
+        publication: &Publication,
+        spooled: Spooled,
+        published: Result<Revision, PublishError>,
+    ) -> Result<Fired, Failure> {
+        match published {
+            Ok(revision) => {
+                spool.breaker.reset();
+                if let Err(error) = spooled.committed() {
+                    // It will be published once more, which costs nothing: targets know its id.
+                    tracing::warn!("{error}");
+                }
+                Ok(Fired::Committed(revision))
+            }
+            Err(error) if error.is_transient() => {
+                spool.breaker.trip(&publication.backend);
+                self.spooled.notify_one();
+                Ok(Fired::Spooled(error.to_string()))
+            }
+            Err(error) => {
+                let aside = spooled.set_aside(&error.to_string())?;
+                Err(Failure::failed(format!("{error} (the event is kept in {})", aside.path.display())))
+            }
+        }
+    }
+
     /// Returns when an event was left in the outbox because its backend did not answer.
     pub(crate) async fn has_spooled(&self) {
         self.spooled.notified().await;
+    }
+}
+
+/// What publishing came to for an event that nothing but the backend can keep.
+fn without_outbox(
+    published: Result<Revision, PublishError>,
+    warnings: Vec<String>,
+) -> Result<FireReport, Failure> {
+    match published {
+        Ok(revision) => Ok(FireReport { fired: Fired::Committed(revision), warnings }),
+        Err(error) if error.is_transient() => {
+            let why = warnings.first().map_or("there is no outbox here", String::as_str);
+            Err(Failure::unreachable(format!("{error}; and nothing could be spooled ({why}): fire again")))
+        }
+        Err(error) => Err(Failure::failed(error.to_string())),
     }
 }

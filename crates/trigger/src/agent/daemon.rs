@@ -26,7 +26,7 @@ use super::view::QueueView;
 use super::{Node, Stopped};
 use crate::clock::{self, jitter};
 use crate::exit::Failure;
-use crate::state::{EndedLog, FileError, NewRun, OpenRun, Runs};
+use crate::state::{BlankRecord, EndedLog, FileError, NewRun, OpenRun, Runs};
 
 /// The daemon's ends of the channels to the other tasks.
 pub(super) struct Channels {
@@ -55,6 +55,8 @@ pub(super) struct Daemon {
     interruptions: HashMap<EventId, u32>,
     unreadable: BTreeMap<String, String>,
     active: Option<ActiveRun>,
+    /// For the next run's record, so that its start need not wait for a new file to be durable.
+    blank: Option<BlankRecord>,
     channels: Channels,
 }
 
@@ -80,6 +82,7 @@ impl Daemon {
             interruptions,
             unreadable: BTreeMap::new(),
             active: None,
+            blank: None,
             channels,
         })
     }
@@ -96,6 +99,7 @@ impl Daemon {
         let mut hangup = listen(SignalKind::hangup())?;
 
         self.recover().await?;
+        self.prepare_record();
         tracing::info!(
             "agent of {} is ready, backend {}",
             self.node.settings.certname,
@@ -255,7 +259,8 @@ impl Daemon {
     /// Starts a run; one that cannot be started is a run that could not happen.
     fn start_run(&mut self, options: RunOptions, causes: Vec<Cause>) -> Input {
         let settings = &self.node.settings;
-        let run_id = RunId::from_uuid(uuid::Uuid::now_v7());
+        let blank = self.blank.take();
+        let run_id = blank.as_ref().map_or_else(new_run_id, |blank| blank.run);
         let started_at = clock::wall();
         let running =
             Running { run_id, started_at, causes: causes.iter().map(|cause| cause.event.id).collect() };
@@ -272,7 +277,8 @@ impl Daemon {
             causes,
             environment,
         };
-        let started = self.runs.create(&record).map_err(|error| error.to_string()).and_then(start_supervisor);
+        let started =
+            self.runs.create(&record, blank).map_err(|error| error.to_string()).and_then(start_supervisor);
         match started {
             Ok(()) => {
                 tracing::info!(run = %run_id, events = running.causes.len(), "run started");
@@ -307,6 +313,17 @@ impl Daemon {
             None
         });
         self.finish_run(active.run_id, active.noop, active.started_at, result);
+        self.prepare_record();
+    }
+
+    /// After a run and before the next one, when a few milliseconds matter to nobody.
+    fn prepare_record(&mut self) {
+        if self.blank.is_none() {
+            match self.runs.prepare(new_run_id()) {
+                Ok(blank) => self.blank = Some(blank),
+                Err(error) => tracing::debug!("the next run's record is not prepared: {error}"),
+            }
+        }
     }
 
     /// A run without a result was interrupted: its supervisor died, or never lived.
@@ -334,6 +351,10 @@ impl Daemon {
         };
         QueueView::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
     }
+}
+
+fn new_run_id() -> RunId {
+    RunId::from_uuid(uuid::Uuid::now_v7())
 }
 
 fn brief(end: &trigger_core::outcome::End) -> String {

@@ -18,6 +18,9 @@ use crate::state::{FileError, StateDir, read_if_present, write_durably};
 
 /// Changes of activity are written at most this often.
 const ACTIVITY_SPACING: Duration = Duration::from_millis(250);
+/// A change of activity is written so long after it: the run that just started goes first, on this node's
+/// processors and on the backend's disk.
+const ACTIVITY_DELAY: Duration = Duration::from_millis(50);
 /// How often somebody else's claim is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 
@@ -95,7 +98,10 @@ impl Registrar {
             tokio::time::sleep(ACTIVITY_SPACING.min(wait)).await;
             tokio::select! {
                 () = tokio::time::sleep(wait.saturating_sub(ACTIVITY_SPACING)) => {}
-                changed = activity.changed(), if attempt == 0 => if changed.is_err() { return },
+                changed = activity.changed(), if attempt == 0 => match changed {
+                    Ok(()) => tokio::time::sleep(ACTIVITY_DELAY).await,
+                    Err(_) => return,
+                },
             }
         }
     }

@@ -172,9 +172,14 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { crate::exit::USAGE } else { 0 })
 }
 
+/// Threads for what blocks: the wait for a run's end, syncs of the outbox, names to resolve. An agent that
+/// takes a burst of events must not keep the memory of hundreds.
+const BLOCKING_THREADS: usize = 4;
+
 /// Runs a command that needs one thread.
 fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;

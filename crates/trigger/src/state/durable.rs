@@ -22,7 +22,7 @@ pub(crate) fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error)
 }
 
 /// Makes a rename or a new file in `dir` survive a crash.
-fn sync_dir(dir: &Path) -> Result<(), FileError> {
+pub(super) fn sync_dir(dir: &Path) -> Result<(), FileError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(at("sync the folder", dir))
 }
 

@@ -29,7 +29,7 @@ pub(crate) use breaker::Breaker;
 pub(crate) use durable::{FileError, at, read_if_present, write_durably};
 pub(crate) use ended::EndedLog;
 pub(crate) use outbox::{Outbox, SetAside, Spooled, Taken};
-pub(crate) use runs::{NewRun, OpenRun, RunPaths, Runs};
+pub(crate) use runs::{BlankRecord, NewRun, OpenRun, RunPaths, Runs};
 
 /// The folder, made if need be.
 #[derive(Debug, Clone)]

@@ -1,7 +1,7 @@
 //! Records, output and results of runs.
 //!
 //! ```text
-//! <run_id>.json            the record: what the run covers; locked while the run lives
+//! <run_id>.json            the record: what the run covers; locked while the run lives; blank until it begins
 //! <run_id>.ended.json      the record of a run whose outcome is stored
 //! <run_id>.result.json     how it ended
 //! <run_id>.log             what it printed, bounded; locked while anything of the run writes to it
@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use trigger_core::outcome::{Outcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{RunRecord, Stored};
 
-use super::durable::{rename_durably, write_synced};
+use super::durable::{rename_durably, sync_dir, write_synced};
 use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};
 use crate::clock;
 
@@ -29,6 +29,8 @@ use crate::clock;
 const KEEP_ENDED: usize = 100;
 /// How often a run whose supervisor died is looked at.
 const ORPHAN_POLL: Duration = Duration::from_millis(200);
+/// Bytes of a record's file that is made ahead: enough for some twenty events.
+const BLANK_BYTES: usize = 16 * 1024;
 
 /// The folder of runs.
 #[derive(Debug, Clone)]
@@ -130,6 +132,16 @@ pub(crate) struct NewRun {
     pub(crate) lock: File,
 }
 
+/// The file of the next run's record, made ahead: blanks under the final name, durable and locked. To fill
+/// it is one write to the disk; a new file would wait for a commit of the file system's journal, together
+/// with all that anybody else wrote. Blanks at the end do not matter to JSON, nor a blank file to anybody:
+/// no run begins before its record is whole and synced.
+#[derive(Debug)]
+pub(crate) struct BlankRecord {
+    pub(crate) run: RunId,
+    file: File,
+}
+
 /// A run whose outcome is not stored yet.
 #[derive(Debug)]
 pub(crate) struct OpenRun {
@@ -148,12 +160,31 @@ impl Runs {
         RunPaths { stem: self.dir.join(run.to_string()) }
     }
 
-    /// Writes the record: from here on the run covers its causes.
-    pub(crate) fn create(&self, record: &RunRecord) -> Result<NewRun, FileError> {
+    /// Makes the next record's file while nothing waits for it.
+    pub(crate) fn prepare(&self, run: RunId) -> Result<BlankRecord, FileError> {
+        let path = self.paths(run).record();
+        let made = write_synced(&path, &[b' '; BLANK_BYTES], true)
+            .and_then(|file| sync_dir(&self.dir).map(|()| BlankRecord { run, file }));
+        made.inspect_err(|_| drop(fs::remove_file(&path)))
+    }
+
+    /// Writes the record, into its own `blank` if there is one: from here on the run covers its causes.
+    pub(crate) fn create(&self, record: &RunRecord, blank: Option<BlankRecord>) -> Result<NewRun, FileError> {
         let paths = self.paths(record.run_id);
-        let temporary = paths.with(".json.tmp");
-        let lock = write_synced(&temporary, record.to_wire().as_bytes(), true)?;
-        rename_durably(&temporary, &paths.record())?;
+        let text = record.to_wire();
+        let lock = match blank.filter(|blank| blank.run == record.run_id && text.len() <= BLANK_BYTES) {
+            Some(BlankRecord { file, .. }) => {
+                file.write_all_at(text.as_bytes(), 0).map_err(at("write", &paths.record()))?;
+                file.sync_data().map_err(at("sync", &paths.record()))?;
+                file
+            }
+            None => {
+                let temporary = paths.with(".json.tmp");
+                let lock = write_synced(&temporary, text.as_bytes(), true)?;
+                rename_durably(&temporary, &paths.record())?;
+                lock
+            }
+        };
         Ok(NewRun { paths, lock })
     }
 
@@ -164,6 +195,11 @@ impl Runs {
         for id in self.ids(".json")? {
             let paths = self.paths(id);
             let text = read_if_present(&paths.record())?.unwrap_or_default();
+            if text.trim().is_empty() {
+                // Made ahead by an agent that ended before it was needed.
+                let _ = fs::remove_file(paths.record());
+                continue;
+            }
             match RunRecord::from_wire(&text) {
                 Ok(record) => runs.push(OpenRun { record, is_alive: paths.is_alive()? }),
                 Err(error) => {
@@ -260,5 +296,76 @@ impl Runs {
         }
         ids.sort_unstable();
         Ok(ids)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+    use trigger_core::event::RunOptions;
+    use trigger_core::time::Timestamp;
+
+    fn runs() -> (tempfile::TempDir, Runs) {
+        let dir = tempfile::tempdir().unwrap();
+        let runs = Runs::open(&StateDir::open(dir.path()).unwrap()).unwrap();
+        (dir, runs)
+    }
+
+    fn record(run_id: RunId, argument: &str) -> RunRecord {
+        RunRecord {
+            run_id,
+            certname: "a".parse().unwrap(),
+            command: vec!["true".to_owned(), argument.to_owned()],
+            options: RunOptions::default(),
+            timeout: Duration::from_secs(60),
+            started_at: Timestamp::from_unix_ms(1_763_812_800_000),
+            causes: Vec::new(),
+            environment: BTreeMap::new(),
+        }
+    }
+
+    fn new_id() -> RunId {
+        RunId::from_uuid(uuid::Uuid::now_v7())
+    }
+
+    /// Whether the one open run is this one, alive.
+    fn check_only_open_run(runs: &Runs, expected: &RunRecord) {
+        let open = runs.open_runs().unwrap();
+        assert_eq!(open.len(), 1, "{open:?}");
+        assert_eq!(open[0].record, *expected);
+        assert!(open[0].is_alive, "its lock is held");
+    }
+
+    #[test]
+    fn a_record_is_written_into_the_file_made_ahead_for_it() {
+        let (_dir, runs) = runs();
+        let blank = runs.prepare(new_id()).unwrap();
+        let record = record(blank.run, "");
+        let run = runs.create(&record, Some(blank)).unwrap();
+        check_only_open_run(&runs, &record);
+        drop(run);
+        assert!(!runs.open_runs().unwrap()[0].is_alive);
+    }
+
+    #[test]
+    fn a_record_too_long_for_the_file_made_ahead_replaces_it() {
+        let (_dir, runs) = runs();
+        let blank = runs.prepare(new_id()).unwrap();
+        let record = record(blank.run, &"x".repeat(BLANK_BYTES));
+        let _run = runs.create(&record, Some(blank)).unwrap();
+        check_only_open_run(&runs, &record);
+    }
+
+    #[test]
+    fn a_file_made_ahead_is_no_run_and_goes_at_the_next_start() {
+        let (_dir, runs) = runs();
+        let blank = runs.prepare(new_id()).unwrap();
+        assert_eq!(runs.live_record(blank.run).unwrap(), None, "it is locked, but covers nothing");
+        let path = runs.paths(blank.run).record();
+        drop(blank);
+        assert!(runs.open_runs().unwrap().is_empty());
+        assert!(!path.exists());
     }
 }

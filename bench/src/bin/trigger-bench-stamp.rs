@@ -1,0 +1,23 @@
+//! The run command of the bench, on both sides: appends the moment of its start, in nanoseconds since
+//! 1970, to a file, then sleeps as a run would work.
+//!
+//! `trigger-bench-stamp FILE [MILLISECONDS]`
+
+use std::fs::File;
+use std::io::{Error, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+fn main() -> Result<(), Error> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(Error::other)?;
+    let mut arguments = std::env::args_os().skip(1);
+    let path = arguments.next().ok_or_else(|| Error::other("no file is given"))?;
+    // One write, so that two stamps cannot mix.
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)?
+        .write_all(format!("{}\n", now.as_nanos()).as_bytes())?;
+    let milliseconds = arguments.next().and_then(|text| text.to_str()?.parse().ok()).unwrap_or_default();
+    std::thread::sleep(Duration::from_millis(milliseconds));
+    Ok(())
+}

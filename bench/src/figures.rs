@@ -1,0 +1,176 @@
+//! What was measured, beside the goal and the original.
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+/// All figures of one run of the bench.
+#[derive(Default)]
+pub(crate) struct Figures {
+    rows: Vec<Figure>,
+    notes: Vec<String>,
+}
+
+/// One line of the table.
+pub(crate) struct Figure {
+    pub(crate) measure: &'static str,
+    pub(crate) setup: String,
+    pub(crate) unit: &'static str,
+    /// All of them; the table shows the median and the tenth and ninetieth percentile.
+    pub(crate) samples: Vec<f64>,
+    /// The original's median of the same measure.
+    pub(crate) original: Option<f64>,
+    pub(crate) goal: Option<Goal>,
+}
+
+/// What a median must not exceed.
+pub(crate) enum Goal {
+    AtMost(f64),
+    /// So much of the original's.
+    OfOriginal(f64),
+}
+
+impl Figure {
+    fn median(&self) -> f64 {
+        median(&self.samples)
+    }
+
+    /// The original divided by ours: how many times less we take.
+    fn ratio(&self) -> Option<f64> {
+        self.original.filter(|_| self.median() > 0.0).map(|original| original / self.median())
+    }
+
+    fn limit(&self) -> Option<f64> {
+        match self.goal.as_ref()? {
+            Goal::AtMost(limit) => Some(*limit),
+            Goal::OfOriginal(share) => self.original.map(|original| original * share),
+        }
+    }
+
+    fn is_met(&self) -> Option<bool> {
+        self.limit().map(|limit| self.median() <= limit)
+    }
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, figure: Figure) {
+        self.rows.push(figure);
+    }
+
+    /// Something to know when reading the figures.
+    pub(crate) fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    pub(crate) fn to_table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_FULL_CONDENSED).force_no_tty();
+        table.set_header([
+            "measure",
+            "set-up",
+            "median",
+            "p10-p90",
+            "n",
+            "original",
+            "original/ours",
+            "goal",
+            "met",
+        ]);
+        for row in &self.rows {
+            let spread = match row.samples.len() {
+                0 | 1 => String::new(),
+                _ => format!(
+                    "{}-{}",
+                    short(percentile(&row.samples, 0.1)),
+                    short(percentile(&row.samples, 0.9))
+                ),
+            };
+            let with_unit = |value: f64| format!("{} {}", short(value), row.unit);
+            table.add_row([
+                row.measure.to_owned(),
+                row.setup.clone(),
+                with_unit(row.median()),
+                spread,
+                row.samples.len().to_string(),
+                row.original.map_or_else(String::new, with_unit),
+                row.ratio().map_or_else(String::new, |ratio| format!("{ratio:.1}")),
+                row.limit().map_or_else(String::new, |limit| format!("<= {}", with_unit(limit))),
+                row.is_met().map_or("", |met| if met { "yes" } else { "NO" }).to_owned(),
+            ]);
+        }
+        for index in [2, 3, 4, 5, 6, 7] {
+            if let Some(column) = table.column_mut(index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let notes: String = self.notes.iter().map(|note| format!("\n- {note}")).collect();
+        format!("{table}{notes}")
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let row = |row: &Figure| {
+            json!({
+                "measure": row.measure,
+                "setup": row.setup,
+                "unit": row.unit,
+                "median": row.median(),
+                "samples": row.samples,
+                "original_median": row.original,
+                "original_by_ours": row.ratio(),
+                "goal_at_most": row.limit(),
+                "met": row.is_met(),
+            })
+        };
+        json!({ "figures": self.rows.iter().map(row).collect::<Vec<_>>(), "notes": self.notes })
+    }
+}
+
+pub(crate) fn median(samples: &[f64]) -> f64 {
+    percentile(samples, 0.5)
+}
+
+/// Between the two nearest samples; 0 of none.
+fn percentile(samples: &[f64], share: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let place = share * last as f64;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    below + (above - below) * place.fract()
+}
+
+/// Three digits that matter.
+fn short(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_lie_between_the_nearest_samples() {
+        assert_eq!(median(&[]), 0.0);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(percentile(&[0.0, 10.0], 0.9), 9.0);
+    }
+
+    #[test]
+    fn a_goal_may_depend_on_the_original() {
+        let figure = |original| Figure {
+            measure: "m",
+            setup: String::new(),
+            unit: "ms",
+            samples: vec![5.0],
+            original,
+            goal: Some(Goal::OfOriginal(0.5)),
+        };
+        assert_eq!(figure(Some(11.0)).is_met(), Some(true));
+        assert_eq!(figure(Some(9.0)).is_met(), Some(false));
+        assert_eq!(figure(None).is_met(), None, "nothing to compare with");
+    }
+}

@@ -1,0 +1,102 @@
+//! From the start of the process that fires to the start of the run's process, events one by one.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::figures::{Figure, Figures, Goal, median};
+use crate::original::Original;
+use crate::process::{now, wait_for};
+use crate::trigger::{Site, Stamps};
+
+/// An agent starts runs at least one second apart, so events that shall not wait come no faster.
+const SPACING: Duration = Duration::from_millis(1100);
+/// After an event, for what is still to be done when its run has started.
+const SETTLE: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Rounds that do not count: caches, first connections.
+const WARM_UP: usize = 3;
+
+/// One way to fire, and where its runs show.
+struct Lane<'a> {
+    setup: String,
+    fire: Box<dyn Fn() -> Command + 'a>,
+    stamps: &'a Stamps,
+    last: Option<Instant>,
+    samples: Vec<f64>,
+}
+
+pub(crate) fn measure(
+    sites: &[Site<'_>],
+    original: &Original<'_>,
+    count: usize,
+    figures: &mut Figures,
+) -> Result<()> {
+    let lane = |setup, fire, stamps| Lane { setup, fire, stamps, last: None, samples: Vec::new() };
+    let mut lanes = vec![lane("original".to_owned(), Box::new(|| original.fire()), &original.stamps)];
+    for site in sites {
+        let fire = move |state| {
+            let mut command = site.fire(state);
+            command.args(["--host", &site.target.certname]);
+            command
+        };
+        let (with, without) = (&site.firing.state, &site.agentless);
+        let setup = |which: &str| format!("{}, {which} agent on the firing node", site.backend);
+        lanes.push(lane(setup("with"), Box::new(move || fire(with)), &site.stamps));
+        lanes.push(lane(setup("without"), Box::new(move || fire(without)), &site.stamps));
+    }
+    // In turn, so that whatever else this machine does burdens all alike.
+    for round in 0..WARM_UP + count {
+        for index in 0..lanes.len() {
+            let since = last_start(&lanes, index);
+            std::thread::sleep(SPACING.saturating_sub(since.map_or(SPACING, |at| at.elapsed())));
+            let sample = lanes[index].sample()?;
+            if round >= WARM_UP {
+                lanes[index].samples.push(sample);
+            }
+            std::thread::sleep(SETTLE);
+        }
+    }
+    let (original, ours) = lanes.split_at(1);
+    for lane in ours {
+        figures.add(Figure {
+            measure: "fire to run start",
+            setup: lane.setup.clone(),
+            unit: "ms",
+            samples: lane.samples.clone(),
+            original: Some(median(&original[0].samples)),
+            goal: Some(Goal::OfOriginal(0.5)),
+        });
+    }
+    figures.note(format!(
+        "fire to run start: process start to process start, one event at a time, at least {} ms apart at one node \
+         (an agent starts runs at least 1 s apart); all set-ups in turn in each round",
+        SPACING.as_millis()
+    ));
+    Ok(())
+}
+
+/// When a run last began at the node that this lane fires at.
+fn last_start(lanes: &[Lane<'_>], index: usize) -> Option<Instant> {
+    let stamps = lanes[index].stamps.path();
+    lanes.iter().filter(|lane| lane.stamps.path() == stamps).filter_map(|lane| lane.last).max()
+}
+
+impl Lane<'_> {
+    /// Milliseconds.
+    fn sample(&mut self) -> Result<f64> {
+        let before = self.stamps.read().len();
+        let mut command = (self.fire)();
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let fired_at = now();
+        let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        let status = child.wait()?;
+        anyhow::ensure!(status.success(), "{command:?} failed: {status}");
+        let what = format!("a run ({})", self.setup);
+        wait_for(&what, PATIENCE, || self.stamps.read().len() > before)?;
+        self.last = Some(Instant::now());
+        let started_at = self.stamps.read()[before];
+        Ok(started_at.saturating_sub(fired_at) as f64 / 1e6)
+    }
+}

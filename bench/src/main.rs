@@ -1,0 +1,145 @@
+//! Measures Trigger beside the loop it grew from, in one run on one machine, and prints both.
+//!
+//! A bench, not a test: a goal that is missed is shown and fails nothing, since the machine may be busy.
+//! What does fail it is a missing program, or an event that ends otherwise than it should.
+
+mod burst;
+mod figures;
+mod latency;
+mod memory;
+mod original;
+mod process;
+mod publish;
+mod refresh;
+mod scratch;
+mod trigger;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+
+use self::figures::Figures;
+use self::original::Original;
+use self::process::require;
+use self::scratch::Scratch;
+use self::trigger::{Program, Site};
+
+/// Measures Trigger beside the original's loop.
+#[derive(Debug, Parser)]
+struct Cli {
+    /// A table for people, or one JSON document
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+    /// Fewer samples: for a look, not for a comparison
+    #[arg(long)]
+    quick: bool,
+    /// Only this measure; repeat for more [default: all]
+    #[arg(long, value_name = "MEASURE")]
+    only: Vec<Measure>,
+    /// The `trigger` to measure [default: the one beside this program]
+    #[arg(long, value_name = "FILE")]
+    trigger: Option<PathBuf>,
+    /// Where to make the scratch folder; what is synced goes to this disk
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Measure {
+    Latency,
+    Burst,
+    Publish,
+    Memory,
+    Refresh,
+}
+
+/// How often each thing is measured.
+struct Samples {
+    latency: usize,
+    publish: usize,
+    original_sets: usize,
+    refresh_runs: usize,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = measure(&cli).and_then(|figures| {
+        let text = match cli.output {
+            Format::Text => figures.to_table(),
+            Format::Json => figures.to_json().to_string(),
+        };
+        writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(cli: &Cli) -> Result<Figures> {
+    for (program, package) in [
+        ("etcd", "etcd-server"),
+        ("etcdctl", "etcd-client"),
+        ("tsp", "task-spooler"),
+        ("bash", "bash"),
+        ("puppet", "puppet-agent"),
+    ] {
+        require(program, package)?;
+    }
+    let samples = if cli.quick {
+        Samples { latency: 8, publish: 2, original_sets: 50, refresh_runs: 2 }
+    } else {
+        Samples { latency: 40, publish: 5, original_sets: 200, refresh_runs: 7 }
+    };
+    let wanted = |measure| cli.only.is_empty() || cli.only.contains(&measure);
+
+    let scratch = Scratch::new(cli.scratch.as_deref())?;
+    let program = Program::find(&scratch, cli.trigger.as_deref())?;
+    let etcd = original::start_etcd(&scratch)?;
+    let original = Original::start(&scratch, &etcd, &program)?;
+    let sites = [Site::on_etcd(&scratch, &etcd, &program)?, Site::on_hub(&scratch, &program)?];
+
+    let mut figures = Figures::default();
+    if wanted(Measure::Memory) {
+        note("memory: idle processes");
+        memory::measure(&scratch, &sites, &original, &program, &mut figures)?;
+    }
+    if wanted(Measure::Latency) {
+        note("latency: fire to the run's start");
+        latency::measure(&sites, &original, samples.latency, &mut figures)?;
+        if wanted(Measure::Memory) {
+            memory::measure_used(&sites, &mut figures)?;
+        }
+    }
+    if wanted(Measure::Burst) {
+        note("burst: 200 events at one node");
+        burst::measure(&sites, &original, &mut figures)?;
+    }
+    if wanted(Measure::Refresh) {
+        note("refresh: inside real Puppet runs");
+        refresh::measure(&scratch, &sites, samples.refresh_runs, &program, &mut figures)?;
+    }
+    // Last, since ten thousand keys make any etcd and any hub busier than it was.
+    if wanted(Measure::Publish) {
+        note("publish: one event to 10,000 targets");
+        publish::measure(&scratch, &sites, &original, &samples, &mut figures)?;
+    }
+    Ok(figures)
+}
+
+/// Progress, for whoever waits.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

@@ -1,0 +1,124 @@
+//! What idle processes hold. Resident memory counts shared pages in full, as `ps` and the goals do; the
+//! notes give the proportional size, in which a page that several processes share counts once.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::figures::{Figure, Figures, Goal};
+use crate::original::Original;
+use crate::process::{children, run, wait_for};
+use crate::scratch::Scratch;
+use crate::trigger::{Agent, Program, Site};
+
+/// Idle means that nothing happened for so long.
+const SETTLE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn measure(
+    scratch: &Scratch,
+    sites: &[Site<'_>],
+    original: &Original<'_>,
+    program: &Program,
+    figures: &mut Figures,
+) -> Result<()> {
+    std::thread::sleep(SETTLE);
+    let watcher = original.watcher().context("the original's `etcdctl watch` is gone")?;
+    let beside = Held::by(watcher)?;
+    figures
+        .note(format!("memory: proportional size of the idle `etcdctl watch` {:.1} MB", beside.proportional));
+    for site in sites {
+        add(
+            figures,
+            "idle agent",
+            site.backend,
+            &Held::by(site.target.process.pid())?,
+            Some(&beside),
+            goal(site),
+        );
+    }
+    for site in sites {
+        if let Some(hub) = &site.hub {
+            add(figures, "idle hub", "two agents", &Held::by(hub.pid())?, None, None);
+        }
+    }
+    for site in sites {
+        let supervisor = supervisor(scratch, site, program)?;
+        add(figures, "supervisor of a run", site.backend, &supervisor, None, None);
+    }
+    Ok(())
+}
+
+/// The same agents after they have worked.
+pub(crate) fn measure_used(sites: &[Site<'_>], figures: &mut Figures) -> Result<()> {
+    std::thread::sleep(SETTLE);
+    for site in sites {
+        let held = Held::by(site.target.process.pid())?;
+        add(figures, "idle agent after all those runs", site.backend, &held, None, goal(site));
+    }
+    Ok(())
+}
+
+fn goal(site: &Site<'_>) -> Option<Goal> {
+    Some(Goal::AtMost(if site.hub.is_some() { 8.0 } else { 10.0 }))
+}
+
+fn add(
+    figures: &mut Figures,
+    measure: &'static str,
+    setup: &str,
+    held: &Held,
+    original: Option<&Held>,
+    goal: Option<Goal>,
+) {
+    figures.add(Figure {
+        measure,
+        setup: setup.to_owned(),
+        unit: "MB",
+        samples: vec![held.resident],
+        original: original.map(|held| held.resident),
+        goal,
+    });
+    figures.note(format!(
+        "memory: proportional size of the {measure} ({setup}) {:.1} MB, of which its own {:.1} MB",
+        held.proportional, held.anonymous
+    ));
+}
+
+fn supervisor(scratch: &Scratch, site: &Site<'_>, program: &Program) -> Result<Held> {
+    let agent =
+        Agent::start(scratch, program, &site.url, &format!("{}-supervised", site.backend), "sleep 3")?;
+    run(site.fire(&site.firing.state).args(["--host", &agent.certname]).stdout(Stdio::null()))?;
+    let found = || children(agent.process.pid()).into_iter().find(|pid| !children(*pid).is_empty());
+    wait_for("the start of a supervisor", PATIENCE, || found().is_some())?;
+    std::thread::sleep(Duration::from_millis(500));
+    let pid = found().context("the supervisor is gone")?;
+    let held = Held::by(pid)?;
+    // The agent is killed with its group; the supervisor has a session of its own and ends with its run.
+    wait_for("the end of a run", PATIENCE, || children(agent.process.pid()).is_empty())?;
+    Ok(held)
+}
+
+/// Megabytes (of 1,048,576 bytes).
+struct Held {
+    resident: f64,
+    proportional: f64,
+    anonymous: f64,
+}
+
+impl Held {
+    fn by(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let field = |name: &str| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .with_context(|| format!("{path}: no {name}"));
+            let kilobytes: f64 = line?.trim().trim_end_matches(" kB").parse()?;
+            anyhow::Ok(kilobytes / 1024.0)
+        };
+        Ok(Self { resident: field("Rss:")?, proportional: field("Pss:")?, anonymous: field("Anonymous:")? })
+    }
+}

@@ -1,0 +1,123 @@
+//! The original: `while true; do etcdctl watch KEY && tsp -- CMD; done`, fed by `etcdctl set`, on the v2 API.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::process::{Background, children, run, wait_for};
+use crate::scratch::{Scratch, free_port};
+use crate::trigger::{Program, Stamps};
+
+/// What the original's provider wrote under a node's key.
+const VALUE: &str = r#"{"uuid":"0f8f6f4e-6f4e-4d5c-9f5a-2f1d3f0e9b11","tags":[],"ttl":5}"#;
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// One etcd with both APIs.
+pub(crate) struct Etcd {
+    _process: Background,
+    /// `HOST:PORT`.
+    pub(crate) address: String,
+}
+
+pub(crate) fn start_etcd(scratch: &Scratch) -> Result<Etcd> {
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let (client, peer) = (format!("http://{address}"), format!("http://127.0.0.1:{}", free_port()?));
+    let mut command = Command::new("etcd");
+    command
+        .args(["--name", "bench", "--enable-v2", "--log-level", "error", "--data-dir"])
+        .arg(scratch.path("etcd"))
+        .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("bench={peer}")])
+        .stdout(scratch.log("etcd")?)
+        .stderr(scratch.log("etcd")?);
+    let etcd = Etcd { _process: Background::start(command)?, address };
+    wait_for("the start of etcd", START_PATIENCE, || run(etcd.v2().arg("ls")).is_ok())?;
+    Ok(etcd)
+}
+
+impl Etcd {
+    fn v2(&self) -> Command {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "2").args(["--endpoints", &format!("http://{}", self.address)]);
+        command
+    }
+}
+
+/// The loop, and what feeds it.
+pub(crate) struct Original<'a> {
+    etcd: &'a Etcd,
+    shell: Background,
+    _spooler: Spooler,
+    pub(crate) stamps: Stamps,
+}
+
+impl<'a> Original<'a> {
+    const KEY: &'static str = "/puppet_trigger/events/node.example.com";
+
+    pub(crate) fn start(scratch: &Scratch, etcd: &'a Etcd, program: &Program) -> Result<Self> {
+        let stamps = Stamps::new(scratch.path("original.stamps"));
+        let spooler = Spooler { socket: scratch.path("tsp"), folder: scratch.folder("tsp-output")? };
+        let mut shell = Command::new("bash");
+        shell
+            .args([
+                "-c",
+                r#"while true; do etcdctl --endpoints "$1" watch "$2" && tsp -- "$3" "$4" "$5"; done"#,
+                "loop",
+            ])
+            .args([format!("http://{}", etcd.address), Self::KEY.to_owned()])
+            .arg(&program.stamp)
+            .arg(stamps.path())
+            .arg(Stamps::RUN_MS)
+            .env("ETCDCTL_API", "2")
+            .envs(spooler.environment())
+            .stdout(scratch.log("original")?)
+            .stderr(scratch.log("original")?);
+        let original = Self { etcd, shell: Background::start(shell)?, _spooler: spooler, stamps };
+        wait_for("the start of the original's watch", START_PATIENCE, || original.watcher().is_some())?;
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(original)
+    }
+
+    /// What fires an event.
+    pub(crate) fn fire(&self) -> Command {
+        self.set(Self::KEY)
+    }
+
+    /// What fires an event at any node.
+    pub(crate) fn set(&self, key: &str) -> Command {
+        let mut command = self.etcd.v2();
+        command.args(["set", key, VALUE]).stdout(Stdio::null());
+        command
+    }
+
+    /// The `etcdctl watch` that runs now.
+    pub(crate) fn watcher(&self) -> Option<u32> {
+        let is_watch = |pid: &u32| {
+            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"etcdctl\0"))
+        };
+        children(self.shell.pid()).into_iter().find(is_watch)
+    }
+}
+
+/// Task spooler starts a server of its own in the background; it ends when it is asked to.
+struct Spooler {
+    socket: PathBuf,
+    folder: PathBuf,
+}
+
+impl Spooler {
+    fn environment(&self) -> [(&'static str, &PathBuf); 2] {
+        [("TS_SOCKET", &self.socket), ("TMPDIR", &self.folder)]
+    }
+}
+
+impl Drop for Spooler {
+    fn drop(&mut self) {
+        if self.socket.exists() {
+            let _ = run(Command::new("tsp").arg("-K").envs(self.environment())).context("no server to end");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Trigger on one backend: an agent that fires, one that is fired at, and a node without an agent.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::original::Etcd;
+use crate::process::{Background, run, wait_for};
+use crate::scratch::{Scratch, free_port};
+
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is measured, and the run command of all sides.
+pub(crate) struct Program {
+    trigger: PathBuf,
+    pub(crate) stamp: PathBuf,
+    /// Empty, so that no configuration of this machine plays a part.
+    config: PathBuf,
+}
+
+impl Program {
+    pub(crate) fn find(scratch: &Scratch, trigger: Option<&Path>) -> Result<Self> {
+        let own = std::env::current_exe().context("this program does not know where it is")?;
+        let beside = |name: &str| own.with_file_name(name);
+        let trigger = trigger.map_or_else(|| beside("trigger"), Path::to_owned);
+        let trigger = trigger.canonicalize().with_context(|| format!("{} is missing", trigger.display()))?;
+        let config = scratch.write("trigger.toml", "")?;
+        Ok(Self { trigger, stamp: beside("trigger-bench-stamp"), config })
+    }
+
+    /// The folder that has `trigger` in it, for a PATH.
+    pub(crate) fn folder(&self) -> &Path {
+        self.trigger.parent().unwrap_or(Path::new("/"))
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(&self.trigger);
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TRIGGER_"))
+        {
+            command.env_remove(name);
+        }
+        command.env("TRIGGER_CONFIG", &self.config);
+        command
+    }
+}
+
+/// A file to which every run's start is appended.
+pub(crate) struct Stamps {
+    path: PathBuf,
+}
+
+impl Stamps {
+    /// How long a run takes.
+    pub(crate) const RUN_MS: &'static str = "10";
+
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Nanoseconds since 1970.
+    pub(crate) fn read(&self) -> Vec<u128> {
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        // The last line may be half written.
+        text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')?.parse().ok()).collect()
+    }
+}
+
+/// One backend with its nodes.
+pub(crate) struct Site<'a> {
+    pub(crate) backend: &'static str,
+    pub(crate) url: String,
+    program: &'a Program,
+    pub(crate) hub: Option<Background>,
+    pub(crate) firing: Agent,
+    pub(crate) target: Agent,
+    /// A state folder without an agent.
+    pub(crate) agentless: PathBuf,
+    pub(crate) stamps: Stamps,
+}
+
+/// A node's agent.
+pub(crate) struct Agent {
+    pub(crate) process: Background,
+    pub(crate) state: PathBuf,
+    pub(crate) certname: String,
+}
+
+impl<'a> Site<'a> {
+    pub(crate) fn on_etcd(scratch: &Scratch, etcd: &Etcd, program: &'a Program) -> Result<Self> {
+        Self::new(scratch, "etcd", format!("etcd://{}", etcd.address), None, program)
+    }
+
+    pub(crate) fn on_hub(scratch: &Scratch, program: &'a Program) -> Result<Self> {
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let mut command = program.command();
+        command.args(["hub", "--listen", &address, "--data-dir"]).arg(scratch.path("hub"));
+        command.stdout(scratch.log("hub")?).stderr(scratch.log("hub")?);
+        let hub = Background::start(command)?;
+        wait_for("the start of the hub", START_PATIENCE, || std::net::TcpStream::connect(&address).is_ok())?;
+        Self::new(scratch, "hub", format!("hub+http://{address}"), Some(hub), program)
+    }
+
+    fn new(
+        scratch: &Scratch,
+        backend: &'static str,
+        url: String,
+        hub: Option<Background>,
+        program: &'a Program,
+    ) -> Result<Self> {
+        let stamps = Stamps::new(scratch.path(&format!("{backend}.stamps")));
+        let run = format!("{} {} {}", program.stamp.display(), stamps.path().display(), Stamps::RUN_MS);
+        Ok(Self {
+            backend,
+            firing: Agent::start(scratch, program, &url, &format!("{backend}-firing"), &run)?,
+            target: Agent::start(scratch, program, &url, &format!("{backend}-target"), &run)?,
+            agentless: scratch.path(&format!("{backend}-agentless")),
+            url,
+            program,
+            hub,
+            stamps,
+        })
+    }
+
+    /// A `trigger fire` on the node with this state folder.
+    pub(crate) fn fire(&self, state: &Path) -> Command {
+        let mut command = self.program.command();
+        command.args(["fire", "bench", "--output", "json", "--certname", "origin.example.com"]);
+        command.args(["--backend", &self.url, "--state-dir"]).arg(state);
+        command.stdin(Stdio::null()).stderr(Stdio::inherit());
+        command
+    }
+
+    /// Where this event's deliveries stand.
+    pub(crate) fn status(&self, event: &str) -> Result<Value> {
+        let mut command = self.program.command();
+        json(command.args(["status", event, "--output", "json", "--backend", &self.url]))
+    }
+}
+
+impl Agent {
+    pub(crate) fn start(
+        scratch: &Scratch,
+        program: &Program,
+        url: &str,
+        name: &str,
+        run_cmd: &str,
+    ) -> Result<Self> {
+        let (state, certname) = (scratch.path(name), format!("{name}.example.com"));
+        let mut command = program.command();
+        command.args([
+            "agent",
+            "--backend",
+            url,
+            "--certname",
+            &certname,
+            "--run-cmd",
+            run_cmd,
+            "--state-dir",
+        ]);
+        command.arg(&state).stdout(scratch.log(name)?).stderr(scratch.log(name)?);
+        let agent = Self { process: Background::start(command)?, state, certname };
+        let what = format!("the registration of {}", agent.certname);
+        wait_for(&what, START_PATIENCE, || {
+            agent.queue(program).is_ok_and(|queue| {
+                queue["agent_running"] == true
+                    && queue["blocked"].is_null()
+                    && queue["disconnected"].is_null()
+            })
+        })?;
+        Ok(agent)
+    }
+
+    fn queue(&self, program: &Program) -> Result<Value> {
+        json(program.command().args(["queue", "--output", "json", "--state-dir"]).arg(&self.state))
+    }
+}
+
+fn json(command: &mut Command) -> Result<Value> {
+    serde_json::from_slice(&run(command)?.stdout).with_context(|| format!("{command:?} printed no JSON"))
+}
+
+/// The event's id, when it was committed; anything else is no figure.
+pub(crate) fn committed(stdout: &[u8]) -> Result<String> {
+    let reply: Value = serde_json::from_slice(stdout).context("`trigger fire` printed no JSON")?;
+    match (reply["state"].as_str(), reply["event_id"].as_str()) {
+        (Some("committed"), Some(event)) => Ok(event.to_owned()),
+        _ => bail!("an event was not committed: {reply}"),
+    }
+}
