@@ -7,7 +7,7 @@ use trigger_core::wire::Publication;
 
 use crate::etcd::EtcdStore;
 use crate::hub::HubStore;
-use crate::publishing::{PublishError, publish};
+use crate::publishing::{PublishError, Published, publish};
 use crate::store::{Store, StoreError};
 use crate::url::BackendUrl;
 
@@ -43,10 +43,10 @@ impl Backend {
         &self,
         publication: &Publication,
         check_prefix: bool,
-    ) -> Result<Revision, PublishError> {
+    ) -> Result<Published, PublishError> {
         match self {
             Self::Store(store) => publish(store.as_ref(), publication, check_prefix).await,
-            Self::Dummy => Ok(Revision::default()),
+            Self::Dummy => Ok(Published { revision: Revision::default(), empty_groups: Vec::new() }),
         }
     }
 }

@@ -105,7 +105,7 @@ impl HubStore {
         let body = Limited::new(answer.into_body(), ANSWER_AT_MOST).collect().await;
         if !status.is_success() {
             let body = body.map(|collected| collected.to_bytes()).unwrap_or_default();
-            return Err(Failure::from_status(status, sentence(status, &body)));
+            return Err(Failure::from_answer(status, &body));
         }
         let body = body.map_err(|error| Failure::Ambiguous(root_cause(&*error)))?.to_bytes();
         serde_json::from_slice(&body)
@@ -299,9 +299,14 @@ enum Failure {
 
 impl Failure {
     /// What an answer other than success means. Trouble on the hub's side may pass; a hub answers so only
-    /// when it has stored nothing.
-    fn from_status(status: StatusCode, sentence: String) -> Self {
-        if status.is_server_error() { Self::Unreachable(sentence) } else { Self::Refused(sentence) }
+    /// when it has stored nothing. Only a hub refuses for good: what answers in its place while it is down
+    /// must not cost an event.
+    fn from_answer(status: StatusCode, body: &[u8]) -> Self {
+        match serde_json::from_slice::<ErrorReply>(body) {
+            Ok(reply) if status.is_client_error() => Self::Refused(reply.error),
+            Ok(reply) => Self::Unreachable(reply.error),
+            Err(_) => Self::Unreachable(format!("it answered {status}, which is not a hub's answer")),
+        }
     }
 
     /// A read that was not answered did nothing.
@@ -328,17 +333,9 @@ fn watch_failure(error: tokio_websockets::Error) -> Failure {
     use tokio_websockets::upgrade::Error::DidNotSwitchProtocols;
     if let Upgrade(DidNotSwitchProtocols(status)) = error {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        return Failure::from_status(status, format!("it answered {status} to a watch"));
+        return Failure::Unreachable(format!("it answered {status} to a watch"));
     }
     Failure::Unreachable(root_cause(&error))
-}
-
-/// The hub's own words where there are any.
-fn sentence(status: StatusCode, body: &[u8]) -> String {
-    match serde_json::from_slice::<ErrorReply>(body) {
-        Ok(reply) => reply.error,
-        Err(_) => format!("it answered {status}, which is not a hub's answer"),
-    }
 }
 
 /// The innermost error: what happened, without the layers it came through.

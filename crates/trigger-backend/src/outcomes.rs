@@ -56,7 +56,7 @@ pub struct EventStatus {
 impl EventStatus {
     /// Whether nothing more will happen.
     pub fn is_over(&self) -> bool {
-        self.targets.values().all(|status| status.state.is_end())
+        self.unreadable_parts.is_empty() && self.targets.values().all(|status| status.state.is_end())
     }
 }
 

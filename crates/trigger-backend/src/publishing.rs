@@ -10,7 +10,7 @@ use trigger_core::outcome::End;
 use trigger_core::wire::{Delivery, Members, Publication, Stored};
 
 use crate::registry;
-use crate::store::{Store, StoreError};
+use crate::store::{ORDERED_AT_MOST, ORDERED_BYTES_AT_MOST, Store, StoreError};
 
 /// Members listed in one stored record.
 const MEMBERS_PER_RECORD: usize = 1024;
@@ -41,6 +41,15 @@ impl PublishError {
     }
 }
 
+/// What publishing came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The newest revision of what was written.
+    pub revision: Revision,
+    /// Groups of the event to which no agent belongs.
+    pub empty_groups: Vec<GroupName>,
+}
+
 /// Publishes an event: its parts, then its deliveries. Returns once all is committed.
 ///
 /// `check_prefix` first makes sure that anybody is registered below the event's prefix.
@@ -48,34 +57,49 @@ pub async fn publish(
     store: &dyn Store,
     publication: &Publication,
     check_prefix: bool,
-) -> Result<Revision, PublishError> {
+) -> Result<Published, PublishError> {
     let layout = Layout::new(publication.prefix.clone());
     let event = &publication.event;
-    let nodes = if check_prefix || !event.targets.groups.is_empty() {
-        registry::read_all(store, &layout).await?
-    } else {
-        BTreeMap::new()
-    };
+    let has_groups = !event.targets.groups.is_empty() || !publication.suppressed_groups.is_empty();
+    let nodes =
+        if check_prefix || has_groups { registry::read_all(store, &layout).await? } else { BTreeMap::new() };
     if check_prefix && nodes.is_empty() {
         return Err(PublishError::NobodyThere { prefix: publication.prefix.to_string() });
     }
-    let parts = event.clone().into_parts();
-    let is_member =
-        |groups: &BTreeMap<GroupName, Revision>| event.targets.groups.iter().any(|g| groups.contains_key(g));
-    let members: BTreeSet<Certname> =
-        nodes.into_iter().filter(|(_, node)| is_member(&node.groups)).map(|(certname, _)| certname).collect();
+    let members_of = |group: &GroupName| -> BTreeSet<Certname> {
+        let members = nodes.iter().filter(|(_, node)| node.groups.contains_key(group));
+        members.map(|(certname, _)| certname.clone()).collect()
+    };
+    let mut members: BTreeSet<Certname> = event.targets.groups.iter().flat_map(members_of).collect();
+    let empty_groups =
+        event.targets.groups.iter().filter(|group| members_of(group).is_empty()).cloned().collect();
+    let mut suppressed = publication.suppressed.clone();
+    for (group, reason) in &publication.suppressed_groups {
+        for member in members_of(group) {
+            // Who is meant in another way too gets its delivery.
+            if !event.targets.hosts.contains(&member) && members.insert(member.clone()) {
+                suppressed.insert(member, reason.clone());
+            }
+        }
+    }
 
+    let parts = event.clone().into_parts();
     let mut first = members_entries(&layout, event.id, members);
     first.extend(parts.iter().map(|part| (layout.part(event.id, part.index), part.to_wire())));
-    let then = deliveries(&layout, publication, &parts);
+    first.extend(suppressed.iter().map(|(certname, reason)| {
+        (layout.outcome(event.id, certname), End::Suppressed(reason.clone()).to_wire())
+    }));
+    let then = deliveries(&layout, event.id, &parts, &suppressed);
 
     // A small event goes out in one call, which becomes visible in its order (see `Store::put_many`).
-    if first.len() + then.len() <= crate::store::ORDERED_AT_MOST {
+    let bytes: usize = first.iter().chain(&then).map(|(key, value)| key.len() + value.len()).sum();
+    let revision = if first.len() + then.len() <= ORDERED_AT_MOST && bytes <= ORDERED_BYTES_AT_MOST {
         first.extend(then);
-        return commit(store, first).await;
-    }
-    commit(store, first).await?;
-    commit(store, then).await
+        commit(store, first).await?
+    } else {
+        commit(store, first).await?.max(commit(store, then).await?)
+    };
+    Ok(Published { revision, empty_groups })
 }
 
 fn members_entries(layout: &Layout, event: EventId, members: BTreeSet<Certname>) -> Vec<(String, String)> {
@@ -87,20 +111,19 @@ fn members_entries(layout: &Layout, event: EventId, members: BTreeSet<Certname>)
     records.collect()
 }
 
-fn deliveries(layout: &Layout, publication: &Publication, parts: &[Part]) -> Vec<(String, String)> {
-    let event = publication.event.id;
+fn deliveries(
+    layout: &Layout,
+    event: EventId,
+    parts: &[Part],
+    suppressed: &BTreeMap<Certname, String>,
+) -> Vec<(String, String)> {
     let mut entries = Vec::new();
     for part in parts {
         let delivery = Delivery { part: part.index }.to_wire();
-        for host in &part.event.targets.hosts {
-            entries.push(match publication.suppressed.get(host) {
-                Some(reason) => (layout.outcome(event, host), End::Suppressed(reason.clone()).to_wire()),
-                None => (layout.host_delivery(host, event), delivery.clone()),
-            });
-        }
-        for group in &part.event.targets.groups {
-            entries.push((layout.group_delivery(group, event), delivery.clone()));
-        }
+        let hosts = part.event.targets.hosts.iter().filter(|host| !suppressed.contains_key(*host));
+        entries.extend(hosts.map(|host| (layout.host_delivery(host, event), delivery.clone())));
+        let groups = part.event.targets.groups.iter();
+        entries.extend(groups.map(|group| (layout.group_delivery(group, event), delivery.clone())));
     }
     entries
 }

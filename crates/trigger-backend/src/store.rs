@@ -10,6 +10,9 @@ use trigger_core::identity::Revision;
 /// So many entries, given to [`Store::put_many`] at once, become visible in their order.
 pub const ORDERED_AT_MOST: usize = 128;
 
+/// And so many bytes of keys and values together.
+pub const ORDERED_BYTES_AT_MOST: usize = 512 * 1024;
+
 /// A key and its latest value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -119,8 +122,8 @@ pub trait Store: Send + Sync {
     /// Writes many keys; answers for each, in the order given. Idempotent: writing the same value again
     /// does no harm.
     ///
-    /// Up to [`ORDERED_AT_MOST`] entries of together less than half a mebibyte become visible in the order
-    /// given, or all at once; among more, no order is promised.
+    /// Up to [`ORDERED_AT_MOST`] entries of together at most [`ORDERED_BYTES_AT_MOST`] become visible in the
+    /// order given, or all at once; among more, no order is promised.
     async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>>;
 
     /// Deletes keys; those that are absent are no error.

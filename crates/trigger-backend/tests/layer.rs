@@ -51,6 +51,7 @@ fn publication(n: u128, hosts: &[&str], groups: &[&str]) -> Publication {
             expires_in: DEFAULT_LIFETIME,
         },
         suppressed: BTreeMap::new(),
+        suppressed_groups: BTreeMap::new(),
     }
 }
 
@@ -179,7 +180,7 @@ async fn a_group_is_one_write_that_members_read_if_they_joined_before() {
     let store = MemoryStore::default();
     register(&store, "lb01", &record("a", &[("lb", 1)])).await;
     register(&store, "web09", &record("b", &[("web", 1)])).await;
-    let committed = publish(&store, &publication(1, &[], &["lb"]), false).await.unwrap();
+    let committed = publish(&store, &publication(1, &[], &["lb"]), false).await.unwrap().revision;
     assert_eq!(pending(&arrivals(&store, "lb01", &[("lb", 1)]).await), [id(1)]);
     assert_eq!(arrivals(&store, "lb77", &[("lb", committed.0)]).await, [], "joined after");
     assert_eq!(arrivals(&store, "web09", &[("web", 1)]).await, []);
@@ -191,6 +192,28 @@ async fn a_group_is_one_write_that_members_read_if_they_joined_before() {
     assert_eq!(states(&status(&store, 1).await), ["lb01 done"]);
     let group = KeyRange::Folder(Layout::default().group_deliveries(&"lb".parse().unwrap()));
     assert_eq!(store.read(&[group]).await.unwrap().len(), 1, "the other members' delivery stays");
+}
+
+#[tokio::test]
+async fn a_group_that_nobody_belongs_to_is_told() {
+    let store = MemoryStore::default();
+    register(&store, "lb01", &record("a", &[("lb", 1)])).await;
+    let published = publish(&store, &publication(1, &[], &["lb", "bl"]), false).await.unwrap();
+    assert_eq!(published.empty_groups, ["bl".parse().unwrap()]);
+}
+
+#[tokio::test]
+async fn the_members_of_a_suppressed_group_get_outcomes_and_no_delivery() {
+    let store = MemoryStore::default();
+    for name in ["lb01", "lb02"] {
+        register(&store, name, &record(name, &[("lb", 1)])).await;
+    }
+    let mut publication = publication(1, &["lb02"], &[]);
+    publication.suppressed_groups.insert("lb".parse().unwrap(), "loop guard: because".to_owned());
+    publish(&store, &publication, false).await.unwrap();
+    assert_eq!(arrivals(&store, "lb01", &[("lb", 1)]).await, []);
+    assert_eq!(pending(&arrivals(&store, "lb02", &[("lb", 1)]).await), [id(1)], "meant by name too");
+    assert_eq!(states(&status(&store, 1).await), ["lb01 suppressed", "lb02 pending"]);
 }
 
 #[tokio::test]

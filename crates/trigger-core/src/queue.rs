@@ -92,7 +92,8 @@ pub enum Effect {
         /// The deliveries that ended.
         endings: Vec<Ending>,
     },
-    /// Delete deliveries of an event that ended before.
+    /// Delete deliveries of an event that ended here before and has no outcome in the backend (yet, or since
+    /// the backend was restored from a backup): store its outcome again where it is still known.
     Forget {
         /// Which event.
         event: EventId,
@@ -200,11 +201,6 @@ impl Queue {
         [&self.real, &self.noop].into_iter().filter_map(|waiting| self.ready_at(waiting)).min()
     }
 
-    /// Replaces what the configuration says about runs.
-    pub fn reconfigure(&mut self, node: Node) {
-        self.node = node;
-    }
-
     /// What the node does and what keeps it from doing more, for its record in the backend.
     pub fn activity(&self) -> Activity {
         let retrying = [&self.real, &self.noop]
@@ -243,12 +239,8 @@ impl Queue {
         self.blocked.as_deref()
     }
 
-    /// Whether a delivery of this event needs no reading: it waits, runs or has ended here.
-    pub fn knows(&self, event: EventId) -> bool {
-        self.ended.contains_key(&event) || self.is_queued(event)
-    }
-
-    fn is_queued(&self, event: EventId) -> bool {
+    /// Whether an event waits or runs here.
+    pub fn is_queued(&self, event: EventId) -> bool {
         let active = self.active.iter().flat_map(|active| &active.causes);
         active.chain(self.waiting_causes()).any(|cause| cause.event.id == event)
     }
@@ -294,7 +286,8 @@ impl Queue {
     }
 
     fn hold(&mut self, held: Held) -> Vec<Effect> {
-        if !self.knows(held.event) && !self.too_new.iter().any(|known| known.event == held.event) {
+        let is_known = self.ended.contains_key(&held.event) || self.is_queued(held.event);
+        if !is_known && !self.too_new.iter().any(|known| known.event == held.event) {
             self.too_new.push(held);
         }
         Vec::new()

@@ -135,6 +135,8 @@ pub struct DeliveryStatus {
     pub reason: Option<String>,
     /// The event that took its place.
     pub successor: Option<EventId>,
+    /// For a delivery that has not ended: when its node last said anything, by that node's clock.
+    pub last_seen: Option<Timestamp>,
 }
 
 /// A run as status shows it.
@@ -152,7 +154,8 @@ pub fn delivery_status(event: EventId, end: Option<&End>, node: Option<&NodeReco
     if let Some(end) = end {
         return ended(end);
     }
-    let plain = |state, reason| DeliveryStatus { state, run: None, reason, successor: None };
+    let last_seen = node.map(|node| node.seen_at);
+    let plain = |state, reason| DeliveryStatus { state, run: None, reason, successor: None, last_seen };
     let Some(node) = node else {
         return plain(State::Pending, Some("no agent has registered under this certname".to_owned()));
     };
@@ -163,6 +166,7 @@ pub fn delivery_status(event: EventId, end: Option<&End>, node: Option<&NodeReco
             run: Some(RunView::Running(running.clone())),
             reason: None,
             successor: None,
+            last_seen,
         };
     }
     if let Some(held) = activity.held.iter().find(|held| held.event == event) {
@@ -175,12 +179,13 @@ pub fn delivery_status(event: EventId, end: Option<&End>, node: Option<&NodeReco
 }
 
 fn ended(end: &End) -> DeliveryStatus {
-    let plain = |state, reason| DeliveryStatus { state, run: None, reason, successor: None };
+    let plain = |state, reason| DeliveryStatus { state, run: None, reason, successor: None, last_seen: None };
     let by_run = |state, run: &EndedRun| DeliveryStatus {
         state,
         run: Some(RunView::Ended(run.clone())),
         reason: run.result.reason.clone(),
         successor: None,
+        last_seen: None,
     };
     match end {
         End::Done(run) => by_run(State::Done, run),
@@ -193,6 +198,7 @@ fn ended(end: &End) -> DeliveryStatus {
             run: None,
             reason: Some(format!("a backlog was collapsed into the later event {successor}")),
             successor: Some(*successor),
+            last_seen: None,
         },
     }
 }

@@ -61,8 +61,11 @@ fn encode<T: Serialize>(body: T) -> String {
 fn decode<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T, WireError> {
     let unreadable = |error: serde_json::Error| WireError::Unreadable { what, detail: error.to_string() };
     let version = serde_json::from_str::<Versioned>(text).map_err(unreadable)?.v;
-    if version != VERSION {
+    if version > VERSION {
         return Err(WireError::TooNew { what, version });
+    }
+    if version < VERSION {
+        return Err(WireError::Unreadable { what, detail: format!("there never was a version {version}") });
     }
     Ok(serde_json::from_str::<Envelope<T>>(text).map_err(unreadable)?.body)
 }

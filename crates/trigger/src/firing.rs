@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use trigger_backend::backend::Backend;
-use trigger_backend::publishing::PublishError;
+use trigger_backend::publishing::{PublishError, Published};
 use trigger_backend::store::StoreError;
 use trigger_backend::url::BackendUrl;
-use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::identity::{GroupName, KeyPrefix, Revision};
 use trigger_core::wire::Publication;
 
 use crate::clock;
@@ -123,13 +123,17 @@ impl Publisher {
         };
         let (stored, published) = tokio::join!(storing, self.publish(publication));
         match stored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
-            Ok(spooled) => Ok(self.settle(spool, publication, spooled, published)?.into()),
+            Ok(spooled) => {
+                let warnings =
+                    published.as_ref().map_or_else(|_| Vec::new(), |p| empty_groups(&p.empty_groups));
+                Ok(FireReport { fired: self.settle(spool, publication, spooled, published)?, warnings })
+            }
             Err(error) => without_outbox(published, vec![unwritable(error)]),
         }
     }
 
     /// Publishes within the time a Puppet run can be made to wait.
-    async fn publish(&self, publication: &Publication) -> Result<Revision, PublishError> {
+    async fn publish(&self, publication: &Publication) -> Result<Published, PublishError> {
         let unreachable = |detail| {
             PublishError::Store(StoreError::Unreachable { backend: publication.backend.clone(), detail })
         };
@@ -180,11 +184,11 @@ impl Publisher {
         spool: &Spool,
         publication: &Publication,
         spooled: Spooled,
-        published: Result<Revision, PublishError>,
+        published: Result<Published, PublishError>,
     ) -> Result<Fired, Failure> {
         match published {
-            Ok(revision) => {
-                spool.breaker.reset();
+            Ok(Published { revision, .. }) => {
+                spool.breaker.reset(&publication.backend);
                 if let Err(error) = spooled.committed() {
                     // It will be published once more, which costs nothing: targets know its id.
                     tracing::warn!("{error}");
@@ -211,15 +215,26 @@ impl Publisher {
 
 /// What publishing came to for an event that nothing but the backend can keep.
 fn without_outbox(
-    published: Result<Revision, PublishError>,
-    warnings: Vec<String>,
+    published: Result<Published, PublishError>,
+    mut warnings: Vec<String>,
 ) -> Result<FireReport, Failure> {
     match published {
-        Ok(revision) => Ok(FireReport { fired: Fired::Committed(revision), warnings }),
+        Ok(published) => {
+            warnings.extend(empty_groups(&published.empty_groups));
+            Ok(FireReport { fired: Fired::Committed(published.revision), warnings })
+        }
         Err(error) if error.is_transient() => {
             let why = warnings.first().map_or("there is no outbox here", String::as_str);
             Err(Failure::unreachable(format!("{error}; and nothing could be spooled ({why}): fire again")))
         }
         Err(error) => Err(Failure::failed(error.to_string())),
     }
+}
+
+/// A group that nobody belongs to may be a misspelt one.
+fn empty_groups(groups: &[GroupName]) -> Vec<String> {
+    groups
+        .iter()
+        .map(|group| format!("no agent belongs to the group '{group}': nobody runs for it"))
+        .collect()
 }

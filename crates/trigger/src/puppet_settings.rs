@@ -46,26 +46,37 @@ impl PuppetPaths {
     }
 }
 
-/// Where the Puppet of this run command keeps things, as it answered before or answers now.
-pub(crate) async fn paths(
+/// The question, as the cache remembers it: another run command may be another Puppet.
+fn question(command: &RunCommand) -> (Vec<String>, String) {
+    let argv = command.config_print(&PATH_SETTINGS);
+    let asked = format!("{}\n", argv.join("\u{1f}"));
+    (argv, asked)
+}
+
+fn cache(state_dir: &Path) -> PathBuf {
+    state_dir.join("puppet-settings")
+}
+
+/// Where the Puppet of this run command kept things when it was last asked.
+pub(crate) fn cached_paths(command: &RunCommand, state_dir: &Path) -> Option<PuppetPaths> {
+    let text = read_if_present(&cache(state_dir)).ok().flatten()?;
+    PuppetPaths::parse(text.strip_prefix(&question(command).1)?)
+}
+
+/// Asks Puppet where it keeps things, and remembers the answer: it moves when somebody edits `puppet.conf`
+/// or changes to another vendor's packages.
+pub(crate) async fn ask_paths(
     command: &RunCommand,
     environment: &BTreeMap<String, String>,
     state_dir: &Path,
 ) -> anyhow::Result<PuppetPaths> {
-    let question = command.config_print(&PATH_SETTINGS);
-    let cache = state_dir.join("puppet-settings");
-    // Another run command may be another Puppet: the answer is only good for the question.
-    let asked = format!("{}\n", question.join("\u{1f}"));
-    let cached = read_if_present(&cache).ok().flatten();
-    if let Some(paths) = cached.as_deref().and_then(|text| PuppetPaths::parse(text.strip_prefix(&asked)?)) {
-        return Ok(paths);
-    }
+    let (argv, asked) = question(command);
     let environment = environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let answer = ask(&question, environment).await?;
+    let answer = ask(&argv, environment).await?;
     let paths = PuppetPaths::parse(&answer)
         .with_context(|| format!("Puppet's answer is unclear: {}", answer.trim()))?;
-    if let Err(error) = write_durably(&cache, format!("{asked}{answer}").as_bytes()) {
-        tracing::warn!("Puppet will be asked again next time: {error}");
+    if let Err(error) = write_durably(&cache(state_dir), format!("{asked}{answer}").as_bytes()) {
+        tracing::warn!("Puppet's answer cannot be remembered: {error}");
     }
     Ok(paths)
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rustix::process::{Pid, Signal};
@@ -23,7 +23,7 @@ use trigger_core::run_command::{CommandKind, Exit, RunCommand};
 use trigger_core::wire::{RunRecord, Stored};
 
 use crate::clock;
-use crate::puppet_settings;
+use crate::puppet_settings::{self, PuppetPaths};
 use crate::state::RunPaths;
 
 /// Output is looked at this often, and cut when it has outgrown [`OUTPUT_LIMIT`].
@@ -32,6 +32,9 @@ const OUTPUT_CHECK: Duration = Duration::from_millis(200);
 const OUTPUT_LIMIT: u64 = 4 * 1024 * 1024;
 /// Bytes of output that stay when the oldest are dropped.
 const OUTPUT_KEEP: u64 = 1024 * 1024;
+/// How long a result that cannot be written is tried again, and how often.
+const RESULT_PATIENCE: Duration = Duration::from_secs(60);
+const RESULT_RETRY: Duration = Duration::from_secs(1);
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -67,8 +70,20 @@ pub(crate) fn run(record_path: &Path) -> anyhow::Result<()> {
     let state_dir = record_path.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(supervise(&record, &paths, state_dir));
-    paths.write_result(&result)?;
-    Ok(())
+    write_result(&paths, &result)
+}
+
+/// Without its result a run counts as interrupted and is repeated, so a disk that is full for a moment is
+/// given time.
+fn write_result(paths: &RunPaths, result: &RunResult) -> anyhow::Result<()> {
+    let since = Instant::now();
+    loop {
+        match paths.write_result(result) {
+            Ok(()) => return Ok(()),
+            Err(error) if since.elapsed() > RESULT_PATIENCE => return Err(error.into()),
+            Err(_) => std::thread::sleep(RESULT_RETRY),
+        }
+    }
 }
 
 async fn supervise(record: &RunRecord, paths: &RunPaths, state_dir: &Path) -> RunResult {
@@ -217,10 +232,18 @@ async fn find_report(
         CommandKind::Other => None,
         CommandKind::PuppetApply => read_report(&paths.report()),
         CommandKind::PuppetAgent => {
-            let paths = puppet_settings::paths(command, &record.environment, state_dir).await;
-            let paths =
-                paths.inspect_err(|error| tracing::warn!("cannot find Puppet's report: {error:#}")).ok()?;
-            read_report(&paths.last_run_report).filter(|report| report.is_of(record.run_id))
+            let ours = |paths: PuppetPaths| {
+                read_report(&paths.last_run_report).filter(|report| report.is_of(record.run_id))
+            };
+            if let Some(report) = puppet_settings::cached_paths(command, state_dir).and_then(ours) {
+                return Some(report);
+            }
+            // None there with our job id: this run wrote none, or Puppet keeps it elsewhere by now.
+            let paths = puppet_settings::ask_paths(command, &record.environment, state_dir).await;
+            paths
+                .inspect_err(|error| tracing::warn!("cannot find Puppet's report: {error:#}"))
+                .ok()
+                .and_then(ours)
         }
     }
 }

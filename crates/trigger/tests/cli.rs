@@ -277,7 +277,7 @@ fn without_an_outbox_and_without_a_backend_fire_fails() {
 fn the_queue_for_programs_names_every_field() {
     let state = state();
     trigger(state.path()).args(["queue", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
-{"agent_running":false,"backend":null,"blocked":null,"certname":null,"disconnected":null,"held":[],"running":null,"set_aside":[],"spooled":[],"unreadable":[],"waiting":[]}
+{"agent_running":false,"backend":null,"blocked":null,"certname":null,"disconnected":null,"held":[],"running":null,"set_aside":[],"spooled":[],"unreadable":[],"waiting":[],"warnings":[]}
 
 "#]]);
 }

@@ -17,7 +17,10 @@ struct World {
 }
 
 fn world() -> World {
-    let node = Node { certname: "lb01.example.com".parse().unwrap(), honours_noop: true };
+    world_of(Node { certname: "lb01.example.com".parse().unwrap(), honours_noop: true })
+}
+
+fn world_of(node: Node) -> World {
     World {
         queue: Queue::new(node, []),
         now: Now { wall: samples::event(0, "t").fired_at, elapsed: Duration::ZERO },
@@ -205,8 +208,7 @@ fn nothing_starts_while_blocked_and_the_reason_shows() {
 
 #[test]
 fn a_noop_event_is_refused_where_noop_cannot_be_honoured() {
-    let mut world = world();
-    world.queue.reconfigure(Node { certname: "lb01.example.com".parse().unwrap(), honours_noop: false });
+    let mut world = world_of(Node { certname: "lb01.example.com".parse().unwrap(), honours_noop: false });
     world.play("e1~ e2");
     assert_eq!(world.seen, ["finish[e1=refused]", "run[e2]"]);
 }

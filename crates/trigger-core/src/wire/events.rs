@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Stored, WireError, decode, encode, texts, valid, valid_all};
 use crate::event::{Event, Part, RunOptions, Targets};
-use crate::identity::{Certname, KeyPrefix};
+use crate::identity::{Certname, GroupName, KeyPrefix};
 use crate::lineage::{Chain, Hop, Lineage};
 use crate::time::Timestamp;
 
@@ -170,6 +170,8 @@ pub struct Publication {
     pub event: Event,
     /// Targets that the loop guard left out, with its reasons: they get an outcome and no delivery.
     pub suppressed: BTreeMap<Certname, String>,
+    /// Groups that the loop guard left out: their members get an outcome and no delivery.
+    pub suppressed_groups: BTreeMap<GroupName, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -179,15 +181,19 @@ struct PublicationForm {
     event: EventForm,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     suppressed: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    suppressed_groups: BTreeMap<String, String>,
 }
 
 impl Stored for Publication {
     fn to_wire(&self) -> String {
+        let suppressed_groups = self.suppressed_groups.iter();
         encode(PublicationForm {
             backend: self.backend.clone(),
             prefix: self.prefix.to_string(),
             event: EventForm::of(&self.event),
             suppressed: self.suppressed.iter().map(|(c, reason)| (c.to_string(), reason.clone())).collect(),
+            suppressed_groups: suppressed_groups.map(|(g, reason)| (g.to_string(), reason.clone())).collect(),
         })
     }
 
@@ -195,11 +201,14 @@ impl Stored for Publication {
         const WHAT: &str = "a fired event";
         let form: PublicationForm = decode(WHAT, text)?;
         let suppressed = form.suppressed.into_iter().map(|(c, reason)| Ok((valid(WHAT, &c)?, reason)));
+        let suppressed_groups =
+            form.suppressed_groups.into_iter().map(|(group, reason)| Ok((valid(WHAT, &group)?, reason)));
         Ok(Self {
             backend: form.backend,
             prefix: valid(WHAT, &form.prefix)?,
             event: form.event.read()?,
             suppressed: suppressed.collect::<Result<_, _>>()?,
+            suppressed_groups: suppressed_groups.collect::<Result<_, _>>()?,
         })
     }
 }

@@ -105,6 +105,7 @@ fn released_forms_stay() {
         prefix: KeyPrefix::default(),
         event: sample_event(),
         suppressed: [("lb01.example.com".parse().unwrap(), "loop".to_owned())].into(),
+        suppressed_groups: [("web".parse().unwrap(), "loop".to_owned())].into(),
     };
     check(&publication, include_str!("golden/publication.v1.json"));
 }

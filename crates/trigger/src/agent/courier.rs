@@ -19,8 +19,8 @@ use crate::state::Runs;
 /// Errands done in one go.
 const BATCH: usize = 256;
 
-/// Something to carry. Their number is bounded by the deliveries that arrived: while the backend is away
-/// none arrive.
+/// Something to carry. Their number is bounded by the deliveries that arrived and the tries of runs that
+/// could not happen: while the backend is away none arrive, and tries are minutes apart.
 #[derive(Debug)]
 pub(super) enum Errand {
     /// Store how deliveries ended, delete them, then close the run's record.
@@ -52,10 +52,25 @@ pub(super) async fn run(node: Arc<Node>, runs: Runs, mut errands: UnboundedRecei
     }
 }
 
+/// Carries a batch. One outcome that the backend refuses for good holds up no other: it is told and left.
 async fn carry(node: &Node, endings: &[Ending], forgotten: &[(EventId, BTreeSet<Source>)]) {
     let lost_at = Instant::now();
     let mut attempt = 0;
     while let Err(error) = try_carry(node, endings, forgotten).await {
+        if !error.is_transient() {
+            if let [ending] = endings {
+                tracing::error!("the outcome of event {} is given up: {error}", ending.event);
+                return;
+            }
+            if endings.is_empty() {
+                tracing::error!("deliveries that ended before cannot be deleted: {error}");
+                return;
+            }
+            let (first, second) = endings.split_at(endings.len() / 2);
+            Box::pin(carry(node, first, forgotten)).await;
+            Box::pin(carry(node, second, &[])).await;
+            return;
+        }
         let wait = backoff::reconnect(attempt, lost_at.elapsed(), jitter());
         tracing::warn!("outcomes of {} deliveries wait for the backend: {error}", endings.len());
         tokio::time::sleep(wait).await;

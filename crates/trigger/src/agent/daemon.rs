@@ -13,7 +13,7 @@ use trigger_backend::deliveries::Arrival;
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::outcome::{EndedRun, Outcome, RunResult};
-use trigger_core::queue::{Cause, Effect, Input, Node as QueueNode, Queue};
+use trigger_core::queue::{Cause, Effect, Ending, Input, Node as QueueNode, Queue};
 use trigger_core::status::{Activity, Running};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::RunRecord;
@@ -55,6 +55,8 @@ pub(super) struct Daemon {
     interruptions: HashMap<EventId, u32>,
     unreadable: BTreeMap<String, String>,
     active: Option<ActiveRun>,
+    /// Until the runs of earlier agents are taken up: no run may start between them.
+    is_recovering: bool,
     /// For the next run's record, so that its start need not wait for a new file to be durable.
     blank: Option<BlankRecord>,
     channels: Channels,
@@ -82,6 +84,7 @@ impl Daemon {
             interruptions,
             unreadable: BTreeMap::new(),
             active: None,
+            is_recovering: true,
             blank: None,
             channels,
         })
@@ -99,6 +102,8 @@ impl Daemon {
         let mut hangup = listen(SignalKind::hangup())?;
 
         self.recover().await?;
+        self.is_recovering = false;
+        self.input(Input::Tick);
         self.prepare_record();
         tracing::info!(
             "agent of {} is ready, backend {}",
@@ -117,7 +122,11 @@ impl Daemon {
                 () = tokio::time::sleep(disabled::LOOK_EVERY), if self.is_held_up() => self.input(Input::Tick),
                 ended = wait_for_end(&mut self.active) => self.run_ended(ended),
                 () = sleep_until(wake) => self.input(Input::Tick),
-                Some(answer) = self.channels.questions.recv() => drop(answer.send(self.view())),
+                Some(answer) = self.channels.questions.recv() => {
+                    // Looked at afresh: what kept runs from starting may be gone.
+                    self.input(Input::Tick);
+                    drop(answer.send(self.view()));
+                }
                 _ = terminate.recv() => return Ok(Stopped::Terminated),
                 _ = interrupt.recv() => return Ok(Stopped::Terminated),
                 _ = hangup.recv() => match check_configuration() {
@@ -162,15 +171,16 @@ impl Daemon {
         for arrival in arrivals {
             match arrival {
                 Arrival::Pending(mut cause) => {
-                    let settings = &self.node.settings;
-                    self.unreadable
-                        .remove(&settings.layout.host_delivery(&settings.certname, cause.event.id));
+                    // It could not be read before its part was there.
+                    let event = cause.event.id.to_string();
+                    self.unreadable.retain(|key, _| !key.ends_with(&event));
                     cause.interruptions =
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
                     self.input(Input::Delivered(*cause));
                 }
                 Arrival::HasOutcome { event, source } => {
-                    if !self.queue.knows(event) {
+                    // What waits or runs is deleted at its own end.
+                    if !self.queue.is_queued(event) {
                         self.send(Errand::Forget { event, sources: [source].into() });
                     }
                 }
@@ -189,6 +199,9 @@ impl Daemon {
 
     /// Why no run may start now, if so.
     fn obstacle(&mut self) -> Option<String> {
+        if self.is_recovering {
+            return Some("this agent takes up the runs of an earlier one".to_owned());
+        }
         let claim = match &*self.channels.claim.borrow_and_update() {
             ClaimState::Held { .. } => None,
             ClaimState::Unregistered => Some("this agent has not registered with the backend yet".to_owned()),
@@ -244,7 +257,14 @@ impl Daemon {
                 None
             }
             Effect::Forget { event, sources } => {
-                self.send(Errand::Forget { event, sources });
+                let known = self.runs.end_of(event).unwrap_or_else(|error| {
+                    tracing::error!("{error}");
+                    None
+                });
+                self.send(match known {
+                    Some(end) => Errand::Finish { run: None, endings: vec![Ending { event, sources, end }] },
+                    None => Errand::Forget { event, sources },
+                });
                 None
             }
         }
@@ -293,6 +313,10 @@ impl Daemon {
                     started_at,
                     finished_at: clock::wall(),
                 };
+                // Without it, the next agent would take this for a run that was interrupted.
+                if let Err(error) = self.runs.paths(run_id).write_result(&result) {
+                    tracing::error!("{error}");
+                }
                 Input::RunEnded { run: EndedRun { run_id, noop, result }, jitter: jitter() }
             }
         }
@@ -301,8 +325,8 @@ impl Daemon {
     /// Waits for a run's end by the locks on its files, on a thread of its own while it lasts.
     fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp) {
         let paths = self.runs.paths(run_id);
-        let deadline = started_at.plus(self.node.settings.run_timeout);
-        let ended = tokio::task::spawn_blocking(move || paths.wait_for_end(deadline));
+        let patience = self.node.settings.run_timeout;
+        let ended = tokio::task::spawn_blocking(move || paths.wait_for_end(patience));
         self.active = Some(ActiveRun { run_id, noop, ended, started_at });
     }
 
@@ -331,7 +355,10 @@ impl Daemon {
         let result = result.unwrap_or_else(|| {
             let result = RunResult {
                 outcome: Outcome::Interrupted,
-                reason: Some("its supervisor was killed, or this node went down".to_owned()),
+                reason: Some(
+                    "it left no result: its supervisor was killed, its disk was full, or this node went down"
+                        .to_owned(),
+                ),
                 started_at,
                 finished_at: clock::wall(),
             };

@@ -18,6 +18,9 @@ use crate::puppet_settings;
 /// How often the lock is looked at while deliveries wait for it to go.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long after Puppet did not answer it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+
 /// What is known of the lock's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DisabledLock {
@@ -54,20 +57,36 @@ impl DisabledLock {
     }
 }
 
-/// Finds out where the lock is: at once when Puppet was asked before, else by asking it.
+/// Finds out where the lock is. What Puppet answered before holds until it has answered again; one that
+/// does not answer is asked again later.
 pub(super) async fn find(node: Arc<Node>, place: watch::Sender<DisabledLock>) {
     let settings = &node.settings;
     if settings.command.kind() == CommandKind::Other {
         place.send_replace(DisabledLock::None);
         return;
     }
-    let paths =
-        puppet_settings::paths(&settings.command, &settings.run_environment, settings.state.path()).await;
-    place.send_replace(match paths {
-        Ok(paths) => DisabledLock::At(paths.disabled_lock),
-        Err(error) => {
-            tracing::warn!("'puppet agent --disable' is not looked at before runs: {error:#}");
-            DisabledLock::None
+    let state_dir = settings.state.path();
+    if let Some(paths) = puppet_settings::cached_paths(&settings.command, state_dir) {
+        place.send_replace(DisabledLock::At(paths.disabled_lock));
+    }
+    loop {
+        match puppet_settings::ask_paths(&settings.command, &settings.run_environment, state_dir).await {
+            Ok(paths) => {
+                place.send_replace(DisabledLock::At(paths.disabled_lock));
+                return;
+            }
+            Err(error) => {
+                tracing::warn!("whether Puppet is disabled is not looked at before runs: {error:#}");
+                // Not for ever: without Puppet's word, runs go on as if it were enabled.
+                place.send_if_modified(|known| {
+                    let is_unknown = *known == DisabledLock::Unknown;
+                    if is_unknown {
+                        *known = DisabledLock::None;
+                    }
+                    is_unknown
+                });
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
         }
-    });
+    }
 }

@@ -1,4 +1,5 @@
-//! Empties the outbox: when the backend comes back, and now and then for what another process left there.
+//! Empties the outbox: when the backend comes back, when an event had to wait, and now and then for what
+//! another process left there.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,8 +18,9 @@ pub(super) async fn run(publisher: Arc<Publisher>, mut link: watch::Receiver<Lin
     let mut attempt = 0;
     let mut failing_since = Instant::now();
     loop {
-        let is_up = *link.borrow_and_update() == Link::Up;
-        match if is_up { publisher.drain().await } else { Ok(Drained::default()) } {
+        // Whatever the state of this agent's own link and claim: events may be for another backend.
+        link.mark_unchanged();
+        match publisher.drain().await {
             Ok(drained) => {
                 tell(&drained);
                 attempt = if drained.left > 0 { attempt + 1 } else { 0 };

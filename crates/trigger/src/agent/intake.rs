@@ -43,7 +43,7 @@ pub(super) async fn run(
     loop {
         let error = match intake.connect().await {
             Ok(watch) => {
-                breaker.reset();
+                breaker.reset(&intake.node.settings.backend);
                 link.send_replace(Link::Up);
                 attempt = 0;
                 let error = intake.follow(watch).await;

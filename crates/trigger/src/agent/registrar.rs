@@ -12,7 +12,7 @@ use trigger_core::identity::{GroupName, Revision};
 use trigger_core::status::{Activity, NodeRecord};
 use trigger_core::wire::Stored;
 
-use super::Node;
+use super::{AgentSettings, Node};
 use crate::clock::{self, jitter};
 use crate::state::{FileError, StateDir, read_if_present, write_durably};
 
@@ -61,8 +61,7 @@ impl Registrar {
         let previous: Vec<String> = known.lines().map(str::to_owned).collect();
         // Before the claim is taken: a crash right after it must not leave a claim that nobody here knows.
         write_instances(folder, previous.iter().chain([&instance]))?;
-        let mut joined = read_joined(folder)?;
-        joined.retain(|group, _| node.settings.groups.contains(group));
+        let joined = read_joined(&node.settings)?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         Ok(Self {
             instance,
@@ -123,6 +122,9 @@ impl Registrar {
     /// Takes or renews the claim, once; how long to wait before the next time.
     async fn register(&mut self, activity: Activity) -> Result<Duration, StoreError> {
         self.renewals += 1;
+        if self.revision.is_none() {
+            self.recall_groups().await?;
+        }
         let record = self.record(activity);
         match self.write(&record).await? {
             Claim::Held(revision) => {
@@ -165,14 +167,34 @@ impl Registrar {
 
     /// After the first registration: remembers who we are and since when we belong to our groups.
     fn settle_in(&mut self, revision: Revision) -> Result<(), FileError> {
-        let folder = &self.node.settings.state;
-        for group in &self.node.settings.groups {
-            self.joined.entry(group.clone()).or_insert(revision);
+        let settings = &self.node.settings;
+        for group in &settings.groups {
+            let since = self.joined.entry(group.clone()).or_insert(revision);
+            // From the future: the backend was made anew, and counts from the start again.
+            *since = revision.min(*since);
         }
-        write_joined(folder, &self.joined)?;
+        write_joined(settings, &self.joined)?;
+        let folder = &settings.state;
         write_instances(folder, [&self.instance])?;
         // From here on they are history: a claim in the name of one is that of a copy of this folder.
         self.previous.clear();
+        Ok(())
+    }
+
+    /// Since when we belong to our groups as the backend remembers it: events fired at a group before its
+    /// state folder was lost are still this node's.
+    async fn recall_groups(&mut self) -> Result<(), StoreError> {
+        let settings = &self.node.settings;
+        let certname = std::slice::from_ref(&settings.certname);
+        let known = registry::read(self.node.store.as_ref(), &settings.layout, certname).await?;
+        let remembered = known.into_values().flat_map(|record| record.groups);
+        // Zero was written by a registration that did not live to learn its own revision.
+        for (group, since) in remembered.filter(|(_, since)| *since > Revision::default()) {
+            if settings.groups.contains(&group) {
+                let earliest = self.joined.entry(group).or_insert(since);
+                *earliest = since.min(*earliest);
+            }
+        }
         Ok(())
     }
 
@@ -211,16 +233,24 @@ fn write_instances<'a>(
     write_durably(&folder.file("instance"), text.as_bytes())
 }
 
-fn read_joined(folder: &StateDir) -> Result<BTreeMap<GroupName, Revision>, FileError> {
-    let text = read_if_present(&folder.file("groups"))?.unwrap_or_default();
+/// The groups joined, below a line that says where: revisions of one backend mean nothing in another.
+fn read_joined(settings: &AgentSettings) -> Result<BTreeMap<GroupName, Revision>, FileError> {
+    let text = read_if_present(&settings.state.file("groups"))?.unwrap_or_default();
+    let Some(lines) = text.strip_prefix(&place(settings)) else { return Ok(BTreeMap::new()) };
     let line = |line: &str| {
         let (group, revision) = line.split_once(' ')?;
         Some((group.parse().ok()?, Revision(revision.parse().ok()?)))
     };
-    Ok(text.lines().filter_map(line).collect())
+    let joined = lines.lines().filter_map(line);
+    Ok(joined.filter(|(group, _)| settings.groups.contains(group)).collect())
 }
 
-fn write_joined(folder: &StateDir, joined: &BTreeMap<GroupName, Revision>) -> Result<(), FileError> {
-    let text: String = joined.iter().map(|(group, revision)| format!("{group} {revision}\n")).collect();
-    write_durably(&folder.file("groups"), text.as_bytes())
+fn write_joined(settings: &AgentSettings, joined: &BTreeMap<GroupName, Revision>) -> Result<(), FileError> {
+    let lines = joined.iter().map(|(group, revision)| format!("{group} {revision}\n"));
+    let text: String = std::iter::once(place(settings)).chain(lines).collect();
+    write_durably(&settings.state.file("groups"), text.as_bytes())
+}
+
+fn place(settings: &AgentSettings) -> String {
+    format!("{} {}\n", settings.backend, settings.layout.prefix())
 }

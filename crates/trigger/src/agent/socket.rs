@@ -42,9 +42,22 @@ pub(crate) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub(crate) enum Reply {
-    Committed { revision: u64, warnings: Vec<String> },
-    Spooled { reason: String, warnings: Vec<String> },
-    Failed { code: u8, message: String },
+    Committed {
+        revision: u64,
+        warnings: Vec<String>,
+    },
+    Spooled {
+        reason: String,
+        warnings: Vec<String>,
+    },
+    Failed {
+        code: u8,
+        message: String,
+    },
+    /// The asker is newer than this agent, and does the work itself.
+    NotUnderstood {
+        detail: String,
+    },
     Queue(Box<QueueView>),
 }
 
@@ -110,7 +123,7 @@ async fn converse(
     let reply = answer(&line, publisher, questions).await;
     let mut text = serde_json::to_string(&reply)?;
     text.push('\n');
-    writer.write_all(text.as_bytes()).await
+    tokio::time::timeout(PATIENCE, writer.write_all(text.as_bytes())).await?
 }
 
 async fn answer(
@@ -130,7 +143,7 @@ async fn answer(
                 }
                 Err(failure) => Reply::Failed { code: failure.code, message: failure.message },
             },
-            Err(error) => failed(error.to_string()),
+            Err(error) => Reply::NotUnderstood { detail: error.to_string() },
         },
         Ok(Request::Queue) => {
             let (sender, receiver) = oneshot::channel();
@@ -142,7 +155,7 @@ async fn answer(
                 Err(_) => failed("the agent is stopping".to_owned()),
             }
         }
-        Err(error) => failed(format!("the agent does not understand this request: {error}")),
+        Err(error) => Reply::NotUnderstood { detail: error.to_string() },
     }
 }
 

@@ -12,9 +12,15 @@ use crate::state::{Runs, StateDir};
 
 /// The run that this command is part of. The environment only names it; what counts is that its record is
 /// locked by a live supervisor (contract 7). A daemon that a run left behind is no part of it.
-pub(super) fn parent_run(state: Option<&StateDir>) -> Option<RunRecord> {
+pub(super) fn parent_run(state: Option<&StateDir>, warnings: &mut Vec<String>) -> Option<RunRecord> {
     let run: RunId = std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()?;
-    Runs::open(state?).and_then(|runs| runs.live_record(run)).ok().flatten()
+    match Runs::open(state?).and_then(|runs| runs.live_record(run)) {
+        Ok(record) => record,
+        Err(error) => {
+            warnings.push(format!("the loop guard cannot tell what led to this event: {error}"));
+            None
+        }
+    }
 }
 
 pub(super) fn chains(parent: &RunRecord) -> Vec<Chain> {
@@ -24,8 +30,16 @@ pub(super) fn chains(parent: &RunRecord) -> Vec<Chain> {
 
 /// Two nodes that wait for each other's runs would wait for ever.
 pub(super) fn refuse_waiting_for_own_chain(event: &Event, parent: &RunRecord) -> Result<(), Failure> {
+    if !event.targets.groups.is_empty() {
+        return Err(Failure::failed(
+            "inside a run, --wait cannot tell whether a group holds a node of this run's own chain, and could \
+             deadlock: name hosts, or fire without --wait",
+        ));
+    }
     let chains = chains(parent);
-    let mut before = chains.iter().flat_map(|chain| &chain.hops).map(|hop| &hop.certname);
+    let hops = chains.iter().flat_map(|chain| &chain.hops).map(|hop| &hop.certname);
+    // Who fired may wait for us in turn.
+    let mut before = hops.chain(parent.causes.iter().map(|cause| &cause.event.origin));
     match before.find(|certname| event.targets.hosts.contains(*certname)) {
         Some(certname) => Err(Failure::failed(format!(
             "{certname} is part of the chain that led to this run, so waiting for it could deadlock: fire without --wait"
@@ -63,9 +77,10 @@ pub(super) fn guard_against_loops(
         match lineage::judge(&event.trigger, None, &all, ttl, fires) {
             Ok(chains) => permitted.extend(chains),
             Err(suppression) => {
-                let groups = std::mem::take(&mut event.targets.groups);
-                let names: Vec<String> = groups.iter().map(ToString::to_string).collect();
-                warnings.push(format!("not fired at group {}: {suppression}", names.join(", ")));
+                for group in std::mem::take(&mut event.targets.groups) {
+                    warnings.push(format!("not fired at the group {group}: {suppression}"));
+                    publication.suppressed_groups.insert(group, suppression.to_string());
+                }
             }
         }
     }
@@ -76,11 +91,22 @@ pub(super) fn guard_against_loops(
     Ok(warnings)
 }
 
+/// Counts a fire for the budget of its root events; one that was suppressed never happened.
 pub(super) fn note_fire(state: &StateDir, parent: &RunRecord, publication: &Publication) {
-    let roots: Vec<EventId> = publication.event.lineage.chains.iter().map(|chain| chain.root).collect();
+    if is_suppressed(publication) {
+        return;
+    }
+    // Once for each root, however many chains lead back to it.
+    let roots: BTreeSet<EventId> = publication.event.lineage.chains.iter().map(|chain| chain.root).collect();
     let noted =
         Runs::open(state).and_then(|runs| runs.note_fire(parent.run_id, &publication.event.trigger, &roots));
     if let Err(error) = noted {
         tracing::warn!("this fire is not counted by the loop guard: {error}");
     }
+}
+
+/// Whether the loop guard left out every target.
+pub(super) fn is_suppressed(publication: &Publication) -> bool {
+    let targets = &publication.event.targets;
+    targets.groups.is_empty() && targets.hosts.len() == publication.suppressed.len()
 }

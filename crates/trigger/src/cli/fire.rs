@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, MAX_TARGETS, RunOptions, Targets};
-use trigger_core::identity::{Certname, EventId, GroupName, InvalidName};
+use trigger_core::identity::{Certname, EventId, GroupName, InvalidName, KeyPrefix};
 use trigger_core::layout::Layout;
 use trigger_core::lineage::{DEFAULT_TTL, Lineage, MAX_TTL};
 use trigger_core::run_command::PRIVATE_TAG;
@@ -19,7 +19,7 @@ use trigger_core::wire::{Publication, RunRecord, Stored};
 use super::{Globals, OutputFormat, chain, output, resolve_certname, wait};
 use crate::agent::socket::{self, Reply, Request};
 use crate::clock;
-use crate::config::{ConfigFile, run_command};
+use crate::config::{ConfigFile, run_command, setting};
 use crate::exit::Failure;
 use crate::firing::{FireReport, Fired, Publisher, Spool};
 use crate::state::{Breaker, Outbox, StateDir};
@@ -82,14 +82,15 @@ async fn fire(globals: &Globals, args: &FireArgs, warnings: &mut Vec<String>) ->
     let state = open_state_dir(globals, &config, warnings);
     let command = run_command(config.run_cmd.as_deref())?;
     let certname = resolve_certname(globals, &config, state.as_ref(), &command).await?;
-    let parent = chain::parent_run(state.as_ref());
+    let parent = chain::parent_run(state.as_ref(), warnings);
     let event = make_event(args, certname, parent.as_ref())?;
-    let own_prefix = config.prefix()?;
+    let own_prefix = own_prefix(&config)?;
     let mut publication = Publication {
         backend: globals.backend(&config)?,
         prefix: args.prefix.as_deref().map_or_else(|| Ok(own_prefix.clone()), valid)?,
         event,
         suppressed: BTreeMap::new(),
+        suppressed_groups: BTreeMap::new(),
     };
     if let Some(parent) = &parent {
         if args.wait {
@@ -106,15 +107,39 @@ async fn fire(globals: &Globals, args: &FireArgs, warnings: &mut Vec<String>) ->
     if let (Some(parent), Some(state)) = (&parent, &state) {
         chain::note_fire(state, parent, &publication);
     }
+    if !by_agent && matches!(report.fired, Fired::Committed(_)) {
+        // No agent empties the outbox, so whoever reaches the backend does.
+        warnings.extend(drain(&publisher).await);
+    }
     if args.wait {
         return finish_waiting(globals, args, &publisher, &publication, &report.fired, warnings).await;
     }
     tell(globals.output, &publication, &report.fired, warnings);
-    if !by_agent && matches!(report.fired, Fired::Committed(_)) {
-        // No agent empties the outbox, so whoever reaches the backend does.
-        publisher.drain().await?;
-    }
     Ok(0)
+}
+
+/// Publishes what waited in the outbox. Whatever comes of it, the event fired now is committed.
+async fn drain(publisher: &Publisher) -> Vec<String> {
+    match publisher.drain().await {
+        Ok(drained) => {
+            let set_aside = drained.set_aside.into_iter();
+            set_aside
+                .map(|aside| {
+                    format!("a spooled event is set aside in {}: {}", aside.path.display(), aside.reason)
+                })
+                .collect()
+        }
+        Err(failure) => vec![format!("the outbox cannot be emptied: {}", failure.message)],
+    }
+}
+
+/// The prefix that this node's agent is registered under: as the agent told the run that we are part of, or
+/// as configured.
+fn own_prefix(config: &ConfigFile) -> Result<KeyPrefix, Failure> {
+    match std::env::var("TRIGGER_PREFIX") {
+        Ok(prefix) => setting("TRIGGER_PREFIX")(&prefix),
+        Err(_) => config.prefix(),
+    }
 }
 
 /// The state folder, unless this user may not have one.
@@ -219,7 +244,8 @@ async fn hand_on(
                 return Ok((FireReport { fired: Fired::Spooled(reason), warnings }, true));
             }
             Some(Reply::Failed { code, message }) => return Err(Failure { code, message }),
-            Some(Reply::Queue(_)) | None => {}
+            // An agent of an older version, or none: this program does the same itself.
+            Some(Reply::Queue(_) | Reply::NotUnderstood { .. }) | None => {}
         }
     }
     Ok((publisher.fire(publication).await?, false))
@@ -237,8 +263,7 @@ fn spooled_warning(reason: &str, by_agent: bool) -> String {
 }
 
 fn state_word(publication: &Publication, fired: &Fired) -> &'static str {
-    let targets = &publication.event.targets;
-    if targets.groups.is_empty() && targets.hosts.len() == publication.suppressed.len() {
+    if chain::is_suppressed(publication) {
         return "suppressed";
     }
     match fired {

@@ -164,8 +164,10 @@ fn usage_error(error: &clap::Error) -> ExitCode {
         || arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
     if error.use_stderr() && wants_json {
         let text = error.to_string();
-        let sentence = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        output::failure(OutputFormat::Json, &Failure::usage(sentence), &[]);
+        // All but the usage and the hints that follow it, which are for people.
+        let told = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        let sentence: Vec<&str> = told.lines().map(str::trim).collect();
+        output::failure(OutputFormat::Json, &Failure::usage(sentence.join(" ")), &[]);
     } else {
         let _ = error.print();
     }

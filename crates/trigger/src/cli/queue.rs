@@ -52,13 +52,21 @@ pub(crate) async fn run(globals: &Globals) -> Result<u8, Failure> {
     }
     let set_aside = outbox.list_set_aside()?;
     match globals.output {
-        OutputFormat::Json => print_json(agent.as_ref(), &spooled, &set_aside),
-        OutputFormat::Text => print_text(&state, agent.as_ref(), &spooled, &set_aside),
+        OutputFormat::Json => print_json(agent.as_ref(), &spooled, &set_aside, &config.warnings),
+        OutputFormat::Text => {
+            output::warnings(&config.warnings);
+            print_text(&state, agent.as_ref(), &spooled, &set_aside);
+        }
     }
     Ok(0)
 }
 
-fn print_json(agent: Option<&QueueView>, spooled: &[SpooledEvent], set_aside: &[SetAside]) {
+fn print_json(
+    agent: Option<&QueueView>,
+    spooled: &[SpooledEvent],
+    set_aside: &[SetAside],
+    warnings: &[String],
+) {
     let time = |ms: u64| output::time(Timestamp::from_unix_ms(ms));
     let running = agent.and_then(|agent| agent.running.as_ref()).map(|run| {
         json!({ "run_id": run.run_id, "started_at": time(run.started_at_unix_ms), "causes": run.causes })
@@ -98,6 +106,7 @@ fn print_json(agent: Option<&QueueView>, spooled: &[SpooledEvent], set_aside: &[
         "unreadable": agent.map(|agent| json!(agent.unreadable)).unwrap_or_else(|| json!([])),
         "spooled": spooled,
         "set_aside": set_aside,
+        "warnings": warnings,
     }));
 }
 

@@ -1,21 +1,26 @@
 //! `trigger status`: where an event's deliveries stand.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
 use trigger_backend::outcomes::{self, EventStatus};
-use trigger_core::identity::{EventId, KeyPrefix};
+use trigger_core::identity::{Certname, EventId, KeyPrefix};
 use trigger_core::layout::Layout;
 use trigger_core::outcome::EndedRun;
 use trigger_core::status::{DeliveryStatus, RunView, State};
 use trigger_core::wire::{Publication, Stored};
 
 use super::{Globals, OutputFormat, output};
+use crate::clock;
 use crate::config::ConfigFile;
 use crate::exit::Failure;
 use crate::firing::Publisher;
 use crate::state::{StateDir, read_if_present};
+
+/// An agent registers anew every minute; one that has not for so long is cut off, stopped or gone.
+const SILENT_AFTER: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
@@ -31,6 +36,10 @@ pub(crate) struct StatusArgs {
 
 pub(crate) async fn run(globals: &Globals, args: &StatusArgs) -> Result<u8, Failure> {
     let config = globals.read_config()?;
+    let warnings = &config.warnings;
+    if globals.output == OutputFormat::Text {
+        output::warnings(warnings);
+    }
     let url = globals.backend(&config)?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
     let layout = Layout::new(prefix.clone());
@@ -41,7 +50,7 @@ pub(crate) async fn run(globals: &Globals, args: &StatusArgs) -> Result<u8, Fail
     let unreachable = |error: trigger_backend::store::StoreError| Failure::unreachable(error.to_string());
     match args.event {
         Some(id) => match outcomes::event_status(store.as_ref(), &layout, id).await {
-            Ok(Some(status)) => show_event(globals.output, &status),
+            Ok(Some(status)) => show_event(globals.output, &status, warnings),
             // What is spooled here is known without a backend.
             Ok(None) => show_spooled(globals, &config, id)?.ok_or_else(|| {
                 Failure::failed(format!(
@@ -53,15 +62,22 @@ pub(crate) async fn run(globals: &Globals, args: &StatusArgs) -> Result<u8, Fail
         },
         None => {
             let events = outcomes::latest_events(store.as_ref(), &layout, usize::from(args.limit)).await;
-            show_latest(globals.output, &events.map_err(unreachable)?);
+            show_latest(globals.output, &events.map_err(unreachable)?, warnings);
         }
     }
     Ok(0)
 }
 
-fn show_event(format: OutputFormat, status: &EventStatus) {
+fn show_event(format: OutputFormat, status: &EventStatus, warnings: &[String]) {
+    let unreadable: Vec<String> = status
+        .unreadable_parts
+        .iter()
+        .map(|part| format!("{part} of this event cannot be read: its targets are not listed"))
+        .collect();
     if format == OutputFormat::Json {
-        return output::print_json(&event_json(status));
+        let mut document = event_json(status);
+        document["warnings"] = json!([warnings, &unreadable].concat());
+        return output::print_json(&document);
     }
     let event = &status.event;
     let mut lines = vec![format!("Event    {}", event.id), format!("Trigger  {}", event.trigger)];
@@ -73,9 +89,7 @@ fn show_event(format: OutputFormat, status: &EventStatus) {
     }
     lines.push(format!("Targets  {}", summary(status)));
     output::print(&lines.join("\n"));
-    for part in &status.unreadable_parts {
-        output::note(&format!("warning: {part} of this event cannot be read: its targets are not listed"));
-    }
+    output::warnings(&unreadable);
     let mut table = output::table(&["CERTNAME", "STATE", "OUTCOME", "STARTED", "TOOK", "REASON"]);
     for (certname, target) in &status.targets {
         let run = target.run.as_ref();
@@ -93,11 +107,23 @@ fn show_event(format: OutputFormat, status: &EventStatus) {
             outcome(target).unwrap_or_default().into(),
             started.map(output::short_time).unwrap_or_default().into(),
             took.map(|took| format!("{:.1}s", took.as_secs_f64())).unwrap_or_default().into(),
-            target.reason.clone().unwrap_or_default().into(),
+            reason(target).unwrap_or_default().into(),
         ]);
     }
     output::print("");
     output::print_table(&table);
+}
+
+/// The state's reason, and that its node is silent, which explains most deliveries that do not move.
+fn reason(target: &DeliveryStatus) -> Option<String> {
+    let silent_for =
+        target.last_seen.map(|seen| clock::wall().since(seen)).filter(|silent| *silent > SILENT_AFTER);
+    let silent = silent_for.map(|silent| {
+        let whole_seconds = Duration::from_secs(silent.as_secs());
+        format!("its agent has been silent for {}", humantime::format_duration(whole_seconds))
+    });
+    let words: Vec<String> = target.reason.clone().into_iter().chain(silent).collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 fn outcome(target: &DeliveryStatus) -> Option<String> {
@@ -117,10 +143,10 @@ pub(super) fn summary(status: &EventStatus) -> String {
     counts.iter().map(|(state, count)| format!("{count} {state}")).collect::<Vec<_>>().join(", ")
 }
 
-fn show_latest(format: OutputFormat, events: &[EventStatus]) {
+fn show_latest(format: OutputFormat, events: &[EventStatus], warnings: &[String]) {
     if format == OutputFormat::Json {
         let events: Vec<Value> = events.iter().map(event_json).collect();
-        return output::print_json(&json!({ "events": events }));
+        return output::print_json(&json!({ "events": events, "warnings": warnings }));
     }
     if events.is_empty() {
         return output::print("No events.");
@@ -139,26 +165,36 @@ fn show_latest(format: OutputFormat, events: &[EventStatus]) {
     output::print_table(&table);
 }
 
-/// An event that only this node's outbox knows; false when it does not know it either.
+/// An event that only this node's outbox knows; nothing when it does not know it either.
 fn show_spooled(globals: &Globals, config: &ConfigFile, id: EventId) -> Result<Option<()>, Failure> {
     let Ok(state) = StateDir::open(&globals.state_dir(config)) else { return Ok(None) };
-    let file = state.file("outbox").join(format!("{id}.json"));
-    let Some(Ok(publication)) = read_if_present(&file)?.map(|text| Publication::from_wire(&text)) else {
-        return Ok(None);
+    let outbox = state.file("outbox");
+    let name = format!("{id}.json");
+    let waiting = read_if_present(&outbox.join(&name))?;
+    let (text, reason, is_end) = match waiting {
+        Some(text) => (text, "in this node's outbox: the backend has not committed it yet".to_owned(), false),
+        None => {
+            let aside = outbox.join("set-aside").join(&name);
+            let Some(text) = read_if_present(&aside)? else { return Ok(None) };
+            let why = read_if_present(&aside.with_extension("json.reason"))?.unwrap_or_default();
+            (text, format!("set aside on this node and never published: {}", why.trim()), true)
+        }
     };
-    let spooled = DeliveryStatus {
-        state: State::Spooled,
-        run: None,
-        reason: Some("in this node's outbox: the backend has not committed it yet".to_owned()),
-        successor: None,
+    let Ok(publication) = Publication::from_wire(&text) else { return Ok(None) };
+    let status = |certname: Certname| {
+        let (state, reason) = match publication.suppressed.get(&certname) {
+            Some(reason) => (State::Suppressed, reason.clone()),
+            None => (if is_end { State::Refused } else { State::Spooled }, reason.clone()),
+        };
+        (
+            certname,
+            DeliveryStatus { state, run: None, reason: Some(reason), successor: None, last_seen: None },
+        )
     };
     let hosts = publication.event.targets.hosts.clone();
-    let status = EventStatus {
-        event: publication.event,
-        targets: hosts.into_iter().map(|certname| (certname, spooled.clone())).collect(),
-        unreadable_parts: Vec::new(),
-    };
-    show_event(globals.output, &status);
+    let targets = hosts.into_iter().map(status).collect();
+    let status = EventStatus { event: publication.event.clone(), targets, unreadable_parts: Vec::new() };
+    show_event(globals.output, &status, &config.warnings);
     Ok(Some(()))
 }
 
@@ -191,7 +227,7 @@ pub(super) fn event_json(status: &EventStatus) -> Value {
                 "started_at": started_at.map(output::time),
                 "finished_at": finished_at.map(output::time),
                 "noop": noop,
-                "reason": target.reason,
+                "reason": reason(target),
             })
         })
         .collect();

@@ -55,6 +55,12 @@ pub(super) async fn until_over(
     let mut latest = None;
     loop {
         match look(store, layout, event).await {
+            Ok(Some(status)) if status.targets.is_empty() && status.unreadable_parts.is_empty() => {
+                progress.finish(None);
+                return Err(Failure::failed(format!(
+                    "event {event} has no target: no agent belongs to the groups it was fired at"
+                )));
+            }
             Ok(Some(status)) => {
                 progress.show(&status);
                 let is_over = status.is_over();

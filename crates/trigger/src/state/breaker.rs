@@ -24,7 +24,7 @@ impl Breaker {
 
     /// Whether `backend` failed to answer less than half a minute ago. When in doubt it is tried.
     pub(crate) fn is_open(&self, backend: &str) -> bool {
-        let same = fs::read_to_string(&self.path).is_ok_and(|text| text == backend);
+        let same = self.is_about(backend);
         let age = fs::metadata(&self.path).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
         same && age.is_some_and(|age| age < OPEN_FOR)
     }
@@ -36,8 +36,14 @@ impl Breaker {
         }
     }
 
-    /// The backend answered.
-    pub(crate) fn reset(&self) {
-        let _ = fs::remove_file(&self.path);
+    /// `backend` answered.
+    pub(crate) fn reset(&self, backend: &str) {
+        if self.is_about(backend) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+
+    fn is_about(&self, backend: &str) -> bool {
+        fs::read_to_string(&self.path).is_ok_and(|text| text == backend)
     }
 }

@@ -53,8 +53,7 @@ impl StateDir {
         self.path.join(name)
     }
 
-    /// The running agent's socket. A path longer than a socket address may be is reached through
-    /// `/proc/self/cwd`-like indirection by the caller; see `agent::socket`.
+    /// The running agent's socket; `agent::socket` reaches one whose path is too long for an address.
     pub(crate) fn socket(&self) -> PathBuf {
         self.file("agent.sock")
     }

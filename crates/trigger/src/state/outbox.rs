@@ -190,6 +190,7 @@ mod tests {
                 expires_in: DEFAULT_LIFETIME,
             },
             suppressed: Default::default(),
+            suppressed_groups: Default::default(),
         }
     }
 

@@ -9,21 +9,19 @@
 //! <run_id>.fires           the triggers that fired inside it, and their root events
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use trigger_core::identity::{EventId, RunId, TriggerName};
-use trigger_core::outcome::{Outcome, RunResult};
-use trigger_core::time::Timestamp;
+use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
 use trigger_core::wire::{RunRecord, Stored};
 
 use super::durable::{rename_durably, sync_dir, write_synced};
 use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};
-use crate::clock;
 
 /// Ended runs whose records and output are kept.
 const KEEP_ENDED: usize = 100;
@@ -91,14 +89,15 @@ impl RunPaths {
     }
 
     /// Returns once the run has ended. That is when nobody holds the record's lock; where the supervisor
-    /// died before its run, when nobody writes to the output any more either, at the latest at `deadline`
+    /// died before its run, when nobody writes to the output any more either, at the latest after `patience`
     /// (a daemon that a run started may hold on to the output for ever).
-    pub(crate) fn wait_for_end(&self, deadline: Timestamp) -> Result<Option<RunResult>, FileError> {
+    pub(crate) fn wait_for_end(&self, patience: Duration) -> Result<Option<RunResult>, FileError> {
         let path = self.record();
         let record = File::open(&path).map_err(at("open", &path))?;
         record.lock_shared().map_err(at("wait for the lock on", &path))?;
         let result = self.read_result()?;
-        while result.is_none() && clock::wall() < deadline && is_locked(&self.output())? {
+        let since = Instant::now();
+        while result.is_none() && since.elapsed() < patience && is_locked(&self.output())? {
             std::thread::sleep(ORPHAN_POLL);
         }
         Ok(result)
@@ -202,6 +201,12 @@ impl Runs {
             }
             match RunRecord::from_wire(&text) {
                 Ok(record) => runs.push(OpenRun { record, is_alive: paths.is_alive()? }),
+                Err(error) if is_locked(&paths.record())? => {
+                    // A newer version started it. Waiting for its end is a matter for whoever starts us again.
+                    let error =
+                        std::io::Error::other(format!("it is in progress and cannot be read: {error}"));
+                    return Err(at("adopt the run of", &paths.record())(error));
+                }
                 Err(error) => {
                     tracing::error!("the record of run {id} is set aside: {error}");
                     rename_durably(&paths.record(), &paths.with(".unreadable.json"))?;
@@ -215,7 +220,7 @@ impl Runs {
     pub(crate) fn live_record(&self, run: RunId) -> Result<Option<RunRecord>, FileError> {
         let paths = self.paths(run);
         let Some(text) = read_if_present(&paths.record())? else { return Ok(None) };
-        if !is_locked(&paths.record())? {
+        if !paths.is_alive()? {
             return Ok(None);
         }
         Ok(RunRecord::from_wire(&text).ok())
@@ -241,6 +246,26 @@ impl Runs {
         Ok(())
     }
 
+    /// How an event ended, as far as the runs that are kept tell: for an outcome that the backend has lost.
+    pub(crate) fn end_of(&self, event: EventId) -> Result<Option<End>, FileError> {
+        for id in self.ids(".ended.json")?.into_iter().rev() {
+            let paths = self.paths(id);
+            let record = read_if_present(&paths.ended_record())?.map(|text| RunRecord::from_wire(&text));
+            let Some(Ok(record)) = record else { continue };
+            if !record.causes.iter().any(|cause| cause.event.id == event) {
+                continue;
+            }
+            let Some(result) = paths.read_result()? else { continue };
+            let run = EndedRun { run_id: id, noop: record.options.noop, result };
+            return Ok(match run.result.outcome {
+                Outcome::Unchanged | Outcome::Changed => Some(End::Done(run)),
+                Outcome::NotRun => None,
+                _ => Some(End::Failed(run)),
+            });
+        }
+        Ok(None)
+    }
+
     /// How many interrupted runs covered each event, among the runs that are kept.
     pub(crate) fn interruptions(&self) -> Result<HashMap<EventId, u32>, FileError> {
         let mut interruptions = HashMap::new();
@@ -262,7 +287,7 @@ impl Runs {
         &self,
         run: RunId,
         trigger: &TriggerName,
-        roots: &[EventId],
+        roots: &BTreeSet<EventId>,
     ) -> Result<(), FileError> {
         let path = self.paths(run).fires();
         let text: String = roots.iter().map(|root| format!("{root} {trigger}\n")).collect();
