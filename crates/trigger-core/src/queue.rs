@@ -243,12 +243,12 @@ impl Queue {
         self.blocked.as_deref()
     }
 
-    /// Whether a delivery of this event needs no reading: it waits, runs or has ended here.
-    pub fn knows(&self, event: EventId) -> bool {
+    fn knows(&self, event: EventId) -> bool {
         self.ended.contains_key(&event) || self.is_queued(event)
     }
 
-    fn is_queued(&self, event: EventId) -> bool {
+    /// Whether this event waits or runs here.
+    pub fn is_queued(&self, event: EventId) -> bool {
         let active = self.active.iter().flat_map(|active| &active.causes);
         active.chain(self.waiting_causes()).any(|cause| cause.event.id == event)
     }

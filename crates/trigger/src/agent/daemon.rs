@@ -170,7 +170,8 @@ impl Daemon {
                     self.input(Input::Delivered(*cause));
                 }
                 Arrival::HasOutcome { event, source } => {
-                    if !self.queue.knows(event) {
+                    // One that waits or runs here is deleted in its turn, at its end.
+                    if !self.queue.is_queued(event) {
                         self.send(Errand::Forget { event, sources: [source].into() });
                     }
                 }
