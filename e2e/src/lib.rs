@@ -27,7 +27,7 @@ pub use binary::program;
 pub use disk::{ReadOnly, SmallDisk};
 pub use fleet::Fleet;
 pub use node::{Node, Run};
-pub use polling::{PATIENCE, eventually, never_for};
+pub use polling::{PATIENCE, eventually, eventually_within, never_for};
 pub use process::{Process, is_alive, kill};
 pub use puppet::{Applied, module_path};
 
