@@ -5,6 +5,9 @@
 //! started ends when it is dropped: by process id, never by name. A missing program fails the test with the
 //! Debian package to install; nothing is ever skipped. The harness panics where it cannot do its part,
 //! since each such failure is a failure of the test.
+//!
+//! `cargo nextest run -p trigger-e2e` (or `cargo test -p trigger-e2e`), as root, for some tests mount small
+//! disks. The harness builds the program under test; `TRIGGER_BIN` names another one.
 
 #![allow(clippy::expect_used, reason = "a harness that cannot do its part fails the test")]
 
@@ -24,7 +27,7 @@ pub use binary::program;
 pub use disk::{ReadOnly, SmallDisk};
 pub use fleet::Fleet;
 pub use node::{Node, Run};
-pub use polling::{PATIENCE, eventually, never_for};
+pub use polling::{PATIENCE, eventually, eventually_within, never_for};
 pub use process::{Process, is_alive, kill};
 pub use puppet::{Applied, module_path};
 

@@ -9,13 +9,22 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(40);
 
 /// Looks until `look` finds something, and returns it; panics with the latest complaint after [`PATIENCE`].
-pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    eventually_within(PATIENCE, what, look)
+}
+
+/// The same with another patience, for what is huge.
+pub fn eventually_within<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> T {
     let began = Instant::now();
     loop {
         match look() {
             Ok(found) => return found,
-            Err(complaint) if began.elapsed() > PATIENCE => {
-                panic!("{what}: not within {PATIENCE:?}; at last: {complaint}")
+            Err(complaint) if began.elapsed() > patience => {
+                panic!("{what}: not within {patience:?}; at last: {complaint}")
             }
             Err(_) => sleep(LOOK_EVERY),
         }

@@ -39,7 +39,8 @@ fn a_full_disk_under_an_agent_delays_runs_and_loses_none() {
     assert!(retrying["reason"].as_str().is_some_and(|reason| reason.contains("No space left")), "{retrying}");
     disk.make_room();
     origin.wait_for(&event, "lb01", "done");
-    assert_eq!(node.runs().len(), 1, "{:?}", node.runs());
+    // A run whose result found no room was interrupted, as far as anybody can know: one repetition.
+    assert!((1..=2).contains(&node.runs().len()), "{:?}", node.runs());
 
     // An agent that starts on a full disk works as soon as there is room.
     node.kill_agent();

@@ -105,7 +105,8 @@ fn tags_and_noop_stay_what_they_are(kind: BackendKind) {
     let origin = fleet.running("web01.example.com");
     // Named as Puppet is, it is taken for Puppet, and shows what Puppet would be told.
     let mut puppet = fleet.node("puppet.example.com");
-    let script = "#!/bin/sh\necho \"$@\" >>\"$(dirname \"$0\")/arguments\"\nexit 2\n";
+    let script =
+        "#!/bin/sh\n[ \"$1\" = apply ] || exit 1\necho \"$@\" >>\"$(dirname \"$0\")/arguments\"\nexit 2\n";
     let program = puppet.script("puppet", script);
     puppet.set("run_cmd", &format!("'{} apply site.pp'", program.display())).start_agent();
     let other = fleet.running("other.example.com");

@@ -159,3 +159,18 @@ fn a_backend_that_is_away_fails_no_puppet_run() {
     origin.start_agent();
     assert_eq!(lb.wait_for_runs(1).len(), 1);
 }
+
+#[test]
+fn while_puppet_is_disabled_an_event_is_held_with_puppets_own_message() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("a.example.com");
+    node.runs_puppet("").start_agent();
+    fs::create_dir_all(node.path("vardir/state")).expect("Puppet's state folder");
+    let lock = node.write("vardir/state/agent_disabled.lock", r#"{"disabled_message":"changing the disks"}"#);
+    let event = node.fire(&["t", "--host", "a.example.com"]).committed();
+    let held = node.wait_for(&event, "a.example.com", "held");
+    assert!(held["reason"].as_str().is_some_and(|reason| reason.contains("changing the disks")), "{held}");
+    assert_eq!(node.queue()["held"][0]["event_id"], event.as_str());
+    fs::remove_file(lock).expect("a lock to remove");
+    assert_eq!(end(&node, &event, "a.example.com")["outcome"], "unchanged");
+}
