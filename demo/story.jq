@@ -18,11 +18,13 @@ def notifies:
   | {at: (.value.fired_at | ms), kind: "notify", key: .value.event_id, node: .value.origin,
      text: "fires '\(.value.trigger)' at \(.value.targets | length) nodes, release \(.key + 1)"};
 
-# Of one node: each run once, with all that it covers, and what waits while one is in progress.
+# Of one node: each run once, with all that it covers, and what waits while one is in progress. While something
+# waits, it may turn out to be covered by a run that was just seen to start: "start?".
 def node_lines:
   .[0].certname as $node
+  | any(.state == "pending") as $more
   | (map(select(.run_id)) | group_by(.run_id)[] | sort_by(.release) | .[0] as $first
-     | {at: ($first.started_at | ms), kind: "start", key: "start \($first.run_id)", $node,
+     | {at: ($first.started_at | ms), kind: (if $more then "start?" else "start" end), key: "start \($first.run_id)", $node,
         text: "Puppet run starts for \(releases), \(($first.started_at | ms) - .[-1].fired | duration) after the\(if length > 1 then " last" else "" end) notify"},
        (select($first.finished_at)
         | {at: ($first.finished_at | ms), kind: "end", key: "end \($first.run_id)", $node,
@@ -40,6 +42,8 @@ def lines:
   (.[0].fired_at | ms) as $start
   | [notifies, ([deliveries] | group_by(.certname)[] | node_lines)] | sort_by(.at)[]
   | [.at - $start, .kind, .key, .node, .text] | @tsv;
+
+def all_started: all(deliveries; .state | IN("pending", "spooled") | not);
 
 def all_ended: all(deliveries; .state | IN("pending", "running", "held", "retrying", "spooled") | not);
 
