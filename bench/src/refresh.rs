@@ -91,7 +91,8 @@ impl Bench {
         command.arg(&file).env("PATH", &self.path);
         command.env("TRIGGER_BACKEND", &site.url).env("TRIGGER_STATE_DIR", state);
         let output = command.output().context("cannot start puppet")?;
-        let said = String::from_utf8_lossy(&output.stdout);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
         // 2: something changed, nothing failed.
         ensure!(output.status.code() == Some(2), "puppet apply ended with {}: {said}", output.status);
         let fired = said.lines().filter(|line| line.contains("Fired ")).count();

@@ -1,5 +1,6 @@
 //! Trigger on one backend: an agent that fires, one that is fired at, and a node without an agent.
 
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -26,7 +27,10 @@ impl Program {
         let own = std::env::current_exe().context("this program does not know where it is")?;
         let beside = |name: &str| own.with_file_name(name);
         let trigger = trigger.map_or_else(|| beside("trigger"), Path::to_owned);
-        let trigger = trigger.canonicalize().with_context(|| format!("{} is missing", trigger.display()))?;
+        let program = trigger.canonicalize().with_context(|| format!("{} is missing", trigger.display()))?;
+        // Under its own name, whatever the file is called: Puppet finds it by that in PATH.
+        let trigger = scratch.folder("bin")?.join("trigger");
+        symlink(program, &trigger).context("cannot make a link to the program")?;
         let config = scratch.write("trigger.toml", "")?;
         Ok(Self { trigger, stamp: beside("trigger-bench-stamp"), config })
     }

@@ -2,15 +2,26 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging at `level` unless `TRIGGER_LOG` says otherwise. Under systemd the journal adds the time.
-pub(crate) fn start(level: &str) {
-    let filter = EnvFilter::try_from_env("TRIGGER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// Starts logging at `info` unless `TRIGGER_LOG` says otherwise (`debug`, `trigger=debug,hyper=warn`).
+/// Under systemd the journal adds the time.
+pub(crate) fn start() {
+    // Not `EnvFilter`: its regular expressions weigh a megabyte on every node.
+    let wanted = std::env::var("TRIGGER_LOG").ok().and_then(|text| text.parse().ok());
+    let filter: Targets = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
-    if std::env::var_os("JOURNAL_STREAM").is_some() { lines.without_time().init() } else { lines.init() }
+    let lines = if std::env::var_os("JOURNAL_STREAM").is_some() {
+        lines.without_time().with_filter(filter).boxed()
+    } else {
+        lines.with_filter(filter).boxed()
+    };
+    tracing_subscriber::registry().with(lines).init();
 }

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         return match supervisor::run(Path::new(&record)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                logging::start("info");
+                logging::start();
                 tracing::error!("supervisor of {}: {error:#}", record.display());
                 ExitCode::FAILURE
             }

@@ -32,7 +32,7 @@ pub(crate) struct AgentArgs {
 }
 
 pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<u8, Failure> {
-    crate::logging::start("info");
+    crate::logging::start();
     let stopped = block_on(async {
         let settings = settings(globals, args).await?;
         agent::run(settings, || check(globals, args)).await

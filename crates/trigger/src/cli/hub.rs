@@ -56,7 +56,7 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs) -> Result<u8, Failure> {
 }
 
 fn serve(settings: HubSettings) -> Result<(), Failure> {
-    crate::logging::start("info");
+    crate::logging::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
