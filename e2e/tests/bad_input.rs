@@ -74,7 +74,7 @@ fn names_that_cannot_be_are_refused_with_a_sentence() {
     let error: Value = serde_json::from_slice(&output.stdout).expect("an error");
     assert!(error["error"].as_str().is_some_and(|e| e.to_lowercase().contains("utf-8")), "{error}");
     let events = node.trigger(&["status", "--output", "json"]).json;
-    assert_eq!(events, json!({ "events": [] }), "nothing of it was fired");
+    assert_eq!(events["events"], json!([]), "nothing of it was fired");
 }
 
 #[test]

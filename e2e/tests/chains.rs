@@ -11,6 +11,8 @@ on_each_backend!(
     a_run_cannot_wait_for_its_own_chain,
     what_outlives_its_run_fires_a_new_root,
     a_member_of_a_group_looks_for_loops_itself,
+    fires_that_were_suppressed_or_share_a_root_cost_one_of_three_or_none,
+    a_run_whose_supervisor_died_is_still_a_parent,
 );
 
 /// Makes each run of a node end with these lines of shell, `fire` among them.
@@ -122,4 +124,42 @@ fn a_member_of_a_group_looks_for_loops_itself(kind: BackendKind) {
     let end = a.wait_for(id(&again), "a", "suppressed");
     assert!(end["reason"].as_str().is_some_and(|r| r.contains("already made a run in this chain")), "{end}");
     assert_eq!(a.runs().len(), 1);
+}
+
+fn fires_that_were_suppressed_or_share_a_root_cost_one_of_three_or_none(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b, c) = (fleet.running("a"), fleet.running("b"), fleet.running("c"));
+    then(&b, "fire one --host c; fire two --host c");
+    // The first run of c only keeps the others waiting, so that the next one has two causes of one root.
+    let skip_first = "[ -e second ] || { touch second; return 0; }";
+    let looped = "for n in 1 2 3; do fire root --host b; done; fire root --host a";
+    then(&c, &format!("{skip_first}\nfor n in 1 2 3 4; do fire next --host a; done\n{looped}"));
+    c.hold();
+    a.fire(&["first", "--host", "c"]).committed();
+    c.wait_for_runs(1);
+    a.fire(&["root", "--host", "b"]).committed();
+    fired(&b, 2);
+    eventually("two causes that wait", || {
+        let waiting = c.queue()["waiting"].clone();
+        if waiting.as_array().map(Vec::len) == Some(2) { Ok(()) } else { Err(waiting.to_string()) }
+    });
+    c.release();
+    let answers = fired(&c, 8);
+    let states: Vec<&str> = answers.iter().filter_map(|answer| answer["state"].as_str()).collect();
+    let three_then_none = ["committed", "committed", "committed", "suppressed"];
+    assert_eq!(states[..4], three_then_none, "two chains to one root are one fire for it: {answers:?}");
+    let none_then_one = ["suppressed", "suppressed", "suppressed", "committed"];
+    assert_eq!(states[4..], none_then_one, "what was suppressed was no fire: {answers:?}");
+}
+
+fn a_run_whose_supervisor_died_is_still_a_parent(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b) = (fleet.running("a"), fleet.running("b"));
+    then(&b, "fire next --host a");
+    b.hold();
+    let root = a.fire(&["root", "--host", "b"]).committed();
+    trigger_e2e::kill(b.wait_for_runs(1)[0].supervisor);
+    b.release();
+    let next = fired(&b, 1).remove(0);
+    assert_eq!(lineage(&fleet, id(&next))[0]["root"], root, "{next}");
 }

@@ -11,6 +11,8 @@ on_each_backend!(
     an_event_runs_after_its_commit_and_its_outcome_is_visible,
     each_of_several_hosts_runs,
     a_group_is_whoever_had_joined_it,
+    a_group_is_joined_anew_on_another_backend,
+    a_group_that_nobody_belongs_to_is_told,
     tags_and_noop_stay_what_they_are,
     a_run_in_progress_does_not_count,
     a_burst_shares_a_handful_of_runs,
@@ -302,4 +304,28 @@ fn a_replayed_delivery_costs_no_run(kind: BackendKind) {
     node.start_agent();
     gone("a delivery that came again while its agent was away");
     assert_eq!(node.runs().len(), 1, "{:?}", node.runs());
+}
+
+fn a_group_is_joined_anew_on_another_backend(kind: BackendKind) {
+    let before = Fleet::on(kind);
+    let after = Fleet::on(match kind {
+        BackendKind::Hub => BackendKind::Etcd,
+        BackendKind::Etcd => BackendKind::Hub,
+    });
+    let mut node = before.node("lb01.example.com");
+    node.set("groups", "['lb']").start_agent();
+    node.kill_agent();
+    node.set("backend", &format!("'{}'", after.backend.url())).start_agent();
+    let origin = after.running("web01.example.com");
+    let event = origin.fire(&["t", "--group", "lb"]).committed();
+    origin.wait_for(&event, "lb01.example.com", "done");
+}
+
+fn a_group_that_nobody_belongs_to_is_told(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let origin = fleet.running("web01.example.com");
+    let answer = origin.fire(&["t", "--group", "misspelt"]);
+    assert!(answer.warnings().contains("no agent belongs to the group 'misspelt'"), "{answer:?}");
+    let error = origin.fire(&["t", "--group", "misspelt", "--wait"]).error(1);
+    assert!(error.contains("has no target"), "{error}");
 }

@@ -77,7 +77,7 @@ fn noop_fires_nothing_and_a_noop_event_changes_nothing() {
     let applied = node.puppet_apply(manifest, &["--noop"]);
     assert_eq!(applied.code, 0, "{}", applied.output);
     assert!(applied.output.contains("Would have triggered 'refresh'"), "{}", applied.output);
-    assert_eq!(node.trigger(&["status", "--output", "json"]).json, json!({ "events": [] }));
+    assert_eq!(node.trigger(&["status", "--output", "json"]).json["events"], json!([]));
 
     let event = node.fire(&["t", "--noop", "--host", "a.example.com"]).committed();
     let noop = end(&node, &event, "a.example.com");

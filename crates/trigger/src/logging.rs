@@ -23,5 +23,6 @@ pub(crate) fn start() {
     } else {
         lines.with_filter(filter).boxed()
     };
-    tracing_subscriber::registry().with(lines).init();
+    // A second call changes nothing.
+    let _ = tracing_subscriber::registry().with(lines).try_init();
 }

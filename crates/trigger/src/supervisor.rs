@@ -77,11 +77,19 @@ pub(crate) fn run(record_path: &Path) -> anyhow::Result<()> {
 /// given time.
 fn write_result(paths: &RunPaths, result: &RunResult) -> anyhow::Result<()> {
     let since = Instant::now();
+    let mut told = false;
     loop {
         match paths.write_result(result) {
             Ok(()) => return Ok(()),
             Err(error) if since.elapsed() > RESULT_PATIENCE => return Err(error.into()),
-            Err(_) => std::thread::sleep(RESULT_RETRY),
+            Err(error) => {
+                if !told {
+                    crate::logging::start();
+                    tracing::warn!("the run has ended and waits for room for its result: {error}");
+                    told = true;
+                }
+                std::thread::sleep(RESULT_RETRY);
+            }
         }
     }
 }

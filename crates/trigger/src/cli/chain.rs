@@ -37,9 +37,7 @@ pub(super) fn refuse_waiting_for_own_chain(event: &Event, parent: &RunRecord) ->
         ));
     }
     let chains = chains(parent);
-    let hops = chains.iter().flat_map(|chain| &chain.hops).map(|hop| &hop.certname);
-    // Who fired may wait for us in turn.
-    let mut before = hops.chain(parent.causes.iter().map(|cause| &cause.event.origin));
+    let mut before = chains.iter().flat_map(|chain| &chain.hops).map(|hop| &hop.certname);
     match before.find(|certname| event.targets.hosts.contains(*certname)) {
         Some(certname) => Err(Failure::failed(format!(
             "{certname} is part of the chain that led to this run, so waiting for it could deadlock: fire without --wait"

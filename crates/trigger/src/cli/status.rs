@@ -69,14 +69,9 @@ pub(crate) async fn run(globals: &Globals, args: &StatusArgs) -> Result<u8, Fail
 }
 
 fn show_event(format: OutputFormat, status: &EventStatus, warnings: &[String]) {
-    let unreadable: Vec<String> = status
-        .unreadable_parts
-        .iter()
-        .map(|part| format!("{part} of this event cannot be read: its targets are not listed"))
-        .collect();
     if format == OutputFormat::Json {
         let mut document = event_json(status);
-        document["warnings"] = json!([warnings, &unreadable].concat());
+        document["warnings"] = json!([warnings, &unreadable(status)].concat());
         return output::print_json(&document);
     }
     let event = &status.event;
@@ -89,7 +84,7 @@ fn show_event(format: OutputFormat, status: &EventStatus, warnings: &[String]) {
     }
     lines.push(format!("Targets  {}", summary(status)));
     output::print(&lines.join("\n"));
-    output::warnings(&unreadable);
+    output::warnings(&unreadable(status));
     let mut table = output::table(&["CERTNAME", "STATE", "OUTCOME", "STARTED", "TOOK", "REASON"]);
     for (certname, target) in &status.targets {
         let run = target.run.as_ref();
@@ -112,6 +107,12 @@ fn show_event(format: OutputFormat, status: &EventStatus, warnings: &[String]) {
     }
     output::print("");
     output::print_table(&table);
+}
+
+/// What of an event cannot be shown.
+fn unreadable(status: &EventStatus) -> Vec<String> {
+    let sentence = |part| format!("{part} of this event cannot be read: its targets are not listed");
+    status.unreadable_parts.iter().map(sentence).collect()
 }
 
 /// The state's reason, and that its node is silent, which explains most deliveries that do not move.
@@ -241,5 +242,6 @@ pub(super) fn event_json(status: &EventStatus) -> Value {
         "noop": event.options.noop,
         "groups": event.targets.groups.iter().map(|group| group.as_str()).collect::<Vec<_>>(),
         "targets": targets,
+        "warnings": unreadable(status),
     })
 }
