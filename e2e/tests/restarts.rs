@@ -12,6 +12,8 @@ on_each_backend!(
     a_dead_supervisor_costs_one_repetition,
     two_dead_supervisors_end_the_delivery,
     a_second_live_claimant_runs_nothing_and_names_the_first,
+    a_copy_of_a_live_agents_state_folder_is_no_heir,
+    what_is_fired_without_a_claim_is_delivered_all_the_same,
 );
 
 /// How a run ended, as its own file tells.
@@ -103,19 +105,24 @@ fn two_dead_supervisors_end_the_delivery(kind: BackendKind) {
     assert_eq!(node.runs().len(), 2, "one repetition, not two: {:?}", node.runs());
 }
 
-fn a_second_live_claimant_runs_nothing_and_names_the_first(kind: BackendKind) {
-    let fleet = Fleet::on(kind);
-    let first = fleet.running("a");
-    let mut second = fleet.node_in("clone", "a");
-    second.launch_agent();
-    let blocked = eventually("a second claimant that is refused", || {
+/// Why an agent of the same certname may run nothing, once it has been told.
+fn refusal(second: &Node) -> String {
+    eventually("a second claimant that is refused", || {
         if !second.path("state/agent.sock").exists() {
             return Err("no agent yet".to_owned());
         }
         let blocked = second.queue()["blocked"].clone();
         let known = blocked.as_str().filter(|reason| reason.contains("claimed by another live agent"));
         known.map(str::to_owned).ok_or_else(|| blocked.to_string())
-    });
+    })
+}
+
+fn a_second_live_claimant_runs_nothing_and_names_the_first(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let first = fleet.running("a");
+    let mut second = fleet.node_in("clone", "a");
+    second.launch_agent();
+    let blocked = refusal(&second);
     let first_folder = first.path("state").to_string_lossy().into_owned();
     assert!(blocked.contains(&first_folder), "it names the other: {blocked}");
     let event = second.fire(&["t", "--host", "a"]).committed();
@@ -124,6 +131,34 @@ fn a_second_live_claimant_runs_nothing_and_names_the_first(kind: BackendKind) {
     never_for(Duration::from_millis(500), "the clone ran", || {
         second.runs().pop().map(|run| format!("{run:?}"))
     });
+}
+
+fn a_copy_of_a_live_agents_state_folder_is_no_heir(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let first = fleet.running("a");
+    let mut second = fleet.node_in("clone", "a");
+    std::fs::create_dir_all(second.path("state")).expect("a state folder");
+    for file in ["certname", "instance", "groups"] {
+        std::fs::copy(first.path("state").join(file), second.path("state").join(file)).expect("a copy");
+    }
+    second.launch_agent();
+    refusal(&second);
+    let event = second.fire(&["t", "--host", "a"]).committed();
+    first.wait_for(&event, "a", "done");
+    assert_eq!((first.runs().len(), second.runs().len()), (1, 0));
+}
+
+fn what_is_fired_without_a_claim_is_delivered_all_the_same(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let _first = fleet.running("a");
+    let lb = fleet.running("lb");
+    let mut second = fleet.node_in("clone", "a");
+    second.launch_agent();
+    refusal(&second);
+    fleet.backend.kill();
+    let event = second.fire(&["t", "--host", "lb"]).spooled();
+    fleet.backend.restart();
+    lb.wait_for(&event, "lb", "done");
 }
 
 #[test]

@@ -147,8 +147,9 @@ impl Publisher {
     }
 
     /// Publishes what waits in the outbox, oldest first. A backend that does not answer is not asked again,
-    /// but holds up no event for another; what can never be published moves aside.
-    pub(crate) async fn drain(&self) -> Result<Drained, Failure> {
+    /// but holds up no event for another; what can never be published moves aside. Who is `in_a_hurry` does
+    /// not ask a backend either that did not answer another a moment ago.
+    pub(crate) async fn drain(&self, in_a_hurry: bool) -> Result<Drained, Failure> {
         let mut drained = Drained::default();
         let mut silent: HashSet<String> = HashSet::new();
         let Some(spool) = &self.spool else { return Ok(drained) };
@@ -161,7 +162,12 @@ impl Publisher {
             match taken {
                 Taken::Busy => {}
                 Taken::SetAside(aside) => drained.set_aside.push(aside),
-                Taken::Event(publication, _) if silent.contains(&publication.backend) => drained.left += 1,
+                Taken::Event(publication, _)
+                    if silent.contains(&publication.backend)
+                        || (in_a_hurry && spool.breaker.is_open(&publication.backend)) =>
+                {
+                    drained.left += 1;
+                }
                 Taken::Event(publication, spooled) => {
                     let result = self.publish(&publication).await;
                     match self.settle(spool, &publication, spooled, result) {

@@ -20,7 +20,7 @@ pub(super) async fn run(publisher: Arc<Publisher>, mut link: watch::Receiver<Lin
     loop {
         // Whatever the state of this agent's own link and claim: events may be for another backend.
         link.mark_unchanged();
-        match publisher.drain().await {
+        match publisher.drain(false).await {
             Ok(drained) => {
                 tell(&drained);
                 attempt = if drained.left > 0 { attempt + 1 } else { 0 };

@@ -1,6 +1,9 @@
 //! Keeps this node's registration in the backend: its claim on the certname, its groups, what it does.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +17,7 @@ use trigger_core::wire::Stored;
 
 use super::{AgentSettings, Node};
 use crate::clock::{self, jitter};
-use crate::state::{FileError, StateDir, read_if_present, write_durably};
+use crate::state::{FileError, StateDir, at, read_if_present, write_durably};
 
 /// Changes of activity are written at most this often.
 const ACTIVITY_SPACING: Duration = Duration::from_millis(250);
@@ -57,8 +60,7 @@ impl Registrar {
     pub(super) fn new(node: Arc<Node>, state: watch::Sender<ClaimState>) -> Result<Self, FileError> {
         let folder = &node.settings.state;
         let instance = uuid::Uuid::new_v4().to_string();
-        let known = read_if_present(&folder.file("instance"))?.unwrap_or_default();
-        let previous: Vec<String> = known.lines().map(str::to_owned).collect();
+        let previous = read_instances(folder)?;
         // Before the claim is taken: a crash right after it must not leave a claim that nobody here knows.
         write_instances(folder, previous.iter().chain([&instance]))?;
         let joined = read_joined(&node.settings)?;
@@ -225,12 +227,28 @@ impl Registrar {
     }
 }
 
+/// The instances that ran from this very folder, below a line that says which it is: the claim of the agent
+/// whose folder was copied is not the copy's to continue.
+fn read_instances(folder: &StateDir) -> Result<Vec<String>, FileError> {
+    let text = read_if_present(&folder.file("instance"))?.unwrap_or_default();
+    let lines = text.strip_prefix(&folder_identity(folder)?).unwrap_or_default();
+    Ok(lines.lines().map(str::to_owned).collect())
+}
+
 fn write_instances<'a>(
     folder: &StateDir,
     instances: impl IntoIterator<Item = &'a String>,
 ) -> Result<(), FileError> {
-    let text: String = instances.into_iter().map(|instance| format!("{instance}\n")).collect();
+    let lines = instances.into_iter().map(|instance| format!("{instance}\n"));
+    let text: String = std::iter::once(folder_identity(folder)?).chain(lines).collect();
     write_durably(&folder.file("instance"), text.as_bytes())
+}
+
+/// What a copy of a folder does not share with it: the machine, and the number of the folder there.
+fn folder_identity(folder: &StateDir) -> Result<String, FileError> {
+    let machine = read_if_present(Path::new("/etc/machine-id"))?.unwrap_or_default();
+    let inode = fs::metadata(folder.path()).map_err(at("look at", folder.path()))?.ino();
+    Ok(format!("machine {} folder {inode}\n", machine.trim()))
 }
 
 /// The groups joined, below a line that says where: revisions of one backend mean nothing in another.

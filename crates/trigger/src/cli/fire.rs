@@ -120,7 +120,7 @@ async fn fire(globals: &Globals, args: &FireArgs, warnings: &mut Vec<String>) ->
 
 /// Publishes what waited in the outbox. Whatever comes of it, the event fired now is committed.
 async fn drain(publisher: &Publisher) -> Vec<String> {
-    match publisher.drain().await {
+    match publisher.drain(true).await {
         Ok(drained) => {
             let set_aside = drained.set_aside.into_iter();
             set_aside

@@ -20,7 +20,7 @@ use crate::exit::{FAILED, Failure};
 /// What nodes say of themselves is read this often; outcomes are watched.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Successors of a superseded delivery that are followed before giving up on it.
-const SUCCESSORS: usize = 16;
+const SUCCESSORS: usize = 256;
 
 /// How the waiting ended.
 pub(super) struct Ending {
@@ -117,6 +117,7 @@ async fn look(store: &dyn Store, layout: &Layout, event: EventId) -> Result<Opti
         .collect();
     let mut successors: BTreeMap<EventId, Option<EventStatus>> = BTreeMap::new();
     for (certname, mut successor) in superseded {
+        let mut found = unknown_successor(successor);
         for _ in 0..SUCCESSORS {
             let known = match successors.entry(successor) {
                 Entry::Occupied(known) => known.into_mut(),
@@ -128,13 +129,25 @@ async fn look(store: &dyn Store, layout: &Layout, event: EventId) -> Result<Opti
             match target.successor {
                 Some(next) => successor = next,
                 None => {
-                    status.targets.insert(certname.clone(), honoured_by(target, successor));
+                    found = honoured_by(target, successor);
                     break;
                 }
             }
         }
+        status.targets.insert(certname, found);
     }
     Ok(Some(status))
+}
+
+/// A superseded delivery is as good as its successor; one whose successor cannot be found has not ended well.
+fn unknown_successor(successor: EventId) -> DeliveryStatus {
+    DeliveryStatus {
+        state: State::Pending,
+        run: None,
+        reason: Some(format!("what became of the later event {successor} that took its place is not known")),
+        successor: Some(successor),
+        last_seen: None,
+    }
 }
 
 fn honoured_by(target: &DeliveryStatus, successor: EventId) -> DeliveryStatus {
