@@ -75,6 +75,11 @@ impl Backend {
         self.wait_until_it_serves();
     }
 
+    /// Where its data lies.
+    pub fn data_dir(&self) -> PathBuf {
+        data_dir(&self.folder)
+    }
+
     /// Puts a value under a key, past all that Trigger would check.
     pub fn put(&self, key: &str, value: &str) {
         match self.kind {
@@ -166,20 +171,24 @@ impl Backend {
     }
 }
 
+fn data_dir(folder: &Path) -> PathBuf {
+    folder.join("data")
+}
+
 fn launch(kind: BackendKind, port: u16, peer_port: u16, folder: &Path) -> Process {
     let log = folder.join("log");
     match kind {
         BackendKind::Hub => {
             let mut command = Command::new(program());
             command.args(["hub", "--listen", &format!("127.0.0.1:{port}"), "--config", "/dev/null"]);
-            command.arg("--data-dir").arg(folder.join("data"));
+            command.arg("--data-dir").arg(data_dir(folder));
             Process::start(&mut command, &log, "trigger")
         }
         BackendKind::Etcd => {
             let (client, peer) =
                 (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
             let mut command = Command::new("etcd");
-            command.arg("--data-dir").arg(folder.join("data")).args(["--name", "only"]);
+            command.arg("--data-dir").arg(data_dir(folder)).args(["--name", "only"]);
             command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
             command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
             command.args(["--initial-cluster", &format!("only={peer}")]);

@@ -179,3 +179,25 @@ fn a_dead_backend_holds_up_no_event_for_another() {
         if ids == [gone.as_str()] { Ok(()) } else { Err(queue.to_string()) }
     });
 }
+
+#[test]
+fn a_hub_restored_from_a_backup_is_told_again_what_has_ended() {
+    let mut fleet = Fleet::on(BackendKind::Hub);
+    let origin = fleet.running("web01");
+    let mut node = fleet.node("lb01");
+    let event = origin.fire(&["t", "--host", "lb01"]).committed();
+    let (data, backup) = (fleet.backend.data_dir(), fleet.folder("backup").join("hub.sqlite"));
+    std::fs::create_dir_all(backup.parent().expect("a folder")).expect("a folder for the backup");
+    let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let made = origin.trigger(&["hub", "backup", "--data-dir", &text(&data), &text(&backup)]);
+    assert_eq!(made.code, 0, "{made:?}");
+    node.start_agent();
+    let run = origin.wait_for(&event, "lb01", "done")["run_id"].clone();
+
+    // The hub forgets the run, and holds the delivery again.
+    fleet.backend.kill();
+    std::fs::copy(&backup, data.join("hub.sqlite")).expect("a restored hub");
+    fleet.backend.restart();
+    assert_eq!(origin.wait_for(&event, "lb01", "done")["run_id"], run, "the same outcome, not another run");
+    assert_eq!(node.runs().len(), 1);
+}
