@@ -173,4 +173,15 @@ fn while_puppet_is_disabled_an_event_is_held_with_puppets_own_message() {
     assert_eq!(node.queue()["held"][0]["event_id"], event.as_str());
     fs::remove_file(lock).expect("a lock to remove");
     assert_eq!(end(&node, &event, "a.example.com")["outcome"], "unchanged");
+
+    // Somebody moves Puppet's state: the next agent asks where it is now, whatever the last one was told.
+    let moved = node.write("moved.lock", r#"{"disabled_message":"still changing the disks"}"#);
+    fs::create_dir_all(node.path("confdir")).expect("Puppet's configuration folder");
+    node.write("confdir/puppet.conf", &format!("[main]\nagent_disabled_lockfile = {}\n", moved.display()));
+    node.kill_agent();
+    node.start_agent();
+    eventually("an agent that looks at the new place", || {
+        let blocked = node.queue()["blocked"].to_string();
+        if blocked.contains("still changing the disks") { Ok(()) } else { Err(blocked) }
+    });
 }
