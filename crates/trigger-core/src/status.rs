@@ -148,6 +148,32 @@ pub enum RunView {
     Ended(EndedRun),
 }
 
+impl RunView {
+    /// Which run.
+    pub fn run_id(&self) -> RunId {
+        match self {
+            Self::Running(running) => running.run_id,
+            Self::Ended(ended) => ended.run_id,
+        }
+    }
+
+    /// By the node's clock.
+    pub fn started_at(&self) -> Timestamp {
+        match self {
+            Self::Running(running) => running.started_at,
+            Self::Ended(ended) => ended.result.started_at,
+        }
+    }
+
+    /// How it ended, once it has.
+    pub fn ended(&self) -> Option<&EndedRun> {
+        match self {
+            Self::Running(_) => None,
+            Self::Ended(ended) => Some(ended),
+        }
+    }
+}
+
 /// Computes where a delivery stands. Never stored: a terminal outcome counts first, then what the node
 /// says of itself, else it is pending.
 pub fn delivery_status(event: EventId, end: Option<&End>, node: Option<&NodeRecord>) -> DeliveryStatus {

@@ -92,7 +92,7 @@ impl Daemon {
 
     pub(super) async fn run(
         mut self,
-        check_configuration: impl Fn() -> Result<(), Failure>,
+        check_configuration: impl AsyncFn() -> Result<(), Failure>,
     ) -> Result<Stopped, Failure> {
         let listen = |kind| {
             signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))
@@ -129,7 +129,7 @@ impl Daemon {
                 }
                 _ = terminate.recv() => return Ok(Stopped::Terminated),
                 _ = interrupt.recv() => return Ok(Stopped::Terminated),
-                _ = hangup.recv() => match check_configuration() {
+                _ = hangup.recv() => match check_configuration().await {
                     Ok(()) => return Ok(Stopped::Reload),
                     Err(failure) => tracing::error!("the configuration is not reloaded: {}", failure.message),
                 },

@@ -66,7 +66,7 @@ struct Node {
 /// Runs the agent until it is told to stop. `check_configuration` is asked before a reload.
 pub(crate) async fn run(
     settings: AgentSettings,
-    check_configuration: impl Fn() -> Result<(), Failure>,
+    check_configuration: impl AsyncFn() -> Result<(), Failure>,
 ) -> Result<Stopped, Failure> {
     let state = settings.state.clone();
     let Some(_only_agent_here) = state.lock_for_agent()? else {
@@ -121,12 +121,19 @@ pub(crate) async fn run(
 }
 
 /// The backend that an agent watches; not every backend can be watched.
-pub(crate) fn open_store(publisher: &Publisher, url: &str) -> Result<Arc<dyn Store>, Failure> {
+fn open_store(publisher: &Publisher, url: &str) -> Result<Arc<dyn Store>, Failure> {
     publisher.backend(url)?.store().cloned().ok_or_else(|| {
         Failure::config(format!(
             "backend '{url}' only takes events: an agent needs one that delivers them, such as hub+http:// or etcd://"
         ))
     })
+}
+
+/// Whether an agent could be started with these settings.
+pub(crate) fn check(settings: &AgentSettings) -> Result<(), Failure> {
+    let publisher = Publisher::new(None, settings.layout.prefix().clone());
+    open_store(&publisher, &settings.backend)?;
+    check_owner(&settings.state, &settings.certname)
 }
 
 fn claim_state_dir(settings: &AgentSettings) -> Result<(), Failure> {
@@ -138,7 +145,7 @@ fn claim_state_dir(settings: &AgentSettings) -> Result<(), Failure> {
 }
 
 /// A state folder belongs to one certname (contract 11): its runs and outcomes are that node's.
-pub(crate) fn check_owner(state: &StateDir, certname: &Certname) -> Result<(), Failure> {
+fn check_owner(state: &StateDir, certname: &Certname) -> Result<(), Failure> {
     match state.certname()? {
         Some(owner) if owner != *certname => Err(Failure::config(format!(
             "the state folder {} belongs to {owner}, not to {certname}: give each certname a --state-dir of its own",

@@ -12,7 +12,6 @@ use super::{Globals, block_on, resolve_certname};
 use crate::agent::{self, AgentSettings, Stopped};
 use crate::config::{run_command, run_timeout};
 use crate::exit::Failure;
-use crate::firing::Publisher;
 use crate::state::StateDir;
 
 #[derive(Debug, Args)]
@@ -34,8 +33,9 @@ pub(crate) struct AgentArgs {
 pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<u8, Failure> {
     crate::logging::start();
     let stopped = block_on(async {
-        let settings = settings(globals, args).await?;
-        agent::run(settings, || check(globals, args)).await
+        // Resolved the same way at a start and before a reload: what a start would refuse, a reload does too.
+        let resolve = async || settings(globals, args).await;
+        agent::run(resolve().await?, async || agent::check(&resolve().await?)).await
     })?;
     match stopped {
         Stopped::Terminated => Ok(0),
@@ -49,23 +49,6 @@ fn start_again() -> Failure {
     tracing::info!("reloading the configuration");
     let error = std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
     Failure::failed(format!("cannot start again: {error}"))
-}
-
-/// Whether the configuration as it is now could be started with.
-fn check(globals: &Globals, args: &AgentArgs) -> Result<(), Failure> {
-    let config = globals.read_config()?;
-    let prefix = config.prefix()?;
-    let publisher = Publisher::new(None, prefix);
-    agent::open_store(&publisher, &globals.backend(&config)?)?;
-    let state = StateDir::open(&globals.state_dir(&config))?;
-    // Without one in the configuration it is the folder's own.
-    if let Some(certname) = globals.certname(&config)? {
-        agent::check_owner(&state, &certname)?;
-    }
-    config.groups()?;
-    run_command(args.run_cmd.as_deref().or(config.run_cmd.as_deref()))?;
-    run_timeout(args.run_timeout.as_deref().or(config.run_timeout.as_deref()))?;
-    Ok(())
 }
 
 async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, Failure> {

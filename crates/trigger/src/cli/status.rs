@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use trigger_backend::outcomes::{self, EventStatus};
 use trigger_core::identity::{Certname, EventId, KeyPrefix};
 use trigger_core::layout::Layout;
-use trigger_core::outcome::EndedRun;
 use trigger_core::status::{DeliveryStatus, RunView, State};
 use trigger_core::wire::{Publication, Stored};
 
@@ -87,15 +86,9 @@ fn show_event(format: OutputFormat, status: &EventStatus, warnings: &[String]) {
     output::warnings(&unreadable(status));
     let mut table = output::table(&["CERTNAME", "STATE", "OUTCOME", "STARTED", "TOOK", "REASON"]);
     for (certname, target) in &status.targets {
-        let run = target.run.as_ref();
-        let started = run.map(|run| match run {
-            RunView::Running(running) => running.started_at,
-            RunView::Ended(ended) => ended.result.started_at,
-        });
-        let took = run.and_then(|run| match run {
-            RunView::Running(_) => None,
-            RunView::Ended(ended) => Some(ended.result.finished_at.since(ended.result.started_at)),
-        });
+        let started = target.run.as_ref().map(RunView::started_at);
+        let result = target.run.as_ref().and_then(RunView::ended).map(|ended| &ended.result);
+        let took = result.map(|result| result.finished_at.since(result.started_at));
         table.add_row([
             certname.to_string().into(),
             output::state_cell(target.state),
@@ -128,8 +121,8 @@ fn reason(target: &DeliveryStatus) -> Option<String> {
 }
 
 fn outcome(target: &DeliveryStatus) -> Option<String> {
-    let Some(RunView::Ended(EndedRun { noop, result, .. })) = &target.run else { return None };
-    Some(format!("{}{}", result.outcome, if *noop { " (noop)" } else { "" }))
+    let ended = target.run.as_ref()?.ended()?;
+    Some(format!("{}{}", ended.result.outcome, if ended.noop { " (noop)" } else { "" }))
 }
 
 /// `2 done, 1 pending`, in the order of the states' progress.
@@ -206,28 +199,16 @@ pub(super) fn event_json(status: &EventStatus) -> Value {
         .targets
         .iter()
         .map(|(certname, target)| {
-            let (run_id, started_at, finished_at, noop) = match &target.run {
-                Some(RunView::Running(run)) => (Some(run.run_id), Some(run.started_at), None, None),
-                Some(RunView::Ended(ended)) => (
-                    Some(ended.run_id),
-                    Some(ended.result.started_at),
-                    Some(ended.result.finished_at),
-                    Some(ended.noop),
-                ),
-                None => (None, None, None, None),
-            };
-            let outcome = match &target.run {
-                Some(RunView::Ended(ended)) => Some(ended.result.outcome.as_str()),
-                _ => None,
-            };
+            let run = target.run.as_ref();
+            let ended = run.and_then(RunView::ended);
             json!({
                 "certname": certname.as_str(),
                 "state": target.state.as_str(),
-                "outcome": outcome,
-                "run_id": run_id.map(|id| id.to_string()),
-                "started_at": started_at.map(output::time),
-                "finished_at": finished_at.map(output::time),
-                "noop": noop,
+                "outcome": ended.map(|ended| ended.result.outcome.as_str()),
+                "run_id": run.map(|run| run.run_id().to_string()),
+                "started_at": run.map(|run| output::time(run.started_at())),
+                "finished_at": ended.map(|ended| output::time(ended.result.finished_at)),
+                "noop": ended.map(|ended| ended.noop),
                 "reason": reason(target),
             })
         })

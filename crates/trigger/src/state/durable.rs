@@ -51,14 +51,17 @@ pub(super) fn rename_durably(from: &Path, to: &Path) -> Result<(), FileError> {
     sync_dir(to.parent().unwrap_or(Path::new("/")))
 }
 
+/// The path with more text at its end, extension and all.
+pub(super) fn appended(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
 /// Replaces a small file: whole or not at all, whatever happens meanwhile.
 pub(crate) fn write_durably(path: &Path, content: &[u8]) -> Result<(), FileError> {
     // The pid keeps two processes that write the same file from sharing a temporary one.
-    let temporary = {
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        PathBuf::from(name)
-    };
+    let temporary = appended(path, &format!(".{}.tmp", std::process::id()));
     let written = write_synced(&temporary, content, false).and_then(|_| rename_durably(&temporary, path));
     if written.is_err() {
         let _ = fs::remove_file(&temporary);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{Publication, Stored};
 
-use super::durable::{rename_durably, write_synced};
+use super::durable::{appended, rename_durably, write_synced};
 use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};
 
 /// A temporary file this old was left by a `fire` that died before it answered.
@@ -153,9 +153,7 @@ impl Spooled {
 }
 
 fn reason_path(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".reason");
-    PathBuf::from(name)
+    appended(path, ".reason")
 }
 
 fn remove_if_abandoned(path: &Path) {

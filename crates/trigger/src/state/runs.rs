@@ -20,7 +20,7 @@ use trigger_core::identity::{EventId, RunId, TriggerName};
 use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
 use trigger_core::wire::{RunRecord, Stored};
 
-use super::durable::{rename_durably, sync_dir, write_synced};
+use super::durable::{appended, rename_durably, sync_dir, write_synced};
 use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};
 
 /// Ended runs whose records and output are kept.
@@ -49,9 +49,7 @@ impl RunPaths {
     }
 
     fn with(&self, ending: &str) -> PathBuf {
-        let mut name = self.stem.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
+        appended(&self.stem, ending)
     }
 
     pub(crate) fn record(&self) -> PathBuf {
