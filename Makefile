@@ -8,16 +8,14 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-# What carries the demo's events: hub or etcd.
-BACKEND ?= hub
-
-.PHONY: help setup build test unit demo bench lint clean
+.PHONY: help setup build test unit demo sim faults bench lint clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
+demo: BACKEND ?= hub
 demo: ## See it work: three nodes that run Puppet when a fourth notifies (BACKEND=etcd for etcd)
 	@demo/run $(BACKEND)
 
@@ -33,6 +31,19 @@ lint: ## Check formatting, lints and scripts
 	@scripts/setup test
 	@scripts/test lint
 
+sim: SEEDS ?= 1000
+sim: ## Simulate a fleet with faults, one for each of SEEDS seeds from FROM on; SEED=N replays one
+	@scripts/setup build
+	@cargo run --locked --quiet --profile sim -p trigger-sim -- \
+	  $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS) $(if $(FROM),--from $(FROM)))
+
+faults: BACKEND ?= both
+faults: BUDGET ?= 5m
+faults: ## Kill, cut and pause twenty real agents and their backend, then prove the contract (BUDGET, SEED, BACKEND)
+	@scripts/setup faults
+	@cargo run --locked --quiet -p trigger-e2e --bin trigger-faults -- \
+	  --backend $(BACKEND) --budget $(BUDGET) $(if $(SEED),--seed $(SEED))
+
 bench: ## Measure latency, bursts, fan-out and memory beside the original's loop
 	@scripts/setup bench
 	@bench/run
@@ -42,7 +53,7 @@ build: ## Build the optimised program: target/release/trigger
 	@cargo build --locked --release -p trigger
 
 setup: ## Install all that the other targets need
-	@scripts/setup test demo etcd bench
+	@scripts/setup test demo etcd faults bench
 
 clean: ## Remove what was built
 	@rm -rf target

@@ -24,6 +24,7 @@ pub async fn check<S: Store, F: Future<Output = S>>(open: impl Fn() -> F) {
     a_swap_needs_the_expected_revision(&folder(&open, "swap").await).await;
     one_of_two_contenders_wins(&folder(&open, "contend").await).await;
     folders_do_not_leak(&folder(&open, "leak").await).await;
+    a_listing_is_a_reading_without_the_values(&folder(&open, "list").await).await;
     text_survives(&folder(&open, "text").await).await;
     a_watch_begins_with_a_snapshot(&folder(&open, "snapshot").await).await;
     a_watch_reports_changes_in_order(&folder(&open, "changes").await).await;
@@ -195,6 +196,23 @@ async fn folders_do_not_leak<S: Store>(folder: &Folder<S>) {
     folder.put("n1/b", "5").await;
     let seen = changes(&mut watch, 1).await;
     assert_eq!(folder.brief_change(&seen[0]), "n1/b=5");
+}
+
+async fn a_listing_is_a_reading_without_the_values<S: Store>(folder: &Folder<S>) {
+    let pairs = (0..1500).map(|n| (folder.key(&format!("many/{n:04}")), "v".repeat(100))).collect();
+    assert!(folder.store.put_many(pairs).await.iter().all(Result::is_ok));
+    folder.put("one", "1").await;
+    folder.put("not-listed", "1").await;
+    let ranges = [
+        KeyRange::Key(folder.key("one")),
+        KeyRange::Key(folder.key("absent")),
+        KeyRange::Folder(folder.key("many/")),
+    ];
+    let listed = folder.store.list(&ranges).await.unwrap_or_else(|error| panic!("list: {error}"));
+    let entries = folder.read(&ranges).await;
+    assert_eq!(entries.len(), 1501);
+    let keys: Vec<_> = entries.into_iter().map(|entry| (entry.key, entry.revision)).collect();
+    assert_eq!(listed, keys);
 }
 
 async fn text_survives<S: Store>(folder: &Folder<S>) {

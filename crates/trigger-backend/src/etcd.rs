@@ -36,6 +36,13 @@ impl EtcdStore {
     pub fn connect(endpoints: &[String]) -> Result<Self, StoreError> {
         Ok(Self { connections: Arc::new(Connections::new(endpoints)?) })
     }
+
+    async fn entries(&self, ranges: &[KeyRange], keys_only: bool) -> Result<Vec<Entry>, StoreError> {
+        match reading::read(&self.connections, ranges, keys_only).await {
+            Ok(snapshot) => Ok(snapshot.entries),
+            Err(failure) => Err(self.connections.error(failure, Effect::Read)),
+        }
+    }
 }
 
 #[async_trait]
@@ -58,10 +65,12 @@ impl Store for EtcdStore {
     }
 
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
-        match reading::read(&self.connections, ranges).await {
-            Ok(snapshot) => Ok(snapshot.entries),
-            Err(failure) => Err(self.connections.error(failure, Effect::Read)),
-        }
+        self.entries(ranges, false).await
+    }
+
+    async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
+        let entries = self.entries(ranges, true).await?;
+        Ok(entries.into_iter().map(|entry| (entry.key, entry.revision)).collect())
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {

@@ -34,13 +34,15 @@ use crate::store::{Entry, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a write may take, connecting included: the caller spools what was not answered by then.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// And so much longer for each mebibyte, several of which may be in flight: a busy disk is no absent hub.
+const WRITE_TIMEOUT_PER_MIB: Duration = Duration::from_secs(4);
 /// How long one page of a read, or the opening of a watch, may take. Longer than a write, since nothing is
 /// spooled instead and impatience would only load a busy hub further.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a watch may wait for its snapshot: ten thousand agents may be asking at once.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(20);
-/// The hub pings every 30 s; one that is silent for this long is gone, whatever TCP believes.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(75);
+/// The hub pings every 10 s; one that is silent for this long is gone, whatever TCP believes.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(25);
 /// An agent is idle nearly always: it gives its request connection back soon.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of one request's keys and values, in bytes; a larger entry travels alone.
@@ -72,6 +74,21 @@ impl HubStore {
             .pool_timer(TokioTimer::new())
             .build(connector);
         Self { address: format!("hub+http://{authority}"), authority: authority.to_owned(), client }
+    }
+
+    async fn read_pages(&self, ranges: &[KeyRange], keys_only: bool) -> Result<Vec<Entry>, StoreError> {
+        let ranges = ranges.iter().cloned().map(RangeForm::from).collect();
+        let mut request = ReadRequest { ranges, from: None, keys_only };
+        let mut entries = Vec::new();
+        loop {
+            let reply: Result<ReadReply, _> = self.post(READ, &request, READ_TIMEOUT).await;
+            let page = reply.map_err(|failure| failure.of_read().of(&self.address))?;
+            entries.extend(page.entries.into_iter().map(Entry::from));
+            match page.next {
+                None => return Ok(entries),
+                next => request.from = next,
+            }
+        }
     }
 
     async fn post<Q: Serialize, A: DeserializeOwned>(
@@ -119,9 +136,10 @@ impl HubStore {
             let lost = &lost;
             async move {
                 let count = chunk.entries.len();
+                let bytes = chunk.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
                 let answer = match lost.get() {
                     Some(detail) => Err(Failure::Unreachable(String::clone(detail))),
-                    None => self.post::<_, PutReply>(PUT, &chunk, WRITE_TIMEOUT).await,
+                    None => self.post::<_, PutReply>(PUT, &chunk, write_timeout(bytes)).await,
                 };
                 if let Err(Failure::Unreachable(detail) | Failure::Ambiguous(detail)) = &answer {
                     lost.get_or_init(|| detail.clone());
@@ -207,18 +225,12 @@ impl Store for HubStore {
     }
 
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
-        let ranges = ranges.iter().cloned().map(RangeForm::from).collect();
-        let mut request = ReadRequest { ranges, from: None };
-        let mut entries = Vec::new();
-        loop {
-            let reply: Result<ReadReply, _> = self.post(READ, &request, READ_TIMEOUT).await;
-            let page = reply.map_err(|failure| failure.of_read().of(&self.address))?;
-            entries.extend(page.entries.into_iter().map(Entry::from));
-            match page.next {
-                None => return Ok(entries),
-                next => request.from = next,
-            }
-        }
+        self.read_pages(ranges, false).await
+    }
+
+    async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
+        let entries = self.read_pages(ranges, true).await?;
+        Ok(entries.into_iter().map(|entry| (entry.key, entry.revision)).collect())
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
@@ -347,6 +359,10 @@ fn root_cause(error: &dyn Error) -> String {
     cause.to_string()
 }
 
+fn write_timeout(bytes: usize) -> Duration {
+    WRITE_TIMEOUT + WRITE_TIMEOUT_PER_MIB.mul_f64(bytes as f64 / (1024.0 * 1024.0))
+}
+
 /// Portions of at most [`CHUNK_BYTES`], of at least one item.
 fn chunks<T>(items: impl Iterator<Item = T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     let mut chunks: Vec<Vec<T>> = Vec::new();
@@ -428,14 +444,14 @@ mod tests {
         tokio::time::pause();
         let started = tokio::time::Instant::now();
         let ping = async {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_secs(20)).await;
             hub.write_all(&frame(9, "")).await.unwrap();
             hub.readable().await.unwrap();
         };
         let (_, ended) = tokio::join!(ping, feed.next());
         let Err(Failure::Unreachable(detail)) = ended else { panic!("{ended:?}") };
-        assert_eq!(detail, "the watch was silent for 75 s");
-        assert!(started.elapsed() > Duration::from_secs(120), "75 s after the ping: {:?}", started.elapsed());
+        assert_eq!(detail, "the watch was silent for 25 s");
+        assert!(started.elapsed() > Duration::from_secs(40), "25 s after the ping: {:?}", started.elapsed());
         let mut pong = [0; 2];
         hub.read_exact(&mut pong).await.unwrap();
         assert_eq!(pong, [0x8a, 0x80], "a masked pong");

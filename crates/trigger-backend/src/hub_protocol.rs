@@ -5,7 +5,8 @@
 //! POST /v1/put               {"entries":[{"key":K,"value":V},…]}         {"revisions":[R,…]}
 //! POST /v1/delete            {"keys":[K,…]}                              {"deleted":N}
 //! POST /v1/put-if-unchanged  {"key":K,"value":V,"expected":R|null}       {"written":R} | {"changed":ENTRY|null}
-//! POST /v1/read              {"ranges":[RANGE,…],"from":POSITION|null}   {"entries":[ENTRY,…],"next":POSITION|null}
+//! POST /v1/read              {"ranges":[RANGE,…],"from":POSITION|null,
+//!                             "keys_only":BOOL}                          {"entries":[ENTRY,…],"next":POSITION|null}
 //! GET  /v1/watch             {"watch":[RANGE,…]}, once                   {"snapshot":{"entries":[ENTRY,…],"complete":BOOL}},
 //!                                                                        {"changes":[{"put":ENTRY}|{"deleted":K},…]},
 //!                                                                        {"error":SENTENCE}
@@ -17,7 +18,7 @@
 //! ```
 //!
 //! All entries of one `put`, and all keys of one `delete`, are one transaction. A read is answered in pages:
-//! the next begins `from` the position that the last one gave. A snapshot may come in several messages, of
+//! the next begins `from` the position that the last one gave. With `keys_only` the values are empty. A snapshot may come in several messages, of
 //! which the last is `complete`; it shows one moment all the same.
 //!
 //! A request with an unknown field is refused: an old hub must not half understand a new client. A client
@@ -117,6 +118,9 @@ pub struct ReadRequest {
     /// Where the last page ended; nothing for the first.
     #[serde(default)]
     pub from: Option<Position>,
+    /// Whether to leave the values empty.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub keys_only: bool,
 }
 
 /// Where a page of a read ended.
@@ -300,8 +304,12 @@ mod tests {
         let ranges = vec![RangeForm::Key("/k".to_owned()), RangeForm::Folder("/f/".to_owned())];
         let from = Some(Position { range: 1, after: "/f/x".to_owned() });
         check(
-            &ReadRequest { ranges: ranges.clone(), from },
+            &ReadRequest { ranges: ranges.clone(), from, keys_only: false },
             r#"{"ranges":[{"key":"/k"},{"folder":"/f/"}],"from":{"range":1,"after":"/f/x"}}"#,
+        );
+        check(
+            &ReadRequest { ranges: ranges[..1].to_vec(), from: None, keys_only: true },
+            r#"{"ranges":[{"key":"/k"}],"from":null,"keys_only":true}"#,
         );
         check(&WatchRequest { watch: ranges }, r#"{"watch":[{"key":"/k"},{"folder":"/f/"}]}"#);
     }

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use trigger_core::event::{Event, Part};
-use trigger_core::identity::{Certname, EventId};
+use trigger_core::history::RunHistory;
+use trigger_core::identity::{Certname, EventId, Revision};
 use trigger_core::layout::{Layout, Place};
 use trigger_core::outcome::End;
 use trigger_core::queue::{Ending, Source};
@@ -13,6 +15,9 @@ use trigger_core::wire::{Members, Stored};
 use crate::registry;
 use crate::store::{Entry, KeyRange, Store, StoreError};
 
+/// Ends without a run that are stored at the same time.
+const SWAPS_IN_FLIGHT: usize = 16;
+
 /// Stores how deliveries ended, then deletes them: the last two steps of the order at a run's end
 /// (contract 4). Idempotent. A group's delivery belongs to all its members and stays.
 pub async fn finish(
@@ -21,13 +26,42 @@ pub async fn finish(
     certname: &Certname,
     endings: &[Ending],
 ) -> Result<(), StoreError> {
-    let outcomes =
-        endings.iter().map(|ending| (layout.outcome(ending.event, certname), ending.end.to_wire())).collect();
-    for result in store.put_many(outcomes).await {
-        result?;
+    finish_runs(store, layout, certname, endings, None).await
+}
+
+/// The same at the end of runs, with what the node tells of its latest ones. That goes first, so that whoever
+/// sees an outcome finds its run; it explains and decides nothing, so a backend that refuses it holds up no
+/// outcome.
+pub async fn finish_runs(
+    store: &dyn Store,
+    layout: &Layout,
+    certname: &Certname,
+    endings: &[Ending],
+    history: Option<&RunHistory>,
+) -> Result<(), StoreError> {
+    let told = history.map(|history| (layout.runs(certname), history.to_wire()));
+    let (by_run, others): (Vec<&Ending>, Vec<&Ending>) =
+        endings.iter().partition(|ending| matches!(ending.end, End::Done(_) | End::Failed(_)));
+    let outcomes = by_run.iter().map(|ending| (layout.outcome(ending.event, certname), ending.end.to_wire()));
+    let told_of_runs = usize::from(told.is_some());
+    let results = store.put_many(told.into_iter().chain(outcomes).collect()).await;
+    for (index, result) in results.into_iter().enumerate() {
+        match result {
+            Err(error) if index < told_of_runs && !error.is_transient() => {}
+            result => drop(result?),
+        }
     }
+    let first =
+        |ending: &&Ending| tell_first(store, layout.outcome(ending.event, certname), ending.end.to_wire());
+    stream::iter(others.iter().map(first)).buffer_unordered(SWAPS_IN_FLIGHT).try_collect::<()>().await?;
     let sources = endings.iter().map(|ending| (ending.event, &ending.sources));
     delete(store, layout, certname, sources).await
+}
+
+/// Stores an end that needed no run, where none is stored yet. Written blindly it could come late, from an agent
+/// that was killed while it asked, and undo the `done` of its successor.
+async fn tell_first(store: &dyn Store, key: String, end: String) -> Result<(), StoreError> {
+    store.put_if_unchanged(&key, &end, None).await.map(drop)
 }
 
 /// Deletes a node's own deliveries of events that ended.
@@ -81,27 +115,43 @@ pub async fn latest_events(
     layout: &Layout,
     limit: usize,
 ) -> Result<Vec<EventStatus>, StoreError> {
-    let entries = store.read(&[KeyRange::Folder(layout.events())]).await?;
-    let newest: BTreeMap<EventId, _> = entries.iter().fold(BTreeMap::new(), |mut newest, entry| {
-        if let Some(Place::Part { event, .. }) = layout.place(&entry.key) {
-            newest.entry(event).and_modify(|r| *r = entry.revision.max(*r)).or_insert(entry.revision);
-        }
-        newest
-    });
-    let mut ids: Vec<_> = newest.into_iter().map(|(event, revision)| (revision, event)).collect();
+    // All there are would be too much: the parts of one event for ten thousand targets are 280 kB.
+    let parts = list_parts(store, layout).await?;
+    let newest = |parts: Vec<(u32, Revision)>| parts.into_iter().map(|(_, revision)| revision).max();
+    let mut ids: Vec<_> = parts.into_iter().map(|(event, parts)| (newest(parts), event)).collect();
     ids.sort_unstable();
     let wanted: Vec<EventId> = ids.into_iter().rev().take(limit).map(|(_, event)| event).collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
 
-    let folders: Vec<KeyRange> = wanted.iter().map(|id| KeyRange::Folder(layout.outcomes(*id))).collect();
-    let outcomes = if folders.is_empty() { Vec::new() } else { store.read(&folders).await? };
+    let folders = wanted.iter().flat_map(|id| [layout.event(*id), layout.outcomes(*id)]);
+    let entries = store.read(&folders.map(KeyRange::Folder).collect::<Vec<_>>()).await?;
     let nodes = registry::read_all(store, layout).await?;
     let mut events = StoredEvent::read(layout, &entries);
-    let statuses = wanted.iter().filter_map(|id| {
-        let mut stored = events.remove(id)?;
-        stored.add_outcomes(layout, &outcomes);
-        Some(stored.into_status(&nodes))
-    });
+    for entry in &entries {
+        if let Some(Place::Outcome { event, .. }) = layout.place(&entry.key)
+            && let Some(stored) = events.get_mut(&event)
+        {
+            stored.add_outcomes(layout, std::slice::from_ref(entry));
+        }
+    }
+    let statuses = wanted.iter().filter_map(|id| Some(events.remove(id)?.into_status(&nodes)));
     Ok(statuses.collect())
+}
+
+/// The events there are, each with the parts of it that are stored and their revisions.
+pub(crate) async fn list_parts(
+    store: &dyn Store,
+    layout: &Layout,
+) -> Result<BTreeMap<EventId, Vec<(u32, Revision)>>, StoreError> {
+    let mut parts: BTreeMap<EventId, Vec<(u32, Revision)>> = BTreeMap::new();
+    for (key, revision) in store.list(&[KeyRange::Folder(layout.events())]).await? {
+        if let Some(Place::Part { event, index }) = layout.place(&key) {
+            parts.entry(event).or_default().push((index, revision));
+        }
+    }
+    Ok(parts)
 }
 
 /// An event as its parts and outcomes come out of the backend.
@@ -140,7 +190,7 @@ impl StoredEvent {
         events
     }
 
-    pub(crate) fn add_outcomes(&mut self, layout: &Layout, entries: &[Entry]) {
+    fn add_outcomes(&mut self, layout: &Layout, entries: &[Entry]) {
         for entry in entries {
             let Some(Place::Outcome { event, certname }) = layout.place(&entry.key) else { continue };
             if event != self.event.id {
@@ -163,7 +213,7 @@ impl StoredEvent {
     }
 
     /// The targets that have no outcome yet.
-    pub(crate) fn open_targets(&self) -> Vec<Certname> {
+    fn open_targets(&self) -> Vec<Certname> {
         self.targets.iter().filter(|certname| !self.ends.contains_key(*certname)).cloned().collect()
     }
 

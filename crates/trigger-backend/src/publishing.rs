@@ -15,6 +15,9 @@ use crate::store::{ORDERED_AT_MOST, ORDERED_BYTES_AT_MOST, Store, StoreError};
 /// Members listed in one stored record.
 const MEMBERS_PER_RECORD: usize = 1024;
 
+/// How often what is left of an event is offered to a backend that takes some of it.
+const OFFERS: u32 = 8;
+
 /// Why an event was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -128,19 +131,31 @@ fn deliveries(
     entries
 }
 
-/// Writes all entries or says why not: the newest revision, or the error that matters most.
-async fn commit(store: &dyn Store, entries: Vec<(String, String)>) -> Result<Revision, PublishError> {
+/// Writes all entries or says why not: the newest revision, or the error that matters most. What a backend
+/// failed to take while it took others is offered again, so that one lost answer does not cost a huge event
+/// all that was written before.
+async fn commit(store: &dyn Store, mut entries: Vec<(String, String)>) -> Result<Revision, PublishError> {
     let mut newest = Revision::default();
-    let mut transient = None;
-    for result in store.put_many(entries).await {
-        match result {
-            Ok(revision) => newest = newest.max(revision),
-            Err(error) if error.is_transient() => transient = Some(error),
-            Err(error) => return Err(error.into()),
+    for offer in 1.. {
+        let mut left = Vec::new();
+        let mut transient = None;
+        let offered = entries.len();
+        for (entry, result) in entries.iter().zip(store.put_many(entries.clone()).await) {
+            match result {
+                Ok(revision) => newest = newest.max(revision),
+                Err(error) if error.is_transient() => {
+                    left.push(entry.clone());
+                    transient = Some(error);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        match transient {
+            // Nothing at all was taken: the backend is away.
+            Some(error) if left.len() == offered || offer == OFFERS => return Err(error.into()),
+            Some(_) => entries = left,
+            None => break,
         }
     }
-    match transient {
-        Some(error) => Err(error.into()),
-        None => Ok(newest),
-    }
+    Ok(newest)
 }

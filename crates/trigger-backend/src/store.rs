@@ -140,6 +140,13 @@ pub trait Store: Send + Sync {
     /// Reads all keys in `ranges`, each once, in the order of the ranges and by key within one.
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError>;
 
+    /// The keys in `ranges` and their revisions, in the order of [`Self::read`]; for who need not know what
+    /// lies under them. A backend that can leave the values out does.
+    async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
+        let entries = self.read(ranges).await?;
+        Ok(entries.into_iter().map(|entry| (entry.key, entry.revision)).collect())
+    }
+
     /// Watches `ranges`, beginning with a snapshot of them.
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError>;
 

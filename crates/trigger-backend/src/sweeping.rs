@@ -1,16 +1,23 @@
 //! Removing what nobody needs any more. Idempotent, so that it does no harm when two do it; a note under
 //! `sweep` keeps a fleet from doing it all at once.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use trigger_core::event::{Event, Part};
 use trigger_core::identity::{Certname, EventId, Revision};
-use trigger_core::layout::Layout;
+use trigger_core::layout::{Layout, Place};
 use trigger_core::outcome::End;
+use trigger_core::status::NodeRecord;
 use trigger_core::sweep::{believable_now, may_expire, may_remove};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;
 
-use crate::outcomes::StoredEvent;
+use crate::outcomes::{self, StoredEvent};
 use crate::registry;
 use crate::store::{KeyRange, Store, StoreError, Swap};
+
+/// Parts read at a time, each of another event.
+const PARTS_PER_READ: usize = 128;
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,27 +53,74 @@ pub async fn take_turn(
 pub async fn sweep(store: &dyn Store, layout: &Layout, now: Timestamp) -> Result<Swept, StoreError> {
     let nodes = registry::read_all(store, layout).await?;
     let now = believable_now(now, nodes.values());
-    let entries = store.read(&[KeyRange::Folder(layout.events())]).await?;
-    let events = StoredEvent::read(layout, &entries);
-    drop(entries);
     let mut swept = Swept::default();
-    for (id, mut stored) in events {
-        // Nothing is due before this, and most events are younger.
-        if !may_expire(stored.event(), None, now) {
-            continue;
-        }
-        let outcomes = store.read(&[KeyRange::Folder(layout.outcomes(id))]).await?;
-        stored.add_outcomes(layout, &outcomes);
-        let open = stored.open_targets();
-        let overdue: Vec<&Certname> =
-            open.iter().filter(|certname| may_expire(stored.event(), nodes.get(*certname), now)).collect();
-        swept.expired += expire(store, layout, id, &overdue).await?;
-        if open.is_empty() && may_remove(stored.event(), now) {
-            remove(store, layout, id, &stored).await?;
-            swept.removed += 1;
-        }
+    // Events are large, so that no more than one is looked at as a whole at any time.
+    for event in overdue_events(store, layout, now).await? {
+        sweep_event(store, layout, event, &nodes, now, &mut swept).await?;
     }
     Ok(swept)
+}
+
+/// The events of which anything may be due, by one part of each.
+async fn overdue_events(
+    store: &dyn Store,
+    layout: &Layout,
+    now: Timestamp,
+) -> Result<Vec<EventId>, StoreError> {
+    let events = outcomes::list_parts(store, layout).await?;
+    let parts = events.into_iter().filter_map(|(event, parts)| {
+        let (first, _) = parts.into_iter().min()?;
+        Some((event, layout.part(event, first)))
+    });
+    let parts: Vec<(EventId, String)> = parts.collect();
+    let mut overdue = Vec::new();
+    for chunk in parts.chunks(PARTS_PER_READ) {
+        let keys: Vec<KeyRange> = chunk.iter().map(|(_, key)| KeyRange::Key(key.clone())).collect();
+        let entries = store.read(&keys).await?;
+        let found: HashMap<&str, &str> = entries.iter().map(|e| (e.key.as_str(), e.value.as_str())).collect();
+        overdue.extend(chunk.iter().filter_map(|(event, key)| {
+            match Part::from_wire(found.get(key.as_str())?) {
+                Ok(part) => may_expire(&part.event, None, now).then_some(*event),
+                // Another part of it may tell.
+                Err(_) => Some(*event),
+            }
+        }));
+    }
+    Ok(overdue)
+}
+
+async fn sweep_event(
+    store: &dyn Store,
+    layout: &Layout,
+    id: EventId,
+    nodes: &BTreeMap<Certname, NodeRecord>,
+    now: Timestamp,
+    swept: &mut Swept,
+) -> Result<(), StoreError> {
+    let entries = store.read(&[KeyRange::Folder(layout.event(id))]).await?;
+    let Some(stored) = StoredEvent::read(layout, &entries).remove(&id) else { return Ok(()) };
+    drop(entries);
+    if !may_expire(stored.event(), None, now) {
+        return Ok(());
+    }
+    // How they ended does not matter here, so that an outcome of a newer version is one too.
+    let outcomes = store.list(&[KeyRange::Folder(layout.outcomes(id))]).await?;
+    let ended: BTreeSet<Certname> = outcomes
+        .iter()
+        .filter_map(|(key, _)| match layout.place(key)? {
+            Place::Outcome { certname, .. } => Some(certname),
+            _ => None,
+        })
+        .collect();
+    let open: Vec<&Certname> = stored.targets().difference(&ended).collect();
+    let is_overdue = |certname: &Certname| may_expire(stored.event(), nodes.get(certname), now);
+    let overdue: Vec<&Certname> = open.iter().copied().filter(|certname| is_overdue(certname)).collect();
+    swept.expired += expire(store, layout, id, &overdue).await?;
+    if open.is_empty() && may_remove(stored.event(), now) {
+        remove(store, layout, stored.event(), &ended).await?;
+        swept.removed += 1;
+    }
+    Ok(())
 }
 
 /// Gives deliveries the outcome `expired`, unless their target has just given them another, and deletes them.
@@ -87,20 +141,21 @@ async fn expire(
     Ok(expired)
 }
 
-/// Removes an event: its deliveries first and its parts last, so that a sweep that is cut off is repeated.
+/// Removes an event all of whose targets have `ended`: its deliveries first and its parts last, so that a
+/// sweep that is cut off is repeated.
 async fn remove(
     store: &dyn Store,
     layout: &Layout,
-    id: EventId,
-    stored: &StoredEvent,
+    event: &Event,
+    ended: &BTreeSet<Certname>,
 ) -> Result<(), StoreError> {
     let mut keys: Vec<String> =
-        stored.event().targets.groups.iter().map(|group| layout.group_delivery(group, id)).collect();
-    for certname in stored.targets() {
-        keys.push(layout.host_delivery(certname, id));
-        keys.push(layout.outcome(id, certname));
+        event.targets.groups.iter().map(|group| layout.group_delivery(group, event.id)).collect();
+    for certname in ended {
+        keys.push(layout.host_delivery(certname, event.id));
+        keys.push(layout.outcome(event.id, certname));
     }
     store.delete_many(keys).await?;
-    let parts = store.read(&[KeyRange::Folder(layout.event(id))]).await?;
-    store.delete_many(parts.into_iter().map(|part| part.key).collect()).await
+    let parts = store.list(&[KeyRange::Folder(layout.event(event.id))]).await?;
+    store.delete_many(parts.into_iter().map(|(key, _)| key).collect()).await
 }

@@ -9,13 +9,13 @@ use trigger_backend::deliveries::{self, Arrival};
 use trigger_backend::memory::MemoryStore;
 use trigger_backend::outcomes::{self, EventStatus};
 use trigger_backend::publishing::{PublishError, publish};
-use trigger_backend::registry::{self, Claim, Contender, LEASE};
 use trigger_backend::store::{Entry, KeyRange, Store};
 use trigger_backend::sweeping::{self, Swept};
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
+use trigger_core::history::{PastRun, RunHistory};
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, Revision, RunId};
 use trigger_core::layout::Layout;
-use trigger_core::lineage::Lineage;
+use trigger_core::lineage::{Lineage, Loops};
 use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
 use trigger_core::queue::{Ending, Source};
 use trigger_core::status::{Activity, Held, NodeRecord, Running, State};
@@ -47,6 +47,8 @@ fn publication(n: u128, hosts: &[&str], groups: &[&str]) -> Publication {
             },
             options: RunOptions::default(),
             lineage: Lineage::root(id(n)),
+            fired_in: None,
+            loops: Loops::Avoid,
             fired_at: NOW,
             expires_in: DEFAULT_LIFETIME,
         },
@@ -58,6 +60,8 @@ fn publication(n: u128, hosts: &[&str], groups: &[&str]) -> Publication {
 fn record(instance: &str, groups: &[(&str, u64)]) -> NodeRecord {
     NodeRecord {
         instance: instance.to_owned(),
+        lock: None,
+        released: false,
         location: format!("the place of {instance}"),
         renewals: 1,
         version: "0".to_owned(),
@@ -102,13 +106,57 @@ fn states(status: &EventStatus) -> Vec<String> {
 }
 
 fn done(n: u128) -> End {
-    let result = RunResult { outcome: Outcome::Changed, reason: None, started_at: NOW, finished_at: NOW };
+    let result = RunResult {
+        outcome: Outcome::Changed,
+        reason: None,
+        reported_noop: false,
+        started_at: NOW,
+        finished_at: NOW,
+    };
     End::Done(EndedRun { run_id: RunId::from_uuid(Uuid::from_u128(n)), noop: false, result })
 }
 
 async fn finish(store: &MemoryStore, certname: &str, n: u128, end: End) {
     let ending = Ending { event: id(n), sources: [Source::Host].into(), end };
     outcomes::finish(store, &Layout::default(), &node(certname), &[ending]).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_end_without_a_run_undoes_no_end_that_is_told() {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    finish(&store, "lb01", 1, done(7)).await;
+    finish(&store, "lb01", 1, End::Superseded(id(2))).await;
+    assert_eq!(states(&status(&store, 1).await), ["lb01 done"], "a late word of an agent that is no more");
+
+    publish(&store, &publication(3, &["lb01"], &[]), false).await.unwrap();
+    finish(&store, "lb01", 3, End::Expired).await;
+    finish(&store, "lb01", 3, done(8)).await;
+    assert_eq!(states(&status(&store, 3).await), ["lb01 done"], "a later done wins");
+}
+
+#[tokio::test]
+async fn who_sees_an_outcome_finds_its_run() {
+    let (store, layout, lb01) = (MemoryStore::default(), Layout::default(), node("lb01"));
+    let End::Done(run) = done(7) else { panic!("done is a run's end") };
+    let run = PastRun {
+        run,
+        tags: Default::default(),
+        causes: Default::default(),
+        superseded: 0,
+        fired: Default::default(),
+    };
+    let history = RunHistory { runs: vec![run] };
+    let ending = Ending { event: id(1), sources: [Source::Host].into(), end: done(7) };
+    outcomes::finish_runs(&store, &layout, &lb01, &[ending], Some(&history)).await.unwrap();
+    let keys = [KeyRange::Key(layout.runs(&lb01)), KeyRange::Key(layout.outcome(id(1), &lb01))];
+    let found = store.read(&keys).await.unwrap();
+    assert_eq!(RunHistory::from_wire(&found[0].value), Ok(history.clone()));
+    assert!(found[0].revision < found[1].revision, "{found:?}");
+
+    // A try that came to nothing ends no delivery and is told of all the same.
+    outcomes::finish_runs(&store, &layout, &lb01, &[], Some(&history)).await.unwrap();
+    assert!(store.read(&keys).await.unwrap()[0].revision > found[0].revision);
 }
 
 #[tokio::test]
@@ -301,68 +349,6 @@ async fn the_latest_events_come_in_the_backends_order() {
     }
     let latest = outcomes::latest_events(&store, &Layout::default(), 2).await.unwrap();
     assert_eq!(latest.iter().map(|status| status.event.id).collect::<Vec<_>>(), [id(2), id(1)]);
-}
-
-async fn claim(
-    store: &MemoryStore,
-    instance: &str,
-    previous: &[String],
-    contender: &mut Contender,
-    elapsed: u64,
-) -> Claim {
-    let (layout, elapsed) = (Layout::default(), Duration::from_secs(elapsed));
-    registry::claim(store, &layout, &node("lb01"), &record(instance, &[]), previous, contender, elapsed)
-        .await
-        .unwrap()
-}
-
-fn is_held(claim: &Claim) -> bool {
-    matches!(claim, Claim::Held(_))
-}
-
-#[tokio::test]
-async fn a_live_claim_is_respected_and_its_holder_named() {
-    let store = MemoryStore::default();
-    let (mut first, mut second) = (Contender::default(), Contender::default());
-    assert!(is_held(&claim(&store, "first", &[], &mut first, 0).await));
-    for minutes in 0..60 {
-        // The holder renews every minute; the contender looks, and sees each time that it does.
-        match claim(&store, "second", &[], &mut second, minutes * 60).await {
-            Claim::HeldBy { record, .. } => assert_eq!(record.location, "the place of first"),
-            Claim::Held(_) => panic!("a live claim was taken over in minute {minutes}"),
-        }
-        assert!(is_held(&claim(&store, "first", &[], &mut first, minutes * 60).await));
-    }
-}
-
-#[tokio::test]
-async fn a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_clock() {
-    let store = MemoryStore::default();
-    let mut second = Contender::default();
-    assert!(is_held(&claim(&store, "first", &[], &mut Contender::default(), 0).await));
-    let lease = LEASE.as_secs();
-    assert!(!is_held(&claim(&store, "second", &[], &mut second, 1000).await));
-    assert!(!is_held(&claim(&store, "second", &[], &mut second, 1000 + lease - 1).await));
-    assert!(is_held(&claim(&store, "second", &[], &mut second, 1000 + lease).await));
-    assert!(
-        !is_held(&claim(&store, "first", &[], &mut Contender::default(), 5).await),
-        "the first is a contender now"
-    );
-}
-
-#[tokio::test]
-async fn an_agent_that_starts_again_continues_its_own_claim_at_once() {
-    let store = MemoryStore::default();
-    assert!(is_held(&claim(&store, "before", &[], &mut Contender::default(), 0).await));
-    let previous = ["long ago".to_owned(), "before".to_owned()];
-    assert!(is_held(&claim(&store, "after", &previous, &mut Contender::default(), 0).await));
-}
-
-#[tokio::test]
-async fn garbage_under_a_nodes_key_is_nobodys_claim() {
-    let store = MemoryStore::default();
-    store.put_many(vec![(Layout::default().node(&node("lb01")), "garbage".to_owned())]).await;
-    assert!(is_held(&claim(&store, "first", &[], &mut Contender::default(), 0).await));
 }
 
 const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::identity::{Certname, EventId, GroupName, Tag, TriggerName};
-use crate::lineage::Lineage;
+use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
+use crate::lineage::{Lineage, Loops};
 use crate::time::Timestamp;
 
 /// An event lives this long unless its resource says otherwise.
@@ -100,6 +100,10 @@ pub struct Event {
     pub options: RunOptions,
     /// What led to it.
     pub lineage: Lineage,
+    /// The run on `origin` that fired it; nothing for an event that no run of ours led to.
+    pub fired_in: Option<RunId>,
+    /// Whether it may reach a target that its trigger made run before in the same chain.
+    pub loops: Loops,
     /// By the origin's clock; for people and for expiry, never for order.
     pub fired_at: Timestamp,
     /// Life from `fired_at`.
@@ -188,6 +192,8 @@ pub(crate) mod samples {
             },
             options: RunOptions::default(),
             lineage: Lineage::root(event_id(n)),
+            fired_in: None,
+            loops: Loops::Avoid,
             fired_at: Timestamp::from_unix_ms(1_763_812_800_000),
             expires_in: DEFAULT_LIFETIME,
         }

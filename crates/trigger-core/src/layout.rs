@@ -7,6 +7,7 @@
 //! groups/<group>/<event_id>         a delivery to every member
 //! outcomes/<event_id>/<certname>    how a delivery ended
 //! nodes/<certname>                  the registration of an agent
+//! runs/<certname>                   its latest runs
 //! sweep                             who swept last
 //! ```
 
@@ -28,6 +29,7 @@ pub enum Place {
     GroupDelivery { group: GroupName, event: EventId },
     Outcome { event: EventId, certname: Certname },
     Node { certname: Certname },
+    Runs { certname: Certname },
 }
 
 impl Layout {
@@ -101,6 +103,11 @@ impl Layout {
         format!("{}/nodes/", self.prefix)
     }
 
+    /// What one node tells of its latest runs.
+    pub fn runs(&self, certname: &Certname) -> String {
+        format!("{}/runs/{certname}", self.prefix)
+    }
+
     /// The note of the last sweep.
     pub fn sweep(&self) -> String {
         format!("{}/sweep", self.prefix)
@@ -128,6 +135,7 @@ impl Layout {
                 Place::Outcome { event: event.parse().ok()?, certname: certname.parse().ok()? }
             }
             ["nodes", certname] => Place::Node { certname: certname.parse().ok()? },
+            ["runs", certname] => Place::Runs { certname: certname.parse().ok()? },
             _ => return None,
         })
     }
@@ -152,7 +160,8 @@ mod tests {
             ),
             (layout.group_delivery(&group, event), Place::GroupDelivery { group, event }),
             (layout.outcome(event, &certname), Place::Outcome { event, certname: certname.clone() }),
-            (layout.node(&certname), Place::Node { certname }),
+            (layout.node(&certname), Place::Node { certname: certname.clone() }),
+            (layout.runs(&certname), Place::Runs { certname }),
         ];
         for (key, place) in cases {
             assert_eq!(layout.place(&key), Some(place), "{key}");

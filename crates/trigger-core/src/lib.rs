@@ -5,15 +5,21 @@
 //! the `trigger` crate read the world, ask these modules what to do, and perform the effects in order.
 
 pub mod backoff;
+pub mod ended_runs;
 pub mod event;
+pub mod guard;
+pub mod history;
 pub mod identity;
 pub mod layout;
 pub mod lineage;
 pub mod outcome;
+pub mod pace;
 pub mod queue;
 pub mod report;
 pub mod run_command;
 pub mod status;
 pub mod sweep;
 pub mod time;
+pub mod verdict;
+pub mod why;
 pub mod wire;

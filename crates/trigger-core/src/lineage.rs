@@ -1,5 +1,8 @@
 //! Why an event exists, and whether it may: the loop guard (contract 7).
 
+use std::collections::BTreeSet;
+
+use crate::event::Event;
 use crate::identity::{Certname, EventId, TriggerName};
 
 /// Chains one event carries at the most; the shortest are kept, since they permit the most.
@@ -10,6 +13,25 @@ pub const DEFAULT_TTL: u32 = 5;
 pub const MAX_TTL: u32 = 64;
 /// How often one trigger may fire on one node for the same root event.
 pub const MAX_FIRES_PER_ROOT: u32 = 3;
+
+/// What becomes of an event whose trigger already made its target run in the same chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Loops {
+    /// It is suppressed.
+    #[default]
+    Avoid,
+    /// It is delivered: only the length of the chain and the budget of its root end the loop.
+    Allow,
+}
+
+/// What a resource asks of the guard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Whether a trigger may make the same target run again in one chain.
+    pub loops: Loops,
+    /// Hops a chain may have.
+    pub ttl: u32,
+}
 
 /// One step of a chain: `trigger` made `certname` run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,26 +87,66 @@ pub enum Suppression {
     TooManyFires { trigger: TriggerName, fires: u32, root: EventId },
 }
 
+/// The rule by which a target is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// A trigger makes a target run once in a chain.
+    Pair,
+    /// A chain has at most as many hops as the resource's ttl.
+    Hops,
+    /// A trigger fires at most three times on a node for one root.
+    Fires,
+}
+
+impl Rule {
+    /// Each of them.
+    pub const ALL: [Self; 3] = [Self::Pair, Self::Hops, Self::Fires];
+
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pair => "pair",
+            Self::Hops => "hops",
+            Self::Fires => "fires",
+        }
+    }
+}
+
+impl Suppression {
+    /// The rule behind it.
+    pub fn rule(&self) -> Rule {
+        match self {
+            Self::AlreadyInChain { .. } => Rule::Pair,
+            Self::TooManyHops { .. } => Rule::Hops,
+            Self::TooManyFires { .. } => Rule::Fires,
+        }
+    }
+}
+
 fn describe(chain: &Chain) -> String {
     let hops: Vec<String> =
         chain.hops.iter().map(|hop| format!("'{}' → {}", hop.trigger, hop.certname)).collect();
     hops.join(", ")
 }
 
-/// The chains that an event fired inside a run of `node` continues: each cause's chains, with the step
-/// that brought it here.
-pub fn chains_through<'a>(
-    node: &Certname,
-    causes: impl IntoIterator<Item = (&'a TriggerName, &'a Lineage)>,
-) -> Vec<Chain> {
+/// The chains that an event fired inside a run of `node` continues: of each cause the chains that permitted it
+/// here, with the step that brought it here.
+///
+/// An event carries the chains that permitted any of its targets. One that has the cause's trigger and `node`
+/// already permitted another target, not this one, unless loops are allowed.
+pub fn chains_through<'a>(node: &Certname, causes: impl IntoIterator<Item = &'a Event>) -> Vec<Chain> {
     let mut chains: Vec<Chain> = causes
         .into_iter()
-        .flat_map(|(trigger, lineage)| {
-            lineage.chains.iter().map(|chain| {
-                let mut hops = chain.hops.clone();
-                hops.push(Hop { trigger: trigger.clone(), certname: node.clone() });
-                Chain { root: chain.root, hops }
-            })
+        .flat_map(|event| {
+            let here = Hop { trigger: event.trigger.clone(), certname: node.clone() };
+            let permitted =
+                move |chain: &&Chain, here| event.loops == Loops::Allow || !chain.hops.contains(here);
+            let through = event.lineage.chains.iter().filter(|chain| permitted(chain, &here));
+            let through = through.map(|chain| Chain {
+                root: chain.root,
+                hops: chain.hops.iter().chain([&here]).cloned().collect(),
+            });
+            through.collect::<Vec<_>>()
         })
         .collect();
     chains.sort_by(|a, b| a.hops.len().cmp(&b.hops.len()).then_with(|| a.cmp(b)));
@@ -102,35 +164,61 @@ pub fn judge(
     trigger: &TriggerName,
     target: Option<&Certname>,
     chains: &[Chain],
-    ttl: u32,
+    rules: Rules,
     fires: impl Fn(EventId) -> u32,
 ) -> Result<Vec<Chain>, Suppression> {
     let mut first_refusal = None;
     let mut permitting = Vec::new();
     for chain in chains {
-        match objection(trigger, target, chain, ttl, fires(chain.root)) {
+        match objection(trigger, target, chain, rules, fires(chain.root)) {
             None => permitting.push(chain.clone()),
             Some(suppression) => first_refusal = first_refusal.or(Some(suppression)),
+        }
+        // A run may have thousands of causes, and fire at thousands of targets.
+        if permitting.len() == MAX_CHAINS {
+            break;
         }
     }
     match (permitting.is_empty(), first_refusal) {
         (true, Some(suppression)) => Err(suppression),
-        _ => {
-            permitting.truncate(MAX_CHAINS);
-            Ok(permitting)
-        }
+        _ => Ok(permitting),
     }
 }
 
-/// Whether `trigger` already made `node` run in each chain of an event: the target's own look at an event
-/// that reached it through a group.
+/// The chains that an event carries, of those that permit its targets (each target's, as [`judge`] returned
+/// them): at least one for each target, since the target looks for loops itself, then the shortest; at most
+/// [`MAX_CHAINS`].
+pub fn carried(permitting: &BTreeSet<Vec<Chain>>) -> Vec<Chain> {
+    let by_length = |a: &&Chain, b: &&Chain| a.hops.len().cmp(&b.hops.len()).then_with(|| a.cmp(b));
+    let mut all: Vec<&Chain> = permitting.iter().flatten().collect();
+    all.sort_by(by_length);
+    all.dedup();
+    let mut unserved: Vec<&Vec<Chain>> = permitting.iter().filter(|chains| !chains.is_empty()).collect();
+    let mut chosen: Vec<&Chain> = Vec::new();
+    while chosen.len() < MAX_CHAINS && !unserved.is_empty() {
+        // The last of equals is what `max_by_key` takes; the shortest shall win.
+        let serves = |chain: &Chain| unserved.iter().filter(|chains| chains.contains(chain)).count();
+        let Some(best) = all.iter().rev().max_by_key(|chain| serves(chain)).copied() else { break };
+        unserved.retain(|chains| !chains.contains(best));
+        chosen.push(best);
+    }
+    let rest = all.into_iter().filter(|chain| !chosen.contains(chain)).take(MAX_CHAINS - chosen.len());
+    let mut carried: Vec<&Chain> = rest.collect();
+    carried.extend(chosen);
+    carried.sort_by(by_length);
+    carried.into_iter().cloned().collect()
+}
+
+/// Whether `trigger` already made `node` run in each chain of an event that avoids loops: the target's own
+/// look at an event that reached it through a group. Hops and fires are counted at the origin alone.
 pub fn repeats_in_every_chain(
     trigger: &TriggerName,
     node: &Certname,
     lineage: &Lineage,
+    loops: Loops,
 ) -> Option<Suppression> {
-    let mut objections =
-        lineage.chains.iter().map(|chain| objection(trigger, Some(node), chain, u32::MAX, 0));
+    let rules = Rules { loops, ttl: u32::MAX };
+    let mut objections = lineage.chains.iter().map(|chain| objection(trigger, Some(node), chain, rules, 0));
     let first = objections.next()??;
     objections.all(|objection| objection.is_some()).then_some(first)
 }
@@ -139,10 +227,11 @@ fn objection(
     trigger: &TriggerName,
     target: Option<&Certname>,
     chain: &Chain,
-    ttl: u32,
+    Rules { loops, ttl }: Rules,
     fires: u32,
 ) -> Option<Suppression> {
-    if let Some(target) = target
+    if loops == Loops::Avoid
+        && let Some(target) = target
         && chain.hops.iter().any(|hop| hop.trigger == *trigger && hop.certname == *target)
     {
         return Some(Suppression::AlreadyInChain {
@@ -163,7 +252,7 @@ fn objection(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::samples::event_id;
+    use crate::event::samples::{event, event_id};
 
     fn name(text: &str) -> TriggerName {
         text.parse().unwrap()
@@ -185,9 +274,17 @@ mod tests {
         Chain { root: event_id(1), hops }
     }
 
+    fn avoid(ttl: u32) -> Rules {
+        Rules { loops: Loops::Avoid, ttl }
+    }
+
+    fn allow(ttl: u32) -> Rules {
+        Rules { loops: Loops::Allow, ttl }
+    }
+
     fn check(trigger: &str, target: &str, chains: &[&str], expected: &str) {
         let chains: Vec<Chain> = chains.iter().map(|text| chain(text)).collect();
-        let verdict = match judge(&name(trigger), Some(&node(target)), &chains, 3, |_| 0) {
+        let verdict = match judge(&name(trigger), Some(&node(target)), &chains, avoid(3), |_| 0) {
             Ok(chains) => format!("fires with {}", chains.len()),
             Err(suppression) => suppression.to_string(),
         };
@@ -223,36 +320,77 @@ mod tests {
 
     #[test]
     fn the_fourth_fire_for_one_root_is_suppressed() {
-        let fires = |times| judge(&name("a"), Some(&node("n1")), &[chain("b>n2")], 5, move |_| times).is_ok();
+        let fires =
+            |times| judge(&name("a"), Some(&node("n1")), &[chain("b>n2")], avoid(5), move |_| times).is_ok();
         assert!(fires(2));
         assert!(!fires(3));
     }
 
     #[test]
     fn at_most_eight_chains_go_on_shortest_first() {
-        let causes: Vec<(TriggerName, Lineage)> = (0..12_u32)
+        let causes: Vec<Event> = (0..12_u32)
             .map(|n| {
                 let hops =
                     (0..n).map(|h| Hop { trigger: name(&format!("t{h}")), certname: node("x") }).collect();
-                (
-                    name(&format!("u{n}")),
-                    Lineage { chains: vec![Chain { root: event_id(u128::from(n)), hops }] },
-                )
+                let root = event_id(u128::from(n));
+                Event {
+                    lineage: Lineage { chains: vec![Chain { root, hops }] },
+                    ..event(1, &format!("u{n}"))
+                }
             })
             .rev()
             .collect();
-        let chains = chains_through(&node("here"), causes.iter().map(|(t, l)| (t, l)));
-        let permitted = judge(&name("z"), Some(&node("n1")), &chains, 64, |_| 0).unwrap();
+        let chains = chains_through(&node("here"), &causes);
+        let permitted = judge(&name("z"), Some(&node("n1")), &chains, avoid(64), |_| 0).unwrap();
         let lengths: Vec<usize> = permitted.iter().map(|chain| chain.hops.len()).collect();
         assert_eq!(lengths, [1, 2, 3, 4, 5, 6, 7, 8]);
         assert!(permitted.iter().all(|chain| chain.hops.last().unwrap().certname == node("here")));
     }
 
     #[test]
+    fn every_target_finds_a_chain_that_permits_it_among_those_that_go_on() {
+        // Nine short chains pass through n1, which only a long one permits.
+        let roots = (1..=9).map(|root| Chain { root: event_id(root), ..chain("a>n1") });
+        let short: Vec<Chain> = roots.take(MAX_CHAINS).collect();
+        let long = chain("b>n2 c>n3 d>n4");
+        let carried = carried(&BTreeSet::from([short.clone(), vec![long.clone()]]));
+        assert_eq!(carried.len(), MAX_CHAINS);
+        assert_eq!(carried[..MAX_CHAINS - 1], short[..MAX_CHAINS - 1]);
+        assert_eq!(carried[MAX_CHAINS - 1], long);
+        assert!(super::carried(&BTreeSet::new()).is_empty());
+    }
+
+    #[test]
+    fn a_chain_that_permitted_another_target_only_ends_here() {
+        let through = |loops, chains: &[&str]| {
+            let lineage = Lineage { chains: chains.iter().map(|text| chain(text)).collect() };
+            chains_through(&node("n1"), [&Event { lineage, loops, ..event(1, "a") }])
+        };
+        let chains = ["b>n2", "a>n1 b>n2"];
+        assert_eq!(through(Loops::Avoid, &chains), [chain("b>n2 a>n1")]);
+        assert_eq!(through(Loops::Allow, &chains), [chain("b>n2 a>n1"), chain("a>n1 b>n2 a>n1")]);
+    }
+
+    #[test]
     fn a_member_of_a_group_judges_the_pair_for_itself() {
         let lineage = |chains: &[&str]| Lineage { chains: chains.iter().map(|text| chain(text)).collect() };
-        assert!(repeats_in_every_chain(&name("a"), &node("n1"), &lineage(&["a>n1 b>n2"])).is_some());
-        assert!(repeats_in_every_chain(&name("a"), &node("n1"), &lineage(&["a>n1", "b>n2"])).is_none());
-        assert!(repeats_in_every_chain(&name("a"), &node("n1"), &lineage(&[""])).is_none());
+        let repeats = |chains: &[&str], loops| {
+            repeats_in_every_chain(&name("a"), &node("n1"), &lineage(chains), loops).is_some()
+        };
+        assert!(repeats(&["a>n1 b>n2"], Loops::Avoid));
+        assert!(!repeats(&["a>n1 b>n2"], Loops::Allow));
+        assert!(!repeats(&["a>n1", "b>n2"], Loops::Avoid));
+        assert!(!repeats(&[""], Loops::Avoid));
+    }
+
+    #[test]
+    fn a_loop_that_is_allowed_ends_by_its_hops_or_by_its_fires() {
+        let fires = |chains: &[&str], ttl, times| {
+            let chains: Vec<Chain> = chains.iter().map(|text| chain(text)).collect();
+            judge(&name("a"), Some(&node("n1")), &chains, allow(ttl), |_| times)
+        };
+        assert!(fires(&["a>n1 b>n2"], 3, 2).is_ok());
+        assert!(matches!(fires(&["a>n1 b>n2"], 2, 2), Err(Suppression::TooManyHops { .. })));
+        assert!(matches!(fires(&["a>n1 b>n2"], 3, 3), Err(Suppression::TooManyFires { .. })));
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::identity::{EventId, RunId};
+use crate::status::State;
 use crate::time::Timestamp;
 
 /// How one supervised Puppet process ended.
@@ -36,6 +37,11 @@ impl Outcome {
         (Self::Interrupted, "interrupted"),
         (Self::Unknown, "unknown"),
     ];
+
+    /// Each of them.
+    pub fn all() -> [Self; 7] {
+        Self::NAMES.map(|(outcome, _)| outcome)
+    }
 
     /// The name in JSON and on the terminal.
     pub fn as_str(self) -> &'static str {
@@ -70,6 +76,8 @@ pub struct RunResult {
     pub outcome: Outcome,
     /// A sentence where the outcome needs one: what failed, what judged it.
     pub reason: Option<String>,
+    /// Whether Puppet's report says that it was a noop run, by the event's wish or by the node's settings.
+    pub reported_noop: bool,
     /// By this node's clock.
     pub started_at: Timestamp,
     /// By this node's clock.
@@ -87,6 +95,13 @@ pub struct EndedRun {
     pub result: RunResult,
 }
 
+impl EndedRun {
+    /// The end of a run that was asked for with or without noop: Puppet's own word counts too.
+    pub fn new(run_id: RunId, asked_noop: bool, result: RunResult) -> Self {
+        Self { run_id, noop: asked_noop || result.reported_noop, result }
+    }
+}
+
 /// How a delivery ended; stored once, by its target (contract 6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
@@ -102,4 +117,18 @@ pub enum End {
     Suppressed(String),
     /// A backlog was collapsed into a later event with the same trigger, origin, options and past.
     Superseded(EventId),
+}
+
+impl End {
+    /// The state of a delivery that ended so.
+    pub fn state(&self) -> State {
+        match self {
+            Self::Done(_) => State::Done,
+            Self::Failed(_) => State::Failed,
+            Self::Expired => State::Expired,
+            Self::Refused(_) => State::Refused,
+            Self::Suppressed(_) => State::Suppressed,
+            Self::Superseded(_) => State::Superseded,
+        }
+    }
 }

@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use crate::backoff;
 use crate::event::{Event, RunOptions};
+use crate::history::shortened;
 use crate::identity::{EventId, GroupName};
 use crate::lineage::repeats_in_every_chain;
 use crate::outcome::{End, EndedRun, Outcome};
-use crate::status::{Activity, Held, Retrying, Running};
+use crate::pace::{Pace, RunsPerMinute};
+use crate::status::{Activity, Delayed, Held, Retrying, Running};
 use crate::time::{Now, Timestamp};
 
-/// Starts of runs are at least this far apart; a burst shares the second run.
-pub const RUN_SPACING: Duration = Duration::from_secs(1);
 /// More waiting deliveries than this are collapsed where a later one says the same.
 pub const BACKLOG_LIMIT: usize = 64;
+/// Deliveries of each state that a node's record lists, so that a backend takes the record however many there
+/// are. The others are told as pending.
+pub const LISTED_AT_MOST: usize = 1000;
 /// How long an ended event is remembered: the longest life of an event, and two days for clocks that
 /// disagree and for the sweepers' patience.
 pub const REMEMBER_ENDED: Duration = Duration::from_secs(9 * 24 * 60 * 60);
@@ -92,8 +95,8 @@ pub enum Effect {
         /// The deliveries that ended.
         endings: Vec<Ending>,
     },
-    /// Delete deliveries of an event that ended here before and has no outcome in the backend (yet, or since
-    /// the backend was restored from a backup): store its outcome again where it is still known.
+    /// Delete deliveries of an event that a run ended here before and that has no outcome in the backend (yet,
+    /// or since the backend was restored from a backup): store its outcome again where it is still known.
     Forget {
         /// Which event.
         event: EventId,
@@ -119,6 +122,8 @@ struct Waiting {
     causes: Vec<Cause>,
     /// Set after a run that could not happen.
     retry: Option<Retry>,
+    /// Whether none of the causes stands for an earlier one.
+    is_collapsed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -140,6 +145,15 @@ struct ActiveRun {
     attempts: u32,
 }
 
+/// An event that ended here.
+#[derive(Debug, Clone)]
+struct EndedHere {
+    at: Timestamp,
+    /// How, where no run ended it. Told again when its delivery is read again without an outcome: a backend
+    /// that was restored from a backup has lost it.
+    without_run: Option<End>,
+}
+
 /// What this node's configuration says about runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
@@ -147,34 +161,60 @@ pub struct Node {
     pub certname: crate::identity::Certname,
     /// Whether the run command can honour noop.
     pub honours_noop: bool,
+    /// How many runs may start in any minute.
+    pub runs_per_minute: RunsPerMinute,
 }
 
 /// The queue of one node.
 #[derive(Debug, Clone)]
 pub struct Queue {
     node: Node,
-    /// Events that ended here, and when: never run again.
-    ended: HashMap<EventId, Timestamp>,
+    /// Events that ended here: never run again.
+    ended: HashMap<EventId, EndedHere>,
     active: Option<ActiveRun>,
+    /// Who goes next where both kinds wait: not the one that ran last.
+    is_noops_turn: bool,
     real: Waiting,
     noop: Waiting,
     too_new: Vec<Held>,
     blocked: Option<String>,
-    last_start: Option<Duration>,
+    pace: Pace,
+    /// While nothing but the limit on runs keeps the next one from starting.
+    delay: Option<Delay>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Delay {
+    /// On the clock that only goes forward.
+    until: Duration,
+    /// The same for people.
+    at: Timestamp,
 }
 
 impl Queue {
     /// An empty queue that knows which events ended before.
     pub fn new(node: Node, ended: impl IntoIterator<Item = (EventId, Timestamp)>) -> Self {
         Self {
+            pace: Pace::new(node.runs_per_minute),
             node,
-            ended: ended.into_iter().collect(),
+            ended: ended
+                .into_iter()
+                .map(|(event, at)| (event, EndedHere { at, without_run: None }))
+                .collect(),
             active: None,
+            is_noops_turn: false,
             real: Waiting::default(),
             noop: Waiting::default(),
             too_new: Vec::new(),
             blocked: None,
-            last_start: None,
+            delay: None,
+        }
+    }
+
+    /// Counts the starts of an earlier agent's runs, so that no restart makes room for more than the limit.
+    pub fn recall_starts(&mut self, now: Now, starts: impl IntoIterator<Item = Timestamp>) {
+        for started_at in starts {
+            self.pace.recall(now, started_at);
         }
     }
 
@@ -190,6 +230,7 @@ impl Queue {
             Input::Tick => Vec::new(),
         };
         effects.extend(self.start_next(now));
+        self.delay = self.find_delay(now);
         effects
     }
 
@@ -208,20 +249,44 @@ impl Queue {
             .filter_map(|waiting| {
                 let retry = waiting.retry.as_ref()?;
                 Some(Retrying {
-                    at: retry.at,
+                    at: self.delay.map_or(retry.at, |delay| retry.at.max(delay.at)),
                     reason: retry.reason.clone(),
-                    causes: waiting.causes.iter().map(|cause| cause.event.id).collect(),
+                    causes: listed(&waiting.causes),
                 })
             })
             .collect();
-        let blocked = self.blocked.iter().flat_map(|reason| {
-            self.waiting_causes().map(|cause| Held { event: cause.event.id, reason: reason.clone() })
+        let delayed = self.delay.map(|delay| Delayed {
+            at: delay.at,
+            reason: limit_reason(self.pace.limit(), delay.at),
+            causes: listed(self.waiting_causes()),
         });
+        let running = |active: &ActiveRun| {
+            let Running { run_id, started_at, .. } = *active.running.as_ref()?;
+            Some(Running { run_id, started_at, causes: listed(&active.causes) })
+        };
+        let held = self.held().take(LISTED_AT_MOST);
         Activity {
-            running: self.active.as_ref().and_then(|active| active.running.clone()),
+            running: self.active.as_ref().and_then(running),
             retrying: if self.blocked.is_some() { Vec::new() } else { retrying },
-            held: self.too_new.iter().cloned().chain(blocked).collect(),
+            delayed,
+            held: held.map(|(event, reason)| Held { event, reason: shortened(reason) }).collect(),
         }
+    }
+
+    /// What waits for a person, and why.
+    pub fn held(&self) -> impl Iterator<Item = (EventId, &str)> {
+        let too_new = self.too_new.iter().map(|held| (held.event, held.reason.as_str()));
+        let blocked = self
+            .blocked
+            .iter()
+            .flat_map(|reason| self.waiting_causes().map(|cause| (cause.event.id, reason.as_str())));
+        too_new.chain(blocked)
+    }
+
+    /// What the run in progress covers, once it has its id.
+    pub fn running_causes(&self) -> &[Cause] {
+        let running = self.active.as_ref().filter(|active| active.running.is_some());
+        running.map_or(&[], |active| &active.causes)
     }
 
     /// All that waits for a run, real requests first.
@@ -248,8 +313,15 @@ impl Queue {
     fn deliver(&mut self, now: Now, cause: Cause) -> Vec<Effect> {
         let event = cause.event.id;
         self.too_new.retain(|held| held.event != event);
-        if self.ended.contains_key(&event) {
-            return vec![Effect::Forget { event, sources: cause.sources }];
+        if let Some(ended) = self.ended.get(&event) {
+            let sources = cause.sources;
+            return vec![match &ended.without_run {
+                // No record of a run tells it again.
+                Some(end) => {
+                    Effect::Finish { run: None, endings: vec![Ending { event, sources, end: end.clone() }] }
+                }
+                None => Effect::Forget { event, sources },
+            }];
         }
         if let Some(known) = self.find_mut(event) {
             known.sources.extend(cause.sources);
@@ -268,7 +340,7 @@ impl Queue {
                 retry.not_before = soon;
             }
         }
-        let superseded = collapse(&mut waiting.causes);
+        let superseded = waiting.collapse();
         if superseded.is_empty() { Vec::new() } else { vec![self.finish(now, None, superseded)] }
     }
 
@@ -276,7 +348,9 @@ impl Queue {
         if cause.event.options.noop && !self.node.honours_noop {
             return Some(End::Refused("this node's run command cannot honour noop".to_owned()));
         }
-        let repeats = repeats_in_every_chain(&cause.event.trigger, &self.node.certname, &cause.event.lineage);
+        let event = &cause.event;
+        let repeats =
+            repeats_in_every_chain(&event.trigger, &self.node.certname, &event.lineage, event.loops);
         repeats.map(|suppression| End::Suppressed(suppression.to_string()))
     }
 
@@ -295,7 +369,8 @@ impl Queue {
 
     fn adopt(&mut self, now: Now, running: Running, options: RunOptions, causes: Vec<Cause>) -> Vec<Effect> {
         assert!(self.active.is_none(), "one run at a time: a second one was adopted");
-        self.last_start = Some(now.elapsed);
+        self.pace.adopted(now, running.started_at);
+        self.is_noops_turn = !options.noop;
         self.active = Some(ActiveRun { running: Some(running), causes, noop: options.noop, attempts: 0 });
         Vec::new()
     }
@@ -323,6 +398,12 @@ impl Queue {
             Outcome::Failed | Outcome::TimedOut | Outcome::Unknown => {
                 let end = End::Failed(run);
                 vec![self.finish(now, run_id, active.causes.into_iter().map(|c| (c, end.clone())).collect())]
+            }
+            // What keeps runs from starting now, an operator who has just disabled Puppet say, is why this one
+            // did not happen: it waits for that, and for nothing else.
+            Outcome::NotRun if self.blocked.is_some() => {
+                self.wait_again(active.noop, active.causes, None);
+                vec![Effect::Finish { run: run_id, endings: Vec::new() }]
             }
             Outcome::NotRun => {
                 let wait = backoff::retry_run(active.attempts, jitter);
@@ -363,6 +444,7 @@ impl Queue {
                 None => waiting.causes.push(cause),
             }
         }
+        waiting.is_collapsed = false;
         waiting.retry = retry.filter(|_| !waiting.causes.is_empty());
     }
 
@@ -374,7 +456,9 @@ impl Queue {
         let ready = |waiting: &Waiting| self.ready_at(waiting).is_some_and(|at| at <= now.elapsed);
         let noop = match (ready(&self.real), ready(&self.noop)) {
             (false, false) => return effects,
-            (true, true) => first_event(&self.noop) < first_event(&self.real),
+            // In turn: neither kind can keep the other from running, whatever the clocks say that their events
+            // were named after.
+            (true, true) => self.is_noops_turn,
             (_, noop) => noop,
         };
         let waiting = std::mem::take(if noop { &mut self.noop } else { &mut self.real });
@@ -382,7 +466,8 @@ impl Queue {
         else {
             return effects;
         };
-        self.last_start = Some(now.elapsed);
+        self.pace.started(now.elapsed);
+        self.is_noops_turn = !noop;
         self.active = Some(ActiveRun {
             running: None,
             causes: waiting.causes.clone(),
@@ -398,8 +483,18 @@ impl Queue {
         if waiting.causes.is_empty() {
             return None;
         }
-        let spaced = self.last_start.map_or(Duration::ZERO, |start| start + RUN_SPACING);
-        Some(waiting.retry.as_ref().map_or(spaced, |retry| retry.not_before.max(spaced)))
+        let may_follow = self.pace.spaced().max(self.pace.permitted());
+        Some(waiting.retry.as_ref().map_or(may_follow, |retry| retry.not_before.max(may_follow)))
+    }
+
+    /// Whether the limit on runs is what the next one waits for.
+    fn find_delay(&self, now: Now) -> Option<Delay> {
+        let until = self.pace.permitted();
+        let is_for_the_limit = until > now.elapsed && self.next_wake() == Some(until);
+        // Kept as it was told first: a wall clock that wavers is no news.
+        let known = self.delay.filter(|delay| delay.until == until);
+        is_for_the_limit
+            .then(|| known.unwrap_or_else(|| Delay { until, at: now.wall.plus(until - now.elapsed) }))
     }
 
     /// Ends what outlived its event: judged here, by the target, when a run could start.
@@ -418,11 +513,12 @@ impl Queue {
     }
 
     fn finish(&mut self, now: Now, run: Option<crate::identity::RunId>, ended: Vec<(Cause, End)>) -> Effect {
-        self.ended.retain(|_, at| now.wall.since(*at) < REMEMBER_ENDED);
+        self.ended.retain(|_, ended| now.wall.since(ended.at) < REMEMBER_ENDED);
         let endings = ended
             .into_iter()
             .map(|(cause, end)| {
-                self.ended.insert(cause.event.id, now.wall);
+                let without_run = run.is_none().then(|| end.clone());
+                self.ended.insert(cause.event.id, EndedHere { at: now.wall, without_run });
                 for waiting in [&mut self.real, &mut self.noop] {
                     waiting.causes.retain(|other| other.event.id != cause.event.id);
                 }
@@ -433,33 +529,46 @@ impl Queue {
     }
 }
 
-fn first_event(waiting: &Waiting) -> Option<EventId> {
-    waiting.causes.first().map(|cause| cause.event.id)
+fn limit_reason(limit: RunsPerMinute, at: Timestamp) -> String {
+    let runs = if limit.get() == 1 { "run" } else { "runs" };
+    format!(
+        "{limit} {runs} started within a minute (runs_per_minute); the next may start at {} UTC",
+        at.time_of_day()
+    )
 }
 
-/// Collapses a backlog: an earlier event is superseded where a later one has the same trigger, origin,
-/// options and past, and expires no sooner. What nothing later stands for stays, however many they are.
-fn collapse(causes: &mut Vec<Cause>) -> Vec<(Cause, End)> {
-    let mut superseded = Vec::new();
-    if causes.len() <= BACKLOG_LIMIT {
-        return superseded;
-    }
-    let mut at = 0;
-    while at < causes.len() && causes.len() > BACKLOG_LIMIT {
-        let earlier = &causes[at].event;
-        let successor = causes[at + 1..].iter().map(|cause| &cause.event).rfind(|later| {
-            later.trigger == earlier.trigger
-                && later.origin == earlier.origin
-                && later.options == earlier.options
-                && later.lineage.is_same_past(&earlier.lineage)
-                && later.expires_at() >= earlier.expires_at()
-        });
-        match successor.map(|later| later.id) {
-            Some(id) => superseded.push((causes.remove(at), End::Superseded(id))),
-            None => at += 1,
+fn listed<'a>(causes: impl IntoIterator<Item = &'a Cause>) -> Vec<EventId> {
+    causes.into_iter().take(LISTED_AT_MOST).map(|cause| cause.event.id).collect()
+}
+
+impl Waiting {
+    /// Collapses a backlog to which one more has just arrived: an earlier event is superseded where a later
+    /// one has the same trigger, origin, options and past, and expires no sooner. What nothing later stands
+    /// for stays, however many they are: of a backlog that was collapsed only the latest can stand for
+    /// others, or ten thousand of them would take each new one a look at every pair.
+    fn collapse(&mut self) -> Vec<(Cause, End)> {
+        let causes = &mut self.causes;
+        let mut superseded = Vec::new();
+        let mut at = 0;
+        while at < causes.len() && causes.len() > BACKLOG_LIMIT {
+            let latest = causes.len() - 1;
+            let from = if self.is_collapsed { latest.max(at + 1) } else { at + 1 };
+            let earlier = &causes[at].event;
+            let successor = causes[from..].iter().map(|cause| &cause.event).rfind(|later| {
+                later.trigger == earlier.trigger
+                    && later.origin == earlier.origin
+                    && later.options == earlier.options
+                    && later.lineage.is_same_past(&earlier.lineage)
+                    && later.expires_at() >= earlier.expires_at()
+            });
+            match successor.map(|later| later.id) {
+                Some(id) => superseded.push((causes.remove(at), End::Superseded(id))),
+                None => at += 1,
+            }
         }
+        self.is_collapsed = at == causes.len();
+        superseded
     }
-    superseded
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::identity::RunId;
 use crate::outcome::Outcome;
 
-/// The three facts we read from `last_run_report.yaml`.
+/// The facts we read from `last_run_report.yaml`.
 ///
 /// The file is YAML with Ruby tags (`!ruby/object:Puppet::Transaction::Report`) and can hold tens of
 /// thousands of resources, but Psych writes each of the report's own fields at the start of a line, so
@@ -16,6 +16,8 @@ pub struct ReportSummary {
     pub status: Option<String>,
     /// False when no catalog was applied to its end.
     pub transaction_completed: Option<bool>,
+    /// Whether Puppet only said what it would do.
+    pub noop: bool,
 }
 
 impl ReportSummary {
@@ -28,6 +30,7 @@ impl ReportSummary {
             match field {
                 "job_id" if !value.is_empty() => summary.job_id = Some(value.to_owned()),
                 "status" if !value.is_empty() => summary.status = Some(value.to_owned()),
+                "noop" => summary.noop = value == "true",
                 "transaction_completed" => summary.transaction_completed = value.parse().ok(),
                 _ => {}
             }
@@ -40,8 +43,8 @@ impl ReportSummary {
         self.job_id.as_deref() == Some(run.to_string().as_str())
     }
 
-    /// The outcome the report proves. `transaction_completed: false` means that no catalog was applied
-    /// (it could not be compiled or fetched): the run has not happened and is tried again.
+    /// The outcome the report proves. `transaction_completed: false` means that no catalog was applied to
+    /// its end (it could not be compiled or fetched, or Puppet was stopped): the run has not happened.
     pub fn outcome(&self) -> Outcome {
         if self.transaction_completed == Some(false) {
             return Outcome::NotRun;
@@ -59,12 +62,13 @@ impl ReportSummary {
 mod tests {
     use super::*;
 
-    const CHANGED: &str = "--- !ruby/object:Puppet::Transaction::Report\nmetrics:\n  resources: !ruby/object:Puppet::Util::Metric\n    name: resources\n    status: failed\nlogs:\n- !ruby/object:Puppet::Util::Log\n  message: 'status: failed'\njob_id: 019356b0-7c4a-7000-8000-000000000001\nstatus: changed\ntransaction_completed: true\n";
+    const CHANGED: &str = "--- !ruby/object:Puppet::Transaction::Report\nmetrics:\n  resources: !ruby/object:Puppet::Util::Metric\n    name: resources\n    status: failed\nlogs:\n- !ruby/object:Puppet::Util::Log\n  message: 'status: failed'\njob_id: 019356b0-7c4a-7000-8000-000000000001\nstatus: changed\ntransaction_completed: true\nnoop: true\nnoop_pending: false\n";
 
     #[test]
     fn only_the_reports_own_fields_count() {
         let report = ReportSummary::parse(CHANGED);
         assert_eq!(report.outcome(), Outcome::Changed);
+        assert!(report.noop);
         assert!(report.is_of("019356b0-7c4a-7000-8000-000000000001".parse().unwrap()));
         assert!(!report.is_of("019356b0-7c4a-7000-8000-000000000002".parse().unwrap()));
     }

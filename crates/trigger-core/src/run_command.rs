@@ -1,12 +1,12 @@
-//! What runs on a node, and what the way it ended means (contracts 8 and 9).
+//! What runs on a node (contracts 8 and 9).
 //!
 //! The words come from the node's own configuration; an event contributes typed options only. Nothing
 //! here or later passes through a shell.
 
+use std::time::Duration;
+
 use crate::event::RunOptions;
 use crate::identity::RunId;
-use crate::outcome::Outcome;
-use crate::report::ReportSummary;
 
 /// Every `trigger` resource carries this tag, and every tagged run asks for it too, so that a run limited
 /// to some tags does not drop the notifies of what it changes.
@@ -14,21 +14,33 @@ pub const PRIVATE_TAG: &str = "trigger_internal";
 
 /// Ours for every `puppet agent` run. `--no-usecacheonfailure`: a catalog from before the event proves
 /// nothing. `--waitforlock`: a run already active never counts, so ours waits for it and fetches its
-/// catalog inside the lock. `--verbose` rather than `--test`, whose `--show_diff` leaks file contents.
-const AGENT_FLAGS: [&str; 12] = [
+/// catalog inside the lock. `--report`: it is what tells the outcome. `--runtimeout 0`: the run timeout is
+/// ours, and Puppet's own (an hour) would end a longer one as if it had not happened. `--verbose` rather than
+/// `--test`, whose `--show_diff` leaks file contents.
+const AGENT_FLAGS: [&str; 13] = [
     "--onetime",
     "--no-daemonize",
     "--detailed-exitcodes",
     "--no-usecacheonfailure",
     "--no-use_cached_catalog",
     "--no-splay",
+    "--report",
     "--verbose",
     "--color=false",
+    "--runtimeout",
+    "0",
     "--waitforlock",
     "1",
-    "--maxwaitforlock",
-    "600",
 ];
+
+/// The longest wait for the lock of a run that somebody else started.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10 * 60);
+
+/// How long a run waits for Puppet's lock before it gives up, to be tried again: short enough that even a
+/// wait that counts towards the run timeout leaves half of it for the run.
+pub fn lock_patience(timeout: Duration) -> Duration {
+    LOCK_PATIENCE.min(timeout / 2).max(Duration::from_secs(1))
+}
 
 /// A node's run command, recognised by its words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,15 +61,6 @@ pub enum CommandKind {
     PuppetApply,
     /// Anything else: judged by its exit code.
     Other,
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// It returned this code.
-    Code(i32),
-    /// This signal ended it.
-    Signal(i32),
 }
 
 impl Default for RunCommand {
@@ -109,8 +112,18 @@ impl RunCommand {
         ];
         words.extend(settings.iter().map(|&setting| setting.to_owned()));
         words.extend(["--section".to_owned(), "agent".to_owned(), "--color=false".to_owned()]);
-        const MOVE_SETTINGS: [&str; 7] =
-            ["--confdir", "--config", "--vardir", "--statedir", "--ssldir", "--certname", "--publicdir"];
+        const MOVE_SETTINGS: [&str; 10] = [
+            "--confdir",
+            "--config",
+            "--vardir",
+            "--statedir",
+            "--ssldir",
+            "--certname",
+            "--publicdir",
+            "--lastrunreport",
+            "--agent_disabled_lockfile",
+            "--agent_catalog_run_lockfile",
+        ];
         let mut arguments = self.arguments.iter().peekable();
         while let Some(argument) = arguments.next() {
             let (flag, value) =
@@ -130,18 +143,21 @@ impl RunCommand {
         self.kind != CommandKind::Other
     }
 
-    /// The argument vector of one run. `report` is where `puppet apply` shall leave its report.
-    pub fn argv(&self, run: RunId, options: &RunOptions, report: &str) -> Vec<String> {
+    /// The argument vector of one run that may take as long as `timeout`. `report` is where `puppet apply`
+    /// shall leave its report.
+    pub fn argv(&self, run: RunId, options: &RunOptions, timeout: Duration, report: &str) -> Vec<String> {
         let mut argv = self.program.clone();
         let own = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         match self.kind {
             CommandKind::PuppetAgent => {
                 argv.extend(own(&AGENT_FLAGS));
+                argv.extend(["--maxwaitforlock".to_owned(), lock_patience(timeout).as_secs().to_string()]);
                 argv.extend(["--job-id".to_owned(), run.to_string()]);
             }
             CommandKind::PuppetApply => {
                 argv.extend(own(&[
                     "--detailed-exitcodes",
+                    "--report",
                     "--verbose",
                     "--color=false",
                     "--lastrunreport",
@@ -163,41 +179,6 @@ impl RunCommand {
         argv.extend(self.arguments.iter().cloned());
         argv
     }
-
-    /// What a run that ended by itself came to. `report` is the one that is certainly this run's: it
-    /// carries our job id (agent), or lay where only this run would put it (apply).
-    pub fn judge(&self, exit: Exit, report: Option<&ReportSummary>) -> (Outcome, Option<String>) {
-        let signalled = |signal| (Outcome::Interrupted, Some(format!("ended by signal {signal}")));
-        match (self.kind, exit, report) {
-            (CommandKind::Other, Exit::Code(0), _) => {
-                (Outcome::Changed, Some("not Puppet: judged by its exit code 0 alone".to_owned()))
-            }
-            (CommandKind::Other, Exit::Code(code), _) => {
-                (Outcome::Failed, Some(format!("not Puppet: judged by its exit code {code} alone")))
-            }
-            (_, Exit::Signal(signal), _) => signalled(signal),
-            (_, Exit::Code(code), Some(report)) => {
-                let outcome = report.outcome();
-                let reason = match outcome {
-                    Outcome::NotRun => Some("no catalog was applied: see the run's output".to_owned()),
-                    Outcome::Failed => Some("resources failed: see the run's output".to_owned()),
-                    Outcome::Unknown => Some(format!("its report names no known status; exit code {code}")),
-                    _ => None,
-                };
-                (outcome, reason)
-            }
-            // Puppet ends with 1 when its lock is held, the wait for it is over, the agent is disabled or
-            // no catalog could be compiled, and writes no report in the first three.
-            (_, Exit::Code(1), None) => (
-                Outcome::NotRun,
-                Some("Puppet did not run (exit code 1, no report): see the run's output".to_owned()),
-            ),
-            // A stopped `puppet agent` ends with 0 and a half-applied catalog: no report, no proof.
-            (_, Exit::Code(code), None) => {
-                (Outcome::Unknown, Some(format!("exit code {code}, but no report of this run was found")))
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -212,10 +193,11 @@ mod tests {
         RunCommand::from_words(words(text)).unwrap()
     }
 
+    const HOUR: Duration = Duration::from_secs(60 * 60);
     const RUN: &str = "019356b0-7c4a-7000-8000-000000000001";
 
     fn argv(text: &str, options: &RunOptions) -> String {
-        command(text).argv(RUN.parse().unwrap(), options, "/r.yaml").join(" ")
+        command(text).argv(RUN.parse().unwrap(), options, HOUR, "/r.yaml").join(" ")
     }
 
     fn tagged(noop: bool) -> RunOptions {
@@ -225,9 +207,9 @@ mod tests {
     #[test]
     fn the_default_run_is_one_puppet_agent_with_our_job_id() {
         assert_eq!(
-            RunCommand::default().argv(RUN.parse().unwrap(), &RunOptions::default(), "").join(" "),
+            RunCommand::default().argv(RUN.parse().unwrap(), &RunOptions::default(), HOUR, "").join(" "),
             format!(
-                "puppet agent --onetime --no-daemonize --detailed-exitcodes --no-usecacheonfailure --no-use_cached_catalog --no-splay --verbose --color=false --waitforlock 1 --maxwaitforlock 600 --job-id {RUN}"
+                "puppet agent --onetime --no-daemonize --detailed-exitcodes --no-usecacheonfailure --no-use_cached_catalog --no-splay --report --verbose --color=false --runtimeout 0 --waitforlock 1 --maxwaitforlock 600 --job-id {RUN}"
             )
         );
     }
@@ -236,7 +218,7 @@ mod tests {
     fn a_tagged_run_keeps_the_notifies_of_what_it_changes() {
         assert_eq!(
             argv("/opt/puppetlabs/bin/puppet apply /etc/site.pp", &tagged(true)),
-            "/opt/puppetlabs/bin/puppet apply --detailed-exitcodes --verbose --color=false --lastrunreport /r.yaml --noop --tags web,trigger_internal /etc/site.pp"
+            "/opt/puppetlabs/bin/puppet apply --detailed-exitcodes --report --verbose --color=false --lastrunreport /r.yaml --noop --tags web,trigger_internal /etc/site.pp"
         );
     }
 
@@ -258,30 +240,9 @@ mod tests {
         );
     }
 
-    fn check(text: &str, exit: Exit, status: Option<&str>, expected: Outcome) {
-        let report = status.map(|s| ReportSummary {
-            status: Some(s.to_owned()),
-            transaction_completed: Some(true),
-            job_id: None,
-        });
-        assert_eq!(command(text).judge(exit, report.as_ref()).0, expected, "{text} {exit:?} {status:?}");
-    }
-
     #[test]
-    fn the_report_decides_and_an_exit_code_alone_never_says_done_of_puppet() {
-        check("puppet agent", Exit::Code(2), Some("changed"), Outcome::Changed);
-        check("puppet agent", Exit::Code(0), Some("unchanged"), Outcome::Unchanged);
-        check("puppet agent", Exit::Code(4), Some("failed"), Outcome::Failed);
-        check("puppet agent", Exit::Code(0), None, Outcome::Unknown);
-        check("puppet agent", Exit::Code(1), None, Outcome::NotRun);
-        check("puppet apply", Exit::Signal(9), None, Outcome::Interrupted);
-    }
-
-    #[test]
-    fn another_command_is_judged_by_its_exit_code_and_said_to_be() {
-        check("true", Exit::Code(0), None, Outcome::Changed);
-        check("false", Exit::Code(1), None, Outcome::Failed);
-        let (_, reason) = command("true").judge(Exit::Code(0), None);
-        assert!(reason.unwrap().contains("exit code"));
+    fn the_wait_for_a_lock_leaves_half_the_run_timeout_for_the_run() {
+        let seconds = |timeout| lock_patience(Duration::from_secs(timeout)).as_secs();
+        assert_eq!([1, 60, 20 * 60, 60 * 60].map(seconds), [1, 30, 10 * 60, 10 * 60]);
     }
 }

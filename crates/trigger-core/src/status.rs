@@ -12,6 +12,11 @@ use crate::time::Timestamp;
 pub struct NodeRecord {
     /// Random, new with every start of an agent; who holds the claim on the certname.
     pub instance: String,
+    /// Names the file lock that the instance holds for as long as it lives: whoever holds the lock of this
+    /// name now knows that the instance is dead.
+    pub lock: Option<String>,
+    /// The instance has stopped and left nothing behind: the claim is anybody's.
+    pub released: bool,
     /// Where the instance runs, for people: what a second claimant is told.
     pub location: String,
     /// Grows with every renewal; a contender watches it for change, never a clock.
@@ -33,6 +38,8 @@ pub struct Activity {
     pub running: Option<Running>,
     /// Deliveries that wait for a try after one that could not happen.
     pub retrying: Vec<Retrying>,
+    /// Deliveries that wait because enough runs have started within a minute.
+    pub delayed: Option<Delayed>,
     /// Deliveries that wait for a person.
     pub held: Vec<Held>,
 }
@@ -54,6 +61,17 @@ pub struct Retrying {
     /// By the node's clock.
     pub at: Timestamp,
     /// Why the last try came to nothing.
+    pub reason: String,
+    /// The events that wait.
+    pub causes: Vec<EventId>,
+}
+
+/// Deliveries whose run waits for the limit on runs, `runs_per_minute`, and for nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delayed {
+    /// When their run may start, by the node's clock.
+    pub at: Timestamp,
+    /// The same as a sentence.
     pub reason: String,
     /// The events that wait.
     pub causes: Vec<EventId>,
@@ -86,6 +104,10 @@ pub enum State {
 }
 
 impl State {
+    /// The states in which nothing more will happen.
+    pub const ENDS: [Self; 6] =
+        [Self::Done, Self::Failed, Self::Expired, Self::Refused, Self::Suppressed, Self::Superseded];
+
     /// The name in JSON and on the terminal.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -105,10 +127,7 @@ impl State {
 
     /// Whether nothing more will happen.
     pub fn is_end(self) -> bool {
-        matches!(
-            self,
-            Self::Done | Self::Failed | Self::Expired | Self::Refused | Self::Suppressed | Self::Superseded
-        )
+        Self::ENDS.contains(&self)
     }
 
     /// Whether it ended as asked. A superseded delivery's event is honoured by its successor, and a
@@ -201,12 +220,17 @@ pub fn delivery_status(event: EventId, end: Option<&End>, node: Option<&NodeReco
     if let Some(retrying) = activity.retrying.iter().find(|retrying| retrying.causes.contains(&event)) {
         return plain(State::Retrying, Some(retrying.reason.clone()));
     }
-    plain(State::Pending, None)
+    if node.released {
+        return plain(State::Pending, Some("its agent was stopped".to_owned()));
+    }
+    let delayed = activity.delayed.as_ref().filter(|delayed| delayed.causes.contains(&event));
+    plain(State::Pending, delayed.map(|delayed| delayed.reason.clone()))
 }
 
 fn ended(end: &End) -> DeliveryStatus {
-    let plain = |state, reason| DeliveryStatus { state, run: None, reason, successor: None, last_seen: None };
-    let by_run = |state, run: &EndedRun| DeliveryStatus {
+    let state = end.state();
+    let plain = |reason| DeliveryStatus { state, run: None, reason, successor: None, last_seen: None };
+    let by_run = |run: &EndedRun| DeliveryStatus {
         state,
         run: Some(RunView::Ended(run.clone())),
         reason: run.result.reason.clone(),
@@ -214,17 +238,12 @@ fn ended(end: &End) -> DeliveryStatus {
         last_seen: None,
     };
     match end {
-        End::Done(run) => by_run(State::Done, run),
-        End::Failed(run) => by_run(State::Failed, run),
-        End::Expired => plain(State::Expired, Some("its life was over before a run could start".to_owned())),
-        End::Refused(reason) => plain(State::Refused, Some(reason.clone())),
-        End::Suppressed(reason) => plain(State::Suppressed, Some(reason.clone())),
+        End::Done(run) | End::Failed(run) => by_run(run),
+        End::Expired => plain(Some("its life was over before a run could start".to_owned())),
+        End::Refused(reason) | End::Suppressed(reason) => plain(Some(reason.clone())),
         End::Superseded(successor) => DeliveryStatus {
-            state: State::Superseded,
-            run: None,
-            reason: Some(format!("a backlog was collapsed into the later event {successor}")),
             successor: Some(*successor),
-            last_seen: None,
+            ..plain(Some(format!("a backlog was collapsed into the later event {successor}")))
         },
     }
 }

@@ -41,6 +41,7 @@ pub fn may_remove(event: &Event, now: Timestamp) -> bool {
 fn lists(activity: &Activity, event: EventId) -> bool {
     activity.running.as_ref().is_some_and(|running| running.causes.contains(&event))
         || activity.retrying.iter().any(|retrying| retrying.causes.contains(&event))
+        || activity.delayed.as_ref().is_some_and(|delayed| delayed.causes.contains(&event))
         || activity.held.iter().any(|held| held.event == event)
 }
 
@@ -48,11 +49,13 @@ fn lists(activity: &Activity, event: EventId) -> bool {
 mod tests {
     use super::*;
     use crate::event::samples;
-    use crate::status::Held;
+    use crate::status::{Delayed, Held};
 
     fn node(seen_at: u64) -> NodeRecord {
         NodeRecord {
             instance: "i".to_owned(),
+            lock: None,
+            released: false,
             location: "l".to_owned(),
             renewals: 1,
             version: "0".to_owned(),
@@ -91,6 +94,10 @@ mod tests {
         let mut target = node(0);
         assert!(may_expire(&event, Some(&target), late));
         target.activity.held = vec![Held { event: event.id, reason: "disabled".to_owned() }];
+        assert!(!may_expire(&event, Some(&target), late));
+        let (at, reason) = (late, "enough runs".to_owned());
+        target.activity =
+            Activity { delayed: Some(Delayed { at, reason, causes: vec![event.id] }), ..Activity::default() };
         assert!(!may_expire(&event, Some(&target), late));
     }
 }

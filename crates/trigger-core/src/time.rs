@@ -24,6 +24,13 @@ impl Timestamp {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
+    /// Hours, minutes and seconds in UTC, such as `12:00:31`; the last second begun counts as over, so that
+    /// what is to come has come by then.
+    pub fn time_of_day(self) -> String {
+        let seconds = self.0.div_ceil(1000);
+        format!("{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
+    }
+
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -5,6 +5,7 @@
 
 mod ends;
 mod events;
+mod history;
 mod nodes;
 mod runs;
 
@@ -14,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use events::{Delivery, Members, Publication};
-pub use runs::{EndedEvent, RunRecord};
+pub use runs::{EndedEvent, FireNote, RunRecord};
 
 /// The version this program writes, and the newest it reads.
 pub const VERSION: u32 = 1;
@@ -82,6 +83,15 @@ where
     T::Err: ToString,
 {
     texts.iter().map(|text| valid(what, text)).collect()
+}
+
+/// What somebody else wrote for people to read: nothing in it is a command to their terminals.
+fn sentence(mut text: String) -> String {
+    let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if text.contains(is_command) {
+        text = text.replace(is_command, "\u{fffd}");
+    }
+    text
 }
 
 fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<String> {

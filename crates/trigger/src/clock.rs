@@ -1,7 +1,8 @@
 //! The one place that reads the clocks.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
 use trigger_core::time::{Now, Timestamp};
 
 /// The wall clock.
@@ -10,25 +11,30 @@ pub(crate) fn wall() -> Timestamp {
     Timestamp::from_unix_ms(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A clock that only goes forward, from its making.
+/// A clock that only goes forward, from its making; also while the machine is suspended, since others go on
+/// meanwhile.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
-    start: Instant,
+    start: Duration,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self { start: Instant::now() }
+        Self { start: since_boot() }
     }
 
     pub(crate) fn now(self) -> Now {
-        Now { wall: wall(), elapsed: self.start.elapsed() }
+        Now { wall: wall(), elapsed: since_boot().saturating_sub(self.start) }
     }
 
     /// The instant at which [`Now::elapsed`] is `elapsed`.
     pub(crate) fn instant(self, elapsed: Duration) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.start) + elapsed
+        tokio::time::Instant::now() + elapsed.saturating_sub(self.now().elapsed)
     }
+}
+
+fn since_boot() -> Duration {
+    clock_gettime(ClockId::Boottime).try_into().unwrap_or_default()
 }
 
 /// From 0.0 up to 1.0, to spread what many nodes do. Not for secrets.

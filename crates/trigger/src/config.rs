@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use trigger_backend::url::{BackendUrl, DEFAULT_HUB_URL};
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
+use trigger_core::pace::RunsPerMinute;
 use trigger_core::run_command::RunCommand;
 
 use crate::exit::Failure;
@@ -35,6 +36,8 @@ pub(crate) struct ConfigFile {
     pub(crate) groups: Vec<String>,
     pub(crate) run_cmd: Option<String>,
     pub(crate) run_timeout: Option<String>,
+    pub(crate) runs_per_minute: Option<i64>,
+    pub(crate) metrics_file: Option<PathBuf>,
     #[serde(default)]
     pub(crate) hub: HubTable,
     #[serde(default)]
@@ -60,7 +63,7 @@ pub(crate) struct BackendTable {
 }
 
 /// Every key, for the suggestion when one is misspelt.
-const KNOWN_KEYS: [&str; 12] = [
+const KNOWN_KEYS: [&str; 14] = [
     "backend",
     "backends",
     "certname",
@@ -68,9 +71,11 @@ const KNOWN_KEYS: [&str; 12] = [
     "groups",
     "hub",
     "listen",
+    "metrics_file",
     "prefix",
     "run_cmd",
     "run_timeout",
+    "runs_per_minute",
     "state_dir",
     "url",
 ];
@@ -180,6 +185,23 @@ pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
     Ok(timeout)
 }
 
+/// How many runs may start in any minute: as told on the command line, or in the file, where it is a number.
+pub(crate) fn runs_per_minute(told: Option<&str>, file: Option<i64>) -> Result<RunsPerMinute, Failure> {
+    let text = told.map(str::to_owned).or_else(|| file.map(|number| number.to_string()));
+    text.as_deref().map(setting("runs_per_minute")).transpose().map(Option::unwrap_or_default)
+}
+
+/// Where the agent writes its metrics. Absolute, for nobody knows where a daemon's folder is.
+pub(crate) fn metrics_file(path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
+    match path {
+        Some(path) if !path.is_absolute() || path.file_name().is_none() => Err(Failure::config(format!(
+            "setting metrics_file: '{}' is not the absolute path of a file",
+            path.display()
+        ))),
+        path => Ok(path.map(Path::to_owned)),
+    }
+}
+
 fn nearest(key: &str) -> String {
     let closest = KNOWN_KEYS
         .iter()
@@ -234,10 +256,40 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_on_runs_is_a_number_within_bounds() {
+        let limit = |text: &str| {
+            let file = ConfigFile::parse(text).unwrap();
+            runs_per_minute(None, file.runs_per_minute).map(|limit| limit.to_string()).map_err(|e| e.message)
+        };
+        assert_eq!(limit("").unwrap(), "10");
+        assert_eq!(limit("runs_per_minute = 600").unwrap(), "600");
+        for bad in ["0", "601", "-1"] {
+            let expected = format!("setting runs_per_minute: '{bad}' is not from 1 to 600 runs");
+            assert_eq!(limit(&format!("runs_per_minute = {bad}")).unwrap_err(), expected);
+        }
+        assert!(error("runs_per_minute = 'ten'").contains("invalid type"));
+        assert_eq!(runs_per_minute(Some("7"), Some(8)).unwrap().to_string(), "7");
+    }
+
+    #[test]
+    fn metrics_go_to_an_absolute_path() {
+        assert_eq!(metrics_file(None).unwrap(), None);
+        let path = Path::new("/var/lib/prometheus/node-exporter/trigger.prom");
+        assert_eq!(metrics_file(Some(path)).unwrap().as_deref(), Some(path));
+        for bad in ["trigger.prom", "", "/"] {
+            assert!(metrics_file(Some(Path::new(bad))).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_run_command_is_split_but_never_given_to_a_shell() {
         let command = run_command(Some("puppet apply '/etc/my site.pp' $(x)")).unwrap();
-        let argv =
-            command.argv("019356b0-7c4a-7000-8000-000000000001".parse().unwrap(), &Default::default(), "r");
+        let argv = command.argv(
+            "019356b0-7c4a-7000-8000-000000000001".parse().unwrap(),
+            &Default::default(),
+            DEFAULT_RUN_TIMEOUT,
+            "r",
+        );
         assert_eq!(argv[argv.len() - 2..], ["/etc/my site.pp", "$(x)"]);
         assert!(run_command(Some("a 'unclosed")).is_err());
         assert!(run_command(Some("  ")).is_err());

@@ -109,7 +109,10 @@ impl Publisher {
             return match spool.outbox.store(publication) {
                 Ok(_) => {
                     self.spooled.notify_one();
-                    let reason = format!("backend {} did not answer a moment ago", publication.backend);
+                    let reason = format!(
+                        "backend {} did not answer a moment ago (it is asked again after 30 s)",
+                        publication.backend
+                    );
                     Ok(Fired::Spooled(reason).into())
                 }
                 Err(error) => without_outbox(self.publish(publication).await, vec![unwritable(error)]),

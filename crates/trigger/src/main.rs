@@ -8,6 +8,7 @@ mod exit;
 mod firing;
 mod hub;
 mod logging;
+mod metrics;
 mod puppet_settings;
 mod state;
 mod supervisor;

@@ -29,10 +29,12 @@ pub(crate) struct PuppetPaths {
     pub(crate) last_run_report: PathBuf,
     /// Present while an operator has disabled Puppet on this node.
     pub(crate) disabled_lock: PathBuf,
+    /// Names the process id of the `puppet agent` whose run is in progress.
+    pub(crate) run_lock: PathBuf,
 }
 
 /// The settings that are those paths, in the order in which Puppet prints them.
-const PATH_SETTINGS: [&str; 2] = ["agent_disabled_lockfile", "lastrunreport"];
+const PATH_SETTINGS: [&str; 3] = ["agent_catalog_run_lockfile", "agent_disabled_lockfile", "lastrunreport"];
 
 impl PuppetPaths {
     /// Reads `setting = value` lines, as Puppet prints more than one setting.
@@ -41,8 +43,8 @@ impl PuppetPaths {
             let mut pairs = answer.lines().filter_map(|line| line.split_once(" = "));
             pairs.find(|(name, _)| *name == setting).map(|(_, value)| PathBuf::from(value.trim()))
         };
-        let [disabled_lock, last_run_report] = PATH_SETTINGS.map(value);
-        Some(Self { last_run_report: last_run_report?, disabled_lock: disabled_lock? })
+        let [run_lock, disabled_lock, last_run_report] = PATH_SETTINGS.map(value);
+        Some(Self { last_run_report: last_run_report?, disabled_lock: disabled_lock?, run_lock: run_lock? })
     }
 }
 

@@ -4,26 +4,29 @@
 //! It holds the lock on the record until it exits, writes the run's output to a bounded file, enforces the
 //! timeout, finds Puppet's report and syncs the result. It decides nothing about deliveries.
 
+mod ending;
+mod evidence;
+mod time_limit;
+
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rustix::process::{Pid, Signal};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use trigger_core::outcome::{Outcome, RunResult};
-use trigger_core::report::ReportSummary;
-use trigger_core::run_command::{CommandKind, Exit, RunCommand};
+use trigger_core::run_command::RunCommand;
+use trigger_core::verdict::{self, Exit, Verdict};
 use trigger_core::wire::{RunRecord, Stored};
 
+use self::time_limit::TimeLimit;
 use crate::clock;
-use crate::puppet_settings::{self, PuppetPaths};
 use crate::state::RunPaths;
 
 /// Output is looked at this often, and cut when it has outgrown [`OUTPUT_LIMIT`].
@@ -35,8 +38,6 @@ const OUTPUT_KEEP: u64 = 1024 * 1024;
 /// How long a result that cannot be written is tried again, and how often.
 const RESULT_PATIENCE: Duration = Duration::from_secs(60);
 const RESULT_RETRY: Duration = Duration::from_secs(1);
-/// Between TERM and KILL.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Variables of our own service that would mislead Puppet or what it starts. OpenVox 8 takes its `rundir`
 /// from `RUNTIME_DIRECTORY`.
@@ -95,29 +96,41 @@ fn write_result(paths: &RunPaths, result: &RunResult) -> anyhow::Result<()> {
 }
 
 async fn supervise(record: &RunRecord, paths: &RunPaths, state_dir: &Path) -> RunResult {
-    let started_at = record.started_at;
-    let ended = |(outcome, reason)| RunResult { outcome, reason, started_at, finished_at: clock::wall() };
+    let verdict = verdict_on(record, paths, state_dir).await;
+    let verdict = if record.options.noop { verdict } else { verdict.of_a_real_run() };
+    RunResult {
+        outcome: verdict.outcome,
+        reason: verdict.reason,
+        reported_noop: verdict.reported_noop,
+        started_at: record.started_at,
+        finished_at: clock::wall(),
+    }
+}
+
+async fn verdict_on(record: &RunRecord, paths: &RunPaths, state_dir: &Path) -> Verdict {
     let Some(command) = RunCommand::from_words(record.command.clone()) else {
-        return ended((Outcome::NotRun, Some("the run command is empty".to_owned())));
+        return Verdict::new(Outcome::NotRun, "the run command is empty");
     };
     let mut child = match start(record, &command, paths) {
         Ok(child) => child,
         Err(error) => {
             let reason = format!("cannot start '{}': {error}", command.executable());
-            return ended((Outcome::NotRun, Some(reason)));
+            return Verdict::new(Outcome::NotRun, reason);
         }
     };
-    match watch(&mut child, record.timeout, &paths.output()).await {
+    let limit = TimeLimit::new(record.timeout, &command, child.id(), state_dir);
+    match watch(&mut child, limit, &paths.output()).await {
         Ended::ByItself(status) => {
-            let report = find_report(record, &command, paths, state_dir).await;
-            ended(command.judge(exit(status), report.as_ref()))
+            let report = evidence::report(record, &command, paths, state_dir).await;
+            let output = evidence::output(paths);
+            verdict::judge(command.kind(), exit(status), report.as_ref().map_err(String::as_str), &output)
         }
         Ended::TimedOut => {
             let limit = humantime::format_duration(record.timeout);
-            ended((Outcome::TimedOut, Some(format!("ended after {limit}, the run timeout"))))
+            Verdict::new(Outcome::TimedOut, format!("ended after {limit}, the run timeout"))
         }
-        Ended::Stopped => ended((Outcome::Interrupted, Some("its supervisor was told to stop".to_owned()))),
-        Ended::Lost(error) => ended((Outcome::Unknown, Some(format!("cannot wait for the run: {error}")))),
+        Ended::Stopped => Verdict::new(Outcome::Interrupted, "its supervisor was told to stop"),
+        Ended::Lost(error) => Verdict::new(Outcome::Unknown, format!("cannot wait for the run: {error}")),
     }
 }
 
@@ -126,7 +139,8 @@ fn start(record: &RunRecord, command: &RunCommand, paths: &RunPaths) -> std::io:
     // Shared with everything that inherits the file: should this supervisor be killed, the lock tells the
     // agent for how long its run goes on.
     output.lock()?;
-    let argv = command.argv(record.run_id, &record.options, &paths.report().to_string_lossy());
+    let argv =
+        command.argv(record.run_id, &record.options, record.timeout, &paths.report().to_string_lossy());
     let mut process = Command::new(&argv[0]);
     process.args(&argv[1..]).current_dir("/").envs(&record.environment);
     for name in OURS_ALONE {
@@ -143,12 +157,10 @@ enum Ended {
     Lost(std::io::Error),
 }
 
-async fn watch(child: &mut Child, timeout: Duration, output: &Path) -> Ended {
+async fn watch(child: &mut Child, mut limit: TimeLimit, output: &Path) -> Ended {
     let Ok(mut stop) = signal(SignalKind::terminate()) else {
         return Ended::Lost(std::io::Error::other("cannot listen for signals"));
     };
-    let deadline = tokio::time::sleep(timeout);
-    tokio::pin!(deadline);
     let mut checks = tokio::time::interval(OUTPUT_CHECK);
     let ended = loop {
         tokio::select! {
@@ -158,42 +170,14 @@ async fn watch(child: &mut Child, timeout: Duration, output: &Path) -> Ended {
                     Err(error) => Ended::Lost(error),
                 };
             }
-            () = &mut deadline => break Ended::TimedOut,
+            () = limit.is_over() => break Ended::TimedOut,
             _ = stop.recv() => break Ended::Stopped,
             _ = checks.tick() => bound_output(output),
         }
     };
-    end(child).await;
+    ending::end(child).await;
     bound_output(output);
     ended
-}
-
-/// Ends the run's whole process group: TERM, then KILL. Its leader is not reaped before the last signal,
-/// so that the group's number cannot have become another's.
-async fn end(child: &mut Child) {
-    let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let signal_group = |signal| {
-        if let Some(group) = group {
-            let _ = rustix::process::kill_process_group(group, signal);
-        }
-    };
-    signal_group(Signal::TERM);
-    if tokio::time::timeout(GRACE, leader_has_exited(group)).await.is_err() {
-        tracing::warn!("the run did not end on TERM within {GRACE:?}");
-    }
-    signal_group(Signal::KILL);
-    let _ = child.wait().await;
-}
-
-/// Waits for the leader's end without reaping it.
-async fn leader_has_exited(leader: Option<Pid>) {
-    use rustix::process::{WaitId, WaitIdOptions, waitid};
-    const POLL: Duration = Duration::from_millis(50);
-    let Some(leader) = leader else { return };
-    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-    while let Ok(None) = waitid(WaitId::Pid(leader), look) {
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 fn exit(status: ExitStatus) -> Exit {
@@ -227,35 +211,4 @@ fn try_bound_output(path: &Path) -> std::io::Result<()> {
     );
     file.write_all(note.as_bytes())?;
     file.write_all(&tail)
-}
-
-/// The report that is certainly this run's, if there is one.
-async fn find_report(
-    record: &RunRecord,
-    command: &RunCommand,
-    paths: &RunPaths,
-    state_dir: &Path,
-) -> Option<ReportSummary> {
-    match command.kind() {
-        CommandKind::Other => None,
-        CommandKind::PuppetApply => read_report(&paths.report()),
-        CommandKind::PuppetAgent => {
-            let ours = |paths: PuppetPaths| {
-                read_report(&paths.last_run_report).filter(|report| report.is_of(record.run_id))
-            };
-            if let Some(report) = puppet_settings::cached_paths(command, state_dir).and_then(ours) {
-                return Some(report);
-            }
-            // None there with our job id: this run wrote none, or Puppet keeps it elsewhere by now.
-            let paths = puppet_settings::ask_paths(command, &record.environment, state_dir).await;
-            paths
-                .inspect_err(|error| tracing::warn!("cannot find Puppet's report: {error:#}"))
-                .ok()
-                .and_then(ours)
-        }
-    }
-}
-
-fn read_report(path: &PathBuf) -> Option<ReportSummary> {
-    fs::read(path).ok().map(|bytes| ReportSummary::parse(&String::from_utf8_lossy(&bytes)))
 }

@@ -35,8 +35,8 @@ fn the_reference_is_what_the_program_says() {
         "# Command line reference\n\nWhat `trigger --help` and its subcommands print. Written by \
          `SNAPSHOTS=overwrite cargo test -p trigger --test cli`.\n",
     );
-    let commands: [&[&str]; 7] =
-        [&[], &["fire"], &["status"], &["queue"], &["agent"], &["hub"], &["hub", "backup"]];
+    let commands: [&[&str]; 8] =
+        [&[], &["fire"], &["status"], &["queue"], &["why"], &["agent"], &["hub"], &["hub", "backup"]];
     for command in commands {
         let title = [&["trigger"], command].concat().join(" ");
         page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", help(command).trim_end()));
@@ -244,7 +244,7 @@ warning: backend [..]127.0.0.1:9[..]; the event is safe in this node's outbox, b
 
 "#]]);
     fire("second").assert().code(0).stderr_eq(str![[r#"
-warning: backend hub+http://127.0.0.1:9 did not answer a moment ago; the event is safe[..]
+warning: backend hub+http://127.0.0.1:9 did not answer a moment ago (it is asked again after 30 s); the event is safe[..]
 
 "#]]);
     trigger(state.path()).args(["queue"]).assert().code(0).stdout_eq(str![[r#"
@@ -271,6 +271,65 @@ fn without_an_outbox_and_without_a_backend_fire_fails() {
 {"error":"backend [..] nothing could be spooled[..]","warnings":["nothing can be spooled here: [..]"]}
 
 "#]]);
+}
+
+#[test]
+fn what_cannot_be_explained_is_told_why() {
+    fails(
+        &["why", "Lb01"],
+        2,
+        str![[r#"
+error: 'Lb01' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters; an event is named by its whole id, in lower case
+
+"#]],
+    );
+    fails(
+        &["why", "lb01", "--run=latest"],
+        2,
+        str![[r#"
+error: 'latest' is neither a number of runs to go back (0 is the latest) nor a run's whole id
+
+"#]],
+    );
+    fails(
+        &["why", "019356b0-7c4a-7000-8000-000000000001", "--run", "1"],
+        2,
+        str![[r#"
+error: 019356b0-7c4a-7000-8000-000000000001 is an event: --run goes with a certname
+
+"#]],
+    );
+    fails(
+        &["why", "lb01"],
+        2,
+        str![[r#"
+error: backend 'dummy:' tells nothing of what it was given
+
+"#]],
+    );
+    fails(
+        &["why", "lb01", "--backend", "hub+http://127.0.0.1:9"],
+        4,
+        str![[r#"
+error: backend hub+http://127.0.0.1:9 is unreachable: Connection refused (os error 111)
+
+"#]],
+    );
+}
+
+#[test]
+fn only_a_chain_can_be_drawn() {
+    fails(
+        &["status", "--output", "dot"],
+        2,
+        str![[r#"
+error: invalid value 'dot' for '--output <FORMAT>'
+  [possible values: text, json]
+
+For more information, try '--help'.
+
+"#]],
+    );
 }
 
 #[test]

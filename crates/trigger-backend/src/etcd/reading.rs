@@ -21,12 +21,16 @@ pub(super) struct Snapshot {
     pub(super) revision: i64,
 }
 
-/// Reads `ranges`, linearizably, at one revision.
-pub(super) async fn read(connections: &Connections, ranges: &[KeyRange]) -> Result<Snapshot, Failure> {
+/// Reads `ranges`, linearizably, at one revision; the values are empty where only keys are asked for.
+pub(super) async fn read(
+    connections: &Connections,
+    ranges: &[KeyRange],
+    keys_only: bool,
+) -> Result<Snapshot, Failure> {
     let mut keys_per_answer = KEYS_PER_ANSWER;
     let mut compactions = 0;
     loop {
-        match read_at_once(connections, ranges, keys_per_answer).await {
+        match read_at_once(connections, ranges, keys_only, keys_per_answer).await {
             Err(Failure::TooLarge) if keys_per_answer > 1 => {
                 keys_per_answer /= KEYS_SHRINK.min(keys_per_answer)
             }
@@ -39,12 +43,14 @@ pub(super) async fn read(connections: &Connections, ranges: &[KeyRange]) -> Resu
 async fn read_at_once(
     connections: &Connections,
     ranges: &[KeyRange],
+    keys_only: bool,
     keys_per_answer: usize,
 ) -> Result<Snapshot, Failure> {
     let mut snapshot = Snapshot { entries: Vec::new(), revision: 0 };
     for ranges in ranges.chunks(OPERATIONS_PER_TRANSACTION.min(keys_per_answer)) {
         let limit = keys_per_answer / ranges.len();
-        let bounds: Vec<Bounds> = ranges.iter().map(Bounds::of).collect();
+        let bounds: Vec<Bounds> =
+            ranges.iter().map(|range| Bounds { keys_only, ..Bounds::of(range) }).collect();
         let (revision, pages) = first_pages(connections, &bounds, limit, snapshot.revision).await?;
         snapshot.revision = revision;
         for (mut bounds, mut page) in bounds.into_iter().zip(pages) {
@@ -103,12 +109,13 @@ async fn next_page(
 pub(super) struct Bounds {
     pub(super) begin: Vec<u8>,
     pub(super) end: Vec<u8>,
+    keys_only: bool,
 }
 
 impl Bounds {
     pub(super) fn of(range: &KeyRange) -> Self {
         match range {
-            KeyRange::Key(key) => Self { begin: key.clone().into_bytes(), end: Vec::new() },
+            KeyRange::Key(key) => Self::new(key.clone().into_bytes(), Vec::new()),
             KeyRange::Folder(prefix) => {
                 let begin = prefix.clone().into_bytes();
                 let mut end = begin.clone();
@@ -116,11 +123,15 @@ impl Bounds {
                 // which etcd writes as two zero bytes.
                 match end.last_mut() {
                     Some(last) => *last += 1,
-                    None => return Self { begin: vec![0], end: vec![0] },
+                    None => return Self::new(vec![0], vec![0]),
                 }
-                Self { begin, end }
+                Self::new(begin, end)
             }
         }
+    }
+
+    fn new(begin: Vec<u8>, end: Vec<u8>) -> Self {
+        Self { begin, end, keys_only: false }
     }
 
     fn begin_after(&mut self, key: &[u8]) {
@@ -129,7 +140,9 @@ impl Bounds {
 
     fn options(&self, limit: usize, revision: i64) -> GetOptions {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        GetOptions::new().with_range(self.end.clone()).with_limit(limit).with_revision(revision)
+        let options =
+            GetOptions::new().with_range(self.end.clone()).with_limit(limit).with_revision(revision);
+        if self.keys_only { options.with_keys_only() } else { options }
     }
 }
 

@@ -70,7 +70,7 @@ impl Watching {
             return Err(Failure::Never("nothing is to be watched".to_owned()));
         }
         let mut connection = connections.watch_connection().await?;
-        let snapshot = reading::read(connections, &ranges).await?;
+        let snapshot = reading::read(connections, &ranges, false).await?;
         let from = snapshot.revision + 1;
         let stream = open(connections, &mut connection, &ranges, from).await?;
         let connections = Arc::clone(connections);
@@ -80,7 +80,7 @@ impl Watching {
 
     /// Reads everything again and watches from there, on the same connection.
     async fn begin_anew(&mut self) -> Result<Vec<Entry>, Failure> {
-        let snapshot = reading::read(&self.connections, &self.ranges).await?;
+        let snapshot = reading::read(&self.connections, &self.ranges, false).await?;
         let from = snapshot.revision + 1;
         self.stream = open(&self.connections, &mut self.connection, &self.ranges, from).await?;
         self.cursors = Cursors::new(from);

@@ -2,22 +2,40 @@
 //!
 //! `e1` an event, `e1:web` a tagged one, `e1~` a noop one, `+1500` time in ms, `unchanged`, `failed`,
 //! `not_run`, `interrupted` and so on the end of the run, `block`, `unblock`, `wall+90000000` the wall
-//! clock alone.
+//! clock alone, `restart` a new agent that takes over from an idle one.
 
 use super::*;
 use crate::event::samples;
 use crate::identity::RunId;
+use crate::lineage::Loops;
 use crate::outcome::RunResult;
+use crate::status::NodeRecord;
+use crate::wire::Stored;
 
 struct World {
     queue: Queue,
     now: Now,
     seen: Vec<String>,
     runs: u128,
+    /// By the wall clock, as the records of the runs keep them.
+    starts: Vec<Timestamp>,
+}
+
+fn node() -> Node {
+    Node {
+        certname: "lb01.example.com".parse().unwrap(),
+        honours_noop: true,
+        // So high that only those tests meet it that want to.
+        runs_per_minute: "600".parse().unwrap(),
+    }
 }
 
 fn world() -> World {
-    world_of(Node { certname: "lb01.example.com".parse().unwrap(), honours_noop: true })
+    world_of(node())
+}
+
+fn world_with_limit(runs_per_minute: &str) -> World {
+    world_of(Node { runs_per_minute: runs_per_minute.parse().unwrap(), ..node() })
 }
 
 fn world_of(node: Node) -> World {
@@ -26,6 +44,7 @@ fn world_of(node: Node) -> World {
         now: Now { wall: samples::event(0, "t").fired_at, elapsed: Duration::ZERO },
         seen: Vec::new(),
         runs: 0,
+        starts: Vec::new(),
     }
 }
 
@@ -53,6 +72,9 @@ impl World {
         let text = match effect {
             Effect::StartRun { options, causes } => {
                 self.runs += 1;
+                self.starts.push(self.now.wall);
+                let left_behind = self.queue.waiting_causes().find(|c| c.event.options.noop == options.noop);
+                assert_eq!(left_behind, None, "a run covers all that waits for one of its kind");
                 let ids: Vec<String> = causes.iter().map(|cause| number(cause.event.id)).collect();
                 let running = Running {
                     run_id: RunId::from_uuid(uuid::Uuid::from_u128(self.runs)),
@@ -91,10 +113,11 @@ impl World {
                 let result = RunResult {
                     outcome,
                     reason: None,
+                    reported_noop: false,
                     started_at: self.now.wall,
                     finished_at: self.now.wall,
                 };
-                self.input(Input::RunEnded { run: EndedRun { run_id, noop: false, result }, jitter: 1.0 });
+                self.input(Input::RunEnded { run: EndedRun::new(run_id, false, result), jitter: 1.0 });
             } else if let Some(ms) = word.strip_prefix("wall+") {
                 self.now.wall = self.now.wall.plus(Duration::from_millis(ms.parse().unwrap()));
                 self.input(Input::Tick);
@@ -103,6 +126,8 @@ impl World {
                 self.now.elapsed += passed;
                 self.now.wall = self.now.wall.plus(passed);
                 self.input(Input::Tick);
+            } else if word == "restart" {
+                self.restart();
             } else if word == "block" {
                 self.input(Input::Blocked(Some("disabled: maintenance".to_owned())));
             } else if word == "unblock" {
@@ -112,10 +137,38 @@ impl World {
             }
         }
     }
+
+    /// Another agent takes over what an idle one left: what has ended, the records of the runs, and the
+    /// deliveries in the backend. Its forward clock begins anew.
+    fn restart(&mut self) {
+        assert!(self.queue.active.is_none(), "a run in progress would have to be adopted");
+        let old = std::mem::replace(&mut self.queue, Queue::new(node(), []));
+        // What ended without a run is remembered by its outcome alone.
+        let by_runs = old.ended.iter().filter(|(_, ended)| ended.without_run.is_none());
+        self.queue = Queue::new(old.node.clone(), by_runs.map(|(event, ended)| (*event, ended.at)));
+        self.now.elapsed = Duration::ZERO;
+        self.queue.recall_starts(self.now, self.starts.iter().copied());
+        let waiting: Vec<Cause> = old.waiting_causes().cloned().collect();
+        self.input(Input::Blocked(Some("starting".to_owned())));
+        waiting.into_iter().for_each(|cause| self.input(Input::Delivered(cause)));
+        self.input(Input::Blocked(old.blocked));
+    }
+
+    /// Invariant: no more runs than the limit within any minute.
+    fn most_starts_in_a_minute(&self) -> usize {
+        let within = |start: &Timestamp| {
+            let minute = start.plus(Duration::from_secs(60));
+            self.starts.iter().filter(|other| *other >= start && **other < minute).count()
+        };
+        self.starts.iter().map(within).max().unwrap_or_default()
+    }
 }
 
 fn check(script: &str, expected: &str) {
-    let mut world = world();
+    check_in(world(), script, expected);
+}
+
+fn check_in(mut world: World, script: &str, expected: &str) {
     world.play(script);
     assert_eq!(world.seen.join(" "), expected, "{script}");
 }
@@ -191,6 +244,16 @@ fn an_interrupted_run_is_repeated_once() {
 }
 
 #[test]
+fn a_run_that_could_not_happen_because_of_a_block_runs_as_soon_as_that_is_gone() {
+    let mut world = world();
+    world.play("e1 +1000 block not_run");
+    assert_eq!(world.queue.activity().held[0].reason, "disabled: maintenance");
+    assert!(world.queue.activity().retrying.is_empty());
+    world.play("unblock");
+    assert_eq!(world.seen.join(" "), "run[e1] finish[] run[e1]");
+}
+
+#[test]
 fn what_outlived_its_event_does_not_run() {
     check("block e1 wall+86700001 unblock", "finish[e1=expired]");
     check("block e1 wall+86700000 unblock", "run[e1]");
@@ -208,9 +271,17 @@ fn nothing_starts_while_blocked_and_the_reason_shows() {
 
 #[test]
 fn a_noop_event_is_refused_where_noop_cannot_be_honoured() {
-    let mut world = world_of(Node { certname: "lb01.example.com".parse().unwrap(), honours_noop: false });
+    let mut world = world_of(Node { honours_noop: false, ..node() });
     world.play("e1~ e2");
     assert_eq!(world.seen, ["finish[e1=refused]", "run[e2]"]);
+}
+
+#[test]
+fn an_end_without_a_run_is_told_again_when_the_backend_has_lost_it() {
+    let mut world = world_of(Node { honours_noop: false, ..node() });
+    world.play("e1~ e1~");
+    assert_eq!(world.seen, ["finish[e1=refused]", "finish[e1=refused]"]);
+    check("block e1 wall+90000000 unblock e1", "finish[e1=expired] finish[e1=expired]");
 }
 
 #[test]
@@ -256,14 +327,92 @@ fn every_superseded_event_names_a_later_one_that_is_still_there() {
 }
 
 #[test]
-fn an_event_in_its_own_chain_is_suppressed_at_the_member_of_a_group() {
+fn neither_kind_of_run_waits_for_ever_behind_the_other_whatever_its_events_are_called() {
+    let mut world = world();
+    // The noop event comes from a node whose clock is years ahead: its id is higher than any other.
+    world.play("e1 e99999~");
+    for n in 2..=10 {
+        world.play(&format!("e{n} +1000 unchanged +1000"));
+    }
+    let runs: Vec<&str> = world.seen.iter().map(String::as_str).filter(|s| s.starts_with("run")).collect();
+    assert!(runs[..3].contains(&"run~[e99999]"), "{runs:?}");
+}
+
+#[test]
+fn a_backlog_that_nothing_collapses_costs_each_new_event_one_look_at_it() {
+    let mut world = world();
+    world.play("block");
+    let of = |n: u128| {
+        let mut cause = cause(&format!("e{n}"));
+        cause.event.origin = format!("node{n}").parse().unwrap();
+        cause
+    };
+    // At every pair this would take minutes.
+    for n in 1..=2_000 {
+        world.input(Input::Delivered(of(n)));
+    }
+    assert_eq!(world.seen, [""; 0]);
+    // An equal of the first one, and of the second one after a run that did not happen.
+    let again = |n: u128, origin: u128| {
+        let event = Event { id: samples::event_id(n), ..of(origin).event };
+        Input::Delivered(Cause { event, ..of(origin) })
+    };
+    world.input(again(20_000, 1));
+    assert_eq!(world.seen, ["finish[e1=superseded(e20000)]"]);
+    world.play("unblock");
+    world.seen.clear();
+    world.input(again(20_001, 2));
+    world.play("not_run");
+    world.input(again(20_002, 3));
+    assert_eq!(world.seen, ["finish[]", "finish[e2=superseded(e20001),e3=superseded(e20002)]"]);
+}
+
+#[test]
+fn the_record_of_a_node_has_room_for_what_waits_however_much_that_is() {
+    let mut world = world();
+    let reason = "ä".repeat(10_000);
+    world.input(Input::Blocked(Some(reason.clone())));
+    for n in 1..=(LISTED_AT_MOST as u128 + 500) {
+        let mut cause = cause(&format!("e{n}"));
+        cause.event.origin = format!("node{n}").parse().unwrap();
+        world.input(Input::Delivered(cause));
+    }
+    let record = |world: &World| NodeRecord {
+        instance: String::new(),
+        lock: None,
+        released: false,
+        location: String::new(),
+        renewals: 0,
+        version: String::new(),
+        seen_at: world.now.wall,
+        groups: Default::default(),
+        activity: world.queue.activity(),
+    };
+    let bytes = |world: &World| record(world).to_wire().len();
+    assert_eq!(world.queue.held().count(), LISTED_AT_MOST + 500, "all are held");
+    assert!(world.queue.held().all(|(_, told)| told == reason));
+    // What etcd takes is 1.5 MiB.
+    assert!(bytes(&world) < 1024 * 1024, "{}", bytes(&world));
+    world.play("unblock");
+    assert_eq!(world.queue.activity().running.unwrap().causes.len(), LISTED_AT_MOST);
+    assert_eq!(world.queue.running_causes().len(), LISTED_AT_MOST + 500);
+    world.play("not_run");
+    assert_eq!(world.queue.activity().retrying[0].causes.len(), LISTED_AT_MOST);
+}
+
+#[test]
+fn an_event_in_its_own_chain_is_suppressed_at_the_member_of_a_group_unless_loops_are_allowed() {
     let mut world = world();
     let mut looped = cause("e9");
     let hop =
         crate::lineage::Hop { trigger: "t".parse().unwrap(), certname: "lb01.example.com".parse().unwrap() };
     looped.event.lineage.chains[0].hops.push(hop);
+    let mut allowed = looped.clone();
+    allowed.event.id = samples::event_id(10);
+    allowed.event.loops = Loops::Allow;
     world.input(Input::Delivered(looped));
-    assert_eq!(world.seen, ["finish[e9=suppressed]"]);
+    world.input(Input::Delivered(allowed));
+    assert_eq!(world.seen, ["finish[e9=suppressed]", "run[e10]"]);
 }
 
 #[test]
@@ -312,6 +461,102 @@ fn the_queue_tells_when_it_wants_to_be_woken() {
     assert_eq!(world.queue.next_wake(), None, "a run in progress wakes the queue by ending");
 }
 
+#[test]
+fn no_more_runs_start_within_a_minute_than_the_limit_allows() {
+    check_in(
+        world_with_limit("2"),
+        "e1 unchanged +5000 e2 unchanged +5000 e3 e4 +49999 +1 unchanged e5 +4999 +1",
+        "run[e1] finish[e1=done] run[e2] finish[e2=done] run[e3,e4] finish[e3=done,e4=done] run[e5]",
+    );
+}
+
+#[test]
+fn by_default_ten_runs_may_start_within_a_minute() {
+    let mut world = world_of(Node { runs_per_minute: Default::default(), ..node() });
+    for n in 1..=70 {
+        world.play(&format!("e{n} unchanged +1000"));
+    }
+    assert_eq!(world.starts.len(), 20, "ten at once, ten a minute after each of those");
+    assert_eq!(world.most_starts_in_a_minute(), 10);
+}
+
+#[test]
+fn what_the_limit_delays_says_until_when_and_is_woken_then() {
+    let mut world = world_with_limit("1");
+    world.play("e1 unchanged");
+    assert_eq!(world.queue.activity().delayed, None, "nothing waits");
+    world.play("+500 e2~ e3");
+    let delayed = world.queue.activity().delayed.unwrap();
+    assert_eq!(delayed.at, world.now.wall.plus(Duration::from_millis(59_500)));
+    assert_eq!(
+        delayed.reason,
+        "1 run started within a minute (runs_per_minute); the next may start at 12:01:00 UTC"
+    );
+    assert_eq!(delayed.causes, [samples::event_id(3), samples::event_id(2)]);
+    assert_eq!(world.queue.next_wake(), Some(Duration::from_secs(60)));
+    // The same words for as long as it is the same delay, whatever the clock does.
+    world.play("wall+300 +100");
+    assert_eq!(world.queue.activity().delayed.unwrap(), delayed);
+    world.play("block");
+    assert_eq!(world.queue.activity().delayed, None, "it is held now");
+    world.play("unblock +59400");
+    assert_eq!(world.seen.last().unwrap(), "run~[e2]");
+    assert_eq!(world.queue.activity().delayed, None);
+    world.play("unchanged");
+    assert_eq!(world.queue.activity().delayed.unwrap().causes, [samples::event_id(3)]);
+}
+
+#[test]
+fn a_retry_counts_as_a_start_and_waits_for_the_limit_too() {
+    let mut world = world_with_limit("2");
+    world.play("e1 not_run +10000 not_run");
+    let retrying = &world.queue.activity().retrying[0];
+    assert_eq!(
+        retrying.at,
+        world.starts[0].plus(Duration::from_secs(60)),
+        "twenty seconds would be too soon"
+    );
+    world.play("+49999");
+    assert_eq!(world.starts.len(), 2);
+    world.play("+1");
+    assert_eq!(world.starts.len(), 3);
+}
+
+#[test]
+fn a_restart_makes_no_room_for_more_runs() {
+    check_in(
+        world_with_limit("2"),
+        "e1 unchanged +5000 e2 unchanged +5000 restart e3 +5000 restart +44999 +1",
+        "run[e1] finish[e1=done] run[e2] finish[e2=done] run[e3]",
+    );
+}
+
+#[test]
+fn an_adopted_run_counts_from_its_own_start() {
+    let mut world = world_with_limit("1");
+    world.now.elapsed = Duration::from_secs(1);
+    let adopted = cause("e1");
+    let running = Running {
+        run_id: RunId::from_uuid(uuid::Uuid::from_u128(0)),
+        started_at: Timestamp::from_unix_ms(world.now.wall.as_unix_ms() - 50_000),
+        causes: vec![adopted.event.id],
+    };
+    world.input(Input::Adopted { running, options: RunOptions::default(), causes: vec![adopted] });
+    world.play("e2 changed +9999");
+    assert_eq!(world.seen, ["finish[e1=done]"]);
+    world.play("+1");
+    assert_eq!(world.seen, ["finish[e1=done]", "run[e2]"]);
+}
+
+#[test]
+fn what_expires_while_it_is_delayed_ends_visibly() {
+    check_in(
+        world_with_limit("1"),
+        "e1 unchanged e2 wall+86700001 +60000",
+        "run[e1] finish[e1=done] finish[e2=expired]",
+    );
+}
+
 mod random_scripts {
     use super::*;
     use proptest::prelude::*;
@@ -327,19 +572,28 @@ mod random_scripts {
                 .prop_map(str::to_owned),
             1 => Just("block".to_owned()),
             1 => Just("unblock".to_owned()),
+            1 => Just("restart".to_owned()),
         ]
     }
 
     proptest! {
         /// Invariants 2 and 6: whatever happens in whatever order, each event ends exactly once.
         #[test]
-        fn every_event_ends_exactly_once(words in proptest::collection::vec(word(), 0..120)) {
-            let mut world = world();
-            world.play(&words.join(" "));
+        fn every_event_ends_exactly_once_and_no_minute_has_more_runs_than_the_limit(
+            words in proptest::collection::vec(word(), 0..120),
+            limit in prop_oneof![Just(1_usize), Just(2), Just(5), Just(600)],
+        ) {
+            let mut world = world_with_limit(&limit.to_string());
+            for word in &words {
+                if word != "restart" || world.queue.active.is_none() {
+                    world.play(word);
+                }
+            }
             world.play("unblock");
             for _ in 0..200 {
                 world.play("+400000 unchanged");
             }
+            prop_assert!(world.most_starts_in_a_minute() <= limit);
             let mut fired: Vec<String> = words.iter().filter(|w| w.starts_with('e'))
                 .map(|w| w.split([':', '~']).next().unwrap().to_owned()).collect();
             fired.sort();

@@ -3,15 +3,29 @@
 use serde::{Deserialize, Serialize};
 
 use super::runs::RunResultForm;
-use super::{Stored, WireError, decode, encode, valid};
+use super::{Stored, WireError, decode, encode, sentence, valid};
 use crate::outcome::{End, EndedRun};
 
 #[derive(Serialize, Deserialize)]
-struct EndedRunForm {
+pub(super) struct EndedRunForm {
     run_id: String,
     noop: bool,
     #[serde(flatten)]
     result: RunResultForm,
+}
+
+impl EndedRunForm {
+    pub(super) fn of(run: &EndedRun) -> Self {
+        Self { run_id: run.run_id.to_string(), noop: run.noop, result: RunResultForm::of(&run.result) }
+    }
+
+    pub(super) fn read(self) -> Result<EndedRun, WireError> {
+        Ok(EndedRun {
+            run_id: valid("an ended run", &self.run_id)?,
+            noop: self.noop,
+            result: self.result.read()?,
+        })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -27,14 +41,9 @@ enum EndForm {
 
 impl Stored for End {
     fn to_wire(&self) -> String {
-        let run = |run: &EndedRun| EndedRunForm {
-            run_id: run.run_id.to_string(),
-            noop: run.noop,
-            result: RunResultForm::of(&run.result),
-        };
         encode(match self {
-            Self::Done(ended) => EndForm::Done(run(ended)),
-            Self::Failed(ended) => EndForm::Failed(run(ended)),
+            Self::Done(ended) => EndForm::Done(EndedRunForm::of(ended)),
+            Self::Failed(ended) => EndForm::Failed(EndedRunForm::of(ended)),
             Self::Expired => EndForm::Expired,
             Self::Refused(reason) => EndForm::Refused { reason: reason.clone() },
             Self::Suppressed(reason) => EndForm::Suppressed { reason: reason.clone() },
@@ -44,15 +53,12 @@ impl Stored for End {
 
     fn from_wire(text: &str) -> Result<Self, WireError> {
         const WHAT: &str = "an outcome";
-        let run = |form: EndedRunForm| {
-            Ok(EndedRun { run_id: valid(WHAT, &form.run_id)?, noop: form.noop, result: form.result.read()? })
-        };
         Ok(match decode(WHAT, text)? {
-            EndForm::Done(form) => Self::Done(run(form)?),
-            EndForm::Failed(form) => Self::Failed(run(form)?),
+            EndForm::Done(form) => Self::Done(form.read()?),
+            EndForm::Failed(form) => Self::Failed(form.read()?),
             EndForm::Expired => Self::Expired,
-            EndForm::Refused { reason } => Self::Refused(reason),
-            EndForm::Suppressed { reason } => Self::Suppressed(reason),
+            EndForm::Refused { reason } => Self::Refused(sentence(reason)),
+            EndForm::Suppressed { reason } => Self::Suppressed(sentence(reason)),
             EndForm::Superseded { by } => Self::Superseded(valid(WHAT, &by)?),
         })
     }

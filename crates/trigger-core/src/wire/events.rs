@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Stored, WireError, decode, encode, texts, valid, valid_all};
-use crate::event::{Event, Part, RunOptions, Targets};
+use crate::event::{Event, MAX_LIFETIME, Part, RunOptions, Targets};
 use crate::identity::{Certname, GroupName, KeyPrefix};
-use crate::lineage::{Chain, Hop, Lineage};
+use crate::lineage::{Chain, Hop, Lineage, Loops};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -25,6 +25,10 @@ pub(super) struct EventForm {
     #[serde(default)]
     noop: bool,
     lineage: Vec<ChainForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fired_in: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    allow_loops: bool,
     fired_at_unix_ms: u64,
     expires_in_seconds: u64,
 }
@@ -52,6 +56,8 @@ impl EventForm {
             tags: texts(&event.options.tags),
             noop: event.options.noop,
             lineage: event.lineage.chains.iter().map(ChainForm::of).collect(),
+            fired_in: event.fired_in.map(|run| run.to_string()),
+            allow_loops: event.loops == Loops::Allow,
             fired_at_unix_ms: event.fired_at.as_unix_ms(),
             expires_in_seconds: event.expires_in.as_secs(),
         }
@@ -68,8 +74,11 @@ impl EventForm {
             lineage: Lineage {
                 chains: self.lineage.into_iter().map(ChainForm::read).collect::<Result<_, _>>()?,
             },
+            fired_in: self.fired_in.map(|run| valid(WHAT, &run)).transpose()?,
+            loops: if self.allow_loops { Loops::Allow } else { Loops::Avoid },
             fired_at: Timestamp::from_unix_ms(self.fired_at_unix_ms),
-            expires_in: Duration::from_secs(self.expires_in_seconds),
+            // What a node remembers of its runs is bounded by it, whoever wrote the event.
+            expires_in: Duration::from_secs(self.expires_in_seconds).min(MAX_LIFETIME),
         };
         if event.lineage.chains.is_empty() {
             return Err(WireError::Unreadable { what: WHAT, detail: "its lineage is empty".to_owned() });

@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Stored, WireError, decode, encode, texts, valid, valid_all};
+use super::{Stored, WireError, decode, encode, sentence, texts, valid, valid_all};
 use crate::identity::{GroupName, Revision};
-use crate::status::{Activity, Held, NodeRecord, Retrying, Running};
+use crate::status::{Activity, Delayed, Held, NodeRecord, Retrying, Running};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
 struct NodeForm {
     instance: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lock: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    released: bool,
     location: String,
     renewals: u64,
     version: String,
@@ -21,6 +25,9 @@ struct NodeForm {
     running: Option<RunningForm>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     retrying: Vec<RetryingForm>,
+    /// The same fields: when, why, what waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delayed: Option<RetryingForm>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     held: Vec<HeldForm>,
 }
@@ -50,6 +57,8 @@ impl Stored for NodeRecord {
         let activity = &self.activity;
         encode(NodeForm {
             instance: self.instance.clone(),
+            lock: self.lock.clone(),
+            released: self.released,
             location: self.location.clone(),
             renewals: self.renewals,
             version: self.version.clone(),
@@ -69,6 +78,11 @@ impl Stored for NodeRecord {
                     causes: texts(&retrying.causes),
                 })
                 .collect(),
+            delayed: activity.delayed.as_ref().map(|delayed| RetryingForm {
+                at_unix_ms: delayed.at.as_unix_ms(),
+                reason: delayed.reason.clone(),
+                causes: texts(&delayed.causes),
+            }),
             held: activity
                 .held
                 .iter()
@@ -93,24 +107,33 @@ impl Stored for NodeRecord {
         let retrying = form.retrying.into_iter().map(|retrying| {
             Ok::<_, WireError>(Retrying {
                 at: Timestamp::from_unix_ms(retrying.at_unix_ms),
-                reason: retrying.reason,
+                reason: sentence(retrying.reason),
                 causes: valid_all(WHAT, &retrying.causes)?,
             })
         });
-        let held = form
-            .held
-            .into_iter()
-            .map(|held| Ok::<_, WireError>(Held { event: valid(WHAT, &held.event)?, reason: held.reason }));
+        let delayed = form.delayed.map(|delayed| {
+            Ok::<_, WireError>(Delayed {
+                at: Timestamp::from_unix_ms(delayed.at_unix_ms),
+                reason: sentence(delayed.reason),
+                causes: valid_all(WHAT, &delayed.causes)?,
+            })
+        });
+        let held = form.held.into_iter().map(|held| {
+            Ok::<_, WireError>(Held { event: valid(WHAT, &held.event)?, reason: sentence(held.reason) })
+        });
         Ok(Self {
             instance: form.instance,
-            location: form.location,
+            lock: form.lock,
+            released: form.released,
+            location: sentence(form.location),
             renewals: form.renewals,
-            version: form.version,
+            version: sentence(form.version),
             seen_at: Timestamp::from_unix_ms(form.seen_at_unix_ms),
             groups: form.groups.into_iter().map(joined).collect::<Result<_, _>>()?,
             activity: Activity {
                 running: running.transpose()?,
                 retrying: retrying.collect::<Result<_, _>>()?,
+                delayed: delayed.transpose()?,
                 held: held.collect::<Result<_, _>>()?,
             },
         })

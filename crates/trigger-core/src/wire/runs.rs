@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::events::EventForm;
-use super::{Stored, WireError, decode, encode, texts, valid, valid_all};
+use super::{Stored, WireError, decode, encode, sentence, texts, valid, valid_all};
 use crate::event::{Event, RunOptions, Targets};
-use crate::identity::{Certname, EventId, GroupName, RunId};
+use crate::identity::{Certname, EventId, GroupName, RunId, TriggerName};
 use crate::outcome::RunResult;
 use crate::queue::{Cause, Source};
 use crate::time::Timestamp;
@@ -18,6 +18,8 @@ pub(super) struct RunResultForm {
     outcome: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    reported_noop: bool,
     started_at_unix_ms: u64,
     finished_at_unix_ms: u64,
 }
@@ -27,6 +29,7 @@ impl RunResultForm {
         Self {
             outcome: result.outcome.to_string(),
             reason: result.reason.clone(),
+            reported_noop: result.reported_noop,
             started_at_unix_ms: result.started_at.as_unix_ms(),
             finished_at_unix_ms: result.finished_at.as_unix_ms(),
         }
@@ -35,7 +38,8 @@ impl RunResultForm {
     pub(super) fn read(self) -> Result<RunResult, WireError> {
         Ok(RunResult {
             outcome: valid("an outcome", &self.outcome)?,
-            reason: self.reason,
+            reason: self.reason.map(sentence),
+            reported_noop: self.reported_noop,
             started_at: Timestamp::from_unix_ms(self.started_at_unix_ms),
             finished_at: Timestamp::from_unix_ms(self.finished_at_unix_ms),
         })
@@ -171,5 +175,39 @@ impl EndedEvent {
     pub fn from_line(line: &str) -> Option<Self> {
         let (event, ended_at) = line.split_once(' ')?;
         Some(Self { event: event.parse().ok()?, ended_at: Timestamp::from_unix_ms(ended_at.parse().ok()?) })
+    }
+}
+
+/// A line of the file that counts fires for the loop guard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FireNote {
+    /// The event at the start of the chain.
+    pub root: EventId,
+    /// When, by this node's clock.
+    pub noted_at: Timestamp,
+    /// What fired.
+    pub trigger: TriggerName,
+    /// Whether this takes back an earlier note of the same fire.
+    pub is_taken_back: bool,
+}
+
+impl FireNote {
+    /// One line, without its end.
+    pub fn to_line(&self) -> String {
+        let sign = if self.is_taken_back { '-' } else { '+' };
+        format!("{sign} {} {} {}", self.root, self.noted_at.as_unix_ms(), self.trigger)
+    }
+
+    /// The value back; nothing for a line that is none.
+    pub fn from_line(line: &str) -> Option<Self> {
+        let mut words = line.splitn(4, ' ');
+        let is_taken_back = match words.next()? {
+            "+" => false,
+            "-" => true,
+            _ => return None,
+        };
+        let (root, noted_at) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let trigger = words.next()?.parse().ok()?;
+        Some(Self { root, noted_at: Timestamp::from_unix_ms(noted_at), trigger, is_taken_back })
     }
 }

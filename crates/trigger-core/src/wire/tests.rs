@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use super::*;
 use crate::event::{Event, Part, Targets, samples};
+use crate::history::{
+    CAUSES_TOLD, Excerpt, FIRES_TOLD, FiredEvent, LeftOut, PastRun, RUNS_TOLD, RunHistory, Target,
+};
 use crate::identity::{KeyPrefix, Revision, RunId};
-use crate::lineage::{Chain, Hop, Lineage};
+use crate::lineage::{Chain, Hop, Lineage, Loops};
 use crate::outcome::{End, EndedRun, Outcome, RunResult};
 use crate::queue::{Cause, Source};
-use crate::status::{Activity, Held, NodeRecord, Retrying, Running};
+use crate::status::{Activity, Delayed, Held, NodeRecord, Retrying, Running};
 use crate::time::Timestamp;
 
 fn sample_event() -> Event {
@@ -32,6 +35,7 @@ fn sample_run() -> EndedRun {
         result: RunResult {
             outcome: Outcome::Changed,
             reason: Some("because".to_owned()),
+            reported_noop: false,
             started_at: Timestamp::from_unix_ms(1),
             finished_at: Timestamp::from_unix_ms(2),
         },
@@ -41,6 +45,8 @@ fn sample_run() -> EndedRun {
 fn sample_node() -> NodeRecord {
     NodeRecord {
         instance: "i".to_owned(),
+        lock: None,
+        released: false,
         location: "host, pid 1".to_owned(),
         renewals: 7,
         version: "0.1.0".to_owned(),
@@ -57,6 +63,7 @@ fn sample_node() -> NodeRecord {
                 reason: "no server".to_owned(),
                 causes: vec![samples::event_id(2)],
             }],
+            delayed: None,
             held: vec![Held { event: samples::event_id(3), reason: "disabled".to_owned() }],
         },
     }
@@ -80,6 +87,25 @@ fn sample_record() -> RunRecord {
     }
 }
 
+fn sample_history() -> RunHistory {
+    let left_out = |target| LeftOut { target, reason: "loop".to_owned() };
+    let targets =
+        vec![left_out(Target::Node("db01".parse().unwrap())), left_out(Target::Group("lb".parse().unwrap()))];
+    let fired = FiredEvent {
+        event: samples::event_id(7),
+        trigger: "next \"one\"".parse().unwrap(),
+        to_groups: true,
+        left_out: Excerpt { listed: targets, more: 3 },
+    };
+    let mut full = PastRun::of(&sample_record(), sample_run().result, 4, [fired]);
+    full.causes.listed[0].fired_in = Some(sample_run().run_id);
+    full.causes.more = 1;
+    full.fired.more = 2;
+    let plain =
+        PastRun { tags: Default::default(), superseded: 0, fired: Excerpt::default(), ..full.clone() };
+    RunHistory { runs: vec![full, plain] }
+}
+
 fn check<T: Stored + PartialEq + Debug>(value: &T, golden: &str) {
     assert_eq!(value.to_wire(), golden.trim_end(), "what is written changed: a released form may only grow");
     assert_eq!(T::from_wire(golden).as_ref(), Ok(value), "a released form must stay readable");
@@ -98,8 +124,22 @@ fn released_forms_stay() {
     check(&End::Superseded(samples::event_id(4)), include_str!("golden/end-superseded.v1.json"));
     check(&End::Refused("no".to_owned()), include_str!("golden/end-refused.v1.json"));
     check(&sample_node(), include_str!("golden/node.v1.json"));
+    let mut delayed = sample_node();
+    delayed.activity = Activity {
+        delayed: Some(Delayed {
+            at: Timestamp::from_unix_ms(8),
+            reason: "enough runs".to_owned(),
+            causes: vec![samples::event_id(2)],
+        }),
+        ..Activity::default()
+    };
+    check(&delayed, include_str!("golden/node-delayed.v1.json"));
+    let stopped = NodeRecord { lock: Some("l".to_owned()), released: true, ..sample_node() };
+    check(&stopped, include_str!("golden/node-released.v1.json"));
     check(&sample_record(), include_str!("golden/run-record.v1.json"));
     check(&sample_run().result, include_str!("golden/run-result.v1.json"));
+    let noop = RunResult { reported_noop: true, ..sample_run().result };
+    check(&noop, include_str!("golden/run-result-noop.v1.json"));
     let publication = Publication {
         backend: "hub+http://127.0.0.1:8145".to_owned(),
         prefix: KeyPrefix::default(),
@@ -108,6 +148,65 @@ fn released_forms_stay() {
         suppressed_groups: [("web".parse().unwrap(), "loop".to_owned())].into(),
     };
     check(&publication, include_str!("golden/publication.v1.json"));
+    check(&sample_history(), include_str!("golden/history.v1.json"));
+    check(&sample_history().runs[0].fired.listed[0], include_str!("golden/fired.v1.json"));
+    let mut chained = part;
+    chained.event.fired_in = Some(sample_run().run_id);
+    chained.event.loops = Loops::Allow;
+    check(&chained, include_str!("golden/part-of-a-run.v1.json"));
+}
+
+#[test]
+fn no_node_can_tell_more_of_its_runs_than_others_want_to_know() {
+    let mut flood = sample_history();
+    let cause = flood.runs[0].causes.listed[0].clone();
+    let fired = flood.runs[0].fired.listed[0].clone();
+    flood.runs[0].causes = Excerpt { listed: vec![cause; 5_000], more: usize::MAX };
+    flood.runs[0].fired = Excerpt { listed: vec![fired; 5_000], more: usize::MAX };
+    flood.runs[0].superseded = usize::MAX;
+    flood.runs.resize(1_000, flood.runs[1].clone());
+    let read = RunHistory::from_wire(&flood.to_wire()).unwrap();
+    assert_eq!(read.runs.len(), RUNS_TOLD);
+    let PastRun { causes, fired, superseded, .. } = &read.runs[0];
+    assert_eq!((causes.listed.len(), fired.listed.len()), (CAUSES_TOLD, FIRES_TOLD));
+    // Whoever adds them up can.
+    assert!([causes.count(), fired.count(), *superseded].iter().sum::<usize>() > 10_000);
+}
+
+#[test]
+fn what_others_wrote_commands_no_terminal() {
+    let hostile = "\u{1b}]0;owned\u{7}line\n\tline\u{9b}2J";
+    let shown = "\u{fffd}]0;owned\u{fffd}line\n\tline\u{fffd}2J";
+    let mut run = sample_run();
+    run.result.reason = Some(hostile.to_owned());
+    for end in [End::Failed(run), End::Refused(hostile.to_owned()), End::Suppressed(hostile.to_owned())] {
+        match End::from_wire(&end.to_wire()).unwrap() {
+            End::Failed(run) => assert_eq!(run.result.reason.as_deref(), Some(shown)),
+            End::Refused(reason) | End::Suppressed(reason) => assert_eq!(reason, shown),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut history = sample_history();
+    history.runs[0].fired.listed[0].left_out.listed[0].reason = hostile.to_owned();
+    let read = RunHistory::from_wire(&history.to_wire()).unwrap();
+    assert_eq!(read.runs[0].fired.listed[0].left_out.listed[0].reason, shown);
+    let activity = Activity {
+        held: vec![Held { event: samples::event_id(1), reason: hostile.to_owned() }],
+        ..Activity::default()
+    };
+    let node = NodeRecord {
+        instance: String::new(),
+        lock: None,
+        released: false,
+        location: hostile.to_owned(),
+        renewals: 1,
+        version: hostile.to_owned(),
+        seen_at: Timestamp::from_unix_ms(1),
+        groups: Default::default(),
+        activity,
+    };
+    let read = NodeRecord::from_wire(&node.to_wire()).unwrap();
+    assert_eq!([&read.location, &read.version, &read.activity.held[0].reason], [shown; 3]);
 }
 
 #[test]
@@ -142,8 +241,35 @@ fn names_are_validated_on_the_way_in() {
 }
 
 #[test]
+fn no_event_lives_longer_than_what_ended_is_remembered() {
+    let part = Part { index: 0, count: 1, event: sample_event() }.to_wire();
+    let forged = part.replace("\"expires_in_seconds\":86400", "\"expires_in_seconds\":18446744073709551615");
+    assert_ne!(forged, part);
+    assert_eq!(Part::from_wire(&forged).unwrap().event.expires_in, crate::event::MAX_LIFETIME);
+}
+
+#[test]
 fn a_field_from_the_future_is_ignored() {
     assert_eq!(Delivery::from_wire(r#"{"v":1,"part":3,"colour":"red"}"#), Ok(Delivery { part: 3 }));
+}
+
+#[test]
+fn a_noted_fire_survives_the_trip_whatever_its_trigger_is_called() {
+    for (trigger, is_taken_back) in [("t", false), ("- + a  b", true), ("größer", false)] {
+        let trigger = trigger.parse().unwrap();
+        let note = FireNote {
+            root: samples::event_id(1),
+            noted_at: Timestamp::from_unix_ms(7),
+            trigger,
+            is_taken_back,
+        };
+        assert_eq!(FireNote::from_line(&note.to_line()), Some(note));
+    }
+    let released = "+ 00000000-0000-0000-0000-000000000001 7 a b";
+    assert_eq!(FireNote::from_line(released).unwrap().to_line(), released);
+    for garbage in ["", "+", "* 00000000-0000-0000-0000-000000000001 7 a", "+ 1 7 a", &released[..39]] {
+        assert_eq!(FireNote::from_line(garbage), None, "{garbage}");
+    }
 }
 
 #[test]

@@ -9,10 +9,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use trigger_backend::outcomes;
 use trigger_backend::store::StoreError;
 use trigger_core::backoff;
+use trigger_core::history::RunHistory;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::queue::{Ending, Source};
 
 use super::Node;
+use super::teller::Teller;
 use crate::clock::jitter;
 use crate::state::Runs;
 
@@ -30,19 +32,22 @@ pub(super) enum Errand {
 }
 
 pub(super) async fn run(node: Arc<Node>, runs: Runs, mut errands: UnboundedReceiver<Errand>) {
+    let mut teller = Teller::new(runs.clone());
     let mut batch = Vec::with_capacity(BATCH);
     while errands.recv_many(&mut batch, BATCH).await > 0 {
         let (mut endings, mut forgotten, mut to_close) = (Vec::new(), Vec::new(), Vec::new());
         for errand in batch.drain(..) {
             match errand {
                 Errand::Finish { run, endings: more } => {
+                    teller.take_in(run, &more);
                     endings.extend(more);
                     to_close.extend(run);
                 }
                 Errand::Forget { event, sources } => forgotten.push((event, sources)),
             }
         }
-        carry(&node, &endings, &forgotten).await;
+        let told = (!to_close.is_empty()).then_some(teller.history());
+        carry(&node, &endings, &forgotten, told).await;
         for run in to_close {
             if let Err(error) = runs.close(run) {
                 // Its outcome is stored: closing it again at the next start does no harm.
@@ -53,10 +58,18 @@ pub(super) async fn run(node: Arc<Node>, runs: Runs, mut errands: UnboundedRecei
 }
 
 /// Carries a batch. One outcome that the backend refuses for good holds up no other: it is told and left.
-async fn carry(node: &Node, endings: &[Ending], forgotten: &[(EventId, BTreeSet<Source>)]) {
+///
+/// Deliveries of events that ended before are deleted at the first try or not at all: a backend that was away may
+/// come back from a backup without their outcomes. What is still there is read again.
+async fn carry(
+    node: &Node,
+    endings: &[Ending],
+    mut forgotten: &[(EventId, BTreeSet<Source>)],
+    history: Option<&RunHistory>,
+) {
     let lost_at = Instant::now();
     let mut attempt = 0;
-    while let Err(error) = try_carry(node, endings, forgotten).await {
+    while let Err(error) = try_carry(node, endings, forgotten, history).await {
         if !error.is_transient() {
             if let [ending] = endings {
                 tracing::error!("the outcome of event {} is given up: {error}", ending.event);
@@ -67,10 +80,11 @@ async fn carry(node: &Node, endings: &[Ending], forgotten: &[(EventId, BTreeSet<
                 return;
             }
             let (first, second) = endings.split_at(endings.len() / 2);
-            Box::pin(carry(node, first, forgotten)).await;
-            Box::pin(carry(node, second, &[])).await;
+            Box::pin(carry(node, first, forgotten, history)).await;
+            Box::pin(carry(node, second, &[], None)).await;
             return;
         }
+        forgotten = &[];
         let wait = backoff::reconnect(attempt, lost_at.elapsed(), jitter());
         tracing::warn!("outcomes of {} deliveries wait for the backend: {error}", endings.len());
         tokio::time::sleep(wait).await;
@@ -82,10 +96,11 @@ async fn try_carry(
     node: &Node,
     endings: &[Ending],
     forgotten: &[(EventId, BTreeSet<Source>)],
+    history: Option<&RunHistory>,
 ) -> Result<(), StoreError> {
     let (store, layout, certname) = (node.store.as_ref(), &node.settings.layout, &node.settings.certname);
-    if !endings.is_empty() {
-        outcomes::finish(store, layout, certname, endings).await?;
+    if !endings.is_empty() || history.is_some() {
+        outcomes::finish_runs(store, layout, certname, endings, history).await?;
     }
     let ended = forgotten.iter().map(|(event, sources)| (*event, sources));
     outcomes::delete(store, layout, certname, ended).await

@@ -9,11 +9,14 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use trigger_backend::claim::Standing;
 use trigger_backend::deliveries::Arrival;
+use trigger_backend::intake::Batch;
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::{EndedRun, Outcome, RunResult};
+use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
 use trigger_core::queue::{Cause, Effect, Ending, Input, Node as QueueNode, Queue};
+use trigger_core::run_command::lock_patience;
 use trigger_core::status::{Activity, Running};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::RunRecord;
@@ -21,7 +24,6 @@ use trigger_core::wire::RunRecord;
 use super::courier::Errand;
 use super::disabled::{self, DisabledLock};
 use super::intake::Link;
-use super::registrar::ClaimState;
 use super::view::QueueView;
 use super::{Node, Stopped};
 use crate::clock::{self, jitter};
@@ -30,8 +32,8 @@ use crate::state::{BlankRecord, EndedLog, FileError, NewRun, OpenRun, Runs};
 
 /// The daemon's ends of the channels to the other tasks.
 pub(super) struct Channels {
-    pub(super) arrivals: mpsc::Receiver<Vec<Arrival>>,
-    pub(super) claim: watch::Receiver<ClaimState>,
+    pub(super) arrivals: mpsc::Receiver<Batch>,
+    pub(super) claim: watch::Receiver<Standing>,
     pub(super) disabled: watch::Receiver<DisabledLock>,
     pub(super) link: watch::Receiver<Link>,
     pub(super) questions: mpsc::Receiver<oneshot::Sender<QueueView>>,
@@ -73,9 +75,14 @@ impl Daemon {
         let queue_node = QueueNode {
             certname: node.settings.certname.clone(),
             honours_noop: node.settings.command.honours_noop(),
+            runs_per_minute: node.settings.runs_per_minute,
         };
         let interruptions = runs.interruptions()?;
-        let queue = Queue::new(queue_node, ended);
+        let mut queue = Queue::new(queue_node, ended);
+        queue.recall_starts(node.clock.now(), runs.latest_starts()?);
+        if let Some(result) = runs.latest_result()? {
+            node.metrics.last_run_ended(&result);
+        }
         Ok(Self {
             node,
             queue,
@@ -100,6 +107,8 @@ impl Daemon {
         let (mut terminate, mut interrupt) =
             (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
         let mut hangup = listen(SignalKind::hangup())?;
+        let mut loss = std::pin::pin!(lost(self.channels.claim.clone()));
+        let mut has_lost = false;
 
         self.recover().await?;
         self.is_recovering = false;
@@ -116,7 +125,7 @@ impl Daemon {
         loop {
             let wake = self.queue.next_wake().map(|elapsed| self.node.clock.instant(elapsed));
             tokio::select! {
-                Some(arrivals) = self.channels.arrivals.recv() => self.arrived(arrivals),
+                Some(batch) = self.channels.arrivals.recv() => self.arrived(batch),
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
                 Ok(()) = self.channels.disabled.changed() => self.input(Input::Tick),
                 () = tokio::time::sleep(disabled::LOOK_EVERY), if self.is_held_up() => self.input(Input::Tick),
@@ -132,6 +141,15 @@ impl Daemon {
                 _ = hangup.recv() => match check_configuration().await {
                     Ok(()) => return Ok(Stopped::Reload),
                     Err(failure) => tracing::error!("the configuration is not reloaded: {}", failure.message),
+                },
+                // What waits here is the other's to run now: it is forgotten, and read again if this agent
+                // is ever to run it.
+                () = &mut loss, if !has_lost => match check_configuration().await {
+                    Ok(()) => return Ok(Stopped::Reload),
+                    Err(failure) => {
+                        tracing::error!("the agent does not start anew: {}", failure.message);
+                        has_lost = true;
+                    }
                 },
             }
         }
@@ -160,14 +178,20 @@ impl Daemon {
             if is_alive {
                 self.follow(record.run_id, noop, record.started_at);
             } else {
-                let result = self.runs.paths(record.run_id).read_result()?;
+                let result = self.runs.paths(record.run_id).read_durable_result()?;
                 self.finish_run(record.run_id, noop, record.started_at, result);
             }
         }
         Ok(())
     }
 
-    fn arrived(&mut self, arrivals: Vec<Arrival>) {
+    fn arrived(&mut self, Batch { arrivals, is_all }: Batch) {
+        if is_all {
+            let is_there = |known: &str| {
+                arrivals.iter().any(|a| matches!(a, Arrival::Unreadable { key, .. } if key == known))
+            };
+            self.unreadable.retain(|key, _| is_there(key));
+        }
         for arrival in arrivals {
             match arrival {
                 Arrival::Pending(mut cause) => {
@@ -176,7 +200,7 @@ impl Daemon {
                     self.unreadable.retain(|key, _| !key.ends_with(&event));
                     cause.interruptions =
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
-                    self.input(Input::Delivered(*cause));
+                    self.take_in(Input::Delivered(*cause));
                 }
                 Arrival::HasOutcome { event, source } => {
                     // What waits or runs is deleted at its own end.
@@ -186,7 +210,7 @@ impl Daemon {
                 }
                 Arrival::TooNew(held) => {
                     tracing::warn!("event {} is held: {}", held.event, held.reason);
-                    self.input(Input::TooNew(held));
+                    self.take_in(Input::TooNew(held));
                 }
                 Arrival::Unreadable { key, detail } => {
                     if self.unreadable.insert(key.clone(), detail.clone()).is_none() {
@@ -195,6 +219,8 @@ impl Daemon {
                 }
             }
         }
+        // Once for all of them: there may be thousands.
+        self.tell_activity();
     }
 
     /// Why no run may start now, if so.
@@ -202,11 +228,8 @@ impl Daemon {
         if self.is_recovering {
             return Some("this agent takes up the runs of an earlier one".to_owned());
         }
-        let claim = match &*self.channels.claim.borrow_and_update() {
-            ClaimState::Held { .. } => None,
-            ClaimState::Unregistered => Some("this agent has not registered with the backend yet".to_owned()),
-            ClaimState::Lost(reason) | ClaimState::Stale(reason) => Some(reason.clone()),
-        };
+        let elapsed = self.node.clock.now().elapsed;
+        let claim = self.channels.claim.borrow_and_update().obstacle(elapsed);
         claim.or_else(|| self.channels.disabled.borrow_and_update().reason())
     }
 
@@ -215,8 +238,14 @@ impl Daemon {
         self.queue.blocked().is_some() && self.queue.is_waiting()
     }
 
-    /// Asks the core and does as it says.
+    /// Asks the core, does as it says and tells what the node does now.
     fn input(&mut self, input: Input) {
+        self.take_in(input);
+        self.tell_activity();
+    }
+
+    /// Asks the core and does as it says.
+    fn take_in(&mut self, input: Input) {
         let mut inputs = vec![input];
         let obstacle = self.obstacle();
         if self.queue.blocked() != obstacle.as_deref() {
@@ -228,12 +257,38 @@ impl Daemon {
                 inputs.extend(self.perform(effect));
             }
         }
+    }
+
+    fn tell_activity(&mut self) {
         let activity = self.queue.activity();
+        self.tell_delay(&activity);
+        self.tell_block(&activity);
+        self.node.metrics.queue(&self.queue);
         self.channels.activity.send_if_modified(|known| {
             let changed = *known != activity;
             *known = activity;
             changed
         });
+    }
+
+    /// One line when the limit on runs begins to delay; status and queue tell the same while it does.
+    fn tell_delay(&self, activity: &Activity) {
+        if let Some(delayed) = &activity.delayed
+            && self.channels.activity.borrow().delayed.is_none()
+        {
+            self.node.metrics.delayed();
+            tracing::warn!(events = delayed.causes.len(), "runs are delayed: {}", delayed.reason);
+        }
+    }
+
+    /// One line when deliveries begin to wait for a person, and one when they no longer do.
+    fn tell_block(&self, activity: &Activity) {
+        let was_held = !self.channels.activity.borrow().held.is_empty();
+        match (self.queue.blocked(), was_held, activity.held.is_empty()) {
+            (Some(reason), false, false) => tracing::warn!("deliveries are held: {reason}"),
+            (_, true, true) => tracing::info!("deliveries are held no longer"),
+            _ => {}
+        }
     }
 
     fn perform(&mut self, effect: Effect) -> Option<Input> {
@@ -251,7 +306,8 @@ impl Daemon {
                     tracing::error!("{error}");
                 }
                 for ending in &endings {
-                    tracing::info!(event = %ending.event, "delivery ended: {}", brief(&ending.end));
+                    self.node.metrics.ended(&ending.end);
+                    tell_end(ending);
                 }
                 self.send(Errand::Finish { run, endings });
                 None
@@ -310,14 +366,16 @@ impl Daemon {
                 let result = RunResult {
                     outcome: Outcome::NotRun,
                     reason: Some(reason),
+                    reported_noop: false,
                     started_at,
                     finished_at: clock::wall(),
                 };
+                self.node.metrics.run_ended(&result);
                 // Without it, the next agent would take this for a run that was interrupted.
                 if let Err(error) = self.runs.paths(run_id).write_result(&result) {
                     tracing::error!("{error}");
                 }
-                Input::RunEnded { run: EndedRun { run_id, noop, result }, jitter: jitter() }
+                Input::RunEnded { run: EndedRun::new(run_id, noop, result), jitter: jitter() }
             }
         }
     }
@@ -325,7 +383,8 @@ impl Daemon {
     /// Waits for a run's end by the locks on its files, on a thread of its own while it lasts.
     fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp) {
         let paths = self.runs.paths(run_id);
-        let patience = self.node.settings.run_timeout;
+        let timeout = self.node.settings.run_timeout;
+        let patience = timeout + lock_patience(timeout);
         let ended = tokio::task::spawn_blocking(move || paths.wait_for_end(patience));
         self.active = Some(ActiveRun { run_id, noop, ended, started_at });
     }
@@ -359,6 +418,7 @@ impl Daemon {
                     "it left no result: its supervisor was killed, its disk was full, or this node went down"
                         .to_owned(),
                 ),
+                reported_noop: false,
                 started_at,
                 finished_at: clock::wall(),
             };
@@ -367,8 +427,9 @@ impl Daemon {
             }
             result
         });
+        self.node.metrics.run_ended(&result);
         tracing::info!(run = %run_id, outcome = %result.outcome, "run ended{}", result.reason.as_deref().map_or_else(String::new, |r| format!(": {r}")));
-        self.input(Input::RunEnded { run: EndedRun { run_id, noop, result }, jitter: jitter() });
+        self.input(Input::RunEnded { run: EndedRun::new(run_id, noop, result), jitter: jitter() });
     }
 
     fn view(&self) -> QueueView {
@@ -384,14 +445,19 @@ fn new_run_id() -> RunId {
     RunId::from_uuid(uuid::Uuid::now_v7())
 }
 
-fn brief(end: &trigger_core::outcome::End) -> String {
-    use trigger_core::outcome::End;
+/// A line for the end of a delivery, as a warning where a person may have to do something.
+fn tell_end(Ending { event, end, .. }: &Ending) {
     match end {
-        End::Done(run) | End::Failed(run) => format!("{} (run {})", run.result.outcome, run.run_id),
-        End::Expired => "expired".to_owned(),
-        End::Refused(reason) => format!("refused: {reason}"),
-        End::Suppressed(reason) => format!("suppressed: {reason}"),
-        End::Superseded(by) => format!("superseded by {by}"),
+        End::Done(run) => {
+            tracing::info!(%event, "delivery ended: {} (run {})", run.result.outcome, run.run_id);
+        }
+        End::Superseded(by) => tracing::info!(%event, "delivery ended: superseded by {by}"),
+        End::Failed(run) => {
+            tracing::warn!(%event, "delivery ended: {} (run {})", run.result.outcome, run.run_id);
+        }
+        End::Expired => tracing::warn!(%event, "delivery ended: expired"),
+        End::Refused(reason) => tracing::warn!(%event, "delivery ended: refused: {reason}"),
+        End::Suppressed(reason) => tracing::warn!(%event, "delivery ended: suppressed: {reason}"),
     }
 }
 
@@ -416,6 +482,14 @@ async fn wait_for_end(active: &mut Option<ActiveRun>) -> Result<Option<RunResult
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         },
         None => std::future::pending().await,
+    }
+}
+
+/// Returns once the claim was held and is another's now.
+async fn lost(mut claim: watch::Receiver<Standing>) {
+    let held = claim.wait_for(|standing| matches!(standing, Standing::Held { .. })).await.is_ok();
+    if !held || claim.wait_for(|standing| matches!(standing, Standing::Contended(_))).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

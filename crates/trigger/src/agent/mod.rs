@@ -1,34 +1,44 @@
 //! The node's daemon. One task owns the queue and the runs ([`daemon`]); the others carry things to it and
 //! from it: [`intake`] reads deliveries, [`courier`] stores outcomes, [`registrar`] keeps the claim on the
 //! certname, [`socket`] serves this node's commands, [`drainer`] empties the outbox,
-//! [`sweeper`] removes from the backend what nobody needs any more.
+//! [`sweeper`] removes from the backend what nobody needs any more, [`inherited`] reaps the supervisors of the
+//! program before a reload, [`metrics_file`] tells what happened.
 
 mod courier;
 mod daemon;
 mod disabled;
 mod drainer;
+mod inherited;
 mod intake;
+mod metrics;
+mod metrics_file;
 mod registrar;
 pub(crate) mod socket;
 mod sweeper;
+mod teller;
 mod view;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use trigger_backend::claim::Standing;
+use trigger_backend::intake::Outlets;
 use trigger_backend::store::Store;
 use trigger_core::identity::{Certname, GroupName};
 use trigger_core::layout::Layout;
+use trigger_core::pace::RunsPerMinute;
 use trigger_core::run_command::RunCommand;
 
 use crate::clock::{self, Clock};
 use crate::exit::Failure;
 use crate::firing::{Publisher, Spool};
-use crate::state::{Breaker, EndedLog, Outbox, Runs, StateDir};
+use crate::state::{self, Breaker, EndedLog, Outbox, Runs, StateDir};
 
+use registrar::Registrar;
 pub(crate) use view::QueueView;
 
 /// All that an agent is told.
@@ -43,6 +53,9 @@ pub(crate) struct AgentSettings {
     /// The run command in words, for the record of each run.
     pub(crate) command_words: Vec<String>,
     pub(crate) run_timeout: Duration,
+    pub(crate) runs_per_minute: RunsPerMinute,
+    /// Where node_exporter looks for what it passes on; none where nobody asked.
+    pub(crate) metrics_file: Option<PathBuf>,
     /// What a `trigger fire` inside a run needs to find this agent.
     pub(crate) run_environment: BTreeMap<String, String>,
 }
@@ -56,9 +69,10 @@ pub(crate) enum Stopped {
     Reload,
 }
 
-/// What is shared by the agent's tasks and does not change.
+/// What is shared by the agent's tasks and does not change, but for what is counted.
 struct Node {
     settings: AgentSettings,
+    metrics: metrics::Metrics,
     store: Arc<dyn Store>,
     clock: Clock,
 }
@@ -69,38 +83,49 @@ pub(crate) async fn run(
     check_configuration: impl AsyncFn() -> Result<(), Failure>,
 ) -> Result<Stopped, Failure> {
     let state = settings.state.clone();
-    let Some(_only_agent_here) = state.lock_for_agent()? else {
+    let Some(only_agent_here) = state.lock_for_agent()? else {
         return Err(Failure::failed(format!(
             "another agent already runs in {}; give this one a --state-dir of its own",
             state.path().display()
         )));
     };
+    tokio::spawn(inherited::reap(inherited::children()));
     claim_state_dir(&settings)?;
 
-    let spool = Spool { outbox: Outbox::open(&state)?, breaker: Breaker::new(&state) };
+    let outbox = Outbox::open(&state)?;
+    let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
     let publisher = Arc::new(Publisher::new(Some(spool), settings.layout.prefix().clone()));
     let store = open_store(&publisher, &settings.backend)?;
     let runs = Runs::open(&state)?;
     let (ended_log, ended) = EndedLog::open(&state, clock::wall())?;
 
-    let node = Arc::new(Node { settings, store, clock: Clock::start() });
+    let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), store, clock: Clock::start() });
     let (arrivals_in, arrivals) = mpsc::channel(16);
     let (errands_in, errands) = mpsc::unbounded_channel();
-    let (claim_in, claim) = watch::channel(registrar::ClaimState::Unregistered);
+    let (claim_in, claim) = watch::channel(Standing::Unregistered);
     let (disabled_in, disabled) = watch::channel(disabled::DisabledLock::Unknown);
-    let (link_in, link) = watch::channel(intake::Link::Down("not connected yet".to_owned()));
+    let (link_in, link) = watch::channel(intake::Link::Down("deliveries are not read yet".to_owned()));
     let (activity_in, activity) = watch::channel(Default::default());
+    let (own_record, seen) = watch::channel(Default::default());
+    let (release_in, release) = oneshot::channel();
     let (questions_in, questions) = mpsc::channel(16);
 
-    let registrar = registrar::Registrar::new(Arc::clone(&node), claim_in)?;
+    let lock = state::name_of_lock(&only_agent_here);
+    let joined = registrar::read_joined(&node.settings)?;
+    let registration = registrar::Channels { activity, seen, release, standing: claim_in };
     let listener = socket::listen(&node.settings.state)?;
     let mut tasks = JoinSet::new();
-    tasks.spawn(socket::serve(listener, Arc::clone(&publisher), questions_in));
+    tasks.spawn(socket::serve(listener, Arc::clone(&node), Arc::clone(&publisher), questions_in));
+    if let Some(path) = node.settings.metrics_file.clone() {
+        tasks.spawn(metrics_file::run(Arc::clone(&node), path, outbox, link.clone(), claim.clone()));
+    }
     tasks.spawn(drainer::run(Arc::clone(&publisher), link.clone()));
     tasks.spawn(courier::run(Arc::clone(&node), runs.clone(), errands));
-    tasks.spawn(registrar.run(activity));
+    tasks.spawn(Registrar::run(Arc::clone(&node), lock, joined, registration));
     tasks.spawn(sweeper::run(Arc::clone(&node)));
-    tasks.spawn(intake::run(Arc::clone(&node), Breaker::new(&state), claim.clone(), link_in, arrivals_in));
+    let breaker = Breaker::new(&state);
+    let outlets = Outlets { arrivals: arrivals_in, own_record };
+    tasks.spawn(intake::run(Arc::clone(&node), breaker, claim.clone(), link_in, outlets));
     tokio::spawn(disabled::find(Arc::clone(&node), disabled_in));
 
     let channels = daemon::Channels {
@@ -112,12 +137,23 @@ pub(crate) async fn run(
         errands: errands_in,
         activity: activity_in,
     };
-    let daemon = daemon::Daemon::new(node, runs, ended_log, ended, channels)?;
-    tokio::select! {
-        stopped = daemon.run(check_configuration) => stopped,
+    let daemon = daemon::Daemon::new(node, runs.clone(), ended_log, ended, channels)?;
+    let stopped = tokio::select! {
+        stopped = daemon.run(check_configuration) => stopped?,
         // None of them ends while the daemon lives. Better a restart than an agent that only looks alive.
-        _ = tasks.join_next() => Err(Failure::failed("a part of the agent ended unexpectedly; see its log")),
+        _ = tasks.join_next() => {
+            return Err(Failure::failed("a part of the agent ended unexpectedly; see its log"));
+        }
+    };
+    // What is in progress, or was not told yet, is this folder's to end: until then nobody else may run. A
+    // reload keeps the claim, for the same lock is taken again at once.
+    if stopped == Stopped::Terminated && runs.open_runs()?.is_empty() {
+        let (released_in, released) = oneshot::channel();
+        if release_in.send(released_in).is_ok() {
+            let _ = released.await;
+        }
     }
+    Ok(stopped)
 }
 
 /// The backend that an agent watches; not every backend can be watched.

@@ -1,258 +1,181 @@
 //! Keeps this node's registration in the backend: its claim on the certname, its groups, what it does.
+//! What becomes of the claim is decided in [`trigger_backend::claim`]; here are the clock, the wakes and the
+//! file that remembers the groups.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-use trigger_backend::registry::{self, Claim, Contender, RENEW_EVERY, TRUST_FOR};
-use trigger_backend::store::{StoreError, Swap};
-use trigger_core::backoff;
+use tokio::sync::{oneshot, watch};
+use trigger_backend::claim::{Claim, Claimant, Standing};
 use trigger_core::identity::{GroupName, Revision};
-use trigger_core::status::{Activity, NodeRecord};
-use trigger_core::wire::Stored;
+use trigger_core::status::Activity;
 
 use super::{AgentSettings, Node};
-use crate::clock::{self, jitter};
-use crate::state::{FileError, StateDir, at, read_if_present, write_durably};
+use crate::clock::jitter;
+use crate::state::{FileError, read_if_present, write_durably};
 
 /// Changes of activity are written at most this often.
 const ACTIVITY_SPACING: Duration = Duration::from_millis(250);
 /// A change of activity is written so long after it: the run that just started goes first, on this node's
 /// processors and on the backend's disk.
 const ACTIVITY_DELAY: Duration = Duration::from_millis(50);
-/// How often somebody else's claim is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How long an agent that stops waits for its claim to be given up; else it lapses by itself.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Where the claim on the certname stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum ClaimState {
-    /// The backend has not answered yet.
-    Unregistered,
-    /// Ours.
-    Held { joined: BTreeMap<GroupName, Revision> },
-    /// Another agent's; the sentence names it.
-    Lost(String),
-    /// Ours when it was last renewed, which is too long ago.
-    Stale(String),
+/// The registrar's ends of the channels to the other tasks.
+pub(super) struct Channels {
+    pub(super) activity: watch::Receiver<Activity>,
+    /// The latest revision at which our own record was seen to be written, by whomever.
+    pub(super) seen: watch::Receiver<Revision>,
+    /// Asks that the claim be given up, and to be told when that is done.
+    pub(super) release: oneshot::Receiver<oneshot::Sender<()>>,
+    pub(super) standing: watch::Sender<Standing>,
 }
 
 /// The owner of this node's registration.
 pub(super) struct Registrar {
     node: Arc<Node>,
-    state: watch::Sender<ClaimState>,
-    instance: String,
-    /// The instances that ran from this folder before us and may still hold the claim.
-    previous: Vec<String>,
-    location: String,
-    joined: BTreeMap<GroupName, Revision>,
-    renewals: u64,
-    /// Our latest write, once there is one.
-    revision: Option<Revision>,
-    renewed_at: Duration,
-    contender: Contender,
+    claim: Claim,
+    /// The groups joined, as the state folder remembers them.
+    remembered: BTreeMap<GroupName, Revision>,
+    activity: watch::Receiver<Activity>,
+    seen: watch::Receiver<Revision>,
+    standing: watch::Sender<Standing>,
 }
 
 impl Registrar {
-    pub(super) fn new(node: Arc<Node>, state: watch::Sender<ClaimState>) -> Result<Self, FileError> {
-        let folder = &node.settings.state;
-        let instance = uuid::Uuid::new_v4().to_string();
-        let previous = read_instances(folder)?;
-        // Before the claim is taken: a crash right after it must not leave a claim that nobody here knows.
-        write_instances(folder, previous.iter().chain([&instance]))?;
-        let joined = read_joined(&node.settings)?;
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Ok(Self {
-            instance,
-            previous,
-            location: format!("{host}, pid {}, {}", std::process::id(), folder.path().display()),
-            joined,
-            renewals: 0,
-            revision: None,
-            renewed_at: node.clock.now().elapsed,
-            contender: Contender::default(),
-            node,
-            state,
-        })
-    }
-
-    /// Registers and keeps the registration true for as long as anybody listens.
-    pub(super) async fn run(mut self, mut activity: watch::Receiver<Activity>) {
-        let mut attempt = 0;
-        while !self.state.is_closed() {
-            let current = activity.borrow_and_update().clone();
-            let wait = match self.register(current).await {
-                Ok(wait) => {
-                    attempt = 0;
-                    wait
-                }
-                Err(error) => {
-                    self.distrust(&error);
-                    attempt += 1;
-                    let now = self.node.clock.now().elapsed;
-                    backoff::reconnect(attempt, now.saturating_sub(self.renewed_at), jitter())
-                }
-            };
-            tokio::time::sleep(ACTIVITY_SPACING.min(wait)).await;
-            tokio::select! {
-                () = tokio::time::sleep(wait.saturating_sub(ACTIVITY_SPACING)) => {}
-                changed = activity.changed(), if attempt == 0 => match changed {
-                    Ok(()) => tokio::time::sleep(ACTIVITY_DELAY).await,
-                    Err(_) => return,
-                },
-            }
-        }
-    }
-
-    fn record(&self, activity: Activity) -> NodeRecord {
-        let joined = |group: &GroupName| self.joined.get(group).copied().unwrap_or_default();
-        let groups = self.node.settings.groups.iter().map(|group| (group.clone(), joined(group)));
-        NodeRecord {
-            instance: self.instance.clone(),
-            location: self.location.clone(),
-            renewals: self.renewals,
+    /// Registers and keeps the registration true until it is asked to give the claim up. `lock` names the
+    /// lock that this agent holds on its state folder.
+    pub(super) async fn run(
+        node: Arc<Node>,
+        lock: Option<String>,
+        remembered: BTreeMap<GroupName, Revision>,
+        channels: Channels,
+    ) {
+        let settings = &node.settings;
+        let claimant = Claimant {
+            certname: settings.certname.clone(),
+            instance: uuid::Uuid::new_v4().to_string(),
+            lock,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            pid: std::process::id(),
+            folder: settings.state.path().display().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            seen_at: clock::wall(),
-            groups: groups.collect(),
-            activity,
-        }
-    }
-
-    /// Takes or renews the claim, once; how long to wait before the next time.
-    async fn register(&mut self, activity: Activity) -> Result<Duration, StoreError> {
-        self.renewals += 1;
-        if self.revision.is_none() {
-            self.recall_groups().await?;
-        }
-        let record = self.record(activity);
-        match self.write(&record).await? {
-            Claim::Held(revision) => {
-                let is_first = self.revision.replace(revision).is_none();
-                self.renewed_at = self.node.clock.now().elapsed;
-                if is_first && let Err(error) = self.settle_in(revision) {
-                    tracing::error!("this start cannot be remembered: {error}");
-                }
-                self.tell(ClaimState::Held { joined: self.joined.clone() });
-                // The first write could not know the revision at which new groups were joined.
-                Ok(if is_first { Duration::ZERO } else { RENEW_EVERY.mul_f64(0.75 + jitter() / 4.0) })
-            }
-            Claim::HeldBy { record, .. } => {
-                self.revision = None;
-                self.tell(ClaimState::Lost(format!(
-                    "{} is claimed by another live agent ({}); stop one of the two",
-                    self.node.settings.certname, record.location
-                )));
-                Ok(LOOK_EVERY)
+            groups: settings.groups.clone(),
+        };
+        let elapsed = node.clock.now().elapsed;
+        let claim = Claim::new(settings.layout.clone(), claimant, remembered.clone(), elapsed);
+        let Channels { activity, seen, release, standing } = channels;
+        let mut registrar = Self { node, claim, remembered, activity, seen, standing };
+        tokio::select! {
+            () = registrar.keep() => {}
+            Ok(released) = release => {
+                registrar.release().await;
+                let _ = released.send(());
             }
         }
     }
 
-    async fn write(&mut self, record: &NodeRecord) -> Result<Claim, StoreError> {
-        let (store, settings) = (self.node.store.as_ref(), &self.node.settings);
-        if let Some(known) = self.revision {
-            let key = settings.layout.node(&settings.certname);
-            if let Swap::Written(revision) =
-                store.put_if_unchanged(&key, &record.to_wire(), Some(known)).await?
+    async fn keep(&mut self) {
+        let mut is_failing = false;
+        while !self.standing.is_closed() {
+            let activity = self.activity.borrow_and_update().clone();
+            // What was seen until now is answered by this renewal, even where the backend was made anew and
+            // counts from the start again.
+            self.seen.mark_unchanged();
+            let renewed = self.claim.renew(self.node.store.as_ref(), &activity, self.node.clock.now()).await;
+            if let Err(error) = &renewed
+                && !is_failing
             {
-                return Ok(Claim::Held(revision));
+                tracing::warn!("the registration waits for the backend: {error}");
+            }
+            is_failing = renewed.is_err();
+            self.remember_groups();
+            let elapsed = self.node.clock.now().elapsed;
+            self.tell(self.claim.standing(elapsed));
+            let pause = self.claim.pause(elapsed, jitter());
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = news(&self.claim, &mut self.seen) => {}
+                () = change(&mut self.activity), if self.claim.tells_activity() => {}
             }
         }
-        let elapsed = self.node.clock.now().elapsed;
-        let previous = &self.previous;
-        let layout = &settings.layout;
-        registry::claim(store, layout, &settings.certname, record, previous, &mut self.contender, elapsed)
-            .await
     }
 
-    /// After the first registration: remembers who we are and since when we belong to our groups.
-    fn settle_in(&mut self, revision: Revision) -> Result<(), FileError> {
-        let settings = &self.node.settings;
-        for group in &settings.groups {
-            let since = self.joined.entry(group.clone()).or_insert(revision);
-            // From the future: the backend was made anew, and counts from the start again.
-            *since = revision.min(*since);
-        }
-        write_joined(settings, &self.joined)?;
-        let folder = &settings.state;
-        write_instances(folder, [&self.instance])?;
-        // From here on they are history: a claim in the name of one is that of a copy of this folder.
-        self.previous.clear();
-        Ok(())
-    }
-
-    /// Since when we belong to our groups as the backend remembers it: events fired at a group before its
-    /// state folder was lost are still this node's.
-    async fn recall_groups(&mut self) -> Result<(), StoreError> {
-        let settings = &self.node.settings;
-        let certname = std::slice::from_ref(&settings.certname);
-        let known = registry::read(self.node.store.as_ref(), &settings.layout, certname).await?;
-        let remembered = known.into_values().flat_map(|record| record.groups);
-        // Zero was written by a registration that did not live to learn its own revision.
-        for (group, since) in remembered.filter(|(_, since)| *since > Revision::default()) {
-            if settings.groups.contains(&group) {
-                let earliest = self.joined.entry(group).or_insert(since);
-                *earliest = since.min(*earliest);
-            }
-        }
-        Ok(())
-    }
-
-    fn distrust(&mut self, error: &StoreError) {
-        let silent_for = self.node.clock.now().elapsed.saturating_sub(self.renewed_at);
-        if self.revision.is_some() && silent_for > TRUST_FOR {
-            self.tell(ClaimState::Stale(format!(
-                "the claim on {} could not be renewed for {} s ({error})",
-                self.node.settings.certname,
-                silent_for.as_secs()
-            )));
-        }
-    }
-
-    fn tell(&self, state: ClaimState) {
-        self.state.send_if_modified(|known| {
-            let changed = *known != state;
-            if changed {
-                match &state {
-                    ClaimState::Lost(reason) | ClaimState::Stale(reason) => tracing::error!("{reason}"),
-                    ClaimState::Held { .. } => tracing::info!("registered {}", self.node.settings.certname),
-                    ClaimState::Unregistered => {}
+    fn remember_groups(&mut self) {
+        if *self.claim.joined() != self.remembered {
+            match write_joined(&self.node.settings, self.claim.joined()) {
+                Ok(()) => self.remembered = self.claim.joined().clone(),
+                Err(error) => {
+                    tracing::error!("since when this node is in its groups cannot be kept: {error}")
                 }
-                *known = state;
+            }
+        }
+    }
+
+    async fn release(&mut self) {
+        let activity = self.activity.borrow().clone();
+        let (store, now) = (self.node.store.as_ref(), self.node.clock.now());
+        match tokio::time::timeout(RELEASE_PATIENCE, self.claim.release(store, &activity, now)).await {
+            Ok(Ok(true)) => tracing::info!("gave up the claim on {}", self.node.settings.certname),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => tracing::warn!("the claim is not given up and lapses by itself: {error}"),
+            Err(_) => tracing::warn!("the claim is not given up and lapses by itself: no answer in time"),
+        }
+    }
+
+    fn tell(&self, standing: Standing) {
+        self.standing.send_if_modified(|known| {
+            let changed = *known != standing;
+            if changed {
+                self.log(known, &standing);
+                *known = standing;
             }
             changed
         });
     }
+
+    /// What a person should know, once.
+    fn log(&self, known: &Standing, standing: &Standing) {
+        let sentence = standing.obstacle(self.node.clock.now().elapsed).unwrap_or_default();
+        match (known, standing) {
+            (Standing::Contended(before), Standing::Contended(rival))
+                if before.is_alive() == rival.is_alive() => {}
+            (_, Standing::Contended(rival)) if rival.is_alive() => {
+                tracing::error!("nothing is run: {sentence}");
+            }
+            (_, Standing::Contended(_)) => tracing::warn!("nothing is run yet: {sentence}"),
+            (Standing::Stale { .. }, Standing::Stale { .. }) | (_, Standing::Unregistered) => {}
+            (_, Standing::Stale { .. }) => tracing::error!("nothing is run: {sentence}"),
+            (Standing::Held { .. }, Standing::Held { .. }) => {}
+            (_, Standing::Held { .. }) => tracing::info!("registered {}", self.node.settings.certname),
+        }
+    }
 }
 
-/// The instances that ran from this very folder, below a line that says which it is: the claim of the agent
-/// whose folder was copied is not the copy's to continue.
-fn read_instances(folder: &StateDir) -> Result<Vec<String>, FileError> {
-    let text = read_if_present(&folder.file("instance"))?.unwrap_or_default();
-    let lines = text.strip_prefix(&folder_identity(folder)?).unwrap_or_default();
-    Ok(lines.lines().map(str::to_owned).collect())
+/// Returns when our record was written by somebody else, as far as a watch can tell.
+async fn news(claim: &Claim, seen: &mut watch::Receiver<Revision>) {
+    while seen.changed().await.is_ok() {
+        if claim.is_news(*seen.borrow_and_update()) {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
-fn write_instances<'a>(
-    folder: &StateDir,
-    instances: impl IntoIterator<Item = &'a String>,
-) -> Result<(), FileError> {
-    let lines = instances.into_iter().map(|instance| format!("{instance}\n"));
-    let text: String = std::iter::once(folder_identity(folder)?).chain(lines).collect();
-    write_durably(&folder.file("instance"), text.as_bytes())
-}
-
-/// What a copy of a folder does not share with it: the machine, and the number of the folder there.
-fn folder_identity(folder: &StateDir) -> Result<String, FileError> {
-    let machine = read_if_present(Path::new("/etc/machine-id"))?.unwrap_or_default();
-    let inode = fs::metadata(folder.path()).map_err(at("look at", folder.path()))?.ino();
-    Ok(format!("machine {} folder {inode}\n", machine.trim()))
+/// Returns when the activity has changed and the change is due to be told.
+async fn change(activity: &mut watch::Receiver<Activity>) {
+    tokio::time::sleep(ACTIVITY_SPACING).await;
+    if activity.changed().await.is_err() {
+        // The daemon is gone; whoever ends the agent says what becomes of the claim.
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(ACTIVITY_DELAY).await;
 }
 
 /// The groups joined, below a line that says where: revisions of one backend mean nothing in another.
-fn read_joined(settings: &AgentSettings) -> Result<BTreeMap<GroupName, Revision>, FileError> {
+pub(super) fn read_joined(settings: &AgentSettings) -> Result<BTreeMap<GroupName, Revision>, FileError> {
     let text = read_if_present(&settings.state.file("groups"))?.unwrap_or_default();
     let Some(lines) = text.strip_prefix(&place(settings)) else { return Ok(BTreeMap::new()) };
     let line = |line: &str| {
@@ -271,4 +194,39 @@ fn write_joined(settings: &AgentSettings, joined: &BTreeMap<GroupName, Revision>
 
 fn place(settings: &AgentSettings) -> String {
     format!("{} {}\n", settings.backend, settings.layout.prefix())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trigger_backend::memory::MemoryStore;
+    use trigger_core::layout::Layout;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_before_a_renewal_is_no_reason_for_another() {
+        let claimant = Claimant {
+            certname: "lb01".parse().unwrap(),
+            instance: "i".to_owned(),
+            lock: None,
+            host: "h".to_owned(),
+            pid: 1,
+            folder: "/f".to_owned(),
+            version: "1".to_owned(),
+            groups: Vec::new(),
+        };
+        let mut claim = Claim::new(Layout::default(), claimant, BTreeMap::new(), Duration::ZERO);
+        // Seen in a backend that has been made anew since.
+        let (sender, mut seen) = watch::channel(Revision(1_000_000));
+        let now = crate::clock::Clock::start().now();
+        seen.mark_unchanged();
+        claim.renew(&MemoryStore::default(), &Activity::default(), now).await.unwrap();
+        assert!(claim.is_news(Revision(1_000_000)), "it looks like news");
+        let mut is_news =
+            async || tokio::time::timeout(Duration::from_secs(1), news(&claim, &mut seen)).await.is_ok();
+        assert!(!is_news().await);
+        sender.send_replace(Revision::default());
+        assert!(!is_news().await, "older than ours");
+        sender.send_replace(Revision(1_000_001));
+        assert!(is_news().await);
+    }
 }

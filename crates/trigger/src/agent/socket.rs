@@ -1,6 +1,7 @@
 //! The Unix socket by which this node's commands reach its agent: one JSON line in, one JSON line out.
 //! The state folder's permissions decide who may connect.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use trigger_core::identity::Revision;
 use trigger_core::wire::{Publication, Stored};
 
-use super::QueueView;
+use super::{Node, QueueView};
 use crate::exit::Failure;
 use crate::firing::{FireReport, Fired, Publisher};
 use crate::state::StateDir;
@@ -25,6 +26,8 @@ const REQUEST_LIMIT: u64 = 64 * 1024 * 1024;
 const CONNECTIONS: usize = 32;
 /// A client that sends nothing for so long is cut off.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Targets left out by the loop guard that have a line of their own in the log; an event may have thousands.
+const TOLD_AT_MOST: usize = 20;
 /// The longest path a socket's address can hold (`sun_path` less its end).
 const ADDRESS_LIMIT: usize = 107;
 
@@ -32,8 +35,12 @@ const ADDRESS_LIMIT: usize = 107;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Fire this event, in its stored form.
-    Fire { publication: String },
+    /// Fire this event, in its stored form; the loop guard left out so many of its targets by each rule.
+    Fire {
+        publication: String,
+        #[serde(default)]
+        suppressed: BTreeMap<String, u64>,
+    },
     /// Tell what runs and waits.
     Queue,
 }
@@ -88,6 +95,7 @@ pub(super) fn listen(state: &StateDir) -> Result<UnixListener, Failure> {
 
 pub(super) async fn serve(
     listener: UnixListener,
+    node: Arc<Node>,
     publisher: Arc<Publisher>,
     questions: mpsc::Sender<oneshot::Sender<QueueView>>,
 ) {
@@ -102,9 +110,9 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let (publisher, questions) = (Arc::clone(&publisher), questions.clone());
+        let (node, publisher, questions) = (Arc::clone(&node), Arc::clone(&publisher), questions.clone());
         tokio::spawn(async move {
-            if let Err(error) = converse(stream, &publisher, &questions).await {
+            if let Err(error) = converse(stream, &node, &publisher, &questions).await {
                 tracing::debug!("a command went away: {error}");
             }
             drop(place);
@@ -114,13 +122,14 @@ pub(super) async fn serve(
 
 async fn converse(
     mut stream: UnixStream,
+    node: &Node,
     publisher: &Publisher,
     questions: &mpsc::Sender<oneshot::Sender<QueueView>>,
 ) -> io::Result<()> {
     let mut line = String::new();
     let (reader, mut writer) = stream.split();
     tokio::time::timeout(PATIENCE, BufReader::new(reader.take(REQUEST_LIMIT)).read_line(&mut line)).await??;
-    let reply = answer(&line, publisher, questions).await;
+    let reply = answer(&line, node, publisher, questions).await;
     let mut text = serde_json::to_string(&reply)?;
     text.push('\n');
     tokio::time::timeout(PATIENCE, writer.write_all(text.as_bytes())).await?
@@ -128,21 +137,18 @@ async fn converse(
 
 async fn answer(
     line: &str,
+    node: &Node,
     publisher: &Publisher,
     questions: &mpsc::Sender<oneshot::Sender<QueueView>>,
 ) -> Reply {
     let failed = |message: String| Reply::Failed { code: crate::exit::FAILED, message };
     match serde_json::from_str(line) {
-        Ok(Request::Fire { publication }) => match Publication::from_wire(&publication) {
-            Ok(publication) => match publisher.fire(&publication).await {
-                Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }) => {
-                    Reply::Committed { revision, warnings }
-                }
-                Ok(FireReport { fired: Fired::Spooled(reason), warnings }) => {
-                    Reply::Spooled { reason, warnings }
-                }
-                Err(failure) => Reply::Failed { code: failure.code, message: failure.message },
-            },
+        Ok(Request::Fire { publication, suppressed }) => match Publication::from_wire(&publication) {
+            Ok(publication) => {
+                tell_suppressed(&publication);
+                node.metrics.suppressed(&suppressed);
+                fire(&publication, node, publisher).await
+            }
             Err(error) => Reply::NotUnderstood { detail: error.to_string() },
         },
         Ok(Request::Queue) => {
@@ -156,6 +162,32 @@ async fn answer(
             }
         }
         Err(error) => Reply::NotUnderstood { detail: error.to_string() },
+    }
+}
+
+async fn fire(publication: &Publication, node: &Node, publisher: &Publisher) -> Reply {
+    let report = publisher.fire(publication).await;
+    node.metrics.fired(report.as_ref().ok().map(|report| &report.fired));
+    match report {
+        Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }) => {
+            Reply::Committed { revision, warnings }
+        }
+        Ok(FireReport { fired: Fired::Spooled(reason), warnings }) => Reply::Spooled { reason, warnings },
+        Err(failure) => Reply::Failed { code: failure.code, message: failure.message },
+    }
+}
+
+/// Whom the loop guard left out, for those who read this node's log and not Puppet's.
+fn tell_suppressed(publication: &Publication) {
+    let Publication { event, suppressed, suppressed_groups, .. } = publication;
+    let hosts = suppressed.iter().map(|(host, reason)| (host.to_string(), reason));
+    let groups = suppressed_groups.iter().map(|(group, reason)| (format!("the group {group}"), reason));
+    for (whom, reason) in hosts.chain(groups).take(TOLD_AT_MOST) {
+        tracing::warn!(event = %event.id, "'{}' is not fired at {whom}: {reason}", event.trigger);
+    }
+    let untold = (suppressed.len() + suppressed_groups.len()).saturating_sub(TOLD_AT_MOST);
+    if untold > 0 {
+        tracing::warn!(event = %event.id, "'{}' is not fired at {untold} more targets", event.trigger);
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trigger_core::identity::EventId;
-use trigger_core::queue::Queue;
+use trigger_core::queue::{Cause, Queue};
 
 use super::AgentSettings;
 
@@ -19,7 +19,7 @@ pub(crate) struct QueueView {
     pub(crate) blocked: Option<String>,
     pub(crate) running: Option<RunningView>,
     pub(crate) waiting: Vec<WaitingView>,
-    pub(crate) held: Vec<ReasonView>,
+    pub(crate) held: Vec<HeldView>,
     /// Deliveries in the backend that this agent cannot use.
     pub(crate) unreadable: Vec<UnreadableView>,
 }
@@ -38,14 +38,18 @@ pub(crate) struct WaitingView {
     pub(crate) origin: String,
     pub(crate) tags: Vec<String>,
     pub(crate) noop: bool,
-    /// When its run is tried again, and why the last one came to nothing.
+    /// When its run is tried again after one that came to nothing.
     pub(crate) retry_at_unix_ms: Option<u64>,
+    /// Why that one came to nothing, or why no run may start yet.
     pub(crate) reason: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct ReasonView {
+pub(crate) struct HeldView {
     pub(crate) event_id: String,
+    /// Absent where the event is too new to be read.
+    pub(crate) trigger: Option<String>,
+    pub(crate) origin: Option<String>,
     pub(crate) reason: String,
 }
 
@@ -66,6 +70,10 @@ impl QueueView {
         let activity = queue.activity();
         let retry =
             |event: EventId| activity.retrying.iter().find(|retrying| retrying.causes.contains(&event));
+        // The activity lists only so many.
+        let held: BTreeMap<EventId, &str> = queue.held().collect();
+        let known: BTreeMap<EventId, &Cause> =
+            queue.waiting_causes().map(|cause| (cause.event.id, cause)).collect();
         Self {
             certname: settings.certname.to_string(),
             backend: settings.backend.clone(),
@@ -74,10 +82,12 @@ impl QueueView {
             running: activity.running.as_ref().map(|running| RunningView {
                 run_id: running.run_id.to_string(),
                 started_at_unix_ms: running.started_at.as_unix_ms(),
-                causes: running.causes.iter().map(EventId::to_string).collect(),
+                causes: queue.running_causes().iter().map(|cause| cause.event.id.to_string()).collect(),
             }),
             waiting: queue
                 .waiting_causes()
+                // What waits for a person is told below.
+                .filter(|cause| !held.contains_key(&cause.event.id))
                 .map(|cause| WaitingView {
                     event_id: cause.event.id.to_string(),
                     trigger: cause.event.trigger.to_string(),
@@ -85,13 +95,23 @@ impl QueueView {
                     tags: cause.event.options.tags.iter().map(ToString::to_string).collect(),
                     noop: cause.event.options.noop,
                     retry_at_unix_ms: retry(cause.event.id).map(|retrying| retrying.at.as_unix_ms()),
-                    reason: retry(cause.event.id).map(|retrying| retrying.reason.clone()),
+                    reason: retry(cause.event.id)
+                        .map(|retrying| &retrying.reason)
+                        .or(activity.delayed.as_ref().map(|delayed| &delayed.reason))
+                        .cloned(),
                 })
                 .collect(),
-            held: activity
-                .held
+            held: held
                 .iter()
-                .map(|held| ReasonView { event_id: held.event.to_string(), reason: held.reason.clone() })
+                .map(|(event, reason)| {
+                    let cause = known.get(event);
+                    HeldView {
+                        event_id: event.to_string(),
+                        trigger: cause.map(|cause| cause.event.trigger.to_string()),
+                        origin: cause.map(|cause| cause.event.origin.to_string()),
+                        reason: (*reason).to_owned(),
+                    }
+                })
                 .collect(),
             unreadable: unreadable
                 .iter()

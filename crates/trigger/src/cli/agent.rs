@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,7 +11,7 @@ use trigger_core::layout::Layout;
 
 use super::{Globals, block_on, resolve_certname};
 use crate::agent::{self, AgentSettings, Stopped};
-use crate::config::{run_command, run_timeout};
+use crate::config::{metrics_file, run_command, run_timeout, runs_per_minute};
 use crate::exit::Failure;
 use crate::state::StateDir;
 
@@ -28,6 +29,12 @@ pub(crate) struct AgentArgs {
     /// A run is ended after this long [default: 1h]
     #[arg(long, env = "TRIGGER_RUN_TIMEOUT", value_name = "DURATION", hide_env = true)]
     run_timeout: Option<String>,
+    /// How many runs may start in any minute, from 1 to 600; what comes on top waits [default: 10]
+    #[arg(long, env = "TRIGGER_RUNS_PER_MINUTE", value_name = "NUMBER", hide_env = true)]
+    runs_per_minute: Option<String>,
+    /// A file to keep metrics in, for node_exporter's textfile collector (its name ends in .prom) [default: none]
+    #[arg(long, env = "TRIGGER_METRICS_FILE", value_name = "FILE", hide_env = true)]
+    metrics_file: Option<PathBuf>,
 }
 
 pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<u8, Failure> {
@@ -46,7 +53,7 @@ pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<u8, Failure> {
 /// Replaces this process by a fresh one with the same arguments, which reads the new configuration. The
 /// pid stays, and a run in progress is adopted like any other.
 fn start_again() -> Failure {
-    tracing::info!("reloading the configuration");
+    tracing::info!("starting anew, with the configuration read again");
     let error = std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
     Failure::failed(format!("cannot start again: {error}"))
 }
@@ -57,6 +64,8 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     let words = args.run_cmd.as_deref().or(config.run_cmd.as_deref());
     let command = run_command(words)?;
     let timeout: Duration = run_timeout(args.run_timeout.as_deref().or(config.run_timeout.as_deref()))?;
+    let runs_per_minute = runs_per_minute(args.runs_per_minute.as_deref(), config.runs_per_minute)?;
+    let metrics_file = metrics_file(args.metrics_file.as_deref().or(config.metrics_file.as_deref()))?;
     let backend = globals.backend(&config)?;
     let state = StateDir::open(&globals.state_dir(&config))?;
     let certname = resolve_certname(globals, &config, Some(&state), &command).await?;
@@ -81,6 +90,8 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         command_words: command.words(),
         command,
         run_timeout: timeout,
+        runs_per_minute,
+        metrics_file,
         run_environment,
     })
 }

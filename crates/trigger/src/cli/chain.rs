@@ -1,14 +1,17 @@
 //! The chain that a `trigger fire` inside a run continues, and what the loop guard makes of it (contract 7).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trigger_core::event::Event;
+use trigger_core::guard::{self, Whom, is_suppressed};
+use trigger_core::history::FiredEvent;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::lineage::{self, Chain, Lineage};
+use trigger_core::lineage::{self, Chain, Rule, Suppression};
 use trigger_core::wire::{Publication, RunRecord};
 
+use crate::clock;
 use crate::exit::Failure;
-use crate::state::{Runs, StateDir};
+use crate::state::{Fires, Runs, StateDir};
 
 /// The run that this command is part of. The environment only names it; what counts is that its record is
 /// locked by a live supervisor (contract 7). A daemon that a run left behind is no part of it.
@@ -24,8 +27,7 @@ pub(super) fn parent_run(state: Option<&StateDir>, warnings: &mut Vec<String>) -
 }
 
 pub(super) fn chains(parent: &RunRecord) -> Vec<Chain> {
-    let causes = parent.causes.iter().map(|cause| (&cause.event.trigger, &cause.event.lineage));
-    lineage::chains_through(&parent.certname, causes)
+    lineage::chains_through(&parent.certname, parent.causes.iter().map(|cause| &cause.event))
 }
 
 /// Two nodes that wait for each other's runs would wait for ever.
@@ -46,65 +48,86 @@ pub(super) fn refuse_waiting_for_own_chain(event: &Event, parent: &RunRecord) ->
     }
 }
 
-/// Leaves out what the loop guard suppresses; a sentence for each.
+/// What the loop guard made of an event.
+#[derive(Debug, Default)]
+pub(super) struct Guarded {
+    /// A sentence for each target that was left out.
+    pub(super) warnings: Vec<String>,
+    /// How many targets each rule left out.
+    suppressed: BTreeMap<Rule, u64>,
+    /// The root events for which this fire was counted.
+    noted: BTreeSet<EventId>,
+}
+
+impl Guarded {
+    /// How many targets each rule left out, for the agent's metrics.
+    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
+        self.suppressed.iter().map(|(rule, count)| (rule.as_str().to_owned(), *count)).collect()
+    }
+
+    fn left_out(&mut self, whom: &Whom, suppression: &Suppression) {
+        self.warnings.push(match whom {
+            Whom::Host(host) => format!("not fired at {host}: {suppression}"),
+            Whom::Group(group) => format!("not fired at the group {group}: {suppression}"),
+        });
+        *self.suppressed.entry(suppression.rule()).or_default() += 1;
+    }
+}
+
+/// Leaves out what the loop guard suppresses, and counts the fire for the budget of its root events: in one
+/// step, or several fires of a run at the same time would each be the third. One that was suppressed never
+/// happened.
 pub(super) fn guard_against_loops(
     publication: &mut Publication,
     ttl: u32,
     parent: &RunRecord,
-    state: Option<&StateDir>,
-) -> Result<Vec<String>, Failure> {
-    let all = chains(parent);
-    let event = &mut publication.event;
-    let fired = match state {
-        Some(state) => Runs::open(state)?.fires(&event.trigger)?,
-        None => Default::default(),
+    state: &StateDir,
+) -> Guarded {
+    let mut guarded = Guarded::default();
+    let fires = match Fires::lock(state) {
+        Ok(fires) => Some(fires),
+        Err(error) => {
+            // The other rules still end a loop; a fire that is lost would be lost for ever.
+            guarded
+                .warnings
+                .push(format!("the loop guard cannot count how often this trigger fired: {error}"));
+            None
+        }
     };
-    let fires = |root: EventId| fired.get(&root).copied().unwrap_or_default();
-    let mut permitted: BTreeSet<Chain> = BTreeSet::new();
-    let mut warnings = Vec::new();
-    for host in &event.targets.hosts {
-        match lineage::judge(&event.trigger, Some(host), &all, ttl, fires) {
-            Ok(chains) => permitted.extend(chains),
-            Err(suppression) => {
-                warnings.push(format!("not fired at {host}: {suppression}"));
-                publication.suppressed.insert(host.clone(), suppression.to_string());
-            }
+    let counts = fires.as_ref().map(|fires| fires.of(&publication.event.trigger)).unwrap_or_default();
+    let fires_for = |root: EventId| counts.get(&root).copied().unwrap_or_default();
+    for (whom, suppression) in guard::leave_out(publication, ttl, chains(parent), fires_for) {
+        guarded.left_out(&whom, &suppression);
+    }
+    if let Some(fires) = fires
+        && !is_suppressed(publication)
+    {
+        let event = &publication.event;
+        // Once for each root, however many chains lead back to it.
+        guarded.noted = event.lineage.chains.iter().map(|chain| chain.root).collect();
+        if let Err(error) = fires.note(&event.trigger, &guarded.noted, clock::wall()) {
+            guarded.warnings.push(format!("this fire is not counted by the loop guard: {error}"));
         }
     }
-    if !event.targets.groups.is_empty() {
-        match lineage::judge(&event.trigger, None, &all, ttl, fires) {
-            Ok(chains) => permitted.extend(chains),
-            Err(suppression) => {
-                for group in std::mem::take(&mut event.targets.groups) {
-                    warnings.push(format!("not fired at the group {group}: {suppression}"));
-                    publication.suppressed_groups.insert(group, suppression.to_string());
-                }
-            }
-        }
-    }
-    let mut chains: Vec<Chain> = if permitted.is_empty() { all } else { permitted.into_iter().collect() };
-    chains.sort_by_key(|chain| chain.hops.len());
-    chains.truncate(lineage::MAX_CHAINS);
-    event.lineage = Lineage { chains };
-    Ok(warnings)
+    guarded
 }
 
-/// Counts a fire for the budget of its root events; one that was suppressed never happened.
-pub(super) fn note_fire(state: &StateDir, parent: &RunRecord, publication: &Publication) {
-    if is_suppressed(publication) {
+/// Notes for `trigger why` what a run fired, also where all of it was suppressed.
+pub(super) fn note_fired(state: &StateDir, parent: &RunRecord, publication: &Publication) {
+    let fired = FiredEvent::of(publication);
+    if let Err(error) = Runs::open(state).and_then(|runs| runs.note_fired(parent.run_id, &fired)) {
+        tracing::warn!("'trigger why' will not tell that this run fired {}: {error}", fired.event);
+    }
+}
+
+/// Takes back what was counted for a fire that failed: its event reached nobody and never will.
+pub(super) fn take_back(state: &StateDir, guarded: &Guarded, event: &Event, warnings: &mut Vec<String>) {
+    if guarded.noted.is_empty() {
         return;
     }
-    // Once for each root, however many chains lead back to it.
-    let roots: BTreeSet<EventId> = publication.event.lineage.chains.iter().map(|chain| chain.root).collect();
-    let noted =
-        Runs::open(state).and_then(|runs| runs.note_fire(parent.run_id, &publication.event.trigger, &roots));
-    if let Err(error) = noted {
-        tracing::warn!("this fire is not counted by the loop guard: {error}");
+    let taken =
+        Fires::lock(state).and_then(|fires| fires.take_back(&event.trigger, &guarded.noted, clock::wall()));
+    if let Err(error) = taken {
+        warnings.push(format!("the loop guard goes on counting this fire, which failed: {error}"));
     }
-}
-
-/// Whether the loop guard left out every target.
-pub(super) fn is_suppressed(publication: &Publication) -> bool {
-    let targets = &publication.event.targets;
-    targets.groups.is_empty() && targets.hosts.len() == publication.suppressed.len()
 }

@@ -7,16 +7,17 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, MAX_TARGETS, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, InvalidName, KeyPrefix};
 use trigger_core::layout::Layout;
-use trigger_core::lineage::{DEFAULT_TTL, Lineage, MAX_TTL};
+use trigger_core::lineage::{DEFAULT_TTL, Lineage, Loops, MAX_TTL};
 use trigger_core::run_command::PRIVATE_TAG;
 use trigger_core::wire::{Publication, RunRecord, Stored};
 
-use super::{Globals, OutputFormat, chain, output, resolve_certname, wait};
+use super::chain::{self, Guarded};
+use super::{Globals, OutputFormat, output, resolve_certname, wait};
 use crate::agent::socket::{self, Reply, Request};
 use crate::clock;
 use crate::config::{ConfigFile, run_command, setting};
@@ -51,6 +52,9 @@ pub(crate) struct FireArgs {
     /// How many hops a chain of triggers may have
     #[arg(long, value_name = "HOPS", default_value_t = DEFAULT_TTL, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TTL)))]
     ttl: u32,
+    /// Whether this trigger may make the same node run again in one chain
+    #[arg(long, value_name = "WHETHER", default_value = "avoid")]
+    loops: LoopsChoice,
     /// For how long a node that is away may still catch up, at most 7d [default: 1d]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     expires_in: Option<Duration>,
@@ -63,6 +67,23 @@ pub(crate) struct FireArgs {
     /// How long to wait
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration, requires = "wait")]
     timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LoopsChoice {
+    /// No: the node is left out, with a warning
+    Avoid,
+    /// Yes: the chain ends by its --ttl, or after three fires of this trigger on a node
+    Allow,
+}
+
+impl From<LoopsChoice> for Loops {
+    fn from(choice: LoopsChoice) -> Self {
+        match choice {
+            LoopsChoice::Avoid => Self::Avoid,
+            LoopsChoice::Allow => Self::Allow,
+        }
+    }
 }
 
 pub(crate) async fn run(globals: &Globals, args: &FireArgs) -> Result<u8, Failure> {
@@ -92,20 +113,26 @@ async fn fire(globals: &Globals, args: &FireArgs, warnings: &mut Vec<String>) ->
         suppressed: BTreeMap::new(),
         suppressed_groups: BTreeMap::new(),
     };
-    if let Some(parent) = &parent {
+    let mut guarded = Guarded::default();
+    if let (Some(parent), Some(state)) = (&parent, &state) {
         if args.wait {
             chain::refuse_waiting_for_own_chain(&publication.event, parent)?;
         }
-        warnings.extend(chain::guard_against_loops(&mut publication, args.ttl, parent, state.as_ref())?);
+        guarded = chain::guard_against_loops(&mut publication, args.ttl, parent, state);
+        warnings.append(&mut guarded.warnings);
     }
     let publisher = Publisher::new(open_spool(state.as_ref(), warnings), own_prefix);
-    let (report, by_agent) = hand_on(state.as_ref(), &publisher, &publication).await?;
+    let handed_on = hand_on(state.as_ref(), &publisher, &publication, &guarded).await;
+    if let (Err(_), Some(state)) = (&handed_on, &state) {
+        chain::take_back(state, &guarded, &publication.event, warnings);
+    }
+    let (report, by_agent) = handed_on?;
     warnings.extend(report.warnings);
     if let Fired::Spooled(reason) = &report.fired {
         warnings.push(spooled_warning(reason, by_agent));
     }
     if let (Some(parent), Some(state)) = (&parent, &state) {
-        chain::note_fire(state, parent, &publication);
+        chain::note_fired(state, parent, &publication);
     }
     if !by_agent && matches!(report.fired, Fired::Committed(_)) {
         // No agent empties the outbox, so whoever reaches the backend does.
@@ -185,6 +212,8 @@ fn make_event(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>) -> 
             Some(parent) => Lineage { chains: chain::chains(parent) },
             None => Lineage::root(id),
         },
+        fired_in: parent.map(|parent| parent.run_id),
+        loops: args.loops.into(),
         fired_at: clock::wall(),
         expires_in: args.expires_in.unwrap_or(DEFAULT_LIFETIME),
     };
@@ -231,9 +260,10 @@ async fn hand_on(
     state: Option<&StateDir>,
     publisher: &Publisher,
     publication: &Publication,
+    guarded: &Guarded,
 ) -> Result<(FireReport, bool), Failure> {
     if let Some(state) = state {
-        let request = Request::Fire { publication: publication.to_wire() };
+        let request = Request::Fire { publication: publication.to_wire(), suppressed: guarded.counts() };
         let patience = Publisher::patience(publication) + AGENT_PATIENCE;
         match socket::ask(state, &request, patience).await {
             Some(Reply::Committed { revision, warnings }) => {
@@ -263,7 +293,7 @@ fn spooled_warning(reason: &str, by_agent: bool) -> String {
 }
 
 fn state_word(publication: &Publication, fired: &Fired) -> &'static str {
-    if chain::is_suppressed(publication) {
+    if trigger_core::guard::is_suppressed(publication) {
         return "suppressed";
     }
     match fired {
@@ -291,7 +321,7 @@ fn tell(format: OutputFormat, publication: &Publication, fired: &Fired, warnings
                 "warnings": warnings,
             }));
         }
-        OutputFormat::Text => {
+        OutputFormat::Text | OutputFormat::Dot => {
             output::warnings(warnings);
             let verb = match (state, fired) {
                 ("suppressed", _) => "Suppressed",

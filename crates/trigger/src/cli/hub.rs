@@ -74,8 +74,9 @@ fn serve(settings: HubSettings) -> Result<(), Failure> {
                 _ = interrupt.recv() => {}
             }
         };
-        let ready = |address| {
-            tracing::info!("hub is ready on {address}");
+        let data_dir = settings.data_dir.clone();
+        let ready = move |address| {
+            tracing::info!("hub is ready on {address}, its data in {}", data_dir.display());
             if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
                 tracing::debug!("no service manager to tell: {error}");
             }

@@ -8,11 +8,12 @@ mod output;
 mod queue;
 mod status;
 mod wait;
+mod why;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use trigger_core::identity::Certname;
 
 use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};
@@ -24,8 +25,8 @@ use crate::state::StateDir;
 #[command(name = "trigger", version, propagate_version = true, max_term_width = 100)]
 #[command(
     after_help = "Settings come from flags, then from the environment (TRIGGER_CONFIG, TRIGGER_BACKEND, \
-TRIGGER_CERTNAME, TRIGGER_STATE_DIR, TRIGGER_PREFIX, TRIGGER_RUN_CMD, TRIGGER_RUN_TIMEOUT, TRIGGER_LISTEN, \
-TRIGGER_DATA_DIR), then from the configuration file. TRIGGER_LOG chooses what the daemons log (info, debug).\n\n\
+TRIGGER_CERTNAME, TRIGGER_STATE_DIR, TRIGGER_PREFIX, TRIGGER_RUN_CMD, TRIGGER_RUN_TIMEOUT, \
+TRIGGER_RUNS_PER_MINUTE, TRIGGER_METRICS_FILE, TRIGGER_LISTEN, TRIGGER_DATA_DIR), then from the configuration file. TRIGGER_LOG chooses what the daemons log (info, debug).\n\n\
 Exit codes: 0 done (a spooled or suppressed event too, with a warning), 1 the operation failed, \
 2 usage, 3 configuration, 4 the backend is unreachable and nothing could be spooled."
 )]
@@ -44,6 +45,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show what runs, waits, is held, spooled or set aside on this node
     Queue,
+    /// Tell why a node ran: the chain that led to its latest run, or to an event
+    Why(why::WhyArgs),
     /// Run the node's daemon
     Agent(agent::AgentArgs),
     /// Run the hub, the backend that needs nothing else
@@ -78,6 +81,9 @@ pub(crate) enum OutputFormat {
     Text,
     /// One JSON document on standard output, warnings and errors among its fields
     Json,
+    /// A graph for Graphviz: of `trigger why` alone
+    #[value(hide = true)]
+    Dot,
 }
 
 impl Globals {
@@ -141,10 +147,14 @@ pub(crate) fn run() -> ExitCode {
         Err(error) => return usage_error(&error),
     };
     let globals = &cli.globals;
+    if globals.output == OutputFormat::Dot && !matches!(cli.command, Command::Why(_)) {
+        return usage_error(&no_graph());
+    }
     let result = match &cli.command {
         Command::Fire(args) => block_on(fire::run(globals, args)),
         Command::Status(args) => block_on(status::run(globals, args)),
         Command::Queue => block_on(queue::run(globals)),
+        Command::Why(args) => block_on(why::run(globals, args)),
         Command::Agent(args) => agent::run(globals, args),
         Command::Hub(args) => hub::run(globals, args),
     };
@@ -155,6 +165,17 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Only a chain can be drawn.
+fn no_graph() -> clap::Error {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(&Cli::command());
+    error.insert(ContextKind::InvalidArg, ContextValue::String("--output <FORMAT>".to_owned()));
+    error.insert(ContextKind::InvalidValue, ContextValue::String("dot".to_owned()));
+    let formats = ["text", "json"].map(str::to_owned).to_vec();
+    error.insert(ContextKind::ValidValue, ContextValue::Strings(formats));
+    error
 }
 
 /// Help and version are no errors; a bad command line is told in the format that it asks for.
@@ -197,7 +218,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_sound() {
-        use clap::CommandFactory;
         Cli::command().debug_assert();
     }
 }

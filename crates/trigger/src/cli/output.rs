@@ -3,13 +3,18 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 use trigger_core::status::State;
 use trigger_core::time::Timestamp;
 
 use super::OutputFormat;
 use crate::exit::Failure;
+
+/// Blanks between two columns of a table.
+const COLUMN_GAP: usize = 2;
+/// Before what stands below a row of a table.
+const BELOW: &str = "    ";
 
 /// Prints to standard output. A reader that went away (`| head`) is no failure of ours.
 pub(super) fn print(text: &str) {
@@ -39,36 +44,103 @@ pub(super) fn warnings(warnings: &[String]) {
 pub(super) fn failure(format: OutputFormat, failure: &Failure, warnings: &[String]) {
     match format {
         OutputFormat::Json => print_json(&json!({ "error": failure.message, "warnings": warnings })),
-        OutputFormat::Text => {
+        OutputFormat::Text | OutputFormat::Dot => {
             self::warnings(warnings);
             note(&format!("error: {}", failure.message));
         }
     }
 }
 
-/// A table without lines, as wide as the terminal; plain where there is none.
+/// A table without lines. It is plain where there is no terminal.
 pub(super) fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    let mut table = unruled();
     if !io::stdout().is_terminal() {
-        table.force_no_tty().set_content_arrangement(ContentArrangement::Disabled);
+        table.force_no_tty();
     }
     table.set_header(header.iter().map(|name| Cell::new(name).add_attribute(Attribute::Bold)));
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    if let Some(first) = table.column_mut(0) {
-        // What is copied into the next command stays in one piece.
-        first.set_constraint(ColumnConstraint::ContentWidth);
-    }
     table
 }
 
-/// Prints a table without the blanks that pad its lines and its left edge.
+fn unruled() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
+/// Prints a table; on a terminal, what it has no room for stands below its row.
 pub(super) fn print_table(table: &Table) {
-    let lines: Vec<String> =
-        table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect();
-    print(&lines.join("\n"));
+    // Nobody wraps what a program reads.
+    let width = if io::stdout().is_terminal() { textwrap::termwidth() } else { usize::MAX };
+    print(&table_lines(table, width).join("\n"));
+}
+
+/// A row is one line of the columns that fit, in one piece, since they are copied into the next command; below it
+/// the others, each with its column's name.
+fn table_lines(table: &Table, width: usize) -> Vec<String> {
+    let fitting = fitting_columns(table, width);
+    let rows: Vec<Vec<&Cell>> = table.row_iter().map(|row| row.cell_iter().collect()).collect();
+    let header: Vec<&Cell> = table.header().map(|row| row.cell_iter().collect()).unwrap_or_default();
+    if fitting == header.len() {
+        return trimmed(table);
+    }
+    let mut upper = unruled();
+    if !table.is_tty() {
+        upper.force_no_tty();
+    }
+    upper.set_header(header.iter().take(fitting).copied().cloned());
+    upper.add_rows(rows.iter().map(|row| row.iter().take(fitting).copied().cloned().collect::<Vec<_>>()));
+    let mut upper_lines = trimmed(&upper).into_iter();
+    let mut lines: Vec<String> = upper_lines.next().into_iter().collect();
+    for (line, row) in upper_lines.zip(&rows) {
+        lines.push(line);
+        let below: Vec<String> = header
+            .iter()
+            .zip(row)
+            .skip(fitting)
+            .map(|(name, cell)| (name.content().to_lowercase(), one_line(&cell.content())))
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(name, text)| format!("{name}: {text}"))
+            .collect();
+        if !below.is_empty() {
+            let options = textwrap::Options::new(width)
+                .initial_indent(BELOW)
+                .subsequent_indent(BELOW)
+                .word_splitter(textwrap::WordSplitter::NoHyphenation)
+                .break_words(false);
+            lines.extend(textwrap::wrap(&below.join("  "), options).into_iter().map(Into::into));
+        }
+    }
+    lines
+}
+
+/// How many of the first columns fit side by side; the very first always does.
+fn fitting_columns(table: &Table, width: usize) -> usize {
+    let mut used = 0;
+    let widths = table.column_max_content_widths();
+    let fits = |&(index, column): &(usize, &u16)| {
+        used += usize::from(*column);
+        let is_in_one_line = table
+            .row_iter()
+            .all(|row| row.cell_iter().nth(index).is_none_or(|cell| !cell.content().contains('\n')));
+        let fits = used <= width && (is_in_one_line || width == usize::MAX);
+        used += COLUMN_GAP;
+        fits
+    };
+    widths.iter().enumerate().take_while(fits).count().max(1)
+}
+
+/// A table's lines without the blanks that pad them and their left edge.
+fn trimmed(table: &Table) -> Vec<String> {
+    let mut table = table.clone();
+    for column in table.column_iter_mut() {
+        column.set_padding((0, u16::try_from(COLUMN_GAP).unwrap_or_default()));
+    }
+    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect()
+}
+
+/// A reason may hold several lines of Puppet's.
+pub(super) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// A state in its colour; colours show on terminals only.
@@ -98,4 +170,53 @@ pub(super) fn short_time(at: Timestamp) -> String {
 /// `1 node`, `2 nodes`.
 pub(super) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(width: usize, expected: &[&str]) {
+        let mut table = table(&["CERTNAME", "STATE", "REASON"]);
+        table.force_no_tty();
+        table.add_row(["lb01.example.com", "held", "Puppet is disabled\nhere: for the afternoon"]);
+        table.add_row(["web01.example.com", "done", ""]);
+        assert_eq!(table_lines(&table, width), expected);
+    }
+
+    #[test]
+    fn what_a_terminal_has_no_room_for_stands_below_its_row() {
+        check(
+            40,
+            &[
+                "CERTNAME           STATE",
+                "lb01.example.com   held",
+                "    reason: Puppet is disabled here: for",
+                "    the afternoon",
+                "web01.example.com  done",
+            ],
+        );
+    }
+
+    #[test]
+    fn names_stay_in_one_piece_on_the_narrowest_terminal() {
+        let lines = [
+            "CERTNAME",
+            "lb01.example.com",
+            "    state:",
+            "    held",
+            "    reason:",
+            "    Puppet",
+            "    is",
+            "    disabled",
+            "    here:",
+            "    for",
+            "    the",
+            "    afternoon",
+            "web01.example.com",
+            "    state:",
+            "    done",
+        ];
+        check(10, &lines);
+    }
 }

@@ -53,7 +53,7 @@ pub(crate) async fn run(globals: &Globals) -> Result<u8, Failure> {
     let set_aside = outbox.list_set_aside()?;
     match globals.output {
         OutputFormat::Json => print_json(agent.as_ref(), &spooled, &set_aside, &config.warnings),
-        OutputFormat::Text => {
+        OutputFormat::Text | OutputFormat::Dot => {
             output::warnings(&config.warnings);
             print_text(&state, agent.as_ref(), &spooled, &set_aside);
         }
@@ -118,7 +118,8 @@ fn print_text(state: &StateDir, agent: Option<&QueueView>, spooled: &[SpooledEve
             state.path().display()
         )),
     }
-    let is_idle = agent.is_none_or(|agent| agent.running.is_none() && agent.waiting.is_empty());
+    let is_idle = agent
+        .is_none_or(|agent| agent.running.is_none() && agent.waiting.is_empty() && agent.held.is_empty());
     if agent.is_some() && is_idle {
         output::print("Nothing runs and nothing waits.");
     }
@@ -177,8 +178,16 @@ fn print_agent(agent: &QueueView) {
     }
     if !agent.held.is_empty() {
         output::print("\nHeld");
-        let mut table = output::table(&["EVENT", "REASON"]);
-        table.add_rows(agent.held.iter().map(|held| [&held.event_id, &held.reason]));
+        let mut table = output::table(&["EVENT", "TRIGGER", "ORIGIN", "REASON"]);
+        for held in &agent.held {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            table.add_row([
+                held.event_id.clone(),
+                text(&held.trigger),
+                text(&held.origin),
+                held.reason.clone(),
+            ]);
+        }
         output::print_table(&table);
     }
     if !agent.unreadable.is_empty() {

@@ -81,9 +81,20 @@ fn show_event(format: OutputFormat, status: &EventStatus, warnings: &[String]) {
         let tags = event.options.tags.iter().map(|tag| format!("tag {tag}"));
         lines.push(format!("Options  {}", noop.into_iter().chain(tags).collect::<Vec<_>>().join(", ")));
     }
+    if let Some(hops) = event.lineage.chains.first().map(|chain| chain.hops.len()).filter(|hops| *hops > 0) {
+        lines.push(format!("Chain    {} long: trigger why {}", output::count(hops, "hop"), event.id));
+    }
     lines.push(format!("Targets  {}", summary(status)));
     output::print(&lines.join("\n"));
     output::warnings(&unreadable(status));
+    if status.targets.is_empty() {
+        if status.unreadable_parts.is_empty() {
+            output::print(
+                "\nNo node was a member of the groups it was fired at, and none has answered since.",
+            );
+        }
+        return;
+    }
     let mut table = output::table(&["CERTNAME", "STATE", "OUTCOME", "STARTED", "TOOK", "REASON"]);
     for (certname, target) in &status.targets {
         let started = target.run.as_ref().map(RunView::started_at);
@@ -145,15 +156,15 @@ fn show_latest(format: OutputFormat, events: &[EventStatus], warnings: &[String]
     if events.is_empty() {
         return output::print("No events.");
     }
-    let mut table = output::table(&["EVENT", "TRIGGER", "ORIGIN", "FIRED", "TARGETS"]);
+    let mut table = output::table(&["EVENT", "FIRED", "TARGETS", "TRIGGER", "ORIGIN"]);
     for status in events {
         let event = &status.event;
         table.add_row([
             event.id.to_string(),
-            event.trigger.to_string(),
-            event.origin.to_string(),
             output::short_time(event.fired_at),
             summary(status),
+            event.trigger.to_string(),
+            event.origin.to_string(),
         ]);
     }
     output::print_table(&table);

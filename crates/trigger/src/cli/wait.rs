@@ -207,7 +207,7 @@ impl Progress {
     fn line(&self, text: &str) {
         match (&self.bar, self.format) {
             (Some(bar), _) => bar.println(text),
-            (None, OutputFormat::Text) => output::note(text),
+            (None, OutputFormat::Text | OutputFormat::Dot) => output::note(text),
             (None, OutputFormat::Json) => {}
         }
     }

@@ -159,8 +159,8 @@ async fn put_if_unchanged(
 }
 
 async fn read(State(hub): State<Arc<Hub>>, body: Body<ReadRequest>) -> Result<Json<ReadReply>, Refusal> {
-    let ranges = check_ranges(body.0.ranges)?;
-    let page = hub.reader.read(ranges, body.0.from, PAGE_BYTES).await?;
+    let ReadRequest { ranges, from, keys_only } = body.0;
+    let page = hub.reader.read(check_ranges(ranges)?, from, keys_only, PAGE_BYTES).await?;
     let entries = page.entries.into_iter().map(EntryForm::from).collect();
     Ok(Json(ReadReply { entries, next: page.next }))
 }

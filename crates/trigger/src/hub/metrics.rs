@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+
+use crate::metrics;
 
 /// A request, counted when it has been answered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -94,14 +95,9 @@ impl Metrics {
         self.revision.set(revision.cast_signed());
     }
 
-    /// All of it, in Prometheus' text form.
+    /// All of it, as whoever asks for it reads it.
     pub(super) fn text(&self) -> String {
-        let mut text = String::new();
-        // Writing to a string cannot fail; half a page would still be one that Prometheus refuses.
-        if let Err(error) = encode(&mut text, &self.registry) {
-            tracing::error!(%error, "cannot write the metrics");
-        }
-        text
+        metrics::openmetrics(&self.registry)
     }
 }
 

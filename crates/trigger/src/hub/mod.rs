@@ -179,7 +179,6 @@ pub(crate) async fn run(
     let address = listener.local_addr().map_err(|source| HubError::Listen { address, source })?;
     let (stop, stopping) = watch::channel(());
     let hub = Hub { writer, reader, watchers, metrics, stopping };
-    tracing::info!(%address, data_dir = %settings.data_dir.display(), "hub is ready");
     ready(address);
     let served = serve(listener, address, hub, &stop, shutdown).await;
     // The hub's handles are gone by now, and with them the reader's and the writer's reason to stay. Their

@@ -44,20 +44,23 @@ pub(super) struct ReaderHandle {
 struct Request {
     ranges: Vec<KeyRange>,
     from: Option<Position>,
+    keys_only: bool,
     bytes_at_most: usize,
     answer: oneshot::Sender<Result<Page, ReadError>>,
 }
 
 impl ReaderHandle {
-    /// Reads `ranges` from a position on, until about `bytes_at_most` of keys and values.
+    /// Reads `ranges` from a position on, until about `bytes_at_most` of keys and values; the values are empty
+    /// where only keys are asked for.
     pub(super) async fn read(
         &self,
         ranges: Vec<KeyRange>,
         from: Option<Position>,
+        keys_only: bool,
         bytes_at_most: usize,
     ) -> Result<Page, ReadError> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { ranges, from, bytes_at_most, answer };
+        let request = Request { ranges, from, keys_only, bytes_at_most, answer };
         self.requests.send(request).await.map_err(|_| ReadError::Stopped)?;
         answered.await.map_err(|_| ReadError::Stopped)?
     }
@@ -70,12 +73,8 @@ pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>)
     let (ended, has_ended) = oneshot::channel();
     let read_all = move || {
         while let Some(request) = requests.blocking_recv() {
-            let _ = request.answer.send(page(
-                &mut connection,
-                &request.ranges,
-                request.from,
-                request.bytes_at_most,
-            ));
+            let Request { ranges, from, keys_only, bytes_at_most, answer } = request;
+            let _ = answer.send(page(&mut connection, &ranges, from, keys_only, bytes_at_most));
         }
         drop(connection);
         let _ = ended.send(());
@@ -91,6 +90,7 @@ fn page(
     connection: &mut Connection,
     ranges: &[KeyRange],
     from: Option<Position>,
+    keys_only: bool,
     bytes_at_most: usize,
 ) -> Result<Page, ReadError> {
     let moment = connection.transaction()?;
@@ -100,7 +100,7 @@ fn page(
     let (first, mut after) = from.map_or((0, None), |position| (position.range, Some(position.after)));
     let mut bytes = 0;
     for (index, range) in ranges.iter().enumerate().skip(first) {
-        let mut query = moment.prepare_cached(query(range))?;
+        let mut query = moment.prepare_cached(query(range, keys_only))?;
         let mut rows = begin(&mut query, range, after.take())?;
         while let Some(row) = rows.next()? {
             let entry = entry(row)?;
@@ -120,11 +120,15 @@ fn page(
     Ok(page)
 }
 
-fn query(range: &KeyRange) -> &'static str {
-    match range {
-        KeyRange::Key(_) => "SELECT key, value, revision FROM entries WHERE key = ?1 AND key > ?2",
-        KeyRange::Folder(_) => {
+fn query(range: &KeyRange, keys_only: bool) -> &'static str {
+    match (range, keys_only) {
+        (KeyRange::Key(_), false) => "SELECT key, value, revision FROM entries WHERE key = ?1 AND key > ?2",
+        (KeyRange::Key(_), true) => "SELECT key, '', revision FROM entries WHERE key = ?1 AND key > ?2",
+        (KeyRange::Folder(_), false) => {
             "SELECT key, value, revision FROM entries WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key"
+        }
+        (KeyRange::Folder(_), true) => {
+            "SELECT key, '', revision FROM entries WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key"
         }
     }
 }

@@ -16,9 +16,12 @@ use super::watchers::{Stamped, Subscription, size_of_change};
 
 /// How long a client may take to say what it watches.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client that has said nothing between two pings, not even the first one's pong, is gone. Clients give a
-/// silent hub up after 75 s, so two pings may get lost.
-const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Often, because a link that drops packets tells nobody: TCP repeats what was lost at ever longer intervals,
+/// so after an outage of a minute an event could be another minute on its way. Clients give a silent hub up
+/// after 25 s, so one ping may get lost.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A client that has answered none of so many pings is gone.
+const UNANSWERED_AT_MOST: u32 = 2;
 /// A client that takes nothing for this long is gone too.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Entries and changes in one message, in bytes of keys and values. What is sent stays in the session's
@@ -66,7 +69,7 @@ async fn watch(socket: &mut WebSocket, hub: &Hub) -> Result<std::convert::Infall
     let snapshot_at = send_snapshot(socket, hub, &subscription).await?;
     let mut pings = interval_at(tokio::time::Instant::now() + PING_INTERVAL, PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut heard = true;
+    let mut unanswered = 0;
     loop {
         tokio::select! {
             changes = subscription.changes() => match changes {
@@ -78,12 +81,13 @@ async fn watch(socket: &mut WebSocket, hub: &Hub) -> Result<std::convert::Infall
             },
             message = socket.recv() => match message {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
-                Some(Ok(_)) => heard = true,
+                Some(Ok(_)) => unanswered = 0,
             },
             _ = pings.tick() => {
-                if !std::mem::replace(&mut heard, false) {
+                if unanswered == UNANSWERED_AT_MOST {
                     return Err(End::Gone);
                 }
+                unanswered += 1;
                 deliver(socket, Message::Ping(Vec::new().into())).await?;
             }
             _ = stopping.changed() => return Err(stopped()),
@@ -121,10 +125,11 @@ async fn send_snapshot(
     subscription: &Subscription,
 ) -> Result<Revision, End> {
     // In one piece, since pages would be of several moments.
-    let page = hub.reader.read(subscription.ranges().to_vec(), None, usize::MAX).await.map_err(|error| {
-        tracing::warn!("cannot begin a watch: {error}");
-        End::Closed(close_code::ERROR, "the hub could not read its database")
-    })?;
+    let page =
+        hub.reader.read(subscription.ranges().to_vec(), None, false, usize::MAX).await.map_err(|error| {
+            tracing::warn!("cannot begin a watch: {error}");
+            End::Closed(close_code::ERROR, "the hub could not read its database")
+        })?;
     let mut entries = page.entries.into_iter().peekable();
     loop {
         let portion = portion(&mut entries, |entry: &Entry| entry.key.len() + entry.value.len());

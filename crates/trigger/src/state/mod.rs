@@ -4,9 +4,9 @@
 //! agent.lock               held by the running agent
 //! agent.sock               the running agent's socket
 //! certname                 whose folder this is
-//! instance                 the agent that ran from this folder last
 //! groups                   the groups it had joined, and since when
 //! ended                    events that ended here and never run again
+//! fires                    how often triggers fired here for their root events
 //! outbox/                  fired events that the backend has not committed yet
 //! runs/                    records, output and results of runs
 //! backend-unreachable      present while fires need not try the backend
@@ -16,18 +16,21 @@
 mod breaker;
 mod durable;
 mod ended;
+mod fires;
 mod outbox;
 mod runs;
 
-use std::fs::{DirBuilder, File, TryLockError};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File, Metadata, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use trigger_core::identity::Certname;
+use uuid::Uuid;
 
 pub(crate) use breaker::Breaker;
 pub(crate) use durable::{FileError, at, read_if_present, write_durably};
 pub(crate) use ended::EndedLog;
+pub(crate) use fires::Fires;
 pub(crate) use outbox::{Outbox, SetAside, Spooled, Taken};
 pub(crate) use runs::{BlankRecord, NewRun, OpenRun, RunPaths, Runs};
 
@@ -81,6 +84,44 @@ impl StateDir {
     }
 }
 
+/// Names a lock among all others: the same for one file on one boot of one kernel, and for nothing else that
+/// lives. Whoever holds the lock of a name knows that every earlier holder is dead. No copy of the file has
+/// its name, be it one of the folder or of the whole machine, nor has the file itself after a restart.
+pub(crate) fn name_of_lock(lock: &File) -> Option<String> {
+    let boot = read_if_present(Path::new("/proc/sys/kernel/random/boot_id")).ok()??;
+    Some(name_on(boot.trim().parse().ok()?, &lock.metadata().ok()?).to_string())
+}
+
+fn name_on(boot: Uuid, lock: &Metadata) -> Uuid {
+    Uuid::new_v5(&boot, format!("{} {}", lock.dev(), lock.ino()).as_bytes())
+}
+
 fn create_private_dir(path: &Path) -> Result<(), FileError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at("create the folder", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_has_one_name_on_one_boot_and_a_copy_has_another() {
+        let scratch = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            StateDir::open(&scratch.path().join(name)).unwrap().lock_for_agent().unwrap().unwrap()
+        };
+        let lock = file("a");
+        let copy = file("copy");
+        assert_ne!(name_of_lock(&lock), name_of_lock(&copy));
+        drop(lock);
+        let again = file("a");
+        let name = name_of_lock(&again);
+        drop(again);
+        assert!(name.is_some());
+        assert_eq!(name_of_lock(&file("a")), name);
+        let (boot, next_boot) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let metadata = copy.metadata().unwrap();
+        assert_eq!(name_on(boot, &metadata), name_on(boot, &metadata));
+        assert_ne!(name_on(boot, &metadata), name_on(next_boot, &metadata));
+    }
 }

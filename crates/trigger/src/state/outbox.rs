@@ -120,14 +120,22 @@ impl Outbox {
         }
     }
 
-    /// What was moved aside, for people.
-    pub(crate) fn list_set_aside(&self) -> Result<Vec<SetAside>, FileError> {
+    /// The files that were moved aside, in no order.
+    pub(crate) fn files_set_aside(&self) -> Result<Vec<PathBuf>, FileError> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.aside).map_err(at("list", &self.aside))? {
             let path = entry.map_err(at("list", &self.aside))?.path();
-            if path.extension().is_some_and(|extension| extension == "reason") {
-                continue;
+            if path.extension().is_none_or(|extension| extension != "reason") {
+                files.push(path);
             }
+        }
+        Ok(files)
+    }
+
+    /// What was moved aside, for people.
+    pub(crate) fn list_set_aside(&self) -> Result<Vec<SetAside>, FileError> {
+        let mut files = Vec::new();
+        for path in self.files_set_aside()? {
             let reason = read_if_present(&reason_path(&path))?;
             let reason = reason.map_or_else(|| "no reason was recorded".to_owned(), |r| r.trim().to_owned());
             files.push(SetAside { path, reason });
@@ -168,7 +176,7 @@ mod tests {
     use super::*;
     use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
     use trigger_core::identity::EventId;
-    use trigger_core::lineage::Lineage;
+    use trigger_core::lineage::{Lineage, Loops};
 
     const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
 
@@ -184,6 +192,8 @@ mod tests {
                 targets: Targets { hosts: ["b".parse().unwrap()].into(), groups: Default::default() },
                 options: RunOptions::default(),
                 lineage: Lineage::root(id),
+                fired_in: None,
+                loops: Loops::Avoid,
                 fired_at: NOW,
                 expires_in: DEFAULT_LIFETIME,
             },

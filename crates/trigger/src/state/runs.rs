@@ -6,18 +6,22 @@
 //! <run_id>.result.json     how it ended
 //! <run_id>.log             what it printed, bounded; locked while anything of the run writes to it
 //! <run_id>.report.yaml     the report of a `puppet apply`
-//! <run_id>.fires           the triggers that fired inside it, and their root events
+//! <run_id>.superseded      how many events of a backlog its causes stand for, if any
+//! <run_id>.fired           the events fired inside it, suppressed ones too, a line each
 //! ```
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use trigger_core::identity::{EventId, RunId, TriggerName};
-use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
+use trigger_core::ended_runs;
+use trigger_core::history::{FiredEvent, PastRun, RunHistory};
+use trigger_core::identity::{EventId, RunId};
+use trigger_core::outcome::{End, Outcome, RunResult};
+use trigger_core::time::Timestamp;
 use trigger_core::wire::{RunRecord, Stored};
 
 use super::durable::{appended, rename_durably, sync_dir, write_synced};
@@ -72,14 +76,28 @@ impl RunPaths {
         self.with(".result.json")
     }
 
-    fn fires(&self) -> PathBuf {
-        self.with(".fires")
+    fn superseded(&self) -> PathBuf {
+        self.with(".superseded")
+    }
+
+    fn fired(&self) -> PathBuf {
+        self.with(".fired")
     }
 
     /// How the run ended, if that is known. A result that cannot be read counts as none.
     pub(crate) fn read_result(&self) -> Result<Option<RunResult>, FileError> {
         let text = read_if_present(&self.result())?;
         Ok(text.and_then(|text| RunResult::from_wire(&text).ok()))
+    }
+
+    /// The same, durable from here on: a supervisor that was killed while it wrote may have left a result that
+    /// a power cut takes away again, and what follows from it would stay.
+    pub(crate) fn read_durable_result(&self) -> Result<Option<RunResult>, FileError> {
+        let result = self.read_result()?;
+        if let (Some(_), Some(dir)) = (&result, self.stem.parent()) {
+            sync_dir(dir)?;
+        }
+        Ok(result)
     }
 
     pub(crate) fn write_result(&self, result: &RunResult) -> Result<(), FileError> {
@@ -93,7 +111,7 @@ impl RunPaths {
         let path = self.record();
         let record = File::open(&path).map_err(at("open", &path))?;
         record.lock_shared().map_err(at("wait for the lock on", &path))?;
-        let result = self.read_result()?;
+        let result = self.read_durable_result()?;
         let since = Instant::now();
         while result.is_none() && since.elapsed() < patience && is_locked(&self.output())? {
             std::thread::sleep(ORPHAN_POLL);
@@ -236,8 +254,9 @@ impl Runs {
         let ended = self.ids(".ended.json")?;
         for id in ended.iter().take(ended.len().saturating_sub(KEEP_ENDED)) {
             let paths = self.paths(*id);
-            for path in [paths.result(), paths.output(), paths.report(), paths.fires(), paths.ended_record()]
-            {
+            let results = [paths.result(), paths.output(), paths.report()];
+            let notes = [paths.fired(), paths.superseded()];
+            for path in results.into_iter().chain(notes).chain([paths.ended_record()]) {
                 let _ = fs::remove_file(path);
             }
         }
@@ -246,22 +265,64 @@ impl Runs {
 
     /// How an event ended, as far as the runs that are kept tell: for an outcome that the backend has lost.
     pub(crate) fn end_of(&self, event: EventId) -> Result<Option<End>, FileError> {
-        for id in self.ids(".ended.json")?.into_iter().rev() {
-            let paths = self.paths(id);
-            let record = read_if_present(&paths.ended_record())?.map(|text| RunRecord::from_wire(&text));
-            let Some(Ok(record)) = record else { continue };
-            if !record.causes.iter().any(|cause| cause.event.id == event) {
-                continue;
+        let mut failed = None;
+        let ids = self.ids(".ended.json")?.into_iter().rev();
+        let runs = ids.map_while(|id| self.ended_run(id).map_err(|error| failed = Some(error)).ok());
+        let end = ended_runs::end_of(event, runs.flatten());
+        failed.map_or(Ok(end), Err)
+    }
+
+    /// A run that ended, if its record and its result can be read.
+    fn ended_run(&self, id: RunId) -> Result<Option<(RunRecord, RunResult)>, FileError> {
+        let paths = self.paths(id);
+        let record = read_if_present(&paths.ended_record())?;
+        let record = record.and_then(|text| RunRecord::from_wire(&text).ok());
+        Ok(record.zip(paths.read_result()?))
+    }
+
+    /// What this node tells of its latest runs whose outcome is stored, as far as they are kept.
+    pub(crate) fn history(&self) -> Result<RunHistory, FileError> {
+        let mut history = RunHistory::default();
+        for id in self.ids(".ended.json")? {
+            if let Some(past) = self.past_run(id)? {
+                history.push(past);
             }
-            let Some(result) = paths.read_result()? else { continue };
-            let run = EndedRun { run_id: id, noop: record.options.noop, result };
-            return Ok(match run.result.outcome {
-                Outcome::Unchanged | Outcome::Changed => Some(End::Done(run)),
-                Outcome::NotRun => None,
-                _ => Some(End::Failed(run)),
-            });
         }
-        Ok(None)
+        Ok(history)
+    }
+
+    /// What is told of a run that has ended; nothing where its record or its result cannot be read.
+    pub(crate) fn past_run(&self, run: RunId) -> Result<Option<PastRun>, FileError> {
+        let paths = self.paths(run);
+        let text = match read_if_present(&paths.record())? {
+            Some(text) => Some(text),
+            None => read_if_present(&paths.ended_record())?,
+        };
+        let Some(Ok(record)) = text.as_deref().map(RunRecord::from_wire) else { return Ok(None) };
+        let Some(result) = paths.read_result()? else { return Ok(None) };
+        let fired = read_if_present(&paths.fired())?.unwrap_or_default();
+        let fired = fired.lines().filter_map(|line| FiredEvent::from_wire(line).ok());
+        let superseded = read_if_present(&paths.superseded())?;
+        let superseded = superseded.and_then(|count| count.trim().parse().ok()).unwrap_or_default();
+        Ok(Some(PastRun::of(&record, result, superseded, fired)))
+    }
+
+    /// When the runs that are kept and ended were started, by the clock of that moment. More are kept than can
+    /// start within a minute.
+    pub(crate) fn latest_starts(&self) -> Result<Vec<Timestamp>, FileError> {
+        let mut starts = Vec::new();
+        for id in self.ids(".ended.json")? {
+            let text = read_if_present(&self.paths(id).ended_record())?;
+            if let Some(Ok(record)) = text.as_deref().map(RunRecord::from_wire) {
+                starts.push(record.started_at);
+            }
+        }
+        Ok(starts)
+    }
+
+    /// How the latest run ended whose outcome is stored.
+    pub(crate) fn latest_result(&self) -> Result<Option<RunResult>, FileError> {
+        self.ids(".ended.json")?.last().map_or(Ok(None), |id| self.paths(*id).read_result())
     }
 
     /// How many interrupted runs covered each event, among the runs that are kept.
@@ -280,33 +341,18 @@ impl Runs {
         Ok(interruptions)
     }
 
-    /// Notes that `trigger` fired inside `run`, for the budget of its root events.
-    pub(crate) fn note_fire(
-        &self,
-        run: RunId,
-        trigger: &TriggerName,
-        roots: &BTreeSet<EventId>,
-    ) -> Result<(), FileError> {
-        let path = self.paths(run).fires();
-        let text: String = roots.iter().map(|root| format!("{root} {trigger}\n")).collect();
-        let file = File::options().create(true).append(true).mode(0o600).open(&path);
-        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(at("append to", &path))
+    /// Notes how many events of a backlog the causes of `run` stand for, for what is told of it.
+    pub(crate) fn note_superseded(&self, run: RunId, count: usize) -> Result<(), FileError> {
+        let path = self.paths(run).superseded();
+        fs::write(&path, format!("{count}\n")).map_err(at("write", &path))
     }
 
-    /// How often `trigger` fired on this node for each root event, in the runs that are kept.
-    pub(crate) fn fires(&self, trigger: &TriggerName) -> Result<HashMap<EventId, u32>, FileError> {
-        let mut fires: HashMap<EventId, u32> = HashMap::new();
-        for id in self.ids(".fires")? {
-            let text = read_if_present(&self.paths(id).fires())?.unwrap_or_default();
-            for (root, name) in text.lines().filter_map(|line| line.split_once(' ')) {
-                if name == trigger.as_str()
-                    && let Ok(root) = root.parse::<EventId>()
-                {
-                    *fires.entry(root).or_default() += 1;
-                }
-            }
-        }
-        Ok(fires)
+    /// Notes an event that was fired inside `run`, for what is told of it.
+    pub(crate) fn note_fired(&self, run: RunId, fired: &FiredEvent) -> Result<(), FileError> {
+        let path = self.paths(run).fired();
+        let file = File::options().create(true).append(true).mode(0o600).open(&path);
+        let line = format!("{}\n", fired.to_wire());
+        file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(at("append to", &path))
     }
 
     /// The runs that have a file with this ending, oldest first.
@@ -328,7 +374,6 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
     use trigger_core::event::RunOptions;
-    use trigger_core::time::Timestamp;
 
     fn runs() -> (tempfile::TempDir, Runs) {
         let dir = tempfile::tempdir().unwrap();
@@ -373,6 +418,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_of_a_run_is_made_from_what_is_kept_of_it() {
+        let (_dir, runs) = runs();
+        let record = record(new_id(), "");
+        drop(runs.create(&record, None).unwrap());
+        assert_eq!(runs.past_run(record.run_id).unwrap(), None, "nobody knows yet how it ended");
+        let result = RunResult {
+            outcome: Outcome::Changed,
+            reason: None,
+            reported_noop: false,
+            started_at: record.started_at,
+            finished_at: record.started_at,
+        };
+        runs.paths(record.run_id).write_result(&result).unwrap();
+        let event = EventId::from_uuid(uuid::Uuid::now_v7());
+        let fired = FiredEvent {
+            event,
+            trigger: "next one".parse().unwrap(),
+            to_groups: false,
+            left_out: Default::default(),
+        };
+        runs.note_fired(record.run_id, &fired).unwrap();
+        runs.note_superseded(record.run_id, 7).unwrap();
+        let told = PastRun::of(&record, result, 7, [fired]);
+        assert_eq!(runs.past_run(record.run_id).unwrap().as_ref(), Some(&told));
+        assert_eq!(runs.history().unwrap().runs, [], "its outcome is not stored yet");
+        runs.close(record.run_id).unwrap();
+        assert_eq!(runs.history().unwrap().runs, [told]);
+    }
+
+    #[test]
     fn a_record_too_long_for_the_file_made_ahead_replaces_it() {
         let (_dir, runs) = runs();
         let blank = runs.prepare(new_id()).unwrap();
@@ -390,5 +465,44 @@ mod tests {
         drop(blank);
         assert!(runs.open_runs().unwrap().is_empty());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
+        let (_dir, runs) = runs();
+        let id = EventId::from_uuid(uuid::Uuid::now_v7());
+        let event = trigger_core::event::Event {
+            id,
+            trigger: "t".parse().unwrap(),
+            origin: "a".parse().unwrap(),
+            targets: Default::default(),
+            options: RunOptions::default(),
+            lineage: trigger_core::lineage::Lineage::root(id),
+            fired_in: None,
+            loops: Default::default(),
+            fired_at: Timestamp::from_unix_ms(1_763_812_800_000),
+            expires_in: Duration::from_secs(60),
+        };
+        let ended = |interruptions: u32| {
+            let sources = [trigger_core::queue::Source::Host].into();
+            let cause = trigger_core::queue::Cause { event: event.clone(), sources, interruptions };
+            let record = RunRecord { causes: vec![cause], ..record(new_id(), "") };
+            let result = RunResult {
+                outcome: Outcome::Interrupted,
+                reason: None,
+                reported_noop: false,
+                started_at: record.started_at,
+                finished_at: record.started_at,
+            };
+            drop(runs.create(&record, None).unwrap());
+            runs.paths(record.run_id).write_result(&result).unwrap();
+            runs.close(record.run_id).unwrap();
+            record.run_id
+        };
+        ended(0);
+        assert_eq!(runs.end_of(id).unwrap(), None, "its repetition tells");
+        let repetition = ended(1);
+        let end = runs.end_of(id).unwrap();
+        assert!(matches!(&end, Some(End::Failed(run)) if run.run_id == repetition), "{end:?}");
     }
 }

@@ -1,0 +1,87 @@
+//! What the runs that a node keeps tell of an event.
+
+use crate::identity::EventId;
+use crate::outcome::{End, EndedRun, Outcome, RunResult};
+use crate::wire::RunRecord;
+
+/// How an event ended, as far as past runs tell; `runs` are those that have a result, in any order.
+///
+/// Nothing while the last word is not among them: a run that was interrupted once is repeated, and one that
+/// could not happen is tried again. Their order says nothing, since their ids follow a clock that may jump.
+pub fn end_of(event: EventId, runs: impl IntoIterator<Item = (RunRecord, RunResult)>) -> Option<End> {
+    let mut interrupted = Vec::new();
+    for (record, result) in runs {
+        let Some(cause) = record.causes.iter().find(|cause| cause.event.id == event) else { continue };
+        let interruptions_before = cause.interruptions;
+        let run = EndedRun::new(record.run_id, record.options.noop, result);
+        match run.result.outcome {
+            Outcome::Unchanged | Outcome::Changed => return Some(End::Done(run)),
+            Outcome::Failed | Outcome::TimedOut | Outcome::Unknown => return Some(End::Failed(run)),
+            Outcome::Interrupted => interrupted.push((interruptions_before, run)),
+            Outcome::NotRun => {}
+        }
+    }
+    // The first of the two may be too long ago to be kept.
+    let was_repeated = interrupted.len() > 1 || interrupted.iter().any(|(before, _)| *before > 0);
+    let last = interrupted.into_iter().max_by_key(|(before, run)| (*before, run.result.finished_at));
+    last.filter(|_| was_repeated).map(|(_, run)| End::Failed(run))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::RunOptions;
+    use crate::event::samples::{event, event_id};
+    use crate::identity::RunId;
+    use crate::queue::{Cause, Source};
+    use crate::time::Timestamp;
+    use std::time::Duration;
+    use uuid::Uuid;
+
+    fn check(runs: &[(u128, Outcome)], expected: Option<Outcome>) {
+        let run = |&(number, outcome): &(u128, Outcome)| {
+            let cause = Cause { event: event(1, "t"), sources: [Source::Host].into(), interruptions: 0 };
+            let at = Timestamp::from_unix_ms(u64::try_from(number).unwrap());
+            let record = RunRecord {
+                run_id: RunId::from_uuid(Uuid::from_u128(number)),
+                certname: "lb01".parse().unwrap(),
+                command: Vec::new(),
+                options: RunOptions::default(),
+                timeout: Duration::ZERO,
+                started_at: at,
+                causes: vec![cause],
+                environment: Default::default(),
+            };
+            (
+                record,
+                RunResult { outcome, reason: None, reported_noop: false, started_at: at, finished_at: at },
+            )
+        };
+        let end = end_of(event_id(1), runs.iter().map(run));
+        let outcome = end.map(|end| match end {
+            End::Done(run) | End::Failed(run) => run.result.outcome,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(outcome, expected, "{runs:?}");
+    }
+
+    #[test]
+    fn a_run_that_was_interrupted_once_is_not_the_end() {
+        check(&[(1, Outcome::Interrupted)], None);
+        check(&[(1, Outcome::Interrupted), (2, Outcome::Interrupted)], Some(Outcome::Interrupted));
+        check(&[(1, Outcome::Changed), (2, Outcome::Interrupted)], Some(Outcome::Changed));
+        check(&[(1, Outcome::Interrupted), (2, Outcome::Changed)], Some(Outcome::Changed));
+    }
+
+    #[test]
+    fn a_run_that_could_not_happen_is_not_the_end() {
+        check(&[], None);
+        check(&[(1, Outcome::NotRun)], None);
+        check(&[(1, Outcome::Failed), (2, Outcome::NotRun)], Some(Outcome::Failed));
+    }
+
+    #[test]
+    fn another_event_s_run_says_nothing() {
+        assert_eq!(end_of(event_id(2), []), None);
+    }
+}

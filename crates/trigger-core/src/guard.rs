@@ -1,0 +1,61 @@
+//! What the loop guard makes of an event that a run fires (contract 7): whom it leaves out, and which chains
+//! the event goes on with.
+
+use std::collections::BTreeSet;
+
+use crate::identity::{Certname, EventId, GroupName};
+use crate::lineage::{Chain, Lineage, Rules, Suppression, carried, judge};
+use crate::wire::Publication;
+
+/// Whom an event was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Whom {
+    Host(Certname),
+    Group(GroupName),
+}
+
+/// Leaves out what the loop guard suppresses, and says what and why. `chains` lead to the run that fires;
+/// `fires` tells how often this trigger fired on this node for a root before.
+pub fn leave_out(
+    publication: &mut Publication,
+    ttl: u32,
+    chains: Vec<Chain>,
+    fires: impl Fn(EventId) -> u32,
+) -> Vec<(Whom, Suppression)> {
+    let event = &mut publication.event;
+    let rules = Rules { loops: event.loops, ttl };
+    let mut left_out = Vec::new();
+    let mut permitted: BTreeSet<Vec<Chain>> = BTreeSet::new();
+    for host in &event.targets.hosts {
+        match judge(&event.trigger, Some(host), &chains, rules, &fires) {
+            Ok(chains) => drop(permitted.insert(chains)),
+            Err(suppression) => {
+                publication.suppressed.insert(host.clone(), suppression.to_string());
+                left_out.push((Whom::Host(host.clone()), suppression));
+            }
+        }
+    }
+    if !event.targets.groups.is_empty() {
+        match judge(&event.trigger, None, &chains, rules, &fires) {
+            Ok(chains) => drop(permitted.insert(chains)),
+            Err(suppression) => {
+                for group in std::mem::take(&mut event.targets.groups) {
+                    publication.suppressed_groups.insert(group.clone(), suppression.to_string());
+                    left_out.push((Whom::Group(group), suppression.clone()));
+                }
+            }
+        }
+    }
+    if permitted.is_empty() {
+        permitted.insert(chains);
+    }
+    event.lineage = Lineage { chains: carried(&permitted) };
+    left_out
+}
+
+/// Whether the loop guard left out every target.
+pub fn is_suppressed(publication: &Publication) -> bool {
+    let targets = &publication.event.targets;
+    targets.groups.is_empty() && targets.hosts.len() == publication.suppressed.len()
+}

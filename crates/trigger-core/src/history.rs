@@ -1,0 +1,325 @@
+//! What a node tells of its latest runs: enough to explain each of them to whoever asks, from anywhere, after
+//! the events themselves were swept. The value under `runs/<certname>`, bounded however large the bursts were.
+
+use std::collections::BTreeSet;
+
+use crate::event::Event;
+use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
+use crate::outcome::{EndedRun, Outcome, RunResult};
+use crate::time::Timestamp;
+use crate::wire::{Publication, RunRecord, Stored};
+
+/// Runs that a node tells of.
+pub const RUNS_TOLD: usize = 16;
+/// Causes that are listed of one run.
+pub const CAUSES_TOLD: usize = 32;
+/// Events that are listed of those one run fired.
+pub const FIRES_TOLD: usize = 32;
+/// Targets that are listed of those the loop guard left out of one event.
+pub const LEFT_OUT_TOLD: usize = 4;
+/// Of a sentence that is told once more, in characters.
+const SENTENCE_AT_MOST: usize = 200;
+/// The stored form is no longer than this: the oldest runs go first. The newest alone is always shorter.
+const BYTES_AT_MOST: usize = 128 * 1024;
+
+/// A node's latest runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RunHistory {
+    /// Newest first, at most [`RUNS_TOLD`].
+    pub runs: Vec<PastRun>,
+}
+
+/// A run that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastRun {
+    /// Which one, and how it ended.
+    pub run: EndedRun,
+    /// What it was limited to; empty means everything.
+    pub tags: BTreeSet<Tag>,
+    /// The events it covered, one of each [`Kind`] first.
+    pub causes: Excerpt<PastCause>,
+    /// Earlier events of a backlog that one of the causes stands for.
+    pub superseded: usize,
+    /// The events that were fired inside it.
+    pub fired: Excerpt<FiredEvent>,
+}
+
+/// An event that a run covered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are the event's")]
+pub struct PastCause {
+    pub event: EventId,
+    pub trigger: TriggerName,
+    pub origin: Certname,
+    pub fired_at: Timestamp,
+    pub fired_in: Option<RunId>,
+}
+
+/// An event that was fired inside a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FiredEvent {
+    /// Which one.
+    pub event: EventId,
+    /// What fired.
+    pub trigger: TriggerName,
+    /// Whether it went to groups, whose members look for loops themselves.
+    pub to_groups: bool,
+    /// Whom the loop guard left out.
+    pub left_out: Excerpt<LeftOut>,
+}
+
+/// A target that the loop guard left out when an event was fired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Whom.
+    pub target: Target,
+    /// Why.
+    pub reason: String,
+}
+
+/// A target by the name under which it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the types say it")]
+pub enum Target {
+    Node(Certname),
+    Group(GroupName),
+}
+
+/// The first of many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excerpt<T> {
+    /// These.
+    pub listed: Vec<T>,
+    /// And so many more.
+    pub more: usize,
+}
+
+impl<T> Default for Excerpt<T> {
+    fn default() -> Self {
+        Self { listed: Vec::new(), more: 0 }
+    }
+}
+
+impl<T> Excerpt<T> {
+    /// The first `at_most` of all.
+    pub fn of(all: impl IntoIterator<Item = T>, at_most: usize) -> Self {
+        let mut all = all.into_iter();
+        Self { listed: all.by_ref().take(at_most).collect(), more: all.count() }
+    }
+
+    /// How many there are, listed or not.
+    pub fn count(&self) -> usize {
+        self.listed.len() + self.more
+    }
+}
+
+impl RunHistory {
+    /// Adds a run that has just ended; doing it again changes nothing.
+    pub fn push(&mut self, run: PastRun) {
+        self.runs.retain(|known| known.run.run_id != run.run.run_id && !is_tried_again_in(known, &run));
+        self.runs.insert(0, run);
+        self.runs.truncate(RUNS_TOLD);
+        while self.runs.len() > 1 && self.to_wire().len() > BYTES_AT_MOST {
+            self.runs.pop();
+        }
+    }
+
+    /// The run with this id, if it is still told of.
+    pub fn run(&self, run: RunId) -> Option<&PastRun> {
+        self.runs.iter().find(|past| past.run.run_id == run)
+    }
+}
+
+/// Whether a run could not happen and a later one covers the same: hours without a Puppet server must not
+/// push out what happened before them.
+fn is_tried_again_in(tried: &PastRun, later: &PastRun) -> bool {
+    let covered = |cause: &PastCause| later.causes.listed.iter().any(|other| other.event == cause.event);
+    tried.run.result.outcome == Outcome::NotRun && tried.causes.listed.iter().all(covered)
+}
+
+impl PastRun {
+    /// What is told of a run, from its record and all that was fired inside it.
+    pub fn of(
+        record: &RunRecord,
+        result: RunResult,
+        superseded: usize,
+        fired: impl IntoIterator<Item = FiredEvent>,
+    ) -> Self {
+        let result = RunResult { reason: result.reason.map(|reason| shortened(&reason)), ..result };
+        let mut seen = BTreeSet::new();
+        let causes = record.causes.iter().map(|cause| PastCause::of(&cause.event));
+        let mut causes: Vec<(bool, PastCause)> =
+            causes.map(|cause| (!seen.insert(cause.kind()), cause)).collect();
+        // A burst of one trigger must not hide the one event of another.
+        causes.sort_by_key(|(is_one_more, _)| *is_one_more);
+        Self {
+            run: EndedRun::new(record.run_id, record.options.noop, result),
+            tags: record.options.tags.clone(),
+            causes: Excerpt::of(causes.into_iter().map(|(_, cause)| cause), CAUSES_TOLD),
+            superseded,
+            fired: Excerpt::of(fired, FIRES_TOLD),
+        }
+    }
+}
+
+impl PastCause {
+    /// What is told of an event.
+    pub fn of(event: &Event) -> Self {
+        Self {
+            event: event.id,
+            trigger: event.trigger.clone(),
+            origin: event.origin.clone(),
+            fired_at: event.fired_at,
+            fired_in: event.fired_in,
+        }
+    }
+
+    /// Events of one kind have one past.
+    pub fn kind(&self) -> Kind {
+        (self.trigger.clone(), self.origin.clone(), self.fired_in)
+    }
+}
+
+/// What events have in common that were fired by the same trigger in the same run, or by hand on one node.
+pub type Kind = (TriggerName, Certname, Option<RunId>);
+
+impl FiredEvent {
+    /// What is told of an event that is being fired.
+    pub fn of(publication: &Publication) -> Self {
+        let nodes = publication.suppressed.iter().map(|(node, reason)| (Target::Node(node.clone()), reason));
+        let groups = publication.suppressed_groups.iter();
+        let groups = groups.map(|(group, reason)| (Target::Group(group.clone()), reason));
+        let left_out =
+            nodes.chain(groups).map(|(target, reason)| LeftOut { target, reason: shortened(reason) });
+        Self {
+            event: publication.event.id,
+            trigger: publication.event.trigger.clone(),
+            to_groups: !publication.event.targets.groups.is_empty(),
+            left_out: Excerpt::of(left_out, LEFT_OUT_TOLD),
+        }
+    }
+}
+
+/// A sentence as it is told once more, in a place that must not grow with it.
+pub(crate) fn shortened(sentence: &str) -> String {
+    match sentence.char_indices().nth(SENTENCE_AT_MOST) {
+        Some((end, _)) => format!("{}…", &sentence[..end]),
+        None => sentence.to_owned(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod samples {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event::{RunOptions, samples};
+    use crate::queue::{Cause, Source};
+    use uuid::Uuid;
+
+    pub(crate) fn run_id(n: u128) -> RunId {
+        RunId::from_uuid(Uuid::from_u128(n))
+    }
+
+    pub(crate) fn record(run: u128, causes: Vec<Event>) -> RunRecord {
+        let cause = |event| Cause { event, sources: [Source::Host].into(), interruptions: 0 };
+        RunRecord {
+            run_id: run_id(run),
+            certname: "lb01".parse().unwrap(),
+            command: vec!["true".to_owned()],
+            options: RunOptions::default(),
+            timeout: Duration::from_secs(3600),
+            started_at: Timestamp::from_unix_ms(1),
+            causes: causes.into_iter().map(cause).collect(),
+            environment: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn result(outcome: Outcome) -> RunResult {
+        RunResult {
+            outcome,
+            reason: None,
+            reported_noop: false,
+            started_at: Timestamp::from_unix_ms(1_763_812_801_000),
+            finished_at: Timestamp::from_unix_ms(1_763_812_805_100),
+        }
+    }
+
+    /// A run that covered these events.
+    pub(crate) fn past_run(run: u128, outcome: Outcome, causes: &[u128]) -> PastRun {
+        let causes = causes.iter().map(|&n| samples::event(n, "t")).collect();
+        PastRun::of(&record(run, causes), result(outcome), 0, [])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{past_run, record, result, run_id};
+    use super::*;
+    use crate::event::samples::{event, event_id};
+
+    fn ids(history: &RunHistory) -> Vec<RunId> {
+        history.runs.iter().map(|run| run.run.run_id).collect()
+    }
+
+    #[test]
+    fn the_latest_runs_are_told_and_telling_twice_changes_nothing() {
+        let mut history = RunHistory::default();
+        for run in 1..=20 {
+            history.push(past_run(run, Outcome::Changed, &[run]));
+            history.push(past_run(run, Outcome::Changed, &[run]));
+        }
+        assert_eq!(ids(&history), (5..=20).rev().map(run_id).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn tries_that_came_to_nothing_make_room_for_the_run_that_happened() {
+        let mut history = RunHistory::default();
+        history.push(past_run(1, Outcome::NotRun, &[1]));
+        history.push(past_run(2, Outcome::NotRun, &[1]));
+        assert_eq!(ids(&history), [run_id(2)], "while it is tried, the latest try is told");
+        history.push(past_run(3, Outcome::Unchanged, &[9]));
+        assert_eq!(ids(&history), [run_id(3), run_id(2)], "this one did not cover it");
+        history.push(past_run(4, Outcome::Changed, &[1, 2]));
+        assert_eq!(ids(&history), [run_id(4), run_id(3)]);
+    }
+
+    #[test]
+    fn a_burst_is_counted_and_does_not_hide_another_trigger() {
+        let mut causes: Vec<Event> = (1..=200).map(|n| event(n, "burst")).collect();
+        causes.push(event(999, "lonely"));
+        let run = PastRun::of(&record(1, causes), result(Outcome::Changed), 0, []);
+        assert_eq!((run.causes.listed.len(), run.causes.more), (32, 169));
+        assert_eq!(run.causes.listed[0].event, event_id(1));
+        assert_eq!(run.causes.listed[1].event, event_id(999));
+        assert_eq!(run.causes.listed[2].event, event_id(2), "then in the order of their arrival");
+    }
+
+    #[test]
+    fn the_stored_form_is_bounded_whatever_the_names() {
+        let mut history = RunHistory::default();
+        let long = "ü".repeat(127);
+        let publication = |n: u128| {
+            let nodes = (0..50).map(|m| (format!("{m:0255}").parse().unwrap(), "ä".repeat(9_000)));
+            Publication {
+                backend: String::new(),
+                prefix: Default::default(),
+                event: event(n, &long),
+                suppressed: nodes.collect(),
+                suppressed_groups: Default::default(),
+            }
+        };
+        for run in 1..=3 {
+            let causes =
+                (1..=500).map(|n| Event { origin: "o".repeat(255).parse().unwrap(), ..event(n, &long) });
+            let result = RunResult { reason: Some("ß".repeat(100_000)), ..result(Outcome::Failed) };
+            let fired = (0..500).map(|n| FiredEvent::of(&publication(n)));
+            history.push(PastRun::of(&record(run, causes.collect()), result, 0, fired));
+            assert!(history.to_wire().len() <= BYTES_AT_MOST, "{}", history.to_wire().len());
+        }
+        assert_eq!(ids(&history)[0], run_id(3), "the newest is there");
+        let newest = &history.runs[0];
+        assert_eq!((newest.fired.count(), newest.fired.listed[0].left_out.count()), (500, 50));
+    }
+}

@@ -1,0 +1,251 @@
+//! What the way a run ended means (contract 9).
+//!
+//! Puppet's report decides, never an exit code alone: 1 means that the lock was held, that the wait for it was
+//! over, that the agent is disabled, or that there was no catalog; and a run that was stopped half-way ends
+//! with 0. What Puppet printed explains; it decides only where Puppet tells nowhere else that a signal ended
+//! it.
+
+use crate::outcome::Outcome;
+use crate::report::ReportSummary;
+use crate::run_command::CommandKind;
+
+/// Characters of Puppet's own words in a reason, which travels with the outcome.
+const QUOTE_LIMIT: usize = 300;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned this code.
+    Code(i32),
+    /// This signal ended it.
+    Signal(i32),
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// A sentence where the outcome needs one.
+    pub reason: Option<String>,
+    /// Whether Puppet says that it changed nothing on purpose, by the event's wish or by the node's settings.
+    pub reported_noop: bool,
+}
+
+impl Verdict {
+    /// A verdict that needs no report.
+    pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
+        Self { outcome, reason: Some(reason.into()), reported_noop: false }
+    }
+
+    /// Says why a run changed nothing although no event wished for noop.
+    #[must_use]
+    pub fn of_a_real_run(mut self) -> Self {
+        if self.reported_noop && self.reason.is_none() {
+            self.reason = Some("this node's own settings made it a noop run: nothing was changed".to_owned());
+        }
+        self
+    }
+}
+
+/// Judges a run that ended by itself. `report` is the one that is certainly this run's (it carries our job
+/// id, or lay where only this run would put it), or says why there is none. `output` is what it printed.
+pub fn judge(kind: CommandKind, exit: Exit, report: Result<&ReportSummary, &str>, output: &str) -> Verdict {
+    match (kind, exit, report) {
+        (CommandKind::Other, Exit::Signal(signal), _) => interrupted(signal),
+        (CommandKind::Other, Exit::Code(code), _) => {
+            let outcome = if code == 0 { Outcome::Changed } else { Outcome::Failed };
+            Verdict::new(outcome, format!("not Puppet: judged by its exit code {code} alone"))
+        }
+        (_, _, Ok(report)) => by_report(report, exit, output),
+        (_, Exit::Signal(signal), Err(_)) => interrupted(signal),
+        (_, Exit::Code(code), Err(why)) => without_report(kind, code, why, output),
+    }
+}
+
+fn interrupted(signal: i32) -> Verdict {
+    Verdict::new(Outcome::Interrupted, format!("ended by signal {signal}"))
+}
+
+fn by_report(report: &ReportSummary, exit: Exit, output: &str) -> Verdict {
+    let (outcome, reason) = match (report.outcome(), exit) {
+        (Outcome::NotRun, Exit::Signal(signal)) => return interrupted(signal),
+        // Told to stop, `puppet agent` leaves as if all were well.
+        (Outcome::NotRun, Exit::Code(0)) => {
+            (Outcome::Interrupted, Some("Puppet was told to stop before its catalog was applied".to_owned()))
+        }
+        (Outcome::NotRun, _) => match signal_in(output) {
+            Some(signal) => (Outcome::Interrupted, Some(format!("ended by {signal}"))),
+            None => (Outcome::NotRun, Some(explained("no catalog was applied", output))),
+        },
+        (Outcome::Failed, _) => (Outcome::Failed, Some("resources failed: see the run's output".to_owned())),
+        (Outcome::Unknown, _) => {
+            (Outcome::Unknown, Some("its report names no known status: see the run's output".to_owned()))
+        }
+        // What follows the catalog: a `postrun_command`, say.
+        (outcome, Exit::Code(1)) => {
+            (outcome, Some(explained("the catalog was applied, but Puppet ended with exit code 1", output)))
+        }
+        (outcome, _) => (outcome, None),
+    };
+    Verdict { outcome, reason, reported_noop: report.noop }
+}
+
+fn without_report(kind: CommandKind, code: i32, why: &str, output: &str) -> Verdict {
+    if let (1, Some(signal)) = (code, signal_in(output)) {
+        return Verdict::new(Outcome::Interrupted, format!("ended by {signal}"));
+    }
+    match (kind, code) {
+        (_, 1) => Verdict::new(Outcome::NotRun, explained("Puppet did not run", output)),
+        // Told to stop before it had a report to write. One repetition costs less than an event that is lost.
+        (CommandKind::PuppetAgent, 0) => Verdict::new(
+            Outcome::Interrupted,
+            format!("Puppet left no report, as when it is told to stop before its run ({why})"),
+        ),
+        // As a shell around Puppet tells of the signal that ended it.
+        (_, 129..=192) => interrupted(code - 128),
+        _ => Verdict::new(Outcome::Unknown, format!("exit code {code}, but {why}")),
+    }
+}
+
+/// A sentence about what did not happen, with what Puppet itself says of it.
+fn explained(what: &str, output: &str) -> String {
+    match telling_line(output) {
+        Some(line) => format!("{what}: {line} (see the run's output)"),
+        None => format!("{what}: see the run's output"),
+    }
+}
+
+/// The line of Puppet's output that tells why it did nothing: its first error, for the later ones are about
+/// the earlier; else its last notice, which is how it tells of locks. Facter complains about every container.
+fn telling_line(output: &str) -> Option<String> {
+    let mut errors = output.lines().filter_map(|line| line.strip_prefix("Error: "));
+    let error = errors.find(|line| !line.starts_with("Facter:"));
+    let line = error.or_else(|| output.lines().rev().find_map(|line| line.strip_prefix("Notice: ")))?;
+    let line = line.trim().trim_end_matches([';', '.']);
+    let mut short: String = line.chars().take(QUOTE_LIMIT).collect();
+    if short.len() < line.len() {
+        short.push('…');
+    }
+    Some(short)
+}
+
+/// The signal that Puppet says it was ended by. `puppet apply` makes an error of it, ends with 1 and leaves a
+/// report as if there had been no catalog: `Error: Could not run: SIGTERM`, the first words in any language.
+fn signal_in(output: &str) -> Option<&str> {
+    let last = output.lines().rev().find_map(|line| line.strip_prefix("Error: "))?;
+    let (_, name) = last.trim_end().rsplit_once(": ")?;
+    let letters = name.strip_prefix("SIG")?;
+    (!letters.is_empty() && letters.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()))
+        .then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_REPORT: &str = "no report of this run was found";
+    const REPORT: &str = "status: changed\ntransaction_completed: true\nnoop: false\n";
+    const STOPPED: &str = "status: failed\ntransaction_completed: false\nnoop: false\n";
+
+    fn judged(kind: CommandKind, exit: Exit, report: Option<&str>, output: &str) -> Verdict {
+        let report = report.map(ReportSummary::parse);
+        judge(kind, exit, report.as_ref().ok_or(NO_REPORT), output)
+    }
+
+    fn check(exit: Exit, report: Option<&str>, expected: Outcome) {
+        let verdict = judged(CommandKind::PuppetAgent, exit, report, "");
+        assert_eq!(verdict.outcome, expected, "{exit:?} {report:?}: {verdict:?}");
+    }
+
+    #[test]
+    fn the_report_decides_and_an_exit_code_alone_never_says_done_of_puppet() {
+        check(Exit::Code(2), Some(REPORT), Outcome::Changed);
+        check(Exit::Code(0), Some("status: unchanged\ntransaction_completed: true\n"), Outcome::Unchanged);
+        check(Exit::Code(4), Some("status: failed\ntransaction_completed: true\n"), Outcome::Failed);
+        check(Exit::Code(2), None, Outcome::Unknown);
+        check(Exit::Code(6), Some("garbage"), Outcome::Unknown);
+        for code in 0..=6 {
+            let verdict = judged(CommandKind::PuppetApply, Exit::Code(code), None, "");
+            assert!(!matches!(verdict.outcome, Outcome::Changed | Outcome::Unchanged), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_catalog_that_was_applied_counts_whatever_came_after_it() {
+        check(Exit::Signal(15), Some(REPORT), Outcome::Changed);
+        let verdict =
+            judged(CommandKind::PuppetAgent, Exit::Code(1), Some(REPORT), "Error: Could not run postrun\n");
+        assert_eq!(verdict.outcome, Outcome::Changed);
+        assert!(verdict.reason.unwrap().contains("Could not run postrun"));
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_is_interrupted_though_puppet_says_0() {
+        check(Exit::Code(0), Some(STOPPED), Outcome::Interrupted);
+        check(Exit::Code(0), None, Outcome::Interrupted);
+        check(Exit::Signal(9), None, Outcome::Interrupted);
+        check(Exit::Signal(15), Some(STOPPED), Outcome::Interrupted);
+        check(Exit::Code(128 + 9), None, Outcome::Interrupted);
+    }
+
+    #[test]
+    fn an_apply_that_makes_an_error_of_its_signal_was_interrupted() {
+        let told = "Error: /Stage[main]/Main/Exec[x]/returns: change failed: SIGTERM\nError: Could not run: SIGTERM\n";
+        for report in [Some(STOPPED), None] {
+            let verdict = judged(CommandKind::PuppetApply, Exit::Code(1), report, told);
+            assert_eq!(verdict.outcome, Outcome::Interrupted);
+            assert_eq!(verdict.reason.as_deref(), Some("ended by SIGTERM"));
+        }
+        let other = "Error: Could not run: SIGNALS are not what this is about\n";
+        assert_eq!(judged(CommandKind::PuppetApply, Exit::Code(1), None, other).outcome, Outcome::NotRun);
+    }
+
+    #[test]
+    fn what_could_not_happen_is_explained_in_puppets_words() {
+        let not_run = |report: Option<&str>, output: &str| {
+            let verdict = judged(CommandKind::PuppetAgent, Exit::Code(1), report, output);
+            assert_eq!(verdict.outcome, Outcome::NotRun, "{verdict:?}");
+            verdict.reason.unwrap()
+        };
+        assert_eq!(
+            not_run(
+                Some(STOPPED),
+                "Info: x\nError: Facter: Permission denied\nError: Could not retrieve catalog: Error 500\nError: Could not retrieve catalog; skipping run\n"
+            ),
+            "no catalog was applied: Could not retrieve catalog: Error 500 (see the run's output)"
+        );
+        assert_eq!(
+            not_run(
+                None,
+                "Info: x\nNotice: Exiting now because the maxwaitforlock timeout has been exceeded.\n"
+            ),
+            "Puppet did not run: Exiting now because the maxwaitforlock timeout has been exceeded (see the run's output)"
+        );
+        assert_eq!(not_run(None, ""), "Puppet did not run: see the run's output");
+        let long = not_run(None, &format!("Error: {}\n", "ä".repeat(5000)));
+        assert!(long.chars().count() < 400 && long.contains('…'), "{long}");
+    }
+
+    #[test]
+    fn a_noop_run_says_so_also_where_nobody_asked_for_it() {
+        let report = "status: unchanged\ntransaction_completed: true\nnoop: true\n";
+        let verdict = judged(CommandKind::PuppetAgent, Exit::Code(0), Some(report), "");
+        assert!(verdict.reported_noop && verdict.outcome == Outcome::Unchanged, "{verdict:?}");
+        assert_eq!(verdict.reason, None);
+        assert!(verdict.of_a_real_run().reason.unwrap().contains("this node's own settings"));
+    }
+
+    #[test]
+    fn another_command_is_judged_by_its_exit_code_and_said_to_be() {
+        for (exit, expected, reason) in [
+            (Exit::Code(0), Outcome::Changed, "judged by its exit code 0 alone"),
+            (Exit::Code(1), Outcome::Failed, "judged by its exit code 1 alone"),
+            (Exit::Signal(9), Outcome::Interrupted, "signal 9"),
+        ] {
+            let verdict = judged(CommandKind::Other, exit, None, "");
+            assert_eq!(verdict.outcome, expected);
+            assert!(verdict.reason.as_deref().unwrap().contains(reason), "{verdict:?}");
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Each scenario is a fleet of a few lines; `lines` asks and writes the answer down.
+
+use super::*;
+use crate::event::samples::{self, event_id};
+use crate::history::samples::{record, result, run_id};
+use crate::lineage::{Chain, Hop};
+use crate::outcome::Outcome;
+use crate::status::Activity;
+
+/// What lies in the backend.
+#[derive(Default)]
+struct Fleet {
+    nodes: BTreeMap<Certname, NodeFacts>,
+    events: BTreeMap<EventId, Event>,
+    ends: BTreeMap<(EventId, Certname), End>,
+}
+
+fn node(name: &str) -> Certname {
+    name.parse().unwrap()
+}
+
+impl Fleet {
+    /// An event fired on `origin`, in a run of it or in none.
+    fn event(&mut self, id: u128, origin: &str, fired_in: Option<u128>) -> &mut Event {
+        let mut event = samples::event(id, &format!("t{id}"));
+        event.origin = node(origin);
+        event.fired_in = fired_in.map(run_id);
+        self.events.entry(event.id).or_insert(event)
+    }
+
+    /// A run that covered these events and fired those.
+    fn run(&mut self, certname: &str, run: u128, causes: &[u128], fired: &[FiredEvent]) -> &mut Self {
+        let causes = causes.iter().map(|&id| self.events[&event_id(id)].clone()).collect();
+        let past = PastRun::of(&record(run, causes), result(Outcome::Changed), 0, fired.iter().cloned());
+        self.nodes.entry(node(certname)).or_default().history.push(past);
+        self
+    }
+
+    fn registered(&mut self, certname: &str) -> &mut NodeRecord {
+        let facts = self.nodes.entry(node(certname)).or_default();
+        facts.record.insert(NodeRecord {
+            instance: String::new(),
+            lock: None,
+            released: false,
+            location: String::new(),
+            renewals: 0,
+            version: String::new(),
+            seen_at: Timestamp::from_unix_ms(0),
+            groups: Default::default(),
+            activity: Activity::default(),
+        })
+    }
+
+    /// Asks until it is explained; the answer, and how often something was read.
+    fn explain(&self, question: &Question) -> Result<(Explanation, usize), NotTold> {
+        let mut facts = Facts::default();
+        for reads in 0..1000 {
+            match explain(question, &facts)? {
+                Progress::Done(explanation) => return Ok((explanation, reads)),
+                Progress::Read(wanted) => {
+                    assert!(!wanted.is_empty());
+                    assert!(wanted.nodes.len() + wanted.events.len() + wanted.ends.len() < 2_000);
+                    for name in wanted.nodes {
+                        let found = self.nodes.get(&name).cloned().unwrap_or_default();
+                        assert!(facts.nodes.insert(name, found).is_none(), "nothing is read twice");
+                    }
+                    for id in wanted.events {
+                        assert!(facts.events.insert(id, self.events.get(&id).cloned()).is_none());
+                    }
+                    for key in wanted.ends {
+                        let end = self.ends.get(&key).cloned();
+                        assert!(facts.ends.insert(key, end).is_none());
+                    }
+                }
+            }
+        }
+        panic!("it never comes to an end");
+    }
+
+    fn lines(&self, question: &Question) -> String {
+        let (explanation, _) = self.explain(question).unwrap();
+        let run = |step: &RunStep| {
+            let state = match &step.state {
+                RunState::Running { .. } => "running",
+                RunState::Ended { .. } => "ended",
+                RunState::Gone => "gone",
+            };
+            let causes: Vec<String> = step.causes.listed.iter().map(short).collect();
+            let more = if step.causes.more > 0 { format!("+{}", step.causes.more) } else { String::new() };
+            format!("run {} {} {state} [{}{more}]", short(&step.run_id), step.certname, causes.join(" "))
+        };
+        let event = |step: &EventStep| {
+            let from = match &step.what {
+                _ if step.is_root() => "root".to_owned(),
+                Some(PastCause { fired_in: Some(run), .. }) => format!("in {}", short(run)),
+                Some(_) => "of unknown origin".to_owned(),
+                None => "unknown".to_owned(),
+            };
+            let marks = [(!step.is_followed, " named"), (step.lineage.is_none(), " swept")];
+            let marks: String = marks.iter().filter(|(is_so, _)| *is_so).map(|(_, mark)| *mark).collect();
+            format!("event {} {from}{marks}", short(&step.id))
+        };
+        let runs = explanation.runs.iter().map(run);
+        runs.chain(explanation.events.iter().map(event)).collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn short(id: &impl ToString) -> String {
+    id.to_string().rsplit('-').next().unwrap_or_default().trim_start_matches('0').to_owned()
+}
+
+fn latest(certname: &str) -> Question {
+    Question::Run(node(certname), Which::Back(0))
+}
+
+fn fired(id: u128, left_out: &[(&str, &str)], to_groups: bool) -> FiredEvent {
+    let left_out = left_out.iter().map(|(certname, reason)| LeftOut {
+        target: Target::Node(node(certname)),
+        reason: (*reason).to_owned(),
+    });
+    FiredEvent {
+        event: event_id(id),
+        trigger: "x".parse().unwrap(),
+        to_groups,
+        left_out: Excerpt::of(left_out, 4),
+    }
+}
+
+/// ops fires 1 at web, whose run 0xa fires 2 at lb, whose run 0xb covers it and 3, fired by hand.
+fn three_nodes() -> Fleet {
+    let mut fleet = Fleet::default();
+    fleet.event(1, "ops", None);
+    fleet.run("web", 0xa, &[1], &[]);
+    fleet.event(2, "web", Some(0xa)).lineage = Lineage {
+        chains: vec![Chain {
+            root: event_id(1),
+            hops: vec![Hop { trigger: "t1".parse().unwrap(), certname: node("web") }],
+        }],
+    };
+    fleet.event(3, "ops", None);
+    fleet.run("lb", 0xb, &[2, 3], &[]);
+    fleet
+}
+
+#[test]
+fn a_chain_is_followed_to_its_roots_with_what_was_merged() {
+    let fleet = three_nodes();
+    let answer = "run b lb ended [2 3]\nrun a web ended [1]\nevent 2 in a\nevent 3 root\nevent 1 root";
+    assert_eq!(fleet.lines(&latest("lb")), answer);
+    // lb; 2 and 3; web; 1.
+    assert_eq!(fleet.explain(&latest("lb")).unwrap().1, 4);
+    assert_eq!(fleet.lines(&Question::Event(event_id(2))), "run a web ended [1]\nevent 2 in a\nevent 1 root");
+}
+
+#[test]
+fn runs_back_and_by_their_id() {
+    let mut fleet = three_nodes();
+    fleet.event(4, "ops", None);
+    fleet.run("lb", 0xc, &[4], &[]);
+    fleet.registered("lb").activity.running = Some(Running {
+        run_id: run_id(0xd),
+        started_at: Timestamp::from_unix_ms(9),
+        causes: vec![event_id(4)],
+    });
+    assert_eq!(fleet.lines(&latest("lb")), "run d lb running [4]\nevent 4 root");
+    let back = |back| Question::Run(node("lb"), Which::Back(back));
+    assert_eq!(fleet.lines(&back(1)), "run c lb ended [4]\nevent 4 root");
+    assert!(fleet.lines(&back(2)).starts_with("run b lb ended"));
+    assert_eq!(fleet.explain(&back(3)), Err(NotTold::OnlySoMany(3)));
+    let by_id = |run| Question::Run(node("lb"), Which::Id(run_id(run)));
+    assert_eq!(fleet.lines(&by_id(0xc)), fleet.lines(&back(1)));
+    assert_eq!(fleet.explain(&by_id(0xa)), Err(NotTold::NoSuchRun(run_id(0xa))));
+}
+
+#[test]
+fn a_run_that_its_registration_still_calls_running_has_ended() {
+    let mut fleet = three_nodes();
+    fleet.registered("lb").activity.running =
+        Some(Running { run_id: run_id(0xb), started_at: Timestamp::from_unix_ms(9), causes: Vec::new() });
+    assert!(fleet.lines(&latest("lb")).starts_with("run b lb ended [2 3]"));
+    assert_eq!(
+        fleet.explain(&Question::Run(node("lb"), Which::Back(1))),
+        Err(NotTold::OnlySoMany(1)),
+        "it counts once"
+    );
+}
+
+#[test]
+fn what_is_gone_leaves_what_the_others_say_of_it() {
+    let mut fleet = three_nodes();
+    fleet.nodes.remove(&node("web"));
+    let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
+    assert_eq!(explanation.run(run_id(0xa)).unwrap().state, RunState::Gone);
+    let lineage = explanation.event(event_id(2)).unwrap().lineage.clone().unwrap();
+    assert_eq!(lineage.chains[0].root, event_id(1), "the event itself says what led to it");
+
+    // Swept, while web still tells of its run and lb of what its own run covered.
+    let mut fleet = three_nodes();
+    fleet.events.clear();
+    let answer = "run b lb ended [2 3]\nrun a web ended [1]\nevent 2 in a swept\nevent 3 root swept\nevent 1 root swept";
+    assert_eq!(fleet.lines(&latest("lb")), answer);
+    assert_eq!(fleet.explain(&Question::Event(event_id(2))), Err(NotTold::NoEvent));
+}
+
+#[test]
+fn an_event_of_an_older_version_is_no_root_because_it_names_no_run() {
+    let mut fleet = three_nodes();
+    fleet.events.get_mut(&event_id(2)).unwrap().fired_in = None;
+    assert!(
+        fleet.lines(&latest("lb")).contains("event 2 of unknown origin"),
+        "{}",
+        fleet.lines(&latest("lb"))
+    );
+}
+
+#[test]
+fn nothing_to_tell_is_told_apart() {
+    let mut fleet = Fleet::default();
+    assert_eq!(fleet.explain(&latest("lb")), Err(NotTold::NoNode));
+    fleet.registered("lb");
+    assert_eq!(fleet.explain(&latest("lb")), Err(NotTold::NoRun));
+}
+
+#[test]
+fn a_burst_is_followed_in_part_and_counted_whole() {
+    let mut fleet = Fleet::default();
+    let ids: Vec<u128> = (1..=200).collect();
+    ids.iter().for_each(|&id| drop(fleet.event(id, "ops", None).clone()));
+    fleet.run("lb", 0xb, &ids, &[]);
+    let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
+    assert_eq!(explanation.runs[0].causes.count(), 200);
+    let followed = explanation.events.iter().filter(|step| step.is_followed).count();
+    assert_eq!((followed, explanation.events.len()), (FOLLOWED_PER_RUN, 32));
+    assert!(explanation.events.iter().all(|step| step.trigger().is_some()), "named are all that are listed");
+}
+
+#[test]
+fn of_events_with_one_past_one_is_followed() {
+    let mut fleet = three_nodes();
+    for id in 20..23 {
+        fleet.event(id, "ops", None).trigger = "again".parse().unwrap();
+        fleet.event(id + 10, "web", Some(0xa)).trigger = "again".parse().unwrap();
+    }
+    fleet.run("db", 0xd, &[20, 21, 22, 30, 31, 32], &[]);
+    let (explanation, _) = fleet.explain(&latest("db")).unwrap();
+    let followed = explanation.events.iter().filter(|step| step.is_followed).map(|step| step.id);
+    assert_eq!(followed.collect::<Vec<_>>(), [20, 30, 1].map(event_id));
+}
+
+#[test]
+fn bursts_of_bursts_come_to_an_end() {
+    let mut fleet = Fleet::default();
+    // 300 events, each fired in a run of its own, eight of them in each cause of each cause.
+    for id in 10_000..10_300_u128 {
+        let run = id * 2;
+        fleet.event(id + 50_000, "ops", None);
+        fleet.run(&format!("m{id}"), run, &[id + 50_000], &[]);
+        fleet.event(id, &format!("m{id}"), Some(run));
+    }
+    for (group, chunk) in (10_000..10_300_u128).collect::<Vec<_>>().chunks(8).enumerate() {
+        let run = 900_000 + group as u128;
+        fleet.run(&format!("g{group}"), run, chunk, &[]);
+        fleet.event(800_000 + group as u128, &format!("g{group}"), Some(run));
+    }
+    for (group, chunk) in (800_000..800_037_u128).collect::<Vec<_>>().chunks(8).enumerate() {
+        let run = 950_000 + group as u128;
+        fleet.run(&format!("h{group}"), run, chunk, &[]);
+        fleet.event(850_000 + group as u128, &format!("h{group}"), Some(run));
+    }
+    let top: Vec<u128> = (850_000..850_005).collect();
+    fleet.run("top", 1, &top, &[]);
+    let (explanation, reads) = fleet.explain(&latest("top")).unwrap();
+    let followed = explanation.events.iter().filter(|step| step.is_followed).count();
+    assert_eq!(followed, FOLLOWED_AT_MOST);
+    assert!(reads < 20, "level by level, not one by one: {reads}");
+}
+
+#[test]
+fn records_that_point_at_each_other_are_no_endless_chain() {
+    let mut fleet = Fleet::default();
+    fleet.event(1, "web", Some(0xa));
+    fleet.run("web", 0xa, &[1], &[]);
+    assert_eq!(fleet.lines(&latest("web")), "run a web ended [1]\nevent 1 in a");
+}
+
+#[test]
+fn whom_the_loop_guard_left_out_is_told_by_the_run_and_by_the_members() {
+    let mut fleet = three_nodes();
+    fleet.event(5, "lb", Some(0xb));
+    fleet.event(6, "lb", Some(0xb));
+    fleet.run("lb", 0xb, &[2, 3], &[fired(5, &[("web", "loop")], false), fired(6, &[], true)]);
+    fleet.ends.insert((event_id(6), node("web")), End::Suppressed("loop of a member".to_owned()));
+    fleet.ends.insert((event_id(5), node("lb")), End::Suppressed("never asked".to_owned()));
+    let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
+    let reasons: Vec<&str> = explanation.runs[0]
+        .fired
+        .listed
+        .iter()
+        .flat_map(|fired| &fired.left_out.listed)
+        .map(|left_out| left_out.reason.as_str())
+        .collect();
+    assert_eq!(reasons, ["loop", "loop of a member"]);
+}

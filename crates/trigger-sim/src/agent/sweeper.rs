@@ -1,0 +1,43 @@
+//! Sweeps the backend now and then, as in the `trigger` crate's `agent/sweeper.rs`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use trigger_backend::store::StoreError;
+use trigger_backend::sweeping;
+use trigger_core::identity::Revision;
+
+use super::Node;
+
+const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
+
+pub(super) async fn run(node: Arc<Node>) {
+    let mut last_seen = None;
+    let mut is_first_look = true;
+    loop {
+        node.own.sim.sleep(LOOK_EVERY.mul_f64(0.5 + node.own.jitter())).await;
+        if let Ok(seen) = look(&node, last_seen, is_first_look).await {
+            last_seen = seen;
+            is_first_look = false;
+        }
+    }
+}
+
+async fn look(
+    node: &Node,
+    last_seen: Option<Revision>,
+    is_first_look: bool,
+) -> Result<Option<Revision>, StoreError> {
+    let (is_ours, seen) =
+        sweeping::take_turn(&node.store, &node.layout, &node.certname, last_seen, is_first_look).await?;
+    if is_ours {
+        let swept = sweeping::sweep(&node.store, &node.layout, node.own.wall()).await?;
+        node.own.note(format_args!("swept: {swept:?}"));
+        node.own.with(|world| {
+            world.count("sweep");
+            (0..swept.expired).for_each(|_| world.count("delivery expired by a sweeper"));
+            (0..swept.removed).for_each(|_| world.count("event removed by a sweeper"));
+        });
+    }
+    Ok(seen)
+}

@@ -1,0 +1,137 @@
+//! One run at a time, none without a cause, none twice.
+
+use trigger_core::identity::{EventId, RunId};
+use trigger_core::outcome::Outcome;
+use trigger_core::wire::RunRecord;
+
+use super::{Checker, Run};
+use crate::executor::ProcessId;
+use crate::world::World;
+
+impl World {
+    /// An agent has written a run's record and is about to start its supervisor.
+    pub(crate) fn check_run_begun(&mut self, machine: usize, agent: ProcessId, record: &RunRecord) {
+        let causes: Vec<EventId> = record.causes.iter().map(|cause| cause.event.id).collect();
+        if !self.check.believers.contains_key(&agent) {
+            self.violate(
+                "only the holder of the claim starts runs",
+                format!("m{machine} starts {}", record.run_id),
+            );
+        }
+        let certname = &self.machines[machine].certname;
+        let same_name = |other: usize| self.machines[other].certname == *certname;
+        let rival = self.check.believers.iter().find(|(other, on)| **other != agent && same_name(**on));
+        // A backend restored from a backup may name whoever held the claim then; until each has renewed, two
+        // may take themselves for its holder.
+        if let Some((_, other)) = rival
+            && !self.is_fresh_rewind()
+        {
+            let detail = format!("m{machine} and m{other} both hold {certname}");
+            self.violate("one holder of a claim at a time", detail);
+        }
+        if causes.is_empty() {
+            self.violate("no run without a cause", format!("{} covers nothing", record.run_id));
+        }
+        for event in &causes {
+            self.check_cause(machine, record, *event);
+        }
+    }
+
+    /// An agent is about to write a run's record.
+    pub(crate) fn check_recorded(&mut self, machine: usize, record: &RunRecord) {
+        let causes = record.causes.iter().map(|cause| cause.event.id).collect();
+        self.check.runs.insert(
+            record.run_id,
+            Run {
+                certname: record.certname.clone(),
+                machine,
+                causes,
+                options: record.options.clone(),
+                started: None,
+                outcome: None,
+                is_result_synced: false,
+                was_interrupted: false,
+            },
+        );
+    }
+
+    fn check_cause(&mut self, machine: usize, record: &RunRecord, event: EventId) {
+        if self.committed(event, &record.certname).is_none() {
+            let detail = format!("{} covers {event}, which was never delivered here", record.run_id);
+            self.violate("no run without a cause", detail);
+        }
+        let before =
+            self.check.runs.iter().filter(|(_, run)| run.machine == machine && run.causes.contains(&event));
+        let ended_well = before.clone().find(|(_, run)| run.is_result_synced && run.is_terminal());
+        if let Some((earlier, _)) = ended_well {
+            let detail = format!("{event} ran in {earlier} and again in {}", record.run_id);
+            return self.violate("what has run is not run again", detail);
+        }
+        let interrupted = before.filter(|(_, run)| run.was_interrupted).count();
+        if interrupted > 1 {
+            let detail = format!("{event} was interrupted {interrupted} times before {}", record.run_id);
+            self.violate("what was interrupted is repeated once", detail);
+        }
+    }
+
+    /// A Puppet process comes to life.
+    pub(crate) fn check_run_started(&mut self, machine: usize, record: &RunRecord) {
+        self.note(format_args!("m{machine} puppet starts {} {:?}", record.run_id, record.options));
+        self.count("run");
+        if record.causes.len() > 1 {
+            self.count("run with several causes");
+        }
+        let others = self.check.in_progress.iter().filter(|(_, other)| **other == machine);
+        if let Some((other, _)) = others.min() {
+            let detail = format!("{} starts beside {other} on m{machine}", record.run_id);
+            self.violate("one run at a time", detail);
+        }
+        let certname = &self.machines[machine].certname;
+        let elsewhere =
+            self.check.in_progress.values().any(|other| self.machines[*other].certname == *certname);
+        if elsewhere {
+            self.count("run beside that of a machine which had lost the claim");
+        }
+        self.check.in_progress.insert(record.run_id, machine);
+        let steps = self.steps;
+        match self.check.runs.get_mut(&record.run_id) {
+            Some(run) if run.started.is_none() => run.started = Some(steps),
+            _ => {
+                self.violate("no run without a record", format!("{} starts twice or unknown", record.run_id))
+            }
+        }
+    }
+
+    /// A Puppet process has done its work.
+    pub(crate) fn check_run_ended(&mut self, machine: usize, run: RunId, outcome: Outcome) {
+        self.note(format_args!("m{machine} puppet ends {run} {outcome}"));
+        if let Some(run) = self.check.runs.get_mut(&run) {
+            run.outcome = Some(outcome);
+        }
+    }
+}
+
+impl Run {
+    fn is_terminal(&self) -> bool {
+        !matches!(self.outcome, None | Some(Outcome::NotRun | Outcome::Interrupted))
+    }
+}
+
+impl Checker {
+    pub(crate) fn puppet_gone(&mut self, run: RunId) {
+        self.in_progress.remove(&run);
+    }
+
+    pub(crate) fn result_synced(&mut self, run: RunId) {
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.is_result_synced = true;
+        }
+    }
+
+    /// An agent takes a run for interrupted. That of a clone says so of what its original still runs.
+    pub(crate) fn interrupted(&mut self, run: RunId, machine: usize) {
+        if let Some(run) = self.runs.get_mut(&run).filter(|run| run.machine == machine) {
+            run.was_interrupted = true;
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A whole fleet in one thread: the real core and the real layer above the backend trait, on simulated
+//! machines, disks, clocks and a simulated backend, with faults drawn from a seed.
+//!
+//! [`simulate`] runs one seed. It replays exactly: no clock, no thread, no hash map's order.
+
+mod agent;
+mod check;
+mod director;
+mod disk;
+mod executor;
+mod firing;
+mod manifest;
+mod plan;
+mod process;
+mod requests;
+mod run;
+mod runs;
+mod server;
+mod store;
+mod trace;
+mod world;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use world::Violation;
+
+use executor::{ProcessId, Sim};
+use world::World;
+
+/// Each kind of fault; over a few hundred seeds all of them have to happen, or the simulation proves less than
+/// it says.
+pub const FAULTS: &[&str] = &[
+    "Puppet disabled or enabled",
+    "Puppet killed",
+    "agent killed",
+    "agent stopped",
+    "all connections lost",
+    "backend down",
+    "backend restored from a backup",
+    "clock jumps",
+    "clock years ahead",
+    "crash between effects",
+    "everything of a run killed",
+    "fleet off for days",
+    "machine cloned",
+    "machine cut off",
+    "power loss between effects",
+    "power lost",
+    "request refused for now",
+    "stale read",
+    "supervisor killed",
+    "unsynced writes lost",
+    "watch compacted",
+    "watch ended by a lost connection",
+    "watch ended silently",
+    "watch ended with an error",
+    "watch event late",
+    "watch event lost",
+    "watch event twice",
+    "watch events out of order",
+    "watch stalled",
+    "write done after its time was over",
+    "write done and not answered",
+    "write done by halves",
+    "write lost on its way",
+];
+
+/// What has to happen besides, for the rules to mean anything.
+pub const EVENTS: &[&str] = &[
+    "claim changed hands",
+    "claim released",
+    "delivery expired by a sweeper",
+    "ended done",
+    "ended expired",
+    "ended failed",
+    "ended refused",
+    "ended superseded",
+    "ended suppressed",
+    "event removed by a sweeper",
+    "fire inside a run",
+    "fire spooled",
+    "fire suppressed",
+    "read again",
+    "run adopted",
+    "run interrupted",
+    "run timed out",
+    "run with several causes",
+    "spooled event expired",
+    "spooled event published",
+];
+
+/// What came of one seed.
+#[derive(Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// The first rule that did not hold.
+    pub violation: Option<Violation>,
+    /// Stands for all that happened.
+    pub hash: u64,
+    /// How often what happened.
+    pub counts: BTreeMap<&'static str, u64>,
+    /// What happened, where it was to be kept.
+    pub trace: Vec<String>,
+    /// How much of its own time passed.
+    pub lasted: Duration,
+    /// How many steps it took.
+    pub steps: u64,
+}
+
+/// Runs one seed to its end, or to the first rule that does not hold. A panic of what is simulated, such as an
+/// assertion of the core, is a rule too.
+pub fn simulate(seed: u64, keeps_trace: bool) -> Report {
+    let sim = Sim::new(World::new(seed, keeps_trace));
+    sim.spawn(ProcessId(0), director::direct(sim.clone()));
+    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sim.run())) {
+        let words = panic.downcast_ref::<String>().cloned();
+        let words = words.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        sim.with(|world| world.violate("nothing panics", words.unwrap_or_default()));
+    }
+    sim.with(|world| {
+        if !world.is_finished && world.violation.is_none() {
+            world.violate("it comes to rest", "nobody waits for anything any more".to_owned());
+        }
+        let trace = std::mem::replace(&mut world.trace, trace::Trace::new(false));
+        Report {
+            seed,
+            violation: world.violation.take(),
+            hash: trace.hash(),
+            counts: std::mem::take(&mut world.counts),
+            trace: trace.into_lines(),
+            lasted: world.now,
+            steps: world.steps,
+        }
+    })
+}

@@ -1,0 +1,138 @@
+//! Runs seeds: `cargo run --profile sim -p trigger-sim -- --seeds 10000`. Each is a fleet, a workload and
+//! faults; one that fails is printed with what led to it, and replays exactly.
+#![expect(clippy::print_stdout, reason = "this program's whole purpose is to tell")]
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use clap::Parser;
+use trigger_sim::{EVENTS, FAULTS, Report, simulate};
+
+/// Steps of a failed seed that are shown without being asked for.
+const LAST_STEPS: usize = 40;
+
+/// A whole fleet in one thread, with faults drawn from a seed.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many seeds to run
+    #[arg(long, default_value_t = 300)]
+    seeds: u64,
+    /// The first of them
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Only this one
+    #[arg(long, conflicts_with_all = ["seeds", "from"])]
+    seed: Option<u64>,
+    /// Print all that happens
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Go on after a seed that failed
+    #[arg(long)]
+    keep_going: bool,
+    /// How many seeds at the same time [default: one for each processor]
+    #[arg(long)]
+    jobs: Option<usize>,
+}
+
+thread_local! {
+    /// What this thread simulates, should it panic.
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // Built as a release a panic ends the program at once: it must name the seed before.
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        println!("seed {} panicked", SEED.get());
+        tell(panic);
+    }));
+    match arguments.seed {
+        Some(seed) => replay(seed, arguments.trace),
+        None => run_all(&arguments),
+    }
+}
+
+/// One seed, with as much as is wanted of what happened.
+fn replay(seed: u64, is_traced: bool) -> ExitCode {
+    SEED.set(seed);
+    let report = simulate(seed, true);
+    let shown = if is_traced { report.trace.len() } else { LAST_STEPS.min(report.trace.len()) };
+    if is_traced || report.violation.is_some() {
+        report.trace[report.trace.len() - shown..].iter().for_each(|line| println!("{line}"));
+    }
+    println!("{}", sentence(&report));
+    if report.violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn sentence(report: &Report) -> String {
+    let Report { seed, hash, steps, lasted, .. } = report;
+    let what = report.violation.as_ref().map_or_else(|| "ok".to_owned(), |v| format!("FAILED: {v}"));
+    format!("seed {seed}: {what} (trace {hash:016x}, {steps} steps, {} s simulated)", lasted.as_secs())
+}
+
+fn run_all(arguments: &Arguments) -> ExitCode {
+    let seeds = arguments.from..arguments.from + arguments.seeds;
+    let jobs = arguments.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let began = Instant::now();
+    let (done, failures, counts) = run(seeds, jobs, arguments.keep_going);
+    for (what, count) in &counts {
+        println!("{count:>10}  {what}");
+    }
+    let missing: Vec<&str> =
+        FAULTS.iter().chain(EVENTS).copied().filter(|what| !counts.contains_key(what)).collect();
+    println!("{done} seeds in {:.1} s, {} failed", began.elapsed().as_secs_f64(), failures.len());
+    let Some(first) = failures.iter().min() else { return ended_well(done, &missing) };
+    println!();
+    replay(*first, false);
+    println!("To replay it: cargo run --release -p trigger-sim -- --seed {first} --trace");
+    ExitCode::FAILURE
+}
+
+/// So many seeds meet everything.
+const MEETS_ALL: u64 = 300;
+
+/// All rules held; of enough seeds each kind of fault must have been among them.
+fn ended_well(done: u64, missing: &[&str]) -> ExitCode {
+    if done < MEETS_ALL || missing.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("FAILED: in none of them happened: {}", missing.join(", "));
+    ExitCode::FAILURE
+}
+
+type Counts = BTreeMap<&'static str, u64>;
+
+/// Runs seeds until one fails; each on one thread from its start to its end.
+fn run(seeds: Range<u64>, jobs: usize, keeps_going: bool) -> (u64, Vec<u64>, Counts) {
+    let (next, done, stop) = (AtomicU64::new(seeds.start), AtomicU64::new(0), AtomicBool::new(false));
+    let told: Mutex<(Vec<u64>, Counts)> = Mutex::default();
+    let work = || {
+        while !stop.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if !seeds.contains(&seed) {
+                return;
+            }
+            SEED.set(seed);
+            let report = simulate(seed, false);
+            done.fetch_add(1, Ordering::Relaxed);
+            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            for (what, count) in &report.counts {
+                *told.1.entry(what).or_default() += count;
+            }
+            if report.violation.is_some() {
+                println!("{}", sentence(&report));
+                told.0.push(seed);
+                stop.store(!keeps_going, Ordering::Relaxed);
+            }
+        }
+    };
+    std::thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
+    let (failures, counts) = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (done.into_inner(), failures, counts)
+}

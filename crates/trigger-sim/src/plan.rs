@@ -1,0 +1,68 @@
+//! What a seed stands for: how large the fleet is, how much happens, and how much goes wrong.
+
+use std::time::Duration;
+
+/// Drawn once, before anything happens.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub(crate) nodes: usize,
+    pub(crate) busy_for: Duration,
+    /// Between two things that operators do, on average.
+    pub(crate) fire_every: Duration,
+    /// Between two faults, on average.
+    pub(crate) fault_every: Duration,
+    /// Chance that a process dies between two of its effects.
+    pub(crate) crash: f64,
+    /// Chance that a request's fate is a fault.
+    pub(crate) bad_request: f64,
+    /// Chance that a read is stale.
+    pub(crate) stale_read: f64,
+    /// Chance that what a watch has to say meets a fault.
+    pub(crate) bad_watch: f64,
+    /// How long Puppet runs at the most.
+    pub(crate) run_at_most: Duration,
+    /// Whether somebody copies state folders.
+    pub(crate) clones: bool,
+    /// Whether the backend is restored from backups.
+    pub(crate) rewinds: bool,
+    /// Whether a clock may be years off, not only minutes.
+    pub(crate) wild_clocks: bool,
+    /// Whether the whole fleet is off for a week in the middle.
+    pub(crate) long_off: bool,
+    /// Whether an event may go to hundreds of nodes.
+    pub(crate) large_events: bool,
+    /// Chance that a trigger of the manifests fires when its node runs.
+    pub(crate) chatter: f64,
+}
+
+impl Plan {
+    pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
+        // A seed in eight has no faults at all: what fails there fails without an excuse.
+        let harsh = if rng.u8(..8) == 0 { 0.0 } else { rng.f64() };
+        let one_in = |rng: &mut fastrand::Rng, n: u8| rng.u8(..n) == 0;
+        let mut up_to = |most: f64| most * harsh * rng.f64();
+        let (crash, bad_request, stale_read, bad_watch) = (up_to(0.01), up_to(0.3), up_to(0.5), up_to(0.5));
+        let calm = harsh == 0.0;
+        Self {
+            nodes: rng.usize(2..=4),
+            busy_for: Duration::from_secs(rng.u64(300..2400)),
+            fire_every: Duration::from_millis(rng.u64(2_000..120_000)),
+            fault_every: if calm {
+                Duration::from_secs(1_000_000)
+            } else {
+                Duration::from_secs(rng.u64(10..300))
+            },
+            crash,
+            bad_request,
+            stale_read,
+            bad_watch,
+            run_at_most: Duration::from_secs(rng.choice([2, 20, 60, 240]).unwrap_or(20)),
+            clones: !calm && one_in(rng, 3),
+            rewinds: !calm && one_in(rng, 4),
+            wild_clocks: !calm && one_in(rng, 8),
+            long_off: !calm && one_in(rng, 12),
+            large_events: one_in(rng, 6),
+            chatter: rng.choice([0.0, 0.3, 0.6, 1.0]).unwrap_or(0.3),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The simulated backend as its clients see it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use futures_util::Stream;
+use trigger_backend::store::{Entry, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
+use trigger_core::identity::Revision;
+
+use crate::executor::{ProcessId, Sim};
+use crate::requests::{Client, Reply, Request};
+
+/// One process's connection.
+#[derive(Clone)]
+pub(crate) struct SimStore {
+    sim: Sim,
+    client: Client,
+}
+
+impl SimStore {
+    pub(crate) fn new(sim: Sim, process: ProcessId, machine: usize) -> Self {
+        Self { sim, client: Client { process, machine } }
+    }
+
+    fn ask(&self, request: Request) -> Asked {
+        let id = self.sim.with(|world| world.submit(self.client, request));
+        Asked { sim: self.sim.clone(), id }
+    }
+}
+
+/// A request whose answer is on its way.
+struct Asked {
+    sim: Sim,
+    id: u64,
+}
+
+impl Future for Asked {
+    type Output = Reply;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Reply> {
+        self.sim.with(|world| world.mail.poll(self.id, context.waker()))
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.sim.with(|world| world.mail.forget(self.id));
+    }
+}
+
+#[async_trait]
+impl Store for SimStore {
+    async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
+        match self.ask(Request::PutMany(entries)).await {
+            Reply::PutMany(results) => results,
+            other => unreachable!("{other:?} answers no put"),
+        }
+    }
+
+    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        match self.ask(Request::DeleteMany(keys)).await {
+            Reply::DeleteMany(result) => result,
+            other => unreachable!("{other:?} answers no deletion"),
+        }
+    }
+
+    async fn put_if_unchanged(
+        &self,
+        key: &str,
+        value: &str,
+        expected: Option<Revision>,
+    ) -> Result<Swap, StoreError> {
+        let request = Request::PutIfUnchanged { key: key.to_owned(), value: value.to_owned(), expected };
+        match self.ask(request).await {
+            Reply::PutIfUnchanged(result) => result,
+            other => unreachable!("{other:?} answers no swap"),
+        }
+    }
+
+    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+        match self.ask(Request::Read(ranges.to_vec())).await {
+            Reply::Read(result) => result,
+            other => unreachable!("{other:?} answers no read"),
+        }
+    }
+
+    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+        match self.ask(Request::Watch(ranges)).await {
+            Reply::Watch(result) => result.map(|id| Box::pin(Watched { sim: self.sim.clone(), id }) as Watch),
+            other => unreachable!("{other:?} answers no watch"),
+        }
+    }
+
+    fn address(&self) -> &str {
+        "sim:"
+    }
+}
+
+/// A watch in progress.
+struct Watched {
+    sim: Sim,
+    id: u64,
+}
+
+impl Stream for Watched {
+    type Item = Result<WatchEvent, StoreError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.sim.with(|world| world.server.take_watched(self.id, context.waker())) {
+            Some(event) => Poll::Ready(event),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.sim.with(|world| world.server.drop_watch(self.id));
+    }
+}

@@ -1,0 +1,292 @@
+//! All there is: the time, the machines with their processes and disks, the backend, and what is known of
+//! what should be true.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use trigger_core::identity::{Certname, EventId, GroupName, RunId};
+use trigger_core::layout::Layout;
+use trigger_core::time::Timestamp;
+use trigger_core::wire::Publication;
+use uuid::Uuid;
+
+use crate::check::Checker;
+use crate::disk::Disk;
+use crate::executor::{NewTask, ProcessId, Timers};
+use crate::firing::Answer;
+use crate::manifest::Rule;
+use crate::plan::Plan;
+use crate::requests::Mail;
+use crate::server::Server;
+use crate::trace::Trace;
+
+/// When the simulation begins, by a clock that is right.
+pub(crate) const BEGIN: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
+/// A seed that takes more steps than this runs in circles.
+const STEPS_AT_MOST: u64 = 3_000_000;
+
+/// What a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Agent,
+    Supervisor(RunId),
+    Puppet(RunId),
+    Fire,
+    /// The people, and fate.
+    Director,
+}
+
+pub(crate) struct Process {
+    pub(crate) machine: usize,
+    pub(crate) kind: Kind,
+    waiting_for_exit: Vec<Waker>,
+}
+
+/// How another process reaches the agent.
+pub(crate) struct Socket {
+    pub(crate) agent: ProcessId,
+    pub(crate) fires: mpsc::UnboundedSender<(Publication, oneshot::Sender<Answer>)>,
+    /// SIGTERM.
+    pub(crate) stop: mpsc::UnboundedSender<()>,
+}
+
+/// A machine with its disk.
+pub(crate) struct Machine {
+    pub(crate) certname: Certname,
+    pub(crate) groups: Vec<GroupName>,
+    pub(crate) disk: Disk,
+    /// Machine id and folder: what a copy of a folder elsewhere does not share.
+    pub(crate) identity: u32,
+    pub(crate) boot: u32,
+    pub(crate) is_on: bool,
+    /// Thrown away: nothing that lay on it counts any more.
+    pub(crate) is_gone: bool,
+    pub(crate) off_until: Duration,
+    pub(crate) is_cut_off: bool,
+    /// How many milliseconds the wall clock is ahead.
+    pub(crate) clock_ahead: i64,
+    /// Puppet's disabled lock.
+    pub(crate) is_disabled: bool,
+    pub(crate) honours_noop: bool,
+    pub(crate) manifest: Vec<Rule>,
+    pub(crate) socket: Option<Socket>,
+    /// Who holds the lock on a file.
+    pub(crate) locks: BTreeMap<String, Vec<ProcessId>>,
+}
+
+/// A rule that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which rule.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.detail)
+    }
+}
+
+pub(crate) struct World {
+    pub(crate) now: Duration,
+    pub(crate) steps: u64,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) plan: Plan,
+    pub(crate) trace: Trace,
+    pub(crate) timers: Timers,
+    pub(crate) spawned: Vec<NewTask>,
+    pub(crate) newly_dead: BTreeSet<ProcessId>,
+    pub(crate) processes: BTreeMap<ProcessId, Process>,
+    next_process: u32,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) server: Server,
+    pub(crate) mail: Mail,
+    /// What is written now is written if it was unchanged.
+    pub(crate) swapping: bool,
+    pub(crate) layout: Layout,
+    pub(crate) check: Checker,
+    pub(crate) counts: BTreeMap<&'static str, u64>,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) faults_happen: bool,
+    /// Whether operators fire.
+    pub(crate) is_busy: bool,
+    pub(crate) director: Option<ProcessId>,
+    pub(crate) is_finished: bool,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, keeps_trace: bool) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let plan = Plan::draw(&mut rng);
+        Self {
+            now: Duration::ZERO,
+            steps: 0,
+            rng,
+            plan,
+            trace: Trace::new(keeps_trace),
+            timers: Timers::default(),
+            spawned: Vec::new(),
+            newly_dead: BTreeSet::new(),
+            processes: BTreeMap::new(),
+            next_process: 0,
+            machines: Vec::new(),
+            server: Server::default(),
+            mail: Mail::default(),
+            swapping: false,
+            director: None,
+            is_busy: true,
+            layout: Layout::default(),
+            check: Checker::default(),
+            counts: BTreeMap::new(),
+            violation: None,
+            faults_happen: true,
+            is_finished: false,
+        }
+    }
+
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.steps += 1;
+        if self.steps > STEPS_AT_MOST {
+            self.violate("it comes to rest", format!("still busy after {STEPS_AT_MOST} steps"));
+        }
+        self.is_finished || self.violation.is_some()
+    }
+
+    /// Writes a line of the trace.
+    pub(crate) fn note(&mut self, what: fmt::Arguments<'_>) {
+        self.trace.note(self.now, what);
+    }
+
+    /// Something of this kind happened once more.
+    pub(crate) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    /// A fault of this kind is injected.
+    pub(crate) fn fault(&mut self, what: &'static str, where_to: fmt::Arguments<'_>) {
+        self.count(what);
+        self.note(format_args!("FAULT {what}: {where_to}"));
+    }
+
+    /// A rule does not hold. The first one counts.
+    pub(crate) fn violate(&mut self, invariant: &'static str, detail: String) {
+        self.note(format_args!("VIOLATED {invariant}: {detail}"));
+        self.violation.get_or_insert(Violation { invariant, detail });
+    }
+
+    /// Whether something of this chance happens, now that faults may.
+    pub(crate) fn strikes(&mut self, chance: f64) -> bool {
+        self.faults_happen && chance > 0.0 && self.rng.f64() < chance
+    }
+
+    /// The clock that is right.
+    pub(crate) fn true_time(&self) -> Timestamp {
+        BEGIN.plus(self.now)
+    }
+
+    /// A machine's wall clock.
+    pub(crate) fn wall(&self, machine: usize) -> Timestamp {
+        let truth = self.true_time().as_unix_ms();
+        Timestamp::from_unix_ms(truth.saturating_add_signed(self.machines[machine].clock_ahead))
+    }
+
+    /// A UUIDv7 by a machine's clock.
+    pub(crate) fn new_uuid(&mut self, machine: usize) -> Uuid {
+        let random = self.rng.u128(..).to_be_bytes();
+        let mut bytes = [0; 10];
+        bytes.copy_from_slice(&random[..10]);
+        uuid::Builder::from_unix_timestamp_millis(self.wall(machine).as_unix_ms(), &bytes).into_uuid()
+    }
+
+    pub(crate) fn new_event_id(&mut self, machine: usize) -> EventId {
+        EventId::from_uuid(self.new_uuid(machine))
+    }
+
+    // --- processes
+
+    pub(crate) fn start_process(&mut self, machine: usize, kind: Kind) -> ProcessId {
+        self.next_process += 1;
+        let id = ProcessId(self.next_process);
+        self.processes.insert(id, Process { machine, kind, waiting_for_exit: Vec::new() });
+        id
+    }
+
+    pub(crate) fn is_alive(&self, process: ProcessId) -> bool {
+        self.processes.contains_key(&process)
+    }
+
+    pub(crate) fn poll_exit(&mut self, process: ProcessId, waker: &Waker) -> Poll<()> {
+        match self.processes.get_mut(&process) {
+            Some(process) => {
+                process.waiting_for_exit.push(waker.clone());
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// A process is no more: it ended, or was killed.
+    pub(crate) fn end_process(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.remove(&id) else { return };
+        self.newly_dead.insert(id);
+        let machine = &mut self.machines[process.machine];
+        for holders in machine.locks.values_mut() {
+            holders.retain(|holder| *holder != id);
+        }
+        machine.locks.retain(|_, holders| !holders.is_empty());
+        if machine.socket.as_ref().is_some_and(|socket| socket.agent == id) {
+            machine.socket = None;
+        }
+        self.check.process_ended(id);
+        self.server.client_gone(id);
+        if let Kind::Puppet(run) = process.kind {
+            self.check.puppet_gone(run);
+        }
+        for waker in process.waiting_for_exit {
+            waker.wake();
+        }
+    }
+
+    /// The processes of a machine that are of a kind.
+    pub(crate) fn processes_of(&self, machine: usize, is_wanted: impl Fn(Kind) -> bool) -> Vec<ProcessId> {
+        let ours = self.processes.iter().filter(|(_, p)| p.machine == machine && is_wanted(p.kind));
+        ours.map(|(id, _)| *id).collect()
+    }
+
+    /// The power goes, on one machine.
+    pub(crate) fn lose_power(&mut self, machine: usize) {
+        for process in self.processes_of(machine, |kind| kind != Kind::Director) {
+            self.end_process(process);
+        }
+        self.check.may_miss_counts(machine, 100);
+        let machine = &mut self.machines[machine];
+        machine.is_on = false;
+        if machine.disk.at(self.now).lose_power(&mut self.rng) > 0 {
+            self.count("unsynced writes lost");
+        }
+    }
+
+    // --- files that processes lock
+
+    pub(crate) fn lock(&mut self, machine: usize, path: &str, holder: ProcessId) {
+        self.machines[machine].locks.entry(path.to_owned()).or_default().push(holder);
+    }
+
+    pub(crate) fn unlock(&mut self, machine: usize, path: &str, holder: ProcessId) {
+        if let Some(holders) = self.machines[machine].locks.get_mut(path) {
+            holders.retain(|known| *known != holder);
+            if holders.is_empty() {
+                self.machines[machine].locks.remove(path);
+            }
+        }
+    }
+
+    pub(crate) fn is_locked(&self, machine: usize, path: &str) -> bool {
+        self.machines[machine].locks.contains_key(path)
+    }
+}

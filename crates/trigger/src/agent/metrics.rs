@@ -1,0 +1,199 @@
+//! What an agent counts. It begins anew with each start of the agent, as Prometheus expects of a process.
+
+use std::collections::BTreeMap;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use trigger_core::lineage::Rule;
+use trigger_core::outcome::{End, Outcome, RunResult};
+use trigger_core::queue::Queue;
+use trigger_core::status::State;
+
+use crate::firing::Fired;
+use crate::metrics;
+
+/// What a member of a group leaves out by its own look at the chain.
+const BY_MEMBER: &str = "member";
+/// A run of Puppet takes from seconds to an hour.
+const DURATIONS: [f64; 10] = [1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabel {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabel {
+    rule: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+/// All figures of one agent.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    fired: Family<ResultLabel, Counter>,
+    suppressed: Family<RuleLabel, Counter>,
+    ended: Family<StateLabel, Counter>,
+    runs: Family<OutcomeLabel, Counter>,
+    run_durations: Histogram,
+    last_run_end: Gauge,
+    deliveries: Family<StateLabel, Gauge>,
+    delays: Counter,
+    spooled: Gauge,
+    set_aside: Gauge,
+    connected: Gauge,
+    claim_held: Gauge,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("trigger_agent"),
+            fired: Family::default(),
+            suppressed: Family::default(),
+            ended: Family::default(),
+            runs: Family::default(),
+            run_durations: Histogram::new(DURATIONS),
+            last_run_end: Gauge::default(),
+            deliveries: Family::default(),
+            delays: Counter::default(),
+            spooled: Gauge::default(),
+            set_aside: Gauge::default(),
+            connected: Gauge::default(),
+            claim_held: Gauge::default(),
+        };
+        metrics.register();
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The version of this agent", build);
+        let help = "Events that commands on this node handed to the agent, by what became of them";
+        registry.register("events_fired", help, self.fired.clone());
+        let help = "Targets and groups that the loop guard left out, by its rule: the pair of trigger and target, \
+                    the hops of the chain, the fires for one root event, or the own look of this node as a member";
+        registry.register("targets_suppressed", help, self.suppressed.clone());
+        registry.register("deliveries_ended", "Deliveries that ended here, by state", self.ended.clone());
+        registry.register("runs", "Runs that ended, by outcome", self.runs.clone());
+        let help = "How long runs took";
+        registry.register_with_unit("run_duration", help, Unit::Seconds, self.run_durations.clone());
+        let help = "When the latest run ended, in seconds since 1970; 0 before the first";
+        registry.register_with_unit("last_run_end_timestamp", help, Unit::Seconds, self.last_run_end.clone());
+        registry.register("deliveries", "Deliveries that are here now, by state", self.deliveries.clone());
+        let help = "How often the limit on runs, runs_per_minute, began to delay one";
+        registry.register("rate_limit_delays", help, self.delays.clone());
+        registry.register("outbox_spooled", "Events that wait in the outbox", self.spooled.clone());
+        let help = "Events set aside that can never be published";
+        registry.register("outbox_set_aside", help, self.set_aside.clone());
+        registry.register("backend_connected", "Whether the backend is watched", self.connected.clone());
+        let help = "Whether this agent holds the claim on its certname";
+        registry.register("claim_held", help, self.claim_held.clone());
+    }
+
+    /// What is missing until it happens first has no increase when it does.
+    fn begin_at_zero(&self) {
+        for result in ["committed", "spooled", "failed"] {
+            drop(self.fired.get_or_create(&ResultLabel { result }));
+        }
+        for rule in Rule::ALL.map(Rule::as_str).into_iter().chain([BY_MEMBER]) {
+            drop(self.suppressed.get_or_create(&RuleLabel { rule }));
+        }
+        for state in State::ENDS.map(State::as_str) {
+            drop(self.ended.get_or_create(&StateLabel { state }));
+        }
+        for outcome in Outcome::all().map(Outcome::as_str) {
+            drop(self.runs.get_or_create(&OutcomeLabel { outcome }));
+        }
+    }
+
+    /// A command on this node fired an event through this agent.
+    pub(super) fn fired(&self, fired: Option<&Fired>) {
+        let result = match fired {
+            Some(Fired::Committed(_)) => "committed",
+            Some(Fired::Spooled(_)) => "spooled",
+            None => "failed",
+        };
+        self.fired.get_or_create(&ResultLabel { result }).inc();
+    }
+
+    /// The loop guard of a command on this node left targets out, so many by each rule.
+    pub(super) fn suppressed(&self, by_rule: &BTreeMap<String, u64>) {
+        for rule in Rule::ALL.map(Rule::as_str) {
+            let count = by_rule.get(rule).copied().unwrap_or_default();
+            self.suppressed.get_or_create(&RuleLabel { rule }).inc_by(count);
+        }
+    }
+
+    /// A delivery ended here.
+    pub(super) fn ended(&self, end: &End) {
+        let state = end.state();
+        self.ended.get_or_create(&StateLabel { state: state.as_str() }).inc();
+        if state == State::Suppressed {
+            self.suppressed.get_or_create(&RuleLabel { rule: BY_MEMBER }).inc();
+        }
+    }
+
+    /// A run ended.
+    pub(super) fn run_ended(&self, result: &RunResult) {
+        self.runs.get_or_create(&OutcomeLabel { outcome: result.outcome.as_str() }).inc();
+        self.run_durations.observe(result.finished_at.since(result.started_at).as_secs_f64());
+        self.last_run_ended(result);
+    }
+
+    /// A run of an earlier agent was the latest.
+    pub(super) fn last_run_ended(&self, result: &RunResult) {
+        let seconds = result.finished_at.as_unix_ms() / 1000;
+        self.last_run_end.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
+    /// What is here now.
+    pub(super) fn queue(&self, queue: &Queue) {
+        let is_held = queue.blocked().is_some();
+        let waiting = if is_held { 0 } else { queue.waiting_causes().count() };
+        let (running, held) = (queue.running_causes().len(), queue.held().count());
+        for (state, count) in [("running", running), ("waiting", waiting), ("held", held)] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.deliveries.get_or_create(&StateLabel { state }).set(count);
+        }
+    }
+
+    /// The limit on runs began to delay one.
+    pub(super) fn delayed(&self) {
+        self.delays.inc();
+    }
+
+    /// How many files lie in the outbox.
+    pub(super) fn outbox(&self, spooled: usize, set_aside: usize) {
+        self.spooled.set(i64::try_from(spooled).unwrap_or(i64::MAX));
+        self.set_aside.set(i64::try_from(set_aside).unwrap_or(i64::MAX));
+    }
+
+    /// Where the agent stands with its backend.
+    pub(super) fn backend(&self, is_connected: bool, holds_claim: bool) {
+        self.connected.set(i64::from(is_connected));
+        self.claim_held.set(i64::from(holds_claim));
+    }
+
+    /// All of it, as the textfile collector reads it.
+    pub(super) fn text(&self) -> String {
+        metrics::plain(&self.registry)
+    }
+}

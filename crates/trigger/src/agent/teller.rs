@@ -1,0 +1,84 @@
+//! What this node tells of its latest runs, for `trigger why`. Explains and decides nothing: whatever goes
+//! wrong here holds up no outcome.
+
+use std::collections::HashMap;
+
+use trigger_core::history::RunHistory;
+use trigger_core::identity::{EventId, RunId};
+use trigger_core::outcome::End;
+use trigger_core::queue::Ending;
+
+use crate::state::Runs;
+
+pub(super) struct Teller {
+    runs: Runs,
+    history: RunHistory,
+    /// How many events of a backlog each event stands for that waits for its run. Only here: an agent that
+    /// starts anew counts anew.
+    stands_for: HashMap<EventId, usize>,
+}
+
+impl Teller {
+    /// Begins with what the records that are kept tell.
+    pub(super) fn new(runs: Runs) -> Self {
+        let history = runs.history().unwrap_or_else(|error| {
+            tracing::error!("what earlier runs did is not told: {error}");
+            RunHistory::default()
+        });
+        Self { runs, history, stands_for: HashMap::new() }
+    }
+
+    pub(super) fn history(&self) -> &RunHistory {
+        &self.history
+    }
+
+    /// Takes in how deliveries ended, by a run or without one.
+    pub(super) fn take_in(&mut self, run: Option<RunId>, endings: &[Ending]) {
+        let superseded = endings.iter().map(|ending| self.end(ending)).sum();
+        let Some(run) = run else { return };
+        if superseded > 0
+            && let Err(error) = self.runs.note_superseded(run, superseded)
+        {
+            tracing::warn!("that run {run} stood for {superseded} more events is not told: {error}");
+        }
+        match self.runs.past_run(run) {
+            Ok(Some(past)) => self.history.push(past),
+            Ok(None) => {}
+            Err(error) => tracing::error!("run {run} is not told of: {error}"),
+        }
+    }
+
+    /// How many events an ended one stood for, unless another one does now.
+    fn end(&mut self, ending: &Ending) -> usize {
+        let stood_for = self.stands_for.remove(&ending.event).unwrap_or_default();
+        match ending.end {
+            End::Superseded(by) => {
+                *self.stands_for.entry(by).or_default() += stood_for + 1;
+                0
+            }
+            _ => stood_for,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::StateDir;
+
+    fn ending(event: u128, end: End) -> Ending {
+        let event = EventId::from_uuid(uuid::Uuid::from_u128(event));
+        Ending { event, sources: Default::default(), end }
+    }
+
+    #[test]
+    fn a_run_stands_for_all_that_its_causes_superseded() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut teller = Teller::new(Runs::open(&StateDir::open(dir.path()).unwrap()).unwrap());
+        let by = |event| End::Superseded(EventId::from_uuid(uuid::Uuid::from_u128(event)));
+        teller.take_in(None, &[ending(1, by(3)), ending(2, by(3)), ending(3, by(4)), ending(8, by(9))]);
+        assert_eq!(teller.end(&ending(4, End::Expired)), 3, "what it superseded had superseded two");
+        assert_eq!(teller.end(&ending(4, End::Expired)), 0, "once");
+        assert_eq!(teller.stands_for.len(), 1, "nothing is kept of what ended");
+    }
+}

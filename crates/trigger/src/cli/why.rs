@@ -1,0 +1,165 @@
+//! `trigger why`: the chain that led to a node's run, or to an event. Reads the backend only, so that it
+//! works from any node.
+
+mod dot;
+mod json;
+mod text;
+mod tree;
+
+use std::io::{IsTerminal, stdout};
+
+use clap::Args;
+use trigger_backend::outcomes::{self, EventStatus};
+use trigger_backend::store::{Store, StoreError};
+use trigger_backend::why;
+use trigger_core::history::RUNS_TOLD;
+use trigger_core::identity::{Certname, EventId, InvalidName, KeyPrefix};
+use trigger_core::layout::Layout;
+use trigger_core::why::{Explanation, NotTold, Question, Which};
+
+use super::{Globals, OutputFormat, output, resolve_certname};
+use crate::config::{ConfigFile, run_command};
+use crate::exit::Failure;
+use crate::firing::Publisher;
+use crate::state::StateDir;
+
+/// Longer words than any certname are not repeated in an error.
+const RUN_AT_MOST: usize = 40;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With --output dot it is a graph for Graphviz: trigger why --output dot | dot -Tsvg >why.svg"
+)]
+pub(crate) struct WhyArgs {
+    /// The node, or an event's id; without either, this node
+    #[arg(value_name = "CERTNAME|EVENT")]
+    subject: Option<String>,
+    /// Which run of the node: how many runs back, or a run's id
+    #[arg(long, value_name = "NUMBER|RUN", default_value = "0")]
+    run: String,
+    /// Where in the backend the agents are registered [default: /puppet_trigger/events]
+    #[arg(long, env = "TRIGGER_PREFIX", value_name = "KEYPREFIX", hide_env = true)]
+    prefix: Option<KeyPrefix>,
+}
+
+/// All that is known of what was asked.
+struct Answer {
+    question: Question,
+    explanation: Explanation,
+    /// Where the deliveries of the event stand, if an event was asked for.
+    event: Option<EventStatus>,
+}
+
+pub(crate) async fn run(globals: &Globals, args: &WhyArgs) -> Result<u8, Failure> {
+    let config = globals.read_config()?;
+    let question = question(globals, &config, args).await?;
+    let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
+    let layout = Layout::new(prefix.clone());
+    let url = globals.backend(&config)?;
+    let backend = Publisher::new(None, prefix).backend(&url)?;
+    let Some(store) = backend.store() else {
+        return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
+    };
+    let answer = ask(store.as_ref(), &layout, question).await?;
+    match globals.output {
+        OutputFormat::Json => output::print_json(&json::document(&answer, &config.warnings)),
+        OutputFormat::Text => {
+            output::warnings(&config.warnings);
+            // Nobody wraps what a program reads.
+            let width = if stdout().is_terminal() { textwrap::termwidth() } else { usize::MAX };
+            output::print(&text::page(&answer, width));
+        }
+        OutputFormat::Dot => {
+            output::warnings(&config.warnings);
+            output::print(&dot::graph(&answer));
+        }
+    }
+    Ok(0)
+}
+
+/// An event is known by the form of its id; no other name is that of a node by mistake.
+async fn question(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Result<Question, Failure> {
+    let which = which(&args.run)?;
+    let certname = match args.subject.as_deref() {
+        Some(subject) => match subject.parse::<EventId>() {
+            Ok(event) if which == Which::Back(0) => return Ok(Question::Event(event)),
+            Ok(event) => {
+                return Err(Failure::usage(format!("{event} is an event: --run goes with a certname")));
+            }
+            Err(_) => subject.parse().map_err(|error: InvalidName| {
+                Failure::usage(format!("{error}; an event is named by its whole id, in lower case"))
+            })?,
+        },
+        None => {
+            // An ordinary user may have no state folder, and asks all the same.
+            let state = StateDir::open(&globals.state_dir(config)).ok();
+            let command = run_command(config.run_cmd.as_deref())?;
+            resolve_certname(globals, config, state.as_ref(), &command).await?
+        }
+    };
+    Ok(Question::Run(certname, which))
+}
+
+fn which(text: &str) -> Result<Which, Failure> {
+    if let Ok(back) = text.parse() {
+        return Ok(Which::Back(back));
+    }
+    text.parse().map(Which::Id).map_err(|_| {
+        let shown: String = text.chars().take(RUN_AT_MOST).flat_map(char::escape_debug).collect();
+        Failure::usage(format!(
+            "'{shown}' is neither a number of runs to go back (0 is the latest) nor a run's whole id"
+        ))
+    })
+}
+
+async fn ask(store: &dyn Store, layout: &Layout, question: Question) -> Result<Answer, Failure> {
+    let unreachable = |error: StoreError| Failure::unreachable(error.to_string());
+    let explanation = why::explain(store, layout, &question)
+        .await
+        .map_err(unreachable)?
+        .map_err(|not_told| Failure::failed(nothing_told(&question, &not_told, layout)))?;
+    let event = match question {
+        Question::Event(event) => outcomes::event_status(store, layout, event).await.map_err(unreachable)?,
+        Question::Run(..) => None,
+    };
+    Ok(Answer { question, explanation, event })
+}
+
+fn nothing_told(question: &Question, not_told: &NotTold, layout: &Layout) -> String {
+    let certname = match question {
+        Question::Run(certname, _) => certname,
+        Question::Event(event) => {
+            return format!(
+                "no event {event} is known under {}: it may have been swept, be spooled still on the node that \
+                 fired it, or fired under another prefix",
+                layout.prefix()
+            );
+        }
+    };
+    not_told_of(certname, not_told, layout)
+}
+
+fn not_told_of(certname: &Certname, not_told: &NotTold, layout: &Layout) -> String {
+    match not_told {
+        NotTold::NoNode | NotTold::NoEvent => format!(
+            "no run of {certname} is known under {}, and no agent has registered under this certname: is it \
+             spelt as Puppet does, and does its agent use this backend and prefix?",
+            layout.prefix()
+        ),
+        NotTold::NoRun => format!(
+            "{certname} is registered, but tells of no run: nothing has triggered it since its agent was set up; \
+             'trigger queue' there shows what waits"
+        ),
+        NotTold::OnlySoMany(1) => format!("{certname} tells of one run only: leave out --run"),
+        NotTold::OnlySoMany(told) => {
+            format!("{certname} tells of its latest {told} runs only: --run goes from 0 to {}", told - 1)
+        }
+        NotTold::NoSuchRun(run) => format!(
+            "{certname} does not tell of run {run}: it tells of its latest {RUNS_TOLD} at most, and a run may \
+             be another node's"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! The chain as a graph in Graphviz's DOT language: events lead to runs, runs to events.
+
+use trigger_core::history::{FiredEvent, Target};
+use trigger_core::identity::EventId;
+use trigger_core::outcome::Outcome;
+use trigger_core::status::RunView;
+use trigger_core::why::{EventStep, Explanation, RunState, RunStep};
+
+use super::{Answer, text};
+use crate::cli::output::{count, short_time};
+
+/// Targets of an event that are drawn.
+const TARGETS_DRAWN: usize = 16;
+
+pub(super) fn graph(answer: &Answer) -> String {
+    let explanation = &answer.explanation;
+    let mut lines = vec![
+        "digraph why {".to_owned(),
+        "  graph [rankdir=TB];".to_owned(),
+        "  node [fontname=\"sans-serif\", fontsize=11];".to_owned(),
+        "  edge [fontname=\"sans-serif\", fontsize=9];".to_owned(),
+    ];
+    for step in explanation.events.iter().filter(|step| step.is_followed) {
+        lines.push(event(step));
+        if let Some(run) = step.what.as_ref().and_then(|what| what.fired_in)
+            && explanation.run(run).is_some()
+        {
+            lines.push(edge(&format!("run {run}"), &format!("event {}", step.id), ""));
+        }
+    }
+    for step in &explanation.runs {
+        lines.extend(run(explanation, step));
+        for fired in step.fired.listed.iter().filter(|fired| fired.left_out.count() > 0) {
+            let is_drawn = explanation.event(fired.event).is_some_and(|event| event.is_followed);
+            lines.extend(suppressed(step, fired, is_drawn));
+        }
+    }
+    lines.extend(answer.event.iter().flat_map(|status| targets(status.event.id, answer)));
+    lines.push("}".to_owned());
+    lines.join("\n")
+}
+
+/// A string as DOT takes it. In labels a backslash begins an escape, which no name of ours is meant as.
+fn quoted(text: &str) -> String {
+    let escaped = text.chars().map(|char| match char {
+        '"' => "\\\"".to_owned(),
+        '\\' => "\\\\".to_owned(),
+        '\n' => "\\n".to_owned(),
+        other => other.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
+}
+
+fn node(name: &str, label: &[String], attributes: &str) -> String {
+    format!("  {} [label={}, {attributes}];", quoted(name), quoted(&label.join("\n")))
+}
+
+fn edge(from: &str, to: &str, attributes: &str) -> String {
+    let attributes = if attributes.is_empty() { String::new() } else { format!(" [{attributes}]") };
+    format!("  {} -> {}{attributes};", quoted(from), quoted(to))
+}
+
+fn event(step: &EventStep) -> String {
+    let label = match &step.what {
+        Some(what) => {
+            vec![
+                format!("'{}'", what.trigger),
+                format!("fired on {}", what.origin),
+                short_time(what.fired_at),
+            ]
+        }
+        None => vec!["an event that was swept".to_owned(), step.id.to_string()],
+    };
+    let width = if step.is_root() { ", penwidth=2" } else { "" };
+    node(&format!("event {}", step.id), &label, &format!("shape=ellipse{width}"))
+}
+
+fn run(explanation: &Explanation, step: &RunStep) -> Vec<String> {
+    let name = format!("run {}", step.run_id);
+    let (words, attributes) = match &step.state {
+        RunState::Running { started_at } => {
+            (vec!["running".to_owned(), format!("since {}", short_time(*started_at))], "color=blue")
+        }
+        RunState::Ended { run, .. } => {
+            let words = vec![text::outcome(run), short_time(run.result.started_at)];
+            (words, colour(run.result.outcome))
+        }
+        RunState::Gone => (vec!["no longer on record".to_owned()], "color=gray"),
+    };
+    let label: Vec<String> = std::iter::once(format!("{} ran", step.certname)).chain(words).collect();
+    let mut lines = vec![node(&name, &label, &format!("shape=box, style=rounded, {attributes}"))];
+    let is_drawn = |cause: &&EventId| explanation.event(**cause).is_some_and(|event| event.is_followed);
+    let causes = step.causes.listed.iter().filter(is_drawn);
+    lines.extend(causes.map(|cause| edge(&format!("event {cause}"), &name, "")));
+    let (kinds, unnamed) = explanation.merged(step);
+    let others = kinds.iter().map(|((trigger, origin, _), count)| {
+        vec![format!("{count} more of '{trigger}'"), format!("fired on {origin}")]
+    });
+    let unnamed = (unnamed > 0).then(|| vec![count(unnamed, "more event")]);
+    let superseded = (step.superseded > 0)
+        .then(|| vec![count(step.superseded, "earlier event"), "of a backlog, superseded".to_owned()]);
+    for (index, label) in others.chain(unnamed).chain(superseded).enumerate() {
+        let more = format!("more of {} {index}", step.run_id);
+        lines.push(node(&more, &label, "shape=plaintext"));
+        lines.push(edge(&more, &name, ""));
+    }
+    lines
+}
+
+fn colour(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Unchanged | Outcome::Changed => "color=darkgreen",
+        Outcome::NotRun | Outcome::Interrupted => "color=darkorange",
+        Outcome::Failed | Outcome::TimedOut | Outcome::Unknown => "color=red",
+    }
+}
+
+/// An event that the loop guard cut, and whom it left out.
+fn suppressed(step: &RunStep, fired: &FiredEvent, is_drawn: bool) -> Vec<String> {
+    let name = format!("event {}", fired.event);
+    let mut lines = Vec::new();
+    if !is_drawn {
+        lines.push(node(&name, &[format!("'{}'", fired.trigger)], "shape=ellipse, style=dashed"));
+        lines.push(edge(&format!("run {}", step.run_id), &name, "style=dashed"));
+    }
+    for left_out in &fired.left_out.listed {
+        let target = match &left_out.target {
+            Target::Node(certname) => certname.to_string(),
+            Target::Group(group) => format!("group {group}"),
+        };
+        let there = format!("{name} at {target}");
+        lines.push(node(&there, &[target], "shape=box, style=dashed, color=darkorange"));
+        let label = format!("style=dashed, label=\"suppressed\", tooltip={}", quoted(&left_out.reason));
+        lines.push(edge(&name, &there, &label));
+    }
+    if fired.left_out.more > 0 {
+        let there = format!("{name} elsewhere");
+        lines.push(node(&there, &[count(fired.left_out.more, "more target")], "shape=plaintext"));
+        lines.push(edge(&name, &there, "style=dashed, label=\"suppressed\""));
+    }
+    lines
+}
+
+/// Where the event that was asked for went.
+fn targets(id: EventId, answer: &Answer) -> Vec<String> {
+    let Some(status) = &answer.event else { return Vec::new() };
+    let mut lines = Vec::new();
+    for (certname, target) in status.targets.iter().take(TARGETS_DRAWN) {
+        let name = format!("event {id} at {certname}");
+        let outcome = match &target.run {
+            Some(RunView::Ended(run)) => Some(text::outcome(run)),
+            _ => None,
+        };
+        let label: Vec<String> =
+            [certname.to_string(), target.state.to_string()].into_iter().chain(outcome).collect();
+        lines.push(node(&name, &label, "shape=box, style=rounded"));
+        lines.push(edge(&format!("event {id}"), &name, ""));
+    }
+    if status.targets.len() > TARGETS_DRAWN {
+        let more = count(status.targets.len() - TARGETS_DRAWN, "more target");
+        lines.push(node("more targets", &[more], "shape=plaintext"));
+        lines.push(edge(&format!("event {id}"), "more targets", ""));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_ends_its_own_string_or_becomes_an_escape() {
+        assert_eq!(quoted(r#"a "b" \N c"#), r#""a \"b\" \\N c""#);
+        assert_eq!(quoted("\"]; x [label=\""), r#""\"]; x [label=\"""#);
+        assert_eq!(quoted("größe → <b>&amp;"), "\"größe → <b>&amp;\"");
+        assert_eq!(quoted("one\ntwo\\"), r#""one\ntwo\\""#);
+    }
+}

@@ -1,0 +1,361 @@
+//! One chain, as people, programs and Graphviz see it.
+
+use std::collections::BTreeSet;
+
+use snapbox::{IntoData, assert_data_eq, str};
+use trigger_core::history::{Excerpt, FiredEvent, LeftOut, PastCause, Target};
+use trigger_core::identity::{RunId, TriggerName};
+use trigger_core::lineage::{Chain, Hop, Lineage};
+use trigger_core::outcome::{EndedRun, Outcome, RunResult};
+use trigger_core::time::Timestamp;
+use trigger_core::why::{EventStep, RunState, RunStep};
+use uuid::Uuid;
+
+use super::*;
+
+const NOON: u64 = 1_763_812_800_000;
+
+fn event_id(n: u128) -> EventId {
+    EventId::from_uuid(Uuid::from_u128(n))
+}
+
+fn run_id(n: u128) -> RunId {
+    RunId::from_uuid(Uuid::from_u128(n))
+}
+
+fn event(n: u128, trigger: &str, origin: &str, fired_in: Option<u128>) -> EventStep {
+    EventStep {
+        id: event_id(n),
+        what: Some(PastCause {
+            event: event_id(n),
+            trigger: trigger.parse().unwrap(),
+            origin: origin.parse().unwrap(),
+            fired_at: Timestamp::from_unix_ms(NOON + n as u64 * 1000),
+            fired_in: fired_in.map(run_id),
+        }),
+        lineage: None,
+        is_followed: true,
+    }
+}
+
+fn run(n: u128, certname: &str, outcome: Outcome, causes: &[u128]) -> RunStep {
+    let result = RunResult {
+        outcome,
+        reason: None,
+        reported_noop: false,
+        started_at: Timestamp::from_unix_ms(NOON + n as u64 * 1000),
+        finished_at: Timestamp::from_unix_ms(NOON + n as u64 * 1000 + 4100),
+    };
+    RunStep {
+        certname: certname.parse().unwrap(),
+        run_id: run_id(n),
+        state: RunState::Ended {
+            run: EndedRun { run_id: run_id(n), noop: false, result },
+            tags: BTreeSet::new(),
+        },
+        causes: Excerpt::of(causes.iter().map(|&cause| event_id(cause)), 32),
+        superseded: 0,
+        fired: Excerpt::default(),
+    }
+}
+
+/// deploy, by hand, at web01, whose run fires "refresh" at lb01, which merges a burst; lb01 fires into a loop.
+fn chain() -> Explanation {
+    let mut lb01 = run(7, "lb01.example.com", Outcome::Changed, &[6, 5, 20, 21]);
+    lb01.causes.more = 168;
+    lb01.superseded = 12;
+    let loops = LeftOut { target: Target::Node("web01".parse().unwrap()), reason: "loop: seen".to_owned() };
+    let group = LeftOut { target: Target::Group("all".parse().unwrap()), reason: "too far".to_owned() };
+    let trigger: TriggerName = "back".parse().unwrap();
+    let left_out = Excerpt { listed: vec![loops, group], more: 2 };
+    lb01.fired = Excerpt::of([FiredEvent { event: event_id(9), trigger, to_groups: true, left_out }], 32);
+    let mut web01 = run(1, "web01", Outcome::Failed, &[0]);
+    if let RunState::Ended { run, tags } = &mut web01.state {
+        run.noop = true;
+        run.result.reason = Some("2 resources\n  failed".to_owned());
+        *tags = ["web".parse().unwrap()].into();
+    }
+    let gone = RunStep { state: RunState::Gone, ..run(3, "db01", Outcome::Changed, &[]) };
+    let mut of_gone = event(5, "backup", "db01", Some(3));
+    of_gone.lineage = Some(Lineage {
+        chains: vec![Chain {
+            root: event_id(2),
+            hops: vec![Hop { trigger: "nightly".parse().unwrap(), certname: "db01".parse().unwrap() }],
+        }],
+    });
+    let named = |n| EventStep { is_followed: false, ..event(n, "rotate \"logs\"", "ops01", None) };
+    Explanation {
+        runs: vec![lb01, web01, gone],
+        events: vec![
+            event(6, "refresh", "web01", Some(1)),
+            of_gone,
+            named(20),
+            named(21),
+            event(0, "deploy", "ops01", None),
+        ],
+    }
+}
+
+fn of_run(explanation: Explanation) -> Answer {
+    let question = Question::Run("lb01.example.com".parse().unwrap(), Which::Back(0));
+    Answer { question, explanation, event: None }
+}
+
+#[test]
+fn people_read_from_the_run_down_to_its_roots() {
+    assert_data_eq!(
+        text::page(&of_run(chain()), 100),
+        str![[r#"
+lb01.example.com ran at 2025-11-22T12:00:07Z: changed, 4.1s
+│ run 00000000-0000-0000-0000-000000000007
+├─ because of 'refresh', fired on web01 at 2025-11-22T12:00:06Z
+│  │ event 00000000-0000-0000-0000-000000000006
+│  └─ web01 ran at 2025-11-22T12:00:01Z: failed (noop), 4.1s
+│     │ run 00000000-0000-0000-0000-000000000001, limited to web
+│     │ 2 resources failed
+│     └─ because of 'deploy', fired on ops01 at 2025-11-22T12:00:00Z
+│        event 00000000-0000-0000-0000-000000000000, the root: fired outside any run
+├─ because of 'backup', fired on db01 at 2025-11-22T12:00:05Z
+│  event 00000000-0000-0000-0000-000000000005
+│  fired in run 00000000-0000-0000-0000-000000000003 of db01, which is no longer on record
+│  the event itself says: 'nightly' → db01 (root event 00000000-0000-0000-0000-000000000002)
+├─ and 170 more events that shared the run
+│  ├─ 2 of 'rotate "logs"', fired on ops01
+│  └─ 168 others
+├─ and 12 earlier events of a backlog that later ones superseded
+└─ it fired 'back'
+   │ event 00000000-0000-0000-0000-000000000009
+   ├─ suppressed at web01: loop: seen
+   ├─ suppressed at the group all: too far
+   └─ suppressed at 2 more targets: trigger status 00000000-0000-0000-0000-000000000009
+"#]]
+        .raw()
+    );
+}
+
+#[test]
+fn where_chains_meet_the_rest_is_told_once() {
+    let mut explanation = chain();
+    explanation.runs.truncate(2);
+    explanation.runs[0] = run(7, "lb01", Outcome::Unchanged, &[6, 8]);
+    explanation.events = vec![
+        event(6, "refresh", "web01", Some(1)),
+        event(8, "more", "web01", Some(1)),
+        EventStep { what: None, ..event(0, "x", "y", None) },
+    ];
+    assert_data_eq!(
+        text::page(&of_run(explanation), 100),
+        str![[r#"
+lb01 ran at 2025-11-22T12:00:07Z: unchanged, 4.1s
+│ run 00000000-0000-0000-0000-000000000007
+├─ because of 'refresh', fired on web01 at 2025-11-22T12:00:06Z
+│  │ event 00000000-0000-0000-0000-000000000006
+│  └─ web01 ran at 2025-11-22T12:00:01Z: failed (noop), 4.1s
+│     │ run 00000000-0000-0000-0000-000000000001, limited to web
+│     │ 2 resources failed
+│     └─ because of event 00000000-0000-0000-0000-000000000000
+│        which has been swept: nothing tells what it was
+└─ because of 'more', fired on web01 at 2025-11-22T12:00:08Z
+   │ event 00000000-0000-0000-0000-000000000008
+   └─ web01 ran at 2025-11-22T12:00:01Z: failed (noop), 4.1s
+      run 00000000-0000-0000-0000-000000000001, limited to web
+      2 resources failed
+      (told above)
+"#]]
+        .raw()
+    );
+}
+
+#[test]
+fn programs_get_every_field() {
+    let document =
+        serde_json::to_string_pretty(&json::document(&of_run(chain()), &["w".to_owned()])).unwrap();
+    assert_data_eq!(
+        document,
+        str![[r#"
+{
+  "certname": "lb01.example.com",
+  "event_id": null,
+  "events": [
+    {
+      "event_id": "00000000-0000-0000-0000-000000000006",
+      "fired_at": "2025-11-22T12:00:06.000Z",
+      "fired_in": "00000000-0000-0000-0000-000000000001",
+      "followed": true,
+      "lineage": null,
+      "origin": "web01",
+      "root": false,
+      "trigger": "refresh"
+    },
+    {
+      "event_id": "00000000-0000-0000-0000-000000000005",
+      "fired_at": "2025-11-22T12:00:05.000Z",
+      "fired_in": "00000000-0000-0000-0000-000000000003",
+      "followed": true,
+      "lineage": [
+        {
+          "hops": [
+            {
+              "certname": "db01",
+              "trigger": "nightly"
+            }
+          ],
+          "root": "00000000-0000-0000-0000-000000000002"
+        }
+      ],
+      "origin": "db01",
+      "root": false,
+      "trigger": "backup"
+    },
+    {
+      "event_id": "00000000-0000-0000-0000-000000000014",
+      "fired_at": "2025-11-22T12:00:20.000Z",
+      "fired_in": null,
+      "followed": false,
+      "lineage": null,
+      "origin": "ops01",
+      "root": true,
+      "trigger": "rotate \"logs\""
+    },
+    {
+      "event_id": "00000000-0000-0000-0000-000000000015",
+      "fired_at": "2025-11-22T12:00:21.000Z",
+      "fired_in": null,
+      "followed": false,
+      "lineage": null,
+      "origin": "ops01",
+      "root": true,
+      "trigger": "rotate \"logs\""
+    },
+    {
+      "event_id": "00000000-0000-0000-0000-000000000000",
+      "fired_at": "2025-11-22T12:00:00.000Z",
+      "fired_in": null,
+      "followed": true,
+      "lineage": null,
+      "origin": "ops01",
+      "root": true,
+      "trigger": "deploy"
+    }
+  ],
+  "run_id": "00000000-0000-0000-0000-000000000007",
+  "runs": [
+    {
+      "causes": [
+        "00000000-0000-0000-0000-000000000006",
+        "00000000-0000-0000-0000-000000000005",
+        "00000000-0000-0000-0000-000000000014",
+        "00000000-0000-0000-0000-000000000015"
+      ],
+      "certname": "lb01.example.com",
+      "finished_at": "2025-11-22T12:00:11.100Z",
+      "fired": [
+        {
+          "event_id": "00000000-0000-0000-0000-000000000009",
+          "more_suppressed": 2,
+          "suppressed": [
+            {
+              "certname": "web01",
+              "reason": "loop: seen"
+            },
+            {
+              "group": "all",
+              "reason": "too far"
+            }
+          ],
+          "trigger": "back"
+        }
+      ],
+      "more_causes": 168,
+      "more_fired": 0,
+      "noop": false,
+      "outcome": "changed",
+      "reason": null,
+      "run_id": "00000000-0000-0000-0000-000000000007",
+      "started_at": "2025-11-22T12:00:07.000Z",
+      "state": "ended",
+      "superseded": 12,
+      "tags": []
+    },
+    {
+      "causes": [
+        "00000000-0000-0000-0000-000000000000"
+      ],
+      "certname": "web01",
+      "finished_at": "2025-11-22T12:00:05.100Z",
+      "fired": [],
+      "more_causes": 0,
+      "more_fired": 0,
+      "noop": true,
+      "outcome": "failed",
+      "reason": "2 resources\n  failed",
+      "run_id": "00000000-0000-0000-0000-000000000001",
+      "started_at": "2025-11-22T12:00:01.000Z",
+      "state": "ended",
+      "superseded": 0,
+      "tags": [
+        "web"
+      ]
+    },
+    {
+      "causes": [],
+      "certname": "db01",
+      "finished_at": null,
+      "fired": [],
+      "more_causes": 0,
+      "more_fired": 0,
+      "noop": null,
+      "outcome": null,
+      "reason": null,
+      "run_id": "00000000-0000-0000-0000-000000000003",
+      "started_at": null,
+      "state": "gone",
+      "superseded": 0,
+      "tags": null
+    }
+  ],
+  "targets": null,
+  "warnings": [
+    "w"
+  ]
+}
+"#]]
+        .raw()
+    );
+}
+
+#[test]
+fn graphviz_gets_what_is_followed_and_counts_the_rest() {
+    assert_data_eq!(dot::graph(&of_run(chain())), str![[r#"
+digraph why {
+  graph [rankdir=TB];
+  node [fontname="sans-serif", fontsize=11];
+  edge [fontname="sans-serif", fontsize=9];
+  "event 00000000-0000-0000-0000-000000000006" [label="'refresh'\nfired on web01\n2025-11-22T12:00:06Z", shape=ellipse];
+  "run 00000000-0000-0000-0000-000000000001" -> "event 00000000-0000-0000-0000-000000000006";
+  "event 00000000-0000-0000-0000-000000000005" [label="'backup'\nfired on db01\n2025-11-22T12:00:05Z", shape=ellipse];
+  "run 00000000-0000-0000-0000-000000000003" -> "event 00000000-0000-0000-0000-000000000005";
+  "event 00000000-0000-0000-0000-000000000000" [label="'deploy'\nfired on ops01\n2025-11-22T12:00:00Z", shape=ellipse, penwidth=2];
+  "run 00000000-0000-0000-0000-000000000007" [label="lb01.example.com ran\nchanged, 4.1s\n2025-11-22T12:00:07Z", shape=box, style=rounded, color=darkgreen];
+  "event 00000000-0000-0000-0000-000000000006" -> "run 00000000-0000-0000-0000-000000000007";
+  "event 00000000-0000-0000-0000-000000000005" -> "run 00000000-0000-0000-0000-000000000007";
+  "more of 00000000-0000-0000-0000-000000000007 0" [label="2 more of 'rotate \"logs\"'\nfired on ops01", shape=plaintext];
+  "more of 00000000-0000-0000-0000-000000000007 0" -> "run 00000000-0000-0000-0000-000000000007";
+  "more of 00000000-0000-0000-0000-000000000007 1" [label="168 more events", shape=plaintext];
+  "more of 00000000-0000-0000-0000-000000000007 1" -> "run 00000000-0000-0000-0000-000000000007";
+  "more of 00000000-0000-0000-0000-000000000007 2" [label="12 earlier events\nof a backlog, superseded", shape=plaintext];
+  "more of 00000000-0000-0000-0000-000000000007 2" -> "run 00000000-0000-0000-0000-000000000007";
+  "event 00000000-0000-0000-0000-000000000009" [label="'back'", shape=ellipse, style=dashed];
+  "run 00000000-0000-0000-0000-000000000007" -> "event 00000000-0000-0000-0000-000000000009" [style=dashed];
+  "event 00000000-0000-0000-0000-000000000009 at web01" [label="web01", shape=box, style=dashed, color=darkorange];
+  "event 00000000-0000-0000-0000-000000000009" -> "event 00000000-0000-0000-0000-000000000009 at web01" [style=dashed, label="suppressed", tooltip="loop: seen"];
+  "event 00000000-0000-0000-0000-000000000009 at group all" [label="group all", shape=box, style=dashed, color=darkorange];
+  "event 00000000-0000-0000-0000-000000000009" -> "event 00000000-0000-0000-0000-000000000009 at group all" [style=dashed, label="suppressed", tooltip="too far"];
+  "event 00000000-0000-0000-0000-000000000009 elsewhere" [label="2 more targets", shape=plaintext];
+  "event 00000000-0000-0000-0000-000000000009" -> "event 00000000-0000-0000-0000-000000000009 elsewhere" [style=dashed, label="suppressed"];
+  "run 00000000-0000-0000-0000-000000000001" [label="web01 ran\nfailed (noop), 4.1s\n2025-11-22T12:00:01Z", shape=box, style=rounded, color=red];
+  "event 00000000-0000-0000-0000-000000000000" -> "run 00000000-0000-0000-0000-000000000001";
+  "run 00000000-0000-0000-0000-000000000003" [label="db01 ran\nno longer on record", shape=box, style=rounded, color=gray];
+}
+"#]].raw());
+}

@@ -1,0 +1,233 @@
+//! The chain for people: from what was asked down to the roots.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use trigger_backend::outcomes::EventStatus;
+use trigger_core::history::{FiredEvent, Target};
+use trigger_core::identity::{Certname, EventId, RunId, Tag};
+use trigger_core::lineage::{Chain, Lineage};
+use trigger_core::outcome::{EndedRun, RunResult};
+use trigger_core::status::{DeliveryStatus, RunView, State};
+use trigger_core::why::{EventStep, Explanation, Question, RunState, RunStep};
+
+use super::Answer;
+use super::tree::Branch;
+use crate::cli::output::{count, one_line, short_time};
+use crate::cli::status;
+
+/// Targets of an event that are listed; the others are counted.
+const TARGETS_LISTED: usize = 16;
+/// Kinds of events that only are named, each a line.
+const KINDS_LISTED: usize = 5;
+/// Events fired by the run that was asked for.
+const FIRES_LISTED: usize = 8;
+/// Chains that an event tells of itself.
+const CHAINS_LISTED: usize = 3;
+
+/// In lines of at most `width` characters.
+pub(super) fn page(answer: &Answer, width: usize) -> String {
+    let asked_for = match answer.question {
+        Question::Run(..) => None,
+        Question::Event(event) => Some(event),
+    };
+    let mut page = Page { explanation: &answer.explanation, asked_for, told: BTreeSet::new() };
+    let mut tree = match &answer.question {
+        Question::Run(..) => answer.explanation.runs.first().map(|run| page.run(run, true)),
+        Question::Event(_) => answer.explanation.events.first().map(|event| page.event(event, "")),
+    }
+    .unwrap_or_default();
+    if let Some(status) = &answer.event {
+        tree.below.extend(targets(status));
+    }
+    tree.render(width)
+}
+
+struct Page<'a> {
+    explanation: &'a Explanation,
+    asked_for: Option<EventId>,
+    /// Where two chains meet, the rest is told once.
+    told: BTreeSet<RunId>,
+}
+
+impl Page<'_> {
+    fn run(&mut self, step: &RunStep, is_asked_for: bool) -> Branch {
+        let mut branch = Branch::of(run_lines(step));
+        if !self.told.insert(step.run_id) {
+            branch.lines.push("(told above)".to_owned());
+            return branch;
+        }
+        for &cause in &step.causes.listed {
+            if let Some(event) = self.explanation.event(cause).filter(|event| event.is_followed) {
+                branch.below.push(self.event(event, "because of "));
+            }
+        }
+        branch.below.extend(merged(self.explanation, step));
+        branch.below.extend(fires(step, is_asked_for, self.asked_for));
+        branch
+    }
+
+    fn event(&mut self, step: &EventStep, lead: &str) -> Branch {
+        let Some(what) = &step.what else {
+            return Branch::of([
+                format!("{lead}event {}", step.id),
+                "which has been swept: nothing tells what it was".to_owned(),
+            ]);
+        };
+        let fired = format!("'{}', fired on {} at {}", what.trigger, what.origin, short_time(what.fired_at));
+        let outside = if step.is_root() { ", the root: fired outside any run" } else { "" };
+        let mut branch = Branch::of([format!("{lead}{fired}"), format!("event {}{outside}", step.id)]);
+        let run = what.fired_in.and_then(|run| self.explanation.run(run));
+        match run {
+            Some(run) if run.state == RunState::Gone => {
+                let (run, certname) = (run.run_id, &run.certname);
+                branch.lines.push(format!("fired in run {run} of {certname}, which is no longer on record"));
+                branch.lines.extend(step.lineage.iter().flat_map(own_words));
+            }
+            Some(run) => branch.below.push(self.run(run, false)),
+            None if step.is_root() => {}
+            None => branch.lines.extend(step.lineage.iter().flat_map(own_words)),
+        }
+        branch
+    }
+}
+
+fn run_lines(step: &RunStep) -> Vec<String> {
+    let certname = &step.certname;
+    let (sentence, tags, reason) = match &step.state {
+        RunState::Running { started_at } => {
+            (format!("{certname} has been running since {}", short_time(*started_at)), None, None)
+        }
+        RunState::Ended { run, tags } => {
+            let started_at = short_time(run.result.started_at);
+            let sentence = format!("{certname} ran at {started_at}: {}", outcome(run));
+            (sentence, Some(tags), run.result.reason.clone())
+        }
+        RunState::Gone => (format!("{certname} ran, but no longer tells of it"), None, None),
+    };
+    let tags = tags.map(tagged).unwrap_or_default();
+    let lines = [sentence, format!("run {}{tags}", step.run_id)];
+    lines.into_iter().chain(reason.as_deref().map(one_line)).collect()
+}
+
+pub(super) fn outcome(run: &EndedRun) -> String {
+    let noop = if run.noop { " (noop)" } else { "" };
+    format!("{}{noop}, {:.1}s", run.result.outcome, took(&run.result).as_secs_f64())
+}
+
+fn took(result: &RunResult) -> Duration {
+    result.finished_at.since(result.started_at)
+}
+
+fn tagged(tags: &BTreeSet<Tag>) -> String {
+    if tags.is_empty() {
+        return String::new();
+    }
+    let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
+    format!(", limited to {}", tags.join(", "))
+}
+
+/// The causes that are not followed: they shared the run.
+fn merged(explanation: &Explanation, step: &RunStep) -> Vec<Branch> {
+    let (kinds, unnamed) = explanation.merged(step);
+    let total = unnamed + kinds.iter().map(|(_, count)| count).sum::<usize>();
+    let mut branches = Vec::new();
+    if total > 0 {
+        let mut shared = Branch::of([format!("and {} that shared the run", count(total, "more event"))]);
+        shared.below.extend(kinds.iter().take(KINDS_LISTED).map(|((trigger, origin, _), count)| {
+            Branch::of([format!("{count} of '{trigger}', fired on {origin}")])
+        }));
+        let others = unnamed + kinds.iter().skip(KINDS_LISTED).map(|(_, count)| count).sum::<usize>();
+        if others > 0 {
+            shared.below.push(Branch::of([count(others, "other")]));
+        }
+        branches.push(shared);
+    }
+    if step.superseded > 0 {
+        let superseded = count(step.superseded, "earlier event");
+        branches.push(Branch::of([format!("and {superseded} of a backlog that later ones superseded")]));
+    }
+    branches
+}
+
+/// What a run fired: of the run that was asked for all, of the others where the loop guard cut something.
+/// The event that was asked for has its targets told at the end.
+fn fires(step: &RunStep, is_asked_for: bool, event: Option<EventId>) -> Vec<Branch> {
+    let told = step.fired.listed.iter().filter(|fired| Some(fired.event) != event);
+    let told = told.filter(|fired| is_asked_for || fired.left_out.count() > 0);
+    let mut branches: Vec<Branch> = told.map(fired_branch).collect();
+    let hidden = branches.len().saturating_sub(FIRES_LISTED);
+    branches.truncate(FIRES_LISTED);
+    let more = hidden + if is_asked_for { step.fired.more } else { 0 };
+    if more > 0 {
+        branches.push(Branch::of([format!("and it fired {}", count(more, "more event"))]));
+    }
+    branches
+}
+
+fn fired_branch(fired: &FiredEvent) -> Branch {
+    let mut branch = Branch::of([format!("it fired '{}'", fired.trigger), format!("event {}", fired.event)]);
+    branch.below.extend(fired.left_out.listed.iter().map(|left_out| {
+        let target = match &left_out.target {
+            Target::Node(certname) => certname.to_string(),
+            Target::Group(group) => format!("the group {group}"),
+        };
+        Branch::of([format!("suppressed at {target}: {}", left_out.reason)])
+    }));
+    if fired.left_out.more > 0 {
+        let more = count(fired.left_out.more, "more target");
+        branch.below.push(Branch::of([format!("suppressed at {more}: trigger status {}", fired.event)]));
+    }
+    branch
+}
+
+/// What an event tells of its own past, from the root on.
+fn own_words(lineage: &Lineage) -> Vec<String> {
+    let words = |chain: &Chain| {
+        let hops: Vec<String> =
+            chain.hops.iter().map(|hop| format!("'{}' → {}", hop.trigger, hop.certname)).collect();
+        format!("the event itself says: {} (root event {})", hops.join(", "), chain.root)
+    };
+    let mut lines: Vec<String> = lineage.chains.iter().take(CHAINS_LISTED).map(words).collect();
+    if lineage.chains.len() > CHAINS_LISTED {
+        lines.push(format!("and {}", count(lineage.chains.len() - CHAINS_LISTED, "more chain")));
+    }
+    lines
+}
+
+/// Where the event's deliveries stand: those that did not end well first.
+fn targets(status: &EventStatus) -> Vec<Branch> {
+    let mut targets: Vec<(&Certname, &DeliveryStatus)> = status.targets.iter().collect();
+    targets.sort_by_key(|(_, target)| (target.state == State::Done, target.state.is_success()));
+    let mut branches: Vec<Branch> = targets
+        .iter()
+        .take(TARGETS_LISTED)
+        .map(|(certname, target)| target_branch(certname, target))
+        .collect();
+    if targets.len() > TARGETS_LISTED {
+        let all = status::summary(status);
+        let more = targets.len() - TARGETS_LISTED;
+        branches.push(Branch::of([format!(
+            "and {more} more ({all} in all): trigger status {}",
+            status.event.id
+        )]));
+    }
+    branches
+}
+
+fn target_branch(certname: &Certname, target: &DeliveryStatus) -> Branch {
+    let ran = match &target.run {
+        Some(RunView::Ended(run)) => format!("{} at {}", outcome(run), short_time(run.result.started_at)),
+        Some(RunView::Running(running)) => format!("since {}", short_time(running.started_at)),
+        None => String::new(),
+    };
+    let words: Vec<String> = [ran]
+        .into_iter()
+        .filter(|word| !word.is_empty())
+        .chain(target.reason.as_deref().map(one_line))
+        .collect();
+    let words = if words.is_empty() { String::new() } else { format!(": {}", words.join("; ")) };
+    let lines = [format!("at {certname} {}{words}", target.state)];
+    let run = target.run.as_ref().map(|run| format!("run {}", run.run_id()));
+    Branch::of(lines.into_iter().chain(run))
+}

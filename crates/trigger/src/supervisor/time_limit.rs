@@ -1,0 +1,98 @@
+//! How long a run may take. The time in which it waits for a Puppet run that somebody else started does not
+//! count: or that other run's slowness would be told as a failure of ours, and its delivery be over.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, Interval, interval};
+use trigger_core::run_command::{CommandKind, RunCommand, lock_patience};
+
+use crate::puppet_settings;
+
+/// How often the lock is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) struct TimeLimit {
+    deadline: Instant,
+    /// How much later the deadline may still become. Bounds what a lock that is not what it seems can do: a
+    /// program around Puppet makes our own run look like another's.
+    allowance: Duration,
+    looked_at: Instant,
+    looks: Interval,
+    /// Puppet's lock and the process that is ours, where the command has a lock.
+    lock: Option<(PathBuf, u32)>,
+}
+
+impl TimeLimit {
+    /// The limit of a run that starts now as the process `run`.
+    pub(super) fn new(timeout: Duration, command: &RunCommand, run: Option<u32>, state_dir: &Path) -> Self {
+        let paths = || puppet_settings::cached_paths(command, state_dir);
+        let lock = (command.kind() == CommandKind::PuppetAgent).then(paths).flatten();
+        Self {
+            deadline: Instant::now() + timeout,
+            allowance: lock_patience(timeout),
+            looked_at: Instant::now(),
+            looks: interval(LOOK_EVERY),
+            lock: lock.map(|paths| paths.run_lock).zip(run),
+        }
+    }
+
+    /// Returns when the time is up. May be dropped and asked again.
+    pub(super) async fn is_over(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.looks.tick(), if self.lock.is_some() => self.look(),
+                () = tokio::time::sleep_until(self.deadline) => return,
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        let passed = self.looked_at.elapsed();
+        self.looked_at = Instant::now();
+        if self.lock.as_ref().is_some_and(|(lock, run)| is_held_by_another(lock, *run)) {
+            let later = passed.min(self.allowance);
+            self.deadline += later;
+            self.allowance -= later;
+        }
+    }
+}
+
+/// Whether a process that lives, and is not `run`, is named in the lock.
+fn is_held_by_another(lock: &Path, run: u32) -> bool {
+    let holder = fs::read_to_string(lock).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    holder.is_some_and(|holder| holder != run && Path::new(&format!("/proc/{holder}")).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many seconds a run of at most a minute gets, whose lock names this process from its start on.
+    async fn seconds(run: u32, lock: &str) -> u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        fs::write(&path, lock).unwrap();
+        let start = Instant::now();
+        let mut limit = TimeLimit {
+            deadline: start + Duration::from_secs(60),
+            allowance: lock_patience(Duration::from_secs(60)),
+            looked_at: start,
+            looks: interval(LOOK_EVERY),
+            lock: Some((path, run)),
+        };
+        limit.is_over().await;
+        start.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lock_that_another_holds_puts_off_the_end_but_not_for_ever() {
+        let (ours, nobody) = (std::process::id(), i32::MAX);
+        assert_eq!(seconds(1, &ours.to_string()).await, 60 + 30, "another's run is in progress");
+        assert_eq!(seconds(ours, &ours.to_string()).await, 60, "our own is");
+        assert_eq!(seconds(1, &nobody.to_string()).await, 60, "a run that was killed has left its lock");
+        assert_eq!(seconds(1, "no process id").await, 60);
+    }
+}
