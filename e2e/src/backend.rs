@@ -92,6 +92,17 @@ impl Backend {
         }
     }
 
+    /// Removes a key, as an operator would.
+    pub fn delete(&self, key: &str) {
+        match self.kind {
+            BackendKind::Hub => {
+                let (status, reply) = self.post("/v1/delete", &json!({ "keys": [key] }));
+                assert_eq!(status, 200, "{reply}");
+            }
+            BackendKind::Etcd => drop(self.etcdctl(&["del", "--", key])),
+        }
+    }
+
     /// The value under a key, if there is one.
     pub fn get(&self, key: &str) -> Option<String> {
         match self.kind {

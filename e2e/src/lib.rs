@@ -6,30 +6,37 @@
 //! Debian package to install; nothing is ever skipped. The harness panics where it cannot do its part,
 //! since each such failure is a failure of the test.
 //!
-//! `cargo nextest run -p trigger-e2e` (or `cargo test -p trigger-e2e`), as root, for some tests mount small
-//! disks. The harness builds the program under test; `TRIGGER_BIN` names another one.
+//! `cargo test -p trigger-e2e`, as root, for some tests mount small disks. The tests in `puppet_agent.rs` share
+//! a [`PuppetServer`], which takes half a minute and some 700 MB of memory. The harness builds the program under test; `TRIGGER_BIN` names another one.
 
 #![allow(clippy::expect_used, reason = "a harness that cannot do its part fails the test")]
 
 mod answer;
 mod backend;
 mod binary;
+mod chaining;
+mod cluster;
 mod disk;
 mod fleet;
 mod node;
 mod polling;
 mod process;
 mod puppet;
+mod puppet_agent;
+mod puppet_server;
 
 pub use answer::Answer;
 pub use backend::{Backend, BackendKind};
 pub use binary::program;
+pub use chaining::{fired, then};
+pub use cluster::Cluster;
 pub use disk::{ReadOnly, SmallDisk};
 pub use fleet::Fleet;
 pub use node::{Node, Run};
-pub use polling::{PATIENCE, eventually, eventually_within, never_for};
-pub use process::{Process, is_alive, kill};
+pub use polling::{PATIENCE, eventually, eventually_within, never_for, opened_within};
+pub use process::{Process, end_all_of, is_alive, kill, signal_to_end};
 pub use puppet::{Applied, module_path};
+pub use puppet_server::PuppetServer;
 
 /// Makes two tests of each scenario, one on the hub and one on etcd. A scenario is a function that takes a
 /// [`BackendKind`].

@@ -4,13 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::answer::Answer;
 use crate::binary::program;
-use crate::polling::eventually;
+use crate::polling::{PATIENCE, eventually, eventually_within};
 use crate::process::Process;
 
 /// A run as its script saw it.
@@ -34,6 +34,7 @@ pub struct Node {
     certname: String,
     folder: PathBuf,
     settings: Vec<(String, String)>,
+    boot: Option<PathBuf>,
     agent: Option<Process>,
 }
 
@@ -48,11 +49,13 @@ echo "end $TRIGGER_RUN_ID" >>runs
 "#;
 
 impl Node {
-    pub(crate) fn new(certname: &str, folder: &Path, backend: &str) -> Self {
+    /// A node in a folder that is there, with no agent yet; `backend` is a URL.
+    pub fn new(certname: &str, folder: &Path, backend: &str) -> Self {
         let mut node = Self {
             certname: certname.to_owned(),
             folder: folder.to_owned(),
             settings: Vec::new(),
+            boot: None,
             agent: None,
         };
         let script = node.script("run.sh", RUN_SCRIPT);
@@ -62,6 +65,8 @@ impl Node {
             ("certname".to_owned(), format!("'{certname}'")),
             ("state_dir".to_owned(), text(&folder.join("state"))),
             ("run_cmd".to_owned(), text(&script)),
+            // Tests start many runs within a minute; those of the limit set their own.
+            ("runs_per_minute".to_owned(), "600".to_owned()),
         ];
         node.write_config();
         node
@@ -120,8 +125,24 @@ impl Node {
 
     /// Starts its agent without waiting for anything.
     pub fn launch_agent(&mut self) {
-        let mut command = self.command(&["agent"]);
+        let mut command = match &self.boot {
+            Some(boot) => on_boot(boot, &self.command(&["agent"])),
+            None => self.command(&["agent"]),
+        };
         self.agent = Some(Process::start(&mut command, &self.path("agent.log"), "trigger"));
+    }
+
+    /// Its next agents see a machine that has started anew, as after a power cut, or another machine.
+    pub fn restart_machine(&mut self) {
+        let boot = format!("00000000-0000-4000-8000-{:012}\n", std::process::id());
+        self.boot = Some(self.write("boot_id", &boot));
+    }
+
+    /// Makes this node's state folder a copy of another's as it is now.
+    pub fn copy_state_of(&self, other: &Self) {
+        let mut command = Command::new("cp");
+        command.arg("--archive").arg(other.path("state")).arg(&self.folder);
+        assert!(command.status().expect("cp").success(), "{command:?}");
     }
 
     /// Waits until its agent is registered and watches the backend.
@@ -165,7 +186,17 @@ impl Node {
         let mut command = Command::new(program());
         // The setting comes first, for an argument may be `--`.
         command.arg("--config").arg(self.config()).args(arguments).env("PATH", path_with_trigger());
-        for name in ["BACKEND", "CERTNAME", "STATE_DIR", "CONFIG", "RUN_ID", "RUN_CMD", "RUN_TIMEOUT"] {
+        for name in [
+            "BACKEND",
+            "CERTNAME",
+            "STATE_DIR",
+            "CONFIG",
+            "RUN_ID",
+            "RUN_CMD",
+            "RUN_TIMEOUT",
+            "RUNS_PER_MINUTE",
+            "METRICS_FILE",
+        ] {
             command.env_remove(format!("TRIGGER_{name}"));
         }
         command
@@ -217,7 +248,12 @@ impl Node {
 
     /// Waits until an event has the given state at one target; returns how it stands there.
     pub fn wait_for(&self, event: &str, certname: &str, state: &str) -> Value {
-        eventually(&format!("{event} {state} at {certname}"), || {
+        self.wait_within(PATIENCE, event, certname, state)
+    }
+
+    /// The same with another patience, for what is slow.
+    pub fn wait_within(&self, patience: Duration, event: &str, certname: &str, state: &str) -> Value {
+        eventually_within(patience, &format!("{event} {state} at {certname}"), || {
             let target = self.delivery(event, certname);
             if target["state"] == state {
                 Ok(target)
@@ -268,6 +304,21 @@ impl Node {
             if runs.len() >= count { Ok(runs) } else { Err(format!("{runs:?}\n{}", self.latest_log())) }
         })
     }
+}
+
+/// The command with another file in the place where the kernel names its boot, which needs root.
+fn on_boot(boot: &Path, command: &Command) -> Command {
+    let mut isolated = Command::new("unshare");
+    isolated.args(["--mount", "sh", "-c"]);
+    isolated.arg("mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"");
+    isolated.arg(boot).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => isolated.env(name, value),
+            None => isolated.env_remove(name),
+        };
+    }
+    isolated
 }
 
 /// The tester's PATH with the program under test first, for scripts and for Puppet.

@@ -1,12 +1,18 @@
 //! Waiting for what must come, without guessing how long it takes.
 
+use std::mem::MaybeUninit;
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use rustix::fs::inotify;
 
 /// How long anything may take before a test gives up. Generous: it bounds a failure, it measures nothing.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(40);
+/// The same for what takes long: most looks start a program, and would slow down what they wait for.
+const LOOK_SELDOM: Duration = Duration::from_millis(500);
 
 /// Looks until `look` finds something, and returns it; panics with the latest complaint after [`PATIENCE`].
 pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
@@ -26,9 +32,19 @@ pub fn eventually_within<T>(
             Err(complaint) if began.elapsed() > patience => {
                 panic!("{what}: not within {patience:?}; at last: {complaint}")
             }
-            Err(_) => sleep(LOOK_EVERY),
+            Err(_) => sleep((began.elapsed() / 20).clamp(LOOK_EVERY, LOOK_SELDOM)),
         }
     }
+}
+
+/// How often a file is opened in a while, by anybody.
+pub fn opened_within(a_while: Duration, file: &Path) -> usize {
+    let watched = inotify::init(inotify::CreateFlags::NONBLOCK).expect("a watch on files");
+    inotify::add_watch(&watched, file, inotify::WatchFlags::OPEN).expect("a watch on a file");
+    sleep(a_while);
+    let mut buffer = [MaybeUninit::uninit(); 4096];
+    let mut events = inotify::Reader::new(watched, &mut buffer);
+    std::iter::from_fn(|| events.next().ok().map(drop)).count()
 }
 
 /// Looks again and again for a while, and panics if `look` ever finds what must not come.

@@ -96,14 +96,23 @@ pub fn is_alive(pid: u32) -> bool {
 
 /// `kill -9` by process id; one that is gone already is no failure.
 pub fn kill(pid: u32) {
+    signal(pid, Signal::KILL);
+}
+
+/// The same with TERM, which a process may answer as it likes.
+pub fn signal_to_end(pid: u32) {
+    signal(pid, Signal::TERM);
+}
+
+fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        let _ = kill_process(pid, Signal::KILL);
+        let _ = kill_process(pid, signal);
     }
 }
 
 /// Ends what still lives of what was started for `folder`: runs outlive their agents, so they are found by
 /// the folder that their command line or their environment names.
-pub(crate) fn end_all_of(folder: &Path) {
+pub fn end_all_of(folder: &Path) {
     let folder = folder.to_string_lossy();
     let mentions = |file: PathBuf| {
         fs::read(file).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(folder.as_ref()))

@@ -22,6 +22,16 @@ pub struct Applied {
 }
 
 impl Applied {
+    /// Runs Puppet to its end.
+    pub(crate) fn by(command: &mut Command) -> Self {
+        let output = command.stdin(Stdio::null()).output();
+        let output = output.unwrap_or_else(|error| panic!("{}", explain(command, "puppet-agent", &error)));
+        let said = [output.stdout, output.stderr].concat();
+        Self { code: output.status.code().unwrap_or(-1), output: String::from_utf8_lossy(&said).into_owned() }
+    }
+}
+
+impl Applied {
     /// Puppet's warnings and errors, less what Facter has to say about a container.
     pub fn complaints(&self) -> Vec<&str> {
         let complains = |line: &&str| line.contains("Warning") || line.contains("Error");
@@ -53,13 +63,7 @@ impl Node {
             .env("PATH", path_with_trigger())
             .env("TRIGGER_CONFIG", self.config())
             .env("LC_ALL", "C.UTF-8");
-        let output = command.stdin(Stdio::null()).output();
-        let output = output.unwrap_or_else(|error| panic!("{}", explain(&command, "puppet-agent", &error)));
-        let said = [output.stdout, output.stderr].concat();
-        Applied {
-            code: output.status.code().unwrap_or(-1),
-            output: String::from_utf8_lossy(&said).into_owned(),
-        }
+        Applied::by(&mut command)
     }
 
     /// The settings that keep this node's Puppet in its folder, and its manifest.

@@ -16,6 +16,7 @@ on_each_backend!(
     trigger_names_survive_unharmed,
     a_hundred_thousand_hosts_are_fired_at,
     garbage_and_newer_versions_under_our_keys_harm_nobody,
+    what_was_unreadable_and_has_gone_is_not_told_any_more,
 );
 
 /// Generous: the slowest machine, an unoptimised program.
@@ -191,6 +192,27 @@ fn garbage_and_newer_versions_under_our_keys_harm_nobody(kind: BackendKind) {
         assert_eq!(fleet.backend.get(key).as_ref(), Some(value), "{key}");
     }
     assert_eq!(node.runs().len(), 1, "{:?}", node.runs());
+}
+
+fn what_was_unreadable_and_has_gone_is_not_told_any_more(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let key = |n: u32| format!("/puppet_trigger/events/hosts/a/019356b0-7c4a-7000-8000-{n:012}");
+    fleet.backend.put(&key(1), "garbage");
+    fleet.backend.put(&key(2), "garbage");
+    let node = fleet.running("a");
+    let unreadable = |count: usize| {
+        eventually(&format!("{count} unreadable deliveries"), || {
+            let queue = node.queue();
+            let list = queue["unreadable"].as_array().cloned().unwrap_or_default();
+            if list.len() == count { Ok(list) } else { Err(queue.to_string()) }
+        })
+    };
+    unreadable(2);
+    fleet.backend.delete(&key(1));
+    // All of it is read again.
+    fleet.backend.kill();
+    fleet.backend.restart();
+    assert_eq!(unreadable(1)[0]["key"], key(2).as_str());
 }
 
 #[test]

@@ -3,31 +3,24 @@
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
 use serde_json::{Value, json};
-use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_backend};
+use trigger_e2e::{BackendKind, Fleet, Node, eventually, fired, on_each_backend, then};
 
 on_each_backend!(
     a_run_that_fires_extends_the_chain_and_a_loop_is_cut,
     a_chain_ends_at_its_ttl_and_a_trigger_at_its_fourth_fire,
     a_run_cannot_wait_for_its_own_chain,
     what_outlives_its_run_fires_a_new_root,
+    a_daemon_that_keeps_its_runs_output_open_fires_a_new_root,
+    a_daemon_of_a_run_whose_supervisor_died_fires_a_new_root,
+    fires_at_the_same_time_take_turns_with_the_budget,
+    a_fire_that_failed_costs_none_of_three,
     a_member_of_a_group_looks_for_loops_itself,
+    a_loop_that_is_allowed_ends_by_its_hops,
+    a_loop_that_is_allowed_ends_by_its_fires,
     fires_that_were_suppressed_or_share_a_root_cost_one_of_three_or_none,
     a_run_whose_supervisor_died_is_still_a_parent,
+    puppet_says_what_the_loop_guard_left_out,
 );
-
-/// Makes each run of a node end with these lines of shell, `fire` among them.
-fn then(node: &Node, lines: &str) {
-    node.write("then", &format!("fire() {{ trigger fire --output json \"$@\" >>fired; }}\n{lines}\n"));
-}
-
-/// What the runs of a node got as answers to their fires, once there are so many.
-fn fired(node: &Node, count: usize) -> Vec<Value> {
-    eventually(&format!("{count} fires by runs of {}", node.certname()), || {
-        let text = std::fs::read_to_string(node.path("fired")).unwrap_or_default();
-        let fired: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-        if fired.len() >= count { Ok(fired) } else { Err(text) }
-    })
-}
 
 fn id(fired: &Value) -> &str {
     fired["event_id"].as_str().unwrap_or_else(|| panic!("no event: {fired}"))
@@ -56,6 +49,8 @@ fn a_run_that_fires_extends_the_chain_and_a_loop_is_cut(kind: BackendKind) {
     let cut = fired(&a, 1).remove(0);
     assert_eq!(cut["state"], "suppressed", "{cut}");
     assert!(cut["warnings"][0].as_str().is_some_and(|w| w.contains("not fired at b: loop")), "{cut}");
+    let line = "'to b' is not fired at b: loop: 'to b' already made b run in this chain";
+    assert!(a.agent_log().contains(line), "{}", a.agent_log());
     let end = a.wait_for(id(&cut), "b", "suppressed");
     assert!(end["reason"].as_str().is_some_and(|r| r.contains("'to b' → b, 'to a' → a")), "{end}");
     assert_eq!((a.runs().len(), b.runs().len()), (1, 1), "the loop went no further");
@@ -113,6 +108,71 @@ fn what_outlives_its_run_fires_a_new_root(kind: BackendKind) {
     }
 }
 
+/// What a run leaves behind: it waits for the file `outlive` to go, then fires, with the run's environment and
+/// whatever else it inherited.
+const DAEMON: &str = "setsid sh -c 'while [ -e outlive ]; do sleep 0.02; done; \
+                      trigger fire later --host a --output json >>fired' &";
+
+/// Lets the daemon of a run fire, and proves that it is no part of it any more.
+fn let_fire_a_new_root(fleet: &Fleet, node: &Node) {
+    std::fs::remove_file(node.path("outlive")).expect("a daemon to let go");
+    let later = fired(node, 1).remove(0);
+    let key = format!("/puppet_trigger/events/events/{}/0", id(&later));
+    let part = fleet.backend.get(&key).expect("an event");
+    let part: Value = serde_json::from_str(&part).expect("an event's JSON");
+    assert_eq!(part["lineage"], json!([{ "root": id(&later), "hops": [] }]), "{part}");
+    assert!(part.get("fired_in").is_none(), "{part}");
+}
+
+fn a_daemon_that_keeps_its_runs_output_open_fires_a_new_root(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b) = (fleet.running("a"), fleet.running("b"));
+    b.write("outlive", "");
+    then(&b, DAEMON);
+    let event = a.fire(&["root", "--host", "b"]).committed();
+    a.wait_for(&event, "b", "done");
+    let_fire_a_new_root(&fleet, &b);
+}
+
+fn a_daemon_of_a_run_whose_supervisor_died_fires_a_new_root(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let a = fleet.running("a");
+    let mut b = fleet.node("b");
+    // Without a supervisor nobody tells the run from its daemon, until the run would have been ended anyway.
+    b.set("run_timeout", "'5s'").start_agent();
+    b.write("outlive", "");
+    then(&b, &format!("[ -e second ] || {{ touch second; {DAEMON} }}"));
+    b.hold();
+    let event = a.fire(&["root", "--host", "b"]).committed();
+    trigger_e2e::kill(b.wait_for_runs(1)[0].supervisor);
+    b.release();
+    a.wait_for(&event, "b", "done");
+    assert_eq!(b.runs().len(), 2, "the run that was interrupted is repeated");
+    let_fire_a_new_root(&fleet, &b);
+}
+
+fn fires_at_the_same_time_take_turns_with_the_budget(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b) = (fleet.running("a"), fleet.running("b"));
+    then(&b, "for n in 1 2 3 4 5 6 7 8; do fire often --host a & done; wait");
+    a.fire(&["root", "--host", "b"]).committed();
+    let states: Vec<Value> = fired(&b, 8).iter().map(|answer| answer["state"].clone()).collect();
+    assert_eq!(states.iter().filter(|state| *state == "committed").count(), 3, "{states:?}");
+    assert_eq!(states.iter().filter(|state| *state == "suppressed").count(), 5, "{states:?}");
+}
+
+fn a_fire_that_failed_costs_none_of_three(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b) = (fleet.running("a"), fleet.running("b"));
+    let failing = "for n in 1 2 3 4; do fire often --host a --prefix /nobody; done";
+    then(&b, &format!("{failing}; for n in 1 2 3 4; do fire often --host a; done"));
+    a.fire(&["root", "--host", "b"]).committed();
+    let answers = fired(&b, 8);
+    assert!(answers[..4].iter().all(|answer| answer["error"].is_string()), "{answers:?}");
+    let states: Vec<&Value> = answers[4..].iter().map(|answer| &answer["state"]).collect();
+    assert_eq!(states, ["committed", "committed", "committed", "suppressed"]);
+}
+
 fn a_member_of_a_group_looks_for_loops_itself(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let mut a = fleet.node("a");
@@ -124,6 +184,40 @@ fn a_member_of_a_group_looks_for_loops_itself(kind: BackendKind) {
     let end = a.wait_for(id(&again), "a", "suppressed");
     assert!(end["reason"].as_str().is_some_and(|r| r.contains("already made a run in this chain")), "{end}");
     assert_eq!(a.runs().len(), 1);
+}
+
+fn a_loop_that_is_allowed_ends_by_its_hops(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (mut a, b) = (fleet.node("a"), fleet.running("b"));
+    a.set("groups", "['all']").start_agent();
+    // One way through a group, whose member looks for loops itself; the other way not.
+    then(&a, "fire 'to b' --loops allow --host b");
+    then(&b, "fire 'to a' --loops allow --group all");
+    a.fire(&["to b", "--host", "b"]).committed();
+    let (by_a, by_b) = (fired(&a, 2), fired(&b, 3));
+    assert!(by_a.iter().chain(&by_b[..2]).all(|answer| answer["state"] == "committed"), "{by_a:?} {by_b:?}");
+    assert_eq!(by_b[2]["state"], "suppressed", "{}", by_b[2]);
+    let warning = by_b[2]["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.contains("the chain has 5 hops and this trigger's ttl is 5"), "{warning}");
+    let line = "'to a' is not fired at the group all: loop guard: the chain has 5 hops";
+    assert!(b.agent_log().contains(line), "{}", b.agent_log());
+    let end = a.wait_for(id(&by_b[2]), "a", "suppressed");
+    assert_eq!((a.runs().len(), b.runs().len()), (2, 3), "{end}");
+}
+
+fn a_loop_that_is_allowed_ends_by_its_fires(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b) = (fleet.running("a"), fleet.running("b"));
+    then(&a, "fire 'to b' --loops allow --ttl 64 --host b");
+    then(&b, "fire 'to a' --loops allow --ttl 64 --host a");
+    let root = a.fire(&["to b", "--host", "b"]).committed();
+    let by_b = fired(&b, 4);
+    assert!(by_b[..3].iter().all(|answer| answer["state"] == "committed"), "{by_b:?}");
+    assert_eq!(by_b[3]["state"], "suppressed", "{}", by_b[3]);
+    let warning = by_b[3]["warnings"][0].as_str().unwrap_or_default();
+    let expected = format!("'to a' fired 3 times on this node for the same root event {root}");
+    assert!(warning.contains(&expected), "{warning}");
+    assert_eq!((a.runs().len(), b.runs().len()), (3, 4));
 }
 
 fn fires_that_were_suppressed_or_share_a_root_cost_one_of_three_or_none(kind: BackendKind) {
@@ -162,4 +256,44 @@ fn a_run_whose_supervisor_died_is_still_a_parent(kind: BackendKind) {
     b.release();
     let next = fired(&b, 1).remove(0);
     assert_eq!(lineage(&fleet, id(&next))[0]["root"], root, "{next}");
+}
+
+/// The warnings in what a run of Puppet printed, less what Facter has to say about a container.
+fn warnings(node: &Node, run: &Value) -> Vec<String> {
+    let run = run["run_id"].as_str().unwrap_or_else(|| panic!("no run: {run}"));
+    let log = std::fs::read_to_string(node.path(&format!("state/runs/{run}.log"))).expect("a run's output");
+    let warnings = log.lines().filter(|line| line.contains("Warning:") && !line.contains("Facter:"));
+    warnings.map(str::to_owned).collect()
+}
+
+fn puppet_says_what_the_loop_guard_left_out(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let a = fleet.running("a");
+    let mut b = fleet.node("b");
+    b.runs_puppet(
+        "notify { 'a change': } ~> trigger { 'once': hosts => ['b'] }
+         notify { 'another': } ~> trigger { 'twice': hosts => ['b'], loops => 'allow', ttl => 2 }",
+    );
+    b.start_agent();
+    let root = a.fire(&["once", "--host", "b"]).committed();
+    let first = a.wait_for(&root, "b", "done");
+    let said = warnings(&b, &first);
+    let expected =
+        "Trigger[once]: not fired at b: loop: 'once' already made b run in this chain ('once' → b)";
+    assert!(matches!(&said[..], [only] if only.contains(expected)), "{said:?}");
+
+    let latest = eventually("the end of the run that 'twice' led to", || {
+        let events = a.trigger(&["status", "--output", "json"]).json["events"].clone();
+        let twice = |event: &&Value| event["trigger"] == "twice" && event["targets"][0]["state"] == "done";
+        let found = events.as_array().and_then(|events| events.iter().find(twice).cloned());
+        found.map(|event| event["targets"][0].clone()).ok_or_else(|| events.to_string())
+    });
+    let said = warnings(&b, &latest);
+    let expected = [
+        "Trigger[once]: not fired at b: loop: 'once' already made b run in this chain",
+        "Trigger[twice]: not fired at b: loop guard: the chain has 2 hops and this trigger's ttl is 2 \
+         ('once' → b, 'twice' → b)",
+    ];
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(expected.iter().all(|words| said.iter().any(|line| line.contains(words))), "{said:?}");
 }

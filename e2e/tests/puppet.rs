@@ -5,7 +5,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_backend};
+use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_backend, signal_to_end};
 
 on_each_backend!(a_notify_runs_puppet_on_three_nodes);
 
@@ -110,6 +110,37 @@ fn a_manifest_that_does_not_compile_is_tried_again() {
 }
 
 #[test]
+fn an_apply_that_is_stopped_is_repeated_once() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("a.example.com");
+    let (pid, hold) = (node.path("pid"), node.path("hold"));
+    let wait = format!(
+        "echo $puppet >{0}.new && mv {0}.new {0}; while [ -e {1} ]; do sleep 0.1; done",
+        pid.display(),
+        hold.display()
+    );
+    node.runs_puppet(&format!(
+        "$puppet = inline_template('<%= Process.pid %>')
+         exec {{ 'slow': command => \"{wait}\", provider => shell, timeout => 0 }}"
+    ));
+    node.hold();
+    node.start_agent();
+    let event = node.fire(&["t", "--host", "a.example.com"]).committed();
+    let puppet = eventually("a run in the middle of its catalog", || {
+        let text = fs::read_to_string(&pid).map_err(|error| error.to_string())?;
+        text.trim().parse::<u32>().map_err(|error| error.to_string())
+    });
+    // Puppet looks at it when its exec has ended.
+    signal_to_end(puppet);
+    node.release();
+    eventually("the end of that run", || {
+        let log = node.agent_log();
+        if log.contains("run ended: ended by SIGTERM") { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(end(&node, &event, "a.example.com")["outcome"], "changed");
+}
+
+#[test]
 fn a_tagged_run_keeps_its_notifies_and_puppet_says_where_a_loop_is_cut() {
     let fleet = Fleet::on(BackendKind::Hub);
     let origin = fleet.running("origin.example.com");
@@ -142,6 +173,12 @@ fn a_tagged_run_keeps_its_notifies_and_puppet_says_where_a_loop_is_cut() {
     let events = origin.trigger(&["status", "--output", "json"]).json["events"].clone();
     assert_eq!(events.as_array().map(Vec::len), Some(3), "{events}");
     assert_eq!(events[0]["targets"][0]["state"], "suppressed");
+
+    let why = origin.trigger(&["why", "b.example.com", "--output", "json"]).json;
+    let (at_b, at_a) = (&why["runs"][0], &why["runs"][1]);
+    assert_eq!((&at_b["run_id"], &at_a["run_id"]), (&second["run_id"], &first["run_id"]), "{why}");
+    assert_eq!((&at_b["tags"], &at_a["tags"]), (&json!([]), &json!(["web"])));
+    assert_eq!(at_b["fired"][0]["suppressed"][0]["certname"], "a.example.com", "{why}");
 }
 
 #[test]
@@ -170,7 +207,10 @@ fn while_puppet_is_disabled_an_event_is_held_with_puppets_own_message() {
     let event = node.fire(&["t", "--host", "a.example.com"]).committed();
     let held = node.wait_for(&event, "a.example.com", "held");
     assert!(held["reason"].as_str().is_some_and(|reason| reason.contains("changing the disks")), "{held}");
-    assert_eq!(node.queue()["held"][0]["event_id"], event.as_str());
+    let queue = node.queue();
+    assert_eq!(queue["held"][0]["event_id"], event.as_str());
+    assert_eq!(queue["held"][0]["trigger"], "t");
+    assert_eq!(queue["waiting"], serde_json::json!([]), "what is held is told once");
     fs::remove_file(lock).expect("a lock to remove");
     assert_eq!(end(&node, &event, "a.example.com")["outcome"], "unchanged");
 

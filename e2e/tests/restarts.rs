@@ -1,19 +1,15 @@
-//! Agents come and go, their runs go on: termination, reload, dead supervisors, second agents.
+//! Agents come and go, their runs go on: termination, reload, dead supervisors.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
-use std::time::Duration;
-
-use trigger_e2e::{BackendKind, Fleet, Node, eventually, is_alive, kill, never_for, on_each_backend};
+use trigger_e2e::{BackendKind, Fleet, Node, eventually, is_alive, kill, on_each_backend};
 
 on_each_backend!(
     a_terminated_agent_leaves_its_run_to_the_next,
     a_run_that_ended_without_an_agent_is_reported_once,
     a_dead_supervisor_costs_one_repetition,
     two_dead_supervisors_end_the_delivery,
-    a_second_live_claimant_runs_nothing_and_names_the_first,
-    a_copy_of_a_live_agents_state_folder_is_no_heir,
-    what_is_fired_without_a_claim_is_delivered_all_the_same,
+    a_node_that_went_down_in_the_middle_of_a_run_repeats_it_once,
 );
 
 /// How a run ended, as its own file tells.
@@ -105,60 +101,39 @@ fn two_dead_supervisors_end_the_delivery(kind: BackendKind) {
     assert_eq!(node.runs().len(), 2, "one repetition, not two: {:?}", node.runs());
 }
 
-/// Why an agent of the same certname may run nothing, once it has been told.
-fn refusal(second: &Node) -> String {
-    eventually("a second claimant that is refused", || {
-        if !second.path("state/agent.sock").exists() {
-            return Err("no agent yet".to_owned());
-        }
-        let blocked = second.queue()["blocked"].clone();
-        let known = blocked.as_str().filter(|reason| reason.contains("claimed by another live agent"));
-        known.map(str::to_owned).ok_or_else(|| blocked.to_string())
-    })
-}
-
-fn a_second_live_claimant_runs_nothing_and_names_the_first(kind: BackendKind) {
+/// All its processes at once, as a power cut ends them: with them go the locks, the files stay.
+fn a_node_that_went_down_in_the_middle_of_a_run_repeats_it_once(kind: BackendKind) {
     let fleet = Fleet::on(kind);
-    let first = fleet.running("a");
-    let mut second = fleet.node_in("clone", "a");
-    second.launch_agent();
-    let blocked = refusal(&second);
-    let first_folder = first.path("state").to_string_lossy().into_owned();
-    assert!(blocked.contains(&first_folder), "it names the other: {blocked}");
-    let event = second.fire(&["t", "--host", "a"]).committed();
-    second.wait_for(&event, "a", "done");
-    assert_eq!(first.runs().len(), 1);
-    never_for(Duration::from_millis(500), "the clone ran", || {
-        second.runs().pop().map(|run| format!("{run:?}"))
-    });
-}
-
-fn a_copy_of_a_live_agents_state_folder_is_no_heir(kind: BackendKind) {
-    let fleet = Fleet::on(kind);
-    let first = fleet.running("a");
-    let mut second = fleet.node_in("clone", "a");
-    std::fs::create_dir_all(second.path("state")).expect("a state folder");
-    for file in ["certname", "instance", "groups"] {
-        std::fs::copy(first.path("state").join(file), second.path("state").join(file)).expect("a copy");
+    let origin = fleet.running("origin");
+    let mut node = fleet.running("a");
+    node.hold();
+    let event = origin.fire(&["t", "--host", "a"]).committed();
+    let run = node.wait_for_runs(1).remove(0);
+    let while_running = origin.fire(&["while it ran", "--host", "a"]).committed();
+    for pid in [run.supervisor, node.agent().pid(), run.pid] {
+        kill(pid);
     }
-    second.launch_agent();
-    refusal(&second);
-    let event = second.fire(&["t", "--host", "a"]).committed();
-    first.wait_for(&event, "a", "done");
-    assert_eq!((first.runs().len(), second.runs().len()), (1, 0));
-}
+    node.kill_agent();
+    let while_down = origin.fire(&["while it was down", "--host", "a"]).committed();
 
-fn what_is_fired_without_a_claim_is_delivered_all_the_same(kind: BackendKind) {
-    let mut fleet = Fleet::on(kind);
-    let _first = fleet.running("a");
-    let lb = fleet.running("lb");
-    let mut second = fleet.node_in("clone", "a");
-    second.launch_agent();
-    refusal(&second);
-    fleet.backend.kill();
-    let event = second.fire(&["t", "--host", "lb"]).spooled();
-    fleet.backend.restart();
-    lb.wait_for(&event, "lb", "done");
+    node.release();
+    node.start_agent();
+    let done = origin.wait_for(&event, "a", "done");
+    assert_ne!(done["run_id"], run.run_id.as_str());
+    for event in [while_running, while_down] {
+        origin.wait_for(&event, "a", "done");
+    }
+    assert_eq!(result(&node, &run.run_id), "interrupted");
+    let runs = node.runs();
+    assert!((2..=3).contains(&runs.len()), "one repetition, and one run for what came late: {runs:?}");
+    assert!(runs[1..].iter().all(|run| run.has_ended), "{runs:?}");
+
+    // What ended once is over: going down again repeats nothing.
+    node.kill_agent();
+    node.start_agent();
+    let last = origin.fire(&["last", "--host", "a"]).committed();
+    origin.wait_for(&last, "a", "done");
+    assert_eq!(node.runs().len(), runs.len() + 1, "{:?}", node.runs());
 }
 
 #[test]
@@ -182,7 +157,7 @@ fn a_hang_up_reloads_the_configuration_also_in_the_middle_of_a_run() {
     let mut node = fleet.running("a");
     node.hold();
     let before = origin.fire(&["before", "--host", "a"]).committed();
-    node.wait_for_runs(1);
+    let run = node.wait_for_runs(1).remove(0);
 
     let other = node.script("other.sh", "#!/bin/sh\ntouch \"$(dirname \"$0\")/other-ran\"\n");
     node.set("run_cmd", &format!("'{}'", other.display())).set("groups", "['new']");
@@ -196,6 +171,10 @@ fn a_hang_up_reloads_the_configuration_also_in_the_middle_of_a_run() {
     assert!(node.agent().exit().is_none(), "it lives");
     node.release();
     origin.wait_for(&before, "a", "done");
+    let supervisor = format!("/proc/{}", run.supervisor);
+    eventually("a supervisor that is reaped", || {
+        if std::path::Path::new(&supervisor).exists() { Err(supervisor.clone()) } else { Ok(()) }
+    });
     node.wait_until_connected();
     let after = origin.fire(&["after", "--group", "new"]).committed();
     origin.wait_for(&after, "a", "done");

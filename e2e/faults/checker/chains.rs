@@ -1,0 +1,72 @@
+//! No runaway loops (contract 7).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Evidence, Index, Violation};
+use crate::journal::{Answer, Cause, Chain};
+
+const BOUNDED: &str = "no runaway loops";
+/// The most hops a chain may have: nobody asked for another ttl.
+const HOPS_AT_MOST: usize = 5;
+/// How often one trigger may fire on one node for one root.
+const FIRES_AT_MOST: usize = 3;
+
+pub(super) fn check(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+    let mut chains: BTreeMap<&str, &Cause> = BTreeMap::new();
+    for run in &evidence.runs {
+        for cause in &run.start.causes {
+            chains.insert(&cause.event, cause);
+            if let Some(why) = objection(cause, &run.start.certname) {
+                let found = format!("event {} ran on {}: {why}", cause.event, run.start.certname);
+                violations.push(Violation { rule: BOUNDED, found });
+            }
+        }
+    }
+    budgets(evidence, index, &chains, violations);
+}
+
+fn objection(cause: &Cause, certname: &str) -> Option<String> {
+    let repeats = |chain: &Chain| {
+        chain.hops.iter().any(|(trigger, node)| *trigger == cause.trigger && node == certname)
+    };
+    if cause.chains.is_empty() {
+        return Some("it has no chain".to_owned());
+    }
+    if cause.chains.iter().all(repeats) {
+        return Some(format!("every chain has this trigger and node already: {:?}", cause.chains));
+    }
+    let is_bad = |chain: &&Chain| {
+        let pairs: BTreeSet<_> = chain.hops.iter().collect();
+        // A chain of as many hops as the ttl fires nothing more, so none of them is longer.
+        chain.hops.len() > HOPS_AT_MOST || pairs.len() < chain.hops.len()
+    };
+    cause.chains.iter().find(is_bad).map(|chain| format!("a chain too long or twice the same: {chain:?}"))
+}
+
+/// At most three fires of one trigger on one node for one root; one more for each run that was killed, for
+/// what it fired it may not have counted.
+fn budgets(
+    evidence: &Evidence,
+    index: &Index<'_>,
+    chains: &BTreeMap<&str, &Cause>,
+    violations: &mut Vec<Violation>,
+) {
+    let mut fired: BTreeMap<(&str, &str, &str), Vec<&str>> = BTreeMap::new();
+    for fire in &evidence.fires {
+        let (Some(_), Answer::Success { event, state }) = (&fire.parent, &fire.answer) else { continue };
+        let Some(cause) = chains.get(event.as_str()).filter(|_| state != "suppressed") else { continue };
+        let roots: BTreeSet<&str> = cause.chains.iter().map(|chain| chain.root.as_str()).collect();
+        for root in roots {
+            fired.entry((&fire.origin, &fire.trigger, root)).or_default().push(event);
+        }
+    }
+    for ((node, trigger, root), events) in fired {
+        let hits = evidence.runs.iter().filter(|run| run.start.certname == node);
+        let hits = hits.filter(|run| index.hits.contains(run.start.run.as_str())).count();
+        if events.len() > FIRES_AT_MOST + hits {
+            let found =
+                format!("'{trigger}' fired {} times on {node} for root {root}: {events:?}", events.len());
+            violations.push(Violation { rule: BOUNDED, found });
+        }
+    }
+}

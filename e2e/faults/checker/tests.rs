@@ -1,0 +1,301 @@
+//! The checker itself: silent about a good trial, and about each doctored one it says what is wrong.
+
+use std::collections::BTreeSet;
+
+use super::check;
+use crate::evidence::{Evidence, Run, Target, Window};
+use crate::journal::{Answer, Cause, Chain, Fire, Hit, RunEnd, RunStart};
+
+/// Event `e1` is fired at 10 on `a` for `b` and for the group `g` (`c`); `b` runs `r1` from 20 to 30, `c` runs
+/// `r2` from 21 to 40.
+fn good() -> Evidence {
+    Evidence {
+        groups: [("g".to_owned(), BTreeSet::from(["c".to_owned()]))].into(),
+        fires: vec![fire("e1", 10)],
+        runs: vec![run("r1", "b", (20, 30), "e1"), run("r2", "c", (21, 40), "e1")],
+        statuses: [("e1".to_owned(), vec![done("b", "r1"), done("c", "r2")])].into(),
+        ..Evidence::default()
+    }
+}
+
+fn fire(event: &str, before: u64) -> Fire {
+    Fire {
+        origin: "a".to_owned(),
+        parent: None,
+        trigger: "t".to_owned(),
+        hosts: vec!["b".to_owned()],
+        groups: vec!["g".to_owned()],
+        noop: false,
+        before,
+        after: before + 5,
+        answer: Answer::Success { event: event.to_owned(), state: "committed".to_owned() },
+    }
+}
+
+fn run(run: &str, certname: &str, (from, to): (u64, u64), event: &str) -> Run {
+    let start = RunStart {
+        run: run.to_owned(),
+        certname: certname.to_owned(),
+        pid: 1,
+        supervisor: 1,
+        at: from,
+        alone: true,
+        causes: vec![cause(event, &[])],
+    };
+    Run { start, end: Some(RunEnd { run: run.to_owned(), at: to, code: 0 }) }
+}
+
+fn cause(event: &str, hops: &[(&str, &str)]) -> Cause {
+    let hops = hops.iter().map(|(trigger, node)| ((*trigger).to_owned(), (*node).to_owned())).collect();
+    Cause {
+        event: event.to_owned(),
+        trigger: "t".to_owned(),
+        chains: vec![Chain { root: "root".to_owned(), hops }],
+    }
+}
+
+fn target(certname: &str, state: &str) -> Target {
+    Target {
+        certname: certname.to_owned(),
+        state: state.to_owned(),
+        outcome: None,
+        run_id: None,
+        reason: None,
+    }
+}
+
+fn done(certname: &str, run: &str) -> Target {
+    Target { run_id: Some(run.to_owned()), outcome: Some("changed".to_owned()), ..target(certname, "done") }
+}
+
+fn hit(run: &str, at: u64) -> Hit {
+    Hit { run: run.to_owned(), at, process: true }
+}
+
+/// Doctors the good trial; the rules that the checker says are broken.
+#[track_caller]
+fn doctored(doctor: impl FnOnce(&mut Evidence)) -> Vec<&'static str> {
+    let mut evidence = good();
+    doctor(&mut evidence);
+    let mut rules: Vec<_> = check(&evidence).into_iter().map(|violation| violation.rule).collect();
+    rules.dedup();
+    rules
+}
+
+fn statuses<'a>(evidence: &'a mut Evidence, event: &str) -> &'a mut Vec<Target> {
+    evidence.statuses.entry(event.to_owned()).or_default()
+}
+
+/// A run of `b` that nothing let come to its end.
+fn killed(evidence: &mut Evidence, run: usize, at: u64) {
+    evidence.runs[run].end = None;
+    let hit = hit(&evidence.runs[run].start.run, at);
+    evidence.hits.push(hit);
+}
+
+#[test]
+fn a_good_trial_has_no_violation() {
+    assert_eq!(check(&good()), []);
+}
+
+#[test]
+fn a_lost_event_is_found() {
+    let rule = ["no lost wake-up"];
+    assert_eq!(doctored(|e| statuses(e, "e1")[0] = target("b", "pending")), rule);
+    assert_eq!(doctored(|e| drop(statuses(e, "e1").remove(1))), rule);
+    assert_eq!(doctored(|e| drop(e.statuses.remove("e1"))), rule);
+}
+
+#[test]
+fn an_end_that_no_run_bears_out_is_found() {
+    let rule = ["no lost wake-up"];
+    assert_eq!(doctored(|e| statuses(e, "e1")[0] = done("b", "r9")), rule);
+    assert_eq!(doctored(|e| statuses(e, "e1")[0] = done("b", "r2")), rule);
+    assert_eq!(doctored(|e| statuses(e, "e1")[0] = done("b", "r1")), [""; 0]);
+    assert_eq!(doctored(|e| e.runs[0].end.as_mut().unwrap().code = 1), rule);
+    assert_eq!(doctored(|e| statuses(e, "e1")[0].state = "failed".to_owned()), rule);
+}
+
+#[test]
+fn a_run_that_did_not_cover_the_event_is_found() {
+    let rules = doctored(|e| {
+        e.fires.push(fire("e2", 11));
+        e.statuses.insert("e2".to_owned(), vec![done("b", "r1"), done("c", "r2")]);
+    });
+    assert_eq!(rules, ["no lost wake-up"]);
+}
+
+#[test]
+fn a_run_that_started_before_the_event_is_found() {
+    let rules = doctored(|e| e.runs[0].start.at = 9);
+    assert_eq!(rules, ["no lost wake-up", "no run without a cause"]);
+}
+
+#[test]
+fn runs_side_by_side_are_found() {
+    let beside = |from| {
+        doctored(|e| {
+            e.fires.push(fire("e2", 12));
+            e.runs.push(run("r3", "b", (from, from + 20), "e2"));
+            e.runs.push(run("r4", "c", (50, 60), "e2"));
+            e.statuses.insert("e2".to_owned(), vec![done("b", "r3"), done("c", "r4")]);
+        })
+    };
+    assert_eq!(beside(29), ["one run at a time"]);
+    assert_eq!(beside(31), [""; 0]);
+    assert_eq!(doctored(|e| e.runs[0].start.alone = false), ["one run at a time"]);
+}
+
+#[test]
+fn a_run_beside_one_whose_supervisor_was_killed_is_found() {
+    let rules = doctored(|e| {
+        e.hits.push(Hit { process: false, ..hit("r1", 22) });
+        e.runs.push(run("r3", "b", (25, 35), "e1"));
+        statuses(e, "e1")[0] = done("b", "r3");
+    });
+    assert_eq!(rules, ["one run at a time"]);
+}
+
+#[test]
+fn a_double_run_is_found_and_a_repetition_after_a_kill_is_none() {
+    let again = |e: &mut Evidence| {
+        e.runs.push(run("r3", "b", (50, 60), "e1"));
+        statuses(e, "e1")[0] = done("b", "r3");
+    };
+    assert_eq!(doctored(again), ["no repetition without a crash"]);
+    let after_a_kill = |e: &mut Evidence| {
+        again(e);
+        killed(e, 0, 25);
+    };
+    assert_eq!(doctored(after_a_kill), [""; 0]);
+    let twice = |e: &mut Evidence| {
+        after_a_kill(e);
+        killed(e, 2, 55);
+        e.runs.push(run("r4", "b", (70, 80), "e1"));
+        statuses(e, "e1")[0] = done("b", "r4");
+    };
+    assert_eq!(doctored(twice), ["no repetition without a crash"]);
+}
+
+#[test]
+fn a_run_that_vanished_is_found() {
+    let rules = doctored(|e| {
+        e.runs[0].end = None;
+        statuses(e, "e1")[0] = Target { outcome: Some("interrupted".to_owned()), ..done("b", "r1") };
+        statuses(e, "e1")[0].state = "failed".to_owned();
+    });
+    assert_eq!(rules, ["no lost wake-up", "a run ends by itself or is killed"]);
+}
+
+#[test]
+fn a_run_without_a_cause_is_found() {
+    let rule = ["no run without a cause"];
+    assert_eq!(doctored(|e| e.runs.push(run("r3", "b", (50, 60), "e9"))), rule);
+    assert_eq!(doctored(|e| e.runs.push(run("r3", "d", (50, 60), "e1"))), rule);
+    assert_eq!(
+        doctored(|e| {
+            let idle = run("r3", "b", (50, 60), "e1");
+            e.runs.push(Run { start: RunStart { causes: Vec::new(), ..idle.start }, end: idle.end });
+        }),
+        rule
+    );
+}
+
+#[test]
+fn what_a_killed_fire_left_is_no_run_without_a_cause() {
+    let rules = doctored(|e| {
+        e.fires.push(Fire { answer: Answer::Killed, ..fire("", 12) });
+        e.runs.push(run("r3", "b", (50, 60), "e2"));
+        e.statuses.insert("e2".to_owned(), vec![done("b", "r3")]);
+    });
+    assert_eq!(rules, [""; 0]);
+}
+
+#[test]
+fn an_end_that_the_event_should_not_have_is_found() {
+    let rule = ["every delivery ends visibly"];
+    for state in ["expired", "refused", "suppressed", "superseded"] {
+        assert_eq!(doctored(|e| statuses(e, "e1")[0] = target("b", state)), rule, "{state}");
+    }
+}
+
+#[test]
+fn a_superseded_event_needs_a_successor_that_ended() {
+    let superseded = |successor: &str| {
+        let reason = Some(format!("a backlog was collapsed into the later event {successor}"));
+        doctored(|e| {
+            e.fires.push(fire("e2", 11));
+            e.runs[0].start.causes = vec![cause("e2", &[])];
+            e.runs[1].start.causes.push(cause("e2", &[]));
+            statuses(e, "e1")[0] = Target { reason, ..target("b", "superseded") };
+            e.statuses.insert("e2".to_owned(), vec![done("b", "r1"), done("c", "r2")]);
+        })
+    };
+    assert_eq!(superseded("e2"), [""; 0]);
+    assert_eq!(superseded("e3"), ["every delivery ends visibly"]);
+}
+
+#[test]
+fn a_noop_event_that_ran_is_found() {
+    let rules = doctored(|e| e.fires[0].noop = true);
+    assert_eq!(rules, ["no lost wake-up", "no run without a cause"]);
+}
+
+#[test]
+fn a_fire_that_failed_is_found() {
+    let failed = |e: &mut Evidence| {
+        e.fires.push(Fire { answer: Answer::Failure("exit code 4".to_owned()), ..fire("", 12) });
+    };
+    assert_eq!(doctored(failed), ["durable before it answers"]);
+}
+
+#[test]
+fn loops_are_found() {
+    let rule = ["no runaway loops"];
+    let chain = |hops: &[(&str, &str)]| {
+        let cause = cause("e1", hops);
+        doctored(|e| e.runs[0].start.causes = vec![cause])
+    };
+    assert_eq!(chain(&[("s", "a"), ("s", "b")]), [""; 0]);
+    assert_eq!(chain(&[("s", "a"), ("t", "b")]), rule, "this trigger made this node run before");
+    assert_eq!(chain(&[("s", "a"), ("s", "c"), ("s", "a")]), rule, "twice the same pair");
+    let long = [("s", "a"), ("s", "b"), ("s", "c"), ("s", "d"), ("s", "e"), ("s", "f")];
+    assert_eq!(chain(&long), rule, "more hops than the ttl");
+}
+
+#[test]
+fn a_fourth_fire_for_one_root_is_found() {
+    let fires = |count: u64| {
+        doctored(|e| {
+            for number in 0..count {
+                let (event, b, c) = (format!("f{number}"), format!("b{number}"), format!("c{number}"));
+                let at = 100 * (number + 1);
+                e.fires.push(Fire { parent: Some("r1".to_owned()), ..fire(&event, at) });
+                e.runs.push(run(&b, "b", (at + 10, at + 20), &event));
+                e.runs.push(run(&c, "c", (at + 10, at + 20), &event));
+                e.statuses.insert(event, vec![done("b", &b), done("c", &c)]);
+            }
+        })
+    };
+    assert_eq!(fires(3), [""; 0]);
+    assert_eq!(fires(4), ["no runaway loops"]);
+}
+
+#[test]
+fn what_is_left_behind_is_found() {
+    let rules = doctored(|e| e.leftovers.push("b: spooled: 1 event".to_owned()));
+    assert_eq!(rules, ["nothing is left behind"]);
+}
+
+#[test]
+fn only_what_a_restored_hub_forgot_may_be_unknown() {
+    let rewound = |from: u64, to: u64| {
+        doctored(|e| {
+            e.statuses.clear();
+            e.windows = vec![Window { kind: "restore".to_owned(), node: None, from, to, rewinds: true }];
+        })
+    };
+    assert_eq!(rewound(8, 50), [""; 0]);
+    assert_eq!(rewound(16, 50), ["no lost wake-up"], "it was committed before the backup");
+    assert_eq!(rewound(1, 9), ["no lost wake-up"], "it was fired after the restore");
+}

@@ -1,0 +1,121 @@
+//! The fires of a trial: a few hundred real `trigger fire` a minute, from any node.
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Scope, sleep};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::fleet::{NODES, Targets, certname};
+use crate::journal::{Answer, Fire, Moment, append, now};
+use crate::site::Site;
+
+/// Fires at the same time at the most: while a backend is away each takes seconds.
+const AT_ONCE: usize = 24;
+/// Between two fires, on average: three hundred a minute.
+const EVERY: Duration = Duration::from_millis(200);
+
+/// One fire that is about to happen.
+pub(crate) struct Shot {
+    /// The trigger's name.
+    pub(crate) trigger: String,
+    /// At whom.
+    pub(crate) targets: Targets,
+    /// Whether noop is asked for; the trial's runs cannot honour it.
+    pub(crate) noop: bool,
+    /// The run it is fired in.
+    pub(crate) parent: Option<String>,
+}
+
+/// One of a few names, so that backlogs and loops have something in common.
+pub(crate) fn trigger_name(random: &mut fastrand::Rng) -> String {
+    ["deploy", "renew certificate", "reload"][random.usize(..3)].to_owned()
+}
+
+impl Shot {
+    fn draw(random: &mut fastrand::Rng) -> Self {
+        let noop = random.u8(..100) < 4;
+        Self { trigger: trigger_name(random), targets: Targets::draw(random), noop, parent: None }
+    }
+
+    /// What `trigger` is told.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let mut arguments: Vec<String> =
+            ["fire", "--output", "json", &self.trigger].iter().map(|&word| word.to_owned()).collect();
+        arguments.extend(self.noop.then(|| "--noop".to_owned()));
+        arguments.extend(self.targets.arguments());
+        arguments
+    }
+
+    /// What came of it.
+    pub(crate) fn fire(self, origin: &str, before: Moment, output: &Output) -> Fire {
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let answer = match (output.status.code(), json["event_id"].as_str(), json["state"].as_str()) {
+            (Some(0), Some(event), Some(state)) => {
+                Answer::Success { event: event.to_owned(), state: state.to_owned() }
+            }
+            (None, ..) if output.status.signal() == Some(9) => Answer::Killed,
+            _ => Answer::Failure(format!("{output:?}")),
+        };
+        Fire {
+            origin: origin.to_owned(),
+            parent: self.parent,
+            trigger: self.trigger,
+            hosts: self.targets.hosts,
+            groups: self.targets.groups,
+            noop: self.noop,
+            before,
+            after: now(),
+            answer,
+        }
+    }
+}
+
+/// Fires until `over`; each fire is a thread of its own in `scope`.
+pub(crate) fn keep_firing<'scope>(
+    site: &'scope Site,
+    scope: &'scope Scope<'scope, '_>,
+    seed: u64,
+    over: &AtomicBool,
+) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut pending = Vec::new();
+    let began = Instant::now();
+    let mut due = Duration::ZERO;
+    while !over.load(Ordering::Relaxed) {
+        due += EVERY.mul_f64(2.0 * random.f64());
+        sleep(due.saturating_sub(began.elapsed()));
+        pending.retain(|fire: &std::thread::ScopedJoinHandle<'_, ()>| !fire.is_finished());
+        let (node, shot) = (random.usize(..NODES), Shot::draw(&mut random));
+        // One in fifty is killed at some moment: it never answers, so nothing is owed for it.
+        let kill_after = (random.u8(..50) == 0).then(|| Duration::from_millis(random.u64(..40)));
+        if pending.len() < AT_ONCE {
+            pending.push(scope.spawn(move || fire(site, node, shot, kill_after)));
+        }
+    }
+}
+
+fn fire(site: &Site, node: usize, shot: Shot, kill_after: Option<Duration>) {
+    let mut command = site.command(node, &shot.arguments());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let before = now();
+    let output = finish(command, kill_after);
+    let fire = shot.fire(&certname(node), before, &output);
+    note(&site.folder_of(node), &fire);
+}
+
+fn finish(mut command: Command, kill_after: Option<Duration>) -> Output {
+    let mut child: Child = command.spawn().expect("trigger fire to start");
+    if let Some(moment) = kill_after {
+        sleep(moment);
+        child.kill().expect("a fire to kill");
+    }
+    child.wait_with_output().expect("trigger fire to end")
+}
+
+fn note(folder: &Path, fire: &Fire) {
+    append(&folder.join("fires.log"), fire).expect("a fire to be noted");
+}

@@ -1,0 +1,168 @@
+//! Three real etcd members that elect a leader: for faults that one member does not know.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::backend::free_port;
+use crate::polling::eventually;
+use crate::process::{Process, explain};
+
+/// How many members it has: the loss of one is survived, of two is not.
+const MEMBERS: usize = 3;
+/// How long a member may take to answer a question; a paused one never does.
+const ASK_FOR: Duration = Duration::from_secs(2);
+
+/// An etcd cluster. Its members die with it.
+#[derive(Debug)]
+pub struct Cluster {
+    members: Vec<Member>,
+    token: String,
+}
+
+#[derive(Debug)]
+struct Member {
+    name: String,
+    port: u16,
+    peer_port: u16,
+    folder: PathBuf,
+    /// Absent while it is killed.
+    process: Option<Process>,
+}
+
+impl Cluster {
+    /// Starts one whose data lies in `folder`, and waits until it serves.
+    pub fn start(folder: &Path) -> Self {
+        let member = |index: usize| {
+            let name = format!("m{}", index + 1);
+            let folder = folder.join(&name);
+            std::fs::create_dir_all(&folder).expect("a folder for an etcd member");
+            Member { name, port: free_port(), peer_port: free_port(), folder, process: None }
+        };
+        // Members of another cluster on a port that was ours a moment ago must not be taken for ours.
+        let token = folder.to_string_lossy().into_owned();
+        let mut cluster = Self { members: (0..MEMBERS).map(member).collect(), token };
+        (0..MEMBERS).for_each(|index| cluster.restart(index));
+        cluster.wait_until_it_serves();
+        cluster
+    }
+
+    /// The members' client ports.
+    pub fn ports(&self) -> Vec<u16> {
+        self.members.iter().map(|member| member.port).collect()
+    }
+
+    /// The members' numbers.
+    pub fn members(&self) -> std::ops::Range<usize> {
+        0..self.members.len()
+    }
+
+    /// `kill -9` of one member; its data and its ports stay.
+    pub fn kill(&mut self, index: usize) {
+        if let Some(mut process) = self.members[index].process.take() {
+            process.kill();
+        }
+    }
+
+    /// Starts a killed member again on its data, without waiting for anything; does nothing to a live one.
+    pub fn restart(&mut self, index: usize) {
+        if self.members[index].process.is_none() {
+            let process = self.launch(&self.members[index]);
+            self.members[index].process = Some(process);
+        }
+    }
+
+    /// Makes a member silent: its connections stay open, nothing answers.
+    pub fn pause(&self, index: usize) {
+        self.members[index].process.iter().for_each(Process::pause);
+    }
+
+    /// Lets it go on after [`Self::pause`].
+    pub fn go_on(&self, index: usize) {
+        self.members[index].process.iter().for_each(Process::go_on);
+    }
+
+    /// The member that leads, if one that answers says so.
+    pub fn leader(&self) -> Option<usize> {
+        self.members().find(|index| {
+            let Ok(said) = self.etcdctl(*index, &["endpoint", "status", "-w", "json"]) else { return false };
+            let status: Value = serde_json::from_str(&said).unwrap_or_default();
+            let status = &status[0]["Status"];
+            status["header"]["member_id"] == status["leader"] && !status["leader"].is_null()
+        })
+    }
+
+    /// Forgets all history before now, as an operator's auto-compaction would; says so if nobody took it.
+    pub fn compact(&self) -> Result<u64, String> {
+        let mut complaint = String::new();
+        for index in self.members() {
+            let revision = self.revision(index);
+            let compacted = revision.and_then(|revision| {
+                self.etcdctl(index, &["compaction", &revision.to_string()]).map(|_| revision)
+            });
+            match compacted {
+                Ok(revision) => return Ok(revision),
+                Err(error) => complaint = error,
+            }
+        }
+        Err(complaint)
+    }
+
+    /// The keys below a prefix.
+    pub fn keys(&self, prefix: &str) -> Result<Vec<String>, String> {
+        let said = self.etcdctl(0, &["get", "--prefix", "--keys-only", "--", prefix])?;
+        Ok(said.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// Waits until every member serves.
+    pub fn wait_until_it_serves(&mut self) {
+        for index in self.members() {
+            eventually("an etcd member that serves", || {
+                let member = &mut self.members[index];
+                if let Some(process) = &mut member.process
+                    && let Some(code) = process.exit()
+                {
+                    panic!("{} ended with {code}; its log:\n{}", member.name, process.log());
+                }
+                self.etcdctl(index, &["get", "/"]).map(drop)
+            });
+        }
+    }
+
+    fn revision(&self, index: usize) -> Result<u64, String> {
+        let said = self.etcdctl(index, &["get", "/", "-w", "json"])?;
+        let json: Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
+        json["header"]["revision"].as_u64().ok_or_else(|| format!("no revision in {said}"))
+    }
+
+    fn etcdctl(&self, index: usize, arguments: &[&str]) -> Result<String, String> {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").arg("--command-timeout").arg(format!("{}s", ASK_FOR.as_secs()));
+        command.arg("--endpoints").arg(format!("127.0.0.1:{}", self.members[index].port)).args(arguments);
+        let output = command.output();
+        let output = output.unwrap_or_else(|error| panic!("{}", explain(&command, "etcd-client", &error)));
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
+    }
+
+    fn launch(&self, member: &Member) -> Process {
+        let (client, peer) =
+            (format!("http://127.0.0.1:{}", member.port), format!("http://127.0.0.1:{}", member.peer_port));
+        let all: Vec<String> = self
+            .members
+            .iter()
+            .map(|member| format!("{}=http://127.0.0.1:{}", member.name, member.peer_port))
+            .collect();
+        let mut command = Command::new("etcd");
+        command.arg("--data-dir").arg(member.folder.join("data")).args(["--name", &member.name]);
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &all.join(","), "--initial-cluster-token", &self.token]);
+        Process::start(&mut command, &member.folder.join("log"), "etcd-server")
+    }
+}

@@ -1,0 +1,170 @@
+//! A real Puppet server with a CA of its own, on a free loopback port and in a scratch folder.
+//!
+//! It takes half a minute and half a gigabyte to start, so the tests of one binary share one. Its end does
+//! not depend on how the tests end: a guard waits for the end of a pipe that only this process holds, then
+//! ends the server and removes its folder. (Under nextest each test is a process, and has a server of its own.)
+//!
+//! Each node has an environment of its own, so that one test's broken manifest is nobody else's.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::backend::free_port;
+use crate::polling::eventually_within;
+use crate::process::{Process, explain};
+use crate::puppet::module_path;
+
+/// How long a server may take to start on a busy machine.
+const START_PATIENCE: Duration = Duration::from_secs(240);
+/// The certname of the server; agents reach it as `localhost`.
+const CERTNAME: &str = "puppet.example.test";
+/// Where Debian's package keeps what it starts with.
+const PACKAGED: &str = "/etc/puppet/puppetserver";
+/// The server's program, and Debian's package of it.
+const JAR: &str = "/usr/share/puppetserver/puppetserver.jar";
+const PACKAGE: &str = "puppetserver";
+
+/// A Puppet server that the tests of this process share.
+#[derive(Debug)]
+pub struct PuppetServer {
+    folder: PathBuf,
+    port: u16,
+    process: Process,
+    /// Its standard input is the pipe whose end tells it that this process is gone.
+    _guard: Child,
+}
+
+static SERVER: OnceLock<PuppetServer> = OnceLock::new();
+
+impl PuppetServer {
+    /// The server, started by whoever asks first.
+    pub fn shared() -> &'static Self {
+        SERVER.get_or_init(Self::start)
+    }
+
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What the nodes of an environment get from now on, whole.
+    pub fn manifest(&self, environment: &str, text: &str) {
+        let manifests = self.environment(environment).join("manifests");
+        fs::create_dir_all(&manifests).expect("a folder for manifests");
+        // The server may be reading it: there is the old text or the new one, never half of it.
+        let (new, site) = (manifests.join("site.pp.new"), manifests.join("site.pp"));
+        fs::write(&new, text).expect("a manifest");
+        fs::rename(new, site).expect("a manifest in its place");
+    }
+
+    fn environment(&self, name: &str) -> PathBuf {
+        self.folder.join("code/environments").join(name)
+    }
+
+    fn start() -> Self {
+        assert!(Path::new(JAR).exists(), "this test needs {JAR}: apt-get install {PACKAGE}");
+        let scratch = tempfile::Builder::new().prefix("trigger-e2e-puppetserver-").tempdir();
+        let folder = scratch.expect("a scratch folder").keep();
+        let port = free_port();
+        write_settings(&folder, port);
+        let process = Process::start(&mut java(&folder), &folder.join("stdout"), PACKAGE);
+        let guard = guard(process.pid(), &folder);
+        let mut server = Self { folder, port, process, _guard: guard };
+        server.wait_until_it_serves();
+        server
+    }
+
+    fn wait_until_it_serves(&mut self) {
+        let log = self.folder.join("log/puppetserver.log");
+        eventually_within(START_PATIENCE, "a Puppet server that serves", || {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            if let Some(code) = self.process.exit() {
+                panic!("the Puppet server ended with {code}:\n{}\n{said}", self.process.log());
+            }
+            if said.contains("Puppet Server has successfully started") { Ok(()) } else { Err(said) }
+        });
+    }
+}
+
+/// Ends the server when this process has ended, however it did.
+fn guard(server: u32, folder: &Path) -> Child {
+    let script = r#"read -r _; kill -KILL "$1"; sleep 1; rm -rf "$2""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "guard", &server.to_string()]).arg(folder);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // A Ctrl-C at the tests is not for the guard, which has to clean up after them.
+    command.process_group(0);
+    command.spawn().unwrap_or_else(|error| panic!("{}", explain(&command, "dash", &error)))
+}
+
+fn java(folder: &Path) -> Command {
+    let mut command = Command::new("java");
+    command.args(["-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=1"]);
+    command.arg("-Djruby.lib=/usr/share/jruby/lib");
+    command.arg("-Djruby.logger.class=com.puppetlabs.jruby_utils.jruby.Slf4jLogger");
+    command.args(["-jar", JAR]);
+    command.arg("--config").arg(folder.join("conf.d"));
+    command.arg("--bootstrap-config").arg(folder.join("services.d"));
+    command.arg("--restart-file").arg(folder.join("restart"));
+    command.env("HOME", folder).current_dir(folder);
+    command
+}
+
+fn write_settings(folder: &Path, port: u16) {
+    let write =
+        |name: &str, text: String| fs::write(folder.join(name), text).expect("a setting of the server");
+    for part in ["conf.d", "services.d", "code/environments/production/manifests", "var", "run", "log"] {
+        fs::create_dir_all(folder.join(part)).expect("a folder of the server");
+    }
+    symlink(module_path(), folder.join("code/modules")).expect("the module under test in its modulepath");
+    let packaged = Path::new(PACKAGED);
+    for name in
+        ["conf.d/auth.conf", "conf.d/web-routes.conf", "services.d/bootstrap.cfg", "services.d/ca.cfg"]
+    {
+        fs::copy(packaged.join(name), folder.join(name)).expect("what the package puppetserver starts with");
+    }
+    let here = folder.display();
+    write(
+        "puppet.conf",
+        format!(
+            "[main]\nconfdir = {here}\nvardir = {here}/var\nssldir = {here}/ssl\ncodedir = {here}/code\n\
+             rundir = {here}/run\nlogdir = {here}/log\npublicdir = {here}/public\n\
+             certname = {CERTNAME}\ndns_alt_names = localhost,{CERTNAME}\nkeylength = 2048\n\
+             user = root\ngroup = root\n\
+             [server]\ncadir = {here}/ca\nautosign = true\nreports = none\nenvironment_timeout = 0\n"
+        ),
+    );
+    write(
+        "conf.d/puppetserver.conf",
+        format!(
+            "jruby-puppet: {{\n ruby-load-path: [/usr/lib/puppetserver/ruby/vendor_ruby]\n \
+             gem-home: {here}/var/jruby-gems\n \
+             gem-path: [${{jruby-puppet.gem-home}}, \"/usr/lib/puppetserver/vendored-jruby-gems\"]\n \
+             server-conf-dir: {here}\n server-code-dir: {here}/code\n server-var-dir: {here}/var\n \
+             server-run-dir: {here}/run\n server-log-dir: {here}/log\n max-active-instances: 1\n}}\n\
+             http-client: {{}}\nprofiler: {{}}\n"
+        ),
+    );
+    write(
+        "conf.d/webserver.conf",
+        format!("webserver: {{ client-auth: want, ssl-host: 127.0.0.1, ssl-port: {port} }}\n"),
+    );
+    // Without a name for its metrics the server dies at its start.
+    write("conf.d/metrics.conf", "metrics: { server-id: localhost }\n".to_owned());
+    write("conf.d/ca.conf", "certificate-authority: { allow-subject-alt-names: true }\n".to_owned());
+    write("conf.d/global.conf", format!("global: {{ logging-config: {here}/logback.xml }}\n"));
+    write(
+        "logback.xml",
+        format!(
+            "<configuration><appender name=\"F\" class=\"ch.qos.logback.core.FileAppender\">\
+             <file>{here}/log/puppetserver.log</file><encoder><pattern>%d %-5p [%c{{2}}] %m%n</pattern></encoder>\
+             </appender><root level=\"info\"><appender-ref ref=\"F\"/></root></configuration>\n"
+        ),
+    );
+    write("restart", "0".to_owned());
+}

@@ -1,0 +1,211 @@
+//! Why a node ran: the chain over several nodes, what shared a run, and where the loop guard cut.
+
+#![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
+
+use serde_json::Value;
+use trigger_e2e::{BackendKind, Fleet, Node, eventually, fired, on_each_backend, then};
+
+on_each_backend!(
+    a_chain_over_three_nodes_is_told_from_any_of_them,
+    a_loop_that_was_cut_is_told_where_it_was_cut,
+    a_backlog_that_was_collapsed_is_counted,
+    what_a_node_tells_survives_its_agent_and_its_backends_memory,
+);
+
+fn id(fired: &Value) -> String {
+    fired["event_id"].as_str().unwrap_or_else(|| panic!("no event: {fired}")).to_owned()
+}
+
+/// `trigger why ARGUMENTS --output json` on a node.
+fn why(node: &Node, arguments: &[&str]) -> Value {
+    let answer = node.trigger(&[&["why", "--output", "json"], arguments].concat());
+    assert_eq!(answer.code, 0, "{answer:?}");
+    answer.json
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[][..], Vec::as_slice)
+}
+
+/// The runs of an answer: `lb01 changed`, nearest first.
+fn runs(answer: &Value) -> Vec<String> {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let run = |run: &Value| {
+        let state = if run["outcome"].is_null() { &run["state"] } else { &run["outcome"] };
+        format!("{} {}", word(&run["certname"]), word(state))
+    };
+    list(&answer["runs"]).iter().map(run).collect()
+}
+
+/// An event of an answer.
+fn event<'a>(answer: &'a Value, id: &str) -> &'a Value {
+    let mut events = list(&answer["events"]).iter();
+    events.find(|event| event["event_id"] == id).unwrap_or_else(|| panic!("no event {id} in {answer}"))
+}
+
+fn a_chain_over_three_nodes_is_told_from_any_of_them(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b, c) = (fleet.running("a"), fleet.running("b"), fleet.running("c"));
+    let nothing = a.trigger(&["why", "c", "--output", "json"]).error(1);
+    assert!(nothing.contains("c is registered, but tells of no run"), "{nothing}");
+    let nobody = a.trigger(&["why", "nobody", "--output", "json"]).error(1);
+    assert!(nobody.contains("no agent has registered"), "{nobody}");
+
+    then(&b, "fire 'from b' --host c");
+    c.hold();
+    let first = a.fire(&["first", "--host", "c"]).committed();
+    c.wait_for_runs(1);
+    let running = eventually("c's run in progress", || {
+        let answer = a.trigger(&["why", "c", "--output", "json"]);
+        if answer.code == 0 { Ok(answer.json) } else { Err(answer.stdout) }
+    });
+    assert_eq!(runs(&running), ["c running"], "{running}");
+    assert_eq!(event(&running, &first)["trigger"], "first");
+
+    // All of this shares c's next run.
+    let root = a.fire(&["to b", "--host", "b"]).committed();
+    let from_b = id(&fired(&b, 1)[0]);
+    let by_hand: Vec<String> = (0..12).map(|_| a.fire(&["by \"hand\"", "--host", "c"]).committed()).collect();
+    eventually("all that waits at c", || {
+        let waiting = c.queue()["waiting"].clone();
+        if list(&waiting).len() == 13 { Ok(()) } else { Err(waiting.to_string()) }
+    });
+    c.release();
+    let end = a.wait_for(&from_b, "c", "done");
+
+    let latest = why(&a, &["c"]);
+    assert_eq!(latest["run_id"], end["run_id"]);
+    assert_eq!(runs(&latest), ["c changed", "b changed"]);
+    assert_eq!(list(&latest["runs"][0]["causes"]).len(), 13, "{latest}");
+    assert_eq!(latest["runs"][0]["started_at"], end["started_at"]);
+    assert_eq!(event(&latest, &from_b)["fired_in"], latest["runs"][1]["run_id"], "{latest}");
+    assert_eq!(event(&latest, &root)["root"], true);
+    assert_eq!(event(&latest, &by_hand[11])["origin"], "a");
+    assert_eq!(why(&b, &["c"]), latest, "the same from anywhere");
+    assert_eq!(why(&c, &[]), latest, "and without a name on the node itself");
+
+    let text = a.trigger(&["why", "c"]);
+    let expected = [
+        "c ran at ",
+        "because of 'from b', fired on b at ",
+        "b ran at ",
+        "because of 'to b', fired on a at ",
+        "the root: fired outside any run",
+        "and 11 more events that shared the run",
+        "11 of 'by \"hand\"', fired on a",
+    ];
+    for line in expected {
+        assert!(text.stdout.contains(line), "'{line}' in\n{}", text.stdout);
+    }
+    assert_eq!(text.stderr, "");
+
+    let back = why(&a, &["c", "--run", "1"]);
+    assert_eq!(
+        (runs(&back), &event(&back, &first)["root"]),
+        (vec!["c changed".to_owned()], &Value::Bool(true))
+    );
+    let by_id = why(&a, &["c", "--run", back["run_id"].as_str().expect("a run")]);
+    assert_eq!(by_id, back);
+    let too_far = a.trigger(&["why", "c", "--run", "2", "--output", "json"]).error(1);
+    assert!(too_far.contains("its latest 2 runs only: --run goes from 0 to 1"), "{too_far}");
+
+    let of_event = why(&a, &[&from_b]);
+    assert_eq!(runs(&of_event), ["b changed"]);
+    assert_eq!(of_event["targets"][0]["run_id"], latest["run_id"]);
+    let status = a.trigger(&["status", &from_b]).stdout;
+    assert!(status.contains(&format!("1 hop long: trigger why {from_b}")), "{status}");
+
+    let dot = a.trigger(&["why", "c", "--output", "dot"]);
+    assert_eq!(dot.code, 0, "{dot:?}");
+    assert!(dot.stdout.starts_with("digraph why {\n") && dot.stdout.ends_with("}\n"), "{}", dot.stdout);
+    assert!(dot.stdout.contains(r#"[label="11 more of 'by \"hand\"'\nfired on a""#), "{}", dot.stdout);
+}
+
+fn a_loop_that_was_cut_is_told_where_it_was_cut(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (mut a, b) = (fleet.node("a"), fleet.running("b"));
+    a.set("groups", "['all']").start_agent();
+    then(&a, "fire 'to b' --host b; fire everybody --group all");
+    then(&b, "fire 'to a' --host a");
+    b.fire(&["everybody", "--group", "all"]).committed();
+
+    let [to_b, by_group] = [0, 1].map(|index| id(&fired(&a, 2)[index]));
+    a.wait_for(&by_group, "a", "suppressed");
+    a.wait_for(&to_b, "b", "done");
+    let to_a = id(&fired(&b, 1)[0]);
+    a.wait_for(&to_a, "a", "done");
+    let cut = id(&fired(&a, 4)[2]);
+    a.wait_for(&cut, "b", "suppressed");
+
+    let latest = eventually("a's second run", || {
+        let latest = why(&b, &["a"]);
+        if runs(&latest).len() == 3 { Ok(latest) } else { Err(latest.to_string()) }
+    });
+    assert_eq!(runs(&latest), ["a changed", "b changed", "a changed"]);
+    let suppressed = |run: usize, event: &str| {
+        let fired = list(&latest["runs"][run]["fired"]).iter().find(|fired| fired["event_id"] == event);
+        let fired = fired.unwrap_or_else(|| panic!("{event} was not fired in {}", latest["runs"][run]));
+        fired["suppressed"][0].clone()
+    };
+    let here = suppressed(0, &cut);
+    assert_eq!(here["certname"], "b", "{latest}");
+    assert!(here["reason"].as_str().is_some_and(|reason| reason.contains("loop: 'to b' already")), "{here}");
+    let by_member = suppressed(2, &by_group);
+    assert_eq!(by_member["certname"], "a", "the members of a group look for themselves: {latest}");
+
+    let text = b.trigger(&["why", "a"]).stdout;
+    assert!(text.contains("suppressed at b: loop: 'to b' already made b run in this chain"), "{text}");
+    let of_event = b.trigger(&["why", &cut]).stdout;
+    assert!(of_event.contains("at b suppressed: loop:"), "{of_event}");
+}
+
+fn a_backlog_that_was_collapsed_is_counted(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b) = (fleet.running("a"), fleet.running("b"));
+    a.hold();
+    b.fire(&["first", "--host", "a"]).committed();
+    a.wait_for_runs(1);
+    let events: Vec<String> = (0..70).map(|_| b.fire(&["t", "--host", "a"]).committed()).collect();
+    let first = b.wait_for(&events[0], "a", "superseded");
+    // By the last one.
+    b.wait_for(&events[5], "a", "superseded");
+    a.release();
+    b.wait_for(&events[69], "a", "done");
+    let latest = why(&b, &["a"]);
+    let run = &latest["runs"][0];
+    let causes = list(&run["causes"]).len() + run["more_causes"].as_u64().map_or(0, |more| more as usize);
+    assert_eq!((causes, run["superseded"].as_u64()), (64, Some(6)), "{latest}");
+    let text = b.trigger(&["why", "a"]).stdout;
+    for told in [
+        "and 63 more events that shared the run",
+        "31 of 't', fired on b",
+        "and 6 earlier events of a backlog",
+    ] {
+        assert!(text.contains(told), "'{told}' in\n{text}");
+    }
+    let of_event = why(&b, &[&events[0]]);
+    assert_eq!(of_event["targets"][0]["reason"], first["reason"], "it names the event that took its place");
+}
+
+fn what_a_node_tells_survives_its_agent_and_its_backends_memory(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (mut a, b) = (fleet.running("a"), fleet.running("b"));
+    for _ in 0..2 {
+        let event = b.fire(&["t", "--host", "a"]).committed();
+        b.wait_for(&event, "a", "done");
+    }
+    a.kill_agent();
+    // As after a restore of a backup, or in a new backend.
+    fleet.backend.put("/puppet_trigger/events/runs/a", "{\"v\":1,\"runs\":[]}");
+    a.start_agent();
+    let event = b.fire(&["t", "--host", "a"]).committed();
+    b.wait_for(&event, "a", "done");
+    assert_eq!(event, why(&b, &["a"])["events"][0]["event_id"]);
+    assert_eq!(runs(&why(&b, &["a", "--run", "2"])), ["a changed"], "made anew from what the node keeps");
+
+    // What cannot be read is not there, and harms nothing else.
+    fleet.backend.put("/puppet_trigger/events/runs/a", "\u{1}{");
+    b.trigger(&["why", "a", "--output", "json"]).error(1);
+    let of_event = why(&b, &[&event]);
+    assert_eq!(of_event["targets"][0]["state"], "done");
+}
