@@ -129,7 +129,7 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
 }
 
 /// Between the two nearest samples; 0 of none.
-fn percentile(samples: &[f64], share: f64) -> f64 {
+pub(crate) fn percentile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };

@@ -5,12 +5,15 @@
 
 mod burst;
 mod figures;
+mod fleet;
 mod latency;
 mod memory;
 mod original;
+mod partition;
 mod process;
 mod publish;
 mod refresh;
+mod relay;
 mod scratch;
 mod trigger;
 
@@ -45,6 +48,9 @@ struct Cli {
     /// Where to make the scratch folder; what is synced goes to this disk
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
+    /// Cuts off so many agents, inside a network namespace that this program made for itself
+    #[arg(long, value_name = "AGENTS", hide = true)]
+    cut_off: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -60,6 +66,8 @@ enum Measure {
     Publish,
     Memory,
     Refresh,
+    Partition,
+    Fleet,
 }
 
 /// How often each thing is measured.
@@ -68,17 +76,13 @@ struct Samples {
     publish: usize,
     original_sets: usize,
     refresh_runs: usize,
+    cut_off: usize,
+    fleet: usize,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let done = measure(&cli).and_then(|figures| {
-        let text = match cli.output {
-            Format::Text => figures.to_table(),
-            Format::Json => figures.to_json().to_string(),
-        };
-        writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")
-    });
+    let done = if let Some(agents) = cli.cut_off { cut_off(&cli, agents) } else { print(&cli) };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -86,6 +90,22 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn cut_off(cli: &Cli, agents: usize) -> Result<()> {
+    let scratch = Scratch::new(cli.scratch.as_deref())?;
+    let program = Program::find(&scratch, cli.trigger.as_deref())?;
+    partition::inside(&program, &scratch, agents)
+}
+
+fn print(cli: &Cli) -> Result<()> {
+    measure(cli).and_then(|figures| {
+        let text = match cli.output {
+            Format::Text => figures.to_table(),
+            Format::Json => figures.to_json().to_string(),
+        };
+        writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")
+    })
 }
 
 fn measure(cli: &Cli) -> Result<Figures> {
@@ -99,15 +119,15 @@ fn measure(cli: &Cli) -> Result<Figures> {
         require(program, package)?;
     }
     let samples = if cli.quick {
-        Samples { latency: 8, publish: 2, original_sets: 50, refresh_runs: 2 }
+        Samples { latency: 8, publish: 2, original_sets: 50, refresh_runs: 2, cut_off: 5, fleet: 100 }
     } else {
-        Samples { latency: 40, publish: 5, original_sets: 200, refresh_runs: 7 }
+        Samples { latency: 40, publish: 5, original_sets: 200, refresh_runs: 7, cut_off: 50, fleet: 1000 }
     };
     let wanted = |measure| cli.only.is_empty() || cli.only.contains(&measure);
 
     let scratch = Scratch::new(cli.scratch.as_deref())?;
     let program = Program::find(&scratch, cli.trigger.as_deref())?;
-    let etcd = original::start_etcd(&scratch)?;
+    let etcd = original::start_etcd(&scratch, "etcd")?;
     let original = Original::start(&scratch, &etcd, &program)?;
     let sites = [Site::on_etcd(&scratch, &etcd, &program)?, Site::on_hub(&scratch, &program)?];
 
@@ -130,6 +150,14 @@ fn measure(cli: &Cli) -> Result<Figures> {
     if wanted(Measure::Refresh) {
         note("refresh: inside real Puppet runs");
         refresh::measure(&scratch, &sites, samples.refresh_runs, &program, &mut figures)?;
+    }
+    if wanted(Measure::Partition) {
+        note("partition: two minutes in which agents are cut off");
+        partition::measure(&program, scratch.root(), samples.cut_off, &mut figures)?;
+    }
+    if wanted(Measure::Fleet) {
+        note("fleet: many agents on one backend, which is killed and started again");
+        fleet::measure(&scratch, &program, samples.fleet, &mut figures)?;
     }
     // Last, since ten thousand keys make any etcd and any hub busier than it was.
     if wanted(Measure::Publish) {

@@ -101,14 +101,14 @@ fn supervisor(scratch: &Scratch, site: &Site<'_>, program: &Program) -> Result<H
 }
 
 /// Megabytes (of 1,048,576 bytes).
-struct Held {
-    resident: f64,
+pub(crate) struct Held {
+    pub(crate) resident: f64,
     proportional: f64,
     anonymous: f64,
 }
 
 impl Held {
-    fn by(pid: u32) -> Result<Self> {
+    pub(crate) fn by(pid: u32) -> Result<Self> {
         let path = format!("/proc/{pid}/smaps_rollup");
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         let field = |name: &str| {

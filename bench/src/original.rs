@@ -16,29 +16,42 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// One etcd with both APIs.
 pub(crate) struct Etcd {
-    _process: Background,
+    pub(crate) process: Background,
     /// `HOST:PORT`.
     pub(crate) address: String,
+    peer: String,
 }
 
-pub(crate) fn start_etcd(scratch: &Scratch) -> Result<Etcd> {
-    let address = format!("127.0.0.1:{}", free_port()?);
-    let (client, peer) = (format!("http://{address}"), format!("http://127.0.0.1:{}", free_port()?));
+pub(crate) fn start_etcd(scratch: &Scratch, name: &str) -> Result<Etcd> {
+    let free = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
+    start_etcd_at(scratch, name, free()?, free()?)
+}
+
+/// At these addresses, with the data under this name where there is any already.
+fn start_etcd_at(scratch: &Scratch, name: &str, address: String, peer_address: String) -> Result<Etcd> {
+    let (client, peer) = (format!("http://{address}"), format!("http://{peer_address}"));
     let mut command = Command::new("etcd");
     command
         .args(["--name", "bench", "--enable-v2", "--log-level", "error", "--data-dir"])
-        .arg(scratch.path("etcd"))
+        .arg(scratch.path(name))
         .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
         .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
         .args(["--initial-cluster", &format!("bench={peer}")])
-        .stdout(scratch.log("etcd")?)
-        .stderr(scratch.log("etcd")?);
-    let etcd = Etcd { _process: Background::start(command)?, address };
+        .stdout(scratch.log(name)?)
+        .stderr(scratch.log(name)?);
+    let etcd = Etcd { process: Background::start(command)?, address, peer: peer_address };
     wait_for("the start of etcd", START_PATIENCE, || run(etcd.v2().arg("ls")).is_ok())?;
     Ok(etcd)
 }
 
 impl Etcd {
+    /// Kills it and starts it again with its data.
+    pub(crate) fn kill(self) -> impl FnOnce(&Scratch, &str) -> Result<Self> {
+        let Self { process, address, peer } = self;
+        drop(process);
+        |scratch, name| start_etcd_at(scratch, name, address, peer)
+    }
+
     fn v2(&self) -> Command {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "2").args(["--endpoints", &format!("http://{}", self.address)]);

@@ -24,6 +24,10 @@ impl Scratch {
         Ok(Self { folder: folder.context("cannot make a scratch folder")? })
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

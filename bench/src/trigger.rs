@@ -35,6 +35,11 @@ impl Program {
         Ok(Self { trigger, stamp: beside("trigger-bench-stamp"), config })
     }
 
+    /// The program itself.
+    pub(crate) fn path(&self) -> &Path {
+        &self.trigger
+    }
+
     /// The folder that has `trigger` in it, for a PATH.
     pub(crate) fn folder(&self) -> &Path {
         self.trigger.parent().unwrap_or(Path::new("/"))
@@ -77,6 +82,36 @@ impl Stamps {
     }
 }
 
+/// A hub with data of its own.
+pub(crate) struct Hub {
+    pub(crate) process: Background,
+    /// `HOST:PORT`.
+    pub(crate) address: String,
+}
+
+impl Hub {
+    pub(crate) fn start(scratch: &Scratch, program: &Program, name: &str) -> Result<Self> {
+        Self::start_at(scratch, program, format!("127.0.0.1:{}", free_port()?), name)
+    }
+
+    /// Kills it and starts it again with its data.
+    pub(crate) fn kill(self) -> impl FnOnce(&Scratch, &Program, &str) -> Result<Self> {
+        let Self { process, address } = self;
+        drop(process);
+        |scratch, program, name| Self::start_at(scratch, program, address, name)
+    }
+
+    /// At this address, with the data under this name where there is any already.
+    fn start_at(scratch: &Scratch, program: &Program, address: String, name: &str) -> Result<Self> {
+        let mut command = program.command();
+        command.args(["hub", "--listen", &address, "--data-dir"]).arg(scratch.path(name));
+        command.stdout(scratch.log(name)?).stderr(scratch.log(name)?);
+        let process = Background::start(command)?;
+        wait_for("the start of the hub", START_PATIENCE, || std::net::TcpStream::connect(&address).is_ok())?;
+        Ok(Self { process, address })
+    }
+}
+
 /// One backend with its nodes.
 pub(crate) struct Site<'a> {
     pub(crate) backend: &'static str,
@@ -103,13 +138,8 @@ impl<'a> Site<'a> {
     }
 
     pub(crate) fn on_hub(scratch: &Scratch, program: &'a Program) -> Result<Self> {
-        let address = format!("127.0.0.1:{}", free_port()?);
-        let mut command = program.command();
-        command.args(["hub", "--listen", &address, "--data-dir"]).arg(scratch.path("hub"));
-        command.stdout(scratch.log("hub")?).stderr(scratch.log("hub")?);
-        let hub = Background::start(command)?;
-        wait_for("the start of the hub", START_PATIENCE, || std::net::TcpStream::connect(&address).is_ok())?;
-        Self::new(scratch, "hub", format!("hub+http://{address}"), Some(hub), program)
+        let hub = Hub::start(scratch, program, "hub")?;
+        Self::new(scratch, "hub", format!("hub+http://{}", hub.address), Some(hub.process), program)
     }
 
     fn new(
@@ -167,6 +197,9 @@ impl Agent {
             &certname,
             "--run-cmd",
             run_cmd,
+            // Samples are runs, and there are many within a minute.
+            "--runs-per-minute",
+            "600",
             "--state-dir",
         ]);
         command.arg(&state).stdout(scratch.log(name)?).stderr(scratch.log(name)?);

@@ -1,0 +1,39 @@
+//! A TCP relay from the other loopback address: what agents dial, so that a packet filter can cut them off
+//! while the backend itself stays within reach of everybody else. On the backend's own port, since a hub
+//! answers only to its own name and port.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::thread;
+
+use anyhow::{Context, Result};
+
+/// Passes connections to `[::1]` on to 127.0.0.1 at the same port, for as long as this program lives.
+pub(crate) fn start(port: u16) -> Result<()> {
+    let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, port))
+        .with_context(|| format!("cannot listen on [::1]:{port}"))?;
+    thread::spawn(move || {
+        for accepted in listener.incoming() {
+            thread::spawn(move || {
+                // Whichever side fails, the other sees its connection end.
+                let _ =
+                    accepted.and_then(|from| pass_on(from, TcpStream::connect((Ipv4Addr::LOCALHOST, port))?));
+            });
+        }
+    });
+    Ok(())
+}
+
+fn pass_on(from: TcpStream, to: TcpStream) -> io::Result<()> {
+    from.set_nodelay(true)?;
+    to.set_nodelay(true)?;
+    let back = (to.try_clone()?, from.try_clone()?);
+    thread::spawn(move || copy(back.0, back.1));
+    copy(from, to);
+    Ok(())
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Write);
+}
