@@ -17,6 +17,12 @@
 #   a shell
 # @param run_timeout
 #   How long a run may take before it is ended
+# @param runs_per_minute
+#   How many runs may start on this node within any minute; what comes on top waits, so that a loop which the
+#   loop guard cannot see does no harm. Unset, 10
+# @param metrics_file
+#   Where the agent keeps its metrics for node_exporter's textfile collector, such as
+#   `/var/lib/prometheus/node-exporter/trigger.prom`. The folder is not managed here. Unset, there are none
 # @param state_dir
 #   Where the agent keeps its state
 # @param prefix
@@ -45,6 +51,8 @@ class trigger::agent (
   Array[Trigger::Certname] $groups = [],
   Optional[Trigger::Command] $run_cmd = undef,
   Optional[Trigger::Duration] $run_timeout = undef,
+  Optional[Integer[1, 600]] $runs_per_minute = undef,
+  Optional[Trigger::Path] $metrics_file = undef,
   Optional[Trigger::Path] $state_dir = undef,
   Optional[Trigger::Keyprefix] $prefix = undef,
   Trigger::Backends $backends = {},
@@ -67,13 +75,15 @@ class trigger::agent (
     mode    => '0644',
     content => epp('trigger/trigger.toml.epp', {
         'settings' => {
-          'backend'     => $backend,
-          'certname'    => $certname,
-          'state_dir'   => $state_dir,
-          'prefix'      => $prefix,
-          'groups'      => $groups.unique,
-          'run_cmd'     => $run_cmd,
-          'run_timeout' => $run_timeout,
+          'backend'         => $backend,
+          'certname'        => $certname,
+          'state_dir'       => $state_dir,
+          'prefix'          => $prefix,
+          'groups'          => $groups.unique,
+          'run_cmd'         => $run_cmd,
+          'run_timeout'     => $run_timeout,
+          'runs_per_minute' => $runs_per_minute,
+          'metrics_file'    => $metrics_file,
         }.filter |$_key, $value| { $value =~ NotUndef },
         'backends' => $backends,
     }),

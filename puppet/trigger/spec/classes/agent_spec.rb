@@ -44,7 +44,8 @@ RSpec.describe 'trigger::agent' do
       {
         'backend' => 'etcds://a.example.com:2379,b.example.com:2379', 'certname' => 'web01.example.com',
         'groups' => %w[web shop web], 'run_cmd' => %q(puppet apply "/etc/my site.pp" --tags 'a\b'),
-        'run_timeout' => '2h', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
+        'run_timeout' => '2h', 'runs_per_minute' => 30,
+        'metrics_file' => '/var/lib/prometheus/node-exporter/trigger.prom', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
         'backends' => { 'hub' => { 'url' => 'hub+https://hub.example.com:8145' } },
         'service_ensure' => 'stopped', 'service_enable' => false
       }
@@ -60,6 +61,8 @@ RSpec.describe 'trigger::agent' do
         groups = ["web", "shop"]
         run_cmd = "puppet apply \"/etc/my site.pp\" --tags 'a\\b'"
         run_timeout = "2h"
+        runs_per_minute = 30
+        metrics_file = "/var/lib/prometheus/node-exporter/trigger.prom"
 
         [backends.hub]
         url = "hub+https://hub.example.com:8145"
@@ -91,6 +94,8 @@ RSpec.describe 'trigger::agent' do
     'groups' => [['Web'], 'web'],
     'run_cmd' => ['', '  ', "a\nb", %w[a b]],
     'run_timeout' => ['2', 2, '1w', '0s'],
+    'runs_per_minute' => [0, 601, '10', 1.5],
+    'metrics_file' => ['trigger.prom', ''],
     'state_dir' => ['relative', '/a b', '/', '/%n'],
     'prefix' => ['/', 'a', '/a/'],
     'backends' => [{ 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x' } }, { 'hub' => {} }],

@@ -7,5 +7,6 @@ RSpec.describe 'trigger::toml' do
   it { is_expected.to run.with_params('größer $x ${y} \'z\'').and_return('"größer $x ${y} \'z\'"') }
   it { is_expected.to run.with_params(['a', 'b"']).and_return('["a", "b\\""]') }
   it { is_expected.to run.with_params([]).and_return('[]') }
-  it { is_expected.to run.with_params(7).and_raise_error(ArgumentError) }
+  it { is_expected.to run.with_params(7).and_return('7') }
+  it { is_expected.to run.with_params(true).and_raise_error(ArgumentError) }
 end

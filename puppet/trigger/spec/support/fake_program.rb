@@ -19,8 +19,8 @@ class FakeProgram
     node = /\A[a-z0-9_][a-z0-9._-]*\z/
     known = {
       '--output' => /\Ajson\z/, '--certname' => node, '--hosts-from' => /\A-\z/, '--group' => node,
-      '--ttl' => /\A[1-9]\d*\z/, '--expires-in' => /\A[1-9]\d*[smhd]\z/, '--prefix' => %r{\A/.*[^/]\z},
-      '--backend' => /\A(hub|etcd|dummy:)\z/
+      '--ttl' => /\A[1-9]\d*\z/, '--loops' => /\A(avoid|allow)\z/, '--expires-in' => /\A[1-9]\d*[smhd]\z/,
+      '--prefix' => %r{\A/.*[^/]\z}, '--backend' => /\A(hub|etcd|dummy:)\z/
     }
     words = ARGV.map { |word| word.dup.force_encoding('UTF-8') }
     argv = words.dup

@@ -57,6 +57,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
       *(['--hosts-from', '-'] unless resource[:hosts].empty?),
       *resource[:groups].flat_map { |group| ['--group', group] },
       '--ttl', resource[:ttl].to_s,
+      *(['--loops', 'allow'] if resource[:loops] == :allow),
       *(['--expires-in', resource[:keyttl]] if resource[:keyttl]),
       *(['--prefix', resource[:keyprefix]] if resource[:keyprefix]),
       *(['--backend', self.class.backend] if self.class.backend),

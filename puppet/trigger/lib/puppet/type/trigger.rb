@@ -32,6 +32,12 @@ Puppet::Type.newtype(:trigger) do
         notify  => Trigger['refresh load balancers'],
       }
 
+    @example Two database nodes that exchange keys until both know each other
+      trigger { 'my keys have changed':
+        hosts => $other_database_node,
+        loops => 'allow',
+      }
+
     @example Every member of a group, within half an hour or not at all
       trigger { 'new release':
         groups => ['web'],
@@ -95,7 +101,7 @@ Puppet::Type.newtype(:trigger) do
   newparam(:ttl) do
     desc <<~DESC
       How long a chain of events may get in which each run fires the next, in hops, from 1 to 64. It ends loops
-      that the other guards do not recognise. Not a time: that is `keyttl`.
+      that the other guards do not recognise, and those that `loops` allows. Not a time: that is `keyttl`.
     DESC
 
     defaultto 5
@@ -105,6 +111,24 @@ Puppet::Type.newtype(:trigger) do
       raise ArgumentError, "#{quote.call(value)} is not a number of hops: it is an integer from 1 to 64"
     end
     munge(&:to_i)
+  end
+
+  newparam(:loops) do
+    desc <<~DESC
+      What happens when a chain comes back: this trigger made a node run, that run led to others, and one of them
+      notifies this trigger again.
+
+      * `avoid`: a node that this trigger already made run in the chain is left out, with a warning. Right for
+        nearly everything, since a run that Trigger starts applies the whole configuration.
+      * `allow`: it runs again. For nodes whose configurations take turns until both have settled: each publishes
+        what the other needs, and what comes back lets it publish the next. Such manifests must come to rest by
+        themselves, with a run that changes nothing and so notifies nobody. Where they do not, the chain still
+        ends: after `ttl` hops, or when this trigger has fired three times on one node for the same first event.
+        Raise `ttl` (default 5) where the nodes need more rounds.
+    DESC
+
+    newvalues(:avoid, :allow)
+    defaultto :avoid
   end
 
   newparam(:keyprefix) do

@@ -58,11 +58,22 @@ RSpec.describe 'the providers of trigger' do
     end
 
     it 'carries everything a trigger can say' do
-      notify_trigger(hosts: 'lb01', groups: %w[web db], ttl: 3, keyttl: 90, keyprefix: '/p/q', provider: :etcd)
+      notify_trigger(hosts: 'lb01', groups: %w[web db], ttl: 3, loops: 'allow', keyttl: 90, keyprefix: '/p/q',
+                     provider: :etcd)
       expect(program.calls).to eq [
-        [argv('--hosts-from', '-', '--group', 'web', '--group', 'db', '--ttl', '3', '--expires-in', '90s',
-              '--prefix', '/p/q', '--backend', 'etcd'), "lb01\n"],
+        [argv('--hosts-from', '-', '--group', 'web', '--group', 'db', '--ttl', '3', '--loops', 'allow',
+              '--expires-in', '90s', '--prefix', '/p/q', '--backend', 'etcd'), "lb01\n"],
       ]
+    end
+
+    %i[configured hub etcd dummy].each do |provider|
+      it "allows loops through the provider #{provider} only where the resource does" do
+        notify_trigger(hosts: 'a', provider: provider)
+        notify_trigger(hosts: 'a', provider: provider, loops: 'avoid')
+        notify_trigger(hosts: 'a', provider: provider, loops: :allow)
+        given = program.calls.map { |call| call.first[call.first.index('--ttl') + 2, 2] }
+        expect(given.map { |words| words == %w[--loops allow] }).to eq [false, false, true]
+      end
     end
 
     it 'asks for no hosts on standard input when there are only groups' do

@@ -15,7 +15,7 @@ RSpec.describe 'the type trigger' do
   it 'has no properties: declared, it has nothing to bring about' do
     expect(Puppet::Type.type(:trigger).properties).to eq []
     expect(Puppet::Type.type(:trigger).parameters).to match_array(
-      %i[name hosts groups ttl keyprefix keyttl provider]
+      %i[name hosts groups ttl loops keyprefix keyttl provider]
     )
   end
 
@@ -27,7 +27,7 @@ RSpec.describe 'the type trigger' do
   end
 
   it 'starts from the defaults of the original' do
-    expect(trigger.to_hash).to include(hosts: [], groups: [], ttl: 5)
+    expect(trigger.to_hash).to include(hosts: [], groups: [], ttl: 5, loops: :avoid)
     expect(trigger.to_hash.keys).not_to include(:keyprefix, :keyttl)
   end
 
@@ -91,6 +91,18 @@ RSpec.describe 'the type trigger' do
     [0, 65, -1, 1.5, '5m', 'x', '', [1], 10**30].each do |given|
       it "refuses #{given.inspect}" do
         expect(value_of(:ttl, given)).to include('is not a number of hops: it is an integer from 1 to 64')
+      end
+    end
+  end
+
+  describe 'loops' do
+    { 'avoid' => :avoid, 'allow' => :allow, allow: :allow }.each do |given, expected|
+      it("takes #{given.inspect}") { expect(value_of(:loops, given)).to eq expected }
+    end
+
+    ['', 'Allow', 'yes', true, 1, %w[avoid allow]].each do |given|
+      it "refuses #{given.inspect}" do
+        expect(value_of(:loops, given)).to include('Valid values are avoid, allow')
       end
     end
   end
