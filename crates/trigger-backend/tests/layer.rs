@@ -83,7 +83,7 @@ async fn arrivals(store: &MemoryStore, certname: &str, joined: &[(&str, u64)]) -
         joined.iter().map(|(group, revision)| (group.parse().unwrap(), Revision(*revision))).collect();
     let ranges = deliveries::ranges(&layout, &node(certname), joined.keys().cloned());
     let entries: Vec<Entry> = store.read(&ranges).await.unwrap();
-    deliveries::read(store, &layout, &node(certname), &joined, entries).await.unwrap()
+    deliveries::read(store, &layout, &node(certname), &joined, &entries).await.unwrap()
 }
 
 fn pending(arrivals: &[Arrival]) -> Vec<EventId> {
@@ -114,13 +114,7 @@ fn failed(n: u128) -> End {
 }
 
 fn ended(n: u128, outcome: Outcome) -> EndedRun {
-    let result = RunResult {
-        outcome,
-        reason: None,
-        reported_noop: false,
-        started_at: NOW,
-        finished_at: NOW,
-    };
+    let result = RunResult { outcome, reason: None, reported_noop: false, started_at: NOW, finished_at: NOW };
     EndedRun { run_id: RunId::from_uuid(Uuid::from_u128(n)), noop: false, result }
 }
 
