@@ -3,11 +3,11 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::figures::{Figure, Figures, Goal, median};
 use crate::original::Original;
-use crate::process::{now, wait_for};
+use crate::process::{now, spawn, wait_for};
 use crate::trigger::{Site, Stamps};
 
 /// An agent starts runs at least one second apart, so events that shall not wait come no faster.
@@ -88,10 +88,9 @@ impl Lane<'_> {
     fn sample(&mut self) -> Result<f64> {
         let before = self.stamps.read().len();
         let mut command = (self.fire)();
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stdout(Stdio::null());
         let fired_at = now();
-        let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-        let status = child.wait()?;
+        let status = spawn(&mut command)?.wait()?;
         anyhow::ensure!(status.success(), "{command:?} failed: {status}");
         let what = format!("a run ({})", self.setup);
         wait_for(&what, PATIENCE, || self.stamps.read().len() > before)?;

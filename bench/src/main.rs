@@ -15,6 +15,7 @@ mod publish;
 mod refresh;
 mod relay;
 mod scratch;
+mod stop;
 mod trigger;
 
 use std::io::Write;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::figures::{Figure, Figures, Goal};
 use crate::original::Original;
-use crate::process::{children, run, wait_for};
+use crate::process::{living_children, run, wait_for};
 use crate::scratch::Scratch;
 use crate::trigger::{Agent, Program, Site};
 
@@ -90,13 +90,14 @@ fn supervisor(scratch: &Scratch, site: &Site<'_>, program: &Program) -> Result<H
     let agent =
         Agent::start(scratch, program, &site.url, &format!("{}-supervised", site.backend), "sleep 3")?;
     run(site.fire(&site.firing.state).args(["--host", &agent.certname]).stdout(Stdio::null()))?;
-    let found = || children(agent.process.pid()).into_iter().find(|pid| !children(*pid).is_empty());
+    let found =
+        || living_children(agent.process.pid()).into_iter().find(|pid| !living_children(*pid).is_empty());
     wait_for("the start of a supervisor", PATIENCE, || found().is_some())?;
     std::thread::sleep(Duration::from_millis(500));
     let pid = found().context("the supervisor is gone")?;
     let held = Held::by(pid)?;
     // The agent is killed with its group; the supervisor has a session of its own and ends with its run.
-    wait_for("the end of a run", PATIENCE, || children(agent.process.pid()).is_empty())?;
+    wait_for("the end of a run", PATIENCE, || living_children(agent.process.pid()).is_empty())?;
     Ok(held)
 }
 

@@ -1,12 +1,11 @@
 //! The original: `while true; do etcdctl watch KEY && tsp -- CMD; done`, fed by `etcdctl set`, on the v2 API.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::process::{Background, children, run, wait_for};
+use crate::process::{Background, living_children, run, wait_for};
 use crate::scratch::{Scratch, free_port};
 use crate::trigger::{Program, Stamps};
 
@@ -63,7 +62,6 @@ impl Etcd {
 pub(crate) struct Original<'a> {
     etcd: &'a Etcd,
     shell: Background,
-    _spooler: Spooler,
     pub(crate) stamps: Stamps,
 }
 
@@ -72,7 +70,6 @@ impl<'a> Original<'a> {
 
     pub(crate) fn start(scratch: &Scratch, etcd: &'a Etcd, program: &Program) -> Result<Self> {
         let stamps = Stamps::new(scratch.path("original.stamps"));
-        let spooler = Spooler { socket: scratch.path("tsp"), folder: scratch.folder("tsp-output")? };
         let mut shell = Command::new("bash");
         shell
             .args([
@@ -85,10 +82,11 @@ impl<'a> Original<'a> {
             .arg(stamps.path())
             .arg(Stamps::RUN_MS)
             .env("ETCDCTL_API", "2")
-            .envs(spooler.environment())
+            .env("TS_SOCKET", scratch.path("tsp"))
+            .env("TMPDIR", scratch.folder("tsp-output")?)
             .stdout(scratch.log("original")?)
             .stderr(scratch.log("original")?);
-        let original = Self { etcd, shell: Background::start(shell)?, _spooler: spooler, stamps };
+        let original = Self { etcd, shell: Background::start(shell)?, stamps };
         wait_for("the start of the original's watch", START_PATIENCE, || original.watcher().is_some())?;
         std::thread::sleep(Duration::from_millis(300));
         Ok(original)
@@ -111,26 +109,6 @@ impl<'a> Original<'a> {
         let is_watch = |pid: &u32| {
             std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"etcdctl\0"))
         };
-        children(self.shell.pid()).into_iter().find(is_watch)
-    }
-}
-
-/// Task spooler starts a server of its own in the background; it ends when it is asked to.
-struct Spooler {
-    socket: PathBuf,
-    folder: PathBuf,
-}
-
-impl Spooler {
-    fn environment(&self) -> [(&'static str, &PathBuf); 2] {
-        [("TS_SOCKET", &self.socket), ("TMPDIR", &self.folder)]
-    }
-}
-
-impl Drop for Spooler {
-    fn drop(&mut self) {
-        if self.socket.exists() {
-            let _ = run(Command::new("tsp").arg("-K").envs(self.environment())).context("no server to end");
-        }
+        living_children(self.shell.pid()).into_iter().find(is_watch)
     }
 }
