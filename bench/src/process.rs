@@ -4,10 +4,11 @@ use std::fs::{read_dir, read_to_string};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::stop;
 
@@ -95,9 +96,9 @@ pub(crate) fn happens_within(patience: Duration, mut ready: impl FnMut() -> bool
     true
 }
 
-/// Nanoseconds since 1970, the clock that stamps are taken from.
+/// Nanoseconds of the clock that stamps are taken from: one for all processes, which nobody can set.
 pub(crate) fn now() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default().as_nanos()
 }
 
 /// Processor time that a process has used, in user and kernel mode.

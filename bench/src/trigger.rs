@@ -74,7 +74,7 @@ impl Stamps {
         &self.path
     }
 
-    /// Nanoseconds since 1970.
+    /// Nanoseconds, as [`crate::process::now`] counts them.
     pub(crate) fn read(&self) -> Vec<u128> {
         let text = std::fs::read_to_string(&self.path).unwrap_or_default();
         // The last line may be half written.
