@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::figures::{Figure, Figures, Goal, median};
+use crate::figures::{Figure, Figures, Goal, Peer};
 use crate::original::Original;
 use crate::process::{now, spawn, wait_for};
 use crate::trigger::{Site, Stamps};
@@ -34,7 +34,7 @@ pub(crate) fn measure(
     figures: &mut Figures,
 ) -> Result<()> {
     let lane = |setup, fire, stamps| Lane { setup, fire, stamps, last: None, samples: Vec::new() };
-    let mut lanes = vec![lane("original".to_owned(), Box::new(|| original.fire()), &original.stamps)];
+    let mut lanes = vec![lane("original".to_owned(), Box::new(|| original.fire()), original.stamps())];
     for site in sites {
         let fire = move |state| {
             let mut command = site.fire(state);
@@ -65,8 +65,8 @@ pub(crate) fn measure(
             setup: lane.setup.clone(),
             unit: "ms",
             samples: lane.samples.clone(),
-            original: Some(median(&original[0].samples)),
-            goal: Some(Goal::OfOriginal(0.5)),
+            peer: Some(Peer::original(&original[0].samples)),
+            goal: Some(Goal::OfPeer(0.5)),
         });
     }
     figures.note(format!(

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::figures::{Figure, Figures, Goal};
-use crate::original::Original;
+use crate::figures::{Figure, Figures, Goal, Peer};
+use crate::original::{Etcd, Original};
 use crate::process::{living_children, run, wait_for};
 use crate::scratch::Scratch;
 use crate::trigger::{Agent, Program, Site};
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn measure(
     scratch: &Scratch,
     sites: &[Site<'_>],
-    original: &Original<'_>,
+    (etcd, original): (&Etcd, &Original<'_>),
     program: &Program,
     figures: &mut Figures,
 ) -> Result<()> {
@@ -34,13 +34,14 @@ pub(crate) fn measure(
             "idle agent",
             site.backend,
             &Held::by(site.target.process.pid())?,
-            Some(&beside),
+            Some(Peer::original(&[beside.resident])),
             goal(site),
         );
     }
     for site in sites {
         if let Some(hub) = &site.hub {
-            add(figures, "idle hub", "two agents", &Held::by(hub.pid())?, None, None);
+            let beside = Peer::etcd(&[Held::by(etcd.process.pid())?.resident]);
+            add(figures, "idle hub", "two agents", &Held::by(hub.pid())?, Some(beside), None);
         }
     }
     for site in sites {
@@ -69,7 +70,7 @@ fn add(
     measure: &'static str,
     setup: &str,
     held: &Held,
-    original: Option<&Held>,
+    peer: Option<Peer>,
     goal: Option<Goal>,
 ) {
     figures.add(Figure {
@@ -77,7 +78,7 @@ fn add(
         setup: setup.to_owned(),
         unit: "MB",
         samples: vec![held.resident],
-        original: original.map(|held| held.resident),
+        peer,
         goal,
     });
     figures.note(format!(

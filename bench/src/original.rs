@@ -12,6 +12,8 @@ use crate::trigger::{Program, Stamps};
 /// What the original's provider wrote under a node's key.
 const VALUE: &str = r#"{"uuid":"0f8f6f4e-6f4e-4d5c-9f5a-2f1d3f0e9b11","tags":[],"ttl":5}"#;
 const START_PATIENCE: Duration = Duration::from_secs(30);
+/// A watch that was started is at work after this time; it says nothing when it is.
+pub(crate) const CONNECTS_WITHIN: Duration = Duration::from_millis(300);
 
 /// One etcd with both APIs.
 pub(crate) struct Etcd {
@@ -51,6 +53,13 @@ impl Etcd {
         |scratch, name| start_etcd_at(scratch, name, address, peer)
     }
 
+    /// What fires an event at the node with this key.
+    pub(crate) fn set(&self, key: &str) -> Command {
+        let mut command = self.v2();
+        command.args(["set", key, VALUE]).stdout(Stdio::null());
+        command
+    }
+
     fn v2(&self) -> Command {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "2").args(["--endpoints", &format!("http://{}", self.address)]);
@@ -58,50 +67,42 @@ impl Etcd {
     }
 }
 
-/// The loop, and what feeds it.
-pub(crate) struct Original<'a> {
-    etcd: &'a Etcd,
+/// The loop on one node.
+pub(crate) struct Loop {
     shell: Background,
     pub(crate) stamps: Stamps,
 }
 
-impl<'a> Original<'a> {
-    const KEY: &'static str = "/puppet_trigger/events/node.example.com";
-
-    pub(crate) fn start(scratch: &Scratch, etcd: &'a Etcd, program: &Program) -> Result<Self> {
-        let stamps = Stamps::new(scratch.path("original.stamps"));
+impl Loop {
+    /// Watches `key`; `flags` tell `etcdctl` where etcd is.
+    pub(crate) fn start(
+        scratch: &Scratch,
+        program: &Program,
+        name: &str,
+        flags: &[&str],
+        key: &str,
+    ) -> Result<Self> {
+        let stamps = Stamps::new(scratch.path(&format!("{name}.stamps")));
         let mut shell = Command::new("bash");
         shell
             .args([
                 "-c",
-                r#"while true; do etcdctl --endpoints "$1" watch "$2" && tsp -- "$3" "$4" "$5"; done"#,
+                r#"while true; do etcdctl "${@:5}" watch "$1" && tsp -- "$2" "$3" "$4"; done"#,
                 "loop",
             ])
-            .args([format!("http://{}", etcd.address), Self::KEY.to_owned()])
+            .arg(key)
             .arg(&program.stamp)
             .arg(stamps.path())
             .arg(Stamps::RUN_MS)
+            .args(flags)
             .env("ETCDCTL_API", "2")
-            .env("TS_SOCKET", scratch.path("tsp"))
-            .env("TMPDIR", scratch.folder("tsp-output")?)
-            .stdout(scratch.log("original")?)
-            .stderr(scratch.log("original")?);
-        let original = Self { etcd, shell: Background::start(shell)?, stamps };
-        wait_for("the start of the original's watch", START_PATIENCE, || original.watcher().is_some())?;
-        std::thread::sleep(Duration::from_millis(300));
-        Ok(original)
-    }
-
-    /// What fires an event.
-    pub(crate) fn fire(&self) -> Command {
-        self.set(Self::KEY)
-    }
-
-    /// What fires an event at any node.
-    pub(crate) fn set(&self, key: &str) -> Command {
-        let mut command = self.etcd.v2();
-        command.args(["set", key, VALUE]).stdout(Stdio::null());
-        command
+            .env("TS_SOCKET", scratch.path(&format!("{name}.tsp")))
+            .env("TMPDIR", scratch.folder(&format!("{name}-output"))?)
+            .stdout(scratch.log(name)?)
+            .stderr(scratch.log(name)?);
+        let watching = Self { shell: Background::start(shell)?, stamps };
+        wait_for("the start of the original's watch", START_PATIENCE, || watching.watcher().is_some())?;
+        Ok(watching)
     }
 
     /// The `etcdctl watch` that runs now.
@@ -111,4 +112,43 @@ impl<'a> Original<'a> {
         };
         living_children(self.shell.pid()).into_iter().find(is_watch)
     }
+}
+
+/// One node with the loop, and what fires at it.
+pub(crate) struct Original<'a> {
+    etcd: &'a Etcd,
+    node: Loop,
+}
+
+impl<'a> Original<'a> {
+    pub(crate) fn start(scratch: &Scratch, etcd: &'a Etcd, program: &Program) -> Result<Self> {
+        let url = format!("http://{}", etcd.address);
+        let node =
+            Loop::start(scratch, program, "original", &["--endpoints", &url], &key("node.example.com"))?;
+        std::thread::sleep(CONNECTS_WITHIN);
+        Ok(Self { etcd, node })
+    }
+
+    pub(crate) fn stamps(&self) -> &Stamps {
+        &self.node.stamps
+    }
+
+    pub(crate) fn watcher(&self) -> Option<u32> {
+        self.node.watcher()
+    }
+
+    /// What fires an event.
+    pub(crate) fn fire(&self) -> Command {
+        self.set("node.example.com")
+    }
+
+    /// What fires an event at any node.
+    pub(crate) fn set(&self, certname: &str) -> Command {
+        self.etcd.set(&key(certname))
+    }
+}
+
+/// What the loop of a node watches.
+pub(crate) fn key(certname: &str) -> String {
+    format!("/puppet_trigger/events/{certname}")
 }

@@ -48,7 +48,7 @@ pub(crate) fn measure(program: &Program, scratch: &Path, agents: usize, figures:
         let mut add = |measure, samples| {
             let goal = Some(Goal::AtMost(GOAL_SECONDS));
             let setup = format!("{backend}, {agents} agents cut off for {} s", CUT_OFF.as_secs());
-            figures.add(Figure { measure, setup, unit: "s", samples, original: None, goal });
+            figures.add(Figure { measure, setup, unit: "s", samples, peer: None, goal });
         };
         add("healed partition to the missed run", samples);
         add("the same, p99", vec![slowest]);

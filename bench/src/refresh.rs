@@ -38,7 +38,7 @@ pub(crate) fn measure(
                 setup: format!("{}, {which} agent on the firing node", site.backend),
                 unit: "ms",
                 samples: refreshes.collect(),
-                original: None,
+                peer: None,
                 goal: Some(Goal::AtMost(30.0)),
             });
         }
