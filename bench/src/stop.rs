@@ -97,3 +97,26 @@ fn descendants() -> Vec<u32> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::process::{Background, wait_for};
+
+    #[test]
+    fn whoever_left_its_group_and_lost_its_parent_is_ended_too() {
+        set_child_subreaper(Some(getpid())).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "(setsid sleep 600 &); exec sleep 600"]);
+        let _shell = Background::start(command).unwrap();
+        let is_sleeping = |pid: &u32| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+        };
+        let sleepers = || descendants().iter().filter(|pid| is_sleeping(pid)).count();
+        wait_for("the start of two", PATIENCE, || sleepers() == 2).unwrap();
+        end_all();
+        assert!(descendants().is_empty());
+    }
+}
