@@ -162,7 +162,7 @@ fn measure(cli: &Cli) -> Result<Figures> {
         refresh::measure(&scratch, &sites, samples.refresh_runs, &program, &mut figures)?;
     }
     if wanted(Measure::Partition) {
-        note("partition: two minutes in which agents are cut off");
+        note("partition: three minutes, in two of which nodes are cut off");
         partition::measure(&program, scratch.root(), samples.cut_off, &mut figures)?;
     }
     if wanted(Measure::Fleet) {
