@@ -16,7 +16,7 @@ use crate::trigger::{Agent, Hub, Program, Stamps, committed};
 /// When in the partition the event is fired.
 const FIRED_AFTER: Duration = Duration::from_secs(5);
 /// A node that has not run so long after the partition never will. TCP sends again after pauses that double, the
-/// last of them some 54 s and 108 s after the first try, so the original may hear of it 53 s after the end.
+/// last of them some 54 s and 108 s after the first try, so the original may hear of it over 50 s after the end.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// What all measures here have in common.
