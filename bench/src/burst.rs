@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::figures::{Figure, Figures, Goal};
+use crate::figures::{Figure, Figures, Goal, Peer};
 use crate::original::Original;
 use crate::process::{now, run};
 use crate::trigger::{Site, Stamps, committed};
@@ -21,9 +21,9 @@ const QUIET: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn measure(sites: &[Site<'_>], original: &Original<'_>, figures: &mut Figures) -> Result<()> {
-    let before = original.stamps.read().len();
+    let before = original.stamps().read().len();
     let (_, took) = fire_all(&|| original.fire())?;
-    let runs = runs_after(&original.stamps, before)?;
+    let runs = runs_after(original.stamps(), before)?;
     let (original_runs, original_lost) = (runs.len() as f64, EVENTS.saturating_sub(runs.len()) as f64);
     figures.note(format!(
         "burst: {EVENTS} events by {FIRERS} firers at once; the original took {:.1} s to set its keys and merges \
@@ -49,12 +49,13 @@ pub(crate) fn measure(sites: &[Site<'_>], original: &Original<'_>, figures: &mut
                 None => lost += 1,
             }
         }
-        let mut add = |measure, sample: usize, original, goal| {
+        let mut add = |measure, sample: usize, original: f64, goal| {
             let (setup, samples) = (site.backend.to_owned(), vec![sample as f64]);
-            figures.add(Figure { measure, setup, unit: "", samples, original, goal: Some(goal) });
+            let peer = Some(Peer::original(&[original]));
+            figures.add(Figure { measure, setup, unit: "", samples, peer, goal: Some(goal) });
         };
-        add("burst of 200: runs", runs.len(), Some(original_runs), Goal::AtMost(5.0));
-        add("burst of 200: lost", lost, Some(original_lost), Goal::AtMost(0.0));
+        add("burst of 200: runs", runs.len(), original_runs, Goal::AtMost(5.0));
+        add("burst of 200: lost", lost, original_lost, Goal::AtMost(0.0));
         let last = runs.last().copied().unwrap_or_default();
         let last = if last >= last_answer {
             format!("{} ms after", (last - last_answer) / 1_000_000)

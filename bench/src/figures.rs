@@ -1,4 +1,4 @@
-//! What was measured, beside the goal and the original.
+//! What was measured, beside the goal and a peer.
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
@@ -17,16 +17,33 @@ pub(crate) struct Figure {
     pub(crate) unit: &'static str,
     /// All of them; the table shows the median and the tenth and ninetieth percentile.
     pub(crate) samples: Vec<f64>,
-    /// The original's median of the same measure.
-    pub(crate) original: Option<f64>,
+    pub(crate) peer: Option<Peer>,
     pub(crate) goal: Option<Goal>,
+}
+
+/// Something else of which the same was measured in the same run.
+pub(crate) struct Peer {
+    name: &'static str,
+    median: f64,
+}
+
+impl Peer {
+    /// The loop that Trigger grew from.
+    pub(crate) fn original(samples: &[f64]) -> Self {
+        Self { name: "original", median: median(samples) }
+    }
+
+    /// Trigger itself on etcd, or etcd's process.
+    pub(crate) fn etcd(samples: &[f64]) -> Self {
+        Self { name: "etcd", median: median(samples) }
+    }
 }
 
 /// What a median must not exceed.
 pub(crate) enum Goal {
     AtMost(f64),
-    /// So much of the original's.
-    OfOriginal(f64),
+    /// So much of the peer's.
+    OfPeer(f64),
 }
 
 impl Figure {
@@ -34,15 +51,15 @@ impl Figure {
         median(&self.samples)
     }
 
-    /// The original divided by ours: how many times less we take.
+    /// The peer divided by ours: how many times less we take.
     fn ratio(&self) -> Option<f64> {
-        self.original.filter(|_| self.median() > 0.0).map(|original| original / self.median())
+        self.peer.as_ref().filter(|_| self.median() > 0.0).map(|peer| peer.median / self.median())
     }
 
     fn limit(&self) -> Option<f64> {
         match self.goal.as_ref()? {
             Goal::AtMost(limit) => Some(*limit),
-            Goal::OfOriginal(share) => self.original.map(|original| original * share),
+            Goal::OfPeer(share) => self.peer.as_ref().map(|peer| peer.median * share),
         }
     }
 
@@ -64,17 +81,7 @@ impl Figures {
     pub(crate) fn to_table(&self) -> String {
         let mut table = Table::new();
         table.load_style(presets::UTF8_FULL_CONDENSED).force_no_tty();
-        table.set_header([
-            "measure",
-            "set-up",
-            "median",
-            "p10-p90",
-            "n",
-            "original",
-            "original/ours",
-            "goal",
-            "met",
-        ]);
+        table.set_header(["measure", "set-up", "median", "p10-p90", "n", "peer", "peer/ours", "goal", "met"]);
         for row in &self.rows {
             let spread = match row.samples.len() {
                 0 | 1 => String::new(),
@@ -91,7 +98,9 @@ impl Figures {
                 with_unit(row.median()),
                 spread,
                 row.samples.len().to_string(),
-                row.original.map_or_else(String::new, with_unit),
+                row.peer
+                    .as_ref()
+                    .map_or_else(String::new, |peer| format!("{} {}", peer.name, with_unit(peer.median))),
                 row.ratio().map_or_else(String::new, |ratio| format!("{ratio:.1}")),
                 row.limit().map_or_else(String::new, |limit| format!("<= {}", with_unit(limit))),
                 row.is_met().map_or("", |met| if met { "yes" } else { "NO" }).to_owned(),
@@ -114,8 +123,8 @@ impl Figures {
                 "unit": row.unit,
                 "median": row.median(),
                 "samples": row.samples,
-                "original_median": row.original,
-                "original_by_ours": row.ratio(),
+                "peer": row.peer.as_ref().map(|peer| json!({ "name": peer.name, "median": peer.median })),
+                "peer_by_ours": row.ratio(),
                 "goal_at_most": row.limit(),
                 "met": row.is_met(),
             })
@@ -160,14 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_may_depend_on_the_original() {
-        let figure = |original| Figure {
+    fn a_goal_may_depend_on_the_peer() {
+        let figure = |peer: Option<f64>| Figure {
             measure: "m",
             setup: String::new(),
             unit: "ms",
             samples: vec![5.0],
-            original,
-            goal: Some(Goal::OfOriginal(0.5)),
+            peer: peer.map(|median| Peer::original(&[median])),
+            goal: Some(Goal::OfPeer(0.5)),
         };
         assert_eq!(figure(Some(11.0)).is_met(), Some(true));
         assert_eq!(figure(Some(9.0)).is_met(), Some(false));

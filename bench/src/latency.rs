@@ -3,11 +3,11 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::figures::{Figure, Figures, Goal, median};
+use crate::figures::{Figure, Figures, Goal, Peer};
 use crate::original::Original;
-use crate::process::{now, wait_for};
+use crate::process::{now, spawn, wait_for};
 use crate::trigger::{Site, Stamps};
 
 /// An agent starts runs at least one second apart, so events that shall not wait come no faster.
@@ -34,7 +34,7 @@ pub(crate) fn measure(
     figures: &mut Figures,
 ) -> Result<()> {
     let lane = |setup, fire, stamps| Lane { setup, fire, stamps, last: None, samples: Vec::new() };
-    let mut lanes = vec![lane("original".to_owned(), Box::new(|| original.fire()), &original.stamps)];
+    let mut lanes = vec![lane("original".to_owned(), Box::new(|| original.fire()), original.stamps())];
     for site in sites {
         let fire = move |state| {
             let mut command = site.fire(state);
@@ -65,8 +65,8 @@ pub(crate) fn measure(
             setup: lane.setup.clone(),
             unit: "ms",
             samples: lane.samples.clone(),
-            original: Some(median(&original[0].samples)),
-            goal: Some(Goal::OfOriginal(0.5)),
+            peer: Some(Peer::original(&original[0].samples)),
+            goal: Some(Goal::OfPeer(0.5)),
         });
     }
     figures.note(format!(
@@ -88,10 +88,9 @@ impl Lane<'_> {
     fn sample(&mut self) -> Result<f64> {
         let before = self.stamps.read().len();
         let mut command = (self.fire)();
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stdout(Stdio::null());
         let fired_at = now();
-        let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-        let status = child.wait()?;
+        let status = spawn(&mut command)?.wait()?;
         anyhow::ensure!(status.success(), "{command:?} failed: {status}");
         let what = format!("a run ({})", self.setup);
         wait_for(&what, PATIENCE, || self.stamps.read().len() > before)?;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::figures::{Figure, Figures, Goal};
-use crate::original::Original;
-use crate::process::{children, run, wait_for};
+use crate::figures::{Figure, Figures, Goal, Peer};
+use crate::original::{Etcd, Original};
+use crate::process::{living_children, run, wait_for};
 use crate::scratch::Scratch;
 use crate::trigger::{Agent, Program, Site};
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) fn measure(
     scratch: &Scratch,
     sites: &[Site<'_>],
-    original: &Original<'_>,
+    (etcd, original): (&Etcd, &Original<'_>),
     program: &Program,
     figures: &mut Figures,
 ) -> Result<()> {
@@ -34,13 +34,14 @@ pub(crate) fn measure(
             "idle agent",
             site.backend,
             &Held::by(site.target.process.pid())?,
-            Some(&beside),
+            Some(Peer::original(&[beside.resident])),
             goal(site),
         );
     }
     for site in sites {
         if let Some(hub) = &site.hub {
-            add(figures, "idle hub", "two agents", &Held::by(hub.pid())?, None, None);
+            let beside = Peer::etcd(&[Held::by(etcd.process.pid())?.resident]);
+            add(figures, "idle hub", "two agents", &Held::by(hub.pid())?, Some(beside), None);
         }
     }
     for site in sites {
@@ -69,7 +70,7 @@ fn add(
     measure: &'static str,
     setup: &str,
     held: &Held,
-    original: Option<&Held>,
+    peer: Option<Peer>,
     goal: Option<Goal>,
 ) {
     figures.add(Figure {
@@ -77,7 +78,7 @@ fn add(
         setup: setup.to_owned(),
         unit: "MB",
         samples: vec![held.resident],
-        original: original.map(|held| held.resident),
+        peer,
         goal,
     });
     figures.note(format!(
@@ -90,13 +91,14 @@ fn supervisor(scratch: &Scratch, site: &Site<'_>, program: &Program) -> Result<H
     let agent =
         Agent::start(scratch, program, &site.url, &format!("{}-supervised", site.backend), "sleep 3")?;
     run(site.fire(&site.firing.state).args(["--host", &agent.certname]).stdout(Stdio::null()))?;
-    let found = || children(agent.process.pid()).into_iter().find(|pid| !children(*pid).is_empty());
+    let found =
+        || living_children(agent.process.pid()).into_iter().find(|pid| !living_children(*pid).is_empty());
     wait_for("the start of a supervisor", PATIENCE, || found().is_some())?;
     std::thread::sleep(Duration::from_millis(500));
     let pid = found().context("the supervisor is gone")?;
     let held = Held::by(pid)?;
     // The agent is killed with its group; the supervisor has a session of its own and ends with its run.
-    wait_for("the end of a run", PATIENCE, || children(agent.process.pid()).is_empty())?;
+    wait_for("the end of a run", PATIENCE, || living_children(agent.process.pid()).is_empty())?;
     Ok(held)
 }
 

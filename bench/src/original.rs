@@ -1,18 +1,19 @@
 //! The original: `while true; do etcdctl watch KEY && tsp -- CMD; done`, fed by `etcdctl set`, on the v2 API.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::process::{Background, children, run, wait_for};
+use crate::process::{Background, living_children, run, wait_for};
 use crate::scratch::{Scratch, free_port};
 use crate::trigger::{Program, Stamps};
 
 /// What the original's provider wrote under a node's key.
 const VALUE: &str = r#"{"uuid":"0f8f6f4e-6f4e-4d5c-9f5a-2f1d3f0e9b11","tags":[],"ttl":5}"#;
 const START_PATIENCE: Duration = Duration::from_secs(30);
+/// A watch that was started is at work after this time; it says nothing when it is.
+pub(crate) const CONNECTS_WITHIN: Duration = Duration::from_millis(300);
 
 /// One etcd with both APIs.
 pub(crate) struct Etcd {
@@ -52,6 +53,13 @@ impl Etcd {
         |scratch, name| start_etcd_at(scratch, name, address, peer)
     }
 
+    /// What fires an event at the node with this key.
+    pub(crate) fn set(&self, key: &str) -> Command {
+        let mut command = self.v2();
+        command.args(["set", key, VALUE]).stdout(Stdio::null());
+        command
+    }
+
     fn v2(&self) -> Command {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "2").args(["--endpoints", &format!("http://{}", self.address)]);
@@ -59,51 +67,42 @@ impl Etcd {
     }
 }
 
-/// The loop, and what feeds it.
-pub(crate) struct Original<'a> {
-    etcd: &'a Etcd,
+/// The loop on one node.
+pub(crate) struct Loop {
     shell: Background,
-    _spooler: Spooler,
     pub(crate) stamps: Stamps,
 }
 
-impl<'a> Original<'a> {
-    const KEY: &'static str = "/puppet_trigger/events/node.example.com";
-
-    pub(crate) fn start(scratch: &Scratch, etcd: &'a Etcd, program: &Program) -> Result<Self> {
-        let stamps = Stamps::new(scratch.path("original.stamps"));
-        let spooler = Spooler { socket: scratch.path("tsp"), folder: scratch.folder("tsp-output")? };
+impl Loop {
+    /// Watches `key`; `flags` tell `etcdctl` where etcd is.
+    pub(crate) fn start(
+        scratch: &Scratch,
+        program: &Program,
+        name: &str,
+        flags: &[&str],
+        key: &str,
+    ) -> Result<Self> {
+        let stamps = Stamps::new(scratch.path(&format!("{name}.stamps")));
         let mut shell = Command::new("bash");
         shell
             .args([
                 "-c",
-                r#"while true; do etcdctl --endpoints "$1" watch "$2" && tsp -- "$3" "$4" "$5"; done"#,
+                r#"while true; do etcdctl "${@:5}" watch "$1" && tsp -- "$2" "$3" "$4"; done"#,
                 "loop",
             ])
-            .args([format!("http://{}", etcd.address), Self::KEY.to_owned()])
+            .arg(key)
             .arg(&program.stamp)
             .arg(stamps.path())
             .arg(Stamps::RUN_MS)
+            .args(flags)
             .env("ETCDCTL_API", "2")
-            .envs(spooler.environment())
-            .stdout(scratch.log("original")?)
-            .stderr(scratch.log("original")?);
-        let original = Self { etcd, shell: Background::start(shell)?, _spooler: spooler, stamps };
-        wait_for("the start of the original's watch", START_PATIENCE, || original.watcher().is_some())?;
-        std::thread::sleep(Duration::from_millis(300));
-        Ok(original)
-    }
-
-    /// What fires an event.
-    pub(crate) fn fire(&self) -> Command {
-        self.set(Self::KEY)
-    }
-
-    /// What fires an event at any node.
-    pub(crate) fn set(&self, key: &str) -> Command {
-        let mut command = self.etcd.v2();
-        command.args(["set", key, VALUE]).stdout(Stdio::null());
-        command
+            .env("TS_SOCKET", scratch.path(&format!("{name}.tsp")))
+            .env("TMPDIR", scratch.folder(&format!("{name}-output"))?)
+            .stdout(scratch.log(name)?)
+            .stderr(scratch.log(name)?);
+        let watching = Self { shell: Background::start(shell)?, stamps };
+        wait_for("the start of the original's watch", START_PATIENCE, || watching.watcher().is_some())?;
+        Ok(watching)
     }
 
     /// The `etcdctl watch` that runs now.
@@ -111,26 +110,45 @@ impl<'a> Original<'a> {
         let is_watch = |pid: &u32| {
             std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"etcdctl\0"))
         };
-        children(self.shell.pid()).into_iter().find(is_watch)
+        living_children(self.shell.pid()).into_iter().find(is_watch)
     }
 }
 
-/// Task spooler starts a server of its own in the background; it ends when it is asked to.
-struct Spooler {
-    socket: PathBuf,
-    folder: PathBuf,
+/// One node with the loop, and what fires at it.
+pub(crate) struct Original<'a> {
+    etcd: &'a Etcd,
+    node: Loop,
 }
 
-impl Spooler {
-    fn environment(&self) -> [(&'static str, &PathBuf); 2] {
-        [("TS_SOCKET", &self.socket), ("TMPDIR", &self.folder)]
+impl<'a> Original<'a> {
+    pub(crate) fn start(scratch: &Scratch, etcd: &'a Etcd, program: &Program) -> Result<Self> {
+        let url = format!("http://{}", etcd.address);
+        let node =
+            Loop::start(scratch, program, "original", &["--endpoints", &url], &key("node.example.com"))?;
+        std::thread::sleep(CONNECTS_WITHIN);
+        Ok(Self { etcd, node })
+    }
+
+    pub(crate) fn stamps(&self) -> &Stamps {
+        &self.node.stamps
+    }
+
+    pub(crate) fn watcher(&self) -> Option<u32> {
+        self.node.watcher()
+    }
+
+    /// What fires an event.
+    pub(crate) fn fire(&self) -> Command {
+        self.set("node.example.com")
+    }
+
+    /// What fires an event at any node.
+    pub(crate) fn set(&self, certname: &str) -> Command {
+        self.etcd.set(&key(certname))
     }
 }
 
-impl Drop for Spooler {
-    fn drop(&mut self) {
-        if self.socket.exists() {
-            let _ = run(Command::new("tsp").arg("-K").envs(self.environment())).context("no server to end");
-        }
-    }
+/// What the loop of a node watches.
+pub(crate) fn key(certname: &str) -> String {
+    format!("/puppet_trigger/events/{certname}")
 }

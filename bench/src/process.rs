@@ -1,12 +1,16 @@
 //! Processes that end with the bench, found by their ids and by nothing else.
 
+use std::fs::{read_dir, read_to_string};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::stop;
 
 /// A process in a group of its own, which is killed when this goes away.
 pub(crate) struct Background {
@@ -15,8 +19,7 @@ pub(crate) struct Background {
 
 impl Background {
     pub(crate) fn start(mut command: Command) -> Result<Self> {
-        let child = command.stdin(Stdio::null()).process_group(0).spawn();
-        Ok(Self { child: child.with_context(|| format!("cannot start {}", name(&command)))? })
+        Ok(Self { child: spawn(&mut command)? })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -32,6 +35,13 @@ impl Drop for Background {
         }
         let _ = self.child.wait();
     }
+}
+
+/// Starts a process in a group of its own, unless the bench is being ended.
+pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
+    let _gate = stop::gate();
+    let child = command.stdin(Stdio::null()).process_group(0).spawn();
+    child.with_context(|| format!("cannot start {}", name(command)))
 }
 
 fn name(command: &Command) -> String {
@@ -51,8 +61,7 @@ pub(crate) fn require(program: &str, package: &str) -> Result<()> {
 
 /// Runs a command to its end; fails unless it succeeds.
 pub(crate) fn run(command: &mut Command) -> Result<Output> {
-    let output = command.stdin(Stdio::null()).output();
-    let output = output.with_context(|| format!("cannot start {}", name(command)))?;
+    let output = output(command)?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
         bail!("{command:?} failed ({}): {}", output.status, String::from_utf8_lossy(&said).trim());
@@ -60,36 +69,67 @@ pub(crate) fn run(command: &mut Command) -> Result<Output> {
     Ok(output)
 }
 
+/// Runs a command to its end, whatever that is.
+pub(crate) fn output(command: &mut Command) -> Result<Output> {
+    let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    child.wait_with_output().with_context(|| format!("cannot read what {} says", name(command)))
+}
+
 /// Waits until `ready` says so, looking every few milliseconds.
-pub(crate) fn wait_for(what: &str, patience: Duration, mut ready: impl FnMut() -> bool) -> Result<()> {
-    const LOOK_EVERY: Duration = Duration::from_millis(5);
-    let started = Instant::now();
-    while !ready() {
-        if started.elapsed() > patience {
-            bail!("{what} did not happen within {} s", patience.as_secs());
-        }
-        std::thread::sleep(LOOK_EVERY);
+pub(crate) fn wait_for(what: &str, patience: Duration, ready: impl FnMut() -> bool) -> Result<()> {
+    if !happens_within(patience, ready) {
+        bail!("{what} did not happen within {} s", patience.as_secs());
     }
     Ok(())
 }
 
-/// Nanoseconds since 1970, the clock that stamps are taken from.
+/// The same where it may also not happen.
+pub(crate) fn happens_within(patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
+    const LOOK_EVERY: Duration = Duration::from_millis(5);
+    let started = Instant::now();
+    while !ready() {
+        if started.elapsed() > patience {
+            return false;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    true
+}
+
+/// Nanoseconds of the clock that stamps are taken from: one for all processes, which nobody can set.
 pub(crate) fn now() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default().as_nanos()
 }
 
 /// Processor time that a process has used, in user and kernel mode.
 pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
-    let path = format!("/proc/{pid}/stat");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    // The second field is the program's name and may hold blanks; fields 14 and 15 are ticks.
-    let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields).split(' ');
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let fields = fields(pid)?;
+    // Fields 14 and 15 of all are ticks.
+    let ticks: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// The processes that this one started and that live.
-pub(crate) fn children(pid: u32) -> Vec<u32> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    list.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+/// What the kernel tells of a process, from its state on: before that is its name, which may hold blanks.
+fn fields(pid: u32) -> Result<Vec<String>> {
+    let path = format!("/proc/{pid}/stat");
+    let text = read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let fields = text.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    Ok(fields.split(' ').map(str::to_owned).collect())
+}
+
+/// The processes that this one started, or adopted, and that live.
+pub(crate) fn living_children(pid: u32) -> Vec<u32> {
+    let threads = read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| read_to_string(thread.path().join("children")).ok());
+    let children: Vec<u32> = lists.flat_map(|list| numbers(&list)).collect();
+    children.into_iter().filter(|pid| is_living(*pid)).collect()
+}
+
+fn numbers(list: &str) -> Vec<u32> {
+    list.split_whitespace().filter_map(|number| number.parse().ok()).collect()
+}
+
+/// A process that has ended and that nobody has asked about is none.
+fn is_living(pid: u32) -> bool {
+    fields(pid).is_ok_and(|fields| fields.first().is_some_and(|state| state != "Z"))
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::Samples;
-use crate::figures::{Figure, Figures, Goal, median};
+use crate::figures::{Figure, Figures, Goal, Peer, median};
 use crate::original::Original;
 use crate::process::run;
 use crate::scratch::Scratch;
@@ -25,9 +25,9 @@ pub(crate) fn measure(
 
     let mut each = Vec::new();
     for number in 0..samples.original_sets {
-        let key = format!("/puppet_trigger/events/node{number:05}.example.com");
+        let certname = format!("node{number:05}.example.com");
         let started = Instant::now();
-        run(original.set(&key).args(["--ttl", "180"]))?;
+        run(original.set(&certname).args(["--ttl", "180"]))?;
         each.push(started.elapsed().as_secs_f64());
     }
     let extrapolated = median(&each) * TARGETS as f64;
@@ -52,7 +52,7 @@ pub(crate) fn measure(
                 setup: format!("{}, {which} agent on the firing node", site.backend),
                 unit: "s",
                 samples: times,
-                original: Some(extrapolated),
+                peer: Some(Peer::original(&[extrapolated])),
                 goal: Some(Goal::AtMost(goal)),
             });
         }

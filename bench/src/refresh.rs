@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::figures::{Figure, Figures, Goal, median};
+use crate::process::output;
 use crate::scratch::Scratch;
 use crate::trigger::{Program, Site};
 
@@ -37,7 +38,7 @@ pub(crate) fn measure(
                 setup: format!("{}, {which} agent on the firing node", site.backend),
                 unit: "ms",
                 samples: refreshes.collect(),
-                original: None,
+                peer: None,
                 goal: Some(Goal::AtMost(30.0)),
             });
         }
@@ -90,7 +91,7 @@ impl Bench {
         }
         command.arg(&file).env("PATH", &self.path);
         command.env("TRIGGER_BACKEND", &site.url).env("TRIGGER_STATE_DIR", state);
-        let output = command.output().context("cannot start puppet")?;
+        let output = output(&mut command)?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
         // 2: something changed, nothing failed.

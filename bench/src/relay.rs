@@ -8,8 +8,11 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-/// Passes connections to `[::1]` on to 127.0.0.1 at the same port, for as long as this program lives.
-pub(crate) fn start(port: u16) -> Result<()> {
+/// Passes connections to `[::1]` on to this address, which is 127.0.0.1 at the same port, for as long as this
+/// program lives. Returns the port.
+pub(crate) fn start(address: &str) -> Result<u16> {
+    let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
+    let port = port.context("an address without a port")?;
     let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, port))
         .with_context(|| format!("cannot listen on [::1]:{port}"))?;
     thread::spawn(move || {
@@ -21,7 +24,7 @@ pub(crate) fn start(port: u16) -> Result<()> {
             });
         }
     });
-    Ok(())
+    Ok(port)
 }
 
 fn pass_on(from: TcpStream, to: TcpStream) -> io::Result<()> {

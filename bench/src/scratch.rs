@@ -1,4 +1,5 @@
-//! The folder that everything lives in, and ports that nobody uses. Both are gone afterwards.
+//! The folder that everything lives in, and ports that nobody uses. Both are gone afterwards, and so is every
+//! process of the bench.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -6,36 +7,41 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
-use tempfile::TempDir;
 
-/// A folder that is removed in the end.
+use crate::stop::{self, Signals};
+
+/// A folder that is removed in the end, also when that comes by a signal, once all processes are gone.
 pub(crate) struct Scratch {
-    folder: TempDir,
+    folder: PathBuf,
 }
 
 impl Scratch {
     pub(crate) fn new(inside: Option<&Path>) -> Result<Self> {
+        // Before there is anything to remove.
+        let signals = Signals::listen()?;
         let mut builder = tempfile::Builder::new();
         builder.prefix("trigger-bench-");
         let folder = match inside {
             Some(parent) => builder.tempdir_in(parent),
             None => builder.tempdir(),
         };
-        Ok(Self { folder: folder.context("cannot make a scratch folder")? })
+        let folder = folder.context("cannot make a scratch folder")?.keep();
+        signals.end_with(folder.clone());
+        Ok(Self { folder })
     }
 
     pub(crate) fn root(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.join(name)
     }
 
     /// Makes a folder in it.
     pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
-        fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(path)
     }
 
@@ -51,6 +57,14 @@ impl Scratch {
         let path = self.path(&format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&path);
         Ok(Stdio::from(file.with_context(|| format!("cannot write {}", path.display()))?))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _gate = stop::gate();
+        stop::end_all();
+        stop::remove(&self.folder);
     }
 }
 

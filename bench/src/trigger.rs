@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -74,7 +74,7 @@ impl Stamps {
         &self.path
     }
 
-    /// Nanoseconds since 1970.
+    /// Nanoseconds, as [`crate::process::now`] counts them.
     pub(crate) fn read(&self) -> Vec<u128> {
         let text = std::fs::read_to_string(&self.path).unwrap_or_default();
         // The last line may be half written.
@@ -168,7 +168,6 @@ impl<'a> Site<'a> {
         let mut command = self.program.command();
         command.args(["fire", "bench", "--output", "json", "--certname", "origin.example.com"]);
         command.args(["--backend", &self.url, "--state-dir"]).arg(state);
-        command.stdin(Stdio::null()).stderr(Stdio::inherit());
         command
     }
 

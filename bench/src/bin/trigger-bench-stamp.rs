@@ -1,14 +1,16 @@
-//! The run command of the bench, on both sides: appends the moment of its start, in nanoseconds since
-//! 1970, to a file, then sleeps as a run would work.
+//! The run command of the bench, on both sides: appends the moment of its start, in nanoseconds of the clock
+//! that nobody can set, to a file, then sleeps as a run would work.
 //!
 //! `trigger-bench-stamp FILE [MILLISECONDS]`
 
 use std::fs::File;
 use std::io::{Error, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 fn main() -> Result<(), Error> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(Error::other)?;
+    let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).map_err(Error::other)?;
     let mut arguments = std::env::args_os().skip(1);
     let path = arguments.next().ok_or_else(|| Error::other("no file is given"))?;
     // One write, so that two stamps cannot mix.

@@ -1,0 +1,90 @@
+//! The server is killed with events in flight, and started again with its data.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use trigger_core::identity::EventId;
+
+use super::{Row, SETTLE, Scene, json, slowest};
+use crate::figures::Figures;
+use crate::memory::Held;
+
+/// All are served so soon after the server was started again.
+const GOAL_SECONDS: f64 = 10.0;
+/// Events that are fired while it is down: the firing node's outbox holds them until its agent can carry them.
+const SPOOLED: usize = 2;
+
+/// What one restart showed.
+struct Restart {
+    events: Vec<EventId>,
+    /// Of each agent, from the start of the server until it had all events.
+    seconds: Vec<f64>,
+    /// At the kill: agents without the event that was committed just before it, and those which had not stored
+    /// its outcome.
+    in_flight: (usize, usize),
+    held: f64,
+}
+
+impl Scene<'_> {
+    pub(super) fn restarts(&mut self, times: usize, figures: &mut Figures) -> Result<Vec<Row>> {
+        let restarts = (0..times).map(|_| self.restart()).collect::<Result<Vec<Restart>>>()?;
+        let lost = restarts.iter().map(|restart| self.lost(&restart.events)).collect::<Result<_>>()?;
+        let in_flight = restarts.iter().map(|restart| restart.in_flight);
+        let in_flight: Vec<String> =
+            in_flight.map(|(without, open)| format!("{without} and {open}")).collect();
+        figures.note(format!(
+            "fleet: of {} agents on {}, so many had not been given the event of just before the kill when it came, \
+             and so many had not stored its outcome: {}",
+            self.agents.count,
+            self.kind,
+            in_flight.join(", ")
+        ));
+        let each = restarts.iter().flat_map(|restart| restart.seconds.iter().copied()).collect();
+        let last = restarts.iter().map(|restart| slowest(&restart.seconds)).collect();
+        let held = restarts.iter().map(|restart| restart.held).collect();
+        Ok(vec![
+            Row::new("restarted after kill -9, to each agent", "s", each),
+            Row::new("the same, the last agent", "s", last).at_most(GOAL_SECONDS),
+            Row::new("the same, deliveries without a run", "", lost).at_most(0.0),
+            Row::new("the same, memory of the server", "MB", held),
+        ])
+    }
+
+    fn restart(&mut self) -> Result<Restart> {
+        let server = self.server.take().context("the server was not started again")?;
+        let committed = self.fire()?;
+        let start_again = server.kill();
+        let event = committed.event;
+        let in_flight = (self.agents.without(event), self.agents.unfinished(event));
+        ensure!(!committed.is_spooled, "an event was not committed by a backend that answers");
+        let mut events = vec![event];
+        for _ in 0..SPOOLED {
+            let spooled = self.fire()?;
+            ensure!(spooled.is_spooled, "an event was committed by a backend that was killed");
+            events.push(spooled.event);
+        }
+
+        let restarted_at = Instant::now();
+        self.server = Some(start_again(self.scratch, self.program)?);
+        self.agents.wait_for_outcomes(&events);
+        let seconds = self.agents.seconds(&events, restarted_at);
+        self.agents.wait_for_watches()?;
+        std::thread::sleep(SETTLE);
+        let held = Held::by(self.pid()?)?.resident;
+        Ok(Restart { events, seconds, in_flight, held })
+    }
+
+    /// Deliveries that were not run for, by the server's own account and after all restarts.
+    fn lost(&self, events: &[EventId]) -> Result<f64> {
+        let mut lost = 0;
+        for event in events {
+            let mut command = self.program.command();
+            command.args(["status", &event.to_string(), "--output", "json", "--backend", &self.url]);
+            let status = json(&mut command)?;
+            let targets = status["targets"].as_array().context("a status without targets")?;
+            let done = targets.iter().filter(|target| target["state"] == "done").count();
+            lost += self.agents.count - done;
+        }
+        Ok(lost as f64)
+    }
+}

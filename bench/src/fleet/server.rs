@@ -1,0 +1,54 @@
+//! The backend's process, which can be killed and started again at the same place.
+
+use anyhow::Result;
+
+use crate::original::{self, Etcd};
+use crate::process::Background;
+use crate::scratch::Scratch;
+use crate::trigger::{Hub, Program};
+
+pub(super) enum Server {
+    Hub(Hub),
+    Etcd(Etcd),
+}
+
+/// Starts a killed server again, at its address and with its data.
+pub(super) type StartAgain = Box<dyn FnOnce(&Scratch, &Program) -> Result<Server>>;
+
+impl Server {
+    pub(super) fn start(kind: &str, scratch: &Scratch, program: &Program) -> Result<Self> {
+        Ok(match kind {
+            "hub" => Self::Hub(Hub::start(scratch, program, "fleet-hub")?),
+            _ => Self::Etcd(original::start_etcd(scratch, "fleet-etcd")?),
+        })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        let process: &Background = match self {
+            Self::Hub(hub) => &hub.process,
+            Self::Etcd(etcd) => &etcd.process,
+        };
+        process.pid()
+    }
+
+    pub(super) fn url(&self) -> String {
+        match self {
+            Self::Hub(hub) => format!("hub+http://{}", hub.address),
+            Self::Etcd(etcd) => format!("etcd://{}", etcd.address),
+        }
+    }
+
+    /// Kills it, as `kill -9` does.
+    pub(super) fn kill(self) -> StartAgain {
+        match self {
+            Self::Hub(hub) => {
+                let again = hub.kill();
+                Box::new(|scratch, program| Ok(Self::Hub(again(scratch, program, "fleet-hub")?)))
+            }
+            Self::Etcd(etcd) => {
+                let again = etcd.kill();
+                Box::new(|scratch, _| Ok(Self::Etcd(again(scratch, "fleet-etcd")?)))
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The end of the bench, however it comes: no process and no file of it stays behind.
+//!
+//! Its processes have groups, and some of them sessions, of their own, so that no Ctrl-C reaches them. But this
+//! process adopts whoever loses its parent, so all that was ever started descends from it and is found by id.
+
+use std::path::{Path, PathBuf};
+use std::process::exit;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal as Arriving, SignalKind, signal};
+
+use crate::process::living_children;
+
+/// Held while a process is started, and for ever by whoever ends the bench: nothing is started after that.
+static GATE: Mutex<()> = Mutex::new(());
+
+/// Whoever was killed is gone within this time, or waits for a disk that never answers.
+const PATIENCE: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// What a shell says of a command that a signal ended.
+const INTERRUPTED: i32 = 130;
+const TERMINATED: i32 = 143;
+
+/// To be held while a process is started or while all are ended. Never returns once a signal came.
+pub(crate) fn gate() -> MutexGuard<'static, ()> {
+    GATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// SIGINT and SIGTERM, which wait from here on.
+pub(crate) struct Signals {
+    runtime: Runtime,
+    interrupt: Arriving,
+    terminate: Arriving,
+}
+
+impl Signals {
+    pub(crate) fn listen() -> Result<Self> {
+        set_child_subreaper(Some(getpid())).context("cannot adopt the processes of the bench")?;
+        let runtime = Builder::new_current_thread().enable_io().build()?;
+        let entered = runtime.enter();
+        let (interrupt, terminate) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+        drop(entered);
+        let (interrupt, terminate) = (interrupt?, terminate?);
+        Ok(Self { runtime, interrupt, terminate })
+    }
+
+    /// From now on a signal ends all processes, removes this folder and ends the bench.
+    pub(crate) fn end_with(self, scratch: PathBuf) {
+        thread::spawn(move || {
+            let Self { runtime, mut interrupt, mut terminate } = self;
+            let status = runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => INTERRUPTED,
+                    _ = terminate.recv() => TERMINATED,
+                }
+            });
+            let _for_ever = gate();
+            end_all();
+            remove(&scratch);
+            exit(status);
+        });
+    }
+}
+
+/// Kills all that this process started, and what those started, until nothing of it is left.
+pub(crate) fn end_all() {
+    let started = Instant::now();
+    loop {
+        let living = descendants();
+        if living.is_empty() || started.elapsed() > PATIENCE {
+            return;
+        }
+        for pid in living.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+pub(crate) fn remove(folder: &Path) {
+    // It may be gone already, and nobody is left to be told otherwise.
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+/// Parents first: a loop that is dead starts nobody in place of whom it lost.
+fn descendants() -> Vec<u32> {
+    let mut found = living_children(std::process::id());
+    let mut next = 0;
+    while let Some(pid) = found.get(next) {
+        found.extend(living_children(*pid));
+        next += 1;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::process::{Background, wait_for};
+
+    #[test]
+    fn whoever_left_its_group_and_lost_its_parent_is_ended_too() {
+        set_child_subreaper(Some(getpid())).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "(setsid sleep 600 &); exec sleep 600"]);
+        let _shell = Background::start(command).unwrap();
+        let is_sleeping = |pid: &u32| {
+            std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
+        };
+        let sleepers = || descendants().iter().filter(|pid| is_sleeping(pid)).count();
+        wait_for("the start of two", PATIENCE, || sleepers() == 2).unwrap();
+        end_all();
+        assert!(descendants().is_empty());
+    }
+}
