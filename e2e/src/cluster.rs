@@ -105,22 +105,6 @@ impl Cluster {
         deaths
     }
 
-    /// Forgets all history before now, as an operator's auto-compaction would; says so if nobody took it.
-    pub fn compact(&self) -> Result<u64, String> {
-        let mut complaint = String::new();
-        for index in self.members() {
-            let revision = self.revision(index);
-            let compacted = revision.and_then(|revision| {
-                self.etcdctl(index, &["compaction", &revision.to_string()]).map(|_| revision)
-            });
-            match compacted {
-                Ok(revision) => return Ok(revision),
-                Err(error) => complaint = error,
-            }
-        }
-        Err(complaint)
-    }
-
     /// The keys below a prefix.
     pub fn keys(&self, prefix: &str) -> Result<Vec<String>, String> {
         let said = self.etcdctl(0, &["get", "--prefix", "--keys-only", "--", prefix])?;
@@ -140,12 +124,6 @@ impl Cluster {
                 self.etcdctl(index, &["get", "/"]).map(drop)
             });
         }
-    }
-
-    fn revision(&self, index: usize) -> Result<u64, String> {
-        let said = self.etcdctl(index, &["get", "/", "-w", "json"])?;
-        let json: Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
-        json["header"]["revision"].as_u64().ok_or_else(|| format!("no revision in {said}"))
     }
 
     fn etcdctl(&self, index: usize, arguments: &[&str]) -> Result<String, String> {
