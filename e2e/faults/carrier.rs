@@ -53,6 +53,16 @@ impl Carrier {
         })
     }
 
+    /// The members' names; the hub needs none.
+    pub(crate) fn names(&self, members: &[usize]) -> String {
+        match &self.server {
+            Server::Hub(..) => String::new(),
+            Server::Etcd(_) => {
+                members.iter().map(|member| format!("m{}", member + 1)).collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self, members: &[usize]) {
         self.look_for_deaths();
@@ -163,11 +173,12 @@ impl Carrier {
         }
     }
 
-    /// The deliveries that still wait for a node.
+    /// The deliveries that still wait for a node; why not, where nobody is there to say.
     pub(crate) fn pending(&self) -> Result<Vec<String>, String> {
         let deliveries = format!("{PREFIX}hosts/");
         match &self.server {
-            Server::Hub(hub, _) => {
+            Server::Hub(_, false) => Err("the hub is dead, so nobody knows what is pending".to_owned()),
+            Server::Hub(hub, true) => {
                 let (_, reply) = hub.post("/v1/read", &json!({ "ranges": [{ "folder": deliveries }] }));
                 let entries = reply["entries"].as_array().ok_or_else(|| reply.to_string())?;
                 Ok(entries.iter().filter_map(|entry| entry["key"].as_str()).map(str::to_owned).collect())

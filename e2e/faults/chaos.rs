@@ -32,8 +32,8 @@ impl<'a> Chaos<'a> {
         Self { site, budget, began: Instant::now(), windows: Mutex::default() }
     }
 
-    /// Performs one lane to its end. A fault that must happen, and found nothing to do, is tried again after the
-    /// next one; one that need not is left out where the lane is too late for it.
+    /// Performs one lane to its end. A fault that found nothing to do is tried again after the next one; one
+    /// that need not happen is left out where the lane is too late for it.
     #[expect(clippy::print_stdout, reason = "progress of a command for people")]
     pub(crate) fn perform(&self, lane: &Lane) {
         let mut ahead: VecDeque<Planned> = lane.iter().cloned().collect();
@@ -55,7 +55,8 @@ impl<'a> Chaos<'a> {
                 }
                 Err(why) => {
                     println!("  {:6.1} s  nothing to do: {}: {why}", at.as_secs_f64(), planned.fault.kind());
-                    if planned.must && at < self.budget + TRIED_AFTER {
+                    let give_up = if planned.must { self.budget + TRIED_AFTER } else { self.budget };
+                    if at < give_up {
                         sleep(TRY_EVERY);
                         ahead.insert(ahead.len().min(1), planned);
                     }

@@ -14,7 +14,7 @@ const STILL_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// What a process is to the run that it names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     /// It is the run.
     Run,
@@ -43,7 +43,8 @@ pub(crate) fn of_live_run(home: &Path, wanted: Part) -> Option<Found> {
     run.map(|run| Found { pid, run: Some(run) })
 }
 
-/// Everything that names the node's folder on its command line or in its environment.
+/// Everything that names the node's folder on its command line or in its environment; what a run has started
+/// comes after the run, which could else tell of its end.
 pub(crate) fn all_of(home: &Path) -> Vec<Found> {
     let folder = format!("{}/", home.display());
     let folder_itself = home.display().to_string();
@@ -54,7 +55,9 @@ pub(crate) fn all_of(home: &Path) -> Vec<Found> {
     let processes = fs::read_dir("/proc").into_iter().flatten();
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let alive = pids.filter(|pid| is_alive(*pid) && belongs(*pid));
-    alive.map(|pid| Found { pid, run: part_of(pid) }).collect()
+    let mut found: Vec<Found> = alive.map(|pid| Found { pid, run: part_of(pid) }).collect();
+    found.sort_by_key(|found| found.run.as_ref().map(|(_, part)| *part));
+    found
 }
 
 /// `kill -9`, noted as a hit where it ends a run for certain: the process stands still before, so it cannot end

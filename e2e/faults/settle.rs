@@ -39,8 +39,11 @@ pub(crate) fn settle(site: &Site, records: &Records, windows: Vec<Window>) -> an
         let is_quiet = busy.is_empty() && open == 0 && Logs::read(site)?.counts() == logs.counts();
         if is_quiet || stillness.is_over() {
             busy.extend(statuses.failures);
-            let pending = site.backend().pending().unwrap_or_else(|error| vec![format!("({error})")]);
-            busy.extend(pending.into_iter().map(|key| format!("{key} is still in the backend")));
+            let deaths = site.deaths();
+            match site.backend().pending() {
+                Ok(keys) => busy.extend(keys.iter().map(|key| format!("{key} is still in the backend"))),
+                Err(error) => busy.push(error),
+            }
             return Ok(Evidence {
                 statuses: statuses.known,
                 windows,
@@ -48,7 +51,7 @@ pub(crate) fn settle(site: &Site, records: &Records, windows: Vec<Window>) -> an
                 records: records.collect(),
                 epoch: records.epoch(),
                 forgotten: site.forgotten(),
-                deaths: site.deaths(),
+                deaths,
                 ..logs.into_evidence()
             });
         }

@@ -101,7 +101,7 @@ impl Strike<'_> {
         self.site.backend().kill(&members);
         let done = meanwhile();
         self.site.backend().restart(&members);
-        Ok((names(&members), done))
+        Ok((self.site.backend().names(&members), done))
     }
 
     fn pause_backend<T>(
@@ -113,7 +113,7 @@ impl Strike<'_> {
         self.site.backend().pause(&members);
         let done = meanwhile();
         self.site.backend().go_on(&members);
-        Ok((names(&members), done))
+        Ok((self.site.backend().names(&members), done))
     }
 
     /// The members that are meant now: who leads changes, and for a while nobody may.
@@ -209,8 +209,4 @@ fn kill_all_of(home: &Path) {
         }
         sleep(LOOK_EVERY);
     }
-}
-
-fn names(members: &[usize]) -> String {
-    members.iter().map(|member| format!("m{}", member + 1)).collect::<Vec<_>>().join(" ")
 }
