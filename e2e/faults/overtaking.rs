@@ -8,6 +8,7 @@ use etcd_client::{Client, CompactionOptions, ConnectOptions};
 use tokio::task::JoinSet;
 
 use crate::fleet::certname;
+use crate::link::Mode;
 use crate::site::Site;
 use crate::stored::PREFIX;
 
@@ -26,6 +27,8 @@ const DELETED_WITHIN: Duration = Duration::from_secs(90);
 const LOGGED: &str = "a compaction overtook the watch";
 /// How long it may take to read all that was sent before.
 const LOGGED_WITHIN: Duration = Duration::from_secs(10);
+/// Long enough for a watch to end.
+const BROKEN_FOR: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Silences a node's watch, makes etcd forget what it has not seen, and lets it go on; says why not if the agent
@@ -41,7 +44,17 @@ pub(crate) fn overtake(
     silence()?;
     let forgotten = site.runtime().block_on(forget(&ports, &certname(node)));
     go_on();
-    forgotten?;
+    let overtaken = forgotten.and_then(|()| wait_until_overtaken(site, node, before));
+    if overtaken.is_err() {
+        // It may have seen the key that is no delivery, and tells of it until it reads everything again.
+        site.wire(node, None, Mode::Broken);
+        sleep(BROKEN_FOR);
+        site.wire(node, None, Mode::Open);
+    }
+    overtaken
+}
+
+fn wait_until_overtaken(site: &Site, node: usize, before: usize) -> Result<(), String> {
     let began = Instant::now();
     while times_overtaken(site, node) == before {
         if began.elapsed() > LOGGED_WITHIN {
