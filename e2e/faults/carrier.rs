@@ -1,20 +1,25 @@
 //! The backend of a trial: the hub, or three members of etcd. What can be done to it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
 use trigger_e2e::{Backend, BackendKind, Cluster, program};
 
-use crate::plan::Victims;
-
-/// Where Trigger keeps pending deliveries.
-const DELIVERIES: &str = "/puppet_trigger/events/hosts/";
+use crate::fault::Victims;
+use crate::stored::{PREFIX, keys_in};
 
 /// A backend that faults happen to.
-pub(crate) enum Carrier {
-    /// One process.
-    Hub(Box<Backend>),
+pub(crate) struct Carrier {
+    server: Server,
+    /// What ended without being told.
+    deaths: Vec<String>,
+}
+
+enum Server {
+    /// One process; whether it should live.
+    Hub(Box<Backend>, bool),
     /// Three.
     Etcd(Cluster),
 }
@@ -22,76 +27,85 @@ pub(crate) enum Carrier {
 impl Carrier {
     /// Starts one whose data lies in `folder`.
     pub(crate) fn start(kind: BackendKind, folder: &Path) -> Self {
-        match kind {
-            BackendKind::Hub => Self::Hub(Box::new(Backend::start(kind, folder))),
-            BackendKind::Etcd => Self::Etcd(Cluster::start(folder)),
-        }
+        let server = match kind {
+            BackendKind::Hub => Server::Hub(Box::new(Backend::start(kind, folder)), true),
+            BackendKind::Etcd => Server::Etcd(Cluster::start(folder)),
+        };
+        Self { server, deaths: Vec::new() }
     }
 
     /// Where it listens.
     pub(crate) fn ports(&self) -> Vec<u16> {
-        match self {
-            Self::Hub(hub) => vec![hub.port()],
-            Self::Etcd(cluster) => cluster.ports(),
+        match &self.server {
+            Server::Hub(hub, _) => vec![hub.port()],
+            Server::Etcd(cluster) => cluster.ports(),
         }
     }
 
-    /// The members that are meant now: who leads changes.
-    pub(crate) fn members(&self, victims: Victims) -> Vec<usize> {
-        match (self, victims) {
-            (Self::Hub(_), _) => vec![0],
-            (Self::Etcd(cluster), Victims::All) => cluster.members().collect(),
-            (Self::Etcd(cluster), Victims::Leader) => vec![cluster.leader().unwrap_or_default()],
-            (Self::Etcd(_), Victims::Member(member)) => vec![member],
-            (Self::Etcd(cluster), Victims::AllBut(spared)) => {
-                cluster.members().filter(|member| *member != spared).collect()
+    /// The members that are meant now: who leads changes. Nothing while nobody is known to lead.
+    pub(crate) fn members(&self, victims: Victims) -> Option<Vec<usize>> {
+        let Server::Etcd(cluster) = &self.server else { return Some(vec![0]) };
+        Some(match victims {
+            Victims::All => cluster.members().collect(),
+            Victims::Leader => vec![cluster.leader()?],
+            Victims::Member(member) => vec![member],
+            Victims::AllBut(spared) => cluster.members().filter(|member| *member != spared).collect(),
+        })
+    }
+
+    /// The members' names; the hub needs none.
+    pub(crate) fn names(&self, members: &[usize]) -> String {
+        match &self.server {
+            Server::Hub(..) => String::new(),
+            Server::Etcd(_) => {
+                members.iter().map(|member| format!("m{}", member + 1)).collect::<Vec<_>>().join(" ")
             }
         }
     }
 
     /// `kill -9`.
     pub(crate) fn kill(&mut self, members: &[usize]) {
-        match self {
-            Self::Hub(hub) => hub.kill(),
-            Self::Etcd(cluster) => members.iter().for_each(|member| cluster.kill(*member)),
+        self.look_for_deaths();
+        match &mut self.server {
+            Server::Hub(hub, lives) => {
+                hub.kill();
+                *lives = false;
+            }
+            Server::Etcd(cluster) => members.iter().for_each(|member| cluster.kill(*member)),
         }
     }
 
     /// Starts killed ones again.
     pub(crate) fn restart(&mut self, members: &[usize]) {
-        match self {
-            Self::Hub(hub) => hub.restart(),
-            Self::Etcd(cluster) => members.iter().for_each(|member| cluster.restart(*member)),
+        match &mut self.server {
+            Server::Hub(hub, lives) => {
+                hub.restart();
+                *lives = true;
+            }
+            Server::Etcd(cluster) => members.iter().for_each(|member| cluster.restart(*member)),
         }
     }
 
     /// SIGSTOP.
     pub(crate) fn pause(&mut self, members: &[usize]) {
-        match self {
-            Self::Hub(hub) => hub.process().pause(),
-            Self::Etcd(cluster) => members.iter().for_each(|member| cluster.pause(*member)),
+        self.look_for_deaths();
+        match &mut self.server {
+            Server::Hub(hub, _) => hub.process().pause(),
+            Server::Etcd(cluster) => members.iter().for_each(|member| cluster.pause(*member)),
         }
     }
 
     /// SIGCONT.
     pub(crate) fn go_on(&mut self, members: &[usize]) {
-        match self {
-            Self::Hub(hub) => hub.process().go_on(),
-            Self::Etcd(cluster) => members.iter().for_each(|member| cluster.go_on(*member)),
-        }
-    }
-
-    /// Makes etcd forget its history; the hub keeps none.
-    pub(crate) fn compact(&self) -> Result<(), String> {
-        match self {
-            Self::Hub(_) => Ok(()),
-            Self::Etcd(cluster) => cluster.compact().map(drop),
+        match &mut self.server {
+            Server::Hub(hub, _) => hub.process().go_on(),
+            Server::Etcd(cluster) => members.iter().for_each(|member| cluster.go_on(*member)),
         }
     }
 
     /// Copies the hub's data; where to. Nothing for etcd.
     pub(crate) fn back_up(&self, number: usize) -> Result<Option<PathBuf>, String> {
-        let Self::Hub(hub) = self else { return Ok(None) };
+        let Server::Hub(hub, _) = &self.server else { return Ok(None) };
         let file = hub.data_dir().with_file_name(format!("backup-{number}.db"));
         let mut command = Command::new(program());
         command.args(["hub", "backup", "--config", "/dev/null", "--data-dir"]).arg(hub.data_dir()).arg(&file);
@@ -99,32 +113,77 @@ impl Carrier {
         if output.status.success() { Ok(Some(file)) } else { Err(format!("{output:?}")) }
     }
 
-    /// Stops the hub and starts it with the data of a backup, as the operating guide says.
-    pub(crate) fn restore(&mut self, backup: &Path) -> std::io::Result<()> {
-        let Self::Hub(hub) = self else { return Ok(()) };
+    /// Stops the hub and starts it with the data of a backup, as the operating guide says. The keys that it had
+    /// when it had stopped and the backup does not have: nobody can change either then.
+    pub(crate) fn restore(&mut self, backup: &Path) -> Result<BTreeSet<String>, String> {
+        self.look_for_deaths();
+        let Server::Hub(hub, _) = &mut self.server else { return Ok(BTreeSet::new()) };
         hub.process().terminate();
-        hub.process().wait();
-        std::fs::copy(backup, hub.data_dir().join("hub.sqlite"))?;
+        let code = hub.process().wait();
+        if code != 0 {
+            self.deaths.push(format!("the hub was told to stop and ended with {code}"));
+        }
+        let file = hub.data_dir().join("hub.sqlite");
+        let forgotten =
+            keys_in(&file).and_then(|had| keys_in(backup).map(|has| had.difference(&has).cloned().collect()));
+        let restored = std::fs::copy(backup, &file).map_err(|error| error.to_string());
         hub.restart();
-        Ok(())
+        restored.and(forgotten)
     }
 
-    /// Waits until all of it serves.
-    pub(crate) fn wait_until_it_serves(&mut self) {
-        if let Self::Etcd(cluster) = self {
-            cluster.wait_until_it_serves();
+    /// Heals whatever is not, and waits until all of it serves.
+    pub(crate) fn heal(&mut self) {
+        self.look_for_deaths();
+        match &mut self.server {
+            Server::Hub(hub, lives) => {
+                if *lives {
+                    hub.process().go_on();
+                } else {
+                    hub.restart();
+                    *lives = true;
+                }
+            }
+            Server::Etcd(cluster) => {
+                for member in cluster.members() {
+                    cluster.go_on(member);
+                    cluster.restart(member);
+                }
+                cluster.wait_until_it_serves();
+            }
         }
     }
 
-    /// The deliveries that still wait for a node.
+    /// What ended without being told, up to now.
+    pub(crate) fn deaths(&mut self) -> Vec<String> {
+        self.look_for_deaths();
+        self.deaths.clone()
+    }
+
+    /// Notes what has ended without being told; it counts as killed from here on.
+    fn look_for_deaths(&mut self) {
+        match &mut self.server {
+            Server::Hub(hub, lives) => {
+                if *lives && let Some(code) = hub.process().exit() {
+                    *lives = false;
+                    let log = hub.process().latest_log();
+                    self.deaths.push(format!("the hub ended with {code}; its log:\n{log}"));
+                }
+            }
+            Server::Etcd(cluster) => self.deaths.extend(cluster.deaths()),
+        }
+    }
+
+    /// The deliveries that still wait for a node; why not, where nobody is there to say.
     pub(crate) fn pending(&self) -> Result<Vec<String>, String> {
-        match self {
-            Self::Hub(hub) => {
-                let (_, reply) = hub.post("/v1/read", &json!({ "ranges": [{ "folder": DELIVERIES }] }));
+        let deliveries = format!("{PREFIX}hosts/");
+        match &self.server {
+            Server::Hub(_, false) => Err("the hub is dead, so nobody knows what is pending".to_owned()),
+            Server::Hub(hub, true) => {
+                let (_, reply) = hub.post("/v1/read", &json!({ "ranges": [{ "folder": deliveries }] }));
                 let entries = reply["entries"].as_array().ok_or_else(|| reply.to_string())?;
                 Ok(entries.iter().filter_map(|entry| entry["key"].as_str()).map(str::to_owned).collect())
             }
-            Self::Etcd(cluster) => cluster.keys(DELIVERIES),
+            Server::Etcd(cluster) => cluster.keys(&deliveries),
         }
     }
 }

@@ -2,7 +2,11 @@
 //! violations out.
 
 mod chains;
+mod covers;
 mod deliveries;
+mod fires;
+mod guard;
+mod repetitions;
 mod runs;
 #[cfg(test)]
 mod tests;
@@ -10,11 +14,9 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use self::covers::Cover;
 use crate::evidence::{Evidence, Run};
 use crate::journal::{Answer, Fire};
-
-/// Runs that may cover one event at one node: the first, and one repetition after a crash (contract 4).
-const RUNS_AT_MOST: usize = 2;
 
 /// Something that the contract forbids, with the evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,12 +37,16 @@ impl fmt::Display for Violation {
 pub(crate) fn check(evidence: &Evidence) -> Vec<Violation> {
     let index = Index::of(evidence);
     let mut violations = Vec::new();
-    fires_are_answered(evidence, &mut violations);
+    fires::check(evidence, &index, &mut violations);
     deliveries::check(evidence, &index, &mut violations);
+    repetitions::check(&index, &mut violations);
     runs::check(evidence, &index, &mut violations);
     chains::check(evidence, &index, &mut violations);
-    let left = |found: &String| Violation { rule: "nothing is left behind", found: found.clone() };
-    violations.extend(evidence.leftovers.iter().map(left));
+    let all = |rule, found: &[String]| -> Vec<Violation> {
+        found.iter().map(|found| Violation { rule, found: found.clone() }).collect()
+    };
+    violations.extend(all("nothing dies by itself", &evidence.deaths));
+    violations.extend(all("nothing is left behind", &evidence.leftovers));
     violations
 }
 
@@ -52,11 +58,15 @@ pub(crate) fn forgotten(evidence: &Evidence) -> Vec<(String, String)> {
 
 /// The evidence by what it is asked for.
 struct Index<'a> {
+    /// By event; those too that were killed before they could answer, and fired all the same.
     fires: BTreeMap<&'a str, &'a Fire>,
+    /// By id; of those that began twice, the last.
     runs: BTreeMap<&'a str, &'a Run>,
     hits: BTreeSet<&'a str>,
+    /// How the runs ended, as their results say.
+    outcomes: BTreeMap<&'a str, &'a str>,
     /// The runs at a node that cover an event, by (event, certname), in the order of their starts.
-    covering: BTreeMap<(&'a str, &'a str), Vec<&'a Run>>,
+    covering: BTreeMap<(&'a str, &'a str), Vec<Cover<'a>>>,
 }
 
 impl<'a> Index<'a> {
@@ -65,33 +75,27 @@ impl<'a> Index<'a> {
             Answer::Success { event, .. } => Some((event.as_str(), fire)),
             _ => None,
         });
-        let mut covering: BTreeMap<_, Vec<&Run>> = BTreeMap::new();
-        for run in &evidence.runs {
-            for cause in &run.start.causes {
-                covering.entry((cause.event.as_str(), run.start.certname.as_str())).or_default().push(run);
-            }
-        }
-        covering.values_mut().for_each(|runs| runs.sort_by_key(|run| run.start.at));
+        let mut fires: BTreeMap<&str, &Fire> = answered.collect();
+        fires.extend(fires::unanswered(evidence, &fires));
+        let outcome = |(run, record): (&'a String, &'a crate::evidence::Record)| {
+            (run.as_str(), record.outcome.as_str())
+        };
         Self {
-            fires: answered.collect(),
+            fires,
             runs: evidence.runs.iter().map(|run| (run.start.run.as_str(), run)).collect(),
             hits: evidence.hits.iter().map(|hit| hit.run.as_str()).collect(),
-            covering,
+            outcomes: evidence.records.iter().map(outcome).collect(),
+            covering: covers::of(evidence),
         }
     }
-}
 
-/// Every node has an outbox, so nothing that we left alive may fail (contract 1).
-fn fires_are_answered(evidence: &Evidence, violations: &mut Vec<Violation>) {
-    for fire in &evidence.fires {
-        if let Answer::Failure(said) = &fire.answer {
-            let inside = fire.parent.as_deref().unwrap_or_default();
-            // Its run was killed, and with it perhaps this fire.
-            if !evidence.hits.iter().any(|hit| hit.run == inside) {
-                let found = format!("a fire on {} failed: {said}", fire.origin);
-                violations.push(Violation { rule: "durable before it answers", found });
-            }
-        }
+    fn covers<'b>(&'b self, event: &'b str, certname: &'b str) -> &'b [Cover<'b>] {
+        self.covering.get(&(event, certname)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether the run's own result says that something ended it.
+    fn was_interrupted(&self, run: &str) -> bool {
+        self.outcomes.get(run) == Some(&"interrupted")
     }
 }
 

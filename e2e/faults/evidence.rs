@@ -13,16 +13,37 @@ pub(crate) struct Evidence {
     pub(crate) groups: BTreeMap<String, BTreeSet<String>>,
     /// Every `trigger fire`, those inside runs too.
     pub(crate) fires: Vec<Fire>,
-    /// Every run that began.
+    /// Every run that began, as often as it did.
     pub(crate) runs: Vec<Run>,
+    /// What the nodes kept of the runs that ended, by the run's id; of those too that never said a word.
+    pub(crate) records: BTreeMap<String, Record>,
     /// Kills that hit a run.
     pub(crate) hits: Vec<Hit>,
     /// What `trigger status` said of an event at the end; an event that is not listed was not known.
     pub(crate) statuses: BTreeMap<String, Vec<Target>>,
     /// What was done to the backend and the nodes.
     pub(crate) windows: Vec<Window>,
+    /// The keys that a hub no longer had after it was restored from a backup.
+    pub(crate) forgotten: BTreeSet<String>,
+    /// Sentences about what ended, or panicked, although nobody had done anything to it.
+    pub(crate) deaths: Vec<String>,
     /// Sentences about what should not be there any more: spooled events, pending deliveries, …
     pub(crate) leftovers: Vec<String>,
+    /// Nanoseconds since 1970 when [`Moment`]s began to count.
+    pub(crate) epoch: u64,
+}
+
+/// A run as its node's folder tells: its record and its result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Record {
+    /// The node.
+    pub(crate) certname: String,
+    /// The events it covers.
+    pub(crate) causes: Vec<String>,
+    /// How it ended.
+    pub(crate) outcome: String,
+    /// When its record was written.
+    pub(crate) started: Moment,
 }
 
 /// A run as its own log tells.
@@ -60,8 +81,6 @@ pub(crate) struct Window {
     pub(crate) from: Moment,
     /// Until when: then it was healed.
     pub(crate) to: Moment,
-    /// Whether the backend forgot what it had been told since its beginning.
-    pub(crate) rewinds: bool,
 }
 
 impl Target {

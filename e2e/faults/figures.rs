@@ -1,4 +1,4 @@
-//! What a trial was, in figures. They judge nothing.
+//! What a trial was, in figures. They judge nothing: see `proof.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;

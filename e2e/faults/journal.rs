@@ -94,6 +94,9 @@ pub(crate) struct Fire {
     pub(crate) groups: Vec<String>,
     /// Whether noop was asked for.
     pub(crate) noop: bool,
+    /// Whether the backend was away all the time, so that the event could only be spooled.
+    #[serde(default)]
+    pub(crate) away: bool,
     /// Before the command was started.
     pub(crate) before: Moment,
     /// After it had ended.
@@ -113,20 +116,21 @@ pub(crate) enum Answer {
         /// `committed`, `spooled` or `suppressed`.
         state: String,
     },
-    /// It was killed by us before it could answer.
+    /// It was killed by us before it could answer, or the run was that it was part of.
     Killed,
     /// Anything else: what it said.
     Failure(String),
 }
 
-/// A kill of ours that hit a run: its supervisor, its process, or both.
+/// A kill of ours that hit a run for certain: the process stood still when it was killed, so it did not end by
+/// itself; and where it was the supervisor, there was no result yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hit {
     /// Which run.
     pub(crate) run: String,
     /// Just before the signal was sent.
     pub(crate) at: Moment,
-    /// Whether the run's own process was hit too.
+    /// Whether it was the run's own process, else it was its supervisor.
     pub(crate) process: bool,
 }
 

@@ -7,6 +7,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use trigger_e2e::free_port;
+
+/// How often a free port is drawn before there seems to be none.
+const PORTS_TRIED: usize = 20;
 
 /// What the wire does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +36,10 @@ impl Link {
     /// A proxy to a port of this machine.
     pub(crate) fn to(server: u16, runtime: &Handle) -> io::Result<Self> {
         let (mode, receiver) = watch::channel(Mode::Open);
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+        // Five digits, see `Names`; somebody else may be faster to take it.
+        let listener = (0..PORTS_TRIED)
+            .find_map(|_| runtime.block_on(TcpListener::bind(("127.0.0.1", free_port()))).ok())
+            .ok_or(io::ErrorKind::AddrInUse)?;
         let port = listener.local_addr()?.port();
         runtime.spawn(listen(listener, server, receiver));
         Ok(Self { port, mode })
@@ -69,7 +76,7 @@ struct Names {
 
 impl Names {
     /// Puts the server's name in place of the wire's. A client begins a request only after an answer, so the
-    /// name is never cut in two; and free ports all have five digits, so nothing changes its length.
+    /// name is never cut in two; and the ports drawn all have five digits, so nothing changes its length.
     fn translate(self, bytes: &mut [u8]) {
         let [own, server] = [self.own, self.server].map(|port| format!("127.0.0.1:{port:05}").into_bytes());
         if let Some(at) = bytes.windows(own.len()).position(|window| window == own) {

@@ -16,7 +16,11 @@ use crate::site::Site;
 /// Fires at the same time at the most: while a backend is away each takes seconds.
 const AT_ONCE: usize = 24;
 /// Between two fires, on average: three hundred a minute.
-const EVERY: Duration = Duration::from_millis(200);
+pub(crate) const EVERY: Duration = Duration::from_millis(200);
+/// Fired while the backend is away.
+const FIRES_WHILE_AWAY: usize = 8;
+/// In nanoseconds: how long after its start a fire may make its event, where nobody saw it end.
+const FIRED_WITHIN: Moment = 10_000_000_000;
 
 /// One fire that is about to happen.
 pub(crate) struct Shot {
@@ -28,6 +32,8 @@ pub(crate) struct Shot {
     pub(crate) noop: bool,
     /// The run it is fired in.
     pub(crate) parent: Option<String>,
+    /// Whether the backend is away all the time.
+    pub(crate) away: bool,
 }
 
 /// One of a few names, so that backlogs and loops have something in common.
@@ -38,7 +44,13 @@ pub(crate) fn trigger_name(random: &mut fastrand::Rng) -> String {
 impl Shot {
     fn draw(random: &mut fastrand::Rng) -> Self {
         let noop = random.u8(..100) < 4;
-        Self { trigger: trigger_name(random), targets: Targets::draw(random), noop, parent: None }
+        Self {
+            trigger: trigger_name(random),
+            targets: Targets::draw(random),
+            noop,
+            parent: None,
+            away: false,
+        }
     }
 
     /// What `trigger` is told.
@@ -51,7 +63,7 @@ impl Shot {
     }
 
     /// What came of it.
-    pub(crate) fn fire(self, origin: &str, before: Moment, output: &Output) -> Fire {
+    pub(crate) fn fire(&self, origin: &str, before: Moment, output: &Output) -> Fire {
         let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let answer = match (output.status.code(), json["event_id"].as_str(), json["state"].as_str()) {
             (Some(0), Some(event), Some(state)) => {
@@ -60,18 +72,37 @@ impl Shot {
             (None, ..) if output.status.signal() == Some(9) => Answer::Killed,
             _ => Answer::Failure(format!("{output:?}")),
         };
+        Fire { after: now(), answer, ..self.unanswered(origin, before) }
+    }
+
+    /// What is known before it answers: enough to tell what it fired, should it never do.
+    pub(crate) fn unanswered(&self, origin: &str, before: Moment) -> Fire {
         Fire {
             origin: origin.to_owned(),
-            parent: self.parent,
-            trigger: self.trigger,
-            hosts: self.targets.hosts,
-            groups: self.targets.groups,
+            parent: self.parent.clone(),
+            trigger: self.trigger.clone(),
+            hosts: self.targets.hosts.clone(),
+            groups: self.targets.groups.clone(),
             noop: self.noop,
+            away: self.away,
             before,
-            after: now(),
-            answer,
+            after: before + FIRED_WITHIN,
+            answer: Answer::Killed,
         }
     }
+}
+
+/// Fires some events on one node, all at once, and returns when all are answered; how many. The backend must be
+/// away until then.
+pub(crate) fn fire_while_away(site: &Site, node: usize) -> usize {
+    let mut random = fastrand::Rng::with_seed(node as u64);
+    std::thread::scope(|scope| {
+        for _ in 0..FIRES_WHILE_AWAY {
+            let shot = Shot { noop: false, away: true, ..Shot::draw(&mut random) };
+            scope.spawn(move || fire(site, node, &shot, None));
+        }
+    });
+    FIRES_WHILE_AWAY
 }
 
 /// Fires until `over`; each fire is a thread of its own in `scope`.
@@ -93,12 +124,12 @@ pub(crate) fn keep_firing<'scope>(
         // One in fifty is killed at some moment: it never answers, so nothing is owed for it.
         let kill_after = (random.u8(..50) == 0).then(|| Duration::from_millis(random.u64(..40)));
         if pending.len() < AT_ONCE {
-            pending.push(scope.spawn(move || fire(site, node, shot, kill_after)));
+            pending.push(scope.spawn(move || fire(site, node, &shot, kill_after)));
         }
     }
 }
 
-fn fire(site: &Site, node: usize, shot: Shot, kill_after: Option<Duration>) {
+fn fire(site: &Site, node: usize, shot: &Shot, kill_after: Option<Duration>) {
     let mut command = site.command(node, &shot.arguments());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let before = now();

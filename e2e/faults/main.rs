@@ -6,20 +6,28 @@
 
 #![allow(clippy::expect_used, reason = "a trial that cannot do its part fails")]
 
+mod alarm;
 mod carrier;
 mod chaos;
 mod checker;
 mod evidence;
+mod fault;
 mod figures;
 mod fleet;
 mod journal;
 mod link;
 mod load;
+mod logs;
+mod overtaking;
 mod plan;
 mod processes;
+mod proof;
+mod records;
 mod run;
 mod settle;
 mod site;
+mod stored;
+mod strike;
 mod trial;
 
 use std::path::PathBuf;
@@ -29,8 +37,9 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use trigger_e2e::BackendKind;
 
-/// The shortest budget in which anything can happen.
-const SHORTEST: Duration = Duration::from_secs(20);
+use crate::alarm::Alarm;
+use crate::plan::SHORTEST;
+use crate::trial::Trial;
 
 /// Proves Trigger's contract under real faults.
 #[derive(Debug, Parser)]
@@ -81,9 +90,24 @@ fn main() -> ExitCode {
         );
     }
     if cli.budget < SHORTEST {
-        eprintln!("error: a budget of less than {} proves nothing", humantime::format_duration(SHORTEST));
+        let shortest = humantime::format_duration(SHORTEST);
+        eprintln!("error: a budget of less than {shortest} does not hold every kind of fault");
         return ExitCode::from(2);
     }
+    match trials(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One after the other, also after one that failed; whether the contract held in all of them.
+#[expect(clippy::print_stderr, reason = "a command for people")]
+fn trials(cli: &Cli) -> anyhow::Result<bool> {
+    let alarm = Alarm::start()?;
     let kinds = match cli.backend {
         Choice::Hub => vec![BackendKind::Hub],
         Choice::Etcd => vec![BackendKind::Etcd],
@@ -92,13 +116,11 @@ fn main() -> ExitCode {
     let seed = cli.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let mut holds = true;
     for kind in kinds {
-        match trial::run(kind, seed, cli.budget, cli.keep) {
-            Ok(verdict) => holds &= verdict,
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                holds = false;
-            }
-        }
+        let trial = Trial { kind, seed, budget: cli.budget, keep: cli.keep };
+        holds &= trial.run(&alarm).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            false
+        });
     }
-    if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(holds)
 }

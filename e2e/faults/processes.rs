@@ -1,39 +1,50 @@
-//! Finds the processes of a node's runs, to kill them.
+//! Finds the processes of a node's runs, and kills them so that it is certain what the kill did.
 
 use std::fs;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use crate::journal::{self, RunLine};
+use trigger_e2e::{go_on, is_alive, is_stopped, kill, stop};
 
-/// A run in progress.
-pub(crate) struct LiveRun {
-    /// Which.
-    pub(crate) run: String,
-    /// The run command's process.
-    pub(crate) pid: u32,
-    /// Its parent.
-    pub(crate) supervisor: u32,
+use crate::journal::{self, Hit, RunLine, append, now};
+
+/// How long a process may take to stand still: it may be waiting for the disk.
+const STILL_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// What a process is to the run that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// It is the run.
+    Run,
+    /// It owns the run.
+    Supervisor,
+    /// Something that the run started, a `trigger fire` say.
+    Other,
 }
 
 /// A process that belongs to a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     /// Its id.
     pub(crate) pid: u32,
     /// The run that it is part of, if it is.
-    pub(crate) run: Option<String>,
+    pub(crate) run: Option<(String, Part)>,
 }
 
-/// The run that is in progress on a node, supervisor and all.
-pub(crate) fn live_run(home: &Path) -> Option<LiveRun> {
+/// A process of the run that is in progress on a node: the run itself or its supervisor.
+pub(crate) fn of_live_run(home: &Path, wanted: Part) -> Option<Found> {
     let lines: Vec<RunLine> = journal::read(&home.join("runs.log")).ok()?;
     let RunLine::Start(start) = lines.into_iter().next_back()? else { return None };
-    // Pids are used again: only those that still name the run are its own.
-    let is_its = |pid| run_of(pid).as_deref() == Some(start.run.as_str());
-    let is_whole = is_its(start.pid) && is_its(start.supervisor);
-    is_whole.then_some(LiveRun { run: start.run, pid: start.pid, supervisor: start.supervisor })
+    let pid = if wanted == Part::Run { start.pid } else { start.supervisor };
+    // Pids are used again: only one that still names the run is its own.
+    let run = part_of(pid).filter(|(run, part)| *run == start.run && *part == wanted);
+    run.map(|run| Found { pid, run: Some(run) })
 }
 
-/// Everything that names the node's folder on its command line or in its environment.
+/// Everything that names the node's folder on its command line or in its environment; what a run has started
+/// comes after the run, which could else tell of its end.
 pub(crate) fn all_of(home: &Path) -> Vec<Found> {
     let folder = format!("{}/", home.display());
     let folder_itself = home.display().to_string();
@@ -43,20 +54,68 @@ pub(crate) fn all_of(home: &Path) -> Vec<Found> {
     };
     let processes = fs::read_dir("/proc").into_iter().flatten();
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    let alive = pids.filter(|pid| trigger_e2e::is_alive(*pid) && belongs(*pid));
-    alive.map(|pid| Found { pid, run: run_of(pid) }).collect()
+    let alive = pids.filter(|pid| is_alive(*pid) && belongs(*pid));
+    let mut found: Vec<Found> = alive.map(|pid| Found { pid, run: part_of(pid) }).collect();
+    found.sort_by_key(|found| found.run.as_ref().map(|(_, part)| *part));
+    found
+}
+
+/// `kill -9`, noted as a hit where it ends a run for certain: the process stands still before, so it cannot end
+/// by itself meanwhile, and nothing has written the run's result yet. Whether it was one.
+pub(crate) fn hit(home: &Path, found: &Found) -> bool {
+    // It may have become another program meanwhile, or its id another process's.
+    let is_its = |part: &Option<(String, Part)>| found.run.is_none() || part.is_some();
+    if !is_its(&part_of(found.pid)) || !stand_still(found.pid) {
+        return false;
+    }
+    let part = part_of(found.pid);
+    if !is_its(&part) {
+        go_on(found.pid);
+        return false;
+    }
+    let hit = part.and_then(|(run, part)| {
+        let has_result = home.join(format!("state/runs/{run}.result.json")).exists();
+        let process = match part {
+            Part::Run => true,
+            Part::Supervisor if !has_result => false,
+            _ => return None,
+        };
+        Some(Hit { run, at: now(), process })
+    });
+    if let Some(hit) = &hit {
+        append(&home.join("hits.log"), hit).expect("a hit to be noted");
+    }
+    kill(found.pid);
+    hit.is_some()
+}
+
+fn stand_still(pid: u32) -> bool {
+    let began = Instant::now();
+    stop(pid);
+    while !is_stopped(pid) {
+        if !is_alive(pid) || began.elapsed() > STILL_WITHIN {
+            go_on(pid);
+            return false;
+        }
+        sleep(LOOK_EVERY);
+    }
+    true
 }
 
 /// The run that a process supervises or is part of.
-fn run_of(pid: u32) -> Option<String> {
-    let supervised = words(pid, "cmdline").into_iter().skip_while(|word| word != "supervise").nth(1);
+fn part_of(pid: u32) -> Option<(String, Part)> {
+    let command = words(pid, "cmdline");
+    let supervised = command.iter().skip_while(|word| *word != "supervise").nth(1);
     let supervised = supervised.and_then(|record| {
         let name = record.rsplit('/').next()?;
-        Some(name.strip_suffix(".json")?.to_owned())
+        Some((name.strip_suffix(".json")?.to_owned(), Part::Supervisor))
     });
     let told = || {
         let words = words(pid, "environ");
-        words.into_iter().find_map(|word| word.strip_prefix("TRIGGER_RUN_ID=").map(str::to_owned))
+        let run =
+            words.into_iter().find_map(|word| word.strip_prefix("TRIGGER_RUN_ID=").map(str::to_owned))?;
+        let is_run = command.get(1).is_some_and(|word| word == "run");
+        Some((run, if is_run { Part::Run } else { Part::Other }))
     };
     supervised.or_else(told)
 }
@@ -64,4 +123,40 @@ fn run_of(pid: u32) -> Option<String> {
 fn words(pid: u32, file: &str) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
     String::from_utf8_lossy(&bytes).split('\0').map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    fn sleeper(run: &str) -> Child {
+        Command::new("sleep").arg("60").env("TRIGGER_RUN_ID", run).spawn().unwrap()
+    }
+
+    #[test]
+    fn what_a_run_started_is_no_hit_on_the_run() {
+        let home = tempfile::tempdir().unwrap();
+        let mut child = sleeper("r1");
+        // Its environment is the new one only once it has become another program.
+        let found = loop {
+            if let Some(run) = part_of(child.id()).filter(|(run, _)| run == "r1") {
+                break Found { pid: child.id(), run: Some(run) };
+            }
+        };
+        assert_eq!(found.run, Some(("r1".to_owned(), Part::Other)));
+        assert!(!hit(home.path(), &found));
+        assert_eq!(child.wait().unwrap().code(), None, "it was killed all the same");
+        assert!(!home.path().join("hits.log").exists());
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_not_hit() {
+        let home = tempfile::tempdir().unwrap();
+        let mut child = sleeper("r1");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let found = Found { pid: child.id(), run: Some(("r1".to_owned(), Part::Run)) };
+        assert!(!hit(home.path(), &found));
+    }
 }

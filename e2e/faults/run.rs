@@ -79,9 +79,12 @@ fn fire(
         _ => (load::trigger_name(random), Targets::draw(random)),
     };
     let before: Moment = now();
-    let shot = Shot { trigger, targets, noop: false, parent: Some(run.to_owned()) };
+    let shot = Shot { trigger, targets, noop: false, parent: Some(run.to_owned()), away: false };
+    let log = folder.join("fires.log");
+    // This run may be killed before it hears the answer.
+    append(&log, &shot.unanswered(certname, before))?;
     let output = Command::new("trigger").args(shot.arguments()).output().context("trigger fire")?;
-    append(&folder.join("fires.log"), &shot.fire(certname, before, &output))
+    append(&log, &shot.fire(certname, before, &output))
 }
 
 fn read_cause(event: &Value) -> Cause {

@@ -1,6 +1,6 @@
 //! After the last fault: waits until the fleet is quiet, then collects the evidence.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread::{scope, sleep};
@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::evidence::{Evidence, Run, Target, Window};
-use crate::fleet::{NODES, certname, groups_of};
-use crate::journal::{self, Answer, Fire, Hit, RunLine};
+use crate::evidence::{Evidence, Target, Window};
+use crate::fleet::{NODES, certname};
+use crate::logs::Logs;
+use crate::records::Records;
 use crate::site::Site;
 
 /// How long the fleet may take to become quiet; generous, since it bounds a failure and measures nothing.
@@ -19,39 +20,75 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Nothing more is waited for once every node has nothing left to do and nothing has changed for so long.
 const STILL_FOR: Duration = Duration::from_secs(40);
+/// And so often in a row.
+const STILL_PASSES: usize = 3;
 /// Askers side by side.
 const ASKERS: usize = 3;
 
 /// Waits for quiet, at most [`PATIENCE`], and collects everything there is. What was not quiet by then is
 /// among the leftovers.
-pub(crate) fn settle(site: &Site, windows: Vec<Window>) -> anyhow::Result<Evidence> {
-    site.backend().wait_until_it_serves();
-    let began = Instant::now();
-    let mut statuses = BTreeMap::new();
-    let mut still_since = Instant::now();
-    let mut latest = (0, (0, 0));
+pub(crate) fn settle(site: &Site, records: &Records, windows: Vec<Window>) -> anyhow::Result<Evidence> {
+    let mut statuses = Statuses::default();
+    let mut stillness = Stillness::new();
     loop {
-        let busy = unquiet(site);
+        let mut busy = unquiet(site);
         let logs = Logs::read(site)?;
-        let open = ask(site, &logs, &mut statuses)?;
-        if (open, logs.counts()) != latest || !busy.is_empty() {
-            latest = (open, logs.counts());
-            still_since = Instant::now();
-        }
-        let is_late = began.elapsed() > PATIENCE || still_since.elapsed() > STILL_FOR;
+        let open = statuses.ask(site, &logs);
+        stillness.look((open, logs.counts()), busy.is_empty());
         // A run may have fired between the first question and the last.
-        if (busy.is_empty() && open == 0 && Logs::read(site)?.counts() == logs.counts()) || is_late {
-            let mut evidence = logs.into_evidence();
-            evidence.statuses = statuses;
-            evidence.windows = windows;
-            evidence.leftovers = busy;
-            let pending = site.backend().pending().map_err(|error| anyhow::anyhow!(error))?;
-            evidence
-                .leftovers
-                .extend(pending.into_iter().map(|key| format!("{key} is still in the backend")));
-            return Ok(evidence);
+        let is_quiet = busy.is_empty() && open == 0 && Logs::read(site)?.counts() == logs.counts();
+        if is_quiet || stillness.is_over() {
+            busy.extend(statuses.failures);
+            let deaths = site.deaths();
+            match site.backend().pending() {
+                Ok(keys) => busy.extend(keys.iter().map(|key| format!("{key} is still in the backend"))),
+                Err(error) => busy.push(error),
+            }
+            return Ok(Evidence {
+                statuses: statuses.known,
+                windows,
+                leftovers: busy,
+                records: records.collect(),
+                epoch: records.epoch(),
+                forgotten: site.forgotten(),
+                deaths,
+                ..logs.into_evidence()
+            });
         }
         sleep(LOOK_EVERY);
+    }
+}
+
+/// For how long nothing has changed.
+struct Stillness {
+    began: Instant,
+    since: Instant,
+    passes: usize,
+    latest: Option<Counts>,
+}
+
+/// Deliveries that are open, fires, lines of the runs' logs.
+type Counts = (usize, (usize, usize));
+
+impl Stillness {
+    fn new() -> Self {
+        Self { began: Instant::now(), since: Instant::now(), passes: 0, latest: None }
+    }
+
+    fn look(&mut self, counts: Counts, is_idle: bool) {
+        if self.latest.replace(counts) != Some(counts) || !is_idle {
+            self.since = Instant::now();
+            self.passes = 0;
+        } else {
+            self.passes += 1;
+        }
+    }
+
+    /// Whether waiting any longer is no use: one pass over a slow machine may take as long as [`STILL_FOR`], so
+    /// several must have seen the same.
+    fn is_over(&self) -> bool {
+        let is_still = self.since.elapsed() > STILL_FOR && self.passes >= STILL_PASSES;
+        is_still || self.began.elapsed() > PATIENCE
     }
 }
 
@@ -74,78 +111,45 @@ fn unquiet(site: &Site) -> Vec<String> {
     (0..NODES).flat_map(sentences).collect()
 }
 
-/// All the logs of all nodes.
-struct Logs {
-    fires: Vec<Fire>,
-    lines: Vec<RunLine>,
-    hits: Vec<Hit>,
+/// What `trigger status` says of each event.
+#[derive(Default)]
+struct Statuses {
+    known: BTreeMap<String, Vec<Target>>,
+    /// Questions that the latest pass got no answer to.
+    failures: Vec<String>,
 }
 
-impl Logs {
-    fn read(site: &Site) -> anyhow::Result<Self> {
-        let mut logs = Self { fires: Vec::new(), lines: Vec::new(), hits: Vec::new() };
-        for home in (0..NODES).map(|node| site.folder_of(node)) {
-            logs.fires.extend(journal::read::<Fire>(&home.join("fires.log"))?);
-            logs.lines.extend(journal::read::<RunLine>(&home.join("runs.log"))?);
-            logs.hits.extend(journal::read::<Hit>(&home.join("hits.log"))?);
-        }
-        Ok(logs)
-    }
-
-    fn counts(&self) -> (usize, usize) {
-        (self.fires.len(), self.lines.len())
-    }
-
-    /// The events that were answered for, and those that ran: a fire that was killed may have fired too.
-    fn events(&self) -> BTreeSet<String> {
-        let answered = self.fires.iter().filter_map(|fire| match &fire.answer {
-            Answer::Success { event, .. } => Some(event.clone()),
-            _ => None,
-        });
-        let ran = self.lines.iter().filter_map(|line| match line {
-            RunLine::Start(start) => Some(start.causes.iter().map(|cause| cause.event.clone())),
-            RunLine::End(_) => None,
-        });
-        answered.chain(ran.flatten()).collect()
-    }
-
-    fn into_evidence(self) -> Evidence {
-        let mut runs: BTreeMap<String, Run> = BTreeMap::new();
-        for line in &self.lines {
-            if let RunLine::Start(start) = line {
-                runs.insert(start.run.clone(), Run { start: start.clone(), end: None });
+impl Statuses {
+    /// Asks for every event that had not ended when it was asked last; how many have not. One that cannot be
+    /// asked for now counts among them.
+    fn ask(&mut self, site: &Site, logs: &Logs) -> usize {
+        let is_over = |event: &String| {
+            self.known.get(event).is_some_and(|targets| targets.iter().all(Target::has_ended))
+        };
+        let open: Vec<String> = logs.events().into_iter().filter(|event| !is_over(event)).collect();
+        self.failures.clear();
+        let mut still_open = 0;
+        for (event, status) in ask_all(site, open) {
+            match status {
+                Ok(Some(targets)) => {
+                    still_open += usize::from(!targets.iter().all(Target::has_ended));
+                    self.known.insert(event, targets);
+                }
+                Ok(None) => drop(self.known.remove(&event)),
+                Err(error) => {
+                    still_open += 1;
+                    self.failures.push(format!("{error:#}"));
+                }
             }
         }
-        for line in self.lines {
-            if let RunLine::End(end) = line
-                && let Some(run) = runs.get_mut(&end.run)
-            {
-                run.end = Some(end);
-            }
-        }
-        let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for node in 0..NODES {
-            for group in groups_of(node) {
-                groups.entry(group.to_owned()).or_default().insert(certname(node));
-            }
-        }
-        Evidence {
-            groups,
-            fires: self.fires,
-            runs: runs.into_values().collect(),
-            hits: self.hits,
-            ..Evidence::default()
-        }
+        still_open
     }
 }
 
-/// Asks `trigger status` for every event that had not ended when it was asked last; how many have not.
-fn ask(site: &Site, logs: &Logs, statuses: &mut BTreeMap<String, Vec<Target>>) -> anyhow::Result<usize> {
-    let is_over = |event: &String| {
-        statuses.get(event).is_some_and(|targets: &Vec<Target>| targets.iter().all(Target::has_ended))
-    };
-    let open: Vec<String> = logs.events().into_iter().filter(|event| !is_over(event)).collect();
-    let queue = Mutex::new(open);
+type Status = anyhow::Result<Option<Vec<Target>>>;
+
+fn ask_all(site: &Site, events: Vec<String>) -> Vec<(String, Status)> {
+    let queue = Mutex::new(events);
     let next = || queue.lock().ok()?.pop();
     let answers = Mutex::new(Vec::new());
     scope(|scope| {
@@ -159,21 +163,11 @@ fn ask(site: &Site, logs: &Logs, statuses: &mut BTreeMap<String, Vec<Target>>) -
         };
         (0..ASKERS).for_each(|_| drop(scope.spawn(asker)));
     });
-    let mut still_open = 0;
-    for (event, status) in answers.into_inner().unwrap_or_default() {
-        match status? {
-            Some(targets) => {
-                still_open += usize::from(!targets.iter().all(Target::has_ended));
-                statuses.insert(event, targets);
-            }
-            None => drop(statuses.remove(&event)),
-        }
-    }
-    Ok(still_open)
+    answers.into_inner().unwrap_or_default()
 }
 
 /// Where an event stands; nothing for one that the backend does not know.
-fn status(site: &Site, event: &str) -> anyhow::Result<Option<Vec<Target>>> {
+fn status(site: &Site, event: &str) -> Status {
     let mut command = site.observe(&words(&["status", event, "--output", "json"]));
     let output = command.output().context("trigger status")?;
     let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -192,4 +186,22 @@ fn json(mut command: Command) -> anyhow::Result<Value> {
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stillness_takes_time_and_several_looks() {
+        let mut stillness = Stillness::new();
+        let long_ago = Instant::now().checked_sub(2 * STILL_FOR).unwrap();
+        (0..=STILL_PASSES).for_each(|_| stillness.look((1, (1, 1)), true));
+        assert!(!stillness.is_over(), "it is not still for long");
+        stillness.since = long_ago;
+        assert!(stillness.is_over());
+        stillness.look((1, (1, 2)), true);
+        stillness.since = long_ago;
+        assert!(!stillness.is_over(), "something changed a look ago");
+    }
 }

@@ -1,6 +1,7 @@
 //! The place of a trial: a real backend and twenty real agents in one scratch folder, each behind wires of
 //! its own.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,11 @@ pub(crate) struct Site {
     links: Vec<Vec<Link>>,
     /// Asks without being part of anything, and past all wires.
     observer: Mutex<Node>,
+    runtime: Handle,
+    /// Keys that a restored hub no longer had.
+    forgotten: Mutex<BTreeSet<String>>,
+    /// What ended without being told.
+    deaths: Mutex<Vec<String>>,
 }
 
 impl Site {
@@ -52,7 +58,16 @@ impl Site {
         let home = folder.join("observer");
         std::fs::create_dir_all(&home)?;
         let observer = Mutex::new(Node::new("observer", &home, &url(kind, &ports)));
-        let site = Self { folder: folder.to_owned(), backend: Mutex::new(backend), nodes, links, observer };
+        let site = Self {
+            folder: folder.to_owned(),
+            backend: Mutex::new(backend),
+            nodes,
+            links,
+            observer,
+            runtime: runtime.clone(),
+            forgotten: Mutex::default(),
+            deaths: Mutex::default(),
+        };
         site.wait_until_all_are_connected();
         Ok(site)
     }
@@ -82,14 +97,107 @@ impl Site {
         lock(&self.nodes[node])
     }
 
-    /// Cuts or heals a node's wires: all of them, or the one to a certain member. A node without wires of
-    /// ours lends its place to another.
+    /// What asynchronous work of the trial is done by.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// Cuts or heals a node's wires: all of them, or the one to a certain member. The node must have some.
     pub(crate) fn wire(&self, node: usize, member: Option<usize>, mode: Mode) {
-        let wires = &self.links[node % DIRECT.start];
+        let wires = &self.links[node];
+        assert!(!wires.is_empty(), "{} has no wires of its own", certname(node));
         match member {
             Some(member) => wires[member % wires.len()].set(mode),
             None => wires.iter().for_each(|wire| wire.set(mode)),
         }
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill_agent(&self, node: usize) {
+        self.living(node).kill_agent();
+    }
+
+    /// Starts the agent of a node where it was killed.
+    pub(crate) fn launch_agent(&self, node: usize) {
+        self.node(node).launch_agent();
+    }
+
+    /// Tells an agent to stop and starts another one.
+    pub(crate) fn restart_agent(&self, node: usize) {
+        let mut node = self.living(node);
+        node.agent().terminate();
+        let code = node.agent().wait();
+        node.launch_agent();
+        if code != 0 {
+            lock(&self.deaths)
+                .push(format!("the agent of {} was told to stop and ended with {code}", node.certname()));
+        }
+    }
+
+    /// SIGSTOP; not where another lane has killed the agent.
+    pub(crate) fn pause_agent(&self, node: usize) -> Result<(), String> {
+        let mut node = self.living(node);
+        if !node.has_agent() {
+            return Err(format!("the agent of {} is dead", node.certname()));
+        }
+        node.agent().pause();
+        Ok(())
+    }
+
+    /// SIGCONT; an agent that was killed meanwhile needs none.
+    pub(crate) fn agent_goes_on(&self, node: usize) {
+        let mut node = self.node(node);
+        if node.has_agent() {
+            node.agent().go_on();
+        }
+    }
+
+    /// A node whose agent lives: one that ended without being told is noted and another one started.
+    fn living(&self, node: usize) -> MutexGuard<'_, Node> {
+        let mut node = self.node(node);
+        if let Some(death) = node.death_of_agent() {
+            lock(&self.deaths).push(death);
+            node.launch_agent();
+        }
+        node
+    }
+
+    /// Heals whatever a lane that came to grief left as it was, and waits until the backend serves.
+    pub(crate) fn heal(&self) {
+        self.links.iter().flatten().for_each(|wire| wire.set(Mode::Open));
+        self.backend().heal();
+        for node in 0..NODES {
+            let mut node = self.node(node);
+            match node.has_agent() {
+                true => node.agent().go_on(),
+                false => node.launch_agent(),
+            }
+        }
+    }
+
+    /// A restored hub no longer had these keys.
+    pub(crate) fn note_forgotten(&self, keys: BTreeSet<String>) {
+        lock(&self.forgotten).extend(keys);
+    }
+
+    /// All keys that a restored hub no longer had.
+    pub(crate) fn forgotten(&self) -> BTreeSet<String> {
+        lock(&self.forgotten).clone()
+    }
+
+    /// What ended without being told up to now, and what panicked.
+    pub(crate) fn deaths(&self) -> Vec<String> {
+        (0..NODES).for_each(|node| drop(self.living(node)));
+        let mut deaths = lock(&self.deaths).clone();
+        deaths.extend(self.backend().deaths());
+        deaths.extend(self.panics());
+        deaths
+    }
+
+    fn panics(&self) -> Vec<String> {
+        let agents = (0..NODES).map(|node| self.folder_of(node).join("agent.log"));
+        let hub = self.folder.join("backend/log");
+        agents.chain([hub]).flat_map(|log| panics_in(&log)).collect()
     }
 
     fn wait_until_all_are_connected(&self) {
@@ -104,6 +212,14 @@ impl Site {
             });
         }
     }
+}
+
+/// The lines of a log that tell of a panic.
+fn panics_in(log: &Path) -> Vec<String> {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines = text.lines().filter(|line| line.contains("panicked at"));
+    lines.map(|line| format!("{} says: {line}", log.display())).collect()
 }
 
 fn command(node: &Node, arguments: &[String]) -> Command {

@@ -9,94 +9,136 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use trigger_e2e::{BackendKind, end_all_of};
 
+use crate::alarm::Alarm;
 use crate::chaos::Chaos;
 use crate::checker;
 use crate::evidence::Evidence;
 use crate::figures::Figures;
+use crate::fleet::NODES;
 use crate::load;
-use crate::plan::{Lane, plan};
+use crate::plan::{Lane, kinds_of, plan};
+use crate::proof::lacks;
+use crate::records::Records;
 use crate::settle::settle;
 use crate::site::Site;
 
-/// Puts one backend to the test; whether the contract held. The folder is kept unless it did.
-#[expect(clippy::print_stdout, reason = "the report of a command for people")]
-pub(crate) fn run(kind: BackendKind, seed: u64, budget: Duration, keep: bool) -> anyhow::Result<bool> {
-    let name = format!("{kind:?}").to_lowercase();
-    let limit = humantime::format_duration(budget);
-    println!(
-        "== {name}: to repeat it: make faults BACKEND={name} BUDGET={} SEED={seed}",
-        limit.to_string().replace(' ', "")
-    );
-    let lanes = plan(kind, seed, budget);
-    print_plan(&lanes);
-    let scratch = tempfile::Builder::new().prefix("trigger-faults-").tempdir()?;
-    let folder = scratch.path();
-    // A part of the harness that cannot do its work panics: the folder must be kept then too.
-    let evidence = catch_unwind(AssertUnwindSafe(|| perform(kind, seed, budget, &lanes, folder)));
-    end_all_of(folder);
-    let violations = match evidence.map_err(|_| anyhow::anyhow!("the trial itself came to grief: see above"))
-    {
-        Ok(Ok(evidence)) => {
-            println!("{}", Figures::of(&evidence));
-            checker::check(&evidence)
-        }
-        Ok(Err(error)) | Err(error) => {
-            println!("{} is kept", scratch.keep().display());
-            return Err(error);
-        }
-    };
-    if violations.is_empty() {
-        println!("== {name}: the contract held\n");
-        if keep {
-            println!("{} is kept", scratch.keep().display());
-        }
-        return Ok(true);
-    }
-    for violation in &violations {
-        println!("VIOLATED {violation}");
-    }
-    println!(
-        "== {name}: {} violations with SEED={seed}; {} is kept\n",
-        violations.len(),
-        scratch.keep().display()
-    );
-    Ok(false)
+/// What is asked of a trial.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Trial {
+    /// What carries the events.
+    pub(crate) kind: BackendKind,
+    /// The schedule is drawn from it.
+    pub(crate) seed: u64,
+    /// For how long there are faults.
+    pub(crate) budget: Duration,
+    /// Whether the folder is kept although the contract held.
+    pub(crate) keep: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "the report of a command for people")]
-fn print_plan(lanes: &[Lane]) {
-    let mut all = lanes.concat();
-    all.sort_by_key(|planned| planned.from);
-    println!("schedule of {} faults:", all.len());
-    all.iter().for_each(|planned| println!("  {planned}"));
+/// What came of the faults and the load.
+struct Happened {
+    evidence: Evidence,
+    /// Whether the harness itself could do all its part.
+    is_whole: bool,
 }
 
-/// The site lives no longer than this: what is left of it can be looked at, but does nothing any more.
-#[expect(clippy::print_stdout, reason = "the report of a command for people")]
-fn perform(
-    kind: BackendKind,
-    seed: u64,
-    budget: Duration,
-    lanes: &[Lane],
-    folder: &Path,
-) -> anyhow::Result<Evidence> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.context("cannot start the wires' runtime")?;
-    let site = Site::start(kind, folder, runtime.handle())?;
-    println!("what happened:");
-    let chaos = Chaos::new(&site, kind);
-    let over = AtomicBool::new(false);
-    let began = Instant::now();
-    scope(|scope| {
-        scope.spawn(|| load::keep_firing(&site, scope, seed, &over));
-        let lanes: Vec<_> = lanes.iter().map(|lane| scope.spawn(|| chaos.perform(lane))).collect();
-        let ended: Vec<_> = lanes.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
-        std::thread::sleep(budget.saturating_sub(began.elapsed()));
-        over.store(true, Ordering::Relaxed);
-        ended.into_iter().for_each(|lane| lane.expect("a lane of faults to come to its end"));
-    });
-    let quiet = Instant::now();
-    let evidence = settle(&site, chaos.into_windows())?;
-    println!("quiet {:.0} s after the last fire", quiet.elapsed().as_secs_f64());
-    Ok(evidence)
+impl Trial {
+    /// Puts the backend to the test; whether the contract held. The folder is kept unless it did.
+    #[expect(clippy::print_stdout, reason = "the report of a command for people")]
+    pub(crate) fn run(self, alarm: &Alarm) -> anyhow::Result<bool> {
+        let (name, seed) = (self.name(), self.seed);
+        let lanes = plan(self.kind, seed, self.budget);
+        let scratch = tempfile::Builder::new().prefix("trigger-faults-").tempdir()?;
+        let folder = scratch.path();
+        alarm.guard(folder);
+        self.announce(folder, &lanes);
+        // A part of the harness that cannot do its work panics: the folder must be kept then too.
+        let happened = catch_unwind(AssertUnwindSafe(|| self.perform(&lanes, folder)));
+        end_all_of(folder);
+        alarm.release();
+        let happened =
+            happened.unwrap_or_else(|_| Err(anyhow::anyhow!("the trial came to grief: see above")));
+        let complaints = match &happened {
+            Ok(happened) => self.judge(happened, &lanes),
+            Err(_) => Vec::new(),
+        };
+        let holds = happened.is_ok() && complaints.is_empty();
+        complaints.iter().for_each(|complaint| println!("{complaint}"));
+        match (holds, complaints.len()) {
+            (true, _) => println!("== {name}: the contract held"),
+            (false, 0) => println!("== {name}: there is no verdict with SEED={seed}"),
+            (false, count) => println!("== {name}: {count} complaints with SEED={seed}"),
+        }
+        if self.keep || !holds {
+            println!("{} is kept", scratch.keep().display());
+        }
+        println!();
+        happened.map(|_| holds)
+    }
+
+    fn name(self) -> String {
+        format!("{:?}", self.kind).to_lowercase()
+    }
+
+    #[expect(clippy::print_stdout, reason = "the report of a command for people")]
+    fn announce(self, folder: &Path, lanes: &[Lane]) {
+        let (name, seed) = (self.name(), self.seed);
+        let budget = humantime::format_duration(self.budget).to_string().replace(' ', "");
+        println!("== {name}: to repeat it: make faults BACKEND={name} BUDGET={budget} SEED={seed}");
+        println!("in {}", folder.display());
+        let mut all = lanes.concat();
+        all.sort_by_key(|planned| planned.from);
+        println!("schedule of {} faults:", all.len());
+        all.iter().for_each(|planned| println!("  {planned}"));
+    }
+
+    /// What speaks against the contract, or against the trial, a line each.
+    #[expect(clippy::print_stdout, reason = "the report of a command for people")]
+    fn judge(self, happened: &Happened, lanes: &[Lane]) -> Vec<String> {
+        let evidence = &happened.evidence;
+        println!("{}", Figures::of(evidence));
+        let mut complaints: Vec<String> =
+            checker::check(evidence).iter().map(|violation| format!("VIOLATED {violation}")).collect();
+        let lacks = lacks(evidence, &kinds_of(lanes), self.budget);
+        complaints.extend(lacks.iter().map(|lack| format!("the trial proves too little: {lack}")));
+        complaints
+            .extend((!happened.is_whole).then(|| "a part of the trial came to grief: see above".to_owned()));
+        complaints
+    }
+
+    /// The site lives no longer than this: what is left of it can be looked at, but does nothing any more.
+    #[expect(clippy::print_stdout, reason = "the report of a command for people")]
+    fn perform(self, lanes: &[Lane], folder: &Path) -> anyhow::Result<Happened> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.context("cannot start the wires' runtime")?;
+        let site = Site::start(self.kind, folder, runtime.handle())?;
+        let records = Records::of((0..NODES).map(|node| site.folder_of(node)).collect());
+        println!("what happened:");
+        let chaos = Chaos::new(&site, self.budget);
+        let is_whole = self.trouble(&site, &chaos, &records, lanes);
+        let quiet = Instant::now();
+        site.heal();
+        let evidence = settle(&site, &records, chaos.windows())?;
+        println!("quiet {:.0} s after the last fire", quiet.elapsed().as_secs_f64());
+        Ok(Happened { evidence, is_whole })
+    }
+
+    /// The load, and all lanes of faults beside it; whether each part came to its end.
+    fn trouble(self, site: &Site, chaos: &Chaos<'_>, records: &Records, lanes: &[Lane]) -> bool {
+        let over = AtomicBool::new(false);
+        let began = Instant::now();
+        let all = || {
+            scope(|scope| {
+                scope.spawn(|| load::keep_firing(site, scope, self.seed, &over));
+                scope.spawn(|| records.keep_collecting(&over));
+                let lanes: Vec<_> = lanes.iter().map(|lane| scope.spawn(|| chaos.perform(lane))).collect();
+                let ended: Vec<_> = lanes.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
+                std::thread::sleep(self.budget.saturating_sub(began.elapsed()));
+                over.store(true, Ordering::Relaxed);
+                ended.iter().all(Result::is_ok)
+            })
+        };
+        // Whatever came to grief, the rest tells something.
+        catch_unwind(AssertUnwindSafe(all)).unwrap_or_default()
+    }
 }

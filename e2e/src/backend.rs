@@ -11,6 +11,9 @@ use crate::binary::program;
 use crate::polling::eventually;
 use crate::process::{Process, explain};
 
+/// Where ports are drawn from.
+const PORTS: std::ops::Range<u16> = 10_000..32_768;
+
 /// Which backend a scenario runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendKind {
@@ -210,8 +213,9 @@ fn launch(kind: BackendKind, port: u16, peer_port: u16, folder: &Path) -> Proces
     }
 }
 
-/// A loopback port that nothing listens on.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+/// A loopback port that nothing listens on. It has five digits, and lies below those that the system lends to
+/// clients: one of these could be somebody's while its server is killed, which then could not start again.
+pub fn free_port() -> u16 {
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(PORTS)).find(is_free).expect("a free port")
 }

@@ -84,30 +84,25 @@ impl Cluster {
         self.members[index].process.iter().for_each(Process::go_on);
     }
 
-    /// The member that leads, if one that answers says so.
+    /// The member that leads: of those that answer and say so themselves, the one of the latest term.
     pub fn leader(&self) -> Option<usize> {
-        self.members().find(|index| {
-            let Ok(said) = self.etcdctl(*index, &["endpoint", "status", "-w", "json"]) else { return false };
-            let status: Value = serde_json::from_str(&said).unwrap_or_default();
-            let status = &status[0]["Status"];
-            status["header"]["member_id"] == status["leader"] && !status["leader"].is_null()
-        })
+        let leads = |index: usize| {
+            let said = self.etcdctl(index, &["endpoint", "status", "-w", "json"]).ok()?;
+            term_of_leader(&said).map(|term| (term, index))
+        };
+        self.members().filter_map(leads).max().map(|(_, index)| index)
     }
 
-    /// Forgets all history before now, as an operator's auto-compaction would; says so if nobody took it.
-    pub fn compact(&self) -> Result<u64, String> {
-        let mut complaint = String::new();
-        for index in self.members() {
-            let revision = self.revision(index);
-            let compacted = revision.and_then(|revision| {
-                self.etcdctl(index, &["compaction", &revision.to_string()]).map(|_| revision)
-            });
-            match compacted {
-                Ok(revision) => return Ok(revision),
-                Err(error) => complaint = error,
+    /// The members that ended without being told, each with its latest words; they count as killed from here on.
+    pub fn deaths(&mut self) -> Vec<String> {
+        let mut deaths = Vec::new();
+        for member in &mut self.members {
+            if let Some(code) = member.process.as_mut().and_then(Process::exit) {
+                let log = member.process.take().map(|process| process.latest_log()).unwrap_or_default();
+                deaths.push(format!("{} ended with {code}; its log:\n{log}", member.name));
             }
         }
-        Err(complaint)
+        deaths
     }
 
     /// The keys below a prefix.
@@ -129,12 +124,6 @@ impl Cluster {
                 self.etcdctl(index, &["get", "/"]).map(drop)
             });
         }
-    }
-
-    fn revision(&self, index: usize) -> Result<u64, String> {
-        let said = self.etcdctl(index, &["get", "/", "-w", "json"])?;
-        let json: Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
-        json["header"]["revision"].as_u64().ok_or_else(|| format!("no revision in {said}"))
     }
 
     fn etcdctl(&self, index: usize, arguments: &[&str]) -> Result<String, String> {
@@ -164,5 +153,31 @@ impl Cluster {
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &all.join(","), "--initial-cluster-token", &self.token]);
         Process::start(&mut command, &member.folder.join("log"), "etcd-server")
+    }
+}
+
+/// The term in which the member that said this leads; nothing where it does not.
+fn term_of_leader(said: &str) -> Option<u64> {
+    let answer: Value = serde_json::from_str(said).ok()?;
+    let status = &answer[0]["Status"];
+    let leads = !status["leader"].is_null() && status["header"]["member_id"] == status["leader"];
+    leads.then(|| status["raftTerm"].as_u64()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_leads_says_so() {
+        let said = |leader: &str| {
+            format!(
+                r#"[{{"Endpoint":"127.0.0.1:1","Status":{{"header":{{"member_id":7,"raft_term":3}},"leader":{leader},"raftTerm":3}}}}]"#
+            )
+        };
+        assert_eq!(term_of_leader(&said("7")), Some(3));
+        assert_eq!(term_of_leader(&said("8")), None);
+        assert_eq!(term_of_leader(&said("null")), None);
+        assert_eq!(term_of_leader("no member answers"), None);
     }
 }

@@ -26,7 +26,7 @@ mod puppet_agent;
 mod puppet_server;
 
 pub use answer::Answer;
-pub use backend::{Backend, BackendKind};
+pub use backend::{Backend, BackendKind, free_port};
 pub use binary::program;
 pub use chaining::{fired, then};
 pub use cluster::Cluster;
@@ -34,7 +34,7 @@ pub use disk::{ReadOnly, SmallDisk};
 pub use fleet::Fleet;
 pub use node::{Node, Run};
 pub use polling::{PATIENCE, eventually, eventually_within, never_for, opened_within};
-pub use process::{Process, end_all_of, is_alive, kill, signal_to_end};
+pub use process::{Process, end_all_of, go_on, is_alive, is_stopped, kill, signal_to_end, stop};
 pub use puppet::{Applied, module_path};
 pub use puppet_server::PuppetServer;
 

@@ -161,6 +161,18 @@ impl Node {
         self.agent.as_mut().expect("an agent that was started")
     }
 
+    /// Whether an agent was started and not killed since.
+    pub fn has_agent(&self) -> bool {
+        self.agent.is_some()
+    }
+
+    /// What an agent that should live came to: its exit code and its latest words where it has ended.
+    pub fn death_of_agent(&mut self) -> Option<String> {
+        let agent = self.agent.as_mut()?;
+        let code = agent.exit()?;
+        Some(format!("the agent of {} ended with {code}; its log:\n{}", self.certname, agent.latest_log()))
+    }
+
     /// `kill -9` of its agent.
     pub fn kill_agent(&mut self) {
         self.agent().kill();

@@ -10,6 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::polling::eventually;
 
+/// Lines of a log that a complaint quotes.
+const LINES_OF_A_COMPLAINT: usize = 12;
+
 /// A process of ours; killed and reaped when dropped. What it prints goes to a file.
 #[derive(Debug)]
 pub struct Process {
@@ -35,6 +38,13 @@ impl Process {
     /// All it printed so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// The last of what it printed, for a complaint.
+    pub fn latest_log(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(LINES_OF_A_COMPLAINT)..].join("\n")
     }
 
     /// Its exit code once it has ended (a signal as its negative number); nothing while it lives.
@@ -65,9 +75,14 @@ impl Process {
         self.signal(Signal::HUP);
     }
 
-    /// Makes it silent: its connections stay open, nothing answers.
+    /// Makes it silent: its connections stay open, nothing answers. Returns once it stands still: until then a
+    /// thread of it may still answer somebody.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        let pid = self.pid();
+        eventually(&format!("process {pid} standing still"), || {
+            if is_stopped(pid) || !is_alive(pid) { Ok(()) } else { Err("it goes on".to_owned()) }
+        });
     }
 
     /// Lets it go on after [`Self::pause`].
@@ -89,9 +104,22 @@ impl Drop for Process {
 
 /// Whether a process lives; a zombie does not.
 pub fn is_alive(pid: u32) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    !matches!(state_of(pid), None | Some('Z' | 'X'))
+}
+
+/// Whether a process stands still after [`stop`].
+pub fn is_stopped(pid: u32) -> bool {
+    state_of(pid) == Some('T')
+}
+
+fn state_of(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next())
+}
+
+/// SIGSTOP by process id: the process stands still a moment later.
+pub fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
 }
 
 /// `kill -9` by process id; one that is gone already is no failure.
@@ -110,21 +138,25 @@ fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// SIGCONT by process id.
+pub fn go_on(pid: u32) {
+    signal(pid, Signal::CONT);
+}
+
 /// Ends what still lives of what was started for `folder`: runs outlive their agents, so they are found by
-/// the folder that their command line or their environment names.
-pub fn end_all_of(folder: &Path) {
+/// the folder that their command line or their environment names. Returns how many there were.
+pub fn end_all_of(folder: &Path) -> usize {
     let folder = folder.to_string_lossy();
     let mentions = |file: PathBuf| {
         fs::read(file).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(folder.as_ref()))
     };
     let processes = fs::read_dir("/proc").expect("/proc");
     let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    for pid in ids.filter(|pid| *pid != std::process::id()) {
+    let belongs = |pid: &u32| {
         let proc = PathBuf::from(format!("/proc/{pid}"));
-        if mentions(proc.join("cmdline")) || mentions(proc.join("environ")) {
-            kill(pid);
-        }
-    }
+        *pid != std::process::id() && (mentions(proc.join("cmdline")) || mentions(proc.join("environ")))
+    };
+    ids.filter(belongs).map(kill).count()
 }
 
 /// Why a command did not start.

@@ -2,14 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::guard::{FIRES_AT_MOST, HOPS_AT_MOST};
 use super::{Evidence, Index, Violation};
 use crate::journal::{Answer, Cause, Chain};
 
 const BOUNDED: &str = "no runaway loops";
-/// The most hops a chain may have: nobody asked for another ttl.
-const HOPS_AT_MOST: usize = 5;
-/// How often one trigger may fire on one node for one root.
-const FIRES_AT_MOST: usize = 3;
 
 pub(super) fn check(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
     let mut chains: BTreeMap<&str, &Cause> = BTreeMap::new();

@@ -1,164 +1,204 @@
 //! No lost wake-up (contract 2) and visible ends (contract 6).
 
-use super::{Evidence, Index, RUNS_AT_MOST, Violation, describe, seconds};
+use std::collections::BTreeSet;
+
+use super::{Evidence, Index, Violation, covers, describe, guard, repetitions, seconds};
 use crate::evidence::{Target, Window};
-use crate::journal::{Answer, Fire};
+use crate::journal::{Answer, Fire, Moment};
 
 const LOST: &str = "no lost wake-up";
 const ENDS: &str = "every delivery ends visibly";
-const ONCE: &str = "no repetition without a crash";
+/// How long an agent may take from a run's record to its supervisor.
+const SUPERVISED_WITHIN: Moment = 5_000_000_000;
+
+/// Which rule is broken, and why.
+type Objection = (&'static str, String);
 
 pub(super) fn check(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+    let judges = Judge { evidence, index };
     for fire in &evidence.fires {
-        let Answer::Success { event, .. } = &fire.answer else { continue };
-        if may_be_forgotten(evidence, fire) && !evidence.statuses.contains_key(event) {
-            continue;
-        }
+        let Answer::Success { event, state } = &fire.answer else { continue };
         for certname in evidence.targets_of(fire) {
-            let verdict = match evidence.target(event, &certname) {
-                Some(target) if target.has_ended() => judge(evidence, index, fire, event, target),
-                // The hub forgot that it was for this one too.
-                _ if may_be_forgotten(evidence, fire) => Ok(()),
-                Some(target) => Err((LOST, format!("it is '{}' at the end: {target:?}", target.state))),
-                None if is_suppressed_group(fire) => Ok(()),
-                None => Err((LOST, "trigger status does not list it".to_owned())),
-            };
-            if let Err((rule, why)) = verdict {
+            if let Err((rule, why)) = judges.delivery(fire, event, &certname) {
                 let found = format!(
-                    "event {event} ({}), fired on {} between {} and {}, at {certname}: {why}{}",
-                    answer(fire),
+                    "event {event} ({state}), fired on {} between {} and {}, at {certname}: {why}{}",
                     fire.origin,
                     seconds(fire.before),
                     seconds(fire.after),
-                    covering(index, event, &certname)
+                    covers::lines(index, event, &certname)
                 );
                 violations.push(Violation { rule, found });
             }
         }
     }
-    repetitions(index, violations);
 }
 
-/// Committed between a backup and the hub's restore from it, and so forgotten. An event that was spooled
-/// then may have been committed at any time before the restore.
-fn may_be_forgotten(evidence: &Evidence, fire: &Fire) -> bool {
-    let was_spooled = matches!(&fire.answer, Answer::Success { state, .. } if state != "committed");
-    let rewinds = evidence.windows.iter().filter(|window| window.rewinds);
-    rewinds.into_iter().any(|w| fire.before <= w.to && (was_spooled || fire.after >= w.from))
+/// Whether a restored hub no longer had something of this delivery: it may have stayed as it was then.
+pub(super) fn is_forgotten(evidence: &Evidence, event: &str, certname: &str) -> bool {
+    let lost = |key: &String| evidence.forgotten.contains(key);
+    let groups = evidence.groups.iter().filter(|(_, members)| members.contains(certname));
+    let mut by_group = groups.map(|(group, _)| format!("groups/{group}/{event}"));
+    let part = format!("events/{event}/");
+    evidence.forgotten.range(part.clone()..).next().is_some_and(|key| key.starts_with(&part))
+        || lost(&format!("hosts/{certname}/{event}"))
+        || lost(&format!("outcomes/{event}/{certname}"))
+        || by_group.any(|key| lost(&key))
 }
 
 pub(super) fn forgotten(evidence: &Evidence) -> Vec<(String, String)> {
     let mut forgotten = Vec::new();
-    for fire in evidence.fires.iter().filter(|fire| may_be_forgotten(evidence, fire)) {
+    for fire in &evidence.fires {
         let Answer::Success { event, .. } = &fire.answer else { continue };
         for certname in evidence.targets_of(fire) {
-            let state = evidence.target(event, &certname).map(|target| target.state.as_str());
-            if evidence.target(event, &certname).is_none_or(|target| !target.has_ended()) {
-                forgotten.push((format!("{event} at {certname}"), state.unwrap_or("unknown").to_owned()));
+            let target = evidence.target(event, &certname);
+            if is_forgotten(evidence, event, &certname) && target.is_none_or(|target| !target.has_ended()) {
+                let state = target.map_or("unknown", |target| target.state.as_str());
+                forgotten.push((format!("{event} at {certname}"), state.to_owned()));
             }
         }
     }
     forgotten
 }
 
+struct Judge<'a> {
+    evidence: &'a Evidence,
+    index: &'a Index<'a>,
+}
+
+impl Judge<'_> {
+    fn delivery(&self, fire: &Fire, event: &str, certname: &str) -> Result<(), Objection> {
+        match self.evidence.target(event, certname) {
+            Some(target) if target.has_ended() => self.end(fire, event, target),
+            _ if is_forgotten(self.evidence, event, certname) => Ok(()),
+            Some(target) => Err((LOST, format!("it is '{}' at the end: {target:?}", target.state))),
+            None if is_suppressed_group(fire) && guard::leaves_out_all(self.evidence, self.index, fire) => {
+                Ok(())
+            }
+            None => Err((LOST, "trigger status does not list it".to_owned())),
+        }
+    }
+
+    /// Whether what status says of one delivery is so.
+    fn end(&self, fire: &Fire, event: &str, target: &Target) -> Result<(), Objection> {
+        let unfit = |why: &str| Err((ENDS, format!("an end it should not have, {why}: {target:?}")));
+        match target.state.as_str() {
+            "done" | "failed" => self.run(fire, event, target).map_err(|why| (LOST, why)),
+            "refused" if fire.noop => Ok(()),
+            "suppressed" if guard::leaves_out(self.evidence, self.index, fire, &target.certname) => Ok(()),
+            "suppressed" => unfit("the chains that led to it permit it"),
+            "superseded" => self.successor(fire, event, target),
+            _ => unfit("nothing asked for it"),
+        }
+    }
+
+    /// An event that was collapsed into a later one is honoured by that, or by what that was collapsed into.
+    fn successor(&self, fire: &Fire, event: &str, target: &Target) -> Result<(), Objection> {
+        let unfit = |why: String| Err((ENDS, format!("{why}: {target:?}")));
+        let mut passed = BTreeSet::from([event]);
+        let mut end = target;
+        loop {
+            let named = end.reason.as_deref().and_then(|reason| reason.rsplit(' ').next());
+            let successor = named.unwrap_or_default();
+            let Some(later) = self.index.fires.get(successor) else {
+                return unfit(format!("nobody fired its successor '{successor}'"));
+            };
+            let stands_for = later.trigger == fire.trigger
+                && later.origin == fire.origin
+                && later.noop == fire.noop
+                && later.after >= fire.before;
+            if !stands_for {
+                return unfit(format!("its successor {successor} cannot stand for it"));
+            }
+            if !passed.insert(successor) {
+                return unfit("its successors go round in a circle".to_owned());
+            }
+            let Some(found) = self.evidence.target(successor, &target.certname) else {
+                return unfit(format!("its successor {successor} is not known there"));
+            };
+            end = found;
+            if end.state != "superseded" {
+                return self.honoured_by(fire, (later, successor), end);
+            }
+        }
+    }
+
+    fn honoured_by(
+        &self,
+        fire: &Fire,
+        (later, successor): (&Fire, &str),
+        end: &Target,
+    ) -> Result<(), Objection> {
+        self.end(later, successor, end).map_err(|(rule, why)| (rule, format!("of {successor}: {why}")))?;
+        let run = end.run_id.as_deref().and_then(|run| self.index.runs.get(run));
+        match run.filter(|run| run.start.at < fire.before) {
+            Some(run) => Err((LOST, format!("its successor's run is older: {}", describe(run)))),
+            None => Ok(()),
+        }
+    }
+
+    /// The run that ended a delivery must have started after the event was fired, have listed it, and ended so.
+    fn run(&self, fire: &Fire, event: &str, target: &Target) -> Result<(), String> {
+        if fire.noop {
+            return Err(format!("a noop event ran: {target:?}"));
+        }
+        let run_id = target.run_id.as_deref().unwrap_or_default();
+        let Some(run) = self.index.runs.get(run_id) else {
+            return self.silent_run(event, target, run_id);
+        };
+        if run.start.certname != target.certname {
+            return Err(format!("its run was another node's: {}", describe(run)));
+        }
+        if !run.start.causes.iter().any(|cause| cause.event == event) {
+            return Err(format!("its run did not cover it: {}", describe(run)));
+        }
+        if run.start.at < fire.before {
+            return Err(format!("its run started before it was fired: {}", describe(run)));
+        }
+        let code = run.end.as_ref().map(|end| end.code);
+        let is_so = match (target.state.as_str(), target.outcome.as_deref(), code) {
+            ("done", _, code) => code == Some(0),
+            (_, Some("interrupted"), _) => self.may_be_interrupted(event, target, run_id),
+            (_, _, code) => matches!(code, Some(1..)),
+        };
+        if is_so { Ok(()) } else { Err(format!("{target:?} is not how its run ended: {}", describe(run))) }
+    }
+
+    /// One that no log knows: it was killed before it could say a word, or its agent was between the record
+    /// and the supervisor.
+    fn silent_run(&self, event: &str, target: &Target, run_id: &str) -> Result<(), String> {
+        let is_its = self.index.covers(event, &target.certname).iter().any(|cover| cover.run == run_id);
+        let is_explained = is_its
+            && target.outcome.as_deref() == Some("interrupted")
+            && self.may_be_interrupted(event, target, run_id);
+        if is_explained { Ok(()) } else { Err(format!("no log knows its run: {target:?}")) }
+    }
+
+    /// A run that was interrupted is repeated once; only the end of that one is an end.
+    fn may_be_interrupted(&self, event: &str, target: &Target, run_id: &str) -> bool {
+        was_ended(self.evidence, self.index, run_id)
+            && repetitions::was_interrupted_twice(self.index, event, &target.certname)
+    }
+}
+
+/// Whether we ended a run: we killed it or its supervisor, or its agent before there was a supervisor.
+pub(super) fn was_ended(evidence: &Evidence, index: &Index<'_>, run_id: &str) -> bool {
+    let killed_agent =
+        |window: &&Window| window.kind == "kill -9 of an agent" || window.kind == "crash of a node";
+    let before_it_was_supervised = || {
+        let record = evidence.records.get(run_id).filter(|_| !index.runs.contains_key(run_id));
+        record.is_some_and(|record| {
+            let mut kills = evidence.windows.iter().filter(killed_agent);
+            kills.any(|kill| {
+                // The record's clock counts milliseconds.
+                kill.node.as_ref() == Some(&record.certname)
+                    && kill.to + 1_000_000 >= record.started
+                    && kill.from <= record.started + SUPERVISED_WITHIN
+            })
+        })
+    };
+    index.hits.contains(run_id) || before_it_was_supervised()
+}
+
 fn is_suppressed_group(fire: &Fire) -> bool {
     fire.hosts.is_empty() && matches!(&fire.answer, Answer::Success { state, .. } if state == "suppressed")
-}
-
-/// Whether what status says of one delivery is so.
-fn judge(
-    evidence: &Evidence,
-    index: &Index<'_>,
-    fire: &Fire,
-    event: &str,
-    target: &Target,
-) -> Result<(), (&'static str, String)> {
-    let is_right = match target.state.as_str() {
-        "done" | "failed" => {
-            return judge_run(evidence, index, fire, event, target).map_err(|why| (LOST, why));
-        }
-        "refused" => fire.noop,
-        // Only the loop guard leaves out, and only inside a run.
-        "suppressed" => fire.parent.is_some(),
-        "superseded" => {
-            let successor = target.reason.as_deref().and_then(|reason| reason.rsplit(' ').next());
-            let end = successor.and_then(|successor| evidence.target(successor, &target.certname));
-            end.is_some_and(Target::has_ended)
-        }
-        _ => false,
-    };
-    if is_right { Ok(()) } else { Err((ENDS, format!("an end it should not have: {target:?}"))) }
-}
-
-/// The run that ended a delivery must have started after the event was fired, have listed it, and ended so.
-fn judge_run(
-    evidence: &Evidence,
-    index: &Index<'_>,
-    fire: &Fire,
-    event: &str,
-    target: &Target,
-) -> Result<(), String> {
-    if fire.noop {
-        return Err(format!("a noop event ran: {target:?}"));
-    }
-    let run_id = target.run_id.as_deref().unwrap_or_default();
-    let was_interrupted = target.outcome.as_deref() == Some("interrupted");
-    let Some(run) = index.runs.get(run_id) else {
-        // Killed before it could say a word; or its agent was, between the record and the supervisor.
-        let killed_agent = |window: &&Window| {
-            window.node.as_ref() == Some(&target.certname)
-                && (window.kind == "kill -9 of an agent" || window.kind == "crash of a node")
-        };
-        let is_explained = was_interrupted
-            && (index.hits.contains(run_id) || evidence.windows.iter().any(|window| killed_agent(&window)));
-        return if is_explained { Ok(()) } else { Err(format!("no log knows its run: {target:?}")) };
-    };
-    if run.start.certname != target.certname {
-        return Err(format!("its run was another node's: {}", describe(run)));
-    }
-    if !run.start.causes.iter().any(|cause| cause.event == event) {
-        return Err(format!("its run did not cover it: {}", describe(run)));
-    }
-    if run.start.at < fire.before {
-        return Err(format!("its run started before it was fired: {}", describe(run)));
-    }
-    let code = run.end.as_ref().map(|end| end.code);
-    let is_so = match (target.state.as_str(), code) {
-        ("done", code) => code == Some(0),
-        (_, Some(1..)) => true,
-        _ => was_interrupted && index.hits.contains(run_id),
-    };
-    if is_so { Ok(()) } else { Err(format!("{target:?} is not how its run ended: {}", describe(run))) }
-}
-
-/// An event runs again at a node only after a run for it was killed, and once only (contract 4).
-fn repetitions(index: &Index<'_>, violations: &mut Vec<Violation>) {
-    for ((event, certname), runs) in &index.covering {
-        let undisturbed = runs.iter().rev().skip(1).find(|run| !index.hits.contains(run.start.run.as_str()));
-        let why = match undisturbed {
-            Some(run) => format!("it ran again although nothing hit {}", describe(run)),
-            None if runs.len() > RUNS_AT_MOST => format!("{} runs covered it", runs.len()),
-            None => continue,
-        };
-        let found = format!("event {event} at {certname}: {why}{}", covering(index, event, certname));
-        violations.push(Violation { rule: ONCE, found });
-    }
-}
-
-fn answer(fire: &Fire) -> &str {
-    match &fire.answer {
-        Answer::Success { state, .. } => state,
-        Answer::Killed => "killed",
-        Answer::Failure(_) => "failed",
-    }
-}
-
-/// The runs that covered an event at a node, a line each.
-fn covering(index: &Index<'_>, event: &str, certname: &str) -> String {
-    let runs = index.covering.get(&(event, certname)).into_iter().flatten();
-    let line = |run: &&crate::evidence::Run| {
-        let hit = if index.hits.contains(run.start.run.as_str()) { ", hit" } else { "" };
-        format!("\n      {}{hit}", describe(run))
-    };
-    runs.map(line).collect()
 }

@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use super::deliveries::{is_forgotten, was_ended};
 use super::{Evidence, Index, Violation, describe, seconds};
 use crate::evidence::Run;
+use crate::journal::Answer;
 
 const ALONE: &str = "one run at a time";
 const CAUSED: &str = "no run without a cause";
 const ENDED: &str = "a run ends by itself or is killed";
+const ONCE: &str = "a run is executed once";
 
 pub(super) fn check(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
     overlaps(evidence, violations);
+    executions(evidence, violations);
+    interruptions(evidence, index, violations);
     for run in &evidence.runs {
         for (rule, why) in objections(evidence, index, run) {
             violations.push(Violation { rule, found: format!("{why}: {}", describe(run)) });
@@ -42,6 +47,35 @@ fn overlaps(evidence: &Evidence, violations: &mut Vec<Violation>) {
     }
 }
 
+/// Each start of a run has an id of its own.
+fn executions(evidence: &Evidence, violations: &mut Vec<Violation>) {
+    let mut first: BTreeMap<&str, &Run> = BTreeMap::new();
+    for run in &evidence.runs {
+        if let Some(before) = first.insert(&run.start.run, run) {
+            let found = format!("{} although before: {}", describe(run), describe(before));
+            violations.push(Violation { rule: ONCE, found });
+        }
+    }
+}
+
+/// A run whose result says that something interrupted it was interrupted by us, and the other way round.
+fn interruptions(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+    for (run, record) in &evidence.records {
+        let why = match record.outcome.as_str() {
+            "interrupted" if !was_ended(evidence, index, run) => "nothing interrupted it",
+            outcome if outcome != "interrupted" && index.hits.contains(run.as_str()) => "we killed it",
+            _ => continue,
+        };
+        let found = format!(
+            "run {run} on {}, recorded at {}, is {}, but {why}",
+            record.certname,
+            seconds(record.started),
+            record.outcome
+        );
+        violations.push(Violation { rule: ENDED, found });
+    }
+}
+
 /// When a run's process was gone at the latest, or, where it was killed, still lived.
 fn end_of(evidence: &Evidence, run: &Run) -> u64 {
     let killed = evidence.hits.iter().filter(|hit| hit.process && hit.run == run.start.run).map(|hit| hit.at);
@@ -53,26 +87,27 @@ fn objections(evidence: &Evidence, index: &Index<'_>, run: &Run) -> Vec<(&'stati
     if run.start.causes.is_empty() {
         objections.push((CAUSED, "its record lists nothing".to_owned()));
     }
-    for cause in &run.start.causes {
-        match index.fires.get(cause.event.as_str()) {
-            Some(fire) if fire.before > run.start.at => {
-                objections.push((CAUSED, format!("event {} was fired later", cause.event)));
-            }
-            Some(fire) if fire.noop => {
-                objections.push((CAUSED, format!("event {} asked for noop", cause.event)));
-            }
-            Some(fire) if !evidence.targets_of(fire).contains(&run.start.certname) => {
-                objections.push((CAUSED, format!("event {} was not for this node", cause.event)));
-            }
-            Some(_) => {}
-            // Of a fire that did not live to answer; the backend must know it all the same.
-            None if evidence.target(&cause.event, &run.start.certname).is_some() => {}
-            None if evidence.windows.iter().any(|window| window.rewinds) => {}
-            None => objections.push((CAUSED, format!("nobody fired event {}", cause.event))),
-        }
-    }
+    let why = run.start.causes.iter().filter_map(|cause| objection(evidence, index, run, &cause.event));
+    objections.extend(why.map(|why| (CAUSED, why)));
     if run.end.is_none() && !evidence.hits.iter().any(|hit| hit.process && hit.run == run.start.run) {
         objections.push((ENDED, "nothing killed it".to_owned()));
     }
     objections
+}
+
+fn objection(evidence: &Evidence, index: &Index<'_>, run: &Run, event: &str) -> Option<String> {
+    let certname = &run.start.certname;
+    let Some(fire) = index.fires.get(event) else { return Some(format!("nobody fired event {event}")) };
+    if fire.before > run.start.at {
+        return Some(format!("event {event} was fired later"));
+    }
+    if fire.noop {
+        return Some(format!("event {event} asked for noop"));
+    }
+    if !evidence.targets_of(fire).contains(certname) {
+        return Some(format!("event {event} was not for this node"));
+    }
+    // Of a fire that did not live to answer; the backend must know it all the same.
+    let is_known = evidence.target(event, certname).is_some() || is_forgotten(evidence, event, certname);
+    (fire.answer == Answer::Killed && !is_known).then(|| format!("the backend does not know event {event}"))
 }

@@ -1,0 +1,58 @@
+//! Which runs covered which event: as the runs' own log tells, and of those that never said a word, as their
+//! nodes' folders do.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Index, describe, seconds};
+use crate::evidence::{Evidence, Run};
+use crate::journal::Moment;
+
+/// A run that covers an event.
+pub(super) struct Cover<'a> {
+    /// Which.
+    pub(super) run: &'a str,
+    /// When it started, or its record was written.
+    pub(super) at: Moment,
+    /// What it said itself.
+    logged: Option<&'a Run>,
+}
+
+/// By (event, certname), in the order of their starts.
+pub(super) fn of(evidence: &Evidence) -> BTreeMap<(&str, &str), Vec<Cover<'_>>> {
+    let mut covers: BTreeMap<(&str, &str), Vec<Cover<'_>>> = BTreeMap::new();
+    for run in &evidence.runs {
+        let start = &run.start;
+        for cause in &start.causes {
+            let covers = covers.entry((cause.event.as_str(), start.certname.as_str())).or_default();
+            covers.push(Cover { run: &start.run, at: start.at, logged: Some(run) });
+        }
+    }
+    let spoke: BTreeSet<&str> = evidence.runs.iter().map(|run| run.start.run.as_str()).collect();
+    for (run, record) in evidence.records.iter().filter(|(run, _)| !spoke.contains(run.as_str())) {
+        for event in &record.causes {
+            let covers = covers.entry((event.as_str(), record.certname.as_str())).or_default();
+            covers.push(Cover { run, at: record.started, logged: None });
+        }
+    }
+    covers.values_mut().for_each(|covers| covers.sort_by_key(|cover| cover.at));
+    covers
+}
+
+impl Cover<'_> {
+    /// What is known of it, for a complaint.
+    pub(super) fn describe(&self, index: &Index<'_>) -> String {
+        let said = self.logged.map_or_else(
+            || format!("run {} that never said a word, recorded at {}", self.run, seconds(self.at)),
+            describe,
+        );
+        let outcome = index.outcomes.get(self.run).unwrap_or(&"unknown");
+        let hit = if index.hits.contains(self.run) { ", hit" } else { "" };
+        format!("{said}, outcome {outcome}{hit}")
+    }
+}
+
+/// The runs that covered an event at a node, a line each.
+pub(super) fn lines(index: &Index<'_>, event: &str, certname: &str) -> String {
+    let covers = index.covers(event, certname).iter();
+    covers.map(|cover| format!("\n      {}", cover.describe(index))).collect()
+}

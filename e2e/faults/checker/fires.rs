@@ -1,0 +1,106 @@
+//! Durable before it answers (contract 1), and which fire an event came from that nobody answered for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{Evidence, Index, Violation};
+use crate::journal::{Answer, Cause, Fire, Moment};
+
+const DURABLE: &str = "durable before it answers";
+/// How far the clock that event ids are made from may be from ours: it may have been set meanwhile.
+const CLOCKS_APART: Duration = Duration::from_secs(1);
+
+/// Every node has an outbox, so nothing that we left alive may fail.
+pub(super) fn check(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+    for fire in &evidence.fires {
+        if let Some(why) = objection(fire, index) {
+            let found = format!("a fire on {} {why}", fire.origin);
+            violations.push(Violation { rule: DURABLE, found });
+        }
+    }
+}
+
+fn objection(fire: &Fire, index: &Index<'_>) -> Option<String> {
+    // Its run was killed, and with it perhaps this fire.
+    let shared_its_fate = fire.parent.as_deref().map(|run| index.hits.contains(run));
+    match &fire.answer {
+        Answer::Failure(said) if shared_its_fate != Some(true) => Some(format!("failed: {said}")),
+        Answer::Killed if shared_its_fate == Some(false) => {
+            Some(format!("never answered, though nothing hit its run {:?}", fire.parent))
+        }
+        Answer::Success { event, state } if fire.away && state != "spooled" => {
+            Some(format!("answered '{state}' for {event} while the backend was away"))
+        }
+        _ => None,
+    }
+}
+
+/// An event that ran, and no fire answered for.
+struct Orphan<'a> {
+    cause: &'a Cause,
+    ran_on: BTreeSet<&'a str>,
+    first_run: Moment,
+}
+
+/// The fires behind events that none answered for: each fire that was killed may have fired one. They are told
+/// apart by trigger, targets and time; events that are left over came from nowhere.
+pub(super) fn unanswered<'a>(
+    evidence: &'a Evidence,
+    answered: &BTreeMap<&str, &Fire>,
+) -> BTreeMap<&'a str, &'a Fire> {
+    let mut killed: Vec<&Fire> =
+        evidence.fires.iter().filter(|fire| fire.answer == Answer::Killed && !fire.noop).collect();
+    killed.sort_by_key(|fire| fire.after);
+    let mut found = BTreeMap::new();
+    // Their ids begin with their time.
+    for (event, orphan) in orphans(evidence, answered) {
+        if let Some(at) = killed.iter().position(|fire| may_have_fired(evidence, fire, &orphan)) {
+            found.insert(event, killed.remove(at));
+        }
+    }
+    found
+}
+
+fn orphans<'a>(evidence: &'a Evidence, answered: &BTreeMap<&str, &Fire>) -> BTreeMap<&'a str, Orphan<'a>> {
+    let mut orphans: BTreeMap<&str, Orphan<'_>> = BTreeMap::new();
+    for run in &evidence.runs {
+        let start = &run.start;
+        for cause in start.causes.iter().filter(|cause| !answered.contains_key(cause.event.as_str())) {
+            let new = || Orphan { cause, ran_on: BTreeSet::new(), first_run: start.at };
+            let orphan = orphans.entry(cause.event.as_str()).or_insert_with(new);
+            orphan.ran_on.insert(&start.certname);
+            orphan.first_run = orphan.first_run.min(start.at);
+        }
+    }
+    orphans
+}
+
+fn may_have_fired(evidence: &Evidence, fire: &Fire, orphan: &Orphan<'_>) -> bool {
+    let apart = u64::try_from(CLOCKS_APART.as_nanos()).unwrap_or_default();
+    let is_then = |at: Moment| (fire.before.saturating_sub(apart)..=fire.after + apart).contains(&at);
+    let targets = evidence.targets_of(fire);
+    fire.trigger == orphan.cause.trigger
+        && fire.before <= orphan.first_run
+        && orphan.ran_on.iter().all(|node| targets.contains(*node))
+        && made_at(&orphan.cause.event, evidence.epoch).is_none_or(is_then)
+}
+
+/// When an event's id was made, if it is a UUIDv7: it begins with the milliseconds since 1970.
+fn made_at(event: &str, epoch: u64) -> Option<Moment> {
+    let digits: String = event.chars().filter(|letter| *letter != '-').take(12).collect();
+    let unix_ms = u64::from_str_radix(&digits, 16).ok().filter(|_| event.len() == 36)?;
+    Some((unix_ms * 1_000_000).saturating_sub(epoch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_events_id_tells_when_it_was_made() {
+        let event = "01a2108b-6e8e-761c-8774-eb5f03f9f85b";
+        let epoch = (0x01a2_108b_6e8e_u64 - 5) * 1_000_000;
+        assert_eq!(made_at(event, epoch), Some(5_000_000));
+        assert_eq!(made_at("e1", epoch), None);
+    }
+}

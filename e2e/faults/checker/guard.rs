@@ -1,0 +1,78 @@
+//! Whether the loop guard had a reason to leave out a target (contract 7), told from the chains that led to the
+//! run which fired.
+
+use std::collections::BTreeSet;
+
+use super::{Evidence, Index};
+use crate::journal::{Answer, Chain, Fire};
+
+/// The most hops a chain may have: nobody asked for another ttl.
+pub(super) const HOPS_AT_MOST: usize = 5;
+/// How often one trigger may fire on one node for one root.
+pub(super) const FIRES_AT_MOST: usize = 3;
+/// Chains that one event carries, the shortest.
+const CHAINS_AT_MOST: usize = 8;
+
+/// Whether each chain forbids this target.
+pub(super) fn leaves_out(evidence: &Evidence, index: &Index<'_>, fire: &Fire, certname: &str) -> bool {
+    let chains = chains_through(index, fire);
+    if chains.is_empty() {
+        return false;
+    }
+    let repeats =
+        |chain: &Chain| chain.hops.iter().any(|(trigger, node)| *trigger == fire.trigger && node == certname);
+    let ends = |chain: &Chain| is_at_its_end(evidence, index, fire, chain);
+    if fire.hosts.iter().any(|host| host == certname) {
+        return chains.iter().all(|chain| repeats(chain) || ends(chain));
+    }
+    // A group's member sees only the chains that the event carries.
+    chains.iter().filter(|chain| !ends(chain)).take(CHAINS_AT_MOST).all(repeats)
+}
+
+/// Whether each chain forbids whatever this fire is for, as for a group that was left out whole.
+pub(super) fn leaves_out_all(evidence: &Evidence, index: &Index<'_>, fire: &Fire) -> bool {
+    let chains = chains_through(index, fire);
+    !chains.is_empty() && chains.iter().all(|chain| is_at_its_end(evidence, index, fire, chain))
+}
+
+fn is_at_its_end(evidence: &Evidence, index: &Index<'_>, fire: &Fire, chain: &Chain) -> bool {
+    chain.hops.len() >= HOPS_AT_MOST || fires_before(evidence, index, fire, &chain.root) >= FIRES_AT_MOST
+}
+
+/// The chains that a fire inside a run continues, the shortest first: those of the run's causes that permitted
+/// it there, with the step to this node.
+fn chains_through(index: &Index<'_>, fire: &Fire) -> Vec<Chain> {
+    let Some(run) = fire.parent.as_deref().and_then(|run| index.runs.get(run)) else { return Vec::new() };
+    let mut chains = Vec::new();
+    for cause in &run.start.causes {
+        let here = (cause.trigger.clone(), run.start.certname.clone());
+        for chain in cause.chains.iter().filter(|chain| !chain.hops.contains(&here)) {
+            let hops = chain.hops.iter().chain([&here]).cloned().collect();
+            chains.push(Chain { root: chain.root.clone(), hops });
+        }
+    }
+    chains.sort_by(|a, b| {
+        a.hops.len().cmp(&b.hops.len()).then_with(|| (&a.root, &a.hops).cmp(&(&b.root, &b.hops)))
+    });
+    chains.dedup();
+    chains
+}
+
+/// How often this fire's trigger may have been counted on its node for a root before; which chains a fire was
+/// permitted by is not known, so each of its roots counts.
+fn fires_before(evidence: &Evidence, index: &Index<'_>, fire: &Fire, root: &str) -> usize {
+    let may_count = |other: &&Fire| {
+        let was_suppressed = matches!(&other.answer, Answer::Success { state, .. } if state == "suppressed");
+        !was_suppressed
+            && *other != fire
+            && other.trigger == fire.trigger
+            && other.origin == fire.origin
+            && other.before < fire.after
+            && roots_of(index, other).contains(root)
+    };
+    evidence.fires.iter().filter(may_count).count()
+}
+
+fn roots_of(index: &Index<'_>, fire: &Fire) -> BTreeSet<String> {
+    chains_through(index, fire).into_iter().map(|chain| chain.root).collect()
+}

@@ -1,0 +1,35 @@
+//! An event runs again at a node only after a run for it was interrupted, and once only (contract 4).
+
+use super::{Index, Violation, covers};
+
+const ONCE: &str = "no repetition without a crash";
+/// Runs that may cover one event at one node: the first, and one repetition after a crash.
+const RUNS_AT_MOST: usize = 2;
+
+pub(super) fn check(index: &Index<'_>, violations: &mut Vec<Violation>) {
+    for (event, certname) in index.covering.keys() {
+        if let Some(why) = objection(index, event, certname) {
+            let lines = covers::lines(index, event, certname);
+            let found = format!("event {event} at {certname}: {why}{lines}");
+            violations.push(Violation { rule: ONCE, found });
+        }
+    }
+}
+
+fn objection(index: &Index<'_>, event: &str, certname: &str) -> Option<String> {
+    let covers = index.covers(event, certname);
+    // A kill may have come when the run had its result already: it excuses nothing then.
+    let is_over = |run: &str| !index.was_interrupted(run);
+    let repeated = covers.iter().rev().skip(1).find(|cover| is_over(cover.run));
+    match repeated {
+        Some(cover) => Some(format!("it ran again although nothing interrupted {}", cover.describe(index))),
+        None if covers.len() > RUNS_AT_MOST => Some(format!("{} runs covered it", covers.len())),
+        None => None,
+    }
+}
+
+/// Whether a delivery may end as `interrupted`: a run for it was repeated, and that one was interrupted too.
+pub(super) fn was_interrupted_twice(index: &Index<'_>, event: &str, certname: &str) -> bool {
+    let covers = index.covers(event, certname).iter();
+    covers.filter(|cover| index.was_interrupted(cover.run)).count() == RUNS_AT_MOST
+}

@@ -1,0 +1,112 @@
+//! Makes etcd forget what an agent's watch has not seen yet. A watch that keeps up is never cancelled by a
+//! compaction: it must fall behind first, which the server notices when its queue for the watch is full.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use etcd_client::{Client, CompactionOptions, ConnectOptions};
+use tokio::task::JoinSet;
+
+use crate::fleet::certname;
+use crate::link::Mode;
+use crate::site::Site;
+use crate::stored::PREFIX;
+
+/// Changes behind which a watch must fall: the server's queue holds 1024 in etcd 3.4, and what is on its way to
+/// a client that reads nothing is limited by 128 KiB of its own.
+const CHANGES: usize = 1_600;
+/// Bytes of each.
+const BYTES: usize = 600;
+/// Changes on their way at the same time.
+const AT_ONCE: usize = 64;
+/// How long any request may take; there may be no majority to take it.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long a backend that faults happen to may take to delete them again.
+const DELETED_WITHIN: Duration = Duration::from_secs(90);
+/// What an agent logs when its watch was cancelled because of a compaction.
+const LOGGED: &str = "a compaction overtook the watch";
+/// How long it may take to read all that was sent before.
+const LOGGED_WITHIN: Duration = Duration::from_secs(10);
+/// Long enough for a watch to end.
+const BROKEN_FOR: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Silences a node's watch, makes etcd forget what it has not seen, and lets it go on; says why not if the agent
+/// did not notice.
+pub(crate) fn overtake(
+    site: &Site,
+    node: usize,
+    silence: impl FnOnce() -> Result<(), String>,
+    go_on: impl FnOnce(),
+) -> Result<(), String> {
+    let before = times_overtaken(site, node);
+    let ports = site.backend().ports();
+    silence()?;
+    let forgotten = site.runtime().block_on(forget(&ports, &certname(node)));
+    go_on();
+    let overtaken = forgotten.and_then(|()| wait_until_overtaken(site, node, before));
+    if overtaken.is_err() {
+        // It may have seen the key that is no delivery, and tells of it until it reads everything again.
+        site.wire(node, None, Mode::Broken);
+        sleep(BROKEN_FOR);
+        site.wire(node, None, Mode::Open);
+    }
+    overtaken
+}
+
+fn wait_until_overtaken(site: &Site, node: usize, before: usize) -> Result<(), String> {
+    let began = Instant::now();
+    while times_overtaken(site, node) == before {
+        if began.elapsed() > LOGGED_WITHIN {
+            return Err(format!("the watch of {} was not overtaken", certname(node)));
+        }
+        sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+fn times_overtaken(site: &Site, node: usize) -> usize {
+    site.node(node).agent_log().matches(LOGGED).count()
+}
+
+/// Changes a key that the agent watches and that is no delivery, deletes it, and compacts all that.
+async fn forget(ports: &[u16], certname: &str) -> Result<(), String> {
+    let failed = |error: etcd_client::Error| format!("etcd does not take it: {error}");
+    let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let options = ConnectOptions::new().with_connect_timeout(ANSWER_WITHIN).with_timeout(ANSWER_WITHIN);
+    let mut client = Client::connect(endpoints, Some(options)).await.map_err(failed)?;
+    let key = format!("{PREFIX}hosts/{certname}/no-delivery");
+    let written = write(&client, &key).await;
+    // Whatever came of it, the key must go before the agent reads everything again.
+    let began = Instant::now();
+    let mut deleted = client.delete(key.clone(), None).await;
+    while deleted.is_err() && began.elapsed() < DELETED_WITHIN {
+        tokio::time::sleep(LOOK_EVERY).await;
+        deleted = client.delete(key.clone(), None).await;
+    }
+    written?;
+    let newest = deleted.map_err(failed)?.header().map_or(0, etcd_client::ResponseHeader::revision);
+    client.compact(newest, Some(CompactionOptions::new())).await.map_err(failed)?;
+    Ok(())
+}
+
+async fn write(client: &Client, key: &str) -> Result<(), String> {
+    let mut writers = JoinSet::new();
+    for writer in 0..AT_ONCE {
+        let (mut client, key) = (client.clone(), key.to_owned());
+        writers.spawn(async move {
+            for _ in (writer..CHANGES).step_by(AT_ONCE) {
+                client.put(key.clone(), "v".repeat(BYTES), None).await?;
+            }
+            Ok::<(), etcd_client::Error>(())
+        });
+    }
+    while let Some(ended) = writers.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(format!("etcd does not take it: {error}")),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(())
+}

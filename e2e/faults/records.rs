@@ -1,0 +1,118 @@
+//! Collects what the nodes keep of their runs: a node forgets all but the latest hundred, a trial may have more.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use crate::evidence::Record;
+use crate::journal::{Moment, now};
+
+/// Between two looks: a hundred runs take longer, for they start at least a second apart.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const RESULT: &str = ".result.json";
+
+/// What was collected so far.
+pub(crate) struct Records {
+    homes: Vec<PathBuf>,
+    known: Mutex<BTreeMap<String, Record>>,
+    epoch: u64,
+}
+
+impl Records {
+    /// Of the nodes in these folders.
+    pub(crate) fn of(homes: Vec<PathBuf>) -> Self {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let epoch = u64::try_from(since_1970.as_nanos()).unwrap_or_default().saturating_sub(now());
+        Self { homes, known: Mutex::default(), epoch }
+    }
+
+    /// Nanoseconds since 1970 when [`Moment`]s began to count.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Looks again and again until `over`.
+    pub(crate) fn keep_collecting(&self, over: &AtomicBool) {
+        while !over.load(Ordering::Relaxed) {
+            self.collect();
+            sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Looks once; all that is known by now.
+    pub(crate) fn collect(&self) -> BTreeMap<String, Record> {
+        let Ok(mut known) = self.known.lock() else { return BTreeMap::new() };
+        for home in &self.homes {
+            let folder = home.join("state/runs");
+            let names = fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| {
+                let name = entry.ok()?.file_name().into_string().ok()?;
+                Some(name.strip_suffix(RESULT)?.to_owned())
+            });
+            for run in names {
+                if !known.contains_key(&run)
+                    && let Some(record) = self.read(&folder, &run)
+                {
+                    known.insert(run, record);
+                }
+            }
+        }
+        known.clone()
+    }
+
+    /// Nothing where the node is about to rename the record, or has just forgotten it.
+    fn read(&self, folder: &Path, run: &str) -> Option<Record> {
+        let result = json(&folder.join(format!("{run}{RESULT}")))?;
+        let record = [".json", ".ended.json"].map(|ending| json(&folder.join(format!("{run}{ending}"))));
+        let record = record.into_iter().flatten().next()?;
+        let causes = record["causes"].as_array()?.iter();
+        Some(Record {
+            certname: record["certname"].as_str()?.to_owned(),
+            causes: causes.filter_map(|cause| cause["event"]["id"].as_str().map(str::to_owned)).collect(),
+            outcome: result["outcome"].as_str()?.to_owned(),
+            started: self.moment(record["started_at_unix_ms"].as_u64()?),
+        })
+    }
+
+    fn moment(&self, unix_ms: u64) -> Moment {
+        (unix_ms * 1_000_000).saturating_sub(self.epoch)
+    }
+}
+
+fn json(file: &Path) -> Option<Value> {
+    serde_json::from_str(&fs::read_to_string(file).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_known_by_its_record_and_its_result_for_good() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("state/runs");
+        fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+        let records = Records::of(vec![home.path().to_owned()]);
+        write(
+            "r1.json",
+            r#"{"certname":"b","started_at_unix_ms":0,"causes":[{"event":{"id":"e1"}},{"event":{"id":"e2"}}]}"#,
+        );
+        assert!(records.collect().is_empty(), "it goes on");
+        write("r1.result.json", r#"{"outcome":"changed"}"#);
+        let expected = Record {
+            certname: "b".to_owned(),
+            causes: vec!["e1".to_owned(), "e2".to_owned()],
+            outcome: "changed".to_owned(),
+            started: 0,
+        };
+        assert_eq!(records.collect(), [("r1".to_owned(), expected.clone())].into());
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(records.collect(), [("r1".to_owned(), expected)].into());
+    }
+}

@@ -1,0 +1,53 @@
+//! What lies in a hub's file, read past the hub.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+/// What all keys of the trial begin with.
+pub(crate) const PREFIX: &str = "/puppet_trigger/events/";
+
+/// The keys in the file of a hub that does not run, without what they all begin with. The file is left as it is:
+/// what is opened is a copy.
+pub(crate) fn keys_in(file: &Path) -> Result<BTreeSet<String>, String> {
+    let failed =
+        |error: &dyn std::fmt::Display| format!("cannot read the keys in {}: {error}", file.display());
+    let scratch = tempfile::tempdir().map_err(|error| failed(&error))?;
+    let copy = scratch.path().join("copy");
+    std::fs::copy(file, &copy).map_err(|error| failed(&error))?;
+    // What was not moved into the file yet, where a hub was killed.
+    for ending in ["-wal", "-shm"] {
+        let mut beside = file.as_os_str().to_owned();
+        beside.push(ending);
+        if Path::new(&beside).exists() {
+            let to = scratch.path().join(format!("copy{ending}"));
+            std::fs::copy(&beside, to).map_err(|error| failed(&error))?;
+        }
+    }
+    read(&copy).map_err(|error| failed(&error))
+}
+
+fn read(file: &Path) -> rusqlite::Result<BTreeSet<String>> {
+    let connection = Connection::open(file)?;
+    let mut select = connection.prepare("SELECT key FROM entries")?;
+    let keys = select.query_map([], |row| row.get::<_, String>(0))?;
+    keys.map(|key| key.map(|key| key.strip_prefix(PREFIX).map_or(key.clone(), str::to_owned))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_read_also_while_they_are_in_the_log_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hub.sqlite");
+        let hub = Connection::open(&file).unwrap();
+        hub.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).unwrap();
+        hub.execute("CREATE TABLE entries (key TEXT, value TEXT, revision INTEGER)", []).unwrap();
+        let insert = "INSERT INTO entries (key) VALUES ('/puppet_trigger/events/hosts/n01/e1')";
+        hub.execute(insert, []).unwrap();
+        assert_eq!(keys_in(&file), Ok(BTreeSet::from(["hosts/n01/e1".to_owned()])));
+    }
+}

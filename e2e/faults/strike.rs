@@ -1,0 +1,212 @@
+//! One fault: does it, waits, heals it, and says what it really struck.
+
+use std::fmt;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::fault::{Away, Fault, Victims};
+use crate::fleet::{NODES, certname};
+use crate::link::Mode;
+use crate::load;
+use crate::overtaking::overtake;
+use crate::processes::{self, Part};
+use crate::site::Site;
+
+/// Between two looks for a run to kill.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long a cluster may take to agree on a leader.
+const LED_WITHIN: Duration = Duration::from_secs(15);
+
+/// A fault about to happen.
+pub(crate) struct Strike<'a> {
+    /// Where.
+    pub(crate) site: &'a Site,
+    /// Which of its lane, for the names of files.
+    pub(crate) number: usize,
+    /// How long it lasts.
+    pub(crate) lasting: Duration,
+}
+
+/// What was struck.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Struck {
+    /// The node; none where it was the backend.
+    pub(crate) node: Option<usize>,
+    /// What else is worth a word.
+    said: String,
+}
+
+impl fmt::Display for Struck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = self.node.map(certname);
+        let words: Vec<&str> = [node.as_deref(), Some(self.said.as_str())]
+            .into_iter()
+            .flatten()
+            .filter(|w| !w.is_empty())
+            .collect();
+        if words.is_empty() { Ok(()) } else { write!(f, " ({})", words.join(", ")) }
+    }
+}
+
+impl Strike<'_> {
+    /// Does it; why not, where there was nothing to do it to.
+    pub(crate) fn perform(&self, fault: Fault) -> Result<Struck, String> {
+        let mut said = String::new();
+        match fault {
+            Fault::KillBackend(victims) => said = self.kill_backend(victims, || self.wait())?.0,
+            Fault::PauseBackend(victims) => said = self.pause_backend(victims, || self.wait())?.0,
+            Fault::Spool(node, away) => said = self.spool(node, away)?,
+            Fault::Restore => said = self.restore()?,
+            Fault::Cut(node, mode) => self.cut(node, None, mode),
+            Fault::CutMember(node, member, mode) => self.cut(node, Some(member), mode),
+            Fault::KillAgent(node) => {
+                self.site.kill_agent(node);
+                self.wait();
+                self.site.launch_agent(node);
+            }
+            Fault::RestartAgent(node) => {
+                self.site.restart_agent(node);
+                self.wait();
+            }
+            Fault::PauseAgent(node) => {
+                self.site.pause_agent(node)?;
+                self.wait();
+                self.site.agent_goes_on(node);
+            }
+            Fault::OvertakePaused(node) => self.overtake_paused(node)?,
+            Fault::OvertakeFrozen(node) => self.overtake_frozen(node)?,
+            Fault::KillSupervisor(node) => return self.kill_a_run(node, Part::Supervisor),
+            Fault::KillRun(node) => return self.kill_a_run(node, Part::Run),
+            Fault::Crash(node) => {
+                self.site.kill_agent(node);
+                kill_all_of(&self.site.folder_of(node));
+                self.wait();
+                self.site.launch_agent(node);
+            }
+        }
+        Ok(Struck { node: fault.node(), said })
+    }
+
+    fn wait(&self) {
+        sleep(self.lasting);
+    }
+
+    fn kill_backend<T>(
+        &self,
+        victims: Victims,
+        meanwhile: impl FnOnce() -> T,
+    ) -> Result<(String, T), String> {
+        let members = self.members(victims)?;
+        self.site.backend().kill(&members);
+        let done = meanwhile();
+        self.site.backend().restart(&members);
+        Ok((self.site.backend().names(&members), done))
+    }
+
+    fn pause_backend<T>(
+        &self,
+        victims: Victims,
+        meanwhile: impl FnOnce() -> T,
+    ) -> Result<(String, T), String> {
+        let members = self.members(victims)?;
+        self.site.backend().pause(&members);
+        let done = meanwhile();
+        self.site.backend().go_on(&members);
+        Ok((self.site.backend().names(&members), done))
+    }
+
+    /// The members that are meant now: who leads changes, and for a while nobody may.
+    fn members(&self, victims: Victims) -> Result<Vec<usize>, String> {
+        let began = Instant::now();
+        loop {
+            let members = self.site.backend().members(victims);
+            match members {
+                Some(members) => return Ok(members),
+                None if began.elapsed() > LED_WITHIN => return Err("nobody leads the cluster".to_owned()),
+                None => sleep(LOOK_EVERY),
+            }
+        }
+    }
+
+    /// Fires on one node while the backend is away, which lasts until all are answered.
+    fn spool(&self, node: usize, away: Away) -> Result<String, String> {
+        let fires = || {
+            let began = Instant::now();
+            let count = load::fire_while_away(self.site, node);
+            sleep(self.lasting.saturating_sub(began.elapsed()));
+            count
+        };
+        let (_, count) = match away {
+            Away::Killed => self.kill_backend(Victims::All, fires)?,
+            Away::Paused => self.pause_backend(Victims::All, fires)?,
+        };
+        Ok(format!("{count} fires on {}, {}", certname(node), format!("{away:?}").to_lowercase()))
+    }
+
+    fn restore(&self) -> Result<String, String> {
+        let backup = self.site.backend().back_up(self.number)?.ok_or("only the hub has backups")?;
+        self.wait();
+        let forgotten = self.site.backend().restore(&backup)?;
+        let count = forgotten.len();
+        self.site.note_forgotten(forgotten);
+        Ok(format!("{count} keys forgotten"))
+    }
+
+    fn cut(&self, node: usize, member: Option<usize>, mode: Mode) {
+        self.site.wire(node, member, mode);
+        self.wait();
+        self.site.wire(node, member, Mode::Open);
+    }
+
+    fn overtake_paused(&self, node: usize) -> Result<(), String> {
+        self.members(Victims::Leader)?;
+        let site = self.site;
+        overtake(site, node, || site.pause_agent(node), || site.agent_goes_on(node))
+    }
+
+    fn overtake_frozen(&self, node: usize) -> Result<(), String> {
+        self.members(Victims::Leader)?;
+        let set = |mode| self.site.wire(node, None, mode);
+        overtake(
+            self.site,
+            node,
+            || {
+                set(Mode::Frozen);
+                Ok(())
+            },
+            || set(Mode::Open),
+        )
+    }
+
+    /// Kills the next run that is seen, on this node or on one after it.
+    fn kill_a_run(&self, node: usize, part: Part) -> Result<Struck, String> {
+        let began = Instant::now();
+        while began.elapsed() < self.lasting {
+            for node in (node..NODES).chain(0..node) {
+                let home = self.site.folder_of(node);
+                if let Some(found) = processes::of_live_run(&home, part)
+                    && processes::hit(&home, &found)
+                {
+                    return Ok(Struck { node: Some(node), ..Struck::default() });
+                }
+            }
+            sleep(LOOK_EVERY);
+        }
+        Err("no run was in progress".to_owned())
+    }
+}
+
+/// Kills whatever belongs to a node whose agent is dead already.
+fn kill_all_of(home: &Path) {
+    loop {
+        let found = processes::all_of(home);
+        if found.is_empty() {
+            return;
+        }
+        for found in found {
+            processes::hit(home, &found);
+        }
+        sleep(LOOK_EVERY);
+    }
+}
