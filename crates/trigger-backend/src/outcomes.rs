@@ -13,7 +13,7 @@ use trigger_core::status::{DeliveryStatus, NodeRecord, delivery_status};
 use trigger_core::wire::{Members, Stored};
 
 use crate::registry;
-use crate::store::{Entry, KeyRange, Store, StoreError, Swap};
+use crate::store::{Entry, KeyRange, ORDERED_AT_MOST, Store, StoreError, Swap};
 
 /// Ends that are stored at the same time where each has to look at what is there.
 const SWAPS_IN_FLIGHT: usize = 16;
@@ -88,6 +88,25 @@ pub async fn delete<'a>(
     let own = ended.into_iter().filter(|(_, sources)| sources.contains(&Source::Host));
     let keys: Vec<String> = own.map(|(event, _)| layout.host_delivery(certname, event)).collect();
     if keys.is_empty() { Ok(()) } else { store.delete_many(keys).await }
+}
+
+/// The same, of those events alone whose outcome is stored now: a backend that did not answer may have come back
+/// from a backup without them, and their deliveries are all that is left then.
+pub async fn delete_told(
+    store: &dyn Store,
+    layout: &Layout,
+    certname: &Certname,
+    ended: &[(EventId, BTreeSet<Source>)],
+) -> Result<(), StoreError> {
+    let mut told = BTreeSet::new();
+    for chunk in ended.chunks(ORDERED_AT_MOST) {
+        let keys = chunk.iter().map(|(event, _)| KeyRange::Key(layout.outcome(*event, certname)));
+        let found = store.list(&keys.collect::<Vec<_>>()).await?;
+        told.extend(found.into_iter().map(|(key, _)| key));
+    }
+    let is_told = |(event, _): &&(EventId, _)| told.contains(&layout.outcome(*event, certname));
+    let ended = ended.iter().filter(is_told).map(|(event, sources)| (*event, sources));
+    delete(store, layout, certname, ended).await
 }
 
 /// An event with where each of its deliveries stands.

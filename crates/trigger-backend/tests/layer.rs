@@ -225,6 +225,18 @@ async fn a_finished_delivery_is_gone_and_its_outcome_stays() {
 }
 
 #[tokio::test]
+async fn a_delivery_is_all_that_is_left_where_its_outcome_is_gone() {
+    let (store, layout, lb01) = (MemoryStore::default(), Layout::default(), node("lb01"));
+    for n in [1, 2] {
+        publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
+    }
+    store.put_many(vec![(layout.outcome(id(1), &lb01), done(7).to_wire())]).await.remove(0).unwrap();
+    let both = [1, 2].map(|n| (id(n), [Source::Host].into()));
+    outcomes::delete_told(&store, &layout, &lb01, &both).await.unwrap();
+    assert_eq!(pending(&arrivals(&store, "lb01", &[]).await), [id(2)]);
+}
+
+#[tokio::test]
 async fn a_suppressed_target_gets_an_outcome_and_no_delivery() {
     let store = MemoryStore::default();
     let mut publication = publication(1, &["lb01", "lb02"], &[]);

@@ -47,7 +47,7 @@ pub(super) async fn run(node: Arc<Node>, runs: Runs, mut errands: UnboundedRecei
             }
         }
         let told = (!to_close.is_empty()).then_some(teller.history());
-        carry(&node, &endings, &forgotten, told).await;
+        carry(&node, Load { endings: &endings, forgotten: &forgotten, history: told, is_again: false }).await;
         for run in to_close {
             if let Err(error) = runs.close(run) {
                 // Its outcome is stored: closing it again at the next start does no harm.
@@ -57,50 +57,52 @@ pub(super) async fn run(node: Arc<Node>, runs: Runs, mut errands: UnboundedRecei
     }
 }
 
+/// What is carried in one go.
+#[derive(Debug, Clone, Copy)]
+struct Load<'a> {
+    endings: &'a [Ending],
+    /// Deliveries of events that ended before.
+    forgotten: &'a [(EventId, BTreeSet<Source>)],
+    history: Option<&'a RunHistory>,
+    /// The backend has not done some of it before, and may be another one by now.
+    is_again: bool,
+}
+
 /// Carries a batch. One outcome that the backend refuses for good holds up no other: it is told and left.
-///
-/// Deliveries of events that ended before are deleted at the first try or not at all: a backend that was away may
-/// come back from a backup without their outcomes. What is still there is read again.
-async fn carry(
-    node: &Node,
-    endings: &[Ending],
-    mut forgotten: &[(EventId, BTreeSet<Source>)],
-    history: Option<&RunHistory>,
-) {
+async fn carry(node: &Node, mut load: Load<'_>) {
     let lost_at = Instant::now();
     let mut attempt = 0;
-    while let Err(error) = try_carry(node, endings, forgotten, history).await {
+    while let Err(error) = try_carry(node, load).await {
+        load.is_again = true;
         if !error.is_transient() {
-            if let [ending] = endings {
+            if let [ending] = load.endings {
                 tracing::error!("the outcome of event {} is given up: {error}", ending.event);
                 return;
             }
-            if endings.is_empty() {
+            if load.endings.is_empty() {
                 tracing::error!("deliveries that ended before cannot be deleted: {error}");
                 return;
             }
-            let (first, second) = endings.split_at(endings.len() / 2);
-            Box::pin(carry(node, first, forgotten, history)).await;
-            Box::pin(carry(node, second, &[], None)).await;
+            let (first, second) = load.endings.split_at(load.endings.len() / 2);
+            Box::pin(carry(node, Load { endings: first, ..load })).await;
+            Box::pin(carry(node, Load { endings: second, forgotten: &[], history: None, ..load })).await;
             return;
         }
-        forgotten = &[];
         let wait = backoff::reconnect(attempt, lost_at.elapsed(), jitter());
-        tracing::warn!("outcomes of {} deliveries wait for the backend: {error}", endings.len());
+        tracing::warn!("outcomes of {} deliveries wait for the backend: {error}", load.endings.len());
         tokio::time::sleep(wait).await;
         attempt += 1;
     }
 }
 
-async fn try_carry(
-    node: &Node,
-    endings: &[Ending],
-    forgotten: &[(EventId, BTreeSet<Source>)],
-    history: Option<&RunHistory>,
-) -> Result<(), StoreError> {
+async fn try_carry(node: &Node, load: Load<'_>) -> Result<(), StoreError> {
+    let Load { endings, forgotten, history, is_again } = load;
     let (store, layout, certname) = (node.store.as_ref(), &node.settings.layout, &node.settings.certname);
     if !endings.is_empty() || history.is_some() {
         outcomes::finish_runs(store, layout, certname, endings, history).await?;
+    }
+    if is_again {
+        return outcomes::delete_told(store, layout, certname, forgotten).await;
     }
     let ended = forgotten.iter().map(|(event, sources)| (*event, sources));
     outcomes::delete(store, layout, certname, ended).await
