@@ -114,13 +114,7 @@ fn failed(n: u128) -> End {
 }
 
 fn ended(n: u128, outcome: Outcome) -> EndedRun {
-    let result = RunResult {
-        outcome,
-        reason: None,
-        reported_noop: false,
-        started_at: NOW,
-        finished_at: NOW,
-    };
+    let result = RunResult { outcome, reason: None, reported_noop: false, started_at: NOW, finished_at: NOW };
     EndedRun { run_id: RunId::from_uuid(Uuid::from_u128(n)), noop: false, result }
 }
 
