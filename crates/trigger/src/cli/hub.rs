@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Globals, output};
+use super::{Globals, OutputFormat, output};
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN};
 use crate::exit::Failure;
-use crate::hub::{self, HubSettings};
+use crate::hub::{self, HubError, HubSettings};
 
 #[derive(Debug, Args)]
 pub(crate) struct HubArgs {
@@ -44,7 +45,17 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs) -> Result<u8, Failure> {
     match &args.action {
         Some(Action::Backup { file }) => {
             hub::backup(&data_dir, file).map_err(|error| Failure::failed(error.to_string()))?;
-            output::print(&format!("Backed up {} to {}.", data_dir.display(), file.display()));
+            match globals.output {
+                OutputFormat::Json => output::print_json(&json!({
+                    "data_dir": data_dir.to_string_lossy(),
+                    "file": file.to_string_lossy(),
+                    "warnings": config.warnings,
+                })),
+                OutputFormat::Text | OutputFormat::Dot => {
+                    output::warnings(&config.warnings);
+                    output::print(&format!("Backed up {} to {}.", data_dir.display(), file.display()));
+                }
+            }
         }
         None => {
             let configured = args.listen.clone().or_else(|| config.hub.listen.clone());
@@ -81,6 +92,13 @@ fn serve(settings: HubSettings) -> Result<(), Failure> {
                 tracing::debug!("no service manager to tell: {error}");
             }
         };
-        hub::run(settings, ready, stopped).await.map_err(|error| Failure::failed(error.to_string()))
+        hub::run(settings, ready, stopped).await.map_err(|error| failure(&error))
     })
+}
+
+fn failure(error: &HubError) -> Failure {
+    match error {
+        HubError::BadListen(_) | HubError::NotLoopback(_) => Failure::config(error.to_string()),
+        _ => Failure::failed(error.to_string()),
+    }
 }
