@@ -83,7 +83,7 @@ impl Lineage {
 pub enum Suppression {
     #[error("loop: '{trigger}' already made {certname} run in this chain ({chain})")]
     AlreadyInChain { trigger: TriggerName, certname: Certname, chain: String },
-    #[error("loop guard: the chain has {hops} hops and this trigger's ttl is {ttl} ({chain})")]
+    #[error("loop guard: the chain has {hops} hop{} and this trigger's ttl is {ttl} ({chain})", if *.hops == 1 { "" } else { "s" })]
     TooManyHops { hops: usize, ttl: u32, chain: String },
     #[error("loop guard: '{trigger}' fired {fires} times on this node for the same root event {root}")]
     TooManyFires { trigger: TriggerName, fires: u32, root: EventId },

@@ -8,6 +8,7 @@ mod courier;
 mod daemon;
 mod disabled;
 mod drainer;
+mod fires;
 mod inherited;
 mod intake;
 mod metrics;
