@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Globals, OutputFormat, output};
+use super::{Globals, OutputFormat, Warnings, output};
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN};
 use crate::exit::Failure;
 use crate::hub::{self, HubError, HubSettings};
@@ -39,8 +39,9 @@ impl HubArgs {
     }
 }
 
-pub(crate) fn run(globals: &Globals, args: &HubArgs) -> Result<u8, Failure> {
+pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Result<u8, Failure> {
     let config = globals.read_config()?;
+    warnings.extend(config.warnings.iter().cloned());
     let data_dir = args.data_dir(&config);
     match &args.action {
         Some(Action::Backup { file }) => {
@@ -49,10 +50,10 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs) -> Result<u8, Failure> {
                 OutputFormat::Json => output::print_json(&json!({
                     "data_dir": data_dir.to_string_lossy(),
                     "file": file.to_string_lossy(),
-                    "warnings": config.warnings,
+                    "warnings": warnings.take(),
                 })),
                 OutputFormat::Text | OutputFormat::Dot => {
-                    output::warnings(&config.warnings);
+                    output::warnings(&warnings.take());
                     output::print(&format!("Backed up {} to {}.", data_dir.display(), file.display()));
                 }
             }
@@ -60,6 +61,8 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs) -> Result<u8, Failure> {
         None => {
             let configured = args.listen.clone().or_else(|| config.hub.listen.clone());
             let listen = configured.unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
+            crate::logging::start();
+            warnings.take().iter().for_each(|warning| tracing::warn!("{warning}"));
             serve(HubSettings { listen, data_dir })?;
         }
     }
@@ -67,7 +70,6 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs) -> Result<u8, Failure> {
 }
 
 fn serve(settings: HubSettings) -> Result<(), Failure> {
-    crate::logging::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -164,7 +164,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Queue => block_on(queue::run(globals, &warnings)),
         Command::Why(args) => block_on(why::run(globals, args, &warnings)),
         Command::Agent(args) => agent::run(globals, args),
-        Command::Hub(args) => hub::run(globals, args),
+        Command::Hub(args) => hub::run(globals, args, &warnings),
     };
     match result {
         Ok(code) => {
