@@ -22,6 +22,7 @@ on_each_backend!(
     a_run_fires_as_the_node_it_runs_on_whatever_puppet_calls_itself,
     what_is_left_out_without_an_agent_is_told_by_the_next_one,
     a_run_that_cannot_be_read_fires_a_new_root_and_says_so,
+    a_fire_that_cannot_be_noted_says_so,
     puppet_says_what_the_loop_guard_left_out,
 );
 
@@ -329,6 +330,20 @@ fn a_run_that_cannot_be_read_fires_a_new_root_and_says_so(kind: BackendKind) {
     let warning = next["warnings"][0].as_str().unwrap_or_default();
     assert!(warning.starts_with("the loop guard cannot tell what led to this event"), "{next}");
     assert_eq!(lineage(&fleet, id(&next)), json!([{ "root": id(&next), "hops": [] }]));
+}
+
+fn a_fire_that_cannot_be_noted_says_so(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b) = (fleet.running("a"), fleet.running("b"));
+    // Where the note would be.
+    then(&b, "mkdir state/runs/$TRIGGER_RUN_ID.fired; fire next --host a");
+    let root = a.fire(&["root", "--host", "b"]).committed();
+    let next = fired(&b, 1).remove(0);
+    let warning = next["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.starts_with("neither 'trigger why' nor the agent's log will tell of"), "{next}");
+    assert_eq!(next["state"], "committed", "{next}");
+    a.wait_for(&root, "b", "done");
+    b.wait_for_log("whom the loop guard left out in run");
 }
 
 /// The warnings in what a run of Puppet printed, less what Facter has to say about a container.

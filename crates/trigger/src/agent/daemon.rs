@@ -23,8 +23,8 @@ use trigger_core::wire::RunRecord;
 
 use super::courier::Errand;
 use super::disabled::{self, DisabledLock};
-use super::fires;
 use super::intake::Link;
+use super::left_out;
 use super::view::QueueView;
 use super::{Node, Stopped};
 use crate::clock::{self, jitter};
@@ -429,7 +429,7 @@ impl Daemon {
             result
         });
         self.node.metrics.run_ended(&result);
-        fires::tell_left_out(run_id, &self.runs, &self.node.metrics);
+        left_out::tell(run_id, &self.runs, &self.node.metrics);
         tracing::info!(run = %run_id, outcome = %result.outcome, "run ended{}", result.reason.as_deref().map_or_else(String::new, |r| format!(": {r}")));
         self.input(Input::RunEnded { run: EndedRun::new(run_id, noop, result), jitter: jitter() });
     }

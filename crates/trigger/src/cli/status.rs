@@ -161,7 +161,7 @@ pub(super) fn silence(last_seen: Timestamp) -> Option<String> {
 }
 
 /// The state's reason, and that its node is silent.
-fn reason(target: &DeliveryStatus) -> Option<String> {
+pub(super) fn reason(target: &DeliveryStatus) -> Option<String> {
     let silent = target.last_seen.and_then(silence);
     let words: Vec<String> = target.reason.clone().into_iter().chain(silent).collect();
     (!words.is_empty()).then(|| words.join("; "))

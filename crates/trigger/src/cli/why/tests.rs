@@ -447,4 +447,11 @@ fn a_run_in_progress_on_a_node_that_is_silent_says_so() {
     assert_eq!(run["seen_at"], "2025-11-22T12:00:01.000Z", "{run}");
     assert!(run["reason"].as_str().unwrap().starts_with("its agent has been silent for "), "{run}");
     assert!(dot::graph(&answer).contains("its agent has been silent for "));
+
+    let mut answer = of_event(8, &[("web02", State::Pending)]);
+    let target = answer.event.as_mut().unwrap().targets.values_mut().next().unwrap();
+    target.last_seen = Some(seen_at);
+    let page = text::page(&answer, usize::MAX);
+    let silent = "at web02 pending: because of web02; its agent has been silent for ";
+    assert!(page.contains(silent), "{page}");
 }

@@ -233,7 +233,7 @@ fn target_branch(certname: &Certname, target: &DeliveryStatus) -> Branch {
     let words: Vec<String> = [ran]
         .into_iter()
         .filter(|word| !word.is_empty())
-        .chain(target.reason.as_deref().map(one_line))
+        .chain(status::reason(target).as_deref().map(one_line))
         .collect();
     let words = if words.is_empty() { String::new() } else { format!(": {}", words.join("; ")) };
     let lines = [format!("at {certname} {}{words}", target.state)];

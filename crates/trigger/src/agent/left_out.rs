@@ -10,7 +10,7 @@ use crate::state::Runs;
 /// Targets of one run that have a line of their own in the log; an event may have thousands.
 const TOLD_AT_MOST: usize = 20;
 
-pub(super) fn tell_left_out(run: RunId, runs: &Runs, metrics: &Metrics) {
+pub(super) fn tell(run: RunId, runs: &Runs, metrics: &Metrics) {
     let fired = runs.fired(run).unwrap_or_else(|error| {
         tracing::error!("whom the loop guard left out in run {run} is not told: {error}");
         Vec::new()
