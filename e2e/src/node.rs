@@ -191,6 +191,14 @@ impl Node {
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
+    /// Waits until its agents have logged this.
+    pub fn wait_for_log(&self, line: &str) {
+        eventually(&format!("'{line}' in the log of {}", self.certname), || {
+            let log = self.agent_log();
+            if log.contains(line) { Ok(()) } else { Err(log) }
+        });
+    }
+
     // --- its commands -------------------------------------------------------------------------------
 
     /// `trigger ARGUMENTS` with this node's configuration and nothing of the tester's own.

@@ -19,6 +19,10 @@ on_each_backend!(
     a_loop_that_is_allowed_ends_by_its_fires,
     fires_that_were_suppressed_or_share_a_root_cost_one_of_three_or_none,
     a_run_whose_supervisor_died_is_still_a_parent,
+    a_run_fires_as_the_node_it_runs_on_whatever_puppet_calls_itself,
+    what_is_left_out_without_an_agent_is_told_by_the_next_one,
+    a_run_that_cannot_be_read_fires_a_new_root_and_says_so,
+    a_fire_that_cannot_be_noted_says_so,
     puppet_says_what_the_loop_guard_left_out,
 );
 
@@ -49,8 +53,8 @@ fn a_run_that_fires_extends_the_chain_and_a_loop_is_cut(kind: BackendKind) {
     let cut = fired(&a, 1).remove(0);
     assert_eq!(cut["state"], "suppressed", "{cut}");
     assert!(cut["warnings"][0].as_str().is_some_and(|w| w.contains("not fired at b: loop")), "{cut}");
-    let line = "'to b' is not fired at b: loop: 'to b' already made b run in this chain";
-    assert!(a.agent_log().contains(line), "{}", a.agent_log());
+    // At the end of the run, which may come a moment after its fire.
+    a.wait_for_log("'to b' is not fired at b: loop: 'to b' already made b run in this chain");
     let end = a.wait_for(id(&cut), "b", "suppressed");
     assert!(end["reason"].as_str().is_some_and(|r| r.contains("'to b' → b, 'to a' → a")), "{end}");
     assert_eq!((a.runs().len(), b.runs().len()), (1, 1), "the loop went no further");
@@ -70,7 +74,7 @@ fn a_chain_ends_at_its_ttl_and_a_trigger_at_its_fourth_fire(kind: BackendKind) {
     let states: Vec<&str> = fired.iter().filter_map(|answer| answer["state"].as_str()).collect();
     assert_eq!(states, ["suppressed", "committed", "committed", "committed", "suppressed"], "{fired:?}");
     let warning = |answer: &Value| answer["warnings"][0].as_str().unwrap_or_default().to_owned();
-    assert!(warning(&fired[0]).contains("1 hops and this trigger's ttl is 1"), "{}", fired[0]);
+    assert!(warning(&fired[0]).contains("1 hop and this trigger's ttl is 1"), "{}", fired[0]);
     assert!(warning(&fired[4]).contains("fired 3 times on this node for the same root"), "{}", fired[4]);
     a.wait_for(id(&fired[3]), "a", "done");
 }
@@ -181,6 +185,9 @@ fn a_member_of_a_group_looks_for_loops_itself(kind: BackendKind) {
     let root = a.fire(&["everybody", "--group", "all"]).committed();
     a.wait_for(&root, "a", "done");
     let again = fired(&a, 1).remove(0);
+    let warning = again["warnings"][0].as_str().unwrap_or_default();
+    let told = "not fired at the group member a: loop: 'everybody' already made a run in this chain";
+    assert!(again["state"] == "committed" && warning.starts_with(told), "{again}");
     let end = a.wait_for(id(&again), "a", "suppressed");
     assert!(end["reason"].as_str().is_some_and(|r| r.contains("already made a run in this chain")), "{end}");
     assert_eq!(a.runs().len(), 1);
@@ -199,8 +206,7 @@ fn a_loop_that_is_allowed_ends_by_its_hops(kind: BackendKind) {
     assert_eq!(by_b[2]["state"], "suppressed", "{}", by_b[2]);
     let warning = by_b[2]["warnings"][0].as_str().unwrap_or_default();
     assert!(warning.contains("the chain has 5 hops and this trigger's ttl is 5"), "{warning}");
-    let line = "'to a' is not fired at the group all: loop guard: the chain has 5 hops";
-    assert!(b.agent_log().contains(line), "{}", b.agent_log());
+    b.wait_for_log("'to a' is not fired at the group all: loop guard: the chain has 5 hops");
     let end = a.wait_for(id(&by_b[2]), "a", "suppressed");
     assert_eq!((a.runs().len(), b.runs().len()), (2, 3), "{end}");
 }
@@ -256,6 +262,88 @@ fn a_run_whose_supervisor_died_is_still_a_parent(kind: BackendKind) {
     b.release();
     let next = fired(&b, 1).remove(0);
     assert_eq!(lineage(&fleet, id(&next))[0]["root"], root, "{next}");
+}
+
+fn a_run_fires_as_the_node_it_runs_on_whatever_puppet_calls_itself(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b) = (fleet.running("a"), fleet.running("b"));
+    then(&b, "fire next --certname puppet-name.example.com --host a");
+    a.fire(&["root", "--host", "b"]).committed();
+    let next = fired(&b, 1).remove(0);
+    a.wait_for(id(&next), "a", "done");
+    assert_eq!(a.status(id(&next)).expect("an event")["origin"], "b");
+    // Under its node's name the run is found.
+    let why = eventually("b's run", || {
+        let why = a.trigger(&["why", "a", "--output", "json"]);
+        if why.json["runs"][1]["state"] == "ended" { Ok(why.json) } else { Err(why.stdout) }
+    });
+    assert_eq!(why["runs"][1]["certname"], "b", "{why}");
+}
+
+fn what_is_left_out_without_an_agent_is_told_by_the_next_one(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, mut b) = (fleet.running("a"), fleet.node("b"));
+    let metrics = format!("'{}'", b.path("trigger.prom").display());
+    b.set("metrics_file", &metrics).start_agent();
+    // A fire that fails leaves nobody out.
+    let failing = "fire failing --prefix /nobody --ttl 1 --host a --host n1";
+    then(
+        &b,
+        &format!("{failing}; fire short --ttl 1 --host a --host n1 --host n2 --host n3 --host n4 --host n5"),
+    );
+    b.hold();
+    let root = a.fire(&["root", "--host", "b"]).committed();
+    b.wait_for_runs(1);
+    b.kill_agent();
+    b.release();
+    let short = fired(&b, 2).remove(1);
+    assert_eq!(short["state"], "suppressed", "{short}");
+    let named =
+        "not fired at a, n1, n2 and 3 more: loop guard: the chain has 1 hop and this trigger's ttl is 1";
+    assert!(short["warnings"][0].as_str().is_some_and(|warning| warning.starts_with(named)), "{short}");
+    b.start_agent();
+    a.wait_for(&root, "b", "done");
+    b.wait_for_log("'short' is not fired at n1: loop guard: the chain has 1 hop");
+    b.wait_for_log("the loop guard left out 2 more targets of what this run fired");
+    assert!(!b.agent_log().contains("'failing'"), "{}", b.agent_log());
+    let counted = "trigger_agent_targets_suppressed_total{rule=\"hops\"} 6";
+    eventually("targets that were counted", || {
+        let text = std::fs::read_to_string(b.path("trigger.prom")).unwrap_or_default();
+        if text.lines().any(|line| line == counted) { Ok(()) } else { Err(text) }
+    });
+}
+
+fn a_run_that_cannot_be_read_fires_a_new_root_and_says_so(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b) = (fleet.running("a"), fleet.running("b"));
+    then(&b, "fire next --host a");
+    b.hold();
+    a.fire(&["root", "--host", "b"]).committed();
+    let run = b.wait_for_runs(1).remove(0).run_id;
+    let record = b.path(&format!("state/runs/{run}.json"));
+    let whole = std::fs::read_to_string(&record).expect("a record");
+    // As a newer version would have written it.
+    std::fs::write(&record, whole.replacen("\"v\":1", "\"v\":2", 1)).expect("another version");
+    b.release();
+    let next = fired(&b, 1).remove(0);
+    std::fs::write(&record, whole).expect("the record as it was");
+    let warning = next["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.starts_with("the loop guard cannot tell what led to this event"), "{next}");
+    assert_eq!(lineage(&fleet, id(&next)), json!([{ "root": id(&next), "hops": [] }]));
+}
+
+fn a_fire_that_cannot_be_noted_says_so(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, b) = (fleet.running("a"), fleet.running("b"));
+    // Where the note would be.
+    then(&b, "mkdir state/runs/$TRIGGER_RUN_ID.fired; fire next --host a");
+    let root = a.fire(&["root", "--host", "b"]).committed();
+    let next = fired(&b, 1).remove(0);
+    let warning = next["warnings"][0].as_str().unwrap_or_default();
+    assert!(warning.starts_with("neither 'trigger why' nor the agent's log will tell of"), "{next}");
+    assert_eq!(next["state"], "committed", "{next}");
+    a.wait_for(&root, "b", "done");
+    b.wait_for_log("whom the loop guard left out in run");
 }
 
 /// The warnings in what a run of Puppet printed, less what Facter has to say about a container.

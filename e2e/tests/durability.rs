@@ -189,7 +189,9 @@ fn a_hub_restored_from_a_backup_is_told_again_what_has_ended() {
     let (data, backup) = (fleet.backend.data_dir(), fleet.folder("backup").join("hub.sqlite"));
     std::fs::create_dir_all(backup.parent().expect("a folder")).expect("a folder for the backup");
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
-    let made = origin.trigger(&["hub", "backup", "--data-dir", &text(&data), &text(&backup)]);
+    let made =
+        origin.trigger(&["hub", "backup", "--data-dir", &text(&data), &text(&backup), "--output", "json"]);
+    assert_eq!(made.json["file"], text(&backup), "{made:?}");
     assert_eq!(made.code, 0, "{made:?}");
     node.start_agent();
     let run = origin.wait_for(&event, "lb01", "done")["run_id"].clone();

@@ -51,10 +51,10 @@ fn the_metrics_file_tells_what_happened(kind: BackendKind) {
     assert!(said.contains("warning: not fired at a: loop: 'again' already made a run"), "{said}");
     for line in [
         "'again' is not fired at a: loop: 'again' already made a run in this chain",
-        "'short' is not fired at b: loop guard: the chain has 1 hops",
+        "'short' is not fired at b: loop guard: the chain has 1 hop and",
         "delivery ended: suppressed: loop: 'again' already made a run in this chain",
     ] {
-        assert!(a.agent_log().contains(line), "{line} in:\n{}", a.agent_log());
+        a.wait_for_log(line);
     }
     a.hold();
     a.fire(&["running", "--host", "a"]).committed();

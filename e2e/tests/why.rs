@@ -10,6 +10,8 @@ on_each_backend!(
     a_loop_that_was_cut_is_told_where_it_was_cut,
     a_backlog_that_was_collapsed_is_counted,
     what_a_node_tells_survives_its_agent_and_its_backends_memory,
+    a_node_whose_certname_has_the_form_of_an_id_is_a_node,
+    a_node_that_is_silent_in_the_middle_of_its_run_is_said_to_be,
 );
 
 fn id(fired: &Value) -> String {
@@ -157,6 +159,58 @@ fn a_loop_that_was_cut_is_told_where_it_was_cut(kind: BackendKind) {
     assert!(text.contains("suppressed at b: loop: 'to b' already made b run in this chain"), "{text}");
     let of_event = b.trigger(&["why", &cut]).stdout;
     assert!(of_event.contains("at b suppressed: loop:"), "{of_event}");
+    let graph = b.trigger(&["why", &cut, "--output", "dot"]).stdout;
+    let edge = format!("\"event {cut}\" -> \"event {cut} at b\"");
+    assert_eq!(graph.matches(&edge).count(), 1, "{graph}");
+    assert!(graph.contains("label=\"suppressed\", tooltip=\"loop:"), "{graph}");
+}
+
+fn a_node_whose_certname_has_the_form_of_an_id_is_a_node(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let a = fleet.running("a");
+    for certname in ["0f8fad5b-d9cb-469f-a165-70867728950e", "019356b0-7c4a-7000-8000-000000000001"] {
+        let named = fleet.running(certname);
+        let nothing = a.trigger(&["why", certname, "--output", "json"]).error(1);
+        assert!(nothing.contains("is registered, but tells of no run"), "{nothing}");
+        let event = a.fire(&["t", "--host", certname]).committed();
+        a.wait_for(&event, certname, "done");
+        assert_eq!(runs(&why(&a, &[certname])), [format!("{certname} changed")]);
+        assert_eq!(runs(&why(&a, &[certname, "--run", "0"])), [format!("{certname} changed")]);
+        drop(named);
+    }
+    let event = "019356b0-7c4a-7000-8000-000000000002";
+    let unknown = a.trigger(&["why", event, "--output", "json"]).error(1);
+    assert!(unknown.starts_with(&format!("no event {event} is known")), "{unknown}");
+    let runs_of_event = a.trigger(&["why", event, "--run", "1", "--output", "json"]).error(1);
+    assert!(
+        runs_of_event.ends_with("the form of an event's id, and --run goes with a certname"),
+        "{runs_of_event}"
+    );
+}
+
+fn a_node_that_is_silent_in_the_middle_of_its_run_is_said_to_be(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let (a, mut b) = (fleet.running("a"), fleet.running("b"));
+    b.hold();
+    a.fire(&["t", "--host", "b"]).committed();
+    b.wait_for_runs(1);
+    let key = "/puppet_trigger/events/nodes/b";
+    let record = eventually("b's run in its registration", || {
+        let record = fleet.backend.get(key).expect("a registration");
+        if record.contains("\"running\"") { Ok(record) } else { Err(record) }
+    });
+    let text = a.trigger(&["why", "b"]).stdout;
+    assert!(text.starts_with("b has been running since ") && !text.contains("silent"), "{text}");
+    b.kill_agent();
+    let mut record: Value = serde_json::from_str(&record).expect("a registration's JSON");
+    record["seen_at_unix_ms"] = Value::from(1_763_812_800_000_u64);
+    fleet.backend.put(key, &record.to_string());
+    let text = a.trigger(&["why", "b"]).stdout;
+    assert!(text.contains("; its agent has been silent for "), "{text}");
+    let run = why(&a, &["b"])["runs"][0].clone();
+    assert_eq!(run["seen_at"], "2025-11-22T12:00:00.000Z", "{run}");
+    assert!(run["reason"].as_str().is_some_and(|reason| reason.contains("silent for")), "{run}");
+    b.release();
 }
 
 fn a_backlog_that_was_collapsed_is_counted(kind: BackendKind) {

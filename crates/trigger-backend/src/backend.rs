@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use trigger_core::identity::Revision;
 use trigger_core::wire::Publication;
 
 use crate::etcd::EtcdStore;
@@ -46,7 +45,7 @@ impl Backend {
     ) -> Result<Published, PublishError> {
         match self {
             Self::Store(store) => publish(store.as_ref(), publication, check_prefix).await,
-            Self::Dummy => Ok(Published { revision: Revision::default(), empty_groups: Vec::new() }),
+            Self::Dummy => Ok(Published::default()),
         }
     }
 }

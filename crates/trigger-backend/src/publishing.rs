@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trigger_core::event::Part;
+use trigger_core::event::{Event, Part};
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::layout::Layout;
+use trigger_core::lineage::{Suppression, repeats_in_every_chain};
 use trigger_core::outcome::End;
 use trigger_core::wire::{Delivery, Members, Publication, Stored};
 
@@ -45,12 +46,14 @@ impl PublishError {
 }
 
 /// What publishing came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Published {
     /// The newest revision of what was written.
     pub revision: Revision,
     /// Groups of the event to which no agent belongs.
     pub empty_groups: Vec<GroupName>,
+    /// Members of the groups who will find that they are in a loop: only to be told, for each judges for itself.
+    pub repeating_members: BTreeMap<Certname, Suppression>,
 }
 
 /// Publishes an event: its parts, then its deliveries. Returns once all is committed.
@@ -76,6 +79,7 @@ pub async fn publish(
     let mut members: BTreeSet<Certname> = event.targets.groups.iter().flat_map(members_of).collect();
     let empty_groups =
         event.targets.groups.iter().filter(|group| members_of(group).is_empty()).cloned().collect();
+    let repeating_members = repeating(event, &members);
     let mut suppressed = publication.suppressed.clone();
     for (group, reason) in &publication.suppressed_groups {
         for member in members_of(group) {
@@ -102,7 +106,18 @@ pub async fn publish(
     } else {
         commit(store, first).await?.max(commit(store, then).await?)
     };
-    Ok(Published { revision, empty_groups })
+    Ok(Published { revision, empty_groups, repeating_members })
+}
+
+/// The members of an event's groups who are reached in no other way, and whom its trigger made run in each of its
+/// chains already.
+fn repeating(event: &Event, members: &BTreeSet<Certname>) -> BTreeMap<Certname, Suppression> {
+    let reached_as_members = members.iter().filter(|member| !event.targets.hosts.contains(*member));
+    let judged = reached_as_members.filter_map(|member| {
+        let verdict = repeats_in_every_chain(&event.trigger, member, &event.lineage, event.loops);
+        Some((member.clone(), verdict?))
+    });
+    judged.collect()
 }
 
 fn members_entries(layout: &Layout, event: EventId, members: BTreeSet<Certname>) -> Vec<(String, String)> {

@@ -15,7 +15,7 @@ use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::history::{PastRun, RunHistory};
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, Revision, RunId};
 use trigger_core::layout::Layout;
-use trigger_core::lineage::{Lineage, Loops};
+use trigger_core::lineage::{Chain, Hop, Lineage, Loops};
 use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
 use trigger_core::queue::{Ending, Source};
 use trigger_core::status::{Activity, Held, NodeRecord, Running, State};
@@ -273,6 +273,26 @@ async fn a_group_that_nobody_belongs_to_is_told() {
     register(&store, "lb01", &record("a", &[("lb", 1)])).await;
     let published = publish(&store, &publication(1, &[], &["lb", "bl"]), false).await.unwrap();
     assert_eq!(published.empty_groups, ["bl".parse().unwrap()]);
+}
+
+#[tokio::test]
+async fn members_who_will_find_a_loop_are_told_and_get_their_delivery_all_the_same() {
+    let store = MemoryStore::default();
+    for name in ["lb01", "lb02", "lb03"] {
+        register(&store, name, &record(name, &[("lb", 1)])).await;
+    }
+    let mut publication = publication(1, &["lb02"], &["lb"]);
+    let hops =
+        ["lb01", "lb02"].map(|name| Hop { trigger: publication.event.trigger.clone(), certname: node(name) });
+    publication.event.lineage = Lineage { chains: vec![Chain { root: id(9), hops: hops.to_vec() }] };
+    let published = publish(&store, &publication, false).await.unwrap();
+    let told: Vec<String> =
+        published.repeating_members.iter().map(|(member, why)| format!("{member}: {why}")).collect();
+    assert_eq!(told.len(), 1, "lb02 was asked for by name, lb03 is in no chain: {told:?}");
+    assert!(told[0].starts_with("lb01: loop: 'refresh load balancers' already made lb01 run"), "{told:?}");
+    assert_eq!(pending(&arrivals(&store, "lb01", &[("lb", 1)]).await), [id(1)], "it judges for itself");
+    publication.event.loops = Loops::Allow;
+    assert!(publish(&store, &publication, false).await.unwrap().repeating_members.is_empty());
 }
 
 #[tokio::test]

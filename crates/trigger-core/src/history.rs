@@ -1,10 +1,11 @@
 //! What a node tells of its latest runs: enough to explain each of them to whoever asks, from anywhere, after
 //! the events themselves were swept. The value under `runs/<certname>`, bounded however large the bursts were.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::Event;
 use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
+use crate::lineage::Rule;
 use crate::outcome::{EndedRun, Outcome, RunResult};
 use crate::time::Timestamp;
 use crate::wire::{Publication, RunRecord, Stored};
@@ -40,7 +41,7 @@ pub struct PastRun {
     pub causes: Excerpt<PastCause>,
     /// Earlier events of a backlog that one of the causes stands for.
     pub superseded: usize,
-    /// The events that were fired inside it.
+    /// The events that were fired inside it, those first that the loop guard cut.
     pub fired: Excerpt<FiredEvent>,
 }
 
@@ -66,6 +67,8 @@ pub struct FiredEvent {
     pub to_groups: bool,
     /// Whom the loop guard left out.
     pub left_out: Excerpt<LeftOut>,
+    /// How many of them by each of its rules, for metrics; empty where an earlier version noted the event.
+    pub by_rule: BTreeMap<Rule, usize>,
 }
 
 /// A target that the loop guard left out when an event was fired.
@@ -152,6 +155,9 @@ impl PastRun {
             causes.map(|cause| (!seen.insert(cause.kind()), cause)).collect();
         // A burst of one trigger must not hide the one event of another.
         causes.sort_by_key(|(is_one_more, _)| *is_one_more);
+        // Nor must what went on as it should hide what did not, or did not at a member of a group.
+        let mut fired: Vec<FiredEvent> = fired.into_iter().collect();
+        fired.sort_by_key(|fired| (fired.left_out.count() == 0, !fired.to_groups));
         Self {
             run: EndedRun::new(record.run_id, record.options.noop, result),
             tags: record.options.tags.clone(),
@@ -184,8 +190,8 @@ impl PastCause {
 pub type Kind = (TriggerName, Certname, Option<RunId>);
 
 impl FiredEvent {
-    /// What is told of an event that is being fired.
-    pub fn of(publication: &Publication) -> Self {
+    /// What is told of an event that is being fired, where the loop guard left out so many by each rule.
+    pub fn of(publication: &Publication, by_rule: BTreeMap<Rule, usize>) -> Self {
         let nodes = publication.suppressed.iter().map(|(node, reason)| (Target::Node(node.clone()), reason));
         let groups = publication.suppressed_groups.iter();
         let groups = groups.map(|(group, reason)| (Target::Group(group.clone()), reason));
@@ -196,6 +202,7 @@ impl FiredEvent {
             trigger: publication.event.trigger.clone(),
             to_groups: !publication.event.targets.groups.is_empty(),
             left_out: Excerpt::of(left_out, LEFT_OUT_TOLD),
+            by_rule,
         }
     }
 }
@@ -297,6 +304,30 @@ mod tests {
     }
 
     #[test]
+    fn what_the_loop_guard_cut_is_told_of_many_fires_then_what_went_to_groups() {
+        let fired = |n: u128, to_groups, reasons: &[&str]| FiredEvent {
+            event: event_id(n),
+            trigger: "t".parse().unwrap(),
+            to_groups,
+            left_out: Excerpt::of(
+                reasons.iter().map(|&reason| LeftOut {
+                    target: Target::Node("n".parse().unwrap()),
+                    reason: reason.to_owned(),
+                }),
+                LEFT_OUT_TOLD,
+            ),
+            by_rule: BTreeMap::new(),
+        };
+        let plain = (1..=40).map(|n| fired(n, false, &[]));
+        let fires =
+            plain.chain([fired(50, true, &[]), fired(60, false, &["loop"]), fired(61, true, &["loop"])]);
+        let run = PastRun::of(&record(1, Vec::new()), result(Outcome::Changed), 0, fires);
+        let told: Vec<EventId> = run.fired.listed.iter().map(|fired| fired.event).collect();
+        assert_eq!(told[..4], [61, 60, 50, 1].map(event_id));
+        assert_eq!((told.len(), run.fired.more), (FIRES_TOLD, 11));
+    }
+
+    #[test]
     fn the_stored_form_is_bounded_whatever_the_names() {
         let mut history = RunHistory::default();
         let long = "ü".repeat(127);
@@ -314,7 +345,8 @@ mod tests {
             let causes =
                 (1..=500).map(|n| Event { origin: "o".repeat(255).parse().unwrap(), ..event(n, &long) });
             let result = RunResult { reason: Some("ß".repeat(100_000)), ..result(Outcome::Failed) };
-            let fired = (0..500).map(|n| FiredEvent::of(&publication(n)));
+            let fired = (0..500)
+                .map(|n| FiredEvent::of(&publication(n), Rule::ALL.map(|rule| (rule, usize::MAX)).into()));
             history.push(PastRun::of(&record(run, causes.collect()), result, 0, fired));
             assert!(history.to_wire().len() <= BYTES_AT_MOST, "{}", history.to_wire().len());
         }

@@ -1,11 +1,13 @@
 //! Why an event exists, and whether it may: the loop guard (contract 7).
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use crate::event::Event;
 use crate::identity::{Certname, EventId, TriggerName};
 
-/// Chains one event carries at the most; the shortest are kept, since they permit the most.
+/// Chains one event carries at the most: one of each list of hops first, since the members of a group are judged by
+/// the hops alone, then the shortest, since they permit the most.
 pub const MAX_CHAINS: usize = 8;
 /// Hops a chain may have when the resource does not say.
 pub const DEFAULT_TTL: u32 = 5;
@@ -81,7 +83,7 @@ impl Lineage {
 pub enum Suppression {
     #[error("loop: '{trigger}' already made {certname} run in this chain ({chain})")]
     AlreadyInChain { trigger: TriggerName, certname: Certname, chain: String },
-    #[error("loop guard: the chain has {hops} hops and this trigger's ttl is {ttl} ({chain})")]
+    #[error("loop guard: the chain has {hops} hop{} and this trigger's ttl is {ttl} ({chain})", if *.hops == 1 { "" } else { "s" })]
     TooManyHops { hops: usize, ttl: u32, chain: String },
     #[error("loop guard: '{trigger}' fired {fires} times on this node for the same root event {root}")]
     TooManyFires { trigger: TriggerName, fires: u32, root: EventId },
@@ -149,12 +151,41 @@ pub fn chains_through<'a>(node: &Certname, causes: impl IntoIterator<Item = &'a 
             through.collect::<Vec<_>>()
         })
         .collect();
-    chains.sort_by(|a, b| a.hops.len().cmp(&b.hops.len()).then_with(|| a.cmp(b)));
+    chains.sort_by(shortest_first);
     chains.dedup();
     chains
 }
 
-/// Judges one target of `trigger`: the chains that permit it, or the reason of the shortest that does not.
+/// The order of chains everywhere; those with the same hops stand side by side.
+fn shortest_first(a: &Chain, b: &Chain) -> Ordering {
+    a.hops.len().cmp(&b.hops.len()).then_with(|| a.hops.cmp(&b.hops)).then_with(|| a.root.cmp(&b.root))
+}
+
+fn has_same_hops(a: &Chain, b: &Chain) -> bool {
+    a.hops == b.hops
+}
+
+/// The first [`MAX_CHAINS`] of chains in their order: one of each list of hops, then what else there is room for.
+fn with_distinct_hops_first<'a>(chains: impl IntoIterator<Item = &'a Chain>) -> Vec<&'a Chain> {
+    let (mut chosen, mut others): (Vec<&Chain>, Vec<&Chain>) = (Vec::new(), Vec::new());
+    for chain in chains {
+        if chosen.last().is_none_or(|latest| !has_same_hops(latest, chain)) {
+            chosen.push(chain);
+        } else if others.len() < MAX_CHAINS {
+            others.push(chain);
+        }
+        // A run may have thousands of causes, and fire at thousands of targets.
+        if chosen.len() == MAX_CHAINS {
+            break;
+        }
+    }
+    chosen.extend(others.into_iter().take(MAX_CHAINS - chosen.len()));
+    chosen
+}
+
+/// Judges one target of `trigger`: the chains that permit it, or the reason of the shortest that does not. `chains`
+/// are in the order of [`chains_through`], and so are those returned: of more than [`MAX_CHAINS`] one with each list
+/// of hops first.
 ///
 /// A group's members are not known here, so for a group `target` is absent and each member judges the pair
 /// of trigger and target for itself with [`repeats_in_every_chain`].
@@ -168,30 +199,30 @@ pub fn judge(
     fires: impl Fn(EventId) -> u32,
 ) -> Result<Vec<Chain>, Suppression> {
     let mut first_refusal = None;
-    let mut permitting = Vec::new();
-    for chain in chains {
-        match objection(trigger, target, chain, rules, fires(chain.root)) {
-            None => permitting.push(chain.clone()),
-            Some(suppression) => first_refusal = first_refusal.or(Some(suppression)),
-        }
-        // A run may have thousands of causes, and fire at thousands of targets.
-        if permitting.len() == MAX_CHAINS {
-            break;
-        }
-    }
+    let permitting = chains.iter().filter(|chain| {
+        let objection = objection(trigger, target, chain, rules, fires(chain.root));
+        let is_permitting = objection.is_none();
+        first_refusal = first_refusal.take().or(objection);
+        is_permitting
+    });
+    let permitting = with_distinct_hops_first(permitting);
     match (permitting.is_empty(), first_refusal) {
         (true, Some(suppression)) => Err(suppression),
-        _ => Ok(permitting),
+        _ => Ok(in_order(permitting)),
     }
 }
 
+fn in_order(mut chains: Vec<&Chain>) -> Vec<Chain> {
+    chains.sort_by(|a, b| shortest_first(a, b));
+    chains.into_iter().cloned().collect()
+}
+
 /// The chains that an event carries, of those that permit its targets (each target's, as [`judge`] returned
-/// them): at least one for each target, since the target looks for loops itself, then the shortest; at most
-/// [`MAX_CHAINS`].
+/// them): at least one for each target, since the target looks for loops itself, then those whose hops no other
+/// has, since the members of its groups do so too, then the shortest; at most [`MAX_CHAINS`].
 pub fn carried(permitting: &BTreeSet<Vec<Chain>>) -> Vec<Chain> {
-    let by_length = |a: &&Chain, b: &&Chain| a.hops.len().cmp(&b.hops.len()).then_with(|| a.cmp(b));
     let mut all: Vec<&Chain> = permitting.iter().flatten().collect();
-    all.sort_by(by_length);
+    all.sort_by(|a, b| shortest_first(a, b));
     all.dedup();
     let mut unserved: Vec<&Vec<Chain>> = permitting.iter().filter(|chains| !chains.is_empty()).collect();
     let mut chosen: Vec<&Chain> = Vec::new();
@@ -202,11 +233,14 @@ pub fn carried(permitting: &BTreeSet<Vec<Chain>>) -> Vec<Chain> {
         unserved.retain(|chains| !chains.contains(best));
         chosen.push(best);
     }
-    let rest = all.into_iter().filter(|chain| !chosen.contains(chain)).take(MAX_CHAINS - chosen.len());
-    let mut carried: Vec<&Chain> = rest.collect();
-    carried.extend(chosen);
-    carried.sort_by(by_length);
-    carried.into_iter().cloned().collect()
+    for has_a_place in [has_same_hops, Chain::eq] {
+        for chain in &all {
+            if chosen.len() < MAX_CHAINS && !chosen.iter().any(|other| has_a_place(other, chain)) {
+                chosen.push(chain);
+            }
+        }
+    }
+    in_order(chosen)
 }
 
 /// Whether `trigger` already made `node` run in each chain of an event that avoids loops: the target's own
@@ -358,6 +392,46 @@ mod tests {
         assert_eq!(carried[..MAX_CHAINS - 1], short[..MAX_CHAINS - 1]);
         assert_eq!(carried[MAX_CHAINS - 1], long);
         assert!(super::carried(&BTreeSet::new()).is_empty());
+    }
+
+    /// Eight chains with the hops of `text`, from roots of their own.
+    fn eight(text: &str) -> Vec<Chain> {
+        (1..=8).map(|n| Chain { root: event_id(n), ..chain(text) }).collect()
+    }
+
+    #[test]
+    fn chains_that_differ_in_their_root_alone_crowd_out_no_other() {
+        let mut chains = eight("a>n1");
+        chains.push(chain("b>n2 c>n3"));
+        let judged = |target: Option<&str>| {
+            judge(&name("a"), target.map(node).as_ref(), &chains, avoid(5), |_| 0).unwrap()
+        };
+        // A group: its member n1 is permitted by the longer chain only, and finds it.
+        let permitted = judged(None);
+        assert_eq!(permitted.len(), MAX_CHAINS);
+        assert_eq!(permitted.last(), Some(&chain("b>n2 c>n3")));
+        let carried = carried(&BTreeSet::from([permitted]));
+        assert_eq!(carried.len(), MAX_CHAINS);
+        let lineage = Lineage { chains: carried };
+        assert_eq!(repeats_in_every_chain(&name("a"), &node("n1"), &lineage, Loops::Avoid), None);
+        // A node that all of them permit gets one of each kind too, and one that only the others do those.
+        assert_eq!(judged(Some("n9")).last(), Some(&chain("b>n2 c>n3")));
+        assert_eq!(judged(Some("n1")), [chain("b>n2 c>n3")]);
+    }
+
+    #[test]
+    fn what_room_is_left_goes_to_other_hops_before_other_roots() {
+        let served = eight("a>n1");
+        let others: Vec<Chain> = (1..=5).map(|n| chain(&format!("b>n2 c>m{n}"))).collect();
+        let carried = carried(&BTreeSet::from([served.clone(), [&served[..3], &others].concat()]));
+        assert_eq!(carried, [&served[..3], &others].concat());
+    }
+
+    #[test]
+    fn a_root_whose_fires_are_used_up_takes_no_place_from_one_with_the_same_hops() {
+        let chains = [chain("a>n1"), Chain { root: event_id(2), ..chain("a>n1") }];
+        let fires = |root| if root == event_id(1) { MAX_FIRES_PER_ROOT } else { 0 };
+        assert_eq!(judge(&name("b"), None, &chains, avoid(5), fires), Ok(vec![chains[1].clone()]));
     }
 
     #[test]

@@ -162,6 +162,8 @@ pub enum RunState {
     Running {
         /// Since when, by its node's clock.
         started_at: Timestamp,
+        /// When its node last said so, by the same clock: a node that is gone says so for ever.
+        seen_at: Timestamp,
     },
     /// It is over.
     Ended {
@@ -227,16 +229,18 @@ pub fn explain(question: &Question, facts: &Facts) -> Result<Progress, NotTold> 
 }
 
 impl NodeFacts {
-    fn running(&self) -> Option<&Running> {
-        let running = self.record.as_ref()?.activity.running.as_ref();
+    /// The run in progress, and when its node last said so.
+    fn running(&self) -> Option<(&Running, Timestamp)> {
+        let record = self.record.as_ref()?;
+        let running = record.activity.running.as_ref()?;
         // The registration is renewed a moment after the run is told of.
-        running.filter(|running| self.history.run(running.run_id).is_none())
+        self.history.run(running.run_id).is_none().then_some((running, record.seen_at))
     }
 
     fn pick(&self, which: Which) -> Result<RunId, NotTold> {
         let ended = self.history.runs.iter().map(|past| past.run.run_id);
         let told: Vec<RunId> =
-            self.running().map(|running| running.run_id).into_iter().chain(ended).collect();
+            self.running().map(|(running, _)| running.run_id).into_iter().chain(ended).collect();
         let found = match which {
             Which::Back(back) => told.get(back).copied(),
             Which::Id(run) => told.contains(&run).then_some(run),
@@ -284,11 +288,13 @@ impl Walk<'_> {
                 superseded: past.superseded,
                 fired: past.fired.clone(),
             }
-        } else if let Some(running) = node.running().filter(|running| running.run_id == run_id) {
+        } else if let Some((running, seen_at)) =
+            node.running().filter(|(running, _)| running.run_id == run_id)
+        {
             // Of the others nothing is known but their ids.
             let causes = Excerpt::of(running.causes.iter().copied(), FOLLOWED_PER_RUN);
             self.ahead.extend(causes.listed.iter().map(|&event| Visit::Event(event, None)));
-            let state = RunState::Running { started_at: running.started_at };
+            let state = RunState::Running { started_at: running.started_at, seen_at };
             RunStep { certname, run_id, state, causes, superseded: 0, fired: Excerpt::default() }
         } else {
             let (causes, fired) = (Excerpt::default(), Excerpt::default());
@@ -353,9 +359,14 @@ impl Walk<'_> {
     fn ask_members(&mut self) {
         let mut asked = self.facts.ends.len();
         let nodes: BTreeSet<Certname> = self.found.runs.iter().map(|step| step.certname.clone()).collect();
+        let on_the_way = self.found.events.iter().filter_map(EventStep::trigger);
+        let on_the_way: BTreeSet<TriggerName> = on_the_way.cloned().collect();
         for step in &mut self.found.runs {
-            let to_groups = step.fired.listed.iter_mut().filter(|fired| fired.to_groups);
-            for fired in to_groups.take(FIRES_LOOKED_AT) {
+            let mut to_groups: Vec<&mut FiredEvent> =
+                step.fired.listed.iter_mut().filter(|fired| fired.to_groups).collect();
+            // A member finds a trigger that has made it run before.
+            to_groups.sort_by_key(|fired| !on_the_way.contains(&fired.trigger));
+            for fired in to_groups.into_iter().take(FIRES_LOOKED_AT) {
                 for node in &nodes {
                     let target = Target::Node(node.clone());
                     if fired.left_out.listed.iter().any(|left_out| left_out.target == target) {

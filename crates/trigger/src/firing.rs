@@ -12,11 +12,12 @@ use trigger_backend::backend::Backend;
 use trigger_backend::publishing::{PublishError, Published};
 use trigger_backend::store::StoreError;
 use trigger_backend::url::BackendUrl;
-use trigger_core::identity::{GroupName, KeyPrefix, Revision};
+use trigger_core::identity::{KeyPrefix, Revision};
 use trigger_core::wire::Publication;
 
 use crate::clock;
 use crate::exit::Failure;
+use crate::left_out;
 use crate::state::{Breaker, Outbox, SetAside, Spooled, Taken};
 
 /// How long one event's publishing may take before the event is left in the outbox: a Puppet run waits.
@@ -135,8 +136,7 @@ impl Publisher {
         let (stored, published) = tokio::join!(storing, self.publish_soon(publication));
         match stored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
             Ok(spooled) => {
-                let warnings =
-                    published.as_ref().map_or_else(|_| Vec::new(), |p| empty_groups(&p.empty_groups));
+                let warnings = published.as_ref().map_or_else(|_| Vec::new(), about_groups);
                 Ok(FireReport { fired: self.settle(spool, publication, spooled, published)?, warnings })
             }
             Err(error) => without_outbox(published, vec![unwritable(error)]),
@@ -241,7 +241,7 @@ fn without_outbox(
 ) -> Result<FireReport, Failure> {
     match published {
         Ok(published) => {
-            warnings.extend(empty_groups(&published.empty_groups));
+            warnings.extend(about_groups(&published));
             Ok(FireReport { fired: Fired::Committed(published.revision), warnings })
         }
         Err(error) if error.is_transient() => {
@@ -252,10 +252,9 @@ fn without_outbox(
     }
 }
 
-/// A group that nobody belongs to may be a misspelt one.
-fn empty_groups(groups: &[GroupName]) -> Vec<String> {
-    groups
-        .iter()
-        .map(|group| format!("no agent belongs to the group '{group}': nobody runs for it"))
-        .collect()
+/// A group that nobody belongs to may be a misspelt one; and of its members those are told who will find a loop.
+fn about_groups(published: &Published) -> Vec<String> {
+    let empty = published.empty_groups.iter();
+    let empty = empty.map(|group| format!("no agent belongs to the group '{group}': nobody runs for it"));
+    empty.chain(left_out::of_members(&published.repeating_members)).collect()
 }

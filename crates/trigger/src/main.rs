@@ -7,6 +7,7 @@ mod config;
 mod exit;
 mod firing;
 mod hub;
+mod left_out;
 mod logging;
 mod metrics;
 mod puppet_settings;

@@ -123,6 +123,7 @@ fn fired(id: u128, left_out: &[(&str, &str)], to_groups: bool) -> FiredEvent {
         trigger: "x".parse().unwrap(),
         to_groups,
         left_out: Excerpt::of(left_out, 4),
+        by_rule: Default::default(),
     }
 }
 
@@ -300,4 +301,28 @@ fn whom_the_loop_guard_left_out_is_told_by_the_run_and_by_the_members() {
         .map(|left_out| left_out.reason.as_str())
         .collect();
     assert_eq!(reasons, ["loop", "loop of a member"]);
+}
+
+#[test]
+fn members_are_asked_first_of_what_has_made_a_node_run_before() {
+    let mut fleet = three_nodes();
+    let mut fires: Vec<FiredEvent> = (50..80).map(|id| fired(id, &[], true)).collect();
+    fires[29].trigger = "t1".parse().unwrap();
+    fleet.run("lb", 0xb, &[2, 3], &fires);
+    fleet.ends.insert((event_id(79), node("web")), End::Suppressed("loop".to_owned()));
+    let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
+    let left_out = explanation.runs[0].fired.listed.iter().filter(|fired| fired.left_out.count() > 0);
+    assert_eq!(left_out.map(|fired| fired.event).collect::<Vec<_>>(), [event_id(79)]);
+}
+
+#[test]
+fn a_run_in_progress_says_when_its_node_was_heard_of() {
+    let mut fleet = three_nodes();
+    let record = fleet.registered("lb");
+    record.seen_at = Timestamp::from_unix_ms(7);
+    let started_at = Timestamp::from_unix_ms(5);
+    record.activity.running = Some(Running { run_id: run_id(0xd), started_at, causes: vec![event_id(3)] });
+    let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
+    let expected = RunState::Running { started_at, seen_at: Timestamp::from_unix_ms(7) };
+    assert_eq!(explanation.runs[0].state, expected);
 }

@@ -1,5 +1,7 @@
 //! What a node tells of its latest runs, and what it notes of the events that a run fires.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::ends::EndedRunForm;
@@ -8,6 +10,7 @@ use crate::history::{
     CAUSES_TOLD, Excerpt, FIRES_TOLD, FiredEvent, LEFT_OUT_TOLD, LeftOut, PastCause, PastRun, RUNS_TOLD,
     RunHistory, Target,
 };
+use crate::lineage::Rule;
 use crate::time::Timestamp;
 
 const WHAT: &str = "a node's latest runs";
@@ -54,6 +57,8 @@ struct FiredForm {
     left_out: Vec<LeftOutForm>,
     #[serde(default, skip_serializing_if = "is_zero")]
     more_left_out: usize,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    left_out_by_rule: BTreeMap<String, usize>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -151,6 +156,11 @@ impl FiredForm {
             to_groups: fired.to_groups,
             left_out: fired.left_out.listed.iter().map(left_out).collect(),
             more_left_out: fired.left_out.more,
+            left_out_by_rule: fired
+                .by_rule
+                .iter()
+                .map(|(rule, count)| (rule.as_str().to_owned(), *count))
+                .collect(),
         }
     }
 
@@ -162,7 +172,11 @@ impl FiredForm {
             };
             Ok::<_, WireError>(LeftOut { target, reason: sentence(form.reason) })
         };
+        // A newer version may know more rules.
+        let count =
+            |rule: Rule| Some((rule, (*self.left_out_by_rule.get(rule.as_str())?).min(COUNT_AT_MOST)));
         Ok(FiredEvent {
+            by_rule: Rule::ALL.into_iter().filter_map(count).collect(),
             event: valid(WHAT, &self.event)?,
             trigger: valid(WHAT, &self.trigger)?,
             to_groups: self.to_groups,

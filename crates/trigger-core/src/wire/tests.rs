@@ -9,7 +9,7 @@ use crate::history::{
     CAUSES_TOLD, Excerpt, FIRES_TOLD, FiredEvent, LeftOut, PastRun, RUNS_TOLD, RunHistory, Target,
 };
 use crate::identity::{KeyPrefix, Revision, RunId};
-use crate::lineage::{Chain, Hop, Lineage, Loops};
+use crate::lineage::{Chain, Hop, Lineage, Loops, Rule};
 use crate::outcome::{End, EndedRun, Outcome, RunResult};
 use crate::queue::{Cause, Source};
 use crate::status::{Activity, Delayed, Held, NodeRecord, Retrying, Running};
@@ -96,6 +96,7 @@ fn sample_history() -> RunHistory {
         trigger: "next \"one\"".parse().unwrap(),
         to_groups: true,
         left_out: Excerpt { listed: targets, more: 3 },
+        by_rule: Default::default(),
     };
     let mut full = PastRun::of(&sample_record(), sample_run().result, 4, [fired]);
     full.causes.listed[0].fired_in = Some(sample_run().run_id);
@@ -149,7 +150,10 @@ fn released_forms_stay() {
     };
     check(&publication, include_str!("golden/publication.v1.json"));
     check(&sample_history(), include_str!("golden/history.v1.json"));
-    check(&sample_history().runs[0].fired.listed[0], include_str!("golden/fired.v1.json"));
+    let mut fired = sample_history().runs[0].fired.listed[0].clone();
+    check(&fired, include_str!("golden/fired.v1.json"));
+    fired.by_rule = [(Rule::Pair, 2), (Rule::Hops, 3)].into();
+    check(&fired, include_str!("golden/fired-by-rule.v1.json"));
     let mut chained = part;
     chained.event.fired_in = Some(sample_run().run_id);
     chained.event.loops = Loops::Allow;
@@ -246,6 +250,12 @@ fn no_event_lives_longer_than_what_ended_is_remembered() {
     let forged = part.replace("\"expires_in_seconds\":86400", "\"expires_in_seconds\":18446744073709551615");
     assert_ne!(forged, part);
     assert_eq!(Part::from_wire(&forged).unwrap().event.expires_in, crate::event::MAX_LIFETIME);
+}
+
+#[test]
+fn a_rule_from_the_future_is_not_counted() {
+    let text = include_str!("golden/fired-by-rule.v1.json").replace("\"pair\"", "\"moon\"");
+    assert_eq!(FiredEvent::from_wire(&text).unwrap().by_rule, [(Rule::Hops, 3)].into());
 }
 
 #[test]

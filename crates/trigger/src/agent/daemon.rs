@@ -24,6 +24,7 @@ use trigger_core::wire::RunRecord;
 use super::courier::Errand;
 use super::disabled::{self, DisabledLock};
 use super::intake::Link;
+use super::left_out;
 use super::view::QueueView;
 use super::{Node, Stopped};
 use crate::clock::{self, jitter};
@@ -451,6 +452,7 @@ impl Daemon {
             result
         });
         self.node.metrics.run_ended(&result);
+        left_out::tell(run_id, &self.runs, &self.node.metrics);
         tracing::info!(run = %run_id, outcome = %result.outcome, "run ended{}", result.reason.as_deref().map_or_else(String::new, |r| format!(": {r}")));
         EndedRun::new(run_id, noop, result)
     }

@@ -89,7 +89,8 @@ impl Metrics {
         let help = "Events that commands on this node handed to the agent, by what became of them";
         registry.register("events_fired", help, self.fired.clone());
         let help = "Targets and groups that the loop guard left out, by its rule: the pair of trigger and target, \
-                    the hops of the chain, the fires for one root event, or the own look of this node as a member";
+                    the hops of the chain, the fires for one root event (all three at the end of the run that \
+                    fired), or the own look of this node as a member";
         registry.register("targets_suppressed", help, self.suppressed.clone());
         registry.register("deliveries_ended", "Deliveries that ended here, by state", self.ended.clone());
         registry.register("runs", "Runs that ended, by outcome", self.runs.clone());
@@ -134,11 +135,10 @@ impl Metrics {
         self.fired.get_or_create(&ResultLabel { result }).inc();
     }
 
-    /// The loop guard of a command on this node left targets out, so many by each rule.
-    pub(super) fn suppressed(&self, by_rule: &BTreeMap<String, u64>) {
-        for rule in Rule::ALL.map(Rule::as_str) {
-            let count = by_rule.get(rule).copied().unwrap_or_default();
-            self.suppressed.get_or_create(&RuleLabel { rule }).inc_by(count);
+    /// The loop guard left so many targets out by each rule, in a run that has ended.
+    pub(super) fn suppressed(&self, by_rule: &BTreeMap<Rule, usize>) {
+        for (rule, count) in by_rule {
+            self.suppressed.get_or_create(&RuleLabel { rule: rule.as_str() }).inc_by(*count as u64);
         }
     }
 

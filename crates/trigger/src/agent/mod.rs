@@ -10,6 +10,7 @@ mod disabled;
 mod drainer;
 mod inherited;
 mod intake;
+mod left_out;
 mod metrics;
 mod metrics_file;
 mod registrar;

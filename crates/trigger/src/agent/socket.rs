@@ -1,7 +1,6 @@
 //! The Unix socket by which this node's commands reach its agent: one JSON line in, one JSON line out.
 //! The state folder's permissions decide who may connect.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -26,8 +25,6 @@ const REQUEST_LIMIT: u64 = 64 * 1024 * 1024;
 const CONNECTIONS: usize = 32;
 /// A client that sends nothing for so long is cut off.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Targets left out by the loop guard that have a line of their own in the log; an event may have thousands.
-const TOLD_AT_MOST: usize = 20;
 /// The longest path a socket's address can hold (`sun_path` less its end).
 const ADDRESS_LIMIT: usize = 107;
 
@@ -35,12 +32,8 @@ const ADDRESS_LIMIT: usize = 107;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Fire this event, in its stored form; the loop guard left out so many of its targets by each rule.
-    Fire {
-        publication: String,
-        #[serde(default)]
-        suppressed: BTreeMap<String, u64>,
-    },
+    /// Fire this event, in its stored form.
+    Fire { publication: String },
     /// Tell what runs and waits.
     Queue,
 }
@@ -143,12 +136,8 @@ async fn answer(
 ) -> Reply {
     let failed = |message: String| Reply::Failed { code: crate::exit::FAILED, message };
     match serde_json::from_str(line) {
-        Ok(Request::Fire { publication, suppressed }) => match Publication::from_wire(&publication) {
-            Ok(publication) => {
-                tell_suppressed(&publication);
-                node.metrics.suppressed(&suppressed);
-                fire(&publication, node, publisher).await
-            }
+        Ok(Request::Fire { publication }) => match Publication::from_wire(&publication) {
+            Ok(publication) => fire(&publication, node, publisher).await,
             Err(error) => Reply::NotUnderstood { detail: error.to_string() },
         },
         Ok(Request::Queue) => {
@@ -174,20 +163,6 @@ async fn fire(publication: &Publication, node: &Node, publisher: &Publisher) -> 
         }
         Ok(FireReport { fired: Fired::Spooled(reason), warnings }) => Reply::Spooled { reason, warnings },
         Err(failure) => Reply::Failed { code: failure.code, message: failure.message },
-    }
-}
-
-/// Whom the loop guard left out, for those who read this node's log and not Puppet's.
-fn tell_suppressed(publication: &Publication) {
-    let Publication { event, suppressed, suppressed_groups, .. } = publication;
-    let hosts = suppressed.iter().map(|(host, reason)| (host.to_string(), reason));
-    let groups = suppressed_groups.iter().map(|(group, reason)| (format!("the group {group}"), reason));
-    for (whom, reason) in hosts.chain(groups).take(TOLD_AT_MOST) {
-        tracing::warn!(event = %event.id, "'{}' is not fired at {whom}: {reason}", event.trigger);
-    }
-    let untold = (suppressed.len() + suppressed_groups.len()).saturating_sub(TOLD_AT_MOST);
-    if untold > 0 {
-        tracing::warn!(event = %event.id, "'{}' is not fired at {untold} more targets", event.trigger);
     }
 }
 

@@ -6,16 +6,18 @@ use trigger_core::event::Event;
 use trigger_core::guard::{self, Whom, is_suppressed};
 use trigger_core::history::FiredEvent;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::lineage::{self, Chain, Rule, Suppression};
+use trigger_core::lineage::{self, Chain, Rule};
 use trigger_core::wire::{Publication, RunRecord};
 
+use super::Warnings;
 use crate::clock;
 use crate::exit::Failure;
+use crate::left_out;
 use crate::state::{Fires, Runs, StateDir};
 
 /// The run that this command is part of. The environment only names it; what counts is that its record is
 /// locked by a live supervisor (contract 7). A daemon that a run left behind is no part of it.
-pub(super) fn parent_run(state: Option<&StateDir>, warnings: &mut Vec<String>) -> Option<RunRecord> {
+pub(super) fn parent_run(state: Option<&StateDir>, warnings: &Warnings) -> Option<RunRecord> {
     let run: RunId = std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()?;
     match Runs::open(state?).and_then(|runs| runs.live_record(run)) {
         Ok(record) => record,
@@ -51,27 +53,10 @@ pub(super) fn refuse_waiting_for_own_chain(event: &Event, parent: &RunRecord) ->
 /// What the loop guard made of an event.
 #[derive(Debug, Default)]
 pub(super) struct Guarded {
-    /// A sentence for each target that was left out.
-    pub(super) warnings: Vec<String>,
     /// How many targets each rule left out.
-    suppressed: BTreeMap<Rule, u64>,
+    by_rule: BTreeMap<Rule, usize>,
     /// The root events for which this fire was counted.
     noted: BTreeSet<EventId>,
-}
-
-impl Guarded {
-    /// How many targets each rule left out, for the agent's metrics.
-    pub(super) fn counts(&self) -> BTreeMap<String, u64> {
-        self.suppressed.iter().map(|(rule, count)| (rule.as_str().to_owned(), *count)).collect()
-    }
-
-    fn left_out(&mut self, whom: &Whom, suppression: &Suppression) {
-        self.warnings.push(match whom {
-            Whom::Host(host) => format!("not fired at {host}: {suppression}"),
-            Whom::Group(group) => format!("not fired at the group {group}: {suppression}"),
-        });
-        *self.suppressed.entry(suppression.rule()).or_default() += 1;
-    }
 }
 
 /// Leaves out what the loop guard suppresses, and counts the fire for the budget of its root events: in one
@@ -82,23 +67,24 @@ pub(super) fn guard_against_loops(
     ttl: u32,
     parent: &RunRecord,
     state: &StateDir,
+    warnings: &Warnings,
 ) -> Guarded {
     let mut guarded = Guarded::default();
     let fires = match Fires::lock(state) {
         Ok(fires) => Some(fires),
         Err(error) => {
             // The other rules still end a loop; a fire that is lost would be lost for ever.
-            guarded
-                .warnings
-                .push(format!("the loop guard cannot count how often this trigger fired: {error}"));
+            warnings.push(format!("the loop guard cannot count how often this trigger fired: {error}"));
             None
         }
     };
     let counts = fires.as_ref().map(|fires| fires.of(&publication.event.trigger)).unwrap_or_default();
     let fires_for = |root: EventId| counts.get(&root).copied().unwrap_or_default();
-    for (whom, suppression) in guard::leave_out(publication, ttl, chains(parent), fires_for) {
-        guarded.left_out(&whom, &suppression);
+    let left_out = guard::leave_out(publication, ttl, chains(parent), fires_for);
+    for (_, suppression) in &left_out {
+        *guarded.by_rule.entry(suppression.rule()).or_default() += 1;
     }
+    warnings.extend(left_out::sentences(left_out.iter().map(|(whom, why)| (name(whom), why.to_string()))));
     if let Some(fires) = fires
         && !is_suppressed(publication)
     {
@@ -106,22 +92,37 @@ pub(super) fn guard_against_loops(
         // Once for each root, however many chains lead back to it.
         guarded.noted = event.lineage.chains.iter().map(|chain| chain.root).collect();
         if let Err(error) = fires.note(&event.trigger, &guarded.noted, clock::wall()) {
-            guarded.warnings.push(format!("this fire is not counted by the loop guard: {error}"));
+            warnings.push(format!("this fire is not counted by the loop guard: {error}"));
         }
     }
     guarded
 }
 
-/// Notes for `trigger why` what a run fired, also where all of it was suppressed.
-pub(super) fn note_fired(state: &StateDir, parent: &RunRecord, publication: &Publication) {
-    let fired = FiredEvent::of(publication);
+fn name(whom: &Whom) -> String {
+    match whom {
+        Whom::Host(host) => host.to_string(),
+        Whom::Group(group) => format!("the group {group}"),
+    }
+}
+
+/// Notes what a run fired, also where all of it was suppressed: for `trigger why`, and for the agent, which logs
+/// and counts at the run's end what was left out.
+pub(super) fn note_fired(
+    state: &StateDir,
+    parent: &RunRecord,
+    publication: &Publication,
+    guarded: &Guarded,
+    warnings: &Warnings,
+) {
+    let fired = FiredEvent::of(publication, guarded.by_rule.clone());
     if let Err(error) = Runs::open(state).and_then(|runs| runs.note_fired(parent.run_id, &fired)) {
-        tracing::warn!("'trigger why' will not tell that this run fired {}: {error}", fired.event);
+        let event = fired.event;
+        warnings.push(format!("neither 'trigger why' nor the agent's log will tell of {event}: {error}"));
     }
 }
 
 /// Takes back what was counted for a fire that failed: its event reached nobody and never will.
-pub(super) fn take_back(state: &StateDir, guarded: &Guarded, event: &Event, warnings: &mut Vec<String>) {
+pub(super) fn take_back(state: &StateDir, guarded: &Guarded, event: &Event, warnings: &Warnings) {
     if guarded.noted.is_empty() {
         return;
     }

@@ -17,7 +17,7 @@ use trigger_core::run_command::PRIVATE_TAG;
 use trigger_core::wire::{Publication, RunRecord, Stored};
 
 use super::chain::{self, Guarded};
-use super::{Globals, OutputFormat, output, resolve_certname, wait};
+use super::{Globals, OutputFormat, Warnings, output, resolve_certname, wait};
 use crate::agent::socket::{self, Reply, Request};
 use crate::clock;
 use crate::config::{ConfigFile, run_command, setting};
@@ -86,25 +86,18 @@ impl From<LoopsChoice> for Loops {
     }
 }
 
-pub(crate) async fn run(globals: &Globals, args: &FireArgs) -> Result<u8, Failure> {
-    let mut warnings = Vec::new();
-    match fire(globals, args, &mut warnings).await {
-        Ok(code) => Ok(code),
-        Err(failure) => {
-            output::failure(globals.output, &failure, &warnings);
-            Ok(failure.code)
-        }
-    }
-}
-
-async fn fire(globals: &Globals, args: &FireArgs, warnings: &mut Vec<String>) -> Result<u8, Failure> {
+pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings) -> Result<u8, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let state = open_state_dir(globals, &config, warnings);
     let command = run_command(config.run_cmd.as_deref())?;
-    let certname = resolve_certname(globals, &config, state.as_ref(), &command).await?;
     let parent = chain::parent_run(state.as_ref(), warnings);
-    let event = make_event(args, certname, parent.as_ref())?;
+    let origin = match &parent {
+        // Puppet may call itself something else there, and 'trigger why' looks for the run under its node's name.
+        Some(parent) => parent.certname.clone(),
+        None => resolve_certname(globals, &config, state.as_ref(), &command).await?,
+    };
+    let event = make_event(args, origin, parent.as_ref())?;
     let own_prefix = own_prefix(&config)?;
     let mut publication = Publication {
         backend: globals.backend(&config)?,
@@ -118,11 +111,13 @@ async fn fire(globals: &Globals, args: &FireArgs, warnings: &mut Vec<String>) ->
         if args.wait {
             chain::refuse_waiting_for_own_chain(&publication.event, parent)?;
         }
-        guarded = chain::guard_against_loops(&mut publication, args.ttl, parent, state);
-        warnings.append(&mut guarded.warnings);
+        guarded = chain::guard_against_loops(&mut publication, args.ttl, parent, state, warnings);
     }
     let publisher = Publisher::new(open_spool(state.as_ref(), warnings), own_prefix);
-    let handed_on = hand_on(state.as_ref(), &publisher, &publication, &guarded).await;
+    if args.wait {
+        refuse_waiting_in_the_dark(&publisher, &publication.backend)?;
+    }
+    let handed_on = hand_on(state.as_ref(), &publisher, &publication).await;
     if let (Err(_), Some(state)) = (&handed_on, &state) {
         chain::take_back(state, &guarded, &publication.event, warnings);
     }
@@ -132,7 +127,7 @@ async fn fire(globals: &Globals, args: &FireArgs, warnings: &mut Vec<String>) ->
         warnings.push(spooled_warning(reason, by_agent));
     }
     if let (Some(parent), Some(state)) = (&parent, &state) {
-        chain::note_fired(state, parent, &publication);
+        chain::note_fired(state, parent, &publication, &guarded, warnings);
     }
     if !by_agent && matches!(report.fired, Fired::Committed(_)) {
         // No agent empties the outbox, so whoever reaches the backend does.
@@ -141,8 +136,19 @@ async fn fire(globals: &Globals, args: &FireArgs, warnings: &mut Vec<String>) ->
     if args.wait {
         return finish_waiting(globals, args, &publisher, &publication, &report.fired, warnings).await;
     }
-    tell(globals.output, &publication, &report.fired, warnings);
+    tell(globals.output, &publication, &report.fired, &warnings.take());
     Ok(0)
+}
+
+/// Of some backends nobody learns what became of an event. To be said before it is fired.
+fn refuse_waiting_in_the_dark(publisher: &Publisher, backend: &str) -> Result<(), Failure> {
+    // One that cannot even be opened is a matter for the outbox.
+    if publisher.backend(backend).is_ok_and(|opened| opened.store().is_none()) {
+        return Err(Failure::usage(format!(
+            "backend '{backend}' tells nothing of what it was given: --wait cannot work, and nothing was fired"
+        )));
+    }
+    Ok(())
 }
 
 /// Publishes what waited in the outbox. Whatever comes of it, the event fired now is committed.
@@ -170,7 +176,7 @@ fn own_prefix(config: &ConfigFile) -> Result<KeyPrefix, Failure> {
 }
 
 /// The state folder, unless this user may not have one.
-fn open_state_dir(globals: &Globals, config: &ConfigFile, warnings: &mut Vec<String>) -> Option<StateDir> {
+fn open_state_dir(globals: &Globals, config: &ConfigFile, warnings: &Warnings) -> Option<StateDir> {
     match StateDir::open(&globals.state_dir(config)) {
         Ok(state) => Some(state),
         Err(error) => {
@@ -180,7 +186,7 @@ fn open_state_dir(globals: &Globals, config: &ConfigFile, warnings: &mut Vec<Str
     }
 }
 
-fn open_spool(state: Option<&StateDir>, warnings: &mut Vec<String>) -> Option<Spool> {
+fn open_spool(state: Option<&StateDir>, warnings: &Warnings) -> Option<Spool> {
     let state = state?;
     match Outbox::open(state) {
         Ok(outbox) => Some(Spool { outbox, breaker: Breaker::new(state) }),
@@ -260,10 +266,9 @@ async fn hand_on(
     state: Option<&StateDir>,
     publisher: &Publisher,
     publication: &Publication,
-    guarded: &Guarded,
 ) -> Result<(FireReport, bool), Failure> {
     if let Some(state) = state {
-        let request = Request::Fire { publication: publication.to_wire(), suppressed: guarded.counts() };
+        let request = Request::Fire { publication: publication.to_wire() };
         let patience = Publisher::patience(publication) + AGENT_PATIENCE;
         match socket::ask(state, &request, patience).await {
             Some(Reply::Committed { revision, warnings }) => {
@@ -316,6 +321,7 @@ fn tell(format: OutputFormat, publication: &Publication, fired: &Fired, warnings
                 "trigger": event.trigger.as_str(),
                 "targets": event.targets.hosts.iter().map(target).collect::<Vec<_>>(),
                 "groups": event.targets.groups.iter().map(GroupName::as_str).collect::<Vec<_>>(),
+                "suppressed_groups": output::suppressed_groups(&publication.suppressed_groups),
                 "state": state,
                 "revision": revision(fired),
                 "warnings": warnings,
@@ -343,13 +349,18 @@ fn revision(fired: &Fired) -> Option<u64> {
 
 fn describe_targets(publication: &Publication) -> String {
     let targets = &publication.event.targets;
-    let hosts = targets.hosts.len() - publication.suppressed.len();
+    let (hosts, groups) = if trigger_core::guard::is_suppressed(publication) {
+        // All that it was for.
+        (targets.hosts.len(), publication.suppressed_groups.len())
+    } else {
+        (targets.hosts.len() - publication.suppressed.len(), targets.groups.len())
+    };
     let mut words = Vec::new();
-    if hosts > 0 || targets.groups.is_empty() {
+    if hosts > 0 || groups == 0 {
         words.push(output::count(hosts, "node"));
     }
-    if !targets.groups.is_empty() {
-        words.push(output::count(targets.groups.len(), "group"));
+    if groups > 0 {
+        words.push(output::count(groups, "group"));
     }
     words.join(" and ")
 }
@@ -360,10 +371,10 @@ async fn finish_waiting(
     publisher: &Publisher,
     publication: &Publication,
     fired: &Fired,
-    warnings: &[String],
+    warnings: &Warnings,
 ) -> Result<u8, Failure> {
     if globals.output == OutputFormat::Text {
-        tell(globals.output, publication, fired, warnings);
+        tell(globals.output, publication, fired, &warnings.take());
     }
     let backend = publisher.backend(&publication.backend)?;
     let Some(store) = backend.store() else {
@@ -379,7 +390,8 @@ async fn finish_waiting(
         let mut document = ending.to_json();
         document["state"] = json!(state_word(publication, fired));
         document["revision"] = json!(revision(fired));
-        document["warnings"] = json!(warnings);
+        document["suppressed_groups"] = output::suppressed_groups(&publication.suppressed_groups);
+        document["warnings"] = json!(warnings.take());
         output::print_json(&document);
     }
     Ok(ending.exit_code())

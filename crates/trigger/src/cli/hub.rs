@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Globals, output};
+use super::{Globals, OutputFormat, Warnings, output};
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN};
 use crate::exit::Failure;
-use crate::hub::{self, HubSettings};
+use crate::hub::{self, HubError, HubSettings};
 
 #[derive(Debug, Args)]
 pub(crate) struct HubArgs {
@@ -38,17 +39,30 @@ impl HubArgs {
     }
 }
 
-pub(crate) fn run(globals: &Globals, args: &HubArgs) -> Result<u8, Failure> {
+pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Result<u8, Failure> {
     let config = globals.read_config()?;
+    warnings.extend(config.warnings.iter().cloned());
     let data_dir = args.data_dir(&config);
     match &args.action {
         Some(Action::Backup { file }) => {
             hub::backup(&data_dir, file).map_err(|error| Failure::failed(error.to_string()))?;
-            output::print(&format!("Backed up {} to {}.", data_dir.display(), file.display()));
+            match globals.output {
+                OutputFormat::Json => output::print_json(&json!({
+                    "data_dir": data_dir.to_string_lossy(),
+                    "file": file.to_string_lossy(),
+                    "warnings": warnings.take(),
+                })),
+                OutputFormat::Text | OutputFormat::Dot => {
+                    output::warnings(&warnings.take());
+                    output::print(&format!("Backed up {} to {}.", data_dir.display(), file.display()));
+                }
+            }
         }
         None => {
             let configured = args.listen.clone().or_else(|| config.hub.listen.clone());
             let listen = configured.unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
+            crate::logging::start();
+            warnings.take().iter().for_each(|warning| tracing::warn!("{warning}"));
             serve(HubSettings { listen, data_dir })?;
         }
     }
@@ -56,7 +70,6 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs) -> Result<u8, Failure> {
 }
 
 fn serve(settings: HubSettings) -> Result<(), Failure> {
-    crate::logging::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -81,6 +94,13 @@ fn serve(settings: HubSettings) -> Result<(), Failure> {
                 tracing::debug!("no service manager to tell: {error}");
             }
         };
-        hub::run(settings, ready, stopped).await.map_err(|error| Failure::failed(error.to_string()))
+        hub::run(settings, ready, stopped).await.map_err(|error| failure(&error))
     })
+}
+
+fn failure(error: &HubError) -> Failure {
+    match error {
+        HubError::BadListen(_) | HubError::NotLoopback(_) => Failure::config(error.to_string()),
+        _ => Failure::failed(error.to_string()),
+    }
 }

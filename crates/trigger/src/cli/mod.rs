@@ -4,10 +4,12 @@ mod agent;
 mod chain;
 mod fire;
 mod hub;
+mod only_here;
 mod output;
 mod queue;
 mod status;
 mod wait;
+mod warnings;
 mod why;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +21,8 @@ use trigger_core::identity::Certname;
 use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};
 use crate::exit::Failure;
 use crate::state::StateDir;
+
+pub(crate) use warnings::Warnings;
 
 /// Cross-node notify for Puppet: a trigger names nodes, and when it is notified Puppet runs there.
 #[derive(Debug, Parser)]
@@ -150,18 +154,28 @@ pub(crate) fn run() -> ExitCode {
     if globals.output == OutputFormat::Dot && !matches!(cli.command, Command::Why(_)) {
         return usage_error(&no_graph());
     }
+    let warnings = Warnings::default();
+    if !matches!(cli.command, Command::Agent(_) | Command::Hub(_)) {
+        crate::logging::gather(&warnings);
+    }
     let result = match &cli.command {
-        Command::Fire(args) => block_on(fire::run(globals, args)),
-        Command::Status(args) => block_on(status::run(globals, args)),
-        Command::Queue => block_on(queue::run(globals)),
-        Command::Why(args) => block_on(why::run(globals, args)),
+        Command::Fire(args) => block_on(fire::run(globals, args, &warnings)),
+        Command::Status(args) => block_on(status::run(globals, args, &warnings)),
+        Command::Queue => block_on(queue::run(globals, &warnings)),
+        Command::Why(args) => block_on(why::run(globals, args, &warnings)),
         Command::Agent(args) => agent::run(globals, args),
-        Command::Hub(args) => hub::run(globals, args),
+        Command::Hub(args) => hub::run(globals, args, &warnings),
     };
     match result {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => {
+            // What was said after the answer; with JSON that was the last word.
+            if globals.output != OutputFormat::Json {
+                output::warnings(&warnings.take());
+            }
+            ExitCode::from(code)
+        }
         Err(failure) => {
-            output::failure(globals.output, &failure, &[]);
+            output::failure(globals.output, &failure, &warnings.take());
             ExitCode::from(failure.code)
         }
     }

@@ -1,10 +1,12 @@
 //! Writing for people and for programs. Data goes to standard output, everything else to standard error;
 //! with `--output json`, warnings and errors are fields of the one document.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
+use trigger_core::identity::GroupName;
 use trigger_core::status::State;
 use trigger_core::time::Timestamp;
 
@@ -49,6 +51,12 @@ pub(super) fn failure(format: OutputFormat, failure: &Failure, warnings: &[Strin
             note(&format!("error: {}", failure.message));
         }
     }
+}
+
+/// The groups that the loop guard left out, with its reasons.
+pub(super) fn suppressed_groups(groups: &BTreeMap<GroupName, String>) -> Value {
+    let group = |(group, reason): (&GroupName, &String)| json!({ "group": group.as_str(), "reason": reason });
+    groups.iter().map(group).collect()
 }
 
 /// A table without lines. It is plain where there is no terminal.

@@ -6,7 +6,7 @@ use serde_json::json;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{Publication, Stored};
 
-use super::{Globals, OutputFormat, output};
+use super::{Globals, OutputFormat, Warnings, output};
 use crate::agent::QueueView;
 use crate::agent::socket::{self, Reply, Request};
 use crate::exit::Failure;
@@ -23,8 +23,9 @@ struct SpooledEvent {
     targets: usize,
 }
 
-pub(crate) async fn run(globals: &Globals) -> Result<u8, Failure> {
+pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<u8, Failure> {
     let config = globals.read_config()?;
+    warnings.extend(config.warnings.iter().cloned());
     let state = StateDir::open(&globals.state_dir(&config))?;
     let agent = match socket::ask(&state, &Request::Queue, PATIENCE).await {
         Some(Reply::Queue(view)) => Some(*view),
@@ -52,9 +53,9 @@ pub(crate) async fn run(globals: &Globals) -> Result<u8, Failure> {
     }
     let set_aside = outbox.list_set_aside()?;
     match globals.output {
-        OutputFormat::Json => print_json(agent.as_ref(), &spooled, &set_aside, &config.warnings),
+        OutputFormat::Json => print_json(agent.as_ref(), &spooled, &set_aside, &warnings.take()),
         OutputFormat::Text | OutputFormat::Dot => {
-            output::warnings(&config.warnings);
+            output::warnings(&warnings.take());
             print_text(&state, agent.as_ref(), &spooled, &set_aside);
         }
     }

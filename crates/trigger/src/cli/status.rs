@@ -1,22 +1,24 @@
 //! `trigger status`: where an event's deliveries stand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use clap::Args;
+use comfy_table::Table;
 use serde_json::{Value, json};
 use trigger_backend::outcomes::{self, EventStatus};
-use trigger_core::identity::{Certname, EventId, KeyPrefix};
+use trigger_core::identity::{EventId, GroupName, KeyPrefix};
 use trigger_core::layout::Layout;
 use trigger_core::status::{DeliveryStatus, RunView, State};
-use trigger_core::wire::{Publication, Stored};
+use trigger_core::time::Timestamp;
 
-use super::{Globals, OutputFormat, output};
+use super::only_here::{self, OnlyHere};
+use super::{Globals, OutputFormat, Warnings, output};
 use crate::clock;
 use crate::config::ConfigFile;
 use crate::exit::Failure;
 use crate::firing::Publisher;
-use crate::state::{StateDir, read_if_present};
+use crate::state::StateDir;
 
 /// An agent registers anew every minute; one that has not for so long is cut off, stopped or gone.
 const SILENT_AFTER: Duration = Duration::from_secs(5 * 60);
@@ -33,12 +35,9 @@ pub(crate) struct StatusArgs {
     prefix: Option<KeyPrefix>,
 }
 
-pub(crate) async fn run(globals: &Globals, args: &StatusArgs) -> Result<u8, Failure> {
+pub(crate) async fn run(globals: &Globals, args: &StatusArgs, warnings: &Warnings) -> Result<u8, Failure> {
     let config = globals.read_config()?;
-    let warnings = &config.warnings;
-    if globals.output == OutputFormat::Text {
-        output::warnings(warnings);
-    }
+    warnings.extend(config.warnings.iter().cloned());
     let url = globals.backend(&config)?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
     let layout = Layout::new(prefix.clone());
@@ -49,30 +48,52 @@ pub(crate) async fn run(globals: &Globals, args: &StatusArgs) -> Result<u8, Fail
     let unreachable = |error: trigger_backend::store::StoreError| Failure::unreachable(error.to_string());
     match args.event {
         Some(id) => match outcomes::event_status(store.as_ref(), &layout, id).await {
-            Ok(Some(status)) => show_event(globals.output, &status, warnings),
+            Ok(Some(status)) => show_event(globals.output, &status, None, &warnings.take()),
             // What is spooled here is known without a backend.
-            Ok(None) => show_spooled(globals, &config, id)?.ok_or_else(|| {
+            Ok(None) => show_spooled(globals, &config, id, warnings)?.ok_or_else(|| {
                 Failure::failed(format!(
                     "no event {id} is known under {}: it may have been swept, or fired under another prefix",
                     layout.prefix()
                 ))
             })?,
-            Err(error) => show_spooled(globals, &config, id)?.ok_or_else(|| unreachable(error))?,
+            Err(error) => show_spooled(globals, &config, id, warnings)?.ok_or_else(|| unreachable(error))?,
         },
         None => {
             let events = outcomes::latest_events(store.as_ref(), &layout, usize::from(args.limit)).await;
-            show_latest(globals.output, &events.map_err(unreachable)?, warnings);
+            show_latest(globals.output, &events.map_err(unreachable)?, &warnings.take());
         }
     }
     Ok(0)
 }
 
-fn show_event(format: OutputFormat, status: &EventStatus, warnings: &[String]) {
+fn show_event(format: OutputFormat, status: &EventStatus, only_here: Option<&OnlyHere>, warnings: &[String]) {
     if format == OutputFormat::Json {
         let mut document = event_json(status);
+        if let Some(OnlyHere { publication, state, reason }) = only_here {
+            document["state"] = json!(state.as_str());
+            document["reason"] = json!(reason);
+            document["suppressed_groups"] = output::suppressed_groups(&publication.suppressed_groups);
+        }
         document["warnings"] = json!([warnings, &unreadable(status)].concat());
         return output::print_json(&document);
     }
+    output::warnings(warnings);
+    output::print(&heading(status, only_here).join("\n"));
+    output::warnings(&unreadable(status));
+    if status.targets.is_empty() {
+        if only_here.is_none() && status.unreadable_parts.is_empty() {
+            output::print(
+                "\nNo node was a member of the groups it was fired at, and none has answered since.",
+            );
+        }
+        return;
+    }
+    output::print("");
+    output::print_table(&target_table(status, only_here));
+}
+
+/// What there is to say of the event as a whole.
+fn heading(status: &EventStatus, only_here: Option<&OnlyHere>) -> Vec<String> {
     let event = &status.event;
     let mut lines = vec![format!("Event    {}", event.id), format!("Trigger  {}", event.trigger)];
     lines.push(format!("Fired    {} on {}", output::short_time(event.fired_at), event.origin));
@@ -84,17 +105,31 @@ fn show_event(format: OutputFormat, status: &EventStatus, warnings: &[String]) {
     if let Some(hops) = event.lineage.chains.first().map(|chain| chain.hops.len()).filter(|hops| *hops > 0) {
         lines.push(format!("Chain    {} long: trigger why {}", output::count(hops, "hop"), event.id));
     }
-    lines.push(format!("Targets  {}", summary(status)));
-    output::print(&lines.join("\n"));
-    output::warnings(&unreadable(status));
-    if status.targets.is_empty() {
-        if status.unreadable_parts.is_empty() {
-            output::print(
-                "\nNo node was a member of the groups it was fired at, and none has answered since.",
-            );
-        }
-        return;
+    if let Some(OnlyHere { state, reason, .. }) = only_here {
+        lines.push(format!("State    {state}, {reason}"));
     }
+    let groups = groups(&event.targets.groups, only_here).into_iter().enumerate();
+    lines.extend(groups.map(|(index, line)| format!("{:9}{line}", if index == 0 { "Groups" } else { "" })));
+    // Of an event for groups alone the backend will know the targets.
+    if only_here.is_none() || !status.targets.is_empty() {
+        lines.push(format!("Targets  {}", summary(status)));
+    }
+    lines
+}
+
+/// The groups that an event was fired at, in lines.
+fn groups(groups: &BTreeSet<GroupName>, only_here: Option<&OnlyHere>) -> Vec<String> {
+    let names: Vec<&str> = groups.iter().map(GroupName::as_str).collect();
+    let state = only_here.map_or_else(String::new, |only_here| format!(": {}", only_here.state));
+    let fired_at = (!names.is_empty()).then(|| format!("{}{state}", names.join(", ")));
+    let suppressed = only_here.iter().flat_map(|only_here| &only_here.publication.suppressed_groups);
+    let suppressed = suppressed.map(|(group, reason)| format!("{group}: {}, {reason}", State::Suppressed));
+    fired_at.into_iter().chain(suppressed).collect()
+}
+
+fn target_table(status: &EventStatus, only_here: Option<&OnlyHere>) -> Table {
+    // Said of the whole event already.
+    let is_new = |reason: &String| only_here.is_none_or(|only_here| only_here.reason != *reason);
     let mut table = output::table(&["CERTNAME", "STATE", "OUTCOME", "STARTED", "TOOK", "REASON"]);
     for (certname, target) in &status.targets {
         let started = target.run.as_ref().map(RunView::started_at);
@@ -106,11 +141,10 @@ fn show_event(format: OutputFormat, status: &EventStatus, warnings: &[String]) {
             outcome(target).unwrap_or_default().into(),
             started.map(output::short_time).unwrap_or_default().into(),
             took.map(|took| format!("{:.1}s", took.as_secs_f64())).unwrap_or_default().into(),
-            reason(target).unwrap_or_default().into(),
+            reason(target).filter(is_new).unwrap_or_default().into(),
         ]);
     }
-    output::print("");
-    output::print_table(&table);
+    table
 }
 
 /// What of an event cannot be shown.
@@ -119,14 +153,16 @@ fn unreadable(status: &EventStatus) -> Vec<String> {
     status.unreadable_parts.iter().map(sentence).collect()
 }
 
-/// The state's reason, and that its node is silent, which explains most deliveries that do not move.
-fn reason(target: &DeliveryStatus) -> Option<String> {
-    let silent_for =
-        target.last_seen.map(|seen| clock::wall().since(seen)).filter(|silent| *silent > SILENT_AFTER);
-    let silent = silent_for.map(|silent| {
-        let whole_seconds = Duration::from_secs(silent.as_secs());
-        format!("its agent has been silent for {}", humantime::format_duration(whole_seconds))
-    });
+/// That a node has said nothing for long, which explains most of what does not move.
+pub(super) fn silence(last_seen: Timestamp) -> Option<String> {
+    let silent_for = Duration::from_secs(clock::wall().since(last_seen).as_secs());
+    let duration = humantime::format_duration(silent_for);
+    (silent_for >= SILENT_AFTER).then(|| format!("its agent has been silent for {duration}"))
+}
+
+/// The state's reason, and that its node is silent.
+pub(super) fn reason(target: &DeliveryStatus) -> Option<String> {
+    let silent = target.last_seen.and_then(silence);
     let words: Vec<String> = target.reason.clone().into_iter().chain(silent).collect();
     (!words.is_empty()).then(|| words.join("; "))
 }
@@ -153,6 +189,7 @@ fn show_latest(format: OutputFormat, events: &[EventStatus], warnings: &[String]
         let events: Vec<Value> = events.iter().map(event_json).collect();
         return output::print_json(&json!({ "events": events, "warnings": warnings }));
     }
+    output::warnings(warnings);
     if events.is_empty() {
         return output::print("No events.");
     }
@@ -170,37 +207,16 @@ fn show_latest(format: OutputFormat, events: &[EventStatus], warnings: &[String]
     output::print_table(&table);
 }
 
-/// An event that only this node's outbox knows; nothing when it does not know it either.
-fn show_spooled(globals: &Globals, config: &ConfigFile, id: EventId) -> Result<Option<()>, Failure> {
+/// Shows an event that only this node's outbox knows; nothing when it does not know it either.
+fn show_spooled(
+    globals: &Globals,
+    config: &ConfigFile,
+    id: EventId,
+    warnings: &Warnings,
+) -> Result<Option<()>, Failure> {
     let Ok(state) = StateDir::open(&globals.state_dir(config)) else { return Ok(None) };
-    let outbox = state.file("outbox");
-    let name = format!("{id}.json");
-    let waiting = read_if_present(&outbox.join(&name))?;
-    let (text, reason, is_end) = match waiting {
-        Some(text) => (text, "in this node's outbox: the backend has not committed it yet".to_owned(), false),
-        None => {
-            let aside = outbox.join("set-aside").join(&name);
-            let Some(text) = read_if_present(&aside)? else { return Ok(None) };
-            let why = read_if_present(&aside.with_extension("json.reason"))?.unwrap_or_default();
-            (text, format!("set aside on this node and never published: {}", why.trim()), true)
-        }
-    };
-    let Ok(publication) = Publication::from_wire(&text) else { return Ok(None) };
-    let status = |certname: Certname| {
-        let (state, reason) = match publication.suppressed.get(&certname) {
-            Some(reason) => (State::Suppressed, reason.clone()),
-            None => (if is_end { State::Refused } else { State::Spooled }, reason.clone()),
-        };
-        (
-            certname,
-            DeliveryStatus { state, run: None, reason: Some(reason), successor: None, last_seen: None },
-        )
-    };
-    let hosts = publication.event.targets.hosts.clone();
-    let targets = hosts.into_iter().map(status).collect();
-    let status = EventStatus { event: publication.event.clone(), targets, unreadable_parts: Vec::new() };
-    show_event(globals.output, &status, &config.warnings);
-    Ok(Some(()))
+    let found = only_here::find(&state, id, warnings)?;
+    Ok(found.map(|found| show_event(globals.output, &found.status(), Some(&found), &warnings.take())))
 }
 
 /// The document of one event, with the fields that the design names.

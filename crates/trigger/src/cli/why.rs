@@ -16,8 +16,9 @@ use trigger_core::history::RUNS_TOLD;
 use trigger_core::identity::{Certname, EventId, InvalidName, KeyPrefix};
 use trigger_core::layout::Layout;
 use trigger_core::why::{Explanation, NotTold, Question, Which};
+use uuid::Uuid;
 
-use super::{Globals, OutputFormat, output, resolve_certname};
+use super::{Globals, OutputFormat, Warnings, output, resolve_certname};
 use crate::config::{ConfigFile, run_command};
 use crate::exit::Failure;
 use crate::firing::Publisher;
@@ -50,9 +51,10 @@ struct Answer {
     event: Option<EventStatus>,
 }
 
-pub(crate) async fn run(globals: &Globals, args: &WhyArgs) -> Result<u8, Failure> {
+pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) -> Result<u8, Failure> {
     let config = globals.read_config()?;
-    let question = question(globals, &config, args).await?;
+    warnings.extend(config.warnings.iter().cloned());
+    let questions = questions(globals, &config, args).await?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
     let layout = Layout::new(prefix.clone());
     let url = globals.backend(&config)?;
@@ -60,36 +62,30 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs) -> Result<u8, Failure
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
     };
-    let answer = ask(store.as_ref(), &layout, question).await?;
+    let answer = ask(store.as_ref(), &layout, questions).await?;
     match globals.output {
-        OutputFormat::Json => output::print_json(&json::document(&answer, &config.warnings)),
+        OutputFormat::Json => output::print_json(&json::document(&answer, &warnings.take())),
         OutputFormat::Text => {
-            output::warnings(&config.warnings);
+            output::warnings(&warnings.take());
             // Nobody wraps what a program reads.
             let width = if stdout().is_terminal() { textwrap::termwidth() } else { usize::MAX };
             output::print(&text::page(&answer, width));
         }
         OutputFormat::Dot => {
-            output::warnings(&config.warnings);
+            output::warnings(&warnings.take());
             output::print(&dot::graph(&answer));
         }
     }
     Ok(0)
 }
 
-/// An event is known by the form of its id; no other name is that of a node by mistake.
-async fn question(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Result<Question, Failure> {
+/// What may be asked, the likeliest first. An event is known by the form of its id, which a certname may have too.
+async fn questions(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Result<Vec<Question>, Failure> {
     let which = which(&args.run)?;
     let certname = match args.subject.as_deref() {
-        Some(subject) => match subject.parse::<EventId>() {
-            Ok(event) if which == Which::Back(0) => return Ok(Question::Event(event)),
-            Ok(event) => {
-                return Err(Failure::usage(format!("{event} is an event: --run goes with a certname")));
-            }
-            Err(_) => subject.parse().map_err(|error: InvalidName| {
-                Failure::usage(format!("{error}; an event is named by its whole id, in lower case"))
-            })?,
-        },
+        Some(subject) => subject.parse().map_err(|error: InvalidName| {
+            Failure::usage(format!("{error}; an event is named by its whole id, in lower case"))
+        })?,
         None => {
             // An ordinary user may have no state folder, and asks all the same.
             let state = StateDir::open(&globals.state_dir(config)).ok();
@@ -97,7 +93,15 @@ async fn question(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Res
             resolve_certname(globals, config, state.as_ref(), &command).await?
         }
     };
-    Ok(Question::Run(certname, which))
+    // Only a node has runs to choose from.
+    let event = args.subject.as_deref().and_then(event_id).filter(|_| which == Which::Back(0));
+    Ok(event.map(Question::Event).into_iter().chain([Question::Run(certname, which)]).collect())
+}
+
+/// The event of this id: a UUID of the kind that events have.
+fn event_id(subject: &str) -> Option<EventId> {
+    let is_of_an_event = Uuid::parse_str(subject).is_ok_and(|id| id.get_version_num() == 7);
+    subject.parse().ok().filter(|_| is_of_an_event)
 }
 
 fn which(text: &str) -> Result<Which, Failure> {
@@ -112,31 +116,48 @@ fn which(text: &str) -> Result<Which, Failure> {
     })
 }
 
-async fn ask(store: &dyn Store, layout: &Layout, question: Question) -> Result<Answer, Failure> {
+/// Answers the first of the questions that means anything; the first says what is missing where none does.
+async fn ask(store: &dyn Store, layout: &Layout, questions: Vec<Question>) -> Result<Answer, Failure> {
     let unreachable = |error: StoreError| Failure::unreachable(error.to_string());
-    let explanation = why::explain(store, layout, &question)
-        .await
-        .map_err(unreachable)?
-        .map_err(|not_told| Failure::failed(nothing_told(&question, &not_told, layout)))?;
-    let event = match question {
-        Question::Event(event) => outcomes::event_status(store, layout, event).await.map_err(unreachable)?,
-        Question::Run(..) => None,
-    };
-    Ok(Answer { question, explanation, event })
+    let mut first_failure = None;
+    for question in questions {
+        let explanation = match why::explain(store, layout, &question).await.map_err(unreachable)? {
+            Ok(explanation) => explanation,
+            Err(not_told) => {
+                let failure = Failure::failed(nothing_told(&question, &not_told, layout));
+                // Of a node that is there, more is known than that no event has its name.
+                match (not_told, first_failure.take()) {
+                    (NotTold::NoEvent | NotTold::NoNode, known) => first_failure = known.or(Some(failure)),
+                    _ => return Err(failure),
+                }
+                continue;
+            }
+        };
+        let event = match question {
+            Question::Event(event) => {
+                outcomes::event_status(store, layout, event).await.map_err(unreachable)?
+            }
+            Question::Run(..) => None,
+        };
+        return Ok(Answer { question, explanation, event });
+    }
+    Err(first_failure.unwrap_or_else(|| Failure::usage("nothing was asked")))
 }
 
 fn nothing_told(question: &Question, not_told: &NotTold, layout: &Layout) -> String {
-    let certname = match question {
-        Question::Run(certname, _) => certname,
-        Question::Event(event) => {
-            return format!(
-                "no event {event} is known under {}: it may have been swept, be spooled still on the node that \
-                 fired it, or fired under another prefix",
-                layout.prefix()
-            );
+    match question {
+        Question::Run(certname, which) => {
+            let of_event = event_id(certname.as_str()).filter(|_| *which != Which::Back(0));
+            let hint =
+                of_event.map_or("", |_| "; it has the form of an event's id, and --run goes with a certname");
+            format!("{}{hint}", not_told_of(certname, not_told, layout))
         }
-    };
-    not_told_of(certname, not_told, layout)
+        Question::Event(event) => format!(
+            "no event {event} is known under {}: it may have been swept, be spooled still on the node that \
+             fired it, or fired under another prefix",
+            layout.prefix()
+        ),
+    }
 }
 
 fn not_told_of(certname: &Certname, not_told: &NotTold, layout: &Layout) -> String {

@@ -31,7 +31,7 @@ pub(crate) use breaker::Breaker;
 pub(crate) use durable::{FileError, at, read_if_present, write_durably};
 pub(crate) use ended::EndedLog;
 pub(crate) use fires::Fires;
-pub(crate) use outbox::{Outbox, SetAside, Spooled, Taken};
+pub(crate) use outbox::{EXPIRED, Outbox, SetAside, Spooled, Taken};
 pub(crate) use runs::{BlankRecord, NewRun, OpenRun, RunPaths, Runs};
 
 /// The folder, made if need be.

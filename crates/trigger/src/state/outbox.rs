@@ -9,14 +9,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use trigger_core::identity::EventId;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{Publication, Stored};
 
 use super::durable::{appended, rename_durably, write_synced};
 use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};
 
+const DIR: &str = "outbox";
+const ASIDE: &str = "set-aside";
 /// A temporary file this old was left by a `fire` that died before it answered.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
+/// Why a file was moved aside whose event nobody wants any more.
+pub(crate) const EXPIRED: &str = "it expired before the backend could be reached";
 
 /// The node's outbox.
 #[derive(Debug, Clone)]
@@ -53,8 +58,8 @@ pub(crate) struct SetAside {
 
 impl Outbox {
     pub(crate) fn open(state: &StateDir) -> Result<Self, FileError> {
-        let dir = state.file("outbox");
-        let aside = dir.join("set-aside");
+        let dir = state.file(DIR);
+        let aside = dir.join(ASIDE);
         create_private_dir(&aside)?;
         Ok(Self { dir, aside })
     }
@@ -113,11 +118,29 @@ impl Outbox {
         let spooled = Spooled { path: path.to_owned(), aside: self.aside.clone(), _lock: file };
         match Publication::from_wire(&String::from_utf8_lossy(&bytes)) {
             Ok(publication) if publication.event.is_expired(now) => {
-                Ok(Taken::SetAside(spooled.set_aside("it expired before the backend could be reached")?))
+                Ok(Taken::SetAside(spooled.set_aside(EXPIRED)?))
             }
             Ok(publication) => Ok(Taken::Event(Box::new(publication), spooled)),
             Err(error) => Ok(Taken::SetAside(spooled.set_aside(&error.to_string())?)),
         }
+    }
+
+    /// An event that waits here, or was moved aside, then with the reason. Makes nothing: whoever asks may only read.
+    pub(crate) fn find(
+        state: &StateDir,
+        event: EventId,
+    ) -> Result<Option<(Publication, Option<String>)>, FileError> {
+        let dir = state.file(DIR);
+        let name = format!("{event}.json");
+        let read = |text: String| Publication::from_wire(&text).ok();
+        // In this order, for it may be moved meanwhile.
+        if let Some(text) = read_if_present(&dir.join(&name))? {
+            return Ok(read(text).map(|publication| (publication, None)));
+        }
+        let aside = dir.join(ASIDE).join(&name);
+        let Some(text) = read_if_present(&aside)? else { return Ok(None) };
+        let reason = reason_of(&aside)?;
+        Ok(read(text).map(|publication| (publication, Some(reason))))
     }
 
     /// The files that were moved aside, in no order.
@@ -136,8 +159,7 @@ impl Outbox {
     pub(crate) fn list_set_aside(&self) -> Result<Vec<SetAside>, FileError> {
         let mut files = Vec::new();
         for path in self.files_set_aside()? {
-            let reason = read_if_present(&reason_path(&path))?;
-            let reason = reason.map_or_else(|| "no reason was recorded".to_owned(), |r| r.trim().to_owned());
+            let reason = reason_of(&path)?;
             files.push(SetAside { path, reason });
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -160,6 +182,11 @@ impl Spooled {
     }
 }
 
+fn reason_of(aside: &Path) -> Result<String, FileError> {
+    let reason = read_if_present(&reason_path(aside))?;
+    Ok(reason.map_or_else(|| "no reason was recorded".to_owned(), |reason| reason.trim().to_owned()))
+}
+
 fn reason_path(path: &Path) -> PathBuf {
     appended(path, ".reason")
 }
@@ -175,7 +202,6 @@ fn remove_if_abandoned(path: &Path) {
 mod tests {
     use super::*;
     use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
-    use trigger_core::identity::EventId;
     use trigger_core::lineage::{Lineage, Loops};
 
     const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
@@ -240,11 +266,15 @@ mod tests {
 
     #[test]
     fn an_expired_event_moves_aside() {
-        let (_dir, outbox) = outbox();
-        drop(outbox.store(&publication()).unwrap());
+        let (dir, outbox) = outbox();
+        let state = StateDir::open(dir.path()).unwrap();
+        let publication = publication();
+        let id = publication.event.id;
+        assert_eq!(Outbox::find(&state, id).unwrap(), None);
+        drop(outbox.store(&publication).unwrap());
+        assert_eq!(Outbox::find(&state, id).unwrap(), Some((publication.clone(), None)));
         let late = NOW.plus(Duration::from_secs(8 * 24 * 3600));
-        assert!(
-            matches!(take_only(&outbox, late), Taken::SetAside(aside) if aside.reason.contains("expired"))
-        );
+        assert!(matches!(take_only(&outbox, late), Taken::SetAside(aside) if aside.reason == EXPIRED));
+        assert_eq!(Outbox::find(&state, id).unwrap(), Some((publication, Some(EXPIRED.to_owned()))));
     }
 }

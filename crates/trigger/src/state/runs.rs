@@ -236,10 +236,12 @@ impl Runs {
     pub(crate) fn live_record(&self, run: RunId) -> Result<Option<RunRecord>, FileError> {
         let paths = self.paths(run);
         let Some(text) = read_if_present(&paths.record())? else { return Ok(None) };
-        if !paths.is_alive()? {
+        // A blank one was made ahead, and its agent holds the lock.
+        if text.trim().is_empty() || !paths.is_alive()? {
             return Ok(None);
         }
-        Ok(RunRecord::from_wire(&text).ok())
+        let unreadable = |error| at("understand", &paths.record())(std::io::Error::other(error));
+        RunRecord::from_wire(&text).map(Some).map_err(unreadable)
     }
 
     /// Closes a run whose outcome is stored, and forgets the oldest beyond those kept.
@@ -300,8 +302,7 @@ impl Runs {
         };
         let Some(Ok(record)) = text.as_deref().map(RunRecord::from_wire) else { return Ok(None) };
         let Some(result) = paths.read_result()? else { return Ok(None) };
-        let fired = read_if_present(&paths.fired())?.unwrap_or_default();
-        let fired = fired.lines().filter_map(|line| FiredEvent::from_wire(line).ok());
+        let fired = self.fired(run)?;
         let superseded = read_if_present(&paths.superseded())?;
         let superseded = superseded.and_then(|count| count.trim().parse().ok()).unwrap_or_default();
         Ok(Some(PastRun::of(&record, result, superseded, fired)))
@@ -353,6 +354,12 @@ impl Runs {
         let file = File::options().create(true).append(true).mode(0o600).open(&path);
         let line = format!("{}\n", fired.to_wire());
         file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(at("append to", &path))
+    }
+
+    /// What was fired inside `run` so far.
+    pub(crate) fn fired(&self, run: RunId) -> Result<Vec<FiredEvent>, FileError> {
+        let lines = read_if_present(&self.paths(run).fired())?.unwrap_or_default();
+        Ok(lines.lines().filter_map(|line| FiredEvent::from_wire(line).ok()).collect())
     }
 
     /// The runs that have a file with this ending, oldest first.
@@ -437,6 +444,7 @@ mod tests {
             trigger: "next one".parse().unwrap(),
             to_groups: false,
             left_out: Default::default(),
+            by_rule: Default::default(),
         };
         runs.note_fired(record.run_id, &fired).unwrap();
         runs.note_superseded(record.run_id, 7).unwrap();
@@ -465,6 +473,19 @@ mod tests {
         drop(blank);
         assert!(runs.open_runs().unwrap().is_empty());
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_record_of_a_live_run_that_cannot_be_read_is_an_error_and_no_absence() {
+        let (_dir, runs) = runs();
+        let record = record(new_id(), "");
+        let run = runs.create(&record, None).unwrap();
+        assert_eq!(runs.live_record(record.run_id).unwrap(), Some(record.clone()));
+        fs::write(run.paths.record(), r#"{"v":2}"#).unwrap();
+        let error = runs.live_record(record.run_id).unwrap_err().to_string();
+        assert!(error.contains("version 2"), "{error}");
+        drop(run);
+        assert_eq!(runs.live_record(record.run_id).unwrap(), None, "what has ended is no part of anything");
     }
 
     #[test]

@@ -1,16 +1,20 @@
 //! The chain as a graph in Graphviz's DOT language: events lead to runs, runs to events.
 
-use trigger_core::history::{FiredEvent, Target};
+use trigger_backend::outcomes::EventStatus;
+use trigger_core::history::{FiredEvent, LeftOut, Target};
 use trigger_core::identity::EventId;
 use trigger_core::outcome::Outcome;
-use trigger_core::status::RunView;
+use trigger_core::status::{RunView, State};
 use trigger_core::why::{EventStep, Explanation, RunState, RunStep};
 
 use super::{Answer, text};
 use crate::cli::output::{count, short_time};
+use crate::cli::status;
 
 /// Targets of an event that are drawn.
 const TARGETS_DRAWN: usize = 16;
+/// A target that the loop guard left out.
+const LEFT_OUT: &str = "shape=box, style=dashed, color=darkorange";
 
 pub(super) fn graph(answer: &Answer) -> String {
     let explanation = &answer.explanation;
@@ -32,10 +36,11 @@ pub(super) fn graph(answer: &Answer) -> String {
         lines.extend(run(explanation, step));
         for fired in step.fired.listed.iter().filter(|fired| fired.left_out.count() > 0) {
             let is_drawn = explanation.event(fired.event).is_some_and(|event| event.is_followed);
-            lines.extend(suppressed(step, fired, is_drawn));
+            let status = answer.event.as_ref().filter(|status| status.event.id == fired.event);
+            lines.extend(suppressed(step, fired, is_drawn, status));
         }
     }
-    lines.extend(answer.event.iter().flat_map(|status| targets(status.event.id, answer)));
+    lines.extend(answer.event.iter().flat_map(targets));
     lines.push("}".to_owned());
     lines.join("\n")
 }
@@ -78,8 +83,9 @@ fn event(step: &EventStep) -> String {
 fn run(explanation: &Explanation, step: &RunStep) -> Vec<String> {
     let name = format!("run {}", step.run_id);
     let (words, attributes) = match &step.state {
-        RunState::Running { started_at } => {
-            (vec!["running".to_owned(), format!("since {}", short_time(*started_at))], "color=blue")
+        RunState::Running { started_at, seen_at } => {
+            let words = vec!["running".to_owned(), format!("since {}", short_time(*started_at))];
+            (words.into_iter().chain(status::silence(*seen_at)).collect(), "color=blue")
         }
         RunState::Ended { run, .. } => {
             let words = vec![text::outcome(run), short_time(run.result.started_at)];
@@ -115,25 +121,34 @@ fn colour(outcome: Outcome) -> &'static str {
     }
 }
 
-/// An event that the loop guard cut, and whom it left out.
-fn suppressed(step: &RunStep, fired: &FiredEvent, is_drawn: bool) -> Vec<String> {
+/// An event that the loop guard cut, and whom it left out. Where it is the event that was asked for, the nodes are
+/// among its targets.
+fn suppressed(
+    step: &RunStep,
+    fired: &FiredEvent,
+    is_drawn: bool,
+    status: Option<&EventStatus>,
+) -> Vec<String> {
     let name = format!("event {}", fired.event);
     let mut lines = Vec::new();
     if !is_drawn {
         lines.push(node(&name, &[format!("'{}'", fired.trigger)], "shape=ellipse, style=dashed"));
         lines.push(edge(&format!("run {}", step.run_id), &name, "style=dashed"));
     }
-    for left_out in &fired.left_out.listed {
+    let is_target = |left_out: &&LeftOut| match &left_out.target {
+        Target::Node(certname) => status.is_some_and(|status| status.targets.contains_key(certname)),
+        Target::Group(_) => false,
+    };
+    for left_out in fired.left_out.listed.iter().filter(|left_out| !is_target(left_out)) {
         let target = match &left_out.target {
             Target::Node(certname) => certname.to_string(),
             Target::Group(group) => format!("group {group}"),
         };
         let there = format!("{name} at {target}");
-        lines.push(node(&there, &[target], "shape=box, style=dashed, color=darkorange"));
-        let label = format!("style=dashed, label=\"suppressed\", tooltip={}", quoted(&left_out.reason));
-        lines.push(edge(&name, &there, &label));
+        lines.push(node(&there, &[target], LEFT_OUT));
+        lines.push(edge(&name, &there, &suppressed_because(&left_out.reason)));
     }
-    if fired.left_out.more > 0 {
+    if fired.left_out.more > 0 && status.is_none() {
         let there = format!("{name} elsewhere");
         lines.push(node(&there, &[count(fired.left_out.more, "more target")], "shape=plaintext"));
         lines.push(edge(&name, &there, "style=dashed, label=\"suppressed\""));
@@ -141,11 +156,15 @@ fn suppressed(step: &RunStep, fired: &FiredEvent, is_drawn: bool) -> Vec<String>
     lines
 }
 
+fn suppressed_because(reason: &str) -> String {
+    format!("style=dashed, label=\"suppressed\", tooltip={}", quoted(reason))
+}
+
 /// Where the event that was asked for went.
-fn targets(id: EventId, answer: &Answer) -> Vec<String> {
-    let Some(status) = &answer.event else { return Vec::new() };
+fn targets(status: &EventStatus) -> Vec<String> {
+    let id = status.event.id;
     let mut lines = Vec::new();
-    for (certname, target) in status.targets.iter().take(TARGETS_DRAWN) {
+    for (certname, target) in text::worst_first(status).into_iter().take(TARGETS_DRAWN) {
         let name = format!("event {id} at {certname}");
         let outcome = match &target.run {
             Some(RunView::Ended(run)) => Some(text::outcome(run)),
@@ -153,8 +172,12 @@ fn targets(id: EventId, answer: &Answer) -> Vec<String> {
         };
         let label: Vec<String> =
             [certname.to_string(), target.state.to_string()].into_iter().chain(outcome).collect();
-        lines.push(node(&name, &label, "shape=box, style=rounded"));
-        lines.push(edge(&format!("event {id}"), &name, ""));
+        let (shape, line) = match target.state {
+            State::Suppressed => (LEFT_OUT, suppressed_because(target.reason.as_deref().unwrap_or_default())),
+            _ => ("shape=box, style=rounded", String::new()),
+        };
+        lines.push(node(&name, &label, shape));
+        lines.push(edge(&format!("event {id}"), &name, &line));
     }
     if status.targets.len() > TARGETS_DRAWN {
         let more = count(status.targets.len() - TARGETS_DRAWN, "more target");

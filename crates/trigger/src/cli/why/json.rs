@@ -32,20 +32,26 @@ pub(super) fn document(answer: &Answer, warnings: &[String]) -> Value {
 
 fn run(step: &RunStep) -> Value {
     let (state, started_at, ended) = match &step.state {
-        RunState::Running { started_at } => ("running", Some(*started_at), None),
+        RunState::Running { started_at, .. } => ("running", Some(*started_at), None),
         RunState::Ended { run, tags } => ("ended", Some(run.result.started_at), Some((run, tags))),
         RunState::Gone => ("gone", None, None),
     };
     let run = ended.map(|(run, _)| run);
+    let seen_at = match step.state {
+        RunState::Running { seen_at, .. } => Some(seen_at),
+        RunState::Ended { .. } | RunState::Gone => None,
+    };
+    let reason = run.and_then(|run| run.result.reason.clone());
     json!({
         "run_id": step.run_id.to_string(),
         "certname": step.certname.as_str(),
         "state": state,
         "outcome": run.map(|run| run.result.outcome.as_str()),
-        "reason": run.and_then(|run| run.result.reason.as_deref()),
+        "reason": reason.or_else(|| seen_at.and_then(status::silence)),
         "noop": run.map(|run| run.noop),
         "tags": ended.map(|(_, tags)| tags.iter().map(Tag::as_str).collect::<Vec<_>>()),
         "started_at": started_at.map(time),
+        "seen_at": seen_at.map(time),
         "finished_at": run.map(|run| time(run.result.finished_at)),
         "causes": step.causes.listed.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "more_causes": step.causes.more,

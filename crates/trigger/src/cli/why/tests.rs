@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 
 use snapbox::{IntoData, assert_data_eq, str};
+use trigger_core::event::Event;
 use trigger_core::history::{Excerpt, FiredEvent, LeftOut, PastCause, Target};
 use trigger_core::identity::{RunId, TriggerName};
 use trigger_core::lineage::{Chain, Hop, Lineage};
 use trigger_core::outcome::{EndedRun, Outcome, RunResult};
+use trigger_core::status::{DeliveryStatus, State};
 use trigger_core::time::Timestamp;
 use trigger_core::why::{EventStep, RunState, RunStep};
 use uuid::Uuid;
@@ -68,7 +70,9 @@ fn chain() -> Explanation {
     let group = LeftOut { target: Target::Group("all".parse().unwrap()), reason: "too far".to_owned() };
     let trigger: TriggerName = "back".parse().unwrap();
     let left_out = Excerpt { listed: vec![loops, group], more: 2 };
-    lb01.fired = Excerpt::of([FiredEvent { event: event_id(9), trigger, to_groups: true, left_out }], 32);
+    let by_rule = Default::default();
+    let fired = FiredEvent { event: event_id(9), trigger, to_groups: true, left_out, by_rule };
+    lb01.fired = Excerpt::of([fired], 32);
     let mut web01 = run(1, "web01", Outcome::Failed, &[0]);
     if let RunState::Ended { run, tags } = &mut web01.state {
         run.noop = true;
@@ -272,6 +276,7 @@ fn programs_get_every_field() {
       "outcome": "changed",
       "reason": null,
       "run_id": "00000000-0000-0000-0000-000000000007",
+      "seen_at": null,
       "started_at": "2025-11-22T12:00:07.000Z",
       "state": "ended",
       "superseded": 12,
@@ -290,6 +295,7 @@ fn programs_get_every_field() {
       "outcome": "failed",
       "reason": "2 resources\n  failed",
       "run_id": "00000000-0000-0000-0000-000000000001",
+      "seen_at": null,
       "started_at": "2025-11-22T12:00:01.000Z",
       "state": "ended",
       "superseded": 0,
@@ -308,6 +314,7 @@ fn programs_get_every_field() {
       "outcome": null,
       "reason": null,
       "run_id": "00000000-0000-0000-0000-000000000003",
+      "seen_at": null,
       "started_at": null,
       "state": "gone",
       "superseded": 0,
@@ -358,4 +365,93 @@ digraph why {
   "run 00000000-0000-0000-0000-000000000003" [label="db01 ran\nno longer on record", shape=box, style=rounded, color=gray];
 }
 "#]].raw());
+}
+
+/// Where an event stands that was fired at these, each in its state.
+fn status(n: u128, targets: &[(&str, State)]) -> EventStatus {
+    let target = |(certname, state): &(&str, State)| {
+        let reason = Some(format!("because of {certname}"));
+        let status = DeliveryStatus { state: *state, run: None, reason, successor: None, last_seen: None };
+        (certname.parse().unwrap(), status)
+    };
+    let event = Event {
+        id: event_id(n),
+        trigger: "back".parse().unwrap(),
+        origin: "lb01.example.com".parse().unwrap(),
+        targets: Default::default(),
+        options: Default::default(),
+        lineage: Lineage::root(event_id(n)),
+        fired_in: Some(run_id(7)),
+        loops: Default::default(),
+        fired_at: Timestamp::from_unix_ms(NOON),
+        expires_in: std::time::Duration::from_secs(60),
+    };
+    EventStatus { event, targets: targets.iter().map(target).collect(), unreadable_parts: Vec::new() }
+}
+
+fn of_event(n: u128, targets: &[(&str, State)]) -> Answer {
+    let mut explanation = chain();
+    explanation.events.insert(0, event(n, "back", "lb01.example.com", Some(7)));
+    Answer { question: Question::Event(event_id(n)), explanation, event: Some(status(n, targets)) }
+}
+
+#[test]
+fn a_target_that_was_left_out_is_drawn_once() {
+    let graph = dot::graph(&of_event(9, &[("web01", State::Suppressed), ("web02", State::Done)]));
+    let of_event = format!("\"event {}\" -> ", event_id(9));
+    let edges: Vec<&str> = graph.lines().filter_map(|line| line.trim().strip_prefix(&of_event)).collect();
+    let at = |target: &str| format!("\"event {} at {target}\"", event_id(9));
+    let expected = [
+        // The group has no place among the targets.
+        format!("{} [style=dashed, label=\"suppressed\", tooltip=\"too far\"];", at("group all")),
+        format!("{} [style=dashed, label=\"suppressed\", tooltip=\"because of web01\"];", at("web01")),
+        format!("{};", at("web02")),
+    ];
+    assert_eq!(edges, expected, "{graph}");
+}
+
+#[test]
+fn of_many_targets_those_are_drawn_that_did_not_end_well() {
+    let names: Vec<String> = (10..40).map(|n| format!("n{n}")).collect();
+    let state = |name: &str| if name == "n39" { State::Failed } else { State::Done };
+    let targets: Vec<(&str, State)> = names.iter().map(|name| (name.as_str(), state(name))).collect();
+    let graph = dot::graph(&of_event(8, &targets));
+    assert!(graph.contains("n39\\nfailed"), "{graph}");
+    assert!(graph.contains("14 more targets"), "{graph}");
+}
+
+#[test]
+fn what_the_loop_guard_cut_is_told_of_many_fires() {
+    let mut explanation = chain();
+    let cut = explanation.runs[0].fired.listed.remove(0);
+    let whole = |n| FiredEvent { event: event_id(n), left_out: Excerpt::default(), ..cut.clone() };
+    explanation.runs[0].fired.listed = (100..120).map(whole).chain([cut.clone()]).collect();
+    let page = text::page(&of_run(explanation), 100);
+    let (first, rest) = page.split_once("it fired 'back'").unwrap();
+    assert!(!first.contains("suppressed"), "{page}");
+    assert!(rest.contains("suppressed at web01: loop: seen"), "{page}");
+    assert!(rest.contains("and it fired 13 more events"), "{page}");
+}
+
+#[test]
+fn a_run_in_progress_on_a_node_that_is_silent_says_so() {
+    let mut explanation = chain();
+    let (started_at, seen_at) = (Timestamp::from_unix_ms(NOON), Timestamp::from_unix_ms(NOON + 1000));
+    explanation.runs[0].state = RunState::Running { started_at, seen_at };
+    let answer = of_run(explanation);
+    let silent =
+        "lb01.example.com has been running since 2025-11-22T12:00:00Z; its agent has been silent for ";
+    let page = text::page(&answer, usize::MAX);
+    assert!(page.starts_with(silent), "{page}");
+    let run = json::document(&answer, &[])["runs"][0].clone();
+    assert_eq!(run["seen_at"], "2025-11-22T12:00:01.000Z", "{run}");
+    assert!(run["reason"].as_str().unwrap().starts_with("its agent has been silent for "), "{run}");
+    assert!(dot::graph(&answer).contains("its agent has been silent for "));
+
+    let mut answer = of_event(8, &[("web02", State::Pending)]);
+    let target = answer.event.as_mut().unwrap().targets.values_mut().next().unwrap();
+    target.last_seen = Some(seen_at);
+    let page = text::page(&answer, usize::MAX);
+    let silent = "at web02 pending: because of web02; its agent has been silent for ";
+    assert!(page.contains(silent), "{page}");
 }

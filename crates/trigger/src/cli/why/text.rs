@@ -95,8 +95,11 @@ impl Page<'_> {
 fn run_lines(step: &RunStep) -> Vec<String> {
     let certname = &step.certname;
     let (sentence, tags, reason) = match &step.state {
-        RunState::Running { started_at } => {
-            (format!("{certname} has been running since {}", short_time(*started_at)), None, None)
+        RunState::Running { started_at, seen_at } => {
+            let silence =
+                status::silence(*seen_at).map_or_else(String::new, |silence| format!("; {silence}"));
+            let since = short_time(*started_at);
+            (format!("{certname} has been running since {since}{silence}"), None, None)
         }
         RunState::Ended { run, tags } => {
             let started_at = short_time(run.result.started_at);
@@ -150,12 +153,12 @@ fn merged(explanation: &Explanation, step: &RunStep) -> Vec<Branch> {
     branches
 }
 
-/// What a run fired: of the run that was asked for all, of the others where the loop guard cut something.
-/// The event that was asked for has its targets told at the end.
+/// What a run fired: of the run that was asked for all, first what the loop guard cut; of the others only that. The event that was asked for has its targets told at the end.
 fn fires(step: &RunStep, is_asked_for: bool, event: Option<EventId>) -> Vec<Branch> {
     let told = step.fired.listed.iter().filter(|fired| Some(fired.event) != event);
-    let told = told.filter(|fired| is_asked_for || fired.left_out.count() > 0);
-    let mut branches: Vec<Branch> = told.map(fired_branch).collect();
+    let (cut, whole): (Vec<_>, Vec<_>) = told.partition(|fired| fired.left_out.count() > 0);
+    let whole = whole.into_iter().filter(|_| is_asked_for);
+    let mut branches: Vec<Branch> = cut.into_iter().chain(whole).map(fired_branch).collect();
     let hidden = branches.len().saturating_sub(FIRES_LISTED);
     branches.truncate(FIRES_LISTED);
     let more = hidden + if is_asked_for { step.fired.more } else { 0 };
@@ -195,10 +198,16 @@ fn own_words(lineage: &Lineage) -> Vec<String> {
     lines
 }
 
-/// Where the event's deliveries stand: those that did not end well first.
-fn targets(status: &EventStatus) -> Vec<Branch> {
+/// An event's deliveries, those first that did not end well: the others are the first to be only counted.
+pub(super) fn worst_first(status: &EventStatus) -> Vec<(&Certname, &DeliveryStatus)> {
     let mut targets: Vec<(&Certname, &DeliveryStatus)> = status.targets.iter().collect();
     targets.sort_by_key(|(_, target)| (target.state == State::Done, target.state.is_success()));
+    targets
+}
+
+/// Where the event's deliveries stand.
+fn targets(status: &EventStatus) -> Vec<Branch> {
+    let targets = worst_first(status);
     let mut branches: Vec<Branch> = targets
         .iter()
         .take(TARGETS_LISTED)
@@ -224,7 +233,7 @@ fn target_branch(certname: &Certname, target: &DeliveryStatus) -> Branch {
     let words: Vec<String> = [ran]
         .into_iter()
         .filter(|word| !word.is_empty())
-        .chain(target.reason.as_deref().map(one_line))
+        .chain(status::reason(target).as_deref().map(one_line))
         .collect();
     let words = if words.is_empty() { String::new() } else { format!(": {}", words.join("; ")) };
     let lines = [format!("at {certname} {}{words}", target.state)];

@@ -97,12 +97,17 @@ class Puppet::Provider::Trigger < Puppet::Provider
     nil
   end
 
-  # The program names its states; one that is unknown here (a newer program) is shown as it is. A committed
-  # event may leave out some of its targets, for which the loop guard spoke; its warnings say which.
+  # The program names its states; one that is unknown here (a newer program) is shown as it is. An event may leave
+  # out some of its targets, for which the loop guard spoke, and its warnings say which; one that is suppressed
+  # leaves out all.
   def sentence(reply)
     targets = Array(reply['targets'])
-    targets = targets.reject { |target| target['state'] == 'suppressed' } unless reply['state'] == 'suppressed'
     groups = Array(reply['groups'])
+    if reply['state'] == 'suppressed'
+      groups += Array(reply['suppressed_groups'])
+    else
+      targets = targets.reject { |target| target['state'] == 'suppressed' }
+    end
     # A group's members are the backend's to know: they are not among the targets.
     counts = groups.empty? || !targets.empty? ? [count(targets, 'node')] : []
     counts << count(groups, 'group') unless groups.empty?

@@ -78,7 +78,8 @@ Puppet::Type.newtype(:trigger) do
 
   newparam(:hosts) do
     desc <<~DESC
-      The certnames of the nodes that run Puppet: one, or an array such as a query returns. Doubles count once.
+      The certnames of the nodes that run Puppet: one, or an array such as a query returns, of at most 100,000.
+      Doubles count once.
       With neither `hosts` nor `groups` a refresh warns and fires nothing.
     DESC
 
@@ -89,8 +90,8 @@ Puppet::Type.newtype(:trigger) do
 
   newparam(:groups) do
     desc <<~DESC
-      The groups whose members run Puppet: one, or an array. Each node names its groups itself, in the
-      configuration of its agent (class `trigger::agent`).
+      The groups whose members run Puppet: one, or an array of at most 64. Each node names its groups itself, in
+      the configuration of its agent (class `trigger::agent`).
     DESC
 
     defaultto { [] }
@@ -161,6 +162,17 @@ Puppet::Type.newtype(:trigger) do
                            "one of the units 's', 'm', 'h' and 'd', from one second to seven days"
     end
     munge { |value| value.to_s.match?(/\d\z/) ? "#{value.to_i}s" : value }
+  end
+
+  # What one event may name; the program `trigger` has the same bounds, and would refuse at the refresh.
+  at_most = { hosts: 100_000, groups: 64 }
+  validate do
+    at_most.each do |parameter, most|
+      count = Array(self[parameter]).length
+      next if count <= most
+
+      raise ArgumentError, "#{count} #{parameter} are too many for one trigger: at most #{most}"
+    end
   end
 
   # A run that Trigger limits to some tags adds this one to them, or it would drop the notifies of what it

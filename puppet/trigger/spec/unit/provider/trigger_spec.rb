@@ -151,6 +151,19 @@ RSpec.describe 'the providers of trigger' do
       end
     end
 
+    it 'names the groups too of an event that is suppressed as a whole' do
+      left_out = %w[lb web].map { |group| { group: group, reason: 'loop' } }
+      program.answer(stdout: reply(state: 'suppressed', targets: [], groups: [], suppressed_groups: left_out))
+      notify_trigger(groups: %w[lb web])
+      expect(logged(:notice)).to include('Event 0193-x for 2 groups is suppressed')
+    end
+
+    it 'does not count the groups that the loop guard left out of an event that goes on' do
+      program.answer(stdout: reply(groups: [], suppressed_groups: [{ group: 'lb', reason: 'loop' }]))
+      notify_trigger(hosts: 'a', groups: 'lb')
+      expect(logged(:notice)).to include('Fired 0193-x at 1 node')
+    end
+
     it 'fails with the sentence of the program, after its warnings' do
       program.answer(stdout: JSON.generate(error: "'x' is no backend", warnings: ['beware']), code: 3)
       notify_trigger(hosts: 'a')

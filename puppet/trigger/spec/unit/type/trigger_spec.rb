@@ -64,6 +64,16 @@ RSpec.describe 'the type trigger' do
       end
     end
 
+    { hosts: 100_000, groups: 64 }.each do |parameter, most|
+      it "take #{most} #{parameter}, each once, and refuse more when the catalog is loaded" do
+        names = (1..most).map { |n| "n#{n}" }
+        expect(trigger(parameter => names + ['n1'])[parameter].length).to eq most
+        expect { trigger(parameter => names + ['one-more']) }.to raise_error(
+          Puppet::ResourceError, /: #{most + 1} #{parameter} are too many for one trigger: at most #{most}\z/
+        )
+      end
+    end
+
     it 'keeps a refusal short, whatever was given' do
       expect(value_of(:hosts, 'X' * 1_000_000).length).to be < 300
     end

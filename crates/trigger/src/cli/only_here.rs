@@ -1,0 +1,64 @@
+//! An event that this node's outbox has and the backend has not.
+
+use std::io;
+
+use trigger_backend::outcomes::EventStatus;
+use trigger_core::identity::{Certname, EventId};
+use trigger_core::status::{DeliveryStatus, State};
+use trigger_core::wire::Publication;
+
+use super::Warnings;
+use crate::exit::Failure;
+use crate::state::{EXPIRED, Outbox, StateDir};
+
+pub(super) struct OnlyHere {
+    pub(super) publication: Publication,
+    /// Spooled; or refused or expired, where it was set aside.
+    pub(super) state: State,
+    pub(super) reason: String,
+}
+
+/// Nothing where this node does not know the event, or does not let this user look.
+pub(super) fn find(
+    state: &StateDir,
+    event: EventId,
+    warnings: &Warnings,
+) -> Result<Option<OnlyHere>, Failure> {
+    let found = match Outbox::find(state, event) {
+        Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
+            warnings.push(format!("whether this node's outbox has the event is not known: {error}"));
+            return Ok(None);
+        }
+        found => found?,
+    };
+    Ok(found.map(|(publication, set_aside)| {
+        let (state, reason) = match set_aside {
+            None => {
+                (State::Spooled, "in this node's outbox: the backend has not committed it yet".to_owned())
+            }
+            Some(why) => (
+                if why == EXPIRED { State::Expired } else { State::Refused },
+                format!("set aside on this node and never published: {why}"),
+            ),
+        };
+        OnlyHere { publication, state, reason }
+    }))
+}
+
+impl OnlyHere {
+    /// Where its deliveries to nodes stand. Who the members of its groups are only the backend knows.
+    pub(super) fn status(&self) -> EventStatus {
+        let status = |certname: &Certname| {
+            let (state, reason) = match self.publication.suppressed.get(certname) {
+                Some(reason) => (State::Suppressed, reason),
+                None => (self.state, &self.reason),
+            };
+            let reason = Some(reason.clone());
+            let status = DeliveryStatus { state, run: None, reason, successor: None, last_seen: None };
+            (certname.clone(), status)
+        };
+        let event = self.publication.event.clone();
+        let targets = event.targets.hosts.iter().map(status).collect();
+        EventStatus { event, targets, unreadable_parts: Vec::new() }
+    }
+}
