@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,10 @@ use crate::journal::{self, Hit, RunLine, append, now};
 /// How long a process may take to stand still: it may be waiting for the disk.
 const STILL_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// One kill at a time: the kernel hangs up on a run that stands still when its supervisor is killed, and that is
+/// a death of which nobody takes note.
+static KILLING: Mutex<()> = Mutex::new(());
 
 /// What a process is to the run that it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +68,7 @@ pub(crate) fn all_of(home: &Path) -> Vec<Found> {
 /// `kill -9`, noted as a hit where it ends a run for certain: the process stands still before, so it cannot end
 /// by itself meanwhile, and nothing has written the run's result yet. Whether it was one.
 pub(crate) fn hit(home: &Path, found: &Found) -> bool {
+    let _alone = KILLING.lock().unwrap_or_else(PoisonError::into_inner);
     // It may have become another program meanwhile, or its id another process's.
     let is_its = |part: &Option<(String, Part)>| found.run.is_none() || part.is_some();
     if !is_its(&part_of(found.pid)) || !stand_still(found.pid) {
