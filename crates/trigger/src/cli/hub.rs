@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Globals, output};
+use super::{Globals, inside_run, output};
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN};
 use crate::exit::Failure;
 use crate::hub::{self, HubSettings};
@@ -39,6 +39,10 @@ impl HubArgs {
 }
 
 pub(crate) fn run(globals: &Globals, args: &HubArgs) -> Result<u8, Failure> {
+    if args.action.is_none() {
+        crate::logging::start();
+        inside_run::leave()?;
+    }
     let config = globals.read_config()?;
     let data_dir = args.data_dir(&config);
     match &args.action {
@@ -56,7 +60,6 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs) -> Result<u8, Failure> {
 }
 
 fn serve(settings: HubSettings) -> Result<(), Failure> {
-    crate::logging::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
