@@ -3,6 +3,9 @@
 //!
 //! It holds the lock on the record until it exits, writes the run's output to a bounded file, enforces the
 //! timeout, finds Puppet's report and syncs the result. It decides nothing about deliveries.
+//!
+//! Should it be killed, its run goes on: `puppet agent` under Puppet's own `runtimeout`, anything else until
+//! the agent that waits for it loses patience and calls [`end_orphan`].
 
 mod ending;
 mod evidence;
@@ -26,6 +29,7 @@ use trigger_core::verdict::{self, Exit, Verdict};
 use trigger_core::wire::{RunRecord, Stored};
 
 use self::time_limit::TimeLimit;
+pub(crate) use self::ending::end_orphan;
 use crate::clock;
 use crate::state::RunPaths;
 
@@ -118,6 +122,7 @@ async fn verdict_on(record: &RunRecord, paths: &RunPaths, state_dir: &Path) -> V
             return Verdict::new(Outcome::NotRun, reason);
         }
     };
+    note_leader(&child, paths);
     let limit = TimeLimit::new(record.timeout, &command, child.id(), state_dir);
     match watch(&mut child, limit, &paths.output()).await {
         Ended::ByItself(status) => {
@@ -206,6 +211,15 @@ fn try_bound_output(path: &Path) -> std::io::Result<()> {
     (&mut file).take(OUTPUT_KEEP).read_to_end(&mut tail)?;
     file.set_len(0)?;
     let note = format!(
+/// For the agent that may have to end the run when this supervisor is dead. Not synced: what it names does not
+/// survive the machine either.
+fn note_leader(child: &Child, paths: &RunPaths) {
+    let noted = child.id().and_then(ending::note_of).map(|note| paths.note_leader(&note));
+    if let Some(Err(error)) = noted {
+        tracing::warn!("{error}");
+    }
+}
+
         "[about {} bytes of output were dropped here: only the newest are kept]\n",
         length - OUTPUT_KEEP
     );

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,6 +13,7 @@ use tokio::task::JoinHandle;
 use trigger_backend::claim::Standing;
 use trigger_backend::deliveries::Arrival;
 use trigger_backend::intake::Batch;
+use trigger_core::ended_runs;
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
@@ -29,6 +31,7 @@ use super::{Node, Stopped};
 use crate::clock::{self, jitter};
 use crate::exit::Failure;
 use crate::state::{BlankRecord, EndedLog, FileError, NewRun, OpenRun, Runs};
+use crate::supervisor;
 
 /// The daemon's ends of the channels to the other tasks.
 pub(super) struct Channels {
@@ -55,6 +58,8 @@ pub(super) struct Daemon {
     runs: Runs,
     ended_log: EndedLog,
     interruptions: HashMap<EventId, u32>,
+    /// What the runs that are kept covered, while a batch of arrivals is taken in.
+    kept_runs: Option<Vec<(RunRecord, RunResult)>>,
     unreadable: BTreeMap<String, String>,
     active: Option<ActiveRun>,
     /// Until the runs of earlier agents are taken up: no run may start between them.
@@ -89,6 +94,7 @@ impl Daemon {
             runs,
             ended_log,
             interruptions,
+            kept_runs: None,
             unreadable: BTreeMap::new(),
             active: None,
             is_recovering: true,
@@ -176,7 +182,7 @@ impl Daemon {
             let noop = record.options.noop;
             self.input(Input::Adopted { running, options: record.options, causes: record.causes });
             if is_alive {
-                self.follow(record.run_id, noop, record.started_at);
+                self.follow(record.run_id, noop, record.started_at, record.timeout);
             } else {
                 let result = self.runs.paths(record.run_id).read_durable_result()?;
                 self.finish_run(record.run_id, noop, record.started_at, result);
@@ -219,6 +225,7 @@ impl Daemon {
                 }
             }
         }
+        self.kept_runs = None;
         // Once for all of them: there may be thousands.
         self.tell_activity();
     }
@@ -313,10 +320,7 @@ impl Daemon {
                 None
             }
             Effect::Forget { event, sources } => {
-                let known = self.runs.end_of(event).unwrap_or_else(|error| {
-                    tracing::error!("{error}");
-                    None
-                });
+                let known = self.known_end(event);
                 self.send(match known {
                     Some(end) => Errand::Finish { run: None, endings: vec![Ending { event, sources, end }] },
                     None => Errand::Forget { event, sources },
@@ -327,6 +331,20 @@ impl Daemon {
     }
 
     fn send(&self, errand: Errand) {
+    /// How an event ended, as far as the runs that are kept tell. They are read once for a batch of arrivals:
+    /// a hundred files, for thousands of events where a backend has lost their outcomes.
+    fn known_end(&mut self, event: EventId) -> Option<End> {
+        let runs = &self.runs;
+        let kept = self.kept_runs.get_or_insert_with(|| {
+            runs.ended_runs().unwrap_or_else(|error| {
+                tracing::error!("{error}");
+                Vec::new()
+            })
+        });
+        let covers = |record: &RunRecord| record.causes.iter().any(|cause| cause.event.id == event);
+        ended_runs::end_of(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
+    }
+
         if self.channels.errands.send(errand).is_err() {
             tracing::error!("the courier is gone; the next start carries its errands");
         }
@@ -358,7 +376,7 @@ impl Daemon {
         match started {
             Ok(()) => {
                 tracing::info!(run = %run_id, events = running.causes.len(), "run started");
-                self.follow(run_id, noop, started_at);
+                self.follow(run_id, noop, started_at, record.timeout);
                 Input::Started(running)
             }
             Err(reason) => {
@@ -380,12 +398,14 @@ impl Daemon {
         }
     }
 
-    /// Waits for a run's end by the locks on its files, on a thread of its own while it lasts.
-    fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp) {
+    /// Waits for a run's end by the locks on its files, on a thread of its own while it lasts. `timeout` is the
+    /// run's own, which an adopted one may have from another configuration.
+    fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, timeout: Duration) {
         let paths = self.runs.paths(run_id);
-        let timeout = self.node.settings.run_timeout;
         let patience = timeout + lock_patience(timeout);
-        let ended = tokio::task::spawn_blocking(move || paths.wait_for_end(patience));
+        let runtime = tokio::runtime::Handle::current();
+        let end_orphan = move |note: &str| runtime.block_on(supervisor::end_orphan(note));
+        let ended = tokio::task::spawn_blocking(move || paths.wait_for_end(patience, end_orphan));
         self.active = Some(ActiveRun { run_id, noop, ended, started_at });
     }
 
