@@ -9,6 +9,7 @@ mod firing;
 mod hub;
 mod logging;
 mod metrics;
+mod puppet_locks;
 mod puppet_settings;
 mod state;
 mod supervisor;
