@@ -24,7 +24,7 @@ use trigger_core::time::Timestamp;
 use trigger_core::wire::RunRecord;
 
 use super::courier::Errand;
-use super::disabled::{self, DisabledLock};
+use super::disabled::{self, DisabledLook};
 use super::intake::Link;
 use super::view::QueueView;
 use super::{Node, Stopped};
@@ -37,7 +37,7 @@ use crate::supervisor;
 pub(super) struct Channels {
     pub(super) arrivals: mpsc::Receiver<Batch>,
     pub(super) claim: watch::Receiver<Standing>,
-    pub(super) disabled: watch::Receiver<DisabledLock>,
+    pub(super) disabled: DisabledLook,
     pub(super) link: watch::Receiver<Link>,
     pub(super) questions: mpsc::Receiver<oneshot::Sender<QueueView>>,
     pub(super) errands: mpsc::UnboundedSender<Errand>,
@@ -133,12 +133,12 @@ impl Daemon {
             tokio::select! {
                 Some(batch) = self.channels.arrivals.recv() => self.arrived(batch),
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
-                Ok(()) = self.channels.disabled.changed() => self.input(Input::Tick),
+                Ok(()) = self.channels.disabled.moved() => self.input(Input::Tick),
                 () = tokio::time::sleep(disabled::LOOK_EVERY), if self.is_held_up() => self.input(Input::Tick),
                 ended = wait_for_end(&mut self.active) => self.run_ended(ended),
                 () = sleep_until(wake) => self.input(Input::Tick),
                 Some(answer) = self.channels.questions.recv() => {
-                    // Looked at afresh: what kept runs from starting may be gone.
+                    // What kept runs from starting may be gone.
                     self.input(Input::Tick);
                     drop(answer.send(self.view()));
                 }
@@ -230,14 +230,14 @@ impl Daemon {
         self.tell_activity();
     }
 
-    /// Why no run may start now, if so.
-    fn obstacle(&mut self) -> Option<String> {
+    /// Why no run may start now, if so; looked at afresh when one is `about_to_start`.
+    fn obstacle(&mut self, about_to_start: bool) -> Option<String> {
         if self.is_recovering {
             return Some("this agent takes up the runs of an earlier one".to_owned());
         }
         let elapsed = self.node.clock.now().elapsed;
         let claim = self.channels.claim.borrow_and_update().obstacle(elapsed);
-        claim.or_else(|| self.channels.disabled.borrow_and_update().reason())
+        claim.or_else(|| self.channels.disabled.reason(about_to_start))
     }
 
     /// Whether deliveries wait for something that only looking tells.
@@ -253,8 +253,9 @@ impl Daemon {
 
     /// Asks the core and does as it says.
     fn take_in(&mut self, input: Input) {
+        let about_to_start = self.queue.may_start(self.node.clock.now(), &input);
         let mut inputs = vec![input];
-        let obstacle = self.obstacle();
+        let obstacle = self.obstacle(about_to_start);
         if self.queue.blocked() != obstacle.as_deref() {
             // Taken first: the queue must not start a run that an operator has just forbidden.
             inputs.push(Input::Blocked(obstacle));
@@ -330,7 +331,6 @@ impl Daemon {
         }
     }
 
-    fn send(&self, errand: Errand) {
     /// How an event ended, as far as the runs that are kept tell. They are read once for a batch of arrivals:
     /// a hundred files, for thousands of events where a backend has lost their outcomes.
     fn known_end(&mut self, event: EventId) -> Option<End> {
@@ -345,6 +345,7 @@ impl Daemon {
         ended_runs::end_of(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
     }
 
+    fn send(&self, errand: Errand) {
         if self.channels.errands.send(errand).is_err() {
             tracing::error!("the courier is gone; the next start carries its errands");
         }
@@ -415,6 +416,8 @@ impl Daemon {
             tracing::error!("run {} ended, but its result is lost: {error}", active.run_id);
             None
         });
+        // Its supervisor may have asked Puppet again.
+        self.channels.disabled.take_over_cache(&self.node.settings);
         self.finish_run(active.run_id, active.noop, active.started_at, result);
         self.prepare_record();
     }
