@@ -6,7 +6,7 @@
 //! Debian package to install; nothing is ever skipped. The harness panics where it cannot do its part,
 //! since each such failure is a failure of the test.
 //!
-//! `cargo test -p trigger-e2e`, as root, for some tests mount small disks. The tests in `puppet_agent.rs` share
+//! `cargo test -p trigger-e2e`, as root, for some tests mount small disks. The tests in `puppet_agent/` share
 //! a [`PuppetServer`], which takes half a minute and some 700 MB of memory. The harness builds the program under test; `TRIGGER_BIN` names another one.
 
 #![allow(clippy::expect_used, reason = "a harness that cannot do its part fails the test")]
@@ -34,7 +34,7 @@ pub use disk::{ReadOnly, SmallDisk};
 pub use fleet::Fleet;
 pub use node::{Node, Run};
 pub use polling::{PATIENCE, eventually, eventually_within, never_for, opened_within};
-pub use process::{Process, end_all_of, go_on, is_alive, is_stopped, kill, signal_to_end, stop};
+pub use process::{Process, end_all_of, go_on, is_alive, is_stopped, kill, parent_of, signal_to_end, stop};
 pub use puppet::{Applied, module_path};
 pub use puppet_server::PuppetServer;
 

@@ -122,6 +122,13 @@ pub fn stop(pid: u32) {
     signal(pid, Signal::STOP);
 }
 
+/// The process that started it, or took it over.
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// `kill -9` by process id; one that is gone already is no failure.
 pub fn kill(pid: u32) {
     signal(pid, Signal::KILL);

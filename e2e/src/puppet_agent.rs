@@ -24,6 +24,11 @@ impl Node {
         PuppetServer::shared().manifest(&self.environment(), manifest);
     }
 
+    /// Puts a file into this node's environment on the server.
+    pub fn served_file(&self, path: &str, text: &str) {
+        PuppetServer::shared().file(&self.environment(), path, text);
+    }
+
     /// The server's environment that is this node's alone.
     pub fn environment(&self) -> String {
         self.certname().replace(|c: char| !c.is_ascii_alphanumeric(), "_")

@@ -54,12 +54,17 @@ impl PuppetServer {
 
     /// What the nodes of an environment get from now on, whole.
     pub fn manifest(&self, environment: &str, text: &str) {
-        let manifests = self.environment(environment).join("manifests");
-        fs::create_dir_all(&manifests).expect("a folder for manifests");
+        self.file(environment, "manifests/site.pp", text);
+    }
+
+    /// A file of an environment.
+    pub fn file(&self, environment: &str, path: &str, text: &str) {
+        let path = self.environment(environment).join(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder of an environment");
         // The server may be reading it: there is the old text or the new one, never half of it.
-        let (new, site) = (manifests.join("site.pp.new"), manifests.join("site.pp"));
-        fs::write(&new, text).expect("a manifest");
-        fs::rename(new, site).expect("a manifest in its place");
+        let new = path.with_extension("new");
+        fs::write(&new, text).expect("a file of an environment");
+        fs::rename(new, path).expect("a file in its place");
     }
 
     fn environment(&self, name: &str) -> PathBuf {

@@ -5,7 +5,9 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_backend, signal_to_end};
+use trigger_e2e::{
+    BackendKind, Fleet, Node, eventually, eventually_within, is_alive, on_each_backend, signal_to_end,
+};
 
 on_each_backend!(a_notify_runs_puppet_on_three_nodes);
 
@@ -109,10 +111,14 @@ fn a_manifest_that_does_not_compile_is_tried_again() {
     assert_eq!(end["outcome"], "unchanged");
 }
 
+/// With `logdest`, which keeps Puppet's words from where it would say them by itself: they tell of the signal.
 #[test]
 fn an_apply_that_is_stopped_is_repeated_once() {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.node("a.example.com");
+    let log = node.path("puppet.log");
+    fs::create_dir_all(node.path("confdir")).expect("Puppet's configuration folder");
+    node.write("confdir/puppet.conf", &format!("[user]\nlogdest = {}\n", log.display()));
     let (pid, hold) = (node.path("pid"), node.path("hold"));
     let wait = format!(
         "echo $puppet >{0}.new && mv {0}.new {0}; while [ -e {1} ]; do sleep 0.1; done",
@@ -138,6 +144,60 @@ fn an_apply_that_is_stopped_is_repeated_once() {
         if log.contains("run ended: ended by SIGTERM") { Ok(()) } else { Err(log) }
     });
     assert_eq!(end(&node, &event, "a.example.com")["outcome"], "changed");
+    assert!(fs::read_to_string(&log).expect("Puppet's own log").contains("SIGTERM"), "theirs as well");
+}
+
+#[test]
+fn an_apply_that_takes_too_long_ends_with_what_it_started() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("a.example.com");
+    // Told to end, it goes on to its next step; nobody reads its output any more, which would end it.
+    let here = node.path("");
+    let stuck = format!(
+        "cd {}; exec 2>/dev/null; echo $$ >stuck; trap : TERM; sleep 600; sleep 600 & echo $! >next; while :; do wait; done",
+        here.display()
+    );
+    node.runs_puppet(&format!("exec {{ 'stuck': command => '{stuck}', provider => shell, timeout => 0 }}"));
+    node.set("run_timeout", "'15s'").start_agent();
+    let event = node.fire(&["t", "--host", "a.example.com"]).committed();
+    let failed = end(&node, &event, "a.example.com");
+    assert_eq!((&failed["state"], &failed["outcome"]), (&json!("failed"), &json!("timed_out")), "{failed}");
+    for process in ["stuck", "next"] {
+        let id = fs::read_to_string(node.path(process)).unwrap_or_else(|error| panic!("{process}: {error}"));
+        assert!(!is_alive(id.trim().parse().expect("a process id")), "{process} still lives");
+    }
+    let log = node.agent_log();
+    assert!(
+        log.contains("the run did not end on TERM"),
+        "its supervisor's words are in the agent's log: {log}"
+    );
+    node.manifest("");
+    let next = node.fire(&["t", "--host", "a.example.com"]).committed();
+    assert_eq!(end(&node, &next, "a.example.com")["outcome"], "unchanged");
+}
+
+#[test]
+fn what_never_compiles_is_tried_until_it_expires() {
+    /// What is left of the event's life, a clock's tolerance included, when its agent starts.
+    const LEFT: u64 = 20_000;
+    const TOLERANCE: u64 = 5 * 60 * 1000;
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("a.example.com");
+    node.runs_puppet("this is no manifest {");
+    let event = node.fire(&["t", "--host", "a.example.com", "--expires-in", "1m"]).committed();
+    let key = format!("/puppet_trigger/events/events/{event}/0");
+    let mut part: Value = serde_json::from_str(&fleet.backend.get(&key).expect("the event")).expect("JSON");
+    let fired_at = part["fired_at_unix_ms"].as_u64().expect("milliseconds");
+    part["fired_at_unix_ms"] = (fired_at - 60_000 - TOLERANCE + LEFT).into();
+    fleet.backend.put(&key, &part.to_string());
+    node.start_agent();
+    node.wait_for(&event, "a.example.com", "retrying");
+    let expired = eventually_within(std::time::Duration::from_secs(120), "the end of the event", || {
+        let target = node.delivery(&event, "a.example.com");
+        if target["state"] == "expired" { Ok(target) } else { Err(target.to_string()) }
+    });
+    assert!(expired["outcome"].is_null(), "no run covered it: {expired}");
+    assert!(node.queue()["waiting"].as_array().is_some_and(Vec::is_empty), "{}", node.queue());
 }
 
 #[test]
@@ -214,12 +274,10 @@ fn while_puppet_is_disabled_an_event_is_held_with_puppets_own_message() {
     fs::remove_file(lock).expect("a lock to remove");
     assert_eq!(end(&node, &event, "a.example.com")["outcome"], "unchanged");
 
-    // Somebody moves Puppet's state: the next agent asks where it is now, whatever the last one was told.
+    // Somebody moves Puppet's state: the agent sees that puppet.conf is another, and asks where it is now.
     let moved = node.write("moved.lock", r#"{"disabled_message":"still changing the disks"}"#);
     fs::create_dir_all(node.path("confdir")).expect("Puppet's configuration folder");
     node.write("confdir/puppet.conf", &format!("[main]\nagent_disabled_lockfile = {}\n", moved.display()));
-    node.kill_agent();
-    node.start_agent();
     eventually("an agent that looks at the new place", || {
         let blocked = node.queue()["blocked"].to_string();
         if blocked.contains("still changing the disks") { Ok(()) } else { Err(blocked) }

@@ -2,7 +2,9 @@
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
-use trigger_e2e::{BackendKind, Fleet, Node, eventually, is_alive, kill, on_each_backend};
+use std::time::Duration;
+
+use trigger_e2e::{BackendKind, Fleet, Node, eventually, is_alive, kill, never_for, on_each_backend, then};
 
 on_each_backend!(
     a_terminated_agent_leaves_its_run_to_the_next,
@@ -134,6 +136,51 @@ fn a_node_that_went_down_in_the_middle_of_a_run_repeats_it_once(kind: BackendKin
     let last = origin.fire(&["last", "--host", "a"]).committed();
     origin.wait_for(&last, "a", "done");
     assert_eq!(node.runs().len(), runs.len() + 1, "{:?}", node.runs());
+}
+
+#[test]
+fn a_hung_run_without_a_supervisor_is_ended_before_the_next_one_starts() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("a");
+    node.set("run_timeout", "'4s'").start_agent();
+    node.hold();
+    let event = node.fire(&["t", "--host", "a"]).committed();
+    let run = node.wait_for_runs(1).remove(0);
+    // The agent that sees it to its end is another one, with another timeout for its own runs.
+    node.kill_agent();
+    kill(run.supervisor);
+    node.set("run_timeout", "'1h'").start_agent();
+    never_for(Duration::from_secs(2), "a run beside the first", || {
+        (!is_alive(run.pid) || node.runs().len() > 1).then(|| format!("{:?}", node.runs()))
+    });
+    let runs = node.wait_for_runs(2);
+    assert!(!is_alive(run.pid), "the first still lives: {runs:?}");
+    assert!(!runs[0].has_ended);
+    node.release();
+    let done = node.wait_for(&event, "a", "done");
+    assert_eq!(done["run_id"], runs[1].run_id.as_str());
+    assert_eq!(result(&node, &run.run_id), "interrupted");
+}
+
+#[test]
+fn an_agent_that_a_run_starts_has_its_own_configuration() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let node = fleet.running("a");
+    let inner = fleet.node("b");
+    let start = format!(
+        "setsid trigger --config {} agent >>{} 2>&1 </dev/null &",
+        inner.config().display(),
+        inner.path("agent.log").display()
+    );
+    then(&node, &start);
+    let event = node.fire(&["t", "--host", "a"]).committed();
+    node.wait_for(&event, "a", "done");
+    inner.wait_until_connected();
+    assert!(inner.agent_log().contains("started inside a run"), "{}", inner.agent_log());
+    let event = node.fire(&["t", "--host", "b"]).committed();
+    node.wait_for(&event, "b", "done");
+    assert_eq!(inner.wait_for_runs(1).len(), 1, "its own run command ran");
+    assert_eq!(node.runs().len(), 1, "{:?}", node.runs());
 }
 
 #[test]

@@ -235,7 +235,7 @@ impl Queue {
             Input::EndedUnseen { run, causes } => self.ended_unseen(now, run, causes),
             Input::Started(running) => self.started(running),
             Input::RunEnded { run, jitter } => self.run_ended(now, run, jitter),
-            Input::Blocked(reason) => self.block(reason),
+            Input::Blocked(reason) => self.block(now, reason),
             Input::Tick => Vec::new(),
         };
         effects.extend(self.start_next(now));
@@ -308,6 +308,22 @@ impl Queue {
         self.waiting_causes().next().is_some()
     }
 
+    /// Whether a run starts with this input unless something blocks it: before that, what may block it has to
+    /// be looked at.
+    pub fn may_start(&self, now: Now, input: &Input) -> bool {
+        let arrives_for = |noop| matches!(input, Input::Delivered(c) if c.event.options.noop == noop);
+        let is_due = |waiting: &Waiting, noop| {
+            let not_before = waiting.retry.as_ref().map_or(now.elapsed, |retry| retry.not_before);
+            (arrives_for(noop) || !waiting.causes.is_empty()) && not_before <= now.elapsed
+        };
+        let is_free = self.pace.spaced().max(self.pace.permitted()) <= now.elapsed;
+        match input {
+            // What it covered may be all there is.
+            Input::RunEnded { .. } => true,
+            _ => self.active.is_none() && is_free && (is_due(&self.real, false) || is_due(&self.noop, true)),
+        }
+    }
+
     /// Why no run may start, if so.
     pub fn blocked(&self) -> Option<&str> {
         self.blocked.as_deref()
@@ -341,14 +357,8 @@ impl Queue {
         }
         let waiting = if cause.event.options.noop { &mut self.noop } else { &mut self.real };
         waiting.causes.push(cause);
-        if let Some(retry) = &mut waiting.retry {
-            // Somebody asks again: no need to sit out a wait that has grown long, nor to hammer.
-            let soon = now.elapsed + backoff::retry_run(0, 0.0);
-            if soon < retry.not_before {
-                retry.at = now.wall.plus(soon - now.elapsed);
-                retry.not_before = soon;
-            }
-        }
+        // Somebody asks again.
+        waiting.hasten(now);
         let superseded = waiting.collapse();
         if superseded.is_empty() { Vec::new() } else { vec![self.finish(now, None, superseded)] }
     }
@@ -391,7 +401,12 @@ impl Queue {
         Vec::new()
     }
 
-    fn block(&mut self, reason: Option<String>) -> Vec<Effect> {
+    fn block(&mut self, now: Now, reason: Option<String>) -> Vec<Effect> {
+        if self.blocked.is_some() && reason.is_none() {
+            // Somebody has just seen to this node: what could not happen before may well happen now.
+            self.real.hasten(now);
+            self.noop.hasten(now);
+        }
         self.blocked = reason;
         Vec::new()
     }
@@ -561,6 +576,16 @@ fn listed<'a>(causes: impl IntoIterator<Item = &'a Cause>) -> Vec<EventId> {
 }
 
 impl Waiting {
+    /// No need to sit out a wait that has grown long, nor to hammer.
+    fn hasten(&mut self, now: Now) {
+        let Some(retry) = &mut self.retry else { return };
+        let soon = now.elapsed + backoff::retry_run(0, 0.0);
+        if soon < retry.not_before {
+            retry.at = now.wall.plus(soon - now.elapsed);
+            retry.not_before = soon;
+        }
+    }
+
     /// Collapses a backlog to which one more has just arrived: an earlier event is superseded where a later
     /// one has the same trigger, origin, options and past, and expires no sooner. What nothing later stands
     /// for stays, however many they are: of a backlog that was collapsed only the latest can stand for

@@ -16,6 +16,10 @@ pub struct ReportSummary {
     pub status: Option<String>,
     /// False when no catalog was applied to its end.
     pub transaction_completed: Option<bool>,
+    /// Set by Puppet's `Configurer` directly before it applies the catalog, after all that may keep it from
+    /// that (the server, the compiler, the types' validation, the `prerun_command`): without it nothing was
+    /// changed.
+    pub catalog_uuid: Option<String>,
     /// Whether Puppet only said what it would do.
     pub noop: bool,
 }
@@ -30,6 +34,7 @@ impl ReportSummary {
             match field {
                 "job_id" if !value.is_empty() => summary.job_id = Some(value.to_owned()),
                 "status" if !value.is_empty() => summary.status = Some(value.to_owned()),
+                "catalog_uuid" if !value.is_empty() => summary.catalog_uuid = Some(value.to_owned()),
                 "noop" => summary.noop = value == "true",
                 "transaction_completed" => summary.transaction_completed = value.parse().ok(),
                 _ => {}
@@ -43,18 +48,17 @@ impl ReportSummary {
         self.job_id.as_deref() == Some(run.to_string().as_str())
     }
 
-    /// The outcome the report proves. `transaction_completed: false` means that no catalog was applied to
-    /// its end (it could not be compiled or fetched, or Puppet was stopped): the run has not happened.
-    pub fn outcome(&self) -> Outcome {
+    /// The outcome the report proves; nothing where no catalog was applied to its end.
+    pub fn outcome(&self) -> Option<Outcome> {
         if self.transaction_completed == Some(false) {
-            return Outcome::NotRun;
+            return None;
         }
-        match self.status.as_deref() {
+        Some(match self.status.as_deref() {
             Some("unchanged") => Outcome::Unchanged,
             Some("changed") => Outcome::Changed,
             Some("failed") => Outcome::Failed,
             _ => Outcome::Unknown,
-        }
+        })
     }
 }
 
@@ -67,20 +71,23 @@ mod tests {
     #[test]
     fn only_the_reports_own_fields_count() {
         let report = ReportSummary::parse(CHANGED);
-        assert_eq!(report.outcome(), Outcome::Changed);
+        assert_eq!(report.outcome(), Some(Outcome::Changed));
+        assert_eq!(report.catalog_uuid, None);
         assert!(report.noop);
         assert!(report.is_of("019356b0-7c4a-7000-8000-000000000001".parse().unwrap()));
         assert!(!report.is_of("019356b0-7c4a-7000-8000-000000000002".parse().unwrap()));
     }
 
     #[test]
-    fn a_report_without_a_finished_transaction_is_no_run() {
-        let report = ReportSummary::parse("job_id: x\nstatus: failed\ntransaction_completed: false\n");
-        assert_eq!(report.outcome(), Outcome::NotRun);
+    fn a_report_without_a_finished_transaction_proves_no_outcome() {
+        let report = ReportSummary::parse("status: failed\ntransaction_completed: false\ncatalog_uuid:\n");
+        assert_eq!((report.outcome(), report.catalog_uuid), (None, None));
+        let begun = ReportSummary::parse("transaction_completed: false\ncatalog_uuid: 56e04045-ae2e\n");
+        assert_eq!((begun.outcome(), begun.catalog_uuid.as_deref()), (None, Some("56e04045-ae2e")));
     }
 
     #[test]
     fn nonsense_is_unknown() {
-        assert_eq!(ReportSummary::parse("\u{0}garbage").outcome(), Outcome::Unknown);
+        assert_eq!(ReportSummary::parse("\u{0}garbage").outcome(), Some(Outcome::Unknown));
     }
 }

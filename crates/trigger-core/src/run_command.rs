@@ -14,10 +14,9 @@ pub const PRIVATE_TAG: &str = "trigger_internal";
 
 /// Ours for every `puppet agent` run. `--no-usecacheonfailure`: a catalog from before the event proves
 /// nothing. `--waitforlock`: a run already active never counts, so ours waits for it and fetches its
-/// catalog inside the lock. `--report`: it is what tells the outcome. `--runtimeout 0`: the run timeout is
-/// ours, and Puppet's own (an hour) would end a longer one as if it had not happened. `--verbose` rather than
-/// `--test`, whose `--show_diff` leaks file contents.
-const AGENT_FLAGS: [&str; 13] = [
+/// catalog inside the lock. `--report`: it is what tells the outcome. `--verbose` rather than `--test`, whose
+/// `--show_diff` leaks file contents.
+const AGENT_FLAGS: [&str; 11] = [
     "--onetime",
     "--no-daemonize",
     "--detailed-exitcodes",
@@ -27,11 +26,14 @@ const AGENT_FLAGS: [&str; 13] = [
     "--report",
     "--verbose",
     "--color=false",
-    "--runtimeout",
-    "0",
     "--waitforlock",
     "1",
 ];
+
+/// How much later than its supervisor Puppet ends a run by itself (`runtimeout`): what it ends looks as if it
+/// had not happened. It is for the run whose supervisor was killed. Puppet counts from when it has its lock
+/// (`Puppet::Agent#run`), its supervisor from the start, less the wait for the lock, to about a second.
+const RUNTIMEOUT_LATER: Duration = Duration::from_secs(60);
 
 /// The longest wait for the lock of a run that somebody else started.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10 * 60);
@@ -103,15 +105,15 @@ impl RunCommand {
         [self.program.as_slice(), self.arguments.as_slice()].concat()
     }
 
-    /// What asks this Puppet for `settings`, with the flags of the run command that move them.
-    pub fn config_print(&self, settings: &[&str]) -> Vec<String> {
+    /// What asks this Puppet for `settings` as a section of its `puppet.conf` has them, with the flags of the run command that move them.
+    pub fn config_print(&self, settings: &[&str], section: &str) -> Vec<String> {
         let mut words = vec![
             if self.kind == CommandKind::Other { "puppet" } else { self.executable() }.to_owned(),
             "config".to_owned(),
             "print".to_owned(),
         ];
         words.extend(settings.iter().map(|&setting| setting.to_owned()));
-        words.extend(["--section".to_owned(), "agent".to_owned(), "--color=false".to_owned()]);
+        words.extend(["--section".to_owned(), section.to_owned(), "--color=false".to_owned()]);
         const MOVE_SETTINGS: [&str; 10] = [
             "--confdir",
             "--config",
@@ -144,14 +146,23 @@ impl RunCommand {
     }
 
     /// The argument vector of one run that may take as long as `timeout`. `report` is where `puppet apply`
-    /// shall leave its report.
-    pub fn argv(&self, run: RunId, options: &RunOptions, timeout: Duration, report: &str) -> Vec<String> {
+    /// shall leave its report; `logdest` is where Puppet's own settings send what it logs.
+    pub fn argv(
+        &self,
+        run: RunId,
+        options: &RunOptions,
+        timeout: Duration,
+        report: &str,
+        logdest: Option<&str>,
+    ) -> Vec<String> {
         let mut argv = self.program.clone();
         let own = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         match self.kind {
             CommandKind::PuppetAgent => {
                 argv.extend(own(&AGENT_FLAGS));
-                argv.extend(["--maxwaitforlock".to_owned(), lock_patience(timeout).as_secs().to_string()]);
+                let seconds = |time: Duration| time.as_secs().to_string();
+                argv.extend(["--runtimeout".to_owned(), seconds(timeout + RUNTIMEOUT_LATER)]);
+                argv.extend(["--maxwaitforlock".to_owned(), seconds(lock_patience(timeout))]);
                 argv.extend(["--job-id".to_owned(), run.to_string()]);
             }
             CommandKind::PuppetApply => {
@@ -175,9 +186,28 @@ impl RunCommand {
                     options.tags.iter().map(|tag| tag.as_str()).chain([PRIVATE_TAG]).collect();
                 argv.extend(["--tags".to_owned(), tags.join(",")]);
             }
+            for destination in self.log_destinations(logdest) {
+                argv.extend(["--logdest".to_owned(), destination.to_owned()]);
+            }
         }
         argv.extend(self.arguments.iter().cloned());
         argv
+    }
+
+    /// Where Puppet shall log to besides what the operator's own words say, so that its words reach our log
+    /// too. `--logdest` takes the place of the setting; more than one of them add up.
+    fn log_destinations<'a>(&self, setting: Option<&'a str>) -> Vec<&'a str> {
+        let words = self.arguments.windows(2).filter(|pair| pair[0] == "--logdest" || pair[0] == "-l");
+        let joined = self.arguments.iter().filter_map(|word| word.strip_prefix("--logdest="));
+        let told: Vec<&str> = words.map(|pair| pair[1].as_str()).chain(joined).collect();
+        let reaches_us = |destination: &str| destination.split(',').any(|part| part.trim() == "console");
+        match (told.is_empty(), setting) {
+            (true, None) => Vec::new(),
+            (true, Some(setting)) if reaches_us(setting) => Vec::new(),
+            (true, Some(setting)) => vec![setting, "console"],
+            (false, _) if told.into_iter().any(reaches_us) => Vec::new(),
+            (false, _) => vec!["console"],
+        }
     }
 }
 
@@ -197,7 +227,7 @@ mod tests {
     const RUN: &str = "019356b0-7c4a-7000-8000-000000000001";
 
     fn argv(text: &str, options: &RunOptions) -> String {
-        command(text).argv(RUN.parse().unwrap(), options, HOUR, "/r.yaml").join(" ")
+        command(text).argv(RUN.parse().unwrap(), options, HOUR, "/r.yaml", None).join(" ")
     }
 
     fn tagged(noop: bool) -> RunOptions {
@@ -207,9 +237,11 @@ mod tests {
     #[test]
     fn the_default_run_is_one_puppet_agent_with_our_job_id() {
         assert_eq!(
-            RunCommand::default().argv(RUN.parse().unwrap(), &RunOptions::default(), HOUR, "").join(" "),
+            RunCommand::default()
+                .argv(RUN.parse().unwrap(), &RunOptions::default(), HOUR, "", None)
+                .join(" "),
             format!(
-                "puppet agent --onetime --no-daemonize --detailed-exitcodes --no-usecacheonfailure --no-use_cached_catalog --no-splay --report --verbose --color=false --runtimeout 0 --waitforlock 1 --maxwaitforlock 600 --job-id {RUN}"
+                "puppet agent --onetime --no-daemonize --detailed-exitcodes --no-usecacheonfailure --no-use_cached_catalog --no-splay --report --verbose --color=false --waitforlock 1 --runtimeout 3660 --maxwaitforlock 600 --job-id {RUN}"
             )
         );
     }
@@ -220,6 +252,21 @@ mod tests {
             argv("/opt/puppetlabs/bin/puppet apply /etc/site.pp", &tagged(true)),
             "/opt/puppetlabs/bin/puppet apply --detailed-exitcodes --report --verbose --color=false --lastrunreport /r.yaml --noop --tags web,trigger_internal /etc/site.pp"
         );
+    }
+
+    #[test]
+    fn what_puppet_logs_elsewhere_reaches_our_log_too() {
+        let logs = |text: &str, setting: Option<&str>| {
+            let argv =
+                command(text).argv(RUN.parse().unwrap(), &RunOptions::default(), HOUR, "/r.yaml", setting);
+            argv.join(" ").split_once("/r.yaml ").map(|(_, rest)| rest.to_owned()).unwrap()
+        };
+        let file = Some("/var/log/puppet.log");
+        assert_eq!(logs("puppet apply x.pp", None), "x.pp");
+        assert_eq!(logs("puppet apply x.pp", file), "--logdest /var/log/puppet.log --logdest console x.pp");
+        assert_eq!(logs("puppet apply x.pp", Some("syslog, console")), "x.pp");
+        assert_eq!(logs("puppet apply -l /l x.pp", file), "--logdest console -l /l x.pp");
+        assert_eq!(logs("puppet apply --logdest=/l,console x.pp", file), "--logdest=/l,console x.pp");
     }
 
     #[test]
@@ -234,7 +281,7 @@ mod tests {
     fn settings_are_asked_with_the_flags_that_move_them() {
         assert_eq!(
             command("puppet agent --confdir /c --vardir=/v --server x")
-                .config_print(&["lastrunreport"])
+                .config_print(&["lastrunreport"], "agent")
                 .join(" "),
             "puppet config print lastrunreport --section agent --color=false --confdir /c --vardir /v"
         );

@@ -1,9 +1,9 @@
 //! What the way a run ended means (contract 9).
 //!
 //! Puppet's report decides, never an exit code alone: 1 means that the lock was held, that the wait for it was
-//! over, that the agent is disabled, or that there was no catalog; and a run that was stopped half-way ends
-//! with 0. What Puppet printed explains; it decides only where Puppet tells nowhere else that a signal ended
-//! it.
+//! over, that the agent is disabled, that there was no catalog, or that a provider's mistake ended Puppet in
+//! the middle of it; and a run that was stopped half-way ends with 0. What Puppet printed explains; it decides
+//! only where Puppet tells nowhere else that a signal ended it.
 
 use crate::outcome::Outcome;
 use crate::report::ReportSummary;
@@ -69,26 +69,38 @@ fn interrupted(signal: i32) -> Verdict {
 
 fn by_report(report: &ReportSummary, exit: Exit, output: &str) -> Verdict {
     let (outcome, reason) = match (report.outcome(), exit) {
-        (Outcome::NotRun, Exit::Signal(signal)) => return interrupted(signal),
-        // Told to stop, `puppet agent` leaves as if all were well.
-        (Outcome::NotRun, Exit::Code(0)) => {
-            (Outcome::Interrupted, Some("Puppet was told to stop before its catalog was applied".to_owned()))
+        (None, _) => cut_short(report, exit, output),
+        (Some(Outcome::Failed), _) => {
+            (Outcome::Failed, Some("resources failed: see the run's output".to_owned()))
         }
-        (Outcome::NotRun, _) => match signal_in(output) {
-            Some(signal) => (Outcome::Interrupted, Some(format!("ended by {signal}"))),
-            None => (Outcome::NotRun, Some(explained("no catalog was applied", output))),
-        },
-        (Outcome::Failed, _) => (Outcome::Failed, Some("resources failed: see the run's output".to_owned())),
-        (Outcome::Unknown, _) => {
+        (Some(Outcome::Unknown), _) => {
             (Outcome::Unknown, Some("its report names no known status: see the run's output".to_owned()))
         }
         // What follows the catalog: a `postrun_command`, say.
-        (outcome, Exit::Code(1)) => {
+        (Some(outcome), Exit::Code(1)) => {
             (outcome, Some(explained("the catalog was applied, but Puppet ended with exit code 1", output)))
         }
-        (outcome, _) => (outcome, None),
+        (Some(outcome), _) => (outcome, None),
     };
     Verdict { outcome, reason, reported_noop: report.noop }
+}
+
+/// No catalog was applied to its end: Puppet was stopped, came to grief in the middle, or had none.
+fn cut_short(report: &ReportSummary, exit: Exit, output: &str) -> (Outcome, Option<String>) {
+    let (outcome, reason) = match (exit, signal_in(output)) {
+        (Exit::Signal(signal), _) => (Outcome::Interrupted, format!("ended by signal {signal}")),
+        // Told to stop, `puppet agent` leaves as if all were well.
+        (Exit::Code(0), _) => {
+            (Outcome::Interrupted, "Puppet was told to stop before its catalog was applied".to_owned())
+        }
+        (_, Some(signal)) => (Outcome::Interrupted, format!("ended by {signal}")),
+        // What it changed is changed. Another run would meet the same mistake of a provider, again and again.
+        _ if report.catalog_uuid.is_some() => {
+            (Outcome::Failed, explained("the catalog was not applied to its end", output))
+        }
+        _ => (Outcome::NotRun, explained("no catalog was applied", output)),
+    };
+    (outcome, Some(reason))
 }
 
 fn without_report(kind: CommandKind, code: i32, why: &str, output: &str) -> Verdict {
@@ -130,11 +142,28 @@ fn telling_line(output: &str) -> Option<String> {
     Some(short)
 }
 
-/// The signal that Puppet says it was ended by. `puppet apply` makes an error of it, ends with 1 and leaves a
-/// report as if there had been no catalog: `Error: Could not run: SIGTERM`, the first words in any language.
+/// The signal that Puppet says it was ended by, where its exit code does not tell.
+///
+/// `puppet apply` makes an error of it and ends with 1: `Error: Could not run: SIGTERM`, or an error of the
+/// resource that it was at, with the same end; the words before it in any language. SIGINT it answers with a
+/// bare `Exiting`. `puppet agent` notes `Caught TERM; exiting`, never translated, and ends with 1 instead of 0
+/// where its `postrun_command` fails.
 fn signal_in(output: &str) -> Option<&str> {
-    let last = output.lines().rev().find_map(|line| line.strip_prefix("Error: "))?;
-    let (_, name) = last.trim_end().rsplit_once(": ")?;
+    output.lines().rev().find_map(|line| {
+        if line == "Exiting" {
+            return Some("SIGINT");
+        }
+        match line.strip_prefix("Notice: Caught ").and_then(|caught| caught.strip_suffix("; exiting")) {
+            Some("TERM") => Some("SIGTERM"),
+            Some("INT") => Some("SIGINT"),
+            Some(_) => None,
+            None => signal_at_end(line.strip_prefix("Error: ")?),
+        }
+    })
+}
+
+fn signal_at_end(error: &str) -> Option<&str> {
+    let (_, name) = error.trim_end().rsplit_once(": ")?;
     let letters = name.strip_prefix("SIG")?;
     (!letters.is_empty() && letters.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()))
         .then_some(name)
@@ -199,6 +228,45 @@ mod tests {
         }
         let other = "Error: Could not run: SIGNALS are not what this is about\n";
         assert_eq!(judged(CommandKind::PuppetApply, Exit::Code(1), None, other).outcome, Outcome::NotRun);
+    }
+
+    #[test]
+    fn a_signal_is_found_where_what_follows_it_fails_too() {
+        const POSTRUN: &str = "Error: Could not run command from postrun_command: returned 1: \n";
+        let begun = format!("{STOPPED}catalog_uuid: 69dcf859\n");
+        for (kind, told, signal) in [
+            (CommandKind::PuppetApply, "Error: /Exec[x]/returns: change failed: SIGTERM\n", "SIGTERM"),
+            (CommandKind::PuppetApply, "Exiting\nError: /Exec[x]/returns: change failed: exit\n", "SIGINT"),
+            (CommandKind::PuppetAgent, "Notice: Caught TERM; exiting\n", "SIGTERM"),
+            (CommandKind::PuppetAgent, "Notice: Caught INT; exiting\n", "SIGINT"),
+        ] {
+            let verdict = judged(kind, Exit::Code(1), Some(&begun), &format!("{told}{POSTRUN}"));
+            assert_eq!(verdict.outcome, Outcome::Interrupted, "{told}");
+            assert_eq!(verdict.reason, Some(format!("ended by {signal}")));
+        }
+        let hung_up =
+            judged(CommandKind::PuppetAgent, Exit::Code(1), Some(STOPPED), "Notice: Caught HUP; x\n");
+        assert_eq!(hung_up.outcome, Outcome::NotRun);
+    }
+
+    #[test]
+    fn a_catalog_that_was_applied_in_part_is_a_failure_and_not_applied_again_and_again() {
+        let told = "Notice: a\nError: /Kaput[x]/ensure: change failed: cannot load such file -- x\nError: Could not run: cannot load such file -- x\n";
+        let begun = format!("{STOPPED}catalog_uuid: 69dcf859-ff6b-4f0f-9621-12f19611fe98\n");
+        for kind in [CommandKind::PuppetAgent, CommandKind::PuppetApply] {
+            let verdict = judged(kind, Exit::Code(1), Some(&begun), told);
+            assert_eq!(verdict.outcome, Outcome::Failed);
+            assert_eq!(
+                verdict.reason.as_deref(),
+                Some(
+                    "the catalog was not applied to its end: /Kaput[x]/ensure: change failed: cannot load such file -- x (see the run's output)"
+                )
+            );
+            assert_eq!(judged(kind, Exit::Code(1), Some(STOPPED), told).outcome, Outcome::NotRun);
+        }
+        check(Exit::Code(3), Some(&begun), Outcome::Failed);
+        check(Exit::Code(0), Some(&begun), Outcome::Interrupted);
+        check(Exit::Signal(9), Some(&begun), Outcome::Interrupted);
     }
 
     #[test]

@@ -289,6 +289,7 @@ mod tests {
             &Default::default(),
             DEFAULT_RUN_TIMEOUT,
             "r",
+            None,
         );
         assert_eq!(argv[argv.len() - 2..], ["/etc/my site.pp", "$(x)"]);
         assert!(run_command(Some("a 'unclosed")).is_err());

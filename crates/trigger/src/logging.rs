@@ -22,6 +22,9 @@ pub(crate) fn start() {
     let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
+        // A line that cannot be written, since the reader of a pipe is gone or a disk is full, would be complained
+        // of on standard error, which then panics.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let lines = if std::env::var_os("JOURNAL_STREAM").is_some() {
         lines.without_time().with_filter(filter).boxed()

@@ -10,6 +10,7 @@ mod hub;
 mod left_out;
 mod logging;
 mod metrics;
+mod puppet_locks;
 mod puppet_settings;
 mod state;
 mod supervisor;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::process::Command;
 use trigger_core::identity::Certname;
-use trigger_core::run_command::RunCommand;
+use trigger_core::run_command::{CommandKind, RunCommand};
 
 use crate::state::{read_if_present, write_durably};
 
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Puppet's own certname for this node.
 pub(crate) async fn certname(command: &RunCommand) -> anyhow::Result<Certname> {
-    let answer = ask(&command.config_print(&["certname"]), []).await?;
+    let answer = ask(&command.config_print(&["certname"], "agent"), &BTreeMap::new()).await?;
     answer.trim().parse().with_context(|| format!("Puppet's certname '{}' cannot be used", answer.trim()))
 }
 
@@ -31,28 +31,48 @@ pub(crate) struct PuppetPaths {
     pub(crate) disabled_lock: PathBuf,
     /// Names the process id of the `puppet agent` whose run is in progress.
     pub(crate) run_lock: PathBuf,
+    /// Its `puppet.conf`, which may move all these.
+    pub(crate) config: PathBuf,
+    /// Where it logs to, if anywhere else than it would by itself.
+    pub(crate) logdest: Option<String>,
 }
-
-/// The settings that are those paths, in the order in which Puppet prints them.
-const PATH_SETTINGS: [&str; 3] = ["agent_catalog_run_lockfile", "agent_disabled_lockfile", "lastrunreport"];
 
 impl PuppetPaths {
     /// Reads `setting = value` lines, as Puppet prints more than one setting.
     fn parse(answer: &str) -> Option<Self> {
         let value = |setting: &str| {
-            let mut pairs = answer.lines().filter_map(|line| line.split_once(" = "));
-            pairs.find(|(name, _)| *name == setting).map(|(_, value)| PathBuf::from(value.trim()))
+            let mut pairs = answer.lines().filter_map(|line| line.split_once(" ="));
+            pairs.find(|(name, _)| *name == setting).map(|(_, value)| value.trim())
         };
-        let [run_lock, disabled_lock, last_run_report] = PATH_SETTINGS.map(value);
-        Some(Self { last_run_report: last_run_report?, disabled_lock: disabled_lock?, run_lock: run_lock? })
+        let path = |setting| value(setting).map(PathBuf::from);
+        Some(Self {
+            last_run_report: path("lastrunreport")?,
+            disabled_lock: path("agent_disabled_lockfile")?,
+            run_lock: path("agent_catalog_run_lockfile")?,
+            config: path("config")?,
+            logdest: value("logdest").filter(|value| !value.is_empty()).map(str::to_owned),
+        })
     }
 }
 
-/// The question, as the cache remembers it: another run command may be another Puppet.
-fn question(command: &RunCommand) -> (Vec<String>, String) {
-    let argv = command.config_print(&PATH_SETTINGS);
-    let asked = format!("{}\n", argv.join("\u{1f}"));
-    (argv, asked)
+/// What is asked. The locks and the report are those of `puppet agent` whatever the run command is; where
+/// `puppet apply` logs to is for another section to say. More than one setting at a time, since Puppet
+/// prints a single one without its name.
+fn questions(command: &RunCommand) -> Vec<Vec<String>> {
+    let agents = ["agent_catalog_run_lockfile", "agent_disabled_lockfile", "lastrunreport"];
+    let own = ["config", "logdest"];
+    match command.kind() {
+        CommandKind::PuppetApply => {
+            vec![command.config_print(&agents, "agent"), command.config_print(&own, "user")]
+        }
+        _ => vec![command.config_print(&[agents.as_slice(), &own].concat(), "agent")],
+    }
+}
+
+/// The questions, as the cache remembers them: another run command may be another Puppet.
+fn asked(questions: &[Vec<String>]) -> String {
+    let questions: Vec<String> = questions.iter().map(|argv| argv.join("\u{1f}")).collect();
+    format!("{}\n", questions.join("\u{1e}"))
 }
 
 fn cache(state_dir: &Path) -> PathBuf {
@@ -62,7 +82,7 @@ fn cache(state_dir: &Path) -> PathBuf {
 /// Where the Puppet of this run command kept things when it was last asked.
 pub(crate) fn cached_paths(command: &RunCommand, state_dir: &Path) -> Option<PuppetPaths> {
     let text = read_if_present(&cache(state_dir)).ok().flatten()?;
-    PuppetPaths::parse(text.strip_prefix(&question(command).1)?)
+    PuppetPaths::parse(text.strip_prefix(&asked(&questions(command)))?)
 }
 
 /// Asks Puppet where it keeps things, and remembers the answer: it moves when somebody edits `puppet.conf`
@@ -72,21 +92,21 @@ pub(crate) async fn ask_paths(
     environment: &BTreeMap<String, String>,
     state_dir: &Path,
 ) -> anyhow::Result<PuppetPaths> {
-    let (argv, asked) = question(command);
-    let environment = environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let answer = ask(&argv, environment).await?;
+    let questions = questions(command);
+    let mut answer = String::new();
+    for argv in &questions {
+        answer.push_str(&ask(argv, environment).await?);
+    }
     let paths = PuppetPaths::parse(&answer)
         .with_context(|| format!("Puppet's answer is unclear: {}", answer.trim()))?;
-    if let Err(error) = write_durably(&cache(state_dir), format!("{asked}{answer}").as_bytes()) {
+    let text = format!("{}{answer}", asked(&questions));
+    if let Err(error) = write_durably(&cache(state_dir), text.as_bytes()) {
         tracing::warn!("Puppet's answer cannot be remembered: {error}");
     }
     Ok(paths)
 }
 
-async fn ask<'a>(
-    argv: &[String],
-    environment: impl IntoIterator<Item = (&'a str, &'a str)>,
-) -> anyhow::Result<String> {
+async fn ask(argv: &[String], environment: &BTreeMap<String, String>) -> anyhow::Result<String> {
     let command = argv.join(" ");
     let output = Command::new(&argv[0])
         .args(&argv[1..])
@@ -103,4 +123,34 @@ async fn ask<'a>(
         bail!("'{command}' failed ({}): {}", output.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_puppet_answers_is_read_and_an_empty_setting_is_none() {
+        let answer = "agent_catalog_run_lockfile = /s/run.lock\nagent_disabled_lockfile = /s/disabled.lock\n\
+                      lastrunreport = /s/report.yaml\nconfig = /etc/puppet/puppet.conf\nlogdest = ";
+        let paths = PuppetPaths::parse(answer).unwrap();
+        assert_eq!(paths.run_lock, Path::new("/s/run.lock"));
+        assert_eq!(paths.config, Path::new("/etc/puppet/puppet.conf"));
+        assert_eq!(paths.logdest, None);
+        let told = PuppetPaths::parse(&format!("{answer}/var/log/a = b.log,console\n")).unwrap();
+        assert_eq!(told.logdest.as_deref(), Some("/var/log/a = b.log,console"));
+        assert_eq!(PuppetPaths::parse("logdest = x\n"), None);
+    }
+
+    #[test]
+    fn an_apply_logs_where_another_section_says() {
+        let questions = |words: &[&str]| {
+            let command = RunCommand::from_words(words.iter().map(|&word| word.to_owned()).collect());
+            questions(&command.unwrap()).iter().map(|argv| argv.join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(questions(&["puppet", "agent"]).len(), 1);
+        let [locks, log] = &questions(&["puppet", "apply", "x.pp"])[..] else { panic!("two questions") };
+        assert!(locks.contains("agent_disabled_lockfile lastrunreport --section agent"), "{locks}");
+        assert!(log.contains("config logdest --section user"), "{log}");
+    }
 }

@@ -3,10 +3,14 @@
 //!
 //! It holds the lock on the record until it exits, writes the run's output to a bounded file, enforces the
 //! timeout, finds Puppet's report and syncs the result. It decides nothing about deliveries.
+//!
+//! Should it be killed, its run goes on: `puppet agent` under Puppet's own `runtimeout`, anything else until
+//! the agent that waits for it loses patience and calls [`end_orphan`].
 
 mod ending;
 mod evidence;
 mod time_limit;
+mod turn;
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -21,12 +25,15 @@ use anyhow::Context;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use trigger_core::outcome::{Outcome, RunResult};
-use trigger_core::run_command::RunCommand;
+use trigger_core::run_command::{CommandKind, RunCommand, lock_patience};
 use trigger_core::verdict::{self, Exit, Verdict};
 use trigger_core::wire::{RunRecord, Stored};
 
+pub(crate) use self::ending::end_orphan;
 use self::time_limit::TimeLimit;
 use crate::clock;
+use crate::puppet_locks::disabled_reason;
+use crate::puppet_settings::{self, PuppetPaths};
 use crate::state::RunPaths;
 
 /// Output is looked at this often, and cut when it has outgrown [`OUTPUT_LIMIT`].
@@ -41,9 +48,10 @@ const RESULT_RETRY: Duration = Duration::from_secs(1);
 
 /// Variables of our own service that would mislead Puppet or what it starts. OpenVox 8 takes its `rundir`
 /// from `RUNTIME_DIRECTORY`.
-const OURS_ALONE: [&str; 14] = [
+const OURS_ALONE: [&str; 18] = [
     "CACHE_DIRECTORY",
     "CONFIGURATION_DIRECTORY",
+    "CREDENTIALS_DIRECTORY",
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     "LISTEN_FDNAMES",
@@ -51,9 +59,12 @@ const OURS_ALONE: [&str; 14] = [
     "LISTEN_PID",
     "LOGS_DIRECTORY",
     "MAINPID",
+    "MEMORY_PRESSURE_WATCH",
+    "MEMORY_PRESSURE_WRITE",
     "NOTIFY_SOCKET",
     "RUNTIME_DIRECTORY",
     "STATE_DIRECTORY",
+    "SYSTEMD_EXEC_PID",
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 ];
@@ -85,7 +96,6 @@ fn write_result(paths: &RunPaths, result: &RunResult) -> anyhow::Result<()> {
             Err(error) if since.elapsed() > RESULT_PATIENCE => return Err(error.into()),
             Err(error) => {
                 if !told {
-                    crate::logging::start();
                     tracing::warn!("the run has ended and waits for room for its result: {error}");
                     told = true;
                 }
@@ -111,14 +121,28 @@ async fn verdict_on(record: &RunRecord, paths: &RunPaths, state_dir: &Path) -> V
     let Some(command) = RunCommand::from_words(record.command.clone()) else {
         return Verdict::new(Outcome::NotRun, "the run command is empty");
     };
-    let mut child = match start(record, &command, paths) {
+    let puppet = match command.kind() {
+        CommandKind::Other => None,
+        _ => puppet_settings::cached_paths(&command, state_dir),
+    };
+    if let (CommandKind::PuppetApply, Some(puppet)) = (command.kind(), &puppet)
+        && let Some(verdict) = wait_for_turn(record, paths, puppet).await
+    {
+        return verdict;
+    }
+    let logdest = puppet.as_ref().and_then(|puppet| puppet.logdest.as_deref());
+    let started = start(record, &command, paths, logdest);
+    // Not before: nothing that the run does not need may hold up its start.
+    crate::logging::start();
+    let mut child = match started {
         Ok(child) => child,
         Err(error) => {
             let reason = format!("cannot start '{}': {error}", command.executable());
             return Verdict::new(Outcome::NotRun, reason);
         }
     };
-    let limit = TimeLimit::new(record.timeout, &command, child.id(), state_dir);
+    note_leader(&child, paths);
+    let limit = TimeLimit::new(record.timeout, &command, child.id(), puppet.as_ref());
     match watch(&mut child, limit, &paths.output()).await {
         Ended::ByItself(status) => {
             let report = evidence::report(record, &command, paths, state_dir).await;
@@ -129,18 +153,55 @@ async fn verdict_on(record: &RunRecord, paths: &RunPaths, state_dir: &Path) -> V
             let limit = humantime::format_duration(record.timeout);
             Verdict::new(Outcome::TimedOut, format!("ended after {limit}, the run timeout"))
         }
-        Ended::Stopped => Verdict::new(Outcome::Interrupted, "its supervisor was told to stop"),
+        Ended::Stopped => stopped(),
         Ended::Lost(error) => Verdict::new(Outcome::Unknown, format!("cannot wait for the run: {error}")),
     }
 }
 
-fn start(record: &RunRecord, command: &RunCommand, paths: &RunPaths) -> std::io::Result<Child> {
-    let output = File::options().create(true).append(true).mode(0o600).open(paths.output())?;
+fn stopped() -> Verdict {
+    Verdict::new(Outcome::Interrupted, "its supervisor was told to stop")
+}
+
+/// What becomes of a `puppet apply` that cannot start, because a run of `puppet agent` does not end or an
+/// operator disables Puppet meanwhile. Nothing once it may start. Its time does not count towards the run's.
+async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetPaths) -> Option<Verdict> {
+    let not_run = |reason: String| Some(Verdict::new(Outcome::NotRun, reason));
+    let opened = open_output(paths).and_then(|file| Ok((file, signal(SignalKind::terminate())?)));
+    let (mut output, mut stop) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return not_run(format!("cannot wait for the run of puppet agent: {error}")),
+    };
+    let patience = lock_patience(record.timeout);
+    let waited = tokio::select! {
+        waited = turn::wait(&puppet.run_lock, patience, &mut output) => waited,
+        _ = stop.recv() => return Some(stopped()),
+    };
+    match waited {
+        Ok(()) => disabled_reason(&puppet.disabled_lock).and_then(not_run),
+        Err(other) => {
+            let waited = humantime::format_duration(patience);
+            not_run(format!("a run of puppet agent (process {other}) was still in progress after {waited}"))
+        }
+    }
+}
+
+fn open_output(paths: &RunPaths) -> std::io::Result<File> {
+    File::options().create(true).append(true).mode(0o600).open(paths.output())
+}
+
+fn start(
+    record: &RunRecord,
+    command: &RunCommand,
+    paths: &RunPaths,
+    logdest: Option<&str>,
+) -> std::io::Result<Child> {
+    let output = open_output(paths)?;
     // Shared with everything that inherits the file: should this supervisor be killed, the lock tells the
     // agent for how long its run goes on.
     output.lock()?;
-    let argv =
-        command.argv(record.run_id, &record.options, record.timeout, &paths.report().to_string_lossy());
+    let report = paths.report();
+    let report = report.to_string_lossy();
+    let argv = command.argv(record.run_id, &record.options, record.timeout, &report, logdest);
     let mut process = Command::new(&argv[0]);
     process.args(&argv[1..]).current_dir("/").envs(&record.environment);
     for name in OURS_ALONE {
@@ -148,6 +209,15 @@ fn start(record: &RunRecord, command: &RunCommand, paths: &RunPaths) -> std::io:
     }
     // A file, not a pipe: `puppet apply` stops half-way when the reader of its output goes away.
     process.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0).spawn()
+}
+
+/// For the agent that may have to end the run when this supervisor is dead. Not synced: what it names does not
+/// survive the machine either.
+fn note_leader(child: &Child, paths: &RunPaths) {
+    let noted = child.id().and_then(ending::note_of).map(|note| paths.note_leader(&note));
+    if let Some(Err(error)) = noted {
+        tracing::warn!("{error}");
+    }
 }
 
 enum Ended {

@@ -63,7 +63,10 @@ fn cause(word: &str) -> Cause {
 
 impl World {
     fn input(&mut self, input: Input) {
+        // The shell looks at what may block a run when it is told that one may start.
+        let may_start = self.queue.may_start(self.now, &input) || matches!(input, Input::Blocked(_));
         for effect in self.queue.step(self.now, input) {
+            assert!(may_start || !matches!(effect, Effect::StartRun { .. }), "{effect:?}");
             self.perform(effect);
         }
     }
@@ -251,6 +254,38 @@ fn a_run_that_could_not_happen_because_of_a_block_runs_as_soon_as_that_is_gone()
     assert!(world.queue.activity().retrying.is_empty());
     world.play("unblock");
     assert_eq!(world.seen.join(" "), "run[e1] finish[] run[e1]");
+}
+
+#[test]
+fn what_was_retrying_before_a_block_is_tried_soon_after_it() {
+    let failed_thrice = "e1 +1500 not_run +10000 not_run +20000 not_run";
+    let mut world = world();
+    world.play(&format!("{failed_thrice} e2~ +1000 not_run block +1000 unblock"));
+    let starts = world.starts.len();
+    assert_eq!(world.queue.next_wake(), Some(world.now.elapsed + Duration::from_secs(5)), "not at once");
+    let told = world.queue.activity();
+    assert!(told.retrying.iter().all(|r| r.at <= world.now.wall.plus(Duration::from_secs(5))), "{told:?}");
+    world.play("+5000 unchanged +1000");
+    assert_eq!(world.starts.len(), starts + 2, "{:?}", world.seen);
+    // Nothing is put off by it.
+    check("e1 +1500 not_run +9000 block unblock +1000", "run[e1] finish[] run[e1]");
+}
+
+#[test]
+fn what_may_block_is_looked_at_before_a_start_and_not_for_every_arrival() {
+    let mut world = world();
+    let arrival = |word: &str| Input::Delivered(cause(word));
+    assert!(world.queue.may_start(world.now, &arrival("e1")));
+    assert!(!world.queue.may_start(world.now, &Input::Tick), "nothing waits");
+    world.play("e1");
+    assert!(!world.queue.may_start(world.now, &arrival("e2")), "a run is in progress");
+    world.play("not_run");
+    assert!(!world.queue.may_start(world.now, &arrival("e2")), "it waits for another try");
+    assert!(!world.queue.may_start(world.now, &arrival("e2~")), "a second has to pass");
+    world.now.elapsed += Duration::from_secs(1);
+    assert!(world.queue.may_start(world.now, &arrival("e2~")));
+    world.now.elapsed += Duration::from_secs(9);
+    assert!(world.queue.may_start(world.now, &Input::Tick), "the next try is due");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,6 +13,7 @@ use tokio::task::JoinHandle;
 use trigger_backend::claim::Standing;
 use trigger_backend::deliveries::Arrival;
 use trigger_backend::intake::Batch;
+use trigger_core::ended_runs;
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
@@ -22,7 +24,7 @@ use trigger_core::time::Timestamp;
 use trigger_core::wire::RunRecord;
 
 use super::courier::Errand;
-use super::disabled::{self, DisabledLock};
+use super::disabled::{self, DisabledLook};
 use super::intake::Link;
 use super::left_out;
 use super::view::QueueView;
@@ -30,12 +32,13 @@ use super::{Node, Stopped};
 use crate::clock::{self, jitter};
 use crate::exit::Failure;
 use crate::state::{BlankRecord, EndedLog, FileError, NewRun, OpenRun, Runs};
+use crate::supervisor;
 
 /// The daemon's ends of the channels to the other tasks.
 pub(super) struct Channels {
     pub(super) arrivals: mpsc::Receiver<Batch>,
     pub(super) claim: watch::Receiver<Standing>,
-    pub(super) disabled: watch::Receiver<DisabledLock>,
+    pub(super) disabled: DisabledLook,
     pub(super) link: watch::Receiver<Link>,
     pub(super) questions: mpsc::Receiver<oneshot::Sender<QueueView>>,
     pub(super) errands: mpsc::UnboundedSender<Errand>,
@@ -56,6 +59,8 @@ pub(super) struct Daemon {
     runs: Runs,
     ended_log: EndedLog,
     interruptions: HashMap<EventId, u32>,
+    /// What the runs that are kept covered, while a batch of arrivals is taken in.
+    kept_runs: Option<Vec<(RunRecord, RunResult)>>,
     unreadable: BTreeMap<String, String>,
     active: Option<ActiveRun>,
     /// Until the runs of earlier agents are taken up: no run may start between them.
@@ -90,6 +95,7 @@ impl Daemon {
             runs,
             ended_log,
             interruptions,
+            kept_runs: None,
             unreadable: BTreeMap::new(),
             active: None,
             is_recovering: true,
@@ -128,12 +134,12 @@ impl Daemon {
             tokio::select! {
                 Some(batch) = self.channels.arrivals.recv() => self.arrived(batch),
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
-                Ok(()) = self.channels.disabled.changed() => self.input(Input::Tick),
+                Ok(()) = self.channels.disabled.moved() => self.input(Input::Tick),
                 () = tokio::time::sleep(disabled::LOOK_EVERY), if self.is_held_up() => self.input(Input::Tick),
                 ended = wait_for_end(&mut self.active) => self.run_ended(ended),
                 () = sleep_until(wake) => self.input(Input::Tick),
                 Some(answer) = self.channels.questions.recv() => {
-                    // Looked at afresh: what kept runs from starting may be gone.
+                    // What kept runs from starting may be gone.
                     self.input(Input::Tick);
                     drop(answer.send(self.view()));
                 }
@@ -180,7 +186,7 @@ impl Daemon {
     }
 
     fn adopt(&mut self, record: RunRecord) {
-        let RunRecord { run_id, started_at, options, causes, .. } = record;
+        let RunRecord { run_id, started_at, timeout, options, causes, .. } = record;
         let noop = options.noop;
         let events = causes.iter().map(|cause| cause.event.id).collect();
         self.input(Input::Adopted {
@@ -188,7 +194,7 @@ impl Daemon {
             options,
             causes,
         });
-        self.follow(run_id, noop, started_at);
+        self.follow(run_id, noop, started_at, timeout);
     }
 
     /// Finishes a run that ended when no agent was there.
@@ -237,18 +243,19 @@ impl Daemon {
                 }
             }
         }
+        self.kept_runs = None;
         // Once for all of them: there may be thousands.
         self.tell_activity();
     }
 
-    /// Why no run may start now, if so.
-    fn obstacle(&mut self) -> Option<String> {
+    /// Why no run may start now, if so; looked at afresh when one is `about_to_start`.
+    fn obstacle(&mut self, about_to_start: bool) -> Option<String> {
         if self.is_recovering {
             return Some("this agent takes up the runs of an earlier one".to_owned());
         }
         let elapsed = self.node.clock.now().elapsed;
         let claim = self.channels.claim.borrow_and_update().obstacle(elapsed);
-        claim.or_else(|| self.channels.disabled.borrow_and_update().reason())
+        claim.or_else(|| self.channels.disabled.reason(about_to_start))
     }
 
     /// Whether deliveries wait for something that only looking tells.
@@ -264,8 +271,9 @@ impl Daemon {
 
     /// Asks the core and does as it says.
     fn take_in(&mut self, input: Input) {
+        let about_to_start = self.queue.may_start(self.node.clock.now(), &input);
         let mut inputs = vec![input];
-        let obstacle = self.obstacle();
+        let obstacle = self.obstacle(about_to_start);
         if self.queue.blocked() != obstacle.as_deref() {
             // Taken first: the queue must not start a run that an operator has just forbidden.
             inputs.push(Input::Blocked(obstacle));
@@ -331,10 +339,7 @@ impl Daemon {
                 None
             }
             Effect::Forget { event, sources } => {
-                let known = self.runs.end_of(event).unwrap_or_else(|error| {
-                    tracing::error!("{error}");
-                    None
-                });
+                let known = self.known_end(event);
                 self.send(match known {
                     Some(end) => Errand::Finish { run: None, endings: vec![Ending { event, sources, end }] },
                     None => Errand::Forget { event, sources },
@@ -342,6 +347,20 @@ impl Daemon {
                 None
             }
         }
+    }
+
+    /// How an event ended, as far as the runs that are kept tell. They are read once for a batch of arrivals:
+    /// a hundred files, for thousands of events where a backend has lost their outcomes.
+    fn known_end(&mut self, event: EventId) -> Option<End> {
+        let runs = &self.runs;
+        let kept = self.kept_runs.get_or_insert_with(|| {
+            runs.ended_runs().unwrap_or_else(|error| {
+                tracing::error!("{error}");
+                Vec::new()
+            })
+        });
+        let covers = |record: &RunRecord| record.causes.iter().any(|cause| cause.event.id == event);
+        ended_runs::end_of(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
     }
 
     fn send(&self, errand: Errand) {
@@ -376,7 +395,7 @@ impl Daemon {
         match started {
             Ok(()) => {
                 tracing::info!(run = %run_id, events = running.causes.len(), "run started");
-                self.follow(run_id, noop, started_at);
+                self.follow(run_id, noop, started_at, record.timeout);
                 Input::Started(running)
             }
             Err(reason) => {
@@ -398,12 +417,14 @@ impl Daemon {
         }
     }
 
-    /// Waits for a run's end by the locks on its files, on a thread of its own while it lasts.
-    fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp) {
+    /// Waits for a run's end by the locks on its files, on a thread of its own while it lasts. `timeout` is the
+    /// run's own, which an adopted one may have from another configuration.
+    fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, timeout: Duration) {
         let paths = self.runs.paths(run_id);
-        let timeout = self.node.settings.run_timeout;
         let patience = timeout + lock_patience(timeout);
-        let ended = tokio::task::spawn_blocking(move || paths.wait_for_end(patience));
+        let runtime = tokio::runtime::Handle::current();
+        let end_orphan = move |note: &str| runtime.block_on(supervisor::end_orphan(note));
+        let ended = tokio::task::spawn_blocking(move || paths.wait_for_end(patience, end_orphan));
         self.active = Some(ActiveRun { run_id, noop, ended, started_at });
     }
 
@@ -413,6 +434,8 @@ impl Daemon {
             tracing::error!("run {} ended, but its result is lost: {error}", active.run_id);
             None
         });
+        // Its supervisor may have asked Puppet again.
+        self.channels.disabled.take_over_cache(&self.node.settings);
         self.finish_run(active.run_id, active.noop, active.started_at, result);
         self.prepare_record();
     }

@@ -1,92 +1,311 @@
 //! `puppet agent --disable`: an operator's word that Puppet shall not run on this node. `puppet agent` obeys
 //! it by itself, `puppet apply` does not; Trigger obeys it for both, and holds deliveries with the
 //! operator's own message.
+//!
+//! Only Puppet knows where the lock is that says so, and asking takes a second of Ruby: the agent asks at its
+//! start, when `puppet.conf` has changed, and now and then while the lock keeps it from running.
 
 use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use trigger_core::run_command::CommandKind;
 
-use super::Node;
-use crate::puppet_settings;
+use super::{AgentSettings, Node};
+use crate::puppet_locks::disabled_reason;
+use crate::puppet_settings::{self, PuppetPaths};
 
-/// How often the lock is looked at while deliveries wait for it to go.
+/// How often the lock is looked at while deliveries wait for it to go; and for how long a look holds where
+/// nothing is about to start.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
-
 /// How long after Puppet did not answer it is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// How often Puppet is asked again while it is disabled: `puppet.conf` is not all that may move its lock.
+const ASK_WHILE_DISABLED: Duration = Duration::from_secs(5 * 60);
 
 /// What is known of the lock's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum DisabledLock {
+enum Place {
     /// Puppet has not told yet.
     Unknown,
     /// The run command is not Puppet, or Puppet did not tell: nothing to look at.
     None,
-    /// Here.
-    At(PathBuf),
+    /// Here, when `puppet.conf` was as it was then.
+    At { lock: PathBuf, config: PathBuf, changed_at: Option<SystemTime> },
 }
 
-#[derive(Deserialize)]
-struct Content {
-    disabled_message: String,
+impl Place {
+    /// As Puppet has told, or told before; `changed_at` is from before it was asked.
+    fn of(paths: PuppetPaths, changed_at: Option<SystemTime>) -> Self {
+        Self::At { lock: paths.disabled_lock, config: paths.config, changed_at }
+    }
+
+    /// Whether it is the same place, whenever that was found out: the cache does not tell.
+    fn is_same(&self, other: &Self) -> bool {
+        let paths = |place: &Self| match place {
+            Self::At { lock, config, .. } => Some((lock.clone(), config.clone())),
+            Self::Unknown | Self::None => None,
+        };
+        paths(self) == paths(other)
+    }
+
+    fn told_by_cache(settings: &AgentSettings) -> Option<Self> {
+        let paths = puppet_settings::cached_paths(&settings.command, settings.state.path())?;
+        let changed_at = changed_at(&paths.config);
+        Some(Self::of(paths, changed_at))
+    }
 }
 
-impl DisabledLock {
-    /// Why no run may start, if so.
-    pub(super) fn reason(&self) -> Option<String> {
-        match self {
-            Self::Unknown => Some("Puppet has not told yet where it keeps its locks".to_owned()),
-            Self::None => None,
-            Self::At(path) => match fs::read_to_string(path) {
-                Ok(text) => Some(match serde_json::from_str::<Content>(&text) {
-                    Ok(content) => format!("Puppet is disabled on this node: {}", content.disabled_message),
-                    Err(_) => format!("Puppet is disabled on this node ({})", path.display()),
-                }),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-                Err(error) => {
-                    Some(format!("cannot tell whether Puppet is disabled: {}: {error}", path.display()))
+/// When a file was last changed; nothing for one that is not there.
+fn changed_at(file: &Path) -> Option<SystemTime> {
+    fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
+}
+
+/// Looks at the lock, seldom enough for whoever asks often.
+pub(super) struct DisabledLook {
+    place: watch::Sender<Place>,
+    seen: watch::Receiver<Place>,
+    /// Tells [`find`] to ask Puppet again.
+    ask: Arc<Notify>,
+    /// The change of `puppet.conf` for which Puppet was asked last, and when.
+    asked_for: Option<(Option<SystemTime>, Instant)>,
+    latest: Option<(Option<String>, Instant)>,
+}
+
+impl DisabledLook {
+    /// Knows of no place yet: see [`find`].
+    pub(super) fn new() -> Self {
+        let (place, seen) = watch::channel(Place::Unknown);
+        Self { place, seen, ask: Arc::default(), asked_for: None, latest: None }
+    }
+
+    /// Keeps it told of the lock's place: ends only where there is nothing to ask.
+    pub(super) fn find(&self, node: Arc<Node>) -> impl Future<Output = ()> + use<> {
+        find(node, self.place.clone(), Arc::clone(&self.ask))
+    }
+
+    /// Returns when another place is known. May be dropped and asked again.
+    pub(super) async fn moved(&mut self) -> Result<(), watch::error::RecvError> {
+        self.seen.changed().await?;
+        self.latest = None;
+        Ok(())
+    }
+
+    /// Takes over what somebody else has asked Puppet meanwhile.
+    pub(super) fn take_over_cache(&mut self, settings: &AgentSettings) {
+        if settings.command.kind() == CommandKind::Other {
+            return;
+        }
+        let Some(told) = Place::told_by_cache(settings) else { return };
+        self.place.send_if_modified(|known| {
+            let is_news = !known.is_same(&told);
+            if is_news {
+                *known = told;
+            }
+            is_news
+        });
+    }
+
+    /// Why no run may start, if so. It is looked for whether one is `about_to_start`, unless it was found within
+    /// the last second that none may.
+    pub(super) fn reason(&mut self, about_to_start: bool) -> Option<String> {
+        if let Some((reason, at)) = &self.latest
+            && at.elapsed() < LOOK_EVERY
+            && (reason.is_some() || !about_to_start)
+        {
+            return reason.clone();
+        }
+        let reason = self.look();
+        self.latest = Some((reason.clone(), Instant::now()));
+        reason
+    }
+
+    fn look(&mut self) -> Option<String> {
+        let place = self.seen.borrow_and_update().clone();
+        match place {
+            Place::Unknown => Some("Puppet has not told yet where it keeps its locks".to_owned()),
+            Place::None => None,
+            Place::At { lock, config, changed_at: known } => {
+                let now = changed_at(&config);
+                let reason = disabled_reason(&lock);
+                if now != known {
+                    self.ask_for(now, Duration::MAX);
+                    let changed =
+                        format!("{} has changed: Puppet is asked where its locks are", config.display());
+                    return reason.or(Some(changed));
                 }
-            },
+                if reason.is_some() {
+                    self.ask_for(now, ASK_WHILE_DISABLED);
+                }
+                reason
+            }
+        }
+    }
+
+    /// Has Puppet asked because of this change of `puppet.conf`: once, and again after a while.
+    fn ask_for(&mut self, change: Option<SystemTime>, again_after: Duration) {
+        match self.asked_for {
+            Some((known, at)) if known == change && at.elapsed() < again_after => {}
+            _ => {
+                self.asked_for = Some((change, Instant::now()));
+                self.ask.notify_one();
+            }
         }
     }
 }
 
-/// Finds out where the lock is. What Puppet answered before holds until it has answered again; one that
-/// does not answer is asked again later.
-pub(super) async fn find(node: Arc<Node>, place: watch::Sender<DisabledLock>) {
+/// Finds out where the lock is, and again whenever it is told to `ask`. What Puppet answered before holds until
+/// it has answered again; one that does not answer is asked again later.
+async fn find(node: Arc<Node>, place: watch::Sender<Place>, ask: Arc<Notify>) {
     let settings = &node.settings;
     if settings.command.kind() == CommandKind::Other {
-        place.send_replace(DisabledLock::None);
+        place.send_replace(Place::None);
         return;
     }
-    let state_dir = settings.state.path();
-    if let Some(paths) = puppet_settings::cached_paths(&settings.command, state_dir) {
-        place.send_replace(DisabledLock::At(paths.disabled_lock));
+    if let Some(told) = Place::told_by_cache(settings) {
+        place.send_replace(told);
     }
     loop {
+        // From before the question: what changes meanwhile is another change.
+        let known = match &*place.borrow() {
+            Place::At { config, .. } => Some((config.clone(), changed_at(config))),
+            Place::Unknown | Place::None => None,
+        };
+        let state_dir = settings.state.path();
         match puppet_settings::ask_paths(&settings.command, &settings.run_environment, state_dir).await {
             Ok(paths) => {
-                place.send_replace(DisabledLock::At(paths.disabled_lock));
-                return;
+                let known = known.filter(|(config, _)| *config == paths.config);
+                let changed_at = known.map_or_else(|| changed_at(&paths.config), |(_, at)| at);
+                place.send_replace(Place::of(paths, changed_at));
+                ask.notified().await;
             }
             Err(error) => {
                 tracing::warn!("whether Puppet is disabled is not looked at before runs: {error:#}");
-                // Not for ever: without Puppet's word, runs go on as if it were enabled.
-                place.send_if_modified(|known| {
-                    let is_unknown = *known == DisabledLock::Unknown;
-                    if is_unknown {
-                        *known = DisabledLock::None;
-                    }
-                    is_unknown
-                });
+                place.send_modify(go_on_without_answer);
                 tokio::time::sleep(ASK_AGAIN).await;
             }
         }
+    }
+}
+
+/// Not for ever: without Puppet's word, runs go on as if it were enabled, or as if nothing had moved.
+fn go_on_without_answer(place: &mut Place) {
+    match place {
+        Place::Unknown => *place = Place::None,
+        Place::None => {}
+        Place::At { config, changed_at: known, .. } => *known = changed_at(config),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Site {
+        dir: tempfile::TempDir,
+        look: DisabledLook,
+    }
+
+    impl Site {
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn disable(&self, lock: &str, why: &str) {
+            fs::write(self.path(lock), format!(r#"{{"disabled_message":"{why}"}}"#)).unwrap();
+        }
+
+        fn set_place(&self, lock: &str) {
+            let config = self.path("puppet.conf");
+            let changed_at = changed_at(&config);
+            self.look.place.send_replace(Place::At { lock: self.path(lock), config, changed_at });
+        }
+
+        fn reason(&mut self, about_to_start: bool) -> String {
+            self.look.reason(about_to_start).unwrap_or_default()
+        }
+
+        async fn is_asked(&self) -> bool {
+            tokio::time::timeout(Duration::from_millis(1), self.look.ask.notified()).await.is_ok()
+        }
+    }
+
+    /// Where Puppet's lock is known to be.
+    fn site() -> Site {
+        let site = Site { dir: tempfile::tempdir().unwrap(), look: DisabledLook::new() };
+        fs::write(site.path("puppet.conf"), "").unwrap();
+        site.set_place("lock");
+        site
+    }
+
+    async fn a_second() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_holds_for_a_second_unless_a_run_is_about_to_start() {
+        let mut site = site();
+        assert_eq!(site.reason(true), "");
+        site.disable("lock", "disks");
+        assert_eq!(site.reason(false), "", "a thousand arrivals are one look");
+        assert_eq!(site.reason(true), "Puppet is disabled on this node: disks");
+        fs::remove_file(site.path("lock")).unwrap();
+        assert!(site.reason(true).contains("disks"), "nor are they more while they all wait");
+        a_second().await;
+        assert_eq!(site.reason(false), "");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn puppet_is_asked_again_when_its_configuration_has_changed() {
+        let mut site = site();
+        site.disable("moved", "disks");
+        assert_eq!(site.reason(true), "");
+        assert!(!site.is_asked().await);
+        fs::remove_file(site.path("puppet.conf")).unwrap();
+        assert!(site.reason(true).contains("has changed: Puppet is asked"));
+        assert!(site.is_asked().await);
+        a_second().await;
+        assert!(site.reason(true).contains("has changed"));
+        assert!(!site.is_asked().await, "once for each change");
+        site.set_place("moved");
+        site.look.moved().await.unwrap();
+        assert!(site.reason(false).contains("disks"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn puppet_is_asked_now_and_then_while_it_is_disabled() {
+        let mut site = site();
+        site.disable("lock", "disks");
+        let mut asked = 0;
+        for _ in 0..601 {
+            assert!(site.reason(false).contains("disks"));
+            asked += usize::from(site.is_asked().await);
+            a_second().await;
+        }
+        assert_eq!(asked, 3, "at once, and every five minutes");
+    }
+
+    #[test]
+    fn the_same_place_is_no_news_though_the_configuration_has_changed_since() {
+        let at = |lock: &str, changed_at| Place::At { lock: lock.into(), config: "c".into(), changed_at };
+        assert!(at("a", None).is_same(&at("a", Some(SystemTime::now()))));
+        assert!(!at("a", None).is_same(&at("b", None)));
+        assert!(!Place::Unknown.is_same(&at("a", None)));
+    }
+
+    #[test]
+    fn without_an_answer_runs_go_on() {
+        let site = site();
+        fs::remove_file(site.path("puppet.conf")).unwrap();
+        site.look.place.send_modify(go_on_without_answer);
+        let expected =
+            Place::At { lock: site.path("lock"), config: site.path("puppet.conf"), changed_at: None };
+        assert_eq!(*site.look.place.borrow(), expected);
+        let mut unknown = Place::Unknown;
+        go_on_without_answer(&mut unknown);
+        assert_eq!(unknown, Place::None);
     }
 }

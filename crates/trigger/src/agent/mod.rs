@@ -108,7 +108,7 @@ pub(crate) async fn run(
     let (arrivals_in, arrivals) = mpsc::channel(16);
     let (errands_in, errands) = mpsc::unbounded_channel();
     let (claim_in, claim) = watch::channel(Standing::Unregistered);
-    let (disabled_in, disabled) = watch::channel(disabled::DisabledLock::Unknown);
+    let disabled = disabled::DisabledLook::new();
     let (link_in, link) = watch::channel(intake::Link::Down("deliveries are not read yet".to_owned()));
     let (activity_in, activity) = watch::channel(Default::default());
     let (own_record, seen) = watch::channel(Default::default());
@@ -131,7 +131,7 @@ pub(crate) async fn run(
     let breaker = Breaker::new(&state);
     let outlets = Outlets { arrivals: arrivals_in, own_record };
     tasks.spawn(intake::run(Arc::clone(&node), breaker, claim.clone(), link_in, outlets));
-    tokio::spawn(disabled::find(Arc::clone(&node), disabled_in));
+    tokio::spawn(disabled.find(Arc::clone(&node)));
 
     let channels = daemon::Channels {
         arrivals,

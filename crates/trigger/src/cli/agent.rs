@@ -9,7 +9,7 @@ use clap::Args;
 use trigger_core::identity::{GroupName, KeyPrefix};
 use trigger_core::layout::Layout;
 
-use super::{Globals, block_on, resolve_certname};
+use super::{Globals, block_on, inside_run, resolve_certname};
 use crate::agent::{self, AgentSettings, Stopped};
 use crate::config::{metrics_file, run_command, run_timeout, runs_per_minute};
 use crate::exit::Failure;
@@ -45,6 +45,7 @@ const AFTER_A_LOSS: &str = "claim-lost";
 
 pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<u8, Failure> {
     crate::logging::start();
+    inside_run::leave()?;
     let stopped = block_on(async {
         // Resolved the same way at a start and before a reload: what a start would refuse, a reload does too.
         let resolve = async || settings(globals, args).await;
@@ -82,6 +83,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     let groups = if args.groups.is_empty() { config.groups()? } else { args.groups.clone() };
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
 
+    // What is added here, `inside_run` takes away from the daemons that a run starts.
     let mut run_environment = BTreeMap::from([
         ("TRIGGER_BACKEND".to_owned(), backend.clone()),
         ("TRIGGER_CERTNAME".to_owned(), certname.to_string()),

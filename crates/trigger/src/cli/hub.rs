@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Globals, OutputFormat, Warnings, output};
+use super::{Globals, OutputFormat, Warnings, inside_run, output};
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN};
 use crate::exit::Failure;
 use crate::hub::{self, HubError, HubSettings};
@@ -40,6 +40,10 @@ impl HubArgs {
 }
 
 pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Result<u8, Failure> {
+    if args.action.is_none() {
+        crate::logging::start();
+        inside_run::leave()?;
+    }
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let data_dir = args.data_dir(&config);
@@ -61,7 +65,6 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
         None => {
             let configured = args.listen.clone().or_else(|| config.hub.listen.clone());
             let listen = configured.unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
-            crate::logging::start();
             warnings.take().iter().for_each(|warning| tracing::warn!("{warning}"));
             serve(HubSettings { listen, data_dir })?;
         }

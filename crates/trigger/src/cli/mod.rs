@@ -4,6 +4,7 @@ mod agent;
 mod chain;
 mod fire;
 mod hub;
+mod inside_run;
 mod only_here;
 mod output;
 mod queue;

@@ -5,9 +5,11 @@
 //! <run_id>.ended.json      the record of a run whose outcome is stored
 //! <run_id>.result.json     how it ended
 //! <run_id>.log             what it printed, bounded; locked while anything of the run writes to it
-//! <run_id>.report.yaml     the report of a `puppet apply`
+//! <run_id>.leader          its first process, for whoever may have to end it when its supervisor is dead
+//! <run_id>.report.yaml     the report of a `puppet apply`, until the outcome is stored
 //! <run_id>.superseded      how many events of a backlog its causes stand for, if any
 //! <run_id>.fired           the events fired inside it, suppressed ones too, a line each
+//! closed                   the runs whose outcome is stored, in the order in which that happened
 //! ```
 
 use std::collections::HashMap;
@@ -17,10 +19,9 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use trigger_core::ended_runs;
 use trigger_core::history::{FiredEvent, PastRun, RunHistory};
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::{End, Outcome, RunResult};
+use trigger_core::outcome::{Outcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{RunRecord, Stored};
 
@@ -29,6 +30,9 @@ use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_
 
 /// Ended runs whose records and output are kept.
 const KEEP_ENDED: usize = 100;
+/// The list of the runs that are kept, and how it is called until it is whole.
+const CLOSED: &str = "closed";
+const CLOSED_TEMPORARY: &str = "closed.tmp";
 /// How often a run whose supervisor died is looked at.
 const ORPHAN_POLL: Duration = Duration::from_millis(200);
 /// Bytes of a record's file that is made ahead: enough for some twenty events.
@@ -72,6 +76,10 @@ impl RunPaths {
         self.with(".report.yaml")
     }
 
+    fn leader(&self) -> PathBuf {
+        self.with(".leader")
+    }
+
     fn result(&self) -> PathBuf {
         self.with(".result.json")
     }
@@ -104,19 +112,44 @@ impl RunPaths {
         write_durably(&self.result(), result.to_wire().as_bytes())
     }
 
+    /// Notes the run's first process, as the supervisor knows it again.
+    pub(crate) fn note_leader(&self, note: &str) -> Result<(), FileError> {
+        let path = self.leader();
+        fs::write(&path, note).map_err(at("write", &path))
+    }
+
     /// Returns once the run has ended. That is when nobody holds the record's lock; where the supervisor
     /// died before its run, when nobody writes to the output any more either, at the latest after `patience`
-    /// (a daemon that a run started may hold on to the output for ever).
-    pub(crate) fn wait_for_end(&self, patience: Duration) -> Result<Option<RunResult>, FileError> {
+    /// (a daemon that a run started may hold on to the output for ever). What is left of the run then is for
+    /// `end_orphan` to end, or the next one would run beside it; it is given the note of the run's leader.
+    pub(crate) fn wait_for_end(
+        &self,
+        patience: Duration,
+        end_orphan: impl FnOnce(&str),
+    ) -> Result<Option<RunResult>, FileError> {
         let path = self.record();
         let record = File::open(&path).map_err(at("open", &path))?;
         record.lock_shared().map_err(at("wait for the lock on", &path))?;
         let result = self.read_durable_result()?;
-        let since = Instant::now();
-        while result.is_none() && since.elapsed() < patience && is_locked(&self.output())? {
-            std::thread::sleep(ORPHAN_POLL);
+        if result.is_none()
+            && !self.falls_silent(patience)?
+            && let Some(note) = read_if_present(&self.leader())?
+        {
+            end_orphan(&note);
         }
         Ok(result)
+    }
+
+    /// Whether nobody writes to the output any more before `patience` is over.
+    fn falls_silent(&self, patience: Duration) -> Result<bool, FileError> {
+        let since = Instant::now();
+        while is_locked(&self.output())? {
+            if since.elapsed() >= patience {
+                return Ok(false);
+            }
+            std::thread::sleep(ORPHAN_POLL);
+        }
+        Ok(true)
     }
 
     /// Whether the supervisor lives, or the run it left behind.
@@ -195,9 +228,9 @@ impl Runs {
             }
             None => {
                 let temporary = paths.with(".json.tmp");
-                let lock = write_synced(&temporary, text.as_bytes(), true)?;
-                rename_durably(&temporary, &paths.record())?;
-                lock
+                let made = write_synced(&temporary, text.as_bytes(), true)
+                    .and_then(|lock| rename_durably(&temporary, &paths.record()).map(|()| lock));
+                made.inspect_err(|_| drop(fs::remove_file(&temporary)))?
             }
         };
         Ok(NewRun { paths, lock })
@@ -244,34 +277,72 @@ impl Runs {
         RunRecord::from_wire(&text).map(Some).map_err(unreadable)
     }
 
-    /// Closes a run whose outcome is stored, and forgets the oldest beyond those kept.
+    /// Closes a run whose outcome is stored, and forgets those that were closed first, beyond those kept.
     pub(crate) fn close(&self, run: RunId) -> Result<(), FileError> {
         let paths = self.paths(run);
+        let mut closed = self.closed()?;
+        closed.retain(|id| *id != run);
+        closed.push(run);
+        let kept = closed.split_off(closed.len().saturating_sub(KEEP_ENDED));
+        // Before the record is closed: one that is not listed counts as closed long ago. A full disk, which
+        // costs no more than that, must not keep a run open whose outcome is stored.
+        if let Err(error) = self.write_closed(&kept) {
+            tracing::warn!("in which order runs were closed is not noted: {error}");
+        }
         match fs::rename(paths.record(), paths.ended_record()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(at("close the record", &paths.record())(error));
             }
             _ => {}
         }
-        let ended = self.ids(".ended.json")?;
-        for id in ended.iter().take(ended.len().saturating_sub(KEEP_ENDED)) {
-            let paths = self.paths(*id);
-            let results = [paths.result(), paths.output(), paths.report()];
-            let notes = [paths.fired(), paths.superseded()];
-            for path in results.into_iter().chain(notes).chain([paths.ended_record()]) {
-                let _ = fs::remove_file(path);
-            }
+        for needless in [paths.report(), paths.leader()] {
+            let _ = fs::remove_file(needless);
         }
+        closed.iter().for_each(|id| self.forget(*id));
         Ok(())
     }
 
-    /// How an event ended, as far as the runs that are kept tell: for an outcome that the backend has lost.
-    pub(crate) fn end_of(&self, event: EventId) -> Result<Option<End>, FileError> {
-        let mut failed = None;
-        let ids = self.ids(".ended.json")?.into_iter().rev();
-        let runs = ids.map_while(|id| self.ended_run(id).map_err(|error| failed = Some(error)).ok());
-        let end = ended_runs::end_of(event, runs.flatten());
-        failed.map_or(Ok(end), Err)
+    /// The record last: what has none is found by nobody.
+    fn forget(&self, run: RunId) {
+        let paths = self.paths(run);
+        let results = [paths.result(), paths.output(), paths.report(), paths.leader()];
+        let notes = [paths.fired(), paths.superseded()];
+        for path in results.into_iter().chain(notes).chain([paths.ended_record()]) {
+            let _ = fs::remove_file(path);
+        }
+    }
+
+    /// The runs whose outcome is stored, in the order in which that happened. Their ids would put them in the
+    /// order of the wall clock: when one that was ahead is set back, each new run would count as the oldest, and
+    /// be forgotten with its output as soon as it was closed.
+    fn closed(&self) -> Result<Vec<RunId>, FileError> {
+        let listed = read_if_present(&self.dir.join(CLOSED))?.unwrap_or_default();
+        let listed = listed.lines().filter_map(|line| line.parse::<RunId>().ok()).enumerate();
+        let places: HashMap<RunId, usize> = listed.map(|(place, id)| (id, place)).collect();
+        let mut closed = self.ids(".ended.json")?;
+        // Those of earlier versions are listed nowhere: the oldest, by their ids.
+        closed.sort_by_key(|id| places.get(id).map(|place| place + 1));
+        Ok(closed)
+    }
+
+    /// Not synced: a list that a power cut has taken back or away costs at most the order.
+    fn write_closed(&self, closed: &[RunId]) -> Result<(), FileError> {
+        let (path, temporary) = (self.dir.join(CLOSED), self.dir.join(CLOSED_TEMPORARY));
+        let lines: String = closed.iter().map(|id| format!("{id}\n")).collect();
+        let written = fs::write(&temporary, lines).map_err(at("write", &temporary));
+        written
+            .and_then(|()| fs::rename(&temporary, &path).map_err(at("move a file to", &path)))
+            .inspect_err(|_| drop(fs::remove_file(&temporary)))
+    }
+
+    /// The runs that are kept and whose end is known, in the order of their closing: what they covered tells
+    /// how an event ended whose outcome the backend has lost.
+    pub(crate) fn ended_runs(&self) -> Result<Vec<(RunRecord, RunResult)>, FileError> {
+        let mut runs = Vec::new();
+        for id in self.closed()? {
+            runs.extend(self.ended_run(id)?);
+        }
+        Ok(runs)
     }
 
     /// A run that ended, if its record and its result can be read.
@@ -285,7 +356,7 @@ impl Runs {
     /// What this node tells of its latest runs whose outcome is stored, as far as they are kept.
     pub(crate) fn history(&self) -> Result<RunHistory, FileError> {
         let mut history = RunHistory::default();
-        for id in self.ids(".ended.json")? {
+        for id in self.closed()? {
             if let Some(past) = self.past_run(id)? {
                 history.push(past);
             }
@@ -312,7 +383,7 @@ impl Runs {
     /// start within a minute.
     pub(crate) fn latest_starts(&self) -> Result<Vec<Timestamp>, FileError> {
         let mut starts = Vec::new();
-        for id in self.ids(".ended.json")? {
+        for id in self.closed()? {
             let text = read_if_present(&self.paths(id).ended_record())?;
             if let Some(Ok(record)) = text.as_deref().map(RunRecord::from_wire) {
                 starts.push(record.started_at);
@@ -323,13 +394,13 @@ impl Runs {
 
     /// How the latest run ended whose outcome is stored.
     pub(crate) fn latest_result(&self) -> Result<Option<RunResult>, FileError> {
-        self.ids(".ended.json")?.last().map_or(Ok(None), |id| self.paths(*id).read_result())
+        self.closed()?.last().map_or(Ok(None), |id| self.paths(*id).read_result())
     }
 
     /// How many interrupted runs covered each event, among the runs that are kept.
     pub(crate) fn interruptions(&self) -> Result<HashMap<EventId, u32>, FileError> {
         let mut interruptions = HashMap::new();
-        for id in self.ids(".ended.json")? {
+        for id in self.closed()? {
             let paths = self.paths(id);
             let interrupted = paths.read_result()?.is_some_and(|r| r.outcome == Outcome::Interrupted);
             let text = if interrupted { read_if_present(&paths.ended_record())? } else { None };
@@ -464,6 +535,81 @@ mod tests {
         check_only_open_run(&runs, &record);
     }
 
+    fn result(run: &RunRecord) -> RunResult {
+        RunResult {
+            outcome: Outcome::Changed,
+            reason: None,
+            reported_noop: false,
+            started_at: run.started_at,
+            finished_at: run.started_at,
+        }
+    }
+
+    /// The id of a run that started so many milliseconds after 1970, by the clock of that moment.
+    fn id_at(ms: u64) -> RunId {
+        let at = uuid::Timestamp::from_unix(uuid::NoContext, ms / 1000, (ms % 1000) as u32 * 1_000_000);
+        RunId::from_uuid(uuid::Uuid::new_v7(at))
+    }
+
+    #[test]
+    fn the_latest_runs_are_kept_also_when_a_clock_that_was_ahead_is_set_back() {
+        let (_dir, runs) = runs();
+        let close = |id: RunId| {
+            let record = record(id, "");
+            drop(runs.create(&record, None).unwrap());
+            let paths = runs.paths(id);
+            paths.write_result(&result(&record)).unwrap();
+            for file in [paths.output(), paths.report(), paths.leader()] {
+                fs::write(file, "x").unwrap();
+            }
+            runs.close(id).unwrap();
+            id
+        };
+        // The first was closed by a version that kept no list.
+        let first = close(id_at(9_000_000_000_000));
+        fs::remove_file(runs.dir.join(CLOSED)).unwrap();
+        let mut closed: Vec<RunId> = (0..99).map(|n| close(id_at(5_000_000_000_000 + n))).collect();
+        closed.insert(0, first);
+        let back: Vec<RunId> = (0..3).map(|n| close(id_at(1_700_000_000_000 - n))).collect();
+        runs.close(back[2]).unwrap();
+        closed.extend(&back);
+        assert_eq!(runs.closed().unwrap(), closed[3..], "a hundred, in the order of their closing");
+        assert_eq!(runs.past_run(back[2]).unwrap().unwrap().run.run_id, back[2]);
+        assert!(runs.paths(back[0]).output().exists());
+        assert_eq!(runs.past_run(first).unwrap(), None);
+        let left: Vec<_> = fs::read_dir(&runs.dir).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 100 * 3 + 1, "record, result and output of each, and the list: {left:?}");
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_written_leaves_nothing_behind() {
+        let (_dir, runs) = runs();
+        let record = record(new_id(), "");
+        // Nothing can be moved to where a folder is that is not empty.
+        fs::create_dir_all(runs.paths(record.run_id).record().join("x")).unwrap();
+        runs.create(&record, None).unwrap_err();
+        assert!(!runs.paths(record.run_id).with(".json.tmp").exists());
+    }
+
+    #[test]
+    fn what_an_impatient_agent_finds_of_a_run_without_a_supervisor_is_handed_over() {
+        let (_dir, runs) = runs();
+        let record = record(new_id(), "");
+        drop(runs.create(&record, None).unwrap());
+        let paths = runs.paths(record.run_id);
+        let handed_over = || {
+            let mut notes = Vec::new();
+            let ended = paths.wait_for_end(Duration::from_millis(300), |note| notes.push(note.to_owned()));
+            assert_eq!(ended.unwrap(), None);
+            notes
+        };
+        paths.note_leader("17 4711\n").unwrap();
+        let output = File::create(paths.output()).unwrap();
+        assert_eq!(handed_over(), [""; 0], "it is silent");
+        output.lock().unwrap();
+        assert_eq!(handed_over(), ["17 4711\n"]);
+    }
+
     #[test]
     fn a_file_made_ahead_is_no_run_and_goes_at_the_next_start() {
         let (_dir, runs) = runs();
@@ -520,10 +666,14 @@ mod tests {
             runs.close(record.run_id).unwrap();
             record.run_id
         };
+        let end_of = || trigger_core::ended_runs::end_of(id, runs.ended_runs().unwrap());
         ended(0);
-        assert_eq!(runs.end_of(id).unwrap(), None, "its repetition tells");
+        assert_eq!(end_of(), None, "its repetition tells");
         let repetition = ended(1);
-        let end = runs.end_of(id).unwrap();
-        assert!(matches!(&end, Some(End::Failed(run)) if run.run_id == repetition), "{end:?}");
+        let end = end_of();
+        assert!(
+            matches!(&end, Some(trigger_core::outcome::End::Failed(run)) if run.run_id == repetition),
+            "{end:?}"
+        );
     }
 }

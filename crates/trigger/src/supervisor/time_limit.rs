@@ -1,14 +1,14 @@
 //! How long a run may take. The time in which it waits for a Puppet run that somebody else started does not
 //! count: or that other run's slowness would be told as a failure of ours, and its delivery be over.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, Interval, interval};
 use trigger_core::run_command::{CommandKind, RunCommand, lock_patience};
 
-use crate::puppet_settings;
+use crate::puppet_locks::run_in_progress;
+use crate::puppet_settings::PuppetPaths;
 
 /// How often the lock is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -26,15 +26,19 @@ pub(super) struct TimeLimit {
 
 impl TimeLimit {
     /// The limit of a run that starts now as the process `run`.
-    pub(super) fn new(timeout: Duration, command: &RunCommand, run: Option<u32>, state_dir: &Path) -> Self {
-        let paths = || puppet_settings::cached_paths(command, state_dir);
-        let lock = (command.kind() == CommandKind::PuppetAgent).then(paths).flatten();
+    pub(super) fn new(
+        timeout: Duration,
+        command: &RunCommand,
+        run: Option<u32>,
+        puppet: Option<&PuppetPaths>,
+    ) -> Self {
+        let lock = puppet.filter(|_| command.kind() == CommandKind::PuppetAgent);
         Self {
             deadline: Instant::now() + timeout,
             allowance: lock_patience(timeout),
             looked_at: Instant::now(),
             looks: interval(LOOK_EVERY),
-            lock: lock.map(|paths| paths.run_lock).zip(run),
+            lock: lock.map(|paths| paths.run_lock.clone()).zip(run),
         }
     }
 
@@ -52,7 +56,8 @@ impl TimeLimit {
     fn look(&mut self) {
         let passed = self.looked_at.elapsed();
         self.looked_at = Instant::now();
-        if self.lock.as_ref().is_some_and(|(lock, run)| is_held_by_another(lock, *run)) {
+        let is_anothers = |(lock, run): &(PathBuf, u32)| run_in_progress(lock).is_some_and(|h| h != *run);
+        if self.lock.as_ref().is_some_and(is_anothers) {
             let later = passed.min(self.allowance);
             self.deadline += later;
             self.allowance -= later;
@@ -60,17 +65,14 @@ impl TimeLimit {
     }
 }
 
-/// Whether a process that lives, and is not `run`, is named in the lock.
-fn is_held_by_another(lock: &Path, run: u32) -> bool {
-    let holder = fs::read_to_string(lock).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    holder.is_some_and(|holder| holder != run && Path::new(&format!("/proc/{holder}")).exists())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::puppet_locks::samples::Lookalike;
+    use std::fs;
 
-    /// How many seconds a run of at most a minute gets, whose lock names this process from its start on.
+    /// How many seconds a run of at most a minute gets, that is the process `run` and whose lock holds this text
+    /// from its start on.
     async fn seconds(run: u32, lock: &str) -> u64 {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
@@ -89,9 +91,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lock_that_another_holds_puts_off_the_end_but_not_for_ever() {
-        let (ours, nobody) = (std::process::id(), i32::MAX);
-        assert_eq!(seconds(1, &ours.to_string()).await, 60 + 30, "another's run is in progress");
-        assert_eq!(seconds(ours, &ours.to_string()).await, 60, "our own is");
+        let dir = tempfile::tempdir().unwrap();
+        let puppet = Lookalike::start(dir.path());
+        let (process, nobody) = (puppet.process(), i32::MAX);
+        assert_eq!(seconds(1, &process.to_string()).await, 60 + 30, "another's run is in progress");
+        assert_eq!(seconds(process, &process.to_string()).await, 60, "our own is");
         assert_eq!(seconds(1, &nobody.to_string()).await, 60, "a run that was killed has left its lock");
         assert_eq!(seconds(1, "no process id").await, 60);
     }

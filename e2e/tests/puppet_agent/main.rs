@@ -2,12 +2,16 @@
 
 #![allow(clippy::expect_used, reason = "the steps of scenarios are functions that tests call")]
 
+mod locks;
+mod survival;
+
 use std::fs;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use trigger_e2e::{
-    BackendKind, Fleet, Node, PuppetServer, eventually_within, is_alive, kill, opened_within, signal_to_end,
+    BackendKind, Fleet, Node, PuppetServer, eventually_within, is_alive, kill, never_for, opened_within,
+    signal_to_end,
 };
 
 /// A Puppet run takes some seconds, on a busy machine many, and a retry waits for up to ten.
@@ -124,6 +128,68 @@ fn what_does_not_compile_is_tried_again_and_no_old_catalog_is_applied_instead() 
     assert_eq!(done["outcome"], "changed", "{done}");
     assert_eq!(fs::read_to_string(&file).expect("the file"), "new");
     assert!(outcomes(&node).iter().any(|outcome| outcome == "not_run"), "{:?}", outcomes(&node));
+}
+
+#[test]
+fn a_catalog_that_was_applied_in_part_failed_and_is_not_applied_again() {
+    const TYPE: &str = "Puppet::Type.newtype(:kaput) { ensurable; newparam(:name, namevar: true) }";
+    // As a provider does whose gem is missing: no mistake that Puppet takes for a resource's failure.
+    const PROVIDER: &str = "Puppet::Type.type(:kaput).provide(:ruby) do
+      def exists?; false; end
+      def create; raise(LoadError, 'cannot load such file -- kaput'); end
+    end";
+    let (_fleet, node) = alone("kaput.example.test", "");
+    node.served_file("modules/kaput/lib/puppet/type/kaput.rb", TYPE);
+    node.served_file("modules/kaput/lib/puppet/provider/kaput/ruby.rb", PROVIDER);
+    let file = node.path("made-by-puppet");
+    node.served(&format!(
+        "file {{ '{}': content => 'x' }} -> kaput {{ 'x': ensure => present }} -> notify {{ 'never': }}",
+        file.display()
+    ));
+    let failed = wait_for(&node, &fire(&node, &[]), "failed");
+    assert_eq!(failed["outcome"], "failed", "{failed}");
+    assert_reason(&failed, "the catalog was not applied to its end: ");
+    assert_reason(&failed, "cannot load such file -- kaput");
+    assert!(file.exists() && !output(&node, &failed).contains("never"), "half of it was applied");
+    assert_eq!(outcomes(&node), ["failed"], "{:?}", results(&node));
+}
+
+/// With `logdest`, which keeps Puppet's words from where it would say them by itself.
+#[test]
+fn what_comes_before_a_catalog_keeps_it_from_running_and_what_comes_after_does_not() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("pre-and-post.example.test");
+    node.runs_puppet_agent(&slow(&node), "");
+    let log = node.path("puppet.log");
+    let failing = |command: &str| format!("logdest = {}\n{command} = /bin/false", log.display());
+    node.puppet_conf(PuppetServer::shared().port(), &failing("prerun_command"));
+    node.start_agent();
+    let event = fire(&node, &[]);
+    let retrying = wait_for(&node, &event, "retrying");
+    assert_reason(&retrying, "no catalog was applied: Could not run command from prerun_command");
+    assert!(fs::read_to_string(&log).expect("Puppet's log").contains("prerun_command"), "theirs as well");
+    assert!(!node.path("started").exists());
+    node.puppet_conf(PuppetServer::shared().port(), &failing("postrun_command"));
+    let done = wait_for(&node, &event, "done");
+    assert_eq!(done["outcome"], "changed", "{done}");
+    assert_reason(&done, "the catalog was applied, but Puppet ended with exit code 1: ");
+    assert_reason(&done, "postrun_command");
+
+    // Puppet takes back its exit code 0 of being stopped where this command fails.
+    let before = outcomes(&node).len();
+    fs::remove_file(node.path("started")).expect("a mark of the run");
+    node.hold();
+    let event = fire(&node, &[]);
+    wait_until_started(&node);
+    signal_to_end(lock_holder(&node));
+    eventually_within(PATIENCE, "the end of that run", || {
+        let outcomes = outcomes(&node);
+        if outcomes.len() > before { Ok(()) } else { Err(format!("{outcomes:?}")) }
+    });
+    node.release();
+    wait_for(&node, &event, "done");
+    assert_eq!(outcomes(&node)[before..], ["interrupted", "changed"], "{:?}", results(&node));
+    assert_eq!(results(&node)[before]["reason"], "ended by SIGTERM");
 }
 
 #[test]
@@ -261,7 +327,11 @@ fn a_run_that_takes_too_long_ends_with_all_that_it_started_but_daemons() {
         "cd {}; setsid sh -c \"echo \\$\\$ >daemon; exec sleep 600\" >daemon.log 2>&1 </dev/null &",
         here.display()
     );
-    let stuck = format!("cd {}; echo $$ >stuck; trap \"\" TERM; while :; do sleep 1; done", here.display());
+    // Told to end, it goes on to its next step; nobody reads its output any more, which would end it.
+    let stuck = format!(
+        "cd {}; exec 2>/dev/null; echo $$ >stuck; trap : TERM; sleep 600; sleep 600 & echo $! >next; while :; do wait; done",
+        here.display()
+    );
     node.served(&format!(
         "exec {{ 'daemon': command => '{daemon}', provider => shell }}\n\
          -> exec {{ 'stuck': command => '{stuck}', provider => shell, timeout => 0 }}"
@@ -273,6 +343,7 @@ fn a_run_that_takes_too_long_ends_with_all_that_it_started_but_daemons() {
     assert_eq!(failed["outcome"], "timed_out", "{failed}");
     assert_reason(&failed, "ended after 40s, the run timeout");
     assert!(!is_alive(stuck), "an exec of the run still lives");
+    assert!(!is_alive(process_in(&node, "next")), "what it started after it was told to end still lives");
     assert!(is_alive(daemon), "what has let go of the run goes on");
     kill(daemon);
     assert!(!node.puppet_state("agent_catalog_run.lock").exists(), "Puppet has removed its lock");

@@ -1,0 +1,68 @@
+//! `puppet apply` has no lock of its own and would run beside the node's `puppet agent`, both on the same
+//! files: it waits for the agent's run, as another run of the agent would.
+//!
+//! What is left: an agent whose run begins while the apply is in progress knows nothing of it.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::puppet_locks::run_in_progress;
+
+/// How often the lock is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Waits until no `puppet agent` run is in progress, and says so in the run's output; the process of the one
+/// that still is when `patience` is over.
+pub(super) async fn wait(lock: &Path, patience: Duration, output: &mut File) -> Result<(), u32> {
+    let since = Instant::now();
+    let mut told = None;
+    while let Some(other) = run_in_progress(lock) {
+        if told != Some(other) {
+            let line =
+                format!("trigger: a run of puppet agent (process {other}) is in progress and waited for\n");
+            let _ = output.write_all(line.as_bytes());
+            told = Some(other);
+        }
+        if since.elapsed() >= patience {
+            return Err(other);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::puppet_locks::samples::Lookalike;
+    use std::fs;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_apply_waits_for_an_agents_run_but_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join("lock");
+        let mut output = File::create(dir.path().join("output")).unwrap();
+        let patience = Duration::from_secs(30);
+        let start = Instant::now();
+        assert_eq!(wait(&lock, patience, &mut output).await, Ok(()));
+        assert_eq!(start.elapsed(), Duration::ZERO, "there is none");
+
+        let puppet = Lookalike::start(dir.path());
+        fs::write(&lock, puppet.process().to_string()).unwrap();
+        assert_eq!(wait(&lock, patience, &mut output).await, Err(puppet.process()));
+        assert_eq!(start.elapsed(), patience);
+        let said = fs::read_to_string(dir.path().join("output")).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+
+        let ended = async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            fs::remove_file(&lock).unwrap();
+        };
+        let (waited, ()) = tokio::join!(wait(&lock, patience, &mut output), ended);
+        assert_eq!(waited, Ok(()));
+    }
+}
