@@ -46,6 +46,7 @@ pub(crate) enum Answer {
 
 /// `trigger fire`, from its start to its end.
 pub(crate) async fn fire(own: Own, wanted: Wanted) {
+    own.with(|world| world.may_kill_fire(own.id));
     let (publication, noted) = make(&own, &wanted);
     own.step("fire: made").await;
     let (answer, by_agent) = hand_on(&own, &publication).await;
@@ -132,6 +133,7 @@ fn outbox_file(event: EventId) -> String {
 pub(crate) async fn publish_or_spool(own: &Own, publication: &Publication) -> Answer {
     if is_breaker_open(own) {
         store(own, publication).await;
+        own.with(|world| world.unlock(own.machine, &outbox_file(publication.event.id), own.id));
         return Answer::Spooled;
     }
     let ((), published) = join(store(own, publication), try_publish(own, publication)).await;

@@ -8,6 +8,7 @@ mod check;
 mod director;
 mod disk;
 mod executor;
+mod fate;
 mod firing;
 mod manifest;
 mod plan;
@@ -42,6 +43,7 @@ pub const FAULTS: &[&str] = &[
     "clock years ahead",
     "crash between effects",
     "everything of a run killed",
+    "fire killed",
     "fleet off for days",
     "machine cloned",
     "machine cut off",

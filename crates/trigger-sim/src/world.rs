@@ -58,8 +58,9 @@ pub(crate) struct Machine {
     pub(crate) certname: Certname,
     pub(crate) groups: Vec<GroupName>,
     pub(crate) disk: Disk,
-    /// Machine id and folder: what a copy of a folder elsewhere does not share.
+    /// The folder's own lock file on its disk: what a copy of the folder does not share.
     pub(crate) identity: u32,
+    /// The kernel's: no two are the same.
     pub(crate) boot: u32,
     pub(crate) is_on: bool,
     /// Thrown away: nothing that lay on it counts any more.
@@ -103,6 +104,7 @@ pub(crate) struct World {
     pub(crate) newly_dead: BTreeSet<ProcessId>,
     pub(crate) processes: BTreeMap<ProcessId, Process>,
     next_process: u32,
+    boots: u32,
     pub(crate) machines: Vec<Machine>,
     pub(crate) server: Server,
     pub(crate) mail: Mail,
@@ -134,6 +136,7 @@ impl World {
             newly_dead: BTreeSet::new(),
             processes: BTreeMap::new(),
             next_process: 0,
+            boots: 0,
             machines: Vec::new(),
             server: Server::default(),
             mail: Mail::default(),
@@ -205,6 +208,11 @@ impl World {
 
     pub(crate) fn new_event_id(&mut self, machine: usize) -> EventId {
         EventId::from_uuid(self.new_uuid(machine))
+    }
+
+    pub(crate) fn new_boot(&mut self) -> u32 {
+        self.boots += 1;
+        self.boots
     }
 
     // --- processes
