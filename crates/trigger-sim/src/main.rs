@@ -90,7 +90,7 @@ fn run_all(arguments: &Arguments) -> ExitCode {
     let Some(first) = failures.iter().min() else { return ended_well(done, &missing) };
     println!();
     replay(*first, false);
-    println!("To replay it: cargo run --release -p trigger-sim -- --seed {first} --trace");
+    println!("To replay it: make sim SEED={first}");
     ExitCode::FAILURE
 }
 
