@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use trigger_core::ended_runs;
 use trigger_core::event::Event;
+use trigger_core::history::{PastRun, RunHistory};
 use trigger_core::identity::{EventId, RunId, TriggerName};
 use trigger_core::outcome::{End, Outcome, RunResult};
 use trigger_core::time::Timestamp;
@@ -69,9 +70,13 @@ pub(crate) fn open_runs(world: &mut World, machine: usize) -> Vec<OpenRun> {
         }
         match RunRecord::from_wire(text) {
             Ok(record) => open.push(OpenRun { record, is_alive: is_alive(world, machine, id) }),
-            Err(error) => {
-                let text = text.to_owned();
-                world.violate("records are whole", format!("{error}: {text}"));
+            Err(error) if world.is_locked(machine, &record(id)) => {
+                world.violate("records are whole", format!("that of run {id}, in progress: {error}"));
+            }
+            // Cut short by a power loss: it has started nothing.
+            Err(_) => {
+                let disk = &mut world.machines[machine].disk;
+                disk.rename(&record(id), &format!("runs/{id}.unreadable.json"));
             }
         }
     }
@@ -104,6 +109,22 @@ pub(crate) fn end_of(disk: &Disk, event: EventId) -> Option<End> {
     ended_runs::end_of(event, ids(disk, ".ended.json").into_iter().rev().filter_map(ended))
 }
 
+/// What is told of a run that has ended; nothing where its record or its result cannot be read.
+pub(crate) fn past_run(disk: &Disk, run: RunId) -> Option<PastRun> {
+    let text = disk.read(&record(run)).or_else(|| disk.read(&ended_record(run)))?;
+    Some(PastRun::of(&RunRecord::from_wire(text).ok()?, read_result(disk, run)?, 0, []))
+}
+
+/// What this node tells of its latest runs whose outcome is stored.
+pub(crate) fn history(disk: &Disk) -> RunHistory {
+    let mut history = RunHistory::default();
+    ids(disk, ".ended.json")
+        .into_iter()
+        .filter_map(|id| past_run(disk, id))
+        .for_each(|past| history.push(past));
+    history
+}
+
 /// How many interrupted runs covered each event, among the runs that are kept.
 pub(crate) fn interruptions(disk: &Disk) -> HashMap<EventId, u32> {
     let mut interruptions = HashMap::new();
@@ -126,7 +147,10 @@ pub(crate) fn note_fire(disk: &mut Disk, event: &Event, roots: &BTreeSet<EventId
         let (trigger, noted_at) = (event.trigger.clone(), event.fired_at);
         FireNote { root, noted_at, trigger, is_taken_back }.to_line() + "\n"
     };
-    disk.append(FIRES, roots.iter().map(note).collect());
+    // A line that a power loss cut short stays one that nobody can read.
+    let is_cut = disk.read(FIRES).is_some_and(|text| !text.is_empty() && !text.ends_with('\n'));
+    let lines: String = roots.iter().map(note).collect();
+    disk.append(FIRES, if is_cut { format!("\n{lines}") } else { lines });
 }
 
 /// How often `trigger` fired on this node for each root event.

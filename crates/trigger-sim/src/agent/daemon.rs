@@ -258,7 +258,7 @@ impl Daemon {
         let path = runs::record(run_id);
         own.with(|world| world.check_recorded(own.machine, &record));
         if is_blank {
-            own.disk(|disk| disk.write(&path, record.to_wire()));
+            own.disk(|disk| disk.overwrite(&path, record.to_wire()));
             own.step("record: written").await;
         } else {
             let temporary = format!("{path}.tmp");
