@@ -297,7 +297,7 @@ impl Client {
             return Ok(());
         }
         let (store, layout) = (self.store.as_ref(), &self.layout);
-        let arrivals = deliveries::read(store, layout, &self.certname, &BTreeMap::new(), entries).await?;
+        let arrivals = deliveries::read(store, layout, &self.certname, &BTreeMap::new(), &entries).await?;
         for arrival in arrivals {
             let Arrival::Pending(cause) = arrival else { continue };
             let event = cause.event.id;

@@ -45,6 +45,9 @@ pub struct Claimant {
     /// Names the file lock that the agent holds for as long as it lives, if that can be named: the same for
     /// one file on one boot of one kernel, and for nothing else.
     pub lock: Option<String>,
+    /// Whether that lock proves that whoever held it before is dead. Not after an agent which named the same one
+    /// has taken the claim: this process was copied with its memory then, and both live.
+    pub may_inherit: bool,
     /// The machine, for people.
     pub host: String,
     /// The process, for people.
@@ -372,6 +375,7 @@ impl Claim {
         let is_complete = record.groups.iter().all(|(group, since)| self.joined.get(group) == Some(since));
         self.held = Some(Held { revision, renewed_at: elapsed, is_complete });
         self.has_held = true;
+        self.claimant.may_inherit = true;
         self.rival = None;
         self.unsettled.clear();
     }
@@ -381,7 +385,10 @@ impl Claim {
         let location = match NodeRecord::from_wire(&entry.value) {
             Ok(record) => {
                 self.recall_groups(&record);
-                if record.released || self.is_ours(&record) {
+                // Taken and given up again while we believed that it was ours: what we have read may have been
+                // run for. That it was lost must show, before it is taken again.
+                let was_lost = self.held.is_some() && record.instance != self.claimant.instance;
+                if (record.released && !was_lost) || self.is_ours(&record) {
                     return Verdict::Take(Some(entry.revision));
                 }
                 record.location
@@ -416,8 +423,9 @@ impl Claim {
         if self.wrote(record) {
             return true;
         }
-        let is_in_our_name = record.instance == self.claimant.instance
-            || (record.lock.is_some() && record.lock == self.claimant.lock);
+        let is_our_lock = record.lock.is_some() && record.lock == self.claimant.lock;
+        let is_in_our_name =
+            record.instance == self.claimant.instance || (is_our_lock && self.claimant.may_inherit);
         if is_in_our_name && self.has_held {
             // Nobody but us could write it. Once, that means the backend was restored from a backup. Again,
             // it means that this process was copied with all its memory, and that both live.

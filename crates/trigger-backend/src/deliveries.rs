@@ -12,7 +12,7 @@ use trigger_core::wire::{Delivery, Stored, WireError};
 use crate::store::{Entry, KeyRange, Store, StoreError};
 
 /// Deliveries read in one request: each needs its part and, perhaps, its outcome.
-const PER_READ: usize = 60;
+pub(crate) const PER_READ: usize = 60;
 
 /// A delivery, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub async fn read(
     layout: &Layout,
     certname: &Certname,
     joined: &BTreeMap<GroupName, Revision>,
-    entries: Vec<Entry>,
+    entries: &[Entry],
 ) -> Result<Vec<Arrival>, StoreError> {
     let mut arrivals = Vec::new();
     let mut addressed = Vec::new();
@@ -96,7 +96,7 @@ pub async fn read(
 fn address(
     layout: &Layout,
     joined: &BTreeMap<GroupName, Revision>,
-    entry: Entry,
+    entry: &Entry,
 ) -> Result<Option<Addressed>, Arrival> {
     let (event, source) = match layout.place(&entry.key) {
         Some(Place::HostDelivery { event, .. }) => (event, Source::Host),
@@ -108,7 +108,7 @@ fn address(
         }
         _ => {
             return Err(Arrival::Unreadable {
-                key: entry.key,
+                key: entry.key.clone(),
                 detail: "not the key of a delivery".to_owned(),
             });
         }
@@ -116,9 +116,9 @@ fn address(
     match Delivery::from_wire(&entry.value) {
         Ok(delivery) => {
             let part_key = layout.part(event, delivery.part);
-            Ok(Some(Addressed { key: entry.key, event, source, part_key }))
+            Ok(Some(Addressed { key: entry.key.clone(), event, source, part_key }))
         }
-        Err(error) => Err(unusable(entry.key, event, &error)),
+        Err(error) => Err(unusable(entry.key.clone(), event, &error)),
     }
 }
 

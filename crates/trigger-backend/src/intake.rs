@@ -2,15 +2,17 @@
 //! whatever the watch says, since no backend's watch is trusted for longer (contract 3). Level-triggered: it
 //! knows nothing of what it read before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
-use trigger_core::identity::{Certname, GroupName, Revision};
-use trigger_core::layout::Layout;
+use trigger_core::identity::{Certname, EventId, GroupName, Revision};
+use trigger_core::layout::{Layout, Place};
+use trigger_core::queue::Source;
 
+use crate::claim::Standing;
 use crate::deliveries::{self, Arrival};
 use crate::store::{Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 
@@ -27,7 +29,7 @@ pub fn read_again_after(jitter: f64) -> Duration {
 pub struct Batch {
     /// What is pending, or was.
     pub arrivals: Vec<Arrival>,
-    /// Nothing else is there: what was read before and is not among it has gone.
+    /// All that is there has been read by now, and what of it cannot be used is in this batch.
     pub is_all: bool,
 }
 
@@ -45,7 +47,12 @@ pub struct Outlets {
 pub struct Intake {
     layout: Layout,
     certname: Certname,
-    joined: BTreeMap<GroupName, Revision>,
+    claim: watch::Receiver<Standing>,
+    /// Since when the node belongs to its groups, as the claim told at the latest connection.
+    joined: Option<BTreeMap<GroupName, Revision>>,
+    /// Events to groups that have ended here, as read on this connection. Their deliveries stay for days, and are
+    /// not looked up again every ten minutes.
+    settled: HashSet<EventId>,
     own_key: String,
     outlets: Outlets,
 }
@@ -65,14 +72,15 @@ struct Reading {
 }
 
 impl Intake {
-    /// A reader for a node that belongs to these groups since then.
+    /// A reader for the node whose claim this is.
     pub fn new(
         layout: Layout,
         certname: Certname,
-        joined: BTreeMap<GroupName, Revision>,
+        claim: watch::Receiver<Standing>,
         outlets: Outlets,
     ) -> Self {
-        Self { own_key: layout.node(&certname), layout, certname, joined, outlets }
+        let own_key = layout.node(&certname);
+        Self { layout, certname, claim, joined: None, settled: HashSet::new(), own_key, outlets }
     }
 
     /// Whether nobody takes what is read any more.
@@ -80,13 +88,23 @@ impl Intake {
         self.outlets.arrivals.is_closed()
     }
 
-    /// Begins to watch.
-    pub async fn connect(&self, store: &dyn Store) -> Result<Watch, StoreError> {
+    /// Begins to watch; the first time once the node has registered, since which groups' deliveries are its own is
+    /// not known before.
+    pub async fn connect(&mut self, store: &dyn Store) -> Result<Watch, StoreError> {
+        if self.joined.is_none() && self.claim.wait_for(|claim| joined(claim).is_some()).await.is_err() {
+            return Err(lost(store, "the agent stops"));
+        }
+        if let Some(joined) = joined(&self.claim.borrow_and_update()) {
+            self.joined = Some(joined.clone());
+        }
+        // A backend that was restored from a backup has lost outcomes: they are looked up again.
+        self.settled.clear();
         store.watch(self.ranges()).await
     }
 
     fn ranges(&self) -> Vec<KeyRange> {
-        let mut ranges = deliveries::ranges(&self.layout, &self.certname, self.joined.keys().cloned());
+        let groups = self.joined.iter().flatten().map(|(group, _)| group.clone());
+        let mut ranges = deliveries::ranges(&self.layout, &self.certname, groups);
         // Whoever takes our claim is seen at once, on the one connection that is there.
         ranges.push(KeyRange::Key(self.own_key.clone()));
         ranges
@@ -95,7 +113,7 @@ impl Intake {
     /// Passes on what the watch reports until it ends; returns why it did. Each call of `pause` is a wait for
     /// as long as [`read_again_after`] says.
     pub async fn follow<P: Future<Output = ()> + Send>(
-        &self,
+        &mut self,
         store: &dyn Store,
         watch: Watch,
         pause: impl Fn() -> P + Send + Sync,
@@ -118,14 +136,18 @@ impl Intake {
     }
 
     async fn next<P: Future<Output = ()> + Send>(
-        &self,
+        &mut self,
         store: &dyn Store,
         feed: &mut Feed<P>,
     ) -> Result<Reading, StoreError> {
+        let ranges = self.ranges();
         let entries = tokio::select! {
             // In this order, so that no watch is too busy for it.
             biased;
-            () = &mut feed.read_again => store.read(&self.ranges()).await?,
+            () = rejoined(&mut self.claim, self.joined.as_ref()) => {
+                return Err(lost(store, "its revisions begin anew, so this node has joined its groups anew"));
+            }
+            () = &mut feed.read_again => store.read(&ranges).await?,
             event = feed.watch.next() => match event {
                 Some(Ok(WatchEvent::Snapshot(entries))) => entries,
                 Some(Ok(WatchEvent::Changes(changes))) => {
@@ -138,9 +160,10 @@ impl Intake {
         Ok(Reading { entries, is_all: true })
     }
 
-    /// Reads the events behind deliveries; false when nobody listens any more.
+    /// Reads the events behind deliveries, some at a time: what was read counts though the rest cannot be. False
+    /// when nobody listens any more.
     async fn pass_on(
-        &self,
+        &mut self,
         store: &dyn Store,
         Reading { entries, is_all }: Reading,
     ) -> Result<bool, StoreError> {
@@ -149,12 +172,64 @@ impl Intake {
         if let Some(latest) = own.iter().map(|entry| entry.revision).max() {
             self.outlets.own_record.send_replace(latest);
         }
-        if entries.is_empty() && !is_all {
-            return Ok(true);
+        let entries = self.unsettled(entries, is_all);
+        let nowhere = BTreeMap::new();
+        let joined = self.joined.as_ref().unwrap_or(&nowhere);
+        let mut unusable = Vec::new();
+        for chunk in entries.chunks(deliveries::PER_READ) {
+            let arrivals = deliveries::read(store, &self.layout, &self.certname, joined, chunk).await?;
+            self.settled.extend(arrivals.iter().filter_map(settled));
+            let (known, others): (Vec<Arrival>, Vec<Arrival>) =
+                arrivals.into_iter().partition(|arrival| !matches!(arrival, Arrival::Unreadable { .. }));
+            unusable.extend(others);
+            if !known.is_empty() && !self.send(known, false).await {
+                return Ok(false);
+            }
         }
-        let arrivals = deliveries::read(store, &self.layout, &self.certname, &self.joined, entries).await?;
-        let is_news = is_all || !arrivals.is_empty();
-        Ok(!is_news || self.outlets.arrivals.send(Batch { arrivals, is_all }).await.is_ok())
+        Ok((unusable.is_empty() && !is_all) || self.send(unusable, is_all).await)
+    }
+
+    async fn send(&self, arrivals: Vec<Arrival>, is_all: bool) -> bool {
+        self.outlets.arrivals.send(Batch { arrivals, is_all }).await.is_ok()
+    }
+
+    /// Those of which it is not known that they have ended here.
+    fn unsettled(&mut self, mut entries: Vec<Entry>, is_all: bool) -> Vec<Entry> {
+        let event_of = |entry: &Entry| match self.layout.place(&entry.key) {
+            Some(Place::GroupDelivery { event, .. }) => Some(event),
+            _ => None,
+        };
+        if is_all {
+            let present: HashSet<EventId> = entries.iter().filter_map(event_of).collect();
+            self.settled.retain(|event| present.contains(event));
+        }
+        entries.retain(|entry| event_of(entry).is_none_or(|event| !self.settled.contains(&event)));
+        entries
+    }
+}
+
+/// The groups joined and since when, while the claim is held.
+fn joined(claim: &Standing) -> Option<&BTreeMap<GroupName, Revision>> {
+    match claim {
+        Standing::Held { joined, .. } => Some(joined),
+        _ => None,
+    }
+}
+
+/// Returns when the node has joined its groups at other revisions than `known`: the backend was made anew and
+/// counts from the start, where all that comes would look as if it had been there before this node joined.
+async fn rejoined(claim: &mut watch::Receiver<Standing>, known: Option<&BTreeMap<GroupName, Revision>>) {
+    if claim.wait_for(|claim| joined(claim).is_some_and(|joined| Some(joined) != known)).await.is_err() {
+        // Who stops says so elsewhere.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A group's event that has ended here: its delivery stays.
+fn settled(arrival: &Arrival) -> Option<EventId> {
+    match arrival {
+        Arrival::HasOutcome { event, source: Source::Group(_) } => Some(*event),
+        _ => None,
     }
 }
 

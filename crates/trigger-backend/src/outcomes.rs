@@ -13,9 +13,9 @@ use trigger_core::status::{DeliveryStatus, NodeRecord, delivery_status};
 use trigger_core::wire::{Members, Stored};
 
 use crate::registry;
-use crate::store::{Entry, KeyRange, Store, StoreError};
+use crate::store::{Entry, KeyRange, Store, StoreError, Swap};
 
-/// Ends without a run that are stored at the same time.
+/// Ends that are stored at the same time where each has to look at what is there.
 const SWAPS_IN_FLIGHT: usize = 16;
 
 /// Stores how deliveries ended, then deletes them: the last two steps of the order at a run's end
@@ -40,9 +40,9 @@ pub async fn finish_runs(
     history: Option<&RunHistory>,
 ) -> Result<(), StoreError> {
     let told = history.map(|history| (layout.runs(certname), history.to_wire()));
-    let (by_run, others): (Vec<&Ending>, Vec<&Ending>) =
-        endings.iter().partition(|ending| matches!(ending.end, End::Done(_) | End::Failed(_)));
-    let outcomes = by_run.iter().map(|ending| (layout.outcome(ending.event, certname), ending.end.to_wire()));
+    let (done, others): (Vec<&Ending>, Vec<&Ending>) =
+        endings.iter().partition(|ending| matches!(ending.end, End::Done(_)));
+    let outcomes = done.iter().map(|ending| (layout.outcome(ending.event, certname), ending.end.to_wire()));
     let told_of_runs = usize::from(told.is_some());
     let results = store.put_many(told.into_iter().chain(outcomes).collect()).await;
     for (index, result) in results.into_iter().enumerate() {
@@ -51,17 +51,31 @@ pub async fn finish_runs(
             result => drop(result?),
         }
     }
-    let first =
-        |ending: &&Ending| tell_first(store, layout.outcome(ending.event, certname), ending.end.to_wire());
-    stream::iter(others.iter().map(first)).buffer_unordered(SWAPS_IN_FLIGHT).try_collect::<()>().await?;
+    let told = others.into_iter().map(|ending| {
+        let key = layout.outcome(ending.event, certname);
+        tell_unless_done(store, key, &ending.end)
+    });
+    let told: Vec<_> = told.collect();
+    stream::iter(told).buffer_unordered(SWAPS_IN_FLIGHT).try_collect::<()>().await?;
     let sources = endings.iter().map(|ending| (ending.event, &ending.sources));
     delete(store, layout, certname, sources).await
 }
 
-/// Stores an end that needed no run, where none is stored yet. Written blindly it could come late, from an agent
-/// that was killed while it asked, and undo the `done` of its successor.
-async fn tell_first(store: &dyn Store, key: String, end: String) -> Result<(), StoreError> {
-    store.put_if_unchanged(&key, &end, None).await.map(drop)
+/// Stores an end that says less than `done`. Written blindly it could come late, from an agent that was killed
+/// while it asked or that lost its claim in the middle of its run, and undo what its successor has told. So one
+/// that needed no run is told only where none is, and a failed run's never in the place of a `done`
+/// (contract 12: a later `done` wins).
+async fn tell_unless_done(store: &dyn Store, key: String, end: &End) -> Result<(), StoreError> {
+    let text = end.to_wire();
+    let mut expected = None;
+    while let Swap::Changed(found) = store.put_if_unchanged(&key, &text, expected).await? {
+        let gives_way = |known: &Entry| !matches!(End::from_wire(&known.value), Ok(End::Done(_)));
+        match found {
+            Some(known) if !matches!(end, End::Failed(_)) || !gives_way(&known) => return Ok(()),
+            found => expected = found.map(|known| known.revision),
+        }
+    }
+    Ok(())
 }
 
 /// Deletes a node's own deliveries of events that ended.

@@ -129,19 +129,22 @@ fn claimant(
     groups: &[&str],
     joined: &[(&str, Revision)],
 ) -> Claim {
-    let group = |group: &str| group.parse::<GroupName>().unwrap();
-    let claimant = Claimant {
+    let joined = joined.iter().map(|(name, since)| (name.parse().unwrap(), *since)).collect();
+    Claim::new(Layout::default(), who(instance, lock, host, groups), joined, Duration::ZERO)
+}
+
+fn who(instance: &str, lock: Option<&str>, host: &str, groups: &[&str]) -> Claimant {
+    Claimant {
         certname: "lb01".parse().unwrap(),
         instance: instance.to_owned(),
         lock: lock.map(str::to_owned),
+        may_inherit: true,
         host: host.to_owned(),
         pid: 7,
         folder: "/var/lib/trigger".to_owned(),
         version: "0".to_owned(),
-        groups: groups.iter().map(|name| group(name)).collect(),
-    };
-    let joined = joined.iter().map(|(name, since)| (group(name), *since)).collect();
-    Claim::new(Layout::default(), claimant, joined, Duration::ZERO)
+        groups: groups.iter().map(|name| name.parse().unwrap()).collect(),
+    }
 }
 
 fn is_held(standing: &Standing) -> bool {
@@ -182,6 +185,8 @@ on_each_store!(
     garbage_is_nobodys_claim_and_a_newer_record_is_somebodys,
     a_restored_backend_costs_a_holder_nothing,
     of_a_process_copied_with_its_memory_one_remains,
+    who_lost_its_claim_to_an_equal_waits_when_it_starts_anew,
+    a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first,
     groups_are_recalled_and_told_at_once,
     who_took_a_claim_is_news_and_our_own_writes_are_not,
 );
@@ -344,6 +349,32 @@ async fn of_a_process_copied_with_its_memory_one_remains(world: &World) {
     }
     let (first, copy) = (world.renew(&mut first, 300).await, world.renew(&mut copy, 301).await);
     assert!(is_held(&first) != is_held(&copy), "{first:?} {copy:?}");
+}
+
+async fn who_lost_its_claim_to_an_equal_waits_when_it_starts_anew(world: &World) {
+    let mut copy = agent("copy", Some("a"));
+    world.renew(&mut copy, 0).await;
+    let mut anew = Claim::new(
+        Layout::default(),
+        Claimant { may_inherit: false, ..who("anew", Some("a"), "host", &[]) },
+        BTreeMap::new(),
+        Duration::ZERO,
+    );
+    assert!(!is_held(&world.renew(&mut anew, 1).await), "the same lock proves nothing now");
+    assert!(is_held(&world.renew(&mut anew, 1 + lease()).await), "silence does");
+    let mut reloaded = agent("reloaded", Some("a"));
+    assert!(is_held(&world.renew(&mut reloaded, 2 + lease()).await), "and the lock does again");
+}
+
+async fn a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first(world: &World) {
+    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    world.renew(&mut first, 0).await;
+    world.renew(&mut second, 0).await;
+    assert!(is_held(&world.renew(&mut second, lease()).await));
+    second.release(world, &Activity::default(), at(lease() + 1)).await.unwrap();
+    let standing = world.renew(&mut first, lease() + 2).await;
+    assert!(matches!(standing, Standing::Contended(_)), "{standing:?}");
+    assert!(is_held(&world.renew(&mut first, lease() + 3).await), "nobody has it now");
 }
 
 async fn groups_are_recalled_and_told_at_once(world: &World) {

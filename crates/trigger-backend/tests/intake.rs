@@ -2,15 +2,17 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
-use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::{mpsc, watch};
-use trigger_backend::intake::{Intake, Outlets, read_again_after};
+use trigger_backend::claim::Standing;
+use trigger_backend::deliveries::Arrival;
+use trigger_backend::intake::{Batch, Intake, Outlets, read_again_after};
 use trigger_backend::memory::MemoryStore;
-use trigger_backend::store::{Change, Entry, Store, Watch, WatchEvent};
-use trigger_core::identity::{Certname, Revision};
+use trigger_backend::store::{Change, Entry, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
+use trigger_core::identity::{Certname, EventId, Revision};
 use trigger_core::layout::Layout;
 
 /// A watch that lives and tells of a renewal each minute, and of nothing else.
@@ -25,22 +27,117 @@ fn blind_watch(key: String) -> Watch {
     renewals.boxed()
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
-    let (layout, certname): (Layout, Certname) = (Layout::default(), "lb01".parse().unwrap());
-    let store = MemoryStore::default();
-    let (arrivals, mut arrived) = mpsc::channel(1);
+/// A store that answers so many reads, and no more.
+struct FailsAfter {
+    store: MemoryStore,
+    reads: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Store for FailsAfter {
+    async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
+        self.store.put_many(entries).await
+    }
+
+    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        self.store.delete_many(keys).await
+    }
+
+    async fn put_if_unchanged(
+        &self,
+        key: &str,
+        value: &str,
+        expected: Option<Revision>,
+    ) -> Result<Swap, StoreError> {
+        self.store.put_if_unchanged(key, value, expected).await
+    }
+
+    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+        let left = self.reads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if left.is_err() {
+            return Err(StoreError::Unreachable { backend: "here".to_owned(), detail: "a fault".to_owned() });
+        }
+        self.store.read(ranges).await
+    }
+
+    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+        self.store.watch(ranges).await
+    }
+
+    fn address(&self) -> &str {
+        self.store.address()
+    }
+}
+
+/// The intake of lb01, which belongs to the group `lb` since a revision, with what it is told and what it tells.
+struct World {
+    intake: Intake,
+    claim: watch::Sender<Standing>,
+    arrived: mpsc::Receiver<Batch>,
+    seen: watch::Receiver<Revision>,
+}
+
+fn world(joined: u64) -> World {
+    let (claim, held) = watch::channel(held(joined));
+    let (arrivals, arrived) = mpsc::channel(16);
     let (own_record, seen) = watch::channel(Revision::default());
     let outlets = Outlets { arrivals, own_record };
-    let intake = Intake::new(layout.clone(), certname.clone(), BTreeMap::new(), outlets);
-    let key = layout.host_delivery(&certname, "019356b0-7c4a-7000-8000-000000000001".parse().unwrap());
-    store.put_many(vec![(key, r#"{"v":1,"part":0}"#.to_owned())]).await.remove(0).unwrap();
+    World { intake: Intake::new(Layout::default(), node(), held, outlets), claim, arrived, seen }
+}
+
+fn node() -> Certname {
+    "lb01".parse().unwrap()
+}
+
+fn held(joined: u64) -> Standing {
+    let joined = [("lb".parse().unwrap(), Revision(joined))].into();
+    Standing::Held { joined, renewed_at: Duration::ZERO }
+}
+
+fn event(n: u128) -> EventId {
+    EventId::from_uuid(uuid::Uuid::from_u128(n))
+}
+
+async fn put(store: &MemoryStore, key: String, value: &str) {
+    store.put_many(vec![(key, value.to_owned())]).await.remove(0).unwrap();
+}
+
+/// Puts a delivery whose event is not there, which is enough for it to be read.
+async fn deliver(store: &MemoryStore, key: String) {
+    put(store, key, r#"{"v":1,"part":0}"#).await;
+}
+
+/// Follows for as long as it takes to read everything; what came, batch by batch.
+async fn everything(world: &mut World, store: &dyn Store) -> Vec<Arrival> {
+    let mut all = Vec::new();
+    let watch = world.intake.connect(store).await.unwrap();
+    tokio::select! {
+        error = world.intake.follow(store, watch, std::future::pending) => panic!("{error}"),
+        () = async {
+            while let Some(batch) = world.arrived.recv().await {
+                all.extend(batch.arrivals);
+                if batch.is_all {
+                    return;
+                }
+            }
+        } => {}
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
+    let layout = Layout::default();
+    let store = MemoryStore::default();
+    let World { mut intake, mut arrived, seen, claim: _claim } = world(0);
+    deliver(&store, layout.host_delivery(&node(), event(1))).await;
 
     let soon = read_again_after(0.5);
     let pause = || tokio::time::sleep(soon);
     let began = tokio::time::Instant::now();
+    drop(intake.connect(&store).await.unwrap());
     tokio::select! {
-        error = intake.follow(&store, blind_watch(layout.node(&certname)), pause) => panic!("{error}"),
+        error = intake.follow(&store, blind_watch(layout.node(&node())), pause) => panic!("{error}"),
         read = arrived.recv() => {
             let batch = read.expect("all there is");
             assert!(batch.is_all && batch.arrivals.len() == 1, "{batch:?}");
@@ -48,4 +145,69 @@ async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
     }
     assert_eq!(began.elapsed(), soon);
     assert!(*seen.borrow() >= Revision(9), "and the renewals it was told of meanwhile count");
+}
+
+#[tokio::test]
+async fn a_backend_that_counts_from_the_start_again_is_watched_anew() {
+    let (store, layout) = (MemoryStore::default(), Layout::default());
+    let mut world = world(1_000_000);
+    let watch = world.intake.connect(&store).await.unwrap();
+    world.claim.send_replace(held(0));
+    let error = world.intake.follow(&store, watch, std::future::pending::<()>).await;
+    assert!(error.to_string().contains("its revisions begin anew"), "{error}");
+
+    deliver(&store, layout.group_delivery(&"lb".parse().unwrap(), event(1))).await;
+    let arrivals = everything(&mut world, &store).await;
+    assert_eq!(arrivals.len(), 1, "an event of now, fired at its group: {arrivals:?}");
+}
+
+#[tokio::test]
+async fn what_can_be_read_counts_though_the_rest_cannot() {
+    let (store, layout) = (MemoryStore::default(), Layout::default());
+    let mut world = world(0);
+    for n in 1..=200 {
+        deliver(&store, layout.host_delivery(&node(), event(n))).await;
+        put(&store, layout.outcome(event(n), &node()), "{}").await;
+    }
+    let failing = FailsAfter { store, reads: AtomicUsize::new(2) };
+    let watch = world.intake.connect(&failing).await.unwrap();
+    let error = world.intake.follow(&failing, watch, std::future::pending::<()>).await;
+    assert!(error.to_string().contains("a fault"), "{error}");
+    let mut read = 0;
+    while let Ok(batch) = world.arrived.try_recv() {
+        assert!(!batch.is_all, "it is not");
+        read += batch.arrivals.len();
+    }
+    assert_eq!(read, 120, "two requests of three were answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_groups_event_that_has_ended_here_is_looked_up_once_a_connection() {
+    let (store, layout) = (MemoryStore::default(), Layout::default());
+    let mut world = world(0);
+    put(&store, layout.outcome(event(1), &node()), "{}").await;
+    deliver(&store, layout.group_delivery(&"lb".parse().unwrap(), event(1))).await;
+    let counting = FailsAfter { store, reads: AtomicUsize::new(usize::MAX) };
+    let watch = world.intake.connect(&counting).await.unwrap();
+    let again = || tokio::time::sleep(Duration::from_secs(600));
+    tokio::select! {
+        error = world.intake.follow(&counting, watch, again) => panic!("{error}"),
+        () = async {
+            let mut looked_up = Vec::new();
+            while looked_up.len() < 3 {
+                let batch = world.arrived.recv().await.expect("a batch");
+                if batch.is_all {
+                    looked_up.push(usize::MAX - counting.reads.load(Ordering::Relaxed));
+                }
+            }
+            // The deliveries at the watch's start, then once every ten minutes.
+            assert_eq!(looked_up, [1, 2, 3]);
+        } => {}
+    }
+    drop(everything(&mut world, &counting).await);
+    assert_eq!(
+        usize::MAX - counting.reads.load(Ordering::Relaxed),
+        4,
+        "a new connection may be to a restored backend"
+    );
 }

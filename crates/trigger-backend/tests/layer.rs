@@ -83,7 +83,7 @@ async fn arrivals(store: &MemoryStore, certname: &str, joined: &[(&str, u64)]) -
         joined.iter().map(|(group, revision)| (group.parse().unwrap(), Revision(*revision))).collect();
     let ranges = deliveries::ranges(&layout, &node(certname), joined.keys().cloned());
     let entries: Vec<Entry> = store.read(&ranges).await.unwrap();
-    deliveries::read(store, &layout, &node(certname), &joined, entries).await.unwrap()
+    deliveries::read(store, &layout, &node(certname), &joined, &entries).await.unwrap()
 }
 
 fn pending(arrivals: &[Arrival]) -> Vec<EventId> {
@@ -106,14 +106,16 @@ fn states(status: &EventStatus) -> Vec<String> {
 }
 
 fn done(n: u128) -> End {
-    let result = RunResult {
-        outcome: Outcome::Changed,
-        reason: None,
-        reported_noop: false,
-        started_at: NOW,
-        finished_at: NOW,
-    };
-    End::Done(EndedRun { run_id: RunId::from_uuid(Uuid::from_u128(n)), noop: false, result })
+    End::Done(ended(n, Outcome::Changed))
+}
+
+fn failed(n: u128) -> End {
+    End::Failed(ended(n, Outcome::Failed))
+}
+
+fn ended(n: u128, outcome: Outcome) -> EndedRun {
+    let result = RunResult { outcome, reason: None, reported_noop: false, started_at: NOW, finished_at: NOW };
+    EndedRun { run_id: RunId::from_uuid(Uuid::from_u128(n)), noop: false, result }
 }
 
 async fn finish(store: &MemoryStore, certname: &str, n: u128, end: End) {
@@ -121,18 +123,29 @@ async fn finish(store: &MemoryStore, certname: &str, n: u128, end: End) {
     outcomes::finish(store, &Layout::default(), &node(certname), &[ending]).await.unwrap();
 }
 
-#[tokio::test]
-async fn an_end_without_a_run_undoes_no_end_that_is_told() {
+/// What is told where these ends are stored one after the other.
+async fn told(ends: &[End]) -> String {
     let store = MemoryStore::default();
     publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
-    finish(&store, "lb01", 1, done(7)).await;
-    finish(&store, "lb01", 1, End::Superseded(id(2))).await;
-    assert_eq!(states(&status(&store, 1).await), ["lb01 done"], "a late word of an agent that is no more");
+    for end in ends {
+        finish(&store, "lb01", 1, end.clone()).await;
+    }
+    states(&status(&store, 1).await).concat()
+}
 
-    publish(&store, &publication(3, &["lb01"], &[]), false).await.unwrap();
-    finish(&store, "lb01", 3, End::Expired).await;
-    finish(&store, "lb01", 3, done(8)).await;
-    assert_eq!(states(&status(&store, 3).await), ["lb01 done"], "a later done wins");
+#[tokio::test]
+async fn a_done_wins_over_every_other_end_whichever_comes_later() {
+    for other in [failed(8), End::Superseded(id(2)), End::Expired] {
+        assert_eq!(told(&[other.clone(), done(7)]).await, "lb01 done", "a later done wins");
+        assert_eq!(told(&[done(7), other]).await, "lb01 done", "a late word of an agent that is no more");
+    }
+}
+
+#[tokio::test]
+async fn an_end_without_a_run_undoes_no_end_that_is_told() {
+    assert_eq!(told(&[failed(7), End::Expired]).await, "lb01 failed");
+    assert_eq!(told(&[End::Expired, End::Superseded(id(2))]).await, "lb01 expired");
+    assert_eq!(told(&[End::Expired, failed(7)]).await, "lb01 failed", "its run says more than a sweeper");
 }
 
 #[tokio::test]

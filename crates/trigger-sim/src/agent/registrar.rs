@@ -44,6 +44,8 @@ pub(super) async fn run(node: Arc<Node>, channels: Channels) {
             certname: node.certname.clone(),
             instance,
             lock: Some(lock),
+            // Nobody copies a machine with its memory here.
+            may_inherit: true,
             host: node.certname.to_string(),
             pid: own.id.0,
             folder: "/var/lib/trigger".to_owned(),

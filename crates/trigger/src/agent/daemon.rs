@@ -145,7 +145,7 @@ impl Daemon {
                 // What waits here is the other's to run now: it is forgotten, and read again if this agent
                 // is ever to run it.
                 () = &mut loss, if !has_lost => match check_configuration().await {
-                    Ok(()) => return Ok(Stopped::Reload),
+                    Ok(()) => return Ok(Stopped::ClaimLost),
                     Err(failure) => {
                         tracing::error!("the agent does not start anew: {}", failure.message);
                         has_lost = true;

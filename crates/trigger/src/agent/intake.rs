@@ -1,7 +1,6 @@
 //! Keeps this node's deliveries under watch: connects, and connects again whenever continuity was lost.
 //! What is read, and when, is decided in [`trigger_backend::intake`].
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +8,6 @@ use tokio::sync::watch;
 use trigger_backend::claim::Standing;
 use trigger_backend::intake::{Intake, Outlets, read_again_after};
 use trigger_core::backoff;
-use trigger_core::identity::{GroupName, Revision};
 
 use super::Node;
 use crate::clock::jitter;
@@ -25,14 +23,12 @@ pub(super) enum Link {
 pub(super) async fn run(
     node: Arc<Node>,
     breaker: Breaker,
-    mut claim: watch::Receiver<Standing>,
+    claim: watch::Receiver<Standing>,
     link: watch::Sender<Link>,
     outlets: Outlets,
 ) {
-    // Which groups' deliveries are ours is known once we have registered.
-    let Ok(joined) = joined_groups(&mut claim).await else { return };
     let (store, settings) = (node.store.as_ref(), &node.settings);
-    let intake = Intake::new(settings.layout.clone(), settings.certname.clone(), joined, outlets);
+    let mut intake = Intake::new(settings.layout.clone(), settings.certname.clone(), claim, outlets);
     let pause = || tokio::time::sleep(read_again_after(jitter()));
     let mut lost_at = Instant::now();
     let mut attempt = 0;
@@ -56,15 +52,5 @@ pub(super) async fn run(
         }
         tokio::time::sleep(backoff::reconnect(attempt, lost_at.elapsed(), jitter())).await;
         attempt += 1;
-    }
-}
-
-async fn joined_groups(
-    claim: &mut watch::Receiver<Standing>,
-) -> Result<BTreeMap<GroupName, Revision>, watch::error::RecvError> {
-    let held = claim.wait_for(|state| matches!(state, Standing::Held { .. })).await?;
-    match &*held {
-        Standing::Held { joined, .. } => Ok(joined.clone()),
-        _ => Ok(BTreeMap::new()),
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct AgentSettings {
     pub(crate) metrics_file: Option<PathBuf>,
     /// What a `trigger fire` inside a run needs to find this agent.
     pub(crate) run_environment: BTreeMap<String, String>,
+    /// Whether an agent that held this folder's lock is certain to be dead.
+    pub(crate) may_inherit_claim: bool,
 }
 
 /// Why the daemon ended.
@@ -67,6 +69,8 @@ pub(crate) enum Stopped {
     Terminated,
     /// It shall start again with a configuration that was found to be good.
     Reload,
+    /// Likewise, since another agent has taken the claim: what waits here is that one's.
+    ClaimLost,
 }
 
 /// What is shared by the agent's tasks and does not change, but for what is counted.

@@ -35,7 +35,13 @@ pub(crate) struct AgentArgs {
     /// A file to keep metrics in, for node_exporter's textfile collector (its name ends in .prom) [default: none]
     #[arg(long, env = "TRIGGER_METRICS_FILE", value_name = "FILE", hide_env = true)]
     metrics_file: Option<PathBuf>,
+    /// This program was an agent until a moment ago, and lost its claim
+    #[arg(long = AFTER_A_LOSS, hide = true)]
+    claim_lost: bool,
 }
+
+/// Given by [`start_again`] alone, and never to a child.
+const AFTER_A_LOSS: &str = "claim-lost";
 
 pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<u8, Failure> {
     crate::logging::start();
@@ -46,15 +52,19 @@ pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<u8, Failure> {
     })?;
     match stopped {
         Stopped::Terminated => Ok(0),
-        Stopped::Reload => Err(start_again()),
+        Stopped::Reload => Err(start_again(false)),
+        Stopped::ClaimLost => Err(start_again(true)),
     }
 }
 
 /// Replaces this process by a fresh one with the same arguments, which reads the new configuration. The
 /// pid stays, and a run in progress is adopted like any other.
-fn start_again() -> Failure {
+fn start_again(after_a_loss: bool) -> Failure {
     tracing::info!("starting anew, with the configuration read again");
-    let error = std::process::Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
+    let flag = format!("--{AFTER_A_LOSS}");
+    let arguments = std::env::args_os().skip(1).filter(|argument| *argument != *flag);
+    let arguments = arguments.chain(after_a_loss.then(|| flag.clone().into()));
+    let error = std::process::Command::new("/proc/self/exe").args(arguments).exec();
     Failure::failed(format!("cannot start again: {error}"))
 }
 
@@ -93,5 +103,6 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         runs_per_minute,
         metrics_file,
         run_environment,
+        may_inherit_claim: !args.claim_lost,
     })
 }

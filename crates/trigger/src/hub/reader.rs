@@ -74,6 +74,10 @@ pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>)
     let read_all = move || {
         while let Some(request) = requests.blocking_recv() {
             let Request { ranges, from, keys_only, bytes_at_most, answer } = request;
+            // Who has given up asks again; to read for it too would keep all others waiting.
+            if answer.is_closed() {
+                continue;
+            }
             let _ = answer.send(page(&mut connection, &ranges, from, keys_only, bytes_at_most));
         }
         drop(connection);
