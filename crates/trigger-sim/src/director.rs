@@ -53,13 +53,20 @@ pub(crate) async fn direct(sim: Sim) {
     let rest = if is_long { SWEPT_WITHIN } else { Duration::from_secs(180) };
     loop {
         sim.sleep(Duration::from_secs(60)).await;
-        let open = sim.with(|world| world.open_deliveries());
-        if open.is_empty() && sim.now() - healed > rest {
+        let (open, left) = sim.with(|world| (world.open_deliveries(), world.leftovers()));
+        if open.is_empty() && left.is_empty() && sim.now() - healed > rest {
             break;
         }
         if sim.now() - healed > REST_WITHIN {
-            let detail = format!("{} deliveries, such as {}", open.len(), open[0]);
-            return sim.with(|world| world.violate("every delivery ends", detail));
+            return sim.with(|world| match (&open[..], &left[..]) {
+                ([first, ..], _) => {
+                    world.violate("every delivery ends", format!("{} do not, such as {first}", open.len()));
+                }
+                (_, [first, ..]) => {
+                    world.violate("nothing is left behind", format!("{} are, such as {first}", left.len()));
+                }
+                _ => {}
+            });
         }
     }
     sim.with(|world| {
@@ -83,6 +90,7 @@ fn draw_machine(world: &mut World, node: usize) -> Machine {
         off_until: Duration::ZERO,
         is_cut_off: false,
         clock_ahead: rng.i64(-120_000..120_000),
+        was_wild: false,
         is_disabled: false,
         honours_noop: rng.u8(..4) > 0,
         manifest: manifest::draw(rng, nodes),

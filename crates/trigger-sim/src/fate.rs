@@ -7,6 +7,9 @@ use crate::director::take_care;
 use crate::executor::{ProcessId, Sim};
 use crate::world::{Kind, Machine, World};
 
+/// Milliseconds by which a wild clock is off.
+const YEARS: i64 = 5 * 365 * 86_400_000;
+
 /// What goes wrong beside what goes wrong on its own.
 pub(crate) async fn suffer(sim: Sim) {
     loop {
@@ -41,13 +44,8 @@ fn strike(sim: &Sim) {
             5 | 6 => cut_off(world, machine),
             7 => backend_down(world),
             8 if world.plan.rewinds => rewind(world),
-            9 => {
-                let wild = world.plan.wild_clocks && machine == 0;
-                let ahead = if wild { 5 * 365 * 86_400_000 } else { world.rng.i64(-120_000..120_000) };
-                let what = if wild { "clock years ahead" } else { "clock jumps" };
-                world.fault(what, format_args!("m{machine} to {ahead} ms"));
-                world.machines[machine].clock_ahead = ahead;
-            }
+            9 => jump(world, machine),
+            13 if world.plan.wild_clocks => jump(world, 0),
             10 => {
                 let is_disabled = !world.machines[machine].is_disabled;
                 world.fault("Puppet disabled or enabled", format_args!("m{machine} {is_disabled}"));
@@ -70,6 +68,23 @@ fn strike(sim: &Sim) {
     });
 }
 
+/// A clock jumps by minutes; one of them by years, in either direction, and back.
+fn jump(world: &mut World, machine: usize) {
+    let minutes = world.rng.i64(-120_000..120_000);
+    let is_wild = world.plan.wild_clocks && machine == 0;
+    let was_off = world.machines[machine].clock_ahead.abs() >= YEARS;
+    let (what, ahead) = match if is_wild { world.rng.u8(..4) } else { 3 } {
+        0 => ("clock years ahead", YEARS),
+        1 => ("clock years behind", -YEARS),
+        _ if was_off => ("clock right again", minutes),
+        _ => ("clock jumps", minutes),
+    };
+    world.fault(what, format_args!("m{machine} to {ahead} ms"));
+    let machine = &mut world.machines[machine];
+    machine.clock_ahead = ahead;
+    machine.was_wild |= ahead.abs() >= YEARS;
+}
+
 /// A machine is copied, disk and name, and both are there. Whoever restores a backup elsewhere does this.
 fn clone(sim: &Sim, world: &mut World, of: usize) {
     let number = world.machines.len();
@@ -89,6 +104,7 @@ fn clone(sim: &Sim, world: &mut World, of: usize) {
         off_until: Duration::ZERO,
         is_cut_off: false,
         clock_ahead: original.clock_ahead,
+        was_wild: original.was_wild,
         is_disabled: false,
         honours_noop: original.honours_noop,
         manifest: original.manifest.clone(),
@@ -97,6 +113,7 @@ fn clone(sim: &Sim, world: &mut World, of: usize) {
     };
     world.fault("machine cloned", format_args!("m{of} as m{number}"));
     world.machines.push(copy);
+    world.check.copy_fires(of, number);
     let director = world.director.unwrap_or(ProcessId(0));
     world.spawn(director, take_care(sim.clone(), number));
 }
@@ -162,6 +179,18 @@ fn rewind(world: &mut World) {
     let to = world.server.revision_at(world.now.saturating_sub(ago));
     world.fault("backend restored from a backup", format_args!("{ago:?} old, revision {to}"));
     world.rewind(to);
+}
+
+impl World {
+    /// Restored while somebody writes one thing after the other: what came first may be gone when the rest comes.
+    pub(crate) fn may_rewind_amid(&mut self) {
+        if self.plan.rewinds && self.strikes(0.002) {
+            let ago = Duration::from_millis(self.rng.u64(..500));
+            let to = self.server.revision_at(self.now.saturating_sub(ago));
+            self.fault("backend restored amid writes", format_args!("{ago:?} old, revision {to}"));
+            self.rewind(to);
+        }
+    }
 }
 
 /// Everything is off for longer than any event lives and is kept.

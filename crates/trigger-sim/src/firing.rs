@@ -75,8 +75,9 @@ fn make(own: &Own, wanted: &Wanted) -> (Publication, BTreeSet<EventId>) {
             suppressed_groups: BTreeMap::new(),
         };
         if let Some(parent) = &parent {
-            let fired = runs::fired(&world.machines[own.machine].disk, &wanted.trigger);
-            let fires = |root: EventId| fired.get(&root).copied().unwrap_or_default();
+            let fired = runs::noted_fires(&world.machines[own.machine].disk);
+            let fires =
+                |root: EventId| fired.get(&(wanted.trigger.clone(), root)).copied().unwrap_or_default();
             let causes = parent.causes.iter().map(|cause| &cause.event);
             let chains = lineage::chains_through(&parent.certname, causes);
             publication.event.fired_in = Some(parent.run_id);
@@ -88,7 +89,7 @@ fn make(own: &Own, wanted: &Wanted) -> (Publication, BTreeSet<EventId>) {
             let disk = world.machines[own.machine].disk.at(world.now);
             runs::note_fire(disk, &publication.event, &noted, false);
         }
-        world.check_fired(own.machine, &publication, wanted.ttl);
+        world.check_fired(own.machine, &publication, wanted);
         (publication, noted)
     })
 }

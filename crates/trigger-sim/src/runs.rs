@@ -58,6 +58,12 @@ pub(crate) fn is_alive(world: &World, machine: usize, run: RunId) -> bool {
         || (read_result(disk, run).is_none() && world.is_locked(machine, &output(run)))
 }
 
+/// The records of runs whose outcome is not stored.
+pub(crate) fn open_records(disk: &Disk) -> impl Iterator<Item = String> {
+    let paths = ids(disk, ".json").into_iter().map(record);
+    paths.filter(|path| disk.read(path).is_some_and(|text| !text.trim().is_empty()))
+}
+
 /// Runs whose outcome is not stored, oldest first; blanks go.
 pub(crate) fn open_runs(world: &mut World, machine: usize) -> Vec<OpenRun> {
     let mut open = Vec::new();
@@ -69,7 +75,11 @@ pub(crate) fn open_runs(world: &mut World, machine: usize) -> Vec<OpenRun> {
             continue;
         }
         match RunRecord::from_wire(text) {
-            Ok(record) => open.push(OpenRun { record, is_alive: is_alive(world, machine, id) }),
+            // Or a power loss takes away what an agent did not live to sync, and what follows from it stays.
+            Ok(run) => {
+                world.machines[machine].disk.sync(&record(id));
+                open.push(OpenRun { record: run, is_alive: is_alive(world, machine, id) });
+            }
             Err(error) if world.is_locked(machine, &record(id)) => {
                 world.violate("records are whole", format!("that of run {id}, in progress: {error}"));
             }
@@ -153,14 +163,12 @@ pub(crate) fn note_fire(disk: &mut Disk, event: &Event, roots: &BTreeSet<EventId
     disk.append(FIRES, if is_cut { format!("\n{lines}") } else { lines });
 }
 
-/// How often `trigger` fired on this node for each root event.
-pub(crate) fn fired(disk: &Disk, trigger: &TriggerName) -> BTreeMap<EventId, u32> {
-    let mut fired: BTreeMap<EventId, u32> = BTreeMap::new();
+/// How often each trigger fired on this node for each root event.
+pub(crate) fn noted_fires(disk: &Disk) -> BTreeMap<(TriggerName, EventId), u32> {
+    let mut fired: BTreeMap<(TriggerName, EventId), u32> = BTreeMap::new();
     for note in disk.read(FIRES).unwrap_or_default().lines().filter_map(FireNote::from_line) {
-        if note.trigger == *trigger {
-            let count = fired.entry(note.root).or_default();
-            *count = if note.is_taken_back { count.saturating_sub(1) } else { *count + 1 };
-        }
+        let count = fired.entry((note.trigger, note.root)).or_default();
+        *count = if note.is_taken_back { count.saturating_sub(1) } else { *count + 1 };
     }
     fired
 }

@@ -86,6 +86,12 @@ impl Server {
         known.checked_sub(1).map_or(0, |index| self.times[index].1)
     }
 
+    /// When a revision was written.
+    pub(crate) fn time_of(&self, revision: u64) -> Duration {
+        let before = self.times.partition_point(|(_, newest)| *newest < revision);
+        self.times.get(before).map_or(Duration::ZERO, |(at, _)| *at)
+    }
+
     /// All that is there now, below a prefix.
     pub(crate) fn folder(&self, prefix: &str) -> Vec<Entry> {
         self.read_at(&[KeyRange::Folder(prefix.to_owned())], self.revision)

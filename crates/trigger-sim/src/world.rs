@@ -20,6 +20,7 @@ use crate::firing::Answer;
 use crate::manifest::Rule;
 use crate::plan::Plan;
 use crate::requests::Mail;
+use crate::runs;
 use crate::server::Server;
 use crate::trace::Trace;
 
@@ -69,6 +70,8 @@ pub(crate) struct Machine {
     pub(crate) is_cut_off: bool,
     /// How many milliseconds the wall clock is ahead.
     pub(crate) clock_ahead: i64,
+    /// Whether it was years off, ever.
+    pub(crate) was_wild: bool,
     /// Puppet's disabled lock.
     pub(crate) is_disabled: bool,
     pub(crate) honours_noop: bool,
@@ -271,10 +274,13 @@ impl World {
         for process in self.processes_of(machine, |kind| kind != Kind::Director) {
             self.end_process(process);
         }
-        self.check.may_miss_counts(machine, 100);
-        let machine = &mut self.machines[machine];
-        machine.is_on = false;
-        if machine.disk.at(self.now).lose_power(&mut self.rng) > 0 {
+        let disk = self.machines[machine].disk.at(self.now);
+        let noted = runs::noted_fires(disk);
+        let lost = disk.lose_power(&mut self.rng);
+        let left = runs::noted_fires(disk);
+        self.check.forget_fires(machine, &noted, &left);
+        self.machines[machine].is_on = false;
+        if lost > 0 {
             self.count("unsynced writes lost");
         }
     }

@@ -312,15 +312,15 @@ impl Daemon {
                 let outcome = Outcome::Interrupted;
                 let result = RunResult { outcome, reason, reported_noop: false, started_at, finished_at };
                 own.disk(|disk| disk.write_synced(&runs::result(run_id), result.to_wire()));
-                own.with(|world| {
-                    world.count("run interrupted");
-                    world.check.interrupted(run_id, own.machine);
-                });
+                own.with(|world| world.count("run interrupted"));
                 own.step("interruption: written").await;
                 result
             }
         };
         own.note(format_args!("run {run_id} ended {}", result.outcome));
+        if result.outcome == Outcome::Interrupted {
+            own.with(|world| world.check.interrupted(run_id, own.machine));
+        }
         let jitter = own.jitter();
         self.input(Input::RunEnded { run: EndedRun::new(run_id, noop, result), jitter }).await;
     }
