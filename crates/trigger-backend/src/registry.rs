@@ -31,7 +31,8 @@ pub async fn read(
     Ok(records(layout, store.read(&keys).await?))
 }
 
-fn records(layout: &Layout, entries: Vec<Entry>) -> BTreeMap<Certname, NodeRecord> {
+/// What entries tell of nodes; those that cannot be read are left out.
+pub(crate) fn records(layout: &Layout, entries: Vec<Entry>) -> BTreeMap<Certname, NodeRecord> {
     let record = |entry: Entry| match layout.place(&entry.key)? {
         Place::Node { certname } => Some((certname, NodeRecord::from_wire(&entry.value).ok()?)),
         _ => None,

@@ -14,7 +14,7 @@ use trigger_core::wire::Stored;
 
 use crate::outcomes::{self, StoredEvent};
 use crate::registry;
-use crate::store::{KeyRange, Store, StoreError, Swap};
+use crate::store::{Entry, KeyRange, Store, StoreError, Swap};
 
 /// Parts read at a time, each of another event.
 const PARTS_PER_READ: usize = 128;
@@ -49,10 +49,20 @@ pub async fn take_turn(
     }
 }
 
-/// Sweeps everything below the layout's prefix once. `now` is the sweeper's own clock.
-pub async fn sweep(store: &dyn Store, layout: &Layout, now: Timestamp) -> Result<Swept, StoreError> {
-    let nodes = registry::read_all(store, layout).await?;
-    let now = believable_now(now, nodes.values());
+/// Sweeps everything below the layout's prefix once. `now` is the sweeper's own clock; `last` the note's revision
+/// before this turn, if there was one: whoever registered since is there.
+pub async fn sweep(
+    store: &dyn Store,
+    layout: &Layout,
+    now: Timestamp,
+    last: Option<Revision>,
+) -> Result<Swept, StoreError> {
+    let entries = store.read(&[KeyRange::Folder(layout.nodes())]).await?;
+    let is_late = |entry: &&Entry| last.is_none_or(|last| entry.revision > last);
+    let lately = registry::records(layout, entries.iter().filter(is_late).cloned().collect());
+    let nodes = registry::records(layout, entries);
+    let seen = |nodes: &BTreeMap<Certname, NodeRecord>| nodes.values().map(|node| node.seen_at).collect();
+    let now = believable_now(now, seen(&lately), seen(&nodes));
     let mut swept = Swept::default();
     // Events are large, so that no more than one is looked at as a whole at any time.
     for event in overdue_events(store, layout, now).await? {

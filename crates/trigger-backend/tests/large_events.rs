@@ -200,7 +200,7 @@ async fn a_sweep_reads_one_part_of_what_is_not_due_and_no_outcome() {
         assert!(store.store.put_many(outcomes.collect()).await.iter().all(Result::is_ok));
     }
     store.values_read();
-    let swept = sweeping::sweep(&store, &layout, NOW).await.unwrap();
+    let swept = sweeping::sweep(&store, &layout, NOW, None).await.unwrap();
     assert_eq!(swept, Swept { expired: 1, removed: 1 });
     let read = store.values_read();
     assert_eq!(read.len(), 202 + 2 * 3, "{read:?}");
@@ -217,10 +217,13 @@ async fn an_unreadable_first_part_hides_no_event_from_a_sweep() {
     let layout = Layout::default();
     publish(&store, &publication(1, 300, 24 + 2), false).await.unwrap();
     store.store.put_many(vec![(layout.part(id(1), 0), "garbage".to_owned())]).await.remove(0).unwrap();
-    let swept = sweeping::sweep(&store, &layout, NOW).await.unwrap();
+    let swept = sweeping::sweep(&store, &layout, NOW, None).await.unwrap();
     assert_eq!(swept, Swept { expired: 300 - 128, removed: 0 });
     let much_later = NOW.plus(9 * 24 * HOUR);
-    assert_eq!(sweeping::sweep(&store, &layout, much_later).await.unwrap(), Swept { expired: 0, removed: 1 });
+    assert_eq!(
+        sweeping::sweep(&store, &layout, much_later, None).await.unwrap(),
+        Swept { expired: 0, removed: 1 }
+    );
 }
 
 /// A backend that is restored from a backup after its first answer: what that call had written is gone.

@@ -368,7 +368,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 async fn sweep(store: &MemoryStore, after: Duration) -> Swept {
-    sweeping::sweep(store, &Layout::default(), NOW.plus(after)).await.unwrap()
+    sweeping::sweep(store, &Layout::default(), NOW.plus(after), None).await.unwrap()
 }
 
 async fn everything(store: &MemoryStore) -> Vec<Entry> {

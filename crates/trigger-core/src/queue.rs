@@ -62,6 +62,14 @@ pub enum Input {
         /// As its record says.
         causes: Vec<Cause>,
     },
+    /// A run of an earlier agent ended when no agent was there. What it has not ended is pending in the backend,
+    /// and comes from there: it may have ended elsewhere since, where this is a copy of another node's folder.
+    EndedUnseen {
+        /// How.
+        run: EndedRun,
+        /// As its record says.
+        causes: Vec<Cause>,
+    },
     /// The run that was asked for has its id and is about to start.
     Started(Running),
     /// The run in progress ended.
@@ -224,6 +232,7 @@ impl Queue {
             Input::Delivered(cause) => self.deliver(now, cause),
             Input::TooNew(held) => self.hold(held),
             Input::Adopted { running, options, causes } => self.adopt(now, running, options, causes),
+            Input::EndedUnseen { run, causes } => self.ended_unseen(now, run, causes),
             Input::Started(running) => self.started(running),
             Input::RunEnded { run, jitter } => self.run_ended(now, run, jitter),
             Input::Blocked(reason) => self.block(reason),
@@ -389,42 +398,33 @@ impl Queue {
 
     fn run_ended(&mut self, now: Now, run: EndedRun, jitter: f64) -> Vec<Effect> {
         let Some(active) = self.active.take() else { return Vec::new() };
-        let run_id = Some(run.run_id);
-        match run.result.outcome {
-            Outcome::Unchanged | Outcome::Changed => {
-                let end = End::Done(run);
-                vec![self.finish(now, run_id, active.causes.into_iter().map(|c| (c, end.clone())).collect())]
-            }
-            Outcome::Failed | Outcome::TimedOut | Outcome::Unknown => {
-                let end = End::Failed(run);
-                vec![self.finish(now, run_id, active.causes.into_iter().map(|c| (c, end.clone())).collect())]
-            }
-            // What keeps runs from starting now, an operator who has just disabled Puppet say, is why this one
-            // did not happen: it waits for that, and for nothing else.
-            Outcome::NotRun if self.blocked.is_some() => {
-                self.wait_again(active.noop, active.causes, None);
-                vec![Effect::Finish { run: run_id, endings: Vec::new() }]
-            }
-            Outcome::NotRun => {
-                let wait = backoff::retry_run(active.attempts, jitter);
-                let retry = Retry {
-                    attempts: active.attempts + 1,
-                    not_before: now.elapsed + wait,
-                    at: now.wall.plus(wait),
-                    reason: run.result.reason.unwrap_or_else(|| "Puppet did not run".to_owned()),
-                };
-                self.wait_again(active.noop, active.causes, Some(retry));
-                vec![Effect::Finish { run: run_id, endings: Vec::new() }]
-            }
-            Outcome::Interrupted => {
-                let (again, over): (Vec<Cause>, Vec<Cause>) =
-                    active.causes.into_iter().partition(|cause| cause.interruptions == 0);
-                let again = again.into_iter().map(|cause| Cause { interruptions: 1, ..cause }).collect();
-                self.wait_again(active.noop, again, None);
-                let end = End::Failed(run);
-                vec![self.finish(now, run_id, over.into_iter().map(|c| (c, end.clone())).collect())]
-            }
+        let retry = self.retry_after(now, &run, active.attempts, jitter);
+        let run_id = run.run_id;
+        let (ended, again) = ends(run, active.causes);
+        if !again.is_empty() {
+            self.wait_again(active.noop, again, retry);
         }
+        vec![self.finish(now, Some(run_id), ended)]
+    }
+
+    fn ended_unseen(&mut self, now: Now, run: EndedRun, causes: Vec<Cause>) -> Vec<Effect> {
+        self.pace.adopted(now, run.result.started_at);
+        let run_id = run.run_id;
+        let (ended, _) = ends(run, causes);
+        vec![self.finish(now, Some(run_id), ended)]
+    }
+
+    /// When to try again what could not happen. What keeps runs from starting now, an operator who has just disabled
+    /// Puppet say, is why this one did not happen: it waits for that, and for nothing else.
+    fn retry_after(&self, now: Now, run: &EndedRun, attempts: u32, jitter: f64) -> Option<Retry> {
+        let is_due = run.result.outcome == Outcome::NotRun && self.blocked.is_none();
+        let wait = backoff::retry_run(attempts, jitter);
+        is_due.then(|| Retry {
+            attempts: attempts + 1,
+            not_before: now.elapsed + wait,
+            at: now.wall.plus(wait),
+            reason: run.result.reason.clone().unwrap_or_else(|| "Puppet did not run".to_owned()),
+        })
     }
 
     /// Puts causes back in front of what arrived meanwhile. After a crash several runs are told of one
@@ -527,6 +527,25 @@ impl Queue {
             .collect();
         Effect::Finish { run, endings }
     }
+}
+
+/// What a run has ended, and what it leaves to another one.
+fn ends(run: EndedRun, causes: Vec<Cause>) -> (Vec<(Cause, End)>, Vec<Cause>) {
+    let (over, again): (Vec<Cause>, Vec<Cause>) = match run.result.outcome {
+        Outcome::NotRun => (Vec::new(), causes),
+        Outcome::Interrupted => causes.into_iter().partition(|cause| cause.interruptions > 0),
+        _ => (causes, Vec::new()),
+    };
+    let is_interrupted = run.result.outcome == Outcome::Interrupted;
+    let again = again
+        .into_iter()
+        .map(|cause| Cause { interruptions: cause.interruptions + u32::from(is_interrupted), ..cause })
+        .collect();
+    let end = match run.result.outcome {
+        Outcome::Unchanged | Outcome::Changed => End::Done(run),
+        _ => End::Failed(run),
+    };
+    (over.into_iter().map(|cause| (cause, end.clone())).collect(), again)
 }
 
 fn limit_reason(limit: RunsPerMinute, at: Timestamp) -> String {

@@ -14,15 +14,16 @@ pub const SWEEPERS_PATIENCE: Duration = Duration::from_secs(60 * 60);
 /// that no copy of it anywhere can still be published when they go.
 pub const KEEP_ENDED: Duration = MAX_LIFETIME;
 
-/// How much of a sweeper's own clock to believe: no more than another node's latest registration bears out,
-/// so that one node whose clock is years ahead expires and removes nothing. A lone node believes itself.
-pub fn believable_now<'a>(own: Timestamp, nodes: impl IntoIterator<Item = &'a NodeRecord>) -> Timestamp {
-    let mut seen: Vec<Timestamp> = nodes.into_iter().map(|node| node.seen_at).collect();
+/// How much of a sweeper's own clock to believe: no more than half of those bear out who registered `lately`, or of
+/// those who `ever` did where fewer than two are left to ask. So nodes whose clocks are years ahead expire and
+/// remove nothing, dead ones among them that registered from the future; nor do those that are long gone hold
+/// it back. A lone node believes itself.
+pub fn believable_now(own: Timestamp, lately: Vec<Timestamp>, ever: Vec<Timestamp>) -> Timestamp {
+    let mut seen = if lately.len() < 2 { ever } else { lately };
     seen.sort_unstable();
     match seen.len() {
         0 | 1 => own,
-        // The latest of all may be the sweeper's own, or that of the one wrong clock.
-        count => own.min(seen[count - 2].plus(CLOCK_TOLERANCE)),
+        count => own.min(seen[(count - 1) / 2].plus(CLOCK_TOLERANCE)),
     }
 }
 
@@ -66,17 +67,19 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_clock_is_not_believed() {
+    fn clocks_that_are_wrong_are_not_believed_while_as_many_are_right() {
+        const YEAR: u64 = 31_536_000_000;
         let tolerance = u64::try_from(CLOCK_TOLERANCE.as_millis()).unwrap();
-        let believed = |own: u64, seen: &[u64]| {
-            let nodes: Vec<NodeRecord> = seen.iter().map(|&at| node(at)).collect();
-            believable_now(Timestamp::from_unix_ms(own), &nodes).as_unix_ms()
+        let at = |years: &[u64]| years.iter().map(|years| Timestamp::from_unix_ms(years * YEAR)).collect();
+        let believed = |own: u64, lately: &[u64], ever: &[u64]| {
+            believable_now(Timestamp::from_unix_ms(own * YEAR), at(lately), at(ever)).as_unix_ms()
         };
-        let year = 31_536_000_000;
-        assert_eq!(believed(100 * year, &[100 * year, year, year]), year + tolerance, "the sweeper's own");
-        assert_eq!(believed(year, &[100 * year, year, year]), year, "another's");
-        assert_eq!(believed(year, &[year]), year, "nobody else to ask");
-        assert_eq!(believed(year, &[0, 0, year, year]), year, "nodes that are long gone do not hold it back");
+        assert_eq!(believed(100, &[100, 1, 1], &[]), YEAR + tolerance, "the sweeper's own");
+        assert_eq!(believed(100, &[100, 100, 1, 1], &[]), YEAR + tolerance, "two of one machine");
+        assert_eq!(believed(1, &[100, 1, 1], &[]), YEAR, "another's");
+        assert_eq!(believed(2, &[2, 2], &[1, 1, 1, 2, 2]), 2 * YEAR, "who is long gone holds it not back");
+        assert_eq!(believed(100, &[100], &[1, 1, 100]), YEAR + tolerance, "the first to come back");
+        assert_eq!(believed(2, &[2], &[2]), 2 * YEAR, "nobody else to ask");
     }
 
     #[test]

@@ -23,6 +23,11 @@ use crate::state::{Breaker, Outbox, SetAside, Spooled, Taken};
 const PUBLISH_WITHIN: Duration = Duration::from_secs(3);
 /// More for each target: ten thousand need more than one.
 const PUBLISH_PER_TARGET: Duration = Duration::from_millis(1);
+/// More where groups are meant: who belongs to them is read first, from every registration there is.
+const PUBLISH_TO_GROUPS: Duration = Duration::from_secs(2);
+/// Where nobody waits: an event that takes longer than a Puppet run can be made to wait is published all the same. A
+/// backend that does not answer is noticed long before.
+const PUBLISH_UNHURRIED: Duration = Duration::from_secs(5 * 60);
 
 /// Publishes events from this node.
 pub(crate) struct Publisher {
@@ -79,7 +84,10 @@ impl Publisher {
     /// How long firing this event may take.
     pub(crate) fn patience(publication: &Publication) -> Duration {
         let targets = u32::try_from(publication.event.targets.hosts.len()).unwrap_or(u32::MAX);
-        PUBLISH_WITHIN + PUBLISH_PER_TARGET * targets
+        let has_groups =
+            !publication.event.targets.groups.is_empty() || !publication.suppressed_groups.is_empty();
+        let for_groups = if has_groups { PUBLISH_TO_GROUPS } else { Duration::ZERO };
+        PUBLISH_WITHIN + PUBLISH_PER_TARGET * targets + for_groups
     }
 
     /// The backend behind a URL; opened once, then kept.
@@ -100,7 +108,7 @@ impl Publisher {
     /// Fires an event: when this returns `Ok`, the event is durable.
     pub(crate) async fn fire(&self, publication: &Publication) -> Result<FireReport, Failure> {
         let Some(spool) = &self.spool else {
-            return without_outbox(self.publish(publication).await, Vec::new());
+            return without_outbox(self.publish_soon(publication).await, Vec::new());
         };
         let unwritable = |error| {
             format!("the outbox cannot be written, so the event went straight to the backend: {error}")
@@ -115,7 +123,7 @@ impl Publisher {
                     );
                     Ok(Fired::Spooled(reason).into())
                 }
-                Err(error) => without_outbox(self.publish(publication).await, vec![unwritable(error)]),
+                Err(error) => without_outbox(self.publish_soon(publication).await, vec![unwritable(error)]),
             };
         }
         // Side by side: either makes the event durable, and each takes a disk's time. Nothing is answered
@@ -124,7 +132,7 @@ impl Publisher {
             let (outbox, publication) = (spool.outbox.clone(), publication.clone());
             tokio::task::spawn_blocking(move || outbox.store(&publication))
         };
-        let (stored, published) = tokio::join!(storing, self.publish(publication));
+        let (stored, published) = tokio::join!(storing, self.publish_soon(publication));
         match stored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
             Ok(spooled) => {
                 let warnings =
@@ -136,12 +144,15 @@ impl Publisher {
     }
 
     /// Publishes within the time a Puppet run can be made to wait.
-    async fn publish(&self, publication: &Publication) -> Result<Published, PublishError> {
+    async fn publish_soon(&self, publication: &Publication) -> Result<Published, PublishError> {
+        self.publish(publication, Self::patience(publication)).await
+    }
+
+    async fn publish(&self, publication: &Publication, limit: Duration) -> Result<Published, PublishError> {
         let unreachable = |detail| {
             PublishError::Store(StoreError::Unreachable { backend: publication.backend.clone(), detail })
         };
         let backend = self.backend(&publication.backend).map_err(|failure| unreachable(failure.message))?;
-        let limit = Self::patience(publication);
         let check_prefix = publication.prefix != self.own_prefix;
         match tokio::time::timeout(limit, backend.publish(publication, check_prefix)).await {
             Ok(result) => result,
@@ -172,7 +183,8 @@ impl Publisher {
                     drained.left += 1;
                 }
                 Taken::Event(publication, spooled) => {
-                    let result = self.publish(&publication).await;
+                    let patience = if in_a_hurry { Self::patience(&publication) } else { PUBLISH_UNHURRIED };
+                    let result = self.publish(&publication, patience).await;
                     match self.settle(spool, &publication, spooled, result) {
                         Ok(Fired::Committed(_)) => drained.published += 1,
                         Ok(Fired::Spooled(_)) => {

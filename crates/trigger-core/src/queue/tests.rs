@@ -429,26 +429,37 @@ fn an_adopted_run_keeps_its_causes_and_nothing_starts_beside_it() {
     assert_eq!(world.seen, ["finish[e1=done]", "run[e2]"]);
 }
 
+/// Takes up a run of `e1` that ended when no agent was there.
+fn take_up(world: &mut World, outcome: &str, interruptions: u32) {
+    let run_id = RunId::from_uuid(uuid::Uuid::from_u128(0));
+    let result = RunResult {
+        outcome: outcome.parse().unwrap(),
+        reason: None,
+        reported_noop: false,
+        started_at: world.now.wall,
+        finished_at: world.now.wall,
+    };
+    let causes = vec![Cause { interruptions, ..cause("e1") }];
+    world.input(Input::EndedUnseen { run: EndedRun::new(run_id, false, result), causes });
+}
+
 #[test]
-fn runs_replayed_after_a_crash_leave_one_cause_or_none() {
+fn what_a_run_that_nobody_saw_end_has_not_ended_comes_from_the_backend_or_not_at_all() {
     let mut world = world();
     world.play("block");
-    let adopt = |world: &mut World, n: u128, outcome: &str| {
-        let adopted = cause("e1");
-        let running = Running {
-            run_id: RunId::from_uuid(uuid::Uuid::from_u128(n)),
-            started_at: world.now.wall,
-            causes: vec![adopted.event.id],
-        };
-        world.input(Input::Adopted { running, options: RunOptions::default(), causes: vec![adopted] });
-        world.play(outcome);
-    };
-    adopt(&mut world, 1, "not_run");
-    adopt(&mut world, 2, "interrupted");
-    assert_eq!(world.queue.waiting_causes().count(), 1);
-    adopt(&mut world, 3, "changed");
-    world.play("unblock +600000");
-    assert_eq!(world.seen, ["finish[]", "finish[]", "finish[e1=done]"]);
+    take_up(&mut world, "not_run", 0);
+    take_up(&mut world, "interrupted", 0);
+    assert_eq!(world.queue.waiting_causes().count(), 0, "it may have ended elsewhere since");
+    take_up(&mut world, "changed", 0);
+    world.play("e1 unblock +600000");
+    assert_eq!(world.seen, ["finish[]", "finish[]", "finish[e1=done]", "forget[e1]"]);
+}
+
+#[test]
+fn a_repetition_that_was_interrupted_unseen_is_the_last() {
+    let mut world = world();
+    take_up(&mut world, "interrupted", 1);
+    assert_eq!(world.seen, ["finish[e1=failed(interrupted)]"]);
 }
 
 #[test]

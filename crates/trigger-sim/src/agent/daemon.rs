@@ -129,21 +129,29 @@ impl Daemon {
                 world.count(if open.is_alive { "run adopted" } else { "ended run taken up" })
             };
             self.node.own.with(count);
-            let running = Running {
-                run_id: record.run_id,
-                started_at: record.started_at,
-                causes: record.causes.iter().map(|cause| cause.event.id).collect(),
-            };
             let active =
                 ActiveRun { run_id: record.run_id, noop: record.options.noop, started_at: record.started_at };
-            self.input(Input::Adopted { running, options: record.options, causes: record.causes }).await;
             if open.is_alive {
+                let causes = record.causes.iter().map(|cause| cause.event.id).collect();
+                let running = Running { run_id: record.run_id, started_at: record.started_at, causes };
+                self.input(Input::Adopted { running, options: record.options, causes: record.causes }).await;
                 self.active = Some(active);
             } else {
                 let result = self.node.own.disk(|disk| runs::read_result(disk, active.run_id));
-                self.finish_run(active, result).await;
+                self.take_up(active, record.causes, result).await;
             }
         }
+    }
+
+    /// Finishes a run that ended when no agent was there.
+    async fn take_up(&mut self, active: ActiveRun, causes: Vec<Cause>, result: Option<RunResult>) {
+        let run = self.over(active, result).await;
+        if run.result.outcome == Outcome::Interrupted {
+            for cause in &causes {
+                *self.interruptions.entry(cause.event.id).or_default() += 1;
+            }
+        }
+        self.input(Input::EndedUnseen { run, causes }).await;
     }
 
     async fn arrived(&mut self, arrivals: Vec<Arrival>) {
@@ -296,8 +304,14 @@ impl Daemon {
         }
     }
 
-    /// A run without a result was interrupted.
     async fn finish_run(&mut self, active: ActiveRun, result: Option<RunResult>) {
+        let run = self.over(active, result).await;
+        let jitter = self.node.own.jitter();
+        self.input(Input::RunEnded { run, jitter }).await;
+    }
+
+    /// How a run ended. One without a result was interrupted.
+    async fn over(&self, active: ActiveRun, result: Option<RunResult>) -> EndedRun {
         let own = self.node.own.clone();
         let ActiveRun { run_id, noop, started_at } = active;
         let result = match result {
@@ -321,8 +335,7 @@ impl Daemon {
         if result.outcome == Outcome::Interrupted {
             own.with(|world| world.check.interrupted(run_id, own.machine));
         }
-        let jitter = own.jitter();
-        self.input(Input::RunEnded { run: EndedRun::new(run_id, noop, result), jitter }).await;
+        EndedRun::new(run_id, noop, result)
     }
 }
 

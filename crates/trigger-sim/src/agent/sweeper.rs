@@ -31,7 +31,7 @@ async fn look(
     let (is_ours, seen) =
         sweeping::take_turn(&node.store, &node.layout, &node.certname, last_seen, is_first_look).await?;
     if is_ours {
-        let swept = sweeping::sweep(&node.store, &node.layout, node.own.wall()).await?;
+        let swept = sweeping::sweep(&node.store, &node.layout, node.own.wall(), last_seen).await?;
         node.own.note(format_args!("swept: {swept:?}"));
         node.own.with(|world| {
             world.count("sweep");

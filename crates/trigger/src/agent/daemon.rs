@@ -168,21 +168,38 @@ impl Daemon {
                 record.run_id,
                 if is_alive { "goes on" } else { "has ended" }
             );
-            let running = Running {
-                run_id: record.run_id,
-                started_at: record.started_at,
-                causes: record.causes.iter().map(|cause| cause.event.id).collect(),
-            };
-            let noop = record.options.noop;
-            self.input(Input::Adopted { running, options: record.options, causes: record.causes });
             if is_alive {
-                self.follow(record.run_id, noop, record.started_at);
+                self.adopt(record);
             } else {
                 let result = self.runs.paths(record.run_id).read_durable_result()?;
-                self.finish_run(record.run_id, noop, record.started_at, result);
+                self.take_up(record, result);
             }
         }
         Ok(())
+    }
+
+    fn adopt(&mut self, record: RunRecord) {
+        let RunRecord { run_id, started_at, options, causes, .. } = record;
+        let noop = options.noop;
+        let events = causes.iter().map(|cause| cause.event.id).collect();
+        self.input(Input::Adopted {
+            running: Running { run_id, started_at, causes: events },
+            options,
+            causes,
+        });
+        self.follow(run_id, noop, started_at);
+    }
+
+    /// Finishes a run that ended when no agent was there.
+    fn take_up(&mut self, record: RunRecord, result: Option<RunResult>) {
+        let RunRecord { run_id, started_at, options, causes, .. } = record;
+        let run = self.over(run_id, options.noop, started_at, result);
+        if run.result.outcome == Outcome::Interrupted {
+            for cause in &causes {
+                *self.interruptions.entry(cause.event.id).or_default() += 1;
+            }
+        }
+        self.input(Input::EndedUnseen { run, causes });
     }
 
     fn arrived(&mut self, Batch { arrivals, is_all }: Batch) {
@@ -409,8 +426,14 @@ impl Daemon {
         }
     }
 
-    /// A run without a result was interrupted: its supervisor died, or never lived.
     fn finish_run(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, result: Option<RunResult>) {
+        let run = self.over(run_id, noop, started_at, result);
+        self.input(Input::RunEnded { run, jitter: jitter() });
+    }
+
+    /// How a run ended, told in log and metrics. One without a result was interrupted: its supervisor died, or
+    /// never lived.
+    fn over(&self, run_id: RunId, noop: bool, started_at: Timestamp, result: Option<RunResult>) -> EndedRun {
         let result = result.unwrap_or_else(|| {
             let result = RunResult {
                 outcome: Outcome::Interrupted,
@@ -429,7 +452,7 @@ impl Daemon {
         });
         self.node.metrics.run_ended(&result);
         tracing::info!(run = %run_id, outcome = %result.outcome, "run ended{}", result.reason.as_deref().map_or_else(String::new, |r| format!(": {r}")));
-        self.input(Input::RunEnded { run: EndedRun::new(run_id, noop, result), jitter: jitter() });
+        EndedRun::new(run_id, noop, result)
     }
 
     fn view(&self) -> QueueView {

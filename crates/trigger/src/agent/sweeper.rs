@@ -38,7 +38,7 @@ async fn look(
     let (is_ours, seen) =
         sweeping::take_turn(store, &settings.layout, &settings.certname, last_seen, is_first_look).await?;
     if is_ours {
-        let swept = sweeping::sweep(store, &settings.layout, clock::wall()).await?;
+        let swept = sweeping::sweep(store, &settings.layout, clock::wall(), last_seen).await?;
         tracing::info!(
             "swept the backend: {} deliveries expired, {} events removed",
             swept.expired,
