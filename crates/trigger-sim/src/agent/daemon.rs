@@ -12,7 +12,7 @@ use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::outcome::{EndedRun, Outcome, RunResult};
 use trigger_core::pace::RunsPerMinute;
-use trigger_core::queue::{Cause, Effect, Ending, Input, Node as QueueNode, Queue, REMEMBER_ENDED};
+use trigger_core::queue::{Cause, Effect, Ending, Input, Node as QueueNode, Queue};
 use trigger_core::status::{Activity, Running};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{EndedEvent, RunRecord, Stored};
@@ -81,11 +81,8 @@ fn open_ended_log(node: &Node) -> Vec<(EventId, Timestamp)> {
     let now = node.own.wall();
     node.own.disk(|disk| {
         let text = disk.read(ENDED).unwrap_or_default().to_owned();
-        let ended: Vec<EndedEvent> = text
-            .lines()
-            .filter_map(EndedEvent::from_line)
-            .filter(|ended| now.since(ended.ended_at) < REMEMBER_ENDED)
-            .collect();
+        let ended: Vec<EndedEvent> =
+            text.lines().filter_map(EndedEvent::from_line).filter(|ended| !ended.is_outlived(now)).collect();
         if !text.is_empty() && !text.ends_with('\n') {
             let lines: String = ended.iter().map(|ended| ended.to_line() + "\n").collect();
             disk.write_synced(ENDED, lines);
