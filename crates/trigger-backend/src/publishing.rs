@@ -11,7 +11,7 @@ use trigger_core::outcome::End;
 use trigger_core::wire::{Delivery, Members, Publication, Stored};
 
 use crate::registry;
-use crate::store::{ORDERED_AT_MOST, ORDERED_BYTES_AT_MOST, Store, StoreError};
+use crate::store::{KeyRange, ORDERED_AT_MOST, ORDERED_BYTES_AT_MOST, Store, StoreError};
 
 /// Members listed in one stored record.
 const MEMBERS_PER_RECORD: usize = 1024;
@@ -100,13 +100,45 @@ pub async fn publish(
 
     // A small event goes out in one call, which becomes visible in its order (see `Store::put_many`).
     let bytes: usize = first.iter().chain(&then).map(|(key, value)| key.len() + value.len()).sum();
-    let revision = if first.len() + then.len() <= ORDERED_AT_MOST && bytes <= ORDERED_BYTES_AT_MOST {
+    let committed = if first.len() + then.len() <= ORDERED_AT_MOST && bytes <= ORDERED_BYTES_AT_MOST {
         first.extend(then);
         commit(store, first).await?
     } else {
-        commit(store, first).await?.max(commit(store, then).await?)
+        let parts = commit(store, first).await?;
+        let deliveries = commit(store, then).await?;
+        Committed { revision: parts.revision.max(deliveries.revision), calls: parts.calls + deliveries.calls }
     };
-    Ok(Published { revision, empty_groups, repeating_members })
+    if committed.calls > 1 {
+        check_parts(store, &layout, event.id, &parts).await?;
+    }
+    Ok(Published { revision: committed.revision, empty_groups, repeating_members })
+}
+
+/// A backend that was restored from a backup between two calls has taken the deliveries and lost the parts that
+/// they point to: the event is not committed, and published again.
+async fn check_parts(
+    store: &dyn Store,
+    layout: &Layout,
+    event: EventId,
+    parts: &[Part],
+) -> Result<(), PublishError> {
+    let found = store.list(&[KeyRange::Folder(layout.event(event))]).await?;
+    let found: BTreeSet<String> = found.into_iter().map(|(key, _)| key).collect();
+    if parts.iter().all(|part| found.contains(&layout.part(event, part.index))) {
+        return Ok(());
+    }
+    Err(PublishError::Store(StoreError::Ambiguous {
+        backend: store.address().to_owned(),
+        detail: "it has lost a part of the event that it had taken".to_owned(),
+    }))
+}
+
+/// What was written.
+struct Committed {
+    /// The newest revision of it.
+    revision: Revision,
+    /// How many calls that took.
+    calls: u32,
 }
 
 /// The members of an event's groups who are reached in no other way, and whom its trigger made run in each of its
@@ -146,18 +178,19 @@ fn deliveries(
     entries
 }
 
-/// Writes all entries or says why not: the newest revision, or the error that matters most. What a backend
+/// Writes all entries or says why not, by the error that matters most. What a backend
 /// failed to take while it took others is offered again, so that one lost answer does not cost a huge event
 /// all that was written before.
-async fn commit(store: &dyn Store, mut entries: Vec<(String, String)>) -> Result<Revision, PublishError> {
-    let mut newest = Revision::default();
+async fn commit(store: &dyn Store, mut entries: Vec<(String, String)>) -> Result<Committed, PublishError> {
+    let mut committed = Committed { revision: Revision::default(), calls: 0 };
     for offer in 1.. {
+        committed.calls = offer;
         let mut left = Vec::new();
         let mut transient = None;
         let offered = entries.len();
         for (entry, result) in entries.iter().zip(store.put_many(entries.clone()).await) {
             match result {
-                Ok(revision) => newest = newest.max(revision),
+                Ok(revision) => committed.revision = committed.revision.max(revision),
                 Err(error) if error.is_transient() => {
                     left.push(entry.clone());
                     transient = Some(error);
@@ -172,5 +205,5 @@ async fn commit(store: &dyn Store, mut entries: Vec<(String, String)>) -> Result
             None => break,
         }
     }
-    Ok(newest)
+    Ok(committed)
 }

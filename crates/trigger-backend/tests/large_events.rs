@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use trigger_backend::memory::MemoryStore;
@@ -223,4 +224,58 @@ async fn an_unreadable_first_part_hides_no_event_from_a_sweep() {
         sweeping::sweep(&store, &layout, much_later, None).await.unwrap(),
         Swept { expired: 0, removed: 1 }
     );
+}
+
+/// A backend that is restored from a backup after its first answer: what that call had written is gone.
+struct Restored {
+    store: MemoryStore,
+    calls: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Store for Restored {
+    async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
+        let keys = entries.iter().map(|(key, _)| key.clone()).collect();
+        let results = self.store.put_many(entries).await;
+        if self.calls.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.store.delete_many(keys).await.unwrap();
+        }
+        results
+    }
+
+    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        self.store.delete_many(keys).await
+    }
+
+    async fn put_if_unchanged(
+        &self,
+        key: &str,
+        value: &str,
+        expected: Option<Revision>,
+    ) -> Result<Swap, StoreError> {
+        self.store.put_if_unchanged(key, value, expected).await
+    }
+
+    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+        self.store.read(ranges).await
+    }
+
+    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+        self.store.watch(ranges).await
+    }
+
+    fn address(&self) -> &str {
+        "restored:"
+    }
+}
+
+#[tokio::test]
+async fn an_event_whose_parts_a_restored_backend_lost_is_not_committed() {
+    let store = Restored { store: MemoryStore::default(), calls: AtomicUsize::new(0) };
+    let large = publication(1, 200, 0);
+    let error = publish(&store, &large, false).await.unwrap_err();
+    assert!(error.is_transient(), "it stays in the outbox: {error}");
+    publish(&store, &large, false).await.unwrap();
+    let parts = store.list(&[KeyRange::Folder(Layout::default().event(id(1)))]).await.unwrap();
+    assert_eq!(parts.len(), 2);
 }

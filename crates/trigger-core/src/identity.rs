@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use uuid::Uuid;
 
+use crate::time::Timestamp;
+
 /// A value that is not what its place asks for; the message says what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value} is not {what}: {allowed}")]
@@ -150,6 +152,12 @@ macro_rules! id_type {
             /// An id from a UUIDv7 that the caller made: the core has no randomness.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
+            }
+
+            /// When its maker's clock says that it was made; nothing for one that is no UUIDv7.
+            pub fn made_at(self) -> Option<Timestamp> {
+                let ms = u64::try_from(self.0.as_u128() >> 80).unwrap_or_default();
+                (self.0.get_version_num() == 7).then_some(Timestamp::from_unix_ms(ms))
             }
         }
 

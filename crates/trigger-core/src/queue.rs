@@ -16,6 +16,7 @@ use crate::outcome::{End, EndedRun, Outcome};
 use crate::pace::{Pace, RunsPerMinute};
 use crate::status::{Activity, Delayed, Held, Retrying, Running};
 use crate::time::{Now, Timestamp};
+use crate::wire::EndedEvent;
 
 /// More waiting deliveries than this are collapsed where a later one says the same.
 pub const BACKLOG_LIMIT: usize = 64;
@@ -528,7 +529,7 @@ impl Queue {
     }
 
     fn finish(&mut self, now: Now, run: Option<crate::identity::RunId>, ended: Vec<(Cause, End)>) -> Effect {
-        self.ended.retain(|_, ended| now.wall.since(ended.at) < REMEMBER_ENDED);
+        self.ended.retain(|&event, ended| !EndedEvent { event, ended_at: ended.at }.is_outlived(now.wall));
         let endings = ended
             .into_iter()
             .map(|(cause, end)| {

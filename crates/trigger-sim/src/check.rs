@@ -1,9 +1,13 @@
 //! What must be true, checked as it happens. Knows what really was fired, committed and run; trusts nothing
 //! that the programs under test say of themselves.
 
+mod chains;
 mod deliveries;
 mod fires;
+mod outcomes;
 mod registrations;
+mod rest;
+mod restores;
 mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,18 +25,18 @@ use crate::firing::Answer;
 pub(crate) struct Checker {
     events: BTreeMap<EventId, Fired>,
     deliveries: BTreeMap<(EventId, Certname), Delivery>,
-    /// The step at which an event was first committed for a group.
-    group_deliveries: BTreeMap<(EventId, GroupName), u64>,
+    group_deliveries: BTreeMap<(EventId, GroupName), GroupDelivery>,
     runs: BTreeMap<RunId, Run>,
     in_progress: BTreeMap<RunId, usize>,
     /// Where an instance lives, and on which boot.
     instances: BTreeMap<String, (usize, u32)>,
     believers: BTreeMap<ProcessId, usize>,
     registrations: BTreeMap<Certname, Registration>,
+    /// How often a trigger fired on a machine for a root, as far as a power loss left the notes of it.
     fires: BTreeMap<(TriggerName, usize, EventId), u32>,
-    /// Fires that died before they could be counted, by machine.
-    uncounted: BTreeMap<usize, u32>,
-    /// Events of which a restored backend knows nothing any more.
+    /// Events of which a part was ever there.
+    parts: BTreeSet<EventId>,
+    /// Events of whose deliveries a restored backend knows some no longer.
     forgotten: BTreeSet<EventId>,
     last_rewind: Option<Duration>,
 }
@@ -42,6 +46,7 @@ struct Fired {
     event: Event,
     machine: usize,
     suppressed: BTreeSet<Certname>,
+    suppressed_groups: BTreeSet<GroupName>,
     /// By the clock that is right.
     at: Duration,
     answer: Option<Answer>,
@@ -51,10 +56,17 @@ struct Delivery {
     /// The step of its commit.
     committed: u64,
     revision: u64,
-    is_to_host: bool,
     has_ended: bool,
+    /// It had ended before a backup was restored, or has now.
+    had_ended: bool,
     /// The backend was restored from a backup that did not know it.
     is_lost: bool,
+}
+
+struct GroupDelivery {
+    /// The step of its first commit.
+    committed: u64,
+    revision: u64,
 }
 
 struct Run {
@@ -63,9 +75,13 @@ struct Run {
     causes: Vec<EventId>,
     options: RunOptions,
     started: Option<u64>,
+    /// How it really ended, unless it was killed.
     outcome: Option<Outcome>,
     is_result_synced: bool,
+    /// As the agent of its machine says.
     was_interrupted: bool,
+    /// As the agent of any machine says, such as a copy that has only the record.
+    is_taken_for_interrupted: bool,
 }
 
 struct Registration {

@@ -21,6 +21,7 @@ const WRITTEN_BACK_AFTER: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 enum Change {
     Write { path: String, content: String },
+    Overwrite { path: String, content: String },
     Append { path: String, text: String },
     Rename { from: String, to: String },
     Remove { path: String },
@@ -29,16 +30,19 @@ enum Change {
 impl Change {
     fn concerns(&self, path: &str) -> bool {
         match self {
-            Self::Write { path: own, .. } | Self::Append { path: own, .. } | Self::Remove { path: own } => {
-                own == path
-            }
+            Self::Write { path: own, .. }
+            | Self::Overwrite { path: own, .. }
+            | Self::Append { path: own, .. }
+            | Self::Remove { path: own } => own == path,
             Self::Rename { from, to } => from == path || to == path,
         }
     }
 
     fn apply(self, files: &mut BTreeMap<String, String>) {
         match self {
-            Self::Write { path, content } => drop(files.insert(path, content)),
+            Self::Write { path, content } | Self::Overwrite { path, content } => {
+                drop(files.insert(path, content));
+            }
             Self::Append { path, text } => files.entry(path).or_default().push_str(&text),
             Self::Rename { from, to } => {
                 if let Some(content) = files.remove(&from) {
@@ -79,6 +83,11 @@ impl Disk {
     /// Replaces a file; unsynced.
     pub(crate) fn write(&mut self, path: &str, content: String) {
         self.change(Change::Write { path: path.to_owned(), content });
+    }
+
+    /// Fills a blank file in its place; unsynced.
+    pub(crate) fn overwrite(&mut self, path: &str, content: String) {
+        self.change(Change::Overwrite { path: path.to_owned(), content });
     }
 
     /// Adds to a file, made if need be; unsynced.
@@ -130,6 +139,12 @@ impl Disk {
         let mut lost = 0;
         for (_, change) in self.unsynced.drain(..) {
             match change {
+                // Half of what was written over blanks.
+                Change::Overwrite { path, content } if rng.u8(..4) == 0 => {
+                    lost += 1;
+                    let half = content.get(..content.len() / 2).unwrap_or_default().to_owned() + "  ";
+                    Change::Overwrite { path, content: half }.apply(&mut self.synced);
+                }
                 // Half of what was appended.
                 Change::Append { path, text } if rng.u8(..4) == 0 => {
                     lost += 1;

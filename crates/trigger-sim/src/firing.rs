@@ -46,6 +46,7 @@ pub(crate) enum Answer {
 
 /// `trigger fire`, from its start to its end.
 pub(crate) async fn fire(own: Own, wanted: Wanted) {
+    own.with(|world| world.may_kill_fire(own.id));
     let (publication, noted) = make(&own, &wanted);
     own.step("fire: made").await;
     let (answer, by_agent) = hand_on(&own, &publication).await;
@@ -74,8 +75,9 @@ fn make(own: &Own, wanted: &Wanted) -> (Publication, BTreeSet<EventId>) {
             suppressed_groups: BTreeMap::new(),
         };
         if let Some(parent) = &parent {
-            let fired = runs::fired(&world.machines[own.machine].disk, &wanted.trigger);
-            let fires = |root: EventId| fired.get(&root).copied().unwrap_or_default();
+            let fired = runs::noted_fires(&world.machines[own.machine].disk);
+            let fires =
+                |root: EventId| fired.get(&(wanted.trigger.clone(), root)).copied().unwrap_or_default();
             let causes = parent.causes.iter().map(|cause| &cause.event);
             let chains = lineage::chains_through(&parent.certname, causes);
             publication.event.fired_in = Some(parent.run_id);
@@ -87,7 +89,7 @@ fn make(own: &Own, wanted: &Wanted) -> (Publication, BTreeSet<EventId>) {
             let disk = world.machines[own.machine].disk.at(world.now);
             runs::note_fire(disk, &publication.event, &noted, false);
         }
-        world.check_fired(own.machine, &publication, wanted.ttl);
+        world.check_fired(own.machine, &publication, wanted);
         (publication, noted)
     })
 }
@@ -132,6 +134,7 @@ fn outbox_file(event: EventId) -> String {
 pub(crate) async fn publish_or_spool(own: &Own, publication: &Publication) -> Answer {
     if is_breaker_open(own) {
         store(own, publication).await;
+        own.with(|world| world.unlock(own.machine, &outbox_file(publication.event.id), own.id));
         return Answer::Spooled;
     }
     let ((), published) = join(store(own, publication), try_publish(own, publication)).await;

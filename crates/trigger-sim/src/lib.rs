@@ -8,6 +8,7 @@ mod check;
 mod director;
 mod disk;
 mod executor;
+mod fate;
 mod firing;
 mod manifest;
 mod plan;
@@ -37,11 +38,15 @@ pub const FAULTS: &[&str] = &[
     "agent stopped",
     "all connections lost",
     "backend down",
+    "backend restored amid writes",
     "backend restored from a backup",
     "clock jumps",
+    "clock right again",
     "clock years ahead",
+    "clock years behind",
     "crash between effects",
     "everything of a run killed",
+    "fire killed",
     "fleet off for days",
     "machine cloned",
     "machine cut off",

@@ -43,6 +43,9 @@ impl Plan {
         let mut up_to = |most: f64| most * harsh * rng.f64();
         let (crash, bad_request, stale_read, bad_watch) = (up_to(0.01), up_to(0.3), up_to(0.5), up_to(0.5));
         let calm = harsh == 0.0;
+        // Clocks and sweepers meet after days only.
+        let wild_clocks = !calm && one_in(rng, 8);
+        let long_off = !calm && one_in(rng, if wild_clocks { 2 } else { 12 });
         Self {
             nodes: rng.usize(2..=4),
             busy_for: Duration::from_secs(rng.u64(300..2400)),
@@ -59,8 +62,8 @@ impl Plan {
             run_at_most: Duration::from_secs(rng.choice([2, 20, 60, 240]).unwrap_or(20)),
             clones: !calm && one_in(rng, 3),
             rewinds: !calm && one_in(rng, 4),
-            wild_clocks: !calm && one_in(rng, 8),
-            long_off: !calm && one_in(rng, 12),
+            wild_clocks,
+            long_off,
             large_events: one_in(rng, 6),
             chatter: rng.choice([0.0, 0.3, 0.6, 1.0]).unwrap_or(0.3),
         }

@@ -29,7 +29,7 @@ impl Own {
 
     /// Its connection to the backend.
     pub(crate) fn connect(&self) -> SimStore {
-        SimStore::new(self.sim.clone(), self.id, self.machine)
+        SimStore::new(self.clone())
     }
 
     pub(crate) fn layout(&self) -> Layout {

@@ -99,6 +99,9 @@ impl Mail {
 impl World {
     /// Sends a request on its way; its answer comes under the number returned.
     pub(crate) fn submit(&mut self, client: Client, request: Request) -> u64 {
+        if matches!(request, Request::PutMany(_)) {
+            self.may_rewind_amid();
+        }
         self.mail.next += 1;
         let id = self.mail.next;
         self.mail.waiting.insert(id, (None, None));
@@ -180,8 +183,13 @@ impl World {
             let rest = entries.split_off(self.rng.usize(1..count));
             let mut results = self.put_all(client, &entries);
             let pause = Duration::from_micros(self.rng.u64(..20_000));
+            let sent_to = self.server.restores;
             self.after(pause, move |world| {
-                results.extend(world.put_all(client, &rest));
+                if world.server.restores == sent_to {
+                    results.extend(world.put_all(client, &rest));
+                } else {
+                    results.extend(rest.iter().map(|_| Err(ambiguous())));
+                }
                 world.answer(client, id, back, Reply::PutMany(results));
             });
             return;
@@ -213,7 +221,7 @@ impl World {
     fn put(&mut self, client: Client, key: &str, value: &str) -> Revision {
         self.check_put(client, key, value);
         let revision = self.commit(key, Some(value));
-        self.check_committed(client, key, revision);
+        self.check_committed(key, value, revision);
         self.server.wrote(client.process, revision);
         Revision(revision)
     }

@@ -76,6 +76,7 @@ async fn watch(own: &Own, record: &RunRecord) -> Outcome {
         Either::Right(_) => {
             own.with(|world| {
                 world.count("run timed out");
+                world.check_run_ended(own.machine, run, Outcome::TimedOut);
                 world.end_process(puppet.id);
             });
             Outcome::TimedOut

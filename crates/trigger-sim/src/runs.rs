@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use trigger_core::ended_runs;
 use trigger_core::event::Event;
+use trigger_core::history::{PastRun, RunHistory};
 use trigger_core::identity::{EventId, RunId, TriggerName};
 use trigger_core::outcome::{End, Outcome, RunResult};
 use trigger_core::time::Timestamp;
@@ -57,6 +58,12 @@ pub(crate) fn is_alive(world: &World, machine: usize, run: RunId) -> bool {
         || (read_result(disk, run).is_none() && world.is_locked(machine, &output(run)))
 }
 
+/// The records of runs whose outcome is not stored.
+pub(crate) fn open_records(disk: &Disk) -> impl Iterator<Item = String> {
+    let paths = ids(disk, ".json").into_iter().map(record);
+    paths.filter(|path| disk.read(path).is_some_and(|text| !text.trim().is_empty()))
+}
+
 /// Runs whose outcome is not stored, oldest first; blanks go.
 pub(crate) fn open_runs(world: &mut World, machine: usize) -> Vec<OpenRun> {
     let mut open = Vec::new();
@@ -68,10 +75,18 @@ pub(crate) fn open_runs(world: &mut World, machine: usize) -> Vec<OpenRun> {
             continue;
         }
         match RunRecord::from_wire(text) {
-            Ok(record) => open.push(OpenRun { record, is_alive: is_alive(world, machine, id) }),
-            Err(error) => {
-                let text = text.to_owned();
-                world.violate("records are whole", format!("{error}: {text}"));
+            // Or a power loss takes away what an agent did not live to sync, and what follows from it stays.
+            Ok(run) => {
+                world.machines[machine].disk.sync(&record(id));
+                open.push(OpenRun { record: run, is_alive: is_alive(world, machine, id) });
+            }
+            Err(error) if world.is_locked(machine, &record(id)) => {
+                world.violate("records are whole", format!("that of run {id}, in progress: {error}"));
+            }
+            // Cut short by a power loss: it has started nothing.
+            Err(_) => {
+                let disk = &mut world.machines[machine].disk;
+                disk.rename(&record(id), &format!("runs/{id}.unreadable.json"));
             }
         }
     }
@@ -104,6 +119,22 @@ pub(crate) fn end_of(disk: &Disk, event: EventId) -> Option<End> {
     ended_runs::end_of(event, ids(disk, ".ended.json").into_iter().rev().filter_map(ended))
 }
 
+/// What is told of a run that has ended; nothing where its record or its result cannot be read.
+pub(crate) fn past_run(disk: &Disk, run: RunId) -> Option<PastRun> {
+    let text = disk.read(&record(run)).or_else(|| disk.read(&ended_record(run)))?;
+    Some(PastRun::of(&RunRecord::from_wire(text).ok()?, read_result(disk, run)?, 0, []))
+}
+
+/// What this node tells of its latest runs whose outcome is stored.
+pub(crate) fn history(disk: &Disk) -> RunHistory {
+    let mut history = RunHistory::default();
+    ids(disk, ".ended.json")
+        .into_iter()
+        .filter_map(|id| past_run(disk, id))
+        .for_each(|past| history.push(past));
+    history
+}
+
 /// How many interrupted runs covered each event, among the runs that are kept.
 pub(crate) fn interruptions(disk: &Disk) -> HashMap<EventId, u32> {
     let mut interruptions = HashMap::new();
@@ -126,17 +157,18 @@ pub(crate) fn note_fire(disk: &mut Disk, event: &Event, roots: &BTreeSet<EventId
         let (trigger, noted_at) = (event.trigger.clone(), event.fired_at);
         FireNote { root, noted_at, trigger, is_taken_back }.to_line() + "\n"
     };
-    disk.append(FIRES, roots.iter().map(note).collect());
+    // A line that a power loss cut short stays one that nobody can read.
+    let is_cut = disk.read(FIRES).is_some_and(|text| !text.is_empty() && !text.ends_with('\n'));
+    let lines: String = roots.iter().map(note).collect();
+    disk.append(FIRES, if is_cut { format!("\n{lines}") } else { lines });
 }
 
-/// How often `trigger` fired on this node for each root event.
-pub(crate) fn fired(disk: &Disk, trigger: &TriggerName) -> BTreeMap<EventId, u32> {
-    let mut fired: BTreeMap<EventId, u32> = BTreeMap::new();
+/// How often each trigger fired on this node for each root event.
+pub(crate) fn noted_fires(disk: &Disk) -> BTreeMap<(TriggerName, EventId), u32> {
+    let mut fired: BTreeMap<(TriggerName, EventId), u32> = BTreeMap::new();
     for note in disk.read(FIRES).unwrap_or_default().lines().filter_map(FireNote::from_line) {
-        if note.trigger == *trigger {
-            let count = fired.entry(note.root).or_default();
-            *count = if note.is_taken_back { count.saturating_sub(1) } else { *count + 1 };
-        }
+        let count = fired.entry((note.trigger, note.root)).or_default();
+        *count = if note.is_taken_back { count.saturating_sub(1) } else { *count + 1 };
     }
     fired
 }

@@ -9,24 +9,29 @@ use futures_util::Stream;
 use trigger_backend::store::{Entry, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
 use trigger_core::identity::Revision;
 
-use crate::executor::{ProcessId, Sim};
+use crate::executor::Sim;
+use crate::process::Own;
 use crate::requests::{Client, Reply, Request};
 
 /// One process's connection.
 #[derive(Clone)]
 pub(crate) struct SimStore {
-    sim: Sim,
-    client: Client,
+    own: Own,
 }
 
 impl SimStore {
-    pub(crate) fn new(sim: Sim, process: ProcessId, machine: usize) -> Self {
-        Self { sim, client: Client { process, machine } }
+    pub(crate) fn new(own: Own) -> Self {
+        Self { own }
     }
 
-    fn ask(&self, request: Request) -> Asked {
-        let id = self.sim.with(|world| world.submit(self.client, request));
-        Asked { sim: self.sim.clone(), id }
+    /// Each request is an effect like any other: its process may die before it, and with its answer at hand.
+    async fn ask(&self, request: Request) -> Reply {
+        self.own.step("store: asked").await;
+        let client = Client { process: self.own.id, machine: self.own.machine };
+        let id = self.own.with(|world| world.submit(client, request));
+        let reply = Asked { sim: self.own.sim.clone(), id }.await;
+        self.own.step("store: answered").await;
+        reply
     }
 }
 
@@ -88,7 +93,9 @@ impl Store for SimStore {
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
         match self.ask(Request::Watch(ranges)).await {
-            Reply::Watch(result) => result.map(|id| Box::pin(Watched { sim: self.sim.clone(), id }) as Watch),
+            Reply::Watch(result) => {
+                result.map(|id| Box::pin(Watched { sim: self.own.sim.clone(), id }) as Watch)
+            }
             other => unreachable!("{other:?} answers no watch"),
         }
     }

@@ -20,6 +20,7 @@ use crate::firing::Answer;
 use crate::manifest::Rule;
 use crate::plan::Plan;
 use crate::requests::Mail;
+use crate::runs;
 use crate::server::Server;
 use crate::trace::Trace;
 
@@ -58,8 +59,9 @@ pub(crate) struct Machine {
     pub(crate) certname: Certname,
     pub(crate) groups: Vec<GroupName>,
     pub(crate) disk: Disk,
-    /// Machine id and folder: what a copy of a folder elsewhere does not share.
+    /// The folder's own lock file on its disk: what a copy of the folder does not share.
     pub(crate) identity: u32,
+    /// The kernel's: no two are the same.
     pub(crate) boot: u32,
     pub(crate) is_on: bool,
     /// Thrown away: nothing that lay on it counts any more.
@@ -68,6 +70,8 @@ pub(crate) struct Machine {
     pub(crate) is_cut_off: bool,
     /// How many milliseconds the wall clock is ahead.
     pub(crate) clock_ahead: i64,
+    /// Whether it was years off, ever.
+    pub(crate) was_wild: bool,
     /// Puppet's disabled lock.
     pub(crate) is_disabled: bool,
     pub(crate) honours_noop: bool,
@@ -103,6 +107,7 @@ pub(crate) struct World {
     pub(crate) newly_dead: BTreeSet<ProcessId>,
     pub(crate) processes: BTreeMap<ProcessId, Process>,
     next_process: u32,
+    boots: u32,
     pub(crate) machines: Vec<Machine>,
     pub(crate) server: Server,
     pub(crate) mail: Mail,
@@ -134,6 +139,7 @@ impl World {
             newly_dead: BTreeSet::new(),
             processes: BTreeMap::new(),
             next_process: 0,
+            boots: 0,
             machines: Vec::new(),
             server: Server::default(),
             mail: Mail::default(),
@@ -207,6 +213,11 @@ impl World {
         EventId::from_uuid(self.new_uuid(machine))
     }
 
+    pub(crate) fn new_boot(&mut self) -> u32 {
+        self.boots += 1;
+        self.boots
+    }
+
     // --- processes
 
     pub(crate) fn start_process(&mut self, machine: usize, kind: Kind) -> ProcessId {
@@ -263,10 +274,13 @@ impl World {
         for process in self.processes_of(machine, |kind| kind != Kind::Director) {
             self.end_process(process);
         }
-        self.check.may_miss_counts(machine, 100);
-        let machine = &mut self.machines[machine];
-        machine.is_on = false;
-        if machine.disk.at(self.now).lose_power(&mut self.rng) > 0 {
+        let disk = self.machines[machine].disk.at(self.now);
+        let noted = runs::noted_fires(disk);
+        let lost = disk.lose_power(&mut self.rng);
+        let left = runs::noted_fires(disk);
+        self.check.forget_fires(machine, &noted, &left);
+        self.machines[machine].is_on = false;
+        if lost > 0 {
             self.count("unsynced writes lost");
         }
     }

@@ -10,7 +10,7 @@ use super::{Stored, WireError, decode, encode, sentence, texts, valid, valid_all
 use crate::event::{Event, RunOptions, Targets};
 use crate::identity::{Certname, EventId, GroupName, RunId, TriggerName};
 use crate::outcome::RunResult;
-use crate::queue::{Cause, Source};
+use crate::queue::{Cause, REMEMBER_ENDED, Source};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -175,6 +175,14 @@ impl EndedEvent {
     pub fn from_line(line: &str) -> Option<Self> {
         let (event, ended_at) = line.split_once(' ')?;
         Some(Self { event: event.parse().ok()?, ended_at: Timestamp::from_unix_ms(ended_at.parse().ok()?) })
+    }
+
+    /// Whether nothing can come of it any more: it ended long ago, and was fired long ago. By its end alone, one that
+    /// ended while this node's clock was years behind would be forgotten as soon as the clock is right, and run again
+    /// if it is published again.
+    pub fn is_outlived(self, now: Timestamp) -> bool {
+        let is_long_ago = |at: Timestamp| now.since(at) >= REMEMBER_ENDED;
+        is_long_ago(self.ended_at) && self.event.made_at().is_none_or(is_long_ago)
     }
 }
 

@@ -288,3 +288,19 @@ fn a_line_cut_short_by_a_crash_is_no_ended_event() {
     assert_eq!(EndedEvent::from_line(&ended.to_line()), Some(ended));
     assert_eq!(EndedEvent::from_line(&ended.to_line()[..30]), None);
 }
+
+#[test]
+fn what_ended_is_not_forgotten_because_a_clock_was_years_behind() {
+    let year = std::time::Duration::from_secs(365 * 86_400);
+    let fired_at = Timestamp::from_unix_ms(1_763_812_800_000);
+    let uuid = uuid::Builder::from_unix_timestamp_millis(fired_at.as_unix_ms(), &[7; 10]).into_uuid();
+    let event = crate::identity::EventId::from_uuid(uuid);
+    let years_behind = Timestamp::from_unix_ms(1_606_132_800_000);
+    let ended = EndedEvent { event, ended_at: years_behind };
+    assert_eq!(event.made_at(), Some(fired_at));
+    assert!(
+        !ended.is_outlived(fired_at.plus(std::time::Duration::from_secs(60))),
+        "the clock is right again"
+    );
+    assert!(ended.is_outlived(fired_at.plus(year)));
+}

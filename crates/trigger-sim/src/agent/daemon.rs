@@ -12,7 +12,7 @@ use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::outcome::{EndedRun, Outcome, RunResult};
 use trigger_core::pace::RunsPerMinute;
-use trigger_core::queue::{Cause, Effect, Ending, Input, Node as QueueNode, Queue, REMEMBER_ENDED};
+use trigger_core::queue::{Cause, Effect, Ending, Input, Node as QueueNode, Queue};
 use trigger_core::status::{Activity, Running};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{EndedEvent, RunRecord, Stored};
@@ -81,11 +81,8 @@ fn open_ended_log(node: &Node) -> Vec<(EventId, Timestamp)> {
     let now = node.own.wall();
     node.own.disk(|disk| {
         let text = disk.read(ENDED).unwrap_or_default().to_owned();
-        let ended: Vec<EndedEvent> = text
-            .lines()
-            .filter_map(EndedEvent::from_line)
-            .filter(|ended| now.since(ended.ended_at) < REMEMBER_ENDED)
-            .collect();
+        let ended: Vec<EndedEvent> =
+            text.lines().filter_map(EndedEvent::from_line).filter(|ended| !ended.is_outlived(now)).collect();
         if !text.is_empty() && !text.ends_with('\n') {
             let lines: String = ended.iter().map(|ended| ended.to_line() + "\n").collect();
             disk.write_synced(ENDED, lines);
@@ -266,7 +263,7 @@ impl Daemon {
         let path = runs::record(run_id);
         own.with(|world| world.check_recorded(own.machine, &record));
         if is_blank {
-            own.disk(|disk| disk.write(&path, record.to_wire()));
+            own.disk(|disk| disk.overwrite(&path, record.to_wire()));
             own.step("record: written").await;
         } else {
             let temporary = format!("{path}.tmp");
@@ -326,15 +323,15 @@ impl Daemon {
                 let outcome = Outcome::Interrupted;
                 let result = RunResult { outcome, reason, reported_noop: false, started_at, finished_at };
                 own.disk(|disk| disk.write_synced(&runs::result(run_id), result.to_wire()));
-                own.with(|world| {
-                    world.count("run interrupted");
-                    world.check.interrupted(run_id, own.machine);
-                });
+                own.with(|world| world.count("run interrupted"));
                 own.step("interruption: written").await;
                 result
             }
         };
         own.note(format_args!("run {run_id} ended {}", result.outcome));
+        if result.outcome == Outcome::Interrupted {
+            own.with(|world| world.check.interrupted(run_id, own.machine));
+        }
         EndedRun::new(run_id, noop, result)
     }
 }

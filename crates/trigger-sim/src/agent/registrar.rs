@@ -38,7 +38,7 @@ pub(super) async fn run(node: Arc<Node>, channels: Channels) {
     let claimant = own.with(|world| {
         let instance = format!("i{}-{:x}", own.id.0, world.rng.u32(..));
         let machine = &world.machines[own.machine];
-        let lock = format!("{}-{}-{}", own.machine, machine.boot, machine.identity);
+        let lock = format!("{}-{}", machine.boot, machine.identity);
         world.check.instance_started(&instance, own.machine, machine.boot);
         Claimant {
             certname: node.certname.clone(),
@@ -71,6 +71,7 @@ impl Registrar {
         let own = self.node.own.clone();
         loop {
             let activity = self.activity.borrow_and_update().clone();
+            self.seen.mark_unchanged();
             let _ = self.claim.renew(&self.node.store, &activity, own.now()).await;
             own.step("registrar: answered").await;
             if *self.claim.joined() != self.remembered {
@@ -119,9 +120,12 @@ impl Registrar {
 }
 
 async fn news(claim: &Claim, seen: &mut watch::Receiver<Revision>) {
-    if seen.wait_for(|revision| claim.is_news(*revision)).await.is_err() {
-        std::future::pending::<()>().await;
+    while seen.changed().await.is_ok() {
+        if claim.is_news(*seen.borrow_and_update()) {
+            return;
+        }
     }
+    std::future::pending::<()>().await;
 }
 
 async fn change(node: &Node, activity: &mut watch::Receiver<Activity>) {

@@ -1,21 +1,23 @@
-//! Every committed delivery has a run that started after it, or a visible end, and keeps it.
+//! Deliveries are written once, after their parts, and deleted only when they have ended.
 
 use std::time::Duration;
 
+use trigger_core::event::CLOCK_TOLERANCE;
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::layout::Place;
-use trigger_core::lineage::Lineage;
-use trigger_core::outcome::{End, EndedRun, Outcome};
 use trigger_core::status::NodeRecord;
-use trigger_core::sweep::{KEEP_ENDED, SWEEPERS_PATIENCE};
+use trigger_core::sweep::KEEP_ENDED;
 use trigger_core::wire::{Delivery as DeliveryForm, Stored};
 
-use super::Delivery;
+use super::{Delivery, GroupDelivery};
 use crate::requests::Client;
-use crate::world::World;
+use crate::world::{BEGIN, World};
 
-/// How long a sweeper may take from reading what a node says to speaking for it.
-const SWEEPERS_HASTE: Duration = Duration::from_secs(300);
+/// Clocks that are right disagree by less.
+const OFF_BY: Duration = Duration::from_secs(10 * 60);
+
+/// One request follows another within this, or was given up and all of it is done again.
+const AMID: Duration = Duration::from_secs(5);
 
 impl World {
     /// A key is about to be written.
@@ -23,26 +25,46 @@ impl World {
         match self.layout.place(key) {
             Some(Place::Node { certname }) => self.check_registration(client, certname, value),
             Some(Place::Outcome { event, certname }) => self.check_outcome(client, event, &certname, value),
+            Some(Place::Part { .. }) => self.check_immutable(key, value),
             Some(Place::HostDelivery { event, .. } | Place::GroupDelivery { event, .. }) => {
-                let part = DeliveryForm::from_wire(value).ok().map(|form| self.layout.part(event, form.part));
-                let is_there = part.is_some_and(|part| self.server.entry(&part).is_some());
-                if !is_there && !self.check.forgotten.contains(&event) {
+                self.check_immutable(key, value);
+                // A backend that was restored amid the writes may have lost what was written first.
+                let was_there = self.check.last_rewind.is_some() && self.check.parts.contains(&event);
+                if !self.has_part(event, value) && !was_there {
                     self.violate("parts come before deliveries", key.to_owned());
                 }
             }
+            // Who the members are is asked again where an event is published again.
             _ => {}
         }
     }
 
+    fn check_immutable(&mut self, key: &str, value: &str) {
+        if self.server.entry(key).is_some_and(|known| known.value != value) {
+            self.violate("what was fired is never changed", format!("{key} becomes {value}"));
+        }
+    }
+
+    /// Whether the part that a delivery names is there.
+    pub(super) fn has_part(&self, event: EventId, delivery: &str) -> bool {
+        let form = DeliveryForm::from_wire(delivery);
+        form.is_ok_and(|form| self.server.entry(&self.layout.part(event, form.part)).is_some())
+    }
+
     /// A key was written.
-    pub(crate) fn check_committed(&mut self, _client: Client, key: &str, revision: u64) {
+    pub(crate) fn check_committed(&mut self, key: &str, value: &str, revision: u64) {
         match self.layout.place(key) {
-            Some(Place::HostDelivery { certname, event }) => self.delivered(event, certname, revision, true),
+            Some(Place::Part { event, .. }) => drop(self.check.parts.insert(event)),
+            Some(Place::HostDelivery { certname, event }) => {
+                let is_whole = self.has_part(event, value);
+                self.delivered(event, certname, revision, is_whole);
+            }
             Some(Place::GroupDelivery { group, event }) => {
-                let step = self.steps;
-                self.check.group_deliveries.entry((event, group.clone())).or_insert(step);
+                let is_whole = self.has_part(event, value);
+                let delivery = GroupDelivery { committed: self.steps, revision };
+                self.check.group_deliveries.entry((event, group.clone())).or_insert(delivery);
                 for member in self.members(&group, revision) {
-                    self.delivered(event, member, revision, false);
+                    self.delivered(event, member, revision, is_whole);
                 }
             }
             _ => {}
@@ -61,195 +83,91 @@ impl World {
         entries.into_iter().filter_map(member).collect()
     }
 
-    fn delivered(&mut self, event: EventId, certname: Certname, revision: u64, is_to_host: bool) {
+    /// What a restored backend had lost is owed again once it is there again, with its part.
+    fn delivered(&mut self, event: EventId, certname: Certname, revision: u64, is_whole: bool) {
         let committed = self.steps;
-        let is_lost = self.check.forgotten.contains(&event);
         let has_ended = self.server.entry(&self.layout.outcome(event, &certname)).is_some();
-        let known = self.check.deliveries.entry((event, certname)).or_insert(Delivery {
-            committed,
-            revision,
-            is_to_host,
-            has_ended,
-            is_lost,
-        });
-        known.is_to_host |= is_to_host;
-        known.is_lost = is_lost;
+        let new = Delivery { committed, revision, has_ended, had_ended: has_ended, is_lost: false };
+        let known = self.check.deliveries.entry((event, certname)).or_insert(new);
+        if known.is_lost && is_whole {
+            known.revision = revision;
+        }
+        known.is_lost = !is_whole;
+        if is_whole {
+            self.check.forgotten.remove(&event);
+        }
     }
 
     /// A key is about to be deleted.
     pub(crate) fn check_delete(&mut self, client: Client, key: &str) {
+        let what = || format!("m{} deletes {key}", client.machine);
         match self.layout.place(key) {
             Some(Place::HostDelivery { certname, event }) => {
-                let has_outcome = self.server.entry(&self.layout.outcome(event, &certname)).is_some();
-                if !has_outcome && !self.is_long_over(event) && self.check.last_rewind.is_none() {
-                    let detail = format!("m{} deletes {key}", client.machine);
-                    self.violate("an outcome is stored before its delivery is deleted", detail);
+                if self.server.entry(&self.layout.outcome(event, &certname)).is_some() {
+                    return;
+                }
+                if self.has_lost_outcome(event, certname.clone()) {
+                    self.excuse_lost_outcome(event, certname);
+                } else if !self.may_go(client, event) {
+                    self.violate("an outcome is stored before its delivery is deleted", what());
                 }
             }
-            Some(Place::Part { event, .. } | Place::Members { event, .. } | Place::Outcome { event, .. })
-                if !self.is_long_over(event) =>
-            {
-                let detail = format!("m{} deletes {key}", client.machine);
-                self.violate("nothing is removed that somebody still needs", detail);
+            Some(
+                Place::GroupDelivery { event, .. }
+                | Place::Part { event, .. }
+                | Place::Members { event, .. }
+                | Place::Outcome { event, .. },
+            ) if !self.may_go(client, event) || self.is_open(event) => {
+                self.violate("nothing is removed that somebody still needs", what());
             }
-            Some(Place::Node { .. }) => {
-                self.violate("only fenced writes", format!("m{} deletes {key}", client.machine));
-            }
+            Some(Place::Node { .. }) => self.violate("only fenced writes", what()),
             _ => {}
         }
     }
 
-    /// Whether an event may be removed, by the clock that is right.
-    fn is_long_over(&self, event: EventId) -> bool {
+    /// Whether a delivery had an outcome once, of which a restored backend knows nothing.
+    fn has_lost_outcome(&self, event: EventId, certname: Certname) -> bool {
+        let is_old = |at| self.check.events.get(&event).is_some_and(|fired| fired.at < at);
+        self.check.last_rewind.is_some_and(is_old)
+            && self.check.deliveries.get(&(event, certname)).is_some_and(|delivery| delivery.had_ended)
+    }
+
+    /// A restore between the storing of an outcome and the deletion that follows it takes the outcome away for good:
+    /// nothing is left that would be read again. Whoever deletes later than that has to tell it again.
+    fn excuse_lost_outcome(&mut self, event: EventId, certname: Certname) {
+        let is_amid = self.check.last_rewind.is_some_and(|at| self.now - at < AMID);
+        if let Some(delivery) = self.check.deliveries.get_mut(&(event, certname)).filter(|_| is_amid) {
+            delivery.is_lost = true;
+        }
+    }
+
+    fn is_open(&self, event: EventId) -> bool {
+        let mut deliveries = self.check.deliveries.iter().filter(|((id, _), _)| *id == event);
+        deliveries.any(|(_, delivery)| !delivery.has_ended && !delivery.is_lost)
+    }
+
+    /// Whether an event may be removed.
+    fn may_go(&self, client: Client, event: EventId) -> bool {
+        self.has_expired_since(client, event, KEEP_ENDED)
+    }
+
+    /// Whether an event expired so long ago, by the clock that is right. One fired by a clock that was far behind
+    /// was old when it was born; a sweeper whose own clock is wrong believes another, and that by some minutes.
+    pub(super) fn has_expired_since(&self, client: Client, event: EventId, patience: Duration) -> bool {
         let Some(fired) = self.check.events.get(&event) else { return true };
-        self.plan.wild_clocks || self.now > fired.at + fired.event.expires_in + KEEP_ENDED
-    }
-
-    fn check_outcome(&mut self, client: Client, event: EventId, certname: &Certname, value: &str) {
-        let Ok(end) = End::from_wire(value) else {
-            return self.violate("stored forms are whole", format!("the outcome of {event}: {value}"));
-        };
-        let before = self.server.entry(&self.layout.outcome(event, certname));
-        if let Some(Ok(End::Done(done))) = before.map(|entry| End::from_wire(&entry.value))
-            && !matches!(end, End::Done(_))
-            && self.check.runs.get(&done.run_id).is_none_or(|run| run.machine == client.machine)
-        {
-            self.violate("done stays done", format!("{event} at {certname} becomes {end:?}"));
-        }
-        match &end {
-            End::Done(run) | End::Failed(run) => self.check_end_by_run(event, certname, run, &end),
-            End::Expired => self.check_expired(client, event, certname),
-            End::Superseded(by) => self.check_superseded(event, certname, *by),
-            End::Refused(_) => {
-                let machine = &self.machines[client.machine];
-                let noop = self.check.events.get(&event).is_some_and(|fired| fired.event.options.noop);
-                if machine.honours_noop || !noop {
-                    self.violate("refusals have their reason", format!("{event} at {certname}"));
-                }
-            }
-            End::Suppressed(_) => {}
-        }
-        self.count(match end {
-            End::Done(_) => "ended done",
-            End::Failed(_) => "ended failed",
-            End::Expired => "ended expired",
-            End::Superseded(_) => "ended superseded",
-            End::Refused(_) => "ended refused",
-            End::Suppressed(_) => "ended suppressed",
-        });
-        if let Some(delivery) = self.check.deliveries.get_mut(&(event, certname.clone())) {
-            delivery.has_ended = true;
-        }
-    }
-
-    fn check_end_by_run(&mut self, event: EventId, certname: &Certname, ended: &EndedRun, end: &End) {
-        let (Some(fired), Some(run), Some(committed)) = (
-            self.check.events.get(&event),
-            self.check.runs.get(&ended.run_id),
-            self.committed(event, certname),
-        ) else {
-            let detail = format!("{event} at {certname} was ended by {}", ended.run_id);
-            return self.violate("outcomes speak of what was", detail);
-        };
-        let wanted = &fired.event.options;
-        let covers_tags =
-            !run.options.is_tagged() || (wanted.is_tagged() && wanted.tags.is_subset(&run.options.tags));
-        let starts_later = run.started.is_none_or(|started| started > committed);
-        let is_done = matches!(end, End::Done(_));
-        let went_well = matches!(run.outcome, Some(Outcome::Changed | Outcome::Unchanged));
-        let problem = if run.certname != *certname {
-            "the run was another node's"
-        } else if !run.causes.contains(&event) {
-            "the run's record does not list it"
-        } else if wanted.noop != run.options.noop {
-            "noop and real are no substitute for each other"
-        } else if !covers_tags {
-            "the run left out some of its tags"
-        } else if !starts_later {
-            "the run started before the commit"
-        } else if is_done && !(went_well && run.started.is_some()) {
-            "the run did not end well"
-        } else {
-            return;
-        };
-        let detail = format!("{event} at {certname}, run {}: {problem}", ended.run_id);
-        self.violate("a run that started after the commit covers it", detail);
+        let (truth, told) = (BEGIN.plus(fired.at), fired.event.fired_at);
+        let fired_at = if truth.since(told) > OFF_BY { told } else { truth };
+        let is_wild = self.machines[client.machine].was_wild;
+        let patience = if is_wild { patience.saturating_sub(CLOCK_TOLERANCE) } else { patience };
+        self.true_time() > fired_at.plus(fired.event.expires_in + patience)
     }
 
     /// The step at which an event was first committed for a node, itself or its group.
     pub(super) fn committed(&self, event: EventId, certname: &Certname) -> Option<u64> {
         let own = self.check.deliveries.get(&(event, certname.clone())).map(|delivery| delivery.committed);
         let groups = self.machines.iter().find(|machine| machine.certname == *certname)?.groups.iter();
-        let shared =
-            groups.filter_map(|group| self.check.group_deliveries.get(&(event, group.clone())).copied());
+        let shared = groups.filter_map(|group| self.check.group_deliveries.get(&(event, group.clone())));
+        let shared = shared.map(|delivery| delivery.committed);
         own.into_iter().chain(shared).min()
-    }
-
-    fn check_expired(&mut self, client: Client, event: EventId, certname: &Certname) {
-        let Some(fired) = self.check.events.get(&event) else { return };
-        let by_target = self.machines[client.machine].certname == *certname;
-        let patience = if by_target { Duration::ZERO } else { SWEEPERS_PATIENCE };
-        let is_over = self.now > fired.at + fired.event.expires_in + patience;
-        if !is_over && !self.plan.wild_clocks {
-            let detail = format!("{event} at {certname} by m{}", client.machine);
-            return self.violate("nothing expires early", detail);
-        }
-        let listed = self.check.registrations.get(certname).and_then(|node| node.listed.get(&event));
-        if !by_target && listed.is_some_and(|since| self.now - *since > SWEEPERS_HASTE) {
-            let detail = format!("m{} expires {event} at {certname}, which is at work on it", client.machine);
-            self.violate("nothing is removed that somebody still needs", detail);
-        }
-    }
-
-    fn check_superseded(&mut self, event: EventId, certname: &Certname, by: EventId) {
-        let delivered = self.committed(by, certname).is_some();
-        let (Some(earlier), Some(later)) = (self.check.events.get(&event), self.check.events.get(&by)) else {
-            return self.violate("a successor stands for its predecessor", format!("{by} is unknown"));
-        };
-        let (earlier, later) = (&earlier.event, &later.event);
-        let past = |lineage: &Lineage| {
-            if lineage.is_root() { Vec::new() } else { lineage.chains.clone() }
-        };
-        let same = earlier.trigger == later.trigger
-            && earlier.origin == later.origin
-            && earlier.options == later.options
-            && past(&earlier.lineage) == past(&later.lineage)
-            && later.expires_at() >= earlier.expires_at();
-        if !same || !delivered {
-            self.violate("a successor stands for its predecessor", format!("{by} for {event} at {certname}"));
-        }
-    }
-
-    /// The backend went back to what it was at a revision.
-    pub(crate) fn check_rewound(&mut self, to: u64) {
-        self.check.last_rewind = Some(self.now);
-        let mut forgotten = Vec::new();
-        for ((event, certname), delivery) in &mut self.check.deliveries {
-            if delivery.revision > to {
-                delivery.is_lost = true;
-                forgotten.push(*event);
-            } else if self.server.entry(&self.layout.part(*event, 0)).is_some() {
-                delivery.has_ended = self.server.entry(&self.layout.outcome(*event, certname)).is_some();
-            } // Else it had ended and was swept before the backup was made.
-        }
-        let unfinished = self
-            .check
-            .events
-            .keys()
-            .filter(|event| self.server.entry(&self.layout.part(**event, 0)).is_none());
-        forgotten.extend(unfinished);
-        self.check.forgotten.extend(forgotten);
-        self.check.registrations.clear();
-    }
-
-    /// Deliveries that have neither run nor ended, of nodes that are there.
-    pub(crate) fn open_deliveries(&self) -> Vec<String> {
-        let is_there = |certname: &Certname| {
-            self.machines.iter().any(|machine| machine.certname == *certname && !machine.is_gone)
-        };
-        let open = self.check.deliveries.iter().filter(|((_, certname), delivery)| {
-            !delivery.has_ended && !delivery.is_lost && is_there(certname)
-        });
-        open.map(|((event, certname), _)| format!("{event} at {certname}")).collect()
     }
 }

@@ -1,20 +1,16 @@
-//! What was fired is durable before it is answered, and chains end.
+//! What was fired is durable before it is answered, and never lost.
 
-use std::collections::BTreeSet;
-
-use trigger_core::guard::is_suppressed;
 use trigger_core::identity::EventId;
-use trigger_core::lineage::{Loops, MAX_FIRES_PER_ROOT};
 use trigger_core::wire::Publication;
 
 use super::{Checker, Fired};
 use crate::executor::ProcessId;
-use crate::firing::Answer;
+use crate::firing::{Answer, Wanted};
 use crate::world::World;
 
 impl World {
     /// An event was made, and the loop guard has spoken.
-    pub(crate) fn check_fired(&mut self, machine: usize, publication: &Publication, ttl: u32) {
+    pub(crate) fn check_fired(&mut self, machine: usize, publication: &Publication, wanted: &Wanted) {
         let event = &publication.event;
         self.note(format_args!(
             "m{machine} fires {} '{}' at {:?} {:?} suppressed {:?} lineage {:?}",
@@ -29,45 +25,16 @@ impl World {
         if !publication.suppressed.is_empty() || !publication.suppressed_groups.is_empty() {
             self.count("fire suppressed");
         }
-        self.check.events.insert(
-            event.id,
-            Fired {
-                event: event.clone(),
-                machine,
-                suppressed: publication.suppressed.keys().cloned().collect(),
-                at: self.now,
-                answer: None,
-            },
-        );
-        if !is_suppressed(publication) && !event.lineage.is_root() {
-            self.check_chains(machine, publication, ttl);
-        }
-    }
-
-    fn check_chains(&mut self, machine: usize, publication: &Publication, ttl: u32) {
-        let event = &publication.event;
-        if let Some(chain) = event.lineage.chains.iter().find(|chain| chain.hops.len() > ttl as usize) {
-            self.violate("chains are bounded", format!("{} has {} hops", event.id, chain.hops.len()));
-        }
-        for host in event.targets.hosts.iter().filter(|host| !publication.suppressed.contains_key(*host)) {
-            let repeats = event.loops == Loops::Avoid
-                && event.lineage.chains.iter().all(|chain| {
-                    chain.hops.iter().any(|hop| hop.trigger == event.trigger && hop.certname == *host)
-                });
-            if repeats {
-                self.violate("no pair twice in a chain", format!("{} at {host}", event.id));
-            }
-        }
-        let roots: BTreeSet<EventId> = event.lineage.chains.iter().map(|chain| chain.root).collect();
-        let uncounted = self.check.uncounted.get(&machine).copied().unwrap_or_default();
-        for root in roots {
-            let fires = self.check.fires.entry((event.trigger.clone(), machine, root)).or_default();
-            *fires += 1;
-            if *fires > MAX_FIRES_PER_ROOT + uncounted {
-                let detail = format!("'{}' on m{machine} for {root}: {fires} times", event.trigger);
-                self.violate("at most three fires of a trigger on a node for a root", detail);
-            }
-        }
+        self.check_lineage(machine, publication, wanted);
+        let fired = Fired {
+            event: event.clone(),
+            machine,
+            suppressed: publication.suppressed.keys().cloned().collect(),
+            suppressed_groups: publication.suppressed_groups.keys().cloned().collect(),
+            at: self.now,
+            answer: None,
+        };
+        self.check.events.insert(event.id, fired);
     }
 
     /// `trigger fire` is about to say what became of an event.
@@ -84,6 +51,9 @@ impl World {
                         format!("{event} is not committed for {missing}"),
                     );
                 }
+                if self.is_pointless(event) {
+                    self.violate("durable before answered", format!("{event} has lost a part of it"));
+                }
             }
             Answer::Spooled => {
                 self.count("fire spooled");
@@ -99,17 +69,30 @@ impl World {
         }
     }
 
+    /// Whether a delivery of an event points to a part that is not there, and the event is not one that a restored
+    /// backend has forgotten since.
+    fn is_pointless(&self, event: EventId) -> bool {
+        let Some(fired) = self.check.events.get(&event) else { return false };
+        let hosts = fired.event.targets.hosts.iter().map(|host| self.layout.host_delivery(host, event));
+        let groups = fired.event.targets.groups.iter().map(|group| self.layout.group_delivery(group, event));
+        let mut there = hosts.chain(groups).filter_map(|key| self.server.entry(&key));
+        !self.check.forgotten.contains(&event) && there.any(|entry| !self.has_part(event, &entry.value))
+    }
+
     /// Targets of an event that have never had a delivery; what a restored backend forgot counts as there.
     fn missing_deliveries(&self, event: EventId) -> String {
         let Some(fired) = self.check.events.get(&event) else { return "anybody".to_owned() };
-        if self.check.forgotten.contains(&event) {
-            return String::new();
-        }
-        let hosts = fired.event.targets.hosts.iter().filter(|host| !fired.suppressed.contains(*host));
-        let missing: Vec<&str> = hosts
-            .filter(|host| !self.check.deliveries.contains_key(&(event, (*host).clone())))
-            .map(|host| host.as_str())
-            .collect();
+        let targets = &fired.event.targets;
+        let hosts = targets.hosts.iter().filter(|host| {
+            !fired.suppressed.contains(*host)
+                && !self.check.deliveries.contains_key(&(event, (*host).clone()))
+        });
+        let groups = targets
+            .groups
+            .iter()
+            .filter(|group| !self.check.group_deliveries.contains_key(&(event, (*group).clone())));
+        let missing: Vec<&str> =
+            hosts.map(|host| host.as_str()).chain(groups.map(|group| group.as_str())).collect();
         missing.join(" ")
     }
 
@@ -139,10 +122,5 @@ impl Checker {
     /// A process ended or was killed.
     pub(crate) fn process_ended(&mut self, process: ProcessId) {
         self.believers.remove(&process);
-    }
-
-    /// What this machine had counted may have been lost with its power.
-    pub(crate) fn may_miss_counts(&mut self, machine: usize, how_many: u32) {
-        *self.uncounted.entry(machine).or_default() += how_many;
     }
 }

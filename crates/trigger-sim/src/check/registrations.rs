@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trigger_backend::claim::LEASE;
-use trigger_core::identity::Certname;
+use trigger_core::identity::{Certname, EventId};
 use trigger_core::status::NodeRecord;
 use trigger_core::wire::Stored;
 
@@ -40,6 +40,10 @@ impl World {
             let detail = format!("m{} writes for {}", client.machine, record.instance);
             self.violate("an agent claims for itself alone", detail);
         }
+        if record.released && self.check.in_progress.values().any(|machine| *machine == client.machine) {
+            let detail = format!("m{} gives up {certname}", client.machine);
+            self.violate("a claim is not given up during a run", detail);
+        }
         let mut listed = BTreeMap::new();
         if let Some(before) = self.check.registrations.get(&certname) {
             listed = before.listed.clone();
@@ -50,32 +54,44 @@ impl World {
                 let (heir, holder) = (&record.instance, &before.instance);
                 let detail = format!("{heir} takes {certname} from {holder} after {silent_for:?} of silence");
                 self.count("claim changed hands");
-                if silent_for + ANSWERED_WITHIN < LEASE && !self.is_fresh_rewind() {
+                if silent_for + ANSWERED_WITHIN < LEASE {
                     return self.violate("a claim is taken over after silence only", detail);
                 }
             }
         }
+        self.take_registration(certname, value, self.now, listed);
+    }
+
+    /// Remembers a registration, written at that time, and since when it lists what it does.
+    pub(super) fn take_registration(
+        &mut self,
+        certname: Certname,
+        value: &str,
+        at: Duration,
+        mut listed: BTreeMap<EventId, Duration>,
+    ) {
+        let Ok(record) = NodeRecord::from_wire(value) else { return };
         let activity = &record.activity;
         let at_work: Vec<_> = activity
             .running
             .iter()
             .flat_map(|running| &running.causes)
             .chain(activity.retrying.iter().flat_map(|retrying| &retrying.causes))
+            .chain(activity.delayed.iter().flat_map(|delayed| &delayed.causes))
             .chain(activity.held.iter().map(|held| &held.event))
             .collect();
         listed.retain(|event, _| at_work.contains(&event));
         for event in at_work {
             listed.entry(*event).or_insert(self.now);
         }
-        self.check.registrations.insert(
-            certname,
-            Registration { instance: record.instance, at: self.now, is_released: record.released, listed },
-        );
+        let (instance, is_released) = (record.instance, record.released);
+        self.check.registrations.insert(certname, Registration { instance, at, is_released, listed });
     }
 
-    /// Whether the backend was restored so lately that who held what may have been forgotten.
-    pub(super) fn is_fresh_rewind(&self) -> bool {
-        self.check.last_rewind.is_some_and(|at| self.now - at < LEASE * 2)
+    /// The machine whose agent holds the claim on a certname, as the backend has it.
+    pub(super) fn holder(&self, certname: &Certname) -> Option<usize> {
+        let registration = self.check.registrations.get(certname)?;
+        self.check.instances.get(&registration.instance).map(|(machine, _)| *machine)
     }
 }
 

@@ -51,6 +51,7 @@ impl World {
                 outcome: None,
                 is_result_synced: false,
                 was_interrupted: false,
+                is_taken_for_interrupted: false,
             },
         );
     }
@@ -86,12 +87,7 @@ impl World {
             let detail = format!("{} starts beside {other} on m{machine}", record.run_id);
             self.violate("one run at a time", detail);
         }
-        let certname = &self.machines[machine].certname;
-        let elsewhere =
-            self.check.in_progress.values().any(|other| self.machines[*other].certname == *certname);
-        if elsewhere {
-            self.count("run beside that of a machine which had lost the claim");
-        }
+        self.check_holder(machine, record);
         self.check.in_progress.insert(record.run_id, machine);
         let steps = self.steps;
         match self.check.runs.get_mut(&record.run_id) {
@@ -102,7 +98,22 @@ impl World {
         }
     }
 
-    /// A Puppet process has done its work.
+    /// Who starts a run holds the claim, unless the backend forgot who does. A run may go on beside it that its
+    /// machine, long cut off, had begun before.
+    fn check_holder(&mut self, machine: usize, record: &RunRecord) {
+        let certname = &self.machines[machine].certname;
+        let holder = self.holder(certname).filter(|holder| *holder != machine && !self.is_fresh_rewind());
+        if let Some(holder) = holder {
+            let detail = format!("m{machine} starts {}, m{holder} holds {certname}", record.run_id);
+            return self.violate("only the holder of the claim starts runs", detail);
+        }
+        let same_name = |other: &usize| self.machines[*other].certname == *certname;
+        if self.check.in_progress.values().any(same_name) {
+            self.count("run beside that of a machine which had lost the claim");
+        }
+    }
+
+    /// A Puppet process has done its work, or its time is over.
     pub(crate) fn check_run_ended(&mut self, machine: usize, run: RunId, outcome: Outcome) {
         self.note(format_args!("m{machine} puppet ends {run} {outcome}"));
         if let Some(run) = self.check.runs.get_mut(&run) {
@@ -130,8 +141,9 @@ impl Checker {
 
     /// An agent takes a run for interrupted. That of a clone says so of what its original still runs.
     pub(crate) fn interrupted(&mut self, run: RunId, machine: usize) {
-        if let Some(run) = self.runs.get_mut(&run).filter(|run| run.machine == machine) {
-            run.was_interrupted = true;
+        if let Some(run) = self.runs.get_mut(&run) {
+            run.is_taken_for_interrupted = true;
+            run.was_interrupted |= run.machine == machine;
         }
     }
 }

@@ -7,7 +7,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use trigger_core::identity::EventId;
-use trigger_core::queue::REMEMBER_ENDED;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::EndedEvent;
 
@@ -65,7 +64,7 @@ fn open_fresh(path: &Path, now: Timestamp) -> Result<(File, BTreeMap<EventId, Ti
     let ended: BTreeMap<EventId, Timestamp> = text
         .lines()
         .filter_map(EndedEvent::from_line)
-        .filter(|ended| now.since(ended.ended_at) < REMEMBER_ENDED)
+        .filter(|ended| !ended.is_outlived(now))
         .map(|ended| (ended.event, ended.ended_at))
         .collect();
     // Also mends a last line that a crash cut short: nothing may be appended to half a line.
@@ -84,6 +83,7 @@ fn lines(ended: &BTreeMap<EventId, Timestamp>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use trigger_core::queue::REMEMBER_ENDED;
 
     const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
 

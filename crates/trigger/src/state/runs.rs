@@ -172,6 +172,13 @@ fn is_locked(path: &Path) -> Result<bool, FileError> {
     }
 }
 
+/// An agent that was killed between writing a record and syncing it leaves one that a power cut takes away, and
+/// what follows from it would stay: its causes count as covered, and are deleted without an outcome.
+fn make_durable(record: &Path) -> Result<(), FileError> {
+    File::open(record).and_then(|file| file.sync_data()).map_err(at("sync", record))?;
+    record.parent().map_or(Ok(()), sync_dir)
+}
+
 /// A run about to start: its record is durable and locked. Handing `lock` to the supervisor as its
 /// standard input hands over the lock, so that there is no moment in which nobody holds it.
 #[derive(Debug)]
@@ -249,7 +256,10 @@ impl Runs {
                 continue;
             }
             match RunRecord::from_wire(&text) {
-                Ok(record) => runs.push(OpenRun { record, is_alive: paths.is_alive()? }),
+                Ok(record) => {
+                    make_durable(&paths.record())?;
+                    runs.push(OpenRun { record, is_alive: paths.is_alive()? });
+                }
                 Err(error) if is_locked(&paths.record())? => {
                     // A newer version started it. Waiting for its end is a matter for whoever starts us again.
                     let error =

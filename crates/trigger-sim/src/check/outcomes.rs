@@ -1,0 +1,153 @@
+//! Every end is told, told truly, and stays: by a run that started after the commit, or with a reason.
+
+use std::time::Duration;
+
+use trigger_core::identity::{Certname, EventId};
+use trigger_core::lineage::Lineage;
+use trigger_core::outcome::{End, EndedRun, Outcome};
+use trigger_core::sweep::SWEEPERS_PATIENCE;
+use trigger_core::wire::Stored;
+
+use super::Run;
+use crate::requests::Client;
+use crate::world::World;
+
+/// How long a sweeper may take from reading what a node says to speaking for it.
+const SWEEPERS_HASTE: Duration = Duration::from_secs(300);
+
+impl World {
+    pub(super) fn check_outcome(&mut self, client: Client, event: EventId, certname: &Certname, value: &str) {
+        let Ok(end) = End::from_wire(value) else {
+            return self.violate("stored forms are whole", format!("the outcome of {event}: {value}"));
+        };
+        let before = self.server.entry(&self.layout.outcome(event, certname));
+        let was_done = matches!(before.map(|entry| End::from_wire(&entry.value)), Some(Ok(End::Done(_))));
+        if was_done && !matches!(end, End::Done(_)) {
+            self.violate("done stays done", format!("{event} at {certname} becomes {end:?}"));
+        }
+        // Who fires writes what was suppressed, the same at each try; a `done` may replace anything.
+        if !self.swapping && !matches!(end, End::Done(_) | End::Suppressed(_)) {
+            self.violate("only fenced writes", format!("{event} at {certname} blindly becomes {end:?}"));
+        }
+        match &end {
+            End::Done(run) | End::Failed(run) => {
+                self.check_end_by_run(event, certname, run, &end);
+                self.check_told_truly(client, event, certname, run);
+            }
+            End::Expired => self.check_expired(client, event, certname),
+            End::Superseded(by) => self.check_superseded(event, certname, *by),
+            End::Refused(_) => {
+                let machine = &self.machines[client.machine];
+                let noop = self.check.events.get(&event).is_some_and(|fired| fired.event.options.noop);
+                if machine.honours_noop || !noop {
+                    self.violate("refusals have their reason", format!("{event} at {certname}"));
+                }
+            }
+            End::Suppressed(_) => self.check_suppressed(event, certname),
+        }
+        self.count(match end {
+            End::Done(_) => "ended done",
+            End::Failed(_) => "ended failed",
+            End::Expired => "ended expired",
+            End::Superseded(_) => "ended superseded",
+            End::Refused(_) => "ended refused",
+            End::Suppressed(_) => "ended suppressed",
+        });
+        if let Some(delivery) = self.check.deliveries.get_mut(&(event, certname.clone())) {
+            (delivery.has_ended, delivery.had_ended) = (true, true);
+        }
+    }
+
+    fn check_end_by_run(&mut self, event: EventId, certname: &Certname, ended: &EndedRun, end: &End) {
+        let (Some(fired), Some(run), Some(committed)) = (
+            self.check.events.get(&event),
+            self.check.runs.get(&ended.run_id),
+            self.committed(event, certname),
+        ) else {
+            let detail = format!("{event} at {certname} was ended by {}", ended.run_id);
+            return self.violate("outcomes speak of what was", detail);
+        };
+        let wanted = &fired.event.options;
+        let covers_tags =
+            !run.options.is_tagged() || (wanted.is_tagged() && wanted.tags.is_subset(&run.options.tags));
+        let starts_later = run.started.is_none_or(|started| started > committed);
+        let is_done = matches!(end, End::Done(_));
+        let went_well = matches!(run.outcome, Some(Outcome::Changed | Outcome::Unchanged));
+        let problem = if run.certname != *certname {
+            "the run was another node's"
+        } else if !run.causes.contains(&event) {
+            "the run's record does not list it"
+        } else if wanted.noop != run.options.noop {
+            "noop and real are no substitute for each other"
+        } else if !covers_tags {
+            "the run left out some of its tags"
+        } else if !starts_later {
+            "the run started before the commit"
+        } else if is_done && !(went_well && run.started.is_some()) {
+            "the run did not end well"
+        } else {
+            return;
+        };
+        let detail = format!("{event} at {certname}, run {}: {problem}", ended.run_id);
+        self.violate("a run that started after the commit covers it", detail);
+    }
+
+    /// What an outcome says of its run is what happened.
+    fn check_told_truly(&mut self, client: Client, event: EventId, certname: &Certname, ended: &EndedRun) {
+        let Some(run) = self.check.runs.get(&ended.run_id) else { return };
+        let told = ended.result.outcome;
+        let covers = |run: &&Run| run.certname == *certname && run.causes.contains(&event);
+        let interrupted = || {
+            let runs = self.check.runs.values().filter(covers);
+            runs.filter(|run| run.is_taken_for_interrupted).count()
+        };
+        let problem = match (told, run.outcome) {
+            // A result that was synced is known where it lies; a copy of the machine has only the record.
+            (Outcome::Interrupted, Some(truth)) if run.is_result_synced && run.machine == client.machine => {
+                format!("it ended {truth}")
+            }
+            (Outcome::Interrupted, _) if interrupted() < 2 => "it was not repeated".to_owned(),
+            (Outcome::Interrupted, _) => return,
+            (told, truth) if truth == Some(told) => return,
+            (_, truth) => format!("it ended {truth:?}"),
+        };
+        let detail = format!("{event} at {certname} ended {told} by {}: {problem}", ended.run_id);
+        self.violate("outcomes speak of what was", detail);
+    }
+
+    fn check_expired(&mut self, client: Client, event: EventId, certname: &Certname) {
+        let machine = &self.machines[client.machine];
+        let by_target = machine.certname == *certname;
+        let patience = if by_target { Duration::ZERO } else { SWEEPERS_PATIENCE };
+        // The target judges by its own clock, whatever that says.
+        let is_deluded = by_target && machine.was_wild;
+        if !is_deluded && !self.has_expired_since(client, event, patience) {
+            let detail = format!("{event} at {certname} by m{}", client.machine);
+            return self.violate("nothing expires early", detail);
+        }
+        let listed = self.check.registrations.get(certname).and_then(|node| node.listed.get(&event));
+        if !by_target && listed.is_some_and(|since| self.now - *since > SWEEPERS_HASTE) {
+            let detail = format!("m{} expires {event} at {certname}, which is at work on it", client.machine);
+            self.violate("nothing is removed that somebody still needs", detail);
+        }
+    }
+
+    fn check_superseded(&mut self, event: EventId, certname: &Certname, by: EventId) {
+        let delivered = self.committed(by, certname).is_some();
+        let (Some(earlier), Some(later)) = (self.check.events.get(&event), self.check.events.get(&by)) else {
+            return self.violate("a successor stands for its predecessor", format!("{by} is unknown"));
+        };
+        let (earlier, later) = (&earlier.event, &later.event);
+        let past = |lineage: &Lineage| {
+            if lineage.is_root() { Vec::new() } else { lineage.chains.clone() }
+        };
+        let same = earlier.trigger == later.trigger
+            && earlier.origin == later.origin
+            && earlier.options == later.options
+            && past(&earlier.lineage) == past(&later.lineage)
+            && later.expires_at() >= earlier.expires_at();
+        if !same || !delivered {
+            self.violate("a successor stands for its predecessor", format!("{by} for {event} at {certname}"));
+        }
+    }
+}

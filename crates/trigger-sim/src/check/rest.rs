@@ -1,0 +1,43 @@
+//! When all is healed everything comes to rest: nothing is owed, and nothing is left behind.
+
+use trigger_core::identity::Certname;
+use trigger_core::layout::Place;
+
+use crate::runs;
+use crate::world::World;
+
+impl World {
+    /// Deliveries that have neither run nor ended, of nodes that are there.
+    pub(crate) fn open_deliveries(&self) -> Vec<String> {
+        let is_there = |certname: &Certname| {
+            self.machines.iter().any(|machine| machine.certname == *certname && !machine.is_gone)
+        };
+        let open = self.check.deliveries.iter().filter(|((_, certname), delivery)| {
+            !delivery.has_ended && !delivery.is_lost && is_there(certname)
+        });
+        open.map(|((event, certname), _)| format!("{event} at {certname}")).collect()
+    }
+
+    /// What nodes that are there should have put away by now: fires in the outbox, deliveries that have ended,
+    /// records of runs whose outcome is stored.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for (index, machine) in self.machines.iter().enumerate().filter(|(_, machine)| !machine.is_gone) {
+            let spooled = machine.disk.list("outbox/", ".json").filter(|path| !path.contains("/set-aside/"));
+            let open = runs::open_records(&machine.disk);
+            left.extend(spooled.map(str::to_owned).chain(open).map(|path| format!("m{index} {path}")));
+            let deliveries = self.server.folder(&self.layout.host_deliveries(&machine.certname));
+            // One whose part a restored backend has lost is reported and left.
+            let whole = deliveries.into_iter().filter(|entry| self.names_part(&entry.key, &entry.value));
+            left.extend(whole.map(|entry| entry.key));
+        }
+        left
+    }
+
+    fn names_part(&self, key: &str, delivery: &str) -> bool {
+        match self.layout.place(key) {
+            Some(Place::HostDelivery { event, .. }) => self.has_part(event, delivery),
+            _ => true,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! After a backend was restored from a backup: what it cannot know any more, and nothing besides.
+
+use std::collections::BTreeMap;
+
+use trigger_backend::claim::LEASE;
+use trigger_core::layout::Place;
+
+use crate::world::World;
+
+impl World {
+    /// The backend went back to what it was at a revision.
+    pub(crate) fn check_rewound(&mut self, to: u64) {
+        self.check.last_rewind = Some(self.now);
+        let mut forgotten = Vec::new();
+        for ((event, certname), delivery) in &mut self.check.deliveries {
+            if delivery.revision > to {
+                delivery.is_lost = true;
+                forgotten.push(*event);
+            } else if self.server.entry(&self.layout.part(*event, 0)).is_some() {
+                delivery.has_ended = self.server.entry(&self.layout.outcome(*event, certname)).is_some();
+            } // Else it had ended and was swept before the backup was made.
+        }
+        let groups = self.check.group_deliveries.iter().filter(|(_, delivery)| delivery.revision > to);
+        forgotten.extend(groups.map(|((event, _), _)| *event));
+        self.check.forgotten.extend(forgotten);
+        self.restore_registrations();
+    }
+
+    /// Claims are what they were then, and so old.
+    fn restore_registrations(&mut self) {
+        self.check.registrations.clear();
+        for entry in self.server.folder(&self.layout.nodes()) {
+            if let Some(Place::Node { certname }) = self.layout.place(&entry.key) {
+                let at = self.server.time_of(entry.revision.0);
+                self.take_registration(certname, &entry.value, at, BTreeMap::new());
+            }
+        }
+    }
+
+    /// Whether the backend was restored so lately that who held what may have been forgotten.
+    pub(super) fn is_fresh_rewind(&self) -> bool {
+        self.check.last_rewind.is_some_and(|at| self.now - at < LEASE * 2)
+    }
+}

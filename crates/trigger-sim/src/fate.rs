@@ -1,0 +1,241 @@
+//! Fate: what goes wrong with machines, processes, clocks and the backend, beside what goes wrong with each
+//! request, watch and effect.
+
+use std::time::Duration;
+
+use crate::director::take_care;
+use crate::executor::{ProcessId, Sim};
+use crate::world::{Kind, Machine, World};
+
+/// Milliseconds by which a wild clock is off.
+const YEARS: i64 = 5 * 365 * 86_400_000;
+
+/// What goes wrong beside what goes wrong on its own.
+pub(crate) async fn suffer(sim: Sim) {
+    loop {
+        let wait = sim.with(|world| world.plan.fault_every.mul_f64(-(1.0 - world.rng.f64()).ln()));
+        sim.sleep(wait).await;
+        if !sim.with(|world| world.faults_happen) {
+            return;
+        }
+        if sim.with(|world| world.is_busy) {
+            strike(&sim);
+        }
+    }
+}
+
+fn strike(sim: &Sim) {
+    sim.with(|world| {
+        let machine = world.rng.usize(..world.machines.len());
+        match world.rng.u8(..14) {
+            0 => kill(world, machine, "agent killed", |kind| kind == Kind::Agent),
+            1 => kill(world, machine, "supervisor killed", |kind| matches!(kind, Kind::Supervisor(_))),
+            2 => kill(world, machine, "Puppet killed", |kind| matches!(kind, Kind::Puppet(_))),
+            3 => kill(world, machine, "everything of a run killed", |kind| {
+                matches!(kind, Kind::Puppet(_) | Kind::Supervisor(_))
+            }),
+            4 => {
+                let off_for =
+                    Duration::from_secs(if world.rng.u8(..4) == 0 { world.rng.u64(..3600) } else { 0 });
+                world.fault("power lost", format_args!("m{machine} for {off_for:?}"));
+                world.machines[machine].off_until = world.now + off_for;
+                world.lose_power(machine);
+            }
+            5 | 6 => cut_off(world, machine),
+            7 => backend_down(world),
+            8 if world.plan.rewinds => rewind(world),
+            9 => jump(world, machine),
+            13 if world.plan.wild_clocks => jump(world, 0),
+            10 => {
+                let is_disabled = !world.machines[machine].is_disabled;
+                world.fault("Puppet disabled or enabled", format_args!("m{machine} {is_disabled}"));
+                world.machines[machine].is_disabled = is_disabled;
+            }
+            11 => {
+                if let Some(socket) = &world.machines[machine].socket {
+                    let _ = socket.stop.send(());
+                    world.fault("agent stopped", format_args!("m{machine}"));
+                }
+            }
+            12 if world.plan.clones && world.machines.len() < 2 * world.plan.nodes => {
+                clone(sim, world, machine);
+            }
+            _ => {
+                world.fault("all connections lost", format_args!("m{machine}"));
+                world.break_watches(Some(machine));
+            }
+        }
+    });
+}
+
+/// A clock jumps by minutes; one of them by years, in either direction, and back.
+fn jump(world: &mut World, machine: usize) {
+    let minutes = world.rng.i64(-120_000..120_000);
+    let is_wild = world.plan.wild_clocks && machine == 0;
+    let was_off = world.machines[machine].clock_ahead.abs() >= YEARS;
+    let (what, ahead) = match if is_wild { world.rng.u8(..4) } else { 3 } {
+        0 => ("clock years ahead", YEARS),
+        1 => ("clock years behind", -YEARS),
+        _ if was_off => ("clock right again", minutes),
+        _ => ("clock jumps", minutes),
+    };
+    world.fault(what, format_args!("m{machine} to {ahead} ms"));
+    let machine = &mut world.machines[machine];
+    machine.clock_ahead = ahead;
+    machine.was_wild |= ahead.abs() >= YEARS;
+}
+
+/// A machine is copied, disk and name, and both are there. Whoever restores a backup elsewhere does this.
+fn clone(sim: &Sim, world: &mut World, of: usize) {
+    let number = world.machines.len();
+    let is_folder = world.rng.bool();
+    let boot = if is_folder { world.machines[of].boot } else { world.new_boot() };
+    let original = &world.machines[of];
+    let copy = Machine {
+        certname: original.certname.clone(),
+        groups: original.groups.clone(),
+        disk: original.disk.copy(),
+        // A copied folder is another file under the same kernel, that of a copied machine the same file under
+        // another.
+        identity: if is_folder { u32::try_from(number).unwrap_or_default() } else { original.identity },
+        boot,
+        is_on: true,
+        is_gone: false,
+        off_until: Duration::ZERO,
+        is_cut_off: false,
+        clock_ahead: original.clock_ahead,
+        was_wild: original.was_wild,
+        is_disabled: false,
+        honours_noop: original.honours_noop,
+        manifest: original.manifest.clone(),
+        socket: None,
+        locks: Default::default(),
+    };
+    world.fault("machine cloned", format_args!("m{of} as m{number}"));
+    world.machines.push(copy);
+    world.check.copy_fires(of, number);
+    let director = world.director.unwrap_or(ProcessId(0));
+    world.spawn(director, take_care(sim.clone(), number));
+}
+
+/// Of machines with one name all but one are thrown away: which, is chance.
+fn keep_one_of_each(world: &mut World) {
+    for node in 0..world.plan.nodes {
+        let name = world.machines[node].certname.clone();
+        let same = |world: &World| -> Vec<usize> {
+            let all = world.machines.iter().enumerate();
+            all.filter(|(_, m)| m.certname == name && !m.is_gone).map(|(index, _)| index).collect()
+        };
+        while let [_, _, ..] = same(world)[..] {
+            let machines = same(world);
+            let gone = machines[world.rng.usize(..machines.len())];
+            world.note(format_args!("m{gone} is thrown away"));
+            world.lose_power(gone);
+            world.machines[gone].is_gone = true;
+        }
+    }
+}
+
+fn kill(world: &mut World, machine: usize, what: &'static str, is_meant: impl Fn(Kind) -> bool) {
+    let doomed = world.processes_of(machine, is_meant);
+    if !doomed.is_empty() {
+        world.fault(what, format_args!("m{machine}"));
+    }
+    for process in doomed {
+        world.end_process(process);
+    }
+}
+
+fn cut_off(world: &mut World, machine: usize) {
+    if std::mem::replace(&mut world.machines[machine].is_cut_off, true) {
+        return;
+    }
+    let lasts =
+        Duration::from_secs(if world.rng.bool() { world.rng.u64(1..60) } else { world.rng.u64(60..900) });
+    world.fault("machine cut off", format_args!("m{machine} for {lasts:?}"));
+    world.break_watches(Some(machine));
+    world.after(lasts, move |world| {
+        world.note(format_args!("m{machine} is connected again"));
+        world.machines[machine].is_cut_off = false;
+    });
+}
+
+fn backend_down(world: &mut World) {
+    if std::mem::replace(&mut world.server.is_down, true) {
+        return;
+    }
+    let lasts =
+        Duration::from_secs(if world.rng.bool() { world.rng.u64(1..30) } else { world.rng.u64(30..600) });
+    world.fault("backend down", format_args!("for {lasts:?}"));
+    world.break_watches(None);
+    world.after(lasts, |world| {
+        world.note(format_args!("the backend is up again"));
+        world.server.is_down = false;
+    });
+}
+
+fn rewind(world: &mut World) {
+    let ago = Duration::from_secs(world.rng.u64(..600));
+    let to = world.server.revision_at(world.now.saturating_sub(ago));
+    world.fault("backend restored from a backup", format_args!("{ago:?} old, revision {to}"));
+    world.rewind(to);
+}
+
+impl World {
+    /// Restored while somebody writes one thing after the other: what came first may be gone when the rest comes.
+    pub(crate) fn may_rewind_amid(&mut self) {
+        if self.plan.rewinds && self.strikes(0.002) {
+            let ago = Duration::from_millis(self.rng.u64(..500));
+            let to = self.server.revision_at(self.now.saturating_sub(ago));
+            self.fault("backend restored amid writes", format_args!("{ago:?} old, revision {to}"));
+            self.rewind(to);
+        }
+    }
+}
+
+/// Everything is off for longer than any event lives and is kept.
+pub(crate) async fn be_off_for_a_week(sim: &Sim) {
+    let off_for = sim.with(|world| Duration::from_secs(world.rng.u64(6..10) * 86_400));
+    sim.with(|world| {
+        world.fault("fleet off for days", format_args!("{off_for:?}"));
+        world.is_busy = false;
+        for machine in 0..world.machines.len() {
+            world.machines[machine].off_until = world.now + off_for;
+            world.lose_power(machine);
+        }
+    });
+    sim.sleep(off_for).await;
+}
+
+pub(crate) fn heal(sim: &Sim) {
+    sim.with(|world| {
+        world.note(format_args!("HEAL"));
+        keep_one_of_each(world);
+        world.faults_happen = false;
+        world.is_busy = false;
+        world.server.is_down = false;
+        for machine in &mut world.machines {
+            machine.is_cut_off = false;
+            machine.is_disabled = false;
+            machine.off_until = Duration::ZERO;
+        }
+    });
+}
+
+impl World {
+    /// A `trigger fire` lives for milliseconds, so that no strike at a moment of its own would meet one.
+    pub(crate) fn may_kill_fire(&mut self, fire: ProcessId) {
+        let chance = self.plan.crash * 4.0;
+        if !self.strikes(chance) {
+            return;
+        }
+        let most = if self.rng.bool() { 20_000 } else { 8_000_000 };
+        let lives = Duration::from_micros(self.rng.u64(..most));
+        self.after(lives, move |world| {
+            if world.is_alive(fire) {
+                world.fault("fire killed", format_args!("p{}", fire.0));
+                world.end_process(fire);
+            }
+        });
+    }
+}
