@@ -44,11 +44,13 @@ pub async fn finish_runs(
         endings.iter().partition(|ending| matches!(ending.end, End::Done(_)));
     let outcomes = done.iter().map(|ending| (layout.outcome(ending.event, certname), ending.end.to_wire()));
     let told_of_runs = usize::from(told.is_some());
-    let results = store.put_many(told.into_iter().chain(outcomes).collect()).await;
-    for (index, result) in results.into_iter().enumerate() {
+    let entries: Vec<(String, String)> = told.into_iter().chain(outcomes).collect();
+    let keys: Vec<String> = entries.iter().map(|(key, _)| key.clone()).collect();
+    let mut newest: Option<(Revision, String)> = None;
+    for (index, (key, result)) in keys.into_iter().zip(store.put_many(entries).await).enumerate() {
         match result {
             Err(error) if index < told_of_runs && !error.is_transient() => {}
-            result => drop(result?),
+            result => newest = newest.max(Some((result?, key))),
         }
     }
     let told = others.into_iter().map(|ending| {
@@ -56,26 +58,49 @@ pub async fn finish_runs(
         tell_unless_done(store, key, &ending.end)
     });
     let told: Vec<_> = told.collect();
-    stream::iter(told).buffer_unordered(SWAPS_IN_FLIGHT).try_collect::<()>().await?;
+    let told: Vec<Option<(Revision, String)>> =
+        stream::iter(told).buffer_unordered(SWAPS_IN_FLIGHT).try_collect().await?;
+    newest = newest.max(told.into_iter().max().flatten());
     let sources = endings.iter().map(|ending| (ending.event, &ending.sources));
-    delete(store, layout, certname, sources).await
+    delete(store, layout, certname, sources).await?;
+    let has_deleted = endings.iter().any(|ending| ending.sources.contains(&Source::Host));
+    match newest {
+        Some((_, key)) if has_deleted => check_kept(store, key).await,
+        _ => Ok(()),
+    }
+}
+
+/// A backend that was restored from a backup between the outcomes and the deletions has lost the former, and nobody
+/// would ever tell them again: they are stored anew. What was written last is lost first, so one look is enough.
+async fn check_kept(store: &dyn Store, newest: String) -> Result<(), StoreError> {
+    if !store.list(&[KeyRange::Key(newest)]).await?.is_empty() {
+        return Ok(());
+    }
+    let detail = "it has lost an outcome that it had taken".to_owned();
+    Err(StoreError::Ambiguous { backend: store.address().to_owned(), detail })
 }
 
 /// Stores an end that says less than `done`. Written blindly it could come late, from an agent that was killed
 /// while it asked or that lost its claim in the middle of its run, and undo what its successor has told. So one
 /// that needed no run is told only where none is, and a failed run's never in the place of a `done`
-/// (contract 12: a later `done` wins).
-async fn tell_unless_done(store: &dyn Store, key: String, end: &End) -> Result<(), StoreError> {
+/// (contract 12: a later `done` wins). Returns what it has written, if anything.
+async fn tell_unless_done(
+    store: &dyn Store,
+    key: String,
+    end: &End,
+) -> Result<Option<(Revision, String)>, StoreError> {
     let text = end.to_wire();
+    let gives_way = |known: &Entry| {
+        matches!(end, End::Failed(_)) && !matches!(End::from_wire(&known.value), Ok(End::Done(_)))
+    };
     let mut expected = None;
-    while let Swap::Changed(found) = store.put_if_unchanged(&key, &text, expected).await? {
-        let gives_way = |known: &Entry| !matches!(End::from_wire(&known.value), Ok(End::Done(_)));
-        match found {
-            Some(known) if !matches!(end, End::Failed(_)) || !gives_way(&known) => return Ok(()),
-            found => expected = found.map(|known| known.revision),
+    loop {
+        match store.put_if_unchanged(&key, &text, expected).await? {
+            Swap::Written(revision) => return Ok(Some((revision, key))),
+            Swap::Changed(Some(known)) if !gives_way(&known) => return Ok(None),
+            Swap::Changed(found) => expected = found.map(|known| known.revision),
         }
     }
-    Ok(())
 }
 
 /// Deletes a node's own deliveries of events that ended.

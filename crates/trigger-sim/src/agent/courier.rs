@@ -42,7 +42,7 @@ pub(super) async fn run(node: Arc<Node>, mut errands: UnboundedReceiver<Errand>)
             }
         }
         let told = (!to_close.is_empty()).then_some(&history);
-        carry(&node, &endings, &forgotten, told).await;
+        carry(&node, Load { endings: &endings, forgotten: &forgotten, history: told, is_again: false }).await;
         for run in to_close {
             node.own.step("courier: before a record is closed").await;
             node.own.disk(|disk| runs::close(disk, run));
@@ -51,31 +51,33 @@ pub(super) async fn run(node: Arc<Node>, mut errands: UnboundedReceiver<Errand>)
     }
 }
 
-async fn carry(
-    node: &Node,
-    endings: &[Ending],
-    mut forgotten: &[(EventId, BTreeSet<Source>)],
-    history: Option<&RunHistory>,
-) {
+#[derive(Clone, Copy)]
+struct Load<'a> {
+    endings: &'a [Ending],
+    forgotten: &'a [(EventId, BTreeSet<Source>)],
+    history: Option<&'a RunHistory>,
+    is_again: bool,
+}
+
+async fn carry(node: &Node, mut load: Load<'_>) {
     let lost_at = node.own.sim.now();
     let mut attempt = 0;
-    while try_carry(node, endings, forgotten, history).await.is_err() {
-        forgotten = &[];
+    while try_carry(node, load).await.is_err() {
+        load.is_again = true;
         let lost_for = node.own.sim.now() - lost_at;
         node.own.sim.sleep(backoff::reconnect(attempt, lost_for, node.own.jitter())).await;
         attempt += 1;
     }
 }
 
-async fn try_carry(
-    node: &Node,
-    endings: &[Ending],
-    forgotten: &[(EventId, BTreeSet<Source>)],
-    history: Option<&RunHistory>,
-) -> Result<(), StoreError> {
+async fn try_carry(node: &Node, load: Load<'_>) -> Result<(), StoreError> {
+    let Load { endings, forgotten, history, is_again } = load;
     let store = &node.store;
     if !endings.is_empty() || history.is_some() {
         outcomes::finish_runs(store, &node.layout, &node.certname, endings, history).await?;
+    }
+    if is_again {
+        return outcomes::delete_told(store, &node.layout, &node.certname, forgotten).await;
     }
     let ended = forgotten.iter().map(|(event, sources)| (*event, sources));
     outcomes::delete(store, &node.layout, &node.certname, ended).await

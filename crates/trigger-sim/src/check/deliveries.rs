@@ -16,9 +16,6 @@ use crate::world::{BEGIN, World};
 /// Clocks that are right disagree by less.
 const OFF_BY: Duration = Duration::from_secs(10 * 60);
 
-/// One request follows another within this, or was given up and all of it is done again.
-const AMID: Duration = Duration::from_secs(5);
-
 impl World {
     /// A key is about to be written.
     pub(crate) fn check_put(&mut self, client: Client, key: &str, value: &str) {
@@ -103,12 +100,8 @@ impl World {
         let what = || format!("m{} deletes {key}", client.machine);
         match self.layout.place(key) {
             Some(Place::HostDelivery { certname, event }) => {
-                if self.server.entry(&self.layout.outcome(event, &certname)).is_some() {
-                    return;
-                }
-                if self.has_lost_outcome(event, certname.clone()) {
-                    self.excuse_lost_outcome(event, certname);
-                } else if !self.may_go(client, event) {
+                let has_outcome = self.server.entry(&self.layout.outcome(event, &certname)).is_some();
+                if !has_outcome && !self.has_lost_outcome(event, certname) && !self.may_go(client, event) {
                     self.violate("an outcome is stored before its delivery is deleted", what());
                 }
             }
@@ -130,15 +123,6 @@ impl World {
         let is_old = |at| self.check.events.get(&event).is_some_and(|fired| fired.at < at);
         self.check.last_rewind.is_some_and(is_old)
             && self.check.deliveries.get(&(event, certname)).is_some_and(|delivery| delivery.had_ended)
-    }
-
-    /// A restore between the storing of an outcome and the deletion that follows it takes the outcome away for good:
-    /// nothing is left that would be read again. Whoever deletes later than that has to tell it again.
-    fn excuse_lost_outcome(&mut self, event: EventId, certname: Certname) {
-        let is_amid = self.check.last_rewind.is_some_and(|at| self.now - at < AMID);
-        if let Some(delivery) = self.check.deliveries.get_mut(&(event, certname)).filter(|_| is_amid) {
-            delivery.is_lost = true;
-        }
     }
 
     fn is_open(&self, event: EventId) -> bool {
