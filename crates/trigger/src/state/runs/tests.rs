@@ -1,0 +1,228 @@
+use super::*;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use trigger_core::event::RunOptions;
+
+fn runs() -> (tempfile::TempDir, Runs) {
+    let dir = tempfile::tempdir().unwrap();
+    let runs = Runs::open(&StateDir::open(dir.path()).unwrap()).unwrap();
+    (dir, runs)
+}
+
+fn record(run_id: RunId, argument: &str) -> RunRecord {
+    RunRecord {
+        run_id,
+        certname: "a".parse().unwrap(),
+        command: vec!["true".to_owned(), argument.to_owned()],
+        options: RunOptions::default(),
+        timeout: Duration::from_secs(60),
+        started_at: Timestamp::from_unix_ms(1_763_812_800_000),
+        causes: Vec::new(),
+        environment: BTreeMap::new(),
+    }
+}
+
+fn new_id() -> RunId {
+    RunId::from_uuid(uuid::Uuid::now_v7())
+}
+
+/// Whether the one open run is this one, alive.
+fn check_only_open_run(runs: &Runs, expected: &RunRecord) {
+    let open = runs.open_runs().unwrap();
+    assert_eq!(open.len(), 1, "{open:?}");
+    assert_eq!(open[0].record, *expected);
+    assert!(open[0].is_alive, "its lock is held");
+}
+
+#[test]
+fn a_record_is_written_into_the_file_made_ahead_for_it() {
+    let (_dir, runs) = runs();
+    let blank = runs.prepare(new_id()).unwrap();
+    let record = record(blank.run, "");
+    let run = runs.create(&record, Some(blank)).unwrap();
+    check_only_open_run(&runs, &record);
+    drop(run);
+    assert!(!runs.open_runs().unwrap()[0].is_alive);
+}
+
+#[test]
+fn what_is_told_of_a_run_is_made_from_what_is_kept_of_it() {
+    let (_dir, runs) = runs();
+    let record = record(new_id(), "");
+    drop(runs.create(&record, None).unwrap());
+    assert_eq!(runs.past_run(record.run_id).unwrap(), None, "nobody knows yet how it ended");
+    let result = RunResult {
+        outcome: Outcome::Changed,
+        reason: None,
+        reported_noop: false,
+        started_at: record.started_at,
+        finished_at: record.started_at,
+    };
+    runs.paths(record.run_id).write_result(&result).unwrap();
+    let event = EventId::from_uuid(uuid::Uuid::now_v7());
+    let fired = FiredEvent {
+        event,
+        trigger: "next one".parse().unwrap(),
+        to_groups: false,
+        left_out: Default::default(),
+        by_rule: Default::default(),
+    };
+    runs.note_fired(record.run_id, &fired).unwrap();
+    runs.note_superseded(record.run_id, 7).unwrap();
+    let told = PastRun::of(&record, result, 7, [fired]);
+    assert_eq!(runs.past_run(record.run_id).unwrap().as_ref(), Some(&told));
+    assert_eq!(runs.history().unwrap().runs, [], "its outcome is not stored yet");
+    runs.close(record.run_id).unwrap();
+    assert_eq!(runs.history().unwrap().runs, [told]);
+}
+
+#[test]
+fn a_record_too_long_for_the_file_made_ahead_replaces_it() {
+    let (_dir, runs) = runs();
+    let blank = runs.prepare(new_id()).unwrap();
+    let record = record(blank.run, &"x".repeat(BLANK_BYTES));
+    let _run = runs.create(&record, Some(blank)).unwrap();
+    check_only_open_run(&runs, &record);
+}
+
+fn result(run: &RunRecord) -> RunResult {
+    RunResult {
+        outcome: Outcome::Changed,
+        reason: None,
+        reported_noop: false,
+        started_at: run.started_at,
+        finished_at: run.started_at,
+    }
+}
+
+/// The id of a run that started so many milliseconds after 1970, by the clock of that moment.
+fn id_at(ms: u64) -> RunId {
+    let at = uuid::Timestamp::from_unix(uuid::NoContext, ms / 1000, (ms % 1000) as u32 * 1_000_000);
+    RunId::from_uuid(uuid::Uuid::new_v7(at))
+}
+
+#[test]
+fn the_latest_runs_are_kept_also_when_a_clock_that_was_ahead_is_set_back() {
+    let (_dir, runs) = runs();
+    let close = |id: RunId| {
+        let record = record(id, "");
+        drop(runs.create(&record, None).unwrap());
+        let paths = runs.paths(id);
+        paths.write_result(&result(&record)).unwrap();
+        for file in [paths.output(), paths.report(), paths.leader()] {
+            fs::write(file, "x").unwrap();
+        }
+        runs.close(id).unwrap();
+        id
+    };
+    // The first was closed by a version that kept no list.
+    let first = close(id_at(9_000_000_000_000));
+    fs::remove_file(runs.dir.join(CLOSED)).unwrap();
+    let mut closed: Vec<RunId> = (0..99).map(|n| close(id_at(5_000_000_000_000 + n))).collect();
+    closed.insert(0, first);
+    let back: Vec<RunId> = (0..3).map(|n| close(id_at(1_700_000_000_000 - n))).collect();
+    runs.close(back[2]).unwrap();
+    closed.extend(&back);
+    assert_eq!(runs.closed().unwrap(), closed[3..], "a hundred, in the order of their closing");
+    assert_eq!(runs.past_run(back[2]).unwrap().unwrap().run.run_id, back[2]);
+    assert!(runs.paths(back[0]).output().exists());
+    assert_eq!(runs.past_run(first).unwrap(), None);
+    let left: Vec<_> = fs::read_dir(&runs.dir).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 100 * 3 + 1, "record, result and output of each, and the list: {left:?}");
+}
+
+#[test]
+fn a_record_that_cannot_be_written_leaves_nothing_behind() {
+    let (_dir, runs) = runs();
+    let record = record(new_id(), "");
+    // Nothing can be moved to where a folder is that is not empty.
+    fs::create_dir_all(runs.paths(record.run_id).record().join("x")).unwrap();
+    runs.create(&record, None).unwrap_err();
+    assert!(!runs.paths(record.run_id).with(".json.tmp").exists());
+}
+
+#[test]
+fn what_an_impatient_agent_finds_of_a_run_without_a_supervisor_is_handed_over() {
+    let (_dir, runs) = runs();
+    let record = record(new_id(), "");
+    drop(runs.create(&record, None).unwrap());
+    let paths = runs.paths(record.run_id);
+    let handed_over = || {
+        let mut notes = Vec::new();
+        let ended = paths.wait_for_end(Duration::from_millis(300), |note| notes.push(note.to_owned()));
+        assert_eq!(ended.unwrap(), None);
+        notes
+    };
+    paths.note_leader("17 4711\n").unwrap();
+    let output = File::create(paths.output()).unwrap();
+    assert_eq!(handed_over(), [""; 0], "it is silent");
+    output.lock().unwrap();
+    assert_eq!(handed_over(), ["17 4711\n"]);
+}
+
+#[test]
+fn a_file_made_ahead_is_no_run_and_goes_at_the_next_start() {
+    let (_dir, runs) = runs();
+    let blank = runs.prepare(new_id()).unwrap();
+    assert_eq!(runs.live_record(blank.run).unwrap(), None, "it is locked, but covers nothing");
+    let path = runs.paths(blank.run).record();
+    drop(blank);
+    assert!(runs.open_runs().unwrap().is_empty());
+    assert!(!path.exists());
+}
+
+#[test]
+fn the_record_of_a_live_run_that_cannot_be_read_is_an_error_and_no_absence() {
+    let (_dir, runs) = runs();
+    let record = record(new_id(), "");
+    let run = runs.create(&record, None).unwrap();
+    assert_eq!(runs.live_record(record.run_id).unwrap(), Some(record.clone()));
+    fs::write(run.paths.record(), r#"{"v":2}"#).unwrap();
+    let error = runs.live_record(record.run_id).unwrap_err().to_string();
+    assert!(error.contains("version 2"), "{error}");
+    drop(run);
+    assert_eq!(runs.live_record(record.run_id).unwrap(), None, "what has ended is no part of anything");
+}
+
+#[test]
+fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
+    let (_dir, runs) = runs();
+    let id = EventId::from_uuid(uuid::Uuid::now_v7());
+    let event = trigger_core::event::Event {
+        id,
+        trigger: "t".parse().unwrap(),
+        origin: "a".parse().unwrap(),
+        targets: Default::default(),
+        options: RunOptions::default(),
+        lineage: trigger_core::lineage::Lineage::root(id),
+        fired_in: None,
+        loops: Default::default(),
+        fired_at: Timestamp::from_unix_ms(1_763_812_800_000),
+        expires_in: Duration::from_secs(60),
+    };
+    let ended = |interruptions: u32| {
+        let sources = [trigger_core::queue::Source::Host].into();
+        let cause = trigger_core::queue::Cause { event: event.clone(), sources, interruptions };
+        let record = RunRecord { causes: vec![cause], ..record(new_id(), "") };
+        let result = RunResult {
+            outcome: Outcome::Interrupted,
+            reason: None,
+            reported_noop: false,
+            started_at: record.started_at,
+            finished_at: record.started_at,
+        };
+        drop(runs.create(&record, None).unwrap());
+        runs.paths(record.run_id).write_result(&result).unwrap();
+        runs.close(record.run_id).unwrap();
+        record.run_id
+    };
+    let end_of = || trigger_core::ended_runs::end_of(id, runs.ended_runs().unwrap());
+    ended(0);
+    assert_eq!(end_of(), None, "its repetition tells");
+    let repetition = ended(1);
+    let end = end_of();
+    assert!(
+        matches!(&end, Some(trigger_core::outcome::End::Failed(run)) if run.run_id == repetition),
+        "{end:?}"
+    );
+}
