@@ -10,23 +10,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::EtcdServer;
+use support::meddled::{Meddled, Meddler};
 use trigger_backend::claim::{Claim, Claimant, LEASE, LOOK_EVERY, RENEW_EVERY, Standing, TRUST_FOR};
 use trigger_backend::etcd::EtcdStore;
 use trigger_backend::memory::MemoryStore;
 use trigger_backend::registry;
-use trigger_backend::store::{KeyRange, Store, StoreError, Swap, Watch};
+use trigger_backend::store::{KeyRange, Store, StoreError, Swap};
 use trigger_core::identity::{GroupName, Revision};
 use trigger_core::layout::Layout;
 use trigger_core::status::{Activity, NodeRecord};
 use trigger_core::time::{Now, Timestamp};
 
 /// A store that can lose answers: what is asked is done, and nobody learns of it.
-struct World {
+struct Trouble {
     store: Arc<dyn Store>,
     loses_answers: AtomicBool,
     is_unreachable: AtomicBool,
     _server: Option<EtcdServer>,
 }
+
+type World = Meddled<Trouble>;
 
 impl World {
     fn in_memory() -> Self {
@@ -41,7 +44,7 @@ impl World {
 
     fn on(store: Arc<dyn Store>, server: Option<EtcdServer>) -> Self {
         let (loses_answers, is_unreachable) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { store, loses_answers, is_unreachable, _server: server }
+        Meddled(Trouble { store, loses_answers, is_unreachable, _server: server })
     }
 
     async fn record(&self) -> NodeRecord {
@@ -65,13 +68,9 @@ impl World {
 }
 
 #[async_trait::async_trait]
-impl Store for World {
-    async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
-        self.store.put_many(entries).await
-    }
-
-    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
-        self.store.delete_many(keys).await
+impl Meddler for Trouble {
+    fn store(&self) -> &dyn Store {
+        self.store.as_ref()
     }
 
     async fn put_if_unchanged(
@@ -89,18 +88,6 @@ impl Store for World {
             return Err(StoreError::Ambiguous { backend, detail });
         }
         swap
-    }
-
-    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<trigger_backend::store::Entry>, StoreError> {
-        self.store.read(ranges).await
-    }
-
-    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        self.store.watch(ranges).await
-    }
-
-    fn address(&self) -> &str {
-        self.store.address()
     }
 }
 

@@ -2,16 +2,19 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
+mod support;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use support::meddled::{Meddled, Meddler};
 use tokio::sync::{mpsc, watch};
 use trigger_backend::claim::Standing;
 use trigger_backend::deliveries::Arrival;
 use trigger_backend::intake::{Batch, Intake, Outlets, read_again_after};
 use trigger_backend::memory::MemoryStore;
-use trigger_backend::store::{Change, Entry, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
+use trigger_backend::store::{Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 use trigger_core::identity::{Certname, EventId, Revision};
 use trigger_core::layout::Layout;
 
@@ -34,22 +37,9 @@ struct FailsAfter {
 }
 
 #[async_trait::async_trait]
-impl Store for FailsAfter {
-    async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
-        self.store.put_many(entries).await
-    }
-
-    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
-        self.store.delete_many(keys).await
-    }
-
-    async fn put_if_unchanged(
-        &self,
-        key: &str,
-        value: &str,
-        expected: Option<Revision>,
-    ) -> Result<Swap, StoreError> {
-        self.store.put_if_unchanged(key, value, expected).await
+impl Meddler for FailsAfter {
+    fn store(&self) -> &dyn Store {
+        &self.store
     }
 
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
@@ -58,14 +48,6 @@ impl Store for FailsAfter {
             return Err(StoreError::Unreachable { backend: "here".to_owned(), detail: "a fault".to_owned() });
         }
         self.store.read(ranges).await
-    }
-
-    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        self.store.watch(ranges).await
-    }
-
-    fn address(&self) -> &str {
-        self.store.address()
     }
 }
 
@@ -169,7 +151,7 @@ async fn what_can_be_read_counts_though_the_rest_cannot() {
         deliver(&store, layout.host_delivery(&node(), event(n))).await;
         put(&store, layout.outcome(event(n), &node()), "{}").await;
     }
-    let failing = FailsAfter { store, reads: AtomicUsize::new(2) };
+    let failing = Meddled(FailsAfter { store, reads: AtomicUsize::new(2) });
     let watch = world.intake.connect(&failing).await.unwrap();
     let error = world.intake.follow(&failing, watch, std::future::pending::<()>).await;
     assert!(error.to_string().contains("a fault"), "{error}");
@@ -187,7 +169,7 @@ async fn a_groups_event_that_has_ended_here_is_looked_up_once_a_connection() {
     let mut world = world(0);
     put(&store, layout.outcome(event(1), &node()), "{}").await;
     deliver(&store, layout.group_delivery(&"lb".parse().unwrap(), event(1))).await;
-    let counting = FailsAfter { store, reads: AtomicUsize::new(usize::MAX) };
+    let counting = Meddled(FailsAfter { store, reads: AtomicUsize::new(usize::MAX) });
     let watch = world.intake.connect(&counting).await.unwrap();
     let again = || tokio::time::sleep(Duration::from_secs(600));
     tokio::select! {

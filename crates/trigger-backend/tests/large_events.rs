@@ -3,15 +3,18 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use support::meddled::{Meddled, Meddler};
 use trigger_backend::memory::MemoryStore;
 use trigger_backend::outcomes;
 use trigger_backend::publishing::publish;
-use trigger_backend::store::{Entry, KeyRange, Store, StoreError, Swap, Watch};
+use trigger_backend::store::{Entry, KeyRange, Store, StoreError};
 use trigger_backend::sweeping::{self, Swept};
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::identity::{EventId, KeyPrefix, Revision};
@@ -37,14 +40,9 @@ struct Witness {
 }
 
 impl Witness {
-    fn that_refuses(refusals: fn(&str) -> usize) -> Self {
-        Self {
-            store: MemoryStore::default(),
-            refusals,
-            refused: Mutex::default(),
-            offered: Mutex::default(),
-            read: Mutex::default(),
-        }
+    fn that_refuses(refusals: fn(&str) -> usize) -> Meddled<Self> {
+        let (refused, offered, read) = Default::default();
+        Meddled(Self { store: MemoryStore::default(), refusals, refused, offered, read })
     }
 
     fn values_read(&self) -> Vec<String> {
@@ -61,7 +59,11 @@ impl Witness {
 }
 
 #[async_trait::async_trait]
-impl Store for Witness {
+impl Meddler for Witness {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
     async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
         self.offered.lock().unwrap().push(entries.len());
         let mut results = Vec::new();
@@ -81,35 +83,10 @@ impl Store for Witness {
         results
     }
 
-    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
-        self.store.delete_many(keys).await
-    }
-
-    async fn put_if_unchanged(
-        &self,
-        key: &str,
-        value: &str,
-        expected: Option<Revision>,
-    ) -> Result<Swap, StoreError> {
-        self.store.put_if_unchanged(key, value, expected).await
-    }
-
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
         let entries = self.store.read(ranges).await?;
         self.read.lock().unwrap().extend(entries.iter().map(|entry| entry.key.clone()));
         Ok(entries)
-    }
-
-    async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
-        self.store.list(ranges).await
-    }
-
-    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        self.store.watch(ranges).await
-    }
-
-    fn address(&self) -> &str {
-        "witness:"
     }
 }
 
@@ -233,7 +210,11 @@ struct Restored {
 }
 
 #[async_trait::async_trait]
-impl Store for Restored {
+impl Meddler for Restored {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
     async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
         let keys = entries.iter().map(|(key, _)| key.clone()).collect();
         let results = self.store.put_many(entries).await;
@@ -242,36 +223,11 @@ impl Store for Restored {
         }
         results
     }
-
-    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
-        self.store.delete_many(keys).await
-    }
-
-    async fn put_if_unchanged(
-        &self,
-        key: &str,
-        value: &str,
-        expected: Option<Revision>,
-    ) -> Result<Swap, StoreError> {
-        self.store.put_if_unchanged(key, value, expected).await
-    }
-
-    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
-        self.store.read(ranges).await
-    }
-
-    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        self.store.watch(ranges).await
-    }
-
-    fn address(&self) -> &str {
-        "restored:"
-    }
 }
 
 #[tokio::test]
 async fn an_event_whose_parts_a_restored_backend_lost_is_not_committed() {
-    let store = Restored { store: MemoryStore::default(), calls: AtomicUsize::new(0) };
+    let store = Meddled(Restored { store: MemoryStore::default(), calls: AtomicUsize::new(0) });
     let large = publication(1, 200, 0);
     let error = publish(&store, &large, false).await.unwrap_err();
     assert!(error.is_transient(), "it stays in the outbox: {error}");

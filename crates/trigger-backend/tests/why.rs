@@ -2,19 +2,22 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use support::meddled::{Meddled, Meddler};
 use trigger_backend::memory::MemoryStore;
 use trigger_backend::outcomes;
 use trigger_backend::publishing::publish;
-use trigger_backend::store::{Entry, KeyRange, Store, StoreError, Swap, Watch};
+use trigger_backend::store::{Entry, KeyRange, Store, StoreError};
 use trigger_backend::why::explain;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::history::{FiredEvent, PastRun, RunHistory};
-use trigger_core::identity::{Certname, EventId, KeyPrefix, Revision, RunId};
+use trigger_core::identity::{Certname, EventId, KeyPrefix, RunId};
 use trigger_core::layout::Layout;
 use trigger_core::lineage::{Lineage, Loops, chains_through};
 use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
@@ -46,32 +49,16 @@ struct Counting {
 }
 
 #[async_trait]
-impl Store for Counting {
-    async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
-        self.store.put_many(entries).await
+impl Meddler for Counting {
+    fn store(&self) -> &dyn Store {
+        &self.store
     }
-    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
-        self.store.delete_many(keys).await
-    }
-    async fn put_if_unchanged(
-        &self,
-        key: &str,
-        value: &str,
-        expected: Option<Revision>,
-    ) -> Result<Swap, StoreError> {
-        self.store.put_if_unchanged(key, value, expected).await
-    }
+
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
         assert!(ranges.len() <= 512, "{} ranges", ranges.len());
         assert!(ranges.iter().all(|range| matches!(range, KeyRange::Key(_))), "{ranges:?}");
         self.reads.fetch_add(1, Ordering::Relaxed);
         self.store.read(ranges).await
-    }
-    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        self.store.watch(ranges).await
-    }
-    fn address(&self) -> &str {
-        self.store.address()
     }
 }
 
@@ -170,9 +157,8 @@ fn runs(explanation: &Explanation) -> Vec<RunId> {
 
 #[tokio::test]
 async fn a_chain_over_three_nodes_is_told_in_few_round_trips() {
-    let store = Counting::default();
+    let store = Meddled::<Counting>::default();
     chain(&store).await;
-    store.reads.store(0, Ordering::Relaxed);
     let latest = Question::Run(node("db"), Which::Back(0));
     let explanation = ask(&store, &latest).await.unwrap();
     assert_eq!(runs(&explanation), [0xc, 0xb, 0xa].map(run_id));

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod meddled;
+
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::TcpListener;
