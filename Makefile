@@ -41,12 +41,12 @@ faults: BACKEND ?= both
 faults: BUDGET ?= 5m
 faults: ## Kill, cut and pause twenty real agents and their backend, then prove the contract (BUDGET, SEED, BACKEND)
 	@scripts/setup faults
-	@cargo run --locked --quiet -p trigger-e2e --bin trigger-faults -- \
+	@cargo run --locked --quiet -p trigger-faults -- \
 	  --backend $(BACKEND) --budget $(BUDGET) $(if $(SEED),--seed $(SEED))
 
 bench: ## Measure latency, bursts, fan-out and memory beside the original's loop
 	@scripts/setup bench
-	@bench/run
+	@testing/bench/run
 
 build: ## Build the optimised program: target/release/trigger
 	@scripts/setup build

@@ -11,6 +11,7 @@ pub mod guard;
 pub mod history;
 pub mod identity;
 pub mod layout;
+pub mod left_out;
 pub mod lineage;
 pub mod outcome;
 pub mod pace;

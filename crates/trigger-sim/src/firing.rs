@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures_util::future::{Either, join, select};
 use tokio::sync::oneshot;
-use trigger_backend::publishing::{PublishError, Published, publish};
-use trigger_backend::store::StoreError;
 use trigger_core::event::{Event, RunOptions, Targets};
 use trigger_core::guard::{self, is_suppressed};
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, TriggerName};
 use trigger_core::lineage::{self, Lineage, Loops};
 use trigger_core::wire::{Publication, Stored};
+use trigger_fleet::publishing::{PublishError, Published, publish};
+use trigger_store::store::StoreError;
 
 use crate::process::Own;
 use crate::runs;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use trigger_backend::store::{Entry, KeyRange, ORDERED_AT_MOST, StoreError, Swap};
 use trigger_core::identity::Revision;
+use trigger_store::store::{Entry, KeyRange, ORDERED_AT_MOST, StoreError, Swap};
 
 use crate::executor::ProcessId;
 use crate::server::{ambiguous, unreachable};

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
 use std::time::Duration;
 
-use trigger_backend::store::{Change, Entry, KeyRange, StoreError, Swap, WatchEvent};
 use trigger_core::identity::Revision;
+use trigger_store::store::{Change, Entry, KeyRange, StoreError, Swap, WatchEvent};
 
 use crate::executor::ProcessId;
 use crate::world::World;

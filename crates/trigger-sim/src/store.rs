@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use futures_util::Stream;
-use trigger_backend::store::{Entry, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
 use trigger_core::identity::Revision;
+use trigger_store::store::{Entry, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
 
 use crate::executor::Sim;
 use crate::process::Own;

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use trigger_backend::url::{BackendUrl, DEFAULT_HUB_URL};
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::pace::RunsPerMinute;
 use trigger_core::run_command::RunCommand;
+use trigger_store::url::{BackendUrl, DEFAULT_HUB_URL};
 
-use crate::exit::Failure;
+use trigger_node::exit::Failure;
 
 /// Where the configuration lies unless told otherwise.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/trigger/trigger.toml";

@@ -11,7 +11,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::cli::Warnings;
+use trigger_node::Warnings;
 
 /// Starts logging at `info` unless `TRIGGER_LOG` says otherwise (`debug`, `trigger=debug,hyper=warn`).
 /// Under systemd the journal adds the time.

@@ -1,19 +1,8 @@
 //! Trigger: cross-node notify for Puppet. One binary: command line, agent, supervisor and hub.
 
-mod agent;
 mod cli;
-mod clock;
 mod config;
-mod exit;
-mod firing;
-mod hub;
-mod left_out;
 mod logging;
-mod metrics;
-mod puppet_locks;
-mod puppet_settings;
-mod state;
-mod supervisor;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -24,7 +13,7 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "supervise")
         && let Some(record) = arguments.next()
     {
-        return match supervisor::run(Path::new(&record)) {
+        return match trigger_node::supervisor::run(Path::new(&record), logging::start) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 logging::start();

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use trigger_backend::outcomes;
-use trigger_backend::store::StoreError;
 use trigger_core::backoff;
 use trigger_core::history::RunHistory;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::queue::{Ending, Source};
+use trigger_fleet::outcomes;
+use trigger_store::store::StoreError;
 
 use super::Node;
 use crate::runs;

@@ -5,9 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use trigger_backend::claim::Standing;
-use trigger_backend::deliveries::Arrival;
-use trigger_backend::intake::Batch;
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::outcome::{EndedRun, Outcome, RunResult};
@@ -16,6 +13,9 @@ use trigger_core::queue::{Cause, Effect, Ending, Input, Node as QueueNode, Queue
 use trigger_core::status::{Activity, Running};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{EndedEvent, RunRecord, Stored};
+use trigger_fleet::claim::Standing;
+use trigger_fleet::deliveries::Arrival;
+use trigger_fleet::intake::Batch;
 
 use super::Node;
 use super::courier::Errand;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use trigger_backend::claim::Standing;
-use trigger_backend::intake::{Intake, Outlets, read_again_after};
 use trigger_core::backoff;
+use trigger_fleet::claim::Standing;
+use trigger_fleet::intake::{Intake, Outlets, read_again_after};
 
 use super::Node;
 

@@ -11,10 +11,10 @@ mod sweeper;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
-use trigger_backend::claim::Standing;
-use trigger_backend::intake::Outlets;
 use trigger_core::identity::{Certname, GroupName};
 use trigger_core::layout::Layout;
+use trigger_fleet::claim::Standing;
+use trigger_fleet::intake::Outlets;
 
 use crate::executor::{ProcessId, Sim};
 use crate::firing;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
-use trigger_backend::claim::{Claim, Claimant, Standing};
 use trigger_core::identity::{GroupName, Revision};
 use trigger_core::status::Activity;
+use trigger_fleet::claim::{Claim, Claimant, Standing};
 
 use super::Node;
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use trigger_backend::store::StoreError;
-use trigger_backend::sweeping;
 use trigger_core::identity::Revision;
+use trigger_fleet::sweeping;
+use trigger_store::store::StoreError;
 
 use super::Node;
 

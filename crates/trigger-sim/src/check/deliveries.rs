@@ -71,7 +71,7 @@ impl World {
     /// Who had joined a group before a revision, as far as the backend tells.
     fn members(&self, group: &GroupName, before: u64) -> Vec<Certname> {
         let entries = self.server.folder(&self.layout.nodes());
-        let member = |entry: trigger_backend::store::Entry| {
+        let member = |entry: trigger_store::store::Entry| {
             let Some(Place::Node { certname }) = self.layout.place(&entry.key) else { return None };
             let record = NodeRecord::from_wire(&entry.value).ok()?;
             let since = *record.groups.get(group)?;

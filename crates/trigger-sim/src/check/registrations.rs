@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use trigger_backend::claim::LEASE;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::status::NodeRecord;
 use trigger_core::wire::Stored;
+use trigger_fleet::claim::LEASE;
 
 use super::{Checker, Registration};
 use crate::executor::ProcessId;

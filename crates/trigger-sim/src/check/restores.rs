@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use trigger_backend::claim::LEASE;
 use trigger_core::layout::Place;
+use trigger_fleet::claim::LEASE;
 
 use crate::world::World;
 

@@ -10,10 +10,10 @@ use trigger_core::identity::{GroupName, KeyPrefix};
 use trigger_core::layout::Layout;
 
 use super::{Globals, block_on, inside_run, resolve_certname};
-use crate::agent::{self, AgentSettings, Stopped};
 use crate::config::{metrics_file, run_command, run_timeout, runs_per_minute};
-use crate::exit::Failure;
-use crate::state::StateDir;
+use trigger_node::agent::{self, AgentSettings, Stopped};
+use trigger_node::exit::Failure;
+use trigger_node::state::StateDir;
 
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {

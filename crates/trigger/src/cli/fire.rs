@@ -16,14 +16,14 @@ use trigger_core::lineage::{DEFAULT_TTL, Lineage, Loops, MAX_TTL};
 use trigger_core::run_command::PRIVATE_TAG;
 use trigger_core::wire::{Publication, RunRecord, Stored};
 
-use super::chain::{self, Guarded};
 use super::{Globals, OutputFormat, Warnings, output, resolve_certname, wait};
-use crate::agent::socket::{self, Reply, Request};
-use crate::clock;
 use crate::config::{ConfigFile, run_command, setting};
-use crate::exit::Failure;
-use crate::firing::{FireReport, Fired, Publisher, Spool};
-use crate::state::{Breaker, Outbox, StateDir};
+use trigger_node::agent::socket::{self, Reply, Request};
+use trigger_node::chain::{self, Guarded};
+use trigger_node::clock;
+use trigger_node::exit::Failure;
+use trigger_node::firing::{FireReport, Fired, Publisher, Spool};
+use trigger_node::state::{Breaker, Outbox, StateDir};
 
 /// The largest file of certnames that is read: more than the most targets an event may have.
 const HOSTS_FILE_LIMIT: u64 = 32 * 1024 * 1024;

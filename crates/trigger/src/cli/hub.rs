@@ -8,8 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Globals, OutputFormat, Warnings, inside_run, output};
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN};
-use crate::exit::Failure;
-use crate::hub::{self, HubError, HubSettings};
+use trigger_hub::{self, HubError, HubSettings};
+use trigger_node::exit::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct HubArgs {
@@ -49,7 +49,7 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
     let data_dir = args.data_dir(&config);
     match &args.action {
         Some(Action::Backup { file }) => {
-            hub::backup(&data_dir, file).map_err(|error| Failure::failed(error.to_string()))?;
+            trigger_hub::backup(&data_dir, file).map_err(|error| Failure::failed(error.to_string()))?;
             match globals.output {
                 OutputFormat::Json => output::print_json(&json!({
                     "data_dir": data_dir.to_string_lossy(),
@@ -97,7 +97,7 @@ fn serve(settings: HubSettings) -> Result<(), Failure> {
                 tracing::debug!("no service manager to tell: {error}");
             }
         };
-        hub::run(settings, ready, stopped).await.map_err(|error| failure(&error))
+        trigger_hub::run(settings, ready, stopped).await.map_err(|error| failure(&error))
     })
 }
 

@@ -5,7 +5,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use crate::exit::Failure;
+use trigger_node::exit::Failure;
 
 /// Says that all this is inside a run, and which.
 const RUN_ID: &str = "TRIGGER_RUN_ID";

@@ -1,7 +1,6 @@
 //! The command line: a file for each subcommand.
 
 mod agent;
-mod chain;
 mod fire;
 mod hub;
 mod inside_run;
@@ -10,7 +9,6 @@ mod output;
 mod queue;
 mod status;
 mod wait;
-mod warnings;
 mod why;
 
 use std::path::{Path, PathBuf};
@@ -20,10 +18,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use trigger_core::identity::Certname;
 
 use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};
-use crate::exit::Failure;
-use crate::state::StateDir;
+use trigger_node::exit::Failure;
+use trigger_node::state::StateDir;
 
-pub(crate) use warnings::Warnings;
+use trigger_node::Warnings;
 
 /// Cross-node notify for Puppet: a trigger names nodes, and when it is notified Puppet runs there.
 #[derive(Debug, Parser)]
@@ -134,7 +132,7 @@ pub(crate) async fn resolve_certname(
     if let Some(certname) = state.and_then(|state| state.certname().ok().flatten()) {
         return Ok(certname);
     }
-    let certname = crate::puppet_settings::certname(command).await.map_err(|error| {
+    let certname = trigger_node::puppet_settings::certname(command).await.map_err(|error| {
         Failure::config(format!(
             "no certname is configured and Puppet does not tell one: {error:#}; give --certname"
         ))
@@ -207,7 +205,7 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     } else {
         let _ = error.print();
     }
-    ExitCode::from(if error.use_stderr() { crate::exit::USAGE } else { 0 })
+    ExitCode::from(if error.use_stderr() { trigger_node::exit::USAGE } else { 0 })
 }
 
 /// Threads for what blocks: the wait for a run's end, syncs of the outbox, names to resolve. An agent that

@@ -2,14 +2,14 @@
 
 use std::io;
 
-use trigger_backend::outcomes::EventStatus;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::status::{DeliveryStatus, State};
 use trigger_core::wire::Publication;
+use trigger_fleet::outcomes::EventStatus;
 
-use super::Warnings;
-use crate::exit::Failure;
-use crate::state::{EXPIRED, Outbox, StateDir};
+use trigger_node::Warnings;
+use trigger_node::exit::Failure;
+use trigger_node::state::{EXPIRED, Outbox, StateDir};
 
 pub(super) struct OnlyHere {
     pub(super) publication: Publication,

@@ -7,10 +7,10 @@ use trigger_core::time::Timestamp;
 use trigger_core::wire::{Publication, Stored};
 
 use super::{Globals, OutputFormat, Warnings, output};
-use crate::agent::QueueView;
-use crate::agent::socket::{self, Reply, Request};
-use crate::exit::Failure;
-use crate::state::{Outbox, SetAside, StateDir, read_if_present};
+use trigger_node::agent::QueueView;
+use trigger_node::agent::socket::{self, Reply, Request};
+use trigger_node::exit::Failure;
+use trigger_node::state::{Outbox, SetAside, StateDir, read_if_present};
 
 /// An agent that is alive answers at once.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -6,19 +6,19 @@ use std::time::Duration;
 use clap::Args;
 use comfy_table::Table;
 use serde_json::{Value, json};
-use trigger_backend::outcomes::{self, EventStatus};
 use trigger_core::identity::{EventId, GroupName, KeyPrefix};
 use trigger_core::layout::Layout;
 use trigger_core::status::{DeliveryStatus, RunView, State};
 use trigger_core::time::Timestamp;
+use trigger_fleet::outcomes::{self, EventStatus};
 
 use super::only_here::{self, OnlyHere};
 use super::{Globals, OutputFormat, Warnings, output};
-use crate::clock;
 use crate::config::ConfigFile;
-use crate::exit::Failure;
-use crate::firing::Publisher;
-use crate::state::StateDir;
+use trigger_node::clock;
+use trigger_node::exit::Failure;
+use trigger_node::firing::Publisher;
+use trigger_node::state::StateDir;
 
 /// An agent registers anew every minute; one that has not for so long is cut off, stopped or gone.
 const SILENT_AFTER: Duration = Duration::from_secs(5 * 60);
@@ -45,7 +45,7 @@ pub(crate) async fn run(globals: &Globals, args: &StatusArgs, warnings: &Warning
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
     };
-    let unreachable = |error: trigger_backend::store::StoreError| Failure::unreachable(error.to_string());
+    let unreachable = |error: trigger_store::store::StoreError| Failure::unreachable(error.to_string());
     match args.event {
         Some(id) => match outcomes::event_status(store.as_ref(), &layout, id).await {
             Ok(Some(status)) => show_event(globals.output, &status, None, &warnings.take()),

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use trigger_backend::outcomes::{self, EventStatus};
-use trigger_backend::store::{KeyRange, Store, StoreError, Watch};
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::layout::Layout;
 use trigger_core::status::{DeliveryStatus, State};
+use trigger_fleet::outcomes::{self, EventStatus};
+use trigger_store::store::{KeyRange, Store, StoreError, Watch};
 
 use super::{OutputFormat, output, status};
-use crate::exit::{FAILED, Failure};
+use trigger_node::exit::{FAILED, Failure};
 
 /// What nodes say of themselves is read this often; outcomes are watched.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

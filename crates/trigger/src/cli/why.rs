@@ -9,20 +9,20 @@ mod tree;
 use std::io::{IsTerminal, stdout};
 
 use clap::Args;
-use trigger_backend::outcomes::{self, EventStatus};
-use trigger_backend::store::{Store, StoreError};
-use trigger_backend::why;
 use trigger_core::history::RUNS_TOLD;
 use trigger_core::identity::{Certname, EventId, InvalidName, KeyPrefix};
 use trigger_core::layout::Layout;
 use trigger_core::why::{Explanation, NotTold, Question, Which};
+use trigger_fleet::outcomes::{self, EventStatus};
+use trigger_fleet::why;
+use trigger_store::store::{Store, StoreError};
 use uuid::Uuid;
 
 use super::{Globals, OutputFormat, Warnings, output, resolve_certname};
 use crate::config::{ConfigFile, run_command};
-use crate::exit::Failure;
-use crate::firing::Publisher;
-use crate::state::StateDir;
+use trigger_node::exit::Failure;
+use trigger_node::firing::Publisher;
+use trigger_node::state::StateDir;
 
 /// Longer words than any certname are not repeated in an error.
 const RUN_AT_MOST: usize = 40;

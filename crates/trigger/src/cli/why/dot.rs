@@ -1,11 +1,11 @@
 //! The chain as a graph in Graphviz's DOT language: events lead to runs, runs to events.
 
-use trigger_backend::outcomes::EventStatus;
 use trigger_core::history::{FiredEvent, LeftOut, Target};
 use trigger_core::identity::EventId;
 use trigger_core::outcome::Outcome;
 use trigger_core::status::{RunView, State};
 use trigger_core::why::{EventStep, Explanation, RunState, RunStep};
+use trigger_fleet::outcomes::EventStatus;
 
 use super::{Answer, text};
 use crate::cli::output::{count, short_time};

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use trigger_backend::outcomes::EventStatus;
 use trigger_core::history::{FiredEvent, Target};
 use trigger_core::identity::{Certname, EventId, RunId, Tag};
 use trigger_core::lineage::{Chain, Lineage};
 use trigger_core::outcome::{EndedRun, RunResult};
 use trigger_core::status::{DeliveryStatus, RunView, State};
 use trigger_core::why::{EventStep, Explanation, Question, RunState, RunStep};
+use trigger_fleet::outcomes::EventStatus;
 
 use super::Answer;
 use super::tree::Branch;

@@ -1,0 +1,404 @@
+//! Who holds the claim on a certname, case by case, on the store in memory and on a real etcd.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::EtcdServer;
+use support::meddled::{Meddled, Meddler};
+use trigger_core::identity::{GroupName, Revision};
+use trigger_core::layout::Layout;
+use trigger_core::status::{Activity, NodeRecord};
+use trigger_core::time::{Now, Timestamp};
+use trigger_fleet::claim::{Claim, Claimant, LEASE, LOOK_EVERY, RENEW_EVERY, Standing, TRUST_FOR};
+use trigger_fleet::registry;
+use trigger_store::etcd::EtcdStore;
+use trigger_store::memory::MemoryStore;
+use trigger_store::store::{KeyRange, Store, StoreError, Swap};
+
+/// A store that can lose answers: what is asked is done, and nobody learns of it.
+struct Trouble {
+    store: Arc<dyn Store>,
+    loses_answers: AtomicBool,
+    is_unreachable: AtomicBool,
+    _server: Option<EtcdServer>,
+}
+
+type World = Meddled<Trouble>;
+
+impl World {
+    fn in_memory() -> Self {
+        Self::on(Arc::new(MemoryStore::default()), None)
+    }
+
+    async fn on_etcd() -> Self {
+        let server = EtcdServer::start(&[]).await;
+        let store = EtcdStore::connect(&[server.endpoint()]).expect("an endpoint");
+        Self::on(Arc::new(store), Some(server))
+    }
+
+    fn on(store: Arc<dyn Store>, server: Option<EtcdServer>) -> Self {
+        let (loses_answers, is_unreachable) = (AtomicBool::new(false), AtomicBool::new(false));
+        Meddled(Trouble { store, loses_answers, is_unreachable, _server: server })
+    }
+
+    async fn record(&self) -> NodeRecord {
+        let known = registry::read_all(self.store.as_ref(), &Layout::default()).await.unwrap();
+        known.into_values().next().unwrap()
+    }
+
+    async fn text(&self) -> String {
+        self.store.read(&[KeyRange::Key(key())]).await.unwrap().remove(0).value
+    }
+
+    async fn put(&self, text: &str) -> Revision {
+        self.store.put_many(vec![(key(), text.to_owned())]).await.remove(0).unwrap()
+    }
+
+    /// Renews, or looks, so many seconds after the start of the claimant's clock.
+    async fn renew(&self, claim: &mut Claim, seconds: u64) -> Standing {
+        claim.renew(self, &Activity::default(), at(seconds)).await.expect("an answer");
+        claim.standing(at(seconds).elapsed)
+    }
+}
+
+#[async_trait::async_trait]
+impl Meddler for Trouble {
+    fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    async fn put_if_unchanged(
+        &self,
+        key: &str,
+        value: &str,
+        expected: Option<Revision>,
+    ) -> Result<Swap, StoreError> {
+        let (backend, detail) = ("here".to_owned(), "a fault".to_owned());
+        if self.is_unreachable.load(Ordering::Relaxed) {
+            return Err(StoreError::Unreachable { backend, detail });
+        }
+        let swap = self.store.put_if_unchanged(key, value, expected).await;
+        if self.loses_answers.load(Ordering::Relaxed) {
+            return Err(StoreError::Ambiguous { backend, detail });
+        }
+        swap
+    }
+}
+
+fn key() -> String {
+    Layout::default().node(&"lb01".parse().unwrap())
+}
+
+fn at(seconds: u64) -> Now {
+    let elapsed = Duration::from_secs(seconds);
+    Now { wall: Timestamp::from_unix_ms(1_763_812_800_000).plus(elapsed), elapsed }
+}
+
+fn lease() -> u64 {
+    LEASE.as_secs()
+}
+
+/// An agent on a host of its own, holding the lock of the given name.
+fn agent(instance: &str, lock: Option<&str>) -> Claim {
+    claimant(instance, lock, &format!("host of {instance}"), &[], &[])
+}
+
+fn claimant(
+    instance: &str,
+    lock: Option<&str>,
+    host: &str,
+    groups: &[&str],
+    joined: &[(&str, Revision)],
+) -> Claim {
+    let joined = joined.iter().map(|(name, since)| (name.parse().unwrap(), *since)).collect();
+    Claim::new(Layout::default(), who(instance, lock, host, groups), joined, Duration::ZERO)
+}
+
+fn who(instance: &str, lock: Option<&str>, host: &str, groups: &[&str]) -> Claimant {
+    Claimant {
+        certname: "lb01".parse().unwrap(),
+        instance: instance.to_owned(),
+        lock: lock.map(str::to_owned),
+        may_inherit: true,
+        host: host.to_owned(),
+        pid: 7,
+        folder: "/var/lib/trigger".to_owned(),
+        version: "0".to_owned(),
+        groups: groups.iter().map(|name| name.parse().unwrap()).collect(),
+    }
+}
+
+fn is_held(standing: &Standing) -> bool {
+    matches!(standing, Standing::Held { .. })
+}
+
+fn obstacle(standing: &Standing, seconds: u64) -> String {
+    standing.obstacle(at(seconds).elapsed).expect("an obstacle")
+}
+
+macro_rules! on_each_store {
+    ($($scenario:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $scenario() {
+                super::$scenario(&super::World::in_memory()).await;
+            })*
+        }
+        mod etcd {
+            $(#[tokio::test]
+            async fn $scenario() {
+                super::$scenario(&super::World::on_etcd().await).await;
+            })*
+        }
+    };
+}
+
+on_each_store!(
+    a_live_claim_is_respected_and_its_holder_named,
+    a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_clock,
+    whoever_holds_the_dead_holders_lock_continues_at_once,
+    after_a_restart_of_the_machine_an_agent_waits_as_a_copy_of_it_must,
+    where_no_lock_can_be_named_an_agent_waits,
+    a_released_claim_is_anybodys_and_only_ones,
+    what_another_has_taken_is_not_released,
+    a_renewal_whose_answer_was_lost_is_our_own,
+    a_holder_that_cannot_renew_trusts_its_claim_for_less_than_the_lease,
+    garbage_is_nobodys_claim_and_a_newer_record_is_somebodys,
+    a_restored_backend_costs_a_holder_nothing,
+    of_a_process_copied_with_its_memory_one_remains,
+    who_lost_its_claim_to_an_equal_waits_when_it_starts_anew,
+    a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first,
+    groups_are_recalled_and_told_at_once,
+    who_took_a_claim_is_news_and_our_own_writes_are_not,
+);
+
+async fn a_live_claim_is_respected_and_its_holder_named(world: &World) {
+    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    assert!(is_held(&world.renew(&mut first, 0).await));
+    for minute in 0..20 {
+        // The holder renews every minute; the contender looks, and sees each time that it does.
+        let standing = world.renew(&mut second, minute * 60).await;
+        let obstacle = obstacle(&standing, minute * 60);
+        assert!(obstacle.contains("host of first, pid 7, /var/lib/trigger"), "{obstacle}");
+        let is_alive = obstacle.contains("another live agent") && obstacle.contains("stop one of the two");
+        assert_eq!(is_alive, minute > 0, "{obstacle}");
+        assert!(is_held(&world.renew(&mut first, minute * 60).await));
+    }
+    assert_eq!(second.pause(at(19 * 60).elapsed, 0.5), LOOK_EVERY);
+    assert!(first.pause(at(19 * 60).elapsed, 0.5) <= RENEW_EVERY);
+}
+
+async fn a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_clock(world: &World) {
+    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    assert!(is_held(&world.renew(&mut first, 0).await));
+    let standing = world.renew(&mut second, 1000).await;
+    assert!(obstacle(&standing, 1010).contains("after 180 s of silence, in 170 s"), "{standing:?}");
+    assert!(!is_held(&world.renew(&mut second, 1000 + lease() - 1).await));
+    assert_eq!(second.pause(at(1000 + lease() - 1).elapsed, 0.5), Duration::from_secs(1), "to the second");
+    assert!(is_held(&world.renew(&mut second, 1000 + lease()).await));
+    // The first learns at its next renewal, and is a contender now.
+    let standing = world.renew(&mut first, 5).await;
+    assert!(obstacle(&standing, 5).contains("another live agent (host of second"), "{standing:?}");
+    assert!(!is_held(&world.renew(&mut first, 6).await));
+}
+
+async fn whoever_holds_the_dead_holders_lock_continues_at_once(world: &World) {
+    assert!(is_held(&world.renew(&mut agent("before", Some("a")), 0).await));
+    assert!(is_held(&world.renew(&mut agent("after", Some("a")), 0).await));
+    assert_eq!(world.record().await.instance, "after");
+}
+
+async fn after_a_restart_of_the_machine_an_agent_waits_as_a_copy_of_it_must(world: &World) {
+    let here = |instance: &str, lock: &str| claimant(instance, Some(lock), "lb01", &[], &[]);
+    let mut before = here("before", "a on boot 1");
+    assert!(is_held(&world.renew(&mut before, 0).await));
+    let mut after = here("after", "a on boot 2");
+    let standing = world.renew(&mut after, 0).await;
+    let waits = obstacle(&standing, 0);
+    assert!(waits.contains("this folder before a restart of the machine"), "{waits}");
+    assert!(waits.contains("in 180 s"), "{waits}");
+    // It was a copy: the first lives and renews.
+    assert!(is_held(&world.renew(&mut before, 60).await));
+    let standing = world.renew(&mut after, lease()).await;
+    assert!(obstacle(&standing, lease()).contains("another live agent"), "{standing:?}");
+    assert!(is_held(&world.renew(&mut after, 2 * lease()).await), "and then it does no more");
+}
+
+async fn where_no_lock_can_be_named_an_agent_waits(world: &World) {
+    assert!(is_held(&world.renew(&mut agent("before", None), 0).await));
+    let mut after = agent("after", None);
+    assert!(!is_held(&world.renew(&mut after, 0).await));
+    assert!(is_held(&world.renew(&mut after, lease()).await));
+}
+
+async fn a_released_claim_is_anybodys_and_only_ones(world: &World) {
+    let mut first = claimant("first", Some("a"), "lb01", &["lb"], &[]);
+    world.renew(&mut first, 0).await;
+    assert!(first.release(world, &Activity::default(), at(1)).await.unwrap());
+    let record = world.record().await;
+    assert!(record.released && record.seen_at == at(1).wall && record.groups.len() == 1, "{record:?}");
+    assert!(!first.release(world, &Activity::default(), at(2)).await.unwrap(), "it is given up already");
+    // Two copies of the folder start at the same moment.
+    let (mut copy, mut back) = (agent("copy", Some("b")), agent("back", Some("c")));
+    let (copied, returned) = tokio::join!(world.renew(&mut copy, 0), world.renew(&mut back, 0));
+    assert!(is_held(&copied) != is_held(&returned), "{copied:?} {returned:?}");
+    assert!(!world.record().await.released);
+    let loser = if is_held(&copied) { &mut back } else { &mut copy };
+    assert!(!is_held(&world.renew(loser, 170).await));
+}
+
+async fn what_another_has_taken_is_not_released(world: &World) {
+    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    world.renew(&mut first, 0).await;
+    world.renew(&mut second, 0).await;
+    assert!(!second.release(world, &Activity::default(), at(1)).await.unwrap(), "never held");
+    assert!(is_held(&world.renew(&mut second, lease()).await));
+    assert!(!first.release(world, &Activity::default(), at(lease())).await.unwrap(), "held once");
+    let record = world.record().await;
+    assert!(record.instance == "second" && !record.released, "{record:?}");
+}
+
+async fn a_renewal_whose_answer_was_lost_is_our_own(world: &World) {
+    let mut claim = agent("first", Some("a"));
+    let lose = |loses: bool| world.loses_answers.store(loses, Ordering::Relaxed);
+    // The very first, then two in a row, then the last before the end.
+    for seconds in [0, 60, 61, 120] {
+        lose(true);
+        claim.renew(world, &Activity::default(), at(seconds)).await.unwrap_err();
+        lose(false);
+        if seconds == 0 || seconds == 61 {
+            assert!(is_held(&world.renew(&mut claim, seconds + 1).await), "{seconds}");
+        }
+    }
+    assert!(claim.release(world, &Activity::default(), at(121)).await.unwrap());
+    assert!(world.record().await.released);
+}
+
+async fn a_holder_that_cannot_renew_trusts_its_claim_for_less_than_the_lease(world: &World) {
+    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    let standing = world.renew(&mut first, 0).await;
+    // A paused agent looks at its clock before it looks at anything else.
+    assert_eq!(standing.obstacle(TRUST_FOR), None);
+    let paused = obstacle(&standing, TRUST_FOR.as_secs() + 1);
+    assert!(paused.contains("last renewed 121 s ago"), "{paused}");
+    world.renew(&mut second, 0).await;
+    world.is_unreachable.store(true, Ordering::Relaxed);
+    let trusted = TRUST_FOR.as_secs();
+    for seconds in [60, trusted, trusted + 1] {
+        first.renew(world, &Activity::default(), at(seconds)).await.unwrap_err();
+        assert!(first.pause(at(seconds).elapsed, 0.99) <= Duration::from_secs(2), "it is tried again soon");
+        let standing = first.standing(at(seconds).elapsed);
+        assert_eq!(is_held(&standing), seconds <= trusted, "{standing:?}");
+    }
+    let stale = obstacle(&first.standing(at(150).elapsed), 150);
+    assert!(stale.contains("could not be renewed for 150 s") && stale.contains("a fault"), "{stale}");
+    assert!(!is_held(&world.renew(&mut second, lease() - 1).await));
+    // The backend is back before anybody took the claim.
+    world.is_unreachable.store(false, Ordering::Relaxed);
+    assert!(is_held(&world.renew(&mut first, lease() - 1).await));
+    assert!(!is_held(&world.renew(&mut second, lease()).await));
+}
+
+async fn garbage_is_nobodys_claim_and_a_newer_record_is_somebodys(world: &World) {
+    world.put("garbage").await;
+    assert!(is_held(&world.renew(&mut agent("first", Some("a")), 0).await));
+    world.put(r#"{"v":2,"holder":{"name":"whoever"}}"#).await;
+    let mut second = agent("second", Some("a"));
+    let standing = world.renew(&mut second, 0).await;
+    assert!(obstacle(&standing, 0).contains("a newer version of Trigger"), "{standing:?}");
+    assert!(is_held(&world.renew(&mut second, lease()).await));
+}
+
+async fn a_restored_backend_costs_a_holder_nothing(world: &World) {
+    let mut claim = agent("first", Some("a"));
+    world.renew(&mut claim, 0).await;
+    let backup = world.text().await;
+    world.renew(&mut claim, 60).await;
+    world.put(&backup).await;
+    assert!(is_held(&world.renew(&mut claim, 120).await));
+    world.store.delete_many(vec![key()]).await.unwrap();
+    assert!(is_held(&world.renew(&mut claim, 180).await), "nor does an empty one");
+}
+
+async fn of_a_process_copied_with_its_memory_one_remains(world: &World) {
+    let mut first = agent("first", Some("a"));
+    world.renew(&mut first, 0).await;
+    let mut copy = first.clone();
+    for seconds in 1..5 {
+        world.renew(&mut first, 60 * seconds).await;
+        world.renew(&mut copy, 60 * seconds + 1).await;
+    }
+    let (first, copy) = (world.renew(&mut first, 300).await, world.renew(&mut copy, 301).await);
+    assert!(is_held(&first) != is_held(&copy), "{first:?} {copy:?}");
+}
+
+async fn who_lost_its_claim_to_an_equal_waits_when_it_starts_anew(world: &World) {
+    let mut copy = agent("copy", Some("a"));
+    world.renew(&mut copy, 0).await;
+    let mut anew = Claim::new(
+        Layout::default(),
+        Claimant { may_inherit: false, ..who("anew", Some("a"), "host", &[]) },
+        BTreeMap::new(),
+        Duration::ZERO,
+    );
+    assert!(!is_held(&world.renew(&mut anew, 1).await), "the same lock proves nothing now");
+    assert!(is_held(&world.renew(&mut anew, 1 + lease()).await), "silence does");
+    let mut reloaded = agent("reloaded", Some("a"));
+    assert!(is_held(&world.renew(&mut reloaded, 2 + lease()).await), "and the lock does again");
+}
+
+async fn a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first(world: &World) {
+    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    world.renew(&mut first, 0).await;
+    world.renew(&mut second, 0).await;
+    assert!(is_held(&world.renew(&mut second, lease()).await));
+    second.release(world, &Activity::default(), at(lease() + 1)).await.unwrap();
+    let standing = world.renew(&mut first, lease() + 2).await;
+    assert!(matches!(standing, Standing::Contended(_)), "{standing:?}");
+    assert!(is_held(&world.renew(&mut first, lease() + 3).await), "nobody has it now");
+}
+
+async fn groups_are_recalled_and_told_at_once(world: &World) {
+    let lb: GroupName = "lb".parse().unwrap();
+    let mut first = claimant("first", Some("a"), "lb01", &["lb"], &[]);
+    world.renew(&mut first, 0).await;
+    assert_eq!(first.pause(Duration::ZERO, 0.5), Duration::ZERO, "the record cannot know its own revision");
+    world.renew(&mut first, 0).await;
+    assert!(first.pause(Duration::ZERO, 0.5) > Duration::from_secs(30));
+    let since = first.joined()[&lb];
+    assert_eq!(world.record().await.groups, BTreeMap::from([(lb.clone(), since)]));
+    // The state folder is lost, and with it what it remembered.
+    let mut second = claimant("second", Some("b"), "lb01", &["lb", "web"], &[]);
+    world.renew(&mut second, 0).await;
+    assert!(is_held(&world.renew(&mut second, lease()).await));
+    assert_eq!(second.joined()[&lb], since);
+    assert!(second.joined()[&"web".parse().unwrap()] > since);
+    // The backend is made anew and counts from the start again.
+    let mut third = claimant("third", Some("b"), "lb01", &["lb"], &[("lb", Revision(u64::MAX))]);
+    assert!(is_held(&world.renew(&mut third, 0).await));
+    assert_eq!(third.joined()[&lb], since);
+}
+
+async fn who_took_a_claim_is_news_and_our_own_writes_are_not(world: &World) {
+    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    assert!(!first.is_news(Revision(1)), "there is nothing to be news about");
+    let revision = async || world.store.read(&[KeyRange::Key(key())]).await.unwrap()[0].revision;
+    world.renew(&mut first, 0).await;
+    let early = revision().await;
+    world.renew(&mut first, 60).await;
+    assert!(!first.is_news(early) && !first.is_news(revision().await));
+    world.renew(&mut second, 0).await;
+    world.renew(&mut second, lease()).await;
+    assert!(first.is_news(revision().await));
+    assert!(!is_held(&world.renew(&mut first, 61).await));
+    assert!(!first.is_news(revision().await), "it is known now");
+    second.release(world, &Activity::default(), at(lease() + 1)).await.unwrap();
+    assert!(first.is_news(revision().await));
+    assert!(is_held(&world.renew(&mut first, 62).await));
+}

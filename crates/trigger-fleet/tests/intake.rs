@@ -1,0 +1,195 @@
+//! What a watch does not tell is read all the same, on the store in memory.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
+
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use support::meddled::{Meddled, Meddler};
+use tokio::sync::{mpsc, watch};
+use trigger_core::identity::{Certname, EventId, Revision};
+use trigger_core::layout::Layout;
+use trigger_fleet::claim::Standing;
+use trigger_fleet::deliveries::Arrival;
+use trigger_fleet::intake::{Batch, Intake, Outlets, read_again_after};
+use trigger_store::memory::MemoryStore;
+use trigger_store::store::{Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
+
+/// A watch that lives and tells of a renewal each minute, and of nothing else.
+fn blind_watch(key: String) -> Watch {
+    let renewals = stream::unfold(1, move |revision| {
+        let entry = Entry { key: key.clone(), value: String::new(), revision: Revision(revision) };
+        async move {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            Some((Ok(WatchEvent::Changes(vec![Change::Put(entry)])), revision + 1))
+        }
+    });
+    renewals.boxed()
+}
+
+/// A store that answers so many reads, and no more.
+struct FailsAfter {
+    store: MemoryStore,
+    reads: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Meddler for FailsAfter {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+        let left = self.reads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if left.is_err() {
+            return Err(StoreError::Unreachable { backend: "here".to_owned(), detail: "a fault".to_owned() });
+        }
+        self.store.read(ranges).await
+    }
+}
+
+/// The intake of lb01, which belongs to the group `lb` since a revision, with what it is told and what it tells.
+struct World {
+    intake: Intake,
+    claim: watch::Sender<Standing>,
+    arrived: mpsc::Receiver<Batch>,
+    seen: watch::Receiver<Revision>,
+}
+
+fn world(joined: u64) -> World {
+    let (claim, held) = watch::channel(held(joined));
+    let (arrivals, arrived) = mpsc::channel(16);
+    let (own_record, seen) = watch::channel(Revision::default());
+    let outlets = Outlets { arrivals, own_record };
+    World { intake: Intake::new(Layout::default(), node(), held, outlets), claim, arrived, seen }
+}
+
+fn node() -> Certname {
+    "lb01".parse().unwrap()
+}
+
+fn held(joined: u64) -> Standing {
+    let joined = [("lb".parse().unwrap(), Revision(joined))].into();
+    Standing::Held { joined, renewed_at: Duration::ZERO }
+}
+
+fn event(n: u128) -> EventId {
+    EventId::from_uuid(uuid::Uuid::from_u128(n))
+}
+
+async fn put(store: &MemoryStore, key: String, value: &str) {
+    store.put_many(vec![(key, value.to_owned())]).await.remove(0).unwrap();
+}
+
+/// Puts a delivery whose event is not there, which is enough for it to be read.
+async fn deliver(store: &MemoryStore, key: String) {
+    put(store, key, r#"{"v":1,"part":0}"#).await;
+}
+
+/// Follows for as long as it takes to read everything; what came, batch by batch.
+async fn everything(world: &mut World, store: &dyn Store) -> Vec<Arrival> {
+    let mut all = Vec::new();
+    let watch = world.intake.connect(store).await.unwrap();
+    tokio::select! {
+        error = world.intake.follow(store, watch, std::future::pending) => panic!("{error}"),
+        () = async {
+            while let Some(batch) = world.arrived.recv().await {
+                all.extend(batch.arrivals);
+                if batch.is_all {
+                    return;
+                }
+            }
+        } => {}
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
+    let layout = Layout::default();
+    let store = MemoryStore::default();
+    let World { mut intake, mut arrived, seen, claim: _claim } = world(0);
+    deliver(&store, layout.host_delivery(&node(), event(1))).await;
+
+    let soon = read_again_after(0.5);
+    let pause = || tokio::time::sleep(soon);
+    let began = tokio::time::Instant::now();
+    drop(intake.connect(&store).await.unwrap());
+    tokio::select! {
+        error = intake.follow(&store, blind_watch(layout.node(&node())), pause) => panic!("{error}"),
+        read = arrived.recv() => {
+            let batch = read.expect("all there is");
+            assert!(batch.is_all && batch.arrivals.len() == 1, "{batch:?}");
+        },
+    }
+    assert_eq!(began.elapsed(), soon);
+    assert!(*seen.borrow() >= Revision(9), "and the renewals it was told of meanwhile count");
+}
+
+#[tokio::test]
+async fn a_backend_that_counts_from_the_start_again_is_watched_anew() {
+    let (store, layout) = (MemoryStore::default(), Layout::default());
+    let mut world = world(1_000_000);
+    let watch = world.intake.connect(&store).await.unwrap();
+    world.claim.send_replace(held(0));
+    let error = world.intake.follow(&store, watch, std::future::pending::<()>).await;
+    assert!(error.to_string().contains("its revisions begin anew"), "{error}");
+
+    deliver(&store, layout.group_delivery(&"lb".parse().unwrap(), event(1))).await;
+    let arrivals = everything(&mut world, &store).await;
+    assert_eq!(arrivals.len(), 1, "an event of now, fired at its group: {arrivals:?}");
+}
+
+#[tokio::test]
+async fn what_can_be_read_counts_though_the_rest_cannot() {
+    let (store, layout) = (MemoryStore::default(), Layout::default());
+    let mut world = world(0);
+    for n in 1..=200 {
+        deliver(&store, layout.host_delivery(&node(), event(n))).await;
+        put(&store, layout.outcome(event(n), &node()), "{}").await;
+    }
+    let failing = Meddled(FailsAfter { store, reads: AtomicUsize::new(2) });
+    let watch = world.intake.connect(&failing).await.unwrap();
+    let error = world.intake.follow(&failing, watch, std::future::pending::<()>).await;
+    assert!(error.to_string().contains("a fault"), "{error}");
+    let mut read = 0;
+    while let Ok(batch) = world.arrived.try_recv() {
+        assert!(!batch.is_all, "it is not");
+        read += batch.arrivals.len();
+    }
+    assert_eq!(read, 120, "two requests of three were answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_groups_event_that_has_ended_here_is_looked_up_once_a_connection() {
+    let (store, layout) = (MemoryStore::default(), Layout::default());
+    let mut world = world(0);
+    put(&store, layout.outcome(event(1), &node()), "{}").await;
+    deliver(&store, layout.group_delivery(&"lb".parse().unwrap(), event(1))).await;
+    let counting = Meddled(FailsAfter { store, reads: AtomicUsize::new(usize::MAX) });
+    let watch = world.intake.connect(&counting).await.unwrap();
+    let again = || tokio::time::sleep(Duration::from_secs(600));
+    tokio::select! {
+        error = world.intake.follow(&counting, watch, again) => panic!("{error}"),
+        () = async {
+            let mut looked_up = Vec::new();
+            while looked_up.len() < 3 {
+                let batch = world.arrived.recv().await.expect("a batch");
+                if batch.is_all {
+                    looked_up.push(usize::MAX - counting.reads.load(Ordering::Relaxed));
+                }
+            }
+            // The deliveries at the watch's start, then once every ten minutes.
+            assert_eq!(looked_up, [1, 2, 3]);
+        } => {}
+    }
+    drop(everything(&mut world, &counting).await);
+    assert_eq!(
+        usize::MAX - counting.reads.load(Ordering::Relaxed),
+        4,
+        "a new connection may be to a restored backend"
+    );
+}

@@ -1,0 +1,483 @@
+//! What is written above the trait, on the store in memory: publishing, deliveries, outcomes, registry.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
+use trigger_core::history::{PastRun, RunHistory};
+use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, Revision, RunId};
+use trigger_core::layout::Layout;
+use trigger_core::lineage::{Chain, Hop, Lineage, Loops};
+use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
+use trigger_core::queue::{Ending, Source};
+use trigger_core::status::{Activity, Held, NodeRecord, Running, State};
+use trigger_core::time::Timestamp;
+use trigger_core::wire::{Publication, Stored};
+use trigger_fleet::deliveries::{self, Arrival};
+use trigger_fleet::outcomes::{self, EventStatus};
+use trigger_fleet::publishing::{PublishError, publish};
+use trigger_fleet::sweeping::{self, Swept};
+use trigger_store::memory::MemoryStore;
+use trigger_store::store::{Entry, KeyRange, Store};
+use uuid::Uuid;
+
+const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
+
+fn id(n: u128) -> EventId {
+    EventId::from_uuid(Uuid::from_u128(n))
+}
+
+fn node(name: &str) -> Certname {
+    name.parse().unwrap()
+}
+
+fn publication(n: u128, hosts: &[&str], groups: &[&str]) -> Publication {
+    Publication {
+        backend: "memory:".to_owned(),
+        prefix: KeyPrefix::default(),
+        event: Event {
+            id: id(n),
+            trigger: "refresh load balancers".parse().unwrap(),
+            origin: node("web01"),
+            targets: Targets {
+                hosts: hosts.iter().map(|host| node(host)).collect(),
+                groups: groups.iter().map(|group| group.parse().unwrap()).collect(),
+            },
+            options: RunOptions::default(),
+            lineage: Lineage::root(id(n)),
+            fired_in: None,
+            loops: Loops::Avoid,
+            fired_at: NOW,
+            expires_in: DEFAULT_LIFETIME,
+        },
+        suppressed: BTreeMap::new(),
+        suppressed_groups: BTreeMap::new(),
+    }
+}
+
+fn record(instance: &str, groups: &[(&str, u64)]) -> NodeRecord {
+    NodeRecord {
+        instance: instance.to_owned(),
+        lock: None,
+        released: false,
+        location: format!("the place of {instance}"),
+        renewals: 1,
+        version: "0".to_owned(),
+        seen_at: NOW,
+        groups: groups.iter().map(|(group, joined)| (group.parse().unwrap(), Revision(*joined))).collect(),
+        activity: Activity::default(),
+    }
+}
+
+async fn register(store: &MemoryStore, certname: &str, record: &NodeRecord) {
+    let key = Layout::default().node(&node(certname));
+    assert!(store.put_many(vec![(key, record.to_wire())]).await[0].is_ok());
+}
+
+/// The deliveries that `certname` would find now, read.
+async fn arrivals(store: &MemoryStore, certname: &str, joined: &[(&str, u64)]) -> Vec<Arrival> {
+    let layout = Layout::default();
+    let joined: BTreeMap<GroupName, Revision> =
+        joined.iter().map(|(group, revision)| (group.parse().unwrap(), Revision(*revision))).collect();
+    let ranges = deliveries::ranges(&layout, &node(certname), joined.keys().cloned());
+    let entries: Vec<Entry> = store.read(&ranges).await.unwrap();
+    deliveries::read(store, &layout, &node(certname), &joined, &entries).await.unwrap()
+}
+
+fn pending(arrivals: &[Arrival]) -> Vec<EventId> {
+    let event = |arrival: &Arrival| match arrival {
+        Arrival::Pending(cause) => Some(cause.event.id),
+        _ => None,
+    };
+    arrivals.iter().filter_map(event).collect()
+}
+
+async fn status(store: &MemoryStore, n: u128) -> EventStatus {
+    outcomes::event_status(store, &Layout::default(), id(n))
+        .await
+        .unwrap()
+        .expect("a published event is known")
+}
+
+fn states(status: &EventStatus) -> Vec<String> {
+    status.targets.iter().map(|(certname, target)| format!("{certname} {}", target.state)).collect()
+}
+
+fn done(n: u128) -> End {
+    End::Done(ended(n, Outcome::Changed))
+}
+
+fn failed(n: u128) -> End {
+    End::Failed(ended(n, Outcome::Failed))
+}
+
+fn ended(n: u128, outcome: Outcome) -> EndedRun {
+    let result = RunResult { outcome, reason: None, reported_noop: false, started_at: NOW, finished_at: NOW };
+    EndedRun { run_id: RunId::from_uuid(Uuid::from_u128(n)), noop: false, result }
+}
+
+async fn finish(store: &MemoryStore, certname: &str, n: u128, end: End) {
+    let ending = Ending { event: id(n), sources: [Source::Host].into(), end };
+    outcomes::finish(store, &Layout::default(), &node(certname), &[ending]).await.unwrap();
+}
+
+/// What is told where these ends are stored one after the other.
+async fn told(ends: &[End]) -> String {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    for end in ends {
+        finish(&store, "lb01", 1, end.clone()).await;
+    }
+    states(&status(&store, 1).await).concat()
+}
+
+#[tokio::test]
+async fn a_done_wins_over_every_other_end_whichever_comes_later() {
+    for other in [failed(8), End::Superseded(id(2)), End::Expired] {
+        assert_eq!(told(&[other.clone(), done(7)]).await, "lb01 done", "a later done wins");
+        assert_eq!(told(&[done(7), other]).await, "lb01 done", "a late word of an agent that is no more");
+    }
+}
+
+#[tokio::test]
+async fn an_end_without_a_run_undoes_no_end_that_is_told() {
+    assert_eq!(told(&[failed(7), End::Expired]).await, "lb01 failed");
+    assert_eq!(told(&[End::Expired, End::Superseded(id(2))]).await, "lb01 expired");
+    assert_eq!(told(&[End::Expired, failed(7)]).await, "lb01 failed", "its run says more than a sweeper");
+}
+
+#[tokio::test]
+async fn who_sees_an_outcome_finds_its_run() {
+    let (store, layout, lb01) = (MemoryStore::default(), Layout::default(), node("lb01"));
+    let End::Done(run) = done(7) else { panic!("done is a run's end") };
+    let run = PastRun {
+        run,
+        tags: Default::default(),
+        causes: Default::default(),
+        superseded: 0,
+        fired: Default::default(),
+    };
+    let history = RunHistory { runs: vec![run] };
+    let ending = Ending { event: id(1), sources: [Source::Host].into(), end: done(7) };
+    outcomes::finish_runs(&store, &layout, &lb01, &[ending], Some(&history)).await.unwrap();
+    let keys = [KeyRange::Key(layout.runs(&lb01)), KeyRange::Key(layout.outcome(id(1), &lb01))];
+    let found = store.read(&keys).await.unwrap();
+    assert_eq!(RunHistory::from_wire(&found[0].value), Ok(history.clone()));
+    assert!(found[0].revision < found[1].revision, "{found:?}");
+
+    // A try that came to nothing ends no delivery and is told of all the same.
+    outcomes::finish_runs(&store, &layout, &lb01, &[], Some(&history)).await.unwrap();
+    assert!(store.read(&keys).await.unwrap()[0].revision > found[0].revision);
+}
+
+#[tokio::test]
+async fn an_event_reaches_its_targets_and_nobody_else() {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01", "lb02"], &[]), false).await.unwrap();
+    assert_eq!(pending(&arrivals(&store, "lb01", &[]).await), [id(1)]);
+    assert_eq!(pending(&arrivals(&store, "lb02", &[]).await), [id(1)]);
+    assert_eq!(arrivals(&store, "lb0", &[]).await, []);
+    assert_eq!(states(&status(&store, 1).await), ["lb01 pending", "lb02 pending"]);
+}
+
+#[tokio::test]
+async fn a_large_event_is_cut_into_parts_and_read_whole() {
+    let store = MemoryStore::default();
+    let names: Vec<String> = (0..1000).map(|n| format!("node{n:04}")).collect();
+    let hosts: Vec<&str> = names.iter().map(String::as_str).collect();
+    publish(&store, &publication(1, &hosts, &[]), false).await.unwrap();
+    assert_eq!(pending(&arrivals(&store, "node0999", &[]).await), [id(1)]);
+    let status = status(&store, 1).await;
+    assert_eq!(status.targets.len(), 1000);
+    assert_eq!(status.unreadable_parts, [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn publishing_twice_leaves_what_publishing_once_leaves() {
+    let store = MemoryStore::default();
+    let publication = publication(1, &["lb01"], &[]);
+    publish(&store, &publication, false).await.unwrap();
+    finish(&store, "lb01", 1, done(7)).await;
+    // The firing node crashed before it could empty its outbox.
+    publish(&store, &publication, false).await.unwrap();
+    let again = arrivals(&store, "lb01", &[]).await;
+    assert_eq!(
+        again,
+        [Arrival::HasOutcome { event: id(1), source: Source::Host }],
+        "an outcome: no second run"
+    );
+    assert_eq!(states(&status(&store, 1).await), ["lb01 done"]);
+}
+
+#[tokio::test]
+async fn a_finished_delivery_is_gone_and_its_outcome_stays() {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01", "lb02"], &[]), false).await.unwrap();
+    finish(&store, "lb01", 1, done(7)).await;
+    assert_eq!(arrivals(&store, "lb01", &[]).await, []);
+    let status = status(&store, 1).await;
+    assert_eq!(states(&status), ["lb01 done", "lb02 pending"]);
+    assert!(!status.is_over());
+    finish(&store, "lb02", 1, End::Superseded(id(2))).await;
+    assert!(self::status(&store, 1).await.is_over());
+}
+
+#[tokio::test]
+async fn a_delivery_is_all_that_is_left_where_its_outcome_is_gone() {
+    let (store, layout, lb01) = (MemoryStore::default(), Layout::default(), node("lb01"));
+    for n in [1, 2] {
+        publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
+    }
+    store.put_many(vec![(layout.outcome(id(1), &lb01), done(7).to_wire())]).await.remove(0).unwrap();
+    let both = [1, 2].map(|n| (id(n), [Source::Host].into()));
+    outcomes::delete_told(&store, &layout, &lb01, &both).await.unwrap();
+    assert_eq!(pending(&arrivals(&store, "lb01", &[]).await), [id(2)]);
+}
+
+#[tokio::test]
+async fn a_suppressed_target_gets_an_outcome_and_no_delivery() {
+    let store = MemoryStore::default();
+    let mut publication = publication(1, &["lb01", "lb02"], &[]);
+    publication.suppressed.insert(node("lb01"), "loop: because".to_owned());
+    publish(&store, &publication, false).await.unwrap();
+    assert_eq!(arrivals(&store, "lb01", &[]).await, []);
+    let status = status(&store, 1).await;
+    assert_eq!(states(&status), ["lb01 suppressed", "lb02 pending"]);
+    assert_eq!(status.targets[&node("lb01")].reason.as_deref(), Some("loop: because"));
+}
+
+#[tokio::test]
+async fn a_group_is_one_write_that_members_read_if_they_joined_before() {
+    let store = MemoryStore::default();
+    register(&store, "lb01", &record("a", &[("lb", 1)])).await;
+    register(&store, "web09", &record("b", &[("web", 1)])).await;
+    let committed = publish(&store, &publication(1, &[], &["lb"]), false).await.unwrap().revision;
+    assert_eq!(pending(&arrivals(&store, "lb01", &[("lb", 1)]).await), [id(1)]);
+    assert_eq!(arrivals(&store, "lb77", &[("lb", committed.0)]).await, [], "joined after");
+    assert_eq!(arrivals(&store, "web09", &[("web", 1)]).await, []);
+    assert_eq!(states(&status(&store, 1).await), ["lb01 pending"], "the members at fire time show");
+
+    let ending =
+        Ending { event: id(1), sources: [Source::Group("lb".parse().unwrap())].into(), end: done(7) };
+    outcomes::finish(&store, &Layout::default(), &node("lb01"), &[ending]).await.unwrap();
+    assert_eq!(states(&status(&store, 1).await), ["lb01 done"]);
+    let group = KeyRange::Folder(Layout::default().group_deliveries(&"lb".parse().unwrap()));
+    assert_eq!(store.read(&[group]).await.unwrap().len(), 1, "the other members' delivery stays");
+}
+
+#[tokio::test]
+async fn a_group_that_nobody_belongs_to_is_told() {
+    let store = MemoryStore::default();
+    register(&store, "lb01", &record("a", &[("lb", 1)])).await;
+    let published = publish(&store, &publication(1, &[], &["lb", "bl"]), false).await.unwrap();
+    assert_eq!(published.empty_groups, ["bl".parse().unwrap()]);
+}
+
+#[tokio::test]
+async fn members_who_will_find_a_loop_are_told_and_get_their_delivery_all_the_same() {
+    let store = MemoryStore::default();
+    for name in ["lb01", "lb02", "lb03"] {
+        register(&store, name, &record(name, &[("lb", 1)])).await;
+    }
+    let mut publication = publication(1, &["lb02"], &["lb"]);
+    let hops =
+        ["lb01", "lb02"].map(|name| Hop { trigger: publication.event.trigger.clone(), certname: node(name) });
+    publication.event.lineage = Lineage { chains: vec![Chain { root: id(9), hops: hops.to_vec() }] };
+    let published = publish(&store, &publication, false).await.unwrap();
+    let told: Vec<String> =
+        published.repeating_members.iter().map(|(member, why)| format!("{member}: {why}")).collect();
+    assert_eq!(told.len(), 1, "lb02 was asked for by name, lb03 is in no chain: {told:?}");
+    assert!(told[0].starts_with("lb01: loop: 'refresh load balancers' already made lb01 run"), "{told:?}");
+    assert_eq!(pending(&arrivals(&store, "lb01", &[("lb", 1)]).await), [id(1)], "it judges for itself");
+    publication.event.loops = Loops::Allow;
+    assert!(publish(&store, &publication, false).await.unwrap().repeating_members.is_empty());
+}
+
+#[tokio::test]
+async fn the_members_of_a_suppressed_group_get_outcomes_and_no_delivery() {
+    let store = MemoryStore::default();
+    for name in ["lb01", "lb02"] {
+        register(&store, name, &record(name, &[("lb", 1)])).await;
+    }
+    let mut publication = publication(1, &["lb02"], &[]);
+    publication.suppressed_groups.insert("lb".parse().unwrap(), "loop guard: because".to_owned());
+    publish(&store, &publication, false).await.unwrap();
+    assert_eq!(arrivals(&store, "lb01", &[("lb", 1)]).await, []);
+    assert_eq!(pending(&arrivals(&store, "lb02", &[("lb", 1)]).await), [id(1)], "meant by name too");
+    assert_eq!(states(&status(&store, 1).await), ["lb01 suppressed", "lb02 pending"]);
+}
+
+#[tokio::test]
+async fn a_prefix_that_nobody_is_registered_under_is_an_error() {
+    let store = MemoryStore::default();
+    let error = publish(&store, &publication(1, &["lb01"], &[]), true).await.unwrap_err();
+    assert!(matches!(error, PublishError::NobodyThere { .. }) && !error.is_transient(), "{error}");
+    register(&store, "somebody", &record("a", &[])).await;
+    assert!(publish(&store, &publication(1, &["lb01"], &[]), true).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_unreachable_backend_is_transient() {
+    let store = MemoryStore::default();
+    store.set_unreachable(true);
+    let error = publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap_err();
+    assert!(error.is_transient(), "{error}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_told_apart_and_harms_no_neighbour() {
+    let store = MemoryStore::default();
+    let layout = Layout::default();
+    publish(&store, &publication(5, &["lb01"], &[]), false).await.unwrap();
+    publish(&store, &publication(6, &["other"], &[]), false).await.unwrap();
+    let lb01 = node("lb01");
+    let garbage = [
+        (format!("{}not-a-uuid", layout.host_deliveries(&lb01)), "x"),
+        (layout.host_delivery(&lb01, id(1)), "\u{fffd}"),
+        (layout.host_delivery(&lb01, id(2)), r#"{"v":1,"part":0}"#),
+        (layout.host_delivery(&lb01, id(3)), r#"{"v":9,"part":0}"#),
+        (layout.host_delivery(&lb01, id(4)), r#"{"v":1,"part":0}"#),
+        (layout.part(id(4), 0), r#"{"v":2,"is":"new"}"#),
+        // Somebody points a delivery for us at an event for somebody else.
+        (layout.host_delivery(&lb01, id(6)), r#"{"v":1,"part":0}"#),
+    ];
+    store.put_many(garbage.into_iter().map(|(key, value)| (key, value.to_owned())).collect()).await;
+    let arrivals = arrivals(&store, "lb01", &[]).await;
+    assert_eq!(pending(&arrivals), [id(5)]);
+    let mut others: Vec<String> = arrivals
+        .iter()
+        .filter_map(|arrival| match arrival {
+            Arrival::TooNew(Held { event, .. }) => Some(format!("held {}", event.to_string().split_off(35))),
+            Arrival::Unreadable { key, .. } => {
+                Some(format!("unreadable {}", key.clone().split_off(key.len() - 1)))
+            }
+            _ => None,
+        })
+        .collect();
+    others.sort();
+    assert_eq!(others, ["held 3", "held 4", "unreadable 1", "unreadable 2", "unreadable 6", "unreadable d"]);
+}
+
+#[tokio::test]
+async fn status_says_what_the_node_says_of_itself() {
+    let store = MemoryStore::default();
+    for n in 1..=3 {
+        publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
+    }
+    assert!(
+        status(&store, 1).await.targets[&node("lb01")]
+            .reason
+            .as_deref()
+            .unwrap()
+            .contains("no agent has registered")
+    );
+    let mut node_record = record("a", &[]);
+    node_record.activity.running =
+        Some(Running { run_id: RunId::from_uuid(Uuid::from_u128(9)), started_at: NOW, causes: vec![id(1)] });
+    node_record.activity.held = vec![Held { event: id(2), reason: "disabled: maintenance".to_owned() }];
+    register(&store, "lb01", &node_record).await;
+    assert_eq!(states(&status(&store, 1).await), ["lb01 running"]);
+    assert_eq!(states(&status(&store, 2).await), ["lb01 held"]);
+    assert_eq!(states(&status(&store, 3).await), ["lb01 pending"]);
+    // An outcome counts more than what a node says.
+    finish(&store, "lb01", 1, done(9)).await;
+    assert_eq!(status(&store, 1).await.targets[&node("lb01")].state, State::Done);
+}
+
+#[tokio::test]
+async fn the_latest_events_come_in_the_backends_order() {
+    let store = MemoryStore::default();
+    for n in [3, 1, 2] {
+        publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
+    }
+    let latest = outcomes::latest_events(&store, &Layout::default(), 2).await.unwrap();
+    assert_eq!(latest.iter().map(|status| status.event.id).collect::<Vec<_>>(), [id(2), id(1)]);
+}
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+async fn sweep(store: &MemoryStore, after: Duration) -> Swept {
+    sweeping::sweep(store, &Layout::default(), NOW.plus(after), None).await.unwrap()
+}
+
+async fn everything(store: &MemoryStore) -> Vec<Entry> {
+    store.read(&[KeyRange::Folder("/".to_owned())]).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_sweep_leaves_alone_what_may_still_run() {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    let before = everything(&store).await;
+    assert_eq!(sweep(&store, DAY + HOUR).await, Swept::default());
+    assert_eq!(everything(&store).await, before);
+}
+
+#[tokio::test]
+async fn what_its_target_never_saw_expires_visibly() {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01", "gone"], &[]), false).await.unwrap();
+    finish(&store, "lb01", 1, done(7)).await;
+    assert_eq!(sweep(&store, DAY + 2 * HOUR).await, Swept { expired: 1, removed: 0 });
+    assert_eq!(states(&status(&store, 1).await), ["gone expired", "lb01 done"]);
+    assert_eq!(arrivals(&store, "gone", &[]).await, []);
+    // It comes back after all, has just run, and says so.
+    finish(&store, "gone", 1, done(8)).await;
+    assert_eq!(states(&status(&store, 1).await), ["gone done", "lb01 done"]);
+}
+
+#[tokio::test]
+async fn a_delivery_that_its_node_holds_is_never_expired_by_another() {
+    let store = MemoryStore::default();
+    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    let mut holding = record("a", &[]);
+    holding.activity.held = vec![Held { event: id(1), reason: "disabled".to_owned() }];
+    register(&store, "lb01", &holding).await;
+    assert_eq!(sweep(&store, 30 * DAY).await, Swept::default());
+    assert_eq!(states(&status(&store, 1).await), ["lb01 held"]);
+}
+
+#[tokio::test]
+async fn an_ended_event_goes_after_its_time_with_all_that_belongs_to_it() {
+    let store = MemoryStore::default();
+    register(&store, "lb01", &record("a", &[("lb", 1)])).await;
+    publish(&store, &publication(1, &["web02"], &["lb"]), false).await.unwrap();
+    for certname in ["lb01", "web02"] {
+        finish(&store, certname, 1, done(7)).await;
+    }
+    assert_eq!(sweep(&store, 8 * DAY).await, Swept::default(), "still to be looked at");
+    assert_eq!(sweep(&store, 9 * DAY).await, Swept { expired: 0, removed: 1 });
+    let left: Vec<String> = everything(&store).await.into_iter().map(|entry| entry.key).collect();
+    assert_eq!(left, [Layout::default().node(&node("lb01"))]);
+}
+
+#[tokio::test]
+async fn a_sweeper_whose_clock_is_years_ahead_does_nothing() {
+    let store = MemoryStore::default();
+    for name in ["lb01", "lb02"] {
+        register(&store, name, &record(name, &[])).await;
+    }
+    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    assert_eq!(sweep(&store, 3650 * DAY).await, Swept::default());
+}
+
+#[tokio::test]
+async fn one_of_a_fleet_sweeps_and_the_others_see_that_it_did() {
+    let store = MemoryStore::default();
+    let layout = Layout::default();
+    let turn = |name: &str, seen: Option<Revision>, first: bool| {
+        let (store, layout, certname) = (store.clone(), layout.clone(), node(name));
+        async move { sweeping::take_turn(&store, &layout, &certname, seen, first).await.unwrap() }
+    };
+    let (swept, first) = turn("lb01", None, true).await;
+    assert!(swept, "nobody ever did");
+    let (swept, seen) = turn("lb02", None, true).await;
+    assert!(!swept && seen == first, "who has just started cannot tell how long ago it was");
+    let (swept, second) = turn("lb02", seen, false).await;
+    assert!(swept, "nobody did since the last look");
+    let (swept, seen) = turn("lb01", first, false).await;
+    assert!(!swept && seen == second);
+}

@@ -1,0 +1,79 @@
+//! A store that a test stands in front of.
+
+use std::ops::Deref;
+
+use async_trait::async_trait;
+use trigger_core::identity::Revision;
+use trigger_store::store::{Entry, KeyRange, Store, StoreError, Swap, Watch};
+
+/// What a test does to the requests that it cares about; the others go through.
+#[async_trait]
+pub(crate) trait Meddler: Send + Sync {
+    /// The store behind.
+    fn store(&self) -> &dyn Store;
+
+    async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
+        self.store().put_many(entries).await
+    }
+
+    async fn put_if_unchanged(
+        &self,
+        key: &str,
+        value: &str,
+        expected: Option<Revision>,
+    ) -> Result<Swap, StoreError> {
+        self.store().put_if_unchanged(key, value, expected).await
+    }
+
+    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+        self.store().read(ranges).await
+    }
+}
+
+/// The store with the meddler in front of it.
+#[derive(Default)]
+pub(crate) struct Meddled<M>(pub(crate) M);
+
+impl<M> Deref for Meddled<M> {
+    type Target = M;
+
+    fn deref(&self) -> &M {
+        &self.0
+    }
+}
+
+#[async_trait]
+impl<M: Meddler> Store for Meddled<M> {
+    async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
+        self.0.put_many(entries).await
+    }
+
+    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        self.0.store().delete_many(keys).await
+    }
+
+    async fn put_if_unchanged(
+        &self,
+        key: &str,
+        value: &str,
+        expected: Option<Revision>,
+    ) -> Result<Swap, StoreError> {
+        self.0.put_if_unchanged(key, value, expected).await
+    }
+
+    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+        self.0.read(ranges).await
+    }
+
+    async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
+        self.0.store().list(ranges).await
+    }
+
+    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+        self.0.store().watch(ranges).await
+    }
+
+    fn address(&self) -> &str {
+        self.0.store().address()
+    }
+}

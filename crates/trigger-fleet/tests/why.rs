@@ -1,0 +1,184 @@
+//! Why a node ran, from what agents write at the ends of their runs.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use support::meddled::{Meddled, Meddler};
+use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
+use trigger_core::history::{FiredEvent, PastRun, RunHistory};
+use trigger_core::identity::{Certname, EventId, KeyPrefix, RunId};
+use trigger_core::layout::Layout;
+use trigger_core::lineage::{Lineage, Loops, chains_through};
+use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
+use trigger_core::queue::{Cause, Ending, Source};
+use trigger_core::time::Timestamp;
+use trigger_core::why::{Explanation, NotTold, Question, RunState, Which};
+use trigger_core::wire::{Publication, RunRecord};
+use trigger_fleet::outcomes;
+use trigger_fleet::publishing::publish;
+use trigger_fleet::why::explain;
+use trigger_store::memory::MemoryStore;
+use trigger_store::store::{Entry, KeyRange, Store, StoreError};
+use uuid::Uuid;
+
+const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
+
+fn id(n: u128) -> EventId {
+    EventId::from_uuid(Uuid::from_u128(n))
+}
+
+fn run_id(n: u128) -> RunId {
+    RunId::from_uuid(Uuid::from_u128(n))
+}
+
+fn node(name: &str) -> Certname {
+    name.parse().unwrap()
+}
+
+/// A store that counts how often it is read, and refuses to read whole folders.
+#[derive(Default)]
+struct Counting {
+    store: MemoryStore,
+    reads: AtomicUsize,
+}
+
+#[async_trait]
+impl Meddler for Counting {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+        assert!(ranges.len() <= 512, "{} ranges", ranges.len());
+        assert!(ranges.iter().all(|range| matches!(range, KeyRange::Key(_))), "{ranges:?}");
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        self.store.read(ranges).await
+    }
+}
+
+/// Fires an event from a run, or from outside any.
+async fn fire(store: &dyn Store, n: u128, origin: &str, parent: Option<&RunRecord>, target: &str) -> Event {
+    let lineage = match parent {
+        Some(parent) => {
+            let causes = parent.causes.iter().map(|cause| &cause.event);
+            Lineage { chains: chains_through(&parent.certname, causes) }
+        }
+        None => Lineage::root(id(n)),
+    };
+    let event = Event {
+        id: id(n),
+        trigger: format!("t{n}").parse().unwrap(),
+        origin: node(origin),
+        targets: Targets { hosts: [node(target)].into(), groups: Default::default() },
+        options: RunOptions::default(),
+        lineage,
+        fired_in: parent.map(|parent| parent.run_id),
+        loops: Loops::Avoid,
+        fired_at: NOW,
+        expires_in: DEFAULT_LIFETIME,
+    };
+    let publication = Publication {
+        backend: "memory:".to_owned(),
+        prefix: KeyPrefix::default(),
+        event: event.clone(),
+        suppressed: BTreeMap::new(),
+        suppressed_groups: BTreeMap::new(),
+    };
+    publish(store, &publication, false).await.unwrap();
+    event
+}
+
+/// A run of `certname` that covers these events.
+fn run(certname: &str, n: u128, causes: &[&Event]) -> RunRecord {
+    let cause = |event: &&Event| Cause {
+        event: Event::clone(event),
+        sources: [Source::Host].into(),
+        interruptions: 0,
+    };
+    RunRecord {
+        run_id: run_id(n),
+        certname: node(certname),
+        command: vec!["true".to_owned()],
+        options: RunOptions::default(),
+        timeout: Duration::from_secs(1),
+        started_at: NOW,
+        causes: causes.iter().map(cause).collect(),
+        environment: BTreeMap::new(),
+    }
+}
+
+/// The end of a run, as a courier writes it.
+async fn end(store: &dyn Store, record: &RunRecord, fired: &[FiredEvent]) {
+    let result = RunResult {
+        outcome: Outcome::Changed,
+        reason: None,
+        reported_noop: false,
+        started_at: NOW,
+        finished_at: NOW,
+    };
+    let mut history = RunHistory::default();
+    history.push(PastRun::of(record, result.clone(), 0, fired.iter().cloned()));
+    let end = End::Done(EndedRun { run_id: record.run_id, noop: false, result });
+    let ending =
+        |cause: &Cause| Ending { event: cause.event.id, sources: cause.sources.clone(), end: end.clone() };
+    let endings: Vec<Ending> = record.causes.iter().map(ending).collect();
+    outcomes::finish_runs(store, &Layout::default(), &record.certname, &endings, Some(&history))
+        .await
+        .unwrap();
+}
+
+/// ops fires 1 at web, whose run fires 2 at lb, whose run fires 3 at db.
+async fn chain(store: &dyn Store) -> RunRecord {
+    let first = fire(store, 1, "ops", None, "web").await;
+    let web = run("web", 0xa, &[&first]);
+    let second = fire(store, 2, "web", Some(&web), "lb").await;
+    end(store, &web, &[]).await;
+    let lb = run("lb", 0xb, &[&second]);
+    let third = fire(store, 3, "lb", Some(&lb), "db").await;
+    end(store, &lb, &[]).await;
+    let db = run("db", 0xc, &[&third]);
+    end(store, &db, &[]).await;
+    db
+}
+
+async fn ask(store: &dyn Store, question: &Question) -> Result<Explanation, NotTold> {
+    explain(store, &Layout::default(), question).await.unwrap()
+}
+
+fn runs(explanation: &Explanation) -> Vec<RunId> {
+    explanation.runs.iter().map(|step| step.run_id).collect()
+}
+
+#[tokio::test]
+async fn a_chain_over_three_nodes_is_told_in_few_round_trips() {
+    let store = Meddled::<Counting>::default();
+    chain(&store).await;
+    let latest = Question::Run(node("db"), Which::Back(0));
+    let explanation = ask(&store, &latest).await.unwrap();
+    assert_eq!(runs(&explanation), [0xc, 0xb, 0xa].map(run_id));
+    assert!(explanation.events.iter().all(|event| event.lineage.is_some()), "{explanation:?}");
+    // db; 3; all nodes of its chain; 2; 1.
+    assert_eq!(store.reads.load(Ordering::Relaxed), 5);
+    let of_event = ask(&store, &Question::Event(id(3))).await.unwrap();
+    assert_eq!(runs(&of_event), [0xb, 0xa].map(run_id));
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_counts_as_gone() {
+    let store = MemoryStore::default();
+    chain(&store).await;
+    let layout = Layout::default();
+    let garbage = [layout.runs(&node("lb")), layout.part(id(3), 0), layout.node(&node("lb"))];
+    store.put_many(garbage.map(|key| (key, "\u{fffd}{".to_owned())).into()).await;
+    let explanation = ask(&store, &Question::Run(node("db"), Which::Back(0))).await.unwrap();
+    assert_eq!(runs(&explanation), [0xc, 0xb].map(run_id));
+    assert_eq!(explanation.runs[1].state, RunState::Gone);
+    assert_eq!(ask(&store, &Question::Event(id(3))).await, Err(NotTold::NoEvent));
+    assert_eq!(ask(&store, &Question::Run(node("nobody"), Which::Back(0))).await, Err(NotTold::NoNode));
+}

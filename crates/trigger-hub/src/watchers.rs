@@ -1,0 +1,249 @@
+//! Who watches what, found by the changed key: a change costs a look-up per folder on its path, however many
+//! watchers there are.
+//!
+//! There is no gap between a watcher's snapshot and its changes, because it registers *before* the snapshot
+//! is read, and the writer publishes *after* it has committed: a change that the snapshot does not show is
+//! published to a watcher that is there. One that the snapshot does show is told by its revision.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use trigger_core::identity::Revision;
+use trigger_store::store::{Change, KeyRange};
+
+/// What a watcher may leave unread before its watch ends, in bytes of keys and values.
+const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
+/// And in changes.
+const BACKLOG_CHANGES: usize = 64 * 1024;
+
+/// A change and when it happened.
+#[derive(Debug, Clone)]
+pub(super) struct Stamped {
+    pub(super) revision: Revision,
+    /// Shared by all who are told.
+    pub(super) change: Arc<Change>,
+}
+
+/// All watchers of a hub.
+#[derive(Debug, Default)]
+pub(super) struct Watchers {
+    index: Mutex<Index>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    folders: HashMap<String, Vec<Arc<Mailbox>>>,
+    keys: HashMap<String, Vec<Arc<Mailbox>>>,
+}
+
+impl Watchers {
+    /// Registers a watcher: from now on it is told of every change in `ranges`.
+    pub(super) fn subscribe(self: &Arc<Self>, ranges: Vec<KeyRange>) -> Subscription {
+        let mailbox = Arc::new(Mailbox::default());
+        let mut index = lock(&self.index);
+        for range in &ranges {
+            let (map, path) = index.place(range);
+            map.entry(path.clone()).or_default().push(mailbox.clone());
+        }
+        Subscription { mailbox, ranges, watchers: self.clone() }
+    }
+
+    /// Tells whom it concerns. The changes are committed, and come in the order of their revisions.
+    pub(super) fn publish(&self, changes: impl Iterator<Item = (Revision, Change)>) {
+        let index = lock(&self.index);
+        for (revision, change) in changes {
+            let stamped = Stamped { revision, change: Arc::new(change) };
+            let key = key_of(&stamped.change);
+            let folders = key.match_indices('/').filter_map(|(at, _)| index.folders.get(&key[..=at]));
+            for mailbox in folders.chain(index.keys.get(key)).flatten() {
+                mailbox.put(&stamped);
+            }
+        }
+    }
+}
+
+impl Index {
+    fn place<'a>(&mut self, range: &'a KeyRange) -> (&mut HashMap<String, Vec<Arc<Mailbox>>>, &'a String) {
+        match range {
+            KeyRange::Folder(prefix) => (&mut self.folders, prefix),
+            KeyRange::Key(key) => (&mut self.keys, key),
+        }
+    }
+}
+
+/// A watcher's end; unregisters when dropped.
+#[derive(Debug)]
+pub(super) struct Subscription {
+    mailbox: Arc<Mailbox>,
+    ranges: Vec<KeyRange>,
+    watchers: Arc<Watchers>,
+}
+
+impl Subscription {
+    /// What to read the snapshot of.
+    pub(super) fn ranges(&self) -> &[KeyRange] {
+        &self.ranges
+    }
+
+    /// The changes since the last call, at least one; nothing once the watcher has fallen too far behind.
+    /// Safe to cancel.
+    pub(super) async fn changes(&self) -> Option<Vec<Stamped>> {
+        loop {
+            // Before looking, so that a change which comes in between wakes it.
+            let woken = self.mailbox.woken.notified();
+            {
+                let mut unread = lock(&self.mailbox.unread);
+                if unread.overflowed {
+                    return None;
+                }
+                if !unread.changes.is_empty() {
+                    unread.bytes = 0;
+                    return Some(std::mem::take(&mut unread.changes));
+                }
+            }
+            woken.await;
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut index = lock(&self.watchers.index);
+        for range in &self.ranges {
+            let (map, path) = index.place(range);
+            let Some(mailboxes) = map.get_mut(path) else { continue };
+            mailboxes.retain(|mailbox| !Arc::ptr_eq(mailbox, &self.mailbox));
+            if mailboxes.is_empty() {
+                map.remove(path);
+            }
+        }
+    }
+}
+
+/// What one watcher has not read yet: bounded, so that a watcher who stops reading costs the hub little and
+/// the writer nothing.
+#[derive(Debug, Default)]
+struct Mailbox {
+    unread: Mutex<Unread>,
+    woken: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Unread {
+    changes: Vec<Stamped>,
+    bytes: usize,
+    last: Revision,
+    overflowed: bool,
+}
+
+impl Mailbox {
+    fn put(&self, stamped: &Stamped) {
+        let mut unread = lock(&self.unread);
+        // One whose ranges overlap is found twice.
+        if unread.overflowed || unread.last == stamped.revision {
+            return;
+        }
+        let bytes = size_of_change(&stamped.change);
+        let full = unread.changes.len() >= BACKLOG_CHANGES || unread.bytes + bytes > BACKLOG_BYTES;
+        // A single large change always fits, or its watcher would never get past it.
+        if full && !unread.changes.is_empty() {
+            unread.overflowed = true;
+            unread.changes = Vec::new();
+        } else {
+            unread.changes.push(stamped.clone());
+            unread.bytes += bytes;
+            unread.last = stamped.revision;
+        }
+        self.woken.notify_one();
+    }
+}
+
+fn key_of(change: &Change) -> &str {
+    match change {
+        Change::Put(entry) => &entry.key,
+        Change::Deleted(key) => key,
+    }
+}
+
+/// Bytes of key and value.
+pub(super) fn size_of_change(change: &Change) -> usize {
+    match change {
+        Change::Put(entry) => entry.key.len() + entry.value.len(),
+        Change::Deleted(key) => key.len(),
+    }
+}
+
+/// A panic elsewhere leaves nothing half done here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Deletes `keys`, one revision each from 1.
+    fn publish(watchers: &Watchers, keys: &str) {
+        let keys = keys.split_whitespace().map(|key| Change::Deleted(key.to_owned()));
+        watchers.publish((1..).map(Revision).zip(keys));
+    }
+
+    /// What is in the mailbox now: `-` for nothing, `cut` for an overflow.
+    fn told(subscription: &Subscription) -> String {
+        match subscription.changes().now_or_never() {
+            None => "-".to_owned(),
+            Some(None) => "cut".to_owned(),
+            Some(Some(changes)) => {
+                changes.iter().map(|stamped| key_of(&stamped.change)).collect::<Vec<_>>().join(" ")
+            }
+        }
+    }
+
+    fn check(ranges: &[KeyRange], published: &str, expected: &str) {
+        let watchers = Arc::new(Watchers::default());
+        let subscription = watchers.subscribe(ranges.to_vec());
+        publish(&watchers, published);
+        assert_eq!(told(&subscription), expected, "{ranges:?}");
+        assert_eq!(told(&subscription), "-", "told once");
+        drop(subscription);
+        let index = lock(&watchers.index);
+        assert!(index.folders.is_empty() && index.keys.is_empty(), "an ended watch leaves nothing behind");
+    }
+
+    fn folder(path: &str) -> KeyRange {
+        KeyRange::Folder(path.to_owned())
+    }
+
+    fn key(key: &str) -> KeyRange {
+        KeyRange::Key(key.to_owned())
+    }
+
+    #[test]
+    fn a_watcher_is_told_of_its_ranges_only() {
+        check(&[folder("/n/a/")], "/n/a/1 /n/ab/1 /n/a /n/a/b/2", "/n/a/1 /n/a/b/2");
+        check(&[key("/k")], "/k /k/1 /kk", "/k");
+        check(&[folder("/")], "/a/b x", "/a/b");
+        check(&[folder("/x/")], "/a/b", "-");
+        check(&[], "/a", "-");
+    }
+
+    #[test]
+    fn overlapping_ranges_tell_once() {
+        check(&[folder("/a/"), folder("/a/b/"), key("/a/b/c"), folder("/a/")], "/a/b/c /a/d", "/a/b/c /a/d");
+    }
+
+    #[test]
+    fn one_that_does_not_read_is_cut_and_its_backlog_freed() {
+        let watchers = Arc::new(Watchers::default());
+        let subscription = watchers.subscribe(vec![folder("/")]);
+        let changes =
+            (1..=BACKLOG_CHANGES as u64 + 1).map(|n| (Revision(n), Change::Deleted("/a".to_owned())));
+        watchers.publish(changes);
+        assert_eq!(lock(&subscription.mailbox.unread).changes.capacity(), 0);
+        assert_eq!(told(&subscription), "cut");
+        assert_eq!(told(&subscription), "cut", "for good");
+    }
+}

@@ -1,0 +1,549 @@
+//! The owner of the queue and of the runs: takes in what happens, asks the core, performs its effects in
+//! order. Decides nothing itself.
+
+use std::collections::{BTreeMap, HashMap};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use trigger_core::ended_runs;
+use trigger_core::event::RunOptions;
+use trigger_core::identity::{EventId, RunId};
+use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
+use trigger_core::queue::{Cause, Effect, Ending, Input, Node as QueueNode, Queue};
+use trigger_core::run_command::lock_patience;
+use trigger_core::status::{Activity, Running};
+use trigger_core::time::Timestamp;
+use trigger_core::wire::RunRecord;
+use trigger_fleet::claim::Standing;
+use trigger_fleet::deliveries::Arrival;
+use trigger_fleet::intake::Batch;
+
+use super::courier::Errand;
+use super::disabled::{self, DisabledLook};
+use super::intake::Link;
+use super::left_out;
+use super::view::QueueView;
+use super::{Node, Stopped};
+use crate::clock::{self, jitter};
+use crate::exit::Failure;
+use crate::state::{BlankRecord, EndedLog, FileError, NewRun, OpenRun, Runs};
+use crate::supervisor;
+
+/// The daemon's ends of the channels to the other tasks.
+pub(super) struct Channels {
+    pub(super) arrivals: mpsc::Receiver<Batch>,
+    pub(super) claim: watch::Receiver<Standing>,
+    pub(super) disabled: DisabledLook,
+    pub(super) link: watch::Receiver<Link>,
+    pub(super) questions: mpsc::Receiver<oneshot::Sender<QueueView>>,
+    pub(super) errands: mpsc::UnboundedSender<Errand>,
+    pub(super) activity: watch::Sender<Activity>,
+}
+
+/// A run in progress, ours or adopted: ends when its record is no longer locked.
+struct ActiveRun {
+    run_id: RunId,
+    noop: bool,
+    ended: JoinHandle<Result<Option<RunResult>, FileError>>,
+    started_at: Timestamp,
+}
+
+pub(super) struct Daemon {
+    node: Arc<Node>,
+    queue: Queue,
+    runs: Runs,
+    ended_log: EndedLog,
+    interruptions: HashMap<EventId, u32>,
+    /// What the runs that are kept covered, while a batch of arrivals is taken in.
+    kept_runs: Option<Vec<(RunRecord, RunResult)>>,
+    unreadable: BTreeMap<String, String>,
+    active: Option<ActiveRun>,
+    /// Until the runs of earlier agents are taken up: no run may start between them.
+    is_recovering: bool,
+    /// For the next run's record, so that its start need not wait for a new file to be durable.
+    blank: Option<BlankRecord>,
+    channels: Channels,
+}
+
+impl Daemon {
+    pub(super) fn new(
+        node: Arc<Node>,
+        runs: Runs,
+        ended_log: EndedLog,
+        ended: BTreeMap<EventId, Timestamp>,
+        channels: Channels,
+    ) -> Result<Self, Failure> {
+        let queue_node = QueueNode {
+            certname: node.settings.certname.clone(),
+            honours_noop: node.settings.command.honours_noop(),
+            runs_per_minute: node.settings.runs_per_minute,
+        };
+        let interruptions = runs.interruptions()?;
+        let mut queue = Queue::new(queue_node, ended);
+        queue.recall_starts(node.clock.now(), runs.latest_starts()?);
+        if let Some(result) = runs.latest_result()? {
+            node.metrics.last_run_ended(&result);
+        }
+        Ok(Self {
+            node,
+            queue,
+            runs,
+            ended_log,
+            interruptions,
+            kept_runs: None,
+            unreadable: BTreeMap::new(),
+            active: None,
+            is_recovering: true,
+            blank: None,
+            channels,
+        })
+    }
+
+    pub(super) async fn run(
+        mut self,
+        check_configuration: impl AsyncFn() -> Result<(), Failure>,
+    ) -> Result<Stopped, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))
+        };
+        let (mut terminate, mut interrupt) =
+            (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        let mut hangup = listen(SignalKind::hangup())?;
+        let mut loss = std::pin::pin!(lost(self.channels.claim.clone()));
+        let mut has_lost = false;
+
+        self.recover().await?;
+        self.is_recovering = false;
+        self.input(Input::Tick);
+        self.prepare_record();
+        tracing::info!(
+            "agent of {} is ready, backend {}",
+            self.node.settings.certname,
+            self.node.settings.backend
+        );
+        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+            tracing::debug!("no service manager to tell: {error}");
+        }
+        loop {
+            let wake = self.queue.next_wake().map(|elapsed| self.node.clock.instant(elapsed));
+            tokio::select! {
+                Some(batch) = self.channels.arrivals.recv() => self.arrived(batch),
+                Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
+                Ok(()) = self.channels.disabled.moved() => self.input(Input::Tick),
+                () = tokio::time::sleep(disabled::LOOK_EVERY), if self.is_held_up() => self.input(Input::Tick),
+                ended = wait_for_end(&mut self.active) => self.run_ended(ended),
+                () = sleep_until(wake) => self.input(Input::Tick),
+                Some(answer) = self.channels.questions.recv() => {
+                    // What kept runs from starting may be gone.
+                    self.input(Input::Tick);
+                    drop(answer.send(self.view()));
+                }
+                _ = terminate.recv() => return Ok(Stopped::Terminated),
+                _ = interrupt.recv() => return Ok(Stopped::Terminated),
+                _ = hangup.recv() => match check_configuration().await {
+                    Ok(()) => return Ok(Stopped::Reload),
+                    Err(failure) => tracing::error!("the configuration is not reloaded: {}", failure.message),
+                },
+                // What waits here is the other's to run now: it is forgotten, and read again if this agent
+                // is ever to run it.
+                () = &mut loss, if !has_lost => match check_configuration().await {
+                    Ok(()) => return Ok(Stopped::ClaimLost),
+                    Err(failure) => {
+                        tracing::error!("the agent does not start anew: {}", failure.message);
+                        has_lost = true;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Takes up the runs of earlier agents: those that ended are finished, the one that lives is adopted.
+    async fn recover(&mut self) -> Result<(), Failure> {
+        for OpenRun { record, is_alive } in self.runs.open_runs()? {
+            if let Some(active) = self.active.take() {
+                // Two that live at once would be a defect elsewhere; the queue must not see it.
+                let result = active.ended.await.ok().and_then(Result::ok).flatten();
+                self.finish_run(active.run_id, active.noop, active.started_at, result);
+            }
+            tracing::info!(
+                "run {} of an earlier agent {}",
+                record.run_id,
+                if is_alive { "goes on" } else { "has ended" }
+            );
+            if is_alive {
+                self.adopt(record);
+            } else {
+                let result = self.runs.paths(record.run_id).read_durable_result()?;
+                self.take_up(record, result);
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt(&mut self, record: RunRecord) {
+        let RunRecord { run_id, started_at, timeout, options, causes, .. } = record;
+        let noop = options.noop;
+        let events = causes.iter().map(|cause| cause.event.id).collect();
+        self.input(Input::Adopted {
+            running: Running { run_id, started_at, causes: events },
+            options,
+            causes,
+        });
+        self.follow(run_id, noop, started_at, timeout);
+    }
+
+    /// Finishes a run that ended when no agent was there.
+    fn take_up(&mut self, record: RunRecord, result: Option<RunResult>) {
+        let RunRecord { run_id, started_at, options, causes, .. } = record;
+        let run = self.over(run_id, options.noop, started_at, result);
+        if run.result.outcome == Outcome::Interrupted {
+            for cause in &causes {
+                *self.interruptions.entry(cause.event.id).or_default() += 1;
+            }
+        }
+        self.input(Input::EndedUnseen { run, causes });
+    }
+
+    fn arrived(&mut self, Batch { arrivals, is_all }: Batch) {
+        if is_all {
+            let is_there = |known: &str| {
+                arrivals.iter().any(|a| matches!(a, Arrival::Unreadable { key, .. } if key == known))
+            };
+            self.unreadable.retain(|key, _| is_there(key));
+        }
+        for arrival in arrivals {
+            match arrival {
+                Arrival::Pending(mut cause) => {
+                    // It could not be read before its part was there.
+                    let event = cause.event.id.to_string();
+                    self.unreadable.retain(|key, _| !key.ends_with(&event));
+                    cause.interruptions =
+                        self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
+                    self.take_in(Input::Delivered(*cause));
+                }
+                Arrival::HasOutcome { event, source } => {
+                    // What waits or runs is deleted at its own end.
+                    if !self.queue.is_queued(event) {
+                        self.send(Errand::Forget { event, sources: [source].into() });
+                    }
+                }
+                Arrival::TooNew(held) => {
+                    tracing::warn!("event {} is held: {}", held.event, held.reason);
+                    self.take_in(Input::TooNew(held));
+                }
+                Arrival::Unreadable { key, detail } => {
+                    if self.unreadable.insert(key.clone(), detail.clone()).is_none() {
+                        tracing::error!("{key} in the backend cannot be used and is left there: {detail}");
+                    }
+                }
+            }
+        }
+        self.kept_runs = None;
+        // Once for all of them: there may be thousands.
+        self.tell_activity();
+    }
+
+    /// Why no run may start now, if so; looked at afresh when one is `about_to_start`.
+    fn obstacle(&mut self, about_to_start: bool) -> Option<String> {
+        if self.is_recovering {
+            return Some("this agent takes up the runs of an earlier one".to_owned());
+        }
+        let elapsed = self.node.clock.now().elapsed;
+        let claim = self.channels.claim.borrow_and_update().obstacle(elapsed);
+        claim.or_else(|| self.channels.disabled.reason(about_to_start))
+    }
+
+    /// Whether deliveries wait for something that only looking tells.
+    fn is_held_up(&self) -> bool {
+        self.queue.blocked().is_some() && self.queue.is_waiting()
+    }
+
+    /// Asks the core, does as it says and tells what the node does now.
+    fn input(&mut self, input: Input) {
+        self.take_in(input);
+        self.tell_activity();
+    }
+
+    /// Asks the core and does as it says.
+    fn take_in(&mut self, input: Input) {
+        let about_to_start = self.queue.may_start(self.node.clock.now(), &input);
+        let mut inputs = vec![input];
+        let obstacle = self.obstacle(about_to_start);
+        if self.queue.blocked() != obstacle.as_deref() {
+            // Taken first: the queue must not start a run that an operator has just forbidden.
+            inputs.push(Input::Blocked(obstacle));
+        }
+        while let Some(input) = inputs.pop() {
+            for effect in self.queue.step(self.node.clock.now(), input) {
+                inputs.extend(self.perform(effect));
+            }
+        }
+    }
+
+    fn tell_activity(&mut self) {
+        let activity = self.queue.activity();
+        self.tell_delay(&activity);
+        self.tell_block(&activity);
+        self.node.metrics.queue(&self.queue);
+        self.channels.activity.send_if_modified(|known| {
+            let changed = *known != activity;
+            *known = activity;
+            changed
+        });
+    }
+
+    /// One line when the limit on runs begins to delay; status and queue tell the same while it does.
+    fn tell_delay(&self, activity: &Activity) {
+        if let Some(delayed) = &activity.delayed
+            && self.channels.activity.borrow().delayed.is_none()
+        {
+            self.node.metrics.delayed();
+            tracing::warn!(events = delayed.causes.len(), "runs are delayed: {}", delayed.reason);
+        }
+    }
+
+    /// One line when deliveries begin to wait for a person, and one when they no longer do.
+    fn tell_block(&self, activity: &Activity) {
+        let was_held = !self.channels.activity.borrow().held.is_empty();
+        match (self.queue.blocked(), was_held, activity.held.is_empty()) {
+            (Some(reason), false, false) => tracing::warn!("deliveries are held: {reason}"),
+            (_, true, true) => tracing::info!("deliveries are held no longer"),
+            _ => {}
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::StartRun { options, causes } => Some(self.start_run(options, causes)),
+            Effect::Finish { run, endings } => {
+                // Before the outcome is stored, so that nothing a run covered can run again. What ended
+                // without a run is judged again after a crash: remembered first, it would be deleted
+                // without ever having been given an outcome.
+                let ended: Vec<EventId> = endings.iter().map(|ending| ending.event).collect();
+                if run.is_some()
+                    && let Err(error) = self.ended_log.append(&ended, clock::wall())
+                {
+                    // The outcomes in the backend still keep these events from running again.
+                    tracing::error!("{error}");
+                }
+                for ending in &endings {
+                    self.node.metrics.ended(&ending.end);
+                    tell_end(ending);
+                }
+                self.send(Errand::Finish { run, endings });
+                None
+            }
+            Effect::Forget { event, sources } => {
+                let known = self.known_end(event);
+                self.send(match known {
+                    Some(end) => Errand::Finish { run: None, endings: vec![Ending { event, sources, end }] },
+                    None => Errand::Forget { event, sources },
+                });
+                None
+            }
+        }
+    }
+
+    /// How an event ended, as far as the runs that are kept tell. They are read once for a batch of arrivals:
+    /// a hundred files, for thousands of events where a backend has lost their outcomes.
+    fn known_end(&mut self, event: EventId) -> Option<End> {
+        let runs = &self.runs;
+        let kept = self.kept_runs.get_or_insert_with(|| {
+            runs.ended_runs().unwrap_or_else(|error| {
+                tracing::error!("{error}");
+                Vec::new()
+            })
+        });
+        let covers = |record: &RunRecord| record.causes.iter().any(|cause| cause.event.id == event);
+        ended_runs::end_of(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
+    }
+
+    fn send(&self, errand: Errand) {
+        if self.channels.errands.send(errand).is_err() {
+            tracing::error!("the courier is gone; the next start carries its errands");
+        }
+    }
+
+    /// Starts a run; one that cannot be started is a run that could not happen.
+    fn start_run(&mut self, options: RunOptions, causes: Vec<Cause>) -> Input {
+        let settings = &self.node.settings;
+        let blank = self.blank.take();
+        let run_id = blank.as_ref().map_or_else(new_run_id, |blank| blank.run);
+        let started_at = clock::wall();
+        let running =
+            Running { run_id, started_at, causes: causes.iter().map(|cause| cause.event.id).collect() };
+        let noop = options.noop;
+        let mut environment = settings.run_environment.clone();
+        environment.insert("TRIGGER_RUN_ID".to_owned(), run_id.to_string());
+        let record = RunRecord {
+            run_id,
+            certname: settings.certname.clone(),
+            command: settings.command_words.clone(),
+            options,
+            timeout: settings.run_timeout,
+            started_at,
+            causes,
+            environment,
+        };
+        let started =
+            self.runs.create(&record, blank).map_err(|error| error.to_string()).and_then(start_supervisor);
+        match started {
+            Ok(()) => {
+                tracing::info!(run = %run_id, events = running.causes.len(), "run started");
+                self.follow(run_id, noop, started_at, record.timeout);
+                Input::Started(running)
+            }
+            Err(reason) => {
+                tracing::error!("cannot start a run: {reason}");
+                let result = RunResult {
+                    outcome: Outcome::NotRun,
+                    reason: Some(reason),
+                    reported_noop: false,
+                    started_at,
+                    finished_at: clock::wall(),
+                };
+                self.node.metrics.run_ended(&result);
+                // Without it, the next agent would take this for a run that was interrupted.
+                if let Err(error) = self.runs.paths(run_id).write_result(&result) {
+                    tracing::error!("{error}");
+                }
+                Input::RunEnded { run: EndedRun::new(run_id, noop, result), jitter: jitter() }
+            }
+        }
+    }
+
+    /// Waits for a run's end by the locks on its files, on a thread of its own while it lasts. `timeout` is the
+    /// run's own, which an adopted one may have from another configuration.
+    fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, timeout: Duration) {
+        let paths = self.runs.paths(run_id);
+        let patience = timeout + lock_patience(timeout);
+        let runtime = tokio::runtime::Handle::current();
+        let end_orphan = move |note: &str| runtime.block_on(supervisor::end_orphan(note));
+        let ended = tokio::task::spawn_blocking(move || paths.wait_for_end(patience, end_orphan));
+        self.active = Some(ActiveRun { run_id, noop, ended, started_at });
+    }
+
+    fn run_ended(&mut self, ended: Result<Option<RunResult>, FileError>) {
+        let Some(active) = self.active.take() else { return };
+        let result = ended.unwrap_or_else(|error| {
+            tracing::error!("run {} ended, but its result is lost: {error}", active.run_id);
+            None
+        });
+        // Its supervisor may have asked Puppet again.
+        self.channels.disabled.take_over_cache(&self.node.settings);
+        self.finish_run(active.run_id, active.noop, active.started_at, result);
+        self.prepare_record();
+    }
+
+    /// After a run and before the next one, when a few milliseconds matter to nobody.
+    fn prepare_record(&mut self) {
+        if self.blank.is_none() {
+            match self.runs.prepare(new_run_id()) {
+                Ok(blank) => self.blank = Some(blank),
+                Err(error) => tracing::debug!("the next run's record is not prepared: {error}"),
+            }
+        }
+    }
+
+    fn finish_run(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, result: Option<RunResult>) {
+        let run = self.over(run_id, noop, started_at, result);
+        self.input(Input::RunEnded { run, jitter: jitter() });
+    }
+
+    /// How a run ended, told in log and metrics. One without a result was interrupted: its supervisor died, or
+    /// never lived.
+    fn over(&self, run_id: RunId, noop: bool, started_at: Timestamp, result: Option<RunResult>) -> EndedRun {
+        let result = result.unwrap_or_else(|| {
+            let result = RunResult {
+                outcome: Outcome::Interrupted,
+                reason: Some(
+                    "it left no result: its supervisor was killed, its disk was full, or this node went down"
+                        .to_owned(),
+                ),
+                reported_noop: false,
+                started_at,
+                finished_at: clock::wall(),
+            };
+            if let Err(error) = self.runs.paths(run_id).write_result(&result) {
+                tracing::error!("{error}");
+            }
+            result
+        });
+        self.node.metrics.run_ended(&result);
+        left_out::tell(run_id, &self.runs, &self.node.metrics);
+        tracing::info!(run = %run_id, outcome = %result.outcome, "run ended{}", result.reason.as_deref().map_or_else(String::new, |r| format!(": {r}")));
+        EndedRun::new(run_id, noop, result)
+    }
+
+    fn view(&self) -> QueueView {
+        let disconnected = match &*self.channels.link.borrow() {
+            Link::Up => None,
+            Link::Down(reason) => Some(reason.clone()),
+        };
+        QueueView::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
+    }
+}
+
+fn new_run_id() -> RunId {
+    RunId::from_uuid(uuid::Uuid::now_v7())
+}
+
+/// A line for the end of a delivery, as a warning where a person may have to do something.
+fn tell_end(Ending { event, end, .. }: &Ending) {
+    match end {
+        End::Done(run) => {
+            tracing::info!(%event, "delivery ended: {} (run {})", run.result.outcome, run.run_id);
+        }
+        End::Superseded(by) => tracing::info!(%event, "delivery ended: superseded by {by}"),
+        End::Failed(run) => {
+            tracing::warn!(%event, "delivery ended: {} (run {})", run.result.outcome, run.run_id);
+        }
+        End::Expired => tracing::warn!(%event, "delivery ended: expired"),
+        End::Refused(reason) => tracing::warn!(%event, "delivery ended: refused: {reason}"),
+        End::Suppressed(reason) => tracing::warn!(%event, "delivery ended: suppressed: {reason}"),
+    }
+}
+
+/// Hands the locked record to a supervisor. The lock goes over with the file: at no moment is the record
+/// of a starting run unlocked.
+fn start_supervisor(run: NewRun) -> Result<(), String> {
+    // This very program, also when its file was replaced by a newer one meanwhile.
+    let spawned = Command::new("/proc/self/exe")
+        .arg("supervise")
+        .arg(run.paths.record())
+        .stdin(Stdio::from(run.lock))
+        .stdout(Stdio::null())
+        .spawn();
+    // Not waited for: its end shows in the lock, and tokio reaps it.
+    spawned.map(drop).map_err(|error| format!("cannot start the run's supervisor: {error}"))
+}
+
+async fn wait_for_end(active: &mut Option<ActiveRun>) -> Result<Option<RunResult>, FileError> {
+    match active {
+        Some(active) => match (&mut active.ended).await {
+            Ok(ended) => ended,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns once the claim was held and is another's now.
+async fn lost(mut claim: watch::Receiver<Standing>) {
+    let held = claim.wait_for(|standing| matches!(standing, Standing::Held { .. })).await.is_ok();
+    if !held || claim.wait_for(|standing| matches!(standing, Standing::Contended(_))).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn sleep_until(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,56 @@
+//! Keeps this node's deliveries under watch: connects, and connects again whenever continuity was lost.
+//! What is read, and when, is decided in [`trigger_fleet::intake`].
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::watch;
+use trigger_core::backoff;
+use trigger_fleet::claim::Standing;
+use trigger_fleet::intake::{Intake, Outlets, read_again_after};
+
+use super::Node;
+use crate::clock::jitter;
+use crate::state::Breaker;
+
+/// Whether the backend is watched now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Link {
+    Up,
+    Down(String),
+}
+
+pub(super) async fn run(
+    node: Arc<Node>,
+    breaker: Breaker,
+    claim: watch::Receiver<Standing>,
+    link: watch::Sender<Link>,
+    outlets: Outlets,
+) {
+    let (store, settings) = (node.store.as_ref(), &node.settings);
+    let mut intake = Intake::new(settings.layout.clone(), settings.certname.clone(), claim, outlets);
+    let pause = || tokio::time::sleep(read_again_after(jitter()));
+    let mut lost_at = Instant::now();
+    let mut attempt = 0;
+    loop {
+        let error = match intake.connect(store).await {
+            Ok(watch) => {
+                breaker.reset(&settings.backend);
+                link.send_replace(Link::Up);
+                attempt = 0;
+                let error = intake.follow(store, watch, pause).await;
+                lost_at = Instant::now();
+                error
+            }
+            Err(error) => error,
+        };
+        if link.send_replace(Link::Down(error.to_string())) == Link::Up {
+            tracing::warn!("the watch ended, everything is read again: {error}");
+        }
+        if intake.is_closed() {
+            return;
+        }
+        tokio::time::sleep(backoff::reconnect(attempt, lost_at.elapsed(), jitter())).await;
+        attempt += 1;
+    }
+}

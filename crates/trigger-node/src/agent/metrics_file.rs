@@ -1,0 +1,116 @@
+//! Writes the agent's metrics to a file for node_exporter's textfile collector. An agent listens on no port:
+//! nothing has to be opened, guarded or scraped on each node for them.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use trigger_fleet::claim::Standing;
+
+use super::Node;
+use super::intake::Link;
+use crate::state::Outbox;
+
+/// How often the figures are looked at; the file is written when they have changed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// It is written at least this often, so that its age tells whether the agent lives.
+const WRITE_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(
+    node: Arc<Node>,
+    path: PathBuf,
+    outbox: Outbox,
+    link: watch::Receiver<Link>,
+    claim: watch::Receiver<Standing>,
+) {
+    let mut written: Option<(String, Instant)> = None;
+    let mut is_failing = false;
+    loop {
+        let is_connected = *link.borrow() == Link::Up;
+        node.metrics.backend(is_connected, matches!(*claim.borrow(), Standing::Held { .. }));
+        if let Some((spooled, set_aside)) = count(&outbox) {
+            node.metrics.outbox(spooled, set_aside);
+        }
+        let text = node.metrics.text();
+        let is_due =
+            written.as_ref().is_none_or(|(last, at)| *last != text || at.elapsed() >= WRITE_AT_LEAST_EVERY);
+        if is_due {
+            match replace(&path, &text) {
+                Ok(()) => {
+                    is_failing = false;
+                    written = Some((text, Instant::now()));
+                }
+                Err(error) if !is_failing => {
+                    is_failing = true;
+                    tracing::error!("cannot write the metrics to {}: {error}", path.display());
+                }
+                Err(_) => {}
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn count(outbox: &Outbox) -> Option<(usize, usize)> {
+    Some((outbox.waiting().ok()?.len(), outbox.files_set_aside().ok()?.len()))
+}
+
+/// Whole or not at all, for whoever reads at that moment; the collector passes over a name that does not end
+/// in `.prom`. Not synced: after a crash the next agent writes another.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    // Who else may write in the collector's folder could have laid a link there, or a pipe.
+    let _ = fs::remove_file(&temporary);
+    let written = File::create_new(&temporary).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        // The collector is another user, whatever our umask.
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_through_a_link_that_somebody_else_laid() {
+        let dir = tempfile::tempdir().unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        let path = dir.path().join("trigger.prom");
+        symlink(&victim, dir.path().join(format!(".trigger.prom.{}.tmp", std::process::id()))).unwrap();
+        symlink(&victim, &path).unwrap();
+        replace(&path, "a 1\n").unwrap();
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a 1\n");
+        assert!(!fs::symlink_metadata(&path).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn the_file_is_replaced_whole_and_everybody_may_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("trigger.prom");
+        fs::write(&path, "a much longer text than the next").unwrap();
+        replace(&path, "a 1\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a 1\n");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+        let names = || fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(names(), 1);
+        assert!(replace(&dir.path().join("missing/trigger.prom"), "a 1\n").is_err());
+        fs::create_dir(dir.path().join("folder.prom")).unwrap();
+        assert!(replace(&dir.path().join("folder.prom"), "a 1\n").is_err());
+        assert_eq!(names(), 2, "nothing is left behind");
+    }
+}

@@ -1,0 +1,234 @@
+//! Keeps this node's registration in the backend: its claim on the certname, its groups, what it does.
+//! What becomes of the claim is decided in [`trigger_fleet::claim`]; here are the clock, the wakes and the
+//! file that remembers the groups.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use trigger_core::identity::{GroupName, Revision};
+use trigger_core::status::Activity;
+use trigger_fleet::claim::{Claim, Claimant, Standing};
+
+use super::{AgentSettings, Node};
+use crate::clock::jitter;
+use crate::state::{FileError, read_if_present, write_durably};
+
+/// Changes of activity are written at most this often.
+const ACTIVITY_SPACING: Duration = Duration::from_millis(250);
+/// A change of activity is written so long after it: the run that just started goes first, on this node's
+/// processors and on the backend's disk.
+const ACTIVITY_DELAY: Duration = Duration::from_millis(50);
+/// How long an agent that stops waits for its claim to be given up; else it lapses by itself.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The registrar's ends of the channels to the other tasks.
+pub(super) struct Channels {
+    pub(super) activity: watch::Receiver<Activity>,
+    /// The latest revision at which our own record was seen to be written, by whomever.
+    pub(super) seen: watch::Receiver<Revision>,
+    /// Asks that the claim be given up, and to be told when that is done.
+    pub(super) release: oneshot::Receiver<oneshot::Sender<()>>,
+    pub(super) standing: watch::Sender<Standing>,
+}
+
+/// The owner of this node's registration.
+pub(super) struct Registrar {
+    node: Arc<Node>,
+    claim: Claim,
+    /// The groups joined, as the state folder remembers them.
+    remembered: BTreeMap<GroupName, Revision>,
+    activity: watch::Receiver<Activity>,
+    seen: watch::Receiver<Revision>,
+    standing: watch::Sender<Standing>,
+}
+
+impl Registrar {
+    /// Registers and keeps the registration true until it is asked to give the claim up. `lock` names the
+    /// lock that this agent holds on its state folder.
+    pub(super) async fn run(
+        node: Arc<Node>,
+        lock: Option<String>,
+        remembered: BTreeMap<GroupName, Revision>,
+        channels: Channels,
+    ) {
+        let settings = &node.settings;
+        let claimant = Claimant {
+            certname: settings.certname.clone(),
+            instance: uuid::Uuid::new_v4().to_string(),
+            lock,
+            may_inherit: settings.may_inherit_claim,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            pid: std::process::id(),
+            folder: settings.state.path().display().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            groups: settings.groups.clone(),
+        };
+        let elapsed = node.clock.now().elapsed;
+        let claim = Claim::new(settings.layout.clone(), claimant, remembered.clone(), elapsed);
+        let Channels { activity, seen, release, standing } = channels;
+        let mut registrar = Self { node, claim, remembered, activity, seen, standing };
+        tokio::select! {
+            () = registrar.keep() => {}
+            Ok(released) = release => {
+                registrar.release().await;
+                let _ = released.send(());
+            }
+        }
+    }
+
+    async fn keep(&mut self) {
+        let mut is_failing = false;
+        while !self.standing.is_closed() {
+            let activity = self.activity.borrow_and_update().clone();
+            // What was seen until now is answered by this renewal, even where the backend was made anew and
+            // counts from the start again.
+            self.seen.mark_unchanged();
+            let renewed = self.claim.renew(self.node.store.as_ref(), &activity, self.node.clock.now()).await;
+            if let Err(error) = &renewed
+                && !is_failing
+            {
+                tracing::warn!("the registration waits for the backend: {error}");
+            }
+            is_failing = renewed.is_err();
+            self.remember_groups();
+            let elapsed = self.node.clock.now().elapsed;
+            self.tell(self.claim.standing(elapsed));
+            let pause = self.claim.pause(elapsed, jitter());
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = news(&self.claim, &mut self.seen) => {}
+                () = change(&mut self.activity), if self.claim.tells_activity() => {}
+            }
+        }
+    }
+
+    fn remember_groups(&mut self) {
+        if *self.claim.joined() != self.remembered {
+            match write_joined(&self.node.settings, self.claim.joined()) {
+                Ok(()) => self.remembered = self.claim.joined().clone(),
+                Err(error) => {
+                    tracing::error!("since when this node is in its groups cannot be kept: {error}")
+                }
+            }
+        }
+    }
+
+    async fn release(&mut self) {
+        let activity = self.activity.borrow().clone();
+        let (store, now) = (self.node.store.as_ref(), self.node.clock.now());
+        match tokio::time::timeout(RELEASE_PATIENCE, self.claim.release(store, &activity, now)).await {
+            Ok(Ok(true)) => tracing::info!("gave up the claim on {}", self.node.settings.certname),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => tracing::warn!("the claim is not given up and lapses by itself: {error}"),
+            Err(_) => tracing::warn!("the claim is not given up and lapses by itself: no answer in time"),
+        }
+    }
+
+    fn tell(&self, standing: Standing) {
+        self.standing.send_if_modified(|known| {
+            let changed = *known != standing;
+            if changed {
+                self.log(known, &standing);
+                *known = standing;
+            }
+            changed
+        });
+    }
+
+    /// What a person should know, once.
+    fn log(&self, known: &Standing, standing: &Standing) {
+        let sentence = standing.obstacle(self.node.clock.now().elapsed).unwrap_or_default();
+        match (known, standing) {
+            (Standing::Contended(before), Standing::Contended(rival))
+                if before.is_alive() == rival.is_alive() => {}
+            (_, Standing::Contended(rival)) if rival.is_alive() => {
+                tracing::error!("nothing is run: {sentence}");
+            }
+            (_, Standing::Contended(_)) => tracing::warn!("nothing is run yet: {sentence}"),
+            (Standing::Stale { .. }, Standing::Stale { .. }) | (_, Standing::Unregistered) => {}
+            (_, Standing::Stale { .. }) => tracing::error!("nothing is run: {sentence}"),
+            (Standing::Held { .. }, Standing::Held { .. }) => {}
+            (_, Standing::Held { .. }) => tracing::info!("registered {}", self.node.settings.certname),
+        }
+    }
+}
+
+/// Returns when our record was written by somebody else, as far as a watch can tell.
+async fn news(claim: &Claim, seen: &mut watch::Receiver<Revision>) {
+    while seen.changed().await.is_ok() {
+        if claim.is_news(*seen.borrow_and_update()) {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Returns when the activity has changed and the change is due to be told.
+async fn change(activity: &mut watch::Receiver<Activity>) {
+    tokio::time::sleep(ACTIVITY_SPACING).await;
+    if activity.changed().await.is_err() {
+        // The daemon is gone; whoever ends the agent says what becomes of the claim.
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(ACTIVITY_DELAY).await;
+}
+
+/// The groups joined, below a line that says where: revisions of one backend mean nothing in another.
+pub(super) fn read_joined(settings: &AgentSettings) -> Result<BTreeMap<GroupName, Revision>, FileError> {
+    let text = read_if_present(&settings.state.file("groups"))?.unwrap_or_default();
+    let Some(lines) = text.strip_prefix(&place(settings)) else { return Ok(BTreeMap::new()) };
+    let line = |line: &str| {
+        let (group, revision) = line.split_once(' ')?;
+        Some((group.parse().ok()?, Revision(revision.parse().ok()?)))
+    };
+    let joined = lines.lines().filter_map(line);
+    Ok(joined.filter(|(group, _)| settings.groups.contains(group)).collect())
+}
+
+fn write_joined(settings: &AgentSettings, joined: &BTreeMap<GroupName, Revision>) -> Result<(), FileError> {
+    let lines = joined.iter().map(|(group, revision)| format!("{group} {revision}\n"));
+    let text: String = std::iter::once(place(settings)).chain(lines).collect();
+    write_durably(&settings.state.file("groups"), text.as_bytes())
+}
+
+fn place(settings: &AgentSettings) -> String {
+    format!("{} {}\n", settings.backend, settings.layout.prefix())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trigger_core::layout::Layout;
+    use trigger_store::memory::MemoryStore;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_before_a_renewal_is_no_reason_for_another() {
+        let claimant = Claimant {
+            certname: "lb01".parse().unwrap(),
+            instance: "i".to_owned(),
+            lock: None,
+            may_inherit: true,
+            host: "h".to_owned(),
+            pid: 1,
+            folder: "/f".to_owned(),
+            version: "1".to_owned(),
+            groups: Vec::new(),
+        };
+        let mut claim = Claim::new(Layout::default(), claimant, BTreeMap::new(), Duration::ZERO);
+        // Seen in a backend that has been made anew since.
+        let (sender, mut seen) = watch::channel(Revision(1_000_000));
+        let now = crate::clock::Clock::start().now();
+        seen.mark_unchanged();
+        claim.renew(&MemoryStore::default(), &Activity::default(), now).await.unwrap();
+        assert!(claim.is_news(Revision(1_000_000)), "it looks like news");
+        let mut is_news =
+            async || tokio::time::timeout(Duration::from_secs(1), news(&claim, &mut seen)).await.is_ok();
+        assert!(!is_news().await);
+        sender.send_replace(Revision::default());
+        assert!(!is_news().await, "older than ours");
+        sender.send_replace(Revision(1_000_001));
+        assert!(is_news().await);
+    }
+}

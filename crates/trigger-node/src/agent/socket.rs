@@ -1,0 +1,192 @@
+//! The Unix socket by which this node's commands reach its agent: one JSON line in, one JSON line out.
+//! The state folder's permissions decide who may connect.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use trigger_core::identity::Revision;
+use trigger_core::wire::{Publication, Stored};
+
+use super::{Node, QueueView};
+use crate::exit::Failure;
+use crate::firing::{FireReport, Fired, Publisher};
+use crate::state::StateDir;
+
+/// The largest request: an event for a hundred thousand targets.
+const REQUEST_LIMIT: u64 = 64 * 1024 * 1024;
+/// Connections served at once.
+const CONNECTIONS: usize = 32;
+/// A client that sends nothing for so long is cut off.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest path a socket's address can hold (`sun_path` less its end).
+const ADDRESS_LIMIT: usize = 107;
+
+/// What a command asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Request {
+    /// Fire this event, in its stored form.
+    Fire { publication: String },
+    /// Tell what runs and waits.
+    Queue,
+}
+
+/// What the agent answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Reply {
+    Committed {
+        revision: u64,
+        warnings: Vec<String>,
+    },
+    Spooled {
+        reason: String,
+        warnings: Vec<String>,
+    },
+    Failed {
+        code: u8,
+        message: String,
+    },
+    /// The asker is newer than this agent, and does the work itself.
+    NotUnderstood {
+        detail: String,
+    },
+    Queue(Box<QueueView>),
+}
+
+/// The path to give to bind and connect. A state folder deep in a scratch folder can exceed what a
+/// socket's address holds; its handle under `/proc` does not.
+fn address(state: &StateDir) -> io::Result<(PathBuf, Option<fs::File>)> {
+    let path = state.socket();
+    if path.as_os_str().len() <= ADDRESS_LIMIT {
+        return Ok((path, None));
+    }
+    use std::os::fd::AsRawFd;
+    let folder = fs::File::open(state.path())?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}/agent.sock", folder.as_raw_fd()));
+    Ok((short, Some(folder)))
+}
+
+/// Listens on the socket; the agent's lock is held, so whatever lies there is a dead agent's.
+pub(super) fn listen(state: &StateDir) -> Result<UnixListener, Failure> {
+    let path = state.socket();
+    let failed = |error: io::Error| Failure::failed(format!("cannot listen on {}: {error}", path.display()));
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let (address, _folder) = address(state).map_err(failed)?;
+    UnixListener::bind(address).map_err(failed)
+}
+
+pub(super) async fn serve(
+    listener: UnixListener,
+    node: Arc<Node>,
+    publisher: Arc<Publisher>,
+    questions: mpsc::Sender<oneshot::Sender<QueueView>>,
+) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!("cannot accept a connection on the agent's socket: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (node, publisher, questions) = (Arc::clone(&node), Arc::clone(&publisher), questions.clone());
+        tokio::spawn(async move {
+            if let Err(error) = converse(stream, &node, &publisher, &questions).await {
+                tracing::debug!("a command went away: {error}");
+            }
+            drop(place);
+        });
+    }
+}
+
+async fn converse(
+    mut stream: UnixStream,
+    node: &Node,
+    publisher: &Publisher,
+    questions: &mpsc::Sender<oneshot::Sender<QueueView>>,
+) -> io::Result<()> {
+    let mut line = String::new();
+    let (reader, mut writer) = stream.split();
+    tokio::time::timeout(PATIENCE, BufReader::new(reader.take(REQUEST_LIMIT)).read_line(&mut line)).await??;
+    let reply = answer(&line, node, publisher, questions).await;
+    let mut text = serde_json::to_string(&reply)?;
+    text.push('\n');
+    tokio::time::timeout(PATIENCE, writer.write_all(text.as_bytes())).await?
+}
+
+async fn answer(
+    line: &str,
+    node: &Node,
+    publisher: &Publisher,
+    questions: &mpsc::Sender<oneshot::Sender<QueueView>>,
+) -> Reply {
+    let failed = |message: String| Reply::Failed { code: crate::exit::FAILED, message };
+    match serde_json::from_str(line) {
+        Ok(Request::Fire { publication }) => match Publication::from_wire(&publication) {
+            Ok(publication) => fire(&publication, node, publisher).await,
+            Err(error) => Reply::NotUnderstood { detail: error.to_string() },
+        },
+        Ok(Request::Queue) => {
+            let (sender, receiver) = oneshot::channel();
+            if questions.send(sender).await.is_err() {
+                return failed("the agent is stopping".to_owned());
+            }
+            match receiver.await {
+                Ok(view) => Reply::Queue(Box::new(view)),
+                Err(_) => failed("the agent is stopping".to_owned()),
+            }
+        }
+        Err(error) => Reply::NotUnderstood { detail: error.to_string() },
+    }
+}
+
+async fn fire(publication: &Publication, node: &Node, publisher: &Publisher) -> Reply {
+    let report = publisher.fire(publication).await;
+    node.metrics.fired(report.as_ref().ok().map(|report| &report.fired));
+    match report {
+        Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }) => {
+            Reply::Committed { revision, warnings }
+        }
+        Ok(FireReport { fired: Fired::Spooled(reason), warnings }) => Reply::Spooled { reason, warnings },
+        Err(failure) => Reply::Failed { code: failure.code, message: failure.message },
+    }
+}
+
+/// Asks the agent; nothing where no agent is alive, or it does not answer within `patience`.
+pub async fn ask(state: &StateDir, request: &Request, patience: Duration) -> Option<Reply> {
+    let exchange = async {
+        let (address, _folder) = address(state)?;
+        let mut stream = UnixStream::connect(address).await?;
+        let mut text = serde_json::to_string(request)?;
+        text.push('\n');
+        stream.write_all(text.as_bytes()).await?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await?;
+        Ok::<Reply, io::Error>(serde_json::from_str(&line)?)
+    };
+    match tokio::time::timeout(patience, exchange).await {
+        Ok(Ok(reply)) => Some(reply),
+        Ok(Err(error)) => {
+            tracing::debug!("no agent answers in {}: {error}", state.path().display());
+            None
+        }
+        Err(_) => {
+            tracing::warn!("the agent of {} does not answer; going on without it", state.path().display());
+            None
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Sweeps the backend now and then, so that it holds what somebody still needs and no more. Each agent looks
+//! about once an hour whether anybody has; whoever finds that nobody did, does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use trigger_core::identity::Revision;
+use trigger_fleet::sweeping;
+use trigger_store::store::StoreError;
+
+use super::Node;
+use crate::clock::{self, jitter};
+
+/// How often an agent looks, spread over the fleet.
+const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
+
+pub(super) async fn run(node: Arc<Node>) {
+    let mut last_seen = None;
+    let mut is_first_look = true;
+    loop {
+        tokio::time::sleep(LOOK_EVERY.mul_f64(0.5 + jitter())).await;
+        match look(&node, last_seen, is_first_look).await {
+            Ok(seen) => {
+                last_seen = seen;
+                is_first_look = false;
+            }
+            Err(error) => tracing::warn!("the backend is not swept now: {error}"),
+        }
+    }
+}
+
+async fn look(
+    node: &Node,
+    last_seen: Option<Revision>,
+    is_first_look: bool,
+) -> Result<Option<Revision>, StoreError> {
+    let (store, settings) = (node.store.as_ref(), &node.settings);
+    let (is_ours, seen) =
+        sweeping::take_turn(store, &settings.layout, &settings.certname, last_seen, is_first_look).await?;
+    if is_ours {
+        let swept = sweeping::sweep(store, &settings.layout, clock::wall(), last_seen).await?;
+        tracing::info!(
+            "swept the backend: {} deliveries expired, {} events removed",
+            swept.expired,
+            swept.removed
+        );
+    }
+    Ok(seen)
+}

@@ -1,0 +1,134 @@
+//! The chain that a `trigger fire` inside a run continues, and what the loop guard makes of it (contract 7).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use trigger_core::event::Event;
+use trigger_core::guard::{self, Whom, is_suppressed};
+use trigger_core::history::FiredEvent;
+use trigger_core::identity::{EventId, RunId};
+use trigger_core::lineage::{self, Chain, Rule};
+use trigger_core::wire::{Publication, RunRecord};
+
+use crate::clock;
+use crate::exit::Failure;
+use crate::state::{Fires, Runs, StateDir};
+use crate::warnings::Warnings;
+use trigger_core::left_out;
+
+/// The run that this command is part of. The environment only names it; what counts is that its record is
+/// locked by a live supervisor (contract 7). A daemon that a run left behind is no part of it.
+pub fn parent_run(state: Option<&StateDir>, warnings: &Warnings) -> Option<RunRecord> {
+    let run: RunId = std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()?;
+    match Runs::open(state?).and_then(|runs| runs.live_record(run)) {
+        Ok(record) => record,
+        Err(error) => {
+            warnings.push(format!("the loop guard cannot tell what led to this event: {error}"));
+            None
+        }
+    }
+}
+
+pub fn chains(parent: &RunRecord) -> Vec<Chain> {
+    lineage::chains_through(&parent.certname, parent.causes.iter().map(|cause| &cause.event))
+}
+
+/// Two nodes that wait for each other's runs would wait for ever.
+pub fn refuse_waiting_for_own_chain(event: &Event, parent: &RunRecord) -> Result<(), Failure> {
+    if !event.targets.groups.is_empty() {
+        return Err(Failure::failed(
+            "inside a run, --wait cannot tell whether a group holds a node of this run's own chain, and could \
+             deadlock: name hosts, or fire without --wait",
+        ));
+    }
+    let chains = chains(parent);
+    let mut before = chains.iter().flat_map(|chain| &chain.hops).map(|hop| &hop.certname);
+    match before.find(|certname| event.targets.hosts.contains(*certname)) {
+        Some(certname) => Err(Failure::failed(format!(
+            "{certname} is part of the chain that led to this run, so waiting for it could deadlock: fire without --wait"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// What the loop guard made of an event.
+#[derive(Debug, Default)]
+pub struct Guarded {
+    /// How many targets each rule left out.
+    by_rule: BTreeMap<Rule, usize>,
+    /// The root events for which this fire was counted.
+    noted: BTreeSet<EventId>,
+}
+
+/// Leaves out what the loop guard suppresses, and counts the fire for the budget of its root events: in one
+/// step, or several fires of a run at the same time would each be the third. One that was suppressed never
+/// happened.
+pub fn guard_against_loops(
+    publication: &mut Publication,
+    ttl: u32,
+    parent: &RunRecord,
+    state: &StateDir,
+    warnings: &Warnings,
+) -> Guarded {
+    let mut guarded = Guarded::default();
+    let fires = match Fires::lock(state) {
+        Ok(fires) => Some(fires),
+        Err(error) => {
+            // The other rules still end a loop; a fire that is lost would be lost for ever.
+            warnings.push(format!("the loop guard cannot count how often this trigger fired: {error}"));
+            None
+        }
+    };
+    let counts = fires.as_ref().map(|fires| fires.of(&publication.event.trigger)).unwrap_or_default();
+    let fires_for = |root: EventId| counts.get(&root).copied().unwrap_or_default();
+    let left_out = guard::leave_out(publication, ttl, chains(parent), fires_for);
+    for (_, suppression) in &left_out {
+        *guarded.by_rule.entry(suppression.rule()).or_default() += 1;
+    }
+    warnings.extend(left_out::sentences(left_out.iter().map(|(whom, why)| (name(whom), why.to_string()))));
+    if let Some(fires) = fires
+        && !is_suppressed(publication)
+    {
+        let event = &publication.event;
+        // Once for each root, however many chains lead back to it.
+        guarded.noted = event.lineage.chains.iter().map(|chain| chain.root).collect();
+        if let Err(error) = fires.note(&event.trigger, &guarded.noted, clock::wall()) {
+            warnings.push(format!("this fire is not counted by the loop guard: {error}"));
+        }
+    }
+    guarded
+}
+
+fn name(whom: &Whom) -> String {
+    match whom {
+        Whom::Host(host) => host.to_string(),
+        Whom::Group(group) => format!("the group {group}"),
+    }
+}
+
+/// Notes what a run fired, also where all of it was suppressed: for `trigger why`, and for the agent, which logs
+/// and counts at the run's end what was left out.
+pub fn note_fired(
+    state: &StateDir,
+    parent: &RunRecord,
+    publication: &Publication,
+    guarded: &Guarded,
+    warnings: &Warnings,
+) {
+    let fired = FiredEvent::of(publication, guarded.by_rule.clone());
+    if let Err(error) = Runs::open(state).and_then(|runs| runs.note_fired(parent.run_id, &fired)) {
+        let event = fired.event;
+        warnings.push(format!("neither 'trigger why' nor the agent's log will tell of {event}: {error}"));
+    }
+}
+
+/// Takes back what was counted for a fire that failed: its event reached nobody and never will.
+pub fn take_back(state: &StateDir, guarded: &Guarded, event: &Event, warnings: &Warnings) {
+    if guarded.noted.is_empty() {
+        return;
+    }
+    let taken =
+        Fires::lock(state).and_then(|fires| fires.take_back(&event.trigger, &guarded.noted, clock::wall()));
+    if let Err(error) = taken {
+        warnings.push(format!("the loop guard goes on counting this fire, which failed: {error}"));
+    }
+}

@@ -1,0 +1,272 @@
+//! What happens to a fired event: into the outbox, to the backend, out of the outbox (contract 1).
+//!
+//! One piece of code with two callers: the agent, which has a warm connection, and `trigger fire` itself
+//! where no agent is alive.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::wire::Publication;
+use trigger_fleet::publishing::{PublishError, Published, publish};
+use trigger_store::backend::Backend;
+use trigger_store::store::StoreError;
+use trigger_store::url::BackendUrl;
+
+use crate::clock;
+use crate::exit::Failure;
+use crate::state::{Breaker, Outbox, SetAside, Spooled, Taken};
+use trigger_core::left_out;
+
+/// How long one event's publishing may take before the event is left in the outbox: a Puppet run waits.
+const PUBLISH_WITHIN: Duration = Duration::from_secs(3);
+/// More for each target: ten thousand need more than one.
+const PUBLISH_PER_TARGET: Duration = Duration::from_millis(1);
+/// More where groups are meant: who belongs to them is read first, from every registration there is.
+const PUBLISH_TO_GROUPS: Duration = Duration::from_secs(2);
+/// Where nobody waits: an event that takes longer than a Puppet run can be made to wait is published all the same. A
+/// backend that does not answer is noticed long before.
+const PUBLISH_UNHURRIED: Duration = Duration::from_secs(5 * 60);
+
+/// Publishes an event; a backend that only takes events does nothing with it.
+async fn publish_to(
+    backend: &Backend,
+    publication: &Publication,
+    check_prefix: bool,
+) -> Result<Published, PublishError> {
+    match backend.store() {
+        Some(store) => publish(store.as_ref(), publication, check_prefix).await,
+        None => Ok(Published::default()),
+    }
+}
+
+/// Publishes events from this node.
+pub struct Publisher {
+    /// Absent where none can be written: then an event is committed at once or not at all.
+    spool: Option<Spool>,
+    /// Events under another prefix are checked for anybody being there.
+    own_prefix: KeyPrefix,
+    backends: Mutex<HashMap<String, Backend>>,
+    spooled: Notify,
+}
+
+/// Where events wait for the backend.
+pub struct Spool {
+    pub outbox: Outbox,
+    pub breaker: Breaker,
+}
+
+/// What came of emptying the outbox.
+#[derive(Debug, Default)]
+pub struct Drained {
+    pub published: usize,
+    /// Events whose backend did not answer.
+    pub left: usize,
+    pub set_aside: Vec<SetAside>,
+}
+
+/// What became of an event, and what its firer should know besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FireReport {
+    pub fired: Fired,
+    pub warnings: Vec<String>,
+}
+
+impl From<Fired> for FireReport {
+    fn from(fired: Fired) -> Self {
+        Self { fired, warnings: Vec::new() }
+    }
+}
+
+/// Where an event is now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fired {
+    /// The backend has it.
+    Committed(Revision),
+    /// It is safe in the outbox; the reason says why it is not in the backend yet.
+    Spooled(String),
+}
+
+impl Publisher {
+    pub fn new(spool: Option<Spool>, own_prefix: KeyPrefix) -> Self {
+        Self { spool, own_prefix, backends: Mutex::default(), spooled: Notify::new() }
+    }
+
+    /// How long firing this event may take.
+    pub fn patience(publication: &Publication) -> Duration {
+        let targets = u32::try_from(publication.event.targets.hosts.len()).unwrap_or(u32::MAX);
+        let has_groups =
+            !publication.event.targets.groups.is_empty() || !publication.suppressed_groups.is_empty();
+        let for_groups = if has_groups { PUBLISH_TO_GROUPS } else { Duration::ZERO };
+        PUBLISH_WITHIN + PUBLISH_PER_TARGET * targets + for_groups
+    }
+
+    /// The backend behind a URL; opened once, then kept.
+    pub fn backend(&self, url: &str) -> Result<Backend, Failure> {
+        if let Some(backend) = self.known(url) {
+            return Ok(backend);
+        }
+        let parsed: BackendUrl = url.parse().map_err(|error| Failure::config(format!("{error}")))?;
+        let backend = Backend::open(&parsed).map_err(|error| Failure::unreachable(error.to_string()))?;
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner).insert(url.to_owned(), backend.clone());
+        Ok(backend)
+    }
+
+    fn known(&self, url: &str) -> Option<Backend> {
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned()
+    }
+
+    /// Fires an event: when this returns `Ok`, the event is durable.
+    pub async fn fire(&self, publication: &Publication) -> Result<FireReport, Failure> {
+        let Some(spool) = &self.spool else {
+            return without_outbox(self.publish_soon(publication).await, Vec::new());
+        };
+        let unwritable = |error| {
+            format!("the outbox cannot be written, so the event went straight to the backend: {error}")
+        };
+        if spool.breaker.is_open(&publication.backend) {
+            return match spool.outbox.store(publication) {
+                Ok(_) => {
+                    self.spooled.notify_one();
+                    let reason = format!(
+                        "backend {} did not answer a moment ago (it is asked again after 30 s)",
+                        publication.backend
+                    );
+                    Ok(Fired::Spooled(reason).into())
+                }
+                Err(error) => without_outbox(self.publish_soon(publication).await, vec![unwritable(error)]),
+            };
+        }
+        // Side by side: either makes the event durable, and each takes a disk's time. Nothing is answered
+        // before both have ended, so at every answer the event is in the outbox or in the backend.
+        let storing = {
+            let (outbox, publication) = (spool.outbox.clone(), publication.clone());
+            tokio::task::spawn_blocking(move || outbox.store(&publication))
+        };
+        let (stored, published) = tokio::join!(storing, self.publish_soon(publication));
+        match stored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+            Ok(spooled) => {
+                let warnings = published.as_ref().map_or_else(|_| Vec::new(), about_groups);
+                Ok(FireReport { fired: self.settle(spool, publication, spooled, published)?, warnings })
+            }
+            Err(error) => without_outbox(published, vec![unwritable(error)]),
+        }
+    }
+
+    /// Publishes within the time a Puppet run can be made to wait.
+    async fn publish_soon(&self, publication: &Publication) -> Result<Published, PublishError> {
+        self.publish(publication, Self::patience(publication)).await
+    }
+
+    async fn publish(&self, publication: &Publication, limit: Duration) -> Result<Published, PublishError> {
+        let unreachable = |detail| {
+            PublishError::Store(StoreError::Unreachable { backend: publication.backend.clone(), detail })
+        };
+        let backend = self.backend(&publication.backend).map_err(|failure| unreachable(failure.message))?;
+        let check_prefix = publication.prefix != self.own_prefix;
+        match tokio::time::timeout(limit, publish_to(&backend, publication, check_prefix)).await {
+            Ok(result) => result,
+            Err(_) => Err(unreachable(format!("it did not take the event within {limit:?}"))),
+        }
+    }
+
+    /// Publishes what waits in the outbox, oldest first. A backend that does not answer is not asked again,
+    /// but holds up no event for another; what can never be published moves aside. Who is `in_a_hurry` does
+    /// not ask a backend either that did not answer another a moment ago.
+    pub async fn drain(&self, in_a_hurry: bool) -> Result<Drained, Failure> {
+        let mut drained = Drained::default();
+        let mut silent: HashSet<String> = HashSet::new();
+        let Some(spool) = &self.spool else { return Ok(drained) };
+        for path in spool.outbox.waiting()? {
+            let taken = spool.outbox.take(&path, clock::wall()).unwrap_or_else(|error| {
+                // One file that cannot be opened or moved holds up no other.
+                tracing::error!("a spooled event stays where it is: {error}");
+                Taken::Busy
+            });
+            match taken {
+                Taken::Busy => {}
+                Taken::SetAside(aside) => drained.set_aside.push(aside),
+                Taken::Event(publication, _)
+                    if silent.contains(&publication.backend)
+                        || (in_a_hurry && spool.breaker.is_open(&publication.backend)) =>
+                {
+                    drained.left += 1;
+                }
+                Taken::Event(publication, spooled) => {
+                    let patience = if in_a_hurry { Self::patience(&publication) } else { PUBLISH_UNHURRIED };
+                    let result = self.publish(&publication, patience).await;
+                    match self.settle(spool, &publication, spooled, result) {
+                        Ok(Fired::Committed(_)) => drained.published += 1,
+                        Ok(Fired::Spooled(_)) => {
+                            drained.left += 1;
+                            silent.insert(publication.backend);
+                        }
+                        Err(failure) => tracing::error!("{}", failure.message),
+                    }
+                }
+            }
+        }
+        Ok(drained)
+    }
+
+    /// What publishing came to for an event in the outbox: it leaves, stays, or moves aside.
+    fn settle(
+        &self,
+        spool: &Spool,
+        publication: &Publication,
+        spooled: Spooled,
+        published: Result<Published, PublishError>,
+    ) -> Result<Fired, Failure> {
+        match published {
+            Ok(Published { revision, .. }) => {
+                spool.breaker.reset(&publication.backend);
+                if let Err(error) = spooled.committed() {
+                    // It will be published once more, which costs nothing: targets know its id.
+                    tracing::warn!("{error}");
+                }
+                Ok(Fired::Committed(revision))
+            }
+            Err(error) if error.is_transient() => {
+                spool.breaker.trip(&publication.backend);
+                self.spooled.notify_one();
+                Ok(Fired::Spooled(error.to_string()))
+            }
+            Err(error) => {
+                let aside = spooled.set_aside(&error.to_string())?;
+                Err(Failure::failed(format!("{error} (the event is kept in {})", aside.path.display())))
+            }
+        }
+    }
+
+    /// Returns when an event was left in the outbox because its backend did not answer.
+    pub async fn has_spooled(&self) {
+        self.spooled.notified().await;
+    }
+}
+
+/// What publishing came to for an event that nothing but the backend can keep.
+fn without_outbox(
+    published: Result<Published, PublishError>,
+    mut warnings: Vec<String>,
+) -> Result<FireReport, Failure> {
+    match published {
+        Ok(published) => {
+            warnings.extend(about_groups(&published));
+            Ok(FireReport { fired: Fired::Committed(published.revision), warnings })
+        }
+        Err(error) if error.is_transient() => {
+            let why = warnings.first().map_or("there is no outbox here", String::as_str);
+            Err(Failure::unreachable(format!("{error}; and nothing could be spooled ({why}): fire again")))
+        }
+        Err(error) => Err(Failure::failed(error.to_string())),
+    }
+}
+
+/// A group that nobody belongs to may be a misspelt one; and of its members those are told who will find a loop.
+fn about_groups(published: &Published) -> Vec<String> {
+    let empty = published.empty_groups.iter();
+    let empty = empty.map(|group| format!("no agent belongs to the group '{group}': nobody runs for it"));
+    empty.chain(left_out::of_members(&published.repeating_members)).collect()
+}

@@ -1,0 +1,17 @@
+//! A node: its agent, its state on disk, firing, and the supervision of runs.
+
+#![allow(missing_docs, reason = "documented as the layer settles")]
+
+pub mod agent;
+pub mod chain;
+pub mod clock;
+pub mod exit;
+pub mod firing;
+mod metrics;
+pub mod puppet_locks;
+pub mod puppet_settings;
+pub mod state;
+pub mod supervisor;
+pub mod warnings;
+
+pub use warnings::Warnings;

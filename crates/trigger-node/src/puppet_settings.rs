@@ -1,0 +1,156 @@
+//! What only Puppet itself knows: its certname and where it keeps things. Asking costs about a second of
+//! Ruby, so the answers are cached in the state folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::process::Command;
+use trigger_core::identity::Certname;
+use trigger_core::run_command::{CommandKind, RunCommand};
+
+use crate::state::{read_if_present, write_durably};
+
+/// Puppet that takes longer to tell a setting is not going to.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Puppet's own certname for this node.
+pub async fn certname(command: &RunCommand) -> anyhow::Result<Certname> {
+    let answer = ask(&command.config_print(&["certname"], "agent"), &BTreeMap::new()).await?;
+    answer.trim().parse().with_context(|| format!("Puppet's certname '{}' cannot be used", answer.trim()))
+}
+
+/// Where Puppet keeps what we look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PuppetPaths {
+    /// The report of the last run.
+    pub last_run_report: PathBuf,
+    /// Present while an operator has disabled Puppet on this node.
+    pub disabled_lock: PathBuf,
+    /// Names the process id of the `puppet agent` whose run is in progress.
+    pub run_lock: PathBuf,
+    /// Its `puppet.conf`, which may move all these.
+    pub config: PathBuf,
+    /// Where it logs to, if anywhere else than it would by itself.
+    pub logdest: Option<String>,
+}
+
+impl PuppetPaths {
+    /// Reads `setting = value` lines, as Puppet prints more than one setting.
+    fn parse(answer: &str) -> Option<Self> {
+        let value = |setting: &str| {
+            let mut pairs = answer.lines().filter_map(|line| line.split_once(" ="));
+            pairs.find(|(name, _)| *name == setting).map(|(_, value)| value.trim())
+        };
+        let path = |setting| value(setting).map(PathBuf::from);
+        Some(Self {
+            last_run_report: path("lastrunreport")?,
+            disabled_lock: path("agent_disabled_lockfile")?,
+            run_lock: path("agent_catalog_run_lockfile")?,
+            config: path("config")?,
+            logdest: value("logdest").filter(|value| !value.is_empty()).map(str::to_owned),
+        })
+    }
+}
+
+/// What is asked. The locks and the report are those of `puppet agent` whatever the run command is; where
+/// `puppet apply` logs to is for another section to say. More than one setting at a time, since Puppet
+/// prints a single one without its name.
+fn questions(command: &RunCommand) -> Vec<Vec<String>> {
+    let agents = ["agent_catalog_run_lockfile", "agent_disabled_lockfile", "lastrunreport"];
+    let own = ["config", "logdest"];
+    match command.kind() {
+        CommandKind::PuppetApply => {
+            vec![command.config_print(&agents, "agent"), command.config_print(&own, "user")]
+        }
+        _ => vec![command.config_print(&[agents.as_slice(), &own].concat(), "agent")],
+    }
+}
+
+/// The questions, as the cache remembers them: another run command may be another Puppet.
+fn asked(questions: &[Vec<String>]) -> String {
+    let questions: Vec<String> = questions.iter().map(|argv| argv.join("\u{1f}")).collect();
+    format!("{}\n", questions.join("\u{1e}"))
+}
+
+fn cache(state_dir: &Path) -> PathBuf {
+    state_dir.join("puppet-settings")
+}
+
+/// Where the Puppet of this run command kept things when it was last asked.
+pub fn cached_paths(command: &RunCommand, state_dir: &Path) -> Option<PuppetPaths> {
+    let text = read_if_present(&cache(state_dir)).ok().flatten()?;
+    PuppetPaths::parse(text.strip_prefix(&asked(&questions(command)))?)
+}
+
+/// Asks Puppet where it keeps things, and remembers the answer: it moves when somebody edits `puppet.conf`
+/// or changes to another vendor's packages.
+pub async fn ask_paths(
+    command: &RunCommand,
+    environment: &BTreeMap<String, String>,
+    state_dir: &Path,
+) -> anyhow::Result<PuppetPaths> {
+    let questions = questions(command);
+    let mut answer = String::new();
+    for argv in &questions {
+        answer.push_str(&ask(argv, environment).await?);
+    }
+    let paths = PuppetPaths::parse(&answer)
+        .with_context(|| format!("Puppet's answer is unclear: {}", answer.trim()))?;
+    let text = format!("{}{answer}", asked(&questions));
+    if let Err(error) = write_durably(&cache(state_dir), text.as_bytes()) {
+        tracing::warn!("Puppet's answer cannot be remembered: {error}");
+    }
+    Ok(paths)
+}
+
+async fn ask(argv: &[String], environment: &BTreeMap<String, String>) -> anyhow::Result<String> {
+    let command = argv.join(" ");
+    let output = Command::new(&argv[0])
+        .args(&argv[1..])
+        .envs(environment)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PATIENCE, output)
+        .await
+        .with_context(|| format!("'{command}' did not answer within {PATIENCE:?}"))?
+        .with_context(|| format!("cannot run '{command}'"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("'{command}' failed ({}): {}", output.status, said.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_puppet_answers_is_read_and_an_empty_setting_is_none() {
+        let answer = "agent_catalog_run_lockfile = /s/run.lock\nagent_disabled_lockfile = /s/disabled.lock\n\
+                      lastrunreport = /s/report.yaml\nconfig = /etc/puppet/puppet.conf\nlogdest = ";
+        let paths = PuppetPaths::parse(answer).unwrap();
+        assert_eq!(paths.run_lock, Path::new("/s/run.lock"));
+        assert_eq!(paths.config, Path::new("/etc/puppet/puppet.conf"));
+        assert_eq!(paths.logdest, None);
+        let told = PuppetPaths::parse(&format!("{answer}/var/log/a = b.log,console\n")).unwrap();
+        assert_eq!(told.logdest.as_deref(), Some("/var/log/a = b.log,console"));
+        assert_eq!(PuppetPaths::parse("logdest = x\n"), None);
+    }
+
+    #[test]
+    fn an_apply_logs_where_another_section_says() {
+        let questions = |words: &[&str]| {
+            let command = RunCommand::from_words(words.iter().map(|&word| word.to_owned()).collect());
+            questions(&command.unwrap()).iter().map(|argv| argv.join(" ")).collect::<Vec<_>>()
+        };
+        assert_eq!(questions(&["puppet", "agent"]).len(), 1);
+        let [locks, log] = &questions(&["puppet", "apply", "x.pp"])[..] else { panic!("two questions") };
+        assert!(locks.contains("agent_disabled_lockfile lastrunreport --section agent"), "{locks}");
+        assert!(log.contains("config logdest --section user"), "{log}");
+    }
+}

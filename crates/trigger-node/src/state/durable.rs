@@ -1,0 +1,79 @@
+//! Files that are there, whole, after a crash, or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// What failed, where.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation} {}: {source}", path.display())]
+pub struct FileError {
+    pub operation: &'static str,
+    pub path: PathBuf,
+    #[source]
+    pub source: io::Error,
+}
+
+/// For `map_err`: names the operation and the path.
+pub fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+    let path = path.to_owned();
+    move |source| FileError { operation, path, source }
+}
+
+/// Makes a rename or a new file in `dir` survive a crash.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), FileError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at("sync the folder", dir))
+}
+
+/// A new private file with this content, synced but not yet in its place; the handle stays open so that
+/// the caller can lock it before others see it.
+pub(super) fn write_synced(path: &Path, content: &[u8], lock: bool) -> Result<File, FileError> {
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(at("create", path))?;
+    if lock {
+        file.lock().map_err(at("lock", path))?;
+    }
+    file.write_all(content).map_err(at("write", path))?;
+    file.sync_all().map_err(at("sync", path))?;
+    Ok(file)
+}
+
+/// Moves a file into its place and makes that survive a crash.
+pub(super) fn rename_durably(from: &Path, to: &Path) -> Result<(), FileError> {
+    fs::rename(from, to).map_err(at("move a file to", to))?;
+    sync_dir(to.parent().unwrap_or(Path::new("/")))
+}
+
+/// The path with more text at its end, extension and all.
+pub(super) fn appended(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Replaces a small file: whole or not at all, whatever happens meanwhile.
+pub fn write_durably(path: &Path, content: &[u8]) -> Result<(), FileError> {
+    // The pid keeps two processes that write the same file from sharing a temporary one.
+    let temporary = appended(path, &format!(".{}.tmp", std::process::id()));
+    let written = write_synced(&temporary, content, false).and_then(|_| rename_durably(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// A file's text; nothing where there is no file.
+pub fn read_if_present(path: &Path) -> Result<Option<String>, FileError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(at("read", path)(error)),
+    }
+}

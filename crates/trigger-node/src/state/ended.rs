@@ -1,0 +1,123 @@
+//! The file that remembers which events ended on this node (contract 4).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use trigger_core::identity::EventId;
+use trigger_core::time::Timestamp;
+use trigger_core::wire::EndedEvent;
+
+use super::{FileError, StateDir, at, read_if_present, write_durably};
+
+/// Lines beyond those still needed before the file is written anew.
+const STALE_LINES: usize = 10_000;
+
+/// Appended to and synced at the end of each run; written anew when it has grown stale.
+#[derive(Debug)]
+pub struct EndedLog {
+    path: PathBuf,
+    file: File,
+    /// Lines since it was looked at as a whole.
+    appended: usize,
+    /// The last append was cut short, by a full disk say.
+    is_torn: bool,
+}
+
+impl EndedLog {
+    /// Opens the file and reads what it remembers, less what is too old to matter.
+    pub fn open(state: &StateDir, now: Timestamp) -> Result<(Self, BTreeMap<EventId, Timestamp>), FileError> {
+        let path = state.file("ended");
+        let (file, ended) = open_fresh(&path, now)?;
+        Ok((Self { path, file, appended: 0, is_torn: false }, ended))
+    }
+
+    /// Remembers events, durably.
+    pub fn append(&mut self, events: &[EventId], now: Timestamp) -> Result<(), FileError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        // Half a line stays one that nobody can read, and spoils no other.
+        let mut text = if self.is_torn { "\n" } else { "" }.to_owned();
+        text.extend(events.iter().map(|&event| EndedEvent { event, ended_at: now }.to_line() + "\n"));
+        self.is_torn = true;
+        self.file.write_all(text.as_bytes()).map_err(at("append to", &self.path))?;
+        self.is_torn = false;
+        self.file.sync_data().map_err(at("sync", &self.path))?;
+        self.appended += events.len();
+        if self.appended > STALE_LINES {
+            self.appended = 0;
+            self.file = open_fresh(&self.path, now)?.0;
+        }
+        Ok(())
+    }
+}
+
+/// The file, written anew first where most of it is of no use any more, and what it remembers.
+fn open_fresh(path: &Path, now: Timestamp) -> Result<(File, BTreeMap<EventId, Timestamp>), FileError> {
+    let text = read_if_present(path)?.unwrap_or_default();
+    let ended: BTreeMap<EventId, Timestamp> = text
+        .lines()
+        .filter_map(EndedEvent::from_line)
+        .filter(|ended| !ended.is_outlived(now))
+        .map(|ended| (ended.event, ended.ended_at))
+        .collect();
+    // Also mends a last line that a crash cut short: nothing may be appended to half a line.
+    let whole = text.is_empty() || text.ends_with('\n');
+    if !whole || text.lines().count() > ended.len() + STALE_LINES {
+        write_durably(path, lines(&ended).as_bytes())?;
+    }
+    let file = File::options().create(true).append(true).mode(0o600).open(path).map_err(at("open", path))?;
+    Ok((file, ended))
+}
+
+fn lines(ended: &BTreeMap<EventId, Timestamp>) -> String {
+    ended.iter().map(|(&event, &ended_at)| EndedEvent { event, ended_at }.to_line() + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trigger_core::queue::REMEMBER_ENDED;
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
+
+    fn event(n: u128) -> EventId {
+        EventId::from_uuid(uuid::Uuid::from_u128(n))
+    }
+
+    fn remembered(state: &StateDir, now: Timestamp) -> Vec<EventId> {
+        EndedLog::open(state, now).unwrap().1.into_keys().collect()
+    }
+
+    #[test]
+    fn an_append_that_was_cut_short_costs_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let (mut log, _) = EndedLog::open(&state, NOW).unwrap();
+        log.append(&[event(1)], NOW).unwrap();
+        // As a full disk leaves it.
+        log.file.write_all(b"00000000-0000-0000-0000-0000").unwrap();
+        log.is_torn = true;
+        log.append(&[event(2)], NOW).unwrap();
+        assert_eq!(remembered(&state, NOW), [event(1), event(2)]);
+    }
+
+    #[test]
+    fn a_log_that_is_never_closed_forgets_the_old_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let (mut log, _) = EndedLog::open(&state, NOW).unwrap();
+        let many = u128::try_from(STALE_LINES).unwrap() + 2;
+        let old: Vec<EventId> = (1..many).map(event).collect();
+        log.append(&old, NOW).unwrap();
+        let later = NOW.plus(REMEMBER_ENDED);
+        log.append(&(many..2 * many).map(event).collect::<Vec<_>>(), later).unwrap();
+        log.append(&[event(0)], later).unwrap();
+        let lines = std::fs::read_to_string(state.file("ended")).unwrap().lines().count();
+        assert_eq!(lines, usize::try_from(many).unwrap() + 1);
+        assert_eq!(remembered(&state, later).len(), lines);
+    }
+}

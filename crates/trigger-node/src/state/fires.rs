@@ -1,0 +1,187 @@
+//! How often each trigger fired on this node for each root event (contract 7): the file `fires`, which no
+//! number of runs pushes out, since the count has to hold for as long as the root event may live.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+
+use trigger_core::identity::{EventId, TriggerName};
+use trigger_core::queue::REMEMBER_ENDED;
+use trigger_core::time::Timestamp;
+use trigger_core::wire::FireNote;
+
+use super::{FileError, StateDir, at};
+
+/// Lines before the file is written anew, without what is too old to matter and with the newest half at the
+/// most: nearly four fires in every minute of nine days.
+const MOST_LINES: usize = 100_000;
+
+/// The file, locked: until this is dropped nobody else counts, so that what is counted and what is noted
+/// belong together.
+#[derive(Debug)]
+pub struct Fires {
+    path: PathBuf,
+    file: File,
+    text: String,
+}
+
+impl Fires {
+    /// Waits for its turn and reads the file.
+    pub fn lock(state: &StateDir) -> Result<Self, FileError> {
+        let path = state.file("fires");
+        let file = File::options().create(true).read(true).append(true).mode(0o600).open(&path);
+        let mut file = file.map_err(at("open", &path))?;
+        file.lock().map_err(at("lock", &path))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(at("read", &path))?;
+        Ok(Self { path, file, text: String::from_utf8_lossy(&bytes).into_owned() })
+    }
+
+    /// How often `trigger` fired for each root event.
+    pub fn of(&self, trigger: &TriggerName) -> HashMap<EventId, u32> {
+        let mut counts: HashMap<EventId, u32> = HashMap::new();
+        for note in self.text.lines().filter_map(FireNote::from_line) {
+            if note.trigger == *trigger {
+                let count = counts.entry(note.root).or_default();
+                *count = if note.is_taken_back { count.saturating_sub(1) } else { *count + 1 };
+            }
+        }
+        counts
+    }
+
+    /// Notes a fire, once for each of its root events. Not synced: what a crash of the whole node loses is one
+    /// round of a loop.
+    pub fn note(
+        self,
+        trigger: &TriggerName,
+        roots: &BTreeSet<EventId>,
+        now: Timestamp,
+    ) -> Result<(), FileError> {
+        self.append(trigger, roots, now, false)
+    }
+
+    /// Takes back what was noted for a fire that came to nothing.
+    pub fn take_back(
+        self,
+        trigger: &TriggerName,
+        roots: &BTreeSet<EventId>,
+        now: Timestamp,
+    ) -> Result<(), FileError> {
+        self.append(trigger, roots, now, true)
+    }
+
+    fn append(
+        mut self,
+        trigger: &TriggerName,
+        roots: &BTreeSet<EventId>,
+        now: Timestamp,
+        is_taken_back: bool,
+    ) -> Result<(), FileError> {
+        self.forget_the_old(now, MOST_LINES)?;
+        // A line that a crash cut short stays one that nobody can read.
+        let mut text = if self.text.is_empty() || self.text.ends_with('\n') { "" } else { "\n" }.to_owned();
+        for &root in roots {
+            let note = FireNote { root, noted_at: now, trigger: trigger.clone(), is_taken_back };
+            text.push_str(&(note.to_line() + "\n"));
+        }
+        self.file.write_all(text.as_bytes()).map_err(at("append to", &self.path))
+    }
+
+    /// Written anew in place, for the lock is on this very file.
+    fn forget_the_old(&mut self, now: Timestamp, most: usize) -> Result<(), FileError> {
+        if self.text.lines().count() < most {
+            return Ok(());
+        }
+        let is_needed = |line: &&str| {
+            FireNote::from_line(line).is_some_and(|note| now.since(note.noted_at) < REMEMBER_ENDED)
+        };
+        let needed: Vec<&str> = self.text.lines().filter(is_needed).collect();
+        let newest = &needed[needed.len().saturating_sub(most / 2)..];
+        let text: String = newest.iter().map(|line| format!("{line}\n")).collect();
+        self.file.set_len(0).map_err(at("cut", &self.path))?;
+        self.file.rewind().map_err(at("cut", &self.path))?;
+        self.text = text;
+        self.file.write_all(self.text.as_bytes()).map_err(at("write", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
+
+    fn root(n: u128) -> EventId {
+        EventId::from_uuid(uuid::Uuid::from_u128(n))
+    }
+
+    fn name(text: &str) -> TriggerName {
+        text.parse().unwrap()
+    }
+
+    fn count(state: &StateDir, trigger: &str, n: u128) -> u32 {
+        Fires::lock(state).unwrap().of(&name(trigger)).get(&root(n)).copied().unwrap_or_default()
+    }
+
+    fn note(state: &StateDir, trigger: &str, roots: &[u128], now: Timestamp) {
+        let roots = roots.iter().map(|n| root(*n)).collect();
+        Fires::lock(state).unwrap().note(&name(trigger), &roots, now).unwrap();
+    }
+
+    #[test]
+    fn each_trigger_counts_for_each_root_and_what_came_to_nothing_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        note(&state, "a b", &[1, 2], NOW);
+        note(&state, "a b", &[1], NOW);
+        note(&state, "a", &[1], NOW);
+        assert_eq!((count(&state, "a b", 1), count(&state, "a b", 2), count(&state, "a", 1)), (2, 1, 1));
+        Fires::lock(&state).unwrap().take_back(&name("a b"), &[root(1)].into(), NOW).unwrap();
+        assert_eq!((count(&state, "a b", 1), count(&state, "a b", 2), count(&state, "a", 1)), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_line_cut_short_costs_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        note(&state, "t", &[1], NOW);
+        let text = std::fs::read_to_string(state.file("fires")).unwrap();
+        std::fs::write(state.file("fires"), format!("{text}{}", &text[..20])).unwrap();
+        note(&state, "t", &[1], NOW);
+        assert_eq!(count(&state, "t", 1), 2);
+    }
+
+    #[test]
+    fn those_who_count_at_the_same_time_take_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let fire_unless_three = || {
+            let fires = Fires::lock(&state).unwrap();
+            if fires.of(&name("t")).get(&root(1)).copied().unwrap_or_default() < 3 {
+                fires.note(&name("t"), &[root(1)].into(), NOW).unwrap();
+            }
+        };
+        std::thread::scope(|scope| (0..16).for_each(|_| drop(scope.spawn(fire_unless_three))));
+        assert_eq!(count(&state, "t", 1), 3);
+    }
+
+    #[test]
+    fn only_the_old_are_forgotten_until_there_are_too_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        note(&state, "t", &[1], NOW);
+        let later = NOW.plus(REMEMBER_ENDED - Duration::from_secs(1));
+        (2..10).for_each(|n| note(&state, "t", &[n], later));
+        let forget = |now, most| Fires::lock(&state).unwrap().forget_the_old(now, most).unwrap();
+        forget(later, 10);
+        assert_eq!(count(&state, "t", 1), 1);
+        forget(later.plus(Duration::from_secs(1)), 9);
+        assert_eq!((count(&state, "t", 1), count(&state, "t", 6), count(&state, "t", 9)), (0, 1, 1));
+        assert_eq!(count(&state, "t", 2), 0, "of nine the newest four");
+        note(&state, "t", &[9], later);
+        assert_eq!(count(&state, "t", 9), 2);
+    }
+}

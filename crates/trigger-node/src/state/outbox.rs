@@ -1,0 +1,280 @@
+//! Fired events that the backend has not committed yet: one synced file each (contract 1).
+//!
+//! Whoever publishes a file holds its lock. What can never be published moves aside with its reason and
+//! never blocks the others.
+
+use std::fs::{self, File, TryLockError};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use trigger_core::identity::EventId;
+use trigger_core::time::Timestamp;
+use trigger_core::wire::{Publication, Stored};
+
+use super::durable::{appended, rename_durably, write_synced};
+use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};
+
+const DIR: &str = "outbox";
+const ASIDE: &str = "set-aside";
+/// A temporary file this old was left by a `fire` that died before it answered.
+const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
+/// Why a file was moved aside whose event nobody wants any more.
+pub const EXPIRED: &str = "it expired before the backend could be reached";
+
+/// The node's outbox.
+#[derive(Debug, Clone)]
+pub struct Outbox {
+    dir: PathBuf,
+    aside: PathBuf,
+}
+
+/// An event in the outbox, locked by us: no one else publishes it meanwhile.
+#[derive(Debug)]
+pub struct Spooled {
+    path: PathBuf,
+    aside: PathBuf,
+    _lock: File,
+}
+
+/// What became of an attempt to take a file out of the outbox.
+#[derive(Debug)]
+pub enum Taken {
+    /// Ours to publish.
+    Event(Box<Publication>, Spooled),
+    /// Somebody else publishes it, or just has.
+    Busy,
+    /// It could not be used and was moved aside.
+    SetAside(SetAside),
+}
+
+/// A file that can never be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    pub path: PathBuf,
+    pub reason: String,
+}
+
+impl Outbox {
+    pub fn open(state: &StateDir) -> Result<Self, FileError> {
+        let dir = state.file(DIR);
+        let aside = dir.join(ASIDE);
+        create_private_dir(&aside)?;
+        Ok(Self { dir, aside })
+    }
+
+    /// Stores an event, durably, and keeps it locked for its publisher.
+    pub fn store(&self, publication: &Publication) -> Result<Spooled, FileError> {
+        let name = format!("{}.json", publication.event.id);
+        let temporary = self.dir.join(format!(".{name}.{}.tmp", std::process::id()));
+        let path = self.dir.join(&name);
+        let stored = write_synced(&temporary, publication.to_wire().as_bytes(), true)
+            .and_then(|lock| rename_durably(&temporary, &path).map(|()| lock));
+        match stored {
+            Ok(lock) => Ok(Spooled { path, aside: self.aside.clone(), _lock: lock }),
+            Err(error) => {
+                // A full disk must not keep the half that fitted.
+                let _ = fs::remove_file(&temporary);
+                Err(error)
+            }
+        }
+    }
+
+    /// The files that wait, oldest first: their names are time-ordered ids.
+    pub fn waiting(&self) -> Result<Vec<PathBuf>, FileError> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(at("list", &self.dir))? {
+            let path = entry.map_err(at("list", &self.dir))?.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                remove_if_abandoned(&path);
+            } else if path.is_file() {
+                files.push(path);
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// Takes a file to publish it. One that is corrupt or expired is moved aside instead.
+    pub fn take(&self, path: &Path, now: Timestamp) -> Result<Taken, FileError> {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Taken::Busy),
+            Err(error) => return Err(at("open", path)(error)),
+        };
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(Taken::Busy),
+            Err(TryLockError::Error(error)) => return Err(at("lock", path)(error)),
+        }
+        // It may have been published and removed between our opening and our locking it.
+        let same = |ours: fs::Metadata| fs::metadata(path).is_ok_and(|there| there.ino() == ours.ino());
+        if !file.metadata().is_ok_and(same) {
+            return Ok(Taken::Busy);
+        }
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(at("read", path))?;
+        let spooled = Spooled { path: path.to_owned(), aside: self.aside.clone(), _lock: file };
+        match Publication::from_wire(&String::from_utf8_lossy(&bytes)) {
+            Ok(publication) if publication.event.is_expired(now) => {
+                Ok(Taken::SetAside(spooled.set_aside(EXPIRED)?))
+            }
+            Ok(publication) => Ok(Taken::Event(Box::new(publication), spooled)),
+            Err(error) => Ok(Taken::SetAside(spooled.set_aside(&error.to_string())?)),
+        }
+    }
+
+    /// An event that waits here, or was moved aside, then with the reason. Makes nothing: whoever asks may only read.
+    pub fn find(
+        state: &StateDir,
+        event: EventId,
+    ) -> Result<Option<(Publication, Option<String>)>, FileError> {
+        let dir = state.file(DIR);
+        let name = format!("{event}.json");
+        let read = |text: String| Publication::from_wire(&text).ok();
+        // In this order, for it may be moved meanwhile.
+        if let Some(text) = read_if_present(&dir.join(&name))? {
+            return Ok(read(text).map(|publication| (publication, None)));
+        }
+        let aside = dir.join(ASIDE).join(&name);
+        let Some(text) = read_if_present(&aside)? else { return Ok(None) };
+        let reason = reason_of(&aside)?;
+        Ok(read(text).map(|publication| (publication, Some(reason))))
+    }
+
+    /// The files that were moved aside, in no order.
+    pub fn files_set_aside(&self) -> Result<Vec<PathBuf>, FileError> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.aside).map_err(at("list", &self.aside))? {
+            let path = entry.map_err(at("list", &self.aside))?.path();
+            if path.extension().is_none_or(|extension| extension != "reason") {
+                files.push(path);
+            }
+        }
+        Ok(files)
+    }
+
+    /// What was moved aside, for people.
+    pub fn list_set_aside(&self) -> Result<Vec<SetAside>, FileError> {
+        let mut files = Vec::new();
+        for path in self.files_set_aside()? {
+            let reason = reason_of(&path)?;
+            files.push(SetAside { path, reason });
+        }
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(files)
+    }
+}
+
+impl Spooled {
+    /// The backend has it: the file has done its duty.
+    pub fn committed(self) -> Result<(), FileError> {
+        fs::remove_file(&self.path).map_err(at("remove", &self.path))
+    }
+
+    /// It can never be published: moves it aside with the reason beside it.
+    pub fn set_aside(self, reason: &str) -> Result<SetAside, FileError> {
+        let path = self.aside.join(self.path.file_name().unwrap_or_default());
+        write_durably(&reason_path(&path), format!("{reason}\n").as_bytes())?;
+        rename_durably(&self.path, &path)?;
+        Ok(SetAside { path, reason: reason.to_owned() })
+    }
+}
+
+fn reason_of(aside: &Path) -> Result<String, FileError> {
+    let reason = read_if_present(&reason_path(aside))?;
+    Ok(reason.map_or_else(|| "no reason was recorded".to_owned(), |reason| reason.trim().to_owned()))
+}
+
+fn reason_path(path: &Path) -> PathBuf {
+    appended(path, ".reason")
+}
+
+fn remove_if_abandoned(path: &Path) {
+    let age = fs::metadata(path).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+    if age.is_some_and(|age| age > ABANDONED_AFTER) {
+        let _ = fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
+    use trigger_core::lineage::{Lineage, Loops};
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
+
+    fn publication() -> Publication {
+        let id = EventId::from_uuid(uuid::Uuid::now_v7());
+        Publication {
+            backend: "dummy:".to_owned(),
+            prefix: Default::default(),
+            event: Event {
+                id,
+                trigger: "t".parse().unwrap(),
+                origin: "a".parse().unwrap(),
+                targets: Targets { hosts: ["b".parse().unwrap()].into(), groups: Default::default() },
+                options: RunOptions::default(),
+                lineage: Lineage::root(id),
+                fired_in: None,
+                loops: Loops::Avoid,
+                fired_at: NOW,
+                expires_in: DEFAULT_LIFETIME,
+            },
+            suppressed: Default::default(),
+            suppressed_groups: Default::default(),
+        }
+    }
+
+    fn outbox() -> (tempfile::TempDir, Outbox) {
+        let dir = tempfile::tempdir().unwrap();
+        let outbox = Outbox::open(&StateDir::open(dir.path()).unwrap()).unwrap();
+        (dir, outbox)
+    }
+
+    fn take_only(outbox: &Outbox, now: Timestamp) -> Taken {
+        let files = outbox.waiting().unwrap();
+        assert_eq!(files.len(), 1, "{files:?}");
+        outbox.take(&files[0], now).unwrap()
+    }
+
+    #[test]
+    fn one_publisher_at_a_time_and_none_after_the_commit() {
+        let (_dir, outbox) = outbox();
+        let publication = publication();
+        let spooled = outbox.store(&publication).unwrap();
+        assert!(matches!(take_only(&outbox, NOW), Taken::Busy), "its writer still publishes it");
+        drop(spooled);
+        let Taken::Event(read, spooled) = take_only(&outbox, NOW) else { panic!("it is free now") };
+        assert_eq!(*read, publication);
+        spooled.committed().unwrap();
+        assert!(outbox.waiting().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_corrupt_file_moves_aside_with_its_reason_and_its_content() {
+        let (dir, outbox) = outbox();
+        fs::write(dir.path().join("outbox/junk.json"), b"\xff{not json").unwrap();
+        let Taken::SetAside(aside) = take_only(&outbox, NOW) else { panic!("junk is no event") };
+        assert!(aside.reason.contains("not the JSON of a fired event"), "{}", aside.reason);
+        assert_eq!(fs::read(&aside.path).unwrap(), b"\xff{not json", "nothing is deleted");
+        assert!(outbox.waiting().unwrap().is_empty(), "nothing is blocked");
+        assert_eq!(outbox.list_set_aside().unwrap(), [aside]);
+    }
+
+    #[test]
+    fn an_expired_event_moves_aside() {
+        let (dir, outbox) = outbox();
+        let state = StateDir::open(dir.path()).unwrap();
+        let publication = publication();
+        let id = publication.event.id;
+        assert_eq!(Outbox::find(&state, id).unwrap(), None);
+        drop(outbox.store(&publication).unwrap());
+        assert_eq!(Outbox::find(&state, id).unwrap(), Some((publication.clone(), None)));
+        let late = NOW.plus(Duration::from_secs(8 * 24 * 3600));
+        assert!(matches!(take_only(&outbox, late), Taken::SetAside(aside) if aside.reason == EXPIRED));
+        assert_eq!(Outbox::find(&state, id).unwrap(), Some((publication, Some(EXPIRED.to_owned()))));
+    }
+}

@@ -1,0 +1,258 @@
+//! Ends a run before its time, with all that it started and has not let go of.
+//!
+//! Puppet gives each `exec` a session of its own, which no signal to the run's process group reaches: those
+//! are found as children of its children. A daemon is not among them, for it has let go of its parents: that
+//! a run takes too long is no reason to stop the service it has just started.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::process::Child;
+
+/// Between TERM and KILL.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often it is looked whether all have ended.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often those that are about to be killed are looked for: each look finds fewer, unless they multiply
+/// faster than anybody can look.
+const LOOKS: usize = 16;
+
+/// TERM, then KILL. The run's leader is reaped last, so that its number cannot become another's.
+pub(super) async fn end(child: &mut Child) {
+    if let Some(leader) = child.id().and_then(Leader::of) {
+        end_all_of(leader, GRACE).await;
+    }
+    let _ = child.wait().await;
+}
+
+/// The same for a run whose supervisor is dead, as far as its leader is the process that the supervisor noted.
+pub async fn end_orphan(noted: &str) {
+    if let Some(leader) = Leader::from_note(noted)
+        && leader.is_there()
+    {
+        tracing::warn!("process {} has no supervisor and takes too long: it is ended", leader.process);
+        end_all_of(leader, GRACE).await;
+    }
+}
+
+/// What a supervisor notes of its run's first process: see [`end_orphan`].
+pub(super) fn note_of(process: u32) -> Option<String> {
+    Leader::of(process).map(|leader| format!("{} {}\n", leader.process, leader.started))
+}
+
+/// A run's first process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Leader {
+    process: i32,
+    /// In ticks of the kernel since it was started: with its number, nobody else's.
+    started: u64,
+}
+
+impl Leader {
+    fn of(process: u32) -> Option<Self> {
+        let process = i32::try_from(process).ok()?;
+        Some(Self { process, started: kin_of(process)?.started })
+    }
+
+    fn from_note(text: &str) -> Option<Self> {
+        let (process, started) = text.trim().split_once(' ')?;
+        Some(Self { process: process.parse().ok()?, started: started.parse().ok()? })
+    }
+
+    /// Whether it lives, or has ended without having been reaped: nobody else has its number.
+    fn is_there(self) -> bool {
+        kin_of(self.process).is_some_and(|kin| kin.started == self.started)
+    }
+}
+
+async fn end_all_of(leader: Leader, grace: Duration) {
+    let mut run = Members { leader, held: BTreeMap::new() };
+    run.look();
+    run.signal(Signal::TERM);
+    if tokio::time::timeout(grace, run.have_ended()).await.is_err() {
+        tracing::warn!("the run did not end on TERM within {grace:?}");
+    }
+    // It may have started more meanwhile, an `exec` its next step for example. Held still before the last look:
+    // none may start another between that and its end.
+    run.look();
+    for _ in 0..LOOKS {
+        run.signal(Signal::STOP);
+        if !run.look() {
+            break;
+        }
+    }
+    run.signal(Signal::KILL);
+}
+
+/// The processes of a run, by their numbers; each held by a descriptor, so that it cannot become another under
+/// its number.
+struct Members {
+    leader: Leader,
+    held: BTreeMap<i32, OwnedFd>,
+}
+
+impl Members {
+    /// Looks for more: below the leader and below each member that lives, for who has lost his parent is
+    /// another's child. Whether there were any.
+    fn look(&mut self) -> bool {
+        self.held.retain(|_, held| is_alive(held));
+        let family = family();
+        let mut found: Vec<i32> = self.held.keys().copied().collect();
+        let leader = self.leader;
+        if family.get(&leader.process).is_some_and(|kin| kin.started == leader.started) {
+            let in_group = family.iter().filter(|(_, kin)| kin.group == leader.process);
+            found.extend(in_group.map(|(process, _)| *process).chain([leader.process]));
+        }
+        let mut next = 0;
+        while let Some(parent) = found.get(next).copied() {
+            found.extend(family.iter().filter(|(_, kin)| kin.parent == parent).map(|(process, _)| *process));
+            next += 1;
+        }
+        let known = self.held.len();
+        for process in found {
+            if !self.held.contains_key(&process)
+                && let Some(held) = family.get(&process).and_then(|kin| hold(process, kin))
+            {
+                self.held.insert(process, held);
+            }
+        }
+        self.held.len() > known
+    }
+
+    /// One signal to each: at a second TERM Puppet would leave without removing its lock.
+    fn signal(&self, signal: Signal) {
+        // The leader first: Puppet must not take the end of an `exec` for its result and go on.
+        let leader = self.held.get(&self.leader.process);
+        let others = self.held.iter().filter(|(process, _)| **process != self.leader.process);
+        for held in leader.into_iter().chain(others.map(|(_, held)| held)) {
+            let _ = pidfd_send_signal(held, signal);
+        }
+    }
+
+    async fn have_ended(&self) {
+        while self.held.values().any(is_alive) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}
+
+/// A process descriptor can be read from when its process has ended, reaped or not.
+fn is_alive(held: &OwnedFd) -> bool {
+    let mut watched = [PollFd::new(held, PollFlags::IN)];
+    poll(&mut watched, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
+}
+
+fn hold(process: i32, found: &Kin) -> Option<OwnedFd> {
+    let held = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
+    // Still the one that was found, now that it is held?
+    let is_the_same = kin_of(process).is_some_and(|kin| kin.started == found.started);
+    (is_the_same && is_alive(&held)).then_some(held)
+}
+
+struct Kin {
+    parent: i32,
+    group: i32,
+    started: u64,
+}
+
+/// Every process on this machine.
+fn family() -> BTreeMap<i32, Kin> {
+    let processes = fs::read_dir("/proc").into_iter().flatten();
+    let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    ids.filter_map(|process| Some((process, kin_of(process)?))).collect()
+}
+
+fn kin_of(process: i32) -> Option<Kin> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The program's name, in parentheses, may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    // As proc_pid_stat(5) counts them, less the two before.
+    let field = |number: usize| fields.get(number - 3).copied();
+    Some(Kin {
+        parent: field(4)?.parse().ok()?,
+        group: field(5)?.parse().ok()?,
+        started: field(22)?.parse().ok()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use tokio::process::Command;
+
+    /// A shell in a group of its own, as runs are.
+    fn shell(dir: &Path, script: &str) -> Child {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).current_dir(dir).process_group(0).kill_on_drop(true).spawn().unwrap()
+    }
+
+    /// The process that has noted its number in a file.
+    async fn process_in(file: &Path) -> i32 {
+        for _ in 0..500 {
+            if let Ok(text) = fs::read_to_string(file)
+                && let Some(number) = text.strip_suffix('\n')
+            {
+                return number.parse().unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("nobody wrote {}", file.display());
+    }
+
+    fn lives(process: i32) -> bool {
+        kin_of(process).and_then(|kin| hold(process, &kin)).is_some()
+    }
+
+    async fn check_gone(process: i32) {
+        for _ in 0..250 {
+            if !lives(process) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("process {process} still lives");
+    }
+
+    #[tokio::test]
+    async fn what_an_exec_starts_after_it_was_told_to_end_ends_too() {
+        const NEXT: &str = r#"sh -c "echo \$\$ >next; trap '' TERM; while :; do sleep 0.1; done""#;
+        let dir = tempfile::tempdir().unwrap();
+        // As Puppet starts an `exec`: in a session of its own. The leader ends at once, and leaves it alone.
+        let exec = format!(
+            "echo \\$\\$ >exec; trap : TERM; sleep 1000; {}",
+            NEXT.replace('\\', r"\\\").replace('"', r#"\""#)
+        );
+        let mut run = shell(dir.path(), &format!("setsid sh -c \"{exec}\" & wait"));
+        let exec = process_in(&dir.path().join("exec")).await;
+        let leader = Leader::of(run.id().unwrap()).unwrap();
+        end_all_of(leader, Duration::from_millis(700)).await;
+        assert!(!run.wait().await.unwrap().success());
+        let next = process_in(&dir.path().join("next")).await;
+        check_gone(exec).await;
+        check_gone(next).await;
+    }
+
+    #[tokio::test]
+    async fn a_run_without_a_supervisor_is_ended_as_far_as_it_is_the_one_that_was_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = shell(dir.path(), "echo $$ >run; setsid sh -c 'echo $$ >exec; sleep 1000' & wait");
+        let (leader, exec) =
+            (process_in(&dir.path().join("run")).await, process_in(&dir.path().join("exec")).await);
+        let noted = note_of(run.id().unwrap()).unwrap();
+        let (_, started) = noted.trim().split_once(' ').unwrap();
+        for another in [format!("{leader} {}\n", started.parse::<u64>().unwrap() + 1), String::new()] {
+            end_orphan(&another).await;
+            assert!(lives(leader) && lives(exec), "{another:?} is another process");
+        }
+        end_orphan(&noted).await;
+        check_gone(leader).await;
+        check_gone(exec).await;
+        drop(run);
+    }
+}

@@ -1,0 +1,329 @@
+//! The one suite that every [`Store`] passes. Each check gets a store with an untouched folder.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use trigger_core::identity::Revision;
+
+use crate::store::{Change, Entry, KeyRange, ORDERED_AT_MOST, Store, Swap, Watch, WatchEvent};
+
+/// How long a watch may take to report. Generous: it bounds a failure, it measures nothing.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs the whole suite against the stores that `open` gives: handles to one backend, or a new one each
+/// time. Panics at the first departure.
+///
+/// # Panics
+/// When the store does not keep the trait's promises: this is a test.
+pub async fn check<S: Store, F: Future<Output = S>>(open: impl Fn() -> F) {
+    writes_are_read_back(&folder(&open, "read").await).await;
+    many_keys_are_answered_one_by_one(&folder(&open, "many").await).await;
+    deleting_is_idempotent(&folder(&open, "delete").await).await;
+    revisions_grow(&folder(&open, "grow").await).await;
+    a_swap_needs_the_expected_revision(&folder(&open, "swap").await).await;
+    one_of_two_contenders_wins(&folder(&open, "contend").await).await;
+    folders_do_not_leak(&folder(&open, "leak").await).await;
+    a_listing_is_a_reading_without_the_values(&folder(&open, "list").await).await;
+    text_survives(&folder(&open, "text").await).await;
+    a_watch_begins_with_a_snapshot(&folder(&open, "snapshot").await).await;
+    a_watch_reports_changes_in_order(&folder(&open, "changes").await).await;
+    a_watch_of_several_ranges_is_one_stream(&folder(&open, "ranges").await).await;
+    a_small_write_becomes_visible_in_order(&folder(&open, "order").await).await;
+    nothing_falls_between_snapshot_and_changes(&folder(&open, "gap").await).await;
+    a_slow_watcher_loses_nothing_silently(&folder(&open, "slow").await).await;
+}
+
+/// A store and a folder of its own within it.
+struct Folder<S> {
+    store: S,
+    path: String,
+}
+
+async fn folder<S: Store, F: Future<Output = S>>(open: &impl Fn() -> F, name: &str) -> Folder<S> {
+    let nonce = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Folder { store: open().await, path: format!("/conformance/{}/{name}/", nonce.as_nanos()) }
+}
+
+impl<S: Store> Folder<S> {
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.path)
+    }
+
+    fn all(&self) -> KeyRange {
+        KeyRange::Folder(self.path.clone())
+    }
+
+    async fn put(&self, name: &str, value: &str) -> Revision {
+        let results = self.store.put_many(vec![(self.key(name), value.to_owned())]).await;
+        let [Ok(revision)] = results[..] else { panic!("one put, one answer: {results:?}") };
+        revision
+    }
+
+    async fn delete(&self, names: &[&str]) {
+        let keys = names.iter().map(|name| self.key(name)).collect();
+        self.store.delete_many(keys).await.unwrap_or_else(|error| panic!("delete: {error}"));
+    }
+
+    async fn read(&self, ranges: &[KeyRange]) -> Vec<Entry> {
+        self.store.read(ranges).await.unwrap_or_else(|error| panic!("read: {error}"))
+    }
+
+    async fn watch(&self, ranges: Vec<KeyRange>) -> Watch {
+        self.store.watch(ranges).await.unwrap_or_else(|error| panic!("watch: {error}"))
+    }
+
+    /// `name=value` of each entry.
+    fn brief(&self, entries: &[Entry]) -> Vec<String> {
+        let name = |entry: &Entry| entry.key.strip_prefix(&self.path).unwrap_or(&entry.key).to_owned();
+        entries.iter().map(|entry| format!("{}={}", name(entry), entry.value)).collect()
+    }
+
+    fn brief_change(&self, change: &Change) -> String {
+        match change {
+            Change::Put(entry) => self.brief(std::slice::from_ref(entry)).concat(),
+            Change::Deleted(key) => format!("{} gone", key.strip_prefix(&self.path).unwrap_or(key)),
+        }
+    }
+}
+
+async fn next(watch: &mut Watch) -> WatchEvent {
+    match tokio::time::timeout(PATIENCE, watch.next()).await {
+        Ok(Some(Ok(event))) => event,
+        other => panic!("a watch that should report: {other:?}"),
+    }
+}
+
+/// The first `count` changes, however they are grouped.
+async fn changes(watch: &mut Watch, count: usize) -> Vec<Change> {
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        match next(watch).await {
+            WatchEvent::Changes(changes) => seen.extend(changes),
+            WatchEvent::Snapshot(entries) => panic!("a snapshot where changes were due: {entries:?}"),
+        }
+    }
+    seen
+}
+
+async fn writes_are_read_back<S: Store>(folder: &Folder<S>) {
+    let first = folder.put("b", "1").await;
+    folder.put("a", "2").await;
+    let entries = folder.read(&[folder.all()]).await;
+    assert_eq!(folder.brief(&entries), ["a=2", "b=1"], "by key");
+    assert_eq!(entries[1].revision, first);
+    assert_eq!(folder.brief(&folder.read(&[KeyRange::Key(folder.key("a"))]).await), ["a=2"]);
+    assert_eq!(folder.read(&[KeyRange::Key(folder.key("absent"))]).await, []);
+}
+
+async fn many_keys_are_answered_one_by_one<S: Store>(folder: &Folder<S>) {
+    assert!(folder.store.put_many(Vec::new()).await.is_empty());
+    // More than etcd takes in one transaction, and more bytes than in one request.
+    let value = "x".repeat(1000);
+    let entries: Vec<_> = (0..3000).map(|n| (folder.key(&format!("{n:04}")), value.clone())).collect();
+    let results = folder.store.put_many(entries).await;
+    assert_eq!(results.len(), 3000);
+    let entries = folder.read(&[folder.all()]).await;
+    assert_eq!(entries.len(), 3000, "all are read, however many");
+    for (result, entry) in results.iter().zip(&entries) {
+        assert_eq!(result.as_ref().ok(), Some(&entry.revision), "each key's own revision");
+    }
+    folder
+        .store
+        .delete_many(entries.into_iter().map(|entry| entry.key).collect())
+        .await
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(folder.read(&[folder.all()]).await, []);
+}
+
+async fn deleting_is_idempotent<S: Store>(folder: &Folder<S>) {
+    folder.put("a", "1").await;
+    folder.delete(&["a", "never"]).await;
+    folder.delete(&["a"]).await;
+    folder.delete(&[]).await;
+    assert_eq!(folder.read(&[folder.all()]).await, []);
+}
+
+async fn revisions_grow<S: Store>(folder: &Folder<S>) {
+    let mut last = Revision(0);
+    for n in 0..10 {
+        let revision = folder.put("a", &n.to_string()).await;
+        assert!(revision > last, "{revision} after {last}");
+        last = revision;
+        folder.delete(&["a"]).await;
+    }
+}
+
+async fn a_swap_needs_the_expected_revision<S: Store>(folder: &Folder<S>) {
+    let key = folder.key("a");
+    let swap = |value: &'static str, expected| folder.store.put_if_unchanged(&key, value, expected);
+    let Ok(Swap::Written(first)) = swap("1", None).await else { panic!("an absent key can be made") };
+    match swap("2", None).await {
+        Ok(Swap::Changed(Some(entry))) => assert_eq!((entry.value.as_str(), entry.revision), ("1", first)),
+        other => panic!("a present key cannot be made: {other:?}"),
+    }
+    let Ok(Swap::Written(second)) = swap("2", Some(first)).await else { panic!("unchanged, so written") };
+    assert!(second > first);
+    assert!(matches!(swap("3", Some(first)).await, Ok(Swap::Changed(Some(_)))), "changed since");
+    folder.delete(&["a"]).await;
+    assert!(matches!(swap("4", Some(second)).await, Ok(Swap::Changed(None))), "gone since");
+    assert_eq!(folder.read(&[folder.all()]).await, []);
+}
+
+async fn one_of_two_contenders_wins<S: Store>(folder: &Folder<S>) {
+    let key = folder.key("claim");
+    for round in 0..20 {
+        let expected = folder.read(&[KeyRange::Key(key.clone())]).await.first().map(|entry| entry.revision);
+        let values = [format!("{round} left"), format!("{round} right")];
+        let (left, right) = tokio::join!(
+            folder.store.put_if_unchanged(&key, &values[0], expected),
+            folder.store.put_if_unchanged(&key, &values[1], expected),
+        );
+        let won = [&left, &right].iter().filter(|swap| matches!(swap, Ok(Swap::Written(_)))).count();
+        assert_eq!(won, 1, "{left:?} {right:?}");
+    }
+}
+
+async fn folders_do_not_leak<S: Store>(folder: &Folder<S>) {
+    folder.put("n1/a", "1").await;
+    folder.put("n10/a", "2").await;
+    folder.put("n1.x/a", "3").await;
+    let n1 = KeyRange::Folder(folder.key("n1/"));
+    assert_eq!(folder.brief(&folder.read(std::slice::from_ref(&n1)).await), ["n1/a=1"]);
+    let mut watch = folder.watch(vec![n1]).await;
+    assert!(matches!(next(&mut watch).await, WatchEvent::Snapshot(entries) if entries.len() == 1));
+    folder.put("n10/b", "4").await;
+    folder.put("n1/b", "5").await;
+    let seen = changes(&mut watch, 1).await;
+    assert_eq!(folder.brief_change(&seen[0]), "n1/b=5");
+}
+
+async fn a_listing_is_a_reading_without_the_values<S: Store>(folder: &Folder<S>) {
+    let pairs = (0..1500).map(|n| (folder.key(&format!("many/{n:04}")), "v".repeat(100))).collect();
+    assert!(folder.store.put_many(pairs).await.iter().all(Result::is_ok));
+    folder.put("one", "1").await;
+    folder.put("not-listed", "1").await;
+    let ranges = [
+        KeyRange::Key(folder.key("one")),
+        KeyRange::Key(folder.key("absent")),
+        KeyRange::Folder(folder.key("many/")),
+    ];
+    let listed = folder.store.list(&ranges).await.unwrap_or_else(|error| panic!("list: {error}"));
+    let entries = folder.read(&ranges).await;
+    assert_eq!(entries.len(), 1501);
+    let keys: Vec<_> = entries.into_iter().map(|entry| (entry.key, entry.revision)).collect();
+    assert_eq!(listed, keys);
+}
+
+async fn text_survives<S: Store>(folder: &Folder<S>) {
+    let value = "{\"name\":\"größe \\\"$(x)\\\" \u{1f680}\"}\n";
+    folder.put("a", value).await;
+    folder.put("empty", "").await;
+    let entries = folder.read(&[folder.all()]).await;
+    assert_eq!(entries[0].value, value);
+    assert_eq!(entries[1].value, "");
+}
+
+async fn a_watch_begins_with_a_snapshot<S: Store>(folder: &Folder<S>) {
+    folder.put("a", "1").await;
+    folder.put("gone", "1").await;
+    folder.delete(&["gone"]).await;
+    let mut watch = folder.watch(vec![folder.all()]).await;
+    let WatchEvent::Snapshot(entries) = next(&mut watch).await else { panic!("a snapshot comes first") };
+    assert_eq!(folder.brief(&entries), ["a=1"]);
+    let mut empty = folder.watch(vec![KeyRange::Folder(folder.key("nothing/"))]).await;
+    assert_eq!(next(&mut empty).await, WatchEvent::Snapshot(Vec::new()), "also where there is nothing");
+}
+
+async fn a_watch_reports_changes_in_order<S: Store>(folder: &Folder<S>) {
+    let mut watch = folder.watch(vec![folder.all()]).await;
+    next(&mut watch).await;
+    let first = folder.put("a", "1").await;
+    folder.put("a", "2").await;
+    folder.put("b", "3").await;
+    folder.delete(&["a"]).await;
+    let seen = changes(&mut watch, 4).await;
+    let brief: Vec<String> = seen.iter().map(|change| folder.brief_change(change)).collect();
+    assert_eq!(brief, ["a=1", "a=2", "b=3", "a gone"]);
+    assert!(matches!(&seen[0], Change::Put(entry) if entry.revision == first));
+}
+
+async fn a_watch_of_several_ranges_is_one_stream<S: Store>(folder: &Folder<S>) {
+    folder.put("x/1", "1").await;
+    let ranges = vec![
+        KeyRange::Folder(folder.key("x/")),
+        KeyRange::Folder(folder.key("y/")),
+        KeyRange::Key(folder.key("z")),
+    ];
+    let mut watch = folder.watch(ranges).await;
+    let WatchEvent::Snapshot(entries) = next(&mut watch).await else { panic!("a snapshot comes first") };
+    assert_eq!(folder.brief(&entries), ["x/1=1"]);
+    folder.put("y/1", "2").await;
+    folder.put("zz", "not watched").await;
+    folder.put("z", "3").await;
+    // Order holds within a range; between ranges none is promised.
+    let seen = changes(&mut watch, 2).await;
+    let mut brief: Vec<String> = seen.iter().map(|change| folder.brief_change(change)).collect();
+    brief.sort();
+    assert_eq!(brief, ["y/1=2", "z=3"]);
+}
+
+/// A reader that knows an entry of such a write finds every entry before it.
+async fn a_small_write_becomes_visible_in_order<S: Store>(folder: &Folder<S>) {
+    let last = KeyRange::Key(folder.key("127"));
+    let mut watch = folder.watch(vec![last]).await;
+    next(&mut watch).await;
+    let writer = async {
+        let entries =
+            (0..ORDERED_AT_MOST).map(|n| (folder.key(&format!("{n:03}")), "x".repeat(2000))).collect();
+        assert!(folder.store.put_many(entries).await.iter().all(Result::is_ok));
+    };
+    let reader = async {
+        changes(&mut watch, 1).await;
+        assert_eq!(folder.read(&[folder.all()]).await.len(), ORDERED_AT_MOST);
+    };
+    tokio::join!(writer, reader);
+}
+
+async fn nothing_falls_between_snapshot_and_changes<S: Store>(folder: &Folder<S>) {
+    let writer = async {
+        for n in 0..200 {
+            folder.put(&format!("{n:03}"), "x").await;
+        }
+    };
+    let reader = async {
+        let mut seen = std::collections::BTreeSet::new();
+        let mut watch = folder.watch(vec![folder.all()]).await;
+        while seen.len() < 200 {
+            match next(&mut watch).await {
+                WatchEvent::Snapshot(entries) => seen.extend(entries.into_iter().map(|entry| entry.key)),
+                WatchEvent::Changes(changes) => seen.extend(changes.into_iter().map(|change| match change {
+                    Change::Put(entry) => entry.key,
+                    Change::Deleted(key) => panic!("nobody deleted {key}"),
+                })),
+            }
+        }
+    };
+    tokio::join!(writer, reader);
+}
+
+async fn a_slow_watcher_loses_nothing_silently<S: Store>(folder: &Folder<S>) {
+    let mut watch = folder.watch(vec![folder.all()]).await;
+    next(&mut watch).await;
+    let value = "y".repeat(500);
+    for batch in 0..20 {
+        let entries = (0..200).map(|n| (folder.key(&format!("{batch:02}-{n:03}")), value.clone())).collect();
+        let results = folder.store.put_many(entries).await;
+        assert!(results.iter().all(Result::is_ok));
+    }
+    // It may be told everything late, or lose its stream; it may not miss a change and live on.
+    let mut seen = 0;
+    while seen < 4000 {
+        match tokio::time::timeout(PATIENCE, watch.next()).await {
+            Ok(Some(Ok(WatchEvent::Changes(changes)))) => seen += changes.len(),
+            Ok(Some(Ok(WatchEvent::Snapshot(entries)))) => seen = entries.len(),
+            Ok(Some(Err(_))) => return,
+            other => panic!("after {seen} of 4000 changes: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! All agents of the fleet, and what they have seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::runtime::{Builder, Runtime};
+use trigger_core::identity::{Certname, EventId};
+use trigger_store::backend::Backend;
+
+use super::client::Client;
+use crate::process::{happens_within, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Files this process may have open: two connections for each agent, and as many again while they change.
+const FILES: u64 = 8192;
+
+/// What all agents saw.
+#[derive(Default)]
+pub(super) struct Seen {
+    watching: BTreeSet<Certname>,
+    arrived: BTreeMap<EventId, BTreeMap<Certname, Instant>>,
+    finished: BTreeMap<EventId, BTreeSet<Certname>>,
+}
+
+impl Seen {
+    pub(super) fn watches(&mut self, certname: &Certname, is_up: bool) {
+        if is_up {
+            self.watching.insert(certname.clone());
+        } else {
+            self.watching.remove(certname);
+        }
+    }
+
+    /// For the first time or again.
+    pub(super) fn arrived(&mut self, certname: &Certname, event: EventId) {
+        self.arrived.entry(event).or_default().entry(certname.clone()).or_insert_with(Instant::now);
+    }
+
+    /// Its outcome is stored.
+    pub(super) fn finished(&mut self, certname: &Certname, event: EventId) {
+        self.finished.entry(event).or_default().insert(certname.clone());
+    }
+}
+
+pub(super) struct Agents {
+    seen: Arc<Mutex<Seen>>,
+    pub(super) count: usize,
+    /// What they run on; they end with it.
+    _runtime: Runtime,
+}
+
+impl Agents {
+    pub(super) fn start(url: &str, count: usize) -> Result<Self> {
+        allow_files()?;
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let seen = Arc::<Mutex<Seen>>::default();
+        for number in 0..count {
+            // A connection of its own for each, as the agents of a fleet have.
+            let Backend::Store(store) = Backend::open(&url.parse()?)? else { bail!("{url} keeps nothing") };
+            let spread = number as f64 / count as f64;
+            let agent = Client::new(store, certname(number).parse()?, spread, Arc::clone(&seen));
+            runtime.spawn(agent.run());
+        }
+        Ok(Self { seen, count, _runtime: runtime })
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&Seen) -> T) -> T {
+        look(&self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One certname a line.
+    pub(super) fn certnames(&self) -> String {
+        (0..self.count).map(|number| format!("{}\n", certname(number))).collect()
+    }
+
+    pub(super) fn wait_for_watches(&self) -> Result<()> {
+        wait_for("the watches of the fleet", PATIENCE, || self.with(|seen| seen.watching.len() == self.count))
+    }
+
+    /// Waits until each has stored the outcome of each of these events, but not for ever: one may be lost.
+    pub(super) fn wait_for_outcomes(&self, events: &[EventId]) {
+        happens_within(PATIENCE, || events.iter().all(|event| self.unfinished(*event) == 0));
+    }
+
+    /// How many were not given the event yet.
+    pub(super) fn without(&self, event: EventId) -> usize {
+        self.count - self.with(|seen| seen.arrived.get(&event).map_or(0, BTreeMap::len))
+    }
+
+    /// How many have not stored its outcome yet.
+    pub(super) fn unfinished(&self, event: EventId) -> usize {
+        self.count - self.with(|seen| seen.finished.get(&event).map_or(0, BTreeSet::len))
+    }
+
+    /// Of each agent that was given all of these events, the seconds until the last of them.
+    pub(super) fn seconds(&self, events: &[EventId], since: Instant) -> Vec<f64> {
+        let all_given = |seen: &Seen, certname: &Certname| {
+            let times = events.iter().map(|event| seen.arrived.get(event)?.get(certname).copied());
+            times.collect::<Option<Vec<Instant>>>()?.into_iter().max()
+        };
+        self.with(|seen| {
+            let first = events.first().and_then(|event| seen.arrived.get(event));
+            let certnames = first.into_iter().flat_map(BTreeMap::keys);
+            let times = certnames.filter_map(|certname| all_given(seen, certname));
+            times.map(|at| at.saturating_duration_since(since).as_secs_f64()).collect()
+        })
+    }
+}
+
+fn certname(number: usize) -> String {
+    format!("node{number:04}.example.com")
+}
+
+fn allow_files() -> Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    let files = FILES.min(limit.maximum.unwrap_or(FILES));
+    limit.current = limit.current.map(|current| current.max(files));
+    setrlimit(Resource::Nofile, limit).context("cannot open as many files as a fleet needs")
+}

@@ -1,0 +1,179 @@
+//! One agent without its runs: it asks the backend for all that the real one does, by the same functions.
+//! Its registration and claim, with what it does now; its deliveries and its own record under watch; its
+//! outcomes with the history of its runs. A run is a wait.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+use trigger_core::backoff;
+use trigger_core::identity::{Certname, Revision, RunId};
+use trigger_core::layout::Layout;
+use trigger_core::queue::Cause;
+use trigger_core::status::{Activity, Running};
+use trigger_core::time::{Now, Timestamp};
+use trigger_fleet::claim::{Claim, Claimant, Standing};
+use trigger_fleet::intake::{Batch, Intake, Outlets, read_again_after};
+use trigger_store::store::Store;
+
+use super::agents::Seen;
+use super::work::Work;
+
+/// A fleet does not start at one moment.
+const START_WITHIN: Duration = Duration::from_secs(5);
+/// As long as the agent's least distance between two starts of runs: what comes meanwhile shares the next.
+const RUN: Duration = Duration::from_secs(1);
+/// As in the agent's registrar: a change of activity is written so long after it.
+const ACTIVITY_DELAY: Duration = Duration::from_millis(50);
+/// As in the agent: batches of deliveries that wait to be looked at.
+const BATCHES: usize = 16;
+
+pub(super) struct Client {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) layout: Layout,
+    pub(super) certname: Certname,
+    /// From 0.0 up to 1.0, different for each.
+    spread: f64,
+    /// How often chance was asked for.
+    draws: AtomicU32,
+    started: Instant,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Client {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        certname: Certname,
+        spread: f64,
+        seen: Arc<Mutex<Seen>>,
+    ) -> Self {
+        let (layout, draws, started) = (Layout::default(), AtomicU32::default(), Instant::now());
+        Self { store, layout, certname, spread, draws, started, seen }
+    }
+
+    pub(super) async fn run(self) {
+        tokio::time::sleep(START_WITHIN.mul_f64(self.spread)).await;
+        let claim = self.register().await;
+        let (activity, told) = watch::channel(Activity::default());
+        let (arrivals, batches) = mpsc::channel(BATCHES);
+        // Whoever takes the certname would be seen here. Nobody does, so nobody looks.
+        let (own_record, _unseen) = watch::channel(Revision::default());
+        let outlets = Outlets { arrivals, own_record };
+        // It is nobody else's, and belongs to no groups.
+        let (_held, standing) = watch::channel(claim.standing(self.started.elapsed()));
+        let intake = Intake::new(self.layout.clone(), self.certname.clone(), standing, outlets);
+        tokio::join!(self.keep(claim, told), self.follow(intake), self.work(batches, activity));
+    }
+
+    fn see(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The first registration: an agent reads no deliveries before.
+    async fn register(&self) -> Claim {
+        let claimant = Claimant {
+            certname: self.certname.clone(),
+            instance: uuid::Uuid::now_v7().to_string(),
+            lock: None,
+            may_inherit: false,
+            host: "bench".to_owned(),
+            pid: std::process::id(),
+            folder: format!("/var/lib/trigger/{}", self.certname),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            groups: Vec::new(),
+        };
+        let elapsed = self.started.elapsed();
+        let mut claim = Claim::new(self.layout.clone(), claimant, BTreeMap::new(), elapsed);
+        while !matches!(claim.standing(self.started.elapsed()), Standing::Held { .. }) {
+            tokio::time::sleep(claim.pause(self.started.elapsed(), self.jitter())).await;
+            let _ = claim.renew(self.store.as_ref(), &Activity::default(), self.now()).await;
+        }
+        claim
+    }
+
+    /// Renews the claim in time, and whenever there is something else to tell.
+    async fn keep(&self, mut claim: Claim, mut activity: watch::Receiver<Activity>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(claim.pause(self.started.elapsed(), self.jitter())) => {}
+                () = change(&mut activity), if claim.tells_activity() => {}
+            }
+            let doing = activity.borrow_and_update().clone();
+            let _ = claim.renew(self.store.as_ref(), &doing, self.now()).await;
+        }
+    }
+
+    /// Reads deliveries, and connects again whenever that ended.
+    async fn follow(&self, mut intake: Intake) {
+        let pause = || tokio::time::sleep(read_again_after(self.jitter()));
+        let (mut attempt, mut lost_at) = (0, Instant::now());
+        loop {
+            if let Ok(watch) = intake.connect(self.store.as_ref()).await {
+                self.see(|seen| seen.watches(&self.certname, true));
+                attempt = 0;
+                intake.follow(self.store.as_ref(), watch, pause).await;
+                self.see(|seen| seen.watches(&self.certname, false));
+                lost_at = Instant::now();
+            }
+            tokio::time::sleep(backoff::reconnect(attempt, lost_at.elapsed(), self.jitter())).await;
+            attempt += 1;
+        }
+    }
+
+    /// One run after the other, each for all that waits.
+    async fn work(&self, mut batches: mpsc::Receiver<Batch>, activity: watch::Sender<Activity>) {
+        let mut work = Work::new(self);
+        while let Some(batch) = batches.recv().await {
+            self.take_in(&mut work, batch).await;
+            while let Some(causes) = work.next() {
+                let run_id = RunId::from_uuid(uuid::Uuid::now_v7());
+                activity.send_replace(running(run_id, &causes));
+                let started_at = wall();
+                let over_at = tokio::time::Instant::now() + RUN;
+                while let Ok(Some(batch)) = tokio::time::timeout_at(over_at, batches.recv()).await {
+                    self.take_in(&mut work, batch).await;
+                }
+                let events: Vec<_> = causes.iter().map(|cause| cause.event.id).collect();
+                work.finish(run_id, started_at, causes).await;
+                self.see(|seen| events.iter().for_each(|event| seen.finished(&self.certname, *event)));
+                activity.send_replace(Activity::default());
+            }
+        }
+    }
+
+    async fn take_in(&self, work: &mut Work<'_>, batch: Batch) {
+        for event in work.take_in(batch).await {
+            self.see(|seen| seen.arrived(&self.certname, event));
+        }
+    }
+
+    /// In place of chance, so that two runs of the bench are alike.
+    pub(super) fn jitter(&self) -> f64 {
+        let draws = f64::from(self.draws.fetch_add(1, Ordering::Relaxed));
+        (self.spread * 7919.0 + draws * 0.618).fract()
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: wall(), elapsed: self.started.elapsed() }
+    }
+}
+
+/// Returns when there is something else to tell.
+async fn change(activity: &mut watch::Receiver<Activity>) {
+    if activity.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep(ACTIVITY_DELAY).await;
+}
+
+fn running(run_id: RunId, causes: &[Cause]) -> Activity {
+    let causes = causes.iter().map(|cause| cause.event.id).collect();
+    Activity { running: Some(Running { run_id, started_at: wall(), causes }), ..Activity::default() }
+}
+
+pub(super) fn wall() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or_default())
+}

@@ -1,0 +1,110 @@
+//! What waits at one agent of the fleet, and how it ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use trigger_core::backoff;
+use trigger_core::event::RunOptions;
+use trigger_core::history::{PastRun, RUNS_TOLD, RunHistory};
+use trigger_core::identity::{EventId, RunId};
+use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
+use trigger_core::queue::{Cause, Ending};
+use trigger_core::time::Timestamp;
+use trigger_core::wire::RunRecord;
+use trigger_fleet::deliveries::Arrival;
+use trigger_fleet::intake::Batch;
+use trigger_fleet::outcomes;
+
+use super::client::{Client, wall};
+
+pub(super) struct Work<'a> {
+    client: &'a Client,
+    waiting: Vec<Cause>,
+    /// All that ever came: it is read again and again until its delivery is deleted.
+    known: BTreeSet<EventId>,
+    history: RunHistory,
+}
+
+impl<'a> Work<'a> {
+    pub(super) fn new(client: &'a Client) -> Self {
+        Self { client, waiting: Vec::new(), known: BTreeSet::new(), history: RunHistory::default() }
+    }
+
+    /// Returns what is new.
+    pub(super) async fn take_in(&mut self, batch: Batch) -> Vec<EventId> {
+        let mut new = Vec::new();
+        for arrival in batch.arrivals {
+            match arrival {
+                Arrival::Pending(cause) if self.known.insert(cause.event.id) => {
+                    new.push(cause.event.id);
+                    self.waiting.push(*cause);
+                }
+                Arrival::HasOutcome { event, source } => {
+                    let Client { store, layout, certname, .. } = self.client;
+                    // What is still there is read again.
+                    let _ =
+                        outcomes::delete(store.as_ref(), layout, certname, [(event, &[source].into())]).await;
+                }
+                _ => {}
+            }
+        }
+        new
+    }
+
+    /// What the next run is for, if anything.
+    pub(super) fn next(&mut self) -> Option<Vec<Cause>> {
+        (!self.waiting.is_empty()).then(|| std::mem::take(&mut self.waiting))
+    }
+
+    /// Stores that a run for this found nothing to change, however long it takes.
+    pub(super) async fn finish(&mut self, run_id: RunId, started_at: Timestamp, causes: Vec<Cause>) {
+        let result = RunResult {
+            outcome: Outcome::Unchanged,
+            reason: None,
+            reported_noop: false,
+            started_at,
+            finished_at: wall(),
+        };
+        let end = End::Done(EndedRun::new(run_id, false, result.clone()));
+        let ending = |cause: &Cause| Ending {
+            event: cause.event.id,
+            sources: cause.sources.clone(),
+            end: end.clone(),
+        };
+        let endings: Vec<Ending> = causes.iter().map(ending).collect();
+        self.tell(PastRun::of(&self.record(run_id, started_at, causes), result, 0, []));
+
+        let Client { store, layout, certname, .. } = self.client;
+        let (mut attempt, lost_at) = (0, Instant::now());
+        while outcomes::finish_runs(store.as_ref(), layout, certname, &endings, Some(&self.history))
+            .await
+            .is_err()
+        {
+            let wait = backoff::reconnect(attempt, lost_at.elapsed(), self.client.jitter());
+            tokio::time::sleep(wait).await;
+            attempt += 1;
+        }
+    }
+
+    /// A node that has worked for a while tells of many runs, and so does this one from its first.
+    fn tell(&mut self, past: PastRun) {
+        for _ in self.history.runs.len() + 1..RUNS_TOLD {
+            let run = EndedRun { run_id: RunId::from_uuid(uuid::Uuid::now_v7()), ..past.run.clone() };
+            self.history.push(PastRun { run, ..past.clone() });
+        }
+        self.history.push(past);
+    }
+
+    fn record(&self, run_id: RunId, started_at: Timestamp, causes: Vec<Cause>) -> RunRecord {
+        RunRecord {
+            run_id,
+            certname: self.client.certname.clone(),
+            command: Vec::new(),
+            options: RunOptions::default(),
+            timeout: Duration::ZERO,
+            started_at,
+            causes,
+            environment: BTreeMap::new(),
+        }
+    }
+}
