@@ -1,8 +1,8 @@
 # What every node's own Puppet run applies. Nothing in it knows of Trigger.
 
-$node    = "${facts['demo_folder']}/${trusted['certname']}"
+$node    = "${facts['demo_directory']}/${trusted['certname']}"
 # Read while the catalog is compiled: a run that starts after a release knows it, one in progress does not.
-$release = strip(file("${facts['demo_folder']}/store/release"))
+$release = strip(file("${facts['demo_directory']}/store/release"))
 
 file { "${node}/site.conf":
   content => "release ${release}\n",

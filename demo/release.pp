@@ -1,7 +1,7 @@
 # Applied on deploy01, the node that releases.
 
 $release = $facts['demo_release']
-$store   = "${facts['demo_folder']}/store"
+$store   = "${facts['demo_directory']}/store"
 
 exec { "publish release ${release}":
   command => "echo ${release} > ${store}/release",

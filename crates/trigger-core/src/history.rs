@@ -6,27 +6,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::event::Event;
 use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use crate::lineage::Rule;
-use crate::outcome::{EndedRun, Outcome, RunResult};
+use crate::outcome::{CompletedRun, RunOutcome, RunResult};
 use crate::time::Timestamp;
 use crate::wire::{Publication, RunRecord, Stored};
 
 /// Runs that a node tells of.
-pub const RUNS_TOLD: usize = 16;
+pub const MAX_RUNS: usize = 16;
 /// Causes that are listed of one run.
-pub const CAUSES_TOLD: usize = 32;
+pub const MAX_CAUSES: usize = 32;
 /// Events that are listed of those one run fired.
-pub const FIRES_TOLD: usize = 32;
+pub const MAX_FIRES: usize = 32;
 /// Targets that are listed of those the loop guard left out of one event.
-pub const LEFT_OUT_TOLD: usize = 4;
+pub const MAX_SUPPRESSED: usize = 4;
 /// Of a sentence that is told once more, in characters.
-const SENTENCE_AT_MOST: usize = 200;
+const MAX_SENTENCE_CHARS: usize = 200;
 /// The stored form is no longer than this: the oldest runs go first. The newest alone is always shorter.
-const BYTES_AT_MOST: usize = 128 * 1024;
+const MAX_HISTORY_BYTES: usize = 128 * 1024;
 
 /// A node's latest runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RunHistory {
-    /// Newest first, at most [`RUNS_TOLD`].
+    /// Newest first, at most [`MAX_RUNS`].
     pub runs: Vec<PastRun>,
 }
 
@@ -34,15 +34,15 @@ pub struct RunHistory {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastRun {
     /// Which one, and how it ended.
-    pub run: EndedRun,
+    pub run: CompletedRun,
     /// What it was limited to; empty means everything.
     pub tags: BTreeSet<Tag>,
     /// The events it covered, one of each [`Kind`] first.
-    pub causes: Excerpt<PastCause>,
+    pub causes: Truncated<PastCause>,
     /// Earlier events of a backlog that one of the causes stands for.
     pub superseded: usize,
     /// The events that were fired inside it, those first that the loop guard cut.
-    pub fired: Excerpt<FiredEvent>,
+    pub fired: Truncated<FiredEvent>,
 }
 
 /// An event that a run covered.
@@ -66,14 +66,14 @@ pub struct FiredEvent {
     /// Whether it went to groups, whose members look for loops themselves.
     pub to_groups: bool,
     /// Whom the loop guard left out.
-    pub left_out: Excerpt<LeftOut>,
+    pub suppressed: Truncated<SuppressedTarget>,
     /// How many of them by each of its rules, for metrics; empty where an earlier version noted the event.
     pub by_rule: BTreeMap<Rule, usize>,
 }
 
 /// A target that the loop guard left out when an event was fired.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct SuppressedTarget {
     /// Whom.
     pub target: Target,
     /// Why.
@@ -90,20 +90,20 @@ pub enum Target {
 
 /// The first of many.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Excerpt<T> {
+pub struct Truncated<T> {
     /// These.
     pub listed: Vec<T>,
     /// And so many more.
     pub more: usize,
 }
 
-impl<T> Default for Excerpt<T> {
+impl<T> Default for Truncated<T> {
     fn default() -> Self {
         Self { listed: Vec::new(), more: 0 }
     }
 }
 
-impl<T> Excerpt<T> {
+impl<T> Truncated<T> {
     /// The first `at_most` of all.
     pub fn of(all: impl IntoIterator<Item = T>, at_most: usize) -> Self {
         let mut all = all.into_iter();
@@ -121,8 +121,8 @@ impl RunHistory {
     pub fn push(&mut self, run: PastRun) {
         self.runs.retain(|known| known.run.run_id != run.run.run_id && !is_tried_again_in(known, &run));
         self.runs.insert(0, run);
-        self.runs.truncate(RUNS_TOLD);
-        while self.runs.len() > 1 && self.to_wire().len() > BYTES_AT_MOST {
+        self.runs.truncate(MAX_RUNS);
+        while self.runs.len() > 1 && self.to_wire().len() > MAX_HISTORY_BYTES {
             self.runs.pop();
         }
     }
@@ -137,7 +137,7 @@ impl RunHistory {
 /// push out what happened before them.
 fn is_tried_again_in(tried: &PastRun, later: &PastRun) -> bool {
     let covered = |cause: &PastCause| later.causes.listed.iter().any(|other| other.event == cause.event);
-    tried.run.result.outcome == Outcome::NotRun && tried.causes.listed.iter().all(covered)
+    tried.run.result.outcome == RunOutcome::NotRun && tried.causes.listed.iter().all(covered)
 }
 
 impl PastRun {
@@ -157,13 +157,13 @@ impl PastRun {
         causes.sort_by_key(|(is_one_more, _)| *is_one_more);
         // Nor must what went on as it should hide what did not, or did not at a member of a group.
         let mut fired: Vec<FiredEvent> = fired.into_iter().collect();
-        fired.sort_by_key(|fired| (fired.left_out.count() == 0, !fired.to_groups));
+        fired.sort_by_key(|fired| (fired.suppressed.count() == 0, !fired.to_groups));
         Self {
-            run: EndedRun::new(record.run_id, record.options.noop, result),
+            run: CompletedRun::new(record.run_id, record.options.noop, result),
             tags: record.options.tags.clone(),
-            causes: Excerpt::of(causes.into_iter().map(|(_, cause)| cause), CAUSES_TOLD),
+            causes: Truncated::of(causes.into_iter().map(|(_, cause)| cause), MAX_CAUSES),
             superseded,
-            fired: Excerpt::of(fired, FIRES_TOLD),
+            fired: Truncated::of(fired, MAX_FIRES),
         }
     }
 }
@@ -195,13 +195,14 @@ impl FiredEvent {
         let nodes = publication.suppressed.iter().map(|(node, reason)| (Target::Node(node.clone()), reason));
         let groups = publication.suppressed_groups.iter();
         let groups = groups.map(|(group, reason)| (Target::Group(group.clone()), reason));
-        let left_out =
-            nodes.chain(groups).map(|(target, reason)| LeftOut { target, reason: shortened(reason) });
+        let suppressed = nodes
+            .chain(groups)
+            .map(|(target, reason)| SuppressedTarget { target, reason: shortened(reason) });
         Self {
             event: publication.event.id,
             trigger: publication.event.trigger.clone(),
             to_groups: !publication.event.targets.groups.is_empty(),
-            left_out: Excerpt::of(left_out, LEFT_OUT_TOLD),
+            suppressed: Truncated::of(suppressed, MAX_SUPPRESSED),
             by_rule,
         }
     }
@@ -209,7 +210,7 @@ impl FiredEvent {
 
 /// A sentence as it is told once more, in a place that must not grow with it.
 pub(crate) fn shortened(sentence: &str) -> String {
-    match sentence.char_indices().nth(SENTENCE_AT_MOST) {
+    match sentence.char_indices().nth(MAX_SENTENCE_CHARS) {
         Some((end, _)) => format!("{}…", &sentence[..end]),
         None => sentence.to_owned(),
     }
@@ -243,7 +244,7 @@ pub(crate) mod samples {
         }
     }
 
-    pub(crate) fn result(outcome: Outcome) -> RunResult {
+    pub(crate) fn result(outcome: RunOutcome) -> RunResult {
         RunResult {
             outcome,
             reason: None,
@@ -254,7 +255,7 @@ pub(crate) mod samples {
     }
 
     /// A run that covered these events.
-    pub(crate) fn past_run(run: u128, outcome: Outcome, causes: &[u128]) -> PastRun {
+    pub(crate) fn past_run(run: u128, outcome: RunOutcome, causes: &[u128]) -> PastRun {
         let causes = causes.iter().map(|&n| samples::event(n, "t")).collect();
         PastRun::of(&record(run, causes), result(outcome), 0, [])
     }
@@ -274,8 +275,8 @@ mod tests {
     fn the_latest_runs_are_told_and_telling_twice_changes_nothing() {
         let mut history = RunHistory::default();
         for run in 1..=20 {
-            history.push(past_run(run, Outcome::Changed, &[run]));
-            history.push(past_run(run, Outcome::Changed, &[run]));
+            history.push(past_run(run, RunOutcome::Changed, &[run]));
+            history.push(past_run(run, RunOutcome::Changed, &[run]));
         }
         assert_eq!(ids(&history), (5..=20).rev().map(run_id).collect::<Vec<_>>());
     }
@@ -283,12 +284,12 @@ mod tests {
     #[test]
     fn tries_that_came_to_nothing_make_room_for_the_run_that_happened() {
         let mut history = RunHistory::default();
-        history.push(past_run(1, Outcome::NotRun, &[1]));
-        history.push(past_run(2, Outcome::NotRun, &[1]));
+        history.push(past_run(1, RunOutcome::NotRun, &[1]));
+        history.push(past_run(2, RunOutcome::NotRun, &[1]));
         assert_eq!(ids(&history), [run_id(2)], "while it is tried, the latest try is told");
-        history.push(past_run(3, Outcome::Unchanged, &[9]));
+        history.push(past_run(3, RunOutcome::Unchanged, &[9]));
         assert_eq!(ids(&history), [run_id(3), run_id(2)], "this one did not cover it");
-        history.push(past_run(4, Outcome::Changed, &[1, 2]));
+        history.push(past_run(4, RunOutcome::Changed, &[1, 2]));
         assert_eq!(ids(&history), [run_id(4), run_id(3)]);
     }
 
@@ -296,7 +297,7 @@ mod tests {
     fn a_burst_is_counted_and_does_not_hide_another_trigger() {
         let mut causes: Vec<Event> = (1..=200).map(|n| event(n, "burst")).collect();
         causes.push(event(999, "lonely"));
-        let run = PastRun::of(&record(1, causes), result(Outcome::Changed), 0, []);
+        let run = PastRun::of(&record(1, causes), result(RunOutcome::Changed), 0, []);
         assert_eq!((run.causes.listed.len(), run.causes.more), (32, 169));
         assert_eq!(run.causes.listed[0].event, event_id(1));
         assert_eq!(run.causes.listed[1].event, event_id(999));
@@ -309,22 +310,22 @@ mod tests {
             event: event_id(n),
             trigger: "t".parse().unwrap(),
             to_groups,
-            left_out: Excerpt::of(
-                reasons.iter().map(|&reason| LeftOut {
+            suppressed: Truncated::of(
+                reasons.iter().map(|&reason| SuppressedTarget {
                     target: Target::Node("n".parse().unwrap()),
                     reason: reason.to_owned(),
                 }),
-                LEFT_OUT_TOLD,
+                MAX_SUPPRESSED,
             ),
             by_rule: BTreeMap::new(),
         };
         let plain = (1..=40).map(|n| fired(n, false, &[]));
         let fires =
             plain.chain([fired(50, true, &[]), fired(60, false, &["loop"]), fired(61, true, &["loop"])]);
-        let run = PastRun::of(&record(1, Vec::new()), result(Outcome::Changed), 0, fires);
+        let run = PastRun::of(&record(1, Vec::new()), result(RunOutcome::Changed), 0, fires);
         let told: Vec<EventId> = run.fired.listed.iter().map(|fired| fired.event).collect();
         assert_eq!(told[..4], [61, 60, 50, 1].map(event_id));
-        assert_eq!((told.len(), run.fired.more), (FIRES_TOLD, 11));
+        assert_eq!((told.len(), run.fired.more), (MAX_FIRES, 11));
     }
 
     #[test]
@@ -344,14 +345,14 @@ mod tests {
         for run in 1..=3 {
             let causes =
                 (1..=500).map(|n| Event { origin: "o".repeat(255).parse().unwrap(), ..event(n, &long) });
-            let result = RunResult { reason: Some("ß".repeat(100_000)), ..result(Outcome::Failed) };
+            let result = RunResult { reason: Some("ß".repeat(100_000)), ..result(RunOutcome::Failed) };
             let fired = (0..500)
                 .map(|n| FiredEvent::of(&publication(n), Rule::ALL.map(|rule| (rule, usize::MAX)).into()));
             history.push(PastRun::of(&record(run, causes.collect()), result, 0, fired));
-            assert!(history.to_wire().len() <= BYTES_AT_MOST, "{}", history.to_wire().len());
+            assert!(history.to_wire().len() <= MAX_HISTORY_BYTES, "{}", history.to_wire().len());
         }
         assert_eq!(ids(&history)[0], run_id(3), "the newest is there");
         let newest = &history.runs[0];
-        assert_eq!((newest.fired.count(), newest.fired.listed[0].left_out.count()), (500, 50));
+        assert_eq!((newest.fired.count(), newest.fired.listed[0].suppressed.count()), (500, 50));
     }
 }

@@ -18,11 +18,11 @@ pub struct InvalidName {
 }
 
 /// How much of a refused value an error repeats, in characters.
-const QUOTED_AT_MOST: usize = 80;
+const MAX_QUOTED_CHARS: usize = 80;
 
 fn quoted(value: &str) -> String {
-    let shown: String = value.chars().take(QUOTED_AT_MOST).flat_map(char::escape_debug).collect();
-    let more = if value.chars().nth(QUOTED_AT_MOST).is_some() { "…" } else { "" };
+    let shown: String = value.chars().take(MAX_QUOTED_CHARS).flat_map(char::escape_debug).collect();
+    let more = if value.chars().nth(MAX_QUOTED_CHARS).is_some() { "…" } else { "" };
     format!("'{}{more}'", shown.replace("\\'", "'").replace("\\\"", "\""))
 }
 
@@ -66,10 +66,10 @@ macro_rules! name_type {
 }
 
 /// No name is longer than this, in bytes: Puppet's certificates end there, and so do file names.
-const NAME_AT_MOST: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 
 fn is_node_name(value: &str) -> bool {
-    (1..=NAME_AT_MOST).contains(&value.len())
+    (1..=MAX_NAME_BYTES).contains(&value.len())
         && !value.starts_with(['-', '.'])
         && value.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'))
 }
@@ -99,7 +99,7 @@ name_type!(
     "a trigger name",
     "it may hold any printable characters, not only blanks and no line breaks or other control characters, and has at most 255 bytes",
     |value| {
-        (1..=NAME_AT_MOST).contains(&value.len())
+        (1..=MAX_NAME_BYTES).contains(&value.len())
             && !value.trim().is_empty()
             && !value.chars().any(char::is_control)
     }
@@ -115,7 +115,7 @@ name_type!(
     "it may hold lower-case letters, digits, '_', and after the first character ':', '.' and '-', and has at most 255 characters",
     |value| {
         let word = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_');
-        (1..=NAME_AT_MOST).contains(&value.len())
+        (1..=MAX_NAME_BYTES).contains(&value.len())
             && value.bytes().next().is_some_and(word)
             && value.bytes().all(|b| word(b) || matches!(b, b':' | b'.' | b'-'))
     }
@@ -130,7 +130,7 @@ name_type!(
         let segment = |s: &str| {
             !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
         };
-        value.len() <= NAME_AT_MOST
+        value.len() <= MAX_NAME_BYTES
             && value.strip_prefix('/').is_some_and(|path| path.split('/').all(segment))
     }
 );

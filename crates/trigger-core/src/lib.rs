@@ -5,20 +5,20 @@
 //! the `trigger` crate read the world, ask these modules what to do, and perform the effects in order.
 
 pub mod backoff;
-pub mod ended_runs;
+pub mod completed_runs;
 pub mod event;
-pub mod guard;
 pub mod history;
 pub mod identity;
-pub mod layout;
-pub mod left_out;
+pub mod keyspace;
 pub mod lineage;
+pub mod loop_guard;
 pub mod outcome;
-pub mod pace;
 pub mod queue;
+pub mod rate_limiter;
 pub mod report;
 pub mod run_command;
 pub mod status;
+pub mod suppressed;
 pub mod sweep;
 pub mod time;
 pub mod verdict;

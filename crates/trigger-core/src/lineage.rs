@@ -191,7 +191,7 @@ fn with_distinct_hops_first<'a>(chains: impl IntoIterator<Item = &'a Chain>) -> 
 /// of trigger and target for itself with [`repeats_in_every_chain`].
 ///
 /// `fires` tells how often this trigger has fired on this node for a root before.
-pub fn judge(
+pub fn permitted_chains(
     trigger: &TriggerName,
     target: Option<&Certname>,
     chains: &[Chain],
@@ -217,7 +217,7 @@ fn in_order(mut chains: Vec<&Chain>) -> Vec<Chain> {
     chains.into_iter().cloned().collect()
 }
 
-/// The chains that an event carries, of those that permit its targets (each target's, as [`judge`] returned
+/// The chains that an event carries, of those that permit its targets (each target's, as [`permitted_chains`] returned
 /// them): at least one for each target, since the target looks for loops itself, then those whose hops no other
 /// has, since the members of its groups do so too, then the shortest; at most [`MAX_CHAINS`].
 pub fn carried(permitting: &BTreeSet<Vec<Chain>>) -> Vec<Chain> {
@@ -318,7 +318,7 @@ mod tests {
 
     fn check(trigger: &str, target: &str, chains: &[&str], expected: &str) {
         let chains: Vec<Chain> = chains.iter().map(|text| chain(text)).collect();
-        let verdict = match judge(&name(trigger), Some(&node(target)), &chains, avoid(3), |_| 0) {
+        let verdict = match permitted_chains(&name(trigger), Some(&node(target)), &chains, avoid(3), |_| 0) {
             Ok(chains) => format!("fires with {}", chains.len()),
             Err(suppression) => suppression.to_string(),
         };
@@ -354,8 +354,10 @@ mod tests {
 
     #[test]
     fn the_fourth_fire_for_one_root_is_suppressed() {
-        let fires =
-            |times| judge(&name("a"), Some(&node("n1")), &[chain("b>n2")], avoid(5), move |_| times).is_ok();
+        let fires = |times| {
+            permitted_chains(&name("a"), Some(&node("n1")), &[chain("b>n2")], avoid(5), move |_| times)
+                .is_ok()
+        };
         assert!(fires(2));
         assert!(!fires(3));
     }
@@ -375,7 +377,7 @@ mod tests {
             .rev()
             .collect();
         let chains = chains_through(&node("here"), &causes);
-        let permitted = judge(&name("z"), Some(&node("n1")), &chains, avoid(64), |_| 0).unwrap();
+        let permitted = permitted_chains(&name("z"), Some(&node("n1")), &chains, avoid(64), |_| 0).unwrap();
         let lengths: Vec<usize> = permitted.iter().map(|chain| chain.hops.len()).collect();
         assert_eq!(lengths, [1, 2, 3, 4, 5, 6, 7, 8]);
         assert!(permitted.iter().all(|chain| chain.hops.last().unwrap().certname == node("here")));
@@ -404,7 +406,7 @@ mod tests {
         let mut chains = eight("a>n1");
         chains.push(chain("b>n2 c>n3"));
         let judged = |target: Option<&str>| {
-            judge(&name("a"), target.map(node).as_ref(), &chains, avoid(5), |_| 0).unwrap()
+            permitted_chains(&name("a"), target.map(node).as_ref(), &chains, avoid(5), |_| 0).unwrap()
         };
         // A group: its member n1 is permitted by the longer chain only, and finds it.
         let permitted = judged(None);
@@ -431,7 +433,7 @@ mod tests {
     fn a_root_whose_fires_are_used_up_takes_no_place_from_one_with_the_same_hops() {
         let chains = [chain("a>n1"), Chain { root: event_id(2), ..chain("a>n1") }];
         let fires = |root| if root == event_id(1) { MAX_FIRES_PER_ROOT } else { 0 };
-        assert_eq!(judge(&name("b"), None, &chains, avoid(5), fires), Ok(vec![chains[1].clone()]));
+        assert_eq!(permitted_chains(&name("b"), None, &chains, avoid(5), fires), Ok(vec![chains[1].clone()]));
     }
 
     #[test]
@@ -461,7 +463,7 @@ mod tests {
     fn a_loop_that_is_allowed_ends_by_its_hops_or_by_its_fires() {
         let fires = |chains: &[&str], ttl, times| {
             let chains: Vec<Chain> = chains.iter().map(|text| chain(text)).collect();
-            judge(&name("a"), Some(&node("n1")), &chains, allow(ttl), |_| times)
+            permitted_chains(&name("a"), Some(&node("n1")), &chains, allow(ttl), |_| times)
         };
         assert!(fires(&["a>n1 b>n2"], 3, 2).is_ok());
         assert!(matches!(fires(&["a>n1 b>n2"], 2, 2), Err(Suppression::TooManyHops { .. })));

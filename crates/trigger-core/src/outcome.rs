@@ -9,7 +9,7 @@ use crate::time::Timestamp;
 
 /// How one supervised Puppet process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// Puppet ran and found nothing to do.
     Unchanged,
     /// Puppet ran and changed something.
@@ -26,7 +26,7 @@ pub enum Outcome {
     Unknown,
 }
 
-impl Outcome {
+impl RunOutcome {
     /// Every outcome, with its name in JSON and on the terminal.
     const NAMES: [(Self, &'static str); 7] = [
         (Self::Unchanged, "unchanged"),
@@ -49,7 +49,7 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for RunOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -60,7 +60,7 @@ impl fmt::Display for Outcome {
 #[error("'{0}' names no outcome")]
 pub struct UnknownOutcome(String);
 
-impl FromStr for Outcome {
+impl FromStr for RunOutcome {
     type Err = UnknownOutcome;
 
     fn from_str(text: &str) -> Result<Self, UnknownOutcome> {
@@ -73,7 +73,7 @@ impl FromStr for Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunResult {
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: RunOutcome,
     /// A sentence where the outcome needs one: what failed, what judged it.
     pub reason: Option<String>,
     /// Whether Puppet's report says that it was a noop run, by the event's wish or by the node's settings.
@@ -86,7 +86,7 @@ pub struct RunResult {
 
 /// The run that ended a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndedRun {
+pub struct CompletedRun {
     /// Which one.
     pub run_id: RunId,
     /// Whether Puppet only reported what it would do.
@@ -95,7 +95,7 @@ pub struct EndedRun {
     pub result: RunResult,
 }
 
-impl EndedRun {
+impl CompletedRun {
     /// The end of a run that was asked for with or without noop: Puppet's own word counts too.
     pub fn new(run_id: RunId, asked_noop: bool, result: RunResult) -> Self {
         Self { run_id, noop: asked_noop || result.reported_noop, result }
@@ -104,11 +104,11 @@ impl EndedRun {
 
 /// How a delivery ended; stored once, by its target (contract 6).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum DeliveryOutcome {
     /// A run that started after the event ended `unchanged` or `changed`.
-    Done(EndedRun),
+    Done(CompletedRun),
     /// A run that started after the event ended otherwise, for good.
-    Failed(EndedRun),
+    Failed(CompletedRun),
     /// The event's life was over before a run could start.
     Expired,
     /// The node will not run for this event; the sentence says why.
@@ -119,7 +119,7 @@ pub enum End {
     Superseded(EventId),
 }
 
-impl End {
+impl DeliveryOutcome {
     /// The state of a delivery that ended so.
     pub fn state(&self) -> State {
         match self {

@@ -12,20 +12,20 @@ use crate::event::{Event, RunOptions};
 use crate::history::shortened;
 use crate::identity::{EventId, GroupName};
 use crate::lineage::repeats_in_every_chain;
-use crate::outcome::{End, EndedRun, Outcome};
-use crate::pace::{Pace, RunsPerMinute};
+use crate::outcome::{CompletedRun, DeliveryOutcome, RunOutcome};
+use crate::rate_limiter::{RateLimiter, RunsPerMinute};
 use crate::status::{Activity, Delayed, Held, Retrying, Running};
 use crate::time::{Now, Timestamp};
-use crate::wire::EndedEvent;
+use crate::wire::HonouredEvent;
 
 /// More waiting deliveries than this are collapsed where a later one says the same.
-pub const BACKLOG_LIMIT: usize = 64;
+pub const MAX_BACKLOG: usize = 64;
 /// Deliveries of each state that a node's record lists, so that a backend takes the record however many there
 /// are. The others are told as pending.
-pub const LISTED_AT_MOST: usize = 1000;
+pub const MAX_LISTED: usize = 1000;
 /// How long an ended event is remembered: the longest life of an event, and two days for clocks that
 /// disagree and for the sweepers' patience.
-pub const REMEMBER_ENDED: Duration = Duration::from_secs(9 * 24 * 60 * 60);
+pub const DEDUP_RETENTION: Duration = Duration::from_secs(9 * 24 * 60 * 60);
 
 /// How a delivery reached this node. One event may arrive both ways; it is still one cause.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -64,10 +64,10 @@ pub enum Input {
         causes: Vec<Cause>,
     },
     /// A run of an earlier agent ended when no agent was there. What it has not ended is pending in the backend,
-    /// and comes from there: it may have ended elsewhere since, where this is a copy of another node's folder.
-    EndedUnseen {
+    /// and comes from there: it may have ended elsewhere since, where this is a copy of another node's directory.
+    CompletedWhileDown {
         /// How.
-        run: EndedRun,
+        run: CompletedRun,
         /// As its record says.
         causes: Vec<Cause>,
     },
@@ -76,7 +76,7 @@ pub enum Input {
     /// The run in progress ended.
     RunEnded {
         /// How.
-        run: EndedRun,
+        run: CompletedRun,
         /// From 0.0 up to 1.0; spreads the retries of a fleet.
         jitter: f64,
     },
@@ -97,16 +97,16 @@ pub enum Effect {
         causes: Vec<Cause>,
     },
     /// Remember the ids if a run covered them (fsync), store the outcomes, delete the deliveries, then
-    /// close the record of the run, if there is one. Empty `endings` only close the record.
+    /// close the record of the run, if there is one. Empty `completions` only close the record.
     Finish {
         /// The run whose record can be closed afterwards.
         run: Option<crate::identity::RunId>,
         /// The deliveries that ended.
-        endings: Vec<Ending>,
+        completions: Vec<Completion>,
     },
     /// Delete deliveries of an event that a run ended here before and that has no outcome in the backend (yet,
     /// or since the backend was restored from a backup): store its outcome again where it is still known.
-    Forget {
+    DeleteDeliveries {
         /// Which event.
         event: EventId,
         /// Its deliveries.
@@ -116,13 +116,13 @@ pub enum Effect {
 
 /// A delivery that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ending {
+pub struct Completion {
     /// Which event.
     pub event: EventId,
     /// Its deliveries at this node.
     pub sources: BTreeSet<Source>,
     /// How.
-    pub end: End,
+    pub end: DeliveryOutcome,
 }
 
 /// Deliveries that will share one run.
@@ -132,7 +132,7 @@ struct Waiting {
     /// Set after a run that could not happen.
     retry: Option<Retry>,
     /// Whether none of the causes stands for an earlier one.
-    is_collapsed: bool,
+    is_deduplicated: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -156,11 +156,11 @@ struct ActiveRun {
 
 /// An event that ended here.
 #[derive(Debug, Clone)]
-struct EndedHere {
+struct CompletedHere {
     at: Timestamp,
     /// How, where no run ended it. Told again when its delivery is read again without an outcome: a backend
     /// that was restored from a backup has lost it.
-    without_run: Option<End>,
+    without_run: Option<DeliveryOutcome>,
 }
 
 /// What this node's configuration says about runs.
@@ -179,7 +179,7 @@ pub struct Node {
 pub struct Queue {
     node: Node,
     /// Events that ended here: never run again.
-    ended: HashMap<EventId, EndedHere>,
+    ended: HashMap<EventId, CompletedHere>,
     active: Option<ActiveRun>,
     /// Who goes next where both kinds wait: not the one that ran last.
     is_noops_turn: bool,
@@ -187,7 +187,7 @@ pub struct Queue {
     noop: Waiting,
     too_new: Vec<Held>,
     blocked: Option<String>,
-    pace: Pace,
+    rate_limiter: RateLimiter,
     /// While nothing but the limit on runs keeps the next one from starting.
     delay: Option<Delay>,
 }
@@ -204,11 +204,11 @@ impl Queue {
     /// An empty queue that knows which events ended before.
     pub fn new(node: Node, ended: impl IntoIterator<Item = (EventId, Timestamp)>) -> Self {
         Self {
-            pace: Pace::new(node.runs_per_minute),
+            rate_limiter: RateLimiter::new(node.runs_per_minute),
             node,
             ended: ended
                 .into_iter()
-                .map(|(event, at)| (event, EndedHere { at, without_run: None }))
+                .map(|(event, at)| (event, CompletedHere { at, without_run: None }))
                 .collect(),
             active: None,
             is_noops_turn: false,
@@ -223,7 +223,7 @@ impl Queue {
     /// Counts the starts of an earlier agent's runs, so that no restart makes room for more than the limit.
     pub fn recall_starts(&mut self, now: Now, starts: impl IntoIterator<Item = Timestamp>) {
         for started_at in starts {
-            self.pace.recall(now, started_at);
+            self.rate_limiter.recall(now, started_at);
         }
     }
 
@@ -233,7 +233,7 @@ impl Queue {
             Input::Delivered(cause) => self.deliver(now, cause),
             Input::TooNew(held) => self.hold(held),
             Input::Adopted { running, options, causes } => self.adopt(now, running, options, causes),
-            Input::EndedUnseen { run, causes } => self.ended_unseen(now, run, causes),
+            Input::CompletedWhileDown { run, causes } => self.completed_while_down(now, run, causes),
             Input::Started(running) => self.started(running),
             Input::RunEnded { run, jitter } => self.run_ended(now, run, jitter),
             Input::Blocked(reason) => self.block(now, reason),
@@ -267,14 +267,14 @@ impl Queue {
             .collect();
         let delayed = self.delay.map(|delay| Delayed {
             at: delay.at,
-            reason: limit_reason(self.pace.limit(), delay.at),
+            reason: limit_reason(self.rate_limiter.limit(), delay.at),
             causes: listed(self.waiting_causes()),
         });
         let running = |active: &ActiveRun| {
             let Running { run_id, started_at, .. } = *active.running.as_ref()?;
             Some(Running { run_id, started_at, causes: listed(&active.causes) })
         };
-        let held = self.held().take(LISTED_AT_MOST);
+        let held = self.held().take(MAX_LISTED);
         Activity {
             running: self.active.as_ref().and_then(running),
             retrying: if self.blocked.is_some() { Vec::new() } else { retrying },
@@ -317,7 +317,7 @@ impl Queue {
             let not_before = waiting.retry.as_ref().map_or(now.elapsed, |retry| retry.not_before);
             (arrives_for(noop) || !waiting.causes.is_empty()) && not_before <= now.elapsed
         };
-        let is_free = self.pace.spaced().max(self.pace.permitted()) <= now.elapsed;
+        let is_free = self.rate_limiter.spaced().max(self.rate_limiter.permitted()) <= now.elapsed;
         match input {
             // What it covered may be all there is.
             Input::RunEnded { .. } => true,
@@ -343,10 +343,11 @@ impl Queue {
             let sources = cause.sources;
             return vec![match &ended.without_run {
                 // No record of a run tells it again.
-                Some(end) => {
-                    Effect::Finish { run: None, endings: vec![Ending { event, sources, end: end.clone() }] }
-                }
-                None => Effect::Forget { event, sources },
+                Some(end) => Effect::Finish {
+                    run: None,
+                    completions: vec![Completion { event, sources, end: end.clone() }],
+                },
+                None => Effect::DeleteDeliveries { event, sources },
             }];
         }
         if let Some(known) = self.find_mut(event) {
@@ -359,19 +360,19 @@ impl Queue {
         let waiting = if cause.event.options.noop { &mut self.noop } else { &mut self.real };
         waiting.causes.push(cause);
         // Somebody asks again.
-        waiting.hasten(now);
+        waiting.shorten_backoff(now);
         let superseded = waiting.collapse();
         if superseded.is_empty() { Vec::new() } else { vec![self.finish(now, None, superseded)] }
     }
 
-    fn refusal(&self, cause: &Cause) -> Option<End> {
+    fn refusal(&self, cause: &Cause) -> Option<DeliveryOutcome> {
         if cause.event.options.noop && !self.node.honours_noop {
-            return Some(End::Refused("this node's run command cannot honour noop".to_owned()));
+            return Some(DeliveryOutcome::Refused("this node's run command cannot honour noop".to_owned()));
         }
         let event = &cause.event;
         let repeats =
             repeats_in_every_chain(&event.trigger, &self.node.certname, &event.lineage, event.loops);
-        repeats.map(|suppression| End::Suppressed(suppression.to_string()))
+        repeats.map(|suppression| DeliveryOutcome::Suppressed(suppression.to_string()))
     }
 
     fn find_mut(&mut self, event: EventId) -> Option<&mut Cause> {
@@ -389,7 +390,7 @@ impl Queue {
 
     fn adopt(&mut self, now: Now, running: Running, options: RunOptions, causes: Vec<Cause>) -> Vec<Effect> {
         assert!(self.active.is_none(), "one run at a time: a second one was adopted");
-        self.pace.adopted(now, running.started_at);
+        self.rate_limiter.adopted(now, running.started_at);
         self.is_noops_turn = !options.noop;
         self.active = Some(ActiveRun { running: Some(running), causes, noop: options.noop, attempts: 0 });
         Vec::new()
@@ -405,14 +406,14 @@ impl Queue {
     fn block(&mut self, now: Now, reason: Option<String>) -> Vec<Effect> {
         if self.blocked.is_some() && reason.is_none() {
             // Somebody has just seen to this node: what could not happen before may well happen now.
-            self.real.hasten(now);
-            self.noop.hasten(now);
+            self.real.shorten_backoff(now);
+            self.noop.shorten_backoff(now);
         }
         self.blocked = reason;
         Vec::new()
     }
 
-    fn run_ended(&mut self, now: Now, run: EndedRun, jitter: f64) -> Vec<Effect> {
+    fn run_ended(&mut self, now: Now, run: CompletedRun, jitter: f64) -> Vec<Effect> {
         let Some(active) = self.active.take() else { return Vec::new() };
         let retry = self.retry_after(now, &run, active.attempts, jitter);
         let run_id = run.run_id;
@@ -423,8 +424,8 @@ impl Queue {
         vec![self.finish(now, Some(run_id), ended)]
     }
 
-    fn ended_unseen(&mut self, now: Now, run: EndedRun, causes: Vec<Cause>) -> Vec<Effect> {
-        self.pace.adopted(now, run.result.started_at);
+    fn completed_while_down(&mut self, now: Now, run: CompletedRun, causes: Vec<Cause>) -> Vec<Effect> {
+        self.rate_limiter.adopted(now, run.result.started_at);
         let run_id = run.run_id;
         let (ended, _) = ends(run, causes);
         vec![self.finish(now, Some(run_id), ended)]
@@ -432,8 +433,8 @@ impl Queue {
 
     /// When to try again what could not happen. What keeps runs from starting now, an operator who has just disabled
     /// Puppet say, is why this one did not happen: it waits for that, and for nothing else.
-    fn retry_after(&self, now: Now, run: &EndedRun, attempts: u32, jitter: f64) -> Option<Retry> {
-        let is_due = run.result.outcome == Outcome::NotRun && self.blocked.is_none();
+    fn retry_after(&self, now: Now, run: &CompletedRun, attempts: u32, jitter: f64) -> Option<Retry> {
+        let is_due = run.result.outcome == RunOutcome::NotRun && self.blocked.is_none();
         let wait = backoff::retry_run(attempts, jitter);
         is_due.then(|| Retry {
             attempts: attempts + 1,
@@ -460,7 +461,7 @@ impl Queue {
                 None => waiting.causes.push(cause),
             }
         }
-        waiting.is_collapsed = false;
+        waiting.is_deduplicated = false;
         waiting.retry = retry.filter(|_| !waiting.causes.is_empty());
     }
 
@@ -482,7 +483,7 @@ impl Queue {
         else {
             return effects;
         };
-        self.pace.started(now.elapsed);
+        self.rate_limiter.started(now.elapsed);
         self.is_noops_turn = !noop;
         self.active = Some(ActiveRun {
             running: None,
@@ -499,13 +500,13 @@ impl Queue {
         if waiting.causes.is_empty() {
             return None;
         }
-        let may_follow = self.pace.spaced().max(self.pace.permitted());
+        let may_follow = self.rate_limiter.spaced().max(self.rate_limiter.permitted());
         Some(waiting.retry.as_ref().map_or(may_follow, |retry| retry.not_before.max(may_follow)))
     }
 
     /// Whether the limit on runs is what the next one waits for.
     fn find_delay(&self, now: Now) -> Option<Delay> {
-        let until = self.pace.permitted();
+        let until = self.rate_limiter.permitted();
         let is_for_the_limit = until > now.elapsed && self.next_wake() == Some(until);
         // Kept as it was told first: a wall clock that wavers is no news.
         let known = self.delay.filter(|delay| delay.until == until);
@@ -525,41 +526,50 @@ impl Queue {
         if expired.is_empty() {
             return Vec::new();
         }
-        vec![self.finish(now, None, expired.into_iter().map(|cause| (cause, End::Expired)).collect())]
+        vec![self.finish(
+            now,
+            None,
+            expired.into_iter().map(|cause| (cause, DeliveryOutcome::Expired)).collect(),
+        )]
     }
 
-    fn finish(&mut self, now: Now, run: Option<crate::identity::RunId>, ended: Vec<(Cause, End)>) -> Effect {
-        self.ended.retain(|&event, ended| !EndedEvent { event, ended_at: ended.at }.is_outlived(now.wall));
-        let endings = ended
+    fn finish(
+        &mut self,
+        now: Now,
+        run: Option<crate::identity::RunId>,
+        ended: Vec<(Cause, DeliveryOutcome)>,
+    ) -> Effect {
+        self.ended.retain(|&event, ended| !HonouredEvent { event, ended_at: ended.at }.is_outlived(now.wall));
+        let completions = ended
             .into_iter()
             .map(|(cause, end)| {
                 let without_run = run.is_none().then(|| end.clone());
-                self.ended.insert(cause.event.id, EndedHere { at: now.wall, without_run });
+                self.ended.insert(cause.event.id, CompletedHere { at: now.wall, without_run });
                 for waiting in [&mut self.real, &mut self.noop] {
                     waiting.causes.retain(|other| other.event.id != cause.event.id);
                 }
-                Ending { event: cause.event.id, sources: cause.sources, end }
+                Completion { event: cause.event.id, sources: cause.sources, end }
             })
             .collect();
-        Effect::Finish { run, endings }
+        Effect::Finish { run, completions }
     }
 }
 
 /// What a run has ended, and what it leaves to another one.
-fn ends(run: EndedRun, causes: Vec<Cause>) -> (Vec<(Cause, End)>, Vec<Cause>) {
+fn ends(run: CompletedRun, causes: Vec<Cause>) -> (Vec<(Cause, DeliveryOutcome)>, Vec<Cause>) {
     let (over, again): (Vec<Cause>, Vec<Cause>) = match run.result.outcome {
-        Outcome::NotRun => (Vec::new(), causes),
-        Outcome::Interrupted => causes.into_iter().partition(|cause| cause.interruptions > 0),
+        RunOutcome::NotRun => (Vec::new(), causes),
+        RunOutcome::Interrupted => causes.into_iter().partition(|cause| cause.interruptions > 0),
         _ => (causes, Vec::new()),
     };
-    let is_interrupted = run.result.outcome == Outcome::Interrupted;
+    let is_interrupted = run.result.outcome == RunOutcome::Interrupted;
     let again = again
         .into_iter()
         .map(|cause| Cause { interruptions: cause.interruptions + u32::from(is_interrupted), ..cause })
         .collect();
     let end = match run.result.outcome {
-        Outcome::Unchanged | Outcome::Changed => End::Done(run),
-        _ => End::Failed(run),
+        RunOutcome::Unchanged | RunOutcome::Changed => DeliveryOutcome::Done(run),
+        _ => DeliveryOutcome::Failed(run),
     };
     (over.into_iter().map(|cause| (cause, end.clone())).collect(), again)
 }
@@ -573,12 +583,12 @@ fn limit_reason(limit: RunsPerMinute, at: Timestamp) -> String {
 }
 
 fn listed<'a>(causes: impl IntoIterator<Item = &'a Cause>) -> Vec<EventId> {
-    causes.into_iter().take(LISTED_AT_MOST).map(|cause| cause.event.id).collect()
+    causes.into_iter().take(MAX_LISTED).map(|cause| cause.event.id).collect()
 }
 
 impl Waiting {
     /// No need to sit out a wait that has grown long, nor to hammer.
-    fn hasten(&mut self, now: Now) {
+    fn shorten_backoff(&mut self, now: Now) {
         let Some(retry) = &mut self.retry else { return };
         let soon = now.elapsed + backoff::retry_run(0, 0.0);
         if soon < retry.not_before {
@@ -591,13 +601,13 @@ impl Waiting {
     /// one has the same trigger, origin, options and past, and expires no sooner. What nothing later stands
     /// for stays, however many they are: of a backlog that was collapsed only the latest can stand for
     /// others, or ten thousand of them would take each new one a look at every pair.
-    fn collapse(&mut self) -> Vec<(Cause, End)> {
+    fn collapse(&mut self) -> Vec<(Cause, DeliveryOutcome)> {
         let causes = &mut self.causes;
         let mut superseded = Vec::new();
         let mut at = 0;
-        while at < causes.len() && causes.len() > BACKLOG_LIMIT {
+        while at < causes.len() && causes.len() > MAX_BACKLOG {
             let latest = causes.len() - 1;
-            let from = if self.is_collapsed { latest.max(at + 1) } else { at + 1 };
+            let from = if self.is_deduplicated { latest.max(at + 1) } else { at + 1 };
             let earlier = &causes[at].event;
             let successor = causes[from..].iter().map(|cause| &cause.event).rfind(|later| {
                 later.trigger == earlier.trigger
@@ -607,11 +617,11 @@ impl Waiting {
                     && later.expires_at() >= earlier.expires_at()
             });
             match successor.map(|later| later.id) {
-                Some(id) => superseded.push((causes.remove(at), End::Superseded(id))),
+                Some(id) => superseded.push((causes.remove(at), DeliveryOutcome::Superseded(id))),
                 None => at += 1,
             }
         }
-        self.is_collapsed = at == causes.len();
+        self.is_deduplicated = at == causes.len();
         superseded
     }
 }

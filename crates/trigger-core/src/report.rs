@@ -1,7 +1,7 @@
 //! What Puppet's own report says of a run (contract 9).
 
 use crate::identity::RunId;
-use crate::outcome::Outcome;
+use crate::outcome::RunOutcome;
 
 /// The facts we read from `last_run_report.yaml`.
 ///
@@ -49,15 +49,15 @@ impl ReportSummary {
     }
 
     /// The outcome the report proves; nothing where no catalog was applied to its end.
-    pub fn outcome(&self) -> Option<Outcome> {
+    pub fn outcome(&self) -> Option<RunOutcome> {
         if self.transaction_completed == Some(false) {
             return None;
         }
         Some(match self.status.as_deref() {
-            Some("unchanged") => Outcome::Unchanged,
-            Some("changed") => Outcome::Changed,
-            Some("failed") => Outcome::Failed,
-            _ => Outcome::Unknown,
+            Some("unchanged") => RunOutcome::Unchanged,
+            Some("changed") => RunOutcome::Changed,
+            Some("failed") => RunOutcome::Failed,
+            _ => RunOutcome::Unknown,
         })
     }
 }
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn only_the_reports_own_fields_count() {
         let report = ReportSummary::parse(CHANGED);
-        assert_eq!(report.outcome(), Some(Outcome::Changed));
+        assert_eq!(report.outcome(), Some(RunOutcome::Changed));
         assert_eq!(report.catalog_uuid, None);
         assert!(report.noop);
         assert!(report.is_of("019356b0-7c4a-7000-8000-000000000001".parse().unwrap()));
@@ -88,6 +88,6 @@ mod tests {
 
     #[test]
     fn nonsense_is_unknown() {
-        assert_eq!(ReportSummary::parse("\u{0}garbage").outcome(), Some(Outcome::Unknown));
+        assert_eq!(ReportSummary::parse("\u{0}garbage").outcome(), Some(RunOutcome::Unknown));
     }
 }

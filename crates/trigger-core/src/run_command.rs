@@ -36,12 +36,12 @@ const AGENT_FLAGS: [&str; 11] = [
 const RUNTIMEOUT_LATER: Duration = Duration::from_secs(60);
 
 /// The longest wait for the lock of a run that somebody else started.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10 * 60);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
 /// How long a run waits for Puppet's lock before it gives up, to be tried again: short enough that even a
 /// wait that counts towards the run timeout leaves half of it for the run.
-pub fn lock_patience(timeout: Duration) -> Duration {
-    LOCK_PATIENCE.min(timeout / 2).max(Duration::from_secs(1))
+pub fn lock_timeout(timeout: Duration) -> Duration {
+    LOCK_TIMEOUT.min(timeout / 2).max(Duration::from_secs(1))
 }
 
 /// A node's run command, recognised by its words.
@@ -162,7 +162,7 @@ impl RunCommand {
                 argv.extend(own(&AGENT_FLAGS));
                 let seconds = |time: Duration| time.as_secs().to_string();
                 argv.extend(["--runtimeout".to_owned(), seconds(timeout + RUNTIMEOUT_LATER)]);
-                argv.extend(["--maxwaitforlock".to_owned(), seconds(lock_patience(timeout))]);
+                argv.extend(["--maxwaitforlock".to_owned(), seconds(lock_timeout(timeout))]);
                 argv.extend(["--job-id".to_owned(), run.to_string()]);
             }
             CommandKind::PuppetApply => {
@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_wait_for_a_lock_leaves_half_the_run_timeout_for_the_run() {
-        let seconds = |timeout| lock_patience(Duration::from_secs(timeout)).as_secs();
+        let seconds = |timeout| lock_timeout(Duration::from_secs(timeout)).as_secs();
         assert_eq!([1, 60, 20 * 60, 60 * 60].map(seconds), [1, 30, 10 * 60, 10 * 60]);
     }
 }

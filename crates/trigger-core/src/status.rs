@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::identity::{EventId, GroupName, Revision, RunId};
-use crate::outcome::{End, EndedRun};
+use crate::outcome::{CompletedRun, DeliveryOutcome};
 use crate::time::Timestamp;
 
 /// An agent's registration, claim and present activity: the value under `nodes/<certname>`.
@@ -164,7 +164,7 @@ pub enum RunView {
     /// In progress.
     Running(Running),
     /// Over.
-    Ended(EndedRun),
+    Ended(CompletedRun),
 }
 
 impl RunView {
@@ -185,7 +185,7 @@ impl RunView {
     }
 
     /// How it ended, once it has.
-    pub fn ended(&self) -> Option<&EndedRun> {
+    pub fn ended(&self) -> Option<&CompletedRun> {
         match self {
             Self::Running(_) => None,
             Self::Ended(ended) => Some(ended),
@@ -195,7 +195,11 @@ impl RunView {
 
 /// Computes where a delivery stands. Never stored: a terminal outcome counts first, then what the node
 /// says of itself, else it is pending.
-pub fn delivery_status(event: EventId, end: Option<&End>, node: Option<&NodeRecord>) -> DeliveryStatus {
+pub fn delivery_status(
+    event: EventId,
+    end: Option<&DeliveryOutcome>,
+    node: Option<&NodeRecord>,
+) -> DeliveryStatus {
     if let Some(end) = end {
         return ended(end);
     }
@@ -227,10 +231,10 @@ pub fn delivery_status(event: EventId, end: Option<&End>, node: Option<&NodeReco
     plain(State::Pending, delayed.map(|delayed| delayed.reason.clone()))
 }
 
-fn ended(end: &End) -> DeliveryStatus {
+fn ended(end: &DeliveryOutcome) -> DeliveryStatus {
     let state = end.state();
     let plain = |reason| DeliveryStatus { state, run: None, reason, successor: None, last_seen: None };
-    let by_run = |run: &EndedRun| DeliveryStatus {
+    let by_run = |run: &CompletedRun| DeliveryStatus {
         state,
         run: Some(RunView::Ended(run.clone())),
         reason: run.result.reason.clone(),
@@ -238,10 +242,10 @@ fn ended(end: &End) -> DeliveryStatus {
         last_seen: None,
     };
     match end {
-        End::Done(run) | End::Failed(run) => by_run(run),
-        End::Expired => plain(Some("its life was over before a run could start".to_owned())),
-        End::Refused(reason) | End::Suppressed(reason) => plain(Some(reason.clone())),
-        End::Superseded(successor) => DeliveryStatus {
+        DeliveryOutcome::Done(run) | DeliveryOutcome::Failed(run) => by_run(run),
+        DeliveryOutcome::Expired => plain(Some("its life was over before a run could start".to_owned())),
+        DeliveryOutcome::Refused(reason) | DeliveryOutcome::Suppressed(reason) => plain(Some(reason.clone())),
+        DeliveryOutcome::Superseded(successor) => DeliveryStatus {
             successor: Some(*successor),
             ..plain(Some(format!("a backlog was collapsed into the later event {successor}")))
         },

@@ -9,16 +9,16 @@ use crate::status::{Activity, NodeRecord};
 use crate::time::Timestamp;
 
 /// How long after an event's expiry a sweeper waits before it speaks for a target that says nothing.
-pub const SWEEPERS_PATIENCE: Duration = Duration::from_secs(60 * 60);
+pub const SWEEP_GRACE_PERIOD: Duration = Duration::from_secs(60 * 60);
 /// How long an event and its outcomes stay readable after its expiry: as long as any event can live, so
 /// that no copy of it anywhere can still be published when they go.
-pub const KEEP_ENDED: Duration = MAX_LIFETIME;
+pub const EVENT_RETENTION: Duration = MAX_LIFETIME;
 
 /// How much of a sweeper's own clock to believe: no more than half of those bear out who registered `lately`, or of
 /// those who `ever` did where fewer than two are left to ask. So nodes whose clocks are years ahead expire and
 /// remove nothing, dead ones among them that registered from the future; nor do those that are long gone hold
 /// it back. A lone node believes itself.
-pub fn believable_now(own: Timestamp, lately: Vec<Timestamp>, ever: Vec<Timestamp>) -> Timestamp {
+pub fn quorum_now(own: Timestamp, lately: Vec<Timestamp>, ever: Vec<Timestamp>) -> Timestamp {
     let mut seen = if lately.len() < 2 { ever } else { lately };
     seen.sort_unstable();
     match seen.len() {
@@ -29,13 +29,13 @@ pub fn believable_now(own: Timestamp, lately: Vec<Timestamp>, ever: Vec<Timestam
 
 /// Whether a delivery without an outcome may be called expired by somebody other than its target.
 pub fn may_expire(event: &Event, target: Option<&NodeRecord>, now: Timestamp) -> bool {
-    let overdue = now > event.expires_at().plus(SWEEPERS_PATIENCE);
+    let overdue = now > event.expires_at().plus(SWEEP_GRACE_PERIOD);
     overdue && !target.is_some_and(|node| lists(&node.activity, event.id))
 }
 
 /// Whether an event all of whose deliveries have ended may be removed.
 pub fn may_remove(event: &Event, now: Timestamp) -> bool {
-    now > event.expires_at().plus(KEEP_ENDED)
+    now > event.expires_at().plus(EVENT_RETENTION)
 }
 
 /// Whether a node says that it is still at work on an event.
@@ -72,7 +72,7 @@ mod tests {
         let tolerance = u64::try_from(CLOCK_TOLERANCE.as_millis()).unwrap();
         let at = |years: &[u64]| years.iter().map(|years| Timestamp::from_unix_ms(years * YEAR)).collect();
         let believed = |own: u64, lately: &[u64], ever: &[u64]| {
-            believable_now(Timestamp::from_unix_ms(own * YEAR), at(lately), at(ever)).as_unix_ms()
+            quorum_now(Timestamp::from_unix_ms(own * YEAR), at(lately), at(ever)).as_unix_ms()
         };
         assert_eq!(believed(100, &[100, 1, 1], &[]), YEAR + tolerance, "the sweeper's own");
         assert_eq!(believed(100, &[100, 100, 1, 1], &[]), YEAR + tolerance, "two of one machine");
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_sweeper_speaks_for_a_silent_target_an_hour_after_expiry() {
         let event = samples::event(1, "t");
-        let due = event.expires_at().plus(SWEEPERS_PATIENCE);
+        let due = event.expires_at().plus(SWEEP_GRACE_PERIOD);
         assert!(!may_expire(&event, None, due));
         assert!(may_expire(&event, None, due.plus(Duration::from_millis(1))));
     }

@@ -5,12 +5,12 @@
 //! the middle of it; and a run that was stopped half-way ends with 0. What Puppet printed explains; it decides
 //! only where Puppet tells nowhere else that a signal ended it.
 
-use crate::outcome::Outcome;
+use crate::outcome::RunOutcome;
 use crate::report::ReportSummary;
 use crate::run_command::CommandKind;
 
 /// Characters of Puppet's own words in a reason, which travels with the outcome.
-const QUOTE_LIMIT: usize = 300;
+const MAX_QUOTE_CHARS: usize = 300;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Exit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: RunOutcome,
     /// A sentence where the outcome needs one.
     pub reason: Option<String>,
     /// Whether Puppet says that it changed nothing on purpose, by the event's wish or by the node's settings.
@@ -34,7 +34,7 @@ pub struct Verdict {
 
 impl Verdict {
     /// A verdict that needs no report.
-    pub fn new(outcome: Outcome, reason: impl Into<String>) -> Self {
+    pub fn new(outcome: RunOutcome, reason: impl Into<String>) -> Self {
         Self { outcome, reason: Some(reason.into()), reported_noop: false }
     }
 
@@ -54,7 +54,7 @@ pub fn judge(kind: CommandKind, exit: Exit, report: Result<&ReportSummary, &str>
     match (kind, exit, report) {
         (CommandKind::Other, Exit::Signal(signal), _) => interrupted(signal),
         (CommandKind::Other, Exit::Code(code), _) => {
-            let outcome = if code == 0 { Outcome::Changed } else { Outcome::Failed };
+            let outcome = if code == 0 { RunOutcome::Changed } else { RunOutcome::Failed };
             Verdict::new(outcome, format!("not Puppet: judged by its exit code {code} alone"))
         }
         (_, _, Ok(report)) => by_report(report, exit, output),
@@ -64,17 +64,17 @@ pub fn judge(kind: CommandKind, exit: Exit, report: Result<&ReportSummary, &str>
 }
 
 fn interrupted(signal: i32) -> Verdict {
-    Verdict::new(Outcome::Interrupted, format!("ended by signal {signal}"))
+    Verdict::new(RunOutcome::Interrupted, format!("ended by signal {signal}"))
 }
 
 fn by_report(report: &ReportSummary, exit: Exit, output: &str) -> Verdict {
     let (outcome, reason) = match (report.outcome(), exit) {
         (None, _) => cut_short(report, exit, output),
-        (Some(Outcome::Failed), _) => {
-            (Outcome::Failed, Some("resources failed: see the run's output".to_owned()))
+        (Some(RunOutcome::Failed), _) => {
+            (RunOutcome::Failed, Some("resources failed: see the run's output".to_owned()))
         }
-        (Some(Outcome::Unknown), _) => {
-            (Outcome::Unknown, Some("its report names no known status: see the run's output".to_owned()))
+        (Some(RunOutcome::Unknown), _) => {
+            (RunOutcome::Unknown, Some("its report names no known status: see the run's output".to_owned()))
         }
         // What follows the catalog: a `postrun_command`, say.
         (Some(outcome), Exit::Code(1)) => {
@@ -86,37 +86,37 @@ fn by_report(report: &ReportSummary, exit: Exit, output: &str) -> Verdict {
 }
 
 /// No catalog was applied to its end: Puppet was stopped, came to grief in the middle, or had none.
-fn cut_short(report: &ReportSummary, exit: Exit, output: &str) -> (Outcome, Option<String>) {
+fn cut_short(report: &ReportSummary, exit: Exit, output: &str) -> (RunOutcome, Option<String>) {
     let (outcome, reason) = match (exit, signal_in(output)) {
-        (Exit::Signal(signal), _) => (Outcome::Interrupted, format!("ended by signal {signal}")),
+        (Exit::Signal(signal), _) => (RunOutcome::Interrupted, format!("ended by signal {signal}")),
         // Told to stop, `puppet agent` leaves as if all were well.
         (Exit::Code(0), _) => {
-            (Outcome::Interrupted, "Puppet was told to stop before its catalog was applied".to_owned())
+            (RunOutcome::Interrupted, "Puppet was told to stop before its catalog was applied".to_owned())
         }
-        (_, Some(signal)) => (Outcome::Interrupted, format!("ended by {signal}")),
+        (_, Some(signal)) => (RunOutcome::Interrupted, format!("ended by {signal}")),
         // What it changed is changed. Another run would meet the same mistake of a provider, again and again.
         _ if report.catalog_uuid.is_some() => {
-            (Outcome::Failed, explained("the catalog was not applied to its end", output))
+            (RunOutcome::Failed, explained("the catalog was not applied to its end", output))
         }
-        _ => (Outcome::NotRun, explained("no catalog was applied", output)),
+        _ => (RunOutcome::NotRun, explained("no catalog was applied", output)),
     };
     (outcome, Some(reason))
 }
 
 fn without_report(kind: CommandKind, code: i32, why: &str, output: &str) -> Verdict {
     if let (1, Some(signal)) = (code, signal_in(output)) {
-        return Verdict::new(Outcome::Interrupted, format!("ended by {signal}"));
+        return Verdict::new(RunOutcome::Interrupted, format!("ended by {signal}"));
     }
     match (kind, code) {
-        (_, 1) => Verdict::new(Outcome::NotRun, explained("Puppet did not run", output)),
+        (_, 1) => Verdict::new(RunOutcome::NotRun, explained("Puppet did not run", output)),
         // Told to stop before it had a report to write. One repetition costs less than an event that is lost.
         (CommandKind::PuppetAgent, 0) => Verdict::new(
-            Outcome::Interrupted,
+            RunOutcome::Interrupted,
             format!("Puppet left no report, as when it is told to stop before its run ({why})"),
         ),
         // As a shell around Puppet tells of the signal that ended it.
         (_, 129..=192) => interrupted(code - 128),
-        _ => Verdict::new(Outcome::Unknown, format!("exit code {code}, but {why}")),
+        _ => Verdict::new(RunOutcome::Unknown, format!("exit code {code}, but {why}")),
     }
 }
 
@@ -135,7 +135,7 @@ fn telling_line(output: &str) -> Option<String> {
     let error = errors.find(|line| !line.starts_with("Facter:"));
     let line = error.or_else(|| output.lines().rev().find_map(|line| line.strip_prefix("Notice: ")))?;
     let line = line.trim().trim_end_matches([';', '.']);
-    let mut short: String = line.chars().take(QUOTE_LIMIT).collect();
+    let mut short: String = line.chars().take(MAX_QUOTE_CHARS).collect();
     if short.len() < line.len() {
         short.push('…');
     }
@@ -182,40 +182,40 @@ mod tests {
         judge(kind, exit, report.as_ref().ok_or(NO_REPORT), output)
     }
 
-    fn check(exit: Exit, report: Option<&str>, expected: Outcome) {
+    fn check(exit: Exit, report: Option<&str>, expected: RunOutcome) {
         let verdict = judged(CommandKind::PuppetAgent, exit, report, "");
         assert_eq!(verdict.outcome, expected, "{exit:?} {report:?}: {verdict:?}");
     }
 
     #[test]
     fn the_report_decides_and_an_exit_code_alone_never_says_done_of_puppet() {
-        check(Exit::Code(2), Some(REPORT), Outcome::Changed);
-        check(Exit::Code(0), Some("status: unchanged\ntransaction_completed: true\n"), Outcome::Unchanged);
-        check(Exit::Code(4), Some("status: failed\ntransaction_completed: true\n"), Outcome::Failed);
-        check(Exit::Code(2), None, Outcome::Unknown);
-        check(Exit::Code(6), Some("garbage"), Outcome::Unknown);
+        check(Exit::Code(2), Some(REPORT), RunOutcome::Changed);
+        check(Exit::Code(0), Some("status: unchanged\ntransaction_completed: true\n"), RunOutcome::Unchanged);
+        check(Exit::Code(4), Some("status: failed\ntransaction_completed: true\n"), RunOutcome::Failed);
+        check(Exit::Code(2), None, RunOutcome::Unknown);
+        check(Exit::Code(6), Some("garbage"), RunOutcome::Unknown);
         for code in 0..=6 {
             let verdict = judged(CommandKind::PuppetApply, Exit::Code(code), None, "");
-            assert!(!matches!(verdict.outcome, Outcome::Changed | Outcome::Unchanged), "{verdict:?}");
+            assert!(!matches!(verdict.outcome, RunOutcome::Changed | RunOutcome::Unchanged), "{verdict:?}");
         }
     }
 
     #[test]
     fn a_catalog_that_was_applied_counts_whatever_came_after_it() {
-        check(Exit::Signal(15), Some(REPORT), Outcome::Changed);
+        check(Exit::Signal(15), Some(REPORT), RunOutcome::Changed);
         let verdict =
             judged(CommandKind::PuppetAgent, Exit::Code(1), Some(REPORT), "Error: Could not run postrun\n");
-        assert_eq!(verdict.outcome, Outcome::Changed);
+        assert_eq!(verdict.outcome, RunOutcome::Changed);
         assert!(verdict.reason.unwrap().contains("Could not run postrun"));
     }
 
     #[test]
     fn a_run_that_was_stopped_is_interrupted_though_puppet_says_0() {
-        check(Exit::Code(0), Some(STOPPED), Outcome::Interrupted);
-        check(Exit::Code(0), None, Outcome::Interrupted);
-        check(Exit::Signal(9), None, Outcome::Interrupted);
-        check(Exit::Signal(15), Some(STOPPED), Outcome::Interrupted);
-        check(Exit::Code(128 + 9), None, Outcome::Interrupted);
+        check(Exit::Code(0), Some(STOPPED), RunOutcome::Interrupted);
+        check(Exit::Code(0), None, RunOutcome::Interrupted);
+        check(Exit::Signal(9), None, RunOutcome::Interrupted);
+        check(Exit::Signal(15), Some(STOPPED), RunOutcome::Interrupted);
+        check(Exit::Code(128 + 9), None, RunOutcome::Interrupted);
     }
 
     #[test]
@@ -223,11 +223,11 @@ mod tests {
         let told = "Error: /Stage[main]/Main/Exec[x]/returns: change failed: SIGTERM\nError: Could not run: SIGTERM\n";
         for report in [Some(STOPPED), None] {
             let verdict = judged(CommandKind::PuppetApply, Exit::Code(1), report, told);
-            assert_eq!(verdict.outcome, Outcome::Interrupted);
+            assert_eq!(verdict.outcome, RunOutcome::Interrupted);
             assert_eq!(verdict.reason.as_deref(), Some("ended by SIGTERM"));
         }
         let other = "Error: Could not run: SIGNALS are not what this is about\n";
-        assert_eq!(judged(CommandKind::PuppetApply, Exit::Code(1), None, other).outcome, Outcome::NotRun);
+        assert_eq!(judged(CommandKind::PuppetApply, Exit::Code(1), None, other).outcome, RunOutcome::NotRun);
     }
 
     #[test]
@@ -241,12 +241,12 @@ mod tests {
             (CommandKind::PuppetAgent, "Notice: Caught INT; exiting\n", "SIGINT"),
         ] {
             let verdict = judged(kind, Exit::Code(1), Some(&begun), &format!("{told}{POSTRUN}"));
-            assert_eq!(verdict.outcome, Outcome::Interrupted, "{told}");
+            assert_eq!(verdict.outcome, RunOutcome::Interrupted, "{told}");
             assert_eq!(verdict.reason, Some(format!("ended by {signal}")));
         }
         let hung_up =
             judged(CommandKind::PuppetAgent, Exit::Code(1), Some(STOPPED), "Notice: Caught HUP; x\n");
-        assert_eq!(hung_up.outcome, Outcome::NotRun);
+        assert_eq!(hung_up.outcome, RunOutcome::NotRun);
     }
 
     #[test]
@@ -255,25 +255,25 @@ mod tests {
         let begun = format!("{STOPPED}catalog_uuid: 69dcf859-ff6b-4f0f-9621-12f19611fe98\n");
         for kind in [CommandKind::PuppetAgent, CommandKind::PuppetApply] {
             let verdict = judged(kind, Exit::Code(1), Some(&begun), told);
-            assert_eq!(verdict.outcome, Outcome::Failed);
+            assert_eq!(verdict.outcome, RunOutcome::Failed);
             assert_eq!(
                 verdict.reason.as_deref(),
                 Some(
                     "the catalog was not applied to its end: /Kaput[x]/ensure: change failed: cannot load such file -- x (see the run's output)"
                 )
             );
-            assert_eq!(judged(kind, Exit::Code(1), Some(STOPPED), told).outcome, Outcome::NotRun);
+            assert_eq!(judged(kind, Exit::Code(1), Some(STOPPED), told).outcome, RunOutcome::NotRun);
         }
-        check(Exit::Code(3), Some(&begun), Outcome::Failed);
-        check(Exit::Code(0), Some(&begun), Outcome::Interrupted);
-        check(Exit::Signal(9), Some(&begun), Outcome::Interrupted);
+        check(Exit::Code(3), Some(&begun), RunOutcome::Failed);
+        check(Exit::Code(0), Some(&begun), RunOutcome::Interrupted);
+        check(Exit::Signal(9), Some(&begun), RunOutcome::Interrupted);
     }
 
     #[test]
     fn what_could_not_happen_is_explained_in_puppets_words() {
         let not_run = |report: Option<&str>, output: &str| {
             let verdict = judged(CommandKind::PuppetAgent, Exit::Code(1), report, output);
-            assert_eq!(verdict.outcome, Outcome::NotRun, "{verdict:?}");
+            assert_eq!(verdict.outcome, RunOutcome::NotRun, "{verdict:?}");
             verdict.reason.unwrap()
         };
         assert_eq!(
@@ -299,7 +299,7 @@ mod tests {
     fn a_noop_run_says_so_also_where_nobody_asked_for_it() {
         let report = "status: unchanged\ntransaction_completed: true\nnoop: true\n";
         let verdict = judged(CommandKind::PuppetAgent, Exit::Code(0), Some(report), "");
-        assert!(verdict.reported_noop && verdict.outcome == Outcome::Unchanged, "{verdict:?}");
+        assert!(verdict.reported_noop && verdict.outcome == RunOutcome::Unchanged, "{verdict:?}");
         assert_eq!(verdict.reason, None);
         assert!(verdict.of_a_real_run().reason.unwrap().contains("this node's own settings"));
     }
@@ -307,9 +307,9 @@ mod tests {
     #[test]
     fn another_command_is_judged_by_its_exit_code_and_said_to_be() {
         for (exit, expected, reason) in [
-            (Exit::Code(0), Outcome::Changed, "judged by its exit code 0 alone"),
-            (Exit::Code(1), Outcome::Failed, "judged by its exit code 1 alone"),
-            (Exit::Signal(9), Outcome::Interrupted, "signal 9"),
+            (Exit::Code(0), RunOutcome::Changed, "judged by its exit code 0 alone"),
+            (Exit::Code(1), RunOutcome::Failed, "judged by its exit code 1 alone"),
+            (Exit::Signal(9), RunOutcome::Interrupted, "signal 9"),
         ] {
             let verdict = judged(CommandKind::Other, exit, None, "");
             assert_eq!(verdict.outcome, expected);

@@ -8,17 +8,17 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::event::Event;
-use crate::history::{Excerpt, FiredEvent, Kind, LeftOut, PastCause, PastRun, RunHistory, Target};
+use crate::history::{FiredEvent, Kind, PastCause, PastRun, RunHistory, SuppressedTarget, Target, Truncated};
 use crate::identity::{Certname, EventId, RunId, Tag, TriggerName};
 use crate::lineage::Lineage;
-use crate::outcome::{End, EndedRun};
+use crate::outcome::{CompletedRun, DeliveryOutcome};
 use crate::status::{NodeRecord, Running};
 use crate::time::Timestamp;
 
 /// Causes of one run that are followed to where they came from; the others are only named.
-pub const FOLLOWED_PER_RUN: usize = 8;
+pub const MAX_FOLLOWED_PER_RUN: usize = 8;
 /// Events that are followed for one answer, nearest first: a burst of bursts has an end.
-pub const FOLLOWED_AT_MOST: usize = 200;
+pub const MAX_FOLLOWED: usize = 200;
 /// Events fired by one run whose members are asked what they made of it.
 const FIRES_LOOKED_AT: usize = 8;
 
@@ -48,7 +48,7 @@ pub struct Facts {
     /// Events that are there, and those that are not any more.
     pub events: BTreeMap<EventId, Option<Event>>,
     /// How events ended at nodes, where they have.
-    pub ends: BTreeMap<(EventId, Certname), Option<End>>,
+    pub ends: BTreeMap<(EventId, Certname), Option<DeliveryOutcome>>,
 }
 
 /// What a node says of itself.
@@ -86,7 +86,7 @@ pub enum Progress {
 
 /// Why there is nothing to explain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotTold {
+pub enum ExplainError {
     /// Nobody registered under this certname, and no run of it is told.
     NoNode,
     /// It is registered, but tells of no run.
@@ -148,11 +148,11 @@ pub struct RunStep {
     /// What is known of it.
     pub state: RunState,
     /// What it covered, each among the events.
-    pub causes: Excerpt<EventId>,
+    pub causes: Truncated<EventId>,
     /// Earlier events of a backlog that one of the causes stands for.
     pub superseded: usize,
     /// What was fired inside it.
-    pub fired: Excerpt<FiredEvent>,
+    pub fired: Truncated<FiredEvent>,
 }
 
 /// What is known of a run.
@@ -168,7 +168,7 @@ pub enum RunState {
     /// It is over.
     Ended {
         /// How it ended.
-        run: EndedRun,
+        run: CompletedRun,
         /// What it was limited to.
         tags: BTreeSet<Tag>,
     },
@@ -203,7 +203,7 @@ impl EventStep {
 }
 
 /// Explains as far as the facts go.
-pub fn explain(question: &Question, facts: &Facts) -> Result<Progress, NotTold> {
+pub fn explain(question: &Question, facts: &Facts) -> Result<Progress, ExplainError> {
     let mut walk =
         Walk { facts, ahead: VecDeque::new(), wanted: Wanted::default(), found: Default::default() };
     match question {
@@ -212,7 +212,7 @@ pub fn explain(question: &Question, facts: &Facts) -> Result<Progress, NotTold> 
             Some(node) => walk.ahead.push_back(Visit::Run(certname.clone(), node.pick(*which)?)),
         },
         Question::Event(event) => match facts.events.get(event) {
-            Some(None) => return Err(NotTold::NoEvent),
+            Some(None) => return Err(ExplainError::NoEvent),
             _ => walk.ahead.push_back(Visit::Event(*event, None)),
         },
     }
@@ -237,7 +237,7 @@ impl NodeFacts {
         self.history.run(running.run_id).is_none().then_some((running, record.seen_at))
     }
 
-    fn pick(&self, which: Which) -> Result<RunId, NotTold> {
+    fn pick(&self, which: Which) -> Result<RunId, ExplainError> {
         let ended = self.history.runs.iter().map(|past| past.run.run_id);
         let told: Vec<RunId> =
             self.running().map(|(running, _)| running.run_id).into_iter().chain(ended).collect();
@@ -246,10 +246,10 @@ impl NodeFacts {
             Which::Id(run) => told.contains(&run).then_some(run),
         };
         found.ok_or(match which {
-            _ if told.is_empty() && self.record.is_none() => NotTold::NoNode,
-            _ if told.is_empty() => NotTold::NoRun,
-            Which::Back(_) => NotTold::OnlySoMany(told.len()),
-            Which::Id(run) => NotTold::NoSuchRun(run),
+            _ if told.is_empty() && self.record.is_none() => ExplainError::NoNode,
+            _ if told.is_empty() => ExplainError::NoRun,
+            Which::Back(_) => ExplainError::OnlySoMany(told.len()),
+            Which::Id(run) => ExplainError::NoSuchRun(run),
         })
     }
 }
@@ -281,7 +281,7 @@ impl Walk<'_> {
                 certname,
                 run_id,
                 state: RunState::Ended { run: past.run.clone(), tags: past.tags.clone() },
-                causes: Excerpt {
+                causes: Truncated {
                     listed: past.causes.listed.iter().map(|cause| cause.event).collect(),
                     more: past.causes.more,
                 },
@@ -292,12 +292,12 @@ impl Walk<'_> {
             node.running().filter(|(running, _)| running.run_id == run_id)
         {
             // Of the others nothing is known but their ids.
-            let causes = Excerpt::of(running.causes.iter().copied(), FOLLOWED_PER_RUN);
+            let causes = Truncated::of(running.causes.iter().copied(), MAX_FOLLOWED_PER_RUN);
             self.ahead.extend(causes.listed.iter().map(|&event| Visit::Event(event, None)));
             let state = RunState::Running { started_at: running.started_at, seen_at };
-            RunStep { certname, run_id, state, causes, superseded: 0, fired: Excerpt::default() }
+            RunStep { certname, run_id, state, causes, superseded: 0, fired: Truncated::default() }
         } else {
-            let (causes, fired) = (Excerpt::default(), Excerpt::default());
+            let (causes, fired) = (Truncated::default(), Truncated::default());
             RunStep { certname, run_id, state: RunState::Gone, causes, superseded: 0, fired }
         };
         self.found.runs.push(step);
@@ -307,7 +307,7 @@ impl Walk<'_> {
         let mut kinds = BTreeSet::new();
         for cause in &past.causes.listed {
             // The others of a kind have the same past.
-            if kinds.insert(cause.kind()) && kinds.len() <= FOLLOWED_PER_RUN {
+            if kinds.insert(cause.kind()) && kinds.len() <= MAX_FOLLOWED_PER_RUN {
                 self.ahead.push_back(Visit::Event(cause.event, Some(cause.clone())));
             } else if self.found.event(cause.event).is_none() {
                 self.name_only(cause.event, Some(cause.clone()));
@@ -327,7 +327,7 @@ impl Walk<'_> {
             None => {}
         }
         let followed = self.found.events.iter().filter(|step| step.is_followed).count();
-        if followed + self.wanted.events.len() >= FOLLOWED_AT_MOST {
+        if followed + self.wanted.events.len() >= MAX_FOLLOWED {
             return self.name_only(id, told);
         }
         let Some(event) = self.facts.events.get(&id) else {
@@ -351,7 +351,7 @@ impl Walk<'_> {
         let hops = lineage.and_then(|lineage| lineage.chains.first()).map_or(&[][..], |chain| &chain.hops);
         let unknown =
             hops.iter().map(|hop| &hop.certname).filter(|node| !self.facts.nodes.contains_key(*node));
-        self.wanted.nodes.extend(unknown.take(FOLLOWED_PER_RUN).cloned());
+        self.wanted.nodes.extend(unknown.take(MAX_FOLLOWED_PER_RUN).cloned());
     }
 
     /// Members of a group look for loops themselves, when the event has reached them. Whom they can find in
@@ -369,16 +369,16 @@ impl Walk<'_> {
             for fired in to_groups.into_iter().take(FIRES_LOOKED_AT) {
                 for node in &nodes {
                     let target = Target::Node(node.clone());
-                    if fired.left_out.listed.iter().any(|left_out| left_out.target == target) {
+                    if fired.suppressed.listed.iter().any(|suppressed| suppressed.target == target) {
                         continue;
                     }
                     match self.facts.ends.get(&(fired.event, node.clone())) {
-                        None if asked < FOLLOWED_AT_MOST => {
+                        None if asked < MAX_FOLLOWED => {
                             asked += 1;
                             self.wanted.ends.insert((fired.event, node.clone()));
                         }
-                        Some(Some(End::Suppressed(reason))) => {
-                            fired.left_out.listed.push(LeftOut { target, reason: reason.clone() });
+                        Some(Some(DeliveryOutcome::Suppressed(reason))) => {
+                            fired.suppressed.listed.push(SuppressedTarget { target, reason: reason.clone() });
                         }
                         _ => {}
                     }

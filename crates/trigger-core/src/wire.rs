@@ -3,10 +3,10 @@
 //! Readers ignore fields they do not know; a change that an old reader must not ignore gets a new `v`.
 //! Golden files in `wire/golden/` hold each released form. `docs/wire-format.md` describes them.
 
-mod ends;
 mod events;
 mod history;
 mod nodes;
+mod outcomes;
 mod runs;
 
 use std::str::FromStr;
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use events::{Delivery, Members, Publication};
-pub use runs::{EndedEvent, FireNote, RunRecord};
+pub use runs::{FireNote, HonouredEvent, RunRecord};
 
 /// The version this program writes, and the newest it reads.
 pub const VERSION: u32 = 1;

@@ -14,26 +14,26 @@ use std::time::Duration;
 
 use trigger_core::backoff;
 use trigger_core::identity::{Certname, GroupName, Revision};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::status::{Activity, NodeRecord};
 use trigger_core::time::{Now, Timestamp};
 use trigger_core::wire::{Stored, WireError};
 
-use trigger_store::store::{Entry, KeyRange, Store, StoreError, Swap};
+use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError};
 
 /// How often a holder renews.
-pub const RENEW_EVERY: Duration = Duration::from_secs(60);
+pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a contender waits without seeing a renewal.
 pub const LEASE: Duration = Duration::from_secs(180);
 /// How long a holder that cannot renew still trusts its claim: well before a contender may take it.
-pub const TRUST_FOR: Duration = Duration::from_secs(120);
+pub const TRUST_PERIOD: Duration = Duration::from_secs(120);
 /// How often somebody else's claim is looked at.
-pub const LOOK_EVERY: Duration = Duration::from_secs(15);
+pub const POLL_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Swaps tried in one go: what was read may be stale, and the answer to a swap says what is there.
-const SWAPS: usize = 3;
+const MAX_CAS_ATTEMPTS: usize = 3;
 /// Writes whose fate is unknown that are remembered; a partition can leave one with each try.
-const UNSETTLED: usize = 64;
+const MAX_IN_DOUBT_WRITES: usize = 64;
 
 /// Who claims.
 #[derive(Debug, Clone)]
@@ -52,8 +52,8 @@ pub struct Claimant {
     pub host: String,
     /// The process, for people.
     pub pid: u32,
-    /// The state folder, for people.
-    pub folder: String,
+    /// The state directory, for people.
+    pub directory: String,
     /// The agent's version of Trigger.
     pub version: String,
     /// The groups the node belongs to.
@@ -62,20 +62,20 @@ pub struct Claimant {
 
 impl Claimant {
     fn location(&self) -> String {
-        format!("{}, pid {}, {}", self.host, self.pid, self.folder)
+        format!("{}, pid {}, {}", self.host, self.pid, self.directory)
     }
 
     /// Whether somebody says to be in the same place: this very agent before a restart of its machine, or
     /// one that this machine is a copy of.
     fn is_namesake(&self, location: &str) -> bool {
         location.starts_with(&format!("{}, pid ", self.host))
-            && location.ends_with(&format!(", {}", self.folder))
+            && location.ends_with(&format!(", {}", self.directory))
     }
 }
 
 /// Where the claim stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Standing {
+pub enum ClaimState {
     /// The backend has not answered yet.
     Unregistered,
     /// Ours.
@@ -87,7 +87,7 @@ pub enum Standing {
         renewed_at: Duration,
     },
     /// Another's, as far as is known alive.
-    Contended(Rival),
+    Contended(Holder),
     /// Ours when it was last renewed, which is too long ago.
     Stale {
         /// The certname claimed.
@@ -99,21 +99,21 @@ pub enum Standing {
     },
 }
 
-impl Standing {
+impl ClaimState {
     /// Why no run may start, if so.
-    pub fn obstacle(&self, elapsed: Duration) -> Option<String> {
+    pub fn blocked_reason(&self, elapsed: Duration) -> Option<String> {
         match self {
             Self::Unregistered => Some("this agent has not registered with the backend yet".to_owned()),
             Self::Held { renewed_at, .. } => {
                 let since = elapsed.saturating_sub(*renewed_at);
-                (since > TRUST_FOR).then(|| {
+                (since > TRUST_PERIOD).then(|| {
                     format!(
                         "this agent's registration was last renewed {} s ago: it was paused",
                         since.as_secs()
                     )
                 })
             }
-            Self::Contended(rival) => Some(rival.sentence(elapsed)),
+            Self::Contended(holder) => Some(holder.sentence(elapsed)),
             Self::Stale { certname, renewed_at, trouble } => Some(format!(
                 "the claim on {certname} could not be renewed for {} s ({trouble})",
                 elapsed.saturating_sub(*renewed_at).as_secs()
@@ -124,7 +124,7 @@ impl Standing {
 
 /// The holder of a claim that we contend for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rival {
+pub struct Holder {
     certname: Certname,
     location: String,
     is_namesake: bool,
@@ -136,7 +136,7 @@ pub struct Rival {
     is_alive: bool,
 }
 
-impl Rival {
+impl Holder {
     /// Whether its claim was renewed under our eyes.
     pub fn is_alive(&self) -> bool {
         self.is_alive
@@ -151,7 +151,7 @@ impl Rival {
         let who = match (self.is_alive, self.is_namesake) {
             (true, _) => format!("another live agent ({location}): stop one of the two"),
             (false, true) => format!(
-                "an agent of this folder before a restart of the machine, or that of a machine which this one \
+                "an agent of this directory before a restart of the machine, or that of a machine which this one \
                  is a copy of ({location})"
             ),
             (false, false) => format!("another agent ({location}), which may be alive"),
@@ -166,7 +166,7 @@ impl Rival {
 
 /// Our latest renewal.
 #[derive(Debug, Clone)]
-struct Held {
+struct HeldClaim {
     revision: Revision,
     /// Taken before it was asked for.
     renewed_at: Duration,
@@ -175,7 +175,7 @@ struct Held {
 }
 
 /// What to do about what lies under our key.
-enum Verdict {
+enum ClaimDecision {
     /// Write over it, if it is still so.
     Take(Option<Revision>),
     Wait,
@@ -185,17 +185,17 @@ enum Verdict {
 /// [again after a pause](Self::pause).
 #[derive(Debug, Clone)]
 pub struct Claim {
-    layout: Layout,
+    keyspace: Keyspace,
     claimant: Claimant,
     joined: BTreeMap<GroupName, Revision>,
     renewals: u64,
-    held: Option<Held>,
+    held: Option<HeldClaim>,
     has_held: bool,
-    rival: Option<Rival>,
+    holder: Option<Holder>,
     /// Writes that may have been done or may yet be, by what tells them apart.
-    unsettled: Vec<(u64, Timestamp)>,
+    in_doubt_writes: Vec<(u64, Timestamp)>,
     /// Records in our name that we did not write, found after we held the claim.
-    surprises: u32,
+    unexplained_records: u32,
     failures: u32,
     /// When the backend answered last.
     answered_at: Duration,
@@ -205,21 +205,21 @@ pub struct Claim {
 impl Claim {
     /// A claim not yet made. `joined` is since when the claimant belongs to groups, as it remembers.
     pub fn new(
-        layout: Layout,
+        keyspace: Keyspace,
         claimant: Claimant,
         joined: BTreeMap<GroupName, Revision>,
         elapsed: Duration,
     ) -> Self {
         Self {
-            layout,
+            keyspace,
             claimant,
             joined,
             renewals: 0,
             held: None,
             has_held: false,
-            rival: None,
-            unsettled: Vec::new(),
-            surprises: 0,
+            holder: None,
+            in_doubt_writes: Vec::new(),
+            unexplained_records: 0,
             failures: 0,
             answered_at: elapsed,
             trouble: String::new(),
@@ -232,16 +232,16 @@ impl Claim {
     }
 
     /// Where the claim stands.
-    pub fn standing(&self, elapsed: Duration) -> Standing {
-        match (&self.held, &self.rival) {
-            (Some(held), _) if elapsed.saturating_sub(held.renewed_at) > TRUST_FOR => Standing::Stale {
+    pub fn standing(&self, elapsed: Duration) -> ClaimState {
+        match (&self.held, &self.holder) {
+            (Some(held), _) if elapsed.saturating_sub(held.renewed_at) > TRUST_PERIOD => ClaimState::Stale {
                 certname: self.claimant.certname.clone(),
                 renewed_at: held.renewed_at,
                 trouble: self.trouble.clone(),
             },
-            (Some(held), _) => Standing::Held { joined: self.joined.clone(), renewed_at: held.renewed_at },
-            (None, Some(rival)) => Standing::Contended(rival.clone()),
-            (None, None) => Standing::Unregistered,
+            (Some(held), _) => ClaimState::Held { joined: self.joined.clone(), renewed_at: held.renewed_at },
+            (None, Some(holder)) => ClaimState::Contended(holder.clone()),
+            (None, None) => ClaimState::Unregistered,
         }
     }
 
@@ -250,16 +250,16 @@ impl Claim {
         if self.failures > 0 {
             return backoff::reconnect(self.failures, elapsed.saturating_sub(self.answered_at), jitter);
         }
-        match (&self.held, &self.rival) {
+        match (&self.held, &self.holder) {
             (Some(held), _) if !held.is_complete => Duration::ZERO,
-            (Some(_), _) => RENEW_EVERY.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 4.0),
-            (None, Some(rival)) => rival.lapses_in(elapsed).min(LOOK_EVERY),
+            (Some(_), _) => RENEWAL_INTERVAL.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 4.0),
+            (None, Some(holder)) => holder.lapses_in(elapsed).min(POLL_INTERVAL),
             (None, None) => Duration::ZERO,
         }
     }
 
     /// Whether a change of activity is worth a renewal before its time.
-    pub fn tells_activity(&self) -> bool {
+    pub fn publishes_activity(&self) -> bool {
         self.held.is_some() && self.failures == 0
     }
 
@@ -267,7 +267,7 @@ impl Claim {
     /// hint only: the answer to the renewal decides.
     pub fn is_news(&self, revision: Revision) -> bool {
         let known = self.held.as_ref().map(|held| held.revision);
-        known.or(self.rival.as_ref().map(|rival| rival.revision)).is_some_and(|known| revision > known)
+        known.or(self.holder.as_ref().map(|holder| holder.revision)).is_some_and(|known| revision > known)
     }
 
     /// Takes or renews the claim, or sees that it is another's; [`Self::standing`] tells.
@@ -294,23 +294,23 @@ impl Claim {
         activity: &Activity,
         now: Now,
     ) -> Result<(), StoreError> {
-        let key = self.layout.node(&self.claimant.certname);
+        let key = self.keyspace.node(&self.claimant.certname);
         let mut verdict = match &self.held {
-            Some(held) => Verdict::Take(Some(held.revision)),
+            Some(held) => ClaimDecision::Take(Some(held.revision)),
             None => {
                 let present = store.read(&[KeyRange::Key(key.clone())]).await?.into_iter().next();
-                self.judge(present.as_ref(), now.elapsed)
+                self.decide(present.as_ref(), now.elapsed)
             }
         };
-        for _ in 0..SWAPS {
-            let Verdict::Take(expected) = verdict else { return Ok(()) };
+        for _ in 0..MAX_CAS_ATTEMPTS {
+            let ClaimDecision::Take(expected) = verdict else { return Ok(()) };
             let record = self.next_record(activity, now.wall, false);
-            match store.put_if_unchanged(&key, &record.to_wire(), expected).await? {
-                Swap::Written(revision) => {
-                    self.taken(revision, &record, now.elapsed);
+            match store.compare_and_swap(&key, &record.to_wire(), expected).await? {
+                CasOutcome::Written(revision) => {
+                    self.acquired(revision, &record, now.elapsed);
                     return Ok(());
                 }
-                Swap::Changed(present) => verdict = self.judge(present.as_ref(), now.elapsed),
+                CasOutcome::Changed(present) => verdict = self.decide(present.as_ref(), now.elapsed),
             }
         }
         Err(StoreError::Ambiguous {
@@ -327,20 +327,20 @@ impl Claim {
         activity: &Activity,
         now: Now,
     ) -> Result<bool, StoreError> {
-        let key = self.layout.node(&self.claimant.certname);
+        let key = self.keyspace.node(&self.claimant.certname);
         let Some(held) = self.held.take() else { return Ok(false) };
         let mut expected = held.revision;
-        for _ in 0..SWAPS {
+        for _ in 0..MAX_CAS_ATTEMPTS {
             let record = self.next_record(activity, now.wall, true);
-            match store.put_if_unchanged(&key, &record.to_wire(), Some(expected)).await? {
-                Swap::Written(_) => return Ok(true),
+            match store.compare_and_swap(&key, &record.to_wire(), Some(expected)).await? {
+                CasOutcome::Written(_) => return Ok(true),
                 // A renewal that was cut off by the stop was done after all.
-                Swap::Changed(Some(Entry { value, revision, .. }))
+                CasOutcome::Changed(Some(Entry { value, revision, .. }))
                     if NodeRecord::from_wire(&value).is_ok_and(|record| self.wrote(&record)) =>
                 {
                     expected = revision;
                 }
-                Swap::Changed(_) => return Ok(false),
+                CasOutcome::Changed(_) => return Ok(false),
             }
         }
         Ok(false)
@@ -348,10 +348,10 @@ impl Claim {
 
     fn next_record(&mut self, activity: &Activity, wall: Timestamp, released: bool) -> NodeRecord {
         self.renewals += 1;
-        if self.unsettled.len() == UNSETTLED {
-            self.unsettled.remove(0);
+        if self.in_doubt_writes.len() == MAX_IN_DOUBT_WRITES {
+            self.in_doubt_writes.remove(0);
         }
-        self.unsettled.push((self.renewals, wall));
+        self.in_doubt_writes.push((self.renewals, wall));
         let joined = |group: &GroupName| self.joined.get(group).copied().unwrap_or_default();
         NodeRecord {
             instance: self.claimant.instance.clone(),
@@ -366,22 +366,22 @@ impl Claim {
         }
     }
 
-    fn taken(&mut self, revision: Revision, record: &NodeRecord, elapsed: Duration) {
+    fn acquired(&mut self, revision: Revision, record: &NodeRecord, elapsed: Duration) {
         for group in &self.claimant.groups {
             let since = self.joined.entry(group.clone()).or_insert(revision);
             // From the future: the backend was made anew, and counts from the start again.
             *since = revision.min(*since);
         }
         let is_complete = record.groups.iter().all(|(group, since)| self.joined.get(group) == Some(since));
-        self.held = Some(Held { revision, renewed_at: elapsed, is_complete });
+        self.held = Some(HeldClaim { revision, renewed_at: elapsed, is_complete });
         self.has_held = true;
         self.claimant.may_inherit = true;
-        self.rival = None;
-        self.unsettled.clear();
+        self.holder = None;
+        self.in_doubt_writes.clear();
     }
 
-    fn judge(&mut self, present: Option<&Entry>, elapsed: Duration) -> Verdict {
-        let Some(entry) = present else { return Verdict::Take(None) };
+    fn decide(&mut self, present: Option<&Entry>, elapsed: Duration) -> ClaimDecision {
+        let Some(entry) = present else { return ClaimDecision::Take(None) };
         let location = match NodeRecord::from_wire(&entry.value) {
             Ok(record) => {
                 self.recall_groups(&record);
@@ -389,7 +389,7 @@ impl Claim {
                 // run for. That it was lost must show, before it is taken again.
                 let was_lost = self.held.is_some() && record.instance != self.claimant.instance;
                 if (record.released && !was_lost) || self.is_ours(&record) {
-                    return Verdict::Take(Some(entry.revision));
+                    return ClaimDecision::Take(Some(entry.revision));
                 }
                 record.location
             }
@@ -397,24 +397,24 @@ impl Claim {
                 format!("a newer version of Trigger, whose records are of version {version}")
             }
             // Garbage is nobody's claim.
-            Err(WireError::Unreadable { .. }) => return Verdict::Take(Some(entry.revision)),
+            Err(WireError::Unreadable { .. }) => return ClaimDecision::Take(Some(entry.revision)),
         };
         self.contend(entry.revision, location, elapsed)
     }
 
-    fn contend(&mut self, revision: Revision, location: String, elapsed: Duration) -> Verdict {
+    fn contend(&mut self, revision: Revision, location: String, elapsed: Duration) -> ClaimDecision {
         let was_ours = self.held.take().is_some();
-        let known = self.rival.take();
+        let known = self.holder.take();
         let (since, is_alive) = match &known {
-            Some(rival) if rival.revision == revision => (rival.since, rival.is_alive),
+            Some(holder) if holder.revision == revision => (holder.since, holder.is_alive),
             known => (elapsed, was_ours || known.is_some()),
         };
         let is_namesake = self.claimant.is_namesake(&location);
         let certname = self.claimant.certname.clone();
-        let rival = Rival { certname, location, is_namesake, revision, since, is_alive };
-        let is_silent = rival.lapses_in(elapsed).is_zero();
-        self.rival = Some(rival);
-        if is_silent { Verdict::Take(Some(revision)) } else { Verdict::Wait }
+        let holder = Holder { certname, location, is_namesake, revision, since, is_alive };
+        let is_silent = holder.lapses_in(elapsed).is_zero();
+        self.holder = Some(holder);
+        if is_silent { ClaimDecision::Take(Some(revision)) } else { ClaimDecision::Wait }
     }
 
     /// Whether a record is ours to write over: our own, or that of an agent which held the lock that is ours
@@ -429,19 +429,19 @@ impl Claim {
         if is_in_our_name && self.has_held {
             // Nobody but us could write it. Once, that means the backend was restored from a backup. Again,
             // it means that this process was copied with all its memory, and that both live.
-            self.surprises += 1;
+            self.unexplained_records += 1;
         }
-        is_in_our_name && self.surprises <= 1
+        is_in_our_name && self.unexplained_records <= 1
     }
 
     /// Whether a record is a write of ours whose answer never came.
     fn wrote(&self, record: &NodeRecord) -> bool {
         record.instance == self.claimant.instance
-            && self.unsettled.contains(&(record.renewals, record.seen_at))
+            && self.in_doubt_writes.contains(&(record.renewals, record.seen_at))
     }
 
     /// Since when we belong to our groups as the backend remembers it: events fired at a group before its
-    /// state folder was lost are still this node's.
+    /// state directory was lost are still this node's.
     fn recall_groups(&mut self, record: &NodeRecord) {
         // Zero was written by a registration that did not live to learn its own revision.
         for (group, since) in record.groups.iter().filter(|(_, since)| **since > Revision::default()) {

@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, InvalidName, Revision};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::lineage::{Lineage, Loops};
-use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
-use trigger_core::queue::{Ending, Source};
+use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
+use trigger_core::queue::{Completion, Source};
 use trigger_core::status::{Activity, DeliveryStatus, NodeRecord};
-use trigger_core::sweep::{KEEP_ENDED, SWEEPERS_PATIENCE};
+use trigger_core::sweep::{EVENT_RETENTION, SWEEP_GRACE_PERIOD};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{Publication, Stored};
 use trigger_store::store::{KeyRange, Store};
@@ -32,15 +32,15 @@ pub async fn check<S: Store, F: Future<Output = S>>(open: impl Fn() -> F) {
 
 /// What is written above the trait, from an event's firing to its sweeping, on this store.
 async fn an_event_lives_and_goes_with_all_that_belongs_to_it<S: Store>(store: &S, prefix: &str) {
-    let layout = Layout::new(prefix.parse().unwrap_or_else(|error| panic!("{error}")));
+    let keyspace = Keyspace::new(prefix.parse().unwrap_or_else(|error| panic!("{error}")));
     let fired_at = Timestamp::from_unix_ms(1_763_812_800_000);
-    register(store, &layout, "web01", &[], fired_at).await;
-    register(store, &layout, "lb01", &["lb"], fired_at).await;
+    register(store, &keyspace, "web01", &[], fired_at).await;
+    register(store, &keyspace, "lb01", &["lb"], fired_at).await;
     let publication = publication(prefix, fired_at);
     let published = publish(store, &publication, true).await.unwrap_or_else(|error| panic!("{error}"));
     assert!(published.empty_groups.is_empty(), "{published:?}");
     let states = async || {
-        let status = event_status(store, &layout, publication.event.id).await;
+        let status = event_status(store, &keyspace, publication.event.id).await;
         let status =
             status.unwrap_or_else(|error| panic!("{error}")).unwrap_or_else(|| panic!("it is there"));
         let state = |(certname, status): (&Certname, &DeliveryStatus)| format!("{certname} {}", status.state);
@@ -50,35 +50,35 @@ async fn an_event_lives_and_goes_with_all_that_belongs_to_it<S: Store>(store: &S
 
     for certname in ["lb01", "web01"] {
         let sources = [if certname == "lb01" { Source::Group(named("lb")) } else { Source::Host }].into();
-        let ending = Ending { event: publication.event.id, sources, end: done(fired_at) };
-        finish(store, &layout, &named(certname), &[ending]).await.unwrap_or_else(|e| panic!("{e}"));
+        let completion = Completion { event: publication.event.id, sources, end: done(fired_at) };
+        finish(store, &keyspace, &named(certname), &[completion]).await.unwrap_or_else(|e| panic!("{e}"));
     }
     assert_eq!(states().await, ["gone pending", "lb01 done", "web01 done"]);
 
     // Nodes are there whenever somebody sweeps.
     let swept_after = async |after: Duration| {
         let now = publication.event.expires_at().plus(after);
-        register(store, &layout, "web01", &[], now).await;
-        register(store, &layout, "lb01", &["lb"], now).await;
-        sweep(store, &layout, now, None).await.unwrap_or_else(|error| panic!("{error}"))
+        register(store, &keyspace, "web01", &[], now).await;
+        register(store, &keyspace, "lb01", &["lb"], now).await;
+        sweep(store, &keyspace, now, None).await.unwrap_or_else(|error| panic!("{error}"))
     };
     let late = Duration::from_secs(1);
-    assert_eq!(swept_after(SWEEPERS_PATIENCE).await, Swept::default());
-    assert_eq!(swept_after(SWEEPERS_PATIENCE + late).await, Swept { expired: 1, removed: 0 });
+    assert_eq!(swept_after(SWEEP_GRACE_PERIOD).await, Swept::default());
+    assert_eq!(swept_after(SWEEP_GRACE_PERIOD + late).await, Swept { expired: 1, removed: 0 });
     assert_eq!(states().await, ["gone expired", "lb01 done", "web01 done"]);
-    assert_eq!(swept_after(KEEP_ENDED).await, Swept::default(), "it can still be looked at");
-    assert_eq!(swept_after(KEEP_ENDED + late).await, Swept { expired: 0, removed: 1 });
-    let all = [KeyRange::Folder(format!("{prefix}/"))];
+    assert_eq!(swept_after(EVENT_RETENTION).await, Swept::default(), "it can still be looked at");
+    assert_eq!(swept_after(EVENT_RETENTION + late).await, Swept { expired: 0, removed: 1 });
+    let all = [KeyRange::Prefix(format!("{prefix}/"))];
     let left = store.read(&all).await.unwrap_or_else(|error| panic!("{error}"));
     let left: Vec<String> = left.into_iter().map(|entry| entry.key).collect();
-    assert_eq!(left, [layout.node(&named("lb01")), layout.node(&named("web01"))]);
+    assert_eq!(left, [keyspace.node(&named("lb01")), keyspace.node(&named("web01"))]);
 }
 
 fn named<T: FromStr<Err = InvalidName>>(name: &str) -> T {
     name.parse().unwrap_or_else(|error| panic!("{error}"))
 }
 
-async fn register<S: Store>(store: &S, layout: &Layout, certname: &str, groups: &[&str], now: Timestamp) {
+async fn register<S: Store>(store: &S, keyspace: &Keyspace, certname: &str, groups: &[&str], now: Timestamp) {
     let record = NodeRecord {
         instance: certname.to_owned(),
         lock: None,
@@ -90,7 +90,7 @@ async fn register<S: Store>(store: &S, layout: &Layout, certname: &str, groups: 
         groups: groups.iter().map(|group| (named(group), Revision(0))).collect(),
         activity: Activity::default(),
     };
-    let results = store.put_many(vec![(layout.node(&named(certname)), record.to_wire())]).await;
+    let results = store.put_many(vec![(keyspace.node(&named(certname)), record.to_wire())]).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
@@ -113,9 +113,14 @@ fn publication(prefix: &str, fired_at: Timestamp) -> Publication {
     Publication { backend: String::new(), prefix: named(prefix), event, suppressed, suppressed_groups }
 }
 
-fn done(at: Timestamp) -> End {
+fn done(at: Timestamp) -> DeliveryOutcome {
     let (started_at, finished_at) = (at, at);
-    let result =
-        RunResult { outcome: Outcome::Changed, reason: None, reported_noop: false, started_at, finished_at };
-    End::Done(EndedRun::new(named("019356b0-7c4a-7000-8000-000000000002"), false, result))
+    let result = RunResult {
+        outcome: RunOutcome::Changed,
+        reason: None,
+        reported_noop: false,
+        started_at,
+        finished_at,
+    };
+    DeliveryOutcome::Done(CompletedRun::new(named("019356b0-7c4a-7000-8000-000000000002"), false, result))
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use trigger_core::event::{Part, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
-use trigger_core::layout::{Layout, Place};
+use trigger_core::keyspace::{Key, Keyspace};
 use trigger_core::queue::{Cause, Source};
 use trigger_core::status::Held;
 use trigger_core::wire::{Delivery, Stored, WireError};
@@ -39,12 +39,12 @@ pub enum Arrival {
 
 /// The keys whose entries are deliveries to this node.
 pub fn ranges(
-    layout: &Layout,
+    keyspace: &Keyspace,
     certname: &Certname,
     groups: impl IntoIterator<Item = GroupName>,
 ) -> Vec<KeyRange> {
-    let mut ranges = vec![KeyRange::Folder(layout.host_deliveries(certname))];
-    ranges.extend(groups.into_iter().map(|group| KeyRange::Folder(layout.group_deliveries(&group))));
+    let mut ranges = vec![KeyRange::Prefix(keyspace.host_deliveries(certname))];
+    ranges.extend(groups.into_iter().map(|group| KeyRange::Prefix(keyspace.group_deliveries(&group))));
     ranges
 }
 
@@ -60,7 +60,7 @@ struct Addressed {
 /// fired at a group before is not its own.
 pub async fn read(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     certname: &Certname,
     joined: &BTreeMap<GroupName, Revision>,
     entries: &[Entry],
@@ -68,7 +68,7 @@ pub async fn read(
     let mut arrivals = Vec::new();
     let mut addressed = Vec::new();
     for entry in entries {
-        match address(layout, joined, entry) {
+        match address(keyspace, joined, entry) {
             Ok(Some(delivery)) => addressed.push(delivery),
             Ok(None) => {}
             Err(arrival) => arrivals.push(arrival),
@@ -77,13 +77,13 @@ pub async fn read(
     for chunk in addressed.chunks(PER_READ) {
         let keys: Vec<KeyRange> = chunk
             .iter()
-            .flat_map(|delivery| [delivery.part_key.clone(), layout.outcome(delivery.event, certname)])
+            .flat_map(|delivery| [delivery.part_key.clone(), keyspace.outcome(delivery.event, certname)])
             .map(KeyRange::Key)
             .collect();
         let found = store.read(&keys).await?;
         let found: HashMap<&str, &str> = found.iter().map(|e| (e.key.as_str(), e.value.as_str())).collect();
         arrivals.extend(chunk.iter().map(|delivery| {
-            if found.contains_key(layout.outcome(delivery.event, certname).as_str()) {
+            if found.contains_key(keyspace.outcome(delivery.event, certname).as_str()) {
                 return Arrival::HasOutcome { event: delivery.event, source: delivery.source.clone() };
             }
             resolve(certname, delivery, found.get(delivery.part_key.as_str()).copied())
@@ -94,13 +94,13 @@ pub async fn read(
 
 /// Takes an entry apart: nothing for one that is none of ours to run, an arrival for one to report.
 fn address(
-    layout: &Layout,
+    keyspace: &Keyspace,
     joined: &BTreeMap<GroupName, Revision>,
     entry: &Entry,
 ) -> Result<Option<Addressed>, Arrival> {
-    let (event, source) = match layout.place(&entry.key) {
-        Some(Place::HostDelivery { event, .. }) => (event, Source::Host),
-        Some(Place::GroupDelivery { group, event }) => {
+    let (event, source) = match keyspace.place(&entry.key) {
+        Some(Key::HostDelivery { event, .. }) => (event, Source::Host),
+        Some(Key::GroupDelivery { group, event }) => {
             if joined.get(&group).is_none_or(|since| entry.revision <= *since) {
                 return Ok(None);
             }
@@ -115,7 +115,7 @@ fn address(
     };
     match Delivery::from_wire(&entry.value) {
         Ok(delivery) => {
-            let part_key = layout.part(event, delivery.part);
+            let part_key = keyspace.part(event, delivery.part);
             Ok(Some(Addressed { key: entry.key.clone(), event, source, part_key }))
         }
         Err(error) => Err(unusable(entry.key.clone(), event, &error)),

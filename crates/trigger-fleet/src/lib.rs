@@ -6,7 +6,7 @@ pub mod claim;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod deliveries;
-pub mod intake;
+pub mod delivery_watcher;
 pub mod outcomes;
 pub mod publishing;
 pub mod registry;

@@ -6,14 +6,14 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use trigger_core::event::{Event, Part};
 use trigger_core::history::RunHistory;
 use trigger_core::identity::{Certname, EventId, Revision};
-use trigger_core::layout::{Layout, Place};
-use trigger_core::outcome::End;
-use trigger_core::queue::{Ending, Source};
+use trigger_core::keyspace::{Key, Keyspace};
+use trigger_core::outcome::DeliveryOutcome;
+use trigger_core::queue::{Completion, Source};
 use trigger_core::status::{DeliveryStatus, NodeRecord, delivery_status};
 use trigger_core::wire::{Members, Stored};
 
 use crate::registry;
-use trigger_store::store::{Entry, KeyRange, ORDERED_AT_MOST, Store, StoreError, Swap};
+use trigger_store::store::{CasOutcome, Entry, KeyRange, MAX_ORDERED_ENTRIES, Store, StoreError};
 
 /// Ends that are stored at the same time where each has to look at what is there.
 const SWAPS_IN_FLIGHT: usize = 16;
@@ -22,11 +22,11 @@ const SWAPS_IN_FLIGHT: usize = 16;
 /// (contract 4). Idempotent. A group's delivery belongs to all its members and stays.
 pub async fn finish(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     certname: &Certname,
-    endings: &[Ending],
+    completions: &[Completion],
 ) -> Result<(), StoreError> {
-    finish_runs(store, layout, certname, endings, None).await
+    finish_runs(store, keyspace, certname, completions, None).await
 }
 
 /// The same at the end of runs, with what the node tells of its latest ones. That goes first, so that whoever
@@ -34,15 +34,17 @@ pub async fn finish(
 /// outcome.
 pub async fn finish_runs(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     certname: &Certname,
-    endings: &[Ending],
+    completions: &[Completion],
     history: Option<&RunHistory>,
 ) -> Result<(), StoreError> {
-    let told = history.map(|history| (layout.runs(certname), history.to_wire()));
-    let (done, others): (Vec<&Ending>, Vec<&Ending>) =
-        endings.iter().partition(|ending| matches!(ending.end, End::Done(_)));
-    let outcomes = done.iter().map(|ending| (layout.outcome(ending.event, certname), ending.end.to_wire()));
+    let told = history.map(|history| (keyspace.runs(certname), history.to_wire()));
+    let (done, others): (Vec<&Completion>, Vec<&Completion>) =
+        completions.iter().partition(|completion| matches!(completion.end, DeliveryOutcome::Done(_)));
+    let outcomes = done
+        .iter()
+        .map(|completion| (keyspace.outcome(completion.event, certname), completion.end.to_wire()));
     let told_of_runs = usize::from(told.is_some());
     let entries: Vec<(String, String)> = told.into_iter().chain(outcomes).collect();
     let keys: Vec<String> = entries.iter().map(|(key, _)| key.clone()).collect();
@@ -53,17 +55,17 @@ pub async fn finish_runs(
             result => newest = newest.max(Some((result?, key))),
         }
     }
-    let told = others.into_iter().map(|ending| {
-        let key = layout.outcome(ending.event, certname);
-        tell_unless_done(store, key, &ending.end)
+    let told = others.into_iter().map(|completion| {
+        let key = keyspace.outcome(completion.event, certname);
+        tell_unless_done(store, key, &completion.end)
     });
     let told: Vec<_> = told.collect();
     let told: Vec<Option<(Revision, String)>> =
         stream::iter(told).buffer_unordered(SWAPS_IN_FLIGHT).try_collect().await?;
     newest = newest.max(told.into_iter().max().flatten());
-    let sources = endings.iter().map(|ending| (ending.event, &ending.sources));
-    delete(store, layout, certname, sources).await?;
-    let has_deleted = endings.iter().any(|ending| ending.sources.contains(&Source::Host));
+    let sources = completions.iter().map(|completion| (completion.event, &completion.sources));
+    delete(store, keyspace, certname, sources).await?;
+    let has_deleted = completions.iter().any(|completion| completion.sources.contains(&Source::Host));
     match newest {
         Some((_, key)) if has_deleted => check_kept(store, key).await,
         _ => Ok(()),
@@ -87,18 +89,19 @@ async fn check_kept(store: &dyn Store, newest: String) -> Result<(), StoreError>
 async fn tell_unless_done(
     store: &dyn Store,
     key: String,
-    end: &End,
+    end: &DeliveryOutcome,
 ) -> Result<Option<(Revision, String)>, StoreError> {
     let text = end.to_wire();
     let gives_way = |known: &Entry| {
-        matches!(end, End::Failed(_)) && !matches!(End::from_wire(&known.value), Ok(End::Done(_)))
+        matches!(end, DeliveryOutcome::Failed(_))
+            && !matches!(DeliveryOutcome::from_wire(&known.value), Ok(DeliveryOutcome::Done(_)))
     };
     let mut expected = None;
     loop {
-        match store.put_if_unchanged(&key, &text, expected).await? {
-            Swap::Written(revision) => return Ok(Some((revision, key))),
-            Swap::Changed(Some(known)) if !gives_way(&known) => return Ok(None),
-            Swap::Changed(found) => expected = found.map(|known| known.revision),
+        match store.compare_and_swap(&key, &text, expected).await? {
+            CasOutcome::Written(revision) => return Ok(Some((revision, key))),
+            CasOutcome::Changed(Some(known)) if !gives_way(&known) => return Ok(None),
+            CasOutcome::Changed(found) => expected = found.map(|known| known.revision),
         }
     }
 }
@@ -106,12 +109,12 @@ async fn tell_unless_done(
 /// Deletes a node's own deliveries of events that ended.
 pub async fn delete<'a>(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     certname: &Certname,
     ended: impl IntoIterator<Item = (EventId, &'a BTreeSet<Source>)>,
 ) -> Result<(), StoreError> {
     let own = ended.into_iter().filter(|(_, sources)| sources.contains(&Source::Host));
-    let keys: Vec<String> = own.map(|(event, _)| layout.host_delivery(certname, event)).collect();
+    let keys: Vec<String> = own.map(|(event, _)| keyspace.host_delivery(certname, event)).collect();
     if keys.is_empty() { Ok(()) } else { store.delete_many(keys).await }
 }
 
@@ -119,19 +122,19 @@ pub async fn delete<'a>(
 /// from a backup without them, and their deliveries are all that is left then.
 pub async fn delete_told(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     certname: &Certname,
     ended: &[(EventId, BTreeSet<Source>)],
 ) -> Result<(), StoreError> {
     let mut told = BTreeSet::new();
-    for chunk in ended.chunks(ORDERED_AT_MOST) {
-        let keys = chunk.iter().map(|(event, _)| KeyRange::Key(layout.outcome(*event, certname)));
+    for chunk in ended.chunks(MAX_ORDERED_ENTRIES) {
+        let keys = chunk.iter().map(|(event, _)| KeyRange::Key(keyspace.outcome(*event, certname)));
         let found = store.list(&keys.collect::<Vec<_>>()).await?;
         told.extend(found.into_iter().map(|(key, _)| key));
     }
-    let is_told = |(event, _): &&(EventId, _)| told.contains(&layout.outcome(*event, certname));
+    let is_told = |(event, _): &&(EventId, _)| told.contains(&keyspace.outcome(*event, certname));
     let ended = ended.iter().filter(is_told).map(|(event, sources)| (*event, sources));
-    delete(store, layout, certname, ended).await
+    delete(store, keyspace, certname, ended).await
 }
 
 /// An event with where each of its deliveries stands.
@@ -155,26 +158,27 @@ impl EventStatus {
 /// Reads one event and computes where it stands; nothing for an event the backend does not know.
 pub async fn event_status(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     id: EventId,
 ) -> Result<Option<EventStatus>, StoreError> {
-    let ranges = [KeyRange::Folder(layout.event(id)), KeyRange::Folder(layout.outcomes(id))];
+    let ranges = [KeyRange::Prefix(keyspace.event(id)), KeyRange::Prefix(keyspace.outcomes(id))];
     let entries = store.read(&ranges).await?;
-    let Some(mut stored) = StoredEvent::read(layout, &entries).remove(&id) else { return Ok(None) };
-    stored.add_outcomes(layout, &entries);
+    let Some(mut stored) = StoredEvent::read(keyspace, &entries).remove(&id) else { return Ok(None) };
+    stored.add_outcomes(keyspace, &entries);
     let open = stored.open_targets();
-    let nodes = if open.is_empty() { BTreeMap::new() } else { registry::read(store, layout, &open).await? };
+    let nodes =
+        if open.is_empty() { BTreeMap::new() } else { registry::read(store, keyspace, &open).await? };
     Ok(Some(stored.into_status(&nodes)))
 }
 
 /// The latest events in the backend's own order, newest first, at most `limit`.
 pub async fn latest_events(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     limit: usize,
 ) -> Result<Vec<EventStatus>, StoreError> {
     // All there are would be too much: the parts of one event for ten thousand targets are 280 kB.
-    let parts = list_parts(store, layout).await?;
+    let parts = list_parts(store, keyspace).await?;
     let newest = |parts: Vec<(u32, Revision)>| parts.into_iter().map(|(_, revision)| revision).max();
     let mut ids: Vec<_> = parts.into_iter().map(|(event, parts)| (newest(parts), event)).collect();
     ids.sort_unstable();
@@ -183,15 +187,15 @@ pub async fn latest_events(
         return Ok(Vec::new());
     }
 
-    let folders = wanted.iter().flat_map(|id| [layout.event(*id), layout.outcomes(*id)]);
-    let entries = store.read(&folders.map(KeyRange::Folder).collect::<Vec<_>>()).await?;
-    let nodes = registry::read_all(store, layout).await?;
-    let mut events = StoredEvent::read(layout, &entries);
+    let prefixes = wanted.iter().flat_map(|id| [keyspace.event(*id), keyspace.outcomes(*id)]);
+    let entries = store.read(&prefixes.map(KeyRange::Prefix).collect::<Vec<_>>()).await?;
+    let nodes = registry::read_all(store, keyspace).await?;
+    let mut events = StoredEvent::read(keyspace, &entries);
     for entry in &entries {
-        if let Some(Place::Outcome { event, .. }) = layout.place(&entry.key)
+        if let Some(Key::Outcome { event, .. }) = keyspace.place(&entry.key)
             && let Some(stored) = events.get_mut(&event)
         {
-            stored.add_outcomes(layout, std::slice::from_ref(entry));
+            stored.add_outcomes(keyspace, std::slice::from_ref(entry));
         }
     }
     let statuses = wanted.iter().filter_map(|id| Some(events.remove(id)?.into_status(&nodes)));
@@ -201,11 +205,11 @@ pub async fn latest_events(
 /// The events there are, each with the parts of it that are stored and their revisions.
 pub(crate) async fn list_parts(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
 ) -> Result<BTreeMap<EventId, Vec<(u32, Revision)>>, StoreError> {
     let mut parts: BTreeMap<EventId, Vec<(u32, Revision)>> = BTreeMap::new();
-    for (key, revision) in store.list(&[KeyRange::Folder(layout.events())]).await? {
-        if let Some(Place::Part { event, index }) = layout.place(&key) {
+    for (key, revision) in store.list(&[KeyRange::Prefix(keyspace.events())]).await? {
+        if let Some(Key::Part { event, index }) = keyspace.place(&key) {
             parts.entry(event).or_default().push((index, revision));
         }
     }
@@ -218,14 +222,14 @@ pub(crate) struct StoredEvent {
     parts_found: BTreeSet<u32>,
     parts_expected: u32,
     targets: BTreeSet<Certname>,
-    ends: BTreeMap<Certname, End>,
+    ends: BTreeMap<Certname, DeliveryOutcome>,
 }
 
 impl StoredEvent {
-    pub(crate) fn read(layout: &Layout, entries: &[Entry]) -> BTreeMap<EventId, Self> {
+    pub(crate) fn read(keyspace: &Keyspace, entries: &[Entry]) -> BTreeMap<EventId, Self> {
         let mut events: BTreeMap<EventId, Self> = BTreeMap::new();
         for entry in entries {
-            let Some(Place::Part { event: id, index }) = layout.place(&entry.key) else { continue };
+            let Some(Key::Part { event: id, index }) = keyspace.place(&entry.key) else { continue };
             let Ok(part) = Part::from_wire(&entry.value) else { continue };
             let stored = events.entry(id).or_insert_with(|| Self {
                 event: part.event.clone(),
@@ -240,7 +244,7 @@ impl StoredEvent {
             stored.event.targets.groups.extend(part.event.targets.groups);
         }
         for entry in entries {
-            let Some(Place::Members { event: id, .. }) = layout.place(&entry.key) else { continue };
+            let Some(Key::Members { event: id, .. }) = keyspace.place(&entry.key) else { continue };
             if let (Some(stored), Ok(members)) = (events.get_mut(&id), Members::from_wire(&entry.value)) {
                 stored.targets.extend(members.0);
             }
@@ -248,13 +252,13 @@ impl StoredEvent {
         events
     }
 
-    fn add_outcomes(&mut self, layout: &Layout, entries: &[Entry]) {
+    fn add_outcomes(&mut self, keyspace: &Keyspace, entries: &[Entry]) {
         for entry in entries {
-            let Some(Place::Outcome { event, certname }) = layout.place(&entry.key) else { continue };
+            let Some(Key::Outcome { event, certname }) = keyspace.place(&entry.key) else { continue };
             if event != self.event.id {
                 continue;
             }
-            if let Ok(end) = End::from_wire(&entry.value) {
+            if let Ok(end) = DeliveryOutcome::from_wire(&entry.value) {
                 // A member that joined between the listing and the delivery ran too.
                 self.targets.insert(certname.clone());
                 self.ends.insert(certname, end);

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trigger_core::event::{Event, Part};
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::lineage::{Suppression, repeats_in_every_chain};
-use trigger_core::outcome::End;
+use trigger_core::outcome::DeliveryOutcome;
 use trigger_core::wire::{Delivery, Members, Publication, Stored};
 
 use crate::registry;
-use trigger_store::store::{KeyRange, ORDERED_AT_MOST, ORDERED_BYTES_AT_MOST, Store, StoreError};
+use trigger_store::store::{KeyRange, MAX_ORDERED_BYTES, MAX_ORDERED_ENTRIES, Store, StoreError};
 
 /// Members listed in one stored record.
 const MEMBERS_PER_RECORD: usize = 1024;
@@ -64,11 +64,14 @@ pub async fn publish(
     publication: &Publication,
     check_prefix: bool,
 ) -> Result<Published, PublishError> {
-    let layout = Layout::new(publication.prefix.clone());
+    let keyspace = Keyspace::new(publication.prefix.clone());
     let event = &publication.event;
     let has_groups = !event.targets.groups.is_empty() || !publication.suppressed_groups.is_empty();
-    let nodes =
-        if check_prefix || has_groups { registry::read_all(store, &layout).await? } else { BTreeMap::new() };
+    let nodes = if check_prefix || has_groups {
+        registry::read_all(store, &keyspace).await?
+    } else {
+        BTreeMap::new()
+    };
     if check_prefix && nodes.is_empty() {
         return Err(PublishError::NobodyThere { prefix: publication.prefix.to_string() });
     }
@@ -91,16 +94,16 @@ pub async fn publish(
     }
 
     let parts = event.clone().into_parts();
-    let mut first = members_entries(&layout, event.id, members);
-    first.extend(parts.iter().map(|part| (layout.part(event.id, part.index), part.to_wire())));
+    let mut first = members_entries(&keyspace, event.id, members);
+    first.extend(parts.iter().map(|part| (keyspace.part(event.id, part.index), part.to_wire())));
     first.extend(suppressed.iter().map(|(certname, reason)| {
-        (layout.outcome(event.id, certname), End::Suppressed(reason.clone()).to_wire())
+        (keyspace.outcome(event.id, certname), DeliveryOutcome::Suppressed(reason.clone()).to_wire())
     }));
-    let then = deliveries(&layout, event.id, &parts, &suppressed);
+    let then = deliveries(&keyspace, event.id, &parts, &suppressed);
 
     // A small event goes out in one call, which becomes visible in its order (see `Store::put_many`).
     let bytes: usize = first.iter().chain(&then).map(|(key, value)| key.len() + value.len()).sum();
-    let committed = if first.len() + then.len() <= ORDERED_AT_MOST && bytes <= ORDERED_BYTES_AT_MOST {
+    let committed = if first.len() + then.len() <= MAX_ORDERED_ENTRIES && bytes <= MAX_ORDERED_BYTES {
         first.extend(then);
         commit(store, first).await?
     } else {
@@ -109,7 +112,7 @@ pub async fn publish(
         Committed { revision: parts.revision.max(deliveries.revision), calls: parts.calls + deliveries.calls }
     };
     if committed.calls > 1 {
-        check_parts(store, &layout, event.id, &parts).await?;
+        check_parts(store, &keyspace, event.id, &parts).await?;
     }
     Ok(Published { revision: committed.revision, empty_groups, repeating_members })
 }
@@ -118,13 +121,13 @@ pub async fn publish(
 /// they point to: the event is not committed, and published again.
 async fn check_parts(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     event: EventId,
     parts: &[Part],
 ) -> Result<(), PublishError> {
-    let found = store.list(&[KeyRange::Folder(layout.event(event))]).await?;
+    let found = store.list(&[KeyRange::Prefix(keyspace.event(event))]).await?;
     let found: BTreeSet<String> = found.into_iter().map(|(key, _)| key).collect();
-    if parts.iter().all(|part| found.contains(&layout.part(event, part.index))) {
+    if parts.iter().all(|part| found.contains(&keyspace.part(event, part.index))) {
         return Ok(());
     }
     Err(PublishError::Store(StoreError::Ambiguous {
@@ -152,17 +155,21 @@ fn repeating(event: &Event, members: &BTreeSet<Certname>) -> BTreeMap<Certname, 
     judged.collect()
 }
 
-fn members_entries(layout: &Layout, event: EventId, members: BTreeSet<Certname>) -> Vec<(String, String)> {
+fn members_entries(
+    keyspace: &Keyspace,
+    event: EventId,
+    members: BTreeSet<Certname>,
+) -> Vec<(String, String)> {
     let members: Vec<Certname> = members.into_iter().collect();
     let records = members.chunks(MEMBERS_PER_RECORD).enumerate().map(|(index, chunk)| {
         let index = u32::try_from(index).unwrap_or(u32::MAX);
-        (layout.members(event, index), Members(chunk.iter().cloned().collect()).to_wire())
+        (keyspace.members(event, index), Members(chunk.iter().cloned().collect()).to_wire())
     });
     records.collect()
 }
 
 fn deliveries(
-    layout: &Layout,
+    keyspace: &Keyspace,
     event: EventId,
     parts: &[Part],
     suppressed: &BTreeMap<Certname, String>,
@@ -171,9 +178,9 @@ fn deliveries(
     for part in parts {
         let delivery = Delivery { part: part.index }.to_wire();
         let hosts = part.event.targets.hosts.iter().filter(|host| !suppressed.contains_key(*host));
-        entries.extend(hosts.map(|host| (layout.host_delivery(host, event), delivery.clone())));
+        entries.extend(hosts.map(|host| (keyspace.host_delivery(host, event), delivery.clone())));
         let groups = part.event.targets.groups.iter();
-        entries.extend(groups.map(|group| (layout.group_delivery(group, event), delivery.clone())));
+        entries.extend(groups.map(|group| (keyspace.group_delivery(group, event), delivery.clone())));
     }
     entries
 }

@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use trigger_core::event::{Event, Part};
 use trigger_core::identity::{Certname, EventId, Revision};
-use trigger_core::layout::{Layout, Place};
-use trigger_core::outcome::End;
+use trigger_core::keyspace::{Key, Keyspace};
+use trigger_core::outcome::DeliveryOutcome;
 use trigger_core::status::NodeRecord;
-use trigger_core::sweep::{believable_now, may_expire, may_remove};
+use trigger_core::sweep::{may_expire, may_remove, quorum_now};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;
 
 use crate::outcomes::{self, StoredEvent};
 use crate::registry;
-use trigger_store::store::{Entry, KeyRange, Store, StoreError, Swap};
+use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError};
 
 /// Parts read at a time, each of another event.
 const PARTS_PER_READ: usize = 128;
@@ -30,22 +30,22 @@ pub struct Swept {
 
 /// Takes the next sweep upon us, if nobody swept since `last_seen` was the note's revision. Returns whether
 /// to sweep, and the note's revision now.
-pub async fn take_turn(
+pub async fn try_acquire_sweep(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     certname: &Certname,
     last_seen: Option<Revision>,
     is_first_look: bool,
 ) -> Result<(bool, Option<Revision>), StoreError> {
-    let key = layout.sweep();
+    let key = keyspace.sweep();
     let note = store.read(&[KeyRange::Key(key.clone())]).await?.into_iter().next();
     let present = note.map(|note| note.revision);
     if present != last_seen || (is_first_look && present.is_some()) {
         return Ok((false, present));
     }
-    match store.put_if_unchanged(&key, certname.as_str(), present).await? {
-        Swap::Written(revision) => Ok((true, Some(revision))),
-        Swap::Changed(entry) => Ok((false, entry.map(|entry| entry.revision))),
+    match store.compare_and_swap(&key, certname.as_str(), present).await? {
+        CasOutcome::Written(revision) => Ok((true, Some(revision))),
+        CasOutcome::Changed(entry) => Ok((false, entry.map(|entry| entry.revision))),
     }
 }
 
@@ -53,20 +53,20 @@ pub async fn take_turn(
 /// before this turn, if there was one: whoever registered since is there.
 pub async fn sweep(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     now: Timestamp,
     last: Option<Revision>,
 ) -> Result<Swept, StoreError> {
-    let entries = store.read(&[KeyRange::Folder(layout.nodes())]).await?;
+    let entries = store.read(&[KeyRange::Prefix(keyspace.nodes())]).await?;
     let is_late = |entry: &&Entry| last.is_none_or(|last| entry.revision > last);
-    let lately = registry::records(layout, entries.iter().filter(is_late).cloned().collect());
-    let nodes = registry::records(layout, entries);
+    let lately = registry::records(keyspace, entries.iter().filter(is_late).cloned().collect());
+    let nodes = registry::records(keyspace, entries);
     let seen = |nodes: &BTreeMap<Certname, NodeRecord>| nodes.values().map(|node| node.seen_at).collect();
-    let now = believable_now(now, seen(&lately), seen(&nodes));
+    let now = quorum_now(now, seen(&lately), seen(&nodes));
     let mut swept = Swept::default();
     // Events are large, so that no more than one is looked at as a whole at any time.
-    for event in overdue_events(store, layout, now).await? {
-        sweep_event(store, layout, event, &nodes, now, &mut swept).await?;
+    for event in overdue_events(store, keyspace, now).await? {
+        sweep_event(store, keyspace, event, &nodes, now, &mut swept).await?;
     }
     Ok(swept)
 }
@@ -74,13 +74,13 @@ pub async fn sweep(
 /// The events of which anything may be due, by one part of each.
 async fn overdue_events(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     now: Timestamp,
 ) -> Result<Vec<EventId>, StoreError> {
-    let events = outcomes::list_parts(store, layout).await?;
+    let events = outcomes::list_parts(store, keyspace).await?;
     let parts = events.into_iter().filter_map(|(event, parts)| {
         let (first, _) = parts.into_iter().min()?;
-        Some((event, layout.part(event, first)))
+        Some((event, keyspace.part(event, first)))
     });
     let parts: Vec<(EventId, String)> = parts.collect();
     let mut overdue = Vec::new();
@@ -101,33 +101,33 @@ async fn overdue_events(
 
 async fn sweep_event(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     id: EventId,
     nodes: &BTreeMap<Certname, NodeRecord>,
     now: Timestamp,
     swept: &mut Swept,
 ) -> Result<(), StoreError> {
-    let entries = store.read(&[KeyRange::Folder(layout.event(id))]).await?;
-    let Some(stored) = StoredEvent::read(layout, &entries).remove(&id) else { return Ok(()) };
+    let entries = store.read(&[KeyRange::Prefix(keyspace.event(id))]).await?;
+    let Some(stored) = StoredEvent::read(keyspace, &entries).remove(&id) else { return Ok(()) };
     drop(entries);
     if !may_expire(stored.event(), None, now) {
         return Ok(());
     }
     // How they ended does not matter here, so that an outcome of a newer version is one too.
-    let outcomes = store.list(&[KeyRange::Folder(layout.outcomes(id))]).await?;
+    let outcomes = store.list(&[KeyRange::Prefix(keyspace.outcomes(id))]).await?;
     let ended: BTreeSet<Certname> = outcomes
         .iter()
-        .filter_map(|(key, _)| match layout.place(key)? {
-            Place::Outcome { certname, .. } => Some(certname),
+        .filter_map(|(key, _)| match keyspace.place(key)? {
+            Key::Outcome { certname, .. } => Some(certname),
             _ => None,
         })
         .collect();
     let open: Vec<&Certname> = stored.targets().difference(&ended).collect();
     let is_overdue = |certname: &Certname| may_expire(stored.event(), nodes.get(certname), now);
     let overdue: Vec<&Certname> = open.iter().copied().filter(|certname| is_overdue(certname)).collect();
-    swept.expired += expire(store, layout, id, &overdue).await?;
+    swept.expired += expire(store, keyspace, id, &overdue).await?;
     if open.is_empty() && may_remove(stored.event(), now) {
-        remove(store, layout, stored.event(), &ended).await?;
+        remove(store, keyspace, stored.event(), &ended).await?;
         swept.removed += 1;
     }
     Ok(())
@@ -136,17 +136,19 @@ async fn sweep_event(
 /// Gives deliveries the outcome `expired`, unless their target has just given them another, and deletes them.
 async fn expire(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     event: EventId,
     targets: &[&Certname],
 ) -> Result<usize, StoreError> {
     let mut expired = 0;
     for certname in targets {
-        let outcome = layout.outcome(event, certname);
-        if let Swap::Written(_) = store.put_if_unchanged(&outcome, &End::Expired.to_wire(), None).await? {
+        let outcome = keyspace.outcome(event, certname);
+        if let CasOutcome::Written(_) =
+            store.compare_and_swap(&outcome, &DeliveryOutcome::Expired.to_wire(), None).await?
+        {
             expired += 1;
         }
-        store.delete_many(vec![layout.host_delivery(certname, event)]).await?;
+        store.delete_many(vec![keyspace.host_delivery(certname, event)]).await?;
     }
     Ok(expired)
 }
@@ -155,17 +157,17 @@ async fn expire(
 /// sweep that is cut off is repeated.
 async fn remove(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     event: &Event,
     ended: &BTreeSet<Certname>,
 ) -> Result<(), StoreError> {
     let mut keys: Vec<String> =
-        event.targets.groups.iter().map(|group| layout.group_delivery(group, event.id)).collect();
+        event.targets.groups.iter().map(|group| keyspace.group_delivery(group, event.id)).collect();
     for certname in ended {
-        keys.push(layout.host_delivery(certname, event.id));
-        keys.push(layout.outcome(event.id, certname));
+        keys.push(keyspace.host_delivery(certname, event.id));
+        keys.push(keyspace.outcome(event.id, certname));
     }
     store.delete_many(keys).await?;
-    let parts = store.list(&[KeyRange::Folder(layout.event(event.id))]).await?;
+    let parts = store.list(&[KeyRange::Prefix(keyspace.event(event.id))]).await?;
     store.delete_many(parts.into_iter().map(|(key, _)| key).collect()).await
 }

@@ -2,10 +2,10 @@
 
 use trigger_core::event::Part;
 use trigger_core::history::RunHistory;
-use trigger_core::layout::{Layout, Place};
-use trigger_core::outcome::End;
+use trigger_core::keyspace::{Key, Keyspace};
+use trigger_core::outcome::DeliveryOutcome;
 use trigger_core::status::NodeRecord;
-use trigger_core::why::{self, Explanation, Facts, NotTold, Progress, Question, Wanted};
+use trigger_core::why::{self, ExplainError, Explanation, Facts, Progress, Question, Wanted};
 use trigger_core::wire::Stored;
 
 use trigger_store::store::{Entry, KeyRange, Store, StoreError};
@@ -17,13 +17,13 @@ const KEYS_PER_READ: usize = 512;
 /// fleet nor that of an event matters.
 pub async fn explain(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     question: &Question,
-) -> Result<Result<Explanation, NotTold>, StoreError> {
+) -> Result<Result<Explanation, ExplainError>, StoreError> {
     let mut facts = Facts::default();
     loop {
         match why::explain(question, &facts) {
-            Ok(Progress::Read(wanted)) => read(store, layout, wanted, &mut facts).await?,
+            Ok(Progress::Read(wanted)) => read(store, keyspace, wanted, &mut facts).await?,
             Ok(Progress::Done(explanation)) => return Ok(Ok(explanation)),
             Err(not_told) => return Ok(Err(not_told)),
         }
@@ -32,14 +32,14 @@ pub async fn explain(
 
 async fn read(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     wanted: Wanted,
     facts: &mut Facts,
 ) -> Result<(), StoreError> {
-    let nodes = wanted.nodes.iter().flat_map(|node| [layout.node(node), layout.runs(node)]);
+    let nodes = wanted.nodes.iter().flat_map(|node| [keyspace.node(node), keyspace.runs(node)]);
     // Every part tells of the event; only its targets differ.
-    let events = wanted.events.iter().map(|event| layout.part(*event, 0));
-    let ends = wanted.ends.iter().map(|(event, node)| layout.outcome(*event, node));
+    let events = wanted.events.iter().map(|event| keyspace.part(*event, 0));
+    let ends = wanted.ends.iter().map(|(event, node)| keyspace.outcome(*event, node));
     let keys: Vec<KeyRange> = nodes.chain(events).chain(ends).map(KeyRange::Key).collect();
 
     // What is not there is known too, and not asked for again.
@@ -48,28 +48,28 @@ async fn read(
     facts.ends.extend(wanted.ends.into_iter().map(|key| (key, None)));
     for keys in keys.chunks(KEYS_PER_READ) {
         for entry in store.read(keys).await? {
-            take_in(layout, &entry, facts);
+            take_in(keyspace, &entry, facts);
         }
     }
     Ok(())
 }
 
 /// What cannot be read, be it garbage or of a newer version, counts as not there.
-fn take_in(layout: &Layout, entry: &Entry, facts: &mut Facts) {
+fn take_in(keyspace: &Keyspace, entry: &Entry, facts: &mut Facts) {
     let text = &entry.value;
-    match layout.place(&entry.key) {
-        Some(Place::Node { certname }) => {
+    match keyspace.place(&entry.key) {
+        Some(Key::Node { certname }) => {
             facts.nodes.entry(certname).or_default().record = NodeRecord::from_wire(text).ok();
         }
-        Some(Place::Runs { certname }) => {
+        Some(Key::Runs { certname }) => {
             facts.nodes.entry(certname).or_default().history =
                 RunHistory::from_wire(text).unwrap_or_default();
         }
-        Some(Place::Part { event, .. }) => {
+        Some(Key::Part { event, .. }) => {
             facts.events.insert(event, Part::from_wire(text).ok().map(|part| part.event));
         }
-        Some(Place::Outcome { event, certname }) => {
-            facts.ends.insert((event, certname), End::from_wire(text).ok());
+        Some(Key::Outcome { event, certname }) => {
+            facts.ends.insert((event, certname), DeliveryOutcome::from_wire(text).ok());
         }
         _ => {}
     }

@@ -12,14 +12,16 @@ use std::time::Duration;
 use support::EtcdServer;
 use support::meddled::{Meddled, Meddler};
 use trigger_core::identity::{GroupName, Revision};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::status::{Activity, NodeRecord};
 use trigger_core::time::{Now, Timestamp};
-use trigger_fleet::claim::{Claim, Claimant, LEASE, LOOK_EVERY, RENEW_EVERY, Standing, TRUST_FOR};
+use trigger_fleet::claim::{
+    Claim, ClaimState, Claimant, LEASE, POLL_INTERVAL, RENEWAL_INTERVAL, TRUST_PERIOD,
+};
 use trigger_fleet::registry;
 use trigger_store::etcd::EtcdStore;
 use trigger_store::memory::MemoryStore;
-use trigger_store::store::{KeyRange, Store, StoreError, Swap};
+use trigger_store::store::{CasOutcome, KeyRange, Store, StoreError};
 
 /// A store that can lose answers: what is asked is done, and nobody learns of it.
 struct Trouble {
@@ -48,7 +50,7 @@ impl World {
     }
 
     async fn record(&self) -> NodeRecord {
-        let known = registry::read_all(self.store.as_ref(), &Layout::default()).await.unwrap();
+        let known = registry::read_all(self.store.as_ref(), &Keyspace::default()).await.unwrap();
         known.into_values().next().unwrap()
     }
 
@@ -61,7 +63,7 @@ impl World {
     }
 
     /// Renews, or looks, so many seconds after the start of the claimant's clock.
-    async fn renew(&self, claim: &mut Claim, seconds: u64) -> Standing {
+    async fn renew(&self, claim: &mut Claim, seconds: u64) -> ClaimState {
         claim.renew(self, &Activity::default(), at(seconds)).await.expect("an answer");
         claim.standing(at(seconds).elapsed)
     }
@@ -73,17 +75,17 @@ impl Meddler for Trouble {
         self.store.as_ref()
     }
 
-    async fn put_if_unchanged(
+    async fn compare_and_swap(
         &self,
         key: &str,
         value: &str,
         expected: Option<Revision>,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let (backend, detail) = ("here".to_owned(), "a fault".to_owned());
         if self.is_unreachable.load(Ordering::Relaxed) {
             return Err(StoreError::Unreachable { backend, detail });
         }
-        let swap = self.store.put_if_unchanged(key, value, expected).await;
+        let swap = self.store.compare_and_swap(key, value, expected).await;
         if self.loses_answers.load(Ordering::Relaxed) {
             return Err(StoreError::Ambiguous { backend, detail });
         }
@@ -92,7 +94,7 @@ impl Meddler for Trouble {
 }
 
 fn key() -> String {
-    Layout::default().node(&"lb01".parse().unwrap())
+    Keyspace::default().node(&"lb01".parse().unwrap())
 }
 
 fn at(seconds: u64) -> Now {
@@ -117,7 +119,7 @@ fn claimant(
     joined: &[(&str, Revision)],
 ) -> Claim {
     let joined = joined.iter().map(|(name, since)| (name.parse().unwrap(), *since)).collect();
-    Claim::new(Layout::default(), who(instance, lock, host, groups), joined, Duration::ZERO)
+    Claim::new(Keyspace::default(), who(instance, lock, host, groups), joined, Duration::ZERO)
 }
 
 fn who(instance: &str, lock: Option<&str>, host: &str, groups: &[&str]) -> Claimant {
@@ -128,18 +130,18 @@ fn who(instance: &str, lock: Option<&str>, host: &str, groups: &[&str]) -> Claim
         may_inherit: true,
         host: host.to_owned(),
         pid: 7,
-        folder: "/var/lib/trigger".to_owned(),
+        directory: "/var/lib/trigger".to_owned(),
         version: "0".to_owned(),
         groups: groups.iter().map(|name| name.parse().unwrap()).collect(),
     }
 }
 
-fn is_held(standing: &Standing) -> bool {
-    matches!(standing, Standing::Held { .. })
+fn is_held(standing: &ClaimState) -> bool {
+    matches!(standing, ClaimState::Held { .. })
 }
 
-fn obstacle(standing: &Standing, seconds: u64) -> String {
-    standing.obstacle(at(seconds).elapsed).expect("an obstacle")
+fn blocked_reason(standing: &ClaimState, seconds: u64) -> String {
+    standing.blocked_reason(at(seconds).elapsed).expect("an obstacle")
 }
 
 macro_rules! on_each_store {
@@ -184,27 +186,28 @@ async fn a_live_claim_is_respected_and_its_holder_named(world: &World) {
     for minute in 0..20 {
         // The holder renews every minute; the contender looks, and sees each time that it does.
         let standing = world.renew(&mut second, minute * 60).await;
-        let obstacle = obstacle(&standing, minute * 60);
-        assert!(obstacle.contains("host of first, pid 7, /var/lib/trigger"), "{obstacle}");
-        let is_alive = obstacle.contains("another live agent") && obstacle.contains("stop one of the two");
-        assert_eq!(is_alive, minute > 0, "{obstacle}");
+        let blocked_reason = blocked_reason(&standing, minute * 60);
+        assert!(blocked_reason.contains("host of first, pid 7, /var/lib/trigger"), "{blocked_reason}");
+        let is_alive =
+            blocked_reason.contains("another live agent") && blocked_reason.contains("stop one of the two");
+        assert_eq!(is_alive, minute > 0, "{blocked_reason}");
         assert!(is_held(&world.renew(&mut first, minute * 60).await));
     }
-    assert_eq!(second.pause(at(19 * 60).elapsed, 0.5), LOOK_EVERY);
-    assert!(first.pause(at(19 * 60).elapsed, 0.5) <= RENEW_EVERY);
+    assert_eq!(second.pause(at(19 * 60).elapsed, 0.5), POLL_INTERVAL);
+    assert!(first.pause(at(19 * 60).elapsed, 0.5) <= RENEWAL_INTERVAL);
 }
 
 async fn a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_clock(world: &World) {
     let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
     assert!(is_held(&world.renew(&mut first, 0).await));
     let standing = world.renew(&mut second, 1000).await;
-    assert!(obstacle(&standing, 1010).contains("after 180 s of silence, in 170 s"), "{standing:?}");
+    assert!(blocked_reason(&standing, 1010).contains("after 180 s of silence, in 170 s"), "{standing:?}");
     assert!(!is_held(&world.renew(&mut second, 1000 + lease() - 1).await));
     assert_eq!(second.pause(at(1000 + lease() - 1).elapsed, 0.5), Duration::from_secs(1), "to the second");
     assert!(is_held(&world.renew(&mut second, 1000 + lease()).await));
     // The first learns at its next renewal, and is a contender now.
     let standing = world.renew(&mut first, 5).await;
-    assert!(obstacle(&standing, 5).contains("another live agent (host of second"), "{standing:?}");
+    assert!(blocked_reason(&standing, 5).contains("another live agent (host of second"), "{standing:?}");
     assert!(!is_held(&world.renew(&mut first, 6).await));
 }
 
@@ -220,13 +223,13 @@ async fn after_a_restart_of_the_machine_an_agent_waits_as_a_copy_of_it_must(worl
     assert!(is_held(&world.renew(&mut before, 0).await));
     let mut after = here("after", "a on boot 2");
     let standing = world.renew(&mut after, 0).await;
-    let waits = obstacle(&standing, 0);
-    assert!(waits.contains("this folder before a restart of the machine"), "{waits}");
+    let waits = blocked_reason(&standing, 0);
+    assert!(waits.contains("this directory before a restart of the machine"), "{waits}");
     assert!(waits.contains("in 180 s"), "{waits}");
     // It was a copy: the first lives and renews.
     assert!(is_held(&world.renew(&mut before, 60).await));
     let standing = world.renew(&mut after, lease()).await;
-    assert!(obstacle(&standing, lease()).contains("another live agent"), "{standing:?}");
+    assert!(blocked_reason(&standing, lease()).contains("another live agent"), "{standing:?}");
     assert!(is_held(&world.renew(&mut after, 2 * lease()).await), "and then it does no more");
 }
 
@@ -244,7 +247,7 @@ async fn a_released_claim_is_anybodys_and_only_ones(world: &World) {
     let record = world.record().await;
     assert!(record.released && record.seen_at == at(1).wall && record.groups.len() == 1, "{record:?}");
     assert!(!first.release(world, &Activity::default(), at(2)).await.unwrap(), "it is given up already");
-    // Two copies of the folder start at the same moment.
+    // Two copies of the directory start at the same moment.
     let (mut copy, mut back) = (agent("copy", Some("b")), agent("back", Some("c")));
     let (copied, returned) = tokio::join!(world.renew(&mut copy, 0), world.renew(&mut back, 0));
     assert!(is_held(&copied) != is_held(&returned), "{copied:?} {returned:?}");
@@ -284,19 +287,19 @@ async fn a_holder_that_cannot_renew_trusts_its_claim_for_less_than_the_lease(wor
     let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
     let standing = world.renew(&mut first, 0).await;
     // A paused agent looks at its clock before it looks at anything else.
-    assert_eq!(standing.obstacle(TRUST_FOR), None);
-    let paused = obstacle(&standing, TRUST_FOR.as_secs() + 1);
+    assert_eq!(standing.blocked_reason(TRUST_PERIOD), None);
+    let paused = blocked_reason(&standing, TRUST_PERIOD.as_secs() + 1);
     assert!(paused.contains("last renewed 121 s ago"), "{paused}");
     world.renew(&mut second, 0).await;
     world.is_unreachable.store(true, Ordering::Relaxed);
-    let trusted = TRUST_FOR.as_secs();
+    let trusted = TRUST_PERIOD.as_secs();
     for seconds in [60, trusted, trusted + 1] {
         first.renew(world, &Activity::default(), at(seconds)).await.unwrap_err();
         assert!(first.pause(at(seconds).elapsed, 0.99) <= Duration::from_secs(2), "it is tried again soon");
         let standing = first.standing(at(seconds).elapsed);
         assert_eq!(is_held(&standing), seconds <= trusted, "{standing:?}");
     }
-    let stale = obstacle(&first.standing(at(150).elapsed), 150);
+    let stale = blocked_reason(&first.standing(at(150).elapsed), 150);
     assert!(stale.contains("could not be renewed for 150 s") && stale.contains("a fault"), "{stale}");
     assert!(!is_held(&world.renew(&mut second, lease() - 1).await));
     // The backend is back before anybody took the claim.
@@ -311,7 +314,7 @@ async fn garbage_is_nobodys_claim_and_a_newer_record_is_somebodys(world: &World)
     world.put(r#"{"v":2,"holder":{"name":"whoever"}}"#).await;
     let mut second = agent("second", Some("a"));
     let standing = world.renew(&mut second, 0).await;
-    assert!(obstacle(&standing, 0).contains("a newer version of Trigger"), "{standing:?}");
+    assert!(blocked_reason(&standing, 0).contains("a newer version of Trigger"), "{standing:?}");
     assert!(is_held(&world.renew(&mut second, lease()).await));
 }
 
@@ -342,7 +345,7 @@ async fn who_lost_its_claim_to_an_equal_waits_when_it_starts_anew(world: &World)
     let mut copy = agent("copy", Some("a"));
     world.renew(&mut copy, 0).await;
     let mut anew = Claim::new(
-        Layout::default(),
+        Keyspace::default(),
         Claimant { may_inherit: false, ..who("anew", Some("a"), "host", &[]) },
         BTreeMap::new(),
         Duration::ZERO,
@@ -360,7 +363,7 @@ async fn a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first(world: &Wor
     assert!(is_held(&world.renew(&mut second, lease()).await));
     second.release(world, &Activity::default(), at(lease() + 1)).await.unwrap();
     let standing = world.renew(&mut first, lease() + 2).await;
-    assert!(matches!(standing, Standing::Contended(_)), "{standing:?}");
+    assert!(matches!(standing, ClaimState::Contended(_)), "{standing:?}");
     assert!(is_held(&world.renew(&mut first, lease() + 3).await), "nobody has it now");
 }
 
@@ -373,7 +376,7 @@ async fn groups_are_recalled_and_told_at_once(world: &World) {
     assert!(first.pause(Duration::ZERO, 0.5) > Duration::from_secs(30));
     let since = first.joined()[&lb];
     assert_eq!(world.record().await.groups, BTreeMap::from([(lb.clone(), since)]));
-    // The state folder is lost, and with it what it remembered.
+    // The state directory is lost, and with it what it remembered.
     let mut second = claimant("second", Some("b"), "lb01", &["lb", "web"], &[]);
     world.renew(&mut second, 0).await;
     assert!(is_held(&world.renew(&mut second, lease()).await));

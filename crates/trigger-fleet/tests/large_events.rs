@@ -13,9 +13,9 @@ use std::time::Duration;
 use support::meddled::{Meddled, Meddler};
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::identity::{EventId, KeyPrefix, Revision};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::lineage::{Lineage, Loops};
-use trigger_core::outcome::End;
+use trigger_core::outcome::DeliveryOutcome;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{Publication, Stored};
 use trigger_fleet::outcomes;
@@ -53,8 +53,8 @@ impl Witness {
         self.offered.lock().unwrap().clone()
     }
 
-    async fn count(&self, folder: String) -> usize {
-        self.store.list(&[KeyRange::Folder(folder)]).await.unwrap().len()
+    async fn count(&self, prefix: String) -> usize {
+        self.store.list(&[KeyRange::Prefix(prefix)]).await.unwrap().len()
     }
 }
 
@@ -123,8 +123,8 @@ async fn publishing_goes_on_with_what_a_failing_backend_did_not_take() {
     // A quarter of the keys is taken at once, the next quarter when it is offered again, and so on.
     let store = Witness::that_refuses(|key| key.bytes().map(usize::from).sum::<usize>() % 4);
     publish(&store, &publication(1, 5000, 0), false).await.unwrap();
-    let layout = Layout::default();
-    assert_eq!(store.count(layout.events()).await, 40);
+    let keyspace = Keyspace::default();
+    assert_eq!(store.count(keyspace.events()).await, 40);
     assert_eq!(store.count("/puppet_trigger/events/hosts/".to_owned()).await, 5000);
     let offered = store.offered();
     assert_eq!(offered.len(), 8, "parts, then deliveries: {offered:?}");
@@ -154,17 +154,17 @@ async fn the_latest_events_are_read_and_no_others() {
         publish(&store, &publication(n, 300, 0), false).await.unwrap();
     }
     store.values_read();
-    let latest = outcomes::latest_events(&store, &Layout::default(), 2).await.unwrap();
+    let latest = outcomes::latest_events(&store, &Keyspace::default(), 2).await.unwrap();
     assert_eq!(latest.iter().map(|status| status.event.id).collect::<Vec<_>>(), [id(20), id(19)]);
     assert!(latest.iter().all(|status| status.targets.len() == 300 && status.unreadable_parts.is_empty()));
     assert_eq!(store.values_read().len(), 6, "three parts each");
-    assert_eq!(outcomes::latest_events(&store, &Layout::default(), 0).await.unwrap(), []);
+    assert_eq!(outcomes::latest_events(&store, &Keyspace::default(), 0).await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn a_sweep_reads_one_part_of_what_is_not_due_and_no_outcome() {
     let store = Witness::that_refuses(|_| 0);
-    let layout = Layout::default();
+    let keyspace = Keyspace::default();
     for n in 1..=200 {
         publish(&store, &publication(n, 300, 0), false).await.unwrap();
     }
@@ -173,32 +173,33 @@ async fn a_sweep_reads_one_part_of_what_is_not_due_and_no_outcome() {
         let publication = publication(n, 300, hours_ago);
         publish(&store, &publication, false).await.unwrap();
         let outcomes = publication.event.targets.hosts.iter().skip(usize::from(n == 301));
-        let outcomes = outcomes.map(|host| (layout.outcome(id(n), host), End::Expired.to_wire()));
+        let outcomes =
+            outcomes.map(|host| (keyspace.outcome(id(n), host), DeliveryOutcome::Expired.to_wire()));
         assert!(store.store.put_many(outcomes.collect()).await.iter().all(Result::is_ok));
     }
     store.values_read();
-    let swept = sweeping::sweep(&store, &layout, NOW, None).await.unwrap();
+    let swept = sweeping::sweep(&store, &keyspace, NOW, None).await.unwrap();
     assert_eq!(swept, Swept { expired: 1, removed: 1 });
     let read = store.values_read();
     assert_eq!(read.len(), 202 + 2 * 3, "{read:?}");
-    assert!(read.iter().all(|key| key.starts_with(&layout.events())), "{read:?}");
-    assert_eq!(store.count(layout.event(id(300))).await, 0);
-    assert_eq!(store.count(layout.outcomes(id(300))).await, 0);
-    assert_eq!(store.count(layout.outcomes(id(301))).await, 300);
-    assert_eq!(store.count(layout.event(id(1))).await, 3);
+    assert!(read.iter().all(|key| key.starts_with(&keyspace.events())), "{read:?}");
+    assert_eq!(store.count(keyspace.event(id(300))).await, 0);
+    assert_eq!(store.count(keyspace.outcomes(id(300))).await, 0);
+    assert_eq!(store.count(keyspace.outcomes(id(301))).await, 300);
+    assert_eq!(store.count(keyspace.event(id(1))).await, 3);
 }
 
 #[tokio::test]
 async fn an_unreadable_first_part_hides_no_event_from_a_sweep() {
     let store = Witness::that_refuses(|_| 0);
-    let layout = Layout::default();
+    let keyspace = Keyspace::default();
     publish(&store, &publication(1, 300, 24 + 2), false).await.unwrap();
-    store.store.put_many(vec![(layout.part(id(1), 0), "garbage".to_owned())]).await.remove(0).unwrap();
-    let swept = sweeping::sweep(&store, &layout, NOW, None).await.unwrap();
+    store.store.put_many(vec![(keyspace.part(id(1), 0), "garbage".to_owned())]).await.remove(0).unwrap();
+    let swept = sweeping::sweep(&store, &keyspace, NOW, None).await.unwrap();
     assert_eq!(swept, Swept { expired: 300 - 128, removed: 0 });
     let much_later = NOW.plus(9 * 24 * HOUR);
     assert_eq!(
-        sweeping::sweep(&store, &layout, much_later, None).await.unwrap(),
+        sweeping::sweep(&store, &keyspace, much_later, None).await.unwrap(),
         Swept { expired: 0, removed: 1 }
     );
 }
@@ -232,6 +233,6 @@ async fn an_event_whose_parts_a_restored_backend_lost_is_not_committed() {
     let error = publish(&store, &large, false).await.unwrap_err();
     assert!(error.is_transient(), "it stays in the outbox: {error}");
     publish(&store, &large, false).await.unwrap();
-    let parts = store.list(&[KeyRange::Folder(Layout::default().event(id(1)))]).await.unwrap();
+    let parts = store.list(&[KeyRange::Prefix(Keyspace::default().event(id(1)))]).await.unwrap();
     assert_eq!(parts.len(), 2);
 }

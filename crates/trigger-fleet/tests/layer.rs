@@ -8,10 +8,10 @@ use std::time::Duration;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::history::{PastRun, RunHistory};
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, Revision, RunId};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::lineage::{Chain, Hop, Lineage, Loops};
-use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
-use trigger_core::queue::{Ending, Source};
+use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
+use trigger_core::queue::{Completion, Source};
 use trigger_core::status::{Activity, Held, NodeRecord, Running, State};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{Publication, Stored};
@@ -72,18 +72,18 @@ fn record(instance: &str, groups: &[(&str, u64)]) -> NodeRecord {
 }
 
 async fn register(store: &MemoryStore, certname: &str, record: &NodeRecord) {
-    let key = Layout::default().node(&node(certname));
+    let key = Keyspace::default().node(&node(certname));
     assert!(store.put_many(vec![(key, record.to_wire())]).await[0].is_ok());
 }
 
 /// The deliveries that `certname` would find now, read.
 async fn arrivals(store: &MemoryStore, certname: &str, joined: &[(&str, u64)]) -> Vec<Arrival> {
-    let layout = Layout::default();
+    let keyspace = Keyspace::default();
     let joined: BTreeMap<GroupName, Revision> =
         joined.iter().map(|(group, revision)| (group.parse().unwrap(), Revision(*revision))).collect();
-    let ranges = deliveries::ranges(&layout, &node(certname), joined.keys().cloned());
+    let ranges = deliveries::ranges(&keyspace, &node(certname), joined.keys().cloned());
     let entries: Vec<Entry> = store.read(&ranges).await.unwrap();
-    deliveries::read(store, &layout, &node(certname), &joined, &entries).await.unwrap()
+    deliveries::read(store, &keyspace, &node(certname), &joined, &entries).await.unwrap()
 }
 
 fn pending(arrivals: &[Arrival]) -> Vec<EventId> {
@@ -95,7 +95,7 @@ fn pending(arrivals: &[Arrival]) -> Vec<EventId> {
 }
 
 async fn status(store: &MemoryStore, n: u128) -> EventStatus {
-    outcomes::event_status(store, &Layout::default(), id(n))
+    outcomes::event_status(store, &Keyspace::default(), id(n))
         .await
         .unwrap()
         .expect("a published event is known")
@@ -105,26 +105,26 @@ fn states(status: &EventStatus) -> Vec<String> {
     status.targets.iter().map(|(certname, target)| format!("{certname} {}", target.state)).collect()
 }
 
-fn done(n: u128) -> End {
-    End::Done(ended(n, Outcome::Changed))
+fn done(n: u128) -> DeliveryOutcome {
+    DeliveryOutcome::Done(ended(n, RunOutcome::Changed))
 }
 
-fn failed(n: u128) -> End {
-    End::Failed(ended(n, Outcome::Failed))
+fn failed(n: u128) -> DeliveryOutcome {
+    DeliveryOutcome::Failed(ended(n, RunOutcome::Failed))
 }
 
-fn ended(n: u128, outcome: Outcome) -> EndedRun {
+fn ended(n: u128, outcome: RunOutcome) -> CompletedRun {
     let result = RunResult { outcome, reason: None, reported_noop: false, started_at: NOW, finished_at: NOW };
-    EndedRun { run_id: RunId::from_uuid(Uuid::from_u128(n)), noop: false, result }
+    CompletedRun { run_id: RunId::from_uuid(Uuid::from_u128(n)), noop: false, result }
 }
 
-async fn finish(store: &MemoryStore, certname: &str, n: u128, end: End) {
-    let ending = Ending { event: id(n), sources: [Source::Host].into(), end };
-    outcomes::finish(store, &Layout::default(), &node(certname), &[ending]).await.unwrap();
+async fn finish(store: &MemoryStore, certname: &str, n: u128, end: DeliveryOutcome) {
+    let completion = Completion { event: id(n), sources: [Source::Host].into(), end };
+    outcomes::finish(store, &Keyspace::default(), &node(certname), &[completion]).await.unwrap();
 }
 
 /// What is told where these ends are stored one after the other.
-async fn told(ends: &[End]) -> String {
+async fn told(ends: &[DeliveryOutcome]) -> String {
     let store = MemoryStore::default();
     publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
     for end in ends {
@@ -135,7 +135,7 @@ async fn told(ends: &[End]) -> String {
 
 #[tokio::test]
 async fn a_done_wins_over_every_other_end_whichever_comes_later() {
-    for other in [failed(8), End::Superseded(id(2)), End::Expired] {
+    for other in [failed(8), DeliveryOutcome::Superseded(id(2)), DeliveryOutcome::Expired] {
         assert_eq!(told(&[other.clone(), done(7)]).await, "lb01 done", "a later done wins");
         assert_eq!(told(&[done(7), other]).await, "lb01 done", "a late word of an agent that is no more");
     }
@@ -143,15 +143,19 @@ async fn a_done_wins_over_every_other_end_whichever_comes_later() {
 
 #[tokio::test]
 async fn an_end_without_a_run_undoes_no_end_that_is_told() {
-    assert_eq!(told(&[failed(7), End::Expired]).await, "lb01 failed");
-    assert_eq!(told(&[End::Expired, End::Superseded(id(2))]).await, "lb01 expired");
-    assert_eq!(told(&[End::Expired, failed(7)]).await, "lb01 failed", "its run says more than a sweeper");
+    assert_eq!(told(&[failed(7), DeliveryOutcome::Expired]).await, "lb01 failed");
+    assert_eq!(told(&[DeliveryOutcome::Expired, DeliveryOutcome::Superseded(id(2))]).await, "lb01 expired");
+    assert_eq!(
+        told(&[DeliveryOutcome::Expired, failed(7)]).await,
+        "lb01 failed",
+        "its run says more than a sweeper"
+    );
 }
 
 #[tokio::test]
 async fn who_sees_an_outcome_finds_its_run() {
-    let (store, layout, lb01) = (MemoryStore::default(), Layout::default(), node("lb01"));
-    let End::Done(run) = done(7) else { panic!("done is a run's end") };
+    let (store, keyspace, lb01) = (MemoryStore::default(), Keyspace::default(), node("lb01"));
+    let DeliveryOutcome::Done(run) = done(7) else { panic!("done is a run's end") };
     let run = PastRun {
         run,
         tags: Default::default(),
@@ -160,15 +164,15 @@ async fn who_sees_an_outcome_finds_its_run() {
         fired: Default::default(),
     };
     let history = RunHistory { runs: vec![run] };
-    let ending = Ending { event: id(1), sources: [Source::Host].into(), end: done(7) };
-    outcomes::finish_runs(&store, &layout, &lb01, &[ending], Some(&history)).await.unwrap();
-    let keys = [KeyRange::Key(layout.runs(&lb01)), KeyRange::Key(layout.outcome(id(1), &lb01))];
+    let completion = Completion { event: id(1), sources: [Source::Host].into(), end: done(7) };
+    outcomes::finish_runs(&store, &keyspace, &lb01, &[completion], Some(&history)).await.unwrap();
+    let keys = [KeyRange::Key(keyspace.runs(&lb01)), KeyRange::Key(keyspace.outcome(id(1), &lb01))];
     let found = store.read(&keys).await.unwrap();
     assert_eq!(RunHistory::from_wire(&found[0].value), Ok(history.clone()));
     assert!(found[0].revision < found[1].revision, "{found:?}");
 
     // A try that came to nothing ends no delivery and is told of all the same.
-    outcomes::finish_runs(&store, &layout, &lb01, &[], Some(&history)).await.unwrap();
+    outcomes::finish_runs(&store, &keyspace, &lb01, &[], Some(&history)).await.unwrap();
     assert!(store.read(&keys).await.unwrap()[0].revision > found[0].revision);
 }
 
@@ -220,19 +224,19 @@ async fn a_finished_delivery_is_gone_and_its_outcome_stays() {
     let status = status(&store, 1).await;
     assert_eq!(states(&status), ["lb01 done", "lb02 pending"]);
     assert!(!status.is_over());
-    finish(&store, "lb02", 1, End::Superseded(id(2))).await;
+    finish(&store, "lb02", 1, DeliveryOutcome::Superseded(id(2))).await;
     assert!(self::status(&store, 1).await.is_over());
 }
 
 #[tokio::test]
 async fn a_delivery_is_all_that_is_left_where_its_outcome_is_gone() {
-    let (store, layout, lb01) = (MemoryStore::default(), Layout::default(), node("lb01"));
+    let (store, keyspace, lb01) = (MemoryStore::default(), Keyspace::default(), node("lb01"));
     for n in [1, 2] {
         publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
     }
-    store.put_many(vec![(layout.outcome(id(1), &lb01), done(7).to_wire())]).await.remove(0).unwrap();
+    store.put_many(vec![(keyspace.outcome(id(1), &lb01), done(7).to_wire())]).await.remove(0).unwrap();
     let both = [1, 2].map(|n| (id(n), [Source::Host].into()));
-    outcomes::delete_told(&store, &layout, &lb01, &both).await.unwrap();
+    outcomes::delete_told(&store, &keyspace, &lb01, &both).await.unwrap();
     assert_eq!(pending(&arrivals(&store, "lb01", &[]).await), [id(2)]);
 }
 
@@ -259,11 +263,11 @@ async fn a_group_is_one_write_that_members_read_if_they_joined_before() {
     assert_eq!(arrivals(&store, "web09", &[("web", 1)]).await, []);
     assert_eq!(states(&status(&store, 1).await), ["lb01 pending"], "the members at fire time show");
 
-    let ending =
-        Ending { event: id(1), sources: [Source::Group("lb".parse().unwrap())].into(), end: done(7) };
-    outcomes::finish(&store, &Layout::default(), &node("lb01"), &[ending]).await.unwrap();
+    let completion =
+        Completion { event: id(1), sources: [Source::Group("lb".parse().unwrap())].into(), end: done(7) };
+    outcomes::finish(&store, &Keyspace::default(), &node("lb01"), &[completion]).await.unwrap();
     assert_eq!(states(&status(&store, 1).await), ["lb01 done"]);
-    let group = KeyRange::Folder(Layout::default().group_deliveries(&"lb".parse().unwrap()));
+    let group = KeyRange::Prefix(Keyspace::default().group_deliveries(&"lb".parse().unwrap()));
     assert_eq!(store.read(&[group]).await.unwrap().len(), 1, "the other members' delivery stays");
 }
 
@@ -329,19 +333,19 @@ async fn an_unreachable_backend_is_transient() {
 #[tokio::test]
 async fn what_cannot_be_used_is_told_apart_and_harms_no_neighbour() {
     let store = MemoryStore::default();
-    let layout = Layout::default();
+    let keyspace = Keyspace::default();
     publish(&store, &publication(5, &["lb01"], &[]), false).await.unwrap();
     publish(&store, &publication(6, &["other"], &[]), false).await.unwrap();
     let lb01 = node("lb01");
     let garbage = [
-        (format!("{}not-a-uuid", layout.host_deliveries(&lb01)), "x"),
-        (layout.host_delivery(&lb01, id(1)), "\u{fffd}"),
-        (layout.host_delivery(&lb01, id(2)), r#"{"v":1,"part":0}"#),
-        (layout.host_delivery(&lb01, id(3)), r#"{"v":9,"part":0}"#),
-        (layout.host_delivery(&lb01, id(4)), r#"{"v":1,"part":0}"#),
-        (layout.part(id(4), 0), r#"{"v":2,"is":"new"}"#),
+        (format!("{}not-a-uuid", keyspace.host_deliveries(&lb01)), "x"),
+        (keyspace.host_delivery(&lb01, id(1)), "\u{fffd}"),
+        (keyspace.host_delivery(&lb01, id(2)), r#"{"v":1,"part":0}"#),
+        (keyspace.host_delivery(&lb01, id(3)), r#"{"v":9,"part":0}"#),
+        (keyspace.host_delivery(&lb01, id(4)), r#"{"v":1,"part":0}"#),
+        (keyspace.part(id(4), 0), r#"{"v":2,"is":"new"}"#),
         // Somebody points a delivery for us at an event for somebody else.
-        (layout.host_delivery(&lb01, id(6)), r#"{"v":1,"part":0}"#),
+        (keyspace.host_delivery(&lb01, id(6)), r#"{"v":1,"part":0}"#),
     ];
     store.put_many(garbage.into_iter().map(|(key, value)| (key, value.to_owned())).collect()).await;
     let arrivals = arrivals(&store, "lb01", &[]).await;
@@ -392,7 +396,7 @@ async fn the_latest_events_come_in_the_backends_order() {
     for n in [3, 1, 2] {
         publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
     }
-    let latest = outcomes::latest_events(&store, &Layout::default(), 2).await.unwrap();
+    let latest = outcomes::latest_events(&store, &Keyspace::default(), 2).await.unwrap();
     assert_eq!(latest.iter().map(|status| status.event.id).collect::<Vec<_>>(), [id(2), id(1)]);
 }
 
@@ -400,11 +404,11 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 async fn sweep(store: &MemoryStore, after: Duration) -> Swept {
-    sweeping::sweep(store, &Layout::default(), NOW.plus(after), None).await.unwrap()
+    sweeping::sweep(store, &Keyspace::default(), NOW.plus(after), None).await.unwrap()
 }
 
 async fn everything(store: &MemoryStore) -> Vec<Entry> {
-    store.read(&[KeyRange::Folder("/".to_owned())]).await.unwrap()
+    store.read(&[KeyRange::Prefix("/".to_owned())]).await.unwrap()
 }
 
 #[tokio::test]
@@ -451,7 +455,7 @@ async fn an_ended_event_goes_after_its_time_with_all_that_belongs_to_it() {
     assert_eq!(sweep(&store, 8 * DAY).await, Swept::default(), "still to be looked at");
     assert_eq!(sweep(&store, 9 * DAY).await, Swept { expired: 0, removed: 1 });
     let left: Vec<String> = everything(&store).await.into_iter().map(|entry| entry.key).collect();
-    assert_eq!(left, [Layout::default().node(&node("lb01"))]);
+    assert_eq!(left, [Keyspace::default().node(&node("lb01"))]);
 }
 
 #[tokio::test]
@@ -467,10 +471,10 @@ async fn a_sweeper_whose_clock_is_years_ahead_does_nothing() {
 #[tokio::test]
 async fn one_of_a_fleet_sweeps_and_the_others_see_that_it_did() {
     let store = MemoryStore::default();
-    let layout = Layout::default();
+    let keyspace = Keyspace::default();
     let turn = |name: &str, seen: Option<Revision>, first: bool| {
-        let (store, layout, certname) = (store.clone(), layout.clone(), node(name));
-        async move { sweeping::take_turn(&store, &layout, &certname, seen, first).await.unwrap() }
+        let (store, keyspace, certname) = (store.clone(), keyspace.clone(), node(name));
+        async move { sweeping::try_acquire_sweep(&store, &keyspace, &certname, seen, first).await.unwrap() }
     };
     let (swept, first) = turn("lb01", None, true).await;
     assert!(swept, "nobody ever did");

@@ -13,12 +13,12 @@ use support::meddled::{Meddled, Meddler};
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::history::{FiredEvent, PastRun, RunHistory};
 use trigger_core::identity::{Certname, EventId, KeyPrefix, RunId};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::lineage::{Lineage, Loops, chains_through};
-use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
-use trigger_core::queue::{Cause, Ending, Source};
+use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
+use trigger_core::queue::{Cause, Completion, Source};
 use trigger_core::time::Timestamp;
-use trigger_core::why::{Explanation, NotTold, Question, RunState, Which};
+use trigger_core::why::{ExplainError, Explanation, Question, RunState, Which};
 use trigger_core::wire::{Publication, RunRecord};
 use trigger_fleet::outcomes;
 use trigger_fleet::publishing::publish;
@@ -41,7 +41,7 @@ fn node(name: &str) -> Certname {
     name.parse().unwrap()
 }
 
-/// A store that counts how often it is read, and refuses to read whole folders.
+/// A store that counts how often it is read, and refuses to read whole prefixes.
 #[derive(Default)]
 struct Counting {
     store: MemoryStore,
@@ -116,7 +116,7 @@ fn run(certname: &str, n: u128, causes: &[&Event]) -> RunRecord {
 /// The end of a run, as a courier writes it.
 async fn end(store: &dyn Store, record: &RunRecord, fired: &[FiredEvent]) {
     let result = RunResult {
-        outcome: Outcome::Changed,
+        outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
         started_at: NOW,
@@ -124,11 +124,14 @@ async fn end(store: &dyn Store, record: &RunRecord, fired: &[FiredEvent]) {
     };
     let mut history = RunHistory::default();
     history.push(PastRun::of(record, result.clone(), 0, fired.iter().cloned()));
-    let end = End::Done(EndedRun { run_id: record.run_id, noop: false, result });
-    let ending =
-        |cause: &Cause| Ending { event: cause.event.id, sources: cause.sources.clone(), end: end.clone() };
-    let endings: Vec<Ending> = record.causes.iter().map(ending).collect();
-    outcomes::finish_runs(store, &Layout::default(), &record.certname, &endings, Some(&history))
+    let end = DeliveryOutcome::Done(CompletedRun { run_id: record.run_id, noop: false, result });
+    let completion = |cause: &Cause| Completion {
+        event: cause.event.id,
+        sources: cause.sources.clone(),
+        end: end.clone(),
+    };
+    let completions: Vec<Completion> = record.causes.iter().map(completion).collect();
+    outcomes::finish_runs(store, &Keyspace::default(), &record.certname, &completions, Some(&history))
         .await
         .unwrap();
 }
@@ -147,8 +150,8 @@ async fn chain(store: &dyn Store) -> RunRecord {
     db
 }
 
-async fn ask(store: &dyn Store, question: &Question) -> Result<Explanation, NotTold> {
-    explain(store, &Layout::default(), question).await.unwrap()
+async fn ask(store: &dyn Store, question: &Question) -> Result<Explanation, ExplainError> {
+    explain(store, &Keyspace::default(), question).await.unwrap()
 }
 
 fn runs(explanation: &Explanation) -> Vec<RunId> {
@@ -173,12 +176,12 @@ async fn a_chain_over_three_nodes_is_told_in_few_round_trips() {
 async fn what_nobody_can_read_counts_as_gone() {
     let store = MemoryStore::default();
     chain(&store).await;
-    let layout = Layout::default();
-    let garbage = [layout.runs(&node("lb")), layout.part(id(3), 0), layout.node(&node("lb"))];
+    let keyspace = Keyspace::default();
+    let garbage = [keyspace.runs(&node("lb")), keyspace.part(id(3), 0), keyspace.node(&node("lb"))];
     store.put_many(garbage.map(|key| (key, "\u{fffd}{".to_owned())).into()).await;
     let explanation = ask(&store, &Question::Run(node("db"), Which::Back(0))).await.unwrap();
     assert_eq!(runs(&explanation), [0xc, 0xb].map(run_id));
     assert_eq!(explanation.runs[1].state, RunState::Gone);
-    assert_eq!(ask(&store, &Question::Event(id(3))).await, Err(NotTold::NoEvent));
-    assert_eq!(ask(&store, &Question::Run(node("nobody"), Which::Back(0))).await, Err(NotTold::NoNode));
+    assert_eq!(ask(&store, &Question::Event(id(3))).await, Err(ExplainError::NoEvent));
+    assert_eq!(ask(&store, &Question::Run(node("nobody"), Which::Back(0))).await, Err(ExplainError::NoNode));
 }

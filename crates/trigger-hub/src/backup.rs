@@ -61,7 +61,7 @@ impl Partial {
             }
             Err(error) => return Err(failed(error)),
         }
-        File::open(parent(file)).and_then(|folder| folder.sync_all()).map_err(failed)
+        File::open(parent(file)).and_then(|directory| directory.sync_all()).map_err(failed)
     }
 }
 

@@ -21,14 +21,14 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use trigger_core::identity::Revision;
 use trigger_store::hub_protocol::{
-    BODY_AT_MOST, DELETE, DeleteReply, DeleteRequest, EntryForm, ErrorReply, KEY_AT_MOST, PUT,
-    PUT_IF_UNCHANGED, PutReply, PutRequest, RANGES_AT_MOST, READ, RangeForm, ReadReply, ReadRequest,
-    SwapReply, SwapRequest, WATCH,
+    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, EntryForm, ErrorReply,
+    MAX_BODY_BYTES, MAX_KEY_BYTES, MAX_RANGES, PUT, PutReply, PutRequest, READ, RangeForm, ReadReply,
+    ReadRequest, WATCH,
 };
 use trigger_store::store::KeyRange;
 
-use super::guard::{self, Guard};
 use super::metrics::Metrics;
+use super::origin_check::{self, OriginCheck};
 use super::reader::{ReadError, ReaderHandle};
 use super::session;
 use super::watchers::Watchers;
@@ -37,12 +37,12 @@ use super::writer::{Write, WriteError, WriterHandle, Written};
 /// One page of a read, in bytes of keys and values.
 const PAGE_BYTES: usize = 1024 * 1024;
 /// A writer that has not answered by then is in trouble.
-const HEALTH_PATIENCE: Duration = Duration::from_secs(2);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// A session's buffer for what its client says, which is little. The default would cost each idle watcher
 /// more than all else together.
 const SOCKET_READ_BUFFER: usize = 1024;
 /// The largest message of a client: its ranges.
-const SOCKET_MESSAGE_AT_MOST: usize = 2 * 1024 * 1024;
+const MAX_SOCKET_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -57,21 +57,21 @@ pub(super) struct Hub {
 
 /// The routes of a hub that listens on `address`.
 pub(super) fn router(hub: Arc<Hub>, address: SocketAddr) -> Router {
-    let guard = Arc::new(Guard::new(address));
+    let origin_check = Arc::new(OriginCheck::new(address));
     let metrics = hub.metrics.clone();
     Router::new()
         .route(PUT, post(put))
         .route(DELETE, post(delete))
-        .route(PUT_IF_UNCHANGED, post(put_if_unchanged))
+        .route(COMPARE_AND_SWAP, post(compare_and_swap))
         .route(READ, post(read))
         .route(WATCH, get(watch))
         .route("/healthz", get(health))
         .route("/metrics", get(metrics_page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(BODY_AT_MOST))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
-            let refused = guard.check(request.uri(), request.headers()).err();
+            let refused = origin_check.check(request.uri(), request.headers()).err();
             async move {
                 match refused {
                     Some(refusal) => refusal.into_response(),
@@ -146,14 +146,14 @@ async fn delete(
     }
 }
 
-async fn put_if_unchanged(
+async fn compare_and_swap(
     State(hub): State<Arc<Hub>>,
-    body: Body<SwapRequest>,
-) -> Result<Json<SwapReply>, Refusal> {
-    let SwapRequest { key, value, expected } = body.0;
+    body: Body<CasRequest>,
+) -> Result<Json<CasReply>, Refusal> {
+    let CasRequest { key, value, expected } = body.0;
     check_key(&key)?;
-    match hub.writer.write(Write::Swap { key, value, expected: expected.map(Revision) }).await? {
-        Written::Swap(swap) => Ok(Json(swap.into())),
+    match hub.writer.write(Write::CasOutcome { key, value, expected: expected.map(Revision) }).await? {
+        Written::CasOutcome(swap) => Ok(Json(swap.into())),
         other => Err(unexpected(&other)),
     }
 }
@@ -174,18 +174,18 @@ async fn watch(
     Ok(upgrade
         .read_buffer_size(SOCKET_READ_BUFFER)
         .write_buffer_size(0)
-        .max_message_size(SOCKET_MESSAGE_AT_MOST)
-        .max_frame_size(SOCKET_MESSAGE_AT_MOST)
+        .max_message_size(MAX_SOCKET_MESSAGE_BYTES)
+        .max_frame_size(MAX_SOCKET_MESSAGE_BYTES)
         .on_upgrade(move |socket| session::serve(socket, hub)))
 }
 
 async fn health(State(hub): State<Arc<Hub>>) -> Result<Json<serde_json::Value>, Refusal> {
     let unhealthy = |sentence: String| Refusal { status: StatusCode::SERVICE_UNAVAILABLE, sentence };
-    match timeout(HEALTH_PATIENCE, hub.writer.write(Write::Nothing)).await {
+    match timeout(HEALTH_TIMEOUT, hub.writer.write(Write::Nothing)).await {
         Ok(Ok(_)) => Ok(Json(serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))),
         Ok(Err(error)) => Err(error.into()),
         Err(_) => {
-            Err(unhealthy(format!("the hub's writer has not answered for {} s", HEALTH_PATIENCE.as_secs())))
+            Err(unhealthy(format!("the hub's writer has not answered for {} s", HEALTH_TIMEOUT.as_secs())))
         }
     }
 }
@@ -212,11 +212,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
-        guard::check_json(request.headers())?;
+        origin_check::check_json(request.headers())?;
         // Before it is read, where it says its size; while it is read, where it does not.
         let declared =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        if declared.is_some_and(|bytes: u64| bytes > BODY_AT_MOST as u64) {
+        if declared.is_some_and(|bytes: u64| bytes > MAX_BODY_BYTES as u64) {
             return Err(too_large());
         }
         let path = request.uri().path().to_owned();
@@ -238,33 +238,33 @@ fn unread(rejection: &BytesRejection) -> Refusal {
 }
 
 fn too_large() -> Refusal {
-    let sentence = format!("the request is larger than a hub takes ({} MiB)", BODY_AT_MOST / 1024 / 1024);
+    let sentence = format!("the request is larger than a hub takes ({} MiB)", MAX_BODY_BYTES / 1024 / 1024);
     Refusal { status: StatusCode::PAYLOAD_TOO_LARGE, sentence }
 }
 
 fn check_key(key: &str) -> Result<(), Refusal> {
-    if (1..=KEY_AT_MOST).contains(&key.len()) && !key.chars().any(char::is_control) {
+    if (1..=MAX_KEY_BYTES).contains(&key.len()) && !key.chars().any(char::is_control) {
         return Ok(());
     }
     let shown: String = key.chars().take(80).flat_map(char::escape_debug).collect();
     Err(Refusal::bad(format!(
-        "'{shown}' cannot be a key: it has 1 to {KEY_AT_MOST} bytes and no control characters"
+        "'{shown}' cannot be a key: it has 1 to {MAX_KEY_BYTES} bytes and no control characters"
     )))
 }
 
 /// The ranges of a read or a watch, if they are some.
 pub(super) fn check_ranges(ranges: Vec<RangeForm>) -> Result<Vec<KeyRange>, Refusal> {
-    if ranges.len() > RANGES_AT_MOST {
+    if ranges.len() > MAX_RANGES {
         let count = ranges.len();
-        return Err(Refusal::bad(format!("{count} ranges are more than a hub takes ({RANGES_AT_MOST})")));
+        return Err(Refusal::bad(format!("{count} ranges are more than a hub takes ({MAX_RANGES})")));
     }
     let ranges: Vec<KeyRange> = ranges.into_iter().map(KeyRange::from).collect();
     for range in &ranges {
-        if let KeyRange::Folder(prefix) = range
+        if let KeyRange::Prefix(prefix) = range
             && !prefix.ends_with('/')
         {
             let shown: String = prefix.chars().take(80).flat_map(char::escape_debug).collect();
-            return Err(Refusal::bad(format!("'{shown}' is not a folder: it ends with '/'")));
+            return Err(Refusal::bad(format!("'{shown}' is not a prefix: it ends with '/'")));
         }
     }
     Ok(ranges)
@@ -279,7 +279,7 @@ fn kind(path: &str) -> &'static str {
     match path {
         PUT => "put",
         DELETE => "delete",
-        PUT_IF_UNCHANGED => "put_if_unchanged",
+        COMPARE_AND_SWAP => "compare_and_swap",
         READ => "read",
         WATCH => "watch",
         "/healthz" => "healthz",

@@ -10,9 +10,9 @@
 
 mod backup;
 mod database;
-mod guard;
 mod http;
 mod metrics;
+mod origin_check;
 mod reader;
 mod session;
 #[cfg(test)]
@@ -40,7 +40,7 @@ use http::Hub;
 /// Connections that may wait to be accepted: a fleet that comes back after a restart does so at once.
 const LISTEN_BACKLOG: u32 = 4096;
 /// How long requests in progress, and then watches, may take to end when the hub stops.
-const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(3);
 
 /// What a hub is told.
 #[derive(Debug, Clone)]
@@ -183,7 +183,7 @@ pub async fn run(
     let served = serve(listener, address, hub, &stop, shutdown).await;
     // The hub's handles are gone by now, and with them the reader's and the writer's reason to stay. Their
     // end is waited for, so that whoever starts the next hub finds the data directory free.
-    let _ = timeout(SHUTDOWN_PATIENCE, async { (reader_ended.await, writer_ended.await) }).await;
+    let _ = timeout(SHUTDOWN_GRACE_PERIOD, async { (reader_ended.await, writer_ended.await) }).await;
     served
 }
 
@@ -214,9 +214,9 @@ async fn serve(
     }
     tracing::info!("hub is stopping");
     stop.send_replace(());
-    let served = timeout(SHUTDOWN_PATIENCE, server).await.unwrap_or(Ok(()));
+    let served = timeout(SHUTDOWN_GRACE_PERIOD, server).await.unwrap_or(Ok(()));
     // Every session holds a receiver until it has said good-bye.
-    let _ = timeout(SHUTDOWN_PATIENCE, stop.closed()).await;
+    let _ = timeout(SHUTDOWN_GRACE_PERIOD, stop.closed()).await;
     served.map_err(HubError::Serve)
 }
 

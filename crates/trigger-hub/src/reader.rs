@@ -37,11 +37,11 @@ pub(super) enum ReadError {
 /// The way to the reader.
 #[derive(Debug, Clone)]
 pub(super) struct ReaderHandle {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<ReadJob>,
 }
 
 #[derive(Debug)]
-struct Request {
+struct ReadJob {
     ranges: Vec<KeyRange>,
     from: Option<Position>,
     keys_only: bool,
@@ -60,7 +60,7 @@ impl ReaderHandle {
         bytes_at_most: usize,
     ) -> Result<Page, ReadError> {
         let (answer, answered) = oneshot::channel();
-        let request = Request { ranges, from, keys_only, bytes_at_most, answer };
+        let request = ReadJob { ranges, from, keys_only, bytes_at_most, answer };
         self.requests.send(request).await.map_err(|_| ReadError::Stopped)?;
         answered.await.map_err(|_| ReadError::Stopped)?
     }
@@ -69,11 +69,11 @@ impl ReaderHandle {
 /// Starts the thread. It ends, and sends the second value, when the last handle is gone.
 pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>), HubError> {
     let mut connection = database::open_reader(path)?;
-    let (sender, mut requests) = mpsc::channel::<Request>(QUEUE);
+    let (sender, mut requests) = mpsc::channel::<ReadJob>(QUEUE);
     let (ended, has_ended) = oneshot::channel();
     let read_all = move || {
         while let Some(request) = requests.blocking_recv() {
-            let Request { ranges, from, keys_only, bytes_at_most, answer } = request;
+            let ReadJob { ranges, from, keys_only, bytes_at_most, answer } = request;
             // Who has given up asks again; to read for it too would keep all others waiting.
             if answer.is_closed() {
                 continue;
@@ -128,10 +128,10 @@ fn query(range: &KeyRange, keys_only: bool) -> &'static str {
     match (range, keys_only) {
         (KeyRange::Key(_), false) => "SELECT key, value, revision FROM entries WHERE key = ?1 AND key > ?2",
         (KeyRange::Key(_), true) => "SELECT key, '', revision FROM entries WHERE key = ?1 AND key > ?2",
-        (KeyRange::Folder(_), false) => {
+        (KeyRange::Prefix(_), false) => {
             "SELECT key, value, revision FROM entries WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key"
         }
-        (KeyRange::Folder(_), true) => {
+        (KeyRange::Prefix(_), true) => {
             "SELECT key, '', revision FROM entries WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key"
         }
     }
@@ -146,11 +146,11 @@ fn begin<'a>(
     let after = after.unwrap_or_default();
     match range {
         KeyRange::Key(key) => query.query(params![key, after]),
-        KeyRange::Folder(prefix) => query.query(params![prefix, end_of(prefix), after]),
+        KeyRange::Prefix(prefix) => query.query(params![prefix, end_of(prefix), after]),
     }
 }
 
-/// The first key after all of a folder's: `0` is the character after `/`.
+/// The first key after all of a prefix's: `0` is the character after `/`.
 fn end_of(prefix: &str) -> String {
     format!("{}0", prefix.strip_suffix('/').unwrap_or(prefix))
 }

@@ -21,7 +21,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// after 25 s, so one ping may get lost.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// A client that has answered none of so many pings is gone.
-const UNANSWERED_AT_MOST: u32 = 2;
+const MAX_UNANSWERED_PINGS: u32 = 2;
 /// A client that takes nothing for this long is gone too.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Entries and changes in one message, in bytes of keys and values. What is sent stays in the session's
@@ -29,7 +29,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 const MESSAGE_BYTES: usize = 64 * 1024;
 
 /// Why a session ends.
-enum End {
+enum SessionEnd {
     /// The client is gone, or said good-bye.
     Gone,
     /// The client may come back: a WebSocket close code, and why.
@@ -45,9 +45,9 @@ pub(super) async fn serve(mut socket: WebSocket, hub: Arc<Hub>) {
         Err(end) => end,
     };
     let good_bye = match end {
-        End::Gone => return,
-        End::Closed(code, reason) => CloseFrame { code, reason: reason.into() },
-        End::Refused(sentence) => {
+        SessionEnd::Gone => return,
+        SessionEnd::Closed(code, reason) => CloseFrame { code, reason: reason.into() },
+        SessionEnd::Refused(sentence) => {
             if send(&mut socket, &WatchMessage::Error(sentence)).await.is_err() {
                 return;
             }
@@ -57,9 +57,9 @@ pub(super) async fn serve(mut socket: WebSocket, hub: Arc<Hub>) {
     let _ = timeout(SEND_TIMEOUT, socket.send(Message::Close(Some(good_bye)))).await;
 }
 
-async fn watch(socket: &mut WebSocket, hub: &Hub) -> Result<std::convert::Infallible, End> {
+async fn watch(socket: &mut WebSocket, hub: &Hub) -> Result<std::convert::Infallible, SessionEnd> {
     let mut stopping = hub.stopping.clone();
-    let stopped = || End::Closed(close_code::AWAY, "the hub is stopping");
+    let stopped = || SessionEnd::Closed(close_code::AWAY, "the hub is stopping");
     let ranges = tokio::select! {
         ranges = asked_ranges(socket) => ranges?,
         _ = stopping.changed() => return Err(stopped()),
@@ -76,16 +76,16 @@ async fn watch(socket: &mut WebSocket, hub: &Hub) -> Result<std::convert::Infall
                 Some(changes) => send_changes(socket, changes, snapshot_at).await?,
                 None => {
                     hub.metrics.watch_cut();
-                    return Err(End::Closed(close_code::AGAIN, "the watcher fell too far behind"));
+                    return Err(SessionEnd::Closed(close_code::AGAIN, "the watcher fell too far behind"));
                 }
             },
             message = socket.recv() => match message {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(SessionEnd::Gone),
                 Some(Ok(_)) => unanswered = 0,
             },
             _ = pings.tick() => {
-                if unanswered == UNANSWERED_AT_MOST {
-                    return Err(End::Gone);
+                if unanswered == MAX_UNANSWERED_PINGS {
+                    return Err(SessionEnd::Gone);
                 }
                 unanswered += 1;
                 deliver(socket, Message::Ping(Vec::new().into())).await?;
@@ -96,26 +96,26 @@ async fn watch(socket: &mut WebSocket, hub: &Hub) -> Result<std::convert::Infall
 }
 
 /// The client's first message.
-async fn asked_ranges(socket: &mut WebSocket) -> Result<Vec<KeyRange>, End> {
+async fn asked_ranges(socket: &mut WebSocket) -> Result<Vec<KeyRange>, SessionEnd> {
     let asked = async {
         loop {
             match socket.recv().await {
                 Some(Ok(Message::Text(text))) => return Ok(text),
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 Some(Ok(Message::Binary(_))) => {
-                    return Err(End::Refused("a watch is asked for in text, not in bytes".to_owned()));
+                    return Err(SessionEnd::Refused("a watch is asked for in text, not in bytes".to_owned()));
                 }
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(End::Gone),
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(SessionEnd::Gone),
             }
         }
     };
     let text = match timeout(REQUEST_TIMEOUT, asked).await {
         Ok(text) => text?,
-        Err(_) => return Err(End::Closed(close_code::POLICY, "no watch was asked for")),
+        Err(_) => return Err(SessionEnd::Closed(close_code::POLICY, "no watch was asked for")),
     };
     let request: WatchRequest = serde_json::from_str(&text)
-        .map_err(|error| End::Refused(format!("the message is not what a watch takes: {error}")))?;
-    check_ranges(request.watch).map_err(|refusal: Refusal| End::Refused(refusal.sentence))
+        .map_err(|error| SessionEnd::Refused(format!("the message is not what a watch takes: {error}")))?;
+    check_ranges(request.watch).map_err(|refusal: Refusal| SessionEnd::Refused(refusal.sentence))
 }
 
 /// Sends the snapshot; answers with the moment it shows.
@@ -123,12 +123,12 @@ async fn send_snapshot(
     socket: &mut WebSocket,
     hub: &Hub,
     subscription: &Subscription,
-) -> Result<Revision, End> {
+) -> Result<Revision, SessionEnd> {
     // In one piece, since pages would be of several moments.
     let page =
         hub.reader.read(subscription.ranges().to_vec(), None, false, usize::MAX).await.map_err(|error| {
             tracing::warn!("cannot begin a watch: {error}");
-            End::Closed(close_code::ERROR, "the hub could not read its database")
+            SessionEnd::Closed(close_code::ERROR, "the hub could not read its database")
         })?;
     let mut entries = page.entries.into_iter().peekable();
     loop {
@@ -147,7 +147,7 @@ async fn send_changes(
     socket: &mut WebSocket,
     changes: Vec<Stamped>,
     snapshot_at: Revision,
-) -> Result<(), End> {
+) -> Result<(), SessionEnd> {
     let mut news = changes
         .into_iter()
         .filter(|stamped| stamped.revision > snapshot_at)
@@ -175,17 +175,17 @@ fn portion<T>(
     portion
 }
 
-async fn send(socket: &mut WebSocket, message: &impl Serialize) -> Result<(), End> {
+async fn send(socket: &mut WebSocket, message: &impl Serialize) -> Result<(), SessionEnd> {
     let text = serde_json::to_string(message).map_err(|error| {
         tracing::error!("cannot encode a watch's message: {error}");
-        End::Closed(close_code::ERROR, "the hub could not encode its message")
+        SessionEnd::Closed(close_code::ERROR, "the hub could not encode its message")
     })?;
     deliver(socket, Message::Text(text.into())).await
 }
 
-async fn deliver(socket: &mut WebSocket, message: Message) -> Result<(), End> {
+async fn deliver(socket: &mut WebSocket, message: Message) -> Result<(), SessionEnd> {
     match timeout(SEND_TIMEOUT, socket.send(message)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(End::Gone),
+        Ok(Err(_)) | Err(_) => Err(SessionEnd::Gone),
     }
 }

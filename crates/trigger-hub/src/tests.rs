@@ -15,12 +15,12 @@ use tokio::time::timeout;
 use trigger_core::identity::Revision;
 use trigger_store::conformance;
 use trigger_store::hub::HubStore;
-use trigger_store::store::{Change, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
+use trigger_store::store::{CasOutcome, Change, KeyRange, Store, StoreError, Watch, WatchEvent};
 
 use super::{HubError, HubSettings, backup, database, run};
 
 /// Bounds a failure; measures nothing.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A hub in this process.
 struct Running {
@@ -53,7 +53,7 @@ impl Running {
 
     async fn stop(self) {
         self.stop.send(()).unwrap();
-        timeout(PATIENCE, self.task).await.unwrap().unwrap().unwrap();
+        timeout(TIMEOUT, self.task).await.unwrap().unwrap().unwrap();
     }
 
     /// Sends `request` as it is, but for `HOST`, and answers with status line and body.
@@ -62,7 +62,7 @@ impl Running {
         let request = request.replace("HOST", &self.address.to_string()).replace('\n', "\r\n");
         connection.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        timeout(PATIENCE, connection.read_to_end(&mut answer)).await.unwrap().unwrap();
+        timeout(TIMEOUT, connection.read_to_end(&mut answer)).await.unwrap().unwrap();
         let answer = String::from_utf8(answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         format!("{} {body}", head.lines().next().unwrap_or_default().trim_start_matches("HTTP/1.1 "))
@@ -86,7 +86,7 @@ async fn put(store: &HubStore, key: &str, value: &str) -> Revision {
 /// For more than a busy machine may write before a client's patience ends: until all is written.
 async fn put_all(store: &HubStore, entries: Vec<(String, String)>) {
     let all_written = async { while !store.put_many(entries.clone()).await.iter().all(Result::is_ok) {} };
-    timeout(PATIENCE, all_written).await.unwrap();
+    timeout(TIMEOUT, all_written).await.unwrap();
 }
 
 async fn values(store: &HubStore) -> Vec<String> {
@@ -95,18 +95,18 @@ async fn values(store: &HubStore) -> Vec<String> {
 }
 
 fn all() -> KeyRange {
-    KeyRange::Folder("/".to_owned())
+    KeyRange::Prefix("/".to_owned())
 }
 
 async fn next(watch: &mut Watch) -> Option<Result<WatchEvent, StoreError>> {
-    timeout(PATIENCE, watch.next()).await.unwrap()
+    timeout(TIMEOUT, watch.next()).await.unwrap()
 }
 
 /// What a hub that does not start says.
 async fn start_fails(listen: &str, data_dir: &Path) -> String {
     let settings = HubSettings { listen: listen.to_owned(), data_dir: data_dir.to_owned() };
     let ready = |address| panic!("it must not listen on {address}");
-    timeout(PATIENCE, run(settings, ready, std::future::pending())).await.unwrap().unwrap_err().to_string()
+    timeout(TIMEOUT, run(settings, ready, std::future::pending())).await.unwrap().unwrap_err().to_string()
 }
 
 #[tokio::test]
@@ -160,8 +160,8 @@ async fn revisions_do_not_rewind_after_a_restore() {
     assert_eq!(values(&store).await, ["/a=old"]);
     assert!(put(&store, "/b", "1").await > lost, "a revision never means two things");
     // Whoever knows the key as it was after the backup is not taken for one who knows it now.
-    let swap = store.put_if_unchanged("/a", "newer", Some(lost)).await.unwrap();
-    assert!(matches!(swap, Swap::Changed(Some(_))));
+    let swap = store.compare_and_swap("/a", "newer", Some(lost)).await.unwrap();
+    assert!(matches!(swap, CasOutcome::Changed(Some(_))));
     hub.stop().await;
 }
 
@@ -234,8 +234,8 @@ async fn nonsense_is_answered_with_a_sentence() {
     )
     .await;
     check(
-        hub.post("/v1/read", r#"{"ranges":[{"folder":"/a"}]}"#).await,
-        r#"400 Bad Request {"error":"'/a' is not a folder: it ends with '/'"}"#,
+        hub.post("/v1/read", r#"{"ranges":[{"prefix":"/a"}]}"#).await,
+        r#"400 Bad Request {"error":"'/a' is not a prefix: it ends with '/'"}"#,
     )
     .await;
     check(hub.get("/nothing").await, r#"404 Not Found {"error":"there is nothing at '/nothing' on a hub"}"#)
@@ -250,8 +250,8 @@ async fn nonsense_is_answered_with_a_sentence() {
         r#"413 Payload Too Large {"error":"the request is larger than a hub takes (64 MiB)"}"#,
     )
     .await;
-    // A watch of what is no folder is refused for good, not retried for ever.
-    let mut watch = hub.store().watch(vec![KeyRange::Folder("/a".to_owned())]).await.unwrap();
+    // A watch of what is no directory is refused for good, not retried for ever.
+    let mut watch = hub.store().watch(vec![KeyRange::Prefix("/a".to_owned())]).await.unwrap();
     let refused = next(&mut watch).await.unwrap().unwrap_err();
     assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
     assert_eq!(values(&hub.store()).await, [""; 0], "and the hub lives");
@@ -315,7 +315,7 @@ async fn what_is_taken_is_named() {
 async fn a_data_dir_that_cannot_be_used_is_named() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("file");
-    std::fs::write(&file, "not a folder").unwrap();
+    std::fs::write(&file, "not a directory").unwrap();
     let error = start_fails("127.0.0.1:0", &file.join("data")).await;
     assert!(
         error.starts_with(&format!("cannot use the data directory {}/data: Not a directory", file.display())),
@@ -395,7 +395,7 @@ async fn a_backup_put_beside_a_killed_hubs_log_is_not_ruined_by_it() {
 
     let hub = Running::start(restored.path()).await;
     assert_eq!(values(&hub.store()).await, ["/a=old"]);
-    assert!(restored.path().join("hub.sqlite-wal.replaced").exists(), "set aside, not deleted");
+    assert!(restored.path().join("hub.sqlite-wal.replaced").exists(), "quarantined, not deleted");
     hub.stop().await;
 }
 
@@ -512,7 +512,7 @@ async fn large_ranges_come_in_pieces_and_whole() {
     put_all(&store, entries).await;
     put(&store, "/big", &"y".repeat(3 * 1024 * 1024)).await;
     // The second range is within the first: each key comes once.
-    let ranges = [all(), KeyRange::Folder("/a/".to_owned()), KeyRange::Key("/big".to_owned())];
+    let ranges = [all(), KeyRange::Prefix("/a/".to_owned()), KeyRange::Key("/big".to_owned())];
     let read = store.read(&ranges).await.unwrap();
     assert_eq!(read.len(), 6001);
     assert!(read.is_sorted_by(|a, b| a.key < b.key));

@@ -1,4 +1,4 @@
-//! Who watches what, found by the changed key: a change costs a look-up per folder on its path, however many
+//! Who watches what, found by the changed key: a change costs a look-up per prefix on its path, however many
 //! watchers there are.
 //!
 //! There is no gap between a watcher's snapshot and its changes, because it registers *before* the snapshot
@@ -33,7 +33,7 @@ pub(super) struct Watchers {
 
 #[derive(Debug, Default)]
 struct Index {
-    folders: HashMap<String, Vec<Arc<Mailbox>>>,
+    prefixes: HashMap<String, Vec<Arc<Mailbox>>>,
     keys: HashMap<String, Vec<Arc<Mailbox>>>,
 }
 
@@ -55,8 +55,8 @@ impl Watchers {
         for (revision, change) in changes {
             let stamped = Stamped { revision, change: Arc::new(change) };
             let key = key_of(&stamped.change);
-            let folders = key.match_indices('/').filter_map(|(at, _)| index.folders.get(&key[..=at]));
-            for mailbox in folders.chain(index.keys.get(key)).flatten() {
+            let prefixes = key.match_indices('/').filter_map(|(at, _)| index.prefixes.get(&key[..=at]));
+            for mailbox in prefixes.chain(index.keys.get(key)).flatten() {
                 mailbox.put(&stamped);
             }
         }
@@ -66,7 +66,7 @@ impl Watchers {
 impl Index {
     fn place<'a>(&mut self, range: &'a KeyRange) -> (&mut HashMap<String, Vec<Arc<Mailbox>>>, &'a String) {
         match range {
-            KeyRange::Folder(prefix) => (&mut self.folders, prefix),
+            KeyRange::Prefix(prefix) => (&mut self.prefixes, prefix),
             KeyRange::Key(key) => (&mut self.keys, key),
         }
     }
@@ -210,11 +210,11 @@ mod tests {
         assert_eq!(told(&subscription), "-", "told once");
         drop(subscription);
         let index = lock(&watchers.index);
-        assert!(index.folders.is_empty() && index.keys.is_empty(), "an ended watch leaves nothing behind");
+        assert!(index.prefixes.is_empty() && index.keys.is_empty(), "an ended watch leaves nothing behind");
     }
 
-    fn folder(path: &str) -> KeyRange {
-        KeyRange::Folder(path.to_owned())
+    fn prefix(path: &str) -> KeyRange {
+        KeyRange::Prefix(path.to_owned())
     }
 
     fn key(key: &str) -> KeyRange {
@@ -223,22 +223,22 @@ mod tests {
 
     #[test]
     fn a_watcher_is_told_of_its_ranges_only() {
-        check(&[folder("/n/a/")], "/n/a/1 /n/ab/1 /n/a /n/a/b/2", "/n/a/1 /n/a/b/2");
+        check(&[prefix("/n/a/")], "/n/a/1 /n/ab/1 /n/a /n/a/b/2", "/n/a/1 /n/a/b/2");
         check(&[key("/k")], "/k /k/1 /kk", "/k");
-        check(&[folder("/")], "/a/b x", "/a/b");
-        check(&[folder("/x/")], "/a/b", "-");
+        check(&[prefix("/")], "/a/b x", "/a/b");
+        check(&[prefix("/x/")], "/a/b", "-");
         check(&[], "/a", "-");
     }
 
     #[test]
     fn overlapping_ranges_tell_once() {
-        check(&[folder("/a/"), folder("/a/b/"), key("/a/b/c"), folder("/a/")], "/a/b/c /a/d", "/a/b/c /a/d");
+        check(&[prefix("/a/"), prefix("/a/b/"), key("/a/b/c"), prefix("/a/")], "/a/b/c /a/d", "/a/b/c /a/d");
     }
 
     #[test]
     fn one_that_does_not_read_is_cut_and_its_backlog_freed() {
         let watchers = Arc::new(Watchers::default());
-        let subscription = watchers.subscribe(vec![folder("/")]);
+        let subscription = watchers.subscribe(vec![prefix("/")]);
         let changes =
             (1..=BACKLOG_CHANGES as u64 + 1).map(|n| (Revision(n), Change::Deleted("/a".to_owned())));
         watchers.publish(changes);

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 use trigger_core::identity::Revision;
-use trigger_store::store::{Change, Entry, Swap};
+use trigger_store::store::{CasOutcome, Change, Entry};
 
 use super::HubError;
 use super::database::{self, DataDirLock};
@@ -30,7 +30,7 @@ pub(super) enum Write {
     /// Keys.
     Delete(Vec<String>),
     /// A key, if its revision is still `expected`.
-    Swap { key: String, value: String, expected: Option<Revision> },
+    CasOutcome { key: String, value: String, expected: Option<Revision> },
     /// Nothing: asks whether the writer is alive.
     Nothing,
 }
@@ -41,7 +41,7 @@ pub(super) enum Written {
     Put(Vec<Revision>),
     /// The revision of each key's deletion; nothing for keys that were absent.
     Delete(Vec<Option<Revision>>),
-    Swap(Swap),
+    CasOutcome(CasOutcome),
     Nothing,
 }
 
@@ -51,7 +51,7 @@ impl Written {
         match self {
             Self::Put(revisions) => !revisions.is_empty(),
             Self::Delete(revisions) => revisions.iter().any(Option::is_some),
-            Self::Swap(swap) => matches!(swap, Swap::Written(_)),
+            Self::CasOutcome(swap) => matches!(swap, CasOutcome::Written(_)),
             Self::Nothing => false,
         }
     }
@@ -71,11 +71,11 @@ pub(super) enum WriteError {
 /// The way to the writer.
 #[derive(Debug, Clone)]
 pub(super) struct WriterHandle {
-    requests: mpsc::Sender<Request>,
+    requests: mpsc::Sender<WriteJob>,
 }
 
 #[derive(Debug)]
-struct Request {
+struct WriteJob {
     write: Write,
     answer: oneshot::Sender<Result<Written, WriteError>>,
 }
@@ -84,7 +84,7 @@ impl WriterHandle {
     /// Writes; durable when it returns.
     pub(super) async fn write(&self, write: Write) -> Result<Written, WriteError> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Request { write, answer }).await.map_err(|_| WriteError::Stopped)?;
+        self.requests.send(WriteJob { write, answer }).await.map_err(|_| WriteError::Stopped)?;
         answered.await.map_err(|_| WriteError::Stopped)?
     }
 }
@@ -112,7 +112,7 @@ pub(super) fn start(
 
 fn write_all(
     mut writer: Writer,
-    mut requests: mpsc::Receiver<Request>,
+    mut requests: mpsc::Receiver<WriteJob>,
     lock: DataDirLock,
     ended: oneshot::Sender<()>,
 ) {
@@ -136,7 +136,7 @@ fn size(write: &Write) -> usize {
     match write {
         Write::Put(entries) => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
         Write::Delete(keys) => keys.iter().map(String::len).sum(),
-        Write::Swap { key, value, .. } => key.len() + value.len(),
+        Write::CasOutcome { key, value, .. } => key.len() + value.len(),
         Write::Nothing => 0,
     }
 }
@@ -169,7 +169,7 @@ impl Writer {
 
     /// Writes a batch in one transaction and answers each request. A batch that fails is tried request by
     /// request, so that one which cannot succeed takes no others with it.
-    fn commit(&mut self, batch: Vec<Request>) {
+    fn commit(&mut self, batch: Vec<WriteJob>) {
         let started = Instant::now();
         match self.transact(&batch) {
             Ok(written) => {
@@ -196,7 +196,7 @@ impl Writer {
         }
     }
 
-    fn transact(&mut self, batch: &[Request]) -> rusqlite::Result<Vec<Written>> {
+    fn transact(&mut self, batch: &[WriteJob]) -> rusqlite::Result<Vec<Written>> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut round = Round { transaction, next: &mut self.next, entries: self.entries };
         let first = *round.next;
@@ -259,7 +259,9 @@ impl Round<'_> {
             Write::Delete(keys) => {
                 Written::Delete(keys.iter().map(|key| self.delete(key)).collect::<rusqlite::Result<_>>()?)
             }
-            Write::Swap { key, value, expected } => Written::Swap(self.swap(key, value, *expected)?),
+            Write::CasOutcome { key, value, expected } => {
+                Written::CasOutcome(self.swap(key, value, *expected)?)
+            }
             Write::Nothing => Written::Nothing,
         })
     }
@@ -297,12 +299,12 @@ impl Round<'_> {
         Ok(Some(self.revision()))
     }
 
-    fn swap(&mut self, key: &str, value: &str, expected: Option<Revision>) -> rusqlite::Result<Swap> {
+    fn swap(&mut self, key: &str, value: &str, expected: Option<Revision>) -> rusqlite::Result<CasOutcome> {
         let present = self.entry(key)?;
         if present.as_ref().map(|entry| entry.revision) != expected {
-            return Ok(Swap::Changed(present));
+            return Ok(CasOutcome::Changed(present));
         }
-        self.put(key, value).map(Swap::Written)
+        self.put(key, value).map(CasOutcome::Written)
     }
 
     fn entry(&self, key: &str) -> rusqlite::Result<Option<Entry>> {
@@ -330,7 +332,7 @@ fn changes((write, written): (Write, &Written)) -> Vec<(Revision, Change)> {
             .zip(revisions)
             .filter_map(|(key, revision)| Some(((*revision)?, Change::Deleted(key))))
             .collect(),
-        (Write::Swap { key, value, .. }, Written::Swap(Swap::Written(revision))) => {
+        (Write::CasOutcome { key, value, .. }, Written::CasOutcome(CasOutcome::Written(revision))) => {
             vec![put(key, value, *revision)]
         }
         _ => Vec::new(),
@@ -356,7 +358,7 @@ mod tests {
             .into_iter()
             .map(|write| {
                 let (answer, answered) = oneshot::channel();
-                (Request { write, answer }, answered)
+                (WriteJob { write, answer }, answered)
             })
             .unzip();
         writer.commit(batch);
@@ -403,7 +405,7 @@ mod tests {
     fn a_batch_is_in_the_order_of_its_requests() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = writer(dir.path());
-        let swap = |expected| Write::Swap { key: "/a".to_owned(), value: "s".to_owned(), expected };
+        let swap = |expected| Write::CasOutcome { key: "/a".to_owned(), value: "s".to_owned(), expected };
         let first = writer.next;
         let batch = vec![put("/a", 1), swap(Some(first)), Write::Delete(vec!["/a".to_owned()]), swap(None)];
         assert_eq!(commit(&mut writer, batch), ["ok"; 4]);

@@ -16,19 +16,19 @@ use trigger_store::store::StoreError;
 use trigger_store::url::BackendUrl;
 
 use crate::clock;
-use crate::exit::Failure;
-use crate::state::{Breaker, Outbox, SetAside, Spooled, Taken};
-use trigger_core::left_out;
+use crate::failure::Failure;
+use crate::state::{Breaker, Outbox, Quarantined, Spooled, Taken};
+use trigger_core::suppressed;
 
 /// How long one event's publishing may take before the event is left in the outbox: a Puppet run waits.
-const PUBLISH_WITHIN: Duration = Duration::from_secs(3);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
 /// More for each target: ten thousand need more than one.
-const PUBLISH_PER_TARGET: Duration = Duration::from_millis(1);
+const PUBLISH_TIMEOUT_PER_TARGET: Duration = Duration::from_millis(1);
 /// More where groups are meant: who belongs to them is read first, from every registration there is.
-const PUBLISH_TO_GROUPS: Duration = Duration::from_secs(2);
+const PUBLISH_TIMEOUT_FOR_GROUPS: Duration = Duration::from_secs(2);
 /// Where nobody waits: an event that takes longer than a Puppet run can be made to wait is published all the same. A
 /// backend that does not answer is noticed long before.
-const PUBLISH_UNHURRIED: Duration = Duration::from_secs(5 * 60);
+const RELAY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Publishes an event; a backend that only takes events does nothing with it.
 async fn publish_to(
@@ -64,7 +64,7 @@ pub struct Drained {
     pub published: usize,
     /// Events whose backend did not answer.
     pub left: usize,
-    pub set_aside: Vec<SetAside>,
+    pub quarantined: Vec<Quarantined>,
 }
 
 /// What became of an event, and what its firer should know besides.
@@ -99,8 +99,8 @@ impl Publisher {
         let targets = u32::try_from(publication.event.targets.hosts.len()).unwrap_or(u32::MAX);
         let has_groups =
             !publication.event.targets.groups.is_empty() || !publication.suppressed_groups.is_empty();
-        let for_groups = if has_groups { PUBLISH_TO_GROUPS } else { Duration::ZERO };
-        PUBLISH_WITHIN + PUBLISH_PER_TARGET * targets + for_groups
+        let for_groups = if has_groups { PUBLISH_TIMEOUT_FOR_GROUPS } else { Duration::ZERO };
+        PUBLISH_TIMEOUT + PUBLISH_TIMEOUT_PER_TARGET * targets + for_groups
     }
 
     /// The backend behind a URL; opened once, then kept.
@@ -187,7 +187,7 @@ impl Publisher {
             });
             match taken {
                 Taken::Busy => {}
-                Taken::SetAside(aside) => drained.set_aside.push(aside),
+                Taken::Quarantined(aside) => drained.quarantined.push(aside),
                 Taken::Event(publication, _)
                     if silent.contains(&publication.backend)
                         || (in_a_hurry && spool.breaker.is_open(&publication.backend)) =>
@@ -195,7 +195,7 @@ impl Publisher {
                     drained.left += 1;
                 }
                 Taken::Event(publication, spooled) => {
-                    let patience = if in_a_hurry { Self::patience(&publication) } else { PUBLISH_UNHURRIED };
+                    let patience = if in_a_hurry { Self::patience(&publication) } else { RELAY_TIMEOUT };
                     let result = self.publish(&publication, patience).await;
                     match self.settle(spool, &publication, spooled, result) {
                         Ok(Fired::Committed(_)) => drained.published += 1,
@@ -234,7 +234,7 @@ impl Publisher {
                 Ok(Fired::Spooled(error.to_string()))
             }
             Err(error) => {
-                let aside = spooled.set_aside(&error.to_string())?;
+                let aside = spooled.quarantine(&error.to_string())?;
                 Err(Failure::failed(format!("{error} (the event is kept in {})", aside.path.display())))
             }
         }
@@ -268,5 +268,5 @@ fn without_outbox(
 fn about_groups(published: &Published) -> Vec<String> {
     let empty = published.empty_groups.iter();
     let empty = empty.map(|group| format!("no agent belongs to the group '{group}': nobody runs for it"));
-    empty.chain(left_out::of_members(&published.repeating_members)).collect()
+    empty.chain(suppressed::of_members(&published.repeating_members)).collect()
 }

@@ -3,9 +3,9 @@
 #![allow(missing_docs, reason = "documented as the layer settles")]
 
 pub mod agent;
-pub mod chain;
 pub mod clock;
-pub mod exit;
+pub mod failure;
+pub mod fire_chain;
 pub mod firing;
 mod metrics;
 pub mod puppet_locks;

@@ -24,16 +24,16 @@ pub(crate) fn plain(registry: &Registry) -> String {
         match (words.next(), words.next(), words.next(), words.next()) {
             (Some("#"), Some("HELP"), Some(_), text) => help = text.map(str::to_owned),
             (Some("#"), Some("TYPE"), Some(name), Some(kind)) => {
-                let (ending, kind) = match kind {
+                let (suffix, kind) = match kind {
                     "counter" => ("_total", "counter"),
                     "info" => ("_info", "gauge"),
                     "unknown" => ("", "untyped"),
                     kind => ("", kind),
                 };
                 if let Some(help) = help.take() {
-                    plain.push_str(&format!("# HELP {name}{ending} {help}\n"));
+                    plain.push_str(&format!("# HELP {name}{suffix} {help}\n"));
                 }
-                plain.push_str(&format!("# TYPE {name}{ending} {kind}\n"));
+                plain.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
             }
             // The unit, which is in the name too, and the end.
             (Some("#"), ..) => {}

@@ -1,5 +1,5 @@
 //! What only Puppet itself knows: its certname and where it keeps things. Asking costs about a second of
-//! Ruby, so the answers are cached in the state folder.
+//! Ruby, so the answers are cached in the state directory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use trigger_core::run_command::{CommandKind, RunCommand};
 use crate::state::{read_if_present, write_durably};
 
 /// Puppet that takes longer to tell a setting is not going to.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Puppet's own certname for this node.
 pub async fn certname(command: &RunCommand) -> anyhow::Result<Certname> {
@@ -114,9 +114,9 @@ async fn ask(argv: &[String], environment: &BTreeMap<String, String>) -> anyhow:
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(PATIENCE, output)
+    let output = tokio::time::timeout(TIMEOUT, output)
         .await
-        .with_context(|| format!("'{command}' did not answer within {PATIENCE:?}"))?
+        .with_context(|| format!("'{command}' did not answer within {TIMEOUT:?}"))?
         .with_context(|| format!("cannot run '{command}'"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -7,8 +7,8 @@
 //! Should it be killed, its run goes on: `puppet agent` under Puppet's own `runtimeout`, anything else until
 //! the agent that waits for it loses patience and calls [`end_orphan`].
 
-mod ending;
-mod evidence;
+mod artifacts;
+mod process_tree;
 mod time_limit;
 mod turn;
 
@@ -24,26 +24,26 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use trigger_core::outcome::{Outcome, RunResult};
-use trigger_core::run_command::{CommandKind, RunCommand, lock_patience};
+use trigger_core::outcome::{RunOutcome, RunResult};
+use trigger_core::run_command::{CommandKind, RunCommand, lock_timeout};
 use trigger_core::verdict::{self, Exit, Verdict};
 use trigger_core::wire::{RunRecord, Stored};
 
-pub use self::ending::end_orphan;
+pub use self::process_tree::end_orphan;
 use self::time_limit::TimeLimit;
 use crate::clock;
 use crate::puppet_locks::disabled_reason;
 use crate::puppet_settings::{self, PuppetPaths};
 use crate::state::RunPaths;
 
-/// Output is looked at this often, and cut when it has outgrown [`OUTPUT_LIMIT`].
+/// Output is looked at this often, and cut when it has outgrown [`MAX_OUTPUT_BYTES`].
 const OUTPUT_CHECK: Duration = Duration::from_millis(200);
 /// Bytes of output before the oldest are dropped.
-const OUTPUT_LIMIT: u64 = 4 * 1024 * 1024;
+const MAX_OUTPUT_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of output that stay when the oldest are dropped.
 const OUTPUT_KEEP: u64 = 1024 * 1024;
 /// How long a result that cannot be written is tried again, and how often.
-const RESULT_PATIENCE: Duration = Duration::from_secs(60);
+const RESULT_TIMEOUT: Duration = Duration::from_secs(60);
 const RESULT_RETRY: Duration = Duration::from_secs(1);
 
 /// Variables of our own service that would mislead Puppet or what it starts. OpenVox 8 takes its `rundir`
@@ -94,7 +94,7 @@ fn write_result(paths: &RunPaths, result: &RunResult) -> anyhow::Result<()> {
     loop {
         match paths.write_result(result) {
             Ok(()) => return Ok(()),
-            Err(error) if since.elapsed() > RESULT_PATIENCE => return Err(error.into()),
+            Err(error) if since.elapsed() > RESULT_TIMEOUT => return Err(error.into()),
             Err(error) => {
                 if !told {
                     tracing::warn!("the run has ended and waits for room for its result: {error}");
@@ -120,7 +120,7 @@ async fn supervise(record: &RunRecord, paths: &RunPaths, state_dir: &Path, start
 
 async fn verdict_on(record: &RunRecord, paths: &RunPaths, state_dir: &Path, start_log: fn()) -> Verdict {
     let Some(command) = RunCommand::from_words(record.command.clone()) else {
-        return Verdict::new(Outcome::NotRun, "the run command is empty");
+        return Verdict::new(RunOutcome::NotRun, "the run command is empty");
     };
     let puppet = match command.kind() {
         CommandKind::Other => None,
@@ -138,40 +138,40 @@ async fn verdict_on(record: &RunRecord, paths: &RunPaths, state_dir: &Path, star
         Ok(child) => child,
         Err(error) => {
             let reason = format!("cannot start '{}': {error}", command.executable());
-            return Verdict::new(Outcome::NotRun, reason);
+            return Verdict::new(RunOutcome::NotRun, reason);
         }
     };
     note_leader(&child, paths);
     let limit = TimeLimit::new(record.timeout, &command, child.id(), puppet.as_ref());
     match watch(&mut child, limit, &paths.output()).await {
         Ended::ByItself(status) => {
-            let report = evidence::report(record, &command, paths, state_dir).await;
-            let output = evidence::output(paths);
+            let report = artifacts::report(record, &command, paths, state_dir).await;
+            let output = artifacts::output(paths);
             verdict::judge(command.kind(), exit(status), report.as_ref().map_err(String::as_str), &output)
         }
         Ended::TimedOut => {
             let limit = humantime::format_duration(record.timeout);
-            Verdict::new(Outcome::TimedOut, format!("ended after {limit}, the run timeout"))
+            Verdict::new(RunOutcome::TimedOut, format!("ended after {limit}, the run timeout"))
         }
         Ended::Stopped => stopped(),
-        Ended::Lost(error) => Verdict::new(Outcome::Unknown, format!("cannot wait for the run: {error}")),
+        Ended::Lost(error) => Verdict::new(RunOutcome::Unknown, format!("cannot wait for the run: {error}")),
     }
 }
 
 fn stopped() -> Verdict {
-    Verdict::new(Outcome::Interrupted, "its supervisor was told to stop")
+    Verdict::new(RunOutcome::Interrupted, "its supervisor was told to stop")
 }
 
 /// What becomes of a `puppet apply` that cannot start, because a run of `puppet agent` does not end or an
 /// operator disables Puppet meanwhile. Nothing once it may start. Its time does not count towards the run's.
 async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetPaths) -> Option<Verdict> {
-    let not_run = |reason: String| Some(Verdict::new(Outcome::NotRun, reason));
+    let not_run = |reason: String| Some(Verdict::new(RunOutcome::NotRun, reason));
     let opened = open_output(paths).and_then(|file| Ok((file, signal(SignalKind::terminate())?)));
     let (mut output, mut stop) = match opened {
         Ok(opened) => opened,
         Err(error) => return not_run(format!("cannot wait for the run of puppet agent: {error}")),
     };
-    let patience = lock_patience(record.timeout);
+    let patience = lock_timeout(record.timeout);
     let waited = tokio::select! {
         waited = turn::wait(&puppet.run_lock, patience, &mut output) => waited,
         _ = stop.recv() => return Some(stopped()),
@@ -214,7 +214,7 @@ fn start(
 /// For the agent that may have to end the run when this supervisor is dead. Not synced: what it names does not
 /// survive the machine either.
 fn note_leader(child: &Child, paths: &RunPaths) {
-    let noted = child.id().and_then(ending::note_of).map(|note| paths.note_leader(&note));
+    let noted = child.id().and_then(process_tree::note_of).map(|note| paths.note_leader(&note));
     if let Some(Err(error)) = noted {
         tracing::warn!("{error}");
     }
@@ -245,7 +245,7 @@ async fn watch(child: &mut Child, mut limit: TimeLimit, output: &Path) -> Ended 
             _ = checks.tick() => bound_output(output),
         }
     };
-    ending::end(child).await;
+    process_tree::end(child).await;
     bound_output(output);
     ended
 }
@@ -267,7 +267,7 @@ fn bound_output(path: &Path) {
 
 fn try_bound_output(path: &Path) -> std::io::Result<()> {
     let length = fs::metadata(path)?.len();
-    if length <= OUTPUT_LIMIT {
+    if length <= MAX_OUTPUT_BYTES {
         return Ok(());
     }
     let mut file = File::options().read(true).append(true).open(path)?;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use trigger_core::event::{Event, RunOptions};
 use trigger_core::identity::{Certname, EventId, GroupName, RunId, TriggerName};
-use trigger_core::outcome::Outcome;
+use trigger_core::outcome::RunOutcome;
 
 use crate::executor::ProcessId;
 use crate::firing::Answer;
@@ -76,7 +76,7 @@ struct Run {
     options: RunOptions,
     started: Option<u64>,
     /// How it really ended, unless it was killed.
-    outcome: Option<Outcome>,
+    outcome: Option<RunOutcome>,
     is_result_synced: bool,
     /// As the agent of its machine says.
     was_interrupted: bool,

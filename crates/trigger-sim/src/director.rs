@@ -10,16 +10,16 @@ use trigger_core::lineage::{DEFAULT_TTL, Loops};
 use crate::agent;
 use crate::disk::Disk;
 use crate::executor::Sim;
-use crate::fate;
+use crate::faults;
 use crate::firing::{self, Wanted};
 use crate::manifest::{self, certname, name};
-use crate::process::Own;
+use crate::process::Proc;
 use crate::world::{Kind, Machine, World};
 
 /// How long after the last fault everything must have come to rest.
-const REST_WITHIN: Duration = Duration::from_secs(4 * 60 * 60);
+const REST_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
 /// So long goes on what had a week in its midst: until the sweepers have been around.
-const SWEPT_WITHIN: Duration = Duration::from_secs(3 * 60 * 60);
+const SWEEP_TIMEOUT: Duration = Duration::from_secs(3 * 60 * 60);
 
 /// Sets the fleet up, lets it work and suffer, heals it, and waits until all has ended.
 pub(crate) async fn direct(sim: Sim) {
@@ -30,34 +30,34 @@ pub(crate) async fn direct(sim: Sim) {
             world.machines.push(machine);
         });
     }
-    let own = Own::start(&sim, 0, Kind::Director);
+    let own = Proc::start(&sim, 0, Kind::Director);
     sim.with(|world| world.director = Some(own.id));
     for machine in 0..nodes {
         sim.spawn(own.id, take_care(sim.clone(), machine));
     }
     sim.spawn(own.id, work(sim.clone()));
-    sim.spawn(own.id, fate::suffer(sim.clone()));
+    sim.spawn(own.id, faults::inject(sim.clone()));
     let busy_for = sim.with(|world| world.plan.busy_for);
     if sim.with(|world| world.plan.long_off) {
         sim.sleep(busy_for / 2).await;
-        fate::be_off_for_a_week(&sim).await;
+        faults::be_off_for_a_week(&sim).await;
         sim.with(|world| world.is_busy = true);
         sim.spawn(own.id, work(sim.clone()));
         sim.sleep(busy_for / 2).await;
     } else {
         sim.sleep(busy_for).await;
     }
-    fate::heal(&sim);
+    faults::heal(&sim);
     let healed = sim.now();
     let is_long = sim.with(|world| world.plan.long_off);
-    let rest = if is_long { SWEPT_WITHIN } else { Duration::from_secs(180) };
+    let rest = if is_long { SWEEP_TIMEOUT } else { Duration::from_secs(180) };
     loop {
         sim.sleep(Duration::from_secs(60)).await;
         let (open, left) = sim.with(|world| (world.open_deliveries(), world.leftovers()));
         if open.is_empty() && left.is_empty() && sim.now() - healed > rest {
             break;
         }
-        if sim.now() - healed > REST_WITHIN {
+        if sim.now() - healed > REST_TIMEOUT {
             return sim.with(|world| match (&open[..], &left[..]) {
                 ([first, ..], _) => {
                     world.violate("every delivery ends", format!("{} do not, such as {first}", open.len()));
@@ -149,7 +149,7 @@ async fn work(sim: Sim) {
             if !sim.with(|world| world.machines[machine].is_on) {
                 continue;
             }
-            let fire = Own::start(&sim, machine, Kind::Fire);
+            let fire = Proc::start(&sim, machine, Kind::Fire);
             sim.spawn(fire.id, firing::fire(fire.clone(), wanted));
         }
     }

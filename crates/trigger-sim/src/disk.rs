@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A state folder's files by their path in it.
+/// A state directory's files by their path in it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     /// As the processes see it.

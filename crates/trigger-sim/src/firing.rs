@@ -7,18 +7,18 @@ use std::time::Duration;
 use futures_util::future::{Either, join, select};
 use tokio::sync::oneshot;
 use trigger_core::event::{Event, RunOptions, Targets};
-use trigger_core::guard::{self, is_suppressed};
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, TriggerName};
 use trigger_core::lineage::{self, Lineage, Loops};
+use trigger_core::loop_guard::{self, is_suppressed};
 use trigger_core::wire::{Publication, Stored};
 use trigger_fleet::publishing::{PublishError, Published, publish};
 use trigger_store::store::StoreError;
 
-use crate::process::Own;
+use crate::process::Proc;
 use crate::runs;
 
-const PUBLISH_WITHIN: Duration = Duration::from_secs(3);
-const AGENT_PATIENCE: Duration = Duration::from_secs(8);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(8);
 const BREAKER_OPEN_FOR: Duration = Duration::from_secs(30);
 const BREAKER: &str = "backend-unreachable";
 
@@ -45,11 +45,11 @@ pub(crate) enum Answer {
 }
 
 /// `trigger fire`, from its start to its end.
-pub(crate) async fn fire(own: Own, wanted: Wanted) {
+pub(crate) async fn fire(own: Proc, wanted: Wanted) {
     own.with(|world| world.may_kill_fire(own.id));
     let (publication, noted) = make(&own, &wanted);
     own.step("fire: made").await;
-    let (answer, by_agent) = hand_on(&own, &publication).await;
+    let (answer, by_agent) = submit(&own, &publication).await;
     own.with(|world| world.check_fire_answered(own.machine, publication.event.id, &answer));
     own.step("fire: answered").await;
     if let Answer::Failed(_) = answer {
@@ -63,7 +63,7 @@ pub(crate) async fn fire(own: Own, wanted: Wanted) {
 }
 
 /// Makes the event, asks the loop guard, and counts the fire in the same step: the file is locked meanwhile.
-fn make(own: &Own, wanted: &Wanted) -> (Publication, BTreeSet<EventId>) {
+fn make(own: &Proc, wanted: &Wanted) -> (Publication, BTreeSet<EventId>) {
     own.with(|world| {
         let parent = wanted.run.and_then(|run| runs::live_record(world, own.machine, run));
         let id = world.new_event_id(own.machine);
@@ -81,7 +81,7 @@ fn make(own: &Own, wanted: &Wanted) -> (Publication, BTreeSet<EventId>) {
             let causes = parent.causes.iter().map(|cause| &cause.event);
             let chains = lineage::chains_through(&parent.certname, causes);
             publication.event.fired_in = Some(parent.run_id);
-            guard::leave_out(&mut publication, wanted.ttl, chains, fires);
+            loop_guard::suppress(&mut publication, wanted.ttl, chains, fires);
         }
         let mut noted = BTreeSet::new();
         if parent.is_some() && !is_suppressed(&publication) {
@@ -110,7 +110,7 @@ fn event(id: EventId, origin: Certname, wanted: &Wanted, fired_at: trigger_core:
 }
 
 /// To the agent where one is alive, else straight on.
-async fn hand_on(own: &Own, publication: &Publication) -> (Answer, bool) {
+async fn submit(own: &Proc, publication: &Publication) -> (Answer, bool) {
     let asked = own.with(|world| {
         let (sender, receiver) = oneshot::channel();
         let socket = world.machines[own.machine].socket.as_ref()?;
@@ -118,7 +118,7 @@ async fn hand_on(own: &Own, publication: &Publication) -> (Answer, bool) {
         Some(receiver)
     });
     if let Some(receiver) = asked {
-        let patience = own.sim.sleep(AGENT_PATIENCE);
+        let patience = own.sim.sleep(AGENT_TIMEOUT);
         if let Either::Left((Ok(answer), _)) = select(receiver, patience).await {
             return (answer, true);
         }
@@ -131,7 +131,7 @@ fn outbox_file(event: EventId) -> String {
 }
 
 /// Fires an event: when this says `Committed` or `Spooled`, the event is durable.
-pub(crate) async fn publish_or_spool(own: &Own, publication: &Publication) -> Answer {
+pub(crate) async fn publish_or_spool(own: &Proc, publication: &Publication) -> Answer {
     if is_breaker_open(own) {
         store(own, publication).await;
         own.with(|world| world.unlock(own.machine, &outbox_file(publication.event.id), own.id));
@@ -142,7 +142,7 @@ pub(crate) async fn publish_or_spool(own: &Own, publication: &Publication) -> An
 }
 
 /// Stores an event in the outbox, durably, and keeps it locked.
-async fn store(own: &Own, publication: &Publication) {
+async fn store(own: &Proc, publication: &Publication) {
     let path = outbox_file(publication.event.id);
     let temporary = format!("outbox/.{}.{}.tmp", publication.event.id, own.id.0);
     own.disk(|disk| disk.write_synced(&temporary, publication.to_wire()));
@@ -154,10 +154,10 @@ async fn store(own: &Own, publication: &Publication) {
     own.step("outbox: synced").await;
 }
 
-async fn try_publish(own: &Own, publication: &Publication) -> Result<Published, PublishError> {
+async fn try_publish(own: &Proc, publication: &Publication) -> Result<Published, PublishError> {
     let store = own.connect();
     let targets = u32::try_from(publication.event.targets.hosts.len()).unwrap_or(u32::MAX);
-    let limit = own.sim.sleep(PUBLISH_WITHIN + Duration::from_millis(1) * targets);
+    let limit = own.sim.sleep(PUBLISH_TIMEOUT + Duration::from_millis(1) * targets);
     let publishing = Box::pin(publish(&store, publication, false));
     match select(publishing, limit).await {
         Either::Left((result, _)) => result,
@@ -168,7 +168,7 @@ async fn try_publish(own: &Own, publication: &Publication) -> Result<Published, 
     }
 }
 
-async fn settle(own: &Own, publication: &Publication, published: Result<Published, PublishError>) -> Answer {
+async fn settle(own: &Proc, publication: &Publication, published: Result<Published, PublishError>) -> Answer {
     let path = outbox_file(publication.event.id);
     own.step("publish: told").await;
     let answer = match published {
@@ -185,7 +185,7 @@ async fn settle(own: &Own, publication: &Publication, published: Result<Publishe
             Answer::Spooled
         }
         Err(error) => {
-            set_aside(own, &path);
+            quarantine(own, &path);
             Answer::Failed(error.to_string())
         }
     };
@@ -193,26 +193,26 @@ async fn settle(own: &Own, publication: &Publication, published: Result<Publishe
     answer
 }
 
-fn set_aside(own: &Own, path: &str) {
+fn quarantine(own: &Proc, path: &str) {
     own.disk(|disk| {
-        let aside = path.replacen("outbox/", "outbox/set-aside/", 1);
+        let aside = path.replacen("outbox/", "outbox/quarantined/", 1);
         disk.rename(path, &aside);
         disk.sync(&aside);
     });
 }
 
-fn is_breaker_open(own: &Own) -> bool {
+fn is_breaker_open(own: &Proc) -> bool {
     let now = own.sim.now();
     let tripped = own.disk(|disk| disk.read(BREAKER)?.parse().ok()).map(Duration::from_millis);
     tripped.is_some_and(|at| now.saturating_sub(at) < BREAKER_OPEN_FOR)
 }
 
 /// Publishes what waits in the outbox, oldest first. Returns how many had to stay.
-pub(crate) async fn drain(own: &Own, in_a_hurry: bool) -> usize {
+pub(crate) async fn drain(own: &Proc, in_a_hurry: bool) -> usize {
     let mut left = 0;
     let mut is_silent = false;
     let waiting: Vec<String> = own.disk(|disk| {
-        let files = disk.list("outbox/", ".json").filter(|path| !path.contains("/set-aside/"));
+        let files = disk.list("outbox/", ".json").filter(|path| !path.contains("/quarantined/"));
         files.map(str::to_owned).collect()
     });
     for path in waiting {
@@ -229,7 +229,7 @@ pub(crate) async fn drain(own: &Own, in_a_hurry: bool) -> usize {
         match Publication::from_wire(&text) {
             Ok(publication) if publication.event.is_expired(own.wall()) => {
                 own.with(|world| world.count("spooled event expired"));
-                set_aside(own, &path);
+                quarantine(own, &path);
                 own.with(|world| world.unlock(own.machine, &path, own.id));
             }
             Ok(_) if is_silent || (in_a_hurry && is_breaker_open(own)) => {

@@ -8,7 +8,7 @@ mod check;
 mod director;
 mod disk;
 mod executor;
-mod fate;
+mod faults;
 mod firing;
 mod manifest;
 mod plan;

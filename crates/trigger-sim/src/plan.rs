@@ -21,7 +21,7 @@ pub(crate) struct Plan {
     pub(crate) bad_watch: f64,
     /// How long Puppet runs at the most.
     pub(crate) run_at_most: Duration,
-    /// Whether somebody copies state folders.
+    /// Whether somebody copies state directorys.
     pub(crate) clones: bool,
     /// Whether the backend is restored from backups.
     pub(crate) rewinds: bool,

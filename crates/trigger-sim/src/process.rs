@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::time::{Now, Timestamp};
 
 use crate::disk::Disk;
@@ -13,14 +13,14 @@ use crate::world::{Kind, World};
 
 /// A process's view of the world.
 #[derive(Clone)]
-pub(crate) struct Own {
+pub(crate) struct Proc {
     pub(crate) sim: Sim,
     pub(crate) id: ProcessId,
     pub(crate) machine: usize,
     started: Duration,
 }
 
-impl Own {
+impl Proc {
     /// A new process on a machine.
     pub(crate) fn start(sim: &Sim, machine: usize, kind: Kind) -> Self {
         let (id, started) = sim.with(|world| (world.start_process(machine, kind), world.now));
@@ -32,8 +32,8 @@ impl Own {
         SimStore::new(self.clone())
     }
 
-    pub(crate) fn layout(&self) -> Layout {
-        self.sim.with(|world| world.layout.clone())
+    pub(crate) fn keyspace(&self) -> Keyspace {
+        self.sim.with(|world| world.keyspace.clone())
     }
 
     pub(crate) fn now(&self) -> Now {

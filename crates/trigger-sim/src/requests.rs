@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use trigger_core::identity::Revision;
-use trigger_store::store::{Entry, KeyRange, ORDERED_AT_MOST, StoreError, Swap};
+use trigger_store::store::{CasOutcome, Entry, KeyRange, MAX_ORDERED_ENTRIES, StoreError};
 
 use crate::executor::ProcessId;
 use crate::server::{ambiguous, unreachable};
@@ -31,7 +31,7 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     PutMany(Vec<Result<Revision, StoreError>>),
     DeleteMany(Result<(), StoreError>),
-    PutIfUnchanged(Result<Swap, StoreError>),
+    PutIfUnchanged(Result<CasOutcome, StoreError>),
     Read(Result<Vec<Entry>, StoreError>),
     Watch(Result<u64, StoreError>),
 }
@@ -177,7 +177,7 @@ impl World {
             Request::PutMany(entries) => entries.len(),
             _ => 0,
         };
-        if (2..=ORDERED_AT_MOST).contains(&count) && self.faults_happen && self.rng.u8(..4) == 0 {
+        if (2..=MAX_ORDERED_ENTRIES).contains(&count) && self.faults_happen && self.rng.u8(..4) == 0 {
             // Visible in their order, and not all at once.
             let Request::PutMany(mut entries) = request else { return };
             let rest = entries.split_off(self.rng.usize(1..count));
@@ -239,9 +239,9 @@ impl World {
             return request.unanswered();
         }
         match request {
-            Request::PutMany(entries) if entries.len() > ORDERED_AT_MOST => {
+            Request::PutMany(entries) if entries.len() > MAX_ORDERED_ENTRIES => {
                 // In portions, in no order.
-                let mut portions: Vec<_> = entries.chunks(ORDERED_AT_MOST).enumerate().collect();
+                let mut portions: Vec<_> = entries.chunks(MAX_ORDERED_ENTRIES).enumerate().collect();
                 self.rng.shuffle(&mut portions);
                 let mut results: Vec<(usize, Vec<_>)> = portions
                     .into_iter()
@@ -261,7 +261,7 @@ impl World {
                         self.swapping = true;
                         let revision = self.put(client, key, value);
                         self.swapping = false;
-                        Swap::Written(revision)
+                        CasOutcome::Written(revision)
                     }
                     Err(changed) => changed,
                 }))
@@ -276,14 +276,15 @@ impl World {
         }
     }
 
-    /// Up to [`ORDERED_AT_MOST`] entries: the first few of them. Of more: any of them.
+    /// Up to [`MAX_ORDERED_ENTRIES`] entries: the first few of them. Of more: any of them.
     fn perform_by_halves(&mut self, client: Client, request: &Request) -> Reply {
         if self.server.is_down {
             return request.unanswered();
         }
         match request {
             Request::PutMany(entries) => {
-                let (ordered, first) = (entries.len() <= ORDERED_AT_MOST, self.rng.usize(..=entries.len()));
+                let (ordered, first) =
+                    (entries.len() <= MAX_ORDERED_ENTRIES, self.rng.usize(..=entries.len()));
                 let mut results = Vec::new();
                 for (index, (key, value)) in entries.iter().enumerate() {
                     let is_done = if ordered { index < first } else { self.rng.bool() };

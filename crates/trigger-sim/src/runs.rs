@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use trigger_core::ended_runs;
+use trigger_core::completed_runs;
 use trigger_core::event::Event;
 use trigger_core::history::{PastRun, RunHistory};
 use trigger_core::identity::{EventId, RunId, TriggerName};
-use trigger_core::outcome::{End, Outcome, RunResult};
+use trigger_core::outcome::{DeliveryOutcome, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{FireNote, RunRecord, Stored};
 
@@ -17,7 +17,7 @@ use crate::world::World;
 /// How often triggers fired here for their root events.
 const FIRES: &str = "fires";
 /// Ended runs that are kept.
-const KEEP_ENDED: usize = 100;
+const KEPT_RUNS: usize = 100;
 
 pub(crate) fn record(run: RunId) -> String {
     format!("runs/{run}.json")
@@ -42,9 +42,9 @@ pub(crate) struct OpenRun {
     pub(crate) is_alive: bool,
 }
 
-fn ids(disk: &Disk, ending: &str) -> Vec<RunId> {
+fn ids(disk: &Disk, suffix: &str) -> Vec<RunId> {
     let stems =
-        disk.list("runs/", ending).filter_map(|path| path.strip_prefix("runs/")?.strip_suffix(ending));
+        disk.list("runs/", suffix).filter_map(|path| path.strip_prefix("runs/")?.strip_suffix(suffix));
     stems.filter_map(|stem| stem.parse().ok()).collect()
 }
 
@@ -103,7 +103,7 @@ pub(crate) fn live_record(world: &World, machine: usize, run: RunId) -> Option<R
 pub(crate) fn close(disk: &mut Disk, run: RunId) {
     disk.rename(&record(run), &ended_record(run));
     let ended = ids(disk, ".ended.json");
-    for id in ended.iter().take(ended.len().saturating_sub(KEEP_ENDED)) {
+    for id in ended.iter().take(ended.len().saturating_sub(KEPT_RUNS)) {
         for path in [result(*id), ended_record(*id)] {
             disk.remove(&path);
         }
@@ -111,12 +111,12 @@ pub(crate) fn close(disk: &mut Disk, run: RunId) {
 }
 
 /// How an event ended, as far as the runs that are kept tell.
-pub(crate) fn end_of(disk: &Disk, event: EventId) -> Option<End> {
+pub(crate) fn end_of(disk: &Disk, event: EventId) -> Option<DeliveryOutcome> {
     let ended = |id: RunId| {
         let record = RunRecord::from_wire(disk.read(&ended_record(id))?).ok()?;
         Some((record, read_result(disk, id)?))
     };
-    ended_runs::end_of(event, ids(disk, ".ended.json").into_iter().rev().filter_map(ended))
+    completed_runs::end_of(event, ids(disk, ".ended.json").into_iter().rev().filter_map(ended))
 }
 
 /// What is told of a run that has ended; nothing where its record or its result cannot be read.
@@ -139,7 +139,7 @@ pub(crate) fn history(disk: &Disk) -> RunHistory {
 pub(crate) fn interruptions(disk: &Disk) -> HashMap<EventId, u32> {
     let mut interruptions = HashMap::new();
     for id in ids(disk, ".ended.json") {
-        if !read_result(disk, id).is_some_and(|result| result.outcome == Outcome::Interrupted) {
+        if !read_result(disk, id).is_some_and(|result| result.outcome == RunOutcome::Interrupted) {
             continue;
         }
         if let Some(Ok(record)) = disk.read(&ended_record(id)).map(RunRecord::from_wire) {

@@ -6,13 +6,13 @@ use std::task::Waker;
 use std::time::Duration;
 
 use trigger_core::identity::Revision;
-use trigger_store::store::{Change, Entry, KeyRange, StoreError, Swap, WatchEvent};
+use trigger_store::store::{CasOutcome, Change, Entry, KeyRange, StoreError, WatchEvent};
 
 use crate::executor::ProcessId;
 use crate::world::World;
 
 /// How old a stale read is at the most.
-const STALE_AT_MOST: Duration = Duration::from_secs(90);
+const MAX_STALENESS: Duration = Duration::from_secs(90);
 /// By how much revisions jump when the backend was restored from a backup.
 const JUMP: u64 = 1_000_000;
 /// A silent connection is noticed after so long.
@@ -70,7 +70,7 @@ impl Server {
     pub(crate) fn read_at(&self, ranges: &[KeyRange], revision: u64) -> Vec<Entry> {
         let in_range = |range: &KeyRange| match range {
             KeyRange::Key(key) => self.entry_at(key, revision).into_iter().collect::<Vec<_>>(),
-            KeyRange::Folder(prefix) => self
+            KeyRange::Prefix(prefix) => self
                 .keys
                 .range(prefix.clone()..)
                 .take_while(|(key, _)| key.starts_with(prefix.as_str()))
@@ -93,8 +93,8 @@ impl Server {
     }
 
     /// All that is there now, below a prefix.
-    pub(crate) fn folder(&self, prefix: &str) -> Vec<Entry> {
-        self.read_at(&[KeyRange::Folder(prefix.to_owned())], self.revision)
+    pub(crate) fn entries_below(&self, prefix: &str) -> Vec<Entry> {
+        self.read_at(&[KeyRange::Prefix(prefix.to_owned())], self.revision)
     }
 
     pub(crate) fn client_gone(&mut self, client: ProcessId) {
@@ -194,7 +194,7 @@ impl World {
         if !self.strikes(chance) {
             return newest;
         }
-        let oldest = self.now.saturating_sub(STALE_AT_MOST.mul_f64(self.rng.f64()));
+        let oldest = self.now.saturating_sub(MAX_STALENESS.mul_f64(self.rng.f64()));
         let known = self.server.times.partition_point(|(at, _)| *at <= oldest);
         let then = known.checked_sub(1).map_or(0, |index| self.server.times[index].1);
         let own = self.server.own_writes.get(&client).copied().unwrap_or_default();
@@ -400,12 +400,12 @@ impl Server {
     }
 
     /// The swap's own condition.
-    pub(crate) fn is_unchanged(&self, key: &str, expected: Option<Revision>) -> Result<(), Swap> {
+    pub(crate) fn is_unchanged(&self, key: &str, expected: Option<Revision>) -> Result<(), CasOutcome> {
         let present = self.entry(key);
         if present.as_ref().map(|entry| entry.revision) == expected {
             Ok(())
         } else {
-            Err(Swap::Changed(present))
+            Err(CasOutcome::Changed(present))
         }
     }
 }

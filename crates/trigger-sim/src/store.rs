@@ -7,20 +7,20 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use futures_util::Stream;
 use trigger_core::identity::Revision;
-use trigger_store::store::{Entry, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
+use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 
 use crate::executor::Sim;
-use crate::process::Own;
+use crate::process::Proc;
 use crate::requests::{Client, Reply, Request};
 
 /// One process's connection.
 #[derive(Clone)]
 pub(crate) struct SimStore {
-    own: Own,
+    own: Proc,
 }
 
 impl SimStore {
-    pub(crate) fn new(own: Own) -> Self {
+    pub(crate) fn new(own: Proc) -> Self {
         Self { own }
     }
 
@@ -71,12 +71,12 @@ impl Store for SimStore {
         }
     }
 
-    async fn put_if_unchanged(
+    async fn compare_and_swap(
         &self,
         key: &str,
         value: &str,
         expected: Option<Revision>,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let request = Request::PutIfUnchanged { key: key.to_owned(), value: value.to_owned(), expected };
         match self.ask(request).await {
             Reply::PutIfUnchanged(result) => result,

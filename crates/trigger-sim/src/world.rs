@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use trigger_core::identity::{Certname, EventId, GroupName, RunId};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::Publication;
 use uuid::Uuid;
@@ -27,7 +27,7 @@ use crate::trace::Trace;
 /// When the simulation begins, by a clock that is right.
 pub(crate) const BEGIN: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
 /// A seed that takes more steps than this runs in circles.
-const STEPS_AT_MOST: u64 = 3_000_000;
+const MAX_STEPS: u64 = 3_000_000;
 
 /// What a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(crate) struct Machine {
     pub(crate) certname: Certname,
     pub(crate) groups: Vec<GroupName>,
     pub(crate) disk: Disk,
-    /// The folder's own lock file on its disk: what a copy of the folder does not share.
+    /// The directory's own lock file on its disk: what a copy of the directory does not share.
     pub(crate) identity: u32,
     /// The kernel's: no two are the same.
     pub(crate) boot: u32,
@@ -113,7 +113,7 @@ pub(crate) struct World {
     pub(crate) mail: Mail,
     /// What is written now is written if it was unchanged.
     pub(crate) swapping: bool,
-    pub(crate) layout: Layout,
+    pub(crate) keyspace: Keyspace,
     pub(crate) check: Checker,
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) violation: Option<Violation>,
@@ -146,7 +146,7 @@ impl World {
             swapping: false,
             director: None,
             is_busy: true,
-            layout: Layout::default(),
+            keyspace: Keyspace::default(),
             check: Checker::default(),
             counts: BTreeMap::new(),
             violation: None,
@@ -157,8 +157,8 @@ impl World {
 
     pub(crate) fn is_over(&mut self) -> bool {
         self.steps += 1;
-        if self.steps > STEPS_AT_MOST {
-            self.violate("it comes to rest", format!("still busy after {STEPS_AT_MOST} steps"));
+        if self.steps > MAX_STEPS {
+            self.violate("it comes to rest", format!("still busy after {MAX_STEPS} steps"));
         }
         self.is_finished || self.violation.is_some()
     }

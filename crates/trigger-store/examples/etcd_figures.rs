@@ -28,7 +28,7 @@ async fn main() {
 
     let mut publishing = Vec::new();
     for round in 0..ROUNDS {
-        let key = |folder: &str, n: usize| format!("/figures/{folder}/{round}/{n:05}");
+        let key = |directory: &str, n: usize| format!("/figures/{directory}/{round}/{n:05}");
         let parts = (0..79).map(|n| (key("parts", n), "p".repeat(4096))).collect();
         let deliveries = (0..10_000).map(|n| (key("deliveries", n), "d".repeat(60))).collect();
         let began = Instant::now();
@@ -63,7 +63,7 @@ async fn idle(endpoint: &str) {
     println!("resident before connecting: {}", resident());
     let store = EtcdStore::connect(&[endpoint.to_owned()]).expect("an address");
     assert!(store.put_many(vec![("/figures/idle/a".into(), "1".into())]).await[0].is_ok());
-    let mut watch = store.watch(vec![KeyRange::Folder("/figures/idle/".to_owned())]).await.expect("a watch");
+    let mut watch = store.watch(vec![KeyRange::Prefix("/figures/idle/".to_owned())]).await.expect("a watch");
     watch.next().await.expect("a snapshot").expect("a snapshot");
     tokio::time::sleep(Duration::from_secs(2)).await;
     println!("resident with one idle watch: {}", resident());

@@ -1,4 +1,4 @@
-//! The one suite that every [`Store`] passes. Each check gets a store with an untouched folder.
+//! The one suite that every [`Store`] passes. Each check gets a store with an untouched prefix.
 
 use std::future::Future;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use trigger_core::identity::Revision;
 
-use crate::store::{Change, Entry, KeyRange, ORDERED_AT_MOST, Store, Swap, Watch, WatchEvent};
+use crate::store::{CasOutcome, Change, Entry, KeyRange, MAX_ORDERED_ENTRIES, Store, Watch, WatchEvent};
 
 /// How long a watch may take to report. Generous: it bounds a failure, it measures nothing.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Runs the whole suite against the stores that `open` gives: handles to one backend, or a new one each
 /// time. Panics at the first departure.
@@ -17,41 +17,41 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Panics
 /// When the store does not keep the trait's promises: this is a test.
 pub async fn check<S: Store, F: Future<Output = S>>(open: impl Fn() -> F) {
-    writes_are_read_back(&folder(&open, "read").await).await;
-    many_keys_are_answered_one_by_one(&folder(&open, "many").await).await;
-    deleting_is_idempotent(&folder(&open, "delete").await).await;
-    revisions_grow(&folder(&open, "grow").await).await;
-    a_swap_needs_the_expected_revision(&folder(&open, "swap").await).await;
-    one_of_two_contenders_wins(&folder(&open, "contend").await).await;
-    folders_do_not_leak(&folder(&open, "leak").await).await;
-    a_listing_is_a_reading_without_the_values(&folder(&open, "list").await).await;
-    text_survives(&folder(&open, "text").await).await;
-    a_watch_begins_with_a_snapshot(&folder(&open, "snapshot").await).await;
-    a_watch_reports_changes_in_order(&folder(&open, "changes").await).await;
-    a_watch_of_several_ranges_is_one_stream(&folder(&open, "ranges").await).await;
-    a_small_write_becomes_visible_in_order(&folder(&open, "order").await).await;
-    nothing_falls_between_snapshot_and_changes(&folder(&open, "gap").await).await;
-    a_slow_watcher_loses_nothing_silently(&folder(&open, "slow").await).await;
+    writes_are_read_back(&prefix(&open, "read").await).await;
+    many_keys_are_answered_one_by_one(&prefix(&open, "many").await).await;
+    deleting_is_idempotent(&prefix(&open, "delete").await).await;
+    revisions_grow(&prefix(&open, "grow").await).await;
+    a_swap_needs_the_expected_revision(&prefix(&open, "swap").await).await;
+    one_of_two_contenders_wins(&prefix(&open, "contend").await).await;
+    prefixes_do_not_leak(&prefix(&open, "leak").await).await;
+    a_listing_is_a_reading_without_the_values(&prefix(&open, "list").await).await;
+    text_survives(&prefix(&open, "text").await).await;
+    a_watch_begins_with_a_snapshot(&prefix(&open, "snapshot").await).await;
+    a_watch_reports_changes_in_order(&prefix(&open, "changes").await).await;
+    a_watch_of_several_ranges_is_one_stream(&prefix(&open, "ranges").await).await;
+    a_small_write_becomes_visible_in_order(&prefix(&open, "order").await).await;
+    nothing_falls_between_snapshot_and_changes(&prefix(&open, "gap").await).await;
+    a_slow_watcher_loses_nothing_silently(&prefix(&open, "slow").await).await;
 }
 
-/// A store and a folder of its own within it.
-struct Folder<S> {
+/// A store and a prefix of its own within it.
+struct Prefix<S> {
     store: S,
     path: String,
 }
 
-async fn folder<S: Store, F: Future<Output = S>>(open: &impl Fn() -> F, name: &str) -> Folder<S> {
+async fn prefix<S: Store, F: Future<Output = S>>(open: &impl Fn() -> F, name: &str) -> Prefix<S> {
     let nonce = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Folder { store: open().await, path: format!("/conformance/{}/{name}/", nonce.as_nanos()) }
+    Prefix { store: open().await, path: format!("/conformance/{}/{name}/", nonce.as_nanos()) }
 }
 
-impl<S: Store> Folder<S> {
+impl<S: Store> Prefix<S> {
     fn key(&self, name: &str) -> String {
         format!("{}{name}", self.path)
     }
 
     fn all(&self) -> KeyRange {
-        KeyRange::Folder(self.path.clone())
+        KeyRange::Prefix(self.path.clone())
     }
 
     async fn put(&self, name: &str, value: &str) -> Revision {
@@ -88,7 +88,7 @@ impl<S: Store> Folder<S> {
 }
 
 async fn next(watch: &mut Watch) -> WatchEvent {
-    match tokio::time::timeout(PATIENCE, watch.next()).await {
+    match tokio::time::timeout(TIMEOUT, watch.next()).await {
         Ok(Some(Ok(event))) => event,
         other => panic!("a watch that should report: {other:?}"),
     }
@@ -106,194 +106,198 @@ async fn changes(watch: &mut Watch, count: usize) -> Vec<Change> {
     seen
 }
 
-async fn writes_are_read_back<S: Store>(folder: &Folder<S>) {
-    let first = folder.put("b", "1").await;
-    folder.put("a", "2").await;
-    let entries = folder.read(&[folder.all()]).await;
-    assert_eq!(folder.brief(&entries), ["a=2", "b=1"], "by key");
+async fn writes_are_read_back<S: Store>(prefix: &Prefix<S>) {
+    let first = prefix.put("b", "1").await;
+    prefix.put("a", "2").await;
+    let entries = prefix.read(&[prefix.all()]).await;
+    assert_eq!(prefix.brief(&entries), ["a=2", "b=1"], "by key");
     assert_eq!(entries[1].revision, first);
-    assert_eq!(folder.brief(&folder.read(&[KeyRange::Key(folder.key("a"))]).await), ["a=2"]);
-    assert_eq!(folder.read(&[KeyRange::Key(folder.key("absent"))]).await, []);
+    assert_eq!(prefix.brief(&prefix.read(&[KeyRange::Key(prefix.key("a"))]).await), ["a=2"]);
+    assert_eq!(prefix.read(&[KeyRange::Key(prefix.key("absent"))]).await, []);
 }
 
-async fn many_keys_are_answered_one_by_one<S: Store>(folder: &Folder<S>) {
-    assert!(folder.store.put_many(Vec::new()).await.is_empty());
+async fn many_keys_are_answered_one_by_one<S: Store>(prefix: &Prefix<S>) {
+    assert!(prefix.store.put_many(Vec::new()).await.is_empty());
     // More than etcd takes in one transaction, and more bytes than in one request.
     let value = "x".repeat(1000);
-    let entries: Vec<_> = (0..3000).map(|n| (folder.key(&format!("{n:04}")), value.clone())).collect();
-    let results = folder.store.put_many(entries).await;
+    let entries: Vec<_> = (0..3000).map(|n| (prefix.key(&format!("{n:04}")), value.clone())).collect();
+    let results = prefix.store.put_many(entries).await;
     assert_eq!(results.len(), 3000);
-    let entries = folder.read(&[folder.all()]).await;
+    let entries = prefix.read(&[prefix.all()]).await;
     assert_eq!(entries.len(), 3000, "all are read, however many");
     for (result, entry) in results.iter().zip(&entries) {
         assert_eq!(result.as_ref().ok(), Some(&entry.revision), "each key's own revision");
     }
-    folder
+    prefix
         .store
         .delete_many(entries.into_iter().map(|entry| entry.key).collect())
         .await
         .unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(folder.read(&[folder.all()]).await, []);
+    assert_eq!(prefix.read(&[prefix.all()]).await, []);
 }
 
-async fn deleting_is_idempotent<S: Store>(folder: &Folder<S>) {
-    folder.put("a", "1").await;
-    folder.delete(&["a", "never"]).await;
-    folder.delete(&["a"]).await;
-    folder.delete(&[]).await;
-    assert_eq!(folder.read(&[folder.all()]).await, []);
+async fn deleting_is_idempotent<S: Store>(prefix: &Prefix<S>) {
+    prefix.put("a", "1").await;
+    prefix.delete(&["a", "never"]).await;
+    prefix.delete(&["a"]).await;
+    prefix.delete(&[]).await;
+    assert_eq!(prefix.read(&[prefix.all()]).await, []);
 }
 
-async fn revisions_grow<S: Store>(folder: &Folder<S>) {
+async fn revisions_grow<S: Store>(prefix: &Prefix<S>) {
     let mut last = Revision(0);
     for n in 0..10 {
-        let revision = folder.put("a", &n.to_string()).await;
+        let revision = prefix.put("a", &n.to_string()).await;
         assert!(revision > last, "{revision} after {last}");
         last = revision;
-        folder.delete(&["a"]).await;
+        prefix.delete(&["a"]).await;
     }
 }
 
-async fn a_swap_needs_the_expected_revision<S: Store>(folder: &Folder<S>) {
-    let key = folder.key("a");
-    let swap = |value: &'static str, expected| folder.store.put_if_unchanged(&key, value, expected);
-    let Ok(Swap::Written(first)) = swap("1", None).await else { panic!("an absent key can be made") };
+async fn a_swap_needs_the_expected_revision<S: Store>(prefix: &Prefix<S>) {
+    let key = prefix.key("a");
+    let swap = |value: &'static str, expected| prefix.store.compare_and_swap(&key, value, expected);
+    let Ok(CasOutcome::Written(first)) = swap("1", None).await else { panic!("an absent key can be made") };
     match swap("2", None).await {
-        Ok(Swap::Changed(Some(entry))) => assert_eq!((entry.value.as_str(), entry.revision), ("1", first)),
+        Ok(CasOutcome::Changed(Some(entry))) => {
+            assert_eq!((entry.value.as_str(), entry.revision), ("1", first))
+        }
         other => panic!("a present key cannot be made: {other:?}"),
     }
-    let Ok(Swap::Written(second)) = swap("2", Some(first)).await else { panic!("unchanged, so written") };
+    let Ok(CasOutcome::Written(second)) = swap("2", Some(first)).await else {
+        panic!("unchanged, so written")
+    };
     assert!(second > first);
-    assert!(matches!(swap("3", Some(first)).await, Ok(Swap::Changed(Some(_)))), "changed since");
-    folder.delete(&["a"]).await;
-    assert!(matches!(swap("4", Some(second)).await, Ok(Swap::Changed(None))), "gone since");
-    assert_eq!(folder.read(&[folder.all()]).await, []);
+    assert!(matches!(swap("3", Some(first)).await, Ok(CasOutcome::Changed(Some(_)))), "changed since");
+    prefix.delete(&["a"]).await;
+    assert!(matches!(swap("4", Some(second)).await, Ok(CasOutcome::Changed(None))), "gone since");
+    assert_eq!(prefix.read(&[prefix.all()]).await, []);
 }
 
-async fn one_of_two_contenders_wins<S: Store>(folder: &Folder<S>) {
-    let key = folder.key("claim");
+async fn one_of_two_contenders_wins<S: Store>(prefix: &Prefix<S>) {
+    let key = prefix.key("claim");
     for round in 0..20 {
-        let expected = folder.read(&[KeyRange::Key(key.clone())]).await.first().map(|entry| entry.revision);
+        let expected = prefix.read(&[KeyRange::Key(key.clone())]).await.first().map(|entry| entry.revision);
         let values = [format!("{round} left"), format!("{round} right")];
         let (left, right) = tokio::join!(
-            folder.store.put_if_unchanged(&key, &values[0], expected),
-            folder.store.put_if_unchanged(&key, &values[1], expected),
+            prefix.store.compare_and_swap(&key, &values[0], expected),
+            prefix.store.compare_and_swap(&key, &values[1], expected),
         );
-        let won = [&left, &right].iter().filter(|swap| matches!(swap, Ok(Swap::Written(_)))).count();
+        let won = [&left, &right].iter().filter(|swap| matches!(swap, Ok(CasOutcome::Written(_)))).count();
         assert_eq!(won, 1, "{left:?} {right:?}");
     }
 }
 
-async fn folders_do_not_leak<S: Store>(folder: &Folder<S>) {
-    folder.put("n1/a", "1").await;
-    folder.put("n10/a", "2").await;
-    folder.put("n1.x/a", "3").await;
-    let n1 = KeyRange::Folder(folder.key("n1/"));
-    assert_eq!(folder.brief(&folder.read(std::slice::from_ref(&n1)).await), ["n1/a=1"]);
-    let mut watch = folder.watch(vec![n1]).await;
+async fn prefixes_do_not_leak<S: Store>(prefix: &Prefix<S>) {
+    prefix.put("n1/a", "1").await;
+    prefix.put("n10/a", "2").await;
+    prefix.put("n1.x/a", "3").await;
+    let n1 = KeyRange::Prefix(prefix.key("n1/"));
+    assert_eq!(prefix.brief(&prefix.read(std::slice::from_ref(&n1)).await), ["n1/a=1"]);
+    let mut watch = prefix.watch(vec![n1]).await;
     assert!(matches!(next(&mut watch).await, WatchEvent::Snapshot(entries) if entries.len() == 1));
-    folder.put("n10/b", "4").await;
-    folder.put("n1/b", "5").await;
+    prefix.put("n10/b", "4").await;
+    prefix.put("n1/b", "5").await;
     let seen = changes(&mut watch, 1).await;
-    assert_eq!(folder.brief_change(&seen[0]), "n1/b=5");
+    assert_eq!(prefix.brief_change(&seen[0]), "n1/b=5");
 }
 
-async fn a_listing_is_a_reading_without_the_values<S: Store>(folder: &Folder<S>) {
-    let pairs = (0..1500).map(|n| (folder.key(&format!("many/{n:04}")), "v".repeat(100))).collect();
-    assert!(folder.store.put_many(pairs).await.iter().all(Result::is_ok));
-    folder.put("one", "1").await;
-    folder.put("not-listed", "1").await;
+async fn a_listing_is_a_reading_without_the_values<S: Store>(prefix: &Prefix<S>) {
+    let pairs = (0..1500).map(|n| (prefix.key(&format!("many/{n:04}")), "v".repeat(100))).collect();
+    assert!(prefix.store.put_many(pairs).await.iter().all(Result::is_ok));
+    prefix.put("one", "1").await;
+    prefix.put("not-listed", "1").await;
     let ranges = [
-        KeyRange::Key(folder.key("one")),
-        KeyRange::Key(folder.key("absent")),
-        KeyRange::Folder(folder.key("many/")),
+        KeyRange::Key(prefix.key("one")),
+        KeyRange::Key(prefix.key("absent")),
+        KeyRange::Prefix(prefix.key("many/")),
     ];
-    let listed = folder.store.list(&ranges).await.unwrap_or_else(|error| panic!("list: {error}"));
-    let entries = folder.read(&ranges).await;
+    let listed = prefix.store.list(&ranges).await.unwrap_or_else(|error| panic!("list: {error}"));
+    let entries = prefix.read(&ranges).await;
     assert_eq!(entries.len(), 1501);
     let keys: Vec<_> = entries.into_iter().map(|entry| (entry.key, entry.revision)).collect();
     assert_eq!(listed, keys);
 }
 
-async fn text_survives<S: Store>(folder: &Folder<S>) {
+async fn text_survives<S: Store>(prefix: &Prefix<S>) {
     let value = "{\"name\":\"größe \\\"$(x)\\\" \u{1f680}\"}\n";
-    folder.put("a", value).await;
-    folder.put("empty", "").await;
-    let entries = folder.read(&[folder.all()]).await;
+    prefix.put("a", value).await;
+    prefix.put("empty", "").await;
+    let entries = prefix.read(&[prefix.all()]).await;
     assert_eq!(entries[0].value, value);
     assert_eq!(entries[1].value, "");
 }
 
-async fn a_watch_begins_with_a_snapshot<S: Store>(folder: &Folder<S>) {
-    folder.put("a", "1").await;
-    folder.put("gone", "1").await;
-    folder.delete(&["gone"]).await;
-    let mut watch = folder.watch(vec![folder.all()]).await;
+async fn a_watch_begins_with_a_snapshot<S: Store>(prefix: &Prefix<S>) {
+    prefix.put("a", "1").await;
+    prefix.put("gone", "1").await;
+    prefix.delete(&["gone"]).await;
+    let mut watch = prefix.watch(vec![prefix.all()]).await;
     let WatchEvent::Snapshot(entries) = next(&mut watch).await else { panic!("a snapshot comes first") };
-    assert_eq!(folder.brief(&entries), ["a=1"]);
-    let mut empty = folder.watch(vec![KeyRange::Folder(folder.key("nothing/"))]).await;
+    assert_eq!(prefix.brief(&entries), ["a=1"]);
+    let mut empty = prefix.watch(vec![KeyRange::Prefix(prefix.key("nothing/"))]).await;
     assert_eq!(next(&mut empty).await, WatchEvent::Snapshot(Vec::new()), "also where there is nothing");
 }
 
-async fn a_watch_reports_changes_in_order<S: Store>(folder: &Folder<S>) {
-    let mut watch = folder.watch(vec![folder.all()]).await;
+async fn a_watch_reports_changes_in_order<S: Store>(prefix: &Prefix<S>) {
+    let mut watch = prefix.watch(vec![prefix.all()]).await;
     next(&mut watch).await;
-    let first = folder.put("a", "1").await;
-    folder.put("a", "2").await;
-    folder.put("b", "3").await;
-    folder.delete(&["a"]).await;
+    let first = prefix.put("a", "1").await;
+    prefix.put("a", "2").await;
+    prefix.put("b", "3").await;
+    prefix.delete(&["a"]).await;
     let seen = changes(&mut watch, 4).await;
-    let brief: Vec<String> = seen.iter().map(|change| folder.brief_change(change)).collect();
+    let brief: Vec<String> = seen.iter().map(|change| prefix.brief_change(change)).collect();
     assert_eq!(brief, ["a=1", "a=2", "b=3", "a gone"]);
     assert!(matches!(&seen[0], Change::Put(entry) if entry.revision == first));
 }
 
-async fn a_watch_of_several_ranges_is_one_stream<S: Store>(folder: &Folder<S>) {
-    folder.put("x/1", "1").await;
+async fn a_watch_of_several_ranges_is_one_stream<S: Store>(prefix: &Prefix<S>) {
+    prefix.put("x/1", "1").await;
     let ranges = vec![
-        KeyRange::Folder(folder.key("x/")),
-        KeyRange::Folder(folder.key("y/")),
-        KeyRange::Key(folder.key("z")),
+        KeyRange::Prefix(prefix.key("x/")),
+        KeyRange::Prefix(prefix.key("y/")),
+        KeyRange::Key(prefix.key("z")),
     ];
-    let mut watch = folder.watch(ranges).await;
+    let mut watch = prefix.watch(ranges).await;
     let WatchEvent::Snapshot(entries) = next(&mut watch).await else { panic!("a snapshot comes first") };
-    assert_eq!(folder.brief(&entries), ["x/1=1"]);
-    folder.put("y/1", "2").await;
-    folder.put("zz", "not watched").await;
-    folder.put("z", "3").await;
+    assert_eq!(prefix.brief(&entries), ["x/1=1"]);
+    prefix.put("y/1", "2").await;
+    prefix.put("zz", "not watched").await;
+    prefix.put("z", "3").await;
     // Order holds within a range; between ranges none is promised.
     let seen = changes(&mut watch, 2).await;
-    let mut brief: Vec<String> = seen.iter().map(|change| folder.brief_change(change)).collect();
+    let mut brief: Vec<String> = seen.iter().map(|change| prefix.brief_change(change)).collect();
     brief.sort();
     assert_eq!(brief, ["y/1=2", "z=3"]);
 }
 
 /// A reader that knows an entry of such a write finds every entry before it.
-async fn a_small_write_becomes_visible_in_order<S: Store>(folder: &Folder<S>) {
-    let last = KeyRange::Key(folder.key("127"));
-    let mut watch = folder.watch(vec![last]).await;
+async fn a_small_write_becomes_visible_in_order<S: Store>(prefix: &Prefix<S>) {
+    let last = KeyRange::Key(prefix.key("127"));
+    let mut watch = prefix.watch(vec![last]).await;
     next(&mut watch).await;
     let writer = async {
         let entries =
-            (0..ORDERED_AT_MOST).map(|n| (folder.key(&format!("{n:03}")), "x".repeat(2000))).collect();
-        assert!(folder.store.put_many(entries).await.iter().all(Result::is_ok));
+            (0..MAX_ORDERED_ENTRIES).map(|n| (prefix.key(&format!("{n:03}")), "x".repeat(2000))).collect();
+        assert!(prefix.store.put_many(entries).await.iter().all(Result::is_ok));
     };
     let reader = async {
         changes(&mut watch, 1).await;
-        assert_eq!(folder.read(&[folder.all()]).await.len(), ORDERED_AT_MOST);
+        assert_eq!(prefix.read(&[prefix.all()]).await.len(), MAX_ORDERED_ENTRIES);
     };
     tokio::join!(writer, reader);
 }
 
-async fn nothing_falls_between_snapshot_and_changes<S: Store>(folder: &Folder<S>) {
+async fn nothing_falls_between_snapshot_and_changes<S: Store>(prefix: &Prefix<S>) {
     let writer = async {
         for n in 0..200 {
-            folder.put(&format!("{n:03}"), "x").await;
+            prefix.put(&format!("{n:03}"), "x").await;
         }
     };
     let reader = async {
         let mut seen = std::collections::BTreeSet::new();
-        let mut watch = folder.watch(vec![folder.all()]).await;
+        let mut watch = prefix.watch(vec![prefix.all()]).await;
         while seen.len() < 200 {
             match next(&mut watch).await {
                 WatchEvent::Snapshot(entries) => seen.extend(entries.into_iter().map(|entry| entry.key)),
@@ -307,19 +311,19 @@ async fn nothing_falls_between_snapshot_and_changes<S: Store>(folder: &Folder<S>
     tokio::join!(writer, reader);
 }
 
-async fn a_slow_watcher_loses_nothing_silently<S: Store>(folder: &Folder<S>) {
-    let mut watch = folder.watch(vec![folder.all()]).await;
+async fn a_slow_watcher_loses_nothing_silently<S: Store>(prefix: &Prefix<S>) {
+    let mut watch = prefix.watch(vec![prefix.all()]).await;
     next(&mut watch).await;
     let value = "y".repeat(500);
     for batch in 0..20 {
-        let entries = (0..200).map(|n| (folder.key(&format!("{batch:02}-{n:03}")), value.clone())).collect();
-        let results = folder.store.put_many(entries).await;
+        let entries = (0..200).map(|n| (prefix.key(&format!("{batch:02}-{n:03}")), value.clone())).collect();
+        let results = prefix.store.put_many(entries).await;
         assert!(results.iter().all(Result::is_ok));
     }
     // It may be told everything late, or lose its stream; it may not miss a change and live on.
     let mut seen = 0;
     while seen < 4000 {
-        match tokio::time::timeout(PATIENCE, watch.next()).await {
+        match tokio::time::timeout(TIMEOUT, watch.next()).await {
             Ok(Some(Ok(WatchEvent::Changes(changes)))) => seen += changes.len(),
             Ok(Some(Ok(WatchEvent::Snapshot(entries)))) => seen = entries.len(),
             Ok(Some(Err(_))) => return,

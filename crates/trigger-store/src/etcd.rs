@@ -2,7 +2,7 @@
 //!
 //! etcd's own traps, and how they are met: a transaction takes 128 operations and a request 1.5 MiB, so
 //! writes go in [`writing`] in chunks, several in flight; an answer that does not come says nothing about
-//! what was done, so every failure is sorted in [`failure`]; a large folder does not fit one answer, so
+//! what was done, so every failure is sorted in [`failure`]; a large prefix does not fit one answer, so
 //! [`reading`] pages at one revision; a watch stream is not resumed by its client, can be overtaken by
 //! compaction, repeats events in some releases and hangs on a stopped server, so [`watching`] proves its
 //! continuity or ends. Nothing here knows what the keys mean.
@@ -18,8 +18,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use trigger_core::identity::Revision;
 
-use self::connection::{Connections, Effect};
-use crate::store::{Entry, KeyRange, Store, StoreError, Swap, Watch};
+use self::connection::{Connections, RequestKind};
+use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
 
 /// A store on an etcd cluster. Clones share their connection.
 #[derive(Clone)]
@@ -40,7 +40,7 @@ impl EtcdStore {
     async fn entries(&self, ranges: &[KeyRange], keys_only: bool) -> Result<Vec<Entry>, StoreError> {
         match reading::read(&self.connections, ranges, keys_only).await {
             Ok(snapshot) => Ok(snapshot.entries),
-            Err(failure) => Err(self.connections.error(failure, Effect::Read)),
+            Err(failure) => Err(self.connections.error(failure, RequestKind::Read)),
         }
     }
 }
@@ -55,13 +55,13 @@ impl Store for EtcdStore {
         writing::delete_many(&self.connections, keys).await
     }
 
-    async fn put_if_unchanged(
+    async fn compare_and_swap(
         &self,
         key: &str,
         value: &str,
         expected: Option<Revision>,
-    ) -> Result<Swap, StoreError> {
-        writing::put_if_unchanged(&self.connections, key, value, expected).await
+    ) -> Result<CasOutcome, StoreError> {
+        writing::compare_and_swap(&self.connections, key, value, expected).await
     }
 
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {

@@ -24,11 +24,11 @@ use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
 use trigger_core::identity::Revision;
 
 use crate::hub_protocol::{
-    BODY_AT_MOST, DELETE, DeleteReply, DeleteRequest, ErrorReply, NewEntry, PUT, PUT_IF_UNCHANGED, PutReply,
-    PutRequest, READ, RangeForm, ReadReply, ReadRequest, SwapReply, SwapRequest, WATCH, WatchMessage,
+    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, ErrorReply, MAX_BODY_BYTES,
+    NewEntry, PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest, WATCH, WatchMessage,
     WatchRequest,
 };
-use crate::store::{Entry, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
+use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 
 /// A hub that does not even accept is known to be away after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 /// Requests in flight at once.
 const IN_FLIGHT: usize = 4;
 /// More than any answer or message of a hub: its largest entry and what stands around it.
-const ANSWER_AT_MOST: usize = BODY_AT_MOST + 1024 * 1024;
+const MAX_ANSWER_BYTES: usize = MAX_BODY_BYTES + 1024 * 1024;
 
 /// A hub, as a client sees it.
 #[derive(Debug)]
@@ -96,10 +96,10 @@ impl HubStore {
         path: &str,
         request: &Q,
         patience: Duration,
-    ) -> Result<A, Failure> {
+    ) -> Result<A, HubFailure> {
         match timeout(patience, self.exchange(path, request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(Failure::Ambiguous(format!("no answer within {} s", patience.as_secs()))),
+            Err(_) => Err(HubFailure::Ambiguous(format!("no answer within {} s", patience.as_secs()))),
         }
     }
 
@@ -107,8 +107,8 @@ impl HubStore {
         &self,
         path: &str,
         request: &Q,
-    ) -> Result<A, Failure> {
-        let refused = |error: &dyn Error| Failure::Refused(root_cause(error));
+    ) -> Result<A, HubFailure> {
+        let refused = |error: &dyn Error| HubFailure::Refused(root_cause(error));
         let body = serde_json::to_vec(request).map_err(|error| refused(&error))?;
         let request = Request::post(format!("http://{}{path}", self.authority))
             .header(CONTENT_TYPE, "application/json")
@@ -116,17 +116,17 @@ impl HubStore {
             .map_err(|error| refused(&error))?;
         let answer = self.client.request(request).await.map_err(|error| {
             let detail = root_cause(&error);
-            if error.is_connect() { Failure::Unreachable(detail) } else { Failure::Ambiguous(detail) }
+            if error.is_connect() { HubFailure::Unreachable(detail) } else { HubFailure::Ambiguous(detail) }
         })?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_AT_MOST).collect().await;
+        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
         if !status.is_success() {
             let body = body.map(|collected| collected.to_bytes()).unwrap_or_default();
-            return Err(Failure::from_answer(status, &body));
+            return Err(HubFailure::from_answer(status, &body));
         }
-        let body = body.map_err(|error| Failure::Ambiguous(root_cause(&*error)))?.to_bytes();
+        let body = body.map_err(|error| HubFailure::Ambiguous(root_cause(&*error)))?.to_bytes();
         serde_json::from_slice(&body)
-            .map_err(|error| Failure::Ambiguous(format!("its answer is not a hub's: {error}")))
+            .map_err(|error| HubFailure::Ambiguous(format!("its answer is not a hub's: {error}")))
     }
 
     /// Sends chunks side by side; after one that the hub did not answer, those not yet sent are not tried.
@@ -138,10 +138,10 @@ impl HubStore {
                 let count = chunk.entries.len();
                 let bytes = chunk.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
                 let answer = match lost.get() {
-                    Some(detail) => Err(Failure::Unreachable(String::clone(detail))),
+                    Some(detail) => Err(HubFailure::Unreachable(String::clone(detail))),
                     None => self.post::<_, PutReply>(PUT, &chunk, write_timeout(bytes)).await,
                 };
-                if let Err(Failure::Unreachable(detail) | Failure::Ambiguous(detail)) = &answer {
+                if let Err(HubFailure::Unreachable(detail) | HubFailure::Ambiguous(detail)) = &answer {
                     lost.get_or_init(|| detail.clone());
                 }
                 self.answer_for_each(count, answer)
@@ -153,23 +153,23 @@ impl HubStore {
     fn answer_for_each(
         &self,
         count: usize,
-        answer: Result<PutReply, Failure>,
+        answer: Result<PutReply, HubFailure>,
     ) -> Vec<Result<Revision, StoreError>> {
         let failure = match answer {
             Ok(reply) if reply.revisions.len() == count => {
                 return reply.revisions.into_iter().map(|revision| Ok(Revision(revision))).collect();
             }
-            Ok(_) => Failure::Ambiguous("it answered for another number of keys".to_owned()),
+            Ok(_) => HubFailure::Ambiguous("it answered for another number of keys".to_owned()),
             Err(failure) => failure,
         };
         (0..count).map(|_| Err(failure.clone().of(&self.address))).collect()
     }
 
-    async fn open_watch(&self, ranges: Vec<KeyRange>) -> Result<WebSocketStream<TcpStream>, Failure> {
-        let unreachable = |error: &dyn Error| Failure::Unreachable(root_cause(error));
+    async fn open_watch(&self, ranges: Vec<KeyRange>) -> Result<WebSocketStream<TcpStream>, HubFailure> {
+        let unreachable = |error: &dyn Error| HubFailure::Unreachable(root_cause(error));
         let uri: Uri = format!("ws://{}{WATCH}", self.authority)
             .parse()
-            .map_err(|error| Failure::Refused(root_cause(&error)))?;
+            .map_err(|error| HubFailure::Refused(root_cause(&error)))?;
         let connection = timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.authority))
             .await
             .map_err(|error| unreachable(&error))?
@@ -177,8 +177,8 @@ impl HubStore {
         connection.set_nodelay(true).map_err(|error| unreachable(&error))?;
         let request = WatchRequest { watch: ranges.into_iter().map(RangeForm::from).collect() };
         let request =
-            serde_json::to_string(&request).map_err(|error| Failure::Refused(root_cause(&error)))?;
-        let limits = Limits::default().max_payload_len(Some(ANSWER_AT_MOST));
+            serde_json::to_string(&request).map_err(|error| HubFailure::Refused(root_cause(&error)))?;
+        let limits = Limits::default().max_payload_len(Some(MAX_ANSWER_BYTES));
         let builder = ClientBuilder::from_uri(uri).limits(limits);
         let opening = async {
             let (mut socket, _) = builder.connect_on(connection).await?;
@@ -187,7 +187,7 @@ impl HubStore {
         };
         match timeout(READ_TIMEOUT, opening).await {
             Ok(opened) => opened.map_err(watch_failure),
-            Err(_) => Err(Failure::Unreachable(format!("no answer within {} s", READ_TIMEOUT.as_secs()))),
+            Err(_) => Err(HubFailure::Unreachable(format!("no answer within {} s", READ_TIMEOUT.as_secs()))),
         }
     }
 }
@@ -209,19 +209,19 @@ impl Store for HubStore {
         Ok(())
     }
 
-    async fn put_if_unchanged(
+    async fn compare_and_swap(
         &self,
         key: &str,
         value: &str,
         expected: Option<Revision>,
-    ) -> Result<Swap, StoreError> {
-        let request = SwapRequest {
+    ) -> Result<CasOutcome, StoreError> {
+        let request = CasRequest {
             key: key.to_owned(),
             value: value.to_owned(),
             expected: expected.map(|revision| revision.0),
         };
-        let reply: Result<SwapReply, _> = self.post(PUT_IF_UNCHANGED, &request, WRITE_TIMEOUT).await;
-        reply.map(Swap::from).map_err(|failure| failure.of(&self.address))
+        let reply: Result<CasReply, _> = self.post(COMPARE_AND_SWAP, &request, WRITE_TIMEOUT).await;
+        reply.map(CasOutcome::from).map_err(|failure| failure.of(&self.address))
     }
 
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
@@ -260,7 +260,7 @@ struct Feed {
 }
 
 impl Feed {
-    async fn next(&mut self) -> Result<WatchEvent, Failure> {
+    async fn next(&mut self) -> Result<WatchEvent, HubFailure> {
         let mut snapshot = Vec::new();
         loop {
             match self.message().await? {
@@ -272,30 +272,31 @@ impl Feed {
                     }
                 }
                 WatchMessage::Changes(changes) => return Ok(changes.into()),
-                WatchMessage::Error(sentence) => return Err(Failure::Refused(sentence)),
+                WatchMessage::Error(sentence) => return Err(HubFailure::Refused(sentence)),
             }
         }
     }
 
     /// The next message of the hub. Pings count as signs of life, and are answered by the next poll.
-    async fn message(&mut self) -> Result<WatchMessage, Failure> {
+    async fn message(&mut self) -> Result<WatchMessage, HubFailure> {
         let patience = if self.begun { SILENCE_TIMEOUT } else { SNAPSHOT_TIMEOUT };
         loop {
             let message = match timeout(patience, self.socket.next()).await {
                 Ok(Some(Ok(message))) => message,
                 Ok(Some(Err(error))) => return Err(watch_failure(error)),
-                Ok(None) => return Err(Failure::Unreachable("the watch was closed".to_owned())),
+                Ok(None) => return Err(HubFailure::Unreachable("the watch was closed".to_owned())),
                 Err(_) => {
                     let detail = format!("the watch was silent for {} s", patience.as_secs());
-                    return Err(Failure::Unreachable(detail));
+                    return Err(HubFailure::Unreachable(detail));
                 }
             };
             if let Some((_, reason)) = message.as_close() {
-                return Err(Failure::Unreachable(format!("the hub ended the watch: {reason}")));
+                return Err(HubFailure::Unreachable(format!("the hub ended the watch: {reason}")));
             }
             if let Some(text) = message.as_text() {
-                return serde_json::from_str(text)
-                    .map_err(|error| Failure::Unreachable(format!("it sent what is not a hub's: {error}")));
+                return serde_json::from_str(text).map_err(|error| {
+                    HubFailure::Unreachable(format!("it sent what is not a hub's: {error}"))
+                });
             }
         }
     }
@@ -303,13 +304,13 @@ impl Feed {
 
 /// A [`StoreError`] that does not name its backend yet, and can be given to each of many keys.
 #[derive(Debug, Clone)]
-enum Failure {
+enum HubFailure {
     Unreachable(String),
     Ambiguous(String),
     Refused(String),
 }
 
-impl Failure {
+impl HubFailure {
     /// What an answer other than success means. Trouble on the hub's side may pass; a hub answers so only
     /// when it has stored nothing. Only a hub refuses for good: what answers in its place while it is down
     /// must not cost an event.
@@ -340,14 +341,14 @@ impl Failure {
 }
 
 /// A watch that cannot be opened or goes on no longer. Nothing was asked that could be half done.
-fn watch_failure(error: tokio_websockets::Error) -> Failure {
+fn watch_failure(error: tokio_websockets::Error) -> HubFailure {
     use tokio_websockets::Error::Upgrade;
     use tokio_websockets::upgrade::Error::DidNotSwitchProtocols;
     if let Upgrade(DidNotSwitchProtocols(status)) = error {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        return Failure::Unreachable(format!("it answered {status} to a watch"));
+        return HubFailure::Unreachable(format!("it answered {status} to a watch"));
     }
-    Failure::Unreachable(root_cause(&error))
+    HubFailure::Unreachable(root_cause(&error))
 }
 
 /// The innermost error: what happened, without the layers it came through.
@@ -449,7 +450,7 @@ mod tests {
             hub.readable().await.unwrap();
         };
         let (_, ended) = tokio::join!(ping, feed.next());
-        let Err(Failure::Unreachable(detail)) = ended else { panic!("{ended:?}") };
+        let Err(HubFailure::Unreachable(detail)) = ended else { panic!("{ended:?}") };
         assert_eq!(detail, "the watch was silent for 25 s");
         assert!(started.elapsed() > Duration::from_secs(40), "25 s after the ping: {:?}", started.elapsed());
         let mut pong = [0; 2];
@@ -468,7 +469,7 @@ mod tests {
         let WatchEvent::Snapshot(entries) = feed.next().await.unwrap() else { panic!("a snapshot") };
         assert_eq!(entries.len(), 2);
         hub.write_all(&frame(1, "garbage")).await.unwrap();
-        assert!(matches!(feed.next().await, Err(Failure::Unreachable(_))), "another try may meet a hub");
+        assert!(matches!(feed.next().await, Err(HubFailure::Unreachable(_))), "another try may meet a hub");
     }
 
     #[test]

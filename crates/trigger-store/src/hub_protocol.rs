@@ -13,7 +13,7 @@
 //! any refusal                                                            {"error":SENTENCE}
 //!
 //! ENTRY     {"key":K,"value":V,"revision":R}
-//! RANGE     {"key":K} | {"folder":"a/b/"}
+//! RANGE     {"key":K} | {"prefix":"a/b/"}
 //! POSITION  {"range":INDEX,"after":K}
 //! ```
 //!
@@ -27,25 +27,25 @@
 use serde::{Deserialize, Serialize};
 use trigger_core::identity::Revision;
 
-use crate::store::{Change, Entry, KeyRange, Swap, WatchEvent};
+use crate::store::{CasOutcome, Change, Entry, KeyRange, WatchEvent};
 
 /// Writes entries.
 pub const PUT: &str = "/v1/put";
 /// Deletes keys.
 pub const DELETE: &str = "/v1/delete";
 /// Writes a key that is as expected.
-pub const PUT_IF_UNCHANGED: &str = "/v1/put-if-unchanged";
+pub const COMPARE_AND_SWAP: &str = "/v1/put-if-unchanged";
 /// Reads ranges.
 pub const READ: &str = "/v1/read";
 /// Watches ranges, over a WebSocket.
 pub const WATCH: &str = "/v1/watch";
 
 /// The largest request body, and so the largest value, in bytes.
-pub const BODY_AT_MOST: usize = 64 * 1024 * 1024;
+pub const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// The longest key, in bytes.
-pub const KEY_AT_MOST: usize = 1024;
+pub const MAX_KEY_BYTES: usize = 1024;
 /// The most ranges in one read or watch.
-pub const RANGES_AT_MOST: usize = 1024;
+pub const MAX_RANGES: usize = 1024;
 
 /// The body of [`PUT`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,11 +86,11 @@ pub struct DeleteReply {
     pub deleted: u64,
 }
 
-/// The body of [`PUT_IF_UNCHANGED`].
+/// The body of [`COMPARE_AND_SWAP`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs, reason = "the fields say it")]
-pub struct SwapRequest {
+pub struct CasRequest {
     pub key: String,
     pub value: String,
     /// The revision the key must have; nothing, if it must be absent. Never left out, since a forgotten
@@ -99,10 +99,10 @@ pub struct SwapRequest {
     pub expected: Option<u64>,
 }
 
-/// The answer to [`SwapRequest`].
+/// The answer to [`CasRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SwapReply {
+pub enum CasReply {
     /// Written, at this revision.
     Written(u64),
     /// Not written, because this is there.
@@ -201,14 +201,14 @@ impl From<EntryForm> for Entry {
 #[allow(missing_docs, reason = "the variants are those of KeyRange")]
 pub enum RangeForm {
     Key(String),
-    Folder(String),
+    Prefix(String),
 }
 
 impl From<KeyRange> for RangeForm {
     fn from(range: KeyRange) -> Self {
         match range {
             KeyRange::Key(key) => Self::Key(key),
-            KeyRange::Folder(prefix) => Self::Folder(prefix),
+            KeyRange::Prefix(prefix) => Self::Prefix(prefix),
         }
     }
 }
@@ -217,7 +217,7 @@ impl From<RangeForm> for KeyRange {
     fn from(form: RangeForm) -> Self {
         match form {
             RangeForm::Key(key) => Self::Key(key),
-            RangeForm::Folder(prefix) => Self::Folder(prefix),
+            RangeForm::Prefix(prefix) => Self::Prefix(prefix),
         }
     }
 }
@@ -255,20 +255,20 @@ impl From<Vec<ChangeForm>> for WatchEvent {
     }
 }
 
-impl From<Swap> for SwapReply {
-    fn from(swap: Swap) -> Self {
+impl From<CasOutcome> for CasReply {
+    fn from(swap: CasOutcome) -> Self {
         match swap {
-            Swap::Written(revision) => Self::Written(revision.0),
-            Swap::Changed(entry) => Self::Changed(entry.map(EntryForm::from)),
+            CasOutcome::Written(revision) => Self::Written(revision.0),
+            CasOutcome::Changed(entry) => Self::Changed(entry.map(EntryForm::from)),
         }
     }
 }
 
-impl From<SwapReply> for Swap {
-    fn from(reply: SwapReply) -> Self {
+impl From<CasReply> for CasOutcome {
+    fn from(reply: CasReply) -> Self {
         match reply {
-            SwapReply::Written(revision) => Self::Written(Revision(revision)),
-            SwapReply::Changed(entry) => Self::Changed(entry.map(Entry::from)),
+            CasReply::Written(revision) => Self::Written(Revision(revision)),
+            CasReply::Changed(entry) => Self::Changed(entry.map(Entry::from)),
         }
     }
 }
@@ -298,29 +298,29 @@ mod tests {
         let new = NewEntry { key: "/a".to_owned(), value: "1".to_owned() };
         check(&PutRequest { entries: vec![new] }, r#"{"entries":[{"key":"/a","value":"1"}]}"#);
         check(&DeleteRequest { keys: vec!["/a".to_owned()] }, r#"{"keys":["/a"]}"#);
-        let swap = |expected| SwapRequest { key: "/a".to_owned(), value: "1".to_owned(), expected };
+        let swap = |expected| CasRequest { key: "/a".to_owned(), value: "1".to_owned(), expected };
         check(&swap(Some(3)), r#"{"key":"/a","value":"1","expected":3}"#);
         check(&swap(None), r#"{"key":"/a","value":"1","expected":null}"#);
-        let ranges = vec![RangeForm::Key("/k".to_owned()), RangeForm::Folder("/f/".to_owned())];
+        let ranges = vec![RangeForm::Key("/k".to_owned()), RangeForm::Prefix("/f/".to_owned())];
         let from = Some(Position { range: 1, after: "/f/x".to_owned() });
         check(
             &ReadRequest { ranges: ranges.clone(), from, keys_only: false },
-            r#"{"ranges":[{"key":"/k"},{"folder":"/f/"}],"from":{"range":1,"after":"/f/x"}}"#,
+            r#"{"ranges":[{"key":"/k"},{"prefix":"/f/"}],"from":{"range":1,"after":"/f/x"}}"#,
         );
         check(
             &ReadRequest { ranges: ranges[..1].to_vec(), from: None, keys_only: true },
             r#"{"ranges":[{"key":"/k"}],"from":null,"keys_only":true}"#,
         );
-        check(&WatchRequest { watch: ranges }, r#"{"watch":[{"key":"/k"},{"folder":"/f/"}]}"#);
+        check(&WatchRequest { watch: ranges }, r#"{"watch":[{"key":"/k"},{"prefix":"/f/"}]}"#);
     }
 
     #[test]
     fn the_released_answers_stay() {
         check(&PutReply { revisions: vec![1, 2] }, r#"{"revisions":[1,2]}"#);
         check(&DeleteReply { deleted: 1 }, r#"{"deleted":1}"#);
-        check(&SwapReply::Written(9), r#"{"written":9}"#);
-        check(&SwapReply::Changed(None), r#"{"changed":null}"#);
-        check(&SwapReply::Changed(Some(entry())), &format!(r#"{{"changed":{ENTRY}}}"#));
+        check(&CasReply::Written(9), r#"{"written":9}"#);
+        check(&CasReply::Changed(None), r#"{"changed":null}"#);
+        check(&CasReply::Changed(Some(entry())), &format!(r#"{{"changed":{ENTRY}}}"#));
         let page = ReadReply { entries: vec![entry()], next: None };
         check(&page, &format!(r#"{{"entries":[{ENTRY}],"next":null}}"#));
         check(&ErrorReply { error: "no".to_owned() }, r#"{"error":"no"}"#);
@@ -342,6 +342,6 @@ mod tests {
     #[test]
     fn a_request_is_understood_whole_or_not_at_all() {
         assert!(serde_json::from_str::<DeleteRequest>(r#"{"keys":[],"lease":1}"#).is_err());
-        assert!(serde_json::from_str::<SwapRequest>(r#"{"key":"a","value":""}"#).is_err(), "no 'expected'");
+        assert!(serde_json::from_str::<CasRequest>(r#"{"key":"a","value":""}"#).is_err(), "no 'expected'");
     }
 }

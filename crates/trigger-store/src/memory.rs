@@ -8,7 +8,7 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 use trigger_core::identity::Revision;
 
-use crate::store::{Change, Entry, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
+use crate::store::{CasOutcome, Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 
 /// Changes a watcher may fall behind by before its watch ends.
 const WATCH_BACKLOG: usize = 1024;
@@ -81,7 +81,7 @@ impl State {
     fn read(&self, ranges: &[KeyRange]) -> Vec<Entry> {
         let in_range = |range: &KeyRange| match range {
             KeyRange::Key(key) => self.entry(key).into_iter().collect::<Vec<_>>(),
-            KeyRange::Folder(prefix) => self
+            KeyRange::Prefix(prefix) => self
                 .entries
                 .range(prefix.clone()..)
                 .take_while(|(key, _)| key.starts_with(prefix.as_str()))
@@ -119,18 +119,18 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn put_if_unchanged(
+    async fn compare_and_swap(
         &self,
         key: &str,
         value: &str,
         expected: Option<Revision>,
-    ) -> Result<Swap, StoreError> {
+    ) -> Result<CasOutcome, StoreError> {
         let mut state = self.reachable()?;
         let present = state.entry(key);
         if present.as_ref().map(|entry| entry.revision) != expected {
-            return Ok(Swap::Changed(present));
+            return Ok(CasOutcome::Changed(present));
         }
-        Ok(Swap::Written(state.put(key.to_owned(), value.to_owned())))
+        Ok(CasOutcome::Written(state.put(key.to_owned(), value.to_owned())))
     }
 
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {

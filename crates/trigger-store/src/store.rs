@@ -8,10 +8,10 @@ use futures_util::Stream;
 use trigger_core::identity::Revision;
 
 /// So many entries, given to [`Store::put_many`] at once, become visible in their order.
-pub const ORDERED_AT_MOST: usize = 128;
+pub const MAX_ORDERED_ENTRIES: usize = 128;
 
 /// And so many bytes of keys and values together.
-pub const ORDERED_BYTES_AT_MOST: usize = 512 * 1024;
+pub const MAX_ORDERED_BYTES: usize = 512 * 1024;
 
 /// A key and its latest value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,13 +25,13 @@ pub struct Entry {
     pub revision: Revision,
 }
 
-/// Some keys: one, or all of a folder.
+/// Some keys: one, or all of a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum KeyRange {
     /// Exactly this key.
     Key(String),
     /// Every key that begins with this text, which ends with `/`.
-    Folder(String),
+    Prefix(String),
 }
 
 impl KeyRange {
@@ -39,7 +39,7 @@ impl KeyRange {
     pub fn contains(&self, key: &str) -> bool {
         match self {
             Self::Key(own) => own == key,
-            Self::Folder(prefix) => key.starts_with(prefix.as_str()),
+            Self::Prefix(prefix) => key.starts_with(prefix.as_str()),
         }
     }
 }
@@ -68,9 +68,9 @@ pub enum Change {
 /// level-triggered by construction.
 pub type Watch = Pin<Box<dyn Stream<Item = Result<WatchEvent, StoreError>> + Send>>;
 
-/// What came of [`Store::put_if_unchanged`].
+/// What came of [`Store::compare_and_swap`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Swap {
+pub enum CasOutcome {
     /// Written, at this revision.
     Written(Revision),
     /// Not written: this is there instead (nothing, if the key is absent).
@@ -122,7 +122,7 @@ pub trait Store: Send + Sync {
     /// Writes many keys; answers for each, in the order given. Idempotent: writing the same value again
     /// does no harm.
     ///
-    /// Up to [`ORDERED_AT_MOST`] entries of together at most [`ORDERED_BYTES_AT_MOST`] become visible in the
+    /// Up to [`MAX_ORDERED_ENTRIES`] entries of together at most [`MAX_ORDERED_BYTES`] become visible in the
     /// order given, or all at once; among more, no order is promised.
     async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>>;
 
@@ -130,12 +130,12 @@ pub trait Store: Send + Sync {
     async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError>;
 
     /// Writes a key if its revision is still `expected` (absent: if the key is).
-    async fn put_if_unchanged(
+    async fn compare_and_swap(
         &self,
         key: &str,
         value: &str,
         expected: Option<Revision>,
-    ) -> Result<Swap, StoreError>;
+    ) -> Result<CasOutcome, StoreError>;
 
     /// Reads all keys in `ranges`, each once, in the order of the ranges and by key within one.
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError>;

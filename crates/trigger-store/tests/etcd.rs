@@ -14,13 +14,13 @@ use futures_util::{StreamExt, stream};
 use trigger_core::identity::Revision;
 use trigger_store::conformance;
 use trigger_store::etcd::EtcdStore;
-use trigger_store::store::{Change, Entry, KeyRange, Store, StoreError, Swap, Watch, WatchEvent};
+use trigger_store::store::{CasOutcome, Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 
 /// Until a request to a server that is gone or silent must be answered. What is promised is about two
 /// seconds; a busy machine may take longer.
 const PROMPT: Duration = Duration::from_secs(8);
 /// Until a watch must report, or notice that it cannot (keep-alive: 15 s).
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 fn store(endpoints: &[String]) -> EtcdStore {
     EtcdStore::connect(endpoints).expect("endpoints that are addresses")
@@ -32,8 +32,8 @@ async fn server_and_store(flags: &[&str]) -> (EtcdServer, EtcdStore) {
     (server, store)
 }
 
-fn folder(path: &str) -> KeyRange {
-    KeyRange::Folder(path.to_owned())
+fn prefix(path: &str) -> KeyRange {
+    KeyRange::Prefix(path.to_owned())
 }
 
 fn pairs(path: &str, count: usize, bytes: usize) -> Vec<(String, String)> {
@@ -49,11 +49,11 @@ async fn put(store: &EtcdStore, key: &str, value: &str) -> Result<Revision, Stor
 }
 
 async fn read(store: &EtcdStore, path: &str) -> Vec<Entry> {
-    store.read(&[folder(path)]).await.expect("a read")
+    store.read(&[prefix(path)]).await.expect("a read")
 }
 
 async fn next(watch: &mut Watch) -> Option<Result<WatchEvent, StoreError>> {
-    tokio::time::timeout(PATIENCE, watch.next()).await.expect("a watch that neither reports nor ends hangs")
+    tokio::time::timeout(TIMEOUT, watch.next()).await.expect("a watch that neither reports nor ends hangs")
 }
 
 async fn snapshot(watch: &mut Watch) -> Vec<String> {
@@ -120,7 +120,7 @@ async fn large_values_pass_up_to_what_etcd_takes() {
     let read = read(&store, "/large/").await;
     assert_eq!(read.len(), 38);
     assert_eq!(read[7].value.len(), 1_500_000);
-    let mut watch = store.watch(vec![folder("/large/"), folder("/other/")]).await.expect("a watch");
+    let mut watch = store.watch(vec![prefix("/large/"), prefix("/other/")]).await.expect("a watch");
     assert_eq!(snapshot(&mut watch).await.len(), 38);
 }
 
@@ -133,7 +133,7 @@ async fn one_refused_key_does_not_harm_its_neighbours() {
 }
 
 #[tokio::test]
-async fn a_large_folder_and_many_ranges_are_read_at_one_revision() {
+async fn a_large_prefix_and_many_ranges_are_read_at_one_revision() {
     let (_server, store) = server_and_store(&[]).await;
     let results = store.put_many(pairs("/many/", 20_000, 100)).await;
     assert!(results.iter().all(Result::is_ok));
@@ -150,7 +150,7 @@ async fn a_large_folder_and_many_ranges_are_read_at_one_revision() {
         // The first reads may be of the time before the first round.
         let mut rounds = BTreeSet::new();
         while rounds.len() < 5 {
-            let entries = store.read(&[folder("/many/"), folder("/twin/")]).await.expect("a read");
+            let entries = store.read(&[prefix("/many/"), prefix("/twin/")]).await.expect("a read");
             let values: BTreeSet<_> =
                 entries.iter().map(|entry| &entry.value).filter(|value| value.len() < 100).collect();
             assert!(values.len() <= 1, "keys of different revisions: {values:?}");
@@ -178,7 +178,7 @@ async fn what_is_not_utf8_is_read_lossily() {
     let (server, store) = server_and_store(&[]).await;
     let mut raw = server.raw().await;
     raw.put("/bytes/a", vec![b'o', b'k', 0xff, 0xfe], None).await.expect("a raw put");
-    let mut watch = store.watch(vec![folder("/bytes/")]).await.expect("a watch");
+    let mut watch = store.watch(vec![prefix("/bytes/")]).await.expect("a watch");
     assert_eq!(read(&store, "/bytes/").await[0].value, "ok\u{fffd}\u{fffd}");
     assert_eq!(snapshot(&mut watch).await, ["/bytes/a"]);
     raw.put("/bytes/b", vec![0xc3], None).await.expect("a raw put");
@@ -203,9 +203,9 @@ async fn a_server_that_is_not_there_is_unreachable_at_once() {
                 other => panic!("nothing listens: {other:?}"),
             }
         }
-        assert!(matches!(store.read(&[folder("/")]).await, Err(StoreError::Unreachable { .. })));
-        assert!(matches!(store.watch(vec![folder("/")]).await, Err(StoreError::Unreachable { .. })));
-        let swap = store.put_if_unchanged("/a", "1", None).await;
+        assert!(matches!(store.read(&[prefix("/")]).await, Err(StoreError::Unreachable { .. })));
+        assert!(matches!(store.watch(vec![prefix("/")]).await, Err(StoreError::Unreachable { .. })));
+        let swap = store.compare_and_swap("/a", "1", None).await;
         assert!(matches!(swap, Err(StoreError::Unreachable { .. })));
     })
     .await;
@@ -228,9 +228,9 @@ async fn a_silent_server_leaves_writes_ambiguous_and_a_later_read_tells() {
         assert!(results.iter().all(|result| result.as_ref().is_err_and(StoreError::is_transient)));
     })
     .await;
-    let swap = promptly(store.put_if_unchanged("/claim", "new", Some(first))).await;
+    let swap = promptly(store.compare_and_swap("/claim", "new", Some(first))).await;
     assert!(matches!(swap, Err(StoreError::Ambiguous { .. })), "{swap:?}");
-    let unread = promptly(store.read(&[folder("/")])).await;
+    let unread = promptly(store.read(&[prefix("/")])).await;
     assert!(matches!(unread, Err(StoreError::Unreachable { .. })), "{unread:?}");
     server.go_on();
     let results = store.put_many(pairs("/many/", 10_000, 60)).await;
@@ -240,8 +240,8 @@ async fn a_silent_server_leaves_writes_ambiguous_and_a_later_read_tells() {
     let claim = &store.read(&[KeyRange::Key("/claim".to_owned())]).await.expect("a read")[0];
     if claim.value != "new" {
         assert_eq!(claim.revision, first);
-        let swap = store.put_if_unchanged("/claim", "new", Some(first)).await;
-        assert!(matches!(swap, Ok(Swap::Written(_))), "{swap:?}");
+        let swap = store.compare_and_swap("/claim", "new", Some(first)).await;
+        assert!(matches!(swap, Ok(CasOutcome::Written(_))), "{swap:?}");
     }
 }
 
@@ -249,7 +249,7 @@ async fn a_silent_server_leaves_writes_ambiguous_and_a_later_read_tells() {
 async fn a_watch_ends_with_its_server_and_the_next_begins_with_what_was_missed() {
     let (mut server, store) = server_and_store(&[]).await;
     put(&store, "/watched/a", "1").await.expect("a put");
-    let mut watch = store.watch(vec![folder("/watched/")]).await.expect("a watch");
+    let mut watch = store.watch(vec![prefix("/watched/")]).await.expect("a watch");
     assert_eq!(snapshot(&mut watch).await, ["/watched/a"]);
     server.kill();
     let ended = next(&mut watch).await;
@@ -261,27 +261,27 @@ async fn a_watch_ends_with_its_server_and_the_next_begins_with_what_was_missed()
     let mut raw = server.raw().await;
     raw.put("/watched/b", "1", None).await.expect("a put by somebody else");
     put(&store, "/watched/c", "1").await.expect("the same store connects again");
-    let mut watch = store.watch(vec![folder("/watched/")]).await.expect("a new watch");
+    let mut watch = store.watch(vec![prefix("/watched/")]).await.expect("a new watch");
     assert_eq!(snapshot(&mut watch).await, ["/watched/a", "/watched/b", "/watched/c"]);
 }
 
 #[tokio::test]
 async fn a_silent_server_ends_the_watch() {
     let (server, store) = server_and_store(&[]).await;
-    let mut watch = store.watch(vec![folder("/watched/")]).await.expect("a watch");
+    let mut watch = store.watch(vec![prefix("/watched/")]).await.expect("a watch");
     assert_eq!(snapshot(&mut watch).await, [""; 0]);
     server.stop();
     let ended = next(&mut watch).await;
     assert!(matches!(ended, Some(Err(StoreError::Unreachable { .. }))), "{ended:?}");
     assert!(next(&mut watch).await.is_none());
-    let refused = promptly(store.watch(vec![folder("/watched/")])).await.map(drop);
+    let refused = promptly(store.watch(vec![prefix("/watched/")])).await.map(drop);
     assert!(matches!(refused, Err(StoreError::Unreachable { .. })), "{refused:?}");
 }
 
 #[tokio::test]
 async fn a_watch_overtaken_by_compaction_reads_again() {
     let (server, store) = server_and_store(&[]).await;
-    let mut watch = store.watch(vec![folder("/busy/"), folder("/idle/")]).await.expect("a watch");
+    let mut watch = store.watch(vec![prefix("/busy/"), prefix("/idle/")]).await.expect("a watch");
     assert_eq!(snapshot(&mut watch).await, [""; 0]);
     // Nobody reads the watch while this is written: its stream's window fills, then the server's queue
     // for it (1024 answers in etcd 3.4), then the server puts it aside to catch up later, from history.
@@ -333,7 +333,7 @@ async fn a_full_server_is_transient_and_says_what_to_do() {
             ["space exceeded", "compact", "defrag", "alarm disarm"].iter().all(|word| said.contains(word))
         );
     }
-    let swap = store.put_if_unchanged("/claim", "new", None).await;
+    let swap = store.compare_and_swap("/claim", "new", None).await;
     assert!(matches!(swap, Err(StoreError::Unreachable { .. })), "known not to be done: {swap:?}");
     assert!(!read(&store, "/fill/").await.is_empty(), "reading still works");
     // A transaction is refused now, also one that only deletes (3.5.1), and yet room must be made.
@@ -364,11 +364,11 @@ async fn a_silent_member_is_passed_over_except_by_a_swap() {
     for _ in 0..4 {
         let store = store(&[silent.endpoint(), server.endpoint()]);
         promptly(put(&store, "/a", "1")).await.expect("a put is asked again elsewhere");
-        let swap = promptly(store.put_if_unchanged("/a", "2", Some(Revision(0)))).await;
-        assert!(matches!(swap, Ok(Swap::Changed(Some(_)))), "it remembers who answers: {swap:?}");
+        let swap = promptly(store.compare_and_swap("/a", "2", Some(Revision(0)))).await;
+        assert!(matches!(swap, Ok(CasOutcome::Changed(Some(_)))), "it remembers who answers: {swap:?}");
     }
     let swaps = stream::iter(0..6).map(|_| async {
-        store(&[silent.endpoint(), server.endpoint()]).put_if_unchanged("/b", "1", None).await
+        store(&[silent.endpoint(), server.endpoint()]).compare_and_swap("/b", "1", None).await
     });
     for swap in swaps.buffer_unordered(6).collect::<Vec<_>>().await {
         assert!(matches!(swap, Ok(_) | Err(StoreError::Ambiguous { .. })), "never asked twice: {swap:?}");
@@ -381,7 +381,7 @@ async fn a_cluster_survives_a_minority_and_says_when_it_has_no_leader() {
     let store = store(&[first.endpoint(), second.endpoint(), third.endpoint()]);
     let last = EtcdStore::connect(&[third.endpoint()]).expect("an address");
     put(&store, "/a", "1").await.expect("a put");
-    let mut watch = last.watch(vec![folder("/")]).await.expect("a watch of the member that stays");
+    let mut watch = last.watch(vec![prefix("/")]).await.expect("a watch of the member that stays");
     assert_eq!(snapshot(&mut watch).await, ["/a"]);
     first.kill();
     // Until the others have elected a leader, writes may fail, but only transiently.

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
-use trigger_core::pace::RunsPerMinute;
+use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run_command::RunCommand;
 use trigger_store::url::{BackendUrl, DEFAULT_HUB_URL};
 
-use trigger_node::exit::Failure;
+use trigger_node::failure::Failure;
 
 /// Where the configuration lies unless told otherwise.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/trigger/trigger.toml";
-/// Where the state folder lies unless told otherwise.
+/// Where the state directory lies unless told otherwise.
 pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/trigger";
 /// Where the hub keeps its data unless told otherwise.
 pub(crate) const DEFAULT_HUB_DATA_DIR: &str = "/var/lib/trigger/hub";
@@ -191,7 +191,7 @@ pub(crate) fn runs_per_minute(told: Option<&str>, file: Option<i64>) -> Result<R
     text.as_deref().map(setting("runs_per_minute")).transpose().map(Option::unwrap_or_default)
 }
 
-/// Where the agent writes its metrics. Absolute, for nobody knows where a daemon's folder is.
+/// Where the agent writes its metrics. Absolute, for nobody knows where a daemon's directory is.
 pub(crate) fn metrics_file(path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
     match path {
         Some(path) if !path.is_absolute() || path.file_name().is_none() => Err(Failure::config(format!(

@@ -10,7 +10,7 @@ use snapbox::cmd::{Command, cargo_bin};
 use snapbox::data::Inline;
 use snapbox::{assert_data_eq, file, str};
 
-/// A `trigger` that knows nothing but this folder.
+/// A `trigger` that knows nothing but this directory.
 fn trigger(state: &Path) -> Command {
     Command::new(cargo_bin!("trigger"))
         .env_clear()
@@ -291,16 +291,16 @@ Groups   lb, web: spooled
 }
 
 #[test]
-fn an_event_set_aside_tells_why_and_what_the_loop_guard_made_of_it() {
+fn an_event_quarantined_tells_why_and_what_the_loop_guard_made_of_it() {
     let state = state();
     let event = spool(state.path(), &["--group", "lb", "--host", "a", "--host", "b"]);
     let outbox = state.path().join("outbox");
     let file = outbox.join(format!("{event}.json"));
     // As a run would have fired it.
     let text = std::fs::read_to_string(&file).unwrap();
-    let left_out = r#""suppressed":{"b":"loop: seen"},"suppressed_groups":{"web":"too far"}"#;
-    let text = text.trim_end().strip_suffix('}').map(|text| format!("{text},{left_out}}}")).unwrap();
-    let aside = outbox.join("set-aside").join(format!("{event}.json"));
+    let suppressed = r#""suppressed":{"b":"loop: seen"},"suppressed_groups":{"web":"too far"}"#;
+    let text = text.trim_end().strip_suffix('}').map(|text| format!("{text},{suppressed}}}")).unwrap();
+    let aside = outbox.join("quarantined").join(format!("{event}.json"));
     std::fs::write(&aside, text).unwrap();
     std::fs::remove_file(file).unwrap();
     let reason = aside.with_extension("json.reason");
@@ -309,7 +309,7 @@ fn an_event_set_aside_tells_why_and_what_the_loop_guard_made_of_it() {
 Event    [..]
 Trigger  x
 Fired    [..]Z on web01.example.com
-State    refused, set aside on this node and never published: the backend refuses it
+State    refused, quarantined on this node and never published: the backend refuses it
 Groups   lb: refused
          web: suppressed, too far
 Targets  1 refused, 1 suppressed
@@ -321,7 +321,7 @@ b         suppressed                          loop: seen
 "#]]);
     std::fs::write(&reason, "it expired before the backend could be reached\n").unwrap();
     status(state.path(), &event, "json").stdout_eq(str![[r#"
-{"event_id":"[..]","expires_in_seconds":86400,"fired_at":"[..]","groups":["lb"],"noop":false,"origin":"web01.example.com","reason":"set aside on this node and never published: it expired before the backend could be reached","state":"expired","suppressed_groups":[{"group":"web","reason":"too far"}],"tags":[],"targets":[{"certname":"a","finished_at":null,"noop":null,"outcome":null,"reason":"set aside on this node and never published: it expired before the backend could be reached","run_id":null,"started_at":null,"state":"expired"},{"certname":"b","finished_at":null,"noop":null,"outcome":null,"reason":"loop: seen","run_id":null,"started_at":null,"state":"suppressed"}],"trigger":"x","warnings":[]}
+{"event_id":"[..]","expires_in_seconds":86400,"fired_at":"[..]","groups":["lb"],"noop":false,"origin":"web01.example.com","reason":"quarantined on this node and never published: it expired before the backend could be reached","state":"expired","suppressed_groups":[{"group":"web","reason":"too far"}],"tags":[],"targets":[{"certname":"a","finished_at":null,"noop":null,"outcome":null,"reason":"quarantined on this node and never published: it expired before the backend could be reached","run_id":null,"started_at":null,"state":"expired"},{"certname":"b","finished_at":null,"noop":null,"outcome":null,"reason":"loop: seen","run_id":null,"started_at":null,"state":"suppressed"}],"trigger":"x","warnings":[]}
 
 "#]]);
 }
@@ -343,7 +343,7 @@ error: backend 'dummy:' tells nothing of what it was given: --wait cannot work, 
 #[test]
 fn without_an_outbox_and_without_a_backend_fire_fails() {
     let state = state();
-    // A file where the state folder should be: nobody, not even root, can spool there.
+    // A file where the state directory should be: nobody, not even root, can spool there.
     let file = state.path().join("file");
     std::fs::write(&file, "").unwrap();
     trigger(&file)
@@ -411,7 +411,7 @@ For more information, try '--help'.
 fn the_queue_for_programs_names_every_field() {
     let state = state();
     trigger(state.path()).args(["queue", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
-{"agent_running":false,"backend":null,"blocked":null,"certname":null,"disconnected":null,"held":[],"running":null,"set_aside":[],"spooled":[],"unreadable":[],"waiting":[],"warnings":[]}
+{"agent_running":false,"backend":null,"blocked":null,"certname":null,"disconnected":null,"held":[],"quarantined":[],"running":null,"spooled":[],"unreadable":[],"waiting":[],"warnings":[]}
 
 "#]]);
 }

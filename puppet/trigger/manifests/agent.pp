@@ -22,7 +22,7 @@
 #   loop guard cannot see does no harm. Unset, 10
 # @param metrics_file
 #   Where the agent keeps its metrics for node_exporter's textfile collector, such as
-#   `/var/lib/prometheus/node-exporter/trigger.prom`. The folder is not managed here. Unset, there are none
+#   `/var/lib/prometheus/node-exporter/trigger.prom`. The directory is not managed here. Unset, there are none
 # @param state_dir
 #   Where the agent keeps its state
 # @param prefix

@@ -10,7 +10,7 @@ RSpec.configure do |config|
   # A spec that checks nothing is a mistake, and so is a filter that matches nothing.
   config.fail_if_no_examples = true
 
-  # The folder that holds this module is the module path: no fixtures, no links.
+  # The directory that holds this module is the module path: no fixtures, no links.
   config.module_path = File.expand_path('../..', __dir__)
   config.setup_fixtures = false
   config.strict_variables = true

@@ -18,7 +18,7 @@ const EVENTS: usize = 200;
 const FIRERS: usize = 8;
 /// No run for so long after the last: there will be none.
 const QUIET: Duration = Duration::from_secs(3);
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) fn measure(sites: &[Site<'_>], original: &Original<'_>, figures: &mut Figures) -> Result<()> {
     let before = original.stamps().read().len();
@@ -99,7 +99,7 @@ fn runs_after(stamps: &Stamps, before: usize) -> Result<Vec<u128>> {
     let started = Instant::now();
     let (mut known, mut since) = (before, Instant::now());
     while since.elapsed() < QUIET {
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > TIMEOUT {
             bail!("runs go on and on after a burst");
         }
         std::thread::sleep(Duration::from_millis(50));

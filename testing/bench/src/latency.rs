@@ -14,7 +14,7 @@ use crate::trigger::{Site, Stamps};
 const SPACING: Duration = Duration::from_millis(1100);
 /// After an event, for what is still to be done when its run has started.
 const SETTLE: Duration = Duration::from_millis(100);
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Rounds that do not count: caches, first connections.
 const WARM_UP: usize = 3;
 
@@ -93,7 +93,7 @@ impl Lane<'_> {
         let status = spawn(&mut command)?.wait()?;
         anyhow::ensure!(status.success(), "{command:?} failed: {status}");
         let what = format!("a run ({})", self.setup);
-        wait_for(&what, PATIENCE, || self.stamps.read().len() > before)?;
+        wait_for(&what, TIMEOUT, || self.stamps.read().len() > before)?;
         self.last = Some(Instant::now());
         let started_at = self.stamps.read()[before];
         Ok(started_at.saturating_sub(fired_at) as f64 / 1e6)

@@ -47,7 +47,7 @@ struct Cli {
     /// The `trigger` to measure [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     trigger: Option<PathBuf>,
-    /// Where to make the scratch folder; what is synced goes to this disk
+    /// Where to make the scratch directory; what is synced goes to this disk
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
     /// Cuts off so many agents, inside a network namespace that this program made for itself

@@ -14,7 +14,7 @@ use crate::trigger::{Agent, Program, Site};
 
 /// Idle means that nothing happened for so long.
 const SETTLE: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn measure(
     scratch: &Scratch,
@@ -93,12 +93,12 @@ fn supervisor(scratch: &Scratch, site: &Site<'_>, program: &Program) -> Result<H
     run(site.fire(&site.firing.state).args(["--host", &agent.certname]).stdout(Stdio::null()))?;
     let found =
         || living_children(agent.process.pid()).into_iter().find(|pid| !living_children(*pid).is_empty());
-    wait_for("the start of a supervisor", PATIENCE, || found().is_some())?;
+    wait_for("the start of a supervisor", TIMEOUT, || found().is_some())?;
     std::thread::sleep(Duration::from_millis(500));
     let pid = found().context("the supervisor is gone")?;
     let held = Held::by(pid)?;
     // The agent is killed with its group; the supervisor has a session of its own and ends with its run.
-    wait_for("the end of a run", PATIENCE, || living_children(agent.process.pid()).is_empty())?;
+    wait_for("the end of a run", TIMEOUT, || living_children(agent.process.pid()).is_empty())?;
     Ok(held)
 }
 

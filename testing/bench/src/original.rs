@@ -11,9 +11,9 @@ use crate::trigger::{Program, Stamps};
 
 /// What the original's provider wrote under a node's key.
 const VALUE: &str = r#"{"uuid":"0f8f6f4e-6f4e-4d5c-9f5a-2f1d3f0e9b11","tags":[],"ttl":5}"#;
-const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// A watch that was started is at work after this time; it says nothing when it is.
-pub(crate) const CONNECTS_WITHIN: Duration = Duration::from_millis(300);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// One etcd with both APIs.
 pub(crate) struct Etcd {
@@ -41,7 +41,7 @@ fn start_etcd_at(scratch: &Scratch, name: &str, address: String, peer_address: S
         .stdout(scratch.log(name)?)
         .stderr(scratch.log(name)?);
     let etcd = Etcd { process: Background::start(command)?, address, peer: peer_address };
-    wait_for("the start of etcd", START_PATIENCE, || run(etcd.v2().arg("ls")).is_ok())?;
+    wait_for("the start of etcd", START_TIMEOUT, || run(etcd.v2().arg("ls")).is_ok())?;
     Ok(etcd)
 }
 
@@ -97,11 +97,11 @@ impl Loop {
             .args(flags)
             .env("ETCDCTL_API", "2")
             .env("TS_SOCKET", scratch.path(&format!("{name}.tsp")))
-            .env("TMPDIR", scratch.folder(&format!("{name}-output"))?)
+            .env("TMPDIR", scratch.directory(&format!("{name}-output"))?)
             .stdout(scratch.log(name)?)
             .stderr(scratch.log(name)?);
         let watching = Self { shell: Background::start(shell)?, stamps };
-        wait_for("the start of the original's watch", START_PATIENCE, || watching.watcher().is_some())?;
+        wait_for("the start of the original's watch", START_TIMEOUT, || watching.watcher().is_some())?;
         Ok(watching)
     }
 
@@ -125,7 +125,7 @@ impl<'a> Original<'a> {
         let url = format!("http://{}", etcd.address);
         let node =
             Loop::start(scratch, program, "original", &["--endpoints", &url], &key("node.example.com"))?;
-        std::thread::sleep(CONNECTS_WITHIN);
+        std::thread::sleep(CONNECT_TIMEOUT);
         Ok(Self { etcd, node })
     }
 

@@ -51,8 +51,9 @@ fn name(command: &Command) -> String {
 /// Fails unless the program is there, naming the Debian package that has it.
 pub(crate) fn require(program: &str, package: &str) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        std::env::split_paths(&path).map(|folder| folder.join(program)).any(|file: PathBuf| file.is_file());
+    let found = std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .any(|file: PathBuf| file.is_file());
     if !found {
         bail!("'{program}' is missing: install the package {package}");
     }
@@ -85,13 +86,13 @@ pub(crate) fn wait_for(what: &str, patience: Duration, ready: impl FnMut() -> bo
 
 /// The same where it may also not happen.
 pub(crate) fn happens_within(patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
-    const LOOK_EVERY: Duration = Duration::from_millis(5);
+    const POLL_INTERVAL: Duration = Duration::from_millis(5);
     let started = Instant::now();
     while !ready() {
         if started.elapsed() > patience {
             return false;
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
     true
 }

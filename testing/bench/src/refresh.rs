@@ -51,7 +51,7 @@ pub(crate) fn measure(
 }
 
 struct Bench {
-    folder: PathBuf,
+    directory: PathBuf,
     modules: PathBuf,
     path: std::ffi::OsString,
 }
@@ -60,10 +60,11 @@ impl Bench {
     fn new(scratch: &Scratch, program: &Program) -> Result<Self> {
         let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../puppet");
         let modules = modules.canonicalize().context("the Puppet module is missing")?;
-        let folders = std::env::var_os("PATH").unwrap_or_default();
-        let folders = std::iter::once(program.folder().to_owned()).chain(std::env::split_paths(&folders));
-        let path = std::env::join_paths(folders).context("PATH cannot be used")?;
-        Ok(Self { folder: scratch.folder("puppet")?, modules, path })
+        let directories = std::env::var_os("PATH").unwrap_or_default();
+        let directories =
+            std::iter::once(program.directory().to_owned()).chain(std::env::split_paths(&directories));
+        let path = std::env::join_paths(directories).context("PATH cannot be used")?;
+        Ok(Self { directory: scratch.directory("puppet")?, modules, path })
     }
 
     /// How long Puppet says that it applied the catalog, in seconds.
@@ -77,13 +78,13 @@ impl Bench {
                  trigger {{ 'bench {number}': hosts => ['nobody.example.com'] }}"
             )?;
         }
-        let (file, report) = (self.folder.join("site.pp"), self.folder.join("report.yaml"));
+        let (file, report) = (self.directory.join("site.pp"), self.directory.join("report.yaml"));
         std::fs::write(&file, manifest)?;
         let mut command = Command::new("puppet");
         command.args(["apply", "--certname", "origin.example.com", "--detailed-exitcodes", "--color=false"]);
         for (flag, path) in [
-            ("--confdir", self.folder.join("conf")),
-            ("--vardir", self.folder.join("var")),
+            ("--confdir", self.directory.join("conf")),
+            ("--vardir", self.directory.join("var")),
             ("--modulepath", self.modules.clone()),
             ("--lastrunreport", report.clone()),
         ] {

@@ -1,4 +1,4 @@
-//! The folder that everything lives in, and ports that nobody uses. Both are gone afterwards, and so is every
+//! The directory that everything lives in, and ports that nobody uses. Both are gone afterwards, and so is every
 //! process of the bench.
 
 use std::fs::{self, File};
@@ -10,9 +10,9 @@ use anyhow::{Context, Result};
 
 use crate::stop::{self, Signals};
 
-/// A folder that is removed in the end, also when that comes by a signal, once all processes are gone.
+/// A directory that is removed in the end, also when that comes by a signal, once all processes are gone.
 pub(crate) struct Scratch {
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
 impl Scratch {
@@ -21,25 +21,25 @@ impl Scratch {
         let signals = Signals::listen()?;
         let mut builder = tempfile::Builder::new();
         builder.prefix("trigger-bench-");
-        let folder = match inside {
+        let directory = match inside {
             Some(parent) => builder.tempdir_in(parent),
             None => builder.tempdir(),
         };
-        let folder = folder.context("cannot make a scratch folder")?.keep();
-        signals.end_with(folder.clone());
-        Ok(Self { folder })
+        let directory = directory.context("cannot make a scratch directory")?.keep();
+        signals.end_with(directory.clone());
+        Ok(Self { directory })
     }
 
     pub(crate) fn root(&self) -> &Path {
-        &self.folder
+        &self.directory
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.directory.join(name)
     }
 
-    /// Makes a folder in it.
-    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf> {
+    /// Makes a directory in it.
+    pub(crate) fn directory(&self, name: &str) -> Result<PathBuf> {
         let path = self.path(name);
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(path)
@@ -64,7 +64,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _gate = stop::gate();
         stop::end_all();
-        stop::remove(&self.folder);
+        stop::remove(&self.directory);
     }
 }
 

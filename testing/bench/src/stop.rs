@@ -20,8 +20,8 @@ use crate::process::living_children;
 static GATE: Mutex<()> = Mutex::new(());
 
 /// Whoever was killed is gone within this time, or waits for a disk that never answers.
-const PATIENCE: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(5);
+const TIMEOUT: Duration = Duration::from_secs(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// What a shell says of a command that a signal ended.
 const INTERRUPTED: i32 = 130;
 const TERMINATED: i32 = 143;
@@ -49,7 +49,7 @@ impl Signals {
         Ok(Self { runtime, interrupt, terminate })
     }
 
-    /// From now on a signal ends all processes, removes this folder and ends the bench.
+    /// From now on a signal ends all processes, removes this directory and ends the bench.
     pub(crate) fn end_with(self, scratch: PathBuf) {
         thread::spawn(move || {
             let Self { runtime, mut interrupt, mut terminate } = self;
@@ -72,19 +72,19 @@ pub(crate) fn end_all() {
     let started = Instant::now();
     loop {
         let living = descendants();
-        if living.is_empty() || started.elapsed() > PATIENCE {
+        if living.is_empty() || started.elapsed() > TIMEOUT {
             return;
         }
         for pid in living.into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
             let _ = kill_process(pid, Signal::KILL);
         }
-        thread::sleep(LOOK_EVERY);
+        thread::sleep(POLL_INTERVAL);
     }
 }
 
-pub(crate) fn remove(folder: &Path) {
+pub(crate) fn remove(directory: &Path) {
     // It may be gone already, and nobody is left to be told otherwise.
-    let _ = std::fs::remove_dir_all(folder);
+    let _ = std::fs::remove_dir_all(directory);
 }
 
 /// Parents first: a loop that is dead starts nobody in place of whom it lost.
@@ -115,7 +115,7 @@ mod tests {
             std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n")
         };
         let sleepers = || descendants().iter().filter(|pid| is_sleeping(pid)).count();
-        wait_for("the start of two", PATIENCE, || sleepers() == 2).unwrap();
+        wait_for("the start of two", TIMEOUT, || sleepers() == 2).unwrap();
         end_all();
         assert!(descendants().is_empty());
     }

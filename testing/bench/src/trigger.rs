@@ -12,7 +12,7 @@ use crate::original::Etcd;
 use crate::process::{Background, run, wait_for};
 use crate::scratch::{Scratch, free_port};
 
-const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What is measured, and the run command of all sides.
 pub(crate) struct Program {
@@ -29,7 +29,7 @@ impl Program {
         let trigger = trigger.map_or_else(|| beside("trigger"), Path::to_owned);
         let program = trigger.canonicalize().with_context(|| format!("{} is missing", trigger.display()))?;
         // Under its own name, whatever the file is called: Puppet finds it by that in PATH.
-        let trigger = scratch.folder("bin")?.join("trigger");
+        let trigger = scratch.directory("bin")?.join("trigger");
         symlink(program, &trigger).context("cannot make a link to the program")?;
         let config = scratch.write("trigger.toml", "")?;
         Ok(Self { trigger, stamp: beside("trigger-bench-stamp"), config })
@@ -40,8 +40,8 @@ impl Program {
         &self.trigger
     }
 
-    /// The folder that has `trigger` in it, for a PATH.
-    pub(crate) fn folder(&self) -> &Path {
+    /// The directory that has `trigger` in it, for a PATH.
+    pub(crate) fn directory(&self) -> &Path {
         self.trigger.parent().unwrap_or(Path::new("/"))
     }
 
@@ -107,7 +107,7 @@ impl Hub {
         command.args(["hub", "--listen", &address, "--data-dir"]).arg(scratch.path(name));
         command.stdout(scratch.log(name)?).stderr(scratch.log(name)?);
         let process = Background::start(command)?;
-        wait_for("the start of the hub", START_PATIENCE, || std::net::TcpStream::connect(&address).is_ok())?;
+        wait_for("the start of the hub", START_TIMEOUT, || std::net::TcpStream::connect(&address).is_ok())?;
         Ok(Self { process, address })
     }
 }
@@ -120,7 +120,7 @@ pub(crate) struct Site<'a> {
     pub(crate) hub: Option<Background>,
     pub(crate) firing: Agent,
     pub(crate) target: Agent,
-    /// A state folder without an agent.
+    /// A state directory without an agent.
     pub(crate) agentless: PathBuf,
     pub(crate) stamps: Stamps,
 }
@@ -163,7 +163,7 @@ impl<'a> Site<'a> {
         })
     }
 
-    /// A `trigger fire` on the node with this state folder.
+    /// A `trigger fire` on the node with this state directory.
     pub(crate) fn fire(&self, state: &Path) -> Command {
         let mut command = self.program.command();
         command.args(["fire", "bench", "--output", "json", "--certname", "origin.example.com"]);
@@ -204,7 +204,7 @@ impl Agent {
         command.arg(&state).stdout(scratch.log(name)?).stderr(scratch.log(name)?);
         let agent = Self { process: Background::start(command)?, state, certname };
         let what = format!("the registration of {}", agent.certname);
-        wait_for(&what, START_PATIENCE, || {
+        wait_for(&what, START_TIMEOUT, || {
             agent.queue(program).is_ok_and(|queue| {
                 queue["agent_running"] == true
                     && queue["blocked"].is_null()

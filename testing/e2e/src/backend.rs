@@ -29,17 +29,17 @@ pub struct Backend {
     kind: BackendKind,
     port: u16,
     peer_port: u16,
-    folder: PathBuf,
+    directory: PathBuf,
     process: Process,
 }
 
 impl Backend {
-    /// Starts one whose data lies in `folder`, and waits until it serves.
-    pub fn start(kind: BackendKind, folder: &Path) -> Self {
+    /// Starts one whose data lies in `directory`, and waits until it serves.
+    pub fn start(kind: BackendKind, directory: &Path) -> Self {
         let (port, peer_port) = (free_port(), free_port());
-        std::fs::create_dir_all(folder).expect("a folder for the backend");
-        let process = launch(kind, port, peer_port, folder);
-        let mut backend = Self { kind, port, peer_port, folder: folder.to_owned(), process };
+        std::fs::create_dir_all(directory).expect("a directory for the backend");
+        let process = launch(kind, port, peer_port, directory);
+        let mut backend = Self { kind, port, peer_port, directory: directory.to_owned(), process };
         backend.wait_until_it_serves();
         backend
     }
@@ -74,13 +74,13 @@ impl Backend {
 
     /// Starts it again after [`Self::kill`], on its data and its port.
     pub fn restart(&mut self) {
-        self.process = launch(self.kind, self.port, self.peer_port, &self.folder);
+        self.process = launch(self.kind, self.port, self.peer_port, &self.directory);
         self.wait_until_it_serves();
     }
 
     /// Where its data lies.
     pub fn data_dir(&self) -> PathBuf {
-        data_dir(&self.folder)
+        data_dir(&self.directory)
     }
 
     /// Puts a value under a key, past all that Trigger would check.
@@ -185,24 +185,24 @@ impl Backend {
     }
 }
 
-fn data_dir(folder: &Path) -> PathBuf {
-    folder.join("data")
+fn data_dir(directory: &Path) -> PathBuf {
+    directory.join("data")
 }
 
-fn launch(kind: BackendKind, port: u16, peer_port: u16, folder: &Path) -> Process {
-    let log = folder.join("log");
+fn launch(kind: BackendKind, port: u16, peer_port: u16, directory: &Path) -> Process {
+    let log = directory.join("log");
     match kind {
         BackendKind::Hub => {
             let mut command = Command::new(program());
             command.args(["hub", "--listen", &format!("127.0.0.1:{port}"), "--config", "/dev/null"]);
-            command.arg("--data-dir").arg(data_dir(folder));
+            command.arg("--data-dir").arg(data_dir(directory));
             Process::start(&mut command, &log, "trigger")
         }
         BackendKind::Etcd => {
             let (client, peer) =
                 (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
             let mut command = Command::new("etcd");
-            command.arg("--data-dir").arg(data_dir(folder)).args(["--name", "only"]);
+            command.arg("--data-dir").arg(data_dir(directory)).args(["--name", "only"]);
             command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
             command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
             command.args(["--initial-cluster", &format!("only={peer}")]);

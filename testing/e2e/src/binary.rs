@@ -20,9 +20,9 @@ pub fn program() -> &'static Path {
 /// Under nextest each test is a process of its own: the first one builds, the others read what it noted.
 fn built_once_a_run() -> PathBuf {
     let Ok(run) = std::env::var("NEXTEST_RUN_ID") else { return build() };
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/trigger-e2e");
-    fs::create_dir_all(folder).expect("a folder for the note of the built program");
-    let note = Path::new(folder).join(run);
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/trigger-e2e");
+    fs::create_dir_all(directory).expect("a directory for the note of the built program");
+    let note = Path::new(directory).join(run);
     let lock = File::options().create(true).append(true).open(&note).expect("a note of the built program");
     lock.lock().expect("a lock on the note of the built program");
     let known = fs::read_to_string(&note).unwrap_or_default();

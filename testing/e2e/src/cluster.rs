@@ -27,22 +27,22 @@ struct Member {
     name: String,
     port: u16,
     peer_port: u16,
-    folder: PathBuf,
+    directory: PathBuf,
     /// Absent while it is killed.
     process: Option<Process>,
 }
 
 impl Cluster {
-    /// Starts one whose data lies in `folder`, and waits until it serves.
-    pub fn start(folder: &Path) -> Self {
+    /// Starts one whose data lies in `directory`, and waits until it serves.
+    pub fn start(directory: &Path) -> Self {
         let member = |index: usize| {
             let name = format!("m{}", index + 1);
-            let folder = folder.join(&name);
-            std::fs::create_dir_all(&folder).expect("a folder for an etcd member");
-            Member { name, port: free_port(), peer_port: free_port(), folder, process: None }
+            let directory = directory.join(&name);
+            std::fs::create_dir_all(&directory).expect("a directory for an etcd member");
+            Member { name, port: free_port(), peer_port: free_port(), directory, process: None }
         };
         // Members of another cluster on a port that was ours a moment ago must not be taken for ours.
-        let token = folder.to_string_lossy().into_owned();
+        let token = directory.to_string_lossy().into_owned();
         let mut cluster = Self { members: (0..MEMBERS).map(member).collect(), token };
         (0..MEMBERS).for_each(|index| cluster.restart(index));
         cluster.wait_until_it_serves();
@@ -148,11 +148,11 @@ impl Cluster {
             .map(|member| format!("{}=http://127.0.0.1:{}", member.name, member.peer_port))
             .collect();
         let mut command = Command::new("etcd");
-        command.arg("--data-dir").arg(member.folder.join("data")).args(["--name", &member.name]);
+        command.arg("--data-dir").arg(member.directory.join("data")).args(["--name", &member.name]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &all.join(","), "--initial-cluster-token", &self.token]);
-        Process::start(&mut command, &member.folder.join("log"), "etcd-server")
+        Process::start(&mut command, &member.directory.join("log"), "etcd-server")
     }
 }
 

@@ -1,4 +1,4 @@
-//! A backend and the nodes around it, in one scratch folder.
+//! A backend and the nodes around it, in one scratch directory.
 
 use std::path::{Path, PathBuf};
 
@@ -39,14 +39,14 @@ impl Fleet {
         self.disk.as_ref().expect("a fleet on a small disk")
     }
 
-    /// A node with a folder of its own and no agent yet.
+    /// A node with a directory of its own and no agent yet.
     pub fn node(&self, certname: &str) -> Node {
         self.node_in(certname, certname)
     }
 
-    /// The same, in a folder with another name than its own.
-    pub fn node_in(&self, folder: &str, certname: &str) -> Node {
-        Node::new(certname, &self.folder(folder), &self.backend.url())
+    /// The same, in a directory with another name than its own.
+    pub fn node_in(&self, directory: &str, certname: &str) -> Node {
+        Node::new(certname, &self.directory(directory), &self.backend.url())
     }
 
     /// The same, with its agent running and connected.
@@ -56,21 +56,21 @@ impl Fleet {
         node
     }
 
-    /// A folder in the scratch folder, made if need be.
-    pub fn folder(&self, name: &str) -> PathBuf {
-        let folder = self.path().join(name);
-        std::fs::create_dir_all(&folder).expect("a scratch folder");
-        folder
+    /// A directory in the scratch directory, made if need be.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let directory = self.path().join(name);
+        std::fs::create_dir_all(&directory).expect("a scratch directory");
+        directory
     }
 
-    /// The scratch folder.
+    /// The scratch directory.
     pub fn path(&self) -> &Path {
         self.scratch.path()
     }
 }
 
 fn scratch() -> TempDir {
-    tempfile::Builder::new().prefix("trigger-e2e-").tempdir().expect("a scratch folder")
+    tempfile::Builder::new().prefix("trigger-e2e-").tempdir().expect("a scratch directory")
 }
 
 impl Drop for Fleet {

@@ -1,4 +1,4 @@
-//! The harness of the end-to-end tests: real processes in scratch folders, watched from outside as a person
+//! The harness of the end-to-end tests: real processes in scratch directories, watched from outside as a person
 //! would, through `trigger status` and `trigger queue`.
 //!
 //! A [`Fleet`] is a backend (a hub or an etcd, a real one) and the [`Node`]s around it. Whatever a fleet
@@ -33,7 +33,7 @@ pub use cluster::Cluster;
 pub use disk::{ReadOnly, SmallDisk};
 pub use fleet::Fleet;
 pub use node::{Node, Run};
-pub use polling::{PATIENCE, eventually, eventually_within, never_for, opened_within};
+pub use polling::{TIMEOUT, eventually, eventually_within, never_for, opened_within};
 pub use process::{Process, end_all_of, go_on, is_alive, is_stopped, kill, parent_of, signal_to_end, stop};
 pub use puppet::{Applied, module_path};
 pub use puppet_server::PuppetServer;

@@ -1,4 +1,4 @@
-//! One node: a configuration, a state folder, maybe an agent, and the commands a person runs there.
+//! One node: a configuration, a state directory, maybe an agent, and the commands a person runs there.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::answer::Answer;
 use crate::binary::program;
-use crate::polling::{PATIENCE, eventually, eventually_within};
+use crate::polling::{TIMEOUT, eventually, eventually_within};
 use crate::process::Process;
 
 /// A run as its script saw it.
@@ -32,7 +32,7 @@ pub struct Run {
 #[derive(Debug)]
 pub struct Node {
     certname: String,
-    folder: PathBuf,
+    directory: PathBuf,
     settings: Vec<(String, String)>,
     boot: Option<PathBuf>,
     agent: Option<Process>,
@@ -49,11 +49,11 @@ echo "end $TRIGGER_RUN_ID" >>runs
 "#;
 
 impl Node {
-    /// A node in a folder that is there, with no agent yet; `backend` is a URL.
-    pub fn new(certname: &str, folder: &Path, backend: &str) -> Self {
+    /// A node in a directory that is there, with no agent yet; `backend` is a URL.
+    pub fn new(certname: &str, directory: &Path, backend: &str) -> Self {
         let mut node = Self {
             certname: certname.to_owned(),
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
             settings: Vec::new(),
             boot: None,
             agent: None,
@@ -63,7 +63,7 @@ impl Node {
         node.settings = vec![
             ("backend".to_owned(), format!("'{backend}'")),
             ("certname".to_owned(), format!("'{certname}'")),
-            ("state_dir".to_owned(), text(&folder.join("state"))),
+            ("state_dir".to_owned(), text(&directory.join("state"))),
             ("run_cmd".to_owned(), text(&script)),
             // Tests start many runs within a minute; those of the limit set their own.
             ("runs_per_minute".to_owned(), "600".to_owned()),
@@ -77,18 +77,18 @@ impl Node {
         &self.certname
     }
 
-    /// A file in its folder.
+    /// A file in its directory.
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.directory.join(name)
     }
 
-    /// Writes a file into its folder.
+    /// Writes a file into its directory.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
-        fs::write(self.path(name), text).expect("a file in the node's folder");
+        fs::write(self.path(name), text).expect("a file in the node's directory");
         self.path(name)
     }
 
-    /// Writes an executable file into its folder.
+    /// Writes an executable file into its directory.
     pub fn script(&self, name: &str, text: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         let path = self.write(name, text);
@@ -138,10 +138,10 @@ impl Node {
         self.boot = Some(self.write("boot_id", &boot));
     }
 
-    /// Makes this node's state folder a copy of another's as it is now.
+    /// Makes this node's state directory a copy of another's as it is now.
     pub fn copy_state_of(&self, other: &Self) {
         let mut command = Command::new("cp");
-        command.arg("--archive").arg(other.path("state")).arg(&self.folder);
+        command.arg("--archive").arg(other.path("state")).arg(&self.directory);
         assert!(command.status().expect("cp").success(), "{command:?}");
     }
 
@@ -268,7 +268,7 @@ impl Node {
 
     /// Waits until an event has the given state at one target; returns how it stands there.
     pub fn wait_for(&self, event: &str, certname: &str, state: &str) -> Value {
-        self.wait_within(PATIENCE, event, certname, state)
+        self.wait_within(TIMEOUT, event, certname, state)
     }
 
     /// The same with another patience, for what is slow.
@@ -343,7 +343,7 @@ fn on_boot(boot: &Path, command: &Command) -> Command {
 
 /// The tester's PATH with the program under test first, for scripts and for Puppet.
 pub(crate) fn path_with_trigger() -> std::ffi::OsString {
-    let mut path = program().parent().expect("a program in a folder").as_os_str().to_owned();
+    let mut path = program().parent().expect("a program in a directory").as_os_str().to_owned();
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
     path

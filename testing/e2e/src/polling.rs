@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use rustix::fs::inotify;
 
 /// How long anything may take before a test gives up. Generous: it bounds a failure, it measures nothing.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks.
-const LOOK_EVERY: Duration = Duration::from_millis(40);
+const POLL_INTERVAL: Duration = Duration::from_millis(40);
 /// The same for what takes long: most looks start a program, and would slow down what they wait for.
 const LOOK_SELDOM: Duration = Duration::from_millis(500);
 
-/// Looks until `look` finds something, and returns it; panics with the latest complaint after [`PATIENCE`].
+/// Looks until `look` finds something, and returns it; panics with the latest complaint after [`TIMEOUT`].
 pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
-    eventually_within(PATIENCE, what, look)
+    eventually_within(TIMEOUT, what, look)
 }
 
 /// The same with another patience, for what is huge.
@@ -32,7 +32,7 @@ pub fn eventually_within<T>(
             Err(complaint) if began.elapsed() > patience => {
                 panic!("{what}: not within {patience:?}; at last: {complaint}")
             }
-            Err(_) => sleep((began.elapsed() / 20).clamp(LOOK_EVERY, LOOK_SELDOM)),
+            Err(_) => sleep((began.elapsed() / 20).clamp(POLL_INTERVAL, LOOK_SELDOM)),
         }
     }
 }
@@ -54,6 +54,6 @@ pub fn never_for(a_while: Duration, what: &str, mut look: impl FnMut() -> Option
         if let Some(found) = look() {
             panic!("{what}: {found}");
         }
-        sleep(LOOK_EVERY);
+        sleep(POLL_INTERVAL);
     }
 }

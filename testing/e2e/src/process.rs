@@ -150,12 +150,12 @@ pub fn go_on(pid: u32) {
     signal(pid, Signal::CONT);
 }
 
-/// Ends what still lives of what was started for `folder`: runs outlive their agents, so they are found by
-/// the folder that their command line or their environment names. Returns how many there were.
-pub fn end_all_of(folder: &Path) -> usize {
-    let folder = folder.to_string_lossy();
+/// Ends what still lives of what was started for `directory`: runs outlive their agents, so they are found by
+/// the directory that their command line or their environment names. Returns how many there were.
+pub fn end_all_of(directory: &Path) -> usize {
+    let directory = directory.to_string_lossy();
     let mentions = |file: PathBuf| {
-        fs::read(file).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(folder.as_ref()))
+        fs::read(file).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(directory.as_ref()))
     };
     let processes = fs::read_dir("/proc").expect("/proc");
     let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());

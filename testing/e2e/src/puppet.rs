@@ -6,10 +6,10 @@ use std::process::{Command, Stdio};
 use crate::node::{Node, path_with_trigger};
 use crate::process::explain;
 
-/// The folder that holds the Puppet module under test.
+/// The directory that holds the Puppet module under test.
 pub fn module_path() -> PathBuf {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../puppet"));
-    folder.canonicalize().expect("the folder of the Puppet module")
+    let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../puppet"));
+    directory.canonicalize().expect("the directory of the Puppet module")
 }
 
 /// What a `puppet apply` came to.
@@ -66,7 +66,7 @@ impl Node {
         Applied::by(&mut command)
     }
 
-    /// The settings that keep this node's Puppet in its folder, and its manifest.
+    /// The settings that keep this node's Puppet in its directory, and its manifest.
     fn puppet_words(&self) -> Vec<String> {
         let mut words = vec!["--certname".to_owned(), self.certname().to_owned()];
         // `last_run_summary.yaml` lies in publicdir, which `--vardir` does not move.

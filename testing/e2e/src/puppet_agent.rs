@@ -37,7 +37,7 @@ impl Node {
     /// Writes its `puppet.conf`: the server's port, and more lines for `[agent]`.
     pub fn puppet_conf(&self, port: u16, more: &str) {
         let here = self.path("puppet");
-        std::fs::create_dir_all(&here).expect("Puppet's configuration folder");
+        std::fs::create_dir_all(&here).expect("Puppet's configuration directory");
         let here = here.display();
         // Debian's server takes half a minute for a certificate when the connection is kept alive.
         let text = format!(

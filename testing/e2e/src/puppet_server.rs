@@ -1,8 +1,8 @@
-//! A real Puppet server with a CA of its own, on a free loopback port and in a scratch folder.
+//! A real Puppet server with a CA of its own, on a free loopback port and in a scratch directory.
 //!
 //! It takes half a minute and half a gigabyte to start, so the tests of one binary share one. Its end does
 //! not depend on how the tests end: a guard waits for the end of a pipe that only this process holds, then
-//! ends the server and removes its folder. (Under nextest each test is a process, and has a server of its own.)
+//! ends the server and removes its directory. (Under nextest each test is a process, and has a server of its own.)
 //!
 //! Each node has an environment of its own, so that one test's broken manifest is nobody else's.
 
@@ -20,7 +20,7 @@ use crate::process::{Process, explain};
 use crate::puppet::module_path;
 
 /// How long a server may take to start on a busy machine.
-const START_PATIENCE: Duration = Duration::from_secs(240);
+const START_TIMEOUT: Duration = Duration::from_secs(240);
 /// The certname of the server; agents reach it as `localhost`.
 const CERTNAME: &str = "puppet.example.test";
 /// Where Debian's package keeps what it starts with.
@@ -32,7 +32,7 @@ const PACKAGE: &str = "puppetserver";
 /// A Puppet server that the tests of this process share.
 #[derive(Debug)]
 pub struct PuppetServer {
-    folder: PathBuf,
+    directory: PathBuf,
     port: u16,
     process: Process,
     /// Its standard input is the pipe whose end tells it that this process is gone.
@@ -60,7 +60,7 @@ impl PuppetServer {
     /// A file of an environment.
     pub fn file(&self, environment: &str, path: &str, text: &str) {
         let path = self.environment(environment).join(path);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder of an environment");
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory of an environment");
         // The server may be reading it: there is the old text or the new one, never half of it.
         let new = path.with_extension("new");
         fs::write(&new, text).expect("a file of an environment");
@@ -68,25 +68,25 @@ impl PuppetServer {
     }
 
     fn environment(&self, name: &str) -> PathBuf {
-        self.folder.join("code/environments").join(name)
+        self.directory.join("code/environments").join(name)
     }
 
     fn start() -> Self {
         assert!(Path::new(JAR).exists(), "this test needs {JAR}: apt-get install {PACKAGE}");
         let scratch = tempfile::Builder::new().prefix("trigger-e2e-puppetserver-").tempdir();
-        let folder = scratch.expect("a scratch folder").keep();
+        let directory = scratch.expect("a scratch directory").keep();
         let port = free_port();
-        write_settings(&folder, port);
-        let process = Process::start(&mut java(&folder), &folder.join("stdout"), PACKAGE);
-        let guard = guard(process.pid(), &folder);
-        let mut server = Self { folder, port, process, _guard: guard };
+        write_settings(&directory, port);
+        let process = Process::start(&mut java(&directory), &directory.join("stdout"), PACKAGE);
+        let guard = guard(process.pid(), &directory);
+        let mut server = Self { directory, port, process, _guard: guard };
         server.wait_until_it_serves();
         server
     }
 
     fn wait_until_it_serves(&mut self) {
-        let log = self.folder.join("log/puppetserver.log");
-        eventually_within(START_PATIENCE, "a Puppet server that serves", || {
+        let log = self.directory.join("log/puppetserver.log");
+        eventually_within(START_TIMEOUT, "a Puppet server that serves", || {
             let said = fs::read_to_string(&log).unwrap_or_default();
             if let Some(code) = self.process.exit() {
                 panic!("the Puppet server ended with {code}:\n{}\n{said}", self.process.log());
@@ -97,43 +97,44 @@ impl PuppetServer {
 }
 
 /// Ends the server when this process has ended, however it did.
-fn guard(server: u32, folder: &Path) -> Child {
+fn guard(server: u32, directory: &Path) -> Child {
     let script = r#"read -r _; kill -KILL "$1"; sleep 1; rm -rf "$2""#;
     let mut command = Command::new("sh");
-    command.args(["-c", script, "guard", &server.to_string()]).arg(folder);
+    command.args(["-c", script, "guard", &server.to_string()]).arg(directory);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     // A Ctrl-C at the tests is not for the guard, which has to clean up after them.
     command.process_group(0);
     command.spawn().unwrap_or_else(|error| panic!("{}", explain(&command, "dash", &error)))
 }
 
-fn java(folder: &Path) -> Command {
+fn java(directory: &Path) -> Command {
     let mut command = Command::new("java");
     command.args(["-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=1"]);
     command.arg("-Djruby.lib=/usr/share/jruby/lib");
     command.arg("-Djruby.logger.class=com.puppetlabs.jruby_utils.jruby.Slf4jLogger");
     command.args(["-jar", JAR]);
-    command.arg("--config").arg(folder.join("conf.d"));
-    command.arg("--bootstrap-config").arg(folder.join("services.d"));
-    command.arg("--restart-file").arg(folder.join("restart"));
-    command.env("HOME", folder).current_dir(folder);
+    command.arg("--config").arg(directory.join("conf.d"));
+    command.arg("--bootstrap-config").arg(directory.join("services.d"));
+    command.arg("--restart-file").arg(directory.join("restart"));
+    command.env("HOME", directory).current_dir(directory);
     command
 }
 
-fn write_settings(folder: &Path, port: u16) {
+fn write_settings(directory: &Path, port: u16) {
     let write =
-        |name: &str, text: String| fs::write(folder.join(name), text).expect("a setting of the server");
+        |name: &str, text: String| fs::write(directory.join(name), text).expect("a setting of the server");
     for part in ["conf.d", "services.d", "code/environments/production/manifests", "var", "run", "log"] {
-        fs::create_dir_all(folder.join(part)).expect("a folder of the server");
+        fs::create_dir_all(directory.join(part)).expect("a directory of the server");
     }
-    symlink(module_path(), folder.join("code/modules")).expect("the module under test in its modulepath");
+    symlink(module_path(), directory.join("code/modules")).expect("the module under test in its modulepath");
     let packaged = Path::new(PACKAGED);
     for name in
         ["conf.d/auth.conf", "conf.d/web-routes.conf", "services.d/bootstrap.cfg", "services.d/ca.cfg"]
     {
-        fs::copy(packaged.join(name), folder.join(name)).expect("what the package puppetserver starts with");
+        fs::copy(packaged.join(name), directory.join(name))
+            .expect("what the package puppetserver starts with");
     }
-    let here = folder.display();
+    let here = directory.display();
     write(
         "puppet.conf",
         format!(

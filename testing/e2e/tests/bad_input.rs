@@ -20,7 +20,7 @@ on_each_backend!(
 );
 
 /// Generous: the slowest machine, an unoptimised program.
-const HUGE_EVENT_WITHIN: Duration = Duration::from_secs(180);
+const HUGE_EVENT_TIMEOUT: Duration = Duration::from_secs(180);
 
 fn trigger_names_survive_unharmed(kind: BackendKind) {
     let fleet = Fleet::on(kind);
@@ -109,16 +109,16 @@ fn a_hundred_thousand_hosts_are_fired_at(kind: BackendKind) {
     let error = node.trigger_reading(&from, &format!("{hosts}one-more.example.com\n")).error(2);
     assert!(error.contains("100001 hosts are too many for one event: at most 100000"), "{error}");
     let answer = node.trigger_reading(&from, &hosts);
-    assert!(answer.took < HUGE_EVENT_WITHIN, "{:?}", answer.took);
+    assert!(answer.took < HUGE_EVENT_TIMEOUT, "{:?}", answer.took);
     let event = answer.json["event_id"].as_str().unwrap_or_else(|| panic!("{}", answer.stderr)).to_owned();
     // As durable as any other: where publishing takes long, the agent goes on with it.
-    eventually_within(HUGE_EVENT_WITHIN, "the run at the last of them", || match node.runs().len() {
+    eventually_within(HUGE_EVENT_TIMEOUT, "the run at the last of them", || match node.runs().len() {
         0 => Err(node.queue()["spooled"].to_string()),
         _ => Ok(()),
     });
     // Its status is long: read once, when the outcome is there.
     let outcome = format!("/puppet_trigger/events/outcomes/{event}/{last}");
-    eventually_within(HUGE_EVENT_WITHIN, "the outcome of the last of them", || {
+    eventually_within(HUGE_EVENT_TIMEOUT, "the outcome of the last of them", || {
         fleet.backend.get(&outcome).ok_or_else(String::new)
     });
     let targets = node.status(&event).expect("a status")["targets"].clone();
@@ -216,7 +216,7 @@ fn what_was_unreadable_and_has_gone_is_not_told_any_more(kind: BackendKind) {
 }
 
 #[test]
-fn a_corrupt_outbox_file_is_set_aside_and_blocks_nobody() {
+fn a_corrupt_outbox_file_is_quarantined_and_blocks_nobody() {
     let mut fleet = Fleet::on(BackendKind::Hub);
     let mut origin = fleet.node("web01");
     let lb = fleet.running("lb01");
@@ -242,18 +242,18 @@ fn a_corrupt_outbox_file_is_set_aside_and_blocks_nobody() {
     fleet.backend.restart();
     origin.start_agent();
     origin.wait_for(&event, lb.certname(), "done");
-    let aside = eventually("five files set aside", || {
+    let aside = eventually("five files quarantined", || {
         let queue = origin.queue();
-        let whole = queue["set_aside"].as_array().is_some_and(|aside| aside.len() == 5);
+        let whole = queue["quarantined"].as_array().is_some_and(|aside| aside.len() == 5);
         if whole && queue["spooled"] == json!([]) {
-            Ok(queue["set_aside"].clone())
+            Ok(queue["quarantined"].clone())
         } else {
             Err(queue.to_string())
         }
     });
     for (name, bytes) in bad {
-        let kept = outbox.join("set-aside").join(name);
-        assert_eq!(fs::read(&kept).expect("a file set aside"), bytes, "nothing is changed or deleted");
+        let kept = outbox.join("quarantined").join(name);
+        assert_eq!(fs::read(&kept).expect("a file quarantined"), bytes, "nothing is changed or deleted");
         let told = aside
             .as_array()
             .into_iter()
@@ -262,7 +262,7 @@ fn a_corrupt_outbox_file_is_set_aside_and_blocks_nobody() {
         assert!(told.is_some_and(|told| !told["reason"].as_str().unwrap_or_default().is_empty()), "{aside}");
     }
     let text = origin.trigger(&["queue"]).stdout;
-    assert!(text.contains("Set aside"), "{text}");
+    assert!(text.contains("Quarantined"), "{text}");
 }
 
 #[test]
@@ -284,10 +284,10 @@ fn an_unknown_key_in_the_configuration_is_named_with_the_nearest() {
 fn a_second_hub_on_a_port_says_that_it_is_in_use() {
     let fleet = Fleet::on(BackendKind::Hub);
     let listen = format!("127.0.0.1:{}", fleet.backend.port());
-    let hub = |listen: &str, folder: &str| {
+    let hub = |listen: &str, directory: &str| {
         let mut command = Command::new(program());
         command.args(["hub", "--config", "/dev/null", "--listen", listen, "--data-dir"]);
-        let output = command.arg(fleet.path().join(folder)).output().expect("trigger");
+        let output = command.arg(fleet.path().join(directory)).output().expect("trigger");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (code, said) = hub(&listen, "another");

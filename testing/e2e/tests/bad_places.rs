@@ -1,4 +1,4 @@
-//! Disks that are full, folders that cannot be written, and run commands that misbehave.
+//! Disks that are full, directories that cannot be written, and run commands that misbehave.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -86,7 +86,7 @@ fn a_full_disk_under_the_hub_spools_and_loses_nothing() {
         if answer.json["state"] == "spooled" { Ok(answer) } else { Err(format!("{answer:?}")) }
     });
     assert!(!spooled.warnings().is_empty(), "{spooled:?}");
-    assert_eq!(origin.queue()["set_aside"], serde_json::json!([]), "a full disk is no reason to give up");
+    assert_eq!(origin.queue()["quarantined"], serde_json::json!([]), "a full disk is no reason to give up");
     disk.make_room();
     for event in events {
         eventually("its end", || {
@@ -98,7 +98,7 @@ fn a_full_disk_under_the_hub_spools_and_loses_nothing() {
 }
 
 #[test]
-fn a_state_folder_that_cannot_be_written_is_told() {
+fn a_state_directory_that_cannot_be_written_is_told() {
     let mut fleet = Fleet::on(BackendKind::Hub);
     let mut origin = fleet.node("web01");
     let lb = fleet.running("lb01");

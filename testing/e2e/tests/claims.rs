@@ -1,4 +1,4 @@
-//! One agent for a certname: second agents, copied folders, restarted machines, claims taken and given up.
+//! One agent for a certname: second agents, copied directories, restarted machines, claims taken and given up.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -8,7 +8,7 @@ use trigger_e2e::{BackendKind, Fleet, Node, eventually, eventually_within, never
 
 on_each_backend!(
     a_second_live_claimant_runs_nothing_and_names_the_first,
-    a_copy_of_a_live_agents_state_folder_is_no_heir,
+    a_copy_of_a_live_agents_state_directory_is_no_heir,
     what_is_fired_without_a_claim_is_delivered_all_the_same,
     a_killed_agent_continues_its_own_claim_at_once_but_no_copy_does,
     after_a_power_cut_an_agent_waits_for_it_might_be_a_copy,
@@ -44,18 +44,18 @@ fn a_second_live_claimant_runs_nothing_and_names_the_first(kind: BackendKind) {
     let mut second = fleet.node_in("clone", "a");
     second.launch_agent();
     let blocked = refusal(&second, "claimed by another agent");
-    let first_folder = first.path("state").to_string_lossy().into_owned();
-    assert!(blocked.contains(&first_folder), "it names the other: {blocked}");
+    let first_directory = first.path("state").to_string_lossy().into_owned();
+    assert!(blocked.contains(&first_directory), "it names the other: {blocked}");
     // It is seen to live when it tells what it does.
     let event = second.fire(&["t", "--host", "a"]).committed();
     second.wait_for(&event, "a", "done");
     let blocked = refusal(&second, "another live agent");
-    assert!(blocked.contains(&first_folder) && blocked.contains("stop one of the two"), "{blocked}");
+    assert!(blocked.contains(&first_directory) && blocked.contains("stop one of the two"), "{blocked}");
     assert_eq!(first.runs().len(), 1);
     never_runs(&second);
 }
 
-fn a_copy_of_a_live_agents_state_folder_is_no_heir(kind: BackendKind) {
+fn a_copy_of_a_live_agents_state_directory_is_no_heir(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let first = fleet.running("a");
     let mut second = fleet.node_in("clone", "a");
@@ -105,7 +105,7 @@ fn after_a_power_cut_an_agent_waits_for_it_might_be_a_copy(kind: BackendKind) {
         node.launch_agent();
         node.fire(&["t", "--host", "a"]).committed()
     };
-    let blocked = refusal(&node, "of this folder before a restart of the machine");
+    let blocked = refusal(&node, "of this directory before a restart of the machine");
     assert!(blocked.contains("after 180 s of silence, in 1"), "{blocked}");
     never_runs(&node);
     assert_eq!(node.delivery(&event, "a")["state"], "pending");

@@ -255,7 +255,7 @@ fn the_queue_shows_what_runs_and_what_waits(kind: BackendKind) {
     assert_eq!(waiting["event_id"], second.as_str());
     assert_eq!(waiting["trigger"], "second");
     assert_eq!(waiting["tags"], serde_json::json!(["web"]));
-    for empty in ["held", "unreadable", "spooled", "set_aside"] {
+    for empty in ["held", "unreadable", "spooled", "quarantined"] {
         assert_eq!(queue[empty], serde_json::json!([]), "{empty}");
     }
     let text = node.trigger(&["queue"]).stdout;

@@ -186,8 +186,8 @@ fn a_hub_restored_from_a_backup_is_told_again_what_has_ended() {
     let origin = fleet.running("web01");
     let mut node = fleet.node("lb01");
     let event = origin.fire(&["t", "--host", "lb01"]).committed();
-    let (data, backup) = (fleet.backend.data_dir(), fleet.folder("backup").join("hub.sqlite"));
-    std::fs::create_dir_all(backup.parent().expect("a folder")).expect("a folder for the backup");
+    let (data, backup) = (fleet.backend.data_dir(), fleet.directory("backup").join("hub.sqlite"));
+    std::fs::create_dir_all(backup.parent().expect("a directory")).expect("a directory for the backup");
     let text = |path: &std::path::Path| path.to_string_lossy().into_owned();
     let made =
         origin.trigger(&["hub", "backup", "--data-dir", &text(&data), &text(&backup), "--output", "json"]);

@@ -117,7 +117,7 @@ fn an_apply_that_is_stopped_is_repeated_once() {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.node("a.example.com");
     let log = node.path("puppet.log");
-    fs::create_dir_all(node.path("confdir")).expect("Puppet's configuration folder");
+    fs::create_dir_all(node.path("confdir")).expect("Puppet's configuration directory");
     node.write("confdir/puppet.conf", &format!("[user]\nlogdest = {}\n", log.display()));
     let (pid, hold) = (node.path("pid"), node.path("hold"));
     let wait = format!(
@@ -262,7 +262,7 @@ fn while_puppet_is_disabled_an_event_is_held_with_puppets_own_message() {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.node("a.example.com");
     node.runs_puppet("").start_agent();
-    fs::create_dir_all(node.path("vardir/state")).expect("Puppet's state folder");
+    fs::create_dir_all(node.path("vardir/state")).expect("Puppet's state directory");
     let lock = node.write("vardir/state/agent_disabled.lock", r#"{"disabled_message":"changing the disks"}"#);
     let event = node.fire(&["t", "--host", "a.example.com"]).committed();
     let held = node.wait_for(&event, "a.example.com", "held");
@@ -276,7 +276,7 @@ fn while_puppet_is_disabled_an_event_is_held_with_puppets_own_message() {
 
     // Somebody moves Puppet's state: the agent sees that puppet.conf is another, and asks where it is now.
     let moved = node.write("moved.lock", r#"{"disabled_message":"still changing the disks"}"#);
-    fs::create_dir_all(node.path("confdir")).expect("Puppet's configuration folder");
+    fs::create_dir_all(node.path("confdir")).expect("Puppet's configuration directory");
     node.write("confdir/puppet.conf", &format!("[main]\nagent_disabled_lockfile = {}\n", moved.display()));
     eventually("an agent that looks at the new place", || {
         let blocked = node.queue()["blocked"].to_string();

@@ -184,13 +184,13 @@ fn an_agent_that_a_run_starts_has_its_own_configuration() {
 }
 
 #[test]
-fn a_second_agent_in_a_state_folder_refuses() {
+fn a_second_agent_in_a_state_directory_refuses() {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.running("a");
     let second = node.trigger(&["agent"]);
     assert_eq!(second.code, 1, "{second:?}");
     assert!(second.stderr.contains("another agent already runs in"), "{second:?}");
-    // Nor may another certname use the folder, even once it is free.
+    // Nor may another certname use the directory, even once it is free.
     node.kill_agent();
     let other = node.trigger(&["agent", "--certname", "b"]);
     assert_eq!(other.code, 3, "{other:?}");

@@ -10,19 +10,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use trigger_e2e::end_all_of;
 
 /// Between two looks for what a lane has started meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Listens for SIGINT and SIGTERM as long as this program runs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Alarm {
-    folder: Arc<Mutex<Option<PathBuf>>>,
+    directory: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl Alarm {
     /// Begins to listen.
     pub(crate) fn start() -> anyhow::Result<Self> {
         let alarm = Self::default();
-        let folder = Arc::clone(&alarm.folder);
+        let directory = Arc::clone(&alarm.directory);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot listen for signals")?;
         let (mut interrupt, mut terminate) = {
@@ -36,40 +36,40 @@ impl Alarm {
                     _ = terminate.recv() => 143,
                 }
             });
-            if let Some(folder) = folder.lock().unwrap_or_else(PoisonError::into_inner).as_deref() {
-                clear(folder);
+            if let Some(directory) = directory.lock().unwrap_or_else(PoisonError::into_inner).as_deref() {
+                clear(directory);
             }
             std::process::exit(code);
         });
         Ok(alarm)
     }
 
-    /// From now on everything of this folder, and the folder, goes when a signal comes.
-    pub(crate) fn guard(&self, folder: &Path) {
-        *self.folder.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.to_owned());
+    /// From now on everything of this directory, and the directory, goes when a signal comes.
+    pub(crate) fn guard(&self, directory: &Path) {
+        *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.to_owned());
     }
 
-    /// The folder is somebody else's affair again.
+    /// The directory is somebody else's affair again.
     pub(crate) fn release(&self) {
-        *self.folder.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
 #[expect(clippy::print_stdout, reason = "a command for people")]
-fn clear(folder: &Path) {
+fn clear(directory: &Path) {
     // What the lanes and the load complain of from here on is our doing.
     std::panic::set_hook(Box::new(|_| ()));
-    println!("interrupted: everything of {} ends", folder.display());
-    end_all(folder);
-    if let Err(error) = std::fs::remove_dir_all(folder) {
-        println!("{} is left: {error}", folder.display());
+    println!("interrupted: everything of {} ends", directory.display());
+    end_all(directory);
+    if let Err(error) = std::fs::remove_dir_all(directory) {
+        println!("{} is left: {error}", directory.display());
     }
-    // Without the folder nothing more can be started; this is what was started until then.
-    end_all(folder);
+    // Without the directory nothing more can be started; this is what was started until then.
+    end_all(directory);
 }
 
-fn end_all(folder: &Path) {
-    while end_all_of(folder) > 0 {
-        sleep(LOOK_EVERY);
+fn end_all(directory: &Path) {
+    while end_all_of(directory) > 0 {
+        sleep(POLL_INTERVAL);
     }
 }

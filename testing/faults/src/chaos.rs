@@ -5,22 +5,22 @@ use std::sync::Mutex;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::evidence::Window;
+use crate::artifacts::Window;
 use crate::fault::Fault;
 use crate::fleet::certname;
+use crate::inject::{Strike, Struck};
 use crate::journal::now;
 use crate::plan::{Lane, Planned};
-use crate::site::Site;
-use crate::strike::{Strike, Struck};
+use crate::testbed::Testbed;
 
 /// For how long after the budget a fault is tried that must happen.
 const TRIED_AFTER: Duration = Duration::from_secs(60);
 /// Between two tries of the same fault.
-const TRY_EVERY: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Does things to a site.
 pub(crate) struct Chaos<'a> {
-    site: &'a Site,
+    testbed: &'a Testbed,
     budget: Duration,
     began: Instant,
     windows: Mutex<Vec<Window>>,
@@ -28,8 +28,8 @@ pub(crate) struct Chaos<'a> {
 
 impl<'a> Chaos<'a> {
     /// Times of a schedule count from now.
-    pub(crate) fn new(site: &'a Site, budget: Duration) -> Self {
-        Self { site, budget, began: Instant::now(), windows: Mutex::default() }
+    pub(crate) fn new(testbed: &'a Testbed, budget: Duration) -> Self {
+        Self { testbed, budget, began: Instant::now(), windows: Mutex::default() }
     }
 
     /// Performs one lane to its end. A fault that found nothing to do is tried again after the next one; one
@@ -46,7 +46,7 @@ impl<'a> Chaos<'a> {
             number += 1;
             let from = now();
             let struck =
-                Strike { site: self.site, number, lasting: planned.lasting() }.perform(planned.fault);
+                Strike { testbed: self.testbed, number, lasting: planned.lasting() }.perform(planned.fault);
             let at = self.began.elapsed();
             match struck {
                 Ok(struck) => {
@@ -57,7 +57,7 @@ impl<'a> Chaos<'a> {
                     println!("  {:6.1} s  nothing to do: {}: {why}", at.as_secs_f64(), planned.fault.kind());
                     let give_up = if planned.must { self.budget + TRIED_AFTER } else { self.budget };
                     if at < give_up {
-                        sleep(TRY_EVERY);
+                        sleep(RETRY_INTERVAL);
                         ahead.insert(ahead.len().min(1), planned);
                     }
                 }

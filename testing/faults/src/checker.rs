@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use self::covers::Cover;
-use crate::evidence::{Evidence, Run};
+use crate::artifacts::{Evidence, Run};
 use crate::journal::{Answer, Fire};
 
 /// Something that the contract forbids, with the evidence.
@@ -34,26 +34,26 @@ impl fmt::Display for Violation {
 }
 
 /// Every violation there is; none proves the contract for this trial.
-pub(crate) fn check(evidence: &Evidence) -> Vec<Violation> {
-    let index = Index::of(evidence);
+pub(crate) fn check(artifacts: &Evidence) -> Vec<Violation> {
+    let index = Index::of(artifacts);
     let mut violations = Vec::new();
-    fires::check(evidence, &index, &mut violations);
-    deliveries::check(evidence, &index, &mut violations);
+    fires::check(artifacts, &index, &mut violations);
+    deliveries::check(artifacts, &index, &mut violations);
     repetitions::check(&index, &mut violations);
-    runs::check(evidence, &index, &mut violations);
-    chains::check(evidence, &index, &mut violations);
+    runs::check(artifacts, &index, &mut violations);
+    chains::check(artifacts, &index, &mut violations);
     let all = |rule, found: &[String]| -> Vec<Violation> {
         found.iter().map(|found| Violation { rule, found: found.clone() }).collect()
     };
-    violations.extend(all("nothing dies by itself", &evidence.deaths));
-    violations.extend(all("nothing is left behind", &evidence.leftovers));
+    violations.extend(all("nothing dies by itself", &artifacts.deaths));
+    violations.extend(all("nothing is left behind", &artifacts.leftovers));
     violations
 }
 
 /// The deliveries that are not asked for, since a hub was restored from a backup that did not know them, with
 /// what the hub says of them.
-pub(crate) fn forgotten(evidence: &Evidence) -> Vec<(String, String)> {
-    deliveries::forgotten(evidence)
+pub(crate) fn forgotten(artifacts: &Evidence) -> Vec<(String, String)> {
+    deliveries::forgotten(artifacts)
 }
 
 /// The evidence by what it is asked for.
@@ -70,22 +70,22 @@ struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    fn of(evidence: &'a Evidence) -> Self {
-        let answered = evidence.fires.iter().filter_map(|fire| match &fire.answer {
+    fn of(artifacts: &'a Evidence) -> Self {
+        let answered = artifacts.fires.iter().filter_map(|fire| match &fire.answer {
             Answer::Success { event, .. } => Some((event.as_str(), fire)),
             _ => None,
         });
         let mut fires: BTreeMap<&str, &Fire> = answered.collect();
-        fires.extend(fires::unanswered(evidence, &fires));
-        let outcome = |(run, record): (&'a String, &'a crate::evidence::Record)| {
+        fires.extend(fires::unanswered(artifacts, &fires));
+        let outcome = |(run, record): (&'a String, &'a crate::artifacts::Record)| {
             (run.as_str(), record.outcome.as_str())
         };
         Self {
             fires,
-            runs: evidence.runs.iter().map(|run| (run.start.run.as_str(), run)).collect(),
-            hits: evidence.hits.iter().map(|hit| hit.run.as_str()).collect(),
-            outcomes: evidence.records.iter().map(outcome).collect(),
-            covering: covers::of(evidence),
+            runs: artifacts.runs.iter().map(|run| (run.start.run.as_str(), run)).collect(),
+            hits: artifacts.hits.iter().map(|hit| hit.run.as_str()).collect(),
+            outcomes: artifacts.records.iter().map(outcome).collect(),
+            covering: covers::of(artifacts),
         }
     }
 

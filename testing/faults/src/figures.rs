@@ -1,11 +1,11 @@
-//! What a trial was, in figures. They judge nothing: see `proof.rs`.
+//! What a trial was, in figures. They judge nothing: see `coverage.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use crate::artifacts::{Evidence, Run};
 use crate::checker::forgotten;
-use crate::evidence::{Evidence, Run};
 use crate::journal::{Answer, Fire, Moment};
 
 /// The figures of one trial.
@@ -27,33 +27,33 @@ pub(crate) struct Figures {
 
 impl Figures {
     /// Counts.
-    pub(crate) fn of(evidence: &Evidence) -> Self {
+    pub(crate) fn of(artifacts: &Evidence) -> Self {
         let mut figures = Self {
             events: 0,
             states: BTreeMap::new(),
-            inside_runs: evidence.fires.iter().filter(|fire| fire.parent.is_some()).count(),
-            killed: evidence.fires.iter().filter(|fire| fire.answer == Answer::Killed).count(),
+            inside_runs: artifacts.fires.iter().filter(|fire| fire.parent.is_some()).count(),
+            killed: artifacts.fires.iter().filter(|fire| fire.answer == Answer::Killed).count(),
             deliveries: BTreeMap::new(),
-            runs: evidence.runs.len(),
-            covered: evidence.runs.iter().map(|run| run.start.causes.len()).sum(),
-            hits: evidence.hits.len(),
+            runs: artifacts.runs.len(),
+            covered: artifacts.runs.iter().map(|run| run.start.causes.len()).sum(),
+            hits: artifacts.hits.len(),
             slowest_fire: Duration::ZERO,
             faults: BTreeMap::new(),
-            forgotten: forgotten(evidence),
-            waits: waits(evidence),
+            forgotten: forgotten(artifacts),
+            waits: waits(artifacts),
         };
-        for fire in &evidence.fires {
+        for fire in &artifacts.fires {
             if let Answer::Success { event, state } = &fire.answer {
                 figures.events += 1;
                 *figures.states.entry(state.clone()).or_default() += 1;
-                for target in evidence.statuses.get(event).into_iter().flatten() {
+                for target in artifacts.statuses.get(event).into_iter().flatten() {
                     *figures.deliveries.entry(target.state.clone()).or_default() += 1;
                 }
                 let took = Duration::from_nanos(fire.after - fire.before);
                 figures.slowest_fire = figures.slowest_fire.max(took);
             }
         }
-        for window in &evidence.windows {
+        for window in &artifacts.windows {
             *figures.faults.entry(window.kind.clone()).or_default() += 1;
         }
         figures
@@ -61,14 +61,14 @@ impl Figures {
 }
 
 /// For each delivery that a fault held up: from the last heal that mattered to it to the start of its run.
-fn waits(evidence: &Evidence) -> Vec<(Duration, String)> {
-    let mut waits: Vec<_> = evidence
+fn waits(artifacts: &Evidence) -> Vec<(Duration, String)> {
+    let mut waits: Vec<_> = artifacts
         .runs
         .iter()
         .flat_map(|run| {
-            let fires = run.start.causes.iter().filter_map(|cause| fire_of(evidence, &cause.event));
+            let fires = run.start.causes.iter().filter_map(|cause| fire_of(artifacts, &cause.event));
             fires.filter_map(|fire| {
-                let waited = Duration::from_nanos(run.start.at - last_heal(evidence, fire, run)?);
+                let waited = Duration::from_nanos(run.start.at - last_heal(artifacts, fire, run)?);
                 Some((waited, format!("run {} on {}", run.start.run, run.start.certname)))
             })
         })
@@ -77,16 +77,16 @@ fn waits(evidence: &Evidence) -> Vec<(Duration, String)> {
     waits
 }
 
-fn fire_of<'a>(evidence: &'a Evidence, id: &str) -> Option<&'a Fire> {
-    evidence.fires.iter().find(|fire| matches!(&fire.answer, Answer::Success { event, .. } if event == id))
+fn fire_of<'a>(artifacts: &'a Evidence, id: &str) -> Option<&'a Fire> {
+    artifacts.fires.iter().find(|fire| matches!(&fire.answer, Answer::Success { event, .. } if event == id))
 }
 
 /// The last heal of the backend, the origin or the target, between the fire and the run's start.
-fn last_heal(evidence: &Evidence, fire: &Fire, run: &Run) -> Option<Moment> {
+fn last_heal(artifacts: &Evidence, fire: &Fire, run: &Run) -> Option<Moment> {
     let matters = |node: &Option<String>| {
         node.as_ref().is_none_or(|node| *node == fire.origin || *node == run.start.certname)
     };
-    let heals = evidence.windows.iter().filter(|window| matters(&window.node)).map(|window| window.to);
+    let heals = artifacts.windows.iter().filter(|window| matters(&window.node)).map(|window| window.to);
     heals.filter(|heal| (fire.before..run.start.at).contains(heal)).max()
 }
 

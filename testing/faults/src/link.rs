@@ -160,7 +160,7 @@ mod tests {
     use std::time::Duration;
 
     /// How long a test waits for an answer that must come.
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
     /// How long it waits to see that none comes.
     const A_WHILE: Duration = Duration::from_millis(200);
 
@@ -197,8 +197,8 @@ mod tests {
     fn an_open_wire_carries() {
         let (_runtime, link) = echo();
         let stream = connect(&link);
-        assert_eq!(ask(&stream, PATIENCE), Ok(Some(b'x')));
-        assert_eq!(ask(&stream, PATIENCE), Ok(Some(b'x')));
+        assert_eq!(ask(&stream, TIMEOUT), Ok(Some(b'x')));
+        assert_eq!(ask(&stream, TIMEOUT), Ok(Some(b'x')));
     }
 
     #[test]
@@ -212,19 +212,19 @@ mod tests {
     fn a_broken_wire_ends_connections_old_and_new() {
         let (_runtime, link) = echo();
         let old = connect(&link);
-        assert_eq!(ask(&old, PATIENCE), Ok(Some(b'x')));
+        assert_eq!(ask(&old, TIMEOUT), Ok(Some(b'x')));
         link.set(Mode::Broken);
         let is_dead =
             |answer| matches!(answer, Ok(None) | Err(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe));
-        assert!(is_dead(ask(&old, PATIENCE)));
-        assert!(is_dead(ask(&connect(&link), PATIENCE)));
+        assert!(is_dead(ask(&old, TIMEOUT)));
+        assert!(is_dead(ask(&connect(&link), TIMEOUT)));
     }
 
     #[test]
     fn a_silent_wire_swallows_and_what_it_swallowed_stays_dead() {
         let (_runtime, link) = echo();
         let old = connect(&link);
-        assert_eq!(ask(&old, PATIENCE), Ok(Some(b'x')));
+        assert_eq!(ask(&old, TIMEOUT), Ok(Some(b'x')));
         link.set(Mode::Silent);
         assert_eq!(ask(&old, A_WHILE), Err(ErrorKind::WouldBlock));
         link.set(Mode::Open);
@@ -235,10 +235,10 @@ mod tests {
     fn a_frozen_wire_carries_on_when_it_is_healed() {
         let (_runtime, link) = echo();
         let stream = connect(&link);
-        assert_eq!(ask(&stream, PATIENCE), Ok(Some(b'x')));
+        assert_eq!(ask(&stream, TIMEOUT), Ok(Some(b'x')));
         link.set(Mode::Frozen);
         assert_eq!(ask(&stream, A_WHILE), Err(ErrorKind::WouldBlock));
         link.set(Mode::Open);
-        assert_eq!(ask(&stream, PATIENCE), Ok(Some(b'x')));
+        assert_eq!(ask(&stream, TIMEOUT), Ok(Some(b'x')));
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::fleet::{NODES, Targets, certname};
 use crate::journal::{Answer, Fire, Moment, append, now};
-use crate::site::Site;
+use crate::testbed::Testbed;
 
 /// Fires at the same time at the most: while a backend is away each takes seconds.
 const AT_ONCE: usize = 24;
@@ -20,7 +20,7 @@ pub(crate) const EVERY: Duration = Duration::from_millis(200);
 /// Fired while the backend is away.
 const FIRES_WHILE_AWAY: usize = 8;
 /// In nanoseconds: how long after its start a fire may make its event, where nobody saw it end.
-const FIRED_WITHIN: Moment = 10_000_000_000;
+const FIRE_TIMEOUT: Moment = 10_000_000_000;
 
 /// One fire that is about to happen.
 pub(crate) struct Shot {
@@ -86,7 +86,7 @@ impl Shot {
             noop: self.noop,
             away: self.away,
             before,
-            after: before + FIRED_WITHIN,
+            after: before + FIRE_TIMEOUT,
             answer: Answer::Killed,
         }
     }
@@ -94,12 +94,12 @@ impl Shot {
 
 /// Fires some events on one node, all at once, and returns when all are answered; how many. The backend must be
 /// away until then.
-pub(crate) fn fire_while_away(site: &Site, node: usize) -> usize {
+pub(crate) fn fire_while_away(testbed: &Testbed, node: usize) -> usize {
     let mut random = fastrand::Rng::with_seed(node as u64);
     std::thread::scope(|scope| {
         for _ in 0..FIRES_WHILE_AWAY {
             let shot = Shot { noop: false, away: true, ..Shot::draw(&mut random) };
-            scope.spawn(move || fire(site, node, &shot, None));
+            scope.spawn(move || fire(testbed, node, &shot, None));
         }
     });
     FIRES_WHILE_AWAY
@@ -107,7 +107,7 @@ pub(crate) fn fire_while_away(site: &Site, node: usize) -> usize {
 
 /// Fires until `over`; each fire is a thread of its own in `scope`.
 pub(crate) fn keep_firing<'scope>(
-    site: &'scope Site,
+    testbed: &'scope Testbed,
     scope: &'scope Scope<'scope, '_>,
     seed: u64,
     over: &AtomicBool,
@@ -124,18 +124,18 @@ pub(crate) fn keep_firing<'scope>(
         // One in fifty is killed at some moment: it never answers, so nothing is owed for it.
         let kill_after = (random.u8(..50) == 0).then(|| Duration::from_millis(random.u64(..40)));
         if pending.len() < AT_ONCE {
-            pending.push(scope.spawn(move || fire(site, node, &shot, kill_after)));
+            pending.push(scope.spawn(move || fire(testbed, node, &shot, kill_after)));
         }
     }
 }
 
-fn fire(site: &Site, node: usize, shot: &Shot, kill_after: Option<Duration>) {
-    let mut command = site.command(node, &shot.arguments());
+fn fire(testbed: &Testbed, node: usize, shot: &Shot, kill_after: Option<Duration>) {
+    let mut command = testbed.command(node, &shot.arguments());
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let before = now();
     let output = finish(command, kill_after);
     let fire = shot.fire(&certname(node), before, &output);
-    note(&site.folder_of(node), &fire);
+    note(&testbed.directory_of(node), &fire);
 }
 
 fn finish(mut command: Command, kill_after: Option<Duration>) -> Output {
@@ -147,6 +147,6 @@ fn finish(mut command: Command, kill_after: Option<Duration>) -> Output {
     child.wait_with_output().expect("trigger fire to end")
 }
 
-fn note(folder: &Path, fire: &Fire) {
-    append(&folder.join("fires.log"), fire).expect("a fire to be noted");
+fn note(directory: &Path, fire: &Fire) {
+    append(&directory.join("fires.log"), fire).expect("a fire to be noted");
 }

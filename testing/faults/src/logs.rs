@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::evidence::{Evidence, Run};
+use crate::artifacts::{Evidence, Run};
 use crate::fleet::{NODES, certname, groups_of};
 use crate::journal::{self, Answer, Fire, Hit, RunLine};
-use crate::site::Site;
+use crate::testbed::Testbed;
 
 /// All the logs of all nodes.
 pub(crate) struct Logs {
@@ -16,9 +16,9 @@ pub(crate) struct Logs {
 
 impl Logs {
     /// Reads them as they are now.
-    pub(crate) fn read(site: &Site) -> anyhow::Result<Self> {
+    pub(crate) fn read(testbed: &Testbed) -> anyhow::Result<Self> {
         let mut logs = Self { fires: Vec::new(), lines: Vec::new(), hits: Vec::new() };
-        for home in (0..NODES).map(|node| site.folder_of(node)) {
+        for home in (0..NODES).map(|node| testbed.directory_of(node)) {
             logs.fires.extend(journal::read::<Fire>(&home.join("fires.log"))?);
             logs.lines.extend(journal::read::<RunLine>(&home.join("runs.log"))?);
             logs.hits.extend(journal::read::<Hit>(&home.join("hits.log"))?);

@@ -1,19 +1,21 @@
 //! Real faults against the real program: a real backend, twenty real agents, hundreds of real fires a minute,
 //! and meanwhile a seeded schedule of kills, pauses, cuts and compactions. At the end a checker proves the
-//! contract from the runs' own log, or says what speaks against it and keeps the folder.
+//! contract from the runs' own log, or says what speaks against it and keeps the directory.
 //!
-//! `trigger-faults run FOLDER` is the run command of its nodes.
+//! `trigger-faults run DIRECTORY` is the run command of its nodes.
 
 #![allow(clippy::expect_used, reason = "a trial that cannot do its part fails")]
 
 mod alarm;
-mod carrier;
+mod artifacts;
+mod backend;
 mod chaos;
 mod checker;
-mod evidence;
+mod coverage;
 mod fault;
 mod figures;
 mod fleet;
+mod inject;
 mod journal;
 mod link;
 mod load;
@@ -21,13 +23,11 @@ mod logs;
 mod overtaking;
 mod plan;
 mod processes;
-mod proof;
+mod quiesce;
 mod records;
 mod run;
-mod settle;
-mod site;
 mod stored;
-mod strike;
+mod testbed;
 mod trial;
 
 use std::path::PathBuf;
@@ -52,7 +52,7 @@ struct Cli {
     /// Repeats the schedule of an earlier trial [default: another one each time]
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Keeps the folder although the contract held
+    /// Keeps the directory although the contract held
     #[arg(long)]
     keep: bool,
     /// What carries the events
@@ -65,8 +65,8 @@ enum Command {
     /// The run command of the trial's nodes
     #[command(hide = true)]
     Run {
-        /// The node's folder
-        folder: PathBuf,
+        /// The node's directory
+        directory: PathBuf,
     },
 }
 
@@ -80,8 +80,8 @@ enum Choice {
 #[expect(clippy::print_stderr, reason = "a command for people")]
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Command::Run { folder }) = &cli.command {
-        return run::run(folder).map_or_else(
+    if let Some(Command::Run { directory }) = &cli.command {
+        return run::run(directory).map_or_else(
             |error| {
                 eprintln!("error: {error:#}");
                 ExitCode::from(99)

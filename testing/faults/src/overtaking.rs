@@ -9,8 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::fleet::certname;
 use crate::link::Mode;
-use crate::site::Site;
 use crate::stored::PREFIX;
+use crate::testbed::Testbed;
 
 /// Changes behind which a watch must fall: the server's queue holds 1024 in etcd 3.4, and what is on its way to
 /// a client that reads nothing is limited by 128 KiB of its own.
@@ -20,68 +20,68 @@ const BYTES: usize = 600;
 /// Changes on their way at the same time.
 const AT_ONCE: usize = 64;
 /// How long any request may take; there may be no majority to take it.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a backend that faults happen to may take to delete them again.
-const DELETED_WITHIN: Duration = Duration::from_secs(90);
+const DELETION_TIMEOUT: Duration = Duration::from_secs(90);
 /// What an agent logs when its watch was cancelled because of a compaction.
 const LOGGED: &str = "a compaction overtook the watch";
 /// How long it may take to read all that was sent before.
-const LOGGED_WITHIN: Duration = Duration::from_secs(10);
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 /// Long enough for a watch to end.
 const BROKEN_FOR: Duration = Duration::from_millis(500);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Silences a node's watch, makes etcd forget what it has not seen, and lets it go on; says why not if the agent
 /// did not notice.
 pub(crate) fn overtake(
-    site: &Site,
+    testbed: &Testbed,
     node: usize,
     silence: impl FnOnce() -> Result<(), String>,
     go_on: impl FnOnce(),
 ) -> Result<(), String> {
-    let before = times_overtaken(site, node);
-    let ports = site.backend().ports();
+    let before = times_overtaken(testbed, node);
+    let ports = testbed.backend().ports();
     silence()?;
-    let forgotten = site.runtime().block_on(forget(&ports, &certname(node)));
+    let forgotten = testbed.runtime().block_on(forget(&ports, &certname(node)));
     go_on();
-    let overtaken = forgotten.and_then(|()| wait_until_overtaken(site, node, before));
+    let overtaken = forgotten.and_then(|()| wait_until_overtaken(testbed, node, before));
     if overtaken.is_err() {
         // It may have seen the key that is no delivery, and tells of it until it reads everything again.
-        site.wire(node, None, Mode::Broken);
+        testbed.wire(node, None, Mode::Broken);
         sleep(BROKEN_FOR);
-        site.wire(node, None, Mode::Open);
+        testbed.wire(node, None, Mode::Open);
     }
     overtaken
 }
 
-fn wait_until_overtaken(site: &Site, node: usize, before: usize) -> Result<(), String> {
+fn wait_until_overtaken(testbed: &Testbed, node: usize, before: usize) -> Result<(), String> {
     let began = Instant::now();
-    while times_overtaken(site, node) == before {
-        if began.elapsed() > LOGGED_WITHIN {
+    while times_overtaken(testbed, node) == before {
+        if began.elapsed() > LOG_TIMEOUT {
             return Err(format!("the watch of {} was not overtaken", certname(node)));
         }
-        sleep(LOOK_EVERY);
+        sleep(POLL_INTERVAL);
     }
     Ok(())
 }
 
-fn times_overtaken(site: &Site, node: usize) -> usize {
-    site.node(node).agent_log().matches(LOGGED).count()
+fn times_overtaken(testbed: &Testbed, node: usize) -> usize {
+    testbed.node(node).agent_log().matches(LOGGED).count()
 }
 
 /// Changes a key that the agent watches and that is no delivery, deletes it, and compacts all that.
 async fn forget(ports: &[u16], certname: &str) -> Result<(), String> {
     let failed = |error: etcd_client::Error| format!("etcd does not take it: {error}");
     let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    let options = ConnectOptions::new().with_connect_timeout(ANSWER_WITHIN).with_timeout(ANSWER_WITHIN);
+    let options = ConnectOptions::new().with_connect_timeout(ANSWER_TIMEOUT).with_timeout(ANSWER_TIMEOUT);
     let mut client = Client::connect(endpoints, Some(options)).await.map_err(failed)?;
     let key = format!("{PREFIX}hosts/{certname}/no-delivery");
     let written = write(&client, &key).await;
     // Whatever came of it, the key must go before the agent reads everything again.
     let began = Instant::now();
     let mut deleted = client.delete(key.clone(), None).await;
-    while deleted.is_err() && began.elapsed() < DELETED_WITHIN {
-        tokio::time::sleep(LOOK_EVERY).await;
+    while deleted.is_err() && began.elapsed() < DELETION_TIMEOUT {
+        tokio::time::sleep(POLL_INTERVAL).await;
         deleted = client.delete(key.clone(), None).await;
     }
     written?;

@@ -11,8 +11,8 @@ use trigger_e2e::{go_on, is_alive, is_stopped, kill, stop};
 use crate::journal::{self, Hit, RunLine, append, now};
 
 /// How long a process may take to stand still: it may be waiting for the disk.
-const STILL_WITHIN: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(1);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// One kill at a time: the kernel hangs up on a run that stands still when its supervisor is killed, and that is
 /// a death of which nobody takes note.
@@ -48,14 +48,14 @@ pub(crate) fn of_live_run(home: &Path, wanted: Part) -> Option<Found> {
     run.map(|run| Found { pid, run: Some(run) })
 }
 
-/// Everything that names the node's folder on its command line or in its environment; what a run has started
+/// Everything that names the node's directory on its command line or in its environment; what a run has started
 /// comes after the run, which could else tell of its end.
 pub(crate) fn all_of(home: &Path) -> Vec<Found> {
-    let folder = format!("{}/", home.display());
-    let folder_itself = home.display().to_string();
+    let directory = format!("{}/", home.display());
+    let directory_itself = home.display().to_string();
     let belongs = |pid: u32| {
-        words(pid, "cmdline").iter().any(|word| word.contains(&folder) || *word == folder_itself)
-            || words(pid, "environ").iter().any(|word| word.contains(&folder))
+        words(pid, "cmdline").iter().any(|word| word.contains(&directory) || *word == directory_itself)
+            || words(pid, "environ").iter().any(|word| word.contains(&directory))
     };
     let processes = fs::read_dir("/proc").into_iter().flatten();
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
@@ -99,11 +99,11 @@ fn stand_still(pid: u32) -> bool {
     let began = Instant::now();
     stop(pid);
     while !is_stopped(pid) {
-        if !is_alive(pid) || began.elapsed() > STILL_WITHIN {
+        if !is_alive(pid) || began.elapsed() > STOP_TIMEOUT {
             go_on(pid);
             return false;
         }
-        sleep(LOOK_EVERY);
+        sleep(POLL_INTERVAL);
     }
     true
 }

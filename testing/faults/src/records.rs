@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::evidence::Record;
+use crate::artifacts::Record;
 use crate::journal::{Moment, now};
 
 /// Between two looks: a hundred runs take longer, for they start at least a second apart.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const RESULT: &str = ".result.json";
 
 /// What was collected so far.
@@ -25,7 +25,7 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Of the nodes in these folders.
+    /// Of the nodes in these directories.
     pub(crate) fn of(homes: Vec<PathBuf>) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = u64::try_from(since_1970.as_nanos()).unwrap_or_default().saturating_sub(now());
@@ -41,7 +41,7 @@ impl Records {
     pub(crate) fn keep_collecting(&self, over: &AtomicBool) {
         while !over.load(Ordering::Relaxed) {
             self.collect();
-            sleep(LOOK_EVERY);
+            sleep(POLL_INTERVAL);
         }
     }
 
@@ -49,14 +49,14 @@ impl Records {
     pub(crate) fn collect(&self) -> BTreeMap<String, Record> {
         let Ok(mut known) = self.known.lock() else { return BTreeMap::new() };
         for home in &self.homes {
-            let folder = home.join("state/runs");
-            let names = fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| {
+            let directory = home.join("state/runs");
+            let names = fs::read_dir(&directory).into_iter().flatten().filter_map(|entry| {
                 let name = entry.ok()?.file_name().into_string().ok()?;
                 Some(name.strip_suffix(RESULT)?.to_owned())
             });
             for run in names {
                 if !known.contains_key(&run)
-                    && let Some(record) = self.read(&folder, &run)
+                    && let Some(record) = self.read(&directory, &run)
                 {
                     known.insert(run, record);
                 }
@@ -66,9 +66,9 @@ impl Records {
     }
 
     /// Nothing where the node is about to rename the record, or has just forgotten it.
-    fn read(&self, folder: &Path, run: &str) -> Option<Record> {
-        let result = json(&folder.join(format!("{run}{RESULT}")))?;
-        let record = [".json", ".ended.json"].map(|ending| json(&folder.join(format!("{run}{ending}"))));
+    fn read(&self, directory: &Path, run: &str) -> Option<Record> {
+        let result = json(&directory.join(format!("{run}{RESULT}")))?;
+        let record = [".json", ".ended.json"].map(|ending| json(&directory.join(format!("{run}{ending}"))));
         let record = record.into_iter().flatten().next()?;
         let causes = record["causes"].as_array()?.iter();
         Some(Record {
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn a_run_is_known_by_its_record_and_its_result_for_good() {
         let home = tempfile::tempdir().unwrap();
-        let folder = home.path().join("state/runs");
-        fs::create_dir_all(&folder).unwrap();
-        let write = |name: &str, text: &str| fs::write(folder.join(name), text).unwrap();
+        let directory = home.path().join("state/runs");
+        fs::create_dir_all(&directory).unwrap();
+        let write = |name: &str, text: &str| fs::write(directory.join(name), text).unwrap();
         let records = Records::of(vec![home.path().to_owned()]);
         write(
             "r1.json",
@@ -112,7 +112,7 @@ mod tests {
             started: 0,
         };
         assert_eq!(records.collect(), [("r1".to_owned(), expected.clone())].into());
-        fs::remove_dir_all(&folder).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
         assert_eq!(records.collect(), [("r1".to_owned(), expected)].into());
     }
 }

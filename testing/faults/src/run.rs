@@ -1,4 +1,4 @@
-//! The run command of the trial's nodes: `trigger-faults run FOLDER`. Notes its start with what its record on
+//! The run command of the trial's nodes: `trigger-faults run DIRECTORY`. Notes its start with what its record on
 //! disk lists, takes a while, sometimes fires in turn, notes its end.
 
 use std::fs::{self, File};
@@ -15,16 +15,16 @@ use crate::fleet::Targets;
 use crate::journal::{Cause, Chain, Moment, RunEnd, RunLine, RunStart, append, now};
 use crate::load::{self, Shot};
 
-/// Does one run for the node in `folder`; the exit code.
-pub(crate) fn run(folder: &Path) -> anyhow::Result<u8> {
+/// Does one run for the node in `directory`; the exit code.
+pub(crate) fn run(directory: &Path) -> anyhow::Result<u8> {
     let at = now();
     let run = std::env::var("TRIGGER_RUN_ID").context("a run without TRIGGER_RUN_ID")?;
     let certname = std::env::var("TRIGGER_CERTNAME").context("a run without TRIGGER_CERTNAME")?;
-    let lock = File::options().create(true).append(true).open(folder.join("alone"))?;
+    let lock = File::options().create(true).append(true).open(directory.join("alone"))?;
     let alone = lock.try_lock().is_ok();
     let record: Value =
-        serde_json::from_str(&fs::read_to_string(folder.join(format!("state/runs/{run}.json")))?)?;
-    let log = folder.join("runs.log");
+        serde_json::from_str(&fs::read_to_string(directory.join(format!("state/runs/{run}.json")))?)?;
+    let log = directory.join("runs.log");
     let supervisor = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
     let causes: Vec<Cause> =
         list(&record["causes"]).iter().map(|cause| read_cause(&cause["event"])).collect();
@@ -46,7 +46,7 @@ pub(crate) fn run(folder: &Path) -> anyhow::Result<u8> {
     let mut random = fastrand::Rng::with_seed(hasher.finish());
     sleep(duration(&mut random));
     if random.u8(..100) < 12 {
-        fire(folder, &certname, &run, &causes, &record, &mut random)?;
+        fire(directory, &certname, &run, &causes, &record, &mut random)?;
     }
     let code = u8::from(random.u8(..100) < 4);
     append(&log, &RunLine::End(RunEnd { run, at: now(), code }))?;
@@ -64,7 +64,7 @@ fn duration(random: &mut fastrand::Rng) -> Duration {
 
 /// Continues the chain; one time in three straight back to where it came from, so that loops are tried too.
 fn fire(
-    folder: &Path,
+    directory: &Path,
     certname: &str,
     run: &str,
     causes: &[Cause],
@@ -80,7 +80,7 @@ fn fire(
     };
     let before: Moment = now();
     let shot = Shot { trigger, targets, noop: false, parent: Some(run.to_owned()), away: false };
-    let log = folder.join("fires.log");
+    let log = directory.join("fires.log");
     // This run may be killed before it hears the answer.
     append(&log, &shot.unanswered(certname, before))?;
     let output = Command::new("trigger").args(shot.arguments()).output().context("trigger fire")?;

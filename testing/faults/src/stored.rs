@@ -41,8 +41,8 @@ mod tests {
 
     #[test]
     fn keys_are_read_also_while_they_are_in_the_log_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("hub.sqlite");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("hub.sqlite");
         let hub = Connection::open(&file).unwrap();
         hub.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).unwrap();
         hub.execute("CREATE TABLE entries (key TEXT, value TEXT, revision INTEGER)", []).unwrap();

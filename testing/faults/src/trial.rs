@@ -10,17 +10,17 @@ use anyhow::Context;
 use trigger_e2e::{BackendKind, end_all_of};
 
 use crate::alarm::Alarm;
+use crate::artifacts::Evidence;
 use crate::chaos::Chaos;
 use crate::checker;
-use crate::evidence::Evidence;
+use crate::coverage::lacks;
 use crate::figures::Figures;
 use crate::fleet::NODES;
 use crate::load;
 use crate::plan::{Lane, kinds_of, plan};
-use crate::proof::lacks;
+use crate::quiesce::quiesce;
 use crate::records::Records;
-use crate::settle::settle;
-use crate::site::Site;
+use crate::testbed::Testbed;
 
 /// What is asked of a trial.
 #[derive(Debug, Clone, Copy)]
@@ -31,30 +31,30 @@ pub(crate) struct Trial {
     pub(crate) seed: u64,
     /// For how long there are faults.
     pub(crate) budget: Duration,
-    /// Whether the folder is kept although the contract held.
+    /// Whether the directory is kept although the contract held.
     pub(crate) keep: bool,
 }
 
 /// What came of the faults and the load.
 struct Happened {
-    evidence: Evidence,
+    artifacts: Evidence,
     /// Whether the harness itself could do all its part.
     is_whole: bool,
 }
 
 impl Trial {
-    /// Puts the backend to the test; whether the contract held. The folder is kept unless it did.
+    /// Puts the backend to the test; whether the contract held. The directory is kept unless it did.
     #[expect(clippy::print_stdout, reason = "the report of a command for people")]
     pub(crate) fn run(self, alarm: &Alarm) -> anyhow::Result<bool> {
         let (name, seed) = (self.name(), self.seed);
         let lanes = plan(self.kind, seed, self.budget);
         let scratch = tempfile::Builder::new().prefix("trigger-faults-").tempdir()?;
-        let folder = scratch.path();
-        alarm.guard(folder);
-        self.announce(folder, &lanes);
-        // A part of the harness that cannot do its work panics: the folder must be kept then too.
-        let happened = catch_unwind(AssertUnwindSafe(|| self.perform(&lanes, folder)));
-        end_all_of(folder);
+        let directory = scratch.path();
+        alarm.guard(directory);
+        self.announce(directory, &lanes);
+        // A part of the harness that cannot do its work panics: the directory must be kept then too.
+        let happened = catch_unwind(AssertUnwindSafe(|| self.perform(&lanes, directory)));
+        end_all_of(directory);
         alarm.release();
         let happened =
             happened.unwrap_or_else(|_| Err(anyhow::anyhow!("the trial came to grief: see above")));
@@ -81,11 +81,11 @@ impl Trial {
     }
 
     #[expect(clippy::print_stdout, reason = "the report of a command for people")]
-    fn announce(self, folder: &Path, lanes: &[Lane]) {
+    fn announce(self, directory: &Path, lanes: &[Lane]) {
         let (name, seed) = (self.name(), self.seed);
         let budget = humantime::format_duration(self.budget).to_string().replace(' ', "");
         println!("== {name}: to repeat it: make faults BACKEND={name} BUDGET={budget} SEED={seed}");
-        println!("in {}", folder.display());
+        println!("in {}", directory.display());
         let mut all = lanes.concat();
         all.sort_by_key(|planned| planned.from);
         println!("schedule of {} faults:", all.len());
@@ -95,11 +95,11 @@ impl Trial {
     /// What speaks against the contract, or against the trial, a line each.
     #[expect(clippy::print_stdout, reason = "the report of a command for people")]
     fn judge(self, happened: &Happened, lanes: &[Lane]) -> Vec<String> {
-        let evidence = &happened.evidence;
-        println!("{}", Figures::of(evidence));
+        let artifacts = &happened.artifacts;
+        println!("{}", Figures::of(artifacts));
         let mut complaints: Vec<String> =
-            checker::check(evidence).iter().map(|violation| format!("VIOLATED {violation}")).collect();
-        let lacks = lacks(evidence, &kinds_of(lanes), self.budget);
+            checker::check(artifacts).iter().map(|violation| format!("VIOLATED {violation}")).collect();
+        let lacks = lacks(artifacts, &kinds_of(lanes), self.budget);
         complaints.extend(lacks.iter().map(|lack| format!("the trial proves too little: {lack}")));
         complaints
             .extend((!happened.is_whole).then(|| "a part of the trial came to grief: see above".to_owned()));
@@ -108,28 +108,28 @@ impl Trial {
 
     /// The site lives no longer than this: what is left of it can be looked at, but does nothing any more.
     #[expect(clippy::print_stdout, reason = "the report of a command for people")]
-    fn perform(self, lanes: &[Lane], folder: &Path) -> anyhow::Result<Happened> {
+    fn perform(self, lanes: &[Lane], directory: &Path) -> anyhow::Result<Happened> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.context("cannot start the wires' runtime")?;
-        let site = Site::start(self.kind, folder, runtime.handle())?;
-        let records = Records::of((0..NODES).map(|node| site.folder_of(node)).collect());
+        let testbed = Testbed::start(self.kind, directory, runtime.handle())?;
+        let records = Records::of((0..NODES).map(|node| testbed.directory_of(node)).collect());
         println!("what happened:");
-        let chaos = Chaos::new(&site, self.budget);
-        let is_whole = self.trouble(&site, &chaos, &records, lanes);
+        let chaos = Chaos::new(&testbed, self.budget);
+        let is_whole = self.trouble(&testbed, &chaos, &records, lanes);
         let quiet = Instant::now();
-        site.heal();
-        let evidence = settle(&site, &records, chaos.windows())?;
+        testbed.heal();
+        let artifacts = quiesce(&testbed, &records, chaos.windows())?;
         println!("quiet {:.0} s after the last fire", quiet.elapsed().as_secs_f64());
-        Ok(Happened { evidence, is_whole })
+        Ok(Happened { artifacts, is_whole })
     }
 
     /// The load, and all lanes of faults beside it; whether each part came to its end.
-    fn trouble(self, site: &Site, chaos: &Chaos<'_>, records: &Records, lanes: &[Lane]) -> bool {
+    fn trouble(self, testbed: &Testbed, chaos: &Chaos<'_>, records: &Records, lanes: &[Lane]) -> bool {
         let over = AtomicBool::new(false);
         let began = Instant::now();
         let all = || {
             scope(|scope| {
-                scope.spawn(|| load::keep_firing(site, scope, self.seed, &over));
+                scope.spawn(|| load::keep_firing(testbed, scope, self.seed, &over));
                 scope.spawn(|| records.keep_collecting(&over));
                 let lanes: Vec<_> = lanes.iter().map(|lane| scope.spawn(|| chaos.perform(lane))).collect();
                 let ended: Vec<_> = lanes.into_iter().map(std::thread::ScopedJoinHandle::join).collect();

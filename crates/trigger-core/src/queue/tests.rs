@@ -89,29 +89,29 @@ impl World {
                 let tags = if tags.is_empty() { String::new() } else { format!(":{}", tags.join("+")) };
                 format!("run{}{tags}[{}]", if options.noop { "~" } else { "" }, ids.join(","))
             }
-            Effect::Finish { endings, .. } => {
+            Effect::Finish { completions, .. } => {
                 let mut words = Vec::new();
-                for ending in endings {
-                    let how = match ending.end {
-                        End::Done(_) => "done".to_owned(),
-                        End::Failed(run) => format!("failed({})", run.result.outcome),
-                        End::Expired => "expired".to_owned(),
-                        End::Refused(_) => "refused".to_owned(),
-                        End::Suppressed(_) => "suppressed".to_owned(),
-                        End::Superseded(by) => format!("superseded({})", number(by)),
+                for completion in completions {
+                    let how = match completion.end {
+                        DeliveryOutcome::Done(_) => "done".to_owned(),
+                        DeliveryOutcome::Failed(run) => format!("failed({})", run.result.outcome),
+                        DeliveryOutcome::Expired => "expired".to_owned(),
+                        DeliveryOutcome::Refused(_) => "refused".to_owned(),
+                        DeliveryOutcome::Suppressed(_) => "suppressed".to_owned(),
+                        DeliveryOutcome::Superseded(by) => format!("superseded({})", number(by)),
                     };
-                    words.push(format!("{}={how}", number(ending.event)));
+                    words.push(format!("{}={how}", number(completion.event)));
                 }
                 format!("finish[{}]", words.join(","))
             }
-            Effect::Forget { event, .. } => format!("forget[{}]", number(event)),
+            Effect::DeleteDeliveries { event, .. } => format!("forget[{}]", number(event)),
         };
         self.seen.push(text);
     }
 
     fn play(&mut self, script: &str) {
         for word in script.split_whitespace() {
-            if let Ok(outcome) = word.parse::<Outcome>() {
+            if let Ok(outcome) = word.parse::<RunOutcome>() {
                 let run_id = RunId::from_uuid(uuid::Uuid::from_u128(self.runs));
                 let result = RunResult {
                     outcome,
@@ -120,7 +120,7 @@ impl World {
                     started_at: self.now.wall,
                     finished_at: self.now.wall,
                 };
-                self.input(Input::RunEnded { run: EndedRun::new(run_id, false, result), jitter: 1.0 });
+                self.input(Input::RunEnded { run: CompletedRun::new(run_id, false, result), jitter: 1.0 });
             } else if let Some(ms) = word.strip_prefix("wall+") {
                 self.now.wall = self.now.wall.plus(Duration::from_millis(ms.parse().unwrap()));
                 self.input(Input::Tick);
@@ -340,7 +340,7 @@ fn a_burst_of_two_hundred_costs_a_handful_of_runs_and_loses_none() {
 fn a_long_backlog_is_collapsed_only_into_later_equals() {
     let mut world = world();
     world.play("block");
-    for n in 1..=BACKLOG_LIMIT {
+    for n in 1..=MAX_BACKLOG {
         world.play(&format!("e{n}:t{n}"));
     }
     world.play("e100 e101");
@@ -358,7 +358,7 @@ fn every_superseded_event_names_a_later_one_that_is_still_there() {
     world.play("unblock");
     let run = world.seen.last().unwrap().clone();
     assert!(run.starts_with("run[") && run.contains("e500"), "{run}");
-    assert_eq!(world.seen.iter().filter(|s| s.contains("superseded")).count(), 500 - BACKLOG_LIMIT);
+    assert_eq!(world.seen.iter().filter(|s| s.contains("superseded")).count(), 500 - MAX_BACKLOG);
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn the_record_of_a_node_has_room_for_what_waits_however_much_that_is() {
     let mut world = world();
     let reason = "ä".repeat(10_000);
     world.input(Input::Blocked(Some(reason.clone())));
-    for n in 1..=(LISTED_AT_MOST as u128 + 500) {
+    for n in 1..=(MAX_LISTED as u128 + 500) {
         let mut cause = cause(&format!("e{n}"));
         cause.event.origin = format!("node{n}").parse().unwrap();
         world.input(Input::Delivered(cause));
@@ -424,15 +424,15 @@ fn the_record_of_a_node_has_room_for_what_waits_however_much_that_is() {
         activity: world.queue.activity(),
     };
     let bytes = |world: &World| record(world).to_wire().len();
-    assert_eq!(world.queue.held().count(), LISTED_AT_MOST + 500, "all are held");
+    assert_eq!(world.queue.held().count(), MAX_LISTED + 500, "all are held");
     assert!(world.queue.held().all(|(_, told)| told == reason));
     // What etcd takes is 1.5 MiB.
     assert!(bytes(&world) < 1024 * 1024, "{}", bytes(&world));
     world.play("unblock");
-    assert_eq!(world.queue.activity().running.unwrap().causes.len(), LISTED_AT_MOST);
-    assert_eq!(world.queue.running_causes().len(), LISTED_AT_MOST + 500);
+    assert_eq!(world.queue.activity().running.unwrap().causes.len(), MAX_LISTED);
+    assert_eq!(world.queue.running_causes().len(), MAX_LISTED + 500);
     world.play("not_run");
-    assert_eq!(world.queue.activity().retrying[0].causes.len(), LISTED_AT_MOST);
+    assert_eq!(world.queue.activity().retrying[0].causes.len(), MAX_LISTED);
 }
 
 #[test]
@@ -475,7 +475,7 @@ fn take_up(world: &mut World, outcome: &str, interruptions: u32) {
         finished_at: world.now.wall,
     };
     let causes = vec![Cause { interruptions, ..cause("e1") }];
-    world.input(Input::EndedUnseen { run: EndedRun::new(run_id, false, result), causes });
+    world.input(Input::CompletedWhileDown { run: CompletedRun::new(run_id, false, result), causes });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::*;
 use crate::event::samples::{self, event_id};
 use crate::history::samples::{record, result, run_id};
 use crate::lineage::{Chain, Hop};
-use crate::outcome::Outcome;
+use crate::outcome::RunOutcome;
 use crate::status::Activity;
 
 /// What lies in the backend.
@@ -12,7 +12,7 @@ use crate::status::Activity;
 struct Fleet {
     nodes: BTreeMap<Certname, NodeFacts>,
     events: BTreeMap<EventId, Event>,
-    ends: BTreeMap<(EventId, Certname), End>,
+    ends: BTreeMap<(EventId, Certname), DeliveryOutcome>,
 }
 
 fn node(name: &str) -> Certname {
@@ -31,7 +31,7 @@ impl Fleet {
     /// A run that covered these events and fired those.
     fn run(&mut self, certname: &str, run: u128, causes: &[u128], fired: &[FiredEvent]) -> &mut Self {
         let causes = causes.iter().map(|&id| self.events[&event_id(id)].clone()).collect();
-        let past = PastRun::of(&record(run, causes), result(Outcome::Changed), 0, fired.iter().cloned());
+        let past = PastRun::of(&record(run, causes), result(RunOutcome::Changed), 0, fired.iter().cloned());
         self.nodes.entry(node(certname)).or_default().history.push(past);
         self
     }
@@ -52,7 +52,7 @@ impl Fleet {
     }
 
     /// Asks until it is explained; the answer, and how often something was read.
-    fn explain(&self, question: &Question) -> Result<(Explanation, usize), NotTold> {
+    fn explain(&self, question: &Question) -> Result<(Explanation, usize), ExplainError> {
         let mut facts = Facts::default();
         for reads in 0..1000 {
             match explain(question, &facts)? {
@@ -113,8 +113,8 @@ fn latest(certname: &str) -> Question {
     Question::Run(node(certname), Which::Back(0))
 }
 
-fn fired(id: u128, left_out: &[(&str, &str)], to_groups: bool) -> FiredEvent {
-    let left_out = left_out.iter().map(|(certname, reason)| LeftOut {
+fn fired(id: u128, suppressed: &[(&str, &str)], to_groups: bool) -> FiredEvent {
+    let suppressed = suppressed.iter().map(|(certname, reason)| SuppressedTarget {
         target: Target::Node(node(certname)),
         reason: (*reason).to_owned(),
     });
@@ -122,7 +122,7 @@ fn fired(id: u128, left_out: &[(&str, &str)], to_groups: bool) -> FiredEvent {
         event: event_id(id),
         trigger: "x".parse().unwrap(),
         to_groups,
-        left_out: Excerpt::of(left_out, 4),
+        suppressed: Truncated::of(suppressed, 4),
         by_rule: Default::default(),
     }
 }
@@ -167,10 +167,10 @@ fn runs_back_and_by_their_id() {
     let back = |back| Question::Run(node("lb"), Which::Back(back));
     assert_eq!(fleet.lines(&back(1)), "run c lb ended [4]\nevent 4 root");
     assert!(fleet.lines(&back(2)).starts_with("run b lb ended"));
-    assert_eq!(fleet.explain(&back(3)), Err(NotTold::OnlySoMany(3)));
+    assert_eq!(fleet.explain(&back(3)), Err(ExplainError::OnlySoMany(3)));
     let by_id = |run| Question::Run(node("lb"), Which::Id(run_id(run)));
     assert_eq!(fleet.lines(&by_id(0xc)), fleet.lines(&back(1)));
-    assert_eq!(fleet.explain(&by_id(0xa)), Err(NotTold::NoSuchRun(run_id(0xa))));
+    assert_eq!(fleet.explain(&by_id(0xa)), Err(ExplainError::NoSuchRun(run_id(0xa))));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_run_that_its_registration_still_calls_running_has_ended() {
     assert!(fleet.lines(&latest("lb")).starts_with("run b lb ended [2 3]"));
     assert_eq!(
         fleet.explain(&Question::Run(node("lb"), Which::Back(1))),
-        Err(NotTold::OnlySoMany(1)),
+        Err(ExplainError::OnlySoMany(1)),
         "it counts once"
     );
 }
@@ -200,7 +200,7 @@ fn what_is_gone_leaves_what_the_others_say_of_it() {
     fleet.events.clear();
     let answer = "run b lb ended [2 3]\nrun a web ended [1]\nevent 2 in a swept\nevent 3 root swept\nevent 1 root swept";
     assert_eq!(fleet.lines(&latest("lb")), answer);
-    assert_eq!(fleet.explain(&Question::Event(event_id(2))), Err(NotTold::NoEvent));
+    assert_eq!(fleet.explain(&Question::Event(event_id(2))), Err(ExplainError::NoEvent));
 }
 
 #[test]
@@ -217,9 +217,9 @@ fn an_event_of_an_older_version_is_no_root_because_it_names_no_run() {
 #[test]
 fn nothing_to_tell_is_told_apart() {
     let mut fleet = Fleet::default();
-    assert_eq!(fleet.explain(&latest("lb")), Err(NotTold::NoNode));
+    assert_eq!(fleet.explain(&latest("lb")), Err(ExplainError::NoNode));
     fleet.registered("lb");
-    assert_eq!(fleet.explain(&latest("lb")), Err(NotTold::NoRun));
+    assert_eq!(fleet.explain(&latest("lb")), Err(ExplainError::NoRun));
 }
 
 #[test]
@@ -231,7 +231,7 @@ fn a_burst_is_followed_in_part_and_counted_whole() {
     let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
     assert_eq!(explanation.runs[0].causes.count(), 200);
     let followed = explanation.events.iter().filter(|step| step.is_followed).count();
-    assert_eq!((followed, explanation.events.len()), (FOLLOWED_PER_RUN, 32));
+    assert_eq!((followed, explanation.events.len()), (MAX_FOLLOWED_PER_RUN, 32));
     assert!(explanation.events.iter().all(|step| step.trigger().is_some()), "named are all that are listed");
 }
 
@@ -272,7 +272,7 @@ fn bursts_of_bursts_come_to_an_end() {
     fleet.run("top", 1, &top, &[]);
     let (explanation, reads) = fleet.explain(&latest("top")).unwrap();
     let followed = explanation.events.iter().filter(|step| step.is_followed).count();
-    assert_eq!(followed, FOLLOWED_AT_MOST);
+    assert_eq!(followed, MAX_FOLLOWED);
     assert!(reads < 20, "level by level, not one by one: {reads}");
 }
 
@@ -290,15 +290,15 @@ fn whom_the_loop_guard_left_out_is_told_by_the_run_and_by_the_members() {
     fleet.event(5, "lb", Some(0xb));
     fleet.event(6, "lb", Some(0xb));
     fleet.run("lb", 0xb, &[2, 3], &[fired(5, &[("web", "loop")], false), fired(6, &[], true)]);
-    fleet.ends.insert((event_id(6), node("web")), End::Suppressed("loop of a member".to_owned()));
-    fleet.ends.insert((event_id(5), node("lb")), End::Suppressed("never asked".to_owned()));
+    fleet.ends.insert((event_id(6), node("web")), DeliveryOutcome::Suppressed("loop of a member".to_owned()));
+    fleet.ends.insert((event_id(5), node("lb")), DeliveryOutcome::Suppressed("never asked".to_owned()));
     let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
     let reasons: Vec<&str> = explanation.runs[0]
         .fired
         .listed
         .iter()
-        .flat_map(|fired| &fired.left_out.listed)
-        .map(|left_out| left_out.reason.as_str())
+        .flat_map(|fired| &fired.suppressed.listed)
+        .map(|suppressed| suppressed.reason.as_str())
         .collect();
     assert_eq!(reasons, ["loop", "loop of a member"]);
 }
@@ -309,10 +309,10 @@ fn members_are_asked_first_of_what_has_made_a_node_run_before() {
     let mut fires: Vec<FiredEvent> = (50..80).map(|id| fired(id, &[], true)).collect();
     fires[29].trigger = "t1".parse().unwrap();
     fleet.run("lb", 0xb, &[2, 3], &fires);
-    fleet.ends.insert((event_id(79), node("web")), End::Suppressed("loop".to_owned()));
+    fleet.ends.insert((event_id(79), node("web")), DeliveryOutcome::Suppressed("loop".to_owned()));
     let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
-    let left_out = explanation.runs[0].fired.listed.iter().filter(|fired| fired.left_out.count() > 0);
-    assert_eq!(left_out.map(|fired| fired.event).collect::<Vec<_>>(), [event_id(79)]);
+    let suppressed = explanation.runs[0].fired.listed.iter().filter(|fired| fired.suppressed.count() > 0);
+    assert_eq!(suppressed.map(|fired| fired.event).collect::<Vec<_>>(), [event_id(79)]);
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ends::EndedRunForm;
+use super::outcomes::CompletedRunForm;
 use super::{Stored, WireError, decode, encode, sentence, texts, valid, valid_all};
 use crate::history::{
-    CAUSES_TOLD, Excerpt, FIRES_TOLD, FiredEvent, LEFT_OUT_TOLD, LeftOut, PastCause, PastRun, RUNS_TOLD,
-    RunHistory, Target,
+    FiredEvent, MAX_CAUSES, MAX_FIRES, MAX_RUNS, MAX_SUPPRESSED, PastCause, PastRun, RunHistory,
+    SuppressedTarget, Target, Truncated,
 };
 use crate::lineage::Rule;
 use crate::time::Timestamp;
@@ -23,7 +23,7 @@ struct HistoryForm {
 #[derive(Serialize, Deserialize)]
 struct PastRunForm {
     #[serde(flatten)]
-    run: EndedRunForm,
+    run: CompletedRunForm,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tags: Vec<String>,
     causes: Vec<CauseForm>,
@@ -54,15 +54,15 @@ struct FiredForm {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     to_groups: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    left_out: Vec<LeftOutForm>,
+    suppressed: Vec<SuppressedTargetForm>,
     #[serde(default, skip_serializing_if = "is_zero")]
-    more_left_out: usize,
+    more_suppressed: usize,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    left_out_by_rule: BTreeMap<String, usize>,
+    suppressed_by_rule: BTreeMap<String, usize>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct LeftOutForm {
+struct SuppressedTargetForm {
     #[serde(flatten)]
     target: TargetForm,
     reason: String,
@@ -81,7 +81,7 @@ fn is_zero(more: &usize) -> bool {
 }
 
 /// Counts are added up, and are not believed beyond what adds up.
-const COUNT_AT_MOST: usize = u32::MAX as usize;
+const MAX_COUNT: usize = u32::MAX as usize;
 
 /// Others may have written more than we do; it is counted like the rest.
 fn read_excerpt<F, T>(
@@ -89,16 +89,16 @@ fn read_excerpt<F, T>(
     at_most: usize,
     more: usize,
     read: impl Fn(F) -> Result<T, WireError>,
-) -> Result<Excerpt<T>, WireError> {
-    let more = more.min(COUNT_AT_MOST) + forms.len().saturating_sub(at_most);
+) -> Result<Truncated<T>, WireError> {
+    let more = more.min(MAX_COUNT) + forms.len().saturating_sub(at_most);
     let listed = forms.into_iter().take(at_most).map(read).collect::<Result<_, _>>()?;
-    Ok(Excerpt { listed, more })
+    Ok(Truncated { listed, more })
 }
 
 impl PastRunForm {
     fn of(run: &PastRun) -> Self {
         Self {
-            run: EndedRunForm::of(&run.run),
+            run: CompletedRunForm::of(&run.run),
             tags: texts(&run.tags),
             causes: run.causes.listed.iter().map(CauseForm::of).collect(),
             more_causes: run.causes.more,
@@ -112,9 +112,9 @@ impl PastRunForm {
         Ok(PastRun {
             run: self.run.read()?,
             tags: valid_all(WHAT, &self.tags)?,
-            causes: read_excerpt(self.causes, CAUSES_TOLD, self.more_causes, CauseForm::read)?,
-            superseded: self.superseded.min(COUNT_AT_MOST),
-            fired: read_excerpt(self.fired, FIRES_TOLD, self.more_fired, FiredForm::read)?,
+            causes: read_excerpt(self.causes, MAX_CAUSES, self.more_causes, CauseForm::read)?,
+            superseded: self.superseded.min(MAX_COUNT),
+            fired: read_excerpt(self.fired, MAX_FIRES, self.more_fired, FiredForm::read)?,
         })
     }
 }
@@ -143,20 +143,20 @@ impl CauseForm {
 
 impl FiredForm {
     fn of(fired: &FiredEvent) -> Self {
-        let left_out = |left_out: &LeftOut| LeftOutForm {
-            target: match &left_out.target {
+        let suppressed = |suppressed: &SuppressedTarget| SuppressedTargetForm {
+            target: match &suppressed.target {
                 Target::Node(certname) => TargetForm::Certname(certname.to_string()),
                 Target::Group(group) => TargetForm::Group(group.to_string()),
             },
-            reason: left_out.reason.clone(),
+            reason: suppressed.reason.clone(),
         };
         Self {
             event: fired.event.to_string(),
             trigger: fired.trigger.to_string(),
             to_groups: fired.to_groups,
-            left_out: fired.left_out.listed.iter().map(left_out).collect(),
-            more_left_out: fired.left_out.more,
-            left_out_by_rule: fired
+            suppressed: fired.suppressed.listed.iter().map(suppressed).collect(),
+            more_suppressed: fired.suppressed.more,
+            suppressed_by_rule: fired
                 .by_rule
                 .iter()
                 .map(|(rule, count)| (rule.as_str().to_owned(), *count))
@@ -165,22 +165,21 @@ impl FiredForm {
     }
 
     fn read(self) -> Result<FiredEvent, WireError> {
-        let left_out = |form: LeftOutForm| {
+        let suppressed = |form: SuppressedTargetForm| {
             let target = match form.target {
                 TargetForm::Certname(certname) => Target::Node(valid(WHAT, &certname)?),
                 TargetForm::Group(group) => Target::Group(valid(WHAT, &group)?),
             };
-            Ok::<_, WireError>(LeftOut { target, reason: sentence(form.reason) })
+            Ok::<_, WireError>(SuppressedTarget { target, reason: sentence(form.reason) })
         };
         // A newer version may know more rules.
-        let count =
-            |rule: Rule| Some((rule, (*self.left_out_by_rule.get(rule.as_str())?).min(COUNT_AT_MOST)));
+        let count = |rule: Rule| Some((rule, (*self.suppressed_by_rule.get(rule.as_str())?).min(MAX_COUNT)));
         Ok(FiredEvent {
             by_rule: Rule::ALL.into_iter().filter_map(count).collect(),
             event: valid(WHAT, &self.event)?,
             trigger: valid(WHAT, &self.trigger)?,
             to_groups: self.to_groups,
-            left_out: read_excerpt(self.left_out, LEFT_OUT_TOLD, self.more_left_out, left_out)?,
+            suppressed: read_excerpt(self.suppressed, MAX_SUPPRESSED, self.more_suppressed, suppressed)?,
         })
     }
 }
@@ -192,7 +191,7 @@ impl Stored for RunHistory {
 
     fn from_wire(text: &str) -> Result<Self, WireError> {
         let form: HistoryForm = decode(WHAT, text)?;
-        let runs = form.runs.into_iter().take(RUNS_TOLD);
+        let runs = form.runs.into_iter().take(MAX_RUNS);
         Ok(Self { runs: runs.map(PastRunForm::read).collect::<Result<_, _>>()? })
     }
 }

@@ -10,7 +10,7 @@ use super::{Stored, WireError, decode, encode, sentence, texts, valid, valid_all
 use crate::event::{Event, RunOptions, Targets};
 use crate::identity::{Certname, EventId, GroupName, RunId, TriggerName};
 use crate::outcome::RunResult;
-use crate::queue::{Cause, REMEMBER_ENDED, Source};
+use crate::queue::{Cause, DEDUP_RETENTION, Source};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -158,14 +158,14 @@ impl Stored for RunRecord {
 
 /// A line of the file that remembers which events ended on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EndedEvent {
+pub struct HonouredEvent {
     /// Which event.
     pub event: EventId,
     /// When, by this node's clock.
     pub ended_at: Timestamp,
 }
 
-impl EndedEvent {
+impl HonouredEvent {
     /// One line, without its end.
     pub fn to_line(self) -> String {
         format!("{} {}", self.event, self.ended_at.as_unix_ms())
@@ -181,7 +181,7 @@ impl EndedEvent {
     /// ended while this node's clock was years behind would be forgotten as soon as the clock is right, and run again
     /// if it is published again.
     pub fn is_outlived(self, now: Timestamp) -> bool {
-        let is_long_ago = |at: Timestamp| now.since(at) >= REMEMBER_ENDED;
+        let is_long_ago = |at: Timestamp| now.since(at) >= DEDUP_RETENTION;
         is_long_ago(self.ended_at) && self.event.made_at().is_none_or(is_long_ago)
     }
 }

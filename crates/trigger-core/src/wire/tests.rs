@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::*;
 use crate::event::{Event, Part, Targets, samples};
 use crate::history::{
-    CAUSES_TOLD, Excerpt, FIRES_TOLD, FiredEvent, LeftOut, PastRun, RUNS_TOLD, RunHistory, Target,
+    FiredEvent, MAX_CAUSES, MAX_FIRES, MAX_RUNS, PastRun, RunHistory, SuppressedTarget, Target, Truncated,
 };
 use crate::identity::{KeyPrefix, Revision, RunId};
 use crate::lineage::{Chain, Hop, Lineage, Loops, Rule};
-use crate::outcome::{End, EndedRun, Outcome, RunResult};
+use crate::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
 use crate::queue::{Cause, Source};
 use crate::status::{Activity, Delayed, Held, NodeRecord, Retrying, Running};
 use crate::time::Timestamp;
@@ -28,12 +28,12 @@ fn sample_event() -> Event {
     event
 }
 
-fn sample_run() -> EndedRun {
-    EndedRun {
+fn sample_run() -> CompletedRun {
+    CompletedRun {
         run_id: RunId::from_uuid(uuid::Uuid::from_u128(5)),
         noop: false,
         result: RunResult {
-            outcome: Outcome::Changed,
+            outcome: RunOutcome::Changed,
             reason: Some("because".to_owned()),
             reported_noop: false,
             started_at: Timestamp::from_unix_ms(1),
@@ -88,14 +88,16 @@ fn sample_record() -> RunRecord {
 }
 
 fn sample_history() -> RunHistory {
-    let left_out = |target| LeftOut { target, reason: "loop".to_owned() };
-    let targets =
-        vec![left_out(Target::Node("db01".parse().unwrap())), left_out(Target::Group("lb".parse().unwrap()))];
+    let suppressed = |target| SuppressedTarget { target, reason: "loop".to_owned() };
+    let targets = vec![
+        suppressed(Target::Node("db01".parse().unwrap())),
+        suppressed(Target::Group("lb".parse().unwrap())),
+    ];
     let fired = FiredEvent {
         event: samples::event_id(7),
         trigger: "next \"one\"".parse().unwrap(),
         to_groups: true,
-        left_out: Excerpt { listed: targets, more: 3 },
+        suppressed: Truncated { listed: targets, more: 3 },
         by_rule: Default::default(),
     };
     let mut full = PastRun::of(&sample_record(), sample_run().result, 4, [fired]);
@@ -103,7 +105,7 @@ fn sample_history() -> RunHistory {
     full.causes.more = 1;
     full.fired.more = 2;
     let plain =
-        PastRun { tags: Default::default(), superseded: 0, fired: Excerpt::default(), ..full.clone() };
+        PastRun { tags: Default::default(), superseded: 0, fired: Truncated::default(), ..full.clone() };
     RunHistory { runs: vec![full, plain] }
 }
 
@@ -121,9 +123,9 @@ fn released_forms_stay() {
         &Members(["a".parse().unwrap(), "b".parse().unwrap()].into()),
         include_str!("golden/members.v1.json"),
     );
-    check(&End::Done(sample_run()), include_str!("golden/end-done.v1.json"));
-    check(&End::Superseded(samples::event_id(4)), include_str!("golden/end-superseded.v1.json"));
-    check(&End::Refused("no".to_owned()), include_str!("golden/end-refused.v1.json"));
+    check(&DeliveryOutcome::Done(sample_run()), include_str!("golden/end-done.v1.json"));
+    check(&DeliveryOutcome::Superseded(samples::event_id(4)), include_str!("golden/end-superseded.v1.json"));
+    check(&DeliveryOutcome::Refused("no".to_owned()), include_str!("golden/end-refused.v1.json"));
     check(&sample_node(), include_str!("golden/node.v1.json"));
     let mut delayed = sample_node();
     delayed.activity = Activity {
@@ -165,14 +167,14 @@ fn no_node_can_tell_more_of_its_runs_than_others_want_to_know() {
     let mut flood = sample_history();
     let cause = flood.runs[0].causes.listed[0].clone();
     let fired = flood.runs[0].fired.listed[0].clone();
-    flood.runs[0].causes = Excerpt { listed: vec![cause; 5_000], more: usize::MAX };
-    flood.runs[0].fired = Excerpt { listed: vec![fired; 5_000], more: usize::MAX };
+    flood.runs[0].causes = Truncated { listed: vec![cause; 5_000], more: usize::MAX };
+    flood.runs[0].fired = Truncated { listed: vec![fired; 5_000], more: usize::MAX };
     flood.runs[0].superseded = usize::MAX;
     flood.runs.resize(1_000, flood.runs[1].clone());
     let read = RunHistory::from_wire(&flood.to_wire()).unwrap();
-    assert_eq!(read.runs.len(), RUNS_TOLD);
+    assert_eq!(read.runs.len(), MAX_RUNS);
     let PastRun { causes, fired, superseded, .. } = &read.runs[0];
-    assert_eq!((causes.listed.len(), fired.listed.len()), (CAUSES_TOLD, FIRES_TOLD));
+    assert_eq!((causes.listed.len(), fired.listed.len()), (MAX_CAUSES, MAX_FIRES));
     // Whoever adds them up can.
     assert!([causes.count(), fired.count(), *superseded].iter().sum::<usize>() > 10_000);
 }
@@ -183,17 +185,23 @@ fn what_others_wrote_commands_no_terminal() {
     let shown = "\u{fffd}]0;owned\u{fffd}line\n\tline\u{fffd}2J";
     let mut run = sample_run();
     run.result.reason = Some(hostile.to_owned());
-    for end in [End::Failed(run), End::Refused(hostile.to_owned()), End::Suppressed(hostile.to_owned())] {
-        match End::from_wire(&end.to_wire()).unwrap() {
-            End::Failed(run) => assert_eq!(run.result.reason.as_deref(), Some(shown)),
-            End::Refused(reason) | End::Suppressed(reason) => assert_eq!(reason, shown),
+    for end in [
+        DeliveryOutcome::Failed(run),
+        DeliveryOutcome::Refused(hostile.to_owned()),
+        DeliveryOutcome::Suppressed(hostile.to_owned()),
+    ] {
+        match DeliveryOutcome::from_wire(&end.to_wire()).unwrap() {
+            DeliveryOutcome::Failed(run) => assert_eq!(run.result.reason.as_deref(), Some(shown)),
+            DeliveryOutcome::Refused(reason) | DeliveryOutcome::Suppressed(reason) => {
+                assert_eq!(reason, shown)
+            }
             other => panic!("{other:?}"),
         }
     }
     let mut history = sample_history();
-    history.runs[0].fired.listed[0].left_out.listed[0].reason = hostile.to_owned();
+    history.runs[0].fired.listed[0].suppressed.listed[0].reason = hostile.to_owned();
     let read = RunHistory::from_wire(&history.to_wire()).unwrap();
-    assert_eq!(read.runs[0].fired.listed[0].left_out.listed[0].reason, shown);
+    assert_eq!(read.runs[0].fired.listed[0].suppressed.listed[0].reason, shown);
     let activity = Activity {
         held: vec![Held { event: samples::event_id(1), reason: hostile.to_owned() }],
         ..Activity::default()
@@ -216,15 +224,15 @@ fn what_others_wrote_commands_no_terminal() {
 #[test]
 fn every_end_survives_the_trip() {
     let ends = [
-        End::Done(sample_run()),
-        End::Failed(sample_run()),
-        End::Expired,
-        End::Refused("r".to_owned()),
-        End::Suppressed("s".to_owned()),
-        End::Superseded(samples::event_id(4)),
+        DeliveryOutcome::Done(sample_run()),
+        DeliveryOutcome::Failed(sample_run()),
+        DeliveryOutcome::Expired,
+        DeliveryOutcome::Refused("r".to_owned()),
+        DeliveryOutcome::Suppressed("s".to_owned()),
+        DeliveryOutcome::Superseded(samples::event_id(4)),
     ];
     for end in ends {
-        assert_eq!(End::from_wire(&end.to_wire()), Ok(end));
+        assert_eq!(DeliveryOutcome::from_wire(&end.to_wire()), Ok(end));
     }
 }
 
@@ -284,9 +292,9 @@ fn a_noted_fire_survives_the_trip_whatever_its_trigger_is_called() {
 
 #[test]
 fn a_line_cut_short_by_a_crash_is_no_ended_event() {
-    let ended = EndedEvent { event: samples::event_id(1), ended_at: Timestamp::from_unix_ms(77) };
-    assert_eq!(EndedEvent::from_line(&ended.to_line()), Some(ended));
-    assert_eq!(EndedEvent::from_line(&ended.to_line()[..30]), None);
+    let ended = HonouredEvent { event: samples::event_id(1), ended_at: Timestamp::from_unix_ms(77) };
+    assert_eq!(HonouredEvent::from_line(&ended.to_line()), Some(ended));
+    assert_eq!(HonouredEvent::from_line(&ended.to_line()[..30]), None);
 }
 
 #[test]
@@ -296,7 +304,7 @@ fn what_ended_is_not_forgotten_because_a_clock_was_years_behind() {
     let uuid = uuid::Builder::from_unix_timestamp_millis(fired_at.as_unix_ms(), &[7; 10]).into_uuid();
     let event = crate::identity::EventId::from_uuid(uuid);
     let years_behind = Timestamp::from_unix_ms(1_606_132_800_000);
-    let ended = EndedEvent { event, ended_at: years_behind };
+    let ended = HonouredEvent { event, ended_at: years_behind };
     assert_eq!(event.made_at(), Some(fired_at));
     assert!(
         !ended.is_outlived(fired_at.plus(std::time::Duration::from_secs(60))),

@@ -1,4 +1,4 @@
-//! Real servers for tests: started on free loopback ports with a folder of their own, gone when dropped.
+//! Real servers for tests: started on free loopback ports with a directory of their own, gone when dropped.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a server may take to serve. Generous: it bounds a failure, it measures nothing.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One member of an etcd cluster; mostly the only one.
 pub(crate) struct EtcdServer {
@@ -44,7 +44,7 @@ impl EtcdServer {
     }
 
     fn launch(peer_ports: &[u16], member: usize, flags: &[&str]) -> Self {
-        let data = tempfile::tempdir().expect("a temporary folder");
+        let data = tempfile::tempdir().expect("a temporary directory");
         let client_port = free_port();
         let client = format!("http://127.0.0.1:{client_port}");
         let peer = format!("http://127.0.0.1:{}", peer_ports[member]);
@@ -101,7 +101,7 @@ impl EtcdServer {
                 return self;
             }
             let ended = self.child.try_wait().expect("the state of etcd");
-            if ended.is_some() || began.elapsed() > PATIENCE {
+            if ended.is_some() || began.elapsed() > TIMEOUT {
                 let log = std::fs::read_to_string(self.data.path().join("log")).unwrap_or_default();
                 panic!("etcd does not serve ({ended:?}); its log:\n{log}");
             }

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use async_trait::async_trait;
 use trigger_core::identity::Revision;
-use trigger_store::store::{Entry, KeyRange, Store, StoreError, Swap, Watch};
+use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
 
 /// What a test does to the requests that it cares about; the others go through.
 #[async_trait]
@@ -16,13 +16,13 @@ pub(crate) trait Meddler: Send + Sync {
         self.store().put_many(entries).await
     }
 
-    async fn put_if_unchanged(
+    async fn compare_and_swap(
         &self,
         key: &str,
         value: &str,
         expected: Option<Revision>,
-    ) -> Result<Swap, StoreError> {
-        self.store().put_if_unchanged(key, value, expected).await
+    ) -> Result<CasOutcome, StoreError> {
+        self.store().compare_and_swap(key, value, expected).await
     }
 
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
@@ -52,13 +52,13 @@ impl<M: Meddler> Store for Meddled<M> {
         self.0.store().delete_many(keys).await
     }
 
-    async fn put_if_unchanged(
+    async fn compare_and_swap(
         &self,
         key: &str,
         value: &str,
         expected: Option<Revision>,
-    ) -> Result<Swap, StoreError> {
-        self.0.put_if_unchanged(key, value, expected).await
+    ) -> Result<CasOutcome, StoreError> {
+        self.0.compare_and_swap(key, value, expected).await
     }
 
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {

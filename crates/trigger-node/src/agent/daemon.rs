@@ -10,38 +10,38 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use trigger_core::ended_runs;
+use trigger_core::completed_runs;
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
-use trigger_core::queue::{Cause, Effect, Ending, Input, Node as QueueNode, Queue};
-use trigger_core::run_command::lock_patience;
+use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
+use trigger_core::queue::{Cause, Completion, Effect, Input, Node as QueueNode, Queue};
+use trigger_core::run_command::lock_timeout;
 use trigger_core::status::{Activity, Running};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::RunRecord;
-use trigger_fleet::claim::Standing;
+use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
-use trigger_fleet::intake::Batch;
+use trigger_fleet::delivery_watcher::Batch;
 
-use super::courier::Errand;
-use super::disabled::{self, DisabledLook};
-use super::intake::Link;
-use super::left_out;
+use super::completion_writer::CompletionJob;
+use super::delivery_watcher::Connection;
+use super::disable_watcher::{self, DisableWatcher};
+use super::suppressed;
 use super::view::QueueView;
 use super::{Node, Stopped};
 use crate::clock::{self, jitter};
-use crate::exit::Failure;
-use crate::state::{BlankRecord, EndedLog, FileError, NewRun, OpenRun, Runs};
+use crate::failure::Failure;
+use crate::state::{DedupLog, FileError, NewRun, OpenRun, PreallocatedRecord, Runs};
 use crate::supervisor;
 
 /// The daemon's ends of the channels to the other tasks.
 pub(super) struct Channels {
     pub(super) arrivals: mpsc::Receiver<Batch>,
-    pub(super) claim: watch::Receiver<Standing>,
-    pub(super) disabled: DisabledLook,
-    pub(super) link: watch::Receiver<Link>,
+    pub(super) claim: watch::Receiver<ClaimState>,
+    pub(super) disabled: DisableWatcher,
+    pub(super) link: watch::Receiver<Connection>,
     pub(super) questions: mpsc::Receiver<oneshot::Sender<QueueView>>,
-    pub(super) errands: mpsc::UnboundedSender<Errand>,
+    pub(super) completions: mpsc::UnboundedSender<CompletionJob>,
     pub(super) activity: watch::Sender<Activity>,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct Daemon {
     node: Arc<Node>,
     queue: Queue,
     runs: Runs,
-    ended_log: EndedLog,
+    dedup_log: DedupLog,
     interruptions: HashMap<EventId, u32>,
     /// What the runs that are kept covered, while a batch of arrivals is taken in.
     kept_runs: Option<Vec<(RunRecord, RunResult)>>,
@@ -66,7 +66,7 @@ pub(super) struct Daemon {
     /// Until the runs of earlier agents are taken up: no run may start between them.
     is_recovering: bool,
     /// For the next run's record, so that its start need not wait for a new file to be durable.
-    blank: Option<BlankRecord>,
+    blank: Option<PreallocatedRecord>,
     channels: Channels,
 }
 
@@ -74,7 +74,7 @@ impl Daemon {
     pub(super) fn new(
         node: Arc<Node>,
         runs: Runs,
-        ended_log: EndedLog,
+        dedup_log: DedupLog,
         ended: BTreeMap<EventId, Timestamp>,
         channels: Channels,
     ) -> Result<Self, Failure> {
@@ -93,7 +93,7 @@ impl Daemon {
             node,
             queue,
             runs,
-            ended_log,
+            dedup_log,
             interruptions,
             kept_runs: None,
             unreadable: BTreeMap::new(),
@@ -135,7 +135,7 @@ impl Daemon {
                 Some(batch) = self.channels.arrivals.recv() => self.arrived(batch),
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
                 Ok(()) = self.channels.disabled.moved() => self.input(Input::Tick),
-                () = tokio::time::sleep(disabled::LOOK_EVERY), if self.is_held_up() => self.input(Input::Tick),
+                () = tokio::time::sleep(disable_watcher::POLL_INTERVAL), if self.is_held_up() => self.input(Input::Tick),
                 ended = wait_for_end(&mut self.active) => self.run_ended(ended),
                 () = sleep_until(wake) => self.input(Input::Tick),
                 Some(answer) = self.channels.questions.recv() => {
@@ -201,12 +201,12 @@ impl Daemon {
     fn take_up(&mut self, record: RunRecord, result: Option<RunResult>) {
         let RunRecord { run_id, started_at, options, causes, .. } = record;
         let run = self.over(run_id, options.noop, started_at, result);
-        if run.result.outcome == Outcome::Interrupted {
+        if run.result.outcome == RunOutcome::Interrupted {
             for cause in &causes {
                 *self.interruptions.entry(cause.event.id).or_default() += 1;
             }
         }
-        self.input(Input::EndedUnseen { run, causes });
+        self.input(Input::CompletedWhileDown { run, causes });
     }
 
     fn arrived(&mut self, Batch { arrivals, is_all }: Batch) {
@@ -229,7 +229,7 @@ impl Daemon {
                 Arrival::HasOutcome { event, source } => {
                     // What waits or runs is deleted at its own end.
                     if !self.queue.is_queued(event) {
-                        self.send(Errand::Forget { event, sources: [source].into() });
+                        self.send(CompletionJob::DeleteDeliveries { event, sources: [source].into() });
                     }
                 }
                 Arrival::TooNew(held) => {
@@ -249,12 +249,12 @@ impl Daemon {
     }
 
     /// Why no run may start now, if so; looked at afresh when one is `about_to_start`.
-    fn obstacle(&mut self, about_to_start: bool) -> Option<String> {
+    fn blocked_reason(&mut self, about_to_start: bool) -> Option<String> {
         if self.is_recovering {
             return Some("this agent takes up the runs of an earlier one".to_owned());
         }
         let elapsed = self.node.clock.now().elapsed;
-        let claim = self.channels.claim.borrow_and_update().obstacle(elapsed);
+        let claim = self.channels.claim.borrow_and_update().blocked_reason(elapsed);
         claim.or_else(|| self.channels.disabled.reason(about_to_start))
     }
 
@@ -273,10 +273,10 @@ impl Daemon {
     fn take_in(&mut self, input: Input) {
         let about_to_start = self.queue.may_start(self.node.clock.now(), &input);
         let mut inputs = vec![input];
-        let obstacle = self.obstacle(about_to_start);
-        if self.queue.blocked() != obstacle.as_deref() {
+        let blocked_reason = self.blocked_reason(about_to_start);
+        if self.queue.blocked() != blocked_reason.as_deref() {
             // Taken first: the queue must not start a run that an operator has just forbidden.
-            inputs.push(Input::Blocked(obstacle));
+            inputs.push(Input::Blocked(blocked_reason));
         }
         while let Some(input) = inputs.pop() {
             for effect in self.queue.step(self.node.clock.now(), input) {
@@ -320,29 +320,32 @@ impl Daemon {
     fn perform(&mut self, effect: Effect) -> Option<Input> {
         match effect {
             Effect::StartRun { options, causes } => Some(self.start_run(options, causes)),
-            Effect::Finish { run, endings } => {
+            Effect::Finish { run, completions } => {
                 // Before the outcome is stored, so that nothing a run covered can run again. What ended
                 // without a run is judged again after a crash: remembered first, it would be deleted
                 // without ever having been given an outcome.
-                let ended: Vec<EventId> = endings.iter().map(|ending| ending.event).collect();
+                let ended: Vec<EventId> = completions.iter().map(|completion| completion.event).collect();
                 if run.is_some()
-                    && let Err(error) = self.ended_log.append(&ended, clock::wall())
+                    && let Err(error) = self.dedup_log.append(&ended, clock::wall())
                 {
                     // The outcomes in the backend still keep these events from running again.
                     tracing::error!("{error}");
                 }
-                for ending in &endings {
-                    self.node.metrics.ended(&ending.end);
-                    tell_end(ending);
+                for completion in &completions {
+                    self.node.metrics.ended(&completion.end);
+                    tell_end(completion);
                 }
-                self.send(Errand::Finish { run, endings });
+                self.send(CompletionJob::Finish { run, completions });
                 None
             }
-            Effect::Forget { event, sources } => {
+            Effect::DeleteDeliveries { event, sources } => {
                 let known = self.known_end(event);
                 self.send(match known {
-                    Some(end) => Errand::Finish { run: None, endings: vec![Ending { event, sources, end }] },
-                    None => Errand::Forget { event, sources },
+                    Some(end) => CompletionJob::Finish {
+                        run: None,
+                        completions: vec![Completion { event, sources, end }],
+                    },
+                    None => CompletionJob::DeleteDeliveries { event, sources },
                 });
                 None
             }
@@ -351,21 +354,21 @@ impl Daemon {
 
     /// How an event ended, as far as the runs that are kept tell. They are read once for a batch of arrivals:
     /// a hundred files, for thousands of events where a backend has lost their outcomes.
-    fn known_end(&mut self, event: EventId) -> Option<End> {
+    fn known_end(&mut self, event: EventId) -> Option<DeliveryOutcome> {
         let runs = &self.runs;
         let kept = self.kept_runs.get_or_insert_with(|| {
-            runs.ended_runs().unwrap_or_else(|error| {
+            runs.completed_runs().unwrap_or_else(|error| {
                 tracing::error!("{error}");
                 Vec::new()
             })
         });
         let covers = |record: &RunRecord| record.causes.iter().any(|cause| cause.event.id == event);
-        ended_runs::end_of(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
+        completed_runs::end_of(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
     }
 
-    fn send(&self, errand: Errand) {
-        if self.channels.errands.send(errand).is_err() {
-            tracing::error!("the courier is gone; the next start carries its errands");
+    fn send(&self, job: CompletionJob) {
+        if self.channels.completions.send(job).is_err() {
+            tracing::error!("the courier is gone; the next start carries its completions");
         }
     }
 
@@ -401,7 +404,7 @@ impl Daemon {
             Err(reason) => {
                 tracing::error!("cannot start a run: {reason}");
                 let result = RunResult {
-                    outcome: Outcome::NotRun,
+                    outcome: RunOutcome::NotRun,
                     reason: Some(reason),
                     reported_noop: false,
                     started_at,
@@ -412,7 +415,7 @@ impl Daemon {
                 if let Err(error) = self.runs.paths(run_id).write_result(&result) {
                     tracing::error!("{error}");
                 }
-                Input::RunEnded { run: EndedRun::new(run_id, noop, result), jitter: jitter() }
+                Input::RunEnded { run: CompletedRun::new(run_id, noop, result), jitter: jitter() }
             }
         }
     }
@@ -421,7 +424,7 @@ impl Daemon {
     /// run's own, which an adopted one may have from another configuration.
     fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, timeout: Duration) {
         let paths = self.runs.paths(run_id);
-        let patience = timeout + lock_patience(timeout);
+        let patience = timeout + lock_timeout(timeout);
         let runtime = tokio::runtime::Handle::current();
         let end_orphan = move |note: &str| runtime.block_on(supervisor::end_orphan(note));
         let ended = tokio::task::spawn_blocking(move || paths.wait_for_end(patience, end_orphan));
@@ -457,10 +460,16 @@ impl Daemon {
 
     /// How a run ended, told in log and metrics. One without a result was interrupted: its supervisor died, or
     /// never lived.
-    fn over(&self, run_id: RunId, noop: bool, started_at: Timestamp, result: Option<RunResult>) -> EndedRun {
+    fn over(
+        &self,
+        run_id: RunId,
+        noop: bool,
+        started_at: Timestamp,
+        result: Option<RunResult>,
+    ) -> CompletedRun {
         let result = result.unwrap_or_else(|| {
             let result = RunResult {
-                outcome: Outcome::Interrupted,
+                outcome: RunOutcome::Interrupted,
                 reason: Some(
                     "it left no result: its supervisor was killed, its disk was full, or this node went down"
                         .to_owned(),
@@ -475,15 +484,15 @@ impl Daemon {
             result
         });
         self.node.metrics.run_ended(&result);
-        left_out::tell(run_id, &self.runs, &self.node.metrics);
+        suppressed::tell(run_id, &self.runs, &self.node.metrics);
         tracing::info!(run = %run_id, outcome = %result.outcome, "run ended{}", result.reason.as_deref().map_or_else(String::new, |r| format!(": {r}")));
-        EndedRun::new(run_id, noop, result)
+        CompletedRun::new(run_id, noop, result)
     }
 
     fn view(&self) -> QueueView {
         let disconnected = match &*self.channels.link.borrow() {
-            Link::Up => None,
-            Link::Down(reason) => Some(reason.clone()),
+            Connection::Up => None,
+            Connection::Down(reason) => Some(reason.clone()),
         };
         QueueView::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
     }
@@ -494,18 +503,18 @@ fn new_run_id() -> RunId {
 }
 
 /// A line for the end of a delivery, as a warning where a person may have to do something.
-fn tell_end(Ending { event, end, .. }: &Ending) {
+fn tell_end(Completion { event, end, .. }: &Completion) {
     match end {
-        End::Done(run) => {
+        DeliveryOutcome::Done(run) => {
             tracing::info!(%event, "delivery ended: {} (run {})", run.result.outcome, run.run_id);
         }
-        End::Superseded(by) => tracing::info!(%event, "delivery ended: superseded by {by}"),
-        End::Failed(run) => {
+        DeliveryOutcome::Superseded(by) => tracing::info!(%event, "delivery ended: superseded by {by}"),
+        DeliveryOutcome::Failed(run) => {
             tracing::warn!(%event, "delivery ended: {} (run {})", run.result.outcome, run.run_id);
         }
-        End::Expired => tracing::warn!(%event, "delivery ended: expired"),
-        End::Refused(reason) => tracing::warn!(%event, "delivery ended: refused: {reason}"),
-        End::Suppressed(reason) => tracing::warn!(%event, "delivery ended: suppressed: {reason}"),
+        DeliveryOutcome::Expired => tracing::warn!(%event, "delivery ended: expired"),
+        DeliveryOutcome::Refused(reason) => tracing::warn!(%event, "delivery ended: refused: {reason}"),
+        DeliveryOutcome::Suppressed(reason) => tracing::warn!(%event, "delivery ended: suppressed: {reason}"),
     }
 }
 
@@ -534,9 +543,9 @@ async fn wait_for_end(active: &mut Option<ActiveRun>) -> Result<Option<RunResult
 }
 
 /// Returns once the claim was held and is another's now.
-async fn lost(mut claim: watch::Receiver<Standing>) {
-    let held = claim.wait_for(|standing| matches!(standing, Standing::Held { .. })).await.is_ok();
-    if !held || claim.wait_for(|standing| matches!(standing, Standing::Contended(_))).await.is_err() {
+async fn lost(mut claim: watch::Receiver<ClaimState>) {
+    let held = claim.wait_for(|standing| matches!(standing, ClaimState::Held { .. })).await.is_ok();
+    if !held || claim.wait_for(|standing| matches!(standing, ClaimState::Contended(_))).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use trigger_core::lineage::Rule;
-use trigger_core::outcome::{End, Outcome, RunResult};
+use trigger_core::outcome::{DeliveryOutcome, RunOutcome, RunResult};
 use trigger_core::queue::Queue;
 use trigger_core::status::State;
 
@@ -55,7 +55,7 @@ pub(super) struct Metrics {
     deliveries: Family<StateLabel, Gauge>,
     delays: Counter,
     spooled: Gauge,
-    set_aside: Gauge,
+    quarantined: Gauge,
     connected: Gauge,
     claim_held: Gauge,
 }
@@ -73,7 +73,7 @@ impl Metrics {
             deliveries: Family::default(),
             delays: Counter::default(),
             spooled: Gauge::default(),
-            set_aside: Gauge::default(),
+            quarantined: Gauge::default(),
             connected: Gauge::default(),
             claim_held: Gauge::default(),
         };
@@ -102,8 +102,8 @@ impl Metrics {
         let help = "How often the limit on runs, runs_per_minute, began to delay one";
         registry.register("rate_limit_delays", help, self.delays.clone());
         registry.register("outbox_spooled", "Events that wait in the outbox", self.spooled.clone());
-        let help = "Events set aside that can never be published";
-        registry.register("outbox_set_aside", help, self.set_aside.clone());
+        let help = "Events quarantined that can never be published";
+        registry.register("outbox_quarantined", help, self.quarantined.clone());
         registry.register("backend_connected", "Whether the backend is watched", self.connected.clone());
         let help = "Whether this agent holds the claim on its certname";
         registry.register("claim_held", help, self.claim_held.clone());
@@ -120,7 +120,7 @@ impl Metrics {
         for state in State::ENDS.map(State::as_str) {
             drop(self.ended.get_or_create(&StateLabel { state }));
         }
-        for outcome in Outcome::all().map(Outcome::as_str) {
+        for outcome in RunOutcome::all().map(RunOutcome::as_str) {
             drop(self.runs.get_or_create(&OutcomeLabel { outcome }));
         }
     }
@@ -143,7 +143,7 @@ impl Metrics {
     }
 
     /// A delivery ended here.
-    pub(super) fn ended(&self, end: &End) {
+    pub(super) fn ended(&self, end: &DeliveryOutcome) {
         let state = end.state();
         self.ended.get_or_create(&StateLabel { state: state.as_str() }).inc();
         if state == State::Suppressed {
@@ -181,9 +181,9 @@ impl Metrics {
     }
 
     /// How many files lie in the outbox.
-    pub(super) fn outbox(&self, spooled: usize, set_aside: usize) {
+    pub(super) fn outbox(&self, spooled: usize, quarantined: usize) {
         self.spooled.set(i64::try_from(spooled).unwrap_or(i64::MAX));
-        self.set_aside.set(i64::try_from(set_aside).unwrap_or(i64::MAX));
+        self.quarantined.set(i64::try_from(quarantined).unwrap_or(i64::MAX));
     }
 
     /// Where the agent stands with its backend.

@@ -9,35 +9,35 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use trigger_fleet::claim::Standing;
+use trigger_fleet::claim::ClaimState;
 
 use super::Node;
-use super::intake::Link;
+use super::delivery_watcher::Connection;
 use crate::state::Outbox;
 
 /// How often the figures are looked at; the file is written when they have changed.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// It is written at least this often, so that its age tells whether the agent lives.
-const WRITE_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
+const MAX_WRITE_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(
     node: Arc<Node>,
     path: PathBuf,
     outbox: Outbox,
-    link: watch::Receiver<Link>,
-    claim: watch::Receiver<Standing>,
+    link: watch::Receiver<Connection>,
+    claim: watch::Receiver<ClaimState>,
 ) {
     let mut written: Option<(String, Instant)> = None;
     let mut is_failing = false;
     loop {
-        let is_connected = *link.borrow() == Link::Up;
-        node.metrics.backend(is_connected, matches!(*claim.borrow(), Standing::Held { .. }));
-        if let Some((spooled, set_aside)) = count(&outbox) {
-            node.metrics.outbox(spooled, set_aside);
+        let is_connected = *link.borrow() == Connection::Up;
+        node.metrics.backend(is_connected, matches!(*claim.borrow(), ClaimState::Held { .. }));
+        if let Some((spooled, quarantined)) = count(&outbox) {
+            node.metrics.outbox(spooled, quarantined);
         }
         let text = node.metrics.text();
         let is_due =
-            written.as_ref().is_none_or(|(last, at)| *last != text || at.elapsed() >= WRITE_AT_LEAST_EVERY);
+            written.as_ref().is_none_or(|(last, at)| *last != text || at.elapsed() >= MAX_WRITE_INTERVAL);
         if is_due {
             match replace(&path, &text) {
                 Ok(()) => {
@@ -51,12 +51,12 @@ pub(super) async fn run(
                 Err(_) => {}
             }
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 fn count(outbox: &Outbox) -> Option<(usize, usize)> {
-    Some((outbox.waiting().ok()?.len(), outbox.files_set_aside().ok()?.len()))
+    Some((outbox.waiting().ok()?.len(), outbox.quarantined_files().ok()?.len()))
 }
 
 /// Whole or not at all, for whoever reads at that moment; the collector passes over a name that does not end
@@ -64,7 +64,7 @@ fn count(outbox: &Outbox) -> Option<(usize, usize)> {
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    // Who else may write in the collector's folder could have laid a link there, or a pipe.
+    // Who else may write in the collector's directory could have laid a link there, or a pipe.
     let _ = fs::remove_file(&temporary);
     let written = File::create_new(&temporary).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
@@ -109,8 +109,8 @@ mod tests {
         let names = || fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(names(), 1);
         assert!(replace(&dir.path().join("missing/trigger.prom"), "a 1\n").is_err());
-        fs::create_dir(dir.path().join("folder.prom")).unwrap();
-        assert!(replace(&dir.path().join("folder.prom"), "a 1\n").is_err());
+        fs::create_dir(dir.path().join("directory.prom")).unwrap();
+        assert!(replace(&dir.path().join("directory.prom"), "a 1\n").is_err());
         assert_eq!(names(), 2, "nothing is left behind");
     }
 }

@@ -1,22 +1,22 @@
 //! The node's daemon. One task owns the queue and the runs ([`daemon`]); the others carry things to it and
-//! from it: [`intake`] reads deliveries, [`courier`] stores outcomes, [`registrar`] keeps the claim on the
-//! certname, [`socket`] serves this node's commands, [`drainer`] empties the outbox,
-//! [`sweeper`] removes from the backend what nobody needs any more, [`inherited`] reaps the supervisors of the
+//! from it: [`delivery_watcher`] reads deliveries, [`completion_writer`] stores outcomes, [`registration`] keeps the claim on the
+//! certname, [`socket`] serves this node's commands, [`outbox_relay`] empties the outbox,
+//! [`sweeper`] removes from the backend what nobody needs any more, [`reaper`] reaps the supervisors of the
 //! program before a reload, [`metrics_file`] tells what happened.
 
-mod courier;
+mod completion_writer;
 mod daemon;
-mod disabled;
-mod drainer;
-mod inherited;
-mod intake;
-mod left_out;
+mod delivery_watcher;
+mod disable_watcher;
 mod metrics;
 mod metrics_file;
-mod registrar;
+mod outbox_relay;
+mod reaper;
+mod registration;
+mod run_history;
 pub mod socket;
+mod suppressed;
 mod sweeper;
-mod teller;
 mod view;
 
 use std::collections::BTreeMap;
@@ -27,19 +27,19 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use trigger_core::identity::{Certname, GroupName};
-use trigger_core::layout::Layout;
-use trigger_core::pace::RunsPerMinute;
+use trigger_core::keyspace::Keyspace;
+use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run_command::RunCommand;
-use trigger_fleet::claim::Standing;
-use trigger_fleet::intake::Outlets;
+use trigger_fleet::claim::ClaimState;
+use trigger_fleet::delivery_watcher::Outlets;
 use trigger_store::store::Store;
 
 use crate::clock::{self, Clock};
-use crate::exit::Failure;
+use crate::failure::Failure;
 use crate::firing::{Publisher, Spool};
-use crate::state::{self, Breaker, EndedLog, Outbox, Runs, StateDir};
+use crate::state::{self, Breaker, DedupLog, Outbox, Runs, StateDir};
 
-use registrar::Registrar;
+use registration::Registration;
 pub use view::QueueView;
 
 /// All that an agent is told.
@@ -48,7 +48,7 @@ pub struct AgentSettings {
     pub certname: Certname,
     pub state: StateDir,
     pub backend: String,
-    pub layout: Layout,
+    pub keyspace: Keyspace,
     pub groups: Vec<GroupName>,
     pub command: RunCommand,
     /// The run command in words, for the record of each run.
@@ -59,7 +59,7 @@ pub struct AgentSettings {
     pub metrics_file: Option<PathBuf>,
     /// What a `trigger fire` inside a run needs to find this agent.
     pub run_environment: BTreeMap<String, String>,
-    /// Whether an agent that held this folder's lock is certain to be dead.
+    /// Whether an agent that held this directory's lock is certain to be dead.
     pub may_inherit_claim: bool,
 }
 
@@ -94,43 +94,44 @@ pub async fn run(
             state.path().display()
         )));
     };
-    tokio::spawn(inherited::reap(inherited::children()));
+    tokio::spawn(reaper::reap(reaper::children()));
     claim_state_dir(&settings)?;
 
     let outbox = Outbox::open(&state)?;
     let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
-    let publisher = Arc::new(Publisher::new(Some(spool), settings.layout.prefix().clone()));
+    let publisher = Arc::new(Publisher::new(Some(spool), settings.keyspace.prefix().clone()));
     let store = open_store(&publisher, &settings.backend)?;
     let runs = Runs::open(&state)?;
-    let (ended_log, ended) = EndedLog::open(&state, clock::wall())?;
+    let (dedup_log, ended) = DedupLog::open(&state, clock::wall())?;
 
     let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), store, clock: Clock::start() });
     let (arrivals_in, arrivals) = mpsc::channel(16);
-    let (errands_in, errands) = mpsc::unbounded_channel();
-    let (claim_in, claim) = watch::channel(Standing::Unregistered);
-    let disabled = disabled::DisabledLook::new();
-    let (link_in, link) = watch::channel(intake::Link::Down("deliveries are not read yet".to_owned()));
+    let (completions_in, completions) = mpsc::unbounded_channel();
+    let (claim_in, claim) = watch::channel(ClaimState::Unregistered);
+    let disabled = disable_watcher::DisableWatcher::new();
+    let (link_in, link) =
+        watch::channel(delivery_watcher::Connection::Down("deliveries are not read yet".to_owned()));
     let (activity_in, activity) = watch::channel(Default::default());
     let (own_record, seen) = watch::channel(Default::default());
     let (release_in, release) = oneshot::channel();
     let (questions_in, questions) = mpsc::channel(16);
 
     let lock = state::name_of_lock(&only_agent_here);
-    let joined = registrar::read_joined(&node.settings)?;
-    let registration = registrar::Channels { activity, seen, release, standing: claim_in };
+    let joined = registration::read_joined(&node.settings)?;
+    let registration = registration::Channels { activity, seen, release, standing: claim_in };
     let listener = socket::listen(&node.settings.state)?;
     let mut tasks = JoinSet::new();
     tasks.spawn(socket::serve(listener, Arc::clone(&node), Arc::clone(&publisher), questions_in));
     if let Some(path) = node.settings.metrics_file.clone() {
         tasks.spawn(metrics_file::run(Arc::clone(&node), path, outbox, link.clone(), claim.clone()));
     }
-    tasks.spawn(drainer::run(Arc::clone(&publisher), link.clone()));
-    tasks.spawn(courier::run(Arc::clone(&node), runs.clone(), errands));
-    tasks.spawn(Registrar::run(Arc::clone(&node), lock, joined, registration));
+    tasks.spawn(outbox_relay::run(Arc::clone(&publisher), link.clone()));
+    tasks.spawn(completion_writer::run(Arc::clone(&node), runs.clone(), completions));
+    tasks.spawn(Registration::run(Arc::clone(&node), lock, joined, registration));
     tasks.spawn(sweeper::run(Arc::clone(&node)));
     let breaker = Breaker::new(&state);
     let outlets = Outlets { arrivals: arrivals_in, own_record };
-    tasks.spawn(intake::run(Arc::clone(&node), breaker, claim.clone(), link_in, outlets));
+    tasks.spawn(delivery_watcher::run(Arc::clone(&node), breaker, claim.clone(), link_in, outlets));
     tokio::spawn(disabled.find(Arc::clone(&node)));
 
     let channels = daemon::Channels {
@@ -139,10 +140,10 @@ pub async fn run(
         disabled,
         link,
         questions,
-        errands: errands_in,
+        completions: completions_in,
         activity: activity_in,
     };
-    let daemon = daemon::Daemon::new(node, runs.clone(), ended_log, ended, channels)?;
+    let daemon = daemon::Daemon::new(node, runs.clone(), dedup_log, ended, channels)?;
     let stopped = tokio::select! {
         stopped = daemon.run(check_configuration) => stopped?,
         // None of them ends while the daemon lives. Better a restart than an agent that only looks alive.
@@ -150,7 +151,7 @@ pub async fn run(
             return Err(Failure::failed("a part of the agent ended unexpectedly; see its log"));
         }
     };
-    // What is in progress, or was not told yet, is this folder's to end: until then nobody else may run. A
+    // What is in progress, or was not told yet, is this directory's to end: until then nobody else may run. A
     // reload keeps the claim, for the same lock is taken again at once.
     if stopped == Stopped::Terminated && runs.open_runs()?.is_empty() {
         let (released_in, released) = oneshot::channel();
@@ -172,7 +173,7 @@ fn open_store(publisher: &Publisher, url: &str) -> Result<Arc<dyn Store>, Failur
 
 /// Whether an agent could be started with these settings.
 pub fn check(settings: &AgentSettings) -> Result<(), Failure> {
-    let publisher = Publisher::new(None, settings.layout.prefix().clone());
+    let publisher = Publisher::new(None, settings.keyspace.prefix().clone());
     open_store(&publisher, &settings.backend)?;
     check_owner(&settings.state, &settings.certname)
 }
@@ -185,11 +186,11 @@ fn claim_state_dir(settings: &AgentSettings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A state folder belongs to one certname (contract 11): its runs and outcomes are that node's.
+/// A state directory belongs to one certname (contract 11): its runs and outcomes are that node's.
 fn check_owner(state: &StateDir, certname: &Certname) -> Result<(), Failure> {
     match state.certname()? {
         Some(owner) if owner != *certname => Err(Failure::config(format!(
-            "the state folder {} belongs to {owner}, not to {certname}: give each certname a --state-dir of its own",
+            "the state directory {} belongs to {owner}, not to {certname}: give each certname a --state-dir of its own",
             state.path().display(),
         ))),
         _ => Ok(()),

@@ -1,5 +1,5 @@
 //! The Unix socket by which this node's commands reach its agent: one JSON line in, one JSON line out.
-//! The state folder's permissions decide who may connect.
+//! The state directory's permissions decide who may connect.
 
 use std::fs;
 use std::io;
@@ -15,18 +15,18 @@ use trigger_core::identity::Revision;
 use trigger_core::wire::{Publication, Stored};
 
 use super::{Node, QueueView};
-use crate::exit::Failure;
+use crate::failure::Failure;
 use crate::firing::{FireReport, Fired, Publisher};
 use crate::state::StateDir;
 
 /// The largest request: an event for a hundred thousand targets.
-const REQUEST_LIMIT: u64 = 64 * 1024 * 1024;
+const MAX_REQUEST_BYTES: u64 = 64 * 1024 * 1024;
 /// Connections served at once.
 const CONNECTIONS: usize = 32;
 /// A client that sends nothing for so long is cut off.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest path a socket's address can hold (`sun_path` less its end).
-const ADDRESS_LIMIT: usize = 107;
+const MAX_ADDRESS_BYTES: usize = 107;
 
 /// What a command asks.
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,17 +61,17 @@ pub enum Reply {
     Queue(Box<QueueView>),
 }
 
-/// The path to give to bind and connect. A state folder deep in a scratch folder can exceed what a
+/// The path to give to bind and connect. A state directory deep in a scratch directory can exceed what a
 /// socket's address holds; its handle under `/proc` does not.
 fn address(state: &StateDir) -> io::Result<(PathBuf, Option<fs::File>)> {
     let path = state.socket();
-    if path.as_os_str().len() <= ADDRESS_LIMIT {
+    if path.as_os_str().len() <= MAX_ADDRESS_BYTES {
         return Ok((path, None));
     }
     use std::os::fd::AsRawFd;
-    let folder = fs::File::open(state.path())?;
-    let short = PathBuf::from(format!("/proc/self/fd/{}/agent.sock", folder.as_raw_fd()));
-    Ok((short, Some(folder)))
+    let directory = fs::File::open(state.path())?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}/agent.sock", directory.as_raw_fd()));
+    Ok((short, Some(directory)))
 }
 
 /// Listens on the socket; the agent's lock is held, so whatever lies there is a dead agent's.
@@ -82,7 +82,7 @@ pub(super) fn listen(state: &StateDir) -> Result<UnixListener, Failure> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
     }
-    let (address, _folder) = address(state).map_err(failed)?;
+    let (address, _directory) = address(state).map_err(failed)?;
     UnixListener::bind(address).map_err(failed)
 }
 
@@ -121,11 +121,12 @@ async fn converse(
 ) -> io::Result<()> {
     let mut line = String::new();
     let (reader, mut writer) = stream.split();
-    tokio::time::timeout(PATIENCE, BufReader::new(reader.take(REQUEST_LIMIT)).read_line(&mut line)).await??;
+    tokio::time::timeout(TIMEOUT, BufReader::new(reader.take(MAX_REQUEST_BYTES)).read_line(&mut line))
+        .await??;
     let reply = answer(&line, node, publisher, questions).await;
     let mut text = serde_json::to_string(&reply)?;
     text.push('\n');
-    tokio::time::timeout(PATIENCE, writer.write_all(text.as_bytes())).await?
+    tokio::time::timeout(TIMEOUT, writer.write_all(text.as_bytes())).await?
 }
 
 async fn answer(
@@ -134,7 +135,7 @@ async fn answer(
     publisher: &Publisher,
     questions: &mpsc::Sender<oneshot::Sender<QueueView>>,
 ) -> Reply {
-    let failed = |message: String| Reply::Failed { code: crate::exit::FAILED, message };
+    let failed = |message: String| Reply::Failed { code: crate::failure::FAILED, message };
     match serde_json::from_str(line) {
         Ok(Request::Fire { publication }) => match Publication::from_wire(&publication) {
             Ok(publication) => fire(&publication, node, publisher).await,
@@ -169,7 +170,7 @@ async fn fire(publication: &Publication, node: &Node, publisher: &Publisher) -> 
 /// Asks the agent; nothing where no agent is alive, or it does not answer within `patience`.
 pub async fn ask(state: &StateDir, request: &Request, patience: Duration) -> Option<Reply> {
     let exchange = async {
-        let (address, _folder) = address(state)?;
+        let (address, _directory) = address(state)?;
         let mut stream = UnixStream::connect(address).await?;
         let mut text = serde_json::to_string(request)?;
         text.push('\n');

@@ -12,13 +12,13 @@ use super::Node;
 use crate::clock::{self, jitter};
 
 /// How often an agent looks, spread over the fleet.
-const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
+const POLL_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 pub(super) async fn run(node: Arc<Node>) {
     let mut last_seen = None;
     let mut is_first_look = true;
     loop {
-        tokio::time::sleep(LOOK_EVERY.mul_f64(0.5 + jitter())).await;
+        tokio::time::sleep(POLL_INTERVAL.mul_f64(0.5 + jitter())).await;
         match look(&node, last_seen, is_first_look).await {
             Ok(seen) => {
                 last_seen = seen;
@@ -36,9 +36,10 @@ async fn look(
 ) -> Result<Option<Revision>, StoreError> {
     let (store, settings) = (node.store.as_ref(), &node.settings);
     let (is_ours, seen) =
-        sweeping::take_turn(store, &settings.layout, &settings.certname, last_seen, is_first_look).await?;
+        sweeping::try_acquire_sweep(store, &settings.keyspace, &settings.certname, last_seen, is_first_look)
+            .await?;
     if is_ours {
-        let swept = sweeping::sweep(store, &settings.layout, clock::wall(), last_seen).await?;
+        let swept = sweeping::sweep(store, &settings.keyspace, clock::wall(), last_seen).await?;
         tracing::info!(
             "swept the backend: {} deliveries expired, {} events removed",
             swept.expired,

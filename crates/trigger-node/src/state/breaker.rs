@@ -11,7 +11,7 @@ use super::StateDir;
 /// How long fires spool at once after one that timed out.
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
-/// Remembers, for one state folder, that its backend did not answer.
+/// Remembers, for one state directory, that its backend did not answer.
 #[derive(Debug, Clone)]
 pub struct Breaker {
     path: PathBuf,

@@ -23,7 +23,7 @@ pub fn at(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Fil
 
 /// Makes a rename or a new file in `dir` survive a crash.
 pub(super) fn sync_dir(dir: &Path) -> Result<(), FileError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at("sync the folder", dir))
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(at("sync the directory", dir))
 }
 
 /// A new private file with this content, synced but not yet in its place; the handle stays open so that
@@ -52,9 +52,9 @@ pub(super) fn rename_durably(from: &Path, to: &Path) -> Result<(), FileError> {
 }
 
 /// The path with more text at its end, extension and all.
-pub(super) fn appended(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn appended(path: &Path, completion: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(ending);
+    name.push(completion);
     PathBuf::from(name)
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use trigger_core::identity::{EventId, TriggerName};
-use trigger_core::queue::REMEMBER_ENDED;
+use trigger_core::queue::DEDUP_RETENTION;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::FireNote;
 
@@ -16,7 +16,7 @@ use super::{FileError, StateDir, at};
 
 /// Lines before the file is written anew, without what is too old to matter and with the newest half at the
 /// most: nearly four fires in every minute of nine days.
-const MOST_LINES: usize = 100_000;
+const MAX_LINES: usize = 100_000;
 
 /// The file, locked: until this is dropped nobody else counts, so that what is counted and what is noted
 /// belong together.
@@ -79,7 +79,7 @@ impl Fires {
         now: Timestamp,
         is_taken_back: bool,
     ) -> Result<(), FileError> {
-        self.forget_the_old(now, MOST_LINES)?;
+        self.forget_the_old(now, MAX_LINES)?;
         // A line that a crash cut short stays one that nobody can read.
         let mut text = if self.text.is_empty() || self.text.ends_with('\n') { "" } else { "\n" }.to_owned();
         for &root in roots {
@@ -95,7 +95,7 @@ impl Fires {
             return Ok(());
         }
         let is_needed = |line: &&str| {
-            FireNote::from_line(line).is_some_and(|note| now.since(note.noted_at) < REMEMBER_ENDED)
+            FireNote::from_line(line).is_some_and(|note| now.since(note.noted_at) < DEDUP_RETENTION)
         };
         let needed: Vec<&str> = self.text.lines().filter(is_needed).collect();
         let newest = &needed[needed.len().saturating_sub(most / 2)..];
@@ -173,7 +173,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         note(&state, "t", &[1], NOW);
-        let later = NOW.plus(REMEMBER_ENDED - Duration::from_secs(1));
+        let later = NOW.plus(DEDUP_RETENTION - Duration::from_secs(1));
         (2..10).for_each(|n| note(&state, "t", &[n], later));
         let forget = |now, most| Fires::lock(&state).unwrap().forget_the_old(now, most).unwrap();
         forget(later, 10);

@@ -1,9 +1,9 @@
-//! The node's state folder: what must survive a crash, and nothing else.
+//! The node's state directory: what must survive a crash, and nothing else.
 //!
 //! ```text
 //! agent.lock               held by the running agent
 //! agent.sock               the running agent's socket
-//! certname                 whose folder this is
+//! certname                 whose directory this is
 //! groups                   the groups it had joined, and since when
 //! ended                    events that ended here and never run again
 //! fires                    how often triggers fired here for their root events
@@ -14,8 +14,8 @@
 //! ```
 
 mod breaker;
+mod dedup_log;
 mod durable;
-mod ended;
 mod fires;
 mod outbox;
 mod runs;
@@ -28,23 +28,23 @@ use trigger_core::identity::Certname;
 use uuid::Uuid;
 
 pub use breaker::Breaker;
+pub use dedup_log::DedupLog;
 pub use durable::{FileError, at, read_if_present, write_durably};
-pub use ended::EndedLog;
 pub use fires::Fires;
-pub use outbox::{EXPIRED, Outbox, SetAside, Spooled, Taken};
-pub use runs::{BlankRecord, NewRun, OpenRun, RunPaths, Runs};
+pub use outbox::{EXPIRED, Outbox, Quarantined, Spooled, Taken};
+pub use runs::{NewRun, OpenRun, PreallocatedRecord, RunPaths, Runs};
 
-/// The folder, made if need be.
+/// The directory, made if need be.
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
 }
 
 impl StateDir {
-    /// Opens the folder; only its owner may look inside.
+    /// Opens the directory; only its owner may look inside.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         create_private_dir(path)?;
-        let path = path.canonicalize().map_err(at("open the state folder", path))?;
+        let path = path.canonicalize().map_err(at("open the state directory", path))?;
         Ok(Self { path })
     }
 
@@ -61,7 +61,7 @@ impl StateDir {
         self.file("agent.sock")
     }
 
-    /// The one lock that makes a running agent the only one in this folder; held while the file is.
+    /// The one lock that makes a running agent the only one in this directory; held while the file is.
     pub fn lock_for_agent(&self) -> Result<Option<File>, FileError> {
         let path = self.file("agent.lock");
         let file = File::options().create(true).append(true).open(&path).map_err(at("open", &path))?;
@@ -72,13 +72,13 @@ impl StateDir {
         }
     }
 
-    /// Whose folder this is, once anybody has said so.
+    /// Whose directory this is, once anybody has said so.
     pub fn certname(&self) -> Result<Option<Certname>, FileError> {
         let text = read_if_present(&self.file("certname"))?;
         Ok(text.and_then(|text| text.trim().parse().ok()))
     }
 
-    /// Says whose folder this is.
+    /// Says whose directory this is.
     pub fn set_certname(&self, certname: &Certname) -> Result<(), FileError> {
         write_durably(&self.file("certname"), format!("{certname}\n").as_bytes())
     }
@@ -86,7 +86,7 @@ impl StateDir {
 
 /// Names a lock among all others: the same for one file on one boot of one kernel, and for nothing else that
 /// lives. Whoever holds the lock of a name knows that every earlier holder is dead. No copy of the file has
-/// its name, be it one of the folder or of the whole machine, nor has the file itself after a restart.
+/// its name, be it one of the directory or of the whole machine, nor has the file itself after a restart.
 pub fn name_of_lock(lock: &File) -> Option<String> {
     let boot = read_if_present(Path::new("/proc/sys/kernel/random/boot_id")).ok()??;
     Some(name_on(boot.trim().parse().ok()?, &lock.metadata().ok()?).to_string())
@@ -97,7 +97,7 @@ fn name_on(boot: Uuid, lock: &Metadata) -> Uuid {
 }
 
 fn create_private_dir(path: &Path) -> Result<(), FileError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at("create the folder", path))
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(at("create the directory", path))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::durable::{appended, rename_durably, write_synced};
 use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};
 
 const DIR: &str = "outbox";
-const ASIDE: &str = "set-aside";
+const ASIDE: &str = "quarantined";
 /// A temporary file this old was left by a `fire` that died before it answered.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
 /// Why a file was moved aside whose event nobody wants any more.
@@ -46,12 +46,12 @@ pub enum Taken {
     /// Somebody else publishes it, or just has.
     Busy,
     /// It could not be used and was moved aside.
-    SetAside(SetAside),
+    Quarantined(Quarantined),
 }
 
 /// A file that can never be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetAside {
+pub struct Quarantined {
     pub path: PathBuf,
     pub reason: String,
 }
@@ -118,10 +118,10 @@ impl Outbox {
         let spooled = Spooled { path: path.to_owned(), aside: self.aside.clone(), _lock: file };
         match Publication::from_wire(&String::from_utf8_lossy(&bytes)) {
             Ok(publication) if publication.event.is_expired(now) => {
-                Ok(Taken::SetAside(spooled.set_aside(EXPIRED)?))
+                Ok(Taken::Quarantined(spooled.quarantine(EXPIRED)?))
             }
             Ok(publication) => Ok(Taken::Event(Box::new(publication), spooled)),
-            Err(error) => Ok(Taken::SetAside(spooled.set_aside(&error.to_string())?)),
+            Err(error) => Ok(Taken::Quarantined(spooled.quarantine(&error.to_string())?)),
         }
     }
 
@@ -144,7 +144,7 @@ impl Outbox {
     }
 
     /// The files that were moved aside, in no order.
-    pub fn files_set_aside(&self) -> Result<Vec<PathBuf>, FileError> {
+    pub fn quarantined_files(&self) -> Result<Vec<PathBuf>, FileError> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.aside).map_err(at("list", &self.aside))? {
             let path = entry.map_err(at("list", &self.aside))?.path();
@@ -156,11 +156,11 @@ impl Outbox {
     }
 
     /// What was moved aside, for people.
-    pub fn list_set_aside(&self) -> Result<Vec<SetAside>, FileError> {
+    pub fn list_quarantined(&self) -> Result<Vec<Quarantined>, FileError> {
         let mut files = Vec::new();
-        for path in self.files_set_aside()? {
+        for path in self.quarantined_files()? {
             let reason = reason_of(&path)?;
-            files.push(SetAside { path, reason });
+            files.push(Quarantined { path, reason });
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(files)
@@ -174,11 +174,11 @@ impl Spooled {
     }
 
     /// It can never be published: moves it aside with the reason beside it.
-    pub fn set_aside(self, reason: &str) -> Result<SetAside, FileError> {
+    pub fn quarantine(self, reason: &str) -> Result<Quarantined, FileError> {
         let path = self.aside.join(self.path.file_name().unwrap_or_default());
         write_durably(&reason_path(&path), format!("{reason}\n").as_bytes())?;
         rename_durably(&self.path, &path)?;
-        Ok(SetAside { path, reason: reason.to_owned() })
+        Ok(Quarantined { path, reason: reason.to_owned() })
     }
 }
 
@@ -257,11 +257,11 @@ mod tests {
     fn a_corrupt_file_moves_aside_with_its_reason_and_its_content() {
         let (dir, outbox) = outbox();
         fs::write(dir.path().join("outbox/junk.json"), b"\xff{not json").unwrap();
-        let Taken::SetAside(aside) = take_only(&outbox, NOW) else { panic!("junk is no event") };
+        let Taken::Quarantined(aside) = take_only(&outbox, NOW) else { panic!("junk is no event") };
         assert!(aside.reason.contains("not the JSON of a fired event"), "{}", aside.reason);
         assert_eq!(fs::read(&aside.path).unwrap(), b"\xff{not json", "nothing is deleted");
         assert!(outbox.waiting().unwrap().is_empty(), "nothing is blocked");
-        assert_eq!(outbox.list_set_aside().unwrap(), [aside]);
+        assert_eq!(outbox.list_quarantined().unwrap(), [aside]);
     }
 
     #[test]
@@ -274,7 +274,7 @@ mod tests {
         drop(outbox.store(&publication).unwrap());
         assert_eq!(Outbox::find(&state, id).unwrap(), Some((publication.clone(), None)));
         let late = NOW.plus(Duration::from_secs(8 * 24 * 3600));
-        assert!(matches!(take_only(&outbox, late), Taken::SetAside(aside) if aside.reason == EXPIRED));
+        assert!(matches!(take_only(&outbox, late), Taken::Quarantined(aside) if aside.reason == EXPIRED));
         assert_eq!(Outbox::find(&state, id).unwrap(), Some((publication, Some(EXPIRED.to_owned()))));
     }
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use trigger_core::history::{FiredEvent, PastRun, RunHistory};
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::{Outcome, RunResult};
+use trigger_core::outcome::{RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{RunRecord, Stored};
 
@@ -29,16 +29,16 @@ use super::durable::{appended, rename_durably, sync_dir, write_synced};
 use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};
 
 /// Ended runs whose records and output are kept.
-const KEEP_ENDED: usize = 100;
+const KEPT_RUNS: usize = 100;
 /// The list of the runs that are kept, and how it is called until it is whole.
 const CLOSED: &str = "closed";
 const CLOSED_TEMPORARY: &str = "closed.tmp";
 /// How often a run whose supervisor died is looked at.
 const ORPHAN_POLL: Duration = Duration::from_millis(200);
 /// Bytes of a record's file that is made ahead: enough for some twenty events.
-const BLANK_BYTES: usize = 16 * 1024;
+const PREALLOCATED_BYTES: usize = 16 * 1024;
 
-/// The folder of runs.
+/// The directory of runs.
 #[derive(Debug, Clone)]
 pub struct Runs {
     dir: PathBuf,
@@ -56,8 +56,8 @@ impl RunPaths {
         Self { stem: record.with_extension("") }
     }
 
-    fn with(&self, ending: &str) -> PathBuf {
-        appended(&self.stem, ending)
+    fn with(&self, suffix: &str) -> PathBuf {
+        appended(&self.stem, suffix)
     }
 
     pub fn record(&self) -> PathBuf {
@@ -192,7 +192,7 @@ pub struct NewRun {
 /// with all that anybody else wrote. Blanks at the end do not matter to JSON, nor a blank file to anybody:
 /// no run begins before its record is whole and synced.
 #[derive(Debug)]
-pub struct BlankRecord {
+pub struct PreallocatedRecord {
     pub run: RunId,
     file: File,
 }
@@ -216,19 +216,20 @@ impl Runs {
     }
 
     /// Makes the next record's file while nothing waits for it.
-    pub fn prepare(&self, run: RunId) -> Result<BlankRecord, FileError> {
+    pub fn prepare(&self, run: RunId) -> Result<PreallocatedRecord, FileError> {
         let path = self.paths(run).record();
-        let made = write_synced(&path, &[b' '; BLANK_BYTES], true)
-            .and_then(|file| sync_dir(&self.dir).map(|()| BlankRecord { run, file }));
+        let made = write_synced(&path, &[b' '; PREALLOCATED_BYTES], true)
+            .and_then(|file| sync_dir(&self.dir).map(|()| PreallocatedRecord { run, file }));
         made.inspect_err(|_| drop(fs::remove_file(&path)))
     }
 
     /// Writes the record, into its own `blank` if there is one: from here on the run covers its causes.
-    pub fn create(&self, record: &RunRecord, blank: Option<BlankRecord>) -> Result<NewRun, FileError> {
+    pub fn create(&self, record: &RunRecord, blank: Option<PreallocatedRecord>) -> Result<NewRun, FileError> {
         let paths = self.paths(record.run_id);
         let text = record.to_wire();
-        let lock = match blank.filter(|blank| blank.run == record.run_id && text.len() <= BLANK_BYTES) {
-            Some(BlankRecord { file, .. }) => {
+        let lock = match blank.filter(|blank| blank.run == record.run_id && text.len() <= PREALLOCATED_BYTES)
+        {
+            Some(PreallocatedRecord { file, .. }) => {
                 file.write_all_at(text.as_bytes(), 0).map_err(at("write", &paths.record()))?;
                 file.sync_data().map_err(at("sync", &paths.record()))?;
                 file
@@ -267,7 +268,7 @@ impl Runs {
                     return Err(at("adopt the run of", &paths.record())(error));
                 }
                 Err(error) => {
-                    tracing::error!("the record of run {id} is set aside: {error}");
+                    tracing::error!("the record of run {id} is quarantined: {error}");
                     rename_durably(&paths.record(), &paths.with(".unreadable.json"))?;
                 }
             }
@@ -293,7 +294,7 @@ impl Runs {
         let mut closed = self.closed()?;
         closed.retain(|id| *id != run);
         closed.push(run);
-        let kept = closed.split_off(closed.len().saturating_sub(KEEP_ENDED));
+        let kept = closed.split_off(closed.len().saturating_sub(KEPT_RUNS));
         // Before the record is closed: one that is not listed counts as closed long ago. A full disk, which
         // costs no more than that, must not keep a run open whose outcome is stored.
         if let Err(error) = self.write_closed(&kept) {
@@ -347,7 +348,7 @@ impl Runs {
 
     /// The runs that are kept and whose end is known, in the order of their closing: what they covered tells
     /// how an event ended whose outcome the backend has lost.
-    pub fn ended_runs(&self) -> Result<Vec<(RunRecord, RunResult)>, FileError> {
+    pub fn completed_runs(&self) -> Result<Vec<(RunRecord, RunResult)>, FileError> {
         let mut runs = Vec::new();
         for id in self.closed()? {
             runs.extend(self.ended_run(id)?);
@@ -412,7 +413,7 @@ impl Runs {
         let mut interruptions = HashMap::new();
         for id in self.closed()? {
             let paths = self.paths(id);
-            let interrupted = paths.read_result()?.is_some_and(|r| r.outcome == Outcome::Interrupted);
+            let interrupted = paths.read_result()?.is_some_and(|r| r.outcome == RunOutcome::Interrupted);
             let text = if interrupted { read_if_present(&paths.ended_record())? } else { None };
             if let Some(Ok(record)) = text.as_deref().map(RunRecord::from_wire) {
                 for cause in record.causes {
@@ -444,11 +445,11 @@ impl Runs {
     }
 
     /// The runs that have a file with this ending, oldest first.
-    fn ids(&self, ending: &str) -> Result<Vec<RunId>, FileError> {
+    fn ids(&self, suffix: &str) -> Result<Vec<RunId>, FileError> {
         let mut ids = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(at("list", &self.dir))? {
             let name = entry.map_err(at("list", &self.dir))?.file_name();
-            let stem = name.to_str().and_then(|name| name.strip_suffix(ending));
+            let stem = name.to_str().and_then(|name| name.strip_suffix(suffix));
             ids.extend(stem.and_then(|stem| stem.parse::<RunId>().ok()));
         }
         ids.sort_unstable();

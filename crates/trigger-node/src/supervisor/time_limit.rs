@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, Interval, interval};
-use trigger_core::run_command::{CommandKind, RunCommand, lock_patience};
+use trigger_core::run_command::{CommandKind, RunCommand, lock_timeout};
 
 use crate::puppet_locks::run_in_progress;
 use crate::puppet_settings::PuppetPaths;
 
 /// How often the lock is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct TimeLimit {
     deadline: Instant,
@@ -35,9 +35,9 @@ impl TimeLimit {
         let lock = puppet.filter(|_| command.kind() == CommandKind::PuppetAgent);
         Self {
             deadline: Instant::now() + timeout,
-            allowance: lock_patience(timeout),
+            allowance: lock_timeout(timeout),
             looked_at: Instant::now(),
-            looks: interval(LOOK_EVERY),
+            looks: interval(POLL_INTERVAL),
             lock: lock.map(|paths| paths.run_lock.clone()).zip(run),
         }
     }
@@ -80,9 +80,9 @@ mod tests {
         let start = Instant::now();
         let mut limit = TimeLimit {
             deadline: start + Duration::from_secs(60),
-            allowance: lock_patience(Duration::from_secs(60)),
+            allowance: lock_timeout(Duration::from_secs(60)),
             looked_at: start,
-            looks: interval(LOOK_EVERY),
+            looks: interval(POLL_INTERVAL),
             lock: Some((path, run)),
         };
         limit.is_over().await;

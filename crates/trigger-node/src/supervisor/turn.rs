@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::puppet_locks::run_in_progress;
 
 /// How often the lock is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Waits until no `puppet agent` run is in progress, and says so in the run's output; the process of the one
 /// that still is when `patience` is over.
@@ -30,7 +30,7 @@ pub(super) async fn wait(lock: &Path, patience: Duration, output: &mut File) -> 
         if since.elapsed() >= patience {
             return Err(other);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }

@@ -7,31 +7,31 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::{EndedRun, Outcome, RunResult};
-use trigger_core::pace::RunsPerMinute;
-use trigger_core::queue::{Cause, Effect, Ending, Input, Node as QueueNode, Queue};
+use trigger_core::outcome::{CompletedRun, RunOutcome, RunResult};
+use trigger_core::queue::{Cause, Completion, Effect, Input, Node as QueueNode, Queue};
+use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::status::{Activity, Running};
 use trigger_core::time::Timestamp;
-use trigger_core::wire::{EndedEvent, RunRecord, Stored};
-use trigger_fleet::claim::Standing;
+use trigger_core::wire::{HonouredEvent, RunRecord, Stored};
+use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
-use trigger_fleet::intake::Batch;
+use trigger_fleet::delivery_watcher::Batch;
 
 use super::Node;
-use super::courier::Errand;
+use super::completion_writer::CompletionJob;
 use crate::runs;
 use crate::{run, world::World};
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const RUN_TIMEOUT: Duration = Duration::from_secs(600);
 const ORPHAN_POLL: Duration = Duration::from_millis(200);
 const ENDED: &str = "ended";
 
 pub(super) struct Channels {
     pub(super) arrivals: mpsc::Receiver<Batch>,
-    pub(super) claim: watch::Receiver<Standing>,
+    pub(super) claim: watch::Receiver<ClaimState>,
     pub(super) stop: mpsc::UnboundedReceiver<()>,
-    pub(super) errands: mpsc::UnboundedSender<Errand>,
+    pub(super) completions: mpsc::UnboundedSender<CompletionJob>,
     pub(super) activity: watch::Sender<Activity>,
 }
 
@@ -81,8 +81,11 @@ fn open_ended_log(node: &Node) -> Vec<(EventId, Timestamp)> {
     let now = node.own.wall();
     node.own.disk(|disk| {
         let text = disk.read(ENDED).unwrap_or_default().to_owned();
-        let ended: Vec<EndedEvent> =
-            text.lines().filter_map(EndedEvent::from_line).filter(|ended| !ended.is_outlived(now)).collect();
+        let ended: Vec<HonouredEvent> = text
+            .lines()
+            .filter_map(HonouredEvent::from_line)
+            .filter(|ended| !ended.is_outlived(now))
+            .collect();
         if !text.is_empty() && !text.ends_with('\n') {
             let lines: String = ended.iter().map(|ended| ended.to_line() + "\n").collect();
             disk.write_synced(ENDED, lines);
@@ -106,7 +109,7 @@ impl Daemon {
                 () = &mut loss => return Ended::ClaimLost,
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick).await,
                 result = wait_for_end(Arc::clone(&self.node), active), if active.is_some() => self.run_ended(result).await,
-                () = sim.sleep(LOOK_EVERY), if is_held_up => self.input(Input::Tick).await,
+                () = sim.sleep(POLL_INTERVAL), if is_held_up => self.input(Input::Tick).await,
                 () = sim.sleep(wake.unwrap_or_default()), if wake.is_some() => self.input(Input::Tick).await,
             }
         }
@@ -143,12 +146,12 @@ impl Daemon {
     /// Finishes a run that ended when no agent was there.
     async fn take_up(&mut self, active: ActiveRun, causes: Vec<Cause>, result: Option<RunResult>) {
         let run = self.over(active, result).await;
-        if run.result.outcome == Outcome::Interrupted {
+        if run.result.outcome == RunOutcome::Interrupted {
             for cause in &causes {
                 *self.interruptions.entry(cause.event.id).or_default() += 1;
             }
         }
-        self.input(Input::EndedUnseen { run, causes }).await;
+        self.input(Input::CompletedWhileDown { run, causes }).await;
     }
 
     async fn arrived(&mut self, arrivals: Vec<Arrival>) {
@@ -161,7 +164,7 @@ impl Daemon {
                 }
                 Arrival::HasOutcome { event, source } => {
                     if !self.queue.is_queued(event) {
-                        self.send(Errand::Forget { event, sources: [source].into() });
+                        self.send(CompletionJob::DeleteDeliveries { event, sources: [source].into() });
                     }
                 }
                 Arrival::TooNew(held) => self.input(Input::TooNew(held)).await,
@@ -173,12 +176,12 @@ impl Daemon {
         }
     }
 
-    fn obstacle(&mut self) -> Option<String> {
+    fn blocked_reason(&mut self) -> Option<String> {
         if self.is_recovering {
             return Some("it takes up the runs of an earlier agent".to_owned());
         }
         let elapsed = self.node.own.now().elapsed;
-        let claim = self.channels.claim.borrow_and_update().obstacle(elapsed);
+        let claim = self.channels.claim.borrow_and_update().blocked_reason(elapsed);
         let machine = self.node.own.machine;
         let is_disabled = self.node.own.with(|world| world.machines[machine].is_disabled);
         claim.or_else(|| is_disabled.then(|| "Puppet is disabled on this node".to_owned()))
@@ -187,9 +190,9 @@ impl Daemon {
     /// Asks the core and does as it says.
     async fn input(&mut self, input: Input) {
         let mut inputs = vec![input];
-        let obstacle = self.obstacle();
-        if self.queue.blocked() != obstacle.as_deref() {
-            inputs.push(Input::Blocked(obstacle));
+        let blocked_reason = self.blocked_reason();
+        if self.queue.blocked() != blocked_reason.as_deref() {
+            inputs.push(Input::Blocked(blocked_reason));
         }
         while let Some(input) = inputs.pop() {
             for effect in self.queue.step(self.node.own.now(), input) {
@@ -208,19 +211,22 @@ impl Daemon {
     async fn perform(&mut self, effect: Effect) -> Option<Input> {
         match effect {
             Effect::StartRun { options, causes } => Some(self.start_run(options, causes).await),
-            Effect::Finish { run, endings } => {
-                let ended: Vec<EventId> = endings.iter().map(|ending| ending.event).collect();
+            Effect::Finish { run, completions } => {
+                let ended: Vec<EventId> = completions.iter().map(|completion| completion.event).collect();
                 if run.is_some() && !ended.is_empty() {
                     self.remember(&ended).await;
                 }
-                self.send(Errand::Finish { run, endings });
+                self.send(CompletionJob::Finish { run, completions });
                 None
             }
-            Effect::Forget { event, sources } => {
+            Effect::DeleteDeliveries { event, sources } => {
                 let known = self.node.own.disk(|disk| runs::end_of(disk, event));
                 self.send(match known {
-                    Some(end) => Errand::Finish { run: None, endings: vec![Ending { event, sources, end }] },
-                    None => Errand::Forget { event, sources },
+                    Some(end) => CompletionJob::Finish {
+                        run: None,
+                        completions: vec![Completion { event, sources, end }],
+                    },
+                    None => CompletionJob::DeleteDeliveries { event, sources },
                 });
                 None
             }
@@ -231,15 +237,15 @@ impl Daemon {
     async fn remember(&self, events: &[EventId]) {
         let now = self.node.own.wall();
         let lines =
-            events.iter().map(|&event| EndedEvent { event, ended_at: now }.to_line() + "\n").collect();
+            events.iter().map(|&event| HonouredEvent { event, ended_at: now }.to_line() + "\n").collect();
         self.node.own.disk(|disk| disk.append(ENDED, lines));
         self.node.own.step("ended log: appended").await;
         self.node.own.disk(|disk| disk.sync(ENDED));
         self.node.own.step("ended log: synced").await;
     }
 
-    fn send(&self, errand: Errand) {
-        let _ = self.channels.errands.send(errand);
+    fn send(&self, job: CompletionJob) {
+        let _ = self.channels.completions.send(job);
     }
 
     async fn start_run(&mut self, options: RunOptions, causes: Vec<Cause>) -> Input {
@@ -308,7 +314,7 @@ impl Daemon {
     }
 
     /// How a run ended. One without a result was interrupted.
-    async fn over(&self, active: ActiveRun, result: Option<RunResult>) -> EndedRun {
+    async fn over(&self, active: ActiveRun, result: Option<RunResult>) -> CompletedRun {
         let own = self.node.own.clone();
         let ActiveRun { run_id, noop, started_at } = active;
         let result = match result {
@@ -320,7 +326,7 @@ impl Daemon {
             None => {
                 let reason = Some("it left no result".to_owned());
                 let finished_at = own.wall();
-                let outcome = Outcome::Interrupted;
+                let outcome = RunOutcome::Interrupted;
                 let result = RunResult { outcome, reason, reported_noop: false, started_at, finished_at };
                 own.disk(|disk| disk.write_synced(&runs::result(run_id), result.to_wire()));
                 own.with(|world| world.count("run interrupted"));
@@ -329,17 +335,17 @@ impl Daemon {
             }
         };
         own.note(format_args!("run {run_id} ended {}", result.outcome));
-        if result.outcome == Outcome::Interrupted {
+        if result.outcome == RunOutcome::Interrupted {
             own.with(|world| world.check.interrupted(run_id, own.machine));
         }
-        EndedRun::new(run_id, noop, result)
+        CompletedRun::new(run_id, noop, result)
     }
 }
 
 /// Returns once the claim was held and is another's now.
-async fn lost(mut claim: watch::Receiver<Standing>) {
-    let held = claim.wait_for(|standing| matches!(standing, Standing::Held { .. })).await.is_ok();
-    if !held || claim.wait_for(|standing| matches!(standing, Standing::Contended(_))).await.is_err() {
+async fn lost(mut claim: watch::Receiver<ClaimState>) {
+    let held = claim.wait_for(|standing| matches!(standing, ClaimState::Held { .. })).await.is_ok();
+    if !held || claim.wait_for(|standing| matches!(standing, ClaimState::Contended(_))).await.is_err() {
         std::future::pending::<()>().await;
     }
 }

@@ -1,51 +1,51 @@
 //! The simulated agent: the same tasks as in the `trigger` crate's `agent/`, with the same order of effects,
 //! over a simulated disk and clock.
 
-mod courier;
+mod completion_writer;
 mod daemon;
-mod drainer;
-mod intake;
-mod registrar;
+mod delivery_watcher;
+mod outbox_relay;
+mod registration;
 mod sweeper;
 
 use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use trigger_core::identity::{Certname, GroupName};
-use trigger_core::layout::Layout;
-use trigger_fleet::claim::Standing;
-use trigger_fleet::intake::Outlets;
+use trigger_core::keyspace::Keyspace;
+use trigger_fleet::claim::ClaimState;
+use trigger_fleet::delivery_watcher::Outlets;
 
 use crate::executor::{ProcessId, Sim};
 use crate::firing;
-use crate::process::Own;
+use crate::process::Proc;
 use crate::runs;
 use crate::store::SimStore;
 use crate::world::{Kind, Socket};
 
 /// What is shared by the agent's tasks.
 pub(crate) struct Node {
-    own: Own,
+    own: Proc,
     certname: Certname,
     groups: Vec<GroupName>,
-    layout: Layout,
+    keyspace: Keyspace,
     store: SimStore,
 }
 
 /// Starts an agent on a machine. Whoever starts it makes sure that none is there.
 pub(crate) fn start(sim: &Sim, machine: usize) -> ProcessId {
-    let own = Own::start(sim, machine, Kind::Agent);
+    let own = Proc::start(sim, machine, Kind::Agent);
     let (certname, groups) = sim.with(|world| {
         let machine = &world.machines[machine];
         (machine.certname.clone(), machine.groups.clone())
     });
     let node =
-        Arc::new(Node { certname, groups, layout: own.layout(), store: own.connect(), own: own.clone() });
+        Arc::new(Node { certname, groups, keyspace: own.keyspace(), store: own.connect(), own: own.clone() });
     own.note(format_args!("agent starts"));
 
     let (arrivals_in, arrivals) = mpsc::channel(16);
-    let (errands_in, errands) = mpsc::unbounded_channel();
-    let (claim_in, claim) = watch::channel(Standing::Unregistered);
+    let (completions_in, completions) = mpsc::unbounded_channel();
+    let (claim_in, claim) = watch::channel(ClaimState::Unregistered);
     let (own_record, seen) = watch::channel(Default::default());
     let (release_in, release) = oneshot::channel();
     let (stop_in, stop) = mpsc::unbounded_channel();
@@ -72,18 +72,19 @@ pub(crate) fn start(sim: &Sim, machine: usize) -> ProcessId {
             });
         }
     });
-    sim.spawn(own.id, drainer::run(own.clone(), spooled, link));
-    sim.spawn(own.id, courier::run(Arc::clone(&node), errands));
-    let registration = registrar::Channels { activity, seen, release, standing: claim_in };
-    sim.spawn(own.id, registrar::run(Arc::clone(&node), registration));
+    sim.spawn(own.id, outbox_relay::run(own.clone(), spooled, link));
+    sim.spawn(own.id, completion_writer::run(Arc::clone(&node), completions));
+    let registration = registration::Channels { activity, seen, release, standing: claim_in };
+    sim.spawn(own.id, registration::run(Arc::clone(&node), registration));
     sim.spawn(own.id, sweeper::run(Arc::clone(&node)));
     let outlets = Outlets { arrivals: arrivals_in, own_record };
-    sim.spawn(own.id, intake::run(Arc::clone(&node), claim.clone(), link_in, outlets));
-    let channels = daemon::Channels { arrivals, claim, stop, errands: errands_in, activity: activity_in };
+    sim.spawn(own.id, delivery_watcher::run(Arc::clone(&node), claim.clone(), link_in, outlets));
+    let channels =
+        daemon::Channels { arrivals, claim, stop, completions: completions_in, activity: activity_in };
     sim.spawn(own.id, async move {
         let own = node.own.clone();
         let has_stopped = daemon::run(node, channels).await == daemon::Ended::Stopped;
-        // What is in progress, or was not told yet, is this folder's to end: until then nobody else may run.
+        // What is in progress, or was not told yet, is this directory's to end: until then nobody else may run.
         let is_idle = own.with(|world| {
             world.check_belief(own.id, own.machine, false);
             runs::open_runs(world, own.machine).is_empty()

@@ -9,13 +9,13 @@ use trigger_store::store::StoreError;
 
 use super::Node;
 
-const LOOK_EVERY: Duration = Duration::from_secs(60 * 60);
+const POLL_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 pub(super) async fn run(node: Arc<Node>) {
     let mut last_seen = None;
     let mut is_first_look = true;
     loop {
-        node.own.sim.sleep(LOOK_EVERY.mul_f64(0.5 + node.own.jitter())).await;
+        node.own.sim.sleep(POLL_INTERVAL.mul_f64(0.5 + node.own.jitter())).await;
         if let Ok(seen) = look(&node, last_seen, is_first_look).await {
             last_seen = seen;
             is_first_look = false;
@@ -29,9 +29,10 @@ async fn look(
     is_first_look: bool,
 ) -> Result<Option<Revision>, StoreError> {
     let (is_ours, seen) =
-        sweeping::take_turn(&node.store, &node.layout, &node.certname, last_seen, is_first_look).await?;
+        sweeping::try_acquire_sweep(&node.store, &node.keyspace, &node.certname, last_seen, is_first_look)
+            .await?;
     if is_ours {
-        let swept = sweeping::sweep(&node.store, &node.layout, node.own.wall(), last_seen).await?;
+        let swept = sweeping::sweep(&node.store, &node.keyspace, node.own.wall(), last_seen).await?;
         node.own.note(format_args!("swept: {swept:?}"));
         node.own.with(|world| {
             world.count("sweep");

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trigger_core::event::Event;
-use trigger_core::guard::is_suppressed;
 use trigger_core::identity::{Certname, EventId, RunId, TriggerName};
 use trigger_core::lineage::{Chain, Hop, Loops, MAX_FIRES_PER_ROOT};
+use trigger_core::loop_guard::is_suppressed;
 use trigger_core::wire::Publication;
 
 use super::Checker;

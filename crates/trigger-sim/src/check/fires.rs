@@ -73,8 +73,9 @@ impl World {
     /// backend has forgotten since.
     fn is_pointless(&self, event: EventId) -> bool {
         let Some(fired) = self.check.events.get(&event) else { return false };
-        let hosts = fired.event.targets.hosts.iter().map(|host| self.layout.host_delivery(host, event));
-        let groups = fired.event.targets.groups.iter().map(|group| self.layout.group_delivery(group, event));
+        let hosts = fired.event.targets.hosts.iter().map(|host| self.keyspace.host_delivery(host, event));
+        let groups =
+            fired.event.targets.groups.iter().map(|group| self.keyspace.group_delivery(group, event));
         let mut there = hosts.chain(groups).filter_map(|key| self.server.entry(&key));
         !self.check.forgotten.contains(&event) && there.any(|entry| !self.has_part(event, &entry.value))
     }
@@ -108,7 +109,7 @@ impl World {
         for (event, machine) in promised {
             let missing = self.missing_deliveries(event);
             let machine = &self.machines[machine];
-            let is_on_disk = [format!("outbox/{event}.json"), format!("outbox/set-aside/{event}.json")]
+            let is_on_disk = [format!("outbox/{event}.json"), format!("outbox/quarantined/{event}.json")]
                 .iter()
                 .any(|path| machine.disk.read(path).is_some());
             if !missing.is_empty() && !machine.is_gone && !is_on_disk {

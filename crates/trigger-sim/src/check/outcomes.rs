@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::lineage::Lineage;
-use trigger_core::outcome::{End, EndedRun, Outcome};
-use trigger_core::sweep::SWEEPERS_PATIENCE;
+use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome};
+use trigger_core::sweep::SWEEP_GRACE_PERIOD;
 use trigger_core::wire::Stored;
 
 use super::Run;
@@ -17,48 +17,57 @@ const SWEEPERS_HASTE: Duration = Duration::from_secs(300);
 
 impl World {
     pub(super) fn check_outcome(&mut self, client: Client, event: EventId, certname: &Certname, value: &str) {
-        let Ok(end) = End::from_wire(value) else {
+        let Ok(end) = DeliveryOutcome::from_wire(value) else {
             return self.violate("stored forms are whole", format!("the outcome of {event}: {value}"));
         };
-        let before = self.server.entry(&self.layout.outcome(event, certname));
-        let was_done = matches!(before.map(|entry| End::from_wire(&entry.value)), Some(Ok(End::Done(_))));
-        if was_done && !matches!(end, End::Done(_)) {
+        let before = self.server.entry(&self.keyspace.outcome(event, certname));
+        let was_done = matches!(
+            before.map(|entry| DeliveryOutcome::from_wire(&entry.value)),
+            Some(Ok(DeliveryOutcome::Done(_)))
+        );
+        if was_done && !matches!(end, DeliveryOutcome::Done(_)) {
             self.violate("done stays done", format!("{event} at {certname} becomes {end:?}"));
         }
         // Who fires writes what was suppressed, the same at each try; a `done` may replace anything.
-        if !self.swapping && !matches!(end, End::Done(_) | End::Suppressed(_)) {
+        if !self.swapping && !matches!(end, DeliveryOutcome::Done(_) | DeliveryOutcome::Suppressed(_)) {
             self.violate("only fenced writes", format!("{event} at {certname} blindly becomes {end:?}"));
         }
         match &end {
-            End::Done(run) | End::Failed(run) => {
+            DeliveryOutcome::Done(run) | DeliveryOutcome::Failed(run) => {
                 self.check_end_by_run(event, certname, run, &end);
                 self.check_told_truly(client, event, certname, run);
             }
-            End::Expired => self.check_expired(client, event, certname),
-            End::Superseded(by) => self.check_superseded(event, certname, *by),
-            End::Refused(_) => {
+            DeliveryOutcome::Expired => self.check_expired(client, event, certname),
+            DeliveryOutcome::Superseded(by) => self.check_superseded(event, certname, *by),
+            DeliveryOutcome::Refused(_) => {
                 let machine = &self.machines[client.machine];
                 let noop = self.check.events.get(&event).is_some_and(|fired| fired.event.options.noop);
                 if machine.honours_noop || !noop {
                     self.violate("refusals have their reason", format!("{event} at {certname}"));
                 }
             }
-            End::Suppressed(_) => self.check_suppressed(event, certname),
+            DeliveryOutcome::Suppressed(_) => self.check_suppressed(event, certname),
         }
         self.count(match end {
-            End::Done(_) => "ended done",
-            End::Failed(_) => "ended failed",
-            End::Expired => "ended expired",
-            End::Superseded(_) => "ended superseded",
-            End::Refused(_) => "ended refused",
-            End::Suppressed(_) => "ended suppressed",
+            DeliveryOutcome::Done(_) => "ended done",
+            DeliveryOutcome::Failed(_) => "ended failed",
+            DeliveryOutcome::Expired => "ended expired",
+            DeliveryOutcome::Superseded(_) => "ended superseded",
+            DeliveryOutcome::Refused(_) => "ended refused",
+            DeliveryOutcome::Suppressed(_) => "ended suppressed",
         });
         if let Some(delivery) = self.check.deliveries.get_mut(&(event, certname.clone())) {
             (delivery.has_ended, delivery.had_ended) = (true, true);
         }
     }
 
-    fn check_end_by_run(&mut self, event: EventId, certname: &Certname, ended: &EndedRun, end: &End) {
+    fn check_end_by_run(
+        &mut self,
+        event: EventId,
+        certname: &Certname,
+        ended: &CompletedRun,
+        end: &DeliveryOutcome,
+    ) {
         let (Some(fired), Some(run), Some(committed)) = (
             self.check.events.get(&event),
             self.check.runs.get(&ended.run_id),
@@ -71,8 +80,8 @@ impl World {
         let covers_tags =
             !run.options.is_tagged() || (wanted.is_tagged() && wanted.tags.is_subset(&run.options.tags));
         let starts_later = run.started.is_none_or(|started| started > committed);
-        let is_done = matches!(end, End::Done(_));
-        let went_well = matches!(run.outcome, Some(Outcome::Changed | Outcome::Unchanged));
+        let is_done = matches!(end, DeliveryOutcome::Done(_));
+        let went_well = matches!(run.outcome, Some(RunOutcome::Changed | RunOutcome::Unchanged));
         let problem = if run.certname != *certname {
             "the run was another node's"
         } else if !run.causes.contains(&event) {
@@ -93,7 +102,13 @@ impl World {
     }
 
     /// What an outcome says of its run is what happened.
-    fn check_told_truly(&mut self, client: Client, event: EventId, certname: &Certname, ended: &EndedRun) {
+    fn check_told_truly(
+        &mut self,
+        client: Client,
+        event: EventId,
+        certname: &Certname,
+        ended: &CompletedRun,
+    ) {
         let Some(run) = self.check.runs.get(&ended.run_id) else { return };
         let told = ended.result.outcome;
         let covers = |run: &&Run| run.certname == *certname && run.causes.contains(&event);
@@ -103,11 +118,13 @@ impl World {
         };
         let problem = match (told, run.outcome) {
             // A result that was synced is known where it lies; a copy of the machine has only the record.
-            (Outcome::Interrupted, Some(truth)) if run.is_result_synced && run.machine == client.machine => {
+            (RunOutcome::Interrupted, Some(truth))
+                if run.is_result_synced && run.machine == client.machine =>
+            {
                 format!("it ended {truth}")
             }
-            (Outcome::Interrupted, _) if interrupted() < 2 => "it was not repeated".to_owned(),
-            (Outcome::Interrupted, _) => return,
+            (RunOutcome::Interrupted, _) if interrupted() < 2 => "it was not repeated".to_owned(),
+            (RunOutcome::Interrupted, _) => return,
             (told, truth) if truth == Some(told) => return,
             (_, truth) => format!("it ended {truth:?}"),
         };
@@ -118,7 +135,7 @@ impl World {
     fn check_expired(&mut self, client: Client, event: EventId, certname: &Certname) {
         let machine = &self.machines[client.machine];
         let by_target = machine.certname == *certname;
-        let patience = if by_target { Duration::ZERO } else { SWEEPERS_PATIENCE };
+        let patience = if by_target { Duration::ZERO } else { SWEEP_GRACE_PERIOD };
         // The target judges by its own clock, whatever that says.
         let is_deluded = by_target && machine.was_wild;
         if !is_deluded && !self.has_expired_since(client, event, patience) {

@@ -15,7 +15,7 @@ use crate::world::World;
 
 /// A contender counts from when it asked, which may be this long before what it was told of was written; well
 /// within what a holder trusts less than a contender waits.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl World {
     /// An agent takes itself for the holder of its certname's claim, or no longer.
@@ -54,7 +54,7 @@ impl World {
                 let (heir, holder) = (&record.instance, &before.instance);
                 let detail = format!("{heir} takes {certname} from {holder} after {silent_for:?} of silence");
                 self.count("claim changed hands");
-                if silent_for + ANSWERED_WITHIN < LEASE {
+                if silent_for + ANSWER_TIMEOUT < LEASE {
                     return self.violate("a claim is taken over after silence only", detail);
                 }
             }

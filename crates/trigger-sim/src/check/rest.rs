@@ -1,7 +1,7 @@
 //! When all is healed everything comes to rest: nothing is owed, and nothing is left behind.
 
 use trigger_core::identity::Certname;
-use trigger_core::layout::Place;
+use trigger_core::keyspace::Key;
 
 use crate::runs;
 use crate::world::World;
@@ -23,10 +23,11 @@ impl World {
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for (index, machine) in self.machines.iter().enumerate().filter(|(_, machine)| !machine.is_gone) {
-            let spooled = machine.disk.list("outbox/", ".json").filter(|path| !path.contains("/set-aside/"));
+            let spooled =
+                machine.disk.list("outbox/", ".json").filter(|path| !path.contains("/quarantined/"));
             let open = runs::open_records(&machine.disk);
             left.extend(spooled.map(str::to_owned).chain(open).map(|path| format!("m{index} {path}")));
-            let deliveries = self.server.folder(&self.layout.host_deliveries(&machine.certname));
+            let deliveries = self.server.entries_below(&self.keyspace.host_deliveries(&machine.certname));
             // One whose part a restored backend has lost is reported and left.
             let whole = deliveries.into_iter().filter(|entry| self.names_part(&entry.key, &entry.value));
             left.extend(whole.map(|entry| entry.key));
@@ -35,8 +36,8 @@ impl World {
     }
 
     fn names_part(&self, key: &str, delivery: &str) -> bool {
-        match self.layout.place(key) {
-            Some(Place::HostDelivery { event, .. }) => self.has_part(event, delivery),
+        match self.keyspace.place(key) {
+            Some(Key::HostDelivery { event, .. }) => self.has_part(event, delivery),
             _ => true,
         }
     }

@@ -1,7 +1,7 @@
 //! One run at a time, none without a cause, none twice.
 
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::Outcome;
+use trigger_core::outcome::RunOutcome;
 use trigger_core::wire::RunRecord;
 
 use super::{Checker, Run};
@@ -114,7 +114,7 @@ impl World {
     }
 
     /// A Puppet process has done its work, or its time is over.
-    pub(crate) fn check_run_ended(&mut self, machine: usize, run: RunId, outcome: Outcome) {
+    pub(crate) fn check_run_ended(&mut self, machine: usize, run: RunId, outcome: RunOutcome) {
         self.note(format_args!("m{machine} puppet ends {run} {outcome}"));
         if let Some(run) = self.check.runs.get_mut(&run) {
             run.outcome = Some(outcome);
@@ -124,7 +124,7 @@ impl World {
 
 impl Run {
     fn is_terminal(&self) -> bool {
-        !matches!(self.outcome, None | Some(Outcome::NotRun | Outcome::Interrupted))
+        !matches!(self.outcome, None | Some(RunOutcome::NotRun | RunOutcome::Interrupted))
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Endpoint;
 
-use super::failure::{Failure, root_cause};
+use super::failure::{EtcdFailure, root_cause};
 use crate::store::StoreError;
 
 /// Until a member that does not answer the phone is given up.
@@ -40,7 +40,7 @@ const WATCH_WINDOW: u32 = 128 << 10;
 
 /// What a request does, hence what its failure means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(super) enum RequestKind {
     /// Nothing: unanswered is as good as not asked.
     Read,
     /// The same however often it is done.
@@ -75,7 +75,7 @@ struct Member {
 struct Requests {
     current: Option<Arc<RequestConnection>>,
     /// When dialling last failed, and why: those who waited meanwhile do not dial again.
-    failed: Option<(Instant, Failure)>,
+    failed: Option<(Instant, EtcdFailure)>,
 }
 
 struct RequestConnection {
@@ -118,19 +118,21 @@ impl Connections {
     }
 
     /// The error that callers of the store see.
-    pub(super) fn error(&self, failure: Failure, effect: Effect) -> StoreError {
+    pub(super) fn error(&self, failure: EtcdFailure, effect: RequestKind) -> StoreError {
         let backend = self.address.clone();
         match failure {
-            Failure::Unknown(detail) if effect != Effect::Read => StoreError::Ambiguous { backend, detail },
-            Failure::Elsewhere(detail) | Failure::Later(detail) | Failure::Unknown(detail) => {
-                StoreError::Unreachable { backend, detail }
+            EtcdFailure::Indeterminate(detail) if effect != RequestKind::Read => {
+                StoreError::Ambiguous { backend, detail }
             }
-            Failure::Never(detail) => StoreError::Refused { backend, detail },
-            Failure::Compacted => {
+            EtcdFailure::RetryOtherMember(detail)
+            | EtcdFailure::ClusterBlocked(detail)
+            | EtcdFailure::Indeterminate(detail) => StoreError::Unreachable { backend, detail },
+            EtcdFailure::Permanent(detail) => StoreError::Refused { backend, detail },
+            EtcdFailure::Compacted => {
                 let detail = "it compacts its history faster than it can be read".to_owned();
                 StoreError::Unreachable { backend, detail }
             }
-            Failure::TooLarge => {
+            EtcdFailure::TooLarge => {
                 let detail = format!("one of its values is larger than {LARGEST_ANSWER} bytes");
                 StoreError::Refused { backend, detail }
             }
@@ -140,13 +142,13 @@ impl Connections {
     /// Asks one member, and another where that can help and harms nothing.
     pub(super) async fn ask<T, F>(
         &self,
-        effect: Effect,
+        effect: RequestKind,
         request: impl Fn(KvClient) -> F,
-    ) -> Result<T, Failure>
+    ) -> Result<T, EtcdFailure>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let limit = if effect == Effect::Read { READ_TIMEOUT } else { WRITE_TIMEOUT };
+        let limit = if effect == RequestKind::Read { READ_TIMEOUT } else { WRITE_TIMEOUT };
         let mut unanswered = None;
         for more_tries in (0..self.members.len().min(2)).rev() {
             let connection = match self.request_connection().await {
@@ -156,15 +158,17 @@ impl Connections {
             let name = self.member_name(connection.member);
             let failure = match timeout(limit, request(connection.client.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => Failure::from_client(name, &error),
-                Err(_) => Failure::Unknown(format!("{name}: no answer within {} s", limit.as_secs())),
+                Ok(Err(error)) => EtcdFailure::from_client(name, &error),
+                Err(_) => {
+                    EtcdFailure::Indeterminate(format!("{name}: no answer within {} s", limit.as_secs()))
+                }
             };
             match failure {
-                Failure::Elsewhere(_) => self.forget(&connection).await,
-                Failure::Unknown(_) => {
+                EtcdFailure::RetryOtherMember(_) => self.forget(&connection).await,
+                EtcdFailure::Indeterminate(_) => {
                     self.forget(&connection).await;
                     unanswered.get_or_insert_with(|| failure.clone());
-                    if effect == Effect::Once {
+                    if effect == RequestKind::Once {
                         return Err(failure);
                     }
                 }
@@ -174,11 +178,11 @@ impl Connections {
                 return Err(unanswered.unwrap_or(failure));
             }
         }
-        Err(Failure::Elsewhere("no endpoint is given".to_owned()))
+        Err(EtcdFailure::RetryOtherMember("no endpoint is given".to_owned()))
     }
 
     /// Dials a connection for one watch.
-    pub(super) async fn watch_connection(&self) -> Result<WatchConnection, Failure> {
+    pub(super) async fn watch_connection(&self) -> Result<WatchConnection, EtcdFailure> {
         let (member, client) = self.dial(Purpose::Watch).await?;
         let client = client.watch_client().max_decoding_message_size(LARGEST_ANSWER);
         Ok(WatchConnection { member, client })
@@ -189,7 +193,7 @@ impl Connections {
         self.preferred.store((member + 1) % self.members.len(), Ordering::Relaxed);
     }
 
-    async fn request_connection(&self) -> Result<Arc<RequestConnection>, Failure> {
+    async fn request_connection(&self) -> Result<Arc<RequestConnection>, EtcdFailure> {
         let asked = Instant::now();
         let mut requests = self.requests.lock().await;
         if let Some(connection) = &requests.current {
@@ -225,7 +229,7 @@ impl Connections {
 
     /// The first member to pick up, beginning with the preferred one. Members that refuse are passed over
     /// at once, those that stay silent after [`NEXT_MEMBER_AFTER`].
-    async fn dial(&self, purpose: Purpose) -> Result<(usize, Client), Failure> {
+    async fn dial(&self, purpose: Purpose) -> Result<(usize, Client), EtcdFailure> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut waiting = (0..self.members.len()).map(|n| (first + n) % self.members.len());
         let mut dialled = FuturesUnordered::new();
@@ -234,7 +238,7 @@ impl Connections {
             if let Some(member) = waiting.next() {
                 dialled.push(self.dial_member(member, purpose));
             } else if dialled.is_empty() {
-                return Err(Failure::Elsewhere(met.join("; ")));
+                return Err(EtcdFailure::RetryOtherMember(met.join("; ")));
             }
             tokio::select! {
                 Some(result) = dialled.next() => match result {

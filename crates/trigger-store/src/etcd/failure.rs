@@ -6,28 +6,28 @@ use tonic::{Code, ConnectError, Status};
 
 /// Why a request to one member did not succeed.
 #[derive(Debug, Clone)]
-pub(super) enum Failure {
+pub(super) enum EtcdFailure {
     /// Nothing was done, and another member may do better.
-    Elsewhere(String),
+    RetryOtherMember(String),
     /// It was asked, and what came of it is not known. Another member may do better.
-    Unknown(String),
+    Indeterminate(String),
     /// Nothing was done, and no member will before somebody mends the cluster.
-    Later(String),
+    ClusterBlocked(String),
     /// Nothing was done, and the same request never will be.
-    Never(String),
+    Permanent(String),
     /// A revision that was to be read is compacted away.
     Compacted,
     /// An answer is larger than we take in one piece.
     TooLarge,
 }
 
-impl Failure {
+impl EtcdFailure {
     /// Sorts an error of the client library that arose from asking `member`.
     pub(super) fn from_client(member: &str, error: &etcd_client::Error) -> Self {
         match error {
             etcd_client::Error::GRpcStatus(status) => Self::from_status(member, status),
             // Sending into a watch stream that is closed, and what the library should not meet.
-            other => Self::Unknown(format!("{member}: {other}")),
+            other => Self::Indeterminate(format!("{member}: {other}")),
         }
     }
 
@@ -36,24 +36,26 @@ impl Failure {
         match status.code() {
             // A connection that broke while idle is dialled again for the next request.
             _ if causes(status).any(|cause| cause.is::<ConnectError>()) => {
-                Self::Elsewhere(format!("{member}: {}", root_cause(status)))
+                Self::RetryOtherMember(format!("{member}: {}", root_cause(status)))
             }
-            Code::ResourceExhausted if said.contains("database space exceeded") => Self::Later(format!(
-                "{member}: {said}; nothing can be written until an operator makes room: compact and \
+            Code::ResourceExhausted if said.contains("database space exceeded") => {
+                Self::ClusterBlocked(format!(
+                    "{member}: {said}; nothing can be written until an operator makes room: compact and \
                  defragment it, or raise --quota-backend-bytes, then run 'etcdctl alarm disarm'"
-            )),
+                ))
+            }
             // gRPC's own size limit, above etcd's.
             Code::ResourceExhausted if said.contains("larger than max") => {
-                Self::Never(format!("{member}: {said}"))
+                Self::Permanent(format!("{member}: {said}"))
             }
             Code::OutOfRange if said.contains("compacted") => Self::Compacted,
             Code::OutOfRange if said.contains("message length too large") => Self::TooLarge,
-            Code::InvalidArgument if said.contains("user name is empty") => Self::Later(format!(
+            Code::InvalidArgument if said.contains("user name is empty") => Self::ClusterBlocked(format!(
                 "{member}: it asks for a user name and password, which Trigger does not give: let it \
                  authenticate by client certificate, or switch its authentication off"
             )),
             Code::ResourceExhausted | Code::Unauthenticated | Code::DataLoss => {
-                Self::Later(format!("{member}: {said}"))
+                Self::ClusterBlocked(format!("{member}: {said}"))
             }
             Code::InvalidArgument
             | Code::PermissionDenied
@@ -61,11 +63,13 @@ impl Failure {
             | Code::OutOfRange
             | Code::NotFound
             | Code::AlreadyExists
-            | Code::Unimplemented => Self::Never(format!("{member}: {said}")),
+            | Code::Unimplemented => Self::Permanent(format!("{member}: {said}")),
             // Said before it does anything, because we require a leader.
-            Code::Unavailable if said.ends_with("no leader") => Self::Elsewhere(format!("{member}: {said}")),
-            _ if said.starts_with("etcdserver") => Self::Unknown(format!("{member}: {said}")),
-            _ => Self::Unknown(format!("{member}: {}", root_cause(status))),
+            Code::Unavailable if said.ends_with("no leader") => {
+                Self::RetryOtherMember(format!("{member}: {said}"))
+            }
+            _ if said.starts_with("etcdserver") => Self::Indeterminate(format!("{member}: {said}")),
+            _ => Self::Indeterminate(format!("{member}: {}", root_cause(status))),
         }
     }
 }
@@ -84,23 +88,23 @@ mod tests {
     use super::*;
 
     fn check(code: Code, said: &str, expected: &str) {
-        let failure = Failure::from_client("m:1", &Status::new(code, said).into());
+        let failure = EtcdFailure::from_client("m:1", &Status::new(code, said).into());
         let got = format!("{failure:?}");
         assert!(got.starts_with(expected), "{got} should be {expected}");
     }
 
     #[test]
     fn each_answer_of_etcd_is_sorted() {
-        check(Code::InvalidArgument, "etcdserver: request is too large", "Never");
-        check(Code::InvalidArgument, "etcdserver: user name is empty", "Later");
-        check(Code::PermissionDenied, "etcdserver: permission denied", "Never");
-        check(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", "Later");
-        check(Code::ResourceExhausted, "etcdserver: too many requests", "Later");
-        check(Code::ResourceExhausted, "grpc: received message larger than max (3 vs. 2)", "Never");
+        check(Code::InvalidArgument, "etcdserver: request is too large", "Permanent");
+        check(Code::InvalidArgument, "etcdserver: user name is empty", "ClusterBlocked");
+        check(Code::PermissionDenied, "etcdserver: permission denied", "Permanent");
+        check(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", "ClusterBlocked");
+        check(Code::ResourceExhausted, "etcdserver: too many requests", "ClusterBlocked");
+        check(Code::ResourceExhausted, "grpc: received message larger than max (3 vs. 2)", "Permanent");
         check(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", "Compacted");
-        check(Code::Unavailable, "etcdserver: no leader", "Elsewhere");
-        check(Code::Unavailable, "etcdserver: request timed out", "Unknown");
-        check(Code::Unavailable, "transport is closing", "Unknown");
-        check(Code::Unknown, "raft proposal dropped", "Unknown");
+        check(Code::Unavailable, "etcdserver: no leader", "RetryOtherMember");
+        check(Code::Unavailable, "etcdserver: request timed out", "Indeterminate");
+        check(Code::Unavailable, "transport is closing", "Indeterminate");
+        check(Code::Unknown, "raft proposal dropped", "Indeterminate");
     }
 }

@@ -3,8 +3,8 @@
 use etcd_client::{GetOptions, GetResponse, KeyValue, KvClient, ResponseHeader, Txn, TxnOp, TxnOpResponse};
 use trigger_core::identity::Revision;
 
-use super::connection::{Connections, Effect};
-use super::failure::Failure;
+use super::connection::{Connections, RequestKind};
+use super::failure::EtcdFailure;
 use super::writing::OPERATIONS_PER_TRANSACTION;
 use crate::store::{Entry, KeyRange};
 
@@ -26,15 +26,15 @@ pub(super) async fn read(
     connections: &Connections,
     ranges: &[KeyRange],
     keys_only: bool,
-) -> Result<Snapshot, Failure> {
+) -> Result<Snapshot, EtcdFailure> {
     let mut keys_per_answer = KEYS_PER_ANSWER;
     let mut compactions = 0;
     loop {
         match read_at_once(connections, ranges, keys_only, keys_per_answer).await {
-            Err(Failure::TooLarge) if keys_per_answer > 1 => {
+            Err(EtcdFailure::TooLarge) if keys_per_answer > 1 => {
                 keys_per_answer /= KEYS_SHRINK.min(keys_per_answer)
             }
-            Err(Failure::Compacted) if compactions < ATTEMPTS => compactions += 1,
+            Err(EtcdFailure::Compacted) if compactions < ATTEMPTS => compactions += 1,
             result => return result,
         }
     }
@@ -45,7 +45,7 @@ async fn read_at_once(
     ranges: &[KeyRange],
     keys_only: bool,
     keys_per_answer: usize,
-) -> Result<Snapshot, Failure> {
+) -> Result<Snapshot, EtcdFailure> {
     let mut snapshot = Snapshot { entries: Vec::new(), revision: 0 };
     for ranges in ranges.chunks(OPERATIONS_PER_TRANSACTION.min(keys_per_answer)) {
         let limit = keys_per_answer / ranges.len();
@@ -71,7 +71,7 @@ async fn first_pages(
     ranges: &[Bounds],
     limit: usize,
     revision: i64,
-) -> Result<(i64, Vec<GetResponse>), Failure> {
+) -> Result<(i64, Vec<GetResponse>), EtcdFailure> {
     // One range needs no transaction, whose answers the client library copies.
     if let [range] = ranges {
         let page = next_page(connections, range, limit, revision).await?;
@@ -83,7 +83,7 @@ async fn first_pages(
         let transaction = Txn::new().and_then(ranges.iter().map(get).collect::<Vec<_>>());
         async move { client.txn(transaction).await }
     };
-    let answer = connections.ask(Effect::Read, request).await?;
+    let answer = connections.ask(RequestKind::Read, request).await?;
     let read_at = answer.header().map_or(0, ResponseHeader::revision);
     let pages = answer.op_responses().into_iter().filter_map(|response| match response {
         TxnOpResponse::Get(page) => Some(page),
@@ -97,12 +97,12 @@ async fn next_page(
     range: &Bounds,
     limit: usize,
     revision: i64,
-) -> Result<GetResponse, Failure> {
+) -> Result<GetResponse, EtcdFailure> {
     let request = |mut client: KvClient| {
         let (begin, options) = (range.begin.clone(), range.options(limit, revision));
         async move { client.get(begin, Some(options)).await }
     };
-    connections.ask(Effect::Read, request).await
+    connections.ask(RequestKind::Read, request).await
 }
 
 /// A range as etcd writes it: from `begin` to before `end`, or only `begin` where `end` is empty.
@@ -116,10 +116,10 @@ impl Bounds {
     pub(super) fn of(range: &KeyRange) -> Self {
         match range {
             KeyRange::Key(key) => Self::new(key.clone().into_bytes(), Vec::new()),
-            KeyRange::Folder(prefix) => {
+            KeyRange::Prefix(prefix) => {
                 let begin = prefix.clone().into_bytes();
                 let mut end = begin.clone();
-                // UTF-8 has no byte 255, so the last one can be followed. The empty folder is everything,
+                // UTF-8 has no byte 255, so the last one can be followed. The empty prefix is everything,
                 // which etcd writes as two zero bytes.
                 match end.last_mut() {
                     Some(last) => *last += 1,

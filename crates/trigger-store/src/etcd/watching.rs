@@ -7,8 +7,8 @@ use etcd_client::{KeyValue, WatchOptions, WatchResponse, WatchStream};
 use futures_util::stream;
 use tokio::time::timeout;
 
-use super::connection::{Connections, Effect, READ_TIMEOUT, WatchConnection};
-use super::failure::Failure;
+use super::connection::{Connections, READ_TIMEOUT, RequestKind, WatchConnection};
+use super::failure::EtcdFailure;
 use super::reading::{self, Bounds};
 use crate::store::{Change, Entry, KeyRange, StoreError, Watch, WatchEvent};
 
@@ -21,7 +21,7 @@ pub(super) async fn watch(connections: Arc<Connections>, ranges: Vec<KeyRange>) 
         Ok((snapshot, watching)) => {
             Ok(Box::pin(stream::unfold(Phase::Begun(snapshot, watching), Phase::next)))
         }
-        Err(failure) => Err(connections.error(failure, Effect::Read)),
+        Err(failure) => Err(connections.error(failure, RequestKind::Read)),
     }
 }
 
@@ -45,7 +45,7 @@ impl Phase {
             Ok(event) => Some((Ok(event), Self::Continuing(watching))),
             Err(failure) => {
                 watching.connections.avoid(watching.connection.member);
-                Some((Err(watching.connections.error(failure, Effect::Read)), Self::Ended))
+                Some((Err(watching.connections.error(failure, RequestKind::Read)), Self::Ended))
             }
         }
     }
@@ -65,9 +65,9 @@ impl Watching {
     async fn begin(
         connections: &Arc<Connections>,
         ranges: Vec<KeyRange>,
-    ) -> Result<(Vec<Entry>, Self), Failure> {
+    ) -> Result<(Vec<Entry>, Self), EtcdFailure> {
         if ranges.is_empty() {
-            return Err(Failure::Never("nothing is to be watched".to_owned()));
+            return Err(EtcdFailure::Permanent("nothing is to be watched".to_owned()));
         }
         let mut connection = connections.watch_connection().await?;
         let snapshot = reading::read(connections, &ranges, false).await?;
@@ -79,7 +79,7 @@ impl Watching {
     }
 
     /// Reads everything again and watches from there, on the same connection.
-    async fn begin_anew(&mut self) -> Result<Vec<Entry>, Failure> {
+    async fn begin_anew(&mut self) -> Result<Vec<Entry>, EtcdFailure> {
         let snapshot = reading::read(&self.connections, &self.ranges, false).await?;
         let from = snapshot.revision + 1;
         self.stream = open(&self.connections, &mut self.connection, &self.ranges, from).await?;
@@ -89,13 +89,13 @@ impl Watching {
 
     /// The next thing to tell. Does not wait for ever on a server that is gone: the connection's
     /// keep-alive ends the stream.
-    async fn next(&mut self) -> Result<WatchEvent, Failure> {
+    async fn next(&mut self) -> Result<WatchEvent, EtcdFailure> {
         loop {
             let name = self.connections.member_name(self.connection.member);
             let response = match self.stream.message().await {
                 Ok(Some(response)) => response,
-                Ok(None) => return Err(Failure::Elsewhere(format!("{name}: it ended the watch"))),
-                Err(error) => return Err(Failure::from_client(name, &error)),
+                Ok(None) => return Err(EtcdFailure::RetryOtherMember(format!("{name}: it ended the watch"))),
+                Err(error) => return Err(EtcdFailure::from_client(name, &error)),
             };
             if response.canceled() {
                 if response.compact_revision() == 0 {
@@ -104,7 +104,7 @@ impl Watching {
                 // History this watch had not seen yet is gone. What it left behind can still be read.
                 self.compactions += 1;
                 if self.compactions > COMPACTIONS_IN_A_ROW {
-                    return Err(Failure::Compacted);
+                    return Err(EtcdFailure::Compacted);
                 }
                 tracing::info!(member = name, "a compaction overtook the watch: reading everything again");
                 return Ok(WatchEvent::Snapshot(self.begin_anew().await?));
@@ -124,7 +124,7 @@ async fn open(
     connection: &mut WatchConnection,
     ranges: &[KeyRange],
     from: i64,
-) -> Result<WatchStream, Failure> {
+) -> Result<WatchStream, EtcdFailure> {
     let name = connections.member_name(connection.member);
     let creating = async {
         let mut ids = 1..;
@@ -136,9 +136,9 @@ async fn open(
             (bounds.begin, options.with_progress_notify().with_fragment())
         });
         let Some((begin, options)) = wanted.next() else {
-            return Err(Failure::Never("nothing is to be watched".to_owned()));
+            return Err(EtcdFailure::Permanent("nothing is to be watched".to_owned()));
         };
-        let refused = |error| Failure::from_client(name, &error);
+        let refused = |error| EtcdFailure::from_client(name, &error);
         let mut stream = connection.client.watch(begin, Some(options)).await.map_err(refused)?;
         for (begin, options) in wanted {
             stream.watch(begin, Some(options)).await.map_err(refused)?;
@@ -147,16 +147,19 @@ async fn open(
     };
     let result = match timeout(READ_TIMEOUT, creating).await {
         Ok(result) => result,
-        Err(_) => Err(Failure::Elsewhere(format!("{name}: no watch within {} s", READ_TIMEOUT.as_secs()))),
+        Err(_) => Err(EtcdFailure::RetryOtherMember(format!(
+            "{name}: no watch within {} s",
+            READ_TIMEOUT.as_secs()
+        ))),
     };
     result.inspect_err(|_| connections.avoid(connection.member))
 }
 
-fn cancelled(name: &str, reason: &str) -> Failure {
+fn cancelled(name: &str, reason: &str) -> EtcdFailure {
     if reason.contains("permission denied") {
-        return Failure::Never(format!("{name}: {reason}"));
+        return EtcdFailure::Permanent(format!("{name}: {reason}"));
     }
-    Failure::Elsewhere(format!("{name}: it cancelled the watch: {reason}"))
+    EtcdFailure::RetryOtherMember(format!("{name}: it cancelled the watch: {reason}"))
 }
 
 /// How far each watch of the stream has come, so that what an etcd with bug #15271 or #17529 (3.4.23 is

@@ -7,10 +7,10 @@ use etcd_client::{Compare, CompareOp, KvClient, ResponseHeader, Txn, TxnOp, TxnO
 use futures_util::{StreamExt, stream};
 use trigger_core::identity::Revision;
 
-use super::connection::{Connections, Effect};
-use super::failure::Failure;
+use super::connection::{Connections, RequestKind};
+use super::failure::EtcdFailure;
 use super::reading;
-use crate::store::{StoreError, Swap};
+use crate::store::{CasOutcome, StoreError};
 
 /// etcd's default `--max-txn-ops`.
 pub(super) const OPERATIONS_PER_TRANSACTION: usize = 128;
@@ -53,21 +53,23 @@ pub(super) async fn put_many(
 ) -> Vec<Result<Revision, StoreError>> {
     let writes = entries.into_iter().map(|(key, value)| Write::Put(key, value)).collect();
     let results = write_many(connections, writes).await.into_iter();
-    results.map(|result| result.map_err(|failure| connections.error(failure, Effect::Repeatable))).collect()
+    results
+        .map(|result| result.map_err(|failure| connections.error(failure, RequestKind::Repeatable)))
+        .collect()
 }
 
 pub(super) async fn delete_many(connections: &Connections, keys: Vec<String>) -> Result<(), StoreError> {
     let results = write_many(connections, keys.into_iter().map(Write::Delete).collect()).await;
     let result: Result<Vec<_>, _> = results.into_iter().collect();
-    result.map(drop).map_err(|failure| connections.error(failure, Effect::Repeatable))
+    result.map(drop).map_err(|failure| connections.error(failure, RequestKind::Repeatable))
 }
 
-pub(super) async fn put_if_unchanged(
+pub(super) async fn compare_and_swap(
     connections: &Connections,
     key: &str,
     value: &str,
     expected: Option<Revision>,
-) -> Result<Swap, StoreError> {
+) -> Result<CasOutcome, StoreError> {
     // An absent key's revision is zero to etcd; a revision it cannot hold equals none.
     let expected = expected.map_or(0, |revision| i64::try_from(revision.0).unwrap_or(i64::MAX));
     let swap = || {
@@ -76,20 +78,21 @@ pub(super) async fn put_if_unchanged(
             .and_then([TxnOp::put(key, value, None)])
             .or_else([TxnOp::get(key, None)])
     };
-    let answer = connections.ask(Effect::Once, |mut client| async move { client.txn(swap()).await }).await;
-    let answer = answer.map_err(|failure| connections.error(failure, Effect::Once))?;
+    let answer =
+        connections.ask(RequestKind::Once, |mut client| async move { client.txn(swap()).await }).await;
+    let answer = answer.map_err(|failure| connections.error(failure, RequestKind::Once))?;
     if answer.succeeded() {
-        return Ok(Swap::Written(committed_at(answer.header())));
+        return Ok(CasOutcome::Written(committed_at(answer.header())));
     }
     let present = answer.op_responses().into_iter().find_map(|response| match response {
         TxnOpResponse::Get(mut range) => range.take_kvs().pop(),
         _ => None,
     });
-    Ok(Swap::Changed(present.as_ref().map(reading::entry)))
+    Ok(CasOutcome::Changed(present.as_ref().map(reading::entry)))
 }
 
 /// One answer for each, in order.
-async fn write_many(connections: &Connections, writes: Vec<Write>) -> Vec<Result<Revision, Failure>> {
+async fn write_many(connections: &Connections, writes: Vec<Write>) -> Vec<Result<Revision, EtcdFailure>> {
     let given_up = OnceLock::new();
     let chunks = stream::iter(chunks(writes));
     let results = chunks.map(|chunk| write_chunk(connections, chunk, &given_up));
@@ -99,22 +102,25 @@ async fn write_many(connections: &Connections, writes: Vec<Write>) -> Vec<Result
 async fn write_chunk(
     connections: &Connections,
     chunk: Vec<Write>,
-    given_up: &OnceLock<Failure>,
-) -> Vec<Result<Revision, Failure>> {
+    given_up: &OnceLock<EtcdFailure>,
+) -> Vec<Result<Revision, EtcdFailure>> {
     // Ten thousand keys must not wait for ten thousand time-outs, or each in turn for the same one.
     if let Some(why) = given_up.get() {
         return vec![Err(why.clone()); chunk.len()];
     }
-    let give_up = |failure: &Failure| {
-        if let Failure::Elsewhere(detail) | Failure::Unknown(detail) | Failure::Later(detail) = failure {
-            let _ = given_up.set(Failure::Later(detail.clone()));
+    let give_up = |failure: &EtcdFailure| {
+        if let EtcdFailure::RetryOtherMember(detail)
+        | EtcdFailure::Indeterminate(detail)
+        | EtcdFailure::ClusterBlocked(detail) = failure
+        {
+            let _ = given_up.set(EtcdFailure::ClusterBlocked(detail.clone()));
         }
     };
-    let singly = |failure: &Failure| match failure {
+    let singly = |failure: &EtcdFailure| match failure {
         // One of them is to blame; the others must not suffer for it.
-        Failure::Never(_) => true,
+        EtcdFailure::Permanent(_) => true,
         // A full etcd takes no transaction, not even one that makes room; it takes a plain delete.
-        Failure::Later(_) => matches!(chunk[0], Write::Delete(_)),
+        EtcdFailure::ClusterBlocked(_) => matches!(chunk[0], Write::Delete(_)),
         _ => false,
     };
     match write(connections, &chunk).await {
@@ -137,17 +143,17 @@ async fn write_chunk(
 }
 
 /// One transaction, or one plain delete.
-async fn write(connections: &Connections, chunk: &[Write]) -> Result<Revision, Failure> {
+async fn write(connections: &Connections, chunk: &[Write]) -> Result<Revision, EtcdFailure> {
     if let [Write::Delete(key)] = chunk {
         let request = |mut client: KvClient| async move { client.delete(key.as_str(), None).await };
-        let answer = connections.ask(Effect::Repeatable, request).await?;
+        let answer = connections.ask(RequestKind::Repeatable, request).await?;
         return Ok(committed_at(answer.header()));
     }
     let request = |mut client: KvClient| {
         let transaction = Txn::new().and_then(chunk.iter().map(Write::operation).collect::<Vec<_>>());
         async move { client.txn(transaction).await }
     };
-    let answer = connections.ask(Effect::Repeatable, request).await?;
+    let answer = connections.ask(RequestKind::Repeatable, request).await?;
     Ok(committed_at(answer.header()))
 }
 

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use clap::Args;
 use trigger_core::identity::{GroupName, KeyPrefix};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 
 use super::{Globals, block_on, inside_run, resolve_certname};
 use crate::config::{metrics_file, run_command, run_timeout, runs_per_minute};
 use trigger_node::agent::{self, AgentSettings, Stopped};
-use trigger_node::exit::Failure;
+use trigger_node::failure::Failure;
 use trigger_node::state::StateDir;
 
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ const AFTER_A_LOSS: &str = "claim-lost";
 
 pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<u8, Failure> {
     crate::logging::start();
-    inside_run::leave()?;
+    inside_run::reexec_without_run_env()?;
     let stopped = block_on(async {
         // Resolved the same way at a start and before a reload: what a start would refuse, a reload does too.
         let resolve = async || settings(globals, args).await;
@@ -97,7 +97,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         certname,
         state,
         backend,
-        layout: Layout::new(prefix),
+        keyspace: Keyspace::new(prefix),
         groups,
         command_words: command.words(),
         command,

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, MAX_TARGETS, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, InvalidName, KeyPrefix};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::lineage::{DEFAULT_TTL, Lineage, Loops, MAX_TTL};
 use trigger_core::run_command::PRIVATE_TAG;
 use trigger_core::wire::{Publication, RunRecord, Stored};
@@ -19,16 +19,16 @@ use trigger_core::wire::{Publication, RunRecord, Stored};
 use super::{Globals, OutputFormat, Warnings, output, resolve_certname, wait};
 use crate::config::{ConfigFile, run_command, setting};
 use trigger_node::agent::socket::{self, Reply, Request};
-use trigger_node::chain::{self, Guarded};
 use trigger_node::clock;
-use trigger_node::exit::Failure;
+use trigger_node::failure::Failure;
+use trigger_node::fire_chain::{self, Guarded};
 use trigger_node::firing::{FireReport, Fired, Publisher, Spool};
 use trigger_node::state::{Breaker, Outbox, StateDir};
 
 /// The largest file of certnames that is read: more than the most targets an event may have.
-const HOSTS_FILE_LIMIT: u64 = 32 * 1024 * 1024;
+const MAX_HOSTS_FILE_BYTES: u64 = 32 * 1024 * 1024;
 /// Beyond the time an agent may take to publish: it is alive, but does not answer.
-const AGENT_PATIENCE: Duration = Duration::from_secs(5);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub(crate) struct FireArgs {
@@ -91,7 +91,7 @@ pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings)
     warnings.extend(config.warnings.iter().cloned());
     let state = open_state_dir(globals, &config, warnings);
     let command = run_command(config.run_cmd.as_deref())?;
-    let parent = chain::parent_run(state.as_ref(), warnings);
+    let parent = fire_chain::parent_run(state.as_ref(), warnings);
     let origin = match &parent {
         // Puppet may call itself something else there, and 'trigger why' looks for the run under its node's name.
         Some(parent) => parent.certname.clone(),
@@ -109,17 +109,17 @@ pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings)
     let mut guarded = Guarded::default();
     if let (Some(parent), Some(state)) = (&parent, &state) {
         if args.wait {
-            chain::refuse_waiting_for_own_chain(&publication.event, parent)?;
+            fire_chain::refuse_waiting_for_own_chain(&publication.event, parent)?;
         }
-        guarded = chain::guard_against_loops(&mut publication, args.ttl, parent, state, warnings);
+        guarded = fire_chain::guard_against_loops(&mut publication, args.ttl, parent, state, warnings);
     }
     let publisher = Publisher::new(open_spool(state.as_ref(), warnings), own_prefix);
     if args.wait {
-        refuse_waiting_in_the_dark(&publisher, &publication.backend)?;
+        ensure_backend_is_readable(&publisher, &publication.backend)?;
     }
-    let handed_on = hand_on(state.as_ref(), &publisher, &publication).await;
+    let handed_on = submit(state.as_ref(), &publisher, &publication).await;
     if let (Err(_), Some(state)) = (&handed_on, &state) {
-        chain::take_back(state, &guarded, &publication.event, warnings);
+        fire_chain::take_back(state, &guarded, &publication.event, warnings);
     }
     let (report, by_agent) = handed_on?;
     warnings.extend(report.warnings);
@@ -127,7 +127,7 @@ pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings)
         warnings.push(spooled_warning(reason, by_agent));
     }
     if let (Some(parent), Some(state)) = (&parent, &state) {
-        chain::note_fired(state, parent, &publication, &guarded, warnings);
+        fire_chain::note_fired(state, parent, &publication, &guarded, warnings);
     }
     if !by_agent && matches!(report.fired, Fired::Committed(_)) {
         // No agent empties the outbox, so whoever reaches the backend does.
@@ -141,7 +141,7 @@ pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings)
 }
 
 /// Of some backends nobody learns what became of an event. To be said before it is fired.
-fn refuse_waiting_in_the_dark(publisher: &Publisher, backend: &str) -> Result<(), Failure> {
+fn ensure_backend_is_readable(publisher: &Publisher, backend: &str) -> Result<(), Failure> {
     // One that cannot even be opened is a matter for the outbox.
     if publisher.backend(backend).is_ok_and(|opened| opened.store().is_none()) {
         return Err(Failure::usage(format!(
@@ -155,10 +155,10 @@ fn refuse_waiting_in_the_dark(publisher: &Publisher, backend: &str) -> Result<()
 async fn drain(publisher: &Publisher) -> Vec<String> {
     match publisher.drain(true).await {
         Ok(drained) => {
-            let set_aside = drained.set_aside.into_iter();
-            set_aside
+            let quarantined = drained.quarantined.into_iter();
+            quarantined
                 .map(|aside| {
-                    format!("a spooled event is set aside in {}: {}", aside.path.display(), aside.reason)
+                    format!("a spooled event is quarantined in {}: {}", aside.path.display(), aside.reason)
                 })
                 .collect()
         }
@@ -175,7 +175,7 @@ fn own_prefix(config: &ConfigFile) -> Result<KeyPrefix, Failure> {
     }
 }
 
-/// The state folder, unless this user may not have one.
+/// The state directory, unless this user may not have one.
 fn open_state_dir(globals: &Globals, config: &ConfigFile, warnings: &Warnings) -> Option<StateDir> {
     match StateDir::open(&globals.state_dir(config)) {
         Ok(state) => Some(state),
@@ -215,7 +215,7 @@ fn make_event(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>) -> 
         targets: Targets { hosts, groups: valid_all(&args.groups)? },
         options: RunOptions { tags: valid_all(&args.tags)?, noop: args.noop },
         lineage: match parent {
-            Some(parent) => Lineage { chains: chain::chains(parent) },
+            Some(parent) => Lineage { chains: fire_chain::chains(parent) },
             None => Lineage::root(id),
         },
         fired_in: parent.map(|parent| parent.run_id),
@@ -241,12 +241,12 @@ fn read_hosts(path: &PathBuf) -> Result<Vec<Certname>, Failure> {
         if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() };
     let mut text = String::new();
     let read = if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(HOSTS_FILE_LIMIT + 1).read_to_string(&mut text)
+        std::io::stdin().lock().take(MAX_HOSTS_FILE_BYTES + 1).read_to_string(&mut text)
     } else {
-        fs::File::open(path).and_then(|file| file.take(HOSTS_FILE_LIMIT + 1).read_to_string(&mut text))
+        fs::File::open(path).and_then(|file| file.take(MAX_HOSTS_FILE_BYTES + 1).read_to_string(&mut text))
     };
     read.map_err(|error| Failure::usage(format!("cannot read certnames from {place}: {error}")))?;
-    if text.len() as u64 > HOSTS_FILE_LIMIT {
+    if text.len() as u64 > MAX_HOSTS_FILE_BYTES {
         return Err(Failure::usage(format!(
             "{place} is too long: at most {MAX_TARGETS} certnames, one on a line"
         )));
@@ -262,14 +262,14 @@ fn read_hosts(path: &PathBuf) -> Result<Vec<Certname>, Failure> {
 }
 
 /// To the agent where one is alive, else straight on. Both do the same, and doing it twice does no harm.
-async fn hand_on(
+async fn submit(
     state: Option<&StateDir>,
     publisher: &Publisher,
     publication: &Publication,
 ) -> Result<(FireReport, bool), Failure> {
     if let Some(state) = state {
         let request = Request::Fire { publication: publication.to_wire() };
-        let patience = Publisher::patience(publication) + AGENT_PATIENCE;
+        let patience = Publisher::patience(publication) + AGENT_TIMEOUT;
         match socket::ask(state, &request, patience).await {
             Some(Reply::Committed { revision, warnings }) => {
                 let fired = Fired::Committed(trigger_core::identity::Revision(revision));
@@ -298,7 +298,7 @@ fn spooled_warning(reason: &str, by_agent: bool) -> String {
 }
 
 fn state_word(publication: &Publication, fired: &Fired) -> &'static str {
-    if trigger_core::guard::is_suppressed(publication) {
+    if trigger_core::loop_guard::is_suppressed(publication) {
         return "suppressed";
     }
     match fired {
@@ -349,7 +349,7 @@ fn revision(fired: &Fired) -> Option<u64> {
 
 fn describe_targets(publication: &Publication) -> String {
     let targets = &publication.event.targets;
-    let (hosts, groups) = if trigger_core::guard::is_suppressed(publication) {
+    let (hosts, groups) = if trigger_core::loop_guard::is_suppressed(publication) {
         // All that it was for.
         (targets.hosts.len(), publication.suppressed_groups.len())
     } else {
@@ -383,9 +383,10 @@ async fn finish_waiting(
             publication.backend
         )));
     };
-    let layout = Layout::new(publication.prefix.clone());
+    let keyspace = Keyspace::new(publication.prefix.clone());
     let ending =
-        wait::until_over(store.as_ref(), &layout, publication.event.id, args.timeout, globals.output).await?;
+        wait::until_over(store.as_ref(), &keyspace, publication.event.id, args.timeout, globals.output)
+            .await?;
     if globals.output == OutputFormat::Json {
         let mut document = ending.to_json();
         document["state"] = json!(state_word(publication, fired));

@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Globals, OutputFormat, Warnings, inside_run, output};
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN};
 use trigger_hub::{self, HubError, HubSettings};
-use trigger_node::exit::Failure;
+use trigger_node::failure::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct HubArgs {
@@ -42,7 +42,7 @@ impl HubArgs {
 pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Result<u8, Failure> {
     if args.action.is_none() {
         crate::logging::start();
-        inside_run::leave()?;
+        inside_run::reexec_without_run_env()?;
     }
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());

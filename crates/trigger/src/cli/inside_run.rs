@@ -5,7 +5,7 @@
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use trigger_node::exit::Failure;
+use trigger_node::failure::Failure;
 
 /// Says that all this is inside a run, and which.
 const RUN_ID: &str = "TRIGGER_RUN_ID";
@@ -14,7 +14,7 @@ const OF_THE_RUN: [&str; 6] =
     [RUN_ID, "TRIGGER_BACKEND", "TRIGGER_CERTNAME", "TRIGGER_CONFIG", "TRIGGER_PREFIX", "TRIGGER_STATE_DIR"];
 
 /// Starts this program again without the run's variables, if there are any; the process stays the same.
-pub(super) fn leave() -> Result<(), Failure> {
+pub(super) fn reexec_without_run_env() -> Result<(), Failure> {
     if std::env::var_os(RUN_ID).is_none() {
         return Ok(());
     }

@@ -4,9 +4,9 @@ mod agent;
 mod fire;
 mod hub;
 mod inside_run;
-mod only_here;
 mod output;
 mod queue;
+mod spooled_event;
 mod status;
 mod wait;
 mod why;
@@ -18,7 +18,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use trigger_core::identity::Certname;
 
 use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};
-use trigger_node::exit::Failure;
+use trigger_node::failure::Failure;
 use trigger_node::state::StateDir;
 
 use trigger_node::Warnings;
@@ -46,7 +46,7 @@ enum Command {
     Fire(fire::FireArgs),
     /// Show one event's deliveries, or the latest events
     Status(status::StatusArgs),
-    /// Show what runs, waits, is held, spooled or set aside on this node
+    /// Show what runs, waits, is held, spooled or quarantined on this node
     Queue,
     /// Tell why a node ran: the chain that led to its latest run, or to an event
     Why(why::WhyArgs),
@@ -70,7 +70,7 @@ pub(crate) struct Globals {
     /// This node's certname [default: Puppet's own, asked once]
     #[arg(long, global = true, env = "TRIGGER_CERTNAME", value_name = "NAME", hide_env = true)]
     pub(crate) certname: Option<String>,
-    /// State folder [default: /var/lib/trigger]
+    /// State directory [default: /var/lib/trigger]
     #[arg(long, global = true, env = "TRIGGER_STATE_DIR", value_name = "DIR", hide_env = true)]
     pub(crate) state_dir: Option<PathBuf>,
     /// Output for people or for programs
@@ -128,7 +128,7 @@ pub(crate) async fn resolve_certname(
     if let Some(certname) = globals.certname(config)? {
         return Ok(certname);
     }
-    // An ordinary user can neither read nor write the node's state folder, and fires all the same.
+    // An ordinary user can neither read nor write the node's state directory, and fires all the same.
     if let Some(certname) = state.and_then(|state| state.certname().ok().flatten()) {
         return Ok(certname);
     }
@@ -205,7 +205,7 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     } else {
         let _ = error.print();
     }
-    ExitCode::from(if error.use_stderr() { trigger_node::exit::USAGE } else { 0 })
+    ExitCode::from(if error.use_stderr() { trigger_node::failure::USAGE } else { 0 })
 }
 
 /// Threads for what blocks: the wait for a run's end, syncs of the outbox, names to resolve. An agent that

@@ -11,7 +11,7 @@ use trigger_core::status::State;
 use trigger_core::time::Timestamp;
 
 use super::OutputFormat;
-use trigger_node::exit::Failure;
+use trigger_node::failure::Failure;
 
 /// Blanks between two columns of a table.
 const COLUMN_GAP: usize = 2;

@@ -9,11 +9,11 @@ use trigger_core::wire::{Publication, Stored};
 use super::{Globals, OutputFormat, Warnings, output};
 use trigger_node::agent::QueueView;
 use trigger_node::agent::socket::{self, Reply, Request};
-use trigger_node::exit::Failure;
-use trigger_node::state::{Outbox, SetAside, StateDir, read_if_present};
+use trigger_node::failure::Failure;
+use trigger_node::state::{Outbox, Quarantined, StateDir, read_if_present};
 
 /// An agent that is alive answers at once.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An event in the outbox.
 struct SpooledEvent {
@@ -27,7 +27,7 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<u8, Fa
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let state = StateDir::open(&globals.state_dir(&config))?;
-    let agent = match socket::ask(&state, &Request::Queue, PATIENCE).await {
+    let agent = match socket::ask(&state, &Request::Queue, TIMEOUT).await {
         Some(Reply::Queue(view)) => Some(*view),
         _ => None,
     };
@@ -51,12 +51,12 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<u8, Fa
             },
         });
     }
-    let set_aside = outbox.list_set_aside()?;
+    let quarantined = outbox.list_quarantined()?;
     match globals.output {
-        OutputFormat::Json => print_json(agent.as_ref(), &spooled, &set_aside, &warnings.take()),
+        OutputFormat::Json => print_json(agent.as_ref(), &spooled, &quarantined, &warnings.take()),
         OutputFormat::Text | OutputFormat::Dot => {
             output::warnings(&warnings.take());
-            print_text(&state, agent.as_ref(), &spooled, &set_aside);
+            print_text(&state, agent.as_ref(), &spooled, &quarantined);
         }
     }
     Ok(0)
@@ -65,7 +65,7 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<u8, Fa
 fn print_json(
     agent: Option<&QueueView>,
     spooled: &[SpooledEvent],
-    set_aside: &[SetAside],
+    quarantined: &[Quarantined],
     warnings: &[String],
 ) {
     let time = |ms: u64| output::time(Timestamp::from_unix_ms(ms));
@@ -91,7 +91,7 @@ fn print_json(
         .iter()
         .map(|event| json!({ "event_id": event.id, "trigger": event.trigger, "backend": event.backend, "targets": event.targets }))
         .collect();
-    let set_aside: Vec<_> = set_aside
+    let quarantined: Vec<_> = quarantined
         .iter()
         .map(|aside| json!({ "file": aside.path.to_string_lossy(), "reason": aside.reason }))
         .collect();
@@ -106,12 +106,17 @@ fn print_json(
         "held": agent.map(|agent| json!(agent.held)).unwrap_or_else(|| json!([])),
         "unreadable": agent.map(|agent| json!(agent.unreadable)).unwrap_or_else(|| json!([])),
         "spooled": spooled,
-        "set_aside": set_aside,
+        "quarantined": quarantined,
         "warnings": warnings,
     }));
 }
 
-fn print_text(state: &StateDir, agent: Option<&QueueView>, spooled: &[SpooledEvent], set_aside: &[SetAside]) {
+fn print_text(
+    state: &StateDir,
+    agent: Option<&QueueView>,
+    spooled: &[SpooledEvent],
+    quarantined: &[Quarantined],
+) {
     match agent {
         Some(agent) => print_agent(agent),
         None => output::note(&format!(
@@ -132,10 +137,10 @@ fn print_text(state: &StateDir, agent: Option<&QueueView>, spooled: &[SpooledEve
         }
         output::print_table(&table);
     }
-    if !set_aside.is_empty() {
-        output::print("\nSet aside: these can never be published; read, mend or remove them");
+    if !quarantined.is_empty() {
+        output::print("\nQuarantined: these can never be published; read, mend or remove them");
         let mut table = output::table(&["FILE", "REASON"]);
-        for aside in set_aside {
+        for aside in quarantined {
             table.add_row([aside.path.to_string_lossy().into_owned(), aside.reason.clone()]);
         }
         output::print_table(&table);

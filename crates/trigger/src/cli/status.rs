@@ -7,16 +7,16 @@ use clap::Args;
 use comfy_table::Table;
 use serde_json::{Value, json};
 use trigger_core::identity::{EventId, GroupName, KeyPrefix};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::status::{DeliveryStatus, RunView, State};
 use trigger_core::time::Timestamp;
 use trigger_fleet::outcomes::{self, EventStatus};
 
-use super::only_here::{self, OnlyHere};
+use super::spooled_event::{self, SpooledEvent};
 use super::{Globals, OutputFormat, Warnings, output};
 use crate::config::ConfigFile;
 use trigger_node::clock;
-use trigger_node::exit::Failure;
+use trigger_node::failure::Failure;
 use trigger_node::firing::Publisher;
 use trigger_node::state::StateDir;
 
@@ -40,36 +40,41 @@ pub(crate) async fn run(globals: &Globals, args: &StatusArgs, warnings: &Warning
     warnings.extend(config.warnings.iter().cloned());
     let url = globals.backend(&config)?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let layout = Layout::new(prefix.clone());
+    let keyspace = Keyspace::new(prefix.clone());
     let backend = Publisher::new(None, prefix).backend(&url)?;
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
     };
     let unreachable = |error: trigger_store::store::StoreError| Failure::unreachable(error.to_string());
     match args.event {
-        Some(id) => match outcomes::event_status(store.as_ref(), &layout, id).await {
+        Some(id) => match outcomes::event_status(store.as_ref(), &keyspace, id).await {
             Ok(Some(status)) => show_event(globals.output, &status, None, &warnings.take()),
             // What is spooled here is known without a backend.
             Ok(None) => show_spooled(globals, &config, id, warnings)?.ok_or_else(|| {
                 Failure::failed(format!(
                     "no event {id} is known under {}: it may have been swept, or fired under another prefix",
-                    layout.prefix()
+                    keyspace.prefix()
                 ))
             })?,
             Err(error) => show_spooled(globals, &config, id, warnings)?.ok_or_else(|| unreachable(error))?,
         },
         None => {
-            let events = outcomes::latest_events(store.as_ref(), &layout, usize::from(args.limit)).await;
+            let events = outcomes::latest_events(store.as_ref(), &keyspace, usize::from(args.limit)).await;
             show_latest(globals.output, &events.map_err(unreachable)?, &warnings.take());
         }
     }
     Ok(0)
 }
 
-fn show_event(format: OutputFormat, status: &EventStatus, only_here: Option<&OnlyHere>, warnings: &[String]) {
+fn show_event(
+    format: OutputFormat,
+    status: &EventStatus,
+    spooled_event: Option<&SpooledEvent>,
+    warnings: &[String],
+) {
     if format == OutputFormat::Json {
         let mut document = event_json(status);
-        if let Some(OnlyHere { publication, state, reason }) = only_here {
+        if let Some(SpooledEvent { publication, state, reason }) = spooled_event {
             document["state"] = json!(state.as_str());
             document["reason"] = json!(reason);
             document["suppressed_groups"] = output::suppressed_groups(&publication.suppressed_groups);
@@ -78,10 +83,10 @@ fn show_event(format: OutputFormat, status: &EventStatus, only_here: Option<&Onl
         return output::print_json(&document);
     }
     output::warnings(warnings);
-    output::print(&heading(status, only_here).join("\n"));
+    output::print(&heading(status, spooled_event).join("\n"));
     output::warnings(&unreadable(status));
     if status.targets.is_empty() {
-        if only_here.is_none() && status.unreadable_parts.is_empty() {
+        if spooled_event.is_none() && status.unreadable_parts.is_empty() {
             output::print(
                 "\nNo node was a member of the groups it was fired at, and none has answered since.",
             );
@@ -89,11 +94,11 @@ fn show_event(format: OutputFormat, status: &EventStatus, only_here: Option<&Onl
         return;
     }
     output::print("");
-    output::print_table(&target_table(status, only_here));
+    output::print_table(&target_table(status, spooled_event));
 }
 
 /// What there is to say of the event as a whole.
-fn heading(status: &EventStatus, only_here: Option<&OnlyHere>) -> Vec<String> {
+fn heading(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> Vec<String> {
     let event = &status.event;
     let mut lines = vec![format!("Event    {}", event.id), format!("Trigger  {}", event.trigger)];
     lines.push(format!("Fired    {} on {}", output::short_time(event.fired_at), event.origin));
@@ -105,31 +110,32 @@ fn heading(status: &EventStatus, only_here: Option<&OnlyHere>) -> Vec<String> {
     if let Some(hops) = event.lineage.chains.first().map(|chain| chain.hops.len()).filter(|hops| *hops > 0) {
         lines.push(format!("Chain    {} long: trigger why {}", output::count(hops, "hop"), event.id));
     }
-    if let Some(OnlyHere { state, reason, .. }) = only_here {
+    if let Some(SpooledEvent { state, reason, .. }) = spooled_event {
         lines.push(format!("State    {state}, {reason}"));
     }
-    let groups = groups(&event.targets.groups, only_here).into_iter().enumerate();
+    let groups = groups(&event.targets.groups, spooled_event).into_iter().enumerate();
     lines.extend(groups.map(|(index, line)| format!("{:9}{line}", if index == 0 { "Groups" } else { "" })));
     // Of an event for groups alone the backend will know the targets.
-    if only_here.is_none() || !status.targets.is_empty() {
+    if spooled_event.is_none() || !status.targets.is_empty() {
         lines.push(format!("Targets  {}", summary(status)));
     }
     lines
 }
 
 /// The groups that an event was fired at, in lines.
-fn groups(groups: &BTreeSet<GroupName>, only_here: Option<&OnlyHere>) -> Vec<String> {
+fn groups(groups: &BTreeSet<GroupName>, spooled_event: Option<&SpooledEvent>) -> Vec<String> {
     let names: Vec<&str> = groups.iter().map(GroupName::as_str).collect();
-    let state = only_here.map_or_else(String::new, |only_here| format!(": {}", only_here.state));
+    let state = spooled_event.map_or_else(String::new, |spooled_event| format!(": {}", spooled_event.state));
     let fired_at = (!names.is_empty()).then(|| format!("{}{state}", names.join(", ")));
-    let suppressed = only_here.iter().flat_map(|only_here| &only_here.publication.suppressed_groups);
+    let suppressed =
+        spooled_event.iter().flat_map(|spooled_event| &spooled_event.publication.suppressed_groups);
     let suppressed = suppressed.map(|(group, reason)| format!("{group}: {}, {reason}", State::Suppressed));
     fired_at.into_iter().chain(suppressed).collect()
 }
 
-fn target_table(status: &EventStatus, only_here: Option<&OnlyHere>) -> Table {
+fn target_table(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> Table {
     // Said of the whole event already.
-    let is_new = |reason: &String| only_here.is_none_or(|only_here| only_here.reason != *reason);
+    let is_new = |reason: &String| spooled_event.is_none_or(|spooled_event| spooled_event.reason != *reason);
     let mut table = output::table(&["CERTNAME", "STATE", "OUTCOME", "STARTED", "TOOK", "REASON"]);
     for (certname, target) in &status.targets {
         let started = target.run.as_ref().map(RunView::started_at);
@@ -215,7 +221,7 @@ fn show_spooled(
     warnings: &Warnings,
 ) -> Result<Option<()>, Failure> {
     let Ok(state) = StateDir::open(&globals.state_dir(config)) else { return Ok(None) };
-    let found = only_here::find(&state, id, warnings)?;
+    let found = spooled_event::find(&state, id, warnings)?;
     Ok(found.map(|found| show_event(globals.output, &found.status(), Some(&found), &warnings.take())))
 }
 

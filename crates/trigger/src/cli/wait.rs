@@ -9,26 +9,26 @@ use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 use trigger_core::identity::{Certname, EventId};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::status::{DeliveryStatus, State};
 use trigger_fleet::outcomes::{self, EventStatus};
 use trigger_store::store::{KeyRange, Store, StoreError, Watch};
 
 use super::{OutputFormat, output, status};
-use trigger_node::exit::{FAILED, Failure};
+use trigger_node::failure::{FAILED, Failure};
 
 /// What nodes say of themselves is read this often; outcomes are watched.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Successors of a superseded delivery that are followed before giving up on it.
 const SUCCESSORS: usize = 256;
 
 /// How the waiting ended.
-pub(super) struct Ending {
+pub(super) struct WaitOutcome {
     status: EventStatus,
     timed_out: Option<Duration>,
 }
 
-impl Ending {
+impl WaitOutcome {
     pub(super) fn exit_code(&self) -> u8 {
         let all_well = self.status.targets.values().all(|target| target.state.is_success());
         if self.timed_out.is_none() && all_well { 0 } else { FAILED }
@@ -44,17 +44,17 @@ impl Ending {
 /// Waits until every delivery of an event has ended, telling on the way.
 pub(super) async fn until_over(
     store: &dyn Store,
-    layout: &Layout,
+    keyspace: &Keyspace,
     event: EventId,
     timeout: Duration,
     format: OutputFormat,
-) -> Result<Ending, Failure> {
+) -> Result<WaitOutcome, Failure> {
     let deadline = Instant::now() + timeout;
     let mut progress = Progress::new(format);
     let mut watch = None;
     let mut latest = None;
     loop {
-        match look(store, layout, event).await {
+        match look(store, keyspace, event).await {
             Ok(Some(status)) if status.targets.is_empty() && status.unreadable_parts.is_empty() => {
                 progress.finish(None);
                 return Err(Failure::failed(format!(
@@ -81,20 +81,20 @@ pub(super) async fn until_over(
                     humantime::format_duration(timeout)
                 ))
             })?;
-            return Ok(Ending { status, timed_out: Some(timeout) });
+            return Ok(WaitOutcome { status, timed_out: Some(timeout) });
         }
-        let pause = LOOK_EVERY.min(deadline.saturating_duration_since(Instant::now()));
-        let _ = tokio::time::timeout(pause, next_outcome(store, layout, event, &mut watch)).await;
+        let pause = POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now()));
+        let _ = tokio::time::timeout(pause, next_outcome(store, keyspace, event, &mut watch)).await;
     }
     progress.finish(None);
     let status = latest.ok_or_else(|| Failure::failed(format!("event {event} is unknown")))?;
-    Ok(Ending { status, timed_out: None })
+    Ok(WaitOutcome { status, timed_out: None })
 }
 
 /// Returns when an outcome came in; never where the backend cannot be watched.
-async fn next_outcome(store: &dyn Store, layout: &Layout, event: EventId, watch: &mut Option<Watch>) {
+async fn next_outcome(store: &dyn Store, keyspace: &Keyspace, event: EventId, watch: &mut Option<Watch>) {
     if watch.is_none() {
-        *watch = store.watch(vec![KeyRange::Folder(layout.outcomes(event))]).await.ok();
+        *watch = store.watch(vec![KeyRange::Prefix(keyspace.outcomes(event))]).await.ok();
     }
     match watch {
         Some(stream) => {
@@ -108,8 +108,12 @@ async fn next_outcome(store: &dyn Store, layout: &Layout, event: EventId, watch:
 }
 
 /// Where the event stands, superseded deliveries as their successors stand.
-async fn look(store: &dyn Store, layout: &Layout, event: EventId) -> Result<Option<EventStatus>, StoreError> {
-    let Some(mut status) = outcomes::event_status(store, layout, event).await? else { return Ok(None) };
+async fn look(
+    store: &dyn Store,
+    keyspace: &Keyspace,
+    event: EventId,
+) -> Result<Option<EventStatus>, StoreError> {
+    let Some(mut status) = outcomes::event_status(store, keyspace, event).await? else { return Ok(None) };
     let superseded: Vec<(Certname, EventId)> = status
         .targets
         .iter()
@@ -122,7 +126,7 @@ async fn look(store: &dyn Store, layout: &Layout, event: EventId) -> Result<Opti
             let known = match successors.entry(successor) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(unread) => {
-                    unread.insert(outcomes::event_status(store, layout, successor).await?)
+                    unread.insert(outcomes::event_status(store, keyspace, successor).await?)
                 }
             };
             let Some(target) = known.as_ref().and_then(|status| status.targets.get(&certname)) else { break };

@@ -9,10 +9,10 @@ mod tree;
 use std::io::{IsTerminal, stdout};
 
 use clap::Args;
-use trigger_core::history::RUNS_TOLD;
+use trigger_core::history::MAX_RUNS;
 use trigger_core::identity::{Certname, EventId, InvalidName, KeyPrefix};
-use trigger_core::layout::Layout;
-use trigger_core::why::{Explanation, NotTold, Question, Which};
+use trigger_core::keyspace::Keyspace;
+use trigger_core::why::{ExplainError, Explanation, Question, Which};
 use trigger_fleet::outcomes::{self, EventStatus};
 use trigger_fleet::why;
 use trigger_store::store::{Store, StoreError};
@@ -20,12 +20,12 @@ use uuid::Uuid;
 
 use super::{Globals, OutputFormat, Warnings, output, resolve_certname};
 use crate::config::{ConfigFile, run_command};
-use trigger_node::exit::Failure;
+use trigger_node::failure::Failure;
 use trigger_node::firing::Publisher;
 use trigger_node::state::StateDir;
 
 /// Longer words than any certname are not repeated in an error.
-const RUN_AT_MOST: usize = 40;
+const MAX_RUN_ID: usize = 40;
 
 #[derive(Debug, Args)]
 #[command(
@@ -56,13 +56,13 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     warnings.extend(config.warnings.iter().cloned());
     let questions = questions(globals, &config, args).await?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let layout = Layout::new(prefix.clone());
+    let keyspace = Keyspace::new(prefix.clone());
     let url = globals.backend(&config)?;
     let backend = Publisher::new(None, prefix).backend(&url)?;
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
     };
-    let answer = ask(store.as_ref(), &layout, questions).await?;
+    let answer = ask(store.as_ref(), &keyspace, questions).await?;
     match globals.output {
         OutputFormat::Json => output::print_json(&json::document(&answer, &warnings.take())),
         OutputFormat::Text => {
@@ -87,7 +87,7 @@ async fn questions(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Re
             Failure::usage(format!("{error}; an event is named by its whole id, in lower case"))
         })?,
         None => {
-            // An ordinary user may have no state folder, and asks all the same.
+            // An ordinary user may have no state directory, and asks all the same.
             let state = StateDir::open(&globals.state_dir(config)).ok();
             let command = run_command(config.run_cmd.as_deref())?;
             resolve_certname(globals, config, state.as_ref(), &command).await?
@@ -109,7 +109,7 @@ fn which(text: &str) -> Result<Which, Failure> {
         return Ok(Which::Back(back));
     }
     text.parse().map(Which::Id).map_err(|_| {
-        let shown: String = text.chars().take(RUN_AT_MOST).flat_map(char::escape_debug).collect();
+        let shown: String = text.chars().take(MAX_RUN_ID).flat_map(char::escape_debug).collect();
         Failure::usage(format!(
             "'{shown}' is neither a number of runs to go back (0 is the latest) nor a run's whole id"
         ))
@@ -117,17 +117,19 @@ fn which(text: &str) -> Result<Which, Failure> {
 }
 
 /// Answers the first of the questions that means anything; the first says what is missing where none does.
-async fn ask(store: &dyn Store, layout: &Layout, questions: Vec<Question>) -> Result<Answer, Failure> {
+async fn ask(store: &dyn Store, keyspace: &Keyspace, questions: Vec<Question>) -> Result<Answer, Failure> {
     let unreachable = |error: StoreError| Failure::unreachable(error.to_string());
     let mut first_failure = None;
     for question in questions {
-        let explanation = match why::explain(store, layout, &question).await.map_err(unreachable)? {
+        let explanation = match why::explain(store, keyspace, &question).await.map_err(unreachable)? {
             Ok(explanation) => explanation,
             Err(not_told) => {
-                let failure = Failure::failed(nothing_told(&question, &not_told, layout));
+                let failure = Failure::failed(nothing_told(&question, &not_told, keyspace));
                 // Of a node that is there, more is known than that no event has its name.
                 match (not_told, first_failure.take()) {
-                    (NotTold::NoEvent | NotTold::NoNode, known) => first_failure = known.or(Some(failure)),
+                    (ExplainError::NoEvent | ExplainError::NoNode, known) => {
+                        first_failure = known.or(Some(failure))
+                    }
                     _ => return Err(failure),
                 }
                 continue;
@@ -135,7 +137,7 @@ async fn ask(store: &dyn Store, layout: &Layout, questions: Vec<Question>) -> Re
         };
         let event = match question {
             Question::Event(event) => {
-                outcomes::event_status(store, layout, event).await.map_err(unreachable)?
+                outcomes::event_status(store, keyspace, event).await.map_err(unreachable)?
             }
             Question::Run(..) => None,
         };
@@ -144,39 +146,39 @@ async fn ask(store: &dyn Store, layout: &Layout, questions: Vec<Question>) -> Re
     Err(first_failure.unwrap_or_else(|| Failure::usage("nothing was asked")))
 }
 
-fn nothing_told(question: &Question, not_told: &NotTold, layout: &Layout) -> String {
+fn nothing_told(question: &Question, not_told: &ExplainError, keyspace: &Keyspace) -> String {
     match question {
         Question::Run(certname, which) => {
             let of_event = event_id(certname.as_str()).filter(|_| *which != Which::Back(0));
             let hint =
                 of_event.map_or("", |_| "; it has the form of an event's id, and --run goes with a certname");
-            format!("{}{hint}", not_told_of(certname, not_told, layout))
+            format!("{}{hint}", not_told_of(certname, not_told, keyspace))
         }
         Question::Event(event) => format!(
             "no event {event} is known under {}: it may have been swept, be spooled still on the node that \
              fired it, or fired under another prefix",
-            layout.prefix()
+            keyspace.prefix()
         ),
     }
 }
 
-fn not_told_of(certname: &Certname, not_told: &NotTold, layout: &Layout) -> String {
+fn not_told_of(certname: &Certname, not_told: &ExplainError, keyspace: &Keyspace) -> String {
     match not_told {
-        NotTold::NoNode | NotTold::NoEvent => format!(
+        ExplainError::NoNode | ExplainError::NoEvent => format!(
             "no run of {certname} is known under {}, and no agent has registered under this certname: is it \
              spelt as Puppet does, and does its agent use this backend and prefix?",
-            layout.prefix()
+            keyspace.prefix()
         ),
-        NotTold::NoRun => format!(
+        ExplainError::NoRun => format!(
             "{certname} is registered, but tells of no run: nothing has triggered it since its agent was set up; \
              'trigger queue' there shows what waits"
         ),
-        NotTold::OnlySoMany(1) => format!("{certname} tells of one run only: leave out --run"),
-        NotTold::OnlySoMany(told) => {
+        ExplainError::OnlySoMany(1) => format!("{certname} tells of one run only: leave out --run"),
+        ExplainError::OnlySoMany(told) => {
             format!("{certname} tells of its latest {told} runs only: --run goes from 0 to {}", told - 1)
         }
-        NotTold::NoSuchRun(run) => format!(
-            "{certname} does not tell of run {run}: it tells of its latest {RUNS_TOLD} at most, and a run may \
+        ExplainError::NoSuchRun(run) => format!(
+            "{certname} does not tell of run {run}: it tells of its latest {MAX_RUNS} at most, and a run may \
              be another node's"
         ),
     }

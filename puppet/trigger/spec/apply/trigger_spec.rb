@@ -94,7 +94,7 @@ RSpec.describe 'puppet apply' do
     expect(run.complaints).to eq []
   end
 
-  it 'works from the folder that pluginsync fills, without the module' do
+  it 'works from the directory that pluginsync fills, without the module' do
     FileUtils.cp_r(File.expand_path('../../lib', __dir__), File.join(scratch, 'synced'))
     run = puppet_apply(<<~PUPPET, program, '--libdir', File.join(scratch, 'synced'), modules: '/nonexistent')
       notify { 'change': notify => Trigger['t'] }

@@ -4,7 +4,7 @@ require 'fileutils'
 require 'json'
 require 'rbconfig'
 
-# A stand-in for the program `trigger` in a folder of its own. It is strict: arguments that the real command
+# A stand-in for the program `trigger` in a directory of its own. It is strict: arguments that the real command
 # line does not know, or input that it would refuse, end with exit code 2 and no JSON. It records each call
 # it understood and answers like the real one unless told otherwise.
 class FakeProgram
@@ -53,12 +53,12 @@ class FakeProgram
     exit(answer['code'] || 0)
   RUBY
 
-  attr_reader :folder
+  attr_reader :directory
 
   # Without `install`, the program is still to come: see `text`.
-  def initialize(folder, install: true)
-    @folder = folder
-    FileUtils.mkdir_p(folder)
+  def initialize(directory, install: true)
+    @directory = directory
+    FileUtils.mkdir_p(directory)
     return unless install
 
     File.write(path, text)
@@ -66,7 +66,7 @@ class FakeProgram
   end
 
   def path
-    File.join(folder, 'trigger')
+    File.join(directory, 'trigger')
   end
 
   # Without RubyGems it starts in a fraction of the time.
@@ -76,12 +76,12 @@ class FakeProgram
 
   # What the next calls print and how they end: stdout, stderr, code, signal.
   def answer(**how)
-    File.write(File.join(folder, 'answer'), JSON.generate(how))
+    File.write(File.join(directory, 'answer'), JSON.generate(how))
   end
 
   # Every call so far: [[argv, input], …].
   def calls
-    file = File.join(folder, 'calls')
+    file = File.join(directory, 'calls')
     return [] unless File.exist?(file)
 
     File.readlines(file).map { |line| JSON.parse(line).values_at('argv', 'input') }

@@ -4,7 +4,7 @@ require 'fileutils'
 require 'open3'
 require 'tmpdir'
 
-# A folder of its own for each example, and `puppet apply` inside it, as far from the machine's own Puppet as
+# A directory of its own for each example, and `puppet apply` inside it, as far from the machine's own Puppet as
 # its settings allow.
 module Scratch
   MODULES = File.expand_path('../../..', __dir__)
@@ -18,8 +18,8 @@ module Scratch
 
   def self.included(group)
     group.around do |example|
-      Dir.mktmpdir('trigger-spec') do |folder|
-        @scratch = folder
+      Dir.mktmpdir('trigger-spec') do |directory|
+        @scratch = directory
         example.run
       end
     end
@@ -27,15 +27,15 @@ module Scratch
 
   attr_reader :scratch
 
-  # Applies a manifest with the fake program's folder first in PATH; returns what Puppet said and its
+  # Applies a manifest with the fake program's directory first in PATH; returns what Puppet said and its
   # detailed exit code. Everything that Puppet 8 refuses by default is refused here too.
   def puppet_apply(manifest, program, *flags, modules: MODULES)
     File.write(File.join(scratch, 'site.pp'), manifest)
     # `last_run_summary.yaml` lives in publicdir, which `--vardir` does not move.
-    folders = %w[confdir vardir publicdir codedir].flat_map { |name| ["--#{name}", File.join(scratch, name)] }
+    directories = %w[confdir vardir publicdir codedir].flat_map { |name| ["--#{name}", File.join(scratch, name)] }
     output, status = Open3.capture2e(
-      { 'PATH' => "#{program.folder}:/usr/bin:/bin", 'HOME' => scratch, 'LC_ALL' => 'C.UTF-8' },
-      'puppet', 'apply', '--certname', 'web01.example.com', '--modulepath', modules, *folders,
+      { 'PATH' => "#{program.directory}:/usr/bin:/bin", 'HOME' => scratch, 'LC_ALL' => 'C.UTF-8' },
+      'puppet', 'apply', '--certname', 'web01.example.com', '--modulepath', modules, *directories,
       '--strict=error', '--strict_variables', '--detailed-exitcodes', '--color=false', *flags,
       File.join(scratch, 'site.pp')
     )

@@ -13,7 +13,7 @@ use trigger_store::backend::Backend;
 use super::client::Client;
 use crate::process::{happens_within, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 /// Files this process may have open: two connections for each agent, and as many again while they change.
 const FILES: u64 = 8192;
 
@@ -77,12 +77,12 @@ impl Agents {
     }
 
     pub(super) fn wait_for_watches(&self) -> Result<()> {
-        wait_for("the watches of the fleet", PATIENCE, || self.with(|seen| seen.watching.len() == self.count))
+        wait_for("the watches of the fleet", TIMEOUT, || self.with(|seen| seen.watching.len() == self.count))
     }
 
     /// Waits until each has stored the outcome of each of these events, but not for ever: one may be lost.
     pub(super) fn wait_for_outcomes(&self, events: &[EventId]) {
-        happens_within(PATIENCE, || events.iter().all(|event| self.unfinished(*event) == 0));
+        happens_within(TIMEOUT, || events.iter().all(|event| self.unfinished(*event) == 0));
     }
 
     /// How many were not given the event yet.

@@ -10,19 +10,19 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use trigger_core::backoff;
 use trigger_core::identity::{Certname, Revision, RunId};
-use trigger_core::layout::Layout;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::queue::Cause;
 use trigger_core::status::{Activity, Running};
 use trigger_core::time::{Now, Timestamp};
-use trigger_fleet::claim::{Claim, Claimant, Standing};
-use trigger_fleet::intake::{Batch, Intake, Outlets, read_again_after};
+use trigger_fleet::claim::{Claim, ClaimState, Claimant};
+use trigger_fleet::delivery_watcher::{Batch, DeliveryWatcher, Outlets, read_again_after};
 use trigger_store::store::Store;
 
 use super::agents::Seen;
 use super::work::Work;
 
 /// A fleet does not start at one moment.
-const START_WITHIN: Duration = Duration::from_secs(5);
+const START_TIMEOUT: Duration = Duration::from_secs(5);
 /// As long as the agent's least distance between two starts of runs: what comes meanwhile shares the next.
 const RUN: Duration = Duration::from_secs(1);
 /// As in the agent's registrar: a change of activity is written so long after it.
@@ -32,7 +32,7 @@ const BATCHES: usize = 16;
 
 pub(super) struct Client {
     pub(super) store: Arc<dyn Store>,
-    pub(super) layout: Layout,
+    pub(super) keyspace: Keyspace,
     pub(super) certname: Certname,
     /// From 0.0 up to 1.0, different for each.
     spread: f64,
@@ -49,12 +49,12 @@ impl Client {
         spread: f64,
         seen: Arc<Mutex<Seen>>,
     ) -> Self {
-        let (layout, draws, started) = (Layout::default(), AtomicU32::default(), Instant::now());
-        Self { store, layout, certname, spread, draws, started, seen }
+        let (keyspace, draws, started) = (Keyspace::default(), AtomicU32::default(), Instant::now());
+        Self { store, keyspace, certname, spread, draws, started, seen }
     }
 
     pub(super) async fn run(self) {
-        tokio::time::sleep(START_WITHIN.mul_f64(self.spread)).await;
+        tokio::time::sleep(START_TIMEOUT.mul_f64(self.spread)).await;
         let claim = self.register().await;
         let (activity, told) = watch::channel(Activity::default());
         let (arrivals, batches) = mpsc::channel(BATCHES);
@@ -63,7 +63,7 @@ impl Client {
         let outlets = Outlets { arrivals, own_record };
         // It is nobody else's, and belongs to no groups.
         let (_held, standing) = watch::channel(claim.standing(self.started.elapsed()));
-        let intake = Intake::new(self.layout.clone(), self.certname.clone(), standing, outlets);
+        let intake = DeliveryWatcher::new(self.keyspace.clone(), self.certname.clone(), standing, outlets);
         tokio::join!(self.keep(claim, told), self.follow(intake), self.work(batches, activity));
     }
 
@@ -80,13 +80,13 @@ impl Client {
             may_inherit: false,
             host: "bench".to_owned(),
             pid: std::process::id(),
-            folder: format!("/var/lib/trigger/{}", self.certname),
+            directory: format!("/var/lib/trigger/{}", self.certname),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             groups: Vec::new(),
         };
         let elapsed = self.started.elapsed();
-        let mut claim = Claim::new(self.layout.clone(), claimant, BTreeMap::new(), elapsed);
-        while !matches!(claim.standing(self.started.elapsed()), Standing::Held { .. }) {
+        let mut claim = Claim::new(self.keyspace.clone(), claimant, BTreeMap::new(), elapsed);
+        while !matches!(claim.standing(self.started.elapsed()), ClaimState::Held { .. }) {
             tokio::time::sleep(claim.pause(self.started.elapsed(), self.jitter())).await;
             let _ = claim.renew(self.store.as_ref(), &Activity::default(), self.now()).await;
         }
@@ -98,7 +98,7 @@ impl Client {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(claim.pause(self.started.elapsed(), self.jitter())) => {}
-                () = change(&mut activity), if claim.tells_activity() => {}
+                () = change(&mut activity), if claim.publishes_activity() => {}
             }
             let doing = activity.borrow_and_update().clone();
             let _ = claim.renew(self.store.as_ref(), &doing, self.now()).await;
@@ -106,7 +106,7 @@ impl Client {
     }
 
     /// Reads deliveries, and connects again whenever that ended.
-    async fn follow(&self, mut intake: Intake) {
+    async fn follow(&self, mut intake: DeliveryWatcher) {
         let pause = || tokio::time::sleep(read_again_after(self.jitter()));
         let (mut attempt, mut lost_at) = (0, Instant::now());
         loop {

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use trigger_core::backoff;
 use trigger_core::event::RunOptions;
-use trigger_core::history::{PastRun, RUNS_TOLD, RunHistory};
+use trigger_core::history::{MAX_RUNS, PastRun, RunHistory};
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::{End, EndedRun, Outcome, RunResult};
-use trigger_core::queue::{Cause, Ending};
+use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
+use trigger_core::queue::{Cause, Completion};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::RunRecord;
 use trigger_fleet::deliveries::Arrival;
-use trigger_fleet::intake::Batch;
+use trigger_fleet::delivery_watcher::Batch;
 use trigger_fleet::outcomes;
 
 use super::client::{Client, wall};
@@ -40,10 +40,10 @@ impl<'a> Work<'a> {
                     self.waiting.push(*cause);
                 }
                 Arrival::HasOutcome { event, source } => {
-                    let Client { store, layout, certname, .. } = self.client;
+                    let Client { store, keyspace, certname, .. } = self.client;
                     // What is still there is read again.
-                    let _ =
-                        outcomes::delete(store.as_ref(), layout, certname, [(event, &[source].into())]).await;
+                    let _ = outcomes::delete(store.as_ref(), keyspace, certname, [(event, &[source].into())])
+                        .await;
                 }
                 _ => {}
             }
@@ -59,24 +59,24 @@ impl<'a> Work<'a> {
     /// Stores that a run for this found nothing to change, however long it takes.
     pub(super) async fn finish(&mut self, run_id: RunId, started_at: Timestamp, causes: Vec<Cause>) {
         let result = RunResult {
-            outcome: Outcome::Unchanged,
+            outcome: RunOutcome::Unchanged,
             reason: None,
             reported_noop: false,
             started_at,
             finished_at: wall(),
         };
-        let end = End::Done(EndedRun::new(run_id, false, result.clone()));
-        let ending = |cause: &Cause| Ending {
+        let end = DeliveryOutcome::Done(CompletedRun::new(run_id, false, result.clone()));
+        let completion = |cause: &Cause| Completion {
             event: cause.event.id,
             sources: cause.sources.clone(),
             end: end.clone(),
         };
-        let endings: Vec<Ending> = causes.iter().map(ending).collect();
+        let completions: Vec<Completion> = causes.iter().map(completion).collect();
         self.tell(PastRun::of(&self.record(run_id, started_at, causes), result, 0, []));
 
-        let Client { store, layout, certname, .. } = self.client;
+        let Client { store, keyspace, certname, .. } = self.client;
         let (mut attempt, lost_at) = (0, Instant::now());
-        while outcomes::finish_runs(store.as_ref(), layout, certname, &endings, Some(&self.history))
+        while outcomes::finish_runs(store.as_ref(), keyspace, certname, &completions, Some(&self.history))
             .await
             .is_err()
         {
@@ -88,8 +88,8 @@ impl<'a> Work<'a> {
 
     /// A node that has worked for a while tells of many runs, and so does this one from its first.
     fn tell(&mut self, past: PastRun) {
-        for _ in self.history.runs.len() + 1..RUNS_TOLD {
-            let run = EndedRun { run_id: RunId::from_uuid(uuid::Uuid::now_v7()), ..past.run.clone() };
+        for _ in self.history.runs.len() + 1..MAX_RUNS {
+            let run = CompletedRun { run_id: RunId::from_uuid(uuid::Uuid::now_v7()), ..past.run.clone() };
             self.history.push(PastRun { run, ..past.clone() });
         }
         self.history.push(past);

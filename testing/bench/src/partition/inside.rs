@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::{CUT_OFF, Measured};
-use crate::original::{self, CONNECTS_WITHIN, Etcd, Loop};
+use crate::original::{self, CONNECT_TIMEOUT, Etcd, Loop};
 use crate::process::{happens_within, now, run};
 use crate::relay;
 use crate::scratch::Scratch;
@@ -17,7 +17,7 @@ use crate::trigger::{Agent, Hub, Program, Stamps, committed};
 const FIRED_AFTER: Duration = Duration::from_secs(5);
 /// A node that has not run so long after the partition never will. TCP sends again after pauses that double, the
 /// last of them some 54 s and 108 s after the first try, so the original may hear of it over 50 s after the end.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// What all measures here have in common.
 struct Scene<'a> {
@@ -70,7 +70,7 @@ impl Scene<'_> {
         let start =
             |name: String| Loop::start(self.scratch, self.program, &name, &flags, &original::key(&name));
         let loops = self.names("original").map(start).collect();
-        std::thread::sleep(CONNECTS_WITHIN);
+        std::thread::sleep(CONNECT_TIMEOUT);
         loops
     }
 
@@ -126,7 +126,7 @@ fn cut_off_and_heal(
     let healed_at = now();
     filter.remove()?;
 
-    happens_within(PATIENCE, || nodes.iter().all(|stamps| !stamps.read().is_empty()));
+    happens_within(TIMEOUT, || nodes.iter().all(|stamps| !stamps.read().is_empty()));
     let seconds = |stamps: &&Stamps| {
         let started_at = *stamps.read().first()?;
         Some(started_at.saturating_sub(healed_at) as f64 / 1e9)

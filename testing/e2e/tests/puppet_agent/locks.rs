@@ -15,7 +15,7 @@ fn daemon_in_a_run(node: &Node) -> Process {
 /// Waits until our run says that it waits for another.
 fn wait_until_it_waits(node: &Node, event: &str, says: &str) -> Value {
     let running = wait_for(node, event, "running");
-    eventually_within(PATIENCE, "a run that waits for another", || {
+    eventually_within(TIMEOUT, "a run that waits for another", || {
         let said = output(node, &running);
         if said.contains(says) { Ok(()) } else { Err(said) }
     });

@@ -15,7 +15,7 @@ use trigger_e2e::{
 };
 
 /// A Puppet run takes some seconds, on a busy machine many, and a retry waits for up to ten.
-const PATIENCE: Duration = Duration::from_secs(240);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A fleet of one node whose agent is running.
 fn alone(certname: &str, manifest: &str) -> (Fleet, Node) {
@@ -31,7 +31,7 @@ fn fire(node: &Node, flags: &[&str]) -> String {
 
 /// Waits until an event has this state at this node; how it stands there.
 fn wait_for(node: &Node, event: &str, state: &str) -> Value {
-    node.wait_within(PATIENCE, event, node.certname(), state)
+    node.wait_within(TIMEOUT, event, node.certname(), state)
 }
 
 /// What a run of a node printed.
@@ -42,7 +42,7 @@ fn output(node: &Node, run: &Value) -> String {
 
 /// How the runs of a node ended, oldest first.
 fn results(node: &Node) -> Vec<Value> {
-    let files = fs::read_dir(node.path("state/runs")).expect("a folder of runs");
+    let files = fs::read_dir(node.path("state/runs")).expect("a directory of runs");
     let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
     let mut names: Vec<String> = names.filter(|name| name.ends_with(".result.json")).collect();
     names.sort_unstable();
@@ -71,7 +71,7 @@ fn wait_until_started(node: &Node) {
 }
 
 fn wait_for_file(node: &Node, name: &str) -> String {
-    eventually_within(PATIENCE, &format!("the file {name}"), || {
+    eventually_within(TIMEOUT, &format!("the file {name}"), || {
         let text = fs::read_to_string(node.path(name)).map_err(|error| error.to_string())?;
         // A process that notes its id has made the file before it has written it.
         if name == "started" || text.ends_with('\n') { Ok(text) } else { Err("it is not whole".to_owned()) }
@@ -182,7 +182,7 @@ fn what_comes_before_a_catalog_keeps_it_from_running_and_what_comes_after_does_n
     let event = fire(&node, &[]);
     wait_until_started(&node);
     signal_to_end(lock_holder(&node));
-    eventually_within(PATIENCE, "the end of that run", || {
+    eventually_within(TIMEOUT, "the end of that run", || {
         let outcomes = outcomes(&node);
         if outcomes.len() > before { Ok(()) } else { Err(format!("{outcomes:?}")) }
     });
@@ -218,7 +218,7 @@ fn a_run_that_somebody_else_started_is_waited_for_and_does_not_count() {
     node.served(&format!("file {{ '{}': content => 'new' }}", file.display()));
     let event = fire(&node, &[]);
     let running = wait_for(&node, &event, "running");
-    eventually_within(PATIENCE, "a run that waits for the lock", || {
+    eventually_within(TIMEOUT, "a run that waits for the lock", || {
         let said = output(&node, &running);
         if said.contains("Another puppet instance is already running") { Ok(()) } else { Err(said) }
     });
@@ -268,7 +268,7 @@ fn while_puppet_is_disabled_a_delivery_is_held_with_its_message() {
 
 /// Puts a program before Puppet, as some sites do: lines of shell that run first.
 fn before_puppet(node: &mut Node, lines: &str) {
-    fs::create_dir_all(node.path("bin")).expect("a folder for a program");
+    fs::create_dir_all(node.path("bin")).expect("a directory for a program");
     let script = format!("#!/bin/sh\ncd '{}'\n{lines}\nexec puppet \"$@\"\n", node.path("").display());
     let program = node.script("bin/puppet", &script);
     let command = format!("{} agent --confdir {}", program.display(), node.path("puppet").display());
@@ -362,7 +362,7 @@ fn a_run_that_is_stopped_or_killed_is_repeated_once() {
         wait_until_started(&node);
         let run = lock_holder(&node);
         end(run);
-        eventually_within(PATIENCE, "the end of the run", || {
+        eventually_within(TIMEOUT, "the end of the run", || {
             if is_alive(run) { Err("it lives".to_owned()) } else { Ok(()) }
         });
         node.release();
@@ -405,14 +405,14 @@ fn a_notify_in_an_agents_run_goes_on_to_the_next_node_and_puppet_says_where_a_lo
     a.start_agent();
     b.start_agent();
     let root = origin.fire(&["to a", "--tag", "web", "--host", a.certname()]).committed();
-    let first = origin.wait_within(PATIENCE, &root, a.certname(), "done");
+    let first = origin.wait_within(TIMEOUT, &root, a.certname(), "done");
     let said = output(&a, &first);
     assert!(!said.contains("not selected"), "only what has the tag: {said}");
     let synced = a.path("puppet/var/lib/puppet/type/trigger.rb");
     assert!(synced.exists(), "the type came from the server");
 
     let at_b = said.split("Fired ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or(&said);
-    let second = origin.wait_within(PATIENCE, at_b, b.certname(), "done");
+    let second = origin.wait_within(TIMEOUT, at_b, b.certname(), "done");
     assert_eq!((&first["outcome"], &second["outcome"]), (&json!("changed"), &json!("changed")));
     let part = fleet.backend.get(&format!("/puppet_trigger/events/events/{at_b}/0")).expect("an event");
     let event: Value = serde_json::from_str(&part).expect("its JSON");

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::guard::{FIRES_AT_MOST, HOPS_AT_MOST};
+use super::guard::{MAX_FIRES, MAX_HOPS};
 use super::{Evidence, Index, Violation};
 use crate::journal::{Answer, Cause, Chain};
 
 const BOUNDED: &str = "no runaway loops";
 
-pub(super) fn check(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
     let mut chains: BTreeMap<&str, &Cause> = BTreeMap::new();
-    for run in &evidence.runs {
+    for run in &artifacts.runs {
         for cause in &run.start.causes {
             chains.insert(&cause.event, cause);
             if let Some(why) = objection(cause, &run.start.certname) {
@@ -19,7 +19,7 @@ pub(super) fn check(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec
             }
         }
     }
-    budgets(evidence, index, &chains, violations);
+    budgets(artifacts, index, &chains, violations);
 }
 
 fn objection(cause: &Cause, certname: &str) -> Option<String> {
@@ -35,7 +35,7 @@ fn objection(cause: &Cause, certname: &str) -> Option<String> {
     let is_bad = |chain: &&Chain| {
         let pairs: BTreeSet<_> = chain.hops.iter().collect();
         // A chain of as many hops as the ttl fires nothing more, so none of them is longer.
-        chain.hops.len() > HOPS_AT_MOST || pairs.len() < chain.hops.len()
+        chain.hops.len() > MAX_HOPS || pairs.len() < chain.hops.len()
     };
     cause.chains.iter().find(is_bad).map(|chain| format!("a chain too long or twice the same: {chain:?}"))
 }
@@ -43,13 +43,13 @@ fn objection(cause: &Cause, certname: &str) -> Option<String> {
 /// At most three fires of one trigger on one node for one root; one more for each run that was killed, for
 /// what it fired it may not have counted.
 fn budgets(
-    evidence: &Evidence,
+    artifacts: &Evidence,
     index: &Index<'_>,
     chains: &BTreeMap<&str, &Cause>,
     violations: &mut Vec<Violation>,
 ) {
     let mut fired: BTreeMap<(&str, &str, &str), Vec<&str>> = BTreeMap::new();
-    for fire in &evidence.fires {
+    for fire in &artifacts.fires {
         let (Some(_), Answer::Success { event, state }) = (&fire.parent, &fire.answer) else { continue };
         let Some(cause) = chains.get(event.as_str()).filter(|_| state != "suppressed") else { continue };
         let roots: BTreeSet<&str> = cause.chains.iter().map(|chain| chain.root.as_str()).collect();
@@ -58,9 +58,9 @@ fn budgets(
         }
     }
     for ((node, trigger, root), events) in fired {
-        let hits = evidence.runs.iter().filter(|run| run.start.certname == node);
+        let hits = artifacts.runs.iter().filter(|run| run.start.certname == node);
         let hits = hits.filter(|run| index.hits.contains(run.start.run.as_str())).count();
-        if events.len() > FIRES_AT_MOST + hits {
+        if events.len() > MAX_FIRES + hits {
             let found =
                 format!("'{trigger}' fired {} times on {node} for root {root}: {events:?}", events.len());
             violations.push(Violation { rule: BOUNDED, found });

@@ -1,10 +1,10 @@
 //! Which runs covered which event: as the runs' own log tells, and of those that never said a word, as their
-//! nodes' folders do.
+//! nodes' directories do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Index, describe, seconds};
-use crate::evidence::{Evidence, Run};
+use crate::artifacts::{Evidence, Run};
 use crate::journal::Moment;
 
 /// A run that covers an event.
@@ -18,17 +18,17 @@ pub(super) struct Cover<'a> {
 }
 
 /// By (event, certname), in the order of their starts.
-pub(super) fn of(evidence: &Evidence) -> BTreeMap<(&str, &str), Vec<Cover<'_>>> {
+pub(super) fn of(artifacts: &Evidence) -> BTreeMap<(&str, &str), Vec<Cover<'_>>> {
     let mut covers: BTreeMap<(&str, &str), Vec<Cover<'_>>> = BTreeMap::new();
-    for run in &evidence.runs {
+    for run in &artifacts.runs {
         let start = &run.start;
         for cause in &start.causes {
             let covers = covers.entry((cause.event.as_str(), start.certname.as_str())).or_default();
             covers.push(Cover { run: &start.run, at: start.at, logged: Some(run) });
         }
     }
-    let spoke: BTreeSet<&str> = evidence.runs.iter().map(|run| run.start.run.as_str()).collect();
-    for (run, record) in evidence.records.iter().filter(|(run, _)| !spoke.contains(run.as_str())) {
+    let spoke: BTreeSet<&str> = artifacts.runs.iter().map(|run| run.start.run.as_str()).collect();
+    for (run, record) in artifacts.records.iter().filter(|(run, _)| !spoke.contains(run.as_str())) {
         for event in &record.causes {
             let covers = covers.entry((event.as_str(), record.certname.as_str())).or_default();
             covers.push(Cover { run, at: record.started, logged: None });

@@ -3,22 +3,22 @@
 use std::collections::BTreeSet;
 
 use super::{Evidence, Index, Violation, covers, describe, guard, repetitions, seconds};
-use crate::evidence::{Target, Window};
+use crate::artifacts::{Target, Window};
 use crate::journal::{Answer, Fire, Moment};
 
 const LOST: &str = "no lost wake-up";
 const ENDS: &str = "every delivery ends visibly";
 /// How long an agent may take from a run's record to its supervisor.
-const SUPERVISED_WITHIN: Moment = 5_000_000_000;
+const SUPERVISION_TIMEOUT: Moment = 5_000_000_000;
 
 /// Which rule is broken, and why.
 type Objection = (&'static str, String);
 
-pub(super) fn check(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
-    let judges = Judge { evidence, index };
-    for fire in &evidence.fires {
+pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+    let judges = Judge { artifacts, index };
+    for fire in &artifacts.fires {
         let Answer::Success { event, state } = &fire.answer else { continue };
-        for certname in evidence.targets_of(fire) {
+        for certname in artifacts.targets_of(fire) {
             if let Err((rule, why)) = judges.delivery(fire, event, &certname) {
                 let found = format!(
                     "event {event} ({state}), fired on {} between {} and {}, at {certname}: {why}{}",
@@ -34,24 +34,24 @@ pub(super) fn check(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec
 }
 
 /// Whether a restored hub no longer had something of this delivery: it may have stayed as it was then.
-pub(super) fn is_forgotten(evidence: &Evidence, event: &str, certname: &str) -> bool {
-    let lost = |key: &String| evidence.forgotten.contains(key);
-    let groups = evidence.groups.iter().filter(|(_, members)| members.contains(certname));
+pub(super) fn is_forgotten(artifacts: &Evidence, event: &str, certname: &str) -> bool {
+    let lost = |key: &String| artifacts.forgotten.contains(key);
+    let groups = artifacts.groups.iter().filter(|(_, members)| members.contains(certname));
     let mut by_group = groups.map(|(group, _)| format!("groups/{group}/{event}"));
     let part = format!("events/{event}/");
-    evidence.forgotten.range(part.clone()..).next().is_some_and(|key| key.starts_with(&part))
+    artifacts.forgotten.range(part.clone()..).next().is_some_and(|key| key.starts_with(&part))
         || lost(&format!("hosts/{certname}/{event}"))
         || lost(&format!("outcomes/{event}/{certname}"))
         || by_group.any(|key| lost(&key))
 }
 
-pub(super) fn forgotten(evidence: &Evidence) -> Vec<(String, String)> {
+pub(super) fn forgotten(artifacts: &Evidence) -> Vec<(String, String)> {
     let mut forgotten = Vec::new();
-    for fire in &evidence.fires {
+    for fire in &artifacts.fires {
         let Answer::Success { event, .. } = &fire.answer else { continue };
-        for certname in evidence.targets_of(fire) {
-            let target = evidence.target(event, &certname);
-            if is_forgotten(evidence, event, &certname) && target.is_none_or(|target| !target.has_ended()) {
+        for certname in artifacts.targets_of(fire) {
+            let target = artifacts.target(event, &certname);
+            if is_forgotten(artifacts, event, &certname) && target.is_none_or(|target| !target.has_ended()) {
                 let state = target.map_or("unknown", |target| target.state.as_str());
                 forgotten.push((format!("{event} at {certname}"), state.to_owned()));
             }
@@ -61,17 +61,17 @@ pub(super) fn forgotten(evidence: &Evidence) -> Vec<(String, String)> {
 }
 
 struct Judge<'a> {
-    evidence: &'a Evidence,
+    artifacts: &'a Evidence,
     index: &'a Index<'a>,
 }
 
 impl Judge<'_> {
     fn delivery(&self, fire: &Fire, event: &str, certname: &str) -> Result<(), Objection> {
-        match self.evidence.target(event, certname) {
+        match self.artifacts.target(event, certname) {
             Some(target) if target.has_ended() => self.end(fire, event, target),
-            _ if is_forgotten(self.evidence, event, certname) => Ok(()),
+            _ if is_forgotten(self.artifacts, event, certname) => Ok(()),
             Some(target) => Err((LOST, format!("it is '{}' at the end: {target:?}", target.state))),
-            None if is_suppressed_group(fire) && guard::leaves_out_all(self.evidence, self.index, fire) => {
+            None if is_suppressed_group(fire) && guard::leaves_out_all(self.artifacts, self.index, fire) => {
                 Ok(())
             }
             None => Err((LOST, "trigger status does not list it".to_owned())),
@@ -84,7 +84,7 @@ impl Judge<'_> {
         match target.state.as_str() {
             "done" | "failed" => self.run(fire, event, target).map_err(|why| (LOST, why)),
             "refused" if fire.noop => Ok(()),
-            "suppressed" if guard::leaves_out(self.evidence, self.index, fire, &target.certname) => Ok(()),
+            "suppressed" if guard::leaves_out(self.artifacts, self.index, fire, &target.certname) => Ok(()),
             "suppressed" => unfit("the chains that led to it permit it"),
             "superseded" => self.successor(fire, event, target),
             _ => unfit("nothing asked for it"),
@@ -112,7 +112,7 @@ impl Judge<'_> {
             if !passed.insert(successor) {
                 return unfit("its successors go round in a circle".to_owned());
             }
-            let Some(found) = self.evidence.target(successor, &target.certname) else {
+            let Some(found) = self.artifacts.target(successor, &target.certname) else {
                 return unfit(format!("its successor {successor} is not known there"));
             };
             end = found;
@@ -175,24 +175,24 @@ impl Judge<'_> {
 
     /// A run that was interrupted is repeated once; only the end of that one is an end.
     fn may_be_interrupted(&self, event: &str, target: &Target, run_id: &str) -> bool {
-        was_ended(self.evidence, self.index, run_id)
+        was_ended(self.artifacts, self.index, run_id)
             && repetitions::was_interrupted_twice(self.index, event, &target.certname)
     }
 }
 
 /// Whether we ended a run: we killed it or its supervisor, or its agent before there was a supervisor.
-pub(super) fn was_ended(evidence: &Evidence, index: &Index<'_>, run_id: &str) -> bool {
+pub(super) fn was_ended(artifacts: &Evidence, index: &Index<'_>, run_id: &str) -> bool {
     let killed_agent =
         |window: &&Window| window.kind == "kill -9 of an agent" || window.kind == "crash of a node";
     let before_it_was_supervised = || {
-        let record = evidence.records.get(run_id).filter(|_| !index.runs.contains_key(run_id));
+        let record = artifacts.records.get(run_id).filter(|_| !index.runs.contains_key(run_id));
         record.is_some_and(|record| {
-            let mut kills = evidence.windows.iter().filter(killed_agent);
+            let mut kills = artifacts.windows.iter().filter(killed_agent);
             kills.any(|kill| {
                 // The record's clock counts milliseconds.
                 kill.node.as_ref() == Some(&record.certname)
                     && kill.to + 1_000_000 >= record.started
-                    && kill.from <= record.started + SUPERVISED_WITHIN
+                    && kill.from <= record.started + SUPERVISION_TIMEOUT
             })
         })
     };

@@ -11,8 +11,8 @@ const DURABLE: &str = "durable before it answers";
 const CLOCKS_APART: Duration = Duration::from_secs(1);
 
 /// Every node has an outbox, so nothing that we left alive may fail.
-pub(super) fn check(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
-    for fire in &evidence.fires {
+pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+    for fire in &artifacts.fires {
         if let Some(why) = objection(fire, index) {
             let found = format!("a fire on {} {why}", fire.origin);
             violations.push(Violation { rule: DURABLE, found });
@@ -45,25 +45,25 @@ struct Orphan<'a> {
 /// The fires behind events that none answered for: each fire that was killed may have fired one. They are told
 /// apart by trigger, targets and time; events that are left over came from nowhere.
 pub(super) fn unanswered<'a>(
-    evidence: &'a Evidence,
+    artifacts: &'a Evidence,
     answered: &BTreeMap<&str, &Fire>,
 ) -> BTreeMap<&'a str, &'a Fire> {
     let mut killed: Vec<&Fire> =
-        evidence.fires.iter().filter(|fire| fire.answer == Answer::Killed && !fire.noop).collect();
+        artifacts.fires.iter().filter(|fire| fire.answer == Answer::Killed && !fire.noop).collect();
     killed.sort_by_key(|fire| fire.after);
     let mut found = BTreeMap::new();
     // Their ids begin with their time.
-    for (event, orphan) in orphans(evidence, answered) {
-        if let Some(at) = killed.iter().position(|fire| may_have_fired(evidence, fire, &orphan)) {
+    for (event, orphan) in orphans(artifacts, answered) {
+        if let Some(at) = killed.iter().position(|fire| may_have_fired(artifacts, fire, &orphan)) {
             found.insert(event, killed.remove(at));
         }
     }
     found
 }
 
-fn orphans<'a>(evidence: &'a Evidence, answered: &BTreeMap<&str, &Fire>) -> BTreeMap<&'a str, Orphan<'a>> {
+fn orphans<'a>(artifacts: &'a Evidence, answered: &BTreeMap<&str, &Fire>) -> BTreeMap<&'a str, Orphan<'a>> {
     let mut orphans: BTreeMap<&str, Orphan<'_>> = BTreeMap::new();
-    for run in &evidence.runs {
+    for run in &artifacts.runs {
         let start = &run.start;
         for cause in start.causes.iter().filter(|cause| !answered.contains_key(cause.event.as_str())) {
             let new = || Orphan { cause, ran_on: BTreeSet::new(), first_run: start.at };
@@ -75,14 +75,14 @@ fn orphans<'a>(evidence: &'a Evidence, answered: &BTreeMap<&str, &Fire>) -> BTre
     orphans
 }
 
-fn may_have_fired(evidence: &Evidence, fire: &Fire, orphan: &Orphan<'_>) -> bool {
+fn may_have_fired(artifacts: &Evidence, fire: &Fire, orphan: &Orphan<'_>) -> bool {
     let apart = u64::try_from(CLOCKS_APART.as_nanos()).unwrap_or_default();
     let is_then = |at: Moment| (fire.before.saturating_sub(apart)..=fire.after + apart).contains(&at);
-    let targets = evidence.targets_of(fire);
+    let targets = artifacts.targets_of(fire);
     fire.trigger == orphan.cause.trigger
         && fire.before <= orphan.first_run
         && orphan.ran_on.iter().all(|node| targets.contains(*node))
-        && made_at(&orphan.cause.event, evidence.epoch).is_none_or(is_then)
+        && made_at(&orphan.cause.event, artifacts.epoch).is_none_or(is_then)
 }
 
 /// When an event's id was made, if it is a UUIDv7: it begins with the milliseconds since 1970.

@@ -7,36 +7,36 @@ use super::{Evidence, Index};
 use crate::journal::{Answer, Chain, Fire};
 
 /// The most hops a chain may have: nobody asked for another ttl.
-pub(super) const HOPS_AT_MOST: usize = 5;
+pub(super) const MAX_HOPS: usize = 5;
 /// How often one trigger may fire on one node for one root.
-pub(super) const FIRES_AT_MOST: usize = 3;
+pub(super) const MAX_FIRES: usize = 3;
 /// Chains that one event carries, the shortest.
-const CHAINS_AT_MOST: usize = 8;
+const MAX_CHAINS: usize = 8;
 
 /// Whether each chain forbids this target.
-pub(super) fn leaves_out(evidence: &Evidence, index: &Index<'_>, fire: &Fire, certname: &str) -> bool {
+pub(super) fn leaves_out(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, certname: &str) -> bool {
     let chains = chains_through(index, fire);
     if chains.is_empty() {
         return false;
     }
     let repeats =
         |chain: &Chain| chain.hops.iter().any(|(trigger, node)| *trigger == fire.trigger && node == certname);
-    let ends = |chain: &Chain| is_at_its_end(evidence, index, fire, chain);
+    let ends = |chain: &Chain| is_at_its_end(artifacts, index, fire, chain);
     if fire.hosts.iter().any(|host| host == certname) {
         return chains.iter().all(|chain| repeats(chain) || ends(chain));
     }
     // A group's member sees only the chains that the event carries.
-    chains.iter().filter(|chain| !ends(chain)).take(CHAINS_AT_MOST).all(repeats)
+    chains.iter().filter(|chain| !ends(chain)).take(MAX_CHAINS).all(repeats)
 }
 
 /// Whether each chain forbids whatever this fire is for, as for a group that was left out whole.
-pub(super) fn leaves_out_all(evidence: &Evidence, index: &Index<'_>, fire: &Fire) -> bool {
+pub(super) fn leaves_out_all(artifacts: &Evidence, index: &Index<'_>, fire: &Fire) -> bool {
     let chains = chains_through(index, fire);
-    !chains.is_empty() && chains.iter().all(|chain| is_at_its_end(evidence, index, fire, chain))
+    !chains.is_empty() && chains.iter().all(|chain| is_at_its_end(artifacts, index, fire, chain))
 }
 
-fn is_at_its_end(evidence: &Evidence, index: &Index<'_>, fire: &Fire, chain: &Chain) -> bool {
-    chain.hops.len() >= HOPS_AT_MOST || fires_before(evidence, index, fire, &chain.root) >= FIRES_AT_MOST
+fn is_at_its_end(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, chain: &Chain) -> bool {
+    chain.hops.len() >= MAX_HOPS || fires_before(artifacts, index, fire, &chain.root) >= MAX_FIRES
 }
 
 /// The chains that a fire inside a run continues, the shortest first: those of the run's causes that permitted
@@ -60,7 +60,7 @@ fn chains_through(index: &Index<'_>, fire: &Fire) -> Vec<Chain> {
 
 /// How often this fire's trigger may have been counted on its node for a root before; which chains a fire was
 /// permitted by is not known, so each of its roots counts.
-fn fires_before(evidence: &Evidence, index: &Index<'_>, fire: &Fire, root: &str) -> usize {
+fn fires_before(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, root: &str) -> usize {
     let may_count = |other: &&Fire| {
         let was_suppressed = matches!(&other.answer, Answer::Success { state, .. } if state == "suppressed");
         !was_suppressed
@@ -70,7 +70,7 @@ fn fires_before(evidence: &Evidence, index: &Index<'_>, fire: &Fire, root: &str)
             && other.before < fire.after
             && roots_of(index, other).contains(root)
     };
-    evidence.fires.iter().filter(may_count).count()
+    artifacts.fires.iter().filter(may_count).count()
 }
 
 fn roots_of(index: &Index<'_>, fire: &Fire) -> BTreeSet<String> {

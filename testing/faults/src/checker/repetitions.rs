@@ -4,7 +4,7 @@ use super::{Index, Violation, covers};
 
 const ONCE: &str = "no repetition without a crash";
 /// Runs that may cover one event at one node: the first, and one repetition after a crash.
-const RUNS_AT_MOST: usize = 2;
+const MAX_RUNS: usize = 2;
 
 pub(super) fn check(index: &Index<'_>, violations: &mut Vec<Violation>) {
     for (event, certname) in index.covering.keys() {
@@ -23,7 +23,7 @@ fn objection(index: &Index<'_>, event: &str, certname: &str) -> Option<String> {
     let repeated = covers.iter().rev().skip(1).find(|cover| is_over(cover.run));
     match repeated {
         Some(cover) => Some(format!("it ran again although nothing interrupted {}", cover.describe(index))),
-        None if covers.len() > RUNS_AT_MOST => Some(format!("{} runs covered it", covers.len())),
+        None if covers.len() > MAX_RUNS => Some(format!("{} runs covered it", covers.len())),
         None => None,
     }
 }
@@ -31,5 +31,5 @@ fn objection(index: &Index<'_>, event: &str, certname: &str) -> Option<String> {
 /// Whether a delivery may end as `interrupted`: a run for it was repeated, and that one was interrupted too.
 pub(super) fn was_interrupted_twice(index: &Index<'_>, event: &str, certname: &str) -> bool {
     let covers = index.covers(event, certname).iter();
-    covers.filter(|cover| index.was_interrupted(cover.run)).count() == RUNS_AT_MOST
+    covers.filter(|cover| index.was_interrupted(cover.run)).count() == MAX_RUNS
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::deliveries::{is_forgotten, was_ended};
 use super::{Evidence, Index, Violation, describe, seconds};
-use crate::evidence::Run;
+use crate::artifacts::Run;
 use crate::journal::Answer;
 
 const ALONE: &str = "one run at a time";
@@ -12,20 +12,20 @@ const CAUSED: &str = "no run without a cause";
 const ENDED: &str = "a run ends by itself or is killed";
 const ONCE: &str = "a run is executed once";
 
-pub(super) fn check(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
-    overlaps(evidence, violations);
-    executions(evidence, violations);
-    interruptions(evidence, index, violations);
-    for run in &evidence.runs {
-        for (rule, why) in objections(evidence, index, run) {
+pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+    overlaps(artifacts, violations);
+    executions(artifacts, violations);
+    interruptions(artifacts, index, violations);
+    for run in &artifacts.runs {
+        for (rule, why) in objections(artifacts, index, run) {
             violations.push(Violation { rule, found: format!("{why}: {}", describe(run)) });
         }
     }
 }
 
-fn overlaps(evidence: &Evidence, violations: &mut Vec<Violation>) {
+fn overlaps(artifacts: &Evidence, violations: &mut Vec<Violation>) {
     let mut nodes: BTreeMap<&str, Vec<&Run>> = BTreeMap::new();
-    for run in &evidence.runs {
+    for run in &artifacts.runs {
         nodes.entry(run.start.certname.as_str()).or_default().push(run);
     }
     for runs in nodes.values_mut() {
@@ -41,16 +41,16 @@ fn overlaps(evidence: &Evidence, violations: &mut Vec<Violation>) {
                 let found = format!("another run's process lived: {}", describe(run));
                 violations.push(Violation { rule: ALONE, found });
             }
-            let end = end_of(evidence, run);
+            let end = end_of(artifacts, run);
             latest = latest.into_iter().chain([(end, *run)]).max_by_key(|(end, _)| *end);
         }
     }
 }
 
 /// Each start of a run has an id of its own.
-fn executions(evidence: &Evidence, violations: &mut Vec<Violation>) {
+fn executions(artifacts: &Evidence, violations: &mut Vec<Violation>) {
     let mut first: BTreeMap<&str, &Run> = BTreeMap::new();
-    for run in &evidence.runs {
+    for run in &artifacts.runs {
         if let Some(before) = first.insert(&run.start.run, run) {
             let found = format!("{} although before: {}", describe(run), describe(before));
             violations.push(Violation { rule: ONCE, found });
@@ -59,10 +59,10 @@ fn executions(evidence: &Evidence, violations: &mut Vec<Violation>) {
 }
 
 /// A run whose result says that something interrupted it was interrupted by us, and the other way round.
-fn interruptions(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
-    for (run, record) in &evidence.records {
+fn interruptions(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+    for (run, record) in &artifacts.records {
         let why = match record.outcome.as_str() {
-            "interrupted" if !was_ended(evidence, index, run) => "nothing interrupted it",
+            "interrupted" if !was_ended(artifacts, index, run) => "nothing interrupted it",
             outcome if outcome != "interrupted" && index.hits.contains(run.as_str()) => "we killed it",
             _ => continue,
         };
@@ -77,25 +77,26 @@ fn interruptions(evidence: &Evidence, index: &Index<'_>, violations: &mut Vec<Vi
 }
 
 /// When a run's process was gone at the latest, or, where it was killed, still lived.
-fn end_of(evidence: &Evidence, run: &Run) -> u64 {
-    let killed = evidence.hits.iter().filter(|hit| hit.process && hit.run == run.start.run).map(|hit| hit.at);
+fn end_of(artifacts: &Evidence, run: &Run) -> u64 {
+    let killed =
+        artifacts.hits.iter().filter(|hit| hit.process && hit.run == run.start.run).map(|hit| hit.at);
     run.end.as_ref().map(|end| end.at).or_else(|| killed.min()).unwrap_or(run.start.at)
 }
 
-fn objections(evidence: &Evidence, index: &Index<'_>, run: &Run) -> Vec<(&'static str, String)> {
+fn objections(artifacts: &Evidence, index: &Index<'_>, run: &Run) -> Vec<(&'static str, String)> {
     let mut objections = Vec::new();
     if run.start.causes.is_empty() {
         objections.push((CAUSED, "its record lists nothing".to_owned()));
     }
-    let why = run.start.causes.iter().filter_map(|cause| objection(evidence, index, run, &cause.event));
+    let why = run.start.causes.iter().filter_map(|cause| objection(artifacts, index, run, &cause.event));
     objections.extend(why.map(|why| (CAUSED, why)));
-    if run.end.is_none() && !evidence.hits.iter().any(|hit| hit.process && hit.run == run.start.run) {
+    if run.end.is_none() && !artifacts.hits.iter().any(|hit| hit.process && hit.run == run.start.run) {
         objections.push((ENDED, "nothing killed it".to_owned()));
     }
     objections
 }
 
-fn objection(evidence: &Evidence, index: &Index<'_>, run: &Run, event: &str) -> Option<String> {
+fn objection(artifacts: &Evidence, index: &Index<'_>, run: &Run, event: &str) -> Option<String> {
     let certname = &run.start.certname;
     let Some(fire) = index.fires.get(event) else { return Some(format!("nobody fired event {event}")) };
     if fire.before > run.start.at {
@@ -104,10 +105,10 @@ fn objection(evidence: &Evidence, index: &Index<'_>, run: &Run, event: &str) -> 
     if fire.noop {
         return Some(format!("event {event} asked for noop"));
     }
-    if !evidence.targets_of(fire).contains(certname) {
+    if !artifacts.targets_of(fire).contains(certname) {
         return Some(format!("event {event} was not for this node"));
     }
     // Of a fire that did not live to answer; the backend must know it all the same.
-    let is_known = evidence.target(event, certname).is_some() || is_forgotten(evidence, event, certname);
+    let is_known = artifacts.target(event, certname).is_some() || is_forgotten(artifacts, event, certname);
     (fire.answer == Answer::Killed && !is_known).then(|| format!("the backend does not know event {event}"))
 }

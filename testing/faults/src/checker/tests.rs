@@ -8,7 +8,7 @@ mod restores;
 use std::collections::BTreeSet;
 
 use super::check;
-use crate::evidence::{Evidence, Record, Run, Target, Window};
+use crate::artifacts::{Evidence, Record, Run, Target, Window};
 use crate::journal::{Answer, Cause, Chain, Fire, Hit, RunEnd, RunStart};
 
 /// Event `e1` is fired at 10 on `a` for `b` and for the group `g` (`c`); `b` runs `r1` from 20 to 30, `c` runs
@@ -88,30 +88,30 @@ fn hit(run: &str, at: u64) -> Hit {
 /// Doctors the good trial; the rules that the checker says are broken.
 #[track_caller]
 fn doctored(doctor: impl FnOnce(&mut Evidence)) -> Vec<&'static str> {
-    let mut evidence = good();
-    doctor(&mut evidence);
-    let mut rules: Vec<_> = check(&evidence).into_iter().map(|violation| violation.rule).collect();
+    let mut artifacts = good();
+    doctor(&mut artifacts);
+    let mut rules: Vec<_> = check(&artifacts).into_iter().map(|violation| violation.rule).collect();
     rules.dedup();
     rules
 }
 
-fn statuses<'a>(evidence: &'a mut Evidence, event: &str) -> &'a mut Vec<Target> {
-    evidence.statuses.entry(event.to_owned()).or_default()
+fn statuses<'a>(artifacts: &'a mut Evidence, event: &str) -> &'a mut Vec<Target> {
+    artifacts.statuses.entry(event.to_owned()).or_default()
 }
 
 /// A run that was not let come to its end.
-fn killed(evidence: &mut Evidence, run: &str, at: u64) {
-    let of_it = evidence.runs.iter_mut().filter(|known| known.start.run == run);
+fn killed(artifacts: &mut Evidence, run: &str, at: u64) {
+    let of_it = artifacts.runs.iter_mut().filter(|known| known.start.run == run);
     of_it.for_each(|run| run.end = None);
-    evidence.records.get_mut(run).unwrap().outcome = "interrupted".to_owned();
-    evidence.hits.push(hit(run, at));
+    artifacts.records.get_mut(run).unwrap().outcome = "interrupted".to_owned();
+    artifacts.hits.push(hit(run, at));
 }
 
 /// One more run of `b` for `e1`.
-fn again(evidence: &mut Evidence, name: &str, from: u64) {
-    evidence.runs.push(run(name, "b", (from, from + 10), "e1"));
-    evidence.records.extend([record(name, "b", from, "e1")]);
-    statuses(evidence, "e1")[0] = done("b", name);
+fn again(artifacts: &mut Evidence, name: &str, from: u64) {
+    artifacts.runs.push(run(name, "b", (from, from + 10), "e1"));
+    artifacts.records.extend([record(name, "b", from, "e1")]);
+    statuses(artifacts, "e1")[0] = done("b", name);
 }
 
 fn interrupted(certname: &str, run: &str) -> Target {

@@ -52,7 +52,7 @@ fn what_is_told_of_a_run_is_made_from_what_is_kept_of_it() {
     drop(runs.create(&record, None).unwrap());
     assert_eq!(runs.past_run(record.run_id).unwrap(), None, "nobody knows yet how it ended");
     let result = RunResult {
-        outcome: Outcome::Changed,
+        outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
         started_at: record.started_at,
@@ -64,7 +64,7 @@ fn what_is_told_of_a_run_is_made_from_what_is_kept_of_it() {
         event,
         trigger: "next one".parse().unwrap(),
         to_groups: false,
-        left_out: Default::default(),
+        suppressed: Default::default(),
         by_rule: Default::default(),
     };
     runs.note_fired(record.run_id, &fired).unwrap();
@@ -80,14 +80,14 @@ fn what_is_told_of_a_run_is_made_from_what_is_kept_of_it() {
 fn a_record_too_long_for_the_file_made_ahead_replaces_it() {
     let (_dir, runs) = runs();
     let blank = runs.prepare(new_id()).unwrap();
-    let record = record(blank.run, &"x".repeat(BLANK_BYTES));
+    let record = record(blank.run, &"x".repeat(PREALLOCATED_BYTES));
     let _run = runs.create(&record, Some(blank)).unwrap();
     check_only_open_run(&runs, &record);
 }
 
 fn result(run: &RunRecord) -> RunResult {
     RunResult {
-        outcome: Outcome::Changed,
+        outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
         started_at: run.started_at,
@@ -135,7 +135,7 @@ fn the_latest_runs_are_kept_also_when_a_clock_that_was_ahead_is_set_back() {
 fn a_record_that_cannot_be_written_leaves_nothing_behind() {
     let (_dir, runs) = runs();
     let record = record(new_id(), "");
-    // Nothing can be moved to where a folder is that is not empty.
+    // Nothing can be moved to where a directory is that is not empty.
     fs::create_dir_all(runs.paths(record.run_id).record().join("x")).unwrap();
     runs.create(&record, None).unwrap_err();
     assert!(!runs.paths(record.run_id).with(".json.tmp").exists());
@@ -205,7 +205,7 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
         let cause = trigger_core::queue::Cause { event: event.clone(), sources, interruptions };
         let record = RunRecord { causes: vec![cause], ..record(new_id(), "") };
         let result = RunResult {
-            outcome: Outcome::Interrupted,
+            outcome: RunOutcome::Interrupted,
             reason: None,
             reported_noop: false,
             started_at: record.started_at,
@@ -216,13 +216,13 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
         runs.close(record.run_id).unwrap();
         record.run_id
     };
-    let end_of = || trigger_core::ended_runs::end_of(id, runs.ended_runs().unwrap());
+    let end_of = || trigger_core::completed_runs::end_of(id, runs.completed_runs().unwrap());
     ended(0);
     assert_eq!(end_of(), None, "its repetition tells");
     let repetition = ended(1);
     let end = end_of();
     assert!(
-        matches!(&end, Some(trigger_core::outcome::End::Failed(run)) if run.run_id == repetition),
+        matches!(&end, Some(trigger_core::outcome::DeliveryOutcome::Failed(run)) if run.run_id == repetition),
         "{end:?}"
     );
 }

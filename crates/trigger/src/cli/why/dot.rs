@@ -1,8 +1,8 @@
 //! The chain as a graph in Graphviz's DOT language: events lead to runs, runs to events.
 
-use trigger_core::history::{FiredEvent, LeftOut, Target};
+use trigger_core::history::{FiredEvent, SuppressedTarget, Target};
 use trigger_core::identity::EventId;
-use trigger_core::outcome::Outcome;
+use trigger_core::outcome::RunOutcome;
 use trigger_core::status::{RunView, State};
 use trigger_core::why::{EventStep, Explanation, RunState, RunStep};
 use trigger_fleet::outcomes::EventStatus;
@@ -14,7 +14,7 @@ use crate::cli::status;
 /// Targets of an event that are drawn.
 const TARGETS_DRAWN: usize = 16;
 /// A target that the loop guard left out.
-const LEFT_OUT: &str = "shape=box, style=dashed, color=darkorange";
+const SUPPRESSED: &str = "shape=box, style=dashed, color=darkorange";
 
 pub(super) fn graph(answer: &Answer) -> String {
     let explanation = &answer.explanation;
@@ -34,7 +34,7 @@ pub(super) fn graph(answer: &Answer) -> String {
     }
     for step in &explanation.runs {
         lines.extend(run(explanation, step));
-        for fired in step.fired.listed.iter().filter(|fired| fired.left_out.count() > 0) {
+        for fired in step.fired.listed.iter().filter(|fired| fired.suppressed.count() > 0) {
             let is_drawn = explanation.event(fired.event).is_some_and(|event| event.is_followed);
             let status = answer.event.as_ref().filter(|status| status.event.id == fired.event);
             lines.extend(suppressed(step, fired, is_drawn, status));
@@ -113,11 +113,11 @@ fn run(explanation: &Explanation, step: &RunStep) -> Vec<String> {
     lines
 }
 
-fn colour(outcome: Outcome) -> &'static str {
+fn colour(outcome: RunOutcome) -> &'static str {
     match outcome {
-        Outcome::Unchanged | Outcome::Changed => "color=darkgreen",
-        Outcome::NotRun | Outcome::Interrupted => "color=darkorange",
-        Outcome::Failed | Outcome::TimedOut | Outcome::Unknown => "color=red",
+        RunOutcome::Unchanged | RunOutcome::Changed => "color=darkgreen",
+        RunOutcome::NotRun | RunOutcome::Interrupted => "color=darkorange",
+        RunOutcome::Failed | RunOutcome::TimedOut | RunOutcome::Unknown => "color=red",
     }
 }
 
@@ -135,22 +135,22 @@ fn suppressed(
         lines.push(node(&name, &[format!("'{}'", fired.trigger)], "shape=ellipse, style=dashed"));
         lines.push(edge(&format!("run {}", step.run_id), &name, "style=dashed"));
     }
-    let is_target = |left_out: &&LeftOut| match &left_out.target {
+    let is_target = |suppressed: &&SuppressedTarget| match &suppressed.target {
         Target::Node(certname) => status.is_some_and(|status| status.targets.contains_key(certname)),
         Target::Group(_) => false,
     };
-    for left_out in fired.left_out.listed.iter().filter(|left_out| !is_target(left_out)) {
-        let target = match &left_out.target {
+    for suppressed in fired.suppressed.listed.iter().filter(|suppressed| !is_target(suppressed)) {
+        let target = match &suppressed.target {
             Target::Node(certname) => certname.to_string(),
             Target::Group(group) => format!("group {group}"),
         };
         let there = format!("{name} at {target}");
-        lines.push(node(&there, &[target], LEFT_OUT));
-        lines.push(edge(&name, &there, &suppressed_because(&left_out.reason)));
+        lines.push(node(&there, &[target], SUPPRESSED));
+        lines.push(edge(&name, &there, &suppressed_because(&suppressed.reason)));
     }
-    if fired.left_out.more > 0 && status.is_none() {
+    if fired.suppressed.more > 0 && status.is_none() {
         let there = format!("{name} elsewhere");
-        lines.push(node(&there, &[count(fired.left_out.more, "more target")], "shape=plaintext"));
+        lines.push(node(&there, &[count(fired.suppressed.more, "more target")], "shape=plaintext"));
         lines.push(edge(&name, &there, "style=dashed, label=\"suppressed\""));
     }
     lines
@@ -173,7 +173,9 @@ fn targets(status: &EventStatus) -> Vec<String> {
         let label: Vec<String> =
             [certname.to_string(), target.state.to_string()].into_iter().chain(outcome).collect();
         let (shape, line) = match target.state {
-            State::Suppressed => (LEFT_OUT, suppressed_because(target.reason.as_deref().unwrap_or_default())),
+            State::Suppressed => {
+                (SUPPRESSED, suppressed_because(target.reason.as_deref().unwrap_or_default()))
+            }
             _ => ("shape=box, style=rounded", String::new()),
         };
         lines.push(node(&name, &label, shape));

@@ -1,7 +1,7 @@
 //! The chain for programs: the runs and the events on it, nearest to the question first.
 
 use serde_json::{Value, json};
-use trigger_core::history::{FiredEvent, LeftOut, Target};
+use trigger_core::history::{FiredEvent, SuppressedTarget, Target};
 use trigger_core::identity::Tag;
 use trigger_core::lineage::{Chain, Lineage};
 use trigger_core::why::{EventStep, Question, RunState, RunStep};
@@ -62,15 +62,15 @@ fn run(step: &RunStep) -> Value {
 }
 
 fn fired(fired: &FiredEvent) -> Value {
-    let left_out = |left_out: &LeftOut| match &left_out.target {
-        Target::Node(certname) => json!({ "certname": certname.as_str(), "reason": left_out.reason }),
-        Target::Group(group) => json!({ "group": group.as_str(), "reason": left_out.reason }),
+    let suppressed = |suppressed: &SuppressedTarget| match &suppressed.target {
+        Target::Node(certname) => json!({ "certname": certname.as_str(), "reason": suppressed.reason }),
+        Target::Group(group) => json!({ "group": group.as_str(), "reason": suppressed.reason }),
     };
     json!({
         "event_id": fired.event.to_string(),
         "trigger": fired.trigger.as_str(),
-        "suppressed": fired.left_out.listed.iter().map(left_out).collect::<Vec<_>>(),
-        "more_suppressed": fired.left_out.more,
+        "suppressed": fired.suppressed.listed.iter().map(suppressed).collect::<Vec<_>>(),
+        "more_suppressed": fired.suppressed.more,
     })
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use snapbox::{IntoData, assert_data_eq, str};
 use trigger_core::event::Event;
-use trigger_core::history::{Excerpt, FiredEvent, LeftOut, PastCause, Target};
+use trigger_core::history::{FiredEvent, PastCause, SuppressedTarget, Target, Truncated};
 use trigger_core::identity::{RunId, TriggerName};
 use trigger_core::lineage::{Chain, Hop, Lineage};
-use trigger_core::outcome::{EndedRun, Outcome, RunResult};
+use trigger_core::outcome::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::status::{DeliveryStatus, State};
 use trigger_core::time::Timestamp;
 use trigger_core::why::{EventStep, RunState, RunStep};
@@ -40,7 +40,7 @@ fn event(n: u128, trigger: &str, origin: &str, fired_in: Option<u128>) -> EventS
     }
 }
 
-fn run(n: u128, certname: &str, outcome: Outcome, causes: &[u128]) -> RunStep {
+fn run(n: u128, certname: &str, outcome: RunOutcome, causes: &[u128]) -> RunStep {
     let result = RunResult {
         outcome,
         reason: None,
@@ -52,34 +52,36 @@ fn run(n: u128, certname: &str, outcome: Outcome, causes: &[u128]) -> RunStep {
         certname: certname.parse().unwrap(),
         run_id: run_id(n),
         state: RunState::Ended {
-            run: EndedRun { run_id: run_id(n), noop: false, result },
+            run: CompletedRun { run_id: run_id(n), noop: false, result },
             tags: BTreeSet::new(),
         },
-        causes: Excerpt::of(causes.iter().map(|&cause| event_id(cause)), 32),
+        causes: Truncated::of(causes.iter().map(|&cause| event_id(cause)), 32),
         superseded: 0,
-        fired: Excerpt::default(),
+        fired: Truncated::default(),
     }
 }
 
 /// deploy, by hand, at web01, whose run fires "refresh" at lb01, which merges a burst; lb01 fires into a loop.
 fn chain() -> Explanation {
-    let mut lb01 = run(7, "lb01.example.com", Outcome::Changed, &[6, 5, 20, 21]);
+    let mut lb01 = run(7, "lb01.example.com", RunOutcome::Changed, &[6, 5, 20, 21]);
     lb01.causes.more = 168;
     lb01.superseded = 12;
-    let loops = LeftOut { target: Target::Node("web01".parse().unwrap()), reason: "loop: seen".to_owned() };
-    let group = LeftOut { target: Target::Group("all".parse().unwrap()), reason: "too far".to_owned() };
+    let loops =
+        SuppressedTarget { target: Target::Node("web01".parse().unwrap()), reason: "loop: seen".to_owned() };
+    let group =
+        SuppressedTarget { target: Target::Group("all".parse().unwrap()), reason: "too far".to_owned() };
     let trigger: TriggerName = "back".parse().unwrap();
-    let left_out = Excerpt { listed: vec![loops, group], more: 2 };
+    let suppressed = Truncated { listed: vec![loops, group], more: 2 };
     let by_rule = Default::default();
-    let fired = FiredEvent { event: event_id(9), trigger, to_groups: true, left_out, by_rule };
-    lb01.fired = Excerpt::of([fired], 32);
-    let mut web01 = run(1, "web01", Outcome::Failed, &[0]);
+    let fired = FiredEvent { event: event_id(9), trigger, to_groups: true, suppressed, by_rule };
+    lb01.fired = Truncated::of([fired], 32);
+    let mut web01 = run(1, "web01", RunOutcome::Failed, &[0]);
     if let RunState::Ended { run, tags } = &mut web01.state {
         run.noop = true;
         run.result.reason = Some("2 resources\n  failed".to_owned());
         *tags = ["web".parse().unwrap()].into();
     }
-    let gone = RunStep { state: RunState::Gone, ..run(3, "db01", Outcome::Changed, &[]) };
+    let gone = RunStep { state: RunState::Gone, ..run(3, "db01", RunOutcome::Changed, &[]) };
     let mut of_gone = event(5, "backup", "db01", Some(3));
     of_gone.lineage = Some(Lineage {
         chains: vec![Chain {
@@ -141,7 +143,7 @@ lb01.example.com ran at 2025-11-22T12:00:07Z: changed, 4.1s
 fn where_chains_meet_the_rest_is_told_once() {
     let mut explanation = chain();
     explanation.runs.truncate(2);
-    explanation.runs[0] = run(7, "lb01", Outcome::Unchanged, &[6, 8]);
+    explanation.runs[0] = run(7, "lb01", RunOutcome::Unchanged, &[6, 8]);
     explanation.events = vec![
         event(6, "refresh", "web01", Some(1)),
         event(8, "more", "web01", Some(1)),
@@ -424,7 +426,7 @@ fn of_many_targets_those_are_drawn_that_did_not_end_well() {
 fn what_the_loop_guard_cut_is_told_of_many_fires() {
     let mut explanation = chain();
     let cut = explanation.runs[0].fired.listed.remove(0);
-    let whole = |n| FiredEvent { event: event_id(n), left_out: Excerpt::default(), ..cut.clone() };
+    let whole = |n| FiredEvent { event: event_id(n), suppressed: Truncated::default(), ..cut.clone() };
     explanation.runs[0].fired.listed = (100..120).map(whole).chain([cut.clone()]).collect();
     let page = text::page(&of_run(explanation), 100);
     let (first, rest) = page.split_once("it fired 'back'").unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use trigger_core::history::{FiredEvent, Target};
 use trigger_core::identity::{Certname, EventId, RunId, Tag};
 use trigger_core::lineage::{Chain, Lineage};
-use trigger_core::outcome::{EndedRun, RunResult};
+use trigger_core::outcome::{CompletedRun, RunResult};
 use trigger_core::status::{DeliveryStatus, RunView, State};
 use trigger_core::why::{EventStep, Explanation, Question, RunState, RunStep};
 use trigger_fleet::outcomes::EventStatus;
@@ -113,7 +113,7 @@ fn run_lines(step: &RunStep) -> Vec<String> {
     lines.into_iter().chain(reason.as_deref().map(one_line)).collect()
 }
 
-pub(super) fn outcome(run: &EndedRun) -> String {
+pub(super) fn outcome(run: &CompletedRun) -> String {
     let noop = if run.noop { " (noop)" } else { "" };
     format!("{}{noop}, {:.1}s", run.result.outcome, took(&run.result).as_secs_f64())
 }
@@ -156,7 +156,7 @@ fn merged(explanation: &Explanation, step: &RunStep) -> Vec<Branch> {
 /// What a run fired: of the run that was asked for all, first what the loop guard cut; of the others only that. The event that was asked for has its targets told at the end.
 fn fires(step: &RunStep, is_asked_for: bool, event: Option<EventId>) -> Vec<Branch> {
     let told = step.fired.listed.iter().filter(|fired| Some(fired.event) != event);
-    let (cut, whole): (Vec<_>, Vec<_>) = told.partition(|fired| fired.left_out.count() > 0);
+    let (cut, whole): (Vec<_>, Vec<_>) = told.partition(|fired| fired.suppressed.count() > 0);
     let whole = whole.into_iter().filter(|_| is_asked_for);
     let mut branches: Vec<Branch> = cut.into_iter().chain(whole).map(fired_branch).collect();
     let hidden = branches.len().saturating_sub(FIRES_LISTED);
@@ -170,15 +170,15 @@ fn fires(step: &RunStep, is_asked_for: bool, event: Option<EventId>) -> Vec<Bran
 
 fn fired_branch(fired: &FiredEvent) -> Branch {
     let mut branch = Branch::of([format!("it fired '{}'", fired.trigger), format!("event {}", fired.event)]);
-    branch.below.extend(fired.left_out.listed.iter().map(|left_out| {
-        let target = match &left_out.target {
+    branch.below.extend(fired.suppressed.listed.iter().map(|suppressed| {
+        let target = match &suppressed.target {
             Target::Node(certname) => certname.to_string(),
             Target::Group(group) => format!("the group {group}"),
         };
-        Branch::of([format!("suppressed at {target}: {}", left_out.reason)])
+        Branch::of([format!("suppressed at {target}: {}", suppressed.reason)])
     }));
-    if fired.left_out.more > 0 {
-        let more = count(fired.left_out.more, "more target");
+    if fired.suppressed.more > 0 {
+        let more = count(fired.suppressed.more, "more target");
         branch.below.push(Branch::of([format!("suppressed at {more}: trigger status {}", fired.event)]));
     }
     branch

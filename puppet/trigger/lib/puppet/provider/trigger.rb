@@ -13,7 +13,7 @@ require 'puppet/provider'
 class Puppet::Provider::Trigger < Puppet::Provider
   PROGRAM = 'trigger'
   # Where packages put it; beside PATH, because the PATH of a daemon is often shorter than a shell's.
-  FOLDERS = ['/usr/bin', '/usr/local/bin', '/opt/puppetlabs/bin'].freeze
+  DIRECTORIES = ['/usr/bin', '/usr/local/bin', '/opt/puppetlabs/bin'].freeze
   # How much of the program's standard error an error message repeats, in characters: its end.
   STDERR_SHOWN = 500
 
@@ -68,13 +68,13 @@ class Puppet::Provider::Trigger < Puppet::Provider
 
   # Looked up at each refresh, never remembered: this very run may have installed it.
   def program
-    candidates = FOLDERS.map { |folder| File.join(folder, PROGRAM) }
+    candidates = DIRECTORIES.map { |directory| File.join(directory, PROGRAM) }
     candidates.unshift(PROGRAM) if ENV['PATH']
     candidates.each do |candidate|
       found = Puppet::Util.which(candidate)
       return found if found
     end
-    raise Puppet::Error, "Cannot fire: the program '#{PROGRAM}' is neither in PATH nor in #{FOLDERS.join(', ')}; " \
+    raise Puppet::Error, "Cannot fire: the program '#{PROGRAM}' is neither in PATH nor in #{DIRECTORIES.join(', ')}; " \
                          'install Trigger on this node'
   end
 

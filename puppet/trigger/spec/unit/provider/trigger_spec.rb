@@ -152,8 +152,8 @@ RSpec.describe 'the providers of trigger' do
     end
 
     it 'names the groups too of an event that is suppressed as a whole' do
-      left_out = %w[lb web].map { |group| { group: group, reason: 'loop' } }
-      program.answer(stdout: reply(state: 'suppressed', targets: [], groups: [], suppressed_groups: left_out))
+      suppressed = %w[lb web].map { |group| { group: group, reason: 'loop' } }
+      program.answer(stdout: reply(state: 'suppressed', targets: [], groups: [], suppressed_groups: suppressed))
       notify_trigger(groups: %w[lb web])
       expect(logged(:notice)).to include('Event 0193-x for 2 groups is suppressed')
     end
@@ -225,7 +225,7 @@ RSpec.describe 'the providers of trigger' do
     end
 
     it 'with a missing program is one short sentence' do
-      stub_const('Puppet::Provider::Trigger::FOLDERS', ['/nonexistent'])
+      stub_const('Puppet::Provider::Trigger::DIRECTORIES', ['/nonexistent'])
       FileUtils.rm(program.path)
       notify_trigger(hosts: 'a')
       expect(@failed).to be true
@@ -234,7 +234,7 @@ RSpec.describe 'the providers of trigger' do
     end
 
     it 'with a program outside PATH, or with no PATH at all, is no trouble' do
-      stub_const('Puppet::Provider::Trigger::FOLDERS', [program.folder])
+      stub_const('Puppet::Provider::Trigger::DIRECTORIES', [program.directory])
       provider = Puppet::Type.type(:trigger).new(name: 'x').provider
       ENV['PATH'] = '/nonexistent'
       expect(provider.send(:program)).to eq program.path

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Relative, so that it is found in a server's environment and in an agent's lib folder alike.
+# Relative, so that it is found in a server's environment and in an agent's lib directory alike.
 require_relative '../trigger'
 
 Puppet::Type.type(:trigger).provide(:hub, parent: Puppet::Provider::Trigger) do

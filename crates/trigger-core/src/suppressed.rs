@@ -7,9 +7,9 @@ use crate::lineage::Suppression;
 const NAMED: usize = 3;
 
 /// One sentence for all that were left out for one reason: an event may be for a hundred thousand.
-pub fn sentences(left_out: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+pub fn sentences(suppressed: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
     let mut by_reason: Vec<(String, Vec<String>)> = Vec::new();
-    for (whom, reason) in left_out {
+    for (whom, reason) in suppressed {
         // Few reasons: they differ in the chain, or in a node that is part of one.
         match by_reason.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, all)) => all.push(whom),
@@ -38,9 +38,9 @@ fn named(all: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn check(left_out: &[(&str, &str)], expected: &[&str]) {
-        let left_out = left_out.iter().map(|(whom, reason)| ((*whom).to_owned(), (*reason).to_owned()));
-        assert_eq!(sentences(left_out), expected);
+    fn check(suppressed: &[(&str, &str)], expected: &[&str]) {
+        let suppressed = suppressed.iter().map(|(whom, reason)| ((*whom).to_owned(), (*reason).to_owned()));
+        assert_eq!(sentences(suppressed), expected);
     }
 
     #[test]
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn of_ten_thousand_nodes_three_are_named() {
         let nodes: Vec<String> = (1..=10_000).map(|n| format!("n{n}")).collect();
-        let left_out: Vec<(&str, &str)> = nodes.iter().map(|node| (node.as_str(), "too far")).collect();
-        check(&left_out, &["not fired at n1, n2, n3 and 9997 more: too far"]);
+        let suppressed: Vec<(&str, &str)> = nodes.iter().map(|node| (node.as_str(), "too far")).collect();
+        check(&suppressed, &["not fired at n1, n2, n3 and 9997 more: too far"]);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use trigger_core::identity::{GroupName, Revision};
 use trigger_core::status::Activity;
-use trigger_fleet::claim::{Claim, Claimant, Standing};
+use trigger_fleet::claim::{Claim, ClaimState, Claimant};
 
 use super::{AgentSettings, Node};
 use crate::clock::jitter;
@@ -21,7 +21,7 @@ const ACTIVITY_SPACING: Duration = Duration::from_millis(250);
 /// processors and on the backend's disk.
 const ACTIVITY_DELAY: Duration = Duration::from_millis(50);
 /// How long an agent that stops waits for its claim to be given up; else it lapses by itself.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The registrar's ends of the channels to the other tasks.
 pub(super) struct Channels {
@@ -30,23 +30,23 @@ pub(super) struct Channels {
     pub(super) seen: watch::Receiver<Revision>,
     /// Asks that the claim be given up, and to be told when that is done.
     pub(super) release: oneshot::Receiver<oneshot::Sender<()>>,
-    pub(super) standing: watch::Sender<Standing>,
+    pub(super) standing: watch::Sender<ClaimState>,
 }
 
 /// The owner of this node's registration.
-pub(super) struct Registrar {
+pub(super) struct Registration {
     node: Arc<Node>,
     claim: Claim,
-    /// The groups joined, as the state folder remembers them.
+    /// The groups joined, as the state directory remembers them.
     remembered: BTreeMap<GroupName, Revision>,
     activity: watch::Receiver<Activity>,
     seen: watch::Receiver<Revision>,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<ClaimState>,
 }
 
-impl Registrar {
+impl Registration {
     /// Registers and keeps the registration true until it is asked to give the claim up. `lock` names the
-    /// lock that this agent holds on its state folder.
+    /// lock that this agent holds on its state directory.
     pub(super) async fn run(
         node: Arc<Node>,
         lock: Option<String>,
@@ -61,12 +61,12 @@ impl Registrar {
             may_inherit: settings.may_inherit_claim,
             host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             pid: std::process::id(),
-            folder: settings.state.path().display().to_string(),
+            directory: settings.state.path().display().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             groups: settings.groups.clone(),
         };
         let elapsed = node.clock.now().elapsed;
-        let claim = Claim::new(settings.layout.clone(), claimant, remembered.clone(), elapsed);
+        let claim = Claim::new(settings.keyspace.clone(), claimant, remembered.clone(), elapsed);
         let Channels { activity, seen, release, standing } = channels;
         let mut registrar = Self { node, claim, remembered, activity, seen, standing };
         tokio::select! {
@@ -99,7 +99,7 @@ impl Registrar {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = news(&self.claim, &mut self.seen) => {}
-                () = change(&mut self.activity), if self.claim.tells_activity() => {}
+                () = change(&mut self.activity), if self.claim.publishes_activity() => {}
             }
         }
     }
@@ -118,7 +118,7 @@ impl Registrar {
     async fn release(&mut self) {
         let activity = self.activity.borrow().clone();
         let (store, now) = (self.node.store.as_ref(), self.node.clock.now());
-        match tokio::time::timeout(RELEASE_PATIENCE, self.claim.release(store, &activity, now)).await {
+        match tokio::time::timeout(RELEASE_TIMEOUT, self.claim.release(store, &activity, now)).await {
             Ok(Ok(true)) => tracing::info!("gave up the claim on {}", self.node.settings.certname),
             Ok(Ok(false)) => {}
             Ok(Err(error)) => tracing::warn!("the claim is not given up and lapses by itself: {error}"),
@@ -126,7 +126,7 @@ impl Registrar {
         }
     }
 
-    fn tell(&self, standing: Standing) {
+    fn tell(&self, standing: ClaimState) {
         self.standing.send_if_modified(|known| {
             let changed = *known != standing;
             if changed {
@@ -138,19 +138,19 @@ impl Registrar {
     }
 
     /// What a person should know, once.
-    fn log(&self, known: &Standing, standing: &Standing) {
-        let sentence = standing.obstacle(self.node.clock.now().elapsed).unwrap_or_default();
+    fn log(&self, known: &ClaimState, standing: &ClaimState) {
+        let sentence = standing.blocked_reason(self.node.clock.now().elapsed).unwrap_or_default();
         match (known, standing) {
-            (Standing::Contended(before), Standing::Contended(rival))
+            (ClaimState::Contended(before), ClaimState::Contended(rival))
                 if before.is_alive() == rival.is_alive() => {}
-            (_, Standing::Contended(rival)) if rival.is_alive() => {
+            (_, ClaimState::Contended(rival)) if rival.is_alive() => {
                 tracing::error!("nothing is run: {sentence}");
             }
-            (_, Standing::Contended(_)) => tracing::warn!("nothing is run yet: {sentence}"),
-            (Standing::Stale { .. }, Standing::Stale { .. }) | (_, Standing::Unregistered) => {}
-            (_, Standing::Stale { .. }) => tracing::error!("nothing is run: {sentence}"),
-            (Standing::Held { .. }, Standing::Held { .. }) => {}
-            (_, Standing::Held { .. }) => tracing::info!("registered {}", self.node.settings.certname),
+            (_, ClaimState::Contended(_)) => tracing::warn!("nothing is run yet: {sentence}"),
+            (ClaimState::Stale { .. }, ClaimState::Stale { .. }) | (_, ClaimState::Unregistered) => {}
+            (_, ClaimState::Stale { .. }) => tracing::error!("nothing is run: {sentence}"),
+            (ClaimState::Held { .. }, ClaimState::Held { .. }) => {}
+            (_, ClaimState::Held { .. }) => tracing::info!("registered {}", self.node.settings.certname),
         }
     }
 }
@@ -194,13 +194,13 @@ fn write_joined(settings: &AgentSettings, joined: &BTreeMap<GroupName, Revision>
 }
 
 fn place(settings: &AgentSettings) -> String {
-    format!("{} {}\n", settings.backend, settings.layout.prefix())
+    format!("{} {}\n", settings.backend, settings.keyspace.prefix())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trigger_core::layout::Layout;
+    use trigger_core::keyspace::Keyspace;
     use trigger_store::memory::MemoryStore;
 
     #[tokio::test(start_paused = true)]
@@ -212,11 +212,11 @@ mod tests {
             may_inherit: true,
             host: "h".to_owned(),
             pid: 1,
-            folder: "/f".to_owned(),
+            directory: "/f".to_owned(),
             version: "1".to_owned(),
             groups: Vec::new(),
         };
-        let mut claim = Claim::new(Layout::default(), claimant, BTreeMap::new(), Duration::ZERO);
+        let mut claim = Claim::new(Keyspace::default(), claimant, BTreeMap::new(), Duration::ZERO);
         // Seen in a backend that has been made anew since.
         let (sender, mut seen) = watch::channel(Revision(1_000_000));
         let now = crate::clock::Clock::start().now();

@@ -9,12 +9,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use trigger_core::backoff;
 use trigger_core::history::RunHistory;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::queue::{Ending, Source};
+use trigger_core::queue::{Completion, Source};
 use trigger_fleet::outcomes;
 use trigger_store::store::StoreError;
 
 use super::Node;
-use super::teller::Teller;
+use super::run_history::RunHistoryWriter;
 use crate::clock::jitter;
 use crate::state::Runs;
 
@@ -24,30 +24,34 @@ const BATCH: usize = 256;
 /// Something to carry. Their number is bounded by the deliveries that arrived and the tries of runs that
 /// could not happen: while the backend is away none arrive, and tries are minutes apart.
 #[derive(Debug)]
-pub(super) enum Errand {
+pub(super) enum CompletionJob {
     /// Store how deliveries ended, delete them, then close the run's record.
-    Finish { run: Option<RunId>, endings: Vec<Ending> },
+    Finish { run: Option<RunId>, completions: Vec<Completion> },
     /// Delete deliveries of an event that ended before.
-    Forget { event: EventId, sources: BTreeSet<Source> },
+    DeleteDeliveries { event: EventId, sources: BTreeSet<Source> },
 }
 
-pub(super) async fn run(node: Arc<Node>, runs: Runs, mut errands: UnboundedReceiver<Errand>) {
-    let mut teller = Teller::new(runs.clone());
+pub(super) async fn run(node: Arc<Node>, runs: Runs, mut completions: UnboundedReceiver<CompletionJob>) {
+    let mut teller = RunHistoryWriter::new(runs.clone());
     let mut batch = Vec::with_capacity(BATCH);
-    while errands.recv_many(&mut batch, BATCH).await > 0 {
-        let (mut endings, mut forgotten, mut to_close) = (Vec::new(), Vec::new(), Vec::new());
-        for errand in batch.drain(..) {
-            match errand {
-                Errand::Finish { run, endings: more } => {
+    while completions.recv_many(&mut batch, BATCH).await > 0 {
+        let (mut completions, mut forgotten, mut to_close) = (Vec::new(), Vec::new(), Vec::new());
+        for job in batch.drain(..) {
+            match job {
+                CompletionJob::Finish { run, completions: more } => {
                     teller.take_in(run, &more);
-                    endings.extend(more);
+                    completions.extend(more);
                     to_close.extend(run);
                 }
-                Errand::Forget { event, sources } => forgotten.push((event, sources)),
+                CompletionJob::DeleteDeliveries { event, sources } => forgotten.push((event, sources)),
             }
         }
         let told = (!to_close.is_empty()).then_some(teller.history());
-        carry(&node, Load { endings: &endings, forgotten: &forgotten, history: told, is_again: false }).await;
+        carry(
+            &node,
+            Load { completions: &completions, forgotten: &forgotten, history: told, is_again: false },
+        )
+        .await;
         for run in to_close {
             if let Err(error) = runs.close(run) {
                 // Its outcome is stored: closing it again at the next start does no harm.
@@ -60,7 +64,7 @@ pub(super) async fn run(node: Arc<Node>, runs: Runs, mut errands: UnboundedRecei
 /// What is carried in one go.
 #[derive(Debug, Clone, Copy)]
 struct Load<'a> {
-    endings: &'a [Ending],
+    completions: &'a [Completion],
     /// Deliveries of events that ended before.
     forgotten: &'a [(EventId, BTreeSet<Source>)],
     history: Option<&'a RunHistory>,
@@ -75,35 +79,35 @@ async fn carry(node: &Node, mut load: Load<'_>) {
     while let Err(error) = try_carry(node, load).await {
         load.is_again = true;
         if !error.is_transient() {
-            if let [ending] = load.endings {
-                tracing::error!("the outcome of event {} is given up: {error}", ending.event);
+            if let [completion] = load.completions {
+                tracing::error!("the outcome of event {} is given up: {error}", completion.event);
                 return;
             }
-            if load.endings.is_empty() {
+            if load.completions.is_empty() {
                 tracing::error!("deliveries that ended before cannot be deleted: {error}");
                 return;
             }
-            let (first, second) = load.endings.split_at(load.endings.len() / 2);
-            Box::pin(carry(node, Load { endings: first, ..load })).await;
-            Box::pin(carry(node, Load { endings: second, forgotten: &[], history: None, ..load })).await;
+            let (first, second) = load.completions.split_at(load.completions.len() / 2);
+            Box::pin(carry(node, Load { completions: first, ..load })).await;
+            Box::pin(carry(node, Load { completions: second, forgotten: &[], history: None, ..load })).await;
             return;
         }
         let wait = backoff::reconnect(attempt, lost_at.elapsed(), jitter());
-        tracing::warn!("outcomes of {} deliveries wait for the backend: {error}", load.endings.len());
+        tracing::warn!("outcomes of {} deliveries wait for the backend: {error}", load.completions.len());
         tokio::time::sleep(wait).await;
         attempt += 1;
     }
 }
 
 async fn try_carry(node: &Node, load: Load<'_>) -> Result<(), StoreError> {
-    let Load { endings, forgotten, history, is_again } = load;
-    let (store, layout, certname) = (node.store.as_ref(), &node.settings.layout, &node.settings.certname);
-    if !endings.is_empty() || history.is_some() {
-        outcomes::finish_runs(store, layout, certname, endings, history).await?;
+    let Load { completions, forgotten, history, is_again } = load;
+    let (store, keyspace, certname) = (node.store.as_ref(), &node.settings.keyspace, &node.settings.certname);
+    if !completions.is_empty() || history.is_some() {
+        outcomes::finish_runs(store, keyspace, certname, completions, history).await?;
     }
     if is_again {
-        return outcomes::delete_told(store, layout, certname, forgotten).await;
+        return outcomes::delete_told(store, keyspace, certname, forgotten).await;
     }
     let ended = forgotten.iter().map(|(event, sources)| (*event, sources));
-    outcomes::delete(store, layout, certname, ended).await
+    outcomes::delete(store, keyspace, certname, ended).await
 }

@@ -20,11 +20,11 @@ use crate::puppet_settings::{self, PuppetPaths};
 
 /// How often the lock is looked at while deliveries wait for it to go; and for how long a look holds where
 /// nothing is about to start.
-pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long after Puppet did not answer it is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(60);
+const ASK_AGAIN_INTERVAL: Duration = Duration::from_secs(60);
 /// How often Puppet is asked again while it is disabled: `puppet.conf` is not all that may move its lock.
-const ASK_WHILE_DISABLED: Duration = Duration::from_secs(5 * 60);
+const ASK_WHILE_DISABLED_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// What is known of the lock's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ fn changed_at(file: &Path) -> Option<SystemTime> {
 }
 
 /// Looks at the lock, seldom enough for whoever asks often.
-pub(super) struct DisabledLook {
+pub(super) struct DisableWatcher {
     place: watch::Sender<Place>,
     seen: watch::Receiver<Place>,
     /// Tells [`find`] to ask Puppet again.
@@ -75,7 +75,7 @@ pub(super) struct DisabledLook {
     latest: Option<(Option<String>, Instant)>,
 }
 
-impl DisabledLook {
+impl DisableWatcher {
     /// Knows of no place yet: see [`find`].
     pub(super) fn new() -> Self {
         let (place, seen) = watch::channel(Place::Unknown);
@@ -113,7 +113,7 @@ impl DisabledLook {
     /// the last second that none may.
     pub(super) fn reason(&mut self, about_to_start: bool) -> Option<String> {
         if let Some((reason, at)) = &self.latest
-            && at.elapsed() < LOOK_EVERY
+            && at.elapsed() < POLL_INTERVAL
             && (reason.is_some() || !about_to_start)
         {
             return reason.clone();
@@ -138,7 +138,7 @@ impl DisabledLook {
                     return reason.or(Some(changed));
                 }
                 if reason.is_some() {
-                    self.ask_for(now, ASK_WHILE_DISABLED);
+                    self.ask_for(now, ASK_WHILE_DISABLED_INTERVAL);
                 }
                 reason
             }
@@ -185,7 +185,7 @@ async fn find(node: Arc<Node>, place: watch::Sender<Place>, ask: Arc<Notify>) {
             Err(error) => {
                 tracing::warn!("whether Puppet is disabled is not looked at before runs: {error:#}");
                 place.send_modify(go_on_without_answer);
-                tokio::time::sleep(ASK_AGAIN).await;
+                tokio::time::sleep(ASK_AGAIN_INTERVAL).await;
             }
         }
     }
@@ -206,7 +206,7 @@ mod tests {
 
     struct Site {
         dir: tempfile::TempDir,
-        look: DisabledLook,
+        look: DisableWatcher,
     }
 
     impl Site {
@@ -235,14 +235,14 @@ mod tests {
 
     /// Where Puppet's lock is known to be.
     fn site() -> Site {
-        let site = Site { dir: tempfile::tempdir().unwrap(), look: DisabledLook::new() };
+        let site = Site { dir: tempfile::tempdir().unwrap(), look: DisableWatcher::new() };
         fs::write(site.path("puppet.conf"), "").unwrap();
         site.set_place("lock");
         site
     }
 
     async fn a_second() {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -56,7 +56,7 @@ impl FromStr for RunsPerMinute {
 
 /// The latest starts on one node, and when the next may follow.
 #[derive(Debug, Clone)]
-pub struct Pace {
+pub struct RateLimiter {
     limit: RunsPerMinute,
     latest: Option<Duration>,
     /// When each of the latest starts stops to count, on the forward clock; oldest first, at most `limit`.
@@ -64,7 +64,7 @@ pub struct Pace {
     ends_to_count: Vec<Duration>,
 }
 
-impl Pace {
+impl RateLimiter {
     /// Nothing has started yet.
     pub fn new(limit: RunsPerMinute) -> Self {
         Self { limit, latest: None, ends_to_count: Vec::new() }
@@ -126,8 +126,8 @@ mod tests {
         }
     }
 
-    fn pace(limit: &str) -> Pace {
-        Pace::new(limit.parse().unwrap())
+    fn rate_limiter(limit: &str) -> RateLimiter {
+        RateLimiter::new(limit.parse().unwrap())
     }
 
     #[test]
@@ -144,33 +144,33 @@ mod tests {
 
     #[test]
     fn the_oldest_of_as_many_starts_as_the_limit_has_to_be_a_minute_ago() {
-        let mut pace = pace("2");
-        pace.started(Duration::from_secs(5));
-        assert_eq!(pace.permitted(), Duration::ZERO);
-        pace.started(Duration::from_secs(8));
-        assert_eq!(pace.permitted(), Duration::from_secs(65));
-        pace.started(Duration::from_secs(65));
-        assert_eq!(pace.permitted(), Duration::from_secs(68));
-        assert_eq!(pace.spaced(), Duration::from_secs(66));
+        let mut rate_limiter = rate_limiter("2");
+        rate_limiter.started(Duration::from_secs(5));
+        assert_eq!(rate_limiter.permitted(), Duration::ZERO);
+        rate_limiter.started(Duration::from_secs(8));
+        assert_eq!(rate_limiter.permitted(), Duration::from_secs(65));
+        rate_limiter.started(Duration::from_secs(65));
+        assert_eq!(rate_limiter.permitted(), Duration::from_secs(68));
+        assert_eq!(rate_limiter.spaced(), Duration::from_secs(66));
     }
 
     #[test]
     fn starts_of_an_earlier_agent_count_as_long_as_they_would_have() {
-        let mut pace = pace("2");
+        let mut rate_limiter = rate_limiter("2");
         let start = |age: u64| Timestamp::from_unix_ms(now(100).wall.as_unix_ms() - age * 1000);
         for age in [20, 61, 50, 60] {
-            pace.recall(now(100), start(age));
+            rate_limiter.recall(now(100), start(age));
         }
-        assert_eq!(pace.permitted(), Duration::from_secs(110), "those 20 and 50 seconds ago");
-        assert_eq!(pace.spaced(), Duration::ZERO, "they are over");
+        assert_eq!(rate_limiter.permitted(), Duration::from_secs(110), "those 20 and 50 seconds ago");
+        assert_eq!(rate_limiter.spaced(), Duration::ZERO, "they are over");
     }
 
     #[test]
     fn clocks_that_went_back_delay_by_a_minute_and_no_more() {
-        let mut pace = pace("10");
+        let mut rate_limiter = rate_limiter("10");
         for _ in 0..100 {
-            pace.recall(now(1), now(1_000_000).wall);
+            rate_limiter.recall(now(1), now(1_000_000).wall);
         }
-        assert_eq!(pace.permitted(), Duration::from_secs(61));
+        assert_eq!(rate_limiter.permitted(), Duration::from_secs(61));
     }
 }

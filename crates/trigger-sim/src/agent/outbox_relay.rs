@@ -7,11 +7,11 @@ use tokio::sync::{Notify, watch};
 use trigger_core::backoff;
 
 use crate::firing;
-use crate::process::Own;
+use crate::process::Proc;
 
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
-pub(super) async fn run(own: Own, spooled: Arc<Notify>, mut link: watch::Receiver<bool>) {
+pub(super) async fn run(own: Proc, spooled: Arc<Notify>, mut link: watch::Receiver<bool>) {
     let mut attempt = 0;
     let mut failing_since = own.sim.now();
     loop {
@@ -22,7 +22,7 @@ pub(super) async fn run(own: Own, spooled: Arc<Notify>, mut link: watch::Receive
             failing_since = own.sim.now();
         }
         let pause = match attempt {
-            0 => LOOK_EVERY.mul_f64(0.5 + own.jitter()),
+            0 => POLL_INTERVAL.mul_f64(0.5 + own.jitter()),
             _ => backoff::reconnect(attempt, own.sim.now() - failing_since, own.jitter()),
         };
         tokio::select! {

@@ -11,7 +11,7 @@ use crate::fault::Victims;
 use crate::stored::{PREFIX, keys_in};
 
 /// A backend that faults happen to.
-pub(crate) struct Carrier {
+pub(crate) struct FaultyBackend {
     server: Server,
     /// What ended without being told.
     deaths: Vec<String>,
@@ -24,12 +24,12 @@ enum Server {
     Etcd(Cluster),
 }
 
-impl Carrier {
-    /// Starts one whose data lies in `folder`.
-    pub(crate) fn start(kind: BackendKind, folder: &Path) -> Self {
+impl FaultyBackend {
+    /// Starts one whose data lies in `directory`.
+    pub(crate) fn start(kind: BackendKind, directory: &Path) -> Self {
         let server = match kind {
-            BackendKind::Hub => Server::Hub(Box::new(Backend::start(kind, folder)), true),
-            BackendKind::Etcd => Server::Etcd(Cluster::start(folder)),
+            BackendKind::Hub => Server::Hub(Box::new(Backend::start(kind, directory)), true),
+            BackendKind::Etcd => Server::Etcd(Cluster::start(directory)),
         };
         Self { server, deaths: Vec::new() }
     }
@@ -179,7 +179,7 @@ impl Carrier {
         match &self.server {
             Server::Hub(_, false) => Err("the hub is dead, so nobody knows what is pending".to_owned()),
             Server::Hub(hub, true) => {
-                let (_, reply) = hub.post("/v1/read", &json!({ "ranges": [{ "folder": deliveries }] }));
+                let (_, reply) = hub.post("/v1/read", &json!({ "ranges": [{ "prefix": deliveries }] }));
                 let entries = reply["entries"].as_array().ok_or_else(|| reply.to_string())?;
                 Ok(entries.iter().filter_map(|entry| entry["key"].as_str()).map(str::to_owned).collect())
             }

@@ -33,7 +33,7 @@ pub(crate) struct Evidence {
     pub(crate) epoch: u64,
 }
 
-/// A run as its node's folder tells: its record and its result.
+/// A run as its node's directory tells: its record and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     /// The node.

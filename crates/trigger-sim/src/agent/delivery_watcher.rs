@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use trigger_core::backoff;
-use trigger_fleet::claim::Standing;
-use trigger_fleet::intake::{Intake, Outlets, read_again_after};
+use trigger_fleet::claim::ClaimState;
+use trigger_fleet::delivery_watcher::{DeliveryWatcher, Outlets, read_again_after};
 
 use super::Node;
 
 pub(super) async fn run(
     node: Arc<Node>,
-    claim: watch::Receiver<Standing>,
+    claim: watch::Receiver<ClaimState>,
     link: watch::Sender<bool>,
     outlets: Outlets,
 ) {
-    let mut intake = Intake::new(node.layout.clone(), node.certname.clone(), claim, outlets);
+    let mut intake = DeliveryWatcher::new(node.keyspace.clone(), node.certname.clone(), claim, outlets);
     let own = node.own.clone();
     let mut lost_at = own.sim.now();
     let mut attempt = 0;

@@ -1,30 +1,35 @@
 //! What the runs that a node keeps tell of an event.
 
 use crate::identity::EventId;
-use crate::outcome::{End, EndedRun, Outcome, RunResult};
+use crate::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
 use crate::wire::RunRecord;
 
 /// How an event ended, as far as past runs tell; `runs` are those that have a result, in any order.
 ///
 /// Nothing while the last word is not among them: a run that was interrupted once is repeated, and one that
 /// could not happen is tried again. Their order says nothing, since their ids follow a clock that may jump.
-pub fn end_of(event: EventId, runs: impl IntoIterator<Item = (RunRecord, RunResult)>) -> Option<End> {
+pub fn end_of(
+    event: EventId,
+    runs: impl IntoIterator<Item = (RunRecord, RunResult)>,
+) -> Option<DeliveryOutcome> {
     let mut interrupted = Vec::new();
     for (record, result) in runs {
         let Some(cause) = record.causes.iter().find(|cause| cause.event.id == event) else { continue };
         let interruptions_before = cause.interruptions;
-        let run = EndedRun::new(record.run_id, record.options.noop, result);
+        let run = CompletedRun::new(record.run_id, record.options.noop, result);
         match run.result.outcome {
-            Outcome::Unchanged | Outcome::Changed => return Some(End::Done(run)),
-            Outcome::Failed | Outcome::TimedOut | Outcome::Unknown => return Some(End::Failed(run)),
-            Outcome::Interrupted => interrupted.push((interruptions_before, run)),
-            Outcome::NotRun => {}
+            RunOutcome::Unchanged | RunOutcome::Changed => return Some(DeliveryOutcome::Done(run)),
+            RunOutcome::Failed | RunOutcome::TimedOut | RunOutcome::Unknown => {
+                return Some(DeliveryOutcome::Failed(run));
+            }
+            RunOutcome::Interrupted => interrupted.push((interruptions_before, run)),
+            RunOutcome::NotRun => {}
         }
     }
     // The first of the two may be too long ago to be kept.
     let was_repeated = interrupted.len() > 1 || interrupted.iter().any(|(before, _)| *before > 0);
     let last = interrupted.into_iter().max_by_key(|(before, run)| (*before, run.result.finished_at));
-    last.filter(|_| was_repeated).map(|(_, run)| End::Failed(run))
+    last.filter(|_| was_repeated).map(|(_, run)| DeliveryOutcome::Failed(run))
 }
 
 #[cfg(test)]
@@ -38,8 +43,8 @@ mod tests {
     use std::time::Duration;
     use uuid::Uuid;
 
-    fn check(runs: &[(u128, Outcome)], expected: Option<Outcome>) {
-        let run = |&(number, outcome): &(u128, Outcome)| {
+    fn check(runs: &[(u128, RunOutcome)], expected: Option<RunOutcome>) {
+        let run = |&(number, outcome): &(u128, RunOutcome)| {
             let cause = Cause { event: event(1, "t"), sources: [Source::Host].into(), interruptions: 0 };
             let at = Timestamp::from_unix_ms(u64::try_from(number).unwrap());
             let record = RunRecord {
@@ -59,7 +64,7 @@ mod tests {
         };
         let end = end_of(event_id(1), runs.iter().map(run));
         let outcome = end.map(|end| match end {
-            End::Done(run) | End::Failed(run) => run.result.outcome,
+            DeliveryOutcome::Done(run) | DeliveryOutcome::Failed(run) => run.result.outcome,
             other => panic!("{other:?}"),
         });
         assert_eq!(outcome, expected, "{runs:?}");
@@ -67,17 +72,17 @@ mod tests {
 
     #[test]
     fn a_run_that_was_interrupted_once_is_not_the_end() {
-        check(&[(1, Outcome::Interrupted)], None);
-        check(&[(1, Outcome::Interrupted), (2, Outcome::Interrupted)], Some(Outcome::Interrupted));
-        check(&[(1, Outcome::Changed), (2, Outcome::Interrupted)], Some(Outcome::Changed));
-        check(&[(1, Outcome::Interrupted), (2, Outcome::Changed)], Some(Outcome::Changed));
+        check(&[(1, RunOutcome::Interrupted)], None);
+        check(&[(1, RunOutcome::Interrupted), (2, RunOutcome::Interrupted)], Some(RunOutcome::Interrupted));
+        check(&[(1, RunOutcome::Changed), (2, RunOutcome::Interrupted)], Some(RunOutcome::Changed));
+        check(&[(1, RunOutcome::Interrupted), (2, RunOutcome::Changed)], Some(RunOutcome::Changed));
     }
 
     #[test]
     fn a_run_that_could_not_happen_is_not_the_end() {
         check(&[], None);
-        check(&[(1, Outcome::NotRun)], None);
-        check(&[(1, Outcome::Failed), (2, Outcome::NotRun)], Some(Outcome::Failed));
+        check(&[(1, RunOutcome::NotRun)], None);
+        check(&[(1, RunOutcome::Failed), (2, RunOutcome::NotRun)], Some(RunOutcome::Failed));
     }
 
     #[test]

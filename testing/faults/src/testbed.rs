@@ -1,4 +1,4 @@
-//! The place of a trial: a real backend and twenty real agents in one scratch folder, each behind wires of
+//! The place of a trial: a real backend and twenty real agents in one scratch directory, each behind wires of
 //! its own.
 
 use std::collections::BTreeSet;
@@ -10,15 +10,15 @@ use anyhow::Context;
 use tokio::runtime::Handle;
 use trigger_e2e::{BackendKind, Node, eventually_within};
 
-use crate::carrier::Carrier;
+use crate::backend::FaultyBackend;
 use crate::fleet::{DIRECT, NODES, certname, groups_of};
 use crate::link::{Link, Mode};
-use crate::settle::PATIENCE;
+use crate::quiesce::TIMEOUT;
 
 /// A backend and the nodes around it.
-pub(crate) struct Site {
-    folder: PathBuf,
-    backend: Mutex<Carrier>,
+pub(crate) struct Testbed {
+    directory: PathBuf,
+    backend: Mutex<FaultyBackend>,
     nodes: Vec<Mutex<Node>>,
     /// For each node a wire to each of the backend's ports; none for those that talk to it directly.
     links: Vec<Vec<Link>>,
@@ -31,11 +31,11 @@ pub(crate) struct Site {
     deaths: Mutex<Vec<String>>,
 }
 
-impl Site {
+impl Testbed {
     /// Starts a backend and twenty agents, and waits until all are registered: from then on they are members
     /// of their groups.
-    pub(crate) fn start(kind: BackendKind, folder: &Path, runtime: &Handle) -> anyhow::Result<Self> {
-        let backend = Carrier::start(kind, &folder.join("backend"));
+    pub(crate) fn start(kind: BackendKind, directory: &Path, runtime: &Handle) -> anyhow::Result<Self> {
+        let backend = FaultyBackend::start(kind, &directory.join("backend"));
         let ports = backend.ports();
         let run_command = std::env::current_exe().context("cannot tell the path of this program")?;
         let (mut nodes, mut links) = (Vec::new(), Vec::new());
@@ -44,7 +44,7 @@ impl Site {
             let wires: Vec<Link> =
                 wires.iter().map(|port| Link::to(*port, runtime)).collect::<Result<_, _>>()?;
             let seen = if wires.is_empty() { ports.clone() } else { wires.iter().map(Link::port).collect() };
-            let home = folder.join(certname(index));
+            let home = directory.join(certname(index));
             std::fs::create_dir_all(&home)?;
             let mut node = Node::new(&certname(index), &home, &url(kind, &seen));
             node.set("run_cmd", &format!("\"'{}' run '{}'\"", run_command.display(), home.display()));
@@ -55,11 +55,11 @@ impl Site {
             nodes.push(Mutex::new(node));
             links.push(wires);
         }
-        let home = folder.join("observer");
+        let home = directory.join("observer");
         std::fs::create_dir_all(&home)?;
         let observer = Mutex::new(Node::new("observer", &home, &url(kind, &ports)));
-        let site = Self {
-            folder: folder.to_owned(),
+        let testbed = Self {
+            directory: directory.to_owned(),
             backend: Mutex::new(backend),
             nodes,
             links,
@@ -68,13 +68,13 @@ impl Site {
             forgotten: Mutex::default(),
             deaths: Mutex::default(),
         };
-        site.wait_until_all_are_connected();
-        Ok(site)
+        testbed.wait_until_all_are_connected();
+        Ok(testbed)
     }
 
-    /// A node's folder.
-    pub(crate) fn folder_of(&self, node: usize) -> PathBuf {
-        self.folder.join(certname(node))
+    /// A node's directory.
+    pub(crate) fn directory_of(&self, node: usize) -> PathBuf {
+        self.directory.join(certname(node))
     }
 
     /// `trigger ARGUMENTS` on a node.
@@ -88,7 +88,7 @@ impl Site {
     }
 
     /// The backend.
-    pub(crate) fn backend(&self) -> MutexGuard<'_, Carrier> {
+    pub(crate) fn backend(&self) -> MutexGuard<'_, FaultyBackend> {
         lock(&self.backend)
     }
 
@@ -195,14 +195,14 @@ impl Site {
     }
 
     fn panics(&self) -> Vec<String> {
-        let agents = (0..NODES).map(|node| self.folder_of(node).join("agent.log"));
-        let hub = self.folder.join("backend/log");
+        let agents = (0..NODES).map(|node| self.directory_of(node).join("agent.log"));
+        let hub = self.directory.join("backend/log");
         agents.chain([hub]).flat_map(|log| panics_in(&log)).collect()
     }
 
     fn wait_until_all_are_connected(&self) {
         for node in 0..NODES {
-            eventually_within(PATIENCE, &format!("{} connected", certname(node)), || {
+            eventually_within(TIMEOUT, &format!("{} connected", certname(node)), || {
                 let answer = self.node(node).trigger(&["queue", "--output", "json"]);
                 let queue = &answer.json;
                 let is_ready = queue["agent_running"] == true

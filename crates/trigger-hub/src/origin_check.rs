@@ -11,12 +11,12 @@ use super::http::Refusal;
 
 /// The names under which a hub knows itself.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct OriginCheck {
     /// Each `HOST:PORT`.
     authorities: Vec<String>,
 }
 
-impl Guard {
+impl OriginCheck {
     /// The guard of a hub that listens on `address`.
     pub(super) fn new(address: SocketAddr) -> Self {
         let port = address.port();
@@ -88,7 +88,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
             .collect();
-        let guard = Guard::new(address.parse().unwrap());
+        let guard = OriginCheck::new(address.parse().unwrap());
         let answer = guard.check(&Uri::from_static("/v1/put"), &map);
         assert_eq!(answer.is_ok(), expected, "{headers:?}");
     }

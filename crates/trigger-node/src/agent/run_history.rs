@@ -5,12 +5,12 @@ use std::collections::HashMap;
 
 use trigger_core::history::RunHistory;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::End;
-use trigger_core::queue::Ending;
+use trigger_core::outcome::DeliveryOutcome;
+use trigger_core::queue::Completion;
 
 use crate::state::Runs;
 
-pub(super) struct Teller {
+pub(super) struct RunHistoryWriter {
     runs: Runs,
     history: RunHistory,
     /// How many events of a backlog each event stands for that waits for its run. Only here: an agent that
@@ -18,7 +18,7 @@ pub(super) struct Teller {
     stands_for: HashMap<EventId, usize>,
 }
 
-impl Teller {
+impl RunHistoryWriter {
     /// Begins with what the records that are kept tell.
     pub(super) fn new(runs: Runs) -> Self {
         let history = runs.history().unwrap_or_else(|error| {
@@ -33,8 +33,8 @@ impl Teller {
     }
 
     /// Takes in how deliveries ended, by a run or without one.
-    pub(super) fn take_in(&mut self, run: Option<RunId>, endings: &[Ending]) {
-        let superseded = endings.iter().map(|ending| self.end(ending)).sum();
+    pub(super) fn take_in(&mut self, run: Option<RunId>, completions: &[Completion]) {
+        let superseded = completions.iter().map(|completion| self.end(completion)).sum();
         let Some(run) = run else { return };
         if superseded > 0
             && let Err(error) = self.runs.note_superseded(run, superseded)
@@ -49,10 +49,10 @@ impl Teller {
     }
 
     /// How many events an ended one stood for, unless another one does now.
-    fn end(&mut self, ending: &Ending) -> usize {
-        let stood_for = self.stands_for.remove(&ending.event).unwrap_or_default();
-        match ending.end {
-            End::Superseded(by) => {
+    fn end(&mut self, completion: &Completion) -> usize {
+        let stood_for = self.stands_for.remove(&completion.event).unwrap_or_default();
+        match completion.end {
+            DeliveryOutcome::Superseded(by) => {
                 *self.stands_for.entry(by).or_default() += stood_for + 1;
                 0
             }
@@ -66,19 +66,26 @@ mod tests {
     use super::*;
     use crate::state::StateDir;
 
-    fn ending(event: u128, end: End) -> Ending {
+    fn completion(event: u128, end: DeliveryOutcome) -> Completion {
         let event = EventId::from_uuid(uuid::Uuid::from_u128(event));
-        Ending { event, sources: Default::default(), end }
+        Completion { event, sources: Default::default(), end }
     }
 
     #[test]
     fn a_run_stands_for_all_that_its_causes_superseded() {
         let dir = tempfile::tempdir().unwrap();
-        let mut teller = Teller::new(Runs::open(&StateDir::open(dir.path()).unwrap()).unwrap());
-        let by = |event| End::Superseded(EventId::from_uuid(uuid::Uuid::from_u128(event)));
-        teller.take_in(None, &[ending(1, by(3)), ending(2, by(3)), ending(3, by(4)), ending(8, by(9))]);
-        assert_eq!(teller.end(&ending(4, End::Expired)), 3, "what it superseded had superseded two");
-        assert_eq!(teller.end(&ending(4, End::Expired)), 0, "once");
+        let mut teller = RunHistoryWriter::new(Runs::open(&StateDir::open(dir.path()).unwrap()).unwrap());
+        let by = |event| DeliveryOutcome::Superseded(EventId::from_uuid(uuid::Uuid::from_u128(event)));
+        teller.take_in(
+            None,
+            &[completion(1, by(3)), completion(2, by(3)), completion(3, by(4)), completion(8, by(9))],
+        );
+        assert_eq!(
+            teller.end(&completion(4, DeliveryOutcome::Expired)),
+            3,
+            "what it superseded had superseded two"
+        );
+        assert_eq!(teller.end(&completion(4, DeliveryOutcome::Expired)), 0, "once");
         assert_eq!(teller.stands_for.len(), 1, "nothing is kept of what ended");
     }
 }

@@ -11,7 +11,7 @@ use crate::world::{Kind, Machine, World};
 const YEARS: i64 = 5 * 365 * 86_400_000;
 
 /// What goes wrong beside what goes wrong on its own.
-pub(crate) async fn suffer(sim: Sim) {
+pub(crate) async fn inject(sim: Sim) {
     loop {
         let wait = sim.with(|world| world.plan.fault_every.mul_f64(-(1.0 - world.rng.f64()).ln()));
         sim.sleep(wait).await;
@@ -88,16 +88,16 @@ fn jump(world: &mut World, machine: usize) {
 /// A machine is copied, disk and name, and both are there. Whoever restores a backup elsewhere does this.
 fn clone(sim: &Sim, world: &mut World, of: usize) {
     let number = world.machines.len();
-    let is_folder = world.rng.bool();
-    let boot = if is_folder { world.machines[of].boot } else { world.new_boot() };
+    let is_directory = world.rng.bool();
+    let boot = if is_directory { world.machines[of].boot } else { world.new_boot() };
     let original = &world.machines[of];
     let copy = Machine {
         certname: original.certname.clone(),
         groups: original.groups.clone(),
         disk: original.disk.copy(),
-        // A copied folder is another file under the same kernel, that of a copied machine the same file under
+        // A copied directory is another file under the same kernel, that of a copied machine the same file under
         // another.
-        identity: if is_folder { u32::try_from(number).unwrap_or_default() } else { original.identity },
+        identity: if is_directory { u32::try_from(number).unwrap_or_default() } else { original.identity },
         boot,
         is_on: true,
         is_gone: false,

@@ -3,46 +3,39 @@
 
 use std::collections::BTreeSet;
 
-use crate::identity::{Certname, EventId, GroupName};
-use crate::lineage::{Chain, Lineage, Rules, Suppression, carried, judge};
+use crate::history::Target;
+use crate::identity::EventId;
+use crate::lineage::{Chain, Lineage, Rules, Suppression, carried, permitted_chains};
 use crate::wire::Publication;
-
-/// Whom an event was for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names say it")]
-pub enum Whom {
-    Host(Certname),
-    Group(GroupName),
-}
 
 /// Leaves out what the loop guard suppresses, and says what and why. `chains` lead to the run that fires;
 /// `fires` tells how often this trigger fired on this node for a root before.
-pub fn leave_out(
+pub fn suppress(
     publication: &mut Publication,
     ttl: u32,
     chains: Vec<Chain>,
     fires: impl Fn(EventId) -> u32,
-) -> Vec<(Whom, Suppression)> {
+) -> Vec<(Target, Suppression)> {
     let event = &mut publication.event;
     let rules = Rules { loops: event.loops, ttl };
-    let mut left_out = Vec::new();
+    let mut suppressed = Vec::new();
     let mut permitted: BTreeSet<Vec<Chain>> = BTreeSet::new();
     for host in &event.targets.hosts {
-        match judge(&event.trigger, Some(host), &chains, rules, &fires) {
+        match permitted_chains(&event.trigger, Some(host), &chains, rules, &fires) {
             Ok(chains) => drop(permitted.insert(chains)),
             Err(suppression) => {
                 publication.suppressed.insert(host.clone(), suppression.to_string());
-                left_out.push((Whom::Host(host.clone()), suppression));
+                suppressed.push((Target::Node(host.clone()), suppression));
             }
         }
     }
     if !event.targets.groups.is_empty() {
-        match judge(&event.trigger, None, &chains, rules, &fires) {
+        match permitted_chains(&event.trigger, None, &chains, rules, &fires) {
             Ok(chains) => drop(permitted.insert(chains)),
             Err(suppression) => {
                 for group in std::mem::take(&mut event.targets.groups) {
                     publication.suppressed_groups.insert(group.clone(), suppression.to_string());
-                    left_out.push((Whom::Group(group), suppression.clone()));
+                    suppressed.push((Target::Group(group), suppression.clone()));
                 }
             }
         }
@@ -51,7 +44,7 @@ pub fn leave_out(
         permitted.insert(chains);
     }
     event.lineage = Lineage { chains: carried(&permitted) };
-    left_out
+    suppressed
 }
 
 /// Whether the loop guard left out every target.

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use trigger_core::backoff;
 
-use super::intake::Link;
+use super::delivery_watcher::Connection;
 use crate::clock::jitter;
 use crate::firing::{Drained, Publisher};
 
 /// How often the outbox is looked at without a reason, spread over the fleet.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
-pub(super) async fn run(publisher: Arc<Publisher>, mut link: watch::Receiver<Link>) {
+pub(super) async fn run(publisher: Arc<Publisher>, mut link: watch::Receiver<Connection>) {
     let mut attempt = 0;
     let mut failing_since = Instant::now();
     loop {
@@ -31,7 +31,7 @@ pub(super) async fn run(publisher: Arc<Publisher>, mut link: watch::Receiver<Lin
             failing_since = Instant::now();
         }
         let pause = match attempt {
-            0 => LOOK_EVERY.mul_f64(0.5 + jitter()),
+            0 => POLL_INTERVAL.mul_f64(0.5 + jitter()),
             _ => backoff::reconnect(attempt, failing_since.elapsed(), jitter()),
         };
         tokio::select! {
@@ -47,7 +47,7 @@ fn tell(drained: &Drained) {
     if drained.published > 0 {
         tracing::info!("published {} spooled events", drained.published);
     }
-    for aside in &drained.set_aside {
-        tracing::error!("a spooled event is set aside in {}: {}", aside.path.display(), aside.reason);
+    for aside in &drained.quarantined {
+        tracing::error!("a spooled event is quarantined in {}: {}", aside.path.display(), aside.reason);
     }
 }

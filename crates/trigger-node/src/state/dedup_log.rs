@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use trigger_core::identity::EventId;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::EndedEvent;
+use trigger_core::wire::HonouredEvent;
 
 use super::{FileError, StateDir, at, read_if_present, write_durably};
 
@@ -17,7 +17,7 @@ const STALE_LINES: usize = 10_000;
 
 /// Appended to and synced at the end of each run; written anew when it has grown stale.
 #[derive(Debug)]
-pub struct EndedLog {
+pub struct DedupLog {
     path: PathBuf,
     file: File,
     /// Lines since it was looked at as a whole.
@@ -26,7 +26,7 @@ pub struct EndedLog {
     is_torn: bool,
 }
 
-impl EndedLog {
+impl DedupLog {
     /// Opens the file and reads what it remembers, less what is too old to matter.
     pub fn open(state: &StateDir, now: Timestamp) -> Result<(Self, BTreeMap<EventId, Timestamp>), FileError> {
         let path = state.file("ended");
@@ -41,7 +41,7 @@ impl EndedLog {
         }
         // Half a line stays one that nobody can read, and spoils no other.
         let mut text = if self.is_torn { "\n" } else { "" }.to_owned();
-        text.extend(events.iter().map(|&event| EndedEvent { event, ended_at: now }.to_line() + "\n"));
+        text.extend(events.iter().map(|&event| HonouredEvent { event, ended_at: now }.to_line() + "\n"));
         self.is_torn = true;
         self.file.write_all(text.as_bytes()).map_err(at("append to", &self.path))?;
         self.is_torn = false;
@@ -60,7 +60,7 @@ fn open_fresh(path: &Path, now: Timestamp) -> Result<(File, BTreeMap<EventId, Ti
     let text = read_if_present(path)?.unwrap_or_default();
     let ended: BTreeMap<EventId, Timestamp> = text
         .lines()
-        .filter_map(EndedEvent::from_line)
+        .filter_map(HonouredEvent::from_line)
         .filter(|ended| !ended.is_outlived(now))
         .map(|ended| (ended.event, ended.ended_at))
         .collect();
@@ -74,13 +74,13 @@ fn open_fresh(path: &Path, now: Timestamp) -> Result<(File, BTreeMap<EventId, Ti
 }
 
 fn lines(ended: &BTreeMap<EventId, Timestamp>) -> String {
-    ended.iter().map(|(&event, &ended_at)| EndedEvent { event, ended_at }.to_line() + "\n").collect()
+    ended.iter().map(|(&event, &ended_at)| HonouredEvent { event, ended_at }.to_line() + "\n").collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trigger_core::queue::REMEMBER_ENDED;
+    use trigger_core::queue::DEDUP_RETENTION;
 
     const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
 
@@ -89,14 +89,14 @@ mod tests {
     }
 
     fn remembered(state: &StateDir, now: Timestamp) -> Vec<EventId> {
-        EndedLog::open(state, now).unwrap().1.into_keys().collect()
+        DedupLog::open(state, now).unwrap().1.into_keys().collect()
     }
 
     #[test]
     fn an_append_that_was_cut_short_costs_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
-        let (mut log, _) = EndedLog::open(&state, NOW).unwrap();
+        let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
         log.append(&[event(1)], NOW).unwrap();
         // As a full disk leaves it.
         log.file.write_all(b"00000000-0000-0000-0000-0000").unwrap();
@@ -109,11 +109,11 @@ mod tests {
     fn a_log_that_is_never_closed_forgets_the_old_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
-        let (mut log, _) = EndedLog::open(&state, NOW).unwrap();
+        let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
         let many = u128::try_from(STALE_LINES).unwrap() + 2;
         let old: Vec<EventId> = (1..many).map(event).collect();
         log.append(&old, NOW).unwrap();
-        let later = NOW.plus(REMEMBER_ENDED);
+        let later = NOW.plus(DEDUP_RETENTION);
         log.append(&(many..2 * many).map(event).collect::<Vec<_>>(), later).unwrap();
         log.append(&[event(0)], later).unwrap();
         let lines = std::fs::read_to_string(state.file("ended")).unwrap().lines().count();

@@ -15,14 +15,14 @@ use crate::identity::{Certname, EventId, GroupName, KeyPrefix};
 
 /// Builds and reads keys below one prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Layout {
+pub struct Keyspace {
     prefix: KeyPrefix,
 }
 
 /// A key taken apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the segments named above")]
-pub enum Place {
+pub enum Key {
     Part { event: EventId, index: u32 },
     Members { event: EventId, index: u32 },
     HostDelivery { certname: Certname, event: EventId },
@@ -32,7 +32,7 @@ pub enum Place {
     Runs { certname: Certname },
 }
 
-impl Layout {
+impl Keyspace {
     /// The layout below `prefix`.
     pub fn new(prefix: KeyPrefix) -> Self {
         Self { prefix }
@@ -53,12 +53,12 @@ impl Layout {
         format!("{}m{index}", self.event(event))
     }
 
-    /// All that is stored of an event (a folder).
+    /// All that is stored of an event (a prefix).
     pub fn event(&self, event: EventId) -> String {
         format!("{}{event}/", self.events())
     }
 
-    /// All events (a folder).
+    /// All events (a prefix).
     pub fn events(&self) -> String {
         format!("{}/events/", self.prefix)
     }
@@ -68,7 +68,7 @@ impl Layout {
         format!("{}{event}", self.host_deliveries(certname))
     }
 
-    /// All deliveries to one node (a folder).
+    /// All deliveries to one node (a prefix).
     pub fn host_deliveries(&self, certname: &Certname) -> String {
         format!("{}/hosts/{certname}/", self.prefix)
     }
@@ -78,7 +78,7 @@ impl Layout {
         format!("{}{event}", self.group_deliveries(group))
     }
 
-    /// All deliveries to a group (a folder).
+    /// All deliveries to a group (a prefix).
     pub fn group_deliveries(&self, group: &GroupName) -> String {
         format!("{}/groups/{group}/", self.prefix)
     }
@@ -88,7 +88,7 @@ impl Layout {
         format!("{}{certname}", self.outcomes(event))
     }
 
-    /// How an event's deliveries ended (a folder).
+    /// How an event's deliveries ended (a prefix).
     pub fn outcomes(&self, event: EventId) -> String {
         format!("{}/outcomes/{event}/", self.prefix)
     }
@@ -98,7 +98,7 @@ impl Layout {
         format!("{}{certname}", self.nodes())
     }
 
-    /// All registrations (a folder).
+    /// All registrations (a prefix).
     pub fn nodes(&self) -> String {
         format!("{}/nodes/", self.prefix)
     }
@@ -114,28 +114,28 @@ impl Layout {
     }
 
     /// Takes a key apart; nothing for a key that is not ours, whoever put it there.
-    pub fn place(&self, key: &str) -> Option<Place> {
+    pub fn place(&self, key: &str) -> Option<Key> {
         let path = key.strip_prefix(self.prefix.as_str())?.strip_prefix('/')?;
         let segments: Vec<&str> = path.split('/').collect();
         Some(match segments[..] {
             ["events", event, part] => {
                 let event = event.parse().ok()?;
                 match part.strip_prefix('m') {
-                    Some(index) => Place::Members { event, index: index.parse().ok()? },
-                    None => Place::Part { event, index: part.parse().ok()? },
+                    Some(index) => Key::Members { event, index: index.parse().ok()? },
+                    None => Key::Part { event, index: part.parse().ok()? },
                 }
             }
             ["hosts", certname, event] => {
-                Place::HostDelivery { certname: certname.parse().ok()?, event: event.parse().ok()? }
+                Key::HostDelivery { certname: certname.parse().ok()?, event: event.parse().ok()? }
             }
             ["groups", group, event] => {
-                Place::GroupDelivery { group: group.parse().ok()?, event: event.parse().ok()? }
+                Key::GroupDelivery { group: group.parse().ok()?, event: event.parse().ok()? }
             }
             ["outcomes", event, certname] => {
-                Place::Outcome { event: event.parse().ok()?, certname: certname.parse().ok()? }
+                Key::Outcome { event: event.parse().ok()?, certname: certname.parse().ok()? }
             }
-            ["nodes", certname] => Place::Node { certname: certname.parse().ok()? },
-            ["runs", certname] => Place::Runs { certname: certname.parse().ok()? },
+            ["nodes", certname] => Key::Node { certname: certname.parse().ok()? },
+            ["runs", certname] => Key::Runs { certname: certname.parse().ok()? },
             _ => return None,
         })
     }
@@ -148,39 +148,39 @@ mod tests {
 
     #[test]
     fn a_key_that_was_built_is_taken_apart_again() {
-        let layout = Layout::default();
+        let keyspace = Keyspace::default();
         let (certname, group, event): (Certname, GroupName, _) =
             ("lb01.example.com".parse().unwrap(), "lb".parse().unwrap(), event_id(7));
         let cases = [
-            (layout.part(event, 12), Place::Part { event, index: 12 }),
-            (layout.members(event, 3), Place::Members { event, index: 3 }),
+            (keyspace.part(event, 12), Key::Part { event, index: 12 }),
+            (keyspace.members(event, 3), Key::Members { event, index: 3 }),
             (
-                layout.host_delivery(&certname, event),
-                Place::HostDelivery { certname: certname.clone(), event },
+                keyspace.host_delivery(&certname, event),
+                Key::HostDelivery { certname: certname.clone(), event },
             ),
-            (layout.group_delivery(&group, event), Place::GroupDelivery { group, event }),
-            (layout.outcome(event, &certname), Place::Outcome { event, certname: certname.clone() }),
-            (layout.node(&certname), Place::Node { certname: certname.clone() }),
-            (layout.runs(&certname), Place::Runs { certname }),
+            (keyspace.group_delivery(&group, event), Key::GroupDelivery { group, event }),
+            (keyspace.outcome(event, &certname), Key::Outcome { event, certname: certname.clone() }),
+            (keyspace.node(&certname), Key::Node { certname: certname.clone() }),
+            (keyspace.runs(&certname), Key::Runs { certname }),
         ];
         for (key, place) in cases {
-            assert_eq!(layout.place(&key), Some(place), "{key}");
+            assert_eq!(keyspace.place(&key), Some(place), "{key}");
         }
     }
 
     #[test]
     fn the_released_layout_stays() {
-        let layout = Layout::default();
+        let keyspace = Keyspace::default();
         let node = "lb01".parse().unwrap();
         assert_eq!(
-            layout.host_delivery(&node, event_id(1)),
+            keyspace.host_delivery(&node, event_id(1)),
             "/puppet_trigger/events/hosts/lb01/00000000-0000-0000-0000-000000000001"
         );
     }
 
     #[test]
     fn garbage_under_our_prefix_has_no_place() {
-        let layout = Layout::default();
+        let keyspace = Keyspace::default();
         for key in [
             "",
             "/other",
@@ -188,7 +188,7 @@ mod tests {
             "/puppet_trigger/events/hosts/UPPER/x",
             "/puppet_trigger/events/hosts/a/b/c",
         ] {
-            assert_eq!(layout.place(key), None, "{key}");
+            assert_eq!(keyspace.place(key), None, "{key}");
         }
     }
 }

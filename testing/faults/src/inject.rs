@@ -11,17 +11,17 @@ use crate::link::Mode;
 use crate::load;
 use crate::overtaking::overtake;
 use crate::processes::{self, Part};
-use crate::site::Site;
+use crate::testbed::Testbed;
 
 /// Between two looks for a run to kill.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// How long a cluster may take to agree on a leader.
-const LED_WITHIN: Duration = Duration::from_secs(15);
+const LEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A fault about to happen.
 pub(crate) struct Strike<'a> {
     /// Where.
-    pub(crate) site: &'a Site,
+    pub(crate) testbed: &'a Testbed,
     /// Which of its lane, for the names of files.
     pub(crate) number: usize,
     /// How long it lasts.
@@ -61,28 +61,28 @@ impl Strike<'_> {
             Fault::Cut(node, mode) => self.cut(node, None, mode),
             Fault::CutMember(node, member, mode) => self.cut(node, Some(member), mode),
             Fault::KillAgent(node) => {
-                self.site.kill_agent(node);
+                self.testbed.kill_agent(node);
                 self.wait();
-                self.site.launch_agent(node);
+                self.testbed.launch_agent(node);
             }
             Fault::RestartAgent(node) => {
-                self.site.restart_agent(node);
+                self.testbed.restart_agent(node);
                 self.wait();
             }
             Fault::PauseAgent(node) => {
-                self.site.pause_agent(node)?;
+                self.testbed.pause_agent(node)?;
                 self.wait();
-                self.site.agent_goes_on(node);
+                self.testbed.agent_goes_on(node);
             }
             Fault::OvertakePaused(node) => self.overtake_paused(node)?,
             Fault::OvertakeFrozen(node) => self.overtake_frozen(node)?,
             Fault::KillSupervisor(node) => return self.kill_a_run(node, Part::Supervisor),
             Fault::KillRun(node) => return self.kill_a_run(node, Part::Run),
             Fault::Crash(node) => {
-                self.site.kill_agent(node);
-                kill_all_of(&self.site.folder_of(node));
+                self.testbed.kill_agent(node);
+                kill_all_of(&self.testbed.directory_of(node));
                 self.wait();
-                self.site.launch_agent(node);
+                self.testbed.launch_agent(node);
             }
         }
         Ok(Struck { node: fault.node(), said })
@@ -98,10 +98,10 @@ impl Strike<'_> {
         meanwhile: impl FnOnce() -> T,
     ) -> Result<(String, T), String> {
         let members = self.members(victims)?;
-        self.site.backend().kill(&members);
+        self.testbed.backend().kill(&members);
         let done = meanwhile();
-        self.site.backend().restart(&members);
-        Ok((self.site.backend().names(&members), done))
+        self.testbed.backend().restart(&members);
+        Ok((self.testbed.backend().names(&members), done))
     }
 
     fn pause_backend<T>(
@@ -110,21 +110,21 @@ impl Strike<'_> {
         meanwhile: impl FnOnce() -> T,
     ) -> Result<(String, T), String> {
         let members = self.members(victims)?;
-        self.site.backend().pause(&members);
+        self.testbed.backend().pause(&members);
         let done = meanwhile();
-        self.site.backend().go_on(&members);
-        Ok((self.site.backend().names(&members), done))
+        self.testbed.backend().go_on(&members);
+        Ok((self.testbed.backend().names(&members), done))
     }
 
     /// The members that are meant now: who leads changes, and for a while nobody may.
     fn members(&self, victims: Victims) -> Result<Vec<usize>, String> {
         let began = Instant::now();
         loop {
-            let members = self.site.backend().members(victims);
+            let members = self.testbed.backend().members(victims);
             match members {
                 Some(members) => return Ok(members),
-                None if began.elapsed() > LED_WITHIN => return Err("nobody leads the cluster".to_owned()),
-                None => sleep(LOOK_EVERY),
+                None if began.elapsed() > LEADER_TIMEOUT => return Err("nobody leads the cluster".to_owned()),
+                None => sleep(POLL_INTERVAL),
             }
         }
     }
@@ -133,7 +133,7 @@ impl Strike<'_> {
     fn spool(&self, node: usize, away: Away) -> Result<String, String> {
         let fires = || {
             let began = Instant::now();
-            let count = load::fire_while_away(self.site, node);
+            let count = load::fire_while_away(self.testbed, node);
             sleep(self.lasting.saturating_sub(began.elapsed()));
             count
         };
@@ -145,31 +145,31 @@ impl Strike<'_> {
     }
 
     fn restore(&self) -> Result<String, String> {
-        let backup = self.site.backend().back_up(self.number)?.ok_or("only the hub has backups")?;
+        let backup = self.testbed.backend().back_up(self.number)?.ok_or("only the hub has backups")?;
         self.wait();
-        let forgotten = self.site.backend().restore(&backup)?;
+        let forgotten = self.testbed.backend().restore(&backup)?;
         let count = forgotten.len();
-        self.site.note_forgotten(forgotten);
+        self.testbed.note_forgotten(forgotten);
         Ok(format!("{count} keys forgotten"))
     }
 
     fn cut(&self, node: usize, member: Option<usize>, mode: Mode) {
-        self.site.wire(node, member, mode);
+        self.testbed.wire(node, member, mode);
         self.wait();
-        self.site.wire(node, member, Mode::Open);
+        self.testbed.wire(node, member, Mode::Open);
     }
 
     fn overtake_paused(&self, node: usize) -> Result<(), String> {
         self.members(Victims::Leader)?;
-        let site = self.site;
-        overtake(site, node, || site.pause_agent(node), || site.agent_goes_on(node))
+        let testbed = self.testbed;
+        overtake(testbed, node, || testbed.pause_agent(node), || testbed.agent_goes_on(node))
     }
 
     fn overtake_frozen(&self, node: usize) -> Result<(), String> {
         self.members(Victims::Leader)?;
-        let set = |mode| self.site.wire(node, None, mode);
+        let set = |mode| self.testbed.wire(node, None, mode);
         overtake(
-            self.site,
+            self.testbed,
             node,
             || {
                 set(Mode::Frozen);
@@ -184,14 +184,14 @@ impl Strike<'_> {
         let began = Instant::now();
         while began.elapsed() < self.lasting {
             for node in (node..NODES).chain(0..node) {
-                let home = self.site.folder_of(node);
+                let home = self.testbed.directory_of(node);
                 if let Some(found) = processes::of_live_run(&home, part)
                     && processes::hit(&home, &found)
                 {
                     return Ok(Struck { node: Some(node), ..Struck::default() });
                 }
             }
-            sleep(LOOK_EVERY);
+            sleep(POLL_INTERVAL);
         }
         Err("no run was in progress".to_owned())
     }
@@ -207,6 +207,6 @@ fn kill_all_of(home: &Path) {
         for found in found {
             processes::hit(home, &found);
         }
-        sleep(LOOK_EVERY);
+        sleep(POLL_INTERVAL);
     }
 }

@@ -11,10 +11,10 @@ use futures_util::{StreamExt, stream};
 use support::meddled::{Meddled, Meddler};
 use tokio::sync::{mpsc, watch};
 use trigger_core::identity::{Certname, EventId, Revision};
-use trigger_core::layout::Layout;
-use trigger_fleet::claim::Standing;
+use trigger_core::keyspace::Keyspace;
+use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
-use trigger_fleet::intake::{Batch, Intake, Outlets, read_again_after};
+use trigger_fleet::delivery_watcher::{Batch, DeliveryWatcher, Outlets, read_again_after};
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 
@@ -53,8 +53,8 @@ impl Meddler for FailsAfter {
 
 /// The intake of lb01, which belongs to the group `lb` since a revision, with what it is told and what it tells.
 struct World {
-    intake: Intake,
-    claim: watch::Sender<Standing>,
+    intake: DeliveryWatcher,
+    claim: watch::Sender<ClaimState>,
     arrived: mpsc::Receiver<Batch>,
     seen: watch::Receiver<Revision>,
 }
@@ -64,16 +64,16 @@ fn world(joined: u64) -> World {
     let (arrivals, arrived) = mpsc::channel(16);
     let (own_record, seen) = watch::channel(Revision::default());
     let outlets = Outlets { arrivals, own_record };
-    World { intake: Intake::new(Layout::default(), node(), held, outlets), claim, arrived, seen }
+    World { intake: DeliveryWatcher::new(Keyspace::default(), node(), held, outlets), claim, arrived, seen }
 }
 
 fn node() -> Certname {
     "lb01".parse().unwrap()
 }
 
-fn held(joined: u64) -> Standing {
+fn held(joined: u64) -> ClaimState {
     let joined = [("lb".parse().unwrap(), Revision(joined))].into();
-    Standing::Held { joined, renewed_at: Duration::ZERO }
+    ClaimState::Held { joined, renewed_at: Duration::ZERO }
 }
 
 fn event(n: u128) -> EventId {
@@ -109,17 +109,17 @@ async fn everything(world: &mut World, store: &dyn Store) -> Vec<Arrival> {
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
-    let layout = Layout::default();
+    let keyspace = Keyspace::default();
     let store = MemoryStore::default();
     let World { mut intake, mut arrived, seen, claim: _claim } = world(0);
-    deliver(&store, layout.host_delivery(&node(), event(1))).await;
+    deliver(&store, keyspace.host_delivery(&node(), event(1))).await;
 
     let soon = read_again_after(0.5);
     let pause = || tokio::time::sleep(soon);
     let began = tokio::time::Instant::now();
     drop(intake.connect(&store).await.unwrap());
     tokio::select! {
-        error = intake.follow(&store, blind_watch(layout.node(&node())), pause) => panic!("{error}"),
+        error = intake.follow(&store, blind_watch(keyspace.node(&node())), pause) => panic!("{error}"),
         read = arrived.recv() => {
             let batch = read.expect("all there is");
             assert!(batch.is_all && batch.arrivals.len() == 1, "{batch:?}");
@@ -131,25 +131,25 @@ async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
 
 #[tokio::test]
 async fn a_backend_that_counts_from_the_start_again_is_watched_anew() {
-    let (store, layout) = (MemoryStore::default(), Layout::default());
+    let (store, keyspace) = (MemoryStore::default(), Keyspace::default());
     let mut world = world(1_000_000);
     let watch = world.intake.connect(&store).await.unwrap();
     world.claim.send_replace(held(0));
     let error = world.intake.follow(&store, watch, std::future::pending::<()>).await;
     assert!(error.to_string().contains("its revisions begin anew"), "{error}");
 
-    deliver(&store, layout.group_delivery(&"lb".parse().unwrap(), event(1))).await;
+    deliver(&store, keyspace.group_delivery(&"lb".parse().unwrap(), event(1))).await;
     let arrivals = everything(&mut world, &store).await;
     assert_eq!(arrivals.len(), 1, "an event of now, fired at its group: {arrivals:?}");
 }
 
 #[tokio::test]
 async fn what_can_be_read_counts_though_the_rest_cannot() {
-    let (store, layout) = (MemoryStore::default(), Layout::default());
+    let (store, keyspace) = (MemoryStore::default(), Keyspace::default());
     let mut world = world(0);
     for n in 1..=200 {
-        deliver(&store, layout.host_delivery(&node(), event(n))).await;
-        put(&store, layout.outcome(event(n), &node()), "{}").await;
+        deliver(&store, keyspace.host_delivery(&node(), event(n))).await;
+        put(&store, keyspace.outcome(event(n), &node()), "{}").await;
     }
     let failing = Meddled(FailsAfter { store, reads: AtomicUsize::new(2) });
     let watch = world.intake.connect(&failing).await.unwrap();
@@ -165,10 +165,10 @@ async fn what_can_be_read_counts_though_the_rest_cannot() {
 
 #[tokio::test(start_paused = true)]
 async fn a_groups_event_that_has_ended_here_is_looked_up_once_a_connection() {
-    let (store, layout) = (MemoryStore::default(), Layout::default());
+    let (store, keyspace) = (MemoryStore::default(), Keyspace::default());
     let mut world = world(0);
-    put(&store, layout.outcome(event(1), &node()), "{}").await;
-    deliver(&store, layout.group_delivery(&"lb".parse().unwrap(), event(1))).await;
+    put(&store, keyspace.outcome(event(1), &node()), "{}").await;
+    deliver(&store, keyspace.group_delivery(&"lb".parse().unwrap(), event(1))).await;
     let counting = Meddled(FailsAfter { store, reads: AtomicUsize::new(usize::MAX) });
     let watch = world.intake.connect(&counting).await.unwrap();
     let again = || tokio::time::sleep(Duration::from_secs(600));

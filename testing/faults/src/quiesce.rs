@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::evidence::{Evidence, Target, Window};
+use crate::artifacts::{Evidence, Target, Window};
 use crate::fleet::{NODES, certname};
 use crate::logs::Logs;
 use crate::records::Records;
-use crate::site::Site;
+use crate::testbed::Testbed;
 
 /// How long the fleet may take to become quiet; generous, since it bounds a failure and measures nothing.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(240);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Nothing more is waited for once every node has nothing left to do and nothing has changed for so long.
 const STILL_FOR: Duration = Duration::from_secs(40);
 /// And so often in a row.
@@ -25,22 +25,26 @@ const STILL_PASSES: usize = 3;
 /// Askers side by side.
 const ASKERS: usize = 3;
 
-/// Waits for quiet, at most [`PATIENCE`], and collects everything there is. What was not quiet by then is
+/// Waits for quiet, at most [`TIMEOUT`], and collects everything there is. What was not quiet by then is
 /// among the leftovers.
-pub(crate) fn settle(site: &Site, records: &Records, windows: Vec<Window>) -> anyhow::Result<Evidence> {
+pub(crate) fn quiesce(
+    testbed: &Testbed,
+    records: &Records,
+    windows: Vec<Window>,
+) -> anyhow::Result<Evidence> {
     let mut statuses = Statuses::default();
     let mut stillness = Stillness::new();
     loop {
-        let mut busy = unquiet(site);
-        let logs = Logs::read(site)?;
-        let open = statuses.ask(site, &logs);
+        let mut busy = unquiet(testbed);
+        let logs = Logs::read(testbed)?;
+        let open = statuses.ask(testbed, &logs);
         stillness.look((open, logs.counts()), busy.is_empty());
         // A run may have fired between the first question and the last.
-        let is_quiet = busy.is_empty() && open == 0 && Logs::read(site)?.counts() == logs.counts();
+        let is_quiet = busy.is_empty() && open == 0 && Logs::read(testbed)?.counts() == logs.counts();
         if is_quiet || stillness.is_over() {
             busy.extend(statuses.failures);
-            let deaths = site.deaths();
-            match site.backend().pending() {
+            let deaths = testbed.deaths();
+            match testbed.backend().pending() {
                 Ok(keys) => busy.extend(keys.iter().map(|key| format!("{key} is still in the backend"))),
                 Err(error) => busy.push(error),
             }
@@ -50,12 +54,12 @@ pub(crate) fn settle(site: &Site, records: &Records, windows: Vec<Window>) -> an
                 leftovers: busy,
                 records: records.collect(),
                 epoch: records.epoch(),
-                forgotten: site.forgotten(),
+                forgotten: testbed.forgotten(),
                 deaths,
                 ..logs.into_evidence()
             });
         }
-        sleep(LOOK_EVERY);
+        sleep(POLL_INTERVAL);
     }
 }
 
@@ -88,21 +92,21 @@ impl Stillness {
     /// several must have seen the same.
     fn is_over(&self) -> bool {
         let is_still = self.since.elapsed() > STILL_FOR && self.passes >= STILL_PASSES;
-        is_still || self.began.elapsed() > PATIENCE
+        is_still || self.began.elapsed() > TIMEOUT
     }
 }
 
 /// What keeps the nodes from being quiet, a sentence each.
-fn unquiet(site: &Site) -> Vec<String> {
+fn unquiet(testbed: &Testbed) -> Vec<String> {
     let sentences = |node: usize| {
-        let said = json(site.command(node, &words(&["queue", "--output", "json"])));
+        let said = json(testbed.command(node, &words(&["queue", "--output", "json"])));
         let queue = match said {
             Ok(queue) => queue,
             Err(error) => return vec![format!("{}: {error:#}", certname(node))],
         };
         let holds_nothing = |field: &str| queue[field].is_null() || queue[field] == Value::Array(Vec::new());
         let busy =
-            ["disconnected", "blocked", "running", "waiting", "held", "unreadable", "spooled", "set_aside"];
+            ["disconnected", "blocked", "running", "waiting", "held", "unreadable", "spooled", "quarantined"];
         let busy = busy.into_iter().filter(|field| !holds_nothing(field));
         let busy = busy.map(|field| format!("{}: {field}: {}", certname(node), queue[field]));
         let dead = (queue["agent_running"] != true).then(|| format!("{}: its agent is dead", certname(node)));
@@ -122,14 +126,14 @@ struct Statuses {
 impl Statuses {
     /// Asks for every event that had not ended when it was asked last; how many have not. One that cannot be
     /// asked for now counts among them.
-    fn ask(&mut self, site: &Site, logs: &Logs) -> usize {
+    fn ask(&mut self, testbed: &Testbed, logs: &Logs) -> usize {
         let is_over = |event: &String| {
             self.known.get(event).is_some_and(|targets| targets.iter().all(Target::has_ended))
         };
         let open: Vec<String> = logs.events().into_iter().filter(|event| !is_over(event)).collect();
         self.failures.clear();
         let mut still_open = 0;
-        for (event, status) in ask_all(site, open) {
+        for (event, status) in ask_all(testbed, open) {
             match status {
                 Ok(Some(targets)) => {
                     still_open += usize::from(!targets.iter().all(Target::has_ended));
@@ -148,14 +152,14 @@ impl Statuses {
 
 type Status = anyhow::Result<Option<Vec<Target>>>;
 
-fn ask_all(site: &Site, events: Vec<String>) -> Vec<(String, Status)> {
+fn ask_all(testbed: &Testbed, events: Vec<String>) -> Vec<(String, Status)> {
     let queue = Mutex::new(events);
     let next = || queue.lock().ok()?.pop();
     let answers = Mutex::new(Vec::new());
     scope(|scope| {
         let asker = || {
             while let Some(event) = next() {
-                let status = status(site, &event);
+                let status = status(testbed, &event);
                 if let Ok(mut answers) = answers.lock() {
                     answers.push((event, status));
                 }
@@ -167,8 +171,8 @@ fn ask_all(site: &Site, events: Vec<String>) -> Vec<(String, Status)> {
 }
 
 /// Where an event stands; nothing for one that the backend does not know.
-fn status(site: &Site, event: &str) -> Status {
-    let mut command = site.observe(&words(&["status", event, "--output", "json"]));
+fn status(testbed: &Testbed, event: &str) -> Status {
+    let mut command = testbed.observe(&words(&["status", event, "--output", "json"]));
     let output = command.output().context("trigger status")?;
     let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     match output.status.code() {

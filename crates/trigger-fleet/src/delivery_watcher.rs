@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
-use trigger_core::layout::{Layout, Place};
+use trigger_core::keyspace::{Key, Keyspace};
 use trigger_core::queue::Source;
 
-use crate::claim::Standing;
+use crate::claim::ClaimState;
 use crate::deliveries::{self, Arrival};
 use trigger_store::store::{Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 
@@ -44,10 +44,10 @@ pub struct Outlets {
 
 /// The reader of one node's deliveries.
 #[derive(Debug)]
-pub struct Intake {
-    layout: Layout,
+pub struct DeliveryWatcher {
+    keyspace: Keyspace,
     certname: Certname,
-    claim: watch::Receiver<Standing>,
+    claim: watch::Receiver<ClaimState>,
     /// Since when the node belongs to its groups, as the claim told at the latest connection.
     joined: Option<BTreeMap<GroupName, Revision>>,
     /// Events to groups that have ended here, as read on this connection. Their deliveries stay for days, and are
@@ -71,16 +71,16 @@ struct Reading {
     is_all: bool,
 }
 
-impl Intake {
+impl DeliveryWatcher {
     /// A reader for the node whose claim this is.
     pub fn new(
-        layout: Layout,
+        keyspace: Keyspace,
         certname: Certname,
-        claim: watch::Receiver<Standing>,
+        claim: watch::Receiver<ClaimState>,
         outlets: Outlets,
     ) -> Self {
-        let own_key = layout.node(&certname);
-        Self { layout, certname, claim, joined: None, settled: HashSet::new(), own_key, outlets }
+        let own_key = keyspace.node(&certname);
+        Self { keyspace, certname, claim, joined: None, settled: HashSet::new(), own_key, outlets }
     }
 
     /// Whether nobody takes what is read any more.
@@ -104,7 +104,7 @@ impl Intake {
 
     fn ranges(&self) -> Vec<KeyRange> {
         let groups = self.joined.iter().flatten().map(|(group, _)| group.clone());
-        let mut ranges = deliveries::ranges(&self.layout, &self.certname, groups);
+        let mut ranges = deliveries::ranges(&self.keyspace, &self.certname, groups);
         // Whoever takes our claim is seen at once, on the one connection that is there.
         ranges.push(KeyRange::Key(self.own_key.clone()));
         ranges
@@ -177,7 +177,7 @@ impl Intake {
         let joined = self.joined.as_ref().unwrap_or(&nowhere);
         let mut unusable = Vec::new();
         for chunk in entries.chunks(deliveries::PER_READ) {
-            let arrivals = deliveries::read(store, &self.layout, &self.certname, joined, chunk).await?;
+            let arrivals = deliveries::read(store, &self.keyspace, &self.certname, joined, chunk).await?;
             self.settled.extend(arrivals.iter().filter_map(settled));
             let (known, others): (Vec<Arrival>, Vec<Arrival>) =
                 arrivals.into_iter().partition(|arrival| !matches!(arrival, Arrival::Unreadable { .. }));
@@ -195,8 +195,8 @@ impl Intake {
 
     /// Those of which it is not known that they have ended here.
     fn unsettled(&mut self, mut entries: Vec<Entry>, is_all: bool) -> Vec<Entry> {
-        let event_of = |entry: &Entry| match self.layout.place(&entry.key) {
-            Some(Place::GroupDelivery { event, .. }) => Some(event),
+        let event_of = |entry: &Entry| match self.keyspace.place(&entry.key) {
+            Some(Key::GroupDelivery { event, .. }) => Some(event),
             _ => None,
         };
         if is_all {
@@ -209,16 +209,16 @@ impl Intake {
 }
 
 /// The groups joined and since when, while the claim is held.
-fn joined(claim: &Standing) -> Option<&BTreeMap<GroupName, Revision>> {
+fn joined(claim: &ClaimState) -> Option<&BTreeMap<GroupName, Revision>> {
     match claim {
-        Standing::Held { joined, .. } => Some(joined),
+        ClaimState::Held { joined, .. } => Some(joined),
         _ => None,
     }
 }
 
 /// Returns when the node has joined its groups at other revisions than `known`: the backend was made anew and
 /// counts from the start, where all that comes would look as if it had been there before this node joined.
-async fn rejoined(claim: &mut watch::Receiver<Standing>, known: Option<&BTreeMap<GroupName, Revision>>) {
+async fn rejoined(claim: &mut watch::Receiver<ClaimState>, known: Option<&BTreeMap<GroupName, Revision>>) {
     if claim.wait_for(|claim| joined(claim).is_some_and(|joined| Some(joined) != known)).await.is_err() {
         // Who stops says so elsewhere.
         std::future::pending::<()>().await;

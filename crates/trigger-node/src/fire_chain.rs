@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trigger_core::event::Event;
-use trigger_core::guard::{self, Whom, is_suppressed};
-use trigger_core::history::FiredEvent;
+use trigger_core::history::{FiredEvent, Target};
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::lineage::{self, Chain, Rule};
+use trigger_core::loop_guard::{self, is_suppressed};
 use trigger_core::wire::{Publication, RunRecord};
 
 use crate::clock;
-use crate::exit::Failure;
+use crate::failure::Failure;
 use crate::state::{Fires, Runs, StateDir};
 use crate::warnings::Warnings;
-use trigger_core::left_out;
+use trigger_core::suppressed;
 
 /// The run that this command is part of. The environment only names it; what counts is that its record is
 /// locked by a live supervisor (contract 7). A daemon that a run left behind is no part of it.
@@ -80,11 +80,12 @@ pub fn guard_against_loops(
     };
     let counts = fires.as_ref().map(|fires| fires.of(&publication.event.trigger)).unwrap_or_default();
     let fires_for = |root: EventId| counts.get(&root).copied().unwrap_or_default();
-    let left_out = guard::leave_out(publication, ttl, chains(parent), fires_for);
-    for (_, suppression) in &left_out {
+    let suppressed = loop_guard::suppress(publication, ttl, chains(parent), fires_for);
+    for (_, suppression) in &suppressed {
         *guarded.by_rule.entry(suppression.rule()).or_default() += 1;
     }
-    warnings.extend(left_out::sentences(left_out.iter().map(|(whom, why)| (name(whom), why.to_string()))));
+    warnings
+        .extend(suppressed::sentences(suppressed.iter().map(|(whom, why)| (name(whom), why.to_string()))));
     if let Some(fires) = fires
         && !is_suppressed(publication)
     {
@@ -98,10 +99,10 @@ pub fn guard_against_loops(
     guarded
 }
 
-fn name(whom: &Whom) -> String {
+fn name(whom: &Target) -> String {
     match whom {
-        Whom::Host(host) => host.to_string(),
-        Whom::Group(group) => format!("the group {group}"),
+        Target::Node(host) => host.to_string(),
+        Target::Group(group) => format!("the group {group}"),
     }
 }
 

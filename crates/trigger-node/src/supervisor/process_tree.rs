@@ -16,7 +16,7 @@ use tokio::process::Child;
 /// Between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often it is looked whether all have ended.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often those that are about to be killed are looked for: each look finds fewer, unless they multiply
 /// faster than anybody can look.
 const LOOKS: usize = 16;
@@ -100,22 +100,24 @@ impl Members {
     /// another's child. Whether there were any.
     fn look(&mut self) -> bool {
         self.held.retain(|_, held| is_alive(held));
-        let family = family();
+        let process_tree = process_tree();
         let mut found: Vec<i32> = self.held.keys().copied().collect();
         let leader = self.leader;
-        if family.get(&leader.process).is_some_and(|kin| kin.started == leader.started) {
-            let in_group = family.iter().filter(|(_, kin)| kin.group == leader.process);
+        if process_tree.get(&leader.process).is_some_and(|kin| kin.started == leader.started) {
+            let in_group = process_tree.iter().filter(|(_, kin)| kin.group == leader.process);
             found.extend(in_group.map(|(process, _)| *process).chain([leader.process]));
         }
         let mut next = 0;
         while let Some(parent) = found.get(next).copied() {
-            found.extend(family.iter().filter(|(_, kin)| kin.parent == parent).map(|(process, _)| *process));
+            found.extend(
+                process_tree.iter().filter(|(_, kin)| kin.parent == parent).map(|(process, _)| *process),
+            );
             next += 1;
         }
         let known = self.held.len();
         for process in found {
             if !self.held.contains_key(&process)
-                && let Some(held) = family.get(&process).and_then(|kin| hold(process, kin))
+                && let Some(held) = process_tree.get(&process).and_then(|kin| hold(process, kin))
             {
                 self.held.insert(process, held);
             }
@@ -135,7 +137,7 @@ impl Members {
 
     async fn have_ended(&self) {
         while self.held.values().any(is_alive) {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
@@ -146,34 +148,34 @@ fn is_alive(held: &OwnedFd) -> bool {
     poll(&mut watched, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
 }
 
-fn hold(process: i32, found: &Kin) -> Option<OwnedFd> {
+fn hold(process: i32, found: &ProcStat) -> Option<OwnedFd> {
     let held = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
     // Still the one that was found, now that it is held?
     let is_the_same = kin_of(process).is_some_and(|kin| kin.started == found.started);
     (is_the_same && is_alive(&held)).then_some(held)
 }
 
-struct Kin {
+struct ProcStat {
     parent: i32,
     group: i32,
     started: u64,
 }
 
 /// Every process on this machine.
-fn family() -> BTreeMap<i32, Kin> {
+fn process_tree() -> BTreeMap<i32, ProcStat> {
     let processes = fs::read_dir("/proc").into_iter().flatten();
     let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
     ids.filter_map(|process| Some((process, kin_of(process)?))).collect()
 }
 
-fn kin_of(process: i32) -> Option<Kin> {
+fn kin_of(process: i32) -> Option<ProcStat> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The program's name, in parentheses, may hold anything.
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     // As proc_pid_stat(5) counts them, less the two before.
     let field = |number: usize| fields.get(number - 3).copied();
-    Some(Kin {
+    Some(ProcStat {
         parent: field(4)?.parse().ok()?,
         group: field(5)?.parse().ok()?,
         started: field(22)?.parse().ok()?,

@@ -7,29 +7,29 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use trigger_core::identity::{GroupName, Revision};
 use trigger_core::status::Activity;
-use trigger_fleet::claim::{Claim, Claimant, Standing};
+use trigger_fleet::claim::{Claim, ClaimState, Claimant};
 
 use super::Node;
 
 const ACTIVITY_SPACING: Duration = Duration::from_millis(250);
 const ACTIVITY_DELAY: Duration = Duration::from_millis(50);
-const RELEASE_PATIENCE: Duration = Duration::from_secs(2);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 const GROUPS: &str = "groups";
 
 pub(super) struct Channels {
     pub(super) activity: watch::Receiver<Activity>,
     pub(super) seen: watch::Receiver<Revision>,
     pub(super) release: oneshot::Receiver<oneshot::Sender<()>>,
-    pub(super) standing: watch::Sender<Standing>,
+    pub(super) standing: watch::Sender<ClaimState>,
 }
 
-struct Registrar {
+struct Registration {
     node: Arc<Node>,
     claim: Claim,
     remembered: BTreeMap<GroupName, Revision>,
     activity: watch::Receiver<Activity>,
     seen: watch::Receiver<Revision>,
-    standing: watch::Sender<Standing>,
+    standing: watch::Sender<ClaimState>,
 }
 
 pub(super) async fn run(node: Arc<Node>, channels: Channels) {
@@ -48,14 +48,14 @@ pub(super) async fn run(node: Arc<Node>, channels: Channels) {
             may_inherit: true,
             host: node.certname.to_string(),
             pid: own.id.0,
-            folder: "/var/lib/trigger".to_owned(),
+            directory: "/var/lib/trigger".to_owned(),
             version: "sim".to_owned(),
             groups: node.groups.clone(),
         }
     });
-    let claim = Claim::new(node.layout.clone(), claimant, remembered.clone(), own.now().elapsed);
+    let claim = Claim::new(node.keyspace.clone(), claimant, remembered.clone(), own.now().elapsed);
     let Channels { activity, seen, release, standing } = channels;
-    let mut registrar = Registrar { node, claim, remembered, activity, seen, standing };
+    let mut registrar = Registration { node, claim, remembered, activity, seen, standing };
     tokio::select! {
         biased;
         () = registrar.keep() => {}
@@ -66,7 +66,7 @@ pub(super) async fn run(node: Arc<Node>, channels: Channels) {
     }
 }
 
-impl Registrar {
+impl Registration {
     async fn keep(&mut self) {
         let own = self.node.own.clone();
         loop {
@@ -86,7 +86,7 @@ impl Registrar {
                 biased;
                 () = own.sim.sleep(pause) => {}
                 () = news(&self.claim, &mut self.seen) => {}
-                () = change(&self.node, &mut self.activity), if self.claim.tells_activity() => {}
+                () = change(&self.node, &mut self.activity), if self.claim.publishes_activity() => {}
             }
         }
     }
@@ -100,12 +100,12 @@ impl Registrar {
                 own.note(format_args!("claim released: {released:?}"));
                 own.with(|world| world.count("claim released"));
             }
-            () = own.sim.sleep(RELEASE_PATIENCE) => {}
+            () = own.sim.sleep(RELEASE_TIMEOUT) => {}
         }
     }
 
-    fn tell(&self, standing: Standing) {
-        let is_held = matches!(standing, Standing::Held { .. });
+    fn tell(&self, standing: ClaimState) {
+        let is_held = matches!(standing, ClaimState::Held { .. });
         let changed = self.standing.send_if_modified(|known| {
             let changed = *known != standing;
             *known = standing;

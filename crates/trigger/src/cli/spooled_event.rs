@@ -8,12 +8,12 @@ use trigger_core::wire::Publication;
 use trigger_fleet::outcomes::EventStatus;
 
 use trigger_node::Warnings;
-use trigger_node::exit::Failure;
+use trigger_node::failure::Failure;
 use trigger_node::state::{EXPIRED, Outbox, StateDir};
 
-pub(super) struct OnlyHere {
+pub(super) struct SpooledEvent {
     pub(super) publication: Publication,
-    /// Spooled; or refused or expired, where it was set aside.
+    /// Spooled; or refused or expired, where it was quarantined.
     pub(super) state: State,
     pub(super) reason: String,
 }
@@ -23,7 +23,7 @@ pub(super) fn find(
     state: &StateDir,
     event: EventId,
     warnings: &Warnings,
-) -> Result<Option<OnlyHere>, Failure> {
+) -> Result<Option<SpooledEvent>, Failure> {
     let found = match Outbox::find(state, event) {
         Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
             warnings.push(format!("whether this node's outbox has the event is not known: {error}"));
@@ -31,21 +31,21 @@ pub(super) fn find(
         }
         found => found?,
     };
-    Ok(found.map(|(publication, set_aside)| {
-        let (state, reason) = match set_aside {
+    Ok(found.map(|(publication, quarantined)| {
+        let (state, reason) = match quarantined {
             None => {
                 (State::Spooled, "in this node's outbox: the backend has not committed it yet".to_owned())
             }
             Some(why) => (
                 if why == EXPIRED { State::Expired } else { State::Refused },
-                format!("set aside on this node and never published: {why}"),
+                format!("quarantined on this node and never published: {why}"),
             ),
         };
-        OnlyHere { publication, state, reason }
+        SpooledEvent { publication, state, reason }
     }))
 }
 
-impl OnlyHere {
+impl SpooledEvent {
     /// Where its deliveries to nodes stand. Who the members of its groups are only the backend knows.
     pub(super) fn status(&self) -> EventStatus {
         let status = |certname: &Certname| {

@@ -3,32 +3,32 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::evidence::Evidence;
+use crate::artifacts::Evidence;
 use crate::journal::Answer;
 use crate::load::EVERY;
 
 /// What the trial lacks, a sentence each; nothing where it proves what it says. `kinds` are the faults that
 /// should have happened.
-pub(crate) fn lacks(evidence: &Evidence, kinds: &BTreeSet<String>, budget: Duration) -> Vec<String> {
+pub(crate) fn lacks(artifacts: &Evidence, kinds: &BTreeSet<String>, budget: Duration) -> Vec<String> {
     let mut lacks: Vec<String> = Vec::new();
-    let happened: BTreeSet<&str> = evidence.windows.iter().map(|window| window.kind.as_str()).collect();
+    let happened: BTreeSet<&str> = artifacts.windows.iter().map(|window| window.kind.as_str()).collect();
     let missing = kinds.iter().filter(|kind| !happened.contains(kind.as_str()));
     lacks.extend(missing.map(|kind| format!("this never happened: {kind}")));
     let state = |wanted: &str| {
         let is_it = |answer: &Answer| matches!(answer, Answer::Success { state, .. } if state == wanted);
-        evidence.fires.iter().any(|fire| is_it(&fire.answer))
+        artifacts.fires.iter().any(|fire| is_it(&fire.answer))
     };
-    let events = evidence.fires.iter().filter(|fire| matches!(fire.answer, Answer::Success { .. })).count();
+    let events = artifacts.fires.iter().filter(|fire| matches!(fire.answer, Answer::Success { .. })).count();
     // Half of what is fired on a machine that has time.
     let enough = (budget.as_secs_f64() / EVERY.as_secs_f64() / 2.0) as usize;
     if events < enough {
         lacks.push(format!("only {events} events, at least {enough} should be"));
     }
     let needs = [
-        (!evidence.runs.is_empty(), "nothing ran"),
-        (!evidence.hits.is_empty(), "no run was hit"),
+        (!artifacts.runs.is_empty(), "nothing ran"),
+        (!artifacts.hits.is_empty(), "no run was hit"),
         (state("spooled"), "no event was spooled"),
-        (evidence.fires.iter().any(|fire| fire.parent.is_some()), "nothing was fired inside a run"),
+        (artifacts.fires.iter().any(|fire| fire.parent.is_some()), "nothing was fired inside a run"),
     ];
     lacks.extend(needs.into_iter().filter(|(is_there, _)| !is_there).map(|(_, lack)| lack.to_owned()));
     lacks
@@ -37,7 +37,7 @@ pub(crate) fn lacks(evidence: &Evidence, kinds: &BTreeSet<String>, budget: Durat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evidence::{Run, Window};
+    use crate::artifacts::{Run, Window};
     use crate::journal::{Fire, Hit, RunStart};
 
     const BUDGET: Duration = Duration::from_secs(60);
@@ -80,9 +80,9 @@ mod tests {
     }
 
     fn lacking(doctor: impl FnOnce(&mut Evidence)) -> Vec<String> {
-        let mut evidence = whole();
-        doctor(&mut evidence);
-        lacks(&evidence, &kinds(), BUDGET)
+        let mut artifacts = whole();
+        doctor(&mut artifacts);
+        lacks(&artifacts, &kinds(), BUDGET)
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Keeps this node's deliveries under watch: connects, and connects again whenever continuity was lost.
-//! What is read, and when, is decided in [`trigger_fleet::intake`].
+//! What is read, and when, is decided in [`trigger_fleet::delivery_watcher`].
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
 use trigger_core::backoff;
-use trigger_fleet::claim::Standing;
-use trigger_fleet::intake::{Intake, Outlets, read_again_after};
+use trigger_fleet::claim::ClaimState;
+use trigger_fleet::delivery_watcher::{DeliveryWatcher, Outlets, read_again_after};
 
 use super::Node;
 use crate::clock::jitter;
@@ -15,7 +15,7 @@ use crate::state::Breaker;
 
 /// Whether the backend is watched now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Link {
+pub(super) enum Connection {
     Up,
     Down(String),
 }
@@ -23,12 +23,13 @@ pub(super) enum Link {
 pub(super) async fn run(
     node: Arc<Node>,
     breaker: Breaker,
-    claim: watch::Receiver<Standing>,
-    link: watch::Sender<Link>,
+    claim: watch::Receiver<ClaimState>,
+    link: watch::Sender<Connection>,
     outlets: Outlets,
 ) {
     let (store, settings) = (node.store.as_ref(), &node.settings);
-    let mut intake = Intake::new(settings.layout.clone(), settings.certname.clone(), claim, outlets);
+    let mut intake =
+        DeliveryWatcher::new(settings.keyspace.clone(), settings.certname.clone(), claim, outlets);
     let pause = || tokio::time::sleep(read_again_after(jitter()));
     let mut lost_at = Instant::now();
     let mut attempt = 0;
@@ -36,7 +37,7 @@ pub(super) async fn run(
         let error = match intake.connect(store).await {
             Ok(watch) => {
                 breaker.reset(&settings.backend);
-                link.send_replace(Link::Up);
+                link.send_replace(Connection::Up);
                 attempt = 0;
                 let error = intake.follow(store, watch, pause).await;
                 lost_at = Instant::now();
@@ -44,7 +45,7 @@ pub(super) async fn run(
             }
             Err(error) => error,
         };
-        if link.send_replace(Link::Down(error.to_string())) == Link::Up {
+        if link.send_replace(Connection::Down(error.to_string())) == Connection::Up {
             tracing::warn!("the watch ended, everything is read again: {error}");
         }
         if intake.is_closed() {

@@ -7,7 +7,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use trigger_core::backoff;
 use trigger_core::history::RunHistory;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::queue::{Ending, Source};
+use trigger_core::queue::{Completion, Source};
 use trigger_fleet::outcomes;
 use trigger_store::store::StoreError;
 
@@ -18,31 +18,35 @@ const BATCH: usize = 256;
 
 /// Something to carry.
 #[derive(Debug)]
-pub(super) enum Errand {
-    Finish { run: Option<RunId>, endings: Vec<Ending> },
-    Forget { event: EventId, sources: BTreeSet<Source> },
+pub(super) enum CompletionJob {
+    Finish { run: Option<RunId>, completions: Vec<Completion> },
+    DeleteDeliveries { event: EventId, sources: BTreeSet<Source> },
 }
 
-pub(super) async fn run(node: Arc<Node>, mut errands: UnboundedReceiver<Errand>) {
+pub(super) async fn run(node: Arc<Node>, mut completions: UnboundedReceiver<CompletionJob>) {
     let mut history = node.own.disk(|disk| runs::history(disk));
     let mut batch = Vec::with_capacity(BATCH);
-    while errands.recv_many(&mut batch, BATCH).await > 0 {
-        node.own.step("courier: errands taken").await;
-        let (mut endings, mut forgotten, mut to_close) = (Vec::new(), Vec::new(), Vec::new());
-        for errand in batch.drain(..) {
-            match errand {
-                Errand::Finish { run, endings: more } => {
+    while completions.recv_many(&mut batch, BATCH).await > 0 {
+        node.own.step("courier: completions taken").await;
+        let (mut completions, mut forgotten, mut to_close) = (Vec::new(), Vec::new(), Vec::new());
+        for job in batch.drain(..) {
+            match job {
+                CompletionJob::Finish { run, completions: more } => {
                     if let Some(past) = run.and_then(|run| node.own.disk(|disk| runs::past_run(disk, run))) {
                         history.push(past);
                     }
-                    endings.extend(more);
+                    completions.extend(more);
                     to_close.extend(run);
                 }
-                Errand::Forget { event, sources } => forgotten.push((event, sources)),
+                CompletionJob::DeleteDeliveries { event, sources } => forgotten.push((event, sources)),
             }
         }
         let told = (!to_close.is_empty()).then_some(&history);
-        carry(&node, Load { endings: &endings, forgotten: &forgotten, history: told, is_again: false }).await;
+        carry(
+            &node,
+            Load { completions: &completions, forgotten: &forgotten, history: told, is_again: false },
+        )
+        .await;
         for run in to_close {
             node.own.step("courier: before a record is closed").await;
             node.own.disk(|disk| runs::close(disk, run));
@@ -53,7 +57,7 @@ pub(super) async fn run(node: Arc<Node>, mut errands: UnboundedReceiver<Errand>)
 
 #[derive(Clone, Copy)]
 struct Load<'a> {
-    endings: &'a [Ending],
+    completions: &'a [Completion],
     forgotten: &'a [(EventId, BTreeSet<Source>)],
     history: Option<&'a RunHistory>,
     is_again: bool,
@@ -71,14 +75,14 @@ async fn carry(node: &Node, mut load: Load<'_>) {
 }
 
 async fn try_carry(node: &Node, load: Load<'_>) -> Result<(), StoreError> {
-    let Load { endings, forgotten, history, is_again } = load;
+    let Load { completions, forgotten, history, is_again } = load;
     let store = &node.store;
-    if !endings.is_empty() || history.is_some() {
-        outcomes::finish_runs(store, &node.layout, &node.certname, endings, history).await?;
+    if !completions.is_empty() || history.is_some() {
+        outcomes::finish_runs(store, &node.keyspace, &node.certname, completions, history).await?;
     }
     if is_again {
-        return outcomes::delete_told(store, &node.layout, &node.certname, forgotten).await;
+        return outcomes::delete_told(store, &node.keyspace, &node.certname, forgotten).await;
     }
     let ended = forgotten.iter().map(|(event, sources)| (*event, sources));
-    outcomes::delete(store, &node.layout, &node.certname, ended).await
+    outcomes::delete(store, &node.keyspace, &node.certname, ended).await
 }
