@@ -13,10 +13,10 @@ use trigger_core::wire::Publication;
 use trigger_fleet::publishing::{PublishError, Published, publish};
 use trigger_store::backend::Backend;
 use trigger_store::store::StoreError;
-use trigger_store::url::BackendUrl;
 
-use crate::clock;
 use crate::failure::Failure;
+use crate::host::{Host, timeout};
+use crate::os::Os;
 use crate::state::{Breaker, Outbox, Quarantined, Spooled, Taken};
 use trigger_core::suppressed;
 
@@ -43,9 +43,10 @@ async fn publish_to(
 }
 
 /// Publishes events from this node.
-pub struct Publisher {
+pub struct Publisher<H: Host = Os> {
+    host: H,
     /// Absent where none can be written: then an event is committed at once or not at all.
-    spool: Option<Spool>,
+    spool: Option<Spool<H>>,
     /// Events under another prefix are checked for anybody being there.
     own_prefix: KeyPrefix,
     backends: Mutex<HashMap<String, Backend>>,
@@ -53,9 +54,9 @@ pub struct Publisher {
 }
 
 /// Where events wait for the backend.
-pub struct Spool {
-    pub outbox: Outbox,
-    pub breaker: Breaker,
+pub struct Spool<H: Host = Os> {
+    pub outbox: Outbox<H>,
+    pub breaker: Breaker<H>,
 }
 
 /// What came of emptying the outbox.
@@ -89,9 +90,9 @@ pub enum Fired {
     Spooled(String),
 }
 
-impl Publisher {
-    pub fn new(spool: Option<Spool>, own_prefix: KeyPrefix) -> Self {
-        Self { spool, own_prefix, backends: Mutex::default(), spooled: Notify::new() }
+impl<H: Host> Publisher<H> {
+    pub fn new(host: H, spool: Option<Spool<H>>, own_prefix: KeyPrefix) -> Self {
+        Self { host, spool, own_prefix, backends: Mutex::default(), spooled: Notify::new() }
     }
 
     /// How long firing this event may take.
@@ -108,8 +109,7 @@ impl Publisher {
         if let Some(backend) = self.known(url) {
             return Ok(backend);
         }
-        let parsed: BackendUrl = url.parse().map_err(|error| Failure::config(format!("{error}")))?;
-        let backend = Backend::open(&parsed).map_err(|error| Failure::unreachable(error.to_string()))?;
+        let backend = self.host.open_backend(url)?;
         self.backends.lock().unwrap_or_else(PoisonError::into_inner).insert(url.to_owned(), backend.clone());
         Ok(backend)
     }
@@ -143,10 +143,10 @@ impl Publisher {
         // before both have ended, so at every answer the event is in the outbox or in the backend.
         let storing = {
             let (outbox, publication) = (spool.outbox.clone(), publication.clone());
-            tokio::task::spawn_blocking(move || outbox.store(&publication))
+            self.host.spawn_blocking(move || outbox.store(&publication))
         };
         let (stored, published) = tokio::join!(storing, self.publish_soon(publication));
-        match stored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+        match stored {
             Ok(spooled) => {
                 let warnings = published.as_ref().map_or_else(|_| Vec::new(), about_groups);
                 Ok(FireReport { fired: self.settle(spool, publication, spooled, published)?, warnings })
@@ -166,9 +166,9 @@ impl Publisher {
         };
         let backend = self.backend(&publication.backend).map_err(|failure| unreachable(failure.message))?;
         let check_prefix = publication.prefix != self.own_prefix;
-        match tokio::time::timeout(limit, publish_to(&backend, publication, check_prefix)).await {
-            Ok(result) => result,
-            Err(_) => Err(unreachable(format!("it did not take the event within {limit:?}"))),
+        match timeout(&self.host, limit, publish_to(&backend, publication, check_prefix)).await {
+            Some(result) => result,
+            None => Err(unreachable(format!("it did not take the event within {limit:?}"))),
         }
     }
 
@@ -180,7 +180,7 @@ impl Publisher {
         let mut silent: HashSet<String> = HashSet::new();
         let Some(spool) = &self.spool else { return Ok(drained) };
         for path in spool.outbox.waiting()? {
-            let taken = spool.outbox.take(&path, clock::wall()).unwrap_or_else(|error| {
+            let taken = spool.outbox.take(&path, self.host.wall()).unwrap_or_else(|error| {
                 // One file that cannot be opened or moved holds up no other.
                 tracing::error!("a spooled event stays where it is: {error}");
                 Taken::Busy
@@ -214,9 +214,9 @@ impl Publisher {
     /// What publishing came to for an event in the outbox: it leaves, stays, or moves aside.
     fn settle(
         &self,
-        spool: &Spool,
+        spool: &Spool<H>,
         publication: &Publication,
-        spooled: Spooled,
+        spooled: Spooled<H>,
         published: Result<Published, PublishError>,
     ) -> Result<Fired, Failure> {
         match published {

@@ -2,9 +2,14 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "clients")]
 use crate::etcd::EtcdStore;
+#[cfg(feature = "clients")]
 use crate::hub::HubStore;
-use crate::store::{Store, StoreError};
+use crate::store::Store;
+#[cfg(feature = "clients")]
+use crate::store::StoreError;
+#[cfg(feature = "clients")]
 use crate::url::BackendUrl;
 
 /// What a URL selects.
@@ -18,6 +23,7 @@ pub enum Backend {
 
 impl Backend {
     /// Prepares the backend. Connects when it is first used.
+    #[cfg(feature = "clients")]
     pub fn open(url: &BackendUrl) -> Result<Self, StoreError> {
         Ok(match url {
             BackendUrl::Hub { authority } => Self::Store(Arc::new(HubStore::new(authority))),

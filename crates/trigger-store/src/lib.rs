@@ -3,7 +3,6 @@
 //! [`store`] is the trait; [`memory`], [`hub`] and [`etcd`] implement it and pass the suite in `conformance`.
 //! Nothing here knows what is stored: that is `trigger-fleet`.
 
-#[cfg(feature = "clients")]
 pub mod backend;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

@@ -9,16 +9,16 @@ use trigger_fleet::sweeping;
 use trigger_store::store::StoreError;
 
 use super::Node;
-use crate::clock::{self, jitter};
+use crate::host::Host;
 
 /// How often an agent looks, spread over the fleet.
 const POLL_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-pub(super) async fn run(node: Arc<Node>) {
+pub(super) async fn run<H: Host>(node: Arc<Node<H>>) {
     let mut last_seen = None;
     let mut is_first_look = true;
     loop {
-        tokio::time::sleep(POLL_INTERVAL.mul_f64(0.5 + jitter())).await;
+        node.host.sleep(POLL_INTERVAL.mul_f64(0.5 + node.host.jitter())).await;
         match look(&node, last_seen, is_first_look).await {
             Ok(seen) => {
                 last_seen = seen;
@@ -29,8 +29,8 @@ pub(super) async fn run(node: Arc<Node>) {
     }
 }
 
-async fn look(
-    node: &Node,
+async fn look<H: Host>(
+    node: &Node<H>,
     last_seen: Option<Revision>,
     is_first_look: bool,
 ) -> Result<Option<Revision>, StoreError> {
@@ -39,7 +39,7 @@ async fn look(
         sweeping::try_acquire_sweep(store, &settings.keyspace, &settings.certname, last_seen, is_first_look)
             .await?;
     if is_ours {
-        let swept = sweeping::sweep(store, &settings.keyspace, clock::wall(), last_seen).await?;
+        let swept = sweeping::sweep(store, &settings.keyspace, node.host.wall(), last_seen).await?;
         tracing::info!(
             "swept the backend: {} deliveries expired, {} events removed",
             swept.expired,

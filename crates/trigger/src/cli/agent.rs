@@ -48,8 +48,8 @@ pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<u8, Failure> {
     inside_run::reexec_without_run_env()?;
     let stopped = block_on(async {
         // Resolved the same way at a start and before a reload: what a start would refuse, a reload does too.
-        let resolve = async || settings(globals, args).await;
-        agent::run(resolve().await?, async || agent::check(&resolve().await?)).await
+        let resolve = || settings(globals, args);
+        agent::on_os::run(resolve().await?, || async { agent::check(&resolve().await?) }).await
     })?;
     match stopped {
         Stopped::Terminated => Ok(0),

@@ -10,26 +10,24 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, MAX_TARGETS, RunOptions, Targets};
-use trigger_core::identity::{Certname, EventId, GroupName, InvalidName, KeyPrefix};
+use trigger_core::identity::{Certname, EventId, GroupName, InvalidName, KeyPrefix, RunId};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::lineage::{DEFAULT_TTL, Lineage, Loops, MAX_TTL};
 use trigger_core::run_command::PRIVATE_TAG;
-use trigger_core::wire::{Publication, RunRecord, Stored};
+use trigger_core::wire::{Publication, RunRecord};
 
 use super::{Globals, OutputFormat, Warnings, output, resolve_certname, wait};
 use crate::config::{ConfigFile, run_command, setting};
-use trigger_node::agent::socket::{self, Reply, Request};
 use trigger_node::clock;
 use trigger_node::failure::Failure;
 use trigger_node::fire_chain::{self, Guarded};
-use trigger_node::firing::{FireReport, Fired, Publisher, Spool};
+use trigger_node::firing::{Fired, Publisher, Spool};
+use trigger_node::os::Os;
 use trigger_node::state::{Breaker, Outbox, StateDir};
+use trigger_node::submit::Submission;
 
 /// The largest file of certnames that is read: more than the most targets an event may have.
 const MAX_HOSTS_FILE_BYTES: u64 = 32 * 1024 * 1024;
-/// Beyond the time an agent may take to publish: it is alive, but does not answer.
-const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
-
 #[derive(Debug, Args)]
 pub(crate) struct FireArgs {
     /// The trigger's name
@@ -91,7 +89,7 @@ pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings)
     warnings.extend(config.warnings.iter().cloned());
     let state = open_state_dir(globals, &config, warnings);
     let command = run_command(config.run_cmd.as_deref())?;
-    let parent = fire_chain::parent_run(state.as_ref(), warnings);
+    let parent = fire_chain::parent_run(enclosing_run(), state.as_ref(), warnings);
     let origin = match &parent {
         // Puppet may call itself something else there, and 'trigger why' looks for the run under its node's name.
         Some(parent) => parent.certname.clone(),
@@ -113,30 +111,17 @@ pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings)
         }
         guarded = fire_chain::guard_against_loops(&mut publication, args.ttl, parent, state, warnings);
     }
-    let publisher = Publisher::new(open_spool(state.as_ref(), warnings), own_prefix);
+    let publisher = Publisher::new(Os::start(), open_spool(state.as_ref(), warnings), own_prefix);
     if args.wait {
         ensure_backend_is_readable(&publisher, &publication.backend)?;
     }
-    let handed_on = submit(state.as_ref(), &publisher, &publication).await;
-    if let (Err(_), Some(state)) = (&handed_on, &state) {
-        fire_chain::take_back(state, &guarded, &publication.event, warnings);
-    }
-    let (report, by_agent) = handed_on?;
-    warnings.extend(report.warnings);
-    if let Fired::Spooled(reason) = &report.fired {
-        warnings.push(spooled_warning(reason, by_agent));
-    }
-    if let (Some(parent), Some(state)) = (&parent, &state) {
-        fire_chain::note_fired(state, parent, &publication, &guarded, warnings);
-    }
-    if !by_agent && matches!(report.fired, Fired::Committed(_)) {
-        // No agent empties the outbox, so whoever reaches the backend does.
-        warnings.extend(drain(&publisher).await);
-    }
+    let submission =
+        Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref(), warnings };
+    let fired = submission.submit(&publication, &guarded).await?;
     if args.wait {
-        return finish_waiting(globals, args, &publisher, &publication, &report.fired, warnings).await;
+        return finish_waiting(globals, args, &publisher, &publication, &fired, warnings).await;
     }
-    tell(globals.output, &publication, &report.fired, &warnings.take());
+    tell(globals.output, &publication, &fired, &warnings.take());
     Ok(0)
 }
 
@@ -151,19 +136,9 @@ fn ensure_backend_is_readable(publisher: &Publisher, backend: &str) -> Result<()
     Ok(())
 }
 
-/// Publishes what waited in the outbox. Whatever comes of it, the event fired now is committed.
-async fn drain(publisher: &Publisher) -> Vec<String> {
-    match publisher.drain(true).await {
-        Ok(drained) => {
-            let quarantined = drained.quarantined.into_iter();
-            quarantined
-                .map(|aside| {
-                    format!("a spooled event is quarantined in {}: {}", aside.path.display(), aside.reason)
-                })
-                .collect()
-        }
-        Err(failure) => vec![format!("the outbox cannot be emptied: {}", failure.message)],
-    }
+/// The run that the environment names.
+fn enclosing_run() -> Option<RunId> {
+    std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()
 }
 
 /// The prefix that this node's agent is registered under: as the agent told the run that we are part of, or
@@ -259,42 +234,6 @@ fn read_hosts(path: &PathBuf) -> Result<Vec<Certname>, Failure> {
                 .map_err(|error| Failure::usage(format!("{place}, line {}: {error}", index + 1)))
         })
         .collect()
-}
-
-/// To the agent where one is alive, else straight on. Both do the same, and doing it twice does no harm.
-async fn submit(
-    state: Option<&StateDir>,
-    publisher: &Publisher,
-    publication: &Publication,
-) -> Result<(FireReport, bool), Failure> {
-    if let Some(state) = state {
-        let request = Request::Fire { publication: publication.to_wire() };
-        let patience = Publisher::patience(publication) + AGENT_TIMEOUT;
-        match socket::ask(state, &request, patience).await {
-            Some(Reply::Committed { revision, warnings }) => {
-                let fired = Fired::Committed(trigger_core::identity::Revision(revision));
-                return Ok((FireReport { fired, warnings }, true));
-            }
-            Some(Reply::Spooled { reason, warnings }) => {
-                return Ok((FireReport { fired: Fired::Spooled(reason), warnings }, true));
-            }
-            Some(Reply::Failed { code, message }) => return Err(Failure { code, message }),
-            // An agent of an older version, or none: this program does the same itself.
-            Some(Reply::Queue(_) | Reply::NotUnderstood { .. }) | None => {}
-        }
-    }
-    Ok((publisher.fire(publication).await?, false))
-}
-
-fn spooled_warning(reason: &str, by_agent: bool) -> String {
-    if by_agent {
-        format!("{reason}; the event is safe in this node's outbox and its agent delivers it later")
-    } else {
-        format!(
-            "{reason}; the event is safe in this node's outbox, but NO AGENT IS RUNNING HERE to deliver it: \
-             it waits for the next fire that reaches the backend, or for 'trigger agent'"
-        )
-    }
 }
 
 fn state_word(publication: &Publication, fired: &Fired) -> &'static str {

@@ -35,7 +35,7 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<u8, Fa
     let mut spooled = Vec::new();
     for path in outbox.waiting()? {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(text) = read_if_present(&path)? else { continue };
+        let Some(text) = read_if_present(state.host(), &path)? else { continue };
         spooled.push(match Publication::from_wire(&text) {
             Ok(publication) => SpooledEvent {
                 id: name,

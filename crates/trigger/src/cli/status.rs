@@ -18,6 +18,7 @@ use crate::config::ConfigFile;
 use trigger_node::clock;
 use trigger_node::failure::Failure;
 use trigger_node::firing::Publisher;
+use trigger_node::os::Os;
 use trigger_node::state::StateDir;
 
 /// An agent registers anew every minute; one that has not for so long is cut off, stopped or gone.
@@ -41,7 +42,7 @@ pub(crate) async fn run(globals: &Globals, args: &StatusArgs, warnings: &Warning
     let url = globals.backend(&config)?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
     let keyspace = Keyspace::new(prefix.clone());
-    let backend = Publisher::new(None, prefix).backend(&url)?;
+    let backend = Publisher::new(Os::start(), None, prefix).backend(&url)?;
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
     };

@@ -22,6 +22,7 @@ use super::{Globals, OutputFormat, Warnings, output, resolve_certname};
 use crate::config::{ConfigFile, run_command};
 use trigger_node::failure::Failure;
 use trigger_node::firing::Publisher;
+use trigger_node::os::Os;
 use trigger_node::state::StateDir;
 
 /// Longer words than any certname are not repeated in an error.
@@ -58,7 +59,7 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
     let keyspace = Keyspace::new(prefix.clone());
     let url = globals.backend(&config)?;
-    let backend = Publisher::new(None, prefix).backend(&url)?;
+    let backend = Publisher::new(Os::start(), None, prefix).backend(&url)?;
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
     };
