@@ -13,6 +13,7 @@ use trigger_core::identity::Revision;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{Publication, Stored};
 use trigger_store::backend::Backend;
+#[cfg(feature = "clients")]
 use trigger_store::url::BackendUrl;
 use uuid::Uuid;
 
@@ -184,9 +185,15 @@ impl Host for Os {
         supervisor::end_orphan(note).await
     }
 
+    #[cfg(feature = "clients")]
     fn open_backend(&self, url: &str) -> Result<Backend, Failure> {
         let parsed: BackendUrl = url.parse().map_err(|error| Failure::config(format!("{error}")))?;
         Backend::open(&parsed).map_err(|error| Failure::unreachable(error.to_string()))
+    }
+
+    #[cfg(not(feature = "clients"))]
+    fn open_backend(&self, url: &str) -> Result<Backend, Failure> {
+        Err(Failure::config(format!("'{url}' cannot be opened: this program was built without backends")))
     }
 
     async fn fire_by_agent(
