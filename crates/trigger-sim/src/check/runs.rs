@@ -1,8 +1,8 @@
 //! One run at a time, none without a cause, none twice.
 
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::RunOutcome;
-use trigger_core::wire::RunRecord;
+use trigger_core::run::RunOutcome;
+use trigger_core::run::record::RunRecord;
 
 use super::{Checker, Run};
 use crate::executor::ProcessId;
