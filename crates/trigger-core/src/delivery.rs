@@ -1,4 +1,4 @@
-//! Deliveries: one event at one target, from the key in the backend to the stored outcome (contract 6).
+//! Deliveries: one event at one target, from the key in the backend to the stored outcome (C6).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,7 +20,7 @@ pub struct Members(pub BTreeSet<Certname>);
 
 /// The state of a delivery, as `trigger status` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "contract 6 defines them")]
+#[allow(missing_docs, reason = "C6 defines them")]
 pub enum DeliveryState {
     Spooled,
     Pending,
@@ -75,7 +75,7 @@ impl fmt::Display for DeliveryState {
     }
 }
 
-/// How a delivery ended; stored once, by its target (contract 6).
+/// How a delivery ended; stored once, by its target (C6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     /// A run that started after the event ended `unchanged` or `changed`.

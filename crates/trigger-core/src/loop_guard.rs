@@ -1,4 +1,4 @@
-//! The loop guard (contract 7): whether an event may reach a target, and which chains it carries on.
+//! The loop guard (C7): whether an event may reach a target, and which chains it carries on.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What a node says of itself, and the state of a delivery computed from it (contract 6).
+//! What a node says of itself, and the state of a delivery computed from it (C6).
 
 use crate::delivery::{DeliveryOutcome, DeliveryState};
 use crate::identity::{EventId, RunId};

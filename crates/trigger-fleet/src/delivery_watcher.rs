@@ -1,5 +1,5 @@
 //! Reading this node's deliveries: what is there, then what comes, and all of it again every ten minutes
-//! whatever the watch says, since no backend's watch is trusted for longer (contract 3). Level-triggered: it
+//! whatever the watch says, since no backend's watch is trusted for longer (C3). Level-triggered: it
 //! knows nothing of what it read before.
 
 use std::collections::{BTreeMap, HashSet};

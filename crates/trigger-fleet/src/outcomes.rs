@@ -19,7 +19,7 @@ use trigger_store::store::{CasOutcome, Entry, KeyRange, MAX_ORDERED_ENTRIES, Sto
 const SWAPS_IN_FLIGHT: usize = 16;
 
 /// Stores how deliveries ended, then deletes them: the last two steps of the order at a run's end
-/// (contract 4). Idempotent. A group's delivery belongs to all its members and stays.
+/// (C4). Idempotent. A group's delivery belongs to all its members and stays.
 pub async fn finish(
     store: &dyn Store,
     keyspace: &Keyspace,
@@ -86,7 +86,7 @@ async fn check_kept(store: &dyn Store, newest: String) -> Result<(), StoreError>
 /// Stores an end that says less than `done`. Written blindly it could come late, from an agent that was killed
 /// while it asked or that lost its claim in the middle of its run, and undo what its successor has told. So one
 /// that needed no run is told only where none is, and a failed run's never in the place of a `done`
-/// (contract 12: a later `done` wins). Returns what it has written, if anything.
+/// (C6: a later `done` wins). Returns what it has written, if anything.
 async fn tell_unless_done(
     store: &dyn Store,
     key: String,

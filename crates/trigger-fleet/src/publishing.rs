@@ -1,5 +1,5 @@
 //! From a fired event to deliveries at its targets. Idempotent by event id: doing it twice, whole or in
-//! part, leaves what doing it once leaves (invariant 5).
+//! part, leaves what doing it once leaves (C1).
 
 use std::collections::{BTreeMap, BTreeSet};
 

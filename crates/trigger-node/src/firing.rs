@@ -1,4 +1,4 @@
-//! What happens to a fired event: into the outbox, to the backend, out of the outbox (contract 1).
+//! What happens to a fired event: into the outbox, to the backend, out of the outbox (C1).
 //!
 //! One piece of code with two callers: the agent, which has a warm connection, and `trigger fire` itself
 //! where no agent is alive.

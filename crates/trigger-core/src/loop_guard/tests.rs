@@ -45,6 +45,7 @@ fn a_root_event_fires() {
     check("a", "n1", &[""], "fires with 1");
 }
 
+/// Proves C7.
 #[test]
 fn a_pair_fires_once_in_a_chain() {
     check("a", "n1", &["a>n1 b>n2"], "loop: 'a' already made n1 run in this chain ('a' → n1, 'b' → n2)");

@@ -1,4 +1,4 @@
-//! Carries outcomes to the backend: the last steps of the order at a run's end (contract 4). Tries until
+//! Carries outcomes to the backend: the last steps of the order at a run's end (C4). Tries until
 //! it succeeds; what a crash cuts off is done again from the open run record, or judged again.
 
 use std::collections::BTreeSet;

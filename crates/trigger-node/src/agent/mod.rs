@@ -186,7 +186,7 @@ fn claim_state_dir(settings: &AgentSettings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A state directory belongs to one certname (contract 11): its runs and outcomes are that node's.
+/// A state directory belongs to one certname (C11): its runs and outcomes are that node's.
 fn check_owner(state: &StateDir, certname: &Certname) -> Result<(), Failure> {
     match state.certname()? {
         Some(owner) if owner != *certname => Err(Failure::config(format!(

@@ -1,4 +1,4 @@
-//! Deliveries are written once, after their parts, and deleted only when they have ended.
+//! Deliveries are written once, after their parts (C1), and deleted only when they have ended (C3).
 
 use std::time::Duration;
 

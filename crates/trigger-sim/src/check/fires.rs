@@ -1,4 +1,4 @@
-//! What was fired is durable before it is answered, and never lost.
+//! What was fired is durable before it is answered, and never lost (C1).
 
 use trigger_core::identity::EventId;
 use trigger_core::publication::Publication;

@@ -1,4 +1,5 @@
-//! Every end is told, told truly, and stays: by a run that started after the commit, or with a reason.
+//! Every delivery ends visibly and truly (C6): by a run that started after the commit (C2), or with a reason. None
+//! expires before its time (C12).
 
 use std::time::Duration;
 
