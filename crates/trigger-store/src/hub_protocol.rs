@@ -1,4 +1,4 @@
-//! What a hub and its clients say to each other: the JSON bodies of `POST /v1/…` and the text messages of
+//! The protocol between a hub and its clients: the JSON bodies of `POST /v1/…` and the text messages of
 //! the WebSocket at `GET /v1/watch`. Both sides use these types, so they cannot drift apart.
 //!
 //! ```text
@@ -17,9 +17,11 @@
 //! POSITION  {"range":INDEX,"after":K}
 //! ```
 //!
-//! All entries of one `put`, and all keys of one `delete`, are one transaction. A read is answered in pages:
-//! the next begins `from` the position that the last one gave. With `keys_only` the values are empty. A snapshot may come in several messages, of
-//! which the last is `complete`; it shows one moment all the same.
+//! All entries of one `put`, and all keys of one `delete`, are one transaction where the hub's store has them
+//! (SQLite does); elsewhere a `put` of which only a part was stored is answered with [`AMBIGUOUS`]. A read is answered in pages:
+//! the next begins `from` the position that the last one gave. With `keys_only` the values are empty. A
+//! snapshot may come in several messages, of which the last is `complete`; it shows one moment all the same. A
+//! later snapshot replaces all that was known.
 //!
 //! A request with an unknown field is refused: an old hub must not half understand a new client. A client
 //! ignores what it does not know in an answer.
@@ -39,6 +41,12 @@ pub const COMPARE_AND_SWAP: &str = "/v1/put-if-unchanged";
 pub const READ: &str = "/v1/read";
 /// Watches ranges, over a WebSocket.
 pub const WATCH: &str = "/v1/watch";
+
+/// The status of a hub whose store may or may not have done what was asked. Every other refusal means that
+/// nothing was stored.
+pub const AMBIGUOUS: u16 = 504;
+/// The status of a hub that has no room for what was to be stored.
+pub const FULL: u16 = 507;
 
 /// The largest request body, and so the largest value, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
