@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! POST /v1/put               {"entries":[{"key":K,"value":V},…]}         {"revisions":[R,…]}
-//! POST /v1/delete            {"keys":[K,…]}                              {"deleted":N}
+//! POST /v1/delete            {"keys":[K,…]}                              {"deleted":N} | {}
 //! POST /v1/put-if-unchanged  {"key":K,"value":V,"expected":R|null}       {"written":R} | {"changed":ENTRY|null}
 //! POST /v1/read              {"ranges":[RANGE,…],"from":POSITION|null,
 //!                             "keys_only":BOOL}                          {"entries":[ENTRY,…],"next":POSITION|null}
@@ -21,7 +21,7 @@
 //! (SQLite does); elsewhere a `put` of which only a part was stored is answered with [`AMBIGUOUS`]. A read is answered in pages:
 //! the next begins `from` the position that the last one gave. With `keys_only` the values are empty. A
 //! snapshot may come in several messages, of which the last is `complete`; it shows one moment all the same. A
-//! later snapshot replaces all that was known.
+//! later snapshot replaces all that was known. `deleted` is absent where the hub's store does not count.
 //!
 //! A request with an unknown field is refused: an old hub must not half understand a new client. A client
 //! ignores what it does not know in an answer.
@@ -90,8 +90,9 @@ pub struct DeleteRequest {
 /// The answer to [`DeleteRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteReply {
-    /// How many keys there were.
-    pub deleted: u64,
+    /// How many of the keys existed, where the hub's store counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<u64>,
 }
 
 /// The body of [`COMPARE_AND_SWAP`].
@@ -325,7 +326,8 @@ mod tests {
     #[test]
     fn the_released_answers_stay() {
         check(&PutReply { revisions: vec![1, 2] }, r#"{"revisions":[1,2]}"#);
-        check(&DeleteReply { deleted: 1 }, r#"{"deleted":1}"#);
+        check(&DeleteReply { deleted: Some(1) }, r#"{"deleted":1}"#);
+        check(&DeleteReply { deleted: None }, "{}");
         check(&CasReply::Written(9), r#"{"written":9}"#);
         check(&CasReply::Changed(None), r#"{"changed":null}"#);
         check(&CasReply::Changed(Some(entry())), &format!(r#"{{"changed":{ENTRY}}}"#));
