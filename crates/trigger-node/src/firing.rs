@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use trigger_core::identity::{KeyPrefix, Revision};
-use trigger_core::wire::Publication;
+use trigger_core::publication::Publication;
 use trigger_fleet::publishing::{PublishError, Published, publish};
 use trigger_store::backend::Backend;
 use trigger_store::store::StoreError;

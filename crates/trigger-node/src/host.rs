@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use trigger_core::publication::Publication;
 use trigger_core::time::{Now, Timestamp};
-use trigger_core::wire::Publication;
 use trigger_store::backend::Backend;
 use uuid::Uuid;
 

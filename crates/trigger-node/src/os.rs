@@ -10,8 +10,9 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 use trigger_core::identity::Revision;
+use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::{Publication, Stored};
+use trigger_core::wire::Stored;
 use trigger_store::backend::Backend;
 #[cfg(feature = "clients")]
 use trigger_store::url::BackendUrl;

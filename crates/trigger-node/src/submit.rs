@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use trigger_core::wire::{Publication, RunRecord};
+use trigger_core::publication::Publication;
+use trigger_core::run::record::RunRecord;
 
 use crate::failure::Failure;
 use crate::fire_chain::{self, Guarded};

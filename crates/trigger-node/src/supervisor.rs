@@ -15,9 +15,9 @@ mod turn;
 
 use std::time::Duration;
 
-use trigger_core::outcome::RunResult;
-use trigger_core::verdict::Verdict;
-use trigger_core::wire::RunRecord;
+use trigger_core::run::RunResult;
+use trigger_core::run::record::RunRecord;
+use trigger_core::run::verdict::Verdict;
 
 pub use self::process_tree::end_orphan;
 #[cfg(test)]

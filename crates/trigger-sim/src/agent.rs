@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use trigger_core::rate_limiter::RunsPerMinute;
-use trigger_core::run_command::RunCommand;
+use trigger_core::run::command::RunCommand;
 use trigger_node::agent::{self, AgentSettings, DisableCheck, Part, Service, Stopped, Surroundings};
 use trigger_node::failure::Failure;
 use trigger_node::state::StateDir;

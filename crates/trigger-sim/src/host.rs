@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
+use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::Publication;
 use trigger_node::failure::Failure;
 use trigger_node::firing::FireReport;
 use trigger_node::host::{Host, HostFile, Open};

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use trigger_core::event::DEFAULT_LIFETIME;
-use trigger_core::outcome::RunOutcome;
-use trigger_core::run_command::CommandKind;
-use trigger_core::run_command::RunCommand;
-use trigger_core::verdict::Verdict;
-use trigger_core::wire::{RunRecord, Stored};
+use trigger_core::run::RunOutcome;
+use trigger_core::run::command::{CommandKind, RunCommand};
+use trigger_core::run::record::RunRecord;
+use trigger_core::run::verdict::Verdict;
+use trigger_core::wire::Stored;
 use trigger_node::host::{Host, HostFile, Open};
 use trigger_node::state::RunPaths;
 use trigger_node::supervisor::{self, RunProcess};

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use trigger_core::run_command::{CommandKind, RunCommand};
+use trigger_core::run::command::{CommandKind, RunCommand};
 
 use super::DisableCheck;
 use super::daemon::DISABLED_POLL_INTERVAL as POLL_INTERVAL;

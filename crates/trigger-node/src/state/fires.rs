@@ -4,10 +4,10 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
+use trigger_core::dedup::DEDUP_RETENTION;
+use trigger_core::fire_note::FireNote;
 use trigger_core::identity::{EventId, TriggerName};
-use trigger_core::queue::DEDUP_RETENTION;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::FireNote;
 
 use super::{FileError, StateDir, at};
 use crate::host::{Host, HostFile, Open};

@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use trigger_core::outcome::RunOutcome;
-use trigger_core::run_command::{CommandKind, RunCommand, lock_timeout};
-use trigger_core::verdict::{self, Exit, Verdict};
-use trigger_core::wire::{RunRecord, Stored};
+use trigger_core::run::RunOutcome;
+use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
+use trigger_core::run::record::RunRecord;
+use trigger_core::run::verdict::{self, Exit, Verdict};
+use trigger_core::wire::Stored;
 
 use super::time_limit::TimeLimit;
 use super::{RunProcess, artifacts, process_tree, supervise, turn};

@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use trigger_core::fire_note::FireNote;
 use trigger_core::identity::{EventId, RunId, TriggerName};
-use trigger_core::outcome::{RunOutcome, RunResult};
-use trigger_core::wire::{FireNote, Publication, RunRecord, Stored};
+use trigger_core::publication::Publication;
+use trigger_core::run::record::RunRecord;
+use trigger_core::run::{RunOutcome, RunResult};
+use trigger_core::wire::Stored;
 
 use crate::disk::Disk;
 use crate::executor::ProcessId;
