@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# The targets share one build folder and one machine: side by side they would only wait for each other.
+# The targets share one build directory and one machine: side by side they would only wait for each other.
 .NOTPARALLEL:
 
 # Where rustup and the vendors' Puppet packages put their programs.

@@ -131,7 +131,7 @@ impl Event {
         Ok(())
     }
 
-    /// The wall-clock moment after which a target that would start a run does not (contract 12: only the
+    /// The wall-clock moment after which a target that would start a run does not (C12: only the
     /// target judges, and five minutes of disagreement between clocks are forgiven).
     pub fn expires_at(&self) -> Timestamp {
         self.fired_at.plus(self.expires_in).plus(CLOCK_TOLERANCE)

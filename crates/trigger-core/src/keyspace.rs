@@ -271,6 +271,7 @@ mod tests {
         ]
     }
 
+    /// Proves C15.
     #[test]
     fn the_keys_stay_as_they_are() {
         let keyspace = Keyspace::default();
@@ -279,6 +280,7 @@ mod tests {
         }
     }
 
+    /// Proves C15.
     #[test]
     fn a_key_that_was_built_is_parsed_again() {
         let keyspace = Keyspace::default();

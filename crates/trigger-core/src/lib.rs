@@ -1,7 +1,7 @@
 //! The decisions of Trigger, and nothing else.
 //!
 //! Everything here is a function of its arguments: no clock, no files, no network, no randomness
-//! (invariant 1 in `ARCHITECTURE.md`; `clippy.toml` beside this crate bans the calls). The shells in
+//! (C14 in `docs/contract.md`; `clippy.toml` beside this crate bans the calls). The shells in
 //! the `trigger` crate read the world, ask these modules what to do, and perform the effects in order.
 
 pub mod backoff;

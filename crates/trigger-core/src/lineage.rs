@@ -1,4 +1,4 @@
-//! Why an event exists, and whether it may: the loop guard (contract 7).
+//! Why an event exists, and whether it may: the loop guard (C7).
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What the loop guard makes of an event that a run fires (contract 7): whom it leaves out, and which chains
+//! What the loop guard makes of an event that a run fires (C7): whom it leaves out, and which chains
 //! the event goes on with.
 
 use std::collections::BTreeSet;

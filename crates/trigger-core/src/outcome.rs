@@ -102,7 +102,7 @@ impl CompletedRun {
     }
 }
 
-/// How a delivery ended; stored once, by its target (contract 6).
+/// How a delivery ended; stored once, by its target (C6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     /// A run that started after the event ended `unchanged` or `changed`.

@@ -1,5 +1,5 @@
 //! The queue of one node: what runs next, what shares a run, what waits and what ends without one
-//! (contracts 2, 4, 5 and 6).
+//! (C2, C4, C5, C6).
 //!
 //! [`Queue::step`] takes what happened and returns what to do. The caller performs the effects strictly in
 //! order and feeds their results back as inputs; it decides nothing itself.

@@ -1,4 +1,4 @@
-//! What Puppet's own report says of a run (contract 9).
+//! What Puppet's own report says of a run (C9).
 
 use crate::identity::RunId;
 use crate::outcome::RunOutcome;

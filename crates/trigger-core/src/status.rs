@@ -1,4 +1,4 @@
-//! What a node says of itself, and the state of a delivery computed from it (contract 6).
+//! What a node says of itself, and the state of a delivery computed from it (C6).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -88,7 +88,7 @@ pub struct Held {
 
 /// The state of a delivery, as `trigger status` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "contract 6 defines them")]
+#[allow(missing_docs, reason = "C6 defines them")]
 pub enum State {
     Spooled,
     Pending,

@@ -1,4 +1,4 @@
-//! Whom the loop guard left out, in sentences for Puppet's output (contract 7).
+//! Whom the loop guard left out, in sentences for Puppet's output (C7).
 
 use crate::identity::Certname;
 use crate::lineage::Suppression;

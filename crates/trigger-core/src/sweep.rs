@@ -1,5 +1,5 @@
 //! When what is stored of an event may go, and when somebody other than the target may call it expired
-//! (contract 12).
+//! (C12).
 
 use std::time::Duration;
 

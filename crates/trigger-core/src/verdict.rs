@@ -1,4 +1,4 @@
-//! What the way a run ended means (contract 9).
+//! What the way a run ended means (C9).
 //!
 //! Puppet's report decides, never an exit code alone: 1 means that the lock was held, that the wait for it was
 //! over, that the agent is disabled, that there was no catalog, or that a provider's mistake ended Puppet in

@@ -1,7 +1,7 @@
 //! The stored forms: JSON with a version, and nothing that the program works with directly.
 //!
 //! Readers ignore fields they do not know; a change that an old reader must not ignore gets a new `v`.
-//! Golden files in `wire/golden/` hold each released form. `docs/wire-format.md` describes them.
+//! Golden files in `wire/golden/` hold each released form. `docs/internals/wire-format.md` describes them.
 
 mod events;
 mod history;

@@ -1,4 +1,4 @@
-//! An agent's side of its registration, which is also its claim on its certname (contract 11): who may run
+//! An agent's side of its registration, which is also its claim on its certname (C11): who may run
 //! what is fired at the certname.
 //!
 //! A claim is a record whose holder renews a counter. Another agent takes it over

@@ -133,8 +133,8 @@ impl Fleet {
     }
 
     /// Deletes keys; asks for nothing where there are none.
-    pub(crate) async fn delete(&self, keys: impl IntoIterator<Item = Key>) -> Result<(), StoreError> {
-        let keys: Vec<String> = keys.into_iter().map(|key| self.key(&key)).collect();
+    pub(crate) async fn delete(&self, keys: Vec<Key>) -> Result<(), StoreError> {
+        let keys: Vec<String> = keys.iter().map(|key| self.key(key)).collect();
         if keys.is_empty() { Ok(()) } else { self.store.delete_many(keys).await }
     }
 

@@ -77,7 +77,7 @@ impl Fleet {
 
     /// Stores an outcome that says less than `done`. Written blindly it could come late, from an agent that was killed
     /// while it asked or that lost its claim in the middle of its run, and undo what its successor has stored. So one
-    /// that needed no run is stored only where none is, and a failed run's never in the place of a `done` (C12: a later
+    /// that needed no run is stored only where none is, and a failed run's never in the place of a `done` (C6: a later
     /// `done` wins). Returns what it has written, if anything.
     async fn store_unless_done(
         &self,
@@ -107,7 +107,8 @@ impl Fleet {
         ended: impl IntoIterator<Item = (EventId, &'a BTreeSet<Source>)>,
     ) -> Result<(), StoreError> {
         let own = ended.into_iter().filter(|(_, sources)| sources.contains(&Source::Host));
-        self.delete(own.map(|(event, _)| Key::Delivery { certname: self.own().clone(), event })).await
+        let keys = own.map(|(event, _)| Key::Delivery { certname: self.own().clone(), event }).collect();
+        self.delete(keys).await
     }
 
     /// The same, of those events alone whose outcome is stored now: a backend that did not answer may have come back

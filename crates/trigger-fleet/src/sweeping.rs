@@ -135,7 +135,7 @@ impl Fleet {
         let (key, text) =
             self.entry(&Key::Outcome { event, certname: certname.clone() }, &DeliveryOutcome::Expired);
         let written = self.store().compare_and_swap(&key, &text, None).await?;
-        self.delete([Key::Delivery { certname: certname.clone(), event }]).await?;
+        self.delete(vec![Key::Delivery { certname: certname.clone(), event }]).await?;
         Ok(matches!(written, CasOutcome::Written(_)))
     }
 
@@ -151,7 +151,7 @@ impl Fleet {
                 Key::Outcome { event: id, certname: certname.clone() },
             ]
         });
-        self.delete(groups.chain(nodes)).await?;
+        self.delete(groups.chain(nodes).collect()).await?;
         let parts = self.store().list(&[self.all(&Range::Event(id))]).await?;
         self.store().delete_many(parts.into_iter().map(|(key, _)| key).collect()).await
     }

@@ -148,6 +148,7 @@ async fn told(ends: &[DeliveryOutcome]) -> String {
     states(&status(&store, 1).await).concat()
 }
 
+/// Proves C6.
 #[tokio::test]
 async fn a_done_wins_over_every_other_end_whichever_comes_later() {
     for other in [failed(8), DeliveryOutcome::Superseded(id(2)), DeliveryOutcome::Expired] {
@@ -156,6 +157,7 @@ async fn a_done_wins_over_every_other_end_whichever_comes_later() {
     }
 }
 
+/// Proves C6.
 #[tokio::test]
 async fn an_end_without_a_run_undoes_no_end_that_is_told() {
     assert_eq!(told(&[failed(7), DeliveryOutcome::Expired]).await, "lb01 failed");
@@ -217,6 +219,7 @@ async fn a_large_event_is_cut_into_parts_and_read_whole() {
     assert_eq!(status.unreadable_parts, [] as [&str; 0]);
 }
 
+/// Proves C1.
 #[tokio::test]
 async fn publishing_twice_leaves_what_publishing_once_leaves() {
     let store = MemoryStore::default();
@@ -476,6 +479,7 @@ async fn an_ended_event_goes_after_its_time_with_all_that_belongs_to_it() {
     assert_eq!(left, [key(&Key::Node { certname: node("lb01") })]);
 }
 
+/// Proves C12.
 #[tokio::test]
 async fn a_sweeper_whose_clock_is_years_ahead_does_nothing() {
     let store = MemoryStore::default();

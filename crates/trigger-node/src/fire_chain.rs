@@ -1,4 +1,4 @@
-//! The chain that a `trigger fire` inside a run continues, and what the loop guard makes of it (contract 7).
+//! The chain that a `trigger fire` inside a run continues, and what the loop guard makes of it (C7).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,7 @@ use crate::warnings::Warnings;
 use trigger_core::suppressed;
 
 /// The run that this command is part of. The environment only names it; what counts is that its record is
-/// locked by a live supervisor (contract 7). A daemon that a run left behind is no part of it.
+/// locked by a live supervisor (C7). A daemon that a run left behind is no part of it.
 pub fn parent_run(state: Option<&StateDir>, warnings: &Warnings) -> Option<RunRecord> {
     let run: RunId = std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()?;
     match Runs::open(state?).and_then(|runs| runs.live_record(run)) {

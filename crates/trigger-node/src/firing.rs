@@ -1,16 +1,18 @@
-//! What happens to a fired event: into the outbox, to the backend, out of the outbox (contract 1).
+//! What happens to a fired event: into the outbox, to the backend, out of the outbox (C1).
 //!
 //! One piece of code with two callers: the agent, which has a warm connection, and `trigger fire` itself
 //! where no agent is alive.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::keyspace::Keyspace;
 use trigger_core::wire::Publication;
-use trigger_fleet::publishing::{PublishError, Published, publish};
+use trigger_fleet::Fleet;
+use trigger_fleet::publishing::{PublishError, Published};
 use trigger_store::backend::Backend;
 use trigger_store::store::StoreError;
 use trigger_store::url::BackendUrl;
@@ -37,7 +39,10 @@ async fn publish_to(
     check_prefix: bool,
 ) -> Result<Published, PublishError> {
     match backend.store() {
-        Some(store) => publish(store.as_ref(), publication, check_prefix).await,
+        Some(store) => {
+            let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()));
+            fleet.publish(publication, check_prefix).await
+        }
         None => Ok(Published::default()),
     }
 }

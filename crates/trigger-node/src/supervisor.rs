@@ -1,4 +1,4 @@
-//! The process that owns one run (contract 10): `trigger supervise RECORD`, with the locked record as its
+//! The process that owns one run (C10): `trigger supervise RECORD`, with the locked record as its
 //! standard input. It outlives the agent that started it, so it must not need the agent for anything.
 //!
 //! It holds the lock on the record until it exits, writes the run's output to a bounded file, enforces the

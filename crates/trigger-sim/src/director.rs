@@ -57,6 +57,7 @@ pub(crate) async fn direct(sim: Sim) {
         if open.is_empty() && left.is_empty() && sim.now() - healed > rest {
             break;
         }
+        // By then every delivery has ended (C2).
         if sim.now() - healed > REST_TIMEOUT {
             return sim.with(|world| match (&open[..], &left[..]) {
                 ([first, ..], _) => {

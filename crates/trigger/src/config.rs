@@ -281,6 +281,7 @@ mod tests {
         }
     }
 
+    /// Proves C8.
     #[test]
     fn a_run_command_is_split_but_never_given_to_a_shell() {
         let command = run_command(Some("puppet apply '/etc/my site.pp' $(x)")).unwrap();

@@ -340,6 +340,7 @@ error: backend 'dummy:' tells nothing of what it was given: --wait cannot work, 
 "#]]);
 }
 
+/// Proves C1.
 #[test]
 fn without_an_outbox_and_without_a_backend_fire_fails() {
     let state = state();

@@ -32,10 +32,12 @@ fn id(fired: &Value) -> &str {
 
 /// The chains that an event carries, as the backend keeps them.
 fn lineage(fleet: &Fleet, event: &str) -> Value {
-    let part = fleet.backend.get(&format!("/puppet_trigger/events/events/{event}/0")).expect("an event");
+    let part =
+        fleet.backend.get(&format!("/puppet_trigger/events/events/{event}/parts/0")).expect("an event");
     serde_json::from_str::<Value>(&part).expect("an event's JSON")["lineage"].clone()
 }
 
+/// Proves C7.
 fn a_run_that_fires_extends_the_chain_and_a_loop_is_cut(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (a, b) = (fleet.running("a"), fleet.running("b"));
@@ -65,6 +67,7 @@ fn a_run_that_fires_extends_the_chain_and_a_loop_is_cut(kind: BackendKind) {
     a.wait_for(&again, "b", "done");
 }
 
+/// Proves C7.
 fn a_chain_ends_at_its_ttl_and_a_trigger_at_its_fourth_fire(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (a, b) = (fleet.running("a"), fleet.running("b"));
@@ -121,7 +124,7 @@ const DAEMON: &str = "setsid sh -c 'while [ -e outlive ]; do sleep 0.02; done; \
 fn let_fire_a_new_root(fleet: &Fleet, node: &Node) {
     std::fs::remove_file(node.path("outlive")).expect("a daemon to let go");
     let later = fired(node, 1).remove(0);
-    let key = format!("/puppet_trigger/events/events/{}/0", id(&later));
+    let key = format!("/puppet_trigger/events/events/{}/parts/0", id(&later));
     let part = fleet.backend.get(&key).expect("an event");
     let part: Value = serde_json::from_str(&part).expect("an event's JSON");
     assert_eq!(part["lineage"], json!([{ "root": id(&later), "hops": [] }]), "{part}");
@@ -354,6 +357,7 @@ fn warnings(node: &Node, run: &Value) -> Vec<String> {
     warnings.map(str::to_owned).collect()
 }
 
+/// Proves C7.
 fn puppet_says_what_the_loop_guard_left_out(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let a = fleet.running("a");

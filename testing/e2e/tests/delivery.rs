@@ -102,6 +102,7 @@ fn a_group_is_whoever_had_joined_it(kind: BackendKind) {
     assert_eq!(early.runs().len(), before + 1, "{:?}", early.runs());
 }
 
+/// Proves C5.
 fn tags_and_noop_stay_what_they_are(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let origin = fleet.running("web01.example.com");
@@ -138,6 +139,7 @@ fn tags_and_noop_stay_what_they_are(kind: BackendKind) {
     assert_eq!(status["tags"], serde_json::json!(["profile::db", "web"]));
 }
 
+/// Proves C2.
 fn a_run_in_progress_does_not_count(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let node = fleet.running("a.example.com");
@@ -157,6 +159,7 @@ fn a_run_in_progress_does_not_count(kind: BackendKind) {
     assert_eq!(node.wait_for(&first, node.certname(), "done")["run_id"], runs[0].run_id.as_str());
 }
 
+/// Proves C5.
 fn a_burst_shares_a_handful_of_runs(kind: BackendKind) {
     const BURST: usize = 200;
     let fleet = Fleet::on(kind);
@@ -191,6 +194,7 @@ fn a_burst_shares_a_handful_of_runs(kind: BackendKind) {
     assert!((2..=5).contains(&node.runs().len()), "{:?}", node.runs());
 }
 
+/// Proves C2.
 fn a_node_that_was_off_catches_up(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let origin = fleet.running("web01.example.com");
@@ -265,12 +269,13 @@ fn the_queue_shows_what_runs_and_what_waits(kind: BackendKind) {
     assert!(node.queue()["running"].is_null());
 }
 
+/// Proves C6.
 fn what_outlived_its_life_expires_visibly(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let mut node = fleet.node("a.example.com");
     // As a node finds it that was off for longer than the event lived: fired an hour ago, for a minute.
     let event = node.fire(&["t", "--host", "a.example.com", "--expires-in", "1m"]).committed();
-    let key = format!("/puppet_trigger/events/events/{event}/0");
+    let key = format!("/puppet_trigger/events/events/{event}/parts/0");
     let mut part: Value = serde_json::from_str(&fleet.backend.get(&key).expect("the event")).expect("JSON");
     let fired_at = part["fired_at_unix_ms"].as_u64().expect("milliseconds");
     part["fired_at_unix_ms"] = (fired_at - 60 * 60 * 1000).into();
@@ -287,11 +292,12 @@ fn what_outlived_its_life_expires_visibly(kind: BackendKind) {
     assert_eq!(wait.code, 0, "{wait:?}");
 }
 
+/// Proves C4.
 fn a_replayed_delivery_costs_no_run(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let mut node = fleet.running("a.example.com");
     let event = node.fire(&["t", "--host", "a.example.com"]).committed();
-    let delivery = format!("/puppet_trigger/events/hosts/a.example.com/{event}");
+    let delivery = format!("/puppet_trigger/events/deliveries/a.example.com/{event}");
     let gone = |when: &str| {
         eventually(when, || fleet.backend.get(&delivery).map_or(Ok(()), Err));
     };

@@ -176,16 +176,19 @@ fn check_in(mut world: World, script: &str, expected: &str) {
     assert_eq!(world.seen.join(" "), expected, "{script}");
 }
 
+/// Proves C5.
 #[test]
 fn the_first_event_runs_at_once() {
     check("e1", "run[e1]");
 }
 
+/// Proves C5.
 #[test]
 fn events_during_a_run_share_the_next_run() {
     check("e1 e2 e3 +1500 changed", "run[e1] finish[e1=done] run[e2,e3]");
 }
 
+/// Proves C5.
 #[test]
 fn later_runs_start_at_least_a_second_apart() {
     check("e1 +100 unchanged e2 +800 e3", "run[e1] finish[e1=done]");
@@ -197,6 +200,7 @@ fn an_event_is_one_cause_however_often_it_is_read() {
     check("e1 e1 e2 e2 +1500 unchanged e1", "run[e1] finish[e1=done] run[e2] forget[e1]");
 }
 
+/// Proves C5.
 #[test]
 fn tags_add_up_and_a_full_run_covers_them() {
     check("e1 e2:web e3:db +1500 unchanged", "run[e1] finish[e1=done] run:db+web[e2,e3]");
@@ -208,6 +212,7 @@ fn a_tagged_run_in_progress_covers_nothing_that_came_later() {
     check("e1:web e2:web +1500 unchanged", "run:web[e1] finish[e1=done] run:web[e2]");
 }
 
+/// Proves C5.
 #[test]
 fn noop_requests_have_runs_of_their_own() {
     check(
@@ -507,6 +512,7 @@ fn the_queue_tells_when_it_wants_to_be_woken() {
     assert_eq!(world.queue.next_wake(), None, "a run in progress wakes the queue by ending");
 }
 
+/// Proves C5.
 #[test]
 fn no_more_runs_start_within_a_minute_than_the_limit_allows() {
     check_in(
@@ -623,7 +629,7 @@ mod random_scripts {
     }
 
     proptest! {
-        /// Invariants 2 and 6: whatever happens in whatever order, each event ends exactly once.
+        /// C2 and C6: whatever happens in whatever order, each event ends exactly once.
         #[test]
         fn every_event_ends_exactly_once_and_no_minute_has_more_runs_than_the_limit(
             words in proptest::collection::vec(word(), 0..120),

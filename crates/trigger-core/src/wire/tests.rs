@@ -114,6 +114,7 @@ fn check<T: Stored + PartialEq + Debug>(value: &T, golden: &str) {
     assert_eq!(T::from_wire(golden).as_ref(), Ok(value), "a released form must stay readable");
 }
 
+/// Proves C15.
 #[test]
 fn released_forms_stay() {
     let part = Part { index: 2, count: 3, event: sample_event() };
@@ -179,6 +180,7 @@ fn no_node_can_tell_more_of_its_runs_than_others_want_to_know() {
     assert!([causes.count(), fired.count(), *superseded].iter().sum::<usize>() > 10_000);
 }
 
+/// Proves C8.
 #[test]
 fn what_others_wrote_commands_no_terminal() {
     let hostile = "\u{1b}]0;owned\u{7}line\n\tline\u{9b}2J";
@@ -236,6 +238,7 @@ fn every_end_survives_the_trip() {
     }
 }
 
+/// Proves C15.
 #[test]
 fn a_newer_version_and_garbage_are_told_apart() {
     let newer = r#"{"v":2,"part":0,"what":"ever"}"#;
@@ -245,6 +248,7 @@ fn a_newer_version_and_garbage_are_told_apart() {
     }
 }
 
+/// Proves C8.
 #[test]
 fn names_are_validated_on_the_way_in() {
     let forged =
@@ -266,6 +270,7 @@ fn a_rule_from_the_future_is_not_counted() {
     assert_eq!(FiredEvent::from_wire(&text).unwrap().by_rule, [(Rule::Hops, 3)].into());
 }
 
+/// Proves C15.
 #[test]
 fn a_field_from_the_future_is_ignored() {
     assert_eq!(Delivery::from_wire(r#"{"v":1,"part":3,"colour":"red"}"#), Ok(Delivery { part: 3 }));

@@ -1,4 +1,4 @@
-//! Carries outcomes to the backend: the last steps of the order at a run's end (contract 4). Tries until
+//! Carries outcomes to the backend: the last steps of the order at a run's end (C4). Tries until
 //! it succeeds; what a crash cuts off is done again from the open run record, or judged again.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,6 @@ use trigger_core::backoff;
 use trigger_core::history::RunHistory;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::queue::{Completion, Source};
-use trigger_fleet::outcomes;
 use trigger_store::store::StoreError;
 
 use super::Node;
@@ -101,13 +100,13 @@ async fn carry(node: &Node, mut load: Load<'_>) {
 
 async fn try_carry(node: &Node, load: Load<'_>) -> Result<(), StoreError> {
     let Load { completions, forgotten, history, is_again } = load;
-    let (store, keyspace, certname) = (node.store.as_ref(), &node.settings.keyspace, &node.settings.certname);
+    let fleet = &node.fleet;
     if !completions.is_empty() || history.is_some() {
-        outcomes::finish_runs(store, keyspace, certname, completions, history).await?;
+        fleet.finish_runs(completions, history).await?;
     }
     if is_again {
-        return outcomes::delete_told(store, keyspace, certname, forgotten).await;
+        return fleet.delete_deliveries_with_outcome(forgotten).await;
     }
     let ended = forgotten.iter().map(|(event, sources)| (*event, sources));
-    outcomes::delete(store, keyspace, certname, ended).await
+    fleet.delete_deliveries(ended).await
 }

@@ -1,4 +1,4 @@
-//! The file that remembers which events ended on this node (contract 4).
+//! The file that remembers which events ended on this node (C4).
 
 use std::collections::BTreeMap;
 use std::fs::File;

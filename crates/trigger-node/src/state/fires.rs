@@ -1,4 +1,4 @@
-//! How often each trigger fired on this node for each root event (contract 7): the file `fires`, which no
+//! How often each trigger fired on this node for each root event (C7): the file `fires`, which no
 //! number of runs pushes out, since the count has to hold for as long as the root event may live.
 
 use std::collections::{BTreeSet, HashMap};

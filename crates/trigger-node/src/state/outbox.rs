@@ -1,4 +1,4 @@
-//! Fired events that the backend has not committed yet: one synced file each (contract 1).
+//! Fired events that the backend has not committed yet: one synced file each (C1).
 //!
 //! Whoever publishes a file holds its lock. What can never be published moves aside with its reason and
 //! never blocks the others.

@@ -1,4 +1,4 @@
-//! Chains are true and end: what a fire says of its past is what led to it, and nobody is made to run by it
+//! Chains are true and end (C7): what a fire says of its past is what led to it, and nobody is made to run by it
 //! whom the loop guard's rules leave out, nor left out without one of them.
 
 use std::collections::{BTreeMap, BTreeSet};

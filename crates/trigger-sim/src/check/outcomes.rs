@@ -1,8 +1,10 @@
-//! Every end is told, told truly, and stays: by a run that started after the commit, or with a reason.
+//! Every delivery ends visibly and truly (C6): by a run that started after the commit (C2), or with a reason. None
+//! expires before its time (C12).
 
 use std::time::Duration;
 
 use trigger_core::identity::{Certname, EventId};
+use trigger_core::keyspace::Key;
 use trigger_core::lineage::Lineage;
 use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome};
 use trigger_core::sweep::SWEEP_GRACE_PERIOD;
@@ -20,7 +22,8 @@ impl World {
         let Ok(end) = DeliveryOutcome::from_wire(value) else {
             return self.violate("stored forms are whole", format!("the outcome of {event}: {value}"));
         };
-        let before = self.server.entry(&self.keyspace.outcome(event, certname));
+        let before =
+            self.server.entry(&self.keyspace.key(&Key::Outcome { event, certname: certname.clone() }));
         let was_done = matches!(
             before.map(|entry| DeliveryOutcome::from_wire(&entry.value)),
             Some(Ok(DeliveryOutcome::Done(_)))

@@ -1,4 +1,4 @@
-//! A claim changes hands only in ways that keep two from holding it at once, and only by fenced writes.
+//! A claim changes hands only in ways that keep two agents from holding it at once, and only by fenced writes (C11).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! One run at a time, none without a cause, none twice.
+//! One run at a time, none without a cause (C5), none twice (C4, C10), none but by the holder of the claim (C11).
 
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::outcome::RunOutcome;

@@ -5,7 +5,7 @@ use std::io;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::status::{DeliveryStatus, State};
 use trigger_core::wire::Publication;
-use trigger_fleet::outcomes::EventStatus;
+use trigger_fleet::status::EventStatus;
 
 use trigger_node::Warnings;
 use trigger_node::failure::Failure;

@@ -88,6 +88,7 @@ fn lock_holder(node: &Node) -> u32 {
     lock.trim().parse().expect("a process id")
 }
 
+/// Proves C9.
 #[test]
 fn a_run_is_unchanged_changed_or_failed_as_its_report_says() {
     let (_fleet, node) = alone("outcomes.example.test", "");
@@ -207,6 +208,7 @@ fn a_server_that_cannot_be_reached_is_waited_for() {
     assert_eq!(done["outcome"], "unchanged", "{done}");
 }
 
+/// Proves C9.
 #[test]
 fn a_run_that_somebody_else_started_is_waited_for_and_does_not_count() {
     let (_fleet, node) = alone("busy.example.test", "");
@@ -295,6 +297,7 @@ fn puppet_that_is_disabled_while_its_run_starts_makes_the_delivery_held() {
     assert_eq!(outcomes(&node), ["not_run", "unchanged"]);
 }
 
+/// Proves C9.
 #[test]
 fn a_report_of_another_run_or_none_is_never_taken_for_an_outcome() {
     let fleet = Fleet::on(BackendKind::Hub);
@@ -414,7 +417,7 @@ fn a_notify_in_an_agents_run_goes_on_to_the_next_node_and_puppet_says_where_a_lo
     let at_b = said.split("Fired ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or(&said);
     let second = origin.wait_within(TIMEOUT, at_b, b.certname(), "done");
     assert_eq!((&first["outcome"], &second["outcome"]), (&json!("changed"), &json!("changed")));
-    let part = fleet.backend.get(&format!("/puppet_trigger/events/events/{at_b}/0")).expect("an event");
+    let part = fleet.backend.get(&format!("/puppet_trigger/events/events/{at_b}/parts/0")).expect("an event");
     let event: Value = serde_json::from_str(&part).expect("its JSON");
     let hops = json!([{ "trigger": "to a", "certname": a.certname() }]);
     assert_eq!(event["lineage"], json!([{ "root": root, "hops": hops }]));

@@ -5,7 +5,7 @@ use trigger_core::identity::EventId;
 use trigger_core::outcome::RunOutcome;
 use trigger_core::status::{RunView, State};
 use trigger_core::why::{EventStep, Explanation, RunState, RunStep};
-use trigger_fleet::outcomes::EventStatus;
+use trigger_fleet::status::EventStatus;
 
 use super::{Answer, text};
 use crate::cli::output::{count, short_time};

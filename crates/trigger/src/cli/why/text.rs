@@ -9,7 +9,7 @@ use trigger_core::lineage::{Chain, Lineage};
 use trigger_core::outcome::{CompletedRun, RunResult};
 use trigger_core::status::{DeliveryStatus, RunView, State};
 use trigger_core::why::{EventStep, Explanation, Question, RunState, RunStep};
-use trigger_fleet::outcomes::EventStatus;
+use trigger_fleet::status::EventStatus;
 
 use super::Answer;
 use super::tree::Branch;
