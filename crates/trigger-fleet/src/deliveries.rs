@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use trigger_core::event::{Part, Targets};
+use trigger_core::delivery::Delivery;
+use trigger_core::event::{Part, Target, Targets};
 use trigger_core::identity::{EventId, GroupName, Revision};
 use trigger_core::keyspace::{Key, Range};
-use trigger_core::queue::{Cause, Source};
-use trigger_core::status::Held;
-use trigger_core::wire::{Delivery, WireError};
+use trigger_core::node::HeldDelivery;
+use trigger_core::run::record::Cause;
+use trigger_core::wire::WireError;
 use trigger_store::store::{Entry, KeyRange, StoreError};
 
 use crate::fleet::Fleet;
@@ -25,10 +26,10 @@ pub enum Arrival {
         /// The event that was delivered.
         event: EventId,
         /// The delivery that brought it.
-        source: Source,
+        target: Target,
     },
     /// A newer version of Trigger wrote it.
-    TooNew(Held),
+    TooNew(HeldDelivery),
     /// This program cannot use it. It stays where it is and is reported.
     Unreadable {
         /// The key of what cannot be used.
@@ -42,7 +43,7 @@ pub enum Arrival {
 struct Addressed {
     key: String,
     event: EventId,
-    source: Source,
+    target: Target,
     part: Key,
 }
 
@@ -83,7 +84,7 @@ impl Fleet {
                 found.iter().map(|record| (&record.key, record.text.as_str())).collect();
             arrivals.extend(chunk.iter().map(|delivery| {
                 if found.contains_key(&outcome(delivery.event)) {
-                    return Arrival::HasOutcome { event: delivery.event, source: delivery.source.clone() };
+                    return Arrival::HasOutcome { event: delivery.event, target: delivery.target.clone() };
                 }
                 self.resolve(delivery, found.get(&delivery.part).copied())
             }));
@@ -97,13 +98,13 @@ impl Fleet {
         joined: &BTreeMap<GroupName, Revision>,
         entry: &Entry,
     ) -> Result<Option<Addressed>, Arrival> {
-        let (event, source) = match self.keyspace().parse(&entry.key) {
-            Some(Key::Delivery { event, .. }) => (event, Source::Host),
+        let (event, target) = match self.keyspace().parse(&entry.key) {
+            Some(Key::Delivery { certname, event }) => (event, Target::Node(certname)),
             Some(Key::GroupDelivery { group, event }) => {
                 if joined.get(&group).is_none_or(|since| entry.revision <= *since) {
                     return Ok(None);
                 }
-                (event, Source::Group(group))
+                (event, Target::Group(group))
             }
             _ => {
                 return Err(Arrival::Unreadable {
@@ -115,7 +116,7 @@ impl Fleet {
         match self.decode::<Delivery>(&entry.value) {
             Ok(delivery) => {
                 let part = Key::Part { event, index: delivery.part };
-                Ok(Some(Addressed { key: entry.key.clone(), event, source, part }))
+                Ok(Some(Addressed { key: entry.key.clone(), event, target, part }))
             }
             Err(error) => Err(unusable(entry.key.clone(), event, &error)),
         }
@@ -131,9 +132,9 @@ impl Fleet {
             Ok(part) => part,
             Err(error) => return unusable(part_key(), delivery.event, &error),
         };
-        let is_target = match &delivery.source {
-            Source::Host => part.event.targets.hosts.contains(self.own()),
-            Source::Group(group) => part.event.targets.groups.contains(group),
+        let is_target = match &delivery.target {
+            Target::Node(_) => part.event.targets.hosts.contains(self.own()),
+            Target::Group(group) => part.event.targets.groups.contains(group),
         };
         if part.event.id != delivery.event || !is_target {
             return unreadable(format!("the event at {} does not name this target", part_key()));
@@ -143,7 +144,7 @@ impl Fleet {
         event.targets = Targets::default();
         Arrival::Pending(Box::new(Cause {
             event,
-            sources: [delivery.source.clone()].into(),
+            addressed_as: [delivery.target.clone()].into(),
             interruptions: 0,
         }))
     }
@@ -151,7 +152,7 @@ impl Fleet {
 
 fn unusable(key: String, event: EventId, error: &WireError) -> Arrival {
     match error {
-        WireError::TooNew { .. } => Arrival::TooNew(Held { event, reason: error.to_string() }),
+        WireError::TooNew { .. } => Arrival::TooNew(HeldDelivery { event, reason: error.to_string() }),
         WireError::Unreadable { .. } => Arrival::Unreadable { key, detail: error.to_string() },
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use trigger_core::history::RunHistory;
+use trigger_core::delivery::{Completion, DeliveryOutcome};
+use trigger_core::event::Target;
 use trigger_core::identity::{EventId, Revision};
 use trigger_core::keyspace::Key;
-use trigger_core::outcome::DeliveryOutcome;
-use trigger_core::queue::{Completion, Source};
+use trigger_core::run::history::RunHistory;
 use trigger_store::store::{CasOutcome, Entry, KeyRange, MAX_ORDERED_ENTRIES, StoreError};
 
 use crate::fleet::Fleet;
@@ -38,9 +38,10 @@ impl Fleet {
         let history_key = Key::RunHistory { certname: self.own().clone() };
         let history = history.map(|history| self.entry(&history_key, history));
         let (done, others): (Vec<&Completion>, Vec<&Completion>) =
-            completions.iter().partition(|completion| matches!(completion.end, DeliveryOutcome::Done(_)));
-        let outcomes =
-            done.iter().map(|completion| self.entry(&self.own_outcome(completion.event), &completion.end));
+            completions.iter().partition(|completion| matches!(completion.outcome, DeliveryOutcome::Done(_)));
+        let outcomes = done
+            .iter()
+            .map(|completion| self.entry(&self.own_outcome(completion.event), &completion.outcome));
         let history_entries = usize::from(history.is_some());
         let entries: Vec<(String, String)> = history.into_iter().chain(outcomes).collect();
         let keys: Vec<String> = entries.iter().map(|(key, _)| key.clone()).collect();
@@ -56,9 +57,10 @@ impl Fleet {
         let stored: Vec<Option<(Revision, String)>> =
             stream::iter(stored).buffer_unordered(MAX_SWAPS_IN_FLIGHT).try_collect().await?;
         newest = newest.max(stored.into_iter().max().flatten());
-        let sources = completions.iter().map(|completion| (completion.event, &completion.sources));
-        self.delete_deliveries(sources).await?;
-        let has_deleted = completions.iter().any(|completion| completion.sources.contains(&Source::Host));
+        let addressed_as = completions.iter().map(|completion| (completion.event, &completion.addressed_as));
+        self.delete_deliveries(addressed_as).await?;
+        let has_deleted =
+            completions.iter().any(|completion| completion.addressed_as.iter().any(Target::is_node));
         match newest {
             Some((_, key)) if has_deleted => self.check_kept(key).await,
             _ => Ok(()),
@@ -83,9 +85,9 @@ impl Fleet {
         &self,
         completion: &Completion,
     ) -> Result<Option<(Revision, String)>, StoreError> {
-        let (key, text) = self.entry(&self.own_outcome(completion.event), &completion.end);
+        let (key, text) = self.entry(&self.own_outcome(completion.event), &completion.outcome);
         let gives_way = |known: &Entry| {
-            matches!(completion.end, DeliveryOutcome::Failed(_))
+            matches!(completion.outcome, DeliveryOutcome::Failed(_))
                 && !matches!(self.decode(&known.value), Ok(DeliveryOutcome::Done(_)))
         };
         let mut expected = None;
@@ -104,9 +106,9 @@ impl Fleet {
     /// When the backend does not answer; deleting again does no harm.
     pub async fn delete_deliveries<'a>(
         &self,
-        ended: impl IntoIterator<Item = (EventId, &'a BTreeSet<Source>)>,
+        ended: impl IntoIterator<Item = (EventId, &'a BTreeSet<Target>)>,
     ) -> Result<(), StoreError> {
-        let own = ended.into_iter().filter(|(_, sources)| sources.contains(&Source::Host));
+        let own = ended.into_iter().filter(|(_, addressed_as)| addressed_as.iter().any(Target::is_node));
         let keys = own.map(|(event, _)| Key::Delivery { certname: self.own().clone(), event }).collect();
         self.delete(keys).await
     }
@@ -118,7 +120,7 @@ impl Fleet {
     /// When the backend does not answer; deleting again does no harm.
     pub async fn delete_deliveries_with_outcome(
         &self,
-        ended: &[(EventId, BTreeSet<Source>)],
+        ended: &[(EventId, BTreeSet<Target>)],
     ) -> Result<(), StoreError> {
         let mut stored = BTreeSet::new();
         for chunk in ended.chunks(MAX_ORDERED_ENTRIES) {
@@ -130,7 +132,7 @@ impl Fleet {
             }));
         }
         let has_outcome = ended.iter().filter(|(event, _)| stored.contains(event));
-        self.delete_deliveries(has_outcome.map(|(event, sources)| (*event, sources))).await
+        self.delete_deliveries(has_outcome.map(|(event, addressed_as)| (*event, addressed_as))).await
     }
 
     fn own_outcome(&self, event: EventId) -> Key {

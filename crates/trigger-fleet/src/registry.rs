@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use trigger_core::identity::Certname;
 use trigger_core::keyspace::{Key, Range};
-use trigger_core::status::NodeRecord;
+use trigger_core::node::NodeRecord;
 use trigger_store::store::{MAX_ORDERED_ENTRIES, StoreError};
 
 use crate::fleet::{Fleet, Record};

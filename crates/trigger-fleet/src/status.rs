@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use trigger_core::event::Event;
 use trigger_core::identity::{Certname, EventId, Revision};
 use trigger_core::keyspace::{Key, Range};
-use trigger_core::status::{DeliveryStatus, NodeRecord, delivery_status};
+use trigger_core::node::NodeRecord;
+use trigger_core::status::{DeliveryStatus, delivery_status};
 use trigger_store::store::{StoreError, Watch};
 
 use crate::fleet::Fleet;

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trigger_core::delivery::{DeliveryOutcome, Members};
 use trigger_core::event::{Event, Part};
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::keyspace::Key;
-use trigger_core::outcome::DeliveryOutcome;
-use trigger_core::wire::Members;
 
 use crate::fleet::{Fleet, Record};
 

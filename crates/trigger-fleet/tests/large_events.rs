@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::meddled::{Meddled, Meddler};
+use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, KeyPrefix, Revision};
 use trigger_core::keyspace::{Key, Keyspace, Range};
 use trigger_core::lineage::{Lineage, Loops};
-use trigger_core::outcome::DeliveryOutcome;
+use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::Publication;
 use trigger_fleet::Fleet;
 use trigger_fleet::sweeping::Swept;
 use trigger_store::memory::MemoryStore;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use trigger_core::identity::{KeyPrefix, Revision};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::wire::Publication;
+use trigger_core::publication::Publication;
 use trigger_fleet::Fleet;
 use trigger_fleet::publishing::{PublishError, Published};
 use trigger_store::backend::Backend;

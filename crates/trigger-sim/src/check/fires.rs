@@ -2,7 +2,7 @@
 
 use trigger_core::identity::EventId;
 use trigger_core::keyspace::Key;
-use trigger_core::wire::Publication;
+use trigger_core::publication::Publication;
 
 use super::{Checker, Fired};
 use crate::executor::ProcessId;

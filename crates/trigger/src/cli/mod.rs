@@ -123,7 +123,7 @@ pub(crate) async fn resolve_certname(
     globals: &Globals,
     config: &ConfigFile,
     state: Option<&StateDir>,
-    command: &trigger_core::run_command::RunCommand,
+    command: &trigger_core::run::command::RunCommand,
 ) -> Result<Certname, Failure> {
     if let Some(certname) = globals.certname(config)? {
         return Ok(certname);

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{Certname, EventId};
-use trigger_core::status::{DeliveryStatus, State};
+use trigger_core::status::DeliveryStatus;
 use trigger_fleet::Fleet;
 use trigger_fleet::status::EventStatus;
 use trigger_store::store::{StoreError, Watch};
@@ -139,7 +140,7 @@ async fn look(fleet: &Fleet, event: EventId) -> Result<Option<EventStatus>, Stor
 /// A superseded delivery is as good as its successor; one whose successor cannot be found has not ended well.
 fn unknown_successor(successor: EventId) -> DeliveryStatus {
     DeliveryStatus {
-        state: State::Pending,
+        state: DeliveryState::Pending,
         run: None,
         reason: Some(format!("what became of the later event {successor} that took its place is not known")),
         successor: Some(successor),
@@ -159,7 +160,7 @@ fn honoured_by(target: &DeliveryStatus, successor: EventId) -> DeliveryStatus {
 struct Progress {
     format: OutputFormat,
     bar: Option<ProgressBar>,
-    known: BTreeMap<Certname, State>,
+    known: BTreeMap<Certname, DeliveryState>,
     said: String,
 }
 
