@@ -33,7 +33,7 @@ unit: ## Run the Rust tests that need no Puppet
 
 doc: ## Build the documentation of the crates: target/doc
 	@scripts/setup build
-	@RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	@RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 
 lint: ## Check formatting, lints, documentation, dependencies, import cycles and scripts
 	@scripts/setup test
