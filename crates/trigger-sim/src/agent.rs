@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use trigger_core::identity::KeyPrefix;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_node::agent::{self, AgentSettings, DisableCheck, Part, Service, Stopped, Surroundings};
@@ -76,7 +77,7 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
         certname,
         state: StateDir::open_on(own.clone(), Path::new(STATE_DIR))?,
         backend: "sim:".to_owned(),
-        keyspace: own.keyspace(),
+        prefix: KeyPrefix::default(),
         groups,
         command,
         command_words: words,

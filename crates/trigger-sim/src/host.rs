@@ -4,7 +4,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -240,7 +239,7 @@ impl Host for Proc {
     }
 
     fn open_backend(&self, _: &str) -> Result<Backend, Failure> {
-        Ok(Backend::Store(Arc::new(self.connect())))
+        Ok(Backend::Store(self.connect()))
     }
 
     async fn fire_by_agent(

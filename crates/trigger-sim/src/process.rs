@@ -2,9 +2,10 @@
 //! the places between its effects where it may die.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use trigger_core::keyspace::Keyspace;
+use trigger_store::store::Store;
 
 use crate::executor::{ProcessId, Sim};
 use crate::store::SimStore;
@@ -33,12 +34,8 @@ impl Proc {
     }
 
     /// Its connection to the backend.
-    pub(crate) fn connect(&self) -> SimStore {
-        SimStore::new(self.clone())
-    }
-
-    pub(crate) fn keyspace(&self) -> Keyspace {
-        self.sim.with(|world| world.keyspace.clone())
+    pub(crate) fn connect(&self) -> Arc<dyn Store> {
+        Arc::new(SimStore::new(self.clone()))
     }
 
     /// Does something, unless this process is no more: it goes on to its next await, and changes nothing.

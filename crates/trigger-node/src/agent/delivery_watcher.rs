@@ -26,19 +26,18 @@ pub(super) async fn run<H: Host>(
     link: watch::Sender<Connection>,
     outlets: Outlets,
 ) {
-    let (store, settings, host) = (node.store.as_ref(), &node.settings, &node.host);
-    let mut intake =
-        DeliveryWatcher::new(settings.keyspace.clone(), settings.certname.clone(), claim, outlets);
+    let host = node.host.clone();
+    let mut watcher = DeliveryWatcher::new(node.fleet.clone(), claim, outlets);
     let pause = || host.sleep(read_again_after(host.jitter()));
     let mut lost_at = host.elapsed();
     let mut attempt = 0;
     loop {
-        let error = match intake.connect(store).await {
+        let error = match watcher.connect().await {
             Ok(watch) => {
-                breaker.reset(&settings.backend);
+                breaker.reset(&node.settings.backend);
                 link.send_replace(Connection::Up);
                 attempt = 0;
-                let error = intake.follow(store, watch, pause).await;
+                let error = watcher.follow(watch, pause).await;
                 lost_at = host.elapsed();
                 error
             }
@@ -47,7 +46,7 @@ pub(super) async fn run<H: Host>(
         if link.send_replace(Connection::Down(error.to_string())) == Connection::Up {
             tracing::warn!("the watch ended, everything is read again: {error}");
         }
-        if intake.is_closed() {
+        if watcher.is_closed() {
             return;
         }
         let lost_for = host.elapsed().saturating_sub(lost_at);

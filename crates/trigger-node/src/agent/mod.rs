@@ -30,11 +30,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use trigger_core::identity::{Certname, GroupName};
+use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
+use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::Outlets;
 use trigger_store::store::Store;
@@ -55,7 +56,7 @@ pub struct AgentSettings<H: Host = Os> {
     pub certname: Certname,
     pub state: StateDir<H>,
     pub backend: String,
-    pub keyspace: Keyspace,
+    pub prefix: KeyPrefix,
     pub groups: Vec<GroupName>,
     pub command: RunCommand,
     /// The run command in words, for the record of each run.
@@ -107,7 +108,7 @@ pub trait DisableCheck: Send {
 struct Node<H: Host> {
     settings: AgentSettings<H>,
     metrics: metrics::Metrics,
-    store: Arc<dyn Store>,
+    fleet: Fleet,
     host: H,
 }
 
@@ -175,12 +176,14 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), Failure
 
     let outbox = Outbox::open(&state)?;
     let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
-    let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), settings.keyspace.prefix().clone()));
+    let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), settings.prefix.clone()));
     let store = open_store(&publisher, &settings.backend)?;
+    let keyspace = Keyspace::new(settings.prefix.clone());
+    let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
     let runs = Runs::open(&state)?;
     let (dedup_log, ended) = DedupLog::open(&state, host.wall())?;
 
-    let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), store, host: host.clone() });
+    let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), fleet, host: host.clone() });
     let (arrivals_in, arrivals) = mpsc::channel(16);
     let (completions_in, completions) = mpsc::unbounded_channel();
     let (claim_in, claim) = watch::channel(ClaimState::Unregistered);
@@ -269,7 +272,7 @@ fn open_store<H: Host>(publisher: &Publisher<H>, url: &str) -> Result<Arc<dyn St
 
 /// Whether an agent could be started with these settings.
 pub fn check<H: Host>(settings: &AgentSettings<H>) -> Result<(), Failure> {
-    let publisher = Publisher::new(settings.state.host().clone(), None, settings.keyspace.prefix().clone());
+    let publisher = Publisher::new(settings.state.host().clone(), None, settings.prefix.clone());
     open_store(&publisher, &settings.backend)?;
     check_owner(&settings.state, &settings.certname)
 }
