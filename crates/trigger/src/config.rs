@@ -11,7 +11,7 @@ use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run_command::RunCommand;
 use trigger_store::url::{BackendUrl, DEFAULT_HUB_URL};
 
-use trigger_node::failure::Failure;
+use crate::failure::Failure;
 
 /// Where the configuration lies unless told otherwise.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/trigger/trigger.toml";

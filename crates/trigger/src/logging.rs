@@ -11,7 +11,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use trigger_node::Warnings;
+use crate::warnings::Warnings;
 
 /// Starts logging at `info` unless `TRIGGER_LOG` says otherwise (`debug`, `trigger=debug,hyper=warn`).
 /// Under systemd the journal adds the time.
@@ -36,15 +36,16 @@ pub(crate) fn start() {
 }
 
 /// Adds what this program's own code logs as a warning or an error to the warnings of a command.
-pub(crate) fn gather(warnings: &Warnings) {
+pub(crate) fn collect_warnings(warnings: &Warnings) {
     // By the first part of a target's path, which is a crate of ours.
     let ours = Targets::new().with_target("trigger", LevelFilter::WARN);
-    let _ = tracing_subscriber::registry().with(Gather(warnings.clone()).with_filter(ours)).try_init();
+    let _ =
+        tracing_subscriber::registry().with(CollectWarnings(warnings.clone()).with_filter(ours)).try_init();
 }
 
-struct Gather(Warnings);
+struct CollectWarnings(Warnings);
 
-impl<S: tracing::Subscriber> Layer<S> for Gather {
+impl<S: tracing::Subscriber> Layer<S> for CollectWarnings {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         let mut sentence = Sentence(String::new());
         event.record(&mut sentence);
@@ -70,7 +71,7 @@ mod tests {
     #[test]
     fn what_a_command_would_log_is_among_its_warnings() {
         let warnings = Warnings::default();
-        gather(&warnings);
+        collect_warnings(&warnings);
         tracing::warn!(run = 7, "the disk is {}", "full");
         tracing::info!("of no interest");
         tracing::error!(target: "hyper", "not ours");

@@ -1,60 +1,54 @@
-//! Following an event to its end.
+//! Follows an event until all its deliveries have ended.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::{Value, json};
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::status::{DeliveryStatus, State};
 use trigger_fleet::outcomes::{self, EventStatus};
 use trigger_store::store::{KeyRange, Store, StoreError, Watch};
 
-use super::{OutputFormat, output, status};
-use trigger_node::failure::{FAILED, Failure};
+use super::progress::Progress;
+use crate::cli::globals::OutputFormat;
+use crate::failure::{Exit, Failure};
 
-/// What nodes say of themselves is read this often; outcomes are watched.
+/// How often the nodes' registrations are read; outcomes are watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// Successors of a superseded delivery that are followed before giving up on it.
-const SUCCESSORS: usize = 256;
+/// The most successors of a superseded delivery that are followed.
+const MAX_SUCCESSORS: usize = 256;
 
-/// How the waiting ended.
-pub(super) struct WaitOutcome {
-    status: EventStatus,
-    timed_out: Option<Duration>,
+/// An event when the waiting ended.
+pub(super) struct Followed {
+    pub(super) status: EventStatus,
+    /// Whether deliveries had not ended by then.
+    pub(super) timed_out: bool,
 }
 
-impl WaitOutcome {
-    pub(super) fn exit_code(&self) -> u8 {
-        let all_well = self.status.targets.values().all(|target| target.state.is_success());
-        if self.timed_out.is_none() && all_well { 0 } else { FAILED }
-    }
-
-    pub(super) fn to_json(&self) -> Value {
-        let mut document = status::event_json(&self.status);
-        document["timed_out"] = json!(self.timed_out.is_some());
-        document
+impl Followed {
+    pub(super) fn exit_code(&self) -> ExitCode {
+        let all_succeeded = self.status.targets.values().all(|target| target.state.is_success());
+        if all_succeeded && !self.timed_out { ExitCode::SUCCESS } else { Exit::Failed.into() }
     }
 }
 
-/// Waits until every delivery of an event has ended, telling on the way.
+/// Waits until every delivery of an event has ended, and reports progress meanwhile.
 pub(super) async fn until_over(
     store: &dyn Store,
     keyspace: &Keyspace,
     event: EventId,
     timeout: Duration,
     format: OutputFormat,
-) -> Result<WaitOutcome, Failure> {
+) -> Result<Followed, Failure> {
     let deadline = Instant::now() + timeout;
     let mut progress = Progress::new(format);
     let mut watch = None;
     let mut latest = None;
     loop {
-        match look(store, keyspace, event).await {
+        match read_status(store, keyspace, event).await {
             Ok(Some(status)) if status.targets.is_empty() && status.unreadable_parts.is_empty() => {
                 progress.finish(None);
                 return Err(Failure::failed(format!(
@@ -69,9 +63,9 @@ pub(super) async fn until_over(
                     break;
                 }
             }
-            // Still in the outbox, or the backend is away: both may pass.
-            Ok(None) => progress.say("the event is not in the backend yet"),
-            Err(error) => progress.say(&error.to_string()),
+            // The event is still in the outbox, or the backend is unreachable: either may pass.
+            Ok(None) => progress.note("the event is not in the backend yet"),
+            Err(error) => progress.note(&error.to_string()),
         }
         if Instant::now() >= deadline {
             progress.finish(Some(timeout));
@@ -81,17 +75,17 @@ pub(super) async fn until_over(
                     humantime::format_duration(timeout)
                 ))
             })?;
-            return Ok(WaitOutcome { status, timed_out: Some(timeout) });
+            return Ok(Followed { status, timed_out: true });
         }
         let pause = POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now()));
         let _ = tokio::time::timeout(pause, next_outcome(store, keyspace, event, &mut watch)).await;
     }
     progress.finish(None);
     let status = latest.ok_or_else(|| Failure::failed(format!("event {event} is unknown")))?;
-    Ok(WaitOutcome { status, timed_out: None })
+    Ok(Followed { status, timed_out: false })
 }
 
-/// Returns when an outcome came in; never where the backend cannot be watched.
+/// Returns when an outcome has been stored; never, if the backend cannot be watched.
 async fn next_outcome(store: &dyn Store, keyspace: &Keyspace, event: EventId, watch: &mut Option<Watch>) {
     if watch.is_none() {
         *watch = store.watch(vec![KeyRange::Prefix(keyspace.outcomes(event))]).await.ok();
@@ -107,8 +101,8 @@ async fn next_outcome(store: &dyn Store, keyspace: &Keyspace, event: EventId, wa
     }
 }
 
-/// Where the event stands, superseded deliveries as their successors stand.
-async fn look(
+/// Reads the event's deliveries; a superseded delivery has the state of its successor.
+async fn read_status(
     store: &dyn Store,
     keyspace: &Keyspace,
     event: EventId,
@@ -122,7 +116,7 @@ async fn look(
     let mut successors: BTreeMap<EventId, Option<EventStatus>> = BTreeMap::new();
     for (certname, mut successor) in superseded {
         let mut found = unknown_successor(successor);
-        for _ in 0..SUCCESSORS {
+        for _ in 0..MAX_SUCCESSORS {
             let known = match successors.entry(successor) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(unread) => {
@@ -143,12 +137,12 @@ async fn look(
     Ok(Some(status))
 }
 
-/// A superseded delivery is as good as its successor; one whose successor cannot be found has not ended well.
+/// The state of a superseded delivery whose successor cannot be found: it does not count as a success.
 fn unknown_successor(successor: EventId) -> DeliveryStatus {
     DeliveryStatus {
         state: State::Pending,
         run: None,
-        reason: Some(format!("what became of the later event {successor} that took its place is not known")),
+        reason: Some(format!("superseded by the later event {successor}, whose state is not known")),
         successor: Some(successor),
         last_seen: None,
     }
@@ -159,69 +153,5 @@ fn honoured_by(target: &DeliveryStatus, successor: EventId) -> DeliveryStatus {
     DeliveryStatus {
         reason: Some(format!("honoured by the later event {successor}{reason}")),
         ..target.clone()
-    }
-}
-
-/// A bar on a terminal, plain lines elsewhere, nothing with JSON.
-struct Progress {
-    format: OutputFormat,
-    bar: Option<ProgressBar>,
-    known: BTreeMap<Certname, State>,
-    said: String,
-}
-
-impl Progress {
-    fn new(format: OutputFormat) -> Self {
-        let on_terminal = format == OutputFormat::Text && std::io::stderr().is_terminal();
-        let bar = on_terminal.then(|| {
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}");
-            let bar = ProgressBar::new(0);
-            if let Ok(style) = style {
-                bar.set_style(style);
-            }
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        Self { format, bar, known: BTreeMap::new(), said: String::new() }
-    }
-
-    fn show(&mut self, status: &EventStatus) {
-        let ended = status.targets.values().filter(|target| target.state.is_end()).count();
-        for (certname, target) in &status.targets {
-            if self.known.insert(certname.clone(), target.state) == Some(target.state) {
-                continue;
-            }
-            let reason = target.reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
-            self.line(&format!("{certname}: {}{reason}", target.state));
-        }
-        if let Some(bar) = &self.bar {
-            bar.set_length(status.targets.len() as u64);
-            bar.set_position(ended as u64);
-            bar.set_message(status::summary(status));
-        }
-    }
-
-    fn say(&mut self, sentence: &str) {
-        if self.said != sentence {
-            self.said = sentence.to_owned();
-            self.line(sentence);
-        }
-    }
-
-    fn line(&self, text: &str) {
-        match (&self.bar, self.format) {
-            (Some(bar), _) => bar.println(text),
-            (None, OutputFormat::Text | OutputFormat::Dot) => output::note(text),
-            (None, OutputFormat::Json) => {}
-        }
-    }
-
-    fn finish(&self, timed_out: Option<Duration>) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-        if let Some(timeout) = timed_out {
-            self.line(&format!("gave up after {}; the event goes on", humantime::format_duration(timeout)));
-        }
     }
 }
