@@ -1,4 +1,4 @@
-# What the statuses of the demo's events (an array, in the order they were fired) tell, as lines of fields.
+# What the statuses of the demo's events (an array, in the order they were fired) say, as lines of fields.
 
 def ms:
   capture("^(?<whole>[^.Z]+)(\\.(?<part>[0-9]+))?Z$")

@@ -216,6 +216,7 @@ impl fmt::Display for Revision {
 mod tests {
     use super::*;
 
+    /// Proves C8.
     #[test]
     fn a_certname_is_a_safe_path_and_key_segment() {
         for good in ["lb01.example.com", "a", "web_1-x.test", "0"] {
@@ -234,6 +235,7 @@ mod tests {
         assert!(long.len() < 300, "{}", long.len());
     }
 
+    /// Proves C8.
     #[test]
     fn trigger_names_keep_shell_characters_and_refuse_line_breaks() {
         for good in ["refresh load balancers", "a/b", "$(rm -rf /)", "it's \"quoted\"", "`x`;|&", "größer"]

@@ -146,6 +146,7 @@ mod tests {
     use super::*;
     use crate::event::samples::event_id;
 
+    /// Proves C15.
     #[test]
     fn a_key_that_was_built_is_taken_apart_again() {
         let keyspace = Keyspace::default();
@@ -168,6 +169,7 @@ mod tests {
         }
     }
 
+    /// Proves C15.
     #[test]
     fn the_released_layout_stays() {
         let keyspace = Keyspace::default();

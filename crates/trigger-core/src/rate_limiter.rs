@@ -165,6 +165,7 @@ mod tests {
         assert_eq!(rate_limiter.spaced(), Duration::ZERO, "they are over");
     }
 
+    /// Proves C12.
     #[test]
     fn clocks_that_went_back_delay_by_a_minute_and_no_more() {
         let mut rate_limiter = rate_limiter("10");

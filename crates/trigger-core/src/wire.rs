@@ -1,10 +1,11 @@
 //! The stored forms: JSON with a version, and nothing that the program works with directly.
 //!
 //! Readers ignore fields they do not know; a change that an old reader must not ignore gets a new `v`.
-//! Golden files in `wire/golden/` hold each released form. `docs/wire-format.md` describes them.
+//! Golden files in `wire/golden/` hold each released form. `docs/internals/wire-format.md` describes them.
 
 mod events;
 mod history;
+mod lines;
 mod nodes;
 mod outcomes;
 mod runs;
@@ -13,9 +14,6 @@ use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-pub use events::{Delivery, Members, Publication};
-pub use runs::{FireNote, HonouredEvent, RunRecord};
 
 /// The version this program writes, and the newest it reads.
 pub const VERSION: u32 = 1;

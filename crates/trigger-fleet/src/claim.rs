@@ -1,4 +1,4 @@
-//! An agent's side of its registration, which is also its claim on its certname (contract 11): who may run
+//! An agent's side of its registration, which is also its claim on its certname (C11): who may run
 //! what is fired at the certname.
 //!
 //! A claim is a record whose holder renews a counter. Another agent takes it over
@@ -15,7 +15,7 @@ use std::time::Duration;
 use trigger_core::backoff;
 use trigger_core::identity::{Certname, GroupName, Revision};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::status::{Activity, NodeRecord};
+use trigger_core::node::{Activity, NodeRecord};
 use trigger_core::time::{Now, Timestamp};
 use trigger_core::wire::{Stored, WireError};
 

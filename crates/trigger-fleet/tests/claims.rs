@@ -13,7 +13,7 @@ use support::EtcdServer;
 use support::meddled::{Meddled, Meddler};
 use trigger_core::identity::{GroupName, Revision};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::status::{Activity, NodeRecord};
+use trigger_core::node::{Activity, NodeRecord};
 use trigger_core::time::{Now, Timestamp};
 use trigger_fleet::claim::{
     Claim, ClaimState, Claimant, LEASE, POLL_INTERVAL, RENEWAL_INTERVAL, TRUST_PERIOD,
@@ -180,6 +180,7 @@ on_each_store!(
     who_took_a_claim_is_news_and_our_own_writes_are_not,
 );
 
+/// Proves C11.
 async fn a_live_claim_is_respected_and_its_holder_named(world: &World) {
     let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
     assert!(is_held(&world.renew(&mut first, 0).await));
@@ -197,6 +198,7 @@ async fn a_live_claim_is_respected_and_its_holder_named(world: &World) {
     assert!(first.pause(at(19 * 60).elapsed, 0.5) <= RENEWAL_INTERVAL);
 }
 
+/// Proves C11.
 async fn a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_clock(world: &World) {
     let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
     assert!(is_held(&world.renew(&mut first, 0).await));
@@ -211,6 +213,7 @@ async fn a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_cloc
     assert!(!is_held(&world.renew(&mut first, 6).await));
 }
 
+/// Proves C11.
 async fn whoever_holds_the_dead_holders_lock_continues_at_once(world: &World) {
     assert!(is_held(&world.renew(&mut agent("before", Some("a")), 0).await));
     assert!(is_held(&world.renew(&mut agent("after", Some("a")), 0).await));
@@ -329,6 +332,7 @@ async fn a_restored_backend_costs_a_holder_nothing(world: &World) {
     assert!(is_held(&world.renew(&mut claim, 180).await), "nor does an empty one");
 }
 
+/// Proves C11.
 async fn of_a_process_copied_with_its_memory_one_remains(world: &World) {
     let mut first = agent("first", Some("a"));
     world.renew(&mut first, 0).await;

@@ -107,6 +107,7 @@ async fn everything(world: &mut World, store: &dyn Store) -> Vec<Arrival> {
     all
 }
 
+/// Proves C3.
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
     let keyspace = Keyspace::default();
@@ -129,6 +130,7 @@ async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
     assert!(*seen.borrow() >= Revision(9), "and the renewals it was told of meanwhile count");
 }
 
+/// Proves C3.
 #[tokio::test]
 async fn a_backend_that_counts_from_the_start_again_is_watched_anew() {
     let (store, keyspace) = (MemoryStore::default(), Keyspace::default());

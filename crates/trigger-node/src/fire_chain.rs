@@ -1,13 +1,14 @@
-//! The chain that a `trigger fire` inside a run continues, and what the loop guard makes of it (contract 7).
+//! The chain that a `trigger fire` inside a run continues, and what the loop guard makes of it (C7).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trigger_core::event::Event;
-use trigger_core::history::{FiredEvent, Target};
+use trigger_core::event::{Event, Target};
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::lineage::{self, Chain, Rule};
-use trigger_core::loop_guard::{self, is_suppressed};
-use trigger_core::wire::{Publication, RunRecord};
+use trigger_core::lineage::Chain;
+use trigger_core::loop_guard::{self, Rule, is_suppressed};
+use trigger_core::publication::Publication;
+use trigger_core::run::history::FiredEvent;
+use trigger_core::run::record::RunRecord;
 
 use crate::clock;
 use crate::failure::Failure;
@@ -16,7 +17,7 @@ use crate::warnings::Warnings;
 use trigger_core::suppressed;
 
 /// The run that this command is part of. The environment only names it; what counts is that its record is
-/// locked by a live supervisor (contract 7). A daemon that a run left behind is no part of it.
+/// locked by a live supervisor (C7). A daemon that a run left behind is no part of it.
 pub fn parent_run(state: Option<&StateDir>, warnings: &Warnings) -> Option<RunRecord> {
     let run: RunId = std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()?;
     match Runs::open(state?).and_then(|runs| runs.live_record(run)) {
@@ -29,7 +30,7 @@ pub fn parent_run(state: Option<&StateDir>, warnings: &Warnings) -> Option<RunRe
 }
 
 pub fn chains(parent: &RunRecord) -> Vec<Chain> {
-    lineage::chains_through(&parent.certname, parent.causes.iter().map(|cause| &cause.event))
+    loop_guard::chains_through(&parent.certname, parent.causes.iter().map(|cause| &cause.event))
 }
 
 /// Two nodes that wait for each other's runs would wait for ever.

@@ -1,4 +1,4 @@
-//! What happens to a fired event: into the outbox, to the backend, out of the outbox (contract 1).
+//! What happens to a fired event: into the outbox, to the backend, out of the outbox (C1).
 //!
 //! One piece of code with two callers: the agent, which has a warm connection, and `trigger fire` itself
 //! where no agent is alive.
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use trigger_core::identity::{KeyPrefix, Revision};
-use trigger_core::wire::Publication;
+use trigger_core::publication::Publication;
 use trigger_fleet::publishing::{PublishError, Published, publish};
 use trigger_store::backend::Backend;
 use trigger_store::store::StoreError;

@@ -1,4 +1,4 @@
-//! The process that owns one run (contract 10): `trigger supervise RECORD`, with the locked record as its
+//! The process that owns one run (C10): `trigger supervise RECORD`, with the locked record as its
 //! standard input. It outlives the agent that started it, so it must not need the agent for anything.
 //!
 //! It holds the lock on the record until it exits, writes the run's output to a bounded file, enforces the
@@ -24,10 +24,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use trigger_core::outcome::{RunOutcome, RunResult};
-use trigger_core::run_command::{CommandKind, RunCommand, lock_timeout};
-use trigger_core::verdict::{self, Exit, Verdict};
-use trigger_core::wire::{RunRecord, Stored};
+use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
+use trigger_core::run::record::RunRecord;
+use trigger_core::run::verdict::{self, Exit, Verdict};
+use trigger_core::run::{RunOutcome, RunResult};
+use trigger_core::wire::Stored;
 
 pub use self::process_tree::end_orphan;
 use self::time_limit::TimeLimit;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use trigger_core::event::{DEFAULT_LIFETIME, RunOptions};
 use trigger_core::identity::{Certname, GroupName};
-use trigger_core::lineage::{DEFAULT_TTL, Loops};
+use trigger_core::lineage::Loops;
+use trigger_core::loop_guard::DEFAULT_TTL;
 
 use crate::agent;
 use crate::disk::Disk;
@@ -57,6 +58,7 @@ pub(crate) async fn direct(sim: Sim) {
         if open.is_empty() && left.is_empty() && sim.now() - healed > rest {
             break;
         }
+        // By then every delivery has ended (C2).
         if sim.now() - healed > REST_TIMEOUT {
             return sim.with(|world| match (&open[..], &left[..]) {
                 ([first, ..], _) => {

@@ -3,6 +3,7 @@
 
 use trigger_sim::simulate;
 
+/// Proves C14.
 #[test]
 fn a_seed_replays_exactly() {
     for seed in [0, 1, 2] {

@@ -289,6 +289,7 @@ async fn a_small_write_becomes_visible_in_order<S: Store>(prefix: &Prefix<S>) {
     tokio::join!(writer, reader);
 }
 
+/// Proves C3.
 async fn nothing_falls_between_snapshot_and_changes<S: Store>(prefix: &Prefix<S>) {
     let writer = async {
         for n in 0..200 {
@@ -311,6 +312,7 @@ async fn nothing_falls_between_snapshot_and_changes<S: Store>(prefix: &Prefix<S>
     tokio::join!(writer, reader);
 }
 
+/// Proves C3.
 async fn a_slow_watcher_loses_nothing_silently<S: Store>(prefix: &Prefix<S>) {
     let mut watch = prefix.watch(vec![prefix.all()]).await;
     next(&mut watch).await;

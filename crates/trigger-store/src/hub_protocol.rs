@@ -293,6 +293,7 @@ mod tests {
 
     const ENTRY: &str = r#"{"key":"/a/b","value":"größe \"1\"\n","revision":7}"#;
 
+    /// Proves C15.
     #[test]
     fn the_released_requests_stay() {
         let new = NewEntry { key: "/a".to_owned(), value: "1".to_owned() };
@@ -314,6 +315,7 @@ mod tests {
         check(&WatchRequest { watch: ranges }, r#"{"watch":[{"key":"/k"},{"prefix":"/f/"}]}"#);
     }
 
+    /// Proves C15.
     #[test]
     fn the_released_answers_stay() {
         check(&PutReply { revisions: vec![1, 2] }, r#"{"revisions":[1,2]}"#);

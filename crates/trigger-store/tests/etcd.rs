@@ -278,6 +278,7 @@ async fn a_silent_server_ends_the_watch() {
     assert!(matches!(refused, Err(StoreError::Unreachable { .. })), "{refused:?}");
 }
 
+/// Proves C3.
 #[tokio::test]
 async fn a_watch_overtaken_by_compaction_reads_again() {
     let (server, store) = server_and_store(&[]).await;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::rate_limiter::RunsPerMinute;
-use trigger_core::run_command::RunCommand;
+use trigger_core::run::command::RunCommand;
 use trigger_store::url::{BackendUrl, DEFAULT_HUB_URL};
 
 use crate::failure::Failure;
@@ -281,6 +281,7 @@ mod tests {
         }
     }
 
+    /// Proves C8.
     #[test]
     fn a_run_command_is_split_but_never_given_to_a_shell() {
         let command = run_command(Some("puppet apply '/etc/my site.pp' $(x)")).unwrap();

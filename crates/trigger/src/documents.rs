@@ -4,7 +4,7 @@
 //! A document always has all its fields, in the order of its type: a value that is absent is `null` or an empty
 //! list. Golden files (`documents/golden/`) pin the text of each document. The JSON Schemas in `docs/schema/` are
 //! generated from these types, whose comments become the descriptions. After a change, write both again with
-//! `SNAPSHOTS=overwrite cargo test -p trigger documents`.
+//! `SNAPSHOTS=overwrite cargo test -p trigger`.
 //!
 //! The agent answers `trigger queue` over its socket with a [`trigger_node::agent::QueueView`]. That form belongs to
 //! the socket's protocol and may change with every version; [`Queue`] is the documented form of the same facts.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use trigger_core::event::Event;
-use trigger_core::history::{FiredEvent, PastCause, SuppressedTarget, Target, Truncated};
+use trigger_core::delivery::DeliveryState;
+use trigger_core::event::{Event, Target};
 use trigger_core::identity::{EventId, RunId, TriggerName};
 use trigger_core::lineage::{Chain, Hop, Lineage};
-use trigger_core::outcome::{CompletedRun, RunOutcome, RunResult};
-use trigger_core::status::{DeliveryStatus, State};
+use trigger_core::run::history::{FiredEvent, PastCause, SuppressedTarget, Truncated};
+use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
+use trigger_core::status::DeliveryStatus;
 use trigger_core::time::Timestamp;
 use trigger_core::why::{EventStep, Explanation, RunState, RunStep};
 use trigger_fleet::outcomes::EventStatus;
@@ -101,8 +102,8 @@ pub(crate) fn chain() -> Explanation {
 }
 
 /// The status of an event with these deliveries, each in its state.
-pub(crate) fn status(n: u128, targets: &[(&str, State)]) -> EventStatus {
-    let target = |(certname, state): &(&str, State)| {
+pub(crate) fn status(n: u128, targets: &[(&str, DeliveryState)]) -> EventStatus {
+    let target = |(certname, state): &(&str, DeliveryState)| {
         let reason = Some(format!("because of {certname}"));
         let status = DeliveryStatus { state: *state, run: None, reason, successor: None, last_seen: None };
         (certname.parse().unwrap(), status)

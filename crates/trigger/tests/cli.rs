@@ -340,6 +340,7 @@ error: backend 'dummy:' is write-only: --wait cannot work, and nothing was fired
 "#]]);
 }
 
+/// Proves C1.
 #[test]
 fn without_an_outbox_and_without_a_backend_fire_fails() {
     let state = state();

@@ -18,7 +18,7 @@
 # @param run_timeout
 #   How long a run may take before it is ended
 # @param runs_per_minute
-#   How many runs may start on this node within any minute; what comes on top waits, so that a loop which the
+#   How many runs may start on this node within any minute; further runs wait, so that a loop which the
 #   loop guard cannot see does no harm. Unset, 10
 # @param metrics_file
 #   Where the agent keeps its metrics for node_exporter's textfile collector, such as

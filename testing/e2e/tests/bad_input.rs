@@ -22,6 +22,7 @@ on_each_backend!(
 /// Generous: the slowest machine, an unoptimised program.
 const HUGE_EVENT_TIMEOUT: Duration = Duration::from_secs(180);
 
+/// Proves C8.
 fn trigger_names_survive_unharmed(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let node = fleet.running("a");
@@ -128,6 +129,7 @@ fn a_hundred_thousand_hosts_are_fired_at(kind: BackendKind) {
     assert_eq!(states, ["pending", "pending", "done"]);
 }
 
+/// Proves C8.
 fn garbage_and_newer_versions_under_our_keys_harm_nobody(kind: BackendKind) {
     const PREFIX: &str = "/puppet_trigger/events";
     let fleet = Fleet::on(kind);
@@ -215,6 +217,7 @@ fn what_was_unreadable_and_has_gone_is_not_told_any_more(kind: BackendKind) {
     assert_eq!(unreadable(1)[0]["key"], key(2).as_str());
 }
 
+/// Proves C1.
 #[test]
 fn a_corrupt_outbox_file_is_quarantined_and_blocks_nobody() {
     let mut fleet = Fleet::on(BackendKind::Hub);

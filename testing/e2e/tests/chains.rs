@@ -36,6 +36,7 @@ fn lineage(fleet: &Fleet, event: &str) -> Value {
     serde_json::from_str::<Value>(&part).expect("an event's JSON")["lineage"].clone()
 }
 
+/// Proves C7.
 fn a_run_that_fires_extends_the_chain_and_a_loop_is_cut(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (a, b) = (fleet.running("a"), fleet.running("b"));
@@ -65,6 +66,7 @@ fn a_run_that_fires_extends_the_chain_and_a_loop_is_cut(kind: BackendKind) {
     a.wait_for(&again, "b", "done");
 }
 
+/// Proves C7.
 fn a_chain_ends_at_its_ttl_and_a_trigger_at_its_fourth_fire(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (a, b) = (fleet.running("a"), fleet.running("b"));
@@ -354,6 +356,7 @@ fn warnings(node: &Node, run: &Value) -> Vec<String> {
     warnings.map(str::to_owned).collect()
 }
 
+/// Proves C7.
 fn puppet_says_what_the_loop_guard_left_out(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let a = fleet.running("a");

@@ -38,6 +38,7 @@ fn never_runs(node: &Node) {
     never_for(Duration::from_millis(500), "it ran", || node.runs().pop().map(|run| format!("{run:?}")));
 }
 
+/// Proves C11.
 fn a_second_live_claimant_runs_nothing_and_names_the_first(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let first = fleet.running("a");
@@ -164,6 +165,7 @@ fn an_agent_that_leaves_a_run_behind_keeps_its_claim(kind: BackendKind) {
     assert_eq!((first.runs().len(), copy.runs().len()), (1, 0));
 }
 
+/// Proves C11.
 fn an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let mut node = fleet.running("a");

@@ -102,6 +102,7 @@ fn a_group_is_whoever_had_joined_it(kind: BackendKind) {
     assert_eq!(early.runs().len(), before + 1, "{:?}", early.runs());
 }
 
+/// Proves C5.
 fn tags_and_noop_stay_what_they_are(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let origin = fleet.running("web01.example.com");
@@ -138,6 +139,7 @@ fn tags_and_noop_stay_what_they_are(kind: BackendKind) {
     assert_eq!(status["tags"], serde_json::json!(["profile::db", "web"]));
 }
 
+/// Proves C2.
 fn a_run_in_progress_does_not_count(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let node = fleet.running("a.example.com");
@@ -157,6 +159,7 @@ fn a_run_in_progress_does_not_count(kind: BackendKind) {
     assert_eq!(node.wait_for(&first, node.certname(), "done")["run_id"], runs[0].run_id.as_str());
 }
 
+/// Proves C5.
 fn a_burst_shares_a_handful_of_runs(kind: BackendKind) {
     const BURST: usize = 200;
     let fleet = Fleet::on(kind);
@@ -191,6 +194,7 @@ fn a_burst_shares_a_handful_of_runs(kind: BackendKind) {
     assert!((2..=5).contains(&node.runs().len()), "{:?}", node.runs());
 }
 
+/// Proves C2.
 fn a_node_that_was_off_catches_up(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let origin = fleet.running("web01.example.com");
@@ -265,6 +269,7 @@ fn the_queue_shows_what_runs_and_what_waits(kind: BackendKind) {
     assert!(node.queue()["running"].is_null());
 }
 
+/// Proves C6.
 fn what_outlived_its_life_expires_visibly(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let mut node = fleet.node("a.example.com");
@@ -287,6 +292,7 @@ fn what_outlived_its_life_expires_visibly(kind: BackendKind) {
     assert_eq!(wait.code, 0, "{wait:?}");
 }
 
+/// Proves C4.
 fn a_replayed_delivery_costs_no_run(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let mut node = fleet.running("a.example.com");

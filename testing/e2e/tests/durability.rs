@@ -42,6 +42,7 @@ fn assert_one_at_a_time(node: &Node) {
     assert!(words.chunks(2).all(|pair| pair == ["start", "end"]), "one run at a time:\n{text}");
 }
 
+/// Proves C1.
 fn a_silent_backend_spools_and_the_agent_delivers(kind: BackendKind) {
     let mut fleet = Fleet::on(kind);
     let (origin, lb) = (fleet.running("web01"), fleet.running("lb01"));
@@ -92,6 +93,7 @@ fn without_an_agent_a_spooled_event_waits_for_the_next_fire(kind: BackendKind) {
     assert_eq!(origin.queue()["spooled"], serde_json::json!([]));
 }
 
+/// Proves C1.
 fn killing_fire_at_any_moment_loses_no_answered_event(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let lb = fleet.running("lb01");
@@ -119,6 +121,7 @@ fn killing_fire_at_any_moment_loses_no_answered_event(kind: BackendKind) {
     assert_one_at_a_time(&lb);
 }
 
+/// Proves C4.
 fn killing_the_agent_at_any_moment_loses_nothing(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (origin, mut lb) = (fleet.running("web01"), fleet.running("lb01"));
@@ -136,6 +139,7 @@ fn killing_the_agent_at_any_moment_loses_nothing(kind: BackendKind) {
     assert!(lb.runs().len() <= events.len(), "{:?}", lb.runs());
 }
 
+/// Proves C1.
 fn killing_the_backend_at_any_moment_loses_nothing(kind: BackendKind) {
     let mut fleet = Fleet::on(kind);
     let (origin, lb) = (fleet.running("web01"), fleet.running("lb01"));

@@ -21,6 +21,7 @@ fn result(node: &Node, run_id: &str) -> String {
     json["outcome"].as_str().unwrap_or_default().to_owned()
 }
 
+/// Proves C10.
 fn a_terminated_agent_leaves_its_run_to_the_next(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let mut node = fleet.running("a");
@@ -45,6 +46,7 @@ fn a_terminated_agent_leaves_its_run_to_the_next(kind: BackendKind) {
     assert_eq!(node.runs().len(), 2, "{:?}", node.runs());
 }
 
+/// Proves C4.
 fn a_run_that_ended_without_an_agent_is_reported_once(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let mut node = fleet.running("a");
@@ -68,6 +70,7 @@ fn a_run_that_ended_without_an_agent_is_reported_once(kind: BackendKind) {
     assert_eq!(node.runs().len(), 2, "{:?}", node.runs());
 }
 
+/// Proves C10.
 fn a_dead_supervisor_costs_one_repetition(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let node = fleet.running("a");
@@ -138,6 +141,7 @@ fn a_node_that_went_down_in_the_middle_of_a_run_repeats_it_once(kind: BackendKin
     assert_eq!(node.runs().len(), runs.len() + 1, "{:?}", node.runs());
 }
 
+/// Proves C10.
 #[test]
 fn a_hung_run_without_a_supervisor_is_ended_before_the_next_one_starts() {
     let fleet = Fleet::on(BackendKind::Hub);
@@ -183,6 +187,7 @@ fn an_agent_that_a_run_starts_has_its_own_configuration() {
     assert_eq!(node.runs().len(), 1, "{:?}", node.runs());
 }
 
+/// Proves C11.
 #[test]
 fn a_second_agent_in_a_state_directory_refuses() {
     let fleet = Fleet::on(BackendKind::Hub);

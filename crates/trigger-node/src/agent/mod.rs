@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use trigger_core::identity::{Certname, GroupName};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::rate_limiter::RunsPerMinute;
-use trigger_core::run_command::RunCommand;
+use trigger_core::run::command::RunCommand;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::Outlets;
 use trigger_store::store::Store;
@@ -186,7 +186,7 @@ fn claim_state_dir(settings: &AgentSettings) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A state directory belongs to one certname (contract 11): its runs and outcomes are that node's.
+/// A state directory belongs to one certname (C11): its runs and outcomes are that node's.
 fn check_owner(state: &StateDir, certname: &Certname) -> Result<(), Failure> {
     match state.certname()? {
         Some(owner) if owner != *certname => Err(Failure::config(format!(

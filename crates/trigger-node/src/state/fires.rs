@@ -1,4 +1,4 @@
-//! How often each trigger fired on this node for each root event (contract 7): the file `fires`, which no
+//! How often each trigger fired on this node for each root event (C7): the file `fires`, which no
 //! number of runs pushes out, since the count has to hold for as long as the root event may live.
 
 use std::collections::{BTreeSet, HashMap};
@@ -7,10 +7,10 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use trigger_core::dedup::DEDUP_RETENTION;
+use trigger_core::fire_note::FireNote;
 use trigger_core::identity::{EventId, TriggerName};
-use trigger_core::queue::DEDUP_RETENTION;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::FireNote;
 
 use super::{FileError, StateDir, at};
 

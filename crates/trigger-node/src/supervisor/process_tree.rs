@@ -240,6 +240,7 @@ mod tests {
         check_gone(next).await;
     }
 
+    /// Proves C10.
     #[tokio::test]
     async fn a_run_without_a_supervisor_is_ended_as_far_as_it_is_the_one_that_was_noted() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,13 +1,13 @@
-//! Chains are true and end: what a fire says of its past is what led to it, and nobody is made to run by it
+//! Chains are true and end (C7): what a fire says of its past is what led to it, and nobody is made to run by it
 //! whom the loop guard's rules leave out, nor left out without one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use trigger_core::event::Event;
 use trigger_core::identity::{Certname, EventId, RunId, TriggerName};
-use trigger_core::lineage::{Chain, Hop, Loops, MAX_FIRES_PER_ROOT};
-use trigger_core::loop_guard::is_suppressed;
-use trigger_core::wire::Publication;
+use trigger_core::lineage::{Chain, Hop, Loops};
+use trigger_core::loop_guard::{MAX_FIRES_PER_ROOT, is_suppressed};
+use trigger_core::publication::Publication;
 
 use super::Checker;
 use crate::firing::Wanted;

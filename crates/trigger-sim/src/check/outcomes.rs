@@ -1,10 +1,12 @@
-//! Every end is told, told truly, and stays: by a run that started after the commit, or with a reason.
+//! Every delivery ends visibly and truly (C6): by a run that started after the commit (C2), or with a reason. None
+//! expires before its time (C12).
 
 use std::time::Duration;
 
+use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::lineage::Lineage;
-use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome};
+use trigger_core::run::{CompletedRun, RunOutcome};
 use trigger_core::sweep::SWEEP_GRACE_PERIOD;
 use trigger_core::wire::Stored;
 

@@ -1,10 +1,10 @@
-//! A claim changes hands only in ways that keep two from holding it at once, and only by fenced writes.
+//! A claim changes hands only in ways that keep two agents from holding it at once, and only by fenced writes (C11).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trigger_core::identity::{Certname, EventId};
-use trigger_core::status::NodeRecord;
+use trigger_core::node::NodeRecord;
 use trigger_core::wire::Stored;
 use trigger_fleet::claim::LEASE;
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use trigger_core::identity::{KeyPrefix, Revision};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::wire::{Publication, Stored};
+use trigger_core::publication::Publication;
+use trigger_core::wire::Stored;
 use trigger_node::agent::socket::{self, Reply, Request};
 use trigger_node::fire_chain::{self, Guarded};
 use trigger_node::firing::{FireReport, Fired, Publisher, Spool};

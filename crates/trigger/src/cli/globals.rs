@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use trigger_core::identity::Certname;
-use trigger_core::run_command::RunCommand;
+use trigger_core::run::command::RunCommand;
 use trigger_node::state::StateDir;
 
 use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::{Publication, Stored};
+use trigger_core::wire::Stored;
 use trigger_node::agent::QueueView;
 use trigger_node::agent::socket::{self, Reply, Request};
 use trigger_node::state::{Outbox, StateDir, read_if_present};

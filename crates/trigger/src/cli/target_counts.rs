@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use trigger_core::status::State;
+use trigger_core::delivery::DeliveryState;
 use trigger_fleet::outcomes::EventStatus;
 
 /// `2 done, 1 pending`, in the order of the states' progress.
 pub(super) fn sentence(status: &EventStatus) -> String {
-    let mut counts: BTreeMap<State, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<DeliveryState, usize> = BTreeMap::new();
     for target in status.targets.values() {
         *counts.entry(target.state).or_default() += 1;
     }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
-use trigger_core::outcome::RunOutcome;
-use trigger_core::status::{DeliveryStatus, RunView, State};
+use trigger_core::run::RunOutcome;
+use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_fleet::outcomes;
 
 use super::text::{Text, Time, texts};
@@ -105,7 +106,7 @@ pub(crate) struct EventStatus {
     pub(crate) event: Event,
     /// Where the event is while only this node's outbox has it: `spooled`, `refused` or `expired`. Null if the
     /// backend has the event.
-    pub(crate) state: Option<Text<State>>,
+    pub(crate) state: Option<Text<DeliveryState>>,
     /// Why the event is in that state. Null if the backend has the event.
     pub(crate) reason: Option<String>,
     /// The groups that the loop guard suppressed; known only while this node's outbox has the event.
@@ -166,7 +167,7 @@ pub(crate) struct EventTarget {
     /// The node.
     certname: Text<Certname>,
     /// The state of the delivery.
-    state: Text<State>,
+    state: Text<DeliveryState>,
     /// How the run ended that covered the event; null before that.
     outcome: Option<Text<RunOutcome>>,
     /// The run that covers the event; null before one has started.
@@ -205,7 +206,7 @@ impl EventTarget {
 
     fn of(certname: &Certname, target: &DeliveryStatus) -> Self {
         let run = target.run.as_ref();
-        let ended = run.and_then(RunView::ended);
+        let ended = run.and_then(DeliveryRun::ended);
         Self {
             certname: Text(certname.clone()),
             state: Text(target.state),
@@ -234,7 +235,7 @@ impl EventStatus {
     /// The status of an event that only this node's outbox has.
     pub(crate) fn spooled(
         status: &outcomes::EventStatus,
-        state: State,
+        state: DeliveryState,
         reason: &str,
         suppressed_groups: &BTreeMap<GroupName, String>,
         warnings: &[String],

@@ -6,8 +6,10 @@ use std::path::Path;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use snapbox::{Data, assert_data_eq};
-use trigger_core::outcome::{CompletedRun, RunOutcome, RunResult};
-use trigger_core::status::{DeliveryStatus, RunView, Running, State};
+use trigger_core::delivery::DeliveryState;
+use trigger_core::node::Running;
+use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
+use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_core::time::Timestamp;
 use trigger_core::why::{Question, Which};
 use trigger_fleet::outcomes;
@@ -56,9 +58,12 @@ fn suppressed_groups() -> BTreeMap<trigger_core::identity::GroupName, String> {
 
 /// An event with a delivery that is pending, one that is running and one that is done, for two groups.
 fn event_status() -> outcomes::EventStatus {
-    let mut status = status(9, &[("lb01", State::Pending), ("lb02", State::Running), ("lb03", State::Done)]);
+    let mut status = status(
+        9,
+        &[("lb01", DeliveryState::Pending), ("lb02", DeliveryState::Running), ("lb03", DeliveryState::Done)],
+    );
     let run = |run| DeliveryStatus {
-        state: State::Done,
+        state: DeliveryState::Done,
         run: Some(run),
         reason: None,
         successor: None,
@@ -76,8 +81,8 @@ fn event_status() -> outcomes::EventStatus {
         started_at: Timestamp::from_unix_ms(NOON + 1000),
         finished_at: Timestamp::from_unix_ms(NOON + 5100),
     };
-    let running = DeliveryStatus { state: State::Running, ..run(RunView::Running(running)) };
-    let completed = run(RunView::Ended(CompletedRun { run_id: run_id(2), noop: false, result }));
+    let running = DeliveryStatus { state: DeliveryState::Running, ..run(DeliveryRun::Running(running)) };
+    let completed = run(DeliveryRun::Ended(CompletedRun { run_id: run_id(2), noop: false, result }));
     status.targets.insert("lb02".parse().unwrap(), running);
     status.targets.insert("lb03".parse().unwrap(), completed);
     status.event.options.tags = ["profile::lb".parse().unwrap()].into();
@@ -132,11 +137,11 @@ fn an_event_in_the_backend() {
 
 #[test]
 fn an_event_in_the_outbox() {
-    let status = status(9, &[("lb01", State::Spooled)]);
+    let status = status(9, &[("lb01", DeliveryState::Spooled)]);
     let reason = "the backend has not committed it yet";
     check(
         "status-event-spooled",
-        &EventStatus::spooled(&status, State::Spooled, reason, &suppressed_groups(), &[]),
+        &EventStatus::spooled(&status, DeliveryState::Spooled, reason, &suppressed_groups(), &[]),
     );
 }
 
@@ -191,7 +196,7 @@ fn an_explanation_of_an_event() {
     explanation.runs.clear();
     explanation.events.truncate(1);
     explanation.events[0].what = None;
-    let status = status(6, &[("lb01", State::Held)]);
+    let status = status(6, &[("lb01", DeliveryState::Held)]);
     check("why-event", &Why::of(&Question::Event(event_id(6)), &explanation, Some(&status), Vec::new()));
 }
 

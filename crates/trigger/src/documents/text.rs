@@ -45,9 +45,9 @@ mod schema {
     use std::borrow::Cow;
 
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+    use trigger_core::delivery::DeliveryState;
     use trigger_core::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
-    use trigger_core::outcome::RunOutcome;
-    use trigger_core::status::State;
+    use trigger_core::run::RunOutcome;
 
     use super::{Text, Time};
 
@@ -75,7 +75,7 @@ mod schema {
         RunId: { "type": "string", "format": "uuid", "description": "Identifies one supervised Puppet process." },
         Tag: { "type": "string", "description": "A Puppet tag." },
         TriggerName: { "type": "string", "description": "The name of a trigger: the title of the resource." },
-        State: { "enum": (State::ALL.map(State::as_str)), "description": "The state of a delivery." },
+        DeliveryState: { "enum": (DeliveryState::ALL.map(DeliveryState::as_str)), "description": "The state of a delivery." },
         RunOutcome: { "enum": (RunOutcome::all().map(RunOutcome::as_str)), "description": "How a run ended." },
     }
 

@@ -1,10 +1,11 @@
 //! Why a node ran: `trigger why`.
 
 use serde::Serialize;
-use trigger_core::history::{FiredEvent, SuppressedTarget, Target};
+use trigger_core::event::Target;
 use trigger_core::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use trigger_core::lineage::{Chain, Hop};
-use trigger_core::outcome::RunOutcome;
+use trigger_core::run::RunOutcome;
+use trigger_core::run::history::{FiredEvent, SuppressedTarget};
 use trigger_core::why::{EventStep, Explanation, Question, RunState, RunStep};
 use trigger_fleet::outcomes;
 

@@ -1,7 +1,8 @@
 # @summary A minimal etcd for trying Trigger: one member, on this node
 #
-# Sets what Trigger needs and etcd leaves off: old revisions are compacted, for otherwise the database grows
-# for ever, and the quota is one a small node can hold. A production cluster deserves a module of its own.
+# Sets what Trigger needs and etcd leaves off: old revisions are compacted, because the database would grow
+# without bound otherwise, and the quota is one that a small node can hold. A production cluster deserves a module
+# of its own.
 #
 # @param package_name
 #   The package that has the server

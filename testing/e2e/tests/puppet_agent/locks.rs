@@ -41,6 +41,7 @@ fn a_run_of_puppets_daemon_is_waited_for_and_puppet_may_be_disabled_meanwhile() 
     assert_eq!(outcomes(&node), ["not_run", "changed"]);
 }
 
+/// Proves C9.
 #[test]
 fn an_apply_waits_for_a_run_of_puppet_agent_and_obeys_disable() {
     let fleet = Fleet::on(BackendKind::Hub);

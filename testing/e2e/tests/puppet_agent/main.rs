@@ -88,6 +88,7 @@ fn lock_holder(node: &Node) -> u32 {
     lock.trim().parse().expect("a process id")
 }
 
+/// Proves C9.
 #[test]
 fn a_run_is_unchanged_changed_or_failed_as_its_report_says() {
     let (_fleet, node) = alone("outcomes.example.test", "");
@@ -207,6 +208,7 @@ fn a_server_that_cannot_be_reached_is_waited_for() {
     assert_eq!(done["outcome"], "unchanged", "{done}");
 }
 
+/// Proves C9.
 #[test]
 fn a_run_that_somebody_else_started_is_waited_for_and_does_not_count() {
     let (_fleet, node) = alone("busy.example.test", "");
@@ -295,6 +297,7 @@ fn puppet_that_is_disabled_while_its_run_starts_makes_the_delivery_held() {
     assert_eq!(outcomes(&node), ["not_run", "unchanged"]);
 }
 
+/// Proves C9.
 #[test]
 fn a_report_of_another_run_or_none_is_never_taken_for_an_outcome() {
     let fleet = Fleet::on(BackendKind::Hub);

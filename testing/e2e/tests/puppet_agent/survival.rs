@@ -44,6 +44,7 @@ fn check_the_run_is_told_once(mut node: Node) {
     assert_eq!(log.matches("of an earlier agent goes on").count(), 1, "{log}");
 }
 
+/// Proves C10.
 #[test]
 fn a_run_that_restarts_its_agent_is_adopted_and_told_once() {
     let (_fleet, mut node) = alone("restarts.example.test", "");
@@ -72,6 +73,7 @@ enum Victim {
     Everybody,
 }
 
+/// Proves C10.
 #[test]
 fn whoever_is_killed_in_the_middle_of_a_run_it_is_repeated_at_most_once() {
     let (_fleet, mut node) = alone("killed.example.test", "");

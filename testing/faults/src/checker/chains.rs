@@ -1,4 +1,4 @@
-//! No runaway loops (contract 7).
+//! No runaway loops (C7).
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! No lost wake-up (contract 2) and visible ends (contract 6).
+//! No lost wake-up (C2) and visible ends (C6).
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Durable before it answers (contract 1), and which fire an event came from that nobody answered for.
+//! Durable before it answers (C1), and which fire an event came from that nobody answered for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Whether the loop guard had a reason to leave out a target (contract 7), told from the chains that led to the
+//! Whether the loop guard had a reason to leave out a target (C7), told from the chains that led to the
 //! run which fired.
 
 use std::collections::BTreeSet;

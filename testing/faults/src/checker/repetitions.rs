@@ -1,4 +1,4 @@
-//! An event runs again at a node only after a run for it was interrupted, and once only (contract 4).
+//! An event runs again at a node only after a run for it was interrupted, and once only (C4).
 
 use super::{Index, Violation, covers};
 

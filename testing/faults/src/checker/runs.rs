@@ -1,4 +1,4 @@
-//! One run at a time (contract 5), none without a cause, none for an event that was not fired yet.
+//! One run at a time (C5), none without a cause, none for an event that was not fired yet, none executed twice (C10).
 
 use std::collections::BTreeMap;
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use trigger_core::lineage::{DEFAULT_TTL, Loops, MAX_TTL};
+use trigger_core::lineage::Loops;
+use trigger_core::loop_guard::{DEFAULT_TTL, MAX_TTL};
 
 #[derive(Debug, Args)]
 pub(crate) struct FireArgs {

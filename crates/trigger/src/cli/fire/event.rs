@@ -9,8 +9,8 @@ use std::str::FromStr;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, MAX_TARGETS, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, InvalidName};
 use trigger_core::lineage::Lineage;
-use trigger_core::run_command::PRIVATE_TAG;
-use trigger_core::wire::RunRecord;
+use trigger_core::run::command::PRIVATE_TAG;
+use trigger_core::run::record::RunRecord;
 use trigger_node::{clock, fire_chain};
 
 use super::args::FireArgs;

@@ -5,8 +5,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::Certname;
-use trigger_core::status::State;
 use trigger_fleet::outcomes::EventStatus;
 
 use crate::cli::globals::OutputFormat;
@@ -17,7 +17,7 @@ use crate::output;
 pub(super) struct Progress {
     format: OutputFormat,
     bar: Option<ProgressBar>,
-    known: BTreeMap<Certname, State>,
+    known: BTreeMap<Certname, DeliveryState>,
     last_note: String,
 }
 

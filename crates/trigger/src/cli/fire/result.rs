@@ -2,7 +2,7 @@
 
 use trigger_core::identity::Certname;
 use trigger_core::loop_guard;
-use trigger_core::wire::Publication;
+use trigger_core::publication::Publication;
 use trigger_node::firing;
 
 use crate::cli::globals::OutputFormat;

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::status::{DeliveryStatus, State};
+use trigger_core::status::DeliveryStatus;
 use trigger_fleet::outcomes::{self, EventStatus};
 use trigger_store::store::{KeyRange, Store, StoreError, Watch};
 
@@ -140,7 +141,7 @@ async fn read_status(
 /// The state of a superseded delivery whose successor cannot be found: it does not count as a success.
 fn unknown_successor(successor: EventId) -> DeliveryStatus {
     DeliveryStatus {
-        state: State::Pending,
+        state: DeliveryState::Pending,
         run: None,
         reason: Some(format!("superseded by the later event {successor}, whose state is not known")),
         successor: Some(successor),

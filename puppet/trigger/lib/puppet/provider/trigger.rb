@@ -40,7 +40,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
 
   # Not Puppet::Util::Execution.execute: unless it mixes a program's standard error into its output, it throws
   # it away, and a crash would leave no trace. An array of words never reaches a shell. In a process group of
-  # its own, the program finishes what it began when somebody interrupts Puppet from the terminal.
+  # its own, the program finishes what it began when an operator interrupts Puppet from the terminal.
   def run_program
     stdout, stderr, status = Open3.capture3(program, *arguments, stdin_data: hosts_as_lines, pgroup: true)
     [text(stdout), text(stderr), status]
@@ -97,9 +97,8 @@ class Puppet::Provider::Trigger < Puppet::Provider
     nil
   end
 
-  # The program names its states; one that is unknown here (a newer program) is shown as it is. An event may leave
-  # out some of its targets, for which the loop guard spoke, and its warnings say which; one that is suppressed
-  # leaves out all.
+  # The program names its states; one that is unknown here (a newer program) is shown as it is. Some targets of
+  # an event may be suppressed by the loop guard, and its warnings say which; of an event that is suppressed, all are.
   def sentence(reply)
     targets = Array(reply['targets'])
     groups = Array(reply['groups'])
@@ -111,10 +110,10 @@ class Puppet::Provider::Trigger < Puppet::Provider
     # A group's members are the backend's to know: they are not among the targets.
     counts = groups.empty? || !targets.empty? ? [count(targets, 'node')] : []
     counts << count(groups, 'group') unless groups.empty?
-    whom = counts.join(' and ')
-    return "Fired #{reply['event_id']} at #{whom}" if reply['state'] == 'committed'
+    addressed = counts.join(' and ')
+    return "Fired #{reply['event_id']} at #{addressed}" if reply['state'] == 'committed'
 
-    "Event #{reply['event_id']} for #{whom} is #{reply['state']}"
+    "Event #{reply['event_id']} for #{addressed} is #{reply['state']}"
   end
 
   def count(things, noun)

@@ -119,12 +119,12 @@ Puppet::Type.newtype(:trigger) do
       What happens when a chain comes back: this trigger made a node run, that run led to others, and one of them
       notifies this trigger again.
 
-      * `avoid`: a node that this trigger already made run in the chain is left out, with a warning. Right for
+      * `avoid`: a node that this trigger already made run in the chain is suppressed, with a warning. Right for
         nearly everything, since a run that Trigger starts applies the whole configuration.
       * `allow`: it runs again. For nodes whose configurations take turns until both have settled: each publishes
-        what the other needs, and what comes back lets it publish the next. Such manifests must come to rest by
-        themselves, with a run that changes nothing and so notifies nobody. Where they do not, the chain still
-        ends: after `ttl` hops, or when this trigger has fired three times on one node for the same first event.
+        what the other needs, and the answer lets it publish the next. Such manifests must come to rest by
+        themselves, with a run that changes nothing and so notifies no node. Where they do not, the chain still
+        ends: after `ttl` hops, or when this trigger has fired three times on one node for the same root event.
         Raise `ttl` (default 5) where the nodes need more rounds.
     DESC
 

@@ -133,7 +133,7 @@ RSpec.describe 'the providers of trigger' do
       expect(logged(:notice)).to include('Fired 0193-x at 1 node and 2 groups')
     end
 
-    it 'counts the nodes that run, not those the loop guard left out' do
+    it 'counts the nodes that run, not those that the loop guard suppressed' do
       program.answer(stdout: reply(targets: %w[pending suppressed pending].map { |state| { certname: 'x', state: state } }))
       notify_trigger(hosts: 'a')
       expect(logged(:notice)).to include('Fired 0193-x at 2 nodes')
@@ -158,7 +158,7 @@ RSpec.describe 'the providers of trigger' do
       expect(logged(:notice)).to include('Event 0193-x for 2 groups is suppressed')
     end
 
-    it 'does not count the groups that the loop guard left out of an event that goes on' do
+    it 'does not count the suppressed groups of an event that goes on' do
       program.answer(stdout: reply(groups: [], suppressed_groups: [{ group: 'lb', reason: 'loop' }]))
       notify_trigger(hosts: 'a', groups: 'lb')
       expect(logged(:notice)).to include('Fired 0193-x at 1 node')
@@ -248,10 +248,11 @@ RSpec.describe 'the providers of trigger' do
       expect(error).to start_with('Failed to call refresh: Cannot fire: Errno::ENOENT: No such file or directory')
     end
 
-    it 'of a kind nobody foresaw never dumps what the provider holds, not even with a trace' do
+    it 'of an unforeseen kind never dumps what the provider holds, not even with a trace' do
       Puppet[:trace] = true
+      secret = Class.new { define_method(:inspect) { 'a secret' } }.new
       culprit = "trigger_spec.rb:#{__LINE__ + 1}"
-      allow(Open3).to receive(:capture3) { Struct.new(:inspect).new('a secret').surely_not_a_method }
+      allow(Open3).to receive(:capture3) { secret.surely_not_a_method }
       notify_trigger(hosts: 'a')
       expect(@failed).to be true
       expect(error).to start_with 'Failed to call refresh: Cannot fire: NoMethodError: surely_not_a_method'
@@ -259,7 +260,7 @@ RSpec.describe 'the providers of trigger' do
     end
   end
 
-  describe 'a trigger that names nobody' do
+  describe 'a trigger that names no node' do
     [{}, { hosts: [], groups: [] }, { hosts: [nil] }].each do |parameters|
       it "warns and fires nothing with #{parameters}" do
         notify_trigger(**parameters)

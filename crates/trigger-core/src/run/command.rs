@@ -1,4 +1,4 @@
-//! What runs on a node (contracts 8 and 9).
+//! What runs on a node (C8, C9).
 //!
 //! The words come from the node's own configuration; an event contributes typed options only. Nothing
 //! here or later passes through a shell.

@@ -1,13 +1,13 @@
-//! What the way a run ended means (contract 9).
+//! What the way a run ended means (C9).
 //!
 //! Puppet's report decides, never an exit code alone: 1 means that the lock was held, that the wait for it was
 //! over, that the agent is disabled, that there was no catalog, or that a provider's mistake ended Puppet in
 //! the middle of it; and a run that was stopped half-way ends with 0. What Puppet printed explains; it decides
 //! only where Puppet tells nowhere else that a signal ended it.
 
-use crate::outcome::RunOutcome;
-use crate::report::ReportSummary;
-use crate::run_command::CommandKind;
+use crate::run::RunOutcome;
+use crate::run::command::CommandKind;
+use crate::run::report::ReportSummary;
 
 /// Characters of Puppet's own words in a reason, which travels with the outcome.
 const MAX_QUOTE_CHARS: usize = 300;
