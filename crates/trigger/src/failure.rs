@@ -5,7 +5,7 @@
 
 use std::io;
 
-use trigger_hub::HubError;
+use trigger_hub::{BackupError, HubError};
 use trigger_node::state::FileError;
 use trigger_store::store::StoreError;
 
@@ -69,10 +69,16 @@ fn with_hint(error: &FileError) -> String {
     format!("{error}{hint}")
 }
 
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
 impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
         match error {
-            HubError::BadListen(_) | HubError::NotLoopback(_) => Self::config(error.to_string()),
+            HubError::InvalidListen(_) => Self::config(error.to_string()),
             _ => Self::failed(error.to_string()),
         }
     }
