@@ -1,109 +1,56 @@
-//! `trigger fire`: makes an event and hands it on, so that it is durable before this command ends.
+//! `trigger fire`: creates an event and publishes it, so that it is durable before this command ends.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::Read;
-use std::path::PathBuf;
-use std::str::FromStr;
+mod args;
+mod event;
+mod progress;
+mod result;
+mod wait;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use serde_json::json;
-use trigger_core::event::{DEFAULT_LIFETIME, Event, MAX_TARGETS, RunOptions, Targets};
-use trigger_core::identity::{Certname, EventId, GroupName, InvalidName, KeyPrefix, RunId};
+use trigger_core::identity::{KeyPrefix, RunId};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::lineage::{Lineage, Loops};
-use trigger_core::loop_guard::{DEFAULT_TTL, MAX_TTL};
 use trigger_core::publication::Publication;
-use trigger_core::run::command::PRIVATE_TAG;
-use trigger_core::run::record::RunRecord;
-
-use super::{Globals, OutputFormat, Warnings, output, resolve_certname, wait};
-use crate::config::{ConfigFile, run_command, setting};
 use trigger_fleet::Fleet;
-use trigger_node::clock;
-use trigger_node::failure::Failure;
 use trigger_node::fire_chain::{self, Guarded};
 use trigger_node::firing::{Fired, Publisher, Spool};
 use trigger_node::os::Os;
 use trigger_node::state::{Breaker, Outbox, StateDir};
 use trigger_node::submit::Submission;
 
-/// The largest file of certnames that is read: more than the most targets an event may have.
-const MAX_HOSTS_FILE_BYTES: u64 = 32 * 1024 * 1024;
-#[derive(Debug, Args)]
-pub(crate) struct FireArgs {
-    /// The trigger's name
-    name: String,
-    /// A node to run Puppet on; repeat for more
-    #[arg(long = "host", value_name = "CERTNAME")]
-    hosts: Vec<String>,
-    /// A file with a certname on each line ('-' is standard input)
-    #[arg(long, value_name = "FILE")]
-    hosts_from: Option<PathBuf>,
-    /// A group of nodes to run Puppet on; repeat for more
-    #[arg(long = "group", value_name = "GROUP")]
-    groups: Vec<String>,
-    /// Only resources with this tag; repeat for more
-    #[arg(long = "tag", value_name = "TAG")]
-    tags: Vec<String>,
-    /// Puppet shall report what it would change, and change nothing
-    #[arg(long)]
-    noop: bool,
-    /// How many hops a chain of triggers may have
-    #[arg(long, value_name = "HOPS", default_value_t = DEFAULT_TTL, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TTL)))]
-    ttl: u32,
-    /// Whether this trigger may make the same node run again in one chain
-    #[arg(long, value_name = "WHETHER", default_value = "avoid")]
-    loops: LoopsChoice,
-    /// For how long a node that is away may still catch up, at most 7d [default: 1d]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
-    expires_in: Option<Duration>,
-    /// Where in the backend the agents are registered [default: /puppet_trigger/events]
-    #[arg(long, env = "TRIGGER_PREFIX", value_name = "KEYPREFIX", hide_env = true)]
-    prefix: Option<String>,
-    /// Wait for every node's outcome; fail unless all ended well
-    #[arg(long)]
-    wait: bool,
-    /// How long to wait
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration, requires = "wait")]
-    timeout: Duration,
-}
+pub(crate) use args::FireArgs;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LoopsChoice {
-    /// No: the node is left out, with a warning
-    Avoid,
-    /// Yes: the chain ends by its --ttl, or after three fires of this trigger on a node
-    Allow,
-}
+use super::globals::{Globals, OutputFormat};
+use crate::config::{ConfigFile, run_command, setting};
+use crate::documents::{self, FollowedEvent, SuppressedGroup};
+use crate::failure::Failure;
+use crate::output;
+use crate::warnings::Warnings;
 
-impl From<LoopsChoice> for Loops {
-    fn from(choice: LoopsChoice) -> Self {
-        match choice {
-            LoopsChoice::Avoid => Self::Avoid,
-            LoopsChoice::Allow => Self::Allow,
-        }
-    }
-}
-
-pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings) -> Result<u8, Failure> {
+pub(crate) async fn run(
+    globals: &Globals,
+    args: &FireArgs,
+    warnings: &Warnings,
+) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let state = open_state_dir(globals, &config, warnings);
     let command = run_command(config.run_cmd.as_deref())?;
-    let parent = fire_chain::parent_run(enclosing_run(), state.as_ref(), warnings);
+    let chain_warnings = trigger_node::Warnings::default();
+    let parent = fire_chain::parent_run(enclosing_run(), state.as_ref(), &chain_warnings);
+    warnings.extend(chain_warnings.take());
     let origin = match &parent {
-        // Puppet may call itself something else there, and 'trigger why' looks for the run under its node's name.
+        // Puppet may use another certname there, and 'trigger why' looks for the run under the agent's.
         Some(parent) => parent.certname.clone(),
-        None => resolve_certname(globals, &config, state.as_ref(), &command).await?,
+        None => globals.resolve_certname(&config, state.as_ref(), &command).await?,
     };
-    let event = make_event(args, origin, parent.as_ref())?;
+    let event = event::make(args, origin, parent.as_ref())?;
     let own_prefix = own_prefix(&config)?;
     let mut publication = Publication {
         backend: globals.backend(&config)?,
-        prefix: args.prefix.as_deref().map_or_else(|| Ok(own_prefix.clone()), valid)?,
+        prefix: args.prefix.as_deref().map_or_else(|| Ok(own_prefix.clone()), event::valid)?,
         event,
         suppressed: BTreeMap::new(),
         suppressed_groups: BTreeMap::new(),
@@ -113,28 +60,35 @@ pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings)
         if args.wait {
             fire_chain::refuse_waiting_for_own_chain(&publication.event, parent)?;
         }
-        guarded = fire_chain::guard_against_loops(&mut publication, args.ttl, parent, state, warnings);
+        guarded = fire_chain::guard_against_loops(&mut publication, args.ttl, parent, state, &chain_warnings);
+        warnings.extend(chain_warnings.take());
     }
     let publisher = Publisher::new(Os::start(), open_spool(state.as_ref(), warnings), own_prefix);
     if args.wait {
         ensure_backend_is_readable(&publisher, &publication.backend)?;
     }
-    let submission =
-        Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref(), warnings };
-    let fired = submission.submit(&publication, &guarded).await?;
+    let submission = Submission {
+        state: state.as_ref(),
+        publisher: &publisher,
+        parent: parent.as_ref(),
+        warnings: &chain_warnings,
+    };
+    let fired = submission.submit(&publication, &guarded).await;
+    warnings.extend(chain_warnings.take());
+    let fired = fired?;
     if args.wait {
-        return finish_waiting(globals, args, &publisher, &publication, &fired, warnings).await;
+        return follow(globals, args, &publisher, &publication, &fired, warnings).await;
     }
-    tell(globals.output, &publication, &fired, &warnings.take());
-    Ok(0)
+    result::print(globals.output, &publication, &fired, &warnings.take());
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Of some backends nobody learns what became of an event. To be said before it is fired.
+/// Rejects `--wait` for write-only backends before firing, because they cannot report outcomes.
 fn ensure_backend_is_readable(publisher: &Publisher, backend: &str) -> Result<(), Failure> {
-    // One that cannot even be opened is a matter for the outbox.
+    // A backend that cannot be opened is no reason to refuse: the event goes to the outbox.
     if publisher.backend(backend).is_ok_and(|opened| opened.store().is_none()) {
         return Err(Failure::usage(format!(
-            "backend '{backend}' tells nothing of what it was given: --wait cannot work, and nothing was fired"
+            "backend '{backend}' is write-only: --wait cannot work, and nothing was fired"
         )));
     }
     Ok(())
@@ -145,8 +99,7 @@ fn enclosing_run() -> Option<RunId> {
     std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()
 }
 
-/// The prefix that this node's agent is registered under: as the agent told the run that we are part of, or
-/// as configured.
+/// The prefix that this node's agent is registered under: inside a run the agent's own, else as configured.
 fn own_prefix(config: &ConfigFile) -> Result<KeyPrefix, Failure> {
     match std::env::var("TRIGGER_PREFIX") {
         Ok(prefix) => setting("TRIGGER_PREFIX")(&prefix),
@@ -154,7 +107,7 @@ fn own_prefix(config: &ConfigFile) -> Result<KeyPrefix, Failure> {
     }
 }
 
-/// The state directory, unless this user may not have one.
+/// The state directory, unless this user may not use one.
 fn open_state_dir(globals: &Globals, config: &ConfigFile, warnings: &Warnings) -> Option<StateDir> {
     match StateDir::open(&globals.state_dir(config)) {
         Ok(state) => Some(state),
@@ -176,165 +129,36 @@ fn open_spool(state: Option<&StateDir>, warnings: &Warnings) -> Option<Spool> {
     }
 }
 
-fn make_event(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>) -> Result<Event, Failure> {
-    let mut hosts: BTreeSet<Certname> = valid_all(&args.hosts)?;
-    if let Some(path) = &args.hosts_from {
-        hosts.extend(read_hosts(path)?);
-    }
-    let id = EventId::from_uuid(uuid::Uuid::now_v7());
-    if args.tags.iter().any(|tag| tag == PRIVATE_TAG) {
-        return Err(Failure::usage(format!(
-            "the tag {PRIVATE_TAG} is Trigger's own: every tagged run has it"
-        )));
-    }
-    let event = Event {
-        id,
-        trigger: valid(&args.name)?,
-        origin,
-        targets: Targets { hosts, groups: valid_all(&args.groups)? },
-        options: RunOptions { tags: valid_all(&args.tags)?, noop: args.noop },
-        lineage: match parent {
-            Some(parent) => Lineage { chains: fire_chain::chains(parent) },
-            None => Lineage::root(id),
-        },
-        fired_in: parent.map(|parent| parent.run_id),
-        loops: args.loops.into(),
-        fired_at: clock::wall(),
-        expires_in: args.expires_in.unwrap_or(DEFAULT_LIFETIME),
-    };
-    event.validate().map_err(|error| Failure::usage(error.to_string()))?;
-    Ok(event)
-}
-
-/// A name from the command line. Not left to clap, which repeats a refused value raw and in full.
-fn valid<T: FromStr<Err = InvalidName>>(text: &str) -> Result<T, Failure> {
-    text.parse().map_err(|error: InvalidName| Failure::usage(error.to_string()))
-}
-
-fn valid_all<T: FromStr<Err = InvalidName> + Ord>(texts: &[String]) -> Result<BTreeSet<T>, Failure> {
-    texts.iter().map(|text| valid(text)).collect()
-}
-
-fn read_hosts(path: &PathBuf) -> Result<Vec<Certname>, Failure> {
-    let place =
-        if path.as_os_str() == "-" { "standard input".to_owned() } else { path.display().to_string() };
-    let mut text = String::new();
-    let read = if path.as_os_str() == "-" {
-        std::io::stdin().lock().take(MAX_HOSTS_FILE_BYTES + 1).read_to_string(&mut text)
-    } else {
-        fs::File::open(path).and_then(|file| file.take(MAX_HOSTS_FILE_BYTES + 1).read_to_string(&mut text))
-    };
-    read.map_err(|error| Failure::usage(format!("cannot read certnames from {place}: {error}")))?;
-    if text.len() as u64 > MAX_HOSTS_FILE_BYTES {
-        return Err(Failure::usage(format!(
-            "{place} is too long: at most {MAX_TARGETS} certnames, one on a line"
-        )));
-    }
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(index, line)| {
-            line.trim()
-                .parse()
-                .map_err(|error| Failure::usage(format!("{place}, line {}: {error}", index + 1)))
-        })
-        .collect()
-}
-
-fn state_word(publication: &Publication, fired: &Fired) -> &'static str {
-    if trigger_core::loop_guard::is_suppressed(publication) {
-        return "suppressed";
-    }
-    match fired {
-        Fired::Committed(_) => "committed",
-        Fired::Spooled(_) => "spooled",
-    }
-}
-
-fn tell(format: OutputFormat, publication: &Publication, fired: &Fired, warnings: &[String]) {
-    let event = &publication.event;
-    let state = state_word(publication, fired);
-    match format {
-        OutputFormat::Json => {
-            let target = |host: &Certname| {
-                let reason = publication.suppressed.get(host);
-                json!({ "certname": host.as_str(), "state": if reason.is_some() { "suppressed" } else { state } })
-            };
-            output::print_json(&json!({
-                "event_id": event.id.to_string(),
-                "trigger": event.trigger.as_str(),
-                "targets": event.targets.hosts.iter().map(target).collect::<Vec<_>>(),
-                "groups": event.targets.groups.iter().map(GroupName::as_str).collect::<Vec<_>>(),
-                "suppressed_groups": output::suppressed_groups(&publication.suppressed_groups),
-                "state": state,
-                "revision": revision(fired),
-                "warnings": warnings,
-            }));
-        }
-        OutputFormat::Text | OutputFormat::Dot => {
-            output::warnings(warnings);
-            let verb = match (state, fired) {
-                ("suppressed", _) => "Suppressed",
-                (_, Fired::Committed(_)) => "Fired",
-                (_, Fired::Spooled(_)) => "Spooled",
-            };
-            let sentence = format!("{verb} {} at {}.", event.id, describe_targets(publication));
-            output::print(&format!("{sentence} Follow it: trigger status {}", event.id));
-        }
-    }
-}
-
-fn revision(fired: &Fired) -> Option<u64> {
-    match fired {
-        Fired::Committed(revision) => Some(revision.0),
-        Fired::Spooled(_) => None,
-    }
-}
-
-fn describe_targets(publication: &Publication) -> String {
-    let targets = &publication.event.targets;
-    let (hosts, groups) = if trigger_core::loop_guard::is_suppressed(publication) {
-        // All that it was for.
-        (targets.hosts.len(), publication.suppressed_groups.len())
-    } else {
-        (targets.hosts.len() - publication.suppressed.len(), targets.groups.len())
-    };
-    let mut words = Vec::new();
-    if hosts > 0 || groups == 0 {
-        words.push(output::count(hosts, "node"));
-    }
-    if groups > 0 {
-        words.push(output::count(groups, "group"));
-    }
-    words.join(" and ")
-}
-
-async fn finish_waiting(
+/// Waits for the event's outcomes and prints them.
+async fn follow(
     globals: &Globals,
     args: &FireArgs,
     publisher: &Publisher,
     publication: &Publication,
     fired: &Fired,
     warnings: &Warnings,
-) -> Result<u8, Failure> {
+) -> Result<ExitCode, Failure> {
     if globals.output == OutputFormat::Text {
-        tell(globals.output, publication, fired, &warnings.take());
+        result::print(globals.output, publication, fired, &warnings.take());
     }
     let backend = publisher.backend(&publication.backend)?;
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!(
-            "backend '{}' tells nothing of what it was given: --wait cannot work",
+            "backend '{}' is write-only: --wait cannot work",
             publication.backend
         )));
     };
     let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()));
-    let ending = wait::until_over(&fleet, publication.event.id, args.timeout, globals.output).await?;
+    let followed = wait::until_over(&fleet, publication.event.id, args.timeout, globals.output).await?;
     if globals.output == OutputFormat::Json {
-        let mut document = ending.to_json();
-        document["state"] = json!(state_word(publication, fired));
-        document["revision"] = json!(revision(fired));
-        document["suppressed_groups"] = output::suppressed_groups(&publication.suppressed_groups);
-        document["warnings"] = json!(warnings.take());
-        output::print_json(&document);
+        output::document(&FollowedEvent {
+            event: documents::Event::of(&followed.status),
+            state: result::state(publication, fired),
+            revision: result::revision(fired),
+            suppressed_groups: SuppressedGroup::list(&publication.suppressed_groups),
+            timed_out: followed.timed_out,
+            warnings: warnings.take(),
+        });
     }
-    Ok(ending.exit_code())
+    Ok(followed.exit_code())
 }
