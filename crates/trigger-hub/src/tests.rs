@@ -48,7 +48,7 @@ impl Running {
     }
 
     fn store(&self) -> HubStore {
-        HubStore::new(&self.address.to_string())
+        HubStore::connect(&self.address.to_string()).unwrap()
     }
 
     async fn stop(self) {

@@ -14,21 +14,23 @@ use hyper::body::Bytes;
 use hyper::header::CONTENT_TYPE;
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
 use trigger_core::identity::Revision;
 
+use crate::address::Address;
+use crate::connector::{Connection, Connector};
+use crate::credentials::Credentials;
 use crate::hub_protocol::{
     COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, ErrorReply, MAX_BODY_BYTES,
     NewEntry, PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest, WATCH, WatchMessage,
     WatchRequest,
 };
 use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
+use crate::url::BackendUrl;
 
 /// A hub that does not even accept is known to be away after this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,24 +58,35 @@ const MAX_ANSWER_BYTES: usize = MAX_BODY_BYTES + 1024 * 1024;
 #[derive(Debug)]
 pub struct HubStore {
     /// The URL, for people.
-    address: String,
-    /// `HOST:PORT`.
-    authority: String,
-    client: Client<HttpConnector, Full<Bytes>>,
+    url: String,
+    address: Address,
+    connector: Connector,
+    client: Client<Connector, Full<Bytes>>,
 }
 
 impl HubStore {
-    /// The hub at `HOST:PORT`. Connects when first used.
-    pub fn new(authority: &str) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
+    /// The hub at the first address of `url`. Connects when first used.
+    pub fn new(url: &BackendUrl, connector: Connector) -> Self {
+        let connector = connector.with_connect_timeout(CONNECT_TIMEOUT);
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
             .pool_max_idle_per_host(1)
             .pool_timer(TokioTimer::new())
-            .build(connector);
-        Self { address: format!("hub+http://{authority}"), authority: authority.to_owned(), client }
+            .build(connector.clone());
+        Self { url: url.to_string(), address: url.addresses()[0].clone(), connector, client }
+    }
+
+    /// The hub at `HOST:PORT`, over plain connections.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when that is no address.
+    pub fn connect(address: &str) -> Result<Self, StoreError> {
+        let url = format!("hub+http://{address}");
+        let refused = |detail: String| StoreError::Refused { backend: url.clone(), detail };
+        let url: BackendUrl = url.parse().map_err(|error| refused(format!("{error}")))?;
+        let connector =
+            Connector::new(&url, &Credentials::default()).map_err(|error| refused(error.to_string()))?;
+        Ok(Self::new(&url, connector))
     }
 
     async fn read_pages(&self, ranges: &[KeyRange], keys_only: bool) -> Result<Vec<Entry>, StoreError> {
@@ -82,7 +95,7 @@ impl HubStore {
         let mut entries = Vec::new();
         loop {
             let reply: Result<ReadReply, _> = self.post(READ, &request, READ_TIMEOUT).await;
-            let page = reply.map_err(|failure| failure.of_read().of(&self.address))?;
+            let page = reply.map_err(|failure| failure.of_read().of(&self.url))?;
             entries.extend(page.entries.into_iter().map(Entry::from));
             match page.next {
                 None => return Ok(entries),
@@ -110,7 +123,7 @@ impl HubStore {
     ) -> Result<A, HubFailure> {
         let refused = |error: &dyn Error| HubFailure::Refused(root_cause(error));
         let body = serde_json::to_vec(request).map_err(|error| refused(&error))?;
-        let request = Request::post(format!("http://{}{path}", self.authority))
+        let request = Request::post(format!("{}://{}{path}", self.connector.http_scheme(), self.address))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::from(body))
             .map_err(|error| refused(&error))?;
@@ -162,19 +175,18 @@ impl HubStore {
             Ok(_) => HubFailure::Ambiguous("it answered for another number of keys".to_owned()),
             Err(failure) => failure,
         };
-        (0..count).map(|_| Err(failure.clone().of(&self.address))).collect()
+        (0..count).map(|_| Err(failure.clone().of(&self.url))).collect()
     }
 
-    async fn open_watch(&self, ranges: Vec<KeyRange>) -> Result<WebSocketStream<TcpStream>, HubFailure> {
+    async fn open_watch(&self, ranges: Vec<KeyRange>) -> Result<WebSocketStream<Connection>, HubFailure> {
         let unreachable = |error: &dyn Error| HubFailure::Unreachable(root_cause(error));
-        let uri: Uri = format!("ws://{}{WATCH}", self.authority)
+        let uri: Uri = format!("ws://{}{WATCH}", self.address)
             .parse()
             .map_err(|error| HubFailure::Refused(root_cause(&error)))?;
-        let connection = timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.authority))
+        let connection = timeout(CONNECT_TIMEOUT, self.connector.connect(&self.address))
             .await
             .map_err(|error| unreachable(&error))?
-            .map_err(|error| unreachable(&error))?;
-        connection.set_nodelay(true).map_err(|error| unreachable(&error))?;
+            .map_err(|error| unreachable(&*error))?;
         let request = WatchRequest { watch: ranges.into_iter().map(RangeForm::from).collect() };
         let request =
             serde_json::to_string(&request).map_err(|error| HubFailure::Refused(root_cause(&error)))?;
@@ -204,7 +216,7 @@ impl Store for HubStore {
         for keys in chunks(keys.into_iter(), String::len) {
             let reply: Result<DeleteReply, _> =
                 self.post(DELETE, &DeleteRequest { keys }, WRITE_TIMEOUT).await;
-            reply.map_err(|failure| failure.of(&self.address))?;
+            reply.map_err(|failure| failure.of(&self.url))?;
         }
         Ok(())
     }
@@ -221,7 +233,7 @@ impl Store for HubStore {
             expected: expected.map(|revision| revision.0),
         };
         let reply: Result<CasReply, _> = self.post(COMPARE_AND_SWAP, &request, WRITE_TIMEOUT).await;
-        reply.map(CasOutcome::from).map_err(|failure| failure.of(&self.address))
+        reply.map(CasOutcome::from).map_err(|failure| failure.of(&self.url))
     }
 
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
@@ -234,9 +246,9 @@ impl Store for HubStore {
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        let socket = self.open_watch(ranges).await.map_err(|failure| failure.of(&self.address))?;
+        let socket = self.open_watch(ranges).await.map_err(|failure| failure.of(&self.url))?;
         let feed = Feed { socket, begun: false };
-        let address = self.address.clone();
+        let address = self.url.clone();
         let events = stream::unfold(Some((feed, address)), |state| async move {
             let (mut feed, address) = state?;
             match feed.next().await {
@@ -248,13 +260,13 @@ impl Store for HubStore {
     }
 
     fn address(&self) -> &str {
-        &self.address
+        &self.url
     }
 }
 
 /// The receiving end of a watch.
 struct Feed {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Connection>,
     /// Whether the first snapshot has come.
     begun: bool,
 }
@@ -387,7 +399,7 @@ mod tests {
     use std::time::Instant;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -401,7 +413,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_nobody_listens_on_is_unreachable_at_once() {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let store = HubStore::new(&address.to_string());
+        let store = HubStore::connect(&address.to_string()).unwrap();
         let message = put(&store).await;
         assert_eq!(
             message,
@@ -414,7 +426,7 @@ mod tests {
     #[tokio::test]
     async fn a_hub_that_never_answers_is_known_within_seconds() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let store = HubStore::new(&listener.local_addr().unwrap().to_string());
+        let store = HubStore::connect(&listener.local_addr().unwrap().to_string()).unwrap();
         let started = Instant::now();
         let message = put(&store).await;
         assert!(
@@ -429,7 +441,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (hub, _) = listener.accept().await.unwrap();
-        (Feed { socket: ClientBuilder::new().take_over(client), begun: false }, hub)
+        (Feed { socket: ClientBuilder::new().take_over(Connection::Plain(client)), begun: false }, hub)
     }
 
     /// A short unmasked frame, as servers send them.

@@ -36,7 +36,7 @@ pub(super) async fn run(
     loop {
         let error = match intake.connect(store).await {
             Ok(watch) => {
-                breaker.reset(&settings.backend);
+                breaker.reset(&settings.backend.to_string());
                 link.send_replace(Connection::Up);
                 attempt = 0;
                 let error = intake.follow(store, watch, pause).await;

@@ -24,6 +24,8 @@ use trigger_node::failure::Failure;
 use trigger_node::fire_chain::{self, Guarded};
 use trigger_node::firing::{FireReport, Fired, Publisher, Spool};
 use trigger_node::state::{Breaker, Outbox, StateDir};
+use trigger_store::kinds::Access;
+use trigger_store::url::BackendUrl;
 
 /// The largest file of certnames that is read: more than the most targets an event may have.
 const MAX_HOSTS_FILE_BYTES: u64 = 32 * 1024 * 1024;
@@ -99,8 +101,9 @@ pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings)
     };
     let event = make_event(args, origin, parent.as_ref())?;
     let own_prefix = own_prefix(&config)?;
+    let backend = globals.backend(&config)?;
     let mut publication = Publication {
-        backend: globals.backend(&config)?,
+        backend: backend.to_string(),
         prefix: args.prefix.as_deref().map_or_else(|| Ok(own_prefix.clone()), valid)?,
         event,
         suppressed: BTreeMap::new(),
@@ -113,10 +116,10 @@ pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings)
         }
         guarded = fire_chain::guard_against_loops(&mut publication, args.ttl, parent, state, warnings);
     }
-    let publisher = Publisher::new(open_spool(state.as_ref(), warnings), own_prefix);
     if args.wait {
-        ensure_backend_is_readable(&publisher, &publication.backend)?;
+        ensure_backend_is_readable(&backend)?;
     }
+    let publisher = Publisher::new(open_spool(state.as_ref(), warnings), own_prefix, config.credentials());
     let handed_on = submit(state.as_ref(), &publisher, &publication).await;
     if let (Err(_), Some(state)) = (&handed_on, &state) {
         fire_chain::take_back(state, &guarded, &publication.event, warnings);
@@ -140,10 +143,9 @@ pub(crate) async fn run(globals: &Globals, args: &FireArgs, warnings: &Warnings)
     Ok(0)
 }
 
-/// Of some backends nobody learns what became of an event. To be said before it is fired.
-fn ensure_backend_is_readable(publisher: &Publisher, backend: &str) -> Result<(), Failure> {
-    // One that cannot even be opened is a matter for the outbox.
-    if publisher.backend(backend).is_ok_and(|opened| opened.store().is_none()) {
+/// Rejects `--wait` for write-only backends before firing, because they cannot report outcomes.
+fn ensure_backend_is_readable(backend: &BackendUrl) -> Result<(), Failure> {
+    if backend.kind().access == Access::WriteOnly {
         return Err(Failure::usage(format!(
             "backend '{backend}' tells nothing of what it was given: --wait cannot work, and nothing was fired"
         )));
@@ -376,7 +378,7 @@ async fn finish_waiting(
     if globals.output == OutputFormat::Text {
         tell(globals.output, publication, fired, &warnings.take());
     }
-    let backend = publisher.backend(&publication.backend)?;
+    let backend = publisher.backend_of(publication)?;
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!(
             "backend '{}' tells nothing of what it was given: --wait cannot work",

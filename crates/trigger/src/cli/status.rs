@@ -17,7 +17,6 @@ use super::{Globals, OutputFormat, Warnings, output};
 use crate::config::ConfigFile;
 use trigger_node::clock;
 use trigger_node::failure::Failure;
-use trigger_node::firing::Publisher;
 use trigger_node::state::StateDir;
 
 /// An agent registers anew every minute; one that has not for so long is cut off, stopped or gone.
@@ -38,13 +37,9 @@ pub(crate) struct StatusArgs {
 pub(crate) async fn run(globals: &Globals, args: &StatusArgs, warnings: &Warnings) -> Result<u8, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let url = globals.backend(&config)?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let keyspace = Keyspace::new(prefix.clone());
-    let backend = Publisher::new(None, prefix).backend(&url)?;
-    let Some(store) = backend.store() else {
-        return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
-    };
+    let keyspace = Keyspace::new(prefix);
+    let store = globals.open_store(&config)?;
     let unreachable = |error: trigger_store::store::StoreError| Failure::unreachable(error.to_string());
     match args.event {
         Some(id) => match outcomes::event_status(store.as_ref(), &keyspace, id).await {

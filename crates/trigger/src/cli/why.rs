@@ -21,7 +21,6 @@ use uuid::Uuid;
 use super::{Globals, OutputFormat, Warnings, output, resolve_certname};
 use crate::config::{ConfigFile, run_command};
 use trigger_node::failure::Failure;
-use trigger_node::firing::Publisher;
 use trigger_node::state::StateDir;
 
 /// Longer words than any certname are not repeated in an error.
@@ -56,12 +55,8 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     warnings.extend(config.warnings.iter().cloned());
     let questions = questions(globals, &config, args).await?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let keyspace = Keyspace::new(prefix.clone());
-    let url = globals.backend(&config)?;
-    let backend = Publisher::new(None, prefix).backend(&url)?;
-    let Some(store) = backend.store() else {
-        return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
-    };
+    let keyspace = Keyspace::new(prefix);
+    let store = globals.open_store(&config)?;
     let answer = ask(store.as_ref(), &keyspace, questions).await?;
     match globals.output {
         OutputFormat::Json => output::print_json(&json::document(&answer, &warnings.take())),
