@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-.PHONY: help setup build test unit demo sim faults bench lint clean
+.PHONY: help setup build test quick unit doc demo sim faults bench lint clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -23,11 +23,19 @@ test: ## Run everything: lints, unit and conformance tests, Puppet specs, end to
 	@scripts/setup test
 	@scripts/test
 
-unit: ## Run the Rust tests that need no Puppet
-	@scripts/setup build etcd
-	@cargo test --locked --workspace --exclude trigger-e2e
+quick: ## Run what needs no server: under a minute once built
+	@scripts/setup quick
+	@scripts/test quick
 
-lint: ## Check formatting, lints and scripts
+unit: ## Run the Rust tests that need no Puppet
+	@scripts/setup quick etcd
+	@cargo nextest run --locked --workspace --exclude trigger-e2e
+
+doc: ## Build the documentation of the crates: target/doc
+	@scripts/setup build
+	@RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+
+lint: ## Check formatting, lints, documentation, dependencies, import cycles and scripts
 	@scripts/setup test
 	@scripts/test lint
 

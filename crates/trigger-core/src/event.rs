@@ -69,6 +69,21 @@ impl RunOptions {
     }
 }
 
+/// A target by the name under which it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "the types say it")]
+pub enum Target {
+    Node(Certname),
+    Group(GroupName),
+}
+
+impl Target {
+    /// Whether this is a node by its certname.
+    pub fn is_node(&self) -> bool {
+        matches!(self, Self::Node(_))
+    }
+}
+
 /// Who an event is for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Targets {

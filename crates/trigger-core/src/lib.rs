@@ -5,22 +5,23 @@
 //! the `trigger` crate read the world, ask these modules what to do, and perform the effects in order.
 
 pub mod backoff;
-pub mod completed_runs;
+pub mod dedup;
+pub mod delivery;
 pub mod event;
-pub mod history;
+pub mod fire_note;
 pub mod identity;
 pub mod keyspace;
 pub mod lineage;
 pub mod loop_guard;
-pub mod outcome;
+pub mod node;
+pub mod publication;
 pub mod queue;
 pub mod rate_limiter;
-pub mod report;
-pub mod run_command;
+mod reason;
+pub mod run;
 pub mod status;
 pub mod suppressed;
 pub mod sweep;
 pub mod time;
-pub mod verdict;
 pub mod why;
 pub mod wire;

@@ -8,44 +8,23 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::backoff;
-use crate::event::{Event, RunOptions};
-use crate::history::shortened;
-use crate::identity::{EventId, GroupName};
-use crate::lineage::repeats_in_every_chain;
-use crate::outcome::{CompletedRun, DeliveryOutcome, RunOutcome};
+use crate::dedup::HonouredEvent;
+use crate::delivery::{Completion, DeliveryOutcome};
+use crate::event::{RunOptions, Target};
+use crate::identity::{Certname, EventId, RunId};
+use crate::loop_guard::repeats_in_every_chain;
+use crate::node::{Activity, Delayed, HeldDelivery, Retrying, Running};
 use crate::rate_limiter::{RateLimiter, RunsPerMinute};
-use crate::status::{Activity, Delayed, Held, Retrying, Running};
+use crate::reason::shortened;
+use crate::run::record::Cause;
+use crate::run::{CompletedRun, RunOutcome};
 use crate::time::{Now, Timestamp};
-use crate::wire::HonouredEvent;
 
 /// More waiting deliveries than this are collapsed where a later one says the same.
 pub const MAX_BACKLOG: usize = 64;
 /// Deliveries of each state that a node's record lists, so that a backend takes the record however many there
 /// are. The others are told as pending.
 pub const MAX_LISTED: usize = 1000;
-/// How long an ended event is remembered: the longest life of an event, and two days for clocks that
-/// disagree and for the sweepers' patience.
-pub const DEDUP_RETENTION: Duration = Duration::from_secs(9 * 24 * 60 * 60);
-
-/// How a delivery reached this node. One event may arrive both ways; it is still one cause.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Source {
-    /// A delivery of its own, deleted by its target when it has ended.
-    Host,
-    /// One write that every member reads; never deleted by a member.
-    Group(GroupName),
-}
-
-/// An event that a run on this node shall cover.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cause {
-    /// The event; its targets do not matter here.
-    pub event: Event,
-    /// The ways it came.
-    pub sources: BTreeSet<Source>,
-    /// Runs covering it that were interrupted: one is repeated, two are not.
-    pub interruptions: u32,
-}
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +32,7 @@ pub enum Input {
     /// A pending delivery was read, for the first time or again.
     Delivered(Cause),
     /// A delivery this version cannot read; it waits for one that can.
-    TooNew(Held),
+    TooNew(HeldDelivery),
     /// A run of an earlier agent is still in progress.
     Adopted {
         /// As its record says.
@@ -100,7 +79,7 @@ pub enum Effect {
     /// close the record of the run, if there is one. Empty `completions` only close the record.
     Finish {
         /// The run whose record can be closed afterwards.
-        run: Option<crate::identity::RunId>,
+        run: Option<RunId>,
         /// The deliveries that ended.
         completions: Vec<Completion>,
     },
@@ -110,19 +89,8 @@ pub enum Effect {
         /// Which event.
         event: EventId,
         /// Its deliveries.
-        sources: BTreeSet<Source>,
+        addressed_as: BTreeSet<Target>,
     },
-}
-
-/// A delivery that ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Completion {
-    /// Which event.
-    pub event: EventId,
-    /// Its deliveries at this node.
-    pub sources: BTreeSet<Source>,
-    /// How.
-    pub end: DeliveryOutcome,
 }
 
 /// Deliveries that will share one run.
@@ -156,7 +124,7 @@ struct ActiveRun {
 
 /// An event that ended here.
 #[derive(Debug, Clone)]
-struct CompletedHere {
+struct HonouredHere {
     at: Timestamp,
     /// How, where no run ended it. Told again when its delivery is read again without an outcome: a backend
     /// that was restored from a backup has lost it.
@@ -165,9 +133,9 @@ struct CompletedHere {
 
 /// What this node's configuration says about runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct QueueSettings {
     /// Who we are, for the group members' share of the loop guard.
-    pub certname: crate::identity::Certname,
+    pub certname: Certname,
     /// Whether the run command can honour noop.
     pub honours_noop: bool,
     /// How many runs may start in any minute.
@@ -177,15 +145,15 @@ pub struct Node {
 /// The queue of one node.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    node: Node,
+    settings: QueueSettings,
     /// Events that ended here: never run again.
-    ended: HashMap<EventId, CompletedHere>,
+    ended: HashMap<EventId, HonouredHere>,
     active: Option<ActiveRun>,
     /// Who goes next where both kinds wait: not the one that ran last.
     is_noops_turn: bool,
     real: Waiting,
     noop: Waiting,
-    too_new: Vec<Held>,
+    too_new: Vec<HeldDelivery>,
     blocked: Option<String>,
     rate_limiter: RateLimiter,
     /// While nothing but the limit on runs keeps the next one from starting.
@@ -202,13 +170,13 @@ struct Delay {
 
 impl Queue {
     /// An empty queue that knows which events ended before.
-    pub fn new(node: Node, ended: impl IntoIterator<Item = (EventId, Timestamp)>) -> Self {
+    pub fn new(settings: QueueSettings, ended: impl IntoIterator<Item = (EventId, Timestamp)>) -> Self {
         Self {
-            rate_limiter: RateLimiter::new(node.runs_per_minute),
-            node,
+            rate_limiter: RateLimiter::new(settings.runs_per_minute),
+            settings,
             ended: ended
                 .into_iter()
-                .map(|(event, at)| (event, CompletedHere { at, without_run: None }))
+                .map(|(event, at)| (event, HonouredHere { at, without_run: None }))
                 .collect(),
             active: None,
             is_noops_turn: false,
@@ -279,7 +247,7 @@ impl Queue {
             running: self.active.as_ref().and_then(running),
             retrying: if self.blocked.is_some() { Vec::new() } else { retrying },
             delayed,
-            held: held.map(|(event, reason)| Held { event, reason: shortened(reason) }).collect(),
+            held: held.map(|(event, reason)| HeldDelivery { event, reason: shortened(reason) }).collect(),
         }
     }
 
@@ -340,18 +308,18 @@ impl Queue {
         let event = cause.event.id;
         self.too_new.retain(|held| held.event != event);
         if let Some(ended) = self.ended.get(&event) {
-            let sources = cause.sources;
+            let addressed_as = cause.addressed_as;
             return vec![match &ended.without_run {
                 // No record of a run tells it again.
                 Some(end) => Effect::Finish {
                     run: None,
-                    completions: vec![Completion { event, sources, end: end.clone() }],
+                    completions: vec![Completion { event, addressed_as, outcome: end.clone() }],
                 },
-                None => Effect::DeleteDeliveries { event, sources },
+                None => Effect::DeleteDeliveries { event, addressed_as },
             }];
         }
         if let Some(known) = self.find_mut(event) {
-            known.sources.extend(cause.sources);
+            known.addressed_as.extend(cause.addressed_as);
             return Vec::new();
         }
         if let Some(reason) = self.refusal(&cause) {
@@ -361,17 +329,17 @@ impl Queue {
         waiting.causes.push(cause);
         // Somebody asks again.
         waiting.shorten_backoff(now);
-        let superseded = waiting.collapse();
+        let superseded = waiting.supersede_duplicates();
         if superseded.is_empty() { Vec::new() } else { vec![self.finish(now, None, superseded)] }
     }
 
     fn refusal(&self, cause: &Cause) -> Option<DeliveryOutcome> {
-        if cause.event.options.noop && !self.node.honours_noop {
+        if cause.event.options.noop && !self.settings.honours_noop {
             return Some(DeliveryOutcome::Refused("this node's run command cannot honour noop".to_owned()));
         }
         let event = &cause.event;
         let repeats =
-            repeats_in_every_chain(&event.trigger, &self.node.certname, &event.lineage, event.loops);
+            repeats_in_every_chain(&event.trigger, &self.settings.certname, &event.lineage, event.loops);
         repeats.map(|suppression| DeliveryOutcome::Suppressed(suppression.to_string()))
     }
 
@@ -380,7 +348,7 @@ impl Queue {
         active.chain(&mut self.real.causes).chain(&mut self.noop.causes).find(|cause| cause.event.id == event)
     }
 
-    fn hold(&mut self, held: Held) -> Vec<Effect> {
+    fn hold(&mut self, held: HeldDelivery) -> Vec<Effect> {
         let is_known = self.ended.contains_key(&held.event) || self.is_queued(held.event);
         if !is_known && !self.too_new.iter().any(|known| known.event == held.event) {
             self.too_new.push(held);
@@ -417,9 +385,9 @@ impl Queue {
         let Some(active) = self.active.take() else { return Vec::new() };
         let retry = self.retry_after(now, &run, active.attempts, jitter);
         let run_id = run.run_id;
-        let (ended, again) = ends(run, active.causes);
+        let (ended, again) = divide(run, active.causes);
         if !again.is_empty() {
-            self.wait_again(active.noop, again, retry);
+            self.requeue(active.noop, again, retry);
         }
         vec![self.finish(now, Some(run_id), ended)]
     }
@@ -427,7 +395,7 @@ impl Queue {
     fn completed_while_down(&mut self, now: Now, run: CompletedRun, causes: Vec<Cause>) -> Vec<Effect> {
         self.rate_limiter.adopted(now, run.result.started_at);
         let run_id = run.run_id;
-        let (ended, _) = ends(run, causes);
+        let (ended, _) = divide(run, causes);
         vec![self.finish(now, Some(run_id), ended)]
     }
 
@@ -446,7 +414,7 @@ impl Queue {
 
     /// Puts causes back in front of what arrived meanwhile. After a crash several runs are told of one
     /// after the other, so a cause may have ended in a later run, or wait already.
-    fn wait_again(&mut self, noop: bool, causes: Vec<Cause>, retry: Option<Retry>) {
+    fn requeue(&mut self, noop: bool, causes: Vec<Cause>, retry: Option<Retry>) {
         let waiting = if noop { &mut self.noop } else { &mut self.real };
         let arrived = std::mem::take(&mut waiting.causes);
         for cause in causes.into_iter().chain(arrived) {
@@ -455,7 +423,7 @@ impl Queue {
             }
             match waiting.causes.iter_mut().find(|known| known.event.id == cause.event.id) {
                 Some(known) => {
-                    known.sources.extend(cause.sources);
+                    known.addressed_as.extend(cause.addressed_as);
                     known.interruptions = known.interruptions.max(cause.interruptions);
                 }
                 None => waiting.causes.push(cause),
@@ -533,22 +501,17 @@ impl Queue {
         )]
     }
 
-    fn finish(
-        &mut self,
-        now: Now,
-        run: Option<crate::identity::RunId>,
-        ended: Vec<(Cause, DeliveryOutcome)>,
-    ) -> Effect {
+    fn finish(&mut self, now: Now, run: Option<RunId>, ended: Vec<(Cause, DeliveryOutcome)>) -> Effect {
         self.ended.retain(|&event, ended| !HonouredEvent { event, ended_at: ended.at }.is_outlived(now.wall));
         let completions = ended
             .into_iter()
             .map(|(cause, end)| {
                 let without_run = run.is_none().then(|| end.clone());
-                self.ended.insert(cause.event.id, CompletedHere { at: now.wall, without_run });
+                self.ended.insert(cause.event.id, HonouredHere { at: now.wall, without_run });
                 for waiting in [&mut self.real, &mut self.noop] {
                     waiting.causes.retain(|other| other.event.id != cause.event.id);
                 }
-                Completion { event: cause.event.id, sources: cause.sources, end }
+                Completion { event: cause.event.id, addressed_as: cause.addressed_as, outcome: end }
             })
             .collect();
         Effect::Finish { run, completions }
@@ -556,7 +519,7 @@ impl Queue {
 }
 
 /// What a run has ended, and what it leaves to another one.
-fn ends(run: CompletedRun, causes: Vec<Cause>) -> (Vec<(Cause, DeliveryOutcome)>, Vec<Cause>) {
+fn divide(run: CompletedRun, causes: Vec<Cause>) -> (Vec<(Cause, DeliveryOutcome)>, Vec<Cause>) {
     let (over, again): (Vec<Cause>, Vec<Cause>) = match run.result.outcome {
         RunOutcome::NotRun => (Vec::new(), causes),
         RunOutcome::Interrupted => causes.into_iter().partition(|cause| cause.interruptions > 0),
@@ -601,7 +564,7 @@ impl Waiting {
     /// one has the same trigger, origin, options and past, and expires no sooner. What nothing later stands
     /// for stays, however many they are: of a backlog that was collapsed only the latest can stand for
     /// others, or ten thousand of them would take each new one a look at every pair.
-    fn collapse(&mut self) -> Vec<(Cause, DeliveryOutcome)> {
+    fn supersede_duplicates(&mut self) -> Vec<(Cause, DeliveryOutcome)> {
         let causes = &mut self.causes;
         let mut superseded = Vec::new();
         let mut at = 0;

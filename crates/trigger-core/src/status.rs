@@ -1,155 +1,18 @@
 //! What a node says of itself, and the state of a delivery computed from it (C6).
 
-use std::collections::BTreeMap;
-use std::fmt;
-
-use crate::identity::{EventId, GroupName, Revision, RunId};
-use crate::outcome::{CompletedRun, DeliveryOutcome};
+use crate::delivery::{DeliveryOutcome, DeliveryState};
+use crate::identity::{EventId, RunId};
+use crate::node::{NodeRecord, Running};
+use crate::run::CompletedRun;
 use crate::time::Timestamp;
-
-/// An agent's registration, claim and present activity: the value under `nodes/<certname>`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeRecord {
-    /// Random, new with every start of an agent; who holds the claim on the certname.
-    pub instance: String,
-    /// Names the file lock that the instance holds for as long as it lives: whoever holds the lock of this
-    /// name now knows that the instance is dead.
-    pub lock: Option<String>,
-    /// The instance has stopped and left nothing behind: the claim is anybody's.
-    pub released: bool,
-    /// Where the instance runs, for people: what a second claimant is told.
-    pub location: String,
-    /// Grows with every renewal; a contender watches it for change, never a clock.
-    pub renewals: u64,
-    /// The agent's version of Trigger.
-    pub version: String,
-    /// When it was last renewed, by the node's clock; for people.
-    pub seen_at: Timestamp,
-    /// The groups it belongs to, and the revision at which it had joined: earlier events are not its own.
-    pub groups: BTreeMap<GroupName, Revision>,
-    /// What it does now.
-    pub activity: Activity,
-}
-
-/// What an agent does and what keeps it from doing more.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Activity {
-    /// The run in progress.
-    pub running: Option<Running>,
-    /// Deliveries that wait for a try after one that could not happen.
-    pub retrying: Vec<Retrying>,
-    /// Deliveries that wait because enough runs have started within a minute.
-    pub delayed: Option<Delayed>,
-    /// Deliveries that wait for a person.
-    pub held: Vec<Held>,
-}
-
-/// A run in progress.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Running {
-    /// Its id.
-    pub run_id: RunId,
-    /// By the node's clock.
-    pub started_at: Timestamp,
-    /// The events it covers.
-    pub causes: Vec<EventId>,
-}
-
-/// Deliveries whose run could not happen and is tried again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retrying {
-    /// By the node's clock.
-    pub at: Timestamp,
-    /// Why the last try came to nothing.
-    pub reason: String,
-    /// The events that wait.
-    pub causes: Vec<EventId>,
-}
-
-/// Deliveries whose run waits for the limit on runs, `runs_per_minute`, and for nothing else.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Delayed {
-    /// When their run may start, by the node's clock.
-    pub at: Timestamp,
-    /// The same as a sentence.
-    pub reason: String,
-    /// The events that wait.
-    pub causes: Vec<EventId>,
-}
-
-/// A delivery that waits for a person: the agent is disabled, or too old for the event.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Held {
-    /// Which event.
-    pub event: EventId,
-    /// What it waits for.
-    pub reason: String,
-}
-
-/// The state of a delivery, as `trigger status` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "C6 defines them")]
-pub enum State {
-    Spooled,
-    Pending,
-    Held,
-    Retrying,
-    Running,
-    Done,
-    Failed,
-    Expired,
-    Refused,
-    Suppressed,
-    Superseded,
-}
-
-impl State {
-    /// The states in which nothing more will happen.
-    pub const ENDS: [Self; 6] =
-        [Self::Done, Self::Failed, Self::Expired, Self::Refused, Self::Suppressed, Self::Superseded];
-
-    /// The name in JSON and on the terminal.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Spooled => "spooled",
-            Self::Pending => "pending",
-            Self::Held => "held",
-            Self::Retrying => "retrying",
-            Self::Running => "running",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Expired => "expired",
-            Self::Refused => "refused",
-            Self::Suppressed => "suppressed",
-            Self::Superseded => "superseded",
-        }
-    }
-
-    /// Whether nothing more will happen.
-    pub fn is_end(self) -> bool {
-        Self::ENDS.contains(&self)
-    }
-
-    /// Whether it ended as asked. A superseded delivery's event is honoured by its successor, and a
-    /// suppressed one was left out on purpose; both are told apart by whoever needs to.
-    pub fn is_success(self) -> bool {
-        matches!(self, Self::Done | Self::Superseded | Self::Suppressed)
-    }
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// A delivery's state with what explains it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryStatus {
     /// Where it stands.
-    pub state: State,
+    pub state: DeliveryState,
     /// The run that ended it, or its start when it is running.
-    pub run: Option<RunView>,
+    pub run: Option<DeliveryRun>,
     /// A sentence where the state needs one.
     pub reason: Option<String>,
     /// The event that took its place.
@@ -160,14 +23,14 @@ pub struct DeliveryStatus {
 
 /// A run as status shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RunView {
+pub enum DeliveryRun {
     /// In progress.
     Running(Running),
     /// Over.
     Ended(CompletedRun),
 }
 
-impl RunView {
+impl DeliveryRun {
     /// Which run.
     pub fn run_id(&self) -> RunId {
         match self {
@@ -206,29 +69,29 @@ pub fn delivery_status(
     let last_seen = node.map(|node| node.seen_at);
     let plain = |state, reason| DeliveryStatus { state, run: None, reason, successor: None, last_seen };
     let Some(node) = node else {
-        return plain(State::Pending, Some("no agent has registered under this certname".to_owned()));
+        return plain(DeliveryState::Pending, Some("no agent has registered under this certname".to_owned()));
     };
     let activity = &node.activity;
     if let Some(running) = activity.running.as_ref().filter(|run| run.causes.contains(&event)) {
         return DeliveryStatus {
-            state: State::Running,
-            run: Some(RunView::Running(running.clone())),
+            state: DeliveryState::Running,
+            run: Some(DeliveryRun::Running(running.clone())),
             reason: None,
             successor: None,
             last_seen,
         };
     }
     if let Some(held) = activity.held.iter().find(|held| held.event == event) {
-        return plain(State::Held, Some(held.reason.clone()));
+        return plain(DeliveryState::Held, Some(held.reason.clone()));
     }
     if let Some(retrying) = activity.retrying.iter().find(|retrying| retrying.causes.contains(&event)) {
-        return plain(State::Retrying, Some(retrying.reason.clone()));
+        return plain(DeliveryState::Retrying, Some(retrying.reason.clone()));
     }
     if node.released {
-        return plain(State::Pending, Some("its agent was stopped".to_owned()));
+        return plain(DeliveryState::Pending, Some("its agent was stopped".to_owned()));
     }
     let delayed = activity.delayed.as_ref().filter(|delayed| delayed.causes.contains(&event));
-    plain(State::Pending, delayed.map(|delayed| delayed.reason.clone()))
+    plain(DeliveryState::Pending, delayed.map(|delayed| delayed.reason.clone()))
 }
 
 fn ended(end: &DeliveryOutcome) -> DeliveryStatus {
@@ -236,7 +99,7 @@ fn ended(end: &DeliveryOutcome) -> DeliveryStatus {
     let plain = |reason| DeliveryStatus { state, run: None, reason, successor: None, last_seen: None };
     let by_run = |run: &CompletedRun| DeliveryStatus {
         state,
-        run: Some(RunView::Ended(run.clone())),
+        run: Some(DeliveryRun::Ended(run.clone())),
         reason: run.result.reason.clone(),
         successor: None,
         last_seen: None,

@@ -1,7 +1,7 @@
 //! Whom the loop guard left out, in sentences for Puppet's output (C7).
 
 use crate::identity::Certname;
-use crate::lineage::Suppression;
+use crate::loop_guard::Suppression;
 
 /// Names in one sentence; the others are counted.
 const NAMED: usize = 3;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::event::{CLOCK_TOLERANCE, Event, MAX_LIFETIME};
 use crate::identity::EventId;
-use crate::status::{Activity, NodeRecord};
+use crate::node::{Activity, NodeRecord};
 use crate::time::Timestamp;
 
 /// How long after an event's expiry a sweeper waits before it speaks for a target that says nothing.
@@ -50,7 +50,7 @@ fn lists(activity: &Activity, event: EventId) -> bool {
 mod tests {
     use super::*;
     use crate::event::samples;
-    use crate::status::{Delayed, Held};
+    use crate::node::{Delayed, HeldDelivery};
 
     fn node(seen_at: u64) -> NodeRecord {
         NodeRecord {
@@ -96,7 +96,7 @@ mod tests {
         let late = event.expires_at().plus(MAX_LIFETIME);
         let mut target = node(0);
         assert!(may_expire(&event, Some(&target), late));
-        target.activity.held = vec![Held { event: event.id, reason: "disabled".to_owned() }];
+        target.activity.held = vec![HeldDelivery { event: event.id, reason: "disabled".to_owned() }];
         assert!(!may_expire(&event, Some(&target), late));
         let (at, reason) = (late, "enough runs".to_owned());
         target.activity =

@@ -7,12 +7,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::event::Event;
-use crate::history::{FiredEvent, Kind, PastCause, PastRun, RunHistory, SuppressedTarget, Target, Truncated};
+use crate::delivery::DeliveryOutcome;
+use crate::event::{Event, Target};
 use crate::identity::{Certname, EventId, RunId, Tag, TriggerName};
 use crate::lineage::Lineage;
-use crate::outcome::{CompletedRun, DeliveryOutcome};
-use crate::status::{NodeRecord, Running};
+use crate::node::{NodeRecord, Running};
+use crate::run::CompletedRun;
+use crate::run::history::{FiredEvent, Kind, PastCause, PastRun, RunHistory, SuppressedTarget, Truncated};
 use crate::time::Timestamp;
 
 /// Causes of one run that are followed to where they came from; the others are only named.

@@ -5,6 +5,7 @@
 
 mod events;
 mod history;
+mod lines;
 mod nodes;
 mod outcomes;
 mod runs;
@@ -13,9 +14,6 @@ use std::str::FromStr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-pub use events::{Delivery, Members, Publication};
-pub use runs::{FireNote, HonouredEvent, RunRecord};
 
 /// The version this program writes, and the newest it reads.
 pub const VERSION: u32 = 1;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use trigger_core::backoff;
 use trigger_core::identity::{Certname, GroupName, Revision};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::status::{Activity, NodeRecord};
+use trigger_core::node::{Activity, NodeRecord};
 use trigger_core::time::{Now, Timestamp};
 use trigger_core::wire::{Stored, WireError};
 

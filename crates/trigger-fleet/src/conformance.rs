@@ -4,16 +4,18 @@ use std::future::Future;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
+use trigger_core::delivery::{Completion, DeliveryOutcome};
+use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Target, Targets};
 use trigger_core::identity::{Certname, EventId, InvalidName, Revision};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::lineage::{Lineage, Loops};
-use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
-use trigger_core::queue::{Completion, Source};
-use trigger_core::status::{Activity, DeliveryStatus, NodeRecord};
+use trigger_core::node::{Activity, NodeRecord};
+use trigger_core::publication::Publication;
+use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
+use trigger_core::status::DeliveryStatus;
 use trigger_core::sweep::{EVENT_RETENTION, SWEEP_GRACE_PERIOD};
 use trigger_core::time::Timestamp;
-use trigger_core::wire::{Publication, Stored};
+use trigger_core::wire::Stored;
 use trigger_store::store::{KeyRange, Store};
 
 use crate::outcomes::{event_status, finish};
@@ -49,8 +51,10 @@ async fn an_event_lives_and_goes_with_all_that_belongs_to_it<S: Store>(store: &S
     assert_eq!(states().await, ["gone pending", "lb01 pending", "web01 pending"]);
 
     for certname in ["lb01", "web01"] {
-        let sources = [if certname == "lb01" { Source::Group(named("lb")) } else { Source::Host }].into();
-        let completion = Completion { event: publication.event.id, sources, end: done(fired_at) };
+        let addressed_as =
+            [if certname == "lb01" { Target::Group(named("lb")) } else { Target::Node(named(certname)) }]
+                .into();
+        let completion = Completion { event: publication.event.id, addressed_as, outcome: done(fired_at) };
         finish(store, &keyspace, &named(certname), &[completion]).await.unwrap_or_else(|e| panic!("{e}"));
     }
     assert_eq!(states().await, ["gone pending", "lb01 done", "web01 done"]);

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use trigger_core::event::{Part, Targets};
+use trigger_core::delivery::Delivery;
+use trigger_core::event::{Part, Target, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::keyspace::{Key, Keyspace};
-use trigger_core::queue::{Cause, Source};
-use trigger_core::status::Held;
-use trigger_core::wire::{Delivery, Stored, WireError};
+use trigger_core::node::HeldDelivery;
+use trigger_core::run::record::Cause;
+use trigger_core::wire::{Stored, WireError};
 
 use trigger_store::store::{Entry, KeyRange, Store, StoreError};
 
@@ -24,10 +25,10 @@ pub enum Arrival {
         /// Which event.
         event: EventId,
         /// The delivery.
-        source: Source,
+        target: Target,
     },
     /// Written by a newer version of Trigger.
-    TooNew(Held),
+    TooNew(HeldDelivery),
     /// Nothing this program could use; it stays where it is and is reported.
     Unreadable {
         /// Where it lies.
@@ -52,7 +53,7 @@ pub fn ranges(
 struct Addressed {
     key: String,
     event: EventId,
-    source: Source,
+    target: Target,
     part_key: String,
 }
 
@@ -84,7 +85,7 @@ pub async fn read(
         let found: HashMap<&str, &str> = found.iter().map(|e| (e.key.as_str(), e.value.as_str())).collect();
         arrivals.extend(chunk.iter().map(|delivery| {
             if found.contains_key(keyspace.outcome(delivery.event, certname).as_str()) {
-                return Arrival::HasOutcome { event: delivery.event, source: delivery.source.clone() };
+                return Arrival::HasOutcome { event: delivery.event, target: delivery.target.clone() };
             }
             resolve(certname, delivery, found.get(delivery.part_key.as_str()).copied())
         }));
@@ -98,13 +99,13 @@ fn address(
     joined: &BTreeMap<GroupName, Revision>,
     entry: &Entry,
 ) -> Result<Option<Addressed>, Arrival> {
-    let (event, source) = match keyspace.place(&entry.key) {
-        Some(Key::HostDelivery { event, .. }) => (event, Source::Host),
+    let (event, target) = match keyspace.place(&entry.key) {
+        Some(Key::HostDelivery { certname, event }) => (event, Target::Node(certname)),
         Some(Key::GroupDelivery { group, event }) => {
             if joined.get(&group).is_none_or(|since| entry.revision <= *since) {
                 return Ok(None);
             }
-            (event, Source::Group(group))
+            (event, Target::Group(group))
         }
         _ => {
             return Err(Arrival::Unreadable {
@@ -116,7 +117,7 @@ fn address(
     match Delivery::from_wire(&entry.value) {
         Ok(delivery) => {
             let part_key = keyspace.part(event, delivery.part);
-            Ok(Some(Addressed { key: entry.key.clone(), event, source, part_key }))
+            Ok(Some(Addressed { key: entry.key.clone(), event, target, part_key }))
         }
         Err(error) => Err(unusable(entry.key.clone(), event, &error)),
     }
@@ -124,7 +125,7 @@ fn address(
 
 fn unusable(key: String, event: EventId, error: &WireError) -> Arrival {
     match error {
-        WireError::TooNew { .. } => Arrival::TooNew(Held { event, reason: error.to_string() }),
+        WireError::TooNew { .. } => Arrival::TooNew(HeldDelivery { event, reason: error.to_string() }),
         WireError::Unreadable { .. } => Arrival::Unreadable { key, detail: error.to_string() },
     }
 }
@@ -138,9 +139,9 @@ fn resolve(certname: &Certname, delivery: &Addressed, part: Option<&str>) -> Arr
         Ok(part) => part,
         Err(error) => return unusable(delivery.part_key.clone(), delivery.event, &error),
     };
-    let meant = match &delivery.source {
-        Source::Host => part.event.targets.hosts.contains(certname),
-        Source::Group(group) => part.event.targets.groups.contains(group),
+    let meant = match &delivery.target {
+        Target::Node(_) => part.event.targets.hosts.contains(certname),
+        Target::Group(group) => part.event.targets.groups.contains(group),
     };
     if part.event.id != delivery.event || !meant {
         return unreadable(format!("the event at {} does not name this target", delivery.part_key));
@@ -148,5 +149,9 @@ fn resolve(certname: &Certname, delivery: &Addressed, part: Option<&str>) -> Arr
     let mut event = part.event;
     // What the other targets are is nobody's business from here on, and would cost memory.
     event.targets = Targets::default();
-    Arrival::Pending(Box::new(Cause { event, sources: [delivery.source.clone()].into(), interruptions: 0 }))
+    Arrival::Pending(Box::new(Cause {
+        event,
+        addressed_as: [delivery.target.clone()].into(),
+        interruptions: 0,
+    }))
 }

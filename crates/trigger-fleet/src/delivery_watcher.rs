@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
+use trigger_core::event::Target;
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::keyspace::{Key, Keyspace};
-use trigger_core::queue::Source;
 
 use crate::claim::ClaimState;
 use crate::deliveries::{self, Arrival};
@@ -228,7 +228,7 @@ async fn rejoined(claim: &mut watch::Receiver<ClaimState>, known: Option<&BTreeM
 /// A group's event that has ended here: its delivery stays.
 fn settled(arrival: &Arrival) -> Option<EventId> {
     match arrival {
-        Arrival::HasOutcome { event, source: Source::Group(_) } => Some(*event),
+        Arrival::HasOutcome { event, target: Target::Group(_) } => Some(*event),
         _ => None,
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use trigger_core::event::{Event, Part};
-use trigger_core::history::RunHistory;
+use trigger_core::delivery::{Completion, DeliveryOutcome, Members};
+use trigger_core::event::{Event, Part, Target};
 use trigger_core::identity::{Certname, EventId, Revision};
 use trigger_core::keyspace::{Key, Keyspace};
-use trigger_core::outcome::DeliveryOutcome;
-use trigger_core::queue::{Completion, Source};
-use trigger_core::status::{DeliveryStatus, NodeRecord, delivery_status};
-use trigger_core::wire::{Members, Stored};
+use trigger_core::node::NodeRecord;
+use trigger_core::run::history::RunHistory;
+use trigger_core::status::{DeliveryStatus, delivery_status};
+use trigger_core::wire::Stored;
 
 use crate::registry;
 use trigger_store::store::{CasOutcome, Entry, KeyRange, MAX_ORDERED_ENTRIES, Store, StoreError};
@@ -41,10 +41,10 @@ pub async fn finish_runs(
 ) -> Result<(), StoreError> {
     let told = history.map(|history| (keyspace.runs(certname), history.to_wire()));
     let (done, others): (Vec<&Completion>, Vec<&Completion>) =
-        completions.iter().partition(|completion| matches!(completion.end, DeliveryOutcome::Done(_)));
+        completions.iter().partition(|completion| matches!(completion.outcome, DeliveryOutcome::Done(_)));
     let outcomes = done
         .iter()
-        .map(|completion| (keyspace.outcome(completion.event, certname), completion.end.to_wire()));
+        .map(|completion| (keyspace.outcome(completion.event, certname), completion.outcome.to_wire()));
     let told_of_runs = usize::from(told.is_some());
     let entries: Vec<(String, String)> = told.into_iter().chain(outcomes).collect();
     let keys: Vec<String> = entries.iter().map(|(key, _)| key.clone()).collect();
@@ -57,15 +57,16 @@ pub async fn finish_runs(
     }
     let told = others.into_iter().map(|completion| {
         let key = keyspace.outcome(completion.event, certname);
-        tell_unless_done(store, key, &completion.end)
+        tell_unless_done(store, key, &completion.outcome)
     });
     let told: Vec<_> = told.collect();
     let told: Vec<Option<(Revision, String)>> =
         stream::iter(told).buffer_unordered(SWAPS_IN_FLIGHT).try_collect().await?;
     newest = newest.max(told.into_iter().max().flatten());
-    let sources = completions.iter().map(|completion| (completion.event, &completion.sources));
-    delete(store, keyspace, certname, sources).await?;
-    let has_deleted = completions.iter().any(|completion| completion.sources.contains(&Source::Host));
+    let addressed_as = completions.iter().map(|completion| (completion.event, &completion.addressed_as));
+    delete(store, keyspace, certname, addressed_as).await?;
+    let has_deleted =
+        completions.iter().any(|completion| completion.addressed_as.iter().any(Target::is_node));
     match newest {
         Some((_, key)) if has_deleted => check_kept(store, key).await,
         _ => Ok(()),
@@ -111,9 +112,9 @@ pub async fn delete<'a>(
     store: &dyn Store,
     keyspace: &Keyspace,
     certname: &Certname,
-    ended: impl IntoIterator<Item = (EventId, &'a BTreeSet<Source>)>,
+    ended: impl IntoIterator<Item = (EventId, &'a BTreeSet<Target>)>,
 ) -> Result<(), StoreError> {
-    let own = ended.into_iter().filter(|(_, sources)| sources.contains(&Source::Host));
+    let own = ended.into_iter().filter(|(_, addressed_as)| addressed_as.iter().any(Target::is_node));
     let keys: Vec<String> = own.map(|(event, _)| keyspace.host_delivery(certname, event)).collect();
     if keys.is_empty() { Ok(()) } else { store.delete_many(keys).await }
 }
@@ -124,7 +125,7 @@ pub async fn delete_told(
     store: &dyn Store,
     keyspace: &Keyspace,
     certname: &Certname,
-    ended: &[(EventId, BTreeSet<Source>)],
+    ended: &[(EventId, BTreeSet<Target>)],
 ) -> Result<(), StoreError> {
     let mut told = BTreeSet::new();
     for chunk in ended.chunks(MAX_ORDERED_ENTRIES) {
@@ -133,7 +134,7 @@ pub async fn delete_told(
         told.extend(found.into_iter().map(|(key, _)| key));
     }
     let is_told = |(event, _): &&(EventId, _)| told.contains(&keyspace.outcome(*event, certname));
-    let ended = ended.iter().filter(is_told).map(|(event, sources)| (*event, sources));
+    let ended = ended.iter().filter(is_told).map(|(event, addressed_as)| (*event, addressed_as));
     delete(store, keyspace, certname, ended).await
 }
 

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use trigger_core::delivery::{Delivery, DeliveryOutcome, Members};
 use trigger_core::event::{Event, Part};
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::lineage::{Suppression, repeats_in_every_chain};
-use trigger_core::outcome::DeliveryOutcome;
-use trigger_core::wire::{Delivery, Members, Publication, Stored};
+use trigger_core::loop_guard::{Suppression, repeats_in_every_chain};
+use trigger_core::publication::Publication;
+use trigger_core::wire::Stored;
 
 use crate::registry;
 use trigger_store::store::{KeyRange, MAX_ORDERED_BYTES, MAX_ORDERED_ENTRIES, Store, StoreError};

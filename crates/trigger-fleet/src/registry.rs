@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use trigger_core::identity::Certname;
 use trigger_core::keyspace::{Key, Keyspace};
-use trigger_core::status::NodeRecord;
+use trigger_core::node::NodeRecord;
 use trigger_core::wire::Stored;
 
 use trigger_store::store::{Entry, KeyRange, Store, StoreError};

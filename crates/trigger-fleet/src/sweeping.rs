@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::event::{Event, Part};
 use trigger_core::identity::{Certname, EventId, Revision};
 use trigger_core::keyspace::{Key, Keyspace};
-use trigger_core::outcome::DeliveryOutcome;
-use trigger_core::status::NodeRecord;
+use trigger_core::node::NodeRecord;
 use trigger_core::sweep::{may_expire, may_remove, quorum_now};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;

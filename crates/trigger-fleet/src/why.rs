@@ -1,10 +1,10 @@
 //! Why a node ran: reads what the core asks for, a level of the chain at a time.
 
+use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::event::Part;
-use trigger_core::history::RunHistory;
 use trigger_core::keyspace::{Key, Keyspace};
-use trigger_core::outcome::DeliveryOutcome;
-use trigger_core::status::NodeRecord;
+use trigger_core::node::NodeRecord;
+use trigger_core::run::history::RunHistory;
 use trigger_core::why::{self, ExplainError, Explanation, Facts, Progress, Question, Wanted};
 use trigger_core::wire::Stored;
 

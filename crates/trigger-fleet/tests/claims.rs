@@ -13,7 +13,7 @@ use support::EtcdServer;
 use support::meddled::{Meddled, Meddler};
 use trigger_core::identity::{GroupName, Revision};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::status::{Activity, NodeRecord};
+use trigger_core::node::{Activity, NodeRecord};
 use trigger_core::time::{Now, Timestamp};
 use trigger_fleet::claim::{
     Claim, ClaimState, Claimant, LEASE, POLL_INTERVAL, RENEWAL_INTERVAL, TRUST_PERIOD,

@@ -11,13 +11,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::meddled::{Meddled, Meddler};
+use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::identity::{EventId, KeyPrefix, Revision};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::lineage::{Lineage, Loops};
-use trigger_core::outcome::DeliveryOutcome;
+use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::{Publication, Stored};
+use trigger_core::wire::Stored;
 use trigger_fleet::outcomes;
 use trigger_fleet::publishing::publish;
 use trigger_fleet::sweeping::{self, Swept};

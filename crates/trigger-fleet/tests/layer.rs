@@ -5,16 +5,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
-use trigger_core::history::{PastRun, RunHistory};
+use trigger_core::delivery::{Completion, DeliveryOutcome, DeliveryState};
+use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Target, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, Revision, RunId};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::lineage::{Chain, Hop, Lineage, Loops};
-use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
-use trigger_core::queue::{Completion, Source};
-use trigger_core::status::{Activity, Held, NodeRecord, Running, State};
+use trigger_core::node::{Activity, HeldDelivery, NodeRecord, Running};
+use trigger_core::publication::Publication;
+use trigger_core::run::history::{PastRun, RunHistory};
+use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
-use trigger_core::wire::{Publication, Stored};
+use trigger_core::wire::Stored;
 use trigger_fleet::deliveries::{self, Arrival};
 use trigger_fleet::outcomes::{self, EventStatus};
 use trigger_fleet::publishing::{PublishError, publish};
@@ -119,7 +120,8 @@ fn ended(n: u128, outcome: RunOutcome) -> CompletedRun {
 }
 
 async fn finish(store: &MemoryStore, certname: &str, n: u128, end: DeliveryOutcome) {
-    let completion = Completion { event: id(n), sources: [Source::Host].into(), end };
+    let completion =
+        Completion { event: id(n), addressed_as: [Target::Node(node("lb01"))].into(), outcome: end };
     outcomes::finish(store, &Keyspace::default(), &node(certname), &[completion]).await.unwrap();
 }
 
@@ -166,7 +168,8 @@ async fn who_sees_an_outcome_finds_its_run() {
         fired: Default::default(),
     };
     let history = RunHistory { runs: vec![run] };
-    let completion = Completion { event: id(1), sources: [Source::Host].into(), end: done(7) };
+    let completion =
+        Completion { event: id(1), addressed_as: [Target::Node(node("lb01"))].into(), outcome: done(7) };
     outcomes::finish_runs(&store, &keyspace, &lb01, &[completion], Some(&history)).await.unwrap();
     let keys = [KeyRange::Key(keyspace.runs(&lb01)), KeyRange::Key(keyspace.outcome(id(1), &lb01))];
     let found = store.read(&keys).await.unwrap();
@@ -212,7 +215,7 @@ async fn publishing_twice_leaves_what_publishing_once_leaves() {
     let again = arrivals(&store, "lb01", &[]).await;
     assert_eq!(
         again,
-        [Arrival::HasOutcome { event: id(1), source: Source::Host }],
+        [Arrival::HasOutcome { event: id(1), target: Target::Node(node("lb01")) }],
         "an outcome: no second run"
     );
     assert_eq!(states(&status(&store, 1).await), ["lb01 done"]);
@@ -238,7 +241,7 @@ async fn a_delivery_is_all_that_is_left_where_its_outcome_is_gone() {
         publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
     }
     store.put_many(vec![(keyspace.outcome(id(1), &lb01), done(7).to_wire())]).await.remove(0).unwrap();
-    let both = [1, 2].map(|n| (id(n), [Source::Host].into()));
+    let both = [1, 2].map(|n| (id(n), [Target::Node(node("lb01"))].into()));
     outcomes::delete_told(&store, &keyspace, &lb01, &both).await.unwrap();
     assert_eq!(pending(&arrivals(&store, "lb01", &[]).await), [id(2)]);
 }
@@ -266,8 +269,11 @@ async fn a_group_is_one_write_that_members_read_if_they_joined_before() {
     assert_eq!(arrivals(&store, "web09", &[("web", 1)]).await, []);
     assert_eq!(states(&status(&store, 1).await), ["lb01 pending"], "the members at fire time show");
 
-    let completion =
-        Completion { event: id(1), sources: [Source::Group("lb".parse().unwrap())].into(), end: done(7) };
+    let completion = Completion {
+        event: id(1),
+        addressed_as: [Target::Group("lb".parse().unwrap())].into(),
+        outcome: done(7),
+    };
     outcomes::finish(&store, &Keyspace::default(), &node("lb01"), &[completion]).await.unwrap();
     assert_eq!(states(&status(&store, 1).await), ["lb01 done"]);
     let group = KeyRange::Prefix(Keyspace::default().group_deliveries(&"lb".parse().unwrap()));
@@ -356,7 +362,9 @@ async fn what_cannot_be_used_is_told_apart_and_harms_no_neighbour() {
     let mut others: Vec<String> = arrivals
         .iter()
         .filter_map(|arrival| match arrival {
-            Arrival::TooNew(Held { event, .. }) => Some(format!("held {}", event.to_string().split_off(35))),
+            Arrival::TooNew(HeldDelivery { event, .. }) => {
+                Some(format!("held {}", event.to_string().split_off(35)))
+            }
             Arrival::Unreadable { key, .. } => {
                 Some(format!("unreadable {}", key.clone().split_off(key.len() - 1)))
             }
@@ -383,14 +391,15 @@ async fn status_says_what_the_node_says_of_itself() {
     let mut node_record = record("a", &[]);
     node_record.activity.running =
         Some(Running { run_id: RunId::from_uuid(Uuid::from_u128(9)), started_at: NOW, causes: vec![id(1)] });
-    node_record.activity.held = vec![Held { event: id(2), reason: "disabled: maintenance".to_owned() }];
+    node_record.activity.held =
+        vec![HeldDelivery { event: id(2), reason: "disabled: maintenance".to_owned() }];
     register(&store, "lb01", &node_record).await;
     assert_eq!(states(&status(&store, 1).await), ["lb01 running"]);
     assert_eq!(states(&status(&store, 2).await), ["lb01 held"]);
     assert_eq!(states(&status(&store, 3).await), ["lb01 pending"]);
     // An outcome counts more than what a node says.
     finish(&store, "lb01", 1, done(9)).await;
-    assert_eq!(status(&store, 1).await.targets[&node("lb01")].state, State::Done);
+    assert_eq!(status(&store, 1).await.targets[&node("lb01")].state, DeliveryState::Done);
 }
 
 #[tokio::test]
@@ -441,7 +450,7 @@ async fn a_delivery_that_its_node_holds_is_never_expired_by_another() {
     let store = MemoryStore::default();
     publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
     let mut holding = record("a", &[]);
-    holding.activity.held = vec![Held { event: id(1), reason: "disabled".to_owned() }];
+    holding.activity.held = vec![HeldDelivery { event: id(1), reason: "disabled".to_owned() }];
     register(&store, "lb01", &holding).await;
     assert_eq!(sweep(&store, 30 * DAY).await, Swept::default());
     assert_eq!(states(&status(&store, 1).await), ["lb01 held"]);

@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use support::meddled::{Meddled, Meddler};
-use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
-use trigger_core::history::{FiredEvent, PastRun, RunHistory};
+use trigger_core::delivery::{Completion, DeliveryOutcome};
+use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Target, Targets};
 use trigger_core::identity::{Certname, EventId, KeyPrefix, RunId};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::lineage::{Lineage, Loops, chains_through};
-use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
-use trigger_core::queue::{Cause, Completion, Source};
+use trigger_core::lineage::{Lineage, Loops};
+use trigger_core::loop_guard::chains_through;
+use trigger_core::publication::Publication;
+use trigger_core::run::history::{FiredEvent, PastRun, RunHistory};
+use trigger_core::run::record::{Cause, RunRecord};
+use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_core::why::{ExplainError, Explanation, Question, RunState, Which};
-use trigger_core::wire::{Publication, RunRecord};
 use trigger_fleet::outcomes;
 use trigger_fleet::publishing::publish;
 use trigger_fleet::why::explain;
@@ -98,7 +100,7 @@ async fn fire(store: &dyn Store, n: u128, origin: &str, parent: Option<&RunRecor
 fn run(certname: &str, n: u128, causes: &[&Event]) -> RunRecord {
     let cause = |event: &&Event| Cause {
         event: Event::clone(event),
-        sources: [Source::Host].into(),
+        addressed_as: [Target::Node(node("lb01"))].into(),
         interruptions: 0,
     };
     RunRecord {
@@ -127,8 +129,8 @@ async fn end(store: &dyn Store, record: &RunRecord, fired: &[FiredEvent]) {
     let end = DeliveryOutcome::Done(CompletedRun { run_id: record.run_id, noop: false, result });
     let completion = |cause: &Cause| Completion {
         event: cause.event.id,
-        sources: cause.sources.clone(),
-        end: end.clone(),
+        addressed_as: cause.addressed_as.clone(),
+        outcome: end.clone(),
     };
     let completions: Vec<Completion> = record.causes.iter().map(completion).collect();
     outcomes::finish_runs(store, &Keyspace::default(), &record.certname, &completions, Some(&history))

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trigger_core::event::Event;
-use trigger_core::history::{FiredEvent, Target};
+use trigger_core::event::{Event, Target};
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::lineage::{self, Chain, Rule};
-use trigger_core::loop_guard::{self, is_suppressed};
-use trigger_core::wire::{Publication, RunRecord};
+use trigger_core::lineage::Chain;
+use trigger_core::loop_guard::{self, Rule, is_suppressed};
+use trigger_core::publication::Publication;
+use trigger_core::run::history::FiredEvent;
+use trigger_core::run::record::RunRecord;
 
 use crate::clock;
 use crate::failure::Failure;
@@ -29,7 +30,7 @@ pub fn parent_run(state: Option<&StateDir>, warnings: &Warnings) -> Option<RunRe
 }
 
 pub fn chains(parent: &RunRecord) -> Vec<Chain> {
-    lineage::chains_through(&parent.certname, parent.causes.iter().map(|cause| &cause.event))
+    loop_guard::chains_through(&parent.certname, parent.causes.iter().map(|cause| &cause.event))
 }
 
 /// Two nodes that wait for each other's runs would wait for ever.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use trigger_core::identity::{KeyPrefix, Revision};
-use trigger_core::wire::Publication;
+use trigger_core::publication::Publication;
 use trigger_fleet::publishing::{PublishError, Published, publish};
 use trigger_store::backend::Backend;
 use trigger_store::credentials::Credentials;
@@ -117,8 +117,8 @@ impl Publisher {
         if let Some(backend) = backends.get(&key) {
             return Ok(backend.clone());
         }
-        let backend = Backend::open(url, &self.credentials).map_err(anyhow::Error::from);
-        let backend = backend.map_err(|error| Failure::config(format!("{error:#}")))?;
+        let backend = Backend::open(url, &self.credentials);
+        let backend = backend.map_err(|error| Failure::config(error.to_string()))?;
         backends.insert(key, backend.clone());
         Ok(backend)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::process::Command;
 use trigger_core::identity::Certname;
-use trigger_core::run_command::{CommandKind, RunCommand};
+use trigger_core::run::command::{CommandKind, RunCommand};
 
 use crate::state::{read_if_present, write_durably};
 

@@ -24,10 +24,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
-use trigger_core::outcome::{RunOutcome, RunResult};
-use trigger_core::run_command::{CommandKind, RunCommand, lock_timeout};
-use trigger_core::verdict::{self, Exit, Verdict};
-use trigger_core::wire::{RunRecord, Stored};
+use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
+use trigger_core::run::record::RunRecord;
+use trigger_core::run::verdict::{self, Exit, Verdict};
+use trigger_core::run::{RunOutcome, RunResult};
+use trigger_core::wire::Stored;
 
 pub use self::process_tree::end_orphan;
 use self::time_limit::TimeLimit;

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use trigger_core::event::{Event, RunOptions};
 use trigger_core::identity::{Certname, EventId, GroupName, RunId, TriggerName};
-use trigger_core::outcome::RunOutcome;
+use trigger_core::run::RunOutcome;
 
 use crate::executor::ProcessId;
 use crate::firing::Answer;

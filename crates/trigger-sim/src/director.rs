@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use trigger_core::event::{DEFAULT_LIFETIME, RunOptions};
 use trigger_core::identity::{Certname, GroupName};
-use trigger_core::lineage::{DEFAULT_TTL, Loops};
+use trigger_core::lineage::Loops;
+use trigger_core::loop_guard::DEFAULT_TTL;
 
 use crate::agent;
 use crate::disk::Disk;

@@ -8,9 +8,10 @@ use futures_util::future::{Either, join, select};
 use tokio::sync::oneshot;
 use trigger_core::event::{Event, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, TriggerName};
-use trigger_core::lineage::{self, Lineage, Loops};
+use trigger_core::lineage::{Lineage, Loops};
 use trigger_core::loop_guard::{self, is_suppressed};
-use trigger_core::wire::{Publication, Stored};
+use trigger_core::publication::Publication;
+use trigger_core::wire::Stored;
 use trigger_fleet::publishing::{PublishError, Published, publish};
 use trigger_store::store::StoreError;
 
@@ -79,7 +80,7 @@ fn make(own: &Proc, wanted: &Wanted) -> (Publication, BTreeSet<EventId>) {
             let fires =
                 |root: EventId| fired.get(&(wanted.trigger.clone(), root)).copied().unwrap_or_default();
             let causes = parent.causes.iter().map(|cause| &cause.event);
-            let chains = lineage::chains_through(&parent.certname, causes);
+            let chains = loop_guard::chains_through(&parent.certname, causes);
             publication.event.fired_in = Some(parent.run_id);
             loop_guard::suppress(&mut publication, wanted.ttl, chains, fires);
         }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use trigger_core::event::DEFAULT_LIFETIME;
 use trigger_core::identity::RunId;
-use trigger_core::outcome::{RunOutcome, RunResult};
-use trigger_core::wire::{RunRecord, Stored};
+use trigger_core::run::record::RunRecord;
+use trigger_core::run::{RunOutcome, RunResult};
+use trigger_core::wire::Stored;
 
 use crate::firing::{self, Wanted};
 use crate::process::Proc;

@@ -3,13 +3,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use trigger_core::completed_runs;
+use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::event::Event;
-use trigger_core::history::{PastRun, RunHistory};
+use trigger_core::fire_note::FireNote;
 use trigger_core::identity::{EventId, RunId, TriggerName};
-use trigger_core::outcome::{DeliveryOutcome, RunOutcome, RunResult};
+use trigger_core::run::completed;
+use trigger_core::run::history::{PastRun, RunHistory};
+use trigger_core::run::record::RunRecord;
+use trigger_core::run::{RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
-use trigger_core::wire::{FireNote, RunRecord, Stored};
+use trigger_core::wire::Stored;
 
 use crate::disk::Disk;
 use crate::world::World;
@@ -116,7 +119,7 @@ pub(crate) fn end_of(disk: &Disk, event: EventId) -> Option<DeliveryOutcome> {
         let record = RunRecord::from_wire(disk.read(&ended_record(id))?).ok()?;
         Some((record, read_result(disk, id)?))
     };
-    completed_runs::end_of(event, ids(disk, ".ended.json").into_iter().rev().filter_map(ended))
+    completed::delivery_outcome(event, ids(disk, ".ended.json").into_iter().rev().filter_map(ended))
 }
 
 /// What is told of a run that has ended; nothing where its record or its result cannot be read.

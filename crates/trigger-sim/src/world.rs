@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use trigger_core::identity::{Certname, EventId, GroupName, RunId};
 use trigger_core::keyspace::Keyspace;
+use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::Publication;
 use uuid::Uuid;
 
 use crate::check::Checker;

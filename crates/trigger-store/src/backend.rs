@@ -42,6 +42,6 @@ impl Backend {
 pub enum OpenError {
     #[error("'{url}' needs TLS, which this version does not speak yet")]
     TlsUnavailable { url: String },
-    #[error("{address} in '{url}' cannot be dialled")]
+    #[error("{address} in '{url}' cannot be dialled: {source}")]
     BadAddress { url: String, address: String, source: Box<dyn std::error::Error + Send + Sync> },
 }

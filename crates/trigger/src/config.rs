@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::rate_limiter::RunsPerMinute;
-use trigger_core::run_command::RunCommand;
+use trigger_core::run::command::RunCommand;
 use trigger_store::credentials::Credentials;
 use trigger_store::kinds;
 use trigger_store::url::BackendUrl;

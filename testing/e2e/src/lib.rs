@@ -19,6 +19,7 @@ mod cluster;
 mod disk;
 mod fleet;
 mod node;
+mod once;
 mod polling;
 mod process;
 mod puppet;

@@ -1,8 +1,8 @@
 //! A real Puppet server with a CA of its own, on a free loopback port and in a scratch directory.
 //!
-//! It takes half a minute and half a gigabyte to start, so the tests of one binary share one. Its end does
-//! not depend on how the tests end: a guard waits for the end of a pipe that only this process holds, then
-//! ends the server and removes its directory. (Under nextest each test is a process, and has a server of its own.)
+//! It takes half a minute and half a gigabyte to start, so the tests of one run share one: those of a process, or
+//! all of a run of nextest, which starts a process for each test. Its end does not depend on how the tests end: a
+//! guard waits until the process that the run belongs to is gone, then ends the server and removes its directory.
 //!
 //! Each node has an environment of its own, so that one test's broken manifest is nobody else's.
 
@@ -10,11 +10,12 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::backend::free_port;
+use crate::once::{nextest_run, once_a_run};
 use crate::polling::eventually_within;
 use crate::process::{Process, explain};
 use crate::puppet::module_path;
@@ -29,22 +30,26 @@ const PACKAGED: &str = "/etc/puppet/puppetserver";
 const JAR: &str = "/usr/share/puppetserver/puppetserver.jar";
 const PACKAGE: &str = "puppetserver";
 
-/// A Puppet server that the tests of this process share.
+/// A Puppet server that the tests of a run share.
 #[derive(Debug)]
 pub struct PuppetServer {
     directory: PathBuf,
     port: u16,
-    process: Process,
-    /// Its standard input is the pipe whose end tells it that this process is gone.
-    _guard: Child,
 }
 
 static SERVER: OnceLock<PuppetServer> = OnceLock::new();
 
 impl PuppetServer {
-    /// The server, started by whoever asks first.
+    /// The server, started by the first test that needs it.
     pub fn shared() -> &'static Self {
-        SERVER.get_or_init(Self::start)
+        SERVER.get_or_init(|| {
+            let note = once_a_run("puppetserver", || {
+                let Self { directory, port } = Self::start();
+                format!("{port} {}", directory.display())
+            });
+            let (port, directory) = note.split_once(' ').expect("a port and a directory");
+            Self { directory: PathBuf::from(directory), port: port.parse().expect("a port") }
+        })
     }
 
     /// Where it listens.
@@ -77,34 +82,40 @@ impl PuppetServer {
         let directory = scratch.expect("a scratch directory").keep();
         let port = free_port();
         write_settings(&directory, port);
-        let process = Process::start(&mut java(&directory), &directory.join("stdout"), PACKAGE);
-        let guard = guard(process.pid(), &directory);
-        let mut server = Self { directory, port, process, _guard: guard };
-        server.wait_until_it_serves();
-        server
-    }
-
-    fn wait_until_it_serves(&mut self) {
-        let log = self.directory.join("log/puppetserver.log");
-        eventually_within(START_TIMEOUT, "a Puppet server that serves", || {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            if let Some(code) = self.process.exit() {
-                panic!("the Puppet server ended with {code}:\n{}\n{said}", self.process.log());
-            }
-            if said.contains("Puppet Server has successfully started") { Ok(()) } else { Err(said) }
-        });
+        let mut process = Process::start(&mut java(&directory), &directory.join("stdout"), PACKAGE);
+        guard(process.pid(), &directory);
+        wait_until_it_serves(&mut process, &directory);
+        // The guard ends it from here on; dropped, it would end with this function.
+        std::mem::forget(process);
+        Self { directory, port }
     }
 }
 
-/// Ends the server when this process has ended, however it did.
-fn guard(server: u32, directory: &Path) -> Child {
-    let script = r#"read -r _; kill -KILL "$1"; sleep 1; rm -rf "$2""#;
+fn wait_until_it_serves(process: &mut Process, directory: &Path) {
+    let log = directory.join("log/puppetserver.log");
+    eventually_within(START_TIMEOUT, "a Puppet server that serves", || {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        if let Some(code) = process.exit() {
+            panic!("the Puppet server ended with {code}:\n{}\n{said}", process.log());
+        }
+        if said.contains("Puppet Server has successfully started") { Ok(()) } else { Err(said) }
+    });
+}
+
+/// Ends the server when the run is over, however it ends: when this process is gone or, under nextest, the one that
+/// started it.
+fn guard(server: u32, directory: &Path) {
+    let script = r#"while kill -0 "$1" 2>/dev/null; do sleep 1; done; kill -KILL "$2"; sleep 1; rm -rf "$3""#;
+    let run = match nextest_run() {
+        Some(_) => std::os::unix::process::parent_id(),
+        None => std::process::id(),
+    };
     let mut command = Command::new("sh");
-    command.args(["-c", script, "guard", &server.to_string()]).arg(directory);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(["-c", script, "guard", &run.to_string(), &server.to_string()]).arg(directory);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     // A Ctrl-C at the tests is not for the guard, which has to clean up after them.
     command.process_group(0);
-    command.spawn().unwrap_or_else(|error| panic!("{}", explain(&command, "dash", &error)))
+    drop(command.spawn().unwrap_or_else(|error| panic!("{}", explain(&command, "dash", &error))));
 }
 
 fn java(directory: &Path) -> Command {
@@ -116,7 +127,8 @@ fn java(directory: &Path) -> Command {
     command.arg("--config").arg(directory.join("conf.d"));
     command.arg("--bootstrap-config").arg(directory.join("services.d"));
     command.arg("--restart-file").arg(directory.join("restart"));
-    command.env("HOME", directory).current_dir(directory);
+    // nextest may end the group of the test that started it; the other tests still need it.
+    command.env("HOME", directory).current_dir(directory).process_group(0);
     command
 }
 

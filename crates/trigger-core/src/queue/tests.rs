@@ -5,11 +5,11 @@
 //! clock alone, `restart` a new agent that takes over from an idle one.
 
 use super::*;
-use crate::event::samples;
+use crate::event::{Event, samples};
 use crate::identity::RunId;
 use crate::lineage::Loops;
-use crate::outcome::RunResult;
-use crate::status::NodeRecord;
+use crate::node::NodeRecord;
+use crate::run::RunResult;
 use crate::wire::Stored;
 
 struct World {
@@ -21,8 +21,8 @@ struct World {
     starts: Vec<Timestamp>,
 }
 
-fn node() -> Node {
-    Node {
+fn settings() -> QueueSettings {
+    QueueSettings {
         certname: "lb01.example.com".parse().unwrap(),
         honours_noop: true,
         // So high that only those tests meet it that want to.
@@ -31,16 +31,16 @@ fn node() -> Node {
 }
 
 fn world() -> World {
-    world_of(node())
+    world_of(settings())
 }
 
 fn world_with_limit(runs_per_minute: &str) -> World {
-    world_of(Node { runs_per_minute: runs_per_minute.parse().unwrap(), ..node() })
+    world_of(QueueSettings { runs_per_minute: runs_per_minute.parse().unwrap(), ..settings() })
 }
 
-fn world_of(node: Node) -> World {
+fn world_of(settings: QueueSettings) -> World {
     World {
-        queue: Queue::new(node, []),
+        queue: Queue::new(settings, []),
         now: Now { wall: samples::event(0, "t").fired_at, elapsed: Duration::ZERO },
         seen: Vec::new(),
         runs: 0,
@@ -58,7 +58,7 @@ fn cause(word: &str) -> Cause {
     let mut event = samples::event(n, "t");
     event.options =
         RunOptions { tags: tag.into_iter().map(|t| t.parse().unwrap()).collect(), noop: name.ends_with('~') };
-    Cause { event, sources: [Source::Host].into(), interruptions: 0 }
+    Cause { event, addressed_as: [Target::Node(settings().certname)].into(), interruptions: 0 }
 }
 
 impl World {
@@ -92,7 +92,7 @@ impl World {
             Effect::Finish { completions, .. } => {
                 let mut words = Vec::new();
                 for completion in completions {
-                    let how = match completion.end {
+                    let how = match completion.outcome {
                         DeliveryOutcome::Done(_) => "done".to_owned(),
                         DeliveryOutcome::Failed(run) => format!("failed({})", run.result.outcome),
                         DeliveryOutcome::Expired => "expired".to_owned(),
@@ -145,10 +145,10 @@ impl World {
     /// deliveries in the backend. Its forward clock begins anew.
     fn restart(&mut self) {
         assert!(self.queue.active.is_none(), "a run in progress would have to be adopted");
-        let old = std::mem::replace(&mut self.queue, Queue::new(node(), []));
+        let old = std::mem::replace(&mut self.queue, Queue::new(settings(), []));
         // What ended without a run is remembered by its outcome alone.
         let by_runs = old.ended.iter().filter(|(_, ended)| ended.without_run.is_none());
-        self.queue = Queue::new(old.node.clone(), by_runs.map(|(event, ended)| (*event, ended.at)));
+        self.queue = Queue::new(old.settings.clone(), by_runs.map(|(event, ended)| (*event, ended.at)));
         self.now.elapsed = Duration::ZERO;
         self.queue.recall_starts(self.now, self.starts.iter().copied());
         let waiting: Vec<Cause> = old.waiting_causes().cloned().collect();
@@ -311,14 +311,14 @@ fn nothing_starts_while_blocked_and_the_reason_shows() {
 
 #[test]
 fn a_noop_event_is_refused_where_noop_cannot_be_honoured() {
-    let mut world = world_of(Node { honours_noop: false, ..node() });
+    let mut world = world_of(QueueSettings { honours_noop: false, ..settings() });
     world.play("e1~ e2");
     assert_eq!(world.seen, ["finish[e1=refused]", "run[e2]"]);
 }
 
 #[test]
 fn an_end_without_a_run_is_told_again_when_the_backend_has_lost_it() {
-    let mut world = world_of(Node { honours_noop: false, ..node() });
+    let mut world = world_of(QueueSettings { honours_noop: false, ..settings() });
     world.play("e1~ e1~");
     assert_eq!(world.seen, ["finish[e1=refused]", "finish[e1=refused]"]);
     check("block e1 wall+90000000 unblock e1", "finish[e1=expired] finish[e1=expired]");
@@ -524,7 +524,7 @@ fn no_more_runs_start_within_a_minute_than_the_limit_allows() {
 
 #[test]
 fn by_default_ten_runs_may_start_within_a_minute() {
-    let mut world = world_of(Node { runs_per_minute: Default::default(), ..node() });
+    let mut world = world_of(QueueSettings { runs_per_minute: Default::default(), ..settings() });
     for n in 1..=70 {
         world.play(&format!("e{n} unchanged +1000"));
     }

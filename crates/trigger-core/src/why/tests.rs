@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::event::samples::{self, event_id};
-use crate::history::samples::{record, result, run_id};
 use crate::lineage::{Chain, Hop};
-use crate::outcome::RunOutcome;
-use crate::status::Activity;
+use crate::node::Activity;
+use crate::run::RunOutcome;
+use crate::run::history::samples::{record, result, run_id};
 
 /// What lies in the backend.
 #[derive(Default)]

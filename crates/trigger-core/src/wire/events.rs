@@ -1,14 +1,15 @@
 //! Events on their way: parts, deliveries, lists of members, and what an outbox file holds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Stored, WireError, decode, encode, texts, valid, valid_all};
+use crate::delivery::{Delivery, Members};
 use crate::event::{Event, MAX_LIFETIME, Part, RunOptions, Targets};
-use crate::identity::{Certname, GroupName, KeyPrefix};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
+use crate::publication::Publication;
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -125,13 +126,6 @@ impl Stored for Part {
     }
 }
 
-/// What a delivery's key holds: where to read the event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delivery {
-    /// The part that lists this target.
-    pub part: u32,
-}
-
 #[derive(Serialize, Deserialize)]
 struct DeliveryForm {
     part: u32,
@@ -147,10 +141,6 @@ impl Stored for Delivery {
     }
 }
 
-/// Who belonged to an event's groups when it was fired, in portions; read only by status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Members(pub BTreeSet<Certname>);
-
 #[derive(Serialize, Deserialize)]
 struct MembersForm {
     members: Vec<String>,
@@ -165,22 +155,6 @@ impl Stored for Members {
         let form: MembersForm = decode("a list of members", text)?;
         Ok(Self(valid_all("a list of members", &form.members)?))
     }
-}
-
-/// An event on its way to a backend, with all that publishing it needs: what an outbox file holds, and
-/// what `trigger fire` hands to the agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Publication {
-    /// The backend's URL, as configured where it was fired.
-    pub backend: String,
-    /// Where in the backend.
-    pub prefix: KeyPrefix,
-    /// The event with all its targets, the suppressed ones too.
-    pub event: Event,
-    /// Targets that the loop guard left out, with its reasons: they get an outcome and no delivery.
-    pub suppressed: BTreeMap<Certname, String>,
-    /// Groups that the loop guard left out: their members get an outcome and no delivery.
-    pub suppressed_groups: BTreeMap<GroupName, String>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -6,12 +6,16 @@ use serde::{Deserialize, Serialize};
 
 use super::outcomes::CompletedRunForm;
 use super::{Stored, WireError, decode, encode, sentence, texts, valid, valid_all};
-use crate::history::{
+use crate::event::Target;
+use crate::loop_guard::Rule;
+use crate::run::history::{
     FiredEvent, MAX_CAUSES, MAX_FIRES, MAX_RUNS, MAX_SUPPRESSED, PastCause, PastRun, RunHistory,
-    SuppressedTarget, Target, Truncated,
+    SuppressedTarget, Truncated,
 };
-use crate::lineage::Rule;
 use crate::time::Timestamp;
+
+/// The longest text of a history, in bytes. A single run is always shorter.
+pub(super) const MAX_HISTORY_BYTES: usize = 128 * 1024;
 
 const WHAT: &str = "a node's latest runs";
 
@@ -184,9 +188,22 @@ impl FiredForm {
     }
 }
 
+/// The text of these runs, however long it is.
+pub(super) fn encode_runs(runs: &[PastRun]) -> String {
+    encode(HistoryForm { runs: runs.iter().map(PastRunForm::of).collect() })
+}
+
 impl Stored for RunHistory {
+    /// Leaves out the oldest runs where the text would be longer than [`MAX_HISTORY_BYTES`].
     fn to_wire(&self) -> String {
-        encode(HistoryForm { runs: self.runs.iter().map(PastRunForm::of).collect() })
+        let mut runs = &self.runs[..self.runs.len().min(MAX_RUNS)];
+        loop {
+            let text = encode_runs(runs);
+            match runs.split_last() {
+                Some((_, newer)) if !newer.is_empty() && text.len() > MAX_HISTORY_BYTES => runs = newer,
+                _ => return text,
+            }
+        }
     }
 
     fn from_wire(text: &str) -> Result<Self, WireError> {

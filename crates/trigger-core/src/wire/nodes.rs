@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Stored, WireError, decode, encode, sentence, texts, valid, valid_all};
 use crate::identity::{GroupName, Revision};
-use crate::status::{Activity, Delayed, Held, NodeRecord, Retrying, Running};
+use crate::node::{Activity, Delayed, HeldDelivery, NodeRecord, Retrying, Running};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -119,7 +119,10 @@ impl Stored for NodeRecord {
             })
         });
         let held = form.held.into_iter().map(|held| {
-            Ok::<_, WireError>(Held { event: valid(WHAT, &held.event)?, reason: sentence(held.reason) })
+            Ok::<_, WireError>(HeldDelivery {
+                event: valid(WHAT, &held.event)?,
+                reason: sentence(held.reason),
+            })
         });
         Ok(Self {
             instance: form.instance,

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::runs::RunResultForm;
 use super::{Stored, WireError, decode, encode, sentence, valid};
-use crate::outcome::{CompletedRun, DeliveryOutcome};
+use crate::delivery::DeliveryOutcome;
+use crate::run::CompletedRun;
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct CompletedRunForm {

@@ -4,15 +4,23 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use super::*;
-use crate::event::{Event, Part, Targets, samples};
-use crate::history::{
-    FiredEvent, MAX_CAUSES, MAX_FIRES, MAX_RUNS, PastRun, RunHistory, SuppressedTarget, Target, Truncated,
-};
+use crate::dedup::HonouredEvent;
+use crate::delivery::DeliveryOutcome;
+use crate::delivery::{Delivery, Members};
+use crate::event::{Event, Part, Target, Targets, samples};
+use crate::fire_note::FireNote;
 use crate::identity::{KeyPrefix, Revision, RunId};
-use crate::lineage::{Chain, Hop, Lineage, Loops, Rule};
-use crate::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
-use crate::queue::{Cause, Source};
-use crate::status::{Activity, Delayed, Held, NodeRecord, Retrying, Running};
+use crate::lineage::{Chain, Hop, Lineage, Loops};
+use crate::loop_guard::Rule;
+use crate::node::{Activity, Delayed, HeldDelivery, NodeRecord, Retrying, Running};
+use crate::publication::Publication;
+use crate::run::history::samples::{record, result, run_id};
+use crate::run::history::{
+    FiredEvent, MAX_CAUSES, MAX_FIRES, MAX_RUNS, PastRun, RunHistory, SuppressedTarget, Truncated,
+};
+use crate::run::record::Cause;
+use crate::run::record::RunRecord;
+use crate::run::{CompletedRun, RunOutcome, RunResult};
 use crate::time::Timestamp;
 
 fn sample_event() -> Event {
@@ -64,7 +72,7 @@ fn sample_node() -> NodeRecord {
                 causes: vec![samples::event_id(2)],
             }],
             delayed: None,
-            held: vec![Held { event: samples::event_id(3), reason: "disabled".to_owned() }],
+            held: vec![HeldDelivery { event: samples::event_id(3), reason: "disabled".to_owned() }],
         },
     }
 }
@@ -80,7 +88,8 @@ fn sample_record() -> RunRecord {
         started_at: Timestamp::from_unix_ms(6),
         causes: vec![Cause {
             event,
-            sources: [Source::Host, Source::Group("lb".parse().unwrap())].into(),
+            addressed_as: [Target::Node("lb01".parse().unwrap()), Target::Group("lb".parse().unwrap())]
+                .into(),
             interruptions: 1,
         }],
         environment: [("A".to_owned(), "b".to_owned())].into(),
@@ -172,7 +181,7 @@ fn no_node_can_tell_more_of_its_runs_than_others_want_to_know() {
     flood.runs[0].fired = Truncated { listed: vec![fired; 5_000], more: usize::MAX };
     flood.runs[0].superseded = usize::MAX;
     flood.runs.resize(1_000, flood.runs[1].clone());
-    let read = RunHistory::from_wire(&flood.to_wire()).unwrap();
+    let read = RunHistory::from_wire(&history::encode_runs(&flood.runs)).unwrap();
     assert_eq!(read.runs.len(), MAX_RUNS);
     let PastRun { causes, fired, superseded, .. } = &read.runs[0];
     assert_eq!((causes.listed.len(), fired.listed.len()), (MAX_CAUSES, MAX_FIRES));
@@ -205,7 +214,7 @@ fn what_others_wrote_commands_no_terminal() {
     let read = RunHistory::from_wire(&history.to_wire()).unwrap();
     assert_eq!(read.runs[0].fired.listed[0].suppressed.listed[0].reason, shown);
     let activity = Activity {
-        held: vec![Held { event: samples::event_id(1), reason: hostile.to_owned() }],
+        held: vec![HeldDelivery { event: samples::event_id(1), reason: hostile.to_owned() }],
         ..Activity::default()
     };
     let node = NodeRecord {
@@ -316,4 +325,33 @@ fn what_ended_is_not_forgotten_because_a_clock_was_years_behind() {
         "the clock is right again"
     );
     assert!(ended.is_outlived(fired_at.plus(year)));
+}
+
+#[test]
+fn the_stored_form_is_bounded_whatever_the_names() {
+    let mut history = RunHistory::default();
+    let long = "ü".repeat(127);
+    let publication = |n: u128| {
+        let nodes = (0..50).map(|m| (format!("{m:0255}").parse().unwrap(), "ä".repeat(9_000)));
+        Publication {
+            backend: String::new(),
+            prefix: Default::default(),
+            event: samples::event(n, &long),
+            suppressed: nodes.collect(),
+            suppressed_groups: Default::default(),
+        }
+    };
+    for run in 1..=3 {
+        let causes =
+            (1..=500).map(|n| Event { origin: "o".repeat(255).parse().unwrap(), ..samples::event(n, &long) });
+        let result = RunResult { reason: Some("ß".repeat(100_000)), ..result(RunOutcome::Failed) };
+        let fired = (0..500)
+            .map(|n| FiredEvent::of(&publication(n), Rule::ALL.map(|rule| (rule, usize::MAX)).into()));
+        history.push(PastRun::of(&record(run, causes.collect()), result, 0, fired));
+        assert!(history.to_wire().len() <= history::MAX_HISTORY_BYTES, "{}", history.to_wire().len());
+    }
+    let stored = RunHistory::from_wire(&history.to_wire()).unwrap();
+    let newest = &stored.runs[0];
+    assert_eq!(newest.run.run_id, run_id(3), "the newest is there");
+    assert_eq!((newest.fired.count(), newest.fired.listed[0].suppressed.count()), (500, 50));
 }

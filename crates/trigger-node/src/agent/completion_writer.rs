@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use trigger_core::backoff;
-use trigger_core::history::RunHistory;
+use trigger_core::delivery::Completion;
+use trigger_core::event::Target;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::queue::{Completion, Source};
+use trigger_core::run::history::RunHistory;
 use trigger_fleet::outcomes;
 use trigger_store::store::StoreError;
 
@@ -28,7 +29,7 @@ pub(super) enum CompletionJob {
     /// Store how deliveries ended, delete them, then close the run's record.
     Finish { run: Option<RunId>, completions: Vec<Completion> },
     /// Delete deliveries of an event that ended before.
-    DeleteDeliveries { event: EventId, sources: BTreeSet<Source> },
+    DeleteDeliveries { event: EventId, addressed_as: BTreeSet<Target> },
 }
 
 pub(super) async fn run(node: Arc<Node>, runs: Runs, mut completions: UnboundedReceiver<CompletionJob>) {
@@ -43,7 +44,9 @@ pub(super) async fn run(node: Arc<Node>, runs: Runs, mut completions: UnboundedR
                     completions.extend(more);
                     to_close.extend(run);
                 }
-                CompletionJob::DeleteDeliveries { event, sources } => forgotten.push((event, sources)),
+                CompletionJob::DeleteDeliveries { event, addressed_as } => {
+                    forgotten.push((event, addressed_as))
+                }
             }
         }
         let told = (!to_close.is_empty()).then_some(teller.history());
@@ -66,7 +69,7 @@ pub(super) async fn run(node: Arc<Node>, runs: Runs, mut completions: UnboundedR
 struct Load<'a> {
     completions: &'a [Completion],
     /// Deliveries of events that ended before.
-    forgotten: &'a [(EventId, BTreeSet<Source>)],
+    forgotten: &'a [(EventId, BTreeSet<Target>)],
     history: Option<&'a RunHistory>,
     /// The backend has not done some of it before, and may be another one by now.
     is_again: bool,
@@ -108,6 +111,6 @@ async fn try_carry(node: &Node, load: Load<'_>) -> Result<(), StoreError> {
     if is_again {
         return outcomes::delete_told(store, keyspace, certname, forgotten).await;
     }
-    let ended = forgotten.iter().map(|(event, sources)| (*event, sources));
+    let ended = forgotten.iter().map(|(event, addressed_as)| (*event, addressed_as));
     outcomes::delete(store, keyspace, certname, ended).await
 }

@@ -10,15 +10,16 @@ use tokio::process::Command;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use trigger_core::completed_runs;
+use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
-use trigger_core::queue::{Cause, Completion, Effect, Input, Node as QueueNode, Queue};
-use trigger_core::run_command::lock_timeout;
-use trigger_core::status::{Activity, Running};
+use trigger_core::node::{Activity, Running};
+use trigger_core::queue::{Effect, Input, Queue, QueueSettings};
+use trigger_core::run::command::lock_timeout;
+use trigger_core::run::completed;
+use trigger_core::run::record::{Cause, RunRecord};
+use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
-use trigger_core::wire::RunRecord;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
@@ -78,7 +79,7 @@ impl Daemon {
         ended: BTreeMap<EventId, Timestamp>,
         channels: Channels,
     ) -> Result<Self, Failure> {
-        let queue_node = QueueNode {
+        let queue_node = QueueSettings {
             certname: node.settings.certname.clone(),
             honours_noop: node.settings.command.honours_noop(),
             runs_per_minute: node.settings.runs_per_minute,
@@ -226,10 +227,10 @@ impl Daemon {
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
                     self.take_in(Input::Delivered(*cause));
                 }
-                Arrival::HasOutcome { event, source } => {
+                Arrival::HasOutcome { event, target } => {
                     // What waits or runs is deleted at its own end.
                     if !self.queue.is_queued(event) {
-                        self.send(CompletionJob::DeleteDeliveries { event, sources: [source].into() });
+                        self.send(CompletionJob::DeleteDeliveries { event, addressed_as: [target].into() });
                     }
                 }
                 Arrival::TooNew(held) => {
@@ -332,20 +333,20 @@ impl Daemon {
                     tracing::error!("{error}");
                 }
                 for completion in &completions {
-                    self.node.metrics.ended(&completion.end);
+                    self.node.metrics.ended(&completion.outcome);
                     tell_end(completion);
                 }
                 self.send(CompletionJob::Finish { run, completions });
                 None
             }
-            Effect::DeleteDeliveries { event, sources } => {
+            Effect::DeleteDeliveries { event, addressed_as } => {
                 let known = self.known_end(event);
                 self.send(match known {
                     Some(end) => CompletionJob::Finish {
                         run: None,
-                        completions: vec![Completion { event, sources, end }],
+                        completions: vec![Completion { event, addressed_as, outcome: end }],
                     },
-                    None => CompletionJob::DeleteDeliveries { event, sources },
+                    None => CompletionJob::DeleteDeliveries { event, addressed_as },
                 });
                 None
             }
@@ -363,7 +364,7 @@ impl Daemon {
             })
         });
         let covers = |record: &RunRecord| record.causes.iter().any(|cause| cause.event.id == event);
-        completed_runs::end_of(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
+        completed::delivery_outcome(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
     }
 
     fn send(&self, job: CompletionJob) {
@@ -503,7 +504,7 @@ fn new_run_id() -> RunId {
 }
 
 /// A line for the end of a delivery, as a warning where a person may have to do something.
-fn tell_end(Completion { event, end, .. }: &Completion) {
+fn tell_end(Completion { event, outcome: end, .. }: &Completion) {
     match end {
         DeliveryOutcome::Done(run) => {
             tracing::info!(%event, "delivery ended: {} (run {})", run.result.outcome, run.run_id);

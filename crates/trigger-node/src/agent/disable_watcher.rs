@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use trigger_core::run_command::CommandKind;
+use trigger_core::run::command::CommandKind;
 
 use super::{AgentSettings, Node};
 use crate::puppet_locks::disabled_reason;

@@ -9,10 +9,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use trigger_core::lineage::Rule;
-use trigger_core::outcome::{DeliveryOutcome, RunOutcome, RunResult};
+use trigger_core::delivery::{DeliveryOutcome, DeliveryState};
+use trigger_core::loop_guard::Rule;
 use trigger_core::queue::Queue;
-use trigger_core::status::State;
+use trigger_core::run::{RunOutcome, RunResult};
 
 use crate::firing::Fired;
 use crate::metrics;
@@ -117,7 +117,7 @@ impl Metrics {
         for rule in Rule::ALL.map(Rule::as_str).into_iter().chain([BY_MEMBER]) {
             drop(self.suppressed.get_or_create(&RuleLabel { rule }));
         }
-        for state in State::ENDS.map(State::as_str) {
+        for state in DeliveryState::ENDS.map(DeliveryState::as_str) {
             drop(self.ended.get_or_create(&StateLabel { state }));
         }
         for outcome in RunOutcome::all().map(RunOutcome::as_str) {
@@ -146,7 +146,7 @@ impl Metrics {
     pub(super) fn ended(&self, end: &DeliveryOutcome) {
         let state = end.state();
         self.ended.get_or_create(&StateLabel { state: state.as_str() }).inc();
-        if state == State::Suppressed {
+        if state == DeliveryState::Suppressed {
             self.suppressed.get_or_create(&RuleLabel { rule: BY_MEMBER }).inc();
         }
     }

@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use trigger_core::identity::{Certname, GroupName};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::rate_limiter::RunsPerMinute;
-use trigger_core::run_command::RunCommand;
+use trigger_core::run::command::RunCommand;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::Outlets;
 use trigger_store::credentials::Credentials;

@@ -3,10 +3,9 @@
 
 use std::collections::HashMap;
 
-use trigger_core::history::RunHistory;
+use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::DeliveryOutcome;
-use trigger_core::queue::Completion;
+use trigger_core::run::history::RunHistory;
 
 use crate::state::Runs;
 
@@ -51,7 +50,7 @@ impl RunHistoryWriter {
     /// How many events an ended one stood for, unless another one does now.
     fn end(&mut self, completion: &Completion) -> usize {
         let stood_for = self.stands_for.remove(&completion.event).unwrap_or_default();
-        match completion.end {
+        match completion.outcome {
             DeliveryOutcome::Superseded(by) => {
                 *self.stands_for.entry(by).or_default() += stood_for + 1;
                 0
@@ -68,7 +67,7 @@ mod tests {
 
     fn completion(event: u128, end: DeliveryOutcome) -> Completion {
         let event = EventId::from_uuid(uuid::Uuid::from_u128(event));
-        Completion { event, sources: Default::default(), end }
+        Completion { event, addressed_as: Default::default(), outcome: end }
     }
 
     #[test]

@@ -12,7 +12,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use trigger_core::identity::Revision;
-use trigger_core::wire::{Publication, Stored};
+use trigger_core::publication::Publication;
+use trigger_core::wire::Stored;
 
 use super::{Node, QueueView};
 use crate::failure::Failure;

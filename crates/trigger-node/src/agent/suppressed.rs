@@ -1,8 +1,9 @@
 //! Whom the loop guard left out of what a run fired, into the log and the figures once the run has ended. One place
 //! for all fires: those that no agent saw left their note too, and those that failed left none.
 
-use trigger_core::history::{FiredEvent, SuppressedTarget, Target};
+use trigger_core::event::Target;
 use trigger_core::identity::RunId;
+use trigger_core::run::history::{FiredEvent, SuppressedTarget};
 
 use super::metrics::Metrics;
 use crate::state::Runs;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use trigger_core::identity::EventId;
-use trigger_core::queue::{Cause, Queue};
+use trigger_core::queue::Queue;
+use trigger_core::run::record::Cause;
 
 use super::AgentSettings;
 

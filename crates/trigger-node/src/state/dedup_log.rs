@@ -6,9 +6,9 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use trigger_core::dedup::HonouredEvent;
 use trigger_core::identity::EventId;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::HonouredEvent;
 
 use super::{FileError, StateDir, at, read_if_present, write_durably};
 
@@ -80,7 +80,7 @@ fn lines(ended: &BTreeMap<EventId, Timestamp>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trigger_core::queue::DEDUP_RETENTION;
+    use trigger_core::dedup::DEDUP_RETENTION;
 
     const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
 

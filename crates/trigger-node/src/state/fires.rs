@@ -7,10 +7,10 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
+use trigger_core::dedup::DEDUP_RETENTION;
+use trigger_core::fire_note::FireNote;
 use trigger_core::identity::{EventId, TriggerName};
-use trigger_core::queue::DEDUP_RETENTION;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::FireNote;
 
 use super::{FileError, StateDir, at};
 

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use trigger_core::identity::EventId;
+use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::{Publication, Stored};
+use trigger_core::wire::Stored;
 
 use super::durable::{appended, rename_durably, write_synced};
 use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};

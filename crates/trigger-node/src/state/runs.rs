@@ -19,11 +19,12 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use trigger_core::history::{FiredEvent, PastRun, RunHistory};
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::{RunOutcome, RunResult};
+use trigger_core::run::history::{FiredEvent, PastRun, RunHistory};
+use trigger_core::run::record::RunRecord;
+use trigger_core::run::{RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
-use trigger_core::wire::{RunRecord, Stored};
+use trigger_core::wire::Stored;
 
 use super::durable::{appended, rename_durably, sync_dir, write_synced};
 use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};

@@ -4,9 +4,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use trigger_core::report::ReportSummary;
-use trigger_core::run_command::{CommandKind, RunCommand};
-use trigger_core::wire::RunRecord;
+use trigger_core::run::command::{CommandKind, RunCommand};
+use trigger_core::run::record::RunRecord;
+use trigger_core::run::report::ReportSummary;
 
 use crate::puppet_settings;
 use crate::state::RunPaths;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::{Instant, Interval, interval};
-use trigger_core::run_command::{CommandKind, RunCommand, lock_timeout};
+use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
 
 use crate::puppet_locks::run_in_progress;
 use crate::puppet_settings::PuppetPaths;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use trigger_core::backoff;
-use trigger_core::history::RunHistory;
+use trigger_core::delivery::Completion;
+use trigger_core::event::Target;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::queue::{Completion, Source};
+use trigger_core::run::history::RunHistory;
 use trigger_fleet::outcomes;
 use trigger_store::store::StoreError;
 
@@ -20,7 +21,7 @@ const BATCH: usize = 256;
 #[derive(Debug)]
 pub(super) enum CompletionJob {
     Finish { run: Option<RunId>, completions: Vec<Completion> },
-    DeleteDeliveries { event: EventId, sources: BTreeSet<Source> },
+    DeleteDeliveries { event: EventId, addressed_as: BTreeSet<Target> },
 }
 
 pub(super) async fn run(node: Arc<Node>, mut completions: UnboundedReceiver<CompletionJob>) {
@@ -38,7 +39,9 @@ pub(super) async fn run(node: Arc<Node>, mut completions: UnboundedReceiver<Comp
                     completions.extend(more);
                     to_close.extend(run);
                 }
-                CompletionJob::DeleteDeliveries { event, sources } => forgotten.push((event, sources)),
+                CompletionJob::DeleteDeliveries { event, addressed_as } => {
+                    forgotten.push((event, addressed_as))
+                }
             }
         }
         let told = (!to_close.is_empty()).then_some(&history);
@@ -58,7 +61,7 @@ pub(super) async fn run(node: Arc<Node>, mut completions: UnboundedReceiver<Comp
 #[derive(Clone, Copy)]
 struct Load<'a> {
     completions: &'a [Completion],
-    forgotten: &'a [(EventId, BTreeSet<Source>)],
+    forgotten: &'a [(EventId, BTreeSet<Target>)],
     history: Option<&'a RunHistory>,
     is_again: bool,
 }
@@ -83,6 +86,6 @@ async fn try_carry(node: &Node, load: Load<'_>) -> Result<(), StoreError> {
     if is_again {
         return outcomes::delete_told(store, &node.keyspace, &node.certname, forgotten).await;
     }
-    let ended = forgotten.iter().map(|(event, sources)| (*event, sources));
+    let ended = forgotten.iter().map(|(event, addressed_as)| (*event, addressed_as));
     outcomes::delete(store, &node.keyspace, &node.certname, ended).await
 }

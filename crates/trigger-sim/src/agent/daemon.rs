@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use trigger_core::dedup::HonouredEvent;
+use trigger_core::delivery::Completion;
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::{CompletedRun, RunOutcome, RunResult};
-use trigger_core::queue::{Cause, Completion, Effect, Input, Node as QueueNode, Queue};
+use trigger_core::node::{Activity, Running};
+use trigger_core::queue::{Effect, Input, Queue, QueueSettings};
 use trigger_core::rate_limiter::RunsPerMinute;
-use trigger_core::status::{Activity, Running};
+use trigger_core::run::record::{Cause, RunRecord};
+use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
-use trigger_core::wire::{HonouredEvent, RunRecord, Stored};
+use trigger_core::wire::Stored;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
@@ -65,7 +68,7 @@ pub(super) async fn run(node: Arc<Node>, channels: Channels) -> Ended {
     let honours_noop = node.own.with(|world| world.machines[machine].honours_noop);
     let interruptions = node.own.disk(|disk| runs::interruptions(disk));
     let runs_per_minute = RunsPerMinute::default();
-    let mut queue = Queue::new(QueueNode { certname, honours_noop, runs_per_minute }, ended);
+    let mut queue = Queue::new(QueueSettings { certname, honours_noop, runs_per_minute }, ended);
     queue.recall_starts(node.own.now(), node.own.disk(|disk| runs::latest_starts(disk)));
     let mut daemon =
         Daemon { queue, node, interruptions, active: None, is_recovering: true, blank: None, channels };
@@ -162,9 +165,9 @@ impl Daemon {
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
                     self.input(Input::Delivered(*cause)).await;
                 }
-                Arrival::HasOutcome { event, source } => {
+                Arrival::HasOutcome { event, target } => {
                     if !self.queue.is_queued(event) {
-                        self.send(CompletionJob::DeleteDeliveries { event, sources: [source].into() });
+                        self.send(CompletionJob::DeleteDeliveries { event, addressed_as: [target].into() });
                     }
                 }
                 Arrival::TooNew(held) => self.input(Input::TooNew(held)).await,
@@ -219,14 +222,14 @@ impl Daemon {
                 self.send(CompletionJob::Finish { run, completions });
                 None
             }
-            Effect::DeleteDeliveries { event, sources } => {
+            Effect::DeleteDeliveries { event, addressed_as } => {
                 let known = self.node.own.disk(|disk| runs::end_of(disk, event));
                 self.send(match known {
                     Some(end) => CompletionJob::Finish {
                         run: None,
-                        completions: vec![Completion { event, sources, end }],
+                        completions: vec![Completion { event, addressed_as, outcome: end }],
                     },
-                    None => CompletionJob::DeleteDeliveries { event, sources },
+                    None => CompletionJob::DeleteDeliveries { event, addressed_as },
                 });
                 None
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use trigger_core::identity::{GroupName, Revision};
-use trigger_core::status::Activity;
+use trigger_core::node::Activity;
 use trigger_fleet::claim::{Claim, ClaimState, Claimant};
 
 use super::Node;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trigger_core::event::Event;
 use trigger_core::identity::{Certname, EventId, RunId, TriggerName};
-use trigger_core::lineage::{Chain, Hop, Loops, MAX_FIRES_PER_ROOT};
-use trigger_core::loop_guard::is_suppressed;
-use trigger_core::wire::Publication;
+use trigger_core::lineage::{Chain, Hop, Loops};
+use trigger_core::loop_guard::{MAX_FIRES_PER_ROOT, is_suppressed};
+use trigger_core::publication::Publication;
 
 use super::Checker;
 use crate::firing::Wanted;

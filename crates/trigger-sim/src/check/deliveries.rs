@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use trigger_core::delivery::Delivery as DeliveryForm;
 use trigger_core::event::CLOCK_TOLERANCE;
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::keyspace::Key;
-use trigger_core::status::NodeRecord;
+use trigger_core::node::NodeRecord;
 use trigger_core::sweep::EVENT_RETENTION;
-use trigger_core::wire::{Delivery as DeliveryForm, Stored};
+use trigger_core::wire::Stored;
 
 use super::{Delivery, GroupDelivery};
 use crate::requests::Client;

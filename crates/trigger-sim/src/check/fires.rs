@@ -1,7 +1,7 @@
 //! What was fired is durable before it is answered, and never lost (C1).
 
 use trigger_core::identity::EventId;
-use trigger_core::wire::Publication;
+use trigger_core::publication::Publication;
 
 use super::{Checker, Fired};
 use crate::executor::ProcessId;

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::lineage::Lineage;
-use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome};
+use trigger_core::run::{CompletedRun, RunOutcome};
 use trigger_core::sweep::SWEEP_GRACE_PERIOD;
 use trigger_core::wire::Stored;
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use trigger_core::identity::{Certname, EventId};
-use trigger_core::status::NodeRecord;
+use trigger_core::node::NodeRecord;
 use trigger_core::wire::Stored;
 use trigger_fleet::claim::LEASE;
 

@@ -1,8 +1,8 @@
 //! One run at a time, none without a cause (C5), none twice (C4, C10), none but by the holder of the claim (C11).
 
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::RunOutcome;
-use trigger_core::wire::RunRecord;
+use trigger_core::run::RunOutcome;
+use trigger_core::run::record::RunRecord;
 
 use super::{Checker, Run};
 use crate::executor::ProcessId;

@@ -12,9 +12,12 @@ use serde_json::json;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, MAX_TARGETS, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, InvalidName, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::lineage::{DEFAULT_TTL, Lineage, Loops, MAX_TTL};
-use trigger_core::run_command::PRIVATE_TAG;
-use trigger_core::wire::{Publication, RunRecord, Stored};
+use trigger_core::lineage::{Lineage, Loops};
+use trigger_core::loop_guard::{DEFAULT_TTL, MAX_TTL};
+use trigger_core::publication::Publication;
+use trigger_core::run::command::PRIVATE_TAG;
+use trigger_core::run::record::RunRecord;
+use trigger_core::wire::Stored;
 
 use super::{Globals, OutputFormat, Warnings, output, resolve_certname, wait};
 use crate::config::{ConfigFile, run_command, setting};

@@ -121,8 +121,8 @@ impl Globals {
     /// When the backend only takes events, so that there is nothing to read.
     pub(crate) fn open_store(&self, config: &ConfigFile) -> Result<Arc<dyn Store>, Failure> {
         let url = self.backend(config)?;
-        let backend = Backend::open(&url, &config.credentials()).map_err(anyhow::Error::from);
-        let backend = backend.map_err(|error| Failure::config(format!("{error:#}")))?;
+        let backend = Backend::open(&url, &config.credentials());
+        let backend = backend.map_err(|error| Failure::config(error.to_string()))?;
         backend
             .store()
             .cloned()
@@ -149,7 +149,7 @@ pub(crate) async fn resolve_certname(
     globals: &Globals,
     config: &ConfigFile,
     state: Option<&StateDir>,
-    command: &trigger_core::run_command::RunCommand,
+    command: &trigger_core::run::command::RunCommand,
 ) -> Result<Certname, Failure> {
     if let Some(certname) = globals.certname(config)? {
         return Ok(certname);

@@ -6,8 +6,8 @@ use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde_json::{Value, json};
+use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::GroupName;
-use trigger_core::status::State;
 use trigger_core::time::Timestamp;
 
 use super::OutputFormat;
@@ -152,14 +152,17 @@ pub(super) fn one_line(text: &str) -> String {
 }
 
 /// A state in its colour; colours show on terminals only.
-pub(super) fn state_cell(state: State) -> Cell {
+pub(super) fn state_cell(state: DeliveryState) -> Cell {
     let cell = Cell::new(state.as_str());
     match state {
-        State::Done => cell.fg(Color::Green),
-        State::Failed | State::Refused | State::Expired => cell.fg(Color::Red),
-        State::Held | State::Retrying | State::Suppressed | State::Spooled => cell.fg(Color::Yellow),
-        State::Running => cell.fg(Color::Cyan),
-        State::Pending | State::Superseded => cell,
+        DeliveryState::Done => cell.fg(Color::Green),
+        DeliveryState::Failed | DeliveryState::Refused | DeliveryState::Expired => cell.fg(Color::Red),
+        DeliveryState::Held
+        | DeliveryState::Retrying
+        | DeliveryState::Suppressed
+        | DeliveryState::Spooled => cell.fg(Color::Yellow),
+        DeliveryState::Running => cell.fg(Color::Cyan),
+        DeliveryState::Pending | DeliveryState::Superseded => cell,
     }
 }
 

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
+use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::{Publication, Stored};
+use trigger_core::wire::Stored;
 
 use super::{Globals, OutputFormat, Warnings, output};
 use trigger_node::agent::QueueView;

@@ -2,9 +2,10 @@
 
 use std::io;
 
+use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{Certname, EventId};
-use trigger_core::status::{DeliveryStatus, State};
-use trigger_core::wire::Publication;
+use trigger_core::publication::Publication;
+use trigger_core::status::DeliveryStatus;
 use trigger_fleet::outcomes::EventStatus;
 
 use trigger_node::Warnings;
@@ -14,7 +15,7 @@ use trigger_node::state::{EXPIRED, Outbox, StateDir};
 pub(super) struct SpooledEvent {
     pub(super) publication: Publication,
     /// Spooled; or refused or expired, where it was quarantined.
-    pub(super) state: State,
+    pub(super) state: DeliveryState,
     pub(super) reason: String,
 }
 
@@ -33,11 +34,12 @@ pub(super) fn find(
     };
     Ok(found.map(|(publication, quarantined)| {
         let (state, reason) = match quarantined {
-            None => {
-                (State::Spooled, "in this node's outbox: the backend has not committed it yet".to_owned())
-            }
+            None => (
+                DeliveryState::Spooled,
+                "in this node's outbox: the backend has not committed it yet".to_owned(),
+            ),
             Some(why) => (
-                if why == EXPIRED { State::Expired } else { State::Refused },
+                if why == EXPIRED { DeliveryState::Expired } else { DeliveryState::Refused },
                 format!("quarantined on this node and never published: {why}"),
             ),
         };
@@ -50,7 +52,7 @@ impl SpooledEvent {
     pub(super) fn status(&self) -> EventStatus {
         let status = |certname: &Certname| {
             let (state, reason) = match self.publication.suppressed.get(certname) {
-                Some(reason) => (State::Suppressed, reason),
+                Some(reason) => (DeliveryState::Suppressed, reason),
                 None => (self.state, &self.reason),
             };
             let reason = Some(reason.clone());

@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use comfy_table::Table;
 use serde_json::{Value, json};
+use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{EventId, GroupName, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::status::{DeliveryStatus, RunView, State};
+use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_core::time::Timestamp;
 use trigger_fleet::outcomes::{self, EventStatus};
 
@@ -124,7 +125,8 @@ fn groups(groups: &BTreeSet<GroupName>, spooled_event: Option<&SpooledEvent>) ->
     let fired_at = (!names.is_empty()).then(|| format!("{}{state}", names.join(", ")));
     let suppressed =
         spooled_event.iter().flat_map(|spooled_event| &spooled_event.publication.suppressed_groups);
-    let suppressed = suppressed.map(|(group, reason)| format!("{group}: {}, {reason}", State::Suppressed));
+    let suppressed =
+        suppressed.map(|(group, reason)| format!("{group}: {}, {reason}", DeliveryState::Suppressed));
     fired_at.into_iter().chain(suppressed).collect()
 }
 
@@ -133,8 +135,8 @@ fn target_table(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> T
     let is_new = |reason: &String| spooled_event.is_none_or(|spooled_event| spooled_event.reason != *reason);
     let mut table = output::table(&["CERTNAME", "STATE", "OUTCOME", "STARTED", "TOOK", "REASON"]);
     for (certname, target) in &status.targets {
-        let started = target.run.as_ref().map(RunView::started_at);
-        let result = target.run.as_ref().and_then(RunView::ended).map(|ended| &ended.result);
+        let started = target.run.as_ref().map(DeliveryRun::started_at);
+        let result = target.run.as_ref().and_then(DeliveryRun::ended).map(|ended| &ended.result);
         let took = result.map(|result| result.finished_at.since(result.started_at));
         table.add_row([
             certname.to_string().into(),
@@ -175,7 +177,7 @@ fn outcome(target: &DeliveryStatus) -> Option<String> {
 
 /// `2 done, 1 pending`, in the order of the states' progress.
 pub(super) fn summary(status: &EventStatus) -> String {
-    let mut counts: BTreeMap<State, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<DeliveryState, usize> = BTreeMap::new();
     for target in status.targets.values() {
         *counts.entry(target.state).or_default() += 1;
     }
@@ -228,7 +230,7 @@ pub(super) fn event_json(status: &EventStatus) -> Value {
         .iter()
         .map(|(certname, target)| {
             let run = target.run.as_ref();
-            let ended = run.and_then(RunView::ended);
+            let ended = run.and_then(DeliveryRun::ended);
             json!({
                 "certname": certname.as_str(),
                 "state": target.state.as_str(),

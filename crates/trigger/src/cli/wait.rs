@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::keyspace::Keyspace;
-use trigger_core::status::{DeliveryStatus, State};
+use trigger_core::status::DeliveryStatus;
 use trigger_fleet::outcomes::{self, EventStatus};
 use trigger_store::store::{KeyRange, Store, StoreError, Watch};
 
@@ -146,7 +147,7 @@ async fn look(
 /// A superseded delivery is as good as its successor; one whose successor cannot be found has not ended well.
 fn unknown_successor(successor: EventId) -> DeliveryStatus {
     DeliveryStatus {
-        state: State::Pending,
+        state: DeliveryState::Pending,
         run: None,
         reason: Some(format!("what became of the later event {successor} that took its place is not known")),
         successor: Some(successor),
@@ -166,7 +167,7 @@ fn honoured_by(target: &DeliveryStatus, successor: EventId) -> DeliveryStatus {
 struct Progress {
     format: OutputFormat,
     bar: Option<ProgressBar>,
-    known: BTreeMap<Certname, State>,
+    known: BTreeMap<Certname, DeliveryState>,
     said: String,
 }
 

@@ -9,9 +9,9 @@ mod tree;
 use std::io::{IsTerminal, stdout};
 
 use clap::Args;
-use trigger_core::history::MAX_RUNS;
 use trigger_core::identity::{Certname, EventId, InvalidName, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
+use trigger_core::run::history::MAX_RUNS;
 use trigger_core::why::{ExplainError, Explanation, Question, Which};
 use trigger_fleet::outcomes::{self, EventStatus};
 use trigger_fleet::why;

@@ -111,7 +111,7 @@ RSpec.describe 'puppet apply' do
     PUPPET
 
     expect(run.code).to eq 1
-    expect(run.output).to include("Parameter hosts failed on Trigger[t]: \"LB 02\" is not a certname")
+    expect(run.output).to include('Parameter hosts failed on Trigger[t]: "LB 02" is not a certname')
     expect(File).not_to exist("#{scratch}/changed")
     expect(program.calls).to eq []
   end

@@ -82,7 +82,9 @@ RSpec.describe 'trigger::agent' do
   end
 
   context 'with a package and a program elsewhere' do
-    let(:pre_condition) { "class { 'trigger': package_name => 'trigger', package_ensure => 'latest', binary_path => '/opt/trigger/trigger' }" }
+    let(:pre_condition) do
+      "class { 'trigger': package_name => 'trigger', package_ensure => 'latest', binary_path => '/opt/trigger/trigger' }"
+    end
 
     it { is_expected.to contain_package('trigger').with_ensure('latest').that_notifies('Service[trigger-agent]') }
     it { is_expected.to contain_file('/etc/systemd/system/trigger-agent.service').with_content(%r{^ExecStart=/opt/trigger/trigger agent }) }

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use trigger_core::backoff;
+use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
-use trigger_core::history::{MAX_RUNS, PastRun, RunHistory};
 use trigger_core::identity::{EventId, RunId};
-use trigger_core::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
-use trigger_core::queue::{Cause, Completion};
+use trigger_core::run::history::{MAX_RUNS, PastRun, RunHistory};
+use trigger_core::run::record::{Cause, RunRecord};
+use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
-use trigger_core::wire::RunRecord;
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
 use trigger_fleet::outcomes;
@@ -39,10 +39,10 @@ impl<'a> Work<'a> {
                     new.push(cause.event.id);
                     self.waiting.push(*cause);
                 }
-                Arrival::HasOutcome { event, source } => {
+                Arrival::HasOutcome { event, target } => {
                     let Client { store, keyspace, certname, .. } = self.client;
                     // What is still there is read again.
-                    let _ = outcomes::delete(store.as_ref(), keyspace, certname, [(event, &[source].into())])
+                    let _ = outcomes::delete(store.as_ref(), keyspace, certname, [(event, &[target].into())])
                         .await;
                 }
                 _ => {}
@@ -68,8 +68,8 @@ impl<'a> Work<'a> {
         let end = DeliveryOutcome::Done(CompletedRun::new(run_id, false, result.clone()));
         let completion = |cause: &Cause| Completion {
             event: cause.event.id,
-            sources: cause.sources.clone(),
-            end: end.clone(),
+            addressed_as: cause.addressed_as.clone(),
+            outcome: end.clone(),
         };
         let completions: Vec<Completion> = causes.iter().map(completion).collect();
         self.tell(PastRun::of(&self.record(run_id, started_at, causes), result, 0, []));

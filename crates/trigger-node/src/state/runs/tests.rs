@@ -201,8 +201,8 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
         expires_in: Duration::from_secs(60),
     };
     let ended = |interruptions: u32| {
-        let sources = [trigger_core::queue::Source::Host].into();
-        let cause = trigger_core::queue::Cause { event: event.clone(), sources, interruptions };
+        let addressed_as = [trigger_core::event::Target::Node("lb01".parse().unwrap())].into();
+        let cause = trigger_core::run::record::Cause { event: event.clone(), addressed_as, interruptions };
         let record = RunRecord { causes: vec![cause], ..record(new_id(), "") };
         let result = RunResult {
             outcome: RunOutcome::Interrupted,
@@ -216,13 +216,13 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
         runs.close(record.run_id).unwrap();
         record.run_id
     };
-    let end_of = || trigger_core::completed_runs::end_of(id, runs.completed_runs().unwrap());
+    let end_of = || trigger_core::run::completed::delivery_outcome(id, runs.completed_runs().unwrap());
     ended(0);
     assert_eq!(end_of(), None, "its repetition tells");
     let repetition = ended(1);
     let end = end_of();
     assert!(
-        matches!(&end, Some(trigger_core::outcome::DeliveryOutcome::Failed(run)) if run.run_id == repetition),
+        matches!(&end, Some(trigger_core::delivery::DeliveryOutcome::Failed(run)) if run.run_id == repetition),
         "{end:?}"
     );
 }

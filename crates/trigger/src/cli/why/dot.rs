@@ -1,9 +1,11 @@
 //! The chain as a graph in Graphviz's DOT language: events lead to runs, runs to events.
 
-use trigger_core::history::{FiredEvent, SuppressedTarget, Target};
+use trigger_core::delivery::DeliveryState;
+use trigger_core::event::Target;
 use trigger_core::identity::EventId;
-use trigger_core::outcome::RunOutcome;
-use trigger_core::status::{RunView, State};
+use trigger_core::run::RunOutcome;
+use trigger_core::run::history::{FiredEvent, SuppressedTarget};
+use trigger_core::status::DeliveryRun;
 use trigger_core::why::{EventStep, Explanation, RunState, RunStep};
 use trigger_fleet::outcomes::EventStatus;
 
@@ -167,13 +169,13 @@ fn targets(status: &EventStatus) -> Vec<String> {
     for (certname, target) in text::worst_first(status).into_iter().take(TARGETS_DRAWN) {
         let name = format!("event {id} at {certname}");
         let outcome = match &target.run {
-            Some(RunView::Ended(run)) => Some(text::outcome(run)),
+            Some(DeliveryRun::Ended(run)) => Some(text::outcome(run)),
             _ => None,
         };
         let label: Vec<String> =
             [certname.to_string(), target.state.to_string()].into_iter().chain(outcome).collect();
         let (shape, line) = match target.state {
-            State::Suppressed => {
+            DeliveryState::Suppressed => {
                 (SUPPRESSED, suppressed_because(target.reason.as_deref().unwrap_or_default()))
             }
             _ => ("shape=box, style=rounded", String::new()),

@@ -1,9 +1,10 @@
 //! The chain for programs: the runs and the events on it, nearest to the question first.
 
 use serde_json::{Value, json};
-use trigger_core::history::{FiredEvent, SuppressedTarget, Target};
+use trigger_core::event::Target;
 use trigger_core::identity::Tag;
 use trigger_core::lineage::{Chain, Lineage};
+use trigger_core::run::history::{FiredEvent, SuppressedTarget};
 use trigger_core::why::{EventStep, Question, RunState, RunStep};
 
 use super::Answer;

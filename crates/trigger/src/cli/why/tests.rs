@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use snapbox::{IntoData, assert_data_eq, str};
-use trigger_core::event::Event;
-use trigger_core::history::{FiredEvent, PastCause, SuppressedTarget, Target, Truncated};
+use trigger_core::delivery::DeliveryState;
+use trigger_core::event::{Event, Target};
 use trigger_core::identity::{RunId, TriggerName};
 use trigger_core::lineage::{Chain, Hop, Lineage};
-use trigger_core::outcome::{CompletedRun, RunOutcome, RunResult};
-use trigger_core::status::{DeliveryStatus, State};
+use trigger_core::run::history::{FiredEvent, PastCause, SuppressedTarget, Truncated};
+use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
+use trigger_core::status::DeliveryStatus;
 use trigger_core::time::Timestamp;
 use trigger_core::why::{EventStep, RunState, RunStep};
 use uuid::Uuid;
@@ -370,8 +371,8 @@ digraph why {
 }
 
 /// Where an event stands that was fired at these, each in its state.
-fn status(n: u128, targets: &[(&str, State)]) -> EventStatus {
-    let target = |(certname, state): &(&str, State)| {
+fn status(n: u128, targets: &[(&str, DeliveryState)]) -> EventStatus {
+    let target = |(certname, state): &(&str, DeliveryState)| {
         let reason = Some(format!("because of {certname}"));
         let status = DeliveryStatus { state: *state, run: None, reason, successor: None, last_seen: None };
         (certname.parse().unwrap(), status)
@@ -391,7 +392,7 @@ fn status(n: u128, targets: &[(&str, State)]) -> EventStatus {
     EventStatus { event, targets: targets.iter().map(target).collect(), unreadable_parts: Vec::new() }
 }
 
-fn of_event(n: u128, targets: &[(&str, State)]) -> Answer {
+fn of_event(n: u128, targets: &[(&str, DeliveryState)]) -> Answer {
     let mut explanation = chain();
     explanation.events.insert(0, event(n, "back", "lb01.example.com", Some(7)));
     Answer { question: Question::Event(event_id(n)), explanation, event: Some(status(n, targets)) }
@@ -399,7 +400,8 @@ fn of_event(n: u128, targets: &[(&str, State)]) -> Answer {
 
 #[test]
 fn a_target_that_was_left_out_is_drawn_once() {
-    let graph = dot::graph(&of_event(9, &[("web01", State::Suppressed), ("web02", State::Done)]));
+    let graph =
+        dot::graph(&of_event(9, &[("web01", DeliveryState::Suppressed), ("web02", DeliveryState::Done)]));
     let of_event = format!("\"event {}\" -> ", event_id(9));
     let edges: Vec<&str> = graph.lines().filter_map(|line| line.trim().strip_prefix(&of_event)).collect();
     let at = |target: &str| format!("\"event {} at {target}\"", event_id(9));
@@ -415,8 +417,8 @@ fn a_target_that_was_left_out_is_drawn_once() {
 #[test]
 fn of_many_targets_those_are_drawn_that_did_not_end_well() {
     let names: Vec<String> = (10..40).map(|n| format!("n{n}")).collect();
-    let state = |name: &str| if name == "n39" { State::Failed } else { State::Done };
-    let targets: Vec<(&str, State)> = names.iter().map(|name| (name.as_str(), state(name))).collect();
+    let state = |name: &str| if name == "n39" { DeliveryState::Failed } else { DeliveryState::Done };
+    let targets: Vec<(&str, DeliveryState)> = names.iter().map(|name| (name.as_str(), state(name))).collect();
     let graph = dot::graph(&of_event(8, &targets));
     assert!(graph.contains("n39\\nfailed"), "{graph}");
     assert!(graph.contains("14 more targets"), "{graph}");
@@ -450,7 +452,7 @@ fn a_run_in_progress_on_a_node_that_is_silent_says_so() {
     assert!(run["reason"].as_str().unwrap().starts_with("its agent has been silent for "), "{run}");
     assert!(dot::graph(&answer).contains("its agent has been silent for "));
 
-    let mut answer = of_event(8, &[("web02", State::Pending)]);
+    let mut answer = of_event(8, &[("web02", DeliveryState::Pending)]);
     let target = answer.event.as_mut().unwrap().targets.values_mut().next().unwrap();
     target.last_seen = Some(seen_at);
     let page = text::page(&answer, usize::MAX);

@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use trigger_core::history::{FiredEvent, Target};
+use trigger_core::delivery::DeliveryState;
+use trigger_core::event::Target;
 use trigger_core::identity::{Certname, EventId, RunId, Tag};
 use trigger_core::lineage::{Chain, Lineage};
-use trigger_core::outcome::{CompletedRun, RunResult};
-use trigger_core::status::{DeliveryStatus, RunView, State};
+use trigger_core::run::history::FiredEvent;
+use trigger_core::run::{CompletedRun, RunResult};
+use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_core::why::{EventStep, Explanation, Question, RunState, RunStep};
 use trigger_fleet::outcomes::EventStatus;
 
@@ -201,7 +203,7 @@ fn own_words(lineage: &Lineage) -> Vec<String> {
 /// An event's deliveries, those first that did not end well: the others are the first to be only counted.
 pub(super) fn worst_first(status: &EventStatus) -> Vec<(&Certname, &DeliveryStatus)> {
     let mut targets: Vec<(&Certname, &DeliveryStatus)> = status.targets.iter().collect();
-    targets.sort_by_key(|(_, target)| (target.state == State::Done, target.state.is_success()));
+    targets.sort_by_key(|(_, target)| (target.state == DeliveryState::Done, target.state.is_success()));
     targets
 }
 
@@ -226,8 +228,8 @@ fn targets(status: &EventStatus) -> Vec<Branch> {
 
 fn target_branch(certname: &Certname, target: &DeliveryStatus) -> Branch {
     let ran = match &target.run {
-        Some(RunView::Ended(run)) => format!("{} at {}", outcome(run), short_time(run.result.started_at)),
-        Some(RunView::Running(running)) => format!("since {}", short_time(running.started_at)),
+        Some(DeliveryRun::Ended(run)) => format!("{} at {}", outcome(run), short_time(run.result.started_at)),
+        Some(DeliveryRun::Running(running)) => format!("since {}", short_time(running.started_at)),
         None => String::new(),
     };
     let words: Vec<String> = [ran]

@@ -250,8 +250,9 @@ RSpec.describe 'the providers of trigger' do
 
     it 'of an unforeseen kind never dumps what the provider holds, not even with a trace' do
       Puppet[:trace] = true
+      secret = Class.new { define_method(:inspect) { 'a secret' } }.new
       culprit = "trigger_spec.rb:#{__LINE__ + 1}"
-      allow(Open3).to receive(:capture3) { Struct.new(:inspect).new('a secret').surely_not_a_method }
+      allow(Open3).to receive(:capture3) { secret.surely_not_a_method }
       notify_trigger(hosts: 'a')
       expect(@failed).to be true
       expect(error).to start_with 'Failed to call refresh: Cannot fire: NoMethodError: surely_not_a_method'

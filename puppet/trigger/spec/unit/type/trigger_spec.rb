@@ -56,7 +56,7 @@ RSpec.describe 'the type trigger' do
       ['', 'lb 01', 'LB01', 'a/b', '..', '-rf', '.hidden', "a\n", 'ä', "a\nb", 'x' * 256, 7, { 'certname' => 'a' },
        '$(id)'].each do |given|
         it "#{parameter} refuses #{given.inspect[0, 40]} and says what is allowed" do
-          expect(value_of(parameter, ['a', given])).to start_with("#{given.inspect[0, 80]}").and include(
+          expect(value_of(parameter, ['a', given])).to start_with(given.inspect[0, 80]).and include(
             "is not #{what}: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' " \
             "and '-', and has at most 255 characters"
           )
@@ -123,7 +123,7 @@ RSpec.describe 'the type trigger' do
       it("takes #{given.inspect}") { expect(value_of(:keyttl, given)).to eq expected }
     end
 
-    [0, 604_801, '8d', '0s', '1w', '1 d', '-5', '1h30m', '', "1d\n", '9999999999', 1.5, ['1d', '2d']].each do |given|
+    [0, 604_801, '8d', '0s', '1w', '1 d', '-5', '1h30m', '', "1d\n", '9999999999', 1.5, %w[1d 2d]].each do |given|
       it "refuses #{given.inspect}" do
         expect(value_of(:keyttl, given)).to include('is not a lifetime').and include('from one second to seven days')
       end

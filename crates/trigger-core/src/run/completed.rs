@@ -1,14 +1,15 @@
 //! What the runs that a node keeps tell of an event.
 
+use crate::delivery::DeliveryOutcome;
 use crate::identity::EventId;
-use crate::outcome::{CompletedRun, DeliveryOutcome, RunOutcome, RunResult};
-use crate::wire::RunRecord;
+use crate::run::record::RunRecord;
+use crate::run::{CompletedRun, RunOutcome, RunResult};
 
 /// How an event ended, as far as past runs tell; `runs` are those that have a result, in any order.
 ///
 /// Nothing while the last word is not among them: a run that was interrupted once is repeated, and one that
 /// could not happen is tried again. Their order says nothing, since their ids follow a clock that may jump.
-pub fn end_of(
+pub fn delivery_outcome(
     event: EventId,
     runs: impl IntoIterator<Item = (RunRecord, RunResult)>,
 ) -> Option<DeliveryOutcome> {
@@ -35,17 +36,21 @@ pub fn end_of(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::RunOptions;
     use crate::event::samples::{event, event_id};
+    use crate::event::{RunOptions, Target};
     use crate::identity::RunId;
-    use crate::queue::{Cause, Source};
+    use crate::run::record::Cause;
     use crate::time::Timestamp;
     use std::time::Duration;
     use uuid::Uuid;
 
     fn check(runs: &[(u128, RunOutcome)], expected: Option<RunOutcome>) {
         let run = |&(number, outcome): &(u128, RunOutcome)| {
-            let cause = Cause { event: event(1, "t"), sources: [Source::Host].into(), interruptions: 0 };
+            let cause = Cause {
+                event: event(1, "t"),
+                addressed_as: [Target::Node("lb01".parse().unwrap())].into(),
+                interruptions: 0,
+            };
             let at = Timestamp::from_unix_ms(u64::try_from(number).unwrap());
             let record = RunRecord {
                 run_id: RunId::from_uuid(Uuid::from_u128(number)),
@@ -62,7 +67,7 @@ mod tests {
                 RunResult { outcome, reason: None, reported_noop: false, started_at: at, finished_at: at },
             )
         };
-        let end = end_of(event_id(1), runs.iter().map(run));
+        let end = delivery_outcome(event_id(1), runs.iter().map(run));
         let outcome = end.map(|end| match end {
             DeliveryOutcome::Done(run) | DeliveryOutcome::Failed(run) => run.result.outcome,
             other => panic!("{other:?}"),
@@ -87,6 +92,6 @@ mod tests {
 
     #[test]
     fn another_event_s_run_says_nothing() {
-        assert_eq!(end_of(event_id(2), []), None);
+        assert_eq!(delivery_outcome(event_id(2), []), None);
     }
 }

@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::Event;
-use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
-use crate::lineage::Rule;
-use crate::outcome::{CompletedRun, RunOutcome, RunResult};
+use crate::event::{Event, Target};
+use crate::identity::{Certname, EventId, RunId, Tag, TriggerName};
+use crate::loop_guard::Rule;
+use crate::publication::Publication;
+use crate::reason::shortened;
+use crate::run::record::RunRecord;
+use crate::run::{CompletedRun, RunOutcome, RunResult};
 use crate::time::Timestamp;
-use crate::wire::{Publication, RunRecord, Stored};
 
 /// Runs that a node tells of.
 pub const MAX_RUNS: usize = 16;
@@ -18,10 +20,6 @@ pub const MAX_CAUSES: usize = 32;
 pub const MAX_FIRES: usize = 32;
 /// Targets that are listed of those the loop guard left out of one event.
 pub const MAX_SUPPRESSED: usize = 4;
-/// Of a sentence that is told once more, in characters.
-const MAX_SENTENCE_CHARS: usize = 200;
-/// The stored form is no longer than this: the oldest runs go first. The newest alone is always shorter.
-const MAX_HISTORY_BYTES: usize = 128 * 1024;
 
 /// A node's latest runs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -80,14 +78,6 @@ pub struct SuppressedTarget {
     pub reason: String,
 }
 
-/// A target by the name under which it was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the types say it")]
-pub enum Target {
-    Node(Certname),
-    Group(GroupName),
-}
-
 /// The first of many.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Truncated<T> {
@@ -122,9 +112,6 @@ impl RunHistory {
         self.runs.retain(|known| known.run.run_id != run.run.run_id && !is_tried_again_in(known, &run));
         self.runs.insert(0, run);
         self.runs.truncate(MAX_RUNS);
-        while self.runs.len() > 1 && self.to_wire().len() > MAX_HISTORY_BYTES {
-            self.runs.pop();
-        }
     }
 
     /// The run with this id, if it is still told of.
@@ -208,22 +195,14 @@ impl FiredEvent {
     }
 }
 
-/// A sentence as it is told once more, in a place that must not grow with it.
-pub(crate) fn shortened(sentence: &str) -> String {
-    match sentence.char_indices().nth(MAX_SENTENCE_CHARS) {
-        Some((end, _)) => format!("{}…", &sentence[..end]),
-        None => sentence.to_owned(),
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod samples {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
     use super::*;
-    use crate::event::{RunOptions, samples};
-    use crate::queue::{Cause, Source};
+    use crate::event::{RunOptions, Target, samples};
+    use crate::run::record::Cause;
     use uuid::Uuid;
 
     pub(crate) fn run_id(n: u128) -> RunId {
@@ -231,7 +210,11 @@ pub(crate) mod samples {
     }
 
     pub(crate) fn record(run: u128, causes: Vec<Event>) -> RunRecord {
-        let cause = |event| Cause { event, sources: [Source::Host].into(), interruptions: 0 };
+        let cause = |event| Cause {
+            event,
+            addressed_as: [Target::Node("lb01".parse().unwrap())].into(),
+            interruptions: 0,
+        };
         RunRecord {
             run_id: run_id(run),
             certname: "lb01".parse().unwrap(),
@@ -326,33 +309,5 @@ mod tests {
         let told: Vec<EventId> = run.fired.listed.iter().map(|fired| fired.event).collect();
         assert_eq!(told[..4], [61, 60, 50, 1].map(event_id));
         assert_eq!((told.len(), run.fired.more), (MAX_FIRES, 11));
-    }
-
-    #[test]
-    fn the_stored_form_is_bounded_whatever_the_names() {
-        let mut history = RunHistory::default();
-        let long = "ü".repeat(127);
-        let publication = |n: u128| {
-            let nodes = (0..50).map(|m| (format!("{m:0255}").parse().unwrap(), "ä".repeat(9_000)));
-            Publication {
-                backend: String::new(),
-                prefix: Default::default(),
-                event: event(n, &long),
-                suppressed: nodes.collect(),
-                suppressed_groups: Default::default(),
-            }
-        };
-        for run in 1..=3 {
-            let causes =
-                (1..=500).map(|n| Event { origin: "o".repeat(255).parse().unwrap(), ..event(n, &long) });
-            let result = RunResult { reason: Some("ß".repeat(100_000)), ..result(RunOutcome::Failed) };
-            let fired = (0..500)
-                .map(|n| FiredEvent::of(&publication(n), Rule::ALL.map(|rule| (rule, usize::MAX)).into()));
-            history.push(PastRun::of(&record(run, causes.collect()), result, 0, fired));
-            assert!(history.to_wire().len() <= MAX_HISTORY_BYTES, "{}", history.to_wire().len());
-        }
-        assert_eq!(ids(&history)[0], run_id(3), "the newest is there");
-        let newest = &history.runs[0];
-        assert_eq!((newest.fired.count(), newest.fired.listed[0].suppressed.count()), (500, 50));
     }
 }

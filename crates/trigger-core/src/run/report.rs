@@ -1,7 +1,7 @@
 //! What Puppet's own report says of a run (C9).
 
 use crate::identity::RunId;
-use crate::outcome::RunOutcome;
+use crate::run::RunOutcome;
 
 /// The facts we read from `last_run_report.yaml`.
 ///

@@ -5,9 +5,9 @@
 //! the middle of it; and a run that was stopped half-way ends with 0. What Puppet printed explains; it decides
 //! only where Puppet tells nowhere else that a signal ended it.
 
-use crate::outcome::RunOutcome;
-use crate::report::ReportSummary;
-use crate::run_command::CommandKind;
+use crate::run::RunOutcome;
+use crate::run::command::CommandKind;
+use crate::run::report::ReportSummary;
 
 /// Characters of Puppet's own words in a reason, which travels with the outcome.
 const MAX_QUOTE_CHARS: usize = 300;

@@ -1,10 +1,16 @@
 //! How runs and deliveries end.
 
+pub mod command;
+pub mod completed;
+pub mod history;
+pub mod record;
+pub mod report;
+pub mod verdict;
+
 use std::fmt;
 use std::str::FromStr;
 
-use crate::identity::{EventId, RunId};
-use crate::status::State;
+use crate::identity::RunId;
 use crate::time::Timestamp;
 
 /// How one supervised Puppet process ended.
@@ -99,36 +105,5 @@ impl CompletedRun {
     /// The end of a run that was asked for with or without noop: Puppet's own word counts too.
     pub fn new(run_id: RunId, asked_noop: bool, result: RunResult) -> Self {
         Self { run_id, noop: asked_noop || result.reported_noop, result }
-    }
-}
-
-/// How a delivery ended; stored once, by its target (C6).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DeliveryOutcome {
-    /// A run that started after the event ended `unchanged` or `changed`.
-    Done(CompletedRun),
-    /// A run that started after the event ended otherwise, for good.
-    Failed(CompletedRun),
-    /// The event's life was over before a run could start.
-    Expired,
-    /// The node will not run for this event; the sentence says why.
-    Refused(String),
-    /// The loop guard left this target out; the sentence says why.
-    Suppressed(String),
-    /// A backlog was collapsed into a later event with the same trigger, origin, options and past.
-    Superseded(EventId),
-}
-
-impl DeliveryOutcome {
-    /// The state of a delivery that ended so.
-    pub fn state(&self) -> State {
-        match self {
-            Self::Done(_) => State::Done,
-            Self::Failed(_) => State::Failed,
-            Self::Expired => State::Expired,
-            Self::Refused(_) => State::Refused,
-            Self::Suppressed(_) => State::Suppressed,
-            Self::Superseded(_) => State::Superseded,
-        }
     }
 }

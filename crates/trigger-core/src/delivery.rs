@@ -1,0 +1,118 @@
+//! Deliveries: one event at one target, from the key in the backend to the stored outcome (C6).
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::event::Target;
+use crate::identity::{Certname, EventId};
+use crate::run::CompletedRun;
+
+/// What a delivery's key holds: where to read the event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delivery {
+    /// The part that lists this target.
+    pub part: u32,
+}
+
+/// Who belonged to an event's groups when it was fired, in portions; read only by status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members(pub BTreeSet<Certname>);
+
+/// The state of a delivery, as `trigger status` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "C6 defines them")]
+pub enum DeliveryState {
+    Spooled,
+    Pending,
+    Held,
+    Retrying,
+    Running,
+    Done,
+    Failed,
+    Expired,
+    Refused,
+    Suppressed,
+    Superseded,
+}
+
+impl DeliveryState {
+    /// The states in which nothing more will happen.
+    pub const ENDS: [Self; 6] =
+        [Self::Done, Self::Failed, Self::Expired, Self::Refused, Self::Suppressed, Self::Superseded];
+
+    /// The name in JSON and on the terminal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Spooled => "spooled",
+            Self::Pending => "pending",
+            Self::Held => "held",
+            Self::Retrying => "retrying",
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+            Self::Suppressed => "suppressed",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// Whether nothing more will happen.
+    pub fn is_end(self) -> bool {
+        Self::ENDS.contains(&self)
+    }
+
+    /// Whether it ended as asked. A superseded delivery's event is honoured by its successor, and a
+    /// suppressed one was left out on purpose; both are told apart by whoever needs to.
+    pub fn is_success(self) -> bool {
+        matches!(self, Self::Done | Self::Superseded | Self::Suppressed)
+    }
+}
+
+impl fmt::Display for DeliveryState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a delivery ended; stored once, by its target (C6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeliveryOutcome {
+    /// A run that started after the event ended `unchanged` or `changed`.
+    Done(CompletedRun),
+    /// A run that started after the event ended otherwise, for good.
+    Failed(CompletedRun),
+    /// The event's life was over before a run could start.
+    Expired,
+    /// The node will not run for this event; the sentence says why.
+    Refused(String),
+    /// The loop guard left this target out; the sentence says why.
+    Suppressed(String),
+    /// A backlog was collapsed into a later event with the same trigger, origin, options and past.
+    Superseded(EventId),
+}
+
+impl DeliveryOutcome {
+    /// The state of a delivery that ended so.
+    pub fn state(&self) -> DeliveryState {
+        match self {
+            Self::Done(_) => DeliveryState::Done,
+            Self::Failed(_) => DeliveryState::Failed,
+            Self::Expired => DeliveryState::Expired,
+            Self::Refused(_) => DeliveryState::Refused,
+            Self::Suppressed(_) => DeliveryState::Suppressed,
+            Self::Superseded(_) => DeliveryState::Superseded,
+        }
+    }
+}
+
+/// A delivery that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Completion {
+    /// Which event.
+    pub event: EventId,
+    /// Its deliveries at this node.
+    pub addressed_as: BTreeSet<Target>,
+    /// How.
+    pub outcome: DeliveryOutcome,
+}
