@@ -103,7 +103,7 @@ fn serve(settings: HubSettings) -> Result<(), Failure> {
 
 fn failure(error: &HubError) -> Failure {
     match error {
-        HubError::BadListen(_) | HubError::NotLoopback(_) => Failure::config(error.to_string()),
+        HubError::InvalidListen(_) => Failure::config(error.to_string()),
         _ => Failure::failed(error.to_string()),
     }
 }

@@ -1,15 +1,15 @@
-//! Refuses what a web page could send. Until TLS and certificates say who asks, all that a browser on this
-//! machine may be talked into must not be able to fire: a page of another origin carries its `Origin`, one
-//! that rebound its own name to loopback carries that name as `Host`, and a plain form cannot send JSON.
+//! Refuses what a web page could send. Until TLS and certificates identify the client, a page that a browser on
+//! this machine has loaded must not be able to fire: a page of another origin carries its `Origin`, one that
+//! rebound its own name to loopback carries that name as `Host`, and a plain form cannot send JSON.
 
 use std::net::SocketAddr;
 
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
-use super::http::Refusal;
+use super::refusal::Refusal;
 
-/// The names under which a hub knows itself.
+/// The names by which a hub may be addressed.
 #[derive(Debug)]
 pub(super) struct OriginCheck {
     /// Each `HOST:PORT`.
@@ -17,14 +17,14 @@ pub(super) struct OriginCheck {
 }
 
 impl OriginCheck {
-    /// The guard of a hub that listens on `address`.
+    /// The check of a hub that listens on `address`.
     pub(super) fn new(address: SocketAddr) -> Self {
         let port = address.port();
         let names = ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}"));
         let mut authorities = vec![address.to_string()];
         authorities.extend(names);
         if port == 80 {
-            // What a client leaves out, since it is HTTP's own.
+            // Clients omit HTTP's own port.
             let bare: Vec<_> =
                 authorities.iter().filter_map(|own| own.strip_suffix(":80")).map(str::to_owned).collect();
             authorities.extend(bare);
@@ -32,9 +32,9 @@ impl OriginCheck {
         Self { authorities }
     }
 
-    /// Whether a request is from where it may be from.
+    /// Refuses a request that names another host, or comes from another origin.
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        let forbidden = |sentence| Refusal { status: StatusCode::FORBIDDEN, sentence };
+        let forbidden = |sentence: String| Refusal::new(StatusCode::FORBIDDEN, sentence);
         let mut hosts = headers.get_all(HOST).iter();
         let host = hosts.next().and_then(|host| host.to_str().ok());
         let named = host.is_some_and(|host| self.knows(host))
@@ -66,17 +66,17 @@ impl OriginCheck {
     }
 }
 
-/// Whether a body is declared as JSON, which no page can do across origins without asking first.
+/// Refuses a body that is not declared as JSON: no page can declare that across origins without asking first.
 pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
     let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = declared.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
     }
-    Err(Refusal {
-        status: StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        sentence: "the request needs 'Content-Type: application/json'".to_owned(),
-    })
+    Err(Refusal::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "the request needs 'Content-Type: application/json'",
+    ))
 }
 
 #[cfg(test)]
@@ -88,8 +88,8 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
             .collect();
-        let guard = OriginCheck::new(address.parse().unwrap());
-        let answer = guard.check(&Uri::from_static("/v1/put"), &map);
+        let origin_check = OriginCheck::new(address.parse().unwrap());
+        let answer = origin_check.check(&Uri::from_static("/v1/put"), &map);
         assert_eq!(answer.is_ok(), expected, "{headers:?}");
     }
 

@@ -6,56 +6,22 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 use trigger_core::identity::Revision;
-use trigger_store::store::{CasOutcome, Change, Entry};
+use trigger_store::store::StoreError;
 
-use super::HubError;
 use super::database::{self, DataDirLock};
+use super::error::SqliteError;
 use super::metrics::Metrics;
-use super::watchers::Watchers;
+use super::transaction::{Batch, Write, Written, changes};
+use crate::watchers::Watchers;
 
 /// Requests that may wait for the writer; more wait in their own connections.
 const QUEUE: usize = 1024;
 /// A transaction takes no further request once it holds this many bytes of keys and values, so that the
 /// first in it need not wait long for the last.
 const TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
-
-/// Something to write.
-#[derive(Debug)]
-pub(super) enum Write {
-    /// Keys and values.
-    Put(Vec<(String, String)>),
-    /// Keys.
-    Delete(Vec<String>),
-    /// A key, if its revision is still `expected`.
-    CasOutcome { key: String, value: String, expected: Option<Revision> },
-    /// Nothing: asks whether the writer is alive.
-    Nothing,
-}
-
-/// What came of it. The variants are those of [`Write`].
-#[derive(Debug)]
-pub(super) enum Written {
-    Put(Vec<Revision>),
-    /// The revision of each key's deletion; nothing for keys that were absent.
-    Delete(Vec<Option<Revision>>),
-    CasOutcome(CasOutcome),
-    Nothing,
-}
-
-impl Written {
-    /// Whether anything was stored: if not, the disk was not asked.
-    fn changed(&self) -> bool {
-        match self {
-            Self::Put(revisions) => !revisions.is_empty(),
-            Self::Delete(revisions) => revisions.iter().any(Option::is_some),
-            Self::CasOutcome(swap) => matches!(swap, CasOutcome::Written(_)),
-            Self::Nothing => false,
-        }
-    }
-}
 
 /// Why nothing was written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -68,7 +34,18 @@ pub(super) enum WriteError {
     Stopped,
 }
 
-/// The way to the writer.
+impl WriteError {
+    /// As an error of the store at `backend`.
+    pub(super) fn of(&self, backend: &str) -> StoreError {
+        let (backend, detail) = (backend.to_owned(), self.to_string());
+        match self {
+            Self::DiskFull(_) => StoreError::Full { backend, detail },
+            Self::Failed { .. } | Self::Stopped => StoreError::Unreachable { backend, detail },
+        }
+    }
+}
+
+/// A handle to the writer.
 #[derive(Debug, Clone)]
 pub(super) struct WriterHandle {
     requests: mpsc::Sender<WriteJob>,
@@ -95,18 +72,18 @@ pub(super) fn start(
     data_dir: &Path,
     watchers: Arc<Watchers>,
     metrics: Arc<Metrics>,
-) -> Result<(WriterHandle, oneshot::Receiver<()>), HubError> {
+) -> Result<(WriterHandle, oneshot::Receiver<()>), SqliteError> {
     let lock = database::lock_data_dir(data_dir)?;
     let path = database::file(data_dir);
     let connection = database::open_writer(&path)?;
     let writer = Writer::open(connection, data_dir.to_owned(), watchers, metrics)
-        .map_err(|source| HubError::Database { path, source })?;
+        .map_err(|source| SqliteError::Database { path, source })?;
     let (sender, requests) = mpsc::channel(QUEUE);
     let (ended, has_ended) = oneshot::channel();
     thread::Builder::new()
         .name("hub-writer".to_owned())
         .spawn(move || write_all(writer, requests, lock, ended))
-        .map_err(|source| HubError::Thread { what: "writer", source })?;
+        .map_err(|source| SqliteError::Thread { name: "writer", source })?;
     Ok((WriterHandle { requests: sender }, has_ended))
 }
 
@@ -117,11 +94,11 @@ fn write_all(
     ended: oneshot::Sender<()>,
 ) {
     while let Some(first) = requests.blocking_recv() {
-        let mut bytes = size(&first.write);
+        let mut bytes = first.write.size();
         let mut batch = vec![first];
         while bytes < TRANSACTION_BYTES && batch.len() < QUEUE {
             let Ok(next) = requests.try_recv() else { break };
-            bytes += size(&next.write);
+            bytes += next.write.size();
             batch.push(next);
         }
         writer.commit(batch);
@@ -130,15 +107,6 @@ fn write_all(
     drop(writer);
     drop(lock);
     let _ = ended.send(());
-}
-
-fn size(write: &Write) -> usize {
-    match write {
-        Write::Put(entries) => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
-        Write::Delete(keys) => keys.iter().map(String::len).sum(),
-        Write::CasOutcome { key, value, .. } => key.len() + value.len(),
-        Write::Nothing => 0,
-    }
 }
 
 struct Writer {
@@ -197,21 +165,11 @@ impl Writer {
     }
 
     fn transact(&mut self, batch: &[WriteJob]) -> rusqlite::Result<Vec<Written>> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut round = Round { transaction, next: &mut self.next, entries: self.entries };
-        let first = *round.next;
+        let mut transaction = Batch::begin(&mut self.connection, &mut self.next, self.entries)?;
         let written =
-            batch.iter().map(|request| round.write(&request.write)).collect::<rusqlite::Result<_>>()?;
-        let Round { transaction, next, entries } = round;
-        let last = Revision(next.0 - 1);
-        if *next > first {
-            transaction
-                .prepare_cached("UPDATE position SET revision = ?1")?
-                .execute([last.0.cast_signed()])?;
-            transaction.commit()?;
-        }
-        self.entries = entries;
-        self.metrics.stored(entries, last.0);
+            batch.iter().map(|request| transaction.write(&request.write)).collect::<rusqlite::Result<_>>()?;
+        self.entries = transaction.commit()?;
+        self.metrics.stored(self.entries, self.next.0 - 1);
         Ok(written)
     }
 
@@ -243,108 +201,12 @@ fn first_revision(last: u64, now: SystemTime) -> u64 {
     (last + 1).max(u64::try_from(micros).unwrap_or(0))
 }
 
-/// A transaction being filled.
-struct Round<'a> {
-    transaction: Transaction<'a>,
-    next: &'a mut Revision,
-    entries: i64,
-}
-
-impl Round<'_> {
-    fn write(&mut self, write: &Write) -> rusqlite::Result<Written> {
-        Ok(match write {
-            Write::Put(entries) => Written::Put(
-                entries.iter().map(|(key, value)| self.put(key, value)).collect::<rusqlite::Result<_>>()?,
-            ),
-            Write::Delete(keys) => {
-                Written::Delete(keys.iter().map(|key| self.delete(key)).collect::<rusqlite::Result<_>>()?)
-            }
-            Write::CasOutcome { key, value, expected } => {
-                Written::CasOutcome(self.swap(key, value, *expected)?)
-            }
-            Write::Nothing => Written::Nothing,
-        })
-    }
-
-    fn revision(&mut self) -> Revision {
-        let revision = *self.next;
-        self.next.0 += 1;
-        revision
-    }
-
-    fn put(&mut self, key: &str, value: &str) -> rusqlite::Result<Revision> {
-        let revision = self.revision();
-        let row = (key, value, revision.0.cast_signed());
-        let inserted = self
-            .transaction
-            .prepare_cached("INSERT INTO entries VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
-            .execute(row)?;
-        if inserted == 0 {
-            self.transaction
-                .prepare_cached("UPDATE entries SET value = ?2, revision = ?3 WHERE key = ?1")?
-                .execute(row)?;
-        } else {
-            self.entries += 1;
-        }
-        Ok(revision)
-    }
-
-    fn delete(&mut self, key: &str) -> rusqlite::Result<Option<Revision>> {
-        let deleted =
-            self.transaction.prepare_cached("DELETE FROM entries WHERE key = ?1")?.execute([key])?;
-        if deleted == 0 {
-            return Ok(None);
-        }
-        self.entries -= 1;
-        Ok(Some(self.revision()))
-    }
-
-    fn swap(&mut self, key: &str, value: &str, expected: Option<Revision>) -> rusqlite::Result<CasOutcome> {
-        let present = self.entry(key)?;
-        if present.as_ref().map(|entry| entry.revision) != expected {
-            return Ok(CasOutcome::Changed(present));
-        }
-        self.put(key, value).map(CasOutcome::Written)
-    }
-
-    fn entry(&self, key: &str) -> rusqlite::Result<Option<Entry>> {
-        let mut query =
-            self.transaction.prepare_cached("SELECT value, revision FROM entries WHERE key = ?1")?;
-        let entry = query.query_row([key], |row| {
-            let revision = Revision(row.get::<_, i64>(1)?.cast_unsigned());
-            Ok(Entry { key: key.to_owned(), value: row.get(0)?, revision })
-        });
-        entry.optional()
-    }
-}
-
-/// The changes that one write made, in order.
-fn changes((write, written): (Write, &Written)) -> Vec<(Revision, Change)> {
-    let put = |key, value, revision| (revision, Change::Put(Entry { key, value, revision }));
-    match (write, written) {
-        (Write::Put(entries), Written::Put(revisions)) => entries
-            .into_iter()
-            .zip(revisions)
-            .map(|((key, value), revision)| put(key, value, *revision))
-            .collect(),
-        (Write::Delete(keys), Written::Delete(revisions)) => keys
-            .into_iter()
-            .zip(revisions)
-            .filter_map(|(key, revision)| Some(((*revision)?, Change::Deleted(key))))
-            .collect(),
-        (Write::CasOutcome { key, value, .. }, Written::CasOutcome(CasOutcome::Written(revision))) => {
-            vec![put(key, value, *revision)]
-        }
-        _ => Vec::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::super::http::Refusal;
     use super::*;
+    use crate::server::Refusal;
 
     fn writer(data_dir: &Path) -> Writer {
         let connection = database::open_writer(&database::file(data_dir)).unwrap();
@@ -362,10 +224,12 @@ mod tests {
             })
             .unzip();
         writer.commit(batch);
-        let brief = |mut answered: oneshot::Receiver<_>| match answered.try_recv().unwrap() {
-            Ok(_) => "ok".to_owned(),
-            Err(error) => Refusal::from(error).status.to_string(),
-        };
+        let brief =
+            |mut answered: oneshot::Receiver<Result<Written, WriteError>>| match answered.try_recv().unwrap()
+            {
+                Ok(_) => "ok".to_owned(),
+                Err(error) => Refusal::from(error.of("sqlite:")).status.to_string(),
+            };
         answers.into_iter().map(brief).collect()
     }
 
@@ -392,8 +256,8 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_in_a_sentence() {
-        let full = Refusal::from(WriteError::DiskFull("/var/lib/trigger/hub".into()));
+    fn a_full_disk_is_reported_in_a_sentence() {
+        let full = Refusal::from(WriteError::DiskFull("/var/lib/trigger/hub".into()).of("sqlite:"));
         assert_eq!(
             full.sentence,
             "the disk of the hub's data directory /var/lib/trigger/hub is full: nothing was stored; \
@@ -405,7 +269,7 @@ mod tests {
     fn a_batch_is_in_the_order_of_its_requests() {
         let dir = tempfile::tempdir().unwrap();
         let mut writer = writer(dir.path());
-        let swap = |expected| Write::CasOutcome { key: "/a".to_owned(), value: "s".to_owned(), expected };
+        let swap = |expected| Write::CompareAndSwap { key: "/a".to_owned(), value: "s".to_owned(), expected };
         let first = writer.next;
         let batch = vec![put("/a", 1), swap(Some(first)), Write::Delete(vec!["/a".to_owned()]), swap(None)];
         assert_eq!(commit(&mut writer, batch), ["ok"; 4]);

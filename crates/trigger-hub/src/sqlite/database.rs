@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
-use super::HubError;
+use super::error::SqliteError;
 
 /// The newest schema this version knows, as SQLite's `user_version`.
 const SCHEMA: i64 = 1;
-/// `Trig`, as SQLite's `application_id`: tells a hub's database from any other.
+/// `Trig`, as SQLite's `application_id`: which distinguishes a hub's database from any other.
 const APPLICATION_ID: i64 = 0x5472_6967;
 /// The first SQLite without the WAL-reset bug (3.51.3), which could corrupt a database in WAL mode.
 const OLDEST_SQLITE: i32 = 3_051_003;
@@ -34,7 +34,7 @@ const CREATE: &str = "
 ";
 
 /// The database in a data directory.
-pub(super) fn file(data_dir: &Path) -> PathBuf {
+pub(crate) fn file(data_dir: &Path) -> PathBuf {
     data_dir.join("hub.sqlite")
 }
 
@@ -46,9 +46,9 @@ pub(super) struct DataDirLock {
 }
 
 /// Makes the data directory if it is missing, and takes it.
-pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, HubError> {
-    let failed = |path: &Path, source| HubError::DataDir { path: path.to_owned(), source };
-    // Whoever can write here can fire: nobody but the hub's own user.
+pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, SqliteError> {
+    let failed = |path: &Path, source| SqliteError::DataDir { path: path.to_owned(), source };
+    // A user who can write here can fire, so only the hub's own may.
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| failed(path, source))?;
     let lock = path.join("hub.lock");
     let mut file = OpenOptions::new()
@@ -63,7 +63,7 @@ pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, HubError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let holder = holder(&mut file);
-            return Err(HubError::DataDirInUse { path: path.to_owned(), holder });
+            return Err(SqliteError::DataDirInUse { path: path.to_owned(), holder });
         }
         Err(TryLockError::Error(source)) => return Err(failed(&lock, source)),
     }
@@ -85,19 +85,19 @@ fn holder(file: &mut File) -> String {
 }
 
 /// Opens the database for the one writer, and makes or checks its schema. The caller holds the directory.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, HubError> {
+pub(super) fn open_writer(path: &Path) -> Result<Connection, SqliteError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
-        return Err(HubError::OldSqlite(rusqlite::version()));
+        return Err(SqliteError::OldSqlite(rusqlite::version()));
     }
     create_private(path)?;
-    set_stale_log_aside(path).map_err(|source| HubError::DataDir { path: path.to_owned(), source })?;
-    let failed = |source| HubError::Database { path: path.to_owned(), source };
+    quarantine_stale_log(path).map_err(|source| SqliteError::DataDir { path: path.to_owned(), source })?;
+    let failed = |source| SqliteError::Database { path: path.to_owned(), source };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     // SQLite opens a file it may not write as if only reading were asked for.
     if connection.is_readonly(MAIN_DB).map_err(failed)? {
         let source = io::ErrorKind::PermissionDenied.into();
-        return Err(HubError::DataDir { path: path.to_owned(), source });
+        return Err(SqliteError::DataDir { path: path.to_owned(), source });
     }
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     // Before anything is written: a newer hub's file is left exactly as it is.
@@ -110,8 +110,8 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, HubError> {
 }
 
 /// Opens the database for reading, beside the writer or in another process.
-pub(super) fn open_reader(path: &Path) -> Result<Connection, HubError> {
-    let failed = |source| HubError::Database { path: path.to_owned(), source };
+pub(super) fn open_reader(path: &Path) -> Result<Connection, SqliteError> {
+    let failed = |source| SqliteError::Database { path: path.to_owned(), source };
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
@@ -120,19 +120,19 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, HubError> {
 }
 
 /// SQLite gives its log files the mode of the database, so this is the one place that decides it.
-fn create_private(path: &Path) -> Result<(), HubError> {
+fn create_private(path: &Path) -> Result<(), SqliteError> {
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match created {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(HubError::DataDir { path: path.to_owned(), source }),
+        Err(source) => Err(SqliteError::DataDir { path: path.to_owned(), source }),
     }
 }
 
-/// A hub that was killed leaves its log beside the database. Should somebody then put a backup in the
+/// A hub that was killed leaves its log beside the database. If a backup is then put in the
 /// database's place, SQLite would replay the log of the one into the other and ruin it. A backup is not in
 /// WAL mode, and a hub's database with a log always is, so the two can be told apart.
-fn set_stale_log_aside(path: &Path) -> io::Result<()> {
+fn quarantine_stale_log(path: &Path) -> io::Result<()> {
     let beside = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
@@ -144,9 +144,8 @@ fn set_stale_log_aside(path: &Path) -> io::Result<()> {
     }
     let aside = beside("-wal.replaced");
     tracing::warn!(
-        "{} is not the log of this database, which seems restored from a backup: moving it to {}",
-        log.display(),
-        aside.display()
+        log = %log.display(), moved_to = %aside.display(),
+        "quarantining a log that is not this database's, which seems restored from a backup"
     );
     fs::rename(&log, &aside)
 }
@@ -158,19 +157,19 @@ fn is_in_wal_mode(path: &Path) -> io::Result<bool> {
     Ok(header.get(19) == Some(&2))
 }
 
-fn check_schema(connection: &Connection, path: &Path) -> Result<i64, HubError> {
-    let failed = |source| HubError::Database { path: path.to_owned(), source };
+fn check_schema(connection: &Connection, path: &Path) -> Result<i64, SqliteError> {
+    let failed = |source| SqliteError::Database { path: path.to_owned(), source };
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
     let (application, schema) = (pragma("application_id")?, pragma("user_version")?);
     let empty = fs::metadata(path).is_ok_and(|file| file.len() == 0);
     match (application, schema) {
         (APPLICATION_ID, found) if found > SCHEMA => {
-            Err(HubError::NewerSchema { path: path.to_owned(), found, known: SCHEMA })
+            Err(SqliteError::NewerSchema { path: path.to_owned(), found, known: SCHEMA })
         }
         (APPLICATION_ID, 1..) => Ok(schema),
         // A new file, or one whose making was interrupted before its first commit.
         (0, 0) if empty || table_count(connection).map_err(failed)? == 0 => Ok(0),
-        _ => Err(HubError::Foreign(path.to_owned())),
+        _ => Err(SqliteError::Foreign(path.to_owned())),
     }
 }
 
@@ -182,7 +181,7 @@ fn configure_writer(connection: &Connection) -> rusqlite::Result<()> {
     // WAL: readers never wait for the writer. FULL: a commit that returned survives a power cut.
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // A burst must not leave its log's size behind for ever.
+    // A burst must not leave its log's size behind.
     connection.pragma_update_and_check(None, "journal_size_limit", 64 * 1024 * 1024, |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())

@@ -8,22 +8,14 @@ use rusqlite::{CachedStatement, Connection, Row, params};
 use tokio::sync::{mpsc, oneshot};
 use trigger_core::identity::Revision;
 use trigger_store::hub_protocol::Position;
-use trigger_store::store::{Entry, KeyRange};
+use trigger_store::store::{Entry, KeyRange, StoreError};
 
-use super::{HubError, database};
+use super::database;
+use super::error::SqliteError;
+use crate::served_store::{Page, PageRequest};
 
 /// Reads that may wait for the reader.
 const QUEUE: usize = 1024;
-
-/// One page of some ranges, at one moment.
-#[derive(Debug)]
-pub(super) struct Page {
-    /// The moment: all that was committed up to here is in it.
-    pub(super) revision: Revision,
-    pub(super) entries: Vec<Entry>,
-    /// Where the next page begins; nothing if this is the last.
-    pub(super) next: Option<Position>,
-}
 
 /// Why nothing was read.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +26,14 @@ pub(super) enum ReadError {
     Stopped,
 }
 
-/// The way to the reader.
+impl ReadError {
+    /// As an error of the store at `backend`.
+    pub(super) fn of(&self, backend: &str) -> StoreError {
+        StoreError::Unreachable { backend: backend.to_owned(), detail: self.to_string() }
+    }
+}
+
+/// A handle to the reader.
 #[derive(Debug, Clone)]
 pub(super) struct ReaderHandle {
     requests: mpsc::Sender<ReadJob>,
@@ -42,43 +41,31 @@ pub(super) struct ReaderHandle {
 
 #[derive(Debug)]
 struct ReadJob {
-    ranges: Vec<KeyRange>,
-    from: Option<Position>,
-    keys_only: bool,
-    bytes_at_most: usize,
-    answer: oneshot::Sender<Result<Page, ReadError>>,
+    request: PageRequest,
+    answer: oneshot::Sender<Result<(Page, Revision), ReadError>>,
 }
 
 impl ReaderHandle {
-    /// Reads `ranges` from a position on, until about `bytes_at_most` of keys and values; the values are empty
-    /// where only keys are asked for.
-    pub(super) async fn read(
-        &self,
-        ranges: Vec<KeyRange>,
-        from: Option<Position>,
-        keys_only: bool,
-        bytes_at_most: usize,
-    ) -> Result<Page, ReadError> {
+    /// Reads one page, and the revision up to which it shows all that was committed.
+    pub(super) async fn read(&self, request: PageRequest) -> Result<(Page, Revision), ReadError> {
         let (answer, answered) = oneshot::channel();
-        let request = ReadJob { ranges, from, keys_only, bytes_at_most, answer };
-        self.requests.send(request).await.map_err(|_| ReadError::Stopped)?;
+        self.requests.send(ReadJob { request, answer }).await.map_err(|_| ReadError::Stopped)?;
         answered.await.map_err(|_| ReadError::Stopped)?
     }
 }
 
 /// Starts the thread. It ends, and sends the second value, when the last handle is gone.
-pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>), HubError> {
+pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>), SqliteError> {
     let mut connection = database::open_reader(path)?;
     let (sender, mut requests) = mpsc::channel::<ReadJob>(QUEUE);
     let (ended, has_ended) = oneshot::channel();
     let read_all = move || {
-        while let Some(request) = requests.blocking_recv() {
-            let ReadJob { ranges, from, keys_only, bytes_at_most, answer } = request;
-            // Who has given up asks again; to read for it too would keep all others waiting.
+        while let Some(ReadJob { request, answer }) = requests.blocking_recv() {
+            // A caller that has given up asks again; to read for it too would keep all others waiting.
             if answer.is_closed() {
                 continue;
             }
-            let _ = answer.send(page(&mut connection, &ranges, from, keys_only, bytes_at_most));
+            let _ = answer.send(page(&mut connection, request));
         }
         drop(connection);
         let _ = ended.send(());
@@ -86,21 +73,17 @@ pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>)
     thread::Builder::new()
         .name("hub-reader".to_owned())
         .spawn(read_all)
-        .map_err(|source| HubError::Thread { what: "reader", source })?;
+        .map_err(|source| SqliteError::Thread { name: "reader", source })?;
     Ok((ReaderHandle { requests: sender }, has_ended))
 }
 
-fn page(
-    connection: &mut Connection,
-    ranges: &[KeyRange],
-    from: Option<Position>,
-    keys_only: bool,
-    bytes_at_most: usize,
-) -> Result<Page, ReadError> {
+fn page(connection: &mut Connection, request: PageRequest) -> Result<(Page, Revision), ReadError> {
+    let PageRequest { ranges, from, keys_only, max_bytes } = request;
     let moment = connection.transaction()?;
     let revision: i64 =
         moment.prepare_cached("SELECT revision FROM position")?.query_row((), |row| row.get(0))?;
-    let mut page = Page { revision: Revision(revision.cast_unsigned()), entries: Vec::new(), next: None };
+    let revision = Revision(revision.cast_unsigned());
+    let mut page = Page { entries: Vec::new(), next: None };
     let (first, mut after) = from.map_or((0, None), |position| (position.range, Some(position.after)));
     let mut bytes = 0;
     for (index, range) in ranges.iter().enumerate().skip(first) {
@@ -114,14 +97,14 @@ fn page(
             }
             bytes += entry.key.len() + entry.value.len();
             page.entries.push(entry);
-            if bytes >= bytes_at_most {
+            if bytes >= max_bytes {
                 let after = page.entries.last().map(|entry| entry.key.clone()).unwrap_or_default();
                 page.next = Some(Position { range: index, after });
-                return Ok(page);
+                return Ok((page, revision));
             }
         }
     }
-    Ok(page)
+    Ok((page, revision))
 }
 
 fn query(range: &KeyRange, keys_only: bool) -> &'static str {
