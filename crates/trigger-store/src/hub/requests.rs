@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use trigger_core::identity::Revision;
 
 use super::failure::{HubFailure, root_cause};
-use super::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, READ_TIMEOUT};
+use super::limits::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, READ_TIMEOUT};
 use crate::hub_protocol::{PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest};
 use crate::store::{Entry, KeyRange};
 
