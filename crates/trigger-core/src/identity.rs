@@ -3,8 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::text_serde::serde_as_text;
 use crate::time::Timestamp;
 
 /// A value that is not what its place asks for; the message says what is allowed.
@@ -62,6 +64,8 @@ macro_rules! name_type {
                 fmt::Debug::fmt(&self.0, f)
             }
         }
+
+        serde_as_text!($name);
     };
 }
 
@@ -188,6 +192,8 @@ macro_rules! id_type {
                 fmt::Display::fmt(&self.0, f)
             }
         }
+
+        serde_as_text!($name);
     };
 }
 
@@ -202,8 +208,9 @@ id_type!(
     "a run id"
 );
 
-/// A position in the backend's history. Opaque, growing; the only source of order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+/// A position in the backend's history. Opaque, growing; the only source of order. Serialised as a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Revision(pub u64);
 
 impl fmt::Display for Revision {
@@ -274,5 +281,21 @@ mod tests {
         for bad in ["019356B0-7C4A-7000-8000-000000000001", "019356b07c4a70008000000000000001", "x"] {
             assert!(bad.parse::<EventId>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn names_are_validated_when_they_are_deserialised() {
+        let certname: Certname = serde_json::from_str("\"lb01.example.com\"").unwrap();
+        assert_eq!(serde_json::to_string(&certname).unwrap(), "\"lb01.example.com\"");
+        let error = serde_json::from_str::<Certname>("\"../../etc\"").unwrap_err().to_string();
+        assert!(error.starts_with("'../../etc' is not a certname"), "{error}");
+        // Escapes keep the text from being borrowed.
+        let trigger: TriggerName = serde_json::from_str(r#""say \"hello\"""#).unwrap();
+        assert_eq!(trigger.as_str(), "say \"hello\"");
+        let id: EventId = serde_json::from_str("\"019356b0-7c4a-7000-8000-000000000001\"").unwrap();
+        let by_event = std::collections::BTreeMap::from([(id, Revision(7))]);
+        let text = serde_json::to_string(&by_event).unwrap();
+        assert_eq!(text, r#"{"019356b0-7c4a-7000-8000-000000000001":7}"#);
+        assert_eq!(serde_json::from_str::<std::collections::BTreeMap<_, _>>(&text).unwrap(), by_event);
     }
 }

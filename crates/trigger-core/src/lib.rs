@@ -22,6 +22,7 @@ pub mod run;
 pub mod status;
 pub mod suppressed;
 pub mod sweep;
+mod text_serde;
 pub mod time;
 pub mod why;
 pub mod wire;

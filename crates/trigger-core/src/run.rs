@@ -11,6 +11,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::identity::RunId;
+use crate::text_serde::serde_as_text;
 use crate::time::Timestamp;
 
 /// How one supervised Puppet process ended.
@@ -74,6 +75,8 @@ impl FromStr for RunOutcome {
         named.map(|(outcome, _)| *outcome).ok_or_else(|| UnknownOutcome(text.to_owned()))
     }
 }
+
+serde_as_text!(RunOutcome);
 
 /// What the supervisor found out about its run.
 #[derive(Debug, Clone, PartialEq, Eq)]

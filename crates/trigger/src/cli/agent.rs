@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::Args;
 use trigger_core::identity::{GroupName, KeyPrefix};
-use trigger_core::keyspace::Keyspace;
 
 use super::{Globals, block_on, inside_run, resolve_certname};
 use crate::config::{metrics_file, run_command, run_timeout, runs_per_minute};
@@ -97,7 +96,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         certname,
         state,
         backend,
-        keyspace: Keyspace::new(prefix),
+        prefix,
         groups,
         command_words: command.words(),
         command,

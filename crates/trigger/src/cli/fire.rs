@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -21,6 +22,7 @@ use trigger_core::wire::Stored;
 
 use super::{Globals, OutputFormat, Warnings, output, resolve_certname, wait};
 use crate::config::{ConfigFile, run_command, setting};
+use trigger_fleet::Fleet;
 use trigger_node::agent::socket::{self, Reply, Request};
 use trigger_node::clock;
 use trigger_node::failure::Failure;
@@ -386,10 +388,8 @@ async fn finish_waiting(
             publication.backend
         )));
     };
-    let keyspace = Keyspace::new(publication.prefix.clone());
-    let ending =
-        wait::until_over(store.as_ref(), &keyspace, publication.event.id, args.timeout, globals.output)
-            .await?;
+    let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()));
+    let ending = wait::until_over(&fleet, publication.event.id, args.timeout, globals.output).await?;
     if globals.output == OutputFormat::Json {
         let mut document = ending.to_json();
         document["state"] = json!(state_word(publication, fired));

@@ -1,6 +1,7 @@
 //! `trigger status`: where an event's deliveries stand.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,7 +12,8 @@ use trigger_core::identity::{EventId, GroupName, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_core::time::Timestamp;
-use trigger_fleet::outcomes::{self, EventStatus};
+use trigger_fleet::Fleet;
+use trigger_fleet::status::EventStatus;
 
 use super::spooled_event::{self, SpooledEvent};
 use super::{Globals, OutputFormat, Warnings, output};
@@ -41,26 +43,26 @@ pub(crate) async fn run(globals: &Globals, args: &StatusArgs, warnings: &Warning
     warnings.extend(config.warnings.iter().cloned());
     let url = globals.backend(&config)?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let keyspace = Keyspace::new(prefix.clone());
-    let backend = Publisher::new(None, prefix).backend(&url)?;
+    let backend = Publisher::new(None, prefix.clone()).backend(&url)?;
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
     };
+    let fleet = Fleet::new(Arc::clone(store), Keyspace::new(prefix));
     let unreachable = |error: trigger_store::store::StoreError| Failure::unreachable(error.to_string());
     match args.event {
-        Some(id) => match outcomes::event_status(store.as_ref(), &keyspace, id).await {
+        Some(id) => match fleet.event_status(id).await {
             Ok(Some(status)) => show_event(globals.output, &status, None, &warnings.take()),
             // What is spooled here is known without a backend.
             Ok(None) => show_spooled(globals, &config, id, warnings)?.ok_or_else(|| {
                 Failure::failed(format!(
                     "no event {id} is known under {}: it may have been swept, or fired under another prefix",
-                    keyspace.prefix()
+                    fleet.prefix()
                 ))
             })?,
             Err(error) => show_spooled(globals, &config, id, warnings)?.ok_or_else(|| unreachable(error))?,
         },
         None => {
-            let events = outcomes::latest_events(store.as_ref(), &keyspace, usize::from(args.limit)).await;
+            let events = fleet.latest_events(usize::from(args.limit)).await;
             show_latest(globals.output, &events.map_err(unreachable)?, &warnings.take());
         }
     }

@@ -7,15 +7,16 @@ mod text;
 mod tree;
 
 use std::io::{IsTerminal, stdout};
+use std::sync::Arc;
 
 use clap::Args;
 use trigger_core::identity::{Certname, EventId, InvalidName, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::run::history::MAX_RUNS;
 use trigger_core::why::{ExplainError, Explanation, Question, Which};
-use trigger_fleet::outcomes::{self, EventStatus};
-use trigger_fleet::why;
-use trigger_store::store::{Store, StoreError};
+use trigger_fleet::Fleet;
+use trigger_fleet::status::EventStatus;
+use trigger_store::store::StoreError;
 use uuid::Uuid;
 
 use super::{Globals, OutputFormat, Warnings, output, resolve_certname};
@@ -56,13 +57,13 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     warnings.extend(config.warnings.iter().cloned());
     let questions = questions(globals, &config, args).await?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let keyspace = Keyspace::new(prefix.clone());
     let url = globals.backend(&config)?;
-    let backend = Publisher::new(None, prefix).backend(&url)?;
+    let backend = Publisher::new(None, prefix.clone()).backend(&url)?;
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
     };
-    let answer = ask(store.as_ref(), &keyspace, questions).await?;
+    let fleet = Fleet::new(Arc::clone(store), Keyspace::new(prefix));
+    let answer = ask(&fleet, questions).await?;
     match globals.output {
         OutputFormat::Json => output::print_json(&json::document(&answer, &warnings.take())),
         OutputFormat::Text => {
@@ -117,14 +118,14 @@ fn which(text: &str) -> Result<Which, Failure> {
 }
 
 /// Answers the first of the questions that means anything; the first says what is missing where none does.
-async fn ask(store: &dyn Store, keyspace: &Keyspace, questions: Vec<Question>) -> Result<Answer, Failure> {
+async fn ask(fleet: &Fleet, questions: Vec<Question>) -> Result<Answer, Failure> {
     let unreachable = |error: StoreError| Failure::unreachable(error.to_string());
     let mut first_failure = None;
     for question in questions {
-        let explanation = match why::explain(store, keyspace, &question).await.map_err(unreachable)? {
+        let explanation = match fleet.explain(&question).await.map_err(unreachable)? {
             Ok(explanation) => explanation,
             Err(not_told) => {
-                let failure = Failure::failed(nothing_told(&question, &not_told, keyspace));
+                let failure = Failure::failed(nothing_told(&question, &not_told, fleet.prefix()));
                 // Of a node that is there, more is known than that no event has its name.
                 match (not_told, first_failure.take()) {
                     (ExplainError::NoEvent | ExplainError::NoNode, known) => {
@@ -136,9 +137,7 @@ async fn ask(store: &dyn Store, keyspace: &Keyspace, questions: Vec<Question>) -
             }
         };
         let event = match question {
-            Question::Event(event) => {
-                outcomes::event_status(store, keyspace, event).await.map_err(unreachable)?
-            }
+            Question::Event(event) => fleet.event_status(event).await.map_err(unreachable)?,
             Question::Run(..) => None,
         };
         return Ok(Answer { question, explanation, event });
@@ -146,28 +145,28 @@ async fn ask(store: &dyn Store, keyspace: &Keyspace, questions: Vec<Question>) -
     Err(first_failure.unwrap_or_else(|| Failure::usage("nothing was asked")))
 }
 
-fn nothing_told(question: &Question, not_told: &ExplainError, keyspace: &Keyspace) -> String {
+fn nothing_told(question: &Question, not_told: &ExplainError, prefix: &KeyPrefix) -> String {
     match question {
         Question::Run(certname, which) => {
             let of_event = event_id(certname.as_str()).filter(|_| *which != Which::Back(0));
             let hint =
                 of_event.map_or("", |_| "; it has the form of an event's id, and --run goes with a certname");
-            format!("{}{hint}", not_told_of(certname, not_told, keyspace))
+            format!("{}{hint}", not_told_of(certname, not_told, prefix))
         }
         Question::Event(event) => format!(
             "no event {event} is known under {}: it may have been swept, be spooled still on the node that \
              fired it, or fired under another prefix",
-            keyspace.prefix()
+            prefix
         ),
     }
 }
 
-fn not_told_of(certname: &Certname, not_told: &ExplainError, keyspace: &Keyspace) -> String {
+fn not_told_of(certname: &Certname, not_told: &ExplainError, prefix: &KeyPrefix) -> String {
     match not_told {
         ExplainError::NoNode | ExplainError::NoEvent => format!(
             "no run of {certname} is known under {}, and no agent has registered under this certname: is it \
              spelt as Puppet does, and does its agent use this backend and prefix?",
-            keyspace.prefix()
+            prefix
         ),
         ExplainError::NoRun => format!(
             "{certname} is registered, but tells of no run: nothing has triggered it since its agent was set up; \
