@@ -4,6 +4,8 @@
 //! [`Queue::step`] takes what happened and returns what to do. The caller performs the effects strictly in
 //! order and feeds their results back as inputs; it decides nothing itself.
 
+mod blockers;
+
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -20,11 +22,16 @@ use crate::run::record::Cause;
 use crate::run::{CompletedRun, RunOutcome};
 use crate::time::{Now, Timestamp};
 
+pub use blockers::{Blocker, Blockers, ClaimBlocker};
+
 /// More waiting deliveries than this are collapsed where a later one says the same.
 pub const MAX_BACKLOG: usize = 64;
 /// Deliveries of each state that a node's record lists, so that a backend takes the record however many there
 /// are. The others are told as pending.
 pub const MAX_LISTED: usize = 1000;
+
+/// How often the agent looks at the blockers while one of them keeps deliveries waiting.
+pub const BLOCKER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,8 +66,10 @@ pub enum Input {
         /// From 0.0 up to 1.0; spreads the retries of a fleet.
         jitter: f64,
     },
-    /// The agent was disabled (with Puppet's message), or may not run for another reason; or may again.
-    Blocked(Option<String>),
+    /// What the agent sees now of the blockers outside the queue.
+    Blockers(Blockers),
+    /// All runs of earlier agents have been taken up. Until then no run starts.
+    Recovered,
     /// Time passed.
     Tick,
 }
@@ -154,7 +163,12 @@ pub struct Queue {
     real: Waiting,
     noop: Waiting,
     too_new: Vec<HeldDelivery>,
-    blocked: Option<String>,
+    is_recovering: bool,
+    reported: Blockers,
+    /// The blocker that counts.
+    blocker: Option<Blocker>,
+    /// When the agent is to look at the blockers again, on the clock that only goes forward.
+    next_look: Option<Duration>,
     rate_limiter: RateLimiter,
     /// While nothing but the limit on runs keeps the next one from starting.
     delay: Option<Delay>,
@@ -183,7 +197,10 @@ impl Queue {
             real: Waiting::default(),
             noop: Waiting::default(),
             too_new: Vec::new(),
-            blocked: None,
+            is_recovering: true,
+            reported: Blockers::default(),
+            blocker: Some(Blocker::Recovering),
+            next_look: None,
             delay: None,
         }
     }
@@ -197,6 +214,10 @@ impl Queue {
 
     /// Takes in what happened and says what to do about it.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
+        if matches!(&input, Input::Blockers(reported) if *reported == self.reported) {
+            // Reported before every other input, which may come in thousands.
+            return Vec::new();
+        }
         let mut effects = match input {
             Input::Delivered(cause) => self.deliver(now, cause),
             Input::TooNew(held) => self.hold(held),
@@ -204,17 +225,28 @@ impl Queue {
             Input::CompletedWhileDown { run, causes } => self.completed_while_down(now, run, causes),
             Input::Started(running) => self.started(running),
             Input::RunEnded { run, jitter } => self.run_ended(now, run, jitter),
-            Input::Blocked(reason) => self.block(now, reason),
+            Input::Blockers(reported) => self.report_blockers(now, reported),
+            Input::Recovered => self.recovered(now),
             Input::Tick => Vec::new(),
         };
         effects.extend(self.start_next(now));
         self.delay = self.find_delay(now);
+        let is_held_up = self.blocker.is_some() && self.waiting_causes().next().is_some();
+        self.next_look = is_held_up.then(|| now.elapsed + BLOCKER_POLL_INTERVAL);
         effects
     }
 
     /// When the next [`Input::Tick`] is due on the forward clock; nothing when only an input changes anything.
+    ///
+    /// While a blocker keeps deliveries waiting, that is when to look at the blockers again: not all of them
+    /// announce that they are gone.
     pub fn next_wake(&self) -> Option<Duration> {
-        if self.active.is_some() || self.blocked.is_some() {
+        self.next_look.or_else(|| self.next_start())
+    }
+
+    /// When the next run may start, on the forward clock.
+    fn next_start(&self) -> Option<Duration> {
+        if self.active.is_some() || self.blocker.is_some() {
             return None;
         }
         [&self.real, &self.noop].into_iter().filter_map(|waiting| self.ready_at(waiting)).min()
@@ -245,7 +277,7 @@ impl Queue {
         let held = self.held().take(MAX_LISTED);
         Activity {
             running: self.active.as_ref().and_then(running),
-            retrying: if self.blocked.is_some() { Vec::new() } else { retrying },
+            retrying: if self.blocker.is_some() { Vec::new() } else { retrying },
             delayed,
             held: held.map(|(event, reason)| HeldDelivery { event, reason: shortened(reason) }).collect(),
         }
@@ -255,9 +287,9 @@ impl Queue {
     pub fn held(&self) -> impl Iterator<Item = (EventId, &str)> {
         let too_new = self.too_new.iter().map(|held| (held.event, held.reason.as_str()));
         let blocked = self
-            .blocked
-            .iter()
-            .flat_map(|reason| self.waiting_causes().map(|cause| (cause.event.id, reason.as_str())));
+            .blocked_reason()
+            .into_iter()
+            .flat_map(|reason| self.waiting_causes().map(move |cause| (cause.event.id, reason)));
         too_new.chain(blocked)
     }
 
@@ -272,11 +304,6 @@ impl Queue {
         self.real.causes.iter().chain(&self.noop.causes)
     }
 
-    /// Whether something waits that a block keeps from starting.
-    pub fn is_waiting(&self) -> bool {
-        self.waiting_causes().next().is_some()
-    }
-
     /// Whether a run starts with this input unless something blocks it: before that, what may block it has to
     /// be looked at.
     pub fn may_start(&self, now: Now, input: &Input) -> bool {
@@ -289,13 +316,20 @@ impl Queue {
         match input {
             // What it covered may be all there is.
             Input::RunEnded { .. } => true,
+            Input::Recovered => true,
+            _ if self.is_recovering => false,
             _ => self.active.is_none() && is_free && (is_due(&self.real, false) || is_due(&self.noop, true)),
         }
     }
 
-    /// Why no run may start, if so.
-    pub fn blocked(&self) -> Option<&str> {
-        self.blocked.as_deref()
+    /// The blocker that counts, if any keeps runs from starting.
+    pub fn blocker(&self) -> Option<&Blocker> {
+        self.blocker.as_ref()
+    }
+
+    /// Why no run may start, as a sentence.
+    pub fn blocked_reason(&self) -> Option<&str> {
+        self.blocker.as_ref().map(Blocker::reason)
     }
 
     /// Whether an event waits or runs here.
@@ -371,13 +405,24 @@ impl Queue {
         Vec::new()
     }
 
-    fn block(&mut self, now: Now, reason: Option<String>) -> Vec<Effect> {
-        if self.blocked.is_some() && reason.is_none() {
-            // Somebody has just seen to this node: what could not happen before may well happen now.
+    fn report_blockers(&mut self, now: Now, reported: Blockers) -> Vec<Effect> {
+        self.reported = reported;
+        self.choose_blocker(now)
+    }
+
+    fn recovered(&mut self, now: Now) -> Vec<Effect> {
+        self.is_recovering = false;
+        self.choose_blocker(now)
+    }
+
+    fn choose_blocker(&mut self, now: Now) -> Vec<Effect> {
+        let was_blocked = self.blocker.is_some();
+        self.blocker = Blocker::first(self.is_recovering, &self.reported);
+        if was_blocked && self.blocker.is_none() {
+            // An operator has just attended to this node: what could not happen before may well happen now.
             self.real.shorten_backoff(now);
             self.noop.shorten_backoff(now);
         }
-        self.blocked = reason;
         Vec::new()
     }
 
@@ -402,7 +447,7 @@ impl Queue {
     /// When to try again what could not happen. What keeps runs from starting now, an operator who has just disabled
     /// Puppet say, is why this one did not happen: it waits for that, and for nothing else.
     fn retry_after(&self, now: Now, run: &CompletedRun, attempts: u32, jitter: f64) -> Option<Retry> {
-        let is_due = run.result.outcome == RunOutcome::NotRun && self.blocked.is_none();
+        let is_due = run.result.outcome == RunOutcome::NotRun && self.blocker.is_none();
         let wait = backoff::retry_run(attempts, jitter);
         is_due.then(|| Retry {
             attempts: attempts + 1,
@@ -434,7 +479,7 @@ impl Queue {
     }
 
     fn start_next(&mut self, now: Now) -> Vec<Effect> {
-        if self.active.is_some() || self.blocked.is_some() {
+        if self.active.is_some() || self.blocker.is_some() {
             return Vec::new();
         }
         let mut effects = self.expire(now);
@@ -475,7 +520,7 @@ impl Queue {
     /// Whether the limit on runs is what the next one waits for.
     fn find_delay(&self, now: Now) -> Option<Delay> {
         let until = self.rate_limiter.permitted();
-        let is_for_the_limit = until > now.elapsed && self.next_wake() == Some(until);
+        let is_for_the_limit = until > now.elapsed && self.next_start() == Some(until);
         // Kept as it was told first: a wall clock that wavers is no news.
         let known = self.delay.filter(|delay| delay.until == until);
         is_for_the_limit
