@@ -157,7 +157,7 @@ impl World {
         assert!(self.queue.active.is_none(), "a run in progress would have to be adopted");
         let old = std::mem::replace(&mut self.queue, Queue::new(settings(), []));
         // What ended without a run is remembered by its outcome alone.
-        let by_runs = old.ended.iter().filter(|(_, ended)| ended.without_run.is_none());
+        let by_runs = old.completed.iter().filter(|(_, ended)| ended.without_run.is_none());
         self.queue = Queue::new(old.settings.clone(), by_runs.map(|(event, ended)| (*event, ended.at)));
         self.now.elapsed = Duration::ZERO;
         self.queue.recall_starts(self.now, self.starts.iter().copied());
