@@ -13,6 +13,8 @@ use std::time::Duration;
 use trigger_core::publication::Publication;
 use trigger_core::time::{Now, Timestamp};
 use trigger_store::backend::Backend;
+use trigger_store::credentials::Credentials;
+use trigger_store::url::BackendUrl;
 use uuid::Uuid;
 
 use crate::failure::Failure;
@@ -124,7 +126,7 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
     fn end_orphan(&self, note: &str) -> impl Future<Output = ()> + Send;
 
     /// Opens the backend behind a URL.
-    fn open_backend(&self, url: &str) -> Result<Backend, Failure>;
+    fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, Failure>;
 
     /// Hands an event to the agent of a state directory, and returns what that made of it; nothing where none is
     /// alive, or it does not understand, or it does not answer in time.

@@ -14,7 +14,7 @@ use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;
 use trigger_store::backend::Backend;
-#[cfg(feature = "clients")]
+use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 use uuid::Uuid;
 
@@ -187,13 +187,12 @@ impl Host for Os {
     }
 
     #[cfg(feature = "clients")]
-    fn open_backend(&self, url: &str) -> Result<Backend, Failure> {
-        let parsed: BackendUrl = url.parse().map_err(|error| Failure::config(format!("{error}")))?;
-        Backend::open(&parsed).map_err(|error| Failure::unreachable(error.to_string()))
+    fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, Failure> {
+        Backend::open(url, credentials).map_err(|error| Failure::config(error.to_string()))
     }
 
     #[cfg(not(feature = "clients"))]
-    fn open_backend(&self, url: &str) -> Result<Backend, Failure> {
+    fn open_backend(&self, url: &BackendUrl, _: &Credentials) -> Result<Backend, Failure> {
         Err(Failure::config(format!("'{url}' cannot be opened: this program was built without backends")))
     }
 

@@ -11,9 +11,11 @@ use trigger_core::run::command::RunCommand;
 use trigger_node::agent::{self, AgentSettings, DisableCheck, Part, Service, Stopped, Surroundings};
 use trigger_node::failure::Failure;
 use trigger_node::state::StateDir;
+use trigger_store::credentials::Credentials;
 
 use crate::executor::{ProcessId, Sim};
-use crate::host::STATE_DIR;
+use crate::host::{BACKEND, STATE_DIR};
+use crate::manifest::name;
 use crate::process::Proc;
 use crate::world::{Kind, Socket};
 
@@ -76,7 +78,8 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
     Ok(AgentSettings {
         certname,
         state: StateDir::open_on(own.clone(), Path::new(STATE_DIR))?,
-        backend: "sim:".to_owned(),
+        backend: name(BACKEND),
+        credentials: Credentials::default(),
         prefix: KeyPrefix::default(),
         groups,
         command,

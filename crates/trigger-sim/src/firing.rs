@@ -16,8 +16,9 @@ use trigger_node::firing::{Fired, Publisher, Spool};
 use trigger_node::host::Host;
 use trigger_node::state::{Breaker, Outbox, StateDir};
 use trigger_node::submit::Submission;
+use trigger_store::credentials::Credentials;
 
-use crate::host::STATE_DIR;
+use crate::host::{BACKEND, STATE_DIR};
 use crate::process::Proc;
 
 /// What somebody asks `trigger fire` for.
@@ -68,7 +69,7 @@ pub(crate) async fn fire(own: Proc, wanted: Wanted) {
     let spool = state
         .as_ref()
         .and_then(|state| Some(Spool { outbox: Outbox::open(state).ok()?, breaker: Breaker::new(state) }));
-    let publisher = Publisher::new(own.clone(), spool, KeyPrefix::default());
+    let publisher = Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default());
     let submission = Submission {
         state: state.as_ref(),
         publisher: &publisher,
@@ -99,7 +100,7 @@ fn publication(own: &Proc, wanted: &Wanted, parent: Option<&RunRecord>) -> Publi
         expires_in: wanted.expires_in,
     };
     Publication {
-        backend: "sim:".to_owned(),
+        backend: BACKEND.to_owned(),
         prefix: KeyPrefix::default(),
         event,
         suppressed: BTreeMap::new(),

@@ -15,6 +15,8 @@ use trigger_node::firing::FireReport;
 use trigger_node::host::{Host, HostFile, Open};
 use trigger_node::state::{FileError, StateDir, at};
 use trigger_store::backend::Backend;
+use trigger_store::credentials::Credentials;
+use trigger_store::url::BackendUrl;
 use uuid::Uuid;
 
 use crate::disk::Inode;
@@ -24,6 +26,8 @@ use crate::world::{Kind, World};
 
 /// The one state directory of a machine.
 pub(crate) const STATE_DIR: &str = "/state";
+/// What the simulated backend is called; nothing is ever opened there.
+pub(crate) const BACKEND: &str = "hub+http://simulated:7890";
 
 fn gone() -> io::Error {
     io::Error::other("this process is no more")
@@ -238,7 +242,7 @@ impl Host for Proc {
         }
     }
 
-    fn open_backend(&self, _: &str) -> Result<Backend, Failure> {
+    fn open_backend(&self, _: &BackendUrl, _: &Credentials) -> Result<Backend, Failure> {
         Ok(Backend::Store(self.connect()))
     }
 

@@ -38,7 +38,10 @@ use trigger_core::run::command::RunCommand;
 use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::Outlets;
+use trigger_store::credentials::Credentials;
+use trigger_store::kinds;
 use trigger_store::store::Store;
+use trigger_store::url::BackendUrl;
 
 use crate::failure::Failure;
 use crate::firing::{FireReport, Publisher, Spool};
@@ -55,7 +58,9 @@ pub use view::QueueView;
 pub struct AgentSettings<H: Host = Os> {
     pub certname: Certname,
     pub state: StateDir<H>,
-    pub backend: String,
+    pub backend: BackendUrl,
+    /// With what backends are opened, this one and those of `trigger` resources that name a provider.
+    pub credentials: Credentials,
     pub prefix: KeyPrefix,
     pub groups: Vec<GroupName>,
     pub command: RunCommand,
@@ -176,7 +181,12 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), Failure
 
     let outbox = Outbox::open(&state)?;
     let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
-    let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), settings.prefix.clone()));
+    let publisher = Arc::new(Publisher::new(
+        host.clone(),
+        Some(spool),
+        settings.prefix.clone(),
+        settings.credentials.clone(),
+    ));
     let store = open_store(&publisher, &settings.backend)?;
     let keyspace = Keyspace::new(settings.prefix.clone());
     let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
@@ -262,17 +272,19 @@ fn watched(part: Part, ended: &mpsc::Sender<()>) -> impl Future<Output = ()> + S
 }
 
 /// The backend that an agent watches; not every backend can be watched.
-fn open_store<H: Host>(publisher: &Publisher<H>, url: &str) -> Result<Arc<dyn Store>, Failure> {
+fn open_store<H: Host>(publisher: &Publisher<H>, url: &BackendUrl) -> Result<Arc<dyn Store>, Failure> {
     publisher.backend(url)?.store().cloned().ok_or_else(|| {
         Failure::config(format!(
-            "backend '{url}' only takes events: an agent needs one that delivers them, such as hub+http:// or etcd://"
+            "backend '{url}' only takes events: an agent needs one that delivers them, such as {}",
+            kinds::readable_schemes()
         ))
     })
 }
 
 /// Whether an agent could be started with these settings.
 pub fn check<H: Host>(settings: &AgentSettings<H>) -> Result<(), Failure> {
-    let publisher = Publisher::new(settings.state.host().clone(), None, settings.prefix.clone());
+    let host = settings.state.host().clone();
+    let publisher = Publisher::new(host, None, settings.prefix.clone(), settings.credentials.clone());
     open_store(&publisher, &settings.backend)?;
     check_owner(&settings.state, &settings.certname)
 }
