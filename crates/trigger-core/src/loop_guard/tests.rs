@@ -23,12 +23,12 @@ fn chain(text: &str) -> Chain {
     Chain { root: event_id(1), hops }
 }
 
-fn avoid(ttl: u32) -> Rules {
-    Rules { loops: Loops::Avoid, ttl }
+fn avoid(ttl: u32) -> GuardSettings {
+    GuardSettings { loops: Loops::Avoid, ttl }
 }
 
-fn allow(ttl: u32) -> Rules {
-    Rules { loops: Loops::Allow, ttl }
+fn allow(ttl: u32) -> GuardSettings {
+    GuardSettings { loops: Loops::Allow, ttl }
 }
 
 fn check(trigger: &str, target: &str, chains: &[&str], expected: &str) {
