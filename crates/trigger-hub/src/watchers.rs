@@ -1,9 +1,8 @@
-//! Who watches what, found by the changed key: a change costs a look-up per prefix on its path, however many
-//! watchers there are.
+//! An index of watchers by what they watch: a change costs a look-up for each prefix on its path, however many
+//! watchers there are, and its data are stored once, however many watchers receive it.
 //!
-//! There is no gap between a watcher's snapshot and its changes, because it registers *before* the snapshot
-//! is read, and the writer publishes *after* it has committed: a change that the snapshot does not show is
-//! published to a watcher that is there. One that the snapshot does show is told by its revision.
+//! Nothing here depends on where the changes come from: SQLite's writer today; for a store behind a network, one
+//! watch of its whole key prefix.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,22 +11,22 @@ use tokio::sync::Notify;
 use trigger_core::identity::Revision;
 use trigger_store::store::{Change, KeyRange};
 
-/// What a watcher may leave unread before its watch ends, in bytes of keys and values.
-const BACKLOG_BYTES: usize = 16 * 1024 * 1024;
-/// And in changes.
-const BACKLOG_CHANGES: usize = 64 * 1024;
+/// Bytes of keys and values that a watcher may leave unread before its watch ends.
+const MAX_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
+/// Changes that it may leave unread.
+const MAX_BACKLOG_CHANGES: usize = 64 * 1024;
 
 /// A change and when it happened.
 #[derive(Debug, Clone)]
-pub(super) struct Stamped {
-    pub(super) revision: Revision,
-    /// Shared by all who are told.
-    pub(super) change: Arc<Change>,
+pub(crate) struct Stamped {
+    pub(crate) revision: Revision,
+    /// Shared by all watchers that receive it.
+    pub(crate) change: Arc<Change>,
 }
 
-/// All watchers of a hub.
+/// All watchers of a store.
 #[derive(Debug, Default)]
-pub(super) struct Watchers {
+pub(crate) struct Watchers {
     index: Mutex<Index>,
 }
 
@@ -38,8 +37,8 @@ struct Index {
 }
 
 impl Watchers {
-    /// Registers a watcher: from now on it is told of every change in `ranges`.
-    pub(super) fn subscribe(self: &Arc<Self>, ranges: Vec<KeyRange>) -> Subscription {
+    /// Registers a watcher: from now on it receives every change in `ranges`.
+    pub(crate) fn subscribe(self: &Arc<Self>, ranges: Vec<KeyRange>) -> Subscription {
         let mailbox = Arc::new(Mailbox::default());
         let mut index = lock(&self.index);
         for range in &ranges {
@@ -49,15 +48,16 @@ impl Watchers {
         Subscription { mailbox, ranges, watchers: self.clone() }
     }
 
-    /// Tells whom it concerns. The changes are committed, and come in the order of their revisions.
-    pub(super) fn publish(&self, changes: impl Iterator<Item = (Revision, Change)>) {
+    /// Hands changes to the watchers that they concern. The changes are durable, and come in the order of their
+    /// revisions.
+    pub(crate) fn publish(&self, changes: impl Iterator<Item = (Revision, Change)>) {
         let index = lock(&self.index);
         for (revision, change) in changes {
             let stamped = Stamped { revision, change: Arc::new(change) };
             let key = key_of(&stamped.change);
             let prefixes = key.match_indices('/').filter_map(|(at, _)| index.prefixes.get(&key[..=at]));
             for mailbox in prefixes.chain(index.keys.get(key)).flatten() {
-                mailbox.put(&stamped);
+                mailbox.push(&stamped);
             }
         }
     }
@@ -72,9 +72,9 @@ impl Index {
     }
 }
 
-/// A watcher's end; unregisters when dropped.
+/// The receiving end of a watcher, which unregisters it when dropped.
 #[derive(Debug)]
-pub(super) struct Subscription {
+pub(crate) struct Subscription {
     mailbox: Arc<Mailbox>,
     ranges: Vec<KeyRange>,
     watchers: Arc<Watchers>,
@@ -82,13 +82,13 @@ pub(super) struct Subscription {
 
 impl Subscription {
     /// What to read the snapshot of.
-    pub(super) fn ranges(&self) -> &[KeyRange] {
+    pub(crate) fn ranges(&self) -> &[KeyRange] {
         &self.ranges
     }
 
     /// The changes since the last call, at least one; nothing once the watcher has fallen too far behind.
     /// Safe to cancel.
-    pub(super) async fn changes(&self) -> Option<Vec<Stamped>> {
+    pub(crate) async fn changes(&self) -> Option<Vec<Stamped>> {
         loop {
             // Before looking, so that a change which comes in between wakes it.
             let woken = self.mailbox.woken.notified();
@@ -121,7 +121,7 @@ impl Drop for Subscription {
     }
 }
 
-/// What one watcher has not read yet: bounded, so that a watcher who stops reading costs the hub little and
+/// What one watcher has not read yet: bounded, so that a watcher that stops reading costs the hub little and
 /// the writer nothing.
 #[derive(Debug, Default)]
 struct Mailbox {
@@ -138,14 +138,14 @@ struct Unread {
 }
 
 impl Mailbox {
-    fn put(&self, stamped: &Stamped) {
+    fn push(&self, stamped: &Stamped) {
         let mut unread = lock(&self.unread);
         // One whose ranges overlap is found twice.
         if unread.overflowed || unread.last == stamped.revision {
             return;
         }
         let bytes = size_of_change(&stamped.change);
-        let full = unread.changes.len() >= BACKLOG_CHANGES || unread.bytes + bytes > BACKLOG_BYTES;
+        let full = unread.changes.len() >= MAX_BACKLOG_CHANGES || unread.bytes + bytes > MAX_BACKLOG_BYTES;
         // A single large change always fits, or its watcher would never get past it.
         if full && !unread.changes.is_empty() {
             unread.overflowed = true;
@@ -167,7 +167,7 @@ fn key_of(change: &Change) -> &str {
 }
 
 /// Bytes of key and value.
-pub(super) fn size_of_change(change: &Change) -> usize {
+pub(crate) fn size_of_change(change: &Change) -> usize {
     match change {
         Change::Put(entry) => entry.key.len() + entry.value.len(),
         Change::Deleted(key) => key.len(),
@@ -192,7 +192,7 @@ mod tests {
     }
 
     /// What is in the mailbox now: `-` for nothing, `cut` for an overflow.
-    fn told(subscription: &Subscription) -> String {
+    fn received(subscription: &Subscription) -> String {
         match subscription.changes().now_or_never() {
             None => "-".to_owned(),
             Some(None) => "cut".to_owned(),
@@ -206,8 +206,8 @@ mod tests {
         let watchers = Arc::new(Watchers::default());
         let subscription = watchers.subscribe(ranges.to_vec());
         publish(&watchers, published);
-        assert_eq!(told(&subscription), expected, "{ranges:?}");
-        assert_eq!(told(&subscription), "-", "told once");
+        assert_eq!(received(&subscription), expected, "{ranges:?}");
+        assert_eq!(received(&subscription), "-", "received once");
         drop(subscription);
         let index = lock(&watchers.index);
         assert!(index.prefixes.is_empty() && index.keys.is_empty(), "an ended watch leaves nothing behind");
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watcher_is_told_of_its_ranges_only() {
+    fn a_watcher_receives_changes_of_its_ranges_only() {
         check(&[prefix("/n/a/")], "/n/a/1 /n/ab/1 /n/a /n/a/b/2", "/n/a/1 /n/a/b/2");
         check(&[key("/k")], "/k /k/1 /kk", "/k");
         check(&[prefix("/")], "/a/b x", "/a/b");
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_ranges_tell_once() {
+    fn overlapping_ranges_deliver_once() {
         check(&[prefix("/a/"), prefix("/a/b/"), key("/a/b/c"), prefix("/a/")], "/a/b/c /a/d", "/a/b/c /a/d");
     }
 
@@ -240,10 +240,10 @@ mod tests {
         let watchers = Arc::new(Watchers::default());
         let subscription = watchers.subscribe(vec![prefix("/")]);
         let changes =
-            (1..=BACKLOG_CHANGES as u64 + 1).map(|n| (Revision(n), Change::Deleted("/a".to_owned())));
+            (1..=MAX_BACKLOG_CHANGES as u64 + 1).map(|n| (Revision(n), Change::Deleted("/a".to_owned())));
         watchers.publish(changes);
         assert_eq!(lock(&subscription.mailbox.unread).changes.capacity(), 0);
-        assert_eq!(told(&subscription), "cut");
-        assert_eq!(told(&subscription), "cut", "for good");
+        assert_eq!(received(&subscription), "cut");
+        assert_eq!(received(&subscription), "cut", "permanently");
     }
 }

@@ -1,9 +1,9 @@
-//! What a hub and its clients say to each other: the JSON bodies of `POST /v1/…` and the text messages of
+//! The protocol between a hub and its clients: the JSON bodies of `POST /v1/…` and the text messages of
 //! the WebSocket at `GET /v1/watch`. Both sides use these types, so they cannot drift apart.
 //!
 //! ```text
 //! POST /v1/put               {"entries":[{"key":K,"value":V},…]}         {"revisions":[R,…]}
-//! POST /v1/delete            {"keys":[K,…]}                              {"deleted":N}
+//! POST /v1/delete            {"keys":[K,…]}                              {"deleted":N} | {}
 //! POST /v1/put-if-unchanged  {"key":K,"value":V,"expected":R|null}       {"written":R} | {"changed":ENTRY|null}
 //! POST /v1/read              {"ranges":[RANGE,…],"from":POSITION|null,
 //!                             "keys_only":BOOL}                          {"entries":[ENTRY,…],"next":POSITION|null}
@@ -17,9 +17,11 @@
 //! POSITION  {"range":INDEX,"after":K}
 //! ```
 //!
-//! All entries of one `put`, and all keys of one `delete`, are one transaction. A read is answered in pages:
-//! the next begins `from` the position that the last one gave. With `keys_only` the values are empty. A snapshot may come in several messages, of
-//! which the last is `complete`; it shows one moment all the same.
+//! All entries of one `put`, and all keys of one `delete`, are one transaction where the hub's store has them
+//! (SQLite does); elsewhere a `put` of which only a part was stored is answered with [`AMBIGUOUS`]. A read is answered in pages:
+//! the next begins `from` the position that the last one gave. With `keys_only` the values are empty. A
+//! snapshot may come in several messages, of which the last is `complete`; it shows one moment all the same. A
+//! later snapshot replaces all that was known. `deleted` is absent where the hub's store does not count.
 //!
 //! A request with an unknown field is refused: an old hub must not half understand a new client. A client
 //! ignores what it does not know in an answer.
@@ -39,6 +41,12 @@ pub const COMPARE_AND_SWAP: &str = "/v1/put-if-unchanged";
 pub const READ: &str = "/v1/read";
 /// Watches ranges, over a WebSocket.
 pub const WATCH: &str = "/v1/watch";
+
+/// The status of a hub whose store may or may not have done what was asked. Every other refusal means that
+/// nothing was stored.
+pub const AMBIGUOUS: u16 = 504;
+/// The status of a hub that has no room for what was to be stored.
+pub const FULL: u16 = 507;
 
 /// The largest request body, and so the largest value, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
@@ -82,8 +90,9 @@ pub struct DeleteRequest {
 /// The answer to [`DeleteRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteReply {
-    /// How many keys there were.
-    pub deleted: u64,
+    /// How many of the keys existed, where the hub's store counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted: Option<u64>,
 }
 
 /// The body of [`COMPARE_AND_SWAP`].
@@ -319,7 +328,8 @@ mod tests {
     #[test]
     fn the_released_answers_stay() {
         check(&PutReply { revisions: vec![1, 2] }, r#"{"revisions":[1,2]}"#);
-        check(&DeleteReply { deleted: 1 }, r#"{"deleted":1}"#);
+        check(&DeleteReply { deleted: Some(1) }, r#"{"deleted":1}"#);
+        check(&DeleteReply { deleted: None }, "{}");
         check(&CasReply::Written(9), r#"{"written":9}"#);
         check(&CasReply::Changed(None), r#"{"changed":null}"#);
         check(&CasReply::Changed(Some(entry())), &format!(r#"{{"changed":{ENTRY}}}"#));

@@ -96,6 +96,14 @@ pub enum StoreError {
         /// What was waited for.
         detail: String,
     },
+    /// There is no room for what was to be stored, and nothing was; later it may work.
+    #[error("backend {backend} is full: {detail}")]
+    Full {
+        /// Its address.
+        backend: String,
+        /// What is full, and what to do about it.
+        detail: String,
+    },
     /// Trying again cannot help.
     #[error("backend {backend} refused: {detail}")]
     Refused {

@@ -1,5 +1,5 @@
 //! The history of a node's latest runs: enough to explain each of them from anywhere, even after their events have been
-//! removed. It is the value under `runs/<certname>` and of bounded size, however large the bursts of events were.
+//! removed. It is the value under `run-history/<certname>` and of bounded size, however large the bursts of events were.
 
 use std::collections::{BTreeMap, BTreeSet};
 

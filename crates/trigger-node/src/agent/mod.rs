@@ -26,13 +26,17 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use trigger_core::identity::{Certname, GroupName};
+use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
+use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::Outlets;
+use trigger_store::credentials::Credentials;
+use trigger_store::kinds;
 use trigger_store::store::Store;
+use trigger_store::url::BackendUrl;
 
 use crate::clock::{self, Clock};
 use crate::failure::Failure;
@@ -47,8 +51,10 @@ pub use view::QueueView;
 pub struct AgentSettings {
     pub certname: Certname,
     pub state: StateDir,
-    pub backend: String,
-    pub keyspace: Keyspace,
+    pub backend: BackendUrl,
+    /// With what backends are opened, this one and those of `trigger` resources that name a provider.
+    pub credentials: Credentials,
+    pub prefix: KeyPrefix,
     pub groups: Vec<GroupName>,
     pub command: RunCommand,
     /// The run command in words, for the record of each run.
@@ -78,7 +84,7 @@ pub enum Stopped {
 struct Node {
     settings: AgentSettings,
     metrics: metrics::Metrics,
-    store: Arc<dyn Store>,
+    fleet: Fleet,
     clock: Clock,
 }
 
@@ -99,12 +105,15 @@ pub async fn run(
 
     let outbox = Outbox::open(&state)?;
     let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
-    let publisher = Arc::new(Publisher::new(Some(spool), settings.keyspace.prefix().clone()));
+    let publisher =
+        Arc::new(Publisher::new(Some(spool), settings.prefix.clone(), settings.credentials.clone()));
     let store = open_store(&publisher, &settings.backend)?;
+    let keyspace = Keyspace::new(settings.prefix.clone());
+    let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
     let runs = Runs::open(&state)?;
     let (dedup_log, ended) = DedupLog::open(&state, clock::wall())?;
 
-    let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), store, clock: Clock::start() });
+    let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), fleet, clock: Clock::start() });
     let (arrivals_in, arrivals) = mpsc::channel(16);
     let (completions_in, completions) = mpsc::unbounded_channel();
     let (claim_in, claim) = watch::channel(ClaimState::Unregistered);
@@ -163,17 +172,18 @@ pub async fn run(
 }
 
 /// The backend that an agent watches; not every backend can be watched.
-fn open_store(publisher: &Publisher, url: &str) -> Result<Arc<dyn Store>, Failure> {
+fn open_store(publisher: &Publisher, url: &BackendUrl) -> Result<Arc<dyn Store>, Failure> {
     publisher.backend(url)?.store().cloned().ok_or_else(|| {
         Failure::config(format!(
-            "backend '{url}' only takes events: an agent needs one that delivers them, such as hub+http:// or etcd://"
+            "backend '{url}' only takes events: an agent needs one that delivers them, such as {}",
+            kinds::readable_schemes()
         ))
     })
 }
 
 /// Whether an agent could be started with these settings.
 pub fn check(settings: &AgentSettings) -> Result<(), Failure> {
-    let publisher = Publisher::new(None, settings.keyspace.prefix().clone());
+    let publisher = Publisher::new(None, settings.prefix.clone(), settings.credentials.clone());
     open_store(&publisher, &settings.backend)?;
     check_owner(&settings.state, &settings.certname)
 }

@@ -1,0 +1,103 @@
+//! The hub's server: HTTP and WebSockets over a [`ServedStore`].
+//!
+//! It never looks behind that trait, so that the same server can stand in front of SQLite or, several of them
+//! side by side, in front of a store that they share.
+
+mod body;
+mod error;
+mod limits;
+mod listen;
+mod metrics;
+mod origin_check;
+mod peer;
+mod refusal;
+mod routes;
+mod session;
+mod state;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt;
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+pub use self::error::ServerError;
+pub use self::listen::{InvalidListen, ListenAddress};
+use self::metrics::Metrics;
+#[cfg(test)]
+pub(crate) use self::refusal::Refusal;
+use self::state::ServerState;
+use crate::served_store::ServedStore;
+
+/// How long requests in progress, and then watches, may take to end when the hub stops.
+const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(3);
+
+/// Serves `store` until `shutdown` completes. Calls `ready` with the real address once requests are accepted.
+///
+/// # Errors
+/// When the address cannot be listened on, or the server fails.
+pub async fn serve(
+    store: Arc<dyn ServedStore>,
+    listen: ListenAddress,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServerError> {
+    raise_file_limit();
+    let (listener, address) = listen.bind()?;
+    let (stop, stopping) = watch::channel(());
+    let metrics = Metrics::new(&*store);
+    let state = ServerState { store, metrics, stopping };
+    ready(address);
+    serve_requests(listener, address, state, &stop, shutdown).await
+}
+
+async fn serve_requests(
+    listener: TcpListener,
+    address: SocketAddr,
+    state: ServerState,
+    stop: &watch::Sender<()>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServerError> {
+    let mut stopping = stop.subscribe();
+    let listener = listener.tap_io(|connection| {
+        // Without it an answer may wait for the acknowledgement of the one before.
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+    });
+    let service =
+        routes::router(Arc::new(state), address).into_make_service_with_connect_info::<SocketAddr>();
+    let mut server = pin!(
+        axum::serve(listener, service)
+            .with_graceful_shutdown(async move {
+                let _ = stopping.changed().await;
+            })
+            .into_future()
+    );
+    tokio::select! {
+        ended = &mut server => return ended.map_err(ServerError::Serve),
+        () = shutdown => {}
+    }
+    tracing::info!("hub is stopping");
+    stop.send_replace(());
+    let served = timeout(SHUTDOWN_GRACE_PERIOD, server).await.unwrap_or(Ok(()));
+    // Every session holds a receiver until it has sent its close frame.
+    let _ = timeout(SHUTDOWN_GRACE_PERIOD, stop.closed()).await;
+    served.map_err(ServerError::Serve)
+}
+
+/// Each watcher is a descriptor, and the usual soft limit is 1024: systemd's advice is to raise it to the
+/// hard one where `select` is not used. The hub starts no processes that would inherit it.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "cannot raise the limit of open files; it bounds the number of watchers");
+    }
+}

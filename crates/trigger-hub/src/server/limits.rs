@@ -1,0 +1,42 @@
+//! What a request may ask for.
+
+use trigger_store::hub_protocol::{MAX_KEY_BYTES, MAX_RANGES, RangeForm};
+use trigger_store::store::KeyRange;
+
+use super::refusal::Refusal;
+
+/// How much of a wrong key or prefix a refusal quotes, in characters.
+const MAX_QUOTED: usize = 80;
+
+/// Refuses what cannot be a key.
+pub(super) fn check_key(key: &str) -> Result<(), Refusal> {
+    if (1..=MAX_KEY_BYTES).contains(&key.len()) && !key.chars().any(char::is_control) {
+        return Ok(());
+    }
+    Err(Refusal::bad_request(format!(
+        "'{}' cannot be a key: it has 1 to {MAX_KEY_BYTES} bytes and no control characters",
+        quoted(key)
+    )))
+}
+
+/// The ranges of a read or a watch.
+pub(super) fn check_ranges(ranges: Vec<RangeForm>) -> Result<Vec<KeyRange>, Refusal> {
+    if ranges.len() > MAX_RANGES {
+        let count = ranges.len();
+        return Err(Refusal::bad_request(format!("{count} ranges are more than a hub takes ({MAX_RANGES})")));
+    }
+    let ranges: Vec<KeyRange> = ranges.into_iter().map(KeyRange::from).collect();
+    for range in &ranges {
+        if let KeyRange::Prefix(prefix) = range
+            && !prefix.ends_with('/')
+        {
+            let sentence = format!("'{}' is not a prefix: it ends with '/'", quoted(prefix));
+            return Err(Refusal::bad_request(sentence));
+        }
+    }
+    Ok(ranges)
+}
+
+fn quoted(text: &str) -> String {
+    text.chars().take(MAX_QUOTED).flat_map(char::escape_debug).collect()
+}

@@ -1,0 +1,68 @@
+//! The address that a hub listens on.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+use tokio::net::{TcpListener, TcpSocket};
+
+use super::error::ServerError;
+
+/// Connections that may wait to be accepted: a fleet that comes back after a restart does so at once.
+const LISTEN_BACKLOG: u32 = 4096;
+
+/// An address that a hub may listen on: until it speaks TLS, one of loopback only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenAddress(SocketAddr);
+
+/// Why a text is not a [`ListenAddress`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidListen {
+    /// It is no address and port.
+    #[error("'{0}' is not an address to listen on: give one such as 127.0.0.1:8145 or [::1]:8145")]
+    NoAddress(String),
+    /// It can be reached from other machines.
+    #[error(
+        "refusing to listen on {0}: until TLS exists the hub listens on loopback only, such as 127.0.0.1:8145"
+    )]
+    NotLoopback(String),
+}
+
+impl FromStr for ListenAddress {
+    type Err = InvalidListen;
+
+    fn from_str(text: &str) -> Result<Self, InvalidListen> {
+        let invalid = || InvalidListen::NoAddress(text.to_owned());
+        let address: SocketAddr = match text.rsplit_once(':') {
+            Some(("localhost", port)) => {
+                SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port.parse().map_err(|_| invalid())?)
+            }
+            _ => text.parse().map_err(|_| invalid())?,
+        };
+        if address.ip().is_loopback() {
+            Ok(Self(address))
+        } else {
+            Err(InvalidListen::NotLoopback(text.to_owned()))
+        }
+    }
+}
+
+impl ListenAddress {
+    /// Listens, and returns the real address, of which the port may have been 0 here.
+    pub(super) fn bind(self) -> Result<(TcpListener, SocketAddr), ServerError> {
+        let address = self.0;
+        let bind = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            // A restarted hub must not wait for the old connections' last minute.
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let listener = socket.listen(LISTEN_BACKLOG)?;
+            let real = listener.local_addr()?;
+            Ok((listener, real))
+        };
+        bind().map_err(|source: io::Error| match source.kind() {
+            io::ErrorKind::AddrInUse => ServerError::PortInUse(address),
+            _ => ServerError::Listen { address, source },
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! The hub's metrics for Prometheus: requests and watches here, the rest by the store.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::served_store::ServedStore;
+
+/// A request, counted when it has been answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    kind: &'static str,
+    result: &'static str,
+}
+
+/// All metrics of one hub.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    watchers: Gauge,
+}
+
+impl Metrics {
+    pub(super) fn new(store: &dyn ServedStore) -> Self {
+        let mut registry = Registry::with_prefix("trigger_hub");
+        let mut versions = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+        versions.extend(store.versions());
+        registry.register("build", "The version of this hub", Info::new(versions));
+        let (requests, watchers) = (Family::default(), Gauge::default());
+        registry.register("requests", "Requests answered, by kind and result", requests.clone());
+        registry.register("watchers", "Watches that are open", watchers.clone());
+        store.register_metrics(&mut registry);
+        Self { registry, requests, watchers }
+    }
+
+    /// Counts an answered request.
+    pub(super) fn answered(&self, kind: &'static str, result: &'static str) {
+        self.requests.get_or_create(&RequestLabels { kind, result }).inc();
+    }
+
+    /// Counts a watch as open until the value is dropped.
+    pub(super) fn open_watch(&self) -> OpenWatch {
+        self.watchers.inc();
+        OpenWatch(self.watchers.clone())
+    }
+
+    /// The page that Prometheus reads.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail; half a page would still be one that Prometheus refuses.
+        if let Err(error) = encode(&mut text, &self.registry) {
+            tracing::error!(%error, "cannot write the metrics");
+        }
+        text
+    }
+}
+
+/// Counts an open watch.
+#[derive(Debug)]
+pub(super) struct OpenWatch(Gauge);
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

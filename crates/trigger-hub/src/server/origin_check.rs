@@ -1,0 +1,121 @@
+//! Refuses what a web page could send. Until TLS and certificates identify the client, a page that a browser on
+//! this machine has loaded must not be able to fire: a page of another origin carries its `Origin`, one that
+//! rebound its own name to loopback carries that name as `Host`, and a plain form cannot send JSON.
+
+use std::net::SocketAddr;
+
+use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+
+use super::refusal::Refusal;
+
+/// The names by which a hub may be addressed.
+#[derive(Debug)]
+pub(super) struct OriginCheck {
+    /// Each `HOST:PORT`.
+    authorities: Vec<String>,
+}
+
+impl OriginCheck {
+    /// The check of a hub that listens on `address`.
+    pub(super) fn new(address: SocketAddr) -> Self {
+        let port = address.port();
+        let names = ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}"));
+        let mut authorities = vec![address.to_string()];
+        authorities.extend(names);
+        if port == 80 {
+            // Clients omit HTTP's own port.
+            let bare: Vec<_> =
+                authorities.iter().filter_map(|own| own.strip_suffix(":80")).map(str::to_owned).collect();
+            authorities.extend(bare);
+        }
+        Self { authorities }
+    }
+
+    /// Refuses a request that names another host, or comes from another origin.
+    pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        let forbidden = |sentence: String| Refusal::new(StatusCode::FORBIDDEN, sentence);
+        let mut hosts = headers.get_all(HOST).iter();
+        let host = hosts.next().and_then(|host| host.to_str().ok());
+        let named = host.is_some_and(|host| self.knows(host))
+            && hosts.next().is_none()
+            && uri.authority().is_none_or(|authority| self.knows(authority.as_str()));
+        if !named {
+            return Err(forbidden(format!(
+                "the request's Host is not this hub's own: use http://{}",
+                self.authorities[0]
+            )));
+        }
+        let own = |origin: &HeaderValue| {
+            origin
+                .to_str()
+                .ok()
+                .and_then(|origin| origin.strip_prefix("http://"))
+                .is_some_and(|o| self.knows(o))
+        };
+        if !headers.get_all(ORIGIN).iter().all(own) {
+            return Err(forbidden(
+                "the request comes from a web page of another origin, which may not use this hub".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn knows(&self, authority: &str) -> bool {
+        self.authorities.iter().any(|own| own.eq_ignore_ascii_case(authority))
+    }
+}
+
+/// Refuses a body that is not declared as JSON: no page can declare that across origins without asking first.
+pub(super) fn check_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let declared = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = declared.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        "the request needs 'Content-Type: application/json'",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(address: &str, headers: &[(&'static str, &'static str)], expected: bool) {
+        let map = headers
+            .iter()
+            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
+            .collect();
+        let origin_check = OriginCheck::new(address.parse().unwrap());
+        let answer = origin_check.check(&Uri::from_static("/v1/put"), &map);
+        assert_eq!(answer.is_ok(), expected, "{headers:?}");
+    }
+
+    #[test]
+    fn a_hub_knows_its_own_names_only() {
+        for host in ["127.0.0.1:8145", "localhost:8145", "LocalHost:8145", "[::1]:8145"] {
+            check("127.0.0.1:8145", &[("host", host)], true);
+        }
+        for host in
+            ["evil.example", "evil.example:8145", "127.0.0.1", "127.0.0.1:80", "localhost:8145.evil", ""]
+        {
+            check("127.0.0.1:8145", &[("host", host)], false);
+        }
+        check("127.0.0.1:8145", &[], false);
+        check("127.0.0.5:8145", &[("host", "127.0.0.5:8145")], true);
+        check("127.0.0.1:80", &[("host", "localhost")], true);
+    }
+
+    #[test]
+    fn a_page_of_another_origin_is_refused() {
+        let host = ("host", "127.0.0.1:8145");
+        check("127.0.0.1:8145", &[host, ("origin", "http://127.0.0.1:8145")], true);
+        for origin in
+            ["http://evil.example", "null", "https://127.0.0.1:8145", "http://127.0.0.1:81", "file://"]
+        {
+            check("127.0.0.1:8145", &[host, ("origin", origin)], false);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Answers that are not a success: a status for programs and a sentence for people.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use trigger_store::hub_protocol::{AMBIGUOUS, ErrorReply, FULL};
+use trigger_store::store::StoreError;
+
+/// A refusal: a status for programs and a sentence for people.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) sentence: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
+        Self { status, sentence: sentence.into() }
+    }
+
+    /// The request itself is wrong, and must not be repeated.
+    pub(crate) fn bad_request(sentence: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, sentence)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(ErrorReply { error: self.sentence })).into_response()
+    }
+}
+
+/// The client names the hub as its backend, so the store's own address is left out.
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let status = |code| StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+        match error {
+            StoreError::Unreachable { detail, .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
+            StoreError::Ambiguous { detail, .. } => Self::new(status(AMBIGUOUS), detail),
+            StoreError::Full { detail, .. } => Self::new(status(FULL), detail),
+            StoreError::Refused { detail, .. } => Self::bad_request(detail),
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The hub's HTTP routes. Every answer that is not a success is `{"error": SENTENCE}`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use tokio::time::timeout;
+use tracing::Instrument;
+use trigger_core::identity::Revision;
+use trigger_store::hub_protocol::{
+    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, EntryForm, MAX_BODY_BYTES,
+    PUT, PutReply, PutRequest, READ, ReadReply, ReadRequest, WATCH,
+};
+use trigger_store::store::StoreError;
+
+use super::body::Body;
+use super::limits::{check_key, check_ranges};
+use super::origin_check::OriginCheck;
+use super::peer::Peer;
+use super::refusal::Refusal;
+use super::session;
+use super::state::ServerState;
+use crate::served_store::PageRequest;
+
+/// One page of a read, in bytes of keys and values.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// A store that has not answered by then is in trouble.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+/// A session's buffer for what its client sends, which is little. The default would cost each idle watcher
+/// more than all else together.
+const SOCKET_READ_BUFFER_BYTES: usize = 1024;
+/// The largest message of a client: its ranges.
+const MAX_SOCKET_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
+
+/// The routes of a hub that listens on `address`.
+pub(super) fn router(state: Arc<ServerState>, address: SocketAddr) -> Router {
+    let origin_check = Arc::new(OriginCheck::new(address));
+    let counted = state.clone();
+    Router::new()
+        .route(PUT, post(put))
+        .route(DELETE, post(delete))
+        .route(COMPARE_AND_SWAP, post(compare_and_swap))
+        .route(READ, post(read))
+        .route(WATCH, get(watch))
+        .route("/healthz", get(health))
+        .route("/metrics", get(metrics_page))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            let refused = origin_check.check(request.uri(), request.headers()).err();
+            async move {
+                match refused {
+                    Some(refusal) => refusal.into_response(),
+                    None => next.run(request).await,
+                }
+            }
+        }))
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            let (state, kind) = (counted.clone(), kind(request.uri().path()));
+            let span = tracing::info_span!("request", kind, peer = %Peer::of(request.extensions()));
+            let answered = async move {
+                let response = next.run(request).await;
+                state.metrics.answered(kind, result(response.status()));
+                tracing::debug!(status = response.status().as_u16(), "request answered");
+                response
+            };
+            answered.instrument(span)
+        }))
+        .with_state(state)
+}
+
+async fn put(
+    State(state): State<Arc<ServerState>>,
+    body: Body<PutRequest>,
+) -> Result<Json<PutReply>, Refusal> {
+    let entries: Vec<_> = body.0.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
+    entries.iter().try_for_each(|(key, _)| check_key(key))?;
+    let results = state.store.put_many(entries).await;
+    if results.iter().any(Result::is_err) {
+        return Err(partial_put(results));
+    }
+    let revisions = results.into_iter().flatten().map(|revision| revision.0).collect();
+    Ok(Json(PutReply { revisions }))
+}
+
+/// A store without transactions may have stored a part. The client then has to learn that it is not known what
+/// was stored, or it would take the refusal to mean that nothing was.
+fn partial_put(results: Vec<Result<Revision, StoreError>>) -> Refusal {
+    let is_partial = results.iter().any(|result| matches!(result, Ok(_) | Err(StoreError::Ambiguous { .. })));
+    let Some(error) = results.into_iter().find_map(Result::err) else {
+        return Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was refused");
+    };
+    match error {
+        error @ StoreError::Ambiguous { .. } => error.into(),
+        error if !is_partial => error.into(),
+        StoreError::Unreachable { backend, detail }
+        | StoreError::Full { backend, detail }
+        | StoreError::Refused { backend, detail } => StoreError::Ambiguous { backend, detail }.into(),
+    }
+}
+
+async fn delete(
+    State(state): State<Arc<ServerState>>,
+    body: Body<DeleteRequest>,
+) -> Result<Json<DeleteReply>, Refusal> {
+    let deleted = state.store.delete_counted(body.0.keys).await?;
+    Ok(Json(DeleteReply { deleted }))
+}
+
+async fn compare_and_swap(
+    State(state): State<Arc<ServerState>>,
+    body: Body<CasRequest>,
+) -> Result<Json<CasReply>, Refusal> {
+    let CasRequest { key, value, expected } = body.0;
+    check_key(&key)?;
+    let outcome = state.store.compare_and_swap(&key, &value, expected.map(Revision)).await?;
+    Ok(Json(outcome.into()))
+}
+
+async fn read(
+    State(state): State<Arc<ServerState>>,
+    body: Body<ReadRequest>,
+) -> Result<Json<ReadReply>, Refusal> {
+    let ReadRequest { ranges, from, keys_only } = body.0;
+    let ranges = check_ranges(ranges)?;
+    let page = state.store.read_page(PageRequest { ranges, from, keys_only, max_bytes: PAGE_BYTES }).await?;
+    let entries = page.entries.into_iter().map(EntryForm::from).collect();
+    Ok(Json(ReadReply { entries, next: page.next }))
+}
+
+async fn watch(
+    State(state): State<Arc<ServerState>>,
+    peer: Peer,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Refusal> {
+    let upgrade = upgrade.map_err(|rejection| {
+        Refusal::bad_request(format!("{WATCH} speaks WebSocket: {}", rejection.body_text()))
+    })?;
+    Ok(upgrade
+        .read_buffer_size(SOCKET_READ_BUFFER_BYTES)
+        .write_buffer_size(0)
+        .max_message_size(MAX_SOCKET_MESSAGE_BYTES)
+        .max_frame_size(MAX_SOCKET_MESSAGE_BYTES)
+        .on_upgrade(move |socket| {
+            session::serve(socket, state).instrument(tracing::info_span!("watch", %peer))
+        }))
+}
+
+async fn health(State(state): State<Arc<ServerState>>) -> Result<Json<serde_json::Value>, Refusal> {
+    match timeout(HEALTH_TIMEOUT, state.store.check_health()).await {
+        Ok(Ok(())) => Ok(Json(serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => {
+            let sentence = format!("the hub's store has not answered for {} s", HEALTH_TIMEOUT.as_secs());
+            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence))
+        }
+    }
+}
+
+async fn metrics_page(State(state): State<Arc<ServerState>>) -> impl IntoResponse {
+    let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(CONTENT_TYPE, form)], state.metrics.text())
+}
+
+async fn unknown_path(request: Request) -> Refusal {
+    let sentence = format!("there is nothing at '{}' on a hub", request.uri().path());
+    Refusal::new(StatusCode::NOT_FOUND, sentence)
+}
+
+async fn wrong_method(request: Request) -> Refusal {
+    let sentence = format!("'{}' does not take {}", request.uri().path(), request.method());
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
+}
+
+fn kind(path: &str) -> &'static str {
+    match path {
+        PUT => "put",
+        DELETE => "delete",
+        COMPARE_AND_SWAP => "compare_and_swap",
+        READ => "read",
+        WATCH => "watch",
+        "/healthz" => "healthz",
+        "/metrics" => "metrics",
+        _ => "other",
+    }
+}
+
+fn result(status: StatusCode) -> &'static str {
+    if status.is_server_error() {
+        "failed"
+    } else if status.is_client_error() {
+        "refused"
+    } else {
+        "ok"
+    }
+}

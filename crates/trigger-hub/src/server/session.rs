@@ -1,0 +1,205 @@
+//! One watch: a WebSocket, a watch of the store, and the task between them. A session that ends leaves nothing
+//! to clean up: its client reconnects and begins with a snapshot.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use futures_util::StreamExt;
+use serde::Serialize;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use trigger_store::hub_protocol::{ChangeForm, EntryForm, WatchMessage, WatchRequest};
+use trigger_store::store::{Change, Entry, KeyRange, StoreError, WatchEvent};
+
+use super::limits::check_ranges;
+use super::state::ServerState;
+use crate::portion::portion;
+use crate::watchers::size_of_change;
+
+/// How long a client may take to send what it watches.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Often, because neither end notices a link that drops packets: TCP repeats what was lost at ever longer
+/// intervals, so after an outage of a minute an event could be another minute on its way. Clients give a silent
+/// hub up after 25 s, so one ping may get lost.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// A client that has answered none of so many pings is gone.
+const MAX_UNANSWERED_PINGS: u32 = 2;
+/// A client that takes nothing for this long is gone too.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Entries and changes in one message, in bytes of keys and values. What is sent stays in the session's
+/// buffer, so this bounds what an idle one keeps.
+const MESSAGE_BYTES: usize = 64 * 1024;
+/// The longest reason in a close frame (RFC 6455, 5.5: a control frame holds 125 bytes, two of them the code).
+const MAX_CLOSE_REASON_BYTES: usize = 123;
+
+/// Why a session ends.
+enum SessionEnd {
+    /// The client is gone, or has closed the session.
+    Gone,
+    /// The client may come back: a WebSocket close code, and why.
+    Closed(u16, String),
+    /// The client must not ask so again.
+    Refused(String),
+}
+
+impl SessionEnd {
+    fn closed(code: u16, reason: &str) -> Self {
+        Self::Closed(code, reason.to_owned())
+    }
+}
+
+/// The client names the hub as its backend, so the store's own address is left out.
+impl From<StoreError> for SessionEnd {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Refused { detail, .. } => Self::Refused(detail),
+            StoreError::Unreachable { detail, .. }
+            | StoreError::Ambiguous { detail, .. }
+            | StoreError::Full { detail, .. } => Self::Closed(close_code::AGAIN, detail),
+        }
+    }
+}
+
+/// Serves one watch to its end.
+pub(super) async fn serve(mut socket: WebSocket, state: Arc<ServerState>) {
+    let end = match watch(&mut socket, &state).await {
+        Ok(never) => match never {},
+        Err(end) => end,
+    };
+    let close = match end {
+        SessionEnd::Gone => return,
+        SessionEnd::Closed(code, reason) => CloseFrame { code, reason: close_reason(reason).into() },
+        SessionEnd::Refused(sentence) => {
+            if send(&mut socket, &WatchMessage::Error(sentence)).await.is_err() {
+                return;
+            }
+            CloseFrame { code: close_code::POLICY, reason: "refused".into() }
+        }
+    };
+    let _ = timeout(SEND_TIMEOUT, socket.send(Message::Close(Some(close)))).await;
+}
+
+/// As much of a reason as a close frame holds.
+fn close_reason(mut reason: String) -> String {
+    let end = (0..=MAX_CLOSE_REASON_BYTES).rev().find(|end| reason.is_char_boundary(*end));
+    reason.truncate(end.unwrap_or_default());
+    reason
+}
+
+async fn watch(socket: &mut WebSocket, state: &ServerState) -> Result<Infallible, SessionEnd> {
+    let mut stopping = state.stopping.clone();
+    let stopped = || SessionEnd::closed(close_code::AWAY, "the hub is stopping");
+    let ranges = tokio::select! {
+        ranges = requested_ranges(socket) => ranges?,
+        _ = stopping.changed() => return Err(stopped()),
+    };
+    let _counted = state.metrics.open_watch();
+    let mut events = state.store.watch(ranges).await.map_err(|error| {
+        tracing::warn!(%error, "cannot begin a watch");
+        SessionEnd::from(error)
+    })?;
+    let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unanswered = 0;
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok(WatchEvent::Snapshot(entries))) => send_snapshot(socket, entries).await?,
+                Some(Ok(WatchEvent::Changes(changes))) => send_changes(socket, changes).await?,
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "the store ended a watch");
+                    return Err(error.into());
+                }
+                None => return Err(SessionEnd::closed(close_code::AGAIN, "the store ended the watch")),
+            },
+            message = socket.recv() => match message {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(SessionEnd::Gone),
+                Some(Ok(_)) => unanswered = 0,
+            },
+            _ = pings.tick() => {
+                if unanswered == MAX_UNANSWERED_PINGS {
+                    return Err(SessionEnd::Gone);
+                }
+                unanswered += 1;
+                deliver(socket, Message::Ping(Vec::new().into())).await?;
+            }
+            _ = stopping.changed() => return Err(stopped()),
+        }
+    }
+}
+
+/// The client's first message.
+async fn requested_ranges(socket: &mut WebSocket) -> Result<Vec<KeyRange>, SessionEnd> {
+    let asked = async {
+        loop {
+            match socket.recv().await {
+                Some(Ok(Message::Text(text))) => return Ok(text),
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                Some(Ok(Message::Binary(_))) => {
+                    return Err(SessionEnd::Refused("a watch is asked for in text, not in bytes".to_owned()));
+                }
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(SessionEnd::Gone),
+            }
+        }
+    };
+    let text = match timeout(REQUEST_TIMEOUT, asked).await {
+        Ok(text) => text?,
+        Err(_) => return Err(SessionEnd::closed(close_code::POLICY, "no watch was asked for")),
+    };
+    let request: WatchRequest = serde_json::from_str(&text)
+        .map_err(|error| SessionEnd::Refused(format!("the message is not what a watch takes: {error}")))?;
+    check_ranges(request.watch).map_err(|refusal| SessionEnd::Refused(refusal.sentence))
+}
+
+async fn send_snapshot(socket: &mut WebSocket, entries: Vec<Entry>) -> Result<(), SessionEnd> {
+    let mut entries = entries.into_iter().peekable();
+    loop {
+        let size = |entry: &Entry| entry.key.len() + entry.value.len();
+        let portion = portion(&mut entries, MESSAGE_BYTES, size);
+        let complete = entries.peek().is_none();
+        let entries = portion.into_iter().map(EntryForm::from).collect();
+        send(socket, &WatchMessage::Snapshot { entries, complete }).await?;
+        if complete {
+            return Ok(());
+        }
+    }
+}
+
+async fn send_changes(socket: &mut WebSocket, changes: Vec<Change>) -> Result<(), SessionEnd> {
+    let mut changes = changes.into_iter().peekable();
+    while changes.peek().is_some() {
+        let portion = portion(&mut changes, MESSAGE_BYTES, size_of_change);
+        send(socket, &WatchMessage::Changes(portion.into_iter().map(ChangeForm::from).collect())).await?;
+    }
+    Ok(())
+}
+
+async fn send(socket: &mut WebSocket, message: &impl Serialize) -> Result<(), SessionEnd> {
+    let text = serde_json::to_string(message).map_err(|error| {
+        tracing::error!(%error, "cannot encode a watch's message");
+        SessionEnd::closed(close_code::ERROR, "the hub could not encode its message")
+    })?;
+    deliver(socket, Message::Text(text.into())).await
+}
+
+async fn deliver(socket: &mut WebSocket, message: Message) -> Result<(), SessionEnd> {
+    match timeout(SEND_TIMEOUT, socket.send(message)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(SessionEnd::Gone),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        assert_eq!(close_reason("short".to_owned()), "short");
+        let whole = "x".repeat(MAX_CLOSE_REASON_BYTES);
+        assert_eq!(close_reason(whole.clone()), whole);
+        let cut = close_reason(format!("{}ß and more", &whole[1..]));
+        assert_eq!(cut, whole[1..]);
+    }
+}

@@ -1,0 +1,16 @@
+//! What all requests share.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::metrics::Metrics;
+use crate::served_store::ServedStore;
+
+/// What all requests share.
+pub(super) struct ServerState {
+    pub(super) store: Arc<dyn ServedStore>,
+    pub(super) metrics: Metrics,
+    /// Changes once, when the hub stops.
+    pub(super) stopping: watch::Receiver<()>,
+}

@@ -1,0 +1,237 @@
+//! A store in one SQLite file: what a hub serves where nothing else is installed.
+//!
+//! Writes go to one thread, which commits those that wait together in one transaction; reads go to another, with
+//! a connection of its own. Watches are entries in an index that the writer informs after each commit.
+//!
+//! There is no gap between a watch's snapshot and its changes, because it subscribes *before* its snapshot is
+//! read, and the writer publishes *after* it has committed. A change that the snapshot shows already is dropped
+//! by its revision.
+
+mod backup;
+pub(crate) mod database;
+mod error;
+mod metrics;
+mod reader;
+mod transaction;
+mod writer;
+
+use std::future;
+use std::iter::Peekable;
+use std::path::Path;
+use std::sync::Arc;
+use std::vec;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use prometheus_client::registry::Registry;
+use tokio::sync::oneshot;
+use trigger_core::identity::Revision;
+use trigger_store::store::{CasOutcome, Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
+
+pub use self::backup::{BackupError, backup};
+pub use self::error::SqliteError;
+use self::metrics::Metrics;
+use self::reader::ReaderHandle;
+use self::transaction::{Write, Written};
+use self::writer::WriterHandle;
+use crate::portion::portion;
+use crate::served_store::{Page, PageRequest, ServedStore};
+use crate::watchers::{Stamped, Subscription, Watchers, size_of_change};
+
+/// Bytes of keys and values in one event of a watch: what a watcher copies at once of the data that it shares
+/// with all others.
+const EVENT_BYTES: usize = 64 * 1024;
+
+/// A handle to the store. The store closes when its last handle, and the last watch of it, is dropped.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// The database's path, for people.
+    address: String,
+    writer: WriterHandle,
+    reader: ReaderHandle,
+    watchers: Arc<Watchers>,
+    metrics: Arc<Metrics>,
+}
+
+/// Reports when a store has closed.
+#[derive(Debug)]
+pub struct Closed {
+    reader_ended: oneshot::Receiver<()>,
+    writer_ended: oneshot::Receiver<()>,
+}
+
+impl Closed {
+    /// Completes when the store's threads have ended and its data directory is free.
+    pub async fn wait(self) {
+        // A thread that panicked has dropped its sender, and has ended too.
+        let _ = self.reader_ended.await;
+        let _ = self.writer_ended.await;
+    }
+}
+
+impl SqliteStore {
+    /// Takes the data directory, which is created if it is missing, and opens the database in it.
+    ///
+    /// # Errors
+    /// When the directory belongs to another hub or cannot be used, or the database cannot be opened.
+    pub fn open(data_dir: &Path) -> Result<(Self, Closed), SqliteError> {
+        let metrics = Arc::new(Metrics::new());
+        let watchers = Arc::new(Watchers::default());
+        let (writer, writer_ended) = writer::start(data_dir, watchers.clone(), metrics.clone())?;
+        let path = database::file(data_dir);
+        let (reader, reader_ended) = reader::start(&path)?;
+        let address = format!("sqlite:{}", path.display());
+        let shared = Arc::new(Shared { address, writer, reader, watchers, metrics });
+        Ok((Self { shared }, Closed { reader_ended, writer_ended }))
+    }
+
+    async fn write(&self, write: Write) -> Result<Written, StoreError> {
+        self.shared.writer.write(write).await.map_err(|error| error.of(self.address()))
+    }
+
+    async fn read_all(&self, ranges: Vec<KeyRange>, keys_only: bool) -> Result<(Page, Revision), StoreError> {
+        self.read_at(PageRequest { ranges, from: None, keys_only, max_bytes: usize::MAX }).await
+    }
+
+    /// A page, and the revision up to which it shows all that was committed.
+    async fn read_at(&self, request: PageRequest) -> Result<(Page, Revision), StoreError> {
+        self.shared.reader.read(request).await.map_err(|error| error.of(self.address()))
+    }
+
+    /// The writer answers each kind of write with its own kind of answer.
+    fn unexpected(&self, written: &Written) -> StoreError {
+        let detail = format!("the writer answered another question: {written:?}");
+        StoreError::Ambiguous { backend: self.shared.address.clone(), detail }
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    /// All entries in one transaction: they are stored, and become visible, together or not at all.
+    async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
+        let count = entries.len();
+        let failed = |error: &dyn Fn() -> StoreError| (0..count).map(|_| Err(error())).collect();
+        match self.shared.writer.write(Write::Put(entries)).await {
+            Ok(Written::Put(revisions)) => revisions.into_iter().map(Ok).collect(),
+            Ok(other) => failed(&|| self.unexpected(&other)),
+            Err(error) => failed(&|| error.of(self.address())),
+        }
+    }
+
+    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        self.write(Write::Delete(keys)).await.map(drop)
+    }
+
+    async fn compare_and_swap(
+        &self,
+        key: &str,
+        value: &str,
+        expected: Option<Revision>,
+    ) -> Result<CasOutcome, StoreError> {
+        let write = Write::CompareAndSwap { key: key.to_owned(), value: value.to_owned(), expected };
+        match self.write(write).await? {
+            Written::CompareAndSwap(outcome) => Ok(outcome),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+        let (page, _) = self.read_all(ranges.to_vec(), false).await?;
+        Ok(page.entries)
+    }
+
+    async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
+        let (page, _) = self.read_all(ranges.to_vec(), true).await?;
+        Ok(page.entries.into_iter().map(|entry| (entry.key, entry.revision)).collect())
+    }
+
+    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+        let subscription = self.shared.watchers.subscribe(ranges);
+        // In one piece, since pages would be of several moments.
+        let (page, snapshot_at) = self.read_all(subscription.ranges().to_vec(), false).await?;
+        let snapshot = stream::once(future::ready(Ok(WatchEvent::Snapshot(page.entries))));
+        let feed = Feed {
+            store: self.clone(),
+            subscription,
+            snapshot_at,
+            unsent: Vec::new().into_iter().peekable(),
+        };
+        let changes = stream::unfold(Some(feed), |feed| async move {
+            let mut feed = feed?;
+            match feed.next().await {
+                Ok(changes) => Some((Ok(WatchEvent::Changes(changes)), Some(feed))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        Ok(Box::pin(snapshot.chain(changes)))
+    }
+
+    fn address(&self) -> &str {
+        &self.shared.address
+    }
+}
+
+#[async_trait]
+impl ServedStore for SqliteStore {
+    async fn read_page(&self, request: PageRequest) -> Result<Page, StoreError> {
+        let (page, _) = self.read_at(request).await?;
+        Ok(page)
+    }
+
+    async fn delete_counted(&self, keys: Vec<String>) -> Result<Option<u64>, StoreError> {
+        match self.write(Write::Delete(keys)).await? {
+            Written::Delete(revisions) => Ok(Some(revisions.into_iter().flatten().count() as u64)),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Succeeds if the writer answers; the disk is not asked.
+    async fn check_health(&self) -> Result<(), StoreError> {
+        self.write(Write::Nothing).await.map(drop)
+    }
+
+    fn register_metrics(&self, registry: &mut Registry) {
+        self.shared.metrics.register(registry);
+    }
+
+    fn versions(&self) -> Vec<(&'static str, String)> {
+        vec![("sqlite", rusqlite::version().to_owned())]
+    }
+}
+
+/// The changes of one watch, after its snapshot.
+struct Feed {
+    /// Keeps the store open: a watch of a closed store would stay silent.
+    store: SqliteStore,
+    subscription: Subscription,
+    snapshot_at: Revision,
+    /// Taken from the subscription and not yet returned.
+    unsent: Peekable<vec::IntoIter<Stamped>>,
+}
+
+impl Feed {
+    /// The next changes, at least one. Safe to cancel.
+    async fn next(&mut self) -> Result<Vec<Change>, StoreError> {
+        loop {
+            if self.unsent.peek().is_some() {
+                let portion =
+                    portion(&mut self.unsent, EVENT_BYTES, |stamped| size_of_change(&stamped.change));
+                return Ok(portion.into_iter().map(|stamped| Arc::unwrap_or_clone(stamped.change)).collect());
+            }
+            let Some(mut changes) = self.subscription.changes().await else {
+                let shared = &self.store.shared;
+                shared.metrics.watch_cut();
+                let detail = "the watcher fell too far behind".to_owned();
+                return Err(StoreError::Unreachable { backend: shared.address.clone(), detail });
+            };
+            // The snapshot shows these already.
+            changes.retain(|stamped| stamped.revision > self.snapshot_at);
+            self.unsent = changes.into_iter().peekable();
+        }
+    }
+}

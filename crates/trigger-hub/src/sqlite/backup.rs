@@ -1,0 +1,147 @@
+//! `trigger hub backup FILE`: a copy of a hub's database, of one moment, while the hub goes on.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::backup::{Backup, StepResult};
+use rusqlite::{Connection, OpenFlags};
+
+use super::database;
+use super::error::SqliteError;
+
+/// All pages in one step: a reader's snapshot of one moment, which in WAL mode holds the writer up not at
+/// all. Smaller steps would begin again at each commit in between.
+const ALL_PAGES: i32 = -1;
+
+/// Why no backup was made.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Open(#[from] SqliteError),
+    /// There is nothing to back up.
+    #[error("there is no hub's database in {}: give the --data-dir of the hub", .0.display())]
+    NoDatabase(PathBuf),
+    /// A backup never overwrites a file.
+    #[error("{} exists already: a backup never overwrites a file; give another name or remove it", .0.display())]
+    FileExists(PathBuf),
+    /// The backup's file cannot be written.
+    #[error("cannot write the backup {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// SQLite cannot copy the database.
+    #[error("cannot back up to {}: {source}", path.display())]
+    Copy {
+        /// The file.
+        path: PathBuf,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+    /// The copy does not pass SQLite's check.
+    #[error("the backup {} was discarded, since SQLite's check of it says: {finding}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The check's answer.
+        finding: String,
+    },
+}
+
+/// Copies the database in `data_dir` to `file`, which must not exist; whether a hub runs there or not. The
+/// copy appears whole or not at all, and is on disk when this returns.
+///
+/// # Errors
+/// When there is no database, `file` exists or cannot be written, or the copy is not sound.
+pub fn backup(data_dir: &Path, file: &Path) -> Result<(), BackupError> {
+    let source = database::file(data_dir);
+    if !source.exists() {
+        return Err(BackupError::NoDatabase(data_dir.to_owned()));
+    }
+    // Only to say so early: what decides is the link at the end.
+    if file.symlink_metadata().is_ok() {
+        return Err(BackupError::FileExists(file.to_owned()));
+    }
+    let partial = Partial::create(file)?;
+    copy(&source, &partial.path, file)?;
+    partial.publish(file)
+}
+
+/// The copy under a name of its own, removed when it is dropped.
+struct Partial {
+    path: PathBuf,
+}
+
+impl Partial {
+    fn create(file: &Path) -> Result<Self, BackupError> {
+        let failed = |source| BackupError::Write { path: file.to_owned(), source };
+        let name = file.file_name().ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;
+        let name = format!(".{}.{}.partial", name.to_string_lossy(), std::process::id());
+        let path = parent(file).join(name);
+        // What is in there is for the hub's own user, like the original.
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        Ok(Self { path })
+    }
+
+    /// Gives the copy its name. A link, unlike a rename, never replaces what came there meanwhile.
+    fn publish(self, file: &Path) -> Result<(), BackupError> {
+        let failed = |source| BackupError::Write { path: file.to_owned(), source };
+        File::open(&self.path).and_then(|copy| copy.sync_all()).map_err(failed)?;
+        match fs::hard_link(&self.path, file) {
+            Ok(()) => drop(self),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(BackupError::FileExists(file.to_owned()));
+            }
+            // Some file systems have no links; there it is looked once more.
+            Err(_) if file.symlink_metadata().is_err() => {
+                fs::rename(&self.path, file).map_err(failed)?;
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        File::open(parent(file)).and_then(|directory| directory.sync_all()).map_err(failed)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the unfinished backup");
+        }
+    }
+}
+
+fn copy(source: &Path, partial: &Path, file: &Path) -> Result<(), BackupError> {
+    let failed = |source| BackupError::Copy { path: file.to_owned(), source };
+    let from = database::open_reader(source)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut to = Connection::open_with_flags(partial, flags).map_err(failed)?;
+    match Backup::new(&from, &mut to).and_then(|backup| backup.step(ALL_PAGES)).map_err(failed)? {
+        StepResult::Done => {}
+        other => {
+            let finding = format!("it was not copied to its end ({other:?})");
+            return Err(BackupError::Damaged { path: file.to_owned(), finding });
+        }
+    }
+    // One file on its own, without a log beside it; a hub that is given it turns the log on again.
+    to.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(())).map_err(failed)?;
+    let finding: String = to.query_row("PRAGMA quick_check(1)", (), |row| row.get(0)).map_err(failed)?;
+    if finding != "ok" {
+        return Err(BackupError::Damaged { path: file.to_owned(), finding });
+    }
+    to.close().map_err(|(_, source)| failed(source))
+}
+
+/// The directory that holds `path`, for syncing it.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}

@@ -1,0 +1,196 @@
+//! The hub's SQLite file: where it lies, how it is opened, what it looks like.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, MAIN_DB, OpenFlags};
+
+use super::error::SqliteError;
+
+/// The newest schema this version knows, as SQLite's `user_version`.
+const SCHEMA: i64 = 1;
+/// `Trig`, as SQLite's `application_id`: which distinguishes a hub's database from any other.
+const APPLICATION_ID: i64 = 0x5472_6967;
+/// The first SQLite without the WAL-reset bug (3.51.3), which could corrupt a database in WAL mode.
+const OLDEST_SQLITE: i32 = 3_051_003;
+/// How long to wait for another process that reads the database, such as a backup or `sqlite3`.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// `position` holds the last revision given out: that of a deleted entry is in no entry.
+const CREATE: &str = "
+    CREATE TABLE entries (
+        key TEXT NOT NULL PRIMARY KEY,
+        value TEXT NOT NULL,
+        revision INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE position (
+        id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+        revision INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO position (id, revision) VALUES (1, 0);
+";
+
+/// The database in a data directory.
+pub(crate) fn file(data_dir: &Path) -> PathBuf {
+    data_dir.join("hub.sqlite")
+}
+
+/// A data directory that is ours until this is dropped.
+#[derive(Debug)]
+pub(super) struct DataDirLock {
+    /// The system releases the lock when this is closed, however the process ends.
+    _file: File,
+}
+
+/// Makes the data directory if it is missing, and takes it.
+pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, SqliteError> {
+    let failed = |path: &Path, source| SqliteError::DataDir { path: path.to_owned(), source };
+    // A user who can write here can fire, so only the hub's own may.
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| failed(path, source))?;
+    let lock = path.join("hub.lock");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&lock)
+        .map_err(|source| failed(&lock, source))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let holder = holder(&mut file);
+            return Err(SqliteError::DataDirInUse { path: path.to_owned(), holder });
+        }
+        Err(TryLockError::Error(source)) => return Err(failed(&lock, source)),
+    }
+    // Only for the message above; a disk that is full must not keep the hub from serving reads.
+    let noted = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+    if let Err(error) = noted {
+        tracing::debug!(%error, "cannot note the process in the lock file");
+    }
+    Ok(DataDirLock { _file: file })
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let read: io::Result<usize> = file.take(20).read_to_string(&mut text);
+    match (read, text.trim().parse::<u32>()) {
+        (Ok(_), Ok(pid)) => format!(" (process {pid})"),
+        _ => String::new(),
+    }
+}
+
+/// Opens the database for the one writer, and makes or checks its schema. The caller holds the directory.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, SqliteError> {
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(SqliteError::OldSqlite(rusqlite::version()));
+    }
+    create_private(path)?;
+    quarantine_stale_log(path).map_err(|source| SqliteError::DataDir { path: path.to_owned(), source })?;
+    let failed = |source| SqliteError::Database { path: path.to_owned(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    // SQLite opens a file it may not write as if only reading were asked for.
+    if connection.is_readonly(MAIN_DB).map_err(failed)? {
+        let source = io::ErrorKind::PermissionDenied.into();
+        return Err(SqliteError::DataDir { path: path.to_owned(), source });
+    }
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    // Before anything is written: a newer hub's file is left exactly as it is.
+    let schema = check_schema(&connection, path)?;
+    configure_writer(&connection).map_err(failed)?;
+    if schema == 0 {
+        create_schema(&mut connection).map_err(failed)?;
+    }
+    Ok(connection)
+}
+
+/// Opens the database for reading, beside the writer or in another process.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, SqliteError> {
+    let failed = |source| SqliteError::Database { path: path.to_owned(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    check_schema(&connection, path)?;
+    Ok(connection)
+}
+
+/// SQLite gives its log files the mode of the database, so this is the one place that decides it.
+fn create_private(path: &Path) -> Result<(), SqliteError> {
+    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match created {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(source) => Err(SqliteError::DataDir { path: path.to_owned(), source }),
+    }
+}
+
+/// A hub that was killed leaves its log beside the database. If a backup is then put in the
+/// database's place, SQLite would replay the log of the one into the other and ruin it. A backup is not in
+/// WAL mode, and a hub's database with a log always is, which distinguishes the two.
+fn quarantine_stale_log(path: &Path) -> io::Result<()> {
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let log = beside("-wal");
+    if !fs::metadata(&log).is_ok_and(|log| log.len() > 0) || is_in_wal_mode(path)? {
+        return Ok(());
+    }
+    let aside = beside("-wal.replaced");
+    tracing::warn!(
+        log = %log.display(), moved_to = %aside.display(),
+        "quarantining a log that is not this database's, which seems restored from a backup"
+    );
+    fs::rename(&log, &aside)
+}
+
+/// The file format's "read version": 2 is WAL (<https://www.sqlite.org/fileformat.html>, 1.3.3).
+fn is_in_wal_mode(path: &Path) -> io::Result<bool> {
+    let mut header = Vec::new();
+    File::open(path)?.take(20).read_to_end(&mut header)?;
+    Ok(header.get(19) == Some(&2))
+}
+
+fn check_schema(connection: &Connection, path: &Path) -> Result<i64, SqliteError> {
+    let failed = |source| SqliteError::Database { path: path.to_owned(), source };
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(failed);
+    let (application, schema) = (pragma("application_id")?, pragma("user_version")?);
+    let empty = fs::metadata(path).is_ok_and(|file| file.len() == 0);
+    match (application, schema) {
+        (APPLICATION_ID, found) if found > SCHEMA => {
+            Err(SqliteError::NewerSchema { path: path.to_owned(), found, known: SCHEMA })
+        }
+        (APPLICATION_ID, 1..) => Ok(schema),
+        // A new file, or one whose making was interrupted before its first commit.
+        (0, 0) if empty || table_count(connection).map_err(failed)? == 0 => Ok(0),
+        _ => Err(SqliteError::Foreign(path.to_owned())),
+    }
+}
+
+fn table_count(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
+}
+
+fn configure_writer(connection: &Connection) -> rusqlite::Result<()> {
+    // WAL: readers never wait for the writer. FULL: a commit that returned survives a power cut.
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // A burst must not leave its log's size behind.
+    connection.pragma_update_and_check(None, "journal_size_limit", 64 * 1024 * 1024, |_| Ok(()))?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+fn create_schema(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(CREATE)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", SCHEMA)?;
+    transaction.commit()
+}

@@ -1,0 +1,147 @@
+//! The reader: a thread with a connection of its own, which sees every commit that was answered and never
+//! waits for the writer, nor the writer for it.
+
+use std::path::Path;
+use std::thread;
+
+use rusqlite::{CachedStatement, Connection, Row, params};
+use tokio::sync::{mpsc, oneshot};
+use trigger_core::identity::Revision;
+use trigger_store::hub_protocol::Position;
+use trigger_store::store::{Entry, KeyRange, StoreError};
+
+use super::database;
+use super::error::SqliteError;
+use crate::served_store::{Page, PageRequest};
+
+/// Reads that may wait for the reader.
+const QUEUE: usize = 1024;
+
+/// Why nothing was read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("the hub could not read its database: {0}")]
+    Failed(#[from] rusqlite::Error),
+    #[error("the hub is stopping")]
+    Stopped,
+}
+
+impl ReadError {
+    /// As an error of the store at `backend`.
+    pub(super) fn of(&self, backend: &str) -> StoreError {
+        StoreError::Unreachable { backend: backend.to_owned(), detail: self.to_string() }
+    }
+}
+
+/// A handle to the reader.
+#[derive(Debug, Clone)]
+pub(super) struct ReaderHandle {
+    requests: mpsc::Sender<ReadJob>,
+}
+
+#[derive(Debug)]
+struct ReadJob {
+    request: PageRequest,
+    answer: oneshot::Sender<Result<(Page, Revision), ReadError>>,
+}
+
+impl ReaderHandle {
+    /// Reads one page, and the revision up to which it shows all that was committed.
+    pub(super) async fn read(&self, request: PageRequest) -> Result<(Page, Revision), ReadError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(ReadJob { request, answer }).await.map_err(|_| ReadError::Stopped)?;
+        answered.await.map_err(|_| ReadError::Stopped)?
+    }
+}
+
+/// Starts the thread. It ends, and sends the second value, when the last handle is gone.
+pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>), SqliteError> {
+    let mut connection = database::open_reader(path)?;
+    let (sender, mut requests) = mpsc::channel::<ReadJob>(QUEUE);
+    let (ended, has_ended) = oneshot::channel();
+    let read_all = move || {
+        while let Some(ReadJob { request, answer }) = requests.blocking_recv() {
+            // A caller that has given up asks again; to read for it too would keep all others waiting.
+            if answer.is_closed() {
+                continue;
+            }
+            let _ = answer.send(page(&mut connection, request));
+        }
+        drop(connection);
+        let _ = ended.send(());
+    };
+    thread::Builder::new()
+        .name("hub-reader".to_owned())
+        .spawn(read_all)
+        .map_err(|source| SqliteError::Thread { name: "reader", source })?;
+    Ok((ReaderHandle { requests: sender }, has_ended))
+}
+
+fn page(connection: &mut Connection, request: PageRequest) -> Result<(Page, Revision), ReadError> {
+    let PageRequest { ranges, from, keys_only, max_bytes } = request;
+    let moment = connection.transaction()?;
+    let revision: i64 =
+        moment.prepare_cached("SELECT revision FROM position")?.query_row((), |row| row.get(0))?;
+    let revision = Revision(revision.cast_unsigned());
+    let mut page = Page { entries: Vec::new(), next: None };
+    let (first, mut after) = from.map_or((0, None), |position| (position.range, Some(position.after)));
+    let mut bytes = 0;
+    for (index, range) in ranges.iter().enumerate().skip(first) {
+        let mut query = moment.prepare_cached(query(range, keys_only))?;
+        let mut rows = begin(&mut query, range, after.take())?;
+        while let Some(row) = rows.next()? {
+            let entry = entry(row)?;
+            // Each key once, though ranges may overlap.
+            if ranges[..index].iter().any(|earlier| earlier.contains(&entry.key)) {
+                continue;
+            }
+            bytes += entry.key.len() + entry.value.len();
+            page.entries.push(entry);
+            if bytes >= max_bytes {
+                let after = page.entries.last().map(|entry| entry.key.clone()).unwrap_or_default();
+                page.next = Some(Position { range: index, after });
+                return Ok((page, revision));
+            }
+        }
+    }
+    Ok((page, revision))
+}
+
+fn query(range: &KeyRange, keys_only: bool) -> &'static str {
+    match (range, keys_only) {
+        (KeyRange::Key(_), false) => "SELECT key, value, revision FROM entries WHERE key = ?1 AND key > ?2",
+        (KeyRange::Key(_), true) => "SELECT key, '', revision FROM entries WHERE key = ?1 AND key > ?2",
+        (KeyRange::Prefix(_), false) => {
+            "SELECT key, value, revision FROM entries WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key"
+        }
+        (KeyRange::Prefix(_), true) => {
+            "SELECT key, '', revision FROM entries WHERE key >= ?1 AND key < ?2 AND key > ?3 ORDER BY key"
+        }
+    }
+}
+
+/// Keys compare by their bytes, and none is empty, so that "after nothing" is every key.
+fn begin<'a>(
+    query: &'a mut CachedStatement<'_>,
+    range: &KeyRange,
+    after: Option<String>,
+) -> rusqlite::Result<rusqlite::Rows<'a>> {
+    let after = after.unwrap_or_default();
+    match range {
+        KeyRange::Key(key) => query.query(params![key, after]),
+        KeyRange::Prefix(prefix) => query.query(params![prefix, end_of(prefix), after]),
+    }
+}
+
+/// The first key after all of a prefix's: `0` is the character after `/`.
+fn end_of(prefix: &str) -> String {
+    format!("{}0", prefix.strip_suffix('/').unwrap_or(prefix))
+}
+
+fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    Ok(Entry {
+        key: row.get(0)?,
+        value: row.get(1)?,
+        revision: Revision(row.get::<_, i64>(2)?.cast_unsigned()),
+    })
+}

@@ -1,0 +1,181 @@
+//! One transaction of the writer: what each write does, and which changes it made.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use trigger_core::identity::Revision;
+use trigger_store::store::{CasOutcome, Change, Entry};
+
+/// Something to write.
+#[derive(Debug)]
+pub(super) enum Write {
+    /// Keys and values.
+    Put(Vec<(String, String)>),
+    /// Keys.
+    Delete(Vec<String>),
+    /// A key, if its revision is still `expected`.
+    CompareAndSwap { key: String, value: String, expected: Option<Revision> },
+    /// Nothing: asks whether the writer is alive.
+    Nothing,
+}
+
+impl Write {
+    /// Bytes of keys and values.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Self::Put(entries) => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
+            Self::Delete(keys) => keys.iter().map(String::len).sum(),
+            Self::CompareAndSwap { key, value, .. } => key.len() + value.len(),
+            Self::Nothing => 0,
+        }
+    }
+}
+
+/// What a write did. The variants are those of [`Write`].
+#[derive(Debug)]
+pub(super) enum Written {
+    Put(Vec<Revision>),
+    /// The revision of each key's deletion; `None` for keys that were absent.
+    Delete(Vec<Option<Revision>>),
+    CompareAndSwap(CasOutcome),
+    Nothing,
+}
+
+impl Written {
+    /// Whether anything was stored. If not, the disk was not asked.
+    pub(super) fn changed(&self) -> bool {
+        match self {
+            Self::Put(revisions) => !revisions.is_empty(),
+            Self::Delete(revisions) => revisions.iter().any(Option::is_some),
+            Self::CompareAndSwap(outcome) => matches!(outcome, CasOutcome::Written(_)),
+            Self::Nothing => false,
+        }
+    }
+}
+
+/// A transaction being filled.
+pub(super) struct Batch<'a> {
+    transaction: Transaction<'a>,
+    next: &'a mut Revision,
+    first: Revision,
+    entries: i64,
+}
+
+impl<'a> Batch<'a> {
+    /// Begins a transaction. `next` is the first revision to give out, and moves on even if the transaction
+    /// fails; `entries` are stored before it.
+    pub(super) fn begin(
+        connection: &'a mut Connection,
+        next: &'a mut Revision,
+        entries: i64,
+    ) -> rusqlite::Result<Self> {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let first = *next;
+        Ok(Self { transaction, next, first, entries })
+    }
+
+    pub(super) fn write(&mut self, write: &Write) -> rusqlite::Result<Written> {
+        Ok(match write {
+            Write::Put(entries) => Written::Put(
+                entries.iter().map(|(key, value)| self.put(key, value)).collect::<rusqlite::Result<_>>()?,
+            ),
+            Write::Delete(keys) => {
+                Written::Delete(keys.iter().map(|key| self.delete(key)).collect::<rusqlite::Result<_>>()?)
+            }
+            Write::CompareAndSwap { key, value, expected } => {
+                Written::CompareAndSwap(self.compare_and_swap(key, value, *expected)?)
+            }
+            Write::Nothing => Written::Nothing,
+        })
+    }
+
+    /// Commits, if anything was written. Returns how many entries are stored now.
+    pub(super) fn commit(self) -> rusqlite::Result<i64> {
+        if *self.next > self.first {
+            let last = Revision(self.next.0 - 1);
+            self.transaction
+                .prepare_cached("UPDATE position SET revision = ?1")?
+                .execute([last.0.cast_signed()])?;
+            self.transaction.commit()?;
+        }
+        Ok(self.entries)
+    }
+
+    fn revision(&mut self) -> Revision {
+        let revision = *self.next;
+        self.next.0 += 1;
+        revision
+    }
+
+    fn put(&mut self, key: &str, value: &str) -> rusqlite::Result<Revision> {
+        let revision = self.revision();
+        let row = (key, value, revision.0.cast_signed());
+        let inserted = self
+            .transaction
+            .prepare_cached("INSERT INTO entries VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+            .execute(row)?;
+        if inserted == 0 {
+            self.transaction
+                .prepare_cached("UPDATE entries SET value = ?2, revision = ?3 WHERE key = ?1")?
+                .execute(row)?;
+        } else {
+            self.entries += 1;
+        }
+        Ok(revision)
+    }
+
+    fn delete(&mut self, key: &str) -> rusqlite::Result<Option<Revision>> {
+        let deleted =
+            self.transaction.prepare_cached("DELETE FROM entries WHERE key = ?1")?.execute([key])?;
+        if deleted == 0 {
+            return Ok(None);
+        }
+        self.entries -= 1;
+        Ok(Some(self.revision()))
+    }
+
+    fn compare_and_swap(
+        &mut self,
+        key: &str,
+        value: &str,
+        expected: Option<Revision>,
+    ) -> rusqlite::Result<CasOutcome> {
+        let present = self.entry(key)?;
+        if present.as_ref().map(|entry| entry.revision) != expected {
+            return Ok(CasOutcome::Changed(present));
+        }
+        self.put(key, value).map(CasOutcome::Written)
+    }
+
+    fn entry(&self, key: &str) -> rusqlite::Result<Option<Entry>> {
+        let mut query =
+            self.transaction.prepare_cached("SELECT value, revision FROM entries WHERE key = ?1")?;
+        let entry = query.query_row([key], |row| {
+            let revision = Revision(row.get::<_, i64>(1)?.cast_unsigned());
+            Ok(Entry { key: key.to_owned(), value: row.get(0)?, revision })
+        });
+        entry.optional()
+    }
+}
+
+/// The changes that one write made, in order.
+pub(super) fn changes((write, written): (Write, &Written)) -> Vec<(Revision, Change)> {
+    let put = |key, value, revision| (revision, Change::Put(Entry { key, value, revision }));
+    match (write, written) {
+        (Write::Put(entries), Written::Put(revisions)) => entries
+            .into_iter()
+            .zip(revisions)
+            .map(|((key, value), revision)| put(key, value, *revision))
+            .collect(),
+        (Write::Delete(keys), Written::Delete(revisions)) => keys
+            .into_iter()
+            .zip(revisions)
+            .filter_map(|(key, revision)| Some(((*revision)?, Change::Deleted(key))))
+            .collect(),
+        (
+            Write::CompareAndSwap { key, value, .. },
+            Written::CompareAndSwap(CasOutcome::Written(revision)),
+        ) => {
+            vec![put(key, value, *revision)]
+        }
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,287 @@
+//! The one writer: a thread that owns the database's only writing connection. Writes that wait while one is
+//! being synced to disk share the next transaction, so that the disk's pace bounds commits and not writers.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, ErrorCode};
+use tokio::sync::{mpsc, oneshot};
+use trigger_core::identity::Revision;
+use trigger_store::store::StoreError;
+
+use super::database::{self, DataDirLock};
+use super::error::SqliteError;
+use super::metrics::Metrics;
+use super::transaction::{Batch, Write, Written, changes};
+use crate::watchers::Watchers;
+
+/// Requests that may wait for the writer; more wait in their own connections.
+const QUEUE: usize = 1024;
+/// A transaction takes no further request once it holds this many bytes of keys and values, so that the
+/// first in it need not wait long for the last.
+const TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
+
+/// Why nothing was written.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum WriteError {
+    #[error("the disk of the hub's data directory {} is full: nothing was stored; free some space there and try again", .0.display())]
+    DiskFull(PathBuf),
+    #[error("the hub could not write to {}: {source}", path.display())]
+    Failed { path: PathBuf, source: Arc<rusqlite::Error> },
+    #[error("the hub is stopping")]
+    Stopped,
+}
+
+impl WriteError {
+    /// As an error of the store at `backend`.
+    pub(super) fn of(&self, backend: &str) -> StoreError {
+        let (backend, detail) = (backend.to_owned(), self.to_string());
+        match self {
+            Self::DiskFull(_) => StoreError::Full { backend, detail },
+            Self::Failed { .. } | Self::Stopped => StoreError::Unreachable { backend, detail },
+        }
+    }
+}
+
+/// A handle to the writer.
+#[derive(Debug, Clone)]
+pub(super) struct WriterHandle {
+    requests: mpsc::Sender<WriteJob>,
+}
+
+#[derive(Debug)]
+struct WriteJob {
+    write: Write,
+    answer: oneshot::Sender<Result<Written, WriteError>>,
+}
+
+impl WriterHandle {
+    /// Writes; durable when it returns.
+    pub(super) async fn write(&self, write: Write) -> Result<Written, WriteError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(WriteJob { write, answer }).await.map_err(|_| WriteError::Stopped)?;
+        answered.await.map_err(|_| WriteError::Stopped)?
+    }
+}
+
+/// Takes the data directory, opens the database and starts the thread. It ends, and sends the second value,
+/// when the last handle is gone.
+pub(super) fn start(
+    data_dir: &Path,
+    watchers: Arc<Watchers>,
+    metrics: Arc<Metrics>,
+) -> Result<(WriterHandle, oneshot::Receiver<()>), SqliteError> {
+    let lock = database::lock_data_dir(data_dir)?;
+    let path = database::file(data_dir);
+    let connection = database::open_writer(&path)?;
+    let writer = Writer::open(connection, data_dir.to_owned(), watchers, metrics)
+        .map_err(|source| SqliteError::Database { path, source })?;
+    let (sender, requests) = mpsc::channel(QUEUE);
+    let (ended, has_ended) = oneshot::channel();
+    thread::Builder::new()
+        .name("hub-writer".to_owned())
+        .spawn(move || write_all(writer, requests, lock, ended))
+        .map_err(|source| SqliteError::Thread { name: "writer", source })?;
+    Ok((WriterHandle { requests: sender }, has_ended))
+}
+
+fn write_all(
+    mut writer: Writer,
+    mut requests: mpsc::Receiver<WriteJob>,
+    lock: DataDirLock,
+    ended: oneshot::Sender<()>,
+) {
+    while let Some(first) = requests.blocking_recv() {
+        let mut bytes = first.write.size();
+        let mut batch = vec![first];
+        while bytes < TRANSACTION_BYTES && batch.len() < QUEUE {
+            let Ok(next) = requests.try_recv() else { break };
+            bytes += next.write.size();
+            batch.push(next);
+        }
+        writer.commit(batch);
+    }
+    // The database is closed before the directory is given up.
+    drop(writer);
+    drop(lock);
+    let _ = ended.send(());
+}
+
+struct Writer {
+    connection: Connection,
+    data_dir: PathBuf,
+    /// The next to give out. One that a failed transaction used is not used again.
+    next: Revision,
+    entries: i64,
+    watchers: Arc<Watchers>,
+    metrics: Arc<Metrics>,
+    /// Whether the last transaction failed, so that a full disk is logged once and not per request.
+    failing: bool,
+}
+
+impl Writer {
+    fn open(
+        connection: Connection,
+        data_dir: PathBuf,
+        watchers: Arc<Watchers>,
+        metrics: Arc<Metrics>,
+    ) -> rusqlite::Result<Self> {
+        let last: i64 = connection.query_row("SELECT revision FROM position", (), |row| row.get(0))?;
+        let entries = connection.query_row("SELECT count(*) FROM entries", (), |row| row.get(0))?;
+        let next = Revision(first_revision(last.cast_unsigned(), SystemTime::now()));
+        metrics.stored(entries, next.0 - 1);
+        Ok(Self { connection, data_dir, next, entries, watchers, metrics, failing: false })
+    }
+
+    /// Writes a batch in one transaction and answers each request. A batch that fails is tried request by
+    /// request, so that one which cannot succeed takes no others with it.
+    fn commit(&mut self, batch: Vec<WriteJob>) {
+        let started = Instant::now();
+        match self.transact(&batch) {
+            Ok(written) => {
+                if written.iter().any(Written::changed) {
+                    self.metrics.committed(started.elapsed());
+                    self.recovered();
+                }
+                let (writes, answers): (Vec<_>, Vec<_>) =
+                    batch.into_iter().map(|request| (request.write, request.answer)).unzip();
+                self.watchers.publish(writes.into_iter().zip(&written).flat_map(changes));
+                for (answer, written) in answers.into_iter().zip(written) {
+                    // The one who asked may have gone; it is stored all the same.
+                    let _ = answer.send(Ok(written));
+                }
+            }
+            Err(_) if batch.len() > 1 => batch.into_iter().for_each(|request| self.commit(vec![request])),
+            Err(error) => {
+                self.metrics.commit_failed();
+                let error = self.failed(error);
+                for request in batch {
+                    let _ = request.answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn transact(&mut self, batch: &[WriteJob]) -> rusqlite::Result<Vec<Written>> {
+        let mut transaction = Batch::begin(&mut self.connection, &mut self.next, self.entries)?;
+        let written =
+            batch.iter().map(|request| transaction.write(&request.write)).collect::<rusqlite::Result<_>>()?;
+        self.entries = transaction.commit()?;
+        self.metrics.stored(self.entries, self.next.0 - 1);
+        Ok(written)
+    }
+
+    fn failed(&mut self, error: rusqlite::Error) -> WriteError {
+        let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+        let path = self.data_dir.clone();
+        let error = if full {
+            WriteError::DiskFull(path)
+        } else {
+            WriteError::Failed { path, source: Arc::new(error) }
+        };
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::error!(%error, "a write failed");
+        }
+        error
+    }
+
+    fn recovered(&mut self) {
+        if std::mem::replace(&mut self.failing, false) {
+            tracing::info!("the hub can write again");
+        }
+    }
+}
+
+/// Where a hub begins to count: after all it knows, and after all that a hub which was later restored from
+/// an older backup can have given out, unless that made more than a million changes each second of its life.
+fn first_revision(last: u64, now: SystemTime) -> u64 {
+    let micros = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    (last + 1).max(u64::try_from(micros).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::server::Refusal;
+
+    fn writer(data_dir: &Path) -> Writer {
+        let connection = database::open_writer(&database::file(data_dir)).unwrap();
+        let (watchers, metrics) = (Arc::default(), Arc::new(Metrics::new()));
+        Writer::open(connection, data_dir.to_owned(), watchers, metrics).unwrap()
+    }
+
+    /// Commits all at once; the answer to each, in brief.
+    fn commit(writer: &mut Writer, writes: Vec<Write>) -> Vec<String> {
+        let (batch, answers): (Vec<_>, Vec<_>) = writes
+            .into_iter()
+            .map(|write| {
+                let (answer, answered) = oneshot::channel();
+                (WriteJob { write, answer }, answered)
+            })
+            .unzip();
+        writer.commit(batch);
+        let brief =
+            |mut answered: oneshot::Receiver<Result<Written, WriteError>>| match answered.try_recv().unwrap()
+            {
+                Ok(_) => "ok".to_owned(),
+                Err(error) => Refusal::from(error.of("sqlite:")).status.to_string(),
+            };
+        answers.into_iter().map(brief).collect()
+    }
+
+    fn put(key: &str, bytes: usize) -> Write {
+        Write::Put(vec![(key.to_owned(), "x".repeat(bytes))])
+    }
+
+    #[test]
+    fn a_full_disk_refuses_what_does_not_fit_and_the_hub_lives_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path());
+        let limit = |writer: &Writer, pages: i64| {
+            writer.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
+        };
+        limit(&writer, 50);
+        let batch = vec![put("/a", 10), put("/large", 1_000_000), put("/b", 10)];
+        let before = writer.next;
+        assert_eq!(commit(&mut writer, batch), ["ok", "507 Insufficient Storage", "ok"]);
+        assert!(writer.next > before);
+        assert_eq!(writer.entries, 2, "what failed is not counted");
+        assert_eq!(commit(&mut writer, vec![Write::Delete(vec!["/a".to_owned()])]), ["ok"]);
+        limit(&writer, 5000);
+        assert_eq!(commit(&mut writer, vec![put("/large", 1_000_000)]), ["ok"]);
+    }
+
+    #[test]
+    fn a_full_disk_is_reported_in_a_sentence() {
+        let full = Refusal::from(WriteError::DiskFull("/var/lib/trigger/hub".into()).of("sqlite:"));
+        assert_eq!(
+            full.sentence,
+            "the disk of the hub's data directory /var/lib/trigger/hub is full: nothing was stored; \
+             free some space there and try again"
+        );
+    }
+
+    #[test]
+    fn a_batch_is_in_the_order_of_its_requests() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = writer(dir.path());
+        let swap = |expected| Write::CompareAndSwap { key: "/a".to_owned(), value: "s".to_owned(), expected };
+        let first = writer.next;
+        let batch = vec![put("/a", 1), swap(Some(first)), Write::Delete(vec!["/a".to_owned()]), swap(None)];
+        assert_eq!(commit(&mut writer, batch), ["ok"; 4]);
+        assert_eq!(writer.next, Revision(first.0 + 4), "each saw what the one before had written");
+    }
+
+    #[test]
+    fn revisions_never_rewind() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        assert_eq!(first_revision(0, now), 1_800_000_000_000_000, "a new hub");
+        assert_eq!(first_revision(7, now), 1_800_000_000_000_000, "one restored from a backup");
+        assert_eq!(first_revision(1_900_000_000_000_000, now), 1_900_000_000_000_001, "a clock set back");
+        assert_eq!(first_revision(7, UNIX_EPOCH - Duration::from_secs(1)), 8, "a clock before its epoch");
+    }
+}

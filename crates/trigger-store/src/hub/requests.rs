@@ -1,0 +1,186 @@
+//! Requests to a hub: one JSON body each way, over kept-alive connections.
+
+use std::error::Error;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper::header::CONTENT_TYPE;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+use trigger_core::identity::Revision;
+
+use super::failure::{HubFailure, root_cause};
+use super::limits::{MAX_ANSWER_BYTES, READ_TIMEOUT};
+use crate::address::Address;
+use crate::connector::Connector;
+use crate::hub_protocol::{PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest};
+use crate::store::{Entry, KeyRange};
+
+/// How long a write may take, connecting included: the caller spools what was not answered by then.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The additional time for each mebibyte, several of which may be in flight: a busy disk is no absent hub.
+const WRITE_TIMEOUT_PER_MIB: Duration = Duration::from_secs(4);
+/// An agent is idle nearly always: it gives its request connection back soon.
+const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of keys and values in one request; a larger entry travels alone.
+const CHUNK_BYTES: usize = 1024 * 1024;
+/// Requests in flight at once.
+const IN_FLIGHT: usize = 4;
+
+/// Sends requests to one hub. Connects when it is first used, and repeats nothing.
+#[derive(Debug)]
+pub(super) struct Requests {
+    /// What precedes a path: `http://HOST:PORT`.
+    base: String,
+    client: Client<Connector, Full<Bytes>>,
+}
+
+impl Requests {
+    pub(super) fn new(address: &Address, connector: Connector) -> Self {
+        let base = format!("{}://{address}", connector.http_scheme());
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
+            .pool_max_idle_per_host(1)
+            .pool_timer(TokioTimer::new())
+            .build(connector);
+        Self { base, client }
+    }
+
+    /// Sends one request, and waits for its answer until `patience` has passed.
+    pub(super) async fn post<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &Q,
+        patience: Duration,
+    ) -> Result<A, HubFailure> {
+        match timeout(patience, self.exchange(path, request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(HubFailure::Ambiguous(format!("no answer within {} s", patience.as_secs()))),
+        }
+    }
+
+    async fn exchange<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &Q,
+    ) -> Result<A, HubFailure> {
+        let refused = |error: &dyn Error| HubFailure::Refused(root_cause(error));
+        let body = serde_json::to_vec(request).map_err(|error| refused(&error))?;
+        let request = Request::post(format!("{}{path}", self.base))
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::from(body))
+            .map_err(|error| refused(&error))?;
+        let answer = self.client.request(request).await.map_err(|error| {
+            let detail = root_cause(&error);
+            if error.is_connect() { HubFailure::Unreachable(detail) } else { HubFailure::Ambiguous(detail) }
+        })?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+        if !status.is_success() {
+            let body = body.map(|collected| collected.to_bytes()).unwrap_or_default();
+            return Err(HubFailure::from_answer(status, &body));
+        }
+        let body = body.map_err(|error| HubFailure::Ambiguous(root_cause(&*error)))?.to_bytes();
+        serde_json::from_slice(&body)
+            .map_err(|error| HubFailure::Ambiguous(format!("its answer is not a hub's: {error}")))
+    }
+
+    /// All pages of a read; the values are empty if only keys are asked for.
+    pub(super) async fn read_pages(
+        &self,
+        ranges: &[KeyRange],
+        keys_only: bool,
+    ) -> Result<Vec<Entry>, HubFailure> {
+        let ranges = ranges.iter().cloned().map(RangeForm::from).collect();
+        let mut request = ReadRequest { ranges, from: None, keys_only };
+        let mut entries = Vec::new();
+        loop {
+            let reply: Result<ReadReply, _> = self.post(READ, &request, READ_TIMEOUT).await;
+            let page = reply.map_err(HubFailure::of_read)?;
+            entries.extend(page.entries.into_iter().map(Entry::from));
+            match page.next {
+                None => return Ok(entries),
+                next => request.from = next,
+            }
+        }
+    }
+
+    /// Sends chunks side by side, and answers for each entry; after one that the hub did not answer, those not
+    /// yet sent are not tried.
+    pub(super) async fn put_chunks(&self, chunks: Vec<PutRequest>) -> Vec<Result<Revision, HubFailure>> {
+        let lost = OnceLock::new();
+        let send = |chunk: PutRequest| {
+            let lost = &lost;
+            async move {
+                let count = chunk.entries.len();
+                let bytes = chunk.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
+                let answer = match lost.get() {
+                    Some(detail) => Err(HubFailure::Unreachable(String::clone(detail))),
+                    None => self.post::<_, PutReply>(PUT, &chunk, write_timeout(bytes)).await,
+                };
+                if let Err(HubFailure::Unreachable(detail) | HubFailure::Ambiguous(detail)) = &answer {
+                    lost.get_or_init(|| detail.clone());
+                }
+                answer_for_each(count, answer)
+            }
+        };
+        stream::iter(chunks.into_iter().map(send)).buffered(IN_FLIGHT).concat().await
+    }
+}
+
+fn answer_for_each(count: usize, answer: Result<PutReply, HubFailure>) -> Vec<Result<Revision, HubFailure>> {
+    let failure = match answer {
+        Ok(reply) if reply.revisions.len() == count => {
+            return reply.revisions.into_iter().map(|revision| Ok(Revision(revision))).collect();
+        }
+        Ok(_) => HubFailure::Ambiguous("it answered for another number of keys".to_owned()),
+        Err(failure) => failure,
+    };
+    vec![Err(failure); count]
+}
+
+fn write_timeout(bytes: usize) -> Duration {
+    WRITE_TIMEOUT + WRITE_TIMEOUT_PER_MIB.mul_f64(bytes as f64 / (1024.0 * 1024.0))
+}
+
+/// Portions of at most [`CHUNK_BYTES`], of at least one item.
+pub(super) fn chunks<T>(items: impl Iterator<Item = T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
+    let mut chunks: Vec<Vec<T>> = Vec::new();
+    let mut bytes = CHUNK_BYTES;
+    for item in items {
+        let own = size(&item);
+        match chunks.last_mut() {
+            Some(chunk) if bytes + own <= CHUNK_BYTES => chunk.push(item),
+            _ => {
+                chunks.push(vec![item]);
+                bytes = 0;
+            }
+        }
+        bytes += own;
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_bounded_and_keep_the_order() {
+        let lengths = |sizes: &[usize]| -> Vec<usize> {
+            chunks(sizes.iter().copied(), |size| *size).iter().map(Vec::len).collect()
+        };
+        assert_eq!(lengths(&[]), [0; 0]);
+        assert_eq!(lengths(&[1, 2, 3]), [3]);
+        assert_eq!(lengths(&[CHUNK_BYTES, 1, CHUNK_BYTES - 1, 1]), [1, 2, 1]);
+        assert_eq!(lengths(&[3 * CHUNK_BYTES, 1]), [1, 1], "a large one travels alone");
+        assert_eq!(chunks(0..5, |_| CHUNK_BYTES / 2).concat(), [0, 1, 2, 3, 4]);
+    }
+}
