@@ -12,7 +12,7 @@ use crate::run::history::samples::{record, result, run_id};
 struct Fleet {
     nodes: BTreeMap<Certname, NodeFacts>,
     events: BTreeMap<EventId, Event>,
-    ends: BTreeMap<(EventId, Certname), DeliveryOutcome>,
+    outcomes: BTreeMap<(EventId, Certname), DeliveryOutcome>,
 }
 
 fn node(name: &str) -> Certname {
@@ -59,7 +59,7 @@ impl Fleet {
                 Progress::Done(explanation) => return Ok((explanation, reads)),
                 Progress::Read(wanted) => {
                     assert!(!wanted.is_empty());
-                    assert!(wanted.nodes.len() + wanted.events.len() + wanted.ends.len() < 2_000);
+                    assert!(wanted.nodes.len() + wanted.events.len() + wanted.outcomes.len() < 2_000);
                     for name in wanted.nodes {
                         let found = self.nodes.get(&name).cloned().unwrap_or_default();
                         assert!(facts.nodes.insert(name, found).is_none(), "nothing is read twice");
@@ -67,9 +67,9 @@ impl Fleet {
                     for id in wanted.events {
                         assert!(facts.events.insert(id, self.events.get(&id).cloned()).is_none());
                     }
-                    for key in wanted.ends {
-                        let end = self.ends.get(&key).cloned();
-                        assert!(facts.ends.insert(key, end).is_none());
+                    for key in wanted.outcomes {
+                        let outcome = self.outcomes.get(&key).cloned();
+                        assert!(facts.outcomes.insert(key, outcome).is_none());
                     }
                 }
             }
@@ -167,7 +167,7 @@ fn runs_back_and_by_their_id() {
     let back = |back| Question::Run(node("lb"), Which::Back(back));
     assert_eq!(fleet.lines(&back(1)), "run c lb ended [4]\nevent 4 root");
     assert!(fleet.lines(&back(2)).starts_with("run b lb ended"));
-    assert_eq!(fleet.explain(&back(3)), Err(ExplainError::OnlySoMany(3)));
+    assert_eq!(fleet.explain(&back(3)), Err(ExplainError::TooFewRuns(3)));
     let by_id = |run| Question::Run(node("lb"), Which::Id(run_id(run)));
     assert_eq!(fleet.lines(&by_id(0xc)), fleet.lines(&back(1)));
     assert_eq!(fleet.explain(&by_id(0xa)), Err(ExplainError::NoSuchRun(run_id(0xa))));
@@ -181,7 +181,7 @@ fn a_run_that_its_registration_still_calls_running_has_ended() {
     assert!(fleet.lines(&latest("lb")).starts_with("run b lb ended [2 3]"));
     assert_eq!(
         fleet.explain(&Question::Run(node("lb"), Which::Back(1))),
-        Err(ExplainError::OnlySoMany(1)),
+        Err(ExplainError::TooFewRuns(1)),
         "it counts once"
     );
 }
@@ -290,8 +290,10 @@ fn whom_the_loop_guard_left_out_is_told_by_the_run_and_by_the_members() {
     fleet.event(5, "lb", Some(0xb));
     fleet.event(6, "lb", Some(0xb));
     fleet.run("lb", 0xb, &[2, 3], &[fired(5, &[("web", "loop")], false), fired(6, &[], true)]);
-    fleet.ends.insert((event_id(6), node("web")), DeliveryOutcome::Suppressed("loop of a member".to_owned()));
-    fleet.ends.insert((event_id(5), node("lb")), DeliveryOutcome::Suppressed("never asked".to_owned()));
+    fleet
+        .outcomes
+        .insert((event_id(6), node("web")), DeliveryOutcome::Suppressed("loop of a member".to_owned()));
+    fleet.outcomes.insert((event_id(5), node("lb")), DeliveryOutcome::Suppressed("never asked".to_owned()));
     let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
     let reasons: Vec<&str> = explanation.runs[0]
         .fired
@@ -309,7 +311,7 @@ fn members_are_asked_first_of_what_has_made_a_node_run_before() {
     let mut fires: Vec<FiredEvent> = (50..80).map(|id| fired(id, &[], true)).collect();
     fires[29].trigger = "t1".parse().unwrap();
     fleet.run("lb", 0xb, &[2, 3], &fires);
-    fleet.ends.insert((event_id(79), node("web")), DeliveryOutcome::Suppressed("loop".to_owned()));
+    fleet.outcomes.insert((event_id(79), node("web")), DeliveryOutcome::Suppressed("loop".to_owned()));
     let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
     let suppressed = explanation.runs[0].fired.listed.iter().filter(|fired| fired.suppressed.count() > 0);
     assert_eq!(suppressed.map(|fired| fired.event).collect::<Vec<_>>(), [event_id(79)]);
