@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_are_wrong_are_not_believed_while_as_many_are_right() {
+    fn wrong_clocks_are_not_trusted_while_as_many_are_right() {
         const YEAR: u64 = 31_536_000_000;
         let tolerance = u64::try_from(CLOCK_TOLERANCE.as_millis()).unwrap();
         let at = |years: &[u64]| years.iter().map(|years| Timestamp::from_unix_ms(years * YEAR)).collect();

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_puppet_logs_elsewhere_reaches_our_log_too() {
+    fn output_that_puppet_logs_elsewhere_reaches_the_run_log_too() {
         let logs = |text: &str, setting: Option<&str>| {
             let argv =
                 command(text).argv(RUN.parse().unwrap(), &RunOptions::default(), HOUR, "/r.yaml", setting);
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_asked_with_the_flags_that_move_them() {
+    fn settings_are_printed_with_the_flags_that_override_them() {
         assert_eq!(
             command("puppet agent --confdir /c --vardir=/v --server x")
                 .config_print(&["lastrunreport"], "agent")

@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_interrupted_once_is_not_the_end() {
+    fn a_run_that_was_interrupted_once_completes_nothing() {
         check(&[(1, RunOutcome::Interrupted)], None);
         check(&[(1, RunOutcome::Interrupted), (2, RunOutcome::Interrupted)], Some(RunOutcome::Interrupted));
         check(&[(1, RunOutcome::Changed), (2, RunOutcome::Interrupted)], Some(RunOutcome::Changed));
@@ -85,14 +85,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_could_not_happen_is_not_the_end() {
+    fn a_run_that_could_not_happen_completes_nothing() {
         check(&[], None);
         check(&[(1, RunOutcome::NotRun)], None);
         check(&[(1, RunOutcome::Failed), (2, RunOutcome::NotRun)], Some(RunOutcome::Failed));
     }
 
     #[test]
-    fn another_event_s_run_says_nothing() {
+    fn the_runs_of_other_events_do_not_matter() {
         assert_eq!(delivery_outcome(event_id(2), []), None);
     }
 }

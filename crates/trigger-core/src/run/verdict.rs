@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_found_where_what_follows_it_fails_too() {
+    fn a_signal_is_found_where_later_commands_fail_too() {
         const POSTRUN: &str = "Error: Could not run command from postrun_command: returned 1: \n";
         let begun = format!("{STOPPED}catalog_uuid: 69dcf859\n");
         for (kind, output, signal) in [
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_happen_is_explained_in_puppets_words() {
+    fn a_run_that_could_not_happen_is_explained_in_puppets_words() {
         let not_run = |report: Option<&str>, output: &str| {
             let verdict = judged(CommandKind::PuppetAgent, Exit::Code(1), report, output);
             assert_eq!(verdict.outcome, RunOutcome::NotRun, "{verdict:?}");
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_noop_run_says_so_also_where_nobody_asked_for_it() {
+    fn a_noop_run_says_so_even_where_no_event_asked_for_noop() {
         let report = "status: unchanged\ntransaction_completed: true\nnoop: true\n";
         let verdict = judged(CommandKind::PuppetAgent, Exit::Code(0), Some(report), "");
         assert!(verdict.reported_noop && verdict.outcome == RunOutcome::Unchanged, "{verdict:?}");
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn another_command_is_judged_by_its_exit_code_and_said_to_be() {
+    fn the_exit_code_of_another_command_decides_and_the_reason_says_so() {
         for (exit, expected, reason) in [
             (Exit::Code(0), RunOutcome::Changed, "judged by its exit code 0 alone"),
             (Exit::Code(1), RunOutcome::Failed, "judged by its exit code 1 alone"),

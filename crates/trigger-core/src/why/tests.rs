@@ -174,7 +174,7 @@ fn runs_back_and_by_their_id() {
 }
 
 #[test]
-fn a_run_that_its_registration_still_calls_running_has_ended() {
+fn a_run_in_the_history_has_ended_although_the_record_still_has_it_running() {
     let mut fleet = three_nodes();
     fleet.registered("lb").activity.running =
         Some(Running { run_id: run_id(0xb), started_at: Timestamp::from_unix_ms(9), causes: Vec::new() });
@@ -187,7 +187,7 @@ fn a_run_that_its_registration_still_calls_running_has_ended() {
 }
 
 #[test]
-fn what_is_gone_leaves_what_the_others_say_of_it() {
+fn removed_events_and_nodes_are_explained_from_the_other_records() {
     let mut fleet = three_nodes();
     fleet.nodes.remove(&node("web"));
     let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
@@ -215,7 +215,7 @@ fn an_event_of_an_older_version_is_no_root_because_it_names_no_run() {
 }
 
 #[test]
-fn nothing_to_tell_is_told_apart() {
+fn errors_distinguish_what_does_not_exist() {
     let mut fleet = Fleet::default();
     assert_eq!(fleet.explain(&latest("lb")), Err(ExplainError::NoNode));
     fleet.registered("lb");
@@ -236,7 +236,7 @@ fn a_burst_is_followed_in_part_and_counted_whole() {
 }
 
 #[test]
-fn of_events_with_one_past_one_is_followed() {
+fn of_events_with_the_same_past_one_is_followed() {
     let mut fleet = three_nodes();
     for id in 20..23 {
         fleet.event(id, "ops", None).trigger = "again".parse().unwrap();
@@ -285,7 +285,7 @@ fn records_that_point_at_each_other_are_no_endless_chain() {
 }
 
 #[test]
-fn whom_the_loop_guard_left_out_is_told_by_the_run_and_by_the_members() {
+fn suppressed_targets_come_from_the_run_and_from_the_members() {
     let mut fleet = three_nodes();
     fleet.event(5, "lb", Some(0xb));
     fleet.event(6, "lb", Some(0xb));
@@ -306,7 +306,7 @@ fn whom_the_loop_guard_left_out_is_told_by_the_run_and_by_the_members() {
 }
 
 #[test]
-fn members_are_asked_first_of_what_has_made_a_node_run_before() {
+fn events_of_triggers_that_made_a_node_run_before_are_looked_up_first() {
     let mut fleet = three_nodes();
     let mut fires: Vec<FiredEvent> = (50..80).map(|id| fired(id, &[], true)).collect();
     fires[29].trigger = "t1".parse().unwrap();
@@ -318,7 +318,7 @@ fn members_are_asked_first_of_what_has_made_a_node_run_before() {
 }
 
 #[test]
-fn a_run_in_progress_says_when_its_node_was_heard_of() {
+fn a_run_in_progress_shows_when_its_node_was_last_seen() {
     let mut fleet = three_nodes();
     let record = fleet.registered("lb");
     record.seen_at = Timestamp::from_unix_ms(7);
