@@ -5,6 +5,7 @@
 //! and feeds their results back as inputs; it decides nothing itself (C14).
 
 mod blockers;
+mod completion;
 mod messages;
 mod report;
 mod waiting;
@@ -12,6 +13,7 @@ mod waiting;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use self::completion::completed_and_repeated;
 use self::waiting::{Retry, Waiting};
 use crate::dedup::HonouredEvent;
 use crate::delivery::{Completion, DeliveryOutcome};
@@ -378,28 +380,6 @@ impl Queue {
             .collect();
         Effect::Finish { run, completions }
     }
-}
-
-/// The causes that a run has completed, with their outcome, and those that another run has to cover (C6).
-fn completed_and_repeated(
-    run: CompletedRun,
-    causes: Vec<Cause>,
-) -> (Vec<(Cause, DeliveryOutcome)>, Vec<Cause>) {
-    let (completed, again): (Vec<Cause>, Vec<Cause>) = match run.result.outcome {
-        RunOutcome::NotRun => (Vec::new(), causes),
-        RunOutcome::Interrupted => causes.into_iter().partition(|cause| cause.interruptions > 0),
-        _ => (causes, Vec::new()),
-    };
-    let is_interrupted = run.result.outcome == RunOutcome::Interrupted;
-    let again = again
-        .into_iter()
-        .map(|cause| Cause { interruptions: cause.interruptions + u32::from(is_interrupted), ..cause })
-        .collect();
-    let outcome = match run.result.outcome {
-        RunOutcome::Unchanged | RunOutcome::Changed => DeliveryOutcome::Done(run),
-        _ => DeliveryOutcome::Failed(run),
-    };
-    (completed.into_iter().map(|cause| (cause, outcome.clone())).collect(), again)
 }
 
 #[cfg(test)]
