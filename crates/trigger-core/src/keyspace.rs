@@ -1,143 +1,234 @@
-//! Where everything lies in the backend. The only place that builds or takes apart a key.
+//! The keys of what a fleet stores. This is the only module that builds or parses one.
 //!
 //! ```text
-//! events/<event_id>/<part>          the event for at most 128 targets
-//! events/<event_id>/m<n>            who a group's members were when it was fired; read only by status
-//! hosts/<certname>/<event_id>       a delivery: which part; written after the part
-//! groups/<group>/<event_id>         a delivery to every member
-//! outcomes/<event_id>/<certname>    how a delivery ended
-//! nodes/<certname>                  the registration of an agent
-//! runs/<certname>                   its latest runs
-//! sweep                             who swept last
+//! events/<event_id>/parts/<n>            the event for at most 128 targets, which the part lists
+//! events/<event_id>/members/<n>          a portion of the members of its groups when it was fired; read by status
+//! deliveries/<certname>/<event_id>       a delivery to a node: which part names it; written after the part
+//! group-deliveries/<group>/<event_id>    a delivery to every member of a group
+//! outcomes/<event_id>/<certname>         how a delivery ended
+//! nodes/<certname>                       the registration of an agent
+//! run-history/<certname>                 the latest runs of a node
+//! sweep                                  who swept last
 //! ```
+//!
+//! A key is a list of segments: its kind, then identities. No segment can hold the separator, because the alphabets
+//! of [`Certname`], [`GroupName`] and [`EventId`] exclude it. So a key has one reading, who may touch it can be decided
+//! from its segments alone, and a backend with subjects instead of paths can map segments to tokens.
+
+use std::fmt;
+use std::str::FromStr;
 
 use crate::identity::{Certname, EventId, GroupName, KeyPrefix};
 
-/// Builds and reads keys below one prefix.
+/// Stands between the segments of a key.
+pub const SEPARATOR: char = '/';
+
+const EVENTS: &str = "events";
+const PARTS: &str = "parts";
+const MEMBERS: &str = "members";
+const DELIVERIES: &str = "deliveries";
+const GROUP_DELIVERIES: &str = "group-deliveries";
+const OUTCOMES: &str = "outcomes";
+const NODES: &str = "nodes";
+const RUN_HISTORY: &str = "run-history";
+const SWEEP: &str = "sweep";
+
+/// Names one stored value, below the prefix of its fleet. [`fmt::Display`] joins its segments.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// The event for some of its targets.
+    Part {
+        /// The event.
+        event: EventId,
+        /// Counts the parts of an event from 0.
+        index: u32,
+    },
+    /// A portion of the members that the groups of an event had when it was fired.
+    Members {
+        /// The event.
+        event: EventId,
+        /// Counts the portions from 0.
+        index: u32,
+    },
+    /// A delivery to one node.
+    Delivery {
+        /// The target.
+        certname: Certname,
+        /// The event.
+        event: EventId,
+    },
+    /// A delivery to every member of a group.
+    GroupDelivery {
+        /// The group.
+        group: GroupName,
+        /// The event.
+        event: EventId,
+    },
+    /// How the delivery of an event to one node ended.
+    Outcome {
+        /// The event.
+        event: EventId,
+        /// The target.
+        certname: Certname,
+    },
+    /// An agent's registration, which is also its claim on its certname.
+    Node {
+        /// The certname claimed.
+        certname: Certname,
+    },
+    /// The latest runs of a node.
+    RunHistory {
+        /// The node.
+        certname: Certname,
+    },
+    /// The note of the last sweep.
+    Sweep,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Part { event, index } => write!(f, "{EVENTS}/{event}/{PARTS}/{index}"),
+            Self::Members { event, index } => write!(f, "{EVENTS}/{event}/{MEMBERS}/{index}"),
+            Self::Delivery { certname, event } => write!(f, "{DELIVERIES}/{certname}/{event}"),
+            Self::GroupDelivery { group, event } => write!(f, "{GROUP_DELIVERIES}/{group}/{event}"),
+            Self::Outcome { event, certname } => write!(f, "{OUTCOMES}/{event}/{certname}"),
+            Self::Node { certname } => write!(f, "{NODES}/{certname}"),
+            Self::RunHistory { certname } => write!(f, "{RUN_HISTORY}/{certname}"),
+            Self::Sweep => f.write_str(SWEEP),
+        }
+    }
+}
+
+/// Text that is not the key, or the range, that it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a key of Trigger's")]
+pub struct UnknownKey;
+
+impl FromStr for Key {
+    type Err = UnknownKey;
+
+    fn from_str(path: &str) -> Result<Self, UnknownKey> {
+        let segments: Vec<&str> = path.split(SEPARATOR).collect();
+        Ok(match segments[..] {
+            [EVENTS, event, PARTS, index] => Self::Part { event: segment(event)?, index: number(index)? },
+            [EVENTS, event, MEMBERS, index] => {
+                Self::Members { event: segment(event)?, index: number(index)? }
+            }
+            [DELIVERIES, certname, event] => {
+                Self::Delivery { certname: segment(certname)?, event: segment(event)? }
+            }
+            [GROUP_DELIVERIES, group, event] => {
+                Self::GroupDelivery { group: segment(group)?, event: segment(event)? }
+            }
+            [OUTCOMES, event, certname] => {
+                Self::Outcome { event: segment(event)?, certname: segment(certname)? }
+            }
+            [NODES, certname] => Self::Node { certname: segment(certname)? },
+            [RUN_HISTORY, certname] => Self::RunHistory { certname: segment(certname)? },
+            [SWEEP] => Self::Sweep,
+            _ => return Err(UnknownKey),
+        })
+    }
+}
+
+/// All keys with some segments in common. [`fmt::Display`] gives the text that each of them begins with, which ends
+/// with the separator.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Range {
+    /// The parts and members of all events.
+    Events,
+    /// The parts and members of one event.
+    Event(EventId),
+    /// The deliveries to one node.
+    Deliveries(Certname),
+    /// The deliveries to one group.
+    GroupDeliveries(GroupName),
+    /// The outcomes of one event.
+    Outcomes(EventId),
+    /// All registrations.
+    Nodes,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Events => write!(f, "{EVENTS}/"),
+            Self::Event(event) => write!(f, "{EVENTS}/{event}/"),
+            Self::Deliveries(certname) => write!(f, "{DELIVERIES}/{certname}/"),
+            Self::GroupDeliveries(group) => write!(f, "{GROUP_DELIVERIES}/{group}/"),
+            Self::Outcomes(event) => write!(f, "{OUTCOMES}/{event}/"),
+            Self::Nodes => write!(f, "{NODES}/"),
+        }
+    }
+}
+
+impl FromStr for Range {
+    type Err = UnknownKey;
+
+    fn from_str(path: &str) -> Result<Self, UnknownKey> {
+        let segments: Vec<&str> = path.strip_suffix(SEPARATOR).ok_or(UnknownKey)?.split(SEPARATOR).collect();
+        Ok(match segments[..] {
+            [EVENTS] => Self::Events,
+            [EVENTS, event] => Self::Event(segment(event)?),
+            [DELIVERIES, certname] => Self::Deliveries(segment(certname)?),
+            [GROUP_DELIVERIES, group] => Self::GroupDeliveries(segment(group)?),
+            [OUTCOMES, event] => Self::Outcomes(segment(event)?),
+            [NODES] => Self::Nodes,
+            _ => return Err(UnknownKey),
+        })
+    }
+}
+
+fn segment<T: FromStr>(text: &str) -> Result<T, UnknownKey> {
+    text.parse().map_err(|_| UnknownKey)
+}
+
+/// A number in the one spelling that [`Key`] writes: `01` and `+1` would be second keys of the same part.
+fn number(text: &str) -> Result<u32, UnknownKey> {
+    text.parse().ok().filter(|number: &u32| number.to_string() == text).ok_or(UnknownKey)
+}
+
+/// The keys of one fleet: all of them are below one prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Keyspace {
     prefix: KeyPrefix,
 }
 
-/// A key taken apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the fields are the segments named above")]
-pub enum Key {
-    Part { event: EventId, index: u32 },
-    Members { event: EventId, index: u32 },
-    HostDelivery { certname: Certname, event: EventId },
-    GroupDelivery { group: GroupName, event: EventId },
-    Outcome { event: EventId, certname: Certname },
-    Node { certname: Certname },
-    Runs { certname: Certname },
-}
-
 impl Keyspace {
-    /// The layout below `prefix`.
+    /// The keyspace below `prefix`.
     pub fn new(prefix: KeyPrefix) -> Self {
         Self { prefix }
     }
 
-    /// The prefix all keys share.
+    /// The prefix that all keys share.
     pub fn prefix(&self) -> &KeyPrefix {
         &self.prefix
     }
 
-    /// One part of an event.
-    pub fn part(&self, event: EventId, index: u32) -> String {
-        format!("{}{index}", self.event(event))
+    /// The text of a key, as a backend stores it.
+    pub fn key(&self, key: &Key) -> String {
+        format!("{}/{key}", self.prefix)
     }
 
-    /// One portion of the members that a group had when the event was fired.
-    pub fn members(&self, event: EventId, index: u32) -> String {
-        format!("{}m{index}", self.event(event))
+    /// The text that every key of a range begins with.
+    pub fn range(&self, range: &Range) -> String {
+        format!("{}/{range}", self.prefix)
     }
 
-    /// All that is stored of an event (a prefix).
-    pub fn event(&self, event: EventId) -> String {
-        format!("{}{event}/", self.events())
+    /// The key that [`Self::key`] made this text from. `None` for a key that is not Trigger's, or another fleet's: a
+    /// backend may hold anything.
+    pub fn parse(&self, text: &str) -> Option<Key> {
+        self.strip(text)?.parse().ok()
     }
 
-    /// All events (a prefix).
-    pub fn events(&self) -> String {
-        format!("{}/events/", self.prefix)
+    /// The range that [`Self::range`] made this text from.
+    pub fn parse_range(&self, text: &str) -> Option<Range> {
+        self.strip(text)?.parse().ok()
     }
 
-    /// A delivery to one node.
-    pub fn host_delivery(&self, certname: &Certname, event: EventId) -> String {
-        format!("{}{event}", self.host_deliveries(certname))
-    }
-
-    /// All deliveries to one node (a prefix).
-    pub fn host_deliveries(&self, certname: &Certname) -> String {
-        format!("{}/hosts/{certname}/", self.prefix)
-    }
-
-    /// A delivery to every member of a group.
-    pub fn group_delivery(&self, group: &GroupName, event: EventId) -> String {
-        format!("{}{event}", self.group_deliveries(group))
-    }
-
-    /// All deliveries to a group (a prefix).
-    pub fn group_deliveries(&self, group: &GroupName) -> String {
-        format!("{}/groups/{group}/", self.prefix)
-    }
-
-    /// How one delivery ended.
-    pub fn outcome(&self, event: EventId, certname: &Certname) -> String {
-        format!("{}{certname}", self.outcomes(event))
-    }
-
-    /// How an event's deliveries ended (a prefix).
-    pub fn outcomes(&self, event: EventId) -> String {
-        format!("{}/outcomes/{event}/", self.prefix)
-    }
-
-    /// One agent's registration.
-    pub fn node(&self, certname: &Certname) -> String {
-        format!("{}{certname}", self.nodes())
-    }
-
-    /// All registrations (a prefix).
-    pub fn nodes(&self) -> String {
-        format!("{}/nodes/", self.prefix)
-    }
-
-    /// What one node tells of its latest runs.
-    pub fn runs(&self, certname: &Certname) -> String {
-        format!("{}/runs/{certname}", self.prefix)
-    }
-
-    /// The note of the last sweep.
-    pub fn sweep(&self) -> String {
-        format!("{}/sweep", self.prefix)
-    }
-
-    /// Takes a key apart; nothing for a key that is not ours, whoever put it there.
-    pub fn place(&self, key: &str) -> Option<Key> {
-        let path = key.strip_prefix(self.prefix.as_str())?.strip_prefix('/')?;
-        let segments: Vec<&str> = path.split('/').collect();
-        Some(match segments[..] {
-            ["events", event, part] => {
-                let event = event.parse().ok()?;
-                match part.strip_prefix('m') {
-                    Some(index) => Key::Members { event, index: index.parse().ok()? },
-                    None => Key::Part { event, index: part.parse().ok()? },
-                }
-            }
-            ["hosts", certname, event] => {
-                Key::HostDelivery { certname: certname.parse().ok()?, event: event.parse().ok()? }
-            }
-            ["groups", group, event] => {
-                Key::GroupDelivery { group: group.parse().ok()?, event: event.parse().ok()? }
-            }
-            ["outcomes", event, certname] => {
-                Key::Outcome { event: event.parse().ok()?, certname: certname.parse().ok()? }
-            }
-            ["nodes", certname] => Key::Node { certname: certname.parse().ok()? },
-            ["runs", certname] => Key::Runs { certname: certname.parse().ok()? },
-            _ => return None,
-        })
+    fn strip<'a>(&self, text: &'a str) -> Option<&'a str> {
+        text.strip_prefix(self.prefix.as_str())?.strip_prefix(SEPARATOR)
     }
 }
 
@@ -146,51 +237,96 @@ mod tests {
     use super::*;
     use crate::event::samples::event_id;
 
+    fn every_key() -> [(Key, &'static str); 8] {
+        let certname: Certname = "lb01.example.com".parse().unwrap();
+        let group = "lb".parse().unwrap();
+        let event = event_id(7);
+        [
+            (Key::Part { event, index: 12 }, "events/00000000-0000-0000-0000-000000000007/parts/12"),
+            (Key::Members { event, index: 3 }, "events/00000000-0000-0000-0000-000000000007/members/3"),
+            (
+                Key::Delivery { certname: certname.clone(), event },
+                "deliveries/lb01.example.com/00000000-0000-0000-0000-000000000007",
+            ),
+            (Key::GroupDelivery { group, event }, "group-deliveries/lb/00000000-0000-0000-0000-000000000007"),
+            (
+                Key::Outcome { event, certname: certname.clone() },
+                "outcomes/00000000-0000-0000-0000-000000000007/lb01.example.com",
+            ),
+            (Key::Node { certname: certname.clone() }, "nodes/lb01.example.com"),
+            (Key::RunHistory { certname }, "run-history/lb01.example.com"),
+            (Key::Sweep, "sweep"),
+        ]
+    }
+
+    fn every_range() -> [Range; 6] {
+        let event = event_id(7);
+        [
+            Range::Events,
+            Range::Event(event),
+            Range::Deliveries("lb01.example.com".parse().unwrap()),
+            Range::GroupDeliveries("lb".parse().unwrap()),
+            Range::Outcomes(event),
+            Range::Nodes,
+        ]
+    }
+
     /// Proves C15.
     #[test]
-    fn a_key_that_was_built_is_taken_apart_again() {
+    fn the_keys_stay_as_they_are() {
         let keyspace = Keyspace::default();
-        let (certname, group, event): (Certname, GroupName, _) =
-            ("lb01.example.com".parse().unwrap(), "lb".parse().unwrap(), event_id(7));
-        let cases = [
-            (keyspace.part(event, 12), Key::Part { event, index: 12 }),
-            (keyspace.members(event, 3), Key::Members { event, index: 3 }),
-            (
-                keyspace.host_delivery(&certname, event),
-                Key::HostDelivery { certname: certname.clone(), event },
-            ),
-            (keyspace.group_delivery(&group, event), Key::GroupDelivery { group, event }),
-            (keyspace.outcome(event, &certname), Key::Outcome { event, certname: certname.clone() }),
-            (keyspace.node(&certname), Key::Node { certname: certname.clone() }),
-            (keyspace.runs(&certname), Key::Runs { certname }),
-        ];
-        for (key, place) in cases {
-            assert_eq!(keyspace.place(&key), Some(place), "{key}");
+        for (key, text) in every_key() {
+            assert_eq!(keyspace.key(&key), format!("/puppet_trigger/events/{text}"));
         }
     }
 
     /// Proves C15.
     #[test]
-    fn the_released_layout_stays() {
+    fn a_key_that_was_built_is_parsed_again() {
         let keyspace = Keyspace::default();
-        let node = "lb01".parse().unwrap();
-        assert_eq!(
-            keyspace.host_delivery(&node, event_id(1)),
-            "/puppet_trigger/events/hosts/lb01/00000000-0000-0000-0000-000000000001"
-        );
+        for (key, _) in every_key() {
+            assert_eq!(keyspace.parse(&keyspace.key(&key)), Some(key));
+        }
+        for range in every_range() {
+            assert_eq!(keyspace.parse_range(&keyspace.range(&range)), Some(range));
+        }
     }
 
     #[test]
-    fn garbage_under_our_prefix_has_no_place() {
+    fn a_range_holds_the_keys_of_its_kind_and_no_others() {
         let keyspace = Keyspace::default();
-        for key in [
+        let held = |range: &Range| {
+            let prefix = keyspace.range(range);
+            let keys = every_key().into_iter().map(|(key, _)| keyspace.key(&key));
+            keys.filter(|key| key.starts_with(&prefix)).count()
+        };
+        let counts: Vec<usize> = every_range().iter().map(held).collect();
+        assert_eq!(counts, [2, 2, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_key_has_one_spelling() {
+        let keyspace = Keyspace::default();
+        for text in [
             "",
             "/other",
             "/puppet_trigger/events",
-            "/puppet_trigger/events/hosts/UPPER/x",
-            "/puppet_trigger/events/hosts/a/b/c",
+            "/puppet_trigger/events/",
+            "/puppet_trigger/events/deliveries/UPPER/00000000-0000-0000-0000-000000000007",
+            "/puppet_trigger/events/deliveries/a/b/c",
+            "/puppet_trigger/events/deliveries/a/",
+            "/puppet_trigger/events/deliveries//00000000-0000-0000-0000-000000000007",
+            "/puppet_trigger/events/events/00000000-0000-0000-0000-000000000007/parts/01",
+            "/puppet_trigger/events/events/00000000-0000-0000-0000-000000000007/parts/+1",
+            "/puppet_trigger/events/events/00000000-0000-0000-0000-000000000007/0",
+            "/puppet_trigger/eventsnodes/a",
         ] {
-            assert_eq!(keyspace.place(key), None, "{key}");
+            assert_eq!(keyspace.parse(text), None, "{text}");
+        }
+        for text in
+            ["/puppet_trigger/events/nodes", "/puppet_trigger/events/", "/puppet_trigger/events/outcomes/"]
+        {
+            assert_eq!(keyspace.parse_range(text), None, "{text}");
         }
     }
 }

@@ -14,12 +14,14 @@ use std::time::Duration;
 
 use trigger_core::backoff;
 use trigger_core::identity::{Certname, GroupName, Revision};
-use trigger_core::keyspace::Keyspace;
+use trigger_core::keyspace::Key;
 use trigger_core::node::{Activity, NodeRecord};
 use trigger_core::time::{Now, Timestamp};
-use trigger_core::wire::{Stored, WireError};
+use trigger_core::wire::WireError;
 
-use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError};
+use trigger_store::store::{CasOutcome, Entry, KeyRange, StoreError};
+
+use crate::fleet::Fleet;
 
 /// How often a holder renews.
 pub const RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
@@ -38,8 +40,6 @@ const MAX_IN_DOUBT_WRITES: usize = 64;
 /// Who claims.
 #[derive(Debug, Clone)]
 pub struct Claimant {
-    /// The certname claimed.
-    pub certname: Certname,
     /// Random, new with every start of an agent.
     pub instance: String,
     /// Names the file lock that the agent holds for as long as it lives, if that can be named: the same for
@@ -185,7 +185,8 @@ enum ClaimDecision {
 /// [again after a pause](Self::pause).
 #[derive(Debug, Clone)]
 pub struct Claim {
-    keyspace: Keyspace,
+    fleet: Fleet,
+    key: String,
     claimant: Claimant,
     joined: BTreeMap<GroupName, Revision>,
     renewals: u64,
@@ -203,15 +204,21 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// A claim not yet made. `joined` is since when the claimant belongs to groups, as it remembers.
+    /// A claim not yet made, on the certname that `fleet` acts for. `joined` has the revisions at which the claimant
+    /// joined its groups, as it remembers.
+    ///
+    /// # Panics
+    /// When `fleet` acts for no node.
     pub fn new(
-        keyspace: Keyspace,
+        fleet: Fleet,
         claimant: Claimant,
         joined: BTreeMap<GroupName, Revision>,
         elapsed: Duration,
     ) -> Self {
+        let key = fleet.key(&Key::Node { certname: fleet.own().clone() });
         Self {
-            keyspace,
+            fleet,
+            key,
             claimant,
             joined,
             renewals: 0,
@@ -235,7 +242,7 @@ impl Claim {
     pub fn standing(&self, elapsed: Duration) -> ClaimState {
         match (&self.held, &self.holder) {
             (Some(held), _) if elapsed.saturating_sub(held.renewed_at) > TRUST_PERIOD => ClaimState::Stale {
-                certname: self.claimant.certname.clone(),
+                certname: self.fleet.own().clone(),
                 renewed_at: held.renewed_at,
                 trouble: self.trouble.clone(),
             },
@@ -271,13 +278,11 @@ impl Claim {
     }
 
     /// Takes or renews the claim, or sees that it is another's; [`Self::standing`] tells.
-    pub async fn renew(
-        &mut self,
-        store: &dyn Store,
-        activity: &Activity,
-        now: Now,
-    ) -> Result<(), StoreError> {
-        let renewed = self.try_renew(store, activity, now).await;
+    ///
+    /// # Errors
+    /// When the backend does not answer, which [`Self::pause`] takes into account.
+    pub async fn renew(&mut self, activity: &Activity, now: Now) -> Result<(), StoreError> {
+        let renewed = self.try_renew(activity, now).await;
         match &renewed {
             Ok(()) => (self.failures, self.answered_at) = (0, now.elapsed),
             Err(error) => {
@@ -288,24 +293,19 @@ impl Claim {
         renewed
     }
 
-    async fn try_renew(
-        &mut self,
-        store: &dyn Store,
-        activity: &Activity,
-        now: Now,
-    ) -> Result<(), StoreError> {
-        let key = self.keyspace.node(&self.claimant.certname);
+    async fn try_renew(&mut self, activity: &Activity, now: Now) -> Result<(), StoreError> {
         let mut verdict = match &self.held {
             Some(held) => ClaimDecision::Take(Some(held.revision)),
             None => {
-                let present = store.read(&[KeyRange::Key(key.clone())]).await?.into_iter().next();
+                let present =
+                    self.fleet.store().read(&[KeyRange::Key(self.key.clone())]).await?.into_iter().next();
                 self.decide(present.as_ref(), now.elapsed)
             }
         };
         for _ in 0..MAX_CAS_ATTEMPTS {
             let ClaimDecision::Take(expected) = verdict else { return Ok(()) };
             let record = self.next_record(activity, now.wall, false);
-            match store.compare_and_swap(&key, &record.to_wire(), expected).await? {
+            match self.swap(&record, expected).await? {
                 CasOutcome::Written(revision) => {
                     self.acquired(revision, &record, now.elapsed);
                     return Ok(());
@@ -313,30 +313,29 @@ impl Claim {
                 CasOutcome::Changed(present) => verdict = self.decide(present.as_ref(), now.elapsed),
             }
         }
-        Err(StoreError::Ambiguous {
-            backend: store.address().to_owned(),
-            detail: format!("the registration of {} changes under our hands", self.claimant.certname),
-        })
+        let certname = self.fleet.own();
+        Err(self.fleet.ambiguous(format!("the registration of {certname} changes while it is renewed")))
+    }
+
+    async fn swap(&self, record: &NodeRecord, expected: Option<Revision>) -> Result<CasOutcome, StoreError> {
+        self.fleet.store().compare_and_swap(&self.key, &self.fleet.codec().encode(record), expected).await
     }
 
     /// Gives the claim up because the agent stops: the next one need not wait. Nothing that it ran may be in
     /// progress or untold. False where the claim was not ours to give up.
-    pub async fn release(
-        &mut self,
-        store: &dyn Store,
-        activity: &Activity,
-        now: Now,
-    ) -> Result<bool, StoreError> {
-        let key = self.keyspace.node(&self.claimant.certname);
+    ///
+    /// # Errors
+    /// When the backend does not answer; the claim then lapses by itself.
+    pub async fn release(&mut self, activity: &Activity, now: Now) -> Result<bool, StoreError> {
         let Some(held) = self.held.take() else { return Ok(false) };
         let mut expected = held.revision;
         for _ in 0..MAX_CAS_ATTEMPTS {
             let record = self.next_record(activity, now.wall, true);
-            match store.compare_and_swap(&key, &record.to_wire(), Some(expected)).await? {
+            match self.swap(&record, Some(expected)).await? {
                 CasOutcome::Written(_) => return Ok(true),
                 // A renewal that was cut off by the stop was done after all.
                 CasOutcome::Changed(Some(Entry { value, revision, .. }))
-                    if NodeRecord::from_wire(&value).is_ok_and(|record| self.wrote(&record)) =>
+                    if self.fleet.decode(&value).is_ok_and(|record| self.wrote(&record)) =>
                 {
                     expected = revision;
                 }
@@ -382,7 +381,7 @@ impl Claim {
 
     fn decide(&mut self, present: Option<&Entry>, elapsed: Duration) -> ClaimDecision {
         let Some(entry) = present else { return ClaimDecision::Take(None) };
-        let location = match NodeRecord::from_wire(&entry.value) {
+        let location = match self.fleet.decode::<NodeRecord>(&entry.value) {
             Ok(record) => {
                 self.recall_groups(&record);
                 // Taken and given up again while we believed that it was ours: what we have read may have been
@@ -410,7 +409,7 @@ impl Claim {
             known => (elapsed, was_ours || known.is_some()),
         };
         let is_namesake = self.claimant.is_namesake(&location);
-        let certname = self.claimant.certname.clone();
+        let certname = self.fleet.own().clone();
         let holder = Holder { certname, location, is_namesake, revision, since, is_alive };
         let is_silent = holder.lapses_in(elapsed).is_zero();
         self.holder = Some(holder);

@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Target, Targets};
 use trigger_core::identity::{Certname, EventId, InvalidName, Revision};
-use trigger_core::keyspace::Keyspace;
+use trigger_core::keyspace::{Key, Keyspace};
 use trigger_core::lineage::{Lineage, Loops};
 use trigger_core::node::{Activity, NodeRecord};
 use trigger_core::publication::Publication;
@@ -15,34 +16,33 @@ use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::status::DeliveryStatus;
 use trigger_core::sweep::{EVENT_RETENTION, SWEEP_GRACE_PERIOD};
 use trigger_core::time::Timestamp;
-use trigger_core::wire::Stored;
 use trigger_store::store::{KeyRange, Store};
 
-use crate::outcomes::{event_status, finish};
-use crate::publishing::publish;
-use crate::sweeping::{Swept, sweep};
+use crate::Fleet;
+use crate::sweeping::Swept;
 
 /// Takes an event from its firing to its removal on the store that `open` returns.
 ///
 /// # Panics
 /// When the event does not end as it should: this is a test.
-pub async fn check<S: Store, F: Future<Output = S>>(open: impl Fn() -> F) {
+pub async fn check<S: Store + 'static, F: Future<Output = S>>(open: impl Fn() -> F) {
     let nonce = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let prefix = format!("/conformance/{}/life", nonce.as_nanos());
-    an_event_lives_and_goes_with_all_that_belongs_to_it(&open().await, &prefix).await;
+    an_event_lives_and_goes_with_all_that_belongs_to_it(Arc::new(open().await), &prefix).await;
 }
 
 /// What is written above the trait, from an event's firing to its sweeping, on this store.
-async fn an_event_lives_and_goes_with_all_that_belongs_to_it<S: Store>(store: &S, prefix: &str) {
+async fn an_event_lives_and_goes_with_all_that_belongs_to_it(store: Arc<dyn Store>, prefix: &str) {
     let keyspace = Keyspace::new(prefix.parse().unwrap_or_else(|error| panic!("{error}")));
+    let fleet = Fleet::new(store, keyspace);
     let fired_at = Timestamp::from_unix_ms(1_763_812_800_000);
-    register(store, &keyspace, "web01", &[], fired_at).await;
-    register(store, &keyspace, "lb01", &["lb"], fired_at).await;
+    register(&fleet, "web01", &[], fired_at).await;
+    register(&fleet, "lb01", &["lb"], fired_at).await;
     let publication = publication(prefix, fired_at);
-    let published = publish(store, &publication, true).await.unwrap_or_else(|error| panic!("{error}"));
+    let published = fleet.publish(&publication, true).await.unwrap_or_else(|error| panic!("{error}"));
     assert!(published.empty_groups.is_empty(), "{published:?}");
     let states = async || {
-        let status = event_status(store, &keyspace, publication.event.id).await;
+        let status = fleet.event_status(publication.event.id).await;
         let status =
             status.unwrap_or_else(|error| panic!("{error}")).unwrap_or_else(|| panic!("it is there"));
         let state = |(certname, status): (&Certname, &DeliveryStatus)| format!("{certname} {}", status.state);
@@ -51,20 +51,25 @@ async fn an_event_lives_and_goes_with_all_that_belongs_to_it<S: Store>(store: &S
     assert_eq!(states().await, ["gone pending", "lb01 pending", "web01 pending"]);
 
     for certname in ["lb01", "web01"] {
-        let addressed_as =
-            [if certname == "lb01" { Target::Group(named("lb")) } else { Target::Node(named(certname)) }]
-                .into();
+        let target =
+            if certname == "lb01" { Target::Group(named("lb")) } else { Target::Node(named(certname)) };
+        let addressed_as = [target].into();
         let completion = Completion { event: publication.event.id, addressed_as, outcome: done(fired_at) };
-        finish(store, &keyspace, &named(certname), &[completion]).await.unwrap_or_else(|e| panic!("{e}"));
+        fleet
+            .clone()
+            .acting_as(named(certname))
+            .finish(&[completion])
+            .await
+            .unwrap_or_else(|e| panic!("{e}"));
     }
     assert_eq!(states().await, ["gone pending", "lb01 done", "web01 done"]);
 
-    // Nodes are there whenever somebody sweeps.
+    // Nodes are there at every sweep.
     let swept_after = async |after: Duration| {
         let now = publication.event.expires_at().plus(after);
-        register(store, &keyspace, "web01", &[], now).await;
-        register(store, &keyspace, "lb01", &["lb"], now).await;
-        sweep(store, &keyspace, now, None).await.unwrap_or_else(|error| panic!("{error}"))
+        register(&fleet, "web01", &[], now).await;
+        register(&fleet, "lb01", &["lb"], now).await;
+        fleet.sweep(now, None).await.unwrap_or_else(|error| panic!("{error}"))
     };
     let late = Duration::from_secs(1);
     assert_eq!(swept_after(SWEEP_GRACE_PERIOD).await, Swept::default());
@@ -73,16 +78,17 @@ async fn an_event_lives_and_goes_with_all_that_belongs_to_it<S: Store>(store: &S
     assert_eq!(swept_after(EVENT_RETENTION).await, Swept::default(), "it can still be looked at");
     assert_eq!(swept_after(EVENT_RETENTION + late).await, Swept { expired: 0, removed: 1 });
     let all = [KeyRange::Prefix(format!("{prefix}/"))];
-    let left = store.read(&all).await.unwrap_or_else(|error| panic!("{error}"));
+    let left = fleet.store().read(&all).await.unwrap_or_else(|error| panic!("{error}"));
     let left: Vec<String> = left.into_iter().map(|entry| entry.key).collect();
-    assert_eq!(left, [keyspace.node(&named("lb01")), keyspace.node(&named("web01"))]);
+    let node = |certname| fleet.keyspace().key(&Key::Node { certname: named(certname) });
+    assert_eq!(left, [node("lb01"), node("web01")]);
 }
 
 fn named<T: FromStr<Err = InvalidName>>(name: &str) -> T {
     name.parse().unwrap_or_else(|error| panic!("{error}"))
 }
 
-async fn register<S: Store>(store: &S, keyspace: &Keyspace, certname: &str, groups: &[&str], now: Timestamp) {
+async fn register(fleet: &Fleet, certname: &str, groups: &[&str], now: Timestamp) {
     let record = NodeRecord {
         instance: certname.to_owned(),
         lock: None,
@@ -94,7 +100,8 @@ async fn register<S: Store>(store: &S, keyspace: &Keyspace, certname: &str, grou
         groups: groups.iter().map(|group| (named(group), Revision(0))).collect(),
         activity: Activity::default(),
     };
-    let results = store.put_many(vec![(keyspace.node(&named(certname)), record.to_wire())]).await;
+    let key = fleet.keyspace().key(&Key::Node { certname: named(certname) });
+    let results = fleet.store().put_many(vec![(key, fleet.codec().encode(&record))]).await;
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 

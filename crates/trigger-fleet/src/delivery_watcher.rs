@@ -1,6 +1,6 @@
-//! Reading this node's deliveries: what is there, then what comes, and all of it again every ten minutes
-//! whatever the watch says, since no backend's watch is trusted for longer (C3). Level-triggered: it
-//! knows nothing of what it read before.
+//! Reading this node's deliveries: those that are there, then those that come, and all of them again every ten
+//! minutes whatever the watch says, since no backend's watch is trusted for longer (C3). Level-triggered: what is
+//! read does not depend on what was read before.
 
 use std::collections::{BTreeMap, HashSet};
 use std::pin::Pin;
@@ -9,46 +9,46 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use trigger_core::event::Target;
-use trigger_core::identity::{Certname, EventId, GroupName, Revision};
-use trigger_core::keyspace::{Key, Keyspace};
+use trigger_core::identity::{EventId, GroupName, Revision};
+use trigger_core::keyspace::Key;
+use trigger_store::store::{Change, Entry, KeyRange, StoreError, Watch, WatchEvent};
 
 use crate::claim::ClaimState;
 use crate::deliveries::{self, Arrival};
-use trigger_store::store::{Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
+use crate::fleet::Fleet;
 
 /// How often everything is read again without a reason.
-const READ_AGAIN: Duration = Duration::from_secs(10 * 60);
+const READ_AGAIN_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// The same, spread over the fleet: `jitter` is from 0.0 up to 1.0.
 pub fn read_again_after(jitter: f64) -> Duration {
-    READ_AGAIN.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0)
+    READ_AGAIN_INTERVAL.mul_f64(0.75 + jitter.clamp(0.0, 1.0) / 2.0)
 }
 
-/// What was read.
+/// Deliveries that were read together.
 #[derive(Debug)]
 pub struct Batch {
-    /// What is pending, or was.
+    /// The deliveries.
     pub arrivals: Vec<Arrival>,
-    /// All that is there has been read by now, and what of it cannot be used is in this batch.
+    /// All deliveries that are there have been read by now, and those that cannot be used are in this batch.
     pub is_all: bool,
 }
 
-/// Where what was read goes.
+/// The receivers of what a [`DeliveryWatcher`] reads.
 #[derive(Debug)]
 pub struct Outlets {
-    /// Deliveries.
+    /// Takes the deliveries.
     pub arrivals: mpsc::Sender<Batch>,
-    /// The latest revision at which this node's registration was seen to be written, by whomever.
+    /// Takes the latest revision at which this node's registration was written, by any agent.
     pub own_record: watch::Sender<Revision>,
 }
 
 /// The reader of one node's deliveries.
 #[derive(Debug)]
 pub struct DeliveryWatcher {
-    keyspace: Keyspace,
-    certname: Certname,
+    fleet: Fleet,
     claim: watch::Receiver<ClaimState>,
-    /// Since when the node belongs to its groups, as the claim told at the latest connection.
+    /// Since when the node belongs to its groups, according to the claim at the latest connection.
     joined: Option<BTreeMap<GroupName, Revision>>,
     /// Events to groups that have ended here, as read on this connection. Their deliveries stay for days, and are
     /// not looked up again every ten minutes.
@@ -72,40 +72,41 @@ struct Reading {
 }
 
 impl DeliveryWatcher {
-    /// A reader for the node whose claim this is.
-    pub fn new(
-        keyspace: Keyspace,
-        certname: Certname,
-        claim: watch::Receiver<ClaimState>,
-        outlets: Outlets,
-    ) -> Self {
-        let own_key = keyspace.node(&certname);
-        Self { keyspace, certname, claim, joined: None, settled: HashSet::new(), own_key, outlets }
+    /// A reader for the node that `fleet` acts for, whose claim this is.
+    ///
+    /// # Panics
+    /// When `fleet` acts for no node.
+    pub fn new(fleet: Fleet, claim: watch::Receiver<ClaimState>, outlets: Outlets) -> Self {
+        let own_key = fleet.key(&Key::Node { certname: fleet.own().clone() });
+        Self { fleet, claim, joined: None, settled: HashSet::new(), own_key, outlets }
     }
 
-    /// Whether nobody takes what is read any more.
+    /// Whether the receiver of the deliveries is gone.
     pub fn is_closed(&self) -> bool {
         self.outlets.arrivals.is_closed()
     }
 
     /// Begins to watch; the first time once the node has registered, since which groups' deliveries are its own is
     /// not known before.
-    pub async fn connect(&mut self, store: &dyn Store) -> Result<Watch, StoreError> {
+    ///
+    /// # Errors
+    /// When the backend cannot be watched now, or the agent stops.
+    pub async fn connect(&mut self) -> Result<Watch, StoreError> {
         if self.joined.is_none() && self.claim.wait_for(|claim| joined(claim).is_some()).await.is_err() {
-            return Err(lost(store, "the agent stops"));
+            return Err(self.lost("the agent stops"));
         }
         if let Some(joined) = joined(&self.claim.borrow_and_update()) {
             self.joined = Some(joined.clone());
         }
         // A backend that was restored from a backup has lost outcomes: they are looked up again.
         self.settled.clear();
-        store.watch(self.ranges()).await
+        self.fleet.store().watch(self.ranges()).await
     }
 
     fn ranges(&self) -> Vec<KeyRange> {
         let groups = self.joined.iter().flatten().map(|(group, _)| group.clone());
-        let mut ranges = deliveries::ranges(&self.keyspace, &self.certname, groups);
-        // Whoever takes our claim is seen at once, on the one connection that is there.
+        let mut ranges = self.fleet.delivery_ranges(groups);
+        // An agent that takes our claim is seen at once, on the one connection that is there.
         ranges.push(KeyRange::Key(self.own_key.clone()));
         ranges
     }
@@ -114,22 +115,21 @@ impl DeliveryWatcher {
     /// as long as [`read_again_after`] says.
     pub async fn follow<P: Future<Output = ()> + Send>(
         &mut self,
-        store: &dyn Store,
         watch: Watch,
         pause: impl Fn() -> P + Send + Sync,
     ) -> StoreError {
         let mut feed = Feed { watch, read_again: Box::pin(pause()) };
         loop {
-            let reading = match self.next(store, &mut feed).await {
+            let reading = match self.next(&mut feed).await {
                 Ok(reading) => reading,
                 Err(error) => return error,
             };
             if reading.is_all {
                 feed.read_again = Box::pin(pause());
             }
-            match self.pass_on(store, reading).await {
+            match self.pass_on(reading).await {
                 Ok(true) => {}
-                Ok(false) => return lost(store, "the agent stops"),
+                Ok(false) => return self.lost("the agent stops"),
                 Err(error) => return error,
             }
         }
@@ -137,7 +137,6 @@ impl DeliveryWatcher {
 
     async fn next<P: Future<Output = ()> + Send>(
         &mut self,
-        store: &dyn Store,
         feed: &mut Feed<P>,
     ) -> Result<Reading, StoreError> {
         let ranges = self.ranges();
@@ -145,39 +144,35 @@ impl DeliveryWatcher {
             // In this order, so that no watch is too busy for it.
             biased;
             () = rejoined(&mut self.claim, self.joined.as_ref()) => {
-                return Err(lost(store, "its revisions begin anew, so this node has joined its groups anew"));
+                return Err(self.lost("its revisions start again, so this node has joined its groups again"));
             }
-            () = &mut feed.read_again => store.read(&ranges).await?,
+            () = &mut feed.read_again => self.fleet.store().read(&ranges).await?,
             event = feed.watch.next() => match event {
                 Some(Ok(WatchEvent::Snapshot(entries))) => entries,
                 Some(Ok(WatchEvent::Changes(changes))) => {
                     return Ok(Reading { entries: puts(changes), is_all: false });
                 }
                 Some(Err(error)) => return Err(error),
-                None => return Err(lost(store, "the watch ended")),
+                None => return Err(self.lost("the watch ended")),
             },
         };
         Ok(Reading { entries, is_all: true })
     }
 
     /// Reads the events behind deliveries, some at a time: what was read counts though the rest cannot be. False
-    /// when nobody listens any more.
-    async fn pass_on(
-        &mut self,
-        store: &dyn Store,
-        Reading { entries, is_all }: Reading,
-    ) -> Result<bool, StoreError> {
+    /// when the receiver is gone.
+    async fn pass_on(&mut self, Reading { entries, is_all }: Reading) -> Result<bool, StoreError> {
         let (own, entries): (Vec<Entry>, _) =
             entries.into_iter().partition(|entry| entry.key == self.own_key);
         if let Some(latest) = own.iter().map(|entry| entry.revision).max() {
             self.outlets.own_record.send_replace(latest);
         }
         let entries = self.unsettled(entries, is_all);
-        let nowhere = BTreeMap::new();
-        let joined = self.joined.as_ref().unwrap_or(&nowhere);
+        let no_groups = BTreeMap::new();
+        let joined = self.joined.as_ref().unwrap_or(&no_groups);
         let mut unusable = Vec::new();
         for chunk in entries.chunks(deliveries::PER_READ) {
-            let arrivals = deliveries::read(store, &self.keyspace, &self.certname, joined, chunk).await?;
+            let arrivals = self.fleet.read_deliveries(joined, chunk).await?;
             self.settled.extend(arrivals.iter().filter_map(settled));
             let (known, others): (Vec<Arrival>, Vec<Arrival>) =
                 arrivals.into_iter().partition(|arrival| !matches!(arrival, Arrival::Unreadable { .. }));
@@ -195,7 +190,7 @@ impl DeliveryWatcher {
 
     /// Those of which it is not known that they have ended here.
     fn unsettled(&mut self, mut entries: Vec<Entry>, is_all: bool) -> Vec<Entry> {
-        let event_of = |entry: &Entry| match self.keyspace.place(&entry.key) {
+        let event_of = |entry: &Entry| match self.fleet.keyspace().parse(&entry.key) {
             Some(Key::GroupDelivery { event, .. }) => Some(event),
             _ => None,
         };
@@ -205,6 +200,13 @@ impl DeliveryWatcher {
         }
         entries.retain(|entry| event_of(entry).is_none_or(|event| !self.settled.contains(&event)));
         entries
+    }
+
+    fn lost(&self, detail: &str) -> StoreError {
+        StoreError::Unreachable {
+            backend: self.fleet.store().address().to_owned(),
+            detail: detail.to_owned(),
+        }
     }
 }
 
@@ -216,11 +218,11 @@ fn joined(claim: &ClaimState) -> Option<&BTreeMap<GroupName, Revision>> {
     }
 }
 
-/// Returns when the node has joined its groups at other revisions than `known`: the backend was made anew and
-/// counts from the start, where all that comes would look as if it had been there before this node joined.
+/// Returns when the node has joined its groups at other revisions than `known`: the backend was replaced by an empty
+/// one and counts from the start, so all that comes would look as if it had been there before this node joined.
 async fn rejoined(claim: &mut watch::Receiver<ClaimState>, known: Option<&BTreeMap<GroupName, Revision>>) {
     if claim.wait_for(|claim| joined(claim).is_some_and(|joined| Some(joined) != known)).await.is_err() {
-        // Who stops says so elsewhere.
+        // The agent stops, which is noticed elsewhere.
         std::future::pending::<()>().await;
     }
 }
@@ -233,11 +235,7 @@ fn settled(arrival: &Arrival) -> Option<EventId> {
     }
 }
 
-fn lost(store: &dyn Store, detail: &str) -> StoreError {
-    StoreError::Unreachable { backend: store.address().to_owned(), detail: detail.to_owned() }
-}
-
-/// A deleted delivery says nothing: what was read is run for, whoever deleted it.
+/// A deletion is ignored: a delivery that was read is run for, whichever process deleted it.
 fn puts(changes: Vec<Change>) -> Vec<Entry> {
     let put = |change| match change {
         Change::Put(entry) => Some(entry),

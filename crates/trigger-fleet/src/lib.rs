@@ -1,14 +1,21 @@
-//! What is written once above the store: events and their deliveries, outcomes, claims, sweeping, why.
+//! What is written once above the store: events and their deliveries, outcomes, claims, sweeping, explanations.
 //!
-//! Knows nothing of any backend. Nothing here spawns, sleeps or looks at a clock, so that a simulation can run it.
+//! [`Fleet`] is the one handle. It knows no backend, only the [`Store`](trigger_store::store::Store) trait. Nothing here
+//! spawns, sleeps or reads a clock, so that a simulation runs it as it is.
 
 pub mod claim;
+pub mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod deliveries;
 pub mod delivery_watcher;
+mod fleet;
 pub mod outcomes;
 pub mod publishing;
-pub mod registry;
+mod registry;
+pub mod status;
+mod stored_event;
 pub mod sweeping;
-pub mod why;
+mod why;
+
+pub use fleet::Fleet;

@@ -1,42 +1,48 @@
-//! Who is there: each agent's registration. How an agent keeps its own is in [`crate::claim`].
+//! The registrations of the fleet's agents. How an agent keeps its own is in [`crate::claim`].
 
 use std::collections::BTreeMap;
 
 use trigger_core::identity::Certname;
-use trigger_core::keyspace::{Key, Keyspace};
+use trigger_core::keyspace::{Key, Range};
 use trigger_core::node::NodeRecord;
-use trigger_core::wire::Stored;
+use trigger_store::store::{MAX_ORDERED_ENTRIES, StoreError};
 
-use trigger_store::store::{Entry, KeyRange, Store, StoreError};
+use crate::fleet::{Fleet, Record};
 
-/// Every registration that can be read.
-pub async fn read_all(
-    store: &dyn Store,
-    keyspace: &Keyspace,
-) -> Result<BTreeMap<Certname, NodeRecord>, StoreError> {
-    let entries = store.read(&[KeyRange::Prefix(keyspace.nodes())]).await?;
-    Ok(records(keyspace, entries))
-}
-
-/// The registrations of some nodes. Reads them one by one while they are few, else all there are.
-pub async fn read(
-    store: &dyn Store,
-    keyspace: &Keyspace,
-    certnames: &[Certname],
-) -> Result<BTreeMap<Certname, NodeRecord>, StoreError> {
-    if certnames.len() > trigger_store::store::MAX_ORDERED_ENTRIES {
-        return read_all(store, keyspace).await;
+impl Fleet {
+    /// Reads every registration, less those that cannot be decoded.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn nodes(&self) -> Result<BTreeMap<Certname, NodeRecord>, StoreError> {
+        Ok(self.registrations(self.read(&[self.all(&Range::Nodes)]).await?))
     }
-    let keys: Vec<KeyRange> =
-        certnames.iter().map(|certname| KeyRange::Key(keyspace.node(certname))).collect();
-    Ok(records(keyspace, store.read(&keys).await?))
-}
 
-/// What entries tell of nodes; those that cannot be read are left out.
-pub(crate) fn records(keyspace: &Keyspace, entries: Vec<Entry>) -> BTreeMap<Certname, NodeRecord> {
-    let record = |entry: Entry| match keyspace.place(&entry.key)? {
-        Key::Node { certname } => Some((certname, NodeRecord::from_wire(&entry.value).ok()?)),
-        _ => None,
-    };
-    entries.into_iter().filter_map(record).collect()
+    /// Reads the registrations of some nodes: one by one while they are few, else all there are.
+    pub(crate) async fn nodes_of(
+        &self,
+        certnames: &[&Certname],
+    ) -> Result<BTreeMap<Certname, NodeRecord>, StoreError> {
+        if certnames.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        if certnames.len() > MAX_ORDERED_ENTRIES {
+            return self.nodes().await;
+        }
+        let key = |certname: &&Certname| self.one(&Key::Node { certname: (*certname).clone() });
+        let keys: Vec<_> = certnames.iter().map(key).collect();
+        Ok(self.registrations(self.read(&keys).await?))
+    }
+
+    /// The registrations among `records` that can be decoded.
+    pub(crate) fn registrations(
+        &self,
+        records: impl IntoIterator<Item = Record>,
+    ) -> BTreeMap<Certname, NodeRecord> {
+        let registration = |record: Record| match record.key {
+            Key::Node { certname } => Some((certname, self.decode(&record.text).ok()?)),
+            _ => None,
+        };
+        records.into_iter().filter_map(registration).collect()
+    }
 }

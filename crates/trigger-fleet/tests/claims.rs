@@ -12,13 +12,13 @@ use std::time::Duration;
 use support::EtcdServer;
 use support::meddled::{Meddled, Meddler};
 use trigger_core::identity::{GroupName, Revision};
-use trigger_core::keyspace::Keyspace;
+use trigger_core::keyspace::{Key, Keyspace};
 use trigger_core::node::{Activity, NodeRecord};
 use trigger_core::time::{Now, Timestamp};
+use trigger_fleet::Fleet;
 use trigger_fleet::claim::{
     Claim, ClaimState, Claimant, LEASE, POLL_INTERVAL, RENEWAL_INTERVAL, TRUST_PERIOD,
 };
-use trigger_fleet::registry;
 use trigger_store::etcd::EtcdStore;
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{CasOutcome, KeyRange, Store, StoreError};
@@ -31,7 +31,11 @@ struct Trouble {
     _server: Option<EtcdServer>,
 }
 
-type World = Meddled<Trouble>;
+/// A fleet of one certname, with a store that a test stands in front of.
+struct World {
+    store: Arc<Meddled<Trouble>>,
+    fleet: Fleet,
+}
 
 impl World {
     fn in_memory() -> Self {
@@ -46,11 +50,30 @@ impl World {
 
     fn on(store: Arc<dyn Store>, server: Option<EtcdServer>) -> Self {
         let (loses_answers, is_unreachable) = (AtomicBool::new(false), AtomicBool::new(false));
-        Meddled(Trouble { store, loses_answers, is_unreachable, _server: server })
+        let store = Arc::new(Meddled(Trouble { store, loses_answers, is_unreachable, _server: server }));
+        let fleet = Fleet::new(store.clone(), Keyspace::default()).acting_as("lb01".parse().unwrap());
+        Self { store, fleet }
+    }
+
+    /// An agent on a host of its own, holding the lock of the given name.
+    fn agent(&self, instance: &str, lock: Option<&str>) -> Claim {
+        self.claimant(instance, lock, &format!("host of {instance}"), &[], &[])
+    }
+
+    fn claimant(
+        &self,
+        instance: &str,
+        lock: Option<&str>,
+        host: &str,
+        groups: &[&str],
+        joined: &[(&str, Revision)],
+    ) -> Claim {
+        let joined = joined.iter().map(|(name, since)| (name.parse().unwrap(), *since)).collect();
+        Claim::new(self.fleet.clone(), claimant(instance, lock, host, groups), joined, Duration::ZERO)
     }
 
     async fn record(&self) -> NodeRecord {
-        let known = registry::read_all(self.store.as_ref(), &Keyspace::default()).await.unwrap();
+        let known = self.fleet.nodes().await.unwrap();
         known.into_values().next().unwrap()
     }
 
@@ -64,7 +87,7 @@ impl World {
 
     /// Renews, or looks, so many seconds after the start of the claimant's clock.
     async fn renew(&self, claim: &mut Claim, seconds: u64) -> ClaimState {
-        claim.renew(self, &Activity::default(), at(seconds)).await.expect("an answer");
+        claim.renew(&Activity::default(), at(seconds)).await.expect("an answer");
         claim.standing(at(seconds).elapsed)
     }
 }
@@ -94,7 +117,7 @@ impl Meddler for Trouble {
 }
 
 fn key() -> String {
-    Keyspace::default().node(&"lb01".parse().unwrap())
+    Keyspace::default().key(&Key::Node { certname: "lb01".parse().unwrap() })
 }
 
 fn at(seconds: u64) -> Now {
@@ -106,25 +129,8 @@ fn lease() -> u64 {
     LEASE.as_secs()
 }
 
-/// An agent on a host of its own, holding the lock of the given name.
-fn agent(instance: &str, lock: Option<&str>) -> Claim {
-    claimant(instance, lock, &format!("host of {instance}"), &[], &[])
-}
-
-fn claimant(
-    instance: &str,
-    lock: Option<&str>,
-    host: &str,
-    groups: &[&str],
-    joined: &[(&str, Revision)],
-) -> Claim {
-    let joined = joined.iter().map(|(name, since)| (name.parse().unwrap(), *since)).collect();
-    Claim::new(Keyspace::default(), who(instance, lock, host, groups), joined, Duration::ZERO)
-}
-
-fn who(instance: &str, lock: Option<&str>, host: &str, groups: &[&str]) -> Claimant {
+fn claimant(instance: &str, lock: Option<&str>, host: &str, groups: &[&str]) -> Claimant {
     Claimant {
-        certname: "lb01".parse().unwrap(),
         instance: instance.to_owned(),
         lock: lock.map(str::to_owned),
         may_inherit: true,
@@ -182,7 +188,7 @@ on_each_store!(
 
 /// Proves C11.
 async fn a_live_claim_is_respected_and_its_holder_named(world: &World) {
-    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    let (mut first, mut second) = (world.agent("first", Some("a")), world.agent("second", Some("b")));
     assert!(is_held(&world.renew(&mut first, 0).await));
     for minute in 0..20 {
         // The holder renews every minute; the contender looks, and sees each time that it does.
@@ -200,7 +206,7 @@ async fn a_live_claim_is_respected_and_its_holder_named(world: &World) {
 
 /// Proves C11.
 async fn a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_clock(world: &World) {
-    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    let (mut first, mut second) = (world.agent("first", Some("a")), world.agent("second", Some("b")));
     assert!(is_held(&world.renew(&mut first, 0).await));
     let standing = world.renew(&mut second, 1000).await;
     assert!(blocked_reason(&standing, 1010).contains("after 180 s of silence, in 170 s"), "{standing:?}");
@@ -215,13 +221,13 @@ async fn a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_cloc
 
 /// Proves C11.
 async fn whoever_holds_the_dead_holders_lock_continues_at_once(world: &World) {
-    assert!(is_held(&world.renew(&mut agent("before", Some("a")), 0).await));
-    assert!(is_held(&world.renew(&mut agent("after", Some("a")), 0).await));
+    assert!(is_held(&world.renew(&mut world.agent("before", Some("a")), 0).await));
+    assert!(is_held(&world.renew(&mut world.agent("after", Some("a")), 0).await));
     assert_eq!(world.record().await.instance, "after");
 }
 
 async fn after_a_restart_of_the_machine_an_agent_waits_as_a_copy_of_it_must(world: &World) {
-    let here = |instance: &str, lock: &str| claimant(instance, Some(lock), "lb01", &[], &[]);
+    let here = |instance: &str, lock: &str| world.claimant(instance, Some(lock), "lb01", &[], &[]);
     let mut before = here("before", "a on boot 1");
     assert!(is_held(&world.renew(&mut before, 0).await));
     let mut after = here("after", "a on boot 2");
@@ -237,21 +243,21 @@ async fn after_a_restart_of_the_machine_an_agent_waits_as_a_copy_of_it_must(worl
 }
 
 async fn where_no_lock_can_be_named_an_agent_waits(world: &World) {
-    assert!(is_held(&world.renew(&mut agent("before", None), 0).await));
-    let mut after = agent("after", None);
+    assert!(is_held(&world.renew(&mut world.agent("before", None), 0).await));
+    let mut after = world.agent("after", None);
     assert!(!is_held(&world.renew(&mut after, 0).await));
     assert!(is_held(&world.renew(&mut after, lease()).await));
 }
 
 async fn a_released_claim_is_anybodys_and_only_ones(world: &World) {
-    let mut first = claimant("first", Some("a"), "lb01", &["lb"], &[]);
+    let mut first = world.claimant("first", Some("a"), "lb01", &["lb"], &[]);
     world.renew(&mut first, 0).await;
-    assert!(first.release(world, &Activity::default(), at(1)).await.unwrap());
+    assert!(first.release(&Activity::default(), at(1)).await.unwrap());
     let record = world.record().await;
     assert!(record.released && record.seen_at == at(1).wall && record.groups.len() == 1, "{record:?}");
-    assert!(!first.release(world, &Activity::default(), at(2)).await.unwrap(), "it is given up already");
+    assert!(!first.release(&Activity::default(), at(2)).await.unwrap(), "it is given up already");
     // Two copies of the directory start at the same moment.
-    let (mut copy, mut back) = (agent("copy", Some("b")), agent("back", Some("c")));
+    let (mut copy, mut back) = (world.agent("copy", Some("b")), world.agent("back", Some("c")));
     let (copied, returned) = tokio::join!(world.renew(&mut copy, 0), world.renew(&mut back, 0));
     assert!(is_held(&copied) != is_held(&returned), "{copied:?} {returned:?}");
     assert!(!world.record().await.released);
@@ -260,44 +266,44 @@ async fn a_released_claim_is_anybodys_and_only_ones(world: &World) {
 }
 
 async fn what_another_has_taken_is_not_released(world: &World) {
-    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    let (mut first, mut second) = (world.agent("first", Some("a")), world.agent("second", Some("b")));
     world.renew(&mut first, 0).await;
     world.renew(&mut second, 0).await;
-    assert!(!second.release(world, &Activity::default(), at(1)).await.unwrap(), "never held");
+    assert!(!second.release(&Activity::default(), at(1)).await.unwrap(), "never held");
     assert!(is_held(&world.renew(&mut second, lease()).await));
-    assert!(!first.release(world, &Activity::default(), at(lease())).await.unwrap(), "held once");
+    assert!(!first.release(&Activity::default(), at(lease())).await.unwrap(), "held once");
     let record = world.record().await;
     assert!(record.instance == "second" && !record.released, "{record:?}");
 }
 
 async fn a_renewal_whose_answer_was_lost_is_our_own(world: &World) {
-    let mut claim = agent("first", Some("a"));
-    let lose = |loses: bool| world.loses_answers.store(loses, Ordering::Relaxed);
+    let mut claim = world.agent("first", Some("a"));
+    let lose = |loses: bool| world.store.loses_answers.store(loses, Ordering::Relaxed);
     // The very first, then two in a row, then the last before the end.
     for seconds in [0, 60, 61, 120] {
         lose(true);
-        claim.renew(world, &Activity::default(), at(seconds)).await.unwrap_err();
+        claim.renew(&Activity::default(), at(seconds)).await.unwrap_err();
         lose(false);
         if seconds == 0 || seconds == 61 {
             assert!(is_held(&world.renew(&mut claim, seconds + 1).await), "{seconds}");
         }
     }
-    assert!(claim.release(world, &Activity::default(), at(121)).await.unwrap());
+    assert!(claim.release(&Activity::default(), at(121)).await.unwrap());
     assert!(world.record().await.released);
 }
 
 async fn a_holder_that_cannot_renew_trusts_its_claim_for_less_than_the_lease(world: &World) {
-    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    let (mut first, mut second) = (world.agent("first", Some("a")), world.agent("second", Some("b")));
     let standing = world.renew(&mut first, 0).await;
     // A paused agent looks at its clock before it looks at anything else.
     assert_eq!(standing.blocked_reason(TRUST_PERIOD), None);
     let paused = blocked_reason(&standing, TRUST_PERIOD.as_secs() + 1);
     assert!(paused.contains("last renewed 121 s ago"), "{paused}");
     world.renew(&mut second, 0).await;
-    world.is_unreachable.store(true, Ordering::Relaxed);
+    world.store.is_unreachable.store(true, Ordering::Relaxed);
     let trusted = TRUST_PERIOD.as_secs();
     for seconds in [60, trusted, trusted + 1] {
-        first.renew(world, &Activity::default(), at(seconds)).await.unwrap_err();
+        first.renew(&Activity::default(), at(seconds)).await.unwrap_err();
         assert!(first.pause(at(seconds).elapsed, 0.99) <= Duration::from_secs(2), "it is tried again soon");
         let standing = first.standing(at(seconds).elapsed);
         assert_eq!(is_held(&standing), seconds <= trusted, "{standing:?}");
@@ -306,23 +312,23 @@ async fn a_holder_that_cannot_renew_trusts_its_claim_for_less_than_the_lease(wor
     assert!(stale.contains("could not be renewed for 150 s") && stale.contains("a fault"), "{stale}");
     assert!(!is_held(&world.renew(&mut second, lease() - 1).await));
     // The backend is back before anybody took the claim.
-    world.is_unreachable.store(false, Ordering::Relaxed);
+    world.store.is_unreachable.store(false, Ordering::Relaxed);
     assert!(is_held(&world.renew(&mut first, lease() - 1).await));
     assert!(!is_held(&world.renew(&mut second, lease()).await));
 }
 
 async fn garbage_is_nobodys_claim_and_a_newer_record_is_somebodys(world: &World) {
     world.put("garbage").await;
-    assert!(is_held(&world.renew(&mut agent("first", Some("a")), 0).await));
+    assert!(is_held(&world.renew(&mut world.agent("first", Some("a")), 0).await));
     world.put(r#"{"v":2,"holder":{"name":"whoever"}}"#).await;
-    let mut second = agent("second", Some("a"));
+    let mut second = world.agent("second", Some("a"));
     let standing = world.renew(&mut second, 0).await;
     assert!(blocked_reason(&standing, 0).contains("a newer version of Trigger"), "{standing:?}");
     assert!(is_held(&world.renew(&mut second, lease()).await));
 }
 
 async fn a_restored_backend_costs_a_holder_nothing(world: &World) {
-    let mut claim = agent("first", Some("a"));
+    let mut claim = world.agent("first", Some("a"));
     world.renew(&mut claim, 0).await;
     let backup = world.text().await;
     world.renew(&mut claim, 60).await;
@@ -334,7 +340,7 @@ async fn a_restored_backend_costs_a_holder_nothing(world: &World) {
 
 /// Proves C11.
 async fn of_a_process_copied_with_its_memory_one_remains(world: &World) {
-    let mut first = agent("first", Some("a"));
+    let mut first = world.agent("first", Some("a"));
     world.renew(&mut first, 0).await;
     let mut copy = first.clone();
     for seconds in 1..5 {
@@ -346,26 +352,26 @@ async fn of_a_process_copied_with_its_memory_one_remains(world: &World) {
 }
 
 async fn who_lost_its_claim_to_an_equal_waits_when_it_starts_anew(world: &World) {
-    let mut copy = agent("copy", Some("a"));
+    let mut copy = world.agent("copy", Some("a"));
     world.renew(&mut copy, 0).await;
     let mut anew = Claim::new(
-        Keyspace::default(),
-        Claimant { may_inherit: false, ..who("anew", Some("a"), "host", &[]) },
+        world.fleet.clone(),
+        Claimant { may_inherit: false, ..claimant("anew", Some("a"), "host", &[]) },
         BTreeMap::new(),
         Duration::ZERO,
     );
     assert!(!is_held(&world.renew(&mut anew, 1).await), "the same lock proves nothing now");
     assert!(is_held(&world.renew(&mut anew, 1 + lease()).await), "silence does");
-    let mut reloaded = agent("reloaded", Some("a"));
+    let mut reloaded = world.agent("reloaded", Some("a"));
     assert!(is_held(&world.renew(&mut reloaded, 2 + lease()).await), "and the lock does again");
 }
 
 async fn a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first(world: &World) {
-    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    let (mut first, mut second) = (world.agent("first", Some("a")), world.agent("second", Some("b")));
     world.renew(&mut first, 0).await;
     world.renew(&mut second, 0).await;
     assert!(is_held(&world.renew(&mut second, lease()).await));
-    second.release(world, &Activity::default(), at(lease() + 1)).await.unwrap();
+    second.release(&Activity::default(), at(lease() + 1)).await.unwrap();
     let standing = world.renew(&mut first, lease() + 2).await;
     assert!(matches!(standing, ClaimState::Contended(_)), "{standing:?}");
     assert!(is_held(&world.renew(&mut first, lease() + 3).await), "nobody has it now");
@@ -373,7 +379,7 @@ async fn a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first(world: &Wor
 
 async fn groups_are_recalled_and_told_at_once(world: &World) {
     let lb: GroupName = "lb".parse().unwrap();
-    let mut first = claimant("first", Some("a"), "lb01", &["lb"], &[]);
+    let mut first = world.claimant("first", Some("a"), "lb01", &["lb"], &[]);
     world.renew(&mut first, 0).await;
     assert_eq!(first.pause(Duration::ZERO, 0.5), Duration::ZERO, "the record cannot know its own revision");
     world.renew(&mut first, 0).await;
@@ -381,19 +387,19 @@ async fn groups_are_recalled_and_told_at_once(world: &World) {
     let since = first.joined()[&lb];
     assert_eq!(world.record().await.groups, BTreeMap::from([(lb.clone(), since)]));
     // The state directory is lost, and with it what it remembered.
-    let mut second = claimant("second", Some("b"), "lb01", &["lb", "web"], &[]);
+    let mut second = world.claimant("second", Some("b"), "lb01", &["lb", "web"], &[]);
     world.renew(&mut second, 0).await;
     assert!(is_held(&world.renew(&mut second, lease()).await));
     assert_eq!(second.joined()[&lb], since);
     assert!(second.joined()[&"web".parse().unwrap()] > since);
     // The backend is made anew and counts from the start again.
-    let mut third = claimant("third", Some("b"), "lb01", &["lb"], &[("lb", Revision(u64::MAX))]);
+    let mut third = world.claimant("third", Some("b"), "lb01", &["lb"], &[("lb", Revision(u64::MAX))]);
     assert!(is_held(&world.renew(&mut third, 0).await));
     assert_eq!(third.joined()[&lb], since);
 }
 
 async fn who_took_a_claim_is_news_and_our_own_writes_are_not(world: &World) {
-    let (mut first, mut second) = (agent("first", Some("a")), agent("second", Some("b")));
+    let (mut first, mut second) = (world.agent("first", Some("a")), world.agent("second", Some("b")));
     assert!(!first.is_news(Revision(1)), "there is nothing to be news about");
     let revision = async || world.store.read(&[KeyRange::Key(key())]).await.unwrap()[0].revision;
     world.renew(&mut first, 0).await;
@@ -405,7 +411,7 @@ async fn who_took_a_claim_is_news_and_our_own_writes_are_not(world: &World) {
     assert!(first.is_news(revision().await));
     assert!(!is_held(&world.renew(&mut first, 61).await));
     assert!(!first.is_news(revision().await), "it is known now");
-    second.release(world, &Activity::default(), at(lease() + 1)).await.unwrap();
+    second.release(&Activity::default(), at(lease() + 1)).await.unwrap();
     assert!(first.is_news(revision().await));
     assert!(is_held(&world.renew(&mut first, 62).await));
 }

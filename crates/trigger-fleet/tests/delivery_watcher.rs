@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use futures_util::{StreamExt, stream};
 use support::meddled::{Meddled, Meddler};
 use tokio::sync::{mpsc, watch};
 use trigger_core::identity::{Certname, EventId, Revision};
-use trigger_core::keyspace::Keyspace;
+use trigger_core::keyspace::{Key, Keyspace};
+use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::{Batch, DeliveryWatcher, Outlets, read_again_after};
@@ -51,24 +53,41 @@ impl Meddler for FailsAfter {
     }
 }
 
-/// The intake of lb01, which belongs to the group `lb` since a revision, with what it is told and what it tells.
+/// The watcher of lb01, which belongs to the group `lb` since a revision, with both ends of its channels.
 struct World {
-    intake: DeliveryWatcher,
+    watcher: DeliveryWatcher,
     claim: watch::Sender<ClaimState>,
     arrived: mpsc::Receiver<Batch>,
     seen: watch::Receiver<Revision>,
 }
 
-fn world(joined: u64) -> World {
+fn world(store: Arc<dyn Store>, joined: u64) -> World {
     let (claim, held) = watch::channel(held(joined));
     let (arrivals, arrived) = mpsc::channel(16);
     let (own_record, seen) = watch::channel(Revision::default());
     let outlets = Outlets { arrivals, own_record };
-    World { intake: DeliveryWatcher::new(Keyspace::default(), node(), held, outlets), claim, arrived, seen }
+    let fleet = Fleet::new(store, Keyspace::default()).acting_as(node());
+    World { watcher: DeliveryWatcher::new(fleet, held, outlets), claim, arrived, seen }
 }
 
 fn node() -> Certname {
     "lb01".parse().unwrap()
+}
+
+fn key(key: &Key) -> String {
+    Keyspace::default().key(key)
+}
+
+fn delivery(n: u128) -> String {
+    key(&Key::Delivery { certname: node(), event: event(n) })
+}
+
+fn group_delivery(n: u128) -> String {
+    key(&Key::GroupDelivery { group: "lb".parse().unwrap(), event: event(n) })
+}
+
+fn outcome(n: u128) -> String {
+    key(&Key::Outcome { event: event(n), certname: node() })
 }
 
 fn held(joined: u64) -> ClaimState {
@@ -90,11 +109,11 @@ async fn deliver(store: &MemoryStore, key: String) {
 }
 
 /// Follows for as long as it takes to read everything; what came, batch by batch.
-async fn everything(world: &mut World, store: &dyn Store) -> Vec<Arrival> {
+async fn everything(world: &mut World) -> Vec<Arrival> {
     let mut all = Vec::new();
-    let watch = world.intake.connect(store).await.unwrap();
+    let watch = world.watcher.connect().await.unwrap();
     tokio::select! {
-        error = world.intake.follow(store, watch, std::future::pending) => panic!("{error}"),
+        error = world.watcher.follow(watch, std::future::pending) => panic!("{error}"),
         () = async {
             while let Some(batch) = world.arrived.recv().await {
                 all.extend(batch.arrivals);
@@ -110,17 +129,16 @@ async fn everything(world: &mut World, store: &dyn Store) -> Vec<Arrival> {
 /// Proves C3.
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
-    let keyspace = Keyspace::default();
     let store = MemoryStore::default();
-    let World { mut intake, mut arrived, seen, claim: _claim } = world(0);
-    deliver(&store, keyspace.host_delivery(&node(), event(1))).await;
+    let World { mut watcher, mut arrived, seen, claim: _claim } = world(Arc::new(store.clone()), 0);
+    deliver(&store, delivery(1)).await;
 
     let soon = read_again_after(0.5);
     let pause = || tokio::time::sleep(soon);
     let began = tokio::time::Instant::now();
-    drop(intake.connect(&store).await.unwrap());
+    drop(watcher.connect().await.unwrap());
     tokio::select! {
-        error = intake.follow(&store, blind_watch(keyspace.node(&node())), pause) => panic!("{error}"),
+        error = watcher.follow(blind_watch(key(&Key::Node { certname: node() })), pause) => panic!("{error}"),
         read = arrived.recv() => {
             let batch = read.expect("all there is");
             assert!(batch.is_all && batch.arrivals.len() == 1, "{batch:?}");
@@ -133,29 +151,29 @@ async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
 /// Proves C3.
 #[tokio::test]
 async fn a_backend_that_counts_from_the_start_again_is_watched_anew() {
-    let (store, keyspace) = (MemoryStore::default(), Keyspace::default());
-    let mut world = world(1_000_000);
-    let watch = world.intake.connect(&store).await.unwrap();
+    let store = MemoryStore::default();
+    let mut world = world(Arc::new(store.clone()), 1_000_000);
+    let watch = world.watcher.connect().await.unwrap();
     world.claim.send_replace(held(0));
-    let error = world.intake.follow(&store, watch, std::future::pending::<()>).await;
-    assert!(error.to_string().contains("its revisions begin anew"), "{error}");
+    let error = world.watcher.follow(watch, std::future::pending::<()>).await;
+    assert!(error.to_string().contains("its revisions start again"), "{error}");
 
-    deliver(&store, keyspace.group_delivery(&"lb".parse().unwrap(), event(1))).await;
-    let arrivals = everything(&mut world, &store).await;
+    deliver(&store, group_delivery(1)).await;
+    let arrivals = everything(&mut world).await;
     assert_eq!(arrivals.len(), 1, "an event of now, fired at its group: {arrivals:?}");
 }
 
 #[tokio::test]
 async fn what_can_be_read_counts_though_the_rest_cannot() {
-    let (store, keyspace) = (MemoryStore::default(), Keyspace::default());
-    let mut world = world(0);
+    let store = MemoryStore::default();
     for n in 1..=200 {
-        deliver(&store, keyspace.host_delivery(&node(), event(n))).await;
-        put(&store, keyspace.outcome(event(n), &node()), "{}").await;
+        deliver(&store, delivery(n)).await;
+        put(&store, outcome(n), "{}").await;
     }
     let failing = Meddled(FailsAfter { store, reads: AtomicUsize::new(2) });
-    let watch = world.intake.connect(&failing).await.unwrap();
-    let error = world.intake.follow(&failing, watch, std::future::pending::<()>).await;
+    let mut world = world(Arc::new(failing), 0);
+    let watch = world.watcher.connect().await.unwrap();
+    let error = world.watcher.follow(watch, std::future::pending::<()>).await;
     assert!(error.to_string().contains("a fault"), "{error}");
     let mut read = 0;
     while let Ok(batch) = world.arrived.try_recv() {
@@ -167,15 +185,15 @@ async fn what_can_be_read_counts_though_the_rest_cannot() {
 
 #[tokio::test(start_paused = true)]
 async fn a_groups_event_that_has_ended_here_is_looked_up_once_a_connection() {
-    let (store, keyspace) = (MemoryStore::default(), Keyspace::default());
-    let mut world = world(0);
-    put(&store, keyspace.outcome(event(1), &node()), "{}").await;
-    deliver(&store, keyspace.group_delivery(&"lb".parse().unwrap(), event(1))).await;
-    let counting = Meddled(FailsAfter { store, reads: AtomicUsize::new(usize::MAX) });
-    let watch = world.intake.connect(&counting).await.unwrap();
+    let store = MemoryStore::default();
+    put(&store, outcome(1), "{}").await;
+    deliver(&store, group_delivery(1)).await;
+    let counting = Arc::new(Meddled(FailsAfter { store, reads: AtomicUsize::new(usize::MAX) }));
+    let mut world = world(counting.clone(), 0);
+    let watch = world.watcher.connect().await.unwrap();
     let again = || tokio::time::sleep(Duration::from_secs(600));
     tokio::select! {
-        error = world.intake.follow(&counting, watch, again) => panic!("{error}"),
+        error = world.watcher.follow(watch, again) => panic!("{error}"),
         () = async {
             let mut looked_up = Vec::new();
             while looked_up.len() < 3 {
@@ -188,7 +206,7 @@ async fn a_groups_event_that_has_ended_here_is_looked_up_once_a_connection() {
             assert_eq!(looked_up, [1, 2, 3]);
         } => {}
     }
-    drop(everything(&mut world, &counting).await);
+    drop(everything(&mut world).await);
     assert_eq!(
         usize::MAX - counting.reads.load(Ordering::Relaxed),
         4,

@@ -6,22 +6,20 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::meddled::{Meddled, Meddler};
 use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
-use trigger_core::identity::{EventId, KeyPrefix, Revision};
-use trigger_core::keyspace::Keyspace;
+use trigger_core::identity::{Certname, EventId, KeyPrefix, Revision};
+use trigger_core::keyspace::{Key, Keyspace, Range};
 use trigger_core::lineage::{Lineage, Loops};
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::Stored;
-use trigger_fleet::outcomes;
-use trigger_fleet::publishing::publish;
-use trigger_fleet::sweeping::{self, Swept};
+use trigger_fleet::Fleet;
+use trigger_fleet::sweeping::Swept;
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{Entry, KeyRange, Store, StoreError};
 use uuid::Uuid;
@@ -41,9 +39,9 @@ struct Witness {
 }
 
 impl Witness {
-    fn that_refuses(refusals: fn(&str) -> usize) -> Meddled<Self> {
+    fn that_refuses(refusals: fn(&str) -> usize) -> (Fleet, Arc<Meddled<Self>>) {
         let (refused, offered, read) = Default::default();
-        Meddled(Self { store: MemoryStore::default(), refusals, refused, offered, read })
+        with_fleet(Meddled(Self { store: MemoryStore::default(), refusals, refused, offered, read }))
     }
 
     fn values_read(&self) -> Vec<String> {
@@ -54,7 +52,11 @@ impl Witness {
         self.offered.lock().unwrap().clone()
     }
 
-    async fn count(&self, prefix: String) -> usize {
+    async fn count(&self, range: Range) -> usize {
+        self.count_below(Keyspace::default().range(&range)).await
+    }
+
+    async fn count_below(&self, prefix: String) -> usize {
         self.store.list(&[KeyRange::Prefix(prefix)]).await.unwrap().len()
     }
 }
@@ -91,6 +93,11 @@ impl Meddler for Witness {
     }
 }
 
+fn with_fleet<S: Store + 'static>(store: S) -> (Fleet, Arc<S>) {
+    let store = Arc::new(store);
+    (Fleet::new(store.clone(), Keyspace::default()), store)
+}
+
 fn id(n: u128) -> EventId {
     EventId::from_uuid(Uuid::from_u128(n))
 }
@@ -122,11 +129,10 @@ fn publication(n: u128, hosts: usize, hours_ago: u64) -> Publication {
 #[tokio::test]
 async fn publishing_goes_on_with_what_a_failing_backend_did_not_take() {
     // A quarter of the keys is taken at once, the next quarter when it is offered again, and so on.
-    let store = Witness::that_refuses(|key| key.bytes().map(usize::from).sum::<usize>() % 4);
-    publish(&store, &publication(1, 5000, 0), false).await.unwrap();
-    let keyspace = Keyspace::default();
-    assert_eq!(store.count(keyspace.events()).await, 40);
-    assert_eq!(store.count("/puppet_trigger/events/hosts/".to_owned()).await, 5000);
+    let (fleet, store) = Witness::that_refuses(|key| key.bytes().map(usize::from).sum::<usize>() % 4);
+    fleet.publish(&publication(1, 5000, 0), false).await.unwrap();
+    assert_eq!(store.count(Range::Events).await, 40);
+    assert_eq!(store.count_below("/puppet_trigger/events/deliveries/".to_owned()).await, 5000);
     let offered = store.offered();
     assert_eq!(offered.len(), 8, "parts, then deliveries: {offered:?}");
     let (parts, deliveries) = offered.split_at(4);
@@ -136,73 +142,72 @@ async fn publishing_goes_on_with_what_a_failing_backend_did_not_take() {
 
 #[tokio::test]
 async fn publishing_gives_up_where_nothing_is_taken_and_where_something_never_is() {
-    let away = Witness::that_refuses(|_| usize::MAX);
-    assert!(publish(&away, &publication(1, 5000, 0), false).await.unwrap_err().is_transient());
+    let (fleet, away) = Witness::that_refuses(|_| usize::MAX);
+    assert!(fleet.publish(&publication(1, 5000, 0), false).await.unwrap_err().is_transient());
     assert_eq!(away.offered(), [40], "its parts, once");
-    let stubborn = Witness::that_refuses(|key| if key.ends_with("/7") { usize::MAX } else { 0 });
-    assert!(publish(&stubborn, &publication(1, 5000, 0), false).await.unwrap_err().is_transient());
+    let (fleet, stubborn) = Witness::that_refuses(|key| if key.ends_with("/7") { usize::MAX } else { 0 });
+    assert!(fleet.publish(&publication(1, 5000, 0), false).await.unwrap_err().is_transient());
     assert_eq!(stubborn.offered(), [40, 1]);
     // Another is taken at each offer, so that there is always some progress.
-    let slow = Witness::that_refuses(|key| key.rsplit('/').next().unwrap().parse().unwrap_or_default());
-    assert!(publish(&slow, &publication(1, 5000, 0), false).await.unwrap_err().is_transient());
+    let (fleet, slow) =
+        Witness::that_refuses(|key| key.rsplit('/').next().unwrap().parse().unwrap_or_default());
+    assert!(fleet.publish(&publication(1, 5000, 0), false).await.unwrap_err().is_transient());
     assert_eq!(slow.offered(), [40, 39, 38, 37, 36, 35, 34, 33], "and then others have their turn");
 }
 
 #[tokio::test]
 async fn the_latest_events_are_read_and_no_others() {
-    let store = Witness::that_refuses(|_| 0);
+    let (fleet, store) = Witness::that_refuses(|_| 0);
     for n in 1..=20 {
-        publish(&store, &publication(n, 300, 0), false).await.unwrap();
+        fleet.publish(&publication(n, 300, 0), false).await.unwrap();
     }
     store.values_read();
-    let latest = outcomes::latest_events(&store, &Keyspace::default(), 2).await.unwrap();
+    let latest = fleet.latest_events(2).await.unwrap();
     assert_eq!(latest.iter().map(|status| status.event.id).collect::<Vec<_>>(), [id(20), id(19)]);
     assert!(latest.iter().all(|status| status.targets.len() == 300 && status.unreadable_parts.is_empty()));
     assert_eq!(store.values_read().len(), 6, "three parts each");
-    assert_eq!(outcomes::latest_events(&store, &Keyspace::default(), 0).await.unwrap(), []);
+    assert_eq!(fleet.latest_events(0).await.unwrap(), []);
 }
 
 #[tokio::test]
 async fn a_sweep_reads_one_part_of_what_is_not_due_and_no_outcome() {
-    let store = Witness::that_refuses(|_| 0);
+    let (fleet, store) = Witness::that_refuses(|_| 0);
     let keyspace = Keyspace::default();
     for n in 1..=200 {
-        publish(&store, &publication(n, 300, 0), false).await.unwrap();
+        fleet.publish(&publication(n, 300, 0), false).await.unwrap();
     }
     // Long over, and just over: all ended but one target, which nobody has heard of.
     for (n, hours_ago) in [(300, 9 * 24 + 2), (301, 24 + 2)] {
         let publication = publication(n, 300, hours_ago);
-        publish(&store, &publication, false).await.unwrap();
+        fleet.publish(&publication, false).await.unwrap();
         let outcomes = publication.event.targets.hosts.iter().skip(usize::from(n == 301));
-        let outcomes =
-            outcomes.map(|host| (keyspace.outcome(id(n), host), DeliveryOutcome::Expired.to_wire()));
+        let expired = fleet.codec().encode(&DeliveryOutcome::Expired);
+        let key = |host: &Certname| keyspace.key(&Key::Outcome { event: id(n), certname: host.clone() });
+        let outcomes = outcomes.map(|host| (key(host), expired.clone()));
         assert!(store.store.put_many(outcomes.collect()).await.iter().all(Result::is_ok));
     }
     store.values_read();
-    let swept = sweeping::sweep(&store, &keyspace, NOW, None).await.unwrap();
+    let swept = fleet.sweep(NOW, None).await.unwrap();
     assert_eq!(swept, Swept { expired: 1, removed: 1 });
     let read = store.values_read();
     assert_eq!(read.len(), 202 + 2 * 3, "{read:?}");
-    assert!(read.iter().all(|key| key.starts_with(&keyspace.events())), "{read:?}");
-    assert_eq!(store.count(keyspace.event(id(300))).await, 0);
-    assert_eq!(store.count(keyspace.outcomes(id(300))).await, 0);
-    assert_eq!(store.count(keyspace.outcomes(id(301))).await, 300);
-    assert_eq!(store.count(keyspace.event(id(1))).await, 3);
+    assert!(read.iter().all(|key| key.starts_with(&keyspace.range(&Range::Events))), "{read:?}");
+    assert_eq!(store.count(Range::Event(id(300))).await, 0);
+    assert_eq!(store.count(Range::Outcomes(id(300))).await, 0);
+    assert_eq!(store.count(Range::Outcomes(id(301))).await, 300);
+    assert_eq!(store.count(Range::Event(id(1))).await, 3);
 }
 
 #[tokio::test]
 async fn an_unreadable_first_part_hides_no_event_from_a_sweep() {
-    let store = Witness::that_refuses(|_| 0);
-    let keyspace = Keyspace::default();
-    publish(&store, &publication(1, 300, 24 + 2), false).await.unwrap();
-    store.store.put_many(vec![(keyspace.part(id(1), 0), "garbage".to_owned())]).await.remove(0).unwrap();
-    let swept = sweeping::sweep(&store, &keyspace, NOW, None).await.unwrap();
+    let (fleet, store) = Witness::that_refuses(|_| 0);
+    fleet.publish(&publication(1, 300, 24 + 2), false).await.unwrap();
+    let part = Keyspace::default().key(&Key::Part { event: id(1), index: 0 });
+    store.store.put_many(vec![(part, "garbage".to_owned())]).await.remove(0).unwrap();
+    let swept = fleet.sweep(NOW, None).await.unwrap();
     assert_eq!(swept, Swept { expired: 300 - 128, removed: 0 });
     let much_later = NOW.plus(9 * 24 * HOUR);
-    assert_eq!(
-        sweeping::sweep(&store, &keyspace, much_later, None).await.unwrap(),
-        Swept { expired: 0, removed: 1 }
-    );
+    assert_eq!(fleet.sweep(much_later, None).await.unwrap(), Swept { expired: 0, removed: 1 });
 }
 
 /// A backend that is restored from a backup after its first answer: what that call had written is gone.
@@ -229,11 +234,13 @@ impl Meddler for Restored {
 
 #[tokio::test]
 async fn an_event_whose_parts_a_restored_backend_lost_is_not_committed() {
-    let store = Meddled(Restored { store: MemoryStore::default(), calls: AtomicUsize::new(0) });
+    let (fleet, store) =
+        with_fleet(Meddled(Restored { store: MemoryStore::default(), calls: AtomicUsize::new(0) }));
     let large = publication(1, 200, 0);
-    let error = publish(&store, &large, false).await.unwrap_err();
+    let error = fleet.publish(&large, false).await.unwrap_err();
     assert!(error.is_transient(), "it stays in the outbox: {error}");
-    publish(&store, &large, false).await.unwrap();
-    let parts = store.list(&[KeyRange::Prefix(Keyspace::default().event(id(1)))]).await.unwrap();
+    fleet.publish(&large, false).await.unwrap();
+    let parts =
+        store.list(&[KeyRange::Prefix(Keyspace::default().range(&Range::Event(id(1))))]).await.unwrap();
     assert_eq!(parts.len(), 2);
 }

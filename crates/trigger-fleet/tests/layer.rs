@@ -3,23 +3,24 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use trigger_core::delivery::{Completion, DeliveryOutcome, DeliveryState};
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Target, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, Revision, RunId};
-use trigger_core::keyspace::Keyspace;
+use trigger_core::keyspace::{Key, Keyspace, Range};
 use trigger_core::lineage::{Chain, Hop, Lineage, Loops};
 use trigger_core::node::{Activity, HeldDelivery, NodeRecord, Running};
 use trigger_core::publication::Publication;
 use trigger_core::run::history::{PastRun, RunHistory};
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
-use trigger_core::wire::Stored;
-use trigger_fleet::deliveries::{self, Arrival};
-use trigger_fleet::outcomes::{self, EventStatus};
-use trigger_fleet::publishing::{PublishError, publish};
-use trigger_fleet::sweeping::{self, Swept};
+use trigger_fleet::Fleet;
+use trigger_fleet::deliveries::Arrival;
+use trigger_fleet::publishing::PublishError;
+use trigger_fleet::status::EventStatus;
+use trigger_fleet::sweeping::Swept;
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{Entry, KeyRange, Store};
 use uuid::Uuid;
@@ -32,6 +33,22 @@ fn id(n: u128) -> EventId {
 
 fn node(name: &str) -> Certname {
     name.parse().unwrap()
+}
+
+fn fleet(store: &MemoryStore) -> Fleet {
+    Fleet::new(Arc::new(store.clone()), Keyspace::default())
+}
+
+fn acting(store: &MemoryStore, certname: &str) -> Fleet {
+    fleet(store).acting_as(node(certname))
+}
+
+fn key(key: &Key) -> String {
+    Keyspace::default().key(key)
+}
+
+fn delivery(certname: &str, n: u128) -> String {
+    key(&Key::Delivery { certname: node(certname), event: id(n) })
 }
 
 fn publication(n: u128, hosts: &[&str], groups: &[&str]) -> Publication {
@@ -73,18 +90,18 @@ fn record(instance: &str, groups: &[(&str, u64)]) -> NodeRecord {
 }
 
 async fn register(store: &MemoryStore, certname: &str, record: &NodeRecord) {
-    let key = Keyspace::default().node(&node(certname));
-    assert!(store.put_many(vec![(key, record.to_wire())]).await[0].is_ok());
+    let key = key(&Key::Node { certname: node(certname) });
+    assert!(store.put_many(vec![(key, fleet(store).codec().encode(record))]).await[0].is_ok());
 }
 
 /// The deliveries that `certname` would find now, read.
 async fn arrivals(store: &MemoryStore, certname: &str, joined: &[(&str, u64)]) -> Vec<Arrival> {
-    let keyspace = Keyspace::default();
+    let fleet = acting(store, certname);
     let joined: BTreeMap<GroupName, Revision> =
         joined.iter().map(|(group, revision)| (group.parse().unwrap(), Revision(*revision))).collect();
-    let ranges = deliveries::ranges(&keyspace, &node(certname), joined.keys().cloned());
+    let ranges = fleet.delivery_ranges(joined.keys().cloned());
     let entries: Vec<Entry> = store.read(&ranges).await.unwrap();
-    deliveries::read(store, &keyspace, &node(certname), &joined, &entries).await.unwrap()
+    fleet.read_deliveries(&joined, &entries).await.unwrap()
 }
 
 fn pending(arrivals: &[Arrival]) -> Vec<EventId> {
@@ -96,10 +113,7 @@ fn pending(arrivals: &[Arrival]) -> Vec<EventId> {
 }
 
 async fn status(store: &MemoryStore, n: u128) -> EventStatus {
-    outcomes::event_status(store, &Keyspace::default(), id(n))
-        .await
-        .unwrap()
-        .expect("a published event is known")
+    fleet(store).event_status(id(n)).await.unwrap().expect("a published event is known")
 }
 
 fn states(status: &EventStatus) -> Vec<String> {
@@ -121,14 +135,14 @@ fn ended(n: u128, outcome: RunOutcome) -> CompletedRun {
 
 async fn finish(store: &MemoryStore, certname: &str, n: u128, end: DeliveryOutcome) {
     let completion =
-        Completion { event: id(n), addressed_as: [Target::Node(node("lb01"))].into(), outcome: end };
-    outcomes::finish(store, &Keyspace::default(), &node(certname), &[completion]).await.unwrap();
+        Completion { event: id(n), addressed_as: [Target::Node(node(certname))].into(), outcome: end };
+    acting(store, certname).finish(&[completion]).await.unwrap();
 }
 
 /// What is told where these ends are stored one after the other.
 async fn told(ends: &[DeliveryOutcome]) -> String {
     let store = MemoryStore::default();
-    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    fleet(&store).publish(&publication(1, &["lb01"], &[]), false).await.unwrap();
     for end in ends {
         finish(&store, "lb01", 1, end.clone()).await;
     }
@@ -158,7 +172,8 @@ async fn an_end_without_a_run_undoes_no_end_that_is_told() {
 
 #[tokio::test]
 async fn who_sees_an_outcome_finds_its_run() {
-    let (store, keyspace, lb01) = (MemoryStore::default(), Keyspace::default(), node("lb01"));
+    let (store, lb01) = (MemoryStore::default(), node("lb01"));
+    let fleet = acting(&store, "lb01");
     let DeliveryOutcome::Done(run) = done(7) else { panic!("done is a run's end") };
     let run = PastRun {
         run,
@@ -169,22 +184,25 @@ async fn who_sees_an_outcome_finds_its_run() {
     };
     let history = RunHistory { runs: vec![run] };
     let completion =
-        Completion { event: id(1), addressed_as: [Target::Node(node("lb01"))].into(), outcome: done(7) };
-    outcomes::finish_runs(&store, &keyspace, &lb01, &[completion], Some(&history)).await.unwrap();
-    let keys = [KeyRange::Key(keyspace.runs(&lb01)), KeyRange::Key(keyspace.outcome(id(1), &lb01))];
+        Completion { event: id(1), addressed_as: [Target::Node(lb01.clone())].into(), outcome: done(7) };
+    fleet.finish_runs(&[completion], Some(&history)).await.unwrap();
+    let keys = [
+        KeyRange::Key(key(&Key::RunHistory { certname: lb01.clone() })),
+        KeyRange::Key(key(&Key::Outcome { event: id(1), certname: lb01 })),
+    ];
     let found = store.read(&keys).await.unwrap();
-    assert_eq!(RunHistory::from_wire(&found[0].value), Ok(history.clone()));
+    assert_eq!(fleet.codec().decode::<RunHistory>(&found[0].value), Ok(history.clone()));
     assert!(found[0].revision < found[1].revision, "{found:?}");
 
     // A try that came to nothing ends no delivery and is told of all the same.
-    outcomes::finish_runs(&store, &keyspace, &lb01, &[], Some(&history)).await.unwrap();
+    fleet.finish_runs(&[], Some(&history)).await.unwrap();
     assert!(store.read(&keys).await.unwrap()[0].revision > found[0].revision);
 }
 
 #[tokio::test]
 async fn an_event_reaches_its_targets_and_nobody_else() {
     let store = MemoryStore::default();
-    publish(&store, &publication(1, &["lb01", "lb02"], &[]), false).await.unwrap();
+    fleet(&store).publish(&publication(1, &["lb01", "lb02"], &[]), false).await.unwrap();
     assert_eq!(pending(&arrivals(&store, "lb01", &[]).await), [id(1)]);
     assert_eq!(pending(&arrivals(&store, "lb02", &[]).await), [id(1)]);
     assert_eq!(arrivals(&store, "lb0", &[]).await, []);
@@ -196,7 +214,7 @@ async fn a_large_event_is_cut_into_parts_and_read_whole() {
     let store = MemoryStore::default();
     let names: Vec<String> = (0..1000).map(|n| format!("node{n:04}")).collect();
     let hosts: Vec<&str> = names.iter().map(String::as_str).collect();
-    publish(&store, &publication(1, &hosts, &[]), false).await.unwrap();
+    fleet(&store).publish(&publication(1, &hosts, &[]), false).await.unwrap();
     assert_eq!(pending(&arrivals(&store, "node0999", &[]).await), [id(1)]);
     let status = status(&store, 1).await;
     assert_eq!(status.targets.len(), 1000);
@@ -208,10 +226,10 @@ async fn a_large_event_is_cut_into_parts_and_read_whole() {
 async fn publishing_twice_leaves_what_publishing_once_leaves() {
     let store = MemoryStore::default();
     let publication = publication(1, &["lb01"], &[]);
-    publish(&store, &publication, false).await.unwrap();
+    fleet(&store).publish(&publication, false).await.unwrap();
     finish(&store, "lb01", 1, done(7)).await;
     // The firing node crashed before it could empty its outbox.
-    publish(&store, &publication, false).await.unwrap();
+    fleet(&store).publish(&publication, false).await.unwrap();
     let again = arrivals(&store, "lb01", &[]).await;
     assert_eq!(
         again,
@@ -224,7 +242,7 @@ async fn publishing_twice_leaves_what_publishing_once_leaves() {
 #[tokio::test]
 async fn a_finished_delivery_is_gone_and_its_outcome_stays() {
     let store = MemoryStore::default();
-    publish(&store, &publication(1, &["lb01", "lb02"], &[]), false).await.unwrap();
+    fleet(&store).publish(&publication(1, &["lb01", "lb02"], &[]), false).await.unwrap();
     finish(&store, "lb01", 1, done(7)).await;
     assert_eq!(arrivals(&store, "lb01", &[]).await, []);
     let status = status(&store, 1).await;
@@ -236,13 +254,14 @@ async fn a_finished_delivery_is_gone_and_its_outcome_stays() {
 
 #[tokio::test]
 async fn a_delivery_is_all_that_is_left_where_its_outcome_is_gone() {
-    let (store, keyspace, lb01) = (MemoryStore::default(), Keyspace::default(), node("lb01"));
+    let store = MemoryStore::default();
     for n in [1, 2] {
-        publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
+        fleet(&store).publish(&publication(n, &["lb01"], &[]), false).await.unwrap();
     }
-    store.put_many(vec![(keyspace.outcome(id(1), &lb01), done(7).to_wire())]).await.remove(0).unwrap();
+    let outcome = key(&Key::Outcome { event: id(1), certname: node("lb01") });
+    store.put_many(vec![(outcome, fleet(&store).codec().encode(&done(7)))]).await.remove(0).unwrap();
     let both = [1, 2].map(|n| (id(n), [Target::Node(node("lb01"))].into()));
-    outcomes::delete_told(&store, &keyspace, &lb01, &both).await.unwrap();
+    acting(&store, "lb01").delete_deliveries_with_outcome(&both).await.unwrap();
     assert_eq!(pending(&arrivals(&store, "lb01", &[]).await), [id(2)]);
 }
 
@@ -251,7 +270,7 @@ async fn a_suppressed_target_gets_an_outcome_and_no_delivery() {
     let store = MemoryStore::default();
     let mut publication = publication(1, &["lb01", "lb02"], &[]);
     publication.suppressed.insert(node("lb01"), "loop: because".to_owned());
-    publish(&store, &publication, false).await.unwrap();
+    fleet(&store).publish(&publication, false).await.unwrap();
     assert_eq!(arrivals(&store, "lb01", &[]).await, []);
     let status = status(&store, 1).await;
     assert_eq!(states(&status), ["lb01 suppressed", "lb02 pending"]);
@@ -263,7 +282,7 @@ async fn a_group_is_one_write_that_members_read_if_they_joined_before() {
     let store = MemoryStore::default();
     register(&store, "lb01", &record("a", &[("lb", 1)])).await;
     register(&store, "web09", &record("b", &[("web", 1)])).await;
-    let committed = publish(&store, &publication(1, &[], &["lb"]), false).await.unwrap().revision;
+    let committed = fleet(&store).publish(&publication(1, &[], &["lb"]), false).await.unwrap().revision;
     assert_eq!(pending(&arrivals(&store, "lb01", &[("lb", 1)]).await), [id(1)]);
     assert_eq!(arrivals(&store, "lb77", &[("lb", committed.0)]).await, [], "joined after");
     assert_eq!(arrivals(&store, "web09", &[("web", 1)]).await, []);
@@ -274,9 +293,9 @@ async fn a_group_is_one_write_that_members_read_if_they_joined_before() {
         addressed_as: [Target::Group("lb".parse().unwrap())].into(),
         outcome: done(7),
     };
-    outcomes::finish(&store, &Keyspace::default(), &node("lb01"), &[completion]).await.unwrap();
+    acting(&store, "lb01").finish(&[completion]).await.unwrap();
     assert_eq!(states(&status(&store, 1).await), ["lb01 done"]);
-    let group = KeyRange::Prefix(Keyspace::default().group_deliveries(&"lb".parse().unwrap()));
+    let group = KeyRange::Prefix(Keyspace::default().range(&Range::GroupDeliveries("lb".parse().unwrap())));
     assert_eq!(store.read(&[group]).await.unwrap().len(), 1, "the other members' delivery stays");
 }
 
@@ -284,7 +303,7 @@ async fn a_group_is_one_write_that_members_read_if_they_joined_before() {
 async fn a_group_that_nobody_belongs_to_is_told() {
     let store = MemoryStore::default();
     register(&store, "lb01", &record("a", &[("lb", 1)])).await;
-    let published = publish(&store, &publication(1, &[], &["lb", "bl"]), false).await.unwrap();
+    let published = fleet(&store).publish(&publication(1, &[], &["lb", "bl"]), false).await.unwrap();
     assert_eq!(published.empty_groups, ["bl".parse().unwrap()]);
 }
 
@@ -298,14 +317,14 @@ async fn members_who_will_find_a_loop_are_told_and_get_their_delivery_all_the_sa
     let hops =
         ["lb01", "lb02"].map(|name| Hop { trigger: publication.event.trigger.clone(), certname: node(name) });
     publication.event.lineage = Lineage { chains: vec![Chain { root: id(9), hops: hops.to_vec() }] };
-    let published = publish(&store, &publication, false).await.unwrap();
+    let published = fleet(&store).publish(&publication, false).await.unwrap();
     let told: Vec<String> =
         published.repeating_members.iter().map(|(member, why)| format!("{member}: {why}")).collect();
     assert_eq!(told.len(), 1, "lb02 was asked for by name, lb03 is in no chain: {told:?}");
     assert!(told[0].starts_with("lb01: loop: 'refresh load balancers' already made lb01 run"), "{told:?}");
     assert_eq!(pending(&arrivals(&store, "lb01", &[("lb", 1)]).await), [id(1)], "it judges for itself");
     publication.event.loops = Loops::Allow;
-    assert!(publish(&store, &publication, false).await.unwrap().repeating_members.is_empty());
+    assert!(fleet(&store).publish(&publication, false).await.unwrap().repeating_members.is_empty());
 }
 
 #[tokio::test]
@@ -316,7 +335,7 @@ async fn the_members_of_a_suppressed_group_get_outcomes_and_no_delivery() {
     }
     let mut publication = publication(1, &["lb02"], &[]);
     publication.suppressed_groups.insert("lb".parse().unwrap(), "loop guard: because".to_owned());
-    publish(&store, &publication, false).await.unwrap();
+    fleet(&store).publish(&publication, false).await.unwrap();
     assert_eq!(arrivals(&store, "lb01", &[("lb", 1)]).await, []);
     assert_eq!(pending(&arrivals(&store, "lb02", &[("lb", 1)]).await), [id(1)], "meant by name too");
     assert_eq!(states(&status(&store, 1).await), ["lb01 suppressed", "lb02 pending"]);
@@ -325,36 +344,34 @@ async fn the_members_of_a_suppressed_group_get_outcomes_and_no_delivery() {
 #[tokio::test]
 async fn a_prefix_that_nobody_is_registered_under_is_an_error() {
     let store = MemoryStore::default();
-    let error = publish(&store, &publication(1, &["lb01"], &[]), true).await.unwrap_err();
+    let error = fleet(&store).publish(&publication(1, &["lb01"], &[]), true).await.unwrap_err();
     assert!(matches!(error, PublishError::NobodyThere { .. }) && !error.is_transient(), "{error}");
     register(&store, "somebody", &record("a", &[])).await;
-    assert!(publish(&store, &publication(1, &["lb01"], &[]), true).await.is_ok());
+    assert!(fleet(&store).publish(&publication(1, &["lb01"], &[]), true).await.is_ok());
 }
 
 #[tokio::test]
 async fn an_unreachable_backend_is_transient() {
     let store = MemoryStore::default();
     store.set_unreachable(true);
-    let error = publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap_err();
+    let error = fleet(&store).publish(&publication(1, &["lb01"], &[]), false).await.unwrap_err();
     assert!(error.is_transient(), "{error}");
 }
 
 #[tokio::test]
 async fn what_cannot_be_used_is_told_apart_and_harms_no_neighbour() {
     let store = MemoryStore::default();
-    let keyspace = Keyspace::default();
-    publish(&store, &publication(5, &["lb01"], &[]), false).await.unwrap();
-    publish(&store, &publication(6, &["other"], &[]), false).await.unwrap();
-    let lb01 = node("lb01");
+    fleet(&store).publish(&publication(5, &["lb01"], &[]), false).await.unwrap();
+    fleet(&store).publish(&publication(6, &["other"], &[]), false).await.unwrap();
     let garbage = [
-        (format!("{}not-a-uuid", keyspace.host_deliveries(&lb01)), "x"),
-        (keyspace.host_delivery(&lb01, id(1)), "\u{fffd}"),
-        (keyspace.host_delivery(&lb01, id(2)), r#"{"v":1,"part":0}"#),
-        (keyspace.host_delivery(&lb01, id(3)), r#"{"v":9,"part":0}"#),
-        (keyspace.host_delivery(&lb01, id(4)), r#"{"v":1,"part":0}"#),
-        (keyspace.part(id(4), 0), r#"{"v":2,"is":"new"}"#),
+        (format!("{}not-a-uuid", Keyspace::default().range(&Range::Deliveries(node("lb01")))), "x"),
+        (delivery("lb01", 1), "\u{fffd}"),
+        (delivery("lb01", 2), r#"{"v":1,"part":0}"#),
+        (delivery("lb01", 3), r#"{"v":9,"part":0}"#),
+        (delivery("lb01", 4), r#"{"v":1,"part":0}"#),
+        (key(&Key::Part { event: id(4), index: 0 }), r#"{"v":2,"is":"new"}"#),
         // Somebody points a delivery for us at an event for somebody else.
-        (keyspace.host_delivery(&lb01, id(6)), r#"{"v":1,"part":0}"#),
+        (delivery("lb01", 6), r#"{"v":1,"part":0}"#),
     ];
     store.put_many(garbage.into_iter().map(|(key, value)| (key, value.to_owned())).collect()).await;
     let arrivals = arrivals(&store, "lb01", &[]).await;
@@ -379,7 +396,7 @@ async fn what_cannot_be_used_is_told_apart_and_harms_no_neighbour() {
 async fn status_says_what_the_node_says_of_itself() {
     let store = MemoryStore::default();
     for n in 1..=3 {
-        publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
+        fleet(&store).publish(&publication(n, &["lb01"], &[]), false).await.unwrap();
     }
     assert!(
         status(&store, 1).await.targets[&node("lb01")]
@@ -406,9 +423,9 @@ async fn status_says_what_the_node_says_of_itself() {
 async fn the_latest_events_come_in_the_backends_order() {
     let store = MemoryStore::default();
     for n in [3, 1, 2] {
-        publish(&store, &publication(n, &["lb01"], &[]), false).await.unwrap();
+        fleet(&store).publish(&publication(n, &["lb01"], &[]), false).await.unwrap();
     }
-    let latest = outcomes::latest_events(&store, &Keyspace::default(), 2).await.unwrap();
+    let latest = fleet(&store).latest_events(2).await.unwrap();
     assert_eq!(latest.iter().map(|status| status.event.id).collect::<Vec<_>>(), [id(2), id(1)]);
 }
 
@@ -416,7 +433,7 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 async fn sweep(store: &MemoryStore, after: Duration) -> Swept {
-    sweeping::sweep(store, &Keyspace::default(), NOW.plus(after), None).await.unwrap()
+    fleet(store).sweep(NOW.plus(after), None).await.unwrap()
 }
 
 async fn everything(store: &MemoryStore) -> Vec<Entry> {
@@ -426,7 +443,7 @@ async fn everything(store: &MemoryStore) -> Vec<Entry> {
 #[tokio::test]
 async fn a_sweep_leaves_alone_what_may_still_run() {
     let store = MemoryStore::default();
-    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    fleet(&store).publish(&publication(1, &["lb01"], &[]), false).await.unwrap();
     let before = everything(&store).await;
     assert_eq!(sweep(&store, DAY + HOUR).await, Swept::default());
     assert_eq!(everything(&store).await, before);
@@ -435,7 +452,7 @@ async fn a_sweep_leaves_alone_what_may_still_run() {
 #[tokio::test]
 async fn what_its_target_never_saw_expires_visibly() {
     let store = MemoryStore::default();
-    publish(&store, &publication(1, &["lb01", "gone"], &[]), false).await.unwrap();
+    fleet(&store).publish(&publication(1, &["lb01", "gone"], &[]), false).await.unwrap();
     finish(&store, "lb01", 1, done(7)).await;
     assert_eq!(sweep(&store, DAY + 2 * HOUR).await, Swept { expired: 1, removed: 0 });
     assert_eq!(states(&status(&store, 1).await), ["gone expired", "lb01 done"]);
@@ -448,7 +465,7 @@ async fn what_its_target_never_saw_expires_visibly() {
 #[tokio::test]
 async fn a_delivery_that_its_node_holds_is_never_expired_by_another() {
     let store = MemoryStore::default();
-    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    fleet(&store).publish(&publication(1, &["lb01"], &[]), false).await.unwrap();
     let mut holding = record("a", &[]);
     holding.activity.held = vec![HeldDelivery { event: id(1), reason: "disabled".to_owned() }];
     register(&store, "lb01", &holding).await;
@@ -460,14 +477,14 @@ async fn a_delivery_that_its_node_holds_is_never_expired_by_another() {
 async fn an_ended_event_goes_after_its_time_with_all_that_belongs_to_it() {
     let store = MemoryStore::default();
     register(&store, "lb01", &record("a", &[("lb", 1)])).await;
-    publish(&store, &publication(1, &["web02"], &["lb"]), false).await.unwrap();
+    fleet(&store).publish(&publication(1, &["web02"], &["lb"]), false).await.unwrap();
     for certname in ["lb01", "web02"] {
         finish(&store, certname, 1, done(7)).await;
     }
     assert_eq!(sweep(&store, 8 * DAY).await, Swept::default(), "still to be looked at");
     assert_eq!(sweep(&store, 9 * DAY).await, Swept { expired: 0, removed: 1 });
     let left: Vec<String> = everything(&store).await.into_iter().map(|entry| entry.key).collect();
-    assert_eq!(left, [Keyspace::default().node(&node("lb01"))]);
+    assert_eq!(left, [key(&Key::Node { certname: node("lb01") })]);
 }
 
 /// Proves C12.
@@ -477,17 +494,16 @@ async fn a_sweeper_whose_clock_is_years_ahead_does_nothing() {
     for name in ["lb01", "lb02"] {
         register(&store, name, &record(name, &[])).await;
     }
-    publish(&store, &publication(1, &["lb01"], &[]), false).await.unwrap();
+    fleet(&store).publish(&publication(1, &["lb01"], &[]), false).await.unwrap();
     assert_eq!(sweep(&store, 3650 * DAY).await, Swept::default());
 }
 
 #[tokio::test]
 async fn one_of_a_fleet_sweeps_and_the_others_see_that_it_did() {
     let store = MemoryStore::default();
-    let keyspace = Keyspace::default();
     let turn = |name: &str, seen: Option<Revision>, first: bool| {
-        let (store, keyspace, certname) = (store.clone(), keyspace.clone(), node(name));
-        async move { sweeping::try_acquire_sweep(&store, &keyspace, &certname, seen, first).await.unwrap() }
+        let fleet = acting(&store, name);
+        async move { fleet.try_acquire_sweep(seen, first).await.unwrap() }
     };
     let (swept, first) = turn("lb01", None, true).await;
     assert!(swept, "nobody ever did");

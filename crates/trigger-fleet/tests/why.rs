@@ -5,6 +5,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use support::meddled::{Meddled, Meddler};
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Target, Targets};
 use trigger_core::identity::{Certname, EventId, KeyPrefix, RunId};
-use trigger_core::keyspace::Keyspace;
+use trigger_core::keyspace::{Key, Keyspace};
 use trigger_core::lineage::{Lineage, Loops};
 use trigger_core::loop_guard::chains_through;
 use trigger_core::publication::Publication;
@@ -22,9 +23,7 @@ use trigger_core::run::record::{Cause, RunRecord};
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_core::why::{ExplainError, Explanation, Question, RunState, Which};
-use trigger_fleet::outcomes;
-use trigger_fleet::publishing::publish;
-use trigger_fleet::why::explain;
+use trigger_fleet::Fleet;
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{Entry, KeyRange, Store, StoreError};
 use uuid::Uuid;
@@ -65,7 +64,7 @@ impl Meddler for Counting {
 }
 
 /// Fires an event from a run, or from outside any.
-async fn fire(store: &dyn Store, n: u128, origin: &str, parent: Option<&RunRecord>, target: &str) -> Event {
+async fn fire(fleet: &Fleet, n: u128, origin: &str, parent: Option<&RunRecord>, target: &str) -> Event {
     let lineage = match parent {
         Some(parent) => {
             let causes = parent.causes.iter().map(|cause| &cause.event);
@@ -92,7 +91,7 @@ async fn fire(store: &dyn Store, n: u128, origin: &str, parent: Option<&RunRecor
         suppressed: BTreeMap::new(),
         suppressed_groups: BTreeMap::new(),
     };
-    publish(store, &publication, false).await.unwrap();
+    fleet.publish(&publication, false).await.unwrap();
     event
 }
 
@@ -100,7 +99,7 @@ async fn fire(store: &dyn Store, n: u128, origin: &str, parent: Option<&RunRecor
 fn run(certname: &str, n: u128, causes: &[&Event]) -> RunRecord {
     let cause = |event: &&Event| Cause {
         event: Event::clone(event),
-        addressed_as: [Target::Node(node("lb01"))].into(),
+        addressed_as: [Target::Node(node(certname))].into(),
         interruptions: 0,
     };
     RunRecord {
@@ -115,8 +114,8 @@ fn run(certname: &str, n: u128, causes: &[&Event]) -> RunRecord {
     }
 }
 
-/// The end of a run, as a courier writes it.
-async fn end(store: &dyn Store, record: &RunRecord, fired: &[FiredEvent]) {
+/// The end of a run, as a completion writer stores it.
+async fn end(fleet: &Fleet, record: &RunRecord, fired: &[FiredEvent]) {
     let result = RunResult {
         outcome: RunOutcome::Changed,
         reason: None,
@@ -133,27 +132,26 @@ async fn end(store: &dyn Store, record: &RunRecord, fired: &[FiredEvent]) {
         outcome: end.clone(),
     };
     let completions: Vec<Completion> = record.causes.iter().map(completion).collect();
-    outcomes::finish_runs(store, &Keyspace::default(), &record.certname, &completions, Some(&history))
-        .await
-        .unwrap();
+    let fleet = fleet.clone().acting_as(record.certname.clone());
+    fleet.finish_runs(&completions, Some(&history)).await.unwrap();
 }
 
 /// ops fires 1 at web, whose run fires 2 at lb, whose run fires 3 at db.
-async fn chain(store: &dyn Store) -> RunRecord {
-    let first = fire(store, 1, "ops", None, "web").await;
+async fn chain(fleet: &Fleet) -> RunRecord {
+    let first = fire(fleet, 1, "ops", None, "web").await;
     let web = run("web", 0xa, &[&first]);
-    let second = fire(store, 2, "web", Some(&web), "lb").await;
-    end(store, &web, &[]).await;
+    let second = fire(fleet, 2, "web", Some(&web), "lb").await;
+    end(fleet, &web, &[]).await;
     let lb = run("lb", 0xb, &[&second]);
-    let third = fire(store, 3, "lb", Some(&lb), "db").await;
-    end(store, &lb, &[]).await;
+    let third = fire(fleet, 3, "lb", Some(&lb), "db").await;
+    end(fleet, &lb, &[]).await;
     let db = run("db", 0xc, &[&third]);
-    end(store, &db, &[]).await;
+    end(fleet, &db, &[]).await;
     db
 }
 
-async fn ask(store: &dyn Store, question: &Question) -> Result<Explanation, ExplainError> {
-    explain(store, &Keyspace::default(), question).await.unwrap()
+async fn ask(fleet: &Fleet, question: &Question) -> Result<Explanation, ExplainError> {
+    fleet.explain(question).await.unwrap()
 }
 
 fn runs(explanation: &Explanation) -> Vec<RunId> {
@@ -162,28 +160,34 @@ fn runs(explanation: &Explanation) -> Vec<RunId> {
 
 #[tokio::test]
 async fn a_chain_over_three_nodes_is_told_in_few_round_trips() {
-    let store = Meddled::<Counting>::default();
-    chain(&store).await;
+    let store = Arc::new(Meddled::<Counting>::default());
+    let fleet = Fleet::new(store.clone(), Keyspace::default());
+    chain(&fleet).await;
     let latest = Question::Run(node("db"), Which::Back(0));
-    let explanation = ask(&store, &latest).await.unwrap();
+    let explanation = ask(&fleet, &latest).await.unwrap();
     assert_eq!(runs(&explanation), [0xc, 0xb, 0xa].map(run_id));
     assert!(explanation.events.iter().all(|event| event.lineage.is_some()), "{explanation:?}");
     // db; 3; all nodes of its chain; 2; 1.
     assert_eq!(store.reads.load(Ordering::Relaxed), 5);
-    let of_event = ask(&store, &Question::Event(id(3))).await.unwrap();
+    let of_event = ask(&fleet, &Question::Event(id(3))).await.unwrap();
     assert_eq!(runs(&of_event), [0xb, 0xa].map(run_id));
 }
 
 #[tokio::test]
 async fn what_nobody_can_read_counts_as_gone() {
     let store = MemoryStore::default();
-    chain(&store).await;
+    let fleet = Fleet::new(Arc::new(store.clone()), Keyspace::default());
+    chain(&fleet).await;
     let keyspace = Keyspace::default();
-    let garbage = [keyspace.runs(&node("lb")), keyspace.part(id(3), 0), keyspace.node(&node("lb"))];
-    store.put_many(garbage.map(|key| (key, "\u{fffd}{".to_owned())).into()).await;
-    let explanation = ask(&store, &Question::Run(node("db"), Which::Back(0))).await.unwrap();
+    let garbage = [
+        Key::RunHistory { certname: node("lb") },
+        Key::Part { event: id(3), index: 0 },
+        Key::Node { certname: node("lb") },
+    ];
+    store.put_many(garbage.map(|key| (keyspace.key(&key), "\u{fffd}{".to_owned())).into()).await;
+    let explanation = ask(&fleet, &Question::Run(node("db"), Which::Back(0))).await.unwrap();
     assert_eq!(runs(&explanation), [0xc, 0xb].map(run_id));
     assert_eq!(explanation.runs[1].state, RunState::Gone);
-    assert_eq!(ask(&store, &Question::Event(id(3))).await, Err(ExplainError::NoEvent));
-    assert_eq!(ask(&store, &Question::Run(node("nobody"), Which::Back(0))).await, Err(ExplainError::NoNode));
+    assert_eq!(ask(&fleet, &Question::Event(id(3))).await, Err(ExplainError::NoEvent));
+    assert_eq!(ask(&fleet, &Question::Run(node("nobody"), Which::Back(0))).await, Err(ExplainError::NoNode));
 }

@@ -4,13 +4,15 @@
 //! where no agent is alive.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
-use trigger_fleet::publishing::{PublishError, Published, publish};
+use trigger_fleet::Fleet;
+use trigger_fleet::publishing::{PublishError, Published};
 use trigger_store::backend::Backend;
 use trigger_store::store::StoreError;
 use trigger_store::url::BackendUrl;
@@ -37,7 +39,10 @@ async fn publish_to(
     check_prefix: bool,
 ) -> Result<Published, PublishError> {
     match backend.store() {
-        Some(store) => publish(store.as_ref(), publication, check_prefix).await,
+        Some(store) => {
+            let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()));
+            fleet.publish(publication, check_prefix).await
+        }
         None => Ok(Published::default()),
     }
 }

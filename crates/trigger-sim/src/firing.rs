@@ -12,7 +12,7 @@ use trigger_core::lineage::{Lineage, Loops};
 use trigger_core::loop_guard::{self, is_suppressed};
 use trigger_core::publication::Publication;
 use trigger_core::wire::Stored;
-use trigger_fleet::publishing::{PublishError, Published, publish};
+use trigger_fleet::publishing::{PublishError, Published};
 use trigger_store::store::StoreError;
 
 use crate::process::Proc;
@@ -156,10 +156,10 @@ async fn store(own: &Proc, publication: &Publication) {
 }
 
 async fn try_publish(own: &Proc, publication: &Publication) -> Result<Published, PublishError> {
-    let store = own.connect();
+    let fleet = own.connect();
     let targets = u32::try_from(publication.event.targets.hosts.len()).unwrap_or(u32::MAX);
     let limit = own.sim.sleep(PUBLISH_TIMEOUT + Duration::from_millis(1) * targets);
-    let publishing = Box::pin(publish(&store, publication, false));
+    let publishing = Box::pin(fleet.publish(publication, false));
     match select(publishing, limit).await {
         Either::Left((result, _)) => result,
         Either::Right(_) => Err(PublishError::Store(StoreError::Unreachable {

@@ -1,10 +1,11 @@
 //! What a simulated process has at hand: its machine's disk and clocks, a connection to the backend, and
 //! the places between its effects where it may die.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use trigger_core::keyspace::Keyspace;
 use trigger_core::time::{Now, Timestamp};
+use trigger_fleet::Fleet;
 
 use crate::disk::Disk;
 use crate::executor::{ProcessId, Sim};
@@ -28,12 +29,9 @@ impl Proc {
     }
 
     /// Its connection to the backend.
-    pub(crate) fn connect(&self) -> SimStore {
-        SimStore::new(self.clone())
-    }
-
-    pub(crate) fn keyspace(&self) -> Keyspace {
-        self.sim.with(|world| world.keyspace.clone())
+    pub(crate) fn connect(&self) -> Fleet {
+        let keyspace = self.sim.with(|world| world.keyspace.clone());
+        Fleet::new(Arc::new(SimStore::new(self.clone())), keyspace)
     }
 
     pub(crate) fn now(&self) -> Now {

@@ -11,7 +11,7 @@ use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::status::DeliveryStatus;
 use trigger_core::time::Timestamp;
 use trigger_core::why::{EventStep, Explanation, RunState, RunStep};
-use trigger_fleet::outcomes::EventStatus;
+use trigger_fleet::status::EventStatus;
 use uuid::Uuid;
 
 pub(crate) const NOON: u64 = 1_763_812_800_000;

@@ -134,15 +134,15 @@ fn garbage_and_newer_versions_under_our_keys_harm_nobody(kind: BackendKind) {
     const PREFIX: &str = "/puppet_trigger/events";
     let fleet = Fleet::on(kind);
     let id = |n: u32| format!("019356b0-7c4a-7000-8000-{n:012}");
-    let delivery = |n: u32| format!("{PREFIX}/hosts/a/{}", id(n));
+    let delivery = |n: u32| format!("{PREFIX}/deliveries/a/{}", id(n));
     let garbage = |n: u32| {
         [
             (delivery(n), "garbage \u{1f4a9}".to_owned()),
-            (format!("{PREFIX}/hosts/a/not-an-id-{n}"), "{}".to_owned()),
+            (format!("{PREFIX}/deliveries/a/not-an-id-{n}"), "{}".to_owned()),
             (delivery(n + 1), r#"{"v":1,"part":0}"#.to_owned()),
             (delivery(n + 2), r#"{"v":1,"part":0}"#.to_owned()),
-            (format!("{PREFIX}/events/{}/0", id(n + 2)), "x".repeat(100_000)),
-            (format!("{PREFIX}/events/{}/m0", id(n)), "[]".to_owned()),
+            (format!("{PREFIX}/events/{}/parts/0", id(n + 2)), "x".repeat(100_000)),
+            (format!("{PREFIX}/events/{}/members/0", id(n)), "[]".to_owned()),
             (format!("{PREFIX}/nodes/b{n}"), "null".to_owned()),
             (format!("{PREFIX}/nodes/UPPER{n}"), "null".to_owned()),
             (format!("{PREFIX}/nonsense/{n}"), "?".to_owned()),
@@ -151,7 +151,7 @@ fn garbage_and_newer_versions_under_our_keys_harm_nobody(kind: BackendKind) {
     let newer = |n: u32| {
         [
             (delivery(n), r#"{"v":99,"whatever":true}"#.to_owned()),
-            (format!("{PREFIX}/events/{}/0", id(n + 1)), r#"{"v":99,"new":[]}"#.to_owned()),
+            (format!("{PREFIX}/events/{}/parts/0", id(n + 1)), r#"{"v":99,"new":[]}"#.to_owned()),
             (delivery(n + 1), r#"{"v":1,"part":0}"#.to_owned()),
         ]
     };
@@ -198,7 +198,7 @@ fn garbage_and_newer_versions_under_our_keys_harm_nobody(kind: BackendKind) {
 
 fn what_was_unreadable_and_has_gone_is_not_told_any_more(kind: BackendKind) {
     let mut fleet = Fleet::on(kind);
-    let key = |n: u32| format!("/puppet_trigger/events/hosts/a/019356b0-7c4a-7000-8000-{n:012}");
+    let key = |n: u32| format!("/puppet_trigger/events/deliveries/a/019356b0-7c4a-7000-8000-{n:012}");
     fleet.backend.put(&key(1), "garbage");
     fleet.backend.put(&key(2), "garbage");
     let node = fleet.running("a");

@@ -32,7 +32,8 @@ fn id(fired: &Value) -> &str {
 
 /// The chains that an event carries, as the backend keeps them.
 fn lineage(fleet: &Fleet, event: &str) -> Value {
-    let part = fleet.backend.get(&format!("/puppet_trigger/events/events/{event}/0")).expect("an event");
+    let part =
+        fleet.backend.get(&format!("/puppet_trigger/events/events/{event}/parts/0")).expect("an event");
     serde_json::from_str::<Value>(&part).expect("an event's JSON")["lineage"].clone()
 }
 
@@ -123,7 +124,7 @@ const DAEMON: &str = "setsid sh -c 'while [ -e outlive ]; do sleep 0.02; done; \
 fn let_fire_a_new_root(fleet: &Fleet, node: &Node) {
     std::fs::remove_file(node.path("outlive")).expect("a daemon to let go");
     let later = fired(node, 1).remove(0);
-    let key = format!("/puppet_trigger/events/events/{}/0", id(&later));
+    let key = format!("/puppet_trigger/events/events/{}/parts/0", id(&later));
     let part = fleet.backend.get(&key).expect("an event");
     let part: Value = serde_json::from_str(&part).expect("an event's JSON");
     assert_eq!(part["lineage"], json!([{ "root": id(&later), "hops": [] }]), "{part}");

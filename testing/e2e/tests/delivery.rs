@@ -275,7 +275,7 @@ fn what_outlived_its_life_expires_visibly(kind: BackendKind) {
     let mut node = fleet.node("a.example.com");
     // As a node finds it that was off for longer than the event lived: fired an hour ago, for a minute.
     let event = node.fire(&["t", "--host", "a.example.com", "--expires-in", "1m"]).committed();
-    let key = format!("/puppet_trigger/events/events/{event}/0");
+    let key = format!("/puppet_trigger/events/events/{event}/parts/0");
     let mut part: Value = serde_json::from_str(&fleet.backend.get(&key).expect("the event")).expect("JSON");
     let fired_at = part["fired_at_unix_ms"].as_u64().expect("milliseconds");
     part["fired_at_unix_ms"] = (fired_at - 60 * 60 * 1000).into();
@@ -297,7 +297,7 @@ fn a_replayed_delivery_costs_no_run(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let mut node = fleet.running("a.example.com");
     let event = node.fire(&["t", "--host", "a.example.com"]).committed();
-    let delivery = format!("/puppet_trigger/events/hosts/a.example.com/{event}");
+    let delivery = format!("/puppet_trigger/events/deliveries/a.example.com/{event}");
     let gone = |when: &str| {
         eventually(when, || fleet.backend.get(&delivery).map_or(Ok(()), Err));
     };

@@ -250,7 +250,7 @@ fn what_a_node_tells_survives_its_agent_and_its_backends_memory(kind: BackendKin
     }
     a.kill_agent();
     // As after a restore of a backup, or in a new backend.
-    fleet.backend.put("/puppet_trigger/events/runs/a", "{\"v\":1,\"runs\":[]}");
+    fleet.backend.put("/puppet_trigger/events/run-history/a", "{\"v\":1,\"runs\":[]}");
     a.start_agent();
     let event = b.fire(&["t", "--host", "a"]).committed();
     b.wait_for(&event, "a", "done");
@@ -258,7 +258,7 @@ fn what_a_node_tells_survives_its_agent_and_its_backends_memory(kind: BackendKin
     assert_eq!(runs(&why(&b, &["a", "--run", "2"])), ["a changed"], "made anew from what the node keeps");
 
     // What cannot be read is not there, and harms nothing else.
-    fleet.backend.put("/puppet_trigger/events/runs/a", "\u{1}{");
+    fleet.backend.put("/puppet_trigger/events/run-history/a", "\u{1}{");
     b.trigger(&["why", "a", "--output", "json"]).error(1);
     let of_event = why(&b, &[&event]);
     assert_eq!(of_event["targets"][0]["state"], "done");

@@ -175,7 +175,7 @@ impl FaultyBackend {
 
     /// The deliveries that still wait for a node; why not, where nobody is there to say.
     pub(crate) fn pending(&self) -> Result<Vec<String>, String> {
-        let deliveries = format!("{PREFIX}hosts/");
+        let deliveries = format!("{PREFIX}deliveries/");
         match &self.server {
             Server::Hub(_, false) => Err("the hub is dead, so nobody knows what is pending".to_owned()),
             Server::Hub(hub, true) => {

@@ -75,7 +75,7 @@ async fn forget(ports: &[u16], certname: &str) -> Result<(), String> {
     let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
     let options = ConnectOptions::new().with_connect_timeout(ANSWER_TIMEOUT).with_timeout(ANSWER_TIMEOUT);
     let mut client = Client::connect(endpoints, Some(options)).await.map_err(failed)?;
-    let key = format!("{PREFIX}hosts/{certname}/no-delivery");
+    let key = format!("{PREFIX}deliveries/{certname}/no-delivery");
     let written = write(&client, &key).await;
     // Whatever came of it, the key must go before the agent reads everything again.
     let began = Instant::now();

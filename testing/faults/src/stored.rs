@@ -46,8 +46,8 @@ mod tests {
         let hub = Connection::open(&file).unwrap();
         hub.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())).unwrap();
         hub.execute("CREATE TABLE entries (key TEXT, value TEXT, revision INTEGER)", []).unwrap();
-        let insert = "INSERT INTO entries (key) VALUES ('/puppet_trigger/events/hosts/n01/e1')";
+        let insert = "INSERT INTO entries (key) VALUES ('/puppet_trigger/events/deliveries/n01/e1')";
         hub.execute(insert, []).unwrap();
-        assert_eq!(keys_in(&file), Ok(BTreeSet::from(["hosts/n01/e1".to_owned()])));
+        assert_eq!(keys_in(&file), Ok(BTreeSet::from(["deliveries/n01/e1".to_owned()])));
     }
 }

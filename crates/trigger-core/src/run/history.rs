@@ -1,5 +1,5 @@
 //! What a node tells of its latest runs: enough to explain each of them to whoever asks, from anywhere, after
-//! the events themselves were swept. The value under `runs/<certname>`, bounded however large the bursts were.
+//! the events themselves were swept. The value under `run-history/<certname>`, bounded however large the bursts were.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,7 +11,6 @@ use trigger_core::delivery::Completion;
 use trigger_core::event::Target;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::run::history::RunHistory;
-use trigger_fleet::outcomes;
 use trigger_store::store::StoreError;
 
 use super::Node;
@@ -104,13 +103,13 @@ async fn carry(node: &Node, mut load: Load<'_>) {
 
 async fn try_carry(node: &Node, load: Load<'_>) -> Result<(), StoreError> {
     let Load { completions, forgotten, history, is_again } = load;
-    let (store, keyspace, certname) = (node.store.as_ref(), &node.settings.keyspace, &node.settings.certname);
+    let fleet = &node.fleet;
     if !completions.is_empty() || history.is_some() {
-        outcomes::finish_runs(store, keyspace, certname, completions, history).await?;
+        fleet.finish_runs(completions, history).await?;
     }
     if is_again {
-        return outcomes::delete_told(store, keyspace, certname, forgotten).await;
+        return fleet.delete_deliveries_with_outcome(forgotten).await;
     }
     let ended = forgotten.iter().map(|(event, addressed_as)| (*event, addressed_as));
-    outcomes::delete(store, keyspace, certname, ended).await
+    fleet.delete_deliveries(ended).await
 }

@@ -27,19 +27,17 @@ pub(super) async fn run(
     link: watch::Sender<Connection>,
     outlets: Outlets,
 ) {
-    let (store, settings) = (node.store.as_ref(), &node.settings);
-    let mut intake =
-        DeliveryWatcher::new(settings.keyspace.clone(), settings.certname.clone(), claim, outlets);
+    let mut watcher = DeliveryWatcher::new(node.fleet.clone(), claim, outlets);
     let pause = || tokio::time::sleep(read_again_after(jitter()));
     let mut lost_at = Instant::now();
     let mut attempt = 0;
     loop {
-        let error = match intake.connect(store).await {
+        let error = match watcher.connect().await {
             Ok(watch) => {
-                breaker.reset(&settings.backend);
+                breaker.reset(&node.settings.backend);
                 link.send_replace(Connection::Up);
                 attempt = 0;
-                let error = intake.follow(store, watch, pause).await;
+                let error = watcher.follow(watch, pause).await;
                 lost_at = Instant::now();
                 error
             }
@@ -48,7 +46,7 @@ pub(super) async fn run(
         if link.send_replace(Connection::Down(error.to_string())) == Connection::Up {
             tracing::warn!("the watch ended, everything is read again: {error}");
         }
-        if intake.is_closed() {
+        if watcher.is_closed() {
             return;
         }
         tokio::time::sleep(backoff::reconnect(attempt, lost_at.elapsed(), jitter())).await;

@@ -26,10 +26,11 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use trigger_core::identity::{Certname, GroupName};
+use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
+use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::Outlets;
 use trigger_store::store::Store;
@@ -48,7 +49,7 @@ pub struct AgentSettings {
     pub certname: Certname,
     pub state: StateDir,
     pub backend: String,
-    pub keyspace: Keyspace,
+    pub prefix: KeyPrefix,
     pub groups: Vec<GroupName>,
     pub command: RunCommand,
     /// The run command in words, for the record of each run.
@@ -78,7 +79,7 @@ pub enum Stopped {
 struct Node {
     settings: AgentSettings,
     metrics: metrics::Metrics,
-    store: Arc<dyn Store>,
+    fleet: Fleet,
     clock: Clock,
 }
 
@@ -99,12 +100,14 @@ pub async fn run(
 
     let outbox = Outbox::open(&state)?;
     let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
-    let publisher = Arc::new(Publisher::new(Some(spool), settings.keyspace.prefix().clone()));
+    let publisher = Arc::new(Publisher::new(Some(spool), settings.prefix.clone()));
     let store = open_store(&publisher, &settings.backend)?;
+    let keyspace = Keyspace::new(settings.prefix.clone());
+    let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
     let runs = Runs::open(&state)?;
     let (dedup_log, ended) = DedupLog::open(&state, clock::wall())?;
 
-    let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), store, clock: Clock::start() });
+    let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), fleet, clock: Clock::start() });
     let (arrivals_in, arrivals) = mpsc::channel(16);
     let (completions_in, completions) = mpsc::unbounded_channel();
     let (claim_in, claim) = watch::channel(ClaimState::Unregistered);
@@ -173,7 +176,7 @@ fn open_store(publisher: &Publisher, url: &str) -> Result<Arc<dyn Store>, Failur
 
 /// Whether an agent could be started with these settings.
 pub fn check(settings: &AgentSettings) -> Result<(), Failure> {
-    let publisher = Publisher::new(None, settings.keyspace.prefix().clone());
+    let publisher = Publisher::new(None, settings.prefix.clone());
     open_store(&publisher, &settings.backend)?;
     check_owner(&settings.state, &settings.certname)
 }

@@ -55,7 +55,6 @@ impl Registration {
     ) {
         let settings = &node.settings;
         let claimant = Claimant {
-            certname: settings.certname.clone(),
             instance: uuid::Uuid::new_v4().to_string(),
             lock,
             may_inherit: settings.may_inherit_claim,
@@ -66,7 +65,7 @@ impl Registration {
             groups: settings.groups.clone(),
         };
         let elapsed = node.clock.now().elapsed;
-        let claim = Claim::new(settings.keyspace.clone(), claimant, remembered.clone(), elapsed);
+        let claim = Claim::new(node.fleet.clone(), claimant, remembered.clone(), elapsed);
         let Channels { activity, seen, release, standing } = channels;
         let mut registrar = Self { node, claim, remembered, activity, seen, standing };
         tokio::select! {
@@ -85,7 +84,7 @@ impl Registration {
             // What was seen until now is answered by this renewal, even where the backend was made anew and
             // counts from the start again.
             self.seen.mark_unchanged();
-            let renewed = self.claim.renew(self.node.store.as_ref(), &activity, self.node.clock.now()).await;
+            let renewed = self.claim.renew(&activity, self.node.clock.now()).await;
             if let Err(error) = &renewed
                 && !is_failing
             {
@@ -117,8 +116,8 @@ impl Registration {
 
     async fn release(&mut self) {
         let activity = self.activity.borrow().clone();
-        let (store, now) = (self.node.store.as_ref(), self.node.clock.now());
-        match tokio::time::timeout(RELEASE_TIMEOUT, self.claim.release(store, &activity, now)).await {
+        let now = self.node.clock.now();
+        match tokio::time::timeout(RELEASE_TIMEOUT, self.claim.release(&activity, now)).await {
             Ok(Ok(true)) => tracing::info!("gave up the claim on {}", self.node.settings.certname),
             Ok(Ok(false)) => {}
             Ok(Err(error)) => tracing::warn!("the claim is not given up and lapses by itself: {error}"),
@@ -194,19 +193,19 @@ fn write_joined(settings: &AgentSettings, joined: &BTreeMap<GroupName, Revision>
 }
 
 fn place(settings: &AgentSettings) -> String {
-    format!("{} {}\n", settings.backend, settings.keyspace.prefix())
+    format!("{} {}\n", settings.backend, settings.prefix)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use trigger_core::keyspace::Keyspace;
+    use trigger_fleet::Fleet;
     use trigger_store::memory::MemoryStore;
 
     #[tokio::test(start_paused = true)]
     async fn what_was_seen_before_a_renewal_is_no_reason_for_another() {
         let claimant = Claimant {
-            certname: "lb01".parse().unwrap(),
             instance: "i".to_owned(),
             lock: None,
             may_inherit: true,
@@ -216,12 +215,14 @@ mod tests {
             version: "1".to_owned(),
             groups: Vec::new(),
         };
-        let mut claim = Claim::new(Keyspace::default(), claimant, BTreeMap::new(), Duration::ZERO);
+        let fleet = Fleet::new(Arc::new(MemoryStore::default()), Keyspace::default())
+            .acting_as("lb01".parse().unwrap());
+        let mut claim = Claim::new(fleet, claimant, BTreeMap::new(), Duration::ZERO);
         // Seen in a backend that has been made anew since.
         let (sender, mut seen) = watch::channel(Revision(1_000_000));
         let now = crate::clock::Clock::start().now();
         seen.mark_unchanged();
-        claim.renew(&MemoryStore::default(), &Activity::default(), now).await.unwrap();
+        claim.renew(&Activity::default(), now).await.unwrap();
         assert!(claim.is_news(Revision(1_000_000)), "it looks like news");
         let mut is_news =
             async || tokio::time::timeout(Duration::from_secs(1), news(&claim, &mut seen)).await.is_ok();

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trigger_core::identity::Revision;
-use trigger_fleet::sweeping;
 use trigger_store::store::StoreError;
 
 use super::Node;
@@ -34,12 +33,9 @@ async fn look(
     last_seen: Option<Revision>,
     is_first_look: bool,
 ) -> Result<Option<Revision>, StoreError> {
-    let (store, settings) = (node.store.as_ref(), &node.settings);
-    let (is_ours, seen) =
-        sweeping::try_acquire_sweep(store, &settings.keyspace, &settings.certname, last_seen, is_first_look)
-            .await?;
+    let (is_ours, seen) = node.fleet.try_acquire_sweep(last_seen, is_first_look).await?;
     if is_ours {
-        let swept = sweeping::sweep(store, &settings.keyspace, clock::wall(), last_seen).await?;
+        let swept = node.fleet.sweep(clock::wall(), last_seen).await?;
         tracing::info!(
             "swept the backend: {} deliveries expired, {} events removed",
             swept.expired,

@@ -9,7 +9,6 @@ use trigger_core::delivery::Completion;
 use trigger_core::event::Target;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::run::history::RunHistory;
-use trigger_fleet::outcomes;
 use trigger_store::store::StoreError;
 
 use super::Node;
@@ -79,13 +78,12 @@ async fn carry(node: &Node, mut load: Load<'_>) {
 
 async fn try_carry(node: &Node, load: Load<'_>) -> Result<(), StoreError> {
     let Load { completions, forgotten, history, is_again } = load;
-    let store = &node.store;
     if !completions.is_empty() || history.is_some() {
-        outcomes::finish_runs(store, &node.keyspace, &node.certname, completions, history).await?;
+        node.fleet.finish_runs(completions, history).await?;
     }
     if is_again {
-        return outcomes::delete_told(store, &node.keyspace, &node.certname, forgotten).await;
+        return node.fleet.delete_deliveries_with_outcome(forgotten).await;
     }
     let ended = forgotten.iter().map(|(event, addressed_as)| (*event, addressed_as));
-    outcomes::delete(store, &node.keyspace, &node.certname, ended).await
+    node.fleet.delete_deliveries(ended).await
 }

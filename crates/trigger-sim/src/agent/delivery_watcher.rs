@@ -15,19 +15,19 @@ pub(super) async fn run(
     link: watch::Sender<bool>,
     outlets: Outlets,
 ) {
-    let mut intake = DeliveryWatcher::new(node.keyspace.clone(), node.certname.clone(), claim, outlets);
+    let mut watcher = DeliveryWatcher::new(node.fleet.clone(), claim, outlets);
     let own = node.own.clone();
     let mut lost_at = own.sim.now();
     let mut attempt = 0;
     loop {
-        if let Ok(watch) = intake.connect(&node.store).await {
+        if let Ok(watch) = watcher.connect().await {
             link.send_replace(true);
             attempt = 0;
             let pause = || async {
                 own.sim.sleep(read_again_after(own.jitter())).await;
                 own.with(|world| world.count("read again"));
             };
-            intake.follow(&node.store, watch, pause).await;
+            watcher.follow(watch, pause).await;
             lost_at = own.sim.now();
         }
         link.send_replace(false);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use trigger_core::identity::{Certname, GroupName};
-use trigger_core::keyspace::Keyspace;
+use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::Outlets;
 
@@ -20,7 +20,6 @@ use crate::executor::{ProcessId, Sim};
 use crate::firing;
 use crate::process::Proc;
 use crate::runs;
-use crate::store::SimStore;
 use crate::world::{Kind, Socket};
 
 /// What is shared by the agent's tasks.
@@ -28,8 +27,7 @@ pub(crate) struct Node {
     own: Proc,
     certname: Certname,
     groups: Vec<GroupName>,
-    keyspace: Keyspace,
-    store: SimStore,
+    fleet: Fleet,
 }
 
 /// Starts an agent on a machine. Whoever starts it makes sure that none is there.
@@ -39,8 +37,8 @@ pub(crate) fn start(sim: &Sim, machine: usize) -> ProcessId {
         let machine = &world.machines[machine];
         (machine.certname.clone(), machine.groups.clone())
     });
-    let node =
-        Arc::new(Node { certname, groups, keyspace: own.keyspace(), store: own.connect(), own: own.clone() });
+    let fleet = own.connect().acting_as(certname.clone());
+    let node = Arc::new(Node { certname, groups, fleet, own: own.clone() });
     own.note(format_args!("agent starts"));
 
     let (arrivals_in, arrivals) = mpsc::channel(16);

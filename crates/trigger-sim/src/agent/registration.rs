@@ -41,7 +41,6 @@ pub(super) async fn run(node: Arc<Node>, channels: Channels) {
         let lock = format!("{}-{}", machine.boot, machine.identity);
         world.check.instance_started(&instance, own.machine, machine.boot);
         Claimant {
-            certname: node.certname.clone(),
             instance,
             lock: Some(lock),
             // Nobody copies a machine with its memory here.
@@ -53,7 +52,7 @@ pub(super) async fn run(node: Arc<Node>, channels: Channels) {
             groups: node.groups.clone(),
         }
     });
-    let claim = Claim::new(node.keyspace.clone(), claimant, remembered.clone(), own.now().elapsed);
+    let claim = Claim::new(node.fleet.clone(), claimant, remembered.clone(), own.now().elapsed);
     let Channels { activity, seen, release, standing } = channels;
     let mut registrar = Registration { node, claim, remembered, activity, seen, standing };
     tokio::select! {
@@ -72,7 +71,7 @@ impl Registration {
         loop {
             let activity = self.activity.borrow_and_update().clone();
             self.seen.mark_unchanged();
-            let _ = self.claim.renew(&self.node.store, &activity, own.now()).await;
+            let _ = self.claim.renew(&activity, own.now()).await;
             own.step("registrar: answered").await;
             if *self.claim.joined() != self.remembered {
                 self.remembered = self.claim.joined().clone();
@@ -96,7 +95,7 @@ impl Registration {
         let activity = self.activity.borrow().clone();
         tokio::select! {
             biased;
-            released = self.claim.release(&self.node.store, &activity, own.now()) => {
+            released = self.claim.release(&activity, own.now()) => {
                 own.note(format_args!("claim released: {released:?}"));
                 own.with(|world| world.count("claim released"));
             }

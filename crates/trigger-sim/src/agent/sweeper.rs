@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use trigger_core::identity::Revision;
-use trigger_fleet::sweeping;
 use trigger_store::store::StoreError;
 
 use super::Node;
@@ -28,11 +27,9 @@ async fn look(
     last_seen: Option<Revision>,
     is_first_look: bool,
 ) -> Result<Option<Revision>, StoreError> {
-    let (is_ours, seen) =
-        sweeping::try_acquire_sweep(&node.store, &node.keyspace, &node.certname, last_seen, is_first_look)
-            .await?;
+    let (is_ours, seen) = node.fleet.try_acquire_sweep(last_seen, is_first_look).await?;
     if is_ours {
-        let swept = sweeping::sweep(&node.store, &node.keyspace, node.own.wall(), last_seen).await?;
+        let swept = node.fleet.sweep(node.own.wall(), last_seen).await?;
         node.own.note(format_args!("swept: {swept:?}"));
         node.own.with(|world| {
             world.count("sweep");

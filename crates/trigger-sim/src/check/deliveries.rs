@@ -5,7 +5,7 @@ use std::time::Duration;
 use trigger_core::delivery::Delivery as DeliveryForm;
 use trigger_core::event::CLOCK_TOLERANCE;
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
-use trigger_core::keyspace::Key;
+use trigger_core::keyspace::{Key, Range};
 use trigger_core::node::NodeRecord;
 use trigger_core::sweep::EVENT_RETENTION;
 use trigger_core::wire::Stored;
@@ -20,11 +20,11 @@ const OFF_BY: Duration = Duration::from_secs(10 * 60);
 impl World {
     /// A key is about to be written.
     pub(crate) fn check_put(&mut self, client: Client, key: &str, value: &str) {
-        match self.keyspace.place(key) {
+        match self.keyspace.parse(key) {
             Some(Key::Node { certname }) => self.check_registration(client, certname, value),
             Some(Key::Outcome { event, certname }) => self.check_outcome(client, event, &certname, value),
             Some(Key::Part { .. }) => self.check_immutable(key, value),
-            Some(Key::HostDelivery { event, .. } | Key::GroupDelivery { event, .. }) => {
+            Some(Key::Delivery { event, .. } | Key::GroupDelivery { event, .. }) => {
                 self.check_immutable(key, value);
                 // A backend that was restored amid the writes may have lost what was written first.
                 let was_there = self.check.last_rewind.is_some() && self.check.parts.contains(&event);
@@ -46,14 +46,16 @@ impl World {
     /// Whether the part that a delivery names is there.
     pub(super) fn has_part(&self, event: EventId, delivery: &str) -> bool {
         let form = DeliveryForm::from_wire(delivery);
-        form.is_ok_and(|form| self.server.entry(&self.keyspace.part(event, form.part)).is_some())
+        form.is_ok_and(|form| {
+            self.server.entry(&self.keyspace.key(&Key::Part { event, index: form.part })).is_some()
+        })
     }
 
     /// A key was written.
     pub(crate) fn check_committed(&mut self, key: &str, value: &str, revision: u64) {
-        match self.keyspace.place(key) {
+        match self.keyspace.parse(key) {
             Some(Key::Part { event, .. }) => drop(self.check.parts.insert(event)),
-            Some(Key::HostDelivery { certname, event }) => {
+            Some(Key::Delivery { certname, event }) => {
                 let is_whole = self.has_part(event, value);
                 self.delivered(event, certname, revision, is_whole);
             }
@@ -71,9 +73,9 @@ impl World {
 
     /// Who had joined a group before a revision, as far as the backend tells.
     fn members(&self, group: &GroupName, before: u64) -> Vec<Certname> {
-        let entries = self.server.entries_below(&self.keyspace.nodes());
+        let entries = self.server.entries_below(&self.keyspace.range(&Range::Nodes));
         let member = |entry: trigger_store::store::Entry| {
-            let Some(Key::Node { certname }) = self.keyspace.place(&entry.key) else { return None };
+            let Some(Key::Node { certname }) = self.keyspace.parse(&entry.key) else { return None };
             let record = NodeRecord::from_wire(&entry.value).ok()?;
             let since = *record.groups.get(group)?;
             (since > Revision(0) && since < Revision(before)).then_some(certname)
@@ -84,7 +86,10 @@ impl World {
     /// What a restored backend had lost is owed again once it is there again, with its part.
     fn delivered(&mut self, event: EventId, certname: Certname, revision: u64, is_whole: bool) {
         let committed = self.steps;
-        let has_ended = self.server.entry(&self.keyspace.outcome(event, &certname)).is_some();
+        let has_ended = self
+            .server
+            .entry(&self.keyspace.key(&Key::Outcome { event, certname: certname.clone() }))
+            .is_some();
         let new = Delivery { committed, revision, has_ended, had_ended: has_ended, is_lost: false };
         let known = self.check.deliveries.entry((event, certname)).or_insert(new);
         if known.is_lost && is_whole {
@@ -99,9 +104,12 @@ impl World {
     /// A key is about to be deleted.
     pub(crate) fn check_delete(&mut self, client: Client, key: &str) {
         let what = || format!("m{} deletes {key}", client.machine);
-        match self.keyspace.place(key) {
-            Some(Key::HostDelivery { certname, event }) => {
-                let has_outcome = self.server.entry(&self.keyspace.outcome(event, &certname)).is_some();
+        match self.keyspace.parse(key) {
+            Some(Key::Delivery { certname, event }) => {
+                let has_outcome = self
+                    .server
+                    .entry(&self.keyspace.key(&Key::Outcome { event, certname: certname.clone() }))
+                    .is_some();
                 if !has_outcome && !self.has_lost_outcome(event, certname) && !self.may_go(client, event) {
                     self.violate("an outcome is stored before its delivery is deleted", what());
                 }

@@ -1,6 +1,7 @@
 //! What was fired is durable before it is answered, and never lost (C1).
 
 use trigger_core::identity::EventId;
+use trigger_core::keyspace::Key;
 use trigger_core::publication::Publication;
 
 use super::{Checker, Fired};
@@ -73,9 +74,18 @@ impl World {
     /// backend has forgotten since.
     fn is_pointless(&self, event: EventId) -> bool {
         let Some(fired) = self.check.events.get(&event) else { return false };
-        let hosts = fired.event.targets.hosts.iter().map(|host| self.keyspace.host_delivery(host, event));
-        let groups =
-            fired.event.targets.groups.iter().map(|group| self.keyspace.group_delivery(group, event));
+        let hosts = fired
+            .event
+            .targets
+            .hosts
+            .iter()
+            .map(|host| self.keyspace.key(&Key::Delivery { certname: host.clone(), event }));
+        let groups = fired
+            .event
+            .targets
+            .groups
+            .iter()
+            .map(|group| self.keyspace.key(&Key::GroupDelivery { group: group.clone(), event }));
         let mut there = hosts.chain(groups).filter_map(|key| self.server.entry(&key));
         !self.check.forgotten.contains(&event) && there.any(|entry| !self.has_part(event, &entry.value))
     }

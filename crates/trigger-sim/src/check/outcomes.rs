@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::identity::{Certname, EventId};
+use trigger_core::keyspace::Key;
 use trigger_core::lineage::Lineage;
 use trigger_core::run::{CompletedRun, RunOutcome};
 use trigger_core::sweep::SWEEP_GRACE_PERIOD;
@@ -22,7 +23,8 @@ impl World {
         let Ok(end) = DeliveryOutcome::from_wire(value) else {
             return self.violate("stored forms are whole", format!("the outcome of {event}: {value}"));
         };
-        let before = self.server.entry(&self.keyspace.outcome(event, certname));
+        let before =
+            self.server.entry(&self.keyspace.key(&Key::Outcome { event, certname: certname.clone() }));
         let was_done = matches!(
             before.map(|entry| DeliveryOutcome::from_wire(&entry.value)),
             Some(Ok(DeliveryOutcome::Done(_)))

@@ -1,7 +1,7 @@
 //! When all is healed everything comes to rest: nothing is owed, and nothing is left behind.
 
 use trigger_core::identity::Certname;
-use trigger_core::keyspace::Key;
+use trigger_core::keyspace::{Key, Range};
 
 use crate::runs;
 use crate::world::World;
@@ -27,7 +27,8 @@ impl World {
                 machine.disk.list("outbox/", ".json").filter(|path| !path.contains("/quarantined/"));
             let open = runs::open_records(&machine.disk);
             left.extend(spooled.map(str::to_owned).chain(open).map(|path| format!("m{index} {path}")));
-            let deliveries = self.server.entries_below(&self.keyspace.host_deliveries(&machine.certname));
+            let deliveries =
+                self.server.entries_below(&self.keyspace.range(&Range::Deliveries(machine.certname.clone())));
             // One whose part a restored backend has lost is reported and left.
             let whole = deliveries.into_iter().filter(|entry| self.names_part(&entry.key, &entry.value));
             left.extend(whole.map(|entry| entry.key));
@@ -36,8 +37,8 @@ impl World {
     }
 
     fn names_part(&self, key: &str, delivery: &str) -> bool {
-        match self.keyspace.place(key) {
-            Some(Key::HostDelivery { event, .. }) => self.has_part(event, delivery),
+        match self.keyspace.parse(key) {
+            Some(Key::Delivery { event, .. }) => self.has_part(event, delivery),
             _ => true,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use trigger_core::keyspace::Key;
+use trigger_core::keyspace::{Key, Range};
 use trigger_fleet::claim::LEASE;
 
 use crate::world::World;
@@ -16,8 +16,12 @@ impl World {
             if delivery.revision > to {
                 delivery.is_lost = true;
                 forgotten.push(*event);
-            } else if self.server.entry(&self.keyspace.part(*event, 0)).is_some() {
-                delivery.has_ended = self.server.entry(&self.keyspace.outcome(*event, certname)).is_some();
+            } else if self.server.entry(&self.keyspace.key(&Key::Part { event: *event, index: 0 })).is_some()
+            {
+                delivery.has_ended = self
+                    .server
+                    .entry(&self.keyspace.key(&Key::Outcome { event: *event, certname: certname.clone() }))
+                    .is_some();
             } // Else it had ended and was swept before the backup was made.
         }
         let groups = self.check.group_deliveries.iter().filter(|(_, delivery)| delivery.revision > to);
@@ -29,8 +33,8 @@ impl World {
     /// Claims are what they were then, and so old.
     fn restore_registrations(&mut self) {
         self.check.registrations.clear();
-        for entry in self.server.entries_below(&self.keyspace.nodes()) {
-            if let Some(Key::Node { certname }) = self.keyspace.place(&entry.key) {
+        for entry in self.server.entries_below(&self.keyspace.range(&Range::Nodes)) {
+            if let Some(Key::Node { certname }) = self.keyspace.parse(&entry.key) {
                 let at = self.server.time_of(entry.revision.0);
                 self.take_registration(certname, &entry.value, at, BTreeMap::new());
             }

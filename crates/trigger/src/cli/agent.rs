@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use clap::Args;
 use trigger_core::identity::{GroupName, KeyPrefix};
-use trigger_core::keyspace::Keyspace;
 
 use trigger_node::agent::{self, AgentSettings, Stopped};
 use trigger_node::state::StateDir;
@@ -98,7 +97,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         certname,
         state,
         backend,
-        keyspace: Keyspace::new(prefix),
+        prefix,
         groups,
         command_words: command.words(),
         command,

@@ -8,12 +8,14 @@ mod wait;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use trigger_core::identity::{KeyPrefix, Revision};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_core::wire::Stored;
+use trigger_fleet::Fleet;
 use trigger_node::agent::socket::{self, Reply, Request};
 use trigger_node::fire_chain::{self, Guarded};
 use trigger_node::firing::{FireReport, Fired, Publisher, Spool};
@@ -215,9 +217,8 @@ async fn follow(
             publication.backend
         )));
     };
-    let keyspace = Keyspace::new(publication.prefix.clone());
-    let event = publication.event.id;
-    let followed = wait::until_over(store.as_ref(), &keyspace, event, args.timeout, globals.output).await?;
+    let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()));
+    let followed = wait::until_over(&fleet, publication.event.id, args.timeout, globals.output).await?;
     if globals.output == OutputFormat::Json {
         output::document(&FollowedEvent {
             event: documents::Event::of(&followed.status),

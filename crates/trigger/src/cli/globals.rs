@@ -1,10 +1,14 @@
 //! The settings that every command takes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use trigger_core::identity::Certname;
+use trigger_core::identity::{Certname, KeyPrefix};
+use trigger_core::keyspace::Keyspace;
 use trigger_core::run::command::RunCommand;
+use trigger_fleet::Fleet;
+use trigger_node::firing::Publisher;
 use trigger_node::state::StateDir;
 
 use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};
@@ -54,6 +58,17 @@ impl Globals {
 
     pub(crate) fn backend(&self, config: &ConfigFile) -> Result<String, Failure> {
         config.backend(self.backend.as_deref())
+    }
+
+    /// The fleet under a prefix of the configured backend, to read from.
+    pub(crate) fn fleet(&self, config: &ConfigFile, prefix: Option<&KeyPrefix>) -> Result<Fleet, Failure> {
+        let url = self.backend(config)?;
+        let prefix = prefix.cloned().map_or_else(|| config.prefix(), Ok)?;
+        let backend = Publisher::new(None, prefix.clone()).backend(&url)?;
+        let Some(store) = backend.store() else {
+            return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));
+        };
+        Ok(Fleet::new(Arc::clone(store), Keyspace::new(prefix)))
     }
 
     /// The configured certname; without one, Puppet has to be asked.

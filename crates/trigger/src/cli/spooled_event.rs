@@ -6,7 +6,7 @@ use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::publication::Publication;
 use trigger_core::status::DeliveryStatus;
-use trigger_fleet::outcomes::EventStatus;
+use trigger_fleet::status::EventStatus;
 use trigger_node::state::{EXPIRED, Outbox, StateDir};
 
 use crate::failure::Failure;

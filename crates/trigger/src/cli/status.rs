@@ -7,10 +7,8 @@ use clap::Args;
 use comfy_table::Table;
 use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{EventId, GroupName, KeyPrefix};
-use trigger_core::keyspace::Keyspace;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
-use trigger_fleet::outcomes::{self, EventStatus};
-use trigger_node::firing::Publisher;
+use trigger_fleet::status::EventStatus;
 use trigger_node::state::StateDir;
 
 use super::globals::{Globals, OutputFormat};
@@ -42,21 +40,15 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let url = globals.backend(&config)?;
-    let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let keyspace = Keyspace::new(prefix.clone());
-    let backend = Publisher::new(None, prefix).backend(&url)?;
-    let Some(store) = backend.store() else {
-        return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));
-    };
+    let fleet = globals.fleet(&config, args.prefix.as_ref())?;
     match args.event {
-        Some(id) => match outcomes::event_status(store.as_ref(), &keyspace, id).await {
+        Some(id) => match fleet.event_status(id).await {
             Ok(Some(status)) => show_event(globals.output, &status, None, &warnings.take()),
             // Events in this node's outbox can be shown without the backend.
             Ok(None) => show_spooled(globals, &config, id, warnings)?.ok_or_else(|| {
                 Failure::failed(format!(
                     "no event {id} is known under {}: it may have been swept, or fired under another prefix",
-                    keyspace.prefix()
+                    fleet.prefix()
                 ))
             })?,
             Err(error) => {
@@ -64,8 +56,8 @@ pub(crate) async fn run(
             }
         },
         None => {
-            let events = outcomes::latest_events(store.as_ref(), &keyspace, usize::from(args.limit)).await;
-            show_latest(globals.output, &events?, &warnings.take());
+            let events = fleet.latest_events(usize::from(args.limit)).await?;
+            show_latest(globals.output, &events, &warnings.take());
         }
     }
     Ok(ExitCode::SUCCESS)

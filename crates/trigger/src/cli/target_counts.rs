@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use trigger_core::delivery::DeliveryState;
-use trigger_fleet::outcomes::EventStatus;
+use trigger_fleet::status::EventStatus;
 
 /// `2 done, 1 pending`, in the order of the states' progress.
 pub(super) fn sentence(status: &EventStatus) -> String {

@@ -10,14 +10,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use trigger_core::identity::{Certname, EventId, InvalidName, KeyPrefix};
-use trigger_core::keyspace::Keyspace;
 use trigger_core::run::history::MAX_RUNS;
 use trigger_core::why::{ExplainError, Question, Which};
-use trigger_fleet::outcomes;
-use trigger_fleet::why;
-use trigger_node::firing::Publisher;
+use trigger_fleet::Fleet;
 use trigger_node::state::StateDir;
-use trigger_store::store::Store;
 use uuid::Uuid;
 
 use answer::Answer;
@@ -52,14 +48,8 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let questions = questions(globals, &config, args).await?;
-    let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let keyspace = Keyspace::new(prefix.clone());
-    let url = globals.backend(&config)?;
-    let backend = Publisher::new(None, prefix).backend(&url)?;
-    let Some(store) = backend.store() else {
-        return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));
-    };
-    let answer = ask(store.as_ref(), &keyspace, questions).await?;
+    let fleet = globals.fleet(&config, args.prefix.as_ref())?;
+    let answer = ask(&fleet, questions).await?;
     match globals.output {
         OutputFormat::Json => {
             let Answer { question, explanation, event } = &answer;
@@ -116,13 +106,13 @@ fn which(text: &str) -> Result<Which, Failure> {
 }
 
 /// Answers the first of the questions that has an answer. If none has, the failure of the first is returned.
-async fn ask(store: &dyn Store, keyspace: &Keyspace, questions: Vec<Question>) -> Result<Answer, Failure> {
+async fn ask(fleet: &Fleet, questions: Vec<Question>) -> Result<Answer, Failure> {
     let mut first_failure = None;
     for question in questions {
-        let explanation = match why::explain(store, keyspace, &question).await? {
+        let explanation = match fleet.explain(&question).await? {
             Ok(explanation) => explanation,
             Err(error) => {
-                let failure = Failure::failed(describe_error(&question, &error, keyspace));
+                let failure = Failure::failed(describe_error(&question, &error, fleet.prefix()));
                 // If the node exists, its error says more than that no event has this id.
                 match (error, first_failure.take()) {
                     (ExplainError::NoEvent | ExplainError::NoNode, known) => {
@@ -134,7 +124,7 @@ async fn ask(store: &dyn Store, keyspace: &Keyspace, questions: Vec<Question>) -
             }
         };
         let event = match question {
-            Question::Event(event) => outcomes::event_status(store, keyspace, event).await?,
+            Question::Event(event) => fleet.event_status(event).await?,
             Question::Run(..) => None,
         };
         return Ok(Answer { question, explanation, event });
@@ -142,7 +132,7 @@ async fn ask(store: &dyn Store, keyspace: &Keyspace, questions: Vec<Question>) -
     Err(first_failure.unwrap_or_else(|| Failure::usage("nothing was asked")))
 }
 
-fn describe_error(question: &Question, error: &ExplainError, keyspace: &Keyspace) -> String {
+fn describe_error(question: &Question, error: &ExplainError, prefix: &KeyPrefix) -> String {
     match question {
         Question::Run(certname, which) => {
             let looks_like_event = *which != Which::Back(0) && event_id(certname.as_str()).is_some();
@@ -151,22 +141,22 @@ fn describe_error(question: &Question, error: &ExplainError, keyspace: &Keyspace
             } else {
                 ""
             };
-            format!("{}{hint}", describe_run_error(certname, error, keyspace))
+            format!("{}{hint}", describe_run_error(certname, error, prefix))
         }
         Question::Event(event) => format!(
             "no event {event} is known under {}: it may have been swept, be spooled still on the node that \
              fired it, or fired under another prefix",
-            keyspace.prefix()
+            prefix
         ),
     }
 }
 
-fn describe_run_error(certname: &Certname, error: &ExplainError, keyspace: &Keyspace) -> String {
+fn describe_run_error(certname: &Certname, error: &ExplainError, prefix: &KeyPrefix) -> String {
     match error {
         ExplainError::NoNode | ExplainError::NoEvent => format!(
             "no run of {certname} is known under {}, and no agent has registered under this certname: is it \
              spelt as Puppet does, and does its agent use this backend and prefix?",
-            keyspace.prefix()
+            prefix
         ),
         ExplainError::NoRun => format!(
             "{certname} is registered, but reports no run: nothing has triggered it since its agent was set up; \

@@ -7,7 +7,7 @@ use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use trigger_core::run::RunOutcome;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
-use trigger_fleet::outcomes;
+use trigger_fleet::status;
 
 use super::text::{Text, Time, texts};
 use crate::silence;
@@ -183,7 +183,7 @@ pub(crate) struct EventTarget {
 }
 
 impl Event {
-    pub(crate) fn of(status: &outcomes::EventStatus) -> Self {
+    pub(crate) fn of(status: &status::EventStatus) -> Self {
         let event = &status.event;
         Self {
             event_id: Text(event.id),
@@ -200,7 +200,7 @@ impl Event {
 }
 
 impl EventTarget {
-    pub(crate) fn list(status: &outcomes::EventStatus) -> Vec<Self> {
+    pub(crate) fn list(status: &status::EventStatus) -> Vec<Self> {
         status.targets.iter().map(|(certname, target)| Self::of(certname, target)).collect()
     }
 
@@ -222,7 +222,7 @@ impl EventTarget {
 
 impl EventStatus {
     /// The status of an event that the backend has.
-    pub(crate) fn committed(status: &outcomes::EventStatus, warnings: &[String]) -> Self {
+    pub(crate) fn committed(status: &status::EventStatus, warnings: &[String]) -> Self {
         Self {
             event: Event::of(status),
             state: None,
@@ -234,7 +234,7 @@ impl EventStatus {
 
     /// The status of an event that only this node's outbox has.
     pub(crate) fn spooled(
-        status: &outcomes::EventStatus,
+        status: &status::EventStatus,
         state: DeliveryState,
         reason: &str,
         suppressed_groups: &BTreeMap<GroupName, String>,
@@ -250,14 +250,14 @@ impl EventStatus {
 }
 
 impl LatestEvents {
-    pub(crate) fn of(events: &[outcomes::EventStatus], warnings: &[String]) -> Self {
+    pub(crate) fn of(events: &[status::EventStatus], warnings: &[String]) -> Self {
         let event = |status| LatestEvent { event: Event::of(status), warnings: unreadable_parts(status) };
         Self { events: events.iter().map(event).collect(), warnings: warnings.to_vec() }
     }
 }
 
 /// A warning for each part of an event that cannot be read.
-pub(crate) fn unreadable_parts(status: &outcomes::EventStatus) -> Vec<String> {
+pub(crate) fn unreadable_parts(status: &status::EventStatus) -> Vec<String> {
     let sentence = |part| format!("{part} of this event cannot be read: its targets are not listed");
     status.unreadable_parts.iter().map(sentence).collect()
 }

@@ -12,7 +12,7 @@ use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_core::time::Timestamp;
 use trigger_core::why::{Question, Which};
-use trigger_fleet::outcomes;
+use trigger_fleet::status;
 
 use super::*;
 use crate::fixtures::{NOON, chain, event_id, run_id, status};
@@ -57,7 +57,7 @@ fn suppressed_groups() -> BTreeMap<trigger_core::identity::GroupName, String> {
 }
 
 /// An event with a delivery that is pending, one that is running and one that is done, for two groups.
-fn event_status() -> outcomes::EventStatus {
+fn event_status() -> status::EventStatus {
     let mut status = status(
         9,
         &[("lb01", DeliveryState::Pending), ("lb02", DeliveryState::Running), ("lb03", DeliveryState::Done)],

@@ -7,7 +7,7 @@ use trigger_core::lineage::{Chain, Hop};
 use trigger_core::run::RunOutcome;
 use trigger_core::run::history::{FiredEvent, SuppressedTarget};
 use trigger_core::why::{EventStep, Explanation, Question, RunState, RunStep};
-use trigger_fleet::outcomes;
+use trigger_fleet::status;
 
 use super::event::EventTarget;
 use super::text::{Text, Time, texts};
@@ -165,7 +165,7 @@ impl Why {
     pub(crate) fn of(
         question: &Question,
         explanation: &Explanation,
-        status: Option<&outcomes::EventStatus>,
+        status: Option<&status::EventStatus>,
         warnings: Vec<String>,
     ) -> Self {
         let (certname, run_id, event_id) = match question {

@@ -14,6 +14,7 @@ use trigger_core::keyspace::Keyspace;
 use trigger_core::node::{Activity, Running};
 use trigger_core::run::record::Cause;
 use trigger_core::time::{Now, Timestamp};
+use trigger_fleet::Fleet;
 use trigger_fleet::claim::{Claim, ClaimState, Claimant};
 use trigger_fleet::delivery_watcher::{Batch, DeliveryWatcher, Outlets, read_again_after};
 use trigger_store::store::Store;
@@ -31,8 +32,7 @@ const ACTIVITY_DELAY: Duration = Duration::from_millis(50);
 const BATCHES: usize = 16;
 
 pub(super) struct Client {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) keyspace: Keyspace,
+    pub(super) fleet: Fleet,
     pub(super) certname: Certname,
     /// From 0.0 up to 1.0, different for each.
     spread: f64,
@@ -49,8 +49,9 @@ impl Client {
         spread: f64,
         seen: Arc<Mutex<Seen>>,
     ) -> Self {
-        let (keyspace, draws, started) = (Keyspace::default(), AtomicU32::default(), Instant::now());
-        Self { store, keyspace, certname, spread, draws, started, seen }
+        let fleet = Fleet::new(store, Keyspace::default()).acting_as(certname.clone());
+        let (draws, started) = (AtomicU32::default(), Instant::now());
+        Self { fleet, certname, spread, draws, started, seen }
     }
 
     pub(super) async fn run(self) {
@@ -63,8 +64,8 @@ impl Client {
         let outlets = Outlets { arrivals, own_record };
         // It is nobody else's, and belongs to no groups.
         let (_held, standing) = watch::channel(claim.standing(self.started.elapsed()));
-        let intake = DeliveryWatcher::new(self.keyspace.clone(), self.certname.clone(), standing, outlets);
-        tokio::join!(self.keep(claim, told), self.follow(intake), self.work(batches, activity));
+        let watcher = DeliveryWatcher::new(self.fleet.clone(), standing, outlets);
+        tokio::join!(self.keep(claim, told), self.follow(watcher), self.work(batches, activity));
     }
 
     fn see(&self, change: impl FnOnce(&mut Seen)) {
@@ -74,7 +75,6 @@ impl Client {
     /// The first registration: an agent reads no deliveries before.
     async fn register(&self) -> Claim {
         let claimant = Claimant {
-            certname: self.certname.clone(),
             instance: uuid::Uuid::now_v7().to_string(),
             lock: None,
             may_inherit: false,
@@ -85,10 +85,10 @@ impl Client {
             groups: Vec::new(),
         };
         let elapsed = self.started.elapsed();
-        let mut claim = Claim::new(self.keyspace.clone(), claimant, BTreeMap::new(), elapsed);
+        let mut claim = Claim::new(self.fleet.clone(), claimant, BTreeMap::new(), elapsed);
         while !matches!(claim.standing(self.started.elapsed()), ClaimState::Held { .. }) {
             tokio::time::sleep(claim.pause(self.started.elapsed(), self.jitter())).await;
-            let _ = claim.renew(self.store.as_ref(), &Activity::default(), self.now()).await;
+            let _ = claim.renew(&Activity::default(), self.now()).await;
         }
         claim
     }
@@ -101,19 +101,19 @@ impl Client {
                 () = change(&mut activity), if claim.publishes_activity() => {}
             }
             let doing = activity.borrow_and_update().clone();
-            let _ = claim.renew(self.store.as_ref(), &doing, self.now()).await;
+            let _ = claim.renew(&doing, self.now()).await;
         }
     }
 
     /// Reads deliveries, and connects again whenever that ended.
-    async fn follow(&self, mut intake: DeliveryWatcher) {
+    async fn follow(&self, mut watcher: DeliveryWatcher) {
         let pause = || tokio::time::sleep(read_again_after(self.jitter()));
         let (mut attempt, mut lost_at) = (0, Instant::now());
         loop {
-            if let Ok(watch) = intake.connect(self.store.as_ref()).await {
+            if let Ok(watch) = watcher.connect().await {
                 self.see(|seen| seen.watches(&self.certname, true));
                 attempt = 0;
-                intake.follow(self.store.as_ref(), watch, pause).await;
+                watcher.follow(watch, pause).await;
                 self.see(|seen| seen.watches(&self.certname, false));
                 lost_at = Instant::now();
             }

@@ -13,7 +13,6 @@ use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
-use trigger_fleet::outcomes;
 
 use super::client::{Client, wall};
 
@@ -40,10 +39,8 @@ impl<'a> Work<'a> {
                     self.waiting.push(*cause);
                 }
                 Arrival::HasOutcome { event, target } => {
-                    let Client { store, keyspace, certname, .. } = self.client;
                     // What is still there is read again.
-                    let _ = outcomes::delete(store.as_ref(), keyspace, certname, [(event, &[target].into())])
-                        .await;
+                    let _ = self.client.fleet.delete_deliveries([(event, &[target].into())]).await;
                 }
                 _ => {}
             }
@@ -74,12 +71,8 @@ impl<'a> Work<'a> {
         let completions: Vec<Completion> = causes.iter().map(completion).collect();
         self.tell(PastRun::of(&self.record(run_id, started_at, causes), result, 0, []));
 
-        let Client { store, keyspace, certname, .. } = self.client;
         let (mut attempt, lost_at) = (0, Instant::now());
-        while outcomes::finish_runs(store.as_ref(), keyspace, certname, &completions, Some(&self.history))
-            .await
-            .is_err()
-        {
+        while self.client.fleet.finish_runs(&completions, Some(&self.history)).await.is_err() {
             let wait = backoff::reconnect(attempt, lost_at.elapsed(), self.client.jitter());
             tokio::time::sleep(wait).await;
             attempt += 1;

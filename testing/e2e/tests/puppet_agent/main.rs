@@ -417,7 +417,7 @@ fn a_notify_in_an_agents_run_goes_on_to_the_next_node_and_puppet_says_where_a_lo
     let at_b = said.split("Fired ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or(&said);
     let second = origin.wait_within(TIMEOUT, at_b, b.certname(), "done");
     assert_eq!((&first["outcome"], &second["outcome"]), (&json!("changed"), &json!("changed")));
-    let part = fleet.backend.get(&format!("/puppet_trigger/events/events/{at_b}/0")).expect("an event");
+    let part = fleet.backend.get(&format!("/puppet_trigger/events/events/{at_b}/parts/0")).expect("an event");
     let event: Value = serde_json::from_str(&part).expect("its JSON");
     let hops = json!([{ "trigger": "to a", "certname": a.certname() }]);
     assert_eq!(event["lineage"], json!([{ "root": root, "hops": hops }]));

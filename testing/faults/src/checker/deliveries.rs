@@ -37,10 +37,10 @@ pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Ve
 pub(super) fn is_forgotten(artifacts: &Evidence, event: &str, certname: &str) -> bool {
     let lost = |key: &String| artifacts.forgotten.contains(key);
     let groups = artifacts.groups.iter().filter(|(_, members)| members.contains(certname));
-    let mut by_group = groups.map(|(group, _)| format!("groups/{group}/{event}"));
+    let mut by_group = groups.map(|(group, _)| format!("group-deliveries/{group}/{event}"));
     let part = format!("events/{event}/");
     artifacts.forgotten.range(part.clone()..).next().is_some_and(|key| key.starts_with(&part))
-        || lost(&format!("hosts/{certname}/{event}"))
+        || lost(&format!("deliveries/{certname}/{event}"))
         || lost(&format!("outcomes/{event}/{certname}"))
         || by_group.any(|key| lost(&key))
 }

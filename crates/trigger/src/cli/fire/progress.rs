@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::Certname;
-use trigger_fleet::outcomes::EventStatus;
+use trigger_fleet::status::EventStatus;
 
 use crate::cli::globals::OutputFormat;
 use crate::cli::target_counts;

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{Certname, EventId};
-use trigger_core::keyspace::Keyspace;
 use trigger_core::status::DeliveryStatus;
-use trigger_fleet::outcomes::{self, EventStatus};
-use trigger_store::store::{KeyRange, Store, StoreError, Watch};
+use trigger_fleet::Fleet;
+use trigger_fleet::status::EventStatus;
+use trigger_store::store::{StoreError, Watch};
 
 use super::progress::Progress;
 use crate::cli::globals::OutputFormat;
@@ -38,8 +38,7 @@ impl Followed {
 
 /// Waits until every delivery of an event has ended, and reports progress meanwhile.
 pub(super) async fn until_over(
-    store: &dyn Store,
-    keyspace: &Keyspace,
+    fleet: &Fleet,
     event: EventId,
     timeout: Duration,
     format: OutputFormat,
@@ -49,7 +48,7 @@ pub(super) async fn until_over(
     let mut watch = None;
     let mut latest = None;
     loop {
-        match read_status(store, keyspace, event).await {
+        match read_status(fleet, event).await {
             Ok(Some(status)) if status.targets.is_empty() && status.unreadable_parts.is_empty() => {
                 progress.finish(None);
                 return Err(Failure::failed(format!(
@@ -79,7 +78,7 @@ pub(super) async fn until_over(
             return Ok(Followed { status, timed_out: true });
         }
         let pause = POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now()));
-        let _ = tokio::time::timeout(pause, next_outcome(store, keyspace, event, &mut watch)).await;
+        let _ = tokio::time::timeout(pause, next_outcome(fleet, event, &mut watch)).await;
     }
     progress.finish(None);
     let status = latest.ok_or_else(|| Failure::failed(format!("event {event} is unknown")))?;
@@ -87,9 +86,9 @@ pub(super) async fn until_over(
 }
 
 /// Returns when an outcome has been stored; never, if the backend cannot be watched.
-async fn next_outcome(store: &dyn Store, keyspace: &Keyspace, event: EventId, watch: &mut Option<Watch>) {
+async fn next_outcome(fleet: &Fleet, event: EventId, watch: &mut Option<Watch>) {
     if watch.is_none() {
-        *watch = store.watch(vec![KeyRange::Prefix(keyspace.outcomes(event))]).await.ok();
+        *watch = fleet.watch_outcomes(event).await.ok();
     }
     match watch {
         Some(stream) => {
@@ -103,12 +102,8 @@ async fn next_outcome(store: &dyn Store, keyspace: &Keyspace, event: EventId, wa
 }
 
 /// Reads the event's deliveries; a superseded delivery has the state of its successor.
-async fn read_status(
-    store: &dyn Store,
-    keyspace: &Keyspace,
-    event: EventId,
-) -> Result<Option<EventStatus>, StoreError> {
-    let Some(mut status) = outcomes::event_status(store, keyspace, event).await? else { return Ok(None) };
+async fn read_status(fleet: &Fleet, event: EventId) -> Result<Option<EventStatus>, StoreError> {
+    let Some(mut status) = fleet.event_status(event).await? else { return Ok(None) };
     let superseded: Vec<(Certname, EventId)> = status
         .targets
         .iter()
@@ -120,9 +115,7 @@ async fn read_status(
         for _ in 0..MAX_SUCCESSORS {
             let known = match successors.entry(successor) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(unread) => {
-                    unread.insert(outcomes::event_status(store, keyspace, successor).await?)
-                }
+                Entry::Vacant(unread) => unread.insert(fleet.event_status(successor).await?),
             };
             let Some(target) = known.as_ref().and_then(|status| status.targets.get(&certname)) else { break };
             match target.successor {

@@ -1,7 +1,7 @@
 //! What `trigger why` found out.
 
 use trigger_core::why::{Explanation, Question};
-use trigger_fleet::outcomes::EventStatus;
+use trigger_fleet::status::EventStatus;
 
 /// The answer to a question.
 pub(super) struct Answer {

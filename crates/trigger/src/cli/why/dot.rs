@@ -7,7 +7,7 @@ use trigger_core::run::RunOutcome;
 use trigger_core::run::history::{FiredEvent, SuppressedTarget};
 use trigger_core::status::DeliveryRun;
 use trigger_core::why::{EventStep, Explanation, RunState, RunStep};
-use trigger_fleet::outcomes::EventStatus;
+use trigger_fleet::status::EventStatus;
 
 use super::answer::Answer;
 use super::text;

@@ -11,7 +11,7 @@ use trigger_core::run::history::FiredEvent;
 use trigger_core::run::{CompletedRun, RunResult};
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_core::why::{EventStep, Explanation, Question, RunState, RunStep};
-use trigger_fleet::outcomes::EventStatus;
+use trigger_fleet::status::EventStatus;
 
 use super::answer::Answer;
 use super::tree::Branch;

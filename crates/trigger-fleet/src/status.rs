@@ -1,0 +1,98 @@
+//! The state of events and their deliveries: computed from what is stored, never stored itself (C6).
+
+use std::collections::BTreeMap;
+
+use trigger_core::event::Event;
+use trigger_core::identity::{Certname, EventId, Revision};
+use trigger_core::keyspace::{Key, Range};
+use trigger_core::node::NodeRecord;
+use trigger_core::status::{DeliveryStatus, delivery_status};
+use trigger_store::store::{StoreError, Watch};
+
+use crate::fleet::Fleet;
+use crate::stored_event::StoredEvent;
+
+/// An event with the state of each of its deliveries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventStatus {
+    /// The event, with all its targets; group members as they were when it was fired are among the targets.
+    pub event: Event,
+    /// Each target, by certname.
+    pub targets: BTreeMap<Certname, DeliveryStatus>,
+    /// Parts that are missing or cannot be read: their targets are unknown.
+    pub unreadable_parts: Vec<String>,
+}
+
+impl EventStatus {
+    /// Whether all its deliveries have ended.
+    pub fn is_over(&self) -> bool {
+        self.unreadable_parts.is_empty() && self.targets.values().all(|status| status.state.is_end())
+    }
+
+    fn of(stored: StoredEvent, nodes: &BTreeMap<Certname, NodeRecord>) -> Self {
+        let id = stored.event.id;
+        let unreadable_parts = stored.missing_parts().iter().map(|index| format!("part {index}")).collect();
+        let outcomes = &stored.outcomes;
+        let status = |certname: Certname| {
+            let status = delivery_status(id, outcomes.get(&certname), nodes.get(&certname));
+            (certname, status)
+        };
+        let targets = stored.targets.into_iter().map(status).collect();
+        Self { event: stored.event, targets, unreadable_parts }
+    }
+}
+
+impl Fleet {
+    /// Reads one event and computes its state; `None` for an event that the backend does not know.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn event_status(&self, id: EventId) -> Result<Option<EventStatus>, StoreError> {
+        let ranges = [self.all(&Range::Event(id)), self.all(&Range::Outcomes(id))];
+        let Some(stored) = self.stored_events(self.read(&ranges).await?).remove(&id) else {
+            return Ok(None);
+        };
+        let nodes = self.nodes_of(&stored.open_targets()).await?;
+        Ok(Some(EventStatus::of(stored, &nodes)))
+    }
+
+    /// The latest events in the backend's own order, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn latest_events(&self, limit: usize) -> Result<Vec<EventStatus>, StoreError> {
+        // All there are would be too much: the parts of one event for ten thousand targets are 280 kB.
+        let parts = self.list_parts().await?;
+        let newest = |parts: Vec<(u32, Revision)>| parts.into_iter().map(|(_, revision)| revision).max();
+        let mut ids: Vec<_> = parts.into_iter().map(|(event, parts)| (newest(parts), event)).collect();
+        ids.sort_unstable();
+        let wanted: Vec<EventId> = ids.into_iter().rev().take(limit).map(|(_, event)| event).collect();
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ranges = wanted.iter().flat_map(|id| [Range::Event(*id), Range::Outcomes(*id)]);
+        let records = self.read(&ranges.map(|range| self.all(&range)).collect::<Vec<_>>()).await?;
+        let nodes = self.nodes().await?;
+        let mut events = self.stored_events(records);
+        Ok(wanted.iter().filter_map(|id| Some(EventStatus::of(events.remove(id)?, &nodes))).collect())
+    }
+
+    /// Watches the outcomes of one event.
+    ///
+    /// # Errors
+    /// When the backend cannot be watched now.
+    pub async fn watch_outcomes(&self, event: EventId) -> Result<Watch, StoreError> {
+        self.store().watch(vec![self.all(&Range::Outcomes(event))]).await
+    }
+
+    /// The events there are, each with the parts of it that are stored and their revisions.
+    pub(crate) async fn list_parts(&self) -> Result<BTreeMap<EventId, Vec<(u32, Revision)>>, StoreError> {
+        let mut parts: BTreeMap<EventId, Vec<(u32, Revision)>> = BTreeMap::new();
+        for (key, revision) in self.list(&[self.all(&Range::Events)]).await? {
+            if let Key::Part { event, index } = key {
+                parts.entry(event).or_default().push((index, revision));
+            }
+        }
+        Ok(parts)
+    }
+}
