@@ -85,7 +85,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
 
     // `reexec` removes these variables from daemons that a run starts.
     let mut run_environment = BTreeMap::from([
-        ("TRIGGER_BACKEND".to_owned(), backend.clone()),
+        ("TRIGGER_BACKEND".to_owned(), backend.to_string()),
         ("TRIGGER_CERTNAME".to_owned(), certname.to_string()),
         ("TRIGGER_PREFIX".to_owned(), prefix.to_string()),
         ("TRIGGER_STATE_DIR".to_owned(), state.path().to_string_lossy().into_owned()),
@@ -97,6 +97,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         certname,
         state,
         backend,
+        credentials: config.credentials(),
         prefix,
         groups,
         command_words: command.words(),

@@ -20,6 +20,8 @@ use trigger_node::agent::socket::{self, Reply, Request};
 use trigger_node::fire_chain::{self, Guarded};
 use trigger_node::firing::{FireReport, Fired, Publisher, Spool};
 use trigger_node::state::{Breaker, Outbox, StateDir};
+use trigger_store::kinds::Access;
+use trigger_store::url::BackendUrl;
 
 pub(crate) use args::FireArgs;
 
@@ -52,8 +54,9 @@ pub(crate) async fn run(
     };
     let event = event::make(args, origin, parent.as_ref())?;
     let own_prefix = own_prefix(&config)?;
+    let backend = globals.backend(&config)?;
     let mut publication = Publication {
-        backend: globals.backend(&config)?,
+        backend: backend.to_string(),
         prefix: args.prefix.as_deref().map_or_else(|| Ok(own_prefix.clone()), event::valid)?,
         event,
         suppressed: BTreeMap::new(),
@@ -67,10 +70,10 @@ pub(crate) async fn run(
         guarded = fire_chain::guard_against_loops(&mut publication, args.ttl, parent, state, &chain_warnings);
         warnings.extend(chain_warnings.take());
     }
-    let publisher = Publisher::new(open_spool(state.as_ref(), warnings), own_prefix);
     if args.wait {
-        ensure_backend_is_readable(&publisher, &publication.backend)?;
+        ensure_backend_is_readable(&backend)?;
     }
+    let publisher = Publisher::new(open_spool(state.as_ref(), warnings), own_prefix, config.credentials());
     let submitted = submit(state.as_ref(), &publisher, &publication).await;
     if let (Err(_), Some(state)) = (&submitted, &state) {
         fire_chain::take_back(state, &guarded, &publication.event, &chain_warnings);
@@ -97,9 +100,8 @@ pub(crate) async fn run(
 }
 
 /// Rejects `--wait` for write-only backends before firing, because they cannot report outcomes.
-fn ensure_backend_is_readable(publisher: &Publisher, backend: &str) -> Result<(), Failure> {
-    // A backend that cannot be opened is no reason to refuse: the event goes to the outbox.
-    if publisher.backend(backend).is_ok_and(|opened| opened.store().is_none()) {
+fn ensure_backend_is_readable(backend: &BackendUrl) -> Result<(), Failure> {
+    if backend.kind().access == Access::WriteOnly {
         return Err(Failure::usage(format!(
             "backend '{backend}' is write-only: --wait cannot work, and nothing was fired"
         )));
@@ -210,7 +212,7 @@ async fn follow(
     if globals.output == OutputFormat::Text {
         result::print(globals.output, publication, fired, &warnings.take());
     }
-    let backend = publisher.backend(&publication.backend)?;
+    let backend = publisher.backend_of(publication)?;
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!(
             "backend '{}' is write-only: --wait cannot work",
