@@ -9,19 +9,21 @@ use serde::Deserialize;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
-use trigger_store::url::{BackendUrl, DEFAULT_HUB_URL};
+use trigger_store::credentials::Credentials;
+use trigger_store::kinds;
+use trigger_store::url::BackendUrl;
 
-use trigger_node::failure::Failure;
+use crate::failure::Failure;
 
-/// Where the configuration lies unless told otherwise.
+/// The default path of the configuration file.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/trigger/trigger.toml";
-/// Where the state directory lies unless told otherwise.
+/// The default path of the state directory.
 pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/trigger";
-/// Where the hub keeps its data unless told otherwise.
+/// The default path of the hub's data directory.
 pub(crate) const DEFAULT_HUB_DATA_DIR: &str = "/var/lib/trigger/hub";
-/// Where the hub listens unless told otherwise.
+/// The default address that the hub listens on.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:8145";
-/// A run is ended after this long unless told otherwise.
+/// The default time that a run may take.
 const DEFAULT_RUN_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// The configuration file, as written.
@@ -42,7 +44,7 @@ pub(crate) struct ConfigFile {
     pub(crate) hub: HubTable,
     #[serde(default)]
     pub(crate) backends: BTreeMap<String, BackendTable>,
-    /// What the reader of this file should be told.
+    /// Warnings about the file, for the command to print.
     #[serde(skip)]
     pub(crate) warnings: Vec<String>,
 }
@@ -62,26 +64,8 @@ pub(crate) struct BackendTable {
     pub(crate) url: Option<String>,
 }
 
-/// Every key, for the suggestion when one is misspelt.
-const KNOWN_KEYS: [&str; 14] = [
-    "backend",
-    "backends",
-    "certname",
-    "data_dir",
-    "groups",
-    "hub",
-    "listen",
-    "metrics_file",
-    "prefix",
-    "run_cmd",
-    "run_timeout",
-    "runs_per_minute",
-    "state_dir",
-    "url",
-];
-
 impl ConfigFile {
-    /// Reads `path`, or the default place, where a missing file means that nothing is configured.
+    /// Reads the file at `path`, or the default file, which may be missing.
     pub(crate) fn read(path: Option<&Path>) -> Result<Self, Failure> {
         let named = path.is_some();
         let path = path.unwrap_or(Path::new(DEFAULT_CONFIG));
@@ -90,9 +74,9 @@ impl ConfigFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
                 return Ok(Self::default());
             }
-            // Puppet runs of ordinary users see a file they may not read: it is not theirs to obey.
+            // An ordinary user's Puppet run may fire although the file is for root only.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !named => {
-                let warning = format!("{} cannot be read and is passed over: {error}", path.display());
+                let warning = format!("{} cannot be read and is ignored: {error}", path.display());
                 return Ok(Self { warnings: vec![warning], ..Self::default() });
             }
             Err(error) => return Err(Failure::config(format!("cannot read {}: {error}", path.display()))),
@@ -106,42 +90,50 @@ impl ConfigFile {
                 format!("line {}: ", text[..span.start.min(text.len())].matches('\n').count() + 1)
             });
             let message = error.message();
-            let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-            match unknown {
-                Some(key) => format!("{place}unknown key '{key}'{}", nearest(key)),
-                None => format!("{place}{message}"),
+            match message.strip_prefix("unknown field ").map(quoted_words) {
+                Some(words) if !words.is_empty() => {
+                    format!("{place}unknown key '{}'{}", words[0], suggestion(words[0], &words[1..]))
+                }
+                _ => format!("{place}{message}"),
             }
         })
     }
 
-    /// The backend's URL: `choice` (a URL, or the bare name of a kind whose URL this file tells), else
-    /// this file's `backend`, else the hub on this machine.
-    pub(crate) fn backend(&self, choice: Option<&str>) -> Result<String, Failure> {
-        let url = match choice.or(self.backend.as_deref()) {
-            None => DEFAULT_HUB_URL.to_owned(),
-            Some(text) if text.contains(':') => text.to_owned(),
-            Some(kind) => self.url_of(kind)?,
-        };
-        url.parse::<BackendUrl>().map_err(|error| Failure::config(error.to_string()))?;
-        Ok(url)
+    /// The backend's URL: `choice` (a URL, or the bare name of a kind), else this file's `backend`, else the hub on this
+    /// machine.
+    ///
+    /// Every URL of the file is checked, not only the one that is chosen: the others are for `trigger` resources that
+    /// name a provider, and such a resource finds out too late, at its refresh.
+    pub(crate) fn backend(&self, choice: Option<&str>) -> Result<BackendUrl, Failure> {
+        for (name, table) in &self.backends {
+            check_backend_table(name, table)?;
+        }
+        let choice = choice.or(self.backend.as_deref()).unwrap_or(kinds::DEFAULT_URL);
+        let url = if choice.contains(':') { choice } else { self.url_of(choice)? };
+        url.parse().map_err(|error| Failure::config(format!("{error}")))
     }
 
-    fn url_of(&self, kind: &str) -> Result<String, Failure> {
-        if let Some(url) = self.backends.get(kind).and_then(|table| table.url.clone()) {
-            return Ok(url);
-        }
-        let is_kind = |url: &&String| url.starts_with(kind) && url[kind.len()..].starts_with(['+', ':', 's']);
-        if let Some(url) = self.backend.as_ref().filter(is_kind) {
-            return Ok(url.clone());
-        }
-        match kind {
-            "hub" => Ok(DEFAULT_HUB_URL.to_owned()),
-            "dummy" => Ok("dummy:".to_owned()),
-            "etcd" => Err(Failure::config(
-                "no URL is configured for the backend 'etcd': set url in [backends.etcd], for example \"etcd://127.0.0.1:2379\"",
-            )),
-            _ => Err(Failure::config(format!("'{kind}' is no backend: there are hub, etcd and dummy"))),
-        }
+    /// The URL that the name of a kind stands for: the one of its table, else the file's `backend` if it is of that
+    /// kind, else the kind's default.
+    fn url_of(&self, name: &str) -> Result<&str, Failure> {
+        let kind = kinds::by_name(name).ok_or_else(|| unknown_kind(name))?;
+        let of_table = self.backends.get(name).and_then(|table| table.url.as_deref());
+        let is_of_kind = |url: &&str| {
+            let scheme = url.split_once(':').and_then(|(scheme, _)| kinds::by_scheme(scheme));
+            scheme.is_some_and(|(found, _)| found == kind)
+        };
+        let of_backend = self.backend.as_deref().filter(is_of_kind);
+        of_table.or(of_backend).or(kind.default_url).ok_or_else(|| {
+            let example = kind.example;
+            Failure::config(format!(
+                "no URL is configured for the backend '{name}': set url in [backends.{name}], for example \"{example}\""
+            ))
+        })
+    }
+
+    /// With what this node's backends are opened. There is nothing to configure before they speak TLS.
+    pub(crate) fn credentials(&self) -> Credentials {
+        Credentials::default()
     }
 
     pub(crate) fn certname(&self) -> Result<Option<Certname>, Failure> {
@@ -157,7 +149,24 @@ impl ConfigFile {
     }
 }
 
-/// For `map`: parses a setting and names it when it is bad.
+fn unknown_kind(name: &str) -> Failure {
+    Failure::config(format!("'{name}' is no backend: there are {}", kinds::names("and")))
+}
+
+/// A table is named after a kind, and its URL is of that kind.
+fn check_backend_table(name: &str, table: &BackendTable) -> Result<(), Failure> {
+    let kind = kinds::by_name(name).ok_or_else(|| unknown_kind(name))?;
+    let Some(text) = table.url.as_deref() else { return Ok(()) };
+    let key = format!("backends.{name}.url");
+    let url: BackendUrl = setting(&key)(text)?;
+    if url.kind() != kind {
+        let title = kind.title;
+        return Err(Failure::config(format!("setting {key}: '{text}' is not the URL of {title}")));
+    }
+    Ok(())
+}
+
+/// Returns a parser whose error names the setting, for use with `map`.
 pub(crate) fn setting<T: std::str::FromStr>(name: &str) -> impl Fn(&str) -> Result<T, Failure>
 where
     T::Err: std::fmt::Display,
@@ -165,7 +174,7 @@ where
     move |text| text.parse().map_err(|error| Failure::config(format!("setting {name}: {error}")))
 }
 
-/// The run command, split into words as a shell would but never given to one.
+/// The run command, split into words as a shell would; no shell interprets it.
 pub(crate) fn run_command(text: Option<&str>) -> Result<RunCommand, Failure> {
     let Some(text) = text else { return Ok(RunCommand::default()) };
     shlex::split(text)
@@ -177,7 +186,7 @@ pub(crate) fn run_command(text: Option<&str>) -> Result<RunCommand, Failure> {
 pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
     let Some(text) = text else { return Ok(DEFAULT_RUN_TIMEOUT) };
     let timeout = humantime::parse_duration(text).map_err(|error| {
-        Failure::config(format!("setting run_timeout: '{text}' is no duration such as 1h or 90s: {error}"))
+        Failure::config(format!("setting run_timeout: '{text}' is not a duration such as 1h or 90s: {error}"))
     })?;
     if timeout < Duration::from_secs(1) {
         return Err(Failure::config(format!("setting run_timeout: '{text}' is less than a second")));
@@ -185,13 +194,13 @@ pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
     Ok(timeout)
 }
 
-/// How many runs may start in any minute: as told on the command line, or in the file, where it is a number.
-pub(crate) fn runs_per_minute(told: Option<&str>, file: Option<i64>) -> Result<RunsPerMinute, Failure> {
-    let text = told.map(str::to_owned).or_else(|| file.map(|number| number.to_string()));
+/// The most runs that may start in any minute: from the command line, else from the file, where it is a number.
+pub(crate) fn runs_per_minute(argument: Option<&str>, file: Option<i64>) -> Result<RunsPerMinute, Failure> {
+    let text = argument.map(str::to_owned).or_else(|| file.map(|number| number.to_string()));
     text.as_deref().map(setting("runs_per_minute")).transpose().map(Option::unwrap_or_default)
 }
 
-/// Where the agent writes its metrics. Absolute, for nobody knows where a daemon's directory is.
+/// The file that the agent writes metrics to. It must be absolute, because a daemon's working directory is arbitrary.
 pub(crate) fn metrics_file(path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
     match path {
         Some(path) if !path.is_absolute() || path.file_name().is_none() => Err(Failure::config(format!(
@@ -202,15 +211,21 @@ pub(crate) fn metrics_file(path: Option<&Path>) -> Result<Option<PathBuf>, Failu
     }
 }
 
-fn nearest(key: &str) -> String {
-    let closest = KNOWN_KEYS
+/// The words between backticks. serde's error names the unknown field first, then the known ones.
+fn quoted_words(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The known key that is most like `key`, or all known keys.
+fn suggestion(key: &str, known_keys: &[&str]) -> String {
+    let closest = known_keys
         .iter()
         .map(|known| (strsim::jaro_winkler(key, known), known))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0));
     match closest {
         Some((_, known)) => format!("; did you mean '{known}'?"),
-        None => format!("; there are {}", KNOWN_KEYS.join(", ")),
+        None => format!("; there are {}", known_keys.join(", ")),
     }
 }
 
@@ -232,27 +247,55 @@ mod tests {
             error("[hub]\nlisten_on = 'x'\n"),
             "line 2: unknown key 'listen_on'; did you mean 'listen'?"
         );
+        // Only the keys of the same table are suggested.
+        assert_eq!(error("[backends.hub]\nlisten = 'x'\n"), "line 2: unknown key 'listen'; there are url");
         assert!(error("zzz = 1").starts_with("line 1: unknown key 'zzz'; there are backend, "));
     }
 
     #[test]
-    fn a_wrong_type_is_told_with_its_line() {
+    fn a_wrong_type_is_reported_with_its_line() {
         let error = error("certname = 7\n");
         assert!(error.starts_with("line 1: invalid type"), "{error}");
     }
 
+    fn backend(text: &str, choice: Option<&str>) -> String {
+        match ConfigFile::parse(text).unwrap().backend(choice) {
+            Ok(url) => url.to_string(),
+            Err(failure) => failure.message,
+        }
+    }
+
     #[test]
     fn a_backend_is_a_url_or_a_kind_whose_url_is_known() {
-        let file =
-            ConfigFile::parse("backend = 'etcd://a:1'\n[backends.hub]\nurl = 'hub+http://h:1'\n").unwrap();
-        assert_eq!(file.backend(None).unwrap(), "etcd://a:1");
-        assert_eq!(file.backend(Some("hub")).unwrap(), "hub+http://h:1");
-        assert_eq!(file.backend(Some("etcd")).unwrap(), "etcd://a:1");
-        assert_eq!(file.backend(Some("dummy:")).unwrap(), "dummy:");
-        assert_eq!(ConfigFile::default().backend(None).unwrap(), DEFAULT_HUB_URL);
-        let error = ConfigFile::default().backend(Some("etcd")).unwrap_err();
-        assert!(error.message.contains("[backends.etcd]"), "{}", error.message);
-        assert!(ConfigFile::default().backend(Some("nonsense")).is_err());
+        let file = "backend = 'etcd://a:1'\n[backends.hub]\nurl = 'hub+http://h:1'\n";
+        assert_eq!(backend(file, None), "etcd://a:1");
+        assert_eq!(backend(file, Some("hub")), "hub+http://h:1");
+        assert_eq!(backend(file, Some("etcd")), "etcd://a:1");
+        assert_eq!(backend(file, Some("dummy:")), "dummy:");
+        assert_eq!(backend("", None), kinds::DEFAULT_URL);
+        assert_eq!(backend("", Some("hub")), kinds::DEFAULT_URL);
+        assert_eq!(backend("backend = 'dummy'", None), "dummy:");
+        assert_eq!(
+            backend("", Some("etcd")),
+            "no URL is configured for the backend 'etcd': set url in [backends.etcd], for example \"etcd://127.0.0.1:2379\""
+        );
+        assert_eq!(backend("", Some("nonsense")), "'nonsense' is no backend: there are hub, etcd and dummy");
+    }
+
+    #[test]
+    fn every_url_of_the_file_is_checked() {
+        assert_eq!(
+            backend("[backends.etcd]\nurl = 'etcd://::1:1'", None),
+            "setting backends.etcd.url: 'etcd://::1:1' has a bad address '::1:1': an IPv6 address stands in brackets, as in [::1]:8145"
+        );
+        assert_eq!(
+            backend("[backends.etcd]\nurl = 'hub+http://h:1'", None),
+            "setting backends.etcd.url: 'hub+http://h:1' is not the URL of an etcd cluster"
+        );
+        assert_eq!(
+            backend("[backends.ectd]\nurl = 'etcd://h:1'", None),
+            "'ectd' is no backend: there are hub, etcd and dummy"
+        );
     }
 
     #[test]
@@ -283,7 +326,7 @@ mod tests {
 
     /// Proves C8.
     #[test]
-    fn a_run_command_is_split_but_never_given_to_a_shell() {
+    fn a_run_command_is_split_but_no_shell_interprets_it() {
         let command = run_command(Some("puppet apply '/etc/my site.pp' $(x)")).unwrap();
         let argv = command.argv(
             "019356b0-7c4a-7000-8000-000000000001".parse().unwrap(),

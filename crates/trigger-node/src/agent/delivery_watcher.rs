@@ -34,7 +34,7 @@ pub(super) async fn run(
     loop {
         let error = match watcher.connect().await {
             Ok(watch) => {
-                breaker.reset(&node.settings.backend);
+                breaker.reset(&node.settings.backend.to_string());
                 link.send_replace(Connection::Up);
                 attempt = 0;
                 let error = watcher.follow(watch, pause).await;

@@ -33,7 +33,10 @@ use trigger_core::run::command::RunCommand;
 use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::Outlets;
+use trigger_store::credentials::Credentials;
+use trigger_store::kinds;
 use trigger_store::store::Store;
+use trigger_store::url::BackendUrl;
 
 use crate::clock::{self, Clock};
 use crate::failure::Failure;
@@ -48,7 +51,9 @@ pub use view::QueueView;
 pub struct AgentSettings {
     pub certname: Certname,
     pub state: StateDir,
-    pub backend: String,
+    pub backend: BackendUrl,
+    /// With what backends are opened, this one and those of `trigger` resources that name a provider.
+    pub credentials: Credentials,
     pub prefix: KeyPrefix,
     pub groups: Vec<GroupName>,
     pub command: RunCommand,
@@ -100,7 +105,8 @@ pub async fn run(
 
     let outbox = Outbox::open(&state)?;
     let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
-    let publisher = Arc::new(Publisher::new(Some(spool), settings.prefix.clone()));
+    let publisher =
+        Arc::new(Publisher::new(Some(spool), settings.prefix.clone(), settings.credentials.clone()));
     let store = open_store(&publisher, &settings.backend)?;
     let keyspace = Keyspace::new(settings.prefix.clone());
     let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
@@ -166,17 +172,18 @@ pub async fn run(
 }
 
 /// The backend that an agent watches; not every backend can be watched.
-fn open_store(publisher: &Publisher, url: &str) -> Result<Arc<dyn Store>, Failure> {
+fn open_store(publisher: &Publisher, url: &BackendUrl) -> Result<Arc<dyn Store>, Failure> {
     publisher.backend(url)?.store().cloned().ok_or_else(|| {
         Failure::config(format!(
-            "backend '{url}' only takes events: an agent needs one that delivers them, such as hub+http:// or etcd://"
+            "backend '{url}' only takes events: an agent needs one that delivers them, such as {}",
+            kinds::readable_schemes()
         ))
     })
 }
 
 /// Whether an agent could be started with these settings.
 pub fn check(settings: &AgentSettings) -> Result<(), Failure> {
-    let publisher = Publisher::new(None, settings.prefix.clone());
+    let publisher = Publisher::new(None, settings.prefix.clone(), settings.credentials.clone());
     open_store(&publisher, &settings.backend)?;
     check_owner(&settings.state, &settings.certname)
 }

@@ -77,7 +77,7 @@ impl QueueView {
             queue.waiting_causes().map(|cause| (cause.event.id, cause)).collect();
         Self {
             certname: settings.certname.to_string(),
-            backend: settings.backend.clone(),
+            backend: settings.backend.to_string(),
             disconnected,
             blocked: queue.blocked().map(str::to_owned),
             running: activity.running.as_ref().map(|running| RunningView {
