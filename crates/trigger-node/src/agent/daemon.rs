@@ -14,7 +14,7 @@ use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::node::{Activity, Running};
-use trigger_core::queue::{Effect, Input, Queue, QueueSettings};
+use trigger_core::queue::{Blockers, Effect, Input, Queue, QueueSettings};
 use trigger_core::run::command::lock_timeout;
 use trigger_core::run::completed;
 use trigger_core::run::record::{Cause, RunRecord};
@@ -26,7 +26,7 @@ use trigger_fleet::delivery_watcher::Batch;
 
 use super::completion_writer::CompletionJob;
 use super::delivery_watcher::Connection;
-use super::disable_watcher::{self, DisableWatcher};
+use super::disable_watcher::DisableWatcher;
 use super::suppressed;
 use super::view::QueueView;
 use super::{Node, Stopped};
@@ -64,8 +64,6 @@ pub(super) struct Daemon {
     kept_runs: Option<Vec<(RunRecord, RunResult)>>,
     unreadable: BTreeMap<String, String>,
     active: Option<ActiveRun>,
-    /// Until the runs of earlier agents are taken up: no run may start between them.
-    is_recovering: bool,
     /// For the next run's record, so that its start need not wait for a new file to be durable.
     blank: Option<PreallocatedRecord>,
     channels: Channels,
@@ -99,7 +97,6 @@ impl Daemon {
             kept_runs: None,
             unreadable: BTreeMap::new(),
             active: None,
-            is_recovering: true,
             blank: None,
             channels,
         })
@@ -119,8 +116,7 @@ impl Daemon {
         let mut has_lost = false;
 
         self.recover().await?;
-        self.is_recovering = false;
-        self.input(Input::Tick);
+        self.input(Input::Recovered);
         self.prepare_record();
         tracing::info!(
             "agent of {} is ready, backend {}",
@@ -136,7 +132,6 @@ impl Daemon {
                 Some(batch) = self.channels.arrivals.recv() => self.arrived(batch),
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
                 Ok(()) = self.channels.disabled.moved() => self.input(Input::Tick),
-                () = tokio::time::sleep(disable_watcher::POLL_INTERVAL), if self.is_held_up() => self.input(Input::Tick),
                 ended = wait_for_end(&mut self.active) => self.run_ended(ended),
                 () = sleep_until(wake) => self.input(Input::Tick),
                 Some(answer) = self.channels.questions.recv() => {
@@ -249,19 +244,13 @@ impl Daemon {
         self.tell_activity();
     }
 
-    /// Why no run may start now, if so; looked at afresh when one is `about_to_start`.
-    fn blocked_reason(&mut self, about_to_start: bool) -> Option<String> {
-        if self.is_recovering {
-            return Some("this agent takes up the runs of an earlier one".to_owned());
-        }
+    /// The state of each blocker; whether Puppet is disabled is looked up afresh when a run is `about_to_start`.
+    fn blockers(&mut self, about_to_start: bool) -> Blockers {
         let elapsed = self.node.clock.now().elapsed;
-        let claim = self.channels.claim.borrow_and_update().blocked_reason(elapsed);
-        claim.or_else(|| self.channels.disabled.reason(about_to_start))
-    }
-
-    /// Whether deliveries wait for something that only looking tells.
-    fn is_held_up(&self) -> bool {
-        self.queue.blocked().is_some() && self.queue.is_waiting()
+        Blockers {
+            claim: self.channels.claim.borrow_and_update().blocker(elapsed),
+            disabled: self.channels.disabled.reason(about_to_start),
+        }
     }
 
     /// Asks the core, does as it says and tells what the node does now.
@@ -273,12 +262,8 @@ impl Daemon {
     /// Asks the core and does as it says.
     fn take_in(&mut self, input: Input) {
         let about_to_start = self.queue.may_start(self.node.clock.now(), &input);
-        let mut inputs = vec![input];
-        let blocked_reason = self.blocked_reason(about_to_start);
-        if self.queue.blocked() != blocked_reason.as_deref() {
-            // Taken first: the queue must not start a run that an operator has just forbidden.
-            inputs.push(Input::Blocked(blocked_reason));
-        }
+        // The blockers are taken first: the queue must not start a run that an operator has just forbidden.
+        let mut inputs = vec![input, Input::Blockers(self.blockers(about_to_start))];
         while let Some(input) = inputs.pop() {
             for effect in self.queue.step(self.node.clock.now(), input) {
                 inputs.extend(self.perform(effect));
@@ -311,7 +296,7 @@ impl Daemon {
     /// One line when deliveries begin to wait for a person, and one when they no longer do.
     fn tell_block(&self, activity: &Activity) {
         let was_held = !self.channels.activity.borrow().held.is_empty();
-        match (self.queue.blocked(), was_held, activity.held.is_empty()) {
+        match (self.queue.blocked_reason(), was_held, activity.held.is_empty()) {
             (Some(reason), false, false) => tracing::warn!("deliveries are held: {reason}"),
             (_, true, true) => tracing::info!("deliveries are held no longer"),
             _ => {}

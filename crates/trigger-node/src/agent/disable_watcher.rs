@@ -12,15 +12,15 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use trigger_core::queue::BLOCKER_POLL_INTERVAL;
 use trigger_core::run::command::CommandKind;
 
 use super::{AgentSettings, Node};
 use crate::puppet_locks::disabled_reason;
 use crate::puppet_settings::{self, PuppetPaths};
 
-/// How often the lock is looked at while deliveries wait for it to go; and for how long a look holds where
-/// nothing is about to start.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long a look at the lock holds where nothing is about to start.
+const LOOK_LIFETIME: Duration = BLOCKER_POLL_INTERVAL;
 /// How long after Puppet did not answer it is asked again.
 const ASK_AGAIN_INTERVAL: Duration = Duration::from_secs(60);
 /// How often Puppet is asked again while it is disabled: `puppet.conf` is not all that may move its lock.
@@ -113,7 +113,7 @@ impl DisableWatcher {
     /// the last second that none may.
     pub(super) fn reason(&mut self, about_to_start: bool) -> Option<String> {
         if let Some((reason, at)) = &self.latest
-            && at.elapsed() < POLL_INTERVAL
+            && at.elapsed() < LOOK_LIFETIME
             && (reason.is_some() || !about_to_start)
         {
             return reason.clone();
@@ -242,7 +242,7 @@ mod tests {
     }
 
     async fn a_second() {
-        tokio::time::sleep(POLL_INTERVAL).await;
+        tokio::time::sleep(LOOK_LIFETIME).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use trigger_core::delivery::Completion;
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::node::{Activity, Running};
-use trigger_core::queue::{Effect, Input, Queue, QueueSettings};
+use trigger_core::queue::{Blockers, Effect, Input, Queue, QueueSettings};
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::record::{Cause, RunRecord};
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
@@ -25,7 +25,6 @@ use super::completion_writer::CompletionJob;
 use crate::runs;
 use crate::{run, world::World};
 
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const RUN_TIMEOUT: Duration = Duration::from_secs(600);
 const ORPHAN_POLL: Duration = Duration::from_millis(200);
 const ENDED: &str = "ended";
@@ -49,7 +48,6 @@ struct Daemon {
     queue: Queue,
     interruptions: HashMap<EventId, u32>,
     active: Option<ActiveRun>,
-    is_recovering: bool,
     blank: Option<RunId>,
     channels: Channels,
 }
@@ -70,11 +68,9 @@ pub(super) async fn run(node: Arc<Node>, channels: Channels) -> Ended {
     let runs_per_minute = RunsPerMinute::default();
     let mut queue = Queue::new(QueueSettings { certname, honours_noop, runs_per_minute }, ended);
     queue.recall_starts(node.own.now(), node.own.disk(|disk| runs::latest_starts(disk)));
-    let mut daemon =
-        Daemon { queue, node, interruptions, active: None, is_recovering: true, blank: None, channels };
+    let mut daemon = Daemon { queue, node, interruptions, active: None, blank: None, channels };
     daemon.recover().await;
-    daemon.is_recovering = false;
-    daemon.input(Input::Tick).await;
+    daemon.input(Input::Recovered).await;
     daemon.prepare_record().await;
     daemon.serve().await
 }
@@ -103,7 +99,6 @@ impl Daemon {
         let mut loss = std::pin::pin!(lost(self.channels.claim.clone()));
         loop {
             let wake = self.queue.next_wake().map(|at| at.saturating_sub(self.node.own.now().elapsed));
-            let is_held_up = self.queue.blocked().is_some() && self.queue.is_waiting();
             let active = self.active.as_ref().map(|active| active.run_id);
             tokio::select! {
                 biased;
@@ -112,7 +107,6 @@ impl Daemon {
                 () = &mut loss => return Ended::ClaimLost,
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick).await,
                 result = wait_for_end(Arc::clone(&self.node), active), if active.is_some() => self.run_ended(result).await,
-                () = sim.sleep(POLL_INTERVAL), if is_held_up => self.input(Input::Tick).await,
                 () = sim.sleep(wake.unwrap_or_default()), if wake.is_some() => self.input(Input::Tick).await,
             }
         }
@@ -179,24 +173,17 @@ impl Daemon {
         }
     }
 
-    fn blocked_reason(&mut self) -> Option<String> {
-        if self.is_recovering {
-            return Some("it takes up the runs of an earlier agent".to_owned());
-        }
+    fn blockers(&mut self) -> Blockers {
         let elapsed = self.node.own.now().elapsed;
-        let claim = self.channels.claim.borrow_and_update().blocked_reason(elapsed);
+        let claim = self.channels.claim.borrow_and_update().blocker(elapsed);
         let machine = self.node.own.machine;
         let is_disabled = self.node.own.with(|world| world.machines[machine].is_disabled);
-        claim.or_else(|| is_disabled.then(|| "Puppet is disabled on this node".to_owned()))
+        Blockers { claim, disabled: is_disabled.then(|| "Puppet is disabled on this node".to_owned()) }
     }
 
     /// Asks the core and does as it says.
     async fn input(&mut self, input: Input) {
-        let mut inputs = vec![input];
-        let blocked_reason = self.blocked_reason();
-        if self.queue.blocked() != blocked_reason.as_deref() {
-            inputs.push(Input::Blocked(blocked_reason));
-        }
+        let mut inputs = vec![input, Input::Blockers(self.blockers())];
         while let Some(input) = inputs.pop() {
             for effect in self.queue.step(self.node.own.now(), input) {
                 self.node.own.step("daemon: an effect").await;

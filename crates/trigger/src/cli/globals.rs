@@ -21,7 +21,7 @@ pub(crate) struct Globals {
     /// Configuration file [default: /etc/trigger/trigger.toml]
     #[arg(long, global = true, env = "TRIGGER_CONFIG", value_name = "FILE", hide_env = true)]
     pub(crate) config: Option<PathBuf>,
-    /// The backend; its help comes from the registry of kinds
+    /// The backend; the help comes from the registry of kinds
     #[arg(long, global = true, env = "TRIGGER_BACKEND", value_name = "URL", hide_env = true, help = backend_help())]
     pub(crate) backend: Option<String>,
     /// This node's certname [default: Puppet's own, asked once]
@@ -68,13 +68,16 @@ impl Globals {
         config.backend(self.backend.as_deref())
     }
 
-    /// The store of the backend, to read from; a write-only backend has none.
+    /// The store of the backend.
+    ///
+    /// # Errors
+    /// When the backend is write-only, so that there is nothing to read.
     pub(crate) fn open_store(&self, config: &ConfigFile) -> Result<Arc<dyn Store>, Failure> {
         let url = self.backend(config)?;
         let backend = Backend::open(&url, &config.credentials());
         let backend = backend.map_err(|error| Failure::config(error.to_string()))?;
-        let write_only = || Failure::usage(format!("backend '{url}' is write-only: it cannot report events"));
-        backend.store().cloned().ok_or_else(write_only)
+        let store = backend.store().cloned();
+        store.ok_or_else(|| Failure::usage(format!("backend '{url}' is write-only: it cannot report events")))
     }
 
     /// The configured certname; without one, Puppet has to be asked.
