@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-.PHONY: help setup build test quick unit doc demo sim faults bench lint clean
+.PHONY: help setup build test quick unit docs demo sim faults bench lint clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -31,9 +31,9 @@ unit: ## Run the Rust tests that need no Puppet
 	@scripts/setup quick etcd
 	@cargo nextest run --locked --workspace --exclude trigger-e2e
 
-doc: ## Build the documentation of the crates: target/doc
+docs: ## Build the documentation of the crates: target/doc
 	@scripts/setup build
-	@RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
+	@RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 
 lint: ## Check formatting, lints, documentation, dependencies, import cycles and scripts
 	@scripts/setup test

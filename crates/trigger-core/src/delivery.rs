@@ -36,6 +36,21 @@ pub enum DeliveryState {
 }
 
 impl DeliveryState {
+    /// Every state, in the order of a delivery's progress.
+    pub const ALL: [Self; 11] = [
+        Self::Spooled,
+        Self::Pending,
+        Self::Held,
+        Self::Retrying,
+        Self::Running,
+        Self::Done,
+        Self::Failed,
+        Self::Expired,
+        Self::Refused,
+        Self::Suppressed,
+        Self::Superseded,
+    ];
+
     /// The states in which nothing more will happen.
     pub const ENDS: [Self; 6] =
         [Self::Done, Self::Failed, Self::Expired, Self::Refused, Self::Suppressed, Self::Superseded];

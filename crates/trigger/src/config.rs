@@ -11,17 +11,17 @@ use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_store::url::{BackendUrl, DEFAULT_HUB_URL};
 
-use trigger_node::failure::Failure;
+use crate::failure::Failure;
 
-/// Where the configuration lies unless told otherwise.
+/// The default path of the configuration file.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/trigger/trigger.toml";
-/// Where the state directory lies unless told otherwise.
+/// The default path of the state directory.
 pub(crate) const DEFAULT_STATE_DIR: &str = "/var/lib/trigger";
-/// Where the hub keeps its data unless told otherwise.
+/// The default path of the hub's data directory.
 pub(crate) const DEFAULT_HUB_DATA_DIR: &str = "/var/lib/trigger/hub";
-/// Where the hub listens unless told otherwise.
+/// The default address that the hub listens on.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:8145";
-/// A run is ended after this long unless told otherwise.
+/// The default time that a run may take.
 const DEFAULT_RUN_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 /// The configuration file, as written.
@@ -42,7 +42,7 @@ pub(crate) struct ConfigFile {
     pub(crate) hub: HubTable,
     #[serde(default)]
     pub(crate) backends: BTreeMap<String, BackendTable>,
-    /// What the reader of this file should be told.
+    /// Warnings about the file, for the command to print.
     #[serde(skip)]
     pub(crate) warnings: Vec<String>,
 }
@@ -62,26 +62,8 @@ pub(crate) struct BackendTable {
     pub(crate) url: Option<String>,
 }
 
-/// Every key, for the suggestion when one is misspelt.
-const KNOWN_KEYS: [&str; 14] = [
-    "backend",
-    "backends",
-    "certname",
-    "data_dir",
-    "groups",
-    "hub",
-    "listen",
-    "metrics_file",
-    "prefix",
-    "run_cmd",
-    "run_timeout",
-    "runs_per_minute",
-    "state_dir",
-    "url",
-];
-
 impl ConfigFile {
-    /// Reads `path`, or the default place, where a missing file means that nothing is configured.
+    /// Reads the file at `path`, or the default file, which may be missing.
     pub(crate) fn read(path: Option<&Path>) -> Result<Self, Failure> {
         let named = path.is_some();
         let path = path.unwrap_or(Path::new(DEFAULT_CONFIG));
@@ -90,9 +72,9 @@ impl ConfigFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
                 return Ok(Self::default());
             }
-            // Puppet runs of ordinary users see a file they may not read: it is not theirs to obey.
+            // An ordinary user's Puppet run may fire although the file is for root only.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !named => {
-                let warning = format!("{} cannot be read and is passed over: {error}", path.display());
+                let warning = format!("{} cannot be read and is ignored: {error}", path.display());
                 return Ok(Self { warnings: vec![warning], ..Self::default() });
             }
             Err(error) => return Err(Failure::config(format!("cannot read {}: {error}", path.display()))),
@@ -106,10 +88,11 @@ impl ConfigFile {
                 format!("line {}: ", text[..span.start.min(text.len())].matches('\n').count() + 1)
             });
             let message = error.message();
-            let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
-            match unknown {
-                Some(key) => format!("{place}unknown key '{key}'{}", nearest(key)),
-                None => format!("{place}{message}"),
+            match message.strip_prefix("unknown field ").map(quoted_words) {
+                Some(words) if !words.is_empty() => {
+                    format!("{place}unknown key '{}'{}", words[0], suggestion(words[0], &words[1..]))
+                }
+                _ => format!("{place}{message}"),
             }
         })
     }
@@ -157,7 +140,7 @@ impl ConfigFile {
     }
 }
 
-/// For `map`: parses a setting and names it when it is bad.
+/// Returns a parser whose error names the setting, for use with `map`.
 pub(crate) fn setting<T: std::str::FromStr>(name: &str) -> impl Fn(&str) -> Result<T, Failure>
 where
     T::Err: std::fmt::Display,
@@ -165,7 +148,7 @@ where
     move |text| text.parse().map_err(|error| Failure::config(format!("setting {name}: {error}")))
 }
 
-/// The run command, split into words as a shell would but never given to one.
+/// The run command, split into words as a shell would; no shell interprets it.
 pub(crate) fn run_command(text: Option<&str>) -> Result<RunCommand, Failure> {
     let Some(text) = text else { return Ok(RunCommand::default()) };
     shlex::split(text)
@@ -177,7 +160,7 @@ pub(crate) fn run_command(text: Option<&str>) -> Result<RunCommand, Failure> {
 pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
     let Some(text) = text else { return Ok(DEFAULT_RUN_TIMEOUT) };
     let timeout = humantime::parse_duration(text).map_err(|error| {
-        Failure::config(format!("setting run_timeout: '{text}' is no duration such as 1h or 90s: {error}"))
+        Failure::config(format!("setting run_timeout: '{text}' is not a duration such as 1h or 90s: {error}"))
     })?;
     if timeout < Duration::from_secs(1) {
         return Err(Failure::config(format!("setting run_timeout: '{text}' is less than a second")));
@@ -185,13 +168,13 @@ pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
     Ok(timeout)
 }
 
-/// How many runs may start in any minute: as told on the command line, or in the file, where it is a number.
-pub(crate) fn runs_per_minute(told: Option<&str>, file: Option<i64>) -> Result<RunsPerMinute, Failure> {
-    let text = told.map(str::to_owned).or_else(|| file.map(|number| number.to_string()));
+/// The most runs that may start in any minute: from the command line, else from the file, where it is a number.
+pub(crate) fn runs_per_minute(argument: Option<&str>, file: Option<i64>) -> Result<RunsPerMinute, Failure> {
+    let text = argument.map(str::to_owned).or_else(|| file.map(|number| number.to_string()));
     text.as_deref().map(setting("runs_per_minute")).transpose().map(Option::unwrap_or_default)
 }
 
-/// Where the agent writes its metrics. Absolute, for nobody knows where a daemon's directory is.
+/// The file that the agent writes metrics to. It must be absolute, because a daemon's working directory is arbitrary.
 pub(crate) fn metrics_file(path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
     match path {
         Some(path) if !path.is_absolute() || path.file_name().is_none() => Err(Failure::config(format!(
@@ -202,15 +185,21 @@ pub(crate) fn metrics_file(path: Option<&Path>) -> Result<Option<PathBuf>, Failu
     }
 }
 
-fn nearest(key: &str) -> String {
-    let closest = KNOWN_KEYS
+/// The words between backticks. serde's error names the unknown field first, then the known ones.
+fn quoted_words(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// The known key that is most like `key`, or all known keys.
+fn suggestion(key: &str, known_keys: &[&str]) -> String {
+    let closest = known_keys
         .iter()
         .map(|known| (strsim::jaro_winkler(key, known), known))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0));
     match closest {
         Some((_, known)) => format!("; did you mean '{known}'?"),
-        None => format!("; there are {}", KNOWN_KEYS.join(", ")),
+        None => format!("; there are {}", known_keys.join(", ")),
     }
 }
 
@@ -232,11 +221,13 @@ mod tests {
             error("[hub]\nlisten_on = 'x'\n"),
             "line 2: unknown key 'listen_on'; did you mean 'listen'?"
         );
+        // Only the keys of the same table are suggested.
+        assert_eq!(error("[backends.hub]\nlisten = 'x'\n"), "line 2: unknown key 'listen'; there are url");
         assert!(error("zzz = 1").starts_with("line 1: unknown key 'zzz'; there are backend, "));
     }
 
     #[test]
-    fn a_wrong_type_is_told_with_its_line() {
+    fn a_wrong_type_is_reported_with_its_line() {
         let error = error("certname = 7\n");
         assert!(error.starts_with("line 1: invalid type"), "{error}");
     }
@@ -283,7 +274,7 @@ mod tests {
 
     /// Proves C8.
     #[test]
-    fn a_run_command_is_split_but_never_given_to_a_shell() {
+    fn a_run_command_is_split_but_no_shell_interprets_it() {
         let command = run_command(Some("puppet apply '/etc/my site.pp' $(x)")).unwrap();
         let argv = command.argv(
             "019356b0-7c4a-7000-8000-000000000001".parse().unwrap(),

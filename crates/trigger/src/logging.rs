@@ -1,65 +1,53 @@
-//! Log lines of the daemons, on standard error; `TRIGGER_LOG` chooses what is logged. The other commands have no
-//! log: what the code below them would write there is told with their answer.
+//! The log of the daemons: to the journal under systemd, else to standard error. `TRIGGER_LOG` selects what is logged.
+//!
+//! Commands have no log. What the code below them logs as a warning is printed with their result.
 
-use std::fmt;
+mod fields;
+mod journal;
+
 use std::io::IsTerminal;
 
-use tracing::field::{Field, Visit};
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt, registry};
 
-use trigger_node::Warnings;
+use crate::warnings::Warnings;
+use fields::Fields;
+use journal::Journal;
 
-/// Starts logging at `info` unless `TRIGGER_LOG` says otherwise (`debug`, `trigger=debug,hyper=warn`).
-/// Under systemd the journal adds the time.
+/// Starts the log at level `info` unless `TRIGGER_LOG` says otherwise (`debug`, `trigger=debug,hyper=warn`). A second
+/// call changes nothing.
 pub(crate) fn start() {
     // Not `EnvFilter`: its regular expressions made this program half a megabyte larger.
     let wanted = std::env::var("TRIGGER_LOG").ok().and_then(|text| text.parse().ok());
     let filter: Targets = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        // A line that cannot be written, since the reader of a pipe is gone or a disk is full, would be complained
-        // of on standard error, which then panics.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr);
-    let lines = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        lines.without_time().with_filter(filter).boxed()
-    } else {
-        lines.with_filter(filter).boxed()
+    let output = match Journal::of_standard_error() {
+        Some(journal) => journal.boxed(),
+        None => fmt::layer()
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            // If a line cannot be written, because a pipe is closed or a disk is full, the layer would report that on
+            // standard error, and panic there.
+            .log_internal_errors(false)
+            .with_writer(std::io::stderr)
+            .boxed(),
     };
-    // A second call changes nothing.
-    let _ = tracing_subscriber::registry().with(lines).try_init();
+    let _ = registry().with(output.with_filter(filter)).try_init();
 }
 
-/// Adds what this program's own code logs as a warning or an error to the warnings of a command.
-pub(crate) fn gather(warnings: &Warnings) {
-    // By the first part of a target's path, which is a crate of ours.
+/// Adds what the crates of this program log as a warning or an error to the warnings of a command.
+pub(crate) fn collect_warnings(warnings: &Warnings) {
+    // The names of these crates begin with `trigger`.
     let ours = Targets::new().with_target("trigger", LevelFilter::WARN);
-    let _ = tracing_subscriber::registry().with(Gather(warnings.clone()).with_filter(ours)).try_init();
+    let _ = registry().with(CollectWarnings(warnings.clone()).with_filter(ours)).try_init();
 }
 
-struct Gather(Warnings);
+struct CollectWarnings(Warnings);
 
-impl<S: tracing::Subscriber> Layer<S> for Gather {
+impl<S: tracing::Subscriber> Layer<S> for CollectWarnings {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        let mut sentence = Sentence(String::new());
-        event.record(&mut sentence);
-        self.0.push(sentence.0);
-    }
-}
-
-/// The message of a log line.
-struct Sentence(String);
-
-impl Visit for Sentence {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.0 = format!("{value:?}");
-        }
+        self.0.push(Fields::of_event(event).sentence());
     }
 }
 
@@ -68,13 +56,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_command_would_log_is_among_its_warnings() {
+    fn warnings_in_the_log_are_warnings_of_the_command() {
         let warnings = Warnings::default();
-        gather(&warnings);
-        tracing::warn!(run = 7, "the disk is {}", "full");
+        collect_warnings(&warnings);
+        tracing::warn!("the disk is {}", "full");
+        tracing::warn!(run = 7, path = %"/a", error = %"no space", "cannot write");
         tracing::info!("of no interest");
         tracing::error!(target: "hyper", "not ours");
-        assert_eq!(warnings.take(), ["the disk is full"]);
-        assert!(warnings.take().is_empty(), "told once");
+        assert_eq!(warnings.take(), ["the disk is full", "cannot write: no space (run=7, path=/a)"]);
+        assert!(warnings.take().is_empty(), "each warning is printed once");
     }
 }

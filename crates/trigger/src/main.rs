@@ -2,7 +2,14 @@
 
 mod cli;
 mod config;
+mod documents;
+mod failure;
+#[cfg(test)]
+mod fixtures;
 mod logging;
+mod output;
+mod silence;
+mod warnings;
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! What people and programs see of the command line: help, errors and JSON, as snapshots.
 //!
-//! `SNAPSHOTS=overwrite cargo test -p trigger --test cli` writes them anew.
+//! `SNAPSHOTS=overwrite cargo test -p trigger --test cli` writes them again.
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects")]
 
@@ -10,7 +10,7 @@ use snapbox::cmd::{Command, cargo_bin};
 use snapbox::data::Inline;
 use snapbox::{assert_data_eq, file, str};
 
-/// A `trigger` that knows nothing but this directory.
+/// A `trigger` with no configuration but this state directory.
 fn trigger(state: &Path) -> Command {
     Command::new(cargo_bin!("trigger"))
         .env_clear()
@@ -50,7 +50,7 @@ fn fails(arguments: &[&str], code: i32, stderr: Inline) {
 }
 
 #[test]
-fn a_bad_certname_is_told_what_is_allowed() {
+fn the_error_for_a_bad_certname_says_what_is_allowed() {
     fails(
         &["fire", "x", "--host", "lb 01"],
         2,
@@ -126,7 +126,7 @@ error: an event cannot expire in 691200 s: from 1 s to 7 days (604800 s)
 }
 
 #[test]
-fn a_bad_backend_is_told_what_would_be_good() {
+fn the_error_for_a_bad_backend_says_what_is_allowed() {
     fails(
         &["fire", "x", "--host", "lb01", "--backend", "http://h"],
         3,
@@ -178,7 +178,7 @@ error: [..]/trigger.toml: line 2: unknown key 'run_command'; did you mean 'run_c
 }
 
 #[test]
-fn firing_tells_how_to_follow() {
+fn firing_says_how_to_follow() {
     let state = state();
     trigger(state.path())
         .args(["fire", "refresh load balancers", "--host", "lb01", "--host", "lb02", "--group", "lb"])
@@ -200,7 +200,7 @@ fn firing_for_programs_is_one_document() {
         .assert()
         .code(0)
         .stdout_eq(str![[r#"
-{"event_id":"[..]","groups":[],"revision":0,"state":"committed","suppressed_groups":[],"targets":[{"certname":"lb01","state":"committed"},{"certname":"lb02","state":"committed"}],"trigger":"it's /"quoted/" $(x) größe","warnings":[]}
+{"event_id":"[..]","trigger":"it's /"quoted/" $(x) größe","state":"committed","revision":0,"targets":[{"certname":"lb01","state":"committed"},{"certname":"lb02","state":"committed"}],"groups":[],"suppressed_groups":[],"warnings":[]}
 
 "#]]);
 }
@@ -257,7 +257,7 @@ EVENT                                 TRIGGER  TARGETS  BACKEND
 "#]]);
 }
 
-/// Fires at a backend that is away; the event's id.
+/// Fires at an unreachable backend and returns the event's id.
 fn spool(state: &Path, arguments: &[&str]) -> String {
     let fire = trigger(state).args(["fire", "x", "--backend", "hub+http://127.0.0.1:9", "--output", "json"]);
     let said = fire.args(arguments).assert().code(0).get_output().stdout.clone();
@@ -285,13 +285,13 @@ Groups   lb, web: spooled
 
 "#]]);
     status(state.path(), &event, "json").stdout_eq(str![[r#"
-{"event_id":"[..]","expires_in_seconds":86400,"fired_at":"[..]","groups":["lb","web"],"noop":false,"origin":"web01.example.com","reason":"in this node's outbox: the backend has not committed it yet","state":"spooled","suppressed_groups":[],"tags":[],"targets":[],"trigger":"x","warnings":[]}
+{"event_id":"[..]","trigger":"x","origin":"web01.example.com","fired_at":"[..]","expires_in_seconds":86400,"tags":[],"noop":false,"groups":["lb","web"],"targets":[],"state":"spooled","reason":"in this node's outbox: the backend has not committed it yet","suppressed_groups":[],"warnings":[]}
 
 "#]]);
 }
 
 #[test]
-fn an_event_quarantined_tells_why_and_what_the_loop_guard_made_of_it() {
+fn a_quarantined_event_shows_its_reason_and_its_suppressed_targets() {
     let state = state();
     let event = spool(state.path(), &["--group", "lb", "--host", "a", "--host", "b"]);
     let outbox = state.path().join("outbox");
@@ -321,13 +321,13 @@ b         suppressed                          loop: seen
 "#]]);
     std::fs::write(&reason, "it expired before the backend could be reached\n").unwrap();
     status(state.path(), &event, "json").stdout_eq(str![[r#"
-{"event_id":"[..]","expires_in_seconds":86400,"fired_at":"[..]","groups":["lb"],"noop":false,"origin":"web01.example.com","reason":"quarantined on this node and never published: it expired before the backend could be reached","state":"expired","suppressed_groups":[{"group":"web","reason":"too far"}],"tags":[],"targets":[{"certname":"a","finished_at":null,"noop":null,"outcome":null,"reason":"quarantined on this node and never published: it expired before the backend could be reached","run_id":null,"started_at":null,"state":"expired"},{"certname":"b","finished_at":null,"noop":null,"outcome":null,"reason":"loop: seen","run_id":null,"started_at":null,"state":"suppressed"}],"trigger":"x","warnings":[]}
+{"event_id":"[..]","trigger":"x","origin":"web01.example.com","fired_at":"[..]","expires_in_seconds":86400,"tags":[],"noop":false,"groups":["lb"],"targets":[{"certname":"a","state":"expired","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"reason":"quarantined on this node and never published: it expired before the backend could be reached"},{"certname":"b","state":"suppressed","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"reason":"loop: seen"}],"state":"expired","reason":"quarantined on this node and never published: it expired before the backend could be reached","suppressed_groups":[{"group":"web","reason":"too far"}],"warnings":[]}
 
 "#]]);
 }
 
 #[test]
-fn nothing_is_fired_where_nobody_could_wait_for_it() {
+fn waiting_for_a_write_only_backend_is_refused_before_firing() {
     let state = state();
     trigger(state.path())
         .args(["fire", "x", "--host", "lb01", "--wait"])
@@ -335,7 +335,7 @@ fn nothing_is_fired_where_nobody_could_wait_for_it() {
         .code(2)
         .stdout_eq(str![""])
         .stderr_eq(str![[r#"
-error: backend 'dummy:' tells nothing of what it was given: --wait cannot work, and nothing was fired
+error: backend 'dummy:' is write-only: --wait cannot work, and nothing was fired
 
 "#]]);
 }
@@ -344,7 +344,7 @@ error: backend 'dummy:' tells nothing of what it was given: --wait cannot work, 
 #[test]
 fn without_an_outbox_and_without_a_backend_fire_fails() {
     let state = state();
-    // A file where the state directory should be: nobody, not even root, can spool there.
+    // A file in place of the state directory, so that not even root can spool.
     let file = state.path().join("file");
     std::fs::write(&file, "").unwrap();
     trigger(&file)
@@ -358,7 +358,7 @@ fn without_an_outbox_and_without_a_backend_fire_fails() {
 }
 
 #[test]
-fn what_cannot_be_explained_is_told_why() {
+fn errors_of_why_say_what_is_missing() {
     fails(
         &["why", "Lb01"],
         2,
@@ -379,7 +379,7 @@ error: 'latest' is neither a number of runs to go back (0 is the latest) nor a r
         &["why", "lb01"],
         2,
         str![[r#"
-error: backend 'dummy:' tells nothing of what it was given
+error: backend 'dummy:' is write-only: it cannot report events
 
 "#]],
     );
@@ -394,7 +394,7 @@ error: backend hub+http://127.0.0.1:9 is unreachable: Connection refused (os err
 }
 
 #[test]
-fn only_a_chain_can_be_drawn() {
+fn only_why_prints_graphs() {
     fails(
         &["status", "--output", "dot"],
         2,
@@ -412,7 +412,7 @@ For more information, try '--help'.
 fn the_queue_for_programs_names_every_field() {
     let state = state();
     trigger(state.path()).args(["queue", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
-{"agent_running":false,"backend":null,"blocked":null,"certname":null,"disconnected":null,"held":[],"quarantined":[],"running":null,"spooled":[],"unreadable":[],"waiting":[],"warnings":[]}
+{"agent_running":false,"certname":null,"backend":null,"disconnected":null,"blocked":null,"running":null,"waiting":[],"held":[],"unreadable":[],"spooled":[],"quarantined":[],"warnings":[]}
 
 "#]]);
 }

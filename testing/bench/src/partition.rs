@@ -2,7 +2,7 @@
 //!
 //! Nodes are cut off by a packet filter that drops without a word, as a switch or a firewall does: TCP then
 //! tells nobody, and only signs of life on the connection show that it is dead. The filter lives in a network
-//! namespace of the bench's own, so this measure is a process of its own inside it; see [`inside`].
+//! namespace of the bench's own, so this measure is a process of its own inside it; see [`mod@inside`].
 
 mod inside;
 

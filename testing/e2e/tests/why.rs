@@ -49,7 +49,7 @@ fn a_chain_over_three_nodes_is_told_from_any_of_them(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (a, b, c) = (fleet.running("a"), fleet.running("b"), fleet.running("c"));
     let nothing = a.trigger(&["why", "c", "--output", "json"]).error(1);
-    assert!(nothing.contains("c is registered, but tells of no run"), "{nothing}");
+    assert!(nothing.contains("c is registered, but reports no run"), "{nothing}");
     let nobody = a.trigger(&["why", "nobody", "--output", "json"]).error(1);
     assert!(nobody.contains("no agent has registered"), "{nobody}");
 
@@ -171,7 +171,7 @@ fn a_node_whose_certname_has_the_form_of_an_id_is_a_node(kind: BackendKind) {
     for certname in ["0f8fad5b-d9cb-469f-a165-70867728950e", "019356b0-7c4a-7000-8000-000000000001"] {
         let named = fleet.running(certname);
         let nothing = a.trigger(&["why", certname, "--output", "json"]).error(1);
-        assert!(nothing.contains("is registered, but tells of no run"), "{nothing}");
+        assert!(nothing.contains("is registered, but reports no run"), "{nothing}");
         let event = a.fire(&["t", "--host", certname]).committed();
         a.wait_for(&event, certname, "done");
         assert_eq!(runs(&why(&a, &[certname])), [format!("{certname} changed")]);

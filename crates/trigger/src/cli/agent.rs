@@ -1,71 +1,72 @@
 //! `trigger agent`: the node's daemon.
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use trigger_core::identity::{GroupName, KeyPrefix};
 
-use super::{Globals, block_on, inside_run, resolve_certname};
-use crate::config::{metrics_file, run_command, run_timeout, runs_per_minute};
 use trigger_node::agent::{self, AgentSettings, Stopped};
-use trigger_node::failure::Failure;
 use trigger_node::state::StateDir;
+
+use super::globals::Globals;
+use super::reexec::{reexec_with_flag, reexec_without_run_env};
+use super::runtime::block_on;
+use crate::config::{metrics_file, run_command, run_timeout, runs_per_minute};
+use crate::failure::Failure;
 
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
     /// A group this node belongs to; repeat for more
     #[arg(long = "group", value_name = "GROUP")]
     groups: Vec<GroupName>,
-    /// Where in the backend to register [default: /puppet_trigger/events]
+    /// The key prefix to register under [default: /puppet_trigger/events]
     #[arg(long, env = "TRIGGER_PREFIX", value_name = "KEYPREFIX", hide_env = true)]
     prefix: Option<KeyPrefix>,
-    /// What runs when this node is triggered, split into words but never given to a shell [default: puppet agent]
+    /// The command that runs when this node is triggered; it is split into words, but no shell interprets it [default: puppet agent]
     #[arg(long, env = "TRIGGER_RUN_CMD", value_name = "CMD ARGS", hide_env = true)]
     run_cmd: Option<String>,
-    /// A run is ended after this long [default: 1h]
+    /// How long a run may take before it is ended [default: 1h]
     #[arg(long, env = "TRIGGER_RUN_TIMEOUT", value_name = "DURATION", hide_env = true)]
     run_timeout: Option<String>,
-    /// How many runs may start in any minute, from 1 to 600; what comes on top waits [default: 10]
+    /// The most runs that may start in any minute, from 1 to 600; more runs have to wait [default: 10]
     #[arg(long, env = "TRIGGER_RUNS_PER_MINUTE", value_name = "NUMBER", hide_env = true)]
     runs_per_minute: Option<String>,
-    /// A file to keep metrics in, for node_exporter's textfile collector (its name ends in .prom) [default: none]
+    /// A file to write metrics to, for node_exporter's textfile collector (its name ends in .prom) [default: none]
     #[arg(long, env = "TRIGGER_METRICS_FILE", value_name = "FILE", hide_env = true)]
     metrics_file: Option<PathBuf>,
-    /// This program was an agent until a moment ago, and lost its claim
-    #[arg(long = AFTER_A_LOSS, hide = true)]
+    /// Given only by an agent that restarts itself because it has lost its claim
+    #[arg(long = CLAIM_LOST, hide = true)]
     claim_lost: bool,
 }
 
-/// Given by [`start_again`] alone, and never to a child.
-const AFTER_A_LOSS: &str = "claim-lost";
+/// The flag that [`restart`] adds. Child processes never get it.
+const CLAIM_LOST: &str = "claim-lost";
 
-pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<u8, Failure> {
+pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<ExitCode, Failure> {
     crate::logging::start();
-    inside_run::reexec_without_run_env()?;
+    reexec_without_run_env()?;
     let stopped = block_on(async {
-        // Resolved the same way at a start and before a reload: what a start would refuse, a reload does too.
+        // The same function for a start and for the check before a reload, so that a reload refuses what a start
+        // would refuse.
         let resolve = async || settings(globals, args).await;
-        agent::run(resolve().await?, async || agent::check(&resolve().await?)).await
+        Ok::<_, Failure>(agent::run(resolve().await?, async || Ok(agent::check(&resolve().await?)?)).await?)
     })?;
     match stopped {
-        Stopped::Terminated => Ok(0),
-        Stopped::Reload => Err(start_again(false)),
-        Stopped::ClaimLost => Err(start_again(true)),
+        Stopped::Terminated => Ok(ExitCode::SUCCESS),
+        Stopped::Reload => Err(restart(false)),
+        Stopped::ClaimLost => Err(restart(true)),
     }
 }
 
-/// Replaces this process by a fresh one with the same arguments, which reads the new configuration. The
-/// pid stays, and a run in progress is adopted like any other.
-fn start_again(after_a_loss: bool) -> Failure {
-    tracing::info!("starting anew, with the configuration read again");
-    let flag = format!("--{AFTER_A_LOSS}");
-    let arguments = std::env::args_os().skip(1).filter(|argument| *argument != *flag);
-    let arguments = arguments.chain(after_a_loss.then(|| flag.clone().into()));
-    let error = std::process::Command::new("/proc/self/exe").args(arguments).exec();
-    Failure::failed(format!("cannot start again: {error}"))
+/// Re-executes this process with the same arguments, so that the configuration is read again. The pid stays, and a
+/// run in progress is adopted as at every start. Returns only if that fails.
+fn restart(claim_lost: bool) -> Failure {
+    tracing::info!("restarting with the configuration read again");
+    let Err(error) = reexec_with_flag(&format!("--{CLAIM_LOST}"), claim_lost);
+    Failure::failed(format!("cannot restart: {error}"))
 }
 
 async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, Failure> {
@@ -78,11 +79,11 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     let metrics_file = metrics_file(args.metrics_file.as_deref().or(config.metrics_file.as_deref()))?;
     let backend = globals.backend(&config)?;
     let state = StateDir::open(&globals.state_dir(&config))?;
-    let certname = resolve_certname(globals, &config, Some(&state), &command).await?;
+    let certname = globals.resolve_certname(&config, Some(&state), &command).await?;
     let groups = if args.groups.is_empty() { config.groups()? } else { args.groups.clone() };
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
 
-    // What is added here, `inside_run` takes away from the daemons that a run starts.
+    // `reexec` removes these variables from daemons that a run starts.
     let mut run_environment = BTreeMap::from([
         ("TRIGGER_BACKEND".to_owned(), backend.clone()),
         ("TRIGGER_CERTNAME".to_owned(), certname.to_string()),

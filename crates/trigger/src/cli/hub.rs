@@ -1,15 +1,19 @@
 //! `trigger hub`: the embedded backend, and its backup.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
+use trigger_hub::HubSettings;
 
-use super::{Globals, OutputFormat, Warnings, inside_run, output};
+use super::globals::{Globals, OutputFormat};
+use super::reexec::reexec_without_run_env;
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN};
-use trigger_hub::{self, HubError, HubSettings};
-use trigger_node::failure::Failure;
+use crate::documents::Backup;
+use crate::failure::Failure;
+use crate::output;
+use crate::warnings::Warnings;
 
 #[derive(Debug, Args)]
 pub(crate) struct HubArgs {
@@ -25,9 +29,9 @@ pub(crate) struct HubArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Copy the hub's data into FILE, whole and consistent, while it runs
+    /// Copy the hub's data into FILE, complete and consistent, while the hub runs
     Backup {
-        /// Must not exist yet
+        /// The file to create; it must not exist yet
         file: PathBuf,
     },
 }
@@ -39,23 +43,23 @@ impl HubArgs {
     }
 }
 
-pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Result<u8, Failure> {
+pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Result<ExitCode, Failure> {
     if args.action.is_none() {
         crate::logging::start();
-        inside_run::reexec_without_run_env()?;
+        reexec_without_run_env()?;
     }
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let data_dir = args.data_dir(&config);
     match &args.action {
         Some(Action::Backup { file }) => {
-            trigger_hub::backup(&data_dir, file).map_err(|error| Failure::failed(error.to_string()))?;
+            trigger_hub::backup(&data_dir, file)?;
             match globals.output {
-                OutputFormat::Json => output::print_json(&json!({
-                    "data_dir": data_dir.to_string_lossy(),
-                    "file": file.to_string_lossy(),
-                    "warnings": warnings.take(),
-                })),
+                OutputFormat::Json => output::document(&Backup {
+                    data_dir: data_dir.to_string_lossy().into_owned(),
+                    file: file.to_string_lossy().into_owned(),
+                    warnings: warnings.take(),
+                }),
                 OutputFormat::Text | OutputFormat::Dot => {
                     output::warnings(&warnings.take());
                     output::print(&format!("Backed up {} to {}.", data_dir.display(), file.display()));
@@ -69,7 +73,7 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
             serve(HubSettings { listen, data_dir })?;
         }
     }
-    Ok(0)
+    Ok(ExitCode::SUCCESS)
 }
 
 fn serve(settings: HubSettings) -> Result<(), Failure> {
@@ -92,18 +96,11 @@ fn serve(settings: HubSettings) -> Result<(), Failure> {
         };
         let data_dir = settings.data_dir.clone();
         let ready = move |address| {
-            tracing::info!("hub is ready on {address}, its data in {}", data_dir.display());
+            tracing::info!(%address, data_dir = %data_dir.display(), "hub is ready");
             if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-                tracing::debug!("no service manager to tell: {error}");
+                tracing::debug!(%error, "no service manager to notify");
             }
         };
-        trigger_hub::run(settings, ready, stopped).await.map_err(|error| failure(&error))
+        Ok(trigger_hub::run(settings, ready, stopped).await?)
     })
-}
-
-fn failure(error: &HubError) -> Failure {
-    match error {
-        HubError::InvalidListen(_) => Failure::config(error.to_string()),
-        _ => Failure::failed(error.to_string()),
-    }
 }

@@ -1,30 +1,26 @@
-//! `trigger queue`: what this node does, has to do, and cannot do.
+//! `trigger queue`: what this node runs, has to run, and cannot publish.
 
+use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::json;
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;
-
-use super::{Globals, OutputFormat, Warnings, output};
 use trigger_node::agent::QueueView;
 use trigger_node::agent::socket::{self, Reply, Request};
-use trigger_node::failure::Failure;
-use trigger_node::state::{Outbox, Quarantined, StateDir, read_if_present};
+use trigger_node::state::{Outbox, StateDir, read_if_present};
 
-/// An agent that is alive answers at once.
+use super::globals::{Globals, OutputFormat};
+use crate::documents::{QuarantinedFile, Queue, SpooledEvent};
+use crate::failure::Failure;
+use crate::output;
+use crate::warnings::Warnings;
+
+/// How long to wait for the agent's answer. An agent that is alive answers at once.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// An event in the outbox.
-struct SpooledEvent {
-    id: String,
-    trigger: String,
-    backend: String,
-    targets: usize,
-}
-
-pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<u8, Failure> {
+pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let state = StateDir::open(&globals.state_dir(&config))?;
@@ -35,88 +31,45 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<u8, Fa
     let outbox = Outbox::open(&state)?;
     let mut spooled = Vec::new();
     for path in outbox.waiting()? {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(text) = read_if_present(&path)? else { continue };
-        spooled.push(match Publication::from_wire(&text) {
-            Ok(publication) => SpooledEvent {
-                id: name,
-                trigger: publication.event.trigger.to_string(),
-                backend: publication.backend,
-                targets: publication.event.targets.hosts.len() + publication.event.targets.groups.len(),
-            },
-            Err(_) => SpooledEvent {
-                id: name,
-                trigger: "(unreadable)".to_owned(),
-                backend: String::new(),
-                targets: 0,
-            },
-        });
+        if let Some(text) = read_if_present(&path)? {
+            spooled.push(spooled_event(&path, &text));
+        }
     }
-    let quarantined = outbox.list_quarantined()?;
+    let quarantined: Vec<QuarantinedFile> = outbox
+        .list_quarantined()?
+        .into_iter()
+        .map(|file| QuarantinedFile { file: file.path.to_string_lossy().into_owned(), reason: file.reason })
+        .collect();
     match globals.output {
-        OutputFormat::Json => print_json(agent.as_ref(), &spooled, &quarantined, &warnings.take()),
+        OutputFormat::Json => output::document(&Queue::of(agent, spooled, quarantined, warnings.take())),
         OutputFormat::Text | OutputFormat::Dot => {
             output::warnings(&warnings.take());
             print_text(&state, agent.as_ref(), &spooled, &quarantined);
         }
     }
-    Ok(0)
+    Ok(ExitCode::SUCCESS)
 }
 
-fn print_json(
-    agent: Option<&QueueView>,
-    spooled: &[SpooledEvent],
-    quarantined: &[Quarantined],
-    warnings: &[String],
-) {
-    let time = |ms: u64| output::time(Timestamp::from_unix_ms(ms));
-    let running = agent.and_then(|agent| agent.running.as_ref()).map(|run| {
-        json!({ "run_id": run.run_id, "started_at": time(run.started_at_unix_ms), "causes": run.causes })
-    });
-    let waiting: Vec<_> = agent
-        .iter()
-        .flat_map(|agent| &agent.waiting)
-        .map(|event| {
-            json!({
-                "event_id": event.event_id,
-                "trigger": event.trigger,
-                "origin": event.origin,
-                "tags": event.tags,
-                "noop": event.noop,
-                "retry_at": event.retry_at_unix_ms.map(time),
-                "reason": event.reason,
-            })
-        })
-        .collect();
-    let spooled: Vec<_> = spooled
-        .iter()
-        .map(|event| json!({ "event_id": event.id, "trigger": event.trigger, "backend": event.backend, "targets": event.targets }))
-        .collect();
-    let quarantined: Vec<_> = quarantined
-        .iter()
-        .map(|aside| json!({ "file": aside.path.to_string_lossy(), "reason": aside.reason }))
-        .collect();
-    output::print_json(&json!({
-        "agent_running": agent.is_some(),
-        "certname": agent.map(|agent| &agent.certname),
-        "backend": agent.map(|agent| &agent.backend),
-        "disconnected": agent.and_then(|agent| agent.disconnected.as_ref()),
-        "blocked": agent.and_then(|agent| agent.blocked.as_ref()),
-        "running": running,
-        "waiting": waiting,
-        "held": agent.map(|agent| json!(agent.held)).unwrap_or_else(|| json!([])),
-        "unreadable": agent.map(|agent| json!(agent.unreadable)).unwrap_or_else(|| json!([])),
-        "spooled": spooled,
-        "quarantined": quarantined,
-        "warnings": warnings,
-    }));
+fn spooled_event(path: &Path, text: &str) -> SpooledEvent {
+    let event_id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    match Publication::from_wire(text) {
+        Ok(publication) => SpooledEvent {
+            event_id,
+            trigger: publication.event.trigger.to_string(),
+            backend: publication.backend,
+            targets: publication.event.targets.hosts.len() + publication.event.targets.groups.len(),
+        },
+        Err(_) => {
+            SpooledEvent { event_id, trigger: "(unreadable)".to_owned(), backend: String::new(), targets: 0 }
+        }
+    }
 }
 
 fn print_text(
     state: &StateDir,
     agent: Option<&QueueView>,
     spooled: &[SpooledEvent],
-    quarantined: &[Quarantined],
+    quarantined: &[QuarantinedFile],
 ) {
     match agent {
         Some(agent) => print_agent(agent),
@@ -134,16 +87,14 @@ fn print_text(
         output::print("\nSpooled: the backend has not committed these yet");
         let mut table = output::table(&["EVENT", "TRIGGER", "TARGETS", "BACKEND"]);
         for event in spooled {
-            table.add_row([&event.id, &event.trigger, &event.targets.to_string(), &event.backend]);
+            table.add_row([&event.event_id, &event.trigger, &event.targets.to_string(), &event.backend]);
         }
         output::print_table(&table);
     }
     if !quarantined.is_empty() {
-        output::print("\nQuarantined: these can never be published; read, mend or remove them");
+        output::print("\nQuarantined: these can never be published; read, correct or remove them");
         let mut table = output::table(&["FILE", "REASON"]);
-        for aside in quarantined {
-            table.add_row([aside.path.to_string_lossy().into_owned(), aside.reason.clone()]);
-        }
+        table.add_rows(quarantined.iter().map(|file| [&file.file, &file.reason]));
         output::print_table(&table);
     }
 }

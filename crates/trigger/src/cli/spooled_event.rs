@@ -1,4 +1,4 @@
-//! An event that this node's outbox has and the backend has not.
+//! An event that this node's outbox has and the backend does not have.
 
 use std::io;
 
@@ -7,19 +7,19 @@ use trigger_core::identity::{Certname, EventId};
 use trigger_core::publication::Publication;
 use trigger_core::status::DeliveryStatus;
 use trigger_fleet::status::EventStatus;
-
-use trigger_node::Warnings;
-use trigger_node::failure::Failure;
 use trigger_node::state::{EXPIRED, Outbox, StateDir};
+
+use crate::failure::Failure;
+use crate::warnings::Warnings;
 
 pub(super) struct SpooledEvent {
     pub(super) publication: Publication,
-    /// Spooled; or refused or expired, where it was quarantined.
+    /// Spooled; or refused or expired if it was quarantined.
     pub(super) state: DeliveryState,
     pub(super) reason: String,
 }
 
-/// Nothing where this node does not know the event, or does not let this user look.
+/// Looks for an event in this node's outbox. Without the permission to look there, it warns and finds nothing.
 pub(super) fn find(
     state: &StateDir,
     event: EventId,
@@ -27,7 +27,7 @@ pub(super) fn find(
 ) -> Result<Option<SpooledEvent>, Failure> {
     let found = match Outbox::find(state, event) {
         Err(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
-            warnings.push(format!("whether this node's outbox has the event is not known: {error}"));
+            warnings.push(format!("cannot look for the event in this node's outbox: {error}"));
             return Ok(None);
         }
         found => found?,
@@ -48,7 +48,7 @@ pub(super) fn find(
 }
 
 impl SpooledEvent {
-    /// Where its deliveries to nodes stand. Who the members of its groups are only the backend knows.
+    /// The states of its deliveries to nodes. The members of its groups are known only to the backend.
     pub(super) fn status(&self) -> EventStatus {
         let status = |certname: &Certname| {
             let (state, reason) = match self.publication.suppressed.get(certname) {

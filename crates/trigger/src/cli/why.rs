@@ -1,58 +1,53 @@
-//! `trigger why`: the chain that led to a node's run, or to an event. Reads the backend only, so that it
-//! works from any node.
+//! `trigger why`: the chain that led to a node's run, or to an event. It reads only the backend, so it works on every
+//! node.
 
+mod answer;
 mod dot;
-mod json;
 mod text;
 mod tree;
 
-use std::io::{IsTerminal, stdout};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
 use trigger_core::identity::{Certname, EventId, InvalidName, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::run::history::MAX_RUNS;
-use trigger_core::why::{ExplainError, Explanation, Question, Which};
+use trigger_core::why::{ExplainError, Question, Which};
 use trigger_fleet::Fleet;
-use trigger_fleet::status::EventStatus;
-use trigger_store::store::StoreError;
-use uuid::Uuid;
-
-use super::{Globals, OutputFormat, Warnings, output, resolve_certname};
-use crate::config::{ConfigFile, run_command};
-use trigger_node::failure::Failure;
 use trigger_node::firing::Publisher;
 use trigger_node::state::StateDir;
+use uuid::Uuid;
 
-/// Longer words than any certname are not repeated in an error.
-const MAX_RUN_ID: usize = 40;
+use answer::Answer;
+
+use super::globals::{Globals, OutputFormat};
+use crate::config::{ConfigFile, run_command};
+use crate::documents::Why;
+use crate::failure::Failure;
+use crate::output;
+use crate::warnings::Warnings;
+
+/// How much of a refused `--run` an error repeats, in characters: a little more than a run's id.
+const MAX_QUOTED_CHARS: usize = 40;
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "With --output dot it is a graph for Graphviz: trigger why --output dot | dot -Tsvg >why.svg"
+    after_help = "With --output dot, it prints a graph for Graphviz: trigger why --output dot | dot -Tsvg >why.svg"
 )]
 pub(crate) struct WhyArgs {
-    /// The node, or an event's id; without either, this node
+    /// A node's certname, or an event's id [default: this node]
     #[arg(value_name = "CERTNAME|EVENT")]
     subject: Option<String>,
-    /// Which run of the node: how many runs back, or a run's id
+    /// The run of the node to explain: how many runs back, or a run's id
     #[arg(long, value_name = "NUMBER|RUN", default_value = "0")]
     run: String,
-    /// Where in the backend the agents are registered [default: /puppet_trigger/events]
+    /// The key prefix that the agents are registered under [default: /puppet_trigger/events]
     #[arg(long, env = "TRIGGER_PREFIX", value_name = "KEYPREFIX", hide_env = true)]
     prefix: Option<KeyPrefix>,
 }
 
-/// All that is known of what was asked.
-struct Answer {
-    question: Question,
-    explanation: Explanation,
-    /// Where the deliveries of the event stand, if an event was asked for.
-    event: Option<EventStatus>,
-}
-
-pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) -> Result<u8, Failure> {
+pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let questions = questions(globals, &config, args).await?;
@@ -60,27 +55,29 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     let url = globals.backend(&config)?;
     let backend = Publisher::new(None, prefix.clone()).backend(&url)?;
     let Some(store) = backend.store() else {
-        return Err(Failure::usage(format!("backend '{url}' tells nothing of what it was given")));
+        return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));
     };
     let fleet = Fleet::new(Arc::clone(store), Keyspace::new(prefix));
     let answer = ask(&fleet, questions).await?;
     match globals.output {
-        OutputFormat::Json => output::print_json(&json::document(&answer, &warnings.take())),
+        OutputFormat::Json => {
+            let Answer { question, explanation, event } = &answer;
+            output::document(&Why::of(question, explanation, event.as_ref(), warnings.take()));
+        }
         OutputFormat::Text => {
             output::warnings(&warnings.take());
-            // Nobody wraps what a program reads.
-            let width = if stdout().is_terminal() { textwrap::termwidth() } else { usize::MAX };
-            output::print(&text::page(&answer, width));
+            output::print(&text::page(&answer, output::width()));
         }
         OutputFormat::Dot => {
             output::warnings(&warnings.take());
             output::print(&dot::graph(&answer));
         }
     }
-    Ok(0)
+    Ok(ExitCode::SUCCESS)
 }
 
-/// What may be asked, the likeliest first. An event is known by the form of its id, which a certname may have too.
+/// The questions that the arguments may mean, the likeliest first. An argument that looks like an event id is tried as
+/// an event, then as a certname.
 async fn questions(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Result<Vec<Question>, Failure> {
     let which = which(&args.run)?;
     let certname = match args.subject.as_deref() {
@@ -88,18 +85,18 @@ async fn questions(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Re
             Failure::usage(format!("{error}; an event is named by its whole id, in lower case"))
         })?,
         None => {
-            // An ordinary user may have no state directory, and asks all the same.
+            // An ordinary user may have no state directory, but may ask.
             let state = StateDir::open(&globals.state_dir(config)).ok();
             let command = run_command(config.run_cmd.as_deref())?;
-            resolve_certname(globals, config, state.as_ref(), &command).await?
+            globals.resolve_certname(config, state.as_ref(), &command).await?
         }
     };
-    // Only a node has runs to choose from.
+    // With `--run` the argument is a certname, since an event has no runs to choose from.
     let event = args.subject.as_deref().and_then(event_id).filter(|_| which == Which::Back(0));
     Ok(event.map(Question::Event).into_iter().chain([Question::Run(certname, which)]).collect())
 }
 
-/// The event of this id: a UUID of the kind that events have.
+/// The event with this id, if the text is a UUIDv7.
 fn event_id(subject: &str) -> Option<EventId> {
     let is_of_an_event = Uuid::parse_str(subject).is_ok_and(|id| id.get_version_num() == 7);
     subject.parse().ok().filter(|_| is_of_an_event)
@@ -110,24 +107,23 @@ fn which(text: &str) -> Result<Which, Failure> {
         return Ok(Which::Back(back));
     }
     text.parse().map(Which::Id).map_err(|_| {
-        let shown: String = text.chars().take(MAX_RUN_ID).flat_map(char::escape_debug).collect();
+        let shown: String = text.chars().take(MAX_QUOTED_CHARS).flat_map(char::escape_debug).collect();
         Failure::usage(format!(
             "'{shown}' is neither a number of runs to go back (0 is the latest) nor a run's whole id"
         ))
     })
 }
 
-/// Answers the first of the questions that means anything; the first says what is missing where none does.
+/// Answers the first of the questions that has an answer. If none has, the failure of the first is returned.
 async fn ask(fleet: &Fleet, questions: Vec<Question>) -> Result<Answer, Failure> {
-    let unreachable = |error: StoreError| Failure::unreachable(error.to_string());
     let mut first_failure = None;
     for question in questions {
-        let explanation = match fleet.explain(&question).await.map_err(unreachable)? {
+        let explanation = match fleet.explain(&question).await? {
             Ok(explanation) => explanation,
-            Err(not_told) => {
-                let failure = Failure::failed(nothing_told(&question, &not_told, fleet.prefix()));
-                // Of a node that is there, more is known than that no event has its name.
-                match (not_told, first_failure.take()) {
+            Err(error) => {
+                let failure = Failure::failed(describe_error(&question, &error, fleet.prefix()));
+                // If the node exists, its error says more than that no event has this id.
+                match (error, first_failure.take()) {
                     (ExplainError::NoEvent | ExplainError::NoNode, known) => {
                         first_failure = known.or(Some(failure))
                     }
@@ -137,7 +133,7 @@ async fn ask(fleet: &Fleet, questions: Vec<Question>) -> Result<Answer, Failure>
             }
         };
         let event = match question {
-            Question::Event(event) => fleet.event_status(event).await.map_err(unreachable)?,
+            Question::Event(event) => fleet.event_status(event).await?,
             Question::Run(..) => None,
         };
         return Ok(Answer { question, explanation, event });
@@ -145,13 +141,16 @@ async fn ask(fleet: &Fleet, questions: Vec<Question>) -> Result<Answer, Failure>
     Err(first_failure.unwrap_or_else(|| Failure::usage("nothing was asked")))
 }
 
-fn nothing_told(question: &Question, not_told: &ExplainError, prefix: &KeyPrefix) -> String {
+fn describe_error(question: &Question, error: &ExplainError, prefix: &KeyPrefix) -> String {
     match question {
         Question::Run(certname, which) => {
-            let of_event = event_id(certname.as_str()).filter(|_| *which != Which::Back(0));
-            let hint =
-                of_event.map_or("", |_| "; it has the form of an event's id, and --run goes with a certname");
-            format!("{}{hint}", not_told_of(certname, not_told, prefix))
+            let looks_like_event = *which != Which::Back(0) && event_id(certname.as_str()).is_some();
+            let hint = if looks_like_event {
+                "; it has the form of an event's id, and --run goes with a certname"
+            } else {
+                ""
+            };
+            format!("{}{hint}", describe_run_error(certname, error, prefix))
         }
         Question::Event(event) => format!(
             "no event {event} is known under {}: it may have been swept, be spooled still on the node that \
@@ -161,23 +160,26 @@ fn nothing_told(question: &Question, not_told: &ExplainError, prefix: &KeyPrefix
     }
 }
 
-fn not_told_of(certname: &Certname, not_told: &ExplainError, prefix: &KeyPrefix) -> String {
-    match not_told {
+fn describe_run_error(certname: &Certname, error: &ExplainError, prefix: &KeyPrefix) -> String {
+    match error {
         ExplainError::NoNode | ExplainError::NoEvent => format!(
             "no run of {certname} is known under {}, and no agent has registered under this certname: is it \
              spelt as Puppet does, and does its agent use this backend and prefix?",
             prefix
         ),
         ExplainError::NoRun => format!(
-            "{certname} is registered, but tells of no run: nothing has triggered it since its agent was set up; \
+            "{certname} is registered, but reports no run: nothing has triggered it since its agent was set up; \
              'trigger queue' there shows what waits"
         ),
-        ExplainError::OnlySoMany(1) => format!("{certname} tells of one run only: leave out --run"),
-        ExplainError::OnlySoMany(told) => {
-            format!("{certname} tells of its latest {told} runs only: --run goes from 0 to {}", told - 1)
+        ExplainError::OnlySoMany(1) => format!("{certname} reports one run only: omit --run"),
+        ExplainError::OnlySoMany(reported) => {
+            format!(
+                "{certname} reports its latest {reported} runs only: --run goes from 0 to {}",
+                reported - 1
+            )
         }
         ExplainError::NoSuchRun(run) => format!(
-            "{certname} does not tell of run {run}: it tells of its latest {MAX_RUNS} at most, and a run may \
+            "{certname} does not report run {run}: it reports its latest {MAX_RUNS} runs at most, and the run may \
              be another node's"
         ),
     }

@@ -9,13 +9,14 @@ use trigger_core::status::DeliveryRun;
 use trigger_core::why::{EventStep, Explanation, RunState, RunStep};
 use trigger_fleet::status::EventStatus;
 
-use super::{Answer, text};
-use crate::cli::output::{count, short_time};
-use crate::cli::status;
+use super::answer::Answer;
+use super::text;
+use crate::output::{count, short_time};
+use crate::silence;
 
-/// Targets of an event that are drawn.
-const TARGETS_DRAWN: usize = 16;
-/// A target that the loop guard left out.
+/// The most targets of an event that are drawn; the others are counted.
+const MAX_TARGETS: usize = 16;
+/// The attributes of a target that the loop guard suppressed.
 const SUPPRESSED: &str = "shape=box, style=dashed, color=darkorange";
 
 pub(super) fn graph(answer: &Answer) -> String {
@@ -47,7 +48,7 @@ pub(super) fn graph(answer: &Answer) -> String {
     lines.join("\n")
 }
 
-/// A string as DOT takes it. In labels a backslash begins an escape, which no name of ours is meant as.
+/// A quoted string of DOT. Backslashes are doubled, because in labels they begin an escape.
 fn quoted(text: &str) -> String {
     let escaped = text.chars().map(|char| match char {
         '"' => "\\\"".to_owned(),
@@ -87,7 +88,7 @@ fn run(explanation: &Explanation, step: &RunStep) -> Vec<String> {
     let (words, attributes) = match &step.state {
         RunState::Running { started_at, seen_at } => {
             let words = vec!["running".to_owned(), format!("since {}", short_time(*started_at))];
-            (words.into_iter().chain(status::silence(*seen_at)).collect(), "color=blue")
+            (words.into_iter().chain(silence::sentence(*seen_at)).collect(), "color=blue")
         }
         RunState::Ended { run, .. } => {
             let words = vec![text::outcome(run), short_time(run.result.started_at)];
@@ -123,8 +124,8 @@ fn colour(outcome: RunOutcome) -> &'static str {
     }
 }
 
-/// An event that the loop guard cut, and whom it left out. Where it is the event that was asked for, the nodes are
-/// among its targets.
+/// An event of which the loop guard suppressed targets, with those targets. The nodes among the targets of the event
+/// that was asked about are drawn by [`targets`].
 fn suppressed(
     step: &RunStep,
     fired: &FiredEvent,
@@ -162,11 +163,11 @@ fn suppressed_because(reason: &str) -> String {
     format!("style=dashed, label=\"suppressed\", tooltip={}", quoted(reason))
 }
 
-/// Where the event that was asked for went.
+/// The deliveries of the event that was asked about.
 fn targets(status: &EventStatus) -> Vec<String> {
     let id = status.event.id;
     let mut lines = Vec::new();
-    for (certname, target) in text::worst_first(status).into_iter().take(TARGETS_DRAWN) {
+    for (certname, target) in text::worst_first(status).into_iter().take(MAX_TARGETS) {
         let name = format!("event {id} at {certname}");
         let outcome = match &target.run {
             Some(DeliveryRun::Ended(run)) => Some(text::outcome(run)),
@@ -183,8 +184,8 @@ fn targets(status: &EventStatus) -> Vec<String> {
         lines.push(node(&name, &label, shape));
         lines.push(edge(&format!("event {id}"), &name, &line));
     }
-    if status.targets.len() > TARGETS_DRAWN {
-        let more = count(status.targets.len() - TARGETS_DRAWN, "more target");
+    if status.targets.len() > MAX_TARGETS {
+        let more = count(status.targets.len() - MAX_TARGETS, "more target");
         lines.push(node("more targets", &[more], "shape=plaintext"));
         lines.push(edge(&format!("event {id}"), "more targets", ""));
     }
@@ -196,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_name_ends_its_own_string_or_becomes_an_escape() {
+    fn names_are_escaped() {
         assert_eq!(quoted(r#"a "b" \N c"#), r#""a \"b\" \\N c""#);
         assert_eq!(quoted("\"]; x [label=\""), r#""\"]; x [label=\"""#);
         assert_eq!(quoted("größe → <b>&amp;"), "\"größe → <b>&amp;\"");

@@ -1,4 +1,4 @@
-//! The chain for people: from what was asked down to the roots.
+//! The chain as text for people: from the run or event that was asked about down to the roots.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,27 +13,28 @@ use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_core::why::{EventStep, Explanation, Question, RunState, RunStep};
 use trigger_fleet::status::EventStatus;
 
-use super::Answer;
+use super::answer::Answer;
 use super::tree::Branch;
-use crate::cli::output::{count, one_line, short_time};
-use crate::cli::status;
+use crate::cli::target_counts;
+use crate::output::{count, one_line, short_time};
+use crate::silence;
 
-/// Targets of an event that are listed; the others are counted.
-const TARGETS_LISTED: usize = 16;
-/// Kinds of events that only are named, each a line.
-const KINDS_LISTED: usize = 5;
-/// Events fired by the run that was asked for.
-const FIRES_LISTED: usize = 8;
-/// Chains that an event tells of itself.
-const CHAINS_LISTED: usize = 3;
+/// The most targets of an event that are listed; the others are counted.
+const MAX_TARGETS: usize = 16;
+/// The most kinds of events that are listed where events are only named; the others are counted.
+const MAX_KINDS: usize = 5;
+/// The most events of a run's own fires that are listed; the others are counted.
+const MAX_FIRES: usize = 8;
+/// The most chains of an event's lineage that are listed; the others are counted.
+const MAX_CHAINS: usize = 3;
 
-/// In lines of at most `width` characters.
+/// The text, in lines of at most `width` characters where words allow it.
 pub(super) fn page(answer: &Answer, width: usize) -> String {
     let asked_for = match answer.question {
         Question::Run(..) => None,
         Question::Event(event) => Some(event),
     };
-    let mut page = Page { explanation: &answer.explanation, asked_for, told: BTreeSet::new() };
+    let mut page = Page { explanation: &answer.explanation, asked_for, described: BTreeSet::new() };
     let mut tree = match &answer.question {
         Question::Run(..) => answer.explanation.runs.first().map(|run| page.run(run, true)),
         Question::Event(_) => answer.explanation.events.first().map(|event| page.event(event, "")),
@@ -48,15 +49,15 @@ pub(super) fn page(answer: &Answer, width: usize) -> String {
 struct Page<'a> {
     explanation: &'a Explanation,
     asked_for: Option<EventId>,
-    /// Where two chains meet, the rest is told once.
-    told: BTreeSet<RunId>,
+    /// Runs that have been described already. Where two chains meet, the rest is described once.
+    described: BTreeSet<RunId>,
 }
 
 impl Page<'_> {
     fn run(&mut self, step: &RunStep, is_asked_for: bool) -> Branch {
         let mut branch = Branch::of(run_lines(step));
-        if !self.told.insert(step.run_id) {
-            branch.lines.push("(told above)".to_owned());
+        if !self.described.insert(step.run_id) {
+            branch.lines.push("(described above)".to_owned());
             return branch;
         }
         for &cause in &step.causes.listed {
@@ -73,7 +74,7 @@ impl Page<'_> {
         let Some(what) = &step.what else {
             return Branch::of([
                 format!("{lead}event {}", step.id),
-                "which has been swept: nothing tells what it was".to_owned(),
+                "which has been swept, so nothing more is known of it".to_owned(),
             ]);
         };
         let fired = format!("'{}', fired on {} at {}", what.trigger, what.origin, short_time(what.fired_at));
@@ -84,11 +85,11 @@ impl Page<'_> {
             Some(run) if run.state == RunState::Gone => {
                 let (run, certname) = (run.run_id, &run.certname);
                 branch.lines.push(format!("fired in run {run} of {certname}, which is no longer on record"));
-                branch.lines.extend(step.lineage.iter().flat_map(own_words));
+                branch.lines.extend(step.lineage.iter().flat_map(lineage_lines));
             }
             Some(run) => branch.below.push(self.run(run, false)),
             None if step.is_root() => {}
-            None => branch.lines.extend(step.lineage.iter().flat_map(own_words)),
+            None => branch.lines.extend(step.lineage.iter().flat_map(lineage_lines)),
         }
         branch
     }
@@ -99,7 +100,7 @@ fn run_lines(step: &RunStep) -> Vec<String> {
     let (sentence, tags, reason) = match &step.state {
         RunState::Running { started_at, seen_at } => {
             let silence =
-                status::silence(*seen_at).map_or_else(String::new, |silence| format!("; {silence}"));
+                silence::sentence(*seen_at).map_or_else(String::new, |silence| format!("; {silence}"));
             let since = short_time(*started_at);
             (format!("{certname} has been running since {since}{silence}"), None, None)
         }
@@ -108,7 +109,7 @@ fn run_lines(step: &RunStep) -> Vec<String> {
             let sentence = format!("{certname} ran at {started_at}: {}", outcome(run));
             (sentence, Some(tags), run.result.reason.clone())
         }
-        RunState::Gone => (format!("{certname} ran, but no longer tells of it"), None, None),
+        RunState::Gone => (format!("{certname} ran; the run is no longer on record"), None, None),
     };
     let tags = tags.map(tagged).unwrap_or_default();
     let lines = [sentence, format!("run {}{tags}", step.run_id)];
@@ -132,17 +133,17 @@ fn tagged(tags: &BTreeSet<Tag>) -> String {
     format!(", limited to {}", tags.join(", "))
 }
 
-/// The causes that are not followed: they shared the run.
+/// The causes of a run that are not followed.
 fn merged(explanation: &Explanation, step: &RunStep) -> Vec<Branch> {
     let (kinds, unnamed) = explanation.merged(step);
     let total = unnamed + kinds.iter().map(|(_, count)| count).sum::<usize>();
     let mut branches = Vec::new();
     if total > 0 {
         let mut shared = Branch::of([format!("and {} that shared the run", count(total, "more event"))]);
-        shared.below.extend(kinds.iter().take(KINDS_LISTED).map(|((trigger, origin, _), count)| {
+        shared.below.extend(kinds.iter().take(MAX_KINDS).map(|((trigger, origin, _), count)| {
             Branch::of([format!("{count} of '{trigger}', fired on {origin}")])
         }));
-        let others = unnamed + kinds.iter().skip(KINDS_LISTED).map(|(_, count)| count).sum::<usize>();
+        let others = unnamed + kinds.iter().skip(MAX_KINDS).map(|(_, count)| count).sum::<usize>();
         if others > 0 {
             shared.below.push(Branch::of([count(others, "other")]));
         }
@@ -155,14 +156,15 @@ fn merged(explanation: &Explanation, step: &RunStep) -> Vec<Branch> {
     branches
 }
 
-/// What a run fired: of the run that was asked for all, first what the loop guard cut; of the others only that. The event that was asked for has its targets told at the end.
+/// The events that were fired in a run. Those with suppressed targets come first; the others are listed only for the run
+/// that was asked about. The event that was asked about is skipped, because its targets are listed at the end.
 fn fires(step: &RunStep, is_asked_for: bool, event: Option<EventId>) -> Vec<Branch> {
-    let told = step.fired.listed.iter().filter(|fired| Some(fired.event) != event);
-    let (cut, whole): (Vec<_>, Vec<_>) = told.partition(|fired| fired.suppressed.count() > 0);
+    let listed = step.fired.listed.iter().filter(|fired| Some(fired.event) != event);
+    let (cut, whole): (Vec<_>, Vec<_>) = listed.partition(|fired| fired.suppressed.count() > 0);
     let whole = whole.into_iter().filter(|_| is_asked_for);
     let mut branches: Vec<Branch> = cut.into_iter().chain(whole).map(fired_branch).collect();
-    let hidden = branches.len().saturating_sub(FIRES_LISTED);
-    branches.truncate(FIRES_LISTED);
+    let hidden = branches.len().saturating_sub(MAX_FIRES);
+    branches.truncate(MAX_FIRES);
     let more = hidden + if is_asked_for { step.fired.more } else { 0 };
     if more > 0 {
         branches.push(Branch::of([format!("and it fired {}", count(more, "more event"))]));
@@ -186,38 +188,35 @@ fn fired_branch(fired: &FiredEvent) -> Branch {
     branch
 }
 
-/// What an event tells of its own past, from the root on.
-fn own_words(lineage: &Lineage) -> Vec<String> {
+/// The chains that an event itself carries, each from its root on.
+fn lineage_lines(lineage: &Lineage) -> Vec<String> {
     let words = |chain: &Chain| {
         let hops: Vec<String> =
             chain.hops.iter().map(|hop| format!("'{}' → {}", hop.trigger, hop.certname)).collect();
-        format!("the event itself says: {} (root event {})", hops.join(", "), chain.root)
+        format!("the event's own lineage: {} (root event {})", hops.join(", "), chain.root)
     };
-    let mut lines: Vec<String> = lineage.chains.iter().take(CHAINS_LISTED).map(words).collect();
-    if lineage.chains.len() > CHAINS_LISTED {
-        lines.push(format!("and {}", count(lineage.chains.len() - CHAINS_LISTED, "more chain")));
+    let mut lines: Vec<String> = lineage.chains.iter().take(MAX_CHAINS).map(words).collect();
+    if lineage.chains.len() > MAX_CHAINS {
+        lines.push(format!("and {}", count(lineage.chains.len() - MAX_CHAINS, "more chain")));
     }
     lines
 }
 
-/// An event's deliveries, those first that did not end well: the others are the first to be only counted.
+/// An event's deliveries, unsuccessful ones first, so that those are listed rather than counted.
 pub(super) fn worst_first(status: &EventStatus) -> Vec<(&Certname, &DeliveryStatus)> {
     let mut targets: Vec<(&Certname, &DeliveryStatus)> = status.targets.iter().collect();
     targets.sort_by_key(|(_, target)| (target.state == DeliveryState::Done, target.state.is_success()));
     targets
 }
 
-/// Where the event's deliveries stand.
+/// The states of the event's deliveries.
 fn targets(status: &EventStatus) -> Vec<Branch> {
     let targets = worst_first(status);
-    let mut branches: Vec<Branch> = targets
-        .iter()
-        .take(TARGETS_LISTED)
-        .map(|(certname, target)| target_branch(certname, target))
-        .collect();
-    if targets.len() > TARGETS_LISTED {
-        let all = status::summary(status);
-        let more = targets.len() - TARGETS_LISTED;
+    let mut branches: Vec<Branch> =
+        targets.iter().take(MAX_TARGETS).map(|(certname, target)| target_branch(certname, target)).collect();
+    if targets.len() > MAX_TARGETS {
+        let all = target_counts::sentence(status);
+        let more = targets.len() - MAX_TARGETS;
         branches.push(Branch::of([format!(
             "and {more} more ({all} in all): trigger status {}",
             status.event.id
@@ -235,7 +234,7 @@ fn target_branch(certname: &Certname, target: &DeliveryStatus) -> Branch {
     let words: Vec<String> = [ran]
         .into_iter()
         .filter(|word| !word.is_empty())
-        .chain(status::reason(target).as_deref().map(one_line))
+        .chain(silence::reason(target).as_deref().map(one_line))
         .collect();
     let words = if words.is_empty() { String::new() } else { format!(": {}", words.join("; ")) };
     let lines = [format!("at {certname} {}{words}", target.state)];

@@ -1,6 +1,6 @@
 //! A tree of sentences, as text.
 
-/// Some lines, and what belongs below them.
+/// Lines, and the branches below them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Branch {
     pub(super) lines: Vec<String>,
@@ -20,7 +20,7 @@ impl Branch {
     }
 
     fn write(&self, rows: &mut Vec<String>, first: &str, rest: &str, width: usize) {
-        // What is below hangs on a line that runs down beside this branch's own.
+        // A vertical line beside this branch's own lines leads to the branches below.
         let trunk = if self.below.is_empty() { rest.to_owned() } else { format!("{rest}│ ") };
         let own = if self.below.is_empty() { rest.to_owned() } else { trunk.clone() };
         for (index, line) in self.lines.iter().enumerate() {

@@ -1,25 +1,20 @@
-//! Writing for people and for programs. Data goes to standard output, everything else to standard error;
-//! with `--output json`, warnings and errors are fields of the one document.
+//! Printing for people and for programs. Results go to standard output, everything else to standard error; with
+//! `--output json`, warnings and errors are fields of the one document on standard output.
 
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
-use serde_json::{Value, json};
+use serde::Serialize;
 use trigger_core::delivery::DeliveryState;
-use trigger_core::identity::GroupName;
 use trigger_core::time::Timestamp;
-
-use super::OutputFormat;
-use trigger_node::failure::Failure;
 
 /// Blanks between two columns of a table.
 const COLUMN_GAP: usize = 2;
-/// Before what stands below a row of a table.
-const BELOW: &str = "    ";
+/// The indent of the lines below a row of a table.
+const INDENT: &str = "    ";
 
-/// Prints to standard output. A reader that went away (`| head`) is no failure of ours.
-pub(super) fn print(text: &str) {
+/// Prints to standard output. A closed pipe (`| head`) is not an error.
+pub(crate) fn print(text: &str) {
     let mut stdout = io::stdout().lock();
     let _ = stdout
         .write_all(text.as_bytes())
@@ -27,41 +22,29 @@ pub(super) fn print(text: &str) {
         .and_then(|()| stdout.flush());
 }
 
-pub(super) fn print_json(value: &Value) {
-    print(&value.to_string());
+/// Prints a document of [`crate::documents`] on one line.
+pub(crate) fn document(document: &impl Serialize) {
+    match serde_json::to_string(document) {
+        Ok(text) => print(&text),
+        // Documents hold strings, numbers and lists of them.
+        Err(error) => unreachable!("a document cannot be serialised: {error}"),
+    }
 }
 
 /// Prints to standard error.
-pub(super) fn note(text: &str) {
+pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-pub(super) fn warnings(warnings: &[String]) {
+pub(crate) fn warnings(warnings: &[String]) {
     for warning in warnings {
         note(&format!("warning: {warning}"));
     }
 }
 
-/// Tells of a failure, with the warnings that came before it.
-pub(super) fn failure(format: OutputFormat, failure: &Failure, warnings: &[String]) {
-    match format {
-        OutputFormat::Json => print_json(&json!({ "error": failure.message, "warnings": warnings })),
-        OutputFormat::Text | OutputFormat::Dot => {
-            self::warnings(warnings);
-            note(&format!("error: {}", failure.message));
-        }
-    }
-}
-
-/// The groups that the loop guard left out, with its reasons.
-pub(super) fn suppressed_groups(groups: &BTreeMap<GroupName, String>) -> Value {
-    let group = |(group, reason): (&GroupName, &String)| json!({ "group": group.as_str(), "reason": reason });
-    groups.iter().map(group).collect()
-}
-
-/// A table without lines. It is plain where there is no terminal.
-pub(super) fn table(header: &[&str]) -> Table {
-    let mut table = unruled();
+/// A table without lines; without colours unless standard output is a terminal.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = empty_table();
     if !io::stdout().is_terminal() {
         table.force_no_tty();
     }
@@ -69,21 +52,24 @@ pub(super) fn table(header: &[&str]) -> Table {
     table
 }
 
-fn unruled() -> Table {
+fn empty_table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table
 }
 
-/// Prints a table; on a terminal, what it has no room for stands below its row.
-pub(super) fn print_table(table: &Table) {
-    // Nobody wraps what a program reads.
-    let width = if io::stdout().is_terminal() { textwrap::termwidth() } else { usize::MAX };
-    print(&table_lines(table, width).join("\n"));
+/// Prints a table; on a terminal, the columns that it has no room for are printed below their row.
+pub(crate) fn print_table(table: &Table) {
+    print(&table_lines(table, width()).join("\n"));
 }
 
-/// A row is one line of the columns that fit, in one piece, since they are copied into the next command; below it
-/// the others, each with its column's name.
+/// The width of standard output. Lines that another program reads are not wrapped.
+pub(crate) fn width() -> usize {
+    if io::stdout().is_terminal() { textwrap::termwidth() } else { usize::MAX }
+}
+
+/// Prints the columns that fit on one line of a row, unwrapped, because people copy ids and names into the next
+/// command. The other columns follow below the row, each with its column's name.
 fn table_lines(table: &Table, width: usize) -> Vec<String> {
     let fitting = fitting_columns(table, width);
     let rows: Vec<Vec<&Cell>> = table.row_iter().map(|row| row.cell_iter().collect()).collect();
@@ -91,7 +77,7 @@ fn table_lines(table: &Table, width: usize) -> Vec<String> {
     if fitting == header.len() {
         return trimmed(table);
     }
-    let mut upper = unruled();
+    let mut upper = empty_table();
     if !table.is_tty() {
         upper.force_no_tty();
     }
@@ -111,8 +97,8 @@ fn table_lines(table: &Table, width: usize) -> Vec<String> {
             .collect();
         if !below.is_empty() {
             let options = textwrap::Options::new(width)
-                .initial_indent(BELOW)
-                .subsequent_indent(BELOW)
+                .initial_indent(INDENT)
+                .subsequent_indent(INDENT)
                 .word_splitter(textwrap::WordSplitter::NoHyphenation)
                 .break_words(false);
             lines.extend(textwrap::wrap(&below.join("  "), options).into_iter().map(Into::into));
@@ -121,7 +107,7 @@ fn table_lines(table: &Table, width: usize) -> Vec<String> {
     lines
 }
 
-/// How many of the first columns fit side by side; the very first always does.
+/// How many of the first columns fit side by side; at least one.
 fn fitting_columns(table: &Table, width: usize) -> usize {
     let mut used = 0;
     let widths = table.column_max_content_widths();
@@ -137,7 +123,7 @@ fn fitting_columns(table: &Table, width: usize) -> usize {
     widths.iter().enumerate().take_while(fits).count().max(1)
 }
 
-/// A table's lines without the blanks that pad them and their left edge.
+/// A table's lines without padding at their ends.
 fn trimmed(table: &Table) -> Vec<String> {
     let mut table = table.clone();
     for column in table.column_iter_mut() {
@@ -146,13 +132,13 @@ fn trimmed(table: &Table) -> Vec<String> {
     table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect()
 }
 
-/// A reason may hold several lines of Puppet's.
-pub(super) fn one_line(text: &str) -> String {
+/// A reason on one line; it may hold several lines from Puppet.
+pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A state in its colour; colours show on terminals only.
-pub(super) fn state_cell(state: DeliveryState) -> Cell {
+/// A state in its colour, which only terminals show.
+pub(crate) fn state_cell(state: DeliveryState) -> Cell {
     let cell = Cell::new(state.as_str());
     match state {
         DeliveryState::Done => cell.fg(Color::Green),
@@ -166,20 +152,14 @@ pub(super) fn state_cell(state: DeliveryState) -> Cell {
     }
 }
 
-/// RFC 3339 in UTC.
-pub(super) fn time(at: Timestamp) -> String {
-    let ms = i64::try_from(at.as_unix_ms()).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| "?".to_owned(), |time| format!("{time:.3}"))
-}
-
-/// The same without milliseconds, for tables.
-pub(super) fn short_time(at: Timestamp) -> String {
+/// A time in UTC, to the second.
+pub(crate) fn short_time(at: Timestamp) -> String {
     let ms = i64::try_from(at.as_unix_ms()).unwrap_or(i64::MAX);
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| "?".to_owned(), |time| format!("{time:.0}"))
 }
 
 /// `1 node`, `2 nodes`.
-pub(super) fn count(number: usize, noun: &str) -> String {
+pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
@@ -196,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_has_no_room_for_stands_below_its_row() {
+    fn columns_that_do_not_fit_follow_below_their_row() {
         check(
             40,
             &[
@@ -210,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_in_one_piece_on_the_narrowest_terminal() {
+    fn names_are_not_broken_on_the_narrowest_terminal() {
         let lines = [
             "CERTNAME",
             "lb01.example.com",

@@ -1,0 +1,86 @@
+//! What `trigger fire` prints about the event that it fired.
+
+use trigger_core::identity::Certname;
+use trigger_core::loop_guard;
+use trigger_core::publication::Publication;
+use trigger_node::firing;
+
+use crate::cli::globals::OutputFormat;
+use crate::documents::{FireState, FireTarget, Fired, SuppressedGroup, Text};
+use crate::output;
+
+pub(super) fn print(
+    format: OutputFormat,
+    publication: &Publication,
+    fired: &firing::Fired,
+    warnings: &[String],
+) {
+    match format {
+        OutputFormat::Json => output::document(&document(publication, fired, warnings)),
+        OutputFormat::Text | OutputFormat::Dot => {
+            output::warnings(warnings);
+            let verb = match state(publication, fired) {
+                FireState::Suppressed => "Suppressed",
+                FireState::Committed => "Fired",
+                FireState::Spooled => "Spooled",
+            };
+            let event = publication.event.id;
+            let targets = describe_targets(publication);
+            output::print(&format!("{verb} {event} at {targets}. Follow it: trigger status {event}"));
+        }
+    }
+}
+
+fn document(publication: &Publication, fired: &firing::Fired, warnings: &[String]) -> Fired {
+    let event = &publication.event;
+    let state = state(publication, fired);
+    let target = |host: &Certname| FireTarget {
+        certname: Text(host.clone()),
+        state: if publication.suppressed.contains_key(host) { FireState::Suppressed } else { state },
+    };
+    Fired {
+        event_id: Text(event.id),
+        trigger: Text(event.trigger.clone()),
+        state,
+        revision: revision(fired),
+        targets: event.targets.hosts.iter().map(target).collect(),
+        groups: event.targets.groups.iter().cloned().map(Text).collect(),
+        suppressed_groups: SuppressedGroup::list(&publication.suppressed_groups),
+        warnings: warnings.to_vec(),
+    }
+}
+
+pub(super) fn state(publication: &Publication, fired: &firing::Fired) -> FireState {
+    if loop_guard::is_suppressed(publication) {
+        return FireState::Suppressed;
+    }
+    match fired {
+        firing::Fired::Committed(_) => FireState::Committed,
+        firing::Fired::Spooled(_) => FireState::Spooled,
+    }
+}
+
+pub(super) fn revision(fired: &firing::Fired) -> Option<u64> {
+    match fired {
+        firing::Fired::Committed(revision) => Some(revision.0),
+        firing::Fired::Spooled(_) => None,
+    }
+}
+
+/// The number of nodes and groups that the event reaches; of a suppressed event, the number that it was meant for.
+fn describe_targets(publication: &Publication) -> String {
+    let targets = &publication.event.targets;
+    let (hosts, groups) = if loop_guard::is_suppressed(publication) {
+        (targets.hosts.len(), publication.suppressed_groups.len())
+    } else {
+        (targets.hosts.len() - publication.suppressed.len(), targets.groups.len())
+    };
+    let mut words = Vec::new();
+    if hosts > 0 || groups == 0 {
+        words.push(output::count(hosts, "node"));
+    }
+    if groups > 0 {
+        words.push(output::count(groups, "group"));
+    }
+    words.join(" and ")
+}

@@ -1,0 +1,98 @@
+//! The settings that every command takes.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use trigger_core::identity::Certname;
+use trigger_core::run::command::RunCommand;
+use trigger_node::state::StateDir;
+
+use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};
+use crate::failure::Failure;
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Settings")]
+pub(crate) struct Globals {
+    /// Configuration file [default: /etc/trigger/trigger.toml]
+    #[arg(long, global = true, env = "TRIGGER_CONFIG", value_name = "FILE", hide_env = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Backend URL (hub+http://HOST:PORT, etcd://HOST:PORT[,...], dummy:), or the name of one that the
+    /// configuration tells the URL of
+    #[arg(long, global = true, env = "TRIGGER_BACKEND", value_name = "URL", hide_env = true)]
+    pub(crate) backend: Option<String>,
+    /// This node's certname [default: Puppet's own, asked once]
+    #[arg(long, global = true, env = "TRIGGER_CERTNAME", value_name = "NAME", hide_env = true)]
+    pub(crate) certname: Option<String>,
+    /// State directory [default: /var/lib/trigger]
+    #[arg(long, global = true, env = "TRIGGER_STATE_DIR", value_name = "DIR", hide_env = true)]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Output for people or for programs
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub(crate) output: OutputFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// Tables and sentences
+    Text,
+    /// One JSON document on standard output, with warnings and errors among its fields
+    Json,
+    /// A graph for Graphviz, of `trigger why` only
+    #[value(hide = true)]
+    Dot,
+}
+
+impl Globals {
+    pub(crate) fn read_config(&self) -> Result<ConfigFile, Failure> {
+        ConfigFile::read(self.config.as_deref())
+    }
+
+    pub(crate) fn state_dir(&self, config: &ConfigFile) -> PathBuf {
+        let configured = self.state_dir.clone().or_else(|| config.state_dir.clone());
+        configured.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
+    }
+
+    pub(crate) fn backend(&self, config: &ConfigFile) -> Result<String, Failure> {
+        config.backend(self.backend.as_deref())
+    }
+
+    /// The configured certname; without one, Puppet has to be asked.
+    pub(crate) fn certname(&self, config: &ConfigFile) -> Result<Option<Certname>, Failure> {
+        match &self.certname {
+            Some(name) => setting("certname")(name).map(Some),
+            None => config.certname(),
+        }
+    }
+
+    /// The absolute path of the configuration file that `--config` names, for processes with another working
+    /// directory.
+    pub(crate) fn config_path(&self) -> Option<PathBuf> {
+        let path = self.config.clone()?;
+        (path != Path::new(DEFAULT_CONFIG)).then(|| path.canonicalize().unwrap_or(path))
+    }
+
+    /// This node's certname: as configured, as cached in the state directory, or as Puppet says.
+    pub(crate) async fn resolve_certname(
+        &self,
+        config: &ConfigFile,
+        state: Option<&StateDir>,
+        command: &RunCommand,
+    ) -> Result<Certname, Failure> {
+        if let Some(certname) = self.certname(config)? {
+            return Ok(certname);
+        }
+        // An ordinary user can neither read nor write the node's state directory, but may fire.
+        if let Some(certname) = state.and_then(|state| state.certname().ok().flatten()) {
+            return Ok(certname);
+        }
+        let certname = trigger_node::puppet_settings::certname(command).await.map_err(|error| {
+            Failure::config(format!(
+                "no certname is configured, and Puppet does not report one: {error:#}; give --certname"
+            ))
+        })?;
+        if let Some(Err(error)) = state.map(|state| state.set_certname(&certname)) {
+            tracing::debug!(%error, "cannot cache the certname; Puppet will be asked again");
+        }
+        Ok(certname)
+    }
+}

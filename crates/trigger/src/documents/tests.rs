@@ -1,0 +1,212 @@
+//! The golden files of the documents, and their schemas.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use snapbox::{Data, assert_data_eq};
+use trigger_core::delivery::DeliveryState;
+use trigger_core::node::Running;
+use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
+use trigger_core::status::{DeliveryRun, DeliveryStatus};
+use trigger_core::time::Timestamp;
+use trigger_core::why::{Question, Which};
+use trigger_fleet::status;
+
+use super::*;
+use crate::fixtures::{NOON, chain, event_id, run_id, status};
+
+/// Compares a file of this crate's or of the repository's with what it should be.
+fn check_file(path: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    assert_data_eq!(actual.to_owned(), Data::read_from(&path, None).raw());
+}
+
+/// Compares a document with its golden file.
+fn check(name: &str, document: &impl Serialize) {
+    let text = serde_json::to_string_pretty(document).unwrap();
+    check_file(&format!("src/documents/golden/{name}.json"), &format!("{text}\n"));
+}
+
+/// Compares the schema of a document with its file.
+fn check_schema<T: JsonSchema>(name: &str) {
+    let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let text = serde_json::to_string_pretty(&generator.into_root_schema_for::<T>()).unwrap();
+    check_file(&format!("../../docs/schema/{name}.json"), &format!("{text}\n"));
+}
+
+#[test]
+fn every_document_has_a_schema() {
+    check_schema::<Fired>("fire");
+    check_schema::<FollowedEvent>("fire-wait");
+    check_schema::<EventStatus>("status-event");
+    check_schema::<LatestEvents>("status");
+    check_schema::<Queue>("queue");
+    check_schema::<Why>("why");
+    check_schema::<Backup>("hub-backup");
+    check_schema::<Error>("error");
+}
+
+fn warnings() -> Vec<String> {
+    vec!["something to know".to_owned()]
+}
+
+fn suppressed_groups() -> BTreeMap<trigger_core::identity::GroupName, String> {
+    BTreeMap::from([("web".parse().unwrap(), "loop: seen".to_owned())])
+}
+
+/// An event with a delivery that is pending, one that is running and one that is done, for two groups.
+fn event_status() -> status::EventStatus {
+    let mut status = status(
+        9,
+        &[("lb01", DeliveryState::Pending), ("lb02", DeliveryState::Running), ("lb03", DeliveryState::Done)],
+    );
+    let run = |run| DeliveryStatus {
+        state: DeliveryState::Done,
+        run: Some(run),
+        reason: None,
+        successor: None,
+        last_seen: None,
+    };
+    let running = Running {
+        run_id: run_id(1),
+        started_at: Timestamp::from_unix_ms(NOON + 1000),
+        causes: vec![event_id(9)].into_iter().collect(),
+    };
+    let result = RunResult {
+        outcome: RunOutcome::Changed,
+        reason: None,
+        reported_noop: false,
+        started_at: Timestamp::from_unix_ms(NOON + 1000),
+        finished_at: Timestamp::from_unix_ms(NOON + 5100),
+    };
+    let running = DeliveryStatus { state: DeliveryState::Running, ..run(DeliveryRun::Running(running)) };
+    let completed = run(DeliveryRun::Ended(CompletedRun { run_id: run_id(2), noop: false, result }));
+    status.targets.insert("lb02".parse().unwrap(), running);
+    status.targets.insert("lb03".parse().unwrap(), completed);
+    status.event.options.tags = ["profile::lb".parse().unwrap()].into();
+    status.event.targets.groups = ["lb".parse().unwrap(), "web".parse().unwrap()].into();
+    status
+}
+
+#[test]
+fn a_fired_event() {
+    let target = |name: &str, state| FireTarget { certname: Text(name.parse().unwrap()), state };
+    let fired = Fired {
+        event_id: Text(event_id(9)),
+        trigger: Text("refresh load balancers".parse().unwrap()),
+        state: FireState::Committed,
+        revision: Some(42),
+        targets: vec![target("lb01", FireState::Committed), target("lb02", FireState::Suppressed)],
+        groups: vec![Text("lb".parse().unwrap())],
+        suppressed_groups: SuppressedGroup::list(&suppressed_groups()),
+        warnings: warnings(),
+    };
+    check("fire", &fired);
+    let spooled = Fired {
+        state: FireState::Spooled,
+        revision: None,
+        targets: Vec::new(),
+        suppressed_groups: Vec::new(),
+        warnings: Vec::new(),
+        ..fired
+    };
+    check("fire-spooled", &spooled);
+}
+
+#[test]
+fn an_event_that_was_waited_for() {
+    let followed = FollowedEvent {
+        event: Event::of(&event_status()),
+        state: FireState::Committed,
+        revision: Some(42),
+        suppressed_groups: SuppressedGroup::list(&suppressed_groups()),
+        timed_out: true,
+        warnings: warnings(),
+    };
+    check("fire-wait", &followed);
+}
+
+#[test]
+fn an_event_in_the_backend() {
+    let mut status = event_status();
+    status.unreadable_parts = vec!["part 2 of 3".to_owned()];
+    check("status-event", &EventStatus::committed(&status, &warnings()));
+}
+
+#[test]
+fn an_event_in_the_outbox() {
+    let status = status(9, &[("lb01", DeliveryState::Spooled)]);
+    let reason = "the backend has not committed it yet";
+    check(
+        "status-event-spooled",
+        &EventStatus::spooled(&status, DeliveryState::Spooled, reason, &suppressed_groups(), &[]),
+    );
+}
+
+#[test]
+fn the_latest_events() {
+    check("status", &LatestEvents::of(&[event_status(), status(8, &[])], &warnings()));
+    check("status-empty", &LatestEvents::of(&[], &[]));
+}
+
+#[test]
+fn a_queue() {
+    let view = r#"{
+        "certname": "lb01", "backend": "hub+http://127.0.0.1:8145",
+        "disconnected": "connection refused", "blocked": "Puppet is disabled",
+        "running": { "run_id": "r1", "started_at_unix_ms": 1763812800000, "causes": ["e1", "e2"] },
+        "waiting": [
+            { "event_id": "e3", "trigger": "reload", "origin": "web01", "tags": ["lb"], "noop": true,
+              "retry_at_unix_ms": 1763812860000, "reason": "no catalog" },
+            { "event_id": "e4", "trigger": "reload", "origin": "web01", "tags": [], "noop": false,
+              "retry_at_unix_ms": null, "reason": null }
+        ],
+        "held": [
+            { "event_id": "e5", "trigger": "reload", "origin": "web01", "reason": "Puppet is disabled" },
+            { "event_id": "e6", "trigger": null, "origin": null, "reason": "written by a newer version" }
+        ],
+        "unreadable": [{ "key": "/puppet_trigger/events/hosts/lb01/x", "reason": "not an event id" }]
+    }"#;
+    let spooled = SpooledEvent {
+        event_id: "e7".to_owned(),
+        trigger: "reload".to_owned(),
+        backend: "hub+http://127.0.0.1:8145".to_owned(),
+        targets: 2,
+    };
+    let quarantined = QuarantinedFile {
+        file: "/var/lib/trigger/outbox/quarantined/e8.json".to_owned(),
+        reason: "it expired".to_owned(),
+    };
+    let agent = Some(serde_json::from_str(view).unwrap());
+    check("queue", &Queue::of(agent, vec![spooled], vec![quarantined], warnings()));
+    check("queue-without-agent", &Queue::of(None, Vec::new(), Vec::new(), Vec::new()));
+}
+
+#[test]
+fn an_explanation_of_a_run() {
+    let question = Question::Run("lb01.example.com".parse().unwrap(), Which::Back(0));
+    check("why-run", &Why::of(&question, &chain(), None, warnings()));
+}
+
+#[test]
+fn an_explanation_of_an_event() {
+    let mut explanation = chain();
+    explanation.runs.clear();
+    explanation.events.truncate(1);
+    explanation.events[0].what = None;
+    let status = status(6, &[("lb01", DeliveryState::Held)]);
+    check("why-event", &Why::of(&Question::Event(event_id(6)), &explanation, Some(&status), Vec::new()));
+}
+
+#[test]
+fn a_backup() {
+    let (data_dir, file) = ("/var/lib/trigger/hub".to_owned(), "/backup/hub.db".to_owned());
+    check("hub-backup", &Backup { data_dir, file, warnings: Vec::new() });
+}
+
+#[test]
+fn a_failure() {
+    check("error", &Error { error: "it failed".to_owned(), warnings: warnings() });
+}
