@@ -14,11 +14,13 @@ use trigger_core::publication::Publication;
 use trigger_fleet::Fleet;
 use trigger_fleet::publishing::{PublishError, Published};
 use trigger_store::backend::Backend;
+use trigger_store::credentials::Credentials;
 use trigger_store::store::StoreError;
 use trigger_store::url::BackendUrl;
 
-use crate::clock;
 use crate::failure::Failure;
+use crate::host::{Host, timeout};
+use crate::os::Os;
 use crate::state::{Breaker, Outbox, Quarantined, Spooled, Taken};
 use trigger_core::suppressed;
 
@@ -48,19 +50,22 @@ async fn publish_to(
 }
 
 /// Publishes events from this node.
-pub struct Publisher {
+pub struct Publisher<H: Host = Os> {
+    host: H,
     /// Absent where none can be written: then an event is committed at once or not at all.
-    spool: Option<Spool>,
+    spool: Option<Spool<H>>,
     /// Events under another prefix are checked for anybody being there.
     own_prefix: KeyPrefix,
-    backends: Mutex<HashMap<String, Backend>>,
+    credentials: Credentials,
+    /// Opened once, then kept. Keyed by the credentials too: what they opened is not for others.
+    backends: Mutex<HashMap<(BackendUrl, Credentials), Backend>>,
     spooled: Notify,
 }
 
 /// Where events wait for the backend.
-pub struct Spool {
-    pub outbox: Outbox,
-    pub breaker: Breaker,
+pub struct Spool<H: Host = Os> {
+    pub outbox: Outbox<H>,
+    pub breaker: Breaker<H>,
 }
 
 /// What came of emptying the outbox.
@@ -94,9 +99,10 @@ pub enum Fired {
     Spooled(String),
 }
 
-impl Publisher {
-    pub fn new(spool: Option<Spool>, own_prefix: KeyPrefix) -> Self {
-        Self { spool, own_prefix, backends: Mutex::default(), spooled: Notify::new() }
+impl<H: Host> Publisher<H> {
+    /// A publisher that opens every backend with this node's own credentials.
+    pub fn new(host: H, spool: Option<Spool<H>>, own_prefix: KeyPrefix, credentials: Credentials) -> Self {
+        Self { host, spool, own_prefix, credentials, backends: Mutex::default(), spooled: Notify::new() }
     }
 
     /// How long firing this event may take.
@@ -109,22 +115,34 @@ impl Publisher {
     }
 
     /// The backend behind a URL; opened once, then kept.
-    pub fn backend(&self, url: &str) -> Result<Backend, Failure> {
-        if let Some(backend) = self.known(url) {
-            return Ok(backend);
+    ///
+    /// # Errors
+    /// One of configuration, when it cannot be opened.
+    pub fn backend(&self, url: &BackendUrl) -> Result<Backend, Failure> {
+        let key = (url.clone(), self.credentials.clone());
+        let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(backend) = backends.get(&key) {
+            return Ok(backend.clone());
         }
-        let parsed: BackendUrl = url.parse().map_err(|error| Failure::config(format!("{error}")))?;
-        let backend = Backend::open(&parsed).map_err(|error| Failure::unreachable(error.to_string()))?;
-        self.backends.lock().unwrap_or_else(PoisonError::into_inner).insert(url.to_owned(), backend.clone());
+        let backend = self.host.open_backend(url, &self.credentials)?;
+        backends.insert(key, backend.clone());
         Ok(backend)
     }
 
-    fn known(&self, url: &str) -> Option<Backend> {
-        self.backends.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned()
+    /// The backend that an event is for; its URL may have been written by another version of this program.
+    ///
+    /// # Errors
+    /// One of configuration, when the URL selects no backend, or one that cannot be opened.
+    pub fn backend_of(&self, publication: &Publication) -> Result<Backend, Failure> {
+        let url: BackendUrl =
+            publication.backend.parse().map_err(|error| Failure::config(format!("{error}")))?;
+        self.backend(&url)
     }
 
-    /// Fires an event: when this returns `Ok`, the event is durable.
+    /// Fires an event: when this returns `Ok`, the event is durable. An event whose backend cannot be opened is refused
+    /// before anything is stored.
     pub async fn fire(&self, publication: &Publication) -> Result<FireReport, Failure> {
+        self.backend_of(publication)?;
         let Some(spool) = &self.spool else {
             return without_outbox(self.publish_soon(publication).await, Vec::new());
         };
@@ -148,10 +166,10 @@ impl Publisher {
         // before both have ended, so at every answer the event is in the outbox or in the backend.
         let storing = {
             let (outbox, publication) = (spool.outbox.clone(), publication.clone());
-            tokio::task::spawn_blocking(move || outbox.store(&publication))
+            self.host.spawn_blocking(move || outbox.store(&publication))
         };
         let (stored, published) = tokio::join!(storing, self.publish_soon(publication));
-        match stored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+        match stored {
             Ok(spooled) => {
                 let warnings = published.as_ref().map_or_else(|_| Vec::new(), about_groups);
                 Ok(FireReport { fired: self.settle(spool, publication, spooled, published)?, warnings })
@@ -169,11 +187,11 @@ impl Publisher {
         let unreachable = |detail| {
             PublishError::Store(StoreError::Unreachable { backend: publication.backend.clone(), detail })
         };
-        let backend = self.backend(&publication.backend).map_err(|failure| unreachable(failure.message))?;
+        let backend = self.backend_of(publication).map_err(|failure| unreachable(failure.message))?;
         let check_prefix = publication.prefix != self.own_prefix;
-        match tokio::time::timeout(limit, publish_to(&backend, publication, check_prefix)).await {
-            Ok(result) => result,
-            Err(_) => Err(unreachable(format!("it did not take the event within {limit:?}"))),
+        match timeout(&self.host, limit, publish_to(&backend, publication, check_prefix)).await {
+            Some(result) => result,
+            None => Err(unreachable(format!("it did not take the event within {limit:?}"))),
         }
     }
 
@@ -185,7 +203,7 @@ impl Publisher {
         let mut silent: HashSet<String> = HashSet::new();
         let Some(spool) = &self.spool else { return Ok(drained) };
         for path in spool.outbox.waiting()? {
-            let taken = spool.outbox.take(&path, clock::wall()).unwrap_or_else(|error| {
+            let taken = spool.outbox.take(&path, self.host.wall()).unwrap_or_else(|error| {
                 // One file that cannot be opened or moved holds up no other.
                 tracing::error!("a spooled event stays where it is: {error}");
                 Taken::Busy
@@ -219,9 +237,9 @@ impl Publisher {
     /// What publishing came to for an event in the outbox: it leaves, stays, or moves aside.
     fn settle(
         &self,
-        spool: &Spool,
+        spool: &Spool<H>,
         publication: &Publication,
-        spooled: Spooled,
+        spooled: Spooled<H>,
         published: Result<Published, PublishError>,
     ) -> Result<Fired, Failure> {
         match published {
@@ -274,4 +292,50 @@ fn about_groups(published: &Published) -> Vec<String> {
     let empty = published.empty_groups.iter();
     let empty = empty.map(|group| format!("no agent belongs to the group '{group}': nobody runs for it"));
     empty.chain(suppressed::of_members(&published.repeating_members)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
+    use trigger_core::identity::EventId;
+    use trigger_core::lineage::{Lineage, Loops};
+
+    use super::*;
+    use crate::failure::CONFIG;
+    use crate::state::StateDir;
+
+    /// An event can come from a program of another version, by the agent's socket, with a URL that this one refuses.
+    #[tokio::test]
+    async fn an_event_for_a_url_that_is_refused_is_not_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let outbox = Outbox::open(&state).unwrap();
+        let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
+        let publisher =
+            Publisher::new(Os::start(), Some(spool), KeyPrefix::default(), Credentials::default());
+        let id = EventId::from_uuid(uuid::Uuid::now_v7());
+        let event = Event {
+            id,
+            trigger: "t".parse().unwrap(),
+            origin: "a".parse().unwrap(),
+            targets: Targets { hosts: ["b".parse().unwrap()].into(), groups: Default::default() },
+            options: RunOptions::default(),
+            lineage: Lineage::root(id),
+            fired_in: None,
+            loops: Loops::Avoid,
+            fired_at: crate::clock::wall(),
+            expires_in: DEFAULT_LIFETIME,
+        };
+        for backend in ["hub+http://::1:8145", "etcds://a:2379", "nonsense"] {
+            let publication = Publication {
+                backend: backend.to_owned(),
+                prefix: KeyPrefix::default(),
+                event: event.clone(),
+                suppressed: Default::default(),
+                suppressed_groups: Default::default(),
+            };
+            assert_eq!(publisher.fire(&publication).await.unwrap_err().code, CONFIG, "{backend}");
+            assert!(outbox.waiting().unwrap().is_empty(), "{backend}");
+        }
+    }
 }

@@ -1,36 +1,47 @@
-//! A backend by its URL: a full store, or one that only takes events.
+//! An opened backend: a full store, or one that only takes events.
 
 use std::sync::Arc;
 
-use crate::etcd::EtcdStore;
-use crate::hub::HubStore;
-use crate::store::{Store, StoreError};
-use crate::url::BackendUrl;
+use crate::store::Store;
 
-/// What a URL selects.
+/// What a URL and credentials open.
 #[derive(Clone)]
 pub enum Backend {
-    /// Keeps what it is given, and tells.
+    /// Keeps what it is given, and can be read and watched.
     Store(Arc<dyn Store>),
-    /// Takes events and does nothing with them: for dry runs.
-    Dummy,
+    /// Takes events and reports nothing about them. The only one today does nothing with them: it is for dry runs.
+    WriteOnly,
 }
 
 impl Backend {
-    /// Prepares the backend. Connects when it is first used.
-    pub fn open(url: &BackendUrl) -> Result<Self, StoreError> {
-        Ok(match url {
-            BackendUrl::Hub { authority } => Self::Store(Arc::new(HubStore::new(authority))),
-            BackendUrl::Etcd { endpoints } => Self::Store(Arc::new(EtcdStore::connect(endpoints)?)),
-            BackendUrl::Dummy => Self::Dummy,
-        })
+    /// Prepares the backend that a URL selects. Connects when it is first used.
+    ///
+    /// # Errors
+    /// Every error is one of configuration: no server has been asked anything yet.
+    #[cfg(feature = "clients")]
+    pub fn open(
+        url: &crate::url::BackendUrl,
+        credentials: &crate::credentials::Credentials,
+    ) -> Result<Self, OpenError> {
+        (url.kind().open)(url, credentials)
     }
 
     /// The store, where there is one to read from.
     pub fn store(&self) -> Option<&Arc<dyn Store>> {
         match self {
             Self::Store(store) => Some(store),
-            Self::Dummy => None,
+            Self::WriteOnly => None,
         }
     }
+}
+
+/// Why a backend cannot be opened.
+#[cfg(feature = "clients")]
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each variant is its message")]
+pub enum OpenError {
+    #[error("'{url}' needs TLS, which this version does not speak yet")]
+    TlsUnavailable { url: String },
+    #[error("{address} in '{url}' cannot be dialled: {source}")]
+    BadAddress { url: String, address: String, source: Box<dyn std::error::Error + Send + Sync> },
 }

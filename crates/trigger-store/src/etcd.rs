@@ -19,7 +19,11 @@ use async_trait::async_trait;
 use trigger_core::identity::Revision;
 
 use self::connection::{Connections, RequestKind};
+use crate::backend::OpenError;
+use crate::connector::Connector;
+use crate::credentials::Credentials;
 use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
+use crate::url::BackendUrl;
 
 /// A store on an etcd cluster. Clones share their connection.
 #[derive(Clone)]
@@ -28,13 +32,25 @@ pub struct EtcdStore {
 }
 
 impl EtcdStore {
-    /// A store on the cluster with these members, each `HOST:PORT`. Connects when first used, so it needs
-    /// no server and no runtime yet.
+    /// A store on the cluster whose members `url` names. Connects when first used, so it needs no server and no
+    /// runtime yet.
+    ///
+    /// # Errors
+    /// [`OpenError::BadAddress`] when the client library does not take an address.
+    pub fn new(url: &BackendUrl, connector: Connector) -> Result<Self, OpenError> {
+        Ok(Self { connections: Arc::new(Connections::new(url, connector)?) })
+    }
+
+    /// A store on the cluster with these members, each `HOST:PORT`, over plain connections.
     ///
     /// # Errors
     /// [`StoreError::Refused`] when there is no endpoint, or one is no address.
     pub fn connect(endpoints: &[String]) -> Result<Self, StoreError> {
-        Ok(Self { connections: Arc::new(Connections::new(endpoints)?) })
+        let url = format!("etcd://{}", endpoints.join(","));
+        let refused = |detail: String| StoreError::Refused { backend: url.clone(), detail };
+        let url: BackendUrl = url.parse().map_err(|error| refused(format!("{error}")))?;
+        let connector = Connector::new(&url, &Credentials::default());
+        connector.and_then(|connector| Self::new(&url, connector)).map_err(|error| refused(error.to_string()))
     }
 
     async fn entries(&self, ranges: &[KeyRange], keys_only: bool) -> Result<Vec<Entry>, StoreError> {

@@ -4,50 +4,57 @@
 //! be repeated. What is sent is in [`crate::hub_protocol`].
 
 mod failure;
+mod limits;
 mod requests;
 mod watching;
-
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream;
 use trigger_core::identity::Revision;
 
 use self::failure::HubFailure;
+use self::limits::CONNECT_TIMEOUT;
 use self::requests::{Requests, WRITE_TIMEOUT, chunks};
 use self::watching::Feed;
+use crate::address::Address;
+use crate::connector::Connector;
+use crate::credentials::Credentials;
 use crate::hub_protocol::{
-    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, MAX_BODY_BYTES, NewEntry,
-    PutRequest,
+    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, NewEntry, PutRequest,
 };
 use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
-
-/// A hub that does not even accept is known to be away after this long.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long one page of a read, or the opening of a watch, may take. Longer than a write, since nothing is
-/// spooled instead and impatience would only load a busy hub further.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// More than any answer or message of a hub: its largest entry and what stands around it.
-const MAX_ANSWER_BYTES: usize = MAX_BODY_BYTES + 1024 * 1024;
+use crate::url::BackendUrl;
 
 /// A hub, as a client sees it.
 #[derive(Debug)]
 pub struct HubStore {
     /// The URL, for people.
-    address: String,
-    /// `HOST:PORT`.
-    authority: String,
+    url: String,
+    address: Address,
+    connector: Connector,
     requests: Requests,
 }
 
 impl HubStore {
-    /// The hub at `HOST:PORT`. Connects when first used.
-    pub fn new(authority: &str) -> Self {
-        Self {
-            address: format!("hub+http://{authority}"),
-            authority: authority.to_owned(),
-            requests: Requests::new(authority),
-        }
+    /// The hub at the first address of `url`. Connects when first used.
+    pub fn new(url: &BackendUrl, connector: Connector) -> Self {
+        let connector = connector.with_connect_timeout(CONNECT_TIMEOUT);
+        let address = url.addresses()[0].clone();
+        let requests = Requests::new(&address, connector.clone());
+        Self { url: url.to_string(), address, connector, requests }
+    }
+
+    /// The hub at `HOST:PORT`, over plain connections.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when that is no address.
+    pub fn connect(address: &str) -> Result<Self, StoreError> {
+        let url = format!("hub+http://{address}");
+        let refused = |detail: String| StoreError::Refused { backend: url.clone(), detail };
+        let url: BackendUrl = url.parse().map_err(|error| refused(format!("{error}")))?;
+        let connector =
+            Connector::new(&url, &Credentials::default()).map_err(|error| refused(error.to_string()))?;
+        Ok(Self::new(&url, connector))
     }
 
     async fn read_pages(&self, ranges: &[KeyRange], keys_only: bool) -> Result<Vec<Entry>, StoreError> {
@@ -55,7 +62,7 @@ impl HubStore {
     }
 
     fn error(&self, failure: HubFailure) -> StoreError {
-        failure.of(&self.address)
+        failure.of(&self.url)
     }
 }
 
@@ -103,8 +110,10 @@ impl Store for HubStore {
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        let feed = Feed::open(&self.authority, ranges).await.map_err(|failure| self.error(failure))?;
-        let address = self.address.clone();
+        let feed = Feed::open(&self.connector, &self.address, ranges)
+            .await
+            .map_err(|failure| self.error(failure))?;
+        let address = self.url.clone();
         let events = stream::unfold(Some((feed, address)), |state| async move {
             let (mut feed, address) = state?;
             match feed.next().await {
@@ -116,13 +125,13 @@ impl Store for HubStore {
     }
 
     fn address(&self) -> &str {
-        &self.address
+        &self.url
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use tokio::net::TcpListener;
 
@@ -136,9 +145,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_nobody_listens_on_is_unreachable_at_once() {
+    async fn a_closed_port_is_unreachable_at_once() {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let store = HubStore::new(&address.to_string());
+        let store = HubStore::connect(&address.to_string()).unwrap();
         let message = put(&store).await;
         assert_eq!(
             message,
@@ -151,7 +160,7 @@ mod tests {
     #[tokio::test]
     async fn a_hub_that_never_answers_is_known_within_seconds() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let store = HubStore::new(&listener.local_addr().unwrap().to_string());
+        let store = HubStore::connect(&listener.local_addr().unwrap().to_string()).unwrap();
         let started = Instant::now();
         let message = put(&store).await;
         assert!(

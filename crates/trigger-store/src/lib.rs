@@ -1,17 +1,22 @@
 //! The store that every backend is, and the backends.
 //!
-//! [`store`] is the trait; [`memory`], [`hub`] and [`etcd`] implement it and pass the suite in `conformance`.
-//! Nothing here knows what is stored: that is `trigger-fleet`.
+//! [`store`] is the trait; [`memory`], `hub` and `etcd` implement it and pass the suite in `conformance`. [`kinds`] is
+//! the registry of what a [`url`] may select, and [`backend`] what it opens, with the node's [`credentials`] and over
+//! connections that `connector` makes. Nothing here knows what is stored: that is `trigger-fleet`.
 
-#[cfg(feature = "clients")]
+pub mod address;
 pub mod backend;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(feature = "clients")]
+pub mod connector;
+pub mod credentials;
 #[cfg(feature = "clients")]
 pub mod etcd;
 #[cfg(feature = "clients")]
 pub mod hub;
 pub mod hub_protocol;
+pub mod kinds;
 pub mod memory;
 pub mod store;
 pub mod url;

@@ -1,65 +1,104 @@
-//! The one URL that selects a backend.
+//! The one URL that selects a backend and says where it is.
 
+use std::fmt;
 use std::str::FromStr;
 
-/// Where the hub listens unless told otherwise.
-pub const DEFAULT_HUB_URL: &str = "hub+http://127.0.0.1:8145";
+use crate::address::{Address, InvalidAddress};
+use crate::kinds::{self, AddressCount, BackendKind, Scheme};
 
-/// A backend as its URL names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BackendUrl {
-    /// `hub+http://HOST:PORT`
-    Hub {
-        /// `HOST:PORT`.
-        authority: String,
-    },
-    /// `etcd://HOST:PORT[,HOST:PORT]…`
-    Etcd {
-        /// Each `HOST:PORT`.
-        endpoints: Vec<String>,
-    },
-    /// `dummy:`
-    Dummy,
+/// The URL of a backend that this program can talk to; every other text is refused when it is parsed, which is before
+/// anything is stored for it.
+///
+/// [`fmt::Display`] gives the canonical form: hosts in lower case, each address once, no slash at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BackendUrl {
+    kind: &'static BackendKind,
+    scheme: Scheme,
+    addresses: Vec<Address>,
+}
+
+impl BackendUrl {
+    /// The kind of backend that the URL selects.
+    pub fn kind(&self) -> &'static BackendKind {
+        self.kind
+    }
+
+    /// The part before the colon, which says whether connections are plain or encrypted.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The servers: as many as the kind has, each once, in the order given.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+}
+
+impl fmt::Display for BackendUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.scheme.name)?;
+        for (position, address) in self.addresses.iter().enumerate() {
+            write!(f, "{}{address}", if position == 0 { "//" } else { "," })?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a URL selects no backend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant is its message")]
 pub enum InvalidUrl {
-    #[error("'{0}' selects no backend: give hub+http://HOST:PORT, etcd://HOST:PORT[,HOST:PORT…] or dummy:")]
+    #[error("'{0}' selects no backend: give {forms}", forms = kinds::url_forms())]
     UnknownScheme(String),
-    #[error("'{0}' needs TLS, which this version does not speak yet: use hub+http:// or etcd:// on loopback")]
+    #[error(
+        "'{0}' needs TLS, which this version does not speak yet: use {schemes} on loopback",
+        schemes = kinds::plain_schemes()
+    )]
     NeedsTls(String),
-    #[error("'{url}' has a bad address '{address}': each is HOST:PORT")]
-    BadAddress { url: String, address: String },
+    #[error("'{url}' has a bad address '{address}': {source}")]
+    BadAddress { url: String, address: String, source: InvalidAddress },
+    #[error("'{url}' names several addresses, but {kind} has one")]
+    SeveralAddresses { url: String, kind: &'static str },
 }
 
 impl FromStr for BackendUrl {
     type Err = InvalidUrl;
 
     fn from_str(url: &str) -> Result<Self, InvalidUrl> {
-        if url == "dummy:" {
-            return Ok(Self::Dummy);
-        }
-        let address = |text: &str| {
-            let valid = text.rsplit_once(':').is_some_and(|(host, port)| {
-                !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok()
-            });
-            if valid {
-                return Ok(text.to_owned());
+        let unknown = || InvalidUrl::UnknownScheme(url.to_owned());
+        let (scheme, rest) = url.split_once(':').ok_or_else(unknown)?;
+        let (kind, scheme) = kinds::by_scheme(scheme).ok_or_else(unknown)?;
+        let addresses = match kind.addresses {
+            AddressCount::None if rest.is_empty() => Vec::new(),
+            AddressCount::None => return Err(unknown()),
+            AddressCount::One | AddressCount::Several => {
+                let rest = rest.strip_prefix("//").ok_or_else(unknown)?;
+                if !scheme.transport.is_supported() {
+                    return Err(InvalidUrl::NeedsTls(url.to_owned()));
+                }
+                parse_addresses(url, rest.strip_suffix('/').unwrap_or(rest))?
             }
-            Err(InvalidUrl::BadAddress { url: url.to_owned(), address: text.to_owned() })
         };
-        match url.split_once("://") {
-            Some(("hub+http", rest)) => Ok(Self::Hub { authority: address(rest.trim_end_matches('/'))? }),
-            Some(("etcd", rest)) => {
-                let endpoints = rest.trim_end_matches('/').split(',').map(address);
-                Ok(Self::Etcd { endpoints: endpoints.collect::<Result<_, _>>()? })
-            }
-            Some(("hub+https" | "etcds", _)) => Err(InvalidUrl::NeedsTls(url.to_owned())),
-            _ => Err(InvalidUrl::UnknownScheme(url.to_owned())),
+        if kind.addresses == AddressCount::One && addresses.len() > 1 {
+            return Err(InvalidUrl::SeveralAddresses { url: url.to_owned(), kind: kind.title });
+        }
+        Ok(Self { kind, scheme, addresses })
+    }
+}
+
+fn parse_addresses(url: &str, list: &str) -> Result<Vec<Address>, InvalidUrl> {
+    let mut addresses = Vec::new();
+    for text in list.split(',') {
+        let address = text.parse().map_err(|source| InvalidUrl::BadAddress {
+            url: url.to_owned(),
+            address: text.to_owned(),
+            source,
+        })?;
+        if !addresses.contains(&address) {
+            addresses.push(address);
         }
     }
+    Ok(addresses)
 }
 
 #[cfg(test)]
@@ -68,7 +107,7 @@ mod tests {
 
     fn check(url: &str, expected: &str) {
         let got = match url.parse::<BackendUrl>() {
-            Ok(backend) => format!("{backend:?}"),
+            Ok(backend) => format!("{} at {backend}", backend.kind().name),
             Err(error) => error.to_string(),
         };
         assert_eq!(got, expected);
@@ -76,22 +115,54 @@ mod tests {
 
     #[test]
     fn each_backend_has_its_url() {
-        check("hub+http://127.0.0.1:8145", "Hub { authority: \"127.0.0.1:8145\" }");
-        check("etcd://a:2379,[::1]:2379", "Etcd { endpoints: [\"a:2379\", \"[::1]:2379\"] }");
-        check("dummy:", "Dummy");
+        check("hub+http://127.0.0.1:8145", "hub at hub+http://127.0.0.1:8145");
+        check("etcd://a:2379,[::1]:2379", "etcd at etcd://a:2379,[::1]:2379");
+        check("dummy:", "dummy at dummy:");
     }
 
     #[test]
-    fn a_bad_url_is_told_what_would_be_good() {
+    fn one_backend_has_one_form() {
+        check("hub+http://LocalHost:8145/", "hub at hub+http://localhost:8145");
+        check("etcd://A:1,b:2,a:1", "etcd at etcd://a:1,b:2");
+    }
+
+    #[test]
+    fn the_form_that_is_shown_is_parsed_again() {
+        for kind in kinds::KINDS {
+            let url: BackendUrl = kind.example.parse().unwrap();
+            assert_eq!(url.kind(), *kind);
+            assert_eq!(url.to_string(), kind.example);
+        }
+    }
+
+    #[test]
+    fn a_bad_url_is_answered_with_what_would_be_good() {
         check(
             "http://x",
             "'http://x' selects no backend: give hub+http://HOST:PORT, etcd://HOST:PORT[,HOST:PORT…] or dummy:",
         );
+        for unknown in ["", "hub", "etcd:a:1", "dummy:x", "dummy://", "HUB+HTTP://a:1"] {
+            check(
+                unknown,
+                &format!(
+                    "'{unknown}' selects no backend: give hub+http://HOST:PORT, etcd://HOST:PORT[,HOST:PORT…] or dummy:"
+                ),
+            );
+        }
         check("etcd://a:2379,b", "'etcd://a:2379,b' has a bad address 'b': each is HOST:PORT");
         check("hub+http://user@h:1", "'hub+http://user@h:1' has a bad address 'user@h:1': each is HOST:PORT");
         check(
-            "etcds://a:2379",
-            "'etcds://a:2379' needs TLS, which this version does not speak yet: use hub+http:// or etcd:// on loopback",
+            "hub+http://::1:8145",
+            "'hub+http://::1:8145' has a bad address '::1:8145': an IPv6 address stands in brackets, as in [::1]:8145",
         );
+        check("hub+http://a:1,b:2", "'hub+http://a:1,b:2' names several addresses, but a hub has one");
+        for tls in ["etcds://a:2379", "hub+https://a:8145"] {
+            check(
+                tls,
+                &format!(
+                    "'{tls}' needs TLS, which this version does not speak yet: use hub+http:// or etcd:// on loopback"
+                ),
+            );
+        }
     }
 }

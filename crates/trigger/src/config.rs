@@ -9,7 +9,9 @@ use serde::Deserialize;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
-use trigger_store::url::{BackendUrl, DEFAULT_HUB_URL};
+use trigger_store::credentials::Credentials;
+use trigger_store::kinds;
+use trigger_store::url::BackendUrl;
 
 use crate::failure::Failure;
 
@@ -97,34 +99,41 @@ impl ConfigFile {
         })
     }
 
-    /// The backend's URL: `choice` (a URL, or the bare name of a kind whose URL this file tells), else
-    /// this file's `backend`, else the hub on this machine.
-    pub(crate) fn backend(&self, choice: Option<&str>) -> Result<String, Failure> {
-        let url = match choice.or(self.backend.as_deref()) {
-            None => DEFAULT_HUB_URL.to_owned(),
-            Some(text) if text.contains(':') => text.to_owned(),
-            Some(kind) => self.url_of(kind)?,
-        };
-        url.parse::<BackendUrl>().map_err(|error| Failure::config(error.to_string()))?;
-        Ok(url)
+    /// The backend's URL: `choice` (a URL, or the bare name of a kind), else this file's `backend`, else the hub on this
+    /// machine.
+    ///
+    /// Every URL of the file is checked, not only the one that is chosen: the others are for `trigger` resources that
+    /// name a provider, and such a resource finds out too late, at its refresh.
+    pub(crate) fn backend(&self, choice: Option<&str>) -> Result<BackendUrl, Failure> {
+        for (name, table) in &self.backends {
+            check_backend_table(name, table)?;
+        }
+        let choice = choice.or(self.backend.as_deref()).unwrap_or(kinds::DEFAULT_URL);
+        let url = if choice.contains(':') { choice } else { self.url_of(choice)? };
+        url.parse().map_err(|error| Failure::config(format!("{error}")))
     }
 
-    fn url_of(&self, kind: &str) -> Result<String, Failure> {
-        if let Some(url) = self.backends.get(kind).and_then(|table| table.url.clone()) {
-            return Ok(url);
-        }
-        let is_kind = |url: &&String| url.starts_with(kind) && url[kind.len()..].starts_with(['+', ':', 's']);
-        if let Some(url) = self.backend.as_ref().filter(is_kind) {
-            return Ok(url.clone());
-        }
-        match kind {
-            "hub" => Ok(DEFAULT_HUB_URL.to_owned()),
-            "dummy" => Ok("dummy:".to_owned()),
-            "etcd" => Err(Failure::config(
-                "no URL is configured for the backend 'etcd': set url in [backends.etcd], for example \"etcd://127.0.0.1:2379\"",
-            )),
-            _ => Err(Failure::config(format!("'{kind}' is no backend: there are hub, etcd and dummy"))),
-        }
+    /// The URL that the name of a kind stands for: the one of its table, else the file's `backend` if it is of that
+    /// kind, else the kind's default.
+    fn url_of(&self, name: &str) -> Result<&str, Failure> {
+        let kind = kinds::by_name(name).ok_or_else(|| unknown_kind(name))?;
+        let of_table = self.backends.get(name).and_then(|table| table.url.as_deref());
+        let is_of_kind = |url: &&str| {
+            let scheme = url.split_once(':').and_then(|(scheme, _)| kinds::by_scheme(scheme));
+            scheme.is_some_and(|(found, _)| found == kind)
+        };
+        let of_backend = self.backend.as_deref().filter(is_of_kind);
+        of_table.or(of_backend).or(kind.default_url).ok_or_else(|| {
+            let example = kind.example;
+            Failure::config(format!(
+                "no URL is configured for the backend '{name}': set url in [backends.{name}], for example \"{example}\""
+            ))
+        })
+    }
+
+    /// With what this node's backends are opened. There is nothing to configure before they speak TLS.
+    pub(crate) fn credentials(&self) -> Credentials {
+        Credentials::default()
     }
 
     pub(crate) fn certname(&self) -> Result<Option<Certname>, Failure> {
@@ -138,6 +147,23 @@ impl ConfigFile {
     pub(crate) fn groups(&self) -> Result<Vec<GroupName>, Failure> {
         self.groups.iter().map(|group| setting("groups")(group)).collect()
     }
+}
+
+fn unknown_kind(name: &str) -> Failure {
+    Failure::config(format!("'{name}' is no backend: there are {}", kinds::names("and")))
+}
+
+/// A table is named after a kind, and its URL is of that kind.
+fn check_backend_table(name: &str, table: &BackendTable) -> Result<(), Failure> {
+    let kind = kinds::by_name(name).ok_or_else(|| unknown_kind(name))?;
+    let Some(text) = table.url.as_deref() else { return Ok(()) };
+    let key = format!("backends.{name}.url");
+    let url: BackendUrl = setting(&key)(text)?;
+    if url.kind() != kind {
+        let title = kind.title;
+        return Err(Failure::config(format!("setting {key}: '{text}' is not the URL of {title}")));
+    }
+    Ok(())
 }
 
 /// Returns a parser whose error names the setting, for use with `map`.
@@ -232,18 +258,44 @@ mod tests {
         assert!(error.starts_with("line 1: invalid type"), "{error}");
     }
 
+    fn backend(text: &str, choice: Option<&str>) -> String {
+        match ConfigFile::parse(text).unwrap().backend(choice) {
+            Ok(url) => url.to_string(),
+            Err(failure) => failure.message,
+        }
+    }
+
     #[test]
     fn a_backend_is_a_url_or_a_kind_whose_url_is_known() {
-        let file =
-            ConfigFile::parse("backend = 'etcd://a:1'\n[backends.hub]\nurl = 'hub+http://h:1'\n").unwrap();
-        assert_eq!(file.backend(None).unwrap(), "etcd://a:1");
-        assert_eq!(file.backend(Some("hub")).unwrap(), "hub+http://h:1");
-        assert_eq!(file.backend(Some("etcd")).unwrap(), "etcd://a:1");
-        assert_eq!(file.backend(Some("dummy:")).unwrap(), "dummy:");
-        assert_eq!(ConfigFile::default().backend(None).unwrap(), DEFAULT_HUB_URL);
-        let error = ConfigFile::default().backend(Some("etcd")).unwrap_err();
-        assert!(error.message.contains("[backends.etcd]"), "{}", error.message);
-        assert!(ConfigFile::default().backend(Some("nonsense")).is_err());
+        let file = "backend = 'etcd://a:1'\n[backends.hub]\nurl = 'hub+http://h:1'\n";
+        assert_eq!(backend(file, None), "etcd://a:1");
+        assert_eq!(backend(file, Some("hub")), "hub+http://h:1");
+        assert_eq!(backend(file, Some("etcd")), "etcd://a:1");
+        assert_eq!(backend(file, Some("dummy:")), "dummy:");
+        assert_eq!(backend("", None), kinds::DEFAULT_URL);
+        assert_eq!(backend("", Some("hub")), kinds::DEFAULT_URL);
+        assert_eq!(backend("backend = 'dummy'", None), "dummy:");
+        assert_eq!(
+            backend("", Some("etcd")),
+            "no URL is configured for the backend 'etcd': set url in [backends.etcd], for example \"etcd://127.0.0.1:2379\""
+        );
+        assert_eq!(backend("", Some("nonsense")), "'nonsense' is no backend: there are hub, etcd and dummy");
+    }
+
+    #[test]
+    fn every_url_of_the_file_is_checked() {
+        assert_eq!(
+            backend("[backends.etcd]\nurl = 'etcd://::1:1'", None),
+            "setting backends.etcd.url: 'etcd://::1:1' has a bad address '::1:1': an IPv6 address stands in brackets, as in [::1]:8145"
+        );
+        assert_eq!(
+            backend("[backends.etcd]\nurl = 'hub+http://h:1'", None),
+            "setting backends.etcd.url: 'hub+http://h:1' is not the URL of an etcd cluster"
+        );
+        assert_eq!(
+            backend("[backends.ectd]\nurl = 'etcd://h:1'", None),
+            "'ectd' is no backend: there are hub, etcd and dummy"
+        );
     }
 
     #[test]

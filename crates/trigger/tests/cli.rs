@@ -138,6 +138,25 @@ error: 'http://h' selects no backend: give hub+http://HOST:PORT, etcd://HOST:POR
 }
 
 #[test]
+fn a_url_is_refused_before_anything_is_stored() {
+    let state = state();
+    let fire = |backend: &str| {
+        trigger(state.path()).args(["fire", "x", "--host", "lb01", "--backend", backend]).assert().code(3)
+    };
+    fire("hub+http://::1:8145").stderr_eq(str![[r#"
+error: 'hub+http://::1:8145' has a bad address '::1:8145': an IPv6 address stands in brackets, as in [::1]:8145
+
+"#]]);
+    fire("etcds://a:2379").stderr_eq(str![[r#"
+error: 'etcds://a:2379' needs TLS, which this version does not speak yet: use hub+http:// or etcd:// on loopback
+
+"#]]);
+    let queue = trigger(state.path()).args(["queue", "--output", "json"]).output().unwrap();
+    let queue = String::from_utf8(queue.stdout).unwrap();
+    assert!(queue.contains("\"spooled\":[]"), "{queue}");
+}
+
+#[test]
 fn a_backend_that_only_takes_events_serves_no_agent() {
     let state = state();
     trigger(state.path()).args(["agent"]).assert().code(3).stderr_eq(str![[r#"

@@ -74,7 +74,7 @@ impl Running {
     }
 
     fn store(&self) -> HubStore {
-        HubStore::new(&self.address.to_string())
+        HubStore::connect(&self.address.to_string()).unwrap()
     }
 
     async fn stop(self) {

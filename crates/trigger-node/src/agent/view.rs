@@ -8,6 +8,7 @@ use trigger_core::queue::Queue;
 use trigger_core::run::record::Cause;
 
 use super::AgentSettings;
+use crate::host::Host;
 
 /// What `trigger queue` shows of a running agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,8 +63,8 @@ pub struct UnreadableView {
 
 impl QueueView {
     /// The view of a queue as it is now.
-    pub(super) fn of(
-        settings: &AgentSettings,
+    pub(super) fn of<H: Host>(
+        settings: &AgentSettings<H>,
         queue: &Queue,
         disconnected: Option<String>,
         unreadable: &BTreeMap<String, String>,
@@ -77,9 +78,9 @@ impl QueueView {
             queue.waiting_causes().map(|cause| (cause.event.id, cause)).collect();
         Self {
             certname: settings.certname.to_string(),
-            backend: settings.backend.clone(),
+            backend: settings.backend.to_string(),
             disconnected,
-            blocked: queue.blocked().map(str::to_owned),
+            blocked: queue.blocked_reason().map(str::to_owned),
             running: activity.running.as_ref().map(|running| RunningView {
                 run_id: running.run_id.to_string(),
                 started_at_unix_ms: running.started_at.as_unix_ms(),

@@ -15,7 +15,11 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Endpoint;
 
 use super::failure::{EtcdFailure, root_cause};
+use crate::address::Address;
+use crate::backend::OpenError;
+use crate::connector::Connector;
 use crate::store::StoreError;
+use crate::url::BackendUrl;
 
 /// Until a member that does not answer the phone is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -58,7 +62,8 @@ enum Purpose {
 
 /// All that is needed to talk to one cluster.
 pub(super) struct Connections {
-    address: String,
+    url: String,
+    connector: Connector,
     members: Vec<Member>,
     /// Which member is dialled first; starts anywhere, so that a fleet spreads over its cluster.
     preferred: AtomicUsize,
@@ -92,25 +97,25 @@ pub(super) struct WatchConnection {
 }
 
 impl Connections {
-    pub(super) fn new(endpoints: &[String]) -> Result<Self, StoreError> {
-        let address = format!("etcd://{}", endpoints.join(","));
-        let refused = |detail: String| StoreError::Refused { backend: address.clone(), detail };
-        let member = |name: &String| {
-            let endpoint = Endpoint::from_shared(format!("http://{name}"))
-                .map_err(|error| refused(format!("'{name}' is no HOST:PORT: {}", root_cause(&error))))?;
-            let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-            Ok(Member { name: name.clone(), endpoint })
+    pub(super) fn new(url: &BackendUrl, connector: Connector) -> Result<Self, OpenError> {
+        let connector = connector.with_connect_timeout(CONNECT_TIMEOUT);
+        let member = |address: &Address| {
+            let endpoint = Endpoint::from_shared(format!("{}://{address}", connector.http_scheme()));
+            let endpoint = endpoint.map_err(|error| OpenError::BadAddress {
+                url: url.to_string(),
+                address: address.to_string(),
+                source: error.into(),
+            })?;
+            Ok(Member { name: address.to_string(), endpoint })
         };
-        let members = endpoints.iter().map(member).collect::<Result<Vec<_>, _>>()?;
-        if members.is_empty() {
-            return Err(refused("no endpoint is given".to_owned()));
-        }
-        let anywhere = RandomState::new().hash_one(std::process::id()) as usize % members.len();
-        Ok(Self { address, members, preferred: AtomicUsize::new(anywhere), requests: Mutex::default() })
+        let members = url.addresses().iter().map(member).collect::<Result<Vec<_>, _>>()?;
+        let anywhere = RandomState::new().hash_one(std::process::id()) as usize % members.len().max(1);
+        let preferred = AtomicUsize::new(anywhere);
+        Ok(Self { url: url.to_string(), connector, members, preferred, requests: Mutex::default() })
     }
 
     pub(super) fn address(&self) -> &str {
-        &self.address
+        &self.url
     }
 
     pub(super) fn member_name(&self, member: usize) -> &str {
@@ -119,7 +124,7 @@ impl Connections {
 
     /// The error that callers of the store see.
     pub(super) fn error(&self, failure: EtcdFailure, effect: RequestKind) -> StoreError {
-        let backend = self.address.clone();
+        let backend = self.url.clone();
         match failure {
             EtcdFailure::Indeterminate(detail) if effect != RequestKind::Read => {
                 StoreError::Ambiguous { backend, detail }
@@ -253,7 +258,12 @@ impl Connections {
     async fn dial_member(&self, member: usize, purpose: Purpose) -> Result<(usize, Client), String> {
         let Member { name, endpoint } = &self.members[member];
         let endpoint = purpose.shape(endpoint.clone());
-        let channel = match timeout(CONNECT_TIMEOUT, endpoint.connect()).await {
+        let connector = match purpose {
+            Purpose::Requests => self.connector.clone().with_keep_alive(TCP_KEEP_ALIVE),
+            Purpose::Watch => self.connector.clone(),
+        };
+        let connecting = endpoint.connect_with_connector(connector);
+        let channel = match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return Err(format!("{name}: {}", root_cause(&error))),
             Err(_) => return Err(format!("{name}: no connection within {} s", CONNECT_TIMEOUT.as_secs())),
@@ -276,7 +286,6 @@ impl Purpose {
             // idle request connection leaves it to the kernel.
             Self::Requests => endpoint
                 .keep_alive_while_idle(false)
-                .tcp_keepalive(Some(TCP_KEEP_ALIVE))
                 .initial_stream_window_size(REQUEST_WINDOW)
                 .initial_connection_window_size(2 * REQUEST_WINDOW),
             Self::Watch => endpoint

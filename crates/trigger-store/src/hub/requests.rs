@@ -10,7 +10,6 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::CONTENT_TYPE;
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,7 +17,9 @@ use tokio::time::timeout;
 use trigger_core::identity::Revision;
 
 use super::failure::{HubFailure, root_cause};
-use super::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, READ_TIMEOUT};
+use super::limits::{MAX_ANSWER_BYTES, READ_TIMEOUT};
+use crate::address::Address;
+use crate::connector::Connector;
 use crate::hub_protocol::{PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest};
 use crate::store::{Entry, KeyRange};
 
@@ -36,22 +37,20 @@ const IN_FLIGHT: usize = 4;
 /// Sends requests to one hub. Connects when it is first used, and repeats nothing.
 #[derive(Debug)]
 pub(super) struct Requests {
-    /// `HOST:PORT`.
-    authority: String,
-    client: Client<HttpConnector, Full<Bytes>>,
+    /// What precedes a path: `http://HOST:PORT`.
+    base: String,
+    client: Client<Connector, Full<Bytes>>,
 }
 
 impl Requests {
-    pub(super) fn new(authority: &str) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        connector.set_nodelay(true);
+    pub(super) fn new(address: &Address, connector: Connector) -> Self {
+        let base = format!("{}://{address}", connector.http_scheme());
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
             .pool_max_idle_per_host(1)
             .pool_timer(TokioTimer::new())
             .build(connector);
-        Self { authority: authority.to_owned(), client }
+        Self { base, client }
     }
 
     /// Sends one request, and waits for its answer until `patience` has passed.
@@ -74,7 +73,7 @@ impl Requests {
     ) -> Result<A, HubFailure> {
         let refused = |error: &dyn Error| HubFailure::Refused(root_cause(error));
         let body = serde_json::to_vec(request).map_err(|error| refused(&error))?;
-        let request = Request::post(format!("http://{}{path}", self.authority))
+        let request = Request::post(format!("{}{path}", self.base))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::from(body))
             .map_err(|error| refused(&error))?;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use hyper::Uri;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -13,7 +12,9 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::failure::{HubFailure, root_cause};
-use super::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, READ_TIMEOUT};
+use super::limits::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, READ_TIMEOUT};
+use crate::address::Address;
+use crate::connector::{Connection, Connector};
 use crate::hub_protocol::{RangeForm, WATCH, WatchMessage, WatchRequest};
 use crate::store::{Entry, KeyRange, WatchEvent};
 
@@ -26,23 +27,26 @@ const READ_BUFFER_BYTES: usize = 8 * 1024;
 
 /// The receiving end of a watch.
 pub(super) struct Feed {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Connection>,
     /// Whether the first snapshot has come.
     begun: bool,
 }
 
 impl Feed {
     /// Connects and sends what to watch.
-    pub(super) async fn open(authority: &str, ranges: Vec<KeyRange>) -> Result<Self, HubFailure> {
+    pub(super) async fn open(
+        connector: &Connector,
+        address: &Address,
+        ranges: Vec<KeyRange>,
+    ) -> Result<Self, HubFailure> {
         let unreachable = |error: &dyn Error| HubFailure::Unreachable(root_cause(error));
-        let uri: Uri = format!("ws://{authority}{WATCH}")
+        let uri: Uri = format!("ws://{address}{WATCH}")
             .parse()
             .map_err(|error| HubFailure::Refused(root_cause(&error)))?;
-        let connection = timeout(CONNECT_TIMEOUT, TcpStream::connect(authority))
+        let connection = timeout(CONNECT_TIMEOUT, connector.connect(address))
             .await
             .map_err(|error| unreachable(&error))?
-            .map_err(|error| unreachable(&error))?;
-        connection.set_nodelay(true).map_err(|error| unreachable(&error))?;
+            .map_err(|error| unreachable(&*error))?;
         let request = WatchRequest { watch: ranges.into_iter().map(RangeForm::from).collect() };
         let request =
             serde_json::to_string(&request).map_err(|error| HubFailure::Refused(root_cause(&error)))?;
@@ -131,7 +135,7 @@ fn closed() -> HubFailure {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
     use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
@@ -141,7 +145,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (hub, _) = listener.accept().await.unwrap();
-        let socket = WebSocketStream::from_raw_socket(client, Role::Client, Some(socket_config())).await;
+        let socket =
+            WebSocketStream::from_raw_socket(Connection::Plain(client), Role::Client, Some(socket_config()))
+                .await;
         (Feed { socket, begun: false }, hub)
     }
 

@@ -51,8 +51,9 @@ pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<ExitCode, Failu
     let stopped = block_on(async {
         // The same function for a start and for the check before a reload, so that a reload refuses what a start
         // would refuse.
-        let resolve = async || settings(globals, args).await;
-        Ok::<_, Failure>(agent::run(resolve().await?, async || Ok(agent::check(&resolve().await?)?)).await?)
+        let resolve = || settings(globals, args);
+        let check = || async { agent::check(&resolve().await?) };
+        Ok::<_, Failure>(agent::on_os::run(resolve().await?, check).await?)
     })?;
     match stopped {
         Stopped::Terminated => Ok(ExitCode::SUCCESS),
@@ -85,7 +86,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
 
     // `reexec` removes these variables from daemons that a run starts.
     let mut run_environment = BTreeMap::from([
-        ("TRIGGER_BACKEND".to_owned(), backend.clone()),
+        ("TRIGGER_BACKEND".to_owned(), backend.to_string()),
         ("TRIGGER_CERTNAME".to_owned(), certname.to_string()),
         ("TRIGGER_PREFIX".to_owned(), prefix.to_string()),
         ("TRIGGER_STATE_DIR".to_owned(), state.path().to_string_lossy().into_owned()),
@@ -97,6 +98,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         certname,
         state,
         backend,
+        credentials: config.credentials(),
         prefix,
         groups,
         command_words: command.words(),

@@ -9,17 +9,18 @@ mod wait;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
-use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::identity::{KeyPrefix, RunId};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
-use trigger_core::wire::Stored;
 use trigger_fleet::Fleet;
-use trigger_node::agent::socket::{self, Reply, Request};
 use trigger_node::fire_chain::{self, Guarded};
-use trigger_node::firing::{FireReport, Fired, Publisher, Spool};
+use trigger_node::firing::{Fired, Publisher, Spool};
+use trigger_node::os::Os;
 use trigger_node::state::{Breaker, Outbox, StateDir};
+use trigger_node::submit::Submission;
+use trigger_store::kinds::Access;
+use trigger_store::url::BackendUrl;
 
 pub(crate) use args::FireArgs;
 
@@ -29,9 +30,6 @@ use crate::documents::{self, FollowedEvent, SuppressedGroup};
 use crate::failure::Failure;
 use crate::output;
 use crate::warnings::Warnings;
-
-/// How long an agent may take to answer beyond the time to publish. An agent that takes longer is hung.
-const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(
     globals: &Globals,
@@ -43,7 +41,7 @@ pub(crate) async fn run(
     let state = open_state_dir(globals, &config, warnings);
     let command = run_command(config.run_cmd.as_deref())?;
     let chain_warnings = trigger_node::Warnings::default();
-    let parent = fire_chain::parent_run(state.as_ref(), &chain_warnings);
+    let parent = fire_chain::parent_run(enclosing_run(), state.as_ref(), &chain_warnings);
     warnings.extend(chain_warnings.take());
     let origin = match &parent {
         // Puppet may use another certname there, and 'trigger why' looks for the run under the agent's.
@@ -52,8 +50,9 @@ pub(crate) async fn run(
     };
     let event = event::make(args, origin, parent.as_ref())?;
     let own_prefix = own_prefix(&config)?;
+    let backend = globals.backend(&config)?;
     let mut publication = Publication {
-        backend: globals.backend(&config)?,
+        backend: backend.to_string(),
         prefix: args.prefix.as_deref().map_or_else(|| Ok(own_prefix.clone()), event::valid)?,
         event,
         suppressed: BTreeMap::new(),
@@ -67,39 +66,30 @@ pub(crate) async fn run(
         guarded = fire_chain::guard_against_loops(&mut publication, args.ttl, parent, state, &chain_warnings);
         warnings.extend(chain_warnings.take());
     }
-    let publisher = Publisher::new(open_spool(state.as_ref(), warnings), own_prefix);
     if args.wait {
-        ensure_backend_is_readable(&publisher, &publication.backend)?;
+        ensure_backend_is_readable(&backend)?;
     }
-    let submitted = submit(state.as_ref(), &publisher, &publication).await;
-    if let (Err(_), Some(state)) = (&submitted, &state) {
-        fire_chain::take_back(state, &guarded, &publication.event, &chain_warnings);
-        warnings.extend(chain_warnings.take());
-    }
-    let Submitted { report, by_agent } = submitted?;
-    warnings.extend(report.warnings);
-    if let Fired::Spooled(reason) = &report.fired {
-        warnings.push(spooled_warning(reason, by_agent));
-    }
-    if let (Some(parent), Some(state)) = (&parent, &state) {
-        fire_chain::note_fired(state, parent, &publication, &guarded, &chain_warnings);
-        warnings.extend(chain_warnings.take());
-    }
-    if !by_agent && matches!(report.fired, Fired::Committed(_)) {
-        // Without an agent nothing else empties the outbox, and the backend is reachable now.
-        warnings.extend(drain_outbox(&publisher).await);
-    }
+    let publisher =
+        Publisher::new(Os::start(), open_spool(state.as_ref(), warnings), own_prefix, config.credentials());
+    let submission = Submission {
+        state: state.as_ref(),
+        publisher: &publisher,
+        parent: parent.as_ref(),
+        warnings: &chain_warnings,
+    };
+    let fired = submission.submit(&publication, &guarded).await;
+    warnings.extend(chain_warnings.take());
+    let fired = fired?;
     if args.wait {
-        return follow(globals, args, &publisher, &publication, &report.fired, warnings).await;
+        return follow(globals, args, &publisher, &publication, &fired, warnings).await;
     }
-    result::print(globals.output, &publication, &report.fired, &warnings.take());
+    result::print(globals.output, &publication, &fired, &warnings.take());
     Ok(ExitCode::SUCCESS)
 }
 
 /// Rejects `--wait` for write-only backends before firing, because they cannot report outcomes.
-fn ensure_backend_is_readable(publisher: &Publisher, backend: &str) -> Result<(), Failure> {
-    // A backend that cannot be opened is no reason to refuse: the event goes to the outbox.
-    if publisher.backend(backend).is_ok_and(|opened| opened.store().is_none()) {
+fn ensure_backend_is_readable(backend: &BackendUrl) -> Result<(), Failure> {
+    if backend.kind().access == Access::WriteOnly {
         return Err(Failure::usage(format!(
             "backend '{backend}' is write-only: --wait cannot work, and nothing was fired"
         )));
@@ -107,19 +97,9 @@ fn ensure_backend_is_readable(publisher: &Publisher, backend: &str) -> Result<()
     Ok(())
 }
 
-/// Publishes the events in the outbox. Its warnings do not concern the event that was just fired.
-async fn drain_outbox(publisher: &Publisher) -> Vec<String> {
-    match publisher.drain(true).await {
-        Ok(drained) => {
-            let quarantined = drained.quarantined.into_iter();
-            quarantined
-                .map(|file| {
-                    format!("a spooled event is quarantined in {}: {}", file.path.display(), file.reason)
-                })
-                .collect()
-        }
-        Err(error) => vec![format!("the outbox cannot be emptied: {}", Failure::from(error).message)],
-    }
+/// The run that the environment names.
+fn enclosing_run() -> Option<RunId> {
+    std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()
 }
 
 /// The prefix that this node's agent is registered under: inside a run the agent's own, else as configured.
@@ -152,52 +132,6 @@ fn open_spool(state: Option<&StateDir>, warnings: &Warnings) -> Option<Spool> {
     }
 }
 
-/// An event that is durable.
-struct Submitted {
-    report: FireReport,
-    /// Whether this node's agent took the event, and not this process.
-    by_agent: bool,
-}
-
-/// Hands the event to this node's agent if one is alive, else publishes it from here. Both do the same, and if both
-/// do it, nothing happens twice.
-async fn submit(
-    state: Option<&StateDir>,
-    publisher: &Publisher,
-    publication: &Publication,
-) -> Result<Submitted, Failure> {
-    if let Some(state) = state {
-        let request = Request::Fire { publication: publication.to_wire() };
-        let timeout = Publisher::patience(publication) + AGENT_TIMEOUT;
-        let by_agent = |fired, warnings| Submitted { report: FireReport { fired, warnings }, by_agent: true };
-        match socket::ask(state, &request, timeout).await {
-            Some(Reply::Committed { revision, warnings }) => {
-                return Ok(by_agent(Fired::Committed(Revision(revision)), warnings));
-            }
-            Some(Reply::Spooled { reason, warnings }) => {
-                return Ok(by_agent(Fired::Spooled(reason), warnings));
-            }
-            Some(Reply::Failed { code, message }) => {
-                return Err(trigger_node::failure::Failure { code, message }.into());
-            }
-            // There is no agent, or it is older than this program: this process does the same itself.
-            Some(Reply::Queue(_) | Reply::NotUnderstood { .. }) | None => {}
-        }
-    }
-    Ok(Submitted { report: publisher.fire(publication).await?, by_agent: false })
-}
-
-fn spooled_warning(reason: &str, by_agent: bool) -> String {
-    if by_agent {
-        format!("{reason}; the event is safe in this node's outbox and its agent delivers it later")
-    } else {
-        format!(
-            "{reason}; the event is safe in this node's outbox, but NO AGENT IS RUNNING HERE to deliver it: \
-             it waits for the next fire that reaches the backend, or for 'trigger agent'"
-        )
-    }
-}
-
 /// Waits for the event's outcomes and prints them.
 async fn follow(
     globals: &Globals,
@@ -210,7 +144,7 @@ async fn follow(
     if globals.output == OutputFormat::Text {
         result::print(globals.output, publication, fired, &warnings.take());
     }
-    let backend = publisher.backend(&publication.backend)?;
+    let backend = publisher.backend_of(publication)?;
     let Some(store) = backend.store() else {
         return Err(Failure::usage(format!(
             "backend '{}' is write-only: --wait cannot work",

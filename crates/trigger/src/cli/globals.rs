@@ -1,11 +1,16 @@
 //! The settings that every command takes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use trigger_core::identity::Certname;
 use trigger_core::run::command::RunCommand;
 use trigger_node::state::StateDir;
+use trigger_store::backend::Backend;
+use trigger_store::kinds;
+use trigger_store::store::Store;
+use trigger_store::url::BackendUrl;
 
 use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};
 use crate::failure::Failure;
@@ -16,9 +21,8 @@ pub(crate) struct Globals {
     /// Configuration file [default: /etc/trigger/trigger.toml]
     #[arg(long, global = true, env = "TRIGGER_CONFIG", value_name = "FILE", hide_env = true)]
     pub(crate) config: Option<PathBuf>,
-    /// Backend URL (hub+http://HOST:PORT, etcd://HOST:PORT[,...], dummy:), or the name of one that the
-    /// configuration tells the URL of
-    #[arg(long, global = true, env = "TRIGGER_BACKEND", value_name = "URL", hide_env = true)]
+    /// The backend; the help comes from the registry of kinds
+    #[arg(long, global = true, env = "TRIGGER_BACKEND", value_name = "URL", hide_env = true, help = backend_help())]
     pub(crate) backend: Option<String>,
     /// This node's certname [default: Puppet's own, asked once]
     #[arg(long, global = true, env = "TRIGGER_CERTNAME", value_name = "NAME", hide_env = true)]
@@ -42,6 +46,14 @@ pub(crate) enum OutputFormat {
     Dot,
 }
 
+fn backend_help() -> String {
+    format!(
+        "Backend URL ({}), or the name of a kind of backend ({}) whose URL the configuration has",
+        kinds::url_forms(),
+        kinds::names("or")
+    )
+}
+
 impl Globals {
     pub(crate) fn read_config(&self) -> Result<ConfigFile, Failure> {
         ConfigFile::read(self.config.as_deref())
@@ -52,8 +64,20 @@ impl Globals {
         configured.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
     }
 
-    pub(crate) fn backend(&self, config: &ConfigFile) -> Result<String, Failure> {
+    pub(crate) fn backend(&self, config: &ConfigFile) -> Result<BackendUrl, Failure> {
         config.backend(self.backend.as_deref())
+    }
+
+    /// The store of the backend.
+    ///
+    /// # Errors
+    /// When the backend is write-only, so that there is nothing to read.
+    pub(crate) fn open_store(&self, config: &ConfigFile) -> Result<Arc<dyn Store>, Failure> {
+        let url = self.backend(config)?;
+        let backend = Backend::open(&url, &config.credentials());
+        let backend = backend.map_err(|error| Failure::config(error.to_string()))?;
+        let store = backend.store().cloned();
+        store.ok_or_else(|| Failure::usage(format!("backend '{url}' is write-only: it cannot report events")))
     }
 
     /// The configured certname; without one, Puppet has to be asked.

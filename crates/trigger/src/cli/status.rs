@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use comfy_table::Table;
@@ -12,7 +11,6 @@ use trigger_core::keyspace::Keyspace;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_fleet::Fleet;
 use trigger_fleet::status::EventStatus;
-use trigger_node::firing::Publisher;
 use trigger_node::state::StateDir;
 
 use super::globals::{Globals, OutputFormat};
@@ -44,13 +42,8 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let url = globals.backend(&config)?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let backend = Publisher::new(None, prefix.clone()).backend(&url)?;
-    let Some(store) = backend.store() else {
-        return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));
-    };
-    let fleet = Fleet::new(Arc::clone(store), Keyspace::new(prefix));
+    let fleet = Fleet::new(globals.open_store(&config)?, Keyspace::new(prefix));
     match args.event {
         Some(id) => match fleet.event_status(id).await {
             Ok(Some(status)) => show_event(globals.output, &status, None, &warnings.take()),

@@ -7,7 +7,6 @@ mod text;
 mod tree;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::Args;
 use trigger_core::identity::{Certname, EventId, InvalidName, KeyPrefix};
@@ -15,7 +14,6 @@ use trigger_core::keyspace::Keyspace;
 use trigger_core::run::history::MAX_RUNS;
 use trigger_core::why::{ExplainError, Question, Which};
 use trigger_fleet::Fleet;
-use trigger_node::firing::Publisher;
 use trigger_node::state::StateDir;
 use uuid::Uuid;
 
@@ -52,12 +50,7 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     warnings.extend(config.warnings.iter().cloned());
     let questions = questions(globals, &config, args).await?;
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let url = globals.backend(&config)?;
-    let backend = Publisher::new(None, prefix.clone()).backend(&url)?;
-    let Some(store) = backend.store() else {
-        return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));
-    };
-    let fleet = Fleet::new(Arc::clone(store), Keyspace::new(prefix));
+    let fleet = Fleet::new(globals.open_store(&config)?, Keyspace::new(prefix));
     let answer = ask(&fleet, questions).await?;
     match globals.output {
         OutputFormat::Json => {

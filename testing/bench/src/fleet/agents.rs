@@ -9,6 +9,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use trigger_core::identity::{Certname, EventId};
 use trigger_store::backend::Backend;
+use trigger_store::credentials::Credentials;
 
 use super::client::Client;
 use crate::process::{happens_within, wait_for};
@@ -59,7 +60,9 @@ impl Agents {
         let seen = Arc::<Mutex<Seen>>::default();
         for number in 0..count {
             // A connection of its own for each, as the agents of a fleet have.
-            let Backend::Store(store) = Backend::open(&url.parse()?)? else { bail!("{url} keeps nothing") };
+            let Backend::Store(store) = Backend::open(&url.parse()?, &Credentials::default())? else {
+                bail!("{url} keeps nothing")
+            };
             let spread = number as f64 / count as f64;
             let agent = Client::new(store, certname(number).parse()?, spread, Arc::clone(&seen));
             runtime.spawn(agent.run());

@@ -1,0 +1,33 @@
+//! Trigger's own hub.
+
+use super::{Access, AddressCount, BackendKind, Scheme, Transport};
+
+/// Where a hub listens unless it is configured otherwise.
+pub(super) const DEFAULT_URL: &str = "hub+http://127.0.0.1:8145";
+
+pub(super) const KIND: BackendKind = BackendKind {
+    name: "hub",
+    title: "a hub",
+    summary: "Fires through the hub, at the URL that the configuration gives for it (`[backends.hub]`).",
+    schemes: &[
+        Scheme { name: "hub+http", transport: Transport::Plain },
+        Scheme { name: "hub+https", transport: Transport::Tls },
+    ],
+    addresses: AddressCount::One,
+    default_url: Some(DEFAULT_URL),
+    example: DEFAULT_URL,
+    access: Access::ReadWrite,
+    #[cfg(feature = "clients")]
+    open,
+};
+
+#[cfg(feature = "clients")]
+fn open(
+    url: &crate::url::BackendUrl,
+    credentials: &crate::credentials::Credentials,
+) -> Result<crate::backend::Backend, crate::backend::OpenError> {
+    use crate::backend::Backend;
+    use crate::connector::Connector;
+    let connector = Connector::new(url, credentials)?;
+    Ok(Backend::Store(std::sync::Arc::new(crate::hub::HubStore::new(url, connector))))
+}
