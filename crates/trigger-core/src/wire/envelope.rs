@@ -127,8 +127,9 @@ mod tests {
     }
 
     /// Proves C15.
+    /// Proves C15.
     #[test]
-    fn a_newer_version_and_garbage_are_told_apart() {
+    fn a_newer_version_and_garbage_are_distinguished() {
         for newer in [r#"{"v":2,"part":0,"what":"ever"}"#, r#"{"v":2,"body":{"part":0}}"#, r#"{"v":2}"#] {
             let too_new = WireError::TooNew { what: "a delivery", version: 2 };
             assert_eq!(Delivery::from_wire(newer), Err(too_new), "{newer}");

@@ -179,7 +179,7 @@ fn forms_stay() {
 }
 
 #[test]
-fn no_node_can_tell_more_of_its_runs_than_others_want_to_know() {
+fn the_history_that_is_read_is_bounded_whatever_the_node_has_written() {
     let mut flood = sample_history();
     let cause = flood.runs[0].causes.listed[0].clone();
     let fired = flood.runs[0].fired.listed[0].clone();
@@ -197,7 +197,7 @@ fn no_node_can_tell_more_of_its_runs_than_others_want_to_know() {
 
 /// Proves C8.
 #[test]
-fn what_others_wrote_commands_no_terminal() {
+fn text_from_other_nodes_cannot_command_a_terminal() {
     let hostile = "\u{1b}]0;owned\u{7}line\n\tline\u{9b}2J";
     let shown = "\u{fffd}]0;owned\u{fffd}line\n\tline\u{fffd}2J";
     let mut run = sample_run();
@@ -239,7 +239,7 @@ fn what_others_wrote_commands_no_terminal() {
 }
 
 #[test]
-fn every_end_survives_the_trip() {
+fn every_outcome_survives_encoding_and_decoding() {
     let ends = [
         DeliveryOutcome::Done(sample_run()),
         DeliveryOutcome::Failed(sample_run()),
@@ -262,7 +262,7 @@ fn names_are_validated_on_the_way_in() {
 }
 
 #[test]
-fn no_event_lives_longer_than_what_ended_is_remembered() {
+fn no_event_lives_longer_than_honoured_events_are_remembered() {
     let part = Part { index: 0, count: 1, event: sample_event() }.to_wire();
     let forged = part.replace("\"expires_in_seconds\":86400", "\"expires_in_seconds\":18446744073709551615");
     assert_ne!(forged, part);
@@ -285,7 +285,7 @@ fn a_field_from_the_future_is_ignored() {
 }
 
 #[test]
-fn a_noted_fire_survives_the_trip_whatever_its_trigger_is_called() {
+fn a_noted_fire_survives_encoding_whatever_the_name_of_its_trigger() {
     for (trigger, is_taken_back) in [("t", false), ("- + a  b", true), ("größer", false)] {
         let trigger = trigger.parse().unwrap();
         let note = FireNote {
@@ -304,14 +304,14 @@ fn a_noted_fire_survives_the_trip_whatever_its_trigger_is_called() {
 }
 
 #[test]
-fn a_line_cut_short_by_a_crash_is_no_ended_event() {
+fn a_line_cut_short_by_a_crash_is_ignored() {
     let ended = HonouredEvent { event: samples::event_id(1), ended_at: Timestamp::from_unix_ms(77) };
     assert_eq!(HonouredEvent::from_line(&ended.to_line()), Some(ended));
     assert_eq!(HonouredEvent::from_line(&ended.to_line()[..30]), None);
 }
 
 #[test]
-fn what_ended_is_not_forgotten_because_a_clock_was_years_behind() {
+fn an_honoured_event_is_not_forgotten_because_a_clock_was_years_behind() {
     let year = std::time::Duration::from_secs(365 * 86_400);
     let fired_at = Timestamp::from_unix_ms(1_763_812_800_000);
     let uuid = uuid::Builder::from_unix_timestamp_millis(fired_at.as_unix_ms(), &[7; 10]).into_uuid();

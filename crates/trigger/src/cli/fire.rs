@@ -69,8 +69,8 @@ pub(crate) async fn run(
     if args.wait {
         ensure_backend_is_readable(&backend)?;
     }
-    let publisher =
-        Publisher::new(Os::start(), open_spool(state.as_ref(), warnings), own_prefix, config.credentials());
+    let spool = open_spool(state.as_ref(), warnings);
+    let publisher = Publisher::new(Os::start(), spool, own_prefix, config.credentials());
     let submission = Submission {
         state: state.as_ref(),
         publisher: &publisher,
@@ -97,7 +97,7 @@ fn ensure_backend_is_readable(backend: &BackendUrl) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The run that the environment names.
+/// The run that this process is part of, as its environment says.
 fn enclosing_run() -> Option<RunId> {
     std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()
 }
