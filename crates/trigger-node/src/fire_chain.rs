@@ -10,16 +10,20 @@ use trigger_core::publication::Publication;
 use trigger_core::run::history::FiredEvent;
 use trigger_core::run::record::RunRecord;
 
-use crate::clock;
 use crate::failure::Failure;
+use crate::host::Host;
 use crate::state::{Fires, Runs, StateDir};
 use crate::warnings::Warnings;
 use trigger_core::suppressed;
 
-/// The run that this command is part of. The environment only names it; what counts is that its record is
+/// The run that this command is part of. The environment only `names` it; what counts is that its record is
 /// locked by a live supervisor (C7). A daemon that a run left behind is no part of it.
-pub fn parent_run(state: Option<&StateDir>, warnings: &Warnings) -> Option<RunRecord> {
-    let run: RunId = std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()?;
+pub fn parent_run<H: Host>(
+    names: Option<RunId>,
+    state: Option<&StateDir<H>>,
+    warnings: &Warnings,
+) -> Option<RunRecord> {
+    let run = names?;
     match Runs::open(state?).and_then(|runs| runs.live_record(run)) {
         Ok(record) => record,
         Err(error) => {
@@ -63,11 +67,11 @@ pub struct Guarded {
 /// Leaves out what the loop guard suppresses, and counts the fire for the budget of its root events: in one
 /// step, or several fires of a run at the same time would each be the third. One that was suppressed never
 /// happened.
-pub fn guard_against_loops(
+pub fn guard_against_loops<H: Host>(
     publication: &mut Publication,
     ttl: u32,
     parent: &RunRecord,
-    state: &StateDir,
+    state: &StateDir<H>,
     warnings: &Warnings,
 ) -> Guarded {
     let mut guarded = Guarded::default();
@@ -93,7 +97,7 @@ pub fn guard_against_loops(
         let event = &publication.event;
         // Once for each root, however many chains lead back to it.
         guarded.noted = event.lineage.chains.iter().map(|chain| chain.root).collect();
-        if let Err(error) = fires.note(&event.trigger, &guarded.noted, clock::wall()) {
+        if let Err(error) = fires.note(&event.trigger, &guarded.noted, state.host().wall()) {
             warnings.push(format!("this fire is not counted by the loop guard: {error}"));
         }
     }
@@ -109,8 +113,8 @@ fn name(whom: &Target) -> String {
 
 /// Notes what a run fired, also where all of it was suppressed: for `trigger why`, and for the agent, which logs
 /// and counts at the run's end what was left out.
-pub fn note_fired(
-    state: &StateDir,
+pub fn note_fired<H: Host>(
+    state: &StateDir<H>,
     parent: &RunRecord,
     publication: &Publication,
     guarded: &Guarded,
@@ -124,12 +128,12 @@ pub fn note_fired(
 }
 
 /// Takes back what was counted for a fire that failed: its event reached nobody and never will.
-pub fn take_back(state: &StateDir, guarded: &Guarded, event: &Event, warnings: &Warnings) {
+pub fn take_back<H: Host>(state: &StateDir<H>, guarded: &Guarded, event: &Event, warnings: &Warnings) {
     if guarded.noted.is_empty() {
         return;
     }
-    let taken =
-        Fires::lock(state).and_then(|fires| fires.take_back(&event.trigger, &guarded.noted, clock::wall()));
+    let taken = Fires::lock(state)
+        .and_then(|fires| fires.take_back(&event.trigger, &guarded.noted, state.host().wall()));
     if let Err(error) = taken {
         warnings.push(format!("the loop guard goes on counting this fire, which failed: {error}"));
     }

@@ -18,8 +18,9 @@ use trigger_store::credentials::Credentials;
 use trigger_store::store::StoreError;
 use trigger_store::url::BackendUrl;
 
-use crate::clock;
 use crate::failure::Failure;
+use crate::host::{Host, timeout};
+use crate::os::Os;
 use crate::state::{Breaker, Outbox, Quarantined, Spooled, Taken};
 use trigger_core::suppressed;
 
@@ -49,9 +50,10 @@ async fn publish_to(
 }
 
 /// Publishes events from this node.
-pub struct Publisher {
+pub struct Publisher<H: Host = Os> {
+    host: H,
     /// Absent where none can be written: then an event is committed at once or not at all.
-    spool: Option<Spool>,
+    spool: Option<Spool<H>>,
     /// Events under another prefix are checked for anybody being there.
     own_prefix: KeyPrefix,
     credentials: Credentials,
@@ -61,9 +63,9 @@ pub struct Publisher {
 }
 
 /// Where events wait for the backend.
-pub struct Spool {
-    pub outbox: Outbox,
-    pub breaker: Breaker,
+pub struct Spool<H: Host = Os> {
+    pub outbox: Outbox<H>,
+    pub breaker: Breaker<H>,
 }
 
 /// What came of emptying the outbox.
@@ -97,10 +99,10 @@ pub enum Fired {
     Spooled(String),
 }
 
-impl Publisher {
+impl<H: Host> Publisher<H> {
     /// A publisher that opens every backend with this node's own credentials.
-    pub fn new(spool: Option<Spool>, own_prefix: KeyPrefix, credentials: Credentials) -> Self {
-        Self { spool, own_prefix, credentials, backends: Mutex::default(), spooled: Notify::new() }
+    pub fn new(host: H, spool: Option<Spool<H>>, own_prefix: KeyPrefix, credentials: Credentials) -> Self {
+        Self { host, spool, own_prefix, credentials, backends: Mutex::default(), spooled: Notify::new() }
     }
 
     /// How long firing this event may take.
@@ -122,8 +124,7 @@ impl Publisher {
         if let Some(backend) = backends.get(&key) {
             return Ok(backend.clone());
         }
-        let backend = Backend::open(url, &self.credentials);
-        let backend = backend.map_err(|error| Failure::config(error.to_string()))?;
+        let backend = self.host.open_backend(url, &self.credentials)?;
         backends.insert(key, backend.clone());
         Ok(backend)
     }
@@ -165,10 +166,10 @@ impl Publisher {
         // before both have ended, so at every answer the event is in the outbox or in the backend.
         let storing = {
             let (outbox, publication) = (spool.outbox.clone(), publication.clone());
-            tokio::task::spawn_blocking(move || outbox.store(&publication))
+            self.host.spawn_blocking(move || outbox.store(&publication))
         };
         let (stored, published) = tokio::join!(storing, self.publish_soon(publication));
-        match stored.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
+        match stored {
             Ok(spooled) => {
                 let warnings = published.as_ref().map_or_else(|_| Vec::new(), about_groups);
                 Ok(FireReport { fired: self.settle(spool, publication, spooled, published)?, warnings })
@@ -188,9 +189,9 @@ impl Publisher {
         };
         let backend = self.backend_of(publication).map_err(|failure| unreachable(failure.message))?;
         let check_prefix = publication.prefix != self.own_prefix;
-        match tokio::time::timeout(limit, publish_to(&backend, publication, check_prefix)).await {
-            Ok(result) => result,
-            Err(_) => Err(unreachable(format!("it did not take the event within {limit:?}"))),
+        match timeout(&self.host, limit, publish_to(&backend, publication, check_prefix)).await {
+            Some(result) => result,
+            None => Err(unreachable(format!("it did not take the event within {limit:?}"))),
         }
     }
 
@@ -202,7 +203,7 @@ impl Publisher {
         let mut silent: HashSet<String> = HashSet::new();
         let Some(spool) = &self.spool else { return Ok(drained) };
         for path in spool.outbox.waiting()? {
-            let taken = spool.outbox.take(&path, clock::wall()).unwrap_or_else(|error| {
+            let taken = spool.outbox.take(&path, self.host.wall()).unwrap_or_else(|error| {
                 // One file that cannot be opened or moved holds up no other.
                 tracing::error!("a spooled event stays where it is: {error}");
                 Taken::Busy
@@ -236,9 +237,9 @@ impl Publisher {
     /// What publishing came to for an event in the outbox: it leaves, stays, or moves aside.
     fn settle(
         &self,
-        spool: &Spool,
+        spool: &Spool<H>,
         publication: &Publication,
-        spooled: Spooled,
+        spooled: Spooled<H>,
         published: Result<Published, PublishError>,
     ) -> Result<Fired, Failure> {
         match published {
@@ -310,7 +311,8 @@ mod tests {
         let state = StateDir::open(dir.path()).unwrap();
         let outbox = Outbox::open(&state).unwrap();
         let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
-        let publisher = Publisher::new(Some(spool), KeyPrefix::default(), Credentials::default());
+        let publisher =
+            Publisher::new(Os::start(), Some(spool), KeyPrefix::default(), Credentials::default());
         let id = EventId::from_uuid(uuid::Uuid::now_v7());
         let event = Event {
             id,
@@ -321,7 +323,7 @@ mod tests {
             lineage: Lineage::root(id),
             fired_in: None,
             loops: Loops::Avoid,
-            fired_at: clock::wall(),
+            fired_at: crate::clock::wall(),
             expires_in: DEFAULT_LIFETIME,
         };
         for backend in ["hub+http://::1:8145", "etcds://a:2379", "nonsense"] {

@@ -7,10 +7,13 @@ pub mod clock;
 pub mod failure;
 pub mod fire_chain;
 pub mod firing;
+pub mod host;
 mod metrics;
+pub mod os;
 pub mod puppet_locks;
 pub mod puppet_settings;
 pub mod state;
+pub mod submit;
 pub mod supervisor;
 pub mod warnings;
 

@@ -11,6 +11,7 @@ use tokio::process::Command;
 use trigger_core::identity::Certname;
 use trigger_core::run::command::{CommandKind, RunCommand};
 
+use crate::os::Os;
 use crate::state::{read_if_present, write_durably};
 
 /// Puppet that takes longer to tell a setting is not going to.
@@ -81,7 +82,7 @@ fn cache(state_dir: &Path) -> PathBuf {
 
 /// Where the Puppet of this run command kept things when it was last asked.
 pub fn cached_paths(command: &RunCommand, state_dir: &Path) -> Option<PuppetPaths> {
-    let text = read_if_present(&cache(state_dir)).ok().flatten()?;
+    let text = read_if_present(&Os::start(), &cache(state_dir)).ok().flatten()?;
     PuppetPaths::parse(text.strip_prefix(&asked(&questions(command)))?)
 }
 
@@ -100,7 +101,7 @@ pub async fn ask_paths(
     let paths = PuppetPaths::parse(&answer)
         .with_context(|| format!("Puppet's answer is unclear: {}", answer.trim()))?;
     let text = format!("{}{answer}", asked(&questions));
-    if let Err(error) = write_durably(&cache(state_dir), text.as_bytes()) {
+    if let Err(error) = write_durably(&Os::start(), &cache(state_dir), text.as_bytes()) {
         tracing::warn!("Puppet's answer cannot be remembered: {error}");
     }
     Ok(paths)

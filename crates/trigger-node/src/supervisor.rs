@@ -9,277 +9,93 @@
 
 mod artifacts;
 mod process_tree;
+mod run_process;
 mod time_limit;
 mod turn;
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context;
-use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
-use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
+use trigger_core::run::RunResult;
 use trigger_core::run::record::RunRecord;
-use trigger_core::run::verdict::{self, Exit, Verdict};
-use trigger_core::run::{RunOutcome, RunResult};
-use trigger_core::wire::Stored;
+use trigger_core::run::verdict::Verdict;
 
 pub use self::process_tree::end_orphan;
-use self::time_limit::TimeLimit;
-use crate::clock;
-use crate::puppet_locks::disabled_reason;
-use crate::puppet_settings::{self, PuppetPaths};
-use crate::state::RunPaths;
+#[cfg(test)]
+pub(crate) use self::process_tree::note_of;
+pub use self::run_process::run;
+use crate::host::Host;
+use crate::state::{FileError, RunPaths};
 
-/// Output is looked at this often, and cut when it has outgrown [`MAX_OUTPUT_BYTES`].
-const OUTPUT_CHECK: Duration = Duration::from_millis(200);
-/// Bytes of output before the oldest are dropped.
-const MAX_OUTPUT_BYTES: u64 = 4 * 1024 * 1024;
-/// Bytes of output that stay when the oldest are dropped.
-const OUTPUT_KEEP: u64 = 1024 * 1024;
 /// How long a result that cannot be written is tried again, and how often.
 const RESULT_TIMEOUT: Duration = Duration::from_secs(60);
 const RESULT_RETRY: Duration = Duration::from_secs(1);
 
-/// Variables of our own service that would mislead Puppet or what it starts. OpenVox 8 takes its `rundir`
-/// from `RUNTIME_DIRECTORY`.
-const OURS_ALONE: [&str; 18] = [
-    "CACHE_DIRECTORY",
-    "CONFIGURATION_DIRECTORY",
-    "CREDENTIALS_DIRECTORY",
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "LISTEN_FDNAMES",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LOGS_DIRECTORY",
-    "MAINPID",
-    "MEMORY_PRESSURE_WATCH",
-    "MEMORY_PRESSURE_WRITE",
-    "NOTIFY_SOCKET",
-    "RUNTIME_DIRECTORY",
-    "STATE_DIRECTORY",
-    "SYSTEMD_EXEC_PID",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-];
+/// The process that a record asks for.
+pub trait RunProcess {
+    /// Waits until it may start; how the run ends if it may not. That time does not count towards the run's.
+    fn wait_for_turn(&mut self) -> impl Future<Output = Option<Verdict>> + Send;
 
-/// Runs the process that the record asks for, to its end. `start_log` is called once the process has been started:
-/// nothing that the run does not need may hold up its start.
-pub fn run(record_path: &Path, start_log: fn()) -> anyhow::Result<()> {
-    // A session of its own: what happens to the agent's terminal or process group is not the run's affair.
-    rustix::process::setsid().context("cannot start a session of its own")?;
-    let mut record_file = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    record_file.seek(SeekFrom::Start(0)).context("standard input must be the run's record")?;
-    let mut text = String::new();
-    record_file.read_to_string(&mut text).context("cannot read the run's record")?;
-    let record = RunRecord::from_wire(&text)?;
-    let paths = RunPaths::beside(record_path);
-    let state_dir = record_path.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(supervise(&record, &paths, state_dir, start_log));
-    write_result(&paths, &result)
+    /// Starts it, and returns the note by which an agent knows it again; or how the run ends without it.
+    fn start(&mut self) -> Result<Option<String>, Verdict>;
+
+    /// Returns when it has ended, or was ended, and says what came of it.
+    fn wait(&mut self) -> impl Future<Output = Verdict> + Send;
+}
+
+/// Runs the process to its end and stores the result.
+pub async fn supervise<H: Host>(
+    host: &H,
+    record: &RunRecord,
+    paths: &RunPaths<H>,
+    process: &mut (impl RunProcess + Send),
+) -> Result<(), FileError> {
+    let verdict = verdict_on(paths, process).await;
+    let verdict = if record.options.noop { verdict } else { verdict.of_a_real_run() };
+    let result = RunResult {
+        outcome: verdict.outcome,
+        reason: verdict.reason,
+        reported_noop: verdict.reported_noop,
+        started_at: record.started_at,
+        finished_at: host.wall(),
+    };
+    write_result(host, paths, &result).await
+}
+
+async fn verdict_on<H: Host>(paths: &RunPaths<H>, process: &mut (impl RunProcess + Send)) -> Verdict {
+    if let Some(verdict) = process.wait_for_turn().await {
+        return verdict;
+    }
+    match process.start() {
+        Ok(leader) => note_leader(leader, paths),
+        Err(verdict) => return verdict,
+    }
+    process.wait().await
+}
+
+/// For the agent that may have to end the run when this supervisor is dead. Not synced: what it names does not
+/// survive the machine either.
+fn note_leader<H: Host>(leader: Option<String>, paths: &RunPaths<H>) {
+    if let Some(Err(error)) = leader.map(|note| paths.note_leader(&note)) {
+        tracing::warn!("{error}");
+    }
 }
 
 /// Without its result a run counts as interrupted and is repeated, so a disk that is full for a moment is
 /// given time.
-fn write_result(paths: &RunPaths, result: &RunResult) -> anyhow::Result<()> {
-    let since = Instant::now();
+async fn write_result<H: Host>(host: &H, paths: &RunPaths<H>, result: &RunResult) -> Result<(), FileError> {
+    let since = host.elapsed();
     let mut told = false;
     loop {
         match paths.write_result(result) {
             Ok(()) => return Ok(()),
-            Err(error) if since.elapsed() > RESULT_TIMEOUT => return Err(error.into()),
+            Err(error) if host.elapsed().saturating_sub(since) > RESULT_TIMEOUT => return Err(error),
             Err(error) => {
                 if !told {
                     tracing::warn!("the run has ended and waits for room for its result: {error}");
                     told = true;
                 }
-                std::thread::sleep(RESULT_RETRY);
+                host.sleep(RESULT_RETRY).await;
             }
         }
     }
-}
-
-async fn supervise(record: &RunRecord, paths: &RunPaths, state_dir: &Path, start_log: fn()) -> RunResult {
-    let verdict = verdict_on(record, paths, state_dir, start_log).await;
-    let verdict = if record.options.noop { verdict } else { verdict.of_a_real_run() };
-    RunResult {
-        outcome: verdict.outcome,
-        reason: verdict.reason,
-        reported_noop: verdict.reported_noop,
-        started_at: record.started_at,
-        finished_at: clock::wall(),
-    }
-}
-
-async fn verdict_on(record: &RunRecord, paths: &RunPaths, state_dir: &Path, start_log: fn()) -> Verdict {
-    let Some(command) = RunCommand::from_words(record.command.clone()) else {
-        return Verdict::new(RunOutcome::NotRun, "the run command is empty");
-    };
-    let puppet = match command.kind() {
-        CommandKind::Other => None,
-        _ => puppet_settings::cached_paths(&command, state_dir),
-    };
-    if let (CommandKind::PuppetApply, Some(puppet)) = (command.kind(), &puppet)
-        && let Some(verdict) = wait_for_turn(record, paths, puppet).await
-    {
-        return verdict;
-    }
-    let logdest = puppet.as_ref().and_then(|puppet| puppet.logdest.as_deref());
-    let started = start(record, &command, paths, logdest);
-    start_log();
-    let mut child = match started {
-        Ok(child) => child,
-        Err(error) => {
-            let reason = format!("cannot start '{}': {error}", command.executable());
-            return Verdict::new(RunOutcome::NotRun, reason);
-        }
-    };
-    note_leader(&child, paths);
-    let limit = TimeLimit::new(record.timeout, &command, child.id(), puppet.as_ref());
-    match watch(&mut child, limit, &paths.output()).await {
-        Ended::ByItself(status) => {
-            let report = artifacts::report(record, &command, paths, state_dir).await;
-            let output = artifacts::output(paths);
-            verdict::judge(command.kind(), exit(status), report.as_ref().map_err(String::as_str), &output)
-        }
-        Ended::TimedOut => {
-            let limit = humantime::format_duration(record.timeout);
-            Verdict::new(RunOutcome::TimedOut, format!("ended after {limit}, the run timeout"))
-        }
-        Ended::Stopped => stopped(),
-        Ended::Lost(error) => Verdict::new(RunOutcome::Unknown, format!("cannot wait for the run: {error}")),
-    }
-}
-
-fn stopped() -> Verdict {
-    Verdict::new(RunOutcome::Interrupted, "its supervisor was told to stop")
-}
-
-/// What becomes of a `puppet apply` that cannot start, because a run of `puppet agent` does not end or an
-/// operator disables Puppet meanwhile. Nothing once it may start. Its time does not count towards the run's.
-async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetPaths) -> Option<Verdict> {
-    let not_run = |reason: String| Some(Verdict::new(RunOutcome::NotRun, reason));
-    let opened = open_output(paths).and_then(|file| Ok((file, signal(SignalKind::terminate())?)));
-    let (mut output, mut stop) = match opened {
-        Ok(opened) => opened,
-        Err(error) => return not_run(format!("cannot wait for the run of puppet agent: {error}")),
-    };
-    let patience = lock_timeout(record.timeout);
-    let waited = tokio::select! {
-        waited = turn::wait(&puppet.run_lock, patience, &mut output) => waited,
-        _ = stop.recv() => return Some(stopped()),
-    };
-    match waited {
-        Ok(()) => disabled_reason(&puppet.disabled_lock).and_then(not_run),
-        Err(other) => {
-            let waited = humantime::format_duration(patience);
-            not_run(format!("a run of puppet agent (process {other}) was still in progress after {waited}"))
-        }
-    }
-}
-
-fn open_output(paths: &RunPaths) -> std::io::Result<File> {
-    File::options().create(true).append(true).mode(0o600).open(paths.output())
-}
-
-fn start(
-    record: &RunRecord,
-    command: &RunCommand,
-    paths: &RunPaths,
-    logdest: Option<&str>,
-) -> std::io::Result<Child> {
-    let output = open_output(paths)?;
-    // Shared with everything that inherits the file: should this supervisor be killed, the lock tells the
-    // agent for how long its run goes on.
-    output.lock()?;
-    let report = paths.report();
-    let report = report.to_string_lossy();
-    let argv = command.argv(record.run_id, &record.options, record.timeout, &report, logdest);
-    let mut process = Command::new(&argv[0]);
-    process.args(&argv[1..]).current_dir("/").envs(&record.environment);
-    for name in OURS_ALONE {
-        process.env_remove(name);
-    }
-    // A file, not a pipe: `puppet apply` stops half-way when the reader of its output goes away.
-    process.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0).spawn()
-}
-
-/// For the agent that may have to end the run when this supervisor is dead. Not synced: what it names does not
-/// survive the machine either.
-fn note_leader(child: &Child, paths: &RunPaths) {
-    let noted = child.id().and_then(process_tree::note_of).map(|note| paths.note_leader(&note));
-    if let Some(Err(error)) = noted {
-        tracing::warn!("{error}");
-    }
-}
-
-enum Ended {
-    ByItself(ExitStatus),
-    TimedOut,
-    Stopped,
-    Lost(std::io::Error),
-}
-
-async fn watch(child: &mut Child, mut limit: TimeLimit, output: &Path) -> Ended {
-    let Ok(mut stop) = signal(SignalKind::terminate()) else {
-        return Ended::Lost(std::io::Error::other("cannot listen for signals"));
-    };
-    let mut checks = tokio::time::interval(OUTPUT_CHECK);
-    let ended = loop {
-        tokio::select! {
-            status = child.wait() => {
-                return match status {
-                    Ok(status) => { bound_output(output); Ended::ByItself(status) }
-                    Err(error) => Ended::Lost(error),
-                };
-            }
-            () = limit.is_over() => break Ended::TimedOut,
-            _ = stop.recv() => break Ended::Stopped,
-            _ = checks.tick() => bound_output(output),
-        }
-    };
-    process_tree::end(child).await;
-    bound_output(output);
-    ended
-}
-
-fn exit(status: ExitStatus) -> Exit {
-    match status.code() {
-        Some(code) => Exit::Code(code),
-        None => Exit::Signal(status.signal().unwrap_or_default()),
-    }
-}
-
-/// Keeps the newest output when there is too much of it. The run appends meanwhile; what it writes
-/// between our reading and our cutting is lost with the rest, which the note says.
-fn bound_output(path: &Path) {
-    if let Err(error) = try_bound_output(path) {
-        tracing::warn!("cannot bound the output in {}: {error}", path.display());
-    }
-}
-
-fn try_bound_output(path: &Path) -> std::io::Result<()> {
-    let length = fs::metadata(path)?.len();
-    if length <= MAX_OUTPUT_BYTES {
-        return Ok(());
-    }
-    let mut file = File::options().read(true).append(true).open(path)?;
-    file.seek(SeekFrom::Start(length - OUTPUT_KEEP))?;
-    let mut tail = Vec::new();
-    (&mut file).take(OUTPUT_KEEP).read_to_end(&mut tail)?;
-    file.set_len(0)?;
-    let note = format!(
-        "[about {} bytes of output were dropped here: only the newest are kept]\n",
-        length - OUTPUT_KEEP
-    );
-    file.write_all(note.as_bytes())?;
-    file.write_all(&tail)
 }

@@ -3,6 +3,7 @@
 
 mod chains;
 mod deliveries;
+mod files;
 mod fires;
 mod outcomes;
 mod registrations;
@@ -20,6 +21,8 @@ use trigger_core::run::RunOutcome;
 use crate::executor::ProcessId;
 use crate::firing::Answer;
 
+pub(crate) use files::noted_fires;
+
 /// All that is known.
 #[derive(Default)]
 pub(crate) struct Checker {
@@ -30,7 +33,8 @@ pub(crate) struct Checker {
     in_progress: BTreeMap<RunId, usize>,
     /// Where an instance lives, and on which boot.
     instances: BTreeMap<String, (usize, u32)>,
-    believers: BTreeMap<ProcessId, usize>,
+    /// Instances that have given their claim up.
+    released: BTreeSet<String>,
     registrations: BTreeMap<Certname, Registration>,
     /// How often a trigger fired on a machine for a root, as far as a power loss left the notes of it.
     fires: BTreeMap<(TriggerName, usize, EventId), u32>,
@@ -72,6 +76,8 @@ struct GroupDelivery {
 struct Run {
     certname: Certname,
     machine: usize,
+    /// The agent that started its supervisor.
+    starter: Option<ProcessId>,
     causes: Vec<EventId>,
     options: RunOptions,
     started: Option<u64>,

@@ -7,6 +7,7 @@ use trigger_core::event::{DEFAULT_LIFETIME, RunOptions};
 use trigger_core::identity::{Certname, GroupName};
 use trigger_core::lineage::Loops;
 use trigger_core::loop_guard::DEFAULT_TTL;
+use trigger_node::agent::Stopped;
 
 use crate::agent;
 use crate::disk::Disk;
@@ -97,6 +98,9 @@ fn draw_machine(world: &mut World, node: usize) -> Machine {
         honours_noop: rng.u8(..4) > 0,
         manifest: manifest::draw(rng, nodes),
         socket: None,
+        instance: String::new(),
+        restarts: None,
+        is_full: false,
         locks: Default::default(),
     }
 }
@@ -123,10 +127,14 @@ pub(crate) async fn take_care(sim: Sim, machine: usize) {
             });
             continue;
         }
-        let wait = sim.with(|world| Duration::from_millis(world.rng.u64(50..10_000)));
-        sim.sleep(wait).await;
+        // One that starts its program anew is there again at once, and knows why.
+        let restarts = sim.with(|world| world.machines[machine].restarts.take());
+        if restarts.is_none() {
+            let wait = sim.with(|world| Duration::from_millis(world.rng.u64(50..10_000)));
+            sim.sleep(wait).await;
+        }
         if sim.with(|world| world.machines[machine].is_on && !world.machines[machine].is_gone) {
-            let agent = agent::start(&sim, machine);
+            let agent = agent::start(&sim, machine, restarts != Some(Stopped::ClaimLost));
             sim.exited(agent).await;
         }
     }

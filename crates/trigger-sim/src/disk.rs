@@ -1,17 +1,35 @@
-//! A machine's disk: what was synced survives a power loss, what was not may or may not.
+//! A machine's disk: what was synced survives a power loss, what was not may or may not. Files have content and
+//! names, which become durable apart: the content with the file, the names with their directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// A state directory's files by their path in it.
+/// A file, whatever it is called.
+pub(crate) type Inode = u64;
+
+/// Files and what they are called.
+#[derive(Debug, Clone, Default)]
+struct Tree {
+    names: BTreeMap<String, Inode>,
+    files: BTreeMap<Inode, File>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct File {
+    content: Vec<u8>,
+    changed_at: Duration,
+}
+
+/// A machine's files by their path.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     /// As the processes see it.
-    files: BTreeMap<String, String>,
+    seen: Tree,
     /// As a power loss leaves it at the least.
-    synced: BTreeMap<String, String>,
+    durable: Tree,
     /// What was done since, in its order, and when.
     unsynced: Vec<(Duration, Change)>,
+    latest: Inode,
     now: Duration,
 }
 
@@ -20,37 +38,91 @@ const WRITTEN_BACK_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 enum Change {
-    Write { path: String, content: String },
-    Overwrite { path: String, content: String },
-    Append { path: String, text: String },
+    Create { path: String, inode: Inode },
     Rename { from: String, to: String },
     Remove { path: String },
+    Append { inode: Inode, content: Vec<u8> },
+    Overwrite { inode: Inode, content: Vec<u8> },
+    Truncate { inode: Inode },
 }
 
 impl Change {
-    fn concerns(&self, path: &str) -> bool {
+    /// Whether a file's own sync makes it durable; with its content a file gets its first name.
+    fn is_of(&self, file: Inode) -> bool {
         match self {
-            Self::Write { path: own, .. }
-            | Self::Overwrite { path: own, .. }
-            | Self::Append { path: own, .. }
-            | Self::Remove { path: own } => own == path,
-            Self::Rename { from, to } => from == path || to == path,
+            Self::Create { inode, .. }
+            | Self::Append { inode, .. }
+            | Self::Overwrite { inode, .. }
+            | Self::Truncate { inode } => *inode == file,
+            Self::Rename { .. } | Self::Remove { .. } => false,
         }
     }
 
-    fn apply(self, files: &mut BTreeMap<String, String>) {
+    fn is_in(&self, dir: &str) -> bool {
         match self {
-            Self::Write { path, content } | Self::Overwrite { path, content } => {
-                drop(files.insert(path, content));
+            Self::Create { path, .. } | Self::Remove { path } => parent(path) == dir,
+            Self::Rename { from, to } => parent(from) == dir || parent(to) == dir,
+            Self::Append { .. } | Self::Overwrite { .. } | Self::Truncate { .. } => false,
+        }
+    }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(dir, _)| dir)
+}
+
+impl Tree {
+    fn apply(&mut self, at: Duration, change: Change) {
+        match change {
+            Change::Create { path, inode } => {
+                self.files.entry(inode).or_insert(File { content: Vec::new(), changed_at: at });
+                self.link(path, inode);
             }
-            Self::Append { path, text } => files.entry(path).or_default().push_str(&text),
-            Self::Rename { from, to } => {
-                if let Some(content) = files.remove(&from) {
-                    files.insert(to, content);
+            Change::Rename { from, to } => {
+                if let Some(inode) = self.names.remove(&from) {
+                    self.link(to, inode);
                 }
             }
-            Self::Remove { path } => drop(files.remove(&path)),
+            Change::Remove { path } => {
+                if let Some(inode) = self.names.remove(&path) {
+                    self.files.remove(&inode);
+                }
+            }
+            Change::Append { inode, content } => {
+                self.edit(at, inode, |file| file.extend_from_slice(&content));
+            }
+            Change::Overwrite { inode, content } => self.edit(at, inode, |file| {
+                file.resize(file.len().max(content.len()), 0);
+                file[..content.len()].copy_from_slice(&content);
+            }),
+            Change::Truncate { inode } => self.edit(at, inode, Vec::clear),
         }
+    }
+
+    /// What has lost its last name is no more.
+    fn edit(&mut self, at: Duration, inode: Inode, edit: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(file) = self.files.get_mut(&inode) {
+            edit(&mut file.content);
+            file.changed_at = at;
+        }
+    }
+
+    fn link(&mut self, path: String, inode: Inode) {
+        if let Some(replaced) = self.names.insert(path, inode)
+            && replaced != inode
+        {
+            self.files.remove(&replaced);
+        }
+    }
+
+    fn read(&self, path: &str) -> Option<&[u8]> {
+        self.files.get(self.names.get(path)?).map(|file| file.content.as_slice())
+    }
+
+    /// Files without a name are gone when the machine starts.
+    fn drop_nameless(&mut self) {
+        let named: BTreeSet<Inode> = self.names.values().copied().collect();
+        self.files.retain(|inode, _| named.contains(inode));
     }
 }
 
@@ -58,114 +130,136 @@ impl Disk {
     /// Time goes on, and the system writes back what is old.
     pub(crate) fn at(&mut self, now: Duration) -> &mut Self {
         self.now = now;
-        let is_old = |(at, _): &mut (Duration, Change)| now.saturating_sub(*at) > WRITTEN_BACK_AFTER;
-        for (_, change) in self.unsynced.extract_if(.., is_old) {
-            change.apply(&mut self.synced);
+        let is_old = |at: Duration| now.saturating_sub(at) > WRITTEN_BACK_AFTER;
+        // In the order in which it was done.
+        if self.unsynced.first().is_some_and(|(at, _)| is_old(*at)) {
+            let young = self.unsynced.partition_point(|(at, _)| is_old(*at));
+            for (at, change) in self.unsynced.drain(..young) {
+                self.durable.apply(at, change);
+            }
         }
         self
     }
 
-    pub(crate) fn read(&self, path: &str) -> Option<&str> {
-        self.files.get(path).map(String::as_str)
+    pub(crate) fn inode(&self, path: &str) -> Option<Inode> {
+        self.seen.names.get(path).copied()
+    }
+
+    pub(crate) fn read(&self, path: &str) -> Option<&[u8]> {
+        self.seen.read(path)
+    }
+
+    /// A file's text, of which the product writes nothing else.
+    pub(crate) fn text(&self, path: &str) -> Option<&str> {
+        std::str::from_utf8(self.read(path)?).ok()
+    }
+
+    /// What a file holds that may have lost its name.
+    pub(crate) fn content(&self, inode: Inode) -> &[u8] {
+        self.seen.files.get(&inode).map(|file| file.content.as_slice()).unwrap_or_default()
     }
 
     /// Whether a power loss would leave this file.
-    pub(crate) fn is_synced(&self, path: &str) -> bool {
-        self.synced.contains_key(path)
+    pub(crate) fn is_durable(&self, path: &str) -> bool {
+        self.durable.read(path).is_some_and(|content| Some(content) == self.read(path))
     }
 
-    /// Files whose path begins and ends so, by path.
-    pub(crate) fn list<'a>(&'a self, begin: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
-        let paths = self.files.range(begin.to_owned()..).map(|(path, _)| path.as_str());
-        paths.take_while(move |path| path.starts_with(begin)).filter(move |path| path.ends_with(end))
+    /// When a file's content was changed last.
+    pub(crate) fn changed_at(&self, path: &str) -> Option<Duration> {
+        self.seen.files.get(self.seen.names.get(path)?).map(|file| file.changed_at)
     }
 
-    /// Replaces a file; unsynced.
-    pub(crate) fn write(&mut self, path: &str, content: String) {
-        self.change(Change::Write { path: path.to_owned(), content });
+    /// The files in a directory, by path.
+    pub(crate) fn list<'a>(&'a self, dir: &'a str) -> impl Iterator<Item = &'a str> {
+        let paths = self.seen.names.range(format!("{dir}/")..).map(|(path, _)| path.as_str());
+        let inside = move |path: &&str| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+        paths.take_while(inside).filter(move |path| parent(path) == dir)
     }
 
-    /// Fills a blank file in its place; unsynced.
-    pub(crate) fn overwrite(&mut self, path: &str, content: String) {
-        self.change(Change::Overwrite { path: path.to_owned(), content });
+    /// Makes an empty file.
+    pub(crate) fn create(&mut self, path: &str) -> Inode {
+        self.latest += 1;
+        let inode = self.latest;
+        self.change(Change::Create { path: path.to_owned(), inode });
+        inode
     }
 
-    /// Adds to a file, made if need be; unsynced.
-    pub(crate) fn append(&mut self, path: &str, text: String) {
-        self.change(Change::Append { path: path.to_owned(), text });
+    /// Adds to a file; unsynced.
+    pub(crate) fn append(&mut self, inode: Inode, content: &[u8]) {
+        self.change(Change::Append { inode, content: content.to_owned() });
+    }
+
+    /// Writes over the beginning of a file; unsynced.
+    pub(crate) fn overwrite(&mut self, inode: Inode, content: &[u8]) {
+        self.change(Change::Overwrite { inode, content: content.to_owned() });
+    }
+
+    /// Empties a file; unsynced.
+    pub(crate) fn truncate(&mut self, inode: Inode) {
+        self.change(Change::Truncate { inode });
     }
 
     /// Moves a file; unsynced. Returns whether there was one.
     pub(crate) fn rename(&mut self, from: &str, to: &str) -> bool {
-        let is_there = self.files.contains_key(from);
+        let is_there = self.seen.names.contains_key(from);
         if is_there {
             self.change(Change::Rename { from: from.to_owned(), to: to.to_owned() });
         }
         is_there
     }
 
-    /// Removes a file; unsynced.
-    pub(crate) fn remove(&mut self, path: &str) {
-        if self.files.contains_key(path) {
+    /// Removes a file; unsynced. Returns whether there was one.
+    pub(crate) fn remove(&mut self, path: &str) -> bool {
+        let is_there = self.seen.names.contains_key(path);
+        if is_there {
             self.change(Change::Remove { path: path.to_owned() });
         }
+        is_there
     }
 
-    /// Makes all that was done to a file durable.
-    pub(crate) fn sync(&mut self, path: &str) {
-        // A file that was moved takes with it what was done under its old name.
-        let mut paths = vec![path.to_owned()];
-        for (_, change) in self.unsynced.iter().rev() {
-            if let Change::Rename { from, to } = change
-                && paths.contains(to)
-            {
-                paths.push(from.clone());
-            }
-        }
-        let is_ours = |(_, change): &mut (Duration, Change)| paths.iter().any(|path| change.concerns(path));
-        for (_, change) in self.unsynced.extract_if(.., is_ours) {
-            change.apply(&mut self.synced);
+    /// Makes a file's content durable.
+    pub(crate) fn sync(&mut self, inode: Inode) {
+        for (at, change) in self.unsynced.extract_if(.., |(_, change)| change.is_of(inode)) {
+            self.durable.apply(at, change);
         }
     }
 
-    /// Replaces a file: whole or not at all, whatever happens meanwhile.
-    pub(crate) fn write_synced(&mut self, path: &str, content: String) {
-        self.write(path, content);
-        self.sync(path);
+    /// Makes the names in a directory durable.
+    pub(crate) fn sync_dir(&mut self, dir: &str) {
+        for (at, change) in self.unsynced.extract_if(.., |(_, change)| change.is_in(dir)) {
+            self.durable.apply(at, change);
+        }
     }
 
     /// The power goes: of what was not synced, each change may have reached the disk.
     pub(crate) fn lose_power(&mut self, rng: &mut fastrand::Rng) -> usize {
         let mut lost = 0;
-        for (_, change) in self.unsynced.drain(..) {
-            match change {
-                // Half of what was written over blanks.
-                Change::Overwrite { path, content } if rng.u8(..4) == 0 => {
+        for (at, mut change) in self.unsynced.drain(..) {
+            match &mut change {
+                // Half of what was written.
+                Change::Append { content, .. } | Change::Overwrite { content, .. } if rng.u8(..4) == 0 => {
                     lost += 1;
-                    let half = content.get(..content.len() / 2).unwrap_or_default().to_owned() + "  ";
-                    Change::Overwrite { path, content: half }.apply(&mut self.synced);
+                    content.truncate(content.len() / 2);
+                    self.durable.apply(at, change);
                 }
-                // Half of what was appended.
-                Change::Append { path, text } if rng.u8(..4) == 0 => {
-                    lost += 1;
-                    let half = text.get(..text.len() / 2).unwrap_or_default().to_owned();
-                    Change::Append { path, text: half }.apply(&mut self.synced);
-                }
-                change if rng.bool() => change.apply(&mut self.synced),
+                _ if rng.bool() => self.durable.apply(at, change),
                 _ => lost += 1,
             }
         }
-        self.files = self.synced.clone();
+        self.durable.drop_nameless();
+        self.seen = self.durable.clone();
         lost
     }
 
     /// The same files on another disk, all of them durable there.
     pub(crate) fn copy(&self) -> Self {
-        Self { files: self.files.clone(), synced: self.files.clone(), unsynced: Vec::new(), now: self.now }
+        let mut seen = self.seen.clone();
+        seen.drop_nameless();
+        Self { durable: seen.clone(), seen, unsynced: Vec::new(), latest: self.latest, now: self.now }
     }
 
     fn change(&mut self, change: Change) {
-        change.clone().apply(&mut self.files);
+        self.seen.apply(self.now, change.clone());
         self.unsynced.push((self.now, change));
     }
 }
@@ -179,21 +273,44 @@ mod tests {
             let mut disk = Disk::default();
             prepare(&mut disk);
             disk.lose_power(&mut fastrand::Rng::with_seed(seed));
-            disk.read("a") == Some("new")
+            disk.text("d/a") == Some("new")
         };
         (0..100).filter(|&seed| kept(seed)).count()
     }
 
+    fn write(disk: &mut Disk, path: &str) -> Inode {
+        let inode = disk.create(path);
+        disk.append(inode, b"new");
+        inode
+    }
+
     #[test]
     fn what_was_synced_survives_and_the_rest_sometimes() {
-        assert_eq!(survives(|disk| disk.write_synced("a", "new".to_owned())), 100);
-        let sometimes = survives(|disk| disk.write("a", "new".to_owned()));
-        assert!((20..80).contains(&sometimes), "{sometimes}");
-        let moved = |disk: &mut Disk| {
-            disk.write("b", "new".to_owned());
-            disk.rename("b", "a");
-            disk.sync("a");
+        let synced = |disk: &mut Disk| {
+            let inode = write(disk, "d/a");
+            disk.sync(inode);
         };
-        assert_eq!(survives(moved), 100);
+        assert_eq!(survives(synced), 100);
+        let unsynced = |disk: &mut Disk| {
+            write(disk, "d/a");
+        };
+        let sometimes = survives(unsynced);
+        assert!((10..80).contains(&sometimes), "{sometimes}");
+    }
+
+    #[test]
+    fn a_new_name_is_durable_with_its_directory_only() {
+        let moved = |disk: &mut Disk| {
+            let inode = write(disk, "d/b");
+            disk.sync(inode);
+            disk.rename("d/b", "d/a");
+        };
+        let sometimes = survives(moved);
+        assert!((20..80).contains(&sometimes), "{sometimes}");
+        let synced = |disk: &mut Disk| {
+            moved(disk);
+            disk.sync_dir("d");
+        };
+        assert_eq!(survives(synced), 100);
     }
 }

@@ -80,7 +80,7 @@ impl Sim {
 
     /// Waits for so much of the simulation's own time.
     pub(crate) fn sleep(&self, wait: Duration) -> Sleep {
-        let until = self.with(|world| world.now + wait);
+        let until = self.with(|world| world.now.saturating_add(wait));
         Sleep { sim: self.clone(), until, timer: None }
     }
 

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use trigger_node::agent::Signal;
+
 use crate::director::take_care;
 use crate::executor::{ProcessId, Sim};
 use crate::world::{Kind, Machine, World};
@@ -53,8 +55,13 @@ fn strike(sim: &Sim) {
             }
             11 => {
                 if let Some(socket) = &world.machines[machine].socket {
-                    let _ = socket.stop.send(());
-                    world.fault("agent stopped", format_args!("m{machine}"));
+                    let signals = socket.signals.clone();
+                    let (signal, what) = match world.rng.u8(..3) {
+                        0 => (Signal::Reload, "agent reloaded"),
+                        _ => (Signal::Terminate, "agent stopped"),
+                    };
+                    world.fault(what, format_args!("m{machine}"));
+                    let _ = signals.try_send(signal);
                 }
             }
             12 if world.plan.clones && world.machines.len() < 2 * world.plan.nodes => {
@@ -109,6 +116,9 @@ fn clone(sim: &Sim, world: &mut World, of: usize) {
         honours_noop: original.honours_noop,
         manifest: original.manifest.clone(),
         socket: None,
+        instance: String::new(),
+        restarts: None,
+        is_full: original.is_full,
         locks: Default::default(),
     };
     world.fault("machine cloned", format_args!("m{of} as m{number}"));
@@ -237,5 +247,15 @@ impl World {
                 world.end_process(fire);
             }
         });
+    }
+
+    /// Whether a process cannot be started, for want of memory or numbers.
+    pub(crate) fn may_fail_to_start(&mut self, what: &'static str) -> bool {
+        let chance = self.plan.crash * 2.0;
+        let fails = self.strikes(chance);
+        if fails {
+            self.fault(what, format_args!(""));
+        }
+        fails
     }
 }

@@ -10,12 +10,12 @@ mod disk;
 mod executor;
 mod faults;
 mod firing;
+mod host;
 mod manifest;
 mod plan;
 mod process;
 mod requests;
 mod run;
-mod runs;
 mod server;
 mod store;
 mod trace;
@@ -34,7 +34,9 @@ use world::World;
 pub const FAULTS: &[&str] = &[
     "Puppet disabled or enabled",
     "Puppet killed",
+    "Puppet not started",
     "agent killed",
+    "agent reloaded",
     "agent stopped",
     "all connections lost",
     "backend down",
@@ -55,6 +57,7 @@ pub const FAULTS: &[&str] = &[
     "request refused for now",
     "stale read",
     "supervisor killed",
+    "supervisor not started",
     "unsynced writes lost",
     "watch compacted",
     "watch ended by a lost connection",

@@ -1,13 +1,12 @@
 //! What a simulated process has at hand: its machine's disk and clocks, a connection to the backend, and
 //! the places between its effects where it may die.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trigger_core::time::{Now, Timestamp};
-use trigger_fleet::Fleet;
+use trigger_store::store::Store;
 
-use crate::disk::Disk;
 use crate::executor::{ProcessId, Sim};
 use crate::store::SimStore;
 use crate::world::{Kind, World};
@@ -18,7 +17,13 @@ pub(crate) struct Proc {
     pub(crate) sim: Sim,
     pub(crate) id: ProcessId,
     pub(crate) machine: usize,
-    started: Duration,
+    pub(crate) started: Duration,
+}
+
+impl fmt::Debug for Proc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "m{} p{}", self.machine, self.id.0)
+    }
 }
 
 impl Proc {
@@ -29,29 +34,13 @@ impl Proc {
     }
 
     /// Its connection to the backend.
-    pub(crate) fn connect(&self) -> Fleet {
-        let keyspace = self.sim.with(|world| world.keyspace.clone());
-        Fleet::new(Arc::new(SimStore::new(self.clone())), keyspace)
+    pub(crate) fn connect(&self) -> Arc<dyn Store> {
+        Arc::new(SimStore::new(self.clone()))
     }
 
-    pub(crate) fn now(&self) -> Now {
-        self.sim.with(|world| Now { wall: world.wall(self.machine), elapsed: world.now - self.started })
-    }
-
-    pub(crate) fn wall(&self) -> Timestamp {
-        self.now().wall
-    }
-
-    pub(crate) fn jitter(&self) -> f64 {
-        self.sim.with(|world| world.rng.f64())
-    }
-
-    pub(crate) fn disk<T>(&self, act: impl FnOnce(&mut Disk) -> T) -> T {
-        self.sim.with(|world| act(world.machines[self.machine].disk.at(world.now)))
-    }
-
-    pub(crate) fn with<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
-        self.sim.with(act)
+    /// Does something, unless this process is no more: it goes on to its next await, and changes nothing.
+    pub(crate) fn act<T>(&self, act: impl FnOnce(&mut World) -> T) -> Option<T> {
+        self.sim.with(|world| world.is_alive(self.id).then(|| act(world)))
     }
 
     pub(crate) fn note(&self, what: std::fmt::Arguments<'_>) {
@@ -59,27 +48,49 @@ impl Proc {
         self.sim.with(|world| world.note(format_args!("m{machine} p{id} {what}")));
     }
 
+    /// The process has done its work.
+    pub(crate) fn exit(&self) {
+        self.sim.with(|world| world.end_process(self.id));
+    }
+
+    /// A change within a step: this process may die before it.
+    pub(crate) fn step_now(&self, what: &str) -> std::io::Result<()> {
+        match self.act(|world| world.may_crash(self, what)) {
+            Some(false) => Ok(()),
+            _ => Err(std::io::Error::other("this process is no more")),
+        }
+    }
+
     /// The place between two effects: the process, or its whole machine, may end here, and others go on.
     pub(crate) async fn step(&self, what: &'static str) {
         let wait = self.sim.with(|world| {
-            let chance = world.plan.crash;
-            if world.strikes(chance) {
-                if world.rng.u8(..4) == 0 {
-                    world.fault(
-                        "power loss between effects",
-                        format_args!("m{} before: {what}", self.machine),
-                    );
-                    world.lose_power(self.machine);
-                } else {
-                    world.fault("crash between effects", format_args!("p{} before: {what}", self.id.0));
-                    world.end_process(self.id);
-                }
-                return Some(Duration::from_secs(1));
+            if !world.is_alive(self.id) || world.may_crash(self, what) {
+                return Some(Duration::MAX);
             }
             (world.rng.u8(..4) == 0).then(|| Duration::from_micros(world.rng.u64(..3000)))
         });
-        if let Some(wait) = wait {
-            self.sim.sleep(wait).await;
+        match wait {
+            Some(Duration::MAX) => std::future::pending().await,
+            Some(wait) => self.sim.sleep(wait).await,
+            None => {}
         }
+    }
+}
+
+impl World {
+    /// Whether a process, or its whole machine, ends before its next effect.
+    pub(crate) fn may_crash(&mut self, process: &Proc, before: &str) -> bool {
+        let chance = self.plan.crash;
+        if !self.strikes(chance) {
+            return false;
+        }
+        if self.rng.u8(..4) == 0 {
+            self.fault("power loss between effects", format_args!("m{} before: {before}", process.machine));
+            self.lose_power(process.machine);
+        } else {
+            self.fault("crash between effects", format_args!("p{} before: {before}", process.id.0));
+            self.end_process(process.id);
+        }
+        true
     }
 }

@@ -1,93 +1,126 @@
-//! The supervisor and the Puppet process it owns, in the order of the `trigger` crate's `supervisor.rs`.
+//! The shipped supervisor as a process, and the Puppet process that it owns, which is simulated.
 
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use trigger_core::event::DEFAULT_LIFETIME;
-use trigger_core::identity::RunId;
+use trigger_core::run::RunOutcome;
+use trigger_core::run::command::{CommandKind, RunCommand};
 use trigger_core::run::record::RunRecord;
-use trigger_core::run::{RunOutcome, RunResult};
+use trigger_core::run::verdict::Verdict;
 use trigger_core::wire::Stored;
+use trigger_node::host::{Host, HostFile, Open};
+use trigger_node::state::RunPaths;
+use trigger_node::supervisor::{self, RunProcess};
 
 use crate::firing::{self, Wanted};
+use crate::host::SimFile;
 use crate::process::Proc;
-use crate::runs;
 use crate::world::Kind;
 
 /// Puppet's own `runtimeout` is no shorter than what its supervisor enforces.
 const LATER: Duration = Duration::from_secs(1);
 
 /// How Puppet ended, for its supervisor.
-type Completion = std::sync::Arc<std::sync::Mutex<Option<RunOutcome>>>;
+type Completion = Arc<Mutex<Option<RunOutcome>>>;
 
 /// Starts the supervisor of a run whose record is written and locked by `agent`; the lock goes over to it.
-pub(crate) fn start_supervisor(agent: &Proc, run: RunId) {
-    let own = Proc::start(&agent.sim, agent.machine, Kind::Supervisor(run));
-    agent.with(|world| {
-        world.lock(agent.machine, &runs::record(run), own.id);
-        world.unlock(agent.machine, &runs::record(run), agent.id);
-    });
-    agent.sim.spawn(own.id, supervise(own.clone(), run));
+pub(crate) fn start_supervisor(agent: &Proc, record: &Path, lock: SimFile) -> std::io::Result<()> {
+    agent.step_now("starts a supervisor")?;
+    let path = record.to_str().unwrap_or_default();
+    let text = agent.sim.with(|world| world.disk(agent.machine).text(path).unwrap_or_default().to_owned());
+    let Ok(written) = RunRecord::from_wire(&text) else {
+        agent.act(|world| world.violate("records are whole", format!("a run starts with '{text}'")));
+        return Ok(());
+    };
+    agent.sim.with(|world| world.check_run_begun(agent.machine, agent.id, &written));
+    if agent.sim.with(|world| world.may_fail_to_start("supervisor not started")) {
+        return Err(std::io::ErrorKind::OutOfMemory.into());
+    }
+    let own = Proc::start(&agent.sim, agent.machine, Kind::Supervisor(written.run_id));
+    lock.hand_over(&own);
+    let paths = RunPaths::beside(own.clone(), record);
+    agent.sim.spawn(own.id, supervise(own.clone(), written, paths));
+    Ok(())
 }
 
-async fn supervise(own: Proc, run: RunId) {
+async fn supervise(own: Proc, record: RunRecord, paths: RunPaths<Proc>) {
     own.step("supervisor: started").await;
-    let text = own.disk(|disk| disk.read(&runs::record(run)).unwrap_or_default().to_owned());
-    let Ok(record) = RunRecord::from_wire(&text) else {
-        own.with(|world| world.violate("records are whole", format!("run {run} starts with '{text}'")));
-        return;
-    };
-    let outcome = watch(&own, &record).await;
-    own.step("supervisor: run ended").await;
-    let result = RunResult {
-        outcome,
-        reason: None,
-        reported_noop: false,
-        started_at: record.started_at,
-        finished_at: own.wall(),
-    };
-    own.disk(|disk| disk.write(&runs::result(run), result.to_wire()));
-    own.step("supervisor: result written").await;
-    own.with(|world| {
-        world.machines[own.machine].disk.sync(&runs::result(run));
-        world.check.result_synced(run);
+    let mut puppet = Puppet { own: own.clone(), record: &record, output: paths.output(), running: None };
+    let is_stored = supervisor::supervise(&own, &record, &paths, &mut puppet).await.is_ok();
+    own.act(|world| {
+        if is_stored {
+            world.check.result_synced(record.run_id);
+        }
     });
     own.step("supervisor: result synced").await;
-    own.with(|world| world.end_process(own.id));
+    own.exit();
 }
 
-/// Starts Puppet and waits for its end, or ends it.
-async fn watch(own: &Proc, record: &RunRecord) -> RunOutcome {
-    let run = record.run_id;
-    let puppet = Proc::start(&own.sim, own.machine, Kind::Puppet(run));
-    own.with(|world| {
-        world.lock(own.machine, &runs::output(run), own.id);
-        world.lock(own.machine, &runs::output(run), puppet.id);
-        world.check_run_started(own.machine, record);
-    });
-    let completion = Completion::default();
-    own.sim.spawn(puppet.id, run_puppet(puppet.clone(), record.clone(), completion.clone()));
-    // Puppet's own `runtimeout`: a run whose supervisor was killed does not go on for ever either.
-    let puppet_id = puppet.id;
-    own.with(|world| world.after(record.timeout + LATER, move |world| world.end_process(puppet_id)));
-    let told = || *completion.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    match select(own.sim.exited(puppet.id), own.sim.sleep(record.timeout)).await {
-        // Killed: no report, and no exit code.
-        Either::Left(_) => told().unwrap_or(RunOutcome::Interrupted),
-        Either::Right(_) => {
-            own.with(|world| {
-                world.count("run timed out");
-                world.check_run_ended(own.machine, run, RunOutcome::TimedOut);
-                world.end_process(puppet.id);
-            });
-            RunOutcome::TimedOut
+/// Puppet, as its supervisor has to do with it.
+struct Puppet<'a> {
+    own: Proc,
+    record: &'a RunRecord,
+    output: std::path::PathBuf,
+    running: Option<(Proc, Completion)>,
+}
+
+impl RunProcess for Puppet<'_> {
+    async fn wait_for_turn(&mut self) -> Option<Verdict> {
+        None
+    }
+
+    fn start(&mut self) -> Result<Option<String>, Verdict> {
+        let not_run = |error: std::io::Error| Verdict::new(RunOutcome::NotRun, error.to_string());
+        let (own, run) = (&self.own, self.record.run_id);
+        let output = own.open(&self.output, Open::Append).map_err(not_run)?;
+        output.lock().map_err(not_run)?;
+        own.step_now("starts Puppet").map_err(not_run)?;
+        if own.sim.with(|world| world.may_fail_to_start("Puppet not started")) {
+            return Err(Verdict::new(RunOutcome::NotRun, "cannot start Puppet"));
         }
+        let puppet = Proc::start(&own.sim, own.machine, Kind::Puppet(run));
+        output.hand_over(&puppet);
+        own.sim.with(|world| world.check_run_started(own.machine, self.record));
+        let completion = Completion::default();
+        own.sim.spawn(puppet.id, run_puppet(puppet.clone(), self.record.clone(), completion.clone()));
+        // Puppet's own `runtimeout`: a run whose supervisor was killed does not go on for ever either. One of
+        // another command does, unless the agent ends it.
+        let command = RunCommand::from_words(self.record.command.clone());
+        if command.is_some_and(|command| command.kind() != CommandKind::Other) {
+            let (id, timeout) = (puppet.id, self.record.timeout + LATER);
+            own.sim.with(|world| world.after(timeout, move |world| world.end_process(id)));
+        }
+        let note = format!("{} 1\n", puppet.id.0);
+        self.running = Some((puppet, completion));
+        Ok(Some(note))
+    }
+
+    async fn wait(&mut self) -> Verdict {
+        let Some((puppet, completion)) = &self.running else {
+            return Verdict::new(RunOutcome::NotRun, "it was not started");
+        };
+        let own = &self.own;
+        let ended = select(own.sim.exited(puppet.id), own.sim.sleep(self.record.timeout)).await;
+        if let Either::Left(_) = ended {
+            // Killed: no report, and no exit code.
+            let told = *completion.lock().unwrap_or_else(PoisonError::into_inner);
+            return Verdict::new(told.unwrap_or(RunOutcome::Interrupted), "as it says");
+        }
+        own.sim.with(|world| {
+            world.count("run timed out");
+            world.check_run_ended(own.machine, self.record.run_id, RunOutcome::TimedOut);
+            world.end_process(puppet.id);
+        });
+        Verdict::new(RunOutcome::TimedOut, "it took too long")
     }
 }
 
 /// A Puppet run: takes its time, and fires what the manifests say.
 async fn run_puppet(own: Proc, record: RunRecord, completion: Completion) {
-    let (mut rest, outcome, rules) = own.with(|world| {
+    let (mut rest, outcome, rules) = own.sim.with(|world| {
         let most = world.plan.run_at_most;
         let took = if world.faults_happen && world.rng.u8(..64) == 0 {
             most * 20
@@ -122,13 +155,13 @@ async fn run_puppet(own: Proc, record: RunRecord, completion: Completion) {
             expires_in: DEFAULT_LIFETIME,
             run: Some(record.run_id),
         };
-        own.with(|world| world.count("fire inside a run"));
+        own.sim.with(|world| world.count("fire inside a run"));
         own.sim.spawn(fire.id, firing::fire(fire.clone(), wanted));
         own.sim.exited(fire.id).await;
     }
     own.sim.sleep(rest.max(Duration::from_millis(1))).await;
     own.step("puppet: about to end").await;
-    own.with(|world| {
+    own.sim.with(|world| {
         if let Ok(mut place) = completion.lock() {
             *place = Some(outcome);
         }

@@ -28,7 +28,7 @@ impl SimStore {
     async fn ask(&self, request: Request) -> Reply {
         self.own.step("store: asked").await;
         let client = Client { process: self.own.id, machine: self.own.machine };
-        let id = self.own.with(|world| world.submit(client, request));
+        let id = self.own.sim.with(|world| world.submit(client, request));
         let reply = Asked { sim: self.own.sim.clone(), id }.await;
         self.own.step("store: answered").await;
         reply
@@ -85,6 +85,10 @@ impl Store for SimStore {
     }
 
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+        let has_prefix = |range: &KeyRange| matches!(range, KeyRange::Prefix(_));
+        if ranges.len() > 1 && ranges.iter().any(has_prefix) {
+            self.own.sim.with(|world| world.count("read again"));
+        }
         match self.ask(Request::Read(ranges.to_vec())).await {
             Reply::Read(result) => result,
             other => unreachable!("{other:?} answers no read"),
@@ -101,7 +105,7 @@ impl Store for SimStore {
     }
 
     fn address(&self) -> &str {
-        "sim:"
+        crate::host::BACKEND
     }
 }
 

@@ -6,21 +6,24 @@ use std::fmt;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
-use trigger_core::identity::{Certname, EventId, GroupName, RunId};
+use tokio::sync::{mpsc, oneshot, watch};
+use trigger_core::identity::{Certname, GroupName, RunId};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
+use trigger_fleet::claim::ClaimState;
+use trigger_node::agent::{Signal, Stopped};
+use trigger_node::failure::Failure;
+use trigger_node::firing::FireReport;
 use uuid::Uuid;
 
-use crate::check::Checker;
-use crate::disk::Disk;
+use crate::check::{Checker, noted_fires};
+use crate::disk::{Disk, Inode};
 use crate::executor::{NewTask, ProcessId, Timers};
-use crate::firing::Answer;
+use crate::host::Lock;
 use crate::manifest::Rule;
 use crate::plan::Plan;
 use crate::requests::Mail;
-use crate::runs;
 use crate::server::Server;
 use crate::trace::Trace;
 
@@ -49,10 +52,14 @@ pub(crate) struct Process {
 /// How another process reaches the agent.
 pub(crate) struct Socket {
     pub(crate) agent: ProcessId,
-    pub(crate) fires: mpsc::UnboundedSender<(Publication, oneshot::Sender<Answer>)>,
-    /// SIGTERM.
-    pub(crate) stop: mpsc::UnboundedSender<()>,
+    pub(crate) fires: mpsc::UnboundedSender<Ask>,
+    pub(crate) signals: mpsc::Sender<Signal>,
+    /// What the agent takes its claim for.
+    pub(crate) claim: watch::Receiver<ClaimState>,
 }
+
+/// An event to fire, and where the answer goes.
+pub(crate) type Ask = (Publication, oneshot::Sender<Result<FireReport, Failure>>);
 
 /// A machine with its disk.
 pub(crate) struct Machine {
@@ -77,8 +84,13 @@ pub(crate) struct Machine {
     pub(crate) honours_noop: bool,
     pub(crate) manifest: Vec<Rule>,
     pub(crate) socket: Option<Socket>,
-    /// Who holds the lock on a file.
-    pub(crate) locks: BTreeMap<String, Vec<ProcessId>>,
+    /// What its latest agent calls itself.
+    pub(crate) instance: String,
+    /// Its agent is to be started again at once, and why.
+    pub(crate) restarts: Option<Stopped>,
+    /// Whether the disk has no room.
+    pub(crate) is_full: bool,
+    pub(crate) locks: BTreeMap<Inode, Vec<Lock>>,
 }
 
 /// A rule that does not hold.
@@ -108,6 +120,7 @@ pub(crate) struct World {
     pub(crate) processes: BTreeMap<ProcessId, Process>,
     next_process: u32,
     boots: u32,
+    pub(crate) handles: u64,
     pub(crate) machines: Vec<Machine>,
     pub(crate) server: Server,
     pub(crate) mail: Mail,
@@ -140,6 +153,7 @@ impl World {
             processes: BTreeMap::new(),
             next_process: 0,
             boots: 0,
+            handles: 0,
             machines: Vec::new(),
             server: Server::default(),
             mail: Mail::default(),
@@ -209,13 +223,13 @@ impl World {
         uuid::Builder::from_unix_timestamp_millis(self.wall(machine).as_unix_ms(), &bytes).into_uuid()
     }
 
-    pub(crate) fn new_event_id(&mut self, machine: usize) -> EventId {
-        EventId::from_uuid(self.new_uuid(machine))
-    }
-
     pub(crate) fn new_boot(&mut self) -> u32 {
         self.boots += 1;
         self.boots
+    }
+
+    pub(crate) fn disk(&mut self, machine: usize) -> &mut Disk {
+        self.machines[machine].disk.at(self.now)
     }
 
     // --- processes
@@ -246,14 +260,13 @@ impl World {
         let Some(process) = self.processes.remove(&id) else { return };
         self.newly_dead.insert(id);
         let machine = &mut self.machines[process.machine];
-        for holders in machine.locks.values_mut() {
-            holders.retain(|holder| *holder != id);
+        for locks in machine.locks.values_mut() {
+            locks.retain(|lock| lock.holder != id);
         }
-        machine.locks.retain(|_, holders| !holders.is_empty());
+        machine.locks.retain(|_, locks| !locks.is_empty());
         if machine.socket.as_ref().is_some_and(|socket| socket.agent == id) {
             machine.socket = None;
         }
-        self.check.process_ended(id);
         self.server.client_gone(id);
         if let Kind::Puppet(run) = process.kind {
             self.check.puppet_gone(run);
@@ -275,32 +288,13 @@ impl World {
             self.end_process(process);
         }
         let disk = self.machines[machine].disk.at(self.now);
-        let noted = runs::noted_fires(disk);
+        let noted = noted_fires(disk);
         let lost = disk.lose_power(&mut self.rng);
-        let left = runs::noted_fires(disk);
+        let left = noted_fires(disk);
         self.check.forget_fires(machine, &noted, &left);
         self.machines[machine].is_on = false;
         if lost > 0 {
             self.count("unsynced writes lost");
         }
-    }
-
-    // --- files that processes lock
-
-    pub(crate) fn lock(&mut self, machine: usize, path: &str, holder: ProcessId) {
-        self.machines[machine].locks.entry(path.to_owned()).or_default().push(holder);
-    }
-
-    pub(crate) fn unlock(&mut self, machine: usize, path: &str, holder: ProcessId) {
-        if let Some(holders) = self.machines[machine].locks.get_mut(path) {
-            holders.retain(|known| *known != holder);
-            if holders.is_empty() {
-                self.machines[machine].locks.remove(path);
-            }
-        }
-    }
-
-    pub(crate) fn is_locked(&self, machine: usize, path: &str) -> bool {
-        self.machines[machine].locks.contains_key(path)
     }
 }

@@ -150,10 +150,10 @@ impl ConfigFile {
 }
 
 fn unknown_kind(name: &str) -> Failure {
-    Failure::config(format!("'{name}' is no backend: there are {}", kinds::names("and")))
+    Failure::config(format!("'{name}' is not a backend: there are {}", kinds::names("and")))
 }
 
-/// A table is named after a kind, and its URL is of that kind.
+/// Checks that a table is named after a kind and that its URL is of that kind.
 fn check_backend_table(name: &str, table: &BackendTable) -> Result<(), Failure> {
     let kind = kinds::by_name(name).ok_or_else(|| unknown_kind(name))?;
     let Some(text) = table.url.as_deref() else { return Ok(()) };
@@ -279,7 +279,10 @@ mod tests {
             backend("", Some("etcd")),
             "no URL is configured for the backend 'etcd': set url in [backends.etcd], for example \"etcd://127.0.0.1:2379\""
         );
-        assert_eq!(backend("", Some("nonsense")), "'nonsense' is no backend: there are hub, etcd and dummy");
+        assert_eq!(
+            backend("", Some("nonsense")),
+            "'nonsense' is not a backend: there are hub, etcd and dummy"
+        );
     }
 
     #[test]
@@ -294,7 +297,7 @@ mod tests {
         );
         assert_eq!(
             backend("[backends.ectd]\nurl = 'etcd://h:1'", None),
-            "'ectd' is no backend: there are hub, etcd and dummy"
+            "'ectd' is not a backend: there are hub, etcd and dummy"
         );
     }
 

@@ -262,7 +262,7 @@ fn an_interrupted_run_is_repeated_once() {
 }
 
 #[test]
-fn a_run_that_could_not_happen_because_of_a_block_runs_as_soon_as_that_is_gone() {
+fn a_run_that_a_blocker_prevented_is_repeated_as_soon_as_the_blocker_is_gone() {
     let mut world = world();
     world.play("e1 +1000 block not_run");
     assert_eq!(world.queue.activity().held[0].reason, "disabled: maintenance");
@@ -272,7 +272,7 @@ fn a_run_that_could_not_happen_because_of_a_block_runs_as_soon_as_that_is_gone()
 }
 
 #[test]
-fn what_was_retrying_before_a_block_is_tried_soon_after_it() {
+fn retries_follow_soon_after_the_end_of_a_blocker() {
     let failed_thrice = "e1 +1500 not_run +10000 not_run +20000 not_run";
     let mut world = world();
     world.play(&format!("{failed_thrice} e2~ +1000 not_run block +1000 unblock"));
@@ -287,7 +287,7 @@ fn what_was_retrying_before_a_block_is_tried_soon_after_it() {
 }
 
 #[test]
-fn what_may_block_is_looked_at_before_a_start_and_not_for_every_arrival() {
+fn blockers_are_checked_before_a_start_and_not_for_every_arrival() {
     let mut world = world();
     let arrival = |word: &str| Input::Delivered(cause(word));
     assert!(world.queue.may_start(world.now, &arrival("e1")));
@@ -304,7 +304,7 @@ fn what_may_block_is_looked_at_before_a_start_and_not_for_every_arrival() {
 }
 
 #[test]
-fn what_outlived_its_event_does_not_run() {
+fn an_expired_event_does_not_run() {
     check("block e1 wall+86700001 unblock", "finish[e1=expired]");
     check("block e1 wall+86700000 unblock", "run[e1]");
 }
@@ -362,7 +362,7 @@ fn a_noop_event_is_refused_where_noop_cannot_be_honoured() {
 }
 
 #[test]
-fn an_end_without_a_run_is_told_again_when_the_backend_has_lost_it() {
+fn an_outcome_without_a_run_is_stored_again_when_the_backend_has_lost_it() {
     let mut world = world_of(QueueSettings { honours_noop: false, ..settings() });
     world.play("e1~ e1~");
     assert_eq!(world.seen, ["finish[e1=refused]", "finish[e1=refused]"]);
@@ -387,7 +387,7 @@ fn a_burst_of_two_hundred_costs_a_handful_of_runs_and_loses_none() {
 }
 
 #[test]
-fn a_long_backlog_is_collapsed_only_into_later_equals() {
+fn in_a_long_backlog_only_later_equals_supersede_an_event() {
     let mut world = world();
     world.play("block");
     for n in 1..=MAX_BACKLOG {
@@ -412,7 +412,7 @@ fn every_superseded_event_names_a_later_one_that_is_still_there() {
 }
 
 #[test]
-fn neither_kind_of_run_waits_for_ever_behind_the_other_whatever_its_events_are_called() {
+fn real_and_noop_runs_take_turns_whatever_the_clocks_of_their_origins_say() {
     let mut world = world();
     // The noop event comes from a node whose clock is years ahead: its id is higher than any other.
     world.play("e1 e99999~");
@@ -424,7 +424,7 @@ fn neither_kind_of_run_waits_for_ever_behind_the_other_whatever_its_events_are_c
 }
 
 #[test]
-fn a_backlog_that_nothing_collapses_costs_each_new_event_one_look_at_it() {
+fn a_new_event_is_compared_once_with_a_backlog_that_has_no_duplicates() {
     let mut world = world();
     world.play("block");
     let of = |n: u128| {
@@ -453,7 +453,7 @@ fn a_backlog_that_nothing_collapses_costs_each_new_event_one_look_at_it() {
 }
 
 #[test]
-fn the_record_of_a_node_has_room_for_what_waits_however_much_that_is() {
+fn the_record_of_a_node_is_bounded_however_many_deliveries_wait() {
     let mut world = world();
     let reason = "ä".repeat(10_000);
     world.input(disabled(Some(&reason)));
@@ -529,7 +529,7 @@ fn take_up(world: &mut World, outcome: &str, interruptions: u32) {
 }
 
 #[test]
-fn what_a_run_that_nobody_saw_end_has_not_ended_comes_from_the_backend_or_not_at_all() {
+fn causes_that_a_run_did_not_complete_while_the_agent_was_down_come_from_the_backend_only() {
     let mut world = world();
     world.play("block");
     take_up(&mut world, "not_run", 0);
@@ -541,14 +541,14 @@ fn what_a_run_that_nobody_saw_end_has_not_ended_comes_from_the_backend_or_not_at
 }
 
 #[test]
-fn a_repetition_that_was_interrupted_unseen_is_the_last() {
+fn a_repetition_that_was_interrupted_while_the_agent_was_down_is_the_last() {
     let mut world = world();
     take_up(&mut world, "interrupted", 1);
     assert_eq!(world.seen, ["finish[e1=failed(interrupted)]"]);
 }
 
 #[test]
-fn the_queue_tells_when_it_wants_to_be_woken() {
+fn the_queue_knows_when_it_has_to_be_woken() {
     let mut world = world();
     assert_eq!(world.queue.next_wake(), None);
     world.play("e1 unchanged e2");
@@ -578,7 +578,7 @@ fn by_default_ten_runs_may_start_within_a_minute() {
 }
 
 #[test]
-fn what_the_limit_delays_says_until_when_and_is_woken_then() {
+fn delayed_deliveries_show_until_when_and_the_queue_wakes_then() {
     let mut world = world_with_limit("1");
     world.play("e1 unchanged");
     assert_eq!(world.queue.activity().delayed, None, "nothing waits");
@@ -646,7 +646,7 @@ fn an_adopted_run_counts_from_its_own_start() {
 }
 
 #[test]
-fn what_expires_while_it_is_delayed_ends_visibly() {
+fn an_event_that_expires_while_it_is_delayed_ends_visibly() {
     check_in(
         world_with_limit("1"),
         "e1 unchanged e2 wall+86700001 +60000",

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use trigger_core::backoff;
@@ -15,7 +14,7 @@ use trigger_store::store::StoreError;
 
 use super::Node;
 use super::run_history::RunHistoryWriter;
-use crate::clock::jitter;
+use crate::host::Host;
 use crate::state::Runs;
 
 /// Errands done in one go.
@@ -31,7 +30,11 @@ pub(super) enum CompletionJob {
     DeleteDeliveries { event: EventId, addressed_as: BTreeSet<Target> },
 }
 
-pub(super) async fn run(node: Arc<Node>, runs: Runs, mut completions: UnboundedReceiver<CompletionJob>) {
+pub(super) async fn run<H: Host>(
+    node: Arc<Node<H>>,
+    runs: Runs<H>,
+    mut completions: UnboundedReceiver<CompletionJob>,
+) {
     let mut teller = RunHistoryWriter::new(runs.clone());
     let mut batch = Vec::with_capacity(BATCH);
     while completions.recv_many(&mut batch, BATCH).await > 0 {
@@ -75,8 +78,8 @@ struct Load<'a> {
 }
 
 /// Carries a batch. One outcome that the backend refuses for good holds up no other: it is told and left.
-async fn carry(node: &Node, mut load: Load<'_>) {
-    let lost_at = Instant::now();
+async fn carry<H: Host>(node: &Node<H>, mut load: Load<'_>) {
+    let lost_at = node.host.elapsed();
     let mut attempt = 0;
     while let Err(error) = try_carry(node, load).await {
         load.is_again = true;
@@ -94,14 +97,15 @@ async fn carry(node: &Node, mut load: Load<'_>) {
             Box::pin(carry(node, Load { completions: second, forgotten: &[], history: None, ..load })).await;
             return;
         }
-        let wait = backoff::reconnect(attempt, lost_at.elapsed(), jitter());
+        let lost_for = node.host.elapsed().saturating_sub(lost_at);
+        let wait = backoff::reconnect(attempt, lost_for, node.host.jitter());
         tracing::warn!("outcomes of {} deliveries wait for the backend: {error}", load.completions.len());
-        tokio::time::sleep(wait).await;
+        node.host.sleep(wait).await;
         attempt += 1;
     }
 }
 
-async fn try_carry(node: &Node, load: Load<'_>) -> Result<(), StoreError> {
+async fn try_carry<H: Host>(node: &Node<H>, load: Load<'_>) -> Result<(), StoreError> {
     let Load { completions, forgotten, history, is_again } = load;
     let fleet = &node.fleet;
     if !completions.is_empty() || history.is_some() {

@@ -2,14 +2,11 @@
 //! order. Decides nothing itself.
 
 use std::collections::{BTreeMap, HashMap};
-use std::process::Stdio;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
@@ -26,20 +23,19 @@ use trigger_fleet::delivery_watcher::Batch;
 
 use super::completion_writer::CompletionJob;
 use super::delivery_watcher::Connection;
-use super::disable_watcher::DisableWatcher;
 use super::suppressed;
 use super::view::QueueView;
-use super::{Node, Stopped};
-use crate::clock::{self, jitter};
+use super::{DisableCheck, Node, Signal, Stopped};
 use crate::failure::Failure;
+use crate::host::Host;
 use crate::state::{DedupLog, FileError, NewRun, OpenRun, PreallocatedRecord, Runs};
-use crate::supervisor;
 
 /// The daemon's ends of the channels to the other tasks.
-pub(super) struct Channels {
+pub(super) struct Channels<D> {
+    pub(super) signals: mpsc::Receiver<Signal>,
     pub(super) arrivals: mpsc::Receiver<Batch>,
     pub(super) claim: watch::Receiver<ClaimState>,
-    pub(super) disabled: DisableWatcher,
+    pub(super) disabled: D,
     pub(super) link: watch::Receiver<Connection>,
     pub(super) questions: mpsc::Receiver<oneshot::Sender<QueueView>>,
     pub(super) completions: mpsc::UnboundedSender<CompletionJob>,
@@ -50,32 +46,32 @@ pub(super) struct Channels {
 struct ActiveRun {
     run_id: RunId,
     noop: bool,
-    ended: JoinHandle<Result<Option<RunResult>, FileError>>,
+    ended: Pin<Box<dyn Future<Output = Result<Option<RunResult>, FileError>> + Send>>,
     started_at: Timestamp,
 }
 
-pub(super) struct Daemon {
-    node: Arc<Node>,
+pub(super) struct Daemon<H: Host, D> {
+    node: Arc<Node<H>>,
     queue: Queue,
-    runs: Runs,
-    dedup_log: DedupLog,
+    runs: Runs<H>,
+    dedup_log: DedupLog<H>,
     interruptions: HashMap<EventId, u32>,
     /// What the runs that are kept covered, while a batch of arrivals is taken in.
     kept_runs: Option<Vec<(RunRecord, RunResult)>>,
     unreadable: BTreeMap<String, String>,
     active: Option<ActiveRun>,
     /// For the next run's record, so that its start need not wait for a new file to be durable.
-    blank: Option<PreallocatedRecord>,
-    channels: Channels,
+    blank: Option<PreallocatedRecord<H>>,
+    channels: Channels<D>,
 }
 
-impl Daemon {
+impl<H: Host, D: DisableCheck> Daemon<H, D> {
     pub(super) fn new(
-        node: Arc<Node>,
-        runs: Runs,
-        dedup_log: DedupLog,
+        node: Arc<Node<H>>,
+        runs: Runs<H>,
+        dedup_log: DedupLog<H>,
         ended: BTreeMap<EventId, Timestamp>,
-        channels: Channels,
+        channels: Channels<D>,
     ) -> Result<Self, Failure> {
         let queue_node = QueueSettings {
             certname: node.settings.certname.clone(),
@@ -84,7 +80,7 @@ impl Daemon {
         };
         let interruptions = runs.interruptions()?;
         let mut queue = Queue::new(queue_node, ended);
-        queue.recall_starts(node.clock.now(), runs.latest_starts()?);
+        queue.recall_starts(node.host.now(), runs.latest_starts()?);
         if let Some(result) = runs.latest_result()? {
             node.metrics.last_run_ended(&result);
         }
@@ -102,16 +98,14 @@ impl Daemon {
         })
     }
 
-    pub(super) async fn run(
+    /// Serves until it is told to stop. `on_ready` is called once runs of earlier agents are taken up,
+    /// `check_configuration` before each reload.
+    pub(super) async fn run<C: Future<Output = Result<(), Failure>>>(
         mut self,
-        check_configuration: impl AsyncFn() -> Result<(), Failure>,
+        check_configuration: impl Fn() -> C,
+        on_ready: impl FnOnce(),
     ) -> Result<Stopped, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))
-        };
-        let (mut terminate, mut interrupt) =
-            (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-        let mut hangup = listen(SignalKind::hangup())?;
+        let host = self.node.host.clone();
         let mut loss = std::pin::pin!(lost(self.channels.claim.clone()));
         let mut has_lost = false;
 
@@ -123,27 +117,20 @@ impl Daemon {
             self.node.settings.certname,
             self.node.settings.backend
         );
-        if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-            tracing::debug!("no service manager to tell: {error}");
-        }
+        on_ready();
         loop {
-            let wake = self.queue.next_wake().map(|elapsed| self.node.clock.instant(elapsed));
+            let wake = self.queue.next_wake();
             tokio::select! {
-                Some(batch) = self.channels.arrivals.recv() => self.arrived(batch),
-                Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
-                Ok(()) = self.channels.disabled.moved() => self.input(Input::Tick),
-                ended = wait_for_end(&mut self.active) => self.run_ended(ended),
-                () = sleep_until(wake) => self.input(Input::Tick),
-                Some(answer) = self.channels.questions.recv() => {
-                    // What kept runs from starting may be gone.
-                    self.input(Input::Tick);
-                    drop(answer.send(self.view()));
-                }
-                _ = terminate.recv() => return Ok(Stopped::Terminated),
-                _ = interrupt.recv() => return Ok(Stopped::Terminated),
-                _ = hangup.recv() => match check_configuration().await {
-                    Ok(()) => return Ok(Stopped::Reload),
-                    Err(failure) => tracing::error!("the configuration is not reloaded: {}", failure.message),
+                // From what is rare to what may come in floods, and in the same order on any host.
+                biased;
+                Some(signal) = self.channels.signals.recv() => match signal {
+                    Signal::Terminate => return Ok(Stopped::Terminated),
+                    Signal::Reload => match check_configuration().await {
+                        Ok(()) => return Ok(Stopped::Reload),
+                        Err(failure) => {
+                            tracing::error!("the configuration is not reloaded: {}", failure.message);
+                        }
+                    },
                 },
                 // What waits here is the other's to run now: it is forgotten, and read again if this agent
                 // is ever to run it.
@@ -154,6 +141,16 @@ impl Daemon {
                         has_lost = true;
                     }
                 },
+                Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
+                () = self.channels.disabled.has_moved() => self.input(Input::Tick),
+                ended = wait_for_end(&mut self.active) => self.run_ended(ended),
+                () = sleep_until(&host, wake) => self.input(Input::Tick),
+                Some(answer) = self.channels.questions.recv() => {
+                    // What kept runs from starting may be gone.
+                    self.input(Input::Tick);
+                    drop(answer.send(self.view()));
+                }
+                Some(batch) = self.channels.arrivals.recv() => self.arrived(batch),
             }
         }
     }
@@ -163,7 +160,7 @@ impl Daemon {
         for OpenRun { record, is_alive } in self.runs.open_runs()? {
             if let Some(active) = self.active.take() {
                 // Two that live at once would be a defect elsewhere; the queue must not see it.
-                let result = active.ended.await.ok().and_then(Result::ok).flatten();
+                let result = active.ended.await.ok().flatten();
                 self.finish_run(active.run_id, active.noop, active.started_at, result);
             }
             tracing::info!(
@@ -246,7 +243,7 @@ impl Daemon {
 
     /// The state of each blocker; whether Puppet is disabled is looked up afresh when a run is `about_to_start`.
     fn blockers(&mut self, about_to_start: bool) -> Blockers {
-        let elapsed = self.node.clock.now().elapsed;
+        let elapsed = self.node.host.now().elapsed;
         Blockers {
             claim: self.channels.claim.borrow_and_update().blocker(elapsed),
             disabled: self.channels.disabled.reason(about_to_start),
@@ -261,11 +258,11 @@ impl Daemon {
 
     /// Asks the core and does as it says.
     fn take_in(&mut self, input: Input) {
-        let about_to_start = self.queue.may_start(self.node.clock.now(), &input);
+        let about_to_start = self.queue.may_start(self.node.host.now(), &input);
         // The blockers are taken first: the queue must not start a run that an operator has just forbidden.
         let mut inputs = vec![input, Input::Blockers(self.blockers(about_to_start))];
         while let Some(input) = inputs.pop() {
-            for effect in self.queue.step(self.node.clock.now(), input) {
+            for effect in self.queue.step(self.node.host.now(), input) {
                 inputs.extend(self.perform(effect));
             }
         }
@@ -312,7 +309,7 @@ impl Daemon {
                 // without ever having been given an outcome.
                 let ended: Vec<EventId> = completions.iter().map(|completion| completion.event).collect();
                 if run.is_some()
-                    && let Err(error) = self.dedup_log.append(&ended, clock::wall())
+                    && let Err(error) = self.dedup_log.append(&ended, self.node.host.wall())
                 {
                     // The outcomes in the backend still keep these events from running again.
                     tracing::error!("{error}");
@@ -362,8 +359,8 @@ impl Daemon {
     fn start_run(&mut self, options: RunOptions, causes: Vec<Cause>) -> Input {
         let settings = &self.node.settings;
         let blank = self.blank.take();
-        let run_id = blank.as_ref().map_or_else(new_run_id, |blank| blank.run);
-        let started_at = clock::wall();
+        let run_id = blank.as_ref().map_or_else(|| self.new_run_id(), |blank| blank.run);
+        let started_at = self.node.host.wall();
         let running =
             Running { run_id, started_at, causes: causes.iter().map(|cause| cause.event.id).collect() };
         let noop = options.noop;
@@ -379,8 +376,8 @@ impl Daemon {
             causes,
             environment,
         };
-        let started =
-            self.runs.create(&record, blank).map_err(|error| error.to_string()).and_then(start_supervisor);
+        let started = self.runs.create(&record, blank).map_err(|error| error.to_string());
+        let started = started.and_then(|run| self.start_supervisor(run));
         match started {
             Ok(()) => {
                 tracing::info!(run = %run_id, events = running.causes.len(), "run started");
@@ -394,26 +391,27 @@ impl Daemon {
                     reason: Some(reason),
                     reported_noop: false,
                     started_at,
-                    finished_at: clock::wall(),
+                    finished_at: self.node.host.wall(),
                 };
                 self.node.metrics.run_ended(&result);
                 // Without it, the next agent would take this for a run that was interrupted.
                 if let Err(error) = self.runs.paths(run_id).write_result(&result) {
                     tracing::error!("{error}");
                 }
-                Input::RunEnded { run: CompletedRun::new(run_id, noop, result), jitter: jitter() }
+                Input::RunEnded {
+                    run: CompletedRun::new(run_id, noop, result),
+                    jitter: self.node.host.jitter(),
+                }
             }
         }
     }
 
-    /// Waits for a run's end by the locks on its files, on a thread of its own while it lasts. `timeout` is the
+    /// Waits for a run's end by the locks on its files. `timeout` is the
     /// run's own, which an adopted one may have from another configuration.
     fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, timeout: Duration) {
         let paths = self.runs.paths(run_id);
         let patience = timeout + lock_timeout(timeout);
-        let runtime = tokio::runtime::Handle::current();
-        let end_orphan = move |note: &str| runtime.block_on(supervisor::end_orphan(note));
-        let ended = tokio::task::spawn_blocking(move || paths.wait_for_end(patience, end_orphan));
+        let ended = Box::pin(paths.wait_for_end(patience));
         self.active = Some(ActiveRun { run_id, noop, ended, started_at });
     }
 
@@ -424,7 +422,7 @@ impl Daemon {
             None
         });
         // Its supervisor may have asked Puppet again.
-        self.channels.disabled.take_over_cache(&self.node.settings);
+        self.channels.disabled.take_over_cache();
         self.finish_run(active.run_id, active.noop, active.started_at, result);
         self.prepare_record();
     }
@@ -432,7 +430,7 @@ impl Daemon {
     /// After a run and before the next one, when a few milliseconds matter to nobody.
     fn prepare_record(&mut self) {
         if self.blank.is_none() {
-            match self.runs.prepare(new_run_id()) {
+            match self.runs.prepare(self.new_run_id()) {
                 Ok(blank) => self.blank = Some(blank),
                 Err(error) => tracing::debug!("the next run's record is not prepared: {error}"),
             }
@@ -441,7 +439,7 @@ impl Daemon {
 
     fn finish_run(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, result: Option<RunResult>) {
         let run = self.over(run_id, noop, started_at, result);
-        self.input(Input::RunEnded { run, jitter: jitter() });
+        self.input(Input::RunEnded { run, jitter: self.node.host.jitter() });
     }
 
     /// How a run ended, told in log and metrics. One without a result was interrupted: its supervisor died, or
@@ -462,7 +460,7 @@ impl Daemon {
                 ),
                 reported_noop: false,
                 started_at,
-                finished_at: clock::wall(),
+                finished_at: self.node.host.wall(),
             };
             if let Err(error) = self.runs.paths(run_id).write_result(&result) {
                 tracing::error!("{error}");
@@ -475,6 +473,16 @@ impl Daemon {
         CompletedRun::new(run_id, noop, result)
     }
 
+    /// Hands the locked record to a supervisor.
+    fn start_supervisor(&self, run: NewRun<H>) -> Result<(), String> {
+        let started = self.node.host.start_supervisor(&run.paths.record(), run.lock);
+        started.map_err(|error| format!("cannot start the run's supervisor: {error}"))
+    }
+
+    fn new_run_id(&self) -> RunId {
+        RunId::from_uuid(self.node.host.new_ordered_uuid())
+    }
+
     fn view(&self) -> QueueView {
         let disconnected = match &*self.channels.link.borrow() {
             Connection::Up => None,
@@ -482,10 +490,6 @@ impl Daemon {
         };
         QueueView::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
     }
-}
-
-fn new_run_id() -> RunId {
-    RunId::from_uuid(uuid::Uuid::now_v7())
 }
 
 /// A line for the end of a delivery, as a warning where a person may have to do something.
@@ -504,26 +508,9 @@ fn tell_end(Completion { event, outcome: end, .. }: &Completion) {
     }
 }
 
-/// Hands the locked record to a supervisor. The lock goes over with the file: at no moment is the record
-/// of a starting run unlocked.
-fn start_supervisor(run: NewRun) -> Result<(), String> {
-    // This very program, also when its file was replaced by a newer one meanwhile.
-    let spawned = Command::new("/proc/self/exe")
-        .arg("supervise")
-        .arg(run.paths.record())
-        .stdin(Stdio::from(run.lock))
-        .stdout(Stdio::null())
-        .spawn();
-    // Not waited for: its end shows in the lock, and tokio reaps it.
-    spawned.map(drop).map_err(|error| format!("cannot start the run's supervisor: {error}"))
-}
-
 async fn wait_for_end(active: &mut Option<ActiveRun>) -> Result<Option<RunResult>, FileError> {
     match active {
-        Some(active) => match (&mut active.ended).await {
-            Ok(ended) => ended,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        },
+        Some(active) => (&mut active.ended).await,
         None => std::future::pending().await,
     }
 }
@@ -536,9 +523,9 @@ async fn lost(mut claim: watch::Receiver<ClaimState>) {
     }
 }
 
-async fn sleep_until(instant: Option<tokio::time::Instant>) {
-    match instant {
-        Some(instant) => tokio::time::sleep_until(instant).await,
+async fn sleep_until<H: Host>(host: &H, elapsed: Option<Duration>) {
+    match elapsed {
+        Some(elapsed) => host.sleep(elapsed.saturating_sub(host.elapsed())).await,
         None => std::future::pending().await,
     }
 }

@@ -2,7 +2,6 @@
 //! What is read, and when, is decided in [`trigger_fleet::delivery_watcher`].
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::watch;
 use trigger_core::backoff;
@@ -10,7 +9,7 @@ use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::{DeliveryWatcher, Outlets, read_again_after};
 
 use super::Node;
-use crate::clock::jitter;
+use crate::host::Host;
 use crate::state::Breaker;
 
 /// Whether the backend is watched now.
@@ -20,16 +19,17 @@ pub(super) enum Connection {
     Down(String),
 }
 
-pub(super) async fn run(
-    node: Arc<Node>,
-    breaker: Breaker,
+pub(super) async fn run<H: Host>(
+    node: Arc<Node<H>>,
+    breaker: Breaker<H>,
     claim: watch::Receiver<ClaimState>,
     link: watch::Sender<Connection>,
     outlets: Outlets,
 ) {
+    let host = node.host.clone();
     let mut watcher = DeliveryWatcher::new(node.fleet.clone(), claim, outlets);
-    let pause = || tokio::time::sleep(read_again_after(jitter()));
-    let mut lost_at = Instant::now();
+    let pause = || host.sleep(read_again_after(host.jitter()));
+    let mut lost_at = host.elapsed();
     let mut attempt = 0;
     loop {
         let error = match watcher.connect().await {
@@ -38,7 +38,7 @@ pub(super) async fn run(
                 link.send_replace(Connection::Up);
                 attempt = 0;
                 let error = watcher.follow(watch, pause).await;
-                lost_at = Instant::now();
+                lost_at = host.elapsed();
                 error
             }
             Err(error) => error,
@@ -49,7 +49,8 @@ pub(super) async fn run(
         if watcher.is_closed() {
             return;
         }
-        tokio::time::sleep(backoff::reconnect(attempt, lost_at.elapsed(), jitter())).await;
+        let lost_for = host.elapsed().saturating_sub(lost_at);
+        host.sleep(backoff::reconnect(attempt, lost_for, host.jitter())).await;
         attempt += 1;
     }
 }

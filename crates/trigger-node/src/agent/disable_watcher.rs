@@ -5,6 +5,7 @@
 //! Only Puppet knows where the lock is that says so, and asking takes a second of Ruby: the agent asks at its
 //! start, when `puppet.conf` has changed, and now and then while the lock keeps it from running.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,9 +14,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use trigger_core::queue::BLOCKER_POLL_INTERVAL;
-use trigger_core::run::command::CommandKind;
+use trigger_core::run::command::{CommandKind, RunCommand};
 
-use super::{AgentSettings, Node};
+use super::DisableCheck;
 use crate::puppet_locks::disabled_reason;
 use crate::puppet_settings::{self, PuppetPaths};
 
@@ -52,8 +53,8 @@ impl Place {
         paths(self) == paths(other)
     }
 
-    fn told_by_cache(settings: &AgentSettings) -> Option<Self> {
-        let paths = puppet_settings::cached_paths(&settings.command, settings.state.path())?;
+    fn told_by_cache(puppet: &Puppet) -> Option<Self> {
+        let paths = puppet_settings::cached_paths(&puppet.command, &puppet.state_dir)?;
         let changed_at = changed_at(&paths.config);
         Some(Self::of(paths, changed_at))
     }
@@ -64,8 +65,18 @@ fn changed_at(file: &Path) -> Option<SystemTime> {
     fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
 }
 
+/// The Puppet whose lock it is.
+#[derive(Debug, Clone)]
+pub(super) struct Puppet {
+    pub(super) command: RunCommand,
+    pub(super) environment: BTreeMap<String, String>,
+    /// Where its answers are remembered.
+    pub(super) state_dir: PathBuf,
+}
+
 /// Looks at the lock, seldom enough for whoever asks often.
 pub(super) struct DisableWatcher {
+    puppet: Puppet,
     place: watch::Sender<Place>,
     seen: watch::Receiver<Place>,
     /// Tells [`find`] to ask Puppet again.
@@ -77,50 +88,14 @@ pub(super) struct DisableWatcher {
 
 impl DisableWatcher {
     /// Knows of no place yet: see [`find`].
-    pub(super) fn new() -> Self {
+    pub(super) fn new(puppet: Puppet) -> Self {
         let (place, seen) = watch::channel(Place::Unknown);
-        Self { place, seen, ask: Arc::default(), asked_for: None, latest: None }
+        Self { puppet, place, seen, ask: Arc::default(), asked_for: None, latest: None }
     }
 
     /// Keeps it told of the lock's place: ends only where there is nothing to ask.
-    pub(super) fn find(&self, node: Arc<Node>) -> impl Future<Output = ()> + use<> {
-        find(node, self.place.clone(), Arc::clone(&self.ask))
-    }
-
-    /// Returns when another place is known. May be dropped and asked again.
-    pub(super) async fn moved(&mut self) -> Result<(), watch::error::RecvError> {
-        self.seen.changed().await?;
-        self.latest = None;
-        Ok(())
-    }
-
-    /// Takes over what somebody else has asked Puppet meanwhile.
-    pub(super) fn take_over_cache(&mut self, settings: &AgentSettings) {
-        if settings.command.kind() == CommandKind::Other {
-            return;
-        }
-        let Some(told) = Place::told_by_cache(settings) else { return };
-        self.place.send_if_modified(|known| {
-            let is_news = !known.is_same(&told);
-            if is_news {
-                *known = told;
-            }
-            is_news
-        });
-    }
-
-    /// Why no run may start, if so. It is looked for whether one is `about_to_start`, unless it was found within
-    /// the last second that none may.
-    pub(super) fn reason(&mut self, about_to_start: bool) -> Option<String> {
-        if let Some((reason, at)) = &self.latest
-            && at.elapsed() < LOOK_LIFETIME
-            && (reason.is_some() || !about_to_start)
-        {
-            return reason.clone();
-        }
-        let reason = self.look();
-        self.latest = Some((reason.clone(), Instant::now()));
-        reason
+    pub(super) fn find(&self) -> impl Future<Output = ()> + use<> {
+        find(self.puppet.clone(), self.place.clone(), Arc::clone(&self.ask))
     }
 
     fn look(&mut self) -> Option<String> {
@@ -157,15 +132,49 @@ impl DisableWatcher {
     }
 }
 
+impl DisableCheck for DisableWatcher {
+    async fn has_moved(&mut self) {
+        if self.seen.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        self.latest = None;
+    }
+
+    fn take_over_cache(&mut self) {
+        if self.puppet.command.kind() == CommandKind::Other {
+            return;
+        }
+        let Some(told) = Place::told_by_cache(&self.puppet) else { return };
+        self.place.send_if_modified(|known| {
+            let is_news = !known.is_same(&told);
+            if is_news {
+                *known = told;
+            }
+            is_news
+        });
+    }
+
+    fn reason(&mut self, about_to_start: bool) -> Option<String> {
+        if let Some((reason, at)) = &self.latest
+            && at.elapsed() < LOOK_LIFETIME
+            && (reason.is_some() || !about_to_start)
+        {
+            return reason.clone();
+        }
+        let reason = self.look();
+        self.latest = Some((reason.clone(), Instant::now()));
+        reason
+    }
+}
+
 /// Finds out where the lock is, and again whenever it is told to `ask`. What Puppet answered before holds until
 /// it has answered again; one that does not answer is asked again later.
-async fn find(node: Arc<Node>, place: watch::Sender<Place>, ask: Arc<Notify>) {
-    let settings = &node.settings;
-    if settings.command.kind() == CommandKind::Other {
+async fn find(puppet: Puppet, place: watch::Sender<Place>, ask: Arc<Notify>) {
+    if puppet.command.kind() == CommandKind::Other {
         place.send_replace(Place::None);
         return;
     }
-    if let Some(told) = Place::told_by_cache(settings) {
+    if let Some(told) = Place::told_by_cache(&puppet) {
         place.send_replace(told);
     }
     loop {
@@ -174,8 +183,7 @@ async fn find(node: Arc<Node>, place: watch::Sender<Place>, ask: Arc<Notify>) {
             Place::At { config, .. } => Some((config.clone(), changed_at(config))),
             Place::Unknown | Place::None => None,
         };
-        let state_dir = settings.state.path();
-        match puppet_settings::ask_paths(&settings.command, &settings.run_environment, state_dir).await {
+        match puppet_settings::ask_paths(&puppet.command, &puppet.environment, &puppet.state_dir).await {
             Ok(paths) => {
                 let known = known.filter(|(config, _)| *config == paths.config);
                 let changed_at = known.map_or_else(|| changed_at(&paths.config), |(_, at)| at);
@@ -235,7 +243,10 @@ mod tests {
 
     /// Where Puppet's lock is known to be.
     fn site() -> Site {
-        let site = Site { dir: tempfile::tempdir().unwrap(), look: DisableWatcher::new() };
+        let dir = tempfile::tempdir().unwrap();
+        let command = RunCommand::from_words(vec!["puppet".to_owned(), "agent".to_owned()]).unwrap();
+        let puppet = Puppet { command, environment: BTreeMap::new(), state_dir: dir.path().to_owned() };
+        let site = Site { dir, look: DisableWatcher::new(puppet) };
         fs::write(site.path("puppet.conf"), "").unwrap();
         site.set_place("lock");
         site
@@ -271,7 +282,7 @@ mod tests {
         assert!(site.reason(true).contains("has changed"));
         assert!(!site.is_asked().await, "once for each change");
         site.set_place("moved");
-        site.look.moved().await.unwrap();
+        site.look.has_moved().await;
         assert!(site.reason(false).contains("disks"));
     }
 

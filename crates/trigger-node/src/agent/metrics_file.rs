@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
 use trigger_fleet::claim::ClaimState;
 
-use super::Node;
+use super::Service;
 use super::delivery_watcher::Connection;
+use crate::os::Os;
 use crate::state::Outbox;
 
 /// How often the figures are looked at; the file is written when they have changed.
@@ -20,19 +20,14 @@ const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// It is written at least this often, so that its age tells whether the agent lives.
 const MAX_WRITE_INTERVAL: Duration = Duration::from_secs(60);
 
-pub(super) async fn run(
-    node: Arc<Node>,
-    path: PathBuf,
-    outbox: Outbox,
-    link: watch::Receiver<Connection>,
-    claim: watch::Receiver<ClaimState>,
-) {
+pub(super) async fn run(service: Arc<Service<Os>>, path: PathBuf) {
+    let Service { node, outbox, link, claim, .. } = service.as_ref();
     let mut written: Option<(String, Instant)> = None;
     let mut is_failing = false;
     loop {
         let is_connected = *link.borrow() == Connection::Up;
         node.metrics.backend(is_connected, matches!(*claim.borrow(), ClaimState::Held { .. }));
-        if let Some((spooled, quarantined)) = count(&outbox) {
+        if let Some((spooled, quarantined)) = count(outbox) {
             node.metrics.outbox(spooled, quarantined);
         }
         let text = node.metrics.text();

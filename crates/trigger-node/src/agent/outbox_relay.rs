@@ -2,21 +2,25 @@
 //! another process left there.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use trigger_core::backoff;
 
 use super::delivery_watcher::Connection;
-use crate::clock::jitter;
 use crate::firing::{Drained, Publisher};
+use crate::host::Host;
 
 /// How often the outbox is looked at without a reason, spread over the fleet.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
-pub(super) async fn run(publisher: Arc<Publisher>, mut link: watch::Receiver<Connection>) {
+pub(super) async fn run<H: Host>(
+    host: H,
+    publisher: Arc<Publisher<H>>,
+    mut link: watch::Receiver<Connection>,
+) {
     let mut attempt = 0;
-    let mut failing_since = Instant::now();
+    let mut failing_since = host.elapsed();
     loop {
         // Whatever the state of this agent's own link and claim: events may be for another backend.
         link.mark_unchanged();
@@ -28,14 +32,18 @@ pub(super) async fn run(publisher: Arc<Publisher>, mut link: watch::Receiver<Con
             Err(failure) => tracing::error!("the outbox cannot be emptied: {}", failure.message),
         }
         if attempt == 0 {
-            failing_since = Instant::now();
+            failing_since = host.elapsed();
         }
         let pause = match attempt {
-            0 => POLL_INTERVAL.mul_f64(0.5 + jitter()),
-            _ => backoff::reconnect(attempt, failing_since.elapsed(), jitter()),
+            0 => POLL_INTERVAL.mul_f64(0.5 + host.jitter()),
+            _ => {
+                let failing_for = host.elapsed().saturating_sub(failing_since);
+                backoff::reconnect(attempt, failing_for, host.jitter())
+            }
         };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
+            () = host.sleep(pause) => {}
             // A failure need not cost the watch its connection: the backend may be back in a moment.
             () = publisher.has_spooled(), if attempt == 0 => attempt = 1,
             changed = link.changed() => if changed.is_err() { return },

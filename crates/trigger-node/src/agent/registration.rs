@@ -13,7 +13,7 @@ use trigger_core::queue::ClaimBlocker;
 use trigger_fleet::claim::{Claim, ClaimState, Claimant};
 
 use super::{AgentSettings, Node};
-use crate::clock::jitter;
+use crate::host::{Host, timeout};
 use crate::state::{FileError, read_if_present, write_durably};
 
 /// Changes of activity are written at most this often.
@@ -35,8 +35,8 @@ pub(super) struct Channels {
 }
 
 /// The owner of this node's registration.
-pub(super) struct Registration {
-    node: Arc<Node>,
+pub(super) struct Registration<H: Host> {
+    node: Arc<Node<H>>,
     claim: Claim,
     /// The groups joined, as the state directory remembers them.
     remembered: BTreeMap<GroupName, Revision>,
@@ -45,31 +45,32 @@ pub(super) struct Registration {
     standing: watch::Sender<ClaimState>,
 }
 
-impl Registration {
+impl<H: Host> Registration<H> {
     /// Registers and keeps the registration true until it is asked to give the claim up. `lock` names the
     /// lock that this agent holds on its state directory.
     pub(super) async fn run(
-        node: Arc<Node>,
+        node: Arc<Node<H>>,
         lock: Option<String>,
         remembered: BTreeMap<GroupName, Revision>,
         channels: Channels,
     ) {
         let settings = &node.settings;
         let claimant = Claimant {
-            instance: uuid::Uuid::new_v4().to_string(),
+            instance: node.host.new_instance(),
             lock,
             may_inherit: settings.may_inherit_claim,
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            pid: std::process::id(),
+            host: node.host.name(),
+            pid: node.host.pid(),
             directory: settings.state.path().display().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             groups: settings.groups.clone(),
         };
-        let elapsed = node.clock.now().elapsed;
+        let elapsed = node.host.now().elapsed;
         let claim = Claim::new(node.fleet.clone(), claimant, remembered.clone(), elapsed);
         let Channels { activity, seen, release, standing } = channels;
         let mut registrar = Self { node, claim, remembered, activity, seen, standing };
         tokio::select! {
+            biased;
             () = registrar.keep() => {}
             Ok(released) = release => {
                 registrar.release().await;
@@ -85,7 +86,7 @@ impl Registration {
             // What was seen until now is answered by this renewal, even where the backend was made anew and
             // counts from the start again.
             self.seen.mark_unchanged();
-            let renewed = self.claim.renew(&activity, self.node.clock.now()).await;
+            let renewed = self.claim.renew(&activity, self.node.host.now()).await;
             if let Err(error) = &renewed
                 && !is_failing
             {
@@ -93,13 +94,14 @@ impl Registration {
             }
             is_failing = renewed.is_err();
             self.remember_groups();
-            let elapsed = self.node.clock.now().elapsed;
+            let elapsed = self.node.host.now().elapsed;
             self.tell(self.claim.standing(elapsed));
-            let pause = self.claim.pause(elapsed, jitter());
+            let pause = self.claim.pause(elapsed, self.node.host.jitter());
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                biased;
+                () = self.node.host.sleep(pause) => {}
                 () = news(&self.claim, &mut self.seen) => {}
-                () = change(&mut self.activity), if self.claim.publishes_activity() => {}
+                () = change(&self.node.host, &mut self.activity), if self.claim.publishes_activity() => {}
             }
         }
     }
@@ -117,12 +119,12 @@ impl Registration {
 
     async fn release(&mut self) {
         let activity = self.activity.borrow().clone();
-        let now = self.node.clock.now();
-        match tokio::time::timeout(RELEASE_TIMEOUT, self.claim.release(&activity, now)).await {
-            Ok(Ok(true)) => tracing::info!("gave up the claim on {}", self.node.settings.certname),
-            Ok(Ok(false)) => {}
-            Ok(Err(error)) => tracing::warn!("the claim is not given up and lapses by itself: {error}"),
-            Err(_) => tracing::warn!("the claim is not given up and lapses by itself: no answer in time"),
+        let now = self.node.host.now();
+        match timeout(&self.node.host, RELEASE_TIMEOUT, self.claim.release(&activity, now)).await {
+            Some(Ok(true)) => tracing::info!("gave up the claim on {}", self.node.settings.certname),
+            Some(Ok(false)) => {}
+            Some(Err(error)) => tracing::warn!("the claim is not given up and lapses by itself: {error}"),
+            None => tracing::warn!("the claim is not given up and lapses by itself: no answer in time"),
         }
     }
 
@@ -139,7 +141,7 @@ impl Registration {
 
     /// What a person should know, once.
     fn log(&self, known: &ClaimState, standing: &ClaimState) {
-        let blocker = standing.blocker(self.node.clock.now().elapsed);
+        let blocker = standing.blocker(self.node.host.now().elapsed);
         let sentence = blocker.as_ref().map_or("", ClaimBlocker::reason);
         match (known, standing) {
             (ClaimState::Contended(before), ClaimState::Contended(rival))
@@ -167,18 +169,20 @@ async fn news(claim: &Claim, seen: &mut watch::Receiver<Revision>) {
 }
 
 /// Returns when the activity has changed and the change is due to be told.
-async fn change(activity: &mut watch::Receiver<Activity>) {
-    tokio::time::sleep(ACTIVITY_SPACING).await;
+async fn change<H: Host>(host: &H, activity: &mut watch::Receiver<Activity>) {
+    host.sleep(ACTIVITY_SPACING).await;
     if activity.changed().await.is_err() {
         // The daemon is gone; whoever ends the agent says what becomes of the claim.
         std::future::pending::<()>().await;
     }
-    tokio::time::sleep(ACTIVITY_DELAY).await;
+    host.sleep(ACTIVITY_DELAY).await;
 }
 
 /// The groups joined, below a line that says where: revisions of one backend mean nothing in another.
-pub(super) fn read_joined(settings: &AgentSettings) -> Result<BTreeMap<GroupName, Revision>, FileError> {
-    let text = read_if_present(&settings.state.file("groups"))?.unwrap_or_default();
+pub(super) fn read_joined<H: Host>(
+    settings: &AgentSettings<H>,
+) -> Result<BTreeMap<GroupName, Revision>, FileError> {
+    let text = read_if_present(settings.state.host(), &settings.state.file("groups"))?.unwrap_or_default();
     let Some(lines) = text.strip_prefix(&place(settings)) else { return Ok(BTreeMap::new()) };
     let line = |line: &str| {
         let (group, revision) = line.split_once(' ')?;
@@ -188,13 +192,16 @@ pub(super) fn read_joined(settings: &AgentSettings) -> Result<BTreeMap<GroupName
     Ok(joined.filter(|(group, _)| settings.groups.contains(group)).collect())
 }
 
-fn write_joined(settings: &AgentSettings, joined: &BTreeMap<GroupName, Revision>) -> Result<(), FileError> {
+fn write_joined<H: Host>(
+    settings: &AgentSettings<H>,
+    joined: &BTreeMap<GroupName, Revision>,
+) -> Result<(), FileError> {
     let lines = joined.iter().map(|(group, revision)| format!("{group} {revision}\n"));
     let text: String = std::iter::once(place(settings)).chain(lines).collect();
-    write_durably(&settings.state.file("groups"), text.as_bytes())
+    write_durably(settings.state.host(), &settings.state.file("groups"), text.as_bytes())
 }
 
-fn place(settings: &AgentSettings) -> String {
+fn place<H: Host>(settings: &AgentSettings<H>) -> String {
     format!("{} {}\n", settings.backend, settings.prefix)
 }
 
@@ -222,7 +229,7 @@ mod tests {
         let mut claim = Claim::new(fleet, claimant, BTreeMap::new(), Duration::ZERO);
         // Seen in a backend that has been made anew since.
         let (sender, mut seen) = watch::channel(Revision(1_000_000));
-        let now = crate::clock::Clock::start().now();
+        let now = crate::os::Os::start().now();
         seen.mark_unchanged();
         claim.renew(&Activity::default(), now).await.unwrap();
         assert!(claim.is_news(Revision(1_000_000)), "it looks like news");

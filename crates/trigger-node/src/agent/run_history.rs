@@ -7,19 +7,20 @@ use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::run::history::RunHistory;
 
+use crate::host::Host;
 use crate::state::Runs;
 
-pub(super) struct RunHistoryWriter {
-    runs: Runs,
+pub(super) struct RunHistoryWriter<H: Host> {
+    runs: Runs<H>,
     history: RunHistory,
     /// How many events of a backlog each event stands for that waits for its run. Only here: an agent that
     /// starts anew counts anew.
     stands_for: HashMap<EventId, usize>,
 }
 
-impl RunHistoryWriter {
+impl<H: Host> RunHistoryWriter<H> {
     /// Begins with what the records that are kept tell.
-    pub(super) fn new(runs: Runs) -> Self {
+    pub(super) fn new(runs: Runs<H>) -> Self {
         let history = runs.history().unwrap_or_else(|error| {
             tracing::error!("what earlier runs did is not told: {error}");
             RunHistory::default()

@@ -10,14 +10,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::Semaphore;
 use trigger_core::identity::Revision;
 use trigger_core::publication::Publication;
 use trigger_core::wire::Stored;
 
-use super::{Node, QueueView};
+use super::{QueueView, Service};
 use crate::failure::Failure;
-use crate::firing::{FireReport, Fired, Publisher};
+use crate::firing::{FireReport, Fired};
+use crate::os::Os;
 use crate::state::StateDir;
 
 /// The largest request: an event for a hundred thousand targets.
@@ -87,12 +88,7 @@ pub(super) fn listen(state: &StateDir) -> Result<UnixListener, Failure> {
     UnixListener::bind(address).map_err(failed)
 }
 
-pub(super) async fn serve(
-    listener: UnixListener,
-    node: Arc<Node>,
-    publisher: Arc<Publisher>,
-    questions: mpsc::Sender<oneshot::Sender<QueueView>>,
-) {
+pub(super) async fn serve(listener: UnixListener, service: Arc<Service<Os>>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
@@ -104,9 +100,9 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        let (node, publisher, questions) = (Arc::clone(&node), Arc::clone(&publisher), questions.clone());
+        let service = Arc::clone(&service);
         tokio::spawn(async move {
-            if let Err(error) = converse(stream, &node, &publisher, &questions).await {
+            if let Err(error) = converse(stream, &service).await {
                 tracing::debug!("a command went away: {error}");
             }
             drop(place);
@@ -114,57 +110,40 @@ pub(super) async fn serve(
     }
 }
 
-async fn converse(
-    mut stream: UnixStream,
-    node: &Node,
-    publisher: &Publisher,
-    questions: &mpsc::Sender<oneshot::Sender<QueueView>>,
-) -> io::Result<()> {
+async fn converse(mut stream: UnixStream, service: &Service<Os>) -> io::Result<()> {
     let mut line = String::new();
     let (reader, mut writer) = stream.split();
     tokio::time::timeout(TIMEOUT, BufReader::new(reader.take(MAX_REQUEST_BYTES)).read_line(&mut line))
         .await??;
-    let reply = answer(&line, node, publisher, questions).await;
+    let reply = answer(&line, service).await;
     let mut text = serde_json::to_string(&reply)?;
     text.push('\n');
     tokio::time::timeout(TIMEOUT, writer.write_all(text.as_bytes())).await?
 }
 
-async fn answer(
-    line: &str,
-    node: &Node,
-    publisher: &Publisher,
-    questions: &mpsc::Sender<oneshot::Sender<QueueView>>,
-) -> Reply {
-    let failed = |message: String| Reply::Failed { code: crate::failure::FAILED, message };
+async fn answer(line: &str, service: &Service<Os>) -> Reply {
     match serde_json::from_str(line) {
         Ok(Request::Fire { publication }) => match Publication::from_wire(&publication) {
-            Ok(publication) => fire(&publication, node, publisher).await,
+            Ok(publication) => service.fire(&publication).await.into(),
             Err(error) => Reply::NotUnderstood { detail: error.to_string() },
         },
-        Ok(Request::Queue) => {
-            let (sender, receiver) = oneshot::channel();
-            if questions.send(sender).await.is_err() {
-                return failed("the agent is stopping".to_owned());
-            }
-            match receiver.await {
-                Ok(view) => Reply::Queue(Box::new(view)),
-                Err(_) => failed("the agent is stopping".to_owned()),
-            }
-        }
+        Ok(Request::Queue) => match service.queue().await {
+            Some(view) => Reply::Queue(Box::new(view)),
+            None => Err(Failure::failed("the agent is stopping")).into(),
+        },
         Err(error) => Reply::NotUnderstood { detail: error.to_string() },
     }
 }
 
-async fn fire(publication: &Publication, node: &Node, publisher: &Publisher) -> Reply {
-    let report = publisher.fire(publication).await;
-    node.metrics.fired(report.as_ref().ok().map(|report| &report.fired));
-    match report {
-        Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }) => {
-            Reply::Committed { revision, warnings }
+impl From<Result<FireReport, Failure>> for Reply {
+    fn from(report: Result<FireReport, Failure>) -> Self {
+        match report {
+            Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }) => {
+                Self::Committed { revision, warnings }
+            }
+            Ok(FireReport { fired: Fired::Spooled(reason), warnings }) => Self::Spooled { reason, warnings },
+            Err(failure) => Self::Failed { code: failure.code, message: failure.message },
         }
-        Ok(FireReport { fired: Fired::Spooled(reason), warnings }) => Reply::Spooled { reason, warnings },
-        Err(failure) => Reply::Failed { code: failure.code, message: failure.message },
     }
 }
 

@@ -6,12 +6,13 @@ use trigger_core::identity::RunId;
 use trigger_core::run::history::{FiredEvent, SuppressedTarget};
 
 use super::metrics::Metrics;
+use crate::host::Host;
 use crate::state::Runs;
 
 /// Targets of one run that have a line of their own in the log; an event may have thousands.
 const MAX_LOGGED: usize = 20;
 
-pub(super) fn tell(run: RunId, runs: &Runs, metrics: &Metrics) {
+pub(super) fn tell<H: Host>(run: RunId, runs: &Runs<H>, metrics: &Metrics) {
     let fired = runs.fired(run).unwrap_or_else(|error| {
         tracing::error!("whom the loop guard left out in run {run} is not told: {error}");
         Vec::new()

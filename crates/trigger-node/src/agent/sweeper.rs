@@ -8,16 +8,16 @@ use trigger_core::identity::Revision;
 use trigger_store::store::StoreError;
 
 use super::Node;
-use crate::clock::{self, jitter};
+use crate::host::Host;
 
 /// How often an agent looks, spread over the fleet.
 const POLL_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-pub(super) async fn run(node: Arc<Node>) {
+pub(super) async fn run<H: Host>(node: Arc<Node<H>>) {
     let mut last_seen = None;
     let mut is_first_look = true;
     loop {
-        tokio::time::sleep(POLL_INTERVAL.mul_f64(0.5 + jitter())).await;
+        node.host.sleep(POLL_INTERVAL.mul_f64(0.5 + node.host.jitter())).await;
         match look(&node, last_seen, is_first_look).await {
             Ok(seen) => {
                 last_seen = seen;
@@ -28,14 +28,14 @@ pub(super) async fn run(node: Arc<Node>) {
     }
 }
 
-async fn look(
-    node: &Node,
+async fn look<H: Host>(
+    node: &Node<H>,
     last_seen: Option<Revision>,
     is_first_look: bool,
 ) -> Result<Option<Revision>, StoreError> {
     let (is_ours, seen) = node.fleet.try_acquire_sweep(last_seen, is_first_look).await?;
     if is_ours {
-        let swept = node.fleet.sweep(clock::wall(), last_seen).await?;
+        let swept = node.fleet.sweep(node.host.wall(), last_seen).await?;
         tracing::info!(
             "swept the backend: {} deliveries expired, {} events removed",
             swept.expired,

@@ -8,6 +8,7 @@ use trigger_core::queue::Queue;
 use trigger_core::run::record::Cause;
 
 use super::AgentSettings;
+use crate::host::Host;
 
 /// What `trigger queue` shows of a running agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -62,8 +63,8 @@ pub struct UnreadableView {
 
 impl QueueView {
     /// The view of a queue as it is now.
-    pub(super) fn of(
-        settings: &AgentSettings,
+    pub(super) fn of<H: Host>(
+        settings: &AgentSettings<H>,
         queue: &Queue,
         disconnected: Option<String>,
         unreadable: &BTreeMap<String, String>,

@@ -2,36 +2,37 @@
 //!
 //! Kept as a file, since each fire without an agent is a process of its own.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::StateDir;
+use crate::host::Host;
+use crate::os::Os;
 
 /// How long fires spool at once after one that timed out.
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
 /// Remembers, for one state directory, that its backend did not answer.
 #[derive(Debug, Clone)]
-pub struct Breaker {
+pub struct Breaker<H: Host = Os> {
+    host: H,
     path: PathBuf,
 }
 
-impl Breaker {
-    pub fn new(state: &StateDir) -> Self {
-        Self { path: state.file("backend-unreachable") }
+impl<H: Host> Breaker<H> {
+    pub fn new(state: &StateDir<H>) -> Self {
+        Self { host: state.host().clone(), path: state.file("backend-unreachable") }
     }
 
     /// Whether `backend` failed to answer less than half a minute ago. When in doubt it is tried.
     pub fn is_open(&self, backend: &str) -> bool {
         let same = self.is_about(backend);
-        let age = fs::metadata(&self.path).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
-        same && age.is_some_and(|age| age < OPEN_FOR)
+        same && self.host.age(&self.path).is_some_and(|age| age < OPEN_FOR)
     }
 
     /// `backend` did not answer. Best effort: without the note the next fire waits once more.
     pub fn trip(&self, backend: &str) {
-        if let Err(error) = fs::write(&self.path, backend) {
+        if let Err(error) = self.host.write(&self.path, backend.as_bytes()) {
             tracing::debug!("cannot note that the backend is unreachable: {error}");
         }
     }
@@ -39,11 +40,11 @@ impl Breaker {
     /// `backend` answered.
     pub fn reset(&self, backend: &str) {
         if self.is_about(backend) {
-            let _ = fs::remove_file(&self.path);
+            let _ = self.host.remove_file(&self.path);
         }
     }
 
     fn is_about(&self, backend: &str) -> bool {
-        fs::read_to_string(&self.path).is_ok_and(|text| text == backend)
+        self.host.read(&self.path).is_ok_and(|text| text == backend.as_bytes())
     }
 }

@@ -1,9 +1,6 @@
 //! The file that remembers which events ended on this node (C4).
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use trigger_core::dedup::HonouredEvent;
@@ -11,27 +8,33 @@ use trigger_core::identity::EventId;
 use trigger_core::time::Timestamp;
 
 use super::{FileError, StateDir, at, read_if_present, write_durably};
+use crate::host::{Host, HostFile, Open};
+use crate::os::Os;
 
 /// Lines beyond those still needed before the file is written anew.
 const STALE_LINES: usize = 10_000;
 
 /// Appended to and synced at the end of each run; written anew when it has grown stale.
 #[derive(Debug)]
-pub struct DedupLog {
+pub struct DedupLog<H: Host = Os> {
+    host: H,
     path: PathBuf,
-    file: File,
+    file: H::File,
     /// Lines since it was looked at as a whole.
     appended: usize,
     /// The last append was cut short, by a full disk say.
     is_torn: bool,
 }
 
-impl DedupLog {
+impl<H: Host> DedupLog<H> {
     /// Opens the file and reads what it remembers, less what is too old to matter.
-    pub fn open(state: &StateDir, now: Timestamp) -> Result<(Self, BTreeMap<EventId, Timestamp>), FileError> {
-        let path = state.file("ended");
-        let (file, ended) = open_fresh(&path, now)?;
-        Ok((Self { path, file, appended: 0, is_torn: false }, ended))
+    pub fn open(
+        state: &StateDir<H>,
+        now: Timestamp,
+    ) -> Result<(Self, BTreeMap<EventId, Timestamp>), FileError> {
+        let (host, path) = (state.host().clone(), state.file("ended"));
+        let (file, ended) = open_fresh(&host, &path, now)?;
+        Ok((Self { host, path, file, appended: 0, is_torn: false }, ended))
     }
 
     /// Remembers events, durably.
@@ -49,15 +52,19 @@ impl DedupLog {
         self.appended += events.len();
         if self.appended > STALE_LINES {
             self.appended = 0;
-            self.file = open_fresh(&self.path, now)?.0;
+            self.file = open_fresh(&self.host, &self.path, now)?.0;
         }
         Ok(())
     }
 }
 
 /// The file, written anew first where most of it is of no use any more, and what it remembers.
-fn open_fresh(path: &Path, now: Timestamp) -> Result<(File, BTreeMap<EventId, Timestamp>), FileError> {
-    let text = read_if_present(path)?.unwrap_or_default();
+fn open_fresh<H: Host>(
+    host: &H,
+    path: &Path,
+    now: Timestamp,
+) -> Result<(H::File, BTreeMap<EventId, Timestamp>), FileError> {
+    let text = read_if_present(host, path)?.unwrap_or_default();
     let ended: BTreeMap<EventId, Timestamp> = text
         .lines()
         .filter_map(HonouredEvent::from_line)
@@ -67,9 +74,9 @@ fn open_fresh(path: &Path, now: Timestamp) -> Result<(File, BTreeMap<EventId, Ti
     // Also mends a last line that a crash cut short: nothing may be appended to half a line.
     let whole = text.is_empty() || text.ends_with('\n');
     if !whole || text.lines().count() > ended.len() + STALE_LINES {
-        write_durably(path, lines(&ended).as_bytes())?;
+        write_durably(host, path, lines(&ended).as_bytes())?;
     }
-    let file = File::options().create(true).append(true).mode(0o600).open(path).map_err(at("open", path))?;
+    let file = host.open(path, Open::Append).map_err(at("open", path))?;
     Ok((file, ended))
 }
 

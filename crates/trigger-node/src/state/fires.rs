@@ -2,9 +2,6 @@
 //! number of runs pushes out, since the count has to hold for as long as the root event may live.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use trigger_core::dedup::DEDUP_RETENTION;
@@ -13,6 +10,8 @@ use trigger_core::identity::{EventId, TriggerName};
 use trigger_core::time::Timestamp;
 
 use super::{FileError, StateDir, at};
+use crate::host::{Host, HostFile, Open};
+use crate::os::Os;
 
 /// Lines before the file is written anew, without what is too old to matter and with the newest half at the
 /// most: nearly four fires in every minute of nine days.
@@ -21,21 +20,19 @@ const MAX_LINES: usize = 100_000;
 /// The file, locked: until this is dropped nobody else counts, so that what is counted and what is noted
 /// belong together.
 #[derive(Debug)]
-pub struct Fires {
+pub struct Fires<H: Host = Os> {
     path: PathBuf,
-    file: File,
+    file: H::File,
     text: String,
 }
 
-impl Fires {
+impl<H: Host> Fires<H> {
     /// Waits for its turn and reads the file.
-    pub fn lock(state: &StateDir) -> Result<Self, FileError> {
+    pub fn lock(state: &StateDir<H>) -> Result<Self, FileError> {
         let path = state.file("fires");
-        let file = File::options().create(true).read(true).append(true).mode(0o600).open(&path);
-        let mut file = file.map_err(at("open", &path))?;
+        let mut file = state.host().open(&path, Open::ReadAppend).map_err(at("open", &path))?;
         file.lock().map_err(at("lock", &path))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(at("read", &path))?;
+        let bytes = file.read_to_end().map_err(at("read", &path))?;
         Ok(Self { path, file, text: String::from_utf8_lossy(&bytes).into_owned() })
     }
 
@@ -100,8 +97,7 @@ impl Fires {
         let needed: Vec<&str> = self.text.lines().filter(is_needed).collect();
         let newest = &needed[needed.len().saturating_sub(most / 2)..];
         let text: String = newest.iter().map(|line| format!("{line}\n")).collect();
-        self.file.set_len(0).map_err(at("cut", &self.path))?;
-        self.file.rewind().map_err(at("cut", &self.path))?;
+        self.file.truncate().map_err(at("cut", &self.path))?;
         self.text = text;
         self.file.write_all(self.text.as_bytes()).map_err(at("write", &self.path))
     }

@@ -3,9 +3,6 @@
 //! Whoever publishes a file holds its lock. What can never be published moves aside with its reason and
 //! never blocks the others.
 
-use std::fs::{self, File, TryLockError};
-use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +12,9 @@ use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;
 
 use super::durable::{appended, rename_durably, write_synced};
-use super::{FileError, StateDir, at, create_private_dir, read_if_present, write_durably};
+use super::{FileError, StateDir, at, read_if_present, write_durably};
+use crate::host::{Host, HostFile, Open};
+use crate::os::Os;
 
 const DIR: &str = "outbox";
 const ASIDE: &str = "quarantined";
@@ -26,24 +25,26 @@ pub const EXPIRED: &str = "it expired before the backend could be reached";
 
 /// The node's outbox.
 #[derive(Debug, Clone)]
-pub struct Outbox {
+pub struct Outbox<H: Host = Os> {
+    host: H,
     dir: PathBuf,
     aside: PathBuf,
 }
 
 /// An event in the outbox, locked by us: no one else publishes it meanwhile.
 #[derive(Debug)]
-pub struct Spooled {
+pub struct Spooled<H: Host = Os> {
+    host: H,
     path: PathBuf,
     aside: PathBuf,
-    _lock: File,
+    _lock: H::File,
 }
 
 /// What became of an attempt to take a file out of the outbox.
 #[derive(Debug)]
-pub enum Taken {
+pub enum Taken<H: Host = Os> {
     /// Ours to publish.
-    Event(Box<Publication>, Spooled),
+    Event(Box<Publication>, Spooled<H>),
     /// Somebody else publishes it, or just has.
     Busy,
     /// It could not be used and was moved aside.
@@ -57,39 +58,42 @@ pub struct Quarantined {
     pub reason: String,
 }
 
-impl Outbox {
-    pub fn open(state: &StateDir) -> Result<Self, FileError> {
+impl<H: Host> Outbox<H> {
+    pub fn open(state: &StateDir<H>) -> Result<Self, FileError> {
         let dir = state.file(DIR);
         let aside = dir.join(ASIDE);
-        create_private_dir(&aside)?;
-        Ok(Self { dir, aside })
+        state.create_private_dir(&aside)?;
+        Ok(Self { host: state.host().clone(), dir, aside })
     }
 
     /// Stores an event, durably, and keeps it locked for its publisher.
-    pub fn store(&self, publication: &Publication) -> Result<Spooled, FileError> {
+    pub fn store(&self, publication: &Publication) -> Result<Spooled<H>, FileError> {
         let name = format!("{}.json", publication.event.id);
-        let temporary = self.dir.join(format!(".{name}.{}.tmp", std::process::id()));
+        let temporary = self.dir.join(format!(".{name}.{}.tmp", self.host.pid()));
         let path = self.dir.join(&name);
-        let stored = write_synced(&temporary, publication.to_wire().as_bytes(), true)
-            .and_then(|lock| rename_durably(&temporary, &path).map(|()| lock));
+        let stored = write_synced(&self.host, &temporary, publication.to_wire().as_bytes(), true)
+            .and_then(|lock| rename_durably(&self.host, &temporary, &path).map(|()| lock));
         match stored {
-            Ok(lock) => Ok(Spooled { path, aside: self.aside.clone(), _lock: lock }),
+            Ok(lock) => Ok(self.spooled(path, lock)),
             Err(error) => {
                 // A full disk must not keep the half that fitted.
-                let _ = fs::remove_file(&temporary);
+                let _ = self.host.remove_file(&temporary);
                 Err(error)
             }
         }
     }
 
+    fn spooled(&self, path: PathBuf, lock: H::File) -> Spooled<H> {
+        Spooled { host: self.host.clone(), path, aside: self.aside.clone(), _lock: lock }
+    }
+
     /// The files that wait, oldest first: their names are time-ordered ids.
     pub fn waiting(&self) -> Result<Vec<PathBuf>, FileError> {
         let mut files = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(at("list", &self.dir))? {
-            let path = entry.map_err(at("list", &self.dir))?.path();
+        for path in self.host.list(&self.dir).map_err(at("list", &self.dir))? {
             if path.extension().is_some_and(|extension| extension == "tmp") {
-                remove_if_abandoned(&path);
-            } else if path.is_file() {
+                self.remove_if_abandoned(&path);
+            } else if self.host.is_file(&path) {
                 files.push(path);
             }
         }
@@ -97,26 +101,25 @@ impl Outbox {
         Ok(files)
     }
 
+    fn remove_if_abandoned(&self, path: &Path) {
+        if self.host.age(path).is_some_and(|age| age > ABANDONED_AFTER) {
+            let _ = self.host.remove_file(path);
+        }
+    }
+
     /// Takes a file to publish it. One that is corrupt or expired is moved aside instead.
-    pub fn take(&self, path: &Path, now: Timestamp) -> Result<Taken, FileError> {
-        let mut file = match File::open(path) {
+    pub fn take(&self, path: &Path, now: Timestamp) -> Result<Taken<H>, FileError> {
+        let mut file = match self.host.open(path, Open::Read) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Taken::Busy),
             Err(error) => return Err(at("open", path)(error)),
         };
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Taken::Busy),
-            Err(TryLockError::Error(error)) => return Err(at("lock", path)(error)),
-        }
         // It may have been published and removed between our opening and our locking it.
-        let same = |ours: fs::Metadata| fs::metadata(path).is_ok_and(|there| there.ino() == ours.ino());
-        if !file.metadata().is_ok_and(same) {
+        if !file.try_lock().map_err(at("lock", path))? || !file.is_at(path) {
             return Ok(Taken::Busy);
         }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(at("read", path))?;
-        let spooled = Spooled { path: path.to_owned(), aside: self.aside.clone(), _lock: file };
+        let bytes = file.read_to_end().map_err(at("read", path))?;
+        let spooled = self.spooled(path.to_owned(), file);
         match Publication::from_wire(&String::from_utf8_lossy(&bytes)) {
             Ok(publication) if publication.event.is_expired(now) => {
                 Ok(Taken::Quarantined(spooled.quarantine(EXPIRED)?))
@@ -128,31 +131,26 @@ impl Outbox {
 
     /// An event that waits here, or was moved aside, then with the reason. Makes nothing: whoever asks may only read.
     pub fn find(
-        state: &StateDir,
+        state: &StateDir<H>,
         event: EventId,
     ) -> Result<Option<(Publication, Option<String>)>, FileError> {
-        let dir = state.file(DIR);
+        let (host, dir) = (state.host(), state.file(DIR));
         let name = format!("{event}.json");
         let read = |text: String| Publication::from_wire(&text).ok();
         // In this order, for it may be moved meanwhile.
-        if let Some(text) = read_if_present(&dir.join(&name))? {
+        if let Some(text) = read_if_present(host, &dir.join(&name))? {
             return Ok(read(text).map(|publication| (publication, None)));
         }
         let aside = dir.join(ASIDE).join(&name);
-        let Some(text) = read_if_present(&aside)? else { return Ok(None) };
-        let reason = reason_of(&aside)?;
+        let Some(text) = read_if_present(host, &aside)? else { return Ok(None) };
+        let reason = reason_of(host, &aside)?;
         Ok(read(text).map(|publication| (publication, Some(reason))))
     }
 
     /// The files that were moved aside, in no order.
     pub fn quarantined_files(&self) -> Result<Vec<PathBuf>, FileError> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&self.aside).map_err(at("list", &self.aside))? {
-            let path = entry.map_err(at("list", &self.aside))?.path();
-            if path.extension().is_none_or(|extension| extension != "reason") {
-                files.push(path);
-            }
-        }
+        let mut files = self.host.list(&self.aside).map_err(at("list", &self.aside))?;
+        files.retain(|path| path.extension().is_none_or(|extension| extension != "reason"));
         Ok(files)
     }
 
@@ -160,7 +158,7 @@ impl Outbox {
     pub fn list_quarantined(&self) -> Result<Vec<Quarantined>, FileError> {
         let mut files = Vec::new();
         for path in self.quarantined_files()? {
-            let reason = reason_of(&path)?;
+            let reason = reason_of(&self.host, &path)?;
             files.push(Quarantined { path, reason });
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
@@ -168,23 +166,23 @@ impl Outbox {
     }
 }
 
-impl Spooled {
+impl<H: Host> Spooled<H> {
     /// The backend has it: the file has done its duty.
     pub fn committed(self) -> Result<(), FileError> {
-        fs::remove_file(&self.path).map_err(at("remove", &self.path))
+        self.host.remove_file(&self.path).map_err(at("remove", &self.path))
     }
 
     /// It can never be published: moves it aside with the reason beside it.
     pub fn quarantine(self, reason: &str) -> Result<Quarantined, FileError> {
         let path = self.aside.join(self.path.file_name().unwrap_or_default());
-        write_durably(&reason_path(&path), format!("{reason}\n").as_bytes())?;
-        rename_durably(&self.path, &path)?;
+        write_durably(&self.host, &reason_path(&path), format!("{reason}\n").as_bytes())?;
+        rename_durably(&self.host, &self.path, &path)?;
         Ok(Quarantined { path, reason: reason.to_owned() })
     }
 }
 
-fn reason_of(aside: &Path) -> Result<String, FileError> {
-    let reason = read_if_present(&reason_path(aside))?;
+fn reason_of<H: Host>(host: &H, aside: &Path) -> Result<String, FileError> {
+    let reason = read_if_present(host, &reason_path(aside))?;
     Ok(reason.map_or_else(|| "no reason was recorded".to_owned(), |reason| reason.trim().to_owned()))
 }
 
@@ -192,16 +190,10 @@ fn reason_path(path: &Path) -> PathBuf {
     appended(path, ".reason")
 }
 
-fn remove_if_abandoned(path: &Path) {
-    let age = fs::metadata(path).and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
-    if age.is_some_and(|age| age > ABANDONED_AFTER) {
-        let _ = fs::remove_file(path);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
     use trigger_core::lineage::{Lineage, Loops};
 

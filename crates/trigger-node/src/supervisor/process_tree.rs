@@ -40,7 +40,7 @@ pub async fn end_orphan(noted: &str) {
 }
 
 /// What a supervisor notes of its run's first process: see [`end_orphan`].
-pub(super) fn note_of(process: u32) -> Option<String> {
+pub(crate) fn note_of(process: u32) -> Option<String> {
     Leader::of(process).map(|leader| format!("{} {}\n", leader.process, leader.started))
 }
 

@@ -1,7 +1,7 @@
 //! Chains are true and end (C7): what a fire says of its past is what led to it, and nobody is made to run by it
 //! whom the loop guard's rules leave out, nor left out without one of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use trigger_core::event::Event;
 use trigger_core::identity::{Certname, EventId, RunId, TriggerName};
@@ -10,10 +10,9 @@ use trigger_core::loop_guard::{MAX_FIRES_PER_ROOT, is_suppressed};
 use trigger_core::publication::Publication;
 
 use super::Checker;
+use super::files::{Counts, noted_fires};
 use crate::firing::Wanted;
 use crate::world::{Kind, World};
-
-type Count = BTreeMap<(TriggerName, EventId), u32>;
 
 /// What the rules are asked about.
 struct Question<'a> {
@@ -107,9 +106,33 @@ impl World {
             let detail = format!("'{}' on m{}: {}", event.trigger, question.machine, event.id);
             return self.violate(objection, detail);
         }
-        let roots: BTreeSet<EventId> = event.lineage.chains.iter().map(|chain| chain.root).collect();
-        for root in roots {
+        for root in roots(event) {
             *self.check.fires.entry((event.trigger.clone(), question.machine, root)).or_default() += 1;
+        }
+        self.recount_if_full(question.machine);
+    }
+
+    /// A fire that failed never happened.
+    pub(super) fn take_back_fires(&mut self, machine: usize, publication: &Publication) {
+        let event = &publication.event;
+        if event.fired_in.is_none() || is_suppressed(publication) {
+            return;
+        }
+        for root in roots(event) {
+            if let Some(fires) = self.check.fires.get_mut(&(event.trigger.clone(), machine, root)) {
+                *fires = fires.saturating_sub(1);
+            }
+        }
+        self.recount_if_full(machine);
+    }
+
+    /// What a full disk has no room for is not counted, and the user is told so.
+    fn recount_if_full(&mut self, machine: usize) {
+        if self.machines[machine].is_full {
+            let noted = noted_fires(&self.machines[machine].disk);
+            self.check.fires.retain(|(_, on, _), _| *on != machine);
+            let noted = noted.into_iter().map(|((trigger, root), count)| ((trigger, machine, root), count));
+            self.check.fires.extend(noted);
         }
     }
 
@@ -147,13 +170,17 @@ impl World {
     }
 }
 
+fn roots(event: &Event) -> BTreeSet<EventId> {
+    event.lineage.chains.iter().map(|chain| chain.root).collect()
+}
+
 fn has_pair(chain: &Chain, trigger: &TriggerName, node: &Certname) -> bool {
     chain.hops.iter().any(|hop| hop.trigger == *trigger && hop.certname == *node)
 }
 
 impl Checker {
     /// What this machine had counted was lost with its power, as far as the notes of it were.
-    pub(crate) fn forget_fires(&mut self, machine: usize, noted: &Count, left: &Count) {
+    pub(crate) fn forget_fires(&mut self, machine: usize, noted: &Counts, left: &Counts) {
         for ((trigger, root), count) in noted {
             let left = left.get(&(trigger.clone(), *root)).copied().unwrap_or_default();
             if let Some(fires) = self.fires.get_mut(&(trigger.clone(), machine, *root)) {

@@ -122,6 +122,7 @@ impl World {
             ) if !self.may_go(client, event) || self.is_open(event) => {
                 self.violate("nothing is removed that somebody still needs", what());
             }
+            Some(Key::Part { .. }) => self.count("event removed by a sweeper"),
             Some(Key::Node { .. }) => self.violate("only fenced writes", what()),
             _ => {}
         }

@@ -4,8 +4,8 @@ use trigger_core::identity::EventId;
 use trigger_core::keyspace::Key;
 use trigger_core::publication::Publication;
 
+use super::files::{outbox_file, quarantined_file};
 use super::{Checker, Fired};
-use crate::executor::ProcessId;
 use crate::firing::{Answer, Wanted};
 use crate::world::World;
 
@@ -39,9 +39,10 @@ impl World {
     }
 
     /// `trigger fire` is about to say what became of an event.
-    pub(crate) fn check_fire_answered(&mut self, machine: usize, event: EventId, answer: &Answer) {
+    pub(crate) fn check_fire_answered(&mut self, machine: usize, publication: &Publication, answer: &Answer) {
+        let event = publication.event.id;
         self.note(format_args!("fire {event} answered {answer:?}"));
-        let path = format!("outbox/{event}.json");
+        let path = outbox_file(event);
         match answer {
             Answer::Committed => {
                 self.count("fire committed");
@@ -58,12 +59,16 @@ impl World {
             }
             Answer::Spooled => {
                 self.count("fire spooled");
-                if !self.machines[machine].disk.is_synced(&path) && !self.missing_deliveries(event).is_empty()
+                if !self.machines[machine].disk.is_durable(&path)
+                    && !self.missing_deliveries(event).is_empty()
                 {
                     self.violate("durable before answered", format!("{event} is not in the outbox"));
                 }
             }
-            Answer::Failed(_) => self.count("fire failed"),
+            Answer::Failed(_) => {
+                self.count("fire failed");
+                self.take_back_fires(machine, publication);
+            }
         }
         if let Some(fired) = self.check.events.get_mut(&event) {
             fired.answer = Some(answer.clone());
@@ -119,7 +124,7 @@ impl World {
         for (event, machine) in promised {
             let missing = self.missing_deliveries(event);
             let machine = &self.machines[machine];
-            let is_on_disk = [format!("outbox/{event}.json"), format!("outbox/quarantined/{event}.json")]
+            let is_on_disk = [outbox_file(event), quarantined_file(event)]
                 .iter()
                 .any(|path| machine.disk.read(path).is_some());
             if !missing.is_empty() && !machine.is_gone && !is_on_disk {
@@ -130,8 +135,8 @@ impl World {
 }
 
 impl Checker {
-    /// A process ended or was killed.
-    pub(crate) fn process_ended(&mut self, process: ProcessId) {
-        self.believers.remove(&process);
+    /// Whether an event was answered to lie in the outbox.
+    pub(super) fn was_spooled(&self, event: EventId) -> bool {
+        self.events.get(&event).is_some_and(|fired| fired.answer == Some(Answer::Spooled))
     }
 }

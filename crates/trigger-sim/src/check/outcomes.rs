@@ -139,6 +139,10 @@ impl World {
     fn check_expired(&mut self, client: Client, event: EventId, certname: &Certname) {
         let machine = &self.machines[client.machine];
         let by_target = machine.certname == *certname;
+        if !by_target {
+            self.count("delivery expired by a sweeper");
+        }
+        let machine = &self.machines[client.machine];
         let patience = if by_target { Duration::ZERO } else { SWEEP_GRACE_PERIOD };
         // The target judges by its own clock, whatever that says.
         let is_deluded = by_target && machine.was_wild;

@@ -6,25 +6,33 @@ use std::time::Duration;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::node::NodeRecord;
 use trigger_core::wire::Stored;
-use trigger_fleet::claim::LEASE;
+use trigger_fleet::claim::{ClaimState, LEASE};
 
-use super::{Checker, Registration};
-use crate::executor::ProcessId;
+use super::Registration;
 use crate::requests::Client;
-use crate::world::World;
+use crate::world::{Machine, Socket, World};
 
 /// A contender counts from when it asked, which may be this long before what it was told of was written; well
 /// within what a holder trusts less than a contender waits.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl World {
-    /// An agent takes itself for the holder of its certname's claim, or no longer.
-    pub(crate) fn check_belief(&mut self, agent: ProcessId, machine: usize, holds: bool) {
-        if holds {
-            self.check.believers.insert(agent, machine);
-        } else {
-            self.check.believers.remove(&agent);
-        }
+    /// The machines whose agents take themselves for the holder of their certname's claim.
+    pub(super) fn believers(&self) -> impl Iterator<Item = (usize, &Certname)> {
+        let believes = |machine: &&Machine| {
+            let holds = |socket: &Socket| matches!(*socket.claim.borrow(), ClaimState::Held { .. });
+            // Until it ends one that has given its claim up may believe what it likes: it starts nothing.
+            machine.socket.as_ref().is_some_and(holds) && !self.check.released.contains(&machine.instance)
+        };
+        let all = self.machines.iter().enumerate();
+        all.filter(move |(_, machine)| believes(machine)).map(|(index, machine)| (index, &machine.certname))
+    }
+
+    /// An agent has given itself a name.
+    pub(crate) fn instance_started(&mut self, machine: usize, instance: &str) {
+        let boot = self.machines[machine].boot;
+        self.machines[machine].instance = instance.to_owned();
+        self.check.instances.insert(instance.to_owned(), (machine, boot));
     }
 
     pub(super) fn check_registration(&mut self, client: Client, certname: Certname, value: &str) {
@@ -43,6 +51,10 @@ impl World {
         if record.released && self.check.in_progress.values().any(|machine| *machine == client.machine) {
             let detail = format!("m{} gives up {certname}", client.machine);
             self.violate("a claim is not given up during a run", detail);
+        }
+        if record.released {
+            self.count("claim released");
+            self.check.released.insert(record.instance.clone());
         }
         let mut listed = BTreeMap::new();
         if let Some(before) = self.check.registrations.get(&certname) {
@@ -92,12 +104,5 @@ impl World {
     pub(super) fn holder(&self, certname: &Certname) -> Option<usize> {
         let registration = self.check.registrations.get(certname)?;
         self.check.instances.get(&registration.instance).map(|(machine, _)| *machine)
-    }
-}
-
-impl Checker {
-    /// An agent has given itself a name.
-    pub(crate) fn instance_started(&mut self, instance: &str, machine: usize, boot: u32) {
-        self.instances.insert(instance.to_owned(), (machine, boot));
     }
 }

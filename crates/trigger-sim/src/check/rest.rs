@@ -3,7 +3,7 @@
 use trigger_core::identity::Certname;
 use trigger_core::keyspace::{Key, Range};
 
-use crate::runs;
+use super::files;
 use crate::world::World;
 
 impl World {
@@ -23,10 +23,8 @@ impl World {
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for (index, machine) in self.machines.iter().enumerate().filter(|(_, machine)| !machine.is_gone) {
-            let spooled =
-                machine.disk.list("outbox/", ".json").filter(|path| !path.contains("/quarantined/"));
-            let open = runs::open_records(&machine.disk);
-            left.extend(spooled.map(str::to_owned).chain(open).map(|path| format!("m{index} {path}")));
+            let kept = files::spooled(&machine.disk).chain(files::open_records(&machine.disk));
+            left.extend(kept.map(|path| format!("m{index} {path}")));
             let deliveries =
                 self.server.entries_below(&self.keyspace.range(&Range::Deliveries(machine.certname.clone())));
             // One whose part a restored backend has lost is reported and left.

@@ -12,20 +12,19 @@ impl World {
     /// An agent has written a run's record and is about to start its supervisor.
     pub(crate) fn check_run_begun(&mut self, machine: usize, agent: ProcessId, record: &RunRecord) {
         let causes: Vec<EventId> = record.causes.iter().map(|cause| cause.event.id).collect();
-        if !self.check.believers.contains_key(&agent) {
-            self.violate(
-                "only the holder of the claim starts runs",
-                format!("m{machine} starts {}", record.run_id),
-            );
+        if let Some(run) = self.check.runs.get_mut(&record.run_id) {
+            run.starter = Some(agent);
         }
         let certname = &self.machines[machine].certname;
-        let same_name = |other: usize| self.machines[other].certname == *certname;
-        let rival = self.check.believers.iter().find(|(other, on)| **other != agent && same_name(**on));
+        let believes = self.believers().any(|(on, _)| on == machine);
+        let rival = self.believers().find(|(on, name)| *on != machine && *name == certname);
         // A backend restored from a backup may name whoever held the claim then; until each has renewed, two
         // may take themselves for its holder.
-        if let Some((_, other)) = rival
-            && !self.is_fresh_rewind()
-        {
+        let rival = rival.filter(|_| !self.is_fresh_rewind()).map(|(on, _)| on);
+        if !believes {
+            let detail = format!("m{machine} starts {}", record.run_id);
+            self.violate("only the holder of the claim starts runs", detail);
+        } else if let Some(other) = rival {
             let detail = format!("m{machine} and m{other} both hold {certname}");
             self.violate("one holder of a claim at a time", detail);
         }
@@ -45,6 +44,7 @@ impl World {
             Run {
                 certname: record.certname.clone(),
                 machine,
+                starter: None,
                 causes,
                 options: record.options.clone(),
                 started: None,
@@ -131,6 +131,10 @@ impl Run {
 impl Checker {
     pub(crate) fn puppet_gone(&mut self, run: RunId) {
         self.in_progress.remove(&run);
+    }
+
+    pub(super) fn is_started_by_another(&self, run: RunId, agent: ProcessId) -> bool {
+        self.runs.get(&run).is_some_and(|run| run.starter != Some(agent))
     }
 
     pub(crate) fn result_synced(&mut self, run: RunId) {

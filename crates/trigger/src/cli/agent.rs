@@ -51,8 +51,9 @@ pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<ExitCode, Failu
     let stopped = block_on(async {
         // The same function for a start and for the check before a reload, so that a reload refuses what a start
         // would refuse.
-        let resolve = async || settings(globals, args).await;
-        Ok::<_, Failure>(agent::run(resolve().await?, async || Ok(agent::check(&resolve().await?)?)).await?)
+        let resolve = || settings(globals, args);
+        let check = || async { agent::check(&resolve().await?) };
+        Ok::<_, Failure>(agent::on_os::run(resolve().await?, check).await?)
     })?;
     match stopped {
         Stopped::Terminated => Ok(ExitCode::SUCCESS),

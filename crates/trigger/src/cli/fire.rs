@@ -9,17 +9,16 @@ mod wait;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
-use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::identity::{KeyPrefix, RunId};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
-use trigger_core::wire::Stored;
 use trigger_fleet::Fleet;
-use trigger_node::agent::socket::{self, Reply, Request};
 use trigger_node::fire_chain::{self, Guarded};
-use trigger_node::firing::{FireReport, Fired, Publisher, Spool};
+use trigger_node::firing::{Fired, Publisher, Spool};
+use trigger_node::os::Os;
 use trigger_node::state::{Breaker, Outbox, StateDir};
+use trigger_node::submit::Submission;
 use trigger_store::kinds::Access;
 use trigger_store::url::BackendUrl;
 
@@ -32,9 +31,6 @@ use crate::failure::Failure;
 use crate::output;
 use crate::warnings::Warnings;
 
-/// How long an agent may take to answer beyond the time to publish. An agent that takes longer is hung.
-const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
-
 pub(crate) async fn run(
     globals: &Globals,
     args: &FireArgs,
@@ -45,7 +41,7 @@ pub(crate) async fn run(
     let state = open_state_dir(globals, &config, warnings);
     let command = run_command(config.run_cmd.as_deref())?;
     let chain_warnings = trigger_node::Warnings::default();
-    let parent = fire_chain::parent_run(state.as_ref(), &chain_warnings);
+    let parent = fire_chain::parent_run(enclosing_run(), state.as_ref(), &chain_warnings);
     warnings.extend(chain_warnings.take());
     let origin = match &parent {
         // Puppet may use another certname there, and 'trigger why' looks for the run under the agent's.
@@ -73,29 +69,21 @@ pub(crate) async fn run(
     if args.wait {
         ensure_backend_is_readable(&backend)?;
     }
-    let publisher = Publisher::new(open_spool(state.as_ref(), warnings), own_prefix, config.credentials());
-    let submitted = submit(state.as_ref(), &publisher, &publication).await;
-    if let (Err(_), Some(state)) = (&submitted, &state) {
-        fire_chain::take_back(state, &guarded, &publication.event, &chain_warnings);
-        warnings.extend(chain_warnings.take());
-    }
-    let Submitted { report, by_agent } = submitted?;
-    warnings.extend(report.warnings);
-    if let Fired::Spooled(reason) = &report.fired {
-        warnings.push(spooled_warning(reason, by_agent));
-    }
-    if let (Some(parent), Some(state)) = (&parent, &state) {
-        fire_chain::note_fired(state, parent, &publication, &guarded, &chain_warnings);
-        warnings.extend(chain_warnings.take());
-    }
-    if !by_agent && matches!(report.fired, Fired::Committed(_)) {
-        // Without an agent nothing else empties the outbox, and the backend is reachable now.
-        warnings.extend(drain_outbox(&publisher).await);
-    }
+    let spool = open_spool(state.as_ref(), warnings);
+    let publisher = Publisher::new(Os::start(), spool, own_prefix, config.credentials());
+    let submission = Submission {
+        state: state.as_ref(),
+        publisher: &publisher,
+        parent: parent.as_ref(),
+        warnings: &chain_warnings,
+    };
+    let fired = submission.submit(&publication, &guarded).await;
+    warnings.extend(chain_warnings.take());
+    let fired = fired?;
     if args.wait {
-        return follow(globals, args, &publisher, &publication, &report.fired, warnings).await;
+        return follow(globals, args, &publisher, &publication, &fired, warnings).await;
     }
-    result::print(globals.output, &publication, &report.fired, &warnings.take());
+    result::print(globals.output, &publication, &fired, &warnings.take());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -109,19 +97,9 @@ fn ensure_backend_is_readable(backend: &BackendUrl) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Publishes the events in the outbox. Its warnings do not concern the event that was just fired.
-async fn drain_outbox(publisher: &Publisher) -> Vec<String> {
-    match publisher.drain(true).await {
-        Ok(drained) => {
-            let quarantined = drained.quarantined.into_iter();
-            quarantined
-                .map(|file| {
-                    format!("a spooled event is quarantined in {}: {}", file.path.display(), file.reason)
-                })
-                .collect()
-        }
-        Err(error) => vec![format!("the outbox cannot be emptied: {}", Failure::from(error).message)],
-    }
+/// The run that this process is part of, as its environment says.
+fn enclosing_run() -> Option<RunId> {
+    std::env::var("TRIGGER_RUN_ID").ok()?.parse().ok()
 }
 
 /// The prefix that this node's agent is registered under: inside a run the agent's own, else as configured.
@@ -151,52 +129,6 @@ fn open_spool(state: Option<&StateDir>, warnings: &Warnings) -> Option<Spool> {
             warnings.push(format!("nothing can be spooled here: {error}"));
             None
         }
-    }
-}
-
-/// An event that is durable.
-struct Submitted {
-    report: FireReport,
-    /// Whether this node's agent took the event, and not this process.
-    by_agent: bool,
-}
-
-/// Hands the event to this node's agent if one is alive, else publishes it from here. Both do the same, and if both
-/// do it, nothing happens twice.
-async fn submit(
-    state: Option<&StateDir>,
-    publisher: &Publisher,
-    publication: &Publication,
-) -> Result<Submitted, Failure> {
-    if let Some(state) = state {
-        let request = Request::Fire { publication: publication.to_wire() };
-        let timeout = Publisher::patience(publication) + AGENT_TIMEOUT;
-        let by_agent = |fired, warnings| Submitted { report: FireReport { fired, warnings }, by_agent: true };
-        match socket::ask(state, &request, timeout).await {
-            Some(Reply::Committed { revision, warnings }) => {
-                return Ok(by_agent(Fired::Committed(Revision(revision)), warnings));
-            }
-            Some(Reply::Spooled { reason, warnings }) => {
-                return Ok(by_agent(Fired::Spooled(reason), warnings));
-            }
-            Some(Reply::Failed { code, message }) => {
-                return Err(trigger_node::failure::Failure { code, message }.into());
-            }
-            // There is no agent, or it is older than this program: this process does the same itself.
-            Some(Reply::Queue(_) | Reply::NotUnderstood { .. }) | None => {}
-        }
-    }
-    Ok(Submitted { report: publisher.fire(publication).await?, by_agent: false })
-}
-
-fn spooled_warning(reason: &str, by_agent: bool) -> String {
-    if by_agent {
-        format!("{reason}; the event is safe in this node's outbox and its agent delivers it later")
-    } else {
-        format!(
-            "{reason}; the event is safe in this node's outbox, but NO AGENT IS RUNNING HERE to deliver it: \
-             it waits for the next fire that reaches the backend, or for 'trigger agent'"
-        )
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCo
     let outbox = Outbox::open(&state)?;
     let mut spooled = Vec::new();
     for path in outbox.waiting()? {
-        if let Some(text) = read_if_present(&path)? {
+        if let Some(text) = read_if_present(state.host(), &path)? {
             spooled.push(spooled_event(&path, &text));
         }
     }

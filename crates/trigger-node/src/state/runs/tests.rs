@@ -1,5 +1,6 @@
 use super::*;
 use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::time::Duration;
 use trigger_core::event::RunOptions;
 
@@ -80,7 +81,7 @@ fn what_is_told_of_a_run_is_made_from_what_is_kept_of_it() {
 fn a_record_too_long_for_the_file_made_ahead_replaces_it() {
     let (_dir, runs) = runs();
     let blank = runs.prepare(new_id()).unwrap();
-    let record = record(blank.run, &"x".repeat(PREALLOCATED_BYTES));
+    let record = record(blank.run, &"x".repeat(Os::PREALLOCATED_BYTES));
     let _run = runs.create(&record, Some(blank)).unwrap();
     check_only_open_run(&runs, &record);
 }
@@ -141,23 +142,21 @@ fn a_record_that_cannot_be_written_leaves_nothing_behind() {
     assert!(!runs.paths(record.run_id).with(".json.tmp").exists());
 }
 
-#[test]
-fn what_an_impatient_agent_finds_of_a_run_without_a_supervisor_is_handed_over() {
+#[tokio::test]
+async fn what_an_impatient_agent_finds_of_a_run_without_a_supervisor_is_ended() {
     let (_dir, runs) = runs();
     let record = record(new_id(), "");
     drop(runs.create(&record, None).unwrap());
     let paths = runs.paths(record.run_id);
-    let handed_over = || {
-        let mut notes = Vec::new();
-        let ended = paths.wait_for_end(Duration::from_millis(300), |note| notes.push(note.to_owned()));
-        assert_eq!(ended.unwrap(), None);
-        notes
-    };
-    paths.note_leader("17 4711\n").unwrap();
+    let mut run = tokio::process::Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
+    paths.note_leader(&crate::supervisor::note_of(run.id().unwrap()).unwrap()).unwrap();
     let output = File::create(paths.output()).unwrap();
-    assert_eq!(handed_over(), [""; 0], "it is silent");
+    let ended = async || paths.clone().wait_for_end(Duration::from_millis(300)).await.unwrap();
+    assert_eq!(ended().await, None);
+    assert!(run.try_wait().unwrap().is_none(), "it is silent");
     output.lock().unwrap();
-    assert_eq!(handed_over(), ["17 4711\n"]);
+    assert_eq!(ended().await, None);
+    assert!(run.wait().await.unwrap().code().is_none(), "it was ended");
 }
 
 #[test]

@@ -1,0 +1,68 @@
+//! The agent on the machine that this program runs on: signals, the socket for its commands, the file of metrics,
+//! Puppet's own lock.
+
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::disable_watcher::{DisableWatcher, Puppet};
+use super::{AgentSettings, Part, Service, Signal, Stopped, Surroundings};
+use super::{metrics_file, reaper, socket};
+use crate::failure::Failure;
+use crate::os::Os;
+
+/// Runs the agent until it is told to stop. `check_configuration` is asked before a reload.
+pub async fn run<C: Future<Output = Result<(), Failure>>>(
+    settings: AgentSettings,
+    check_configuration: impl Fn() -> C,
+) -> Result<Stopped, Failure> {
+    let (signals_in, signals) = mpsc::channel(1);
+    forward_signals(&signals_in)?;
+    let disabled = DisableWatcher::new(Puppet {
+        command: settings.command.clone(),
+        environment: settings.run_environment.clone(),
+        state_dir: settings.state.path().to_owned(),
+    });
+    let metrics_file = settings.metrics_file.clone();
+    let find_lock = disabled.find();
+    // Before this program starts children of its own.
+    let inherited = reaper::children();
+    let serve = |service: Service<Os>| -> Result<Vec<Part>, Failure> {
+        let service = Arc::new(service);
+        let listener = socket::listen(&service.node.settings.state)?;
+        tokio::spawn(reaper::reap(inherited));
+        tokio::spawn(find_lock);
+        let mut parts: Vec<Part> = vec![Box::pin(socket::serve(listener, Arc::clone(&service)))];
+        if let Some(path) = metrics_file {
+            parts.push(Box::pin(metrics_file::run(service, path)));
+        }
+        Ok(parts)
+    };
+    let surroundings = Surroundings { signals, disabled, serve, on_ready: Box::new(notify_service_manager) };
+    super::run(settings, surroundings, check_configuration).await
+}
+
+/// One task for each, which waits for its signal again and again.
+fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), Failure> {
+    let meanings = [
+        (SignalKind::terminate(), Signal::Terminate),
+        (SignalKind::interrupt(), Signal::Terminate),
+        (SignalKind::hangup(), Signal::Reload),
+    ];
+    for (kind, meaning) in meanings {
+        let mut received =
+            signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
+        let signals = signals.clone();
+        tokio::spawn(async move {
+            while received.recv().await.is_some() && signals.send(meaning).await.is_ok() {}
+        });
+    }
+    Ok(())
+}
+
+fn notify_service_manager() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!("no service manager to tell: {error}");
+    }
+}

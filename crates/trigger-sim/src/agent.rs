@@ -1,0 +1,126 @@
+//! The shipped agent on a simulated machine, and what surrounds it there: signals, a socket, Puppet's lock.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use trigger_core::identity::KeyPrefix;
+use trigger_core::rate_limiter::RunsPerMinute;
+use trigger_core::run::command::RunCommand;
+use trigger_node::agent::{self, AgentSettings, DisableCheck, Part, Service, Stopped, Surroundings};
+use trigger_node::failure::Failure;
+use trigger_node::state::StateDir;
+use trigger_store::credentials::Credentials;
+
+use crate::executor::{ProcessId, Sim};
+use crate::host::{BACKEND, STATE_DIR};
+use crate::manifest::name;
+use crate::process::Proc;
+use crate::world::{Kind, Socket};
+
+const RUN_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Starts an agent on a machine. Whoever starts it makes sure that none is there.
+pub(crate) fn start(sim: &Sim, machine: usize, may_inherit_claim: bool) -> ProcessId {
+    let own = Proc::start(sim, machine, Kind::Agent);
+    own.note(format_args!("agent starts"));
+    sim.spawn(own.id, live(own.clone(), may_inherit_claim));
+    own.id
+}
+
+/// From its start to its end, which is not always by its own doing.
+async fn live(own: Proc, may_inherit_claim: bool) {
+    let ended = serve(&own, may_inherit_claim).await;
+    own.note(format_args!("agent ends: {ended:?}"));
+    own.act(|world| {
+        match ended {
+            Ok(Stopped::Terminated) => {}
+            Ok(stopped) => world.machines[own.machine].restarts = Some(stopped),
+            Err(_) if world.machines[own.machine].is_full => world.count("agent ended by a full disk"),
+            Err(failure) => world.violate("an agent ends when it is told to", failure.message),
+        }
+        world.end_process(own.id);
+    });
+}
+
+async fn serve(own: &Proc, may_inherit_claim: bool) -> Result<Stopped, Failure> {
+    let settings = settings(own, may_inherit_claim)?;
+    let (signals_in, signals) = mpsc::channel(4);
+    let surroundings = Surroundings {
+        signals,
+        disabled: Switch(own.clone()),
+        serve: |service: Service<Proc>| {
+            let (fires_in, fires) = mpsc::unbounded_channel();
+            let socket = Socket {
+                agent: own.id,
+                fires: fires_in,
+                signals: signals_in,
+                claim: service.claim().clone(),
+            };
+            own.act(|world| world.machines[own.machine].socket = Some(socket));
+            let part: Part = Box::pin(take_fires(own.clone(), service, fires));
+            Ok(vec![part])
+        },
+        on_ready: Box::new(|| ()),
+    };
+    agent::run(settings, surroundings, || async { Ok(()) }).await
+}
+
+fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, Failure> {
+    let (certname, groups, honours_noop) = own.sim.with(|world| {
+        let machine = &world.machines[own.machine];
+        (machine.certname.clone(), machine.groups.clone(), machine.honours_noop)
+    });
+    let words = if honours_noop { &["puppet", "agent"][..] } else { &["converge"] };
+    let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    let command = RunCommand::from_words(words.clone()).ok_or_else(|| Failure::failed("no command"))?;
+    Ok(AgentSettings {
+        certname,
+        state: StateDir::open_on(own.clone(), Path::new(STATE_DIR))?,
+        backend: name(BACKEND),
+        credentials: Credentials::default(),
+        prefix: KeyPrefix::default(),
+        groups,
+        command,
+        command_words: words,
+        run_timeout: RUN_TIMEOUT,
+        runs_per_minute: RunsPerMinute::default(),
+        metrics_file: None,
+        run_environment: BTreeMap::new(),
+        may_inherit_claim,
+    })
+}
+
+/// What other processes fire through this agent, each in a conversation of its own.
+async fn take_fires(
+    own: Proc,
+    service: Service<Proc>,
+    mut fires: mpsc::UnboundedReceiver<crate::world::Ask>,
+) {
+    let service = std::sync::Arc::new(service);
+    while let Some((publication, answer)) = fires.recv().await {
+        let (conversation, service) = (own.clone(), std::sync::Arc::clone(&service));
+        own.sim.spawn(own.id, async move {
+            let report = service.fire(&publication).await;
+            conversation.step("socket: about to answer").await;
+            let _ = answer.send(report);
+        });
+    }
+}
+
+/// Puppet's disabled lock on a simulated machine.
+struct Switch(Proc);
+
+impl DisableCheck for Switch {
+    async fn has_moved(&mut self) {
+        std::future::pending().await
+    }
+
+    fn reason(&mut self, _: bool) -> Option<String> {
+        let is_disabled = self.0.sim.with(|world| world.machines[self.0.machine].is_disabled);
+        is_disabled.then(|| "Puppet is disabled on this node".to_owned())
+    }
+
+    fn take_over_cache(&mut self) {}
+}

@@ -1,0 +1,112 @@
+//! What is written to the nodes' disks says what the shipped code means to do: which run covers what, what it takes
+//! for interrupted, what it counts.
+
+use std::collections::BTreeMap;
+
+use trigger_core::fire_note::FireNote;
+use trigger_core::identity::{EventId, RunId, TriggerName};
+use trigger_core::publication::Publication;
+use trigger_core::run::record::RunRecord;
+use trigger_core::run::{RunOutcome, RunResult};
+use trigger_core::wire::Stored;
+
+use crate::disk::Disk;
+use crate::executor::ProcessId;
+use crate::world::World;
+
+const RUNS: &str = "/state/runs/";
+const OUTBOX: &str = "/state/outbox/";
+const FIRES: &str = "/state/fires";
+
+/// How often triggers fired on a node for their root events.
+pub(super) type Counts = BTreeMap<(TriggerName, EventId), u32>;
+
+pub(crate) fn outbox_file(event: EventId) -> String {
+    format!("{OUTBOX}{event}.json")
+}
+
+pub(crate) fn quarantined_file(event: EventId) -> String {
+    format!("{OUTBOX}quarantined/{event}.json")
+}
+
+/// The events that wait in a node's outbox, by their files.
+pub(crate) fn spooled(disk: &Disk) -> impl Iterator<Item = &str> {
+    disk.list("/state/outbox").filter(|path| path.ends_with(".json"))
+}
+
+/// The records of runs whose outcome is not stored.
+pub(crate) fn open_records(disk: &Disk) -> impl Iterator<Item = &str> {
+    let is_record = |path: &&str| path.strip_suffix(".json").is_some_and(|stem| run_of(stem).is_some());
+    let is_written = |path: &&str| disk.text(path).is_some_and(|text| !text.trim().is_empty());
+    disk.list("/state/runs").filter(is_record).filter(is_written)
+}
+
+/// The run that a file is of, by its name without its endings.
+fn run_of(stem: &str) -> Option<RunId> {
+    stem.strip_prefix(RUNS)?.parse().ok()
+}
+
+/// As a node has noted them, fires that were taken back not among them.
+pub(crate) fn noted_fires(disk: &Disk) -> Counts {
+    let mut fired = Counts::new();
+    for note in disk.text(FIRES).unwrap_or_default().lines().filter_map(FireNote::from_line) {
+        let count = fired.entry((note.trigger, note.root)).or_default();
+        *count = if note.is_taken_back { count.saturating_sub(1) } else { *count + 1 };
+    }
+    fired
+}
+
+impl World {
+    /// Something is about to be written to a file.
+    pub(crate) fn check_written(&mut self, machine: usize, path: &str, content: &[u8]) {
+        let Some((stem, ending)) = path.strip_prefix(RUNS).and_then(|name| name.split_once('.')) else {
+            return;
+        };
+        let Ok(run) = stem.parse::<RunId>() else { return };
+        match ending {
+            "json" | "json.tmp" if content.first() == Some(&b'{') => {
+                if let Ok(record) = RunRecord::from_wire(&String::from_utf8_lossy(content)) {
+                    self.check_recorded(machine, &record);
+                }
+            }
+            _ if ending.starts_with("result.json") => {
+                let result = RunResult::from_wire(&String::from_utf8_lossy(content));
+                if result.is_ok_and(|result| result.outcome == RunOutcome::Interrupted) {
+                    self.count("run interrupted");
+                    self.check.interrupted(run, machine);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A file is about to be moved.
+    pub(crate) fn check_renamed(&mut self, machine: usize, from: &str, to: &str) {
+        if !from.starts_with(OUTBOX) || !to.contains("/quarantined/") || to.contains(".reason") {
+            return;
+        }
+        let wall = self.wall(machine);
+        let text = self.disk(machine).text(from).unwrap_or_default();
+        match Publication::from_wire(text) {
+            Ok(publication) if publication.event.is_expired(wall) => self.count("spooled event expired"),
+            Ok(_) => {}
+            Err(error) => self.violate("outbox files are whole", format!("{from}: {error}")),
+        }
+    }
+
+    /// A file is about to be removed.
+    pub(crate) fn check_removed(&mut self, path: &str) {
+        let event = path.strip_prefix(OUTBOX).and_then(|name| name.strip_suffix(".json")?.parse().ok());
+        if event.is_some_and(|event| self.check.was_spooled(event)) {
+            self.count("spooled event published");
+        }
+    }
+
+    /// An agent waits for the end of the process that holds the lock on a run's record.
+    pub(crate) fn check_awaited(&mut self, agent: ProcessId, record: &str) {
+        let run = record.strip_suffix(".json").and_then(run_of);
+        if run.is_some_and(|run| self.check.is_started_by_another(run, agent)) {
+            self.count("run adopted");
+        }
+    }
+}

@@ -1,0 +1,435 @@
+//! A simulated machine as the shipped code sees it: each change of a file is a place where its process may die.
+//! From there on nothing that it does to files, other processes or the backend has any effect, and at its next await
+//! it is gone.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use tokio::sync::oneshot;
+use trigger_core::publication::Publication;
+use trigger_core::time::Timestamp;
+use trigger_node::failure::Failure;
+use trigger_node::firing::FireReport;
+use trigger_node::host::{Host, HostFile, Open};
+use trigger_node::state::{FileError, StateDir, at};
+use trigger_store::backend::Backend;
+use trigger_store::credentials::Credentials;
+use trigger_store::url::BackendUrl;
+use uuid::Uuid;
+
+use crate::disk::Inode;
+use crate::process::Proc;
+use crate::run;
+use crate::world::{Kind, World};
+
+/// The one state directory of a machine.
+pub(crate) const STATE_DIR: &str = "/state";
+/// What the simulated backend is called; nothing is ever opened there.
+pub(crate) const BACKEND: &str = "hub+http://simulated:7890";
+
+fn gone() -> io::Error {
+    io::Error::other("this process is no more")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap_or_default()
+}
+
+impl Proc {
+    /// Looks at something, as long as the process is there.
+    fn look<T>(&self, act: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
+        self.act(act).unwrap_or_else(|| Err(gone()))
+    }
+
+    /// Changes something, unless the process dies before.
+    fn change<T>(
+        &self,
+        what: &str,
+        path: &str,
+        act: impl FnOnce(&mut World) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.look(|world| {
+            if world.may_crash(self, what) {
+                return Err(gone());
+            }
+            world.note(format_args!("m{} p{} {what} {path}", self.machine, self.id.0));
+            act(world)
+        })
+    }
+
+    fn append(&self, file: Inode, path: &str, content: &[u8]) -> io::Result<()> {
+        self.change("writes", path, |world| {
+            world.check_written(self.machine, path, content);
+            let room = world.room_for(self.machine, content.len());
+            world.disk(self.machine).append(file, &content[..room]);
+            if room < content.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        })
+    }
+}
+
+impl Host for Proc {
+    type File = SimFile;
+    type Task = ();
+
+    // So little that records of many events do not fit.
+    const PREALLOCATED_BYTES: usize = 2 * 1024;
+
+    fn wall(&self) -> Timestamp {
+        self.sim.with(|world| world.wall(self.machine))
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.sim.with(|world| world.now.saturating_sub(self.started))
+    }
+
+    fn sleep(&self, wait: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let is_alive = self.sim.with(|world| world.is_alive(self.id));
+        self.sim.sleep(if is_alive { wait } else { Duration::MAX })
+    }
+
+    fn jitter(&self) -> f64 {
+        self.sim.with(|world| world.rng.f64())
+    }
+
+    fn new_ordered_uuid(&self) -> Uuid {
+        self.sim.with(|world| world.new_uuid(self.machine))
+    }
+
+    fn new_instance(&self) -> String {
+        self.sim.with(|world| {
+            let instance = format!("i{}-{:x}", self.id.0, world.rng.u32(..));
+            world.instance_started(self.machine, &instance);
+            instance
+        })
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.act(|world| world.spawn(self.id, task));
+    }
+
+    async fn spawn_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        self.step("file work begins").await;
+        let done = work();
+        self.step("file work is done").await;
+        done
+    }
+
+    fn create_private_dir(&self, _: &Path) -> io::Result<()> {
+        self.look(|_| Ok(()))
+    }
+
+    fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(path.to_owned())
+    }
+
+    fn open(&self, path: &Path, how: Open) -> io::Result<SimFile> {
+        let path = text(path);
+        let known = self.look(|world| Ok(world.disk(self.machine).inode(path)))?;
+        let inode = match (known, how) {
+            (Some(inode), Open::New) => self.change("empties", path, |world| {
+                world.disk(self.machine).truncate(inode);
+                Ok(inode)
+            })?,
+            (Some(inode), _) => inode,
+            (None, Open::Read) => return Err(io::ErrorKind::NotFound.into()),
+            (None, _) => self.change("creates", path, |world| Ok(world.disk(self.machine).create(path)))?,
+        };
+        let handle = self.sim.with(|world| world.new_handle());
+        Ok(SimFile { own: self.clone(), inode, handle, path: path.to_owned(), position: 0 })
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.look(|world| {
+            let content = world.disk(self.machine).read(text(path));
+            content.map(<[u8]>::to_owned).ok_or_else(|| io::ErrorKind::NotFound.into())
+        })
+    }
+
+    fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut file = self.open(path, Open::New)?;
+        file.write_all(content)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (text(from), text(to));
+        self.change("renames to", to, |world| {
+            world.check_renamed(self.machine, from, to);
+            let is_done = world.disk(self.machine).rename(from, to);
+            if is_done { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+        })
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let path = text(path);
+        if self.look(|world| Ok(world.disk(self.machine).inode(path)))?.is_none() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.change("removes", path, |world| {
+            world.check_removed(path);
+            world.disk(self.machine).remove(path);
+            Ok(())
+        })
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = text(path);
+        self.change("syncs", path, |world| {
+            world.disk(self.machine).sync_dir(path);
+            Ok(())
+        })
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.look(|world| Ok(world.disk(self.machine).list(text(path)).map(PathBuf::from).collect()))
+    }
+
+    fn is_file(&self, path: &Path) -> bool {
+        self.sim.with(|world| world.disk(self.machine).inode(text(path)).is_some())
+    }
+
+    fn age(&self, path: &Path) -> Option<Duration> {
+        let look = |world: &mut World| {
+            let at = world.disk(self.machine).changed_at(text(path))?;
+            Some(world.now.saturating_sub(at))
+        };
+        self.act(look).flatten()
+    }
+
+    fn lock_name(&self, _: &SimFile) -> Option<String> {
+        Some(self.sim.with(|world| {
+            let machine = &world.machines[self.machine];
+            format!("{}-{}", machine.boot, machine.identity)
+        }))
+    }
+
+    fn wait_until_unlocked(&self, path: &Path) -> impl Future<Output = Result<(), FileError>> + Send + use<> {
+        let (own, path) = (self.clone(), path.to_owned());
+        self.act(|world| world.check_awaited(self.id, text(&path)));
+        async move {
+            loop {
+                let holder = own.look(|world| {
+                    let inode = world.disk(own.machine).inode(text(&path));
+                    let inode = inode.ok_or(io::Error::from(io::ErrorKind::NotFound))?;
+                    Ok(world.holder_of_lock(own.machine, inode))
+                });
+                match holder.map_err(at("open", &path))? {
+                    Some(holder) => own.sim.exited(holder).await,
+                    None => return Ok(()),
+                }
+            }
+        }
+    }
+
+    fn pid(&self) -> u32 {
+        self.id.0
+    }
+
+    fn name(&self) -> String {
+        self.sim.with(|world| world.machines[self.machine].certname.to_string())
+    }
+
+    fn start_supervisor(&self, record: &Path, lock: SimFile) -> io::Result<()> {
+        run::start_supervisor(self, record, lock)
+    }
+
+    async fn end_orphan(&self, note: &str) {
+        self.step("run without a supervisor: ended").await;
+        let process = note.split_once(' ').and_then(|(pid, _)| pid.parse().ok());
+        if let Some(process) = process {
+            self.act(|world| world.end_orphan(self.machine, process));
+        }
+    }
+
+    fn open_backend(&self, _: &BackendUrl, _: &Credentials) -> Result<Backend, Failure> {
+        Ok(Backend::Store(self.connect()))
+    }
+
+    async fn fire_by_agent(
+        &self,
+        _: &StateDir<Self>,
+        publication: &Publication,
+        timeout: Duration,
+    ) -> Option<Result<FireReport, Failure>> {
+        let asked = self.act(|world| {
+            let (sender, receiver) = oneshot::channel();
+            let socket = world.machines[self.machine].socket.as_ref()?;
+            socket.fires.send((publication.clone(), sender)).ok()?;
+            Some(receiver)
+        });
+        match select(asked.flatten()?, self.sim.sleep(timeout)).await {
+            Either::Left((Ok(report), _)) => Some(report),
+            _ => None,
+        }
+    }
+}
+
+/// An open file of a simulated process.
+#[derive(Debug)]
+pub(crate) struct SimFile {
+    own: Proc,
+    inode: Inode,
+    /// Tells it from other open files, of this process too.
+    handle: u64,
+    path: String,
+    position: usize,
+}
+
+impl SimFile {
+    /// Another process has it now, and its lock.
+    pub(crate) fn hand_over(mut self, to: &Proc) {
+        self.own.sim.with(|world| world.hand_over_lock(self.own.machine, self.inode, self.handle, to.id));
+        // Nothing is left to unlock here.
+        self.handle = 0;
+    }
+
+    fn take_lock(&self, is_shared: bool) -> io::Result<bool> {
+        let own = &self.own;
+        own.look(|world| Ok(world.take_lock(own.machine, self.inode, own.id, self.handle, is_shared)))
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.own.sim.with(|world| world.unlock(self.own.machine, self.inode, self.handle));
+    }
+}
+
+impl HostFile for SimFile {
+    fn lock(&self) -> io::Result<()> {
+        if !self.take_lock(false)? {
+            // Held across an await by somebody: then this thread would wait for ever.
+            let detail = format!("{} is locked", self.path);
+            self.own.act(|world| world.violate("no lock is waited for within a step", detail));
+        }
+        Ok(())
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        self.take_lock(false)
+    }
+
+    fn try_lock_shared(&self) -> io::Result<bool> {
+        self.take_lock(true)
+    }
+
+    fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
+        let content = self.own.look(|world| {
+            let content = world.disk(self.own.machine).content(self.inode);
+            Ok(content.get(self.position..).unwrap_or_default().to_owned())
+        })?;
+        self.position += content.len();
+        Ok(content)
+    }
+
+    fn write_all(&mut self, content: &[u8]) -> io::Result<()> {
+        self.own.append(self.inode, &self.path, content)
+    }
+
+    fn write_all_at(&self, content: &[u8], _: u64) -> io::Result<()> {
+        // Of the product's files one is written to in its midst, and that at its beginning.
+        self.own.change("writes over", &self.path, |world| {
+            world.check_written(self.own.machine, &self.path, content);
+            world.disk(self.own.machine).overwrite(self.inode, content);
+            Ok(())
+        })
+    }
+
+    fn truncate(&mut self) -> io::Result<()> {
+        self.position = 0;
+        self.own.change("empties", &self.path, |world| {
+            world.disk(self.own.machine).truncate(self.inode);
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.own.change("syncs", &self.path, |world| {
+            world.disk(self.own.machine).sync(self.inode);
+            Ok(())
+        })
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        self.own.sim.with(|world| world.disk(self.own.machine).inode(text(path)) == Some(self.inode))
+    }
+}
+
+// --- locks on files
+
+/// A lock on a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lock {
+    pub(crate) holder: crate::executor::ProcessId,
+    handle: u64,
+    is_shared: bool,
+}
+
+impl World {
+    pub(crate) fn new_handle(&mut self) -> u64 {
+        self.handles += 1;
+        self.handles
+    }
+
+    fn take_lock(
+        &mut self,
+        machine: usize,
+        inode: Inode,
+        holder: crate::executor::ProcessId,
+        handle: u64,
+        is_shared: bool,
+    ) -> bool {
+        let locks = self.machines[machine].locks.entry(inode).or_default();
+        let is_free = locks.iter().all(|lock| lock.handle == handle || (is_shared && lock.is_shared));
+        if is_free {
+            locks.retain(|lock| lock.handle != handle);
+            locks.push(Lock { holder, handle, is_shared });
+        }
+        is_free
+    }
+
+    fn unlock(&mut self, machine: usize, inode: Inode, handle: u64) {
+        if let Some(locks) = self.machines[machine].locks.get_mut(&inode) {
+            locks.retain(|lock| lock.handle != handle);
+            if locks.is_empty() {
+                self.machines[machine].locks.remove(&inode);
+            }
+        }
+    }
+
+    fn hand_over_lock(&mut self, machine: usize, inode: Inode, handle: u64, to: crate::executor::ProcessId) {
+        for lock in self.machines[machine].locks.get_mut(&inode).into_iter().flatten() {
+            if lock.handle == handle {
+                lock.holder = to;
+            }
+        }
+    }
+
+    fn holder_of_lock(&self, machine: usize, inode: Inode) -> Option<crate::executor::ProcessId> {
+        let locks = self.machines[machine].locks.get(&inode)?;
+        locks.iter().find(|lock| !lock.is_shared).map(|lock| lock.holder)
+    }
+
+    /// How much of so many bytes the disk takes in.
+    fn room_for(&mut self, machine: usize, bytes: usize) -> usize {
+        if !self.machines[machine].is_full {
+            return bytes;
+        }
+        self.count("write that the disk had no room for");
+        if self.rng.bool() { 0 } else { self.rng.usize(..bytes.max(1)) }
+    }
+
+    fn end_orphan(&mut self, machine: usize, process: u32) {
+        let process = crate::executor::ProcessId(process);
+        let is_run = |kind: Kind| matches!(kind, Kind::Puppet(_));
+        if self.processes_of(machine, is_run).contains(&process) {
+            self.count("run without a supervisor ended");
+            self.end_process(process);
+        }
+    }
+}
