@@ -22,7 +22,7 @@ use trigger_core::run::verdict::Verdict;
 pub use self::process_tree::end_orphan;
 #[cfg(test)]
 pub(crate) use self::process_tree::note_of;
-pub use self::run_process::run;
+pub use self::run_process::{SupervisorError, run};
 use crate::host::Host;
 use crate::state::{FileError, RunPaths};
 

@@ -2,6 +2,7 @@
 //! order. Decides nothing itself.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +24,10 @@ use trigger_fleet::delivery_watcher::Batch;
 
 use super::completion_writer::CompletionJob;
 use super::delivery_watcher::Connection;
+use super::error::AgentError;
 use super::suppressed;
 use super::view::QueueView;
 use super::{DisableCheck, Node, Signal, Stopped};
-use crate::failure::Failure;
 use crate::host::Host;
 use crate::state::{DedupLog, FileError, NewRun, OpenRun, PreallocatedRecord, Runs};
 
@@ -77,7 +78,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         dedup_log: DedupLog<H>,
         ended: BTreeMap<EventId, Timestamp>,
         channels: Channels<D>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, AgentError> {
         let queue_node = QueueSettings {
             certname: node.settings.certname.clone(),
             honours_noop: node.settings.command.honours_noop(),
@@ -106,11 +107,11 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     /// Serves until it is told to stop. `on_ready` is called once runs of earlier agents are taken up,
     /// `check_configuration` before each reload.
-    pub(super) async fn run<C: Future<Output = Result<(), Failure>>>(
+    pub(super) async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         mut self,
         check_configuration: impl Fn() -> C,
         on_ready: impl FnOnce(),
-    ) -> Result<Stopped, Failure> {
+    ) -> Result<Stopped, AgentError> {
         let host = self.node.host.clone();
         let mut loss = std::pin::pin!(lost(self.channels.claim.clone()));
         let mut has_lost = false;
@@ -134,8 +135,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     Signal::Terminate => return Ok(Stopped::Terminated),
                     Signal::Reload => match check_configuration().await {
                         Ok(()) => return Ok(Stopped::Reload),
-                        Err(failure) => {
-                            tracing::error!("the configuration is not reloaded: {}", failure.message);
+                        Err(error) => {
+                            tracing::error!(%error, "the configuration is not reloaded");
                         }
                     },
                 },
@@ -143,8 +144,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 // is ever to run it.
                 () = &mut loss, if !has_lost => match check_configuration().await {
                     Ok(()) => return Ok(Stopped::ClaimLost),
-                    Err(failure) => {
-                        tracing::error!("the agent does not start anew: {}", failure.message);
+                    Err(error) => {
+                        tracing::error!(%error, "the agent does not restart");
                         has_lost = true;
                     }
                 },
@@ -164,7 +165,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     }
 
     /// Takes up the runs of earlier agents: those that ended are finished, the one that lives is adopted.
-    async fn recover(&mut self) -> Result<(), Failure> {
+    async fn recover(&mut self) -> Result<(), AgentError> {
         for OpenRun { record, is_alive } in self.runs.open_runs()? {
             if let Some(active) = self.active.take() {
                 // Two that live at once would be a defect elsewhere; the queue must not see it.

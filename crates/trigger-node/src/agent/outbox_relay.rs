@@ -29,7 +29,7 @@ pub(super) async fn run<H: Host>(
                 tell(&drained);
                 attempt = if drained.left > 0 { attempt + 1 } else { 0 };
             }
-            Err(failure) => tracing::error!("the outbox cannot be emptied: {}", failure.message),
+            Err(error) => tracing::error!(%error, "the outbox cannot be emptied"),
         }
         if attempt == 0 {
             failing_since = host.elapsed();

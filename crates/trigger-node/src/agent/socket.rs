@@ -15,8 +15,9 @@ use trigger_core::identity::Revision;
 use trigger_core::publication::Publication;
 use trigger_core::wire::Stored;
 
+use super::error::AgentError;
 use super::{QueueView, Service};
-use crate::failure::Failure;
+use crate::fire_error::{FireError, FireErrorKind};
 use crate::firing::{FireReport, Fired};
 use crate::os::Os;
 use crate::state::StateDir;
@@ -53,7 +54,7 @@ pub enum Reply {
         warnings: Vec<String>,
     },
     Failed {
-        code: u8,
+        kind: FireErrorKind,
         message: String,
     },
     /// The asker is newer than this agent, and does the work itself.
@@ -77,9 +78,9 @@ fn address(state: &StateDir) -> io::Result<(PathBuf, Option<fs::File>)> {
 }
 
 /// Listens on the socket; the agent's lock is held, so whatever lies there is a dead agent's.
-pub(super) fn listen(state: &StateDir) -> Result<UnixListener, Failure> {
+pub(super) fn listen(state: &StateDir) -> Result<UnixListener, AgentError> {
     let path = state.socket();
-    let failed = |error: io::Error| Failure::failed(format!("cannot listen on {}: {error}", path.display()));
+    let failed = |source: io::Error| AgentError::Listen { path: path.clone(), source };
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -129,20 +130,22 @@ async fn answer(line: &str, service: &Service<Os>) -> Reply {
         },
         Ok(Request::Queue) => match service.queue().await {
             Some(view) => Reply::Queue(Box::new(view)),
-            None => Err(Failure::failed("the agent is stopping")).into(),
+            None => {
+                Reply::Failed { kind: FireErrorKind::Failed, message: "the agent is stopping".to_owned() }
+            }
         },
         Err(error) => Reply::NotUnderstood { detail: error.to_string() },
     }
 }
 
-impl From<Result<FireReport, Failure>> for Reply {
-    fn from(report: Result<FireReport, Failure>) -> Self {
+impl From<Result<FireReport, FireError>> for Reply {
+    fn from(report: Result<FireReport, FireError>) -> Self {
         match report {
             Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }) => {
                 Self::Committed { revision, warnings }
             }
             Ok(FireReport { fired: Fired::Spooled(reason), warnings }) => Self::Spooled { reason, warnings },
-            Err(failure) => Self::Failed { code: failure.code, message: failure.message },
+            Err(error) => Self::Failed { kind: error.kind(), message: error.to_string() },
         }
     }
 }

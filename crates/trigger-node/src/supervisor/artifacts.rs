@@ -57,7 +57,7 @@ async fn agents_report(
     // This run left none, or Puppet keeps it elsewhere by now.
     match puppet_settings::ask_paths(command, &record.environment, state_dir).await {
         Ok(paths) => ours(&paths.last_run_report),
-        Err(error) => Err(format!("Puppet does not tell where it keeps its reports: {error:#}")),
+        Err(error) => Err(format!("Puppet does not report where it keeps its reports: {error}")),
     }
 }
 
