@@ -16,6 +16,7 @@ use trigger_core::backoff;
 use trigger_core::identity::{Certname, GroupName, Revision};
 use trigger_core::keyspace::Key;
 use trigger_core::node::{Activity, NodeRecord};
+use trigger_core::queue::ClaimBlocker;
 use trigger_core::time::{Now, Timestamp};
 use trigger_core::wire::WireError;
 
@@ -100,24 +101,25 @@ pub enum ClaimState {
 }
 
 impl ClaimState {
-    /// Why no run may start, if so.
-    pub fn blocked_reason(&self, elapsed: Duration) -> Option<String> {
+    /// What keeps the agent from starting runs, if anything. `elapsed` is a reading of the clock that only goes
+    /// forward.
+    pub fn blocker(&self, elapsed: Duration) -> Option<ClaimBlocker> {
         match self {
-            Self::Unregistered => Some("this agent has not registered with the backend yet".to_owned()),
+            Self::Unregistered => Some(ClaimBlocker::NotRegistered),
             Self::Held { renewed_at, .. } => {
                 let since = elapsed.saturating_sub(*renewed_at);
                 (since > TRUST_PERIOD).then(|| {
-                    format!(
+                    ClaimBlocker::Stale(format!(
                         "this agent's registration was last renewed {} s ago: it was paused",
                         since.as_secs()
-                    )
+                    ))
                 })
             }
-            Self::Contended(holder) => Some(holder.sentence(elapsed)),
-            Self::Stale { certname, renewed_at, trouble } => Some(format!(
+            Self::Contended(holder) => Some(ClaimBlocker::Contended(holder.sentence(elapsed))),
+            Self::Stale { certname, renewed_at, trouble } => Some(ClaimBlocker::Stale(format!(
                 "the claim on {certname} could not be renewed for {} s ({trouble})",
                 elapsed.saturating_sub(*renewed_at).as_secs()
-            )),
+            ))),
         }
     }
 }

@@ -147,7 +147,7 @@ fn is_held(standing: &ClaimState) -> bool {
 }
 
 fn blocked_reason(standing: &ClaimState, seconds: u64) -> String {
-    standing.blocked_reason(at(seconds).elapsed).expect("an obstacle")
+    standing.blocker(at(seconds).elapsed).expect("a blocker").reason().to_owned()
 }
 
 macro_rules! on_each_store {
@@ -296,7 +296,7 @@ async fn a_holder_that_cannot_renew_trusts_its_claim_for_less_than_the_lease(wor
     let (mut first, mut second) = (world.agent("first", Some("a")), world.agent("second", Some("b")));
     let standing = world.renew(&mut first, 0).await;
     // A paused agent looks at its clock before it looks at anything else.
-    assert_eq!(standing.blocked_reason(TRUST_PERIOD), None);
+    assert_eq!(standing.blocker(TRUST_PERIOD), None);
     let paused = blocked_reason(&standing, TRUST_PERIOD.as_secs() + 1);
     assert!(paused.contains("last renewed 121 s ago"), "{paused}");
     world.renew(&mut second, 0).await;

@@ -11,12 +11,12 @@ use trigger_core::run::command::RunCommand;
 use trigger_node::agent::{
     self, AgentError, AgentSettings, DisableCheck, Part, Service, Stopped, Surroundings,
 };
-use trigger_node::fire_error::BackendError;
 use trigger_node::state::StateDir;
 use trigger_store::credentials::Credentials;
 
 use crate::executor::{ProcessId, Sim};
-use crate::host::STATE_DIR;
+use crate::host::{BACKEND, STATE_DIR};
+use crate::manifest::name;
 use crate::process::Proc;
 use crate::world::{Kind, Socket};
 
@@ -76,11 +76,10 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
     let words = if honours_noop { &["puppet", "agent"][..] } else { &["converge"] };
     let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let command = RunCommand::from_words(words.clone()).unwrap_or_default();
-    let backend = crate::host::BACKEND.parse().map_err(BackendError::from)?;
     Ok(AgentSettings {
         certname,
         state: StateDir::open_on(own.clone(), Path::new(STATE_DIR))?,
-        backend,
+        backend: name(BACKEND),
         credentials: Credentials::default(),
         prefix: KeyPrefix::default(),
         groups,

@@ -17,7 +17,7 @@ use trigger_node::state::{Breaker, Outbox, StateDir};
 use trigger_node::submit::Submission;
 use trigger_store::credentials::Credentials;
 
-use crate::host::STATE_DIR;
+use crate::host::{BACKEND, STATE_DIR};
 use crate::process::Proc;
 
 /// What somebody asks `trigger fire` for.
@@ -94,7 +94,7 @@ fn publication(own: &Proc, wanted: &Wanted, parent: Option<&RunRecord>) -> Publi
         expires_in: wanted.expires_in,
     };
     Publication {
-        backend: crate::host::BACKEND.to_owned(),
+        backend: BACKEND.to_owned(),
         prefix: KeyPrefix::default(),
         event,
         suppressed: BTreeMap::new(),

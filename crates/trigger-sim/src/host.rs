@@ -24,11 +24,10 @@ use crate::process::Proc;
 use crate::run;
 use crate::world::{Kind, World};
 
-/// The URL of the simulated backend. No connection is made to it.
-pub(crate) const BACKEND: &str = "hub+http://127.0.0.1:8145";
-
 /// The one state directory of a machine.
 pub(crate) const STATE_DIR: &str = "/state";
+/// What the simulated backend is called; nothing is ever opened there.
+pub(crate) const BACKEND: &str = "hub+http://simulated:7890";
 
 fn gone() -> io::Error {
     io::Error::other("this process is no more")

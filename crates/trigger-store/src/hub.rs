@@ -4,35 +4,26 @@
 //! be repeated. What is sent is in [`crate::hub_protocol`].
 
 mod failure;
+mod limits;
 mod requests;
 mod watching;
-
-use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream;
 use trigger_core::identity::Revision;
 
 use self::failure::HubFailure;
+use self::limits::CONNECT_TIMEOUT;
 use self::requests::{Requests, WRITE_TIMEOUT, chunks};
 use self::watching::Feed;
 use crate::address::Address;
 use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::hub_protocol::{
-    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, MAX_BODY_BYTES, NewEntry,
-    PutRequest,
+    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, NewEntry, PutRequest,
 };
 use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
 use crate::url::BackendUrl;
-
-/// A hub that does not even accept is known to be away after this long.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long one page of a read, or the opening of a watch, may take. Longer than a write, since nothing is
-/// spooled instead and impatience would only load a busy hub further.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
-/// More than any answer or message of a hub: its largest entry and what stands around it.
-const MAX_ANSWER_BYTES: usize = MAX_BODY_BYTES + 1024 * 1024;
 
 /// A hub, as a client sees it.
 #[derive(Debug)]
@@ -140,7 +131,7 @@ impl Store for HubStore {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use tokio::net::TcpListener;
 
@@ -154,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_nobody_listens_on_is_unreachable_at_once() {
+    async fn a_closed_port_is_unreachable_at_once() {
         let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let store = HubStore::connect(&address.to_string()).unwrap();
         let message = put(&store).await;

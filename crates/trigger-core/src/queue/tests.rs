@@ -39,6 +39,12 @@ fn world_with_limit(runs_per_minute: &str) -> World {
 }
 
 fn world_of(settings: QueueSettings) -> World {
+    let mut world = world_in_recovery(settings);
+    world.input(Input::Recovered);
+    world
+}
+
+fn world_in_recovery(settings: QueueSettings) -> World {
     World {
         queue: Queue::new(settings, []),
         now: Now { wall: samples::event(0, "t").fired_at, elapsed: Duration::ZERO },
@@ -50,6 +56,10 @@ fn world_of(settings: QueueSettings) -> World {
 
 fn number(id: EventId) -> String {
     format!("e{}", u128::from_str_radix(&id.to_string().replace('-', ""), 16).unwrap())
+}
+
+fn disabled(reason: Option<&str>) -> Input {
+    Input::Blockers(Blockers { disabled: reason.map(str::to_owned), ..Blockers::default() })
 }
 
 fn cause(word: &str) -> Cause {
@@ -64,7 +74,7 @@ fn cause(word: &str) -> Cause {
 impl World {
     fn input(&mut self, input: Input) {
         // The shell looks at what may block a run when it is told that one may start.
-        let may_start = self.queue.may_start(self.now, &input) || matches!(input, Input::Blocked(_));
+        let may_start = self.queue.may_start(self.now, &input) || matches!(input, Input::Blockers(_));
         for effect in self.queue.step(self.now, input) {
             assert!(may_start || !matches!(effect, Effect::StartRun { .. }), "{effect:?}");
             self.perform(effect);
@@ -132,9 +142,9 @@ impl World {
             } else if word == "restart" {
                 self.restart();
             } else if word == "block" {
-                self.input(Input::Blocked(Some("disabled: maintenance".to_owned())));
+                self.input(disabled(Some("disabled: maintenance")));
             } else if word == "unblock" {
-                self.input(Input::Blocked(None));
+                self.input(disabled(None));
             } else {
                 self.input(Input::Delivered(cause(word)));
             }
@@ -147,14 +157,14 @@ impl World {
         assert!(self.queue.active.is_none(), "a run in progress would have to be adopted");
         let old = std::mem::replace(&mut self.queue, Queue::new(settings(), []));
         // What ended without a run is remembered by its outcome alone.
-        let by_runs = old.ended.iter().filter(|(_, ended)| ended.without_run.is_none());
+        let by_runs = old.completed.iter().filter(|(_, ended)| ended.without_run.is_none());
         self.queue = Queue::new(old.settings.clone(), by_runs.map(|(event, ended)| (*event, ended.at)));
         self.now.elapsed = Duration::ZERO;
         self.queue.recall_starts(self.now, self.starts.iter().copied());
         let waiting: Vec<Cause> = old.waiting_causes().cloned().collect();
-        self.input(Input::Blocked(Some("starting".to_owned())));
         waiting.into_iter().for_each(|cause| self.input(Input::Delivered(cause)));
-        self.input(Input::Blocked(old.blocked));
+        self.input(Input::Blockers(old.reported));
+        self.input(Input::Recovered);
     }
 
     /// Invariant: no more runs than the limit within any minute.
@@ -310,6 +320,41 @@ fn nothing_starts_while_blocked_and_the_reason_shows() {
 }
 
 #[test]
+fn the_first_blocker_in_their_order_counts() {
+    let mut world = world_in_recovery(settings());
+    world.play("e1");
+    let check = |world: &mut World, claim: Option<ClaimBlocker>, disabled: Option<&str>, expected| {
+        world.input(Input::Blockers(Blockers { claim, disabled: disabled.map(str::to_owned) }));
+        assert_eq!(world.queue.blocked_reason(), expected);
+        let held: Vec<&str> = world.queue.held().map(|(_, reason)| reason).collect();
+        assert_eq!(held, Vec::from_iter(expected), "it is the reason of the delivery");
+    };
+    let stale = || Some(ClaimBlocker::Stale("not renewed for 150 s".to_owned()));
+    check(&mut world, stale(), Some("maintenance"), Some("this agent takes up the runs of an earlier one"));
+    world.input(Input::Recovered);
+    check(&mut world, stale(), Some("maintenance"), Some("not renewed for 150 s"));
+    check(&mut world, None, Some("maintenance"), Some("maintenance"));
+    let unregistered = Some(ClaimBlocker::NotRegistered);
+    check(&mut world, unregistered, None, Some("this agent has not registered with the backend yet"));
+    assert_eq!(world.seen, [""; 0], "not even for a moment without a blocker");
+    check(&mut world, None, None, None);
+    assert_eq!(world.seen, ["run[e1]"]);
+}
+
+#[test]
+fn blockers_are_looked_at_again_while_a_delivery_waits_for_one_to_go() {
+    let mut world = world();
+    world.play("block");
+    assert_eq!(world.queue.next_wake(), None, "nothing waits");
+    world.play("e1");
+    assert_eq!(world.queue.next_wake(), Some(BLOCKER_POLL_INTERVAL));
+    world.play("+400");
+    assert_eq!(world.queue.next_wake(), Some(Duration::from_millis(400) + BLOCKER_POLL_INTERVAL));
+    world.play("unblock");
+    assert_eq!(world.queue.next_wake(), None, "a run is in progress");
+}
+
+#[test]
 fn a_noop_event_is_refused_where_noop_cannot_be_honoured() {
     let mut world = world_of(QueueSettings { honours_noop: false, ..settings() });
     world.play("e1~ e2");
@@ -411,7 +456,7 @@ fn a_backlog_that_nothing_collapses_costs_each_new_event_one_look_at_it() {
 fn the_record_of_a_node_has_room_for_what_waits_however_much_that_is() {
     let mut world = world();
     let reason = "ä".repeat(10_000);
-    world.input(Input::Blocked(Some(reason.clone())));
+    world.input(disabled(Some(&reason)));
     for n in 1..=(MAX_LISTED as u128 + 500) {
         let mut cause = cause(&format!("e{n}"));
         cause.event.origin = format!("node{n}").parse().unwrap();

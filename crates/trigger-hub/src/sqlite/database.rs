@@ -131,7 +131,7 @@ fn create_private(path: &Path) -> Result<(), SqliteError> {
 
 /// A hub that was killed leaves its log beside the database. If a backup is then put in the
 /// database's place, SQLite would replay the log of the one into the other and ruin it. A backup is not in
-/// WAL mode, and a hub's database with a log always is, so the two can be told apart.
+/// WAL mode, and a hub's database with a log always is, which distinguishes the two.
 fn quarantine_stale_log(path: &Path) -> io::Result<()> {
     let beside = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();

@@ -28,8 +28,8 @@ const TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
 pub(super) enum WriteError {
     #[error("the disk of the hub's data directory {} is full: nothing was stored; free some space there and try again", .0.display())]
     DiskFull(PathBuf),
-    #[error("the hub could not write to {}: {detail}", path.display())]
-    Failed { path: PathBuf, detail: String },
+    #[error("the hub could not write to {}: {source}", path.display())]
+    Failed { path: PathBuf, source: Arc<rusqlite::Error> },
     #[error("the hub is stopping")]
     Stopped,
 }
@@ -156,7 +156,7 @@ impl Writer {
             Err(_) if batch.len() > 1 => batch.into_iter().for_each(|request| self.commit(vec![request])),
             Err(error) => {
                 self.metrics.commit_failed();
-                let error = self.failed(&error);
+                let error = self.failed(error);
                 for request in batch {
                     let _ = request.answer.send(Err(error.clone()));
                 }
@@ -173,18 +173,18 @@ impl Writer {
         Ok(written)
     }
 
-    fn failed(&mut self, error: &rusqlite::Error) -> WriteError {
+    fn failed(&mut self, error: rusqlite::Error) -> WriteError {
         let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
         let path = self.data_dir.clone();
-        let sentence = if full {
+        let error = if full {
             WriteError::DiskFull(path)
         } else {
-            WriteError::Failed { path, detail: error.to_string() }
+            WriteError::Failed { path, source: Arc::new(error) }
         };
         if !std::mem::replace(&mut self.failing, true) {
-            tracing::error!("{sentence}");
+            tracing::error!(%error, "a write failed");
         }
-        sentence
+        error
     }
 
     fn recovered(&mut self) {

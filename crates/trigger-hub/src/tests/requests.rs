@@ -70,7 +70,7 @@ async fn nonsense_is_answered_with_a_sentence() {
         r#"413 Payload Too Large {"error":"the request is larger than a hub takes (64 MiB)"}"#,
     )
     .await;
-    // A watch of what is no directory is refused for good, not retried for ever.
+    // A watch of what is no prefix is refused permanently, not retried.
     let mut watch = hub.store().watch(vec![KeyRange::Prefix("/a".to_owned())]).await.unwrap();
     let refused = next(&mut watch).await.unwrap().unwrap_err();
     assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");

@@ -19,7 +19,7 @@ async fn only_loopback_is_listened_on() {
         assert!(error.starts_with(&format!("'{listen}' is not an address to listen on")), "{error}");
     }
     for listen in ["localhost:0", "[::1]:0"] {
-        // Many containers have no IPv6, and then nobody can listen there.
+        // Many containers have no IPv6, and then no process can listen there.
         if std::net::TcpListener::bind(listen).is_err() {
             let error = start_fails(listen, dir.path()).await;
             assert!(error.starts_with(&format!("cannot listen on {listen}")), "{error}");

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn a_watcher_that_does_not_read_stalls_nobody_and_is_cut() {
+async fn a_watcher_that_does_not_read_stalls_no_other_and_is_cut() {
     let dir = TempDir::new().unwrap();
     let hub = Running::start(dir.path()).await;
     let store = hub.store();

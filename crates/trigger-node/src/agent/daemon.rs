@@ -12,7 +12,7 @@ use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::node::{Activity, Running};
-use trigger_core::queue::{Effect, Input, Queue, QueueSettings};
+use trigger_core::queue::{Blockers, Effect, Input, Queue, QueueSettings};
 use trigger_core::run::command::lock_timeout;
 use trigger_core::run::completed;
 use trigger_core::run::record::{Cause, RunRecord};
@@ -30,9 +30,6 @@ use super::view::QueueView;
 use super::{DisableCheck, Node, Signal, Stopped};
 use crate::host::Host;
 use crate::state::{DedupLog, FileError, NewRun, OpenRun, PreallocatedRecord, Runs};
-
-/// How often Puppet's lock is looked at while deliveries wait for it to go.
-pub(super) const DISABLED_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The daemon's ends of the channels to the other tasks.
 pub(super) struct Channels<D> {
@@ -64,8 +61,6 @@ pub(super) struct Daemon<H: Host, D> {
     kept_runs: Option<Vec<(RunRecord, RunResult)>>,
     unreadable: BTreeMap<String, String>,
     active: Option<ActiveRun>,
-    /// Until the runs of earlier agents are taken up: no run may start between them.
-    is_recovering: bool,
     /// For the next run's record, so that its start need not wait for a new file to be durable.
     blank: Option<PreallocatedRecord<H>>,
     channels: Channels<D>,
@@ -99,7 +94,6 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             kept_runs: None,
             unreadable: BTreeMap::new(),
             active: None,
-            is_recovering: true,
             blank: None,
             channels,
         })
@@ -117,8 +111,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         let mut has_lost = false;
 
         self.recover().await?;
-        self.is_recovering = false;
-        self.input(Input::Tick);
+        self.input(Input::Recovered);
         self.prepare_record();
         tracing::info!(
             "agent of {} is ready, backend {}",
@@ -153,7 +146,6 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 () = self.channels.disabled.has_moved() => self.input(Input::Tick),
                 ended = wait_for_end(&mut self.active) => self.run_ended(ended),
                 () = sleep_until(&host, wake) => self.input(Input::Tick),
-                () = host.sleep(DISABLED_POLL_INTERVAL), if self.is_held_up() => self.input(Input::Tick),
                 Some(answer) = self.channels.questions.recv() => {
                     // What kept runs from starting may be gone.
                     self.input(Input::Tick);
@@ -250,19 +242,13 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         self.tell_activity();
     }
 
-    /// Why no run may start now, if so; looked at afresh when one is `about_to_start`.
-    fn blocked_reason(&mut self, about_to_start: bool) -> Option<String> {
-        if self.is_recovering {
-            return Some("this agent takes up the runs of an earlier one".to_owned());
-        }
+    /// The state of each blocker; whether Puppet is disabled is looked up afresh when a run is `about_to_start`.
+    fn blockers(&mut self, about_to_start: bool) -> Blockers {
         let elapsed = self.node.host.now().elapsed;
-        let claim = self.channels.claim.borrow_and_update().blocked_reason(elapsed);
-        claim.or_else(|| self.channels.disabled.reason(about_to_start))
-    }
-
-    /// Whether deliveries wait for something that only looking tells.
-    fn is_held_up(&self) -> bool {
-        self.queue.blocked().is_some() && self.queue.is_waiting()
+        Blockers {
+            claim: self.channels.claim.borrow_and_update().blocker(elapsed),
+            disabled: self.channels.disabled.reason(about_to_start),
+        }
     }
 
     /// Asks the core, does as it says and tells what the node does now.
@@ -274,12 +260,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     /// Asks the core and does as it says.
     fn take_in(&mut self, input: Input) {
         let about_to_start = self.queue.may_start(self.node.host.now(), &input);
-        let mut inputs = vec![input];
-        let blocked_reason = self.blocked_reason(about_to_start);
-        if self.queue.blocked() != blocked_reason.as_deref() {
-            // Taken first: the queue must not start a run that an operator has just forbidden.
-            inputs.push(Input::Blocked(blocked_reason));
-        }
+        // The blockers are taken first: the queue must not start a run that an operator has just forbidden.
+        let mut inputs = vec![input, Input::Blockers(self.blockers(about_to_start))];
         while let Some(input) = inputs.pop() {
             for effect in self.queue.step(self.node.host.now(), input) {
                 inputs.extend(self.perform(effect));
@@ -312,7 +294,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     /// One line when deliveries begin to wait for a person, and one when they no longer do.
     fn tell_block(&self, activity: &Activity) {
         let was_held = !self.channels.activity.borrow().held.is_empty();
-        match (self.queue.blocked(), was_held, activity.held.is_empty()) {
+        match (self.queue.blocked_reason(), was_held, activity.held.is_empty()) {
             (Some(reason), false, false) => tracing::warn!("deliveries are held: {reason}"),
             (_, true, true) => tracing::info!("deliveries are held no longer"),
             _ => {}

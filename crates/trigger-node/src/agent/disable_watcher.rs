@@ -13,13 +13,15 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use trigger_core::queue::BLOCKER_POLL_INTERVAL;
 use trigger_core::run::command::{CommandKind, RunCommand};
 
 use super::DisableCheck;
-use super::daemon::DISABLED_POLL_INTERVAL as POLL_INTERVAL;
 use crate::puppet_locks::disabled_reason;
 use crate::puppet_settings::{self, PuppetPaths};
 
+/// For how long a look at the lock holds where nothing is about to start.
+const LOOK_LIFETIME: Duration = BLOCKER_POLL_INTERVAL;
 /// How long after Puppet did not answer it is asked again.
 const ASK_AGAIN_INTERVAL: Duration = Duration::from_secs(60);
 /// How often Puppet is asked again while it is disabled: `puppet.conf` is not all that may move its lock.
@@ -154,7 +156,7 @@ impl DisableCheck for DisableWatcher {
 
     fn reason(&mut self, about_to_start: bool) -> Option<String> {
         if let Some((reason, at)) = &self.latest
-            && at.elapsed() < POLL_INTERVAL
+            && at.elapsed() < LOOK_LIFETIME
             && (reason.is_some() || !about_to_start)
         {
             return reason.clone();
@@ -251,7 +253,7 @@ mod tests {
     }
 
     async fn a_second() {
-        tokio::time::sleep(POLL_INTERVAL).await;
+        tokio::time::sleep(LOOK_LIFETIME).await;
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use trigger_core::identity::{GroupName, Revision};
 use trigger_core::node::Activity;
+use trigger_core::queue::ClaimBlocker;
 use trigger_fleet::claim::{Claim, ClaimState, Claimant};
 
 use super::{AgentSettings, Node};
@@ -140,7 +141,8 @@ impl<H: Host> Registration<H> {
 
     /// What a person should know, once.
     fn log(&self, known: &ClaimState, standing: &ClaimState) {
-        let sentence = standing.blocked_reason(self.node.host.now().elapsed).unwrap_or_default();
+        let blocker = standing.blocker(self.node.host.now().elapsed);
+        let sentence = blocker.as_ref().map_or("", ClaimBlocker::reason);
         match (known, standing) {
             (ClaimState::Contended(before), ClaimState::Contended(rival))
                 if before.is_alive() == rival.is_alive() => {}

@@ -80,7 +80,7 @@ impl QueueView {
             certname: settings.certname.to_string(),
             backend: settings.backend.to_string(),
             disconnected,
-            blocked: queue.blocked().map(str::to_owned),
+            blocked: queue.blocked_reason().map(str::to_owned),
             running: activity.running.as_ref().map(|running| RunningView {
                 run_id: running.run_id.to_string(),
                 started_at_unix_ms: running.started_at.as_unix_ms(),

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use trigger_core::identity::Revision;
 
 use super::failure::{HubFailure, root_cause};
-use super::{MAX_ANSWER_BYTES, READ_TIMEOUT};
+use super::limits::{MAX_ANSWER_BYTES, READ_TIMEOUT};
 use crate::address::Address;
 use crate::connector::Connector;
 use crate::hub_protocol::{PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest};

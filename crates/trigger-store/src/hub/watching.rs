@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::failure::{HubFailure, root_cause};
-use super::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, READ_TIMEOUT};
+use super::limits::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, READ_TIMEOUT};
 use crate::address::Address;
 use crate::connector::{Connection, Connector};
 use crate::hub_protocol::{RangeForm, WATCH, WatchMessage, WatchRequest};

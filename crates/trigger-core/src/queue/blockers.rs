@@ -1,0 +1,68 @@
+//! What keeps a node from starting runs, and which of several blockers counts.
+//!
+//! The agent reports what it sees of each blocker ([`Blockers`]); the queue decides which one counts and shows its
+//! reason at every delivery that waits. The order is that of [`Blocker`]: a blocker stands before those that matter
+//! only once it is gone. A blocker that has to be acquired, such as a slot, belongs behind all of these, since it
+//! must not be occupied while something else keeps the run from starting.
+
+/// A reason why no run may start. The variants stand in the order in which they count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocker {
+    /// The agent has not taken up all runs of earlier agents yet. Until it has, it does not know which events they
+    /// have honoured, nor whether one of them is still in progress (C10). Ends by itself.
+    Recovering,
+    /// The agent may not act for its certname, so the deliveries may be another agent's to run (C11).
+    Claim(ClaimBlocker),
+    /// Puppet is disabled on this node, or the agent cannot see yet whether it is. The sentence has the operator's
+    /// message, as in `puppet agent --disable MESSAGE`.
+    Disabled(String),
+}
+
+/// Why an agent may not act for its certname.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimBlocker {
+    /// The backend has not answered the registration yet.
+    NotRegistered,
+    /// Another agent holds the claim; the sentence says where it runs and when the claim lapses.
+    Contended(String),
+    /// The claim was this agent's, but it was renewed too long ago to be relied on; the sentence says why.
+    Stale(String),
+}
+
+/// What the agent sees of the blockers outside the queue; absent ones keep nothing from running.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Blockers {
+    /// See [`Blocker::Claim`].
+    pub claim: Option<ClaimBlocker>,
+    /// See [`Blocker::Disabled`].
+    pub disabled: Option<String>,
+}
+
+impl Blocker {
+    /// The blocker that counts, if there is any.
+    pub(super) fn first(is_recovering: bool, reported: &Blockers) -> Option<Self> {
+        let recovering = is_recovering.then_some(Self::Recovering);
+        let claim = || reported.claim.clone().map(Self::Claim);
+        let disabled = || reported.disabled.clone().map(Self::Disabled);
+        recovering.or_else(claim).or_else(disabled)
+    }
+
+    /// The reason as a sentence, for the status of held deliveries.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Recovering => "this agent takes up the runs of an earlier one",
+            Self::Claim(claim) => claim.reason(),
+            Self::Disabled(reason) => reason,
+        }
+    }
+}
+
+impl ClaimBlocker {
+    /// The reason as a sentence.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::NotRegistered => "this agent has not registered with the backend yet",
+            Self::Contended(reason) | Self::Stale(reason) => reason,
+        }
+    }
+}

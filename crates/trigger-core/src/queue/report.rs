@@ -1,0 +1,92 @@
+//! What the queue reports: to the node's record in the backend, to `trigger queue` and to the metrics.
+
+use super::{ActiveRun, Blocker, MAX_LISTED, Queue};
+use crate::identity::EventId;
+use crate::node::{Activity, Delayed, HeldDelivery, Retrying, Running};
+use crate::rate_limiter::RunsPerMinute;
+use crate::reason::shortened;
+use crate::run::record::Cause;
+use crate::time::Timestamp;
+
+impl Queue {
+    /// What the node does and what keeps it from doing more, for its record in the backend.
+    pub fn activity(&self) -> Activity {
+        let retrying = [&self.real, &self.noop]
+            .into_iter()
+            .filter_map(|waiting| {
+                let retry = waiting.retry.as_ref()?;
+                Some(Retrying {
+                    at: self.delay.map_or(retry.at, |delay| retry.at.max(delay.at)),
+                    reason: retry.reason.clone(),
+                    causes: listed(&waiting.causes),
+                })
+            })
+            .collect();
+        let delayed = self.delay.map(|delay| Delayed {
+            at: delay.at,
+            reason: limit_reason(self.rate_limiter.limit(), delay.at),
+            causes: listed(self.waiting_causes()),
+        });
+        let running = |active: &ActiveRun| {
+            let Running { run_id, started_at, .. } = *active.running.as_ref()?;
+            Some(Running { run_id, started_at, causes: listed(&active.causes) })
+        };
+        let held = self.held().take(MAX_LISTED);
+        Activity {
+            running: self.active.as_ref().and_then(running),
+            retrying: if self.blocker.is_some() { Vec::new() } else { retrying },
+            delayed,
+            held: held.map(|(event, reason)| HeldDelivery { event, reason: shortened(reason) }).collect(),
+        }
+    }
+
+    /// The deliveries that are held, each with its reason: those that this version cannot read, and all that wait
+    /// while a blocker keeps runs from starting.
+    pub fn held(&self) -> impl Iterator<Item = (EventId, &str)> {
+        let too_new = self.too_new.iter().map(|held| (held.event, held.reason.as_str()));
+        let blocked = self
+            .blocked_reason()
+            .into_iter()
+            .flat_map(|reason| self.waiting_causes().map(move |cause| (cause.event.id, reason)));
+        too_new.chain(blocked)
+    }
+
+    /// What the run in progress covers; empty until the run has its id.
+    pub fn running_causes(&self) -> &[Cause] {
+        let running = self.active.as_ref().filter(|active| active.running.is_some());
+        running.map_or(&[], |active| &active.causes)
+    }
+
+    /// What waits for a run: first the causes of the next real run, then those of the next noop run.
+    pub fn waiting_causes(&self) -> impl Iterator<Item = &Cause> {
+        self.real.causes.iter().chain(&self.noop.causes)
+    }
+
+    /// Whether an event waits or runs here.
+    pub fn is_queued(&self, event: EventId) -> bool {
+        let active = self.active.iter().flat_map(|active| &active.causes);
+        active.chain(self.waiting_causes()).any(|cause| cause.event.id == event)
+    }
+
+    /// The blocker that counts, if any keeps runs from starting.
+    pub fn blocker(&self) -> Option<&Blocker> {
+        self.blocker.as_ref()
+    }
+
+    /// Why no run may start, as a sentence.
+    pub fn blocked_reason(&self) -> Option<&str> {
+        self.blocker.as_ref().map(Blocker::reason)
+    }
+}
+
+fn limit_reason(limit: RunsPerMinute, at: Timestamp) -> String {
+    let runs = if limit.get() == 1 { "run" } else { "runs" };
+    format!(
+        "{limit} {runs} started within a minute (runs_per_minute); the next may start at {} UTC",
+        at.time_of_day()
+    )
+}
+
+fn listed<'a>(causes: impl IntoIterator<Item = &'a Cause>) -> Vec<EventId> {
+    causes.into_iter().take(MAX_LISTED).map(|cause| cause.event.id).collect()
+}
