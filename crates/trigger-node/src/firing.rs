@@ -204,7 +204,7 @@ impl<H: Host> Publisher<H> {
         for path in spool.outbox.waiting()? {
             let taken = spool.outbox.take(&path, self.host.wall()).unwrap_or_else(|error| {
                 // One file that cannot be opened or moved holds up no other.
-                tracing::error!("a spooled event stays where it is: {error}");
+                tracing::error!(%error, "a spooled event cannot be read and stays in the outbox");
                 Taken::Busy
             });
             match taken {
@@ -225,7 +225,9 @@ impl<H: Host> Publisher<H> {
                             drained.left += 1;
                             silent.insert(publication.backend);
                         }
-                        Err(error) => tracing::error!(%error, "a spooled event cannot be published"),
+                        Err(error) => {
+                            tracing::error!(event = %publication.event.id, %error, "a spooled event can never be published")
+                        }
                     }
                 }
             }
@@ -246,7 +248,7 @@ impl<H: Host> Publisher<H> {
                 spool.breaker.reset(&publication.backend);
                 if let Err(error) = spooled.committed() {
                     // It will be published once more, which costs nothing: targets know its id.
-                    tracing::warn!("{error}");
+                    tracing::warn!(event = %publication.event.id, %error, "cannot remove a published event from the outbox");
                 }
                 Ok(Fired::Committed(revision))
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::task::JoinHandle;
+use tracing::{Instrument, Span};
 use trigger_core::identity::Revision;
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
@@ -80,11 +81,12 @@ impl Host for Os {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Self::Task {
-        Task(tokio::spawn(task))
+        Task(tokio::spawn(task.in_current_span()))
     }
 
     async fn spawn_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        match tokio::task::spawn_blocking(work).await {
+        let span = Span::current();
+        match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
             Ok(done) => done,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }

@@ -146,7 +146,7 @@ pub async fn ask_paths(
         .ok_or_else(|| PuppetSettingsError::Unclear { answer: answer.trim().to_owned() })?;
     let text = format!("{}{answer}", asked(&questions));
     if let Err(error) = write_durably(&Os::start(), &cache(state_dir), text.as_bytes()) {
-        tracing::warn!("Puppet's answer cannot be remembered: {error}");
+        tracing::warn!(%error, "cannot cache Puppet's settings");
     }
     Ok(paths)
 }

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
@@ -132,7 +133,9 @@ pub struct Service<H: Host> {
 impl<H: Host> Service<H> {
     /// Fires an event for a command of this node.
     pub async fn fire(&self, publication: &Publication) -> Result<FireReport, FireError> {
-        let report = self.publisher.fire(publication).await;
+        let event = &publication.event;
+        let span = tracing::info_span!("fire", event = %event.id, trigger = %event.trigger);
+        let report = self.publisher.fire(publication).instrument(span).await;
         self.node.metrics.fired(report.as_ref().ok().map(|report| &report.fired));
         report
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::disable_watcher::{DisableWatcher, Puppet};
 use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
@@ -31,8 +32,8 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     let serve = |service: Service<Os>| -> Result<Vec<Part>, AgentError> {
         let service = Arc::new(service);
         let listener = socket::listen(&service.node.settings.state)?;
-        tokio::spawn(reaper::reap(inherited));
-        tokio::spawn(find_lock);
+        tokio::spawn(reaper::reap(inherited).in_current_span());
+        tokio::spawn(find_lock.in_current_span());
         let mut parts: Vec<Part> = vec![Box::pin(socket::serve(listener, Arc::clone(&service)))];
         if let Some(path) = metrics_file {
             parts.push(Box::pin(metrics_file::run(service, path)));
@@ -40,7 +41,8 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         Ok(parts)
     };
     let surroundings = Surroundings { signals, disabled, serve, on_ready: Box::new(notify_service_manager) };
-    super::run(settings, surroundings, check_configuration).await
+    let span = tracing::info_span!("agent", certname = %settings.certname);
+    super::run(settings, surroundings, check_configuration).instrument(span).await
 }
 
 /// One task for each, which waits for its signal again and again.
@@ -62,6 +64,6 @@ fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), AgentError> {
 
 fn notify_service_manager() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::debug!("no service manager to tell: {error}");
+        tracing::debug!(%error, "no service manager to notify");
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 use trigger_core::identity::Revision;
 use trigger_core::publication::Publication;
 use trigger_core::wire::Stored;
@@ -96,18 +97,19 @@ pub(super) async fn serve(listener: UnixListener, service: Arc<Service<Os>>) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!("cannot accept a connection on the agent's socket: {error}");
+                tracing::warn!(%error, "cannot accept a connection on the agent's socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let service = Arc::clone(&service);
-        tokio::spawn(async move {
+        let conversation = async move {
             if let Err(error) = converse(stream, &service).await {
-                tracing::debug!("a command went away: {error}");
+                tracing::debug!(%error, "a command closed its connection");
             }
             drop(place);
-        });
+        };
+        tokio::spawn(conversation.in_current_span());
     }
 }
 
@@ -165,11 +167,11 @@ pub async fn ask(state: &StateDir, request: &Request, patience: Duration) -> Opt
     match tokio::time::timeout(patience, exchange).await {
         Ok(Ok(reply)) => Some(reply),
         Ok(Err(error)) => {
-            tracing::debug!("no agent answers in {}: {error}", state.path().display());
+            tracing::debug!(state_dir = %state.path().display(), %error, "no agent answers");
             None
         }
         Err(_) => {
-            tracing::warn!("the agent of {} does not answer; going on without it", state.path().display());
+            tracing::warn!(state_dir = %state.path().display(), "the agent does not answer; continuing without it");
             None
         }
     }

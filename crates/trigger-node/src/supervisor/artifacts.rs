@@ -14,7 +14,7 @@ use crate::state::RunPaths;
 /// What the run printed, as much of it as is kept.
 pub(super) fn output(paths: &RunPaths) -> String {
     let bytes = fs::read(paths.output()).unwrap_or_else(|error| {
-        tracing::warn!("cannot read the run's output: {error}");
+        tracing::warn!(%error, "cannot read the run's output");
         Vec::new()
     });
     String::from_utf8_lossy(&bytes).into_owned()

@@ -264,7 +264,7 @@ fn exit(status: ExitStatus) -> Exit {
 /// between our reading and our cutting is lost with the rest, which the note says.
 fn bound_output(path: &Path) {
     if let Err(error) = try_bound_output(path) {
-        tracing::warn!("cannot bound the output in {}: {error}", path.display());
+        tracing::warn!(path = %path.display(), %error, "cannot bound the run's output");
     }
 }
 
