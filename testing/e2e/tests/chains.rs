@@ -34,7 +34,7 @@ fn id(fired: &Value) -> &str {
 fn lineage(fleet: &Fleet, event: &str) -> Value {
     let part =
         fleet.backend.get(&format!("/puppet_trigger/events/events/{event}/parts/0")).expect("an event");
-    serde_json::from_str::<Value>(&part).expect("an event's JSON")["lineage"].clone()
+    serde_json::from_str::<Value>(&part).expect("an event's JSON")["body"]["event"]["lineage"].clone()
 }
 
 /// Proves C7.
@@ -127,8 +127,9 @@ fn let_fire_a_new_root(fleet: &Fleet, node: &Node) {
     let key = format!("/puppet_trigger/events/events/{}/parts/0", id(&later));
     let part = fleet.backend.get(&key).expect("an event");
     let part: Value = serde_json::from_str(&part).expect("an event's JSON");
-    assert_eq!(part["lineage"], json!([{ "root": id(&later), "hops": [] }]), "{part}");
-    assert!(part.get("fired_in").is_none(), "{part}");
+    let event = &part["body"]["event"];
+    assert_eq!(event["lineage"], json!([{ "root": id(&later), "hops": [] }]), "{part}");
+    assert!(event.get("fired_in").is_none(), "{part}");
 }
 
 fn a_daemon_that_keeps_its_runs_output_open_fires_a_new_root(kind: BackendKind) {

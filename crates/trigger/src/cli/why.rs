@@ -162,8 +162,8 @@ fn describe_run_error(certname: &Certname, error: &ExplainError, prefix: &KeyPre
             "{certname} is registered, but reports no run: nothing has triggered it since its agent was set up; \
              'trigger queue' there shows what waits"
         ),
-        ExplainError::OnlySoMany(1) => format!("{certname} reports one run only: omit --run"),
-        ExplainError::OnlySoMany(reported) => {
+        ExplainError::TooFewRuns(1) => format!("{certname} reports one run only: omit --run"),
+        ExplainError::TooFewRuns(reported) => {
             format!(
                 "{certname} reports its latest {reported} runs only: --run goes from 0 to {}",
                 reported - 1

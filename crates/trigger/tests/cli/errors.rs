@@ -68,7 +68,7 @@ fn tags_beyond_the_most_are_refused() {
         &arguments,
         2,
         str![[r#"
-error: 65 tags are too many for one event: at most 64; leave them out to run everything
+error: 65 tags are too many for one event: at most 64; without tags, the whole catalog is applied
 
 "#]],
     );

@@ -63,7 +63,7 @@ impl Client {
         let (own_record, _unseen) = watch::channel(Revision::default());
         let outlets = Outlets { arrivals, own_record };
         // It is nobody else's, and belongs to no groups.
-        let (_held, standing) = watch::channel(claim.standing(self.started.elapsed()));
+        let (_held, standing) = watch::channel(claim.state(self.started.elapsed()));
         let watcher = DeliveryWatcher::new(self.fleet.clone(), standing, outlets);
         tokio::join!(self.keep(claim, told), self.follow(watcher), self.work(batches, activity));
     }
@@ -86,7 +86,7 @@ impl Client {
         };
         let elapsed = self.started.elapsed();
         let mut claim = Claim::new(self.fleet.clone(), claimant, BTreeMap::new(), elapsed);
-        while !matches!(claim.standing(self.started.elapsed()), ClaimState::Held { .. }) {
+        while !matches!(claim.state(self.started.elapsed()), ClaimState::Held { .. }) {
             tokio::time::sleep(claim.pause(self.started.elapsed(), self.jitter())).await;
             let _ = claim.renew(&Activity::default(), self.now()).await;
         }
