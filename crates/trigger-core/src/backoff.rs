@@ -2,27 +2,31 @@
 
 use std::time::Duration;
 
-/// A fleet that lost its backend comes back within seconds of it: the cap while the loss is fresh. With the second
-/// that a connection attempt in progress may still take, all are back within three.
+/// The longest wait before a reconnect while the loss is fresh, so that a fleet is back within seconds of its backend.
+/// With the second that a connection attempt in progress may still take, every agent is back within three.
 const FRESH_CAP: Duration = Duration::from_millis(1500);
-/// After this long without the backend, haste helps nobody.
+/// How long a loss counts as fresh.
 const FRESH_FOR: Duration = Duration::from_secs(5 * 60);
-/// The cap once the loss is old.
+/// The longest wait before a reconnect once the loss is old.
 const OLD_CAP: Duration = Duration::from_secs(30);
+/// The longest wait before the first reconnect; it doubles with each attempt.
 const FIRST_RECONNECT: Duration = Duration::from_millis(100);
 
 /// The wait before reconnect number `attempt` (from 0), `lost_for` after the connection was lost.
-/// Full jitter (between nothing and the cap), so that ten thousand agents do not return as one.
+/// The jitter is full (the wait is anything between zero and the cap), so that ten thousand agents do not return in
+/// one moment.
 pub fn reconnect(attempt: u32, lost_for: Duration, jitter: f64) -> Duration {
     let cap = if lost_for < FRESH_FOR { FRESH_CAP } else { OLD_CAP };
     exponential(FIRST_RECONNECT, attempt, cap).mul_f64(jitter.clamp(0.0, 1.0))
 }
 
+/// The longest wait after the first run that could not happen; it doubles with each attempt.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
+/// The longest wait after a run that could not happen.
 const RETRY_CAP: Duration = Duration::from_secs(5 * 60);
 
-/// The wait after try number `attempt` (from 0) of a run that could not happen: half fixed, half jitter,
-/// since a compile that fails costs the Puppet server the same each time.
+/// The wait after try number `attempt` (from 0) of a run that could not happen. Half of it is fixed and half is
+/// jitter, since every try costs the Puppet server a compilation.
 pub fn retry_run(attempt: u32, jitter: f64) -> Duration {
     let full = exponential(FIRST_RETRY, attempt, RETRY_CAP);
     full / 2 + (full / 2).mul_f64(jitter.clamp(0.0, 1.0))

@@ -1,5 +1,7 @@
 //! Deliveries: one event at one target, from the key in the backend to the stored outcome (C6).
 
+pub mod recorded;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -7,14 +9,14 @@ use crate::event::Target;
 use crate::identity::{Certname, EventId};
 use crate::run::CompletedRun;
 
-/// What a delivery's key holds: where to read the event.
+/// The value of a delivery's key: where to read the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
-    /// The part that lists this target.
+    /// The index of the part that lists this target.
     pub part: u32,
 }
 
-/// Who belonged to an event's groups when it was fired, in portions; read only by status.
+/// A portion of the nodes that belonged to an event's groups when it was fired. Only status reads it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Members(pub BTreeSet<Certname>);
 
@@ -51,7 +53,7 @@ impl DeliveryState {
         Self::Superseded,
     ];
 
-    /// The states in which nothing more will happen.
+    /// The final states.
     pub const ENDS: [Self; 6] =
         [Self::Done, Self::Failed, Self::Expired, Self::Refused, Self::Suppressed, Self::Superseded];
 
@@ -72,13 +74,13 @@ impl DeliveryState {
         }
     }
 
-    /// Whether nothing more will happen.
+    /// Whether the state is final.
     pub fn is_end(self) -> bool {
         Self::ENDS.contains(&self)
     }
 
-    /// Whether it ended as asked. A superseded delivery's event is honoured by its successor, and a
-    /// suppressed one was left out on purpose; both are told apart by whoever needs to.
+    /// Whether the delivery ended as intended. The event of a superseded delivery is honoured by its successor, and a
+    /// suppressed delivery was prevented on purpose, so both count as success.
     pub fn is_success(self) -> bool {
         matches!(self, Self::Done | Self::Superseded | Self::Suppressed)
     }
@@ -97,18 +99,18 @@ pub enum DeliveryOutcome {
     Done(CompletedRun),
     /// A run that started after the event ended otherwise, for good.
     Failed(CompletedRun),
-    /// The event's life was over before a run could start.
+    /// The event expired before a run could start.
     Expired,
     /// The node will not run for this event; the sentence says why.
     Refused(String),
-    /// The loop guard left this target out; the sentence says why.
+    /// The loop guard suppressed this target; the sentence says why.
     Suppressed(String),
-    /// A backlog was collapsed into a later event with the same trigger, origin, options and past.
+    /// In a long backlog, this later event with the same trigger, origin, options and past took its place.
     Superseded(EventId),
 }
 
 impl DeliveryOutcome {
-    /// The state of a delivery that ended so.
+    /// The state of a delivery with this outcome.
     pub fn state(&self) -> DeliveryState {
         match self {
             Self::Done(_) => DeliveryState::Done,
@@ -124,10 +126,10 @@ impl DeliveryOutcome {
 /// A delivery that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Completion {
-    /// Which event.
+    /// The event.
     pub event: EventId,
-    /// Its deliveries at this node.
+    /// The targets by which the event addressed this node: there is one delivery for each.
     pub addressed_as: BTreeSet<Target>,
-    /// How.
+    /// How the delivery ended.
     pub outcome: DeliveryOutcome,
 }

@@ -1,4 +1,4 @@
-//! What an event is: an immutable request that its targets converge.
+//! Events: immutable requests that their targets converge.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,43 +7,45 @@ use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use crate::lineage::{Lineage, Loops};
 use crate::time::Timestamp;
 
-/// An event lives this long unless its resource says otherwise.
+/// The lifetime of an event unless its resource sets another.
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-/// No event lives longer: what must be remembered to never run one twice is bounded by it.
+/// The longest lifetime of an event. It bounds how long a node has to remember the events that it has honoured.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// How far the clocks of origin and target may disagree before an event expires too early.
+/// How far the clocks of origin and target may disagree without an event expiring too early (C12).
 pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5 * 60);
-/// Targets in one stored part; 128 is also what etcd takes in one transaction.
+/// Nodes that one stored part of an event lists. etcd accepts 128 operations in one transaction by default.
 pub const TARGETS_PER_PART: usize = 128;
-/// Certnames one event may name.
+/// The most nodes that one event may name.
 pub const MAX_TARGETS: usize = 100_000;
-/// Tags one event may carry.
+/// The most tags that one event may carry.
 pub const MAX_TAGS: usize = 64;
-/// Groups one event may name.
+/// The most groups that one event may name.
 pub const MAX_GROUPS: usize = 64;
 
-/// Why an event cannot be made as asked.
+/// Why an event is refused before it is fired.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant is its message")]
 pub enum InvalidEvent {
     #[error("an event needs at least one target: name a host or a group")]
     NoTargets,
     #[error(
-        "{count} hosts are too many for one event: at most {MAX_TARGETS}; name a group instead, or fire in portions"
+        "{count} hosts are too many for one event: at most {MAX_TARGETS}; name a group instead, or fire several events"
     )]
     TooManyHosts { count: usize },
     #[error("{count} groups are too many for one event: at most {MAX_GROUPS}")]
     TooManyGroups { count: usize },
-    #[error("{count} tags are too many for one event: at most {MAX_TAGS}; leave them out to run everything")]
+    #[error(
+        "{count} tags are too many for one event: at most {MAX_TAGS}; without tags, the whole catalog is applied"
+    )]
     TooManyTags { count: usize },
     #[error("an event cannot expire in {seconds} s: from 1 s to 7 days (604800 s)")]
     BadLifetime { seconds: u64 },
 }
 
-/// How the targets shall run Puppet. Typed values only: an event never carries a command.
+/// How the targets are to run Puppet. These are typed values only: an event never carries a command (C8).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RunOptions {
-    /// Only resources with one of these tags; empty means everything.
+    /// The run is limited to resources with one of these tags; empty means the whole catalog.
     pub tags: BTreeSet<Tag>,
     /// Puppet's noop: report what would change, change nothing.
     pub noop: bool,
@@ -55,11 +57,14 @@ impl RunOptions {
         !self.tags.is_empty()
     }
 
-    /// The smallest request that honours both. A full run honours a tagged request, never the other way
-    /// round; a noop request and a real one have no common run, so the caller keeps them apart.
+    /// The options of the smallest run that honours both requests. A full run honours a tagged request, never the
+    /// reverse. A noop request and a real one have no run in common, so the caller keeps them apart (C5).
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
-        debug_assert_eq!(self.noop, other.noop, "a noop run honours no real request, nor the reverse");
+        debug_assert_eq!(
+            self.noop, other.noop,
+            "a noop run honours no real request, and a real run no noop request"
+        );
         let tags = if self.is_tagged() && other.is_tagged() {
             self.tags.union(&other.tags).cloned().collect()
         } else {
@@ -69,32 +74,34 @@ impl RunOptions {
     }
 }
 
-/// A target by the name under which it was asked for.
+/// A target of an event.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the types say it")]
 pub enum Target {
+    /// One node.
     Node(Certname),
+    /// All nodes that had joined the group when the event was committed.
     Group(GroupName),
 }
 
 impl Target {
-    /// Whether this is a node by its certname.
+    /// Whether the target is a node rather than a group. A node deletes only the deliveries to itself; one to a group
+    /// is read by all members.
     pub fn is_node(&self) -> bool {
         matches!(self, Self::Node(_))
     }
 }
 
-/// Who an event is for.
+/// The targets of an event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Targets {
-    /// Nodes by certname, each once.
+    /// The nodes that the event names.
     pub hosts: BTreeSet<Certname>,
-    /// Groups: every node that had joined when the event was committed.
+    /// The groups that the event names: every node that had joined one of them when the event was committed.
     pub groups: BTreeSet<GroupName>,
 }
 
 impl Targets {
-    /// Whether nobody is meant.
+    /// Whether there is no target at all.
     pub fn is_empty(&self) -> bool {
         self.hosts.is_empty() && self.groups.is_empty()
     }
@@ -103,30 +110,34 @@ impl Targets {
 /// An immutable request that its targets converge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Globally unique.
+    /// Identifies the event; unique everywhere and at all times.
     pub id: EventId,
     /// The title of the resource that fired, or the name given on the command line.
     pub trigger: TriggerName,
-    /// The node it was fired on.
+    /// The node on which the event was fired.
     pub origin: Certname,
-    /// Who shall run.
+    /// The nodes and groups that are to run Puppet.
     pub targets: Targets,
-    /// How they shall run.
+    /// How they are to run Puppet.
     pub options: RunOptions,
-    /// What led to it.
+    /// The chains of events and runs that led to this event.
     pub lineage: Lineage,
-    /// The run on `origin` that fired it; nothing for an event that no run of ours led to.
+    /// The run on `origin` inside which the event was fired; absent for a root event.
     pub fired_in: Option<RunId>,
-    /// Whether it may reach a target that its trigger made run before in the same chain.
+    /// Whether the event may reach a target that its trigger made run before in the same chain.
     pub loops: Loops,
-    /// By the origin's clock; for people and for expiry, never for order.
+    /// When the event was fired, by the origin's clock. It serves display and expiry, never order.
     pub fired_at: Timestamp,
-    /// Life from `fired_at`.
+    /// The lifetime, counted from `fired_at`.
     pub expires_in: Duration,
 }
 
 impl Event {
-    /// Checks the bounds that no single field can check.
+    /// Checks the bounds of the event as a whole.
+    ///
+    /// # Errors
+    ///
+    /// The first bound that the event exceeds.
     pub fn validate(&self) -> Result<(), InvalidEvent> {
         if self.targets.is_empty() {
             return Err(InvalidEvent::NoTargets);
@@ -146,8 +157,8 @@ impl Event {
         Ok(())
     }
 
-    /// The wall-clock moment after which a target that would start a run does not (C12: only the
-    /// target judges, and five minutes of disagreement between clocks are forgiven).
+    /// The moment after which a target no longer starts a run for the event: the end of the event's lifetime and
+    /// [`CLOCK_TOLERANCE`]. Only the target decides by it (C12).
     pub fn expires_at(&self) -> Timestamp {
         self.fired_at.plus(self.expires_in).plus(CLOCK_TOLERANCE)
     }
@@ -157,7 +168,8 @@ impl Event {
         now > self.expires_at()
     }
 
-    /// The event cut into stored parts of at most [`TARGETS_PER_PART`] hosts; groups ride in the first.
+    /// Divides the event into the parts in which it is stored, with at most [`TARGETS_PER_PART`] nodes each. The first
+    /// part has the groups.
     pub fn into_parts(mut self) -> Vec<Part> {
         let groups = std::mem::take(&mut self.targets.groups);
         let hosts: Vec<Certname> = std::mem::take(&mut self.targets.hosts).into_iter().collect();
@@ -176,14 +188,14 @@ impl Event {
     }
 }
 
-/// An event as it is stored: complete but for its targets, of which a part lists its share.
+/// A part of a stored event: the whole event, but with a share of its targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// From 0.
+    /// The number of this part, from 0.
     pub index: u32,
-    /// How many parts the event has.
+    /// The number of parts of the event.
     pub count: u32,
-    /// The event, with this part's targets only.
+    /// The event with the targets of this part.
     pub event: Event,
 }
 

@@ -3,15 +3,15 @@
 use crate::identity::{EventId, TriggerName};
 use crate::time::Timestamp;
 
-/// A line of the file that counts fires for the loop guard.
+/// An entry of the log of fires, by which the loop guard counts how often a trigger has fired for a root event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FireNote {
-    /// The event at the start of the chain.
+    /// The root event of the chain.
     pub root: EventId,
-    /// When, by this node's clock.
+    /// When the entry was written, by this node's clock.
     pub noted_at: Timestamp,
-    /// What fired.
+    /// The trigger that fired.
     pub trigger: TriggerName,
-    /// Whether this takes back an earlier note of the same fire.
+    /// Whether this entry cancels an earlier one, because the fire failed.
     pub is_taken_back: bool,
 }

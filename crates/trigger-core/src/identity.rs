@@ -1,4 +1,4 @@
-//! Names and identities, each validated once, where it enters the program.
+//! Names and ids, each of which is validated once, where it enters the program (C8).
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,17 +9,17 @@ use uuid::Uuid;
 use crate::text_serde::serde_as_text;
 use crate::time::Timestamp;
 
-/// A value that is not what its place asks for; the message says what is allowed.
+/// A value that is not a valid name or id; the message says what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{value} is not {what}: {allowed}")]
 pub struct InvalidName {
-    /// The value as given, quoted, control characters escaped, cut when long.
+    /// The value as given: quoted, with control characters escaped, and shortened.
     value: String,
     what: &'static str,
     allowed: &'static str,
 }
 
-/// How much of a refused value an error repeats, in characters.
+/// The most characters of a refused value that an error repeats.
 const MAX_QUOTED_CHARS: usize = 80;
 
 fn quoted(value: &str) -> String {
@@ -69,7 +69,7 @@ macro_rules! name_type {
     };
 }
 
-/// No name is longer than this, in bytes: Puppet's certificates end there, and so do file names.
+/// The longest name, in bytes. File names have the same limit, and it is beyond any certname.
 const MAX_NAME_BYTES: usize = 255;
 
 fn is_node_name(value: &str) -> bool {
@@ -79,10 +79,10 @@ fn is_node_name(value: &str) -> bool {
 }
 
 name_type!(
-    /// A node's Puppet identity, and the only way a node is named.
+    /// A node's Puppet identity, and the only name of a node.
     ///
-    /// The alphabet is that of Puppet's certnames less what no host ever carries, so that a certname is
-    /// also a safe path segment and key segment.
+    /// The alphabet is that of Puppet's certnames without the characters that host names never have, so that a
+    /// certname is also a safe segment of a path and of a key.
     Certname,
     "a certname",
     "it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters",
@@ -90,7 +90,7 @@ name_type!(
 );
 
 name_type!(
-    /// A named set of nodes; a node joins it through its agent's configuration.
+    /// A named set of nodes. A node joins it through its agent's configuration.
     GroupName,
     "a group",
     "it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters",
@@ -126,7 +126,7 @@ name_type!(
 );
 
 name_type!(
-    /// Where in the backend a fleet's keys live.
+    /// The prefix of all keys of a fleet in its backend.
     KeyPrefix,
     "a key prefix",
     "it is a path such as /puppet_trigger/events: segments of letters, digits, '.', '_' and '-', each after a '/', none at the end, at most 255 characters",
@@ -153,12 +153,12 @@ macro_rules! id_type {
         pub struct $name(Uuid);
 
         impl $name {
-            /// An id from a UUIDv7 that the caller made: the core has no randomness.
+            /// An id from a UUIDv7 that the caller has generated, since the core has no randomness.
             pub const fn from_uuid(uuid: Uuid) -> Self {
                 Self(uuid)
             }
 
-            /// When its maker's clock says that it was made; nothing for one that is no UUIDv7.
+            /// When the id was made, by the clock of the node that made it; absent for an id that is not a UUIDv7.
             pub fn made_at(self) -> Option<Timestamp> {
                 let ms = u64::try_from(self.0.as_u128() >> 80).unwrap_or_default();
                 (self.0.get_version_num() == 7).then_some(Timestamp::from_unix_ms(ms))
@@ -198,7 +198,7 @@ macro_rules! id_type {
 }
 
 id_type!(
-    /// Identifies one event, for ever and everywhere (UUIDv7).
+    /// Identifies one event everywhere and at all times (UUIDv7).
     EventId,
     "an event id"
 );
@@ -208,7 +208,7 @@ id_type!(
     "a run id"
 );
 
-/// A position in the backend's history. Opaque, growing; the only source of order. Serialised as a number.
+/// A position in the backend's history: opaque, growing, and the only source of order (C12). Serialised as a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Revision(pub u64);

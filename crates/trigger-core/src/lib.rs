@@ -1,12 +1,16 @@
 //! The decisions of Trigger, and nothing else.
 //!
-//! Everything here is a function of its arguments: no clock, no files, no network, no randomness
-//! (C14 in `docs/contract.md`; `clippy.toml` beside this crate bans the calls). The shells in
-//! the `trigger` crate read the world, ask these modules what to do, and perform the effects in order.
+//! Everything here is a function of its arguments: there is no clock, no file, no network and no randomness (C14 in
+//! `docs/contract.md`; `clippy.toml` beside this crate bans the calls). The agent and the program observe the world,
+//! ask these modules what to do, and perform the effects in order.
+//!
+//! The domain types know nothing of their stored forms: only [`wire`] reads and writes text, and no other module
+//! imports it.
 
 pub mod backoff;
 pub mod dedup;
 pub mod delivery;
+pub mod duration;
 pub mod event;
 pub mod fire_note;
 pub mod identity;

@@ -8,25 +8,23 @@ use crate::identity::{Certname, EventId, TriggerName};
 use crate::lineage::{Chain, Hop, Lineage, Loops, MAX_CHAINS};
 use crate::publication::Publication;
 
-/// Hops a chain may have when the resource does not say.
+/// How many hops a chain may have unless the resource sets a `ttl`.
 pub const DEFAULT_TTL: u32 = 5;
-
-/// The most hops a resource may ask for: a longer chain is a loop by any other name.
+/// The highest `ttl` of a resource. A longer chain can only be a loop.
 pub const MAX_TTL: u32 = 64;
-
 /// How often one trigger may fire on one node for the same root event.
 pub const MAX_FIRES_PER_ROOT: u32 = 3;
 
-/// What a resource asks of the guard.
+/// The parameters of a `trigger` resource by which the loop guard decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub struct GuardSettings {
     /// Whether a trigger may make the same target run again in one chain.
     pub loops: Loops,
-    /// Hops a chain may have.
+    /// How many hops a chain may have.
     pub ttl: u32,
 }
 
-/// Why a target is left out.
+/// Why the loop guard suppresses an event at a target.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant is its message")]
 pub enum Suppression {
@@ -38,7 +36,7 @@ pub enum Suppression {
     TooManyFires { trigger: TriggerName, fires: u32, root: EventId },
 }
 
-/// The rule by which a target is left out.
+/// The rule by which the loop guard suppresses an event at a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     /// A trigger makes a target run once in a chain.
@@ -50,10 +48,10 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// Each of them.
+    /// All rules.
     pub const ALL: [Self; 3] = [Self::Pair, Self::Hops, Self::Fires];
 
-    /// Its name in metrics.
+    /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pair => "pair",
@@ -80,8 +78,9 @@ fn describe(chain: &Chain) -> String {
     hops.join(", ")
 }
 
-/// Leaves out what the loop guard suppresses, and says what and why. `chains` lead to the run that fires;
-/// `fires` tells how often this trigger fired on this node for a root before.
+/// Suppresses the targets of an event that the loop guard does not permit, sets the event's lineage, and returns the
+/// suppressed targets. `chains` lead to the run inside which the event is fired; `fires` returns how often the trigger
+/// has fired on this node for a root event before.
 pub fn suppress(
     publication: &mut Publication,
     ttl: u32,
@@ -89,11 +88,11 @@ pub fn suppress(
     fires: impl Fn(EventId) -> u32,
 ) -> Vec<(Target, Suppression)> {
     let event = &mut publication.event;
-    let rules = Rules { loops: event.loops, ttl };
+    let settings = GuardSettings { loops: event.loops, ttl };
     let mut suppressed = Vec::new();
     let mut permitted: BTreeSet<Vec<Chain>> = BTreeSet::new();
     for host in &event.targets.hosts {
-        match permitted_chains(&event.trigger, Some(host), &chains, rules, &fires) {
+        match permitted_chains(&event.trigger, Some(host), &chains, settings, &fires) {
             Ok(chains) => drop(permitted.insert(chains)),
             Err(suppression) => {
                 publication.suppressed.insert(host.clone(), suppression.to_string());
@@ -102,7 +101,7 @@ pub fn suppress(
         }
     }
     if !event.targets.groups.is_empty() {
-        match permitted_chains(&event.trigger, None, &chains, rules, &fires) {
+        match permitted_chains(&event.trigger, None, &chains, settings, &fires) {
             Ok(chains) => drop(permitted.insert(chains)),
             Err(suppression) => {
                 for group in std::mem::take(&mut event.targets.groups) {
@@ -119,17 +118,17 @@ pub fn suppress(
     suppressed
 }
 
-/// Whether the loop guard left out every target.
+/// Whether the loop guard suppressed the event at every target.
 pub fn is_suppressed(publication: &Publication) -> bool {
     let targets = &publication.event.targets;
     targets.groups.is_empty() && targets.hosts.len() == publication.suppressed.len()
 }
 
-/// The chains that an event fired inside a run of `node` continues: of each cause the chains that permitted it
-/// here, with the step that brought it here.
+/// The chains that an event fired inside a run of `node` continues: for each cause of the run, the chains that
+/// permitted it at this node, each with the hop to this node.
 ///
-/// An event carries the chains that permitted any of its targets. One that has the cause's trigger and `node`
-/// already permitted another target, not this one, unless loops are allowed.
+/// An event carries the chains that permitted any of its targets. A chain that already has a hop of the cause's trigger
+/// to `node` permitted another target, but not this one, unless loops are allowed.
 pub fn chains_through<'a>(node: &Certname, causes: impl IntoIterator<Item = &'a Event>) -> Vec<Chain> {
     let mut chains: Vec<Chain> = causes
         .into_iter()
@@ -150,7 +149,7 @@ pub fn chains_through<'a>(node: &Certname, causes: impl IntoIterator<Item = &'a 
     chains
 }
 
-/// The order of chains everywhere; those with the same hops stand side by side.
+/// The order in which chains are kept everywhere. Chains with the same hops are adjacent.
 fn shortest_first(a: &Chain, b: &Chain) -> Ordering {
     a.hops.len().cmp(&b.hops.len()).then_with(|| a.hops.cmp(&b.hops)).then_with(|| a.root.cmp(&b.root))
 }
@@ -159,7 +158,7 @@ fn has_same_hops(a: &Chain, b: &Chain) -> bool {
     a.hops == b.hops
 }
 
-/// The first [`MAX_CHAINS`] of chains in their order: one of each list of hops, then what else there is room for.
+/// The first [`MAX_CHAINS`] of some chains in their order: first one chain for each list of hops, then others.
 fn with_distinct_hops_first<'a>(chains: impl IntoIterator<Item = &'a Chain>) -> Vec<&'a Chain> {
     let (mut chosen, mut others): (Vec<&Chain>, Vec<&Chain>) = (Vec::new(), Vec::new());
     for chain in chains {
@@ -168,7 +167,7 @@ fn with_distinct_hops_first<'a>(chains: impl IntoIterator<Item = &'a Chain>) -> 
         } else if others.len() < MAX_CHAINS {
             others.push(chain);
         }
-        // A run may have thousands of causes, and fire at thousands of targets.
+        // Stops early: a run may have thousands of causes and fire at thousands of targets.
         if chosen.len() == MAX_CHAINS {
             break;
         }
@@ -177,30 +176,33 @@ fn with_distinct_hops_first<'a>(chains: impl IntoIterator<Item = &'a Chain>) -> 
     chosen
 }
 
-/// Judges one target of `trigger`: the chains that permit it, or the reason of the shortest that does not. `chains`
-/// are in the order of [`chains_through`], and so are those returned: of more than [`MAX_CHAINS`] one with each list
-/// of hops first.
+/// The chains that permit an event of `trigger` at one target. `chains` are in the order of [`chains_through`], and so
+/// is the result; where there are more than [`MAX_CHAINS`], chains with different hops are preferred.
 ///
-/// A group's members are not known here, so for a group `target` is absent and each member judges the pair
-/// of trigger and target for itself with [`repeats_in_every_chain`].
+/// The members of a group are not known at the origin. For a group, `target` is absent, and each member checks the pair
+/// of trigger and target itself with [`repeats_in_every_chain`].
 ///
-/// `fires` tells how often this trigger has fired on this node for a root before.
+/// `fires` returns how often the trigger has fired on this node for a root event before.
+///
+/// # Errors
+///
+/// If no chain permits the event: why the shortest one does not.
 pub fn permitted_chains(
     trigger: &TriggerName,
     target: Option<&Certname>,
     chains: &[Chain],
-    rules: Rules,
+    settings: GuardSettings,
     fires: impl Fn(EventId) -> u32,
 ) -> Result<Vec<Chain>, Suppression> {
-    let mut first_refusal = None;
+    let mut first_suppression = None;
     let permitting = chains.iter().filter(|chain| {
-        let objection = objection(trigger, target, chain, rules, fires(chain.root));
-        let is_permitting = objection.is_none();
-        first_refusal = first_refusal.take().or(objection);
+        let suppression = suppression(trigger, target, chain, settings, fires(chain.root));
+        let is_permitting = suppression.is_none();
+        first_suppression = first_suppression.take().or(suppression);
         is_permitting
     });
     let permitting = with_distinct_hops_first(permitting);
-    match (permitting.is_empty(), first_refusal) {
+    match (permitting.is_empty(), first_suppression) {
         (true, Some(suppression)) => Err(suppression),
         _ => Ok(in_order(permitting)),
     }
@@ -211,9 +213,11 @@ fn in_order(mut chains: Vec<&Chain>) -> Vec<Chain> {
     chains.into_iter().cloned().collect()
 }
 
-/// The chains that an event carries, of those that permit its targets (each target's, as [`permitted_chains`] returned
-/// them): at least one for each target, since the target looks for loops itself, then those whose hops no other
-/// has, since the members of its groups do so too, then the shortest; at most [`MAX_CHAINS`].
+/// Chooses the chains that an event carries, at most [`MAX_CHAINS`], from those that permit its targets. `permitting`
+/// has the result of [`permitted_chains`] for each target.
+///
+/// At least one chain is carried for each target, since the target looks for loops itself. Chains with different hops
+/// come next, since the members of the event's groups do so too, and then the shortest chains.
 pub fn carried(permitting: &BTreeSet<Vec<Chain>>) -> Vec<Chain> {
     let mut all: Vec<&Chain> = permitting.iter().flatten().collect();
     all.sort_by(|a, b| shortest_first(a, b));
@@ -221,15 +225,15 @@ pub fn carried(permitting: &BTreeSet<Vec<Chain>>) -> Vec<Chain> {
     let mut unserved: Vec<&Vec<Chain>> = permitting.iter().filter(|chains| !chains.is_empty()).collect();
     let mut chosen: Vec<&Chain> = Vec::new();
     while chosen.len() < MAX_CHAINS && !unserved.is_empty() {
-        // The last of equals is what `max_by_key` takes; the shortest shall win.
+        // `max_by_key` returns the last of equals, and the shortest chain is to be chosen.
         let serves = |chain: &Chain| unserved.iter().filter(|chains| chains.contains(chain)).count();
         let Some(best) = all.iter().rev().max_by_key(|chain| serves(chain)).copied() else { break };
         unserved.retain(|chains| !chains.contains(best));
         chosen.push(best);
     }
-    for has_a_place in [has_same_hops, Chain::eq] {
+    for is_covered_by in [has_same_hops, Chain::eq] {
         for chain in &all {
-            if chosen.len() < MAX_CHAINS && !chosen.iter().any(|other| has_a_place(other, chain)) {
+            if chosen.len() < MAX_CHAINS && !chosen.iter().any(|other| is_covered_by(other, chain)) {
                 chosen.push(chain);
             }
         }
@@ -237,25 +241,27 @@ pub fn carried(permitting: &BTreeSet<Vec<Chain>>) -> Vec<Chain> {
     in_order(chosen)
 }
 
-/// Whether `trigger` already made `node` run in each chain of an event that avoids loops: the target's own
-/// look at an event that reached it through a group. Hops and fires are counted at the origin alone.
+/// The reason to suppress an event at `node` if its trigger already made `node` run in each of its chains and the event
+/// avoids loops. Members of a group check this when the event reaches them. Hops and fires are counted at the origin.
 pub fn repeats_in_every_chain(
     trigger: &TriggerName,
     node: &Certname,
     lineage: &Lineage,
     loops: Loops,
 ) -> Option<Suppression> {
-    let rules = Rules { loops, ttl: u32::MAX };
-    let mut objections = lineage.chains.iter().map(|chain| objection(trigger, Some(node), chain, rules, 0));
-    let first = objections.next()??;
-    objections.all(|objection| objection.is_some()).then_some(first)
+    let settings = GuardSettings { loops, ttl: u32::MAX };
+    let mut suppressions =
+        lineage.chains.iter().map(|chain| suppression(trigger, Some(node), chain, settings, 0));
+    let first = suppressions.next()??;
+    suppressions.all(|suppression| suppression.is_some()).then_some(first)
 }
 
-fn objection(
+/// Why one chain does not permit an event at a target, if it does not.
+fn suppression(
     trigger: &TriggerName,
     target: Option<&Certname>,
     chain: &Chain,
-    Rules { loops, ttl }: Rules,
+    GuardSettings { loops, ttl }: GuardSettings,
     fires: u32,
 ) -> Option<Suppression> {
     if loops == Loops::Avoid

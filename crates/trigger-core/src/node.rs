@@ -8,24 +8,25 @@ use crate::time::Timestamp;
 /// An agent's registration, claim and present activity: the value under `nodes/<certname>`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeRecord {
-    /// Random, new with every start of an agent; who holds the claim on the certname.
+    /// Identifies the agent that holds the claim on the certname: random, and new with every start of an agent.
     pub instance: String,
-    /// Names the file lock that the instance holds for as long as it lives: whoever holds the lock of this
-    /// name now knows that the instance is dead.
+    /// The name of the file lock that the instance holds for as long as it lives. An agent that holds the lock of
+    /// this name now knows that the instance is dead.
     pub lock: Option<String>,
-    /// The instance has stopped and left nothing behind: the claim is anybody's.
+    /// Whether the instance has stopped and released the claim, so that any agent may take it.
     pub released: bool,
-    /// Where the instance runs, for people: what a second claimant is told.
+    /// Where the instance runs, as shown to the operator of a second claimant.
     pub location: String,
-    /// Grows with every renewal; a contender watches it for change, never a clock.
+    /// Counts the renewals. A contender watches it for change and trusts no clock (C12).
     pub renewals: u64,
     /// The agent's version of Trigger.
     pub version: String,
-    /// When it was last renewed, by the node's clock; for people.
+    /// When the record was last renewed, by the node's clock. For display only.
     pub seen_at: Timestamp,
-    /// The groups it belongs to, and the revision at which it had joined: earlier events are not its own.
+    /// The groups that the node belongs to, each with the revision at which it had joined: earlier events to the
+    /// group do not address it.
     pub groups: BTreeMap<GroupName, Revision>,
-    /// What it does now.
+    /// What the node does now.
     pub activity: Activity,
 }
 
@@ -34,20 +35,20 @@ pub struct NodeRecord {
 pub struct Activity {
     /// The run in progress.
     pub running: Option<Running>,
-    /// Deliveries that wait for a try after one that could not happen.
+    /// Deliveries that wait for another run after one that could not happen.
     pub retrying: Vec<Retrying>,
-    /// Deliveries that wait because enough runs have started within a minute.
+    /// Deliveries that wait because as many runs as allowed have started within a minute.
     pub delayed: Option<Delayed>,
-    /// Deliveries that wait for a person.
+    /// Deliveries that wait for a blocker to go or for an update of the agent.
     pub held: Vec<HeldDelivery>,
 }
 
 /// A run in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
-    /// Its id.
+    /// The run's id.
     pub run_id: RunId,
-    /// By the node's clock.
+    /// When its record was written, by the node's clock.
     pub started_at: Timestamp,
     /// The events it covers.
     pub causes: Vec<EventId>,
@@ -56,11 +57,11 @@ pub struct Running {
 /// Deliveries whose run could not happen and is tried again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retrying {
-    /// By the node's clock.
+    /// When the next run may start, by the node's clock.
     pub at: Timestamp,
-    /// Why the last try came to nothing.
+    /// Why the last run could not happen.
     pub reason: String,
-    /// The events that wait.
+    /// The events whose deliveries wait.
     pub causes: Vec<EventId>,
 }
 
@@ -69,17 +70,18 @@ pub struct Retrying {
 pub struct Delayed {
     /// When their run may start, by the node's clock.
     pub at: Timestamp,
-    /// The same as a sentence.
+    /// The same as a sentence, with the limit.
     pub reason: String,
-    /// The events that wait.
+    /// The events whose deliveries wait.
     pub causes: Vec<EventId>,
 }
 
-/// A delivery that waits for a person: the agent is disabled, or too old for the event.
+/// A delivery that waits for something that the agent cannot do itself: a blocker has to go, or the agent has to be
+/// updated because the event is of a newer version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldDelivery {
-    /// Which event.
+    /// The event.
     pub event: EventId,
-    /// What it waits for.
+    /// What it waits for, as a sentence.
     pub reason: String,
 }

@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use crate::event::Event;
 use crate::identity::{Certname, GroupName, KeyPrefix};
 
-/// An event on its way to a backend, with all that publishing it needs: what an outbox file holds, and
-/// what `trigger fire` hands to the agent.
+/// An event with everything that is needed to publish it. It is the content of an outbox file, and what
+/// `trigger fire` submits to the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// The backend's URL, as configured where it was fired.
+    /// The backend's URL, as configured where the event was fired.
     pub backend: String,
-    /// Where in the backend.
+    /// The prefix of the fleet's keys in the backend.
     pub prefix: KeyPrefix,
-    /// The event with all its targets, the suppressed ones too.
+    /// The event with all its targets, including the suppressed nodes. Suppressed groups are no longer among them.
     pub event: Event,
-    /// Targets that the loop guard left out, with its reasons: they get an outcome and no delivery.
+    /// Nodes that the loop guard suppressed, with its reasons. They get an outcome and no delivery.
     pub suppressed: BTreeMap<Certname, String>,
-    /// Groups that the loop guard left out: their members get an outcome and no delivery.
+    /// Groups that the loop guard suppressed, with its reasons. Their members get an outcome and no delivery.
     pub suppressed_groups: BTreeMap<GroupName, String>,
 }

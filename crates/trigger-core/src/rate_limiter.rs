@@ -1,6 +1,6 @@
-//! How fast runs may follow each other on one node: a spacing, and a limit on the runs of any minute. The
-//! limit is the last defence against loops that leave the loop guard's sight, such as a service that a run
-//! restarts and that fires an event of its own each time. It delays, and never drops.
+//! How fast runs may follow each other on one node (C5): a minimal spacing, and a limit on the runs of any minute.
+//! The limit is the last defence against loops that the loop guard cannot see, such as a service that a run restarts
+//! and that fires an event of its own each time. It delays runs and never drops one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,23 +8,23 @@ use std::time::Duration;
 
 use crate::time::{Now, Timestamp};
 
-/// Starts of runs are at least this far apart; a burst shares the second run.
+/// The shortest time between the starts of two runs. The events of a burst share the second run.
 pub const RUN_SPACING: Duration = Duration::from_secs(1);
-/// The limit counts the starts of so long.
+/// The period over which the limit counts starts.
 const WINDOW: Duration = Duration::from_secs(60);
 
 /// How many runs may start on a node in any minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RunsPerMinute(u16);
 
-/// A number that is no limit.
+/// The text is not a number of runs that can be a limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not from {least} to {most} runs", least = RunsPerMinute::LEAST, most = RunsPerMinute::MOST)]
+#[error("'{0}' is not from {least} to {most} runs", least = RunsPerMinute::MIN, most = RunsPerMinute::MAX)]
 pub struct InvalidLimit(String);
 
 impl RunsPerMinute {
-    const LEAST: u16 = 1;
-    const MOST: u16 = 600;
+    const MIN: u16 = 1;
+    const MAX: u16 = 600;
 
     /// The number.
     pub fn get(self) -> u16 {
@@ -33,7 +33,7 @@ impl RunsPerMinute {
 }
 
 impl Default for RunsPerMinute {
-    /// Ten: more than any sequence of events that a person waits for, less than what wears a node down.
+    /// Ten runs: more than any sequence of events that an operator waits for, and few enough to do a node no harm.
     fn default() -> Self {
         Self(10)
     }
@@ -49,25 +49,25 @@ impl FromStr for RunsPerMinute {
     type Err = InvalidLimit;
 
     fn from_str(text: &str) -> Result<Self, InvalidLimit> {
-        let number = text.parse().ok().filter(|number| (Self::LEAST..=Self::MOST).contains(number));
+        let number = text.parse().ok().filter(|number| (Self::MIN..=Self::MAX).contains(number));
         number.map(Self).ok_or_else(|| InvalidLimit(text.to_owned()))
     }
 }
 
-/// The latest starts on one node, and when the next may follow.
+/// The latest starts of runs on one node, and the earliest time of the next one.
 #[derive(Debug, Clone)]
 pub struct RateLimiter {
     limit: RunsPerMinute,
     latest: Option<Duration>,
-    /// When each of the latest starts stops to count, on the forward clock; oldest first, at most `limit`.
-    /// Not the starts themselves: those of an earlier agent lie before that clock's beginning.
-    ends_to_count: Vec<Duration>,
+    /// When each of the latest starts leaves the window, on the forward clock; oldest first, at most `limit`.
+    /// The starts themselves are not kept: those of an earlier agent may lie before the beginning of that clock.
+    leaves_window_at: Vec<Duration>,
 }
 
 impl RateLimiter {
-    /// Nothing has started yet.
+    /// A limiter that knows of no starts.
     pub fn new(limit: RunsPerMinute) -> Self {
-        Self { limit, latest: None, ends_to_count: Vec::new() }
+        Self { limit, latest: None, leaves_window_at: Vec::new() }
     }
 
     /// The limit.
@@ -75,20 +75,20 @@ impl RateLimiter {
         self.limit
     }
 
-    /// A run starts now.
+    /// Counts a run that starts now, `elapsed` on the forward clock.
     pub fn started(&mut self, elapsed: Duration) {
         self.latest = Some(elapsed);
         self.count_until(elapsed + WINDOW);
     }
 
-    /// A run of an earlier agent was found; nothing else starts for a moment.
+    /// Counts a run of an earlier agent that was found. The next run keeps its distance from now.
     pub fn adopted(&mut self, now: Now, started_at: Timestamp) {
         self.latest = Some(now.elapsed);
         self.recall(now, started_at);
     }
 
-    /// A run was started by an earlier agent, by the clock that it had. A start in the future counts as one
-    /// of now: whatever the clocks say, nothing is delayed by more than a minute.
+    /// Counts a run that an earlier agent started, at a time by the wall clock of then. A start in the future counts
+    /// as one of now, so that wrong clocks never delay a run by more than a minute.
     pub fn recall(&mut self, now: Now, started_at: Timestamp) {
         let age = now.wall.since(started_at);
         if age < WINDOW {
@@ -97,21 +97,21 @@ impl RateLimiter {
     }
 
     fn count_until(&mut self, end: Duration) {
-        self.ends_to_count.push(end);
-        self.ends_to_count.sort_unstable();
-        let too_many = self.ends_to_count.len().saturating_sub(usize::from(self.limit.0));
-        self.ends_to_count.drain(..too_many);
+        self.leaves_window_at.push(end);
+        self.leaves_window_at.sort_unstable();
+        let too_many = self.leaves_window_at.len().saturating_sub(usize::from(self.limit.0));
+        self.leaves_window_at.drain(..too_many);
     }
 
-    /// When the next run may start as far as the spacing is concerned.
+    /// When the spacing lets the next run start, on the forward clock.
     pub fn spaced(&self) -> Duration {
         self.latest.map_or(Duration::ZERO, |latest| latest + RUN_SPACING)
     }
 
-    /// When the next run may start as far as the limit is concerned.
+    /// When the limit lets the next run start, on the forward clock.
     pub fn permitted(&self) -> Duration {
-        let is_full = self.ends_to_count.len() >= usize::from(self.limit.0);
-        self.ends_to_count.first().copied().filter(|_| is_full).unwrap_or_default()
+        let is_full = self.leaves_window_at.len() >= usize::from(self.limit.0);
+        self.leaves_window_at.first().copied().filter(|_| is_full).unwrap_or_default()
     }
 }
 

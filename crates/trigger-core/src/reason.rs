@@ -1,9 +1,9 @@
-//! Sentences that travel with an outcome or a record: why something happened, for people to read.
+//! Reasons: sentences that travel with an outcome or a record and say why something happened.
 
-/// Of a sentence that is told once more, in characters.
+/// The longest reason that is repeated in a record of bounded size, in characters.
 const MAX_REASON_CHARS: usize = 200;
 
-/// A sentence as it is told once more, in a place that must not grow with it.
+/// A reason cut to a length with which it can be repeated in a record of bounded size.
 pub(crate) fn shortened(reason: &str) -> String {
     match reason.char_indices().nth(MAX_REASON_CHARS) {
         Some((end, _)) => format!("{}…", &reason[..end]),

@@ -1,7 +1,6 @@
-//! How runs and deliveries end.
+//! Runs: what is executed, what is recorded of it and how it ends.
 
 pub mod command;
-pub mod completed;
 pub mod history;
 pub mod record;
 pub mod report;
@@ -23,13 +22,14 @@ pub enum RunOutcome {
     Changed,
     /// Puppet ran and resources failed.
     Failed,
-    /// Puppet could not run: no catalog, server unreachable, its lock held. Tried again until expiry.
+    /// Puppet could not run: there was no catalog, the server was unreachable, or its lock was held. The run is
+    /// repeated until its events expire.
     NotRun,
-    /// The run took longer than its timeout and was ended.
+    /// The run took longer than its timeout, and its supervisor ended it.
     TimedOut,
     /// The run was killed, or its supervisor was, before it ended.
     Interrupted,
-    /// The run ended and nothing tells how.
+    /// The run ended, and neither a report nor an exit code shows how.
     Unknown,
 }
 
@@ -45,7 +45,7 @@ impl RunOutcome {
         (Self::Unknown, "unknown"),
     ];
 
-    /// Each of them.
+    /// All outcomes.
     pub fn all() -> [Self; 7] {
         Self::NAMES.map(|(outcome, _)| outcome)
     }
@@ -62,9 +62,9 @@ impl fmt::Display for RunOutcome {
     }
 }
 
-/// A word that names no outcome.
+/// The text is not the name of an outcome of a run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' names no outcome")]
+#[error("'{0}' is not the outcome of a run")]
 pub struct UnknownOutcome(String);
 
 impl FromStr for RunOutcome {
@@ -78,34 +78,35 @@ impl FromStr for RunOutcome {
 
 serde_as_text!(RunOutcome);
 
-/// What the supervisor found out about its run.
+/// The result of a run, as its supervisor found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunResult {
-    /// How it ended.
+    /// How the run ended.
     pub outcome: RunOutcome,
-    /// A sentence where the outcome needs one: what failed, what judged it.
+    /// A sentence where the outcome needs one, such as what failed.
     pub reason: Option<String>,
-    /// Whether Puppet's report says that it was a noop run, by the event's wish or by the node's settings.
+    /// Whether Puppet's report says that it was a noop run, because the event asked for it or because of the node's
+    /// own settings.
     pub reported_noop: bool,
-    /// By this node's clock.
+    /// When the run started, by this node's clock.
     pub started_at: Timestamp,
-    /// By this node's clock.
+    /// When the run ended, by this node's clock.
     pub finished_at: Timestamp,
 }
 
-/// The run that ended a delivery.
+/// A run that is over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompletedRun {
-    /// Which one.
+    /// The run's id.
     pub run_id: RunId,
     /// Whether Puppet only reported what it would do.
     pub noop: bool,
-    /// How it ended.
+    /// How the run ended.
     pub result: RunResult,
 }
 
 impl CompletedRun {
-    /// The end of a run that was asked for with or without noop: Puppet's own word counts too.
+    /// A run with its result. It counts as a noop run if its events asked for noop or if Puppet reported noop.
     pub fn new(run_id: RunId, asked_noop: bool, result: RunResult) -> Self {
         Self { run_id, noop: asked_noop || result.reported_noop, result }
     }

@@ -1,4 +1,4 @@
-//! What a node says of itself, and the state of a delivery computed from it (C6).
+//! The state of a delivery, computed from its outcome and from the record of its node (C6).
 
 use crate::delivery::{DeliveryOutcome, DeliveryState};
 use crate::identity::{EventId, RunId};
@@ -6,32 +6,32 @@ use crate::node::{NodeRecord, Running};
 use crate::run::CompletedRun;
 use crate::time::Timestamp;
 
-/// A delivery's state with what explains it.
+/// The state of a delivery with the details that explain it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeliveryStatus {
-    /// Where it stands.
+    /// The state.
     pub state: DeliveryState,
-    /// The run that ended it, or its start when it is running.
+    /// The run that ended the delivery, or the one in progress that covers it.
     pub run: Option<DeliveryRun>,
-    /// A sentence where the state needs one.
+    /// Why the delivery is in this state, as a sentence where the state needs one.
     pub reason: Option<String>,
-    /// The event that took its place.
+    /// The later event that took its place, if it was superseded.
     pub successor: Option<EventId>,
-    /// For a delivery that has not ended: when its node last said anything, by that node's clock.
+    /// When its node last renewed its record, by that node's clock. Absent once the delivery has ended.
     pub last_seen: Option<Timestamp>,
 }
 
-/// A run as status shows it.
+/// The run of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryRun {
-    /// In progress.
+    /// The run is in progress.
     Running(Running),
-    /// Over.
+    /// The run is over.
     Ended(CompletedRun),
 }
 
 impl DeliveryRun {
-    /// Which run.
+    /// The run's id.
     pub fn run_id(&self) -> RunId {
         match self {
             Self::Running(running) => running.run_id,
@@ -39,7 +39,7 @@ impl DeliveryRun {
         }
     }
 
-    /// By the node's clock.
+    /// When the run started, by the node's clock.
     pub fn started_at(&self) -> Timestamp {
         match self {
             Self::Running(running) => running.started_at,
@@ -47,7 +47,7 @@ impl DeliveryRun {
         }
     }
 
-    /// How it ended, once it has.
+    /// The run with its result, once it is over.
     pub fn ended(&self) -> Option<&CompletedRun> {
         match self {
             Self::Running(_) => None,
@@ -56,15 +56,15 @@ impl DeliveryRun {
     }
 }
 
-/// Computes where a delivery stands. Never stored: a terminal outcome counts first, then what the node
-/// says of itself, else it is pending.
+/// Computes the state of a delivery, which is never stored. An outcome counts first, then the record of the node;
+/// without either, the delivery is pending.
 pub fn delivery_status(
     event: EventId,
-    end: Option<&DeliveryOutcome>,
+    outcome: Option<&DeliveryOutcome>,
     node: Option<&NodeRecord>,
 ) -> DeliveryStatus {
-    if let Some(end) = end {
-        return ended(end);
+    if let Some(outcome) = outcome {
+        return ended(outcome);
     }
     let last_seen = node.map(|node| node.seen_at);
     let plain = |state, reason| DeliveryStatus { state, run: None, reason, successor: None, last_seen };
@@ -94,8 +94,8 @@ pub fn delivery_status(
     plain(DeliveryState::Pending, delayed.map(|delayed| delayed.reason.clone()))
 }
 
-fn ended(end: &DeliveryOutcome) -> DeliveryStatus {
-    let state = end.state();
+fn ended(outcome: &DeliveryOutcome) -> DeliveryStatus {
+    let state = outcome.state();
     let plain = |reason| DeliveryStatus { state, run: None, reason, successor: None, last_seen: None };
     let by_run = |run: &CompletedRun| DeliveryStatus {
         state,
@@ -104,13 +104,13 @@ fn ended(end: &DeliveryOutcome) -> DeliveryStatus {
         successor: None,
         last_seen: None,
     };
-    match end {
+    match outcome {
         DeliveryOutcome::Done(run) | DeliveryOutcome::Failed(run) => by_run(run),
-        DeliveryOutcome::Expired => plain(Some("its life was over before a run could start".to_owned())),
+        DeliveryOutcome::Expired => plain(Some("the event expired before a run could start".to_owned())),
         DeliveryOutcome::Refused(reason) | DeliveryOutcome::Suppressed(reason) => plain(Some(reason.clone())),
         DeliveryOutcome::Superseded(successor) => DeliveryStatus {
             successor: Some(*successor),
-            ..plain(Some(format!("a backlog was collapsed into the later event {successor}")))
+            ..plain(Some(format!("in a long backlog, superseded by the later event {successor}")))
         },
     }
 }

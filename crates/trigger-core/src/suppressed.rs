@@ -1,32 +1,33 @@
-//! Whom the loop guard left out, in sentences for Puppet's output (C7).
+//! The sentences in Puppet's output about targets that the loop guard suppressed (C7).
 
 use crate::identity::Certname;
 use crate::loop_guard::Suppression;
 
-/// Names in one sentence; the others are counted.
-const NAMED: usize = 3;
+/// Targets that one sentence names; the others are counted.
+const MAX_NAMED: usize = 3;
 
-/// One sentence for all that were left out for one reason: an event may be for a hundred thousand.
+/// One sentence for each reason, with the targets that were suppressed for it: an event may have a hundred thousand
+/// targets. `suppressed` has pairs of target and reason.
 pub fn sentences(suppressed: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
     let mut by_reason: Vec<(String, Vec<String>)> = Vec::new();
-    for (whom, reason) in suppressed {
-        // Few reasons: they differ in the chain, or in a node that is part of one.
+    for (target, reason) in suppressed {
+        // There are few reasons: they differ in the chain, or in a node that is part of the chain.
         match by_reason.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, all)) => all.push(whom),
-            None => by_reason.push((reason, vec![whom])),
+            Some((_, all)) => all.push(target),
+            None => by_reason.push((reason, vec![target])),
         }
     }
     by_reason.iter().map(|(reason, all)| format!("not fired at {}: {reason}", named(all))).collect()
 }
 
-/// The same for members of an event's groups, who leave themselves out when it reaches them.
+/// The sentences for members of an event's groups, which suppress the event themselves when it reaches them.
 pub fn of_members<'a>(members: impl IntoIterator<Item = (&'a Certname, &'a Suppression)>) -> Vec<String> {
     let members = members.into_iter();
     sentences(members.map(|(member, reason)| (format!("the group member {member}"), reason.to_string())))
 }
 
 fn named(all: &[String]) -> String {
-    let listed = &all[..all.len().min(NAMED)];
+    let listed = &all[..all.len().min(MAX_NAMED)];
     match (all.len() - listed.len(), listed) {
         (0, [rest @ .., last]) if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
         (0, _) => listed.join(", "),
@@ -39,7 +40,8 @@ mod tests {
     use super::*;
 
     fn check(suppressed: &[(&str, &str)], expected: &[&str]) {
-        let suppressed = suppressed.iter().map(|(whom, reason)| ((*whom).to_owned(), (*reason).to_owned()));
+        let suppressed =
+            suppressed.iter().map(|(target, reason)| ((*target).to_owned(), (*reason).to_owned()));
         assert_eq!(sentences(suppressed), expected);
     }
 

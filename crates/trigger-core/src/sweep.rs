@@ -1,5 +1,4 @@
-//! When what is stored of an event may go, and when somebody other than the target may call it expired
-//! (C12).
+//! When a sweeper may expire a delivery for its target, and when it may remove what is stored of an event (C12).
 
 use std::time::Duration;
 
@@ -8,18 +7,17 @@ use crate::identity::EventId;
 use crate::node::{Activity, NodeRecord};
 use crate::time::Timestamp;
 
-/// How long after an event's expiry a sweeper waits before it speaks for a target that says nothing.
+/// How long after an event's expiry a sweeper waits before it expires a delivery for a silent target.
 pub const SWEEP_GRACE_PERIOD: Duration = Duration::from_secs(60 * 60);
-/// How long an event and its outcomes stay readable after its expiry: as long as any event can live, so
-/// that no copy of it anywhere can still be published when they go.
+/// How long an event and its outcomes stay readable after its expiry. This is the longest lifetime of an event, so that
+/// no copy of it in an outbox can still be published when they are removed.
 pub const EVENT_RETENTION: Duration = MAX_LIFETIME;
 
-/// How much of a sweeper's own clock to believe: no more than half of those bear out who registered `lately`, or of
-/// those who `ever` did where fewer than two are left to ask. So nodes whose clocks are years ahead expire and
-/// remove nothing, dead ones among them that registered from the future; nor do those that are long gone hold
-/// it back. A lone node believes itself.
-pub fn quorum_now(own: Timestamp, lately: Vec<Timestamp>, ever: Vec<Timestamp>) -> Timestamp {
-    let mut seen = if lately.len() < 2 { ever } else { lately };
+/// Caps the sweeper's `own` clock at the median `seen_at` of recently registered nodes plus [`CLOCK_TOLERANCE`], so that
+/// a minority of fast clocks cannot expire a fleet's events. If fewer than two nodes registered recently, the median is
+/// over all nodes that ever registered. A lone node trusts its own clock.
+pub fn quorum_now(own: Timestamp, recent: Vec<Timestamp>, all: Vec<Timestamp>) -> Timestamp {
+    let mut seen = if recent.len() < 2 { all } else { recent };
     seen.sort_unstable();
     match seen.len() {
         0 | 1 => own,
@@ -27,7 +25,7 @@ pub fn quorum_now(own: Timestamp, lately: Vec<Timestamp>, ever: Vec<Timestamp>) 
     }
 }
 
-/// Whether a delivery without an outcome may be called expired by somebody other than its target.
+/// Whether a sweeper may expire a delivery that has no outcome. `target` is the record of its node, if there is one.
 pub fn may_expire(event: &Event, target: Option<&NodeRecord>, now: Timestamp) -> bool {
     let overdue = now > event.expires_at().plus(SWEEP_GRACE_PERIOD);
     overdue && !target.is_some_and(|node| lists(&node.activity, event.id))
@@ -38,7 +36,7 @@ pub fn may_remove(event: &Event, now: Timestamp) -> bool {
     now > event.expires_at().plus(EVENT_RETENTION)
 }
 
-/// Whether a node says that it is still at work on an event.
+/// Whether a node reports that it still works on an event.
 fn lists(activity: &Activity, event: EventId) -> bool {
     activity.running.as_ref().is_some_and(|running| running.causes.contains(&event))
         || activity.retrying.iter().any(|retrying| retrying.causes.contains(&event))
@@ -67,19 +65,27 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_are_wrong_are_not_believed_while_as_many_are_right() {
+    fn wrong_clocks_are_not_trusted_while_as_many_are_right() {
         const YEAR: u64 = 31_536_000_000;
         let tolerance = u64::try_from(CLOCK_TOLERANCE.as_millis()).unwrap();
         let at = |years: &[u64]| years.iter().map(|years| Timestamp::from_unix_ms(years * YEAR)).collect();
-        let believed = |own: u64, lately: &[u64], ever: &[u64]| {
-            quorum_now(Timestamp::from_unix_ms(own * YEAR), at(lately), at(ever)).as_unix_ms()
+        let trusted = |own: u64, recent: &[u64], all: &[u64]| {
+            quorum_now(Timestamp::from_unix_ms(own * YEAR), at(recent), at(all)).as_unix_ms()
         };
-        assert_eq!(believed(100, &[100, 1, 1], &[]), YEAR + tolerance, "the sweeper's own");
-        assert_eq!(believed(100, &[100, 100, 1, 1], &[]), YEAR + tolerance, "two of one machine");
-        assert_eq!(believed(1, &[100, 1, 1], &[]), YEAR, "another's");
-        assert_eq!(believed(2, &[2, 2], &[1, 1, 1, 2, 2]), 2 * YEAR, "who is long gone holds it not back");
-        assert_eq!(believed(100, &[100], &[1, 1, 100]), YEAR + tolerance, "the first to come back");
-        assert_eq!(believed(2, &[2], &[2]), 2 * YEAR, "nobody else to ask");
+        assert_eq!(trusted(100, &[100, 1, 1], &[]), YEAR + tolerance, "the sweeper's own clock is fast");
+        assert_eq!(
+            trusted(100, &[100, 100, 1, 1], &[]),
+            YEAR + tolerance,
+            "two clocks of one machine are fast"
+        );
+        assert_eq!(trusted(1, &[100, 1, 1], &[]), YEAR, "another node's clock is fast");
+        assert_eq!(
+            trusted(2, &[2, 2], &[1, 1, 1, 2, 2]),
+            2 * YEAR,
+            "nodes that are gone do not hold it back"
+        );
+        assert_eq!(trusted(100, &[100], &[1, 1, 100]), YEAR + tolerance, "the first node after an outage");
+        assert_eq!(trusted(2, &[2], &[2]), 2 * YEAR, "a lone node");
     }
 
     #[test]

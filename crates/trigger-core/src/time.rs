@@ -1,11 +1,10 @@
-//! Time as the core sees it: always an argument.
+//! Time, which the core only gets as an argument (C14).
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A wall-clock reading in milliseconds since 1970. Used for people and for expiry, never for order:
-/// order comes from the backend's revisions. Serialised as the number of milliseconds, in fields whose names end in
+/// A reading of a wall clock in milliseconds since 1970. It serves display and expiry, never order: order comes from the backend's revisions. Serialised as the number of milliseconds, in fields whose names end in
 /// `_unix_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -22,30 +21,30 @@ impl Timestamp {
         self.0
     }
 
-    /// This moment and `duration` more; the far future stays representable.
+    /// The moment that is `duration` later; saturates in the far future.
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// Hours, minutes and seconds in UTC, such as `12:00:31`; the last second begun counts as over, so that
-    /// what is to come has come by then.
+    /// Hours, minutes and seconds in UTC, such as `12:00:31`, rounded up to whole seconds: at the time shown, the
+    /// moment has come.
     pub fn time_of_day(self) -> String {
         let seconds = self.0.div_ceil(1000);
         format!("{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
     }
 
-    /// How long after `earlier` this is; zero when it is not after it.
+    /// The time since `earlier`; zero when `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
-/// The two clocks a decision may look at.
+/// A reading of the two clocks that decisions depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// The wall clock: may jump, may be wrong; judges expiry only.
+    /// The wall clock. It may jump or be wrong, so that only expiry depends on it.
     pub wall: Timestamp,
-    /// A clock that only goes forward, from an arbitrary start; spaces runs and retries.
+    /// The time since an arbitrary start on a clock that only goes forward. Runs and retries are timed by it.
     pub elapsed: Duration,
 }

@@ -1,8 +1,8 @@
-//! Why a node ran: from a run back to the events it covered, from each event back to the run that fired it,
-//! and so on to the roots.
+//! Why a node ran: from a run back to the events that it covered, from each event back to the run that fired it, and so
+//! on to the root events.
 //!
-//! [`explain`] reads nothing itself: it is given what is known so far, and answers with what to read next or
-//! with the whole. So it goes back level by level, whatever lies in between, and what it asks for is bounded.
+//! [`explain`] reads nothing itself. It takes the facts that are known so far and returns either what to read next or
+//! the explanation. So it goes back level by level with few reads, and what it asks for is bounded.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,108 +16,108 @@ use crate::run::CompletedRun;
 use crate::run::history::{FiredEvent, Kind, PastCause, PastRun, RunHistory, SuppressedTarget, Truncated};
 use crate::time::Timestamp;
 
-/// Causes of one run that are followed to where they came from; the others are only named.
+/// The most causes of one run that are followed back; the others are only named.
 pub const MAX_FOLLOWED_PER_RUN: usize = 8;
-/// Events that are followed for one answer, nearest first: a burst of bursts has an end.
+/// The most events that are followed back for one explanation, nearest first, so that bursts of bursts come to an end.
 pub const MAX_FOLLOWED: usize = 200;
-/// Events fired by one run whose members are asked what they made of it.
-const FIRES_LOOKED_AT: usize = 8;
+/// The most events fired inside one run for which outcomes at members of groups are read.
+const MAX_FIRES_LOOKED_UP: usize = 8;
 
-/// What is asked.
+/// What is to be explained.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Question {
-    /// What led to a run of this node.
+    /// What led to a run of this node?
     Run(Certname, Which),
-    /// What led to this event.
+    /// What led to this event?
     Event(EventId),
 }
 
-/// Which run of a node.
+/// Selects a run of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
-    /// So many runs back; the latest is 0, in progress or not.
+    /// The run that is this many runs back; 0 is the latest, in progress or not.
     Back(usize),
-    /// This one.
+    /// The run with this id.
     Id(RunId),
 }
 
-/// What was read so far. What was looked for and is not there is known too.
+/// The facts that have been read so far, including what was looked up and does not exist.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
-    /// Of each node what it says of itself.
+    /// The facts about each node.
     pub nodes: BTreeMap<Certname, NodeFacts>,
-    /// Events that are there, and those that are not any more.
+    /// The events that were looked up; absent ones have been removed.
     pub events: BTreeMap<EventId, Option<Event>>,
-    /// How events ended at nodes, where they have.
-    pub ends: BTreeMap<(EventId, Certname), Option<DeliveryOutcome>>,
+    /// The outcomes of deliveries that were looked up; absent ones are not stored.
+    pub outcomes: BTreeMap<(EventId, Certname), Option<DeliveryOutcome>>,
 }
 
-/// What a node says of itself.
+/// The facts about a node.
 #[derive(Debug, Clone, Default)]
 pub struct NodeFacts {
-    /// Its registration.
+    /// Its record, if it is registered.
     pub record: Option<NodeRecord>,
-    /// Its latest runs.
+    /// The history of its latest runs.
     pub history: RunHistory,
 }
 
-/// What to read before it can go on.
+/// What has to be read before the explanation can be continued.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are those of the facts")]
 pub struct Wanted {
     pub nodes: BTreeSet<Certname>,
     pub events: BTreeSet<EventId>,
-    pub ends: BTreeSet<(EventId, Certname)>,
+    pub outcomes: BTreeSet<(EventId, Certname)>,
 }
 
 impl Wanted {
     fn is_empty(&self) -> bool {
-        self.nodes.is_empty() && self.events.is_empty() && self.ends.is_empty()
+        self.nodes.is_empty() && self.events.is_empty() && self.outcomes.is_empty()
     }
 }
 
-/// How far an explanation is.
+/// The state of an explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
-    /// This has to be read first.
+    /// These facts have to be read first.
     Read(Wanted),
-    /// This is it.
+    /// The explanation is complete.
     Done(Explanation),
 }
 
 /// Why there is nothing to explain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExplainError {
-    /// Nobody registered under this certname, and no run of it is told.
+    /// The node is not registered and has no history.
     NoNode,
-    /// It is registered, but tells of no run.
+    /// The node is registered but reports no run.
     NoRun,
-    /// It tells of this many runs only.
-    OnlySoMany(usize),
-    /// It does not tell of this run, or not any more.
+    /// The node reports only this many runs.
+    TooFewRuns(usize),
+    /// The run is not, or no longer, in the node's history.
     NoSuchRun(RunId),
-    /// This event is not in the backend.
+    /// The event is not in the backend.
     NoEvent,
 }
 
-/// Runs and events with what led to them: an event leads to the runs that have it among their causes, a run
-/// to the events that were fired in it. Each once, nearest to the question first.
+/// Runs and events with what led to them: an event leads to the runs that have it among their causes, and a run leads
+/// to the events that were fired inside it. Each is listed once; those nearest to the question come first.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Explanation {
-    /// The first is the run that was asked for, if a run was.
+    /// The runs. If the question was about a run, it is the first.
     pub runs: Vec<RunStep>,
-    /// The first is the event that was asked for, if an event was.
+    /// The events. If the question was about an event, it is the first.
     pub events: Vec<EventStep>,
 }
 
 impl Explanation {
-    /// The run with this id, if it is part of the chain.
+    /// The run with this id, if it is part of the explanation.
     pub fn run(&self, run: RunId) -> Option<&RunStep> {
         self.runs.iter().find(|step| step.run_id == run)
     }
 
-    /// The causes of a run that are not followed, by kind with how many there are of each, the most first; and
-    /// how many are not even named.
+    /// The causes of a run that are not followed: the number of each kind, most frequent first, and the number of those
+    /// that are not even named.
     pub fn merged(&self, run: &RunStep) -> (Vec<(Kind, usize)>, usize) {
         let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
         let mut unnamed = run.causes.more;
@@ -133,77 +133,81 @@ impl Explanation {
         (kinds, unnamed)
     }
 
-    /// The event with this id, if it is part of the chain.
+    /// The event with this id, if it is part of the explanation.
     pub fn event(&self, event: EventId) -> Option<&EventStep> {
         self.events.iter().find(|step| step.id == event)
     }
 }
 
-/// A run on the way.
+/// A run in an explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunStep {
-    /// Where.
+    /// The node of the run.
     pub certname: Certname,
-    /// Which.
+    /// The run's id.
     pub run_id: RunId,
     /// What is known of it.
     pub state: RunState,
-    /// What it covered, each among the events.
+    /// The events that it covered, each of which is among the events of the explanation.
     pub causes: Truncated<EventId>,
-    /// Earlier events of a backlog that one of the causes stands for.
+    /// How many earlier events of a backlog were superseded by one of the causes.
     pub superseded: usize,
-    /// What was fired inside it.
+    /// The events that were fired inside it.
     pub fired: Truncated<FiredEvent>,
 }
 
 /// What is known of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunState {
-    /// It is in progress.
+    /// The run is in progress.
     Running {
-        /// Since when, by its node's clock.
+        /// When it started, by its node's clock.
         started_at: Timestamp,
-        /// When its node last said so, by the same clock: a node that is gone says so for ever.
+        /// When its node last renewed its record, by the same clock. The record of a node that is gone stays as it was.
         seen_at: Timestamp,
     },
-    /// It is over.
+    /// The run is over.
     Ended {
-        /// How it ended.
+        /// The run with its result.
         run: CompletedRun,
-        /// What it was limited to.
+        /// The tags to which it was limited; empty means the whole catalog.
         tags: BTreeSet<Tag>,
     },
-    /// Its node does not tell of it any more.
+    /// The run is no longer in its node's history.
     Gone,
 }
 
-/// An event on the way.
+/// An event in an explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventStep {
-    /// Which.
+    /// The event's id.
     pub id: EventId,
-    /// What it was; nothing for one that is gone and of which no run tells.
+    /// What is known of the event; absent if it has been removed and no history mentions it.
     pub what: Option<PastCause>,
-    /// What the event itself says of its past, while it is in the backend.
+    /// The event's lineage, while the event is in the backend.
     pub lineage: Option<Lineage>,
-    /// Whether it was asked where it came from; else it is only named.
+    /// Whether the event was followed back; otherwise it is only named.
     pub is_followed: bool,
 }
 
 impl EventStep {
-    /// Whether it is known that no run led to it.
+    /// Whether the event is known to be a root event.
     pub fn is_root(&self) -> bool {
         self.what.as_ref().is_some_and(|what| what.fired_in.is_none())
             && self.lineage.as_ref().is_none_or(Lineage::is_root)
     }
 
-    /// What fired it.
+    /// The trigger that fired it, as far as known.
     pub fn trigger(&self) -> Option<&TriggerName> {
         self.what.as_ref().map(|what| &what.trigger)
     }
 }
 
-/// Explains as far as the facts go.
+/// Explains as far as the facts allow.
+///
+/// # Errors
+///
+/// If the run or event in question does not exist.
 pub fn explain(question: &Question, facts: &Facts) -> Result<Progress, ExplainError> {
     let mut walk =
         Walk { facts, ahead: VecDeque::new(), wanted: Wanted::default(), found: Default::default() };
@@ -220,36 +224,36 @@ pub fn explain(question: &Question, facts: &Facts) -> Result<Progress, ExplainEr
     while let Some(visit) = walk.ahead.pop_front() {
         match visit {
             Visit::Run(certname, run) => walk.visit_run(certname, run),
-            Visit::Event(event, told) => walk.visit_event(event, told),
+            Visit::Event(event, known) => walk.visit_event(event, known),
         }
     }
     if walk.wanted.is_empty() {
-        walk.ask_members();
+        walk.look_up_members();
     }
     Ok(if walk.wanted.is_empty() { Progress::Done(walk.found) } else { Progress::Read(walk.wanted) })
 }
 
 impl NodeFacts {
-    /// The run in progress, and when its node last said so.
+    /// The run in progress, and when its node last renewed its record.
     fn running(&self) -> Option<(&Running, Timestamp)> {
         let record = self.record.as_ref()?;
         let running = record.activity.running.as_ref()?;
-        // The registration is renewed a moment after the run is told of.
+        // When a run ends, its entry in the history is written a moment before the record is renewed.
         self.history.run(running.run_id).is_none().then_some((running, record.seen_at))
     }
 
     fn pick(&self, which: Which) -> Result<RunId, ExplainError> {
         let ended = self.history.runs.iter().map(|past| past.run.run_id);
-        let told: Vec<RunId> =
+        let known: Vec<RunId> =
             self.running().map(|(running, _)| running.run_id).into_iter().chain(ended).collect();
         let found = match which {
-            Which::Back(back) => told.get(back).copied(),
-            Which::Id(run) => told.contains(&run).then_some(run),
+            Which::Back(back) => known.get(back).copied(),
+            Which::Id(run) => known.contains(&run).then_some(run),
         };
         found.ok_or(match which {
-            _ if told.is_empty() && self.record.is_none() => ExplainError::NoNode,
-            _ if told.is_empty() => ExplainError::NoRun,
-            Which::Back(_) => ExplainError::OnlySoMany(told.len()),
+            _ if known.is_empty() && self.record.is_none() => ExplainError::NoNode,
+            _ if known.is_empty() => ExplainError::NoRun,
+            Which::Back(_) => ExplainError::TooFewRuns(known.len()),
             Which::Id(run) => ExplainError::NoSuchRun(run),
         })
     }
@@ -277,7 +281,7 @@ impl Walk<'_> {
             return;
         }
         let step = if let Some(past) = node.history.run(run_id) {
-            self.causes_told(past);
+            self.visit_causes(past);
             RunStep {
                 certname,
                 run_id,
@@ -292,7 +296,7 @@ impl Walk<'_> {
         } else if let Some((running, seen_at)) =
             node.running().filter(|(running, _)| running.run_id == run_id)
         {
-            // Of the others nothing is known but their ids.
+            // Only the ids of the other causes are known.
             let causes = Truncated::of(running.causes.iter().copied(), MAX_FOLLOWED_PER_RUN);
             self.ahead.extend(causes.listed.iter().map(|&event| Visit::Event(event, None)));
             let state = RunState::Running { started_at: running.started_at, seen_at };
@@ -304,10 +308,10 @@ impl Walk<'_> {
         self.found.runs.push(step);
     }
 
-    fn causes_told(&mut self, past: &PastRun) {
+    fn visit_causes(&mut self, past: &PastRun) {
         let mut kinds = BTreeSet::new();
         for cause in &past.causes.listed {
-            // The others of a kind have the same past.
+            // Events of one kind have the same past, so one of them is enough.
             if kinds.insert(cause.kind()) && kinds.len() <= MAX_FOLLOWED_PER_RUN {
                 self.ahead.push_back(Visit::Event(cause.event, Some(cause.clone())));
             } else if self.found.event(cause.event).is_none() {
@@ -320,22 +324,22 @@ impl Walk<'_> {
         self.found.events.push(EventStep { id, what, lineage: None, is_followed: false });
     }
 
-    fn visit_event(&mut self, id: EventId, told: Option<PastCause>) {
+    fn visit_event(&mut self, id: EventId, known: Option<PastCause>) {
         match self.found.events.iter().position(|step| step.id == id) {
-            Some(known) if self.found.events[known].is_followed => return,
-            // It was only named where it was met first.
-            Some(known) => drop(self.found.events.remove(known)),
+            Some(at) if self.found.events[at].is_followed => return,
+            // Another run has only named it.
+            Some(at) => drop(self.found.events.remove(at)),
             None => {}
         }
         let followed = self.found.events.iter().filter(|step| step.is_followed).count();
         if followed + self.wanted.events.len() >= MAX_FOLLOWED {
-            return self.name_only(id, told);
+            return self.name_only(id, known);
         }
         let Some(event) = self.facts.events.get(&id) else {
             self.wanted.events.insert(id);
             return;
         };
-        let what = event.as_ref().map(PastCause::of).or(told);
+        let what = event.as_ref().map(PastCause::of).or(known);
         let lineage = event.as_ref().map(|event| event.lineage.clone());
         if let Some(PastCause { origin, fired_in: Some(run), .. }) = &what {
             self.want_chain(origin, lineage.as_ref());
@@ -344,7 +348,7 @@ impl Walk<'_> {
         self.found.events.push(EventStep { id, what, lineage, is_followed: true });
     }
 
-    /// Asks for all nodes of the shortest chain at once, which saves a round trip for each of its hops.
+    /// Requests the facts about all nodes of the shortest chain at once, which saves a read for each hop.
     fn want_chain(&mut self, origin: &Certname, lineage: Option<&Lineage>) {
         if self.facts.nodes.contains_key(origin) {
             return;
@@ -355,28 +359,28 @@ impl Walk<'_> {
         self.wanted.nodes.extend(unknown.take(MAX_FOLLOWED_PER_RUN).cloned());
     }
 
-    /// Members of a group look for loops themselves, when the event has reached them. Whom they can find in
-    /// its chain is a node of this one.
-    fn ask_members(&mut self) {
-        let mut asked = self.facts.ends.len();
+    /// Looks up at which members of a group an event was suppressed. The members look for loops themselves when the event
+    /// reaches them, so the run that fired the event does not know. Only nodes of this explanation can be in its chain.
+    fn look_up_members(&mut self) {
+        let mut looked_up = self.facts.outcomes.len();
         let nodes: BTreeSet<Certname> = self.found.runs.iter().map(|step| step.certname.clone()).collect();
-        let on_the_way = self.found.events.iter().filter_map(EventStep::trigger);
-        let on_the_way: BTreeSet<TriggerName> = on_the_way.cloned().collect();
+        let triggers = self.found.events.iter().filter_map(EventStep::trigger);
+        let triggers: BTreeSet<TriggerName> = triggers.cloned().collect();
         for step in &mut self.found.runs {
             let mut to_groups: Vec<&mut FiredEvent> =
                 step.fired.listed.iter_mut().filter(|fired| fired.to_groups).collect();
-            // A member finds a trigger that has made it run before.
-            to_groups.sort_by_key(|fired| !on_the_way.contains(&fired.trigger));
-            for fired in to_groups.into_iter().take(FIRES_LOOKED_AT) {
+            // A member suppresses the events of a trigger that made it run before.
+            to_groups.sort_by_key(|fired| !triggers.contains(&fired.trigger));
+            for fired in to_groups.into_iter().take(MAX_FIRES_LOOKED_UP) {
                 for node in &nodes {
                     let target = Target::Node(node.clone());
                     if fired.suppressed.listed.iter().any(|suppressed| suppressed.target == target) {
                         continue;
                     }
-                    match self.facts.ends.get(&(fired.event, node.clone())) {
-                        None if asked < MAX_FOLLOWED => {
-                            asked += 1;
-                            self.wanted.ends.insert((fired.event, node.clone()));
+                    match self.facts.outcomes.get(&(fired.event, node.clone())) {
+                        None if looked_up < MAX_FOLLOWED => {
+                            looked_up += 1;
+                            self.wanted.outcomes.insert((fired.event, node.clone()));
                         }
                         Some(Some(DeliveryOutcome::Suppressed(reason))) => {
                             fired.suppressed.listed.push(SuppressedTarget { target, reason: reason.clone() });

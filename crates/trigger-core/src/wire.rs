@@ -1,8 +1,9 @@
-//! The stored forms: JSON with a version, and nothing that the program works with directly.
+//! The stored forms of the domain types. Each value is the JSON body of an [`Envelope`].
 //!
-//! Readers ignore fields they do not know; a change that an old reader must not ignore gets a new `v`.
-//! Golden files in `wire/golden/` hold each released form. `docs/internals/wire-format.md` describes them.
+//! Readers ignore fields that they do not know. A change that an old reader must not ignore gets a new `v` (C15).
+//! Golden files in `wire/golden/` hold each form. `docs/internals/wire-format.md` describes them.
 
+mod envelope;
 mod events;
 mod history;
 mod lines;
@@ -10,90 +11,93 @@ mod nodes;
 mod outcomes;
 mod runs;
 
-use std::str::FromStr;
-
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Deserializer};
 use serde::{Deserialize, Serialize};
 
-/// The version this program writes, and the newest it reads.
-pub const VERSION: u32 = 1;
+pub use envelope::{Envelope, VERSION};
 
-/// Why stored text cannot be used.
+/// Why stored text cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs, reason = "each variant is its message")]
 pub enum WireError {
+    /// The text was damaged, or no version of Trigger wrote it.
     #[error("not the JSON of {what}: {detail}")]
-    Unreadable { what: &'static str, detail: String },
+    Unreadable {
+        /// The form that was expected.
+        what: &'static str,
+        /// What is wrong with the text.
+        detail: String,
+    },
+    /// A newer version of Trigger wrote the text.
     #[error(
         "{what} of version {version}; this program reads up to version {VERSION}: update trigger on this node"
     )]
-    TooNew { what: &'static str, version: u32 },
+    TooNew {
+        /// The form that was expected.
+        what: &'static str,
+        /// The version of the text.
+        version: u32,
+    },
 }
 
 /// A value that has a stored form.
+///
+/// In a backend it is written and read through the codec of `trigger-fleet`. Files of the state directory use
+/// [`Self::to_wire`] and [`Self::from_wire`]: they have the same envelope, so that there is one rule for versions, and
+/// are never signed, because only this node reads them.
 pub trait Stored: Sized {
-    /// The stored text.
-    fn to_wire(&self) -> String;
-    /// The value back; [`WireError::TooNew`] and garbage are told apart.
-    fn from_wire(text: &str) -> Result<Self, WireError>;
+    /// The name of the form in errors.
+    const WHAT: &'static str;
+
+    /// The body as JSON.
+    fn to_body(&self) -> String;
+
+    /// The value of a body.
+    ///
+    /// # Errors
+    /// [`WireError::Unreadable`] when it is not the JSON of this form, or holds a name that is not valid.
+    fn from_body(body: &str) -> Result<Self, WireError>;
+
+    /// The body in an envelope without a signature.
+    fn to_wire(&self) -> String {
+        envelope::around(&self.to_body())
+    }
+
+    /// The value of the body of an envelope. Does not look at its signature.
+    ///
+    /// # Errors
+    /// [`WireError::TooNew`] for the text of a newer version, [`WireError::Unreadable`] for any other text.
+    fn from_wire(text: &str) -> Result<Self, WireError> {
+        envelope::open(text)
+    }
 }
 
-#[derive(Deserialize)]
-struct Versioned {
-    v: u32,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Envelope<T> {
-    v: u32,
-    #[serde(flatten)]
-    body: T,
-}
-
-fn encode<T: Serialize>(body: T) -> String {
-    serde_json::to_string(&Envelope { v: VERSION, body }).unwrap_or_else(|error| {
-        // Every form below is plain data with string keys, which cannot fail to serialise.
+fn write<T: Serialize>(form: &T) -> String {
+    serde_json::to_string(form).unwrap_or_else(|error| {
+        // Every form is plain data with string keys, which cannot fail to serialise.
         unreachable!("a stored form cannot be serialised: {error}")
     })
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, text: &str) -> Result<T, WireError> {
-    let unreadable = |error: serde_json::Error| WireError::Unreadable { what, detail: error.to_string() };
-    let version = serde_json::from_str::<Versioned>(text).map_err(unreadable)?.v;
-    if version > VERSION {
-        return Err(WireError::TooNew { what, version });
-    }
-    if version < VERSION {
-        return Err(WireError::Unreadable { what, detail: format!("there never was a version {version}") });
-    }
-    Ok(serde_json::from_str::<Envelope<T>>(text).map_err(unreadable)?.body)
+fn read<T: DeserializeOwned>(what: &'static str, body: &str) -> Result<T, WireError> {
+    serde_json::from_str(body).map_err(|error| WireError::Unreadable { what, detail: error.to_string() })
 }
 
-fn valid<T: FromStr>(what: &'static str, text: &str) -> Result<T, WireError>
-where
-    T::Err: ToString,
-{
-    text.parse().map_err(|error: T::Err| WireError::Unreadable { what, detail: error.to_string() })
+/// Reads a sentence that another node wrote, without the control characters that could command a terminal.
+fn sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    String::deserialize(deserializer).map(harmless)
 }
 
-fn valid_all<T: FromStr, C: FromIterator<T>>(what: &'static str, texts: &[String]) -> Result<C, WireError>
-where
-    T::Err: ToString,
-{
-    texts.iter().map(|text| valid(what, text)).collect()
+/// Like [`sentence`], for one that may be absent.
+fn optional_sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(harmless))
 }
 
-/// What somebody else wrote for people to read: nothing in it is a command to their terminals.
-fn sentence(mut text: String) -> String {
+fn harmless(mut text: String) -> String {
     let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
     if text.contains(is_command) {
         text = text.replace(is_command, "\u{fffd}");
     }
     text
-}
-
-fn texts<T: ToString>(values: impl IntoIterator<Item = T>) -> Vec<String> {
-    values.into_iter().map(|value| value.to_string()).collect()
 }
 
 #[cfg(test)]

@@ -35,14 +35,14 @@ impl Fleet {
         });
         // Every part has all of the event but its other targets.
         let events = wanted.events.iter().map(|event| Key::Part { event: *event, index: 0 });
-        let ends = wanted.ends.iter();
+        let ends = wanted.outcomes.iter();
         let ends = ends.map(|(event, certname)| Key::Outcome { event: *event, certname: certname.clone() });
         let keys: Vec<KeyRange> = nodes.chain(events).chain(ends).map(|key| self.one(&key)).collect();
 
         // What is absent is a fact too, and is not asked for again.
         facts.nodes.extend(wanted.nodes.into_iter().map(|node| (node, Default::default())));
         facts.events.extend(wanted.events.into_iter().map(|event| (event, None)));
-        facts.ends.extend(wanted.ends.into_iter().map(|key| (key, None)));
+        facts.outcomes.extend(wanted.outcomes.into_iter().map(|key| (key, None)));
         for keys in keys.chunks(KEYS_PER_READ) {
             for record in self.read(keys).await? {
                 self.take_in(record, facts);
@@ -64,7 +64,7 @@ impl Fleet {
                 facts.events.insert(event, self.decode(&text).ok().map(|part: Part| part.event));
             }
             Key::Outcome { event, certname } => {
-                facts.ends.insert((event, certname), self.decode(&text).ok());
+                facts.outcomes.insert((event, certname), self.decode(&text).ok());
             }
             _ => {}
         }

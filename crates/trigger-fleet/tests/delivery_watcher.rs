@@ -105,7 +105,7 @@ async fn put(store: &MemoryStore, key: String, value: &str) {
 
 /// Puts a delivery whose event is not there, which is enough for it to be read.
 async fn deliver(store: &MemoryStore, key: String) {
-    put(store, key, r#"{"v":1,"part":0}"#).await;
+    put(store, key, r#"{"v":1,"body":{"part":0}}"#).await;
 }
 
 /// Follows for as long as it takes to read everything; what came, batch by batch.

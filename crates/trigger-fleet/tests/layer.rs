@@ -366,12 +366,12 @@ async fn what_cannot_be_used_is_told_apart_and_harms_no_neighbour() {
     let garbage = [
         (format!("{}not-a-uuid", Keyspace::default().range(&Range::Deliveries(node("lb01")))), "x"),
         (delivery("lb01", 1), "\u{fffd}"),
-        (delivery("lb01", 2), r#"{"v":1,"part":0}"#),
-        (delivery("lb01", 3), r#"{"v":9,"part":0}"#),
-        (delivery("lb01", 4), r#"{"v":1,"part":0}"#),
+        (delivery("lb01", 2), r#"{"v":1,"body":{"part":0}}"#),
+        (delivery("lb01", 3), r#"{"v":9,"body":{"part":0}}"#),
+        (delivery("lb01", 4), r#"{"v":1,"body":{"part":0}}"#),
         (key(&Key::Part { event: id(4), index: 0 }), r#"{"v":2,"is":"new"}"#),
         // Somebody points a delivery for us at an event for somebody else.
-        (delivery("lb01", 6), r#"{"v":1,"part":0}"#),
+        (delivery("lb01", 6), r#"{"v":1,"body":{"part":0}}"#),
     ];
     store.put_many(garbage.into_iter().map(|(key, value)| (key, value.to_owned())).collect()).await;
     let arrivals = arrivals(&store, "lb01", &[]).await;

@@ -10,6 +10,24 @@
 //! The hub's server knows keys and values, never events: all that they mean is decided above the store trait. It
 //! works over [`ServedStore`], of which [`SqliteStore`] is the implementation that needs nothing else; whatever
 //! serves pages or authorises by key later uses the same handle.
+//!
+//! [`run`] is the whole hub. A program that needs the store itself opens it and serves a clone:
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//!
+//! use trigger_hub::{SqliteStore, server};
+//!
+//! let (store, closed) = SqliteStore::open("/var/lib/trigger/hub".as_ref())?;
+//! let listen = "127.0.0.1:8145".parse()?;
+//! let stopped = async { /* until the program is to stop */ };
+//! server::serve(Arc::new(store.clone()), listen, |_address| {}, stopped).await?;
+//! drop(store);
+//! closed.wait().await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod portion;
 mod served_store;

@@ -40,7 +40,7 @@ use crate::watchers::{Stamped, Subscription, Watchers, size_of_change};
 
 /// Bytes of keys and values in one event of a watch: what a watcher copies at once of the data that it shares
 /// with all others.
-const EVENT_BYTES: usize = 64 * 1024;
+const MAX_EVENT_BYTES: usize = 64 * 1024;
 
 /// A handle to the store. The store closes when its last handle, and the last watch of it, is dropped.
 #[derive(Debug, Clone)]
@@ -220,7 +220,7 @@ impl Feed {
         loop {
             if self.unsent.peek().is_some() {
                 let portion =
-                    portion(&mut self.unsent, EVENT_BYTES, |stamped| size_of_change(&stamped.change));
+                    portion(&mut self.unsent, MAX_EVENT_BYTES, |stamped| size_of_change(&stamped.change));
                 return Ok(portion.into_iter().map(|stamped| Arc::unwrap_or_clone(stamped.change)).collect());
             }
             let Some(mut changes) = self.subscription.changes().await else {

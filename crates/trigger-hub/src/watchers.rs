@@ -1,4 +1,4 @@
-//! An index of watchers by what they watch: a change costs a look-up for each prefix on its path, however many
+//! An index of watchers by the ranges that they watch: a change costs a look-up for each prefix on its path, however many
 //! watchers there are, and its data are stored once, however many watchers receive it.
 //!
 //! Nothing here depends on where the changes come from: SQLite's writer today; for a store behind a network, one
@@ -86,7 +86,7 @@ impl Subscription {
         &self.ranges
     }
 
-    /// The changes since the last call, at least one; nothing once the watcher has fallen too far behind.
+    /// The changes since the last call, at least one; `None` once the watcher has fallen too far behind.
     /// Safe to cancel.
     pub(crate) async fn changes(&self) -> Option<Vec<Stamped>> {
         loop {
@@ -121,7 +121,7 @@ impl Drop for Subscription {
     }
 }
 
-/// What one watcher has not read yet: bounded, so that a watcher that stops reading costs the hub little and
+/// The changes that one watcher has not read yet: bounded, so that a watcher that stops reading costs the hub little and
 /// the writer nothing.
 #[derive(Debug, Default)]
 struct Mailbox {

@@ -105,7 +105,7 @@ impl Store for SimStore {
     }
 
     fn address(&self) -> &str {
-        "sim:"
+        crate::host::BACKEND
     }
 }
 

@@ -4,7 +4,7 @@
 //! ```text
 //! POST /v1/put               {"entries":[{"key":K,"value":V},…]}         {"revisions":[R,…]}
 //! POST /v1/delete            {"keys":[K,…]}                              {"deleted":N} | {}
-//! POST /v1/put-if-unchanged  {"key":K,"value":V,"expected":R|null}       {"written":R} | {"changed":ENTRY|null}
+//! POST /v1/compare-and-swap  {"key":K,"value":V,"expected":R|null}       {"written":R} | {"changed":ENTRY|null}
 //! POST /v1/read              {"ranges":[RANGE,…],"from":POSITION|null,
 //!                             "keys_only":BOOL}                          {"entries":[ENTRY,…],"next":POSITION|null}
 //! GET  /v1/watch             {"watch":[RANGE,…]}, once                   {"snapshot":{"entries":[ENTRY,…],"complete":BOOL}},
@@ -18,10 +18,12 @@
 //! ```
 //!
 //! All entries of one `put`, and all keys of one `delete`, are one transaction where the hub's store has them
-//! (SQLite does); elsewhere a `put` of which only a part was stored is answered with [`AMBIGUOUS`]. A read is answered in pages:
-//! the next begins `from` the position that the last one gave. With `keys_only` the values are empty. A
-//! snapshot may come in several messages, of which the last is `complete`; it shows one moment all the same. A
-//! later snapshot replaces all that was known. `deleted` is absent where the hub's store does not count.
+//! (SQLite does); elsewhere a `put` of which only a part was stored is answered with [`AMBIGUOUS`]. `deleted` is
+//! absent where the store does not count.
+//!
+//! A read is answered in pages: the next begins `from` the position that the last one gave. With `keys_only` the
+//! values are empty. A snapshot may come in several messages, of which the last is `complete`; it shows one moment
+//! all the same. A later snapshot replaces all that was known.
 //!
 //! A request with an unknown field is refused: an old hub must not half understand a new client. A client
 //! ignores what it does not know in an answer.
@@ -36,7 +38,7 @@ pub const PUT: &str = "/v1/put";
 /// Deletes keys.
 pub const DELETE: &str = "/v1/delete";
 /// Writes a key that is as expected.
-pub const COMPARE_AND_SWAP: &str = "/v1/put-if-unchanged";
+pub const COMPARE_AND_SWAP: &str = "/v1/compare-and-swap";
 /// Reads ranges.
 pub const READ: &str = "/v1/read";
 /// Watches ranges, over a WebSocket.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use trigger_core::duration;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
@@ -150,10 +151,10 @@ impl ConfigFile {
 }
 
 fn unknown_kind(name: &str) -> Failure {
-    Failure::config(format!("'{name}' is no backend: there are {}", kinds::names("and")))
+    Failure::config(format!("'{name}' is not a backend: there are {}", kinds::names("and")))
 }
 
-/// A table is named after a kind, and its URL is of that kind.
+/// Checks that a table is named after a kind and that its URL is of that kind.
 fn check_backend_table(name: &str, table: &BackendTable) -> Result<(), Failure> {
     let kind = kinds::by_name(name).ok_or_else(|| unknown_kind(name))?;
     let Some(text) = table.url.as_deref() else { return Ok(()) };
@@ -185,7 +186,7 @@ pub(crate) fn run_command(text: Option<&str>) -> Result<RunCommand, Failure> {
 /// The run timeout, such as `1h` or `90s`.
 pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
     let Some(text) = text else { return Ok(DEFAULT_RUN_TIMEOUT) };
-    let timeout = humantime::parse_duration(text).map_err(|error| {
+    let timeout = duration::parse(text).map_err(|error| {
         Failure::config(format!("setting run_timeout: '{text}' is not a duration such as 1h or 90s: {error}"))
     })?;
     if timeout < Duration::from_secs(1) {
@@ -279,7 +280,10 @@ mod tests {
             backend("", Some("etcd")),
             "no URL is configured for the backend 'etcd': set url in [backends.etcd], for example \"etcd://127.0.0.1:2379\""
         );
-        assert_eq!(backend("", Some("nonsense")), "'nonsense' is no backend: there are hub, etcd and dummy");
+        assert_eq!(
+            backend("", Some("nonsense")),
+            "'nonsense' is not a backend: there are hub, etcd and dummy"
+        );
     }
 
     #[test]
@@ -294,7 +298,7 @@ mod tests {
         );
         assert_eq!(
             backend("[backends.ectd]\nurl = 'etcd://h:1'", None),
-            "'ectd' is no backend: there are hub, etcd and dummy"
+            "'ectd' is not a backend: there are hub, etcd and dummy"
         );
     }
 

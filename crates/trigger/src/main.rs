@@ -15,7 +15,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Before anything else is parsed or built: this is on the way of every event.
+    // Before the command line is parsed: every run starts here, and every event waits for its run.
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == "supervise")
         && let Some(record) = arguments.next()
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 logging::start();
-                tracing::error!("supervisor of {}: {error:#}", record.display());
+                tracing::error!(record = %record.display(), %error, "the supervisor failed");
                 ExitCode::FAILURE
             }
         };

@@ -139,8 +139,8 @@ fn garbage_and_newer_versions_under_our_keys_harm_nobody(kind: BackendKind) {
         [
             (delivery(n), "garbage \u{1f4a9}".to_owned()),
             (format!("{PREFIX}/deliveries/a/not-an-id-{n}"), "{}".to_owned()),
-            (delivery(n + 1), r#"{"v":1,"part":0}"#.to_owned()),
-            (delivery(n + 2), r#"{"v":1,"part":0}"#.to_owned()),
+            (delivery(n + 1), r#"{"v":1,"body":{"part":0}}"#.to_owned()),
+            (delivery(n + 2), r#"{"v":1,"body":{"part":0}}"#.to_owned()),
             (format!("{PREFIX}/events/{}/parts/0", id(n + 2)), "x".repeat(100_000)),
             (format!("{PREFIX}/events/{}/members/0", id(n)), "[]".to_owned()),
             (format!("{PREFIX}/nodes/b{n}"), "null".to_owned()),
@@ -152,7 +152,7 @@ fn garbage_and_newer_versions_under_our_keys_harm_nobody(kind: BackendKind) {
         [
             (delivery(n), r#"{"v":99,"whatever":true}"#.to_owned()),
             (format!("{PREFIX}/events/{}/parts/0", id(n + 1)), r#"{"v":99,"new":[]}"#.to_owned()),
-            (delivery(n + 1), r#"{"v":1,"part":0}"#.to_owned()),
+            (delivery(n + 1), r#"{"v":1,"body":{"part":0}}"#.to_owned()),
         ]
     };
     let put =

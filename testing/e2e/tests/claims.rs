@@ -112,7 +112,7 @@ fn after_a_power_cut_an_agent_waits_for_it_might_be_a_copy(kind: BackendKind) {
     assert_eq!(node.delivery(&event, "a")["state"], "pending");
     eventually("a line in its log", || {
         let log = node.agent_log();
-        if log.contains("nothing is run yet: a is claimed by") { Ok(()) } else { Err(log) }
+        if log.contains(r#"nothing is run yet reason="a is claimed by"#) { Ok(()) } else { Err(log) }
     });
 }
 
@@ -181,10 +181,10 @@ fn an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits(kind
 
     let record = fleet.backend.get(RECORD).expect("a registration");
     let mut record: serde_json::Value = serde_json::from_str(&record).expect("JSON");
-    record["instance"] = "another".into();
-    record["lock"] = "another".into();
-    record["location"] = "elsewhere, pid 1, /var/lib/trigger".into();
-    record["running"] = serde_json::Value::Null;
+    record["body"]["instance"] = "another".into();
+    record["body"]["lock"] = "another".into();
+    record["body"]["location"] = "elsewhere, pid 1, /var/lib/trigger".into();
+    record["body"]["running"] = serde_json::Value::Null;
     fleet.backend.put(RECORD, &record.to_string());
     eventually_within(BEFORE_ANY_RENEWAL, "an agent that knows", || {
         let queue = node.queue();
@@ -195,7 +195,7 @@ fn an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits(kind
     assert_eq!(node.agent().pid(), pid);
     // The other one ends the delivery that waited here.
     let outcome = format!("/puppet_trigger/events/outcomes/{waiting}/a");
-    fleet.backend.put(&outcome, r#"{"v":1,"state":"refused","reason":"elsewhere"}"#);
+    fleet.backend.put(&outcome, r#"{"v":1,"body":{"state":"refused","reason":"elsewhere"}}"#);
     node.release();
     node.wait_for(&running, "a", "done");
     let event = node.fire(&["t", "--host", "a"]).committed();

@@ -277,8 +277,8 @@ fn what_outlived_its_life_expires_visibly(kind: BackendKind) {
     let event = node.fire(&["t", "--host", "a.example.com", "--expires-in", "1m"]).committed();
     let key = format!("/puppet_trigger/events/events/{event}/parts/0");
     let mut part: Value = serde_json::from_str(&fleet.backend.get(&key).expect("the event")).expect("JSON");
-    let fired_at = part["fired_at_unix_ms"].as_u64().expect("milliseconds");
-    part["fired_at_unix_ms"] = (fired_at - 60 * 60 * 1000).into();
+    let fired_at = part["body"]["event"]["fired_at_unix_ms"].as_u64().expect("milliseconds");
+    part["body"]["event"]["fired_at_unix_ms"] = (fired_at - 60 * 60 * 1000).into();
     fleet.backend.put(&key, &part.to_string());
     let alive = node.fire(&["t", "--host", "a.example.com", "--expires-in", "1s"]).committed();
 
@@ -303,10 +303,10 @@ fn a_replayed_delivery_costs_no_run(kind: BackendKind) {
     };
     node.wait_for(&event, "a.example.com", "done");
     gone("a delivery that is deleted when it has ended");
-    fleet.backend.put(&delivery, r#"{"v":1,"part":0}"#);
+    fleet.backend.put(&delivery, r#"{"v":1,"body":{"part":0}}"#);
     gone("a delivery that came again while its agent watched");
     node.kill_agent();
-    fleet.backend.put(&delivery, r#"{"v":1,"part":0}"#);
+    fleet.backend.put(&delivery, r#"{"v":1,"body":{"part":0}}"#);
     node.start_agent();
     gone("a delivery that came again while its agent was away");
     assert_eq!(node.runs().len(), 1, "{:?}", node.runs());

@@ -66,6 +66,6 @@ fn started_at_ms(node: &Node, run_id: &str) -> u64 {
         let path = node.path(&format!("state/runs/{run_id}.ended.json"));
         let text = std::fs::read_to_string(&path).map_err(|error| error.to_string())?;
         let record: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        record["started_at_unix_ms"].as_u64().ok_or(text)
+        record["body"]["started_at_unix_ms"].as_u64().ok_or(text)
     })
 }

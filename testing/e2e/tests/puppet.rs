@@ -141,7 +141,7 @@ fn an_apply_that_is_stopped_is_repeated_once() {
     node.release();
     eventually("the end of that run", || {
         let log = node.agent_log();
-        if log.contains("run ended: ended by SIGTERM") { Ok(()) } else { Err(log) }
+        if log.contains(r#"run ended outcome=changed reason="ended by SIGTERM"#) { Ok(()) } else { Err(log) }
     });
     assert_eq!(end(&node, &event, "a.example.com")["outcome"], "changed");
     assert!(fs::read_to_string(&log).expect("Puppet's own log").contains("SIGTERM"), "theirs as well");
@@ -187,8 +187,8 @@ fn what_never_compiles_is_tried_until_it_expires() {
     let event = node.fire(&["t", "--host", "a.example.com", "--expires-in", "1m"]).committed();
     let key = format!("/puppet_trigger/events/events/{event}/parts/0");
     let mut part: Value = serde_json::from_str(&fleet.backend.get(&key).expect("the event")).expect("JSON");
-    let fired_at = part["fired_at_unix_ms"].as_u64().expect("milliseconds");
-    part["fired_at_unix_ms"] = (fired_at - 60_000 - TOLERANCE + LEFT).into();
+    let fired_at = part["body"]["event"]["fired_at_unix_ms"].as_u64().expect("milliseconds");
+    part["body"]["event"]["fired_at_unix_ms"] = (fired_at - 60_000 - TOLERANCE + LEFT).into();
     fleet.backend.put(&key, &part.to_string());
     node.start_agent();
     node.wait_for(&event, "a.example.com", "retrying");
@@ -226,7 +226,8 @@ fn a_tagged_run_keeps_its_notifies_and_puppet_says_where_a_loop_is_cut() {
     assert_eq!((&first["outcome"], &second["outcome"]), (&json!("changed"), &json!("changed")));
 
     let part = fleet.backend.get(&format!("/puppet_trigger/events/events/{at_b}/parts/0")).expect("an event");
-    let event: Value = serde_json::from_str(&part).expect("its JSON");
+    let part: Value = serde_json::from_str(&part).expect("its JSON");
+    let event = &part["body"]["event"];
     let hops = json!([{ "trigger": "to a", "certname": "a.example.com" }]);
     assert_eq!(event["lineage"], json!([{ "root": root, "hops": hops }]));
     assert_eq!(event["origin"], "a.example.com");

@@ -18,7 +18,7 @@ on_each_backend!(
 fn result(node: &Node, run_id: &str) -> String {
     let text = std::fs::read_to_string(node.path(&format!("state/runs/{run_id}.result.json")));
     let json: serde_json::Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
-    json["outcome"].as_str().unwrap_or_default().to_owned()
+    json["body"]["outcome"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Proves C10.

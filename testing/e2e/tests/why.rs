@@ -203,7 +203,7 @@ fn a_node_that_is_silent_in_the_middle_of_its_run_is_said_to_be(kind: BackendKin
     assert!(text.starts_with("b has been running since ") && !text.contains("silent"), "{text}");
     b.kill_agent();
     let mut record: Value = serde_json::from_str(&record).expect("a registration's JSON");
-    record["seen_at_unix_ms"] = Value::from(1_763_812_800_000_u64);
+    record["body"]["seen_at_unix_ms"] = Value::from(1_763_812_800_000_u64);
     fleet.backend.put(key, &record.to_string());
     let text = a.trigger(&["why", "b"]).stdout;
     assert!(text.contains("; its agent has been silent for "), "{text}");
@@ -250,7 +250,7 @@ fn what_a_node_tells_survives_its_agent_and_its_backends_memory(kind: BackendKin
     }
     a.kill_agent();
     // As after a restore of a backup, or in a new backend.
-    fleet.backend.put("/puppet_trigger/events/run-history/a", "{\"v\":1,\"runs\":[]}");
+    fleet.backend.put("/puppet_trigger/events/run-history/a", "{\"v\":1,\"body\":{\"runs\":[]}}");
     a.start_agent();
     let event = b.fire(&["t", "--host", "a"]).committed();
     b.wait_for(&event, "a", "done");

@@ -84,8 +84,10 @@ impl Records {
     }
 }
 
+/// The body of a stored form.
 fn json(file: &Path) -> Option<Value> {
-    serde_json::from_str(&fs::read_to_string(file).ok()?).ok()
+    let mut form: Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
+    Some(form["body"].take())
 }
 
 #[cfg(test)]
@@ -101,10 +103,10 @@ mod tests {
         let records = Records::of(vec![home.path().to_owned()]);
         write(
             "r1.json",
-            r#"{"certname":"b","started_at_unix_ms":0,"causes":[{"event":{"id":"e1"}},{"event":{"id":"e2"}}]}"#,
+            r#"{"body":{"certname":"b","started_at_unix_ms":0,"causes":[{"event":{"id":"e1"}},{"event":{"id":"e2"}}]}}"#,
         );
         assert!(records.collect().is_empty(), "it goes on");
-        write("r1.result.json", r#"{"outcome":"changed"}"#);
+        write("r1.result.json", r#"{"body":{"outcome":"changed"}}"#);
         let expected = Record {
             certname: "b".to_owned(),
             causes: vec!["e1".to_owned(), "e2".to_owned()],

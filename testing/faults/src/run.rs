@@ -22,8 +22,9 @@ pub(crate) fn run(directory: &Path) -> anyhow::Result<u8> {
     let certname = std::env::var("TRIGGER_CERTNAME").context("a run without TRIGGER_CERTNAME")?;
     let lock = File::options().create(true).append(true).open(directory.join("alone"))?;
     let alone = lock.try_lock().is_ok();
-    let record: Value =
+    let mut record: Value =
         serde_json::from_str(&fs::read_to_string(directory.join(format!("state/runs/{run}.json")))?)?;
+    let record = record["body"].take();
     let log = directory.join("runs.log");
     let supervisor = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
     let causes: Vec<Cause> =

@@ -23,12 +23,12 @@ fn chain(text: &str) -> Chain {
     Chain { root: event_id(1), hops }
 }
 
-fn avoid(ttl: u32) -> Rules {
-    Rules { loops: Loops::Avoid, ttl }
+fn avoid(ttl: u32) -> GuardSettings {
+    GuardSettings { loops: Loops::Avoid, ttl }
 }
 
-fn allow(ttl: u32) -> Rules {
-    Rules { loops: Loops::Allow, ttl }
+fn allow(ttl: u32) -> GuardSettings {
+    GuardSettings { loops: Loops::Allow, ttl }
 }
 
 fn check(trigger: &str, target: &str, chains: &[&str], expected: &str) {
@@ -113,7 +113,7 @@ fn eight(text: &str) -> Vec<Chain> {
 }
 
 #[test]
-fn chains_that_differ_in_their_root_alone_crowd_out_no_other() {
+fn chains_that_differ_in_their_root_alone_displace_no_other() {
     let mut chains = eight("a>n1");
     chains.push(chain("b>n2 c>n3"));
     let judged = |target: Option<&str>| {
@@ -133,7 +133,7 @@ fn chains_that_differ_in_their_root_alone_crowd_out_no_other() {
 }
 
 #[test]
-fn what_room_is_left_goes_to_other_hops_before_other_roots() {
+fn remaining_places_go_to_other_hops_before_other_roots() {
     let served = eight("a>n1");
     let others: Vec<Chain> = (1..=5).map(|n| chain(&format!("b>n2 c>m{n}"))).collect();
     let carried = carried(&BTreeSet::from([served.clone(), [&served[..3], &others].concat()]));
@@ -141,7 +141,7 @@ fn what_room_is_left_goes_to_other_hops_before_other_roots() {
 }
 
 #[test]
-fn a_root_whose_fires_are_used_up_takes_no_place_from_one_with_the_same_hops() {
+fn a_root_whose_fires_are_used_up_displaces_no_chain_with_the_same_hops() {
     let chains = [chain("a>n1"), Chain { root: event_id(2), ..chain("a>n1") }];
     let fires = |root| if root == event_id(1) { MAX_FIRES_PER_ROOT } else { 0 };
     assert_eq!(permitted_chains(&name("b"), None, &chains, avoid(5), fires), Ok(vec![chains[1].clone()]));
@@ -159,7 +159,7 @@ fn a_chain_that_permitted_another_target_only_ends_here() {
 }
 
 #[test]
-fn a_member_of_a_group_judges_the_pair_for_itself() {
+fn a_member_of_a_group_checks_the_pair_itself() {
     let lineage = |chains: &[&str]| Lineage { chains: chains.iter().map(|text| chain(text)).collect() };
     let repeats = |chains: &[&str], loops| {
         repeats_in_every_chain(&name("a"), &node("n1"), &lineage(chains), loops).is_some()

@@ -1,21 +1,24 @@
-//! What runs on a node (C8, C9).
+//! The run command of a node, and the argument vector of a run (C8, C9).
 //!
-//! The words come from the node's own configuration; an event contributes typed options only. Nothing
-//! here or later passes through a shell.
+//! The words come from the node's own configuration, and an event contributes typed options only. Nothing passes
+//! through a shell, neither here nor later.
 
 use std::time::Duration;
 
 use crate::event::RunOptions;
 use crate::identity::RunId;
 
-/// Every `trigger` resource carries this tag, and every tagged run asks for it too, so that a run limited
-/// to some tags does not drop the notifies of what it changes.
+/// The tag of every `trigger` resource. Every tagged run asks for it too, so that a run limited to some tags does not
+/// drop the notifications of the resources that it changes.
 pub const PRIVATE_TAG: &str = "trigger_internal";
 
-/// Ours for every `puppet agent` run. `--no-usecacheonfailure`: a catalog from before the event proves
-/// nothing. `--waitforlock`: a run already active never counts, so ours waits for it and fetches its
-/// catalog inside the lock. `--report`: it is what tells the outcome. `--verbose` rather than `--test`, whose
-/// `--show_diff` leaks file contents.
+/// The flags of every `puppet agent` run.
+///
+/// - `--no-usecacheonfailure`, because a catalog from before the event proves nothing (C2);
+/// - `--waitforlock`, because a run that is already active never counts: the run waits for it and fetches its catalog
+///   while it holds the lock;
+/// - `--report`, because the outcome is read from the report (C9);
+/// - `--verbose` rather than `--test`, which includes `--show_diff` and so leaks file contents.
 const AGENT_FLAGS: [&str; 11] = [
     "--onetime",
     "--no-daemonize",
@@ -30,16 +33,17 @@ const AGENT_FLAGS: [&str; 11] = [
     "1",
 ];
 
-/// How much later than its supervisor Puppet ends a run by itself (`runtimeout`): what it ends looks as if it
-/// had not happened. It is for the run whose supervisor was killed. Puppet counts from when it has its lock
-/// (`Puppet::Agent#run`), its supervisor from the start, less the wait for the lock, to about a second.
+/// How much later than its supervisor Puppet ends a run by itself (`runtimeout`). The setting is for a run whose
+/// supervisor was killed: a run that Puppet ends looks as if it could not happen, so the supervisor should be first.
+/// Puppet counts from the moment when it has its lock (`Puppet::Agent#run`). The supervisor counts from the start of the
+/// run without the wait for the lock, which it knows to about a second.
 const RUNTIMEOUT_LATER: Duration = Duration::from_secs(60);
 
-/// The longest wait for the lock of a run that somebody else started.
+/// The longest wait for the lock of a run that Trigger did not start.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// How long a run waits for Puppet's lock before it gives up, to be tried again: short enough that even a
-/// wait that counts towards the run timeout leaves half of it for the run.
+/// How long a run waits for Puppet's lock before it gives up and is repeated later. Even where the wait counts towards
+/// the run timeout, half of the timeout is left for the run.
 pub fn lock_timeout(timeout: Duration) -> Duration {
     LOCK_TIMEOUT.min(timeout / 2).max(Duration::from_secs(1))
 }
@@ -48,20 +52,20 @@ pub fn lock_timeout(timeout: Duration) -> Duration {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunCommand {
     kind: CommandKind,
-    /// Up to and including the subcommand.
+    /// The words up to and including the subcommand.
     program: Vec<String>,
-    /// What the operator wrote after it.
+    /// The operator's words after it.
     arguments: Vec<String>,
 }
 
-/// What a run command is, as far as its words tell.
+/// The kind of a run command, recognised by its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommandKind {
-    /// `puppet agent`: has a lock, obeys `puppet agent --disable`, knows a job id.
+    /// `puppet agent`: it has a lock, obeys `puppet agent --disable`, and accepts a job id.
     PuppetAgent,
-    /// `puppet apply`: has none of the three.
+    /// `puppet apply`: it has no lock, ignores `puppet agent --disable`, and accepts no job id.
     PuppetApply,
-    /// Anything else: judged by its exit code.
+    /// Any other command: its outcome is that of its exit code.
     Other,
 }
 
@@ -76,7 +80,7 @@ impl Default for RunCommand {
 }
 
 impl RunCommand {
-    /// Recognises a command by its words; nothing for no words at all.
+    /// Recognises a command by its words; absent where there are none.
     pub fn from_words(words: Vec<String>) -> Option<Self> {
         let program_name = words.first()?.rsplit('/').next()?;
         let kind = match (program_name, words.get(1).map(String::as_str)) {
@@ -90,22 +94,23 @@ impl RunCommand {
         Some(Self { kind, program, arguments })
     }
 
-    /// What it is.
+    /// The kind of the command.
     pub fn kind(&self) -> CommandKind {
         self.kind
     }
 
-    /// The first word: what must exist for a run to start.
+    /// The first word: the program that must exist for a run to start.
     pub fn executable(&self) -> &str {
         self.program.first().map_or("", String::as_str)
     }
 
-    /// The operator's own words.
+    /// The command as the operator configured it.
     pub fn words(&self) -> Vec<String> {
         [self.program.as_slice(), self.arguments.as_slice()].concat()
     }
 
-    /// What asks this Puppet for `settings` as a section of its `puppet.conf` has them, with the flags of the run command that move them.
+    /// The command that prints `settings` as this Puppet has them in a section of its `puppet.conf`, with those flags of
+    /// the run command that override them.
     pub fn config_print(&self, settings: &[&str], section: &str) -> Vec<String> {
         let mut words = vec![
             if self.kind == CommandKind::Other { "puppet" } else { self.executable() }.to_owned(),
@@ -114,7 +119,7 @@ impl RunCommand {
         ];
         words.extend(settings.iter().map(|&setting| setting.to_owned()));
         words.extend(["--section".to_owned(), section.to_owned(), "--color=false".to_owned()]);
-        const MOVE_SETTINGS: [&str; 10] = [
+        const OVERRIDES: [&str; 10] = [
             "--confdir",
             "--config",
             "--vardir",
@@ -130,7 +135,7 @@ impl RunCommand {
         while let Some(argument) = arguments.next() {
             let (flag, value) =
                 argument.split_once('=').map_or((argument.as_str(), None), |(f, v)| (f, Some(v)));
-            if !MOVE_SETTINGS.contains(&flag) {
+            if !OVERRIDES.contains(&flag) {
                 continue;
             }
             if let Some(value) = value.or_else(|| arguments.peek().map(|word| word.as_str())) {
@@ -140,13 +145,13 @@ impl RunCommand {
         words
     }
 
-    /// Whether a noop event can be honoured; if not it is refused, never run for real.
+    /// Whether the command can honour noop. Where it cannot, a noop event is refused and never run for real.
     pub fn honours_noop(&self) -> bool {
         self.kind != CommandKind::Other
     }
 
-    /// The argument vector of one run that may take as long as `timeout`. `report` is where `puppet apply`
-    /// shall leave its report; `logdest` is where Puppet's own settings send what it logs.
+    /// The argument vector of a run. `timeout` is the longest time that the run may take, `report` the file to which
+    /// `puppet apply` is to write its report, and `logdest` the log destination in Puppet's own settings.
     pub fn argv(
         &self,
         run: RunId,
@@ -194,18 +199,19 @@ impl RunCommand {
         argv
     }
 
-    /// Where Puppet shall log to besides what the operator's own words say, so that its words reach our log
-    /// too. `--logdest` takes the place of the setting; more than one of them add up.
+    /// The log destinations to add to those in the operator's words, so that Puppet's output reaches the run's log. A
+    /// `--logdest` replaces the setting; several of them add up.
     fn log_destinations<'a>(&self, setting: Option<&'a str>) -> Vec<&'a str> {
         let words = self.arguments.windows(2).filter(|pair| pair[0] == "--logdest" || pair[0] == "-l");
         let joined = self.arguments.iter().filter_map(|word| word.strip_prefix("--logdest="));
-        let told: Vec<&str> = words.map(|pair| pair[1].as_str()).chain(joined).collect();
-        let reaches_us = |destination: &str| destination.split(',').any(|part| part.trim() == "console");
-        match (told.is_empty(), setting) {
+        let configured: Vec<&str> = words.map(|pair| pair[1].as_str()).chain(joined).collect();
+        let includes_console =
+            |destination: &str| destination.split(',').any(|part| part.trim() == "console");
+        match (configured.is_empty(), setting) {
             (true, None) => Vec::new(),
-            (true, Some(setting)) if reaches_us(setting) => Vec::new(),
+            (true, Some(setting)) if includes_console(setting) => Vec::new(),
             (true, Some(setting)) => vec![setting, "console"],
-            (false, _) if told.into_iter().any(reaches_us) => Vec::new(),
+            (false, _) if configured.into_iter().any(includes_console) => Vec::new(),
             (false, _) => vec!["console"],
         }
     }
@@ -255,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_puppet_logs_elsewhere_reaches_our_log_too() {
+    fn output_that_puppet_logs_elsewhere_reaches_the_run_log_too() {
         let logs = |text: &str, setting: Option<&str>| {
             let argv =
                 command(text).argv(RUN.parse().unwrap(), &RunOptions::default(), HOUR, "/r.yaml", setting);
@@ -278,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_asked_with_the_flags_that_move_them() {
+    fn settings_are_printed_with_the_flags_that_override_them() {
         assert_eq!(
             command("puppet agent --confdir /c --vardir=/v --server x")
                 .config_print(&["lastrunreport"], "agent")

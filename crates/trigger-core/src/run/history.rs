@@ -1,5 +1,5 @@
-//! What a node tells of its latest runs: enough to explain each of them to whoever asks, from anywhere, after
-//! the events themselves were swept. The value under `run-history/<certname>`, bounded however large the bursts were.
+//! The history of a node's latest runs: enough to explain each of them from anywhere, even after their events have been
+//! removed. It is the value under `run-history/<certname>` and of bounded size, however large the bursts of events were.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,34 +12,34 @@ use crate::run::record::RunRecord;
 use crate::run::{CompletedRun, RunOutcome, RunResult};
 use crate::time::Timestamp;
 
-/// Runs that a node tells of.
+/// The most runs in a history.
 pub const MAX_RUNS: usize = 16;
-/// Causes that are listed of one run.
+/// The most causes that are listed for one run.
 pub const MAX_CAUSES: usize = 32;
-/// Events that are listed of those one run fired.
+/// The most events that are listed of those that were fired inside one run.
 pub const MAX_FIRES: usize = 32;
-/// Targets that are listed of those the loop guard left out of one event.
+/// The most targets that are listed of those at which one event was suppressed.
 pub const MAX_SUPPRESSED: usize = 4;
 
-/// A node's latest runs.
+/// The latest runs of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RunHistory {
-    /// Newest first, at most [`MAX_RUNS`].
+    /// The runs, newest first; at most [`MAX_RUNS`].
     pub runs: Vec<PastRun>,
 }
 
-/// A run that is over.
+/// A run in the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PastRun {
-    /// Which one, and how it ended.
+    /// The run with its result.
     pub run: CompletedRun,
-    /// What it was limited to; empty means everything.
+    /// The tags to which the run was limited; empty means the whole catalog.
     pub tags: BTreeSet<Tag>,
-    /// The events it covered, one of each [`Kind`] first.
+    /// The events that it covered; one of each [`Kind`] comes first.
     pub causes: Truncated<PastCause>,
-    /// Earlier events of a backlog that one of the causes stands for.
+    /// How many earlier events of a backlog were superseded by one of the causes.
     pub superseded: usize,
-    /// The events that were fired inside it, those first that the loop guard cut.
+    /// The events that were fired inside it; those that were suppressed somewhere come first.
     pub fired: Truncated<FiredEvent>,
 }
 
@@ -57,33 +57,33 @@ pub struct PastCause {
 /// An event that was fired inside a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FiredEvent {
-    /// Which one.
+    /// The event.
     pub event: EventId,
-    /// What fired.
+    /// The trigger that fired it.
     pub trigger: TriggerName,
-    /// Whether it went to groups, whose members look for loops themselves.
+    /// Whether it addressed groups, whose members look for loops themselves.
     pub to_groups: bool,
-    /// Whom the loop guard left out.
+    /// The targets at which the loop guard suppressed it.
     pub suppressed: Truncated<SuppressedTarget>,
-    /// How many of them by each of its rules, for metrics; empty where an earlier version noted the event.
+    /// How many targets were suppressed by each rule, for metrics. Empty where an earlier version wrote the entry.
     pub by_rule: BTreeMap<Rule, usize>,
 }
 
-/// A target that the loop guard left out when an event was fired.
+/// A target at which the loop guard suppressed an event when it was fired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SuppressedTarget {
-    /// Whom.
+    /// The target.
     pub target: Target,
-    /// Why.
+    /// The reason, as a sentence.
     pub reason: String,
 }
 
-/// The first of many.
+/// A list of bounded length, with the number of further items.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Truncated<T> {
-    /// These.
+    /// The items that are listed.
     pub listed: Vec<T>,
-    /// And so many more.
+    /// How many more there are.
     pub more: usize,
 }
 
@@ -94,41 +94,41 @@ impl<T> Default for Truncated<T> {
 }
 
 impl<T> Truncated<T> {
-    /// The first `at_most` of all.
+    /// Lists the first `at_most` items and counts the others.
     pub fn of(all: impl IntoIterator<Item = T>, at_most: usize) -> Self {
         let mut all = all.into_iter();
         Self { listed: all.by_ref().take(at_most).collect(), more: all.count() }
     }
 
-    /// How many there are, listed or not.
+    /// The number of all items, listed or not.
     pub fn count(&self) -> usize {
         self.listed.len() + self.more
     }
 }
 
 impl RunHistory {
-    /// Adds a run that has just ended; doing it again changes nothing.
+    /// Adds a run that has just ended. Adding it again changes nothing.
     pub fn push(&mut self, run: PastRun) {
-        self.runs.retain(|known| known.run.run_id != run.run.run_id && !is_tried_again_in(known, &run));
+        self.runs.retain(|known| known.run.run_id != run.run.run_id && !is_repeated_by(known, &run));
         self.runs.insert(0, run);
         self.runs.truncate(MAX_RUNS);
     }
 
-    /// The run with this id, if it is still told of.
+    /// The run with this id, if it is still in the history.
     pub fn run(&self, run: RunId) -> Option<&PastRun> {
         self.runs.iter().find(|past| past.run.run_id == run)
     }
 }
 
-/// Whether a run could not happen and a later one covers the same: hours without a Puppet server must not
-/// push out what happened before them.
-fn is_tried_again_in(tried: &PastRun, later: &PastRun) -> bool {
+/// Whether a run could not happen and a later run covers all of its causes. Such runs are removed, so that hours without
+/// a Puppet server do not push all earlier runs out of the history.
+fn is_repeated_by(earlier: &PastRun, later: &PastRun) -> bool {
     let covered = |cause: &PastCause| later.causes.listed.iter().any(|other| other.event == cause.event);
-    tried.run.result.outcome == RunOutcome::NotRun && tried.causes.listed.iter().all(covered)
+    earlier.run.result.outcome == RunOutcome::NotRun && earlier.causes.listed.iter().all(covered)
 }
 
 impl PastRun {
-    /// What is told of a run, from its record and all that was fired inside it.
+    /// The entry of a run, from its record, its result and the events that were fired inside it.
     pub fn of(
         record: &RunRecord,
         result: RunResult,
@@ -140,9 +140,10 @@ impl PastRun {
         let causes = record.causes.iter().map(|cause| PastCause::of(&cause.event));
         let mut causes: Vec<(bool, PastCause)> =
             causes.map(|cause| (!seen.insert(cause.kind()), cause)).collect();
-        // A burst of one trigger must not hide the one event of another.
+        // A burst of one trigger must not hide the single event of another.
         causes.sort_by_key(|(is_one_more, _)| *is_one_more);
-        // Nor must what went on as it should hide what did not, or did not at a member of a group.
+        // Events that were delivered everywhere must not hide those that were suppressed somewhere, or that may have
+        // been suppressed at a member of a group.
         let mut fired: Vec<FiredEvent> = fired.into_iter().collect();
         fired.sort_by_key(|fired| (fired.suppressed.count() == 0, !fired.to_groups));
         Self {
@@ -156,7 +157,7 @@ impl PastRun {
 }
 
 impl PastCause {
-    /// What is told of an event.
+    /// The entry of an event among the causes.
     pub fn of(event: &Event) -> Self {
         Self {
             event: event.id,
@@ -167,17 +168,18 @@ impl PastCause {
         }
     }
 
-    /// Events of one kind have one past.
+    /// The kind of the event: events of one kind have the same past.
     pub fn kind(&self) -> Kind {
         (self.trigger.clone(), self.origin.clone(), self.fired_in)
     }
 }
 
-/// What events have in common that were fired by the same trigger in the same run, or by hand on one node.
+/// The trigger, origin and run of an event. Events that agree in all three were fired by the same trigger inside the
+/// same run, or outside any run on the same node.
 pub type Kind = (TriggerName, Certname, Option<RunId>);
 
 impl FiredEvent {
-    /// What is told of an event that is being fired, where the loop guard left out so many by each rule.
+    /// The entry of an event that is being fired. `by_rule` counts its suppressed targets by the rule.
     pub fn of(publication: &Publication, by_rule: BTreeMap<Rule, usize>) -> Self {
         let nodes = publication.suppressed.iter().map(|(node, reason)| (Target::Node(node.clone()), reason));
         let groups = publication.suppressed_groups.iter();
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_runs_are_told_and_telling_twice_changes_nothing() {
+    fn the_latest_runs_are_kept_and_adding_one_twice_changes_nothing() {
         let mut history = RunHistory::default();
         for run in 1..=20 {
             history.push(past_run(run, RunOutcome::Changed, &[run]));
@@ -265,13 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn tries_that_came_to_nothing_make_room_for_the_run_that_happened() {
+    fn runs_that_could_not_happen_make_room_for_the_run_that_covers_their_causes() {
         let mut history = RunHistory::default();
         history.push(past_run(1, RunOutcome::NotRun, &[1]));
         history.push(past_run(2, RunOutcome::NotRun, &[1]));
-        assert_eq!(ids(&history), [run_id(2)], "while it is tried, the latest try is told");
+        assert_eq!(ids(&history), [run_id(2)], "of repeated tries, the latest stays");
         history.push(past_run(3, RunOutcome::Unchanged, &[9]));
-        assert_eq!(ids(&history), [run_id(3), run_id(2)], "this one did not cover it");
+        assert_eq!(ids(&history), [run_id(3), run_id(2)], "the later run did not cover the cause");
         history.push(past_run(4, RunOutcome::Changed, &[1, 2]));
         assert_eq!(ids(&history), [run_id(4), run_id(3)]);
     }
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_loop_guard_cut_is_told_of_many_fires_then_what_went_to_groups() {
+    fn of_many_fired_events_the_suppressed_ones_come_first_then_those_to_groups() {
         let fired = |n: u128, to_groups, reasons: &[&str]| FiredEvent {
             event: event_id(n),
             trigger: "t".parse().unwrap(),
@@ -306,8 +308,8 @@ mod tests {
         let fires =
             plain.chain([fired(50, true, &[]), fired(60, false, &["loop"]), fired(61, true, &["loop"])]);
         let run = PastRun::of(&record(1, Vec::new()), result(RunOutcome::Changed), 0, fires);
-        let told: Vec<EventId> = run.fired.listed.iter().map(|fired| fired.event).collect();
-        assert_eq!(told[..4], [61, 60, 50, 1].map(event_id));
-        assert_eq!((told.len(), run.fired.more), (MAX_FIRES, 11));
+        let listed: Vec<EventId> = run.fired.listed.iter().map(|fired| fired.event).collect();
+        assert_eq!(listed[..4], [61, 60, 50, 1].map(event_id));
+        assert_eq!((listed.len(), run.fired.more), (MAX_FIRES, 11));
     }
 }

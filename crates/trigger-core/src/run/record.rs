@@ -7,35 +7,37 @@ use crate::event::{Event, RunOptions, Target};
 use crate::identity::{Certname, RunId};
 use crate::time::Timestamp;
 
-/// An event that a run on this node shall cover.
+/// An event that a run on this node is to cover.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// The event; its targets do not matter here.
+    /// The event. Its other targets do not matter here and are usually left empty.
     pub event: Event,
-    /// The ways it came.
+    /// The targets by which the event addresses this node: by its certname, through groups, or both. There is one
+    /// delivery for each; all of them together are one cause.
     pub addressed_as: BTreeSet<Target>,
-    /// Runs covering it that were interrupted: one is repeated, two are not.
+    /// How many runs that covered the event were interrupted. After the first, the event runs again; after the second,
+    /// it has failed (C6).
     pub interruptions: u32,
 }
 
-/// What a run covers and how it is started: written and synced before its supervisor exists, locked by
-/// that supervisor until the run has ended.
+/// What a run covers and how it is started. The record is written and synced before the run's supervisor exists, and
+/// that supervisor holds a lock on it until the run has ended (C10).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunRecord {
-    /// Puppet's job id.
+    /// The run's id, which is also Puppet's job id.
     pub run_id: RunId,
-    /// The node.
+    /// The node on which it runs.
     pub certname: Certname,
-    /// The run command, in words, as configured.
+    /// The words of the run command, as configured.
     pub command: Vec<String>,
-    /// What this run is asked to do: the union of its causes' options.
+    /// How Puppet runs: the union of the options of its causes.
     pub options: RunOptions,
-    /// The run is ended after this long.
+    /// The time after which the supervisor ends the run.
     pub timeout: Duration,
     /// When the record was written, by this node's clock.
     pub started_at: Timestamp,
-    /// What it covers.
+    /// The events that it covers.
     pub causes: Vec<Cause>,
-    /// Environment for the run, so that a `trigger fire` inside it finds this agent.
+    /// Environment variables for the run, by which a `trigger fire` inside it finds this agent.
     pub environment: BTreeMap<String, String>,
 }

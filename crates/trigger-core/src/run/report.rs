@@ -1,31 +1,31 @@
-//! What Puppet's own report says of a run (C9).
+//! Puppet's own report of a run (C9).
 
 use crate::identity::RunId;
 use crate::run::RunOutcome;
 
-/// The facts we read from `last_run_report.yaml`.
+/// The fields of `last_run_report.yaml` that decide the outcome of a run.
 ///
-/// The file is YAML with Ruby tags (`!ruby/object:Puppet::Transaction::Report`) and can hold tens of
-/// thousands of resources, but Psych writes each of the report's own fields at the start of a line, so
-/// those lines are all that is read; nothing nested can look like them.
+/// The file is YAML with Ruby tags (`!ruby/object:Puppet::Transaction::Report`) and can have tens of thousands of
+/// resources. Psych writes each of the report's own fields at the start of a line, so only those lines are read; no
+/// nested value can look like them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReportSummary {
     /// The run's `--job-id`; absent for `puppet apply`.
     pub job_id: Option<String>,
     /// `failed`, `changed` or `unchanged`.
     pub status: Option<String>,
-    /// False when no catalog was applied to its end.
+    /// False where no catalog was applied to its end.
     pub transaction_completed: Option<bool>,
-    /// Set by Puppet's `Configurer` directly before it applies the catalog, after all that may keep it from
-    /// that (the server, the compiler, the types' validation, the `prerun_command`): without it nothing was
+    /// Set by Puppet's `Configurer` directly before it applies the catalog, after everything that may keep it from doing
+    /// so (the server, the compiler, the types' validation, the `prerun_command`). Where it is absent, nothing was
     /// changed.
     pub catalog_uuid: Option<String>,
-    /// Whether Puppet only said what it would do.
+    /// Whether it was a noop run.
     pub noop: bool,
 }
 
 impl ReportSummary {
-    /// Reads the report's own fields; anything else is passed over.
+    /// Reads the report's own fields and ignores everything else.
     pub fn parse(yaml: &str) -> Self {
         let mut summary = Self::default();
         for line in yaml.lines() {
@@ -48,7 +48,7 @@ impl ReportSummary {
         self.job_id.as_deref() == Some(run.to_string().as_str())
     }
 
-    /// The outcome the report proves; nothing where no catalog was applied to its end.
+    /// The outcome that the report proves; absent where no catalog was applied to its end.
     pub fn outcome(&self) -> Option<RunOutcome> {
         if self.transaction_completed == Some(false) {
             return None;

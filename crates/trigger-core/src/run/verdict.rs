@@ -1,44 +1,44 @@
-//! What the way a run ended means (C9).
+//! The outcome of a run, from its report, its exit and its output (C9).
 //!
-//! Puppet's report decides, never an exit code alone: 1 means that the lock was held, that the wait for it was
-//! over, that the agent is disabled, that there was no catalog, or that a provider's mistake ended Puppet in
-//! the middle of it; and a run that was stopped half-way ends with 0. What Puppet printed explains; it decides
-//! only where Puppet tells nowhere else that a signal ended it.
+//! For Puppet, the report decides and never an exit code alone. Exit code 1 may mean that the lock was held, that the
+//! wait for it was over, that Puppet is disabled, that there was no catalog, or that an error in a provider ended Puppet
+//! on the way; and a run that was stopped half-way exits with 0. Puppet's output explains the outcome. It decides only
+//! where nothing else shows that a signal ended the run.
 
 use crate::run::RunOutcome;
 use crate::run::command::CommandKind;
 use crate::run::report::ReportSummary;
 
-/// Characters of Puppet's own words in a reason, which travels with the outcome.
+/// The most characters of Puppet's own output in a reason, which is stored with the outcome.
 const MAX_QUOTE_CHARS: usize = 300;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It returned this code.
+    /// The process exited with this code.
     Code(i32),
-    /// This signal ended it.
+    /// This signal ended the process.
     Signal(i32),
 }
 
-/// What a run came to.
+/// The verdict on a run: its outcome, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// How it ended.
+    /// The outcome.
     pub outcome: RunOutcome,
-    /// A sentence where the outcome needs one.
+    /// Why the run has this outcome, as a sentence where the outcome needs one.
     pub reason: Option<String>,
-    /// Whether Puppet says that it changed nothing on purpose, by the event's wish or by the node's settings.
+    /// Whether Puppet reports a noop run, because the event asked for it or because of the node's own settings.
     pub reported_noop: bool,
 }
 
 impl Verdict {
-    /// A verdict that needs no report.
+    /// A verdict without a report.
     pub fn new(outcome: RunOutcome, reason: impl Into<String>) -> Self {
         Self { outcome, reason: Some(reason.into()), reported_noop: false }
     }
 
-    /// Says why a run changed nothing although no event wished for noop.
+    /// Adds the reason why a run changed nothing although no event asked for noop.
     #[must_use]
     pub fn of_a_real_run(mut self) -> Self {
         if self.reported_noop && self.reason.is_none() {
@@ -48,8 +48,8 @@ impl Verdict {
     }
 }
 
-/// Judges a run that ended by itself. `report` is the one that is certainly this run's (it carries our job
-/// id, or lay where only this run would put it), or says why there is none. `output` is what it printed.
+/// The verdict on a run that ended by itself (C9). `report` is the report that is certainly this run's (it has the run's
+/// job id, or was where only this run writes one), or the reason why there is none. `output` is what the run printed.
 pub fn judge(kind: CommandKind, exit: Exit, report: Result<&ReportSummary, &str>, output: &str) -> Verdict {
     match (kind, exit, report) {
         (CommandKind::Other, Exit::Signal(signal), _) => interrupted(signal),
@@ -74,9 +74,9 @@ fn by_report(report: &ReportSummary, exit: Exit, output: &str) -> Verdict {
             (RunOutcome::Failed, Some("resources failed: see the run's output".to_owned()))
         }
         (Some(RunOutcome::Unknown), _) => {
-            (RunOutcome::Unknown, Some("its report names no known status: see the run's output".to_owned()))
+            (RunOutcome::Unknown, Some("its report has an unknown status: see the run's output".to_owned()))
         }
-        // What follows the catalog: a `postrun_command`, say.
+        // Something after the catalog failed, such as the `postrun_command`.
         (Some(outcome), Exit::Code(1)) => {
             (outcome, Some(explained("the catalog was applied, but Puppet ended with exit code 1", output)))
         }
@@ -85,16 +85,16 @@ fn by_report(report: &ReportSummary, exit: Exit, output: &str) -> Verdict {
     Verdict { outcome, reason, reported_noop: report.noop }
 }
 
-/// No catalog was applied to its end: Puppet was stopped, came to grief in the middle, or had none.
+/// The outcome where no catalog was applied to its end: Puppet was stopped, failed on the way, or had no catalog.
 fn cut_short(report: &ReportSummary, exit: Exit, output: &str) -> (RunOutcome, Option<String>) {
     let (outcome, reason) = match (exit, signal_in(output)) {
         (Exit::Signal(signal), _) => (RunOutcome::Interrupted, format!("ended by signal {signal}")),
-        // Told to stop, `puppet agent` leaves as if all were well.
+        // When `puppet agent` is stopped by a signal, it exits with 0.
         (Exit::Code(0), _) => {
-            (RunOutcome::Interrupted, "Puppet was told to stop before its catalog was applied".to_owned())
+            (RunOutcome::Interrupted, "Puppet was stopped before its catalog was applied".to_owned())
         }
         (_, Some(signal)) => (RunOutcome::Interrupted, format!("ended by {signal}")),
-        // What it changed is changed. Another run would meet the same mistake of a provider, again and again.
+        // Something may have been changed. Another run would probably fail at the same place, again and again.
         _ if report.catalog_uuid.is_some() => {
             (RunOutcome::Failed, explained("the catalog was not applied to its end", output))
         }
@@ -109,28 +109,29 @@ fn without_report(kind: CommandKind, code: i32, why: &str, output: &str) -> Verd
     }
     match (kind, code) {
         (_, 1) => Verdict::new(RunOutcome::NotRun, explained("Puppet did not run", output)),
-        // Told to stop before it had a report to write. One repetition costs less than an event that is lost.
+        // Probably it was stopped before it had a report to write. One repetition costs less than a lost event.
         (CommandKind::PuppetAgent, 0) => Verdict::new(
             RunOutcome::Interrupted,
-            format!("Puppet left no report, as when it is told to stop before its run ({why})"),
+            format!("Puppet left no report, as when it is stopped before its run ({why})"),
         ),
-        // As a shell around Puppet tells of the signal that ended it.
+        // A shell around Puppet reports the signal that ended it in this way.
         (_, 129..=192) => interrupted(code - 128),
         _ => Verdict::new(RunOutcome::Unknown, format!("exit code {code}, but {why}")),
     }
 }
 
-/// A sentence about what did not happen, with what Puppet itself says of it.
+/// A sentence about what did not happen, with the line of Puppet's output that explains it.
 fn explained(what: &str, output: &str) -> String {
-    match telling_line(output) {
+    match explaining_line(output) {
         Some(line) => format!("{what}: {line} (see the run's output)"),
         None => format!("{what}: see the run's output"),
     }
 }
 
-/// The line of Puppet's output that tells why it did nothing: its first error, for the later ones are about
-/// the earlier; else its last notice, which is how it tells of locks. Facter complains about every container.
-fn telling_line(output: &str) -> Option<String> {
+/// The line of Puppet's output that explains why it did nothing. This is its first error, since later errors follow from
+/// it, or else its last notice, by which Puppet reports locks. Errors of Facter are ignored: it reports some in every
+/// container.
+fn explaining_line(output: &str) -> Option<String> {
     let mut errors = output.lines().filter_map(|line| line.strip_prefix("Error: "));
     let error = errors.find(|line| !line.starts_with("Facter:"));
     let line = error.or_else(|| output.lines().rev().find_map(|line| line.strip_prefix("Notice: ")))?;
@@ -142,12 +143,12 @@ fn telling_line(output: &str) -> Option<String> {
     Some(short)
 }
 
-/// The signal that Puppet says it was ended by, where its exit code does not tell.
+/// The signal that ended Puppet according to its output, where its exit code does not show it.
 ///
-/// `puppet apply` makes an error of it and ends with 1: `Error: Could not run: SIGTERM`, or an error of the
-/// resource that it was at, with the same end; the words before it in any language. SIGINT it answers with a
-/// bare `Exiting`. `puppet agent` notes `Caught TERM; exiting`, never translated, and ends with 1 instead of 0
-/// where its `postrun_command` fails.
+/// `puppet apply` reports a signal as an error and exits with 1: `Error: Could not run: SIGTERM`, or an error of the
+/// resource at which it was, with the same end. The words before the signal may be translated. At SIGINT it prints
+/// `Exiting` alone. `puppet agent` prints `Caught TERM; exiting`, which is never translated, and exits with 1 instead of
+/// 0 where its `postrun_command` fails.
 fn signal_in(output: &str) -> Option<&str> {
     output.lines().rev().find_map(|line| {
         if line == "Exiting" {
@@ -220,9 +221,9 @@ mod tests {
 
     #[test]
     fn an_apply_that_makes_an_error_of_its_signal_was_interrupted() {
-        let told = "Error: /Stage[main]/Main/Exec[x]/returns: change failed: SIGTERM\nError: Could not run: SIGTERM\n";
+        let output = "Error: /Stage[main]/Main/Exec[x]/returns: change failed: SIGTERM\nError: Could not run: SIGTERM\n";
         for report in [Some(STOPPED), None] {
-            let verdict = judged(CommandKind::PuppetApply, Exit::Code(1), report, told);
+            let verdict = judged(CommandKind::PuppetApply, Exit::Code(1), report, output);
             assert_eq!(verdict.outcome, RunOutcome::Interrupted);
             assert_eq!(verdict.reason.as_deref(), Some("ended by SIGTERM"));
         }
@@ -231,17 +232,17 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_found_where_what_follows_it_fails_too() {
+    fn a_signal_is_found_where_later_commands_fail_too() {
         const POSTRUN: &str = "Error: Could not run command from postrun_command: returned 1: \n";
         let begun = format!("{STOPPED}catalog_uuid: 69dcf859\n");
-        for (kind, told, signal) in [
+        for (kind, output, signal) in [
             (CommandKind::PuppetApply, "Error: /Exec[x]/returns: change failed: SIGTERM\n", "SIGTERM"),
             (CommandKind::PuppetApply, "Exiting\nError: /Exec[x]/returns: change failed: exit\n", "SIGINT"),
             (CommandKind::PuppetAgent, "Notice: Caught TERM; exiting\n", "SIGTERM"),
             (CommandKind::PuppetAgent, "Notice: Caught INT; exiting\n", "SIGINT"),
         ] {
-            let verdict = judged(kind, Exit::Code(1), Some(&begun), &format!("{told}{POSTRUN}"));
-            assert_eq!(verdict.outcome, RunOutcome::Interrupted, "{told}");
+            let verdict = judged(kind, Exit::Code(1), Some(&begun), &format!("{output}{POSTRUN}"));
+            assert_eq!(verdict.outcome, RunOutcome::Interrupted, "{output}");
             assert_eq!(verdict.reason, Some(format!("ended by {signal}")));
         }
         let hung_up =
@@ -251,10 +252,10 @@ mod tests {
 
     #[test]
     fn a_catalog_that_was_applied_in_part_is_a_failure_and_not_applied_again_and_again() {
-        let told = "Notice: a\nError: /Kaput[x]/ensure: change failed: cannot load such file -- x\nError: Could not run: cannot load such file -- x\n";
+        let output = "Notice: a\nError: /Kaput[x]/ensure: change failed: cannot load such file -- x\nError: Could not run: cannot load such file -- x\n";
         let begun = format!("{STOPPED}catalog_uuid: 69dcf859-ff6b-4f0f-9621-12f19611fe98\n");
         for kind in [CommandKind::PuppetAgent, CommandKind::PuppetApply] {
-            let verdict = judged(kind, Exit::Code(1), Some(&begun), told);
+            let verdict = judged(kind, Exit::Code(1), Some(&begun), output);
             assert_eq!(verdict.outcome, RunOutcome::Failed);
             assert_eq!(
                 verdict.reason.as_deref(),
@@ -262,7 +263,7 @@ mod tests {
                     "the catalog was not applied to its end: /Kaput[x]/ensure: change failed: cannot load such file -- x (see the run's output)"
                 )
             );
-            assert_eq!(judged(kind, Exit::Code(1), Some(STOPPED), told).outcome, RunOutcome::NotRun);
+            assert_eq!(judged(kind, Exit::Code(1), Some(STOPPED), output).outcome, RunOutcome::NotRun);
         }
         check(Exit::Code(3), Some(&begun), RunOutcome::Failed);
         check(Exit::Code(0), Some(&begun), RunOutcome::Interrupted);
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_happen_is_explained_in_puppets_words() {
+    fn a_run_that_could_not_happen_is_explained_in_puppets_words() {
         let not_run = |report: Option<&str>, output: &str| {
             let verdict = judged(CommandKind::PuppetAgent, Exit::Code(1), report, output);
             assert_eq!(verdict.outcome, RunOutcome::NotRun, "{verdict:?}");
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_noop_run_says_so_also_where_nobody_asked_for_it() {
+    fn a_noop_run_says_so_even_where_no_event_asked_for_noop() {
         let report = "status: unchanged\ntransaction_completed: true\nnoop: true\n";
         let verdict = judged(CommandKind::PuppetAgent, Exit::Code(0), Some(report), "");
         assert!(verdict.reported_noop && verdict.outcome == RunOutcome::Unchanged, "{verdict:?}");
@@ -305,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn another_command_is_judged_by_its_exit_code_and_said_to_be() {
+    fn the_exit_code_of_another_command_decides_and_the_reason_says_so() {
         for (exit, expected, reason) in [
             (Exit::Code(0), RunOutcome::Changed, "judged by its exit code 0 alone"),
             (Exit::Code(1), RunOutcome::Failed, "judged by its exit code 1 alone"),

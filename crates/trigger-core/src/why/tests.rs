@@ -12,7 +12,7 @@ use crate::run::history::samples::{record, result, run_id};
 struct Fleet {
     nodes: BTreeMap<Certname, NodeFacts>,
     events: BTreeMap<EventId, Event>,
-    ends: BTreeMap<(EventId, Certname), DeliveryOutcome>,
+    outcomes: BTreeMap<(EventId, Certname), DeliveryOutcome>,
 }
 
 fn node(name: &str) -> Certname {
@@ -59,7 +59,7 @@ impl Fleet {
                 Progress::Done(explanation) => return Ok((explanation, reads)),
                 Progress::Read(wanted) => {
                     assert!(!wanted.is_empty());
-                    assert!(wanted.nodes.len() + wanted.events.len() + wanted.ends.len() < 2_000);
+                    assert!(wanted.nodes.len() + wanted.events.len() + wanted.outcomes.len() < 2_000);
                     for name in wanted.nodes {
                         let found = self.nodes.get(&name).cloned().unwrap_or_default();
                         assert!(facts.nodes.insert(name, found).is_none(), "nothing is read twice");
@@ -67,9 +67,9 @@ impl Fleet {
                     for id in wanted.events {
                         assert!(facts.events.insert(id, self.events.get(&id).cloned()).is_none());
                     }
-                    for key in wanted.ends {
-                        let end = self.ends.get(&key).cloned();
-                        assert!(facts.ends.insert(key, end).is_none());
+                    for key in wanted.outcomes {
+                        let outcome = self.outcomes.get(&key).cloned();
+                        assert!(facts.outcomes.insert(key, outcome).is_none());
                     }
                 }
             }
@@ -167,27 +167,27 @@ fn runs_back_and_by_their_id() {
     let back = |back| Question::Run(node("lb"), Which::Back(back));
     assert_eq!(fleet.lines(&back(1)), "run c lb ended [4]\nevent 4 root");
     assert!(fleet.lines(&back(2)).starts_with("run b lb ended"));
-    assert_eq!(fleet.explain(&back(3)), Err(ExplainError::OnlySoMany(3)));
+    assert_eq!(fleet.explain(&back(3)), Err(ExplainError::TooFewRuns(3)));
     let by_id = |run| Question::Run(node("lb"), Which::Id(run_id(run)));
     assert_eq!(fleet.lines(&by_id(0xc)), fleet.lines(&back(1)));
     assert_eq!(fleet.explain(&by_id(0xa)), Err(ExplainError::NoSuchRun(run_id(0xa))));
 }
 
 #[test]
-fn a_run_that_its_registration_still_calls_running_has_ended() {
+fn a_run_in_the_history_has_ended_although_the_record_still_has_it_running() {
     let mut fleet = three_nodes();
     fleet.registered("lb").activity.running =
         Some(Running { run_id: run_id(0xb), started_at: Timestamp::from_unix_ms(9), causes: Vec::new() });
     assert!(fleet.lines(&latest("lb")).starts_with("run b lb ended [2 3]"));
     assert_eq!(
         fleet.explain(&Question::Run(node("lb"), Which::Back(1))),
-        Err(ExplainError::OnlySoMany(1)),
+        Err(ExplainError::TooFewRuns(1)),
         "it counts once"
     );
 }
 
 #[test]
-fn what_is_gone_leaves_what_the_others_say_of_it() {
+fn removed_events_and_nodes_are_explained_from_the_other_records() {
     let mut fleet = three_nodes();
     fleet.nodes.remove(&node("web"));
     let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
@@ -195,7 +195,7 @@ fn what_is_gone_leaves_what_the_others_say_of_it() {
     let lineage = explanation.event(event_id(2)).unwrap().lineage.clone().unwrap();
     assert_eq!(lineage.chains[0].root, event_id(1), "the event itself says what led to it");
 
-    // Swept, while web still tells of its run and lb of what its own run covered.
+    // The events have been removed; the histories of web and lb still have their runs.
     let mut fleet = three_nodes();
     fleet.events.clear();
     let answer = "run b lb ended [2 3]\nrun a web ended [1]\nevent 2 in a swept\nevent 3 root swept\nevent 1 root swept";
@@ -215,7 +215,7 @@ fn an_event_of_an_older_version_is_no_root_because_it_names_no_run() {
 }
 
 #[test]
-fn nothing_to_tell_is_told_apart() {
+fn errors_distinguish_what_does_not_exist() {
     let mut fleet = Fleet::default();
     assert_eq!(fleet.explain(&latest("lb")), Err(ExplainError::NoNode));
     fleet.registered("lb");
@@ -236,7 +236,7 @@ fn a_burst_is_followed_in_part_and_counted_whole() {
 }
 
 #[test]
-fn of_events_with_one_past_one_is_followed() {
+fn of_events_with_the_same_past_one_is_followed() {
     let mut fleet = three_nodes();
     for id in 20..23 {
         fleet.event(id, "ops", None).trigger = "again".parse().unwrap();
@@ -285,13 +285,15 @@ fn records_that_point_at_each_other_are_no_endless_chain() {
 }
 
 #[test]
-fn whom_the_loop_guard_left_out_is_told_by_the_run_and_by_the_members() {
+fn suppressed_targets_come_from_the_run_and_from_the_members() {
     let mut fleet = three_nodes();
     fleet.event(5, "lb", Some(0xb));
     fleet.event(6, "lb", Some(0xb));
     fleet.run("lb", 0xb, &[2, 3], &[fired(5, &[("web", "loop")], false), fired(6, &[], true)]);
-    fleet.ends.insert((event_id(6), node("web")), DeliveryOutcome::Suppressed("loop of a member".to_owned()));
-    fleet.ends.insert((event_id(5), node("lb")), DeliveryOutcome::Suppressed("never asked".to_owned()));
+    fleet
+        .outcomes
+        .insert((event_id(6), node("web")), DeliveryOutcome::Suppressed("loop of a member".to_owned()));
+    fleet.outcomes.insert((event_id(5), node("lb")), DeliveryOutcome::Suppressed("never asked".to_owned()));
     let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
     let reasons: Vec<&str> = explanation.runs[0]
         .fired
@@ -304,19 +306,19 @@ fn whom_the_loop_guard_left_out_is_told_by_the_run_and_by_the_members() {
 }
 
 #[test]
-fn members_are_asked_first_of_what_has_made_a_node_run_before() {
+fn events_of_triggers_that_made_a_node_run_before_are_looked_up_first() {
     let mut fleet = three_nodes();
     let mut fires: Vec<FiredEvent> = (50..80).map(|id| fired(id, &[], true)).collect();
     fires[29].trigger = "t1".parse().unwrap();
     fleet.run("lb", 0xb, &[2, 3], &fires);
-    fleet.ends.insert((event_id(79), node("web")), DeliveryOutcome::Suppressed("loop".to_owned()));
+    fleet.outcomes.insert((event_id(79), node("web")), DeliveryOutcome::Suppressed("loop".to_owned()));
     let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
     let suppressed = explanation.runs[0].fired.listed.iter().filter(|fired| fired.suppressed.count() > 0);
     assert_eq!(suppressed.map(|fired| fired.event).collect::<Vec<_>>(), [event_id(79)]);
 }
 
 #[test]
-fn a_run_in_progress_says_when_its_node_was_heard_of() {
+fn a_run_in_progress_shows_when_its_node_was_last_seen() {
     let mut fleet = three_nodes();
     let record = fleet.registered("lb");
     record.seen_at = Timestamp::from_unix_ms(7);

@@ -1,12 +1,13 @@
-//! What a node tells of its latest runs, and what it notes of the events that a run fires.
+//! The history of a node's latest runs, and the entries of the events that were fired inside a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::outcomes::CompletedRunForm;
-use super::{Stored, WireError, decode, encode, sentence, texts, valid, valid_all};
+use super::{Stored, WireError, read, sentence, write};
 use crate::event::Target;
+use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use crate::loop_guard::Rule;
 use crate::run::history::{
     FiredEvent, MAX_CAUSES, MAX_FIRES, MAX_RUNS, MAX_SUPPRESSED, PastCause, PastRun, RunHistory,
@@ -14,10 +15,8 @@ use crate::run::history::{
 };
 use crate::time::Timestamp;
 
-/// The longest text of a history, in bytes. A single run is always shorter.
+/// The longest body of a history, in bytes. A single run is always shorter.
 pub(super) const MAX_HISTORY_BYTES: usize = 128 * 1024;
-
-const WHAT: &str = "a node's latest runs";
 
 #[derive(Serialize, Deserialize)]
 struct HistoryForm {
@@ -28,8 +27,8 @@ struct HistoryForm {
 struct PastRunForm {
     #[serde(flatten)]
     run: CompletedRunForm,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    tags: BTreeSet<Tag>,
     causes: Vec<CauseForm>,
     #[serde(default, skip_serializing_if = "is_zero")]
     more_causes: usize,
@@ -43,24 +42,25 @@ struct PastRunForm {
 
 #[derive(Serialize, Deserialize)]
 struct CauseForm {
-    event: String,
-    trigger: String,
-    origin: String,
-    fired_at_unix_ms: u64,
+    event: EventId,
+    trigger: TriggerName,
+    origin: Certname,
+    fired_at_unix_ms: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    fired_in: Option<String>,
+    fired_in: Option<RunId>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct FiredForm {
-    event: String,
-    trigger: String,
+    event: EventId,
+    trigger: TriggerName,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     to_groups: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     suppressed: Vec<SuppressedTargetForm>,
     #[serde(default, skip_serializing_if = "is_zero")]
     more_suppressed: usize,
+    // The rules are read by name, since a newer version may know more of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     suppressed_by_rule: BTreeMap<String, usize>,
 }
@@ -69,14 +69,15 @@ struct FiredForm {
 struct SuppressedTargetForm {
     #[serde(flatten)]
     target: TargetForm,
+    #[serde(deserialize_with = "sentence")]
     reason: String,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum TargetForm {
-    Certname(String),
-    Group(String),
+    Certname(Certname),
+    Group(GroupName),
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -84,141 +85,129 @@ fn is_zero(more: &usize) -> bool {
     *more == 0
 }
 
-/// Counts are added up, and are not believed beyond what adds up.
+/// The highest count that is read, so that sums of counts never overflow.
 const MAX_COUNT: usize = u32::MAX as usize;
 
-/// Others may have written more than we do; it is counted like the rest.
-fn read_excerpt<F, T>(
-    forms: Vec<F>,
-    at_most: usize,
-    more: usize,
-    read: impl Fn(F) -> Result<T, WireError>,
-) -> Result<Truncated<T>, WireError> {
-    let more = more.min(MAX_COUNT) + forms.len().saturating_sub(at_most);
-    let listed = forms.into_iter().take(at_most).map(read).collect::<Result<_, _>>()?;
-    Ok(Truncated { listed, more })
+/// Reads at most `at_most` items and counts the others: another node may have written more than this program does.
+fn truncated<F, T>(forms: Vec<F>, max: usize, more: usize, read: impl Fn(F) -> T) -> Truncated<T> {
+    let more = more.min(MAX_COUNT) + forms.len().saturating_sub(max);
+    Truncated { listed: forms.into_iter().take(max).map(read).collect(), more }
 }
 
 impl PastRunForm {
-    fn of(run: &PastRun) -> Self {
+    fn of(run: PastRun) -> Self {
         Self {
-            run: CompletedRunForm::of(&run.run),
-            tags: texts(&run.tags),
-            causes: run.causes.listed.iter().map(CauseForm::of).collect(),
+            run: CompletedRunForm::of(run.run),
+            tags: run.tags,
+            causes: run.causes.listed.into_iter().map(CauseForm::of).collect(),
             more_causes: run.causes.more,
             superseded: run.superseded,
-            fired: run.fired.listed.iter().map(FiredForm::of).collect(),
+            fired: run.fired.listed.into_iter().map(FiredForm::of).collect(),
             more_fired: run.fired.more,
         }
     }
 
-    fn read(self) -> Result<PastRun, WireError> {
-        Ok(PastRun {
-            run: self.run.read()?,
-            tags: valid_all(WHAT, &self.tags)?,
-            causes: read_excerpt(self.causes, MAX_CAUSES, self.more_causes, CauseForm::read)?,
+    fn read(self) -> PastRun {
+        PastRun {
+            run: self.run.read(),
+            tags: self.tags,
+            causes: truncated(self.causes, MAX_CAUSES, self.more_causes, CauseForm::read),
             superseded: self.superseded.min(MAX_COUNT),
-            fired: read_excerpt(self.fired, MAX_FIRES, self.more_fired, FiredForm::read)?,
-        })
+            fired: truncated(self.fired, MAX_FIRES, self.more_fired, FiredForm::read),
+        }
     }
 }
 
 impl CauseForm {
-    fn of(cause: &PastCause) -> Self {
-        Self {
-            event: cause.event.to_string(),
-            trigger: cause.trigger.to_string(),
-            origin: cause.origin.to_string(),
-            fired_at_unix_ms: cause.fired_at.as_unix_ms(),
-            fired_in: cause.fired_in.map(|run| run.to_string()),
-        }
+    fn of(PastCause { event, trigger, origin, fired_at, fired_in }: PastCause) -> Self {
+        Self { event, trigger, origin, fired_at_unix_ms: fired_at, fired_in }
     }
 
-    fn read(self) -> Result<PastCause, WireError> {
-        Ok(PastCause {
-            event: valid(WHAT, &self.event)?,
-            trigger: valid(WHAT, &self.trigger)?,
-            origin: valid(WHAT, &self.origin)?,
-            fired_at: Timestamp::from_unix_ms(self.fired_at_unix_ms),
-            fired_in: self.fired_in.map(|run| valid(WHAT, &run)).transpose()?,
-        })
+    fn read(self) -> PastCause {
+        let Self { event, trigger, origin, fired_at_unix_ms, fired_in } = self;
+        PastCause { event, trigger, origin, fired_at: fired_at_unix_ms, fired_in }
     }
 }
 
 impl FiredForm {
-    fn of(fired: &FiredEvent) -> Self {
-        let suppressed = |suppressed: &SuppressedTarget| SuppressedTargetForm {
-            target: match &suppressed.target {
-                Target::Node(certname) => TargetForm::Certname(certname.to_string()),
-                Target::Group(group) => TargetForm::Group(group.to_string()),
-            },
-            reason: suppressed.reason.clone(),
-        };
+    fn of(fired: FiredEvent) -> Self {
+        let by_rule = fired.by_rule.into_iter();
         Self {
-            event: fired.event.to_string(),
-            trigger: fired.trigger.to_string(),
+            event: fired.event,
+            trigger: fired.trigger,
             to_groups: fired.to_groups,
-            suppressed: fired.suppressed.listed.iter().map(suppressed).collect(),
+            suppressed: fired.suppressed.listed.into_iter().map(SuppressedTargetForm::of).collect(),
             more_suppressed: fired.suppressed.more,
-            suppressed_by_rule: fired
-                .by_rule
-                .iter()
-                .map(|(rule, count)| (rule.as_str().to_owned(), *count))
-                .collect(),
+            suppressed_by_rule: by_rule.map(|(rule, count)| (rule.as_str().to_owned(), count)).collect(),
         }
     }
 
-    fn read(self) -> Result<FiredEvent, WireError> {
-        let suppressed = |form: SuppressedTargetForm| {
-            let target = match form.target {
-                TargetForm::Certname(certname) => Target::Node(valid(WHAT, &certname)?),
-                TargetForm::Group(group) => Target::Group(valid(WHAT, &group)?),
-            };
-            Ok::<_, WireError>(SuppressedTarget { target, reason: sentence(form.reason) })
-        };
-        // A newer version may know more rules.
+    fn read(self) -> FiredEvent {
         let count = |rule: Rule| Some((rule, (*self.suppressed_by_rule.get(rule.as_str())?).min(MAX_COUNT)));
-        Ok(FiredEvent {
-            by_rule: Rule::ALL.into_iter().filter_map(count).collect(),
-            event: valid(WHAT, &self.event)?,
-            trigger: valid(WHAT, &self.trigger)?,
+        let by_rule = Rule::ALL.into_iter().filter_map(count).collect();
+        let read = SuppressedTargetForm::read;
+        FiredEvent {
+            by_rule,
+            event: self.event,
+            trigger: self.trigger,
             to_groups: self.to_groups,
-            suppressed: read_excerpt(self.suppressed, MAX_SUPPRESSED, self.more_suppressed, suppressed)?,
-        })
+            suppressed: truncated(self.suppressed, MAX_SUPPRESSED, self.more_suppressed, read),
+        }
     }
 }
 
-/// The text of these runs, however long it is.
-pub(super) fn encode_runs(runs: &[PastRun]) -> String {
-    encode(HistoryForm { runs: runs.iter().map(PastRunForm::of).collect() })
+impl SuppressedTargetForm {
+    fn of(suppressed: SuppressedTarget) -> Self {
+        let target = match suppressed.target {
+            Target::Node(certname) => TargetForm::Certname(certname),
+            Target::Group(group) => TargetForm::Group(group),
+        };
+        Self { target, reason: suppressed.reason }
+    }
+
+    fn read(self) -> SuppressedTarget {
+        let target = match self.target {
+            TargetForm::Certname(certname) => Target::Node(certname),
+            TargetForm::Group(group) => Target::Group(group),
+        };
+        SuppressedTarget { target, reason: self.reason }
+    }
+}
+
+/// The body of a history with these runs, however long it is.
+pub(super) fn body_of(runs: &[PastRun]) -> String {
+    write(&HistoryForm { runs: runs.iter().cloned().map(PastRunForm::of).collect() })
 }
 
 impl Stored for RunHistory {
-    /// Leaves out the oldest runs where the text would be longer than [`MAX_HISTORY_BYTES`].
-    fn to_wire(&self) -> String {
+    const WHAT: &'static str = "a node's latest runs";
+
+    /// Drops the oldest runs where the body would be longer than [`MAX_HISTORY_BYTES`].
+    fn to_body(&self) -> String {
         let mut runs = &self.runs[..self.runs.len().min(MAX_RUNS)];
         loop {
-            let text = encode_runs(runs);
+            let body = body_of(runs);
             match runs.split_last() {
-                Some((_, newer)) if !newer.is_empty() && text.len() > MAX_HISTORY_BYTES => runs = newer,
-                _ => return text,
+                Some((_, newer)) if !newer.is_empty() && body.len() > MAX_HISTORY_BYTES => runs = newer,
+                _ => return body,
             }
         }
     }
 
-    fn from_wire(text: &str) -> Result<Self, WireError> {
-        let form: HistoryForm = decode(WHAT, text)?;
-        let runs = form.runs.into_iter().take(MAX_RUNS);
-        Ok(Self { runs: runs.map(PastRunForm::read).collect::<Result<_, _>>()? })
+    fn from_body(body: &str) -> Result<Self, WireError> {
+        let form: HistoryForm = read(Self::WHAT, body)?;
+        Ok(Self { runs: form.runs.into_iter().take(MAX_RUNS).map(PastRunForm::read).collect() })
     }
 }
 
 impl Stored for FiredEvent {
-    fn to_wire(&self) -> String {
-        encode(FiredForm::of(self))
+    const WHAT: &'static str = "an event fired in a run";
+
+    fn to_body(&self) -> String {
+        write(&FiredForm::of(self.clone()))
     }
 
-    fn from_wire(text: &str) -> Result<Self, WireError> {
-        decode::<FiredForm>("an event fired in a run", text)?.read()
+    fn from_body(body: &str) -> Result<Self, WireError> {
+        read::<FiredForm>(Self::WHAT, body).map(FiredForm::read)
     }
 }

@@ -1,31 +1,28 @@
-//! How deliveries ended.
+//! The outcomes of deliveries.
 
 use serde::{Deserialize, Serialize};
 
 use super::runs::RunResultForm;
-use super::{Stored, WireError, decode, encode, sentence, valid};
+use super::{Stored, WireError, read, sentence, write};
 use crate::delivery::DeliveryOutcome;
+use crate::identity::{EventId, RunId};
 use crate::run::CompletedRun;
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct CompletedRunForm {
-    run_id: String,
+    run_id: RunId,
     noop: bool,
     #[serde(flatten)]
     result: RunResultForm,
 }
 
 impl CompletedRunForm {
-    pub(super) fn of(run: &CompletedRun) -> Self {
-        Self { run_id: run.run_id.to_string(), noop: run.noop, result: RunResultForm::of(&run.result) }
+    pub(super) fn of(run: CompletedRun) -> Self {
+        Self { run_id: run.run_id, noop: run.noop, result: RunResultForm::of(run.result) }
     }
 
-    pub(super) fn read(self) -> Result<CompletedRun, WireError> {
-        Ok(CompletedRun {
-            run_id: valid("an ended run", &self.run_id)?,
-            noop: self.noop,
-            result: self.result.read()?,
-        })
+    pub(super) fn read(self) -> CompletedRun {
+        CompletedRun { run_id: self.run_id, noop: self.noop, result: self.result.read() }
     }
 }
 
@@ -35,32 +32,41 @@ enum DeliveryOutcomeForm {
     Done(CompletedRunForm),
     Failed(CompletedRunForm),
     Expired,
-    Refused { reason: String },
-    Suppressed { reason: String },
-    Superseded { by: String },
+    Refused {
+        #[serde(deserialize_with = "sentence")]
+        reason: String,
+    },
+    Suppressed {
+        #[serde(deserialize_with = "sentence")]
+        reason: String,
+    },
+    Superseded {
+        by: EventId,
+    },
 }
 
 impl Stored for DeliveryOutcome {
-    fn to_wire(&self) -> String {
-        encode(match self {
-            Self::Done(ended) => DeliveryOutcomeForm::Done(CompletedRunForm::of(ended)),
-            Self::Failed(ended) => DeliveryOutcomeForm::Failed(CompletedRunForm::of(ended)),
+    const WHAT: &'static str = "an outcome";
+
+    fn to_body(&self) -> String {
+        write(&match self.clone() {
+            Self::Done(run) => DeliveryOutcomeForm::Done(CompletedRunForm::of(run)),
+            Self::Failed(run) => DeliveryOutcomeForm::Failed(CompletedRunForm::of(run)),
             Self::Expired => DeliveryOutcomeForm::Expired,
-            Self::Refused(reason) => DeliveryOutcomeForm::Refused { reason: reason.clone() },
-            Self::Suppressed(reason) => DeliveryOutcomeForm::Suppressed { reason: reason.clone() },
-            Self::Superseded(by) => DeliveryOutcomeForm::Superseded { by: by.to_string() },
+            Self::Refused(reason) => DeliveryOutcomeForm::Refused { reason },
+            Self::Suppressed(reason) => DeliveryOutcomeForm::Suppressed { reason },
+            Self::Superseded(by) => DeliveryOutcomeForm::Superseded { by },
         })
     }
 
-    fn from_wire(text: &str) -> Result<Self, WireError> {
-        const WHAT: &str = "an outcome";
-        Ok(match decode(WHAT, text)? {
-            DeliveryOutcomeForm::Done(form) => Self::Done(form.read()?),
-            DeliveryOutcomeForm::Failed(form) => Self::Failed(form.read()?),
+    fn from_body(body: &str) -> Result<Self, WireError> {
+        Ok(match read(Self::WHAT, body)? {
+            DeliveryOutcomeForm::Done(form) => Self::Done(form.read()),
+            DeliveryOutcomeForm::Failed(form) => Self::Failed(form.read()),
             DeliveryOutcomeForm::Expired => Self::Expired,
-            DeliveryOutcomeForm::Refused { reason } => Self::Refused(sentence(reason)),
-            DeliveryOutcomeForm::Suppressed { reason } => Self::Suppressed(sentence(reason)),
-            DeliveryOutcomeForm::Superseded { by } => Self::Superseded(valid(WHAT, &by)?),
+            DeliveryOutcomeForm::Refused { reason } => Self::Refused(reason),
+            DeliveryOutcomeForm::Suppressed { reason } => Self::Suppressed(reason),
+            DeliveryOutcomeForm::Superseded { by } => Self::Superseded(by),
         })
     }
 }

@@ -1,71 +1,73 @@
-//! What a node keeps of its runs.
+//! The records and results of runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::events::EventForm;
-use super::{Stored, WireError, decode, encode, sentence, texts, valid, valid_all};
+use super::{Stored, WireError, optional_sentence, read, write};
 use crate::event::{Event, RunOptions, Target, Targets};
-use crate::identity::{Certname, GroupName};
-use crate::run::RunResult;
+use crate::identity::{Certname, GroupName, RunId, Tag};
 use crate::run::record::{Cause, RunRecord};
+use crate::run::{RunOutcome, RunResult};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
 pub(super) struct RunResultForm {
-    outcome: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outcome: RunOutcome,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_sentence")]
     reason: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     reported_noop: bool,
-    started_at_unix_ms: u64,
-    finished_at_unix_ms: u64,
+    started_at_unix_ms: Timestamp,
+    finished_at_unix_ms: Timestamp,
 }
 
 impl RunResultForm {
-    pub(super) fn of(result: &RunResult) -> Self {
+    pub(super) fn of(result: RunResult) -> Self {
         Self {
-            outcome: result.outcome.to_string(),
-            reason: result.reason.clone(),
+            outcome: result.outcome,
+            reason: result.reason,
             reported_noop: result.reported_noop,
-            started_at_unix_ms: result.started_at.as_unix_ms(),
-            finished_at_unix_ms: result.finished_at.as_unix_ms(),
+            started_at_unix_ms: result.started_at,
+            finished_at_unix_ms: result.finished_at,
         }
     }
 
-    pub(super) fn read(self) -> Result<RunResult, WireError> {
-        Ok(RunResult {
-            outcome: valid("an outcome", &self.outcome)?,
-            reason: self.reason.map(sentence),
+    pub(super) fn read(self) -> RunResult {
+        RunResult {
+            outcome: self.outcome,
+            reason: self.reason,
             reported_noop: self.reported_noop,
-            started_at: Timestamp::from_unix_ms(self.started_at_unix_ms),
-            finished_at: Timestamp::from_unix_ms(self.finished_at_unix_ms),
-        })
+            started_at: self.started_at_unix_ms,
+            finished_at: self.finished_at_unix_ms,
+        }
     }
 }
 
 impl Stored for RunResult {
-    fn to_wire(&self) -> String {
-        encode(RunResultForm::of(self))
+    const WHAT: &'static str = "a run's result";
+
+    fn to_body(&self) -> String {
+        write(&RunResultForm::of(self.clone()))
     }
 
-    fn from_wire(text: &str) -> Result<Self, WireError> {
-        decode::<RunResultForm>("a run's result", text)?.read()
+    fn from_body(body: &str) -> Result<Self, WireError> {
+        read::<RunResultForm>(Self::WHAT, body).map(RunResultForm::read)
     }
 }
 
 #[derive(Serialize, Deserialize)]
 struct RunRecordForm {
-    run_id: String,
-    certname: String,
+    run_id: RunId,
+    certname: Certname,
     command: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    tags: BTreeSet<Tag>,
     noop: bool,
     timeout_seconds: u64,
-    started_at_unix_ms: u64,
+    started_at_unix_ms: Timestamp,
     causes: Vec<CauseForm>,
     environment: BTreeMap<String, String>,
 }
@@ -76,60 +78,63 @@ struct CauseForm {
     #[serde(default)]
     to_host: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    to_groups: Vec<String>,
+    to_groups: Vec<GroupName>,
     #[serde(default)]
     interruptions: u32,
 }
 
-impl Stored for RunRecord {
-    fn to_wire(&self) -> String {
-        let cause = |cause: &Cause| CauseForm {
-            event: EventForm::of(&Event { targets: Targets::default(), ..cause.event.clone() }),
+impl CauseForm {
+    fn of(cause: &Cause) -> Self {
+        let groups = cause.addressed_as.iter().filter_map(|target| match target {
+            Target::Node(_) => None,
+            Target::Group(group) => Some(group.clone()),
+        });
+        Self {
+            event: EventForm::of(Event { targets: Targets::default(), ..cause.event.clone() }),
             to_host: cause.addressed_as.iter().any(Target::is_node),
-            to_groups: cause
-                .addressed_as
-                .iter()
-                .filter_map(|source| match source {
-                    Target::Node(_) => None,
-                    Target::Group(group) => Some(group.to_string()),
-                })
-                .collect(),
+            to_groups: groups.collect(),
             interruptions: cause.interruptions,
-        };
-        encode(RunRecordForm {
-            run_id: self.run_id.to_string(),
-            certname: self.certname.to_string(),
+        }
+    }
+
+    fn read(self, certname: &Certname) -> Result<Cause, WireError> {
+        let node = self.to_host.then(|| Target::Node(certname.clone()));
+        Ok(Cause {
+            event: self.event.read()?,
+            addressed_as: node.into_iter().chain(self.to_groups.into_iter().map(Target::Group)).collect(),
+            interruptions: self.interruptions,
+        })
+    }
+}
+
+impl Stored for RunRecord {
+    const WHAT: &'static str = "a run record";
+
+    fn to_body(&self) -> String {
+        write(&RunRecordForm {
+            run_id: self.run_id,
+            certname: self.certname.clone(),
             command: self.command.clone(),
-            tags: texts(&self.options.tags),
+            tags: self.options.tags.clone(),
             noop: self.options.noop,
             timeout_seconds: self.timeout.as_secs(),
-            started_at_unix_ms: self.started_at.as_unix_ms(),
-            causes: self.causes.iter().map(cause).collect(),
+            started_at_unix_ms: self.started_at,
+            causes: self.causes.iter().map(CauseForm::of).collect(),
             environment: self.environment.clone(),
         })
     }
 
-    fn from_wire(text: &str) -> Result<Self, WireError> {
-        const WHAT: &str = "a run record";
-        let form: RunRecordForm = decode(WHAT, text)?;
-        let certname: Certname = valid(WHAT, &form.certname)?;
-        let cause = |form: CauseForm| {
-            let groups: Vec<GroupName> = valid_all(WHAT, &form.to_groups)?;
-            let node = form.to_host.then(|| Target::Node(certname.clone()));
-            Ok::<_, WireError>(Cause {
-                event: form.event.read()?,
-                addressed_as: node.into_iter().chain(groups.into_iter().map(Target::Group)).collect(),
-                interruptions: form.interruptions,
-            })
-        };
+    fn from_body(body: &str) -> Result<Self, WireError> {
+        let form: RunRecordForm = read(Self::WHAT, body)?;
+        let causes = form.causes.into_iter().map(|cause| cause.read(&form.certname));
         Ok(Self {
-            run_id: valid(WHAT, &form.run_id)?,
+            causes: causes.collect::<Result<_, _>>()?,
+            run_id: form.run_id,
+            certname: form.certname,
             command: form.command,
-            options: RunOptions { tags: valid_all(WHAT, &form.tags)?, noop: form.noop },
+            options: RunOptions { tags: form.tags, noop: form.noop },
             timeout: Duration::from_secs(form.timeout_seconds),
-            started_at: Timestamp::from_unix_ms(form.started_at_unix_ms),
-            causes: form.causes.into_iter().map(cause).collect::<Result<_, _>>()?,
-            certname,
+            started_at: form.started_at_unix_ms,
             environment: form.environment,
         })
     }

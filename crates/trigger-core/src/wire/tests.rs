@@ -1,4 +1,4 @@
-//! Every form survives the trip, and every released form stays readable: the golden files are the proof.
+//! Every form survives encoding and decoding, and the golden files prove that every form stays readable.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -119,13 +119,13 @@ fn sample_history() -> RunHistory {
 }
 
 fn check<T: Stored + PartialEq + Debug>(value: &T, golden: &str) {
-    assert_eq!(value.to_wire(), golden.trim_end(), "what is written changed: a released form may only grow");
-    assert_eq!(T::from_wire(golden).as_ref(), Ok(value), "a released form must stay readable");
+    assert_eq!(value.to_wire(), golden.trim_end(), "what is written changed: a form may only grow");
+    assert_eq!(T::from_wire(golden).as_ref(), Ok(value), "a form must stay readable");
 }
 
 /// Proves C15.
 #[test]
-fn released_forms_stay() {
+fn forms_stay() {
     let part = Part { index: 2, count: 3, event: sample_event() };
     check(&part, include_str!("golden/part.v1.json"));
     check(&Delivery { part: 2 }, include_str!("golden/delivery.v1.json"));
@@ -133,9 +133,15 @@ fn released_forms_stay() {
         &Members(["a".parse().unwrap(), "b".parse().unwrap()].into()),
         include_str!("golden/members.v1.json"),
     );
-    check(&DeliveryOutcome::Done(sample_run()), include_str!("golden/end-done.v1.json"));
-    check(&DeliveryOutcome::Superseded(samples::event_id(4)), include_str!("golden/end-superseded.v1.json"));
-    check(&DeliveryOutcome::Refused("no".to_owned()), include_str!("golden/end-refused.v1.json"));
+    check(&DeliveryOutcome::Done(sample_run()), include_str!("golden/outcome-done.v1.json"));
+    check(&DeliveryOutcome::Failed(sample_run()), include_str!("golden/outcome-failed.v1.json"));
+    check(&DeliveryOutcome::Expired, include_str!("golden/outcome-expired.v1.json"));
+    check(&DeliveryOutcome::Suppressed("no".to_owned()), include_str!("golden/outcome-suppressed.v1.json"));
+    check(
+        &DeliveryOutcome::Superseded(samples::event_id(4)),
+        include_str!("golden/outcome-superseded.v1.json"),
+    );
+    check(&DeliveryOutcome::Refused("no".to_owned()), include_str!("golden/outcome-refused.v1.json"));
     check(&sample_node(), include_str!("golden/node.v1.json"));
     let mut delayed = sample_node();
     delayed.activity = Activity {
@@ -173,7 +179,7 @@ fn released_forms_stay() {
 }
 
 #[test]
-fn no_node_can_tell_more_of_its_runs_than_others_want_to_know() {
+fn the_history_that_is_read_is_bounded_whatever_the_node_has_written() {
     let mut flood = sample_history();
     let cause = flood.runs[0].causes.listed[0].clone();
     let fired = flood.runs[0].fired.listed[0].clone();
@@ -181,17 +187,17 @@ fn no_node_can_tell_more_of_its_runs_than_others_want_to_know() {
     flood.runs[0].fired = Truncated { listed: vec![fired; 5_000], more: usize::MAX };
     flood.runs[0].superseded = usize::MAX;
     flood.runs.resize(1_000, flood.runs[1].clone());
-    let read = RunHistory::from_wire(&history::encode_runs(&flood.runs)).unwrap();
+    let read = RunHistory::from_body(&history::body_of(&flood.runs)).unwrap();
     assert_eq!(read.runs.len(), MAX_RUNS);
     let PastRun { causes, fired, superseded, .. } = &read.runs[0];
     assert_eq!((causes.listed.len(), fired.listed.len()), (MAX_CAUSES, MAX_FIRES));
-    // Whoever adds them up can.
+    // The counts can be added up.
     assert!([causes.count(), fired.count(), *superseded].iter().sum::<usize>() > 10_000);
 }
 
 /// Proves C8.
 #[test]
-fn what_others_wrote_commands_no_terminal() {
+fn text_from_other_nodes_cannot_command_a_terminal() {
     let hostile = "\u{1b}]0;owned\u{7}line\n\tline\u{9b}2J";
     let shown = "\u{fffd}]0;owned\u{fffd}line\n\tline\u{fffd}2J";
     let mut run = sample_run();
@@ -233,7 +239,7 @@ fn what_others_wrote_commands_no_terminal() {
 }
 
 #[test]
-fn every_end_survives_the_trip() {
+fn every_outcome_survives_encoding_and_decoding() {
     let ends = [
         DeliveryOutcome::Done(sample_run()),
         DeliveryOutcome::Failed(sample_run()),
@@ -247,16 +253,6 @@ fn every_end_survives_the_trip() {
     }
 }
 
-/// Proves C15.
-#[test]
-fn a_newer_version_and_garbage_are_told_apart() {
-    let newer = r#"{"v":2,"part":0,"what":"ever"}"#;
-    assert_eq!(Delivery::from_wire(newer), Err(WireError::TooNew { what: "a delivery", version: 2 }));
-    for garbage in ["", "{}", "null", "[1]", "{\"v\":1}", "{\"v\":\"1\"}", "\u{0}\u{1}"] {
-        assert!(matches!(Delivery::from_wire(garbage), Err(WireError::Unreadable { .. })), "{garbage}");
-    }
-}
-
 /// Proves C8.
 #[test]
 fn names_are_validated_on_the_way_in() {
@@ -266,7 +262,7 @@ fn names_are_validated_on_the_way_in() {
 }
 
 #[test]
-fn no_event_lives_longer_than_what_ended_is_remembered() {
+fn no_event_lives_longer_than_honoured_events_are_remembered() {
     let part = Part { index: 0, count: 1, event: sample_event() }.to_wire();
     let forged = part.replace("\"expires_in_seconds\":86400", "\"expires_in_seconds\":18446744073709551615");
     assert_ne!(forged, part);
@@ -282,11 +278,14 @@ fn a_rule_from_the_future_is_not_counted() {
 /// Proves C15.
 #[test]
 fn a_field_from_the_future_is_ignored() {
-    assert_eq!(Delivery::from_wire(r#"{"v":1,"part":3,"colour":"red"}"#), Ok(Delivery { part: 3 }));
+    assert_eq!(
+        Delivery::from_wire(r#"{"v":1,"body":{"part":3,"colour":"red"},"shape":"round"}"#),
+        Ok(Delivery { part: 3 })
+    );
 }
 
 #[test]
-fn a_noted_fire_survives_the_trip_whatever_its_trigger_is_called() {
+fn a_noted_fire_survives_encoding_whatever_the_name_of_its_trigger() {
     for (trigger, is_taken_back) in [("t", false), ("- + a  b", true), ("größer", false)] {
         let trigger = trigger.parse().unwrap();
         let note = FireNote {
@@ -305,14 +304,14 @@ fn a_noted_fire_survives_the_trip_whatever_its_trigger_is_called() {
 }
 
 #[test]
-fn a_line_cut_short_by_a_crash_is_no_ended_event() {
+fn a_line_cut_short_by_a_crash_is_ignored() {
     let ended = HonouredEvent { event: samples::event_id(1), ended_at: Timestamp::from_unix_ms(77) };
     assert_eq!(HonouredEvent::from_line(&ended.to_line()), Some(ended));
     assert_eq!(HonouredEvent::from_line(&ended.to_line()[..30]), None);
 }
 
 #[test]
-fn what_ended_is_not_forgotten_because_a_clock_was_years_behind() {
+fn an_honoured_event_is_not_forgotten_because_a_clock_was_years_behind() {
     let year = std::time::Duration::from_secs(365 * 86_400);
     let fired_at = Timestamp::from_unix_ms(1_763_812_800_000);
     let uuid = uuid::Builder::from_unix_timestamp_millis(fired_at.as_unix_ms(), &[7; 10]).into_uuid();

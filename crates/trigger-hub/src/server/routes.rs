@@ -32,7 +32,7 @@ use super::state::ServerState;
 use crate::served_store::PageRequest;
 
 /// One page of a read, in bytes of keys and values.
-const PAGE_BYTES: usize = 1024 * 1024;
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// A store that has not answered by then is in trouble.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// A session's buffer for what its client sends, which is little. The default would cost each idle watcher
@@ -133,7 +133,8 @@ async fn read(
 ) -> Result<Json<ReadReply>, Refusal> {
     let ReadRequest { ranges, from, keys_only } = body.0;
     let ranges = check_ranges(ranges)?;
-    let page = state.store.read_page(PageRequest { ranges, from, keys_only, max_bytes: PAGE_BYTES }).await?;
+    let page =
+        state.store.read_page(PageRequest { ranges, from, keys_only, max_bytes: MAX_PAGE_BYTES }).await?;
     let entries = page.entries.into_iter().map(EntryForm::from).collect();
     Ok(Json(ReadReply { entries, next: page.next }))
 }

@@ -29,7 +29,7 @@ const MAX_UNANSWERED_PINGS: u32 = 2;
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Entries and changes in one message, in bytes of keys and values. What is sent stays in the session's
 /// buffer, so this bounds what an idle one keeps.
-const MESSAGE_BYTES: usize = 64 * 1024;
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// The longest reason in a close frame (RFC 6455, 5.5: a control frame holds 125 bytes, two of them the code).
 const MAX_CLOSE_REASON_BYTES: usize = 123;
 
@@ -99,6 +99,7 @@ async fn watch(socket: &mut WebSocket, state: &ServerState) -> Result<Infallible
         tracing::warn!(%error, "cannot begin a watch");
         SessionEnd::from(error)
     })?;
+    tracing::debug!("watch began");
     let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut unanswered = 0;
@@ -156,7 +157,7 @@ async fn send_snapshot(socket: &mut WebSocket, entries: Vec<Entry>) -> Result<()
     let mut entries = entries.into_iter().peekable();
     loop {
         let size = |entry: &Entry| entry.key.len() + entry.value.len();
-        let portion = portion(&mut entries, MESSAGE_BYTES, size);
+        let portion = portion(&mut entries, MAX_MESSAGE_BYTES, size);
         let complete = entries.peek().is_none();
         let entries = portion.into_iter().map(EntryForm::from).collect();
         send(socket, &WatchMessage::Snapshot { entries, complete }).await?;
@@ -169,7 +170,7 @@ async fn send_snapshot(socket: &mut WebSocket, entries: Vec<Entry>) -> Result<()
 async fn send_changes(socket: &mut WebSocket, changes: Vec<Change>) -> Result<(), SessionEnd> {
     let mut changes = changes.into_iter().peekable();
     while changes.peek().is_some() {
-        let portion = portion(&mut changes, MESSAGE_BYTES, size_of_change);
+        let portion = portion(&mut changes, MAX_MESSAGE_BYTES, size_of_change);
         send(socket, &WatchMessage::Changes(portion.into_iter().map(ChangeForm::from).collect())).await?;
     }
     Ok(())

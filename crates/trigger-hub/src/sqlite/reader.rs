@@ -15,7 +15,7 @@ use super::error::SqliteError;
 use crate::served_store::{Page, PageRequest};
 
 /// Reads that may wait for the reader.
-const QUEUE: usize = 1024;
+const MAX_QUEUED_READS: usize = 1024;
 
 /// Why nothing was read.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ impl ReaderHandle {
 /// Starts the thread. It ends, and sends the second value, when the last handle is gone.
 pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>), SqliteError> {
     let mut connection = database::open_reader(path)?;
-    let (sender, mut requests) = mpsc::channel::<ReadJob>(QUEUE);
+    let (sender, mut requests) = mpsc::channel::<ReadJob>(MAX_QUEUED_READS);
     let (ended, has_ended) = oneshot::channel();
     let read_all = move || {
         while let Some(ReadJob { request, answer }) = requests.blocking_recv() {

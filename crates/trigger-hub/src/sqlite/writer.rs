@@ -18,10 +18,10 @@ use super::transaction::{Batch, Write, Written, changes};
 use crate::watchers::Watchers;
 
 /// Requests that may wait for the writer; more wait in their own connections.
-const QUEUE: usize = 1024;
+const MAX_QUEUED_WRITES: usize = 1024;
 /// A transaction takes no further request once it holds this many bytes of keys and values, so that the
 /// first in it need not wait long for the last.
-const TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
+const MAX_TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
 
 /// Why nothing was written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -78,7 +78,7 @@ pub(super) fn start(
     let connection = database::open_writer(&path)?;
     let writer = Writer::open(connection, data_dir.to_owned(), watchers, metrics)
         .map_err(|source| SqliteError::Database { path, source })?;
-    let (sender, requests) = mpsc::channel(QUEUE);
+    let (sender, requests) = mpsc::channel(MAX_QUEUED_WRITES);
     let (ended, has_ended) = oneshot::channel();
     thread::Builder::new()
         .name("hub-writer".to_owned())
@@ -96,7 +96,7 @@ fn write_all(
     while let Some(first) = requests.blocking_recv() {
         let mut bytes = first.write.size();
         let mut batch = vec![first];
-        while bytes < TRANSACTION_BYTES && batch.len() < QUEUE {
+        while bytes < MAX_TRANSACTION_BYTES && batch.len() < MAX_QUEUED_WRITES {
             let Ok(next) = requests.try_recv() else { break };
             bytes += next.write.size();
             batch.push(next);

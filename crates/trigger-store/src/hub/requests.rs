@@ -30,9 +30,9 @@ const WRITE_TIMEOUT_PER_MIB: Duration = Duration::from_secs(4);
 /// An agent is idle nearly always: it gives its request connection back soon.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of keys and values in one request; a larger entry travels alone.
-const CHUNK_BYTES: usize = 1024 * 1024;
+const MAX_CHUNK_BYTES: usize = 1024 * 1024;
 /// Requests in flight at once.
-const IN_FLIGHT: usize = 4;
+const MAX_IN_FLIGHT: usize = 4;
 
 /// Sends requests to one hub. Connects when it is first used, and repeats nothing.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Requests {
                 answer_for_each(count, answer)
             }
         };
-        stream::iter(chunks.into_iter().map(send)).buffered(IN_FLIGHT).concat().await
+        stream::iter(chunks.into_iter().map(send)).buffered(MAX_IN_FLIGHT).concat().await
     }
 }
 
@@ -150,14 +150,14 @@ fn write_timeout(bytes: usize) -> Duration {
     WRITE_TIMEOUT + WRITE_TIMEOUT_PER_MIB.mul_f64(bytes as f64 / (1024.0 * 1024.0))
 }
 
-/// Portions of at most [`CHUNK_BYTES`], of at least one item.
+/// Portions of at most [`MAX_CHUNK_BYTES`], of at least one item.
 pub(super) fn chunks<T>(items: impl Iterator<Item = T>, size: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     let mut chunks: Vec<Vec<T>> = Vec::new();
-    let mut bytes = CHUNK_BYTES;
+    let mut bytes = MAX_CHUNK_BYTES;
     for item in items {
         let own = size(&item);
         match chunks.last_mut() {
-            Some(chunk) if bytes + own <= CHUNK_BYTES => chunk.push(item),
+            Some(chunk) if bytes + own <= MAX_CHUNK_BYTES => chunk.push(item),
             _ => {
                 chunks.push(vec![item]);
                 bytes = 0;
@@ -179,8 +179,8 @@ mod tests {
         };
         assert_eq!(lengths(&[]), [0; 0]);
         assert_eq!(lengths(&[1, 2, 3]), [3]);
-        assert_eq!(lengths(&[CHUNK_BYTES, 1, CHUNK_BYTES - 1, 1]), [1, 2, 1]);
-        assert_eq!(lengths(&[3 * CHUNK_BYTES, 1]), [1, 1], "a large one travels alone");
-        assert_eq!(chunks(0..5, |_| CHUNK_BYTES / 2).concat(), [0, 1, 2, 3, 4]);
+        assert_eq!(lengths(&[MAX_CHUNK_BYTES, 1, MAX_CHUNK_BYTES - 1, 1]), [1, 2, 1]);
+        assert_eq!(lengths(&[3 * MAX_CHUNK_BYTES, 1]), [1, 1], "a large one travels alone");
+        assert_eq!(chunks(0..5, |_| MAX_CHUNK_BYTES / 2).concat(), [0, 1, 2, 3, 4]);
     }
 }

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use trigger_core::identity::Certname;
+use trigger_core::identity::{Certname, KeyPrefix};
+use trigger_core::keyspace::Keyspace;
 use trigger_core::run::command::RunCommand;
+use trigger_fleet::Fleet;
 use trigger_node::state::StateDir;
 use trigger_store::backend::Backend;
 use trigger_store::kinds;
-use trigger_store::store::Store;
 use trigger_store::url::BackendUrl;
 
 use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};
@@ -68,16 +69,16 @@ impl Globals {
         config.backend(self.backend.as_deref())
     }
 
-    /// The store of the backend.
-    ///
-    /// # Errors
-    /// When the backend is write-only, so that there is nothing to read.
-    pub(crate) fn open_store(&self, config: &ConfigFile) -> Result<Arc<dyn Store>, Failure> {
+    /// The fleet under a prefix of the configured backend, to read from.
+    pub(crate) fn fleet(&self, config: &ConfigFile, prefix: Option<&KeyPrefix>) -> Result<Fleet, Failure> {
         let url = self.backend(config)?;
+        let prefix = prefix.cloned().map_or_else(|| config.prefix(), Ok)?;
         let backend = Backend::open(&url, &config.credentials());
         let backend = backend.map_err(|error| Failure::config(error.to_string()))?;
-        let store = backend.store().cloned();
-        store.ok_or_else(|| Failure::usage(format!("backend '{url}' is write-only: it cannot report events")))
+        let Some(store) = backend.store() else {
+            return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));
+        };
+        Ok(Fleet::new(Arc::clone(store), Keyspace::new(prefix)))
     }
 
     /// The configured certname; without one, Puppet has to be asked.
@@ -111,7 +112,7 @@ impl Globals {
         }
         let certname = trigger_node::puppet_settings::certname(command).await.map_err(|error| {
             Failure::config(format!(
-                "no certname is configured, and Puppet does not report one: {error:#}; give --certname"
+                "no certname is configured, and Puppet does not report one: {error}; give --certname"
             ))
         })?;
         if let Some(Err(error)) = state.map(|state| state.set_certname(&certname)) {

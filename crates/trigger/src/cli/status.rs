@@ -7,9 +7,7 @@ use clap::Args;
 use comfy_table::Table;
 use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{EventId, GroupName, KeyPrefix};
-use trigger_core::keyspace::Keyspace;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
-use trigger_fleet::Fleet;
 use trigger_fleet::status::EventStatus;
 use trigger_node::state::StateDir;
 
@@ -42,8 +40,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let fleet = Fleet::new(globals.open_store(&config)?, Keyspace::new(prefix));
+    let fleet = globals.fleet(&config, args.prefix.as_ref())?;
     match args.event {
         Some(id) => match fleet.event_status(id).await {
             Ok(Some(status)) => show_event(globals.output, &status, None, &warnings.take()),
@@ -59,8 +56,8 @@ pub(crate) async fn run(
             }
         },
         None => {
-            let events = fleet.latest_events(usize::from(args.limit)).await;
-            show_latest(globals.output, &events?, &warnings.take());
+            let events = fleet.latest_events(usize::from(args.limit)).await?;
+            show_latest(globals.output, &events, &warnings.take());
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -10,7 +10,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 use trigger_core::identity::{Certname, EventId, InvalidName, KeyPrefix};
-use trigger_core::keyspace::Keyspace;
 use trigger_core::run::history::MAX_RUNS;
 use trigger_core::why::{ExplainError, Question, Which};
 use trigger_fleet::Fleet;
@@ -49,8 +48,7 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let questions = questions(globals, &config, args).await?;
-    let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let fleet = Fleet::new(globals.open_store(&config)?, Keyspace::new(prefix));
+    let fleet = globals.fleet(&config, args.prefix.as_ref())?;
     let answer = ask(&fleet, questions).await?;
     match globals.output {
         OutputFormat::Json => {
@@ -164,8 +162,8 @@ fn describe_run_error(certname: &Certname, error: &ExplainError, prefix: &KeyPre
             "{certname} is registered, but reports no run: nothing has triggered it since its agent was set up; \
              'trigger queue' there shows what waits"
         ),
-        ExplainError::OnlySoMany(1) => format!("{certname} reports one run only: omit --run"),
-        ExplainError::OnlySoMany(reported) => {
+        ExplainError::TooFewRuns(1) => format!("{certname} reports one run only: omit --run"),
+        ExplainError::TooFewRuns(reported) => {
             format!(
                 "{certname} reports its latest {reported} runs only: --run goes from 0 to {}",
                 reported - 1

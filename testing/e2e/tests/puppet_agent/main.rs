@@ -47,7 +47,8 @@ fn results(node: &Node) -> Vec<Value> {
     let mut names: Vec<String> = names.filter(|name| name.ends_with(".result.json")).collect();
     names.sort_unstable();
     let read = |name: &String| fs::read_to_string(node.path("state/runs").join(name)).expect("a result");
-    names.iter().map(|name| serde_json::from_str(&read(name)).expect("a result's JSON")).collect()
+    let form = |name| serde_json::from_str::<Value>(&read(name)).expect("a result's JSON");
+    names.iter().map(|name| form(name)["body"].clone()).collect()
 }
 
 fn outcomes(node: &Node) -> Vec<String> {
@@ -418,7 +419,8 @@ fn a_notify_in_an_agents_run_goes_on_to_the_next_node_and_puppet_says_where_a_lo
     let second = origin.wait_within(TIMEOUT, at_b, b.certname(), "done");
     assert_eq!((&first["outcome"], &second["outcome"]), (&json!("changed"), &json!("changed")));
     let part = fleet.backend.get(&format!("/puppet_trigger/events/events/{at_b}/parts/0")).expect("an event");
-    let event: Value = serde_json::from_str(&part).expect("its JSON");
+    let part: Value = serde_json::from_str(&part).expect("its JSON");
+    let event = &part["body"]["event"];
     let hops = json!([{ "trigger": "to a", "certname": a.certname() }]);
     assert_eq!(event["lineage"], json!([{ "root": root, "hops": hops }]));
     let said = output(&b, &second);

@@ -1,15 +1,16 @@
-//! What the runs that a node keeps tell of an event.
+//! The outcome of a delivery, found in the records of the runs that a node keeps.
 
 use crate::delivery::DeliveryOutcome;
 use crate::identity::EventId;
 use crate::run::record::RunRecord;
 use crate::run::{CompletedRun, RunOutcome, RunResult};
 
-/// How an event ended, as far as past runs tell; `runs` are those that have a result, in any order.
+/// The outcome of an event's delivery, if one of the `runs` has completed it. `runs` are the kept runs that have a
+/// result, in any order: their ids follow a clock that may jump, so no order is reliable.
 ///
-/// Nothing while the last word is not among them: a run that was interrupted once is repeated, and one that
-/// could not happen is tried again. Their order says nothing, since their ids follow a clock that may jump.
-pub fn delivery_outcome(
+/// The outcome is absent while the event is to run again: a run that was interrupted is repeated once, and one that
+/// could not happen is repeated until the event expires (C6).
+pub fn recorded_outcome(
     event: EventId,
     runs: impl IntoIterator<Item = (RunRecord, RunResult)>,
 ) -> Option<DeliveryOutcome> {
@@ -27,7 +28,7 @@ pub fn delivery_outcome(
             RunOutcome::NotRun => {}
         }
     }
-    // The first of the two may be too long ago to be kept.
+    // The record of the first interrupted run may have been removed already.
     let was_repeated = interrupted.len() > 1 || interrupted.iter().any(|(before, _)| *before > 0);
     let last = interrupted.into_iter().max_by_key(|(before, run)| (*before, run.result.finished_at));
     last.filter(|_| was_repeated).map(|(_, run)| DeliveryOutcome::Failed(run))
@@ -67,8 +68,8 @@ mod tests {
                 RunResult { outcome, reason: None, reported_noop: false, started_at: at, finished_at: at },
             )
         };
-        let end = delivery_outcome(event_id(1), runs.iter().map(run));
-        let outcome = end.map(|end| match end {
+        let outcome = recorded_outcome(event_id(1), runs.iter().map(run));
+        let outcome = outcome.map(|outcome| match outcome {
             DeliveryOutcome::Done(run) | DeliveryOutcome::Failed(run) => run.result.outcome,
             other => panic!("{other:?}"),
         });
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_interrupted_once_is_not_the_end() {
+    fn a_run_that_was_interrupted_once_completes_nothing() {
         check(&[(1, RunOutcome::Interrupted)], None);
         check(&[(1, RunOutcome::Interrupted), (2, RunOutcome::Interrupted)], Some(RunOutcome::Interrupted));
         check(&[(1, RunOutcome::Changed), (2, RunOutcome::Interrupted)], Some(RunOutcome::Changed));
@@ -84,14 +85,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_could_not_happen_is_not_the_end() {
+    fn a_run_that_could_not_happen_completes_nothing() {
         check(&[], None);
         check(&[(1, RunOutcome::NotRun)], None);
         check(&[(1, RunOutcome::Failed), (2, RunOutcome::NotRun)], Some(RunOutcome::Failed));
     }
 
     #[test]
-    fn another_event_s_run_says_nothing() {
-        assert_eq!(delivery_outcome(event_id(2), []), None);
+    fn the_runs_of_other_events_do_not_matter() {
+        assert_eq!(recorded_outcome(event_id(2), []), None);
     }
 }

@@ -1,0 +1,223 @@
+//! Errors of the command line and of the configuration.
+
+use snapbox::data::Inline;
+use snapbox::str;
+
+use crate::{state, trigger};
+
+fn fails(arguments: &[&str], code: i32, stderr: Inline) {
+    let state = state();
+    trigger(state.path()).args(arguments).assert().code(code).stdout_eq(str![""]).stderr_eq(stderr);
+}
+
+#[test]
+fn the_error_for_a_bad_certname_says_what_is_allowed() {
+    fails(
+        &["fire", "x", "--host", "lb 01"],
+        2,
+        str![[r#"
+error: 'lb 01' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters
+
+"#]],
+    );
+}
+
+#[test]
+fn an_event_needs_a_target() {
+    fails(
+        &["fire", "x"],
+        2,
+        str![[r#"
+error: an event needs at least one target: name a host or a group
+
+"#]],
+    );
+}
+
+#[test]
+fn a_trigger_name_has_one_line() {
+    fails(
+        &["fire", "a\nb", "--host", "lb01"],
+        2,
+        str![[r#"
+error: 'a/nb' is not a trigger name: it may hold any printable characters, not only blanks and no line breaks or other control characters, and has at most 255 bytes
+
+"#]],
+    );
+}
+
+#[test]
+fn a_huge_value_is_not_repeated_in_full() {
+    // A command line holds at most 128 KiB in one word.
+    fails(
+        &["fire", "x", "--host", "lb01", "--tag", &"T".repeat(100_000)],
+        2,
+        str![[r#"
+error: 'TTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTTT…' is not a tag: it may hold lower-case letters, digits, '_', and after the first character ':', '.' and '-', and has at most 255 characters
+
+"#]],
+    );
+}
+
+#[test]
+fn tags_beyond_the_most_are_refused() {
+    let tags: Vec<String> = (0..65).map(|n| format!("--tag=t{n}")).collect();
+    let arguments: Vec<&str> =
+        ["fire", "x", "--host", "lb01"].into_iter().chain(tags.iter().map(String::as_str)).collect();
+    fails(
+        &arguments,
+        2,
+        str![[r#"
+error: 65 tags are too many for one event: at most 64; without tags, the whole catalog is applied
+
+"#]],
+    );
+}
+
+#[test]
+fn an_events_life_has_bounds() {
+    fails(
+        &["fire", "x", "--host", "lb01", "--expires-in", "8d"],
+        2,
+        str![[r#"
+error: an event cannot expire in 691200 s: from 1 s to 7 days (604800 s)
+
+"#]],
+    );
+}
+
+#[test]
+fn the_error_for_a_bad_backend_says_what_is_allowed() {
+    fails(
+        &["fire", "x", "--host", "lb01", "--backend", "http://h"],
+        3,
+        str![[r#"
+error: 'http://h' selects no backend: give hub+http://HOST:PORT, etcd://HOST:PORT[,HOST:PORT…] or dummy:
+
+"#]],
+    );
+}
+
+#[test]
+fn a_backend_that_only_takes_events_serves_no_agent() {
+    let state = state();
+    trigger(state.path()).args(["agent"]).assert().code(3).stderr_eq(str![[r#"
+error: backend 'dummy:' only takes events: an agent needs one that delivers them, such as hub+http:// or etcd://
+
+"#]]);
+}
+
+#[test]
+fn the_hub_stays_on_loopback_until_it_speaks_tls() {
+    let state = state();
+    let data = state.path().join("hub");
+    trigger(state.path())
+        .args(["hub", "--listen", "0.0.0.0:8145", "--data-dir"])
+        .arg(&data)
+        .assert()
+        .code(3)
+        .stderr_eq(str![[r#"
+error: [..]0.0.0.0:8145[..]
+
+"#]]);
+}
+
+#[test]
+fn a_misspelt_setting_is_named_with_the_one_that_was_meant() {
+    let state = state();
+    let config = state.path().join("trigger.toml");
+    std::fs::write(&config, "backend = 'dummy:'\nrun_command = 'true'\n").unwrap();
+    trigger(state.path())
+        .args(["fire", "x", "--host", "lb01", "--config"])
+        .arg(&config)
+        .assert()
+        .code(3)
+        .stderr_eq(str![[r#"
+error: [..]/trigger.toml: line 2: unknown key 'run_command'; did you mean 'run_cmd'?
+
+"#]]);
+}
+
+#[test]
+fn waiting_for_a_write_only_backend_is_refused_before_firing() {
+    let state = state();
+    trigger(state.path())
+        .args(["fire", "x", "--host", "lb01", "--wait"])
+        .assert()
+        .code(2)
+        .stdout_eq(str![""])
+        .stderr_eq(str![[r#"
+error: backend 'dummy:' is write-only: --wait cannot work, and nothing was fired
+
+"#]]);
+}
+
+#[test]
+fn errors_of_why_say_what_is_missing() {
+    fails(
+        &["why", "Lb01"],
+        2,
+        str![[r#"
+error: 'Lb01' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters; an event is named by its whole id, in lower case
+
+"#]],
+    );
+    fails(
+        &["why", "lb01", "--run=latest"],
+        2,
+        str![[r#"
+error: 'latest' is neither a number of runs to go back (0 is the latest) nor a run's whole id
+
+"#]],
+    );
+    fails(
+        &["why", "lb01"],
+        2,
+        str![[r#"
+error: backend 'dummy:' is write-only: it cannot report events
+
+"#]],
+    );
+    fails(
+        &["why", "lb01", "--backend", "hub+http://127.0.0.1:9"],
+        4,
+        str![[r#"
+error: backend hub+http://127.0.0.1:9 is unreachable: Connection refused (os error 111)
+
+"#]],
+    );
+}
+
+#[test]
+fn only_why_prints_graphs() {
+    fails(
+        &["status", "--output", "dot"],
+        2,
+        str![[r#"
+error: invalid value 'dot' for '--output <FORMAT>'
+  [possible values: text, json]
+
+For more information, try '--help'.
+
+"#]],
+    );
+}
+
+#[test]
+fn a_url_is_refused_before_anything_is_stored() {
+    let state = state();
+    let fire = |backend: &str| {
+        trigger(state.path()).args(["fire", "x", "--host", "lb01", "--backend", backend]).assert().code(3)
+    };
+    fire("hub+http://::1:8145").stderr_eq(str![[r#"
+error: 'hub+http://::1:8145' has a bad address '::1:8145': an IPv6 address stands in brackets, as in [::1]:8145
+
+"#]]);
+    fire("etcds://a:2379").stderr_eq(str![[r#"
+error: 'etcds://a:2379' needs TLS, which this version does not speak yet: use hub+http:// or etcd:// on loopback
+
+"#]]);
+    let queue = trigger(state.path()).args(["queue", "--output", "json"]).output().unwrap();
+    let queue = String::from_utf8(queue.stdout).unwrap();
+    assert!(queue.contains("\"spooled\":[]"), "{queue}");
+}

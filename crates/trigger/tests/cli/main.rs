@@ -1,0 +1,28 @@
+//! What people and programs see of the command line: help, errors and JSON, as snapshots.
+//!
+//! `SNAPSHOTS=overwrite cargo test -p trigger --test cli` writes them again.
+
+#![allow(clippy::unwrap_used, reason = "a test says what it expects")]
+
+mod errors;
+mod fire;
+mod help;
+mod outbox;
+
+use std::path::Path;
+
+use snapbox::cmd::{Command, cargo_bin};
+
+/// A `trigger` with no configuration but this state directory.
+fn trigger(state: &Path) -> Command {
+    Command::new(cargo_bin!("trigger"))
+        .env_clear()
+        .env("TRIGGER_CONFIG", "/dev/null")
+        .env("TRIGGER_STATE_DIR", state)
+        .env("TRIGGER_CERTNAME", "web01.example.com")
+        .env("TRIGGER_BACKEND", "dummy:")
+}
+
+fn state() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
