@@ -99,7 +99,8 @@ impl Host for Proc {
 
     fn new_instance(&self) -> String {
         self.sim.with(|world| {
-            let instance = format!("i{}-{:x}", self.id.0, world.rng.u32(..));
+            let new = format!("i{}-{:x}", self.id.0, world.rng.u32(..));
+            let instance = world.machines[self.machine].remembered_instance.take().unwrap_or(new);
             world.instance_started(self.machine, &instance);
             instance
         })

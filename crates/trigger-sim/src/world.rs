@@ -84,8 +84,11 @@ pub(crate) struct Machine {
     pub(crate) honours_noop: bool,
     pub(crate) manifest: Vec<Rule>,
     pub(crate) socket: Option<Socket>,
-    /// What its latest agent calls itself.
+    /// What its latest agent calls itself, and when that was started.
     pub(crate) instance: String,
+    pub(crate) agent_started: Duration,
+    /// The copied memory in which its next agent finds its name.
+    pub(crate) remembered_instance: Option<String>,
     /// Its agent is to be started again at once, and why.
     pub(crate) restarts: Option<Stopped>,
     /// Whether the disk has no room.
@@ -293,6 +296,7 @@ impl World {
         let left = noted_fires(disk);
         self.check.forget_fires(machine, &noted, &left);
         self.machines[machine].is_on = false;
+        self.machines[machine].remembered_instance = None;
         if lost > 0 {
             self.count("unsynced writes lost");
         }
