@@ -7,7 +7,8 @@
 # What is left unset is left to the program. A run in progress survives a restart of the service.
 #
 # @param backend
-#   Where events are carried: `hub+http://HOST:PORT`, `etcd://HOST:PORT,…` or `dummy:`
+#   Where events are carried: `hub+http://HOST:PORT`, `etcd://HOST:PORT[,HOST:PORT…]` or, with a stopped service and
+#   for dry runs, `dummy:`
 # @param certname
 #   The node's identity; unset, the agent asks Puppet
 # @param groups
@@ -60,6 +61,10 @@ class trigger::agent (
   Boolean $service_enable = true,
 ) {
   include trigger
+
+  if $service_ensure == 'running' and $backend =~ Trigger::Backend::Writeonly {
+    fail("trigger::agent: the backend '${backend}' only takes events, so that no agent can run on it")
+  }
 
   file { '/etc/trigger':
     ensure => directory,

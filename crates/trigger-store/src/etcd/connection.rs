@@ -18,8 +18,8 @@ use super::failure::{EtcdFailure, root_cause};
 use crate::address::Address;
 use crate::backend::OpenError;
 use crate::connector::Connector;
+use crate::kind::BackendUrl;
 use crate::store::StoreError;
-use crate::url::BackendUrl;
 
 /// Until a member that does not answer the phone is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

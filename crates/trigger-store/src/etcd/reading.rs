@@ -5,8 +5,10 @@ use trigger_core::identity::Revision;
 
 use super::connection::{Connections, RequestKind};
 use super::failure::EtcdFailure;
-use super::writing::OPERATIONS_PER_TRANSACTION;
 use crate::store::{Entry, KeyRange};
+
+/// etcd's default `--max-txn-ops`.
+pub(super) const OPERATIONS_PER_TRANSACTION: usize = 128;
 
 /// Keys asked for at a time; fewer where values are so large that these do not fit one answer.
 const KEYS_PER_ANSWER: usize = 1024;

@@ -9,11 +9,9 @@ use trigger_core::identity::Revision;
 
 use super::connection::{Connections, RequestKind};
 use super::failure::EtcdFailure;
-use super::reading;
+use super::reading::{self, OPERATIONS_PER_TRANSACTION};
 use crate::store::{CasOutcome, StoreError};
 
-/// etcd's default `--max-txn-ops`.
-pub(super) const OPERATIONS_PER_TRANSACTION: usize = 128;
 /// Below etcd's default `--max-request-bytes`, 1.5 MiB, with room for what protobuf and raft add.
 const BYTES_PER_TRANSACTION: usize = 1 << 20;
 /// What an operation occupies beyond its key and value, generously.

@@ -42,11 +42,11 @@ RSpec.describe 'trigger::agent' do
   context 'with everything' do
     let(:params) do
       {
-        'backend' => 'etcds://a.example.com:2379,b.example.com:2379', 'certname' => 'web01.example.com',
+        'backend' => 'etcd://a.example.com:2379,b.example.com:2379', 'certname' => 'web01.example.com',
         'groups' => %w[web shop web], 'run_cmd' => %q(puppet apply "/etc/my site.pp" --tags 'a\b'),
         'run_timeout' => '2h', 'runs_per_minute' => 30,
         'metrics_file' => '/var/lib/prometheus/node-exporter/trigger.prom', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
-        'backends' => { 'hub' => { 'url' => 'hub+https://hub.example.com:8145' } },
+        'backends' => { 'hub' => { 'url' => 'hub+http://hub.example.com:8145' } },
         'service_ensure' => 'stopped', 'service_enable' => false
       }
     end
@@ -54,7 +54,7 @@ RSpec.describe 'trigger::agent' do
     it 'writes all of it, in order and escaped' do
       expect(file('/etc/trigger/trigger.toml')).to eq <<~'TOML'
         # Managed by Puppet (class trigger::agent).
-        backend = "etcds://a.example.com:2379,b.example.com:2379"
+        backend = "etcd://a.example.com:2379,b.example.com:2379"
         certname = "web01.example.com"
         state_dir = "/srv/trigger"
         prefix = "/site/events"
@@ -65,7 +65,7 @@ RSpec.describe 'trigger::agent' do
         metrics_file = "/var/lib/prometheus/node-exporter/trigger.prom"
 
         [backends.hub]
-        url = "hub+https://hub.example.com:8145"
+        url = "hub+http://hub.example.com:8145"
       TOML
     end
 
@@ -91,7 +91,9 @@ RSpec.describe 'trigger::agent' do
   end
 
   {
-    'backend' => ['', 'http://x', 'etcd:', "etcd://a\n", 'redis://x', 'dummy'],
+    'backend' => [
+      '', 'http://x', 'etcd:', "etcd://a:1\n", 'redis://x', 'dummy', 'etcds://a:2379', 'hub+https://a:8145', 'hub+http://::1:1'
+    ],
     'certname' => ['Web01', 'a b', ''],
     'groups' => [['Web'], 'web'],
     'run_cmd' => ['', '  ', "a\nb", %w[a b]],
@@ -100,7 +102,10 @@ RSpec.describe 'trigger::agent' do
     'metrics_file' => ['trigger.prom', ''],
     'state_dir' => ['relative', '/a b', '/', '/%n'],
     'prefix' => ['/', 'a', '/a/'],
-    'backends' => [{ 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x' } }, { 'hub' => {} }],
+    'backends' => [
+      { 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x:1' } }, { 'hub' => { 'url' => 'hub+https://a:8145' } },
+      { 'hub' => {} }
+    ],
   }.each do |parameter, values|
     values.each do |value|
       context "with #{parameter} => #{value.inspect}" do
@@ -109,5 +114,17 @@ RSpec.describe 'trigger::agent' do
         it { is_expected.to compile.and_raise_error(/parameter '#{parameter}'/) }
       end
     end
+  end
+
+  context 'with a backend that no agent can run on' do
+    let(:params) { { 'backend' => 'dummy:' } }
+
+    it { is_expected.to compile.and_raise_error(/'dummy:' only takes events, so that no agent can run on it/) }
+  end
+
+  context 'with a backend that no agent can run on, and no agent' do
+    let(:params) { { 'backend' => 'dummy:', 'service_ensure' => 'stopped' } }
+
+    it { is_expected.to compile.with_all_deps }
   end
 end

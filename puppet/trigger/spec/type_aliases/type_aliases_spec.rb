@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+require 'json'
+
 {
   'Trigger::Certname' => [
     ['lb01.example.com', 'a', '0', '_x', 'web_1-x.test', 'x' * 255],
@@ -10,8 +12,12 @@
     ['', '0s', '30', 30, '1w', '-1s', '1h30m', "1d\n", '1.5h'],
   ],
   'Trigger::Backend' => [
-    ['hub+http://127.0.0.1:8145', 'hub+https://[::1]:8145', 'etcd://a:2379,b:2379', 'etcds://a:2379', 'dummy:'],
-    ['', 'hub', 'http://a', 'etcd://', 'etcd:// a', "etcd://a\n", 'xetcd://a', 'dummy'],
+    ['hub+http://127.0.0.1:8145', 'etcd://a:2379,b:2379', 'dummy:'],
+    ['', 'hub', 'http://a', 'etcd://', "etcd://a:1\n", 'xetcd://a:1', 'hub+https://[::1]:8145', 'etcds://a:2379'],
+  ],
+  'Trigger::Backend::Writeonly' => [
+    ['dummy:'],
+    ['dummy', 'hub+http://127.0.0.1:8145', 'etcd://a:2379'],
   ],
   'Trigger::Keyprefix' => [
     ['/puppet_trigger/events', '/a', "/#{'x' * 254}"],
@@ -26,8 +32,9 @@
     ['', '/', 'a', '/a b', '/a/', '/%i', '/a$b', "/a\n"],
   ],
   'Trigger::Listen' => [
-    ['127.0.0.1:8145', '[::1]:8145', 'localhost:1'],
-    ['', ':8145', '::1:8145', '127.0.0.1', 'a:b', "a:1\n", 'a:1 b'],
+    ['127.0.0.1:8145', '[::1]:8145', 'localhost:1', '127.9.0.255:65535'],
+    ['', ':8145', '::1:8145', '127.0.0.1', 'a:b', 'a:1', "127.0.0.1:1\n", '127.0.0.1:1 b', '0.0.0.0:8145', '[::]:8145',
+     '10.0.0.1:8145', '127.0.0.256:1', '127.0.0.1:0', '127.0.0.1:65536'],
   ],
 }.each do |name, (good, bad)|
   RSpec.describe name, type: :type_alias do
@@ -35,5 +42,21 @@
 
     # One by one, for a list is refused as soon as one of its values is.
     bad.each { |value| it { is_expected.not_to allow_value(value) } }
+  end
+end
+
+# What the program accepts and refuses (crates/trigger/tests/puppet_module.rs); in one catalog, for each takes its time.
+RSpec.describe 'trigger', type: :class do
+  urls = JSON.parse(File.read(File.expand_path('../fixtures/backend_urls.json', __dir__), encoding: 'UTF-8'))
+
+  { 'accepted' => '!~', 'refused' => '=~' }.each do |verdict, mismatch|
+    context "with URLs that the program #{verdict}" do
+      let(:pre_condition) do
+        "$wrong = #{urls[verdict].to_json}.filter |$url| { $url #{mismatch} Trigger::Backend }
+         unless $wrong.empty { fail(\"Trigger::Backend differs from the program: ${wrong}\") }"
+      end
+
+      it { is_expected.to compile }
+    end
   end
 end

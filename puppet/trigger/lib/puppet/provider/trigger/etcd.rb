@@ -1,5 +1,7 @@
 # frozen_string_literal: true
 
+# Written by `SNAPSHOTS=overwrite cargo test -p trigger --test puppet_module`.
+
 # Relative, so that it is found in a server's environment and in an agent's lib directory alike.
 require_relative '../trigger'
 
