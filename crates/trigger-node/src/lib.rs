@@ -4,8 +4,8 @@
 
 pub mod agent;
 pub mod clock;
-pub mod failure;
 pub mod fire_chain;
+pub mod fire_error;
 pub mod firing;
 pub mod host;
 mod metrics;
@@ -15,6 +15,3 @@ pub mod puppet_settings;
 pub mod state;
 pub mod submit;
 pub mod supervisor;
-pub mod warnings;
-
-pub use warnings::Warnings;

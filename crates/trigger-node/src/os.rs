@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::task::JoinHandle;
+use tracing::{Instrument, Span};
 use trigger_core::identity::Revision;
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 use crate::agent::socket::{self, Reply, Request};
 use crate::clock;
-use crate::failure::Failure;
+use crate::fire_error::{BackendError, FireError};
 use crate::firing::{FireReport, Fired};
 use crate::host::{Host, HostFile, Open};
 use crate::state::{FileError, StateDir, at};
@@ -80,11 +81,12 @@ impl Host for Os {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Self::Task {
-        Task(tokio::spawn(task))
+        Task(tokio::spawn(task.in_current_span()))
     }
 
     async fn spawn_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        match tokio::task::spawn_blocking(work).await {
+        let span = Span::current();
+        match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
             Ok(done) => done,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
@@ -187,13 +189,13 @@ impl Host for Os {
     }
 
     #[cfg(feature = "clients")]
-    fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, Failure> {
-        Backend::open(url, credentials).map_err(|error| Failure::config(error.to_string()))
+    fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, BackendError> {
+        Ok(Backend::open(url, credentials)?)
     }
 
     #[cfg(not(feature = "clients"))]
-    fn open_backend(&self, url: &BackendUrl, _: &Credentials) -> Result<Backend, Failure> {
-        Err(Failure::config(format!("'{url}' cannot be opened: this program was built without backends")))
+    fn open_backend(&self, url: &BackendUrl, _: &Credentials) -> Result<Backend, BackendError> {
+        Err(BackendError::NotBuiltIn { url: url.to_string() })
     }
 
     async fn fire_by_agent(
@@ -201,7 +203,7 @@ impl Host for Os {
         state: &StateDir,
         publication: &Publication,
         timeout: Duration,
-    ) -> Option<Result<FireReport, Failure>> {
+    ) -> Option<Result<FireReport, FireError>> {
         let request = Request::Fire { publication: publication.to_wire() };
         match socket::ask(state, &request, timeout).await? {
             Reply::Committed { revision, warnings } => {
@@ -210,7 +212,7 @@ impl Host for Os {
             Reply::Spooled { reason, warnings } => {
                 Some(Ok(FireReport { fired: Fired::Spooled(reason), warnings }))
             }
-            Reply::Failed { code, message } => Some(Err(Failure { code, message })),
+            Reply::Failed { kind, message } => Some(Err(FireError::ByAgent { kind, message })),
             // An agent of an older version.
             Reply::Queue(_) | Reply::NotUnderstood { .. } => None,
         }

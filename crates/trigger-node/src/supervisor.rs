@@ -15,6 +15,7 @@ mod turn;
 
 use std::time::Duration;
 
+use tracing::{Instrument, Span};
 use trigger_core::run::RunResult;
 use trigger_core::run::record::RunRecord;
 use trigger_core::run::verdict::Verdict;
@@ -22,7 +23,7 @@ use trigger_core::run::verdict::Verdict;
 pub use self::process_tree::end_orphan;
 #[cfg(test)]
 pub(crate) use self::process_tree::note_of;
-pub use self::run_process::run;
+pub use self::run_process::{SupervisorError, run};
 use crate::host::Host;
 use crate::state::{FileError, RunPaths};
 
@@ -49,7 +50,7 @@ pub async fn supervise<H: Host>(
     paths: &RunPaths<H>,
     process: &mut (impl RunProcess + Send),
 ) -> Result<(), FileError> {
-    let verdict = verdict_on(paths, process).await;
+    let verdict = verdict_on(record, paths, process).await;
     let verdict = if record.options.noop { verdict } else { verdict.of_a_real_run() };
     let result = RunResult {
         outcome: verdict.outcome,
@@ -58,25 +59,34 @@ pub async fn supervise<H: Host>(
         started_at: record.started_at,
         finished_at: host.wall(),
     };
-    write_result(host, paths, &result).await
+    write_result(host, paths, &result).instrument(run_span(record)).await
 }
 
-async fn verdict_on<H: Host>(paths: &RunPaths<H>, process: &mut (impl RunProcess + Send)) -> Verdict {
+/// The span of a run. There is no log before the process has been started, and so no span either.
+fn run_span(record: &RunRecord) -> Span {
+    tracing::info_span!("run", run = %record.run_id, certname = %record.certname)
+}
+
+async fn verdict_on<H: Host>(
+    record: &RunRecord,
+    paths: &RunPaths<H>,
+    process: &mut (impl RunProcess + Send),
+) -> Verdict {
     if let Some(verdict) = process.wait_for_turn().await {
         return verdict;
     }
     match process.start() {
-        Ok(leader) => note_leader(leader, paths),
+        Ok(leader) => run_span(record).in_scope(|| note_leader(leader, paths)),
         Err(verdict) => return verdict,
     }
-    process.wait().await
+    process.wait().instrument(run_span(record)).await
 }
 
 /// For the agent that may have to end the run when this supervisor is dead. Not synced: what it names does not
 /// survive the machine either.
 fn note_leader<H: Host>(leader: Option<String>, paths: &RunPaths<H>) {
     if let Some(Err(error)) = leader.map(|note| paths.note_leader(&note)) {
-        tracing::warn!("{error}");
+        tracing::warn!(%error, "cannot note the run's first process");
     }
 }
 
@@ -91,7 +101,7 @@ async fn write_result<H: Host>(host: &H, paths: &RunPaths<H>, result: &RunResult
             Err(error) if host.elapsed().saturating_sub(since) > RESULT_TIMEOUT => return Err(error),
             Err(error) => {
                 if !told {
-                    tracing::warn!("the run has ended and waits for room for its result: {error}");
+                    tracing::warn!(%error, "the run has ended, but its result cannot be written yet");
                     told = true;
                 }
                 host.sleep(RESULT_RETRY).await;

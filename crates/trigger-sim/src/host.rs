@@ -10,7 +10,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_node::failure::Failure;
+use trigger_node::fire_error::{BackendError, FireError};
 use trigger_node::firing::FireReport;
 use trigger_node::host::{Host, HostFile, Open};
 use trigger_node::state::{FileError, StateDir, at};
@@ -242,7 +242,7 @@ impl Host for Proc {
         }
     }
 
-    fn open_backend(&self, _: &BackendUrl, _: &Credentials) -> Result<Backend, Failure> {
+    fn open_backend(&self, _: &BackendUrl, _: &Credentials) -> Result<Backend, BackendError> {
         Ok(Backend::Store(self.connect()))
     }
 
@@ -251,7 +251,7 @@ impl Host for Proc {
         _: &StateDir<Self>,
         publication: &Publication,
         timeout: Duration,
-    ) -> Option<Result<FireReport, Failure>> {
+    ) -> Option<Result<FireReport, FireError>> {
         let asked = self.act(|world| {
             let (sender, receiver) = oneshot::channel();
             let socket = world.machines[self.machine].socket.as_ref()?;

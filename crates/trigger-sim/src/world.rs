@@ -13,7 +13,7 @@ use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
 use trigger_fleet::claim::ClaimState;
 use trigger_node::agent::{Signal, Stopped};
-use trigger_node::failure::Failure;
+use trigger_node::fire_error::FireError;
 use trigger_node::firing::FireReport;
 use uuid::Uuid;
 
@@ -59,7 +59,7 @@ pub(crate) struct Socket {
 }
 
 /// An event to fire, and where the answer goes.
-pub(crate) type Ask = (Publication, oneshot::Sender<Result<FireReport, Failure>>);
+pub(crate) type Ask = (Publication, oneshot::Sender<Result<FireReport, FireError>>);
 
 /// A machine with its disk.
 pub(crate) struct Machine {

@@ -112,7 +112,7 @@ fn after_a_power_cut_an_agent_waits_for_it_might_be_a_copy(kind: BackendKind) {
     assert_eq!(node.delivery(&event, "a")["state"], "pending");
     eventually("a line in its log", || {
         let log = node.agent_log();
-        if log.contains("nothing is run yet: a is claimed by") { Ok(()) } else { Err(log) }
+        if log.contains(r#"nothing is run yet reason="a is claimed by"#) { Ok(()) } else { Err(log) }
     });
 }
 

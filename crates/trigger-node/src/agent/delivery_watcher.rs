@@ -44,7 +44,7 @@ pub(super) async fn run<H: Host>(
             Err(error) => error,
         };
         if link.send_replace(Connection::Down(error.to_string())) == Connection::Up {
-            tracing::warn!("the watch ended, everything is read again: {error}");
+            tracing::warn!(%error, "the watch has ended; reading all deliveries again");
         }
         if watcher.is_closed() {
             return;

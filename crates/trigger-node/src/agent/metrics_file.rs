@@ -41,7 +41,7 @@ pub(super) async fn run(service: Arc<Service<Os>>, path: PathBuf) {
                 }
                 Err(error) if !is_failing => {
                     is_failing = true;
-                    tracing::error!("cannot write the metrics to {}: {error}", path.display());
+                    tracing::error!(path = %path.display(), %error, "cannot write the metrics");
                 }
                 Err(_) => {}
             }

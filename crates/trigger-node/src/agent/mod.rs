@@ -11,6 +11,7 @@ mod completion_writer;
 mod daemon;
 mod delivery_watcher;
 mod disable_watcher;
+mod error;
 mod metrics;
 mod metrics_file;
 pub mod on_os;
@@ -24,12 +25,14 @@ mod sweeper;
 mod view;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
@@ -39,17 +42,17 @@ use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::Outlets;
 use trigger_store::credentials::Credentials;
-use trigger_store::kinds;
 use trigger_store::store::Store;
 use trigger_store::url::BackendUrl;
 
-use crate::failure::Failure;
+use crate::fire_error::FireError;
 use crate::firing::{FireReport, Publisher, Spool};
 use crate::host::Host;
 use crate::os::Os;
 use crate::state::{Breaker, DedupLog, Outbox, Runs, StateDir};
 
 use delivery_watcher::Connection;
+pub use error::AgentError;
 use registration::Registration;
 pub use view::QueueView;
 
@@ -129,8 +132,10 @@ pub struct Service<H: Host> {
 
 impl<H: Host> Service<H> {
     /// Fires an event for a command of this node.
-    pub async fn fire(&self, publication: &Publication) -> Result<FireReport, Failure> {
-        let report = self.publisher.fire(publication).await;
+    pub async fn fire(&self, publication: &Publication) -> Result<FireReport, FireError> {
+        let event = &publication.event;
+        let span = tracing::info_span!("fire", event = %event.id, trigger = %event.trigger);
+        let report = self.publisher.fire(publication).instrument(span).await;
         self.node.metrics.fired(report.as_ref().ok().map(|report| &report.fired));
         report
     }
@@ -164,29 +169,22 @@ pub struct Surroundings<D, S> {
 }
 
 /// Runs the agent until it is told to stop. `check_configuration` is asked before a reload.
-pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), Failure>>>(
+pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E: fmt::Display>(
     settings: AgentSettings<H>,
-    surroundings: Surroundings<D, impl FnOnce(Service<H>) -> Result<Vec<Part>, Failure>>,
+    surroundings: Surroundings<D, impl FnOnce(Service<H>) -> Result<Vec<Part>, AgentError>>,
     check_configuration: impl Fn() -> C,
-) -> Result<Stopped, Failure> {
+) -> Result<Stopped, AgentError> {
     let state = settings.state.clone();
     let host = state.host().clone();
     let Some(only_agent_here) = state.lock_for_agent()? else {
-        return Err(Failure::failed(format!(
-            "another agent already runs in {}; give this one a --state-dir of its own",
-            state.path().display()
-        )));
+        return Err(AgentError::AlreadyRunning { path: state.path().to_owned() });
     };
     claim_state_dir(&settings)?;
 
     let outbox = Outbox::open(&state)?;
     let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
-    let publisher = Arc::new(Publisher::new(
-        host.clone(),
-        Some(spool),
-        settings.prefix.clone(),
-        settings.credentials.clone(),
-    ));
+    let (prefix, credentials) = (settings.prefix.clone(), settings.credentials.clone());
+    let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), prefix, credentials));
     let store = open_store(&publisher, &settings.backend)?;
     let keyspace = Keyspace::new(settings.prefix.clone());
     let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
@@ -242,7 +240,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), Failure
         stopped = daemon.run(check_configuration, surroundings.on_ready) => stopped?,
         // None of them ends while the daemon lives. Better a restart than an agent that only looks alive.
         _ = part_ended.recv() => {
-            return Err(Failure::failed("a part of the agent ended unexpectedly; see its log"));
+            return Err(AgentError::PartEnded);
         }
     };
     // What is in progress, or was not told yet, is this directory's to end: until then nobody else may run. A
@@ -272,24 +270,19 @@ fn watched(part: Part, ended: &mpsc::Sender<()>) -> impl Future<Output = ()> + S
 }
 
 /// The backend that an agent watches; not every backend can be watched.
-fn open_store<H: Host>(publisher: &Publisher<H>, url: &BackendUrl) -> Result<Arc<dyn Store>, Failure> {
-    publisher.backend(url)?.store().cloned().ok_or_else(|| {
-        Failure::config(format!(
-            "backend '{url}' only takes events: an agent needs one that delivers them, such as {}",
-            kinds::readable_schemes()
-        ))
-    })
+fn open_store<H: Host>(publisher: &Publisher<H>, url: &BackendUrl) -> Result<Arc<dyn Store>, AgentError> {
+    publisher.backend(url)?.store().cloned().ok_or_else(|| AgentError::WriteOnlyBackend { url: url.clone() })
 }
 
 /// Whether an agent could be started with these settings.
-pub fn check<H: Host>(settings: &AgentSettings<H>) -> Result<(), Failure> {
+pub fn check<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentError> {
     let host = settings.state.host().clone();
     let publisher = Publisher::new(host, None, settings.prefix.clone(), settings.credentials.clone());
     open_store(&publisher, &settings.backend)?;
     check_owner(&settings.state, &settings.certname)
 }
 
-fn claim_state_dir<H: Host>(settings: &AgentSettings<H>) -> Result<(), Failure> {
+fn claim_state_dir<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentError> {
     check_owner(&settings.state, &settings.certname)?;
     if settings.state.certname()?.is_none() {
         settings.state.set_certname(&settings.certname)?;
@@ -298,12 +291,11 @@ fn claim_state_dir<H: Host>(settings: &AgentSettings<H>) -> Result<(), Failure> 
 }
 
 /// A state directory belongs to one certname (C11): its runs and outcomes are that node's.
-fn check_owner<H: Host>(state: &StateDir<H>, certname: &Certname) -> Result<(), Failure> {
+fn check_owner<H: Host>(state: &StateDir<H>, certname: &Certname) -> Result<(), AgentError> {
     match state.certname()? {
-        Some(owner) if owner != *certname => Err(Failure::config(format!(
-            "the state directory {} belongs to {owner}, not to {certname}: give each certname a --state-dir of its own",
-            state.path().display(),
-        ))),
+        Some(owner) if owner != *certname => {
+            Err(AgentError::OtherOwner { path: state.path().to_owned(), owner, certname: certname.clone() })
+        }
         _ => Ok(()),
     }
 }

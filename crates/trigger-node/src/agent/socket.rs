@@ -11,12 +11,14 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 use trigger_core::identity::Revision;
 use trigger_core::publication::Publication;
 use trigger_core::wire::Stored;
 
+use super::error::AgentError;
 use super::{QueueView, Service};
-use crate::failure::Failure;
+use crate::fire_error::{FireError, FireErrorKind};
 use crate::firing::{FireReport, Fired};
 use crate::os::Os;
 use crate::state::StateDir;
@@ -53,7 +55,7 @@ pub enum Reply {
         warnings: Vec<String>,
     },
     Failed {
-        code: u8,
+        kind: FireErrorKind,
         message: String,
     },
     /// The asker is newer than this agent, and does the work itself.
@@ -77,9 +79,9 @@ fn address(state: &StateDir) -> io::Result<(PathBuf, Option<fs::File>)> {
 }
 
 /// Listens on the socket; the agent's lock is held, so whatever lies there is a dead agent's.
-pub(super) fn listen(state: &StateDir) -> Result<UnixListener, Failure> {
+pub(super) fn listen(state: &StateDir) -> Result<UnixListener, AgentError> {
     let path = state.socket();
-    let failed = |error: io::Error| Failure::failed(format!("cannot listen on {}: {error}", path.display()));
+    let failed = |source: io::Error| AgentError::Listen { path: path.clone(), source };
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -95,18 +97,19 @@ pub(super) async fn serve(listener: UnixListener, service: Arc<Service<Os>>) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!("cannot accept a connection on the agent's socket: {error}");
+                tracing::warn!(%error, "cannot accept a connection on the agent's socket");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
         let service = Arc::clone(&service);
-        tokio::spawn(async move {
+        let conversation = async move {
             if let Err(error) = converse(stream, &service).await {
-                tracing::debug!("a command went away: {error}");
+                tracing::debug!(%error, "a command closed its connection");
             }
             drop(place);
-        });
+        };
+        tokio::spawn(conversation.in_current_span());
     }
 }
 
@@ -129,20 +132,22 @@ async fn answer(line: &str, service: &Service<Os>) -> Reply {
         },
         Ok(Request::Queue) => match service.queue().await {
             Some(view) => Reply::Queue(Box::new(view)),
-            None => Err(Failure::failed("the agent is stopping")).into(),
+            None => {
+                Reply::Failed { kind: FireErrorKind::Failed, message: "the agent is stopping".to_owned() }
+            }
         },
         Err(error) => Reply::NotUnderstood { detail: error.to_string() },
     }
 }
 
-impl From<Result<FireReport, Failure>> for Reply {
-    fn from(report: Result<FireReport, Failure>) -> Self {
+impl From<Result<FireReport, FireError>> for Reply {
+    fn from(report: Result<FireReport, FireError>) -> Self {
         match report {
             Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }) => {
                 Self::Committed { revision, warnings }
             }
             Ok(FireReport { fired: Fired::Spooled(reason), warnings }) => Self::Spooled { reason, warnings },
-            Err(failure) => Self::Failed { code: failure.code, message: failure.message },
+            Err(error) => Self::Failed { kind: error.kind(), message: error.to_string() },
         }
     }
 }
@@ -162,11 +167,11 @@ pub async fn ask(state: &StateDir, request: &Request, patience: Duration) -> Opt
     match tokio::time::timeout(patience, exchange).await {
         Ok(Ok(reply)) => Some(reply),
         Ok(Err(error)) => {
-            tracing::debug!("no agent answers in {}: {error}", state.path().display());
+            tracing::debug!(state_dir = %state.path().display(), %error, "no agent answers");
             None
         }
         Err(_) => {
-            tracing::warn!("the agent of {} does not answer; going on without it", state.path().display());
+            tracing::warn!(state_dir = %state.path().display(), "the agent does not answer; continuing without it");
             None
         }
     }

@@ -34,7 +34,7 @@ pub async fn end_orphan(noted: &str) {
     if let Some(leader) = Leader::from_note(noted)
         && leader.is_there()
     {
-        tracing::warn!("process {} has no supervisor and takes too long: it is ended", leader.process);
+        tracing::warn!(process = leader.process, "a run without a supervisor takes too long: ending it");
         end_all_of(leader, GRACE).await;
     }
 }
@@ -74,7 +74,7 @@ async fn end_all_of(leader: Leader, grace: Duration) {
     run.look();
     run.signal(Signal::TERM);
     if tokio::time::timeout(grace, run.have_ended()).await.is_err() {
-        tracing::warn!("the run did not end on TERM within {grace:?}");
+        tracing::warn!(?grace, "the run did not end on TERM");
     }
     // It may have started more meanwhile, an `exec` its next step for example. Held still before the last look:
     // none may start another between that and its end.
