@@ -7,7 +7,7 @@ use trigger_fleet::publishing::PublishError;
 use trigger_store::backend::OpenError;
 use trigger_store::url::InvalidUrl;
 
-use crate::state::FileError;
+use crate::file_error::FileError;
 
 /// A backend could not be opened. No server has been asked yet: the configuration is wrong.
 #[derive(Debug, thiserror::Error)]

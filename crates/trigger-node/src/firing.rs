@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::identity::KeyPrefix;
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_fleet::Fleet;
@@ -19,6 +19,7 @@ use trigger_store::store::StoreError;
 use trigger_store::url::BackendUrl;
 
 use crate::fire_error::{BackendError, FireError};
+pub use crate::fire_report::{FireReport, Fired};
 use crate::host::{Host, timeout};
 use crate::os::Os;
 use crate::state::{Breaker, FileError, Outbox, Quarantined, Spooled, Taken};
@@ -75,28 +76,6 @@ pub struct Drained {
     /// Events whose backend did not answer.
     pub left: usize,
     pub quarantined: Vec<Quarantined>,
-}
-
-/// What became of an event, and what its firer should know besides.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FireReport {
-    pub fired: Fired,
-    pub warnings: Vec<String>,
-}
-
-impl From<Fired> for FireReport {
-    fn from(fired: Fired) -> Self {
-        Self { fired, warnings: Vec::new() }
-    }
-}
-
-/// Where an event is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fired {
-    /// The backend has it.
-    Committed(Revision),
-    /// It is safe in the outbox; the reason says why it is not in the backend yet.
-    Spooled(String),
 }
 
 impl<H: Host> Publisher<H> {

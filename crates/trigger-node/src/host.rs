@@ -17,9 +17,9 @@ use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 use uuid::Uuid;
 
+use crate::file_error::FileError;
 use crate::fire_error::{BackendError, FireError};
-use crate::firing::FireReport;
-use crate::state::{FileError, StateDir};
+use crate::fire_report::FireReport;
 
 /// A machine, as one process on it sees it.
 pub trait Host: Clone + Debug + Send + Sync + 'static {
@@ -132,7 +132,7 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
     /// alive, or it does not understand, or it does not answer in time.
     fn fire_by_agent(
         &self,
-        state: &StateDir<Self>,
+        state_dir: &Path,
         publication: &Publication,
         timeout: Duration,
     ) -> impl Future<Output = Option<Result<FireReport, FireError>>> + Send;

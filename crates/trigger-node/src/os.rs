@@ -19,13 +19,13 @@ use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 use uuid::Uuid;
 
-use crate::agent::socket::{self, Reply, Request};
+use crate::agent_socket::{self, Reply, Request};
 use crate::clock;
+use crate::file_error::{FileError, at};
 use crate::fire_error::{BackendError, FireError};
-use crate::firing::{FireReport, Fired};
+use crate::fire_report::{FireReport, Fired};
 use crate::host::{Host, HostFile, Open};
-use crate::state::{FileError, StateDir, at};
-use crate::supervisor;
+use crate::process_tree;
 
 /// This process on this machine.
 #[derive(Debug, Clone, Copy)]
@@ -185,7 +185,7 @@ impl Host for Os {
     }
 
     async fn end_orphan(&self, note: &str) {
-        supervisor::end_orphan(note).await
+        process_tree::end_orphan(note).await
     }
 
     #[cfg(feature = "clients")]
@@ -200,12 +200,12 @@ impl Host for Os {
 
     async fn fire_by_agent(
         &self,
-        state: &StateDir,
+        state_dir: &Path,
         publication: &Publication,
         timeout: Duration,
     ) -> Option<Result<FireReport, FireError>> {
         let request = Request::Fire { publication: publication.to_wire() };
-        match socket::ask(state, &request, timeout).await? {
+        match agent_socket::ask(state_dir, &request, timeout).await? {
             Reply::Committed { revision, warnings } => {
                 Some(Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }))
             }
@@ -280,6 +280,7 @@ fn taken(locked: Result<(), TryLockError>) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::StateDir;
 
     #[test]
     fn a_lock_has_one_name_on_one_boot_and_a_copy_has_another() {

@@ -57,7 +57,7 @@ impl<H: Host> Submission<'_, H> {
     async fn by_agent_or_here(&self, publication: &Publication) -> Result<(FireReport, bool), FireError> {
         if let Some(state) = self.state {
             let timeout = Publisher::<H>::patience(publication) + AGENT_TIMEOUT;
-            if let Some(report) = state.host().fire_by_agent(state, publication, timeout).await {
+            if let Some(report) = state.host().fire_by_agent(state.path(), publication, timeout).await {
                 return Ok((report?, true));
             }
         }

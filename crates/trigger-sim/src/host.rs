@@ -13,7 +13,7 @@ use trigger_core::time::Timestamp;
 use trigger_node::fire_error::{BackendError, FireError};
 use trigger_node::firing::FireReport;
 use trigger_node::host::{Host, HostFile, Open};
-use trigger_node::state::{FileError, StateDir, at};
+use trigger_node::state::{FileError, at};
 use trigger_store::backend::Backend;
 use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
@@ -249,7 +249,7 @@ impl Host for Proc {
 
     async fn fire_by_agent(
         &self,
-        _: &StateDir<Self>,
+        _: &Path,
         publication: &Publication,
         timeout: Duration,
     ) -> Option<Result<FireReport, FireError>> {

@@ -23,12 +23,13 @@ use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
 
 use super::completion_writer::CompletionJob;
-use super::delivery_watcher::Connection;
+use super::connection::Connection;
 use super::error::AgentError;
 use super::suppressed;
-use super::view::QueueView;
+use super::view;
 use super::{DisableCheck, Node, Signal, Stopped};
 use crate::host::Host;
+use crate::queue_view::QueueView;
 use crate::state::{DedupLog, FileError, NewRun, OpenRun, PreallocatedRecord, Runs};
 
 /// The daemon's ends of the channels to the other tasks.
@@ -494,7 +495,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             Connection::Up => None,
             Connection::Down(reason) => Some(reason.clone()),
         };
-        QueueView::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
+        view::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
     }
 }
 

@@ -9,15 +9,9 @@ use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::{DeliveryWatcher, Outlets, read_again_after};
 
 use super::Node;
+use super::connection::Connection;
 use crate::host::Host;
 use crate::state::Breaker;
-
-/// Whether the backend is watched now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Connection {
-    Up,
-    Down(String),
-}
 
 pub(super) async fn run<H: Host>(
     node: Arc<Node<H>>,

@@ -7,8 +7,8 @@ use trigger_core::identity::Certname;
 use trigger_store::kinds;
 use trigger_store::url::BackendUrl;
 
+use crate::file_error::FileError;
 use crate::fire_error::BackendError;
-use crate::state::FileError;
 
 /// An agent could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]

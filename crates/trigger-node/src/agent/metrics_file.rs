@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use trigger_fleet::claim::ClaimState;
 
 use super::Service;
-use super::delivery_watcher::Connection;
+use super::connection::Connection;
 use crate::os::Os;
 use crate::state::Outbox;
 

@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use super::disable_watcher::{DisableWatcher, Puppet};
 use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
-use super::{metrics_file, reaper, socket};
+use super::{metrics_file, reaper, socket, start};
 use crate::os::Os;
 
 /// Runs the agent until it is told to stop. `check_configuration` is asked before a reload.
@@ -31,7 +31,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     let inherited = reaper::children();
     let serve = |service: Service<Os>| -> Result<Vec<Part>, AgentError> {
         let service = Arc::new(service);
-        let listener = socket::listen(&service.node.settings.state)?;
+        let listener = socket::listen(service.node.settings.state.path())?;
         tokio::spawn(reaper::reap(inherited).in_current_span());
         tokio::spawn(find_lock.in_current_span());
         let mut parts: Vec<Part> = vec![Box::pin(socket::serve(listener, Arc::clone(&service)))];
@@ -42,7 +42,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     };
     let surroundings = Surroundings { signals, disabled, serve, on_ready: Box::new(notify_service_manager) };
     let span = tracing::info_span!("agent", certname = %settings.certname);
-    super::run(settings, surroundings, check_configuration).instrument(span).await
+    start::run(settings, surroundings, check_configuration).instrument(span).await
 }
 
 /// One task for each, which waits for its signal again and again.

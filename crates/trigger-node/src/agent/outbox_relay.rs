@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use trigger_core::backoff;
 
-use super::delivery_watcher::Connection;
+use super::connection::Connection;
 use crate::firing::{Drained, Publisher};
 use crate::host::Host;
 

@@ -18,9 +18,11 @@ use trigger_core::run::record::RunRecord;
 use trigger_core::run::verdict::{self, Exit, Verdict};
 use trigger_core::wire::{Stored, WireError};
 
+use super::supervise::{RunProcess, supervise};
 use super::time_limit::TimeLimit;
-use super::{RunProcess, artifacts, process_tree, supervise, turn};
+use super::{artifacts, turn};
 use crate::os::Os;
+use crate::process_tree;
 use crate::puppet_locks::disabled_reason;
 use crate::puppet_settings::{self, PuppetPaths};
 use crate::state::{FileError, RunPaths};

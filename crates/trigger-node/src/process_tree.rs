@@ -22,7 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const LOOKS: usize = 16;
 
 /// TERM, then KILL. The run's leader is reaped last, so that its number cannot become another's.
-pub(super) async fn end(child: &mut Child) {
+pub(crate) async fn end(child: &mut Child) {
     if let Some(leader) = child.id().and_then(Leader::of) {
         end_all_of(leader, GRACE).await;
     }
@@ -30,7 +30,7 @@ pub(super) async fn end(child: &mut Child) {
 }
 
 /// The same for a run whose supervisor is dead, as far as its leader is the process that the supervisor noted.
-pub async fn end_orphan(noted: &str) {
+pub(crate) async fn end_orphan(noted: &str) {
     if let Some(leader) = Leader::from_note(noted)
         && leader.is_there()
     {
