@@ -184,8 +184,11 @@ impl<H: Host> Publisher<H> {
     }
 
     async fn publish(&self, publication: &Publication, limit: Duration) -> Result<Published, PublishError> {
-        let unreachable = |detail| {
-            PublishError::Store(StoreError::Unreachable { backend: publication.backend.clone(), detail })
+        let unreachable = |detail: String| {
+            PublishError::Store(StoreError::Unreachable {
+                backend: publication.backend.clone(),
+                detail: detail.into(),
+            })
         };
         let backend = self.backend_of(publication).map_err(|failure| unreachable(failure.message))?;
         let check_prefix = publication.prefix != self.own_prefix;
