@@ -1,5 +1,7 @@
 //! Deliveries: one event at one target, from the key in the backend to the stored outcome (C6).
 
+pub mod recorded;
+
 use std::collections::BTreeSet;
 use std::fmt;
 

@@ -10,6 +10,7 @@
 pub mod backoff;
 pub mod dedup;
 pub mod delivery;
+pub mod duration;
 pub mod event;
 pub mod fire_note;
 pub mod identity;

@@ -5,16 +5,19 @@
 //! and feeds their results back as inputs; it decides nothing itself (C14).
 
 mod blockers;
+mod completion;
+mod messages;
 mod report;
 mod waiting;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
+use self::completion::completed_and_repeated;
 use self::waiting::{Retry, Waiting};
 use crate::dedup::HonouredEvent;
 use crate::delivery::{Completion, DeliveryOutcome};
-use crate::event::{RunOptions, Target};
+use crate::event::RunOptions;
 use crate::identity::{Certname, EventId, RunId};
 use crate::loop_guard::repeats_in_every_chain;
 use crate::node::{HeldDelivery, Running};
@@ -24,86 +27,13 @@ use crate::run::{CompletedRun, RunOutcome};
 use crate::time::{Now, Timestamp};
 
 pub use self::blockers::{Blocker, Blockers, ClaimBlocker};
+pub use self::messages::{Effect, Input};
 
-/// Waiting deliveries of one kind beyond which a delivery is superseded by a later one that asks for the same.
-pub const MAX_BACKLOG: usize = 64;
 /// Deliveries of each state that a node's record lists, so that a backend accepts the record however many there are.
 /// Status shows the others as pending.
 pub const MAX_LISTED: usize = 1000;
 /// How often the agent looks at the blockers while one of them keeps deliveries waiting.
 pub const BLOCKER_POLL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Something that happened, as the agent reports it to the queue.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Input {
-    /// A pending delivery was read, for the first time or again.
-    Delivered(Cause),
-    /// A delivery that only a newer version can read. It is held until this agent is updated.
-    TooNew(HeldDelivery),
-    /// A run of an earlier agent is still in progress.
-    Adopted {
-        /// The run, as its record has it.
-        running: Running,
-        /// The options in its record.
-        options: RunOptions,
-        /// The causes in its record.
-        causes: Vec<Cause>,
-    },
-    /// A run of an earlier agent ended while no agent was there. A cause that it has not completed is pending in the
-    /// backend and will be delivered from there. It is not requeued from the record: where this state directory is a
-    /// copy of another node's, the event may have been completed elsewhere since.
-    CompletedWhileDown {
-        /// The run with its result.
-        run: CompletedRun,
-        /// The causes in its record.
-        causes: Vec<Cause>,
-    },
-    /// The run that [`Effect::StartRun`] asked for has an id and is about to start.
-    Started(Running),
-    /// The run in progress ended, or the one that [`Effect::StartRun`] asked for could not be started.
-    RunEnded {
-        /// The run with its result.
-        run: CompletedRun,
-        /// From 0.0 up to 1.0; spreads the retries of a fleet.
-        jitter: f64,
-    },
-    /// What the agent sees now of the blockers outside the queue.
-    Blockers(Blockers),
-    /// All runs of earlier agents have been taken up. Until then no run starts.
-    Recovered,
-    /// Time has passed.
-    Tick,
-}
-
-/// Something that the agent has to do. Effects are performed strictly in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Write the run record, then start its supervisor; answer with [`Input::Started`].
-    StartRun {
-        /// The options of the run: the union of those of its causes.
-        options: RunOptions,
-        /// The deliveries that the run covers. All of them have arrived before the record is written.
-        causes: Vec<Cause>,
-    },
-    /// Append the events to the deduplication log if a run covered them (fsync), store the outcomes, delete the
-    /// deliveries, then close the record of the run, if there is one (C4). Without `completions`, only the record is
-    /// closed.
-    Finish {
-        /// The run whose record can be closed afterwards.
-        run: Option<RunId>,
-        /// The deliveries that ended.
-        completions: Vec<Completion>,
-    },
-    /// Delete the deliveries of an event that a run has honoured here before. The backend has no outcome of it: the
-    /// outcome is not stored yet, or it is lost because the backend was restored from a backup. So the outcome is
-    /// stored again before the deletion where it is still known.
-    DeleteDeliveries {
-        /// The event.
-        event: EventId,
-        /// The targets by which the event addressed this node.
-        addressed_as: BTreeSet<Target>,
-    },
-}
 
 /// The part of a node's configuration that the queue needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -450,28 +380,6 @@ impl Queue {
             .collect();
         Effect::Finish { run, completions }
     }
-}
-
-/// The causes that a run has completed, with their outcome, and those that another run has to cover (C6).
-fn completed_and_repeated(
-    run: CompletedRun,
-    causes: Vec<Cause>,
-) -> (Vec<(Cause, DeliveryOutcome)>, Vec<Cause>) {
-    let (completed, again): (Vec<Cause>, Vec<Cause>) = match run.result.outcome {
-        RunOutcome::NotRun => (Vec::new(), causes),
-        RunOutcome::Interrupted => causes.into_iter().partition(|cause| cause.interruptions > 0),
-        _ => (causes, Vec::new()),
-    };
-    let is_interrupted = run.result.outcome == RunOutcome::Interrupted;
-    let again = again
-        .into_iter()
-        .map(|cause| Cause { interruptions: cause.interruptions + u32::from(is_interrupted), ..cause })
-        .collect();
-    let outcome = match run.result.outcome {
-        RunOutcome::Unchanged | RunOutcome::Changed => DeliveryOutcome::Done(run),
-        _ => DeliveryOutcome::Failed(run),
-    };
-    (completed.into_iter().map(|cause| (cause, outcome.clone())).collect(), again)
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Runs: what is executed, what is recorded of it and how it ends.
 
 pub mod command;
-pub mod completed;
 pub mod history;
 pub mod record;
 pub mod report;

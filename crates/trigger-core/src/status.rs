@@ -110,7 +110,7 @@ fn ended(outcome: &DeliveryOutcome) -> DeliveryStatus {
         DeliveryOutcome::Refused(reason) | DeliveryOutcome::Suppressed(reason) => plain(Some(reason.clone())),
         DeliveryOutcome::Superseded(successor) => DeliveryStatus {
             successor: Some(*successor),
-            ..plain(Some(format!("in a long backlog, the later event {successor} took its place")))
+            ..plain(Some(format!("in a long backlog, superseded by the later event {successor}")))
         },
     }
 }

@@ -1,6 +1,6 @@
-//! The stored forms: each value is the JSON body of an [`Envelope`], and nothing that the program works with directly.
+//! The stored forms of the domain types. Each value is the JSON body of an [`Envelope`].
 //!
-//! Readers ignore fields they do not know; a change that an old reader must not ignore gets a new `v`.
+//! Readers ignore fields that they do not know. A change that an old reader must not ignore gets a new `v` (C15).
 //! Golden files in `wire/golden/` hold each form. `docs/internals/wire-format.md` describes them.
 
 mod envelope;
@@ -16,18 +16,18 @@ use serde::{Deserialize, Serialize};
 
 pub use envelope::{Envelope, VERSION};
 
-/// Why stored text cannot be used.
+/// Why stored text cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// No version of Trigger wrote it, or it was damaged.
+    /// The text was damaged, or no version of Trigger wrote it.
     #[error("not the JSON of {what}: {detail}")]
     Unreadable {
         /// The form that was expected.
         what: &'static str,
-        /// What is wrong.
+        /// What is wrong with the text.
         detail: String,
     },
-    /// A newer version of Trigger wrote it.
+    /// A newer version of Trigger wrote the text.
     #[error(
         "{what} of version {version}; this program reads up to version {VERSION}: update trigger on this node"
     )]
@@ -82,12 +82,12 @@ fn read<T: DeserializeOwned>(what: &'static str, body: &str) -> Result<T, WireEr
     serde_json::from_str(body).map_err(|error| WireError::Unreadable { what, detail: error.to_string() })
 }
 
-/// Reads what another machine wrote for people: nothing in it is a command to their terminals.
+/// Reads a sentence that another node wrote, without the control characters that could command a terminal.
 fn sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     String::deserialize(deserializer).map(harmless)
 }
 
-/// The same, where there may be none.
+/// Like [`sentence`], for one that may be absent.
 fn optional_sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.map(harmless))
 }

@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod deliveries;
 pub mod delivery_watcher;
 mod fleet;
+pub mod lease;
 pub mod outcomes;
 pub mod publishing;
 mod registry;

@@ -88,7 +88,7 @@ impl World {
     /// Renews, or looks, so many seconds after the start of the claimant's clock.
     async fn renew(&self, claim: &mut Claim, seconds: u64) -> ClaimState {
         claim.renew(&Activity::default(), at(seconds)).await.expect("an answer");
-        claim.standing(at(seconds).elapsed)
+        claim.state(at(seconds).elapsed)
     }
 }
 
@@ -305,10 +305,10 @@ async fn a_holder_that_cannot_renew_trusts_its_claim_for_less_than_the_lease(wor
     for seconds in [60, trusted, trusted + 1] {
         first.renew(&Activity::default(), at(seconds)).await.unwrap_err();
         assert!(first.pause(at(seconds).elapsed, 0.99) <= Duration::from_secs(2), "it is tried again soon");
-        let standing = first.standing(at(seconds).elapsed);
+        let standing = first.state(at(seconds).elapsed);
         assert_eq!(is_held(&standing), seconds <= trusted, "{standing:?}");
     }
-    let stale = blocked_reason(&first.standing(at(150).elapsed), 150);
+    let stale = blocked_reason(&first.state(at(150).elapsed), 150);
     assert!(stale.contains("could not be renewed for 150 s") && stale.contains("a fault"), "{stale}");
     assert!(!is_held(&world.renew(&mut second, lease() - 1).await));
     // The backend is back before anybody took the claim.

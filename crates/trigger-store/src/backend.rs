@@ -14,18 +14,6 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Prepares the backend that a URL selects. Connects when it is first used.
-    ///
-    /// # Errors
-    /// Every error is one of configuration: no server has been asked anything yet.
-    #[cfg(feature = "clients")]
-    pub fn open(
-        url: &crate::url::BackendUrl,
-        credentials: &crate::credentials::Credentials,
-    ) -> Result<Self, OpenError> {
-        (url.kind().open)(url, credentials)
-    }
-
     /// The store, where there is one to read from.
     pub fn store(&self) -> Option<&Arc<dyn Store>> {
         match self {

@@ -18,8 +18,7 @@ use tower_service::Service;
 use crate::address::Address;
 use crate::backend::OpenError;
 use crate::credentials::Credentials;
-use crate::kinds::Transport;
-use crate::url::BackendUrl;
+use crate::kind::{BackendUrl, Transport};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -25,8 +25,8 @@ use self::connection::{Connections, RequestKind};
 use crate::backend::OpenError;
 use crate::connector::Connector;
 use crate::credentials::Credentials;
+use crate::kind::BackendUrl;
 use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
-use crate::url::BackendUrl;
 
 /// A store on an etcd cluster. Clones share their connection.
 #[derive(Clone)]

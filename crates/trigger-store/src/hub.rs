@@ -22,8 +22,8 @@ use crate::credentials::Credentials;
 use crate::hub_protocol::{
     COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, NewEntry, PutRequest,
 };
+use crate::kind::BackendUrl;
 use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
-use crate::url::BackendUrl;
 
 /// A hub, as a client sees it.
 #[derive(Debug)]

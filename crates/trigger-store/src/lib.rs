@@ -17,6 +17,7 @@ pub mod etcd;
 #[cfg(feature = "clients")]
 pub mod hub;
 pub mod hub_protocol;
+mod kind;
 pub mod kinds;
 pub mod memory;
 pub mod store;

@@ -1,48 +1,11 @@
-//! The one URL that selects a backend and says where it is.
+//! Reads the one URL that selects a backend and says where it is.
 
-use std::fmt;
 use std::str::FromStr;
 
 use crate::address::{Address, InvalidAddress};
-use crate::kinds::{self, AddressCount, BackendKind, Scheme};
-
-/// The URL of a backend that this program can talk to; every other text is refused when it is parsed, which is before
-/// anything is stored for it.
-///
-/// [`fmt::Display`] gives the canonical form: hosts in lower case, each address once, no slash at the end.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct BackendUrl {
-    kind: &'static BackendKind,
-    scheme: Scheme,
-    addresses: Vec<Address>,
-}
-
-impl BackendUrl {
-    /// The kind of backend that the URL selects.
-    pub fn kind(&self) -> &'static BackendKind {
-        self.kind
-    }
-
-    /// The part before the colon, which says whether connections are plain or encrypted.
-    pub fn scheme(&self) -> Scheme {
-        self.scheme
-    }
-
-    /// The servers: as many as the kind has, each once, in the order given.
-    pub fn addresses(&self) -> &[Address] {
-        &self.addresses
-    }
-}
-
-impl fmt::Display for BackendUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.scheme.name)?;
-        for (position, address) in self.addresses.iter().enumerate() {
-            write!(f, "{}{address}", if position == 0 { "//" } else { "," })?;
-        }
-        Ok(())
-    }
-}
+use crate::kind::AddressCount;
+pub use crate::kind::BackendUrl;
+use crate::kinds;
 
 /// Why a URL selects no backend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -82,7 +45,7 @@ impl FromStr for BackendUrl {
         if kind.addresses == AddressCount::One && addresses.len() > 1 {
             return Err(InvalidUrl::SeveralAddresses { url: url.to_owned(), kind: kind.title });
         }
-        Ok(Self { kind, scheme, addresses })
+        Ok(Self::new(kind, scheme, addresses))
     }
 }
 

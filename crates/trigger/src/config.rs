@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use trigger_core::duration;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
@@ -185,7 +186,7 @@ pub(crate) fn run_command(text: Option<&str>) -> Result<RunCommand, Failure> {
 /// The run timeout, such as `1h` or `90s`.
 pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
     let Some(text) = text else { return Ok(DEFAULT_RUN_TIMEOUT) };
-    let timeout = humantime::parse_duration(text).map_err(|error| {
+    let timeout = duration::parse(text).map_err(|error| {
         Failure::config(format!("setting run_timeout: '{text}' is not a duration such as 1h or 90s: {error}"))
     })?;
     if timeout < Duration::from_secs(1) {

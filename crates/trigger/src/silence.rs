@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use trigger_core::duration;
 use trigger_core::status::DeliveryStatus;
 use trigger_core::time::Timestamp;
 use trigger_node::clock;
@@ -12,8 +13,8 @@ const SILENT_AFTER: Duration = Duration::from_secs(5 * 60);
 /// How long a node has been silent that last registered at `last_seen`; nothing if that is not long ago.
 pub(crate) fn sentence(last_seen: Timestamp) -> Option<String> {
     let silent_for = Duration::from_secs(clock::wall().since(last_seen).as_secs());
-    let duration = humantime::format_duration(silent_for);
-    (silent_for >= SILENT_AFTER).then(|| format!("its agent has been silent for {duration}"))
+    let silence = duration::format(silent_for);
+    (silent_for >= SILENT_AFTER).then(|| format!("its agent has been silent for {silence}"))
 }
 
 /// The reason of a delivery's state, and that its node is silent.

@@ -4,7 +4,9 @@
 
 mod agents;
 mod client;
+mod clock;
 mod restarts;
+mod seen;
 mod server;
 mod work;
 

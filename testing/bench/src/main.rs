@@ -5,8 +5,10 @@
 //! are a figure.
 
 mod burst;
+mod etcd;
 mod figures;
 mod fleet;
+mod gate;
 mod latency;
 mod memory;
 mod original;
@@ -15,6 +17,7 @@ mod process;
 mod publish;
 mod refresh;
 mod relay;
+mod samples;
 mod scratch;
 mod stop;
 mod trigger;
@@ -29,6 +32,7 @@ use clap::{Parser, ValueEnum};
 use self::figures::Figures;
 use self::original::Original;
 use self::process::require;
+use self::samples::Samples;
 use self::scratch::Scratch;
 use self::trigger::{Program, Site};
 
@@ -70,28 +74,6 @@ enum Measure {
     Refresh,
     Partition,
     Fleet,
-}
-
-/// How often each thing is measured.
-struct Samples {
-    latency: usize,
-    publish: usize,
-    original_sets: usize,
-    refresh_runs: usize,
-    cut_off: usize,
-    fleet: fleet::Load,
-}
-
-impl Samples {
-    fn few() -> Self {
-        let fleet = fleet::Load { agents: 100, idle_windows: 3, events: 3, restarts: 3 };
-        Self { latency: 8, publish: 2, original_sets: 50, refresh_runs: 2, cut_off: 5, fleet }
-    }
-
-    fn many() -> Self {
-        let fleet = fleet::Load { agents: 1000, idle_windows: 7, events: 5, restarts: 5 };
-        Self { latency: 40, publish: 5, original_sets: 200, refresh_runs: 7, cut_off: 50, fleet }
-    }
 }
 
 fn main() -> ExitCode {
@@ -137,7 +119,7 @@ fn measure(cli: &Cli) -> Result<Figures> {
 
     let scratch = Scratch::new(cli.scratch.as_deref())?;
     let program = Program::find(&scratch, cli.trigger.as_deref())?;
-    let etcd = original::start_etcd(&scratch, "etcd")?;
+    let etcd = etcd::start(&scratch, "etcd")?;
     let original = Original::start(&scratch, &etcd, &program)?;
     let sites = [Site::on_etcd(&scratch, &etcd, &program)?, Site::on_hub(&scratch, &program)?];
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::etcd::Etcd;
 use crate::figures::{Figure, Figures, Goal, Peer};
-use crate::original::{Etcd, Original};
+use crate::original::Original;
 use crate::process::{living_children, run, wait_for};
 use crate::scratch::Scratch;
 use crate::trigger::{Agent, Program, Site};

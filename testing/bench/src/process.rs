@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::stop;
+use crate::gate::gate;
 
 /// A process in a group of its own, which is killed when this goes away.
 pub(crate) struct Background {
@@ -39,7 +39,7 @@ impl Drop for Background {
 
 /// Starts a process in a group of its own, unless the bench is being ended.
 pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
-    let _gate = stop::gate();
+    let _gate = gate();
     let child = command.stdin(Stdio::null()).process_group(0).spawn();
     child.with_context(|| format!("cannot start {}", name(command)))
 }

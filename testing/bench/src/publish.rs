@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::Samples;
 use crate::figures::{Figure, Figures, Goal, Peer, median};
 use crate::original::Original;
 use crate::process::run;
+use crate::samples::Samples;
 use crate::scratch::Scratch;
 use crate::trigger::{Site, committed};
 

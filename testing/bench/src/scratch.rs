@@ -8,6 +8,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
+use crate::gate::gate;
 use crate::stop::{self, Signals};
 
 /// A directory that is removed in the end, also when that comes by a signal, once all processes are gone.
@@ -62,7 +63,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _gate = stop::gate();
+        let _gate = gate();
         stop::end_all();
         stop::remove(&self.directory);
     }

@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::exit;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,10 +13,8 @@ use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal as Arriving, SignalKind, signal};
 
+use crate::gate::gate;
 use crate::process::living_children;
-
-/// Held while a process is started, and for ever by whoever ends the bench: nothing is started after that.
-static GATE: Mutex<()> = Mutex::new(());
 
 /// Whoever was killed is gone within this time, or waits for a disk that never answers.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,11 +22,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// What a shell says of a command that a signal ended.
 const INTERRUPTED: i32 = 130;
 const TERMINATED: i32 = 143;
-
-/// To be held while a process is started or while all are ended. Never returns once a signal came.
-pub(crate) fn gate() -> MutexGuard<'static, ()> {
-    GATE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// SIGINT and SIGTERM, which wait from here on.
 pub(crate) struct Signals {
@@ -59,7 +51,7 @@ impl Signals {
                     _ = terminate.recv() => TERMINATED,
                 }
             });
-            let _for_ever = gate();
+            let _kept = gate();
             end_all();
             remove(&scratch);
             exit(status);

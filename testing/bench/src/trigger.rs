@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::original::Etcd;
+use crate::etcd::Etcd;
 use crate::process::{Background, run, wait_for};
 use crate::scratch::{Scratch, free_port};
 

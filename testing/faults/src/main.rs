@@ -35,6 +35,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use jiff::fmt::friendly::{SpanParser, SpanPrinter};
 use trigger_e2e::BackendKind;
 
 use crate::alarm::Alarm;
@@ -47,7 +48,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     /// For how long each backend is put to the test; the fleet's becoming quiet comes on top
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
     budget: Duration,
     /// Repeats the schedule of an earlier trial [default: another one each time]
     #[arg(long, value_name = "NUMBER")]
@@ -90,7 +91,7 @@ fn main() -> ExitCode {
         );
     }
     if cli.budget < SHORTEST {
-        let shortest = humantime::format_duration(SHORTEST);
+        let shortest = SpanPrinter::new().unsigned_duration_to_string(&SHORTEST);
         eprintln!("error: a budget of less than {shortest} does not hold every kind of fault");
         return ExitCode::from(2);
     }
@@ -102,6 +103,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn duration(text: &str) -> Result<Duration, jiff::Error> {
+    SpanParser::new().parse_unsigned_duration(text)
 }
 
 /// One after the other, also after one that failed; whether the contract held in all of them.

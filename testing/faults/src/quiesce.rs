@@ -13,10 +13,8 @@ use crate::artifacts::{Evidence, Target, Window};
 use crate::fleet::{NODES, certname};
 use crate::logs::Logs;
 use crate::records::Records;
-use crate::testbed::Testbed;
+use crate::testbed::{QUIET_TIMEOUT, Testbed};
 
-/// How long the fleet may take to become quiet; generous, since it bounds a failure and measures nothing.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(240);
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Nothing more is waited for once every node has nothing left to do and nothing has changed for so long.
 const STILL_FOR: Duration = Duration::from_secs(40);
@@ -25,7 +23,7 @@ const STILL_PASSES: usize = 3;
 /// Askers side by side.
 const ASKERS: usize = 3;
 
-/// Waits for quiet, at most [`TIMEOUT`], and collects everything there is. What was not quiet by then is
+/// Waits for quiet, at most [`QUIET_TIMEOUT`], and collects everything there is. What was not quiet by then is
 /// among the leftovers.
 pub(crate) fn quiesce(
     testbed: &Testbed,
@@ -92,7 +90,7 @@ impl Stillness {
     /// several must have seen the same.
     fn is_over(&self) -> bool {
         let is_still = self.since.elapsed() > STILL_FOR && self.passes >= STILL_PASSES;
-        is_still || self.began.elapsed() > TIMEOUT
+        is_still || self.began.elapsed() > QUIET_TIMEOUT
     }
 }
 

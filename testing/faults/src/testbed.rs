@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::Handle;
@@ -13,7 +14,9 @@ use trigger_e2e::{BackendKind, Node, eventually_within};
 use crate::backend::FaultyBackend;
 use crate::fleet::{DIRECT, NODES, certname, groups_of};
 use crate::link::{Link, Mode};
-use crate::quiesce::TIMEOUT;
+
+/// How long the fleet may take to become quiet; generous, since it bounds a failure and measures nothing.
+pub(crate) const QUIET_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A backend and the nodes around it.
 pub(crate) struct Testbed {
@@ -202,7 +205,7 @@ impl Testbed {
 
     fn wait_until_all_are_connected(&self) {
         for node in 0..NODES {
-            eventually_within(TIMEOUT, &format!("{} connected", certname(node)), || {
+            eventually_within(QUIET_TIMEOUT, &format!("{} connected", certname(node)), || {
                 let answer = self.node(node).trigger(&["queue", "--output", "json"]);
                 let queue = &answer.json;
                 let is_ready = queue["agent_running"] == true

@@ -7,6 +7,7 @@ use std::thread::scope;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use jiff::fmt::friendly::{Spacing, SpanPrinter};
 use trigger_e2e::{BackendKind, end_all_of};
 
 use crate::alarm::Alarm;
@@ -83,7 +84,7 @@ impl Trial {
     #[expect(clippy::print_stdout, reason = "the report of a command for people")]
     fn announce(self, directory: &Path, lanes: &[Lane]) {
         let (name, seed) = (self.name(), self.seed);
-        let budget = humantime::format_duration(self.budget).to_string().replace(' ', "");
+        let budget = SpanPrinter::new().spacing(Spacing::None).unsigned_duration_to_string(&self.budget);
         println!("== {name}: to repeat it: make faults BACKEND={name} BUDGET={budget} SEED={seed}");
         println!("in {}", directory.display());
         let mut all = lanes.concat();

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use super::MAX_BACKLOG;
 use crate::backoff;
 use crate::delivery::DeliveryOutcome;
 use crate::identity::EventId;
 use crate::run::CompletedRun;
 use crate::run::record::Cause;
 use crate::time::{Now, Timestamp};
+
+/// Waiting deliveries of one kind beyond which a delivery is superseded by a later one that asks for the same.
+pub(super) const MAX_BACKLOG: usize = 64;
 
 /// Deliveries that will share one run. All of them ask for a real run, or all of them for a noop run.
 #[derive(Debug, Clone, Default)]

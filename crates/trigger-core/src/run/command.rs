@@ -199,18 +199,19 @@ impl RunCommand {
         argv
     }
 
-    /// Where Puppet shall log to besides what the operator's own words say, so that its words reach our log
-    /// too. `--logdest` takes the place of the setting; more than one of them add up.
+    /// The log destinations to add to those in the operator's words, so that Puppet's output reaches the run's log. A
+    /// `--logdest` replaces the setting; several of them add up.
     fn log_destinations<'a>(&self, setting: Option<&'a str>) -> Vec<&'a str> {
         let words = self.arguments.windows(2).filter(|pair| pair[0] == "--logdest" || pair[0] == "-l");
         let joined = self.arguments.iter().filter_map(|word| word.strip_prefix("--logdest="));
-        let told: Vec<&str> = words.map(|pair| pair[1].as_str()).chain(joined).collect();
-        let reaches_us = |destination: &str| destination.split(',').any(|part| part.trim() == "console");
-        match (told.is_empty(), setting) {
+        let configured: Vec<&str> = words.map(|pair| pair[1].as_str()).chain(joined).collect();
+        let includes_console =
+            |destination: &str| destination.split(',').any(|part| part.trim() == "console");
+        match (configured.is_empty(), setting) {
             (true, None) => Vec::new(),
-            (true, Some(setting)) if reaches_us(setting) => Vec::new(),
+            (true, Some(setting)) if includes_console(setting) => Vec::new(),
             (true, Some(setting)) => vec![setting, "console"],
-            (false, _) if told.into_iter().any(reaches_us) => Vec::new(),
+            (false, _) if configured.into_iter().any(includes_console) => Vec::new(),
             (false, _) => vec!["console"],
         }
     }

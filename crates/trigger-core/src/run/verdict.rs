@@ -1,9 +1,9 @@
-//! What the way a run ended means (C9).
+//! The outcome of a run, from its report, its exit and its output (C9).
 //!
-//! Puppet's report decides, never an exit code alone: 1 means that the lock was held, that the wait for it was
-//! over, that the agent is disabled, that there was no catalog, or that a provider's mistake ended Puppet in
-//! the middle of it; and a run that was stopped half-way ends with 0. What Puppet printed explains; it decides
-//! only where Puppet tells nowhere else that a signal ended it.
+//! For Puppet, the report decides and never an exit code alone. Exit code 1 may mean that the lock was held, that the
+//! wait for it was over, that Puppet is disabled, that there was no catalog, or that an error in a provider ended Puppet
+//! on the way; and a run that was stopped half-way exits with 0. Puppet's output explains the outcome. It decides only
+//! where nothing else shows that a signal ended the run.
 
 use crate::run::RunOutcome;
 use crate::run::command::CommandKind;

@@ -195,7 +195,7 @@ fn removed_events_and_nodes_are_explained_from_the_other_records() {
     let lineage = explanation.event(event_id(2)).unwrap().lineage.clone().unwrap();
     assert_eq!(lineage.chains[0].root, event_id(1), "the event itself says what led to it");
 
-    // Swept, while web still tells of its run and lb of what its own run covered.
+    // The events have been removed; the histories of web and lb still have their runs.
     let mut fleet = three_nodes();
     fleet.events.clear();
     let answer = "run b lb ended [2 3]\nrun a web ended [1]\nevent 2 in a swept\nevent 3 root swept\nevent 1 root swept";

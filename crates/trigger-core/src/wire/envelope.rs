@@ -13,7 +13,7 @@ use super::{Stored, WireError};
 /// The version this program writes, and the newest it reads.
 pub const VERSION: u32 = 1;
 
-/// A stored value, sealed: what its writer wrote, and the writer's signature if there is one.
+/// A stored value as its writer wrote it, with the writer's signature if there is one.
 #[derive(Debug, Clone)]
 pub struct Envelope {
     body: Box<RawValue>,
@@ -25,7 +25,7 @@ pub struct Envelope {
 #[derive(Serialize, Deserialize)]
 struct EnvelopeForm<'a> {
     v: u32,
-    // Absent in a newer version, perhaps.
+    // A newer version may have something else instead.
     #[serde(borrow, default)]
     body: Option<&'a RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!((envelope.signature(), envelope.certificate()), (Some("c2ln"), Some("sha256:ab")));
         assert_eq!(envelope.to_string(), text);
         assert_eq!(envelope.open(), Ok(Delivery { part: 3 }));
-        assert_eq!(Delivery::from_wire(&text), Ok(Delivery { part: 3 }), "a signature is no obstacle");
+        assert_eq!(Delivery::from_wire(&text), Ok(Delivery { part: 3 }), "a signature is ignored");
     }
 
     #[test]
@@ -126,7 +126,6 @@ mod tests {
         assert_eq!(envelope.to_string(), text);
     }
 
-    /// Proves C15.
     /// Proves C15.
     #[test]
     fn a_newer_version_and_garbage_are_distinguished() {

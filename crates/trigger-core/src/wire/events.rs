@@ -80,7 +80,7 @@ impl EventForm {
             fired_in: self.fired_in,
             loops: if self.allow_loops { Loops::Allow } else { Loops::Avoid },
             fired_at: self.fired_at_unix_ms,
-            // What a node remembers of its runs is bounded by it, whichever node wrote the event.
+            // Bounds how long a node has to remember the event, whichever node wrote it.
             expires_in: Duration::from_secs(self.expires_in_seconds).min(MAX_LIFETIME),
         })
     }

@@ -1,4 +1,4 @@
-//! What a node publishes of its latest runs, and what it notes of the events that a run fires.
+//! The history of a node's latest runs, and the entries of the events that were fired inside a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,7 +60,7 @@ struct FiredForm {
     suppressed: Vec<SuppressedTargetForm>,
     #[serde(default, skip_serializing_if = "is_zero")]
     more_suppressed: usize,
-    // By name: a newer version may know more rules.
+    // The rules are read by name, since a newer version may know more of them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     suppressed_by_rule: BTreeMap<String, usize>,
 }
@@ -85,10 +85,10 @@ fn is_zero(more: &usize) -> bool {
     *more == 0
 }
 
-/// Counts are added up, and are not believed beyond what adds up.
+/// The highest count that is read, so that sums of counts never overflow.
 const MAX_COUNT: usize = u32::MAX as usize;
 
-/// Another node may have written more than this program does; the rest is counted.
+/// Reads at most `at_most` items and counts the others: another node may have written more than this program does.
 fn truncated<F, T>(forms: Vec<F>, max: usize, more: usize, read: impl Fn(F) -> T) -> Truncated<T> {
     let more = more.min(MAX_COUNT) + forms.len().saturating_sub(max);
     Truncated { listed: forms.into_iter().take(max).map(read).collect(), more }
@@ -174,7 +174,7 @@ impl SuppressedTargetForm {
     }
 }
 
-/// The body of these runs, however long it is.
+/// The body of a history with these runs, however long it is.
 pub(super) fn body_of(runs: &[PastRun]) -> String {
     write(&HistoryForm { runs: runs.iter().cloned().map(PastRunForm::of).collect() })
 }

@@ -5,12 +5,12 @@ use crate::fire_note::FireNote;
 use crate::time::Timestamp;
 
 impl HonouredEvent {
-    /// One line, without its end.
+    /// The entry as a line, without the line break.
     pub fn to_line(self) -> String {
         format!("{} {}", self.event, self.ended_at.as_unix_ms())
     }
 
-    /// The value back; nothing for a line that a crash cut short.
+    /// The entry of a line; absent for a line that a crash cut short.
     pub fn from_line(line: &str) -> Option<Self> {
         let (event, ended_at) = line.split_once(' ')?;
         Some(Self { event: event.parse().ok()?, ended_at: Timestamp::from_unix_ms(ended_at.parse().ok()?) })
@@ -18,13 +18,13 @@ impl HonouredEvent {
 }
 
 impl FireNote {
-    /// One line, without its end.
+    /// The entry as a line, without the line break.
     pub fn to_line(&self) -> String {
         let sign = if self.is_taken_back { '-' } else { '+' };
         format!("{sign} {} {} {}", self.root, self.noted_at.as_unix_ms(), self.trigger)
     }
 
-    /// The value back; nothing for a line that is none.
+    /// The entry of a line; absent for any other text.
     pub fn from_line(line: &str) -> Option<Self> {
         let mut words = line.splitn(4, ' ');
         let is_taken_back = match words.next()? {

@@ -40,7 +40,7 @@ struct RunningForm {
     causes: Vec<EventId>,
 }
 
-/// Deliveries that wait until a time.
+/// Deliveries that wait until a certain time.
 #[derive(Serialize, Deserialize)]
 struct WaitingForm {
     at_unix_ms: Timestamp,

@@ -1,4 +1,4 @@
-//! How deliveries ended.
+//! The outcomes of deliveries.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What a node keeps of its runs.
+//! The records and results of runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Every form survives the trip, and every form stays readable: the golden files prove it.
+//! Every form survives encoding and decoding, and the golden files prove that every form stays readable.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -191,7 +191,7 @@ fn the_history_that_is_read_is_bounded_whatever_the_node_has_written() {
     assert_eq!(read.runs.len(), MAX_RUNS);
     let PastRun { causes, fired, superseded, .. } = &read.runs[0];
     assert_eq!((causes.listed.len(), fired.listed.len()), (MAX_CAUSES, MAX_FIRES));
-    // Whoever adds them up can.
+    // The counts can be added up.
     assert!([causes.count(), fired.count(), *superseded].iter().sum::<usize>() > 10_000);
 }
 

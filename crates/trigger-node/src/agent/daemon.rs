@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use trigger_core::delivery::recorded::recorded_outcome;
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::node::{Activity, Running};
 use trigger_core::queue::{Blockers, Effect, Input, Queue, QueueSettings};
 use trigger_core::run::command::lock_timeout;
-use trigger_core::run::completed;
 use trigger_core::run::record::{Cause, RunRecord};
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
@@ -346,7 +346,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             })
         });
         let covers = |record: &RunRecord| record.causes.iter().any(|cause| cause.event.id == event);
-        completed::delivery_outcome(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
+        recorded_outcome(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
     }
 
     fn send(&self, job: CompletionJob) {

@@ -95,7 +95,7 @@ impl<H: Host> Registration<H> {
             is_failing = renewed.is_err();
             self.remember_groups();
             let elapsed = self.node.host.now().elapsed;
-            self.tell(self.claim.standing(elapsed));
+            self.tell(self.claim.state(elapsed));
             let pause = self.claim.pause(elapsed, self.node.host.jitter());
             tokio::select! {
                 biased;

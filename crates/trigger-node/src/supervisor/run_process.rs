@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
+use trigger_core::duration;
 use trigger_core::run::RunOutcome;
 use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
 use trigger_core::run::record::RunRecord;
@@ -133,7 +134,7 @@ impl RunProcess for PuppetProcess<'_> {
                 verdict::judge(command.kind(), exit(status), report.as_ref().map_err(String::as_str), &output)
             }
             Ended::TimedOut => {
-                let limit = humantime::format_duration(self.record.timeout);
+                let limit = duration::format(self.record.timeout);
                 Verdict::new(RunOutcome::TimedOut, format!("ended after {limit}, the run timeout"))
             }
             Ended::Stopped => stopped(),
@@ -165,7 +166,7 @@ async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetPath
     match waited {
         Ok(()) => disabled_reason(&puppet.disabled_lock).and_then(not_run),
         Err(other) => {
-            let waited = humantime::format_duration(patience);
+            let waited = duration::format(patience);
             not_run(format!("a run of puppet agent (process {other}) was still in progress after {waited}"))
         }
     }

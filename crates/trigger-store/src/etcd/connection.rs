@@ -19,8 +19,8 @@ use crate::address::Address;
 use crate::backend::OpenError;
 use crate::connector::Connector;
 use crate::detail::Detail;
+use crate::kind::BackendUrl;
 use crate::store::StoreError;
-use crate::url::BackendUrl;
 
 /// How long a member may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);

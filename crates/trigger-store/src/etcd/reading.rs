@@ -5,9 +5,10 @@ use trigger_core::identity::Revision;
 
 use super::connection::{Connections, RequestKind};
 use super::failure::EtcdFailure;
-use super::writing::MAX_TRANSACTION_OPERATIONS;
 use crate::store::{Entry, KeyRange};
 
+/// etcd's default `--max-txn-ops`.
+pub(super) const MAX_TRANSACTION_OPERATIONS: usize = 128;
 /// How many keys are read at a time; fewer when their values are too large for one answer.
 const MAX_ANSWER_KEYS: usize = 1024;
 /// By which factor the number of keys is then reduced.

@@ -9,11 +9,9 @@ use trigger_core::identity::Revision;
 
 use super::connection::{Connections, RequestKind};
 use super::failure::EtcdFailure;
-use super::reading;
+use super::reading::{self, MAX_TRANSACTION_OPERATIONS};
 use crate::store::{CasOutcome, StoreError};
 
-/// etcd's default `--max-txn-ops`.
-pub(super) const MAX_TRANSACTION_OPERATIONS: usize = 128;
 /// Below etcd's default `--max-request-bytes`, 1.5 MiB, with room for what protobuf and raft add.
 const MAX_TRANSACTION_BYTES: usize = 1 << 20;
 /// An upper bound of what an operation occupies beyond its key and value.

@@ -1,6 +1,6 @@
 //! A backend that takes events and does nothing with them.
 
-use super::{Access, AddressCount, BackendKind, Scheme, Transport};
+use crate::kind::{Access, AddressCount, BackendKind, Scheme, Transport};
 
 pub(super) const KIND: BackendKind = BackendKind {
     name: "dummy",

@@ -1,6 +1,6 @@
 //! An etcd cluster.
 
-use super::{Access, AddressCount, BackendKind, Scheme, Transport};
+use crate::kind::{Access, AddressCount, BackendKind, Scheme, Transport};
 
 pub(super) const KIND: BackendKind = BackendKind {
     name: "etcd",
@@ -20,7 +20,7 @@ pub(super) const KIND: BackendKind = BackendKind {
 
 #[cfg(feature = "clients")]
 fn open(
-    url: &crate::url::BackendUrl,
+    url: &crate::kind::BackendUrl,
     credentials: &crate::credentials::Credentials,
 ) -> Result<crate::backend::Backend, crate::backend::OpenError> {
     use crate::backend::Backend;

@@ -1,6 +1,6 @@
 //! Trigger's own hub.
 
-use super::{Access, AddressCount, BackendKind, Scheme, Transport};
+use crate::kind::{Access, AddressCount, BackendKind, Scheme, Transport};
 
 /// Where a hub listens unless it is configured otherwise.
 pub(super) const DEFAULT_URL: &str = "hub+http://127.0.0.1:8145";
@@ -23,7 +23,7 @@ pub(super) const KIND: BackendKind = BackendKind {
 
 #[cfg(feature = "clients")]
 fn open(
-    url: &crate::url::BackendUrl,
+    url: &crate::kind::BackendUrl,
     credentials: &crate::credentials::Credentials,
 ) -> Result<crate::backend::Backend, crate::backend::OpenError> {
     use crate::backend::Backend;

@@ -75,7 +75,7 @@ fn a_quarantined_event_shows_its_reason_and_its_suppressed_targets() {
     // As a run would have fired it.
     let text = std::fs::read_to_string(&file).unwrap();
     let suppressed = r#""suppressed":{"b":"loop: seen"},"suppressed_groups":{"web":"too far"}"#;
-    let text = text.trim_end().strip_suffix('}').map(|text| format!("{text},{suppressed}}}")).unwrap();
+    let text = text.trim_end().strip_suffix("}}").map(|text| format!("{text},{suppressed}}}}}")).unwrap();
     let aside = outbox.join("quarantined").join(format!("{event}.json"));
     std::fs::write(&aside, text).unwrap();
     std::fs::remove_file(file).unwrap();

@@ -12,39 +12,12 @@ use trigger_store::backend::Backend;
 use trigger_store::credentials::Credentials;
 
 use super::client::Client;
+use super::seen::Seen;
 use crate::process::{happens_within, wait_for};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// Files this process may have open: two connections for each agent, and as many again while they change.
 const FILES: u64 = 8192;
-
-/// What all agents saw.
-#[derive(Default)]
-pub(super) struct Seen {
-    watching: BTreeSet<Certname>,
-    arrived: BTreeMap<EventId, BTreeMap<Certname, Instant>>,
-    finished: BTreeMap<EventId, BTreeSet<Certname>>,
-}
-
-impl Seen {
-    pub(super) fn watches(&mut self, certname: &Certname, is_up: bool) {
-        if is_up {
-            self.watching.insert(certname.clone());
-        } else {
-            self.watching.remove(certname);
-        }
-    }
-
-    /// For the first time or again.
-    pub(super) fn arrived(&mut self, certname: &Certname, event: EventId) {
-        self.arrived.entry(event).or_default().entry(certname.clone()).or_insert_with(Instant::now);
-    }
-
-    /// Its outcome is stored.
-    pub(super) fn finished(&mut self, certname: &Certname, event: EventId) {
-        self.finished.entry(event).or_default().insert(certname.clone());
-    }
-}
 
 pub(super) struct Agents {
     seen: Arc<Mutex<Seen>>,

@@ -3,9 +3,8 @@
 //! outcomes with the history of its runs. A run is a wait.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use trigger_core::backoff;
@@ -13,13 +12,14 @@ use trigger_core::identity::{Certname, Revision, RunId};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::node::{Activity, Running};
 use trigger_core::run::record::Cause;
-use trigger_core::time::{Now, Timestamp};
+use trigger_core::time::Now;
 use trigger_fleet::Fleet;
 use trigger_fleet::claim::{Claim, ClaimState, Claimant};
 use trigger_fleet::delivery_watcher::{Batch, DeliveryWatcher, Outlets, read_again_after};
 use trigger_store::store::Store;
 
-use super::agents::Seen;
+use super::clock::{Jitter, wall};
+use super::seen::Seen;
 use super::work::Work;
 
 /// A fleet does not start at one moment.
@@ -32,12 +32,9 @@ const ACTIVITY_DELAY: Duration = Duration::from_millis(50);
 const BATCHES: usize = 16;
 
 pub(super) struct Client {
-    pub(super) fleet: Fleet,
-    pub(super) certname: Certname,
-    /// From 0.0 up to 1.0, different for each.
-    spread: f64,
-    /// How often chance was asked for.
-    draws: AtomicU32,
+    fleet: Fleet,
+    certname: Certname,
+    jitter: Jitter,
     started: Instant,
     seen: Arc<Mutex<Seen>>,
 }
@@ -50,12 +47,11 @@ impl Client {
         seen: Arc<Mutex<Seen>>,
     ) -> Self {
         let fleet = Fleet::new(store, Keyspace::default()).acting_as(certname.clone());
-        let (draws, started) = (AtomicU32::default(), Instant::now());
-        Self { fleet, certname, spread, draws, started, seen }
+        Self { fleet, certname, jitter: Jitter::new(spread), started: Instant::now(), seen }
     }
 
     pub(super) async fn run(self) {
-        tokio::time::sleep(START_TIMEOUT.mul_f64(self.spread)).await;
+        tokio::time::sleep(START_TIMEOUT.mul_f64(self.jitter.spread())).await;
         let claim = self.register().await;
         let (activity, told) = watch::channel(Activity::default());
         let (arrivals, batches) = mpsc::channel(BATCHES);
@@ -63,7 +59,7 @@ impl Client {
         let (own_record, _unseen) = watch::channel(Revision::default());
         let outlets = Outlets { arrivals, own_record };
         // It is nobody else's, and belongs to no groups.
-        let (_held, standing) = watch::channel(claim.standing(self.started.elapsed()));
+        let (_held, standing) = watch::channel(claim.state(self.started.elapsed()));
         let watcher = DeliveryWatcher::new(self.fleet.clone(), standing, outlets);
         tokio::join!(self.keep(claim, told), self.follow(watcher), self.work(batches, activity));
     }
@@ -86,8 +82,8 @@ impl Client {
         };
         let elapsed = self.started.elapsed();
         let mut claim = Claim::new(self.fleet.clone(), claimant, BTreeMap::new(), elapsed);
-        while !matches!(claim.standing(self.started.elapsed()), ClaimState::Held { .. }) {
-            tokio::time::sleep(claim.pause(self.started.elapsed(), self.jitter())).await;
+        while !matches!(claim.state(self.started.elapsed()), ClaimState::Held { .. }) {
+            tokio::time::sleep(claim.pause(self.started.elapsed(), self.jitter.next())).await;
             let _ = claim.renew(&Activity::default(), self.now()).await;
         }
         claim
@@ -97,7 +93,7 @@ impl Client {
     async fn keep(&self, mut claim: Claim, mut activity: watch::Receiver<Activity>) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(claim.pause(self.started.elapsed(), self.jitter())) => {}
+                () = tokio::time::sleep(claim.pause(self.started.elapsed(), self.jitter.next())) => {}
                 () = change(&mut activity), if claim.publishes_activity() => {}
             }
             let doing = activity.borrow_and_update().clone();
@@ -107,7 +103,7 @@ impl Client {
 
     /// Reads deliveries, and connects again whenever that ended.
     async fn follow(&self, mut watcher: DeliveryWatcher) {
-        let pause = || tokio::time::sleep(read_again_after(self.jitter()));
+        let pause = || tokio::time::sleep(read_again_after(self.jitter.next()));
         let (mut attempt, mut lost_at) = (0, Instant::now());
         loop {
             if let Ok(watch) = watcher.connect().await {
@@ -117,14 +113,14 @@ impl Client {
                 self.see(|seen| seen.watches(&self.certname, false));
                 lost_at = Instant::now();
             }
-            tokio::time::sleep(backoff::reconnect(attempt, lost_at.elapsed(), self.jitter())).await;
+            tokio::time::sleep(backoff::reconnect(attempt, lost_at.elapsed(), self.jitter.next())).await;
             attempt += 1;
         }
     }
 
     /// One run after the other, each for all that waits.
     async fn work(&self, mut batches: mpsc::Receiver<Batch>, activity: watch::Sender<Activity>) {
-        let mut work = Work::new(self);
+        let mut work = Work::new(&self.fleet, &self.certname, &self.jitter);
         while let Some(batch) = batches.recv().await {
             self.take_in(&mut work, batch).await;
             while let Some(causes) = work.next() {
@@ -149,12 +145,6 @@ impl Client {
         }
     }
 
-    /// In place of chance, so that two runs of the bench are alike.
-    pub(super) fn jitter(&self) -> f64 {
-        let draws = f64::from(self.draws.fetch_add(1, Ordering::Relaxed));
-        (self.spread * 7919.0 + draws * 0.618).fract()
-    }
-
     fn now(&self) -> Now {
         Now { wall: wall(), elapsed: self.started.elapsed() }
     }
@@ -171,9 +161,4 @@ async fn change(activity: &mut watch::Receiver<Activity>) {
 fn running(run_id: RunId, causes: &[Cause]) -> Activity {
     let causes = causes.iter().map(|cause| cause.event.id).collect();
     Activity { running: Some(Running { run_id, started_at: wall(), causes }), ..Activity::default() }
-}
-
-pub(super) fn wall() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or_default())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::original::{self, Etcd};
+use crate::etcd::{self, Etcd};
 use crate::process::Background;
 use crate::scratch::Scratch;
 use crate::trigger::{Hub, Program};
@@ -19,7 +19,7 @@ impl Server {
     pub(super) fn start(kind: &str, scratch: &Scratch, program: &Program) -> Result<Self> {
         Ok(match kind {
             "hub" => Self::Hub(Hub::start(scratch, program, "fleet-hub")?),
-            _ => Self::Etcd(original::start_etcd(scratch, "fleet-etcd")?),
+            _ => Self::Etcd(etcd::start(scratch, "fleet-etcd")?),
         })
     }
 

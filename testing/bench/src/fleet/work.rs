@@ -6,18 +6,21 @@ use std::time::{Duration, Instant};
 use trigger_core::backoff;
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
-use trigger_core::identity::{EventId, RunId};
+use trigger_core::identity::{Certname, EventId, RunId};
 use trigger_core::run::history::{MAX_RUNS, PastRun, RunHistory};
 use trigger_core::run::record::{Cause, RunRecord};
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
+use trigger_fleet::Fleet;
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
 
-use super::client::{Client, wall};
+use super::clock::{Jitter, wall};
 
 pub(super) struct Work<'a> {
-    client: &'a Client,
+    fleet: &'a Fleet,
+    certname: &'a Certname,
+    jitter: &'a Jitter,
     waiting: Vec<Cause>,
     /// All that ever came: it is read again and again until its delivery is deleted.
     known: BTreeSet<EventId>,
@@ -25,8 +28,9 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(client: &'a Client) -> Self {
-        Self { client, waiting: Vec::new(), known: BTreeSet::new(), history: RunHistory::default() }
+    pub(super) fn new(fleet: &'a Fleet, certname: &'a Certname, jitter: &'a Jitter) -> Self {
+        let (waiting, known, history) = (Vec::new(), BTreeSet::new(), RunHistory::default());
+        Self { fleet, certname, jitter, waiting, known, history }
     }
 
     /// Returns what is new.
@@ -40,7 +44,7 @@ impl<'a> Work<'a> {
                 }
                 Arrival::HasOutcome { event, target } => {
                     // What is still there is read again.
-                    let _ = self.client.fleet.delete_deliveries([(event, &[target].into())]).await;
+                    let _ = self.fleet.delete_deliveries([(event, &[target].into())]).await;
                 }
                 _ => {}
             }
@@ -72,8 +76,8 @@ impl<'a> Work<'a> {
         self.tell(PastRun::of(&self.record(run_id, started_at, causes), result, 0, []));
 
         let (mut attempt, lost_at) = (0, Instant::now());
-        while self.client.fleet.finish_runs(&completions, Some(&self.history)).await.is_err() {
-            let wait = backoff::reconnect(attempt, lost_at.elapsed(), self.client.jitter());
+        while self.fleet.finish_runs(&completions, Some(&self.history)).await.is_err() {
+            let wait = backoff::reconnect(attempt, lost_at.elapsed(), self.jitter.next());
             tokio::time::sleep(wait).await;
             attempt += 1;
         }
@@ -91,7 +95,7 @@ impl<'a> Work<'a> {
     fn record(&self, run_id: RunId, started_at: Timestamp, causes: Vec<Cause>) -> RunRecord {
         RunRecord {
             run_id,
-            certname: self.client.certname.clone(),
+            certname: self.certname.clone(),
             command: Vec::new(),
             options: RunOptions::default(),
             timeout: Duration::ZERO,

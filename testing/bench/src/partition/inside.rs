@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::{CUT_OFF, Measured};
-use crate::original::{self, CONNECT_TIMEOUT, Etcd, Loop};
+use crate::etcd::{self, Etcd};
+use crate::original::{self, CONNECT_TIMEOUT, Loop};
 use crate::process::{happens_within, now, run};
 use crate::relay;
 use crate::scratch::Scratch;
@@ -40,7 +41,7 @@ pub(crate) fn inside(program: &Program, scratch: &Scratch, count: usize) -> Resu
 impl Scene<'_> {
     /// The original's nodes and ours, cut off from one etcd at the same time.
     fn on_etcd(&self) -> Result<(Vec<f64>, Vec<f64>)> {
-        let etcd = original::start_etcd(self.scratch, "etcd")?;
+        let etcd = etcd::start(self.scratch, "etcd")?;
         let port = relay::start(&etcd.address)?;
         let loops = self.start_loops(port)?;
         let agents = self.start_agents("etcd", &format!("etcd://[::1]:{port}"))?;

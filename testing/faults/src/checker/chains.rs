@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::guard::{MAX_FIRES, MAX_HOPS};
-use super::{Evidence, Index, Violation};
+use super::index::Index;
+use super::violation::Violation;
+use crate::artifacts::Evidence;
 use crate::journal::{Answer, Cause, Chain};
 
 const BOUNDED: &str = "no runaway loops";

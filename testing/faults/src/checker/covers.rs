@@ -3,19 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Index, describe, seconds};
-use crate::artifacts::{Evidence, Run};
-use crate::journal::Moment;
-
-/// A run that covers an event.
-pub(super) struct Cover<'a> {
-    /// Which.
-    pub(super) run: &'a str,
-    /// When it started, or its record was written.
-    pub(super) at: Moment,
-    /// What it said itself.
-    logged: Option<&'a Run>,
-}
+use super::describe::{describe, seconds};
+use super::index::{Cover, Index};
+use crate::artifacts::Evidence;
 
 /// By (event, certname), in the order of their starts.
 pub(super) fn of(artifacts: &Evidence) -> BTreeMap<(&str, &str), Vec<Cover<'_>>> {

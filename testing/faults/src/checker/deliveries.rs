@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Evidence, Index, Violation, covers, describe, guard, repetitions, seconds};
-use crate::artifacts::{Target, Window};
+use super::describe::{describe, seconds};
+use super::index::Index;
+use super::violation::Violation;
+use super::{covers, guard, repetitions};
+use crate::artifacts::{Evidence, Target, Window};
 use crate::journal::{Answer, Fire, Moment};
 
 const LOST: &str = "no lost wake-up";

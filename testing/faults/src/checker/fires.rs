@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Evidence, Index, Violation};
+use super::index::Index;
+use super::violation::Violation;
+use crate::artifacts::Evidence;
 use crate::journal::{Answer, Cause, Fire, Moment};
 
 const DURABLE: &str = "durable before it answers";

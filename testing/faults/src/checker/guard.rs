@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Evidence, Index};
+use super::index::Index;
+use crate::artifacts::Evidence;
 use crate::journal::{Answer, Chain, Fire};
 
 /// The most hops a chain may have: nobody asked for another ttl.

@@ -1,6 +1,8 @@
 //! An event runs again at a node only after a run for it was interrupted, and once only (C4).
 
-use super::{Index, Violation, covers};
+use super::covers;
+use super::index::Index;
+use super::violation::Violation;
 
 const ONCE: &str = "no repetition without a crash";
 /// Runs that may cover one event at one node: the first, and one repetition after a crash.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::deliveries::{is_forgotten, was_ended};
-use super::{Evidence, Index, Violation, describe, seconds};
-use crate::artifacts::Run;
+use super::describe::{describe, seconds};
+use super::index::Index;
+use super::violation::Violation;
+use crate::artifacts::{Evidence, Run};
 use crate::journal::Answer;
 
 const ALONE: &str = "one run at a time";

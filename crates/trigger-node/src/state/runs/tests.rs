@@ -215,7 +215,7 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
         runs.close(record.run_id).unwrap();
         record.run_id
     };
-    let end_of = || trigger_core::run::completed::delivery_outcome(id, runs.completed_runs().unwrap());
+    let end_of = || trigger_core::delivery::recorded::recorded_outcome(id, runs.completed_runs().unwrap());
     ended(0);
     assert_eq!(end_of(), None, "its repetition tells");
     let repetition = ended(1);

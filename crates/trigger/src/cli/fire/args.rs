@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use trigger_core::duration;
 use trigger_core::lineage::Loops;
 use trigger_core::loop_guard::{DEFAULT_TTL, MAX_TTL};
 
@@ -33,7 +34,7 @@ pub(crate) struct FireArgs {
     #[arg(long, value_name = "WHETHER", default_value = "avoid")]
     pub(super) loops: LoopsChoice,
     /// How long a node that is away may still catch up, at most 7d [default: 1d]
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(super) expires_in: Option<Duration>,
     /// The key prefix that the agents are registered under [default: /puppet_trigger/events]
     #[arg(long, env = "TRIGGER_PREFIX", value_name = "KEYPREFIX", hide_env = true)]
@@ -42,7 +43,7 @@ pub(crate) struct FireArgs {
     #[arg(long)]
     pub(super) wait: bool,
     /// How long to wait
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration, requires = "wait")]
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse, requires = "wait")]
     pub(super) timeout: Duration,
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use trigger_core::delivery::DeliveryState;
+use trigger_core::duration;
 use trigger_core::identity::Certname;
 use trigger_fleet::status::EventStatus;
 
@@ -73,7 +74,7 @@ impl Progress {
             bar.finish_and_clear();
         }
         if let Some(timeout) = timed_out {
-            self.line(&format!("gave up after {}; the event goes on", humantime::format_duration(timeout)));
+            self.line(&format!("gave up after {}; the event goes on", duration::format(timeout)));
         }
     }
 }

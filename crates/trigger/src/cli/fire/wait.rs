@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use trigger_core::delivery::DeliveryState;
+use trigger_core::duration;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::status::DeliveryStatus;
 use trigger_fleet::Fleet;
@@ -72,7 +73,7 @@ pub(super) async fn until_over(
             let status = latest.ok_or_else(|| {
                 Failure::failed(format!(
                     "event {event} did not reach the backend within {}",
-                    humantime::format_duration(timeout)
+                    duration::format(timeout)
                 ))
             })?;
             return Ok(Followed { status, timed_out: true });

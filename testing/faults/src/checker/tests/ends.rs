@@ -66,7 +66,7 @@ fn only_what_a_run_fired_is_suppressed() {
 }
 
 fn superseded_by(certname: &str, successor: &str) -> Target {
-    let reason = format!("in a long backlog, the later event {successor} took its place");
+    let reason = format!("in a long backlog, superseded by the later event {successor}");
     Target { reason: Some(reason), ..target(certname, "superseded") }
 }
 

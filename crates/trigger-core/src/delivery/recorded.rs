@@ -10,7 +10,7 @@ use crate::run::{CompletedRun, RunOutcome, RunResult};
 ///
 /// The outcome is absent while the event is to run again: a run that was interrupted is repeated once, and one that
 /// could not happen is repeated until the event expires (C6).
-pub fn delivery_outcome(
+pub fn recorded_outcome(
     event: EventId,
     runs: impl IntoIterator<Item = (RunRecord, RunResult)>,
 ) -> Option<DeliveryOutcome> {
@@ -68,7 +68,7 @@ mod tests {
                 RunResult { outcome, reason: None, reported_noop: false, started_at: at, finished_at: at },
             )
         };
-        let outcome = delivery_outcome(event_id(1), runs.iter().map(run));
+        let outcome = recorded_outcome(event_id(1), runs.iter().map(run));
         let outcome = outcome.map(|outcome| match outcome {
             DeliveryOutcome::Done(run) | DeliveryOutcome::Failed(run) => run.result.outcome,
             other => panic!("{other:?}"),
@@ -93,6 +93,6 @@ mod tests {
 
     #[test]
     fn the_runs_of_other_events_do_not_matter() {
-        assert_eq!(delivery_outcome(event_id(2), []), None);
+        assert_eq!(recorded_outcome(event_id(2), []), None);
     }
 }

@@ -1,0 +1,81 @@
+//! Lengths of time as operators write and read them: `90s`, `2h 30m`, `1d`.
+
+use std::time::Duration;
+
+use jiff::fmt::friendly::{SpanParser, SpanPrinter};
+use jiff::{Span, SpanRelativeTo, SpanRound, Unit};
+
+/// A text that is no length of time.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DurationError(String);
+
+/// Reads a length of time: numbers, each with a unit from `ns` to `weeks`. A day has 24 hours. Months and years have no
+/// length, and are refused like negative durations.
+pub fn parse(text: &str) -> Result<Duration, DurationError> {
+    let refused = |error: jiff::Error| DurationError(error.to_string());
+    let span = SpanParser::new().parse_span(text.trim()).map_err(refused)?;
+    let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(refused)?;
+    duration.try_into().map_err(refused)
+}
+
+/// Writes a length of time in days, hours, minutes, seconds and parts of a second.
+pub fn format(duration: Duration) -> String {
+    let round = SpanRound::new().largest(Unit::Day).days_are_24_hours();
+    match Span::try_from(duration).and_then(|span| span.round(round)) {
+        Ok(span) => SpanPrinter::new().span_to_string(&span),
+        // Longer than nineteen thousand years.
+        Err(_) => format!("{}s", duration.as_secs()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<u64, ()>) {
+        let parsed = parse(text).map(|duration| duration.as_millis() as u64).map_err(|_| ());
+        assert_eq!(parsed, expected, "{text}");
+    }
+
+    #[test]
+    fn what_operators_write_is_read() {
+        for (text, seconds) in [
+            ("90s", 90),
+            ("5m", 300),
+            ("5 min", 300),
+            ("10minutes", 600),
+            ("1h", 3600),
+            ("2h 30m", 9000),
+            ("2h30m", 9000),
+            ("1day", 86_400),
+            ("1d 12h", 129_600),
+            ("7days", 604_800),
+            ("1w", 604_800),
+            ("2weeks", 1_209_600),
+        ] {
+            check(text, Ok(seconds * 1000));
+        }
+        check("250ms", Ok(250));
+        for text in ["", "5", "m", "-5m", "5m ago", "soon", "1month", "1y"] {
+            check(text, Err(()));
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_short_and_is_read_again() {
+        for (duration, text) in [
+            (Duration::ZERO, "0s"),
+            (Duration::from_millis(1500), "1s 500ms"),
+            (Duration::from_secs(90), "1m 30s"),
+            (Duration::from_secs(3600), "1h"),
+            (Duration::from_secs(86_400), "1d"),
+            (Duration::from_secs(2 * 86_400 + 3661), "2d 1h 1m 1s"),
+            (Duration::from_secs(45 * 86_400), "45d"),
+        ] {
+            assert_eq!(format(duration), text);
+            assert_eq!(parse(text).unwrap(), duration);
+        }
+        assert_eq!(format(Duration::MAX), format!("{}s", u64::MAX));
+    }
+}

@@ -1,0 +1,83 @@
+//! The inputs and effects by which the queue and the agent communicate.
+
+use std::collections::BTreeSet;
+
+use super::Blockers;
+use crate::delivery::Completion;
+use crate::event::{RunOptions, Target};
+use crate::identity::{EventId, RunId};
+use crate::node::{HeldDelivery, Running};
+use crate::run::CompletedRun;
+use crate::run::record::Cause;
+
+/// Something that happened, as the agent reports it to the queue.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A pending delivery was read, for the first time or again.
+    Delivered(Cause),
+    /// A delivery that only a newer version can read. It is held until this agent is updated.
+    TooNew(HeldDelivery),
+    /// A run of an earlier agent is still in progress.
+    Adopted {
+        /// The run, as its record has it.
+        running: Running,
+        /// The options in its record.
+        options: RunOptions,
+        /// The causes in its record.
+        causes: Vec<Cause>,
+    },
+    /// A run of an earlier agent ended while no agent was there. A cause that it has not completed is pending in the
+    /// backend and will be delivered from there. It is not requeued from the record: where this state directory is a
+    /// copy of another node's, the event may have been completed elsewhere since.
+    CompletedWhileDown {
+        /// The run with its result.
+        run: CompletedRun,
+        /// The causes in its record.
+        causes: Vec<Cause>,
+    },
+    /// The run that [`Effect::StartRun`] asked for has an id and is about to start.
+    Started(Running),
+    /// The run in progress ended, or the one that [`Effect::StartRun`] asked for could not be started.
+    RunEnded {
+        /// The run with its result.
+        run: CompletedRun,
+        /// From 0.0 up to 1.0; spreads the retries of a fleet.
+        jitter: f64,
+    },
+    /// What the agent sees now of the blockers outside the queue.
+    Blockers(Blockers),
+    /// All runs of earlier agents have been taken up. Until then no run starts.
+    Recovered,
+    /// Time has passed.
+    Tick,
+}
+
+/// Something that the agent has to do. Effects are performed strictly in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Write the run record, then start its supervisor; answer with [`Input::Started`].
+    StartRun {
+        /// The options of the run: the union of those of its causes.
+        options: RunOptions,
+        /// The deliveries that the run covers. All of them have arrived before the record is written.
+        causes: Vec<Cause>,
+    },
+    /// Append the events to the deduplication log if a run covered them (fsync), store the outcomes, delete the
+    /// deliveries, then close the record of the run, if there is one (C4). Without `completions`, only the record is
+    /// closed.
+    Finish {
+        /// The run whose record can be closed afterwards.
+        run: Option<RunId>,
+        /// The deliveries that ended.
+        completions: Vec<Completion>,
+    },
+    /// Delete the deliveries of an event that a run has honoured here before. The backend has no outcome of it: the
+    /// outcome is not stored yet, or it is lost because the backend was restored from a backup. So the outcome is
+    /// stored again before the deletion where it is still known.
+    DeleteDeliveries {
+        /// The event.
+        event: EventId,
+        /// The targets by which the event addressed this node.
+        addressed_as: BTreeSet<Target>,
+    },
+}

@@ -1,0 +1,93 @@
+//! What keeps runs from starting.
+
+use super::*;
+
+#[test]
+fn a_run_that_a_blocker_prevented_is_repeated_as_soon_as_the_blocker_is_gone() {
+    let mut world = world();
+    world.play("e1 +1000 block not_run");
+    assert_eq!(world.queue.activity().held[0].reason, "disabled: maintenance");
+    assert!(world.queue.activity().retrying.is_empty());
+    world.play("unblock");
+    assert_eq!(world.seen.join(" "), "run[e1] finish[] run[e1]");
+}
+
+#[test]
+fn retries_follow_soon_after_the_end_of_a_blocker() {
+    let failed_thrice = "e1 +1500 not_run +10000 not_run +20000 not_run";
+    let mut world = world();
+    world.play(&format!("{failed_thrice} e2~ +1000 not_run block +1000 unblock"));
+    let starts = world.starts.len();
+    assert_eq!(world.queue.next_wake(), Some(world.now.elapsed + Duration::from_secs(5)), "not at once");
+    let activity = world.queue.activity();
+    assert!(
+        activity.retrying.iter().all(|r| r.at <= world.now.wall.plus(Duration::from_secs(5))),
+        "{activity:?}"
+    );
+    world.play("+5000 unchanged +1000");
+    assert_eq!(world.starts.len(), starts + 2, "{:?}", world.seen);
+    // Nothing is put off by it.
+    check("e1 +1500 not_run +9000 block unblock +1000", "run[e1] finish[] run[e1]");
+}
+
+#[test]
+fn blockers_are_checked_before_a_start_and_not_for_every_arrival() {
+    let mut world = world();
+    let arrival = |word: &str| Input::Delivered(cause(word));
+    assert!(world.queue.may_start(world.now, &arrival("e1")));
+    assert!(!world.queue.may_start(world.now, &Input::Tick), "nothing waits");
+    world.play("e1");
+    assert!(!world.queue.may_start(world.now, &arrival("e2")), "a run is in progress");
+    world.play("not_run");
+    assert!(!world.queue.may_start(world.now, &arrival("e2")), "it waits for another try");
+    assert!(!world.queue.may_start(world.now, &arrival("e2~")), "a second has to pass");
+    world.now.elapsed += Duration::from_secs(1);
+    assert!(world.queue.may_start(world.now, &arrival("e2~")));
+    world.now.elapsed += Duration::from_secs(9);
+    assert!(world.queue.may_start(world.now, &Input::Tick), "the next try is due");
+}
+
+#[test]
+fn nothing_starts_while_blocked_and_the_reason_shows() {
+    let mut world = world();
+    world.play("block e1");
+    assert_eq!(world.seen, Vec::<String>::new());
+    assert_eq!(world.queue.activity().held[0].reason, "disabled: maintenance");
+    world.play("unblock");
+    assert_eq!(world.seen, ["run[e1]"]);
+}
+
+#[test]
+fn the_first_blocker_in_their_order_counts() {
+    let mut world = world_in_recovery(settings());
+    world.play("e1");
+    let check = |world: &mut World, claim: Option<ClaimBlocker>, disabled: Option<&str>, expected| {
+        world.input(Input::Blockers(Blockers { claim, disabled: disabled.map(str::to_owned) }));
+        assert_eq!(world.queue.blocked_reason(), expected);
+        let held: Vec<&str> = world.queue.held().map(|(_, reason)| reason).collect();
+        assert_eq!(held, Vec::from_iter(expected), "it is the reason of the delivery");
+    };
+    let stale = || Some(ClaimBlocker::Stale("not renewed for 150 s".to_owned()));
+    check(&mut world, stale(), Some("maintenance"), Some("this agent takes up the runs of an earlier one"));
+    world.input(Input::Recovered);
+    check(&mut world, stale(), Some("maintenance"), Some("not renewed for 150 s"));
+    check(&mut world, None, Some("maintenance"), Some("maintenance"));
+    let unregistered = Some(ClaimBlocker::NotRegistered);
+    check(&mut world, unregistered, None, Some("this agent has not registered with the backend yet"));
+    assert_eq!(world.seen, [""; 0], "not even for a moment without a blocker");
+    check(&mut world, None, None, None);
+    assert_eq!(world.seen, ["run[e1]"]);
+}
+
+#[test]
+fn blockers_are_looked_at_again_while_a_delivery_waits_for_one_to_go() {
+    let mut world = world();
+    world.play("block");
+    assert_eq!(world.queue.next_wake(), None, "nothing waits");
+    world.play("e1");
+    assert_eq!(world.queue.next_wake(), Some(BLOCKER_POLL_INTERVAL));
+    world.play("+400");
+    assert_eq!(world.queue.next_wake(), Some(Duration::from_millis(400) + BLOCKER_POLL_INTERVAL));
+    world.play("unblock");
+    assert_eq!(world.queue.next_wake(), None, "a run is in progress");
+}

@@ -1,0 +1,48 @@
+//! Random scripts, in which each event ends exactly once.
+
+use super::*;
+use proptest::prelude::*;
+
+fn word() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => (1..40_u32, prop_oneof![Just(""), Just(":web"), Just("~")]).prop_map(|(n, kind)| {
+            // An event's options never change, so its kind follows from its number.
+            match (n % 3, kind) { (0, _) => format!("e{n}~"), (1, _) => format!("e{n}:web"), _ => format!("e{n}") }
+        }),
+        3 => (0..3000_u32).prop_map(|ms| format!("+{ms}")),
+        3 => prop_oneof![Just("unchanged"), Just("failed"), Just("not_run"), Just("interrupted")]
+            .prop_map(str::to_owned),
+        1 => Just("block".to_owned()),
+        1 => Just("unblock".to_owned()),
+        1 => Just("restart".to_owned()),
+    ]
+}
+
+proptest! {
+    /// Proves C2 and C6: whatever happens in whatever order, each event ends exactly once.
+    #[test]
+    fn every_event_ends_exactly_once_and_no_minute_has_more_runs_than_the_limit(
+        words in proptest::collection::vec(word(), 0..120),
+        limit in prop_oneof![Just(1_usize), Just(2), Just(5), Just(600)],
+    ) {
+        let mut world = world_with_limit(&limit.to_string());
+        for word in &words {
+            if word != "restart" || world.queue.active.is_none() {
+                world.play(word);
+            }
+        }
+        world.play("unblock");
+        for _ in 0..200 {
+            world.play("+400000 unchanged");
+        }
+        prop_assert!(world.most_starts_in_a_minute() <= limit);
+        let mut fired: Vec<String> = words.iter().filter(|w| w.starts_with('e'))
+            .map(|w| w.split([':', '~']).next().unwrap().to_owned()).collect();
+        fired.sort();
+        fired.dedup();
+        for event in fired {
+            let ends: usize = world.seen.iter().map(|s| s.matches(&format!("{event}=")).count()).sum();
+            prop_assert_eq!(ends, 1, "{} in {:?}", event, world.seen);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A kind of backend, and the URL that selects one of it. Which kinds there are is in [`kinds`](crate::kinds).
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use crate::address::Address;
+#[cfg(feature = "clients")]
+use crate::backend::{Backend, OpenError};
+#[cfg(feature = "clients")]
+use crate::credentials::Credentials;
+
+/// What one kind of backend is called, how its URLs look, and how it is opened.
+pub struct BackendKind {
+    /// Its name in the configuration (`[backends.NAME]`), as `--backend NAME` and as Puppet's provider.
+    pub name: &'static str,
+    /// The noun for one backend of this kind, with its article, within sentences.
+    pub title: &'static str,
+    /// What it does, for Puppet's reference.
+    pub summary: &'static str,
+    /// The schemes of its URLs; the plain one first.
+    pub schemes: &'static [Scheme],
+    /// How many servers a URL names.
+    pub addresses: AddressCount,
+    /// The URL that the bare name stands for where nothing is configured; absent where there is no obvious one.
+    pub default_url: Option<&'static str>,
+    /// A URL in canonical form, for pages and sentences.
+    pub example: &'static str,
+    /// What it can do with what it is given.
+    pub access: Access,
+    /// Prepares a backend without connecting to it.
+    #[cfg(feature = "clients")]
+    pub(crate) open: fn(&BackendUrl, &Credentials) -> Result<Backend, OpenError>,
+}
+
+/// The part of a URL before the colon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scheme {
+    /// Its text.
+    pub name: &'static str,
+    /// How connections are made under it.
+    pub transport: Transport,
+}
+
+/// How bytes travel to a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// In the clear.
+    Plain,
+    /// Encrypted, with both ends' certificates verified.
+    Tls,
+}
+
+impl Transport {
+    /// Whether this version can connect that way. TLS has its schemes, so that a URL with one is answered with the
+    /// reason, but no implementation yet.
+    pub fn is_supported(self) -> bool {
+        match self {
+            Self::Plain => true,
+            Self::Tls => false,
+        }
+    }
+}
+
+/// How many servers a URL names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressCount {
+    /// The URL is its scheme and a colon.
+    None,
+    /// One.
+    One,
+    /// One or more, which are members of one cluster.
+    Several,
+}
+
+/// What a backend can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It keeps what it is given: an agent can be run on it, and outcomes can be read from it.
+    ReadWrite,
+    /// It only takes events.
+    WriteOnly,
+}
+
+impl BackendKind {
+    /// The schemes that this version can use.
+    pub fn supported_schemes(&self) -> impl Iterator<Item = Scheme> {
+        self.schemes.iter().copied().filter(|scheme| scheme.transport.is_supported())
+    }
+
+    /// How its URLs look, such as `hub+http://HOST:PORT`.
+    pub fn url_forms(&self) -> Vec<String> {
+        let addresses = match self.addresses {
+            AddressCount::None => "",
+            AddressCount::One => "//HOST:PORT",
+            AddressCount::Several => "//HOST:PORT[,HOST:PORT…]",
+        };
+        self.supported_schemes().map(|scheme| format!("{}:{addresses}", scheme.name)).collect()
+    }
+}
+
+impl fmt::Debug for BackendKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for BackendKind {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for BackendKind {}
+
+impl Hash for BackendKind {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+/// The URL of a backend that this program can talk to; every other text is refused when it is parsed, which is before
+/// anything is stored for it.
+///
+/// [`fmt::Display`] gives the canonical form: hosts in lower case, each address once, no slash at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BackendUrl {
+    kind: &'static BackendKind,
+    scheme: Scheme,
+    addresses: Vec<Address>,
+}
+
+impl BackendUrl {
+    /// For the parser, which checks that the kind has the scheme and as many addresses.
+    pub(crate) fn new(kind: &'static BackendKind, scheme: Scheme, addresses: Vec<Address>) -> Self {
+        Self { kind, scheme, addresses }
+    }
+
+    /// The kind of backend that the URL selects.
+    pub fn kind(&self) -> &'static BackendKind {
+        self.kind
+    }
+
+    /// The part before the colon, which says whether connections are plain or encrypted.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The servers: as many as the kind has, each once, in the order given.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+}
+
+impl fmt::Display for BackendUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.scheme.name)?;
+        for (position, address) in self.addresses.iter().enumerate() {
+            write!(f, "{}{address}", if position == 0 { "//" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(feature = "clients")]
+impl Backend {
+    /// Prepares the backend that a URL selects. Connects when it is first used.
+    ///
+    /// # Errors
+    /// Every error is one of configuration: no server has been asked anything yet.
+    pub fn open(url: &BackendUrl, credentials: &Credentials) -> Result<Self, OpenError> {
+        (url.kind().open)(url, credentials)
+    }
+}

@@ -1,0 +1,25 @@
+//! How much is measured: a quick look, or enough for a comparison.
+
+use crate::fleet::Load;
+
+/// How often each thing is measured.
+pub(crate) struct Samples {
+    pub(crate) latency: usize,
+    pub(crate) publish: usize,
+    pub(crate) original_sets: usize,
+    pub(crate) refresh_runs: usize,
+    pub(crate) cut_off: usize,
+    pub(crate) fleet: Load,
+}
+
+impl Samples {
+    pub(crate) fn few() -> Self {
+        let fleet = Load { agents: 100, idle_windows: 3, events: 3, restarts: 3 };
+        Self { latency: 8, publish: 2, original_sets: 50, refresh_runs: 2, cut_off: 5, fleet }
+    }
+
+    pub(crate) fn many() -> Self {
+        let fleet = Load { agents: 1000, idle_windows: 7, events: 5, restarts: 5 };
+        Self { latency: 40, publish: 5, original_sets: 200, refresh_runs: 7, cut_off: 50, fleet }
+    }
+}

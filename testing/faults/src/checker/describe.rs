@@ -1,0 +1,22 @@
+//! Runs and moments in the words of a complaint.
+
+use crate::artifacts::Run;
+
+/// What the log says of a run, for a complaint.
+pub(super) fn describe(run: &Run) -> String {
+    let end = run
+        .end
+        .as_ref()
+        .map_or_else(|| "no end".to_owned(), |end| format!("ended at {} with {}", seconds(end.at), end.code));
+    format!(
+        "run {} on {} started at {} for {} events, {end}",
+        run.start.run,
+        run.start.certname,
+        seconds(run.start.at),
+        run.start.causes.len()
+    )
+}
+
+pub(super) fn seconds(at: u64) -> String {
+    format!("{:.6} s", std::time::Duration::from_nanos(at).as_secs_f64())
+}
