@@ -203,10 +203,7 @@ impl DeliveryWatcher {
     }
 
     fn lost(&self, detail: &str) -> StoreError {
-        StoreError::Unreachable {
-            backend: self.fleet.store().address().to_owned(),
-            detail: detail.to_owned(),
-        }
+        StoreError::Unreachable { backend: self.fleet.store().address().to_owned(), detail: detail.into() }
     }
 }
 

@@ -140,6 +140,6 @@ impl Fleet {
 
     /// The backend did not keep what it had taken, or changes while it is asked.
     pub(crate) fn ambiguous(&self, detail: String) -> StoreError {
-        StoreError::Ambiguous { backend: self.store.address().to_owned(), detail }
+        StoreError::Ambiguous { backend: self.store.address().to_owned(), detail: detail.into() }
     }
 }

@@ -104,7 +104,7 @@ impl Meddler for Trouble {
         value: &str,
         expected: Option<Revision>,
     ) -> Result<CasOutcome, StoreError> {
-        let (backend, detail) = ("here".to_owned(), "a fault".to_owned());
+        let (backend, detail) = ("here".to_owned(), "a fault".into());
         if self.is_unreachable.load(Ordering::Relaxed) {
             return Err(StoreError::Unreachable { backend, detail });
         }

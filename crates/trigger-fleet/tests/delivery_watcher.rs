@@ -47,7 +47,7 @@ impl Meddler for FailsAfter {
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
         let left = self.reads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if left.is_err() {
-            return Err(StoreError::Unreachable { backend: "here".to_owned(), detail: "a fault".to_owned() });
+            return Err(StoreError::Unreachable { backend: "here".to_owned(), detail: "a fault".into() });
         }
         self.store.read(ranges).await
     }

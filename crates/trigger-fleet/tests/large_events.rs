@@ -80,7 +80,7 @@ impl Meddler for Witness {
             results.push(if is_taken {
                 self.store.put_many(vec![(key, value)]).await.remove(0)
             } else {
-                Err(StoreError::Ambiguous { backend: "here".to_owned(), detail: "a fault".to_owned() })
+                Err(StoreError::Ambiguous { backend: "here".to_owned(), detail: "a fault".into() })
             });
         }
         results

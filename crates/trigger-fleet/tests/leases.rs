@@ -112,7 +112,7 @@ impl Meddler for Lossy {
     ) -> Result<CasOutcome, StoreError> {
         let swapped = self.store.compare_and_swap(key, value, expected).await;
         if self.loses_answers.load(Ordering::Relaxed) {
-            return Err(StoreError::Ambiguous { backend: "here".to_owned(), detail: "a fault".to_owned() });
+            return Err(StoreError::Ambiguous { backend: "here".to_owned(), detail: "a fault".into() });
         }
         swapped
     }

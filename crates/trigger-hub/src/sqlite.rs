@@ -106,7 +106,7 @@ impl SqliteStore {
     /// The writer answers each kind of write with its own kind of answer.
     fn unexpected(&self, written: &Written) -> StoreError {
         let detail = format!("the writer answered another question: {written:?}");
-        StoreError::Ambiguous { backend: self.shared.address.clone(), detail }
+        StoreError::Ambiguous { backend: self.shared.address.clone(), detail: detail.into() }
     }
 }
 
@@ -226,7 +226,7 @@ impl Feed {
             let Some(mut changes) = self.subscription.changes().await else {
                 let shared = &self.store.shared;
                 shared.metrics.watch_cut();
-                let detail = "the watcher fell too far behind".to_owned();
+                let detail = "the watcher fell too far behind".into();
                 return Err(StoreError::Unreachable { backend: shared.address.clone(), detail });
             };
             // The snapshot shows these already.

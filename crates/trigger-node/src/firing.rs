@@ -162,8 +162,11 @@ impl<H: Host> Publisher<H> {
     }
 
     async fn publish(&self, publication: &Publication, limit: Duration) -> Result<Published, PublishError> {
-        let unreachable = |detail| {
-            PublishError::Store(StoreError::Unreachable { backend: publication.backend.clone(), detail })
+        let unreachable = |detail: String| {
+            PublishError::Store(StoreError::Unreachable {
+                backend: publication.backend.clone(),
+                detail: detail.into(),
+            })
         };
         let backend = self.backend_of(publication).map_err(|error| unreachable(error.to_string()))?;
         let check_prefix = publication.prefix != self.own_prefix;

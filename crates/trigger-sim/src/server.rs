@@ -135,11 +135,11 @@ fn entry_of(key: &str, versions: &[Version], revision: u64) -> Option<Entry> {
 }
 
 pub(crate) fn unreachable() -> StoreError {
-    StoreError::Unreachable { backend: crate::host::BACKEND.to_owned(), detail: "nobody answers".to_owned() }
+    StoreError::Unreachable { backend: crate::host::BACKEND.to_owned(), detail: "nobody answers".into() }
 }
 
 pub(crate) fn ambiguous() -> StoreError {
-    StoreError::Ambiguous { backend: crate::host::BACKEND.to_owned(), detail: "an answer".to_owned() }
+    StoreError::Ambiguous { backend: crate::host::BACKEND.to_owned(), detail: "an answer".into() }
 }
 
 impl World {

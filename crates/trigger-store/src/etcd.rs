@@ -1,11 +1,14 @@
 //! The backend on etcd v3 (3.4 and later).
 //!
-//! etcd's own traps, and how they are met: a transaction takes 128 operations and a request 1.5 MiB, so
-//! writes go in [`writing`] in chunks, several in flight; an answer that does not come says nothing about
-//! what was done, so every failure is sorted in [`failure`]; a large prefix does not fit one answer, so
-//! [`reading`] pages at one revision; a watch stream is not resumed by its client, can be overtaken by
-//! compaction, repeats events in some releases and hangs on a stopped server, so [`watching`] proves its
-//! continuity or ends. Nothing here knows what the keys mean.
+//! etcd's limits, and how this client respects them:
+//!
+//! * A transaction takes 128 operations, and a request 1.5 MiB, so [`writing`] sends chunks, several in flight.
+//! * A request without an answer may or may not have been done, so [`failure`] sorts every failure by what is known.
+//! * A large prefix does not fit one answer, so [`reading`] reads pages at one revision.
+//! * A watch stream is not resumed by its client library, can be overtaken by compaction, repeats events in some
+//!   releases and hangs on a stopped server, so [`watching`] proves its continuity or ends.
+//!
+//! Nothing here knows what the keys mean.
 
 mod connection;
 mod failure;
@@ -47,7 +50,7 @@ impl EtcdStore {
     /// [`StoreError::Refused`] when there is no endpoint, or one is no address.
     pub fn connect(endpoints: &[String]) -> Result<Self, StoreError> {
         let url = format!("etcd://{}", endpoints.join(","));
-        let refused = |detail: String| StoreError::Refused { backend: url.clone(), detail };
+        let refused = |detail: String| StoreError::Refused { backend: url.clone(), detail: detail.into() };
         let url: BackendUrl = url.parse().map_err(|error| refused(format!("{error}")))?;
         let connector = Connector::new(&url, &Credentials::default());
         connector.and_then(|connector| Self::new(&url, connector)).map_err(|error| refused(error.to_string()))

@@ -50,7 +50,7 @@ impl HubStore {
     /// [`StoreError::Refused`] when that is no address.
     pub fn connect(address: &str) -> Result<Self, StoreError> {
         let url = format!("hub+http://{address}");
-        let refused = |detail: String| StoreError::Refused { backend: url.clone(), detail };
+        let refused = |detail: String| StoreError::Refused { backend: url.clone(), detail: detail.into() };
         let url: BackendUrl = url.parse().map_err(|error| refused(format!("{error}")))?;
         let connector =
             Connector::new(&url, &Credentials::default()).map_err(|error| refused(error.to_string()))?;

@@ -11,6 +11,7 @@ pub mod conformance;
 #[cfg(feature = "clients")]
 pub mod connector;
 pub mod credentials;
+pub mod detail;
 #[cfg(feature = "clients")]
 pub mod etcd;
 #[cfg(feature = "clients")]

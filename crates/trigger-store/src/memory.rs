@@ -1,4 +1,4 @@
-//! A backend in memory, for tests of what is written above the trait.
+//! A store in memory, for tests of the layers above the trait.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,8 @@ use trigger_core::identity::Revision;
 
 use crate::store::{CasOutcome, Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 
-/// Changes a watcher may fall behind by before its watch ends.
-const WATCH_BACKLOG: usize = 1024;
+/// How many changes a watcher may fall behind before its watch ends.
+const MAX_WATCH_BACKLOG: usize = 1024;
 
 /// A store that lives as long as its last handle.
 #[derive(Debug, Clone, Default)]
@@ -54,7 +54,7 @@ impl MemoryStore {
 }
 
 fn unreachable() -> StoreError {
-    StoreError::Unreachable { backend: "memory:".to_owned(), detail: "it was switched off".to_owned() }
+    StoreError::Unreachable { backend: "memory:".to_owned(), detail: "it was switched off".into() }
 }
 
 impl State {
@@ -62,14 +62,14 @@ impl State {
         self.revision += 1;
         let revision = Revision(self.revision);
         self.entries.insert(key.clone(), (value.clone(), revision));
-        self.tell(Change::Put(Entry { key, value, revision }));
+        self.notify(Change::Put(Entry { key, value, revision }));
         revision
     }
 
     fn delete(&mut self, key: String) {
         if self.entries.remove(&key).is_some() {
             self.revision += 1;
-            self.tell(Change::Deleted(key));
+            self.notify(Change::Deleted(key));
         }
     }
 
@@ -91,7 +91,7 @@ impl State {
         ranges.iter().flat_map(in_range).collect()
     }
 
-    fn tell(&mut self, change: Change) {
+    fn notify(&mut self, change: Change) {
         let key = match &change {
             Change::Put(entry) => &entry.key,
             Change::Deleted(key) => key,
@@ -139,7 +139,7 @@ impl Store for MemoryStore {
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
         let mut state = self.reachable()?;
-        let (sender, receiver) = mpsc::channel(WATCH_BACKLOG);
+        let (sender, receiver) = mpsc::channel(MAX_WATCH_BACKLOG);
         let snapshot = WatchEvent::Snapshot(state.read(&ranges));
         state.watchers.push(Watcher { ranges, events: sender });
         // Yields the snapshot, then what the watchers' list sends, then one error.

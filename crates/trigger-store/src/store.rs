@@ -7,25 +7,26 @@ use async_trait::async_trait;
 use futures_util::Stream;
 use trigger_core::identity::Revision;
 
-/// So many entries, given to [`Store::put_many`] at once, become visible in their order.
+use crate::detail::Detail;
+
+/// How many entries of one [`Store::put_many`] become visible in their order.
 pub const MAX_ORDERED_ENTRIES: usize = 128;
 
-/// And so many bytes of keys and values together.
+/// How many bytes of keys and values these may have together.
 pub const MAX_ORDERED_BYTES: usize = 512 * 1024;
 
 /// A key and its latest value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Where.
+    /// The whole key.
     pub key: String,
-    /// What. A backend that finds bytes which are not UTF-8 hands over their lossy form, which no decoder
-    /// takes for one of ours.
+    /// Bytes that are not UTF-8 are returned in their lossy form, which no decoder accepts.
     pub value: String,
-    /// When it was last written, in the backend's own order.
+    /// The position of its latest write, in the backend's own order.
     pub revision: Revision,
 }
 
-/// Some keys: one, or all of a prefix.
+/// One key, or all keys with a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum KeyRange {
     /// Exactly this key.
@@ -35,7 +36,7 @@ pub enum KeyRange {
 }
 
 impl KeyRange {
-    /// Whether `key` is one of these.
+    /// Whether `key` is in the range.
     pub fn contains(&self, key: &str) -> bool {
         match self {
             Self::Key(own) => own == key,
@@ -47,10 +48,10 @@ impl KeyRange {
 /// What a watch reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
-    /// All there is, in the watched ranges, at one moment. The first event of every watch, and again
-    /// whenever the backend could not prove that nothing was missed. Replaces all that was known.
+    /// All entries in the watched ranges at one moment. The first event of every watch, and again whenever the backend
+    /// cannot prove that no change was missed. Replaces all that was known before.
     Snapshot(Vec<Entry>),
-    /// What changed since, in the backend's order. May repeat what is known already.
+    /// What changed since, in the backend's order. May repeat known changes.
     Changes(Vec<Change>),
 }
 
@@ -63,54 +64,58 @@ pub enum Change {
     Deleted(String),
 }
 
-/// A watch: ends with one error when continuity is lost and cannot be mended on the same connection. The
-/// caller then waits as it sees fit and watches again, which begins with a snapshot; so its reader is
-/// level-triggered by construction.
+/// A stream of events. It ends with one error when continuity is lost and cannot be restored on the same connection.
+/// The caller then pauses and watches again, which begins with a snapshot, so its reader is level-triggered by
+/// construction.
 pub type Watch = Pin<Box<dyn Stream<Item = Result<WatchEvent, StoreError>> + Send>>;
 
-/// What came of [`Store::compare_and_swap`].
+/// The outcome of [`Store::compare_and_swap`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CasOutcome {
     /// Written, at this revision.
     Written(Revision),
-    /// Not written: this is there instead (nothing, if the key is absent).
+    /// Not written, because the key has this entry instead (none if the key is absent).
     Changed(Option<Entry>),
 }
 
-/// Why a backend did not do as asked.
+/// Why a request to a backend failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Nothing is known to have been done; later it may work.
+    /// Nothing was done; the same request may succeed later.
     #[error("backend {backend} is unreachable: {detail}")]
     Unreachable {
         /// Its address.
         backend: String,
-        /// What the attempt met.
-        detail: String,
+        /// What the attempt met, and the error it arose from.
+        #[source]
+        detail: Detail,
     },
-    /// It may have been done, or not: an answer did not come in time, or the connection broke after asking.
+    /// It may have been done or not: no answer came in time, or the connection broke after the request.
     #[error("backend {backend} did not answer: {detail}; it may or may not have done what was asked")]
     Ambiguous {
         /// Its address.
         backend: String,
         /// What was waited for.
-        detail: String,
+        #[source]
+        detail: Detail,
     },
-    /// There is no room for what was to be stored, and nothing was; later it may work.
+    /// There is no room for the entries, and none was stored; the same request may succeed later.
     #[error("backend {backend} is full: {detail}")]
     Full {
         /// Its address.
         backend: String,
         /// What is full, and what to do about it.
-        detail: String,
+        #[source]
+        detail: Detail,
     },
-    /// Trying again cannot help.
+    /// The same request can never succeed.
     #[error("backend {backend} refused: {detail}")]
     Refused {
         /// Its address.
         backend: String,
         /// Its own words.
-        detail: String,
+        #[source]
+        detail: Detail,
     },
 }
 
@@ -123,21 +128,20 @@ impl StoreError {
 
 /// A full backend.
 ///
-/// Writes are durable when they return. Writes and reads by one caller are in order: what it has written
-/// it reads. Reads may otherwise be stale, and nothing above relies on their being fresh.
+/// Writes are durable when they return. A caller reads its own writes. Reads may otherwise be stale, and the layers above
+/// rely on no fresh read.
 #[async_trait]
 pub trait Store: Send + Sync {
-    /// Writes many keys; answers for each, in the order given. Idempotent: writing the same value again
-    /// does no harm.
+    /// Writes many keys, and answers for each in the order given. Writing the same value again does no harm.
     ///
     /// Up to [`MAX_ORDERED_ENTRIES`] entries of together at most [`MAX_ORDERED_BYTES`] become visible in the
     /// order given, or all at once; among more, no order is promised.
     async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>>;
 
-    /// Deletes keys; those that are absent are no error.
+    /// Deletes keys; an absent key is no error.
     async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError>;
 
-    /// Writes a key if its revision is still `expected` (absent: if the key is).
+    /// Writes a key if its revision is still `expected`, or if the key is absent and none is expected.
     async fn compare_and_swap(
         &self,
         key: &str,
@@ -148,8 +152,8 @@ pub trait Store: Send + Sync {
     /// Reads all keys in `ranges`, each once, in the order of the ranges and by key within one.
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError>;
 
-    /// The keys in `ranges` and their revisions, in the order of [`Self::read`]; for who need not know what
-    /// lies under them. A backend that can leave the values out does.
+    /// The keys in `ranges` and their revisions, in the order of [`Self::read`]. A backend that can omit the values
+    /// overrides this.
     async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
         let entries = self.read(ranges).await?;
         Ok(entries.into_iter().map(|entry| (entry.key, entry.revision)).collect())
@@ -158,6 +162,6 @@ pub trait Store: Send + Sync {
     /// Watches `ranges`, beginning with a snapshot of them.
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError>;
 
-    /// The address, for people.
+    /// The URL, for people.
     fn address(&self) -> &str;
 }

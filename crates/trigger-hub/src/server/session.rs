@@ -53,10 +53,10 @@ impl SessionEnd {
 impl From<StoreError> for SessionEnd {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Refused { detail, .. } => Self::Refused(detail),
+            StoreError::Refused { detail, .. } => Self::Refused(detail.into()),
             StoreError::Unreachable { detail, .. }
             | StoreError::Ambiguous { detail, .. }
-            | StoreError::Full { detail, .. } => Self::Closed(close_code::AGAIN, detail),
+            | StoreError::Full { detail, .. } => Self::Closed(close_code::AGAIN, detail.into()),
         }
     }
 }

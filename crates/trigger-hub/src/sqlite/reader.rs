@@ -7,6 +7,7 @@ use std::thread;
 use rusqlite::{CachedStatement, Connection, Row, params};
 use tokio::sync::{mpsc, oneshot};
 use trigger_core::identity::Revision;
+use trigger_store::detail::Detail;
 use trigger_store::hub_protocol::Position;
 use trigger_store::store::{Entry, KeyRange, StoreError};
 
@@ -28,8 +29,8 @@ pub(super) enum ReadError {
 
 impl ReadError {
     /// As an error of the store at `backend`.
-    pub(super) fn of(&self, backend: &str) -> StoreError {
-        StoreError::Unreachable { backend: backend.to_owned(), detail: self.to_string() }
+    pub(super) fn of(self, backend: &str) -> StoreError {
+        StoreError::Unreachable { backend: backend.to_owned(), detail: Detail::new(self.to_string(), self) }
     }
 }
 

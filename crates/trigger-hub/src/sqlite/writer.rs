@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 use trigger_core::identity::Revision;
+use trigger_store::detail::Detail;
 use trigger_store::store::StoreError;
 
 use super::database::{self, DataDirLock};
@@ -37,7 +38,7 @@ pub(super) enum WriteError {
 impl WriteError {
     /// As an error of the store at `backend`.
     pub(super) fn of(&self, backend: &str) -> StoreError {
-        let (backend, detail) = (backend.to_owned(), self.to_string());
+        let (backend, detail) = (backend.to_owned(), Detail::new(self.to_string(), self.clone()));
         match self {
             Self::DiskFull(_) => StoreError::Full { backend, detail },
             Self::Failed { .. } | Self::Stopped => StoreError::Unreachable { backend, detail },

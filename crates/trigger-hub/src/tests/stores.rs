@@ -159,22 +159,22 @@ async fn a_failing_store_is_reported_as_what_it_is() {
     const REFUSED: &str = "refused: a fault";
     const ENDED: &str = "is unreachable: the hub ended the watch: a fault";
     check_failure(
-        |backend, detail| StoreError::Unreachable { backend, detail },
+        |backend, detail| StoreError::Unreachable { backend, detail: detail.into() },
         [UNREACHABLE, AMBIGUOUS, UNREACHABLE, UNREACHABLE, UNREACHABLE, ENDED],
     )
     .await;
     check_failure(
-        |backend, detail| StoreError::Ambiguous { backend, detail },
+        |backend, detail| StoreError::Ambiguous { backend, detail: detail.into() },
         [AMBIGUOUS, AMBIGUOUS, AMBIGUOUS, AMBIGUOUS, UNREACHABLE, ENDED],
     )
     .await;
     check_failure(
-        |backend, detail| StoreError::Full { backend, detail },
+        |backend, detail| StoreError::Full { backend, detail: detail.into() },
         [FULL, AMBIGUOUS, FULL, FULL, FULL, ENDED],
     )
     .await;
     check_failure(
-        |backend, detail| StoreError::Refused { backend, detail },
+        |backend, detail| StoreError::Refused { backend, detail: detail.into() },
         [REFUSED, AMBIGUOUS, REFUSED, REFUSED, REFUSED, REFUSED],
     )
     .await;

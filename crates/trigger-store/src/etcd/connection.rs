@@ -14,42 +14,43 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Endpoint;
 
-use super::failure::{EtcdFailure, root_cause};
+use super::failure::EtcdFailure;
 use crate::address::Address;
 use crate::backend::OpenError;
 use crate::connector::Connector;
+use crate::detail::Detail;
 use crate::kind::BackendUrl;
 use crate::store::StoreError;
 
-/// Until a member that does not answer the phone is given up.
+/// How long a member may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Until the next member is dialled too. Five members of which none answers take 2.2 s.
-const NEXT_MEMBER_AFTER: Duration = Duration::from_millis(300);
-/// Until a write counts as unanswered. With several members a write that may be repeated is asked twice.
+/// How long to wait for a silent member before the next one is dialled too. Five silent members take 2.2 s.
+const NEXT_MEMBER_DELAY: Duration = Duration::from_millis(300);
+/// How long a member may take to answer a write. With several members, a repeatable write is sent to two.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Until one page of a read, or the opening of a watch, counts as unanswered.
+/// How long a member may take for one page of a read, or to open a watch.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a connection may be silent before it is probed.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the probe may stay unanswered.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Probes by the kernel for the request connection, which must not send its own while idle.
-const TCP_KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// The largest answer taken in one piece; above etcd's largest value, 1.5 MiB by default.
-pub(super) const LARGEST_ANSWER: usize = 16 << 20;
-/// Bytes a member may send ahead of us, per stream: what an unread answer may occupy.
-const REQUEST_WINDOW: u32 = 1 << 20;
-/// The same for a watch, which is idle nearly always and should then cost nearly nothing.
-const WATCH_WINDOW: u32 = 128 << 10;
+/// How long the request connection may be idle before the kernel probes it; gRPC must send no pings on it while idle.
+const TCP_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// The largest answer accepted in one piece; above etcd's largest value, 1.5 MiB by default.
+pub(super) const MAX_ANSWER_BYTES: usize = 16 << 20;
+/// How many bytes a member may send ahead on each stream of requests, which is what an unread answer may occupy.
+const REQUEST_WINDOW_BYTES: u32 = 1 << 20;
+/// The same for a watch, which is nearly always idle and should then occupy little memory.
+const WATCH_WINDOW_BYTES: u32 = 128 << 10;
 
-/// What a request does, hence what its failure means.
+/// What a request changes, on which the meaning of its failure depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestKind {
-    /// Nothing: unanswered is as good as not asked.
+    /// Nothing: an unanswered read is the same as none.
     Read,
-    /// The same however often it is done.
+    /// The same, however often it is done.
     Repeatable,
-    /// Something else the second time: asked once only.
+    /// Something else the second time, so it is sent once only.
     Once,
 }
 
@@ -60,7 +61,7 @@ enum Purpose {
     Watch,
 }
 
-/// All that is needed to talk to one cluster.
+/// The connections to one cluster.
 pub(super) struct Connections {
     url: String,
     connector: Connector,
@@ -79,7 +80,7 @@ struct Member {
 #[derive(Default)]
 struct Requests {
     current: Option<Arc<RequestConnection>>,
-    /// When dialling last failed, and why: those who waited meanwhile do not dial again.
+    /// When dialling failed last, and why. Requests that waited for it fail with it instead of dialling again.
     failed: Option<(Instant, EtcdFailure)>,
 }
 
@@ -123,10 +124,10 @@ impl Connections {
     }
 
     /// The error that callers of the store see.
-    pub(super) fn error(&self, failure: EtcdFailure, effect: RequestKind) -> StoreError {
+    pub(super) fn error(&self, failure: EtcdFailure, kind: RequestKind) -> StoreError {
         let backend = self.url.clone();
         match failure {
-            EtcdFailure::Indeterminate(detail) if effect != RequestKind::Read => {
+            EtcdFailure::Indeterminate(detail) if kind != RequestKind::Read => {
                 StoreError::Ambiguous { backend, detail }
             }
             EtcdFailure::RetryOtherMember(detail)
@@ -134,26 +135,26 @@ impl Connections {
             | EtcdFailure::Indeterminate(detail) => StoreError::Unreachable { backend, detail },
             EtcdFailure::Permanent(detail) => StoreError::Refused { backend, detail },
             EtcdFailure::Compacted => {
-                let detail = "it compacts its history faster than it can be read".to_owned();
+                let detail = "it compacts its history faster than it can be read".into();
                 StoreError::Unreachable { backend, detail }
             }
             EtcdFailure::TooLarge => {
-                let detail = format!("one of its values is larger than {LARGEST_ANSWER} bytes");
+                let detail = format!("one of its values is larger than {MAX_ANSWER_BYTES} bytes").into();
                 StoreError::Refused { backend, detail }
             }
         }
     }
 
-    /// Asks one member, and another where that can help and harms nothing.
+    /// Sends a request to one member, and to another one if that can help and the request may be repeated.
     pub(super) async fn ask<T, F>(
         &self,
-        effect: RequestKind,
+        kind: RequestKind,
         request: impl Fn(KvClient) -> F,
     ) -> Result<T, EtcdFailure>
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let limit = if effect == RequestKind::Read { READ_TIMEOUT } else { WRITE_TIMEOUT };
+        let limit = if kind == RequestKind::Read { READ_TIMEOUT } else { WRITE_TIMEOUT };
         let mut unanswered = None;
         for more_tries in (0..self.members.len().min(2)).rev() {
             let connection = match self.request_connection().await {
@@ -163,17 +164,17 @@ impl Connections {
             let name = self.member_name(connection.member);
             let failure = match timeout(limit, request(connection.client.clone())).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => EtcdFailure::from_client(name, &error),
-                Err(_) => {
-                    EtcdFailure::Indeterminate(format!("{name}: no answer within {} s", limit.as_secs()))
-                }
+                Ok(Err(error)) => EtcdFailure::from_client(name, error),
+                Err(_) => EtcdFailure::Indeterminate(
+                    format!("{name}: no answer within {} s", limit.as_secs()).into(),
+                ),
             };
             match failure {
                 EtcdFailure::RetryOtherMember(_) => self.forget(&connection).await,
                 EtcdFailure::Indeterminate(_) => {
                     self.forget(&connection).await;
                     unanswered.get_or_insert_with(|| failure.clone());
-                    if effect == RequestKind::Once {
+                    if kind == RequestKind::Once {
                         return Err(failure);
                     }
                 }
@@ -183,13 +184,13 @@ impl Connections {
                 return Err(unanswered.unwrap_or(failure));
             }
         }
-        Err(EtcdFailure::RetryOtherMember("no endpoint is given".to_owned()))
+        Err(EtcdFailure::RetryOtherMember("no endpoint is given".into()))
     }
 
     /// Dials a connection for one watch.
     pub(super) async fn watch_connection(&self) -> Result<WatchConnection, EtcdFailure> {
         let (member, client) = self.dial(Purpose::Watch).await?;
-        let client = client.watch_client().max_decoding_message_size(LARGEST_ANSWER);
+        let client = client.watch_client().max_decoding_message_size(MAX_ANSWER_BYTES);
         Ok(WatchConnection { member, client })
     }
 
@@ -211,7 +212,7 @@ impl Connections {
         }
         match self.dial(Purpose::Requests).await {
             Ok((member, client)) => {
-                let client = client.kv_client().max_decoding_message_size(LARGEST_ANSWER);
+                let client = client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES);
                 let connection = Arc::new(RequestConnection { member, client });
                 requests.current = Some(Arc::clone(&connection));
                 Ok(connection)
@@ -223,7 +224,7 @@ impl Connections {
         }
     }
 
-    /// Drops a connection that failed, unless somebody did already.
+    /// Drops a connection that failed, unless another request did already.
     async fn forget(&self, failed: &Arc<RequestConnection>) {
         let mut requests = self.requests.lock().await;
         if requests.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, failed)) {
@@ -232,8 +233,8 @@ impl Connections {
         }
     }
 
-    /// The first member to pick up, beginning with the preferred one. Members that refuse are passed over
-    /// at once, those that stay silent after [`NEXT_MEMBER_AFTER`].
+    /// The first member that accepts a connection, beginning with the preferred one. Members that refuse are skipped
+    /// at once, silent ones after [`NEXT_MEMBER_DELAY`].
     async fn dial(&self, purpose: Purpose) -> Result<(usize, Client), EtcdFailure> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut waiting = (0..self.members.len()).map(|n| (first + n) % self.members.len());
@@ -243,36 +244,38 @@ impl Connections {
             if let Some(member) = waiting.next() {
                 dialled.push(self.dial_member(member, purpose));
             } else if dialled.is_empty() {
-                return Err(EtcdFailure::RetryOtherMember(met.join("; ")));
+                return Err(EtcdFailure::RetryOtherMember(Detail::join(met)));
             }
             tokio::select! {
                 Some(result) = dialled.next() => match result {
                     Ok(connected) => return Ok(connected),
                     Err(detail) => met.push(detail),
                 },
-                () = sleep(NEXT_MEMBER_AFTER) => {}
+                () = sleep(NEXT_MEMBER_DELAY) => {}
             }
         }
     }
 
-    async fn dial_member(&self, member: usize, purpose: Purpose) -> Result<(usize, Client), String> {
+    async fn dial_member(&self, member: usize, purpose: Purpose) -> Result<(usize, Client), Detail> {
         let Member { name, endpoint } = &self.members[member];
         let endpoint = purpose.shape(endpoint.clone());
         let connector = match purpose {
-            Purpose::Requests => self.connector.clone().with_keep_alive(TCP_KEEP_ALIVE),
+            Purpose::Requests => self.connector.clone().with_keep_alive(TCP_KEEP_ALIVE_INTERVAL),
             Purpose::Watch => self.connector.clone(),
         };
         let connecting = endpoint.connect_with_connector(connector);
         let channel = match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(channel)) => channel,
-            Ok(Err(error)) => return Err(format!("{name}: {}", root_cause(&error))),
-            Err(_) => return Err(format!("{name}: no connection within {} s", CONNECT_TIMEOUT.as_secs())),
+            Ok(Err(error)) => return Err(Detail::root_cause(error).of(name)),
+            Err(_) => {
+                return Err(format!("{name}: no connection within {} s", CONNECT_TIMEOUT.as_secs()).into());
+            }
         };
-        // Without a leader a member answers reads late and watches never; told so, we go elsewhere.
+        // Without a leader a member answers reads late and watches never; with this option it refuses, and another is asked.
         let options = ConnectOptions::new().with_require_leader(true);
         match Client::from_channel(Channel::Tonic(channel), Some(options)).await {
             Ok(client) => Ok((member, client)),
-            Err(error) => Err(format!("{name}: {error}")),
+            Err(error) => Err(Detail::new(format!("{name}: {error}"), error)),
         }
     }
 }
@@ -286,12 +289,12 @@ impl Purpose {
             // idle request connection leaves it to the kernel.
             Self::Requests => endpoint
                 .keep_alive_while_idle(false)
-                .initial_stream_window_size(REQUEST_WINDOW)
-                .initial_connection_window_size(2 * REQUEST_WINDOW),
+                .initial_stream_window_size(REQUEST_WINDOW_BYTES)
+                .initial_connection_window_size(2 * REQUEST_WINDOW_BYTES),
             Self::Watch => endpoint
                 .keep_alive_while_idle(true)
-                .initial_stream_window_size(WATCH_WINDOW)
-                .initial_connection_window_size(WATCH_WINDOW),
+                .initial_stream_window_size(WATCH_WINDOW_BYTES)
+                .initial_connection_window_size(WATCH_WINDOW_BYTES),
         }
     }
 }

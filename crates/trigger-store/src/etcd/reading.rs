@@ -8,16 +8,15 @@ use super::failure::EtcdFailure;
 use crate::store::{Entry, KeyRange};
 
 /// etcd's default `--max-txn-ops`.
-pub(super) const OPERATIONS_PER_TRANSACTION: usize = 128;
+pub(super) const MAX_TRANSACTION_OPERATIONS: usize = 128;
+/// How many keys are read at a time; fewer when their values are too large for one answer.
+const MAX_ANSWER_KEYS: usize = 1024;
+/// By which factor the number of keys is then reduced.
+const SHRINK_FACTOR: usize = 8;
+/// How often a read is begun again because a compaction came between its pages.
+const MAX_COMPACTED_READS: usize = 3;
 
-/// Keys asked for at a time; fewer where values are so large that these do not fit one answer.
-const KEYS_PER_ANSWER: usize = 1024;
-/// By how much fewer.
-const KEYS_SHRINK: usize = 8;
-/// How often a compaction may get between the pages of one read.
-const ATTEMPTS: usize = 3;
-
-/// What is there, and since when nothing else is known.
+/// Entries as they were at one revision.
 pub(super) struct Snapshot {
     pub(super) entries: Vec<Entry>,
     pub(super) revision: i64,
@@ -29,14 +28,12 @@ pub(super) async fn read(
     ranges: &[KeyRange],
     keys_only: bool,
 ) -> Result<Snapshot, EtcdFailure> {
-    let mut keys_per_answer = KEYS_PER_ANSWER;
+    let mut max_keys = MAX_ANSWER_KEYS;
     let mut compactions = 0;
     loop {
-        match read_at_once(connections, ranges, keys_only, keys_per_answer).await {
-            Err(EtcdFailure::TooLarge) if keys_per_answer > 1 => {
-                keys_per_answer /= KEYS_SHRINK.min(keys_per_answer)
-            }
-            Err(EtcdFailure::Compacted) if compactions < ATTEMPTS => compactions += 1,
+        match read_at_once(connections, ranges, keys_only, max_keys).await {
+            Err(EtcdFailure::TooLarge) if max_keys > 1 => max_keys /= SHRINK_FACTOR.min(max_keys),
+            Err(EtcdFailure::Compacted) if compactions < MAX_COMPACTED_READS => compactions += 1,
             result => return result,
         }
     }
@@ -46,11 +43,11 @@ async fn read_at_once(
     connections: &Connections,
     ranges: &[KeyRange],
     keys_only: bool,
-    keys_per_answer: usize,
+    max_keys: usize,
 ) -> Result<Snapshot, EtcdFailure> {
     let mut snapshot = Snapshot { entries: Vec::new(), revision: 0 };
-    for ranges in ranges.chunks(OPERATIONS_PER_TRANSACTION.min(keys_per_answer)) {
-        let limit = keys_per_answer / ranges.len();
+    for ranges in ranges.chunks(MAX_TRANSACTION_OPERATIONS.min(max_keys)) {
+        let limit = max_keys / ranges.len();
         let bounds: Vec<Bounds> =
             ranges.iter().map(|range| Bounds { keys_only, ..Bounds::of(range) }).collect();
         let (revision, pages) = first_pages(connections, &bounds, limit, snapshot.revision).await?;
@@ -60,7 +57,7 @@ async fn read_at_once(
                 snapshot.entries.extend(page.kvs().iter().map(entry));
                 let Some(last) = page.kvs().last().filter(|_| page.more()) else { break };
                 bounds.begin_after(last.key());
-                page = next_page(connections, &bounds, keys_per_answer, revision).await?;
+                page = next_page(connections, &bounds, max_keys, revision).await?;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Watches: a snapshot, then what changed since, without a gap that the reader is not told of.
+//! Watches: a snapshot, then the changes since. A gap is never silent: the watch ends, or has another snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use super::failure::EtcdFailure;
 use super::reading::{self, Bounds};
 use crate::store::{Change, Entry, KeyRange, StoreError, Watch, WatchEvent};
 
-/// How often in a row, with no change between, compaction may overtake a watch that has just been begun
-/// anew. More is a cluster in trouble, and the caller's pause is better than ours.
-const COMPACTIONS_IN_A_ROW: usize = 3;
+/// How often compaction may overtake a watch with no change in between. Beyond that the cluster is in trouble, and
+/// the watch ends, so that its caller pauses before the next.
+const MAX_CONSECUTIVE_COMPACTIONS: usize = 3;
 
 pub(super) async fn watch(connections: Arc<Connections>, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
     match Watching::begin(&connections, ranges).await {
@@ -67,7 +67,7 @@ impl Watching {
         ranges: Vec<KeyRange>,
     ) -> Result<(Vec<Entry>, Self), EtcdFailure> {
         if ranges.is_empty() {
-            return Err(EtcdFailure::Permanent("nothing is to be watched".to_owned()));
+            return Err(EtcdFailure::Permanent("nothing is to be watched".into()));
         }
         let mut connection = connections.watch_connection().await?;
         let snapshot = reading::read(connections, &ranges, false).await?;
@@ -79,7 +79,7 @@ impl Watching {
     }
 
     /// Reads everything again and watches from there, on the same connection.
-    async fn begin_anew(&mut self) -> Result<Vec<Entry>, EtcdFailure> {
+    async fn begin_again(&mut self) -> Result<Vec<Entry>, EtcdFailure> {
         let snapshot = reading::read(&self.connections, &self.ranges, false).await?;
         let from = snapshot.revision + 1;
         self.stream = open(&self.connections, &mut self.connection, &self.ranges, from).await?;
@@ -87,27 +87,28 @@ impl Watching {
         Ok(snapshot.entries)
     }
 
-    /// The next thing to tell. Does not wait for ever on a server that is gone: the connection's
-    /// keep-alive ends the stream.
+    /// The next event. If the server is gone, the connection's keep-alive ends the stream.
     async fn next(&mut self) -> Result<WatchEvent, EtcdFailure> {
         loop {
             let name = self.connections.member_name(self.connection.member);
             let response = match self.stream.message().await {
                 Ok(Some(response)) => response,
-                Ok(None) => return Err(EtcdFailure::RetryOtherMember(format!("{name}: it ended the watch"))),
-                Err(error) => return Err(EtcdFailure::from_client(name, &error)),
+                Ok(None) => {
+                    return Err(EtcdFailure::RetryOtherMember(format!("{name}: it ended the watch").into()));
+                }
+                Err(error) => return Err(EtcdFailure::from_client(name, error)),
             };
             if response.canceled() {
                 if response.compact_revision() == 0 {
                     return Err(cancelled(name, response.cancel_reason()));
                 }
-                // History this watch had not seen yet is gone. What it left behind can still be read.
+                // Changes that this watch had not received are compacted. Their result can still be read.
                 self.compactions += 1;
-                if self.compactions > COMPACTIONS_IN_A_ROW {
+                if self.compactions > MAX_CONSECUTIVE_COMPACTIONS {
                     return Err(EtcdFailure::Compacted);
                 }
                 tracing::info!(member = name, "a compaction overtook the watch: reading everything again");
-                return Ok(WatchEvent::Snapshot(self.begin_anew().await?));
+                return Ok(WatchEvent::Snapshot(self.begin_again().await?));
             }
             let changes = self.cursors.fresh(&response);
             if !changes.is_empty() {
@@ -136,9 +137,9 @@ async fn open(
             (bounds.begin, options.with_progress_notify().with_fragment())
         });
         let Some((begin, options)) = wanted.next() else {
-            return Err(EtcdFailure::Permanent("nothing is to be watched".to_owned()));
+            return Err(EtcdFailure::Permanent("nothing is to be watched".into()));
         };
-        let refused = |error| EtcdFailure::from_client(name, &error);
+        let refused = |error| EtcdFailure::from_client(name, error);
         let mut stream = connection.client.watch(begin, Some(options)).await.map_err(refused)?;
         for (begin, options) in wanted {
             stream.watch(begin, Some(options)).await.map_err(refused)?;
@@ -147,30 +148,30 @@ async fn open(
     };
     let result = match timeout(READ_TIMEOUT, creating).await {
         Ok(result) => result,
-        Err(_) => Err(EtcdFailure::RetryOtherMember(format!(
-            "{name}: no watch within {} s",
-            READ_TIMEOUT.as_secs()
-        ))),
+        Err(_) => {
+            let detail = format!("{name}: no watch within {} s", READ_TIMEOUT.as_secs());
+            Err(EtcdFailure::RetryOtherMember(detail.into()))
+        }
     };
     result.inspect_err(|_| connections.avoid(connection.member))
 }
 
 fn cancelled(name: &str, reason: &str) -> EtcdFailure {
     if reason.contains("permission denied") {
-        return EtcdFailure::Permanent(format!("{name}: {reason}"));
+        return EtcdFailure::Permanent(format!("{name}: {reason}").into());
     }
-    EtcdFailure::RetryOtherMember(format!("{name}: it cancelled the watch: {reason}"))
+    EtcdFailure::RetryOtherMember(format!("{name}: it cancelled the watch: {reason}").into())
 }
 
-/// How far each watch of the stream has come, so that what an etcd with bug #15271 or #17529 (3.4.23 is
-/// one) says twice, or long after, is dropped: old news would undo newer.
+/// The position of each watch of the stream. An etcd with bug #15271 or #17529 (3.4.23 has both) repeats events, also
+/// long after; those are dropped, because an old event would undo a newer one.
 struct Cursors {
     from: i64,
     by_watch: BTreeMap<i64, Cursor>,
 }
 
-/// All before `revision` is told, and at it these keys: a transaction changes several keys at one
-/// revision, which may come in several fragments, but no key twice.
+/// All events before `revision` were received, and at it those of these keys: a transaction changes several keys at
+/// one revision, which may arrive in several fragments, but no key twice.
 struct Cursor {
     revision: i64,
     keys: BTreeSet<Vec<u8>>,
@@ -191,7 +192,7 @@ impl Cursors {
 }
 
 impl Cursor {
-    /// Whether this is news.
+    /// Advances to an event, and returns whether it is a new one.
     fn advance(&mut self, key: &[u8], revision: i64) -> bool {
         if revision > self.revision {
             self.revision = revision;
@@ -202,8 +203,8 @@ impl Cursor {
 }
 
 fn change(pair: &KeyValue) -> Change {
-    // The event's own type is not asked for: the client library panics at one it does not know. A key's
-    // version counts from one, and only a deletion resets it to zero.
+    // Not by the event's type, since the client library panics at a type that it does not know. A key's version
+    // counts from one, and only a deletion resets it to zero.
     if pair.version() == 0 {
         return Change::Deleted(String::from_utf8_lossy(pair.key()).into_owned());
     }
@@ -215,11 +216,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_told_is_not_told_again() {
+    fn repeated_events_are_dropped() {
         let mut cursor = Cursor { revision: 5, keys: BTreeSet::new() };
         let events = [("a", 4), ("a", 5), ("b", 5), ("a", 5), ("c", 9), ("d", 9), ("b", 5), ("c", 10)];
-        let told: Vec<_> =
+        let new: Vec<_> =
             events.iter().filter(|(key, revision)| cursor.advance(key.as_bytes(), *revision)).collect();
-        assert_eq!(told, [&("a", 5), &("b", 5), &("c", 9), &("d", 9), &("c", 10)]);
+        assert_eq!(new, [&("a", 5), &("b", 5), &("c", 9), &("d", 9), &("c", 10)]);
     }
 }

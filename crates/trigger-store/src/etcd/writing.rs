@@ -9,15 +9,16 @@ use trigger_core::identity::Revision;
 
 use super::connection::{Connections, RequestKind};
 use super::failure::EtcdFailure;
-use super::reading::{self, OPERATIONS_PER_TRANSACTION};
+use super::reading::{self, MAX_TRANSACTION_OPERATIONS};
 use crate::store::{CasOutcome, StoreError};
 
 /// Below etcd's default `--max-request-bytes`, 1.5 MiB, with room for what protobuf and raft add.
-const BYTES_PER_TRANSACTION: usize = 1 << 20;
-/// What an operation occupies beyond its key and value, generously.
-const BYTES_PER_OPERATION: usize = 32;
-/// More keep the server no busier (it commits them in batches) and make each answer later.
-const TRANSACTIONS_IN_FLIGHT: usize = 8;
+const MAX_TRANSACTION_BYTES: usize = 1 << 20;
+/// An upper bound of what an operation occupies beyond its key and value.
+const OPERATION_OVERHEAD_BYTES: usize = 32;
+/// How many transactions are sent before the first is answered. More would only delay each answer, since the server
+/// commits them in batches.
+const MAX_TRANSACTIONS_IN_FLIGHT: usize = 8;
 
 enum Write {
     Put(String, String),
@@ -32,8 +33,8 @@ impl Write {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Put(key, value) => key.len() + value.len() + BYTES_PER_OPERATION,
-            Self::Delete(key) => key.len() + BYTES_PER_OPERATION,
+            Self::Put(key, value) => key.len() + value.len() + OPERATION_OVERHEAD_BYTES,
+            Self::Delete(key) => key.len() + OPERATION_OVERHEAD_BYTES,
         }
     }
 
@@ -91,19 +92,19 @@ pub(super) async fn compare_and_swap(
 
 /// One answer for each, in order.
 async fn write_many(connections: &Connections, writes: Vec<Write>) -> Vec<Result<Revision, EtcdFailure>> {
-    let given_up = OnceLock::new();
+    let gave_up = OnceLock::new();
     let chunks = stream::iter(chunks(writes));
-    let results = chunks.map(|chunk| write_chunk(connections, chunk, &given_up));
-    results.buffered(TRANSACTIONS_IN_FLIGHT).collect::<Vec<_>>().await.concat()
+    let results = chunks.map(|chunk| write_chunk(connections, chunk, &gave_up));
+    results.buffered(MAX_TRANSACTIONS_IN_FLIGHT).collect::<Vec<_>>().await.concat()
 }
 
 async fn write_chunk(
     connections: &Connections,
     chunk: Vec<Write>,
-    given_up: &OnceLock<EtcdFailure>,
+    gave_up: &OnceLock<EtcdFailure>,
 ) -> Vec<Result<Revision, EtcdFailure>> {
-    // Ten thousand keys must not wait for ten thousand time-outs, or each in turn for the same one.
-    if let Some(why) = given_up.get() {
+    // Ten thousand keys must not wait for one time-out each.
+    if let Some(why) = gave_up.get() {
         return vec![Err(why.clone()); chunk.len()];
     }
     let give_up = |failure: &EtcdFailure| {
@@ -111,13 +112,13 @@ async fn write_chunk(
         | EtcdFailure::Indeterminate(detail)
         | EtcdFailure::ClusterBlocked(detail) = failure
         {
-            let _ = given_up.set(EtcdFailure::ClusterBlocked(detail.clone()));
+            let _ = gave_up.set(EtcdFailure::ClusterBlocked(detail.clone()));
         }
     };
     let singly = |failure: &EtcdFailure| match failure {
-        // One of them is to blame; the others must not suffer for it.
+        // One operation is refused; the others are written on their own.
         EtcdFailure::Permanent(_) => true,
-        // A full etcd takes no transaction, not even one that makes room; it takes a plain delete.
+        // A full etcd refuses every transaction, even one that only deletes, but accepts a plain delete.
         EtcdFailure::ClusterBlocked(_) => matches!(chunk[0], Write::Delete(_)),
         _ => false,
     };
@@ -126,7 +127,7 @@ async fn write_chunk(
         Err(failure) if chunk.len() > 1 && singly(&failure) => {
             let mut results = Vec::with_capacity(chunk.len());
             for single in chunk.chunks(1) {
-                results.push(match given_up.get() {
+                results.push(match gave_up.get() {
                     Some(why) => Err(why.clone()),
                     None => write(connections, single).await.inspect_err(give_up),
                 });
@@ -159,15 +160,15 @@ fn committed_at(header: Option<&ResponseHeader>) -> Revision {
     reading::revision(header.map_or(0, ResponseHeader::revision))
 }
 
-/// Cut so that etcd takes each in one transaction, where no key may be written twice.
+/// Cuts writes into portions that etcd accepts as one transaction each, in which no key may be written twice.
 fn chunks(writes: Vec<Write>) -> Vec<Vec<Write>> {
     let mut chunks = Vec::new();
     let mut chunk: Vec<Write> = Vec::new();
     let mut keys = HashSet::new();
     let mut bytes = 0;
     for write in writes {
-        let fits = chunk.len() < OPERATIONS_PER_TRANSACTION
-            && bytes + write.bytes() <= BYTES_PER_TRANSACTION
+        let fits = chunk.len() < MAX_TRANSACTION_OPERATIONS
+            && bytes + write.bytes() <= MAX_TRANSACTION_BYTES
             && !keys.contains(write.key());
         if !fits && !chunk.is_empty() {
             chunks.push(std::mem::take(&mut chunk));

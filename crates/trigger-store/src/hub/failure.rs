@@ -1,19 +1,18 @@
 //! What went wrong with a request or a watch, before the backend that it concerns is named.
 
-use std::error::Error;
-
 use hyper::StatusCode;
 
+use crate::detail::Detail;
 use crate::hub_protocol::{AMBIGUOUS, ErrorReply, FULL};
 use crate::store::StoreError;
 
 /// A [`StoreError`] without its backend, which can be given to each of many keys.
 #[derive(Debug, Clone)]
 pub(super) enum HubFailure {
-    Unreachable(String),
-    Ambiguous(String),
-    Full(String),
-    Refused(String),
+    Unreachable(Detail),
+    Ambiguous(Detail),
+    Full(Detail),
+    Refused(Detail),
 }
 
 impl HubFailure {
@@ -22,11 +21,14 @@ impl HubFailure {
     /// must not cost an event.
     pub(super) fn from_answer(status: StatusCode, body: &[u8]) -> Self {
         match serde_json::from_slice::<ErrorReply>(body) {
-            Ok(reply) if status.is_client_error() => Self::Refused(reply.error),
-            Ok(reply) if status.as_u16() == AMBIGUOUS => Self::Ambiguous(reply.error),
-            Ok(reply) if status.as_u16() == FULL => Self::Full(reply.error),
-            Ok(reply) => Self::Unreachable(reply.error),
-            Err(_) => Self::Unreachable(format!("it answered {status}, which is not a hub's answer")),
+            Ok(reply) if status.is_client_error() => Self::Refused(reply.error.into()),
+            Ok(reply) if status.as_u16() == AMBIGUOUS => Self::Ambiguous(reply.error.into()),
+            Ok(reply) if status.as_u16() == FULL => Self::Full(reply.error.into()),
+            Ok(reply) => Self::Unreachable(reply.error.into()),
+            Err(error) => {
+                let sentence = format!("it answered {status}, which is not a hub's answer");
+                Self::Unreachable(Detail::new(sentence, error))
+            }
         }
     }
 
@@ -47,13 +49,4 @@ impl HubFailure {
             Self::Refused(detail) => StoreError::Refused { backend, detail },
         }
     }
-}
-
-/// The innermost error: what happened, without the layers it came through.
-pub(super) fn root_cause(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

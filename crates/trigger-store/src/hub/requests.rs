@@ -1,6 +1,5 @@
 //! Requests to a hub: one JSON body each way, over kept-alive connections.
 
-use std::error::Error;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -16,10 +15,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use trigger_core::identity::Revision;
 
-use super::failure::{HubFailure, root_cause};
+use super::failure::HubFailure;
 use super::limits::{MAX_ANSWER_BYTES, READ_TIMEOUT};
 use crate::address::Address;
 use crate::connector::Connector;
+use crate::detail::Detail;
 use crate::hub_protocol::{PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest};
 use crate::store::{Entry, KeyRange};
 
@@ -62,7 +62,7 @@ impl Requests {
     ) -> Result<A, HubFailure> {
         match timeout(patience, self.exchange(path, request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(HubFailure::Ambiguous(format!("no answer within {} s", patience.as_secs()))),
+            Err(_) => Err(HubFailure::Ambiguous(format!("no answer within {} s", patience.as_secs()).into())),
         }
     }
 
@@ -71,15 +71,15 @@ impl Requests {
         path: &str,
         request: &Q,
     ) -> Result<A, HubFailure> {
-        let refused = |error: &dyn Error| HubFailure::Refused(root_cause(error));
-        let body = serde_json::to_vec(request).map_err(|error| refused(&error))?;
+        let body =
+            serde_json::to_vec(request).map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
         let request = Request::post(format!("{}{path}", self.base))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::from(body))
-            .map_err(|error| refused(&error))?;
+            .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
         let answer = self.client.request(request).await.map_err(|error| {
-            let detail = root_cause(&error);
-            if error.is_connect() { HubFailure::Unreachable(detail) } else { HubFailure::Ambiguous(detail) }
+            let failure = if error.is_connect() { HubFailure::Unreachable } else { HubFailure::Ambiguous };
+            failure(Detail::root_cause(error))
         })?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
@@ -87,9 +87,10 @@ impl Requests {
             let body = body.map(|collected| collected.to_bytes()).unwrap_or_default();
             return Err(HubFailure::from_answer(status, &body));
         }
-        let body = body.map_err(|error| HubFailure::Ambiguous(root_cause(&*error)))?.to_bytes();
-        serde_json::from_slice(&body)
-            .map_err(|error| HubFailure::Ambiguous(format!("its answer is not a hub's: {error}")))
+        let body = body.map_err(|error| HubFailure::Ambiguous(Detail::root_cause(error)))?.to_bytes();
+        serde_json::from_slice(&body).map_err(|error| {
+            HubFailure::Ambiguous(Detail::new(format!("its answer is not a hub's: {error}"), error))
+        })
     }
 
     /// All pages of a read; the values are empty if only keys are asked for.
@@ -122,7 +123,7 @@ impl Requests {
                 let count = chunk.entries.len();
                 let bytes = chunk.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
                 let answer = match lost.get() {
-                    Some(detail) => Err(HubFailure::Unreachable(String::clone(detail))),
+                    Some(detail) => Err(HubFailure::Unreachable(Detail::clone(detail))),
                     None => self.post::<_, PutReply>(PUT, &chunk, write_timeout(bytes)).await,
                 };
                 if let Err(HubFailure::Unreachable(detail) | HubFailure::Ambiguous(detail)) = &answer {
@@ -140,7 +141,7 @@ fn answer_for_each(count: usize, answer: Result<PutReply, HubFailure>) -> Vec<Re
         Ok(reply) if reply.revisions.len() == count => {
             return reply.revisions.into_iter().map(|revision| Ok(Revision(revision))).collect();
         }
-        Ok(_) => HubFailure::Ambiguous("it answered for another number of keys".to_owned()),
+        Ok(_) => HubFailure::Ambiguous("it answered for another number of keys".into()),
         Err(failure) => failure,
     };
     vec![Err(failure); count]

@@ -1,6 +1,5 @@
 //! A watch of a hub: a WebSocket of its own.
 
-use std::error::Error;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -11,10 +10,11 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::failure::{HubFailure, root_cause};
+use super::failure::HubFailure;
 use super::limits::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, READ_TIMEOUT};
 use crate::address::Address;
 use crate::connector::{Connection, Connector};
+use crate::detail::Detail;
 use crate::hub_protocol::{RangeForm, WATCH, WatchMessage, WatchRequest};
 use crate::store::{Entry, KeyRange, WatchEvent};
 
@@ -39,17 +39,16 @@ impl Feed {
         address: &Address,
         ranges: Vec<KeyRange>,
     ) -> Result<Self, HubFailure> {
-        let unreachable = |error: &dyn Error| HubFailure::Unreachable(root_cause(error));
         let uri: Uri = format!("ws://{address}{WATCH}")
             .parse()
-            .map_err(|error| HubFailure::Refused(root_cause(&error)))?;
+            .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
         let connection = timeout(CONNECT_TIMEOUT, connector.connect(address))
             .await
-            .map_err(|error| unreachable(&error))?
-            .map_err(|error| unreachable(&*error))?;
+            .map_err(|error| HubFailure::Unreachable(Detail::root_cause(error)))?
+            .map_err(|error| HubFailure::Unreachable(Detail::root_cause(error)))?;
         let request = WatchRequest { watch: ranges.into_iter().map(RangeForm::from).collect() };
-        let request =
-            serde_json::to_string(&request).map_err(|error| HubFailure::Refused(root_cause(&error)))?;
+        let request = serde_json::to_string(&request)
+            .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
         let opening = async {
             let (mut socket, _) = client_async_with_config(uri, connection, Some(socket_config())).await?;
             socket.send(Message::text(request)).await?;
@@ -57,7 +56,9 @@ impl Feed {
         };
         match timeout(READ_TIMEOUT, opening).await {
             Ok(opened) => opened.map(|socket| Self { socket, begun: false }).map_err(watch_failure),
-            Err(_) => Err(HubFailure::Unreachable(format!("no answer within {} s", READ_TIMEOUT.as_secs()))),
+            Err(_) => {
+                Err(HubFailure::Unreachable(format!("no answer within {} s", READ_TIMEOUT.as_secs()).into()))
+            }
         }
     }
 
@@ -74,7 +75,7 @@ impl Feed {
                     }
                 }
                 WatchMessage::Changes(changes) => return Ok(changes.into()),
-                WatchMessage::Error(sentence) => return Err(HubFailure::Refused(sentence)),
+                WatchMessage::Error(sentence) => return Err(HubFailure::Refused(sentence.into())),
             }
         }
     }
@@ -89,18 +90,21 @@ impl Feed {
                 Ok(None) => return Err(closed()),
                 Err(_) => {
                     let detail = format!("the watch was silent for {} s", patience.as_secs());
-                    return Err(HubFailure::Unreachable(detail));
+                    return Err(HubFailure::Unreachable(detail.into()));
                 }
             };
             match message {
                 Message::Close(Some(frame)) => {
                     let detail = format!("the hub ended the watch: {}", frame.reason);
-                    return Err(HubFailure::Unreachable(detail));
+                    return Err(HubFailure::Unreachable(detail.into()));
                 }
                 Message::Close(None) => return Err(closed()),
                 Message::Text(text) => {
                     return serde_json::from_str(&text).map_err(|error| {
-                        HubFailure::Unreachable(format!("it sent what is not a hub's: {error}"))
+                        HubFailure::Unreachable(Detail::new(
+                            format!("it sent what is not a hub's: {error}"),
+                            error,
+                        ))
                     });
                 }
                 _ => {}
@@ -121,15 +125,15 @@ fn socket_config() -> WebSocketConfig {
 fn watch_failure(error: tungstenite::Error) -> HubFailure {
     match error {
         tungstenite::Error::Http(answer) => {
-            HubFailure::Unreachable(format!("it answered {} to a watch", answer.status()))
+            HubFailure::Unreachable(format!("it answered {} to a watch", answer.status()).into())
         }
         tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => closed(),
-        error => HubFailure::Unreachable(root_cause(&error)),
+        error => HubFailure::Unreachable(Detail::root_cause(error)),
     }
 }
 
 fn closed() -> HubFailure {
-    HubFailure::Unreachable("the watch was closed".to_owned())
+    HubFailure::Unreachable("the watch was closed".into())
 }
 
 #[cfg(test)]
@@ -170,7 +174,7 @@ mod tests {
         };
         let (_, ended) = tokio::join!(ping, feed.next());
         let Err(HubFailure::Unreachable(detail)) = ended else { panic!("{ended:?}") };
-        assert_eq!(detail, "the watch was silent for 25 s");
+        assert_eq!(&*detail, "the watch was silent for 25 s");
         assert!(started.elapsed() > Duration::from_secs(40), "25 s after the ping: {:?}", started.elapsed());
         let mut pong = [0; 2];
         hub.read_exact(&mut pong).await.unwrap();
