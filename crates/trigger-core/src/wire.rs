@@ -10,95 +10,9 @@ mod lines;
 mod nodes;
 mod outcomes;
 mod runs;
+mod sentence;
 
-use serde::de::{DeserializeOwned, Deserializer};
-use serde::{Deserialize, Serialize};
-
-pub use envelope::{Envelope, VERSION};
-
-/// Why stored text cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
-    /// The text was damaged, or no version of Trigger wrote it.
-    #[error("not the JSON of {what}: {detail}")]
-    Unreadable {
-        /// The form that was expected.
-        what: &'static str,
-        /// What is wrong with the text.
-        detail: String,
-    },
-    /// A newer version of Trigger wrote the text.
-    #[error(
-        "{what} of version {version}; this program reads up to version {VERSION}: update trigger on this node"
-    )]
-    TooNew {
-        /// The form that was expected.
-        what: &'static str,
-        /// The version of the text.
-        version: u32,
-    },
-}
-
-/// A value that has a stored form.
-///
-/// In a backend it is written and read through the codec of `trigger-fleet`. Files of the state directory use
-/// [`Self::to_wire`] and [`Self::from_wire`]: they have the same envelope, so that there is one rule for versions, and
-/// are never signed, because only this node reads them.
-pub trait Stored: Sized {
-    /// The name of the form in errors.
-    const WHAT: &'static str;
-
-    /// The body as JSON.
-    fn to_body(&self) -> String;
-
-    /// The value of a body.
-    ///
-    /// # Errors
-    /// [`WireError::Unreadable`] when it is not the JSON of this form, or holds a name that is not valid.
-    fn from_body(body: &str) -> Result<Self, WireError>;
-
-    /// The body in an envelope without a signature.
-    fn to_wire(&self) -> String {
-        envelope::around(&self.to_body())
-    }
-
-    /// The value of the body of an envelope. Does not look at its signature.
-    ///
-    /// # Errors
-    /// [`WireError::TooNew`] for the text of a newer version, [`WireError::Unreadable`] for any other text.
-    fn from_wire(text: &str) -> Result<Self, WireError> {
-        envelope::open(text)
-    }
-}
-
-fn write<T: Serialize>(form: &T) -> String {
-    serde_json::to_string(form).unwrap_or_else(|error| {
-        // Every form is plain data with string keys, which cannot fail to serialise.
-        unreachable!("a stored form cannot be serialised: {error}")
-    })
-}
-
-fn read<T: DeserializeOwned>(what: &'static str, body: &str) -> Result<T, WireError> {
-    serde_json::from_str(body).map_err(|error| WireError::Unreadable { what, detail: error.to_string() })
-}
-
-/// Reads a sentence that another node wrote, without the control characters that could command a terminal.
-fn sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    String::deserialize(deserializer).map(harmless)
-}
-
-/// Like [`sentence`], for one that may be absent.
-fn optional_sentence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.map(harmless))
-}
-
-fn harmless(mut text: String) -> String {
-    let is_command = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if text.contains(is_command) {
-        text = text.replace(is_command, "\u{fffd}");
-    }
-    text
-}
+pub use envelope::{Envelope, Stored, VERSION, WireError};
 
 #[cfg(test)]
 mod tests;

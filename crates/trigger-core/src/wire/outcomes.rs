@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::envelope::{Stored, WireError, read, write};
 use super::runs::RunResultForm;
-use super::{Stored, WireError, read, sentence, write};
+use super::sentence::sentence;
 use crate::delivery::DeliveryOutcome;
 use crate::identity::{EventId, RunId};
 use crate::run::CompletedRun;
