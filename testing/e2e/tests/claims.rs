@@ -202,7 +202,7 @@ fn an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits(kind
     never_for(Duration::from_millis(500), "it ran", || node.runs().get(1).map(|run| format!("{run:?}")));
     assert_eq!(node.delivery(&event, "a")["state"], "pending");
     // The other one stops.
-    record["released"] = true.into();
+    record["body"]["released"] = true.into();
     fleet.backend.put(RECORD, &record.to_string());
     node.wait_for(&event, "a", "done");
     assert_eq!(node.delivery(&waiting, "a")["reason"], "elsewhere");
