@@ -3,6 +3,7 @@
 //! ```text
 //! events/<event_id>/parts/<n>            the event for at most 128 targets, which the part lists
 //! events/<event_id>/members/<n>          a portion of the members of its groups when it was fired; read by status
+//! events/<event_id>/settled              all deliveries of the event have ended; written by a sweep, for later ones
 //! deliveries/<certname>/<event_id>       a delivery to a node: which part names it; written after the part
 //! group-deliveries/<group>/<event_id>    a delivery to every member of a group
 //! outcomes/<event_id>/<certname>         how a delivery ended
@@ -26,6 +27,7 @@ pub const SEPARATOR: char = '/';
 const EVENTS: &str = "events";
 const PARTS: &str = "parts";
 const MEMBERS: &str = "members";
+const SETTLED: &str = "settled";
 const DELIVERIES: &str = "deliveries";
 const GROUP_DELIVERIES: &str = "group-deliveries";
 const OUTCOMES: &str = "outcomes";
@@ -49,6 +51,11 @@ pub enum Key {
         event: EventId,
         /// Counts the portions from 0.
         index: u32,
+    },
+    /// A sweep's note that all deliveries of an event have ended.
+    Settled {
+        /// The event.
+        event: EventId,
     },
     /// A delivery to one node.
     Delivery {
@@ -90,6 +97,7 @@ impl fmt::Display for Key {
         match self {
             Self::Part { event, index } => write!(f, "{EVENTS}/{event}/{PARTS}/{index}"),
             Self::Members { event, index } => write!(f, "{EVENTS}/{event}/{MEMBERS}/{index}"),
+            Self::Settled { event } => write!(f, "{EVENTS}/{event}/{SETTLED}"),
             Self::Delivery { certname, event } => write!(f, "{DELIVERIES}/{certname}/{event}"),
             Self::GroupDelivery { group, event } => write!(f, "{GROUP_DELIVERIES}/{group}/{event}"),
             Self::Outcome { event, certname } => write!(f, "{OUTCOMES}/{event}/{certname}"),
@@ -115,6 +123,7 @@ impl FromStr for Key {
             [EVENTS, event, MEMBERS, index] => {
                 Self::Members { event: segment(event)?, index: number(index)? }
             }
+            [EVENTS, event, SETTLED] => Self::Settled { event: segment(event)? },
             [DELIVERIES, certname, event] => {
                 Self::Delivery { certname: segment(certname)?, event: segment(event)? }
             }
@@ -136,9 +145,9 @@ impl FromStr for Key {
 /// with the separator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Range {
-    /// The parts and members of all events.
+    /// All that is stored of events themselves: parts, members, notes of sweeps.
     Events,
-    /// The parts and members of one event.
+    /// The same of one event.
     Event(EventId),
     /// The deliveries to one node.
     Deliveries(Certname),
@@ -237,13 +246,14 @@ mod tests {
     use super::*;
     use crate::event::samples::event_id;
 
-    fn every_key() -> [(Key, &'static str); 8] {
+    fn every_key() -> [(Key, &'static str); 9] {
         let certname: Certname = "lb01.example.com".parse().unwrap();
         let group = "lb".parse().unwrap();
         let event = event_id(7);
         [
             (Key::Part { event, index: 12 }, "events/00000000-0000-0000-0000-000000000007/parts/12"),
             (Key::Members { event, index: 3 }, "events/00000000-0000-0000-0000-000000000007/members/3"),
+            (Key::Settled { event }, "events/00000000-0000-0000-0000-000000000007/settled"),
             (
                 Key::Delivery { certname: certname.clone(), event },
                 "deliveries/lb01.example.com/00000000-0000-0000-0000-000000000007",
@@ -301,7 +311,7 @@ mod tests {
             keys.filter(|key| key.starts_with(&prefix)).count()
         };
         let counts: Vec<usize> = every_range().iter().map(held).collect();
-        assert_eq!(counts, [2, 2, 1, 1, 1, 1]);
+        assert_eq!(counts, [3, 3, 1, 1, 1, 1]);
     }
 
     #[test]

@@ -36,6 +36,54 @@ pub fn may_remove(event: &Event, now: Timestamp) -> bool {
     now > event.expires_at().plus(EVENT_RETENTION)
 }
 
+/// A sweep's note that all deliveries of an event have ended, so that later sweeps need not read the event again before it
+/// may be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// The event may be removed after this moment.
+    pub removable_after: Timestamp,
+}
+
+impl Settled {
+    /// The note for an event all of whose deliveries have ended.
+    pub fn of(event: &Event) -> Self {
+        Self { removable_after: event.expires_at().plus(EVENT_RETENTION) }
+    }
+
+    /// Whether the event has to be read again: it may be removed, or the note is not to be believed, because no event
+    /// lives so long.
+    pub fn is_over(self, now: Timestamp) -> bool {
+        let latest = now.plus(MAX_LIFETIME + EVENT_RETENTION + CLOCK_TOLERANCE * 2);
+        now > self.removable_after || self.removable_after > latest
+    }
+}
+
+/// Whether any delivery of the event with this id may be expired. False saves reading the event.
+///
+/// An id is a hint, for it has its time from the origin's clock, which may be wrong (C12): an event is passed over only
+/// while its id is younger than the grace period, and not at all where its id is from the future or from an unknown time.
+/// So it is passed over for little more than that period, whatever its id says.
+pub fn may_be_due(event: EventId, now: Timestamp) -> bool {
+    !is_younger(event, SWEEP_GRACE_PERIOD, now)
+}
+
+/// Whether the event with this id, all of whose deliveries have ended, may be removed. False saves reading the note that
+/// they have; as [`may_be_due`], it is false for a bounded time only.
+pub fn may_be_removable(event: EventId, now: Timestamp) -> bool {
+    !is_younger(event, EVENT_RETENTION, now)
+}
+
+/// Whether what is stored beside the parts of an event is of no use without them: no copy of the event can still be on its
+/// way to the backend. Never true for an id of an unknown time.
+pub fn is_leftover(event: EventId, now: Timestamp) -> bool {
+    event.made_at().is_some_and(|made_at| now > made_at.plus(MAX_LIFETIME + EVENT_RETENTION))
+}
+
+fn is_younger(event: EventId, age: Duration, now: Timestamp) -> bool {
+    let is_young = |made_at: Timestamp| made_at <= now.plus(CLOCK_TOLERANCE) && now <= made_at.plus(age);
+    event.made_at().is_some_and(is_young)
+}
+
 /// Whether a node reports that it still works on an event.
 fn lists(activity: &Activity, event: EventId) -> bool {
     activity.running.as_ref().is_some_and(|running| running.causes.contains(&event))
@@ -86,6 +134,48 @@ mod tests {
         );
         assert_eq!(trusted(100, &[100], &[1, 1, 100]), YEAR + tolerance, "the first node after an outage");
         assert_eq!(trusted(2, &[2], &[2]), 2 * YEAR, "a lone node");
+    }
+
+    fn made_at(at: Timestamp) -> EventId {
+        EventId::from_uuid(uuid::Builder::from_unix_timestamp_millis(at.as_unix_ms(), &[7; 10]).into_uuid())
+    }
+
+    /// Proves C12.
+    #[test]
+    fn an_id_keeps_no_event_for_ever_whatever_its_origins_clock_said() {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        let now = Timestamp::from_unix_ms(1_763_812_800_000);
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        assert!(!may_be_due(made_at(now), now));
+        assert!(!may_be_due(made_at(now), now.plus(SWEEP_GRACE_PERIOD)));
+        assert!(may_be_due(made_at(now), now.plus(SWEEP_GRACE_PERIOD + minutes(1))));
+        assert!(!may_be_due(made_at(now.plus(CLOCK_TOLERANCE)), now), "a clock that is a little ahead");
+        assert!(may_be_due(made_at(now.plus(YEAR)), now), "one that is years ahead");
+        assert!(may_be_due(made_at(now), now.plus(YEAR)), "one that is years behind");
+        assert!(may_be_due(samples::event_id(1), now), "no clock at all");
+
+        assert!(!may_be_removable(made_at(now), now.plus(EVENT_RETENTION)));
+        assert!(may_be_removable(made_at(now), now.plus(EVENT_RETENTION + minutes(1))));
+        assert!(may_be_removable(made_at(now.plus(YEAR)), now));
+        assert!(
+            is_leftover(made_at(now), now.plus(YEAR))
+                && !is_leftover(made_at(now), now.plus(EVENT_RETENTION))
+        );
+        assert!(!is_leftover(samples::event_id(1), now));
+    }
+
+    #[test]
+    fn an_event_that_may_be_due_is_read_and_a_note_of_its_end_saves_that_until_it_may_go() {
+        let event = samples::event(1, "t");
+        let first_due = event.fired_at.plus(SWEEP_GRACE_PERIOD + CLOCK_TOLERANCE);
+        assert!(may_be_due(made_at(event.fired_at), first_due), "no event expires before its id allows it");
+        let settled = Settled::of(&event);
+        let last = settled.removable_after;
+        assert!(!may_remove(&event, last) && !settled.is_over(last) && !settled.is_over(event.fired_at));
+        let then = last.plus(Duration::from_millis(1));
+        assert!(may_remove(&event, then) && settled.is_over(then));
+        let forged = Settled { removable_after: last.plus(MAX_LIFETIME * 100) };
+        assert!(forged.is_over(event.fired_at));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The state of events and their deliveries: computed from what is stored, never stored itself (C6).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use trigger_core::event::Event;
 use trigger_core::identity::{Certname, EventId, Revision};
@@ -62,9 +62,15 @@ impl Fleet {
     /// When the backend does not answer.
     pub async fn latest_events(&self, limit: usize) -> Result<Vec<EventStatus>, StoreError> {
         // All there are would be too much: the parts of one event for ten thousand targets are 280 kB.
-        let parts = self.list_parts().await?;
-        let newest = |parts: Vec<(u32, Revision)>| parts.into_iter().map(|(_, revision)| revision).max();
-        let mut ids: Vec<_> = parts.into_iter().map(|(event, parts)| (newest(parts), event)).collect();
+        // By revision, not by id: an id is only as right as the clock of its origin (C12).
+        let mut newest: BTreeMap<EventId, Revision> = BTreeMap::new();
+        for (key, revision) in self.list(&[self.all(&Range::Events)]).await? {
+            if let Key::Part { event, .. } = key {
+                let known = newest.entry(event).or_insert(revision);
+                *known = revision.max(*known);
+            }
+        }
+        let mut ids: Vec<_> = newest.into_iter().map(|(event, revision)| (revision, event)).collect();
         ids.sort_unstable();
         let wanted: Vec<EventId> = ids.into_iter().rev().take(limit).map(|(_, event)| event).collect();
         if wanted.is_empty() {
@@ -72,8 +78,10 @@ impl Fleet {
         }
         let ranges = wanted.iter().flat_map(|id| [Range::Event(*id), Range::Outcomes(*id)]);
         let records = self.read(&ranges.map(|range| self.all(&range)).collect::<Vec<_>>()).await?;
-        let nodes = self.nodes().await?;
         let mut events = self.stored_events(records);
+        // A target with an outcome needs no registration to explain its state.
+        let open: BTreeSet<&Certname> = events.values().flat_map(StoredEvent::open_targets).collect();
+        let nodes = self.nodes_of(&open.into_iter().collect::<Vec<_>>()).await?;
         Ok(wanted.iter().filter_map(|id| Some(EventStatus::of(events.remove(id)?, &nodes))).collect())
     }
 
@@ -83,16 +91,5 @@ impl Fleet {
     /// When the backend cannot be watched now.
     pub async fn watch_outcomes(&self, event: EventId) -> Result<Watch, StoreError> {
         self.store().watch(vec![self.all(&Range::Outcomes(event))]).await
-    }
-
-    /// The events there are, each with the parts of it that are stored and their revisions.
-    pub(crate) async fn list_parts(&self) -> Result<BTreeMap<EventId, Vec<(u32, Revision)>>, StoreError> {
-        let mut parts: BTreeMap<EventId, Vec<(u32, Revision)>> = BTreeMap::new();
-        for (key, revision) in self.list(&[self.all(&Range::Events)]).await? {
-            if let Key::Part { event, index } = key {
-                parts.entry(event).or_default().push((index, revision));
-            }
-        }
-        Ok(parts)
     }
 }

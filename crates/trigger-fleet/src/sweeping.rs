@@ -8,14 +8,16 @@ use trigger_core::event::{Event, Part};
 use trigger_core::identity::{Certname, EventId, Revision};
 use trigger_core::keyspace::{Key, Range};
 use trigger_core::node::NodeRecord;
-use trigger_core::sweep::{may_expire, may_remove, quorum_now};
+use trigger_core::sweep::{
+    Settled, is_leftover, may_be_due, may_be_removable, may_expire, may_remove, quorum_now,
+};
 use trigger_core::time::Timestamp;
 use trigger_store::store::{CasOutcome, KeyRange, StoreError};
 
 use crate::fleet::{Fleet, Record};
 
-/// Parts read at a time, each of another event.
-const PARTS_PER_READ: usize = 128;
+/// Keys read at a time, each of another event.
+const EVENTS_PER_READ: usize = 128;
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,11 +28,20 @@ pub struct Swept {
     pub removed: usize,
 }
 
-/// What a sweep judges by.
+/// What a sweep judges by, and what it has to write at its end.
 struct Sweep<'a> {
     /// The clock it believes.
     now: Timestamp,
     nodes: &'a BTreeMap<Certname, NodeRecord>,
+    /// The events of which it has seen that all deliveries have ended.
+    settled: Vec<(Key, Settled)>,
+}
+
+/// What is stored of an event, by its keys.
+#[derive(Default)]
+struct Listed {
+    first_part: Option<u32>,
+    is_settled: bool,
 }
 
 impl Fleet {
@@ -56,7 +67,8 @@ impl Fleet {
         }
     }
 
-    /// Sweeps the fleet's keys once. `now` is the sweeper's own clock; `last` the note's revision before this turn, if
+    /// Sweeps the fleet's keys once. Of an event that cannot be due yet, or has settled and cannot be removed yet, it reads
+    /// the keys alone. `now` is the sweeper's own clock; `last` the note's revision before this turn, if
     /// there was one: the nodes that registered since are those whose clocks are asked.
     ///
     /// # Errors
@@ -67,41 +79,78 @@ impl Fleet {
         let lately = self.registrations(records.iter().filter(is_late).cloned());
         let nodes = self.registrations(records);
         let seen = |nodes: &BTreeMap<Certname, NodeRecord>| nodes.values().map(|node| node.seen_at).collect();
-        let sweep = Sweep { now: quorum_now(now, seen(&lately), seen(&nodes)), nodes: &nodes };
+        let now = quorum_now(now, seen(&lately), seen(&nodes));
+        let mut sweep = Sweep { now, nodes: &nodes, settled: Vec::new() };
         let mut swept = Swept::default();
         // Events are large, so that no more than one is looked at as a whole at any time.
-        for event in self.overdue_events(sweep.now).await? {
-            self.sweep_event(&sweep, event, &mut swept).await?;
+        for event in self.overdue_events(now).await? {
+            self.sweep_event(&mut sweep, event, &mut swept).await?;
+        }
+        let notes: Vec<_> = sweep.settled.iter().map(|(key, settled)| self.entry(key, settled)).collect();
+        if !notes.is_empty() {
+            self.store().put_many(notes).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         }
         Ok(swept)
     }
 
-    /// The events of which anything may be due, by one part of each.
+    /// The events of which anything may be due.
     async fn overdue_events(&self, now: Timestamp) -> Result<Vec<EventId>, StoreError> {
-        let events = self.list_parts().await?;
-        let first_part = |(event, parts): (EventId, Vec<(u32, Revision)>)| {
-            let (index, _) = parts.into_iter().min()?;
-            Some((event, Key::Part { event, index }))
-        };
-        let parts: Vec<(EventId, Key)> = events.into_iter().filter_map(first_part).collect();
+        let mut to_read = Vec::new();
+        for (event, Listed { first_part, is_settled }) in self.list_events().await? {
+            match first_part {
+                Some(_) if is_settled && may_be_removable(event, now) => {
+                    to_read.push((event, Key::Settled { event }))
+                }
+                Some(index) if !is_settled && may_be_due(event, now) => {
+                    to_read.push((event, Key::Part { event, index }));
+                }
+                None if is_leftover(event, now) => self.remove_parts(event).await?,
+                _ => {}
+            }
+        }
         let mut overdue = Vec::new();
-        for chunk in parts.chunks(PARTS_PER_READ) {
+        for chunk in to_read.chunks(EVENTS_PER_READ) {
             let keys: Vec<KeyRange> = chunk.iter().map(|(_, key)| self.one(key)).collect();
             let found = self.read(&keys).await?;
             let found: HashMap<&Key, &str> =
                 found.iter().map(|record| (&record.key, record.text.as_str())).collect();
-            overdue.extend(chunk.iter().filter_map(|(event, key)| {
-                match self.decode::<Part>(found.get(key)?) {
-                    Ok(part) => may_expire(&part.event, None, now).then_some(*event),
-                    // Another part of it may be readable.
-                    Err(_) => Some(*event),
-                }
-            }));
+            let is_overdue = |key: &Key| found.get(key).is_some_and(|text| self.is_overdue(key, text, now));
+            overdue.extend(chunk.iter().filter(|(_, key)| is_overdue(key)).map(|(event, _)| *event));
         }
         Ok(overdue)
     }
 
-    async fn sweep_event(&self, sweep: &Sweep<'_>, id: EventId, swept: &mut Swept) -> Result<(), StoreError> {
+    async fn list_events(&self) -> Result<BTreeMap<EventId, Listed>, StoreError> {
+        let mut events: BTreeMap<EventId, Listed> = BTreeMap::new();
+        for (key, _) in self.list(&[self.all(&Range::Events)]).await? {
+            match key {
+                Key::Part { event, index } => {
+                    let first = &mut events.entry(event).or_default().first_part;
+                    *first = Some(first.map_or(index, |first| first.min(index)));
+                }
+                Key::Settled { event } => events.entry(event).or_default().is_settled = true,
+                Key::Members { event, .. } => drop(events.entry(event).or_default()),
+                _ => {}
+            }
+        }
+        Ok(events)
+    }
+
+    /// Whether an event has to be looked at as a whole, by the note of its end or by one of its parts. What cannot be
+    /// decoded is no reason to pass an event over: another part may be readable.
+    fn is_overdue(&self, key: &Key, text: &str, now: Timestamp) -> bool {
+        match key {
+            Key::Settled { .. } => self.decode(text).map_or(true, |note: Settled| note.is_over(now)),
+            _ => self.decode(text).map_or(true, |part: Part| may_expire(&part.event, None, now)),
+        }
+    }
+
+    async fn sweep_event(
+        &self,
+        sweep: &mut Sweep<'_>,
+        id: EventId,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
         let records = self.read(&[self.all(&Range::Event(id))]).await?;
         let Some(stored) = self.stored_events(records).remove(&id) else { return Ok(()) };
         if !may_expire(&stored.event, None, sweep.now) {
@@ -119,12 +168,15 @@ impl Fleet {
         let open: Vec<&Certname> = stored.targets.difference(&ended).collect();
         let is_overdue =
             |certname: &Certname| may_expire(&stored.event, sweep.nodes.get(certname), sweep.now);
-        for certname in open.iter().filter(|certname| is_overdue(certname)) {
+        let overdue: Vec<&Certname> = open.iter().copied().filter(|certname| is_overdue(certname)).collect();
+        for certname in &overdue {
             swept.expired += usize::from(self.expire(id, certname).await?);
         }
         if open.is_empty() && may_remove(&stored.event, sweep.now) {
             self.remove(&stored.event, &ended).await?;
             swept.removed += 1;
+        } else if overdue.len() == open.len() && stored.missing_parts().is_empty() {
+            sweep.settled.push((Key::Settled { event: id }, Settled::of(&stored.event)));
         }
         Ok(())
     }
@@ -152,7 +204,12 @@ impl Fleet {
             ]
         });
         self.delete(groups.chain(nodes).collect()).await?;
-        let parts = self.store().list(&[self.all(&Range::Event(id))]).await?;
-        self.store().delete_many(parts.into_iter().map(|(key, _)| key).collect()).await
+        self.remove_parts(id).await
+    }
+
+    /// Removes what is stored of an event itself.
+    async fn remove_parts(&self, event: EventId) -> Result<(), StoreError> {
+        let keys = self.store().list(&[self.all(&Range::Event(event))]).await?;
+        self.store().delete_many(keys.into_iter().map(|(key, _)| key).collect()).await
     }
 }

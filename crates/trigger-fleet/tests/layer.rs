@@ -498,6 +498,47 @@ async fn a_sweeper_whose_clock_is_years_ahead_does_nothing() {
     assert_eq!(sweep(&store, 3650 * DAY).await, Swept::default());
 }
 
+/// Proves C12.
+#[tokio::test]
+async fn a_note_of_an_events_end_keeps_nothing_for_ever() {
+    let store = MemoryStore::default();
+    let note = key(&Key::Settled { event: id(1) });
+    let put_note =
+        async |text: &str| store.put_many(vec![(note.clone(), text.to_owned())]).await.remove(0).unwrap();
+    fleet(&store).publish(&publication(1, &["lb01"], &[]), false).await.unwrap();
+    finish(&store, "lb01", 1, done(7)).await;
+    assert_eq!(sweep(&store, DAY + 2 * HOUR).await, Swept::default());
+    assert_eq!(store.list(&[KeyRange::Key(note.clone())]).await.unwrap().len(), 1, "it has settled");
+
+    // The event is published again, and reaches one more target that never answers.
+    fleet(&store).publish(&publication(1, &["lb01", "gone"], &[]), false).await.unwrap();
+    assert_eq!(sweep(&store, 8 * DAY).await, Swept::default());
+    assert_eq!(sweep(&store, 9 * DAY).await, Swept { expired: 1, removed: 0 });
+    assert_eq!(states(&status(&store, 1).await), ["gone expired", "lb01 done"]);
+    // A note that is garbage, or from a far future, is not believed.
+    for text in ["garbage", r#"{"v":1,"body":{"removable_after_unix_ms":99999999999999}}"#] {
+        put_note(text).await;
+        assert_eq!(sweep(&store, 2 * DAY).await, Swept::default());
+        let found = store.read(&[KeyRange::Key(note.clone())]).await.unwrap().remove(0);
+        assert_ne!(found.value, text, "it is written again");
+    }
+    assert_eq!(sweep(&store, 9 * DAY).await, Swept { expired: 0, removed: 1 });
+    assert_eq!(everything(&store).await, []);
+}
+
+#[tokio::test]
+async fn what_is_left_of_an_event_without_its_parts_goes_in_the_end() {
+    let store = MemoryStore::default();
+    let event: EventId = "019aac79-4c00-7000-8000-000000000001".parse().unwrap();
+    assert!(event.made_at().unwrap().since(NOW) < DAY, "it was made about now");
+    let left = [Key::Settled { event }, Key::Members { event, index: 0 }];
+    store.put_many(left.iter().map(|left| (key(left), "x".to_owned())).collect()).await;
+    sweep(&store, 13 * DAY).await;
+    assert_eq!(everything(&store).await.len(), 2, "its parts may still come");
+    sweep(&store, 15 * DAY).await;
+    assert_eq!(everything(&store).await, []);
+}
+
 #[tokio::test]
 async fn one_of_a_fleet_sweeps_and_the_others_see_that_it_did() {
     let store = MemoryStore::default();

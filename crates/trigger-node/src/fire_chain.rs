@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trigger_core::event::{Event, Target};
-use trigger_core::identity::{EventId, RunId};
+use trigger_core::identity::{Certname, EventId, RunId};
 use trigger_core::lineage::Chain;
 use trigger_core::loop_guard::{self, Rule, is_suppressed};
 use trigger_core::publication::Publication;
 use trigger_core::run::history::FiredEvent;
 use trigger_core::run::record::RunRecord;
 
-use crate::failure::Failure;
 use crate::host::Host;
 use crate::state::{Fires, Runs, StateDir};
-use crate::warnings::Warnings;
 use trigger_core::suppressed;
 
 /// The run that this command is part of. The environment only `names` it; what counts is that its record is
@@ -21,13 +19,13 @@ use trigger_core::suppressed;
 pub fn parent_run<H: Host>(
     names: Option<RunId>,
     state: Option<&StateDir<H>>,
-    warnings: &Warnings,
+    warnings: &mut Vec<String>,
 ) -> Option<RunRecord> {
     let run = names?;
     match Runs::open(state?).and_then(|runs| runs.live_record(run)) {
         Ok(record) => record,
         Err(error) => {
-            warnings.push(format!("the loop guard cannot tell what led to this event: {error}"));
+            warnings.push(format!("the loop guard does not know what led to this event: {error}"));
             None
         }
     }
@@ -37,20 +35,34 @@ pub fn chains(parent: &RunRecord) -> Vec<Chain> {
     loop_guard::chains_through(&parent.certname, parent.causes.iter().map(|cause| &cause.event))
 }
 
-/// Two nodes that wait for each other's runs would wait for ever.
-pub fn refuse_waiting_for_own_chain(event: &Event, parent: &RunRecord) -> Result<(), Failure> {
+/// A run cannot wait for an event's outcomes.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// The event is for a group, whose members are not known before the event is committed.
+    #[error(
+        "inside a run, --wait cannot tell whether a group holds a node of this run's own chain, and could deadlock: \
+         name hosts, or fire without --wait"
+    )]
+    GroupInsideRun,
+    /// The node may itself wait for this run.
+    #[error(
+        "{certname} is part of the chain that led to this run, so waiting for it could deadlock: fire without --wait"
+    )]
+    PartOfChain {
+        /// The node.
+        certname: Certname,
+    },
+}
+
+/// Refuses to wait inside a run for nodes that may wait for this run, because neither run would ever end.
+pub fn refuse_waiting_for_own_chain(event: &Event, parent: &RunRecord) -> Result<(), WaitError> {
     if !event.targets.groups.is_empty() {
-        return Err(Failure::failed(
-            "inside a run, --wait cannot tell whether a group holds a node of this run's own chain, and could \
-             deadlock: name hosts, or fire without --wait",
-        ));
+        return Err(WaitError::GroupInsideRun);
     }
     let chains = chains(parent);
     let mut before = chains.iter().flat_map(|chain| &chain.hops).map(|hop| &hop.certname);
     match before.find(|certname| event.targets.hosts.contains(*certname)) {
-        Some(certname) => Err(Failure::failed(format!(
-            "{certname} is part of the chain that led to this run, so waiting for it could deadlock: fire without --wait"
-        ))),
+        Some(certname) => Err(WaitError::PartOfChain { certname: certname.clone() }),
         None => Ok(()),
     }
 }
@@ -72,7 +84,7 @@ pub fn guard_against_loops<H: Host>(
     ttl: u32,
     parent: &RunRecord,
     state: &StateDir<H>,
-    warnings: &Warnings,
+    warnings: &mut Vec<String>,
 ) -> Guarded {
     let mut guarded = Guarded::default();
     let fires = match Fires::lock(state) {
@@ -118,17 +130,17 @@ pub fn note_fired<H: Host>(
     parent: &RunRecord,
     publication: &Publication,
     guarded: &Guarded,
-    warnings: &Warnings,
+    warnings: &mut Vec<String>,
 ) {
     let fired = FiredEvent::of(publication, guarded.by_rule.clone());
     if let Err(error) = Runs::open(state).and_then(|runs| runs.note_fired(parent.run_id, &fired)) {
         let event = fired.event;
-        warnings.push(format!("neither 'trigger why' nor the agent's log will tell of {event}: {error}"));
+        warnings.push(format!("neither 'trigger why' nor the agent's log will show {event}: {error}"));
     }
 }
 
 /// Takes back what was counted for a fire that failed: its event reached nobody and never will.
-pub fn take_back<H: Host>(state: &StateDir<H>, guarded: &Guarded, event: &Event, warnings: &Warnings) {
+pub fn take_back<H: Host>(state: &StateDir<H>, guarded: &Guarded, event: &Event, warnings: &mut Vec<String>) {
     if guarded.noted.is_empty() {
         return;
     }

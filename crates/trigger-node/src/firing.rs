@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::identity::KeyPrefix;
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_fleet::Fleet;
@@ -18,10 +18,11 @@ use trigger_store::credentials::Credentials;
 use trigger_store::store::StoreError;
 use trigger_store::url::BackendUrl;
 
-use crate::failure::Failure;
+use crate::fire_error::{BackendError, FireError};
+pub use crate::fire_report::{FireReport, Fired};
 use crate::host::{Host, timeout};
 use crate::os::Os;
-use crate::state::{Breaker, Outbox, Quarantined, Spooled, Taken};
+use crate::state::{Breaker, FileError, Outbox, Quarantined, Spooled, Taken};
 use trigger_core::suppressed;
 
 /// How long one event's publishing may take before the event is left in the outbox: a Puppet run waits.
@@ -77,28 +78,6 @@ pub struct Drained {
     pub quarantined: Vec<Quarantined>,
 }
 
-/// What became of an event, and what its firer should know besides.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FireReport {
-    pub fired: Fired,
-    pub warnings: Vec<String>,
-}
-
-impl From<Fired> for FireReport {
-    fn from(fired: Fired) -> Self {
-        Self { fired, warnings: Vec::new() }
-    }
-}
-
-/// Where an event is now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fired {
-    /// The backend has it.
-    Committed(Revision),
-    /// It is safe in the outbox; the reason says why it is not in the backend yet.
-    Spooled(String),
-}
-
 impl<H: Host> Publisher<H> {
     /// A publisher that opens every backend with this node's own credentials.
     pub fn new(host: H, spool: Option<Spool<H>>, own_prefix: KeyPrefix, credentials: Credentials) -> Self {
@@ -118,7 +97,7 @@ impl<H: Host> Publisher<H> {
     ///
     /// # Errors
     /// One of configuration, when it cannot be opened.
-    pub fn backend(&self, url: &BackendUrl) -> Result<Backend, Failure> {
+    pub fn backend(&self, url: &BackendUrl) -> Result<Backend, BackendError> {
         let key = (url.clone(), self.credentials.clone());
         let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(backend) = backends.get(&key) {
@@ -133,15 +112,14 @@ impl<H: Host> Publisher<H> {
     ///
     /// # Errors
     /// One of configuration, when the URL selects no backend, or one that cannot be opened.
-    pub fn backend_of(&self, publication: &Publication) -> Result<Backend, Failure> {
-        let url: BackendUrl =
-            publication.backend.parse().map_err(|error| Failure::config(format!("{error}")))?;
+    pub fn backend_of(&self, publication: &Publication) -> Result<Backend, BackendError> {
+        let url: BackendUrl = publication.backend.parse()?;
         self.backend(&url)
     }
 
     /// Fires an event: when this returns `Ok`, the event is durable. An event whose backend cannot be opened is refused
     /// before anything is stored.
-    pub async fn fire(&self, publication: &Publication) -> Result<FireReport, Failure> {
+    pub async fn fire(&self, publication: &Publication) -> Result<FireReport, FireError> {
         self.backend_of(publication)?;
         let Some(spool) = &self.spool else {
             return without_outbox(self.publish_soon(publication).await, Vec::new());
@@ -190,7 +168,7 @@ impl<H: Host> Publisher<H> {
                 detail: detail.into(),
             })
         };
-        let backend = self.backend_of(publication).map_err(|failure| unreachable(failure.message))?;
+        let backend = self.backend_of(publication).map_err(|error| unreachable(error.to_string()))?;
         let check_prefix = publication.prefix != self.own_prefix;
         match timeout(&self.host, limit, publish_to(&backend, publication, check_prefix)).await {
             Some(result) => result,
@@ -201,14 +179,14 @@ impl<H: Host> Publisher<H> {
     /// Publishes what waits in the outbox, oldest first. A backend that does not answer is not asked again,
     /// but holds up no event for another; what can never be published moves aside. Who is `in_a_hurry` does
     /// not ask a backend either that did not answer another a moment ago.
-    pub async fn drain(&self, in_a_hurry: bool) -> Result<Drained, Failure> {
+    pub async fn drain(&self, in_a_hurry: bool) -> Result<Drained, FileError> {
         let mut drained = Drained::default();
         let mut silent: HashSet<String> = HashSet::new();
         let Some(spool) = &self.spool else { return Ok(drained) };
         for path in spool.outbox.waiting()? {
             let taken = spool.outbox.take(&path, self.host.wall()).unwrap_or_else(|error| {
                 // One file that cannot be opened or moved holds up no other.
-                tracing::error!("a spooled event stays where it is: {error}");
+                tracing::error!(%error, "a spooled event cannot be read and stays in the outbox");
                 Taken::Busy
             });
             match taken {
@@ -229,7 +207,9 @@ impl<H: Host> Publisher<H> {
                             drained.left += 1;
                             silent.insert(publication.backend);
                         }
-                        Err(failure) => tracing::error!("{}", failure.message),
+                        Err(error) => {
+                            tracing::error!(event = %publication.event.id, %error, "a spooled event can never be published")
+                        }
                     }
                 }
             }
@@ -244,13 +224,13 @@ impl<H: Host> Publisher<H> {
         publication: &Publication,
         spooled: Spooled<H>,
         published: Result<Published, PublishError>,
-    ) -> Result<Fired, Failure> {
+    ) -> Result<Fired, FireError> {
         match published {
             Ok(Published { revision, .. }) => {
                 spool.breaker.reset(&publication.backend);
                 if let Err(error) = spooled.committed() {
                     // It will be published once more, which costs nothing: targets know its id.
-                    tracing::warn!("{error}");
+                    tracing::warn!(event = %publication.event.id, %error, "cannot remove a published event from the outbox");
                 }
                 Ok(Fired::Committed(revision))
             }
@@ -259,9 +239,9 @@ impl<H: Host> Publisher<H> {
                 self.spooled.notify_one();
                 Ok(Fired::Spooled(error.to_string()))
             }
-            Err(error) => {
-                let aside = spooled.quarantine(&error.to_string())?;
-                Err(Failure::failed(format!("{error} (the event is kept in {})", aside.path.display())))
+            Err(source) => {
+                let path = spooled.quarantine(&source.to_string())?.path;
+                Err(FireError::Quarantined { path, source })
             }
         }
     }
@@ -276,17 +256,17 @@ impl<H: Host> Publisher<H> {
 fn without_outbox(
     published: Result<Published, PublishError>,
     mut warnings: Vec<String>,
-) -> Result<FireReport, Failure> {
+) -> Result<FireReport, FireError> {
     match published {
         Ok(published) => {
             warnings.extend(about_groups(&published));
             Ok(FireReport { fired: Fired::Committed(published.revision), warnings })
         }
-        Err(error) if error.is_transient() => {
-            let why = warnings.first().map_or("there is no outbox here", String::as_str);
-            Err(Failure::unreachable(format!("{error}; and nothing could be spooled ({why}): fire again")))
+        Err(source) if source.is_transient() => {
+            let reason = warnings.into_iter().next().unwrap_or_else(|| "there is no outbox here".to_owned());
+            Err(FireError::NotSpooled { reason, source })
         }
-        Err(error) => Err(Failure::failed(error.to_string())),
+        Err(error) => Err(FireError::Publish(error)),
     }
 }
 
@@ -304,7 +284,7 @@ mod tests {
     use trigger_core::lineage::{Lineage, Loops};
 
     use super::*;
-    use crate::failure::CONFIG;
+    use crate::fire_error::FireErrorKind;
     use crate::state::StateDir;
 
     /// An event can come from a program of another version, by the agent's socket, with a URL that this one refuses.
@@ -326,7 +306,7 @@ mod tests {
             lineage: Lineage::root(id),
             fired_in: None,
             loops: Loops::Avoid,
-            fired_at: crate::clock::wall(),
+            fired_at: Os::start().wall(),
             expires_in: DEFAULT_LIFETIME,
         };
         for backend in ["hub+http://::1:8145", "etcds://a:2379", "nonsense"] {
@@ -337,7 +317,11 @@ mod tests {
                 suppressed: Default::default(),
                 suppressed_groups: Default::default(),
             };
-            assert_eq!(publisher.fire(&publication).await.unwrap_err().code, CONFIG, "{backend}");
+            assert_eq!(
+                publisher.fire(&publication).await.unwrap_err().kind(),
+                FireErrorKind::Configuration,
+                "{backend}"
+            );
             assert!(outbox.waiting().unwrap().is_empty(), "{backend}");
         }
     }

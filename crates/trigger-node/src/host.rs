@@ -17,9 +17,9 @@ use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 use uuid::Uuid;
 
-use crate::failure::Failure;
-use crate::firing::FireReport;
-use crate::state::{FileError, StateDir};
+use crate::file_error::FileError;
+use crate::fire_error::{BackendError, FireError};
+use crate::fire_report::FireReport;
 
 /// A machine, as one process on it sees it.
 pub trait Host: Clone + Debug + Send + Sync + 'static {
@@ -126,16 +126,16 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
     fn end_orphan(&self, note: &str) -> impl Future<Output = ()> + Send;
 
     /// Opens the backend behind a URL.
-    fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, Failure>;
+    fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, BackendError>;
 
     /// Hands an event to the agent of a state directory, and returns what that made of it; nothing where none is
     /// alive, or it does not understand, or it does not answer in time.
     fn fire_by_agent(
         &self,
-        state: &StateDir<Self>,
+        state_dir: &Path,
         publication: &Publication,
         timeout: Duration,
-    ) -> impl Future<Output = Option<Result<FireReport, Failure>>> + Send;
+    ) -> impl Future<Output = Option<Result<FireReport, FireError>>> + Send;
 }
 
 /// How a file is opened.

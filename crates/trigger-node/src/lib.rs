@@ -3,18 +3,20 @@
 #![allow(missing_docs, reason = "documented as the layer settles")]
 
 pub mod agent;
+pub mod agent_socket;
 pub mod clock;
-pub mod failure;
+pub mod file_error;
 pub mod fire_chain;
+pub mod fire_error;
+pub mod fire_report;
 pub mod firing;
 pub mod host;
 mod metrics;
 pub mod os;
+mod process_tree;
 pub mod puppet_locks;
 pub mod puppet_settings;
+pub mod queue_view;
 pub mod state;
 pub mod submit;
 pub mod supervisor;
-pub mod warnings;
-
-pub use warnings::Warnings;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 use tokio::task::JoinHandle;
+use tracing::{Instrument, Span};
 use trigger_core::identity::Revision;
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
@@ -18,13 +19,13 @@ use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 use uuid::Uuid;
 
-use crate::agent::socket::{self, Reply, Request};
+use crate::agent_socket::{self, Reply, Request};
 use crate::clock;
-use crate::failure::Failure;
-use crate::firing::{FireReport, Fired};
+use crate::file_error::{FileError, at};
+use crate::fire_error::{BackendError, FireError};
+use crate::fire_report::{FireReport, Fired};
 use crate::host::{Host, HostFile, Open};
-use crate::state::{FileError, StateDir, at};
-use crate::supervisor;
+use crate::process_tree;
 
 /// This process on this machine.
 #[derive(Debug, Clone, Copy)]
@@ -80,11 +81,12 @@ impl Host for Os {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Self::Task {
-        Task(tokio::spawn(task))
+        Task(tokio::spawn(task.in_current_span()))
     }
 
     async fn spawn_blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        match tokio::task::spawn_blocking(work).await {
+        let span = Span::current();
+        match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
             Ok(done) => done,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
@@ -183,34 +185,34 @@ impl Host for Os {
     }
 
     async fn end_orphan(&self, note: &str) {
-        supervisor::end_orphan(note).await
+        process_tree::end_orphan(note).await
     }
 
     #[cfg(feature = "clients")]
-    fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, Failure> {
-        Backend::open(url, credentials).map_err(|error| Failure::config(error.to_string()))
+    fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, BackendError> {
+        Ok(Backend::open(url, credentials)?)
     }
 
     #[cfg(not(feature = "clients"))]
-    fn open_backend(&self, url: &BackendUrl, _: &Credentials) -> Result<Backend, Failure> {
-        Err(Failure::config(format!("'{url}' cannot be opened: this program was built without backends")))
+    fn open_backend(&self, url: &BackendUrl, _: &Credentials) -> Result<Backend, BackendError> {
+        Err(BackendError::NotBuiltIn { url: url.to_string() })
     }
 
     async fn fire_by_agent(
         &self,
-        state: &StateDir,
+        state_dir: &Path,
         publication: &Publication,
         timeout: Duration,
-    ) -> Option<Result<FireReport, Failure>> {
+    ) -> Option<Result<FireReport, FireError>> {
         let request = Request::Fire { publication: publication.to_wire() };
-        match socket::ask(state, &request, timeout).await? {
+        match agent_socket::ask(state_dir, &request, timeout).await? {
             Reply::Committed { revision, warnings } => {
                 Some(Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }))
             }
             Reply::Spooled { reason, warnings } => {
                 Some(Ok(FireReport { fired: Fired::Spooled(reason), warnings }))
             }
-            Reply::Failed { code, message } => Some(Err(Failure { code, message })),
+            Reply::Failed { kind, message } => Some(Err(FireError::ByAgent { kind, message })),
             // An agent of an older version.
             Reply::Queue(_) | Reply::NotUnderstood { .. } => None,
         }
@@ -278,6 +280,7 @@ fn taken(locked: Result<(), TryLockError>) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::StateDir;
 
     #[test]
     fn a_lock_has_one_name_on_one_boot_and_a_copy_has_another() {

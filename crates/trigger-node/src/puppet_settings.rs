@@ -2,13 +2,13 @@
 //! Ruby, so the answers are cached in the state directory.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use tokio::process::Command;
-use trigger_core::identity::Certname;
+use trigger_core::identity::{Certname, InvalidName};
 use trigger_core::run::command::{CommandKind, RunCommand};
 
 use crate::os::Os;
@@ -17,10 +17,54 @@ use crate::state::{read_if_present, write_durably};
 /// Puppet that takes longer to tell a setting is not going to.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Puppet did not report its settings.
+#[derive(Debug, thiserror::Error)]
+pub enum PuppetSettingsError {
+    /// Puppet cannot be started.
+    #[error("cannot run '{command}': {source}")]
+    Run {
+        /// The command with its arguments.
+        command: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Puppet takes too long.
+    #[error("'{command}' did not answer within {TIMEOUT:?}")]
+    NoAnswer {
+        /// The command with its arguments.
+        command: String,
+    },
+    /// Puppet failed.
+    #[error("'{command}' failed ({status}): {stderr}")]
+    Failed {
+        /// The command with its arguments.
+        command: String,
+        /// How Puppet ended.
+        status: ExitStatus,
+        /// What Puppet wrote to standard error.
+        stderr: String,
+    },
+    /// Puppet's answer lacks a setting.
+    #[error("Puppet's answer is unclear: {answer}")]
+    Unclear {
+        /// What Puppet wrote to standard output.
+        answer: String,
+    },
+    /// Puppet's certname is not one that Trigger can use.
+    #[error("Puppet's certname '{certname}' cannot be used: {source}")]
+    Certname {
+        /// The name.
+        certname: String,
+        /// What is wrong with it.
+        source: InvalidName,
+    },
+}
+
 /// Puppet's own certname for this node.
-pub async fn certname(command: &RunCommand) -> anyhow::Result<Certname> {
+pub async fn certname(command: &RunCommand) -> Result<Certname, PuppetSettingsError> {
     let answer = ask(&command.config_print(&["certname"], "agent"), &BTreeMap::new()).await?;
-    answer.trim().parse().with_context(|| format!("Puppet's certname '{}' cannot be used", answer.trim()))
+    let certname = answer.trim();
+    certname.parse().map_err(|source| PuppetSettingsError::Certname { certname: certname.to_owned(), source })
 }
 
 /// Where Puppet keeps what we look at.
@@ -92,22 +136,22 @@ pub async fn ask_paths(
     command: &RunCommand,
     environment: &BTreeMap<String, String>,
     state_dir: &Path,
-) -> anyhow::Result<PuppetPaths> {
+) -> Result<PuppetPaths, PuppetSettingsError> {
     let questions = questions(command);
     let mut answer = String::new();
     for argv in &questions {
         answer.push_str(&ask(argv, environment).await?);
     }
     let paths = PuppetPaths::parse(&answer)
-        .with_context(|| format!("Puppet's answer is unclear: {}", answer.trim()))?;
+        .ok_or_else(|| PuppetSettingsError::Unclear { answer: answer.trim().to_owned() })?;
     let text = format!("{}{answer}", asked(&questions));
     if let Err(error) = write_durably(&Os::start(), &cache(state_dir), text.as_bytes()) {
-        tracing::warn!("Puppet's answer cannot be remembered: {error}");
+        tracing::warn!(%error, "cannot cache Puppet's settings");
     }
     Ok(paths)
 }
 
-async fn ask(argv: &[String], environment: &BTreeMap<String, String>) -> anyhow::Result<String> {
+async fn ask(argv: &[String], environment: &BTreeMap<String, String>) -> Result<String, PuppetSettingsError> {
     let command = argv.join(" ");
     let output = Command::new(&argv[0])
         .args(&argv[1..])
@@ -115,13 +159,14 @@ async fn ask(argv: &[String], environment: &BTreeMap<String, String>) -> anyhow:
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(TIMEOUT, output)
-        .await
-        .with_context(|| format!("'{command}' did not answer within {TIMEOUT:?}"))?
-        .with_context(|| format!("cannot run '{command}'"))?;
+    let output = match tokio::time::timeout(TIMEOUT, output).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(source)) => return Err(PuppetSettingsError::Run { command, source }),
+        Err(_) => return Err(PuppetSettingsError::NoAnswer { command }),
+    };
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("'{command}' failed ({}): {}", output.status, said.trim());
+        let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(PuppetSettingsError::Failed { command, status: output.status, stderr });
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

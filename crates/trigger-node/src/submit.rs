@@ -6,12 +6,11 @@ use std::time::Duration;
 use trigger_core::publication::Publication;
 use trigger_core::run::record::RunRecord;
 
-use crate::failure::Failure;
 use crate::fire_chain::{self, Guarded};
+use crate::fire_error::FireError;
 use crate::firing::{FireReport, Fired, Publisher};
 use crate::host::Host;
 use crate::state::StateDir;
-use crate::warnings::Warnings;
 
 /// Beyond the time an agent may take to publish: it is alive, but does not answer.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,37 +23,41 @@ pub struct Submission<'a, H: Host> {
     pub publisher: &'a Publisher<H>,
     /// The run inside which the event is fired.
     pub parent: Option<&'a RunRecord>,
-    /// What the user should know besides.
-    pub warnings: &'a Warnings,
 }
 
 impl<H: Host> Submission<'_, H> {
-    /// Fires the event: when this returns `Ok`, the event is durable.
-    pub async fn submit(&self, publication: &Publication, guarded: &Guarded) -> Result<Fired, Failure> {
+    /// Fires the event: when this returns `Ok`, the event is durable. Adds to `warnings` what the user should know
+    /// besides, whether it succeeds or not.
+    pub async fn submit(
+        &self,
+        publication: &Publication,
+        guarded: &Guarded,
+        warnings: &mut Vec<String>,
+    ) -> Result<Fired, FireError> {
         let submitted = self.by_agent_or_here(publication).await;
         if let (Err(_), Some(state)) = (&submitted, self.state) {
-            fire_chain::take_back(state, guarded, &publication.event, self.warnings);
+            fire_chain::take_back(state, guarded, &publication.event, warnings);
         }
-        let (FireReport { fired, warnings }, by_agent) = submitted?;
-        self.warnings.extend(warnings);
+        let (FireReport { fired, warnings: report }, by_agent) = submitted?;
+        warnings.extend(report);
         if let Fired::Spooled(reason) = &fired {
-            self.warnings.push(spooled_warning(reason, by_agent));
+            warnings.push(spooled_warning(reason, by_agent));
         }
         if let (Some(parent), Some(state)) = (self.parent, self.state) {
-            fire_chain::note_fired(state, parent, publication, guarded, self.warnings);
+            fire_chain::note_fired(state, parent, publication, guarded, warnings);
         }
         if !by_agent && matches!(fired, Fired::Committed(_)) {
             // No agent empties the outbox, so the process that has reached the backend does.
-            self.drain().await;
+            self.drain(warnings).await;
         }
         Ok(fired)
     }
 
     /// To the agent where one is alive, else straight on. Both do the same, and doing it twice does no harm.
-    async fn by_agent_or_here(&self, publication: &Publication) -> Result<(FireReport, bool), Failure> {
+    async fn by_agent_or_here(&self, publication: &Publication) -> Result<(FireReport, bool), FireError> {
         if let Some(state) = self.state {
             let timeout = Publisher::<H>::patience(publication) + AGENT_TIMEOUT;
-            if let Some(report) = state.host().fire_by_agent(state, publication, timeout).await {
+            if let Some(report) = state.host().fire_by_agent(state.path(), publication, timeout).await {
                 return Ok((report?, true));
             }
         }
@@ -62,14 +65,12 @@ impl<H: Host> Submission<'_, H> {
     }
 
     /// Publishes what waited in the outbox. Whatever comes of it, the event fired now is committed.
-    async fn drain(&self) {
+    async fn drain(&self, warnings: &mut Vec<String>) {
         match self.publisher.drain(true).await {
-            Ok(drained) => self.warnings.extend(drained.quarantined.into_iter().map(|aside| {
+            Ok(drained) => warnings.extend(drained.quarantined.into_iter().map(|aside| {
                 format!("a spooled event is quarantined in {}: {}", aside.path.display(), aside.reason)
             })),
-            Err(failure) => {
-                self.warnings.push(format!("the outbox cannot be emptied: {}", failure.message));
-            }
+            Err(error) => warnings.push(format!("the outbox cannot be emptied: {error}")),
         }
     }
 }

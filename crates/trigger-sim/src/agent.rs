@@ -8,8 +8,9 @@ use tokio::sync::mpsc;
 use trigger_core::identity::KeyPrefix;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
-use trigger_node::agent::{self, AgentSettings, DisableCheck, Part, Service, Stopped, Surroundings};
-use trigger_node::failure::Failure;
+use trigger_node::agent::{
+    self, AgentError, AgentSettings, DisableCheck, Part, Service, Stopped, Surroundings,
+};
 use trigger_node::state::StateDir;
 use trigger_store::credentials::Credentials;
 
@@ -38,13 +39,13 @@ async fn live(own: Proc, may_inherit_claim: bool) {
             Ok(Stopped::Terminated) => {}
             Ok(stopped) => world.machines[own.machine].restarts = Some(stopped),
             Err(_) if world.machines[own.machine].is_full => world.count("agent ended by a full disk"),
-            Err(failure) => world.violate("an agent ends when it is told to", failure.message),
+            Err(error) => world.violate("an agent ends when it is told to", error.to_string()),
         }
         world.end_process(own.id);
     });
 }
 
-async fn serve(own: &Proc, may_inherit_claim: bool) -> Result<Stopped, Failure> {
+async fn serve(own: &Proc, may_inherit_claim: bool) -> Result<Stopped, AgentError> {
     let settings = settings(own, may_inherit_claim)?;
     let (signals_in, signals) = mpsc::channel(4);
     let surroundings = Surroundings {
@@ -64,17 +65,17 @@ async fn serve(own: &Proc, may_inherit_claim: bool) -> Result<Stopped, Failure> 
         },
         on_ready: Box::new(|| ()),
     };
-    agent::run(settings, surroundings, || async { Ok(()) }).await
+    agent::run(settings, surroundings, || async { Ok::<(), AgentError>(()) }).await
 }
 
-fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, Failure> {
+fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, AgentError> {
     let (certname, groups, honours_noop) = own.sim.with(|world| {
         let machine = &world.machines[own.machine];
         (machine.certname.clone(), machine.groups.clone(), machine.honours_noop)
     });
     let words = if honours_noop { &["puppet", "agent"][..] } else { &["converge"] };
     let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    let command = RunCommand::from_words(words.clone()).ok_or_else(|| Failure::failed("no command"))?;
+    let command = RunCommand::from_words(words.clone()).unwrap_or_default();
     Ok(AgentSettings {
         certname,
         state: StateDir::open_on(own.clone(), Path::new(STATE_DIR))?,

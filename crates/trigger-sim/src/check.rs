@@ -23,6 +23,10 @@ use crate::firing::Answer;
 
 pub(crate) use files::noted_fires;
 
+/// A kernel's boot and a file: what a copy of a directory or of a machine does not share, but one of a machine with
+/// its memory does.
+type LockName = (u32, u32);
+
 /// All that is known.
 #[derive(Default)]
 pub(crate) struct Checker {
@@ -31,10 +35,10 @@ pub(crate) struct Checker {
     group_deliveries: BTreeMap<(EventId, GroupName), GroupDelivery>,
     runs: BTreeMap<RunId, Run>,
     in_progress: BTreeMap<RunId, usize>,
-    /// Where an instance lives, and on which boot.
-    instances: BTreeMap<String, (usize, u32)>,
-    /// Instances that have given their claim up.
-    released: BTreeSet<String>,
+    /// Where an instance lives, and which lock it holds; in two places where it was copied with its memory.
+    instances: BTreeMap<String, Vec<(usize, LockName)>>,
+    /// Instances that have given their claim up, and where they live.
+    released: BTreeSet<(usize, String)>,
     registrations: BTreeMap<Certname, Registration>,
     /// How often a trigger fired on a machine for a root, as far as a power loss left the notes of it.
     fires: BTreeMap<(TriggerName, usize, EventId), u32>,

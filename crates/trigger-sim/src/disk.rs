@@ -217,8 +217,20 @@ impl Disk {
         is_there
     }
 
-    /// Makes a file's content durable.
+    /// Makes a file's content durable, and its first name: with that whatever was done before in the directory, since a
+    /// journal keeps the order.
     pub(crate) fn sync(&mut self, inode: Inode) {
+        let creates = |(_, change): &(Duration, Change)| match change {
+            Change::Create { path, inode: new } if *new == inode => Some(parent(path).to_owned()),
+            _ => None,
+        };
+        if let Some(at) = self.unsynced.iter().position(|change| creates(change).is_some())
+            && let Some(dir) = creates(&self.unsynced[at])
+        {
+            for (at, change) in self.unsynced.extract_if(..=at, |(_, change)| change.is_in(&dir)) {
+                self.durable.apply(at, change);
+            }
+        }
         for (at, change) in self.unsynced.extract_if(.., |(_, change)| change.is_of(inode)) {
             self.durable.apply(at, change);
         }
@@ -296,6 +308,19 @@ mod tests {
         };
         let sometimes = survives(unsynced);
         assert!((10..80).contains(&sometimes), "{sometimes}");
+    }
+
+    #[test]
+    fn a_synced_file_outlives_an_earlier_one_of_its_name() {
+        let again = |disk: &mut Disk| {
+            write(disk, "d/b");
+            disk.remove("d/b");
+            let inode = write(disk, "d/b");
+            disk.sync(inode);
+            disk.rename("d/b", "d/a");
+            disk.sync_dir("d");
+        };
+        assert_eq!(survives(again), 100);
     }
 
     #[test]

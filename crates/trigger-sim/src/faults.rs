@@ -29,7 +29,7 @@ pub(crate) async fn inject(sim: Sim) {
 fn strike(sim: &Sim) {
     sim.with(|world| {
         let machine = world.rng.usize(..world.machines.len());
-        match world.rng.u8(..14) {
+        match world.rng.u8(..15) {
             0 => kill(world, machine, "agent killed", |kind| kind == Kind::Agent),
             1 => kill(world, machine, "supervisor killed", |kind| matches!(kind, Kind::Supervisor(_))),
             2 => kill(world, machine, "Puppet killed", |kind| matches!(kind, Kind::Puppet(_))),
@@ -44,6 +44,7 @@ fn strike(sim: &Sim) {
                 world.lose_power(machine);
             }
             5 | 6 => cut_off(world, machine),
+            14 => fill_disk(world, machine),
             7 => backend_down(world),
             8 if world.plan.rewinds => rewind(world),
             9 => jump(world, machine),
@@ -92,19 +93,31 @@ fn jump(world: &mut World, machine: usize) {
     machine.was_wild |= ahead.abs() >= YEARS;
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    /// Another file under the same kernel.
+    Directory,
+    /// The same file under another kernel.
+    Machine,
+    /// The same file under the same kernel: all that a lock is named by.
+    MachineWithMemory,
+}
+
 /// A machine is copied, disk and name, and both are there. Whoever restores a backup elsewhere does this.
 fn clone(sim: &Sim, world: &mut World, of: usize) {
     let number = world.machines.len();
-    let is_directory = world.rng.bool();
-    let boot = if is_directory { world.machines[of].boot } else { world.new_boot() };
+    let kind = [Copied::Directory, Copied::Machine, Copied::MachineWithMemory][world.rng.usize(..3)];
+    let boot = if kind == Copied::Machine { world.new_boot() } else { world.machines[of].boot };
+    let has_same_name = world.rng.bool();
     let original = &world.machines[of];
     let copy = Machine {
         certname: original.certname.clone(),
         groups: original.groups.clone(),
         disk: original.disk.copy(),
-        // A copied directory is another file under the same kernel, that of a copied machine the same file under
-        // another.
-        identity: if is_directory { u32::try_from(number).unwrap_or_default() } else { original.identity },
+        identity: match kind {
+            Copied::Directory => u32::try_from(number).unwrap_or_default(),
+            Copied::Machine | Copied::MachineWithMemory => original.identity,
+        },
         boot,
         is_on: true,
         is_gone: false,
@@ -117,11 +130,19 @@ fn clone(sim: &Sim, world: &mut World, of: usize) {
         manifest: original.manifest.clone(),
         socket: None,
         instance: String::new(),
+        agent_started: Duration::ZERO,
+        // That a program is in the midst of its work cannot be copied here: what its agent holds and calls itself can.
+        remembered_instance: (kind == Copied::MachineWithMemory && has_same_name)
+            .then(|| original.instance.clone()),
         restarts: None,
-        is_full: original.is_full,
+        is_full: false,
         locks: Default::default(),
     };
-    world.fault("machine cloned", format_args!("m{of} as m{number}"));
+    let what = match kind {
+        Copied::MachineWithMemory => "machine copied with its memory",
+        Copied::Directory | Copied::Machine => "machine cloned",
+    };
+    world.fault(what, format_args!("m{of} as m{number}"));
     world.machines.push(copy);
     world.check.copy_fires(of, number);
     let director = world.director.unwrap_or(ProcessId(0));
@@ -167,6 +188,20 @@ fn cut_off(world: &mut World, machine: usize) {
     world.after(lasts, move |world| {
         world.note(format_args!("m{machine} is connected again"));
         world.machines[machine].is_cut_off = false;
+    });
+}
+
+/// A disk has no room for a while.
+fn fill_disk(world: &mut World, machine: usize) {
+    if std::mem::replace(&mut world.machines[machine].is_full, true) {
+        return;
+    }
+    let lasts =
+        Duration::from_secs(if world.rng.bool() { world.rng.u64(1..60) } else { world.rng.u64(60..900) });
+    world.fault("disk full", format_args!("m{machine} for {lasts:?}"));
+    world.after(lasts, move |world| {
+        world.note(format_args!("m{machine} has room again"));
+        world.machines[machine].is_full = false;
     });
 }
 
@@ -226,6 +261,7 @@ pub(crate) fn heal(sim: &Sim) {
         world.server.is_down = false;
         for machine in &mut world.machines {
             machine.is_cut_off = false;
+            machine.is_full = false;
             machine.is_disabled = false;
             machine.off_until = Duration::ZERO;
         }

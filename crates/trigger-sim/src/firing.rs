@@ -9,9 +9,8 @@ use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, Tri
 use trigger_core::lineage::{Lineage, Loops};
 use trigger_core::publication::Publication;
 use trigger_core::run::record::RunRecord;
-use trigger_node::Warnings;
-use trigger_node::failure::Failure;
 use trigger_node::fire_chain::{self, Guarded};
+use trigger_node::fire_error::FireError;
 use trigger_node::firing::{Fired, Publisher, Spool};
 use trigger_node::host::Host;
 use trigger_node::state::{Breaker, Outbox, StateDir};
@@ -43,12 +42,12 @@ pub(crate) enum Answer {
     Failed(String),
 }
 
-impl From<Result<Fired, Failure>> for Answer {
-    fn from(fired: Result<Fired, Failure>) -> Self {
+impl From<Result<Fired, FireError>> for Answer {
+    fn from(fired: Result<Fired, FireError>) -> Self {
         match fired {
             Ok(Fired::Committed(_)) => Self::Committed,
             Ok(Fired::Spooled(_)) => Self::Spooled,
-            Err(failure) => Self::Failed(failure.message),
+            Err(error) => Self::Failed(error.to_string()),
         }
     }
 }
@@ -56,13 +55,13 @@ impl From<Result<Fired, Failure>> for Answer {
 /// `trigger fire`, from its start to its end.
 pub(crate) async fn fire(own: Proc, wanted: Wanted) {
     own.sim.with(|world| world.may_kill_fire(own.id));
-    let warnings = Warnings::default();
+    let mut warnings = Vec::new();
     let state = StateDir::open_on(own.clone(), Path::new(STATE_DIR)).ok();
-    let parent = fire_chain::parent_run(wanted.run, state.as_ref(), &warnings);
+    let parent = fire_chain::parent_run(wanted.run, state.as_ref(), &mut warnings);
     let mut publication = publication(&own, &wanted, parent.as_ref());
     let mut guarded = Guarded::default();
     if let (Some(parent), Some(state)) = (&parent, &state) {
-        guarded = fire_chain::guard_against_loops(&mut publication, wanted.ttl, parent, state, &warnings);
+        guarded = fire_chain::guard_against_loops(&mut publication, wanted.ttl, parent, state, &mut warnings);
     }
     own.act(|world| world.check_fired(own.machine, &publication, &wanted));
     own.step("fire: made").await;
@@ -70,13 +69,8 @@ pub(crate) async fn fire(own: Proc, wanted: Wanted) {
         .as_ref()
         .and_then(|state| Some(Spool { outbox: Outbox::open(state).ok()?, breaker: Breaker::new(state) }));
     let publisher = Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default());
-    let submission = Submission {
-        state: state.as_ref(),
-        publisher: &publisher,
-        parent: parent.as_ref(),
-        warnings: &warnings,
-    };
-    let answer = Answer::from(submission.submit(&publication, &guarded).await);
+    let submission = Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref() };
+    let answer = Answer::from(submission.submit(&publication, &guarded, &mut warnings).await);
     own.act(|world| world.check_fire_answered(own.machine, &publication, &answer));
     own.step("fire: answered").await;
     own.exit();

@@ -10,10 +10,10 @@ use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_node::failure::Failure;
+use trigger_node::fire_error::{BackendError, FireError};
 use trigger_node::firing::FireReport;
 use trigger_node::host::{Host, HostFile, Open};
-use trigger_node::state::{FileError, StateDir, at};
+use trigger_node::state::{FileError, at};
 use trigger_store::backend::Backend;
 use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
@@ -99,7 +99,8 @@ impl Host for Proc {
 
     fn new_instance(&self) -> String {
         self.sim.with(|world| {
-            let instance = format!("i{}-{:x}", self.id.0, world.rng.u32(..));
+            let new = format!("i{}-{:x}", self.id.0, world.rng.u32(..));
+            let instance = world.machines[self.machine].remembered_instance.take().unwrap_or(new);
             world.instance_started(self.machine, &instance);
             instance
         })
@@ -242,16 +243,16 @@ impl Host for Proc {
         }
     }
 
-    fn open_backend(&self, _: &BackendUrl, _: &Credentials) -> Result<Backend, Failure> {
+    fn open_backend(&self, _: &BackendUrl, _: &Credentials) -> Result<Backend, BackendError> {
         Ok(Backend::Store(self.connect()))
     }
 
     async fn fire_by_agent(
         &self,
-        _: &StateDir<Self>,
+        _: &Path,
         publication: &Publication,
         timeout: Duration,
-    ) -> Option<Result<FireReport, Failure>> {
+    ) -> Option<Result<FireReport, FireError>> {
         let asked = self.act(|world| {
             let (sender, receiver) = oneshot::channel();
             let socket = world.machines[self.machine].socket.as_ref()?;

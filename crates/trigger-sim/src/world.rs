@@ -13,7 +13,7 @@ use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
 use trigger_fleet::claim::ClaimState;
 use trigger_node::agent::{Signal, Stopped};
-use trigger_node::failure::Failure;
+use trigger_node::fire_error::FireError;
 use trigger_node::firing::FireReport;
 use uuid::Uuid;
 
@@ -59,7 +59,7 @@ pub(crate) struct Socket {
 }
 
 /// An event to fire, and where the answer goes.
-pub(crate) type Ask = (Publication, oneshot::Sender<Result<FireReport, Failure>>);
+pub(crate) type Ask = (Publication, oneshot::Sender<Result<FireReport, FireError>>);
 
 /// A machine with its disk.
 pub(crate) struct Machine {
@@ -84,8 +84,11 @@ pub(crate) struct Machine {
     pub(crate) honours_noop: bool,
     pub(crate) manifest: Vec<Rule>,
     pub(crate) socket: Option<Socket>,
-    /// What its latest agent calls itself.
+    /// What its latest agent calls itself, and when that was started.
     pub(crate) instance: String,
+    pub(crate) agent_started: Duration,
+    /// The copied memory in which its next agent finds its name.
+    pub(crate) remembered_instance: Option<String>,
     /// Its agent is to be started again at once, and why.
     pub(crate) restarts: Option<Stopped>,
     /// Whether the disk has no room.
@@ -293,6 +296,7 @@ impl World {
         let left = noted_fires(disk);
         self.check.forget_fires(machine, &noted, &left);
         self.machines[machine].is_on = false;
+        self.machines[machine].remembered_instance = None;
         if lost > 0 {
             self.count("unsynced writes lost");
         }

@@ -6,7 +6,7 @@
 //! generated from these types, whose comments become the descriptions. After a change, write both again with
 //! `SNAPSHOTS=overwrite cargo test -p trigger`.
 //!
-//! The agent answers `trigger queue` over its socket with a [`trigger_node::agent::QueueView`]. That form belongs to
+//! The agent answers `trigger queue` over its socket with a [`trigger_node::queue_view::QueueView`]. That form belongs to
 //! the socket's protocol and may change with every version; [`Queue`] is the documented form of the same facts.
 
 mod event;

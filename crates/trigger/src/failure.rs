@@ -3,9 +3,13 @@
 //! The layers below return errors that name the failed operation and keep its source. Only this module decides
 //! which exit code an error has.
 
+use std::fmt;
 use std::io;
 
 use trigger_hub::{BackupError, HubError};
+use trigger_node::agent::AgentError;
+use trigger_node::fire_chain::WaitError;
+use trigger_node::fire_error::{BackendError, FireError, FireErrorKind};
 use trigger_node::state::FileError;
 use trigger_store::store::StoreError;
 
@@ -50,7 +54,7 @@ impl Failure {
 
 impl From<FileError> for Failure {
     fn from(error: FileError) -> Self {
-        Self::failed(with_hint(&error))
+        file_failure(&error)
     }
 }
 
@@ -61,12 +65,19 @@ impl From<StoreError> for Failure {
     }
 }
 
-fn with_hint(error: &FileError) -> String {
+fn file_failure(error: &FileError) -> Failure {
     let hint = match error.source.kind() {
         io::ErrorKind::PermissionDenied => " (try as root, or with a --state-dir of your own)",
         _ => "",
     };
-    format!("{error}{hint}")
+    Failure::failed(format!("{error}{hint}"))
+}
+
+/// For logs, where an exit code means nothing.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
 }
 
 impl From<BackupError> for Failure {
@@ -84,26 +95,48 @@ impl From<HubError> for Failure {
     }
 }
 
-impl From<trigger_node::failure::Failure> for Failure {
-    fn from(failure: trigger_node::failure::Failure) -> Self {
-        let exit = match failure.code {
-            2 => Exit::Usage,
-            3 => Exit::Config,
-            4 => Exit::Unreachable,
-            _ => Exit::Failed,
+/// Opening a backend only reads the configuration.
+impl From<BackendError> for Failure {
+    fn from(error: BackendError) -> Self {
+        Self::config(error.to_string())
+    }
+}
+
+impl From<FireError> for Failure {
+    fn from(error: FireError) -> Self {
+        let exit = match error.kind() {
+            FireErrorKind::Failed => Exit::Failed,
+            FireErrorKind::Configuration => Exit::Config,
+            FireErrorKind::Unreachable => Exit::Unreachable,
         };
-        Self { exit, message: failure.message }
+        match &error {
+            FireError::File(file) => file_failure(file),
+            error => Self { exit, message: error.to_string() },
+        }
+    }
+}
+
+impl From<WaitError> for Failure {
+    fn from(error: WaitError) -> Self {
+        Self::failed(error.to_string())
+    }
+}
+
+impl From<AgentError> for Failure {
+    fn from(error: AgentError) -> Self {
+        match error {
+            AgentError::OtherOwner { .. } | AgentError::WriteOnlyBackend { .. } => {
+                Self::config(error.to_string())
+            }
+            AgentError::Backend(error) => error.into(),
+            AgentError::File(error) => error.into(),
+            _ => Self::failed(error.to_string()),
+        }
     }
 }
 
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
-    }
-}
-
-impl From<Failure> for trigger_node::failure::Failure {
-    fn from(failure: Failure) -> Self {
-        Self { code: failure.exit as u8, message: failure.message }
     }
 }

@@ -112,7 +112,7 @@ fn after_a_power_cut_an_agent_waits_for_it_might_be_a_copy(kind: BackendKind) {
     assert_eq!(node.delivery(&event, "a")["state"], "pending");
     eventually("a line in its log", || {
         let log = node.agent_log();
-        if log.contains("nothing is run yet: a is claimed by") { Ok(()) } else { Err(log) }
+        if log.contains(r#"nothing is run yet reason="a is claimed by"#) { Ok(()) } else { Err(log) }
     });
 }
 
@@ -202,7 +202,7 @@ fn an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits(kind
     never_for(Duration::from_millis(500), "it ran", || node.runs().get(1).map(|run| format!("{run:?}")));
     assert_eq!(node.delivery(&event, "a")["state"], "pending");
     // The other one stops.
-    record["released"] = true.into();
+    record["body"]["released"] = true.into();
     fleet.backend.put(RECORD, &record.to_string());
     node.wait_for(&event, "a", "done");
     assert_eq!(node.delivery(&waiting, "a")["reason"], "elsewhere");

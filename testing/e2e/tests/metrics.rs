@@ -50,9 +50,9 @@ fn the_metrics_file_counts_what_happened(kind: BackendKind) {
     let said = fs::read_to_string(a.path("fired")).expect("what the fires said");
     assert!(said.contains("warning: not fired at a: loop: 'again' already made a run"), "{said}");
     for line in [
-        "'again' is not fired at a: loop: 'again' already made a run in this chain",
-        "'short' is not fired at b: loop guard: the chain has 1 hop and",
-        "delivery ended: suppressed: loop: 'again' already made a run in this chain",
+        r#"trigger="again" target="a" reason="loop: 'again' already made a run in this chain"#,
+        r#"trigger="short" target="b" reason="loop guard: the chain has 1 hop and"#,
+        r#"state=suppressed reason="loop: 'again' already made a run in this chain"#,
     ] {
         a.wait_for_log(line);
     }

@@ -1,4 +1,4 @@
-//! Events on their way: parts, deliveries, lists of members, and the content of an outbox file.
+//! Events on their way: parts, deliveries, lists of members, notes of sweeps, and the content of an outbox file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use crate::event::{Event, MAX_LIFETIME, Part, RunOptions, Targets};
 use crate::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, Tag, TriggerName};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
 use crate::publication::Publication;
+use crate::sweep::Settled;
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -149,6 +150,24 @@ impl Stored for Members {
 
     fn from_body(body: &str) -> Result<Self, WireError> {
         read::<MembersForm>(Self::WHAT, body).map(|form| Self(form.members))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct SettledForm {
+    removable_after_unix_ms: Timestamp,
+}
+
+impl Stored for Settled {
+    const WHAT: &'static str = "a note of an event's end";
+
+    fn to_body(&self) -> String {
+        write(&SettledForm { removable_after_unix_ms: self.removable_after })
+    }
+
+    fn from_body(body: &str) -> Result<Self, WireError> {
+        let form: SettledForm = read(Self::WHAT, body)?;
+        Ok(Self { removable_after: form.removable_after_unix_ms })
     }
 }
 

@@ -21,6 +21,7 @@ use crate::run::history::{
 use crate::run::record::Cause;
 use crate::run::record::RunRecord;
 use crate::run::{CompletedRun, RunOutcome, RunResult};
+use crate::sweep::Settled;
 use crate::time::Timestamp;
 
 fn sample_event() -> Event {
@@ -133,6 +134,8 @@ fn forms_stay() {
         &Members(["a".parse().unwrap(), "b".parse().unwrap()].into()),
         include_str!("golden/members.v1.json"),
     );
+    let settled = Settled { removable_after: Timestamp::from_unix_ms(9) };
+    check(&settled, include_str!("golden/settled.v1.json"));
     check(&DeliveryOutcome::Done(sample_run()), include_str!("golden/outcome-done.v1.json"));
     check(&DeliveryOutcome::Failed(sample_run()), include_str!("golden/outcome-failed.v1.json"));
     check(&DeliveryOutcome::Expired, include_str!("golden/outcome-expired.v1.json"));

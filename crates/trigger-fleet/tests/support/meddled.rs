@@ -16,6 +16,10 @@ pub(crate) trait Meddler: Send + Sync {
         self.store().put_many(entries).await
     }
 
+    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        self.store().delete_many(keys).await
+    }
+
     async fn compare_and_swap(
         &self,
         key: &str,
@@ -27,6 +31,10 @@ pub(crate) trait Meddler: Send + Sync {
 
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
         self.store().read(ranges).await
+    }
+
+    async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
+        self.store().list(ranges).await
     }
 }
 
@@ -49,7 +57,7 @@ impl<M: Meddler> Store for Meddled<M> {
     }
 
     async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
-        self.0.store().delete_many(keys).await
+        self.0.delete_many(keys).await
     }
 
     async fn compare_and_swap(
@@ -66,7 +74,7 @@ impl<M: Meddler> Store for Meddled<M> {
     }
 
     async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
-        self.0.store().list(ranges).await
+        self.0.list(ranges).await
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {

@@ -60,7 +60,7 @@ pub(super) async fn run<H: Host>(
         for run in to_close {
             if let Err(error) = runs.close(run) {
                 // Its outcome is stored: closing it again at the next start does no harm.
-                tracing::error!("{error}");
+                tracing::error!(%error, "cannot close a completed run");
             }
         }
     }
@@ -85,11 +85,11 @@ async fn carry<H: Host>(node: &Node<H>, mut load: Load<'_>) {
         load.is_again = true;
         if !error.is_transient() {
             if let [completion] = load.completions {
-                tracing::error!("the outcome of event {} is given up: {error}", completion.event);
+                tracing::error!(event = %completion.event, %error, "the backend refuses an outcome; it is dropped");
                 return;
             }
             if load.completions.is_empty() {
-                tracing::error!("deliveries that ended before cannot be deleted: {error}");
+                tracing::error!(%error, "the backend refuses to delete completed deliveries");
                 return;
             }
             let (first, second) = load.completions.split_at(load.completions.len() / 2);
@@ -99,7 +99,7 @@ async fn carry<H: Host>(node: &Node<H>, mut load: Load<'_>) {
         }
         let lost_for = node.host.elapsed().saturating_sub(lost_at);
         let wait = backoff::reconnect(attempt, lost_for, node.host.jitter());
-        tracing::warn!("outcomes of {} deliveries wait for the backend: {error}", load.completions.len());
+        tracing::warn!(deliveries = load.completions.len(), %error, "outcomes wait for the backend");
         node.host.sleep(wait).await;
         attempt += 1;
     }

@@ -2,6 +2,7 @@
 //! order. Decides nothing itself.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,12 +23,13 @@ use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
 
 use super::completion_writer::CompletionJob;
-use super::delivery_watcher::Connection;
+use super::connection::Connection;
+use super::error::AgentError;
 use super::suppressed;
-use super::view::QueueView;
+use super::view;
 use super::{DisableCheck, Node, Signal, Stopped};
-use crate::failure::Failure;
 use crate::host::Host;
+use crate::queue_view::QueueView;
 use crate::state::{DedupLog, FileError, NewRun, OpenRun, PreallocatedRecord, Runs};
 
 /// The daemon's ends of the channels to the other tasks.
@@ -72,7 +74,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         dedup_log: DedupLog<H>,
         ended: BTreeMap<EventId, Timestamp>,
         channels: Channels<D>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, AgentError> {
         let queue_node = QueueSettings {
             certname: node.settings.certname.clone(),
             honours_noop: node.settings.command.honours_noop(),
@@ -100,11 +102,11 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     /// Serves until it is told to stop. `on_ready` is called once runs of earlier agents are taken up,
     /// `check_configuration` before each reload.
-    pub(super) async fn run<C: Future<Output = Result<(), Failure>>>(
+    pub(super) async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         mut self,
         check_configuration: impl Fn() -> C,
         on_ready: impl FnOnce(),
-    ) -> Result<Stopped, Failure> {
+    ) -> Result<Stopped, AgentError> {
         let host = self.node.host.clone();
         let mut loss = std::pin::pin!(lost(self.channels.claim.clone()));
         let mut has_lost = false;
@@ -112,11 +114,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         self.recover().await?;
         self.input(Input::Recovered);
         self.prepare_record();
-        tracing::info!(
-            "agent of {} is ready, backend {}",
-            self.node.settings.certname,
-            self.node.settings.backend
-        );
+        let settings = &self.node.settings;
+        tracing::info!(certname = %settings.certname, backend = %settings.backend, "the agent is ready");
         on_ready();
         loop {
             let wake = self.queue.next_wake();
@@ -127,8 +126,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     Signal::Terminate => return Ok(Stopped::Terminated),
                     Signal::Reload => match check_configuration().await {
                         Ok(()) => return Ok(Stopped::Reload),
-                        Err(failure) => {
-                            tracing::error!("the configuration is not reloaded: {}", failure.message);
+                        Err(error) => {
+                            tracing::error!(%error, "the configuration is not reloaded");
                         }
                     },
                 },
@@ -136,8 +135,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 // is ever to run it.
                 () = &mut loss, if !has_lost => match check_configuration().await {
                     Ok(()) => return Ok(Stopped::ClaimLost),
-                    Err(failure) => {
-                        tracing::error!("the agent does not start anew: {}", failure.message);
+                    Err(error) => {
+                        tracing::error!(%error, "the agent does not restart");
                         has_lost = true;
                     }
                 },
@@ -156,18 +155,18 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     }
 
     /// Takes up the runs of earlier agents: those that ended are finished, the one that lives is adopted.
-    async fn recover(&mut self) -> Result<(), Failure> {
+    async fn recover(&mut self) -> Result<(), AgentError> {
         for OpenRun { record, is_alive } in self.runs.open_runs()? {
             if let Some(active) = self.active.take() {
                 // Two that live at once would be a defect elsewhere; the queue must not see it.
                 let result = active.ended.await.ok().flatten();
                 self.finish_run(active.run_id, active.noop, active.started_at, result);
             }
-            tracing::info!(
-                "run {} of an earlier agent {}",
-                record.run_id,
-                if is_alive { "goes on" } else { "has ended" }
-            );
+            if is_alive {
+                tracing::info!(run = %record.run_id, "adopted a run of an earlier agent");
+            } else {
+                tracing::info!(run = %record.run_id, "a run of an earlier agent has ended");
+            }
             if is_alive {
                 self.adopt(record);
             } else {
@@ -226,12 +225,16 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     }
                 }
                 Arrival::TooNew(held) => {
-                    tracing::warn!("event {} is held: {}", held.event, held.reason);
+                    tracing::warn!(event = %held.event, reason = held.reason, "delivery held");
                     self.take_in(Input::TooNew(held));
                 }
                 Arrival::Unreadable { key, detail } => {
                     if self.unreadable.insert(key.clone(), detail.clone()).is_none() {
-                        tracing::error!("{key} in the backend cannot be used and is left there: {detail}");
+                        tracing::error!(
+                            key,
+                            error = detail,
+                            "cannot read a delivery; it stays in the backend"
+                        );
                     }
                 }
             }
@@ -286,7 +289,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             && self.channels.activity.borrow().delayed.is_none()
         {
             self.node.metrics.delayed();
-            tracing::warn!(events = delayed.causes.len(), "runs are delayed: {}", delayed.reason);
+            tracing::warn!(events = delayed.causes.len(), reason = delayed.reason, "runs are delayed");
         }
     }
 
@@ -294,8 +297,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     fn tell_block(&self, activity: &Activity) {
         let was_held = !self.channels.activity.borrow().held.is_empty();
         match (self.queue.blocked_reason(), was_held, activity.held.is_empty()) {
-            (Some(reason), false, false) => tracing::warn!("deliveries are held: {reason}"),
-            (_, true, true) => tracing::info!("deliveries are held no longer"),
+            (Some(reason), false, false) => tracing::warn!(reason, "deliveries are held"),
+            (_, true, true) => tracing::info!("deliveries are no longer held"),
             _ => {}
         }
     }
@@ -312,11 +315,11 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     && let Err(error) = self.dedup_log.append(&ended, self.node.host.wall())
                 {
                     // The outcomes in the backend still keep these events from running again.
-                    tracing::error!("{error}");
+                    tracing::error!(%error, "cannot note the completed events");
                 }
                 for completion in &completions {
                     self.node.metrics.ended(&completion.outcome);
-                    tell_end(completion);
+                    log_completion(completion);
                 }
                 self.send(CompletionJob::Finish { run, completions });
                 None
@@ -341,7 +344,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         let runs = &self.runs;
         let kept = self.kept_runs.get_or_insert_with(|| {
             runs.completed_runs().unwrap_or_else(|error| {
-                tracing::error!("{error}");
+                tracing::error!(%error, "cannot read the completed runs");
                 Vec::new()
             })
         });
@@ -351,7 +354,9 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     fn send(&self, job: CompletionJob) {
         if self.channels.completions.send(job).is_err() {
-            tracing::error!("the courier is gone; the next start carries its completions");
+            tracing::error!(
+                "the completion writer has ended; the next start of the agent writes its completions"
+            );
         }
     }
 
@@ -360,6 +365,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         let settings = &self.node.settings;
         let blank = self.blank.take();
         let run_id = blank.as_ref().map_or_else(|| self.new_run_id(), |blank| blank.run);
+        let _span = tracing::info_span!("run", run = %run_id).entered();
         let started_at = self.node.host.wall();
         let running =
             Running { run_id, started_at, causes: causes.iter().map(|cause| cause.event.id).collect() };
@@ -380,12 +386,12 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         let started = started.and_then(|run| self.start_supervisor(run));
         match started {
             Ok(()) => {
-                tracing::info!(run = %run_id, events = running.causes.len(), "run started");
+                tracing::info!(events = running.causes.len(), "run started");
                 self.follow(run_id, noop, started_at, record.timeout);
                 Input::Started(running)
             }
             Err(reason) => {
-                tracing::error!("cannot start a run: {reason}");
+                tracing::error!(reason, "cannot start a run");
                 let result = RunResult {
                     outcome: RunOutcome::NotRun,
                     reason: Some(reason),
@@ -396,7 +402,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 self.node.metrics.run_ended(&result);
                 // Without it, the next agent would take this for a run that was interrupted.
                 if let Err(error) = self.runs.paths(run_id).write_result(&result) {
-                    tracing::error!("{error}");
+                    tracing::error!(%error, "cannot write the run's result");
                 }
                 Input::RunEnded {
                     run: CompletedRun::new(run_id, noop, result),
@@ -418,7 +424,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     fn run_ended(&mut self, ended: Result<Option<RunResult>, FileError>) {
         let Some(active) = self.active.take() else { return };
         let result = ended.unwrap_or_else(|error| {
-            tracing::error!("run {} ended, but its result is lost: {error}", active.run_id);
+            tracing::error!(run = %active.run_id, %error, "the run has ended, but its result cannot be read");
             None
         });
         // Its supervisor may have asked Puppet again.
@@ -432,7 +438,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         if self.blank.is_none() {
             match self.runs.prepare(self.new_run_id()) {
                 Ok(blank) => self.blank = Some(blank),
-                Err(error) => tracing::debug!("the next run's record is not prepared: {error}"),
+                Err(error) => tracing::debug!(%error, "cannot preallocate the next run's record"),
             }
         }
     }
@@ -451,6 +457,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         started_at: Timestamp,
         result: Option<RunResult>,
     ) -> CompletedRun {
+        let _span = tracing::info_span!("run", run = %run_id).entered();
         let result = result.unwrap_or_else(|| {
             let result = RunResult {
                 outcome: RunOutcome::Interrupted,
@@ -463,13 +470,13 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 finished_at: self.node.host.wall(),
             };
             if let Err(error) = self.runs.paths(run_id).write_result(&result) {
-                tracing::error!("{error}");
+                tracing::error!(%error, "cannot write the run's result");
             }
             result
         });
         self.node.metrics.run_ended(&result);
-        suppressed::tell(run_id, &self.runs, &self.node.metrics);
-        tracing::info!(run = %run_id, outcome = %result.outcome, "run ended{}", result.reason.as_deref().map_or_else(String::new, |r| format!(": {r}")));
+        suppressed::log_and_count(run_id, &self.runs, &self.node.metrics);
+        tracing::info!(outcome = %result.outcome, reason = result.reason, "run ended");
         CompletedRun::new(run_id, noop, result)
     }
 
@@ -488,23 +495,25 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             Connection::Up => None,
             Connection::Down(reason) => Some(reason.clone()),
         };
-        QueueView::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
+        view::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
     }
 }
 
 /// A line for the end of a delivery, as a warning where a person may have to do something.
-fn tell_end(Completion { event, outcome: end, .. }: &Completion) {
-    match end {
+fn log_completion(Completion { event, outcome, .. }: &Completion) {
+    let state = outcome.state();
+    match outcome {
         DeliveryOutcome::Done(run) => {
-            tracing::info!(%event, "delivery ended: {} (run {})", run.result.outcome, run.run_id);
+            tracing::info!(%event, %state, run = %run.run_id, outcome = %run.result.outcome, "delivery completed");
         }
-        DeliveryOutcome::Superseded(by) => tracing::info!(%event, "delivery ended: superseded by {by}"),
         DeliveryOutcome::Failed(run) => {
-            tracing::warn!(%event, "delivery ended: {} (run {})", run.result.outcome, run.run_id);
+            tracing::warn!(%event, %state, run = %run.run_id, outcome = %run.result.outcome, "delivery completed");
         }
-        DeliveryOutcome::Expired => tracing::warn!(%event, "delivery ended: expired"),
-        DeliveryOutcome::Refused(reason) => tracing::warn!(%event, "delivery ended: refused: {reason}"),
-        DeliveryOutcome::Suppressed(reason) => tracing::warn!(%event, "delivery ended: suppressed: {reason}"),
+        DeliveryOutcome::Superseded(by) => tracing::info!(%event, %state, %by, "delivery completed"),
+        DeliveryOutcome::Expired => tracing::warn!(%event, %state, "delivery completed"),
+        DeliveryOutcome::Refused(reason) | DeliveryOutcome::Suppressed(reason) => {
+            tracing::warn!(%event, %state, reason, "delivery completed");
+        }
     }
 }
 

@@ -9,15 +9,9 @@ use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::{DeliveryWatcher, Outlets, read_again_after};
 
 use super::Node;
+use super::connection::Connection;
 use crate::host::Host;
 use crate::state::Breaker;
-
-/// Whether the backend is watched now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Connection {
-    Up,
-    Down(String),
-}
 
 pub(super) async fn run<H: Host>(
     node: Arc<Node<H>>,
@@ -44,7 +38,7 @@ pub(super) async fn run<H: Host>(
             Err(error) => error,
         };
         if link.send_replace(Connection::Down(error.to_string())) == Connection::Up {
-            tracing::warn!("the watch ended, everything is read again: {error}");
+            tracing::warn!(%error, "the watch has ended; reading all deliveries again");
         }
         if watcher.is_closed() {
             return;

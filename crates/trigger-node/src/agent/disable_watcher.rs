@@ -191,7 +191,7 @@ async fn find(puppet: Puppet, place: watch::Sender<Place>, ask: Arc<Notify>) {
                 ask.notified().await;
             }
             Err(error) => {
-                tracing::warn!("whether Puppet is disabled is not looked at before runs: {error:#}");
+                tracing::warn!(%error, "cannot find out whether Puppet is disabled; runs start without that check");
                 place.send_modify(go_on_without_answer);
                 tokio::time::sleep(ASK_AGAIN_INTERVAL).await;
             }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use trigger_fleet::claim::ClaimState;
 
 use super::Service;
-use super::delivery_watcher::Connection;
+use super::connection::Connection;
 use crate::os::Os;
 use crate::state::Outbox;
 
@@ -41,7 +41,7 @@ pub(super) async fn run(service: Arc<Service<Os>>, path: PathBuf) {
                 }
                 Err(error) if !is_failing => {
                     is_failing = true;
-                    tracing::error!("cannot write the metrics to {}: {error}", path.display());
+                    tracing::error!(path = %path.display(), %error, "cannot write the metrics");
                 }
                 Err(_) => {}
             }

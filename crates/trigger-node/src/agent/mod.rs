@@ -8,9 +8,11 @@
 //! supervisors of the program before a reload.
 
 mod completion_writer;
+mod connection;
 mod daemon;
 mod delivery_watcher;
 mod disable_watcher;
+mod error;
 mod metrics;
 mod metrics_file;
 pub mod on_os;
@@ -18,7 +20,8 @@ mod outbox_relay;
 mod reaper;
 mod registration;
 mod run_history;
-pub mod socket;
+mod socket;
+mod start;
 mod suppressed;
 mod sweeper;
 mod view;
@@ -30,28 +33,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
-use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
-use trigger_fleet::delivery_watcher::Outlets;
 use trigger_store::credentials::Credentials;
-use trigger_store::kinds;
-use trigger_store::store::Store;
 use trigger_store::url::BackendUrl;
 
-use crate::failure::Failure;
-use crate::firing::{FireReport, Publisher, Spool};
+use crate::fire_error::FireError;
+use crate::fire_report::FireReport;
+use crate::firing::Publisher;
 use crate::host::Host;
 use crate::os::Os;
-use crate::state::{Breaker, DedupLog, Outbox, Runs, StateDir};
+use crate::queue_view::QueueView;
+use crate::state::{Outbox, StateDir};
 
-use delivery_watcher::Connection;
-use registration::Registration;
-pub use view::QueueView;
+use connection::Connection;
+pub use error::AgentError;
+pub use start::{check, run};
 
 /// All that an agent is told.
 #[derive(Debug, Clone)]
@@ -129,8 +131,10 @@ pub struct Service<H: Host> {
 
 impl<H: Host> Service<H> {
     /// Fires an event for a command of this node.
-    pub async fn fire(&self, publication: &Publication) -> Result<FireReport, Failure> {
-        let report = self.publisher.fire(publication).await;
+    pub async fn fire(&self, publication: &Publication) -> Result<FireReport, FireError> {
+        let event = &publication.event;
+        let span = tracing::info_span!("fire", event = %event.id, trigger = %event.trigger);
+        let report = self.publisher.fire(publication).instrument(span).await;
         self.node.metrics.fired(report.as_ref().ok().map(|report| &report.fired));
         report
     }
@@ -161,149 +165,4 @@ pub struct Surroundings<D, S> {
     pub serve: S,
     /// Called once it serves.
     pub on_ready: Box<dyn FnOnce() + Send>,
-}
-
-/// Runs the agent until it is told to stop. `check_configuration` is asked before a reload.
-pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), Failure>>>(
-    settings: AgentSettings<H>,
-    surroundings: Surroundings<D, impl FnOnce(Service<H>) -> Result<Vec<Part>, Failure>>,
-    check_configuration: impl Fn() -> C,
-) -> Result<Stopped, Failure> {
-    let state = settings.state.clone();
-    let host = state.host().clone();
-    let Some(only_agent_here) = state.lock_for_agent()? else {
-        return Err(Failure::failed(format!(
-            "another agent already runs in {}; give this one a --state-dir of its own",
-            state.path().display()
-        )));
-    };
-    claim_state_dir(&settings)?;
-
-    let outbox = Outbox::open(&state)?;
-    let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
-    let publisher = Arc::new(Publisher::new(
-        host.clone(),
-        Some(spool),
-        settings.prefix.clone(),
-        settings.credentials.clone(),
-    ));
-    let store = open_store(&publisher, &settings.backend)?;
-    let keyspace = Keyspace::new(settings.prefix.clone());
-    let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
-    let runs = Runs::open(&state)?;
-    let (dedup_log, ended) = DedupLog::open(&state, host.wall())?;
-
-    let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), fleet, host: host.clone() });
-    let (arrivals_in, arrivals) = mpsc::channel(16);
-    let (completions_in, completions) = mpsc::unbounded_channel();
-    let (claim_in, claim) = watch::channel(ClaimState::Unregistered);
-    let (link_in, link) = watch::channel(Connection::Down("deliveries are not read yet".to_owned()));
-    let (activity_in, activity) = watch::channel(Default::default());
-    let (own_record, seen) = watch::channel(Default::default());
-    let (release_in, release) = oneshot::channel();
-    let (questions_in, questions) = mpsc::channel(16);
-
-    let lock = host.lock_name(&only_agent_here);
-    let joined = registration::read_joined(&node.settings)?;
-    let registration = registration::Channels { activity, seen, release, standing: claim_in };
-    let service = Service {
-        node: Arc::clone(&node),
-        publisher: Arc::clone(&publisher),
-        questions: questions_in,
-        outbox,
-        link: link.clone(),
-        claim: claim.clone(),
-    };
-    let breaker = Breaker::new(&state);
-    let outlets = Outlets { arrivals: arrivals_in, own_record };
-    let mut parts = (surroundings.serve)(service)?;
-    parts.push(Box::pin(outbox_relay::run(host.clone(), publisher, link.clone())));
-    parts.push(Box::pin(completion_writer::run(Arc::clone(&node), runs.clone(), completions)));
-    parts.push(Box::pin(Registration::run(Arc::clone(&node), lock, joined, registration)));
-    parts.push(Box::pin(sweeper::run(Arc::clone(&node))));
-    parts.push(Box::pin(delivery_watcher::run(Arc::clone(&node), breaker, claim.clone(), link_in, outlets)));
-    let (ended_in, mut part_ended) = mpsc::channel(1);
-    let _tasks: Vec<H::Task> = parts.into_iter().map(|part| host.spawn(watched(part, &ended_in))).collect();
-    drop(ended_in);
-
-    let channels = daemon::Channels {
-        signals: surroundings.signals,
-        arrivals,
-        claim,
-        disabled: surroundings.disabled,
-        link,
-        questions,
-        completions: completions_in,
-        activity: activity_in,
-    };
-    let daemon = daemon::Daemon::new(node, runs.clone(), dedup_log, ended, channels)?;
-    let stopped = tokio::select! {
-        biased;
-        stopped = daemon.run(check_configuration, surroundings.on_ready) => stopped?,
-        // None of them ends while the daemon lives. Better a restart than an agent that only looks alive.
-        _ = part_ended.recv() => {
-            return Err(Failure::failed("a part of the agent ended unexpectedly; see its log"));
-        }
-    };
-    // What is in progress, or was not told yet, is this directory's to end: until then nobody else may run. A
-    // reload keeps the claim, for the same lock is taken again at once.
-    if stopped == Stopped::Terminated && runs.open_runs()?.is_empty() {
-        let (released_in, released) = oneshot::channel();
-        if release_in.send(released_in).is_ok() {
-            let _ = released.await;
-        }
-    }
-    Ok(stopped)
-}
-
-/// A part of the agent that says when it has ended, even by a panic.
-fn watched(part: Part, ended: &mpsc::Sender<()>) -> impl Future<Output = ()> + Send + use<> {
-    struct AtEnd(mpsc::Sender<()>);
-    impl Drop for AtEnd {
-        fn drop(&mut self) {
-            let _ = self.0.try_send(());
-        }
-    }
-    let at_end = AtEnd(ended.clone());
-    async move {
-        let _at_end = at_end;
-        part.await;
-    }
-}
-
-/// The backend that an agent watches; not every backend can be watched.
-fn open_store<H: Host>(publisher: &Publisher<H>, url: &BackendUrl) -> Result<Arc<dyn Store>, Failure> {
-    publisher.backend(url)?.store().cloned().ok_or_else(|| {
-        Failure::config(format!(
-            "backend '{url}' only takes events: an agent needs one that delivers them, such as {}",
-            kinds::readable_schemes()
-        ))
-    })
-}
-
-/// Whether an agent could be started with these settings.
-pub fn check<H: Host>(settings: &AgentSettings<H>) -> Result<(), Failure> {
-    let host = settings.state.host().clone();
-    let publisher = Publisher::new(host, None, settings.prefix.clone(), settings.credentials.clone());
-    open_store(&publisher, &settings.backend)?;
-    check_owner(&settings.state, &settings.certname)
-}
-
-fn claim_state_dir<H: Host>(settings: &AgentSettings<H>) -> Result<(), Failure> {
-    check_owner(&settings.state, &settings.certname)?;
-    if settings.state.certname()?.is_none() {
-        settings.state.set_certname(&settings.certname)?;
-    }
-    Ok(())
-}
-
-/// A state directory belongs to one certname (C11): its runs and outcomes are that node's.
-fn check_owner<H: Host>(state: &StateDir<H>, certname: &Certname) -> Result<(), Failure> {
-    match state.certname()? {
-        Some(owner) if owner != *certname => Err(Failure::config(format!(
-            "the state directory {} belongs to {owner}, not to {certname}: give each certname a --state-dir of its own",
-            state.path().display(),
-        ))),
-        _ => Ok(()),
-    }
 }

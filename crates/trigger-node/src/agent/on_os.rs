@@ -1,22 +1,23 @@
 //! The agent on the machine that this program runs on: signals, the socket for its commands, the file of metrics,
 //! Puppet's own lock.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::disable_watcher::{DisableWatcher, Puppet};
-use super::{AgentSettings, Part, Service, Signal, Stopped, Surroundings};
-use super::{metrics_file, reaper, socket};
-use crate::failure::Failure;
+use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
+use super::{metrics_file, reaper, socket, start};
 use crate::os::Os;
 
 /// Runs the agent until it is told to stop. `check_configuration` is asked before a reload.
-pub async fn run<C: Future<Output = Result<(), Failure>>>(
+pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     settings: AgentSettings,
     check_configuration: impl Fn() -> C,
-) -> Result<Stopped, Failure> {
+) -> Result<Stopped, AgentError> {
     let (signals_in, signals) = mpsc::channel(1);
     forward_signals(&signals_in)?;
     let disabled = DisableWatcher::new(Puppet {
@@ -28,11 +29,11 @@ pub async fn run<C: Future<Output = Result<(), Failure>>>(
     let find_lock = disabled.find();
     // Before this program starts children of its own.
     let inherited = reaper::children();
-    let serve = |service: Service<Os>| -> Result<Vec<Part>, Failure> {
+    let serve = |service: Service<Os>| -> Result<Vec<Part>, AgentError> {
         let service = Arc::new(service);
-        let listener = socket::listen(&service.node.settings.state)?;
-        tokio::spawn(reaper::reap(inherited));
-        tokio::spawn(find_lock);
+        let listener = socket::listen(service.node.settings.state.path())?;
+        tokio::spawn(reaper::reap(inherited).in_current_span());
+        tokio::spawn(find_lock.in_current_span());
         let mut parts: Vec<Part> = vec![Box::pin(socket::serve(listener, Arc::clone(&service)))];
         if let Some(path) = metrics_file {
             parts.push(Box::pin(metrics_file::run(service, path)));
@@ -40,19 +41,19 @@ pub async fn run<C: Future<Output = Result<(), Failure>>>(
         Ok(parts)
     };
     let surroundings = Surroundings { signals, disabled, serve, on_ready: Box::new(notify_service_manager) };
-    super::run(settings, surroundings, check_configuration).await
+    let span = tracing::info_span!("agent", certname = %settings.certname);
+    start::run(settings, surroundings, check_configuration).instrument(span).await
 }
 
 /// One task for each, which waits for its signal again and again.
-fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), Failure> {
+fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), AgentError> {
     let meanings = [
         (SignalKind::terminate(), Signal::Terminate),
         (SignalKind::interrupt(), Signal::Terminate),
         (SignalKind::hangup(), Signal::Reload),
     ];
     for (kind, meaning) in meanings {
-        let mut received =
-            signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
+        let mut received = signal(kind).map_err(AgentError::Signals)?;
         let signals = signals.clone();
         tokio::spawn(async move {
             while received.recv().await.is_some() && signals.send(meaning).await.is_ok() {}
@@ -63,6 +64,6 @@ fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), Failure> {
 
 fn notify_service_manager() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        tracing::debug!("no service manager to tell: {error}");
+        tracing::debug!(%error, "no service manager to notify");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use trigger_core::backoff;
 
-use super::delivery_watcher::Connection;
+use super::connection::Connection;
 use crate::firing::{Drained, Publisher};
 use crate::host::Host;
 
@@ -26,10 +26,10 @@ pub(super) async fn run<H: Host>(
         link.mark_unchanged();
         match publisher.drain(false).await {
             Ok(drained) => {
-                tell(&drained);
+                log(&drained);
                 attempt = if drained.left > 0 { attempt + 1 } else { 0 };
             }
-            Err(failure) => tracing::error!("the outbox cannot be emptied: {}", failure.message),
+            Err(error) => tracing::error!(%error, "the outbox cannot be emptied"),
         }
         if attempt == 0 {
             failing_since = host.elapsed();
@@ -51,11 +51,11 @@ pub(super) async fn run<H: Host>(
     }
 }
 
-fn tell(drained: &Drained) {
+fn log(drained: &Drained) {
     if drained.published > 0 {
-        tracing::info!("published {} spooled events", drained.published);
+        tracing::info!(events = drained.published, "published spooled events");
     }
-    for aside in &drained.quarantined {
-        tracing::error!("a spooled event is quarantined in {}: {}", aside.path.display(), aside.reason);
+    for file in &drained.quarantined {
+        tracing::error!(path = %file.path.display(), reason = file.reason, "a spooled event is quarantined");
     }
 }

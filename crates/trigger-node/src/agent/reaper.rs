@@ -19,7 +19,7 @@ pub(super) async fn reap(mut children: Vec<Pid>) {
     let mut ended = match signal(SignalKind::child()) {
         Ok(ended) => ended,
         Err(error) => {
-            tracing::warn!("supervisors from before the reload are not reaped: {error}");
+            tracing::warn!(%error, "cannot reap the supervisors from before the reload");
             return;
         }
     };

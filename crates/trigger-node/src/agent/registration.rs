@@ -90,7 +90,7 @@ impl<H: Host> Registration<H> {
             if let Err(error) = &renewed
                 && !is_failing
             {
-                tracing::warn!("the registration waits for the backend: {error}");
+                tracing::warn!(%error, "the registration waits for the backend");
             }
             is_failing = renewed.is_err();
             self.remember_groups();
@@ -111,7 +111,7 @@ impl<H: Host> Registration<H> {
             match write_joined(&self.node.settings, self.claim.joined()) {
                 Ok(()) => self.remembered = self.claim.joined().clone(),
                 Err(error) => {
-                    tracing::error!("since when this node is in its groups cannot be kept: {error}")
+                    tracing::error!(%error, "cannot store since when this node is in its groups")
                 }
             }
         }
@@ -121,10 +121,10 @@ impl<H: Host> Registration<H> {
         let activity = self.activity.borrow().clone();
         let now = self.node.host.now();
         match timeout(&self.node.host, RELEASE_TIMEOUT, self.claim.release(&activity, now)).await {
-            Some(Ok(true)) => tracing::info!("gave up the claim on {}", self.node.settings.certname),
+            Some(Ok(true)) => tracing::info!(certname = %self.node.settings.certname, "released the claim"),
             Some(Ok(false)) => {}
-            Some(Err(error)) => tracing::warn!("the claim is not given up and lapses by itself: {error}"),
-            None => tracing::warn!("the claim is not given up and lapses by itself: no answer in time"),
+            Some(Err(error)) => tracing::warn!(%error, "the claim is not released and lapses by itself"),
+            None => tracing::warn!("the claim is not released and lapses by itself: no answer in time"),
         }
     }
 
@@ -147,13 +147,15 @@ impl<H: Host> Registration<H> {
             (ClaimState::Contended(before), ClaimState::Contended(rival))
                 if before.is_alive() == rival.is_alive() => {}
             (_, ClaimState::Contended(rival)) if rival.is_alive() => {
-                tracing::error!("nothing is run: {sentence}");
+                tracing::error!(reason = sentence, "nothing is run");
             }
-            (_, ClaimState::Contended(_)) => tracing::warn!("nothing is run yet: {sentence}"),
+            (_, ClaimState::Contended(_)) => tracing::warn!(reason = sentence, "nothing is run yet"),
             (ClaimState::Stale { .. }, ClaimState::Stale { .. }) | (_, ClaimState::Unregistered) => {}
-            (_, ClaimState::Stale { .. }) => tracing::error!("nothing is run: {sentence}"),
+            (_, ClaimState::Stale { .. }) => tracing::error!(reason = sentence, "nothing is run"),
             (ClaimState::Held { .. }, ClaimState::Held { .. }) => {}
-            (_, ClaimState::Held { .. }) => tracing::info!("registered {}", self.node.settings.certname),
+            (_, ClaimState::Held { .. }) => {
+                tracing::info!(certname = %self.node.settings.certname, "registered")
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ impl<H: Host> RunHistoryWriter<H> {
     /// Begins with what the records that are kept tell.
     pub(super) fn new(runs: Runs<H>) -> Self {
         let history = runs.history().unwrap_or_else(|error| {
-            tracing::error!("what earlier runs did is not told: {error}");
+            tracing::error!(%error, "cannot read the history of runs");
             RunHistory::default()
         });
         Self { runs, history, stands_for: HashMap::new() }
@@ -39,12 +39,12 @@ impl<H: Host> RunHistoryWriter<H> {
         if superseded > 0
             && let Err(error) = self.runs.note_superseded(run, superseded)
         {
-            tracing::warn!("that run {run} stood for {superseded} more events is not told: {error}");
+            tracing::warn!(%run, superseded, %error, "cannot store how many events the run superseded");
         }
         match self.runs.past_run(run) {
             Ok(Some(past)) => self.history.push(past),
             Ok(None) => {}
-            Err(error) => tracing::error!("run {run} is not told of: {error}"),
+            Err(error) => tracing::error!(%run, %error, "cannot add the run to the history"),
         }
     }
 

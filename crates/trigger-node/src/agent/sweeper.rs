@@ -23,7 +23,7 @@ pub(super) async fn run<H: Host>(node: Arc<Node<H>>) {
                 last_seen = seen;
                 is_first_look = false;
             }
-            Err(error) => tracing::warn!("the backend is not swept now: {error}"),
+            Err(error) => tracing::warn!(%error, "cannot sweep the backend now"),
         }
     }
 }
@@ -36,11 +36,7 @@ async fn look<H: Host>(
     let (is_ours, seen) = node.fleet.try_acquire_sweep(last_seen, is_first_look).await?;
     if is_ours {
         let swept = node.fleet.sweep(node.host.wall(), last_seen).await?;
-        tracing::info!(
-            "swept the backend: {} deliveries expired, {} events removed",
-            swept.expired,
-            swept.removed
-        );
+        tracing::info!(expired = swept.expired, removed = swept.removed, "swept the backend");
     }
     Ok(seen)
 }

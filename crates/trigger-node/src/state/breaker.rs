@@ -33,7 +33,7 @@ impl<H: Host> Breaker<H> {
     /// `backend` did not answer. Best effort: without the note the next fire waits once more.
     pub fn trip(&self, backend: &str) {
         if let Err(error) = self.host.write(&self.path, backend.as_bytes()) {
-            tracing::debug!("cannot note that the backend is unreachable: {error}");
+            tracing::debug!(%error, "cannot note that the backend is unreachable");
         }
     }
 

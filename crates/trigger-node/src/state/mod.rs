@@ -26,11 +26,12 @@ use trigger_core::identity::Certname;
 
 pub use breaker::Breaker;
 pub use dedup_log::DedupLog;
-pub use durable::{FileError, at, read_if_present, write_durably};
+pub use durable::{read_if_present, write_durably};
 pub use fires::Fires;
 pub use outbox::{EXPIRED, Outbox, Quarantined, Spooled, Taken};
 pub use runs::{NewRun, OpenRun, PreallocatedRecord, RunPaths, Runs};
 
+pub use crate::file_error::{FileError, at};
 use crate::host::{Host, HostFile, Open};
 use crate::os::Os;
 
@@ -67,11 +68,6 @@ impl<H: Host> StateDir<H> {
 
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
-    }
-
-    /// The running agent's socket; `agent::socket` reaches one whose path is too long for an address.
-    pub fn socket(&self) -> PathBuf {
-        self.file("agent.sock")
     }
 
     /// The one lock that makes a running agent the only one in this directory; held while the file is.

@@ -272,7 +272,7 @@ impl<H: Host> Runs<H> {
                     return Err(at("adopt the run of", &paths.record())(error));
                 }
                 Err(error) => {
-                    tracing::error!("the record of run {id} is quarantined: {error}");
+                    tracing::error!(run = %id, %error, "a run's record cannot be read and is quarantined");
                     rename_durably(&self.host, &paths.record(), &paths.with(".unreadable.json"))?;
                 }
             }
@@ -302,7 +302,7 @@ impl<H: Host> Runs<H> {
         // Before the record is closed: one that is not listed counts as closed long ago. A full disk, which
         // costs no more than that, must not keep a run open whose outcome is stored.
         if let Err(error) = self.write_closed(&kept) {
-            tracing::warn!("in which order runs were closed is not noted: {error}");
+            tracing::warn!(%error, "cannot note in which order runs were closed");
         }
         match self.host.rename(&paths.record(), &paths.ended_record()) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

@@ -14,7 +14,7 @@ use crate::state::RunPaths;
 /// What the run printed, as much of it as is kept.
 pub(super) fn output(paths: &RunPaths) -> String {
     let bytes = fs::read(paths.output()).unwrap_or_else(|error| {
-        tracing::warn!("cannot read the run's output: {error}");
+        tracing::warn!(%error, "cannot read the run's output");
         Vec::new()
     });
     String::from_utf8_lossy(&bytes).into_owned()
@@ -57,7 +57,7 @@ async fn agents_report(
     // This run left none, or Puppet keeps it elsewhere by now.
     match puppet_settings::ask_paths(command, &record.environment, state_dir).await {
         Ok(paths) => ours(&paths.last_run_report),
-        Err(error) => Err(format!("Puppet does not tell where it keeps its reports: {error:#}")),
+        Err(error) => Err(format!("Puppet does not report where it keeps its reports: {error}")),
     }
 }
 

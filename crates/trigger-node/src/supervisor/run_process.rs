@@ -1,7 +1,7 @@
 //! The run as a process of this machine: Puppet, or whatever the run command is.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -9,7 +9,6 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use trigger_core::duration;
@@ -17,14 +16,16 @@ use trigger_core::run::RunOutcome;
 use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
 use trigger_core::run::record::RunRecord;
 use trigger_core::run::verdict::{self, Exit, Verdict};
-use trigger_core::wire::Stored;
+use trigger_core::wire::{Stored, WireError};
 
+use super::supervise::{RunProcess, supervise};
 use super::time_limit::TimeLimit;
-use super::{RunProcess, artifacts, process_tree, supervise, turn};
+use super::{artifacts, turn};
 use crate::os::Os;
+use crate::process_tree;
 use crate::puppet_locks::disabled_reason;
 use crate::puppet_settings::{self, PuppetPaths};
-use crate::state::RunPaths;
+use crate::state::{FileError, RunPaths};
 
 /// Output is looked at this often, and cut when it has outgrown [`MAX_OUTPUT_BYTES`].
 const OUTPUT_CHECK: Duration = Duration::from_millis(200);
@@ -55,22 +56,49 @@ const OURS_ALONE: [&str; 18] = [
     "WATCHDOG_USEC",
 ];
 
+/// A supervisor could not supervise its run.
+#[derive(Debug, thiserror::Error)]
+pub enum SupervisorError {
+    /// The supervisor stays in the agent's session.
+    #[error("cannot start a session of its own: {0}")]
+    Session(#[source] io::Error),
+    /// Standard input is not the run's record.
+    #[error("cannot read the run's record from standard input: {0}")]
+    Record(#[source] io::Error),
+    /// The record was written by another version, or is damaged.
+    #[error(transparent)]
+    Unreadable(WireError),
+    /// The system refuses what the supervisor needs.
+    #[error("cannot start: {0}")]
+    Runtime(#[source] io::Error),
+    /// The run's result cannot be written.
+    #[error(transparent)]
+    Result(#[from] FileError),
+}
+
 /// Runs the process that the record asks for, to its end. `start_log` is called once the process has been started:
 /// nothing that the run does not need may hold up its start.
-pub fn run(record_path: &Path, start_log: fn()) -> anyhow::Result<()> {
+pub fn run(record_path: &Path, start_log: fn()) -> Result<(), SupervisorError> {
     // A session of its own: what happens to the agent's terminal or process group is not the run's affair.
-    rustix::process::setsid().context("cannot start a session of its own")?;
-    let mut record_file = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    record_file.seek(SeekFrom::Start(0)).context("standard input must be the run's record")?;
-    let mut text = String::new();
-    record_file.read_to_string(&mut text).context("cannot read the run's record")?;
-    let record = RunRecord::from_wire(&text)?;
+    rustix::process::setsid().map_err(|error| SupervisorError::Session(error.into()))?;
+    let record = read_record().map_err(SupervisorError::Record)?;
+    let record = RunRecord::from_wire(&record).map_err(SupervisorError::Unreadable)?;
     let os = Os::start();
     let paths = RunPaths::beside(os, record_path);
     let state_dir = record_path.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(SupervisorError::Runtime)?;
     let mut process = PuppetProcess::of(&record, &paths, state_dir, start_log);
     Ok(runtime.block_on(supervise(&os, &record, &paths, &mut process))?)
+}
+
+/// The run's record, which is standard input.
+fn read_record() -> io::Result<String> {
+    let mut file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+    file.seek(SeekFrom::Start(0))?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 struct PuppetProcess<'a> {
@@ -239,7 +267,7 @@ fn exit(status: ExitStatus) -> Exit {
 /// between our reading and our cutting is lost with the rest, which the note says.
 fn bound_output(path: &Path) {
     if let Err(error) = try_bound_output(path) {
-        tracing::warn!("cannot bound the output in {}: {error}", path.display());
+        tracing::warn!(path = %path.display(), %error, "cannot bound the run's output");
     }
 }
 

@@ -73,7 +73,8 @@ impl World {
                 let result = RunResult::from_wire(&String::from_utf8_lossy(content));
                 if result.is_ok_and(|result| result.outcome == RunOutcome::Interrupted) {
                     self.count("run interrupted");
-                    self.check.interrupted(run, machine);
+                    let is_kept = !self.machines[machine].is_full;
+                    self.check.interrupted(run, machine, is_kept);
                 }
             }
             _ => {}

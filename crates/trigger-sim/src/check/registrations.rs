@@ -8,7 +8,7 @@ use trigger_core::node::NodeRecord;
 use trigger_core::wire::Stored;
 use trigger_fleet::claim::{ClaimState, LEASE};
 
-use super::Registration;
+use super::{LockName, Registration};
 use crate::requests::Client;
 use crate::world::{Machine, Socket, World};
 
@@ -22,17 +22,42 @@ impl World {
         let believes = |machine: &&Machine| {
             let holds = |socket: &Socket| matches!(*socket.claim.borrow(), ClaimState::Held { .. });
             // Until it ends one that has given its claim up may believe what it likes: it starts nothing.
-            machine.socket.as_ref().is_some_and(holds) && !self.check.released.contains(&machine.instance)
+            machine.socket.as_ref().is_some_and(holds)
         };
-        let all = self.machines.iter().enumerate();
-        all.filter(move |(_, machine)| believes(machine)).map(|(index, machine)| (index, &machine.certname))
+        let all = self.machines.iter().enumerate().filter(move |(_, machine)| believes(machine));
+        let all = all.filter(|(on, machine)| !self.check.released.contains(&(*on, machine.instance.clone())));
+        all.map(|(on, machine)| (on, &machine.certname))
     }
 
     /// An agent has given itself a name.
     pub(crate) fn instance_started(&mut self, machine: usize, instance: &str) {
-        let boot = self.machines[machine].boot;
+        let lock = self.lock_name(machine);
         self.machines[machine].instance = instance.to_owned();
-        self.check.instances.insert(instance.to_owned(), (machine, boot));
+        self.machines[machine].agent_started = self.now;
+        self.check.instances.entry(instance.to_owned()).or_default().push((machine, lock));
+    }
+
+    fn places_of(&self, instance: &str) -> &[(usize, LockName)] {
+        self.check.instances.get(instance).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether an instance holds the lock that another held, which is dead then, or was copied with its memory.
+    fn has_lock_of(&self, holder: &str, heir: &str) -> bool {
+        let mut locks = self.places_of(holder).iter().map(|(_, lock)| lock);
+        locks.any(|lock| self.places_of(heir).iter().any(|(_, own)| own == lock))
+    }
+
+    fn lock_name(&self, machine: usize) -> LockName {
+        (self.machines[machine].boot, self.machines[machine].identity)
+    }
+
+    /// Whether a machine and its copy with all its memory may still contend for what each of them takes for its own:
+    /// the lock is no proof then, and they learn it by finding each other's writes, twice.
+    pub(super) fn is_duel(&self, machine: usize) -> bool {
+        let lock = self.lock_name(machine);
+        let mut twins = (0..self.machines.len()).filter(|twin| self.lock_name(*twin) == lock);
+        let is_fresh = |twin: &usize| self.now - self.machines[*twin].agent_started < LEASE * 2;
+        twins.clone().count() > 1 && twins.any(|twin| is_fresh(&twin))
     }
 
     pub(super) fn check_registration(&mut self, client: Client, certname: Certname, value: &str) {
@@ -43,8 +68,7 @@ impl World {
             return self
                 .violate("stored forms are whole", format!("the registration of {certname}: {value}"));
         };
-        let lives = self.check.instances.get(&record.instance).copied();
-        if lives.map(|(machine, _)| machine) != Some(client.machine) {
+        if !self.places_of(&record.instance).iter().any(|(on, _)| *on == client.machine) {
             let detail = format!("m{} writes for {}", client.machine, record.instance);
             self.violate("an agent claims for itself alone", detail);
         }
@@ -54,14 +78,13 @@ impl World {
         }
         if record.released {
             self.count("claim released");
-            self.check.released.insert(record.instance.clone());
+            self.check.released.insert((client.machine, record.instance.clone()));
         }
         let mut listed = BTreeMap::new();
         if let Some(before) = self.check.registrations.get(&certname) {
             listed = before.listed.clone();
             let silent_for = self.now.saturating_sub(before.at);
-            let may_go_on =
-                before.is_released || self.check.instances.get(&before.instance).copied() == lives;
+            let may_go_on = before.is_released || self.has_lock_of(&before.instance, &record.instance);
             if before.instance != record.instance && !may_go_on {
                 let (heir, holder) = (&record.instance, &before.instance);
                 let detail = format!("{heir} takes {certname} from {holder} after {silent_for:?} of silence");
@@ -100,9 +123,12 @@ impl World {
         self.check.registrations.insert(certname, Registration { instance, at, is_released, listed });
     }
 
-    /// The machine whose agent holds the claim on a certname, as the backend has it.
-    pub(super) fn holder(&self, certname: &Certname) -> Option<usize> {
-        let registration = self.check.registrations.get(certname)?;
-        self.check.instances.get(&registration.instance).map(|(machine, _)| *machine)
+    /// Whether another machine's agent holds the claim on a machine's certname, as the backend has it.
+    pub(super) fn is_held_elsewhere(&self, machine: usize) -> bool {
+        let Some(registration) = self.check.registrations.get(&self.machines[machine].certname) else {
+            return false;
+        };
+        let places = self.places_of(&registration.instance);
+        !places.is_empty() && places.iter().all(|(on, _)| *on != machine)
     }
 }

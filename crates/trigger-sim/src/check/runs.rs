@@ -20,7 +20,7 @@ impl World {
         let rival = self.believers().find(|(on, name)| *on != machine && *name == certname);
         // A backend restored from a backup may name whoever held the claim then; until each has renewed, two
         // may take themselves for its holder.
-        let rival = rival.filter(|_| !self.is_fresh_rewind()).map(|(on, _)| on);
+        let rival = rival.filter(|_| !self.is_fresh_rewind() && !self.is_duel(machine)).map(|(on, _)| on);
         if !believes {
             let detail = format!("m{machine} starts {}", record.run_id);
             self.violate("only the holder of the claim starts runs", detail);
@@ -102,9 +102,8 @@ impl World {
     /// machine, long cut off, had begun before.
     fn check_holder(&mut self, machine: usize, record: &RunRecord) {
         let certname = &self.machines[machine].certname;
-        let holder = self.holder(certname).filter(|holder| *holder != machine && !self.is_fresh_rewind());
-        if let Some(holder) = holder {
-            let detail = format!("m{machine} starts {}, m{holder} holds {certname}", record.run_id);
+        if self.is_held_elsewhere(machine) && !self.is_fresh_rewind() && !self.is_duel(machine) {
+            let detail = format!("m{machine} starts {}, another holds {certname}", record.run_id);
             return self.violate("only the holder of the claim starts runs", detail);
         }
         let same_name = |other: &usize| self.machines[*other].certname == *certname;
@@ -144,10 +143,11 @@ impl Checker {
     }
 
     /// An agent takes a run for interrupted. That of a clone says so of what its original still runs.
-    pub(crate) fn interrupted(&mut self, run: RunId, machine: usize) {
+    pub(crate) fn interrupted(&mut self, run: RunId, machine: usize, is_kept: bool) {
         if let Some(run) = self.runs.get_mut(&run) {
             run.is_taken_for_interrupted = true;
-            run.was_interrupted |= run.machine == machine;
+            // What there was no room to note nobody remembers.
+            run.was_interrupted |= is_kept && run.machine == machine;
         }
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<ExitCode, Failu
         // The same function for a start and for the check before a reload, so that a reload refuses what a start
         // would refuse.
         let resolve = || settings(globals, args);
-        let check = || async { agent::check(&resolve().await?) };
+        let check = || async { Ok::<_, Failure>(agent::check(&resolve().await?)?) };
         Ok::<_, Failure>(agent::on_os::run(resolve().await?, check).await?)
     })?;
     match stopped {

@@ -40,9 +40,9 @@ pub(crate) async fn run(
     warnings.extend(config.warnings.iter().cloned());
     let state = open_state_dir(globals, &config, warnings);
     let command = run_command(config.run_cmd.as_deref())?;
-    let chain_warnings = trigger_node::Warnings::default();
-    let parent = fire_chain::parent_run(enclosing_run(), state.as_ref(), &chain_warnings);
-    warnings.extend(chain_warnings.take());
+    let mut more_warnings = Vec::new();
+    let parent = fire_chain::parent_run(enclosing_run(), state.as_ref(), &mut more_warnings);
+    warnings.extend(more_warnings.drain(..));
     let origin = match &parent {
         // Puppet may use another certname there, and 'trigger why' looks for the run under the agent's.
         Some(parent) => parent.certname.clone(),
@@ -63,22 +63,18 @@ pub(crate) async fn run(
         if args.wait {
             fire_chain::refuse_waiting_for_own_chain(&publication.event, parent)?;
         }
-        guarded = fire_chain::guard_against_loops(&mut publication, args.ttl, parent, state, &chain_warnings);
-        warnings.extend(chain_warnings.take());
+        guarded =
+            fire_chain::guard_against_loops(&mut publication, args.ttl, parent, state, &mut more_warnings);
+        warnings.extend(more_warnings.drain(..));
     }
     if args.wait {
         ensure_backend_is_readable(&backend)?;
     }
     let spool = open_spool(state.as_ref(), warnings);
     let publisher = Publisher::new(Os::start(), spool, own_prefix, config.credentials());
-    let submission = Submission {
-        state: state.as_ref(),
-        publisher: &publisher,
-        parent: parent.as_ref(),
-        warnings: &chain_warnings,
-    };
-    let fired = submission.submit(&publication, &guarded).await;
-    warnings.extend(chain_warnings.take());
+    let submission = Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref() };
+    let fired = submission.submit(&publication, &guarded, &mut more_warnings).await;
+    warnings.extend(more_warnings);
     let fired = fired?;
     if args.wait {
         return follow(globals, args, &publisher, &publication, &fired, warnings).await;

@@ -112,7 +112,7 @@ impl Globals {
         }
         let certname = trigger_node::puppet_settings::certname(command).await.map_err(|error| {
             Failure::config(format!(
-                "no certname is configured, and Puppet does not report one: {error:#}; give --certname"
+                "no certname is configured, and Puppet does not report one: {error}; give --certname"
             ))
         })?;
         if let Some(Err(error)) = state.map(|state| state.set_certname(&certname)) {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;
-use trigger_node::agent::QueueView;
-use trigger_node::agent::socket::{self, Reply, Request};
+use trigger_node::agent_socket::{self, Reply, Request};
+use trigger_node::queue_view::QueueView;
 use trigger_node::state::{Outbox, StateDir, read_if_present};
 
 use super::globals::{Globals, OutputFormat};
@@ -24,7 +24,7 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCo
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let state = StateDir::open(&globals.state_dir(&config))?;
-    let agent = match socket::ask(&state, &Request::Queue, TIMEOUT).await {
+    let agent = match agent_socket::ask(state.path(), &Request::Queue, TIMEOUT).await {
         Some(Reply::Queue(view)) => Some(*view),
         _ => None,
     };

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use trigger_core::time::Timestamp;
-use trigger_node::agent::QueueView;
+use trigger_node::queue_view::QueueView;
 
 use super::text::Time;
 

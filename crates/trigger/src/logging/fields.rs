@@ -49,7 +49,13 @@ impl Fields {
         let mut line = self.message.clone();
         for (name, value) in &self.named {
             let gap = if line.is_empty() { "" } else { " " };
-            let _ = write!(line, "{gap}{name}={value}");
+            let is_one_word =
+                !value.is_empty() && !value.contains(|char: char| char.is_whitespace() || char == '"');
+            let _ = if is_one_word {
+                write!(line, "{gap}{name}={value}")
+            } else {
+                write!(line, "{gap}{name}={value:?}")
+            };
         }
         line
     }

@@ -157,15 +157,16 @@ mod tests {
     fn fields_of_the_event_and_of_its_spans_become_fields_of_the_entry() {
         let lines = entry(|| {
             let span = tracing::info_span!("run", run = "r1", certname = "web01");
-            span.in_scope(|| tracing::warn!(event = "e1", run = "r2", "delivery\ncompleted"));
+            span.in_scope(|| tracing::warn!(event = "e1", run = "r2", reason = "a b", "delivery\ncompleted"));
         });
         let expected = [
             "PRIORITY=4",
             "SYSLOG_IDENTIFIER=trigger",
-            "MESSAGE=delivery\ncompleted event=e1 run=r2 certname=web01",
+            "MESSAGE=delivery\ncompleted event=e1 run=r2 reason=\"a b\" certname=web01",
             "TRIGGER_TARGET=trigger::logging::journal::tests",
             "TRIGGER_EVENT=e1",
             "TRIGGER_RUN=r2",
+            "TRIGGER_REASON=a b",
             "TRIGGER_CERTNAME=web01",
         ];
         assert_eq!(lines, expected);

@@ -41,7 +41,7 @@ fn check_the_run_is_reported_once(mut node: Node) {
         1,
         "{log}"
     );
-    assert_eq!(log.matches("of an earlier agent goes on").count(), 1, "{log}");
+    assert_eq!(log.matches("adopted a run of an earlier agent").count(), 1, "{log}");
 }
 
 /// Proves C10.

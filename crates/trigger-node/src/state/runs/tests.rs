@@ -149,7 +149,7 @@ async fn what_an_impatient_agent_finds_of_a_run_without_a_supervisor_is_ended() 
     drop(runs.create(&record, None).unwrap());
     let paths = runs.paths(record.run_id);
     let mut run = tokio::process::Command::new("sleep").arg("1000").process_group(0).spawn().unwrap();
-    paths.note_leader(&crate::supervisor::note_of(run.id().unwrap()).unwrap()).unwrap();
+    paths.note_leader(&crate::process_tree::note_of(run.id().unwrap()).unwrap()).unwrap();
     let output = File::create(paths.output()).unwrap();
     let ended = async || paths.clone().wait_for_end(Duration::from_millis(300)).await.unwrap();
     assert_eq!(ended().await, None);

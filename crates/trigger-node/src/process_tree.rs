@@ -22,7 +22,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 const LOOKS: usize = 16;
 
 /// TERM, then KILL. The run's leader is reaped last, so that its number cannot become another's.
-pub(super) async fn end(child: &mut Child) {
+pub(crate) async fn end(child: &mut Child) {
     if let Some(leader) = child.id().and_then(Leader::of) {
         end_all_of(leader, GRACE).await;
     }
@@ -30,11 +30,11 @@ pub(super) async fn end(child: &mut Child) {
 }
 
 /// The same for a run whose supervisor is dead, as far as its leader is the process that the supervisor noted.
-pub async fn end_orphan(noted: &str) {
+pub(crate) async fn end_orphan(noted: &str) {
     if let Some(leader) = Leader::from_note(noted)
         && leader.is_there()
     {
-        tracing::warn!("process {} has no supervisor and takes too long: it is ended", leader.process);
+        tracing::warn!(process = leader.process, "a run without a supervisor takes too long: ending it");
         end_all_of(leader, GRACE).await;
     }
 }
@@ -74,7 +74,7 @@ async fn end_all_of(leader: Leader, grace: Duration) {
     run.look();
     run.signal(Signal::TERM);
     if tokio::time::timeout(grace, run.have_ended()).await.is_err() {
-        tracing::warn!("the run did not end on TERM within {grace:?}");
+        tracing::warn!(?grace, "the run did not end on TERM");
     }
     // It may have started more meanwhile, an `exec` its next step for example. Held still before the last look:
     // none may start another between that and its end.

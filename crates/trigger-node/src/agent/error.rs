@@ -1,0 +1,64 @@
+//! Why an agent does not run.
+
+use std::io;
+use std::path::PathBuf;
+
+use trigger_core::identity::Certname;
+use trigger_store::kinds;
+use trigger_store::url::BackendUrl;
+
+use crate::file_error::FileError;
+use crate::fire_error::BackendError;
+
+/// An agent could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Another process runs the agent of the state directory.
+    #[error("another agent already runs in {}; give this one a --state-dir of its own", path.display())]
+    AlreadyRunning {
+        /// The state directory.
+        path: PathBuf,
+    },
+    /// The state directory belongs to another certname.
+    #[error(
+        "the state directory {} belongs to {owner}, not to {certname}: give each certname a --state-dir of its own",
+        path.display()
+    )]
+    OtherOwner {
+        /// The state directory.
+        path: PathBuf,
+        /// The certname that the directory belongs to.
+        owner: Certname,
+        /// The agent's certname.
+        certname: Certname,
+    },
+    /// The backend takes events and cannot deliver them.
+    #[error(
+        "backend '{url}' only takes events: an agent needs one that delivers them, such as {}",
+        kinds::readable_schemes()
+    )]
+    WriteOnlyBackend {
+        /// The backend's URL.
+        url: BackendUrl,
+    },
+    /// The backend cannot be opened.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The process cannot be told to stop or to reload.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] io::Error),
+    /// The node's commands could not reach the agent.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Listen {
+        /// The path of the socket.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file of the state directory could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A task of the agent ended, by a panic.
+    #[error("a part of the agent ended unexpectedly; see its log")]
+    PartEnded,
+}

@@ -1,0 +1,153 @@
+//! Starts an agent: opens what it needs, connects its tasks, and runs them until it is told to stop.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use trigger_core::identity::Certname;
+use trigger_core::keyspace::Keyspace;
+use trigger_fleet::Fleet;
+use trigger_fleet::claim::ClaimState;
+use trigger_fleet::delivery_watcher::Outlets;
+use trigger_store::store::Store;
+use trigger_store::url::BackendUrl;
+
+use super::connection::Connection;
+use super::registration::{self, Registration};
+use super::{AgentError, AgentSettings, DisableCheck, Node, Part, Service, Stopped, Surroundings};
+use super::{completion_writer, daemon, delivery_watcher, metrics, outbox_relay, sweeper};
+use crate::firing::{Publisher, Spool};
+use crate::host::Host;
+use crate::state::{Breaker, DedupLog, Outbox, Runs, StateDir};
+
+/// Runs the agent until it is told to stop. `check_configuration` is asked before a reload.
+pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E: fmt::Display>(
+    settings: AgentSettings<H>,
+    surroundings: Surroundings<D, impl FnOnce(Service<H>) -> Result<Vec<Part>, AgentError>>,
+    check_configuration: impl Fn() -> C,
+) -> Result<Stopped, AgentError> {
+    let state = settings.state.clone();
+    let host = state.host().clone();
+    let Some(only_agent_here) = state.lock_for_agent()? else {
+        return Err(AgentError::AlreadyRunning { path: state.path().to_owned() });
+    };
+    claim_state_dir(&settings)?;
+
+    let outbox = Outbox::open(&state)?;
+    let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
+    let (prefix, credentials) = (settings.prefix.clone(), settings.credentials.clone());
+    let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), prefix, credentials));
+    let store = open_store(&publisher, &settings.backend)?;
+    let keyspace = Keyspace::new(settings.prefix.clone());
+    let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
+    let runs = Runs::open(&state)?;
+    let (dedup_log, ended) = DedupLog::open(&state, host.wall())?;
+
+    let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), fleet, host: host.clone() });
+    let (arrivals_in, arrivals) = mpsc::channel(16);
+    let (completions_in, completions) = mpsc::unbounded_channel();
+    let (claim_in, claim) = watch::channel(ClaimState::Unregistered);
+    let (link_in, link) = watch::channel(Connection::Down("deliveries are not read yet".to_owned()));
+    let (activity_in, activity) = watch::channel(Default::default());
+    let (own_record, seen) = watch::channel(Default::default());
+    let (release_in, release) = oneshot::channel();
+    let (questions_in, questions) = mpsc::channel(16);
+
+    let lock = host.lock_name(&only_agent_here);
+    let joined = registration::read_joined(&node.settings)?;
+    let registration = registration::Channels { activity, seen, release, standing: claim_in };
+    let service = Service {
+        node: Arc::clone(&node),
+        publisher: Arc::clone(&publisher),
+        questions: questions_in,
+        outbox,
+        link: link.clone(),
+        claim: claim.clone(),
+    };
+    let breaker = Breaker::new(&state);
+    let outlets = Outlets { arrivals: arrivals_in, own_record };
+    let mut parts = (surroundings.serve)(service)?;
+    parts.push(Box::pin(outbox_relay::run(host.clone(), publisher, link.clone())));
+    parts.push(Box::pin(completion_writer::run(Arc::clone(&node), runs.clone(), completions)));
+    parts.push(Box::pin(Registration::run(Arc::clone(&node), lock, joined, registration)));
+    parts.push(Box::pin(sweeper::run(Arc::clone(&node))));
+    parts.push(Box::pin(delivery_watcher::run(Arc::clone(&node), breaker, claim.clone(), link_in, outlets)));
+    let (ended_in, mut part_ended) = mpsc::channel(1);
+    let _tasks: Vec<H::Task> = parts.into_iter().map(|part| host.spawn(watched(part, &ended_in))).collect();
+    drop(ended_in);
+
+    let channels = daemon::Channels {
+        signals: surroundings.signals,
+        arrivals,
+        claim,
+        disabled: surroundings.disabled,
+        link,
+        questions,
+        completions: completions_in,
+        activity: activity_in,
+    };
+    let daemon = daemon::Daemon::new(node, runs.clone(), dedup_log, ended, channels)?;
+    let stopped = tokio::select! {
+        biased;
+        stopped = daemon.run(check_configuration, surroundings.on_ready) => stopped?,
+        // None of them ends while the daemon lives. Better a restart than an agent that only looks alive.
+        _ = part_ended.recv() => {
+            return Err(AgentError::PartEnded);
+        }
+    };
+    // What is in progress, or was not told yet, is this directory's to end: until then nobody else may run. A
+    // reload keeps the claim, for the same lock is taken again at once.
+    if stopped == Stopped::Terminated && runs.open_runs()?.is_empty() {
+        let (released_in, released) = oneshot::channel();
+        if release_in.send(released_in).is_ok() {
+            let _ = released.await;
+        }
+    }
+    Ok(stopped)
+}
+
+/// A part of the agent that says when it has ended, even by a panic.
+fn watched(part: Part, ended: &mpsc::Sender<()>) -> impl Future<Output = ()> + Send + use<> {
+    struct AtEnd(mpsc::Sender<()>);
+    impl Drop for AtEnd {
+        fn drop(&mut self) {
+            let _ = self.0.try_send(());
+        }
+    }
+    let at_end = AtEnd(ended.clone());
+    async move {
+        let _at_end = at_end;
+        part.await;
+    }
+}
+
+/// The backend that an agent watches; not every backend can be watched.
+fn open_store<H: Host>(publisher: &Publisher<H>, url: &BackendUrl) -> Result<Arc<dyn Store>, AgentError> {
+    publisher.backend(url)?.store().cloned().ok_or_else(|| AgentError::WriteOnlyBackend { url: url.clone() })
+}
+
+/// Whether an agent could be started with these settings.
+pub fn check<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentError> {
+    let host = settings.state.host().clone();
+    let publisher = Publisher::new(host, None, settings.prefix.clone(), settings.credentials.clone());
+    open_store(&publisher, &settings.backend)?;
+    check_owner(&settings.state, &settings.certname)
+}
+
+fn claim_state_dir<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentError> {
+    check_owner(&settings.state, &settings.certname)?;
+    if settings.state.certname()?.is_none() {
+        settings.state.set_certname(&settings.certname)?;
+    }
+    Ok(())
+}
+
+/// A state directory belongs to one certname (C11): its runs and outcomes are that node's.
+fn check_owner<H: Host>(state: &StateDir<H>, certname: &Certname) -> Result<(), AgentError> {
+    match state.certname()? {
+        Some(owner) if owner != *certname => {
+            Err(AgentError::OtherOwner { path: state.path().to_owned(), owner, certname: certname.clone() })
+        }
+        _ => Ok(()),
+    }
+}

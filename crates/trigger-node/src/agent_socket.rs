@@ -1,0 +1,107 @@
+//! How a command of this node reaches the agent: over a Unix socket in the state directory, one JSON line in, one JSON
+//! line out. The state directory's permissions decide who may connect.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use trigger_core::identity::Revision;
+
+use crate::fire_error::{FireError, FireErrorKind};
+use crate::fire_report::{FireReport, Fired};
+use crate::queue_view::QueueView;
+
+/// The longest path a socket's address can hold (`sun_path` less its end).
+const MAX_ADDRESS_BYTES: usize = 107;
+
+/// What a command asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Request {
+    /// Fire this event, in its stored form.
+    Fire { publication: String },
+    /// Tell what runs and waits.
+    Queue,
+}
+
+/// What the agent answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Reply {
+    Committed {
+        revision: u64,
+        warnings: Vec<String>,
+    },
+    Spooled {
+        reason: String,
+        warnings: Vec<String>,
+    },
+    Failed {
+        kind: FireErrorKind,
+        message: String,
+    },
+    /// The asker is newer than this agent, and does the work itself.
+    NotUnderstood {
+        detail: String,
+    },
+    Queue(Box<QueueView>),
+}
+
+impl From<Result<FireReport, FireError>> for Reply {
+    fn from(report: Result<FireReport, FireError>) -> Self {
+        match report {
+            Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }) => {
+                Self::Committed { revision, warnings }
+            }
+            Ok(FireReport { fired: Fired::Spooled(reason), warnings }) => Self::Spooled { reason, warnings },
+            Err(error) => Self::Failed { kind: error.kind(), message: error.to_string() },
+        }
+    }
+}
+
+/// Where the agent of a state directory listens. [`address`] reaches it also where that path is too long for a socket.
+pub(crate) fn path_in(state_dir: &Path) -> PathBuf {
+    state_dir.join("agent.sock")
+}
+
+/// The path to give to bind and connect. A state directory deep in a scratch directory can exceed what a
+/// socket's address holds; its handle under `/proc` does not.
+pub(crate) fn address(state_dir: &Path) -> io::Result<(PathBuf, Option<fs::File>)> {
+    let path = path_in(state_dir);
+    if path.as_os_str().len() <= MAX_ADDRESS_BYTES {
+        return Ok((path, None));
+    }
+    use std::os::fd::AsRawFd;
+    let directory = fs::File::open(state_dir)?;
+    let short = PathBuf::from(format!("/proc/self/fd/{}/agent.sock", directory.as_raw_fd()));
+    Ok((short, Some(directory)))
+}
+
+/// Asks the agent; nothing where no agent is alive, or it does not answer within `patience`.
+pub async fn ask(state_dir: &Path, request: &Request, patience: Duration) -> Option<Reply> {
+    let exchange = async {
+        let (address, _directory) = address(state_dir)?;
+        let mut stream = UnixStream::connect(address).await?;
+        let mut text = serde_json::to_string(request)?;
+        text.push('\n');
+        stream.write_all(text.as_bytes()).await?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).await?;
+        Ok::<Reply, io::Error>(serde_json::from_str(&line)?)
+    };
+    match tokio::time::timeout(patience, exchange).await {
+        Ok(Ok(reply)) => Some(reply),
+        Ok(Err(error)) => {
+            tracing::debug!(state_dir = %state_dir.display(), %error, "no agent answers");
+            None
+        }
+        Err(_) => {
+            tracing::warn!(state_dir = %state_dir.display(), "the agent does not answer; continuing without it");
+            None
+        }
+    }
+}
