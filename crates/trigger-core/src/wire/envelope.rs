@@ -5,67 +5,11 @@
 
 use std::fmt;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// The version this program writes, and the newest it reads.
-pub const VERSION: u32 = 1;
-
-/// Why stored text cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
-    /// The text was damaged, or no version of Trigger wrote it.
-    #[error("not the JSON of {what}: {detail}")]
-    Unreadable {
-        /// The form that was expected.
-        what: &'static str,
-        /// What is wrong with the text.
-        detail: String,
-    },
-    /// A newer version of Trigger wrote the text.
-    #[error(
-        "{what} of version {version}; this program reads up to version {VERSION}: update trigger on this node"
-    )]
-    TooNew {
-        /// The form that was expected.
-        what: &'static str,
-        /// The version of the text.
-        version: u32,
-    },
-}
-
-/// A value that has a stored form.
-///
-/// In a backend it is written and read through the codec of `trigger-fleet`. Files of the state directory use
-/// [`Self::to_wire`] and [`Self::from_wire`]: they have the same envelope, so that there is one rule for versions, and
-/// are never signed, because only this node reads them.
-pub trait Stored: Sized {
-    /// The name of the form in errors.
-    const WHAT: &'static str;
-
-    /// The body as JSON.
-    fn to_body(&self) -> String;
-
-    /// The value of a body.
-    ///
-    /// # Errors
-    /// [`WireError::Unreadable`] when it is not the JSON of this form, or holds a name that is not valid.
-    fn from_body(body: &str) -> Result<Self, WireError>;
-
-    /// The body in an envelope without a signature.
-    fn to_wire(&self) -> String {
-        around(&self.to_body())
-    }
-
-    /// The value of the body of an envelope. Does not look at its signature.
-    ///
-    /// # Errors
-    /// [`WireError::TooNew`] for the text of a newer version, [`WireError::Unreadable`] for any other text.
-    fn from_wire(text: &str) -> Result<Self, WireError> {
-        open(text)
-    }
-}
+use super::error::{VERSION, WireError};
+use super::json::write;
 
 /// A stored value as its writer wrote it, with the writer's signature if there is one.
 #[derive(Debug, Clone)]
@@ -89,13 +33,8 @@ struct EnvelopeForm<'a> {
 }
 
 /// The text of an envelope without a signature, around the JSON `body`.
-fn around(body: &str) -> String {
+pub(super) fn around(body: &str) -> String {
     format!("{{\"v\":{VERSION},\"body\":{body}}}")
-}
-
-/// The value in an envelope.
-fn open<T: Stored>(text: &str) -> Result<T, WireError> {
-    T::from_body(parse(T::WHAT, text)?.1.get())
 }
 
 fn parse<'a>(what: &'static str, text: &'a str) -> Result<(EnvelopeForm<'a>, &'a RawValue), WireError> {
@@ -111,13 +50,15 @@ fn parse<'a>(what: &'static str, text: &'a str) -> Result<(EnvelopeForm<'a>, &'a
     Ok((form, body))
 }
 
+/// The body of the envelope that `text` is, where the form `what` is expected.
+pub(super) fn body<'a>(what: &'static str, text: &'a str) -> Result<&'a str, WireError> {
+    Ok(parse(what, text)?.1.get())
+}
+
 impl Envelope {
-    /// Reads an envelope that should hold a value of the form `T`, and leaves its body as it is.
-    ///
-    /// # Errors
-    /// [`WireError::TooNew`] for an envelope of a newer version, [`WireError::Unreadable`] for any other text.
-    pub fn parse<T: Stored>(text: &str) -> Result<Self, WireError> {
-        let (form, body) = parse(T::WHAT, text)?;
+    /// Reads the envelope that `text` is, where the form `what` is expected, and leaves its body as it is.
+    pub(super) fn read(what: &'static str, text: &str) -> Result<Self, WireError> {
+        let (form, body) = parse(what, text)?;
         Ok(Self { body: body.to_owned(), sig: form.sig, cert: form.cert })
     }
 
@@ -135,14 +76,6 @@ impl Envelope {
     pub fn certificate(&self) -> Option<&str> {
         self.cert.as_deref()
     }
-
-    /// The value of the body.
-    ///
-    /// # Errors
-    /// [`WireError::Unreadable`] when the body is not of this form.
-    pub fn open<T: Stored>(&self) -> Result<T, WireError> {
-        T::from_body(self.body())
-    }
 }
 
 impl fmt::Display for Envelope {
@@ -153,21 +86,11 @@ impl fmt::Display for Envelope {
     }
 }
 
-pub(super) fn write<T: Serialize>(form: &T) -> String {
-    serde_json::to_string(form).unwrap_or_else(|error| {
-        // Every form is plain data with string keys, which cannot fail to serialise.
-        unreachable!("a stored form cannot be serialised: {error}")
-    })
-}
-
-pub(super) fn read<T: DeserializeOwned>(what: &'static str, body: &str) -> Result<T, WireError> {
-    serde_json::from_str(body).map_err(|error| WireError::Unreadable { what, detail: error.to_string() })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::delivery::Delivery;
+    use crate::wire::Stored;
 
     /// Proves C15.
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{Stored, WireError, read, write};
+use super::{Stored, WireError, read, write};
 use crate::delivery::{Delivery, Members};
 use crate::event::{Event, MAX_LIFETIME, Part, RunOptions, Targets};
 use crate::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, Tag, TriggerName};

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{Stored, WireError, read, write};
 use super::outcomes::CompletedRunForm;
-use super::sentence::sentence;
+use super::{Stored, WireError, read, sentence, write};
 use crate::event::Target;
 use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use crate::loop_guard::Rule;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{Stored, WireError, read, write};
-use super::sentence::sentence;
+use super::{Stored, WireError, read, sentence, write};
 use crate::identity::{EventId, GroupName, Revision, RunId};
 use crate::node::{Activity, Delayed, HeldDelivery, NodeRecord, Retrying, Running};
 use crate::time::Timestamp;

@@ -2,9 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{Stored, WireError, read, write};
 use super::runs::RunResultForm;
-use super::sentence::sentence;
+use super::{Stored, WireError, read, sentence, write};
 use crate::delivery::DeliveryOutcome;
 use crate::identity::{EventId, RunId};
 use crate::run::CompletedRun;

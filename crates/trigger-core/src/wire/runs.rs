@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::envelope::{Stored, WireError, read, write};
 use super::events::EventForm;
-use super::sentence::optional_sentence;
+use super::{Stored, WireError, optional_sentence, read, write};
 use crate::event::{Event, RunOptions, Target, Targets};
 use crate::identity::{Certname, GroupName, RunId, Tag};
 use crate::run::record::{Cause, RunRecord};
