@@ -4,40 +4,21 @@
 //! Golden files in `wire/golden/` hold each form. `docs/internals/wire-format.md` describes them.
 
 mod envelope;
+mod error;
 mod events;
 mod history;
+mod json;
 mod lines;
 mod nodes;
 mod outcomes;
 mod runs;
 
-use serde::de::{DeserializeOwned, Deserializer};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde::de::Deserializer;
 
-pub use envelope::{Envelope, VERSION};
-
-/// Why stored text cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
-    /// The text was damaged, or no version of Trigger wrote it.
-    #[error("not the JSON of {what}: {detail}")]
-    Unreadable {
-        /// The form that was expected.
-        what: &'static str,
-        /// What is wrong with the text.
-        detail: String,
-    },
-    /// A newer version of Trigger wrote the text.
-    #[error(
-        "{what} of version {version}; this program reads up to version {VERSION}: update trigger on this node"
-    )]
-    TooNew {
-        /// The form that was expected.
-        what: &'static str,
-        /// The version of the text.
-        version: u32,
-    },
-}
+pub use envelope::Envelope;
+pub use error::{VERSION, WireError};
+use json::{read, write};
 
 /// A value that has a stored form.
 ///
@@ -67,19 +48,26 @@ pub trait Stored: Sized {
     /// # Errors
     /// [`WireError::TooNew`] for the text of a newer version, [`WireError::Unreadable`] for any other text.
     fn from_wire(text: &str) -> Result<Self, WireError> {
-        envelope::open(text)
+        Self::from_body(envelope::body(Self::WHAT, text)?)
     }
 }
 
-fn write<T: Serialize>(form: &T) -> String {
-    serde_json::to_string(form).unwrap_or_else(|error| {
-        // Every form is plain data with string keys, which cannot fail to serialise.
-        unreachable!("a stored form cannot be serialised: {error}")
-    })
-}
+impl Envelope {
+    /// Reads an envelope that should hold a value of the form `T`, and leaves its body as it is.
+    ///
+    /// # Errors
+    /// [`WireError::TooNew`] for an envelope of a newer version, [`WireError::Unreadable`] for any other text.
+    pub fn parse<T: Stored>(text: &str) -> Result<Self, WireError> {
+        Self::read(T::WHAT, text)
+    }
 
-fn read<T: DeserializeOwned>(what: &'static str, body: &str) -> Result<T, WireError> {
-    serde_json::from_str(body).map_err(|error| WireError::Unreadable { what, detail: error.to_string() })
+    /// The value of the body.
+    ///
+    /// # Errors
+    /// [`WireError::Unreadable`] when the body is not of this form.
+    pub fn open<T: Stored>(&self) -> Result<T, WireError> {
+        T::from_body(self.body())
+    }
 }
 
 /// Reads a sentence that another node wrote, without the control characters that could command a terminal.

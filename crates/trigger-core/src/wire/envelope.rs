@@ -8,10 +8,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Stored, WireError};
-
-/// The version this program writes, and the newest it reads.
-pub const VERSION: u32 = 1;
+use super::error::{VERSION, WireError};
+use super::json::write;
 
 /// A stored value as its writer wrote it, with the writer's signature if there is one.
 #[derive(Debug, Clone)]
@@ -39,11 +37,6 @@ pub(super) fn around(body: &str) -> String {
     format!("{{\"v\":{VERSION},\"body\":{body}}}")
 }
 
-/// The value in an envelope.
-pub(super) fn open<T: Stored>(text: &str) -> Result<T, WireError> {
-    T::from_body(parse(T::WHAT, text)?.1.get())
-}
-
 fn parse<'a>(what: &'static str, text: &'a str) -> Result<(EnvelopeForm<'a>, &'a RawValue), WireError> {
     let unreadable = |detail: String| WireError::Unreadable { what, detail };
     let form: EnvelopeForm<'a> = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
@@ -57,13 +50,15 @@ fn parse<'a>(what: &'static str, text: &'a str) -> Result<(EnvelopeForm<'a>, &'a
     Ok((form, body))
 }
 
+/// The body of the envelope that `text` is, where the form `what` is expected.
+pub(super) fn body<'a>(what: &'static str, text: &'a str) -> Result<&'a str, WireError> {
+    Ok(parse(what, text)?.1.get())
+}
+
 impl Envelope {
-    /// Reads an envelope that should hold a value of the form `T`, and leaves its body as it is.
-    ///
-    /// # Errors
-    /// [`WireError::TooNew`] for an envelope of a newer version, [`WireError::Unreadable`] for any other text.
-    pub fn parse<T: Stored>(text: &str) -> Result<Self, WireError> {
-        let (form, body) = parse(T::WHAT, text)?;
+    /// Reads the envelope that `text` is, where the form `what` is expected, and leaves its body as it is.
+    pub(super) fn read(what: &'static str, text: &str) -> Result<Self, WireError> {
+        let (form, body) = parse(what, text)?;
         Ok(Self { body: body.to_owned(), sig: form.sig, cert: form.cert })
     }
 
@@ -81,21 +76,13 @@ impl Envelope {
     pub fn certificate(&self) -> Option<&str> {
         self.cert.as_deref()
     }
-
-    /// The value of the body.
-    ///
-    /// # Errors
-    /// [`WireError::Unreadable`] when the body is not of this form.
-    pub fn open<T: Stored>(&self) -> Result<T, WireError> {
-        T::from_body(self.body())
-    }
 }
 
 impl fmt::Display for Envelope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (sig, cert) = (self.sig.clone(), self.cert.clone());
         let form = EnvelopeForm { v: VERSION, body: Some(&self.body), sig, cert };
-        f.write_str(&super::write(&form))
+        f.write_str(&write(&form))
     }
 }
 
@@ -103,6 +90,7 @@ impl fmt::Display for Envelope {
 mod tests {
     use super::*;
     use crate::delivery::Delivery;
+    use crate::wire::Stored;
 
     /// Proves C15.
     #[test]
