@@ -1,5 +1,5 @@
-//! A whole fleet in one thread: the real core and the real layer above the backend trait, on simulated
-//! machines, disks, clocks and a simulated backend, with faults drawn from a seed.
+//! A whole fleet in one thread: the shipped agent, supervisor and `trigger fire` on simulated machines, disks and
+//! clocks, over a simulated backend, with faults drawn from a seed.
 //!
 //! [`simulate`] runs one seed. It replays exactly: no clock, no thread, no hash map's order.
 
