@@ -300,7 +300,7 @@ async fn a_group_is_one_write_that_members_read_if_they_joined_before() {
 }
 
 #[tokio::test]
-async fn a_group_that_nobody_belongs_to_is_told() {
+async fn an_empty_group_is_reported() {
     let store = MemoryStore::default();
     register(&store, "lb01", &record("a", &[("lb", 1)])).await;
     let published = fleet(&store).publish(&publication(1, &[], &["lb", "bl"]), false).await.unwrap();

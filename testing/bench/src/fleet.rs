@@ -37,7 +37,7 @@ pub(crate) struct Load {
 /// How long the server's processor time is watched for one sample while nothing happens but renewals.
 const IDLE: Duration = Duration::from_secs(10);
 /// After all that has just happened.
-const SETTLE: Duration = Duration::from_secs(3);
+const QUIESCE_TIME: Duration = Duration::from_secs(3);
 
 /// One line of the table before it has its peer.
 struct Row {
@@ -149,7 +149,7 @@ impl<'a> Scene<'a> {
     fn idle(&self, windows: usize) -> Result<Vec<Row>> {
         let pid = self.pid()?;
         let (mut held, mut busy) = (Vec::new(), Vec::new());
-        std::thread::sleep(SETTLE);
+        std::thread::sleep(QUIESCE_TIME);
         for _ in 0..windows {
             let (since, before) = (Instant::now(), cpu_seconds(pid)?);
             std::thread::sleep(IDLE);
@@ -176,8 +176,8 @@ impl<'a> Scene<'a> {
             ensure!(missing == 0, "{missing} agents were not given an event");
             last.push(slowest(&seconds));
             each.extend(seconds);
-            // With what the agents tell of themselves afterwards.
-            std::thread::sleep(SETTLE);
+            // With what the agents report about themselves afterwards.
+            std::thread::sleep(QUIESCE_TIME);
             busy.push(cpu_seconds(pid)? - before);
         }
         Ok(vec![

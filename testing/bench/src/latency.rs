@@ -13,7 +13,7 @@ use crate::trigger::{Site, Stamps};
 /// An agent starts runs at least one second apart, so events that shall not wait come no faster.
 const SPACING: Duration = Duration::from_millis(1100);
 /// After an event, for what is still to be done when its run has started.
-const SETTLE: Duration = Duration::from_millis(100);
+const QUIESCE_TIME: Duration = Duration::from_millis(100);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Rounds that do not count: caches, first connections.
 const WARM_UP: usize = 3;
@@ -55,7 +55,7 @@ pub(crate) fn measure(
             if round >= WARM_UP {
                 lanes[index].samples.push(sample);
             }
-            std::thread::sleep(SETTLE);
+            std::thread::sleep(QUIESCE_TIME);
         }
     }
     let (original, ours) = lanes.split_at(1);

@@ -159,7 +159,7 @@ fn measure(cli: &Cli) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Progress, for whoever waits.
+/// Progress, for the operator who waits.
 fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

@@ -14,7 +14,7 @@ use crate::scratch::Scratch;
 use crate::trigger::{Agent, Program, Site};
 
 /// Idle means that nothing happened for so long.
-const SETTLE: Duration = Duration::from_secs(5);
+const QUIESCE_TIME: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn measure(
@@ -24,7 +24,7 @@ pub(crate) fn measure(
     program: &Program,
     figures: &mut Figures,
 ) -> Result<()> {
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(QUIESCE_TIME);
     let watcher = original.watcher().context("the original's `etcdctl watch` is gone")?;
     let beside = Held::by(watcher)?;
     figures
@@ -54,7 +54,7 @@ pub(crate) fn measure(
 
 /// The same agents after they have worked.
 pub(crate) fn measure_used(sites: &[Site<'_>], figures: &mut Figures) -> Result<()> {
-    std::thread::sleep(SETTLE);
+    std::thread::sleep(QUIESCE_TIME);
     for site in sites {
         let held = Held::by(site.target.process.pid())?;
         add(figures, "idle agent after all those runs", site.backend, &held, None, goal(site));

@@ -21,7 +21,7 @@ pub(crate) struct Loop {
 }
 
 impl Loop {
-    /// Watches `key`; `flags` tell `etcdctl` where etcd is.
+    /// Watches `key`; `flags` say where `etcdctl` finds etcd.
     pub(crate) fn start(
         scratch: &Scratch,
         program: &Program,

@@ -1,7 +1,7 @@
 //! From the end of a partition to the start of the run that was missed during it.
 //!
 //! Nodes are cut off by a packet filter that drops without a word, as a switch or a firewall does: TCP then
-//! tells nobody, and only signs of life on the connection show that it is dead. The filter lives in a network
+//! notifies neither side, and only signs of life on the connection show that it is dead. The filter lives in a network
 //! namespace of the bench's own, so this measure is a process of its own inside it; see [`mod@inside`].
 
 mod inside;
@@ -51,7 +51,7 @@ pub(crate) fn measure(program: &Program, scratch: &Path, nodes: usize, figures: 
     figures.note(format!(
         "partition: {nodes} nodes of each kind are cut off for {} s, the original's and ours on etcd together; none \
          ran before it healed. TCP kept the original's watch alive and sent it the event again, so it comes late and \
-         is not lost; a watch that begins anew would miss it",
+         is not lost; a watch that begins again would miss it",
         CUT_OFF.as_secs()
     ));
     Ok(())

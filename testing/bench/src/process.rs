@@ -97,7 +97,7 @@ pub(crate) fn happens_within(patience: Duration, mut ready: impl FnMut() -> bool
     true
 }
 
-/// Nanoseconds of the clock that stamps are taken from: one for all processes, which nobody can set.
+/// Nanoseconds of the clock that stamps are taken from: one for all processes, which cannot be set.
 pub(crate) fn now() -> u128 {
     Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default().as_nanos()
 }
@@ -110,7 +110,7 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// What the kernel tells of a process, from its state on: before that is its name, which may hold blanks.
+/// What the kernel reports about a process, from its state on: before that is its name, which may hold blanks.
 fn fields(pid: u32) -> Result<Vec<String>> {
     let path = format!("/proc/{pid}/stat");
     let text = read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
@@ -130,7 +130,7 @@ fn numbers(list: &str) -> Vec<u32> {
     list.split_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-/// A process that has ended and that nobody has asked about is none.
+/// A process that has ended and was not waited for is none.
 fn is_living(pid: u32) -> bool {
     fields(pid).is_ok_and(|fields| fields.first().is_some_and(|state| state != "Z"))
 }

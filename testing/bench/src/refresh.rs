@@ -71,7 +71,7 @@ impl Bench {
     fn apply(&self, site: &Site<'_>, state: &Path, arrow: &str) -> Result<f64> {
         let mut manifest = String::new();
         for number in 0..TRIGGERS {
-            // Nobody is there, so that no run disturbs what is measured.
+            // No node has this name, so that no run disturbs what is measured.
             writeln!(
                 manifest,
                 "exec {{ 'change {number}': command => '/bin/true' }} {arrow} \

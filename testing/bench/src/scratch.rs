@@ -1,4 +1,4 @@
-//! The directory that everything lives in, and ports that nobody uses. Both are gone afterwards, and so is every
+//! The directory that everything lives in, and unused ports. Both are gone afterwards, and so is every
 //! process of the bench.
 
 use std::fs::{self, File};

@@ -1,7 +1,7 @@
 //! The end of the bench, however it comes: no process and no file of it stays behind.
 //!
 //! Its processes have groups, and some of them sessions, of their own, so that no Ctrl-C reaches them. But this
-//! process adopts whoever loses its parent, so all that was ever started descends from it and is found by id.
+//! process adopts every orphan, so all that was ever started descends from it and is found by id.
 
 use std::path::{Path, PathBuf};
 use std::process::exit;
@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal as Arriving, SignalKind, signal};
 use crate::gate::gate;
 use crate::process::living_children;
 
-/// Whoever was killed is gone within this time, or waits for a disk that never answers.
+/// How long a killed process may take to go, unless it waits for a disk that never answers.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// What a shell says of a command that a signal ended.
@@ -75,11 +75,11 @@ pub(crate) fn end_all() {
 }
 
 pub(crate) fn remove(directory: &Path) {
-    // It may be gone already, and nobody is left to be told otherwise.
+    // It may be gone already, and then there is nothing to stop.
     let _ = std::fs::remove_dir_all(directory);
 }
 
-/// Parents first: a loop that is dead starts nobody in place of whom it lost.
+/// Parents first: a loop that is dead starts no process in place of the one it lost.
 fn descendants() -> Vec<u32> {
     let mut found = living_children(std::process::id());
     let mut next = 0;
@@ -98,7 +98,7 @@ mod tests {
     use crate::process::{Background, wait_for};
 
     #[test]
-    fn whoever_left_its_group_and_lost_its_parent_is_ended_too() {
+    fn an_orphan_in_another_process_group_is_ended_too() {
         set_child_subreaper(Some(getpid())).unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", "(setsid sleep 600 &); exec sleep 600"]);

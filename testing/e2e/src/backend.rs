@@ -214,7 +214,7 @@ fn launch(kind: BackendKind, port: u16, peer_port: u16, directory: &Path) -> Pro
 }
 
 /// A loopback port that nothing listens on. It has five digits, and lies below those that the system lends to
-/// clients: one of these could be somebody's while its server is killed, which then could not start again.
+/// clients: one of these could be a client's while its server is killed, which then could not start again.
 pub fn free_port() -> u16 {
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     std::iter::repeat_with(|| fastrand::u16(PORTS)).find(is_free).expect("a free port")

@@ -93,7 +93,7 @@ impl Cluster {
         self.members().filter_map(leads).max().map(|(_, index)| index)
     }
 
-    /// The members that ended without being told, each with its latest words; they count as killed from here on.
+    /// The members that ended without being asked to, each with its latest log lines; they count as killed from here on.
     pub fn deaths(&mut self) -> Vec<String> {
         let mut deaths = Vec::new();
         for member in &mut self.members {

@@ -39,7 +39,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A directory that nobody can write, not even root; writable again when dropped.
+/// A directory that not even root can write; writable again when dropped.
 #[derive(Debug)]
 pub struct ReadOnly {
     directory: PathBuf,

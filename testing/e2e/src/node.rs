@@ -16,7 +16,7 @@ use crate::process::Process;
 /// A run as its script saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// What the run was told to be.
+    /// How the run was asked to behave.
     pub run_id: String,
     /// Nanoseconds since 1970.
     pub started_at_ns: u128,
@@ -132,7 +132,7 @@ impl Node {
         self.agent = Some(Process::start(&mut command, &self.path("agent.log"), "trigger"));
     }
 
-    /// Its next agents see a machine that has started anew, as after a power cut, or another machine.
+    /// Its next agents see a machine that has just started, as after a power cut, or another machine.
     pub fn restart_machine(&mut self) {
         let boot = format!("00000000-0000-4000-8000-{:012}\n", std::process::id());
         self.boot = Some(self.write("boot_id", &boot));

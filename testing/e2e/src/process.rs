@@ -76,7 +76,7 @@ impl Process {
     }
 
     /// Makes it silent: its connections stay open, nothing answers. Returns once it stands still: until then a
-    /// thread of it may still answer somebody.
+    /// thread of it may still answer a client.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
         let pid = self.pid();

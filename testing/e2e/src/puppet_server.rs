@@ -4,7 +4,7 @@
 //! all of a run of nextest, which starts a process for each test. Its end does not depend on how the tests end: a
 //! guard waits until the process that the run belongs to is gone, then ends the server and removes its directory.
 //!
-//! Each node has an environment of its own, so that one test's broken manifest is nobody else's.
+//! Each node has an environment of its own, so that one test's broken manifest affects no other.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -15,8 +15,8 @@ use trigger_e2e::{BackendKind, Fleet, eventually, eventually_within, on_each_bac
 on_each_backend!(
     trigger_names_survive_unharmed,
     a_hundred_thousand_hosts_are_fired_at,
-    garbage_and_newer_versions_under_our_keys_harm_nobody,
-    what_was_unreadable_and_has_gone_is_not_told_any_more,
+    garbage_and_newer_versions_under_our_keys_do_no_harm,
+    what_was_unreadable_and_has_gone_is_no_longer_reported,
 );
 
 /// Generous: the slowest machine, an unoptimised program.
@@ -130,7 +130,7 @@ fn a_hundred_thousand_hosts_are_fired_at(kind: BackendKind) {
 }
 
 /// Proves C8.
-fn garbage_and_newer_versions_under_our_keys_harm_nobody(kind: BackendKind) {
+fn garbage_and_newer_versions_under_our_keys_do_no_harm(kind: BackendKind) {
     const PREFIX: &str = "/puppet_trigger/events";
     let fleet = Fleet::on(kind);
     let id = |n: u32| format!("019356b0-7c4a-7000-8000-{n:012}");
@@ -196,7 +196,7 @@ fn garbage_and_newer_versions_under_our_keys_harm_nobody(kind: BackendKind) {
     assert_eq!(node.runs().len(), 1, "{:?}", node.runs());
 }
 
-fn what_was_unreadable_and_has_gone_is_not_told_any_more(kind: BackendKind) {
+fn what_was_unreadable_and_has_gone_is_no_longer_reported(kind: BackendKind) {
     let mut fleet = Fleet::on(kind);
     let key = |n: u32| format!("/puppet_trigger/events/deliveries/a/019356b0-7c4a-7000-8000-{n:012}");
     fleet.backend.put(&key(1), "garbage");
@@ -219,7 +219,7 @@ fn what_was_unreadable_and_has_gone_is_not_told_any_more(kind: BackendKind) {
 
 /// Proves C1.
 #[test]
-fn a_corrupt_outbox_file_is_quarantined_and_blocks_nobody() {
+fn a_corrupt_outbox_file_is_quarantined_and_blocks_no_other() {
     let mut fleet = Fleet::on(BackendKind::Hub);
     let mut origin = fleet.node("web01");
     let lb = fleet.running("lb01");
@@ -257,12 +257,15 @@ fn a_corrupt_outbox_file_is_quarantined_and_blocks_nobody() {
     for (name, bytes) in bad {
         let kept = outbox.join("quarantined").join(name);
         assert_eq!(fs::read(&kept).expect("a file quarantined"), bytes, "nothing is changed or deleted");
-        let told = aside
+        let listed = aside
             .as_array()
             .into_iter()
             .flatten()
-            .find(|told| told["file"] == kept.to_string_lossy().as_ref());
-        assert!(told.is_some_and(|told| !told["reason"].as_str().unwrap_or_default().is_empty()), "{aside}");
+            .find(|listed| listed["file"] == kept.to_string_lossy().as_ref());
+        assert!(
+            listed.is_some_and(|listed| !listed["reason"].as_str().unwrap_or_default().is_empty()),
+            "{aside}"
+        );
     }
     let text = origin.trigger(&["queue"]).stdout;
     assert!(text.contains("Quarantined"), "{text}");

@@ -7,7 +7,7 @@ use std::fs;
 use trigger_e2e::{BackendKind, Fleet, Node, ReadOnly, SmallDisk, eventually, is_alive};
 
 #[test]
-fn a_full_disk_under_the_outbox_is_told_and_the_event_goes_straight_on() {
+fn a_full_disk_under_the_outbox_is_reported_and_the_event_is_published() {
     let mut fleet = Fleet::on(BackendKind::Hub);
     let origin = fleet.node("web01");
     let lb = fleet.running("lb01");
@@ -40,8 +40,8 @@ fn a_full_disk_under_an_agent_delays_runs_and_loses_none() {
     eventually("a delivery that waits for room", || {
         let delivery = origin.delivery(&event, "lb01");
         let no_room = |text: &str| text.contains("No space left");
-        let is_told = delivery["reason"].as_str().is_some_and(no_room) || no_room(&node.agent_log());
-        if matches!(delivery["state"].as_str(), Some("retrying" | "running")) && is_told {
+        let is_reported = delivery["reason"].as_str().is_some_and(no_room) || no_room(&node.agent_log());
+        if matches!(delivery["state"].as_str(), Some("retrying" | "running")) && is_reported {
             Ok(())
         } else {
             Err(delivery.to_string())
@@ -49,7 +49,7 @@ fn a_full_disk_under_an_agent_delays_runs_and_loses_none() {
     });
     disk.make_room();
     origin.wait_for(&event, "lb01", "done");
-    // A run whose result found no room was interrupted, as far as anybody can know: one repetition.
+    // A run whose result found no room was interrupted, as far as can be known: one repetition.
     assert!((1..=2).contains(&node.runs().len()), "{:?}", node.runs());
 
     // An agent that starts on a full disk works as soon as there is room.
@@ -98,7 +98,7 @@ fn a_full_disk_under_the_hub_spools_and_loses_nothing() {
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_written_is_told() {
+fn a_state_directory_that_cannot_be_written_is_reported() {
     let mut fleet = Fleet::on(BackendKind::Hub);
     let mut origin = fleet.node("web01");
     let lb = fleet.running("lb01");
@@ -149,7 +149,7 @@ fn a_run_command_that_does_not_exist_is_retried_and_visible() {
 fn a_run_that_never_ends_is_ended_with_all_its_processes() {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.node("a");
-    // A child that will not hear of TERM, and a leader that would wait for it for ever.
+    // A child that ignores TERM, and a leader that would wait for it without end.
     let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\n\
         sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & echo \"$$ $!\" >pids; wait; wait\n";
     let endless = node.script("endless.sh", script);

@@ -20,10 +20,10 @@ on_each_backend!(
     fires_that_were_suppressed_or_share_a_root_cost_one_of_three_or_none,
     a_run_whose_supervisor_died_is_still_a_parent,
     a_run_fires_as_the_node_it_runs_on_whatever_puppet_calls_itself,
-    what_is_left_out_without_an_agent_is_told_by_the_next_one,
+    what_is_suppressed_without_an_agent_is_reported_by_the_next_one,
     a_run_that_cannot_be_read_fires_a_new_root_and_says_so,
     a_fire_that_cannot_be_noted_says_so,
-    puppet_says_what_the_loop_guard_left_out,
+    puppet_logs_what_the_loop_guard_suppressed,
 );
 
 fn id(fired: &Value) -> &str {
@@ -146,7 +146,7 @@ fn a_daemon_of_a_run_whose_supervisor_died_fires_a_new_root(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let a = fleet.running("a");
     let mut b = fleet.node("b");
-    // Without a supervisor nobody tells the run from its daemon, until the run would have been ended anyway.
+    // Without a supervisor the run and its daemon look the same, until the run would have been ended anyway.
     b.set("run_timeout", "'5s'").start_agent();
     b.write("outlive", "");
     then(&b, &format!("[ -e second ] || {{ touch second; {DAEMON} }}"));
@@ -190,8 +190,8 @@ fn a_member_of_a_group_looks_for_loops_itself(kind: BackendKind) {
     a.wait_for(&root, "a", "done");
     let again = fired(&a, 1).remove(0);
     let warning = again["warnings"][0].as_str().unwrap_or_default();
-    let told = "not fired at the group member a: loop: 'everybody' already made a run in this chain";
-    assert!(again["state"] == "committed" && warning.starts_with(told), "{again}");
+    let expected = "not fired at the group member a: loop: 'everybody' already made a run in this chain";
+    assert!(again["state"] == "committed" && warning.starts_with(expected), "{again}");
     let end = a.wait_for(id(&again), "a", "suppressed");
     assert!(end["reason"].as_str().is_some_and(|r| r.contains("already made a run in this chain")), "{end}");
     assert_eq!(a.runs().len(), 1);
@@ -284,12 +284,12 @@ fn a_run_fires_as_the_node_it_runs_on_whatever_puppet_calls_itself(kind: Backend
     assert_eq!(why["runs"][1]["certname"], "b", "{why}");
 }
 
-fn what_is_left_out_without_an_agent_is_told_by_the_next_one(kind: BackendKind) {
+fn what_is_suppressed_without_an_agent_is_reported_by_the_next_one(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (a, mut b) = (fleet.running("a"), fleet.node("b"));
     let metrics = format!("'{}'", b.path("trigger.prom").display());
     b.set("metrics_file", &metrics).start_agent();
-    // A fire that fails leaves nobody out.
+    // A fire that fails suppresses no target.
     let failing = "fire failing --prefix /nobody --ttl 1 --host a --host n1";
     then(
         &b,
@@ -359,7 +359,7 @@ fn warnings(node: &Node, run: &Value) -> Vec<String> {
 }
 
 /// Proves C7.
-fn puppet_says_what_the_loop_guard_left_out(kind: BackendKind) {
+fn puppet_logs_what_the_loop_guard_suppressed(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let a = fleet.running("a");
     let mut b = fleet.node("b");

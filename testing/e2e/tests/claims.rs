@@ -47,7 +47,7 @@ fn a_second_live_claimant_runs_nothing_and_names_the_first(kind: BackendKind) {
     let blocked = refusal(&second, "claimed by another agent");
     let first_directory = first.path("state").to_string_lossy().into_owned();
     assert!(blocked.contains(&first_directory), "it names the other: {blocked}");
-    // It is seen to live when it tells what it does.
+    // It is known to live when it reports what it does.
     let event = second.fire(&["t", "--host", "a"]).committed();
     second.wait_for(&event, "a", "done");
     let blocked = refusal(&second, "another live agent");
@@ -121,7 +121,7 @@ fn a_stopped_agent_gives_its_claim_up(kind: BackendKind) {
     let mut first = fleet.running("a");
     let event = first.fire(&["t", "--host", "a"]).committed();
     first.wait_for(&event, "a", "done");
-    eventually("an agent that was stopped when all was told", || {
+    eventually("an agent that was stopped when all was reported", || {
         first.agent().terminate();
         assert_eq!(first.agent().wait(), 0);
         let record = fleet.backend.get(RECORD).expect("a registration");
@@ -202,7 +202,7 @@ fn an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits(kind
     never_for(Duration::from_millis(500), "it ran", || node.runs().get(1).map(|run| format!("{run:?}")));
     assert_eq!(node.delivery(&event, "a")["state"], "pending");
     // The other one stops.
-    record["released"] = true.into();
+    record["body"]["released"] = true.into();
     fleet.backend.put(RECORD, &record.to_string());
     node.wait_for(&event, "a", "done");
     assert_eq!(node.delivery(&waiting, "a")["reason"], "elsewhere");

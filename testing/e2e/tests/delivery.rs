@@ -10,14 +10,14 @@ use trigger_e2e::{BackendKind, Fleet, eventually, on_each_backend};
 on_each_backend!(
     an_event_runs_after_its_commit_and_its_outcome_is_visible,
     each_of_several_hosts_runs,
-    a_group_is_whoever_had_joined_it,
-    a_group_is_joined_anew_on_another_backend,
-    a_group_that_nobody_belongs_to_is_told,
+    a_group_is_the_nodes_that_had_joined_it,
+    a_group_is_joined_again_on_another_backend,
+    an_empty_group_is_reported,
     tags_and_noop_stay_what_they_are,
     a_run_in_progress_does_not_count,
     a_burst_shares_a_handful_of_runs,
     a_node_that_was_off_catches_up,
-    waiting_tells_good_ends_from_bad_ones,
+    waiting_distinguishes_good_outcomes_from_bad_ones,
     the_queue_shows_what_runs_and_what_waits,
     what_outlived_its_life_expires_visibly,
     a_replayed_delivery_costs_no_run,
@@ -71,7 +71,7 @@ fn each_of_several_hosts_runs(kind: BackendKind) {
     }
 }
 
-fn a_group_is_whoever_had_joined_it(kind: BackendKind) {
+fn a_group_is_the_nodes_that_had_joined_it(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let origin = fleet.running("web01.example.com");
     let mut early = fleet.node("early.example.com");
@@ -93,7 +93,7 @@ fn a_group_is_whoever_had_joined_it(kind: BackendKind) {
     // One event that came through two groups is one cause.
     assert!(early.runs().len() <= 2, "{:?}", early.runs());
 
-    // A restarted member neither joins anew nor runs anything twice.
+    // A restarted member neither joins again nor runs anything twice.
     early.kill_agent();
     let third = origin.fire(&["third", "--group", "lb"]).committed();
     let before = early.runs().len();
@@ -106,7 +106,7 @@ fn a_group_is_whoever_had_joined_it(kind: BackendKind) {
 fn tags_and_noop_stay_what_they_are(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let origin = fleet.running("web01.example.com");
-    // Named as Puppet is, it is taken for Puppet, and shows what Puppet would be told.
+    // Named as Puppet is, it is taken for Puppet, and shows the arguments that Puppet would get.
     let mut puppet = fleet.node("puppet.example.com");
     let script =
         "#!/bin/sh\n[ \"$1\" = apply ] || exit 1\necho \"$@\" >>\"$(dirname \"$0\")/arguments\"\nexit 2\n";
@@ -213,7 +213,7 @@ fn a_node_that_was_off_catches_up(kind: BackendKind) {
     assert_eq!(off.runs().len(), 2, "each once: {:?}", off.runs());
 }
 
-fn waiting_tells_good_ends_from_bad_ones(kind: BackendKind) {
+fn waiting_distinguishes_good_outcomes_from_bad_ones(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let good = fleet.running("good.example.com");
     let mut bad = fleet.node("bad.example.com");
@@ -312,7 +312,7 @@ fn a_replayed_delivery_costs_no_run(kind: BackendKind) {
     assert_eq!(node.runs().len(), 1, "{:?}", node.runs());
 }
 
-fn a_group_is_joined_anew_on_another_backend(kind: BackendKind) {
+fn a_group_is_joined_again_on_another_backend(kind: BackendKind) {
     let before = Fleet::on(kind);
     let after = Fleet::on(match kind {
         BackendKind::Hub => BackendKind::Etcd,
@@ -327,7 +327,7 @@ fn a_group_is_joined_anew_on_another_backend(kind: BackendKind) {
     origin.wait_for(&event, "lb01.example.com", "done");
 }
 
-fn a_group_that_nobody_belongs_to_is_told(kind: BackendKind) {
+fn an_empty_group_is_reported(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let origin = fleet.running("web01.example.com");
     let answer = origin.fire(&["t", "--group", "misspelt"]);

@@ -185,7 +185,7 @@ fn a_dead_backend_holds_up_no_event_for_another() {
 }
 
 #[test]
-fn a_hub_restored_from_a_backup_is_told_again_what_has_ended() {
+fn a_hub_restored_from_a_backup_gets_the_lost_outcomes_again() {
     let mut fleet = Fleet::on(BackendKind::Hub);
     let origin = fleet.running("web01");
     let mut node = fleet.node("lb01");

@@ -1,4 +1,4 @@
-//! The metrics file of an agent: what it counts, and what of the loop guard it tells.
+//! The metrics file of an agent: what it counts, and what it reports of the loop guard.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_backend};
 
-on_each_backend!(the_metrics_file_tells_what_happened);
+on_each_backend!(the_metrics_file_counts_what_happened);
 
 /// Waits until the node's metrics file has all of these lines.
 fn wait_for_lines(node: &Node, lines: &[&str]) {
@@ -19,7 +19,7 @@ fn wait_for_lines(node: &Node, lines: &[&str]) {
     });
 }
 
-fn the_metrics_file_tells_what_happened(kind: BackendKind) {
+fn the_metrics_file_counts_what_happened(kind: BackendKind) {
     let mut fleet = Fleet::on(kind);
     let mut a = fleet.node("a");
     let path = format!("'{}'", a.path("trigger.prom").display());
@@ -39,7 +39,7 @@ fn the_metrics_file_tells_what_happened(kind: BackendKind) {
     let mode = fs::metadata(a.path("trigger.prom")).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
 
-    // Two runs whose own fires are left out: by the pair, by the hops, and by the member's own look.
+    // Two runs whose own fires are suppressed: by the pair, by the hops, and by the member's own look.
     let fires = "trigger fire again --host a; trigger fire short --ttl 1 --host a --host b; trigger fire again --group all";
     a.write("then", &format!("{{ {fires}; }} >>fired 2>&1\n"));
     let event = a.fire(&["again", "--host", "a"]).committed();
@@ -93,7 +93,7 @@ fn the_metrics_file_tells_what_happened(kind: BackendKind) {
         ],
     );
 
-    // Another agent counts anew; when the latest run ended is known all the same.
+    // Another agent begins at zero; when the latest run ended is known all the same.
     a.kill_agent();
     let killed_at = SystemTime::now();
     a.launch_agent();

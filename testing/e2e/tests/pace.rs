@@ -9,7 +9,7 @@ use trigger_e2e::{BackendKind, Fleet, Node, eventually, eventually_within, on_ea
 
 on_each_backend!(a_run_above_the_limit_waits_and_says_so_across_restarts);
 
-/// What the two places say of a delivery that is delayed, once the node's record tells.
+/// What the two places show of a delayed delivery, once the node's record has it.
 fn delay(node: &Node, event: &str) -> (String, String) {
     eventually("a delay that shows", || {
         let (status, queue) = (node.delivery(event, "a"), node.queue());
@@ -46,8 +46,8 @@ fn a_run_above_the_limit_waits_and_says_so_across_restarts(kind: BackendKind) {
     let third = node.fire(&["third", "--host", "a"]).committed();
     let (after_restart, _) = delay(&node, &third);
     assert!(after_restart.starts_with(sentence), "a restart makes no room for more runs: {after_restart}");
-    let told = node.agent_log().lines().filter(|line| line.contains("runs are delayed")).count();
-    assert_eq!(told, 2, "once by each agent: {}", node.agent_log());
+    let logged = node.agent_log().lines().filter(|line| line.contains("runs are delayed")).count();
+    assert_eq!(logged, 2, "once by each agent: {}", node.agent_log());
 
     let patience = Duration::from_secs(150);
     eventually_within(patience, "the end of both", || {

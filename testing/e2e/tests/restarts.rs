@@ -14,7 +14,7 @@ on_each_backend!(
     a_node_that_went_down_in_the_middle_of_a_run_repeats_it_once,
 );
 
-/// How a run ended, as its own file tells.
+/// How a run ended, from its own file.
 fn result(node: &Node, run_id: &str) -> String {
     let text = std::fs::read_to_string(node.path(&format!("state/runs/{run_id}.result.json")));
     let json: serde_json::Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
@@ -59,7 +59,7 @@ fn a_run_that_ended_without_an_agent_is_reported_once(kind: BackendKind) {
         if is_alive(run.supervisor) { Err("it lives".to_owned()) } else { Ok(()) }
     });
     assert_eq!(result(&node, &run.run_id), "changed");
-    assert_ne!(node.delivery(&event, "a")["state"], "done", "nobody has told the backend yet");
+    assert_ne!(node.delivery(&event, "a")["state"], "done", "the backend does not have it yet");
     node.start_agent();
     assert_eq!(node.wait_for(&event, "a", "done")["run_id"], run.run_id.as_str());
     // Another restart finds nothing left to do.
@@ -256,8 +256,8 @@ fn a_broken_configuration_does_not_stop_a_running_agent() {
             let log = node.agent_log();
             let exit = node.agent().exit();
             assert!(exit.is_none(), "the agent ended with {exit:?} on\n{text}\n{log}");
-            let told = log.matches("the configuration is not reloaded").count() == index + 1;
-            if told && log.contains(complaint) { Ok(()) } else { Err(log) }
+            let logged = log.matches("the configuration is not reloaded").count() == index + 1;
+            if logged && log.contains(complaint) { Ok(()) } else { Err(log) }
         });
     }
     let event = origin.fire(&["t", "--host", "a"]).committed();

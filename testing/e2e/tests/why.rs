@@ -6,10 +6,10 @@ use serde_json::Value;
 use trigger_e2e::{BackendKind, Fleet, Node, eventually, fired, on_each_backend, then};
 
 on_each_backend!(
-    a_chain_over_three_nodes_is_told_from_any_of_them,
-    a_loop_that_was_cut_is_told_where_it_was_cut,
+    a_chain_over_three_nodes_is_explained_from_each_of_them,
+    a_suppressed_loop_shows_where_it_was_suppressed,
     a_backlog_that_was_collapsed_is_counted,
-    what_a_node_tells_survives_its_agent_and_its_backends_memory,
+    run_history_survives_its_agent_and_its_backends_memory,
     a_node_whose_certname_has_the_form_of_an_id_is_a_node,
     a_node_that_is_silent_in_the_middle_of_its_run_is_said_to_be,
 );
@@ -45,7 +45,7 @@ fn event<'a>(answer: &'a Value, id: &str) -> &'a Value {
     events.find(|event| event["event_id"] == id).unwrap_or_else(|| panic!("no event {id} in {answer}"))
 }
 
-fn a_chain_over_three_nodes_is_told_from_any_of_them(kind: BackendKind) {
+fn a_chain_over_three_nodes_is_explained_from_each_of_them(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (a, b, c) = (fleet.running("a"), fleet.running("b"), fleet.running("c"));
     let nothing = a.trigger(&["why", "c", "--output", "json"]).error(1);
@@ -123,7 +123,7 @@ fn a_chain_over_three_nodes_is_told_from_any_of_them(kind: BackendKind) {
     assert!(dot.stdout.contains(r#"[label="11 more of 'by \"hand\"'\nfired on a""#), "{}", dot.stdout);
 }
 
-fn a_loop_that_was_cut_is_told_where_it_was_cut(kind: BackendKind) {
+fn a_suppressed_loop_shows_where_it_was_suppressed(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (mut a, b) = (fleet.node("a"), fleet.running("b"));
     a.set("groups", "['all']").start_agent();
@@ -230,18 +230,18 @@ fn a_backlog_that_was_collapsed_is_counted(kind: BackendKind) {
     let causes = list(&run["causes"]).len() + run["more_causes"].as_u64().map_or(0, |more| more as usize);
     assert_eq!((causes, run["superseded"].as_u64()), (64, Some(6)), "{latest}");
     let text = b.trigger(&["why", "a"]).stdout;
-    for told in [
+    for line in [
         "and 63 more events that shared the run",
         "31 of 't', fired on b",
         "and 6 earlier events of a backlog",
     ] {
-        assert!(text.contains(told), "'{told}' in\n{text}");
+        assert!(text.contains(line), "'{line}' in\n{text}");
     }
     let of_event = why(&b, &[&events[0]]);
     assert_eq!(of_event["targets"][0]["reason"], first["reason"], "it names the event that took its place");
 }
 
-fn what_a_node_tells_survives_its_agent_and_its_backends_memory(kind: BackendKind) {
+fn run_history_survives_its_agent_and_its_backends_memory(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (mut a, b) = (fleet.running("a"), fleet.running("b"));
     for _ in 0..2 {
@@ -255,7 +255,7 @@ fn what_a_node_tells_survives_its_agent_and_its_backends_memory(kind: BackendKin
     let event = b.fire(&["t", "--host", "a"]).committed();
     b.wait_for(&event, "a", "done");
     assert_eq!(event, why(&b, &["a"])["events"][0]["event_id"]);
-    assert_eq!(runs(&why(&b, &["a", "--run", "2"])), ["a changed"], "made anew from what the node keeps");
+    assert_eq!(runs(&why(&b, &["a", "--run", "2"])), ["a changed"], "made again from what the node keeps");
 
     // What cannot be read is not there, and harms nothing else.
     fleet.backend.put("/puppet_trigger/events/run-history/a", "\u{1}{");

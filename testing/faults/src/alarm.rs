@@ -1,4 +1,4 @@
-//! Ends a trial that is told to end: twenty agents, a backend and paused processes must not outlive it.
+//! Ends a trial that is asked to end: twenty agents, a backend and paused processes must not outlive it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,7 +49,7 @@ impl Alarm {
         *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.to_owned());
     }
 
-    /// The directory is somebody else's affair again.
+    /// The directory belongs to its caller again.
     pub(crate) fn release(&self) {
         *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

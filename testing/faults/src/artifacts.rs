@@ -25,7 +25,7 @@ pub(crate) struct Evidence {
     pub(crate) windows: Vec<Window>,
     /// The keys that a hub no longer had after it was restored from a backup.
     pub(crate) forgotten: BTreeSet<String>,
-    /// Sentences about what ended, or panicked, although nobody had done anything to it.
+    /// Sentences about what ended, or panicked, although no fault was injected into it.
     pub(crate) deaths: Vec<String>,
     /// Sentences about what should not be there any more: spooled events, pending deliveries, …
     pub(crate) leftovers: Vec<String>,
@@ -33,7 +33,7 @@ pub(crate) struct Evidence {
     pub(crate) epoch: u64,
 }
 
-/// A run as its node's directory tells: its record and its result.
+/// A run as in its node's directory: its record and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     /// The node.
@@ -46,7 +46,7 @@ pub(crate) struct Record {
     pub(crate) started: Moment,
 }
 
-/// A run as its own log tells.
+/// A run as in its own log.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     /// Its beginning.

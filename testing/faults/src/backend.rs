@@ -13,7 +13,7 @@ use crate::stored::{PREFIX, keys_in};
 /// A backend that faults happen to.
 pub(crate) struct FaultyBackend {
     server: Server,
-    /// What ended without being told.
+    /// What ended without being asked to.
     deaths: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ impl FaultyBackend {
         }
     }
 
-    /// The members that are meant now: who leads changes. Nothing while nobody is known to lead.
+    /// The members that a fault is for now: the leader changes. None while no leader is known.
     pub(crate) fn members(&self, victims: Victims) -> Option<Vec<usize>> {
         let Server::Etcd(cluster) = &self.server else { return Some(vec![0]) };
         Some(match victims {
@@ -114,14 +114,14 @@ impl FaultyBackend {
     }
 
     /// Stops the hub and starts it with the data of a backup, as the operating guide says. The keys that it had
-    /// when it had stopped and the backup does not have: nobody can change either then.
+    /// when it had stopped and the backup does not have: neither can change any more.
     pub(crate) fn restore(&mut self, backup: &Path) -> Result<BTreeSet<String>, String> {
         self.look_for_deaths();
         let Server::Hub(hub, _) = &mut self.server else { return Ok(BTreeSet::new()) };
         hub.process().terminate();
         let code = hub.process().wait();
         if code != 0 {
-            self.deaths.push(format!("the hub was told to stop and ended with {code}"));
+            self.deaths.push(format!("the hub was asked to stop and ended with {code}"));
         }
         let file = hub.data_dir().join("hub.sqlite");
         let forgotten =
@@ -153,13 +153,13 @@ impl FaultyBackend {
         }
     }
 
-    /// What ended without being told, up to now.
+    /// What ended without being asked to, up to now.
     pub(crate) fn deaths(&mut self) -> Vec<String> {
         self.look_for_deaths();
         self.deaths.clone()
     }
 
-    /// Notes what has ended without being told; it counts as killed from here on.
+    /// Notes what has ended without being asked to; it counts as killed from here on.
     fn look_for_deaths(&mut self) {
         match &mut self.server {
             Server::Hub(hub, lives) => {
@@ -173,11 +173,11 @@ impl FaultyBackend {
         }
     }
 
-    /// The deliveries that still wait for a node; why not, where nobody is there to say.
+    /// The deliveries that still wait for a node; an error if no server can answer.
     pub(crate) fn pending(&self) -> Result<Vec<String>, String> {
         let deliveries = format!("{PREFIX}deliveries/");
         match &self.server {
-            Server::Hub(_, false) => Err("the hub is dead, so nobody knows what is pending".to_owned()),
+            Server::Hub(_, false) => Err("the hub is dead, so what is pending is unknown".to_owned()),
             Server::Hub(hub, true) => {
                 let (_, reply) = hub.post("/v1/read", &json!({ "ranges": [{ "prefix": deliveries }] }));
                 let entries = reply["entries"].as_array().ok_or_else(|| reply.to_string())?;

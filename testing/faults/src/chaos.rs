@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::artifacts::Window;
 use crate::fault::Fault;
 use crate::fleet::certname;
-use crate::inject::{Strike, Struck};
+use crate::inject::{Injected, Injector};
 use crate::journal::now;
 use crate::plan::{Lane, Planned};
 use crate::testbed::Testbed;
@@ -33,7 +33,7 @@ impl<'a> Chaos<'a> {
     }
 
     /// Performs one lane to its end. A fault that found nothing to do is tried again after the next one; one
-    /// that need not happen is left out where the lane is too late for it.
+    /// that need not happen is skipped when the lane is too late for it.
     #[expect(clippy::print_stdout, reason = "progress of a command for people")]
     pub(crate) fn perform(&self, lane: &Lane) {
         let mut ahead: VecDeque<Planned> = lane.iter().cloned().collect();
@@ -45,13 +45,13 @@ impl<'a> Chaos<'a> {
             }
             number += 1;
             let from = now();
-            let struck =
-                Strike { testbed: self.testbed, number, lasting: planned.lasting() }.perform(planned.fault);
+            let injected =
+                Injector { testbed: self.testbed, number, lasting: planned.lasting() }.perform(planned.fault);
             let at = self.began.elapsed();
-            match struck {
-                Ok(struck) => {
-                    println!("  {:6.1} s  healed: {}{struck}", at.as_secs_f64(), planned.fault.kind());
-                    self.note(planned.fault, &struck, from);
+            match injected {
+                Ok(injected) => {
+                    println!("  {:6.1} s  healed: {}{injected}", at.as_secs_f64(), planned.fault.kind());
+                    self.note(planned.fault, &injected, from);
                 }
                 Err(why) => {
                     println!("  {:6.1} s  nothing to do: {}: {why}", at.as_secs_f64(), planned.fault.kind());
@@ -70,8 +70,8 @@ impl<'a> Chaos<'a> {
         self.windows.lock().map(|windows| windows.clone()).unwrap_or_default()
     }
 
-    fn note(&self, fault: Fault, struck: &Struck, from: u64) {
-        let node = struck.node.map(certname);
+    fn note(&self, fault: Fault, injected: &Injected, from: u64) {
+        let node = injected.node.map(certname);
         let window = Window { kind: fault.kind(), node, from, to: now() };
         if let Ok(mut windows) = self.windows.lock() {
             windows.push(window);

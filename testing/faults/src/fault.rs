@@ -22,7 +22,7 @@ pub(crate) enum Fault {
     CutMember(usize, usize, Mode),
     /// `kill -9` of the agent, which is started again.
     KillAgent(usize),
-    /// The agent is told to stop and another one is started.
+    /// The agent is asked to stop, and another one is started.
     RestartAgent(usize),
     /// SIGSTOP, later SIGCONT.
     PauseAgent(usize),
@@ -43,7 +43,7 @@ pub(crate) enum Fault {
 pub(crate) enum Victims {
     /// The only one there is, or all of them: the backend is away.
     All,
-    /// Whoever leads then.
+    /// The member that leads at that moment.
     Leader,
     /// A certain member.
     Member(usize),

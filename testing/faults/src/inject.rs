@@ -1,4 +1,4 @@
-//! One fault: does it, waits, heals it, and says what it really struck.
+//! One fault: does it, waits, heals it, and says what it really hit.
 
 use std::fmt;
 use std::path::Path;
@@ -19,7 +19,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 const LEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A fault about to happen.
-pub(crate) struct Strike<'a> {
+pub(crate) struct Injector<'a> {
     /// Where.
     pub(crate) testbed: &'a Testbed,
     /// Which of its lane, for the names of files.
@@ -28,16 +28,16 @@ pub(crate) struct Strike<'a> {
     pub(crate) lasting: Duration,
 }
 
-/// What was struck.
+/// What was hit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Struck {
+pub(crate) struct Injected {
     /// The node; none where it was the backend.
     pub(crate) node: Option<usize>,
     /// What else is worth a word.
     said: String,
 }
 
-impl fmt::Display for Struck {
+impl fmt::Display for Injected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let node = self.node.map(certname);
         let words: Vec<&str> = [node.as_deref(), Some(self.said.as_str())]
@@ -49,9 +49,9 @@ impl fmt::Display for Struck {
     }
 }
 
-impl Strike<'_> {
+impl Injector<'_> {
     /// Does it; why not, where there was nothing to do it to.
-    pub(crate) fn perform(&self, fault: Fault) -> Result<Struck, String> {
+    pub(crate) fn perform(&self, fault: Fault) -> Result<Injected, String> {
         let mut said = String::new();
         match fault {
             Fault::KillBackend(victims) => said = self.kill_backend(victims, || self.wait())?.0,
@@ -85,7 +85,7 @@ impl Strike<'_> {
                 self.testbed.launch_agent(node);
             }
         }
-        Ok(Struck { node: fault.node(), said })
+        Ok(Injected { node: fault.node(), said })
     }
 
     fn wait(&self) {
@@ -116,14 +116,16 @@ impl Strike<'_> {
         Ok((self.testbed.backend().names(&members), done))
     }
 
-    /// The members that are meant now: who leads changes, and for a while nobody may.
+    /// The members that the fault is for now: the leader changes, and for a while there may be none.
     fn members(&self, victims: Victims) -> Result<Vec<usize>, String> {
         let began = Instant::now();
         loop {
             let members = self.testbed.backend().members(victims);
             match members {
                 Some(members) => return Ok(members),
-                None if began.elapsed() > LEADER_TIMEOUT => return Err("nobody leads the cluster".to_owned()),
+                None if began.elapsed() > LEADER_TIMEOUT => {
+                    return Err("the cluster has no leader".to_owned());
+                }
                 None => sleep(POLL_INTERVAL),
             }
         }
@@ -180,7 +182,7 @@ impl Strike<'_> {
     }
 
     /// Kills the next run that is seen, on this node or on one after it.
-    fn kill_a_run(&self, node: usize, part: Part) -> Result<Struck, String> {
+    fn kill_a_run(&self, node: usize, part: Part) -> Result<Injected, String> {
         let began = Instant::now();
         while began.elapsed() < self.lasting {
             for node in (node..NODES).chain(0..node) {
@@ -188,7 +190,7 @@ impl Strike<'_> {
                 if let Some(found) = processes::of_live_run(&home, part)
                     && processes::hit(&home, &found)
                 {
-                    return Ok(Struck { node: Some(node), ..Struck::default() });
+                    return Ok(Injected { node: Some(node), ..Injected::default() });
                 }
             }
             sleep(POLL_INTERVAL);

@@ -42,7 +42,7 @@ pub(crate) struct RunStart {
     pub(crate) supervisor: u32,
     /// When.
     pub(crate) at: Moment,
-    /// Nobody else held the node's lock that each run takes for as long as its process lives.
+    /// No other run held the node's lock, which each run holds for as long as its process lives.
     pub(crate) alone: bool,
     /// What its record on disk listed at this moment.
     pub(crate) causes: Vec<Cause>,

@@ -36,7 +36,7 @@ impl Link {
     /// A proxy to a port of this machine.
     pub(crate) fn to(server: u16, runtime: &Handle) -> io::Result<Self> {
         let (mode, receiver) = watch::channel(Mode::Open);
-        // Five digits, see `Names`; somebody else may be faster to take it.
+        // Five digits, see `Names`; another process may be faster to take it.
         let listener = (0..PORTS_TRIED)
             .find_map(|_| runtime.block_on(TcpListener::bind(("127.0.0.1", free_port()))).ok())
             .ok_or(io::ErrorKind::AddrInUse)?;
@@ -98,17 +98,17 @@ async fn carry(mut client: TcpStream, names: Names, mut mode: watch::Receiver<Mo
         return;
     };
     let _ = server.set_nodelay(true);
-    let fate = {
+    let cut_by = {
         let (mut from_client, mut to_client) = client.split();
         let (mut from_server, mut to_server) = server.split();
         tokio::select! {
             () = pump(&mut from_client, &mut to_server, mode.clone(), |bytes| names.translate(bytes)) => return,
             () = pump(&mut from_server, &mut to_client, mode.clone(), |_| ()) => return,
-            fate = cut(&mut mode) => fate,
+            cut_by = cut(&mut mode) => cut_by,
         }
     };
-    if fate == Mode::Silent {
-        // Neither side is told; each must find out by itself.
+    if cut_by == Mode::Silent {
+        // Neither side is notified; each must find out by itself.
         tokio::join!(swallow(&mut client), swallow(&mut server));
     }
 }

@@ -19,14 +19,14 @@ const AT_ONCE: usize = 24;
 pub(crate) const EVERY: Duration = Duration::from_millis(200);
 /// Fired while the backend is away.
 const FIRES_WHILE_AWAY: usize = 8;
-/// In nanoseconds: how long after its start a fire may make its event, where nobody saw it end.
+/// In nanoseconds: how long after its start a fire may make its event, if its end was not seen.
 const FIRE_TIMEOUT: Moment = 10_000_000_000;
 
 /// One fire that is about to happen.
 pub(crate) struct Shot {
     /// The trigger's name.
     pub(crate) trigger: String,
-    /// At whom.
+    /// The targets that it names.
     pub(crate) targets: Targets,
     /// Whether noop is asked for; the trial's runs cannot honour it.
     pub(crate) noop: bool,
@@ -53,7 +53,7 @@ impl Shot {
         }
     }
 
-    /// What `trigger` is told.
+    /// The arguments of `trigger`.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> =
             ["fire", "--output", "json", &self.trigger].iter().map(|&word| word.to_owned()).collect();
@@ -75,7 +75,7 @@ impl Shot {
         Fire { after: now(), answer, ..self.unanswered(origin, before) }
     }
 
-    /// What is known before it answers: enough to tell what it fired, should it never do.
+    /// What is known before it answers: enough to find what it fired if it never answers.
     pub(crate) fn unanswered(&self, origin: &str, before: Moment) -> Fire {
         Fire {
             origin: origin.to_owned(),

@@ -1,4 +1,4 @@
-//! What the nodes' logs tell: of fires, of runs, and of kills that hit a run.
+//! What the nodes' logs report: fires, runs, and kills that hit a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,7 +44,7 @@ impl Logs {
         answered.chain(ran.flatten()).collect()
     }
 
-    /// All that they tell, and nothing else yet.
+    /// All that they report, and nothing else yet.
     pub(crate) fn into_evidence(self) -> Evidence {
         let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for node in 0..NODES {
@@ -54,7 +54,7 @@ impl Logs {
         }
         Evidence {
             groups,
-            fires: settled(self.fires),
+            fires: one_for_each_event(self.fires),
             runs: runs_in(self.lines),
             hits: self.hits,
             ..Evidence::default()
@@ -84,7 +84,7 @@ fn runs_in(lines: Vec<RunLine>) -> Vec<Run> {
 
 /// A fire inside a run is noted before it is answered, and again then: the first note counts where the run was
 /// killed between the two.
-fn settled(fires: Vec<Fire>) -> Vec<Fire> {
+fn one_for_each_event(fires: Vec<Fire>) -> Vec<Fire> {
     let key = |fire: &Fire| fire.parent.clone().map(|parent| (parent, fire.before));
     let is_answer = |fire: &&Fire| fire.answer != Answer::Killed;
     let answered: BTreeSet<_> = fires.iter().filter(is_answer).filter_map(key).collect();
@@ -111,16 +111,16 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_started_twice_is_told_of_twice() {
+    fn a_run_that_started_twice_is_read_twice() {
         let end = |run: &str, at| RunLine::End(RunEnd { run: run.to_owned(), at, code: 0 });
         let runs = runs_in(vec![start("r1", 1), end("r1", 2), start("r1", 3), start("r2", 4), end("r2", 5)]);
-        let told: Vec<_> =
+        let read: Vec<_> =
             runs.iter().map(|run| (run.start.at, run.end.as_ref().map(|end| end.at))).collect();
-        assert_eq!(told, [(1, Some(2)), (3, None), (4, Some(5))]);
+        assert_eq!(read, [(1, Some(2)), (3, None), (4, Some(5))]);
     }
 
     #[test]
-    fn a_fire_that_was_answered_is_told_of_once() {
+    fn an_answered_fire_is_read_once() {
         let fire = |parent: &str, before, answer| Fire {
             origin: "n01".to_owned(),
             parent: Some(parent.to_owned()),
@@ -136,6 +136,9 @@ mod tests {
         let answer = Answer::Success { event: "e1".to_owned(), state: "committed".to_owned() };
         let (begun, answered) = (fire("r1", 1, Answer::Killed), fire("r1", 1, answer));
         let cut_short = fire("r2", 1, Answer::Killed);
-        assert_eq!(settled(vec![begun, answered.clone(), cut_short.clone()]), [answered, cut_short]);
+        assert_eq!(
+            one_for_each_event(vec![begun, answered.clone(), cut_short.clone()]),
+            [answered, cut_short]
+        );
     }
 }

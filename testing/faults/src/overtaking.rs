@@ -46,7 +46,7 @@ pub(crate) fn overtake(
     go_on();
     let overtaken = forgotten.and_then(|()| wait_until_overtaken(testbed, node, before));
     if overtaken.is_err() {
-        // It may have seen the key that is no delivery, and tells of it until it reads everything again.
+        // It may have seen the key that is no delivery, and reports it until it reads everything again.
         testbed.wire(node, None, Mode::Broken);
         sleep(BROKEN_FOR);
         testbed.wire(node, None, Mode::Open);

@@ -67,7 +67,7 @@ pub(crate) fn kinds_of(lanes: &[Lane]) -> BTreeSet<String> {
     musts.map(|planned| planned.fault.kind()).collect()
 }
 
-/// Deals the first deck, close together, then decks of all faults, one deck after the other: none is left out
+/// Deals the first deck, close together, then decks of all faults, one deck after the other: none is skipped
 /// for long.
 fn lane(
     budget: Duration,

@@ -15,7 +15,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// One kill at a time: the kernel hangs up on a run that stands still when its supervisor is killed, and that is
-/// a death of which nobody takes note.
+/// a death that is noted nowhere.
 static KILLING: Mutex<()> = Mutex::new(());
 
 /// What a process is to the run that it names.
@@ -49,7 +49,7 @@ pub(crate) fn of_live_run(home: &Path, wanted: Part) -> Option<Found> {
 }
 
 /// Everything that names the node's directory on its command line or in its environment; what a run has started
-/// comes after the run, which could else tell of its end.
+/// comes after the run, which could otherwise show its end.
 pub(crate) fn all_of(home: &Path) -> Vec<Found> {
     let directory = format!("{}/", home.display());
     let directory_itself = home.display().to_string();

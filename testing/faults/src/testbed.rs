@@ -30,7 +30,7 @@ pub(crate) struct Testbed {
     runtime: Handle,
     /// Keys that a restored hub no longer had.
     forgotten: Mutex<BTreeSet<String>>,
-    /// What ended without being told.
+    /// What ended without being asked to.
     deaths: Mutex<Vec<String>>,
 }
 
@@ -40,7 +40,7 @@ impl Testbed {
     pub(crate) fn start(kind: BackendKind, directory: &Path, runtime: &Handle) -> anyhow::Result<Self> {
         let backend = FaultyBackend::start(kind, &directory.join("backend"));
         let ports = backend.ports();
-        let run_command = std::env::current_exe().context("cannot tell the path of this program")?;
+        let run_command = std::env::current_exe().context("cannot find the path of this program")?;
         let (mut nodes, mut links) = (Vec::new(), Vec::new());
         for index in 0..NODES {
             let wires = if DIRECT.contains(&index) { &[][..] } else { &ports };
@@ -85,7 +85,7 @@ impl Testbed {
         command(&lock(&self.nodes[node]), arguments)
     }
 
-    /// `trigger ARGUMENTS` past all wires, of nobody.
+    /// `trigger ARGUMENTS` past all links, as no node.
     pub(crate) fn observe(&self, arguments: &[String]) -> Command {
         command(&lock(&self.observer), arguments)
     }
@@ -125,7 +125,7 @@ impl Testbed {
         self.node(node).launch_agent();
     }
 
-    /// Tells an agent to stop and starts another one.
+    /// Stops an agent and starts another one.
     pub(crate) fn restart_agent(&self, node: usize) {
         let mut node = self.living(node);
         node.agent().terminate();
@@ -133,7 +133,7 @@ impl Testbed {
         node.launch_agent();
         if code != 0 {
             lock(&self.deaths)
-                .push(format!("the agent of {} was told to stop and ended with {code}", node.certname()));
+                .push(format!("the agent of {} was asked to stop and ended with {code}", node.certname()));
         }
     }
 
@@ -155,7 +155,7 @@ impl Testbed {
         }
     }
 
-    /// A node whose agent lives: one that ended without being told is noted and another one started.
+    /// A node whose agent lives: an agent that ended without being asked to is noted, and another one started.
     fn living(&self, node: usize) -> MutexGuard<'_, Node> {
         let mut node = self.node(node);
         if let Some(death) = node.death_of_agent() {
@@ -188,7 +188,7 @@ impl Testbed {
         lock(&self.forgotten).clone()
     }
 
-    /// What ended without being told up to now, and what panicked.
+    /// What ended without being asked to up to now, and what panicked.
     pub(crate) fn deaths(&self) -> Vec<String> {
         (0..NODES).for_each(|node| drop(self.living(node)));
         let mut deaths = lock(&self.deaths).clone();
@@ -217,7 +217,7 @@ impl Testbed {
     }
 }
 
-/// The lines of a log that tell of a panic.
+/// The lines of a log that report a panic.
 fn panics_in(log: &Path) -> Vec<String> {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

@@ -139,7 +139,7 @@ impl Trial {
                 ended.iter().all(Result::is_ok)
             })
         };
-        // Whatever came to grief, the rest tells something.
+        // Whatever failed, the rest is still worth a report.
         catch_unwind(AssertUnwindSafe(all)).unwrap_or_default()
     }
 }

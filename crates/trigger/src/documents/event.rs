@@ -97,6 +97,18 @@ pub(crate) struct FollowedEvent {
     pub(crate) warnings: Vec<String>,
 }
 
+/// An event that only this node's outbox has.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct SpooledEvent {
+    /// `spooled`, or `refused` or `expired` if it is quarantined.
+    pub(crate) state: Text<DeliveryState>,
+    /// Why the event is in that state.
+    pub(crate) reason: String,
+    /// The groups that the loop guard suppressed.
+    pub(crate) suppressed_groups: Vec<SuppressedGroup>,
+}
+
 /// What `trigger status EVENT` prints.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -104,13 +116,9 @@ pub(crate) struct EventStatus {
     /// The event and its deliveries.
     #[serde(flatten)]
     pub(crate) event: Event,
-    /// Where the event is while only this node's outbox has it: `spooled`, `refused` or `expired`. Null if the
-    /// backend has the event.
-    pub(crate) state: Option<Text<DeliveryState>>,
-    /// Why the event is in that state. Null if the backend has the event.
-    pub(crate) reason: Option<String>,
-    /// The groups that the loop guard suppressed; known only while this node's outbox has the event.
-    pub(crate) suppressed_groups: Vec<SuppressedGroup>,
+    /// What only this node's outbox knows; absent if the backend has the event.
+    #[serde(flatten)]
+    pub(crate) spooled: Option<SpooledEvent>,
     /// What the reader should know besides, for example which part of the event cannot be read.
     pub(crate) warnings: Vec<String>,
 }
@@ -225,9 +233,7 @@ impl EventStatus {
     pub(crate) fn committed(status: &status::EventStatus, warnings: &[String]) -> Self {
         Self {
             event: Event::of(status),
-            state: None,
-            reason: None,
-            suppressed_groups: Vec::new(),
+            spooled: None,
             warnings: [warnings, &unreadable_parts(status)].concat(),
         }
     }
@@ -241,9 +247,11 @@ impl EventStatus {
         warnings: &[String],
     ) -> Self {
         Self {
-            state: Some(Text(state)),
-            reason: Some(reason.to_owned()),
-            suppressed_groups: SuppressedGroup::list(suppressed_groups),
+            spooled: Some(SpooledEvent {
+                state: Text(state),
+                reason: reason.to_owned(),
+                suppressed_groups: SuppressedGroup::list(suppressed_groups),
+            }),
             ..Self::committed(status, warnings)
         }
     }

@@ -1,5 +1,5 @@
 //! The run command of the bench, on both sides: appends the moment of its start, in nanoseconds of the clock
-//! that nobody can set, to a file, then sleeps as a run would work.
+//! that cannot be set, to a file, then sleeps as a run would work.
 //!
 //! `trigger-bench-stamp FILE [MILLISECONDS]`
 

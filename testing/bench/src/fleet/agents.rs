@@ -56,7 +56,7 @@ impl Agents {
         wait_for("the watches of the fleet", TIMEOUT, || self.with(|seen| seen.watching.len() == self.count))
     }
 
-    /// Waits until each has stored the outcome of each of these events, but not for ever: one may be lost.
+    /// Waits until each has stored the outcome of each of these events, but not without end: one may be lost.
     pub(super) fn wait_for_outcomes(&self, events: &[EventId]) {
         happens_within(TIMEOUT, || events.iter().all(|event| self.unfinished(*event) == 0));
     }

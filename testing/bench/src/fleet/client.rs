@@ -53,15 +53,15 @@ impl Client {
     pub(super) async fn run(self) {
         tokio::time::sleep(START_TIMEOUT.mul_f64(self.jitter.spread())).await;
         let claim = self.register().await;
-        let (activity, told) = watch::channel(Activity::default());
+        let (activity, changes) = watch::channel(Activity::default());
         let (arrivals, batches) = mpsc::channel(BATCHES);
-        // Whoever takes the certname would be seen here. Nobody does, so nobody looks.
+        // Another claimant of the certname would be seen here. There is none, so it is not looked for.
         let (own_record, _unseen) = watch::channel(Revision::default());
         let outlets = Outlets { arrivals, own_record };
-        // It is nobody else's, and belongs to no groups.
+        // The certname is its own, and belongs to no groups.
         let (_held, standing) = watch::channel(claim.state(self.started.elapsed()));
         let watcher = DeliveryWatcher::new(self.fleet.clone(), standing, outlets);
-        tokio::join!(self.keep(claim, told), self.follow(watcher), self.work(batches, activity));
+        tokio::join!(self.keep(claim, changes), self.follow(watcher), self.work(batches, activity));
     }
 
     fn see(&self, change: impl FnOnce(&mut Seen)) {
@@ -89,7 +89,7 @@ impl Client {
         claim
     }
 
-    /// Renews the claim in time, and whenever there is something else to tell.
+    /// Renews the claim in time, and whenever there is something else to report.
     async fn keep(&self, mut claim: Claim, mut activity: watch::Receiver<Activity>) {
         loop {
             tokio::select! {
@@ -150,7 +150,7 @@ impl Client {
     }
 }
 
-/// Returns when there is something else to tell.
+/// Returns when there is something else to report.
 async fn change(activity: &mut watch::Receiver<Activity>) {
     if activity.changed().await.is_err() {
         std::future::pending::<()>().await;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use trigger_core::identity::EventId;
 
-use super::{Row, SETTLE, Scene, json, slowest};
+use super::{QUIESCE_TIME, Row, Scene, json, slowest};
 use crate::figures::Figures;
 use crate::memory::Held;
 
@@ -69,7 +69,7 @@ impl Scene<'_> {
         self.agents.wait_for_outcomes(&events);
         let seconds = self.agents.seconds(&events, restarted_at);
         self.agents.wait_for_watches()?;
-        std::thread::sleep(SETTLE);
+        std::thread::sleep(QUIESCE_TIME);
         let held = Held::by(self.pid()?)?.resident;
         Ok(Restart { events, seconds, in_flight, held })
     }

@@ -1,4 +1,4 @@
-//! What waits at one agent of the fleet, and how it ends.
+//! The deliveries that wait at one agent of the fleet, and how they end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -73,7 +73,7 @@ impl<'a> Work<'a> {
             outcome: end.clone(),
         };
         let completions: Vec<Completion> = causes.iter().map(completion).collect();
-        self.tell(PastRun::of(&self.record(run_id, started_at, causes), result, 0, []));
+        self.record_past(PastRun::of(&self.record(run_id, started_at, causes), result, 0, []));
 
         let (mut attempt, lost_at) = (0, Instant::now());
         while self.fleet.finish_runs(&completions, Some(&self.history)).await.is_err() {
@@ -83,8 +83,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// A node that has worked for a while tells of many runs, and so does this one from its first.
-    fn tell(&mut self, past: PastRun) {
+    /// A node that has worked for a while reports many runs, and so does this one from its first.
+    fn record_past(&mut self, past: PastRun) {
         for _ in self.history.runs.len() + 1..MAX_RUNS {
             let run = CompletedRun { run_id: RunId::from_uuid(uuid::Uuid::now_v7()), ..past.run.clone() };
             self.history.push(PastRun { run, ..past.clone() });

@@ -211,7 +211,7 @@ fn a_server_that_cannot_be_reached_is_waited_for() {
 
 /// Proves C9.
 #[test]
-fn a_run_that_somebody_else_started_is_waited_for_and_does_not_count() {
+fn a_run_that_another_process_started_is_waited_for_and_does_not_count() {
     let (_fleet, node) = alone("busy.example.test", "");
     node.served(&slow(&node));
     node.hold();
@@ -316,7 +316,7 @@ fn a_report_of_another_run_or_none_is_never_taken_for_an_outcome() {
     fs::remove_file(&report).expect("a report to remove");
     let missing = wait_for(&node, &fire(&node, &[]), "failed");
     assert_reason(&missing, "exit code 2, but there is no report in");
-    fs::create_dir(&report).expect("what nobody can read as a file");
+    fs::create_dir(&report).expect("what cannot be read as a file");
     let unreadable = wait_for(&node, &fire(&node, &[]), "failed");
     assert_reason(&unreadable, "its report cannot be read");
 }
@@ -331,7 +331,7 @@ fn a_run_that_takes_too_long_ends_with_all_that_it_started_but_daemons() {
         "cd {}; setsid sh -c \"echo \\$\\$ >daemon; exec sleep 600\" >daemon.log 2>&1 </dev/null &",
         here.display()
     );
-    // Told to end, it goes on to its next step; nobody reads its output any more, which would end it.
+    // Asked to end, it goes on to its next step; its output is read no more, which would end it.
     let stuck = format!(
         "cd {}; exec 2>/dev/null; echo $$ >stuck; trap : TERM; sleep 600; sleep 600 & echo $! >next; while :; do wait; done",
         here.display()
@@ -347,7 +347,7 @@ fn a_run_that_takes_too_long_ends_with_all_that_it_started_but_daemons() {
     assert_eq!(failed["outcome"], "timed_out", "{failed}");
     assert_reason(&failed, "ended after 40s, the run timeout");
     assert!(!is_alive(stuck), "an exec of the run still lives");
-    assert!(!is_alive(process_in(&node, "next")), "what it started after it was told to end still lives");
+    assert!(!is_alive(process_in(&node, "next")), "what it started after it was asked to end still lives");
     assert!(is_alive(daemon), "what has let go of the run goes on");
     kill(daemon);
     assert!(!node.puppet_state("agent_catalog_run.lock").exists(), "Puppet has removed its lock");
@@ -378,7 +378,7 @@ fn a_run_that_is_stopped_or_killed_is_repeated_once() {
 }
 
 #[test]
-fn a_noop_run_changes_nothing_and_says_so_whoever_wished_for_it() {
+fn a_noop_run_changes_nothing_and_says_so_whatever_asked_for_it() {
     let (_fleet, node) = alone("noop.example.test", "");
     let file = node.path("made-by-puppet");
     node.served(&format!("file {{ '{}': content => 'x' }}", file.display()));

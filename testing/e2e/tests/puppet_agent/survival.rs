@@ -18,8 +18,8 @@ fn restarts_the_agent(node: &mut Node) -> String {
     )
 }
 
-/// The next agent adopts the run and its cause, and tells its outcome once.
-fn check_the_run_is_told_once(mut node: Node) {
+/// The next agent adopts the run and its cause, and reports its outcome once.
+fn check_the_run_is_reported_once(mut node: Node) {
     node.hold();
     let event = fire(&node, &[]);
     wait_until_started(&node);
@@ -46,21 +46,21 @@ fn check_the_run_is_told_once(mut node: Node) {
 
 /// Proves C10.
 #[test]
-fn a_run_that_restarts_its_agent_is_adopted_and_told_once() {
+fn a_run_that_restarts_its_agent_is_adopted_and_reported_once() {
     let (_fleet, mut node) = alone("restarts.example.test", "");
     let manifest = format!("{} -> {}", restarts_the_agent(&mut node), slow(&node));
     node.served(&manifest);
-    check_the_run_is_told_once(node);
+    check_the_run_is_reported_once(node);
 }
 
 #[test]
-fn an_apply_that_restarts_its_agent_is_adopted_and_told_once() {
+fn an_apply_that_restarts_its_agent_is_adopted_and_reported_once() {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.node("apply-restarts.example.test");
     node.runs_puppet("").start_agent();
     let manifest = format!("{} -> {}", restarts_the_agent(&mut node), slow(&node));
     node.manifest(&manifest);
-    check_the_run_is_told_once(node);
+    check_the_run_is_reported_once(node);
 }
 
 /// Who is killed in the middle of a run. Puppet alone: see
@@ -75,7 +75,7 @@ enum Victim {
 
 /// Proves C10.
 #[test]
-fn whoever_is_killed_in_the_middle_of_a_run_it_is_repeated_at_most_once() {
+fn a_run_with_a_killed_process_is_repeated_at_most_once() {
     let (_fleet, mut node) = alone("killed.example.test", "");
     node.served(&slow(&node));
     for victim in [Victim::Agent, Victim::Supervisor, Victim::Everybody] {

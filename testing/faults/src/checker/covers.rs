@@ -1,4 +1,4 @@
-//! Which runs covered which event: as the runs' own log tells, and of those that never said a word, as their
+//! Which runs covered which event: by the runs' own log and, for those that wrote nothing, as their
 //! nodes' directories do.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! Durable before it answers (C1), and which fire an event came from that nobody answered for.
+//! Durable before it answers (C1), and which fire an unanswered event came from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,10 +24,10 @@ pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Ve
 
 fn objection(fire: &Fire, index: &Index<'_>) -> Option<String> {
     // Its run was killed, and with it perhaps this fire.
-    let shared_its_fate = fire.parent.as_deref().map(|run| index.hits.contains(run));
+    let ended_with_it = fire.parent.as_deref().map(|run| index.hits.contains(run));
     match &fire.answer {
-        Answer::Failure(said) if shared_its_fate != Some(true) => Some(format!("failed: {said}")),
-        Answer::Killed if shared_its_fate == Some(false) => {
+        Answer::Failure(said) if ended_with_it != Some(true) => Some(format!("failed: {said}")),
+        Answer::Killed if ended_with_it == Some(false) => {
             Some(format!("never answered, though nothing hit its run {:?}", fire.parent))
         }
         Answer::Success { event, state } if fire.away && state != "spooled" => {
@@ -44,7 +44,7 @@ struct Orphan<'a> {
     first_run: Moment,
 }
 
-/// The fires behind events that none answered for: each fire that was killed may have fired one. They are told
+/// The fires behind events without an answer: each fire that was killed may have fired one. They are told
 /// apart by trigger, targets and time; events that are left over came from nowhere.
 pub(super) fn unanswered<'a>(
     artifacts: &'a Evidence,
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_events_id_tells_when_it_was_made() {
+    fn an_event_id_holds_its_time() {
         let event = "01a2108b-6e8e-761c-8774-eb5f03f9f85b";
         let epoch = (0x01a2_108b_6e8e_u64 - 5) * 1_000_000;
         assert_eq!(made_at(event, epoch), Some(5_000_000));

@@ -1,4 +1,4 @@
-//! Whether the loop guard had a reason to leave out a target (C7), told from the chains that led to the
+//! Whether the loop guard had a reason to leave out a target (C7), judged by the chains that led to the
 //! run which fired.
 
 use std::collections::BTreeSet;
@@ -7,7 +7,7 @@ use super::index::Index;
 use crate::artifacts::Evidence;
 use crate::journal::{Answer, Chain, Fire};
 
-/// The most hops a chain may have: nobody asked for another ttl.
+/// The most hops a chain may have: no fire asks for another ttl.
 pub(super) const MAX_HOPS: usize = 5;
 /// How often one trigger may fire on one node for one root.
 pub(super) const MAX_FIRES: usize = 3;
@@ -30,7 +30,7 @@ pub(super) fn leaves_out(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, c
     chains.iter().filter(|chain| !ends(chain)).take(MAX_CHAINS).all(repeats)
 }
 
-/// Whether each chain forbids whatever this fire is for, as for a group that was left out whole.
+/// Whether each chain forbids whatever this fire is for, as for a group that was suppressed as a whole.
 pub(super) fn leaves_out_all(artifacts: &Evidence, index: &Index<'_>, fire: &Fire) -> bool {
     let chains = chains_through(index, fire);
     !chains.is_empty() && chains.iter().all(|chain| is_at_its_end(artifacts, index, fire, chain))

@@ -30,7 +30,7 @@ fn only_a_delivery_that_a_restored_hub_forgot_may_wait_for_ever() {
 }
 
 #[test]
-fn a_run_for_an_event_that_nobody_fired_has_no_cause_after_a_restore_either() {
+fn a_run_for_an_event_without_a_fire_has_no_cause_after_a_restore_either() {
     let rules = forgotten(&["events/e0/parts/0"], |e| e.runs.push(run("r3", "b", (50, 60), "e9")));
     assert_eq!(rules, ["no run without a cause"]);
 }
