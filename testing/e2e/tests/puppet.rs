@@ -141,7 +141,11 @@ fn an_apply_that_is_stopped_is_repeated_once() {
     node.release();
     eventually("the end of that run", || {
         let log = node.agent_log();
-        if log.contains(r#"run ended outcome=interrupted reason="ended by SIGTERM"#) { Ok(()) } else { Err(log) }
+        if log.contains(r#"run ended outcome=interrupted reason="ended by SIGTERM"#) {
+            Ok(())
+        } else {
+            Err(log)
+        }
     });
     assert_eq!(end(&node, &event, "a.example.com")["outcome"], "changed");
     assert!(fs::read_to_string(&log).expect("Puppet's own log").contains("SIGTERM"), "theirs as well");
