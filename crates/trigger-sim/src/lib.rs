@@ -5,20 +5,30 @@
 
 mod agent;
 mod check;
+mod checker;
 mod director;
 mod disk;
 mod executor;
 mod faults;
+mod file;
+mod file_lock;
 mod firing;
 mod host;
+mod mail;
 mod manifest;
 mod plan;
 mod process;
 mod requests;
 mod run;
 mod server;
+mod service_manager;
+mod serving;
+mod state_files;
 mod store;
+mod tasks;
+mod timers;
 mod trace;
+mod wanted;
 mod world;
 
 use std::collections::BTreeMap;
@@ -26,7 +36,8 @@ use std::time::Duration;
 
 pub use world::Violation;
 
-use executor::{ProcessId, Sim};
+use executor::Sim;
+use tasks::ProcessId;
 use world::World;
 
 /// Each kind of fault; over a few hundred seeds all of them have to happen, or the simulation proves less than
