@@ -78,7 +78,7 @@ pub(crate) async fn direct(sim: Sim) {
     });
 }
 
-fn draw_machine(world: &mut World, node: usize) -> Machine {
+pub(crate) fn draw_machine(world: &mut World, node: usize) -> Machine {
     let (nodes, boot) = (world.plan.nodes, world.new_boot());
     let rng = &mut world.rng;
     let groups: Vec<GroupName> = if rng.u8(..3) > 0 { vec![name("all")] } else { Vec::new() };

@@ -434,3 +434,68 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::director::draw_machine;
+    use crate::executor::Sim;
+
+    fn sim() -> Sim {
+        let sim = Sim::new(World::new(0, false));
+        sim.with(|world| {
+            let machine = draw_machine(world, 0);
+            world.machines.push(machine);
+            // What dies here dies by the test's will.
+            world.faults_happen = false;
+        });
+        sim
+    }
+
+    #[test]
+    fn a_process_that_is_no_more_changes_nothing() {
+        let sim = sim();
+        let own = Proc::start(&sim, 0, Kind::Fire);
+        let path = Path::new("/state/a");
+        own.write(path, b"before").unwrap();
+        let mut file = own.open(path, Open::Append).unwrap();
+        own.exit();
+        file.write_all(b" and after").unwrap_err();
+        own.rename(path, Path::new("/state/b")).unwrap_err();
+        own.remove_file(path).unwrap_err();
+        assert!(own.open(Path::new("/state/c"), Open::New).is_err());
+        let other = Proc::start(&sim, 0, Kind::Fire);
+        assert_eq!(other.read(path).unwrap(), b"before");
+        assert_eq!(other.list(Path::new("/state")).unwrap(), [path]);
+    }
+
+    #[test]
+    fn a_lock_lives_as_long_as_its_file_or_the_process_that_it_was_handed_to() {
+        let sim = sim();
+        let (own, other) = (Proc::start(&sim, 0, Kind::Agent), Proc::start(&sim, 0, Kind::Fire));
+        let path = Path::new("/state/a");
+        let open = |of: &Proc| of.open(path, Open::Append).unwrap();
+        let file = open(&own);
+        assert!(file.try_lock().unwrap());
+        assert!(!open(&own).try_lock_shared().unwrap(), "another open file, though of the same process");
+        drop(file);
+        let file = open(&own);
+        assert!(file.try_lock().unwrap());
+        file.hand_over(&other);
+        own.exit();
+        let third = Proc::start(&sim, 0, Kind::Fire);
+        assert!(!open(&third).try_lock().unwrap());
+        other.exit();
+        assert!(open(&third).try_lock().unwrap());
+    }
+
+    #[test]
+    fn a_full_disk_takes_less_than_all_and_says_so() {
+        let sim = sim();
+        sim.with(|world| world.machines[0].is_full = true);
+        let own = Proc::start(&sim, 0, Kind::Fire);
+        let error = own.write(Path::new("/state/a"), b"content").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(own.read(Path::new("/state/a")).unwrap().len() < 7);
+    }
+}

@@ -24,7 +24,6 @@ impl Backend {
 }
 
 /// Why a backend cannot be opened.
-#[cfg(feature = "clients")]
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant is its message")]
 pub enum OpenError {
