@@ -14,10 +14,12 @@ use trigger_node::agent::{
 use trigger_node::state::StateDir;
 use trigger_store::credentials::Credentials;
 
-use crate::executor::{ProcessId, Sim};
-use crate::host::{BACKEND, STATE_DIR};
+use crate::executor::Sim;
 use crate::manifest::name;
 use crate::process::Proc;
+use crate::server::BACKEND;
+use crate::state_files::STATE_DIR;
+use crate::tasks::ProcessId;
 use crate::world::{Kind, Socket};
 
 const RUN_TIMEOUT: Duration = Duration::from_secs(600);

@@ -7,15 +7,15 @@ use trigger_core::event::{DEFAULT_LIFETIME, RunOptions};
 use trigger_core::identity::{Certname, GroupName};
 use trigger_core::lineage::Loops;
 use trigger_core::loop_guard::DEFAULT_TTL;
-use trigger_node::agent::Stopped;
 
-use crate::agent;
 use crate::disk::Disk;
 use crate::executor::Sim;
 use crate::faults;
-use crate::firing::{self, Wanted};
+use crate::firing;
 use crate::manifest::{self, certname, name};
 use crate::process::Proc;
+use crate::service_manager::take_care;
+use crate::wanted::Wanted;
 use crate::world::{Kind, Machine, World};
 
 /// How long after the last fault everything must have come to rest.
@@ -104,41 +104,6 @@ pub(crate) fn draw_machine(world: &mut World, node: usize) -> Machine {
         restarts: None,
         is_full: false,
         locks: Default::default(),
-    }
-}
-
-/// The service manager of one machine: an agent that ended is started again; a machine that is off boots.
-pub(crate) async fn take_care(sim: Sim, machine: usize) {
-    loop {
-        let (is_gone, is_on, off_until) = sim.with(|world| {
-            let machine = &world.machines[machine];
-            (machine.is_gone, machine.is_on, machine.off_until)
-        });
-        if is_gone {
-            return;
-        }
-        if !is_on {
-            let wait = sim.with(|world| Duration::from_millis(world.rng.u64(1_000..120_000)));
-            sim.sleep(wait.max(off_until.saturating_sub(sim.now()))).await;
-            sim.with(|world| {
-                let boot = world.new_boot();
-                let machine = &mut world.machines[machine];
-                machine.is_on = !machine.is_gone;
-                machine.boot = boot;
-                world.count("machine booted");
-            });
-            continue;
-        }
-        // One that starts its program anew is there again at once, and knows why.
-        let restarts = sim.with(|world| world.machines[machine].restarts.take());
-        if restarts.is_none() {
-            let wait = sim.with(|world| Duration::from_millis(world.rng.u64(50..10_000)));
-            sim.sleep(wait).await;
-        }
-        if sim.with(|world| world.machines[machine].is_on && !world.machines[machine].is_gone) {
-            let agent = agent::start(&sim, machine, restarts != Some(Stopped::ClaimLost));
-            sim.exited(agent).await;
-        }
     }
 }
 

@@ -1,61 +1,18 @@
 //! One thread, one queue of timers, one source of randomness: which task goes on next, how long everything
 //! takes and what fails is drawn from the seed, so that a run replays exactly.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use crate::tasks::{BoxFuture, NewTask, ProcessId};
+use crate::timers::Action;
 use crate::world::World;
 
-/// A simulated process: an agent, a supervisor, Puppet, a `trigger fire`. What dies, dies as one of these.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ProcessId(pub(crate) u32);
-
 type TaskId = u64;
-type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// A task that was asked for while another ran.
-pub(crate) struct NewTask {
-    process: ProcessId,
-    future: BoxFuture,
-}
-
-/// What happens when its time has come.
-enum Action {
-    Wake(Waker),
-    Do(Box<dyn FnOnce(&mut World) + Send>),
-}
-
-/// All that waits for its time.
-#[derive(Default)]
-pub(crate) struct Timers {
-    order: BinaryHeap<Reverse<(Duration, u64)>>,
-    actions: BTreeMap<u64, Action>,
-    next: u64,
-}
-
-impl Timers {
-    fn add(&mut self, at: Duration, action: Action) -> u64 {
-        self.next += 1;
-        self.order.push(Reverse((at, self.next)));
-        self.actions.insert(self.next, action);
-        self.next
-    }
-
-    fn pop(&mut self) -> Option<(Duration, Action)> {
-        while let Some(Reverse((at, id))) = self.order.pop() {
-            if let Some(action) = self.actions.remove(&id) {
-                return Some((at, action));
-            }
-        }
-        None
-    }
-}
-
 /// The world, shared by all tasks; each holds it only between two of its awaits.
 #[derive(Clone)]
 pub(crate) struct Sim(Arc<Mutex<World>>);
@@ -212,7 +169,7 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Some(timer) = self.timer {
-            drop(self.sim.with(|world| world.timers.actions.remove(&timer)));
+            drop(self.sim.with(|world| world.timers.cancel(timer)));
         }
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use trigger_node::agent::Signal;
 
-use crate::director::take_care;
-use crate::executor::{ProcessId, Sim};
+use crate::executor::Sim;
+use crate::service_manager::take_care;
+use crate::tasks::ProcessId;
 use crate::world::{Kind, Machine, World};
 
 /// Milliseconds by which a wild clock is off.

@@ -1,56 +1,24 @@
 //! `trigger fire` as a process: makes an event, and leaves the rest to the shipped code.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
-use trigger_core::event::{Event, RunOptions, Targets};
-use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, TriggerName};
-use trigger_core::lineage::{Lineage, Loops};
+use trigger_core::event::{Event, Targets};
+use trigger_core::identity::{EventId, KeyPrefix};
+use trigger_core::lineage::Lineage;
 use trigger_core::publication::Publication;
 use trigger_core::run::record::RunRecord;
 use trigger_node::fire_chain::{self, Guarded};
-use trigger_node::fire_error::FireError;
-use trigger_node::firing::{Fired, Publisher, Spool};
+use trigger_node::firing::{Publisher, Spool};
 use trigger_node::host::Host;
 use trigger_node::state::{Breaker, Outbox, StateDir};
 use trigger_node::submit::Submission;
 use trigger_store::credentials::Credentials;
 
-use crate::host::{BACKEND, STATE_DIR};
 use crate::process::Proc;
-
-/// What somebody asks `trigger fire` for.
-#[derive(Debug, Clone)]
-pub(crate) struct Wanted {
-    pub(crate) trigger: TriggerName,
-    pub(crate) hosts: BTreeSet<Certname>,
-    pub(crate) groups: BTreeSet<GroupName>,
-    pub(crate) options: RunOptions,
-    pub(crate) ttl: u32,
-    pub(crate) loops: Loops,
-    pub(crate) expires_in: Duration,
-    /// What the environment names.
-    pub(crate) run: Option<RunId>,
-}
-
-/// What became of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Answer {
-    Committed,
-    Spooled,
-    Failed(String),
-}
-
-impl From<Result<Fired, FireError>> for Answer {
-    fn from(fired: Result<Fired, FireError>) -> Self {
-        match fired {
-            Ok(Fired::Committed(_)) => Self::Committed,
-            Ok(Fired::Spooled(_)) => Self::Spooled,
-            Err(error) => Self::Failed(error.to_string()),
-        }
-    }
-}
+use crate::server::BACKEND;
+use crate::state_files::STATE_DIR;
+use crate::wanted::{Answer, Wanted};
 
 /// `trigger fire`, from its start to its end.
 pub(crate) async fn fire(own: Proc, wanted: Wanted) {

@@ -1,24 +1,34 @@
-//! A whole fleet in one thread: the real core and the real layer above the backend trait, on simulated
-//! machines, disks, clocks and a simulated backend, with faults drawn from a seed.
+//! A whole fleet in one thread: the shipped agent, supervisor and `trigger fire` on simulated machines, disks and
+//! clocks, over a simulated backend, with faults drawn from a seed.
 //!
 //! [`simulate`] runs one seed. It replays exactly: no clock, no thread, no hash map's order.
 
 mod agent;
 mod check;
+mod checker;
 mod director;
 mod disk;
 mod executor;
 mod faults;
+mod file;
+mod file_lock;
 mod firing;
 mod host;
+mod mail;
 mod manifest;
 mod plan;
 mod process;
 mod requests;
 mod run;
 mod server;
+mod service_manager;
+mod serving;
+mod state_files;
 mod store;
+mod tasks;
+mod timers;
 mod trace;
+mod wanted;
 mod world;
 
 use std::collections::BTreeMap;
@@ -26,7 +36,8 @@ use std::time::Duration;
 
 pub use world::Violation;
 
-use executor::{ProcessId, Sim};
+use executor::Sim;
+use tasks::ProcessId;
 use world::World;
 
 /// Each kind of fault; over a few hundred seeds all of them have to happen, or the simulation proves less than

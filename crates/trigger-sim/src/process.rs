@@ -2,13 +2,10 @@
 //! the places between its effects where it may die.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use trigger_store::store::Store;
-
-use crate::executor::{ProcessId, Sim};
-use crate::store::SimStore;
+use crate::executor::Sim;
+use crate::tasks::ProcessId;
 use crate::world::{Kind, World};
 
 /// A process's view of the world.
@@ -31,11 +28,6 @@ impl Proc {
     pub(crate) fn start(sim: &Sim, machine: usize, kind: Kind) -> Self {
         let (id, started) = sim.with(|world| (world.start_process(machine, kind), world.now));
         Self { sim: sim.clone(), id, machine, started }
-    }
-
-    /// Its connection to the backend.
-    pub(crate) fn connect(&self) -> Arc<dyn Store> {
-        Arc::new(SimStore::new(self.clone()))
     }
 
     /// Does something, unless this process is no more: it goes on to its next await, and changes nothing.

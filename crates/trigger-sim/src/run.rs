@@ -15,9 +15,10 @@ use trigger_node::host::{Host, HostFile, Open};
 use trigger_node::state::RunPaths;
 use trigger_node::supervisor::{self, RunProcess};
 
-use crate::firing::{self, Wanted};
-use crate::host::SimFile;
+use crate::file::SimFile;
+use crate::firing;
 use crate::process::Proc;
+use crate::wanted::Wanted;
 use crate::world::Kind;
 
 /// Puppet's own `runtimeout` is no shorter than what its supervisor enforces.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -10,8 +11,9 @@ use trigger_core::identity::Revision;
 use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 
 use crate::executor::Sim;
+use crate::mail::{Client, Reply, Request};
 use crate::process::Proc;
-use crate::requests::{Client, Reply, Request};
+use crate::server::BACKEND;
 
 /// One process's connection.
 #[derive(Clone)]
@@ -32,6 +34,13 @@ impl SimStore {
         let reply = Asked { sim: self.own.sim.clone(), id }.await;
         self.own.step("store: answered").await;
         reply
+    }
+}
+
+impl Proc {
+    /// Its connection to the backend.
+    pub(crate) fn connect(&self) -> Arc<dyn Store> {
+        Arc::new(SimStore::new(self.clone()))
     }
 }
 
@@ -105,7 +114,7 @@ impl Store for SimStore {
     }
 
     fn address(&self) -> &str {
-        crate::host::BACKEND
+        BACKEND
     }
 }
 

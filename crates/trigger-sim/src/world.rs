@@ -17,14 +17,16 @@ use trigger_node::fire_error::FireError;
 use trigger_node::firing::FireReport;
 use uuid::Uuid;
 
-use crate::check::{Checker, noted_fires};
+use crate::checker::Checker;
 use crate::disk::{Disk, Inode};
-use crate::executor::{NewTask, ProcessId, Timers};
-use crate::host::Lock;
+use crate::file_lock::Lock;
+use crate::mail::Mail;
 use crate::manifest::Rule;
 use crate::plan::Plan;
-use crate::requests::Mail;
 use crate::server::Server;
+use crate::state_files::noted_fires;
+use crate::tasks::{NewTask, ProcessId};
+use crate::timers::Timers;
 use crate::trace::Trace;
 
 /// When the simulation begins, by a clock that is right.
@@ -117,7 +119,7 @@ pub(crate) struct World {
     pub(crate) rng: fastrand::Rng,
     pub(crate) plan: Plan,
     pub(crate) trace: Trace,
-    pub(crate) timers: Timers,
+    pub(crate) timers: Timers<World>,
     pub(crate) spawned: Vec<NewTask>,
     pub(crate) newly_dead: BTreeSet<ProcessId>,
     pub(crate) processes: BTreeMap<ProcessId, Process>,

@@ -9,9 +9,9 @@ use trigger_core::lineage::{Chain, Hop, Loops};
 use trigger_core::loop_guard::{MAX_FIRES_PER_ROOT, is_suppressed};
 use trigger_core::publication::Publication;
 
-use super::Checker;
-use super::files::{Counts, noted_fires};
-use crate::firing::Wanted;
+use crate::checker::Checker;
+use crate::state_files::{Counts, noted_fires};
+use crate::wanted::Wanted;
 use crate::world::{Kind, World};
 
 /// What the rules are asked about.

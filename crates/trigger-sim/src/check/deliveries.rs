@@ -10,8 +10,8 @@ use trigger_core::node::NodeRecord;
 use trigger_core::sweep::EVENT_RETENTION;
 use trigger_core::wire::Stored;
 
-use super::{Delivery, GroupDelivery};
-use crate::requests::Client;
+use crate::checker::{Delivery, GroupDelivery};
+use crate::mail::Client;
 use crate::world::{BEGIN, World};
 
 /// Clocks that are right disagree by less.

@@ -1,60 +1,15 @@
 //! What is written to the nodes' disks says what the shipped code means to do: which run covers what, what it takes
 //! for interrupted, what it counts.
 
-use std::collections::BTreeMap;
-
-use trigger_core::fire_note::FireNote;
-use trigger_core::identity::{EventId, RunId, TriggerName};
+use trigger_core::identity::RunId;
 use trigger_core::publication::Publication;
 use trigger_core::run::record::RunRecord;
 use trigger_core::run::{RunOutcome, RunResult};
 use trigger_core::wire::Stored;
 
-use crate::disk::Disk;
-use crate::executor::ProcessId;
+use crate::state_files::{OUTBOX, RUNS, run_of};
+use crate::tasks::ProcessId;
 use crate::world::World;
-
-const RUNS: &str = "/state/runs/";
-const OUTBOX: &str = "/state/outbox/";
-const FIRES: &str = "/state/fires";
-
-/// How often triggers fired on a node for their root events.
-pub(super) type Counts = BTreeMap<(TriggerName, EventId), u32>;
-
-pub(crate) fn outbox_file(event: EventId) -> String {
-    format!("{OUTBOX}{event}.json")
-}
-
-pub(crate) fn quarantined_file(event: EventId) -> String {
-    format!("{OUTBOX}quarantined/{event}.json")
-}
-
-/// The events that wait in a node's outbox, by their files.
-pub(crate) fn spooled(disk: &Disk) -> impl Iterator<Item = &str> {
-    disk.list("/state/outbox").filter(|path| path.ends_with(".json"))
-}
-
-/// The records of runs whose outcome is not stored.
-pub(crate) fn open_records(disk: &Disk) -> impl Iterator<Item = &str> {
-    let is_record = |path: &&str| path.strip_suffix(".json").is_some_and(|stem| run_of(stem).is_some());
-    let is_written = |path: &&str| disk.text(path).is_some_and(|text| !text.trim().is_empty());
-    disk.list("/state/runs").filter(is_record).filter(is_written)
-}
-
-/// The run that a file is of, by its name without its endings.
-fn run_of(stem: &str) -> Option<RunId> {
-    stem.strip_prefix(RUNS)?.parse().ok()
-}
-
-/// As a node has noted them, fires that were taken back not among them.
-pub(crate) fn noted_fires(disk: &Disk) -> Counts {
-    let mut fired = Counts::new();
-    for note in disk.text(FIRES).unwrap_or_default().lines().filter_map(FireNote::from_line) {
-        let count = fired.entry((note.trigger, note.root)).or_default();
-        *count = if note.is_taken_back { count.saturating_sub(1) } else { *count + 1 };
-    }
-    fired
-}
 
 impl World {
     /// Something is about to be written to a file.

@@ -4,9 +4,9 @@ use trigger_core::identity::EventId;
 use trigger_core::keyspace::Key;
 use trigger_core::publication::Publication;
 
-use super::files::{outbox_file, quarantined_file};
-use super::{Checker, Fired};
-use crate::firing::{Answer, Wanted};
+use crate::checker::{Checker, Fired};
+use crate::state_files::{outbox_file, quarantined_file};
+use crate::wanted::{Answer, Wanted};
 use crate::world::World;
 
 impl World {

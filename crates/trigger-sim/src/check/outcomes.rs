@@ -11,8 +11,8 @@ use trigger_core::run::{CompletedRun, RunOutcome};
 use trigger_core::sweep::SWEEP_GRACE_PERIOD;
 use trigger_core::wire::Stored;
 
-use super::Run;
-use crate::requests::Client;
+use crate::checker::Run;
+use crate::mail::Client;
 use crate::world::World;
 
 /// How long a sweeper may take from reading what a node says to speaking for it.

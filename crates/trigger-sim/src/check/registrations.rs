@@ -8,8 +8,8 @@ use trigger_core::node::NodeRecord;
 use trigger_core::wire::Stored;
 use trigger_fleet::claim::{ClaimState, LEASE};
 
-use super::{LockName, Registration};
-use crate::requests::Client;
+use crate::checker::{LockName, Registration};
+use crate::mail::Client;
 use crate::world::{Machine, Socket, World};
 
 /// A contender counts from when it asked, which may be this long before what it was told of was written; well

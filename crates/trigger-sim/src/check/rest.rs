@@ -3,7 +3,7 @@
 use trigger_core::identity::Certname;
 use trigger_core::keyspace::{Key, Range};
 
-use super::files;
+use crate::state_files;
 use crate::world::World;
 
 impl World {
@@ -23,7 +23,7 @@ impl World {
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
         for (index, machine) in self.machines.iter().enumerate().filter(|(_, machine)| !machine.is_gone) {
-            let kept = files::spooled(&machine.disk).chain(files::open_records(&machine.disk));
+            let kept = state_files::spooled(&machine.disk).chain(state_files::open_records(&machine.disk));
             left.extend(kept.map(|path| format!("m{index} {path}")));
             let deliveries =
                 self.server.entries_below(&self.keyspace.range(&Range::Deliveries(machine.certname.clone())));

@@ -4,8 +4,8 @@ use trigger_core::identity::{EventId, RunId};
 use trigger_core::run::RunOutcome;
 use trigger_core::run::record::RunRecord;
 
-use super::{Checker, Run};
-use crate::executor::ProcessId;
+use crate::checker::{Checker, Run};
+use crate::tasks::ProcessId;
 use crate::world::World;
 
 impl World {

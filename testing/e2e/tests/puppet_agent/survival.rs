@@ -8,7 +8,7 @@ use trigger_e2e::parent_of;
 fn restarts_the_agent(node: &mut Node) -> String {
     let (here, agent) = (node.path(""), node.agent().pid());
     let command = format!(
-        "cd {}; touch restarted; kill {agent}; setsid trigger --config trigger.toml agent >>agent.log 2>&1 </dev/null &",
+        "cd {}; touch restarted; kill {agent}; (while kill -0 {agent}; do sleep 0.05; done; exec setsid trigger --config trigger.toml agent) >>agent.log 2>&1 </dev/null &",
         here.display()
     );
     let mark = node.path("restarted");
@@ -36,7 +36,7 @@ fn check_the_run_is_reported_once(mut node: Node) {
     assert_eq!(outcomes(&node), ["changed", "changed"]);
     let log = node.agent_log();
     assert_eq!(
-        log.matches(&format!("delivery ended: changed (run {})", done["run_id"].as_str().expect("a run")))
+        log.matches(&format!("state=done run={} outcome=changed", done["run_id"].as_str().expect("a run")))
             .count(),
         1,
         "{log}"
