@@ -142,7 +142,7 @@ mod tests {
 
     /// Proves C12.
     #[test]
-    fn an_id_keeps_no_event_for_ever_whatever_its_origins_clock_said() {
+    fn no_id_postpones_a_look_for_long_whatever_its_origins_clock_said() {
         const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
         let now = Timestamp::from_unix_ms(1_763_812_800_000);
         let minutes = |n: u64| Duration::from_secs(n * 60);

@@ -184,7 +184,7 @@ struct Registration {
     claimant: Claimant,
     joined: BTreeMap<GroupName, Revision>,
     activity: Activity,
-    /// Whether the record tells at which revisions the node joined its groups: the first one cannot.
+    /// Whether the stored record has the revisions at which the node joined its groups: the first one cannot have them.
     is_complete: bool,
 }
 

@@ -14,7 +14,8 @@ use crate::codec::Codec;
 ///
 /// Its methods are in the modules that they belong to; each is correct in any interleaving with those of other
 /// processes. A clone is cheap and shares the store. What acts for a node (storing outcomes, claiming, sweeping) needs
-/// the identity that [`Self::acting_as`] gives; reading and publishing do not.
+/// the identity that [`Self::acting_as`] gives, and panics without it, because its caller has a mistake; reading and
+/// publishing need none.
 #[derive(Clone)]
 pub struct Fleet {
     store: Arc<dyn Store>,

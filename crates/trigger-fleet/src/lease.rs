@@ -8,7 +8,7 @@
 //!
 //! A write whose answer was lost may have been done, or may yet be: the lease remembers it, so that its holder does not
 //! take its own record for another's. The revision at which the lease was acquired is its fencing token: it grows with
-//! every change of hands, so that a guarded write of an earlier holder can be told from one of the present holder.
+//! every change of hands, so that a guarded write of an earlier holder is distinguished from one of the present holder.
 //!
 //! This module decides nothing about what is done under a lease, and never waits: the caller asks it to
 //! [renew](Lease::renew) and [again after a pause](Lease::pause).
@@ -50,7 +50,7 @@ pub struct Stamp {
     pub holder: String,
     /// Grows with every write of the holder.
     pub renewals: u64,
-    /// By the holder's wall clock. Only tells the writes of two copies of one process apart.
+    /// By the holder's wall clock. Only distinguishes the writes of two copies of one process.
     pub written_at: Timestamp,
 }
 

@@ -1,5 +1,7 @@
 //! What is written once above the store: events and their deliveries, outcomes, claims, sweeping, explanations.
 //!
+//! `examples/one_event.rs` takes an event through all of it.
+//!
 //! [`Fleet`] is the one handle. It knows no backend, only the [`Store`](trigger_store::store::Store) trait. Nothing here
 //! spawns, sleeps or reads a clock, so that a simulation runs it as it is.
 

@@ -23,10 +23,10 @@ const MAX_OFFERS: u32 = 8;
 /// Why an event was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The backend did not do its part; publishing again may.
+    /// The backend did not take all of the event. Publishing it again completes it.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Nobody could ever receive it.
+    /// No agent is registered where the event would be delivered.
     #[error(
         "no agent is registered under the key prefix {prefix}: the event would reach nobody; check the resource's keyprefix and the agents' prefix setting"
     )]
@@ -37,7 +37,7 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Whether publishing again may succeed without anything being changed by a person.
+    /// Whether publishing again may succeed without an operator changing anything.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => error.is_transient(),
@@ -46,14 +46,15 @@ impl PublishError {
     }
 }
 
-/// What publishing came to.
+/// The result of publishing an event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Published {
     /// The newest revision of what was written.
     pub revision: Revision,
     /// Groups of the event to which no agent belongs.
     pub empty_groups: Vec<GroupName>,
-    /// Members of the groups who will find that they are in a loop: only to be told, for each judges for itself.
+    /// Members of the groups whose own loop guard will suppress the event: for a warning only, because each of them
+    /// decides for itself.
     pub repeating_members: BTreeMap<Certname, Suppression>,
 }
 

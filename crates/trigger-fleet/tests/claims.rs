@@ -23,7 +23,7 @@ use trigger_store::etcd::EtcdStore;
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{CasOutcome, KeyRange, Store, StoreError};
 
-/// A store that can lose answers: what is asked is done, and nobody learns of it.
+/// A store that can lose answers: what is asked is done, and the caller does not learn of it.
 struct Trouble {
     store: Arc<dyn Store>,
     loses_answers: AtomicBool,
@@ -354,14 +354,14 @@ async fn of_a_process_copied_with_its_memory_one_remains(world: &World) {
 async fn who_lost_its_claim_to_an_equal_waits_when_it_starts_anew(world: &World) {
     let mut copy = world.agent("copy", Some("a"));
     world.renew(&mut copy, 0).await;
-    let mut anew = Claim::new(
+    let mut restarted = Claim::new(
         world.fleet.clone(),
-        Claimant { may_inherit: false, ..claimant("anew", Some("a"), "host", &[]) },
+        Claimant { may_inherit: false, ..claimant("restarted", Some("a"), "host", &[]) },
         BTreeMap::new(),
         Duration::ZERO,
     );
-    assert!(!is_held(&world.renew(&mut anew, 1).await), "the same lock proves nothing now");
-    assert!(is_held(&world.renew(&mut anew, 1 + lease()).await), "silence does");
+    assert!(!is_held(&world.renew(&mut restarted, 1).await), "the same lock proves nothing now");
+    assert!(is_held(&world.renew(&mut restarted, 1 + lease()).await), "silence does");
     let mut reloaded = world.agent("reloaded", Some("a"));
     assert!(is_held(&world.renew(&mut reloaded, 2 + lease()).await), "and the lock does again");
 }
@@ -374,7 +374,7 @@ async fn a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first(world: &Wor
     second.release(&Activity::default(), at(lease() + 1)).await.unwrap();
     let standing = world.renew(&mut first, lease() + 2).await;
     assert!(matches!(standing, ClaimState::Contended(_)), "{standing:?}");
-    assert!(is_held(&world.renew(&mut first, lease() + 3).await), "nobody has it now");
+    assert!(is_held(&world.renew(&mut first, lease() + 3).await), "no agent has it now");
 }
 
 async fn groups_are_recalled_and_told_at_once(world: &World) {
@@ -392,7 +392,7 @@ async fn groups_are_recalled_and_told_at_once(world: &World) {
     assert!(is_held(&world.renew(&mut second, lease()).await));
     assert_eq!(second.joined()[&lb], since);
     assert!(second.joined()[&"web".parse().unwrap()] > since);
-    // The backend is made anew and counts from the start again.
+    // The backend is replaced by an empty one, and counts from the start again.
     let mut third = world.claimant("third", Some("b"), "lb01", &["lb"], &[("lb", Revision(u64::MAX))]);
     assert!(is_held(&world.renew(&mut third, 0).await));
     assert_eq!(third.joined()[&lb], since);

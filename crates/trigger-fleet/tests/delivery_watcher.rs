@@ -20,7 +20,7 @@ use trigger_fleet::delivery_watcher::{Batch, DeliveryWatcher, Outlets, read_agai
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 
-/// A watch that lives and tells of a renewal each minute, and of nothing else.
+/// A watch that lives and reports a renewal each minute, and nothing else.
 fn blind_watch(key: String) -> Watch {
     let renewals = stream::unfold(1, move |revision| {
         let entry = Entry { key: key.clone(), value: String::new(), revision: Revision(revision) };
@@ -145,7 +145,7 @@ async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
         },
     }
     assert_eq!(began.elapsed(), soon);
-    assert!(*seen.borrow() >= Revision(9), "and the renewals it was told of meanwhile count");
+    assert!(*seen.borrow() >= Revision(9), "and the renewals that it reported meanwhile count");
 }
 
 /// Proves C3.

@@ -176,7 +176,7 @@ async fn a_sweep_reads_one_part_of_what_is_not_due_and_no_outcome() {
     for n in 1..=200 {
         fleet.publish(&publication(n, 300, 0), false).await.unwrap();
     }
-    // Long over, and just over: all ended but one target, which nobody has heard of.
+    // Long over, and just over: all ended but one target, which never answered.
     for (n, hours_ago) in [(300, 9 * 24 + 2), (301, 24 + 2)] {
         let publication = publication(n, 300, hours_ago);
         fleet.publish(&publication, false).await.unwrap();

@@ -139,8 +139,8 @@ async fn finish(store: &MemoryStore, certname: &str, n: u128, end: DeliveryOutco
     acting(store, certname).finish(&[completion]).await.unwrap();
 }
 
-/// What is told where these ends are stored one after the other.
-async fn told(ends: &[DeliveryOutcome]) -> String {
+/// The state of a delivery after these outcomes were stored one after the other.
+async fn state_after(ends: &[DeliveryOutcome]) -> String {
     let store = MemoryStore::default();
     fleet(&store).publish(&publication(1, &["lb01"], &[]), false).await.unwrap();
     for end in ends {
@@ -153,18 +153,25 @@ async fn told(ends: &[DeliveryOutcome]) -> String {
 #[tokio::test]
 async fn a_done_wins_over_every_other_end_whichever_comes_later() {
     for other in [failed(8), DeliveryOutcome::Superseded(id(2)), DeliveryOutcome::Expired] {
-        assert_eq!(told(&[other.clone(), done(7)]).await, "lb01 done", "a later done wins");
-        assert_eq!(told(&[done(7), other]).await, "lb01 done", "a late word of an agent that is no more");
+        assert_eq!(state_after(&[other.clone(), done(7)]).await, "lb01 done", "a later done wins");
+        assert_eq!(
+            state_after(&[done(7), other]).await,
+            "lb01 done",
+            "a late word of an agent that is no more"
+        );
     }
 }
 
 /// Proves C6.
 #[tokio::test]
 async fn an_end_without_a_run_undoes_no_end_that_is_told() {
-    assert_eq!(told(&[failed(7), DeliveryOutcome::Expired]).await, "lb01 failed");
-    assert_eq!(told(&[DeliveryOutcome::Expired, DeliveryOutcome::Superseded(id(2))]).await, "lb01 expired");
+    assert_eq!(state_after(&[failed(7), DeliveryOutcome::Expired]).await, "lb01 failed");
     assert_eq!(
-        told(&[DeliveryOutcome::Expired, failed(7)]).await,
+        state_after(&[DeliveryOutcome::Expired, DeliveryOutcome::Superseded(id(2))]).await,
+        "lb01 expired"
+    );
+    assert_eq!(
+        state_after(&[DeliveryOutcome::Expired, failed(7)]).await,
         "lb01 failed",
         "its run says more than a sweeper"
     );
@@ -194,7 +201,7 @@ async fn who_sees_an_outcome_finds_its_run() {
     assert_eq!(fleet.codec().decode::<RunHistory>(&found[0].value), Ok(history.clone()));
     assert!(found[0].revision < found[1].revision, "{found:?}");
 
-    // A try that came to nothing ends no delivery and is told of all the same.
+    // A try that came to nothing ends no delivery, and its history is stored all the same.
     fleet.finish_runs(&[], Some(&history)).await.unwrap();
     assert!(store.read(&keys).await.unwrap()[0].revision > found[0].revision);
 }
@@ -318,10 +325,13 @@ async fn members_who_will_find_a_loop_are_told_and_get_their_delivery_all_the_sa
         ["lb01", "lb02"].map(|name| Hop { trigger: publication.event.trigger.clone(), certname: node(name) });
     publication.event.lineage = Lineage { chains: vec![Chain { root: id(9), hops: hops.to_vec() }] };
     let published = fleet(&store).publish(&publication, false).await.unwrap();
-    let told: Vec<String> =
+    let warned: Vec<String> =
         published.repeating_members.iter().map(|(member, why)| format!("{member}: {why}")).collect();
-    assert_eq!(told.len(), 1, "lb02 was asked for by name, lb03 is in no chain: {told:?}");
-    assert!(told[0].starts_with("lb01: loop: 'refresh load balancers' already made lb01 run"), "{told:?}");
+    assert_eq!(warned.len(), 1, "lb02 was asked for by name, lb03 is in no chain: {warned:?}");
+    assert!(
+        warned[0].starts_with("lb01: loop: 'refresh load balancers' already made lb01 run"),
+        "{warned:?}"
+    );
     assert_eq!(pending(&arrivals(&store, "lb01", &[("lb", 1)]).await), [id(1)], "it judges for itself");
     publication.event.loops = Loops::Allow;
     assert!(fleet(&store).publish(&publication, false).await.unwrap().repeating_members.is_empty());
@@ -370,7 +380,7 @@ async fn what_cannot_be_used_is_told_apart_and_harms_no_neighbour() {
         (delivery("lb01", 3), r#"{"v":9,"body":{"part":0}}"#),
         (delivery("lb01", 4), r#"{"v":1,"body":{"part":0}}"#),
         (key(&Key::Part { event: id(4), index: 0 }), r#"{"v":2,"is":"new"}"#),
-        // Somebody points a delivery for us at an event for somebody else.
+        // A delivery to this node that points to an event for another.
         (delivery("lb01", 6), r#"{"v":1,"body":{"part":0}}"#),
     ];
     store.put_many(garbage.into_iter().map(|(key, value)| (key, value.to_owned())).collect()).await;
@@ -500,7 +510,7 @@ async fn a_sweeper_whose_clock_is_years_ahead_does_nothing() {
 
 /// Proves C12.
 #[tokio::test]
-async fn a_note_of_an_events_end_keeps_nothing_for_ever() {
+async fn no_note_of_an_events_end_keeps_it_beyond_its_time() {
     let store = MemoryStore::default();
     let note = key(&Key::Settled { event: id(1) });
     let put_note =
@@ -547,11 +557,11 @@ async fn one_of_a_fleet_sweeps_and_the_others_see_that_it_did() {
         async move { fleet.try_acquire_sweep(seen, first).await.unwrap() }
     };
     let (swept, first) = turn("lb01", None, true).await;
-    assert!(swept, "nobody ever did");
+    assert!(swept, "there was no sweep yet");
     let (swept, seen) = turn("lb02", None, true).await;
     assert!(!swept && seen == first, "who has just started cannot tell how long ago it was");
     let (swept, second) = turn("lb02", seen, false).await;
-    assert!(swept, "nobody did since the last look");
+    assert!(swept, "there was no sweep since the last look");
     let (swept, seen) = turn("lb01", first, false).await;
     assert!(!swept && seen == second);
 }

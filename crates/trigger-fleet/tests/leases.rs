@@ -63,7 +63,7 @@ impl LeaseRecord for Record {
     }
 }
 
-/// A contender that knows the names of some dead ones, and counts what it is told.
+/// A contender that knows the names of some dead ones, and counts the calls.
 #[derive(Default)]
 struct Contender {
     dead: &'static str,
