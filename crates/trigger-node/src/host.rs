@@ -122,8 +122,10 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
     /// starting run unlocked. Its end shows in the lock.
     fn start_supervisor(&self, record: &Path, lock: Self::File) -> io::Result<()>;
 
-    /// Ends what is left of a run whose supervisor is dead, by the supervisor's note of its first process.
-    fn end_orphan(&self, note: &str) -> impl Future<Output = ()> + Send;
+    /// Ends what is left of a run whose supervisor is dead: its first process, which the supervisor noted. A supervisor
+    /// that was killed before it could leaves none or an empty one; then it is the oldest process that writes to the
+    /// run's output.
+    fn end_orphan(&self, note: Option<&str>, output: &Path) -> impl Future<Output = ()> + Send;
 
     /// Opens the backend behind a URL.
     fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, BackendError>;

@@ -184,8 +184,8 @@ impl Host for Os {
         spawned.map(drop)
     }
 
-    async fn end_orphan(&self, note: &str) {
-        process_tree::end_orphan(note).await
+    async fn end_orphan(&self, note: Option<&str>, output: &Path) {
+        process_tree::end_orphan(note, output).await
     }
 
     #[cfg(feature = "clients")]

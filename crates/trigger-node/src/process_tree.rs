@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -29,11 +31,15 @@ pub(crate) async fn end(child: &mut Child) {
     let _ = child.wait().await;
 }
 
-/// The same for a run whose supervisor is dead, as far as its leader is the process that the supervisor noted.
-pub(crate) async fn end_orphan(noted: &str) {
-    if let Some(leader) = Leader::from_note(noted)
-        && leader.is_there()
-    {
+/// The same for a run whose supervisor is dead. Its leader is the process that the supervisor noted; a supervisor
+/// that was killed between the start and the note leaves none, and the leader is the oldest process that writes to
+/// the run's output. A daemon that the run started may write to it too, but is younger.
+pub(crate) async fn end_orphan(noted: Option<&str>, output: &Path) {
+    let leader = match noted.and_then(Leader::from_note) {
+        Some(noted) => noted.is_there().then_some(noted),
+        None => oldest_writer(output),
+    };
+    if let Some(leader) = leader {
         tracing::warn!(process = leader.process, "a run without a supervisor takes too long: ending it");
         end_all_of(leader, GRACE).await;
     }
@@ -42,6 +48,35 @@ pub(crate) async fn end_orphan(noted: &str) {
 /// What a supervisor notes of its run's first process: see [`end_orphan`].
 pub(crate) fn note_of(process: u32) -> Option<String> {
     Leader::of(process).map(|leader| format!("{} {}\n", leader.process, leader.started))
+}
+
+/// The oldest process that has `file` open for writing, except this one.
+fn oldest_writer(file: &Path) -> Option<Leader> {
+    let file = fs::metadata(file).ok()?;
+    let is_same = |other: &fs::Metadata| other.dev() == file.dev() && other.ino() == file.ino();
+    let writes = |process: &Path, descriptor: &std::ffi::OsStr| {
+        fs::metadata(process.join("fd").join(descriptor)).is_ok_and(|other| is_same(&other))
+            && fs::read_to_string(process.join("fdinfo").join(descriptor))
+                .is_ok_and(|text| is_writable(&text))
+    };
+    let leader = |process: fs::DirEntry| {
+        let number =
+            process.file_name().to_str()?.parse().ok().filter(|number| *number != std::process::id())?;
+        let mut descriptors = fs::read_dir(process.path().join("fd")).ok()?.flatten();
+        let is_writer = descriptors.any(|descriptor| writes(&process.path(), &descriptor.file_name()));
+        is_writer.then(|| Leader::of(number)).flatten()
+    };
+    fs::read_dir("/proc")
+        .ok()?
+        .flatten()
+        .filter_map(leader)
+        .min_by_key(|leader| (leader.started, leader.process))
+}
+
+/// Whether the kernel's description of an open file has one of the access modes that permit writing.
+fn is_writable(fdinfo: &str) -> bool {
+    let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"));
+    flags.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok()).is_some_and(|flags| flags & 0o3 != 0)
 }
 
 /// A run's first process.
@@ -249,13 +284,34 @@ mod tests {
             (process_in(&dir.path().join("run")).await, process_in(&dir.path().join("exec")).await);
         let noted = note_of(run.id().unwrap()).unwrap();
         let (_, started) = noted.trim().split_once(' ').unwrap();
+        let output = dir.path().join("output");
         for another in [format!("{leader} {}\n", started.parse::<u64>().unwrap() + 1), String::new()] {
-            end_orphan(&another).await;
+            end_orphan(Some(&another), &output).await;
             assert!(lives(leader) && lives(exec), "{another:?} is another process");
         }
-        end_orphan(&noted).await;
+        end_orphan(Some(&noted), &output).await;
         check_gone(leader).await;
         check_gone(exec).await;
+        drop(run);
+    }
+
+    /// Proves C5.
+    #[tokio::test]
+    async fn a_run_whose_supervisor_noted_no_process_is_ended_by_its_output_and_a_reader_of_it_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("output");
+        let run =
+            shell(dir.path(), "exec >>output; echo $$ >run; setsid sh -c 'echo $$ >exec; sleep 1000' & wait");
+        let (leader, exec) =
+            (process_in(&dir.path().join("run")).await, process_in(&dir.path().join("exec")).await);
+        let mut reader = shell(dir.path(), "exec <output >/dev/null; echo $$ >reader; sleep 1000");
+        let reads = process_in(&dir.path().join("reader")).await;
+        end_orphan(Some(""), &output).await;
+        check_gone(leader).await;
+        check_gone(exec).await;
+        end_orphan(None, &output).await;
+        assert!(lives(reads), "it only reads");
+        reader.kill().await.unwrap();
         drop(run);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::sync::oneshot;
+use trigger_core::identity::RunId;
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
 use trigger_node::fire_error::{BackendError, FireError};
@@ -191,12 +192,15 @@ impl Host for Proc {
         run::start_supervisor(self, record, lock)
     }
 
-    async fn end_orphan(&self, note: &str) {
+    async fn end_orphan(&self, note: Option<&str>, output: &Path) {
         self.step("run without a supervisor: ended").await;
-        let process = note.split_once(' ').and_then(|(pid, _)| pid.parse().ok());
-        if let Some(process) = process {
-            self.act(|world| world.end_orphan(self.machine, process));
-        }
+        let noted = note.and_then(|note| note.split_once(' ')).and_then(|(pid, _)| pid.parse().ok());
+        let run = output.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        self.act(|world| {
+            if let Some(process) = noted.or_else(|| world.puppet_of(self.machine, run?)) {
+                world.end_orphan(self.machine, process);
+            }
+        });
     }
 
     fn open_backend(&self, _: &BackendUrl, _: &Credentials) -> Result<Backend, BackendError> {
@@ -223,6 +227,12 @@ impl Host for Proc {
 }
 
 impl World {
+    /// The process that writes to a run's output.
+    fn puppet_of(&self, machine: usize, run: RunId) -> Option<u32> {
+        let is_its = |kind: Kind| matches!(kind, Kind::Puppet(puppet) if puppet == run);
+        self.processes_of(machine, is_its).first().map(|process| process.0)
+    }
+
     fn end_orphan(&mut self, machine: usize, process: u32) {
         let process = ProcessId(process);
         let is_run = |kind: Kind| matches!(kind, Kind::Puppet(_));

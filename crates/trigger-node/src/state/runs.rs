@@ -132,11 +132,9 @@ impl<H: Host> RunPaths<H> {
             unlocked.await?;
             let paths = self.clone();
             let result = self.host.spawn_blocking(move || paths.read_durable_result()).await?;
-            if result.is_none()
-                && !self.falls_silent(patience).await?
-                && let Some(note) = read_if_present(&self.host, &self.leader())?
-            {
-                self.host.end_orphan(&note).await;
+            if result.is_none() && !self.falls_silent(patience).await? {
+                let note = read_if_present(&self.host, &self.leader())?;
+                self.host.end_orphan(note.as_deref(), &self.output()).await;
             }
             Ok(result)
         }
