@@ -1,4 +1,5 @@
-//! The shipped agent on a simulated machine, and what surrounds it there: signals, a socket, Puppet's lock.
+//! Runs the shipped agent on a simulated machine, with the signals, the socket and Puppet's lock that surround it
+//! there.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +25,7 @@ use crate::world::{Kind, Socket};
 
 const RUN_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Starts an agent on a machine. Whoever starts it makes sure that none is there.
+/// Starts an agent on a machine. The caller makes sure that no other agent runs there.
 pub(crate) fn start(sim: &Sim, machine: usize, may_inherit_claim: bool) -> ProcessId {
     let own = Proc::start(sim, machine, Kind::Agent);
     own.note(format_args!("agent starts"));
@@ -32,7 +33,7 @@ pub(crate) fn start(sim: &Sim, machine: usize, may_inherit_claim: bool) -> Proce
     own.id
 }
 
-/// From its start to its end, which is not always by its own doing.
+/// Runs the agent from its start to its end, which a crash may bring about.
 async fn live(own: Proc, may_inherit_claim: bool) {
     let ended = serve(&own, may_inherit_claim).await;
     own.note(format_args!("agent ends: {ended:?}"));
@@ -95,7 +96,7 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
     })
 }
 
-/// What other processes fire through this agent, each in a conversation of its own.
+/// Fires the events that other processes submit to this agent, each in a conversation of its own.
 async fn take_fires(
     own: Proc,
     service: Service<Proc>,

@@ -1,5 +1,5 @@
-//! What must be true, checked as it happens. Knows what really was fired, committed and run; trusts nothing
-//! that the programs under test say of themselves.
+//! The invariants, checked at each step. They know what was really fired, committed and run, and trust nothing that
+//! the programs under test report about themselves.
 
 mod chains;
 mod deliveries;

@@ -1,4 +1,4 @@
-//! What is known of what should be true. The rules over it are in `check`.
+//! What the checker knows about the truth. The rules that use it are in `check`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,11 +10,11 @@ use trigger_core::run::RunOutcome;
 use crate::tasks::ProcessId;
 use crate::wanted::Answer;
 
-/// A kernel's boot and a file: what a copy of a directory or of a machine does not share, but one of a machine with
-/// its memory does.
+/// The name of a lock: a kernel's boot and a file. A copy of a directory or of a machine does not share it; a copy of
+/// a machine with its memory does.
 pub(crate) type LockName = (u32, u32);
 
-/// All that is known.
+/// The checker's knowledge.
 #[derive(Default)]
 pub(crate) struct Checker {
     pub(crate) events: BTreeMap<EventId, Fired>,
@@ -22,16 +22,17 @@ pub(crate) struct Checker {
     pub(crate) group_deliveries: BTreeMap<(EventId, GroupName), GroupDelivery>,
     pub(crate) runs: BTreeMap<RunId, Run>,
     pub(crate) in_progress: BTreeMap<RunId, usize>,
-    /// Where an instance lives, and which lock it holds; in two places where it was copied with its memory.
+    /// The machines on which an instance exists, and the lock that it holds there: two where it was copied with its
+    /// memory.
     pub(crate) instances: BTreeMap<String, Vec<(usize, LockName)>>,
-    /// Instances that have given their claim up, and where they live.
+    /// The instances that have given up their claim, with their machines.
     pub(crate) released: BTreeSet<(usize, String)>,
     pub(crate) registrations: BTreeMap<Certname, Registration>,
-    /// How often a trigger fired on a machine for a root, as far as a power loss left the notes of it.
+    /// The number of times that a trigger fired on a machine for a root, as far as the notes survived power losses.
     pub(crate) fires: BTreeMap<(TriggerName, usize, EventId), u32>,
-    /// Events of which a part was ever there.
+    /// The events of which a part was ever stored.
     pub(crate) parts: BTreeSet<EventId>,
-    /// Events of whose deliveries a restored backend knows some no longer.
+    /// The events of which a restored backend has lost some deliveries.
     pub(crate) forgotten: BTreeSet<EventId>,
     pub(crate) last_rewind: Option<Duration>,
 }
@@ -42,24 +43,24 @@ pub(crate) struct Fired {
     pub(crate) machine: usize,
     pub(crate) suppressed: BTreeSet<Certname>,
     pub(crate) suppressed_groups: BTreeSet<GroupName>,
-    /// By the clock that is right.
+    /// The time of the fire by the true clock.
     pub(crate) at: Duration,
     pub(crate) answer: Option<Answer>,
 }
 
 pub(crate) struct Delivery {
-    /// The step of its commit.
+    /// The step at which it was committed.
     pub(crate) committed: u64,
     pub(crate) revision: u64,
     pub(crate) has_ended: bool,
-    /// It had ended before a backup was restored, or has now.
+    /// Whether it had ended before a backup was restored, or has ended now.
     pub(crate) had_ended: bool,
-    /// The backend was restored from a backup that did not know it.
+    /// Whether the backend was restored from a backup that does not contain it.
     pub(crate) is_lost: bool,
 }
 
 pub(crate) struct GroupDelivery {
-    /// The step of its first commit.
+    /// The step at which it was first committed.
     pub(crate) committed: u64,
     pub(crate) revision: u64,
 }
@@ -67,17 +68,17 @@ pub(crate) struct GroupDelivery {
 pub(crate) struct Run {
     pub(crate) certname: Certname,
     pub(crate) machine: usize,
-    /// The agent that started its supervisor.
+    /// The agent that started the run's supervisor.
     pub(crate) starter: Option<ProcessId>,
     pub(crate) causes: Vec<EventId>,
     pub(crate) options: RunOptions,
     pub(crate) started: Option<u64>,
-    /// How it really ended, unless it was killed.
+    /// How the run really ended, unless it was killed.
     pub(crate) outcome: Option<RunOutcome>,
     pub(crate) is_result_synced: bool,
-    /// As the agent of its machine says.
+    /// Whether the agent of its own machine has recorded it as interrupted.
     pub(crate) was_interrupted: bool,
-    /// As the agent of any machine says, such as a copy that has only the record.
+    /// Whether any agent has taken it for interrupted, such as that of a copy that has only the record.
     pub(crate) is_taken_for_interrupted: bool,
 }
 
@@ -85,6 +86,6 @@ pub(crate) struct Registration {
     pub(crate) instance: String,
     pub(crate) at: Duration,
     pub(crate) is_released: bool,
-    /// Since when it says that it is at work on an event.
+    /// For each event in the node's activity, the time since which it is listed.
     pub(crate) listed: BTreeMap<EventId, Duration>,
 }

@@ -1,4 +1,4 @@
-//! The people: who keeps the machines, who fires what, and when it is over.
+//! The operators: they set up and tear down machines, fire events, and decide when the simulation is over.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use crate::service_manager::take_care;
 use crate::wanted::Wanted;
 use crate::world::{Kind, Machine, World};
 
-/// How long after the last fault everything must have come to rest.
+/// The time after the last fault within which the fleet must come to rest.
 const REST_TIMEOUT: Duration = Duration::from_secs(4 * 60 * 60);
-/// So long goes on what had a week in its midst: until the sweepers have been around.
+/// The time for which a simulation with a week off in its middle goes on, so that the sweepers have had their turn.
 const SWEEP_TIMEOUT: Duration = Duration::from_secs(3 * 60 * 60);
 
-/// Sets the fleet up, lets it work and suffer, heals it, and waits until all has ended.
+/// Sets up the fleet, lets it work under faults, heals it, and waits until every delivery has ended.
 pub(crate) async fn direct(sim: Sim) {
     let nodes = sim.with(|world| world.plan.nodes);
     for node in 0..nodes {
@@ -59,7 +59,7 @@ pub(crate) async fn direct(sim: Sim) {
         if open.is_empty() && left.is_empty() && sim.now() - healed > rest {
             break;
         }
-        // By then every delivery has ended (C2).
+        // Every delivery must have ended by then (C2).
         if sim.now() - healed > REST_TIMEOUT {
             return sim.with(|world| match (&open[..], &left[..]) {
                 ([first, ..], _) => {
@@ -107,7 +107,7 @@ pub(crate) fn draw_machine(world: &mut World, node: usize) -> Machine {
     }
 }
 
-/// What operators fire.
+/// Fires events as operators do.
 async fn work(sim: Sim) {
     loop {
         let wait = sim.with(|world| world.plan.fire_every.mul_f64(-(1.0 - world.rng.f64()).ln()));

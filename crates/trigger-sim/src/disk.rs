@@ -1,13 +1,13 @@
-//! A machine's disk: what was synced survives a power loss, what was not may or may not. Files have content and
-//! names, which become durable apart: the content with the file, the names with their directory.
+//! A machine's disk: synced data survives a power loss, unsynced data may or may not. A file has content and names,
+//! which become durable separately: the content with the file, the names with their directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-/// A file, whatever it is called.
+/// A file's identity, independent of its names.
 pub(crate) type Inode = u64;
 
-/// Files and what they are called.
+/// Files and their names.
 #[derive(Debug, Clone, Default)]
 struct Tree {
     names: BTreeMap<String, Inode>,
@@ -23,17 +23,17 @@ struct File {
 /// A machine's files by their path.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
-    /// As the processes see it.
+    /// The state that the processes see.
     seen: Tree,
-    /// As a power loss leaves it at the least.
+    /// The state that is certain to survive a power loss.
     durable: Tree,
-    /// What was done since, in its order, and when.
+    /// The changes since then, in order, with their times.
     unsynced: Vec<(Duration, Change)>,
     latest: Inode,
     now: Duration,
 }
 
-/// After so long the system has written back what nobody synced.
+/// The time after which the system writes back unsynced changes.
 const WRITTEN_BACK_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ enum Change {
 }
 
 impl Change {
-    /// Whether a file's own sync makes it durable; with its content a file gets its first name.
+    /// Returns whether a sync of the file makes this change durable: its content, and its first name.
     fn is_of(&self, file: Inode) -> bool {
         match self {
             Self::Create { inode, .. }
@@ -99,7 +99,7 @@ impl Tree {
         }
     }
 
-    /// What has lost its last name is no more.
+    /// Changes a file's content. A file that has lost its last name no longer exists.
     fn edit(&mut self, at: Duration, inode: Inode, edit: impl FnOnce(&mut Vec<u8>)) {
         if let Some(file) = self.files.get_mut(&inode) {
             edit(&mut file.content);
@@ -119,7 +119,7 @@ impl Tree {
         self.files.get(self.names.get(path)?).map(|file| file.content.as_slice())
     }
 
-    /// Files without a name are gone when the machine starts.
+    /// Removes the files without a name, as the machine's start does.
     fn drop_nameless(&mut self) {
         let named: BTreeSet<Inode> = self.names.values().copied().collect();
         self.files.retain(|inode, _| named.contains(inode));
@@ -127,11 +127,11 @@ impl Tree {
 }
 
 impl Disk {
-    /// Time goes on, and the system writes back what is old.
+    /// Advances the time and writes back old changes.
     pub(crate) fn at(&mut self, now: Duration) -> &mut Self {
         self.now = now;
         let is_old = |at: Duration| now.saturating_sub(at) > WRITTEN_BACK_AFTER;
-        // In the order in which it was done.
+        // Changes are written back in the order in which they were made.
         if self.unsynced.first().is_some_and(|(at, _)| is_old(*at)) {
             let young = self.unsynced.partition_point(|(at, _)| is_old(*at));
             for (at, change) in self.unsynced.drain(..young) {
@@ -149,34 +149,34 @@ impl Disk {
         self.seen.read(path)
     }
 
-    /// A file's text, of which the product writes nothing else.
+    /// Returns a file's content as text; the product writes only text.
     pub(crate) fn text(&self, path: &str) -> Option<&str> {
         std::str::from_utf8(self.read(path)?).ok()
     }
 
-    /// What a file holds that may have lost its name.
+    /// Returns the content of a file that may have lost its name.
     pub(crate) fn content(&self, inode: Inode) -> &[u8] {
         self.seen.files.get(&inode).map(|file| file.content.as_slice()).unwrap_or_default()
     }
 
-    /// Whether a power loss would leave this file.
+    /// Returns whether a file would survive a power loss.
     pub(crate) fn is_durable(&self, path: &str) -> bool {
         self.durable.read(path).is_some_and(|content| Some(content) == self.read(path))
     }
 
-    /// When a file's content was changed last.
+    /// Returns when a file's content was last changed.
     pub(crate) fn changed_at(&self, path: &str) -> Option<Duration> {
         self.seen.files.get(self.seen.names.get(path)?).map(|file| file.changed_at)
     }
 
-    /// The files in a directory, by path.
+    /// Returns the files in a directory, by path.
     pub(crate) fn list<'a>(&'a self, dir: &'a str) -> impl Iterator<Item = &'a str> {
         let paths = self.seen.names.range(format!("{dir}/")..).map(|(path, _)| path.as_str());
         let inside = move |path: &&str| path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
         paths.take_while(inside).filter(move |path| parent(path) == dir)
     }
 
-    /// Makes an empty file.
+    /// Creates an empty file.
     pub(crate) fn create(&mut self, path: &str) -> Inode {
         self.latest += 1;
         let inode = self.latest;
@@ -184,22 +184,22 @@ impl Disk {
         inode
     }
 
-    /// Adds to a file; unsynced.
+    /// Appends to a file, without a sync.
     pub(crate) fn append(&mut self, inode: Inode, content: &[u8]) {
         self.change(Change::Append { inode, content: content.to_owned() });
     }
 
-    /// Writes over the beginning of a file; unsynced.
+    /// Overwrites the beginning of a file, without a sync.
     pub(crate) fn overwrite(&mut self, inode: Inode, content: &[u8]) {
         self.change(Change::Overwrite { inode, content: content.to_owned() });
     }
 
-    /// Empties a file; unsynced.
+    /// Truncates a file, without a sync.
     pub(crate) fn truncate(&mut self, inode: Inode) {
         self.change(Change::Truncate { inode });
     }
 
-    /// Moves a file; unsynced. Returns whether there was one.
+    /// Moves a file, without a sync. Returns whether it existed.
     pub(crate) fn rename(&mut self, from: &str, to: &str) -> bool {
         let is_there = self.seen.names.contains_key(from);
         if is_there {
@@ -208,7 +208,7 @@ impl Disk {
         is_there
     }
 
-    /// Removes a file; unsynced. Returns whether there was one.
+    /// Removes a file, without a sync. Returns whether it existed.
     pub(crate) fn remove(&mut self, path: &str) -> bool {
         let is_there = self.seen.names.contains_key(path);
         if is_there {
@@ -217,8 +217,8 @@ impl Disk {
         is_there
     }
 
-    /// Makes a file's content durable, and its first name: with that whatever was done before in the directory, since a
-    /// journal keeps the order.
+    /// Makes a file's content and its first name durable, and with the name every earlier change in the directory,
+    /// since a journal keeps the order.
     pub(crate) fn sync(&mut self, inode: Inode) {
         let creates = |(_, change): &(Duration, Change)| match change {
             Change::Create { path, inode: new } if *new == inode => Some(parent(path).to_owned()),
@@ -243,12 +243,12 @@ impl Disk {
         }
     }
 
-    /// The power goes: of what was not synced, each change may have reached the disk.
+    /// Simulates a power loss: each unsynced change may have reached the disk or not.
     pub(crate) fn lose_power(&mut self, rng: &mut fastrand::Rng) -> usize {
         let mut lost = 0;
         for (at, mut change) in self.unsynced.drain(..) {
             match &mut change {
-                // Half of what was written.
+                // Only half of the data was written.
                 Change::Append { content, .. } | Change::Overwrite { content, .. } if rng.u8(..4) == 0 => {
                     lost += 1;
                     content.truncate(content.len() / 2);
@@ -263,7 +263,7 @@ impl Disk {
         lost
     }
 
-    /// The same files on another disk, all of them durable there.
+    /// Returns a copy of the files on another disk, where all of them are durable.
     pub(crate) fn copy(&self) -> Self {
         let mut seen = self.seen.clone();
         seen.drop_nameless();

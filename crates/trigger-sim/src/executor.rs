@@ -1,5 +1,5 @@
-//! One thread, one queue of timers, one source of randomness: which task goes on next, how long everything
-//! takes and what fails is drawn from the seed, so that a run replays exactly.
+//! One thread, one queue of timers, one source of randomness: the seed decides which task continues next, how long
+//! each operation takes and what fails, so that a run replays exactly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -13,7 +13,7 @@ use crate::timers::Action;
 use crate::world::World;
 
 type TaskId = u64;
-/// The world, shared by all tasks; each holds it only between two of its awaits.
+/// The world, shared by all tasks. A task holds its lock only between two of its awaits.
 #[derive(Clone)]
 pub(crate) struct Sim(Arc<Mutex<World>>);
 
@@ -35,18 +35,18 @@ impl Sim {
         self.with(|world| world.now)
     }
 
-    /// Waits for so much of the simulation's own time.
+    /// Waits for a time on the simulation's own clock.
     pub(crate) fn sleep(&self, wait: Duration) -> Sleep {
         let until = self.with(|world| world.now.saturating_add(wait));
         Sleep { sim: self.clone(), until, timer: None }
     }
 
-    /// Waits until a process is no more.
+    /// Waits until a process has ended.
     pub(crate) fn exited(&self, process: ProcessId) -> Exited {
         Exited { sim: self.clone(), process }
     }
 
-    /// Runs everything until the world is over. Returns whether it ended by itself.
+    /// Runs all tasks until the world is over or no timer is left.
     pub(crate) fn run(&self) {
         let ready = Arc::new(Ready::default());
         let mut tasks: BTreeMap<TaskId, (ProcessId, BoxFuture)> = BTreeMap::new();
@@ -74,13 +74,13 @@ impl Sim {
                 }
             }
         }
-        // Outside the lock: what a task drops may look for the world.
+        // The tasks are dropped without the lock on the world, because their destructors may take it.
         drop(tasks);
         drop(self.with(|world| std::mem::take(&mut world.spawned)));
         drop(self.with(|world| std::mem::take(&mut world.timers)));
     }
 
-    /// Takes in new tasks and drops those of processes that are no more.
+    /// Takes in new tasks and drops the tasks of processes that have ended.
     fn take_in(
         &self,
         tasks: &mut BTreeMap<TaskId, (ProcessId, BoxFuture)>,
@@ -106,13 +106,13 @@ impl World {
         self.spawned.push(NewTask { process, future: Box::pin(future) });
     }
 
-    /// Does something later.
+    /// Performs an action later.
     pub(crate) fn after(&mut self, wait: Duration, act: impl FnOnce(&mut World) + Send + 'static) {
         self.timers.add(self.now + wait, Action::Do(Box::new(act)));
     }
 }
 
-/// Tasks that can go on.
+/// The tasks that are ready to continue.
 #[derive(Default)]
 struct Ready(Mutex<BTreeSet<TaskId>>);
 
@@ -157,7 +157,7 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let (until, timer) = (self.until, self.timer);
         let waiting = self.sim.with(|world| {
-            // A task keeps its waker, so one timer will do.
+            // A task keeps its waker, so one timer is enough.
             let add = || world.timers.add(until, Action::Wake(context.waker().clone()));
             (world.now < until).then(|| timer.unwrap_or_else(add))
         });

@@ -1,5 +1,5 @@
-//! Fate: what goes wrong with machines, processes, clocks and the backend, beside what goes wrong with each
-//! request, watch and effect.
+//! The faults of machines, processes, clocks and the backend. Those of single requests, watches and effects are
+//! injected where they occur.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::service_manager::take_care;
 use crate::tasks::ProcessId;
 use crate::world::{Kind, Machine, World};
 
-/// Milliseconds by which a wild clock is off.
+/// The number of milliseconds by which a wild clock is off.
 const YEARS: i64 = 5 * 365 * 86_400_000;
 
-/// What goes wrong beside what goes wrong on its own.
+/// Injects faults until the simulation's busy time is over.
 pub(crate) async fn inject(sim: Sim) {
     loop {
         let wait = sim.with(|world| world.plan.fault_every.mul_f64(-(1.0 - world.rng.f64()).ln()));
@@ -77,7 +77,8 @@ fn strike(sim: &Sim) {
     });
 }
 
-/// A clock jumps by minutes; one of them by years, in either direction, and back.
+/// Lets a clock jump by minutes. In a seed with wild clocks, one machine's clock jumps by years, in either direction,
+/// and back.
 fn jump(world: &mut World, machine: usize) {
     let minutes = world.rng.i64(-120_000..120_000);
     let is_wild = world.plan.wild_clocks && machine == 0;
@@ -100,11 +101,11 @@ enum Copied {
     Directory,
     /// The same file under another kernel.
     Machine,
-    /// The same file under the same kernel: all that a lock is named by.
+    /// The same file under the same kernel, which together are all that names a lock.
     MachineWithMemory,
 }
 
-/// A machine is copied, disk and name, and both are there. Whoever restores a backup elsewhere does this.
+/// Copies a machine with its disk and its name, and keeps both, as the restore of a backup on another machine does.
 fn clone(sim: &Sim, world: &mut World, of: usize) {
     let number = world.machines.len();
     let kind = [Copied::Directory, Copied::Machine, Copied::MachineWithMemory][world.rng.usize(..3)];
@@ -132,7 +133,8 @@ fn clone(sim: &Sim, world: &mut World, of: usize) {
         socket: None,
         instance: String::new(),
         agent_started: Duration::ZERO,
-        // That a program is in the midst of its work cannot be copied here: what its agent holds and calls itself can.
+        // A program in the middle of its work cannot be copied here; the lock that its agent holds and its instance
+        // name can.
         remembered_instance: (kind == Copied::MachineWithMemory && has_same_name)
             .then(|| original.instance.clone()),
         restarts: None,
@@ -150,7 +152,7 @@ fn clone(sim: &Sim, world: &mut World, of: usize) {
     world.spawn(director, take_care(sim.clone(), number));
 }
 
-/// Of machines with one name all but one are thrown away: which, is chance.
+/// Throws away all but one of the machines with one name. The seed decides which one stays.
 fn keep_one_of_each(world: &mut World) {
     for node in 0..world.plan.nodes {
         let name = world.machines[node].certname.clone();
@@ -192,7 +194,7 @@ fn cut_off(world: &mut World, machine: usize) {
     });
 }
 
-/// A disk has no room for a while.
+/// Fills a disk for a while.
 fn fill_disk(world: &mut World, machine: usize) {
     if std::mem::replace(&mut world.machines[machine].is_full, true) {
         return;
@@ -228,7 +230,8 @@ fn rewind(world: &mut World) {
 }
 
 impl World {
-    /// Restored while somebody writes one thing after the other: what came first may be gone when the rest comes.
+    /// Restores the backend in the middle of a sequence of writes: the first ones may be lost when the later ones
+    /// arrive.
     pub(crate) fn may_rewind_amid(&mut self) {
         if self.plan.rewinds && self.strikes(0.002) {
             let ago = Duration::from_millis(self.rng.u64(..500));
@@ -239,7 +242,7 @@ impl World {
     }
 }
 
-/// Everything is off for longer than any event lives and is kept.
+/// Switches the whole fleet off for longer than any event lives and is retained.
 pub(crate) async fn be_off_for_a_week(sim: &Sim) {
     let off_for = sim.with(|world| Duration::from_secs(world.rng.u64(6..10) * 86_400));
     sim.with(|world| {
@@ -270,7 +273,8 @@ pub(crate) fn heal(sim: &Sim) {
 }
 
 impl World {
-    /// A `trigger fire` lives for milliseconds, so that no strike at a moment of its own would meet one.
+    /// Kills a `trigger fire` with some chance. It lives for milliseconds only, so faults at random moments would
+    /// never hit one.
     pub(crate) fn may_kill_fire(&mut self, fire: ProcessId) {
         let chance = self.plan.crash * 4.0;
         if !self.strikes(chance) {
@@ -286,7 +290,7 @@ impl World {
         });
     }
 
-    /// Whether a process cannot be started, for want of memory or numbers.
+    /// Returns whether a process cannot be started, for lack of memory or process ids.
     pub(crate) fn may_fail_to_start(&mut self, what: &'static str) -> bool {
         let chance = self.plan.crash * 2.0;
         let fails = self.strikes(chance);

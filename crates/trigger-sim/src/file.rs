@@ -1,4 +1,4 @@
-//! Open files of simulated processes: each change of one is a place where its process may die.
+//! Open files of simulated processes. The process may die at each change of a file.
 
 use std::io;
 use std::path::Path;
@@ -20,12 +20,12 @@ pub(crate) fn text(path: &Path) -> &str {
 }
 
 impl Proc {
-    /// Looks at something, as long as the process is there.
+    /// Reads something, if the process is alive.
     pub(crate) fn look<T>(&self, act: impl FnOnce(&mut World) -> io::Result<T>) -> io::Result<T> {
         self.act(act).unwrap_or_else(|| Err(gone()))
     }
 
-    /// Changes something, unless the process dies before.
+    /// Changes something, unless the process dies first.
     pub(crate) fn change<T>(
         &self,
         what: &str,
@@ -56,17 +56,17 @@ impl Proc {
 pub(crate) struct SimFile {
     pub(crate) own: Proc,
     pub(crate) inode: Inode,
-    /// Tells it from other open files, of this process too.
+    /// Distinguishes it from other open files, including those of the same process.
     pub(crate) handle: u64,
     pub(crate) path: String,
     pub(crate) position: usize,
 }
 
 impl SimFile {
-    /// Another process has it now, and its lock.
+    /// Hands the file and its lock over to another process.
     pub(crate) fn hand_over(mut self, to: &Proc) {
         self.own.sim.with(|world| world.hand_over_lock(self.own.machine, self.inode, self.handle, to.id));
-        // Nothing is left to unlock here.
+        // This handle has nothing to unlock any more.
         self.handle = 0;
     }
 
@@ -85,7 +85,7 @@ impl Drop for SimFile {
 impl HostFile for SimFile {
     fn lock(&self) -> io::Result<()> {
         if !self.take_lock(false)? {
-            // Held across an await by somebody: then this thread would wait for ever.
+            // Another task holds the lock across an await, so this thread would wait without end.
             let detail = format!("{} is locked", self.path);
             self.own.act(|world| world.violate("no lock is waited for within a step", detail));
         }
@@ -114,7 +114,7 @@ impl HostFile for SimFile {
     }
 
     fn write_all_at(&self, content: &[u8], _: u64) -> io::Result<()> {
-        // Of the product's files one is written to in its midst, and that at its beginning.
+        // The product overwrites only one of its files in place, and only at its beginning.
         self.own.change("writes over", &self.path, |world| {
             world.check_written(self.own.machine, &self.path, content);
             world.disk(self.own.machine).overwrite(self.inode, content);
@@ -191,7 +191,7 @@ impl World {
         locks.iter().find(|lock| !lock.is_shared).map(|lock| lock.holder)
     }
 
-    /// How much of so many bytes the disk takes in.
+    /// Returns how many of so many bytes the disk accepts.
     fn room_for(&mut self, machine: usize, bytes: usize) -> usize {
         if !self.machines[machine].is_full {
             return bytes;

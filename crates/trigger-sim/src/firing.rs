@@ -1,4 +1,4 @@
-//! `trigger fire` as a process: makes an event, and leaves the rest to the shipped code.
+//! `trigger fire` as a process: it makes an event and submits it to the shipped code.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::server::BACKEND;
 use crate::state_files::STATE_DIR;
 use crate::wanted::{Answer, Wanted};
 
-/// `trigger fire`, from its start to its end.
+/// Runs `trigger fire` from its start to its end.
 pub(crate) async fn fire(own: Proc, wanted: Wanted) {
     own.sim.with(|world| world.may_kill_fire(own.id));
     let mut warnings = Vec::new();

@@ -1,6 +1,5 @@
-//! A simulated machine as the shipped code sees it: each change of a file is a place where its process may die.
-//! From there on nothing that it does to files, other processes or the backend has any effect, and at its next await
-//! it is gone.
+//! A simulated machine as the shipped code sees it. Its process may die at each change of a file. From then on its
+//! operations on files, other processes and the backend have no effect, and it is removed at its next await.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,7 +29,7 @@ impl Host for Proc {
     type File = SimFile;
     type Task = ();
 
-    // So little that records of many events do not fit.
+    // This is so little that the records of many events do not fit.
     const PREALLOCATED_BYTES: usize = 2 * 1024;
 
     fn wall(&self) -> Timestamp {
@@ -254,7 +253,7 @@ mod tests {
         sim.with(|world| {
             let machine = draw_machine(world, 0);
             world.machines.push(machine);
-            // What dies here dies by the test's will.
+            // Here a process dies only when the test says so.
             world.faults_happen = false;
         });
         sim

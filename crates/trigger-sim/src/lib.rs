@@ -1,7 +1,8 @@
 //! A whole fleet in one thread: the shipped agent, supervisor and `trigger fire` on simulated machines, disks and
 //! clocks, over a simulated backend, with faults drawn from a seed.
 //!
-//! [`simulate`] runs one seed. It replays exactly: no clock, no thread, no hash map's order.
+//! [`simulate`] runs one seed. It replays exactly, because it reads no real clock, starts no thread and depends on no
+//! hash map's order.
 
 mod agent;
 mod check;
@@ -40,8 +41,8 @@ use executor::Sim;
 use tasks::ProcessId;
 use world::World;
 
-/// Each kind of fault; over a few hundred seeds all of them have to happen, or the simulation proves less than
-/// it says.
+/// Every kind of fault. All of them have to happen within a few hundred seeds, or the simulation proves less than it
+/// claims.
 pub const FAULTS: &[&str] = &[
     "Puppet disabled or enabled",
     "Puppet killed",
@@ -87,7 +88,7 @@ pub const FAULTS: &[&str] = &[
     "write lost on its way",
 ];
 
-/// What has to happen besides, for the rules to mean anything.
+/// Further events that have to happen for the rules to mean anything.
 pub const EVENTS: &[&str] = &[
     "claim changed hands",
     "claim released",
@@ -111,27 +112,27 @@ pub const EVENTS: &[&str] = &[
     "spooled event published",
 ];
 
-/// What came of one seed.
+/// The result of one seed.
 #[derive(Debug)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
-    /// The first rule that did not hold.
+    /// The first violation of a rule, if there was one.
     pub violation: Option<Violation>,
-    /// Stands for all that happened.
+    /// A hash of everything that happened.
     pub hash: u64,
-    /// How often what happened.
+    /// The number of occurrences of each kind of event and fault.
     pub counts: BTreeMap<&'static str, u64>,
-    /// What happened, where it was to be kept.
+    /// What happened step by step, if the trace was kept.
     pub trace: Vec<String>,
-    /// How much of its own time passed.
+    /// The time that passed on the simulation's own clock.
     pub lasted: Duration,
-    /// How many steps it took.
+    /// The number of steps that it took.
     pub steps: u64,
 }
 
-/// Runs one seed to its end, or to the first rule that does not hold. A panic of what is simulated, such as an
-/// assertion of the core, is a rule too.
+/// Runs one seed to its end, or to the first rule that does not hold. A panic of the simulated code, such as a failed
+/// assertion of the core, counts as a violation too.
 pub fn simulate(seed: u64, keeps_trace: bool) -> Report {
     let sim = Sim::new(World::new(seed, keeps_trace));
     sim.spawn(ProcessId(0), director::direct(sim.clone()));

@@ -10,11 +10,11 @@ use trigger_store::store::{CasOutcome, Entry, KeyRange, StoreError};
 use crate::server::{ambiguous, unreachable};
 use crate::tasks::ProcessId;
 
-/// The clients' own patience.
+/// The clients' own timeouts.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is asked.
+/// A request to the backend.
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     PutMany(Vec<(String, String)>),
@@ -24,7 +24,7 @@ pub(crate) enum Request {
     Watch(Vec<KeyRange>),
 }
 
-/// What is answered.
+/// The answer to a request.
 #[derive(Debug)]
 pub(crate) enum Reply {
     PutMany(Vec<Result<Revision, StoreError>>),
@@ -39,7 +39,7 @@ impl Request {
         !matches!(self, Self::Read(_) | Self::Watch(_))
     }
 
-    /// The answer when there is none.
+    /// Returns the answer that reports an error.
     pub(crate) fn failed(&self, error: impl Fn() -> StoreError) -> Reply {
         match self {
             Self::PutMany(entries) => Reply::PutMany(entries.iter().map(|_| Err(error())).collect()),
@@ -50,7 +50,8 @@ impl Request {
         }
     }
 
-    /// The answer when nobody knows: a read has simply failed.
+    /// Returns the answer to a request that timed out: a write may or may not have happened, a read has simply
+    /// failed.
     pub(crate) fn unanswered(&self) -> Reply {
         if self.is_write() { self.failed(ambiguous) } else { self.failed(unreachable) }
     }
@@ -60,7 +61,7 @@ impl Request {
     }
 }
 
-/// Who asks.
+/// The process that sends a request, with its machine.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Client {
     pub(crate) process: ProcessId,

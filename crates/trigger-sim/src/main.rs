@@ -1,5 +1,5 @@
-//! Runs seeds: `cargo run --profile sim -p trigger-sim -- --seeds 10000`. Each is a fleet, a workload and
-//! faults; one that fails is printed with what led to it, and replays exactly.
+//! Runs seeds: `cargo run --profile sim -p trigger-sim -- --seeds 10000`. Each seed is a fleet, a workload and
+//! faults. A seed that fails is printed with the steps that led to the failure, and replays exactly.
 #![expect(clippy::print_stdout, reason = "this program's whole purpose is to tell")]
 
 use std::cell::Cell;
@@ -13,7 +13,7 @@ use std::time::Instant;
 use clap::Parser;
 use trigger_sim::{EVENTS, FAULTS, Report, simulate};
 
-/// Steps of a failed seed that are shown without being asked for.
+/// The number of steps of a failed seed that are shown by default.
 const LAST_STEPS: usize = 40;
 
 /// A whole fleet in one thread, with faults drawn from a seed.
@@ -43,13 +43,13 @@ struct Arguments {
 }
 
 thread_local! {
-    /// What this thread simulates, should it panic.
+    /// The seed that this thread simulates, for the report of a panic.
     static SEED: Cell<u64> = const { Cell::new(0) };
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    // Built as a release a panic ends the program at once: it must name the seed before.
+    // In a release build a panic ends the program at once, so the seed must be printed first.
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         println!("seed {} panicked", SEED.get());
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// One seed, with as much as is wanted of what happened.
+/// Runs one seed, with its trace if that is asked for.
 fn replay(seed: u64, is_traced: bool) -> ExitCode {
     SEED.set(seed);
     let report = simulate(seed, true);
@@ -100,10 +100,10 @@ fn run_all(arguments: &Arguments) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// So many seeds meet everything.
+/// The number of seeds in which every kind of fault must happen.
 const MEETS_ALL: u64 = 300;
 
-/// All rules held; of enough seeds each kind of fault must have been among them.
+/// Reports whether all rules held and, if enough seeds ran, whether each kind of fault occurred.
 fn ended_well(done: u64, missing: &[&str]) -> ExitCode {
     if done < MEETS_ALL || missing.is_empty() {
         return ExitCode::SUCCESS;
@@ -114,7 +114,7 @@ fn ended_well(done: u64, missing: &[&str]) -> ExitCode {
 
 type Counts = BTreeMap<&'static str, u64>;
 
-/// Runs seeds until one fails, in the way that is expected if any is; each on one thread from its start to its end.
+/// Runs seeds until one fails, by the expected rule if one is given. Each seed stays on one thread from start to end.
 fn run(seeds: Range<u64>, jobs: usize, arguments: &Arguments) -> (u64, Vec<u64>, Counts) {
     let is_meant = |rule: &str| arguments.expect.as_deref().is_none_or(|expected| rule == expected);
     let (next, done, stop) = (AtomicU64::new(seeds.start), AtomicU64::new(0), AtomicBool::new(false));

@@ -1,4 +1,4 @@
-//! What a node's manifests do when it runs: random, but the same for the whole of a seed, loops and all.
+//! What a node's manifests do when it runs: they are random, but fixed for the whole of a seed, loops included.
 
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{Certname, GroupName, TriggerName};
@@ -24,7 +24,7 @@ pub(crate) fn certname(node: usize) -> Certname {
     name(&format!("n{node}"))
 }
 
-/// Tags and noop, now and then.
+/// Draws run options: sometimes tags, sometimes noop.
 pub(crate) fn options(rng: &mut fastrand::Rng) -> RunOptions {
     let tags = match rng.u8(..6) {
         0 => vec![name("web")],
@@ -35,7 +35,7 @@ pub(crate) fn options(rng: &mut fastrand::Rng) -> RunOptions {
     RunOptions { tags: tags.into_iter().collect(), noop: rng.u8(..8) == 0 }
 }
 
-/// Up to two rules for a node. Few names, so that chains meet themselves.
+/// Draws up to two rules for a node. There are few trigger names, so that chains meet themselves.
 pub(crate) fn draw(rng: &mut fastrand::Rng, nodes: usize) -> Vec<Rule> {
     let rule = |rng: &mut fastrand::Rng| {
         let hosts = (0..rng.usize(1..=2)).map(|_| certname(rng.usize(..nodes))).collect();

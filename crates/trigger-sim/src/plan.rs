@@ -1,27 +1,27 @@
-//! What a seed stands for: how large the fleet is, how much happens, and how much goes wrong.
+//! The parameters that a seed determines: the size of the fleet, the load, and the rate of faults.
 
 use std::time::Duration;
 
-/// Drawn once, before anything happens.
+/// The parameters of one seed, drawn once, before anything happens.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) nodes: usize,
     pub(crate) busy_for: Duration,
-    /// Between two things that operators do, on average.
+    /// The average time between two actions of the operators.
     pub(crate) fire_every: Duration,
-    /// Between two faults, on average.
+    /// The average time between two faults.
     pub(crate) fault_every: Duration,
     /// Chance that a process dies between two of its effects.
     pub(crate) crash: f64,
-    /// Chance that a request's fate is a fault.
+    /// Chance that a request meets a fault.
     pub(crate) bad_request: f64,
     /// Chance that a read is stale.
     pub(crate) stale_read: f64,
-    /// Chance that what a watch has to say meets a fault.
+    /// Chance that an event of a watch meets a fault.
     pub(crate) bad_watch: f64,
-    /// How long Puppet runs at the most.
+    /// The longest time that Puppet runs.
     pub(crate) run_at_most: Duration,
-    /// Whether somebody copies state directorys.
+    /// Whether state directories are copied.
     pub(crate) clones: bool,
     /// Whether the backend is restored from backups.
     pub(crate) rewinds: bool,
@@ -37,13 +37,13 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn draw(rng: &mut fastrand::Rng) -> Self {
-        // A seed in eight has no faults at all: what fails there fails without an excuse.
+        // One seed in eight has no faults at all, so that no fault can excuse a failure there.
         let harsh = if rng.u8(..8) == 0 { 0.0 } else { rng.f64() };
         let one_in = |rng: &mut fastrand::Rng, n: u8| rng.u8(..n) == 0;
         let mut up_to = |most: f64| most * harsh * rng.f64();
         let (crash, bad_request, stale_read, bad_watch) = (up_to(0.01), up_to(0.3), up_to(0.5), up_to(0.5));
         let calm = harsh == 0.0;
-        // Clocks and sweepers meet after days only.
+        // Wild clocks affect sweepers only after days.
         let wild_clocks = !calm && one_in(rng, 8);
         let long_off = !calm && one_in(rng, if wild_clocks { 2 } else { 12 });
         Self {

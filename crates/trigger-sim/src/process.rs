@@ -1,5 +1,5 @@
-//! What a simulated process has at hand: its machine's disk and clocks, a connection to the backend, and
-//! the places between its effects where it may die.
+//! The resources of a simulated process: its machine's disk and clocks, a connection to the backend, and the points
+//! between its effects at which it may die.
 
 use std::fmt;
 use std::time::Duration;
@@ -24,13 +24,13 @@ impl fmt::Debug for Proc {
 }
 
 impl Proc {
-    /// A new process on a machine.
+    /// Starts a process on a machine.
     pub(crate) fn start(sim: &Sim, machine: usize, kind: Kind) -> Self {
         let (id, started) = sim.with(|world| (world.start_process(machine, kind), world.now));
         Self { sim: sim.clone(), id, machine, started }
     }
 
-    /// Does something, unless this process is no more: it goes on to its next await, and changes nothing.
+    /// Performs an action, unless this process is dead: a dead process goes on to its next await and changes nothing.
     pub(crate) fn act<T>(&self, act: impl FnOnce(&mut World) -> T) -> Option<T> {
         self.sim.with(|world| world.is_alive(self.id).then(|| act(world)))
     }
@@ -40,12 +40,12 @@ impl Proc {
         self.sim.with(|world| world.note(format_args!("m{machine} p{id} {what}")));
     }
 
-    /// The process has done its work.
+    /// Ends the process, which has done its work.
     pub(crate) fn exit(&self) {
         self.sim.with(|world| world.end_process(self.id));
     }
 
-    /// A change within a step: this process may die before it.
+    /// Marks a change within a step: this process may die before it.
     pub(crate) fn step_now(&self, what: &str) -> std::io::Result<()> {
         match self.act(|world| world.may_crash(self, what)) {
             Some(false) => Ok(()),
@@ -53,7 +53,7 @@ impl Proc {
         }
     }
 
-    /// The place between two effects: the process, or its whole machine, may end here, and others go on.
+    /// Marks the point between two effects: the process, or its whole machine, may end here, and other tasks may run.
     pub(crate) async fn step(&self, what: &'static str) {
         let wait = self.sim.with(|world| {
             if !world.is_alive(self.id) || world.may_crash(self, what) {
@@ -70,7 +70,7 @@ impl Proc {
 }
 
 impl World {
-    /// Whether a process, or its whole machine, ends before its next effect.
+    /// Returns whether a process, or its whole machine, ends before its next effect.
     pub(crate) fn may_crash(&mut self, process: &Proc, before: &str) -> bool {
         let chance = self.plan.crash;
         if !self.strikes(chance) {

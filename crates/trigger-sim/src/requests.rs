@@ -1,5 +1,5 @@
-//! What clients ask of the backend, on its way there and back: delayed, lost, answered without being done,
-//! done without being answered, done by halves, done late.
+//! The clients' requests to the backend, on their way there and back: they may be delayed, lost, answered without
+//! being performed, performed without being answered, performed in part, or performed late.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::server::{ambiguous, unreachable};
 use crate::world::World;
 
 impl World {
-    /// Sends a request on its way; its answer comes under the number returned.
+    /// Sends a request. Its answer arrives under the number that is returned.
     pub(crate) fn submit(&mut self, client: Client, request: Request) -> u64 {
         if matches!(request, Request::PutMany(_)) {
             self.may_rewind_amid();
@@ -21,7 +21,7 @@ impl World {
         self.mail.waiting.insert(id, (None, None));
         let (there, back) = (self.latency(), self.latency());
         if !self.is_reachable(client.machine) {
-            // Refused at once, or silence.
+            // The client gets an error at once, or waits for its timeout.
             let wait = if self.rng.bool() { there } else { request.timeout() };
             self.answer(client, id, wait, request.failed(unreachable));
             return id;
@@ -70,8 +70,8 @@ impl World {
         id
     }
 
-    /// Performs what nobody waits for any more, if the backend is still the one it was sent to: a connection does
-    /// not survive a restore.
+    /// Performs a request that has timed out at its client, if the backend has not been restored since: a connection
+    /// does not survive a restore.
     fn perform_late(&mut self, sent_to: u32, client: Client, request: &Request) {
         if self.server.restores == sent_to {
             let _ = self.perform(client, request);
@@ -80,7 +80,7 @@ impl World {
 
     fn arrive_at_server(&mut self, client: Client, id: u64, request: Request, back: Duration) {
         let patience = request.timeout();
-        // A client that died while its request was on its way: it counts, or not.
+        // The client died while its request was on its way: the request may arrive or not.
         let is_lost =
             !self.is_reachable(client.machine) || (!self.is_alive(client.process) && self.rng.bool());
         if is_lost {
@@ -92,7 +92,7 @@ impl World {
             _ => 0,
         };
         if (2..=MAX_ORDERED_ENTRIES).contains(&count) && self.faults_happen && self.rng.u8(..4) == 0 {
-            // Visible in their order, and not all at once.
+            // The writes become visible in their order, but not all at once.
             let Request::PutMany(mut entries) = request else { return };
             let rest = entries.split_off(self.rng.usize(1..count));
             let mut results = self.put_all(client, &entries);
@@ -154,7 +154,7 @@ impl World {
         }
         match request {
             Request::PutMany(entries) if entries.len() > MAX_ORDERED_ENTRIES => {
-                // In portions, in no order.
+                // The entries are written in portions, in any order.
                 let mut portions: Vec<_> = entries.chunks(MAX_ORDERED_ENTRIES).enumerate().collect();
                 self.rng.shuffle(&mut portions);
                 let mut results: Vec<(usize, Vec<_>)> = portions
@@ -190,7 +190,8 @@ impl World {
         }
     }
 
-    /// Up to [`MAX_ORDERED_ENTRIES`] entries: the first few of them. Of more: any of them.
+    /// Performs a write in part. Of up to [`MAX_ORDERED_ENTRIES`] entries it writes the first few; of more, any of
+    /// them.
     fn perform_by_halves(&mut self, client: Client, request: &Request) -> Reply {
         if self.server.is_down {
             return request.unanswered();

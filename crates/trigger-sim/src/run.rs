@@ -1,4 +1,4 @@
-//! The shipped supervisor as a process, and the Puppet process that it owns, which is simulated.
+//! The shipped supervisor as a process, with the Puppet process that it owns, which is simulated.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,10 +24,10 @@ use crate::world::Kind;
 /// Puppet's own `runtimeout` is no shorter than what its supervisor enforces.
 const LATER: Duration = Duration::from_secs(1);
 
-/// How Puppet ended, for its supervisor.
+/// How Puppet ended, as its supervisor learns it.
 type Completion = Arc<Mutex<Option<RunOutcome>>>;
 
-/// Starts the supervisor of a run whose record is written and locked by `agent`; the lock goes over to it.
+/// Starts the supervisor of a run whose record is written and locked by `agent`, and hands the lock over to it.
 pub(crate) fn start_supervisor(agent: &Proc, record: &Path, lock: SimFile) -> std::io::Result<()> {
     agent.step_now("starts a supervisor")?;
     let path = record.to_str().unwrap_or_default();
@@ -60,7 +60,7 @@ async fn supervise(own: Proc, record: RunRecord, paths: RunPaths<Proc>) {
     own.exit();
 }
 
-/// Puppet, as its supervisor has to do with it.
+/// Puppet as its supervisor sees it.
 struct Puppet<'a> {
     own: Proc,
     record: &'a RunRecord,
@@ -87,8 +87,8 @@ impl RunProcess for Puppet<'_> {
         own.sim.with(|world| world.check_run_started(own.machine, self.record));
         let completion = Completion::default();
         own.sim.spawn(puppet.id, run_puppet(puppet.clone(), self.record.clone(), completion.clone()));
-        // Puppet's own `runtimeout`: a run whose supervisor was killed does not go on for ever either. One of
-        // another command does, unless the agent ends it.
+        // Puppet's own `runtimeout` ends a run even if its supervisor was killed. A run of another command goes on
+        // unless the agent ends it.
         let command = RunCommand::from_words(self.record.command.clone());
         if command.is_some_and(|command| command.kind() != CommandKind::Other) {
             let (id, timeout) = (puppet.id, self.record.timeout + LATER);
@@ -106,7 +106,7 @@ impl RunProcess for Puppet<'_> {
         let own = &self.own;
         let ended = select(own.sim.exited(puppet.id), own.sim.sleep(self.record.timeout)).await;
         if let Either::Left(_) = ended {
-            // Killed: no report, and no exit code.
+            // A killed Puppet process leaves no report and no exit code.
             let told = *completion.lock().unwrap_or_else(PoisonError::into_inner);
             return Verdict::new(told.unwrap_or(RunOutcome::Interrupted), "as it says");
         }
@@ -119,7 +119,7 @@ impl RunProcess for Puppet<'_> {
     }
 }
 
-/// A Puppet run: takes its time, and fires what the manifests say.
+/// Runs Puppet: it takes its time and fires what the manifests declare.
 async fn run_puppet(own: Proc, record: RunRecord, completion: Completion) {
     let (mut rest, outcome, rules) = own.sim.with(|world| {
         let most = world.plan.run_at_most;

@@ -1,5 +1,5 @@
-//! The simulated backend: keys with their history, watches, backups. What a client asks reaches it through
-//! `requests`, which is where most goes wrong.
+//! The simulated backend: keys with their history, watches, backups. The clients' requests reach it through
+//! `requests`, which injects most of the faults.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Waker;
@@ -10,7 +10,7 @@ use trigger_store::store::{CasOutcome, Change, Entry, KeyRange, StoreError, Watc
 
 use crate::tasks::ProcessId;
 
-/// What the simulated backend is called; nothing is ever opened there.
+/// The URL of the simulated backend; no connection is ever opened to it.
 pub(crate) const BACKEND: &str = "hub+http://simulated:7890";
 
 #[derive(Debug, Clone)]
@@ -19,16 +19,16 @@ pub(crate) struct Version {
     pub(crate) value: Option<String>,
 }
 
-/// A watch as the server and its client's connection know it.
+/// A watch, as the server and its client's connection know it.
 pub(crate) struct Watching {
     pub(crate) client: ProcessId,
     pub(crate) machine: usize,
     pub(crate) ranges: Vec<KeyRange>,
     pub(crate) outgoing: Vec<Change>,
     pub(crate) is_flushing: bool,
-    /// Nothing is said any more, and nobody notices.
+    /// Whether the watch reports nothing any more, without either side noticing.
     pub(crate) is_stalled: bool,
-    /// At the client.
+    /// The events that have arrived at the client.
     pub(crate) arrived: VecDeque<Result<WatchEvent, StoreError>>,
     pub(crate) is_ended: bool,
     pub(crate) waker: Option<Waker>,
@@ -39,19 +39,19 @@ pub(crate) struct Watching {
 pub(crate) struct Server {
     pub(crate) keys: BTreeMap<String, Vec<Version>>,
     pub(crate) revision: u64,
-    /// Which revision was the newest since when.
+    /// The newest revision at each time of a write.
     pub(crate) times: Vec<(Duration, u64)>,
     pub(crate) is_down: bool,
-    /// How often it was restored from a backup.
+    /// The number of restores from a backup.
     pub(crate) restores: u32,
     pub(crate) watches: BTreeMap<u64, Watching>,
     pub(crate) next_watch: u64,
-    /// What a client has written it reads.
+    /// For each client the newest revision that it wrote: it reads its own writes.
     pub(crate) own_writes: BTreeMap<ProcessId, u64>,
 }
 
 impl Server {
-    /// What is there now.
+    /// Returns the entry that is stored now under a key.
     pub(crate) fn entry(&self, key: &str) -> Option<Entry> {
         self.entry_at(key, self.revision)
     }
@@ -61,7 +61,7 @@ impl Server {
         entry_of(key, versions, revision)
     }
 
-    /// What was there at a revision.
+    /// Returns the entries that were stored at a revision.
     pub(crate) fn read_at(&self, ranges: &[KeyRange], revision: u64) -> Vec<Entry> {
         let in_range = |range: &KeyRange| match range {
             KeyRange::Key(key) => self.entry_at(key, revision).into_iter().collect::<Vec<_>>(),
@@ -75,19 +75,19 @@ impl Server {
         ranges.iter().flat_map(in_range).collect()
     }
 
-    /// The newest revision at a moment.
+    /// Returns the newest revision at a moment.
     pub(crate) fn revision_at(&self, moment: Duration) -> u64 {
         let known = self.times.partition_point(|(at, _)| *at <= moment);
         known.checked_sub(1).map_or(0, |index| self.times[index].1)
     }
 
-    /// When a revision was written.
+    /// Returns the time at which a revision was written.
     pub(crate) fn time_of(&self, revision: u64) -> Duration {
         let before = self.times.partition_point(|(_, newest)| *newest < revision);
         self.times.get(before).map_or(Duration::ZERO, |(at, _)| *at)
     }
 
-    /// All that is there now, below a prefix.
+    /// Returns all entries that are stored now below a prefix.
     pub(crate) fn entries_below(&self, prefix: &str) -> Vec<Entry> {
         self.read_at(&[KeyRange::Prefix(prefix.to_owned())], self.revision)
     }
@@ -101,7 +101,7 @@ impl Server {
         self.own_writes.insert(client, revision);
     }
 
-    /// What the client of a watch can take in; `None` while there is nothing.
+    /// Returns what the client of a watch can receive; `None` while there is nothing.
     pub(crate) fn take_watched(
         &mut self,
         id: u64,
@@ -160,7 +160,7 @@ impl Server {
         changes.into_iter().map(|(_, change)| change).collect()
     }
 
-    /// The swap's own condition.
+    /// Checks the condition of a compare-and-swap.
     pub(crate) fn is_unchanged(&self, key: &str, expected: Option<Revision>) -> Result<(), CasOutcome> {
         let present = self.entry(key);
         if present.as_ref().map(|entry| entry.revision) == expected {

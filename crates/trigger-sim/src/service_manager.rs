@@ -7,7 +7,7 @@ use trigger_node::agent::Stopped;
 use crate::agent;
 use crate::executor::Sim;
 
-/// The service manager of one machine: an agent that ended is started again; a machine that is off boots.
+/// Runs the service manager of one machine: it starts an agent again that has ended, and boots a machine that is off.
 pub(crate) async fn take_care(sim: Sim, machine: usize) {
     loop {
         let (is_gone, is_on, off_until) = sim.with(|world| {
@@ -29,7 +29,7 @@ pub(crate) async fn take_care(sim: Sim, machine: usize) {
             });
             continue;
         }
-        // One that starts its program anew is there again at once, and knows why.
+        // An agent that replaces itself by a new program is back at once, and knows the reason.
         let restarts = sim.with(|world| world.machines[machine].restarts.take());
         if restarts.is_none() {
             let wait = sim.with(|world| Duration::from_millis(world.rng.u64(50..10_000)));

@@ -1,4 +1,4 @@
-//! What the backend does for its clients, and what goes wrong with watches.
+//! The backend's operations for its clients, and the faults of watches.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::server::{Version, Watching, unreachable};
 use crate::tasks::ProcessId;
 use crate::world::World;
 
-/// How old a stale read is at the most.
+/// The greatest age of a stale read.
 const MAX_STALENESS: Duration = Duration::from_secs(90);
-/// By how much revisions jump when the backend was restored from a backup.
+/// The distance by which revisions jump when the backend is restored from a backup.
 const JUMP: u64 = 1_000_000;
-/// A silent connection is noticed after so long.
+/// The time after which a client notices a silent connection.
 const SILENCE: Duration = Duration::from_secs(75);
 
 impl World {
-    /// Writes or deletes a key, and lets everybody know who should.
+    /// Writes or deletes a key, and notifies the watches on it.
     pub(crate) fn commit(&mut self, key: &str, value: Option<&str>) -> u64 {
         self.server.revision += 1;
         let revision = self.server.revision;
@@ -61,7 +61,7 @@ impl World {
         if self.server.entry(key).is_some() { self.commit(key, None) } else { self.server.revision }
     }
 
-    /// The revision a read sees: the newest, or an older one that the trait allows.
+    /// Returns the revision that a read sees: the newest, or an older one that the trait allows.
     pub(crate) fn revision_to_read(&mut self, client: ProcessId) -> u64 {
         let newest = self.server.revision;
         let chance = self.plan.stale_read;
@@ -79,7 +79,7 @@ impl World {
         revision.min(newest)
     }
 
-    /// Opens a watch: its snapshot may be old, what follows it is whole.
+    /// Opens a watch. Its snapshot may be old, but every change after the snapshot follows.
     pub(crate) fn open_watch(&mut self, client: ProcessId, machine: usize, ranges: Vec<KeyRange>) -> u64 {
         let from = self.revision_to_read(client);
         let snapshot = WatchEvent::Snapshot(self.server.read_at(&ranges, from));
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    /// Brings to the client what a watch has to say, or not.
+    /// Delivers the pending events of a watch to the client, or injects a fault.
     fn flush(&mut self, id: u64) {
         let Some(watch) = self.server.watches.get_mut(&id) else { return };
         watch.is_flushing = false;
@@ -162,7 +162,7 @@ impl World {
                 self.arrive(id, Err(unreachable()));
                 self.end_watch(id);
             }
-            // What would have been out of order, were it more than one.
+            // These would be delivered out of order if there were more than one.
             3 | 6 => {
                 note(self, "watch ended silently");
                 self.end_watch(id);
@@ -196,7 +196,7 @@ impl World {
         }
     }
 
-    /// The connection is gone; the client notices at once, or when it has heard nothing for long.
+    /// Breaks a watch's connection. The client notices at once, or after a long silence.
     fn break_watch(&mut self, id: u64, why: &'static str) {
         let Some(watch) = self.server.watches.get_mut(&id) else { return };
         watch.is_stalled = true;
@@ -208,7 +208,7 @@ impl World {
         });
     }
 
-    /// All watches of a machine, or of everybody, lose their connection.
+    /// Breaks the connections of all watches of a machine, or of all machines.
     pub(crate) fn break_watches(&mut self, machine: Option<usize>) {
         let ids: Vec<u64> = self
             .server
@@ -226,7 +226,7 @@ impl World {
         !self.server.is_down && !self.machines[machine].is_cut_off
     }
 
-    /// The state goes back to what it was at a revision; revisions go on, far ahead.
+    /// Sets the state back to a revision. Revisions continue from there, far ahead.
     pub(crate) fn rewind(&mut self, to: u64) {
         self.server.keys.retain(|_, versions| {
             versions.retain(|version| version.revision <= to);
@@ -240,7 +240,7 @@ impl World {
         self.check_rewound(to);
     }
 
-    /// How long a message is on its way.
+    /// Draws the time that a message takes.
     pub(crate) fn latency(&mut self) -> Duration {
         match self.rng.u8(..32) {
             0 if self.faults_happen => Duration::from_millis(self.rng.u64(..1500)),

@@ -1,4 +1,4 @@
-//! Where the shipped code keeps what on a node's disk.
+//! The paths at which the shipped code keeps its files on a node's disk.
 
 use std::collections::BTreeMap;
 
@@ -24,24 +24,24 @@ pub(crate) fn quarantined_file(event: EventId) -> String {
     format!("{OUTBOX}quarantined/{event}.json")
 }
 
-/// The events that wait in a node's outbox, by their files.
+/// Returns the events that wait in a node's outbox, by their files.
 pub(crate) fn spooled(disk: &Disk) -> impl Iterator<Item = &str> {
     disk.list("/state/outbox").filter(|path| path.ends_with(".json"))
 }
 
-/// The records of runs whose outcome is not stored.
+/// Returns the records of runs whose outcome is not stored.
 pub(crate) fn open_records(disk: &Disk) -> impl Iterator<Item = &str> {
     let is_record = |path: &&str| path.strip_suffix(".json").is_some_and(|stem| run_of(stem).is_some());
     let is_written = |path: &&str| disk.text(path).is_some_and(|text| !text.trim().is_empty());
     disk.list("/state/runs").filter(is_record).filter(is_written)
 }
 
-/// The run that a file is of, by its name without its endings.
+/// Returns the run that a file belongs to, from its name without extensions.
 pub(crate) fn run_of(stem: &str) -> Option<RunId> {
     stem.strip_prefix(RUNS)?.parse().ok()
 }
 
-/// As a node has noted them, fires that were taken back not among them.
+/// Returns the fires that a node has noted, without those that were taken back.
 pub(crate) fn noted_fires(disk: &Disk) -> Counts {
     let mut fired = Counts::new();
     for note in disk.text(FIRES).unwrap_or_default().lines().filter_map(FireNote::from_line) {

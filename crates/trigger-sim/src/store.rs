@@ -26,7 +26,8 @@ impl SimStore {
         Self { own }
     }
 
-    /// Each request is an effect like any other: its process may die before it, and with its answer at hand.
+    /// Sends a request and returns its answer. Like any other effect, the process may die before it, and also once
+    /// the answer has arrived.
     async fn ask(&self, request: Request) -> Reply {
         self.own.step("store: asked").await;
         let client = Client { process: self.own.id, machine: self.own.machine };
@@ -38,7 +39,7 @@ impl SimStore {
 }
 
 impl Proc {
-    /// Its connection to the backend.
+    /// Opens this process's connection to the backend.
     pub(crate) fn connect(&self) -> Arc<dyn Store> {
         Arc::new(SimStore::new(self.clone()))
     }

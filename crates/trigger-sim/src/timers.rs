@@ -1,17 +1,17 @@
-//! One queue of all that waits for its time.
+//! One queue of all actions that wait for their time.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::task::Waker;
 use std::time::Duration;
 
-/// What happens when its time has come.
+/// The action to perform when its time has come.
 pub(crate) enum Action<World> {
     Wake(Waker),
     Do(Box<dyn FnOnce(&mut World) + Send>),
 }
 
-/// All that waits for its time.
+/// All actions that wait for their time.
 pub(crate) struct Timers<World> {
     order: BinaryHeap<Reverse<(Duration, u64)>>,
     actions: BTreeMap<u64, Action<World>>,
@@ -41,7 +41,7 @@ impl<World> Timers<World> {
         None
     }
 
-    /// Takes an action back.
+    /// Cancels an action and returns it.
     pub(crate) fn cancel(&mut self, id: u64) -> Option<Action<World>> {
         self.actions.remove(&id)
     }

@@ -1,4 +1,4 @@
-//! What happened, step by step: hashed always, kept only when somebody wants to read it.
+//! The trace of what happened, step by step: it is always hashed, and kept only on request.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Lines kept for the report of a failure.
 const KEPT: usize = 200_000;
 
-/// The trace of one seed. Its hash stands for all of it: two runs of one seed have the same.
+/// The trace of one seed. Its hash stands for all of it: two runs of one seed have the same hash.
 #[derive(Debug)]
 pub(crate) struct Trace {
     hash: Fnv,

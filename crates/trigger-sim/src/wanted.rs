@@ -1,4 +1,4 @@
-//! What `trigger fire` is asked for, and what it answers.
+//! The request to `trigger fire`, and its result.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use trigger_core::lineage::Loops;
 use trigger_node::fire_error::FireError;
 use trigger_node::firing::Fired;
 
-/// What somebody asks `trigger fire` for.
+/// The request to a `trigger fire`.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) trigger: TriggerName,
@@ -19,11 +19,11 @@ pub(crate) struct Wanted {
     pub(crate) ttl: u32,
     pub(crate) loops: Loops,
     pub(crate) expires_in: Duration,
-    /// What the environment names.
+    /// The run that the environment names.
     pub(crate) run: Option<RunId>,
 }
 
-/// What became of it.
+/// The result of a `trigger fire`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Committed,

@@ -1,5 +1,5 @@
-//! All there is: the time, the machines with their processes and disks, the backend, and what is known of
-//! what should be true.
+//! The whole simulated world: the time, the machines with their processes and disks, the backend, and the checker's
+//! knowledge of the truth.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,19 +29,19 @@ use crate::tasks::{NewTask, ProcessId};
 use crate::timers::Timers;
 use crate::trace::Trace;
 
-/// When the simulation begins, by a clock that is right.
+/// The true time at which the simulation begins.
 pub(crate) const BEGIN: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
-/// A seed that takes more steps than this runs in circles.
+/// The number of steps after which a seed counts as an endless loop.
 const MAX_STEPS: u64 = 3_000_000;
 
-/// What a process is.
+/// The kind of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Agent,
     Supervisor(RunId),
     Puppet(RunId),
     Fire,
-    /// The people, and fate.
+    /// The operators and the faults.
     Director,
 }
 
@@ -51,16 +51,16 @@ pub(crate) struct Process {
     waiting_for_exit: Vec<Waker>,
 }
 
-/// How another process reaches the agent.
+/// The channel by which other processes reach the agent.
 pub(crate) struct Socket {
     pub(crate) agent: ProcessId,
     pub(crate) fires: mpsc::UnboundedSender<Ask>,
     pub(crate) signals: mpsc::Sender<Signal>,
-    /// What the agent takes its claim for.
+    /// The state of the claim as the agent sees it.
     pub(crate) claim: watch::Receiver<ClaimState>,
 }
 
-/// An event to fire, and where the answer goes.
+/// An event to fire, with the channel for the answer.
 pub(crate) type Ask = (Publication, oneshot::Sender<Result<FireReport, FireError>>);
 
 /// A machine with its disk.
@@ -68,42 +68,42 @@ pub(crate) struct Machine {
     pub(crate) certname: Certname,
     pub(crate) groups: Vec<GroupName>,
     pub(crate) disk: Disk,
-    /// The directory's own lock file on its disk: what a copy of the directory does not share.
+    /// The directory's own lock file on its disk, which a copy of the directory does not share.
     pub(crate) identity: u32,
-    /// The kernel's: no two are the same.
+    /// The kernel's boot id; no two are the same.
     pub(crate) boot: u32,
     pub(crate) is_on: bool,
-    /// Thrown away: nothing that lay on it counts any more.
+    /// Whether the machine was thrown away: nothing that lay on it counts any more.
     pub(crate) is_gone: bool,
     pub(crate) off_until: Duration,
     pub(crate) is_cut_off: bool,
-    /// How many milliseconds the wall clock is ahead.
+    /// The number of milliseconds by which the wall clock is ahead.
     pub(crate) clock_ahead: i64,
-    /// Whether it was years off, ever.
+    /// Whether the wall clock was ever off by years.
     pub(crate) was_wild: bool,
-    /// Puppet's disabled lock.
+    /// Whether Puppet's disabled lock is set.
     pub(crate) is_disabled: bool,
     pub(crate) honours_noop: bool,
     pub(crate) manifest: Vec<Rule>,
     pub(crate) socket: Option<Socket>,
-    /// What its latest agent calls itself, and when that was started.
+    /// The instance name of its latest agent, followed by the time at which that agent started.
     pub(crate) instance: String,
     pub(crate) agent_started: Duration,
-    /// The copied memory in which its next agent finds its name.
+    /// The instance name that its next agent finds in its copied memory.
     pub(crate) remembered_instance: Option<String>,
-    /// Its agent is to be started again at once, and why.
+    /// The reason why its agent is to be started again at once, if it is.
     pub(crate) restarts: Option<Stopped>,
     /// Whether the disk has no room.
     pub(crate) is_full: bool,
     pub(crate) locks: BTreeMap<Inode, Vec<Lock>>,
 }
 
-/// A rule that does not hold.
+/// A violation of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which rule.
+    /// The name of the rule.
     pub invariant: &'static str,
-    /// What was seen.
+    /// The observation that contradicts it.
     pub detail: String,
 }
 
@@ -129,14 +129,14 @@ pub(crate) struct World {
     pub(crate) machines: Vec<Machine>,
     pub(crate) server: Server,
     pub(crate) mail: Mail,
-    /// What is written now is written if it was unchanged.
+    /// Whether the current write is a compare-and-swap whose condition held.
     pub(crate) swapping: bool,
     pub(crate) keyspace: Keyspace,
     pub(crate) check: Checker,
     pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) violation: Option<Violation>,
     pub(crate) faults_happen: bool,
-    /// Whether operators fire.
+    /// Whether operators fire events.
     pub(crate) is_busy: bool,
     pub(crate) director: Option<ProcessId>,
     pub(crate) is_finished: bool,
@@ -187,40 +187,40 @@ impl World {
         self.trace.note(self.now, what);
     }
 
-    /// Something of this kind happened once more.
+    /// Counts an event of this kind.
     pub(crate) fn count(&mut self, what: &'static str) {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    /// A fault of this kind is injected.
+    /// Counts and traces a fault of this kind.
     pub(crate) fn fault(&mut self, what: &'static str, where_to: fmt::Arguments<'_>) {
         self.count(what);
         self.note(format_args!("FAULT {what}: {where_to}"));
     }
 
-    /// A rule does not hold. The first one counts.
+    /// Records a violation of a rule. Only the first one is kept.
     pub(crate) fn violate(&mut self, invariant: &'static str, detail: String) {
         self.note(format_args!("VIOLATED {invariant}: {detail}"));
         self.violation.get_or_insert(Violation { invariant, detail });
     }
 
-    /// Whether something of this chance happens, now that faults may.
+    /// Draws whether something of this chance happens; never once faults are over.
     pub(crate) fn strikes(&mut self, chance: f64) -> bool {
         self.faults_happen && chance > 0.0 && self.rng.f64() < chance
     }
 
-    /// The clock that is right.
+    /// Returns the true time.
     pub(crate) fn true_time(&self) -> Timestamp {
         BEGIN.plus(self.now)
     }
 
-    /// A machine's wall clock.
+    /// Returns the time of a machine's wall clock.
     pub(crate) fn wall(&self, machine: usize) -> Timestamp {
         let truth = self.true_time().as_unix_ms();
         Timestamp::from_unix_ms(truth.saturating_add_signed(self.machines[machine].clock_ahead))
     }
 
-    /// A UUIDv7 by a machine's clock.
+    /// Makes a UUIDv7 by a machine's clock.
     pub(crate) fn new_uuid(&mut self, machine: usize) -> Uuid {
         let random = self.rng.u128(..).to_be_bytes();
         let mut bytes = [0; 10];
@@ -260,7 +260,7 @@ impl World {
         }
     }
 
-    /// A process is no more: it ended, or was killed.
+    /// Removes a process that has ended or was killed.
     pub(crate) fn end_process(&mut self, id: ProcessId) {
         let Some(process) = self.processes.remove(&id) else { return };
         self.newly_dead.insert(id);
@@ -281,13 +281,13 @@ impl World {
         }
     }
 
-    /// The processes of a machine that are of a kind.
+    /// Returns the processes of a machine that are of a kind.
     pub(crate) fn processes_of(&self, machine: usize, is_wanted: impl Fn(Kind) -> bool) -> Vec<ProcessId> {
         let ours = self.processes.iter().filter(|(_, p)| p.machine == machine && is_wanted(p.kind));
         ours.map(|(id, _)| *id).collect()
     }
 
-    /// The power goes, on one machine.
+    /// Takes the power from one machine.
     pub(crate) fn lose_power(&mut self, machine: usize) {
         for process in self.processes_of(machine, |kind| kind != Kind::Director) {
             self.end_process(process);

@@ -1,5 +1,5 @@
-//! The simulation itself: it replays exactly. That it finds what is wrong is tested by `check-faults`; what it
-//! found has a test in the crate it was in, since another simulation draws other faults from the same seed.
+//! The simulation itself: it replays exactly. `check-faults` tests that it finds defects. Each defect that it found has
+//! a test in the affected crate, since a changed simulation draws other faults from the same seed.
 
 use trigger_sim::simulate;
 

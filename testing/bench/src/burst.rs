@@ -1,4 +1,4 @@
-//! Two hundred events at one node, as fast as several firers can.
+//! Two hundred events at one node, fired as fast as several processes can.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -14,9 +14,9 @@ use crate::process::{now, run};
 use crate::trigger::{Site, Stamps, committed};
 
 const EVENTS: usize = 200;
-/// Processes that fire at once, on both sides.
+/// The number of processes that fire at once, on both sides.
 const FIRERS: usize = 8;
-/// No run for so long after the last: there will be none.
+/// The time without a run after which no more runs are expected.
 const QUIET: Duration = Duration::from_secs(3);
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -73,7 +73,7 @@ pub(crate) fn measure(sites: &[Site<'_>], original: &Original<'_>, figures: &mut
     Ok(())
 }
 
-/// What each firer printed, and how long all took.
+/// Returns the output of each firing process, and the time that all of them took.
 fn fire_all(fire: &(dyn Fn() -> Command + Sync)) -> Result<(Vec<Vec<u8>>, Duration)> {
     let (started, next) = (Instant::now(), AtomicUsize::new(0));
     let firer = || {
@@ -94,7 +94,7 @@ fn fire_all(fire: &(dyn Fn() -> Command + Sync)) -> Result<(Vec<Vec<u8>>, Durati
     Ok((printed.concat(), started.elapsed()))
 }
 
-/// The starts of all runs, once there come no more.
+/// Returns the starts of all runs, once no more runs come.
 fn runs_after(stamps: &Stamps, before: usize) -> Result<Vec<u128>> {
     let started = Instant::now();
     let (mut known, mut since) = (before, Instant::now());
@@ -111,8 +111,8 @@ fn runs_after(stamps: &Stamps, before: usize) -> Result<Vec<u128>> {
     Ok(stamps.read().split_off(before))
 }
 
-/// The run that honours the event, if it began after the event was fired and ended well. A backlog may be
-/// collapsed: an event then names the later one that stands for it.
+/// Returns the run that honours the event, if it began after the event was fired and ended well. A backlog may be
+/// superseded: such an event names the later one that stands for it.
 fn covering_run(site: &Site<'_>, event: &str) -> Result<Option<String>> {
     let text = |value: &Value| value.as_str().map(str::to_owned).context("a status without its fields");
     let status = site.status(event)?;
@@ -126,7 +126,7 @@ fn covering_run(site: &Site<'_>, event: &str) -> Result<Option<String>> {
     if target["state"] != "done" {
         return Ok(None);
     }
-    // RFC 3339 in UTC with milliseconds: the order of the texts is the order of the times.
+    // Both are RFC 3339 in UTC with milliseconds, so the order of the texts is the order of the times.
     let is_later = text(&target["started_at"])? >= fired_at;
     Ok(is_later.then_some(text(&target["run_id"])?))
 }

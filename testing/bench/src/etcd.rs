@@ -8,11 +8,11 @@ use anyhow::Result;
 use crate::process::{Background, run, wait_for};
 use crate::scratch::{Scratch, free_port};
 
-/// What the original's provider wrote under a node's key.
+/// The value that the original's provider wrote under a node's key.
 const VALUE: &str = r#"{"uuid":"0f8f6f4e-6f4e-4d5c-9f5a-2f1d3f0e9b11","tags":[],"ttl":5}"#;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One etcd with both APIs.
+/// One etcd server with both APIs.
 pub(crate) struct Etcd {
     pub(crate) process: Background,
     /// `HOST:PORT`.
@@ -20,13 +20,13 @@ pub(crate) struct Etcd {
     peer: String,
 }
 
-/// Starts one on free ports, with the data under this name.
+/// Starts a server on free ports, with its data under this name.
 pub(crate) fn start(scratch: &Scratch, name: &str) -> Result<Etcd> {
     let free = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
     start_at(scratch, name, free()?, free()?)
 }
 
-/// At these addresses, with the data under this name where there is any already.
+/// Starts a server at these addresses, with the data under this name if there is any already.
 fn start_at(scratch: &Scratch, name: &str, address: String, peer_address: String) -> Result<Etcd> {
     let (client, peer) = (format!("http://{address}"), format!("http://{peer_address}"));
     let mut command = Command::new("etcd");
@@ -44,14 +44,14 @@ fn start_at(scratch: &Scratch, name: &str, address: String, peer_address: String
 }
 
 impl Etcd {
-    /// Kills it and starts it again with its data.
+    /// Kills the server. The closure that is returned starts it again with its data.
     pub(crate) fn kill(self) -> impl FnOnce(&Scratch, &str) -> Result<Self> {
         let Self { process, address, peer } = self;
         drop(process);
         |scratch, name| start_at(scratch, name, address, peer)
     }
 
-    /// What fires an event at the node with this key.
+    /// Returns the command that fires an event at the node with this key.
     pub(crate) fn set(&self, key: &str) -> Command {
         let mut command = self.v2();
         command.args(["set", key, VALUE]).stdout(Stdio::null());

@@ -1,4 +1,4 @@
-//! What was measured, beside the goal and a peer.
+//! The measurements, beside their goals and peers.
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
@@ -15,34 +15,34 @@ pub(crate) struct Figure {
     pub(crate) measure: &'static str,
     pub(crate) setup: String,
     pub(crate) unit: &'static str,
-    /// All of them; the table shows the median and the tenth and ninetieth percentile.
+    /// All samples; the table shows the median and the tenth and ninetieth percentile.
     pub(crate) samples: Vec<f64>,
     pub(crate) peer: Option<Peer>,
     pub(crate) goal: Option<Goal>,
 }
 
-/// Something else of which the same was measured in the same run.
+/// Something else that was measured in the same way in the same run.
 pub(crate) struct Peer {
     name: &'static str,
     median: f64,
 }
 
 impl Peer {
-    /// The loop that Trigger grew from.
+    /// Makes a peer of the original, the loop that Trigger grew from.
     pub(crate) fn original(samples: &[f64]) -> Self {
         Self { name: "original", median: median(samples) }
     }
 
-    /// Trigger itself on etcd, or etcd's process.
+    /// Makes a peer of Trigger itself on etcd, or of etcd's process.
     pub(crate) fn etcd(samples: &[f64]) -> Self {
         Self { name: "etcd", median: median(samples) }
     }
 }
 
-/// What a median must not exceed.
+/// The bound on a median.
 pub(crate) enum Goal {
     AtMost(f64),
-    /// So much of the peer's.
+    /// A share of the peer's median.
     OfPeer(f64),
 }
 
@@ -51,7 +51,7 @@ impl Figure {
         median(&self.samples)
     }
 
-    /// The peer divided by ours: how many times less we take.
+    /// Returns the peer's median divided by Trigger's: how many times less Trigger takes.
     fn ratio(&self) -> Option<f64> {
         self.peer.as_ref().filter(|_| self.median() > 0.0).map(|peer| peer.median / self.median())
     }
@@ -73,7 +73,7 @@ impl Figures {
         self.rows.push(figure);
     }
 
-    /// Something to know when reading the figures.
+    /// Adds a note that readers of the figures should know.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
         self.notes.push(text.into());
     }
@@ -137,7 +137,7 @@ pub(crate) fn median(samples: &[f64]) -> f64 {
     percentile(samples, 0.5)
 }
 
-/// Between the two nearest samples; 0 of none.
+/// Returns a percentile, interpolated between the two nearest samples; 0 if there are none.
 pub(crate) fn percentile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -147,7 +147,7 @@ pub(crate) fn percentile(samples: &[f64], share: f64) -> f64 {
     below + (above - below) * place.fract()
 }
 
-/// Three digits that matter.
+/// Formats a value with three significant digits.
 fn short(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 || value.fract() == 0.0 => format!("{value:.0}"),

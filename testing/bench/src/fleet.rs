@@ -1,4 +1,5 @@
-//! A thousand agents on one backend: what they cost it, and how soon all are served after it was killed.
+//! A thousand agents on one backend: the load that they cause, and the time until all are served after the backend
+//! was killed.
 //!
 //! The agents are clients in this one process; see [`client`]. The hub is measured beside etcd.
 
@@ -26,7 +27,7 @@ use crate::process::{cpu_seconds, run};
 use crate::scratch::Scratch;
 use crate::trigger::{Agent, Program};
 
-/// How many agents, and how often each thing is measured.
+/// The number of agents, and of samples of each measurement.
 pub(crate) struct Load {
     pub(crate) agents: usize,
     pub(crate) idle_windows: usize,
@@ -34,9 +35,9 @@ pub(crate) struct Load {
     pub(crate) restarts: usize,
 }
 
-/// How long the server's processor time is watched for one sample while nothing happens but renewals.
+/// The time for which the server's processor time is measured for one sample while only renewals happen.
 const IDLE: Duration = Duration::from_secs(10);
-/// After all that has just happened.
+/// The pause after a measurement, so that its work cannot affect the next one.
 const QUIESCE_TIME: Duration = Duration::from_secs(3);
 
 /// One line of the table before it has its peer.
@@ -101,14 +102,14 @@ struct Scene<'a> {
     scratch: &'a Scratch,
     program: &'a Program,
     url: String,
-    /// Gone while it is killed.
+    /// Absent while the server is killed.
     server: Option<Server>,
     agents: Agents,
     firing: Agent,
     hosts: PathBuf,
 }
 
-/// What `trigger fire` answered.
+/// The answer of `trigger fire`.
 struct Fired {
     event: EventId,
     is_spooled: bool,
@@ -162,7 +163,7 @@ impl<'a> Scene<'a> {
         ])
     }
 
-    /// One event after the other.
+    /// Measures one event after the other.
     fn events(&self, times: usize) -> Result<Vec<Row>> {
         let pid = self.pid()?;
         let (mut each, mut last, mut busy) = (Vec::new(), Vec::new(), Vec::new());
@@ -176,7 +177,7 @@ impl<'a> Scene<'a> {
             ensure!(missing == 0, "{missing} agents were not given an event");
             last.push(slowest(&seconds));
             each.extend(seconds);
-            // With what the agents report about themselves afterwards.
+            // The sample includes the agents' own reports afterwards.
             std::thread::sleep(QUIESCE_TIME);
             busy.push(cpu_seconds(pid)? - before);
         }

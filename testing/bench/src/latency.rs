@@ -1,4 +1,4 @@
-//! From the start of the process that fires to the start of the run's process, events one by one.
+//! The time from the start of the firing process to the start of the run's process, for one event after the other.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,15 +10,16 @@ use crate::original::Original;
 use crate::process::{now, spawn, wait_for};
 use crate::trigger::{Site, Stamps};
 
-/// An agent starts runs at least one second apart, so events that shall not wait come no faster.
+/// The interval between two events. An agent starts runs at least one second apart, so events that should not wait
+/// come no faster.
 const SPACING: Duration = Duration::from_millis(1100);
-/// After an event, for what is still to be done when its run has started.
+/// The pause after an event, for the work that remains when its run has started.
 const QUIESCE_TIME: Duration = Duration::from_millis(100);
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Rounds that do not count: caches, first connections.
+/// The number of rounds that do not count, while caches and first connections warm up.
 const WARM_UP: usize = 3;
 
-/// One way to fire, and where its runs show.
+/// One way to fire, and the file in which its runs leave their stamps.
 struct Lane<'a> {
     setup: String,
     fire: Box<dyn Fn() -> Command + 'a>,
@@ -46,7 +47,7 @@ pub(crate) fn measure(
         lanes.push(lane(setup("with"), Box::new(move || fire(with)), &site.stamps));
         lanes.push(lane(setup("without"), Box::new(move || fire(without)), &site.stamps));
     }
-    // In turn, so that whatever else this machine does burdens all alike.
+    // The lanes take turns, so that other load on this machine affects all of them alike.
     for round in 0..WARM_UP + count {
         for index in 0..lanes.len() {
             let since = last_start(&lanes, index);
@@ -77,14 +78,14 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// When a run last began at the node that this lane fires at.
+/// Returns the latest start of a run at the node that this lane fires at.
 fn last_start(lanes: &[Lane<'_>], index: usize) -> Option<Instant> {
     let stamps = lanes[index].stamps.path();
     lanes.iter().filter(|lane| lane.stamps.path() == stamps).filter_map(|lane| lane.last).max()
 }
 
 impl Lane<'_> {
-    /// Milliseconds.
+    /// Takes one sample, in milliseconds.
     fn sample(&mut self) -> Result<f64> {
         let before = self.stamps.read().len();
         let mut command = (self.fire)();

@@ -1,8 +1,8 @@
-//! Measures Trigger beside the loop it grew from, in one run on one machine, and prints both.
+//! Measures Trigger beside the loop that it grew from, in one run on one machine, and prints both.
 //!
-//! A bench, not a test: a goal that is missed is shown and fails nothing, since the machine may be busy.
-//! What does fail it is a missing program, or a set-up that is not what it should measure. Events that were lost
-//! are a figure.
+//! This is a bench, not a test: a goal that is missed is reported and fails nothing, since the machine may be busy.
+//! The bench fails if a program is missing, or if the set-up is not the one that it should measure. Lost events are a
+//! figure.
 
 mod burst;
 mod etcd;
@@ -151,7 +151,7 @@ fn measure(cli: &Cli) -> Result<Figures> {
         note("fleet: many agents on one backend, which is killed and started again");
         fleet::measure(&scratch, &program, &samples.fleet, &mut figures)?;
     }
-    // Last, since ten thousand keys make any etcd and any hub busier than it was.
+    // This comes last, since ten thousand keys make every etcd and every hub slower than before.
     if wanted(Measure::Publish) {
         note("publish: one event to 10,000 targets");
         publish::measure(&scratch, &sites, &original, &samples, &mut figures)?;
@@ -159,7 +159,7 @@ fn measure(cli: &Cli) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Progress, for the operator who waits.
+/// Prints progress for the operator who waits.
 fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

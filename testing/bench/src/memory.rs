@@ -1,5 +1,5 @@
-//! What idle processes hold. Resident memory counts shared pages in full, as `ps` and the goals do; the
-//! notes give the proportional size, in which a page that several processes share counts once.
+//! The memory of idle processes. Resident memory counts shared pages in full, as `ps` and the goals do; the notes
+//! give the proportional size, in which a page that several processes share counts once.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::process::{living_children, run, wait_for};
 use crate::scratch::Scratch;
 use crate::trigger::{Agent, Program, Site};
 
-/// Idle means that nothing happened for so long.
+/// The time without any activity after which a process counts as idle.
 const QUIESCE_TIME: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -52,7 +52,7 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// The same agents after they have worked.
+/// Measures the same agents after they have worked.
 pub(crate) fn measure_used(sites: &[Site<'_>], figures: &mut Figures) -> Result<()> {
     std::thread::sleep(QUIESCE_TIME);
     for site in sites {
@@ -98,12 +98,12 @@ fn supervisor(scratch: &Scratch, site: &Site<'_>, program: &Program) -> Result<H
     std::thread::sleep(Duration::from_millis(500));
     let pid = found().context("the supervisor is gone")?;
     let held = Held::by(pid)?;
-    // The agent is killed with its group; the supervisor has a session of its own and ends with its run.
+    // The agent is killed with its process group; the supervisor has a session of its own and ends with its run.
     wait_for("the end of a run", TIMEOUT, || living_children(agent.process.pid()).is_empty())?;
     Ok(held)
 }
 
-/// Megabytes (of 1,048,576 bytes).
+/// Memory in megabytes (of 1,048,576 bytes).
 pub(crate) struct Held {
     pub(crate) resident: f64,
     proportional: f64,

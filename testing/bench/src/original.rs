@@ -11,17 +11,17 @@ use crate::scratch::Scratch;
 use crate::trigger::{Program, Stamps};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// A watch that was started is at work after this time; it says nothing when it is.
+/// The time after which a watch that was started is active; the watch itself does not report that.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// The loop on one node.
+/// The loop of one node.
 pub(crate) struct Loop {
     shell: Background,
     pub(crate) stamps: Stamps,
 }
 
 impl Loop {
-    /// Watches `key`; `flags` say where `etcdctl` finds etcd.
+    /// Watches `key`; `flags` are the options with which `etcdctl` finds etcd.
     pub(crate) fn start(
         scratch: &Scratch,
         program: &Program,
@@ -52,7 +52,7 @@ impl Loop {
         Ok(watching)
     }
 
-    /// The `etcdctl watch` that runs now.
+    /// Returns the process id of the current `etcdctl watch`.
     pub(crate) fn watcher(&self) -> Option<u32> {
         let is_watch = |pid: &u32| {
             std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.starts_with(b"etcdctl\0"))
@@ -61,7 +61,7 @@ impl Loop {
     }
 }
 
-/// One node with the loop, and what fires at it.
+/// One node with the loop, and the server through which events are fired at it.
 pub(crate) struct Original<'a> {
     etcd: &'a Etcd,
     node: Loop,
@@ -84,18 +84,18 @@ impl<'a> Original<'a> {
         self.node.watcher()
     }
 
-    /// What fires an event.
+    /// Returns the command that fires an event.
     pub(crate) fn fire(&self) -> Command {
         self.set("node.example.com")
     }
 
-    /// What fires an event at any node.
+    /// Returns the command that fires an event at any node.
     pub(crate) fn set(&self, certname: &str) -> Command {
         self.etcd.set(&key(certname))
     }
 }
 
-/// What the loop of a node watches.
+/// Returns the key that a node's loop watches.
 pub(crate) fn key(certname: &str) -> String {
     format!("/puppet_trigger/events/{certname}")
 }

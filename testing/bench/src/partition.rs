@@ -1,8 +1,8 @@
-//! From the end of a partition to the start of the run that was missed during it.
+//! The time from the end of a partition to the start of the run for an event that was fired during it.
 //!
-//! Nodes are cut off by a packet filter that drops without a word, as a switch or a firewall does: TCP then
-//! notifies neither side, and only signs of life on the connection show that it is dead. The filter lives in a network
-//! namespace of the bench's own, so this measure is a process of its own inside it; see [`mod@inside`].
+//! A packet filter cuts the nodes off by dropping packets silently, as a switch or a firewall does: TCP then notifies
+//! neither side, and only keepalives on the connection show that it is dead. The filter lives in a network namespace
+//! of the bench's own, so this measurement is a process of its own inside it; see [`mod@inside`].
 
 mod inside;
 
@@ -18,11 +18,11 @@ use crate::figures::{Figure, Figures, Goal, Peer, percentile};
 use crate::process::{require, run};
 use crate::trigger::Program;
 
-/// How long nothing gets through.
+/// The duration of the partition.
 const CUT_OFF: Duration = Duration::from_secs(60);
 const GOAL_SECONDS: f64 = 3.0;
 
-/// Of each node that ran for the event, the seconds from the end of the partition to its run's start.
+/// For each node that ran for the event, the seconds from the end of the partition to its run's start.
 #[derive(Serialize, Deserialize)]
 struct Measured {
     original: Vec<f64>,
@@ -30,7 +30,7 @@ struct Measured {
     hub: Vec<f64>,
 }
 
-/// Runs this program in a namespace of its own and takes over what it measured.
+/// Runs this program in a namespace of its own and takes over its measurements.
 pub(crate) fn measure(program: &Program, scratch: &Path, nodes: usize, figures: &mut Figures) -> Result<()> {
     for (program, package) in [("unshare", "util-linux"), ("ip", "iproute2"), ("nft", "nftables")] {
         require(program, package)?;
@@ -63,7 +63,7 @@ fn add(figures: &mut Figures, backend: &str, nodes: usize, seconds: &[f64], orig
         let (setup, goal) = (setup.clone(), Some(Goal::AtMost(limit)));
         figures.add(Figure { measure, setup, unit, samples, peer, goal });
     };
-    // Of nodes that all lost the event there is no time.
+    // If all nodes lost the event, there is no time to report.
     let peer = |samples: &[f64]| (!original.is_empty()).then(|| Peer::original(samples));
     let (slowest, beside) = (percentile(seconds, 0.99), percentile(original, 0.99));
     let lost = |ran: &[f64]| nodes.saturating_sub(ran.len()) as f64;

@@ -1,4 +1,4 @@
-//! Processes that end with the bench, found by their ids and by nothing else.
+//! Processes that end with the bench, found only by their ids.
 
 use std::fs::{read_dir, read_to_string};
 use std::os::unix::process::CommandExt;
@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::gate::gate;
 
-/// A process in a group of its own, which is killed when this goes away.
+/// A process in a group of its own, which is killed when this is dropped.
 pub(crate) struct Background {
     child: Child,
 }
@@ -29,7 +29,7 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        // Not reaped yet, so the group's number is still its own.
+        // The process is not reaped yet, so the group's id is still its own.
         if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -70,13 +70,13 @@ pub(crate) fn run(command: &mut Command) -> Result<Output> {
     Ok(output)
 }
 
-/// Runs a command to its end, whatever that is.
+/// Runs a command to its end, whether it succeeds or not.
 pub(crate) fn output(command: &mut Command) -> Result<Output> {
     let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     child.wait_with_output().with_context(|| format!("cannot read what {} says", name(command)))
 }
 
-/// Waits until `ready` says so, looking every few milliseconds.
+/// Waits until `ready` returns true, polling every few milliseconds.
 pub(crate) fn wait_for(what: &str, patience: Duration, ready: impl FnMut() -> bool) -> Result<()> {
     if !happens_within(patience, ready) {
         bail!("{what} did not happen within {} s", patience.as_secs());
@@ -84,7 +84,7 @@ pub(crate) fn wait_for(what: &str, patience: Duration, ready: impl FnMut() -> bo
     Ok(())
 }
 
-/// The same where it may also not happen.
+/// Waits in the same way and returns whether `ready` returned true in time.
 pub(crate) fn happens_within(patience: Duration, mut ready: impl FnMut() -> bool) -> bool {
     const POLL_INTERVAL: Duration = Duration::from_millis(5);
     let started = Instant::now();
@@ -97,20 +97,20 @@ pub(crate) fn happens_within(patience: Duration, mut ready: impl FnMut() -> bool
     true
 }
 
-/// Nanoseconds of the clock that stamps are taken from: one for all processes, which cannot be set.
+/// Returns the time, in nanoseconds of the monotonic clock, which all processes share and which the stamps use.
 pub(crate) fn now() -> u128 {
     Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default().as_nanos()
 }
 
-/// Processor time that a process has used, in user and kernel mode.
+/// Returns the processor time that a process has used, in user and kernel mode.
 pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     let fields = fields(pid)?;
-    // Fields 14 and 15 of all are ticks.
+    // These are the fields 14 and 15 of the whole line, in ticks.
     let ticks: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
-/// What the kernel reports about a process, from its state on: before that is its name, which may hold blanks.
+/// Returns the kernel's fields about a process from its state on: the name before that may hold blanks.
 fn fields(pid: u32) -> Result<Vec<String>> {
     let path = format!("/proc/{pid}/stat");
     let text = read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
@@ -118,7 +118,7 @@ fn fields(pid: u32) -> Result<Vec<String>> {
     Ok(fields.split(' ').map(str::to_owned).collect())
 }
 
-/// The processes that this one started, or adopted, and that live.
+/// Returns the live processes that this one started or adopted.
 pub(crate) fn living_children(pid: u32) -> Vec<u32> {
     let threads = read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| read_to_string(thread.path().join("children")).ok());
@@ -130,7 +130,7 @@ fn numbers(list: &str) -> Vec<u32> {
     list.split_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-/// A process that has ended and was not waited for is none.
+/// Returns whether a process is alive; one that has ended but was not reaped is not.
 fn is_living(pid: u32) -> bool {
     fields(pid).is_ok_and(|fields| fields.first().is_some_and(|state| state != "Z"))
 }

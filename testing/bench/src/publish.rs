@@ -1,4 +1,4 @@
-//! One event to ten thousand targets: how long the process that fires takes.
+//! One event to ten thousand targets: the time that the firing process takes.
 
 use std::time::Instant;
 

@@ -1,7 +1,7 @@
-//! What one refresh adds to a Puppet run: real `puppet apply` runs of one catalog in which an `exec` comes
-//! before each trigger, once with `~>` and once with `->`. The difference of the times that Puppet itself
-//! reports for applying the catalog, divided by the number of triggers, is what a refresh costs: Puppet's
-//! own event handling, its starting of the program, and the program.
+//! The time that one refresh adds to a Puppet run: real `puppet apply` runs of one catalog in which an `exec` comes
+//! before each trigger, once with `~>` and once with `->`. The difference of the times that Puppet itself reports for
+//! applying the catalog, divided by the number of triggers, is the cost of a refresh: Puppet's own event handling,
+//! its starting of the program, and the program.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -67,11 +67,11 @@ impl Bench {
         Ok(Self { directory: scratch.directory("puppet")?, modules, path })
     }
 
-    /// How long Puppet says that it applied the catalog, in seconds.
+    /// Applies the catalog and returns the seconds that Puppet reports for it.
     fn apply(&self, site: &Site<'_>, state: &Path, arrow: &str) -> Result<f64> {
         let mut manifest = String::new();
         for number in 0..TRIGGERS {
-            // No node has this name, so that no run disturbs what is measured.
+            // No node has this name, so that no run disturbs the measurement.
             writeln!(
                 manifest,
                 "exec {{ 'change {number}': command => '/bin/true' }} {arrow} \
@@ -95,7 +95,7 @@ impl Bench {
         let output = output(&mut command)?;
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said);
-        // 2: something changed, nothing failed.
+        // Exit code 2 means that something changed and nothing failed.
         ensure!(output.status.code() == Some(2), "puppet apply ended with {}: {said}", output.status);
         let fired = said.lines().filter(|line| line.contains("Fired ")).count();
         ensure!(fired == if arrow == "~>" { TRIGGERS } else { 0 }, "{fired} triggers fired: {said}");
@@ -103,7 +103,7 @@ impl Bench {
     }
 }
 
-/// The metric of this name in a report: a YAML list of name, label and value.
+/// Returns the metric of this name in a report: a YAML list of name, label and value.
 fn catalog_application(report: &str) -> Result<f64> {
     let mut lines = report.lines().map(|line| line.trim().trim_start_matches("- ").trim());
     lines.find(|line| *line == "catalog_application").context("the report has no catalog_application")?;

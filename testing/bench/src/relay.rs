@@ -1,6 +1,6 @@
-//! A TCP relay from the other loopback address: what agents dial, so that a packet filter can cut them off
-//! while the backend itself stays within reach of everybody else. On the backend's own port, since a hub
-//! answers only to its own name and port.
+//! A TCP relay from the other loopback address. The agents connect to it, so that a packet filter can cut them off
+//! while other clients still reach the backend itself. It uses the backend's own port, since a hub answers only to
+//! its own name and port.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
@@ -8,8 +8,8 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-/// Passes connections to `[::1]` on to this address, which is 127.0.0.1 at the same port, for as long as this
-/// program lives. Returns the port.
+/// Forwards connections to `[::1]` to this address, which is 127.0.0.1 at the same port, for as long as this program
+/// lives. Returns the port.
 pub(crate) fn start(address: &str) -> Result<u16> {
     let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
     let port = port.context("an address without a port")?;
@@ -18,7 +18,7 @@ pub(crate) fn start(address: &str) -> Result<u16> {
     thread::spawn(move || {
         for accepted in listener.incoming() {
             thread::spawn(move || {
-                // Whichever side fails, the other sees its connection end.
+                // If either side fails, the other sees its connection end.
                 let _ =
                     accepted.and_then(|from| pass_on(from, TcpStream::connect((Ipv4Addr::LOCALHOST, port))?));
             });

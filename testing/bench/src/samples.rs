@@ -1,8 +1,8 @@
-//! How much is measured: a quick look, or enough for a comparison.
+//! The number of samples: few for a quick look, or enough for a comparison.
 
 use crate::fleet::Load;
 
-/// How often each thing is measured.
+/// The number of samples of each measurement.
 pub(crate) struct Samples {
     pub(crate) latency: usize,
     pub(crate) publish: usize,

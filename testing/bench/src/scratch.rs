@@ -1,5 +1,5 @@
-//! The directory that everything lives in, and unused ports. Both are gone afterwards, and so is every
-//! process of the bench.
+//! The directory that holds all files of the bench, and unused ports. The directory is removed at the end, and every
+//! process of the bench is ended.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -11,14 +11,14 @@ use anyhow::{Context, Result};
 use crate::gate::gate;
 use crate::stop::{self, Signals};
 
-/// A directory that is removed in the end, also when that comes by a signal, once all processes are gone.
+/// A directory that is removed at the end of the bench, also after a signal, once all processes are gone.
 pub(crate) struct Scratch {
     directory: PathBuf,
 }
 
 impl Scratch {
     pub(crate) fn new(inside: Option<&Path>) -> Result<Self> {
-        // Before there is anything to remove.
+        // The listener starts before there is anything to remove.
         let signals = Signals::listen()?;
         let mut builder = tempfile::Builder::new();
         builder.prefix("trigger-bench-");
@@ -53,7 +53,7 @@ impl Scratch {
         Ok(path)
     }
 
-    /// Where a process's output goes.
+    /// Returns a file for a process's output.
     pub(crate) fn log(&self, name: &str) -> Result<Stdio> {
         let path = self.path(&format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&path);
@@ -69,7 +69,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A port on loopback that was free a moment ago.
+/// Returns a loopback port that was free a moment ago.
 pub(crate) fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no free port on loopback")?;
     Ok(listener.local_addr()?.port())

@@ -1,7 +1,7 @@
-//! The end of the bench, however it comes: no process and no file of it stays behind.
+//! Ends the bench, by itself or by a signal, so that no process and no file of it stays behind.
 //!
-//! Its processes have groups, and some of them sessions, of their own, so that no Ctrl-C reaches them. But this
-//! process adopts every orphan, so all that was ever started descends from it and is found by id.
+//! Its processes have groups, and some of them sessions, of their own, so that a Ctrl-C does not reach them. But this
+//! process adopts every orphan, so that each process that was ever started descends from it and is found by its id.
 
 use std::path::{Path, PathBuf};
 use std::process::exit;
@@ -16,14 +16,14 @@ use tokio::signal::unix::{Signal as Arriving, SignalKind, signal};
 use crate::gate::gate;
 use crate::process::living_children;
 
-/// How long a killed process may take to go, unless it waits for a disk that never answers.
+/// The time that a killed process may take to end, unless it waits for a disk that does not answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// What a shell says of a command that a signal ended.
+/// The exit code that a shell reports for a command that SIGINT ended.
 const INTERRUPTED: i32 = 130;
 const TERMINATED: i32 = 143;
 
-/// SIGINT and SIGTERM, which wait from here on.
+/// SIGINT and SIGTERM, which no longer end this process by themselves.
 pub(crate) struct Signals {
     runtime: Runtime,
     interrupt: Arriving,
@@ -59,7 +59,7 @@ impl Signals {
     }
 }
 
-/// Kills all that this process started, and what those started, until nothing of it is left.
+/// Kills all processes that this one started, with their descendants, until none is left.
 pub(crate) fn end_all() {
     let started = Instant::now();
     loop {
@@ -75,11 +75,11 @@ pub(crate) fn end_all() {
 }
 
 pub(crate) fn remove(directory: &Path) {
-    // It may be gone already, and then there is nothing to stop.
+    // The directory may already be gone, and then there is nothing to remove.
     let _ = std::fs::remove_dir_all(directory);
 }
 
-/// Parents first: a loop that is dead starts no process in place of the one it lost.
+/// Returns the descendants, parents first: a dead loop starts no process in place of the one that it lost.
 fn descendants() -> Vec<u32> {
     let mut found = living_children(std::process::id());
     let mut next = 0;

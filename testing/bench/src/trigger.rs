@@ -1,4 +1,4 @@
-//! Trigger on one backend: an agent that fires, one that is fired at, and a node without an agent.
+//! Trigger on one backend: an agent that fires, one that is the target, and a node without an agent.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -14,11 +14,11 @@ use crate::scratch::{Scratch, free_port};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What is measured, and the run command of all sides.
+/// The program that is measured, and the run command of all sides.
 pub(crate) struct Program {
     trigger: PathBuf,
     pub(crate) stamp: PathBuf,
-    /// Empty, so that no configuration of this machine plays a part.
+    /// An empty file, so that no configuration of this machine has an effect.
     config: PathBuf,
 }
 
@@ -28,19 +28,20 @@ impl Program {
         let beside = |name: &str| own.with_file_name(name);
         let trigger = trigger.map_or_else(|| beside("trigger"), Path::to_owned);
         let program = trigger.canonicalize().with_context(|| format!("{} is missing", trigger.display()))?;
-        // Under its own name, whatever the file is called: Puppet finds it by that in PATH.
+        // The link has the program's usual name, whatever the file is called, because Puppet finds the program by
+        // that name in PATH.
         let trigger = scratch.directory("bin")?.join("trigger");
         symlink(program, &trigger).context("cannot make a link to the program")?;
         let config = scratch.write("trigger.toml", "")?;
         Ok(Self { trigger, stamp: beside("trigger-bench-stamp"), config })
     }
 
-    /// The program itself.
+    /// Returns the path of the program itself.
     pub(crate) fn path(&self) -> &Path {
         &self.trigger
     }
 
-    /// The directory that has `trigger` in it, for a PATH.
+    /// Returns the directory that holds `trigger`, for a PATH.
     pub(crate) fn directory(&self) -> &Path {
         self.trigger.parent().unwrap_or(Path::new("/"))
     }
@@ -63,7 +64,7 @@ pub(crate) struct Stamps {
 }
 
 impl Stamps {
-    /// How long a run takes.
+    /// The duration of a run in milliseconds.
     pub(crate) const RUN_MS: &'static str = "10";
 
     pub(crate) fn new(path: PathBuf) -> Self {
@@ -74,10 +75,10 @@ impl Stamps {
         &self.path
     }
 
-    /// Nanoseconds, as [`crate::process::now`] counts them.
+    /// Returns the stamps in nanoseconds, as [`crate::process::now`] counts them.
     pub(crate) fn read(&self) -> Vec<u128> {
         let text = std::fs::read_to_string(&self.path).unwrap_or_default();
-        // The last line may be half written.
+        // The last line may be incomplete.
         text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')?.parse().ok()).collect()
     }
 }
@@ -94,14 +95,14 @@ impl Hub {
         Self::start_at(scratch, program, format!("127.0.0.1:{}", free_port()?), name)
     }
 
-    /// Kills it and starts it again with its data.
+    /// Kills the hub. The closure that is returned starts it again with its data.
     pub(crate) fn kill(self) -> impl FnOnce(&Scratch, &Program, &str) -> Result<Self> {
         let Self { process, address } = self;
         drop(process);
         |scratch, program, name| Self::start_at(scratch, program, address, name)
     }
 
-    /// At this address, with the data under this name where there is any already.
+    /// Starts a hub at this address, with the data under this name if there is any already.
     fn start_at(scratch: &Scratch, program: &Program, address: String, name: &str) -> Result<Self> {
         let mut command = program.command();
         command.args(["hub", "--listen", &address, "--data-dir"]).arg(scratch.path(name));
@@ -163,7 +164,7 @@ impl<'a> Site<'a> {
         })
     }
 
-    /// A `trigger fire` on the node with this state directory.
+    /// Returns a `trigger fire` command on the node with this state directory.
     pub(crate) fn fire(&self, state: &Path) -> Command {
         let mut command = self.program.command();
         command.args(["fire", "bench", "--output", "json", "--certname", "origin.example.com"]);
@@ -171,7 +172,7 @@ impl<'a> Site<'a> {
         command
     }
 
-    /// Where this event's deliveries stand.
+    /// Returns the states of this event's deliveries.
     pub(crate) fn status(&self, event: &str) -> Result<Value> {
         let mut command = self.program.command();
         json(command.args(["status", event, "--output", "json", "--backend", &self.url]))
@@ -196,7 +197,7 @@ impl Agent {
             &certname,
             "--run-cmd",
             run_cmd,
-            // Samples are runs, and there are many within a minute.
+            // Samples are runs, and there are many of them within a minute.
             "--runs-per-minute",
             "600",
             "--state-dir",
@@ -223,7 +224,7 @@ fn json(command: &mut Command) -> Result<Value> {
     serde_json::from_slice(&run(command)?.stdout).with_context(|| format!("{command:?} printed no JSON"))
 }
 
-/// The event's id, when it was committed; anything else is no figure.
+/// Returns the event's id if it was committed; any other answer is an error.
 pub(crate) fn committed(stdout: &[u8]) -> Result<String> {
     let reply: Value = serde_json::from_slice(stdout).context("`trigger fire` printed no JSON")?;
     match (reply["state"].as_str(), reply["event_id"].as_str()) {

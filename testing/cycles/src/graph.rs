@@ -1,4 +1,4 @@
-//! Which file of a crate imports which, and the cycles among them.
+//! The imports between the files of a crate, and the cycles among them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::tokens::tokens;
 /// A module's place in its crate: the names of the modules from the root to it.
 type Place = Vec<String>;
 
-/// For each node the nodes that it imports from, each with the line of the first import.
+/// For each node, the nodes that it imports from, each with the line of the first import.
 pub(crate) type Imports<Node> = BTreeMap<Node, BTreeMap<Node, usize>>;
 
 /// The modules of a crate, by their places.
@@ -57,12 +57,12 @@ impl Crate {
         Ok(())
     }
 
-    /// The files of the crate.
+    /// Returns the files of the crate.
     pub(crate) fn files(&self) -> BTreeSet<&Path> {
         self.modules.values().map(|(file, _)| file.as_path()).collect()
     }
 
-    /// Which file imports which.
+    /// Returns the imports of each file.
     pub(crate) fn imports(&self) -> Imports<PathBuf> {
         let mut imports = Imports::new();
         for (place, (file, module)) in &self.modules {
@@ -75,7 +75,7 @@ impl Crate {
                 }
             };
             for (name, Import { mention: Mention { path, line }, exported }) in &module.imports {
-                // What a module only exports again it does not need itself; its users need it.
+                // A module does not itself need what it only re-exports; the users of the name need it.
                 if *exported && !module.words.contains(name) {
                     continue;
                 }
@@ -98,8 +98,8 @@ impl Crate {
         imports
     }
 
-    /// What a path in a module means; nothing where it leaves the crate. In code, unlike in a `use` of a module
-    /// beside it, the names that the module imports are known as well.
+    /// Resolves a path in a module; `None` if it leaves the crate. In code, unlike in a `use` of a module beside it,
+    /// the names that the module imports are known as well.
     fn resolve(&self, from: &Place, path: &[String], in_code: bool) -> Option<Found> {
         self.resolve_within(from, path, in_code, &mut BTreeSet::new())
     }
@@ -139,7 +139,7 @@ impl Crate {
             match self.look_up(&place, name, asked) {
                 Some(Found::Module(found)) => place = found,
                 Some(Found::Item(found)) => return Some(Found::Item(found)),
-                // By the first name the path may leave the crate, as by `use serde::Serialize as Name`.
+                // The first name may make the path leave the crate, as in `use serde::Serialize as Name`.
                 None if index == 0 && rest.len() == path.len() => return None,
                 None => return Some(Found::Item(place)),
             }
@@ -147,7 +147,7 @@ impl Crate {
         Some(Found::Module(place))
     }
 
-    /// What a name means in a module; nothing where that comes from another crate or is not known.
+    /// Looks up a name in a module; `None` if it comes from another crate or is not known.
     fn look_up(&self, place: &Place, name: &str, asked: &mut BTreeSet<(Place, String)>) -> Option<Found> {
         let below = child(place, name);
         if self.modules.contains_key(&below) {
@@ -172,10 +172,10 @@ impl Crate {
     }
 }
 
-/// What a path means.
+/// The meaning of a path.
 enum Found {
     Module(Place),
-    /// Something that this module defines.
+    /// An item that this module defines.
     Item(Place),
 }
 
@@ -187,7 +187,7 @@ fn parent(place: &Place) -> Option<Place> {
     place.split_last().map(|(_, parent)| parent.to_vec())
 }
 
-/// The groups of nodes that import each other in a circle.
+/// Returns the groups of nodes that import each other in a cycle.
 pub(crate) fn cycles<Node: Ord + Clone>(imports: &Imports<Node>) -> Vec<BTreeSet<Node>> {
     let reached: BTreeMap<&Node, BTreeSet<&Node>> =
         imports.keys().map(|node| (node, reachable(imports, node))).collect();
@@ -222,8 +222,8 @@ pub(crate) struct SubtreeCycle {
     pub(crate) modules: BTreeSet<String>,
 }
 
-/// The cycles among the subtrees of modules beside each other, except those that are cycles of their files too.
-/// `base` is the directory of the crate's root.
+/// Returns the cycles among the subtrees of sibling modules, except those that are cycles of their files too. `base`
+/// is the directory of the crate's root.
 pub(crate) fn subtree_cycles(
     base: &Path,
     imports: &Imports<PathBuf>,
@@ -234,7 +234,7 @@ pub(crate) fn subtree_cycles(
         for (to, line) in targets {
             let (from, to) = (place_of(base, from), place_of(base, to));
             let shared = from.iter().zip(&to).take_while(|(one, other)| one == other).count();
-            // Between a module and those below it only imports of files count.
+            // Between a module and its descendants, only imports of files count.
             let (Some(one), Some(other)) = (from.get(shared), to.get(shared)) else { continue };
             let graph = by_prefix.entry(from[..shared].to_vec()).or_default();
             graph.entry(other.clone()).or_default();
@@ -259,7 +259,7 @@ pub(crate) fn subtree_cycles(
     found
 }
 
-/// The place of a file's module, by where the file lies.
+/// Returns the place of a file's module, from the path of the file.
 fn place_of(base: &Path, file: &Path) -> Place {
     let inside = file.strip_prefix(base).unwrap_or(file).with_extension("");
     let mut place: Place =

@@ -1,8 +1,9 @@
 //! Finds import cycles between the files of each crate, and between the subtrees of modules beside each other.
 //!
-//! `trigger-cycles [DIRECTORY]` looks at every package below a directory (this one), prints each cycle with the imports
-//! that make it, and fails if there is any. It knows no macros and no types: an import is a `use` or a path in the
-//! code, followed through what is exported again to the file that defines its name. Imports of tests do not count.
+//! `trigger-cycles [DIRECTORY]` reads every package below a directory (by default the current one), prints each cycle
+//! with the imports that form it, and fails if there is any. It does not expand macros or resolve types: an import is
+//! a `use` or a path in the code, followed through re-exports to the file that defines its name. Imports in tests do
+//! not count.
 
 mod graph;
 mod module;
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reports on all crates; how many cycles there are.
+/// Reports on all crates and returns the number of cycles.
 fn report(root: &Path, out: &mut impl Write) -> io::Result<usize> {
     let (mut total, mut files) = (0, 0);
     for package in packages(root)? {
@@ -66,7 +67,7 @@ fn report_crate(
     Ok(of_files.len() + subtrees.len())
 }
 
-/// The directorys below `root` with a package in them.
+/// Returns the directories below `root` that hold a package.
 fn packages(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut ahead = vec![root.to_owned()];
@@ -88,7 +89,7 @@ fn packages(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The files at the root of a package's crates: its library, programs, tests and examples.
+/// Returns the files at the root of a package's crates: its library, programs, tests and examples.
 fn crate_roots(package: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = vec![package.join("src/lib.rs"), package.join("src/main.rs"), package.join("build.rs")];
     for directory in ["src/bin", "tests", "examples", "benches"] {
@@ -100,7 +101,7 @@ fn crate_roots(package: &Path) -> io::Result<Vec<PathBuf>> {
             }
         }
     }
-    // A program beside `src`.
+    // The package may have a program beside `src`.
     found.extend(entries(package)?.into_iter().map(|path| path.join("main.rs")));
     found.retain(|file| file.is_file());
     found.sort();
@@ -108,7 +109,7 @@ fn crate_roots(package: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What is in a directory; nothing where there is none.
+/// Returns the entries of a directory; none if it does not exist.
 fn entries(directory: &Path) -> io::Result<Vec<PathBuf>> {
     if !directory.is_dir() {
         return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! What the modules of one file declare, import and name.
+//! The declarations, imports and names of the modules of one file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ pub(crate) struct Module {
     pub(crate) files: BTreeMap<String, Option<String>>,
     /// Its inline modules.
     pub(crate) inline: BTreeMap<String, Module>,
-    /// What it imports or exports again, by the name under which it has it.
+    /// The names that it imports or re-exports, by the name under which it has them.
     pub(crate) imports: BTreeMap<String, Import>,
     /// The modules all of whose names it imports.
     pub(crate) globs: Vec<Mention>,
@@ -37,14 +37,14 @@ pub(crate) struct Module {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Import {
     pub(crate) mention: Mention,
-    /// Whether others see the name as one of this module.
+    /// Whether other modules see the name as one of this module.
     pub(crate) exported: bool,
 }
 
 const DEFINE: [&str; 9] =
     ["fn", "struct", "enum", "trait", "type", "const", "static", "union", "macro_rules"];
 
-/// Reads a file. What is there only for its tests counts as absent: a test may look at all of a crate.
+/// Parses a file. Code that exists only for its tests counts as absent: a test may use all of a crate.
 pub(crate) fn parse(tokens: &[Token]) -> Module {
     let mut module = Module::default();
     Parser { tokens, at: 0 }.module(&mut module);
@@ -76,7 +76,7 @@ impl Parser<'_> {
         self.tokens.get(self.at).map_or(0, |token| token.line)
     }
 
-    /// Reads to the brace that closes the module, or to the end of the file.
+    /// Reads up to the brace that closes the module, or to the end of the file.
     fn module(&mut self, module: &mut Module) {
         let mut depth = 0;
         while self.at < self.tokens.len() {
@@ -90,7 +90,7 @@ impl Parser<'_> {
                 Some(Kind::Sign('}')) => depth -= 1,
                 Some(Kind::Word(word)) => match word.as_str() {
                     "use" => {
-                        // Behind `pub` or `pub(crate)`.
+                        // A `use` after `pub` or `pub(crate)` is exported.
                         let before = self.at.checked_sub(1).map(|before| &self.tokens[before].kind);
                         let exported = match before {
                             Some(Kind::Word(word)) => word == "pub",
@@ -159,7 +159,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Reads from an opening bracket to behind the one that closes it.
+    /// Reads from an opening bracket past the one that closes it.
     fn skip_group(&mut self) {
         let mut depth = 0;
         while let Some(kind) = self.kind(0) {
@@ -175,7 +175,7 @@ impl Parser<'_> {
         }
     }
 
-    /// Reads an item without looking at it: to its semicolon or behind its block.
+    /// Skips an item: to its semicolon or past its block.
     fn skip_item(&mut self) {
         while let Some(kind) = self.kind(0) {
             match kind {
@@ -185,7 +185,7 @@ impl Parser<'_> {
                     self.at += 1;
                     return;
                 }
-                // A field or an arm that only tests have.
+                // The item is a field or an arm that only tests have.
                 Kind::Sign('}') => return,
                 _ => self.at += 1,
             }
@@ -210,7 +210,7 @@ impl Parser<'_> {
         module.inline.insert(name, inner);
     }
 
-    /// Reads what follows `use`, or one branch of it, and the sign behind it unless that closes a group.
+    /// Reads what follows `use`, or one branch of it, and the sign after it unless that closes a group.
     fn import(&mut self, mut path: Path, exported: bool, module: &mut Module) {
         let line = self.line();
         while let Some(kind) = self.kind(0).cloned() {

@@ -1,7 +1,7 @@
 //! Splits Rust source into the few kinds of tokens that imports are made of.
 //!
-//! Comments, numbers, characters and lifetimes are dropped. It is no complete lexer: it only has to be right
-//! about where comments and literals begin and end.
+//! Comments, numbers, characters and lifetimes are dropped. This is not a complete lexer: it only has to find
+//! correctly where comments and literals begin and end.
 
 /// A token, with the line that it stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,12 +10,12 @@ pub(crate) struct Token {
     pub(crate) line: usize,
 }
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// An identifier or a keyword.
     Word(String),
-    /// A string literal; of a raw or byte string only that there is one.
+    /// A string literal; the content of a raw or byte string is dropped.
     Text(String),
     /// `::`
     Path,
@@ -23,7 +23,7 @@ pub(crate) enum Kind {
     Sign(char),
 }
 
-/// The tokens of a file.
+/// Returns the tokens of a file.
 pub(crate) fn tokens(source: &str) -> Vec<Token> {
     let chars: Vec<char> = source.chars().collect();
     let mut lexer = Lexer { chars: &chars, at: 0, line: 1, tokens: Vec::new() };
@@ -125,7 +125,7 @@ impl Lexer<'_> {
         self.tokens.push(Token { kind: Kind::Text(text), line });
     }
 
-    /// Whether a raw or byte string began here; if so it has been read. Raw identifiers are none.
+    /// Reads a raw or byte string if one begins here, and returns whether it did. Raw identifiers are not strings.
     fn raw_string(&mut self) -> bool {
         let prefix = (0..2).take_while(|&ahead| matches!(self.peek(ahead), Some('r' | 'b' | 'c'))).count();
         let hashes = (prefix..).take_while(|&ahead| self.peek(ahead) == Some('#')).count();

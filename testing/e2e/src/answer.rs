@@ -1,22 +1,22 @@
-//! What a command of ours said.
+//! The result of a command of the program under test.
 
 use std::process::Output;
 use std::time::Duration;
 
 use serde_json::Value;
 
-/// A command's exit code and words.
+/// A command's exit code and output.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The exit code.
     pub code: i32,
-    /// The one JSON document on standard output; null where there is none.
+    /// The one JSON document on standard output; null if there is none.
     pub json: Value,
-    /// Standard output as it is.
+    /// Standard output, unchanged.
     pub stdout: String,
-    /// Standard error as it is.
+    /// Standard error, unchanged.
     pub stderr: String,
-    /// From its start to its end.
+    /// The time from its start to its end.
     pub took: Duration,
 }
 
@@ -32,31 +32,31 @@ impl Answer {
         }
     }
 
-    /// The id of the event that a `fire` answered for; panics unless it succeeded.
+    /// Returns the id of the event that a `fire` answered for; panics unless it succeeded.
     pub fn event(&self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.json["event_id"].as_str().unwrap_or_else(|| panic!("no event id: {self:?}")).to_owned()
     }
 
-    /// The same, of a `fire` that reached the backend.
+    /// Returns the id of an event that reached the backend; panics for any other answer.
     pub fn committed(&self) -> String {
         assert_eq!(self.json["state"], "committed", "{self:?}");
         self.event()
     }
 
-    /// The same, of a `fire` that did not.
+    /// Returns the id of an event that was spooled; panics for any other answer.
     pub fn spooled(&self) -> String {
         assert_eq!(self.json["state"], "spooled", "{self:?}");
         self.event()
     }
 
-    /// All warnings, a line each.
+    /// Returns all warnings, one on each line.
     pub fn warnings(&self) -> String {
         let warnings = self.json["warnings"].as_array().map(Vec::as_slice).unwrap_or_default();
         warnings.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n")
     }
 
-    /// The sentence of a failure with this exit code; panics on anything else, a success too.
+    /// Returns the error message of a failure with this exit code; panics for any other result, including success.
     pub fn error(&self, code: i32) -> String {
         assert_eq!(self.code, code, "{self:?}");
         self.json["error"].as_str().unwrap_or_else(|| panic!("no error: {self:?}")).to_owned()

@@ -11,10 +11,10 @@ use crate::binary::program;
 use crate::polling::eventually;
 use crate::process::{Process, explain};
 
-/// Where ports are drawn from.
+/// The range from which ports are drawn.
 const PORTS: std::ops::Range<u16> = 10_000..32_768;
 
-/// Which backend a scenario runs on.
+/// The backend that a scenario runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendKind {
     /// `trigger hub`
@@ -23,7 +23,7 @@ pub enum BackendKind {
     Etcd,
 }
 
-/// A backend, killed when dropped.
+/// A backend, which is killed when it is dropped.
 #[derive(Debug)]
 pub struct Backend {
     kind: BackendKind,
@@ -34,7 +34,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Starts one whose data lies in `directory`, and waits until it serves.
+    /// Starts a backend whose data lies in `directory`, and waits until it serves.
     pub fn start(kind: BackendKind, directory: &Path) -> Self {
         let (port, peer_port) = (free_port(), free_port());
         std::fs::create_dir_all(directory).expect("a directory for the backend");
@@ -44,7 +44,7 @@ impl Backend {
         backend
     }
 
-    /// What `--backend` takes.
+    /// Returns the URL for `--backend`.
     pub fn url(&self) -> String {
         match self.kind {
             BackendKind::Hub => format!("hub+http://127.0.0.1:{}", self.port),
@@ -52,38 +52,38 @@ impl Backend {
         }
     }
 
-    /// Its kind.
+    /// Returns its kind.
     pub fn kind(&self) -> BackendKind {
         self.kind
     }
 
-    /// Where it listens.
+    /// Returns the port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its process.
+    /// Returns its process.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
     }
 
-    /// `kill -9`; its data and its port stay.
+    /// Sends SIGKILL; its data and its port stay.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again after [`Self::kill`], on its data and its port.
+    /// Starts it again after [`Self::kill`], with its data and its port.
     pub fn restart(&mut self) {
         self.process = launch(self.kind, self.port, self.peer_port, &self.directory);
         self.wait_until_it_serves();
     }
 
-    /// Where its data lies.
+    /// Returns the path of its data.
     pub fn data_dir(&self) -> PathBuf {
         data_dir(&self.directory)
     }
 
-    /// Puts a value under a key, past all that Trigger would check.
+    /// Stores a value under a key, without any of Trigger's checks.
     pub fn put(&self, key: &str, value: &str) {
         match self.kind {
             BackendKind::Hub => {
@@ -106,7 +106,7 @@ impl Backend {
         }
     }
 
-    /// The value under a key, if there is one.
+    /// Returns the value under a key, if there is one.
     pub fn get(&self, key: &str) -> Option<String> {
         match self.kind {
             BackendKind::Hub => {
@@ -121,7 +121,7 @@ impl Backend {
         }
     }
 
-    /// A request to the hub's HTTP API: the status and the document of the answer.
+    /// Sends a request to the hub's HTTP API and returns the status and the document of the answer.
     pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         let body = body.to_string();
         let head = format!(
@@ -170,7 +170,7 @@ impl Backend {
                     );
                     if self.exchange(&request).0 == 200 { Ok(()) } else { Err(log) }
                 }
-                // It listens from its first moment; only when it says so does it serve.
+                // etcd listens from its first moment, but serves only once it reports so.
                 BackendKind::Etcd => {
                     let mut command = Command::new("etcdctl");
                     command.env("ETCDCTL_API", "3").args(["--command-timeout", "2s", "--endpoints"]);
@@ -206,15 +206,15 @@ fn launch(kind: BackendKind, port: u16, peer_port: u16, directory: &Path) -> Pro
             command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
             command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
             command.args(["--initial-cluster", &format!("only={peer}")]);
-            // Alone it need not wait a second to elect itself.
+            // A single member need not wait a second to elect itself.
             command.args(["--heartbeat-interval", "50", "--election-timeout", "250"]);
             Process::start(&mut command, &log, "etcd-server")
         }
     }
 }
 
-/// A loopback port that nothing listens on. It has five digits, and lies below those that the system lends to
-/// clients: one of these could be a client's while its server is killed, which then could not start again.
+/// Returns a loopback port that nothing listens on. It has five digits, and lies below the ephemeral ports: a client
+/// could take one of those while its server is killed, and the server could not start again.
 pub fn free_port() -> u16 {
     let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
     std::iter::repeat_with(|| fastrand::u16(PORTS)).find(is_free).expect("a free port")

@@ -1,4 +1,4 @@
-//! The program under test: this workspace's own `trigger`, built now, so that it is never an old one.
+//! The program under test: this workspace's own `trigger`, built on demand, so that it is never outdated.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::once::once_a_run;
 
 static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
 
-/// The path of `trigger`: `TRIGGER_BIN` where that is set, else built from this workspace.
+/// Returns the path of `trigger`: `TRIGGER_BIN` if it is set, otherwise the program built from this workspace.
 pub fn program() -> &'static Path {
     PROGRAM.get_or_init(|| match std::env::var_os("TRIGGER_BIN") {
         Some(path) => PathBuf::from(path),

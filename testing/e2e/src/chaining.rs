@@ -1,16 +1,16 @@
-//! Runs that fire: the last lines of a node's runs, and what their fires answered.
+//! Runs that fire: the last lines of a node's run script, and the answers that their fires got.
 
 use serde_json::Value;
 
 use crate::node::Node;
 use crate::polling::eventually;
 
-/// Makes each run of a node end with these lines of shell, `fire` among them.
+/// Appends lines of shell, with `fire` among them, to each run of a node.
 pub fn then(node: &Node, lines: &str) {
     node.write("then", &format!("fire() {{ trigger fire --output json \"$@\" >>fired; }}\n{lines}\n"));
 }
 
-/// What the runs of a node got as answers to their fires, once there are so many.
+/// Returns the answers to the fires of a node's runs, once there are `count` of them.
 pub fn fired(node: &Node, count: usize) -> Vec<Value> {
     eventually(&format!("{count} fires by runs of {}", node.certname()), || {
         let text = std::fs::read_to_string(node.path("fired")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Three real etcd members that elect a leader: for faults that one member does not know.
+//! Three real etcd members that elect a leader, for faults that a single member cannot have.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,12 +10,12 @@ use crate::backend::free_port;
 use crate::polling::eventually;
 use crate::process::{Process, explain};
 
-/// How many members it has: the loss of one is survived, of two is not.
+/// The number of members: the cluster survives the loss of one, but not of two.
 const MEMBERS: usize = 3;
-/// How long a member may take to answer a question; a paused one never does.
+/// The time that a member may take to answer a query; a paused one never does.
 const ASK_FOR: Duration = Duration::from_secs(2);
 
-/// An etcd cluster. Its members die with it.
+/// An etcd cluster, whose members end when it is dropped.
 #[derive(Debug)]
 pub struct Cluster {
     members: Vec<Member>,
@@ -28,12 +28,12 @@ struct Member {
     port: u16,
     peer_port: u16,
     directory: PathBuf,
-    /// Absent while it is killed.
+    /// Absent while the member is killed.
     process: Option<Process>,
 }
 
 impl Cluster {
-    /// Starts one whose data lies in `directory`, and waits until it serves.
+    /// Starts a cluster whose data lies in `directory`, and waits until it serves.
     pub fn start(directory: &Path) -> Self {
         let member = |index: usize| {
             let name = format!("m{}", index + 1);
@@ -41,7 +41,7 @@ impl Cluster {
             std::fs::create_dir_all(&directory).expect("a directory for an etcd member");
             Member { name, port: free_port(), peer_port: free_port(), directory, process: None }
         };
-        // Members of another cluster on a port that was ours a moment ago must not be taken for ours.
+        // The token keeps members of another cluster, on a port that was ours a moment ago, out of this one.
         let token = directory.to_string_lossy().into_owned();
         let mut cluster = Self { members: (0..MEMBERS).map(member).collect(), token };
         (0..MEMBERS).for_each(|index| cluster.restart(index));
@@ -49,24 +49,24 @@ impl Cluster {
         cluster
     }
 
-    /// The members' client ports.
+    /// Returns the members' client ports.
     pub fn ports(&self) -> Vec<u16> {
         self.members.iter().map(|member| member.port).collect()
     }
 
-    /// The members' numbers.
+    /// Returns the members' numbers.
     pub fn members(&self) -> std::ops::Range<usize> {
         0..self.members.len()
     }
 
-    /// `kill -9` of one member; its data and its ports stay.
+    /// Sends SIGKILL to one member; its data and its ports stay.
     pub fn kill(&mut self, index: usize) {
         if let Some(mut process) = self.members[index].process.take() {
             process.kill();
         }
     }
 
-    /// Starts a killed member again on its data, without waiting for anything; does nothing to a live one.
+    /// Starts a killed member again with its data, without waiting for anything; does nothing to a live one.
     pub fn restart(&mut self, index: usize) {
         if self.members[index].process.is_none() {
             let process = self.launch(&self.members[index]);
@@ -74,17 +74,17 @@ impl Cluster {
         }
     }
 
-    /// Makes a member silent: its connections stay open, nothing answers.
+    /// Makes a member silent: its connections stay open, but it does not answer.
     pub fn pause(&self, index: usize) {
         self.members[index].process.iter().for_each(Process::pause);
     }
 
-    /// Lets it go on after [`Self::pause`].
+    /// Lets a member go on after [`Self::pause`].
     pub fn go_on(&self, index: usize) {
         self.members[index].process.iter().for_each(Process::go_on);
     }
 
-    /// The member that leads: of those that answer and say so themselves, the one of the latest term.
+    /// Returns the leader: among the members that answer and report themselves as leader, the one of the latest term.
     pub fn leader(&self) -> Option<usize> {
         let leads = |index: usize| {
             let said = self.etcdctl(index, &["endpoint", "status", "-w", "json"]).ok()?;
@@ -93,7 +93,8 @@ impl Cluster {
         self.members().filter_map(leads).max().map(|(_, index)| index)
     }
 
-    /// The members that ended without being asked to, each with its latest log lines; they count as killed from here on.
+    /// Returns the members that ended without a fault, each with its latest log lines; they count as killed from here
+    /// on.
     pub fn deaths(&mut self) -> Vec<String> {
         let mut deaths = Vec::new();
         for member in &mut self.members {
@@ -105,7 +106,7 @@ impl Cluster {
         deaths
     }
 
-    /// The keys below a prefix.
+    /// Returns the keys below a prefix.
     pub fn keys(&self, prefix: &str) -> Result<Vec<String>, String> {
         let said = self.etcdctl(0, &["get", "--prefix", "--keys-only", "--", prefix])?;
         Ok(said.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
@@ -156,7 +157,7 @@ impl Cluster {
     }
 }
 
-/// The term in which the member that said this leads; nothing where it does not.
+/// Returns the term in which the member with this answer leads; `None` if it does not lead.
 fn term_of_leader(said: &str) -> Option<u64> {
     let answer: Value = serde_json::from_str(said).ok()?;
     let status = &answer[0]["Status"];

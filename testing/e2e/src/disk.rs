@@ -1,12 +1,11 @@
-//! Disks that are full or cannot be written. Mounting needs root; without it these tests fail, they are not
-//! skipped.
+//! Disks that are full or read-only. Mounting needs root; without root these tests fail, they are not skipped.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A small disk of its own, mounted at a directory and unmounted when dropped.
+/// A small disk of its own, which is mounted at a directory and unmounted when it is dropped.
 #[derive(Debug)]
 pub struct SmallDisk {
     directory: PathBuf,
@@ -39,14 +38,14 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A directory that not even root can write; writable again when dropped.
+/// A directory that not even root can write; it becomes writable again when this is dropped.
 #[derive(Debug)]
 pub struct ReadOnly {
     directory: PathBuf,
 }
 
 impl ReadOnly {
-    /// Makes `directory` read-only, with what lies in it.
+    /// Makes `directory` read-only, with its content.
     pub fn make(directory: &Path) -> Self {
         fs::create_dir_all(directory).expect("a directory to make read-only");
         mount(&["--bind", &directory.to_string_lossy()], directory);
@@ -69,7 +68,7 @@ fn mount(arguments: &[&str], directory: &Path) {
     assert!(output.status.success(), "this test mounts small disks, which needs root: {said}");
 }
 
-/// Lazily: a process that is just ending may still be inside.
+/// The unmount is lazy, because a process that is about to end may still use the disk.
 fn unmount(directory: &Path) {
     let _ = Command::new("umount").arg("--lazy").arg(directory).status();
 }

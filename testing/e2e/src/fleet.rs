@@ -9,7 +9,7 @@ use crate::disk::SmallDisk;
 use crate::node::Node;
 use crate::process::end_all_of;
 
-/// A fleet of its own for each test.
+/// A fleet, of which each test has its own.
 #[derive(Debug)]
 pub struct Fleet {
     /// The backend.
@@ -19,14 +19,14 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts a backend; nodes come with [`Self::node`].
+    /// Starts a backend; nodes are added with [`Self::node`].
     pub fn on(kind: BackendKind) -> Self {
         let scratch = scratch();
         let backend = Backend::start(kind, &scratch.path().join("backend"));
         Self { backend, disk: None, scratch }
     }
 
-    /// The same, with the backend's data on a disk of its own of so many KiB.
+    /// Starts a backend whose data lies on a disk of its own of so many KiB.
     pub fn on_small_disk(kind: BackendKind, kib: u32) -> Self {
         let scratch = scratch();
         let disk = SmallDisk::mount(&scratch.path().join("backend/data"), kib);
@@ -34,36 +34,36 @@ impl Fleet {
         Self { backend, disk: Some(disk), scratch }
     }
 
-    /// The backend's own disk; panics where it has none.
+    /// Returns the backend's own disk; panics if it has none.
     pub fn disk(&self) -> &SmallDisk {
         self.disk.as_ref().expect("a fleet on a small disk")
     }
 
-    /// A node with a directory of its own and no agent yet.
+    /// Makes a node with a directory of its own and no agent yet.
     pub fn node(&self, certname: &str) -> Node {
         self.node_in(certname, certname)
     }
 
-    /// The same, in a directory with another name than its own.
+    /// Makes such a node in a directory whose name is not its certname.
     pub fn node_in(&self, directory: &str, certname: &str) -> Node {
         Node::new(certname, &self.directory(directory), &self.backend.url())
     }
 
-    /// The same, with its agent running and connected.
+    /// Makes a node whose agent is running and connected.
     pub fn running(&self, certname: &str) -> Node {
         let mut node = self.node(certname);
         node.start_agent();
         node
     }
 
-    /// A directory in the scratch directory, made if need be.
+    /// Returns a directory in the scratch directory, and creates it if necessary.
     pub fn directory(&self, name: &str) -> PathBuf {
         let directory = self.path().join(name);
         std::fs::create_dir_all(&directory).expect("a scratch directory");
         directory
     }
 
-    /// The scratch directory.
+    /// Returns the scratch directory.
     pub fn path(&self) -> &Path {
         self.scratch.path()
     }

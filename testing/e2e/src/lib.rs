@@ -1,13 +1,14 @@
-//! The harness of the end-to-end tests: real processes in scratch directories, watched from outside as a person
-//! would, through `trigger status` and `trigger queue`.
+//! The harness of the end-to-end tests: real processes in scratch directories, which the tests observe from outside
+//! as an operator would, through `trigger status` and `trigger queue`.
 //!
-//! A [`Fleet`] is a backend (a hub or an etcd, a real one) and the [`Node`]s around it. Whatever a fleet
-//! started ends when it is dropped: by process id, never by name. A missing program fails the test with the
-//! Debian package to install; nothing is ever skipped. The harness panics where it cannot do its part,
-//! since each such failure is a failure of the test.
+//! A [`Fleet`] is a real backend (a hub or an etcd) and the [`Node`]s around it. Every process that a fleet started
+//! ends when it is dropped: by process id, never by name. A missing program fails the test with the Debian package to
+//! install; nothing is ever skipped. The harness panics where it cannot do its part, since each such failure is a
+//! failure of the test.
 //!
-//! `cargo test -p trigger-e2e`, as root, for some tests mount small disks. The tests in `puppet_agent/` share
-//! a [`PuppetServer`], which takes half a minute and some 700 MB of memory. The harness builds the program under test; `TRIGGER_BIN` names another one.
+//! Run `cargo test -p trigger-e2e` as root, because some tests mount small disks. The tests in `puppet_agent/` share
+//! a [`PuppetServer`], which takes half a minute and some 700 MB of memory. The harness builds the program under
+//! test; `TRIGGER_BIN` names another one.
 
 #![allow(clippy::expect_used, reason = "a harness that cannot do its part fails the test")]
 

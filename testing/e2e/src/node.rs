@@ -1,4 +1,4 @@
-//! One node: a configuration, a state directory, maybe an agent, and the commands a person runs there.
+//! One node: a configuration, a state directory, possibly an agent, and the commands that an operator runs there.
 
 use std::fs;
 use std::io::Write;
@@ -13,22 +13,22 @@ use crate::binary::program;
 use crate::polling::{TIMEOUT, eventually, eventually_within};
 use crate::process::Process;
 
-/// A run as its script saw it.
+/// A run as its script recorded it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Run {
-    /// How the run was asked to behave.
+    /// The run's id, from the environment.
     pub run_id: String,
-    /// Nanoseconds since 1970.
+    /// The start in nanoseconds since 1970.
     pub started_at_ns: u128,
-    /// The process that ran the script.
+    /// The process id of the script.
     pub pid: u32,
-    /// Its supervisor.
+    /// The process id of its supervisor.
     pub supervisor: u32,
-    /// Whether the script came to its end.
+    /// Whether the script reached its end.
     pub has_ended: bool,
 }
 
-/// A node. Its agent dies with it; its runs with the [`crate::Fleet`].
+/// A node. Its agent ends when it is dropped; its runs end with the [`crate::Fleet`].
 #[derive(Debug)]
 pub struct Node {
     certname: String,
@@ -38,8 +38,7 @@ pub struct Node {
     agent: Option<Process>,
 }
 
-/// What a node runs unless a test says otherwise: notes its start and its end, and waits between them while
-/// the file `hold` is there.
+/// The default run command: it records its start and its end, and waits between them while the file `hold` exists.
 const RUN_SCRIPT: &str = r#"#!/bin/sh
 cd "$(dirname "$0")"
 echo "start $TRIGGER_RUN_ID $(date +%s%N) $$ $PPID" >>runs
@@ -49,7 +48,7 @@ echo "end $TRIGGER_RUN_ID" >>runs
 "#;
 
 impl Node {
-    /// A node in a directory that is there, with no agent yet; `backend` is a URL.
+    /// Makes a node in an existing directory, with no agent yet; `backend` is a URL.
     pub fn new(certname: &str, directory: &Path, backend: &str) -> Self {
         let mut node = Self {
             certname: certname.to_owned(),
@@ -65,19 +64,19 @@ impl Node {
             ("certname".to_owned(), format!("'{certname}'")),
             ("state_dir".to_owned(), text(&directory.join("state"))),
             ("run_cmd".to_owned(), text(&script)),
-            // Tests start many runs within a minute; those of the limit set their own.
+            // Tests start many runs within a minute; the tests of the rate limit set their own value.
             ("runs_per_minute".to_owned(), "600".to_owned()),
         ];
         node.write_config();
         node
     }
 
-    /// Its name.
+    /// Returns its certname.
     pub fn certname(&self) -> &str {
         &self.certname
     }
 
-    /// A file in its directory.
+    /// Returns the path of a file in its directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -96,7 +95,7 @@ impl Node {
         path
     }
 
-    /// Adds or replaces one setting of its configuration file; the value is TOML.
+    /// Adds or replaces one setting in its configuration file; the value is TOML.
     pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
         self.settings.retain(|(known, _)| known != key);
         self.settings.push((key.to_owned(), value.to_owned()));
@@ -104,7 +103,7 @@ impl Node {
         self
     }
 
-    /// Where its configuration lies.
+    /// Returns the path of its configuration file.
     pub fn config(&self) -> PathBuf {
         self.path("trigger.toml")
     }
@@ -117,7 +116,7 @@ impl Node {
 
     // --- its agent ----------------------------------------------------------------------------------
 
-    /// Starts its agent and waits until it may run what is fired at it.
+    /// Starts its agent and waits until the agent may run what is fired at it.
     pub fn start_agent(&mut self) {
         self.launch_agent();
         self.wait_until_connected();
@@ -132,13 +131,13 @@ impl Node {
         self.agent = Some(Process::start(&mut command, &self.path("agent.log"), "trigger"));
     }
 
-    /// Its next agents see a machine that has just started, as after a power cut, or another machine.
+    /// Makes its next agents see a machine that has just booted, as after a power cut, or another machine.
     pub fn restart_machine(&mut self) {
         let boot = format!("00000000-0000-4000-8000-{:012}\n", std::process::id());
         self.boot = Some(self.write("boot_id", &boot));
     }
 
-    /// Makes this node's state directory a copy of another's as it is now.
+    /// Makes this node's state directory a copy of another node's current one.
     pub fn copy_state_of(&self, other: &Self) {
         let mut command = Command::new("cp");
         command.arg("--archive").arg(other.path("state")).arg(&self.directory);
@@ -156,37 +155,37 @@ impl Node {
         });
     }
 
-    /// Its agent's process; panics if none was started.
+    /// Returns its agent's process; panics if none was started.
     pub fn agent(&mut self) -> &mut Process {
         self.agent.as_mut().expect("an agent that was started")
     }
 
-    /// Whether an agent was started and not killed since.
+    /// Returns whether an agent was started and not killed since.
     pub fn has_agent(&self) -> bool {
         self.agent.is_some()
     }
 
-    /// What an agent that should live came to: its exit code and its latest words where it has ended.
+    /// Returns the exit code and the latest log lines of an agent that has ended although it should be running.
     pub fn death_of_agent(&mut self) -> Option<String> {
         let agent = self.agent.as_mut()?;
         let code = agent.exit()?;
         Some(format!("the agent of {} ended with {code}; its log:\n{}", self.certname, agent.latest_log()))
     }
 
-    /// `kill -9` of its agent.
+    /// Sends SIGKILL to its agent.
     pub fn kill_agent(&mut self) {
         self.agent().kill();
         self.agent = None;
     }
 
-    /// The latest lines its agents have logged, for a complaint.
+    /// Returns the latest lines that its agents have logged, for an error message.
     fn latest_log(&self) -> String {
         let log = self.agent_log();
         let lines: Vec<&str> = log.lines().rev().take(12).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 
-    /// All that its agents have logged.
+    /// Returns everything that its agents have logged.
     pub fn agent_log(&self) -> String {
         fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
@@ -201,10 +200,10 @@ impl Node {
 
     // --- its commands -------------------------------------------------------------------------------
 
-    /// `trigger ARGUMENTS` with this node's configuration and nothing of the tester's own.
+    /// Returns the command `trigger ARGUMENTS` with this node's configuration and without the tester's environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program());
-        // The setting comes first, for an argument may be `--`.
+        // The option comes first, because an argument may be `--`.
         command.arg("--config").arg(self.config()).args(arguments).env("PATH", path_with_trigger());
         for name in [
             "BACKEND",
@@ -227,51 +226,51 @@ impl Node {
         self.trigger_reading(arguments, "")
     }
 
-    /// The same, with something to read on its standard input.
+    /// Runs `trigger ARGUMENTS` with this input on its standard input.
     pub fn trigger_reading(&self, arguments: &[&str], input: &str) -> Answer {
         let began = Instant::now();
         let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("trigger to start");
         if let Some(mut stdin) = child.stdin.take() {
-            // A command that refuses early does not read it all.
+            // A command that refuses its arguments early does not read all its input.
             let _ = stdin.write_all(input.as_bytes());
         }
         let output = child.wait_with_output().expect("trigger to end");
         Answer::of(&output, began.elapsed())
     }
 
-    /// `trigger fire --output json ARGUMENTS`.
+    /// Runs `trigger fire --output json ARGUMENTS`.
     pub fn fire(&self, arguments: &[&str]) -> Answer {
         self.trigger(&[&["fire", "--output", "json"], arguments].concat())
     }
 
-    /// `trigger status EVENT --output json`; the failure's sentence where it fails.
+    /// Runs `trigger status EVENT --output json`; returns the error message if it fails.
     pub fn status(&self, event: &str) -> Result<Value, String> {
         let answer = self.trigger(&["status", event, "--output", "json"]);
         if answer.code == 0 { Ok(answer.json) } else { Err(format!("{answer:?}")) }
     }
 
-    /// `trigger queue --output json`.
+    /// Runs `trigger queue --output json`.
     pub fn queue(&self) -> Value {
         let answer = self.trigger(&["queue", "--output", "json"]);
         assert_eq!(answer.code, 0, "{answer:?}");
         answer.json
     }
 
-    /// Where an event stands at one target; null where it is no target.
+    /// Returns the state of an event at one target; null if the event has no such target.
     pub fn delivery(&self, event: &str, certname: &str) -> Value {
         let status = self.status(event).unwrap_or_default();
         let targets = status["targets"].as_array().cloned().unwrap_or_default();
         targets.into_iter().find(|target| target["certname"] == certname).unwrap_or_default()
     }
 
-    /// Waits until an event has the given state at one target; returns how it stands there.
+    /// Waits until an event has the given state at one target, and returns its delivery.
     pub fn wait_for(&self, event: &str, certname: &str, state: &str) -> Value {
         self.wait_within(TIMEOUT, event, certname, state)
     }
 
-    /// The same with another patience, for what is slow.
+    /// Waits in the same way with another timeout, for slow cases.
     pub fn wait_within(&self, patience: Duration, event: &str, certname: &str, state: &str) -> Value {
         eventually_within(patience, &format!("{event} {state} at {certname}"), || {
             let target = self.delivery(event, certname);
@@ -285,7 +284,7 @@ impl Node {
 
     // --- its runs -----------------------------------------------------------------------------------
 
-    /// Keeps runs from ending, until [`Self::release`].
+    /// Keeps runs from ending until [`Self::release`].
     pub fn hold(&self) {
         self.write("hold", "");
     }
@@ -295,7 +294,7 @@ impl Node {
         fs::remove_file(self.path("hold")).expect("a hold to release");
     }
 
-    /// The runs so far, in the order of their starts.
+    /// Returns the runs so far, in the order of their starts.
     pub fn runs(&self) -> Vec<Run> {
         let text = fs::read_to_string(self.path("runs")).unwrap_or_default();
         let mut runs: Vec<Run> = Vec::new();
@@ -317,7 +316,7 @@ impl Node {
         runs
     }
 
-    /// Waits until so many runs have started; returns them.
+    /// Waits until `count` runs have started, and returns them.
     pub fn wait_for_runs(&self, count: usize) -> Vec<Run> {
         eventually(&format!("{count} runs of {}", self.certname), || {
             let runs = self.runs();
@@ -326,7 +325,7 @@ impl Node {
     }
 }
 
-/// The command with another file in the place where the kernel names its boot, which needs root.
+/// Returns the command with another boot id than the kernel's, which needs root.
 fn on_boot(boot: &Path, command: &Command) -> Command {
     let mut isolated = Command::new("unshare");
     isolated.args(["--mount", "sh", "-c"]);
@@ -341,7 +340,7 @@ fn on_boot(boot: &Path, command: &Command) -> Command {
     isolated
 }
 
-/// The tester's PATH with the program under test first, for scripts and for Puppet.
+/// Returns the tester's PATH with the program under test first, for scripts and for Puppet.
 pub(crate) fn path_with_trigger() -> std::ffi::OsString {
     let mut path = program().parent().expect("a program in a directory").as_os_str().to_owned();
     path.push(":");

@@ -1,13 +1,13 @@
-//! What the tests of one run share though each may be a process of its own, as under nextest.
+//! Values that the tests of one test run share, even if each test is a process of its own, as under nextest.
 
 use std::fs::{self, File};
 use std::path::Path;
 
-/// Where nextest's tests leave notes for each other.
+/// The directory in which nextest's tests leave notes for each other.
 const NOTES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/trigger-e2e");
 
-/// What `make` returns, which is called once for all tests of a run of nextest and once for each process otherwise:
-/// the first test that asks notes the answer under `name` for the others, which wait for it.
+/// Returns the result of `make`, which is called once for all tests of a nextest run, and once for each process
+/// otherwise. The first test that asks notes the result under `name` for the others, which wait for it.
 pub(crate) fn once_a_run(name: &str, make: impl FnOnce() -> String) -> String {
     let Some(run) = nextest_run() else { return make() };
     fs::create_dir_all(NOTES).expect("a directory for notes");
@@ -23,7 +23,7 @@ pub(crate) fn once_a_run(name: &str, make: impl FnOnce() -> String) -> String {
     made
 }
 
-/// The id of the run of nextest that this process is a test of.
+/// Returns the id of the nextest run that this process is a test of.
 pub(crate) fn nextest_run() -> Option<String> {
     std::env::var("NEXTEST_RUN_ID").ok()
 }

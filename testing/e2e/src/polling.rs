@@ -1,4 +1,4 @@
-//! Waiting for what must come, without guessing how long it takes.
+//! Waits for expected events without guessing how long they take.
 
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -7,19 +7,19 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::inotify;
 
-/// How long anything may take before a test gives up. Generous: it bounds a failure, it measures nothing.
+/// The time after which a test gives up. It is generous, since it bounds a failure and measures nothing.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
-/// Between two looks.
+/// The interval between two polls.
 const POLL_INTERVAL: Duration = Duration::from_millis(40);
-/// The same for what takes long: most looks start a program, and would slow down what they wait for.
+/// The interval for slow cases: most polls start a program, which would slow down the awaited work.
 const LOOK_SELDOM: Duration = Duration::from_millis(500);
 
-/// Looks until `look` finds something, and returns it; panics with the latest complaint after [`TIMEOUT`].
+/// Polls until `look` returns a value, and returns it; panics with the latest error after [`TIMEOUT`].
 pub fn eventually<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
     eventually_within(TIMEOUT, what, look)
 }
 
-/// The same with another patience, for what is huge.
+/// Polls in the same way with another timeout, for huge cases.
 pub fn eventually_within<T>(
     patience: Duration,
     what: &str,
@@ -37,7 +37,7 @@ pub fn eventually_within<T>(
     }
 }
 
-/// How often a file is opened in a while, by anybody.
+/// Returns how often any process opens a file within a period.
 pub fn opened_within(a_while: Duration, file: &Path) -> usize {
     let watched = inotify::init(inotify::CreateFlags::NONBLOCK).expect("a watch on files");
     inotify::add_watch(&watched, file, inotify::WatchFlags::OPEN).expect("a watch on a file");
@@ -47,7 +47,7 @@ pub fn opened_within(a_while: Duration, file: &Path) -> usize {
     std::iter::from_fn(|| events.next().ok().map(drop)).count()
 }
 
-/// Looks again and again for a while, and panics if `look` ever finds what must not come.
+/// Polls for a period, and panics if `look` ever finds something.
 pub fn never_for(a_while: Duration, what: &str, mut look: impl FnMut() -> Option<String>) {
     let began = Instant::now();
     while began.elapsed() < a_while {

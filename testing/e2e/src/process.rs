@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::polling::eventually;
 
-/// Lines of a log that a complaint quotes.
+/// The number of log lines that an error message quotes.
 const LINES_OF_A_COMPLAINT: usize = 12;
 
-/// A process of ours; killed and reaped when dropped. What it prints goes to a file.
+/// A process of the test, which is killed and reaped when it is dropped. Its output goes to a file.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -21,7 +21,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a command. `package` is the Debian package to name where its program is missing.
+    /// Starts a command. `package` is the Debian package to name if its program is missing.
     pub fn start(command: &mut Command, log: &Path, package: &str) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("a log file");
         let output = file.try_clone().expect("a log file");
@@ -30,53 +30,53 @@ impl Process {
         Self { child, log: log.to_owned() }
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// All it printed so far.
+    /// Returns its output so far.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// The last of what it printed, for a complaint.
+    /// Returns the last lines of its output, for an error message.
     pub fn latest_log(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LINES_OF_A_COMPLAINT)..].join("\n")
     }
 
-    /// Its exit code once it has ended (a signal as its negative number); nothing while it lives.
+    /// Returns its exit code once it has ended (a signal as its negative number); `None` while it is alive.
     pub fn exit(&mut self) -> Option<i32> {
         let status = self.child.try_wait().expect("the state of a child")?;
         Some(status.code().unwrap_or_else(|| -status.signal().unwrap_or_default()))
     }
 
-    /// Waits for its end by itself; its exit code.
+    /// Waits until it ends by itself, and returns its exit code.
     pub fn wait(&mut self) -> i32 {
         let pid = self.pid();
         eventually(&format!("the end of process {pid}"), || self.exit().ok_or_else(|| "it lives".to_owned()))
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// Sends SIGKILL, and waits until it is gone.
     pub fn kill(&mut self) {
         self.child.kill().expect("a child to kill");
         self.child.wait().expect("a child to reap");
     }
 
-    /// Asks it to end.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Asks it to read its configuration again.
+    /// Sends SIGHUP, on which it reads its configuration again.
     pub fn hang_up(&self) {
         self.signal(Signal::HUP);
     }
 
-    /// Makes it silent: its connections stay open, nothing answers. Returns once it stands still: until then a
-    /// thread of it may still answer a client.
+    /// Makes it silent: its connections stay open, but it does not answer. Returns once it has stopped: until then
+    /// one of its threads may still answer a client.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
         let pid = self.pid();
@@ -102,12 +102,12 @@ impl Drop for Process {
     }
 }
 
-/// Whether a process lives; a zombie does not.
+/// Returns whether a process is alive; a zombie is not.
 pub fn is_alive(pid: u32) -> bool {
     !matches!(state_of(pid), None | Some('Z' | 'X'))
 }
 
-/// Whether a process stands still after [`stop`].
+/// Returns whether a process has stopped after [`stop`].
 pub fn is_stopped(pid: u32) -> bool {
     state_of(pid) == Some('T')
 }
@@ -117,24 +117,24 @@ fn state_of(pid: u32) -> Option<char> {
     stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next())
 }
 
-/// SIGSTOP by process id: the process stands still a moment later.
+/// Sends SIGSTOP by process id: the process stops a moment later.
 pub fn stop(pid: u32) {
     signal(pid, Signal::STOP);
 }
 
-/// The process that started it, or took it over.
+/// Returns the process that started a process, or adopted it.
 pub fn parent_of(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(')')?;
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// `kill -9` by process id; one that is gone already is no failure.
+/// Sends SIGKILL by process id; a process that is already gone is no failure.
 pub fn kill(pid: u32) {
     signal(pid, Signal::KILL);
 }
 
-/// The same with TERM, which a process may answer as it likes.
+/// Sends SIGTERM by process id; the process may handle it as it likes.
 pub fn signal_to_end(pid: u32) {
     signal(pid, Signal::TERM);
 }
@@ -145,13 +145,13 @@ fn signal(pid: u32, signal: Signal) {
     }
 }
 
-/// SIGCONT by process id.
+/// Sends SIGCONT by process id.
 pub fn go_on(pid: u32) {
     signal(pid, Signal::CONT);
 }
 
-/// Ends what still lives of what was started for `directory`: runs outlive their agents, so they are found by
-/// the directory that their command line or their environment names. Returns how many there were.
+/// Ends every process that was started for `directory` and is still alive. Runs outlive their agents, so they are
+/// found by the directory that their command line or their environment names. Returns their number.
 pub fn end_all_of(directory: &Path) -> usize {
     let directory = directory.to_string_lossy();
     let mentions = |file: PathBuf| {
@@ -166,7 +166,7 @@ pub fn end_all_of(directory: &Path) -> usize {
     ids.filter(belongs).map(kill).count()
 }
 
-/// Why a command did not start.
+/// Explains why a command did not start.
 pub(crate) fn explain(command: &Command, package: &str, error: &std::io::Error) -> String {
     let program = command.get_program().to_string_lossy();
     if error.kind() == ErrorKind::NotFound {

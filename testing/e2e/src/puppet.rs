@@ -1,4 +1,4 @@
-//! Nodes whose run command is the real Puppet, as far from the machine's own as its settings allow.
+//! Nodes whose run command is the real Puppet, as isolated from the machine's own as its settings allow.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -6,18 +6,18 @@ use std::process::{Command, Stdio};
 use crate::node::{Node, path_with_trigger};
 use crate::process::explain;
 
-/// The directory that holds the Puppet module under test.
+/// Returns the directory that holds the Puppet module under test.
 pub fn module_path() -> PathBuf {
     let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../puppet"));
     directory.canonicalize().expect("the directory of the Puppet module")
 }
 
-/// What a `puppet apply` came to.
+/// The result of a `puppet apply`.
 #[derive(Debug)]
 pub struct Applied {
     /// The detailed exit code: 2 for changes, 4 for failures, 6 for both.
     pub code: i32,
-    /// All it said.
+    /// Its whole output.
     pub output: String,
 }
 
@@ -32,7 +32,7 @@ impl Applied {
 }
 
 impl Applied {
-    /// Puppet's warnings and errors, less what Facter has to say about a container.
+    /// Returns Puppet's warnings and errors, without Facter's warnings about a container.
     pub fn complaints(&self) -> Vec<&str> {
         let complains = |line: &&str| line.contains("Warning") || line.contains("Error");
         self.output.lines().filter(complains).filter(|line| !line.contains("Facter:")).collect()
@@ -47,12 +47,12 @@ impl Node {
         self.set("run_cmd", &format!("'puppet apply {}'", words.join(" ")))
     }
 
-    /// What this node's Puppet applies from now on.
+    /// Sets the manifest that this node's Puppet applies from now on.
     pub fn manifest(&self, manifest: &str) {
         self.write("site.pp", manifest);
     }
 
-    /// Applies a manifest on this node, outside of any run of ours.
+    /// Applies a manifest on this node, outside any run of Trigger.
     pub fn puppet_apply(&self, manifest: &str, flags: &[&str]) -> Applied {
         let path = self.write("by-hand.pp", manifest);
         let mut words = self.puppet_words();
@@ -66,7 +66,7 @@ impl Node {
         Applied::by(&mut command)
     }
 
-    /// The settings that keep this node's Puppet in its directory, and its manifest.
+    /// Returns the settings that keep this node's Puppet in its directory, and its manifest.
     fn puppet_words(&self) -> Vec<String> {
         let mut words = vec!["--certname".to_owned(), self.certname().to_owned()];
         // `last_run_summary.yaml` lies in publicdir, which `--vardir` does not move.

@@ -1,4 +1,4 @@
-//! Nodes whose run command is the real `puppet agent` of a real Puppet server.
+//! Nodes whose run command is the real `puppet agent`, with a real Puppet server.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,8 +9,8 @@ use crate::puppet::Applied;
 use crate::puppet_server::PuppetServer;
 
 impl Node {
-    /// Makes `puppet agent` this node's run command: with a `puppet.conf` of its own, an environment of its
-    /// own on the server, and `flags` beside it.
+    /// Makes `puppet agent` this node's run command: with a `puppet.conf` of its own, an environment of its own on
+    /// the server, and additional `flags`.
     pub fn runs_puppet_agent(&mut self, manifest: &str, flags: &str) -> &mut Self {
         let server = PuppetServer::shared();
         server.manifest(&self.environment(), manifest);
@@ -19,22 +19,22 @@ impl Node {
         self.set("run_cmd", &format!("'{}'", command.trim_end()))
     }
 
-    /// What the server compiles for this node from now on.
+    /// Sets the manifest that the server compiles for this node from now on.
     pub fn served(&self, manifest: &str) {
         PuppetServer::shared().manifest(&self.environment(), manifest);
     }
 
-    /// Puts a file into this node's environment on the server.
+    /// Writes a file into this node's environment on the server.
     pub fn served_file(&self, path: &str, text: &str) {
         PuppetServer::shared().file(&self.environment(), path, text);
     }
 
-    /// The server's environment that is this node's alone.
+    /// Returns the name of the server's environment that belongs to this node alone.
     pub fn environment(&self) -> String {
         self.certname().replace(|c: char| !c.is_ascii_alphanumeric(), "_")
     }
 
-    /// Writes its `puppet.conf`: the server's port, and more lines for `[agent]`.
+    /// Writes its `puppet.conf`, with the server's port and more lines for `[agent]`.
     pub fn puppet_conf(&self, port: u16, more: &str) {
         let here = self.path("puppet");
         std::fs::create_dir_all(&here).expect("Puppet's configuration directory");
@@ -51,17 +51,17 @@ impl Node {
         self.write("puppet/puppet.conf", &text);
     }
 
-    /// A file of Puppet's state on this node.
+    /// Returns the path of a file of Puppet's state on this node.
     pub fn puppet_state(&self, name: &str) -> PathBuf {
         self.path("puppet/var/state").join(name)
     }
 
-    /// `puppet agent FLAGS` as a person types it on this node, to its end.
+    /// Runs `puppet agent FLAGS` to its end, as an operator would on this node.
     pub fn puppet_agent(&self, flags: &[&str]) -> Applied {
         Applied::by(&mut self.puppet_agent_command(flags))
     }
 
-    /// The same, left running; what it says goes to the file `by-hand.log`.
+    /// Starts `puppet agent FLAGS` and leaves it running; its output goes to the file `by-hand.log`.
     pub fn start_puppet_agent(&self, flags: &[&str]) -> Process {
         Process::start(&mut self.puppet_agent_command(flags), &self.path("by-hand.log"), "puppet-agent")
     }

@@ -1,8 +1,9 @@
 //! A real Puppet server with a CA of its own, on a free loopback port and in a scratch directory.
 //!
-//! It takes half a minute and half a gigabyte to start, so the tests of one run share one: those of a process, or
-//! all of a run of nextest, which starts a process for each test. Its end does not depend on how the tests end: a
-//! guard waits until the process that the run belongs to is gone, then ends the server and removes its directory.
+//! It takes half a minute and half a gigabyte to start, so the tests of one test run share one server: the tests of a
+//! process, or all tests of a nextest run, which starts a process for each. Its end does not depend on how the tests
+//! end: a guard waits until the process that the test run belongs to is gone, then ends the server and removes its
+//! directory.
 //!
 //! Each node has an environment of its own, so that one test's broken manifest affects no other.
 
@@ -20,17 +21,17 @@ use crate::polling::eventually_within;
 use crate::process::{Process, explain};
 use crate::puppet::module_path;
 
-/// How long a server may take to start on a busy machine.
+/// The time that a server may take to start on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(240);
 /// The certname of the server; agents reach it as `localhost`.
 const CERTNAME: &str = "puppet.example.test";
-/// Where Debian's package keeps what it starts with.
+/// The directory of the initial configuration in Debian's package.
 const PACKAGED: &str = "/etc/puppet/puppetserver";
-/// The server's program, and Debian's package of it.
+/// The path of the server's program in Debian's package.
 const JAR: &str = "/usr/share/puppetserver/puppetserver.jar";
 const PACKAGE: &str = "puppetserver";
 
-/// A Puppet server that the tests of a run share.
+/// A Puppet server that the tests of a test run share.
 #[derive(Debug)]
 pub struct PuppetServer {
     directory: PathBuf,
@@ -40,7 +41,7 @@ pub struct PuppetServer {
 static SERVER: OnceLock<PuppetServer> = OnceLock::new();
 
 impl PuppetServer {
-    /// The server, started by the first test that needs it.
+    /// Returns the server, which the first test that needs it starts.
     pub fn shared() -> &'static Self {
         SERVER.get_or_init(|| {
             let note = once_a_run("puppetserver", || {
@@ -52,21 +53,21 @@ impl PuppetServer {
         })
     }
 
-    /// Where it listens.
+    /// Returns the port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// What the nodes of an environment get from now on, whole.
+    /// Sets the manifest of an environment from now on, replacing it as a whole.
     pub fn manifest(&self, environment: &str, text: &str) {
         self.file(environment, "manifests/site.pp", text);
     }
 
-    /// A file of an environment.
+    /// Writes a file of an environment.
     pub fn file(&self, environment: &str, path: &str, text: &str) {
         let path = self.environment(environment).join(path);
         fs::create_dir_all(path.parent().expect("a directory")).expect("a directory of an environment");
-        // The server may be reading it: there is the old text or the new one, never half of it.
+        // The server may be reading the file: it sees the old text or the new one, never a part of it.
         let new = path.with_extension("new");
         fs::write(&new, text).expect("a file of an environment");
         fs::rename(new, path).expect("a file in its place");
@@ -85,7 +86,7 @@ impl PuppetServer {
         let mut process = Process::start(&mut java(&directory), &directory.join("stdout"), PACKAGE);
         guard(process.pid(), &directory);
         wait_until_it_serves(&mut process, &directory);
-        // The guard ends it from here on; dropped, it would end with this function.
+        // The guard ends the server from here on; a drop would end it with this function.
         std::mem::forget(process);
         Self { directory, port }
     }
@@ -102,8 +103,8 @@ fn wait_until_it_serves(process: &mut Process, directory: &Path) {
     });
 }
 
-/// Ends the server when the run is over, however it ends: when this process is gone or, under nextest, the one that
-/// started it.
+/// Ends the server when the test run is over, however it ends: when this process is gone or, under nextest, the
+/// process that started it.
 fn guard(server: u32, directory: &Path) {
     let script = r#"while kill -0 "$1" 2>/dev/null; do sleep 1; done; kill -KILL "$2"; sleep 1; rm -rf "$3""#;
     let run = match nextest_run() {
@@ -113,7 +114,7 @@ fn guard(server: u32, directory: &Path) {
     let mut command = Command::new("sh");
     command.args(["-c", script, "guard", &run.to_string(), &server.to_string()]).arg(directory);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // A Ctrl-C at the tests is not for the guard, which has to clean up after them.
+    // A Ctrl-C at the tests must not reach the guard, which has to clean up after them.
     command.process_group(0);
     drop(command.spawn().unwrap_or_else(|error| panic!("{}", explain(&command, "dash", &error))));
 }
@@ -127,7 +128,7 @@ fn java(directory: &Path) -> Command {
     command.arg("--config").arg(directory.join("conf.d"));
     command.arg("--bootstrap-config").arg(directory.join("services.d"));
     command.arg("--restart-file").arg(directory.join("restart"));
-    // nextest may end the group of the test that started it; the other tests still need it.
+    // nextest may end the process group of the test that started the server, which the other tests still need.
     command.env("HOME", directory).current_dir(directory).process_group(0);
     command
 }
@@ -172,7 +173,7 @@ fn write_settings(directory: &Path, port: u16) {
         "conf.d/webserver.conf",
         format!("webserver: {{ client-auth: want, ssl-host: 127.0.0.1, ssl-port: {port} }}\n"),
     );
-    // Without a name for its metrics the server dies at its start.
+    // Without a name for its metrics the server fails at its start.
     write("conf.d/metrics.conf", "metrics: { server-id: localhost }\n".to_owned());
     write("conf.d/ca.conf", "certificate-authority: { allow-subject-alt-names: true }\n".to_owned());
     write("conf.d/global.conf", format!("global: {{ logging-config: {here}/logback.xml }}\n"));

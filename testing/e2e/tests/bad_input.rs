@@ -1,5 +1,5 @@
-//! What people, other programs and other versions may hand us: it survives unharmed, or is refused with a
-//! sentence, and nothing else is lost.
+//! Bad input from people, other programs and other versions: Trigger handles it unharmed, or refuses it with an error
+//! message, and loses nothing else.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -19,7 +19,7 @@ on_each_backend!(
     what_was_unreadable_and_has_gone_is_no_longer_reported,
 );
 
-/// Generous: the slowest machine, an unoptimised program.
+/// The timeout is generous, for the slowest machine and an unoptimised program.
 const HUGE_EVENT_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Proves C8.
@@ -112,12 +112,12 @@ fn a_hundred_thousand_hosts_are_fired_at(kind: BackendKind) {
     let answer = node.trigger_reading(&from, &hosts);
     assert!(answer.took < HUGE_EVENT_TIMEOUT, "{:?}", answer.took);
     let event = answer.json["event_id"].as_str().unwrap_or_else(|| panic!("{}", answer.stderr)).to_owned();
-    // As durable as any other: where publishing takes long, the agent goes on with it.
+    // The event is as durable as any other: if publishing takes long, the agent continues with it.
     eventually_within(HUGE_EVENT_TIMEOUT, "the run at the last of them", || match node.runs().len() {
         0 => Err(node.queue()["spooled"].to_string()),
         _ => Ok(()),
     });
-    // Its status is long: read once, when the outcome is there.
+    // The event's status is long, so it is read once, when the outcome is stored.
     let outcome = format!("/puppet_trigger/events/outcomes/{event}/{last}");
     eventually_within(HUGE_EVENT_TIMEOUT, "the outcome of the last of them", || {
         fleet.backend.get(&outcome).ok_or_else(String::new)
@@ -157,7 +157,7 @@ fn garbage_and_newer_versions_under_our_keys_do_no_harm(kind: BackendKind) {
     };
     let put =
         |entries: &[(String, String)]| entries.iter().for_each(|(key, value)| fleet.backend.put(key, value));
-    // Some is there before the agent comes, some arrives while it watches.
+    // Some of the garbage is there before the agent starts, some arrives while it watches.
     put(&garbage(10));
     put(&newer(20));
     let mut node = fleet.running("a");
@@ -186,7 +186,7 @@ fn garbage_and_newer_versions_under_our_keys_do_no_harm(kind: BackendKind) {
     let status = node.trigger(&["status", "--output", "json"]);
     assert!(status.stdout.contains(&event), "{status:?}");
 
-    // A restart sees it all at once, and still deletes nothing.
+    // After a restart the agent reads all of it at once, and still deletes nothing.
     node.kill_agent();
     node.start_agent();
     complete(&node);
@@ -211,7 +211,7 @@ fn what_was_unreadable_and_has_gone_is_no_longer_reported(kind: BackendKind) {
     };
     unreadable(2);
     fleet.backend.delete(&key(1));
-    // All of it is read again.
+    // The agents read all of it again.
     fleet.backend.kill();
     fleet.backend.restart();
     assert_eq!(unreadable(1)[0]["key"], key(2).as_str());
@@ -227,7 +227,8 @@ fn a_corrupt_outbox_file_is_quarantined_and_blocks_no_other() {
     let event = origin.fire(&["t", "--host", "lb01"]).spooled();
     let outbox = origin.path("state/outbox");
     let whole = fs::read_to_string(outbox.join(format!("{event}.json"))).expect("a spooled event");
-    // Older and newer ones than the good one, cut short, replaced, from the future, and not text at all.
+    // The other versions are older and newer than the good one, truncated, replaced, from the future, and not text at
+    // all.
     let newer = whole.replacen("\"v\":1", "\"v\":99", 1);
     let wrong = whole.replace("\"lb01\"", "\"LB 01\"");
     let bad: [(&str, &[u8]); 5] = [
@@ -299,7 +300,7 @@ fn a_second_hub_on_a_port_says_that_it_is_in_use() {
     let (code, said) = hub(&listen, "another");
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(&listen) && said.to_lowercase().contains("in use"), "{said}");
-    // Nor may two share their data, or one listen to the world.
+    // Two hubs must not share their data, and a hub must not listen on every address.
     let (code, said) = hub("127.0.0.1:0", "backend/data");
     assert!(code == Some(1) && said.contains("backend/data"), "{said}");
     let (code, said) = hub("0.0.0.0:0", "open");

@@ -1,4 +1,4 @@
-//! Disks that are full, directories that cannot be written, and run commands that misbehave.
+//! Full disks, read-only directories, and run commands that misbehave.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -35,8 +35,7 @@ fn a_full_disk_under_an_agent_delays_runs_and_loses_none() {
     node.start_agent();
     disk.fill();
     let event = origin.fire(&["t", "--host", "lb01"]).committed();
-    // Either the run finds no room for its record and is tried again, or it finds none for its result and
-    // waits for some.
+    // Either the run has no room for its record and is retried, or it has none for its result and waits for some.
     eventually("a delivery that waits for room", || {
         let delivery = origin.delivery(&event, "lb01");
         let no_room = |text: &str| text.contains("No space left");
@@ -49,7 +48,7 @@ fn a_full_disk_under_an_agent_delays_runs_and_loses_none() {
     });
     disk.make_room();
     origin.wait_for(&event, "lb01", "done");
-    // A run whose result found no room was interrupted, as far as can be known: one repetition.
+    // A run whose result had no room counts as interrupted, so there is one repetition.
     assert!((1..=2).contains(&node.runs().len()), "{:?}", node.runs());
 
     // An agent that starts on a full disk works as soon as there is room.
@@ -66,7 +65,7 @@ fn a_full_disk_under_an_agent_delays_runs_and_loses_none() {
     let meanwhile = origin.fire(&["meanwhile", "--host", "lb01"]).committed();
     disk.make_room();
     if node.agent().exit().is_some() {
-        // As systemd does.
+        // systemd starts the agent again in the same way.
         node.launch_agent();
     }
     origin.wait_for(&meanwhile, "lb01", "done");
@@ -79,7 +78,7 @@ fn a_full_disk_under_the_hub_spools_and_loses_nothing() {
     let disk = fleet.disk();
     let mut events = vec![origin.fire(&["before", "--host", "lb01"]).committed()];
     disk.fill();
-    // SQLite may still have room in the pages it holds; some fires later it has not.
+    // SQLite may still have room in its allocated pages; after some more fires it has none.
     let spooled = eventually("a fire that the full hub does not take", || {
         let answer = origin.fire(&["full", "--host", "lb01"]);
         events.push(answer.event());
@@ -102,7 +101,7 @@ fn a_state_directory_that_cannot_be_written_is_reported() {
     let mut fleet = Fleet::on(BackendKind::Hub);
     let mut origin = fleet.node("web01");
     let lb = fleet.running("lb01");
-    // Once as it is on a first start, once with all that a used one holds.
+    // The directory is tested as on a first start, and with everything that a used one holds.
     for is_used in [false, true] {
         if is_used {
             origin.fire(&["first", "--host", "lb01"]).committed();
@@ -138,7 +137,7 @@ fn a_run_command_that_does_not_exist_is_retried_and_visible() {
     assert_eq!(queue["waiting"][0]["event_id"], event.as_str());
     assert!(queue["waiting"][0]["retry_at"].is_string(), "{queue}");
     assert_eq!(queue["waiting"][0]["reason"], reason);
-    // Mended, it runs at once.
+    // Once its configuration is repaired, the run starts at once.
     node.write("trigger.toml", &good);
     node.agent().hang_up();
     origin.wait_for(&event, "a", "done");
@@ -149,7 +148,7 @@ fn a_run_command_that_does_not_exist_is_retried_and_visible() {
 fn a_run_that_never_ends_is_ended_with_all_its_processes() {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.node("a");
-    // A child that ignores TERM, and a leader that would wait for it without end.
+    // The child ignores SIGTERM, and its parent would wait for it without end.
     let script = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\n\
         sh -c 'trap \"\" TERM; while :; do sleep 0.1; done' & echo \"$$ $!\" >pids; wait; wait\n";
     let endless = node.script("endless.sh", script);

@@ -1,4 +1,4 @@
-//! Runs that fire: the chain they extend, the loops that are cut, and what is no part of a chain.
+//! Runs that fire: the chains that they extend, the loops that are cut, and the fires that belong to no chain.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -30,7 +30,7 @@ fn id(fired: &Value) -> &str {
     fired["event_id"].as_str().unwrap_or_else(|| panic!("no event: {fired}"))
 }
 
-/// The chains that an event carries, as the backend keeps them.
+/// Returns the chains that an event carries, as the backend stores them.
 fn lineage(fleet: &Fleet, event: &str) -> Value {
     let part =
         fleet.backend.get(&format!("/puppet_trigger/events/events/{event}/parts/0")).expect("an event");
@@ -55,13 +55,13 @@ fn a_run_that_fires_extends_the_chain_and_a_loop_is_cut(kind: BackendKind) {
     let cut = fired(&a, 1).remove(0);
     assert_eq!(cut["state"], "suppressed", "{cut}");
     assert!(cut["warnings"][0].as_str().is_some_and(|w| w.contains("not fired at b: loop")), "{cut}");
-    // At the end of the run, which may come a moment after its fire.
+    // The warning comes at the end of the run, which may be a moment after its fire.
     a.wait_for_log(r#"trigger="to b" target="b" reason="loop: 'to b' already made b run in this chain"#);
     let end = a.wait_for(id(&cut), "b", "suppressed");
     assert!(end["reason"].as_str().is_some_and(|r| r.contains("'to b' → b, 'to a' → a")), "{end}");
     assert_eq!((a.runs().len(), b.runs().len()), (1, 1), "the loop went no further");
 
-    // From outside the same may be fired at once again: it is another chain.
+    // A fire outside any run may repeat the same event at once: it begins another chain.
     then(&b, "");
     let again = a.fire(&["to b", "--host", "b"]).committed();
     a.wait_for(&again, "b", "done");
@@ -96,7 +96,7 @@ fn what_outlives_its_run_fires_a_new_root(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (a, b) = (fleet.running("a"), fleet.running("b"));
     b.write("outlive", "");
-    // A daemon that the run leaves behind, with the run's environment in it.
+    // The run leaves a daemon behind that has the run's environment.
     let wait = "setsid sh -c 'while [ -e outlive ]; do sleep 0.02; done; trigger fire later --host a --output json >>fired'";
     then(&b, &format!("{wait} </dev/null >/dev/null 2>&1 &"));
     let event = a.fire(&["root", "--host", "b"]).committed();
@@ -105,7 +105,7 @@ fn what_outlives_its_run_fires_a_new_root(kind: BackendKind) {
     let later = fired(&b, 1).remove(0);
     assert_eq!(lineage(&fleet, id(&later)), json!([{ "root": id(&later), "hops": [] }]));
 
-    // Nor does a variable make anybody part of a run that is over, or that never was.
+    // The variable alone makes no process part of a run that is over, or that never existed.
     let never = "019356b0-7c4a-7000-8000-000000000001";
     for pretended in [run.as_str().expect("a run"), never, "../../etc/passwd", ""] {
         let mut command = b.command(&["fire", "x", "--host", "a", "--output", "json"]);
@@ -115,12 +115,12 @@ fn what_outlives_its_run_fires_a_new_root(kind: BackendKind) {
     }
 }
 
-/// What a run leaves behind: it waits for the file `outlive` to go, then fires, with the run's environment and
-/// whatever else it inherited.
+/// A daemon that a run leaves behind: it waits until the file `outlive` is gone, then fires, with the run's
+/// environment and everything else that it inherited.
 const DAEMON: &str = "setsid sh -c 'while [ -e outlive ]; do sleep 0.02; done; \
                       trigger fire later --host a --output json >>fired' &";
 
-/// Lets the daemon of a run fire, and proves that it is no part of it any more.
+/// Lets the daemon of a run fire, and proves that it is no longer part of the run.
 fn let_fire_a_new_root(fleet: &Fleet, node: &Node) {
     std::fs::remove_file(node.path("outlive")).expect("a daemon to let go");
     let later = fired(node, 1).remove(0);
@@ -146,7 +146,7 @@ fn a_daemon_of_a_run_whose_supervisor_died_fires_a_new_root(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let a = fleet.running("a");
     let mut b = fleet.node("b");
-    // Without a supervisor the run and its daemon look the same, until the run would have been ended anyway.
+    // Without a supervisor the run and its daemon cannot be distinguished until the run's timeout.
     b.set("run_timeout", "'5s'").start_agent();
     b.write("outlive", "");
     then(&b, &format!("[ -e second ] || {{ touch second; {DAEMON} }}"));
@@ -201,7 +201,7 @@ fn a_loop_that_is_allowed_ends_by_its_hops(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (mut a, b) = (fleet.node("a"), fleet.running("b"));
     a.set("groups", "['all']").start_agent();
-    // One way through a group, whose member looks for loops itself; the other way not.
+    // One direction goes through a group, whose member checks for loops itself; the other does not.
     then(&a, "fire 'to b' --loops allow --host b");
     then(&b, "fire 'to a' --loops allow --group all");
     a.fire(&["to b", "--host", "b"]).committed();
@@ -234,7 +234,7 @@ fn fires_that_were_suppressed_or_share_a_root_cost_one_of_three_or_none(kind: Ba
     let fleet = Fleet::on(kind);
     let (a, b, c) = (fleet.running("a"), fleet.running("b"), fleet.running("c"));
     then(&b, "fire one --host c; fire two --host c");
-    // The first run of c only keeps the others waiting, so that the next one has two causes of one root.
+    // The first run of c only delays the others, so that the next run has two causes of one root.
     let skip_first = "[ -e second ] || { touch second; return 0; }";
     let looped = "for n in 1 2 3; do fire root --host b; done; fire root --host a";
     then(&c, &format!("{skip_first}\nfor n in 1 2 3 4; do fire next --host a; done\n{looped}"));
@@ -253,7 +253,7 @@ fn fires_that_were_suppressed_or_share_a_root_cost_one_of_three_or_none(kind: Ba
     let three_then_none = ["committed", "committed", "committed", "suppressed"];
     assert_eq!(states[..4], three_then_none, "two chains to one root are one fire for it: {answers:?}");
     let none_then_one = ["suppressed", "suppressed", "suppressed", "committed"];
-    assert_eq!(states[4..], none_then_one, "what was suppressed was no fire: {answers:?}");
+    assert_eq!(states[4..], none_then_one, "a suppressed event counts as no fire: {answers:?}");
 }
 
 fn a_run_whose_supervisor_died_is_still_a_parent(kind: BackendKind) {
@@ -276,7 +276,7 @@ fn a_run_fires_as_the_node_it_runs_on_whatever_puppet_calls_itself(kind: Backend
     let next = fired(&b, 1).remove(0);
     a.wait_for(id(&next), "a", "done");
     assert_eq!(a.status(id(&next)).expect("an event")["origin"], "b");
-    // Under its node's name the run is found.
+    // The run is found under its node's certname.
     let why = eventually("b's run", || {
         let why = a.trigger(&["why", "a", "--output", "json"]);
         if why.json["runs"][1]["state"] == "ended" { Ok(why.json) } else { Err(why.stdout) }
@@ -326,7 +326,7 @@ fn a_run_that_cannot_be_read_fires_a_new_root_and_says_so(kind: BackendKind) {
     let run = b.wait_for_runs(1).remove(0).run_id;
     let record = b.path(&format!("state/runs/{run}.json"));
     let whole = std::fs::read_to_string(&record).expect("a record");
-    // As a newer version would have written it.
+    // This is the record in the form of a newer version.
     std::fs::write(&record, whole.replacen("\"v\":1", "\"v\":2", 1)).expect("another version");
     b.release();
     let next = fired(&b, 1).remove(0);
@@ -339,7 +339,7 @@ fn a_run_that_cannot_be_read_fires_a_new_root_and_says_so(kind: BackendKind) {
 fn a_fire_that_cannot_be_noted_says_so(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (a, b) = (fleet.running("a"), fleet.running("b"));
-    // Where the note would be.
+    // A directory takes the place of the note.
     then(&b, "mkdir state/runs/$TRIGGER_RUN_ID.fired; fire next --host a");
     let root = a.fire(&["root", "--host", "b"]).committed();
     let next = fired(&b, 1).remove(0);
@@ -350,7 +350,7 @@ fn a_fire_that_cannot_be_noted_says_so(kind: BackendKind) {
     b.wait_for_log("cannot read which targets the loop guard suppressed");
 }
 
-/// The warnings in what a run of Puppet printed, less what Facter has to say about a container.
+/// Returns the warnings in the output of a run of Puppet, without Facter's warnings about a container.
 fn warnings(node: &Node, run: &Value) -> Vec<String> {
     let run = run["run_id"].as_str().unwrap_or_else(|| panic!("no run: {run}"));
     let log = std::fs::read_to_string(node.path(&format!("state/runs/{run}.log"))).expect("a run's output");

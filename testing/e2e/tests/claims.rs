@@ -1,4 +1,5 @@
-//! One agent for a certname: second agents, copied directories, restarted machines, claims taken and given up.
+//! One agent for each certname: second agents, copied directories, restarted machines, and claims that are taken over
+//! or given up.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -17,12 +18,12 @@ on_each_backend!(
     an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits,
 );
 
-/// Where the registration of the certname `a` lies.
+/// The key of the registration of the certname `a`.
 const RECORD: &str = "/puppet_trigger/events/nodes/a";
-/// Sooner than the next renewal of a claim that was renewed just now.
+/// A time before the next renewal of a claim that was renewed just now.
 const BEFORE_ANY_RENEWAL: Duration = Duration::from_secs(30);
 
-/// Why the agent may run nothing, once it says so in words that contain `what`.
+/// Returns the reason why the agent may not start runs, once it reports one that contains `what`.
 fn refusal(node: &Node, what: &str) -> String {
     eventually("an agent that may run nothing", || {
         if !node.path("state/agent.sock").exists() {
@@ -47,7 +48,7 @@ fn a_second_live_claimant_runs_nothing_and_names_the_first(kind: BackendKind) {
     let blocked = refusal(&second, "claimed by another agent");
     let first_directory = first.path("state").to_string_lossy().into_owned();
     assert!(blocked.contains(&first_directory), "it names the other: {blocked}");
-    // It is known to live when it reports what it does.
+    // The second agent is known to be alive when it reports its activity.
     let event = second.fire(&["t", "--host", "a"]).committed();
     second.wait_for(&event, "a", "done");
     let blocked = refusal(&second, "another live agent");
@@ -90,7 +91,7 @@ fn a_killed_agent_continues_its_own_claim_at_once_but_no_copy_does(kind: Backend
     copy.launch_agent();
     refusal(&copy, "after 180 s of silence");
     let event = copy.fire(&["t", "--host", "a"]).committed();
-    // Long before the lease is over.
+    // This is long before the lease ends.
     first.start_agent();
     first.wait_for(&event, "a", "done");
     assert_eq!((first.runs().len(), copy.runs().len()), (1, 0));
@@ -128,7 +129,7 @@ fn a_stopped_agent_gives_its_claim_up(kind: BackendKind) {
         if record.contains("\"released\":true") {
             return Ok(());
         }
-        // Its outcome was stored, its run's record not yet closed.
+        // The outcome was stored, but the run's record was not closed yet.
         first.start_agent();
         Err(record)
     });
@@ -193,7 +194,7 @@ fn an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits(kind
         if is_told { Ok(()) } else { Err(queue.to_string()) }
     });
     assert_eq!(node.agent().pid(), pid);
-    // The other one ends the delivery that waited here.
+    // The other agent ends the delivery that was pending here.
     let outcome = format!("/puppet_trigger/events/outcomes/{waiting}/a");
     fleet.backend.put(&outcome, r#"{"v":1,"body":{"state":"refused","reason":"elsewhere"}}"#);
     node.release();
@@ -201,7 +202,7 @@ fn an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits(kind
     let event = node.fire(&["t", "--host", "a"]).committed();
     never_for(Duration::from_millis(500), "it ran", || node.runs().get(1).map(|run| format!("{run:?}")));
     assert_eq!(node.delivery(&event, "a")["state"], "pending");
-    // The other one stops.
+    // The other agent stops.
     record["body"]["released"] = true.into();
     fleet.backend.put(RECORD, &record.to_string());
     node.wait_for(&event, "a", "done");

@@ -1,4 +1,4 @@
-//! The way of an event, on a good day: fired on one node, run on others, its end visible.
+//! The normal course of an event: it is fired on one node, runs on others, and ends visibly.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -60,7 +60,7 @@ fn each_of_several_hosts_runs(kind: BackendKind) {
     let names = ["a.example.com", "b.example.com", "c.example.com"];
     let nodes = names.map(|name| fleet.running(name));
     let hosts = names.map(|name| format!("{name}\n")).concat();
-    // One of them fires, at itself too; a name that is given twice counts once.
+    // One of the nodes fires, also at itself; a name that is given twice counts once.
     let arguments = ["fire", "all", "--host", names[0], "--hosts-from", "-", "--output", "json"];
     let answer = nodes[0].trigger_reading(&arguments, &hosts);
     assert_eq!(answer.json["targets"].as_array().map(Vec::len), Some(3), "{answer:?}");
@@ -86,11 +86,11 @@ fn a_group_is_the_nodes_that_had_joined_it(kind: BackendKind) {
     origin.wait_for(&second, early.certname(), "done");
     let target = origin.wait_for(&first, early.certname(), "done");
     let causes = late.runs();
-    assert_eq!(causes.len(), 1, "the first event was not for who joined after it: {causes:?}");
+    assert_eq!(causes.len(), 1, "the first event was not for a later member: {causes:?}");
     assert_ne!(target["run_id"], causes[0].run_id.as_str());
     let members = origin.status(&first).expect("a status")["targets"].clone();
     assert_eq!(members.as_array().map(Vec::len), Some(1), "{members}");
-    // One event that came through two groups is one cause.
+    // An event that arrives through two groups is one cause.
     assert!(early.runs().len() <= 2, "{:?}", early.runs());
 
     // A restarted member neither joins again nor runs anything twice.
@@ -106,7 +106,7 @@ fn a_group_is_the_nodes_that_had_joined_it(kind: BackendKind) {
 fn tags_and_noop_stay_what_they_are(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let origin = fleet.running("web01.example.com");
-    // Named as Puppet is, it is taken for Puppet, and shows the arguments that Puppet would get.
+    // The script has Puppet's name, so Trigger takes it for Puppet; it prints the arguments that Puppet would get.
     let mut puppet = fleet.node("puppet.example.com");
     let script =
         "#!/bin/sh\n[ \"$1\" = apply ] || exit 1\necho \"$@\" >>\"$(dirname \"$0\")/arguments\"\nexit 2\n";
@@ -153,7 +153,7 @@ fn a_run_in_progress_does_not_count(kind: BackendKind) {
     node.release();
     let ends: Vec<Value> = later.iter().map(|event| node.wait_for(event, node.certname(), "done")).collect();
     let runs = node.runs();
-    assert_eq!(runs.len(), 2, "what came during the first run shares the second: {runs:?}");
+    assert_eq!(runs.len(), 2, "events during the first run share the second: {runs:?}");
     assert!(ends.iter().all(|end| end["run_id"] == runs[1].run_id.as_str()), "{ends:?}");
     assert!(runs[1].started_at_ns > committed_at, "{runs:?}");
     assert_eq!(node.wait_for(&first, node.certname(), "done")["run_id"], runs[0].run_id.as_str());
@@ -164,7 +164,7 @@ fn a_burst_shares_a_handful_of_runs(kind: BackendKind) {
     const BURST: usize = 200;
     let fleet = Fleet::on(kind);
     let node = fleet.running("a.example.com");
-    // However slow this machine fires, the burst falls into the first run and what comes after it.
+    // On a slow machine too, the burst falls into the first run and the runs after it.
     node.hold();
     let mut fired: Vec<String> = Vec::new();
     let mut last_fire = 0;
@@ -187,7 +187,7 @@ fn a_burst_shares_a_handful_of_runs(kind: BackendKind) {
         if end["state"] == "superseded" {
             let reason = end["reason"].as_str().unwrap_or_default();
             let later = fired.iter().find(|other| reason.contains(other.as_str()));
-            // Later, and one of those that are looked at here: so the chain of successors ends in a run.
+            // The successor is later, and one of the events of this test: so the chain of successors ends in a run.
             assert!(later.is_some_and(|later| later > event), "no later event of ours: {end}");
         }
     }
@@ -273,7 +273,7 @@ fn the_queue_shows_what_runs_and_what_waits(kind: BackendKind) {
 fn what_outlived_its_life_expires_visibly(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let mut node = fleet.node("a.example.com");
-    // As a node finds it that was off for longer than the event lived: fired an hour ago, for a minute.
+    // The node sees this after a downtime that exceeds the event's life: fired an hour ago, for a minute.
     let event = node.fire(&["t", "--host", "a.example.com", "--expires-in", "1m"]).committed();
     let key = format!("/puppet_trigger/events/events/{event}/parts/0");
     let mut part: Value = serde_json::from_str(&fleet.backend.get(&key).expect("the event")).expect("JSON");
@@ -285,7 +285,7 @@ fn what_outlived_its_life_expires_visibly(kind: BackendKind) {
     node.start_agent();
     let expired = node.wait_for(&event, "a.example.com", "expired");
     assert!(expired["run_id"].is_null(), "{expired}");
-    // Clocks may disagree by minutes: an event's last second is not cut short.
+    // Clocks may disagree by minutes, so an event is not expired in its last second.
     node.wait_for(&alive, "a.example.com", "done");
     assert_eq!(node.runs().len(), 1, "{:?}", node.runs());
     let wait = node.fire(&["t", "--wait", "--host", "a.example.com"]);

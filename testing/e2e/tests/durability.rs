@@ -1,4 +1,4 @@
-//! Bad days: whatever dies, at whatever moment, no event is lost that `fire` had answered for.
+//! Crashes: whatever process dies, and whenever it dies, no event is lost that `fire` has answered for.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -17,12 +17,12 @@ on_each_backend!(
     killing_the_backend_at_any_moment_loses_nothing,
 );
 
-/// Spreads moments over a range, the same ones each time.
+/// Spreads moments over a range, at the same positions each time.
 fn moments(count: u64, up_to: Duration) -> impl Iterator<Item = Duration> {
     (1..=count).map(move |n| up_to.mul_f64((n * 2_654_435_761 % 1_000) as f64 / 1_000.0))
 }
 
-/// Waits until each event has ended well at a node: in a run, or in favour of a later one.
+/// Waits until each event has ended well at a node: in a run, or superseded by a later event.
 fn assert_none_is_lost(origin: &Node, target: &Node, events: &[String]) {
     for event in events {
         eventually(&format!("the end of {event} at {}", target.certname()), || {
@@ -35,7 +35,7 @@ fn assert_none_is_lost(origin: &Node, target: &Node, events: &[String]) {
     assert!(runs.iter().all(|run| run.has_ended), "every run came to its end: {runs:?}");
 }
 
-/// Checks in the runs' own notes that no two of them overlapped.
+/// Checks in the runs' own log that no two of them overlapped.
 fn assert_one_at_a_time(node: &Node) {
     let text = std::fs::read_to_string(node.path("runs")).unwrap_or_default();
     let words: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
@@ -83,7 +83,7 @@ fn without_an_agent_a_spooled_event_waits_for_the_next_fire(kind: BackendKind) {
     fleet.backend.restart();
     lb.wait_until_connected();
 
-    // For half a minute nothing tries the backend; then the next fire does, and takes the first along.
+    // For half a minute no process tries the backend; then the next fire does, and publishes the first event too.
     let second = origin.fire(&["second", "--host", "lb01"]).spooled();
     let note = std::fs::File::options().append(true).open(origin.path("state/backend-unreachable"));
     let half_a_minute_ago = SystemTime::now() - Duration::from_secs(31);
@@ -111,7 +111,7 @@ fn killing_fire_at_any_moment_loses_no_answered_event(kind: BackendKind) {
             }
         }
         assert!((1..40).contains(&answered.len()), "some were killed before they answered: {answered:?}");
-        // What a killed one left in the outbox, the next takes along; an agent does by itself.
+        // The next fire publishes the events that a killed one left in the outbox; an agent does so by itself.
         answered.push(origin.fire(&["last", "--host", "lb01"]).committed());
         assert_none_is_lost(&origin, &lb, &answered);
         if origin.certname() == "without-agent" {
@@ -156,7 +156,7 @@ fn killing_the_backend_at_any_moment_loses_nothing(kind: BackendKind) {
     });
     assert_none_is_lost(&origin, &lb, &events);
     assert_one_at_a_time(&lb);
-    // And it still works.
+    // The fleet still works.
     let last = origin.fire(&["last", "--host", "lb01"]).event();
     origin.wait_for(&last, "lb01", "done");
 }
@@ -165,7 +165,7 @@ fn killing_the_backend_at_any_moment_loses_nothing(kind: BackendKind) {
 fn a_dead_backend_holds_up_no_event_for_another() {
     let mut fleet = Fleet::on(BackendKind::Hub);
     let (mut origin, lb) = (fleet.node("web01"), fleet.running("lb01"));
-    // What a manifest with `provider => etcd` leaves behind on a node whose etcd is gone for good.
+    // A manifest with `provider => etcd` leaves this behind on a node whose etcd is permanently gone.
     let gone = origin.fire(&["gone", "--host", "lb01", "--backend", "etcd://127.0.0.1:1"]).spooled();
     fleet.backend.kill();
     let event = origin.fire(&["t", "--host", "lb01"]).spooled();
@@ -200,7 +200,7 @@ fn a_hub_restored_from_a_backup_gets_the_lost_outcomes_again() {
     node.start_agent();
     let run = origin.wait_for(&event, "lb01", "done")["run_id"].clone();
 
-    // The hub forgets the run, and holds the delivery again.
+    // The hub loses the run, and has the delivery again.
     fleet.backend.kill();
     std::fs::copy(&backup, data.join("hub.sqlite")).expect("a restored hub");
     fleet.backend.restart();

@@ -1,4 +1,4 @@
-//! The metrics file of an agent: what it counts, and what it reports of the loop guard.
+//! The metrics file of an agent: its counters, and its report of the loop guard.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -39,7 +39,7 @@ fn the_metrics_file_counts_what_happened(kind: BackendKind) {
     let mode = fs::metadata(a.path("trigger.prom")).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o644);
 
-    // Two runs whose own fires are suppressed: by the pair, by the hops, and by the member's own look.
+    // The fires of two runs are suppressed: by the pair, by the hops, and by the member's own check.
     let fires = "trigger fire again --host a; trigger fire short --ttl 1 --host a --host b; trigger fire again --group all";
     a.write("then", &format!("{{ {fires}; }} >>fired 2>&1\n"));
     let event = a.fire(&["again", "--host", "a"]).committed();
@@ -93,7 +93,7 @@ fn the_metrics_file_counts_what_happened(kind: BackendKind) {
         ],
     );
 
-    // Another agent begins at zero; when the latest run ended is known all the same.
+    // Another agent's counters begin at zero; the end of the latest run is known all the same.
     a.kill_agent();
     let killed_at = SystemTime::now();
     a.launch_agent();

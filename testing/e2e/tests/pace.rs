@@ -1,4 +1,4 @@
-//! The limit on runs: it delays, says so, survives a restart, and loses nothing.
+//! The rate limit on runs: it delays them, reports the delay, survives a restart, and loses nothing.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -9,7 +9,7 @@ use trigger_e2e::{BackendKind, Fleet, Node, eventually, eventually_within, on_ea
 
 on_each_backend!(a_run_above_the_limit_waits_and_says_so_across_restarts);
 
-/// What the two places show of a delayed delivery, once the node's record has it.
+/// Returns the reports of a delayed delivery by `status` and `queue`, once the node's record has it.
 fn delay(node: &Node, event: &str) -> (String, String) {
     eventually("a delay that shows", || {
         let (status, queue) = (node.delivery(event, "a"), node.queue());
@@ -55,12 +55,12 @@ fn a_run_above_the_limit_waits_and_says_so_across_restarts(kind: BackendKind) {
         if ends.iter().all(|end| end["state"] == "done") { Ok(()) } else { Err(format!("{ends:?}")) }
     });
     let runs = node.runs();
-    assert_eq!(runs.len(), 2, "what is delayed shares a run: {runs:?}");
+    assert_eq!(runs.len(), 2, "delayed events share a run: {runs:?}");
     let apart = started_at_ms(&node, &runs[1].run_id) - started_at_ms(&node, &runs[0].run_id);
     assert!(apart > 59_000, "{apart} ms");
 }
 
-/// As the run's record says, which its agent wrote when it had decided.
+/// Returns the start in the run's record, which its agent wrote when it had decided to run.
 fn started_at_ms(node: &Node, run_id: &str) -> u64 {
     eventually("a record that is closed", || {
         let path = node.path(&format!("state/runs/{run_id}.ended.json"));

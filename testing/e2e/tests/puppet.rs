@@ -1,4 +1,4 @@
-//! Real Puppet on both ends: a notify on one node makes Puppet run on others.
+//! Real Puppet on both sides: a notify on one node makes Puppet run on others.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -11,13 +11,13 @@ use trigger_e2e::{
 
 on_each_backend!(a_notify_runs_puppet_on_three_nodes);
 
-/// The event that a `puppet apply` says it fired.
+/// Returns the event that a `puppet apply` reports as fired.
 fn fired_in(output: &str) -> String {
     let id = output.split("Fired ").nth(1).and_then(|rest| rest.split(' ').next());
     id.unwrap_or_else(|| panic!("nothing was fired:\n{output}")).to_owned()
 }
 
-/// Waits until an event has ended at a node; how.
+/// Waits until an event has ended at a node, and returns its delivery.
 fn end(origin: &Node, event: &str, certname: &str) -> Value {
     eventually(&format!("the end of {event} at {certname}"), || {
         let target = origin.delivery(event, certname);
@@ -26,7 +26,7 @@ fn end(origin: &Node, event: &str, certname: &str) -> Value {
     })
 }
 
-/// What a run of a node printed.
+/// Returns the output of a run of a node.
 fn output(node: &Node, run: &Value) -> String {
     let run = run["run_id"].as_str().unwrap_or_else(|| panic!("no run: {run}"));
     fs::read_to_string(node.path(&format!("state/runs/{run}.log"))).expect("a run's output")
@@ -50,7 +50,7 @@ fn a_notify_runs_puppet_on_three_nodes(kind: BackendKind) {
     );
     let applied = origin.puppet_apply(&manifest, &[]);
     assert_eq!(applied.code, 2, "{}", applied.output);
-    assert_eq!(applied.complaints(), [""; 0], "not a word about providers or anything else");
+    assert_eq!(applied.complaints(), [""; 0], "Puppet reports no warning");
     assert!(applied.output.contains("at 3 nodes"), "{}", applied.output);
     let event = fired_in(&applied.output);
 
@@ -85,7 +85,7 @@ fn noop_fires_nothing_and_a_noop_event_changes_nothing() {
     let noop = end(&node, &event, "a.example.com");
     assert_eq!((&noop["state"], &noop["noop"]), (&json!("done"), &json!(true)), "{noop}");
     assert!(!file.exists() && output(&node, &noop).contains("noop"), "{}", output(&node, &noop));
-    // Both at once are two runs, and only the real one changes anything.
+    // The two events take two runs, and only the real one changes anything.
     let noop = node.fire(&["t", "--noop", "--host", "a.example.com"]).committed();
     let real = node.fire(&["t", "--host", "a.example.com"]).committed();
     let (noop, real) = (end(&node, &noop, "a.example.com"), end(&node, &real, "a.example.com"));
@@ -111,7 +111,7 @@ fn a_manifest_that_does_not_compile_is_tried_again() {
     assert_eq!(end["outcome"], "unchanged");
 }
 
-/// With `logdest`, which keeps Puppet's words from where it would say them by itself: they report the signal.
+/// `logdest` redirects Puppet's messages from the place where they would report the signal by default.
 #[test]
 fn an_apply_that_is_stopped_is_repeated_once() {
     let fleet = Fleet::on(BackendKind::Hub);
@@ -136,7 +136,7 @@ fn an_apply_that_is_stopped_is_repeated_once() {
         let text = fs::read_to_string(&pid).map_err(|error| error.to_string())?;
         text.trim().parse::<u32>().map_err(|error| error.to_string())
     });
-    // Puppet looks at it when its exec has ended.
+    // Puppet handles the signal when its exec has ended.
     signal_to_end(puppet);
     node.release();
     eventually("the end of that run", || {
@@ -155,7 +155,7 @@ fn an_apply_that_is_stopped_is_repeated_once() {
 fn an_apply_that_takes_too_long_ends_with_what_it_started() {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.node("a.example.com");
-    // Asked to end, it goes on to its next step; its output is read no more, which would end it.
+    // Puppet, asked to end, continues to its next step. Its output is no longer read, which would end it.
     let here = node.path("");
     let stuck = format!(
         "cd {}; exec 2>/dev/null; echo $$ >stuck; trap : TERM; sleep 600; sleep 600 & echo $! >next; while :; do wait; done",
@@ -168,7 +168,7 @@ fn an_apply_that_takes_too_long_ends_with_what_it_started() {
     assert_eq!((&failed["state"], &failed["outcome"]), (&json!("failed"), &json!("timed_out")), "{failed}");
     for process in ["stuck", "next"] {
         let id = fs::read_to_string(node.path(process)).unwrap_or_else(|error| panic!("{process}: {error}"));
-        assert!(!is_alive(id.trim().parse().expect("a process id")), "{process} still lives");
+        assert!(!is_alive(id.trim().parse().expect("a process id")), "{process} is still alive");
     }
     let log = node.agent_log();
     assert!(
@@ -182,7 +182,7 @@ fn an_apply_that_takes_too_long_ends_with_what_it_started() {
 
 #[test]
 fn what_never_compiles_is_tried_until_it_expires() {
-    /// What is left of the event's life, a clock's tolerance included, when its agent starts.
+    /// The milliseconds left of the event's life, including the clock tolerance, when its agent starts.
     const LEFT: u64 = 45_000;
     const TOLERANCE: u64 = 5 * 60 * 1000;
     let fleet = Fleet::on(BackendKind::Hub);
@@ -209,7 +209,7 @@ fn a_tagged_run_keeps_its_notifies_and_puppet_says_where_a_loop_is_cut() {
     let fleet = Fleet::on(BackendKind::Hub);
     let origin = fleet.running("origin.example.com");
     let (mut a, mut b) = (fleet.node("a.example.com"), fleet.node("b.example.com"));
-    // One trigger for each direction; each run changes something each time.
+    // Each direction has a trigger of its own; each run changes something each time.
     a.runs_puppet(
         "notify { 'tagged': tag => 'web', notify => Trigger['to b'] }
          notify { 'not tagged': }
@@ -275,15 +275,15 @@ fn while_puppet_is_disabled_an_event_is_held_with_puppets_own_message() {
     let queue = node.queue();
     assert_eq!(queue["held"][0]["event_id"], event.as_str());
     assert_eq!(queue["held"][0]["trigger"], "t");
-    assert_eq!(queue["waiting"], serde_json::json!([]), "what is held is listed once");
+    assert_eq!(queue["waiting"], serde_json::json!([]), "a held event is listed once");
     fs::remove_file(lock).expect("a lock to remove");
     assert_eq!(end(&node, &event, "a.example.com")["outcome"], "unchanged");
 
-    // An operator moves Puppet's state: the agent sees that puppet.conf is another, and asks where it is now.
+    // An operator moves Puppet's state: the agent sees that puppet.conf has changed, and queries the new path.
     let moved = node.write("moved.lock", r#"{"disabled_message":"still changing the disks"}"#);
     fs::create_dir_all(node.path("confdir")).expect("Puppet's configuration directory");
     node.write("confdir/puppet.conf", &format!("[main]\nagent_disabled_lockfile = {}\n", moved.display()));
-    eventually("an agent that looks at the new place", || {
+    eventually("an agent that reads the new path", || {
         let blocked = node.queue()["blocked"].to_string();
         if blocked.contains("still changing the disks") { Ok(()) } else { Err(blocked) }
     });

@@ -1,4 +1,4 @@
-//! Agents come and go, their runs go on: termination, reload, dead supervisors.
+//! Runs outlive their agents: termination, reload, dead supervisors.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -14,7 +14,7 @@ on_each_backend!(
     a_node_that_went_down_in_the_middle_of_a_run_repeats_it_once,
 );
 
-/// How a run ended, from its own file.
+/// Returns the outcome of a run, from its own file.
 fn result(node: &Node, run_id: &str) -> String {
     let text = std::fs::read_to_string(node.path(&format!("state/runs/{run_id}.result.json")));
     let json: serde_json::Value = serde_json::from_str(&text.unwrap_or_default()).unwrap_or_default();
@@ -93,7 +93,7 @@ fn two_dead_supervisors_end_the_delivery(kind: BackendKind) {
     node.hold();
     let event = node.fire(&["t", "--host", "a"]).committed();
     let first = node.wait_for_runs(1).remove(0);
-    // The agent that saw the first one die is not the one that sees the second.
+    // A different agent sees the second supervisor die.
     node.kill_agent();
     kill(first.supervisor);
     kill(first.pid);
@@ -106,7 +106,7 @@ fn two_dead_supervisors_end_the_delivery(kind: BackendKind) {
     assert_eq!(node.runs().len(), 2, "one repetition, not two: {:?}", node.runs());
 }
 
-/// All its processes at once, as a power cut ends them: with them go the locks, the files stay.
+/// Kills all processes of a node at once, as a power cut does: the locks go with them, the files stay.
 fn a_node_that_went_down_in_the_middle_of_a_run_repeats_it_once(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let origin = fleet.running("origin");
@@ -133,7 +133,7 @@ fn a_node_that_went_down_in_the_middle_of_a_run_repeats_it_once(kind: BackendKin
     assert!((2..=3).contains(&runs.len()), "one repetition, and one run for what came late: {runs:?}");
     assert!(runs[1..].iter().all(|run| run.has_ended), "{runs:?}");
 
-    // What ended once is over: going down again repeats nothing.
+    // A run that has ended is over: another crash repeats nothing.
     node.kill_agent();
     node.start_agent();
     let last = origin.fire(&["last", "--host", "a"]).committed();
@@ -150,7 +150,7 @@ fn a_hung_run_without_a_supervisor_is_ended_before_the_next_one_starts() {
     node.hold();
     let event = node.fire(&["t", "--host", "a"]).committed();
     let run = node.wait_for_runs(1).remove(0);
-    // The agent that sees it to its end is another one, with another timeout for its own runs.
+    // Another agent sees the run to its end, with another timeout for its own runs.
     node.kill_agent();
     kill(run.supervisor);
     node.set("run_timeout", "'1h'").start_agent();
@@ -158,7 +158,7 @@ fn a_hung_run_without_a_supervisor_is_ended_before_the_next_one_starts() {
         (!is_alive(run.pid) || node.runs().len() > 1).then(|| format!("{:?}", node.runs()))
     });
     let runs = node.wait_for_runs(2);
-    assert!(!is_alive(run.pid), "the first still lives: {runs:?}");
+    assert!(!is_alive(run.pid), "the first run is still alive: {runs:?}");
     assert!(!runs[0].has_ended);
     node.release();
     let done = node.wait_for(&event, "a", "done");
@@ -195,7 +195,7 @@ fn a_second_agent_in_a_state_directory_refuses() {
     let second = node.trigger(&["agent"]);
     assert_eq!(second.code, 1, "{second:?}");
     assert!(second.stderr.contains("another agent already runs in"), "{second:?}");
-    // Nor may another certname use the directory, even once it is free.
+    // Another certname must not use the directory either, even when it is free.
     node.kill_agent();
     let other = node.trigger(&["agent", "--certname", "b"]);
     assert_eq!(other.code, 3, "{other:?}");

@@ -1,4 +1,4 @@
-//! Why a node ran: the chain over several nodes, what shared a run, and where the loop guard cut.
+//! Why a node ran: the chain over several nodes, the causes that shared a run, and the cuts of the loop guard.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
@@ -18,7 +18,7 @@ fn id(fired: &Value) -> String {
     fired["event_id"].as_str().unwrap_or_else(|| panic!("no event: {fired}")).to_owned()
 }
 
-/// `trigger why ARGUMENTS --output json` on a node.
+/// Runs `trigger why ARGUMENTS --output json` on a node.
 fn why(node: &Node, arguments: &[&str]) -> Value {
     let answer = node.trigger(&[&["why", "--output", "json"], arguments].concat());
     assert_eq!(answer.code, 0, "{answer:?}");
@@ -29,7 +29,7 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[][..], Vec::as_slice)
 }
 
-/// The runs of an answer: `lb01 changed`, nearest first.
+/// Returns the runs of an answer, nearest first, in the form `lb01 changed`.
 fn runs(answer: &Value) -> Vec<String> {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let run = |run: &Value| {
@@ -39,7 +39,7 @@ fn runs(answer: &Value) -> Vec<String> {
     list(&answer["runs"]).iter().map(run).collect()
 }
 
-/// An event of an answer.
+/// Returns an event of an answer.
 fn event<'a>(answer: &'a Value, id: &str) -> &'a Value {
     let mut events = list(&answer["events"]).iter();
     events.find(|event| event["event_id"] == id).unwrap_or_else(|| panic!("no event {id} in {answer}"))
@@ -64,7 +64,7 @@ fn a_chain_over_three_nodes_is_explained_from_each_of_them(kind: BackendKind) {
     assert_eq!(runs(&running), ["c running"], "{running}");
     assert_eq!(event(&running, &first)["trigger"], "first");
 
-    // All of this shares c's next run.
+    // All of these events share c's next run.
     let root = a.fire(&["to b", "--host", "b"]).committed();
     let from_b = id(&fired(&b, 1)[0]);
     let by_hand: Vec<String> = (0..12).map(|_| a.fire(&["by \"hand\"", "--host", "c"]).committed()).collect();
@@ -83,7 +83,7 @@ fn a_chain_over_three_nodes_is_explained_from_each_of_them(kind: BackendKind) {
     assert_eq!(event(&latest, &from_b)["fired_in"], latest["runs"][1]["run_id"], "{latest}");
     assert_eq!(event(&latest, &root)["root"], true);
     assert_eq!(event(&latest, &by_hand[11])["origin"], "a");
-    assert_eq!(why(&b, &["c"]), latest, "the same from anywhere");
+    assert_eq!(why(&b, &["c"]), latest, "every node gives the same answer");
     assert_eq!(why(&c, &[]), latest, "and without a name on the node itself");
 
     let text = a.trigger(&["why", "c"]);
@@ -153,7 +153,7 @@ fn a_suppressed_loop_shows_where_it_was_suppressed(kind: BackendKind) {
     assert_eq!(here["certname"], "b", "{latest}");
     assert!(here["reason"].as_str().is_some_and(|reason| reason.contains("loop: 'to b' already")), "{here}");
     let by_member = suppressed(2, &by_group);
-    assert_eq!(by_member["certname"], "a", "the members of a group look for themselves: {latest}");
+    assert_eq!(by_member["certname"], "a", "a member of a group checks for loops itself: {latest}");
 
     let text = b.trigger(&["why", "a"]).stdout;
     assert!(text.contains("suppressed at b: loop: 'to b' already made b run in this chain"), "{text}");
@@ -221,7 +221,7 @@ fn a_backlog_that_was_collapsed_is_counted(kind: BackendKind) {
     a.wait_for_runs(1);
     let events: Vec<String> = (0..70).map(|_| b.fire(&["t", "--host", "a"]).committed()).collect();
     let first = b.wait_for(&events[0], "a", "superseded");
-    // By the last one.
+    // The last event supersedes it.
     b.wait_for(&events[5], "a", "superseded");
     a.release();
     b.wait_for(&events[69], "a", "done");
@@ -249,7 +249,7 @@ fn run_history_survives_its_agent_and_its_backends_memory(kind: BackendKind) {
         b.wait_for(&event, "a", "done");
     }
     a.kill_agent();
-    // As after a restore of a backup, or in a new backend.
+    // The history is empty, as after a restore of a backup, or in a new backend.
     fleet.backend.put("/puppet_trigger/events/run-history/a", "{\"v\":1,\"body\":{\"runs\":[]}}");
     a.start_agent();
     let event = b.fire(&["t", "--host", "a"]).committed();
@@ -257,7 +257,7 @@ fn run_history_survives_its_agent_and_its_backends_memory(kind: BackendKind) {
     assert_eq!(event, why(&b, &["a"])["events"][0]["event_id"]);
     assert_eq!(runs(&why(&b, &["a", "--run", "2"])), ["a changed"], "made again from what the node keeps");
 
-    // What cannot be read is not there, and harms nothing else.
+    // An entry that cannot be read counts as absent, and harms nothing else.
     fleet.backend.put("/puppet_trigger/events/run-history/a", "\u{1}{");
     b.trigger(&["why", "a", "--output", "json"]).error(1);
     let of_event = why(&b, &[&event]);

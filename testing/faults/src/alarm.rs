@@ -1,4 +1,4 @@
-//! Ends a trial that is asked to end: twenty agents, a backend and paused processes must not outlive it.
+//! Ends a trial on SIGINT or SIGTERM: twenty agents, a backend and paused processes must not outlive it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use trigger_e2e::end_all_of;
 
-/// Between two looks for what a lane has started meanwhile.
+/// The interval between two searches for processes that a lane has started meanwhile.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Listens for SIGINT and SIGTERM as long as this program runs.
@@ -19,7 +19,7 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    /// Begins to listen.
+    /// Starts to listen.
     pub(crate) fn start() -> anyhow::Result<Self> {
         let alarm = Self::default();
         let directory = Arc::clone(&alarm.directory);
@@ -44,12 +44,12 @@ impl Alarm {
         Ok(alarm)
     }
 
-    /// From now on everything of this directory, and the directory, goes when a signal comes.
+    /// Guards a directory: from now on a signal ends every process of it and removes it.
     pub(crate) fn guard(&self, directory: &Path) {
         *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.to_owned());
     }
 
-    /// The directory belongs to its caller again.
+    /// Ends the guard: the directory belongs to the caller again.
     pub(crate) fn release(&self) {
         *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -57,14 +57,14 @@ impl Alarm {
 
 #[expect(clippy::print_stdout, reason = "a command for people")]
 fn clear(directory: &Path) {
-    // What the lanes and the load complain of from here on is our doing.
+    // From here on the panics of the lanes and of the load are a consequence of the signal.
     std::panic::set_hook(Box::new(|_| ()));
     println!("interrupted: everything of {} ends", directory.display());
     end_all(directory);
     if let Err(error) = std::fs::remove_dir_all(directory) {
         println!("{} is left: {error}", directory.display());
     }
-    // Without the directory nothing more can be started; this is what was started until then.
+    // Once the directory is gone, nothing more can be started; this call ends what was started before.
     end_all(directory);
 }
 

@@ -1,4 +1,4 @@
-//! All that a trial left behind, as the checker takes it: parsed, and nothing else.
+//! Everything that a trial left behind, in the parsed form that the checker reads.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,52 +6,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::{Fire, Hit, Moment, RunEnd, RunStart};
 
-/// What was fired, what ran, what was done to it, and how it all ended.
+/// The fires, the runs, the faults, and the end of every event.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Evidence {
-    /// Each group with its members; none changed during the trial.
+    /// Each group with its members, which do not change during a trial.
     pub(crate) groups: BTreeMap<String, BTreeSet<String>>,
-    /// Every `trigger fire`, those inside runs too.
+    /// Every `trigger fire`, including those inside runs.
     pub(crate) fires: Vec<Fire>,
-    /// Every run that began, as often as it did.
+    /// Every start of a run, including a repeated start of the same run.
     pub(crate) runs: Vec<Run>,
-    /// What the nodes kept of the runs that ended, by the run's id; of those too that never said a word.
+    /// The records that the nodes kept of completed runs, by the run's id, including runs that wrote nothing to their
+    /// log.
     pub(crate) records: BTreeMap<String, Record>,
-    /// Kills that hit a run.
+    /// The kills that hit a run.
     pub(crate) hits: Vec<Hit>,
-    /// What `trigger status` said of an event at the end; an event that is not listed was not known.
+    /// The answers of `trigger status` at the end, by event. An event that is absent was unknown to the backend.
     pub(crate) statuses: BTreeMap<String, Vec<Target>>,
-    /// What was done to the backend and the nodes.
+    /// The faults that happened to the backend and the nodes.
     pub(crate) windows: Vec<Window>,
     /// The keys that a hub no longer had after it was restored from a backup.
     pub(crate) forgotten: BTreeSet<String>,
-    /// Sentences about what ended, or panicked, although no fault was injected into it.
+    /// Sentences about processes that ended, or panicked, without a fault.
     pub(crate) deaths: Vec<String>,
-    /// Sentences about what should not be there any more: spooled events, pending deliveries, …
+    /// Sentences about what should be gone at the end: spooled events, pending deliveries, …
     pub(crate) leftovers: Vec<String>,
-    /// Nanoseconds since 1970 when [`Moment`]s began to count.
+    /// The origin of the [`Moment`]s, in nanoseconds since 1970.
     pub(crate) epoch: u64,
 }
 
-/// A run as in its node's directory: its record and its result.
+/// A run according to its node's directory: its record and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     /// The node.
     pub(crate) certname: String,
     /// The events it covers.
     pub(crate) causes: Vec<String>,
-    /// How it ended.
+    /// Its outcome.
     pub(crate) outcome: String,
-    /// When its record was written.
+    /// The time at which its record was written.
     pub(crate) started: Moment,
 }
 
-/// A run as in its own log.
+/// A run according to its own log.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     /// Its beginning.
     pub(crate) start: RunStart,
-    /// Its end, if it came to it.
+    /// Its end, if it reached one.
     pub(crate) end: Option<RunEnd>,
 }
 
@@ -62,42 +63,42 @@ pub(crate) struct Target {
     pub(crate) certname: String,
     /// The delivery's state.
     pub(crate) state: String,
-    /// How its run ended.
+    /// The outcome of its run.
     pub(crate) outcome: Option<String>,
     /// Its run.
     pub(crate) run_id: Option<String>,
-    /// A sentence.
+    /// The reason, as a sentence.
     pub(crate) reason: Option<String>,
 }
 
 /// A fault that happened.
 #[derive(Debug, Clone)]
 pub(crate) struct Window {
-    /// Its name.
+    /// The name of its kind.
     pub(crate) kind: String,
-    /// The node it happened to; none where it was the backend.
+    /// The node that it happened to; absent for a fault of the backend.
     pub(crate) node: Option<String>,
-    /// From when.
+    /// The time at which it began.
     pub(crate) from: Moment,
-    /// Until when: then it was healed.
+    /// The time at which it was healed.
     pub(crate) to: Moment,
 }
 
 impl Target {
-    /// Whether nothing more will happen.
+    /// Returns whether the delivery is in a terminal state.
     pub(crate) fn has_ended(&self) -> bool {
         ["done", "failed", "expired", "refused", "suppressed", "superseded"].contains(&self.state.as_str())
     }
 }
 
 impl Evidence {
-    /// The nodes that a fire was for.
+    /// Returns the nodes that a fire was for.
     pub(crate) fn targets_of(&self, fire: &Fire) -> BTreeSet<String> {
         let members = fire.groups.iter().filter_map(|group| self.groups.get(group)).flatten();
         fire.hosts.iter().chain(members).cloned().collect()
     }
 
-    /// Where an event stands at a node.
+    /// Returns the state of an event at a node.
     pub(crate) fn target(&self, event: &str, certname: &str) -> Option<&Target> {
         self.statuses.get(event)?.iter().find(|target| target.certname == certname)
     }

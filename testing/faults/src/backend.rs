@@ -1,4 +1,4 @@
-//! The backend of a trial: the hub, or three members of etcd. What can be done to it.
+//! The backend of a trial, either the hub or three members of etcd, and the faults that can be injected into it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,22 +10,22 @@ use trigger_e2e::{Backend, BackendKind, Cluster, program};
 use crate::fault::Victims;
 use crate::stored::{PREFIX, keys_in};
 
-/// A backend that faults happen to.
+/// A backend that faults are injected into.
 pub(crate) struct FaultyBackend {
     server: Server,
-    /// What ended without being asked to.
+    /// Sentences about members that ended without a fault.
     deaths: Vec<String>,
 }
 
 enum Server {
-    /// One process; whether it should live.
+    /// One hub, and whether it should be running.
     Hub(Box<Backend>, bool),
-    /// Three.
+    /// Three members of etcd.
     Etcd(Cluster),
 }
 
 impl FaultyBackend {
-    /// Starts one whose data lies in `directory`.
+    /// Starts a backend whose data lies in `directory`.
     pub(crate) fn start(kind: BackendKind, directory: &Path) -> Self {
         let server = match kind {
             BackendKind::Hub => Server::Hub(Box::new(Backend::start(kind, directory)), true),
@@ -34,7 +34,7 @@ impl FaultyBackend {
         Self { server, deaths: Vec::new() }
     }
 
-    /// Where it listens.
+    /// Returns the ports on which it listens.
     pub(crate) fn ports(&self) -> Vec<u16> {
         match &self.server {
             Server::Hub(hub, _) => vec![hub.port()],
@@ -42,7 +42,7 @@ impl FaultyBackend {
         }
     }
 
-    /// The members that a fault is for now: the leader changes. None while no leader is known.
+    /// Returns the members that a fault applies to now, since the leader changes. `None` while no leader is known.
     pub(crate) fn members(&self, victims: Victims) -> Option<Vec<usize>> {
         let Server::Etcd(cluster) = &self.server else { return Some(vec![0]) };
         Some(match victims {
@@ -53,7 +53,7 @@ impl FaultyBackend {
         })
     }
 
-    /// The members' names; the hub needs none.
+    /// Returns the members' names; empty for the hub.
     pub(crate) fn names(&self, members: &[usize]) -> String {
         match &self.server {
             Server::Hub(..) => String::new(),
@@ -63,7 +63,7 @@ impl FaultyBackend {
         }
     }
 
-    /// `kill -9`.
+    /// Sends SIGKILL to the members.
     pub(crate) fn kill(&mut self, members: &[usize]) {
         self.look_for_deaths();
         match &mut self.server {
@@ -75,7 +75,7 @@ impl FaultyBackend {
         }
     }
 
-    /// Starts killed ones again.
+    /// Starts killed members again.
     pub(crate) fn restart(&mut self, members: &[usize]) {
         match &mut self.server {
             Server::Hub(hub, lives) => {
@@ -86,7 +86,7 @@ impl FaultyBackend {
         }
     }
 
-    /// SIGSTOP.
+    /// Sends SIGSTOP to the members.
     pub(crate) fn pause(&mut self, members: &[usize]) {
         self.look_for_deaths();
         match &mut self.server {
@@ -95,7 +95,7 @@ impl FaultyBackend {
         }
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT to the members.
     pub(crate) fn go_on(&mut self, members: &[usize]) {
         match &mut self.server {
             Server::Hub(hub, _) => hub.process().go_on(),
@@ -103,7 +103,7 @@ impl FaultyBackend {
         }
     }
 
-    /// Copies the hub's data; where to. Nothing for etcd.
+    /// Copies the hub's data and returns the path of the copy; does nothing for etcd.
     pub(crate) fn back_up(&self, number: usize) -> Result<Option<PathBuf>, String> {
         let Server::Hub(hub, _) = &self.server else { return Ok(None) };
         let file = hub.data_dir().with_file_name(format!("backup-{number}.db"));
@@ -113,8 +113,8 @@ impl FaultyBackend {
         if output.status.success() { Ok(Some(file)) } else { Err(format!("{output:?}")) }
     }
 
-    /// Stops the hub and starts it with the data of a backup, as the operating guide says. The keys that it had
-    /// when it had stopped and the backup does not have: neither can change any more.
+    /// Stops the hub and starts it with the data of a backup, as the operating guide says. Returns the keys that the
+    /// hub had when it stopped and that the backup lacks; neither set can change any more.
     pub(crate) fn restore(&mut self, backup: &Path) -> Result<BTreeSet<String>, String> {
         self.look_for_deaths();
         let Server::Hub(hub, _) = &mut self.server else { return Ok(BTreeSet::new()) };
@@ -131,7 +131,7 @@ impl FaultyBackend {
         restored.and(forgotten)
     }
 
-    /// Heals whatever is not, and waits until all of it serves.
+    /// Heals every member that is killed or paused, and waits until all of them serve.
     pub(crate) fn heal(&mut self) {
         self.look_for_deaths();
         match &mut self.server {
@@ -153,13 +153,13 @@ impl FaultyBackend {
         }
     }
 
-    /// What ended without being asked to, up to now.
+    /// Returns the sentences about members that have ended without a fault up to now.
     pub(crate) fn deaths(&mut self) -> Vec<String> {
         self.look_for_deaths();
         self.deaths.clone()
     }
 
-    /// Notes what has ended without being asked to; it counts as killed from here on.
+    /// Records the members that have ended without a fault; from here on they count as killed.
     fn look_for_deaths(&mut self) {
         match &mut self.server {
             Server::Hub(hub, lives) => {
@@ -173,7 +173,7 @@ impl FaultyBackend {
         }
     }
 
-    /// The deliveries that still wait for a node; an error if no server can answer.
+    /// Returns the deliveries that are still pending for a node, or an error if no server can answer.
     pub(crate) fn pending(&self) -> Result<Vec<String>, String> {
         let deliveries = format!("{PREFIX}deliveries/");
         match &self.server {

@@ -1,4 +1,4 @@
-//! Performs a schedule of faults, one lane after another side by side, and notes what really happened when.
+//! Performs a schedule of faults, with the lanes side by side, and records what really happened and when.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -13,12 +13,12 @@ use crate::journal::now;
 use crate::plan::{Lane, Planned};
 use crate::testbed::Testbed;
 
-/// For how long after the budget a fault is tried that must happen.
+/// The time after the budget during which a mandatory fault is still retried.
 const TRIED_AFTER: Duration = Duration::from_secs(60);
-/// Between two tries of the same fault.
+/// The interval between two tries of the same fault.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Does things to a site.
+/// Injects faults into a testbed.
 pub(crate) struct Chaos<'a> {
     testbed: &'a Testbed,
     budget: Duration,
@@ -27,13 +27,13 @@ pub(crate) struct Chaos<'a> {
 }
 
 impl<'a> Chaos<'a> {
-    /// Times of a schedule count from now.
+    /// Starts the clock of the schedule.
     pub(crate) fn new(testbed: &'a Testbed, budget: Duration) -> Self {
         Self { testbed, budget, began: Instant::now(), windows: Mutex::default() }
     }
 
-    /// Performs one lane to its end. A fault that found nothing to do is tried again after the next one; one
-    /// that need not happen is skipped when the lane is too late for it.
+    /// Performs one lane to its end. A fault that found nothing to act on is tried again after the next one; an
+    /// optional fault is skipped when the lane is too late for it.
     #[expect(clippy::print_stdout, reason = "progress of a command for people")]
     pub(crate) fn perform(&self, lane: &Lane) {
         let mut ahead: VecDeque<Planned> = lane.iter().cloned().collect();
@@ -65,7 +65,7 @@ impl<'a> Chaos<'a> {
         }
     }
 
-    /// What happened.
+    /// Returns the faults that happened.
     pub(crate) fn windows(&self) -> Vec<Window> {
         self.windows.lock().map(|windows| windows.clone()).unwrap_or_default()
     }

@@ -1,5 +1,5 @@
-//! Proves the contract from what a trial left behind, or says what speaks against it. Pure: evidence in,
-//! violations out.
+//! Proves the contract from what a trial left behind, or names the violations. It is pure: it takes the artifacts and
+//! returns violations.
 
 mod chains;
 mod covers;
@@ -21,7 +21,7 @@ use self::violation::Violation;
 use crate::artifacts::Evidence;
 use crate::journal::{Answer, Fire};
 
-/// Every violation there is; none proves the contract for this trial.
+/// Returns every violation; an empty list proves the contract for this trial.
 pub(crate) fn check(artifacts: &Evidence) -> Vec<Violation> {
     let index = index(artifacts);
     let mut violations = Vec::new();
@@ -38,8 +38,8 @@ pub(crate) fn check(artifacts: &Evidence) -> Vec<Violation> {
     violations
 }
 
-/// The deliveries that are not asked for, since a hub was restored from a backup that did not know them, with
-/// what the hub says of them.
+/// Returns the deliveries that are exempt because a hub was restored from a backup that lacked them, with the hub's
+/// answers about them.
 pub(crate) fn forgotten(artifacts: &Evidence) -> Vec<(String, String)> {
     deliveries::forgotten(artifacts)
 }

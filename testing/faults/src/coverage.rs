@@ -1,4 +1,4 @@
-//! Whether a trial was one: without faults, load and runs, nothing that it found would prove anything.
+//! Whether a trial covered enough: without faults, load and runs, its findings would prove nothing.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::artifacts::Evidence;
 use crate::journal::Answer;
 use crate::load::EVERY;
 
-/// What the trial lacks, a sentence each; nothing where it proves what it says. `kinds` are the faults that
+/// Returns what the trial lacks, one sentence each; an empty list if it is a proof. `kinds` are the faults that
 /// should have happened.
 pub(crate) fn lacks(artifacts: &Evidence, kinds: &BTreeSet<String>, budget: Duration) -> Vec<String> {
     let mut lacks: Vec<String> = Vec::new();
@@ -19,7 +19,7 @@ pub(crate) fn lacks(artifacts: &Evidence, kinds: &BTreeSet<String>, budget: Dura
         artifacts.fires.iter().any(|fire| is_it(&fire.answer))
     };
     let events = artifacts.fires.iter().filter(|fire| matches!(fire.answer, Answer::Success { .. })).count();
-    // Half of what is fired on a machine that has time.
+    // This is half of what is fired on an idle machine.
     let enough = (budget.as_secs_f64() / EVERY.as_secs_f64() / 2.0) as usize;
     if events < enough {
         lacks.push(format!("only {events} events, at least {enough} should be"));
@@ -46,7 +46,7 @@ mod tests {
         ["crash of a node", "kill -9 of a run"].map(str::to_owned).into()
     }
 
-    /// 150 events, spooled, the first of them fired inside a run; both kinds of faults.
+    /// Makes a trial of 150 spooled events, the first of them fired inside a run, with both kinds of faults.
     fn whole() -> Evidence {
         let fire = |number: usize| Fire {
             origin: "n01".to_owned(),

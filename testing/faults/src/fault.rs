@@ -1,67 +1,67 @@
-//! What can happen to a trial's backend and nodes.
+//! The faults that a trial injects into its backend and nodes.
 
 use std::fmt;
 
 use crate::fleet::certname;
 use crate::link::Mode;
 
-/// What happens, until it is healed.
+/// A fault, which lasts until it is healed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// `kill -9` of backend processes, which start again on their data.
     KillBackend(Victims),
     /// SIGSTOP, later SIGCONT.
     PauseBackend(Victims),
-    /// The whole backend is away while this node fires: every event must be spooled.
+    /// The whole backend is away while this node fires, so every event must be spooled.
     Spool(usize, Away),
-    /// The hub is killed and comes back with what a backup of a moment before holds.
+    /// The hub is killed, and starts again with the data of a recent backup.
     Restore,
-    /// The node's wires to the backend, all of them.
+    /// All the node's links to the backend are cut.
     Cut(usize, Mode),
-    /// The node's wire to one member, later healed.
+    /// The node's link to one member is cut, and healed later.
     CutMember(usize, usize, Mode),
-    /// `kill -9` of the agent, which is started again.
+    /// `kill -9` of the agent, which is then started again.
     KillAgent(usize),
     /// The agent is asked to stop, and another one is started.
     RestartAgent(usize),
     /// SIGSTOP, later SIGCONT.
     PauseAgent(usize),
-    /// The agent is paused until etcd has forgotten what its watch has not seen yet.
+    /// The agent is paused until etcd has compacted changes that its watch has not received.
     OvertakePaused(usize),
-    /// The same, while the agent's wires hold everything back.
+    /// The same, with the agent's links frozen instead of the agent paused.
     OvertakeFrozen(usize),
     /// `kill -9` of the supervisor of the run in progress.
     KillSupervisor(usize),
     /// `kill -9` of the run in progress.
     KillRun(usize),
-    /// `kill -9` of all that runs on the node; its agent is started again.
+    /// `kill -9` of every process of the node, whose agent is then started again.
     Crash(usize),
 }
 
-/// Which of the backend's processes.
+/// The backend's processes that a fault applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Victims {
-    /// The only one there is, or all of them: the backend is away.
+    /// The only one, or all of them: the backend is away.
     All,
-    /// The member that leads at that moment.
+    /// The current leader.
     Leader,
-    /// A certain member.
+    /// The member with this number.
     Member(usize),
-    /// All but this member: those left have no quorum.
+    /// All but this member: the rest has no quorum.
     AllBut(usize),
 }
 
-/// How a backend is away.
+/// The way in which a backend is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Away {
-    /// Its ports refuse.
+    /// Its ports refuse connections.
     Killed,
-    /// Nothing answers.
+    /// It does not answer.
     Paused,
 }
 
 impl Fault {
-    /// The name for the figures.
+    /// Returns the name of the kind, for the figures.
     pub(crate) fn kind(&self) -> String {
         let victims = |victims: &Victims| match victims {
             Victims::All => "the whole backend",
@@ -87,7 +87,7 @@ impl Fault {
         }
     }
 
-    /// The node it happens to; none where it is the backend. A run is looked for from this node on.
+    /// Returns the node that it applies to; `None` for the backend. The search for a run starts at this node.
     pub(crate) fn node(&self) -> Option<usize> {
         match self {
             Self::KillBackend(_) | Self::PauseBackend(_) | Self::Spool(..) | Self::Restore => None,

@@ -1,4 +1,4 @@
-//! What a trial was, in figures. They judge nothing: see `coverage.rs`.
+//! The figures of a trial. They decide nothing: see `coverage.rs`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,12 +21,12 @@ pub(crate) struct Figures {
     slowest_fire: Duration,
     faults: BTreeMap<String, usize>,
     forgotten: Vec<(String, String)>,
-    /// With the run that ended each wait.
+    /// The waits, each with the run that ended it.
     waits: Vec<(Duration, String)>,
 }
 
 impl Figures {
-    /// Counts.
+    /// Counts the figures of the artifacts.
     pub(crate) fn of(artifacts: &Evidence) -> Self {
         let mut figures = Self {
             events: 0,
@@ -60,7 +60,7 @@ impl Figures {
     }
 }
 
-/// For each delivery that a fault held up: from the last heal that mattered to it to the start of its run.
+/// Returns, for each delivery that a fault delayed, the time from the last relevant heal to the start of its run.
 fn waits(artifacts: &Evidence) -> Vec<(Duration, String)> {
     let mut waits: Vec<_> = artifacts
         .runs
@@ -81,7 +81,7 @@ fn fire_of<'a>(artifacts: &'a Evidence, id: &str) -> Option<&'a Fire> {
     artifacts.fires.iter().find(|fire| matches!(&fire.answer, Answer::Success { event, .. } if event == id))
 }
 
-/// The last heal of the backend, the origin or the target, between the fire and the run's start.
+/// Returns the last heal of the backend, the origin or the target, between the fire and the run's start.
 fn last_heal(artifacts: &Evidence, fire: &Fire, run: &Run) -> Option<Moment> {
     let matters = |node: &Option<String>| {
         node.as_ref().is_none_or(|node| *node == fire.origin || *node == run.start.certname)

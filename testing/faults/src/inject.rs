@@ -1,4 +1,4 @@
-//! One fault: does it, waits, heals it, and says what it really hit.
+//! Injects one fault, waits, heals it, and reports what it really hit.
 
 use std::fmt;
 use std::path::Path;
@@ -13,27 +13,27 @@ use crate::overtaking::overtake;
 use crate::processes::{self, Part};
 use crate::testbed::Testbed;
 
-/// Between two looks for a run to kill.
+/// The interval between two searches for a run to kill.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How long a cluster may take to agree on a leader.
+/// The time that a cluster may take to elect a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A fault about to happen.
+/// A fault that is about to be injected.
 pub(crate) struct Injector<'a> {
-    /// Where.
+    /// The testbed that it is injected into.
     pub(crate) testbed: &'a Testbed,
-    /// Which of its lane, for the names of files.
+    /// Its number within its lane, for the names of files.
     pub(crate) number: usize,
-    /// How long it lasts.
+    /// Its duration.
     pub(crate) lasting: Duration,
 }
 
-/// What was hit.
+/// What the fault hit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Injected {
-    /// The node; none where it was the backend.
+    /// The node; absent for the backend.
     pub(crate) node: Option<usize>,
-    /// What else is worth a word.
+    /// Further details for the report.
     said: String,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for Injected {
 }
 
 impl Injector<'_> {
-    /// Does it; why not, where there was nothing to do it to.
+    /// Injects the fault. Fails with the reason if there was nothing to inject it into.
     pub(crate) fn perform(&self, fault: Fault) -> Result<Injected, String> {
         let mut said = String::new();
         match fault {
@@ -116,7 +116,7 @@ impl Injector<'_> {
         Ok((self.testbed.backend().names(&members), done))
     }
 
-    /// The members that the fault is for now: the leader changes, and for a while there may be none.
+    /// Returns the members that the fault applies to now: the leader changes, and for a while there may be none.
     fn members(&self, victims: Victims) -> Result<Vec<usize>, String> {
         let began = Instant::now();
         loop {
@@ -131,7 +131,7 @@ impl Injector<'_> {
         }
     }
 
-    /// Fires on one node while the backend is away, which lasts until all are answered.
+    /// Fires on one node while the backend is away, which it is until all fires are answered.
     fn spool(&self, node: usize, away: Away) -> Result<String, String> {
         let fires = || {
             let began = Instant::now();
@@ -181,7 +181,7 @@ impl Injector<'_> {
         )
     }
 
-    /// Kills the next run that is seen, on this node or on one after it.
+    /// Kills the next run that is found, on this node or on a later one.
     fn kill_a_run(&self, node: usize, part: Part) -> Result<Injected, String> {
         let began = Instant::now();
         while began.elapsed() < self.lasting {
@@ -199,7 +199,7 @@ impl Injector<'_> {
     }
 }
 
-/// Kills whatever belongs to a node whose agent is dead already.
+/// Kills every process of a node whose agent is already dead.
 fn kill_all_of(home: &Path) {
     loop {
         let found = processes::all_of(home);

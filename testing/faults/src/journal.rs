@@ -1,4 +1,5 @@
-//! What runs and fires write down as they happen, one JSON document a line, for the checker to read at the end.
+//! The logs that runs and fires write as they happen, one JSON document on each line, which the checker reads at the
+//! end.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,10 +10,10 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// A moment: nanoseconds on the clock that only goes forward, which all processes of a machine share.
+/// A moment, in nanoseconds of the monotonic clock, which all processes of a machine share.
 pub(crate) type Moment = u64;
 
-/// Now.
+/// Returns the current moment.
 pub(crate) fn now() -> Moment {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap_or_default() * 1_000_000_000
@@ -29,22 +30,22 @@ pub(crate) enum RunLine {
     End(RunEnd),
 }
 
-/// What a run knows when it begins.
+/// The facts that a run knows when it begins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunStart {
-    /// As the environment says.
+    /// The run's id, from the environment.
     pub(crate) run: String,
     /// The node.
     pub(crate) certname: String,
     /// The run command's process.
     pub(crate) pid: u32,
-    /// Its parent.
+    /// The run command's parent process.
     pub(crate) supervisor: u32,
-    /// When.
+    /// The time of the start.
     pub(crate) at: Moment,
-    /// No other run held the node's lock, which each run holds for as long as its process lives.
+    /// Whether no other run held the node's lock, which each run holds for as long as its process lives.
     pub(crate) alone: bool,
-    /// What its record on disk listed at this moment.
+    /// The causes that its record on disk listed at this moment.
     pub(crate) causes: Vec<Cause>,
 }
 
@@ -55,7 +56,7 @@ pub(crate) struct Cause {
     pub(crate) event: String,
     /// Its trigger.
     pub(crate) trigger: String,
-    /// What led to it.
+    /// The chains that led to it.
     pub(crate) chains: Vec<Chain>,
 }
 
@@ -68,23 +69,23 @@ pub(crate) struct Chain {
     pub(crate) hops: Vec<(String, String)>,
 }
 
-/// A run's last words.
+/// The end of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunEnd {
-    /// Which run.
+    /// The run's id.
     pub(crate) run: String,
-    /// When.
+    /// The time just before the end.
     pub(crate) at: Moment,
     /// The exit code that follows.
     pub(crate) code: u8,
 }
 
-/// A `trigger fire` and what it answered.
+/// A `trigger fire` and its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fire {
-    /// The node it was fired on.
+    /// The node on which it was fired.
     pub(crate) origin: String,
-    /// The run it was fired in, if any.
+    /// The run in which it was fired, if any.
     pub(crate) parent: Option<String>,
     /// The trigger's name.
     pub(crate) trigger: String,
@@ -92,20 +93,20 @@ pub(crate) struct Fire {
     pub(crate) hosts: Vec<String>,
     /// Named groups.
     pub(crate) groups: Vec<String>,
-    /// Whether noop was asked for.
+    /// Whether it asked for noop.
     pub(crate) noop: bool,
     /// Whether the backend was away all the time, so that the event could only be spooled.
     #[serde(default)]
     pub(crate) away: bool,
-    /// Before the command was started.
+    /// The time before the command was started.
     pub(crate) before: Moment,
-    /// After it had ended.
+    /// The time after it had ended.
     pub(crate) after: Moment,
-    /// What it came to.
+    /// Its result.
     pub(crate) answer: Answer,
 }
 
-/// What a `trigger fire` came to.
+/// The result of a `trigger fire`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Answer {
@@ -116,25 +117,25 @@ pub(crate) enum Answer {
         /// `committed`, `spooled` or `suppressed`.
         state: String,
     },
-    /// It was killed by us before it could answer, or the run was that it was part of.
+    /// The trial killed it before it could answer, or killed the run that it was part of.
     Killed,
-    /// Anything else: what it said.
+    /// Any other result, with the output.
     Failure(String),
 }
 
-/// A kill of ours that hit a run for certain: the process stood still when it was killed, so it did not end by
-/// itself; and where it was the supervisor, there was no result yet.
+/// A kill by the trial that is certain to have hit a run: the process was stopped before it was killed, so it did not
+/// end by itself. A supervisor had not written a result yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hit {
-    /// Which run.
+    /// The run's id.
     pub(crate) run: String,
-    /// Just before the signal was sent.
+    /// The time just before the signal was sent.
     pub(crate) at: Moment,
-    /// Whether it was the run's own process, else it was its supervisor.
+    /// Whether the run's own process was killed; otherwise its supervisor was.
     pub(crate) process: bool,
 }
 
-/// Appends a line: one write, synced before this returns.
+/// Appends a line in one write, which is synced before this returns.
 pub(crate) fn append(path: &Path, line: &impl Serialize) -> anyhow::Result<()> {
     let mut text = serde_json::to_string(line)?;
     text.push('\n');
@@ -144,7 +145,7 @@ pub(crate) fn append(path: &Path, line: &impl Serialize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All lines of a file; none where there is no file. A last line that a kill cut short is none.
+/// Returns all lines of a file; none if the file does not exist. A last line that a kill truncated is skipped.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Vec<T>> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,

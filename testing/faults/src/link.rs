@@ -1,4 +1,4 @@
-//! The wire between one agent and one server, as a TCP proxy that can be cut and healed.
+//! The link between one agent and one server, as a TCP proxy that can be cut and healed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,19 +9,19 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use trigger_e2e::free_port;
 
-/// How often a free port is drawn before there seems to be none.
+/// The number of ports to try before giving up.
 const PORTS_TRIED: usize = 20;
 
-/// What the wire does.
+/// The state of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// It carries.
+    /// It forwards data.
     Open,
-    /// It breaks what is connected and each new connection.
+    /// It breaks each existing and each new connection.
     Broken,
-    /// It swallows everything, without a word; what was connected meanwhile stays dead after it is healed.
+    /// It discards all data silently. A connection that existed meanwhile stays dead after the link is healed.
     Silent,
-    /// It holds everything back, and carries it on when it is healed.
+    /// It holds all data back, and forwards it when it is healed.
     Frozen,
 }
 
@@ -33,10 +33,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// A proxy to a port of this machine.
+    /// Starts a proxy to a port of this machine.
     pub(crate) fn to(server: u16, runtime: &Handle) -> io::Result<Self> {
         let (mode, receiver) = watch::channel(Mode::Open);
-        // Five digits, see `Names`; another process may be faster to take it.
+        // The port needs five digits, see `Names`; another process may take it first.
         let listener = (0..PORTS_TRIED)
             .find_map(|_| runtime.block_on(TcpListener::bind(("127.0.0.1", free_port()))).ok())
             .ok_or(io::ErrorKind::AddrInUse)?;
@@ -45,7 +45,7 @@ impl Link {
         Ok(Self { port, mode })
     }
 
-    /// Where it listens.
+    /// Returns the port on which it listens.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
@@ -59,15 +59,15 @@ impl Link {
 async fn listen(listener: TcpListener, server: u16, mode: watch::Receiver<Mode>) {
     let own = listener.local_addr().map_or(0, |address| address.port());
     loop {
-        // Out of files for a moment: the next one may come through.
+        // The process is out of file descriptors for a moment; the next connection may succeed.
         if let Ok((client, _)) = listener.accept().await {
             tokio::spawn(carry(client, Names { own, server }, mode.clone()));
         }
     }
 }
 
-/// The ports on both ends. The hub answers only to its own name, so a request that names the wire's port
-/// must arrive with the hub's.
+/// The ports on both ends. The hub answers only to its own name, so a request that names the link's port must arrive
+/// with the hub's.
 #[derive(Debug, Clone, Copy)]
 struct Names {
     own: u16,
@@ -75,8 +75,8 @@ struct Names {
 }
 
 impl Names {
-    /// Puts the server's name in place of the wire's. A client begins a request only after an answer, so the
-    /// name is never cut in two; and the ports drawn all have five digits, so nothing changes its length.
+    /// Replaces the link's name by the server's. A client sends a request only after the previous answer, so the name
+    /// is never split between two reads; all ports have five digits, so the length does not change.
     fn translate(self, bytes: &mut [u8]) {
         let [own, server] = [self.own, self.server].map(|port| format!("127.0.0.1:{port:05}").into_bytes());
         if let Some(at) = bytes.windows(own.len()).position(|window| window == own) {
@@ -85,7 +85,7 @@ impl Names {
     }
 }
 
-/// Carries one connection to its end.
+/// Serves one connection to its end.
 async fn carry(mut client: TcpStream, names: Names, mut mode: watch::Receiver<Mode>) {
     let _ = client.set_nodelay(true);
     let present = *mode.borrow_and_update();
@@ -113,13 +113,13 @@ async fn carry(mut client: TcpStream, names: Names, mut mode: watch::Receiver<Mo
     }
 }
 
-/// Returns when the connection is broken or swallowed.
+/// Returns when the connection is to be broken or its data discarded.
 async fn cut(mode: &mut watch::Receiver<Mode>) -> Mode {
     let cut = mode.wait_for(|mode| matches!(mode, Mode::Broken | Mode::Silent)).await;
     cut.map_or(Mode::Broken, |mode| *mode)
 }
 
-/// Copies one direction until its end, except while it is frozen.
+/// Copies one direction until its end, and pauses while the link is frozen.
 async fn pump(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -146,7 +146,7 @@ async fn pump(
     }
 }
 
-/// Takes everything and gives nothing, until the other side has had enough.
+/// Reads and discards all data until the other side closes the connection.
 async fn swallow(stream: &mut TcpStream) {
     let mut buffer = vec![0; 16 * 1024];
     while matches!(stream.read(&mut buffer).await, Ok(count) if count > 0) {}
@@ -159,12 +159,12 @@ mod tests {
     use std::net::TcpStream as Stream;
     use std::time::Duration;
 
-    /// How long a test waits for an answer that must come.
+    /// The time that a test waits for an answer that must come.
     const TIMEOUT: Duration = Duration::from_secs(20);
-    /// How long it waits to see that none comes.
+    /// The time that a test waits to see that no answer comes.
     const A_WHILE: Duration = Duration::from_millis(200);
 
-    /// A server that answers each byte with the same, and a wire to it.
+    /// Starts a server that echoes each byte, with a link to it.
     fn echo() -> (tokio::runtime::Runtime, Link) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -184,7 +184,7 @@ mod tests {
         Stream::connect(("127.0.0.1", link.port())).unwrap()
     }
 
-    /// The answer to one byte; nothing when the connection is at its end.
+    /// Returns the answer to one byte; `None` at the end of the connection.
     fn ask(mut stream: &Stream, patience: Duration) -> Result<Option<u8>, ErrorKind> {
         stream.set_read_timeout(Some(patience)).unwrap();
         stream.write_all(b"x").map_err(|error| error.kind())?;

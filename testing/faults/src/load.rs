@@ -1,4 +1,4 @@
-//! The fires of a trial: a few hundred real `trigger fire` a minute, from any node.
+//! The fires of a trial: a few hundred real `trigger fire` commands a minute, from any node.
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -13,13 +13,13 @@ use crate::fleet::{NODES, Targets, certname};
 use crate::journal::{Answer, Fire, Moment, append, now};
 use crate::testbed::Testbed;
 
-/// Fires at the same time at the most: while a backend is away each takes seconds.
+/// The most fires at the same time: while a backend is away, each of them takes seconds.
 const AT_ONCE: usize = 24;
-/// Between two fires, on average: three hundred a minute.
+/// The average time between two fires, which makes three hundred a minute.
 pub(crate) const EVERY: Duration = Duration::from_millis(200);
-/// Fired while the backend is away.
+/// The number of fires while the backend is away.
 const FIRES_WHILE_AWAY: usize = 8;
-/// In nanoseconds: how long after its start a fire may make its event, if its end was not seen.
+/// The time after its start, in nanoseconds, within which a fire may make its event if its end was not seen.
 const FIRE_TIMEOUT: Moment = 10_000_000_000;
 
 /// One fire that is about to happen.
@@ -28,15 +28,15 @@ pub(crate) struct Shot {
     pub(crate) trigger: String,
     /// The targets that it names.
     pub(crate) targets: Targets,
-    /// Whether noop is asked for; the trial's runs cannot honour it.
+    /// Whether it asks for noop, which the trial's runs cannot honour.
     pub(crate) noop: bool,
-    /// The run it is fired in.
+    /// The run in which it is fired.
     pub(crate) parent: Option<String>,
     /// Whether the backend is away all the time.
     pub(crate) away: bool,
 }
 
-/// One of a few names, so that backlogs and loops have something in common.
+/// Draws one of a few names, so that backlogs and loops share triggers.
 pub(crate) fn trigger_name(random: &mut fastrand::Rng) -> String {
     ["deploy", "renew certificate", "reload"][random.usize(..3)].to_owned()
 }
@@ -53,7 +53,7 @@ impl Shot {
         }
     }
 
-    /// The arguments of `trigger`.
+    /// Returns the arguments of `trigger`.
     pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments: Vec<String> =
             ["fire", "--output", "json", &self.trigger].iter().map(|&word| word.to_owned()).collect();
@@ -62,7 +62,7 @@ impl Shot {
         arguments
     }
 
-    /// What came of it.
+    /// Returns the fire with its result.
     pub(crate) fn fire(&self, origin: &str, before: Moment, output: &Output) -> Fire {
         let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let answer = match (output.status.code(), json["event_id"].as_str(), json["state"].as_str()) {
@@ -75,7 +75,7 @@ impl Shot {
         Fire { after: now(), answer, ..self.unanswered(origin, before) }
     }
 
-    /// What is known before it answers: enough to find what it fired if it never answers.
+    /// Returns what is known of the fire before it answers, which is enough to find its event if it never does.
     pub(crate) fn unanswered(&self, origin: &str, before: Moment) -> Fire {
         Fire {
             origin: origin.to_owned(),
@@ -92,7 +92,7 @@ impl Shot {
     }
 }
 
-/// Fires some events on one node, all at once, and returns when all are answered; how many. The backend must be
+/// Fires some events on one node, all at once, and returns their number when all are answered. The backend must be
 /// away until then.
 pub(crate) fn fire_while_away(testbed: &Testbed, node: usize) -> usize {
     let mut random = fastrand::Rng::with_seed(node as u64);
@@ -105,7 +105,7 @@ pub(crate) fn fire_while_away(testbed: &Testbed, node: usize) -> usize {
     FIRES_WHILE_AWAY
 }
 
-/// Fires until `over`; each fire is a thread of its own in `scope`.
+/// Fires until `over`. Each fire has a thread of its own in `scope`.
 pub(crate) fn keep_firing<'scope>(
     testbed: &'scope Testbed,
     scope: &'scope Scope<'scope, '_>,
@@ -121,7 +121,7 @@ pub(crate) fn keep_firing<'scope>(
         sleep(due.saturating_sub(began.elapsed()));
         pending.retain(|fire: &std::thread::ScopedJoinHandle<'_, ()>| !fire.is_finished());
         let (node, shot) = (random.usize(..NODES), Shot::draw(&mut random));
-        // One in fifty is killed at some moment: it never answers, so nothing is owed for it.
+        // One fire in fifty is killed at a random moment: it never answers, so its event need not be delivered.
         let kill_after = (random.u8(..50) == 0).then(|| Duration::from_millis(random.u64(..40)));
         if pending.len() < AT_ONCE {
             pending.push(scope.spawn(move || fire(testbed, node, &shot, kill_after)));

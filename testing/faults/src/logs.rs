@@ -1,4 +1,4 @@
-//! What the nodes' logs report: fires, runs, and kills that hit a run.
+//! Reads the nodes' logs of fires, runs, and kills that hit a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use crate::fleet::{NODES, certname, groups_of};
 use crate::journal::{self, Answer, Fire, Hit, RunLine};
 use crate::testbed::Testbed;
 
-/// All the logs of all nodes.
+/// All logs of all nodes.
 pub(crate) struct Logs {
     fires: Vec<Fire>,
     lines: Vec<RunLine>,
@@ -15,7 +15,7 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// Reads them as they are now.
+    /// Reads the logs in their current state.
     pub(crate) fn read(testbed: &Testbed) -> anyhow::Result<Self> {
         let mut logs = Self { fires: Vec::new(), lines: Vec::new(), hits: Vec::new() };
         for home in (0..NODES).map(|node| testbed.directory_of(node)) {
@@ -26,12 +26,13 @@ impl Logs {
         Ok(logs)
     }
 
-    /// How many fires, and how many lines of runs.
+    /// Returns the number of fires and the number of lines about runs.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.fires.len(), self.lines.len())
     }
 
-    /// The events that were answered for, and those that ran: a fire that was killed may have fired too.
+    /// Returns the events that fires answered for and those that runs covered: a fire that was killed may have fired
+    /// too.
     pub(crate) fn events(&self) -> BTreeSet<String> {
         let answered = self.fires.iter().filter_map(|fire| match &fire.answer {
             Answer::Success { event, .. } => Some(event.clone()),
@@ -44,7 +45,7 @@ impl Logs {
         answered.chain(ran.flatten()).collect()
     }
 
-    /// All that they report, and nothing else yet.
+    /// Returns artifacts that hold what the logs report, and nothing else yet.
     pub(crate) fn into_evidence(self) -> Evidence {
         let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for node in 0..NODES {
@@ -62,7 +63,7 @@ impl Logs {
     }
 }
 
-/// Every start of a run, with its end where it came to one.
+/// Returns every start of a run, with its end if it reached one.
 fn runs_in(lines: Vec<RunLine>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut going: BTreeMap<String, usize> = BTreeMap::new();
@@ -82,8 +83,8 @@ fn runs_in(lines: Vec<RunLine>) -> Vec<Run> {
     runs
 }
 
-/// A fire inside a run is noted before it is answered, and again then: the first note counts where the run was
-/// killed between the two.
+/// Keeps one entry for each fire. A fire inside a run is logged before and after it is answered; the first entry
+/// counts if the run was killed between the two.
 fn one_for_each_event(fires: Vec<Fire>) -> Vec<Fire> {
     let key = |fire: &Fire| fire.parent.clone().map(|parent| (parent, fire.before));
     let is_answer = |fire: &&Fire| fire.answer != Answer::Killed;

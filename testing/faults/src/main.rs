@@ -1,6 +1,6 @@
-//! Real faults against the real program: a real backend, twenty real agents, hundreds of real fires a minute,
-//! and meanwhile a seeded schedule of kills, pauses, cuts and compactions. At the end a checker proves the
-//! contract from the runs' own log, or says what speaks against it and keeps the directory.
+//! Injects real faults into the real program: a real backend, twenty real agents, hundreds of real fires a minute,
+//! and a seeded schedule of kills, pauses, cuts and compactions. At the end a checker proves the contract from the
+//! runs' own log, or names the violations and keeps the directory.
 //!
 //! `trigger-faults run DIRECTORY` is the run command of its nodes.
 
@@ -109,7 +109,7 @@ fn duration(text: &str) -> Result<Duration, jiff::Error> {
     SpanParser::new().parse_unsigned_duration(text)
 }
 
-/// One after the other, also after one that failed; whether the contract held in all of them.
+/// Runs one trial after the other, also after a failed one. Returns whether the contract held in all of them.
 #[expect(clippy::print_stderr, reason = "a command for people")]
 fn trials(cli: &Cli) -> anyhow::Result<bool> {
     let alarm = Alarm::start()?;

@@ -1,5 +1,5 @@
-//! Makes etcd forget what an agent's watch has not seen yet. A watch that keeps up is never cancelled by a
-//! compaction: it must fall behind first, which the server notices when its queue for the watch is full.
+//! Makes etcd compact changes that an agent's watch has not received. A watch that keeps up is never cancelled by a
+//! compaction: it must first fall behind, which the server notices when its queue for the watch is full.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,27 +12,27 @@ use crate::link::Mode;
 use crate::stored::PREFIX;
 use crate::testbed::Testbed;
 
-/// Changes behind which a watch must fall: the server's queue holds 1024 in etcd 3.4, and what is on its way to
-/// a client that reads nothing is limited by 128 KiB of its own.
+/// The number of changes by which a watch must fall behind: the server's queue holds 1024 in etcd 3.4, and the data
+/// on its way to a client that reads nothing is limited to 128 KiB.
 const CHANGES: usize = 1_600;
-/// Bytes of each.
+/// The size of each change in bytes.
 const BYTES: usize = 600;
-/// Changes on their way at the same time.
+/// The number of changes on their way at the same time.
 const AT_ONCE: usize = 64;
-/// How long any request may take; there may be no majority to take it.
+/// The time that any request may take; there may be no majority to accept it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a backend that faults happen to may take to delete them again.
+/// The time that a backend under faults may take to delete the changes again.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(90);
-/// What an agent logs when its watch was cancelled because of a compaction.
+/// The message that an agent logs when its watch was cancelled because of a compaction.
 const LOGGED: &str = "a compaction overtook the watch";
-/// How long it may take to read all that was sent before.
+/// The time that an agent may take to read everything that was sent before.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
-/// Long enough for a watch to end.
+/// The time for which the link is broken, long enough to end a watch.
 const BROKEN_FOR: Duration = Duration::from_millis(500);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Silences a node's watch, makes etcd forget what it has not seen, and lets it go on; says why not if the agent
-/// did not notice.
+/// Silences a node's watch, makes etcd compact what it has not received, and lets it go on. Fails with the reason if
+/// the agent did not notice.
 pub(crate) fn overtake(
     testbed: &Testbed,
     node: usize,
@@ -46,7 +46,7 @@ pub(crate) fn overtake(
     go_on();
     let overtaken = forgotten.and_then(|()| wait_until_overtaken(testbed, node, before));
     if overtaken.is_err() {
-        // It may have seen the key that is no delivery, and reports it until it reads everything again.
+        // The agent may have seen the key that is no delivery, and reports it until it reads everything again.
         testbed.wire(node, None, Mode::Broken);
         sleep(BROKEN_FOR);
         testbed.wire(node, None, Mode::Open);
@@ -69,7 +69,7 @@ fn times_overtaken(testbed: &Testbed, node: usize) -> usize {
     testbed.node(node).agent_log().matches(LOGGED).count()
 }
 
-/// Changes a key that the agent watches and that is no delivery, deletes it, and compacts all that.
+/// Changes a key that the agent watches and that is no delivery, deletes it, and compacts these changes.
 async fn forget(ports: &[u16], certname: &str) -> Result<(), String> {
     let failed = |error: etcd_client::Error| format!("etcd does not take it: {error}");
     let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
@@ -77,7 +77,7 @@ async fn forget(ports: &[u16], certname: &str) -> Result<(), String> {
     let mut client = Client::connect(endpoints, Some(options)).await.map_err(failed)?;
     let key = format!("{PREFIX}deliveries/{certname}/no-delivery");
     let written = write(&client, &key).await;
-    // Whatever came of it, the key must go before the agent reads everything again.
+    // Whatever the result, the key must be deleted before the agent reads everything again.
     let began = Instant::now();
     let mut deleted = client.delete(key.clone(), None).await;
     while deleted.is_err() && began.elapsed() < DELETION_TIMEOUT {

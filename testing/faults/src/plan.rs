@@ -10,30 +10,30 @@ use crate::fault::{Away, Fault, Victims};
 use crate::fleet::{DIRECT, NODES};
 use crate::link::Mode;
 
-/// The shortest budget that holds a whole deck: less would prove less than it says.
+/// The shortest budget that has room for a whole deck; with less, a trial would prove less than it claims.
 pub(crate) const SHORTEST: Duration = Duration::from_secs(45);
-/// Before the first fault, and after the last: the fleet shall have something to lose.
+/// The time before the first fault and after the last one, so that there is work that a fault can affect.
 const LEAD: Duration = Duration::from_secs(2);
-/// How old the backup is at the most that a hub is restored from.
+/// The greatest age of the backup from which a hub is restored.
 const BACKUP_AGE: Duration = Duration::from_secs(3);
-/// From this budget on a fault may outlast the trust in a claim on a certname, which is two minutes.
+/// From this budget on, a fault may outlast the trust in a claim on a certname, which is two minutes.
 const LONG: Duration = Duration::from_secs(5 * 60);
 
-/// A fault and when it happens, counted from the first fire.
+/// A fault with its time, counted from the first fire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Planned {
-    /// From when.
+    /// The time at which it begins.
     pub(crate) from: Duration,
-    /// Until when it lasts; as long as that also where it begins later.
+    /// The time at which it ends. A fault that begins later lasts as long as planned.
     pub(crate) to: Duration,
-    /// What happens.
+    /// The fault itself.
     pub(crate) fault: Fault,
-    /// Without it the trial proves too little: it is tried until it happens.
+    /// Whether the trial proves too little without it: then it is retried until it happens.
     pub(crate) must: bool,
 }
 
 impl Planned {
-    /// How long it lasts.
+    /// Returns its duration.
     pub(crate) fn lasting(&self) -> Duration {
         self.to - self.from
     }
@@ -48,8 +48,8 @@ impl fmt::Display for Planned {
 /// Faults that happen one after the other; several lanes run side by side.
 pub(crate) type Lane = Vec<Planned>;
 
-/// All that will happen within `budget`: one lane for the backend, two for the nodes. Each begins with its part
-/// of a deck that holds every kind of fault there is for this backend.
+/// Returns the faults for `budget`: one lane for the backend, two for the nodes. Each lane begins with its part of a
+/// deck that holds every kind of fault that applies to this backend.
 pub(crate) fn plan(kind: BackendKind, seed: u64, budget: Duration) -> Vec<Lane> {
     let random = &mut fastrand::Rng::with_seed(seed);
     let (first, second) = first_node_decks(kind, random);
@@ -61,14 +61,14 @@ pub(crate) fn plan(kind: BackendKind, seed: u64, budget: Duration) -> Vec<Lane> 
     ]
 }
 
-/// The kinds of faults without which a trial proves too little.
+/// Returns the kinds of faults without which a trial proves too little.
 pub(crate) fn kinds_of(lanes: &[Lane]) -> BTreeSet<String> {
     let musts = lanes.iter().flatten().filter(|planned| planned.must);
     musts.map(|planned| planned.fault.kind()).collect()
 }
 
-/// Deals the first deck, close together, then decks of all faults, one deck after the other: none is skipped
-/// for long.
+/// Deals the first deck, close together, and then decks of all faults, one after the other, so that no fault is
+/// skipped for long.
 fn lane(
     budget: Duration,
     random: &mut fastrand::Rng,
@@ -102,7 +102,7 @@ fn lane(
     }
 }
 
-/// Milliseconds: mostly seconds; one in ten long enough for every silence to be noticed.
+/// Draws a duration in milliseconds: mostly seconds, but one in ten is long enough for every timeout to expire.
 fn lasting(random: &mut fastrand::Rng, is_long: bool) -> u64 {
     if is_long && random.u8(..40) == 0 {
         random.u64(125_000..150_000)
@@ -113,7 +113,7 @@ fn lasting(random: &mut fastrand::Rng, is_long: bool) -> u64 {
     }
 }
 
-/// One of each.
+/// Returns one fault of each kind.
 fn first_backend_deck(kind: BackendKind, random: &mut fastrand::Rng) -> Vec<Fault> {
     let mut deck = backend_deck(kind, random);
     deck.extend((kind == BackendKind::Hub && !deck.contains(&Fault::Restore)).then_some(Fault::Restore));
@@ -131,7 +131,7 @@ fn backend_deck(kind: BackendKind, random: &mut fastrand::Rng) -> Vec<Fault> {
         BackendKind::Hub => {
             let (kill, pause) = (KillBackend(Victims::All), PauseBackend(Victims::All));
             let mut faults = vec![kill, pause, kill, pause, spool];
-            // Not often: what the hub forgets by it cannot be asked for.
+            // This one is rare, because the events that the hub loses by it cannot be checked.
             faults.extend((random.u8(..3) == 0).then_some(Restore));
             faults
         }
@@ -144,7 +144,7 @@ fn backend_deck(kind: BackendKind, random: &mut fastrand::Rng) -> Vec<Fault> {
             PauseBackend(Victims::AllBut(random.usize(..3))),
             KillBackend(Victims::All),
             PauseBackend(Victims::Leader),
-            // Here, since a backend that is away takes no compaction.
+            // It belongs to the backend's lane, since a backend that is away accepts no compaction.
             OvertakePaused(random.usize(..DIRECT.start)),
             OvertakeFrozen(random.usize(..DIRECT.start)),
             spool,
@@ -152,7 +152,7 @@ fn backend_deck(kind: BackendKind, random: &mut fastrand::Rng) -> Vec<Fault> {
     }
 }
 
-/// One of each kind of fault of the nodes, dealt out to the two lanes.
+/// Deals one fault of each kind to the nodes' two lanes.
 fn first_node_decks(kind: BackendKind, random: &mut fastrand::Rng) -> (Vec<Fault>, Vec<Fault>) {
     let sides = [one_of_each(kind, random, 0), one_of_each(kind, random, 1)];
     let mut order: Vec<usize> = (0..sides[0].len()).collect();
@@ -161,15 +161,15 @@ fn first_node_decks(kind: BackendKind, random: &mut fastrand::Rng) -> (Vec<Fault
     (first.iter().map(|at| sides[0][*at]).collect(), second.iter().map(|at| sides[1][*at]).collect())
 }
 
-/// As often as each should happen.
+/// Returns the faults of the nodes, each as often as it should happen.
 fn node_deck(kind: BackendKind, random: &mut fastrand::Rng, side: usize) -> Vec<Fault> {
     let mut faults = one_of_each(kind, random, side);
     faults.push(Fault::KillAgent(2 * random.usize(..NODES / 2) + side));
     faults
 }
 
-/// Every other node belongs to one lane, those between to the other: an agent is not paused while it is dead,
-/// nor a wire healed that is to be cut. Runs belong to both.
+/// Returns one fault of each kind for one lane. Nodes alternate between the two lanes, so that an agent is not paused
+/// while it is dead and a link is not healed that is to be cut. Runs belong to both lanes.
 fn one_of_each(kind: BackendKind, random: &mut fastrand::Rng, side: usize) -> Vec<Fault> {
     let mut node = || 2 * random.usize(..NODES / 2) + side;
     let mut faults = vec![
@@ -180,7 +180,7 @@ fn one_of_each(kind: BackendKind, random: &mut fastrand::Rng, side: usize) -> Ve
         Fault::PauseAgent(node()),
         Fault::Crash(node()),
     ];
-    // Those without wires of their own have none to cut.
+    // Nodes without links of their own have none to cut.
     let mut wired = || 2 * random.usize(..DIRECT.start / 2) + side;
     faults.extend([Mode::Broken, Mode::Silent, Mode::Frozen].map(|mode| Fault::Cut(wired(), mode)));
     if kind == BackendKind::Etcd {

@@ -1,4 +1,4 @@
-//! Finds the processes of a node's runs, and kills them so that it is certain what the kill did.
+//! Finds the processes of a node's runs, and kills them in such a way that the effect of the kill is certain.
 
 use std::fs;
 use std::path::Path;
@@ -10,46 +10,46 @@ use trigger_e2e::{go_on, is_alive, is_stopped, kill, stop};
 
 use crate::journal::{self, Hit, RunLine, append, now};
 
-/// How long a process may take to stand still: it may be waiting for the disk.
+/// The time that a process may take to stop: it may be waiting for the disk.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// One kill at a time: the kernel hangs up on a run that stands still when its supervisor is killed, and that is
-/// a death that is noted nowhere.
+/// Allows one kill at a time. The kernel sends SIGHUP to a stopped run when its supervisor is killed, and that death
+/// would not be recorded.
 static KILLING: Mutex<()> = Mutex::new(());
 
-/// What a process is to the run that it names.
+/// The role of a process in the run that it names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     /// It is the run.
     Run,
     /// It owns the run.
     Supervisor,
-    /// Something that the run started, a `trigger fire` say.
+    /// Another process that the run started, such as a `trigger fire`.
     Other,
 }
 
 /// A process that belongs to a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Its id.
+    /// Its process id.
     pub(crate) pid: u32,
-    /// The run that it is part of, if it is.
+    /// The run that it is part of, if any.
     pub(crate) run: Option<(String, Part)>,
 }
 
-/// A process of the run that is in progress on a node: the run itself or its supervisor.
+/// Returns a process of the run in progress on a node: the run itself or its supervisor.
 pub(crate) fn of_live_run(home: &Path, wanted: Part) -> Option<Found> {
     let lines: Vec<RunLine> = journal::read(&home.join("runs.log")).ok()?;
     let RunLine::Start(start) = lines.into_iter().next_back()? else { return None };
     let pid = if wanted == Part::Run { start.pid } else { start.supervisor };
-    // Pids are used again: only one that still names the run is its own.
+    // Process ids are reused: only a process that still names the run belongs to it.
     let run = part_of(pid).filter(|(run, part)| *run == start.run && *part == wanted);
     run.map(|run| Found { pid, run: Some(run) })
 }
 
-/// Everything that names the node's directory on its command line or in its environment; what a run has started
-/// comes after the run, which could otherwise show its end.
+/// Returns every process that names the node's directory on its command line or in its environment. A process that a
+/// run started comes after the run, which could otherwise detect its end.
 pub(crate) fn all_of(home: &Path) -> Vec<Found> {
     let directory = format!("{}/", home.display());
     let directory_itself = home.display().to_string();
@@ -65,11 +65,11 @@ pub(crate) fn all_of(home: &Path) -> Vec<Found> {
     found
 }
 
-/// `kill -9`, noted as a hit where it ends a run for certain: the process stands still before, so it cannot end
-/// by itself meanwhile, and nothing has written the run's result yet. Whether it was one.
+/// Sends SIGKILL, and logs it as a hit if it is certain to have ended a run: the process is stopped first, so it
+/// cannot end by itself meanwhile, and the run's result has not been written yet. Returns whether it was a hit.
 pub(crate) fn hit(home: &Path, found: &Found) -> bool {
     let _alone = KILLING.lock().unwrap_or_else(PoisonError::into_inner);
-    // It may have become another program meanwhile, or its id another process's.
+    // It may have become another program meanwhile, or its id may belong to another process.
     let is_its = |part: &Option<(String, Part)>| found.run.is_none() || part.is_some();
     if !is_its(&part_of(found.pid)) || !stand_still(found.pid) {
         return false;
@@ -108,7 +108,7 @@ fn stand_still(pid: u32) -> bool {
     true
 }
 
-/// The run that a process supervises or is part of.
+/// Returns the run that a process supervises or is part of.
 fn part_of(pid: u32) -> Option<(String, Part)> {
     let command = words(pid, "cmdline");
     let supervised = command.iter().skip_while(|word| *word != "supervise").nth(1);
@@ -144,7 +144,7 @@ mod tests {
     fn what_a_run_started_is_no_hit_on_the_run() {
         let home = tempfile::tempdir().unwrap();
         let mut child = sleeper("r1");
-        // Its environment is the new one only once it has become another program.
+        // The environment is the new one only after the process has executed the new program.
         let found = loop {
             if let Some(run) = part_of(child.id()).filter(|(run, _)| run == "r1") {
                 break Found { pid: child.id(), run: Some(run) };

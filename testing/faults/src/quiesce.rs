@@ -1,4 +1,4 @@
-//! After the last fault: waits until the fleet is quiet, then collects the evidence.
+//! Waits after the last fault until the fleet is quiet, then collects the artifacts.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -16,15 +16,15 @@ use crate::records::Records;
 use crate::testbed::{QUIET_TIMEOUT, Testbed};
 
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Nothing more is waited for once every node has nothing left to do and nothing has changed for so long.
+/// The wait ends once every node is idle and nothing has changed for this long.
 const STILL_FOR: Duration = Duration::from_secs(40);
-/// And so often in a row.
+/// The number of consecutive passes that must see no change.
 const STILL_PASSES: usize = 3;
-/// Askers side by side.
+/// The number of threads that query the status.
 const ASKERS: usize = 3;
 
-/// Waits for quiet, at most [`QUIET_TIMEOUT`], and collects everything there is. What was not quiet by then is
-/// among the leftovers.
+/// Waits until the fleet is quiet, for at most [`QUIET_TIMEOUT`], and collects the artifacts. Nodes that were not
+/// quiet by then are among the leftovers.
 pub(crate) fn quiesce(
     testbed: &Testbed,
     records: &Records,
@@ -37,7 +37,7 @@ pub(crate) fn quiesce(
         let logs = Logs::read(testbed)?;
         let open = statuses.ask(testbed, &logs);
         stillness.look((open, logs.counts()), busy.is_empty());
-        // A run may have fired between the first question and the last.
+        // A run may have fired between the first query and the last.
         let is_quiet = busy.is_empty() && open == 0 && Logs::read(testbed)?.counts() == logs.counts();
         if is_quiet || stillness.is_over() {
             busy.extend(statuses.failures);
@@ -61,7 +61,7 @@ pub(crate) fn quiesce(
     }
 }
 
-/// For how long nothing has changed.
+/// Measures for how long nothing has changed.
 struct Stillness {
     began: Instant,
     since: Instant,
@@ -69,7 +69,7 @@ struct Stillness {
     latest: Option<Counts>,
 }
 
-/// Deliveries that are open, fires, lines of the runs' logs.
+/// The number of open deliveries, of fires, and of lines in the runs' logs.
 type Counts = (usize, (usize, usize));
 
 impl Stillness {
@@ -86,15 +86,15 @@ impl Stillness {
         }
     }
 
-    /// Whether waiting any longer is no use: one pass over a slow machine may take as long as [`STILL_FOR`], so
-    /// several must have seen the same.
+    /// Returns whether waiting longer is of no use. One pass over a slow machine may take as long as [`STILL_FOR`],
+    /// so several passes must have seen the same state.
     fn is_over(&self) -> bool {
         let is_still = self.since.elapsed() > STILL_FOR && self.passes >= STILL_PASSES;
         is_still || self.began.elapsed() > QUIET_TIMEOUT
     }
 }
 
-/// What keeps the nodes from being quiet, a sentence each.
+/// Returns the reasons why the nodes are not quiet, one sentence each.
 fn unquiet(testbed: &Testbed) -> Vec<String> {
     let sentences = |node: usize| {
         let said = json(testbed.command(node, &words(&["queue", "--output", "json"])));
@@ -113,17 +113,17 @@ fn unquiet(testbed: &Testbed) -> Vec<String> {
     (0..NODES).flat_map(sentences).collect()
 }
 
-/// What `trigger status` says of each event.
+/// The answers of `trigger status` for each event.
 #[derive(Default)]
 struct Statuses {
     known: BTreeMap<String, Vec<Target>>,
-    /// Questions that the latest pass got no answer to.
+    /// The queries of the latest pass that failed.
     failures: Vec<String>,
 }
 
 impl Statuses {
-    /// Asks for every event that had not ended when it was asked last; how many have not. One that cannot be
-    /// asked for now counts among them.
+    /// Queries every event that had not ended at the last query, and returns how many still have not. An event whose
+    /// query failed counts among them.
     fn ask(&mut self, testbed: &Testbed, logs: &Logs) -> usize {
         let is_over = |event: &String| {
             self.known.get(event).is_some_and(|targets| targets.iter().all(Target::has_ended))
@@ -168,7 +168,7 @@ fn ask_all(testbed: &Testbed, events: Vec<String>) -> Vec<(String, Status)> {
     answers.into_inner().unwrap_or_default()
 }
 
-/// Where an event stands; nothing for one that the backend does not know.
+/// Returns the state of an event; nothing if the backend does not know it.
 fn status(testbed: &Testbed, event: &str) -> Status {
     let mut command = testbed.observe(&words(&["status", event, "--output", "json"]));
     let output = command.output().context("trigger status")?;
@@ -204,6 +204,6 @@ mod tests {
         assert!(stillness.is_over());
         stillness.look((1, (1, 2)), true);
         stillness.since = long_ago;
-        assert!(!stillness.is_over(), "something changed a look ago");
+        assert!(!stillness.is_over(), "something changed in the previous pass");
     }
 }

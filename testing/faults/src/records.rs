@@ -1,4 +1,5 @@
-//! Collects what the nodes keep of their runs: a node forgets all but the latest hundred, a trial may have more.
+//! Collects the records that the nodes keep of their runs: a node keeps only the latest hundred, and a trial may have
+//! more.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +14,11 @@ use serde_json::Value;
 use crate::artifacts::Record;
 use crate::journal::{Moment, now};
 
-/// Between two looks: a hundred runs take longer, for they start at least a second apart.
+/// The interval between two collections: a hundred runs take longer, because they start at least a second apart.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 const RESULT: &str = ".result.json";
 
-/// What was collected so far.
+/// The records collected so far.
 pub(crate) struct Records {
     homes: Vec<PathBuf>,
     known: Mutex<BTreeMap<String, Record>>,
@@ -25,19 +26,19 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Of the nodes in these directories.
+    /// Prepares to collect the records of the nodes in these directories.
     pub(crate) fn of(homes: Vec<PathBuf>) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = u64::try_from(since_1970.as_nanos()).unwrap_or_default().saturating_sub(now());
         Self { homes, known: Mutex::default(), epoch }
     }
 
-    /// Nanoseconds since 1970 when [`Moment`]s began to count.
+    /// Returns the origin of the [`Moment`]s, in nanoseconds since 1970.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Looks again and again until `over`.
+    /// Collects repeatedly until `over`.
     pub(crate) fn keep_collecting(&self, over: &AtomicBool) {
         while !over.load(Ordering::Relaxed) {
             self.collect();
@@ -45,7 +46,7 @@ impl Records {
         }
     }
 
-    /// Looks once; all that is known by now.
+    /// Collects once and returns all records known by now.
     pub(crate) fn collect(&self) -> BTreeMap<String, Record> {
         let Ok(mut known) = self.known.lock() else { return BTreeMap::new() };
         for home in &self.homes {
@@ -65,7 +66,7 @@ impl Records {
         known.clone()
     }
 
-    /// Nothing where the node is about to rename the record, or has just forgotten it.
+    /// Reads a record; `None` where the node is about to rename it or has just deleted it.
     fn read(&self, directory: &Path, run: &str) -> Option<Record> {
         let result = json(&directory.join(format!("{run}{RESULT}")))?;
         let record = [".json", ".ended.json"].map(|ending| json(&directory.join(format!("{run}{ending}"))));
@@ -84,7 +85,7 @@ impl Records {
     }
 }
 
-/// The body of a stored form.
+/// Returns the body of a stored form.
 fn json(file: &Path) -> Option<Value> {
     let mut form: Value = serde_json::from_str(&fs::read_to_string(file).ok()?).ok()?;
     Some(form["body"].take())

@@ -1,5 +1,5 @@
-//! The run command of the trial's nodes: `trigger-faults run DIRECTORY`. Notes its start with what its record on
-//! disk lists, takes a while, sometimes fires in turn, notes its end.
+//! The run command of the trial's nodes: `trigger-faults run DIRECTORY`. It logs its start with the causes that its
+//! record on disk lists, takes a while, sometimes fires in turn, and logs its end.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,7 +15,7 @@ use crate::fleet::Targets;
 use crate::journal::{Cause, Chain, Moment, RunEnd, RunLine, RunStart, append, now};
 use crate::load::{self, Shot};
 
-/// Does one run for the node in `directory`; the exit code.
+/// Performs one run for the node in `directory` and returns the exit code.
 pub(crate) fn run(directory: &Path) -> anyhow::Result<u8> {
     let at = now();
     let run = std::env::var("TRIGGER_RUN_ID").context("a run without TRIGGER_RUN_ID")?;
@@ -41,7 +41,7 @@ pub(crate) fn run(directory: &Path) -> anyhow::Result<u8> {
             causes: causes.clone(),
         }),
     )?;
-    // By the run's own id: a trial that is repeated has other ids, but the same mixture.
+    // The seed is the run's own id: a repeated trial has other ids, but the same mixture.
     let mut hasher = DefaultHasher::new();
     run.hash(&mut hasher);
     let mut random = fastrand::Rng::with_seed(hasher.finish());
@@ -54,7 +54,7 @@ pub(crate) fn run(directory: &Path) -> anyhow::Result<u8> {
     Ok(code)
 }
 
-/// Mostly short, now and then seconds: long enough to be killed in.
+/// Draws a duration: mostly short, sometimes seconds, which is long enough for a kill.
 fn duration(random: &mut fastrand::Rng) -> Duration {
     Duration::from_millis(match random.u8(..100) {
         0..60 => random.u64(20..200),
@@ -63,7 +63,7 @@ fn duration(random: &mut fastrand::Rng) -> Duration {
     })
 }
 
-/// Continues the chain; one time in three straight back to where it came from, so that loops are tried too.
+/// Continues the chain. One time in three it fires straight back to the origin, so that loops are tried too.
 fn fire(
     directory: &Path,
     certname: &str,
@@ -82,7 +82,7 @@ fn fire(
     let before: Moment = now();
     let shot = Shot { trigger, targets, noop: false, parent: Some(run.to_owned()), away: false };
     let log = directory.join("fires.log");
-    // This run may be killed before it hears the answer.
+    // This run may be killed before it receives the answer.
     append(&log, &shot.unanswered(certname, before))?;
     let output = Command::new("trigger").args(shot.arguments()).output().context("trigger fire")?;
     append(&log, &shot.fire(certname, before, &output))

@@ -1,22 +1,22 @@
-//! What lies in a hub's file, read past the hub.
+//! Reads the content of a hub's file, without the hub.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use rusqlite::Connection;
 
-/// What all keys of the trial begin with.
+/// The prefix of all keys of the trial.
 pub(crate) const PREFIX: &str = "/puppet_trigger/events/";
 
-/// The keys in the file of a hub that does not run, without what they all begin with. The file is left as it is:
-/// what is opened is a copy.
+/// Returns the keys in the file of a hub that is not running, without their common prefix. The file stays unchanged:
+/// this opens a copy.
 pub(crate) fn keys_in(file: &Path) -> Result<BTreeSet<String>, String> {
     let failed =
         |error: &dyn std::fmt::Display| format!("cannot read the keys in {}: {error}", file.display());
     let scratch = tempfile::tempdir().map_err(|error| failed(&error))?;
     let copy = scratch.path().join("copy");
     std::fs::copy(file, &copy).map_err(|error| failed(&error))?;
-    // What was not moved into the file yet, where a hub was killed.
+    // These hold the writes that a killed hub had not yet moved into the file.
     for ending in ["-wal", "-shm"] {
         let mut beside = file.as_os_str().to_owned();
         beside.push(ending);

@@ -1,4 +1,4 @@
-//! The place of a trial: a real backend and twenty real agents in one scratch directory, each behind wires of
+//! The testbed of a trial: a real backend and twenty real agents in one scratch directory, each node behind links of
 //! its own.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::backend::FaultyBackend;
 use crate::fleet::{DIRECT, NODES, certname, groups_of};
 use crate::link::{Link, Mode};
 
-/// How long the fleet may take to become quiet; generous, since it bounds a failure and measures nothing.
+/// The time that the fleet may take to become quiet. It is generous, since it bounds a failure and measures nothing.
 pub(crate) const QUIET_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A backend and the nodes around it.
@@ -23,20 +23,20 @@ pub(crate) struct Testbed {
     directory: PathBuf,
     backend: Mutex<FaultyBackend>,
     nodes: Vec<Mutex<Node>>,
-    /// For each node a wire to each of the backend's ports; none for those that talk to it directly.
+    /// For each node a link to each of the backend's ports; empty for nodes that connect to it directly.
     links: Vec<Vec<Link>>,
-    /// Asks without being part of anything, and past all wires.
+    /// A node without an agent, which queries the backend without any link in between.
     observer: Mutex<Node>,
     runtime: Handle,
-    /// Keys that a restored hub no longer had.
+    /// The keys that a restored hub had lost.
     forgotten: Mutex<BTreeSet<String>>,
-    /// What ended without being asked to.
+    /// Sentences about processes that ended without a fault.
     deaths: Mutex<Vec<String>>,
 }
 
 impl Testbed {
-    /// Starts a backend and twenty agents, and waits until all are registered: from then on they are members
-    /// of their groups.
+    /// Starts a backend and twenty agents, and waits until all are registered: from then on they are members of their
+    /// groups.
     pub(crate) fn start(kind: BackendKind, directory: &Path, runtime: &Handle) -> anyhow::Result<Self> {
         let backend = FaultyBackend::start(kind, &directory.join("backend"));
         let ports = backend.ports();
@@ -52,7 +52,7 @@ impl Testbed {
             let mut node = Node::new(&certname(index), &home, &url(kind, &seen));
             node.set("run_cmd", &format!("\"'{}' run '{}'\"", run_command.display(), home.display()));
             node.set("groups", &format!("{:?}", groups_of(index)));
-            // The limit on runs has tests of its own; here it would only make them fewer.
+            // The rate limit on runs has tests of its own; here it would only reduce their number.
             node.set("runs_per_minute", "600");
             node.launch_agent();
             nodes.push(Mutex::new(node));
@@ -75,37 +75,37 @@ impl Testbed {
         Ok(testbed)
     }
 
-    /// A node's directory.
+    /// Returns a node's directory.
     pub(crate) fn directory_of(&self, node: usize) -> PathBuf {
         self.directory.join(certname(node))
     }
 
-    /// `trigger ARGUMENTS` on a node.
+    /// Returns the command `trigger ARGUMENTS` on a node.
     pub(crate) fn command(&self, node: usize, arguments: &[String]) -> Command {
         command(&lock(&self.nodes[node]), arguments)
     }
 
-    /// `trigger ARGUMENTS` past all links, as no node.
+    /// Returns the command `trigger ARGUMENTS` past all links, as no node.
     pub(crate) fn observe(&self, arguments: &[String]) -> Command {
         command(&lock(&self.observer), arguments)
     }
 
-    /// The backend.
+    /// Locks the backend.
     pub(crate) fn backend(&self) -> MutexGuard<'_, FaultyBackend> {
         lock(&self.backend)
     }
 
-    /// A node.
+    /// Locks a node.
     pub(crate) fn node(&self, node: usize) -> MutexGuard<'_, Node> {
         lock(&self.nodes[node])
     }
 
-    /// What asynchronous work of the trial is done by.
+    /// Returns the runtime for the trial's asynchronous work.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
     }
 
-    /// Cuts or heals a node's wires: all of them, or the one to a certain member. The node must have some.
+    /// Cuts or heals a node's links: all of them, or the one to a given member. The node must have links.
     pub(crate) fn wire(&self, node: usize, member: Option<usize>, mode: Mode) {
         let wires = &self.links[node];
         assert!(!wires.is_empty(), "{} has no wires of its own", certname(node));
@@ -115,12 +115,12 @@ impl Testbed {
         }
     }
 
-    /// `kill -9`.
+    /// Sends SIGKILL to a node's agent.
     pub(crate) fn kill_agent(&self, node: usize) {
         self.living(node).kill_agent();
     }
 
-    /// Starts the agent of a node where it was killed.
+    /// Starts the agent of a node whose agent was killed.
     pub(crate) fn launch_agent(&self, node: usize) {
         self.node(node).launch_agent();
     }
@@ -137,7 +137,7 @@ impl Testbed {
         }
     }
 
-    /// SIGSTOP; not where another lane has killed the agent.
+    /// Sends SIGSTOP to an agent; fails if another lane has killed it.
     pub(crate) fn pause_agent(&self, node: usize) -> Result<(), String> {
         let mut node = self.living(node);
         if !node.has_agent() {
@@ -147,7 +147,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// SIGCONT; an agent that was killed meanwhile needs none.
+    /// Sends SIGCONT to an agent, unless it was killed meanwhile.
     pub(crate) fn agent_goes_on(&self, node: usize) {
         let mut node = self.node(node);
         if node.has_agent() {
@@ -155,7 +155,8 @@ impl Testbed {
         }
     }
 
-    /// A node whose agent lives: an agent that ended without being asked to is noted, and another one started.
+    /// Returns a node whose agent is alive: an agent that ended without a fault is recorded, and another one is
+    /// started.
     fn living(&self, node: usize) -> MutexGuard<'_, Node> {
         let mut node = self.node(node);
         if let Some(death) = node.death_of_agent() {
@@ -165,7 +166,7 @@ impl Testbed {
         node
     }
 
-    /// Heals whatever a lane that came to grief left as it was, and waits until the backend serves.
+    /// Heals whatever a failed lane left behind, and waits until the backend serves.
     pub(crate) fn heal(&self) {
         self.links.iter().flatten().for_each(|wire| wire.set(Mode::Open));
         self.backend().heal();
@@ -178,17 +179,17 @@ impl Testbed {
         }
     }
 
-    /// A restored hub no longer had these keys.
+    /// Records keys that a restored hub had lost.
     pub(crate) fn note_forgotten(&self, keys: BTreeSet<String>) {
         lock(&self.forgotten).extend(keys);
     }
 
-    /// All keys that a restored hub no longer had.
+    /// Returns all keys that a restored hub had lost.
     pub(crate) fn forgotten(&self) -> BTreeSet<String> {
         lock(&self.forgotten).clone()
     }
 
-    /// What ended without being asked to up to now, and what panicked.
+    /// Returns the processes that ended without a fault up to now, and the panics.
     pub(crate) fn deaths(&self) -> Vec<String> {
         (0..NODES).for_each(|node| drop(self.living(node)));
         let mut deaths = lock(&self.deaths).clone();
@@ -217,7 +218,7 @@ impl Testbed {
     }
 }
 
-/// The lines of a log that report a panic.
+/// Returns the lines of a log that report a panic.
 fn panics_in(log: &Path) -> Vec<String> {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

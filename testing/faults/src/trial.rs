@@ -1,4 +1,4 @@
-//! One trial: a site, a schedule, the load, the verdict.
+//! One trial: a testbed, a schedule, the load, and the verdict.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -23,28 +23,28 @@ use crate::quiesce::quiesce;
 use crate::records::Records;
 use crate::testbed::Testbed;
 
-/// What is asked of a trial.
+/// The parameters of a trial.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Trial {
-    /// What carries the events.
+    /// The backend.
     pub(crate) kind: BackendKind,
-    /// The schedule is drawn from it.
+    /// The seed of the schedule.
     pub(crate) seed: u64,
-    /// For how long there are faults.
+    /// The time for which faults are injected.
     pub(crate) budget: Duration,
-    /// Whether the directory is kept although the contract held.
+    /// Whether the directory is kept even if the contract held.
     pub(crate) keep: bool,
 }
 
-/// What came of the faults and the load.
+/// The result of the faults and the load.
 struct Happened {
     artifacts: Evidence,
-    /// Whether the harness itself could do all its part.
+    /// Whether the harness itself completed all its work.
     is_whole: bool,
 }
 
 impl Trial {
-    /// Puts the backend to the test; whether the contract held. The directory is kept unless it did.
+    /// Performs the trial and returns whether the contract held. The directory is removed only if it did.
     #[expect(clippy::print_stdout, reason = "the report of a command for people")]
     pub(crate) fn run(self, alarm: &Alarm) -> anyhow::Result<bool> {
         let (name, seed) = (self.name(), self.seed);
@@ -53,7 +53,7 @@ impl Trial {
         let directory = scratch.path();
         alarm.guard(directory);
         self.announce(directory, &lanes);
-        // A part of the harness that cannot do its work panics: the directory must be kept then too.
+        // A part of the harness that fails panics: the directory must be kept in this case too.
         let happened = catch_unwind(AssertUnwindSafe(|| self.perform(&lanes, directory)));
         end_all_of(directory);
         alarm.release();
@@ -93,7 +93,7 @@ impl Trial {
         all.iter().for_each(|planned| println!("  {planned}"));
     }
 
-    /// What speaks against the contract, or against the trial, a line each.
+    /// Prints the figures. Returns the violations of the contract and the defects of the trial.
     #[expect(clippy::print_stdout, reason = "the report of a command for people")]
     fn judge(self, happened: &Happened, lanes: &[Lane]) -> Vec<String> {
         let artifacts = &happened.artifacts;
@@ -107,7 +107,8 @@ impl Trial {
         complaints
     }
 
-    /// The site lives no longer than this: what is left of it can be looked at, but does nothing any more.
+    /// Runs the faults and collects the artifacts. The testbed ends with this function: its files stay for inspection,
+    /// its processes do not.
     #[expect(clippy::print_stdout, reason = "the report of a command for people")]
     fn perform(self, lanes: &[Lane], directory: &Path) -> anyhow::Result<Happened> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -124,7 +125,7 @@ impl Trial {
         Ok(Happened { artifacts, is_whole })
     }
 
-    /// The load, and all lanes of faults beside it; whether each part came to its end.
+    /// Runs the load and all lanes of faults side by side. Returns whether each part came to its end.
     fn trouble(self, testbed: &Testbed, chaos: &Chaos<'_>, records: &Records, lanes: &[Lane]) -> bool {
         let over = AtomicBool::new(false);
         let began = Instant::now();
@@ -139,7 +140,7 @@ impl Trial {
                 ended.iter().all(Result::is_ok)
             })
         };
-        // Whatever failed, the rest is still worth a report.
+        // Even if a part failed, the rest is worth a report.
         catch_unwind(AssertUnwindSafe(all)).unwrap_or_default()
     }
 }

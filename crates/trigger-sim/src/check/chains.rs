@@ -1,5 +1,5 @@
-//! Chains are true and end (C7): what a fire says of its past is what led to it, and nobody is made to run by it
-//! whom the loop guard's rules leave out, nor left out without one of them.
+//! Chains are true and end (C7): an event's lineage is what really led to it, the loop guard suppresses every target
+//! that its rules forbid, and it suppresses no other.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::state_files::{Counts, noted_fires};
 use crate::wanted::Wanted;
 use crate::world::{Kind, World};
 
-/// What the rules are asked about.
+/// A fire that is compared with the rules of the loop guard.
 struct Question<'a> {
     machine: usize,
     event: &'a Event,
@@ -22,7 +22,7 @@ struct Question<'a> {
 }
 
 impl World {
-    /// A fire that `wanted.run` really made, if that is still in progress.
+    /// Checks the lineage of an event that was really fired in `wanted.run`, if that run is still in progress.
     pub(super) fn check_lineage(&mut self, machine: usize, publication: &Publication, wanted: &Wanted) {
         let event = &publication.event;
         let puppet = wanted.run.filter(|run| self.check.in_progress.contains_key(run));
@@ -33,7 +33,7 @@ impl World {
             return;
         };
         if event.fired_in.is_none() && puppet.is_none() {
-            // Its supervisor is about to end.
+            // The run's supervisor is about to end.
             return;
         }
         let chains = self.chains_through(machine, run);
@@ -53,7 +53,7 @@ impl World {
         self.processes.values().any(|process| process.kind == Kind::Supervisor(run))
     }
 
-    /// Each way that led from a root to a run, by its causes as they were fired.
+    /// Returns each chain that led from a root to a run, taken from the run's causes as they were fired.
     fn chains_through(&self, machine: usize, run: RunId) -> BTreeSet<Chain> {
         let mut chains = BTreeSet::new();
         let causes = self.check.runs.get(&run).map_or(&[][..], |run| &run.causes);
@@ -61,7 +61,7 @@ impl World {
             let certname = self.machines[machine].certname.clone();
             let here = Hop { trigger: cause.event.trigger.clone(), certname };
             for chain in &cause.event.lineage.chains {
-                // Such a chain led to other targets of the cause.
+                // A chain that already holds this hop led to other targets of the cause.
                 if cause.event.loops == Loops::Allow || !chain.hops.contains(&here) {
                     let hops = chain.hops.iter().chain([&here]).cloned().collect();
                     chains.insert(Chain { root: chain.root, hops });
@@ -112,7 +112,7 @@ impl World {
         self.recount_if_full(question.machine);
     }
 
-    /// A fire that failed never happened.
+    /// Takes back the count of a fire that failed, since its event does not exist.
     pub(super) fn take_back_fires(&mut self, machine: usize, publication: &Publication) {
         let event = &publication.event;
         if event.fired_in.is_none() || is_suppressed(publication) {
@@ -126,7 +126,8 @@ impl World {
         self.recount_if_full(machine);
     }
 
-    /// What a full disk has no room for is not counted, and the user is told so.
+    /// Drops the fires that a full disk could not record: they are not counted, and the command reports that to the
+    /// user.
     fn recount_if_full(&mut self, machine: usize) {
         if self.machines[machine].is_full {
             let noted = noted_fires(&self.machines[machine].disk);
@@ -136,7 +137,8 @@ impl World {
         }
     }
 
-    /// Which rule forbids that an event goes on with a chain, to a node or to a group, if any.
+    /// Returns the rule, if any, that forbids an event to extend a chain to a node, or to a group where `to` is
+    /// absent.
     fn objection(
         &self,
         question: &Question<'_>,
@@ -156,7 +158,8 @@ impl World {
         is_spent.then_some("at most three fires of a trigger on a node for a root")
     }
 
-    /// A target is told that the loop guard left it out: whoever fired did, or it saw itself in each chain.
+    /// Checks a `suppressed` outcome: either the fire recorded it for the target or its group, or the target found
+    /// itself in each chain.
     pub(super) fn check_suppressed(&mut self, event: EventId, certname: &Certname) {
         let Some(fired) = self.check.events.get(&event) else { return };
         let mut machines = self.machines.iter().filter(|machine| machine.certname == *certname);
@@ -179,7 +182,7 @@ fn has_pair(chain: &Chain, trigger: &TriggerName, node: &Certname) -> bool {
 }
 
 impl Checker {
-    /// What this machine had counted was lost with its power, as far as the notes of it were.
+    /// Drops the counts that a machine lost with its power, as far as its notes of them were lost.
     pub(crate) fn forget_fires(&mut self, machine: usize, noted: &Counts, left: &Counts) {
         for ((trigger, root), count) in noted {
             let left = left.get(&(trigger.clone(), *root)).copied().unwrap_or_default();
@@ -189,7 +192,7 @@ impl Checker {
         }
     }
 
-    /// A copy of a machine has its notes too.
+    /// Copies the counts to a copy of a machine, since the copy has the notes too.
     pub(crate) fn copy_fires(&mut self, of: usize, copy: usize) {
         let original = self.fires.iter().filter(|((_, machine, _), _)| *machine == of);
         let copied: Vec<_> =

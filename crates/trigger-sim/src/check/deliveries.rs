@@ -14,11 +14,11 @@ use crate::checker::{Delivery, GroupDelivery};
 use crate::mail::Client;
 use crate::world::{BEGIN, World};
 
-/// Clocks that are right disagree by less.
+/// The largest difference between two clocks that are right.
 const OFF_BY: Duration = Duration::from_secs(10 * 60);
 
 impl World {
-    /// A key is about to be written.
+    /// Checks a key that is about to be written.
     pub(crate) fn check_put(&mut self, client: Client, key: &str, value: &str) {
         match self.keyspace.parse(key) {
             Some(Key::Node { certname }) => self.check_registration(client, certname, value),
@@ -26,13 +26,13 @@ impl World {
             Some(Key::Part { .. }) => self.check_immutable(key, value),
             Some(Key::Delivery { event, .. } | Key::GroupDelivery { event, .. }) => {
                 self.check_immutable(key, value);
-                // A backend that was restored amid the writes may have lost what was written first.
+                // A backend that was restored during the writes may have lost the parts, which were written first.
                 let was_there = self.check.last_rewind.is_some() && self.check.parts.contains(&event);
                 if !self.has_part(event, value) && !was_there {
                     self.violate("parts come before deliveries", key.to_owned());
                 }
             }
-            // Who the members are is asked again where an event is published again.
+            // Members are not immutable: they are read again when an event is published again.
             _ => {}
         }
     }
@@ -43,7 +43,7 @@ impl World {
         }
     }
 
-    /// Whether the part that a delivery names is there.
+    /// Returns whether the part that a delivery names is stored.
     pub(super) fn has_part(&self, event: EventId, delivery: &str) -> bool {
         let form = DeliveryForm::from_wire(delivery);
         form.is_ok_and(|form| {
@@ -51,7 +51,7 @@ impl World {
         })
     }
 
-    /// A key was written.
+    /// Records a key that was written.
     pub(crate) fn check_committed(&mut self, key: &str, value: &str, revision: u64) {
         match self.keyspace.parse(key) {
             Some(Key::Part { event, .. }) => drop(self.check.parts.insert(event)),
@@ -71,7 +71,7 @@ impl World {
         }
     }
 
-    /// Who had joined a group before a revision, as far as the backend tells.
+    /// Returns the nodes that had joined a group before a revision, according to the backend.
     fn members(&self, group: &GroupName, before: u64) -> Vec<Certname> {
         let entries = self.server.entries_below(&self.keyspace.range(&Range::Nodes));
         let member = |entry: trigger_store::store::Entry| {
@@ -83,7 +83,7 @@ impl World {
         entries.into_iter().filter_map(member).collect()
     }
 
-    /// What a restored backend had lost is owed again once it is there again, with its part.
+    /// Records a delivery. One that a restored backend had lost is owed again once it is stored again with its part.
     fn delivered(&mut self, event: EventId, certname: Certname, revision: u64, is_whole: bool) {
         let committed = self.steps;
         let has_ended = self
@@ -101,7 +101,7 @@ impl World {
         }
     }
 
-    /// A key is about to be deleted.
+    /// Checks a key that is about to be deleted.
     pub(crate) fn check_delete(&mut self, client: Client, key: &str) {
         let what = || format!("m{} deletes {key}", client.machine);
         match self.keyspace.parse(key) {
@@ -128,7 +128,7 @@ impl World {
         }
     }
 
-    /// Whether a delivery had an outcome once, of which a restored backend knows nothing.
+    /// Returns whether a delivery once had an outcome that a restored backend has lost.
     fn has_lost_outcome(&self, event: EventId, certname: Certname) -> bool {
         let is_old = |at| self.check.events.get(&event).is_some_and(|fired| fired.at < at);
         self.check.last_rewind.is_some_and(is_old)
@@ -140,13 +140,14 @@ impl World {
         deliveries.any(|(_, delivery)| !delivery.has_ended && !delivery.is_lost)
     }
 
-    /// Whether an event may be removed.
+    /// Returns whether an event may be removed.
     fn may_go(&self, client: Client, event: EventId) -> bool {
         self.has_expired_since(client, event, EVENT_RETENTION)
     }
 
-    /// Whether an event expired so long ago, by the clock that is right. One fired by a clock that was far behind
-    /// was old when it was born; a sweeper whose own clock is wrong believes another, and that by some minutes.
+    /// Returns whether an event expired at least `patience` ago by the true clock. An event that was fired by a clock
+    /// far behind the true one was old from the start; a sweeper whose own clock is wrong uses the quorum's clock
+    /// instead, which may be off by some minutes.
     pub(super) fn has_expired_since(&self, client: Client, event: EventId, patience: Duration) -> bool {
         let Some(fired) = self.check.events.get(&event) else { return true };
         let (truth, told) = (BEGIN.plus(fired.at), fired.event.fired_at);
@@ -156,7 +157,7 @@ impl World {
         self.true_time() > fired_at.plus(fired.event.expires_in + patience)
     }
 
-    /// The step at which an event was first committed for a node, itself or its group.
+    /// Returns the step at which an event was first committed for a node, directly or through its group.
     pub(super) fn committed(&self, event: EventId, certname: &Certname) -> Option<u64> {
         let own = self.check.deliveries.get(&(event, certname.clone())).map(|delivery| delivery.committed);
         let groups = self.machines.iter().find(|machine| machine.certname == *certname)?.groups.iter();

@@ -1,5 +1,5 @@
-//! What is written to the nodes' disks says what the shipped code means to do: which run covers what, what it takes
-//! for interrupted, what it counts.
+//! Reads from the writes to the nodes' disks what the shipped code intends: the causes that a run covers, the runs
+//! that it takes for interrupted, and the fires that it counts.
 
 use trigger_core::identity::RunId;
 use trigger_core::publication::Publication;
@@ -12,7 +12,7 @@ use crate::tasks::ProcessId;
 use crate::world::World;
 
 impl World {
-    /// Something is about to be written to a file.
+    /// Checks a write to a file that is about to happen.
     pub(crate) fn check_written(&mut self, machine: usize, path: &str, content: &[u8]) {
         let Some((stem, ending)) = path.strip_prefix(RUNS).and_then(|name| name.split_once('.')) else {
             return;
@@ -36,7 +36,7 @@ impl World {
         }
     }
 
-    /// A file is about to be moved.
+    /// Checks a file that is about to be moved.
     pub(crate) fn check_renamed(&mut self, machine: usize, from: &str, to: &str) {
         if !from.starts_with(OUTBOX) || !to.contains("/quarantined/") || to.contains(".reason") {
             return;
@@ -50,7 +50,7 @@ impl World {
         }
     }
 
-    /// A file is about to be removed.
+    /// Checks a file that is about to be removed.
     pub(crate) fn check_removed(&mut self, path: &str) {
         let event = path.strip_prefix(OUTBOX).and_then(|name| name.strip_suffix(".json")?.parse().ok());
         if event.is_some_and(|event| self.check.was_spooled(event)) {
@@ -58,7 +58,7 @@ impl World {
         }
     }
 
-    /// An agent waits for the end of the process that holds the lock on a run's record.
+    /// Records that an agent waits for the end of the process that holds the lock on a run's record.
     pub(crate) fn check_awaited(&mut self, agent: ProcessId, record: &str) {
         let run = record.strip_suffix(".json").and_then(run_of);
         if run.is_some_and(|run| self.check.is_started_by_another(run, agent)) {

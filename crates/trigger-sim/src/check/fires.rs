@@ -1,4 +1,4 @@
-//! What was fired is durable before it is answered, and never lost (C1).
+//! A fired event is durable before the fire is answered, and is never lost (C1).
 
 use trigger_core::identity::EventId;
 use trigger_core::keyspace::Key;
@@ -10,7 +10,7 @@ use crate::wanted::{Answer, Wanted};
 use crate::world::World;
 
 impl World {
-    /// An event was made, and the loop guard has spoken.
+    /// Records an event that was made, after the loop guard's decision.
     pub(crate) fn check_fired(&mut self, machine: usize, publication: &Publication, wanted: &Wanted) {
         let event = &publication.event;
         self.note(format_args!(
@@ -38,7 +38,7 @@ impl World {
         self.check.events.insert(event.id, fired);
     }
 
-    /// `trigger fire` is about to say what became of an event.
+    /// Checks the answer that `trigger fire` is about to give.
     pub(crate) fn check_fire_answered(&mut self, machine: usize, publication: &Publication, answer: &Answer) {
         let event = publication.event.id;
         self.note(format_args!("fire {event} answered {answer:?}"));
@@ -75,8 +75,8 @@ impl World {
         }
     }
 
-    /// Whether a delivery of an event points to a part that is not there, and the event is not one that a restored
-    /// backend has forgotten since.
+    /// Returns whether a delivery of an event names a part that is not stored, unless a restored backend has lost the
+    /// event since.
     fn is_pointless(&self, event: EventId) -> bool {
         let Some(fired) = self.check.events.get(&event) else { return false };
         let hosts = fired
@@ -95,7 +95,8 @@ impl World {
         !self.check.forgotten.contains(&event) && there.any(|entry| !self.has_part(event, &entry.value))
     }
 
-    /// Targets of an event that have never had a delivery; what a restored backend forgot counts as there.
+    /// Returns the targets of an event that never had a delivery. A delivery that a restored backend lost counts as
+    /// one.
     fn missing_deliveries(&self, event: EventId) -> String {
         let Some(fired) = self.check.events.get(&event) else { return "anybody".to_owned() };
         let targets = &fired.event.targets;
@@ -112,7 +113,7 @@ impl World {
         missing.join(" ")
     }
 
-    /// At the end: what was answered well reached its targets, or lies on the disk where it was fired.
+    /// Checks, at the end, that each event whose fire succeeded reached its targets or lies in the origin's outbox.
     pub(crate) fn check_fires_kept(&mut self) {
         let promised: Vec<(EventId, usize)> = self
             .check
@@ -135,7 +136,7 @@ impl World {
 }
 
 impl Checker {
-    /// Whether an event was answered to lie in the outbox.
+    /// Returns whether a fire reported that the event lies in the outbox.
     pub(super) fn was_spooled(&self, event: EventId) -> bool {
         self.events.get(&event).is_some_and(|fired| fired.answer == Some(Answer::Spooled))
     }

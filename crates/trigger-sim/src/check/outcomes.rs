@@ -1,5 +1,5 @@
-//! Every delivery ends visibly and truly (C6): by a run that started after the commit (C2), or with a reason. None
-//! expires before its time (C12).
+//! Every delivery ends visibly and truly (C6): by a run that started after the commit (C2), or with a reason. No
+//! delivery expires before its time (C12).
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::checker::Run;
 use crate::mail::Client;
 use crate::world::World;
 
-/// How long a sweeper may take from reading what a node says to speaking for it.
+/// The time that a sweeper may take from reading a node's record to storing an outcome for the node.
 const SWEEPERS_HASTE: Duration = Duration::from_secs(300);
 
 impl World {
@@ -32,7 +32,7 @@ impl World {
         if was_done && !matches!(end, DeliveryOutcome::Done(_)) {
             self.violate("done stays done", format!("{event} at {certname} becomes {end:?}"));
         }
-        // Who fires writes what was suppressed, the same at each try; a `done` may replace anything.
+        // The origin writes what it suppressed, the same at each try; a `done` may replace any outcome.
         if !self.swapping && !matches!(end, DeliveryOutcome::Done(_) | DeliveryOutcome::Suppressed(_)) {
             self.violate("only fenced writes", format!("{event} at {certname} blindly becomes {end:?}"));
         }
@@ -105,7 +105,7 @@ impl World {
         self.violate("a run that started after the commit covers it", detail);
     }
 
-    /// What an outcome says of its run is what happened.
+    /// Checks that an outcome reports of its run what really happened.
     fn check_told_truly(
         &mut self,
         client: Client,
@@ -121,7 +121,7 @@ impl World {
             runs.filter(|run| run.is_taken_for_interrupted).count()
         };
         let problem = match (told, run.outcome) {
-            // A result that was synced is known where it lies; a copy of the machine has only the record.
+            // An agent can read a result that was synced to its own disk; a copy of the machine has only the record.
             (RunOutcome::Interrupted, Some(truth))
                 if run.is_result_synced && run.machine == client.machine =>
             {
@@ -144,7 +144,7 @@ impl World {
         }
         let machine = &self.machines[client.machine];
         let patience = if by_target { Duration::ZERO } else { SWEEP_GRACE_PERIOD };
-        // The target judges by its own clock, whatever that says.
+        // The target decides by its own clock, right or wrong.
         let is_deluded = by_target && machine.was_wild;
         if !is_deluded && !self.has_expired_since(client, event, patience) {
             let detail = format!("{event} at {certname} by m{}", client.machine);

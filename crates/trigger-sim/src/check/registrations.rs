@@ -12,16 +12,17 @@ use crate::checker::{LockName, Registration};
 use crate::mail::Client;
 use crate::world::{Machine, Socket, World};
 
-/// A contender counts from when it asked, which may be this long before what it was told of was written; well
-/// within what a holder trusts less than a contender waits.
+/// A contender counts the holder's silence from its own request, which may precede the write that it read by this
+/// long. The value is well below the margin between the time for which a holder trusts its claim and the time for
+/// which a contender waits.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl World {
-    /// The machines whose agents take themselves for the holder of their certname's claim.
+    /// Returns the machines whose agents believe that they hold their certname's claim.
     pub(super) fn believers(&self) -> impl Iterator<Item = (usize, &Certname)> {
         let believes = |machine: &&Machine| {
             let holds = |socket: &Socket| matches!(*socket.claim.borrow(), ClaimState::Held { .. });
-            // Until it ends one that has given its claim up may believe what it likes: it starts nothing.
+            // An agent that has given up its claim may believe so until it ends: it starts no run.
             machine.socket.as_ref().is_some_and(holds)
         };
         let all = self.machines.iter().enumerate().filter(move |(_, machine)| believes(machine));
@@ -29,7 +30,7 @@ impl World {
         all.map(|(on, machine)| (on, &machine.certname))
     }
 
-    /// An agent has given itself a name.
+    /// Records the instance name that an agent has chosen.
     pub(crate) fn instance_started(&mut self, machine: usize, instance: &str) {
         let lock = self.lock_name(machine);
         self.machines[machine].instance = instance.to_owned();
@@ -41,7 +42,8 @@ impl World {
         self.check.instances.get(instance).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether an instance holds the lock that another held, which is dead then, or was copied with its memory.
+    /// Returns whether an instance holds the lock that another instance held. The other one is then dead, or was
+    /// copied with its memory.
     fn has_lock_of(&self, holder: &str, heir: &str) -> bool {
         let mut locks = self.places_of(holder).iter().map(|(_, lock)| lock);
         locks.any(|lock| self.places_of(heir).iter().any(|(_, own)| own == lock))
@@ -51,8 +53,9 @@ impl World {
         (self.machines[machine].boot, self.machines[machine].identity)
     }
 
-    /// Whether a machine and its copy with all its memory may still contend for what each of them takes for its own:
-    /// the lock is no proof then, and they learn it by finding each other's writes, twice.
+    /// Returns whether a machine and its copy, which has the same memory, may still contend for a claim that each
+    /// takes for its own. The lock is no proof in this case; each of them learns of the other by finding its writes,
+    /// twice.
     pub(super) fn is_duel(&self, machine: usize) -> bool {
         let lock = self.lock_name(machine);
         let mut twins = (0..self.machines.len()).filter(|twin| self.lock_name(*twin) == lock);
@@ -97,7 +100,8 @@ impl World {
         self.take_registration(certname, value, self.now, listed);
     }
 
-    /// Remembers a registration, written at that time, and since when it lists what it does.
+    /// Records a registration with the time at which it was written, and for each event in its activity since when it
+    /// is listed.
     pub(super) fn take_registration(
         &mut self,
         certname: Certname,
@@ -123,7 +127,7 @@ impl World {
         self.check.registrations.insert(certname, Registration { instance, at, is_released, listed });
     }
 
-    /// Whether another machine's agent holds the claim on a machine's certname, as the backend has it.
+    /// Returns whether another machine's agent holds the claim on a machine's certname, according to the backend.
     pub(super) fn is_held_elsewhere(&self, machine: usize) -> bool {
         let Some(registration) = self.check.registrations.get(&self.machines[machine].certname) else {
             return false;

@@ -1,4 +1,4 @@
-//! When all is healed everything comes to rest: nothing is owed, and nothing is left behind.
+//! When all faults are healed, the fleet comes to rest: no delivery is open, and no file or record is left over.
 
 use trigger_core::identity::Certname;
 use trigger_core::keyspace::{Key, Range};
@@ -7,7 +7,7 @@ use crate::state_files;
 use crate::world::World;
 
 impl World {
-    /// Deliveries that have neither run nor ended, of nodes that are there.
+    /// Returns the deliveries that have neither run nor ended, for nodes that still exist.
     pub(crate) fn open_deliveries(&self) -> Vec<String> {
         let is_there = |certname: &Certname| {
             self.machines.iter().any(|machine| machine.certname == *certname && !machine.is_gone)
@@ -18,7 +18,7 @@ impl World {
         open.map(|((event, certname), _)| format!("{event} at {certname}")).collect()
     }
 
-    /// What nodes that are there should have put away by now: fires in the outbox, deliveries that have ended,
+    /// Returns what the nodes should have cleaned up by now: fires in the outbox, deliveries that have ended, and
     /// records of runs whose outcome is stored.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let mut left = Vec::new();
@@ -27,7 +27,7 @@ impl World {
             left.extend(kept.map(|path| format!("m{index} {path}")));
             let deliveries =
                 self.server.entries_below(&self.keyspace.range(&Range::Deliveries(machine.certname.clone())));
-            // One whose part a restored backend has lost is reported and left.
+            // A delivery whose part a restored backend has lost is reported and stays.
             let whole = deliveries.into_iter().filter(|entry| self.names_part(&entry.key, &entry.value));
             left.extend(whole.map(|entry| entry.key));
         }

@@ -1,4 +1,5 @@
-//! After a backend was restored from a backup: what it cannot know any more, and nothing besides.
+//! Adjusts the checker's knowledge after the backend was restored from a backup: it drops what the backend has lost,
+//! and nothing else.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use trigger_fleet::claim::LEASE;
 use crate::world::World;
 
 impl World {
-    /// The backend went back to what it was at a revision.
+    /// Records that the backend went back to its state at a revision.
     pub(crate) fn check_rewound(&mut self, to: u64) {
         self.check.last_rewind = Some(self.now);
         let mut forgotten = Vec::new();
@@ -30,7 +31,7 @@ impl World {
         self.restore_registrations();
     }
 
-    /// Claims are what they were then, and so old.
+    /// Sets the registrations back to their state in the backup, with the age that they then have.
     fn restore_registrations(&mut self) {
         self.check.registrations.clear();
         for entry in self.server.entries_below(&self.keyspace.range(&Range::Nodes)) {
@@ -41,7 +42,7 @@ impl World {
         }
     }
 
-    /// Whether the backend was restored so lately that who held what may have been forgotten.
+    /// Returns whether the backend was restored so recently that it may not know the holders of the claims.
     pub(super) fn is_fresh_rewind(&self) -> bool {
         self.check.last_rewind.is_some_and(|at| self.now - at < LEASE * 2)
     }

@@ -1,4 +1,5 @@
-//! One run at a time, none without a cause (C5), none twice (C4, C10), none but by the holder of the claim (C11).
+//! A node runs one thing at a time, never without a cause (C5), never twice for an event (C4, C10), and only as the
+//! holder of the claim (C11).
 
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::run::RunOutcome;
@@ -9,7 +10,7 @@ use crate::tasks::ProcessId;
 use crate::world::World;
 
 impl World {
-    /// An agent has written a run's record and is about to start its supervisor.
+    /// Checks a run whose record an agent has written and whose supervisor it is about to start.
     pub(crate) fn check_run_begun(&mut self, machine: usize, agent: ProcessId, record: &RunRecord) {
         let causes: Vec<EventId> = record.causes.iter().map(|cause| cause.event.id).collect();
         if let Some(run) = self.check.runs.get_mut(&record.run_id) {
@@ -18,8 +19,8 @@ impl World {
         let certname = &self.machines[machine].certname;
         let believes = self.believers().any(|(on, _)| on == machine);
         let rival = self.believers().find(|(on, name)| *on != machine && *name == certname);
-        // A backend restored from a backup may name whoever held the claim then; until each has renewed, two
-        // may take themselves for its holder.
+        // A backend restored from a backup may name a former holder of the claim; until each agent has renewed, two
+        // of them may believe that they hold it.
         let rival = rival.filter(|_| !self.is_fresh_rewind() && !self.is_duel(machine)).map(|(on, _)| on);
         if !believes {
             let detail = format!("m{machine} starts {}", record.run_id);
@@ -36,7 +37,7 @@ impl World {
         }
     }
 
-    /// An agent is about to write a run's record.
+    /// Checks a run's record that an agent is about to write.
     pub(crate) fn check_recorded(&mut self, machine: usize, record: &RunRecord) {
         let causes = record.causes.iter().map(|cause| cause.event.id).collect();
         self.check.runs.insert(
@@ -75,7 +76,7 @@ impl World {
         }
     }
 
-    /// A Puppet process comes to life.
+    /// Checks a Puppet process that starts.
     pub(crate) fn check_run_started(&mut self, machine: usize, record: &RunRecord) {
         self.note(format_args!("m{machine} puppet starts {} {:?}", record.run_id, record.options));
         self.count("run");
@@ -98,8 +99,8 @@ impl World {
         }
     }
 
-    /// Who starts a run holds the claim, unless the backend forgot who does. A run may go on beside it that its
-    /// machine, long cut off, had begun before.
+    /// Checks that the agent that starts a run holds the claim, unless the backend has lost the registration. A
+    /// machine that lost the claim while it was cut off may still finish a run that it had begun.
     fn check_holder(&mut self, machine: usize, record: &RunRecord) {
         let certname = &self.machines[machine].certname;
         if self.is_held_elsewhere(machine) && !self.is_fresh_rewind() && !self.is_duel(machine) {
@@ -112,7 +113,7 @@ impl World {
         }
     }
 
-    /// A Puppet process has done its work, or its time is over.
+    /// Records that a Puppet process has finished its work, or has reached its timeout.
     pub(crate) fn check_run_ended(&mut self, machine: usize, run: RunId, outcome: RunOutcome) {
         self.note(format_args!("m{machine} puppet ends {run} {outcome}"));
         if let Some(run) = self.check.runs.get_mut(&run) {
@@ -142,11 +143,12 @@ impl Checker {
         }
     }
 
-    /// An agent takes a run for interrupted. That of a clone says so of what its original still runs.
+    /// Records that an agent takes a run for interrupted. The agent of a clone may say so of a run that still goes on
+    /// at the original.
     pub(crate) fn interrupted(&mut self, run: RunId, machine: usize, is_kept: bool) {
         if let Some(run) = self.runs.get_mut(&run) {
             run.is_taken_for_interrupted = true;
-            // What there was no room to note nobody remembers.
+            // A note that did not fit on the disk is not remembered.
             run.was_interrupted |= is_kept && run.machine == machine;
         }
     }

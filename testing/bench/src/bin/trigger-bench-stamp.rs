@@ -1,5 +1,5 @@
-//! The run command of the bench, on both sides: appends the moment of its start, in nanoseconds of the clock
-//! that cannot be set, to a file, then sleeps as a run would work.
+//! The run command of the bench, on both sides: it appends the time of its start, in nanoseconds of the monotonic
+//! clock, to a file, then sleeps for the time that a run would take.
 //!
 //! `trigger-bench-stamp FILE [MILLISECONDS]`
 
@@ -13,7 +13,7 @@ fn main() -> Result<(), Error> {
     let now = Duration::try_from(clock_gettime(ClockId::Monotonic)).map_err(Error::other)?;
     let mut arguments = std::env::args_os().skip(1);
     let path = arguments.next().ok_or_else(|| Error::other("no file is given"))?;
-    // One write, so that two stamps cannot mix.
+    // The stamp is one write, so that two stamps cannot mix.
     File::options()
         .create(true)
         .append(true)

@@ -1,4 +1,4 @@
-//! All agents of the fleet, and what they have seen.
+//! All agents of the fleet, and the events that they have seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,13 +16,14 @@ use super::seen::Seen;
 use crate::process::{happens_within, wait_for};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
-/// Files this process may have open: two connections for each agent, and as many again while they change.
+/// The number of files that this process may open: two connections for each agent, and as many again while they
+/// reconnect.
 const FILES: u64 = 8192;
 
 pub(super) struct Agents {
     seen: Arc<Mutex<Seen>>,
     pub(super) count: usize,
-    /// What they run on; they end with it.
+    /// The runtime of the agents, which ends them when it is dropped.
     _runtime: Runtime,
 }
 
@@ -32,7 +33,7 @@ impl Agents {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let seen = Arc::<Mutex<Seen>>::default();
         for number in 0..count {
-            // A connection of its own for each, as the agents of a fleet have.
+            // Each agent has a connection of its own, like the agents of a real fleet.
             let Backend::Store(store) = Backend::open(&url.parse()?, &Credentials::default())? else {
                 bail!("{url} keeps nothing")
             };
@@ -47,7 +48,7 @@ impl Agents {
         look(&self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// One certname a line.
+    /// Returns the certnames, one on each line.
     pub(super) fn certnames(&self) -> String {
         (0..self.count).map(|number| format!("{}\n", certname(number))).collect()
     }
@@ -56,22 +57,22 @@ impl Agents {
         wait_for("the watches of the fleet", TIMEOUT, || self.with(|seen| seen.watching.len() == self.count))
     }
 
-    /// Waits until each has stored the outcome of each of these events, but not without end: one may be lost.
+    /// Waits, with a timeout, until each agent has stored the outcome of each of these events: an event may be lost.
     pub(super) fn wait_for_outcomes(&self, events: &[EventId]) {
         happens_within(TIMEOUT, || events.iter().all(|event| self.unfinished(*event) == 0));
     }
 
-    /// How many were not given the event yet.
+    /// Returns the number of agents that have not received the event yet.
     pub(super) fn without(&self, event: EventId) -> usize {
         self.count - self.with(|seen| seen.arrived.get(&event).map_or(0, BTreeMap::len))
     }
 
-    /// How many have not stored its outcome yet.
+    /// Returns the number of agents that have not stored its outcome yet.
     pub(super) fn unfinished(&self, event: EventId) -> usize {
         self.count - self.with(|seen| seen.finished.get(&event).map_or(0, BTreeSet::len))
     }
 
-    /// Of each agent that was given all of these events, the seconds until the last of them.
+    /// Returns, for each agent that received all of these events, the seconds until the last of them arrived.
     pub(super) fn seconds(&self, events: &[EventId], since: Instant) -> Vec<f64> {
         let all_given = |seen: &Seen, certname: &Certname| {
             let times = events.iter().map(|event| seen.arrived.get(event)?.get(certname).copied());

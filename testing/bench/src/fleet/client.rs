@@ -1,6 +1,6 @@
-//! One agent without its runs: it asks the backend for all that the real one does, by the same functions.
-//! Its registration and claim, with what it does now; its deliveries and its own record under watch; its
-//! outcomes with the history of its runs. A run is a wait.
+//! One agent without its runs: it sends the backend all the requests that the real one sends, through the same
+//! functions. These are its registration and claim, with its current activity; its deliveries and its own record,
+//! which it watches; and its outcomes with the history of its runs. A run is a pause.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,13 +22,14 @@ use super::clock::{Jitter, wall};
 use super::seen::Seen;
 use super::work::Work;
 
-/// A fleet does not start at one moment.
+/// The time over which the starts of the agents are spread, since a fleet does not start at one moment.
 const START_TIMEOUT: Duration = Duration::from_secs(5);
-/// As long as the agent's least distance between two starts of runs: what comes meanwhile shares the next.
+/// The length of a run, equal to the agent's minimum interval between the starts of two runs: events that arrive
+/// meanwhile share the next run.
 const RUN: Duration = Duration::from_secs(1);
-/// As in the agent's registrar: a change of activity is written so long after it.
+/// The delay before a change of activity is written, as in the agent's registration task.
 const ACTIVITY_DELAY: Duration = Duration::from_millis(50);
-/// As in the agent: batches of deliveries that wait to be looked at.
+/// The number of batches of deliveries that may wait to be processed, as in the agent.
 const BATCHES: usize = 16;
 
 pub(super) struct Client {
@@ -55,10 +56,10 @@ impl Client {
         let claim = self.register().await;
         let (activity, changes) = watch::channel(Activity::default());
         let (arrivals, batches) = mpsc::channel(BATCHES);
-        // Another claimant of the certname would be seen here. There is none, so it is not looked for.
+        // The agent would see another claimant of the certname here. There is none, so the value is not read.
         let (own_record, _unseen) = watch::channel(Revision::default());
         let outlets = Outlets { arrivals, own_record };
-        // The certname is its own, and belongs to no groups.
+        // The agent holds its certname, and belongs to no groups.
         let (_held, standing) = watch::channel(claim.state(self.started.elapsed()));
         let watcher = DeliveryWatcher::new(self.fleet.clone(), standing, outlets);
         tokio::join!(self.keep(claim, changes), self.follow(watcher), self.work(batches, activity));
@@ -68,7 +69,7 @@ impl Client {
         change(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The first registration: an agent reads no deliveries before.
+    /// Registers the agent, which reads no deliveries before that.
     async fn register(&self) -> Claim {
         let claimant = Claimant {
             instance: uuid::Uuid::now_v7().to_string(),
@@ -89,7 +90,7 @@ impl Client {
         claim
     }
 
-    /// Renews the claim in time, and whenever there is something else to report.
+    /// Renews the claim in time, and whenever the activity changes.
     async fn keep(&self, mut claim: Claim, mut activity: watch::Receiver<Activity>) {
         loop {
             tokio::select! {
@@ -101,7 +102,7 @@ impl Client {
         }
     }
 
-    /// Reads deliveries, and connects again whenever that ended.
+    /// Reads deliveries, and reconnects whenever the watch ends.
     async fn follow(&self, mut watcher: DeliveryWatcher) {
         let pause = || tokio::time::sleep(read_again_after(self.jitter.next()));
         let (mut attempt, mut lost_at) = (0, Instant::now());
@@ -118,7 +119,7 @@ impl Client {
         }
     }
 
-    /// One run after the other, each for all that waits.
+    /// Performs one run after the other, each for all pending deliveries.
     async fn work(&self, mut batches: mpsc::Receiver<Batch>, activity: watch::Sender<Activity>) {
         let mut work = Work::new(&self.fleet, &self.certname, &self.jitter);
         while let Some(batch) = batches.recv().await {
@@ -150,7 +151,7 @@ impl Client {
     }
 }
 
-/// Returns when there is something else to report.
+/// Returns when the activity changes.
 async fn change(activity: &mut watch::Receiver<Activity>) {
     if activity.changed().await.is_err() {
         std::future::pending::<()>().await;

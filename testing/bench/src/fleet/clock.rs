@@ -1,19 +1,19 @@
-//! Time, and what stands in place of chance.
+//! The time, and a deterministic replacement for randomness.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use trigger_core::time::Timestamp;
 
-/// The wall clock.
+/// Returns the time of the wall clock.
 pub(super) fn wall() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or_default())
 }
 
-/// Numbers from 0.0 up to 1.0 in place of chance, so that two runs of the bench are alike.
+/// A source of numbers from 0.0 up to 1.0 in place of random ones, so that two runs of the bench are alike.
 pub(super) struct Jitter {
-    /// Different for each agent.
+    /// A value that differs for each agent.
     spread: f64,
     draws: AtomicU32,
 }
@@ -23,7 +23,7 @@ impl Jitter {
         Self { spread, draws: AtomicU32::default() }
     }
 
-    /// The agent's own number.
+    /// Returns the agent's own value.
     pub(super) fn spread(&self) -> f64 {
         self.spread
     }

@@ -1,4 +1,4 @@
-//! The server is killed with events in flight, and started again with its data.
+//! Kills the server with events in flight, and starts it again with its data.
 
 use std::time::Instant;
 
@@ -9,18 +9,19 @@ use super::{QUIESCE_TIME, Row, Scene, json, slowest};
 use crate::figures::Figures;
 use crate::memory::Held;
 
-/// All are served so soon after the server was started again.
+/// The seconds after the restart within which all agents should be served.
 const GOAL_SECONDS: f64 = 10.0;
-/// Events that are fired while it is down: the firing node's outbox holds them until its agent can carry them.
+/// The number of events that are fired while the server is down: the firing node's outbox holds them until its agent
+/// can publish them.
 const SPOOLED: usize = 2;
 
-/// What one restart showed.
+/// The result of one restart.
 struct Restart {
     events: Vec<EventId>,
-    /// Of each agent, from the start of the server until it had all events.
+    /// For each agent, the seconds from the start of the server until the agent had all events.
     seconds: Vec<f64>,
-    /// At the kill: agents without the event that was committed just before it, and those which had not stored
-    /// its outcome.
+    /// At the time of the kill: the number of agents without the event that was committed just before it, and of
+    /// those that had not stored its outcome.
     in_flight: (usize, usize),
     held: f64,
 }
@@ -74,7 +75,7 @@ impl Scene<'_> {
         Ok(Restart { events, seconds, in_flight, held })
     }
 
-    /// Deliveries that were not run for, by the server's own account and after all restarts.
+    /// Returns the number of deliveries without a run, according to the server after all restarts.
     fn lost(&self, events: &[EventId]) -> Result<f64> {
         let mut lost = 0;
         for event in events {

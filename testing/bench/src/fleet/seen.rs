@@ -1,11 +1,11 @@
-//! What all agents of the fleet saw.
+//! The events that all agents of the fleet have seen.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use trigger_core::identity::{Certname, EventId};
 
-/// By event and certname.
+/// The agents that watch, and the arrivals and outcomes by event and certname.
 #[derive(Default)]
 pub(super) struct Seen {
     pub(super) watching: BTreeSet<Certname>,
@@ -22,12 +22,12 @@ impl Seen {
         }
     }
 
-    /// For the first time or again.
+    /// Records that an event arrived, for the first time or again.
     pub(super) fn arrived(&mut self, certname: &Certname, event: EventId) {
         self.arrived.entry(event).or_default().entry(certname.clone()).or_insert_with(Instant::now);
     }
 
-    /// Its outcome is stored.
+    /// Records that an event's outcome is stored.
     pub(super) fn finished(&mut self, certname: &Certname, event: EventId) {
         self.finished.entry(event).or_default().insert(certname.clone());
     }

@@ -1,4 +1,4 @@
-//! The backend's process, which can be killed and started again at the same place.
+//! The backend's process, which can be killed and started again at the same address.
 
 use anyhow::Result;
 
@@ -38,7 +38,7 @@ impl Server {
         }
     }
 
-    /// Kills it, as `kill -9` does.
+    /// Kills the server with SIGKILL.
     pub(super) fn kill(self) -> StartAgain {
         match self {
             Self::Hub(hub) => {

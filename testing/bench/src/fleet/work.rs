@@ -1,4 +1,4 @@
-//! The deliveries that wait at one agent of the fleet, and how they end.
+//! The deliveries that are pending at one agent of the fleet, and their outcomes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ pub(super) struct Work<'a> {
     certname: &'a Certname,
     jitter: &'a Jitter,
     waiting: Vec<Cause>,
-    /// All that ever came: it is read again and again until its delivery is deleted.
+    /// All events that ever arrived: an event is read repeatedly until its delivery is deleted.
     known: BTreeSet<EventId>,
     history: RunHistory,
 }
@@ -33,7 +33,7 @@ impl<'a> Work<'a> {
         Self { fleet, certname, jitter, waiting, known, history }
     }
 
-    /// Returns what is new.
+    /// Takes in a batch and returns the new events.
     pub(super) async fn take_in(&mut self, batch: Batch) -> Vec<EventId> {
         let mut new = Vec::new();
         for arrival in batch.arrivals {
@@ -43,7 +43,7 @@ impl<'a> Work<'a> {
                     self.waiting.push(*cause);
                 }
                 Arrival::HasOutcome { event, target } => {
-                    // What is still there is read again.
+                    // A delivery that still exists is read again.
                     let _ = self.fleet.delete_deliveries([(event, &[target].into())]).await;
                 }
                 _ => {}
@@ -52,12 +52,12 @@ impl<'a> Work<'a> {
         new
     }
 
-    /// What the next run is for, if anything.
+    /// Returns the causes of the next run, if there are any.
     pub(super) fn next(&mut self) -> Option<Vec<Cause>> {
         (!self.waiting.is_empty()).then(|| std::mem::take(&mut self.waiting))
     }
 
-    /// Stores that a run for this found nothing to change, however long it takes.
+    /// Stores the outcome of a run that found nothing to change, and retries until that succeeds.
     pub(super) async fn finish(&mut self, run_id: RunId, started_at: Timestamp, causes: Vec<Cause>) {
         let result = RunResult {
             outcome: RunOutcome::Unchanged,
@@ -83,7 +83,8 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// A node that has worked for a while reports many runs, and so does this one from its first.
+    /// Adds a run to the history. A node that has worked for a while reports many runs, and so does this one from its
+    /// first.
     fn record_past(&mut self, past: PastRun) {
         for _ in self.history.runs.len() + 1..MAX_RUNS {
             let run = CompletedRun { run_id: RunId::from_uuid(uuid::Uuid::now_v7()), ..past.run.clone() };

@@ -1,4 +1,4 @@
-//! The measure itself, in a network namespace that it has for itself: what it leaves there goes with it.
+//! The measurement itself, in a network namespace of its own: everything that it leaves there disappears with it.
 
 use std::io::Write;
 use std::process::Command;
@@ -14,21 +14,22 @@ use crate::relay;
 use crate::scratch::Scratch;
 use crate::trigger::{Agent, Hub, Program, Stamps, committed};
 
-/// When in the partition the event is fired.
+/// The time within the partition at which the event is fired.
 const FIRED_AFTER: Duration = Duration::from_secs(5);
-/// A node that has not run so long after the partition never will. TCP sends again after pauses that double, the
-/// last of them some 54 s and 108 s after the first try, so the original may hear of it over 50 s after the end.
+/// The time after the partition at which a node that has not run counts as having lost the event. TCP retransmits at
+/// doubling intervals, the last of them some 54 s and 108 s after the first try, so the original may receive the
+/// event over 50 s after the end.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// What all measures here have in common.
+/// The parts that all measurements here share.
 struct Scene<'a> {
     program: &'a Program,
     scratch: &'a Scratch,
-    /// Nodes of each kind.
+    /// The number of nodes of each kind.
     count: usize,
 }
 
-/// Measures and prints as JSON.
+/// Takes the measurements and prints them as JSON.
 pub(crate) fn inside(program: &Program, scratch: &Scratch, count: usize) -> Result<()> {
     run(Command::new("ip").args(["link", "set", "lo", "up"]))?;
     let scene = Scene { program, scratch, count };
@@ -39,7 +40,7 @@ pub(crate) fn inside(program: &Program, scratch: &Scratch, count: usize) -> Resu
 }
 
 impl Scene<'_> {
-    /// The original's nodes and ours, cut off from one etcd at the same time.
+    /// Cuts the original's nodes and Trigger's off from one etcd at the same time.
     fn on_etcd(&self) -> Result<(Vec<f64>, Vec<f64>)> {
         let etcd = etcd::start(self.scratch, "etcd")?;
         let port = relay::start(&etcd.address)?;
@@ -66,7 +67,7 @@ impl Scene<'_> {
 
     fn start_loops(&self, port: u16) -> Result<Vec<Loop>> {
         let url = format!("http://[::1]:{port}");
-        // Left alone, it asks etcd for its own address first, which is not the relay's.
+        // Without this option, it first asks etcd for its own address, which is not the relay's.
         let flags = ["--no-sync", "--endpoints", &url];
         let start =
             |name: String| Loop::start(self.scratch, self.program, &name, &flags, &original::key(&name));
@@ -89,7 +90,7 @@ impl Scene<'_> {
         (0..self.count).map(move |number| format!("{kind}-cut-off-{number}"))
     }
 
-    /// Fires at every agent, past the relay.
+    /// Fires at every agent, without the relay.
     fn fire(&self, url: &str, agents: &[(Agent, Stamps)]) -> Result<()> {
         let mut fire = self.program.command();
         fire.args(["fire", "missed", "--output", "json", "--certname", "origin.example.com"]);
@@ -100,14 +101,14 @@ impl Scene<'_> {
         committed(&run(&mut fire)?.stdout).map(drop)
     }
 
-    /// The same with the original's means.
+    /// Fires at every node of the original, without the relay.
     fn set_all(&self, etcd: &Etcd) -> Result<()> {
         self.names("original").try_for_each(|name| run(&mut etcd.set(&original::key(&name))).map(drop))
     }
 }
 
-/// Cuts the nodes behind this port off and fires meanwhile. Returns for each node the seconds from just before
-/// the partition's end to the start of its run; nothing for one that never ran.
+/// Cuts off the nodes behind this port and fires meanwhile. Returns for each node the seconds from just before the
+/// partition's end to the start of its run; `None` for a node that did not run.
 fn cut_off_and_heal(
     port: u16,
     nodes: &[&Stamps],

@@ -3,7 +3,7 @@
 use super::*;
 use trigger_e2e::Process;
 
-/// A Puppet daemon as a node's service is, whose first run is in the middle of [`slow`].
+/// Starts a Puppet daemon like a node's service, whose first run is in the middle of [`slow`].
 fn daemon_in_a_run(node: &Node) -> Process {
     node.served(&slow(node));
     node.hold();
@@ -12,7 +12,7 @@ fn daemon_in_a_run(node: &Node) -> Process {
     daemon
 }
 
-/// Waits until our run says that it waits for another.
+/// Waits until the node's run reports that it waits for another one.
 fn wait_until_it_waits(node: &Node, event: &str, says: &str) -> Value {
     let running = wait_for(node, event, "running");
     eventually_within(TIMEOUT, "a run that waits for another", || {
@@ -46,7 +46,7 @@ fn a_run_of_puppets_daemon_is_waited_for_and_puppet_may_be_disabled_meanwhile() 
 fn an_apply_waits_for_a_run_of_puppet_agent_and_obeys_disable() {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.node("beside.example.test");
-    // The same Puppet as the agent's, whose environment must be there for an apply.
+    // This is the same Puppet as the agent's, whose environment must exist for an apply.
     node.runs_puppet_agent("", "");
     fs::create_dir_all(node.path("puppet/code/environments").join(node.environment()))
         .expect("an environment");

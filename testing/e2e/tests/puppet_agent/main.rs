@@ -1,4 +1,4 @@
-//! `puppet agent` with a real Puppet server: every way a run can end, and what Trigger makes of it.
+//! `puppet agent` with a real Puppet server: each way in which a run can end, and the outcome that Trigger reports.
 
 #![allow(clippy::expect_used, reason = "the steps of scenarios are functions that tests call")]
 
@@ -14,10 +14,10 @@ use trigger_e2e::{
     signal_to_end,
 };
 
-/// A Puppet run takes some seconds, on a busy machine many, and a retry waits for up to ten.
+/// A Puppet run takes some seconds, or many on a busy machine, and a retry waits for up to ten.
 const TIMEOUT: Duration = Duration::from_secs(240);
 
-/// A fleet of one node whose agent is running.
+/// Makes a fleet of one node whose agent is running.
 fn alone(certname: &str, manifest: &str) -> (Fleet, Node) {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.node(certname);
@@ -29,18 +29,18 @@ fn fire(node: &Node, flags: &[&str]) -> String {
     node.fire(&[&["t", "--host", node.certname()], flags].concat()).committed()
 }
 
-/// Waits until an event has this state at this node; how it stands there.
+/// Waits until an event has this state at this node, and returns its delivery.
 fn wait_for(node: &Node, event: &str, state: &str) -> Value {
     node.wait_within(TIMEOUT, event, node.certname(), state)
 }
 
-/// What a run of a node printed.
+/// Returns the output of a run of a node.
 fn output(node: &Node, run: &Value) -> String {
     let run = run["run_id"].as_str().unwrap_or_else(|| panic!("no run: {run}"));
     fs::read_to_string(node.path(&format!("state/runs/{run}.log"))).expect("a run's output")
 }
 
-/// How the runs of a node ended, oldest first.
+/// Returns the results of the runs of a node, oldest first.
 fn results(node: &Node) -> Vec<Value> {
     let files = fs::read_dir(node.path("state/runs")).expect("a directory of runs");
     let names = files.filter_map(|file| file.ok()?.file_name().into_string().ok());
@@ -59,7 +59,7 @@ fn assert_reason(delivery: &Value, words: &str) {
     assert!(delivery["reason"].as_str().is_some_and(|reason| reason.contains(words)), "{words}: {delivery}");
 }
 
-/// A resource that takes until the file `hold` is gone, once it has left the file `started`.
+/// Returns a resource that creates the file `started`, then waits until the file `hold` is gone.
 fn slow(node: &Node) -> String {
     let (started, hold) = (node.path("started"), node.path("hold"));
     let wait = format!("touch {}; while [ -e {} ]; do sleep 0.1; done", started.display(), hold.display());
@@ -74,7 +74,7 @@ fn wait_until_started(node: &Node) {
 fn wait_for_file(node: &Node, name: &str) -> String {
     eventually_within(TIMEOUT, &format!("the file {name}"), || {
         let text = fs::read_to_string(node.path(name)).map_err(|error| error.to_string())?;
-        // A process that notes its id has made the file before it has written it.
+        // A process that notes its id creates the file before it writes to it.
         if name == "started" || text.ends_with('\n') { Ok(text) } else { Err("it is not whole".to_owned()) }
     })
 }
@@ -83,7 +83,7 @@ fn process_in(node: &Node, name: &str) -> u32 {
     wait_for_file(node, name).trim().parse().expect("a process id")
 }
 
-/// The process of the run that has Puppet's lock.
+/// Returns the process of the run that has Puppet's lock.
 fn lock_holder(node: &Node) -> u32 {
     let lock = fs::read_to_string(node.puppet_state("agent_catalog_run.lock")).expect("Puppet's lock");
     lock.trim().parse().expect("a process id")
@@ -135,7 +135,7 @@ fn what_does_not_compile_is_tried_again_and_no_old_catalog_is_applied_instead() 
 #[test]
 fn a_catalog_that_was_applied_in_part_failed_and_is_not_applied_again() {
     const TYPE: &str = "Puppet::Type.newtype(:kaput) { ensurable; newparam(:name, namevar: true) }";
-    // As a provider does whose gem is missing: no mistake that Puppet takes for a resource's failure.
+    // A provider whose gem is missing fails in this way: Puppet does not take it for a resource's failure.
     const PROVIDER: &str = "Puppet::Type.type(:kaput).provide(:ruby) do
       def exists?; false; end
       def create; raise(LoadError, 'cannot load such file -- kaput'); end
@@ -156,7 +156,7 @@ fn a_catalog_that_was_applied_in_part_failed_and_is_not_applied_again() {
     assert_eq!(outcomes(&node), ["failed"], "{:?}", results(&node));
 }
 
-/// With `logdest`, which keeps Puppet's words from where it would say them by itself.
+/// `logdest` redirects Puppet's messages from their default place.
 #[test]
 fn what_comes_before_a_catalog_keeps_it_from_running_and_what_comes_after_does_not() {
     let fleet = Fleet::on(BackendKind::Hub);
@@ -177,7 +177,7 @@ fn what_comes_before_a_catalog_keeps_it_from_running_and_what_comes_after_does_n
     assert_reason(&done, "the catalog was applied, but Puppet ended with exit code 1: ");
     assert_reason(&done, "postrun_command");
 
-    // Puppet takes back its exit code 0 of being stopped where this command fails.
+    // Puppet resets its exit code 0 for a stopped run if this command fails.
     let before = outcomes(&node).len();
     fs::remove_file(node.path("started")).expect("a mark of the run");
     node.hold();
@@ -197,7 +197,7 @@ fn what_comes_before_a_catalog_keeps_it_from_running_and_what_comes_after_does_n
 #[test]
 fn a_server_that_cannot_be_reached_is_waited_for() {
     let (_fleet, node) = alone("unreachable.example.test", "");
-    // The certificate first: without one Puppet does not come as far as asking for a catalog.
+    // The certificate comes first: without one Puppet does not request a catalog.
     assert_eq!(node.puppet_agent(&["-t"]).code, 0);
     node.puppet_conf(1, "");
     let event = fire(&node, &[]);
@@ -269,7 +269,7 @@ fn while_puppet_is_disabled_a_delivery_is_held_with_its_message() {
     assert_eq!(done["outcome"], "unchanged", "{done}");
 }
 
-/// Puts a program before Puppet, as some sites do: lines of shell that run first.
+/// Runs lines of shell before Puppet, as the wrappers of some sites do.
 fn before_puppet(node: &mut Node, lines: &str) {
     fs::create_dir_all(node.path("bin")).expect("a directory for a program");
     let script = format!("#!/bin/sh\ncd '{}'\n{lines}\nexec puppet \"$@\"\n", node.path("").display());
@@ -304,7 +304,7 @@ fn a_report_of_another_run_or_none_is_never_taken_for_an_outcome() {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.node("stale.example.test");
     node.runs_puppet_agent("notify { 'x': }", "");
-    // Says that all is well, and leaves the report of the run before.
+    // The wrapper reports success, and leaves the previous run's report in place.
     before_puppet(&mut node, r#"case "$*" in *--onetime*) exit 2;; esac"#);
     assert_eq!(node.puppet_agent(&["-t", "--job-id", "019356b0-7c4a-7000-8000-000000000001"]).code, 2);
     node.start_agent();
@@ -331,7 +331,7 @@ fn a_run_that_takes_too_long_ends_with_all_that_it_started_but_daemons() {
         "cd {}; setsid sh -c \"echo \\$\\$ >daemon; exec sleep 600\" >daemon.log 2>&1 </dev/null &",
         here.display()
     );
-    // Asked to end, it goes on to its next step; its output is read no more, which would end it.
+    // Puppet, asked to end, continues to its next step. Its output is no longer read, which would end it.
     let stuck = format!(
         "cd {}; exec 2>/dev/null; echo $$ >stuck; trap : TERM; sleep 600; sleep 600 & echo $! >next; while :; do wait; done",
         here.display()
@@ -346,9 +346,9 @@ fn a_run_that_takes_too_long_ends_with_all_that_it_started_but_daemons() {
     let failed = wait_for(&node, &event, "failed");
     assert_eq!(failed["outcome"], "timed_out", "{failed}");
     assert_reason(&failed, "ended after 40s, the run timeout");
-    assert!(!is_alive(stuck), "an exec of the run still lives");
-    assert!(!is_alive(process_in(&node, "next")), "what it started after it was asked to end still lives");
-    assert!(is_alive(daemon), "what has let go of the run goes on");
+    assert!(!is_alive(stuck), "an exec of the run is still alive");
+    assert!(!is_alive(process_in(&node, "next")), "a process that it started after SIGTERM is still alive");
+    assert!(is_alive(daemon), "a daemon that left the run goes on");
     kill(daemon);
     assert!(!node.puppet_state("agent_catalog_run.lock").exists(), "Puppet has removed its lock");
     node.served("");
@@ -398,7 +398,7 @@ fn a_notify_in_an_agents_run_goes_on_to_the_next_node_and_puppet_says_where_a_lo
     let fleet = Fleet::on(BackendKind::Etcd);
     let origin = fleet.running("origin.example.test");
     let (mut a, mut b) = (fleet.node("chain-a.example.test"), fleet.node("chain-b.example.test"));
-    // One trigger for each direction; each run changes something each time.
+    // Each direction has a trigger of its own; each run changes something each time.
     a.runs_puppet_agent(
         "notify { 'tagged': tag => 'web', notify => Trigger['to b'] }
          notify { 'not selected': }

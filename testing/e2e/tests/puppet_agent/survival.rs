@@ -1,10 +1,10 @@
-//! Runs of real Puppet and their agents, supervisors and machines, each of which may end at any moment.
+//! Runs of real Puppet whose agents, supervisors and machines may end at any moment.
 
 use super::*;
 use trigger_e2e::parent_of;
 
-/// A resource that ends this node's agent, once, and starts another one, as an upgrade of its package does
-/// where no service manager is.
+/// Returns a resource that ends this node's agent, once, and starts another one, as an upgrade of its package does on a
+/// machine without a service manager.
 fn restarts_the_agent(node: &mut Node) -> String {
     let (here, agent) = (node.path(""), node.agent().pid());
     let command = format!(
@@ -18,7 +18,7 @@ fn restarts_the_agent(node: &mut Node) -> String {
     )
 }
 
-/// The next agent adopts the run and its cause, and reports its outcome once.
+/// Checks that the next agent adopts the run and its cause, and reports its outcome once.
 fn check_the_run_is_reported_once(mut node: Node) {
     node.hold();
     let event = fire(&node, &[]);
@@ -63,13 +63,13 @@ fn an_apply_that_restarts_its_agent_is_adopted_and_reported_once() {
     check_the_run_is_reported_once(node);
 }
 
-/// Who is killed in the middle of a run. Puppet alone: see
+/// The process that is killed in the middle of a run. For Puppet alone see
 /// [`super::a_run_that_is_stopped_or_killed_is_repeated_once`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Victim {
     Agent,
     Supervisor,
-    /// All at once, as a machine that goes down.
+    /// All of them at once, as when a machine goes down.
     Everybody,
 }
 

@@ -1,4 +1,4 @@
-//! No runaway loops (C7).
+//! Checks that no chain of events is a runaway loop (C7).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,14 +36,14 @@ fn objection(cause: &Cause, certname: &str) -> Option<String> {
     }
     let is_bad = |chain: &&Chain| {
         let pairs: BTreeSet<_> = chain.hops.iter().collect();
-        // A chain of as many hops as the ttl fires nothing more, so none of them is longer.
+        // A chain whose hops reach the ttl fires nothing more, so no chain is longer.
         chain.hops.len() > MAX_HOPS || pairs.len() < chain.hops.len()
     };
     cause.chains.iter().find(is_bad).map(|chain| format!("a chain too long or twice the same: {chain:?}"))
 }
 
-/// At most three fires of one trigger on one node for one root; one more for each run that was killed, for
-/// what it fired it may not have counted.
+/// Checks that one trigger fires at most three times on one node for one root, and once more for each run that was
+/// killed, since that run may not have counted its last fire.
 fn budgets(
     artifacts: &Evidence,
     index: &Index<'_>,

@@ -1,5 +1,5 @@
-//! Which runs covered which event: by the runs' own log and, for those that wrote nothing, as their
-//! nodes' directories do.
+//! The runs that covered each event: from the runs' own log and, for runs that wrote nothing to it, from their nodes'
+//! directories.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::describe::{describe, seconds};
 use super::index::{Cover, Index};
 use crate::artifacts::Evidence;
 
-/// By (event, certname), in the order of their starts.
+/// Returns the runs by (event, certname), in the order of their starts.
 pub(super) fn of(artifacts: &Evidence) -> BTreeMap<(&str, &str), Vec<Cover<'_>>> {
     let mut covers: BTreeMap<(&str, &str), Vec<Cover<'_>>> = BTreeMap::new();
     for run in &artifacts.runs {
@@ -29,7 +29,7 @@ pub(super) fn of(artifacts: &Evidence) -> BTreeMap<(&str, &str), Vec<Cover<'_>>>
 }
 
 impl Cover<'_> {
-    /// What is known of it, for a complaint.
+    /// Describes the run in the words of a violation.
     pub(super) fn describe(&self, index: &Index<'_>) -> String {
         let said = self.logged.map_or_else(
             || format!("run {} that never said a word, recorded at {}", self.run, seconds(self.at)),
@@ -41,7 +41,7 @@ impl Cover<'_> {
     }
 }
 
-/// The runs that covered an event at a node, a line each.
+/// Describes the runs that covered an event at a node, one on each line.
 pub(super) fn lines(index: &Index<'_>, event: &str, certname: &str) -> String {
     let covers = index.covers(event, certname).iter();
     covers.map(|cover| format!("\n      {}", cover.describe(index))).collect()

@@ -1,4 +1,4 @@
-//! No lost wake-up (C2) and visible ends (C6).
+//! No wake-up is lost (C2), and every delivery ends visibly (C6).
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use crate::journal::{Answer, Fire, Moment};
 
 const LOST: &str = "no lost wake-up";
 const ENDS: &str = "every delivery ends visibly";
-/// How long an agent may take from a run's record to its supervisor.
+/// The time, in nanoseconds, that an agent may take from a run's record to the start of its supervisor.
 const SUPERVISION_TIMEOUT: Moment = 5_000_000_000;
 
-/// Which rule is broken, and why.
+/// The rule that is broken, and the reason.
 type Objection = (&'static str, String);
 
 pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
@@ -36,7 +36,8 @@ pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Ve
     }
 }
 
-/// Whether a restored hub no longer had something of this delivery: it may have stayed as it was then.
+/// Returns whether a restored hub had lost a part of this delivery, which may therefore have stayed as it was in the
+/// backup.
 pub(super) fn is_forgotten(artifacts: &Evidence, event: &str, certname: &str) -> bool {
     let lost = |key: &String| artifacts.forgotten.contains(key);
     let groups = artifacts.groups.iter().filter(|(_, members)| members.contains(certname));
@@ -81,7 +82,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether what status says of one delivery is so.
+    /// Checks that the status of one delivery is true.
     fn end(&self, fire: &Fire, event: &str, target: &Target) -> Result<(), Objection> {
         let unfit = |why: &str| Err((ENDS, format!("an end it should not have, {why}: {target:?}")));
         match target.state.as_str() {
@@ -94,7 +95,8 @@ impl Judge<'_> {
         }
     }
 
-    /// An event that was collapsed into a later one is honoured by that, or by what that was collapsed into.
+    /// Checks that an event that was superseded by a later one is honoured by that event, or by that event's own
+    /// successor.
     fn successor(&self, fire: &Fire, event: &str, target: &Target) -> Result<(), Objection> {
         let unfit = |why: String| Err((ENDS, format!("{why}: {target:?}")));
         let mut passed = BTreeSet::from([event]);
@@ -103,7 +105,7 @@ impl Judge<'_> {
             let named = end.reason.as_deref().and_then(|reason| reason.rsplit(' ').next());
             let successor = named.unwrap_or_default();
             let Some(later) = self.index.fires.get(successor) else {
-                return unfit(format!("nobody fired its successor '{successor}'"));
+                return unfit(format!("no fire made its successor '{successor}'"));
             };
             let stands_for = later.trigger == fire.trigger
                 && later.origin == fire.origin
@@ -139,7 +141,8 @@ impl Judge<'_> {
         }
     }
 
-    /// The run that ended a delivery must have started after the event was fired, have listed it, and ended so.
+    /// Checks the run that ended a delivery: it must have started after the event was fired, have listed it, and have
+    /// ended as the status says.
     fn run(&self, fire: &Fire, event: &str, target: &Target) -> Result<(), String> {
         if fire.noop {
             return Err(format!("a noop event ran: {target:?}"));
@@ -166,8 +169,8 @@ impl Judge<'_> {
         if is_so { Ok(()) } else { Err(format!("{target:?} is not how its run ended: {}", describe(run))) }
     }
 
-    /// One that no log knows: it was killed before it could say a word, or its agent was between the record
-    /// and the supervisor.
+    /// Checks a run that no log knows: it was killed before it could write anything, or its agent was killed between
+    /// the record and the supervisor.
     fn silent_run(&self, event: &str, target: &Target, run_id: &str) -> Result<(), String> {
         let is_its = self.index.covers(event, &target.certname).iter().any(|cover| cover.run == run_id);
         let is_explained = is_its
@@ -176,14 +179,16 @@ impl Judge<'_> {
         if is_explained { Ok(()) } else { Err(format!("no log knows its run: {target:?}")) }
     }
 
-    /// A run that was interrupted is repeated once; only the end of that one is an end.
+    /// Returns whether a delivery may end as `interrupted`: an interrupted run is repeated once, and only an
+    /// interruption of the repetition ends the delivery.
     fn may_be_interrupted(&self, event: &str, target: &Target, run_id: &str) -> bool {
         was_ended(self.artifacts, self.index, run_id)
             && repetitions::was_interrupted_twice(self.index, event, &target.certname)
     }
 }
 
-/// Whether we ended a run: we killed it or its supervisor, or its agent before there was a supervisor.
+/// Returns whether the trial ended a run, by killing the run, its supervisor, or its agent before there was a
+/// supervisor.
 pub(super) fn was_ended(artifacts: &Evidence, index: &Index<'_>, run_id: &str) -> bool {
     let killed_agent =
         |window: &&Window| window.kind == "kill -9 of an agent" || window.kind == "crash of a node";

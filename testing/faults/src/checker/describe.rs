@@ -1,8 +1,8 @@
-//! Runs and moments in the words of a complaint.
+//! Describes runs and moments in the words of a violation.
 
 use crate::artifacts::Run;
 
-/// What the log says of a run, for a complaint.
+/// Describes a run from its log.
 pub(super) fn describe(run: &Run) -> String {
     let end = run
         .end

@@ -1,4 +1,5 @@
-//! Durable before it answers (C1), and which fire an unanswered event came from.
+//! An event is durable before its fire is answered (C1). Matches each unanswered event with the fire that it may come
+//! from.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,10 +10,11 @@ use crate::artifacts::Evidence;
 use crate::journal::{Answer, Cause, Fire, Moment};
 
 const DURABLE: &str = "durable before it answers";
-/// How far the clock that event ids are made from may be from ours: it may have been set meanwhile.
+/// The largest difference between the clock that event ids are made from and the trial's clock, since the former may
+/// have been set meanwhile.
 const CLOCKS_APART: Duration = Duration::from_secs(1);
 
-/// Every node has an outbox, so nothing that we left alive may fail.
+/// Checks that no fire failed that was not killed: every node has an outbox.
 pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
     for fire in &artifacts.fires {
         if let Some(why) = objection(fire, index) {
@@ -23,7 +25,7 @@ pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Ve
 }
 
 fn objection(fire: &Fire, index: &Index<'_>) -> Option<String> {
-    // Its run was killed, and with it perhaps this fire.
+    // The fire may have been killed together with its run.
     let ended_with_it = fire.parent.as_deref().map(|run| index.hits.contains(run));
     match &fire.answer {
         Answer::Failure(said) if ended_with_it != Some(true) => Some(format!("failed: {said}")),
@@ -37,15 +39,15 @@ fn objection(fire: &Fire, index: &Index<'_>) -> Option<String> {
     }
 }
 
-/// An event that ran, and no fire answered for.
+/// An event that runs covered and that no fire has answered for.
 struct Orphan<'a> {
     cause: &'a Cause,
     ran_on: BTreeSet<&'a str>,
     first_run: Moment,
 }
 
-/// The fires behind events without an answer: each fire that was killed may have fired one. They are told
-/// apart by trigger, targets and time; events that are left over came from nowhere.
+/// Returns the fires behind events without an answer: each fire that was killed may have fired one. A fire and an
+/// event are matched by trigger, targets and time; an event without a match has no origin.
 pub(super) fn unanswered<'a>(
     artifacts: &'a Evidence,
     answered: &BTreeMap<&str, &Fire>,
@@ -54,7 +56,7 @@ pub(super) fn unanswered<'a>(
         artifacts.fires.iter().filter(|fire| fire.answer == Answer::Killed && !fire.noop).collect();
     killed.sort_by_key(|fire| fire.after);
     let mut found = BTreeMap::new();
-    // Their ids begin with their time.
+    // The ids begin with the time, so this is the order of the fires.
     for (event, orphan) in orphans(artifacts, answered) {
         if let Some(at) = killed.iter().position(|fire| may_have_fired(artifacts, fire, &orphan)) {
             found.insert(event, killed.remove(at));
@@ -87,7 +89,8 @@ fn may_have_fired(artifacts: &Evidence, fire: &Fire, orphan: &Orphan<'_>) -> boo
         && made_at(&orphan.cause.event, artifacts.epoch).is_none_or(is_then)
 }
 
-/// When an event's id was made, if it is a UUIDv7: it begins with the milliseconds since 1970.
+/// Returns the time at which an event's id was made, if it is a UUIDv7: the id begins with the milliseconds since
+/// 1970.
 fn made_at(event: &str, epoch: u64) -> Option<Moment> {
     let digits: String = event.chars().filter(|letter| *letter != '-').take(12).collect();
     let unix_ms = u64::from_str_radix(&digits, 16).ok().filter(|_| event.len() == 36)?;

@@ -1,5 +1,5 @@
-//! Whether the loop guard had a reason to leave out a target (C7), judged by the chains that led to the
-//! run which fired.
+//! Decides whether the loop guard had a reason to suppress a target (C7), from the chains that led to the run that
+//! fired.
 
 use std::collections::BTreeSet;
 
@@ -7,14 +7,14 @@ use super::index::Index;
 use crate::artifacts::Evidence;
 use crate::journal::{Answer, Chain, Fire};
 
-/// The most hops a chain may have: no fire asks for another ttl.
+/// The most hops that a chain may have; no fire of the trial asks for another ttl.
 pub(super) const MAX_HOPS: usize = 5;
-/// How often one trigger may fire on one node for one root.
+/// The number of times that one trigger may fire on one node for one root.
 pub(super) const MAX_FIRES: usize = 3;
-/// Chains that one event carries, the shortest.
+/// The number of chains that one event carries; the shortest ones are kept.
 const MAX_CHAINS: usize = 8;
 
-/// Whether each chain forbids this target.
+/// Returns whether each chain forbids this target.
 pub(super) fn leaves_out(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, certname: &str) -> bool {
     let chains = chains_through(index, fire);
     if chains.is_empty() {
@@ -30,7 +30,7 @@ pub(super) fn leaves_out(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, c
     chains.iter().filter(|chain| !ends(chain)).take(MAX_CHAINS).all(repeats)
 }
 
-/// Whether each chain forbids whatever this fire is for, as for a group that was suppressed as a whole.
+/// Returns whether each chain forbids every target of this fire, as for a group that was suppressed as a whole.
 pub(super) fn leaves_out_all(artifacts: &Evidence, index: &Index<'_>, fire: &Fire) -> bool {
     let chains = chains_through(index, fire);
     !chains.is_empty() && chains.iter().all(|chain| is_at_its_end(artifacts, index, fire, chain))
@@ -40,8 +40,8 @@ fn is_at_its_end(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, chain: &C
     chain.hops.len() >= MAX_HOPS || fires_before(artifacts, index, fire, &chain.root) >= MAX_FIRES
 }
 
-/// The chains that a fire inside a run continues, the shortest first: those of the run's causes that permitted
-/// it there, with the step to this node.
+/// Returns the chains that a fire inside a run continues, the shortest first: those of the run's causes that
+/// permitted the run there, each with the hop to this node.
 fn chains_through(index: &Index<'_>, fire: &Fire) -> Vec<Chain> {
     let Some(run) = fire.parent.as_deref().and_then(|run| index.runs.get(run)) else { return Vec::new() };
     let mut chains = Vec::new();
@@ -59,8 +59,8 @@ fn chains_through(index: &Index<'_>, fire: &Fire) -> Vec<Chain> {
     chains
 }
 
-/// How often this fire's trigger may have been counted on its node for a root before; which chains a fire was
-/// permitted by is not known, so each of its roots counts.
+/// Returns how many earlier fires of this trigger may have been counted on its node for a root. It is not known which
+/// chains permitted a fire, so each of its roots counts.
 fn fires_before(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, root: &str) -> usize {
     let may_count = |other: &&Fire| {
         let was_suppressed = matches!(&other.answer, Answer::Success { state, .. } if state == "suppressed");

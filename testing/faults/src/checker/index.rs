@@ -1,4 +1,4 @@
-//! The evidence by what the checks ask for.
+//! The artifacts, indexed by what the checks look up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,12 +7,12 @@ use crate::journal::{Fire, Moment};
 
 /// All of a trial, indexed.
 pub(super) struct Index<'a> {
-    /// By event; those too that were killed before they could answer, and fired all the same.
+    /// The fires by event, including fires that were killed before they could answer but fired all the same.
     pub(super) fires: BTreeMap<&'a str, &'a Fire>,
-    /// By id; of those that began twice, the last.
+    /// The runs by id; of a run that began twice, the last start.
     pub(super) runs: BTreeMap<&'a str, &'a Run>,
     pub(super) hits: BTreeSet<&'a str>,
-    /// How the runs ended, as their results say.
+    /// The outcomes of the runs, according to their results.
     pub(super) outcomes: BTreeMap<&'a str, &'a str>,
     /// The runs at a node that cover an event, by (event, certname), in the order of their starts.
     pub(super) covering: BTreeMap<(&'a str, &'a str), Vec<Cover<'a>>>,
@@ -23,7 +23,7 @@ impl<'a> Index<'a> {
         self.covering.get(&(event, certname)).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Whether the run's own result says that something ended it.
+    /// Returns whether the run's own result reports an interruption.
     pub(super) fn was_interrupted(&self, run: &str) -> bool {
         self.outcomes.get(run) == Some(&"interrupted")
     }
@@ -33,8 +33,8 @@ impl<'a> Index<'a> {
 pub(super) struct Cover<'a> {
     /// Its id.
     pub(super) run: &'a str,
-    /// When it started, or its record was written.
+    /// The time at which it started, or at which its record was written.
     pub(super) at: Moment,
-    /// What it said itself.
+    /// The run's own log, if it wrote one.
     pub(super) logged: Option<&'a Run>,
 }

@@ -1,11 +1,11 @@
-//! An event runs again at a node only after a run for it was interrupted, and once only (C4).
+//! An event runs again at a node only after a run for it was interrupted, and only once (C4).
 
 use super::covers;
 use super::index::Index;
 use super::violation::Violation;
 
 const ONCE: &str = "no repetition without a crash";
-/// Runs that may cover one event at one node: the first, and one repetition after a crash.
+/// The number of runs that may cover one event at one node: the first, and one repetition after a crash.
 const MAX_RUNS: usize = 2;
 
 pub(super) fn check(index: &Index<'_>, violations: &mut Vec<Violation>) {
@@ -20,7 +20,7 @@ pub(super) fn check(index: &Index<'_>, violations: &mut Vec<Violation>) {
 
 fn objection(index: &Index<'_>, event: &str, certname: &str) -> Option<String> {
     let covers = index.covers(event, certname);
-    // A kill may have come when the run had its result already: it excuses nothing then.
+    // A kill may have come when the run already had its result: then it excuses nothing.
     let is_over = |run: &str| !index.was_interrupted(run);
     let repeated = covers.iter().rev().skip(1).find(|cover| is_over(cover.run));
     match repeated {
@@ -30,7 +30,8 @@ fn objection(index: &Index<'_>, event: &str, certname: &str) -> Option<String> {
     }
 }
 
-/// Whether a delivery may end as `interrupted`: a run for it was repeated, and that one was interrupted too.
+/// Returns whether a delivery may end as `interrupted`: a run for it was repeated, and the repetition was interrupted
+/// too.
 pub(super) fn was_interrupted_twice(index: &Index<'_>, event: &str, certname: &str) -> bool {
     let covers = index.covers(event, certname).iter();
     covers.filter(|cover| index.was_interrupted(cover.run)).count() == MAX_RUNS

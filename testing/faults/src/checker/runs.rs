@@ -1,4 +1,5 @@
-//! One run at a time (C5), none without a cause, none for an event that was not fired yet, none executed twice (C10).
+//! A node runs one thing at a time (C5), never without a cause, never for an event that was not fired yet, and never
+//! one run twice (C10).
 
 use std::collections::BTreeMap;
 
@@ -49,7 +50,7 @@ fn overlaps(artifacts: &Evidence, violations: &mut Vec<Violation>) {
     }
 }
 
-/// Each start of a run has an id of its own.
+/// Checks that each start of a run has an id of its own.
 fn executions(artifacts: &Evidence, violations: &mut Vec<Violation>) {
     let mut first: BTreeMap<&str, &Run> = BTreeMap::new();
     for run in &artifacts.runs {
@@ -60,7 +61,7 @@ fn executions(artifacts: &Evidence, violations: &mut Vec<Violation>) {
     }
 }
 
-/// A run whose result says that something interrupted it was interrupted by us, and the other way round.
+/// Checks that the trial interrupted exactly those runs whose results report an interruption.
 fn interruptions(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
     for (run, record) in &artifacts.records {
         let why = match record.outcome.as_str() {
@@ -78,7 +79,8 @@ fn interruptions(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<V
     }
 }
 
-/// When a run's process was gone at the latest, or, where it was killed, still lived.
+/// Returns the latest time at which a run's process can have ended or, if it was killed, the time until which it was
+/// alive.
 fn end_of(artifacts: &Evidence, run: &Run) -> u64 {
     let killed =
         artifacts.hits.iter().filter(|hit| hit.process && hit.run == run.start.run).map(|hit| hit.at);
@@ -100,7 +102,7 @@ fn objections(artifacts: &Evidence, index: &Index<'_>, run: &Run) -> Vec<(&'stat
 
 fn objection(artifacts: &Evidence, index: &Index<'_>, run: &Run, event: &str) -> Option<String> {
     let certname = &run.start.certname;
-    let Some(fire) = index.fires.get(event) else { return Some(format!("nobody fired event {event}")) };
+    let Some(fire) = index.fires.get(event) else { return Some(format!("no fire made event {event}")) };
     if fire.before > run.start.at {
         return Some(format!("event {event} was fired later"));
     }
@@ -110,7 +112,7 @@ fn objection(artifacts: &Evidence, index: &Index<'_>, run: &Run, event: &str) ->
     if !artifacts.targets_of(fire).contains(certname) {
         return Some(format!("event {event} was not for this node"));
     }
-    // Of a fire that did not live to answer; the backend must know it all the same.
+    // The backend must know the event even if its fire was killed before it could answer.
     let is_known = artifacts.target(event, certname).is_some() || is_forgotten(artifacts, event, certname);
     (fire.answer == Answer::Killed && !is_known).then(|| format!("the backend does not know event {event}"))
 }

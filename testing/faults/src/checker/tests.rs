@@ -1,4 +1,4 @@
-//! The checker itself: silent about a good trial, and about each doctored one it says what is wrong.
+//! The checker accepts a good trial, and names the violation in each doctored one.
 
 mod ends;
 mod fires;
@@ -52,7 +52,7 @@ fn run(run: &str, certname: &str, (from, to): (u64, u64), event: &str) -> Run {
     Run { start, end: Some(RunEnd { run: run.to_owned(), at: to, code: 0 }) }
 }
 
-/// A run's own record, with its result.
+/// Makes a run's own record, with its result.
 fn record(run: &str, certname: &str, started: u64, event: &str) -> (String, Record) {
     let (certname, outcome) = (certname.to_owned(), "changed".to_owned());
     (run.to_owned(), Record { certname, causes: vec![event.to_owned()], outcome, started })
@@ -85,7 +85,7 @@ fn hit(run: &str, at: u64) -> Hit {
     Hit { run: run.to_owned(), at, process: true }
 }
 
-/// Doctors the good trial; the rules that the checker says are broken.
+/// Doctors the good trial and returns the rules that the checker finds broken.
 #[track_caller]
 fn doctored(doctor: impl FnOnce(&mut Evidence)) -> Vec<&'static str> {
     let mut artifacts = good();
@@ -99,7 +99,7 @@ fn statuses<'a>(artifacts: &'a mut Evidence, event: &str) -> &'a mut Vec<Target>
     artifacts.statuses.entry(event.to_owned()).or_default()
 }
 
-/// A run that was not let come to its end.
+/// Makes a run one that was killed before its end.
 fn killed(artifacts: &mut Evidence, run: &str, at: u64) {
     let of_it = artifacts.runs.iter_mut().filter(|known| known.start.run == run);
     of_it.for_each(|run| run.end = None);
@@ -107,7 +107,7 @@ fn killed(artifacts: &mut Evidence, run: &str, at: u64) {
     artifacts.hits.push(hit(run, at));
 }
 
-/// One more run of `b` for `e1`.
+/// Adds one more run of `b` for `e1`.
 fn again(artifacts: &mut Evidence, name: &str, from: u64) {
     artifacts.runs.push(run(name, "b", (from, from + 10), "e1"));
     artifacts.records.extend([record(name, "b", from, "e1")]);

@@ -1,13 +1,13 @@
-//! What a check finds.
+//! The finding of a check.
 
 use std::fmt;
 
-/// Something that the contract forbids, with the evidence.
+/// A violation of the contract, with its proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Violation {
-    /// Which sentence of the contract.
+    /// The sentence of the contract that is violated.
     pub(crate) rule: &'static str,
-    /// What was found.
+    /// The finding.
     pub(crate) found: String,
 }
 

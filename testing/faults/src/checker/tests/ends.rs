@@ -1,11 +1,11 @@
-//! Ends without a run of their own: suppressed and superseded.
+//! Deliveries that end without a run of their own: suppressed and superseded.
 
 use super::*;
 
 const ENDS: &str = "every delivery ends visibly";
 
-/// Run `r1` of `b`, whose event came by these chains, each named by its root, fires `t` as `e2` at `d` and at
-/// the group `g` (`c`). Everybody it reaches is suppressed.
+/// The event of run `r1` of `b` came by these chains, each named by its root. The run fires `t` as `e2` at `d` and at
+/// the group `g` (`c`), and every target is suppressed.
 fn suppressed_after(chains: &[(&str, &[(&str, &str)])]) -> impl Fn(&mut Evidence) {
     let chain = |(root, hops): &(&str, &[(&str, &str)])| Chain {
         root: (*root).to_owned(),
@@ -70,7 +70,7 @@ fn superseded_by(certname: &str, successor: &str) -> Target {
     Target { reason: Some(reason), ..target(certname, "superseded") }
 }
 
-/// `e1` is superseded at `b` by the last of `successors`, each of them by the one after it; the last one runs.
+/// `e1` is superseded at `b` by the last of `successors`, each of them by the next; the last one runs.
 fn superseded(successors: &[&str], doctor: impl Fn(&mut Evidence)) -> Vec<&'static str> {
     let names = [&["e1"], successors].concat();
     doctored(|e| {

@@ -1,4 +1,4 @@
-//! What a `trigger fire` must answer, and what one may leave that never did.
+//! The answers that a `trigger fire` must give, and the traces that an unanswered one may leave.
 
 use super::*;
 

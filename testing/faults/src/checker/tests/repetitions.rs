@@ -1,4 +1,4 @@
-//! What may run again, and what only says so.
+//! The runs that may be repeated, and those that only claim so.
 
 use super::*;
 
@@ -64,7 +64,7 @@ fn a_run_that_was_executed_twice_is_found() {
     assert_eq!(rules, [ONCE, "a run is executed once"]);
 }
 
-/// Run `r0` was recorded at 15 and never said a word; `r1` was killed at 25.
+/// Run `r0` was recorded at 15 and wrote nothing to its log; `r1` was killed at 25.
 fn silent(e: &mut Evidence) {
     let (name, record) = record("r0", "b", 15, "e1");
     e.records.insert(name, Record { outcome: "interrupted".to_owned(), ..record });

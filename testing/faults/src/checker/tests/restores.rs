@@ -1,4 +1,4 @@
-//! What a hub may no longer know that was restored from a backup.
+//! The knowledge that a hub may lack after a restore from a backup.
 
 use super::*;
 
