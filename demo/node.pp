@@ -1,7 +1,7 @@
-# What every node's own Puppet run applies. Nothing in it knows of Trigger.
+# The manifest that every node's own Puppet run applies. It does not mention Trigger.
 
 $node    = "${facts['demo_directory']}/${trusted['certname']}"
-# Read while the catalog is compiled: a run that starts after a release knows it, one in progress does not.
+# This is read while the catalog is compiled: a run that starts after a release knows it, a run in progress does not.
 $release = strip(file("${facts['demo_directory']}/store/release"))
 
 file { "${node}/site.conf":
@@ -15,7 +15,7 @@ exec { 'restart the service, which takes its time':
   subscribe   => File["${node}/site.conf"],
 }
 
-# The demo's proof that this run was: it believes these lines, not what Trigger says of it.
+# The demo's proof that this run took place: it checks these lines instead of Trigger's own report.
 exec { 'write down that this run was':
   command => "echo \"\$TRIGGER_RUN_ID ${release}\" >> ${node}/runs",
   path    => ['/bin', '/usr/bin'],

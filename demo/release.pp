@@ -7,11 +7,11 @@ exec { "publish release ${release}":
   command => "echo ${release} > ${store}/release",
   unless  => "grep -qx ${release} ${store}/release",
   path    => ['/bin', '/usr/bin'],
-  # Only when the exec did something is the trigger notified.
+  # The trigger is notified only if the exec has run.
   notify  => Trigger['roll out the release'],
 }
 
-# Names other nodes and does nothing, until it is notified: then Puppet runs there.
+# The trigger names other nodes and does nothing until it is notified; then Puppet runs there.
 trigger { 'roll out the release':
   hosts => ['web01.example.test', 'lb01.example.test', 'lb02.example.test'],
 }

@@ -1,4 +1,4 @@
-# What the statuses of the demo's events (an array, in the order they were fired) say, as lines of fields.
+# Turns the statuses of the demo's events (an array, in the order they were fired) into lines of fields.
 
 def ms:
   capture("^(?<whole>[^.Z]+)(\\.(?<part>[0-9]+))?Z$")
@@ -18,8 +18,8 @@ def notifies:
   | {at: (.value.fired_at | ms), kind: "notify", key: .value.event_id, node: .value.origin,
      text: "fires '\(.value.trigger)' at \(.value.targets | length) nodes, release \(.key + 1)"};
 
-# Of one node: each run once, with all that it covers, and what waits while one is in progress. While something
-# waits, it may turn out to be covered by a run that was just seen to start: "start?".
+# Lists for one node each run once, with all events that it covers, and the events that wait while it is in progress. An
+# event that seems to wait may be covered by a run that was just seen to start: "start?".
 def node_lines:
   .[0].certname as $node
   | any(.state == "pending") as $more

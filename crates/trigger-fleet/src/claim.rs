@@ -3,8 +3,8 @@
 //!
 //! The claim is a [lease](crate::lease) kept in the registration. Another agent takes it over at once where the holder is
 //! certain to be dead, because it released the claim or held the very file lock that the contender holds now; else after
-//! [`LEASE`] without a renewal. So a machine that restarted after a power cut waits like any other contender: it cannot
-//! tell itself from a copy.
+//! [`LEASE`] without a renewal. So a machine that restarted after a power cut waits like any other contender, because
+//! it cannot be distinguished from its copy.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -92,14 +92,14 @@ pub enum ClaimState {
         certname: Certname,
         /// When it was renewed.
         renewed_at: Duration,
-        /// Why it could not be renewed since.
+        /// The error of the last attempt to renew it, if there was one.
         trouble: String,
     },
 }
 
 impl ClaimState {
-    /// What keeps the agent from starting runs, if anything. `elapsed` is a reading of the clock that only goes
-    /// forward.
+    /// Returns the reason why the agent may not start runs, if there is one. `elapsed` is a reading of the clock that
+    /// only goes forward.
     pub fn blocker(&self, elapsed: Duration) -> Option<ClaimBlocker> {
         match self {
             Self::Unregistered => Some(ClaimBlocker::NotRegistered),
@@ -178,7 +178,7 @@ pub struct Claim {
     registration: Registration,
 }
 
-/// What the agent writes, and what it learns from the records that it finds.
+/// The agent's side of the lease: the record that it writes, and its conclusions from the records that it finds.
 #[derive(Debug, Clone)]
 struct Registration {
     claimant: Claimant,

@@ -31,7 +31,7 @@ pub async fn check<S: Store + 'static, F: Future<Output = S>>(open: impl Fn() ->
     an_event_lives_and_goes_with_all_that_belongs_to_it(Arc::new(open().await), &prefix).await;
 }
 
-/// What is written above the trait, from an event's firing to its sweeping, on this store.
+/// The code above the store trait, from an event's firing to its sweeping, on this store.
 async fn an_event_lives_and_goes_with_all_that_belongs_to_it(store: Arc<dyn Store>, prefix: &str) {
     let keyspace = Keyspace::new(prefix.parse().unwrap_or_else(|error| panic!("{error}")));
     let fleet = Fleet::new(store, keyspace);
@@ -64,7 +64,7 @@ async fn an_event_lives_and_goes_with_all_that_belongs_to_it(store: Arc<dyn Stor
     }
     assert_eq!(states().await, ["gone pending", "lb01 done", "web01 done"]);
 
-    // Nodes are there at every sweep.
+    // Nodes are registered at every sweep.
     let swept_after = async |after: Duration| {
         let now = publication.event.expires_at().plus(after);
         register(&fleet, "web01", &[], now).await;

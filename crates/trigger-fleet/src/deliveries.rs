@@ -32,7 +32,7 @@ pub enum Arrival {
     TooNew(HeldDelivery),
     /// This program cannot use it. It stays where it is and is reported.
     Unreadable {
-        /// The key of what cannot be used.
+        /// The key of the delivery.
         key: String,
         /// What is wrong with it.
         detail: String,

@@ -65,7 +65,7 @@ pub trait LeaseRecord: Stored + Clone {
 
 /// A contender's side of a lease: what it writes, and what it knows of the records of others.
 pub trait Tenant {
-    /// What the lease is kept in.
+    /// The stored record of the lease.
     type Record: LeaseRecord;
 
     /// The record to write.
@@ -74,10 +74,10 @@ pub trait Tenant {
     /// Whether the holder that wrote `record` is certain to be dead, so that its silence need not be waited for.
     fn is_dead(&self, record: &Self::Record) -> bool;
 
-    /// A record was found under the key.
+    /// Called when a record was found under the key.
     fn found(&mut self, record: &Self::Record);
 
-    /// `record` was written at `revision`: the lease is held.
+    /// Called when `record` was written at `revision`, so that the lease is held.
     fn written(&mut self, record: &Self::Record, revision: Revision);
 }
 
@@ -119,7 +119,7 @@ pub enum LeaseState<'a, R> {
     Stale {
         /// When it was renewed, on the monotonic clock.
         renewed_at: Duration,
-        /// Why it could not be renewed since.
+        /// The error of the last attempt to renew it, if there was one.
         trouble: &'a str,
     },
     /// Another holds it, as far as is known.
@@ -155,7 +155,7 @@ struct Tenure {
     renewed_at: Duration,
 }
 
-/// What to do about the record under the key.
+/// The decision about the record under the key.
 enum Decision {
     /// Write over it, if it is still the one of this revision.
     Take(Option<Revision>),
@@ -359,7 +359,7 @@ impl<R: LeaseRecord> Lease<R> {
                 HolderRecord::Known(record)
             }
             Err(WireError::TooNew { version, .. }) => HolderRecord::TooNew(version),
-            // Garbage is no holder's.
+            // A record that cannot be decoded has no holder.
             Err(WireError::Unreadable { .. }) => return Decision::Take(Some(entry.revision)),
         };
         self.contend(holder, entry.revision, elapsed)

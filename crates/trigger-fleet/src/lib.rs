@@ -1,4 +1,5 @@
-//! What is written once above the store: events and their deliveries, outcomes, claims, sweeping, explanations.
+//! The layer above the store, the same for every backend: events and their deliveries, outcomes, claims, sweeping,
+//! explanations.
 //!
 //! `examples/one_event.rs` takes an event through all of it.
 //!

@@ -1,5 +1,5 @@
-//! From a fired event to deliveries at its targets. Idempotent by event id: doing it twice, whole or in part, leaves
-//! what doing it once leaves (C1).
+//! Publishes a fired event: stores its parts and its deliveries. Publishing is idempotent by event id: twice, whole or
+//! in part, has the same result as once (C1).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ const MEMBERS_PER_PORTION: usize = 1024;
 /// How often the rest of an event is offered to a backend that takes some of it.
 const MAX_OFFERS: u32 = 8;
 
-/// Why an event was not published.
+/// An event was not published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The backend did not take all of the event. Publishing it again completes it.
@@ -49,7 +49,7 @@ impl PublishError {
 /// The result of publishing an event.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Published {
-    /// The newest revision of what was written.
+    /// The newest revision of the written entries.
     pub revision: Revision,
     /// Groups of the event to which no agent belongs.
     pub empty_groups: Vec<GroupName>,
@@ -68,9 +68,9 @@ impl Membership {
     }
 }
 
-/// What was written.
+/// The result of writing the entries of an event.
 struct Committed {
-    /// The newest revision of it.
+    /// The newest revision of the entries.
     revision: Revision,
     /// How many calls that took.
     calls: u32,
@@ -114,7 +114,7 @@ impl Fleet {
         let mut suppressed = publication.suppressed.clone();
         for (group, reason) in &publication.suppressed_groups {
             for member in groups.of(group) {
-                // A member that is a target in another way too gets its delivery.
+                // A member that is also a target by name gets its delivery.
                 if !event.targets.hosts.contains(&member) && members.insert(member.clone()) {
                     suppressed.insert(member, reason.clone());
                 }
@@ -213,7 +213,7 @@ impl Fleet {
                 }
             }
             match transient {
-                // Nothing at all was taken: the backend is away.
+                // The backend took no entry, so it counts as unreachable.
                 Some(error) if left.len() == offered || offer == MAX_OFFERS => return Err(error.into()),
                 Some(_) => entries = left,
                 None => break,

@@ -10,7 +10,7 @@ use trigger_store::store::{MAX_ORDERED_ENTRIES, StoreError};
 use crate::fleet::{Fleet, Record};
 
 impl Fleet {
-    /// Reads every registration, less those that cannot be decoded.
+    /// Reads every registration except those that cannot be decoded.
     ///
     /// # Errors
     /// When the backend does not answer.
@@ -18,7 +18,7 @@ impl Fleet {
         Ok(self.registrations(self.read(&[self.all(&Range::Nodes)]).await?))
     }
 
-    /// Reads the registrations of some nodes: one by one while they are few, else all there are.
+    /// Reads the registrations of some nodes: one by one if they are few, otherwise all registrations.
     pub(crate) async fn nodes_of(
         &self,
         certnames: &[&Certname],

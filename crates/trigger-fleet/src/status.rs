@@ -1,4 +1,4 @@
-//! The state of events and their deliveries: computed from what is stored, never stored itself (C6).
+//! The state of events and their deliveries, which is computed from the stored entries and never stored itself (C6).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +61,7 @@ impl Fleet {
     /// # Errors
     /// When the backend does not answer.
     pub async fn latest_events(&self, limit: usize) -> Result<Vec<EventStatus>, StoreError> {
-        // All there are would be too much: the parts of one event for ten thousand targets are 280 kB.
+        // Reading all events would be too much: the parts of one event for ten thousand targets are 280 kB.
         // By revision, not by id: an id is only as right as the clock of its origin (C12).
         let mut newest: BTreeMap<EventId, Revision> = BTreeMap::new();
         for (key, revision) in self.list(&[self.all(&Range::Events)]).await? {

@@ -1,4 +1,4 @@
-//! An event as it is put together from its parts, the members of its groups and its outcomes.
+//! An event, assembled from its parts, the members of its groups and its outcomes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use trigger_core::keyspace::Key;
 
 use crate::fleet::{Fleet, Record};
 
-/// An event with what is stored of it.
+/// An event with its stored entries.
 #[derive(Debug)]
 pub(crate) struct StoredEvent {
     pub(crate) event: Event,

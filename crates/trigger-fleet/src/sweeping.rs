@@ -1,5 +1,5 @@
-//! Removing what no node needs any more. Idempotent, so that it does no harm when two do it; the note under
-//! [`Key::Sweep`] keeps a fleet from doing it all at once.
+//! Removes data that no node needs any more. Sweeping is idempotent, so that two sweepers at once do no harm; the note
+//! under [`Key::Sweep`] keeps the nodes of a fleet from sweeping all at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,25 +19,25 @@ use crate::fleet::{Fleet, Record};
 /// Keys read at a time, each of another event.
 const EVENTS_PER_READ: usize = 128;
 
-/// What a sweep did.
+/// The result of a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
     /// Deliveries that were given the outcome `expired`.
     pub expired: usize,
-    /// Events that were removed with all that belonged to them.
+    /// Events that were removed with all their entries.
     pub removed: usize,
 }
 
-/// What a sweep judges by, and what it has to write at its end.
+/// The inputs of a sweep, and the notes that it writes at its end.
 struct Sweep<'a> {
-    /// The clock it believes.
+    /// The time that the sweep uses: see [`Fleet::sweep`].
     now: Timestamp,
     nodes: &'a BTreeMap<Certname, NodeRecord>,
     /// The events of which it has seen that all deliveries have ended.
     settled: Vec<(Key, Settled)>,
 }
 
-/// What is stored of an event, by its keys.
+/// The keys that are stored of an event.
 #[derive(Default)]
 struct Listed {
     first_part: Option<u32>,
@@ -82,7 +82,7 @@ impl Fleet {
         let now = quorum_now(now, seen(&lately), seen(&nodes));
         let mut sweep = Sweep { now, nodes: &nodes, settled: Vec::new() };
         let mut swept = Swept::default();
-        // Events are large, so that no more than one is looked at as a whole at any time.
+        // Events are large, so only one at a time is read as a whole.
         for event in self.overdue_events(now).await? {
             self.sweep_event(&mut sweep, event, &mut swept).await?;
         }
@@ -156,7 +156,7 @@ impl Fleet {
         if !may_expire(&stored.event, None, sweep.now) {
             return Ok(());
         }
-        // How they ended does not matter here, so an outcome of a newer version counts too.
+        // The kind of outcome does not matter here, so an outcome of a newer version counts too.
         let outcomes = self.list(&[self.all(&Range::Outcomes(id))]).await?;
         let ended: BTreeSet<Certname> = outcomes
             .into_iter()
@@ -207,7 +207,7 @@ impl Fleet {
         self.remove_parts(id).await
     }
 
-    /// Removes what is stored of an event itself.
+    /// Removes the parts of an event and the members of its groups.
     async fn remove_parts(&self, event: EventId) -> Result<(), StoreError> {
         let keys = self.store().list(&[self.all(&Range::Event(event))]).await?;
         self.store().delete_many(keys.into_iter().map(|(key, _)| key).collect()).await

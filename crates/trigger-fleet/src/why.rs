@@ -1,4 +1,4 @@
-//! Why a node ran: reads what [`trigger_core::why`] asks for, one level of the chain at a time.
+//! Explains why a node ran: reads the entries that [`trigger_core::why`] asks for, one level of the chain at a time.
 
 use trigger_core::event::Part;
 use trigger_core::keyspace::Key;
@@ -7,14 +7,14 @@ use trigger_store::store::{KeyRange, StoreError};
 
 use crate::fleet::{Fleet, Record};
 
-/// Keys read at once: what every backend takes in one request.
+/// How many keys are read at once. Every backend takes that many in one request.
 const KEYS_PER_READ: usize = 512;
 
 impl Fleet {
     /// Explains a run or an event. Reads single keys only: neither the size of the fleet nor that of an event matters.
     ///
     /// # Errors
-    /// The outer error when the backend does not answer; the inner one when what it holds does not answer the question.
+    /// The outer error when the backend does not answer; the inner one when its entries do not answer the question.
     pub async fn explain(
         &self,
         question: &Question,
@@ -39,7 +39,7 @@ impl Fleet {
         let ends = ends.map(|(event, certname)| Key::Outcome { event: *event, certname: certname.clone() });
         let keys: Vec<KeyRange> = nodes.chain(events).chain(ends).map(|key| self.one(&key)).collect();
 
-        // What is absent is a fact too, and is not asked for again.
+        // An absent entry is a fact too, and is not read again.
         facts.nodes.extend(wanted.nodes.into_iter().map(|node| (node, Default::default())));
         facts.events.extend(wanted.events.into_iter().map(|event| (event, None)));
         facts.outcomes.extend(wanted.outcomes.into_iter().map(|key| (key, None)));
@@ -51,7 +51,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// What cannot be decoded, whether garbage or of a newer version, counts as absent.
+    /// Adds a record to the facts. One that cannot be decoded, corrupt or of a newer version, counts as absent.
     fn take_in(&self, Record { key, text, .. }: Record, facts: &mut Facts) {
         match key {
             Key::Node { certname } => {

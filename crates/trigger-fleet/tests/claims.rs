@@ -1,4 +1,4 @@
-//! Who holds the claim on a certname, case by case, on the store in memory and on a real etcd.
+//! The holder of the claim on a certname, case by case, on the store in memory and on a real etcd.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
@@ -23,7 +23,7 @@ use trigger_store::etcd::EtcdStore;
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{CasOutcome, KeyRange, Store, StoreError};
 
-/// A store that can lose answers: what is asked is done, and the caller does not learn of it.
+/// A store that can lose answers: it performs a request, and the caller does not get the answer.
 struct Trouble {
     store: Arc<dyn Store>,
     loses_answers: AtomicBool,
@@ -85,7 +85,7 @@ impl World {
         self.store.put_many(vec![(key(), text.to_owned())]).await.remove(0).unwrap()
     }
 
-    /// Renews, or looks, so many seconds after the start of the claimant's clock.
+    /// Renews, or reads the record, this many seconds after the start of the claimant's clock.
     async fn renew(&self, claim: &mut Claim, seconds: u64) -> ClaimState {
         claim.renew(&Activity::default(), at(seconds)).await.expect("an answer");
         claim.state(at(seconds).elapsed)

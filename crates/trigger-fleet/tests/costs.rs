@@ -35,10 +35,10 @@ const EVENTS: u64 = 2_000;
 const TARGETS: usize = 50;
 const NODES: usize = 1_000;
 const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-/// So many ranges go into one transaction of etcd.
+/// The number of ranges that etcd takes in one transaction.
 const RANGES_PER_REQUEST: usize = 128;
 
-/// What was asked of a store.
+/// The requests to a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Cost {
     /// Calls, a call with many ranges as often as backends need for it.

@@ -1,4 +1,4 @@
-//! What a watch does not tell is read all the same, on the store in memory.
+//! Deliveries that a watch does not report are read all the same, on the store in memory.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 

@@ -1,4 +1,4 @@
-//! What huge events and many of them cost: no more is read than is needed, and what was written once is not
+//! The cost of huge events and of many events: only the needed entries are read, and an entry that was written is not
 //! written again.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]

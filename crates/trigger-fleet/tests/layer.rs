@@ -1,4 +1,4 @@
-//! What is written above the trait, on the store in memory: publishing, deliveries, outcomes, registry.
+//! The layer above the store trait, on the store in memory: publishing, deliveries, outcomes, registry.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
@@ -201,7 +201,7 @@ async fn who_sees_an_outcome_finds_its_run() {
     assert_eq!(fleet.codec().decode::<RunHistory>(&found[0].value), Ok(history.clone()));
     assert!(found[0].revision < found[1].revision, "{found:?}");
 
-    // A try that came to nothing ends no delivery, and its history is stored all the same.
+    // A run that could not happen ends no delivery, and its history is stored all the same.
     fleet.finish_runs(&[], Some(&history)).await.unwrap();
     assert!(store.read(&keys).await.unwrap()[0].revision > found[0].revision);
 }

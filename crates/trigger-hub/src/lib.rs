@@ -7,9 +7,9 @@
 //!                      └── any other Store
 //! ```
 //!
-//! The hub's server knows keys and values, never events: all that they mean is decided above the store trait. It
-//! works over [`ServedStore`], of which [`SqliteStore`] is the implementation that needs nothing else; whatever
-//! serves pages or authorises by key later uses the same handle.
+//! The hub's server knows keys and values, never events: the layers above the store trait decide what they mean. It
+//! works over [`ServedStore`], of which [`SqliteStore`] is the implementation that needs no other server; later
+//! servers of pages, and authorisation by key, use the same handle.
 //!
 //! [`run`] is the whole hub. A program that needs the store itself opens it and serves a clone:
 //!
@@ -52,7 +52,7 @@ pub use sqlite::{BackupError, SqliteError, SqliteStore, backup};
 /// How long the store may take to close once nothing uses it any more.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where a hub listens and keeps its data.
+/// The settings of a hub.
 #[derive(Debug, Clone)]
 pub struct HubSettings {
     /// `ADDRESS:PORT`; port 0 takes a free one. Loopback only.
@@ -61,7 +61,7 @@ pub struct HubSettings {
     pub data_dir: PathBuf,
 }
 
-/// Why a hub did not start, or stopped.
+/// A hub did not start, or it stopped by an error.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// The settings do not name an address to listen on.

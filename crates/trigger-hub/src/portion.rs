@@ -1,8 +1,8 @@
-//! Cuts what is sent to a watcher into pieces of bounded size.
+//! Cuts the entries and changes for a watcher into portions of bounded size.
 
 use std::iter::Peekable;
 
-/// The next items, of together at most `max_bytes`; at least one, if there is one.
+/// Returns the next items, together at most `max_bytes` of keys and values, but at least one if there is one.
 pub(crate) fn portion<T>(
     items: &mut Peekable<impl Iterator<Item = T>>,
     max_bytes: usize,

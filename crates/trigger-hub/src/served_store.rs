@@ -1,4 +1,4 @@
-//! What the hub's server needs of a store beyond [`Store`]. Each method has a default that is correct for every
+//! The interface of a store that a hub serves, beyond [`Store`]. Each method has a default that is correct for every
 //! store, so that a store can be served as it is and improved where it matters.
 //!
 //! The server opens one [`Store::watch`] for each client. In [`SqliteStore`](crate::SqliteStore) such a watch is
@@ -15,7 +15,7 @@ use trigger_store::hub_protocol::Position;
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{Entry, KeyRange, Store, StoreError};
 
-/// Which page of a read is asked for.
+/// A request for one page of a read.
 #[derive(Debug, Clone)]
 pub struct PageRequest {
     /// The ranges of the whole read.
@@ -81,7 +81,7 @@ pub trait ServedStore: Store {
         self.delete_many(keys).await.map(|()| None)
     }
 
-    /// Succeeds if the store answers. The caller bounds the time.
+    /// Checks that the store answers. The caller bounds the time.
     ///
     /// # Errors
     /// Those of [`Store::read`].
@@ -98,7 +98,7 @@ pub trait ServedStore: Store {
     }
 }
 
-/// For tests of what stands in front of a hub.
+/// A store in memory, for tests of the hub's server.
 impl ServedStore for MemoryStore {}
 
 fn listed(keys: Vec<(String, Revision)>) -> Vec<Entry> {

@@ -66,7 +66,7 @@ async fn serve_requests(
 ) -> Result<(), ServerError> {
     let mut stopping = stop.subscribe();
     let listener = listener.tap_io(|connection| {
-        // Without it an answer may wait for the acknowledgement of the one before.
+        // Without TCP_NODELAY an answer may wait for the acknowledgement of the previous one.
         if let Err(error) = connection.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
@@ -92,8 +92,8 @@ async fn serve_requests(
     served.map_err(ServerError::Serve)
 }
 
-/// Each watcher is a descriptor, and the usual soft limit is 1024: systemd's advice is to raise it to the
-/// hard one where `select` is not used. The hub starts no processes that would inherit it.
+/// Raises the limit of open files to the hard one. Each watcher takes a descriptor, and the usual soft limit is 1024.
+/// systemd advises this for programs that do not use `select`. The hub starts no processes that would inherit it.
 fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;

@@ -1,4 +1,4 @@
-//! A store in one SQLite file: what a hub serves where nothing else is installed.
+//! A store in one SQLite file, which a hub serves if no other database is installed.
 //!
 //! Writes go to one thread, which commits those that wait together in one transaction; reads go to another, with
 //! a connection of its own. Watches are entries in an index that the writer informs after each commit.
@@ -38,8 +38,8 @@ use crate::portion::portion;
 use crate::served_store::{Page, PageRequest, ServedStore};
 use crate::watchers::{Stamped, Subscription, Watchers, size_of_change};
 
-/// Bytes of keys and values in one event of a watch: what a watcher copies at once of the data that it shares
-/// with all others.
+/// The size of one event of a watch, in bytes of keys and values. A watcher copies that much at once of the data that
+/// all watchers share.
 const MAX_EVENT_BYTES: usize = 64 * 1024;
 
 /// A handle to the store. The store closes when its last handle, and the last watch of it, is dropped.
@@ -98,12 +98,12 @@ impl SqliteStore {
         self.read_at(PageRequest { ranges, from: None, keys_only, max_bytes: usize::MAX }).await
     }
 
-    /// A page, and the revision up to which it shows all that was committed.
+    /// Reads a page, with the revision up to which it shows every commit.
     async fn read_at(&self, request: PageRequest) -> Result<(Page, Revision), StoreError> {
         self.shared.reader.read(request).await.map_err(|error| error.of(self.address()))
     }
 
-    /// The writer answers each kind of write with its own kind of answer.
+    /// Returns the error for an answer of the wrong kind, which would be a defect of the writer.
     fn unexpected(&self, written: &Written) -> StoreError {
         let detail = format!("the writer answered another question: {written:?}");
         StoreError::Ambiguous { backend: self.shared.address.clone(), detail: detail.into() }
@@ -152,7 +152,7 @@ impl Store for SqliteStore {
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
         let subscription = self.shared.watchers.subscribe(ranges);
-        // In one piece, since pages would be of several moments.
+        // Read in one piece, because pages would show several moments.
         let (page, snapshot_at) = self.read_all(subscription.ranges().to_vec(), false).await?;
         let snapshot = stream::once(future::ready(Ok(WatchEvent::Snapshot(page.entries))));
         let feed = Feed {
@@ -215,7 +215,7 @@ struct Feed {
 }
 
 impl Feed {
-    /// The next changes, at least one. Safe to cancel.
+    /// Returns the next changes, at least one. Safe to cancel.
     async fn next(&mut self) -> Result<Vec<Change>, StoreError> {
         loop {
             if self.unsent.peek().is_some() {

@@ -13,7 +13,7 @@ use trigger_store::store::{Change, KeyRange};
 
 /// Bytes of keys and values that a watcher may leave unread before its watch ends.
 const MAX_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
-/// Changes that it may leave unread.
+/// Changes that a watcher may leave unread before its watch ends.
 const MAX_BACKLOG_CHANGES: usize = 64 * 1024;
 
 /// A change and when it happened.
@@ -81,16 +81,16 @@ pub(crate) struct Subscription {
 }
 
 impl Subscription {
-    /// What to read the snapshot of.
+    /// The ranges to read the snapshot of.
     pub(crate) fn ranges(&self) -> &[KeyRange] {
         &self.ranges
     }
 
-    /// The changes since the last call, at least one; `None` once the watcher has fallen too far behind.
+    /// Returns the changes since the last call, at least one; `None` once the watcher has fallen too far behind.
     /// Safe to cancel.
     pub(crate) async fn changes(&self) -> Option<Vec<Stamped>> {
         loop {
-            // Before looking, so that a change which comes in between wakes it.
+            // Registered before the check, so that a change which comes in between wakes this task.
             let woken = self.mailbox.woken.notified();
             {
                 let mut unread = lock(&self.mailbox.unread);
@@ -140,13 +140,13 @@ struct Unread {
 impl Mailbox {
     fn push(&self, stamped: &Stamped) {
         let mut unread = lock(&self.unread);
-        // One whose ranges overlap is found twice.
+        // A watcher whose ranges overlap is found twice.
         if unread.overflowed || unread.last == stamped.revision {
             return;
         }
         let bytes = size_of_change(&stamped.change);
         let full = unread.changes.len() >= MAX_BACKLOG_CHANGES || unread.bytes + bytes > MAX_BACKLOG_BYTES;
-        // A single large change always fits, or its watcher would never get past it.
+        // A single change always fits, however large it is, because its watcher could otherwise never read past it.
         if full && !unread.changes.is_empty() {
             unread.overflowed = true;
             unread.changes = Vec::new();
@@ -166,7 +166,7 @@ fn key_of(change: &Change) -> &str {
     }
 }
 
-/// Bytes of key and value.
+/// Returns the size of a change in bytes of its key and value.
 pub(crate) fn size_of_change(change: &Change) -> usize {
     match change {
         Change::Put(entry) => entry.key.len() + entry.value.len(),
@@ -174,7 +174,7 @@ pub(crate) fn size_of_change(change: &Change) -> usize {
     }
 }
 
-/// A panic elsewhere leaves nothing half done here.
+/// Locks a mutex, even if a thread has panicked while it held it, because no update can be left half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -191,7 +191,7 @@ mod tests {
         watchers.publish((1..).map(Revision).zip(keys));
     }
 
-    /// What is in the mailbox now: `-` for nothing, `cut` for an overflow.
+    /// Returns the content of the mailbox: `-` for no changes, `cut` for an overflow.
     fn received(subscription: &Subscription) -> String {
         match subscription.changes().now_or_never() {
             None => "-".to_owned(),

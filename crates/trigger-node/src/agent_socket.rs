@@ -18,36 +18,50 @@ use crate::queue_view::QueueView;
 /// The longest path a socket's address can hold (`sun_path` less its end).
 const MAX_ADDRESS_BYTES: usize = 107;
 
-/// What a command asks.
+/// A request of a command, one line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Request {
-    /// Fire this event, in its stored form.
-    Fire { publication: String },
-    /// Tell what runs and waits.
+    /// Fire an event.
+    Fire {
+        /// The event in its stored form.
+        publication: String,
+    },
+    /// Report the run in progress and the deliveries that wait.
     Queue,
 }
 
-/// What the agent answers.
+/// The agent's reply, one line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Reply {
+    /// The event is in the backend.
     Committed {
+        /// The backend's revision of the write.
         revision: u64,
+        /// Sentences for the user.
         warnings: Vec<String>,
     },
+    /// The event is in the outbox.
     Spooled {
+        /// Why it is not in the backend yet.
         reason: String,
+        /// Sentences for the user.
         warnings: Vec<String>,
     },
+    /// The request failed.
     Failed {
+        /// Decides the command's exit code.
         kind: FireErrorKind,
+        /// The error as a sentence.
         message: String,
     },
-    /// The asker is newer than this agent, and does the work itself.
+    /// The command is of a newer version than this agent, and does the work itself.
     NotUnderstood {
+        /// What the agent could not read.
         detail: String,
     },
+    /// The run in progress and the deliveries that wait.
     Queue(Box<QueueView>),
 }
 
@@ -81,7 +95,8 @@ pub(crate) fn address(state_dir: &Path) -> io::Result<(PathBuf, Option<fs::File>
     Ok((short, Some(directory)))
 }
 
-/// Asks the agent; nothing where no agent is alive, or it does not answer within `patience`.
+/// Sends a request to the agent of a state directory and returns its reply. Returns `None` if no agent is alive, or if
+/// it does not answer within `patience`; the caller then does the work itself.
 pub async fn ask(state_dir: &Path, request: &Request, patience: Duration) -> Option<Reply> {
     let exchange = async {
         let (address, _directory) = address(state_dir)?;

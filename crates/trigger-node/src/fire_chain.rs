@@ -1,4 +1,4 @@
-//! The chain that a `trigger fire` inside a run continues, and what the loop guard makes of it (C7).
+//! The chain that a `trigger fire` inside a run continues, and what the loop guard suppresses because of it (C7).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,8 @@ use crate::host::Host;
 use crate::state::{Fires, Runs, StateDir};
 use trigger_core::suppressed;
 
-/// The run that this command is part of. The environment only `names` it; what counts is that its record is
-/// locked by a live supervisor (C7). A daemon that a run left behind is no part of it.
+/// Returns the record of the run that this command is part of. The environment only `names` the run; its record has
+/// to be locked by a live supervisor (C7). A daemon that a run started and left behind is not part of that run.
 pub fn parent_run<H: Host>(
     names: Option<RunId>,
     state: Option<&StateDir<H>>,
@@ -31,11 +31,12 @@ pub fn parent_run<H: Host>(
     }
 }
 
+/// Returns the chains that an event fired inside this run continues, one for each cause and each of its chains.
 pub fn chains(parent: &RunRecord) -> Vec<Chain> {
     loop_guard::chains_through(&parent.certname, parent.causes.iter().map(|cause| &cause.event))
 }
 
-/// A run cannot wait for an event's outcomes.
+/// A command inside a run may not wait for an event's outcomes.
 #[derive(Debug, thiserror::Error)]
 pub enum WaitError {
     /// The event is for a group, whose members are not known before the event is committed.
@@ -70,15 +71,15 @@ pub fn refuse_waiting_for_own_chain(event: &Event, parent: &RunRecord) -> Result
 /// What the loop guard made of an event.
 #[derive(Debug, Default)]
 pub struct Guarded {
-    /// How many targets each rule left out.
+    /// How many targets each rule suppressed.
     by_rule: BTreeMap<Rule, usize>,
     /// The root events for which this fire was counted.
     noted: BTreeSet<EventId>,
 }
 
-/// Leaves out what the loop guard suppresses, and counts the fire for the budget of its root events: in one
-/// step, or several fires of a run at the same time would each be the third. One that was suppressed never
-/// happened.
+/// Suppresses the targets that would continue a loop, and counts the fire for the budget of its root events. Both
+/// happen under one lock, because several fires of a run at the same time would each be counted as the third. A fire
+/// of which every target is suppressed is not counted.
 pub fn guard_against_loops<H: Host>(
     publication: &mut Publication,
     ttl: u32,
@@ -90,7 +91,7 @@ pub fn guard_against_loops<H: Host>(
     let fires = match Fires::lock(state) {
         Ok(fires) => Some(fires),
         Err(error) => {
-            // The other rules still end a loop; a fire that is lost would be lost for ever.
+            // The other rules still end a loop, whereas an event that is not fired cannot be recovered.
             warnings.push(format!("the loop guard cannot count how often this trigger fired: {error}"));
             None
         }
@@ -107,7 +108,7 @@ pub fn guard_against_loops<H: Host>(
         && !is_suppressed(publication)
     {
         let event = &publication.event;
-        // Once for each root, however many chains lead back to it.
+        // A root counts once, however many chains lead back to it.
         guarded.noted = event.lineage.chains.iter().map(|chain| chain.root).collect();
         if let Err(error) = fires.note(&event.trigger, &guarded.noted, state.host().wall()) {
             warnings.push(format!("this fire is not counted by the loop guard: {error}"));
@@ -123,8 +124,8 @@ fn name(whom: &Target) -> String {
     }
 }
 
-/// Notes what a run fired, also where all of it was suppressed: for `trigger why`, and for the agent, which logs
-/// and counts at the run's end what was left out.
+/// Notes an event that a run fired, even if all of its targets were suppressed. `trigger why` shows the note, and the
+/// agent logs and counts the suppressed targets at the run's end.
 pub fn note_fired<H: Host>(
     state: &StateDir<H>,
     parent: &RunRecord,
@@ -139,7 +140,7 @@ pub fn note_fired<H: Host>(
     }
 }
 
-/// Takes back what was counted for a fire that failed: its event reached nobody and never will.
+/// Takes back the count of a fire that failed, because its event is not stored and reaches no target.
 pub fn take_back<H: Host>(state: &StateDir<H>, guarded: &Guarded, event: &Event, warnings: &mut Vec<String>) {
     if guarded.noted.is_empty() {
         return;

@@ -2,10 +2,12 @@
 
 use trigger_core::identity::Revision;
 
-/// What became of an event, and what its firer should know besides.
+/// Where a fired event is, and what its user should know besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FireReport {
+    /// Where the event is.
     pub fired: Fired,
+    /// Sentences for the user. A warning does not make the fire fail.
     pub warnings: Vec<String>,
 }
 

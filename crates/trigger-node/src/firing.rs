@@ -1,7 +1,7 @@
-//! What happens to a fired event: into the outbox, to the backend, out of the outbox (C1).
+//! Takes a fired event into the outbox, to the backend, and out of the outbox (C1).
 //!
-//! One piece of code with two callers: the agent, which has a warm connection, and `trigger fire` itself
-//! where no agent is alive.
+//! The code has two callers: the agent, which has a warm connection, and `trigger fire` itself if no agent is
+//! alive.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,17 +25,18 @@ use crate::os::Os;
 use crate::state::{Breaker, FileError, Outbox, Quarantined, Spooled, Taken};
 use trigger_core::suppressed;
 
-/// How long one event's publishing may take before the event is left in the outbox: a Puppet run waits.
+/// How long publishing one event may take before the event stays in the outbox. It is short, because a Puppet run
+/// waits for it.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
-/// More for each target: ten thousand need more than one.
+/// Added for each target, because publishing to ten thousand takes longer than publishing to one.
 const PUBLISH_TIMEOUT_PER_TARGET: Duration = Duration::from_millis(1);
-/// More where groups are meant: who belongs to them is read first, from every registration there is.
+/// Added if the event is for groups, because every registration is read first to find their members.
 const PUBLISH_TIMEOUT_FOR_GROUPS: Duration = Duration::from_secs(2);
-/// Where nobody waits: an event that takes longer than a Puppet run can be made to wait is published all the same. A
-/// backend that does not answer is noticed long before.
+/// How long the outbox relay lets one event take. No Puppet run waits for it, so an event that takes longer than
+/// [`PUBLISH_TIMEOUT`] is published all the same. A backend that does not answer is noticed long before.
 const RELAY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// Publishes an event; a backend that only takes events does nothing with it.
+/// Publishes an event to a backend that stores events. A write-only backend accepts the event and drops it.
 async fn publish_to(
     backend: &Backend,
     publication: &Publication,
@@ -53,38 +54,43 @@ async fn publish_to(
 /// Publishes events from this node.
 pub struct Publisher<H: Host = Os> {
     host: H,
-    /// Absent where none can be written: then an event is committed at once or not at all.
+    /// Absent if no outbox can be written; then an event is committed at once or not at all.
     spool: Option<Spool<H>>,
-    /// Events under another prefix are checked for anybody being there.
+    /// An event under any other prefix is refused if no agent is registered under it.
     own_prefix: KeyPrefix,
     credentials: Credentials,
-    /// Opened once, then kept. Keyed by the credentials too: what they opened is not for others.
+    /// Opened once, then kept. The credentials are part of the key, because a backend that they opened must not serve
+    /// other credentials.
     backends: Mutex<HashMap<(BackendUrl, Credentials), Backend>>,
     spooled: Notify,
 }
 
-/// Where events wait for the backend.
+/// The files of a node that hold events for a backend that cannot take them yet.
 pub struct Spool<H: Host = Os> {
+    /// The events.
     pub outbox: Outbox<H>,
+    /// Remembers a backend that did not answer, so that later fires do not wait for it.
     pub breaker: Breaker<H>,
 }
 
-/// What came of emptying the outbox.
+/// The result of emptying the outbox.
 #[derive(Debug, Default)]
 pub struct Drained {
+    /// How many events the backend has committed.
     pub published: usize,
-    /// Events whose backend did not answer.
+    /// How many events stay, because their backend did not answer.
     pub left: usize,
+    /// The files that can never be published and were moved to quarantine.
     pub quarantined: Vec<Quarantined>,
 }
 
 impl<H: Host> Publisher<H> {
-    /// A publisher that opens every backend with this node's own credentials.
+    /// Creates a publisher that opens every backend with this node's own credentials.
     pub fn new(host: H, spool: Option<Spool<H>>, own_prefix: KeyPrefix, credentials: Credentials) -> Self {
         Self { host, spool, own_prefix, credentials, backends: Mutex::default(), spooled: Notify::new() }
     }
 
-    /// How long firing this event may take.
+    /// Returns how long firing this event may take.
     pub fn patience(publication: &Publication) -> Duration {
         let targets = u32::try_from(publication.event.targets.hosts.len()).unwrap_or(u32::MAX);
         let has_groups =
@@ -93,10 +99,10 @@ impl<H: Host> Publisher<H> {
         PUBLISH_TIMEOUT + PUBLISH_TIMEOUT_PER_TARGET * targets + for_groups
     }
 
-    /// The backend behind a URL; opened once, then kept.
+    /// Returns the backend behind a URL. It is opened once, then kept.
     ///
     /// # Errors
-    /// One of configuration, when it cannot be opened.
+    /// [`BackendError::Open`] if the backend refuses the URL or the credentials. No server is asked.
     pub fn backend(&self, url: &BackendUrl) -> Result<Backend, BackendError> {
         let key = (url.clone(), self.credentials.clone());
         let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
@@ -108,10 +114,10 @@ impl<H: Host> Publisher<H> {
         Ok(backend)
     }
 
-    /// The backend that an event is for; its URL may have been written by another version of this program.
+    /// Returns the backend that an event is for. Another version of this program may have written its URL.
     ///
     /// # Errors
-    /// One of configuration, when the URL selects no backend, or one that cannot be opened.
+    /// [`BackendError::Url`] if the URL selects no backend, otherwise the errors of [`Publisher::backend`].
     pub fn backend_of(&self, publication: &Publication) -> Result<Backend, BackendError> {
         let url: BackendUrl = publication.backend.parse()?;
         self.backend(&url)
@@ -119,6 +125,9 @@ impl<H: Host> Publisher<H> {
 
     /// Fires an event: when this returns `Ok`, the event is durable. An event whose backend cannot be opened is refused
     /// before anything is stored.
+    ///
+    /// # Errors
+    /// A [`FireError`], whose variant says whether the event is kept on disk.
     pub async fn fire(&self, publication: &Publication) -> Result<FireReport, FireError> {
         self.backend_of(publication)?;
         let Some(spool) = &self.spool else {
@@ -140,8 +149,8 @@ impl<H: Host> Publisher<H> {
                 Err(error) => without_outbox(self.publish_soon(publication).await, vec![unwritable(error)]),
             };
         }
-        // Side by side: either makes the event durable, and each takes a disk's time. Nothing is answered
-        // before both have ended, so at every answer the event is in the outbox or in the backend.
+        // Storing and publishing run at the same time: either makes the event durable, and each waits for a disk.
+        // This returns after both have ended, so the event is then in the outbox or in the backend.
         let storing = {
             let (outbox, publication) = (spool.outbox.clone(), publication.clone());
             self.host.spawn_blocking(move || outbox.store(&publication))
@@ -176,16 +185,19 @@ impl<H: Host> Publisher<H> {
         }
     }
 
-    /// Publishes what waits in the outbox, oldest first. A backend that does not answer is not asked again,
-    /// but holds up no event for another; what can never be published moves aside. Who is `in_a_hurry` does
-    /// not ask a backend either that did not answer another a moment ago.
+    /// Publishes the events of the outbox, oldest first. After a backend has not answered, its other events stay, and
+    /// the events for other backends are published. An event that can never be published is quarantined. A caller
+    /// that is `in_a_hurry` also skips a backend that did not answer another process a moment ago.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the outbox cannot be listed.
     pub async fn drain(&self, in_a_hurry: bool) -> Result<Drained, FileError> {
         let mut drained = Drained::default();
         let mut silent: HashSet<String> = HashSet::new();
         let Some(spool) = &self.spool else { return Ok(drained) };
         for path in spool.outbox.waiting()? {
             let taken = spool.outbox.take(&path, self.host.wall()).unwrap_or_else(|error| {
-                // One file that cannot be opened or moved holds up no other.
+                // A file that cannot be opened or moved must not hold up the others.
                 tracing::error!(%error, "a spooled event cannot be read and stays in the outbox");
                 Taken::Busy
             });
@@ -217,7 +229,7 @@ impl<H: Host> Publisher<H> {
         Ok(drained)
     }
 
-    /// What publishing came to for an event in the outbox: it leaves, stays, or moves aside.
+    /// Applies the result of publishing to an event in the outbox: removes its file, keeps it, or quarantines it.
     fn settle(
         &self,
         spool: &Spool<H>,
@@ -229,7 +241,7 @@ impl<H: Host> Publisher<H> {
             Ok(Published { revision, .. }) => {
                 spool.breaker.reset(&publication.backend);
                 if let Err(error) = spooled.committed() {
-                    // It will be published once more, which costs nothing: targets know its id.
+                    // It will be published once more, which does no harm, because targets recognise its id.
                     tracing::warn!(event = %publication.event.id, %error, "cannot remove a published event from the outbox");
                 }
                 Ok(Fired::Committed(revision))
@@ -246,13 +258,13 @@ impl<H: Host> Publisher<H> {
         }
     }
 
-    /// Returns when an event was left in the outbox because its backend did not answer.
+    /// Returns when an event stays in the outbox because its backend did not answer.
     pub async fn has_spooled(&self) {
         self.spooled.notified().await;
     }
 }
 
-/// What publishing came to for an event that nothing but the backend can keep.
+/// Returns the result of a fire whose event is in no outbox, so that only the backend can keep it.
 fn without_outbox(
     published: Result<Published, PublishError>,
     mut warnings: Vec<String>,
@@ -270,7 +282,8 @@ fn without_outbox(
     }
 }
 
-/// A group that nobody belongs to may be a misspelt one; and of its members those are told who will find a loop.
+/// Warnings about groups: a group without members may be misspelt, and a member that will find a loop in the event's
+/// chain is named.
 fn about_groups(published: &Published) -> Vec<String> {
     let empty = published.empty_groups.iter();
     let empty = empty.map(|group| format!("no agent belongs to the group '{group}': nobody runs for it"));

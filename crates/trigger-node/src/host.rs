@@ -1,6 +1,6 @@
-//! What a node needs of the machine it is on. The agent, firing and the state directory are written over [`Host`]:
-//! the program runs them on [`Os`](crate::os::Os), the simulation on machines of its own, with a crash at any file
-//! operation.
+//! The interface between a node and the machine it is on. The agent, firing and the state directory are written over
+//! [`Host`]: the program runs them on [`Os`](crate::os::Os), the simulation on machines of its own, with a crash at
+//! any file operation.
 //!
 //! File operations are synchronous, as they are on Linux. A simulated process that dies at one of them performs no
 //! later one, and is gone at its next await.
@@ -21,21 +21,21 @@ use crate::file_error::FileError;
 use crate::fire_error::{BackendError, FireError};
 use crate::fire_report::FireReport;
 
-/// A machine, as one process on it sees it.
+/// A machine as seen by one of its processes.
 pub trait Host: Clone + Debug + Send + Sync + 'static {
     /// An open file; closing it gives up its lock.
     type File: HostFile;
     /// A task that was started; dropping it ends the task.
     type Task: Send + 'static;
 
-    /// How many bytes a run's record gets that is made ahead: enough for some twenty events.
+    /// The size of a preallocated run record in bytes, enough for some twenty events.
     const PREALLOCATED_BYTES: usize = 16 * 1024;
 
     /// The wall clock.
     fn wall(&self) -> Timestamp;
 
-    /// A clock that only goes forward, from some moment of this process's life; it goes on while the machine is
-    /// suspended, since other machines go on meanwhile.
+    /// The time since some moment of this process's life, by a clock that only goes forward. It includes the time in
+    /// which the machine is suspended, because other machines go on meanwhile.
     fn elapsed(&self) -> Duration;
 
     /// Both clocks.
@@ -52,13 +52,13 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
     /// A new UUIDv7 by the wall clock.
     fn new_ordered_uuid(&self) -> Uuid;
 
-    /// A new name for this process among all that ever claim its certname.
+    /// A new unique name for this process, which sets it apart from every other process that claims its certname.
     fn new_instance(&self) -> String;
 
     /// Starts a task.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Self::Task;
 
-    /// Does file work beside other tasks.
+    /// Runs blocking file work on a thread where it does not delay other tasks.
     fn spawn_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -66,16 +66,16 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
 
     // --- files; errors are those of the operating system
 
-    /// Makes a directory, and those above it, that only its owner may enter; one that exists stays.
+    /// Creates a directory and its missing parents, which only their owner may enter. An existing one stays as it is.
     fn create_private_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// The path without links.
+    /// Returns the absolute path without symbolic links.
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf>;
 
     /// Opens a file.
     fn open(&self, path: &Path, how: Open) -> io::Result<Self::File>;
 
-    /// A whole file.
+    /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
     /// Replaces a file's content, or makes the file. Not synced.
@@ -90,21 +90,21 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
     /// Makes what was renamed, made and removed in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// What is in a directory, in no order.
+    /// Lists the paths in a directory, in no order.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
 
-    /// Whether there is a file, and not a directory.
+    /// Returns whether the path is a file that exists, and not a directory.
     fn is_file(&self, path: &Path) -> bool;
 
-    /// How long ago a file was changed, if that is known.
+    /// Returns how long ago a file was changed, if that is known.
     fn age(&self, path: &Path) -> Option<Duration>;
 
-    /// Names a lock among all others: the same for one file on one boot of one kernel, and for nothing else that
-    /// lives. A process that holds the lock of a name knows that every earlier holder is dead. No copy of the file
-    /// has its name, whether of the directory or of the whole machine, nor has the file itself after a restart.
+    /// Returns a name for a lock file that is unique to this file on this boot of the kernel. A process that holds a
+    /// lock knows that every earlier holder of the same name is dead. A copy of the file has another name, whether the
+    /// directory or the whole machine was copied, and so has the file itself after a restart of the machine.
     fn lock_name(&self, lock: &Self::File) -> Option<String>;
 
-    /// Returns when no other process holds the lock of a file. Fails where there is no such file.
+    /// Returns when no other process holds the lock of a file. Fails if the file does not exist.
     fn wait_until_unlocked(
         &self,
         path: &Path,
@@ -112,14 +112,14 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
 
     // --- processes
 
-    /// The number of this process.
+    /// Returns the id of this process.
     fn pid(&self) -> u32;
 
-    /// What the machine calls itself, for people.
+    /// Returns the machine's host name, for messages.
     fn name(&self) -> String;
 
     /// Starts the supervisor of a run and hands the locked record over to it: at no moment is the record of a
-    /// starting run unlocked. Its end shows in the lock.
+    /// starting run unlocked. The end of the supervisor releases the lock.
     fn start_supervisor(&self, record: &Path, lock: Self::File) -> io::Result<()>;
 
     /// Ends what is left of a run whose supervisor is dead: its first process, which the supervisor noted. A supervisor
@@ -127,11 +127,11 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
     /// run's output.
     fn end_orphan(&self, note: Option<&str>, output: &Path) -> impl Future<Output = ()> + Send;
 
-    /// Opens the backend behind a URL.
+    /// Opens the backend behind a URL. No server is asked yet.
     fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, BackendError>;
 
-    /// Hands an event to the agent of a state directory, and returns what that made of it; nothing where none is
-    /// alive, or it does not understand, or it does not answer in time.
+    /// Hands an event to the agent of a state directory and returns the agent's report. Returns `None` if no agent is
+    /// alive, it does not understand the request, or it does not answer within `timeout`.
     fn fire_by_agent(
         &self,
         state_dir: &Path,
@@ -143,15 +143,15 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
-    /// To be read; it must exist.
+    /// For reading. The file must exist.
     Read,
-    /// Empty, to be written and read; only its owner may look into it.
+    /// For writing and reading, created or emptied, with access for its owner only.
     New,
-    /// To be appended to, made if need be; only its owner may look into it.
+    /// For appending, created if it is missing, with access for its owner only.
     Append,
-    /// Likewise, and to be read.
+    /// Like `Append`, and for reading too.
     ReadAppend,
-    /// To be locked, made if need be.
+    /// For locking, created if it is missing.
     Lock,
 }
 
@@ -166,29 +166,29 @@ pub trait HostFile: Debug + Send + 'static {
     /// Takes a shared lock, unless another open file holds the exclusive one.
     fn try_lock_shared(&self) -> io::Result<bool>;
 
-    /// The rest of the file.
+    /// Reads the rest of the file.
     fn read_to_end(&mut self) -> io::Result<Vec<u8>>;
 
-    /// Writes all of it, or as much as there was room for.
+    /// Writes all of the content. If that fails, a part of it may have been written.
     fn write_all(&mut self, content: &[u8]) -> io::Result<()>;
 
-    /// Writes at a place in the file.
+    /// Writes all of the content at an offset in bytes.
     fn write_all_at(&self, content: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Empties the file, and goes on at its start.
+    /// Empties the file and returns to its start.
     fn truncate(&mut self) -> io::Result<()>;
 
     /// Makes the content durable.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// Makes the content and what is known of the file durable.
+    /// Makes the content and the file's metadata durable.
     fn sync_all(&self) -> io::Result<()>;
 
-    /// Whether this file still lies at a path.
+    /// Returns whether the path still leads to this file.
     fn is_at(&self, path: &Path) -> bool;
 }
 
-/// Returns what `work` comes to, or nothing after `limit`.
+/// Returns the result of `work`, or `None` if it takes longer than `limit`.
 pub async fn timeout<H: Host, T>(host: &H, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
     let (mut work, mut limit) = (std::pin::pin!(work), std::pin::pin!(host.sleep(limit)));
     tokio::select! {

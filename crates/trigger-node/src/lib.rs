@@ -1,6 +1,7 @@
 //! A node: its agent, its state on disk, firing, and the supervision of runs.
-
-#![allow(missing_docs, reason = "documented as the layer settles")]
+//!
+//! The code is written over [`host::Host`], so that the simulation runs it too. What works on the operating system
+//! alone (sockets, signals, processes, Puppet's files) is in modules that the simulation does not start.
 
 pub mod agent;
 pub mod agent_socket;

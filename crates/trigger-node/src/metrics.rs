@@ -1,21 +1,21 @@
-//! Metrics as text, in the two forms that are read: OpenMetrics by whoever asks over HTTP, Prometheus' older
-//! form by node_exporter's textfile collector, which reads nothing newer.
+//! Metrics as text in two formats: OpenMetrics for scrapes over HTTP, and Prometheus' older text format for
+//! node_exporter's textfile collector, which cannot parse OpenMetrics.
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 
-/// All of it, in OpenMetrics' form.
+/// Encodes all metrics in the OpenMetrics format.
 pub(crate) fn openmetrics(registry: &Registry) -> String {
     let mut text = String::new();
-    // Writing to a string cannot fail; half a page would still be one that Prometheus refuses.
+    // Writing to a string cannot fail. If it did, Prometheus would refuse the incomplete page.
     if let Err(error) = encode(&mut text, registry) {
         tracing::error!(%error, "cannot write the metrics");
     }
     text
 }
 
-/// All of it, in the form that Prometheus had before: types that it does not know are told by the nearest one
-/// that it does, and a counter is named as its samples are.
+/// Encodes all metrics in Prometheus' older text format: a type that the format lacks becomes the nearest one it has,
+/// and a counter has the name of its samples.
 pub(crate) fn plain(registry: &Registry) -> String {
     let mut plain = String::new();
     let mut help = None;
@@ -35,7 +35,7 @@ pub(crate) fn plain(registry: &Registry) -> String {
                 }
                 plain.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
             }
-            // The unit, which is in the name too, and the end.
+            // The unit, which the name contains too, and the end marker.
             (Some("#"), ..) => {}
             _ => plain.push_str(&format!("{line}\n")),
         }

@@ -34,13 +34,13 @@ pub struct Os {
 }
 
 impl Os {
-    /// The clock starts here.
+    /// Starts the clock of [`Host::elapsed`].
     pub fn start() -> Self {
         Self { start: clock::since_boot() }
     }
 }
 
-/// See [`Host::Task`].
+/// A tokio task that is aborted when this is dropped; see [`Host::Task`].
 #[derive(Debug)]
 pub struct Task(JoinHandle<()>);
 
@@ -151,7 +151,7 @@ impl Host for Os {
 
     fn wait_until_unlocked(&self, path: &Path) -> impl Future<Output = Result<(), FileError>> + Send + use<> {
         let path = path.to_owned();
-        // A thread of its own while it lasts. Started now, as the caller may be slow to ask.
+        // A blocking thread waits for the lock. It starts now, because the caller may poll the future late.
         let waiting = tokio::task::spawn_blocking(move || {
             let file = File::open(&path).map_err(at("open", &path))?;
             file.lock_shared().map_err(at("wait for the lock on", &path))
@@ -173,14 +173,14 @@ impl Host for Os {
     }
 
     fn start_supervisor(&self, record: &Path, lock: File) -> io::Result<()> {
-        // This very program, also when its file was replaced by a newer one meanwhile.
+        // The program that runs now, even if a newer one has replaced its file.
         let spawned = Command::new("/proc/self/exe")
             .arg("supervise")
             .arg(record)
             .stdin(Stdio::from(lock))
             .stdout(Stdio::null())
             .spawn();
-        // Not waited for: its end shows in the lock, and tokio reaps it.
+        // Its end is not awaited: it releases the lock, and tokio reaps the process.
         spawned.map(drop)
     }
 

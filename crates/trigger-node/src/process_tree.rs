@@ -1,8 +1,8 @@
-//! Ends a run before its time, with all that it started and has not let go of.
+//! Ends a run early, with every process that still descends from it.
 //!
-//! Puppet gives each `exec` a session of its own, which no signal to the run's process group reaches: those
-//! are found as children of its children. A daemon is not among them, for it has let go of its parents: that
-//! a run takes too long is no reason to stop the service it has just started.
+//! Puppet gives each `exec` a session of its own, which a signal to the run's process group does not reach. These
+//! processes are found in the process table as descendants of the run's leader. A daemon is not among them, because it
+//! has detached from its parents: a service that a run has just started must survive the run's timeout.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,15 +15,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::process::Child;
 
-/// Between TERM and KILL.
+/// The time between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
-/// How often it is looked whether all have ended.
+/// How often it is checked whether all processes have ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often those that are about to be killed are looked for: each look finds fewer, unless they multiply
-/// faster than anybody can look.
+/// How often the process table is scanned at most before KILL. Each scan finds fewer new processes, unless they fork
+/// faster than they can be stopped.
 const LOOKS: usize = 16;
 
-/// TERM, then KILL. The run's leader is reaped last, so that its number cannot become another's.
+/// Sends TERM, then KILL. The run's leader is reaped last, so that the system cannot reuse its pid before.
 pub(crate) async fn end(child: &mut Child) {
     if let Some(leader) = child.id().and_then(Leader::of) {
         end_all_of(leader, GRACE).await;
@@ -45,7 +45,7 @@ pub(crate) async fn end_orphan(noted: Option<&str>, output: &Path) {
     }
 }
 
-/// What a supervisor notes of its run's first process: see [`end_orphan`].
+/// Returns a supervisor's note of its run's first process, for [`end_orphan`].
 pub(crate) fn note_of(process: u32) -> Option<String> {
     Leader::of(process).map(|leader| format!("{} {}\n", leader.process, leader.started))
 }
@@ -83,7 +83,7 @@ fn is_writable(fdinfo: &str) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Leader {
     process: i32,
-    /// In ticks of the kernel since it was started: with its number, nobody else's.
+    /// The start time in kernel ticks since boot. Together with the pid it identifies the process uniquely.
     started: u64,
 }
 
@@ -98,7 +98,7 @@ impl Leader {
         Some(Self { process: process.parse().ok()?, started: started.parse().ok()? })
     }
 
-    /// Whether it lives, or has ended without having been reaped: nobody else has its number.
+    /// Returns whether the process is alive, or a zombie, so that its pid has not been reused.
     fn is_there(self) -> bool {
         kin_of(self.process).is_some_and(|kin| kin.started == self.started)
     }
@@ -111,8 +111,8 @@ async fn end_all_of(leader: Leader, grace: Duration) {
     if tokio::time::timeout(grace, run.have_ended()).await.is_err() {
         tracing::warn!(?grace, "the run did not end on TERM");
     }
-    // It may have started more meanwhile, an `exec` its next step for example. Held still before the last look:
-    // none may start another between that and its end.
+    // The run may have started more processes meanwhile, for example an `exec` its next step. All are stopped before
+    // the last scan, so that none can fork between that scan and KILL.
     run.look();
     for _ in 0..LOOKS {
         run.signal(Signal::STOP);
@@ -123,16 +123,16 @@ async fn end_all_of(leader: Leader, grace: Duration) {
     run.signal(Signal::KILL);
 }
 
-/// The processes of a run, by their numbers; each held by a descriptor, so that it cannot become another under
-/// its number.
+/// The processes of a run by pid. Each is held by a process descriptor, so that a signal cannot reach another process
+/// that has been given the same pid.
 struct Members {
     leader: Leader,
     held: BTreeMap<i32, OwnedFd>,
 }
 
 impl Members {
-    /// Looks for more: below the leader and below each member that lives, for who has lost his parent is
-    /// another's child. Whether there were any.
+    /// Rescans the process table for descendants of the leader and of every live member, because orphans are
+    /// re-parented. Returns whether any new process was found.
     fn look(&mut self) -> bool {
         self.held.retain(|_, held| is_alive(held));
         let process_tree = process_tree();
@@ -160,9 +160,9 @@ impl Members {
         self.held.len() > known
     }
 
-    /// One signal to each: at a second TERM Puppet would leave without removing its lock.
+    /// Sends one signal to each process. A second TERM would make Puppet exit without removing its lock.
     fn signal(&self, signal: Signal) {
-        // The leader first: Puppet must not take the end of an `exec` for its result and go on.
+        // The leader gets it first: Puppet must not take the end of an `exec` for its result and continue.
         let leader = self.held.get(&self.leader.process);
         let others = self.held.iter().filter(|(process, _)| **process != self.leader.process);
         for held in leader.into_iter().chain(others.map(|(_, held)| held)) {
@@ -177,7 +177,7 @@ impl Members {
     }
 }
 
-/// A process descriptor can be read from when its process has ended, reaped or not.
+/// Returns whether the process is alive: a process descriptor becomes readable when its process has ended.
 fn is_alive(held: &OwnedFd) -> bool {
     let mut watched = [PollFd::new(held, PollFlags::IN)];
     poll(&mut watched, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
@@ -185,7 +185,7 @@ fn is_alive(held: &OwnedFd) -> bool {
 
 fn hold(process: i32, found: &ProcStat) -> Option<OwnedFd> {
     let held = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
-    // Still the one that was found, now that it is held?
+    // The pid may have been reused between the scan and the opening of the descriptor.
     let is_the_same = kin_of(process).is_some_and(|kin| kin.started == found.started);
     (is_the_same && is_alive(&held)).then_some(held)
 }
@@ -196,7 +196,7 @@ struct ProcStat {
     started: u64,
 }
 
-/// Every process on this machine.
+/// Reads the process table of this machine, by pid.
 fn process_tree() -> BTreeMap<i32, ProcStat> {
     let processes = fs::read_dir("/proc").into_iter().flatten();
     let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
@@ -208,7 +208,7 @@ fn kin_of(process: i32) -> Option<ProcStat> {
     // The program's name, in parentheses, may hold anything.
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    // As proc_pid_stat(5) counts them, less the two before.
+    // Numbered as in proc_pid_stat(5); the two fields before `rest` are missing here.
     let field = |number: usize| fields.get(number - 3).copied();
     Some(ProcStat {
         parent: field(4)?.parse().ok()?,
@@ -229,7 +229,7 @@ mod tests {
         command.args(["-c", script]).current_dir(dir).process_group(0).kill_on_drop(true).spawn().unwrap()
     }
 
-    /// The process that has noted its number in a file.
+    /// Returns the process that has written its pid to a file.
     async fn process_in(file: &Path) -> i32 {
         for _ in 0..500 {
             if let Ok(text) = fs::read_to_string(file)
@@ -260,7 +260,7 @@ mod tests {
     async fn what_an_exec_starts_after_it_was_told_to_end_ends_too() {
         const NEXT: &str = r#"sh -c "echo \$\$ >next; trap '' TERM; while :; do sleep 0.1; done""#;
         let dir = tempfile::tempdir().unwrap();
-        // As Puppet starts an `exec`: in a session of its own. The leader ends at once, and leaves it alone.
+        // Puppet starts an `exec` in a session of its own. The leader ends at once and orphans it.
         let exec = format!(
             "echo \\$\\$ >exec; trap : TERM; sleep 1000; {}",
             NEXT.replace('\\', r"\\\").replace('"', r#"\""#)

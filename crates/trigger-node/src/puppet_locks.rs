@@ -1,4 +1,4 @@
-//! Puppet's two lock files, as anybody may read them. Trigger never writes them: the locks are Puppet's.
+//! Reads Puppet's two lock files. Trigger never writes them, because the locks are Puppet's.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,8 @@ struct Disabled {
     disabled_message: String,
 }
 
-/// Why Puppet is disabled on this node, if it is: `puppet agent --disable` leaves this lock.
+/// Returns why Puppet is disabled on this node, or `None` if it is not. `puppet agent --disable` creates this lock. A
+/// lock that cannot be read counts as disabled, so that Trigger does not run against an operator's will.
 pub fn disabled_reason(lock: &Path) -> Option<String> {
     match fs::read_to_string(lock) {
         Ok(text) => Some(match serde_json::from_str::<Disabled>(&text) {
@@ -23,10 +24,10 @@ pub fn disabled_reason(lock: &Path) -> Option<String> {
     }
 }
 
-/// The process of the `puppet agent` whose run is in progress, if one is.
+/// Returns the pid of the `puppet agent` whose run is in progress, if there is one.
 ///
-/// A run that was killed leaves its lock, whose number may become anybody's: as Puppet itself does
-/// (`Puppet::Util::Pidlock`), only what looks like Puppet is taken for it.
+/// A run that was killed leaves its lock, and the system may give the pid in it to another program. Like Puppet itself
+/// (`Puppet::Util::Pidlock`), this takes the pid for Puppet's only if the process looks like Puppet.
 pub fn run_in_progress(lock: &Path) -> Option<u32> {
     let holder: u32 = fs::read_to_string(lock).ok()?.trim().parse().ok()?;
     let read = |file: &str| fs::read(format!("/proc/{holder}/{file}")).ok();
@@ -41,23 +42,23 @@ fn looks_like_puppet(name: &str, arguments: &str) -> bool {
 }
 
 #[cfg(test)]
-pub mod samples {
+pub(crate) mod samples {
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
     use std::process::{Child, Command};
 
     /// A process that looks like Puppet, until it is dropped.
-    pub struct Lookalike(Child);
+    pub(crate) struct Lookalike(Child);
 
     impl Lookalike {
-        pub fn start(dir: &Path) -> Self {
+        pub(crate) fn start(dir: &Path) -> Self {
             let program = dir.join("puppet");
             std::fs::write(&program, "#!/bin/sh\nexec 0<&-\nread -r _ <>\"$1\"\n").unwrap();
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
             let pipe = dir.join("pipe");
             let _ = Command::new("mkfifo").arg(&pipe).status().unwrap();
             let puppet = Self(Command::new(program).arg(pipe).spawn().unwrap());
-            // The kernel lets us go on a moment before it gives the process its new name.
+            // `spawn` returns a moment before the kernel gives the process its new name.
             let name = format!("/proc/{}/comm", puppet.process());
             while std::fs::read_to_string(&name).unwrap() != "puppet\n" {
                 std::thread::yield_now();
@@ -65,7 +66,7 @@ pub mod samples {
             puppet
         }
 
-        pub fn process(&self) -> u32 {
+        pub(crate) fn process(&self) -> u32 {
             self.0.id()
         }
     }

@@ -1,5 +1,5 @@
-//! What only Puppet itself knows: its certname and where it keeps things. Asking costs about a second of
-//! Ruby, so the answers are cached in the state directory.
+//! Asks Puppet for settings that only Puppet itself knows: its certname and its paths. Each question costs about a
+//! second of Ruby, so the answers are cached in the state directory.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +14,7 @@ use trigger_core::run::command::{CommandKind, RunCommand};
 use crate::os::Os;
 use crate::state::{read_if_present, write_durably};
 
-/// Puppet that takes longer to tell a setting is not going to.
+/// How long Puppet may take to print its settings.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Puppet did not report its settings.
@@ -60,30 +60,33 @@ pub enum PuppetSettingsError {
     },
 }
 
-/// Puppet's own certname for this node.
+/// Asks Puppet for its own certname for this node. The answer is not cached.
+///
+/// # Errors
+/// Those of starting Puppet and of its answer, or [`PuppetSettingsError::Certname`] if Trigger cannot use the name.
 pub async fn certname(command: &RunCommand) -> Result<Certname, PuppetSettingsError> {
     let answer = ask(&command.config_print(&["certname"], "agent"), &BTreeMap::new()).await?;
     let certname = answer.trim();
     certname.parse().map_err(|source| PuppetSettingsError::Certname { certname: certname.to_owned(), source })
 }
 
-/// Where Puppet keeps what we look at.
+/// The paths of Puppet's files that Trigger reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PuppetPaths {
     /// The report of the last run.
     pub last_run_report: PathBuf,
     /// Present while an operator has disabled Puppet on this node.
     pub disabled_lock: PathBuf,
-    /// Names the process id of the `puppet agent` whose run is in progress.
+    /// Holds the process id of the `puppet agent` whose run is in progress.
     pub run_lock: PathBuf,
-    /// Its `puppet.conf`, which may move all these.
+    /// Puppet's `puppet.conf`, which may change all of these.
     pub config: PathBuf,
-    /// Where it logs to, if anywhere else than it would by itself.
+    /// The log destinations that `puppet.conf` sets, if it sets any.
     pub logdest: Option<String>,
 }
 
 impl PuppetPaths {
-    /// Reads `setting = value` lines, as Puppet prints more than one setting.
+    /// Parses `setting = value` lines, the format in which Puppet prints more than one setting.
     fn parse(answer: &str) -> Option<Self> {
         let value = |setting: &str| {
             let mut pairs = answer.lines().filter_map(|line| line.split_once(" ="));
@@ -100,9 +103,9 @@ impl PuppetPaths {
     }
 }
 
-/// What is asked. The locks and the report are those of `puppet agent` whatever the run command is; where
-/// `puppet apply` logs to is for another section to say. More than one setting at a time, since Puppet
-/// prints a single one without its name.
+/// Returns the commands that print the settings. The locks and the report are those of `puppet agent`, whatever the run
+/// command is, whereas the log destination of `puppet apply` is in another section. Each command asks for more than one
+/// setting, because Puppet prints a single one without its name.
 fn questions(command: &RunCommand) -> Vec<Vec<String>> {
     let agents = ["agent_catalog_run_lockfile", "agent_disabled_lockfile", "lastrunreport"];
     let own = ["config", "logdest"];
@@ -114,7 +117,7 @@ fn questions(command: &RunCommand) -> Vec<Vec<String>> {
     }
 }
 
-/// The questions, as the cache remembers them: another run command may be another Puppet.
+/// Returns the first line of the cache, which identifies the commands: another run command may start another Puppet.
 fn asked(questions: &[Vec<String>]) -> String {
     let questions: Vec<String> = questions.iter().map(|argv| argv.join("\u{1f}")).collect();
     format!("{}\n", questions.join("\u{1e}"))
@@ -124,14 +127,17 @@ fn cache(state_dir: &Path) -> PathBuf {
     state_dir.join("puppet-settings")
 }
 
-/// Where the Puppet of this run command kept things when it was last asked.
+/// Returns the cached paths of this run command's Puppet, or `None` if that Puppet has not been asked yet.
 pub fn cached_paths(command: &RunCommand, state_dir: &Path) -> Option<PuppetPaths> {
     let text = read_if_present(&Os::start(), &cache(state_dir)).ok().flatten()?;
     PuppetPaths::parse(text.strip_prefix(&asked(&questions(command)))?)
 }
 
-/// Asks Puppet where it keeps things, and remembers the answer: it moves when somebody edits `puppet.conf`
-/// or changes to another vendor's packages.
+/// Asks Puppet for its paths and caches the answer. The paths change when an operator edits `puppet.conf` or installs
+/// another vendor's packages. A cache that cannot be written is logged and is no error.
+///
+/// # Errors
+/// Those of starting Puppet, or [`PuppetSettingsError::Unclear`] if the answer lacks a setting.
 pub async fn ask_paths(
     command: &RunCommand,
     environment: &BTreeMap<String, String>,

@@ -1,5 +1,5 @@
-//! What `trigger fire` does with an event that is made and judged: hands it to the agent or publishes it, and notes
-//! what came of it.
+//! Submits the event of a `trigger fire` once the loop guard has judged it: hands it to the agent or publishes it, and
+//! notes the result.
 
 use std::time::Duration;
 
@@ -12,22 +12,26 @@ use crate::firing::{FireReport, Fired, Publisher};
 use crate::host::Host;
 use crate::state::StateDir;
 
-/// Beyond the time an agent may take to publish: it is alive, but does not answer.
+/// Added to the time that an agent may take to publish. After that the agent is alive but does not answer.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One `trigger fire`.
 pub struct Submission<'a, H: Host> {
-    /// The node's state directory, where there is one.
+    /// The node's state directory, if this process can use one.
     pub state: Option<&'a StateDir<H>>,
-    /// Publishes where no agent does.
+    /// Publishes the event if no agent does.
     pub publisher: &'a Publisher<H>,
-    /// The run inside which the event is fired.
+    /// The run inside which the event is fired, if it is fired inside one.
     pub parent: Option<&'a RunRecord>,
 }
 
 impl<H: Host> Submission<'_, H> {
     /// Fires the event: when this returns `Ok`, the event is durable. Adds to `warnings` what the user should know
     /// besides, whether it succeeds or not.
+    ///
+    /// # Errors
+    /// Those of [`Publisher::fire`], from the agent or from this process. The loop guard does not count a fire that
+    /// failed.
     pub async fn submit(
         &self,
         publication: &Publication,
@@ -53,7 +57,9 @@ impl<H: Host> Submission<'_, H> {
         Ok(fired)
     }
 
-    /// To the agent where one is alive, else straight on. Both do the same, and doing it twice does no harm.
+    /// Hands the event to the agent if one is alive, otherwise publishes it from here. If the agent does not answer in
+    /// time, both publish it, which does no harm, because targets recognise the event's id. Returns whether the agent
+    /// did it.
     async fn by_agent_or_here(&self, publication: &Publication) -> Result<(FireReport, bool), FireError> {
         if let Some(state) = self.state {
             let timeout = Publisher::<H>::patience(publication) + AGENT_TIMEOUT;
@@ -64,7 +70,7 @@ impl<H: Host> Submission<'_, H> {
         Ok((self.publisher.fire(publication).await?, false))
     }
 
-    /// Publishes what waited in the outbox. Whatever comes of it, the event fired now is committed.
+    /// Publishes the events of the outbox. Its failure is only a warning, because the event fired now is committed.
     async fn drain(&self, warnings: &mut Vec<String>) {
         match self.publisher.drain(true).await {
             Ok(drained) => warnings.extend(drained.quarantined.into_iter().map(|aside| {

@@ -4,7 +4,7 @@
 //! It holds the lock on the record until it exits, writes the run's output to a bounded file, enforces the
 //! timeout, finds Puppet's report and syncs the result. It decides nothing about deliveries.
 //!
-//! Should it be killed, its run goes on: `puppet agent` under Puppet's own `runtimeout`, anything else until
+//! If it is killed, its run goes on: `puppet agent` under Puppet's own `runtimeout`, anything else until
 //! the agent that waits for it loses patience and calls [`process_tree::end_orphan`](crate::process_tree::end_orphan).
 
 mod artifacts;

@@ -1,7 +1,7 @@
 //! `HOST:PORT`, as URLs of backends name their servers.
 //!
-//! Strict, because the Puppet module accepts the same texts by a regular expression, and because an address that
-//! nobody can connect to must be refused as configuration rather than found at the first event.
+//! Parsing is strict, because the Puppet module accepts the same texts by a regular expression, and because an address
+//! that no client can connect to must be refused as configuration rather than found at the first event.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -37,7 +37,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Why a text is no address.
+/// A text is not an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant is its message")]
 pub enum InvalidAddress {

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use crate::store::Store;
 
-/// What a URL and credentials open.
+/// A backend that was opened by its URL and credentials.
 #[derive(Clone)]
 pub enum Backend {
-    /// Keeps what it is given, and can be read and watched.
+    /// Keeps its entries, which can be read and watched.
     Store(Arc<dyn Store>),
-    /// Takes events and reports nothing about them. The only one today does nothing with them: it is for dry runs.
+    /// Takes events and reports nothing about them. The only one today drops them, for dry runs.
     WriteOnly,
 }
 
 impl Backend {
-    /// The store, where there is one to read from.
+    /// Returns the store, or `None` for a write-only backend.
     pub fn store(&self) -> Option<&Arc<dyn Store>> {
         match self {
             Self::Store(store) => Some(store),
@@ -23,7 +23,7 @@ impl Backend {
     }
 }
 
-/// Why a backend cannot be opened.
+/// A backend cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant is its message")]
 pub enum OpenError {

@@ -322,7 +322,7 @@ async fn a_slow_watcher_loses_nothing_silently<S: Store>(prefix: &Prefix<S>) {
         let results = prefix.store.put_many(entries).await;
         assert!(results.iter().all(Result::is_ok));
     }
-    // It may be told everything late, or lose its stream; it may not miss a change and live on.
+    // The watch may deliver every change late, or end. It may not miss a change and go on.
     let mut seen = 0;
     while seen < 4000 {
         match tokio::time::timeout(TIMEOUT, watch.next()).await {

@@ -22,14 +22,14 @@ use crate::kind::{BackendUrl, Transport};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Dials servers. Clones share nothing but what was configured.
+/// Dials servers. Clones share only the configuration.
 #[derive(Debug, Clone)]
 pub struct Connector {
     tcp: HttpConnector,
     security: Security,
 }
 
-/// What is done to a TCP connection before it is used.
+/// The layer on top of a TCP connection.
 #[derive(Debug, Clone)]
 enum Security {
     /// Nothing. A variant for TLS holds what the credentials' files were read into.
@@ -76,7 +76,7 @@ impl Connector {
     /// Connects to a server.
     ///
     /// # Errors
-    /// What the resolver or the kernel said, innermost in the chain of sources.
+    /// The error of the resolver or the kernel, innermost in the chain of sources.
     pub async fn connect(&self, address: &Address) -> Result<Connection, BoxError> {
         let uri: Uri = format!("{}://{address}", self.http_scheme()).parse()?;
         Ok(self.clone().call(uri).await?.into_inner())

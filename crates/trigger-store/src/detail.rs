@@ -1,4 +1,4 @@
-//! What a request to a backend met.
+//! The details of a failed request to a backend.
 
 use std::error::Error;
 use std::fmt;

@@ -61,7 +61,7 @@ pub const MAX_RANGES: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PutRequest {
-    /// What to write. All or, when it fails, nothing.
+    /// The entries to write: all, or none if it fails.
     pub entries: Vec<NewEntry>,
 }
 
@@ -85,7 +85,7 @@ pub struct PutReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeleteRequest {
-    /// What to delete; absent keys are no error.
+    /// The keys to delete; absent keys are no error.
     pub keys: Vec<String>,
 }
 
@@ -104,8 +104,8 @@ pub struct DeleteReply {
 pub struct CasRequest {
     pub key: String,
     pub value: String,
-    /// The revision the key must have; nothing, if it must be absent. Never left out, since a forgotten
-    /// field would then mean "absent".
+    /// The revision that the key must have, or null if it must be absent. The field is required, because a forgotten
+    /// field would otherwise mean "absent".
     #[serde(deserialize_with = "Option::deserialize")]
     pub expected: Option<u64>,
 }
@@ -124,9 +124,9 @@ pub enum CasReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReadRequest {
-    /// What to read.
+    /// The ranges to read.
     pub ranges: Vec<RangeForm>,
-    /// Where the last page ended; nothing for the first.
+    /// The position where the last page ended; null for the first.
     #[serde(default)]
     pub from: Option<Position>,
     /// Whether to leave the values empty.
@@ -134,7 +134,7 @@ pub struct ReadRequest {
     pub keys_only: bool,
 }
 
-/// Where a page of a read ended.
+/// The position where a page of a read ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
@@ -149,7 +149,7 @@ pub struct Position {
 pub struct ReadReply {
     /// One page.
     pub entries: Vec<EntryForm>,
-    /// Where the next page begins; nothing when this is the last.
+    /// The position where the next page begins; null when this is the last.
     pub next: Option<Position>,
 }
 
@@ -157,7 +157,7 @@ pub struct ReadReply {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WatchRequest {
-    /// What to watch.
+    /// The ranges to watch.
     pub watch: Vec<RangeForm>,
 }
 
@@ -174,7 +174,7 @@ pub enum WatchMessage {
     },
     /// Changes since, in order.
     Changes(Vec<ChangeForm>),
-    /// Why the watch ends here.
+    /// The reason why the watch ends here.
     Error(String),
 }
 

@@ -9,13 +9,13 @@ use crate::backend::{Backend, OpenError};
 #[cfg(feature = "clients")]
 use crate::credentials::Credentials;
 
-/// What one kind of backend is called, how its URLs look, and how it is opened.
+/// One kind of backend: its names, its URLs, and the function that opens it.
 pub struct BackendKind {
     /// Its name in the configuration (`[backends.NAME]`), as `--backend NAME` and as Puppet's provider.
     pub name: &'static str,
     /// The noun for one backend of this kind, with its article, within sentences.
     pub title: &'static str,
-    /// What it does, for Puppet's reference.
+    /// A description, for Puppet's reference.
     pub summary: &'static str,
     /// The schemes of its URLs; the plain one first.
     pub schemes: &'static [Scheme],
@@ -25,7 +25,7 @@ pub struct BackendKind {
     pub default_url: Option<&'static str>,
     /// A URL in canonical form, for pages and sentences.
     pub example: &'static str,
-    /// What it can do with what it is given.
+    /// Whether entries can be read from it.
     pub access: Access,
     /// Prepares a backend without connecting to it.
     #[cfg(feature = "clients")]
@@ -72,10 +72,10 @@ pub enum AddressCount {
     Several,
 }
 
-/// What a backend can do.
+/// The operations that a backend supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// It keeps what it is given: an agent can be run on it, and outcomes can be read from it.
+    /// It keeps its entries: an agent can run on it, and outcomes can be read from it.
     ReadWrite,
     /// It only takes events.
     WriteOnly,

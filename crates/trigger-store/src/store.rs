@@ -45,13 +45,13 @@ impl KeyRange {
     }
 }
 
-/// What a watch reports.
+/// An event of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WatchEvent {
     /// All entries in the watched ranges at one moment. The first event of every watch, and again whenever the backend
     /// cannot prove that no change was missed. Replaces all that was known before.
     Snapshot(Vec<Entry>),
-    /// What changed since, in the backend's order. May repeat known changes.
+    /// The changes since then, in the backend's order. May repeat known changes.
     Changes(Vec<Change>),
 }
 
@@ -78,7 +78,7 @@ pub enum CasOutcome {
     Changed(Option<Entry>),
 }
 
-/// Why a request to a backend failed.
+/// A request to a backend failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Nothing was done; the same request may succeed later.
@@ -86,7 +86,7 @@ pub enum StoreError {
     Unreachable {
         /// Its address.
         backend: String,
-        /// What the attempt met, and the error it arose from.
+        /// The reason in words, and the error behind it.
         #[source]
         detail: Detail,
     },
@@ -95,7 +95,7 @@ pub enum StoreError {
     Ambiguous {
         /// Its address.
         backend: String,
-        /// What was waited for.
+        /// The answer that did not come.
         #[source]
         detail: Detail,
     },
@@ -104,7 +104,7 @@ pub enum StoreError {
     Full {
         /// Its address.
         backend: String,
-        /// What is full, and what to do about it.
+        /// The limit that was reached, and the remedy.
         #[source]
         detail: Detail,
     },

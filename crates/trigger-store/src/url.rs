@@ -7,7 +7,7 @@ use crate::kind::AddressCount;
 pub use crate::kind::BackendUrl;
 use crate::kinds;
 
-/// Why a URL selects no backend.
+/// A URL selects no backend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant is its message")]
 pub enum InvalidUrl {

@@ -284,7 +284,7 @@ async fn a_watch_overtaken_by_compaction_reads_again() {
     let (server, store) = server_and_store(&[]).await;
     let mut watch = store.watch(vec![prefix("/busy/"), prefix("/idle/")]).await.expect("a watch");
     assert_eq!(snapshot(&mut watch).await, [""; 0]);
-    // Nobody reads the watch while this is written: its stream's window fills, then the server's queue
+    // No task reads the watch while this is written: its stream's window fills, then the server's queue
     // for it (1024 answers in etcd 3.4), then the server puts it aside to catch up later, from history.
     let mut last = Revision(0);
     for round in 0..2 {
@@ -392,7 +392,7 @@ async fn a_cluster_survives_a_minority_and_says_when_it_has_no_leader() {
     }
     assert!(read(&store, "/").await.iter().any(|entry| entry.key == "/b"));
     second.kill();
-    // The member that is left notices after its election time-out that it leads nobody.
+    // The member that is left notices after its election time-out that it has no followers.
     let said = loop {
         match promptly(put(&store, "/c", "1")).await {
             Err(StoreError::Unreachable { detail, .. }) if detail.contains("no leader") => break detail,
@@ -403,7 +403,7 @@ async fn a_cluster_survives_a_minority_and_says_when_it_has_no_leader() {
     assert!(said.contains(&third.endpoint()), "{said}");
     loop {
         match next(&mut watch).await {
-            // It may first tell what came before, or (between leaders) end already.
+            // It may first deliver earlier changes, or (between leaders) end already.
             Some(Ok(_)) => {}
             Some(Err(StoreError::Unreachable { .. })) => break,
             other => panic!("a watch that can tell nothing must not live on: {other:?}"),

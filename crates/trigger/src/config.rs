@@ -132,7 +132,7 @@ impl ConfigFile {
         })
     }
 
-    /// With what this node's backends are opened. There is nothing to configure before they speak TLS.
+    /// Returns the credentials for this node's backends. They are empty until backends speak TLS.
     pub(crate) fn credentials(&self) -> Credentials {
         Credentials::default()
     }

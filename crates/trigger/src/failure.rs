@@ -1,4 +1,4 @@
-//! How a command fails: an exit code, and a sentence that says what happened, where, and what to do.
+//! The failure of a command: an exit code, and a sentence that says what happened, where, and what to do.
 //!
 //! The layers below return errors that name the failed operation and keep its source. Only this module decides
 //! which exit code an error has.
@@ -26,7 +26,7 @@ pub(crate) enum Exit {
     Unreachable = 4,
 }
 
-/// Why a command did not do what it was asked for.
+/// The error of a command.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,

@@ -1,4 +1,4 @@
-//! What a command reports besides its result.
+//! The warnings that a command reports besides its result.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

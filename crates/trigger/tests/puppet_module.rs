@@ -125,7 +125,7 @@ fn the_aliases_over_all_kinds_name_every_kind() {
 #[test]
 fn each_kind_has_a_provider() {
     for kind in KINDS {
-        // What has no URL to configure is its own URL.
+        // A kind without a URL to configure is its own URL.
         let backend = if kind.addresses == AddressCount::None { kind.example } else { kind.name };
         let text = format!(
             "# frozen_string_literal: true\n\n{NOTICE}\n# Relative, so that it is found in a server's environment and in an agent's lib directory alike.\n\

@@ -7,7 +7,7 @@ require_relative 'support/scratch'
 RSpec.configure do |config|
   config.mock_with :rspec
   config.disable_monkey_patching!
-  # A spec that checks nothing is a mistake, and so is a filter that matches nothing.
+  # A spec without an expectation is a mistake, and so is a filter that matches no spec.
   config.fail_if_no_examples = true
 
   # The directory that holds this module is the module path: no fixtures, no links.

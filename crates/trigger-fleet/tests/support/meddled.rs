@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use trigger_core::identity::Revision;
 use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
 
-/// What a test does to the requests that it cares about; the others go through.
+/// A test's interference with requests. Methods that it does not override pass a request to the store.
 #[async_trait]
 pub(crate) trait Meddler: Send + Sync {
     /// The store behind.

@@ -1,4 +1,4 @@
-//! What several test binaries use.
+//! Helpers that several test binaries use.
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 

@@ -19,7 +19,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
         origin_check::check_json(request.headers())?;
-        // Before it is read, where it says its size; while it is read, where it does not.
+        // The limit applies before the reading if the request declares its size, otherwise during it.
         let declared =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if declared.is_some_and(|bytes: u64| bytes > MAX_BODY_BYTES as u64) {

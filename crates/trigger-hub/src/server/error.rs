@@ -1,9 +1,9 @@
-//! Why the server did not start, or stopped.
+//! The errors of the server.
 
 use std::io;
 use std::net::SocketAddr;
 
-/// Why the server did not start, or stopped.
+/// The server did not start, or it stopped by an error.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// Another process listens there.

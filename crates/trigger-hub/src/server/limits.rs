@@ -1,4 +1,4 @@
-//! What a request may ask for.
+//! The limits of requests.
 
 use trigger_store::hub_protocol::{MAX_KEY_BYTES, MAX_RANGES, RangeForm};
 use trigger_store::store::KeyRange;
@@ -8,7 +8,7 @@ use super::refusal::Refusal;
 /// How much of a wrong key or prefix a refusal quotes, in characters.
 const MAX_QUOTED: usize = 80;
 
-/// Refuses what cannot be a key.
+/// Refuses a text that cannot be a key.
 pub(super) fn check_key(key: &str) -> Result<(), Refusal> {
     if (1..=MAX_KEY_BYTES).contains(&key.len()) && !key.chars().any(char::is_control) {
         return Ok(());
@@ -19,7 +19,7 @@ pub(super) fn check_key(key: &str) -> Result<(), Refusal> {
     )))
 }
 
-/// The ranges of a read or a watch.
+/// Parses and checks the ranges of a read or a watch.
 pub(super) fn check_ranges(ranges: Vec<RangeForm>) -> Result<Vec<KeyRange>, Refusal> {
     if ranges.len() > MAX_RANGES {
         let count = ranges.len();

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 use super::error::ServerError;
 
-/// Connections that may wait to be accepted: a fleet that comes back after a restart does so at once.
+/// How many connections may wait to be accepted. A whole fleet reconnects at once after a restart of the hub.
 const LISTEN_BACKLOG: u32 = 4096;
 
 /// An address that a hub may listen on: until it speaks TLS, one of loopback only.
@@ -18,10 +18,10 @@ pub struct ListenAddress(SocketAddr);
 /// Why a text is not a [`ListenAddress`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidListen {
-    /// It is no address and port.
+    /// The text is not an address and a port.
     #[error("'{0}' is not an address to listen on: give one such as 127.0.0.1:8145 or [::1]:8145")]
     NoAddress(String),
-    /// It can be reached from other machines.
+    /// Other machines could reach the address.
     #[error(
         "refusing to listen on {0}: until TLS exists the hub listens on loopback only, such as 127.0.0.1:8145"
     )]
@@ -53,7 +53,7 @@ impl ListenAddress {
         let address = self.0;
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            // A restarted hub must not wait for the old connections' last minute.
+            // A restarted hub must not wait until the system has forgotten the old connections (TIME_WAIT, a minute).
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
             let listener = socket.listen(LISTEN_BACKLOG)?;

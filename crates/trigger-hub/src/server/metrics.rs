@@ -49,10 +49,10 @@ impl Metrics {
         OpenWatch(self.watchers.clone())
     }
 
-    /// The page that Prometheus reads.
+    /// Returns the page for Prometheus.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
-        // Writing to a string cannot fail; half a page would still be one that Prometheus refuses.
+        // Writing to a string cannot fail. If it did, Prometheus would refuse the incomplete page.
         if let Err(error) = encode(&mut text, &self.registry) {
             tracing::error!(%error, "cannot write the metrics");
         }

@@ -1,5 +1,5 @@
-//! Refuses what a web page could send. Until TLS and certificates identify the client, a page that a browser on
-//! this machine has loaded must not be able to fire: a page of another origin carries its `Origin`, one that
+//! Refuses requests that a web page could send. Until TLS and certificates identify the client, a page that a browser
+//! on this machine has loaded must not be able to fire: a page of another origin carries its `Origin`, one that
 //! rebound its own name to loopback carries that name as `Host`, and a plain form cannot send JSON.
 
 use std::net::SocketAddr;
@@ -12,12 +12,12 @@ use super::refusal::Refusal;
 /// The names by which a hub may be addressed.
 #[derive(Debug)]
 pub(super) struct OriginCheck {
-    /// Each `HOST:PORT`.
+    /// The names, each `HOST:PORT`.
     authorities: Vec<String>,
 }
 
 impl OriginCheck {
-    /// The check of a hub that listens on `address`.
+    /// Creates the check of a hub that listens on `address`.
     pub(super) fn new(address: SocketAddr) -> Self {
         let port = address.port();
         let names = ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}"));

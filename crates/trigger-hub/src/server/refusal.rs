@@ -30,7 +30,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The client names the hub as its backend, so the store's own address is left out.
+/// Describes a store's error without the store's own address, because the client names the hub as its backend.
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         let status = |code| StatusCode::from_u16(code).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);

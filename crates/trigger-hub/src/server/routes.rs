@@ -31,14 +31,14 @@ use super::session;
 use super::state::ServerState;
 use crate::served_store::PageRequest;
 
-/// One page of a read, in bytes of keys and values.
+/// The size of one page of a read, in bytes of keys and values.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
-/// A store that has not answered by then is in trouble.
+/// How long a health check waits for the store.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
-/// A session's buffer for what its client sends, which is little. The default would cost each idle watcher
-/// more than all else together.
+/// The size in bytes of a session's read buffer. A client sends little, and the default size would take more memory for
+/// each idle watcher than everything else together.
 const SOCKET_READ_BUFFER_BYTES: usize = 1024;
-/// The largest message of a client: its ranges.
+/// The size in bytes of a client's largest message, which holds its ranges.
 const MAX_SOCKET_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// The routes of a hub that listens on `address`.
@@ -93,8 +93,8 @@ async fn put(
     Ok(Json(PutReply { revisions }))
 }
 
-/// A store without transactions may have stored a part. The client then has to learn that it is not known what
-/// was stored, or it would take the refusal to mean that nothing was.
+/// Returns the refusal of a write of which a store without transactions may have stored a part. It says that the result
+/// is unknown, because the client would take any other refusal to mean that nothing was stored.
 fn partial_put(results: Vec<Result<Revision, StoreError>>) -> Refusal {
     let is_partial = results.iter().any(|result| matches!(result, Ok(_) | Err(StoreError::Ambiguous { .. })));
     let Some(error) = results.into_iter().find_map(Result::err) else {

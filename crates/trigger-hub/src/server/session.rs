@@ -17,29 +17,29 @@ use super::state::ServerState;
 use crate::portion::portion;
 use crate::watchers::size_of_change;
 
-/// How long a client may take to send what it watches.
+/// How long a client may take to send the ranges that it watches.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Often, because neither end notices a link that drops packets: TCP repeats what was lost at ever longer
-/// intervals, so after an outage of a minute an event could be another minute on its way. Clients give a silent
-/// hub up after 25 s, so one ping may get lost.
+/// How often a session pings its client. It is often, because neither end notices a link that drops packets: TCP
+/// retransmits at ever longer intervals, so after an outage of a minute an event could be delayed by another minute.
+/// Clients give a silent hub up after 25 s, so one ping may get lost.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// A client that has answered none of so many pings is gone.
+/// After this many unanswered pings in a row a client counts as gone.
 const MAX_UNANSWERED_PINGS: u32 = 2;
-/// A client that takes nothing for this long is gone too.
+/// After accepting no data for this long a client counts as gone too.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// Entries and changes in one message, in bytes of keys and values. What is sent stays in the session's
-/// buffer, so this bounds what an idle one keeps.
+/// The size of one message, in bytes of the keys and values of its entries or changes. The session's buffer keeps its
+/// size after a message was sent, so this bounds the memory of an idle session.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 /// The longest reason in a close frame (RFC 6455, 5.5: a control frame holds 125 bytes, two of them the code).
 const MAX_CLOSE_REASON_BYTES: usize = 123;
 
-/// Why a session ends.
+/// The reason why a session ends.
 enum SessionEnd {
     /// The client is gone, or has closed the session.
     Gone,
     /// The client may come back: a WebSocket close code, and why.
     Closed(u16, String),
-    /// The client must not ask so again.
+    /// The client must not repeat the request.
     Refused(String),
 }
 
@@ -49,7 +49,7 @@ impl SessionEnd {
     }
 }
 
-/// The client names the hub as its backend, so the store's own address is left out.
+/// Describes a store's error without the store's own address, because the client names the hub as its backend.
 impl From<StoreError> for SessionEnd {
     fn from(error: StoreError) -> Self {
         match error {
@@ -80,7 +80,7 @@ pub(super) async fn serve(mut socket: WebSocket, state: Arc<ServerState>) {
     let _ = timeout(SEND_TIMEOUT, socket.send(Message::Close(Some(close)))).await;
 }
 
-/// As much of a reason as a close frame holds.
+/// Truncates a reason to the length that a close frame can hold.
 fn close_reason(mut reason: String) -> String {
     let end = (0..=MAX_CLOSE_REASON_BYTES).rev().find(|end| reason.is_char_boundary(*end));
     reason.truncate(end.unwrap_or_default());

@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that all requests share.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::metrics::Metrics;
 use crate::served_store::ServedStore;
 
-/// What all requests share.
+/// The state that all requests share.
 pub(super) struct ServerState {
     pub(super) store: Arc<dyn ServedStore>,
     pub(super) metrics: Metrics,

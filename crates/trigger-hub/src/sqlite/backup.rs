@@ -1,4 +1,4 @@
-//! `trigger hub backup FILE`: a copy of a hub's database, of one moment, while the hub goes on.
+//! `trigger hub backup FILE`: copies a hub's database as of one moment, while the hub goes on.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,17 +11,17 @@ use rusqlite::{Connection, OpenFlags};
 use super::database;
 use super::error::SqliteError;
 
-/// All pages in one step: a reader's snapshot of one moment, which in WAL mode holds the writer up not at
-/// all. Smaller steps would begin again at each commit in between.
+/// The number of pages copied in one step: all of them. The copy is then a reader's snapshot of one moment, which does
+/// not delay the writer in WAL mode. Smaller steps would start again at each commit in between.
 const ALL_PAGES: i32 = -1;
 
-/// Why no backup was made.
+/// A backup was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// The database cannot be opened.
     #[error(transparent)]
     Open(#[from] SqliteError),
-    /// There is nothing to back up.
+    /// The data directory holds no database.
     #[error("there is no hub's database in {}: give the --data-dir of the hub", .0.display())]
     NoDatabase(PathBuf),
     /// A backup never overwrites a file.
@@ -63,7 +63,7 @@ pub fn backup(data_dir: &Path, file: &Path) -> Result<(), BackupError> {
     if !source.exists() {
         return Err(BackupError::NoDatabase(data_dir.to_owned()));
     }
-    // Only to say so early: what decides is the link at the end.
+    // This check only fails early; the link at the end decides.
     if file.symlink_metadata().is_ok() {
         return Err(BackupError::FileExists(file.to_owned()));
     }
@@ -83,12 +83,12 @@ impl Partial {
         let name = file.file_name().ok_or_else(|| failed(io::ErrorKind::IsADirectory.into()))?;
         let name = format!(".{}.{}.partial", name.to_string_lossy(), std::process::id());
         let path = parent(file).join(name);
-        // What is in there is for the hub's own user, like the original.
+        // Only the hub's own user may read the copy, as with the original.
         OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
         Ok(Self { path })
     }
 
-    /// Gives the copy its name. A link, unlike a rename, never replaces what came there meanwhile.
+    /// Gives the copy its final name. A link, unlike a rename, never replaces a file that was created there meanwhile.
     fn publish(self, file: &Path) -> Result<(), BackupError> {
         let failed = |source| BackupError::Write { path: file.to_owned(), source };
         File::open(&self.path).and_then(|copy| copy.sync_all()).map_err(failed)?;
@@ -97,7 +97,7 @@ impl Partial {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(BackupError::FileExists(file.to_owned()));
             }
-            // Some file systems have no links; there it is looked once more.
+            // Some file systems have no links. There the file's absence is checked once more.
             Err(_) if file.symlink_metadata().is_err() => {
                 fs::rename(&self.path, file).map_err(failed)?;
             }

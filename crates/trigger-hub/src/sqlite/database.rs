@@ -1,4 +1,4 @@
-//! The hub's SQLite file: where it lies, how it is opened, what it looks like.
+//! The hub's SQLite file: its path, its schema, and how it is opened.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -38,17 +38,17 @@ pub(crate) fn file(data_dir: &Path) -> PathBuf {
     data_dir.join("hub.sqlite")
 }
 
-/// A data directory that is ours until this is dropped.
+/// A data directory that this process has locked until this is dropped.
 #[derive(Debug)]
 pub(super) struct DataDirLock {
     /// The system releases the lock when this is closed, however the process ends.
     _file: File,
 }
 
-/// Makes the data directory if it is missing, and takes it.
+/// Creates the data directory if it is missing, and locks it.
 pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, SqliteError> {
     let failed = |path: &Path, source| SqliteError::DataDir { path: path.to_owned(), source };
-    // A user who can write here can fire, so only the hub's own may.
+    // A user who can write here can fire events, so only the hub's own user may.
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| failed(path, source))?;
     let lock = path.join("hub.lock");
     let mut file = OpenOptions::new()
@@ -67,7 +67,8 @@ pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, SqliteError> {
         }
         Err(TryLockError::Error(source)) => return Err(failed(&lock, source)),
     }
-    // Only for the message above; a disk that is full must not keep the hub from serving reads.
+    // The pid is only for the message above. Its error is ignored, because a full disk must not keep the hub from
+    // serving reads.
     let noted = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
     if let Err(error) = noted {
         tracing::debug!(%error, "cannot note the process in the lock file");
@@ -84,7 +85,7 @@ fn holder(file: &mut File) -> String {
     }
 }
 
-/// Opens the database for the one writer, and makes or checks its schema. The caller holds the directory.
+/// Opens the database for the one writer, and creates or checks its schema. The caller holds the directory's lock.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, SqliteError> {
     if rusqlite::version_number() < OLDEST_SQLITE {
         return Err(SqliteError::OldSqlite(rusqlite::version()));
@@ -100,7 +101,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, SqliteError> {
         return Err(SqliteError::DataDir { path: path.to_owned(), source });
     }
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-    // Before anything is written: a newer hub's file is left exactly as it is.
+    // Checked before anything is written, so that the file of a newer hub is not changed.
     let schema = check_schema(&connection, path)?;
     configure_writer(&connection).map_err(failed)?;
     if schema == 0 {
@@ -119,7 +120,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, SqliteError> {
     Ok(connection)
 }
 
-/// SQLite gives its log files the mode of the database, so this is the one place that decides it.
+/// Restricts the database to its owner. SQLite gives its log files the same mode, so no other code sets it.
 fn create_private(path: &Path) -> Result<(), SqliteError> {
     let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     match created {
@@ -129,9 +130,9 @@ fn create_private(path: &Path) -> Result<(), SqliteError> {
     }
 }
 
-/// A hub that was killed leaves its log beside the database. If a backup is then put in the
-/// database's place, SQLite would replay the log of the one into the other and ruin it. A backup is not in
-/// WAL mode, and a hub's database with a log always is, which distinguishes the two.
+/// Renames a log that belongs to another database. A hub that was killed leaves its log beside the database. If a
+/// backup is then put in the database's place, SQLite would replay the old log into the backup and ruin it. A backup is
+/// not in WAL mode, and a hub's database with a log always is, which distinguishes the two.
 fn quarantine_stale_log(path: &Path) -> io::Result<()> {
     let beside = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -150,7 +151,8 @@ fn quarantine_stale_log(path: &Path) -> io::Result<()> {
     fs::rename(&log, &aside)
 }
 
-/// The file format's "read version": 2 is WAL (<https://www.sqlite.org/fileformat.html>, 1.3.3).
+/// Returns whether the file format's "read version" is 2, which is WAL (<https://www.sqlite.org/fileformat.html>,
+/// 1.3.3).
 fn is_in_wal_mode(path: &Path) -> io::Result<bool> {
     let mut header = Vec::new();
     File::open(path)?.take(20).read_to_end(&mut header)?;

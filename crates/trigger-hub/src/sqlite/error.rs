@@ -1,9 +1,9 @@
-//! Why the store cannot be opened.
+//! The errors of opening the store.
 
 use std::io;
 use std::path::PathBuf;
 
-/// Why a data directory, or the database in it, cannot be used.
+/// A data directory, or the database in it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SqliteError {
     /// Another hub holds the lock of the data directory.

@@ -53,7 +53,7 @@ impl Metrics {
         self.commit_failures.inc();
     }
 
-    /// Notes what is stored now.
+    /// Sets the number of stored entries and the latest revision.
     pub(super) fn stored(&self, entries: i64, revision: u64) {
         self.entries.set(entries);
         self.revision.set(revision.cast_signed());

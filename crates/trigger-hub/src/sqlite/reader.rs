@@ -1,5 +1,5 @@
-//! The reader: a thread with a connection of its own, which sees every commit that was answered and never
-//! waits for the writer, nor the writer for it.
+//! The reader: a thread with a connection of its own. It sees every commit that was answered. Reader and writer never
+//! wait for each other.
 
 use std::path::Path;
 use std::thread;
@@ -15,10 +15,10 @@ use super::database;
 use super::error::SqliteError;
 use crate::served_store::{Page, PageRequest};
 
-/// Reads that may wait for the reader.
+/// How many reads may wait for the reader.
 const MAX_QUEUED_READS: usize = 1024;
 
-/// Why nothing was read.
+/// A read failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
     #[error("the hub could not read its database: {0}")]
@@ -28,7 +28,7 @@ pub(super) enum ReadError {
 }
 
 impl ReadError {
-    /// As an error of the store at `backend`.
+    /// Converts it to an error of the store at `backend`.
     pub(super) fn of(self, backend: &str) -> StoreError {
         StoreError::Unreachable { backend: backend.to_owned(), detail: Detail::new(self.to_string(), self) }
     }
@@ -47,7 +47,7 @@ struct ReadJob {
 }
 
 impl ReaderHandle {
-    /// Reads one page, and the revision up to which it shows all that was committed.
+    /// Reads one page, with the revision up to which it shows every commit.
     pub(super) async fn read(&self, request: PageRequest) -> Result<(Page, Revision), ReadError> {
         let (answer, answered) = oneshot::channel();
         self.requests.send(ReadJob { request, answer }).await.map_err(|_| ReadError::Stopped)?;
@@ -62,7 +62,7 @@ pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>)
     let (ended, has_ended) = oneshot::channel();
     let read_all = move || {
         while let Some(ReadJob { request, answer }) = requests.blocking_recv() {
-            // A caller that has given up asks again; to read for it too would keep all others waiting.
+            // A caller that has given up asks again. Reading for it too would delay all others.
             if answer.is_closed() {
                 continue;
             }
@@ -121,7 +121,7 @@ fn query(range: &KeyRange, keys_only: bool) -> &'static str {
     }
 }
 
-/// Keys compare by their bytes, and none is empty, so that "after nothing" is every key.
+/// Keys compare by their bytes, and no key is empty, so that every key is after the empty text.
 fn begin<'a>(
     query: &'a mut CachedStatement<'_>,
     range: &KeyRange,

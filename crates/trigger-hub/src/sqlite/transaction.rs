@@ -1,24 +1,24 @@
-//! One transaction of the writer: what each write does, and which changes it made.
+//! One transaction of the writer: performs its writes and collects their changes.
 
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use trigger_core::identity::Revision;
 use trigger_store::store::{CasOutcome, Change, Entry};
 
-/// Something to write.
+/// A write.
 #[derive(Debug)]
 pub(super) enum Write {
-    /// Keys and values.
+    /// Stores keys with their values.
     Put(Vec<(String, String)>),
-    /// Keys.
+    /// Deletes keys.
     Delete(Vec<String>),
-    /// A key, if its revision is still `expected`.
+    /// Stores a key if its revision is still `expected`.
     CompareAndSwap { key: String, value: String, expected: Option<Revision> },
-    /// Nothing: asks whether the writer is alive.
+    /// Writes nothing, and checks that the writer is alive.
     Nothing,
 }
 
 impl Write {
-    /// Bytes of keys and values.
+    /// Returns its size in bytes of keys and values.
     pub(super) fn size(&self) -> usize {
         match self {
             Self::Put(entries) => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
@@ -29,7 +29,7 @@ impl Write {
     }
 }
 
-/// What a write did. The variants are those of [`Write`].
+/// The result of a write. The variants are those of [`Write`].
 #[derive(Debug)]
 pub(super) enum Written {
     Put(Vec<Revision>),
@@ -40,7 +40,7 @@ pub(super) enum Written {
 }
 
 impl Written {
-    /// Whether anything was stored. If not, the disk was not asked.
+    /// Returns whether anything was stored. If not, the disk was not written.
     pub(super) fn changed(&self) -> bool {
         match self {
             Self::Put(revisions) => !revisions.is_empty(),

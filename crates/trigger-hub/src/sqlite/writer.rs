@@ -18,13 +18,13 @@ use super::metrics::Metrics;
 use super::transaction::{Batch, Write, Written, changes};
 use crate::watchers::Watchers;
 
-/// Requests that may wait for the writer; more wait in their own connections.
+/// How many requests may wait for the writer; more wait in their own connections.
 const MAX_QUEUED_WRITES: usize = 1024;
-/// A transaction takes no further request once it holds this many bytes of keys and values, so that the
-/// first in it need not wait long for the last.
+/// The size in bytes of keys and values after which a transaction takes no further request, so that its first request
+/// does not wait long for its last.
 const MAX_TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
 
-/// Why nothing was written.
+/// A write failed, and nothing was written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum WriteError {
     #[error("the disk of the hub's data directory {} is full: nothing was stored; free some space there and try again", .0.display())]
@@ -36,7 +36,7 @@ pub(super) enum WriteError {
 }
 
 impl WriteError {
-    /// As an error of the store at `backend`.
+    /// Converts it to an error of the store at `backend`.
     pub(super) fn of(&self, backend: &str) -> StoreError {
         let (backend, detail) = (backend.to_owned(), Detail::new(self.to_string(), self.clone()));
         match self {
@@ -59,7 +59,7 @@ struct WriteJob {
 }
 
 impl WriterHandle {
-    /// Writes; durable when it returns.
+    /// Performs a write, which is durable when this returns.
     pub(super) async fn write(&self, write: Write) -> Result<Written, WriteError> {
         let (answer, answered) = oneshot::channel();
         self.requests.send(WriteJob { write, answer }).await.map_err(|_| WriteError::Stopped)?;
@@ -104,7 +104,7 @@ fn write_all(
         }
         writer.commit(batch);
     }
-    // The database is closed before the directory is given up.
+    // The database is closed before the directory is unlocked.
     drop(writer);
     drop(lock);
     let _ = ended.send(());
@@ -113,7 +113,7 @@ fn write_all(
 struct Writer {
     connection: Connection,
     data_dir: PathBuf,
-    /// The next to give out. One that a failed transaction used is not used again.
+    /// The next revision. One that a failed transaction used is not used again.
     next: Revision,
     entries: i64,
     watchers: Arc<Watchers>,
@@ -150,7 +150,7 @@ impl Writer {
                     batch.into_iter().map(|request| (request.write, request.answer)).unzip();
                 self.watchers.publish(writes.into_iter().zip(&written).flat_map(changes));
                 for (answer, written) in answers.into_iter().zip(written) {
-                    // The one who asked may have gone; it is stored all the same.
+                    // The caller may have gone; the write is stored all the same.
                     let _ = answer.send(Ok(written));
                 }
             }
@@ -195,8 +195,9 @@ impl Writer {
     }
 }
 
-/// Where a hub begins to count: after all it knows, and after all that a hub which was later restored from
-/// an older backup can have given out, unless that made more than a million changes each second of its life.
+/// Returns the first revision of a hub that starts: after every revision in its database, and after every revision
+/// that it can have given out before it was restored from an older backup, as long as it made fewer than a million
+/// changes in each second of its life.
 fn first_revision(last: u64, now: SystemTime) -> u64 {
     let micros = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
     (last + 1).max(u64::try_from(micros).unwrap_or(0))
@@ -215,7 +216,7 @@ mod tests {
         Writer::open(connection, data_dir.to_owned(), watchers, metrics).unwrap()
     }
 
-    /// Commits all at once; the answer to each, in brief.
+    /// Commits all writes in one batch and returns the answer to each, abbreviated.
     fn commit(writer: &mut Writer, writes: Vec<Write>) -> Vec<String> {
         let (batch, answers): (Vec<_>, Vec<_>) = writes
             .into_iter()

@@ -1,4 +1,4 @@
-//! What survives restarts, restores and backups.
+//! The data that survives restarts, restores and backups.
 
 use super::*;
 
@@ -43,7 +43,7 @@ async fn revisions_do_not_rewind_after_a_restore() {
     let store = hub.store();
     assert_eq!(values(&store).await, ["/a=old"]);
     assert!(put(&store, "/b", "1").await > lost, "a revision never means two things");
-    // Whoever knows the key as it was after the backup is not taken for one who knows it now.
+    // A client that knows the key's revision from after the backup must not succeed with it.
     let swap = store.compare_and_swap("/a", "newer", Some(lost)).await.unwrap();
     assert!(matches!(swap, CasOutcome::Changed(Some(_))));
     hub.stop().await;
@@ -56,7 +56,7 @@ async fn a_deleted_entrys_revision_is_not_given_out_again() {
     put(&hub.store(), "/a", "1").await;
     hub.store().delete_many(vec!["/a".to_owned()]).await.unwrap();
     hub.stop().await;
-    // As if its clock were set back, so that only the stored position knows.
+    // As if its clock were set back, so that only the stored position is right.
     let far = i64::MAX / 2;
     let database = Connection::open(database::file(dir.path())).unwrap();
     database.execute("UPDATE position SET revision = ?1", [far]).unwrap();
@@ -72,7 +72,7 @@ async fn a_backup_of_a_busy_hub_is_whole() {
     let hub = Running::start(dir.path()).await;
     let store = hub.store();
     let out = TempDir::new().unwrap();
-    // Each put is a pair in one transaction: a copy of two moments would show half of one.
+    // Each put is a pair in one transaction. A copy of two moments would show half of a pair.
     let write = async {
         for n in 0..300 {
             let pair = ["left", "right"].map(|side| (format!("/{side}/{n:03}"), "x".repeat(500)));
@@ -109,7 +109,7 @@ async fn a_backup_put_beside_a_killed_hubs_log_is_not_ruined_by_it() {
     backup(dir.path(), &database::file(restored.path())).unwrap();
     let more = (0..500).map(|n| (format!("/{n}"), "x".repeat(500))).collect();
     assert!(store.put_many(more).await.iter().all(Result::is_ok));
-    // What a kill -9 would leave there.
+    // The files that a kill -9 would leave there.
     let log = |dir: &TempDir| dir.path().join("hub.sqlite-wal");
     std::fs::copy(log(&dir), log(&restored)).unwrap();
     hub.stop().await;

@@ -28,7 +28,7 @@ use trigger_store::store::{CasOutcome, Change, KeyRange, Store, StoreError, Watc
 use crate::sqlite::database;
 use crate::{HubError, HubSettings, ServedStore, backup, run, server};
 
-/// Bounds a failure; measures nothing.
+/// How long a test waits before it fails.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A hub in this process.
@@ -48,7 +48,7 @@ impl Running {
         Self::spawn(|ready, stopped| run(settings, ready, stopped)).await
     }
 
-    /// A hub in front of any store.
+    /// Starts a hub in front of any store.
     async fn serving(store: impl ServedStore + 'static) -> Self {
         let listen = "127.0.0.1:0".parse().unwrap();
         Self::spawn(|ready, stopped| async move {
@@ -82,7 +82,7 @@ impl Running {
         timeout(TIMEOUT, self.task).await.unwrap().unwrap().unwrap();
     }
 
-    /// Sends `request` as it is, but for `HOST`, and answers with status line and body.
+    /// Sends `request` with `HOST` replaced, and returns the status line and the body.
     async fn raw(&self, request: &str) -> String {
         let mut connection = TcpStream::connect(self.address).await.unwrap();
         let request = request.replace("HOST", &self.address.to_string()).replace('\n', "\r\n");
@@ -109,7 +109,7 @@ async fn put(store: &HubStore, key: &str, value: &str) -> Revision {
     store.put_many(vec![(key.to_owned(), value.to_owned())]).await.remove(0).unwrap()
 }
 
-/// For more than a busy machine may write before a client's patience ends: until all is written.
+/// Puts entries, and repeats that until all are stored, because a busy machine may need longer than a client's timeout.
 async fn put_all(store: &HubStore, entries: Vec<(String, String)>) {
     let all_written = async { while !store.put_many(entries.clone()).await.iter().all(Result::is_ok) {} };
     timeout(TIMEOUT, all_written).await.unwrap();
@@ -128,7 +128,7 @@ async fn next(watch: &mut Watch) -> Option<Result<WatchEvent, StoreError>> {
     timeout(TIMEOUT, watch.next()).await.unwrap()
 }
 
-/// What a hub that does not start says.
+/// Returns the error of a hub that does not start.
 async fn start_fails(listen: &str, data_dir: &Path) -> String {
     let settings = HubSettings { listen: listen.to_owned(), data_dir: data_dir.to_owned() };
     let ready = |address| panic!("it must not listen on {address}");

@@ -1,4 +1,4 @@
-//! What the server accepts, refuses and reports.
+//! The requests that the server accepts and refuses, and its answers.
 
 use super::*;
 
@@ -70,7 +70,7 @@ async fn nonsense_is_answered_with_a_sentence() {
         r#"413 Payload Too Large {"error":"the request is larger than a hub takes (64 MiB)"}"#,
     )
     .await;
-    // A watch of what is no prefix is refused permanently, not retried.
+    // A watch of an invalid prefix is refused permanently, not retried.
     let mut watch = hub.store().watch(vec![KeyRange::Prefix("/a".to_owned())]).await.unwrap();
     let refused = next(&mut watch).await.unwrap().unwrap_err();
     assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");

@@ -1,4 +1,4 @@
-//! Where a hub starts, and where it does not.
+//! The settings with which a hub starts, and those with which it does not.
 
 use super::*;
 

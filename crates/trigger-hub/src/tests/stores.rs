@@ -70,7 +70,7 @@ async fn a_watch_keeps_its_store_open() {
     assert!(matches!(&changes[..], [Change::Put(entry)] if entry.key == "/a"));
     drop(watch);
     timeout(TIMEOUT, closed.wait()).await.unwrap();
-    // Its directory is free at once.
+    // The store's directory is free at once.
     let (store, _) = SqliteStore::open(dir.path()).unwrap();
     assert_eq!(store.read(&[all()]).await.unwrap().len(), 1);
 }
@@ -130,7 +130,7 @@ impl Store for Failing {
 #[async_trait]
 impl ServedStore for Failing {}
 
-/// What the client of a hub learns when the hub's store fails.
+/// Returns the error of a hub's client when the hub's store fails.
 async fn check_failure(error: fn(String, String) -> StoreError, expected: [&str; 6]) {
     let hub = Running::serving(Failing { inner: MemoryStore::default(), error }).await;
     let store = hub.store();

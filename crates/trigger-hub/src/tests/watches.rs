@@ -9,7 +9,7 @@ async fn a_watcher_that_does_not_read_stalls_no_other_and_is_cut() {
     let store = hub.store();
     let mut watch = store.watch(vec![all()]).await.unwrap();
     assert!(matches!(next(&mut watch).await, Some(Ok(WatchEvent::Snapshot(_)))));
-    // More than its backlog and the sockets' buffers hold.
+    // More data than the watcher's backlog and the sockets' buffers hold.
     let value = "x".repeat(1024 * 1024);
     for n in 0..60 {
         put(&store, &format!("/{}", n % 4), &value).await;
@@ -36,7 +36,7 @@ async fn watches_opened_while_others_write_miss_nothing() {
             put(&store, &format!("/{n}"), "1").await;
         }
     };
-    // One after the other, so that each opens at another moment of the writing.
+    // The watches open one after the other, so that each opens at another moment of the writing.
     let watch = async |store: HubStore| {
         for _ in 0..20 {
             let mut watch = store.watch(vec![all()]).await.unwrap();

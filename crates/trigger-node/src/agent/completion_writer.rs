@@ -1,5 +1,5 @@
-//! Carries outcomes to the backend: the last steps of the order at a run's end (C4). Tries until
-//! it succeeds; what a crash cuts off is done again from the open run record, or judged again.
+//! Writes outcomes to the backend, the last steps of the order at a run's end (C4). It retries until it succeeds. After
+//! a crash, the open run record starts the same steps again, and a delivery that ended without a run is judged again.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,11 +17,12 @@ use super::run_history::RunHistoryWriter;
 use crate::host::Host;
 use crate::state::Runs;
 
-/// Errands done in one go.
+/// The most jobs that one batch holds.
 const BATCH: usize = 256;
 
-/// Something to carry. Their number is bounded by the deliveries that arrived and the tries of runs that
-/// could not happen: while the backend is away none arrive, and tries are minutes apart.
+/// A job for the completion writer. The channel is unbounded, but the number of jobs is bounded by the deliveries that
+/// arrive and by the attempts at runs that could not happen: while the backend is unreachable no delivery arrives, and
+/// attempts are minutes apart.
 #[derive(Debug)]
 pub(super) enum CompletionJob {
     /// Store how deliveries ended, delete them, then close the run's record.
@@ -66,18 +67,19 @@ pub(super) async fn run<H: Host>(
     }
 }
 
-/// What is carried in one go.
+/// The writes of one batch.
 #[derive(Debug, Clone, Copy)]
 struct Load<'a> {
     completions: &'a [Completion],
     /// Deliveries of events that ended before.
     forgotten: &'a [(EventId, BTreeSet<Target>)],
     history: Option<&'a RunHistory>,
-    /// The backend has not done some of it before, and may be another one by now.
+    /// An earlier attempt failed. The backend may have been replaced since, and may lack outcomes that it had.
     is_again: bool,
 }
 
-/// Carries a batch. One outcome that the backend refuses for good holds up no other: it is told and left.
+/// Writes a batch. An outcome that the backend permanently refuses is logged and dropped, so that it does not hold up
+/// the others; the batch is halved until that outcome is alone.
 async fn carry<H: Host>(node: &Node<H>, mut load: Load<'_>) {
     let lost_at = node.host.elapsed();
     let mut attempt = 0;

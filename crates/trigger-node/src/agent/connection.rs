@@ -1,6 +1,6 @@
-//! Whether the agent reaches its backend.
+//! The state of the agent's connection to its backend.
 
-/// Whether the backend is watched now.
+/// Whether the agent watches its backend now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Connection {
     Up,

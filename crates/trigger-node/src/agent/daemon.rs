@@ -1,5 +1,5 @@
-//! The owner of the queue and of the runs: takes in what happens, asks the core, performs its effects in
-//! order. Decides nothing itself.
+//! The owner of the queue and of the runs. It receives inputs, passes them to the core and performs the core's effects
+//! in order. It must not decide anything itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -44,7 +44,7 @@ pub(super) struct Channels<D> {
     pub(super) activity: watch::Sender<Activity>,
 }
 
-/// A run in progress, ours or adopted: ends when its record is no longer locked.
+/// A run in progress, started or adopted by this agent. It ends when its record is no longer locked.
 struct ActiveRun {
     run_id: RunId,
     noop: bool,
@@ -58,11 +58,11 @@ pub(super) struct Daemon<H: Host, D> {
     runs: Runs<H>,
     dedup_log: DedupLog<H>,
     interruptions: HashMap<EventId, u32>,
-    /// What the runs that are kept covered, while a batch of arrivals is taken in.
+    /// The records and results of the kept runs, read while a batch of arrivals is processed.
     kept_runs: Option<Vec<(RunRecord, RunResult)>>,
     unreadable: BTreeMap<String, String>,
     active: Option<ActiveRun>,
-    /// For the next run's record, so that its start need not wait for a new file to be durable.
+    /// The next run's record, so that the run's start need not wait until a new file is durable.
     blank: Option<PreallocatedRecord<H>>,
     channels: Channels<D>,
 }
@@ -100,8 +100,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         })
     }
 
-    /// Serves until it is told to stop. `on_ready` is called once runs of earlier agents are taken up,
-    /// `check_configuration` before each reload.
+    /// Serves until a signal or the loss of the claim stops it. Calls `on_ready` once the runs of earlier agents are
+    /// finished or adopted, and `check_configuration` before each reload.
     pub(super) async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         mut self,
         check_configuration: impl Fn() -> C,
@@ -120,7 +120,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         loop {
             let wake = self.queue.next_wake();
             tokio::select! {
-                // From what is rare to what may come in floods, and in the same order on any host.
+                // Rare inputs come before frequent ones, in the same order on any host.
                 biased;
                 Some(signal) = self.channels.signals.recv() => match signal {
                     Signal::Terminate => return Ok(Stopped::Terminated),
@@ -131,8 +131,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                         }
                     },
                 },
-                // What waits here is the other's to run now: it is forgotten, and read again if this agent
-                // is ever to run it.
+                // The other agent runs the waiting deliveries now. The restart drops them from the queue, and they are
+                // read again if this agent is to run them.
                 () = &mut loss, if !has_lost => match check_configuration().await {
                     Ok(()) => return Ok(Stopped::ClaimLost),
                     Err(error) => {
@@ -145,7 +145,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 ended = wait_for_end(&mut self.active) => self.run_ended(ended),
                 () = sleep_until(&host, wake) => self.input(Input::Tick),
                 Some(answer) = self.channels.questions.recv() => {
-                    // What kept runs from starting may be gone.
+                    // A blocker may have been removed since the last check.
                     self.input(Input::Tick);
                     drop(answer.send(self.view()));
                 }
@@ -154,11 +154,11 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         }
     }
 
-    /// Takes up the runs of earlier agents: those that ended are finished, the one that lives is adopted.
+    /// Finishes the runs of earlier agents that have ended, and adopts the one that is alive.
     async fn recover(&mut self) -> Result<(), AgentError> {
         for OpenRun { record, is_alive } in self.runs.open_runs()? {
             if let Some(active) = self.active.take() {
-                // Two that live at once would be a defect elsewhere; the queue must not see it.
+                // Two runs at once would be a defect elsewhere, which the queue must not see.
                 let result = active.ended.await.ok().flatten();
                 self.finish_run(active.run_id, active.noop, active.started_at, result);
             }
@@ -189,7 +189,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         self.follow(run_id, noop, started_at, timeout);
     }
 
-    /// Finishes a run that ended when no agent was there.
+    /// Finishes a run that ended while no agent was running.
     fn take_up(&mut self, record: RunRecord, result: Option<RunResult>) {
         let RunRecord { run_id, started_at, options, causes, .. } = record;
         let run = self.over(run_id, options.noop, started_at, result);
@@ -211,7 +211,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         for arrival in arrivals {
             match arrival {
                 Arrival::Pending(mut cause) => {
-                    // It could not be read before its part was there.
+                    // It could not be read before its event was there.
                     let event = cause.event.id.to_string();
                     self.unreadable.retain(|key, _| !key.ends_with(&event));
                     cause.interruptions =
@@ -219,7 +219,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     self.take_in(Input::Delivered(*cause));
                 }
                 Arrival::HasOutcome { event, target } => {
-                    // What waits or runs is deleted at its own end.
+                    // A queued delivery is deleted when it completes.
                     if !self.queue.is_queued(event) {
                         self.send(CompletionJob::DeleteDeliveries { event, addressed_as: [target].into() });
                     }
@@ -240,7 +240,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             }
         }
         self.kept_runs = None;
-        // Once for all of them: there may be thousands.
+        // Published once for the batch, which may hold thousands.
         self.tell_activity();
     }
 
@@ -253,13 +253,13 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         }
     }
 
-    /// Asks the core, does as it says and tells what the node does now.
+    /// Passes an input to the core, performs the effects, and publishes the node's activity.
     fn input(&mut self, input: Input) {
         self.take_in(input);
         self.tell_activity();
     }
 
-    /// Asks the core and does as it says.
+    /// Passes an input to the core and performs the effects.
     fn take_in(&mut self, input: Input) {
         let about_to_start = self.queue.may_start(self.node.host.now(), &input);
         // The blockers are taken first: the queue must not start a run that an operator has just forbidden.
@@ -283,7 +283,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         });
     }
 
-    /// One line when the limit on runs begins to delay; status and queue tell the same while it does.
+    /// Logs once when the rate limiter begins to delay runs. `trigger status` and `trigger queue` show the delay while
+    /// it lasts.
     fn tell_delay(&self, activity: &Activity) {
         if let Some(delayed) = &activity.delayed
             && self.channels.activity.borrow().delayed.is_none()
@@ -293,7 +294,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         }
     }
 
-    /// One line when deliveries begin to wait for a person, and one when they no longer do.
+    /// Logs once when deliveries begin to wait for an operator, and once when they no longer do.
     fn tell_block(&self, activity: &Activity) {
         let was_held = !self.channels.activity.borrow().held.is_empty();
         match (self.queue.blocked_reason(), was_held, activity.held.is_empty()) {
@@ -307,9 +308,9 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         match effect {
             Effect::StartRun { options, causes } => Some(self.start_run(options, causes)),
             Effect::Finish { run, completions } => {
-                // Before the outcome is stored, so that nothing a run covered can run again. What ended
-                // without a run is judged again after a crash: remembered first, it would be deleted
-                // without ever having been given an outcome.
+                // The dedup log is written before the outcome is stored, so that no event of this run can run
+                // again. A delivery that ended without a run is not logged here: after a crash it is judged again,
+                // whereas an event in the log would be deleted without an outcome.
                 let ended: Vec<EventId> = completions.iter().map(|completion| completion.event).collect();
                 if run.is_some()
                     && let Err(error) = self.dedup_log.append(&ended, self.node.host.wall())
@@ -338,8 +339,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         }
     }
 
-    /// How an event ended, as far as the runs that are kept tell. They are read once for a batch of arrivals:
-    /// a hundred files, for thousands of events where a backend has lost their outcomes.
+    /// Returns the outcome that the kept runs record for an event. The runs, a hundred files, are read once for a batch
+    /// of arrivals, because a backend that has lost its outcomes delivers thousands of events again.
     fn known_end(&mut self, event: EventId) -> Option<DeliveryOutcome> {
         let runs = &self.runs;
         let kept = self.kept_runs.get_or_insert_with(|| {
@@ -360,7 +361,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         }
     }
 
-    /// Starts a run; one that cannot be started is a run that could not happen.
+    /// Starts a run. If it cannot be started, its outcome is [`RunOutcome::NotRun`].
     fn start_run(&mut self, options: RunOptions, causes: Vec<Cause>) -> Input {
         let settings = &self.node.settings;
         let blank = self.blank.take();
@@ -400,7 +401,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     finished_at: self.node.host.wall(),
                 };
                 self.node.metrics.run_ended(&result);
-                // Without it, the next agent would take this for a run that was interrupted.
+                // Without a result, the next agent would treat this run as interrupted.
                 if let Err(error) = self.runs.paths(run_id).write_result(&result) {
                     tracing::error!(%error, "cannot write the run's result");
                 }
@@ -412,8 +413,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         }
     }
 
-    /// Waits for a run's end by the locks on its files. `timeout` is the
-    /// run's own, which an adopted one may have from another configuration.
+    /// Waits for a run's end by the locks on its files. `timeout` is the run's own: an adopted run may have been
+    /// started with another configuration.
     fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, timeout: Duration) {
         let paths = self.runs.paths(run_id);
         let patience = timeout + lock_timeout(timeout);
@@ -433,7 +434,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         self.prepare_record();
     }
 
-    /// After a run and before the next one, when a few milliseconds matter to nobody.
+    /// Preallocates the next run's record between two runs, when a few milliseconds delay nothing.
     fn prepare_record(&mut self) {
         if self.blank.is_none() {
             match self.runs.prepare(self.new_run_id()) {
@@ -448,8 +449,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         self.input(Input::RunEnded { run, jitter: self.node.host.jitter() });
     }
 
-    /// How a run ended, told in log and metrics. One without a result was interrupted: its supervisor died, or
-    /// never lived.
+    /// Logs and counts a run that has ended. A run without a result was interrupted, because its supervisor died or
+    /// never started.
     fn over(
         &self,
         run_id: RunId,
@@ -480,7 +481,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         CompletedRun::new(run_id, noop, result)
     }
 
-    /// Hands the locked record to a supervisor.
+    /// Starts a supervisor and hands the locked record to it.
     fn start_supervisor(&self, run: NewRun<H>) -> Result<(), String> {
         let started = self.node.host.start_supervisor(&run.paths.record(), run.lock);
         started.map_err(|error| format!("cannot start the run's supervisor: {error}"))
@@ -499,7 +500,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     }
 }
 
-/// A line for the end of a delivery, as a warning where a person may have to do something.
+/// Logs the end of a delivery, as a warning if an operator may have to act.
 fn log_completion(Completion { event, outcome, .. }: &Completion) {
     let state = outcome.state();
     match outcome {
@@ -524,7 +525,7 @@ async fn wait_for_end(active: &mut Option<ActiveRun>) -> Result<Option<RunResult
     }
 }
 
-/// Returns once the claim was held and is another's now.
+/// Returns once this agent has held the claim and another agent has taken it.
 async fn lost(mut claim: watch::Receiver<ClaimState>) {
     let held = claim.wait_for(|standing| matches!(standing, ClaimState::Held { .. })).await.is_ok();
     if !held || claim.wait_for(|standing| matches!(standing, ClaimState::Contended(_))).await.is_err() {

@@ -1,5 +1,5 @@
-//! Keeps this node's deliveries under watch: connects, and connects again whenever continuity was lost.
-//! What is read, and when, is decided in [`trigger_fleet::delivery_watcher`].
+//! Watches this node's deliveries: connects, and connects again whenever a watch has ended.
+//! [`trigger_fleet::delivery_watcher`] decides which deliveries are read, and when.
 
 use std::sync::Arc;
 

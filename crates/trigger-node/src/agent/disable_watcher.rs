@@ -1,9 +1,9 @@
-//! `puppet agent --disable`: an operator's word that Puppet shall not run on this node. `puppet agent` obeys
-//! it by itself, `puppet apply` does not; Trigger obeys it for both, and holds deliveries with the
-//! operator's own message.
+//! Watches the lock of `puppet agent --disable`, by which an operator forbids Puppet to run on this node. `puppet
+//! agent` obeys the lock by itself and `puppet apply` does not; Trigger obeys it for both, and holds deliveries with
+//! the operator's message.
 //!
-//! Only Puppet knows where the lock is that says so, and asking takes a second of Ruby: the agent asks at its
-//! start, when `puppet.conf` has changed, and now and then while the lock keeps it from running.
+//! Only Puppet knows the path of the lock, and asking takes a second of Ruby. The agent asks when it starts, when
+//! `puppet.conf` has changed, and every few minutes while the lock exists.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,31 +20,32 @@ use super::DisableCheck;
 use crate::puppet_locks::disabled_reason;
 use crate::puppet_settings::{self, PuppetPaths};
 
-/// For how long a look at the lock holds where nothing is about to start.
+/// How long a check of the lock stays valid while no run is about to start.
 const LOOK_LIFETIME: Duration = BLOCKER_POLL_INTERVAL;
-/// How long after Puppet did not answer it is asked again.
+/// How long after a failed question Puppet is asked again.
 const ASK_AGAIN_INTERVAL: Duration = Duration::from_secs(60);
-/// How often Puppet is asked again while it is disabled: `puppet.conf` is not all that may move its lock.
+/// How often Puppet is asked again while it is disabled, because the path of the lock depends on more than
+/// `puppet.conf`.
 const ASK_WHILE_DISABLED_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
-/// What is known of the lock's place.
+/// The path of the lock, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
-    /// Puppet has not told yet.
+    /// Puppet has not answered yet.
     Unknown,
-    /// The run command is not Puppet, or Puppet did not tell: nothing to look at.
+    /// There is no lock to check: the run command is not Puppet, or Puppet did not answer.
     None,
-    /// Here, when `puppet.conf` was as it was then.
+    /// The path that Puppet reported, and the modification time of `puppet.conf` at that time.
     At { lock: PathBuf, config: PathBuf, changed_at: Option<SystemTime> },
 }
 
 impl Place {
-    /// As Puppet has told, or told before; `changed_at` is from before it was asked.
+    /// Makes a place of Puppet's answer, fresh or cached. `changed_at` was read before Puppet was asked.
     fn of(paths: PuppetPaths, changed_at: Option<SystemTime>) -> Self {
         Self::At { lock: paths.disabled_lock, config: paths.config, changed_at }
     }
 
-    /// Whether it is the same place, whenever that was found out: the cache does not tell.
+    /// Returns whether both are the same path. The time of `puppet.conf` is ignored, because the cache lacks it.
     fn is_same(&self, other: &Self) -> bool {
         let paths = |place: &Self| match place {
             Self::At { lock, config, .. } => Some((lock.clone(), config.clone())),
@@ -60,40 +61,40 @@ impl Place {
     }
 }
 
-/// When a file was last changed; nothing for one that is not there.
+/// Returns when a file was last changed, or `None` if it does not exist.
 fn changed_at(file: &Path) -> Option<SystemTime> {
     fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
 }
 
-/// The Puppet whose lock it is.
+/// The Puppet that owns the lock.
 #[derive(Debug, Clone)]
 pub(super) struct Puppet {
     pub(super) command: RunCommand,
     pub(super) environment: BTreeMap<String, String>,
-    /// Where its answers are remembered.
+    /// The directory of the cache of its answers.
     pub(super) state_dir: PathBuf,
 }
 
-/// Looks at the lock, seldom enough for whoever asks often.
+/// Checks the lock, and limits how often it reads the file for a caller that asks often.
 pub(super) struct DisableWatcher {
     puppet: Puppet,
     place: watch::Sender<Place>,
     seen: watch::Receiver<Place>,
-    /// Tells [`find`] to ask Puppet again.
+    /// Makes [`find`] ask Puppet again.
     ask: Arc<Notify>,
-    /// The change of `puppet.conf` for which Puppet was asked last, and when.
+    /// The modification time of `puppet.conf` for which Puppet was asked last, and when it was asked.
     asked_for: Option<(Option<SystemTime>, Instant)>,
     latest: Option<(Option<String>, Instant)>,
 }
 
 impl DisableWatcher {
-    /// Knows of no place yet: see [`find`].
+    /// Creates a watcher that does not know the path yet: see [`find`].
     pub(super) fn new(puppet: Puppet) -> Self {
         let (place, seen) = watch::channel(Place::Unknown);
         Self { puppet, place, seen, ask: Arc::default(), asked_for: None, latest: None }
     }
 
-    /// Keeps it told of the lock's place: ends only where there is nothing to ask.
+    /// Keeps the path of the lock up to date. Ends only if the run command is not Puppet.
     pub(super) fn find(&self) -> impl Future<Output = ()> + use<> {
         find(self.puppet.clone(), self.place.clone(), Arc::clone(&self.ask))
     }
@@ -120,7 +121,7 @@ impl DisableWatcher {
         }
     }
 
-    /// Has Puppet asked because of this change of `puppet.conf`: once, and again after a while.
+    /// Requests a question to Puppet for this change of `puppet.conf`, once, and again after `again_after`.
     fn ask_for(&mut self, change: Option<SystemTime>, again_after: Duration) {
         match self.asked_for {
             Some((known, at)) if known == change && at.elapsed() < again_after => {}
@@ -167,8 +168,8 @@ impl DisableCheck for DisableWatcher {
     }
 }
 
-/// Finds out where the lock is, and again whenever it is told to `ask`. What Puppet answered before holds until
-/// it has answered again; one that does not answer is asked again later.
+/// Finds the path of the lock, and does so again at each `ask`. Puppet's previous answer stays valid until the next
+/// one. A Puppet that does not answer is asked again later.
 async fn find(puppet: Puppet, place: watch::Sender<Place>, ask: Arc<Notify>) {
     if puppet.command.kind() == CommandKind::Other {
         place.send_replace(Place::None);
@@ -178,7 +179,7 @@ async fn find(puppet: Puppet, place: watch::Sender<Place>, ask: Arc<Notify>) {
         place.send_replace(told);
     }
     loop {
-        // From before the question: what changes meanwhile is another change.
+        // Read before the question, so that a change during it counts as another change.
         let known = match &*place.borrow() {
             Place::At { config, .. } => Some((config.clone(), changed_at(config))),
             Place::Unknown | Place::None => None,
@@ -199,7 +200,8 @@ async fn find(puppet: Puppet, place: watch::Sender<Place>, ask: Arc<Notify>) {
     }
 }
 
-/// Not for ever: without Puppet's word, runs go on as if it were enabled, or as if nothing had moved.
+/// Lets runs start although Puppet did not answer, as if it were enabled or the path had not changed. Otherwise a
+/// Puppet that cannot answer would block runs indefinitely.
 fn go_on_without_answer(place: &mut Place) {
     match place {
         Place::Unknown => *place = Place::None,
@@ -241,7 +243,7 @@ mod tests {
         }
     }
 
-    /// Where Puppet's lock is known to be.
+    /// Creates a directory in which the path of Puppet's lock is known.
     fn site() -> Site {
         let dir = tempfile::tempdir().unwrap();
         let command = RunCommand::from_words(vec!["puppet".to_owned(), "agent".to_owned()]).unwrap();

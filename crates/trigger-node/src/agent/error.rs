@@ -1,4 +1,4 @@
-//! Why an agent does not run.
+//! The errors of the agent.
 
 use std::io;
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub enum AgentError {
     /// The backend cannot be opened.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The process cannot be told to stop or to reload.
+    /// The signals that stop or reload the agent cannot be received.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
     /// The node's commands could not reach the agent.

@@ -1,4 +1,4 @@
-//! What an agent counts. It begins anew with each start of the agent, as Prometheus expects of a process.
+//! The agent's metrics. Counters start at zero with each start of the agent, as Prometheus expects of a process.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ use trigger_core::run::{RunOutcome, RunResult};
 use crate::firing::Fired;
 use crate::metrics;
 
-/// What a member of a group leaves out by its own look at the chain.
+/// The rule of a target that a member of a group suppresses by its own check of the chain.
 const BY_MEMBER: &str = "member";
-/// A run of Puppet takes from seconds to an hour.
+/// The buckets in seconds: a Puppet run takes from seconds to an hour.
 const DURATIONS: [f64; 10] = [1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -42,7 +42,7 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
-/// All figures of one agent.
+/// All metrics of one agent.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
@@ -88,7 +88,7 @@ impl Metrics {
         registry.register("build", "The version of this agent", build);
         let help = "Events that commands on this node handed to the agent, by what became of them";
         registry.register("events_fired", help, self.fired.clone());
-        let help = "Targets and groups that the loop guard left out, by its rule: the pair of trigger and target, \
+        let help = "Targets and groups that the loop guard suppressed, by its rule: the pair of trigger and target, \
                     the hops of the chain, the fires for one root event (all three at the end of the run that \
                     fired), or the own look of this node as a member";
         registry.register("targets_suppressed", help, self.suppressed.clone());
@@ -109,7 +109,7 @@ impl Metrics {
         registry.register("claim_held", help, self.claim_held.clone());
     }
 
-    /// What is missing until it happens first has no increase when it does.
+    /// Creates every series with the value zero, because Prometheus sees no increase when a new series appears.
     fn begin_at_zero(&self) {
         for result in ["committed", "spooled", "failed"] {
             drop(self.fired.get_or_create(&ResultLabel { result }));
@@ -125,7 +125,7 @@ impl Metrics {
         }
     }
 
-    /// A command on this node fired an event through this agent.
+    /// Counts an event that a command on this node fired through this agent.
     pub(super) fn fired(&self, fired: Option<&Fired>) {
         let result = match fired {
             Some(Fired::Committed(_)) => "committed",
@@ -135,14 +135,14 @@ impl Metrics {
         self.fired.get_or_create(&ResultLabel { result }).inc();
     }
 
-    /// The loop guard left so many targets out by each rule, in a run that has ended.
+    /// Counts the targets that the loop guard suppressed in a run that has ended, by rule.
     pub(super) fn suppressed(&self, by_rule: &BTreeMap<Rule, usize>) {
         for (rule, count) in by_rule {
             self.suppressed.get_or_create(&RuleLabel { rule: rule.as_str() }).inc_by(*count as u64);
         }
     }
 
-    /// A delivery ended here.
+    /// Counts a delivery that ended here.
     pub(super) fn ended(&self, end: &DeliveryOutcome) {
         let state = end.state();
         self.ended.get_or_create(&StateLabel { state: state.as_str() }).inc();
@@ -151,20 +151,20 @@ impl Metrics {
         }
     }
 
-    /// A run ended.
+    /// Counts a run that ended.
     pub(super) fn run_ended(&self, result: &RunResult) {
         self.runs.get_or_create(&OutcomeLabel { outcome: result.outcome.as_str() }).inc();
         self.run_durations.observe(result.finished_at.since(result.started_at).as_secs_f64());
         self.last_run_ended(result);
     }
 
-    /// A run of an earlier agent was the latest.
+    /// Sets the end of the latest run, which may be an earlier agent's.
     pub(super) fn last_run_ended(&self, result: &RunResult) {
         let seconds = result.finished_at.as_unix_ms() / 1000;
         self.last_run_end.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
-    /// What is here now.
+    /// Sets the numbers of deliveries by state.
     pub(super) fn queue(&self, queue: &Queue) {
         let is_held = queue.blocker().is_some();
         let waiting = if is_held { 0 } else { queue.waiting_causes().count() };
@@ -175,24 +175,24 @@ impl Metrics {
         }
     }
 
-    /// The limit on runs began to delay one.
+    /// Counts a run that the rate limiter begins to delay.
     pub(super) fn delayed(&self) {
         self.delays.inc();
     }
 
-    /// How many files lie in the outbox.
+    /// Sets the numbers of files in the outbox.
     pub(super) fn outbox(&self, spooled: usize, quarantined: usize) {
         self.spooled.set(i64::try_from(spooled).unwrap_or(i64::MAX));
         self.quarantined.set(i64::try_from(quarantined).unwrap_or(i64::MAX));
     }
 
-    /// Where the agent stands with its backend.
+    /// Sets the state of the agent's connection and claim.
     pub(super) fn backend(&self, is_connected: bool, holds_claim: bool) {
         self.connected.set(i64::from(is_connected));
         self.claim_held.set(i64::from(holds_claim));
     }
 
-    /// All of it, as the textfile collector reads it.
+    /// Encodes all metrics in the format of the textfile collector.
     pub(super) fn text(&self) -> String {
         metrics::plain(&self.registry)
     }

@@ -1,5 +1,5 @@
-//! Writes the agent's metrics to a file for node_exporter's textfile collector. An agent listens on no port:
-//! nothing has to be opened, guarded or scraped on each node for them.
+//! Writes the agent's metrics to a file for node_exporter's textfile collector. An agent listens on no port, so that no
+//! port has to be opened, protected or scraped on each node.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
@@ -15,9 +15,9 @@ use super::connection::Connection;
 use crate::os::Os;
 use crate::state::Outbox;
 
-/// How often the figures are looked at; the file is written when they have changed.
+/// How often the metrics are compared with the file, which is written when they have changed.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// It is written at least this often, so that its age tells whether the agent lives.
+/// The file is written at least this often, so that its age shows whether the agent is alive.
 const MAX_WRITE_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(service: Arc<Service<Os>>, path: PathBuf) {
@@ -54,16 +54,17 @@ fn count(outbox: &Outbox) -> Option<(usize, usize)> {
     Some((outbox.waiting().ok()?.len(), outbox.quarantined_files().ok()?.len()))
 }
 
-/// Whole or not at all, for whoever reads at that moment; the collector passes over a name that does not end
-/// in `.prom`. Not synced: after a crash the next agent writes another.
+/// Replaces the file atomically, so that a concurrent reader sees a whole file. The collector ignores the temporary
+/// file, whose name does not end in `.prom`. The file is not synced, because after a crash the next agent writes a new
+/// one.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
-    // Who else may write in the collector's directory could have laid a link there, or a pipe.
+    // Another user who may write to the collector's directory could have created a link or a pipe there.
     let _ = fs::remove_file(&temporary);
     let written = File::create_new(&temporary).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
-        // The collector is another user, whatever our umask.
+        // The collector runs as another user, so the file is readable whatever this process's umask is.
         file.set_permissions(Permissions::from_mode(0o644))?;
         fs::rename(&temporary, path)
     });

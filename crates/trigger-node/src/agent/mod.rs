@@ -1,11 +1,10 @@
-//! The node's daemon. One task owns the queue and the runs ([`daemon`]); the others carry things to it and
-//! from it: [`delivery_watcher`] reads deliveries, [`completion_writer`] stores outcomes, [`registration`] keeps
-//! the claim on the certname, [`outbox_relay`] empties the outbox, [`sweeper`] removes from the backend what is not
-//! needed any more.
+//! The node's daemon. One task owns the queue and the runs ([`daemon`]); the others bring inputs to it and take its
+//! results: [`delivery_watcher`] reads deliveries, [`completion_writer`] stores outcomes, [`registration`] keeps
+//! the claim on the certname, [`outbox_relay`] empties the outbox, [`sweeper`] removes expired data from the backend.
 //!
-//! All these run on any [`Host`]. What only this machine has is started by [`on_os`]: [`socket`] serves this node's
-//! commands, [`metrics_file`] writes the metrics, [`disable_watcher`] looks for Puppet's lock, [`reaper`] reaps the
-//! supervisors of the program before a reload.
+//! All these run on any [`Host`]. The tasks that need the operating system are started by [`on_os`]: [`socket`] serves
+//! this node's commands, [`metrics_file`] writes the metrics, [`disable_watcher`] watches Puppet's lock, [`reaper`]
+//! reaps the supervisors of the program before a reload.
 
 mod completion_writer;
 mod connection;
@@ -55,63 +54,72 @@ use connection::Connection;
 pub use error::AgentError;
 pub use start::{check, run};
 
-/// All that an agent is told.
+/// The settings of an agent, read from its configuration once for each start or reload.
 #[derive(Debug, Clone)]
 pub struct AgentSettings<H: Host = Os> {
+    /// The certname whose deliveries the agent takes.
     pub certname: Certname,
+    /// The state directory, which belongs to this certname.
     pub state: StateDir<H>,
+    /// The backend that the agent watches.
     pub backend: BackendUrl,
-    /// With what backends are opened, this one and those of `trigger` resources that name a provider.
+    /// The credentials for every backend, this one and those of `trigger` resources that name another one.
     pub credentials: Credentials,
+    /// The key prefix of the fleet in the backend.
     pub prefix: KeyPrefix,
+    /// The groups whose events the agent takes too.
     pub groups: Vec<GroupName>,
+    /// The command of each run.
     pub command: RunCommand,
     /// The run command in words, for the record of each run.
     pub command_words: Vec<String>,
+    /// How long a run may take before it is ended.
     pub run_timeout: Duration,
+    /// The rate limiter's limit.
     pub runs_per_minute: RunsPerMinute,
-    /// Where node_exporter looks for what it passes on; none where nobody asked.
+    /// The file for node_exporter's textfile collector; `None` writes no metrics.
     pub metrics_file: Option<PathBuf>,
-    /// What a `trigger fire` inside a run needs to find this agent.
+    /// The environment by which a `trigger fire` inside a run finds this agent.
     pub run_environment: BTreeMap<String, String>,
-    /// Whether an agent that held this directory's lock is certain to be dead.
+    /// Whether every earlier agent that held this directory's lock is certainly dead, so that its claim may be taken
+    /// over at once.
     pub may_inherit_claim: bool,
 }
 
-/// Why the daemon ended.
+/// Why the agent stopped without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
-    /// It was told to.
+    /// A signal ended it.
     Terminated,
-    /// It shall start again with a configuration that was found to be good.
+    /// The caller shall start it again with the new configuration, which has been checked.
     Reload,
-    /// Likewise, since another agent has taken the claim: what waits here is that one's.
+    /// Another agent has taken the claim and runs the waiting deliveries. The caller shall start this agent again.
     ClaimLost,
 }
 
-/// What an agent is asked to do from outside.
+/// A request to the agent from outside, by a Unix signal or the simulation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// Stop.
     Terminate,
-    /// Start again, if the configuration is good.
+    /// Start again, if the configuration passes its check.
     Reload,
 }
 
-/// Looks whether Puppet is disabled on this node.
+/// Checks whether Puppet is disabled on this node.
 pub trait DisableCheck: Send {
-    /// Returns when the answer may have changed, for it is looked at elsewhere now. May be dropped and asked again.
+    /// Returns when the path of the lock has changed, so that the answer may have changed too. Safe to cancel.
     fn has_moved(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Why no run may start, if so. It is looked for whether one is `about_to_start`, unless it was found within
-    /// the last second that none may.
+    /// Returns why no run may start, or `None` if one may. If a run is `about_to_start`, the lock is read again, unless
+    /// a check within the last second has found that no run may start.
     fn reason(&mut self, about_to_start: bool) -> Option<String>;
 
-    /// Takes over what a supervisor has asked Puppet meanwhile.
+    /// Reads the cache again after a run, because its supervisor may have asked Puppet for its paths.
     fn take_over_cache(&mut self);
 }
 
-/// What is shared by the agent's tasks and does not change, but for what is counted.
+/// The data that the agent's tasks share. Only the metrics change.
 struct Node<H: Host> {
     settings: AgentSettings<H>,
     metrics: metrics::Metrics,
@@ -119,7 +127,7 @@ struct Node<H: Host> {
     host: H,
 }
 
-/// What an agent offers to the other processes of its machine.
+/// The handle by which the other processes of the machine reach an agent.
 pub struct Service<H: Host> {
     node: Arc<Node<H>>,
     publisher: Arc<Publisher<H>>,
@@ -130,7 +138,10 @@ pub struct Service<H: Host> {
 }
 
 impl<H: Host> Service<H> {
-    /// Fires an event for a command of this node.
+    /// Fires an event for a command of this node and counts it.
+    ///
+    /// # Errors
+    /// Those of [`Publisher::fire`].
     pub async fn fire(&self, publication: &Publication) -> Result<FireReport, FireError> {
         let event = &publication.event;
         let span = tracing::info_span!("fire", event = %event.id, trigger = %event.trigger);
@@ -139,14 +150,14 @@ impl<H: Host> Service<H> {
         report
     }
 
-    /// What the queue holds; nothing where the agent is stopping.
+    /// Returns the content of the queue, or `None` if the agent is stopping.
     pub async fn queue(&self) -> Option<QueueView> {
         let (sender, receiver) = oneshot::channel();
         self.questions.send(sender).await.ok()?;
         receiver.await.ok()
     }
 
-    /// Where the claim on the certname stands.
+    /// Returns the state of the claim on the certname.
     pub fn claim(&self) -> &watch::Receiver<ClaimState> {
         &self.claim
     }
@@ -155,14 +166,14 @@ impl<H: Host> Service<H> {
 /// A task that lives as long as its agent.
 pub type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What an agent is run with besides its settings.
+/// The connections of an agent to its machine, which differ between the program and the simulation.
 pub struct Surroundings<D, S> {
-    /// What it is asked to do.
+    /// The requests to stop or reload.
     pub signals: mpsc::Receiver<Signal>,
-    /// Whether it may run Puppet.
+    /// Checks whether the agent may run Puppet.
     pub disabled: D,
-    /// Offers what it is given to the other processes of the machine, by tasks.
+    /// Returns the tasks that serve the [`Service`] to the other processes of the machine.
     pub serve: S,
-    /// Called once it serves.
+    /// Called once the agent serves.
     pub on_ready: Box<dyn FnOnce() + Send>,
 }

@@ -1,5 +1,4 @@
-//! The agent on the machine that this program runs on: signals, the socket for its commands, the file of metrics,
-//! Puppet's own lock.
+//! Runs the agent on the operating system: signals, the socket for commands, the file of metrics, Puppet's lock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +12,11 @@ use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundi
 use super::{metrics_file, reaper, socket, start};
 use crate::os::Os;
 
-/// Runs the agent until it is told to stop. `check_configuration` is asked before a reload.
+/// Runs the agent until a signal, a reload or the loss of its claim stops it. Calls `check_configuration` before a
+/// reload; if that fails, the agent goes on with its old configuration.
+///
+/// # Errors
+/// [`AgentError`], from the start of the agent or from a task that ended.
 pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     settings: AgentSettings,
     check_configuration: impl Fn() -> C,
@@ -27,7 +30,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     });
     let metrics_file = settings.metrics_file.clone();
     let find_lock = disabled.find();
-    // Before this program starts children of its own.
+    // This list is taken before this program starts children of its own.
     let inherited = reaper::children();
     let serve = |service: Service<Os>| -> Result<Vec<Part>, AgentError> {
         let service = Arc::new(service);
@@ -45,7 +48,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     start::run(settings, surroundings, check_configuration).instrument(span).await
 }
 
-/// One task for each, which waits for its signal again and again.
+/// Starts a task for each Unix signal, which forwards it each time it arrives.
 fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), AgentError> {
     let meanings = [
         (SignalKind::terminate(), Signal::Terminate),

@@ -1,5 +1,5 @@
-//! Empties the outbox: when the backend comes back, when an event had to wait, and now and then for what
-//! another process left there.
+//! Empties the outbox: when the backend is reachable again, after an event was spooled, and periodically for the events
+//! that another process spooled.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::connection::Connection;
 use crate::firing::{Drained, Publisher};
 use crate::host::Host;
 
-/// How often the outbox is looked at without a reason, spread over the fleet.
+/// How often the outbox is read without a notification, with jitter across the fleet.
 const POLL_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(super) async fn run<H: Host>(
@@ -22,7 +22,7 @@ pub(super) async fn run<H: Host>(
     let mut attempt = 0;
     let mut failing_since = host.elapsed();
     loop {
-        // Whatever the state of this agent's own link and claim: events may be for another backend.
+        // The state of this agent's own link and claim does not matter: events may be for another backend.
         link.mark_unchanged();
         match publisher.drain(false).await {
             Ok(drained) => {
@@ -44,7 +44,7 @@ pub(super) async fn run<H: Host>(
         tokio::select! {
             biased;
             () = host.sleep(pause) => {}
-            // A failure need not cost the watch its connection: the backend may be back in a moment.
+            // A failed publish need not close the watch's connection, and then `link` does not change.
             () = publisher.has_spooled(), if attempt == 0 => attempt = 1,
             changed = link.changed() => if changed.is_err() { return },
         }

@@ -1,6 +1,6 @@
-//! Keeps this node's registration in the backend: its claim on the certname, its groups, what it does.
-//! What becomes of the claim is decided in [`trigger_fleet::claim`]; here are the clock, the wakes and the
-//! file that remembers the groups.
+//! Keeps this node's registration in the backend: its claim on the certname, its groups and its activity.
+//! [`trigger_fleet::claim`] decides about the claim; this module has the clock, the wake-ups and the file that
+//! remembers the groups.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use super::{AgentSettings, Node};
 use crate::host::{Host, timeout};
 use crate::state::{FileError, read_if_present, write_durably};
 
-/// Changes of activity are written at most this often.
+/// The shortest interval between two writes of a changed activity.
 const ACTIVITY_SPACING: Duration = Duration::from_millis(250);
-/// A change of activity is written so long after it: the run that just started goes first, on this node's
-/// processors and on the backend's disk.
+/// How long a change of activity waits before it is written, so that a run that has just started is not delayed on this
+/// node's processors and on the backend's disk.
 const ACTIVITY_DELAY: Duration = Duration::from_millis(50);
-/// How long an agent that stops waits for its claim to be given up; else it lapses by itself.
+/// How long an agent that stops tries to release its claim. After that the claim lapses by itself.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The registrar's ends of the channels to the other tasks.
+/// The registration's ends of the channels to the other tasks.
 pub(super) struct Channels {
     pub(super) activity: watch::Receiver<Activity>,
-    /// The latest revision at which our own record was seen to be written, by whomever.
+    /// The latest revision at which a watch saw this node's own record written, by any agent.
     pub(super) seen: watch::Receiver<Revision>,
-    /// Asks that the claim be given up, and to be told when that is done.
+    /// A request to release the claim, with the channel that reports its completion.
     pub(super) release: oneshot::Receiver<oneshot::Sender<()>>,
     pub(super) standing: watch::Sender<ClaimState>,
 }
@@ -38,7 +38,7 @@ pub(super) struct Channels {
 pub(super) struct Registration<H: Host> {
     node: Arc<Node<H>>,
     claim: Claim,
-    /// The groups joined, as the state directory remembers them.
+    /// The joined groups as the state directory has them.
     remembered: BTreeMap<GroupName, Revision>,
     activity: watch::Receiver<Activity>,
     seen: watch::Receiver<Revision>,
@@ -46,8 +46,8 @@ pub(super) struct Registration<H: Host> {
 }
 
 impl<H: Host> Registration<H> {
-    /// Registers and keeps the registration true until it is asked to give the claim up. `lock` names the
-    /// lock that this agent holds on its state directory.
+    /// Registers this node and keeps the registration up to date until a request to release the claim. `lock` is the
+    /// name of the lock that this agent holds on its state directory.
     pub(super) async fn run(
         node: Arc<Node<H>>,
         lock: Option<String>,
@@ -83,8 +83,8 @@ impl<H: Host> Registration<H> {
         let mut is_failing = false;
         while !self.standing.is_closed() {
             let activity = self.activity.borrow_and_update().clone();
-            // What was seen until now is answered by this renewal, even where the backend was made anew and
-            // counts from the start again.
+            // This renewal answers every write seen until now, even if the backend was recreated and its revisions
+            // start from the beginning again.
             self.seen.mark_unchanged();
             let renewed = self.claim.renew(&activity, self.node.host.now()).await;
             if let Err(error) = &renewed
@@ -139,7 +139,7 @@ impl<H: Host> Registration<H> {
         });
     }
 
-    /// What a person should know, once.
+    /// Logs a change of the claim that an operator should know, once.
     fn log(&self, known: &ClaimState, standing: &ClaimState) {
         let blocker = standing.blocker(self.node.host.now().elapsed);
         let sentence = blocker.as_ref().map_or("", ClaimBlocker::reason);
@@ -160,7 +160,7 @@ impl<H: Host> Registration<H> {
     }
 }
 
-/// Returns when our record was written by somebody else, as far as a watch can tell.
+/// Returns when a watch has seen that another agent wrote this node's record.
 async fn news(claim: &Claim, seen: &mut watch::Receiver<Revision>) {
     while seen.changed().await.is_ok() {
         if claim.is_news(*seen.borrow_and_update()) {
@@ -170,17 +170,18 @@ async fn news(claim: &Claim, seen: &mut watch::Receiver<Revision>) {
     std::future::pending::<()>().await;
 }
 
-/// Returns when the activity has changed and the change is due to be told.
+/// Returns when the activity has changed and the change is due to be written.
 async fn change<H: Host>(host: &H, activity: &mut watch::Receiver<Activity>) {
     host.sleep(ACTIVITY_SPACING).await;
     if activity.changed().await.is_err() {
-        // The daemon is gone; whoever ends the agent says what becomes of the claim.
+        // The daemon has ended; the task that ends the agent decides whether the claim is released.
         std::future::pending::<()>().await;
     }
     host.sleep(ACTIVITY_DELAY).await;
 }
 
-/// The groups joined, below a line that says where: revisions of one backend mean nothing in another.
+/// Reads the joined groups. The first line of the file names the backend and prefix, because a revision of one backend
+/// has no meaning in another.
 pub(super) fn read_joined<H: Host>(
     settings: &AgentSettings<H>,
 ) -> Result<BTreeMap<GroupName, Revision>, FileError> {
@@ -229,7 +230,7 @@ mod tests {
         let fleet = Fleet::new(Arc::new(MemoryStore::default()), Keyspace::default())
             .acting_as("lb01".parse().unwrap());
         let mut claim = Claim::new(fleet, claimant, BTreeMap::new(), Duration::ZERO);
-        // Seen in a backend that has been made anew since.
+        // Seen in a backend that has been recreated since.
         let (sender, mut seen) = watch::channel(Revision(1_000_000));
         let now = crate::os::Os::start().now();
         seen.mark_unchanged();

@@ -1,5 +1,5 @@
-//! What this node tells of its latest runs, for `trigger why`. Explains and decides nothing: whatever goes
-//! wrong here holds up no outcome.
+//! Keeps the history of this node's latest runs, which the agent publishes for `trigger why`. No decision depends on
+//! the history, and an error here must not hold up an outcome.
 
 use std::collections::HashMap;
 
@@ -13,13 +13,13 @@ use crate::state::Runs;
 pub(super) struct RunHistoryWriter<H: Host> {
     runs: Runs<H>,
     history: RunHistory,
-    /// How many events of a backlog each event stands for that waits for its run. Only here: an agent that
-    /// starts anew counts anew.
+    /// How many superseded events each waiting event stands for. The counts are in memory only, so they start from zero
+    /// when the agent is restarted.
     stands_for: HashMap<EventId, usize>,
 }
 
 impl<H: Host> RunHistoryWriter<H> {
-    /// Begins with what the records that are kept tell.
+    /// Begins with the history of the kept runs.
     pub(super) fn new(runs: Runs<H>) -> Self {
         let history = runs.history().unwrap_or_else(|error| {
             tracing::error!(%error, "cannot read the history of runs");
@@ -32,7 +32,7 @@ impl<H: Host> RunHistoryWriter<H> {
         &self.history
     }
 
-    /// Takes in how deliveries ended, by a run or without one.
+    /// Adds the outcomes of deliveries, which ended by `run` or without one.
     pub(super) fn take_in(&mut self, run: Option<RunId>, completions: &[Completion]) {
         let superseded = completions.iter().map(|completion| self.end(completion)).sum();
         let Some(run) = run else { return };
@@ -48,7 +48,8 @@ impl<H: Host> RunHistoryWriter<H> {
         }
     }
 
-    /// How many events an ended one stood for, unless another one does now.
+    /// Returns how many events a completed event stood for. A superseded event passes its count on to its successor and
+    /// returns zero.
     fn end(&mut self, completion: &Completion) -> usize {
         let stood_for = self.stands_for.remove(&completion.event).unwrap_or_default();
         match completion.outcome {

@@ -23,9 +23,9 @@ use crate::host::Host;
 const MAX_REQUEST_BYTES: u64 = 64 * 1024 * 1024;
 /// Connections served at once.
 const CONNECTIONS: usize = 32;
-/// A client that sends nothing for so long is cut off.
+/// A client that sends nothing for this long is disconnected.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Listens on the socket; the agent's lock is held, so whatever lies there is a dead agent's.
+/// Listens on the socket. The agent holds its lock, so an existing socket file belongs to a dead agent and is removed.
 pub(super) fn listen(state_dir: &Path) -> Result<UnixListener, AgentError> {
     let path = path_in(state_dir);
     let failed = |source: io::Error| AgentError::Listen { path: path.clone(), source };

@@ -1,4 +1,4 @@
-//! Starts an agent: opens what it needs, connects its tasks, and runs them until it is told to stop.
+//! Starts an agent: opens its files and its backend, connects its tasks, and runs them until the daemon stops.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,11 @@ use crate::firing::{Publisher, Spool};
 use crate::host::Host;
 use crate::state::{Breaker, DedupLog, Outbox, Runs, StateDir};
 
-/// Runs the agent until it is told to stop. `check_configuration` is asked before a reload.
+/// Runs the agent on any [`Host`] until a signal, a reload or the loss of its claim stops it. Calls
+/// `check_configuration` before a reload.
+///
+/// # Errors
+/// [`AgentError`] if the agent cannot start, or if one of its tasks has ended.
 pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E: fmt::Display>(
     settings: AgentSettings<H>,
     surroundings: Surroundings<D, impl FnOnce(Service<H>) -> Result<Vec<Part>, AgentError>>,
@@ -90,7 +94,8 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let stopped = tokio::select! {
         biased;
         stopped = daemon.run(check_configuration, surroundings.on_ready) => stopped?,
-        // None of them ends while the daemon lives. Better a restart than an agent that only looks alive.
+        // No task ends while the daemon runs. After a panic in one, the service manager restarts the agent, which is
+        // better than an agent that only looks alive.
         _ = part_ended.recv() => {
             return Err(AgentError::PartEnded);
         }
@@ -106,7 +111,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     Ok(stopped)
 }
 
-/// A part of the agent that says when it has ended, even by a panic.
+/// Wraps a task of the agent so that it reports its end, even by a panic.
 fn watched(part: Part, ended: &mpsc::Sender<()>) -> impl Future<Output = ()> + Send + use<> {
     struct AtEnd(mpsc::Sender<()>);
     impl Drop for AtEnd {
@@ -121,12 +126,16 @@ fn watched(part: Part, ended: &mpsc::Sender<()>) -> impl Future<Output = ()> + S
     }
 }
 
-/// The backend that an agent watches; not every backend can be watched.
+/// Opens the backend that an agent watches. A write-only backend is refused.
 fn open_store<H: Host>(publisher: &Publisher<H>, url: &BackendUrl) -> Result<Arc<dyn Store>, AgentError> {
     publisher.backend(url)?.store().cloned().ok_or_else(|| AgentError::WriteOnlyBackend { url: url.clone() })
 }
 
-/// Whether an agent could be started with these settings.
+/// Checks whether an agent could be started with these settings. No server is asked.
+///
+/// # Errors
+/// [`AgentError::Backend`], [`AgentError::WriteOnlyBackend`], [`AgentError::OtherOwner`], or [`AgentError::File`] if
+/// the state directory cannot be read.
 pub fn check<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentError> {
     let host = settings.state.host().clone();
     let publisher = Publisher::new(host, None, settings.prefix.clone(), settings.credentials.clone());

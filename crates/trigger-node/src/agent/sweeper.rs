@@ -1,5 +1,5 @@
-//! Sweeps the backend now and then, so that it holds what somebody still needs and no more. Each agent looks
-//! about once an hour whether anybody has; whoever finds that nobody did, does.
+//! Sweeps the backend, so that it holds no data that no node needs. Each agent checks about once an hour whether any
+//! agent has swept recently, and sweeps if none has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use trigger_store::store::StoreError;
 use super::Node;
 use crate::host::Host;
 
-/// How often an agent looks, spread over the fleet.
+/// How often an agent checks, with jitter across the fleet.
 const POLL_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 pub(super) async fn run<H: Host>(node: Arc<Node<H>>) {

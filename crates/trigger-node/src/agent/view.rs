@@ -1,4 +1,4 @@
-//! What `trigger queue` is told by a running agent.
+//! Builds the agent's reply to `trigger queue`.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::AgentSettings;
 use crate::host::Host;
 use crate::queue_view::{HeldView, QueueView, RunningView, UnreadableView, WaitingView};
 
-/// The view of a queue as it is now.
+/// Returns the view of a queue as it is now.
 pub(super) fn of<H: Host>(
     settings: &AgentSettings<H>,
     queue: &Queue,
@@ -19,7 +19,7 @@ pub(super) fn of<H: Host>(
 ) -> QueueView {
     let activity = queue.activity();
     let retry = |event: EventId| activity.retrying.iter().find(|retrying| retrying.causes.contains(&event));
-    // The activity lists only so many.
+    // The activity lists only a bounded number of held deliveries.
     let held: BTreeMap<EventId, &str> = queue.held().collect();
     let known: BTreeMap<EventId, &Cause> =
         queue.waiting_causes().map(|cause| (cause.event.id, cause)).collect();
@@ -35,7 +35,7 @@ pub(super) fn of<H: Host>(
         }),
         waiting: queue
             .waiting_causes()
-            // What waits for a person is told below.
+            // Held deliveries are listed below.
             .filter(|cause| !held.contains_key(&cause.event.id))
             .map(|cause| WaitingView {
                 event_id: cause.event.id.to_string(),

@@ -1,4 +1,4 @@
-//! The file that remembers which events ended on this node (C4).
+//! The dedup log, a file that remembers which events ended on this node (C4).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,23 +11,28 @@ use super::{FileError, StateDir, at, read_if_present, write_durably};
 use crate::host::{Host, HostFile, Open};
 use crate::os::Os;
 
-/// Lines beyond those still needed before the file is written anew.
+/// How many lines that are no longer needed the file may hold before it is rewritten.
 const STALE_LINES: usize = 10_000;
 
-/// Appended to and synced at the end of each run; written anew when it has grown stale.
+/// The open dedup log. It is appended to and synced at the end of each run, and rewritten when too many of its lines
+/// have expired.
 #[derive(Debug)]
 pub struct DedupLog<H: Host = Os> {
     host: H,
     path: PathBuf,
     file: H::File,
-    /// Lines since it was looked at as a whole.
+    /// Lines appended since the file was last read as a whole.
     appended: usize,
-    /// The last append was cut short, by a full disk say.
+    /// Whether the last append was cut short, for example by a full disk.
     is_torn: bool,
 }
 
 impl<H: Host> DedupLog<H> {
-    /// Opens the file and reads what it remembers, less what is too old to matter.
+    /// Opens the file and returns the events that it remembers, with the time at which each ended, without expired
+    /// ones.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be read or rewritten.
     pub fn open(
         state: &StateDir<H>,
         now: Timestamp,
@@ -37,12 +42,15 @@ impl<H: Host> DedupLog<H> {
         Ok((Self { host, path, file, appended: 0, is_torn: false }, ended))
     }
 
-    /// Remembers events, durably.
+    /// Appends events durably.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be written or synced. A part of the events may then be remembered.
     pub fn append(&mut self, events: &[EventId], now: Timestamp) -> Result<(), FileError> {
         if events.is_empty() {
             return Ok(());
         }
-        // Half a line stays one that nobody can read, and spoils no other.
+        // A line that was cut short must not swallow the next one; it stays unreadable and is ignored.
         let mut text = if self.is_torn { "\n" } else { "" }.to_owned();
         text.extend(events.iter().map(|&event| HonouredEvent { event, ended_at: now }.to_line() + "\n"));
         self.is_torn = true;
@@ -58,7 +66,7 @@ impl<H: Host> DedupLog<H> {
     }
 }
 
-/// The file, written anew first where most of it is of no use any more, and what it remembers.
+/// Opens the file, rewritten first if too many of its lines have expired, and returns the events that it remembers.
 fn open_fresh<H: Host>(
     host: &H,
     path: &Path,
@@ -71,7 +79,7 @@ fn open_fresh<H: Host>(
         .filter(|ended| !ended.is_outlived(now))
         .map(|ended| (ended.event, ended.ended_at))
         .collect();
-    // Also mends a last line that a crash cut short: nothing may be appended to half a line.
+    // This also repairs a last line that a crash cut short, because nothing may be appended to it.
     let whole = text.is_empty() || text.ends_with('\n');
     if !whole || text.lines().count() > ended.len() + STALE_LINES {
         write_durably(host, path, lines(&ended).as_bytes())?;
@@ -105,7 +113,7 @@ mod tests {
         let state = StateDir::open(dir.path()).unwrap();
         let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
         log.append(&[event(1)], NOW).unwrap();
-        // As a full disk leaves it.
+        // A full disk leaves half a line.
         log.file.write_all(b"00000000-0000-0000-0000-0000").unwrap();
         log.is_torn = true;
         log.append(&[event(2)], NOW).unwrap();

@@ -1,4 +1,4 @@
-//! Files that are there, whole, after a crash, or not at all.
+//! Writes files so that after a crash each is complete or absent.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,8 +11,8 @@ pub(super) fn sync_dir<H: Host>(host: &H, dir: &Path) -> Result<(), FileError> {
     host.sync_dir(dir).map_err(at("sync the directory", dir))
 }
 
-/// A new private file with this content, synced but not yet in its place; the handle stays open so that
-/// the caller can lock it before others see it.
+/// Creates a private file with this content, synced but not yet under its final name. With `lock` the open file is
+/// locked, so that no other process can use the file after its renaming before the caller has released it.
 pub(super) fn write_synced<H: Host>(
     host: &H,
     path: &Path,
@@ -28,22 +28,26 @@ pub(super) fn write_synced<H: Host>(
     Ok(file)
 }
 
-/// Moves a file into its place and makes that survive a crash.
+/// Renames a file to its final name and makes that survive a crash.
 pub(super) fn rename_durably<H: Host>(host: &H, from: &Path, to: &Path) -> Result<(), FileError> {
     host.rename(from, to).map_err(at("move a file to", to))?;
     sync_dir(host, to.parent().unwrap_or(Path::new("/")))
 }
 
-/// The path with more text at its end, extension and all.
+/// Returns the path with a suffix after its extension.
 pub(super) fn appended(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
-/// Replaces a small file: whole or not at all, whatever happens meanwhile.
+/// Replaces a small file atomically and durably.
+///
+/// # Errors
+/// A [`FileError`] if it cannot be written, synced or renamed. The old file then stays, except that a failed sync of
+/// the directory leaves open which of the two survives a crash.
 pub fn write_durably<H: Host>(host: &H, path: &Path, content: &[u8]) -> Result<(), FileError> {
-    // The pid keeps two processes that write the same file from sharing a temporary one.
+    // The pid keeps two processes that write the same file from using the same temporary file.
     let temporary = appended(path, &format!(".{}.tmp", host.pid()));
     let written =
         write_synced(host, &temporary, content, false).and_then(|_| rename_durably(host, &temporary, path));
@@ -53,7 +57,10 @@ pub fn write_durably<H: Host>(host: &H, path: &Path, content: &[u8]) -> Result<(
     written
 }
 
-/// A file's text; nothing where there is no file.
+/// Reads a file as text, with invalid UTF-8 replaced. Returns `None` if the file does not exist.
+///
+/// # Errors
+/// A [`FileError`] if the file exists and cannot be read.
 pub fn read_if_present<H: Host>(host: &H, path: &Path) -> Result<Option<String>, FileError> {
     match host.read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),

@@ -1,5 +1,5 @@
-//! How often each trigger fired on this node for each root event (C7): the file `fires`, which no
-//! number of runs pushes out, since the count has to hold for as long as the root event may live.
+//! Counts how often each trigger fired on this node for each root event (C7), in the file `fires`. The counts are
+//! independent of the kept runs, because a count has to last for as long as the root event may live.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -13,12 +13,12 @@ use super::{FileError, StateDir, at};
 use crate::host::{Host, HostFile, Open};
 use crate::os::Os;
 
-/// Lines before the file is written anew, without what is too old to matter and with the newest half at the
-/// most: nearly four fires in every minute of nine days.
+/// How many lines the file may hold before it is rewritten, without expired lines and with at most the newest half of
+/// the lines. That is nearly four fires a minute for nine days.
 const MAX_LINES: usize = 100_000;
 
-/// The file, locked: until this is dropped nobody else counts, so that what is counted and what is noted
-/// belong together.
+/// The locked file. No other process can count until this is dropped, so that reading a count and noting a fire are one
+/// step.
 #[derive(Debug)]
 pub struct Fires<H: Host = Os> {
     path: PathBuf,
@@ -27,7 +27,10 @@ pub struct Fires<H: Host = Os> {
 }
 
 impl<H: Host> Fires<H> {
-    /// Waits for its turn and reads the file.
+    /// Waits for the lock and reads the file.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be opened, locked or read.
     pub fn lock(state: &StateDir<H>) -> Result<Self, FileError> {
         let path = state.file("fires");
         let mut file = state.host().open(&path, Open::ReadAppend).map_err(at("open", &path))?;
@@ -36,7 +39,7 @@ impl<H: Host> Fires<H> {
         Ok(Self { path, file, text: String::from_utf8_lossy(&bytes).into_owned() })
     }
 
-    /// How often `trigger` fired for each root event.
+    /// Returns how often `trigger` fired for each root event.
     pub fn of(&self, trigger: &TriggerName) -> HashMap<EventId, u32> {
         let mut counts: HashMap<EventId, u32> = HashMap::new();
         for note in self.text.lines().filter_map(FireNote::from_line) {
@@ -48,8 +51,11 @@ impl<H: Host> Fires<H> {
         counts
     }
 
-    /// Notes a fire, once for each of its root events. Not synced: what a crash of the whole node loses is one
-    /// round of a loop.
+    /// Notes a fire, once for each of its root events. The file is not synced: a crash of the whole node may lose the
+    /// note, which lets a loop go round once more.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be written.
     pub fn note(
         self,
         trigger: &TriggerName,
@@ -59,7 +65,10 @@ impl<H: Host> Fires<H> {
         self.append(trigger, roots, now, false)
     }
 
-    /// Takes back what was noted for a fire that came to nothing.
+    /// Takes back the note of a fire that failed.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be written.
     pub fn take_back(
         self,
         trigger: &TriggerName,
@@ -77,7 +86,7 @@ impl<H: Host> Fires<H> {
         is_taken_back: bool,
     ) -> Result<(), FileError> {
         self.forget_the_old(now, MAX_LINES)?;
-        // A line that a crash cut short stays one that nobody can read.
+        // A line that a crash cut short must not swallow the next one; it stays unreadable and is ignored.
         let mut text = if self.text.is_empty() || self.text.ends_with('\n') { "" } else { "\n" }.to_owned();
         for &root in roots {
             let note = FireNote { root, noted_at: now, trigger: trigger.clone(), is_taken_back };
@@ -86,7 +95,7 @@ impl<H: Host> Fires<H> {
         self.file.write_all(text.as_bytes()).map_err(at("append to", &self.path))
     }
 
-    /// Written anew in place, for the lock is on this very file.
+    /// Drops old lines once there are `most`. The file is rewritten in place, because the lock is on this file.
     fn forget_the_old(&mut self, now: Timestamp, most: usize) -> Result<(), FileError> {
         if self.text.lines().count() < most {
             return Ok(());

@@ -1,16 +1,16 @@
-//! The node's state directory: what must survive a crash, and nothing else.
+//! The node's state directory, which holds only data that must survive a crash.
 //!
 //! ```text
 //! agent.lock               held by the running agent
 //! agent.sock               the running agent's socket
-//! certname                 whose directory this is
-//! groups                   the groups it had joined, and since when
+//! certname                 the certname that the directory belongs to
+//! groups                   the groups that the node has joined, and since which revision
 //! ended                    events that ended here and never run again
 //! fires                    how often triggers fired here for their root events
 //! outbox/                  fired events that the backend has not committed yet
 //! runs/                    records, output and results of runs
 //! backend-unreachable      present while fires need not try the backend
-//! puppet-settings          what Puppet answered when it was asked for its settings
+//! puppet-settings          Puppet's answer when it was last asked for its settings
 //! ```
 
 mod breaker;
@@ -35,7 +35,7 @@ pub use crate::file_error::{FileError, at};
 use crate::host::{Host, HostFile, Open};
 use crate::os::Os;
 
-/// The directory, made if need be.
+/// A state directory that exists.
 #[derive(Debug, Clone)]
 pub struct StateDir<H: Host = Os> {
     host: H,
@@ -43,14 +43,20 @@ pub struct StateDir<H: Host = Os> {
 }
 
 impl StateDir {
-    /// Opens the directory on this machine; only its owner may look inside.
+    /// Opens the directory on this machine; see [`StateDir::open_on`].
+    ///
+    /// # Errors
+    /// A [`FileError`] if it cannot be created or opened.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         Self::open_on(Os::start(), path)
     }
 }
 
 impl<H: Host> StateDir<H> {
-    /// Opens the directory; only its owner may look inside.
+    /// Opens the directory. A missing one is created, with access for its owner only.
+    ///
+    /// # Errors
+    /// A [`FileError`] if it cannot be created or opened.
     pub fn open_on(host: H, path: &Path) -> Result<Self, FileError> {
         host.create_private_dir(path).map_err(at("create the directory", path))?;
         let path = host.canonicalize(path).map_err(at("open the state directory", path))?;
@@ -62,15 +68,21 @@ impl<H: Host> StateDir<H> {
         &self.host
     }
 
+    /// The directory's absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
+    /// The path of a file in the directory, whether the file exists or not.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// The one lock that makes a running agent the only one in this directory; held while the file is.
+    /// Takes the lock that makes a running agent the only one in this directory. The lock is held until the file is
+    /// dropped. Returns `None` if another agent holds it.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the lock file cannot be opened or locked.
     pub fn lock_for_agent(&self) -> Result<Option<H::File>, FileError> {
         let path = self.file("agent.lock");
         let file = self.host.open(&path, Open::Lock).map_err(at("open", &path))?;
@@ -78,13 +90,19 @@ impl<H: Host> StateDir<H> {
         Ok(is_ours.then_some(file))
     }
 
-    /// Whose directory this is, once anybody has said so.
+    /// Returns the certname that the directory belongs to, or `None` before an agent has set it.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file exists and cannot be read.
     pub fn certname(&self) -> Result<Option<Certname>, FileError> {
         let text = read_if_present(&self.host, &self.file("certname"))?;
         Ok(text.and_then(|text| text.trim().parse().ok()))
     }
 
-    /// Says whose directory this is.
+    /// Sets the certname that the directory belongs to, durably.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be written.
     pub fn set_certname(&self, certname: &Certname) -> Result<(), FileError> {
         write_durably(&self.host, &self.file("certname"), format!("{certname}\n").as_bytes())
     }

@@ -1,7 +1,7 @@
-//! Fired events that the backend has not committed yet: one synced file each (C1).
+//! Fired events that the backend has not committed yet, one synced file each (C1).
 //!
-//! Whoever publishes a file holds its lock. What can never be published moves aside with its reason and
-//! never blocks the others.
+//! The publisher of a file holds its lock. An event that can never be published is quarantined with the reason, and
+//! does not block the others.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,9 +18,9 @@ use crate::os::Os;
 
 const DIR: &str = "outbox";
 const ASIDE: &str = "quarantined";
-/// A temporary file this old was left by a `fire` that died before it answered.
+/// The age at which a temporary file is removed: its `fire` died before it returned.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
-/// Why a file was moved aside whose event nobody wants any more.
+/// The reason of a quarantined event that expired before it could be published.
 pub const EXPIRED: &str = "it expired before the backend could be reached";
 
 /// The node's outbox.
@@ -31,7 +31,7 @@ pub struct Outbox<H: Host = Os> {
     aside: PathBuf,
 }
 
-/// An event in the outbox, locked by us: no one else publishes it meanwhile.
+/// An event in the outbox that this process has locked, so that no other process publishes it meanwhile.
 #[derive(Debug)]
 pub struct Spooled<H: Host = Os> {
     host: H,
@@ -40,25 +40,31 @@ pub struct Spooled<H: Host = Os> {
     _lock: H::File,
 }
 
-/// What became of an attempt to take a file out of the outbox.
+/// The result of taking a file from the outbox.
 #[derive(Debug)]
 pub enum Taken<H: Host = Os> {
-    /// Ours to publish.
+    /// The caller may publish the event.
     Event(Box<Publication>, Spooled<H>),
-    /// Somebody else publishes it, or just has.
+    /// Another process publishes the event, or has just published it.
     Busy,
-    /// It could not be used and was moved aside.
+    /// The event is corrupt or expired, and was quarantined.
     Quarantined(Quarantined),
 }
 
 /// A file that can never be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
+    /// The file in quarantine, which keeps the event's content.
     pub path: PathBuf,
+    /// Why it can never be published, a sentence.
     pub reason: String,
 }
 
 impl<H: Host> Outbox<H> {
+    /// Opens the outbox of a state directory. Missing directories are created.
+    ///
+    /// # Errors
+    /// A [`FileError`] if they cannot be created.
     pub fn open(state: &StateDir<H>) -> Result<Self, FileError> {
         let dir = state.file(DIR);
         let aside = dir.join(ASIDE);
@@ -66,7 +72,10 @@ impl<H: Host> Outbox<H> {
         Ok(Self { host: state.host().clone(), dir, aside })
     }
 
-    /// Stores an event, durably, and keeps it locked for its publisher.
+    /// Stores an event durably and returns it locked for its publisher.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be written, synced or moved into place. The event is then not stored.
     pub fn store(&self, publication: &Publication) -> Result<Spooled<H>, FileError> {
         let name = format!("{}.json", publication.event.id);
         let temporary = self.dir.join(format!(".{name}.{}.tmp", self.host.pid()));
@@ -76,7 +85,7 @@ impl<H: Host> Outbox<H> {
         match stored {
             Ok(lock) => Ok(self.spooled(path, lock)),
             Err(error) => {
-                // A full disk must not keep the half that fitted.
+                // On a full disk, the part that was written must not use up space.
                 let _ = self.host.remove_file(&temporary);
                 Err(error)
             }
@@ -87,7 +96,11 @@ impl<H: Host> Outbox<H> {
         Spooled { host: self.host.clone(), path, aside: self.aside.clone(), _lock: lock }
     }
 
-    /// The files that wait, oldest first: their names are time-ordered ids.
+    /// Lists the events that wait, oldest first, by their names, which are time-ordered ids. Removes abandoned
+    /// temporary files.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the directory cannot be listed.
     pub fn waiting(&self) -> Result<Vec<PathBuf>, FileError> {
         let mut files = Vec::new();
         for path in self.host.list(&self.dir).map_err(at("list", &self.dir))? {
@@ -107,14 +120,17 @@ impl<H: Host> Outbox<H> {
         }
     }
 
-    /// Takes a file to publish it. One that is corrupt or expired is moved aside instead.
+    /// Takes a file to publish it. A corrupt or expired one is quarantined instead.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be opened, locked, read or quarantined.
     pub fn take(&self, path: &Path, now: Timestamp) -> Result<Taken<H>, FileError> {
         let mut file = match self.host.open(path, Open::Read) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Taken::Busy),
             Err(error) => return Err(at("open", path)(error)),
         };
-        // It may have been published and removed between our opening and our locking it.
+        // Another process may have published and removed the file between the opening and the locking here.
         if !file.try_lock().map_err(at("lock", path))? || !file.is_at(path) {
             return Ok(Taken::Busy);
         }
@@ -129,7 +145,11 @@ impl<H: Host> Outbox<H> {
         }
     }
 
-    /// An event that waits here, or was moved aside, then with the reason. Makes nothing: whoever asks may only read.
+    /// Finds an event that waits or is quarantined, in the second case with the reason. Creates nothing, because the
+    /// caller may have no permission to write.
+    ///
+    /// # Errors
+    /// A [`FileError`] if a file exists and cannot be read.
     pub fn find(
         state: &StateDir<H>,
         event: EventId,
@@ -137,7 +157,7 @@ impl<H: Host> Outbox<H> {
         let (host, dir) = (state.host(), state.file(DIR));
         let name = format!("{event}.json");
         let read = |text: String| Publication::from_wire(&text).ok();
-        // In this order, for it may be moved meanwhile.
+        // The outbox is read before the quarantine, because the file may be moved meanwhile.
         if let Some(text) = read_if_present(host, &dir.join(&name))? {
             return Ok(read(text).map(|publication| (publication, None)));
         }
@@ -147,14 +167,20 @@ impl<H: Host> Outbox<H> {
         Ok(read(text).map(|publication| (publication, Some(reason))))
     }
 
-    /// The files that were moved aside, in no order.
+    /// Lists the quarantined files, in no order and without their reasons.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the directory cannot be listed.
     pub fn quarantined_files(&self) -> Result<Vec<PathBuf>, FileError> {
         let mut files = self.host.list(&self.aside).map_err(at("list", &self.aside))?;
         files.retain(|path| path.extension().is_none_or(|extension| extension != "reason"));
         Ok(files)
     }
 
-    /// What was moved aside, for people.
+    /// Lists the quarantined files with their reasons, oldest first.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the directory or a reason cannot be read.
     pub fn list_quarantined(&self) -> Result<Vec<Quarantined>, FileError> {
         let mut files = Vec::new();
         for path in self.quarantined_files()? {
@@ -172,7 +198,10 @@ impl<H: Host> Spooled<H> {
         self.host.remove_file(&self.path).map_err(at("remove", &self.path))
     }
 
-    /// It can never be published: moves it aside with the reason beside it.
+    /// Moves an event that can never be published to quarantine, with the reason in a file beside it.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the reason cannot be written or the file cannot be moved.
     pub fn quarantine(self, reason: &str) -> Result<Quarantined, FileError> {
         let path = self.aside.join(self.path.file_name().unwrap_or_default());
         write_durably(&self.host, &reason_path(&path), format!("{reason}\n").as_bytes())?;

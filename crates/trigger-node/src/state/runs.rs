@@ -1,11 +1,11 @@
 //! Records, output and results of runs.
 //!
 //! ```text
-//! <run_id>.json            the record: what the run covers; locked while the run lives; blank until it begins
+//! <run_id>.json            the record with the run's events; locked while the run lives; blank before it begins
 //! <run_id>.ended.json      the record of a run whose outcome is stored
-//! <run_id>.result.json     how it ended
-//! <run_id>.log             what it printed, bounded; locked while anything of the run writes to it
-//! <run_id>.leader          its first process, for whoever may have to end it when its supervisor is dead
+//! <run_id>.result.json     its result
+//! <run_id>.log             its output, bounded; locked while any process of the run writes to it
+//! <run_id>.leader          its first process, by which an agent ends the run if its supervisor is dead
 //! <run_id>.report.yaml     the report of a `puppet apply`, until the outcome is stored
 //! <run_id>.superseded      how many events of a backlog its causes stand for, if any
 //! <run_id>.fired           the events fired inside it, suppressed ones too, a line each
@@ -28,12 +28,12 @@ use super::{FileError, StateDir, at, read_if_present, write_durably};
 use crate::host::{Host, HostFile, Open};
 use crate::os::Os;
 
-/// Ended runs whose records and output are kept.
+/// How many completed runs are kept, with their records and output.
 const KEPT_RUNS: usize = 100;
-/// The list of the runs that are kept, and how it is called until it is whole.
+/// The list of the kept runs, and its name until it is complete.
 const CLOSED: &str = "closed";
 const CLOSED_TEMPORARY: &str = "closed.tmp";
-/// How often a run whose supervisor died is looked at.
+/// How often the output of a run whose supervisor died is checked for its end.
 const ORPHAN_POLL: Duration = Duration::from_millis(200);
 
 /// The directory of runs.
@@ -51,7 +51,7 @@ pub struct RunPaths<H: Host = Os> {
 }
 
 impl<H: Host> RunPaths<H> {
-    /// The files beside this record.
+    /// The files of the run whose record is at this path.
     pub fn beside(host: H, record: &Path) -> Self {
         Self { host, stem: record.with_extension("") }
     }
@@ -60,6 +60,7 @@ impl<H: Host> RunPaths<H> {
         appended(&self.stem, suffix)
     }
 
+    /// The path of the record while the run's outcome is not stored.
     pub fn record(&self) -> PathBuf {
         self.with(".json")
     }
@@ -68,10 +69,12 @@ impl<H: Host> RunPaths<H> {
         self.with(".ended.json")
     }
 
+    /// The path of the output.
     pub fn output(&self) -> PathBuf {
         self.with(".log")
     }
 
+    /// The path of a `puppet apply`'s report.
     pub fn report(&self) -> PathBuf {
         self.with(".report.yaml")
     }
@@ -92,14 +95,20 @@ impl<H: Host> RunPaths<H> {
         self.with(".fired")
     }
 
-    /// How the run ended, if that is known. A result that cannot be read counts as none.
+    /// Reads the run's result, if it is known. A result that cannot be parsed counts as none.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file exists and cannot be read.
     pub fn read_result(&self) -> Result<Option<RunResult>, FileError> {
         let text = read_if_present(&self.host, &self.result())?;
         Ok(text.and_then(|text| RunResult::from_wire(&text).ok()))
     }
 
-    /// The same, durable from here on: a supervisor that was killed while it wrote may have left a result that
-    /// a power cut takes away again, and what follows from it would stay.
+    /// Reads the run's result and makes it durable. A supervisor that was killed while it wrote may have left a result
+    /// that a power cut would remove again, although its consequences would stay.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be read or the directory cannot be synced.
     pub fn read_durable_result(&self) -> Result<Option<RunResult>, FileError> {
         let result = self.read_result()?;
         if let (Some(_), Some(dir)) = (&result, self.stem.parent()) {
@@ -108,25 +117,35 @@ impl<H: Host> RunPaths<H> {
         Ok(result)
     }
 
+    /// Writes the run's result durably.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be written; there is then no result.
     pub fn write_result(&self, result: &RunResult) -> Result<(), FileError> {
         write_durably(&self.host, &self.result(), result.to_wire().as_bytes())
     }
 
-    /// Notes the run's first process, as the supervisor knows it again.
+    /// Stores the supervisor's note of the run's first process, by which [`Host::end_orphan`] finds it. Not synced.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be written.
     pub fn note_leader(&self, note: &str) -> Result<(), FileError> {
         let path = self.leader();
         self.host.write(&path, note.as_bytes()).map_err(at("write", &path))
     }
 
-    /// Returns once the run has ended. That is when nobody holds the record's lock; where the supervisor
-    /// died before its run, when nobody writes to the output any more either, at the latest after `patience`
-    /// (a daemon that a run started may hold on to the output for ever). What is left of the run then is
-    /// ended, or the next one would run beside it.
+    /// Returns the run's result once the run has ended, which is when no process holds the record's lock. If the
+    /// supervisor died before its run, this also waits until no process writes to the output, but at most for
+    /// `patience`, because a daemon that the run started may keep the output open indefinitely. The remaining processes
+    /// of the run are then ended, so that the next run does not run beside them.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the record cannot be locked or the result cannot be read.
     pub fn wait_for_end(
         self,
         patience: Duration,
     ) -> impl Future<Output = Result<Option<RunResult>, FileError>> + Send + use<H> {
-        // Begins to wait now.
+        // The wait begins at the call, not at the first poll.
         let unlocked = self.host.wait_until_unlocked(&self.record());
         async move {
             unlocked.await?;
@@ -140,7 +159,7 @@ impl<H: Host> RunPaths<H> {
         }
     }
 
-    /// Whether nobody writes to the output any more before `patience` is over.
+    /// Waits until no process writes to the output. Returns `false` if one still does after `patience`.
     async fn falls_silent(&self, patience: Duration) -> Result<bool, FileError> {
         let since = self.host.elapsed();
         while is_locked(&self.host, &self.output())? {
@@ -152,14 +171,14 @@ impl<H: Host> RunPaths<H> {
         Ok(true)
     }
 
-    /// Whether the supervisor lives, or the run it left behind.
+    /// Returns whether the supervisor is alive, or a run that it left behind.
     fn is_alive(&self) -> Result<bool, FileError> {
         let is_locked = |path: &Path| is_locked(&self.host, path);
         Ok(is_locked(&self.record())? || (self.read_result()?.is_none() && is_locked(&self.output())?))
     }
 }
 
-/// Whether another process holds the file's lock; nobody holds that of a file that is not there.
+/// Returns whether another process holds the file's lock. A missing file is not locked.
 fn is_locked<H: Host>(host: &H, path: &Path) -> Result<bool, FileError> {
     let file = match host.open(path, Open::Read) {
         Ok(file) => file,
@@ -169,27 +188,30 @@ fn is_locked<H: Host>(host: &H, path: &Path) -> Result<bool, FileError> {
     file.try_lock_shared().map(|taken| !taken).map_err(at("lock", path))
 }
 
-/// An agent that was killed between writing a record and syncing it leaves one that a power cut takes away, and
-/// what follows from it would stay: its causes count as covered, and are deleted without an outcome.
+/// Syncs a record. An agent that was killed between writing a record and syncing it leaves one that a power cut would
+/// remove, although its consequences would stay: its causes count as covered and are deleted without an outcome.
 fn make_durable<H: Host>(host: &H, record: &Path) -> Result<(), FileError> {
     host.open(record, Open::Read).and_then(|file| file.sync_data()).map_err(at("sync", record))?;
     record.parent().map_or(Ok(()), |dir| sync_dir(host, dir))
 }
 
-/// A run about to start: its record is durable and locked. Handing `lock` to the supervisor as its
-/// standard input hands over the lock, so that there is no moment in which nobody holds it.
+/// A run about to start, whose record is durable and locked. Passing `lock` to the supervisor as its standard input
+/// hands over the lock, so that the record is unlocked at no moment.
 #[derive(Debug)]
 pub struct NewRun<H: Host = Os> {
+    /// The run's files.
     pub paths: RunPaths<H>,
+    /// The open record, which holds the lock.
     pub lock: H::File,
 }
 
-/// The file of the next run's record, made ahead: blanks under the final name, durable and locked. To fill
-/// it is one write to the disk; a new file would wait for a commit of the file system's journal, together
-/// with all that anybody else wrote. Blanks at the end do not matter to JSON, nor a blank file to anybody:
-/// no run begins before its record is whole and synced.
+/// The file of the next run's record, preallocated: blanks under the final name, durable and locked. Filling it takes
+/// one write to the disk, whereas a new file would wait for a commit of the file system's journal, together with the
+/// writes of every other process. JSON ignores blanks at the end, and a reader ignores a blank file, because no run
+/// begins before its record is complete and synced.
 #[derive(Debug)]
 pub struct PreallocatedRecord<H: Host = Os> {
+    /// The id of the next run.
     pub run: RunId,
     file: H::File,
 }
@@ -197,22 +219,32 @@ pub struct PreallocatedRecord<H: Host = Os> {
 /// A run whose outcome is not stored yet.
 #[derive(Debug)]
 pub struct OpenRun {
+    /// The run's record.
     pub record: RunRecord,
+    /// Whether the run is still in progress.
     pub is_alive: bool,
 }
 
 impl<H: Host> Runs<H> {
+    /// Opens the runs of a state directory. A missing directory is created.
+    ///
+    /// # Errors
+    /// A [`FileError`] if it cannot be created.
     pub fn open(state: &StateDir<H>) -> Result<Self, FileError> {
         let dir = state.file("runs");
         state.create_private_dir(&dir)?;
         Ok(Self { host: state.host().clone(), dir })
     }
 
+    /// The files of a run, whether they exist or not.
     pub fn paths(&self, run: RunId) -> RunPaths<H> {
         RunPaths { host: self.host.clone(), stem: self.dir.join(run.to_string()) }
     }
 
-    /// Makes the next record's file while nothing waits for it.
+    /// Preallocates the next run's record while no run waits for it.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be written; the next run then starts without it.
     pub fn prepare(&self, run: RunId) -> Result<PreallocatedRecord<H>, FileError> {
         let path = self.paths(run).record();
         let made = write_synced(&self.host, &path, &vec![b' '; H::PREALLOCATED_BYTES], true)
@@ -220,7 +252,10 @@ impl<H: Host> Runs<H> {
         made.inspect_err(|_| drop(self.host.remove_file(&path)))
     }
 
-    /// Writes the record, into its own `blank` if there is one: from here on the run covers its causes.
+    /// Writes the record durably, into its own `blank` if there is one. From then on the run covers its causes.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the record cannot be written or synced.
     pub fn create(
         &self,
         record: &RunRecord,
@@ -254,7 +289,7 @@ impl<H: Host> Runs<H> {
             let paths = self.paths(id);
             let text = read_if_present(&self.host, &paths.record())?.unwrap_or_default();
             if text.trim().is_empty() {
-                // Made ahead by an agent that ended before it was needed.
+                // An earlier agent preallocated this record and ended before it used it.
                 let _ = self.host.remove_file(&paths.record());
                 continue;
             }
@@ -264,7 +299,8 @@ impl<H: Host> Runs<H> {
                     runs.push(OpenRun { record, is_alive: paths.is_alive()? });
                 }
                 Err(error) if is_locked(&self.host, &paths.record())? => {
-                    // A newer version started it. Waiting for its end is a matter for whoever starts us again.
+                    // A newer version started it. The agent fails, and the service manager starts it again until the
+                    // run has ended.
                     let error =
                         std::io::Error::other(format!("it is in progress and cannot be read: {error}"));
                     return Err(at("adopt the run of", &paths.record())(error));
@@ -278,11 +314,14 @@ impl<H: Host> Runs<H> {
         Ok(runs)
     }
 
-    /// The record of a run that is in progress now; nothing for any other id, whoever names it.
+    /// Returns the record of a run that is in progress now, or `None` for any other id.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the record of a live run cannot be read or parsed.
     pub fn live_record(&self, run: RunId) -> Result<Option<RunRecord>, FileError> {
         let paths = self.paths(run);
         let Some(text) = read_if_present(&self.host, &paths.record())? else { return Ok(None) };
-        // A blank one was made ahead, and its agent holds the lock.
+        // A blank record is preallocated, and its agent holds the lock.
         if text.trim().is_empty() || !paths.is_alive()? {
             return Ok(None);
         }
@@ -290,15 +329,18 @@ impl<H: Host> Runs<H> {
         RunRecord::from_wire(&text).map(Some).map_err(unreadable)
     }
 
-    /// Closes a run whose outcome is stored, and forgets those that were closed first, beyond those kept.
+    /// Closes a run whose outcome is stored, and removes the runs that were closed first, beyond those that are kept.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the directory cannot be read or the record cannot be renamed.
     pub fn close(&self, run: RunId) -> Result<(), FileError> {
         let paths = self.paths(run);
         let mut closed = self.closed()?;
         closed.retain(|id| *id != run);
         closed.push(run);
         let kept = closed.split_off(closed.len().saturating_sub(KEPT_RUNS));
-        // Before the record is closed: one that is not listed counts as closed long ago. A full disk, which
-        // costs no more than that, must not keep a run open whose outcome is stored.
+        // The list is written before the record is renamed, because an unlisted run counts as closed long ago. A full
+        // disk loses only the order, and must not keep a run open whose outcome is stored.
         if let Err(error) = self.write_closed(&kept) {
             tracing::warn!(%error, "cannot note in which order runs were closed");
         }
@@ -315,7 +357,7 @@ impl<H: Host> Runs<H> {
         Ok(())
     }
 
-    /// The record last: what has none is found by nobody.
+    /// Removes the files of a run, the record last, because the other files are found by the record.
     fn forget(&self, run: RunId) {
         let paths = self.paths(run);
         let results = [paths.result(), paths.output(), paths.report(), paths.leader()];
@@ -325,20 +367,20 @@ impl<H: Host> Runs<H> {
         }
     }
 
-    /// The runs whose outcome is stored, in the order in which that happened. Their ids would put them in the
-    /// order of the wall clock: when one that was ahead is set back, each new run would count as the oldest, and
-    /// be forgotten with its output as soon as it was closed.
+    /// Returns the runs whose outcome is stored, in the order of their closing. The order of their ids is that of the
+    /// wall clock: after a clock that was ahead has been set back, each new run would count as the oldest, and be
+    /// removed with its output as soon as it was closed.
     fn closed(&self) -> Result<Vec<RunId>, FileError> {
         let listed = read_if_present(&self.host, &self.dir.join(CLOSED))?.unwrap_or_default();
         let listed = listed.lines().filter_map(|line| line.parse::<RunId>().ok()).enumerate();
         let places: HashMap<RunId, usize> = listed.map(|(place, id)| (id, place)).collect();
         let mut closed = self.ids(".ended.json")?;
-        // Those of earlier versions are listed nowhere: the oldest, by their ids.
+        // The runs of earlier versions are not listed. They count as the oldest, in the order of their ids.
         closed.sort_by_key(|id| places.get(id).map(|place| place + 1));
         Ok(closed)
     }
 
-    /// Not synced: a list that a power cut has taken back or away costs at most the order.
+    /// Writes the list of closed runs. It is not synced, because a power cut that removes it loses only the order.
     fn write_closed(&self, closed: &[RunId]) -> Result<(), FileError> {
         let (path, temporary) = (self.dir.join(CLOSED), self.dir.join(CLOSED_TEMPORARY));
         let lines: String = closed.iter().map(|id| format!("{id}\n")).collect();
@@ -348,8 +390,11 @@ impl<H: Host> Runs<H> {
             .inspect_err(|_| drop(self.host.remove_file(&temporary)))
     }
 
-    /// The runs that are kept and whose end is known, in the order of their closing: what they covered tells
-    /// how an event ended whose outcome the backend has lost.
+    /// Returns the kept runs whose result is known, in the order of their closing. Their causes give the outcome of an
+    /// event whose outcome the backend has lost.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the directory or a file cannot be read.
     pub fn completed_runs(&self) -> Result<Vec<(RunRecord, RunResult)>, FileError> {
         let mut runs = Vec::new();
         for id in self.closed()? {
@@ -358,7 +403,7 @@ impl<H: Host> Runs<H> {
         Ok(runs)
     }
 
-    /// A run that ended, if its record and its result can be read.
+    /// Returns a closed run, if its record and its result can be parsed.
     fn ended_run(&self, id: RunId) -> Result<Option<(RunRecord, RunResult)>, FileError> {
         let paths = self.paths(id);
         let record = read_if_present(&self.host, &paths.ended_record())?;
@@ -366,7 +411,10 @@ impl<H: Host> Runs<H> {
         Ok(record.zip(paths.read_result()?))
     }
 
-    /// What this node tells of its latest runs whose outcome is stored, as far as they are kept.
+    /// Returns the history of the kept runs whose outcome is stored, which the node publishes.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the directory or a file cannot be read.
     pub fn history(&self) -> Result<RunHistory, FileError> {
         let mut history = RunHistory::default();
         for id in self.closed()? {
@@ -377,7 +425,11 @@ impl<H: Host> Runs<H> {
         Ok(history)
     }
 
-    /// What is told of a run that has ended; nothing where its record or its result cannot be read.
+    /// Returns the history's entry for a run that has ended, or `None` if its record or its result is missing or cannot
+    /// be parsed.
+    ///
+    /// # Errors
+    /// A [`FileError`] if a file exists and cannot be read.
     pub fn past_run(&self, run: RunId) -> Result<Option<PastRun>, FileError> {
         let paths = self.paths(run);
         let text = match read_if_present(&self.host, &paths.record())? {
@@ -392,8 +444,11 @@ impl<H: Host> Runs<H> {
         Ok(Some(PastRun::of(&record, result, superseded, fired)))
     }
 
-    /// When the runs that are kept and ended were started, by the clock of that moment. More are kept than can
-    /// start within a minute.
+    /// Returns when each of the kept runs was started, by the wall clock of that moment, for the rate limiter. More
+    /// runs are kept than can start within a minute.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the directory or a record cannot be read.
     pub fn latest_starts(&self) -> Result<Vec<Timestamp>, FileError> {
         let mut starts = Vec::new();
         for id in self.closed()? {
@@ -405,12 +460,18 @@ impl<H: Host> Runs<H> {
         Ok(starts)
     }
 
-    /// How the latest run ended whose outcome is stored.
+    /// Returns the result of the latest run whose outcome is stored.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the directory or the result cannot be read.
     pub fn latest_result(&self) -> Result<Option<RunResult>, FileError> {
         self.closed()?.last().map_or(Ok(None), |id| self.paths(*id).read_result())
     }
 
-    /// How many interrupted runs covered each event, among the runs that are kept.
+    /// Returns how many interrupted runs covered each event, among the kept runs.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the directory or a file cannot be read.
     pub fn interruptions(&self) -> Result<HashMap<EventId, u32>, FileError> {
         let mut interruptions = HashMap::new();
         for id in self.closed()? {
@@ -426,13 +487,19 @@ impl<H: Host> Runs<H> {
         Ok(interruptions)
     }
 
-    /// Notes how many events of a backlog the causes of `run` stand for, for what is told of it.
+    /// Notes for the history how many superseded events the causes of `run` stand for.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be written.
     pub fn note_superseded(&self, run: RunId, count: usize) -> Result<(), FileError> {
         let path = self.paths(run).superseded();
         self.host.write(&path, format!("{count}\n").as_bytes()).map_err(at("write", &path))
     }
 
-    /// Notes an event that was fired inside `run`, for what is told of it.
+    /// Notes for the history an event that was fired inside `run`.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file cannot be written.
     pub fn note_fired(&self, run: RunId, fired: &FiredEvent) -> Result<(), FileError> {
         let path = self.paths(run).fired();
         let file = self.host.open(&path, Open::Append);
@@ -440,13 +507,16 @@ impl<H: Host> Runs<H> {
         file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(at("append to", &path))
     }
 
-    /// What was fired inside `run` so far.
+    /// Returns the events that were fired inside `run` so far, in that order.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the file exists and cannot be read.
     pub fn fired(&self, run: RunId) -> Result<Vec<FiredEvent>, FileError> {
         let lines = read_if_present(&self.host, &self.paths(run).fired())?.unwrap_or_default();
         Ok(lines.lines().filter_map(|line| FiredEvent::from_wire(line).ok()).collect())
     }
 
-    /// The runs that have a file with this ending, oldest first.
+    /// Returns the runs that have a file with this suffix, oldest first.
     fn ids(&self, suffix: &str) -> Result<Vec<RunId>, FileError> {
         let mut ids = Vec::new();
         for path in self.host.list(&self.dir).map_err(at("list", &self.dir))? {

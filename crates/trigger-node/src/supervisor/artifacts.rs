@@ -1,4 +1,4 @@
-//! What a run that ended has left behind for its verdict: Puppet's report and what it printed.
+//! Reads the files of a completed run for its verdict: Puppet's report and the run's output.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use trigger_core::run::report::ReportSummary;
 use crate::puppet_settings;
 use crate::state::RunPaths;
 
-/// What the run printed, as much of it as is kept.
+/// Returns the run's output, as much of it as is kept. An unreadable file is logged and counts as empty.
 pub(super) fn output(paths: &RunPaths) -> String {
     let bytes = fs::read(paths.output()).unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read the run's output");
@@ -20,7 +20,7 @@ pub(super) fn output(paths: &RunPaths) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The report that is certainly this run's, or why there is none.
+/// Returns the report that is certainly this run's, or why there is none.
 pub(super) async fn report(
     record: &RunRecord,
     command: &RunCommand,
@@ -29,14 +29,14 @@ pub(super) async fn report(
 ) -> Result<ReportSummary, String> {
     match command.kind() {
         CommandKind::Other => Err("the run command is not Puppet".to_owned()),
-        // Nobody else's could lie there.
+        // Only this run writes to that path.
         CommandKind::PuppetApply => read(&paths.report()),
         CommandKind::PuppetAgent => agents_report(record, command, state_dir).await,
     }
 }
 
-/// `puppet agent` leaves the report of each run in the same place, whoever started it: only the job id
-/// tells whose it is.
+/// Returns the report of a `puppet agent` run. Puppet writes the report of every run to the same path, so the job id
+/// decides whether the report is this run's.
 async fn agents_report(
     record: &RunRecord,
     command: &RunCommand,
@@ -54,7 +54,7 @@ async fn agents_report(
     if let Some(Ok(report)) = known.map(|paths| ours(&paths.last_run_report)) {
         return Ok(report);
     }
-    // This run left none, or Puppet keeps it elsewhere by now.
+    // Either this run left no report, or Puppet's settings have changed and the report is elsewhere.
     match puppet_settings::ask_paths(command, &record.environment, state_dir).await {
         Ok(paths) => ours(&paths.last_run_report),
         Err(error) => Err(format!("Puppet does not report where it keeps its reports: {error}")),

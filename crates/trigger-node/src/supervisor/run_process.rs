@@ -1,4 +1,4 @@
-//! The run as a process of this machine: Puppet, or whatever the run command is.
+//! The run as a process of this machine: Puppet or another run command.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -27,14 +27,14 @@ use crate::puppet_locks::disabled_reason;
 use crate::puppet_settings::{self, PuppetPaths};
 use crate::state::{FileError, RunPaths};
 
-/// Output is looked at this often, and cut when it has outgrown [`MAX_OUTPUT_BYTES`].
+/// How often the output's size is checked; it is cut when it exceeds [`MAX_OUTPUT_BYTES`].
 const OUTPUT_CHECK: Duration = Duration::from_millis(200);
 /// Bytes of output before the oldest are dropped.
 const MAX_OUTPUT_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of output that stay when the oldest are dropped.
 const OUTPUT_KEEP: u64 = 1024 * 1024;
-/// Variables of our own service that would mislead Puppet or what it starts. OpenVox 8 takes its `rundir`
-/// from `RUNTIME_DIRECTORY`.
+/// Environment variables of the agent's own service, which would mislead Puppet or the programs it starts. OpenVox 8,
+/// for example, takes its `rundir` from `RUNTIME_DIRECTORY`.
 const OURS_ALONE: [&str; 18] = [
     "CACHE_DIRECTORY",
     "CONFIGURATION_DIRECTORY",
@@ -59,7 +59,7 @@ const OURS_ALONE: [&str; 18] = [
 /// A supervisor could not supervise its run.
 #[derive(Debug, thiserror::Error)]
 pub enum SupervisorError {
-    /// The supervisor stays in the agent's session.
+    /// The supervisor cannot leave the agent's session.
     #[error("cannot start a session of its own: {0}")]
     Session(#[source] io::Error),
     /// Standard input is not the run's record.
@@ -76,10 +76,13 @@ pub enum SupervisorError {
     Result(#[from] FileError),
 }
 
-/// Runs the process that the record asks for, to its end. `start_log` is called once the process has been started:
-/// nothing that the run does not need may hold up its start.
+/// Runs the process of a record to its end; the whole of `trigger supervise`. Calls `start_log` once the process has
+/// been started, because nothing that the run does not need may delay its start.
+///
+/// # Errors
+/// [`SupervisorError`]; the run then has no result and counts as interrupted.
 pub fn run(record_path: &Path, start_log: fn()) -> Result<(), SupervisorError> {
-    // A session of its own: what happens to the agent's terminal or process group is not the run's affair.
+    // A session of its own protects the run from signals to the agent's terminal or process group.
     rustix::process::setsid().map_err(|error| SupervisorError::Session(error.into()))?;
     let record = read_record().map_err(SupervisorError::Record)?;
     let record = RunRecord::from_wire(&record).map_err(SupervisorError::Unreadable)?;
@@ -92,7 +95,7 @@ pub fn run(record_path: &Path, start_log: fn()) -> Result<(), SupervisorError> {
     Ok(runtime.block_on(supervise(&os, &record, &paths, &mut process))?)
 }
 
-/// The run's record, which is standard input.
+/// Reads the run's record, which is standard input.
 fn read_record() -> io::Result<String> {
     let mut file = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     file.seek(SeekFrom::Start(0))?;
@@ -177,8 +180,8 @@ fn stopped() -> Verdict {
     Verdict::new(RunOutcome::Interrupted, "its supervisor was told to stop")
 }
 
-/// What becomes of a `puppet apply` that cannot start, because a run of `puppet agent` does not end or an
-/// operator disables Puppet meanwhile. Nothing once it may start. Its time does not count towards the run's.
+/// Waits until a `puppet apply` may start. Returns a verdict if it cannot, because a run of `puppet agent` does not end
+/// or an operator has disabled Puppet meanwhile. The time of this wait does not count towards the run's time limit.
 async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetPaths) -> Option<Verdict> {
     let not_run = |reason: String| Some(Verdict::new(RunOutcome::NotRun, reason));
     let opened = open_output(paths).and_then(|file| Ok((file, signal(SignalKind::terminate())?)));
@@ -211,8 +214,8 @@ fn start(
     logdest: Option<&str>,
 ) -> std::io::Result<Child> {
     let output = open_output(paths)?;
-    // Shared with everything that inherits the file: should this supervisor be killed, the lock tells the
-    // agent for how long its run goes on.
+    // Every process that inherits the file shares this lock. If this supervisor is killed, the lock shows the agent how
+    // long the run goes on.
     output.lock()?;
     let report = paths.report();
     let report = report.to_string_lossy();
@@ -222,7 +225,7 @@ fn start(
     for name in OURS_ALONE {
         process.env_remove(name);
     }
-    // A file, not a pipe: `puppet apply` stops half-way when the reader of its output goes away.
+    // A file and not a pipe, because `puppet apply` stops half-way when the reader of its output goes away.
     process.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0).spawn()
 }
 
@@ -263,8 +266,8 @@ fn exit(status: ExitStatus) -> Exit {
     }
 }
 
-/// Keeps the newest output when there is too much of it. The run appends meanwhile; what it writes
-/// between our reading and our cutting is lost with the rest, which the note says.
+/// Keeps the newest output when there is too much of it. The run appends meanwhile: output that it writes between the
+/// reading and the truncation here is lost too, which the note in the file says.
 fn bound_output(path: &Path) {
     if let Err(error) = try_bound_output(path) {
         tracing::warn!(path = %path.display(), %error, "cannot bound the run's output");

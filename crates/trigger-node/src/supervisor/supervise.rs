@@ -1,4 +1,4 @@
-//! Waits for a run's process and stores its result, whatever the process is.
+//! Waits for a run's process and stores its result. The process may be Puppet, another command, or simulated.
 
 use std::time::Duration;
 
@@ -11,23 +11,28 @@ use crate::file_error::FileError;
 use crate::host::Host;
 use crate::state::RunPaths;
 
-/// How long a result that cannot be written is tried again, and how often.
+/// How long, and how often, writing a result is retried.
 const RESULT_TIMEOUT: Duration = Duration::from_secs(60);
 const RESULT_RETRY: Duration = Duration::from_secs(1);
 
-/// The process that a record asks for.
+/// The process of a run.
 pub trait RunProcess {
-    /// Waits until it may start; how the run ends if it may not. That time does not count towards the run's.
+    /// Waits until the process may start. Returns the verdict of the run if it may not. The time of this wait does not
+    /// count towards the run's time limit.
     fn wait_for_turn(&mut self) -> impl Future<Output = Option<Verdict>> + Send;
 
-    /// Starts it, and returns the note by which an agent knows it again; or how the run ends without it.
+    /// Starts the process and returns the note by which an agent recognises it, if it can be noted. The error is the
+    /// verdict of a run whose process cannot be started.
     fn start(&mut self) -> Result<Option<String>, Verdict>;
 
-    /// Returns when it has ended, or was ended, and says what came of it.
+    /// Returns the verdict when the process has ended, by itself or by its time limit.
     fn wait(&mut self) -> impl Future<Output = Verdict> + Send;
 }
 
 /// Runs the process to its end and stores the result.
+///
+/// # Errors
+/// A [`FileError`] if the result still cannot be written after a minute; the run then counts as interrupted.
 pub async fn supervise<H: Host>(
     host: &H,
     record: &RunRecord,
@@ -46,7 +51,7 @@ pub async fn supervise<H: Host>(
     write_result(host, paths, &result).instrument(run_span(record)).await
 }
 
-/// The span of a run. There is no log before the process has been started, and so no span either.
+/// Returns the span of a run. The log is opened after the process has been started, so no earlier span exists.
 fn run_span(record: &RunRecord) -> Span {
     tracing::info_span!("run", run = %record.run_id, certname = %record.certname)
 }
@@ -66,16 +71,16 @@ async fn verdict_on<H: Host>(
     process.wait().instrument(run_span(record)).await
 }
 
-/// For the agent that may have to end the run when this supervisor is dead. Not synced: what it names does not
-/// survive the machine either.
+/// Stores the note by which an agent ends the run if this supervisor dies. The note is not synced, because the process
+/// does not survive a crash of the machine either.
 fn note_leader<H: Host>(leader: Option<String>, paths: &RunPaths<H>) {
     if let Some(Err(error)) = leader.map(|note| paths.note_leader(&note)) {
         tracing::warn!(%error, "cannot note the run's first process");
     }
 }
 
-/// Without its result a run counts as interrupted and is repeated, so a disk that is full for a moment is
-/// given time.
+/// Writes the result, and retries while the disk is full for a moment, because a run without a result counts as
+/// interrupted and is repeated.
 async fn write_result<H: Host>(host: &H, paths: &RunPaths<H>, result: &RunResult) -> Result<(), FileError> {
     let since = host.elapsed();
     let mut told = false;

@@ -1,5 +1,5 @@
-//! How long a run may take. The time in which it waits for a Puppet run that somebody else started does not
-//! count: or that other run's slowness would be told as a failure of ours, and its delivery be over.
+//! The time limit of a run. The time in which the run waits for a Puppet run that another process started does not
+//! count. Otherwise a slow run elsewhere would fail this run, and its deliveries would end as failed.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
 use crate::puppet_locks::run_in_progress;
 use crate::puppet_settings::PuppetPaths;
 
-/// How often the lock is looked at.
+/// How often the lock is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct TimeLimit {
     deadline: Instant,
-    /// How much later the deadline may still become. Bounds what a lock that is not what it seems can do: a
-    /// program around Puppet makes our own run look like another's.
+    /// By how much the deadline may still be extended. It is bounded, because the lock may mislead: if a wrapper
+    /// program starts Puppet, this run looks like another process's run.
     allowance: Duration,
     looked_at: Instant,
     looks: Interval,
-    /// Puppet's lock and the process that is ours, where the command has a lock.
+    /// Puppet's lock and the pid of this run, if the command has a lock.
     lock: Option<(PathBuf, u32)>,
 }
 
 impl TimeLimit {
-    /// The limit of a run that starts now as the process `run`.
+    /// Returns the limit of a run that starts now as the process `run`.
     pub(super) fn new(
         timeout: Duration,
         command: &RunCommand,
@@ -42,7 +42,7 @@ impl TimeLimit {
         }
     }
 
-    /// Returns when the time is up. May be dropped and asked again.
+    /// Returns when the time is up. Safe to cancel.
     pub(super) async fn is_over(&mut self) {
         loop {
             tokio::select! {
@@ -71,8 +71,8 @@ mod tests {
     use crate::puppet_locks::samples::Lookalike;
     use std::fs;
 
-    /// How many seconds a run of at most a minute gets, that is the process `run` and whose lock holds this text
-    /// from its start on.
+    /// Returns how many seconds a run with a limit of one minute gets. The run is the process `run`, and the lock holds
+    /// this text from the run's start on.
     async fn seconds(run: u32, lock: &str) -> u64 {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");

@@ -1,7 +1,7 @@
-//! `puppet apply` has no lock of its own and would run beside the node's `puppet agent`, both on the same
-//! files: it waits for the agent's run, as another run of the agent would.
+//! Makes a `puppet apply` wait for a run of the node's `puppet agent`, as another run of the agent would. `puppet
+//! apply` has no lock of its own, and without this wait both would change the same files at once.
 //!
-//! What is left: an agent whose run begins while the apply is in progress knows nothing of it.
+//! The opposite case is not covered: an agent's run that begins while the apply is in progress does not wait.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use crate::puppet_locks::run_in_progress;
 
-/// How often the lock is looked at.
+/// How often the lock is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Waits until no `puppet agent` run is in progress, and says so in the run's output; the process of the one
-/// that still is when `patience` is over.
+/// Waits until no `puppet agent` run is in progress, and notes that in the run's output. After `patience` it returns
+/// the pid of the run that is still in progress as the error.
 pub(super) async fn wait(lock: &Path, patience: Duration, output: &mut File) -> Result<(), u32> {
     let since = Instant::now();
     let mut told = None;

@@ -43,18 +43,18 @@ const REQUEST_WINDOW_BYTES: u32 = 1 << 20;
 /// The same for a watch, which is nearly always idle and should then occupy little memory.
 const WATCH_WINDOW_BYTES: u32 = 128 << 10;
 
-/// What a request changes, on which the meaning of its failure depends.
+/// The kind of change that a request makes, on which the meaning of its failure depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RequestKind {
-    /// Nothing: an unanswered read is the same as none.
+    /// It changes nothing, so that an unanswered read does no harm.
     Read,
-    /// The same, however often it is done.
+    /// It makes the same change however often it is performed.
     Repeatable,
-    /// Something else the second time, so it is sent once only.
+    /// It would make another change the second time, so it is sent only once.
     Once,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy)]
 enum Purpose {
     Requests,

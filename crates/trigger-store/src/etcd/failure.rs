@@ -1,10 +1,10 @@
-//! What a failed request means for its caller.
+//! The meaning of a failed request for its caller.
 
 use tonic::{Code, ConnectError, Status};
 
 use crate::detail::{Detail, causes};
 
-/// Why a request to one member did not succeed.
+/// A request to one member failed.
 #[derive(Debug, Clone)]
 pub(super) enum EtcdFailure {
     /// Nothing was done, and another member may do better.

@@ -1,4 +1,4 @@
-//! What went wrong with a request or a watch, before the backend that it concerns is named.
+//! The error of a request or a watch, before the name of the backend is added.
 
 use hyper::StatusCode;
 
@@ -16,9 +16,9 @@ pub(super) enum HubFailure {
 }
 
 impl HubFailure {
-    /// What an answer other than success means. Trouble on the hub's side may pass, and a hub that did not say
-    /// otherwise has stored nothing. Only a hub refuses permanently: what answers in its place while it is down
-    /// must not cost an event.
+    /// Returns the meaning of an answer other than success. An error on the hub's side is transient, and unless the hub
+    /// says otherwise, it has stored nothing. Only an answer in the hub's own form is a permanent refusal, because
+    /// another server that answers in its place while the hub is down must not cause the loss of an event.
     pub(super) fn from_answer(status: StatusCode, body: &[u8]) -> Self {
         match serde_json::from_slice::<ErrorReply>(body) {
             Ok(reply) if status.is_client_error() => Self::Refused(reply.error.into()),
@@ -32,7 +32,7 @@ impl HubFailure {
         }
     }
 
-    /// A read that was not answered did nothing.
+    /// Converts the failure of a read, which changes nothing even if it was not answered.
     pub(super) fn of_read(self) -> Self {
         match self {
             Self::Ambiguous(detail) => Self::Unreachable(detail),

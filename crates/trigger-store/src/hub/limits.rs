@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::hub_protocol::MAX_BODY_BYTES;
 
-/// A hub that does not even accept is known to be away after this long.
+/// How long a hub may take to accept a connection before it counts as unreachable.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long one page of a read, or the opening of a watch, may take. Longer than a write, since nothing is
 /// spooled instead and impatience would only load a busy hub further.

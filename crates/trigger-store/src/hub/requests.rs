@@ -23,11 +23,12 @@ use crate::detail::Detail;
 use crate::hub_protocol::{PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest};
 use crate::store::{Entry, KeyRange};
 
-/// How long a write may take, connecting included: the caller spools what was not answered by then.
+/// How long a write may take, connecting included. The caller spools an event whose write was not answered by then.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The additional time for each mebibyte, several of which may be in flight: a busy disk is no absent hub.
+/// The additional time for each mebibyte, several of which may be in flight, because a hub with a busy disk is not
+/// unreachable.
 const WRITE_TIMEOUT_PER_MIB: Duration = Duration::from_secs(4);
-/// An agent is idle nearly always: it gives its request connection back soon.
+/// How long an idle request connection is kept. It is short, because an agent is nearly always idle.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of keys and values in one request; a larger entry travels alone.
 const MAX_CHUNK_BYTES: usize = 1024 * 1024;
@@ -37,7 +38,7 @@ const MAX_IN_FLIGHT: usize = 4;
 /// Sends requests to one hub. Connects when it is first used, and repeats nothing.
 #[derive(Debug)]
 pub(super) struct Requests {
-    /// What precedes a path: `http://HOST:PORT`.
+    /// The part of a URL before the path: `http://HOST:PORT`.
     base: String,
     client: Client<Connector, Full<Bytes>>,
 }

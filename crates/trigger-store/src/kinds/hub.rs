@@ -2,7 +2,7 @@
 
 use crate::kind::{Access, AddressCount, BackendKind, Scheme, Transport};
 
-/// Where a hub listens unless it is configured otherwise.
+/// The default address of a hub.
 pub(super) const DEFAULT_URL: &str = "hub+http://127.0.0.1:8145";
 
 pub(super) const KIND: BackendKind = BackendKind {

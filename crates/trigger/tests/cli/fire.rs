@@ -1,4 +1,4 @@
-//! What `trigger fire` prints.
+//! The output of `trigger fire`.
 
 use snapbox::str;
 

@@ -1,4 +1,4 @@
-//! What people and programs see of the command line: help, errors and JSON, as snapshots.
+//! The output of the command line for people and for programs: help, errors and JSON, as snapshots.
 //!
 //! `SNAPSHOTS=overwrite cargo test -p trigger --test cli` writes them again.
 

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# The real `puppet apply` on real manifests, with a fake program in PATH.
+# Runs the real `puppet apply` on real manifests, with a fake program in PATH.
 RSpec.describe 'puppet apply' do
   include Scratch
 
@@ -43,7 +43,7 @@ RSpec.describe 'puppet apply' do
     )
     expect(run.code).to eq(2), run.output
     expect(run.output).to match(/Trigger\[notified thrice\]: Fired 01935000-\S+ at 2 nodes/)
-    # Not a word about several providers, nor about anything deprecated.
+    # Puppet warns neither about several providers nor about a deprecated feature.
     expect(run.complaints).to eq [
       'Warning: /Stage[main]/Main/Trigger[for nobody]: Nothing was fired: neither hosts nor groups name a node',
     ]
@@ -86,7 +86,7 @@ RSpec.describe 'puppet apply' do
     PUPPET
 
     expect(run.code).to eq(2), run.output
-    # Still by the default provider, which names no backend: Puppet found no reason to choose another.
+    # Puppet still uses the default provider, which names no backend.
     expect(program.calls).to eq [
       [['fire', '--output', 'json', '--certname', 'web01.example.com', '--hosts-from', '-', '--ttl', '5', '--', 't'],
        "lb01.example.com\n"],
@@ -124,7 +124,7 @@ RSpec.describe 'puppet apply' do
     PUPPET
 
     expect(run.code).to eq 6
-    # Twice, for Puppet logs the failure of the refresh and the exception behind it.
+    # The error appears twice, because Puppet logs the failure of the refresh and the exception behind it.
     expect(run.complaints).to eq [
       'Error: /Stage[main]/Main/Trigger[t]: Failed to call refresh: Cannot fire: no room in the outbox',
       'Error: /Stage[main]/Main/Trigger[t]: Cannot fire: no room in the outbox',

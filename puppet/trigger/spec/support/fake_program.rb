@@ -6,7 +6,7 @@ require 'rbconfig'
 
 # A stand-in for the program `trigger` in a directory of its own. It is strict: arguments that the real command
 # line does not know, or input that it would refuse, end with exit code 2 and no JSON. It records each call
-# it understood and answers like the real one unless told otherwise.
+# that it understood, and answers like the real one unless a reply is set.
 class FakeProgram
   SOURCE = <<~'RUBY'
     require 'json'
@@ -55,7 +55,7 @@ class FakeProgram
 
   attr_reader :directory
 
-  # Without `install`, the program is still to come: see `text`.
+  # Without `install`, the program is created later: see `text`.
   def initialize(directory, install: true)
     @directory = directory
     FileUtils.mkdir_p(directory)
@@ -74,7 +74,7 @@ class FakeProgram
     "#!#{RbConfig.ruby} --disable=gems\n#{SOURCE}"
   end
 
-  # What the next calls print and how they end: stdout, stderr, code, signal.
+  # Sets the output and the end of the next calls: stdout, stderr, code, signal.
   def answer(**how)
     File.write(File.join(directory, 'answer'), JSON.generate(how))
   end

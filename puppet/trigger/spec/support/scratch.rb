@@ -4,13 +4,13 @@ require 'fileutils'
 require 'open3'
 require 'tmpdir'
 
-# A directory of its own for each example, and `puppet apply` inside it, as far from the machine's own Puppet as
-# its settings allow.
+# Gives each example a directory of its own and runs `puppet apply` there, separated from the machine's own Puppet as
+# far as its settings allow.
 module Scratch
   MODULES = File.expand_path('../../..', __dir__)
 
   Run = Struct.new(:output, :code) do
-    # Puppet's warnings and errors, less what Facter has to say about a container.
+    # Puppet's warnings and errors, without those of Facter about a container.
     def complaints
       output.lines(chomp: true).grep(/Warning|Error/).grep_v(/Facter:/)
     end
@@ -27,8 +27,8 @@ module Scratch
 
   attr_reader :scratch
 
-  # Applies a manifest with the fake program's directory first in PATH; returns what Puppet said and its
-  # detailed exit code. Everything that Puppet 8 refuses by default is refused here too.
+  # Applies a manifest with the fake program's directory first in PATH. Returns Puppet's output and its detailed
+  # exit code. Everything that Puppet 8 refuses by default is refused here too.
   def puppet_apply(manifest, program, *flags, modules: MODULES)
     File.write(File.join(scratch, 'site.pp'), manifest)
     # `last_run_summary.yaml` lives in publicdir, which `--vardir` does not move.

@@ -40,12 +40,12 @@ require 'json'
   RSpec.describe name, type: :type_alias do
     it { is_expected.to allow_values(*good) }
 
-    # One by one, for a list is refused as soon as one of its values is.
+    # The values are tried one by one, because a list is refused as soon as one of its values is.
     bad.each { |value| it { is_expected.not_to allow_value(value) } }
   end
 end
 
-# What the program accepts and refuses (crates/trigger/tests/puppet_module.rs); in one catalog, for each takes its time.
+# The values that the program accepts and refuses (crates/trigger/tests/puppet_module.rs), in one catalog to save time.
 RSpec.describe 'trigger', type: :class do
   urls = JSON.parse(File.read(File.expand_path('../fixtures/backend_urls.json', __dir__), encoding: 'UTF-8'))
 

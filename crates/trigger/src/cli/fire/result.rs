@@ -1,4 +1,4 @@
-//! What `trigger fire` prints about the event that it fired.
+//! The output of `trigger fire` about the event that it fired.
 
 use trigger_core::identity::Certname;
 use trigger_core::loop_guard;

@@ -1,4 +1,4 @@
-//! What `trigger why` found out.
+//! The answer of `trigger why`.
 
 use trigger_core::why::{Explanation, Question};
 use trigger_fleet::status::EventStatus;

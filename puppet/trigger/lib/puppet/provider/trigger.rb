@@ -4,26 +4,26 @@ require 'json'
 require 'open3'
 require 'puppet/provider'
 
-# What all providers of the type `trigger` share: an argument list in, one JSON document out. Everything
-# else (delivery, loops, expiry) is the work of the program `trigger`; nothing here may grow into a second
-# opinion on it.
+# The base of all providers of the type `trigger`: it passes an argument list to the program `trigger` and reads
+# one JSON document. The program does everything else (delivery, loops, expiry), and this code must not repeat
+# its decisions.
 #
 # No provider is confined to the program's presence. Puppet would then choose another provider on the very
 # run that installs the program, remember that choice, and lose that run's events.
 class Puppet::Provider::Trigger < Puppet::Provider
   PROGRAM = 'trigger'
-  # Where packages put it; beside PATH, because the PATH of a daemon is often shorter than a shell's.
+  # The directories where packages put the program, searched after PATH, because a daemon's PATH is often short.
   DIRECTORIES = ['/usr/bin', '/usr/local/bin', '/opt/puppetlabs/bin'].freeze
-  # How much of the program's standard error an error message repeats, in characters: its end.
+  # How many characters of the end of the program's standard error an error message repeats.
   STDERR_SHOWN = 500
 
   class << self
-    # What is given as `--backend`; nothing leaves the choice to the node's configuration.
+    # The value of `--backend`; nil leaves the choice to the node's configuration.
     attr_accessor :backend
   end
 
-  # Fires the event of this resource: returns when it is committed or safely kept on this node, else raises
-  # a Puppet::Error of one sentence.
+  # Fires the event of this resource. Returns when the event is committed, or safely kept on this node; otherwise
+  # raises a Puppet::Error of one sentence.
   #
   # Anything else that is raised becomes such a sentence too: the message of a NoMethodError holds a dump of
   # its receiver, maybe the whole catalog, and Puppet would log it and store it in the report.
@@ -38,9 +38,9 @@ class Puppet::Provider::Trigger < Puppet::Provider
 
   private
 
-  # Not Puppet::Util::Execution.execute: unless it mixes a program's standard error into its output, it throws
-  # it away, and a crash would leave no trace. An array of words never reaches a shell. In a process group of
-  # its own, the program finishes what it began when an operator interrupts Puppet from the terminal.
+  # This does not use Puppet::Util::Execution.execute, which either mixes a program's standard error into its
+  # output or drops it, so that a crash would leave no trace. An array of words never reaches a shell. In a
+  # process group of its own, the program can finish when an operator interrupts Puppet from the terminal.
   def run_program
     stdout, stderr, status = Open3.capture3(program, *arguments, stdin_data: hosts_as_lines, pgroup: true)
     [text(stdout), text(stderr), status]
@@ -61,12 +61,12 @@ class Puppet::Provider::Trigger < Puppet::Provider
       *(['--expires-in', resource[:keyttl]] if resource[:keyttl]),
       *(['--prefix', resource[:keyprefix]] if resource[:keyprefix]),
       *(['--backend', self.class.backend] if self.class.backend),
-      # The name comes after `--`, for it may begin with a dash.
+      # The name comes after `--`, because it may begin with a dash.
       '--', resource[:name]
     ]
   end
 
-  # Looked up at each refresh, never remembered: this very run may have installed it.
+  # The program is looked up at each refresh, because the current run may have installed it.
   def program
     candidates = DIRECTORIES.map { |directory| File.join(directory, PROGRAM) }
     candidates.unshift(PROGRAM) if ENV['PATH']
@@ -89,7 +89,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
     resource.notice(sentence(reply))
   end
 
-  # Nothing, unless the text is one of the two documents that `trigger fire` prints.
+  # Returns nil unless the text is one of the two documents that `trigger fire` prints.
   def parse(stdout)
     reply = JSON.parse(stdout)
     reply if reply.is_a?(Hash) && (reply['event_id'] || reply['error'])
@@ -107,7 +107,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
     else
       targets = targets.reject { |target| target['state'] == 'suppressed' }
     end
-    # A group's members are the backend's to know: they are not among the targets.
+    # Only the backend knows a group's members, so they are not among the targets.
     counts = groups.empty? || !targets.empty? ? [count(targets, 'node')] : []
     counts << count(groups, 'group') unless groups.empty?
     addressed = counts.join(' and ')
@@ -130,7 +130,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
     status.signaled? ? "signal #{status.termsig}" : "exit code #{status.exitstatus}"
   end
 
-  # Bytes as what they are meant to be, whatever the locale, so that no log or report chokes on them.
+  # Returns the bytes as valid UTF-8, whatever the locale is, so that every log and report can hold them.
   def text(bytes)
     bytes.force_encoding(Encoding::UTF_8).scrub.strip
   end

@@ -1,9 +1,9 @@
 # frozen_string_literal: true
 
-# A classic type, because only a classic type can be refreshed: the Resource API ignores a notify.
+# This is a classic type, because only a classic type can be refreshed: the Resource API ignores a notify.
 #
-# What can be checked is checked when the catalog is loaded, before anything changes. Found at the refresh
-# it would be too late: the resource that notified is in sync by then and does not notify again.
+# Parameters are checked when the catalog is loaded, before anything changes. An error at the refresh would come
+# too late, because the resource that notified is in sync by then and does not notify again.
 Puppet::Type.newtype(:trigger) do
   @doc = <<~DOC
     @summary Runs Puppet on other nodes when something on this node notifies it
@@ -45,13 +45,13 @@ Puppet::Type.newtype(:trigger) do
       }
   DOC
 
-  # What a certname and a group may hold; the program `trigger` has the same rule.
+  # The characters that a certname or a group may hold; the program `trigger` has the same rule.
   node_name = /\A(?![.-])[a-z0-9._-]{1,255}\z/
-  # Long values would bury the sentence they are quoted in.
+  # Long values are shortened, because they would bury the sentence that quotes them.
   quote = ->(value) { value.inspect.length > 80 ? "#{value.inspect[0, 80]}…" : value.inspect }
   allowed = "it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', " \
             'and has at most 255 characters'
-  # Puppet hands over one value as it is, several as an array; an undef inside an array arrives as nil.
+  # Puppet passes one value as it is, and several as an array; an undef inside an array arrives as nil.
   each_once = ->(value) { [value].flatten.reject { |element| element.nil? || element == :undef }.uniq }
   check_each = lambda do |value, what|
     each_once.call(value).each do |element|
@@ -164,7 +164,7 @@ Puppet::Type.newtype(:trigger) do
     munge { |value| value.to_s.match?(/\d\z/) ? "#{value.to_i}s" : value }
   end
 
-  # What one event may name; the program `trigger` has the same bounds, and would refuse at the refresh.
+  # The limits of one event; the program `trigger` has the same limits, and would refuse the event at the refresh.
   at_most = { hosts: 100_000, groups: 64 }
   validate do
     at_most.each do |parameter, most|
@@ -182,7 +182,7 @@ Puppet::Type.newtype(:trigger) do
     tag('trigger_internal')
   end
 
-  # Called once a run, however many resources notify; never in noop.
+  # Puppet calls this once in a run, however many resources notify, and never in noop mode.
   def refresh
     if self[:hosts].empty? && self[:groups].empty?
       warning('Nothing was fired: neither hosts nor groups name a node')

@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# The provider inside Puppet's own transaction, with a fake program in PATH.
+# Runs the provider inside Puppet's own transaction, with a fake program in PATH.
 RSpec.describe 'the providers of trigger' do
   include Scratch
 

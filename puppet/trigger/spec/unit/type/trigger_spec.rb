@@ -5,7 +5,7 @@ RSpec.describe 'the type trigger' do
     Puppet::Type.type(:trigger).new(name: 'refresh load balancers', **parameters)
   end
 
-  # What a parameter makes of a value, or the sentence that refuses it.
+  # Returns a parameter's munged value, or the sentence that refuses it.
   def value_of(parameter, value)
     trigger(parameter => value)[parameter]
   rescue Puppet::ResourceError => e
