@@ -304,7 +304,7 @@ mod tests {
             shell(dir.path(), "exec >>output; echo $$ >run; setsid sh -c 'echo $$ >exec; sleep 1000' & wait");
         let (leader, exec) =
             (process_in(&dir.path().join("run")).await, process_in(&dir.path().join("exec")).await);
-        let mut reader = shell(dir.path(), "exec <output >/dev/null; echo $$ >reader; sleep 1000");
+        let mut reader = shell(dir.path(), "exec <output >/dev/null; echo $$ >reader; exec sleep 1000");
         let reads = process_in(&dir.path().join("reader")).await;
         end_orphan(Some(""), &output).await;
         check_gone(leader).await;
