@@ -28,7 +28,7 @@ pub enum PublishError {
     Store(#[from] StoreError),
     /// No agent is registered where the event would be delivered.
     #[error(
-        "no agent is registered under the key prefix {prefix}: the event would reach nobody; check the resource's keyprefix and the agents' prefix setting"
+        "no agent is registered under the key prefix {prefix}: no node would receive the event; check the resource's keyprefix and the agents' prefix setting"
     )]
     NobodyThere {
         /// The prefix asked for.

@@ -102,8 +102,9 @@ pub fn guard_against_loops<H: Host>(
     for (_, suppression) in &suppressed {
         *guarded.by_rule.entry(suppression.rule()).or_default() += 1;
     }
-    warnings
-        .extend(suppressed::sentences(suppressed.iter().map(|(whom, why)| (name(whom), why.to_string()))));
+    warnings.extend(suppressed::sentences(
+        suppressed.iter().map(|(target, why)| (name(target), why.to_string())),
+    ));
     if let Some(fires) = fires
         && !is_suppressed(publication)
     {
@@ -117,8 +118,8 @@ pub fn guard_against_loops<H: Host>(
     guarded
 }
 
-fn name(whom: &Target) -> String {
-    match whom {
+fn name(target: &Target) -> String {
+    match target {
         Target::Node(host) => host.to_string(),
         Target::Group(group) => format!("the group {group}"),
     }

@@ -286,7 +286,7 @@ fn without_outbox(
 /// chain is named.
 fn about_groups(published: &Published) -> Vec<String> {
     let empty = published.empty_groups.iter();
-    let empty = empty.map(|group| format!("no agent belongs to the group '{group}': nobody runs for it"));
+    let empty = empty.map(|group| format!("no agent belongs to the group '{group}': no node runs for it"));
     empty.chain(suppressed::of_members(&published.repeating_members)).collect()
 }
 

@@ -239,7 +239,7 @@ mod tests {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("nobody wrote {}", file.display());
+        panic!("no process wrote {}", file.display());
     }
 
     fn lives(process: i32) -> bool {

@@ -189,8 +189,8 @@ mod tests {
         assert_eq!(paths.run_lock, Path::new("/s/run.lock"));
         assert_eq!(paths.config, Path::new("/etc/puppet/puppet.conf"));
         assert_eq!(paths.logdest, None);
-        let told = PuppetPaths::parse(&format!("{answer}/var/log/a = b.log,console\n")).unwrap();
-        assert_eq!(told.logdest.as_deref(), Some("/var/log/a = b.log,console"));
+        let paths = PuppetPaths::parse(&format!("{answer}/var/log/a = b.log,console\n")).unwrap();
+        assert_eq!(paths.logdest.as_deref(), Some("/var/log/a = b.log,console"));
         assert_eq!(PuppetPaths::parse("logdest = x\n"), None);
     }
 

@@ -143,7 +143,7 @@ pub fn simulate(seed: u64, keeps_trace: bool) -> Report {
     }
     sim.with(|world| {
         if !world.is_finished && world.violation.is_none() {
-            world.violate("it comes to rest", "nobody waits for anything any more".to_owned());
+            world.violate("it comes to rest", "no process waits for anything".to_owned());
         }
         let trace = std::mem::replace(&mut world.trace, trace::Trace::new(false));
         Report {

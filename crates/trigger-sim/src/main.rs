@@ -118,7 +118,7 @@ type Counts = BTreeMap<&'static str, u64>;
 fn run(seeds: Range<u64>, jobs: usize, arguments: &Arguments) -> (u64, Vec<u64>, Counts) {
     let is_meant = |rule: &str| arguments.expect.as_deref().is_none_or(|expected| rule == expected);
     let (next, done, stop) = (AtomicU64::new(seeds.start), AtomicU64::new(0), AtomicBool::new(false));
-    let told: Mutex<(Vec<u64>, Counts)> = Mutex::default();
+    let results: Mutex<(Vec<u64>, Counts)> = Mutex::default();
     let work = || {
         while !stop.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -128,18 +128,18 @@ fn run(seeds: Range<u64>, jobs: usize, arguments: &Arguments) -> (u64, Vec<u64>,
             SEED.set(seed);
             let report = simulate(seed, false);
             done.fetch_add(1, Ordering::Relaxed);
-            let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut results = results.lock().unwrap_or_else(PoisonError::into_inner);
             for (what, count) in &report.counts {
-                *told.1.entry(what).or_default() += count;
+                *results.1.entry(what).or_default() += count;
             }
             if report.violation.as_ref().is_some_and(|violation| is_meant(violation.invariant)) {
                 println!("{}", sentence(&report));
-                told.0.push(seed);
+                results.0.push(seed);
                 stop.store(!arguments.keep_going, Ordering::Relaxed);
             }
         }
     };
     std::thread::scope(|scope| (0..jobs).for_each(|_| drop(scope.spawn(work))));
-    let (failures, counts) = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let (failures, counts) = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     (done.into_inner(), failures, counts)
 }

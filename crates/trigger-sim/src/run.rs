@@ -107,8 +107,8 @@ impl RunProcess for Puppet<'_> {
         let ended = select(own.sim.exited(puppet.id), own.sim.sleep(self.record.timeout)).await;
         if let Either::Left(_) = ended {
             // A killed Puppet process leaves no report and no exit code.
-            let told = *completion.lock().unwrap_or_else(PoisonError::into_inner);
-            return Verdict::new(told.unwrap_or(RunOutcome::Interrupted), "as it says");
+            let reported = *completion.lock().unwrap_or_else(PoisonError::into_inner);
+            return Verdict::new(reported.unwrap_or(RunOutcome::Interrupted), "as it says");
         }
         own.sim.with(|world| {
             world.count("run timed out");

@@ -130,7 +130,7 @@ fn entry_of(key: &str, versions: &[Version], revision: u64) -> Option<Entry> {
 }
 
 pub(crate) fn unreachable() -> StoreError {
-    StoreError::Unreachable { backend: BACKEND.to_owned(), detail: "nobody answers".into() }
+    StoreError::Unreachable { backend: BACKEND.to_owned(), detail: "no server answers".into() }
 }
 
 pub(crate) fn ambiguous() -> StoreError {

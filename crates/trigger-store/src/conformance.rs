@@ -304,7 +304,7 @@ async fn nothing_falls_between_snapshot_and_changes<S: Store>(prefix: &Prefix<S>
                 WatchEvent::Snapshot(entries) => seen.extend(entries.into_iter().map(|entry| entry.key)),
                 WatchEvent::Changes(changes) => seen.extend(changes.into_iter().map(|change| match change {
                     Change::Put(entry) => entry.key,
-                    Change::Deleted(key) => panic!("nobody deleted {key}"),
+                    Change::Deleted(key) => panic!("no caller deleted {key}"),
                 })),
             }
         }

@@ -52,7 +52,7 @@ async fn watches_opened_while_others_write_miss_nothing() {
                 };
                 for change in changes {
                     let Change::Put(entry) = change else { panic!("nothing is deleted") };
-                    assert_eq!(entry.key, format!("/{}", seen.len()), "each once, in order, none left out");
+                    assert_eq!(entry.key, format!("/{}", seen.len()), "each once, in order, none missing");
                     seen.insert(entry.key);
                 }
             }

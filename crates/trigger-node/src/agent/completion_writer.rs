@@ -52,12 +52,9 @@ pub(super) async fn run<H: Host>(
                 }
             }
         }
-        let told = (!to_close.is_empty()).then_some(teller.history());
-        carry(
-            &node,
-            Load { completions: &completions, forgotten: &forgotten, history: told, is_again: false },
-        )
-        .await;
+        let history = (!to_close.is_empty()).then_some(teller.history());
+        carry(&node, Load { completions: &completions, forgotten: &forgotten, history, is_again: false })
+            .await;
         for run in to_close {
             if let Err(error) = runs.close(run) {
                 // Its outcome is stored: closing it again at the next start does no harm.

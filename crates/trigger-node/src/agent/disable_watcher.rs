@@ -54,7 +54,7 @@ impl Place {
         paths(self) == paths(other)
     }
 
-    fn told_by_cache(puppet: &Puppet) -> Option<Self> {
+    fn from_cache(puppet: &Puppet) -> Option<Self> {
         let paths = puppet_settings::cached_paths(&puppet.command, &puppet.state_dir)?;
         let changed_at = changed_at(&paths.config);
         Some(Self::of(paths, changed_at))
@@ -102,7 +102,9 @@ impl DisableWatcher {
     fn look(&mut self) -> Option<String> {
         let place = self.seen.borrow_and_update().clone();
         match place {
-            Place::Unknown => Some("Puppet has not told yet where it keeps its locks".to_owned()),
+            Place::Unknown => {
+                Some("where Puppet keeps its locks is not known yet: it is being asked".to_owned())
+            }
             Place::None => None,
             Place::At { lock, config, changed_at: known } => {
                 let now = changed_at(&config);
@@ -145,11 +147,11 @@ impl DisableCheck for DisableWatcher {
         if self.puppet.command.kind() == CommandKind::Other {
             return;
         }
-        let Some(told) = Place::told_by_cache(&self.puppet) else { return };
+        let Some(cached) = Place::from_cache(&self.puppet) else { return };
         self.place.send_if_modified(|known| {
-            let is_news = !known.is_same(&told);
+            let is_news = !known.is_same(&cached);
             if is_news {
-                *known = told;
+                *known = cached;
             }
             is_news
         });
@@ -175,8 +177,8 @@ async fn find(puppet: Puppet, place: watch::Sender<Place>, ask: Arc<Notify>) {
         place.send_replace(Place::None);
         return;
     }
-    if let Some(told) = Place::told_by_cache(&puppet) {
-        place.send_replace(told);
+    if let Some(cached) = Place::from_cache(&puppet) {
+        place.send_replace(cached);
     }
     loop {
         // Read before the question, so that a change during it counts as another change.

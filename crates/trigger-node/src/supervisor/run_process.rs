@@ -177,7 +177,7 @@ impl RunProcess for PuppetProcess<'_> {
 }
 
 fn stopped() -> Verdict {
-    Verdict::new(RunOutcome::Interrupted, "its supervisor was told to stop")
+    Verdict::new(RunOutcome::Interrupted, "its supervisor was asked to stop")
 }
 
 /// Waits until a `puppet apply` may start. Returns a verdict if it cannot, because a run of `puppet agent` does not end

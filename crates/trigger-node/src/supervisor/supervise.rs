@@ -83,15 +83,15 @@ fn note_leader<H: Host>(leader: Option<String>, paths: &RunPaths<H>) {
 /// interrupted and is repeated.
 async fn write_result<H: Host>(host: &H, paths: &RunPaths<H>, result: &RunResult) -> Result<(), FileError> {
     let since = host.elapsed();
-    let mut told = false;
+    let mut warned = false;
     loop {
         match paths.write_result(result) {
             Ok(()) => return Ok(()),
             Err(error) if host.elapsed().saturating_sub(since) > RESULT_TIMEOUT => return Err(error),
             Err(error) => {
-                if !told {
+                if !warned {
                     tracing::warn!(%error, "the run has ended, but its result cannot be written yet");
-                    told = true;
+                    warned = true;
                 }
                 host.sleep(RESULT_RETRY).await;
             }

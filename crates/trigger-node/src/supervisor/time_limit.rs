@@ -93,10 +93,10 @@ mod tests {
     async fn a_lock_that_another_holds_puts_off_the_end_but_not_for_ever() {
         let dir = tempfile::tempdir().unwrap();
         let puppet = Lookalike::start(dir.path());
-        let (process, nobody) = (puppet.process(), i32::MAX);
+        let (process, no_process) = (puppet.process(), i32::MAX);
         assert_eq!(seconds(1, &process.to_string()).await, 60 + 30, "another's run is in progress");
         assert_eq!(seconds(process, &process.to_string()).await, 60, "our own is");
-        assert_eq!(seconds(1, &nobody.to_string()).await, 60, "a run that was killed has left its lock");
+        assert_eq!(seconds(1, &no_process.to_string()).await, 60, "a run that was killed has left its lock");
         assert_eq!(seconds(1, "no process id").await, 60);
     }
 }

@@ -19,13 +19,13 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// the pid of the run that is still in progress as the error.
 pub(super) async fn wait(lock: &Path, patience: Duration, output: &mut File) -> Result<(), u32> {
     let since = Instant::now();
-    let mut told = None;
+    let mut logged = None;
     while let Some(other) = run_in_progress(lock) {
-        if told != Some(other) {
+        if logged != Some(other) {
             let line =
                 format!("trigger: a run of puppet agent (process {other}) is in progress and waited for\n");
             let _ = output.write_all(line.as_bytes());
-            told = Some(other);
+            logged = Some(other);
         }
         if since.elapsed() >= patience {
             return Err(other);

@@ -83,7 +83,7 @@ impl World {
             let permitting = chains.iter().find(|chain| self.objection(question, target, chain).is_none());
             if let Some(chain) = permitting {
                 let detail = format!("{} at {target:?} by {chain:?}", question.event.id);
-                return self.violate("nobody is left out without a reason", detail);
+                return self.violate("every suppression has its reason", detail);
             }
         }
     }
@@ -168,7 +168,7 @@ impl World {
         let has_met = |chain: &Chain| has_pair(chain, &fired.event.trigger, certname);
         let repeats = fired.event.loops == Loops::Avoid && fired.event.lineage.chains.iter().all(has_met);
         if !fired.suppressed.contains(certname) && !is_member && !repeats {
-            self.violate("nobody is left out without a reason", format!("{event} at {certname}"));
+            self.violate("every suppression has its reason", format!("{event} at {certname}"));
         }
     }
 }

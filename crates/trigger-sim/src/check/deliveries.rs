@@ -150,8 +150,8 @@ impl World {
     /// instead, which may be off by some minutes.
     pub(super) fn has_expired_since(&self, client: Client, event: EventId, patience: Duration) -> bool {
         let Some(fired) = self.check.events.get(&event) else { return true };
-        let (truth, told) = (BEGIN.plus(fired.at), fired.event.fired_at);
-        let fired_at = if truth.since(told) > OFF_BY { told } else { truth };
+        let (truth, claimed) = (BEGIN.plus(fired.at), fired.event.fired_at);
+        let fired_at = if truth.since(claimed) > OFF_BY { claimed } else { truth };
         let is_wild = self.machines[client.machine].was_wild;
         let patience = if is_wild { patience.saturating_sub(CLOCK_TOLERANCE) } else { patience };
         self.true_time() > fired_at.plus(fired.event.expires_in + patience)

@@ -93,7 +93,7 @@ impl World {
         } else if wanted.noop != run.options.noop {
             "noop and real are no substitute for each other"
         } else if !covers_tags {
-            "the run left out some of its tags"
+            "the run lacked some of its tags"
         } else if !starts_later {
             "the run started before the commit"
         } else if is_done && !(went_well && run.started.is_some()) {
@@ -114,13 +114,13 @@ impl World {
         ended: &CompletedRun,
     ) {
         let Some(run) = self.check.runs.get(&ended.run_id) else { return };
-        let told = ended.result.outcome;
+        let stored = ended.result.outcome;
         let covers = |run: &&Run| run.certname == *certname && run.causes.contains(&event);
         let interrupted = || {
             let runs = self.check.runs.values().filter(covers);
             runs.filter(|run| run.is_taken_for_interrupted).count()
         };
-        let problem = match (told, run.outcome) {
+        let problem = match (stored, run.outcome) {
             // An agent can read a result that was synced to its own disk; a copy of the machine has only the record.
             (RunOutcome::Interrupted, Some(truth))
                 if run.is_result_synced && run.machine == client.machine =>
@@ -129,10 +129,10 @@ impl World {
             }
             (RunOutcome::Interrupted, _) if interrupted() < 2 => "it was not repeated".to_owned(),
             (RunOutcome::Interrupted, _) => return,
-            (told, truth) if truth == Some(told) => return,
+            (stored, truth) if truth == Some(stored) => return,
             (_, truth) => format!("it ended {truth:?}"),
         };
-        let detail = format!("{event} at {certname} ended {told} by {}: {problem}", ended.run_id);
+        let detail = format!("{event} at {certname} ended {stored} by {}: {problem}", ended.run_id);
         self.violate("outcomes speak of what was", detail);
     }
 

@@ -51,7 +51,7 @@ fn what_is_told_of_a_run_is_made_from_what_is_kept_of_it() {
     let (_dir, runs) = runs();
     let record = record(new_id(), "");
     drop(runs.create(&record, None).unwrap());
-    assert_eq!(runs.past_run(record.run_id).unwrap(), None, "nobody knows yet how it ended");
+    assert_eq!(runs.past_run(record.run_id).unwrap(), None, "its end is not known yet");
     let result = RunResult {
         outcome: RunOutcome::Changed,
         reason: None,
@@ -70,11 +70,11 @@ fn what_is_told_of_a_run_is_made_from_what_is_kept_of_it() {
     };
     runs.note_fired(record.run_id, &fired).unwrap();
     runs.note_superseded(record.run_id, 7).unwrap();
-    let told = PastRun::of(&record, result, 7, [fired]);
-    assert_eq!(runs.past_run(record.run_id).unwrap().as_ref(), Some(&told));
+    let past = PastRun::of(&record, result, 7, [fired]);
+    assert_eq!(runs.past_run(record.run_id).unwrap().as_ref(), Some(&past));
     assert_eq!(runs.history().unwrap().runs, [], "its outcome is not stored yet");
     runs.close(record.run_id).unwrap();
-    assert_eq!(runs.history().unwrap().runs, [told]);
+    assert_eq!(runs.history().unwrap().runs, [past]);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
     };
     let end_of = || trigger_core::delivery::recorded::recorded_outcome(id, runs.completed_runs().unwrap());
     ended(0);
-    assert_eq!(end_of(), None, "its repetition tells");
+    assert_eq!(end_of(), None, "its repetition decides");
     let repetition = ended(1);
     let end = end_of();
     assert!(
