@@ -180,6 +180,8 @@ on_each_store!(
     garbage_is_nobodys_claim_and_a_newer_record_is_somebodys,
     a_restored_backend_costs_a_holder_nothing,
     of_a_process_copied_with_its_memory_one_remains,
+    of_a_process_copied_before_it_first_wrote_one_remains,
+    a_copy_that_took_over_after_silence_keeps_the_claim,
     who_lost_its_claim_to_an_equal_waits_when_it_starts_anew,
     a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first,
     groups_are_recalled_and_told_at_once,
@@ -343,12 +345,39 @@ async fn of_a_process_copied_with_its_memory_one_remains(world: &World) {
     let mut first = world.agent("first", Some("a"));
     world.renew(&mut first, 0).await;
     let mut copy = first.clone();
+    assert!(is_held(&world.renew(&mut copy, 61).await), "it writes first");
     for seconds in 1..5 {
-        world.renew(&mut first, 60 * seconds).await;
-        world.renew(&mut copy, 60 * seconds + 1).await;
+        assert!(!is_held(&world.renew(&mut first, 60 * seconds + 2).await), "its write was not this one's");
+        assert!(is_held(&world.renew(&mut copy, 60 * seconds + 3).await));
     }
-    let (first, copy) = (world.renew(&mut first, 300).await, world.renew(&mut copy, 301).await);
-    assert!(is_held(&first) != is_held(&copy), "{first:?} {copy:?}");
+}
+
+/// Proves C11.
+async fn of_a_process_copied_before_it_first_wrote_one_remains(world: &World) {
+    let mut before = world.agent("before", Some("z"));
+    world.renew(&mut before, 0).await;
+    let mut first = world.agent("first", Some("a"));
+    world.renew(&mut first, 1).await;
+    let mut copy = first.clone();
+    assert!(is_held(&world.renew(&mut first, 1 + lease()).await));
+    let standing = world.renew(&mut copy, 2 + lease()).await;
+    assert!(matches!(standing, ClaimState::Contended(_)), "{standing:?}");
+    assert!(is_held(&world.renew(&mut first, 60 + lease()).await));
+}
+
+/// Proves C11.
+async fn a_copy_that_took_over_after_silence_keeps_the_claim(world: &World) {
+    let mut first = world.agent("first", Some("a"));
+    world.renew(&mut first, 0).await;
+    let mut copy = first.clone();
+    // The copy has written least, but last.
+    for seconds in [60, 120, 180] {
+        world.renew(&mut first, seconds).await;
+    }
+    assert!(!is_held(&world.renew(&mut copy, 200).await));
+    assert!(is_held(&world.renew(&mut copy, 200 + lease()).await), "the first is silent");
+    assert!(!is_held(&world.renew(&mut first, 201 + lease()).await));
+    assert!(is_held(&world.renew(&mut copy, 202 + lease()).await));
 }
 
 async fn who_lost_its_claim_to_an_equal_waits_when_it_starts_anew(world: &World) {

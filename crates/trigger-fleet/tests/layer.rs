@@ -66,6 +66,7 @@ fn publication(n: u128, hosts: &[&str], groups: &[&str]) -> Publication {
             options: RunOptions::default(),
             lineage: Lineage::root(id(n)),
             fired_in: None,
+            fired_by: None,
             loops: Loops::Avoid,
             fired_at: NOW,
             expires_in: DEFAULT_LIFETIME,

@@ -57,6 +57,7 @@ fn publication(own: &Proc, wanted: &Wanted, parent: Option<&RunRecord>) -> Publi
             None => Lineage::root(id),
         },
         fired_in: parent.map(|parent| parent.run_id),
+        fired_by: None,
         loops: wanted.loops,
         fired_at: own.wall(),
         expires_in: wanted.expires_in,

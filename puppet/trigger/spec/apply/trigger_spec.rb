@@ -41,6 +41,9 @@ RSpec.describe 'puppet apply' do
         '--ttl', '2', '--expires-in', '300s', '--prefix', '/puppet_trigger/events', '--backend', 'etcd', '--',
         'größer "$(id)"'], "lb01.example.com\n"]
     )
+    expect(program.declarations.first).to match [
+      '--resource', %r{\A/Stage\[main\]/Main/Trigger\[}, '--resource-file', %r{\A/.*\.pp\z}, '--resource-line', /\A\d+\z/
+    ]
     expect(run.code).to eq(2), run.output
     expect(run.output).to match(/Trigger\[notified thrice\]: Fired 01935000-\S+ at 2 nodes/)
     # Puppet warns neither about several providers nor about a deprecated feature.

@@ -195,6 +195,7 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
         options: RunOptions::default(),
         lineage: trigger_core::lineage::Lineage::root(id),
         fired_in: None,
+        fired_by: None,
         loops: Default::default(),
         fired_at: Timestamp::from_unix_ms(1_763_812_800_000),
         expires_in: Duration::from_secs(60),

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
-use trigger_core::event::{DEFAULT_LIFETIME, Event, MAX_TARGETS, RunOptions, Targets};
+use trigger_core::event::{DEFAULT_LIFETIME, Event, FiringResource, MAX_TARGETS, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, InvalidName};
 use trigger_core::lineage::Lineage;
 use trigger_core::run::command::PRIVATE_TAG;
@@ -42,12 +42,18 @@ pub(super) fn make(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>
             None => Lineage::root(id),
         },
         fired_in: parent.map(|parent| parent.run_id),
+        fired_by: firing_resource(args),
         loops: args.loops.into(),
         fired_at: clock::wall(),
         expires_in: args.expires_in.unwrap_or(DEFAULT_LIFETIME),
     };
     event.validate().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(event)
+}
+
+fn firing_resource(args: &FireArgs) -> Option<FiringResource> {
+    let declared = args.resource_file.as_deref().map(|file| (file, args.resource_line));
+    args.resource.as_deref().map(|path| FiringResource::new(path, declared))
 }
 
 /// Parses a name from the command line. clap does not do it, because clap repeats a refused value raw and in full.
