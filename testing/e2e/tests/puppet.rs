@@ -65,7 +65,8 @@ fn a_notify_runs_puppet_on_three_nodes(kind: BackendKind) {
     assert_eq!(status["trigger"], NAME);
     assert_eq!(status["origin"], origin.certname());
     let declared = origin.path("by-hand.pp").to_string_lossy().into_owned();
-    let resource = json!({ "path": format!("/Stage[main]/Main/Trigger[{NAME}]"), "file": declared, "line": 1 });
+    let resource =
+        json!({ "path": format!("/Stage[main]/Main/Trigger[{NAME}]"), "file": declared, "line": 1 });
     assert_eq!(status["resource"], resource);
     let why = origin.trigger(&["why", changed]).stdout;
     assert!(why.contains("the root: fired in a Puppet run that Trigger did not start"), "{why}");
