@@ -170,7 +170,7 @@ macro_rules! on_each_store {
 on_each_store!(
     a_live_claim_is_respected_and_its_holder_named,
     a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_clock,
-    whoever_holds_the_dead_holders_lock_continues_at_once,
+    a_contender_with_the_dead_holders_lock_continues_at_once,
     after_a_restart_of_the_machine_an_agent_waits_as_a_copy_of_it_must,
     where_no_lock_can_be_named_an_agent_waits,
     a_released_claim_is_anybodys_and_only_ones,
@@ -182,9 +182,9 @@ on_each_store!(
     of_a_process_copied_with_its_memory_one_remains,
     of_a_process_copied_before_it_first_wrote_one_remains,
     a_copy_that_took_over_after_silence_keeps_the_claim,
-    who_lost_its_claim_to_an_equal_waits_when_it_starts_anew,
+    an_agent_that_lost_its_claim_to_an_equal_waits_after_a_restart,
     a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first,
-    groups_are_recalled_and_told_at_once,
+    groups_are_recalled_and_published_at_once,
     who_took_a_claim_is_news_and_our_own_writes_are_not,
 );
 
@@ -222,7 +222,7 @@ async fn a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_cloc
 }
 
 /// Proves C11.
-async fn whoever_holds_the_dead_holders_lock_continues_at_once(world: &World) {
+async fn a_contender_with_the_dead_holders_lock_continues_at_once(world: &World) {
     assert!(is_held(&world.renew(&mut world.agent("before", Some("a")), 0).await));
     assert!(is_held(&world.renew(&mut world.agent("after", Some("a")), 0).await));
     assert_eq!(world.record().await.instance, "after");
@@ -380,7 +380,7 @@ async fn a_copy_that_took_over_after_silence_keeps_the_claim(world: &World) {
     assert!(is_held(&world.renew(&mut copy, 202 + lease()).await));
 }
 
-async fn who_lost_its_claim_to_an_equal_waits_when_it_starts_anew(world: &World) {
+async fn an_agent_that_lost_its_claim_to_an_equal_waits_after_a_restart(world: &World) {
     let mut copy = world.agent("copy", Some("a"));
     world.renew(&mut copy, 0).await;
     let mut restarted = Claim::new(
@@ -406,7 +406,7 @@ async fn a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first(world: &Wor
     assert!(is_held(&world.renew(&mut first, lease() + 3).await), "no agent has it now");
 }
 
-async fn groups_are_recalled_and_told_at_once(world: &World) {
+async fn groups_are_recalled_and_published_at_once(world: &World) {
     let lb: GroupName = "lb".parse().unwrap();
     let mut first = world.claimant("first", Some("a"), "lb01", &["lb"], &[]);
     world.renew(&mut first, 0).await;

@@ -50,7 +50,7 @@ fn a_notify_runs_puppet_on_three_nodes(kind: BackendKind) {
     );
     let applied = origin.puppet_apply(&manifest, &[]);
     assert_eq!(applied.code, 2, "{}", applied.output);
-    assert_eq!(applied.complaints(), [""; 0], "Puppet reports no warning");
+    assert_eq!(applied.problems(), [""; 0], "Puppet reports no warning");
     assert!(applied.output.contains("at 3 nodes"), "{}", applied.output);
     let event = fired_in(&applied.output);
 
@@ -262,8 +262,8 @@ fn a_backend_that_is_away_fails_no_puppet_run() {
     let manifest = "notify { 'change': } ~> trigger { 't': hosts => 'lb01.example.com' }";
     let applied = origin.puppet_apply(manifest, &[]);
     assert_eq!(applied.code, 2, "{}", applied.output);
-    let complaints = applied.complaints().join("\n");
-    assert!(complaints.contains("NO AGENT IS RUNNING HERE") && !complaints.contains("Error"), "{complaints}");
+    let problems = applied.problems().join("\n");
+    assert!(problems.contains("NO AGENT IS RUNNING HERE") && !problems.contains("Error"), "{problems}");
     fleet.backend.restart();
     origin.start_agent();
     assert_eq!(lb.wait_for_runs(1).len(), 1);

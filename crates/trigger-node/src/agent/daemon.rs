@@ -272,8 +272,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     fn tell_activity(&mut self) {
         let activity = self.queue.activity();
-        self.tell_delay(&activity);
-        self.tell_block(&activity);
+        self.log_delay(&activity);
+        self.log_block(&activity);
         self.node.metrics.queue(&self.queue);
         self.channels.activity.send_if_modified(|known| {
             let changed = *known != activity;
@@ -284,7 +284,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     /// Logs once when the rate limiter begins to delay runs. `trigger status` and `trigger queue` show the delay while
     /// it lasts.
-    fn tell_delay(&self, activity: &Activity) {
+    fn log_delay(&self, activity: &Activity) {
         if let Some(delayed) = &activity.delayed
             && self.channels.activity.borrow().delayed.is_none()
         {
@@ -294,7 +294,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     }
 
     /// Logs once when deliveries begin to wait for an operator, and once when they no longer do.
-    fn tell_block(&self, activity: &Activity) {
+    fn log_block(&self, activity: &Activity) {
         let was_held = !self.channels.activity.borrow().held.is_empty();
         match (self.queue.blocked_reason(), was_held, activity.held.is_empty()) {
             (Some(reason), false, false) => tracing::warn!(reason, "deliveries are held"),
