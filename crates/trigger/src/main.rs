@@ -1,5 +1,6 @@
 //! Trigger: cross-node notify for Puppet. One binary: command line, agent, supervisor and hub.
 
+mod clean;
 mod cli;
 mod config;
 mod documents;

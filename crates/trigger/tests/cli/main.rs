@@ -8,6 +8,7 @@ mod errors;
 mod fire;
 mod help;
 mod outbox;
+mod output;
 
 use std::path::Path;
 

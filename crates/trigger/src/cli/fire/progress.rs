@@ -12,6 +12,7 @@ use trigger_fleet::status::EventStatus;
 
 use crate::cli::globals::OutputFormat;
 use crate::cli::target_counts;
+use crate::clean;
 use crate::output;
 
 /// Prints a bar on a terminal, plain lines elsewhere, nothing with JSON.
@@ -63,7 +64,7 @@ impl Progress {
 
     fn line(&self, text: &str) {
         match (&self.bar, self.format) {
-            (Some(bar), _) => bar.println(text),
+            (Some(bar), _) => bar.println(clean::line(text)),
             (None, OutputFormat::Text | OutputFormat::Dot) => output::note(text),
             (None, OutputFormat::Json) => {}
         }
