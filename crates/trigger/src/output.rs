@@ -12,6 +12,7 @@ use trigger_core::delivery::DeliveryState;
 use trigger_core::time::Timestamp;
 
 use crate::clean;
+use crate::logging;
 
 /// Blanks between two columns of a table.
 const COLUMN_GAP: usize = 2;
@@ -85,9 +86,13 @@ pub(crate) fn note(line: &str) {
     note_page(&clean::line(line));
 }
 
-/// Prints a text that this program has laid out in lines to standard error.
+/// Prints a text that this program has laid out in lines to standard error. In a daemon it goes the way of the log,
+/// which waits for no reader.
 pub(crate) fn note_page(page: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", clean::lines(page));
+    let text = format!("{}\n", clean::lines(page));
+    if !logging::write(&text) {
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    }
 }
 
 pub(crate) fn warnings(warnings: &[String]) {

@@ -149,7 +149,9 @@ fn print_agent(agent: &QueueView) {
         output::print_table(&table);
     }
     if !agent.unreadable.is_empty() {
-        output::print_heading("Unreadable: deliveries in the backend that this agent cannot use and leaves there");
+        output::print_heading(
+            "Unreadable: deliveries in the backend that this agent cannot use and leaves there",
+        );
         let mut table = output::table(&["KEY", "REASON"]);
         agent.unreadable.iter().for_each(|entry| table.add_row([&entry.key, &entry.reason]));
         output::print_table(&table);

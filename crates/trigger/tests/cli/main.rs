@@ -7,6 +7,7 @@
 mod errors;
 mod fire;
 mod help;
+mod log;
 mod outbox;
 mod output;
 

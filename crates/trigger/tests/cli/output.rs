@@ -115,7 +115,8 @@ fn a_standard_output_that_is_not_open_for_writing_is_an_error_too() {
 #[test]
 fn a_reader_that_has_gone_is_no_error() {
     let state = state();
-    for arguments in [vec!["--help"], vec!["fire", "x", "--host", "lb01"], vec!["queue", "--output", "json"]] {
+    for arguments in [vec!["--help"], vec!["fire", "x", "--host", "lb01"], vec!["queue", "--output", "json"]]
+    {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let output = run(state.path(), &arguments, writer);

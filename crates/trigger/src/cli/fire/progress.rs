@@ -10,9 +10,9 @@ use trigger_core::duration;
 use trigger_core::identity::Certname;
 use trigger_fleet::status::EventStatus;
 
+use crate::clean;
 use crate::cli::globals::OutputFormat;
 use crate::cli::target_counts;
-use crate::clean;
 use crate::output;
 
 /// Prints a bar on a terminal, plain lines elsewhere, nothing with JSON.

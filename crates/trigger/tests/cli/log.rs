@@ -1,0 +1,155 @@
+//! The log of the daemons: nothing waits for it, and nothing in it controls a terminal or makes lines of its own.
+
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::{Pid, Signal, kill_process};
+use snapbox::cmd::cargo_bin;
+
+use crate::state;
+
+/// How long a test waits before it fails.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A daemon that is killed if the test ends before it.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(arguments: &[&str], state: &Path, log: impl Into<Stdio>) -> Self {
+        let mut command = Command::new(cargo_bin!("trigger"));
+        command.args(arguments).env_clear().env("TRIGGER_CONFIG", "/dev/null").env("TRIGGER_LOG", "debug");
+        command.env("TRIGGER_STATE_DIR", state).env("TRIGGER_CERTNAME", "web01.example.com");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Self(command.spawn().unwrap())
+    }
+
+    /// Asks it to stop, and waits for its end.
+    fn stop(&mut self) -> ExitStatus {
+        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+        self.ended()
+    }
+
+    fn ended(&mut self) -> ExitStatus {
+        until("the daemon ends", || self.0.try_wait().unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A pipe into which not one more byte fits.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let flags = fcntl_getfl(&writer).unwrap();
+    fcntl_setfl(&writer, flags | OFlags::NONBLOCK).unwrap();
+    while writer.write(&[b'.'; 4096]).is_ok() {}
+    while writer.write(b".").is_ok() {}
+    fcntl_setfl(&writer, flags).unwrap();
+    (reader, writer)
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+fn is_healthy(address: &str) -> Option<()> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.starts_with("HTTP/1.1 200").then_some(())
+}
+
+fn fire(address: &str, state: &Path, arguments: &[&str]) -> ExitStatus {
+    let mut command = Command::new(cargo_bin!("trigger"));
+    command.args(["fire", "x", "--host", "web01.example.com", "--backend", &format!("hub+http://{address}")]);
+    command.args(arguments).env_clear().env("TRIGGER_CONFIG", "/dev/null");
+    command.env("TRIGGER_STATE_DIR", state).env("TRIGGER_CERTNAME", "web01.example.com");
+    command.stdout(Stdio::null()).status().unwrap()
+}
+
+#[test]
+fn daemons_work_and_stop_although_their_log_is_not_read() {
+    let state = state();
+    let (agent_dir, hub_dir) = (state.path().join("agent"), state.path().join("hub"));
+    let address = free_address();
+    let backend = format!("hub+http://{address}");
+    let (_unread, log) = full_pipe();
+    let hub_arguments = ["hub", "--listen", &address, "--data-dir", hub_dir.to_str().unwrap()];
+    let mut hub = Daemon::start(&hub_arguments, &agent_dir, log);
+    until("the hub is healthy", || is_healthy(&address));
+    let (mut unread, log) = full_pipe();
+    let arguments = ["agent", "--backend", &backend, "--run-cmd", "/bin/true", "--runs-per-minute", "600"];
+    let mut agent = Daemon::start(&arguments, &agent_dir, log);
+    for _ in 0..3 {
+        assert!(fire(&address, &agent_dir, &["--wait", "--timeout", "25s"]).success(), "a run, and its end");
+    }
+    assert!(agent.stop().success());
+    assert!(hub.stop().success());
+    drop(agent);
+    let mut text = String::new();
+    unread.read_to_string(&mut text).unwrap();
+    assert!(!text.contains("run ended"), "the pipe was full until the end");
+}
+
+#[test]
+fn a_daemon_that_fails_ends_although_its_log_is_not_read() {
+    let state = state();
+    let (_unread, log) = full_pipe();
+    let mut hub = Daemon::start(&["hub", "--listen", "192.0.2.1:80"], state.path(), log);
+    assert_eq!(hub.ended().code(), Some(3));
+}
+
+#[test]
+fn a_daemon_that_ends_has_written_its_log() {
+    let state = state();
+    let (mut log, writer) = io::pipe().unwrap();
+    let mut hub = Daemon::start(&["hub", "--listen", "192.0.2.1:80"], state.path(), writer);
+    assert_eq!(hub.ended().code(), Some(3));
+    let mut text = String::new();
+    log.read_to_string(&mut text).unwrap();
+    assert!(text.contains("error: refusing to listen on 192.0.2.1:80"), "{text}");
+}
+
+#[test]
+fn a_line_of_the_log_is_one_line_whatever_it_repeats() {
+    let state = state();
+    let config = state.path().join("trigger.toml");
+    std::fs::write(&config, "certname = \"web01.example.com\"\n").unwrap();
+    let data = state.path().join("data\u{1b}[2J\nERROR forged\u{202e}");
+    let (mut log, writer) = io::pipe().unwrap();
+    let arguments = ["hub", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()];
+    let mut hub = Daemon::start(&arguments, state.path(), writer);
+    let mut text = String::new();
+    until("the hub is ready", || {
+        let mut bytes = [0; 4096];
+        let count = log.read(&mut bytes).unwrap();
+        text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        text.contains("hub is ready").then_some(())
+    });
+    assert!(hub.stop().success());
+    log.read_to_string(&mut text).unwrap();
+    assert!(text.contains(r"data\u{1b}[2J ERROR forged\u{202e}"), "{text}");
+    assert!(!text.contains(['\u{1b}', '\u{202e}']) && !text.contains("\nERROR"), "{text}");
+}
