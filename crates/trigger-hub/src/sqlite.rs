@@ -11,6 +11,7 @@ mod backup;
 pub(crate) mod database;
 mod error;
 mod metrics;
+mod private;
 mod reader;
 mod transaction;
 mod writer;

@@ -1,14 +1,14 @@
 //! The hub's SQLite file: its path, its schema, and how it is opened.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use super::error::SqliteError;
+use super::private;
 
 /// The newest schema this version knows, as SQLite's `user_version`.
 const SCHEMA: i64 = 1;
@@ -49,16 +49,14 @@ pub(super) struct DataDirLock {
 pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, SqliteError> {
     let failed = |path: &Path, source| SqliteError::DataDir { path: path.to_owned(), source };
     // A user who can write here can fire events, so only the hub's own user may.
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| failed(path, source))?;
+    private::create_dir(path).map_err(|source| failed(path, source))?;
+    if private::restrict_dir(path).map_err(|source| failed(path, source))? {
+        tracing::warn!(path = %path.display(), "other users had access to the data directory; only its owner has now");
+    }
     let lock = path.join("hub.lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&lock)
-        .map_err(|source| failed(&lock, source))?;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = private::open(&mut options, &lock).map_err(|source| failed(&lock, source))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -120,14 +118,12 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, SqliteError> {
     Ok(connection)
 }
 
-/// Restricts the database to its owner. SQLite gives its log files the same mode, so no other code sets it.
+/// Creates the database if it is missing, and restricts it to its owner. SQLite gives its log files the same mode, so no other code sets it.
 fn create_private(path: &Path) -> Result<(), SqliteError> {
-    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    match created {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(SqliteError::DataDir { path: path.to_owned(), source }),
-    }
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    let created = private::open(&mut options, path);
+    created.map(drop).map_err(|source| SqliteError::DataDir { path: path.to_owned(), source })
 }
 
 /// Renames a log that belongs to another database. A hub that was killed leaves its log beside the database. If a

@@ -32,6 +32,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
 ) -> Result<Stopped, AgentError> {
     let state = settings.state.clone();
     let host = state.host().clone();
+    let was_accessible = state.restrict()?;
     let Some(only_agent_here) = state.lock_for_agent()? else {
         return Err(AgentError::AlreadyRunning { path: state.path().to_owned() });
     };
@@ -42,6 +43,9 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let (prefix, credentials) = (settings.prefix.clone(), settings.credentials.clone());
     let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), prefix, credentials));
     let store = open_store(&publisher, &settings.backend)?;
+    if was_accessible {
+        tracing::warn!(path = %state.path().display(), "other users had access to the state directory; only its owner has now");
+    }
     let keyspace = Keyspace::new(settings.prefix.clone());
     let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
     let runs = Runs::open(&state)?;

@@ -20,6 +20,7 @@ mod fires;
 mod outbox;
 mod runs;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use trigger_core::identity::Certname;
@@ -76,6 +77,18 @@ impl<H: Host> StateDir<H> {
     /// The path of a file in the directory, whether the file exists or not.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Takes from all users but its owner what they may do with the directory, which an administrator may have created.
+    /// Returns whether that changed anything. A directory of another user stays as it is.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the directory is one that all users share, such as `/tmp`.
+    pub fn restrict(&self) -> Result<bool, FileError> {
+        match self.host.restrict_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+            restricted => restricted.map_err(at("use as the state directory", &self.path)),
+        }
     }
 
     /// Takes the lock that makes a running agent the only one in this directory. The lock is held until the file is

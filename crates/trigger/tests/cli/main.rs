@@ -4,10 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects")]
 
+mod daemon;
 mod errors;
 mod fire;
 mod help;
 mod log;
+mod modes;
 mod outbox;
 mod output;
 
