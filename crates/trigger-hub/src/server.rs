@@ -5,6 +5,7 @@
 
 mod body;
 mod error;
+mod health;
 mod limits;
 mod listen;
 mod metrics;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 pub use self::error::ServerError;
+use self::health::HealthCheck;
 pub use self::listen::{InvalidListen, ListenAddress};
 use self::metrics::Metrics;
 #[cfg(test)]
@@ -52,7 +54,7 @@ pub async fn serve(
     let (listener, address) = listen.bind()?;
     let (stop, stopping) = watch::channel(());
     let metrics = Metrics::new(&*store);
-    let state = ServerState { store, metrics, stopping };
+    let state = ServerState { store, metrics, health: HealthCheck::default(), stopping };
     ready(address);
     serve_requests(listener, address, state, &stop, shutdown).await
 }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -13,7 +12,6 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use tokio::time::timeout;
 use tracing::Instrument;
 use trigger_core::identity::Revision;
 use trigger_store::hub_protocol::{
@@ -33,8 +31,6 @@ use crate::served_store::PageRequest;
 
 /// The size of one page of a read, in bytes of keys and values.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
-/// How long a health check waits for the store.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The size in bytes of a session's read buffer. A client sends little, and the default size would take more memory for
 /// each idle watcher than everything else together.
 const SOCKET_READ_BUFFER_BYTES: usize = 1024;
@@ -158,13 +154,9 @@ async fn watch(
 }
 
 async fn health(State(state): State<Arc<ServerState>>) -> Result<Json<serde_json::Value>, Refusal> {
-    match timeout(HEALTH_TIMEOUT, state.store.check_health()).await {
-        Ok(Ok(())) => Ok(Json(serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => {
-            let sentence = format!("the hub's store has not answered for {} s", HEALTH_TIMEOUT.as_secs());
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence))
-        }
+    match state.health.check(&*state.store).await {
+        Ok(()) => Ok(Json(serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))),
+        Err(sentence) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence)),
     }
 }
 

@@ -58,7 +58,8 @@ fn command() -> clap::Command {
         "Settings come from flags, then from the environment ({}), then from the configuration file. \
          TRIGGER_LOG selects what the daemons log (info, debug).\n\n\
          Exit codes: 0 done (also for a spooled or suppressed event, with a warning), 1 the operation failed or \
-         its result could not be written, 2 usage, 3 configuration, 4 the backend is unreachable and the event could not be spooled.",
+         its result could not be written, 2 usage, 3 configuration, 4 the backend is unreachable and the event could not be spooled, \
+         5 the hub's data are gone.",
         variables(&command).join(", ")
     );
     command.after_help(help)

@@ -82,3 +82,32 @@ fn a_line_of_the_log_is_one_line_whatever_it_repeats() {
     assert!(text.contains(r"data\u{1b}[2J ERROR forged\u{202e}"), "{text}");
     assert!(!text.contains(['\u{1b}', '\u{202e}']) && !text.contains("\nERROR"), "{text}");
 }
+
+#[test]
+fn a_hub_whose_data_are_gone_ends_with_a_code_of_its_own_and_stays_so() {
+    let state = state();
+    let data = state.path().join("data");
+    let arguments = ["hub", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()];
+    let (mut log, writer) = io::pipe().unwrap();
+    let mut hub = Daemon::start(&arguments, state.path(), writer);
+    let mut text = String::new();
+    until("the hub is ready", || {
+        let mut bytes = [0; 4096];
+        let count = log.read(&mut bytes).unwrap();
+        text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+        text.contains("hub is ready").then_some(())
+    });
+    std::fs::remove_file(data.join("hub.sqlite")).unwrap();
+    assert_eq!(hub.ended().code(), Some(5));
+    log.read_to_string(&mut text).unwrap();
+    assert!(
+        text.contains("error: ") && text.contains("was removed or replaced while the hub used it"),
+        "{text}"
+    );
+    let (mut log, writer) = io::pipe().unwrap();
+    let mut hub = Daemon::start(&arguments, state.path(), writer);
+    assert_eq!(hub.ended().code(), Some(5), "it is not started again by a service manager");
+    let mut text = String::new();
+    log.read_to_string(&mut text).unwrap();
+    assert!(text.contains("to begin with an empty one"), "{text}");
+}
