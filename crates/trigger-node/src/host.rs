@@ -70,7 +70,7 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
     fn create_private_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Takes from all users but its owner what they may do with an existing directory. Returns whether that changed
-    /// anything. Fails for a directory that all users share.
+    /// anything. One that all users share stays as it is.
     fn restrict_dir(&self, path: &Path) -> io::Result<bool>;
 
     /// Returns the absolute path without symbolic links.

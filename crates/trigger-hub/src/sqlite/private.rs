@@ -36,16 +36,11 @@ pub(super) fn create_dir(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Takes from all users but its owner what they may do with a directory. Returns whether that changed anything.
-///
-/// # Errors
-/// Those of the system, and one if all users share the directory, as they do `/tmp`: that cannot be what was meant.
+/// Takes from all users but its owner what they may do with a directory. Returns whether that changed anything. A
+/// directory that all users share, as they do `/tmp`, stays as it is: there the modes of the files have to suffice.
 pub(super) fn restrict_dir(path: &Path) -> io::Result<bool> {
     let mode = fs::metadata(path)?.mode();
-    if mode & STICKY != 0 {
-        return Err(io::Error::other("all users share this directory: give one of its own"));
-    }
-    if mode & ACCESS & !DIRECTORY_MODE == 0 {
+    if mode & STICKY != 0 || mode & ACCESS & !DIRECTORY_MODE == 0 {
         return Ok(false);
     }
     fs::set_permissions(path, Permissions::from_mode(mode & DIRECTORY_MODE))?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use trigger_core::identity::Certname;
@@ -19,6 +20,9 @@ use super::{completion_writer, daemon, delivery_watcher, metrics, outbox_relay, 
 use crate::firing::{Publisher, Spool};
 use crate::host::Host;
 use crate::state::{Breaker, DedupLog, Outbox, Runs, StateDir};
+
+/// How often the agent checks that its lock is in place.
+const PLACE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs the agent on any [`Host`] until a signal, a reload or the loss of its claim stops it. Calls
 /// `check_configuration` before a reload.
@@ -103,6 +107,9 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
         _ = part_ended.recv() => {
             return Err(AgentError::PartEnded);
         }
+        () = loses_place(&state, &only_agent_here) => {
+            return Err(AgentError::StateDirGone { path: state.path().to_owned() });
+        }
     };
     // What is in progress, or was not told yet, is this directory's to end: until then nobody else may run. A
     // reload keeps the claim, for the same lock is taken again at once.
@@ -113,6 +120,17 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
         }
     }
     Ok(stopped)
+}
+
+/// Returns when the lock no longer keeps other agents out. What is missing below the directory is created again where
+/// it is needed; without the lock, two agents could run here.
+async fn loses_place<H: Host>(state: &StateDir<H>, lock: &H::File) {
+    loop {
+        state.host().sleep(PLACE_CHECK_INTERVAL).await;
+        if !state.is_locked_by(lock) {
+            return;
+        }
+    }
 }
 
 /// Wraps a task of the agent so that it reports its end, even by a panic.

@@ -204,7 +204,16 @@ async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetPath
 }
 
 fn open_output(paths: &RunPaths) -> std::io::Result<File> {
-    private::open(File::options().create(true).append(true), &paths.output())
+    let (path, mut options) = (paths.output(), File::options());
+    options.create(true).append(true);
+    match (private::open(&mut options, &path), path.parent()) {
+        // Something else has removed the directory since the record was written there.
+        (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
+            private::create_dir(directory)?;
+            private::open(&mut options, &path)
+        }
+        (opened, _) => opened,
+    }
 }
 
 fn start(

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects")]
 
+mod cleaners;
 mod daemon;
 mod errors;
 mod fire;

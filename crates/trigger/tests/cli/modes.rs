@@ -109,18 +109,3 @@ fn events_that_a_command_spools_are_private_too() {
     assert!(found.iter().any(|name| name.ends_with(".json")), "{found:?}");
     assert!(found.iter().any(|name| name.ends_with("backend-unreachable")), "{found:?}");
 }
-
-#[test]
-fn a_directory_that_all_users_share_is_refused() {
-    let state = state();
-    fs::set_permissions(state.path(), Permissions::from_mode(0o1777)).unwrap();
-    let output = crate::trigger(state.path()).args(["agent", "--backend", "hub+http://127.0.0.1:9"]).output();
-    let said = String::from_utf8(output.unwrap().stderr).unwrap();
-    assert!(said.contains("all users share this directory"), "{said}");
-    assert_eq!(fs::metadata(state.path()).unwrap().permissions().mode() & 0o7777, 0o1777);
-    let data = state.path().to_str().unwrap();
-    let output =
-        crate::trigger(state.path()).args(["hub", "--listen", "127.0.0.1:0", "--data-dir", data]).output();
-    let said = String::from_utf8(output.unwrap().stderr).unwrap();
-    assert!(said.contains("all users share this directory"), "{said}");
-}
