@@ -6,8 +6,8 @@ use std::sync::Arc;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONNECTION, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -29,6 +29,8 @@ use super::session;
 use super::state::ServerState;
 use crate::served_store::PageRequest;
 
+const HEALTH: &str = "/healthz";
+const METRICS: &str = "/metrics";
 /// The size of one page of a read, in bytes of keys and values.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// The size in bytes of a session's read buffer. A client sends little, and the default size would take more memory for
@@ -47,8 +49,8 @@ pub(super) fn router(state: Arc<ServerState>, address: SocketAddr) -> Router {
         .route(COMPARE_AND_SWAP, post(compare_and_swap))
         .route(READ, post(read))
         .route(WATCH, get(watch))
-        .route("/healthz", get(health))
-        .route("/metrics", get(metrics_page))
+        .route(HEALTH, get(health))
+        .route(METRICS, get(metrics_page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -61,6 +63,7 @@ pub(super) fn router(state: Arc<ServerState>, address: SocketAddr) -> Router {
                 }
             }
         }))
+        .layer(middleware::from_fn(keep_reserve))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let (state, kind) = (counted.clone(), kind(request.uri().path()));
             let span = tracing::info_span!("request", kind, peer = %Peer::of(request.extensions()));
@@ -160,6 +163,22 @@ async fn health(State(state): State<Arc<ServerState>>) -> Result<Json<serde_json
     }
 }
 
+/// Keeps the reserve of connections for questions about the hub itself: one of them answers one question and is closed.
+async fn keep_reserve(request: Request, next: Next) -> Response {
+    if !Peer::of(request.extensions()).is_in_reserve() {
+        return next.run(request).await;
+    }
+    let mut response = match request.uri().path() {
+        HEALTH | METRICS => next.run(request).await,
+        _ => {
+            let sentence = "the hub has as many connections as its limit of open files allows";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence).into_response()
+        }
+    };
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 async fn metrics_page(State(state): State<Arc<ServerState>>) -> impl IntoResponse {
     let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, form)], state.metrics.text())
@@ -182,8 +201,8 @@ fn kind(path: &str) -> &'static str {
         COMPARE_AND_SWAP => "compare_and_swap",
         READ => "read",
         WATCH => "watch",
-        "/healthz" => "healthz",
-        "/metrics" => "metrics",
+        HEALTH => "healthz",
+        METRICS => "metrics",
         _ => "other",
     }
 }

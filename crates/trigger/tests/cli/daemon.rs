@@ -18,17 +18,18 @@ pub(crate) struct Daemon(Child);
 
 impl Daemon {
     pub(crate) fn start(arguments: &[&str], state: &Path, log: impl Into<Stdio>) -> Self {
-        Self::start_with_umask("022", arguments, state, log)
+        Self::start_after("umask 022", arguments, state, log)
     }
 
-    pub(crate) fn start_with_umask(
-        umask: &str,
+    /// Starts it with what a shell command has set.
+    pub(crate) fn start_after(
+        setting: &str,
         arguments: &[&str],
         state: &Path,
         log: impl Into<Stdio>,
     ) -> Self {
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", &format!("umask {umask} && exec \"$0\" \"$@\"")]).arg(cargo_bin!("trigger"));
+        command.args(["-c", &format!("{setting} && exec \"$0\" \"$@\"")]).arg(cargo_bin!("trigger"));
         command.args(arguments).env_clear().env("TRIGGER_CONFIG", "/dev/null").env("TRIGGER_LOG", "debug");
         command.env("TRIGGER_STATE_DIR", state).env("TRIGGER_CERTNAME", "web01.example.com");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
@@ -69,12 +70,27 @@ pub(crate) fn free_address() -> String {
 }
 
 pub(crate) fn is_healthy(address: &str) -> Option<()> {
+    get(address, "/healthz")?.starts_with("HTTP/1.1 200").then_some(())
+}
+
+/// The hub's whole answer, if there is one.
+pub(crate) fn get(address: &str, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
-    let request = format!("GET /healthz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.set_read_timeout(Some(TIMEOUT)).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    answer.starts_with("HTTP/1.1 200").then_some(())
+    Some(answer)
+}
+
+/// Returns whether an event is committed at once, and not only spooled.
+pub(crate) fn is_committed(address: &str, state: &Path) -> bool {
+    let mut command = Command::new(cargo_bin!("trigger"));
+    command.args(["fire", "x", "--host", "web01.example.com", "--backend", &format!("hub+http://{address}")]);
+    command.args(["--output", "json"]).env_clear().env("TRIGGER_CONFIG", "/dev/null");
+    command.env("TRIGGER_STATE_DIR", state).env("TRIGGER_CERTNAME", "web01.example.com");
+    String::from_utf8(command.output().unwrap().stdout).unwrap().contains(r#""state":"committed""#)
 }
 
 pub(crate) fn fire(address: &str, state: &Path, arguments: &[&str]) -> ExitStatus {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says what it expects")]
 
 mod cleaners;
+mod connections;
 mod daemon;
 mod errors;
 mod fire;

@@ -51,10 +51,10 @@ fn check(umask: &str) {
     let address = free_address();
     let backend = format!("hub+http://{address}");
     let hub_arguments = ["hub", "--listen", &address, "--data-dir", hub_dir.to_str().unwrap()];
-    let _hub = Daemon::start_with_umask(umask, &hub_arguments, &agent_dir, Stdio::null());
+    let _hub = Daemon::start_after(&format!("umask {umask}"), &hub_arguments, &agent_dir, Stdio::null());
     until("the hub is healthy", || is_healthy(&address));
     let arguments = ["agent", "--backend", &backend, "--run-cmd", "/bin/true"];
-    let _agent = Daemon::start_with_umask(umask, &arguments, &agent_dir, Stdio::null());
+    let _agent = Daemon::start_after(&format!("umask {umask}"), &arguments, &agent_dir, Stdio::null());
     until("the agent listens", || agent_dir.join("agent.sock").exists().then_some(()));
     assert!(fire(&address, &agent_dir, &["--wait", "--timeout", "25s"]).success());
 
