@@ -43,14 +43,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use served_store::{Page, PageRequest, ServedStore};
 pub use server::{InvalidListen, ListenAddress, ServerError};
 pub use sqlite::{BackupError, SqliteError, SqliteStore, backup};
 
-/// How long the store may take to close once nothing uses it any more.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the store may take to close: to copy its log into the database, and to wait for other readers before.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the hub checks that the files of its database are in place.
+const PLACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The settings of a hub.
 #[derive(Debug, Clone)]
@@ -88,9 +90,37 @@ pub async fn run(
 ) -> Result<(), HubError> {
     let listen: ListenAddress = settings.listen.parse()?;
     let (store, closed) = SqliteStore::open(&settings.data_dir)?;
-    let served = server::serve(Arc::new(store), listen, ready, shutdown).await;
-    // The server's handles are gone by now, and with them the store's reason to stay open. Its end is awaited,
-    // so that a hub which is started next finds the data directory free.
-    let _ = timeout(CLOSE_TIMEOUT, closed.wait()).await;
-    Ok(served?)
+    let mut gone = None;
+    let shutdown = async {
+        tokio::select! {
+            () = shutdown => {}
+            error = loses_place(&store) => gone = Some(error),
+        }
+    };
+    let served = server::serve(Arc::new(store.clone()), listen, ready, shutdown).await;
+    // A session that has not ended yet keeps neither the log from being copied into the database nor a hub that is
+    // started next from the data directory.
+    let closing = async {
+        store.close().await;
+        closed.wait().await;
+    };
+    if timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+        tracing::warn!(
+            "the database could not be closed in time: its latest data may be in the log beside it"
+        );
+    }
+    match gone {
+        Some(error) => Err(error.into()),
+        None => Ok(served?),
+    }
+}
+
+/// Returns when the files of the database are no longer in place.
+async fn loses_place(store: &SqliteStore) -> SqliteError {
+    loop {
+        sleep(PLACE_CHECK_INTERVAL).await;
+        if let Err(error) = store.check_place().await {
+            return error;
+        }
+    }
 }

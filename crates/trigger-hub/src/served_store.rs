@@ -81,7 +81,8 @@ pub trait ServedStore: Store {
         self.delete_many(keys).await.map(|()| None)
     }
 
-    /// Checks that the store answers. The caller bounds the time.
+    /// Checks that the store answers, and that it takes writes if it can tell. The caller bounds the time, and how often
+    /// it asks.
     ///
     /// # Errors
     /// Those of [`Store::read`].

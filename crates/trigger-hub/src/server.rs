@@ -4,7 +4,9 @@
 //! side by side, in front of a store that they share.
 
 mod body;
+mod connections;
 mod error;
+mod health;
 mod limits;
 mod listen;
 mod metrics;
@@ -21,13 +23,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use self::connections::{Client, Connections};
 pub use self::error::ServerError;
+use self::health::HealthCheck;
 pub use self::listen::{InvalidListen, ListenAddress};
 use self::metrics::Metrics;
 #[cfg(test)]
@@ -52,7 +55,7 @@ pub async fn serve(
     let (listener, address) = listen.bind()?;
     let (stop, stopping) = watch::channel(());
     let metrics = Metrics::new(&*store);
-    let state = ServerState { store, metrics, stopping };
+    let state = ServerState { store, metrics, health: HealthCheck::default(), stopping };
     ready(address);
     serve_requests(listener, address, state, &stop, shutdown).await
 }
@@ -65,16 +68,10 @@ async fn serve_requests(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
     let mut stopping = stop.subscribe();
-    let listener = listener.tap_io(|connection| {
-        // Without TCP_NODELAY an answer may wait for the acknowledgement of the previous one.
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-    });
-    let service =
-        routes::router(Arc::new(state), address).into_make_service_with_connect_info::<SocketAddr>();
+    let connections = Connections::new(listener);
+    let service = routes::router(Arc::new(state), address).into_make_service_with_connect_info::<Client>();
     let mut server = pin!(
-        axum::serve(listener, service)
+        axum::serve(connections, service)
             .with_graceful_shutdown(async move {
                 let _ = stopping.changed().await;
             })
@@ -98,6 +95,6 @@ fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "cannot raise the limit of open files; it bounds the number of watchers");
+        tracing::warn!(%error, "cannot raise the limit of open files; it bounds the number of connections");
     }
 }

@@ -11,6 +11,7 @@ mod backup;
 pub(crate) mod database;
 mod error;
 mod metrics;
+mod private;
 mod reader;
 mod transaction;
 mod writer;
@@ -33,7 +34,7 @@ pub use self::error::SqliteError;
 use self::metrics::Metrics;
 use self::reader::ReaderHandle;
 use self::transaction::{Write, Written};
-use self::writer::WriterHandle;
+use self::writer::{WriteError, WriterHandle};
 use crate::portion::portion;
 use crate::served_store::{Page, PageRequest, ServedStore};
 use crate::watchers::{Stamped, Subscription, Watchers, size_of_change};
@@ -88,6 +89,25 @@ impl SqliteStore {
         let address = format!("sqlite:{}", path.display());
         let shared = Arc::new(Shared { address, writer, reader, watchers, metrics });
         Ok((Self { shared }, Closed { reader_ended, writer_ended }))
+    }
+
+    /// Closes the store although there are handles left: what waits is still done, later requests fail. Then the
+    /// database is complete in its one file.
+    pub async fn close(&self) {
+        // The reader first, because the log is copied into the database when nothing reads.
+        self.shared.reader.close().await;
+        self.shared.writer.close().await;
+    }
+
+    /// Checks that the files of the database are in place, for a caller that stops if they are not.
+    ///
+    /// # Errors
+    /// [`SqliteError::Gone`] for as long as the store is open.
+    pub async fn check_place(&self) -> Result<(), SqliteError> {
+        match self.shared.writer.write(Write::Nothing).await {
+            Err(WriteError::Gone(path)) => Err(SqliteError::Gone(path)),
+            _ => Ok(()),
+        }
     }
 
     async fn write(&self, write: Write) -> Result<Written, StoreError> {
@@ -190,9 +210,9 @@ impl ServedStore for SqliteStore {
         }
     }
 
-    /// Succeeds if the writer answers; the disk is not asked.
+    /// Succeeds if the disk has taken a write.
     async fn check_health(&self) -> Result<(), StoreError> {
-        self.write(Write::Nothing).await.map(drop)
+        self.write(Write::Probe).await.map(drop)
     }
 
     fn register_metrics(&self, registry: &mut Registry) {

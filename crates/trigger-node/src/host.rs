@@ -69,6 +69,10 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
     /// Creates a directory and its missing parents, which only their owner may enter. An existing one stays as it is.
     fn create_private_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Takes from all users but its owner what they may do with an existing directory. Returns whether that changed
+    /// anything. One that all users share stays as it is.
+    fn restrict_dir(&self, path: &Path) -> io::Result<bool>;
+
     /// Returns the absolute path without symbolic links.
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf>;
 
@@ -151,7 +155,7 @@ pub enum Open {
     Append,
     /// Like `Append`, and for reading too.
     ReadAppend,
-    /// For locking, created if it is missing.
+    /// For locking, created if it is missing, with access for its owner only: who may open a file may lock it.
     Lock,
 }
 

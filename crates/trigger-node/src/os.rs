@@ -1,8 +1,8 @@
 //! The machine that this program runs on.
 
-use std::fs::{self, DirBuilder, File, Metadata, TryLockError};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use crate::file_error::{FileError, at};
 use crate::fire_error::{BackendError, FireError};
 use crate::fire_report::{FireReport, Fired};
 use crate::host::{Host, HostFile, Open};
+use crate::private;
 use crate::process_tree;
 
 /// This process on this machine.
@@ -93,7 +94,11 @@ impl Host for Os {
     }
 
     fn create_private_dir(&self, path: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)
+        private::create_dir(path)
+    }
+
+    fn restrict_dir(&self, path: &Path) -> io::Result<bool> {
+        private::restrict_dir(path)
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
@@ -103,13 +108,12 @@ impl Host for Os {
     fn open(&self, path: &Path, how: Open) -> io::Result<Self::File> {
         let mut options = File::options();
         match how {
-            Open::Read => options.read(true),
-            Open::New => options.read(true).write(true).create(true).truncate(true).mode(0o600),
-            Open::Append => options.append(true).create(true).mode(0o600),
-            Open::ReadAppend => options.read(true).append(true).create(true).mode(0o600),
-            Open::Lock => options.append(true).create(true),
+            Open::Read => return File::open(path),
+            Open::New => options.read(true).write(true).create(true).truncate(true),
+            Open::Append | Open::Lock => options.append(true).create(true),
+            Open::ReadAppend => options.read(true).append(true).create(true),
         };
-        options.open(path)
+        private::open(&mut options, path)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -117,7 +121,7 @@ impl Host for Os {
     }
 
     fn write(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        fs::write(path, content)
+        HostFile::write_all(&mut self.open(path, Open::New)?, content)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

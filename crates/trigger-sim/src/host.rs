@@ -77,6 +77,10 @@ impl Host for Proc {
         self.look(|_| Ok(()))
     }
 
+    fn restrict_dir(&self, _: &Path) -> io::Result<bool> {
+        self.look(|_| Ok(false))
+    }
+
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
         Ok(path.to_owned())
     }

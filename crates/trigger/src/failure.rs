@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 
-use trigger_hub::{BackupError, HubError};
+use trigger_hub::{BackupError, HubError, SqliteError};
 use trigger_node::agent::AgentError;
 use trigger_node::fire_chain::WaitError;
 use trigger_node::fire_error::{BackendError, FireError, FireErrorKind};
@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     Config = 3,
     /// The backend is unreachable and the event could not be spooled.
     Unreachable = 4,
+    /// The hub's data are gone: it must not be started again before an operator has restored them.
+    DataGone = 5,
 }
 
 /// The error of a command.
@@ -90,6 +92,9 @@ impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
         match error {
             HubError::InvalidListen(_) => Self::config(error.to_string()),
+            HubError::Store(SqliteError::Gone(_) | SqliteError::Missing { .. }) => {
+                Self { exit: Exit::DataGone, message: error.to_string() }
+            }
             _ => Self::failed(error.to_string()),
         }
     }

@@ -1,20 +1,39 @@
 //! The log of the daemons: to the journal under systemd, else to standard error. `TRIGGER_LOG` selects what is logged.
 //!
+//! Nothing waits for the log: entries that it does not take in time are dropped and counted. Text from outside is made
+//! safe to show here, once for all entries.
+//!
 //! Commands have no log. What the code below them logs as a warning is printed with their result.
 
 mod fields;
 mod journal;
+mod queue;
 
-use std::io::IsTerminal;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal};
+use std::panic::{self, PanicHookInfo};
+use std::sync::OnceLock;
+use std::time::Duration;
 
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
+use crate::clean;
 use crate::warnings::Warnings;
 use fields::Fields;
 use journal::Journal;
+use queue::LogQueue;
+
+/// How long the end of a daemon waits for its log to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The queue to standard error, once a log has been started that goes there.
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 
 /// Starts the log at level `info` unless `TRIGGER_LOG` says otherwise (`debug`, `trigger=debug,hyper=warn`). A second
 /// call changes nothing.
@@ -24,16 +43,58 @@ pub(crate) fn start() {
     let filter: Targets = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let output = match Journal::of_standard_error() {
         Some(journal) => journal.boxed(),
-        None => fmt::layer()
-            .with_target(false)
-            .with_ansi(std::io::stderr().is_terminal())
-            // If a line cannot be written, because a pipe is closed or a disk is full, the layer would report that on
-            // standard error, and panic there.
-            .log_internal_errors(false)
-            .with_writer(std::io::stderr)
-            .boxed(),
+        None => {
+            let queue = LogQueue::start(io::stderr()).map(|queue| QUEUE.get_or_init(|| queue));
+            let layer = fmt::layer()
+                .with_target(false)
+                .with_ansi(io::stderr().is_terminal())
+                .fmt_fields(format::debug_fn(write_field).delimited(" "))
+                // If a line cannot be written, the layer would report that on standard error, and panic there.
+                .log_internal_errors(false);
+            match queue {
+                Ok(queue) => layer.with_writer(|| queue.clone()).boxed(),
+                // A system that starts no thread for the log starts none for anything else either.
+                Err(_) => layer.with_writer(io::stderr).boxed(),
+            }
+        }
     };
-    let _ = registry().with(output.with_filter(filter)).try_init();
+    if registry().with(output.with_filter(filter)).try_init().is_ok() {
+        panic::set_hook(Box::new(log_panic));
+    }
+}
+
+/// Writes a field of an event or a span, as one word or phrase of its line.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn std::fmt::Debug) -> std::fmt::Result {
+    let text = format!("{value:?}");
+    let text = clean::line(&text);
+    match field.name() {
+        "message" => write!(writer, "{text}"),
+        name => write!(writer, "{name}={text}"),
+    }
+}
+
+/// Logs a panic. The standard library would write to standard error itself, and wait there for a reader.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    match backtrace.status() {
+        BacktraceStatus::Captured => tracing::error!(%panic, %backtrace, "a defect of this program"),
+        _ => tracing::error!(%panic, "a defect of this program"),
+    }
+    flush();
+}
+
+/// Adds a text to the log of a daemon as it is. Returns `false` if this process has no log on standard error.
+pub(crate) fn write(text: &str) -> bool {
+    let queue = QUEUE.get();
+    queue.inspect(|queue| queue.push(text.as_bytes())).is_some()
+}
+
+/// Waits until the log has been written, but not for long: a reader that does not read must not keep a daemon from
+/// ending. To be called before the process ends or becomes another program.
+pub(crate) fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_TIMEOUT);
+    }
 }
 
 /// Adds what the crates of this program log as a warning or an error to the warnings of a command.

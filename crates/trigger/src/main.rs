@@ -1,5 +1,6 @@
 //! Trigger: cross-node notify for Puppet. One binary: command line, agent, supervisor and hub.
 
+mod clean;
 mod cli;
 mod config;
 mod documents;
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == "supervise")
         && let Some(record) = arguments.next()
     {
-        return match trigger_node::supervisor::run(Path::new(&record), logging::start) {
+        let code = match trigger_node::supervisor::run(Path::new(&record), logging::start) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 logging::start();
@@ -28,6 +29,10 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         };
+        logging::flush();
+        return code;
     }
-    cli::run()
+    let code = cli::run();
+    logging::flush();
+    code
 }

@@ -78,6 +78,28 @@ impl Backend {
         self.wait_until_it_serves();
     }
 
+    /// Asks it to stop, and returns its exit code.
+    pub fn stop(&mut self) -> i32 {
+        self.process.terminate();
+        self.process.wait()
+    }
+
+    /// Starts a hub again after [`Self::stop`] that serves, but may not be healthy.
+    pub fn restart_unhealthy(&mut self) {
+        self.process = launch(self.kind, self.port, self.peer_port, &self.directory);
+        eventually("a hub that listens", || {
+            TcpStream::connect(("127.0.0.1", self.port)).map(drop).map_err(|_| self.process.log())
+        });
+    }
+
+    /// Returns the status and the document with which a hub answers `/healthz`.
+    pub fn health(&self) -> (u16, Value) {
+        self.exchange(&format!(
+            "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n",
+            self.port
+        ))
+    }
+
     /// Returns the path of its data.
     pub fn data_dir(&self) -> PathBuf {
         data_dir(&self.directory)
@@ -164,11 +186,7 @@ impl Backend {
                     if TcpStream::connect(("127.0.0.1", self.port)).is_err() {
                         return Err(log);
                     }
-                    let request = format!(
-                        "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n",
-                        self.port
-                    );
-                    if self.exchange(&request).0 == 200 { Ok(()) } else { Err(log) }
+                    if self.health().0 == 200 { Ok(()) } else { Err(log) }
                 }
                 // etcd listens from its first moment, but serves only once it reports so.
                 BackendKind::Etcd => {

@@ -86,13 +86,45 @@ fn a_full_disk_under_the_hub_spools_and_loses_nothing() {
     });
     assert!(!spooled.warnings().is_empty(), "{spooled:?}");
     assert_eq!(origin.queue()["quarantined"], serde_json::json!([]), "a full disk is no reason to give up");
+    let (status, body) = fleet.backend.health();
+    assert_eq!(status, 503, "{body}");
+    assert!(body["error"].as_str().is_some_and(|error| error.contains("is full")), "{body}");
     disk.make_room();
+    eventually("a healthy hub", || match fleet.backend.health() {
+        (200, _) => Ok(()),
+        unhealthy => Err(format!("{unhealthy:?}")),
+    });
     for event in events {
         eventually("its end", || {
             let end = origin.delivery(&event, lb.certname());
             let over = end["state"] == "done" || end["state"] == "superseded";
             if over { Ok(()) } else { Err(format!("{end} {}", origin.queue())) }
         });
+    }
+}
+
+#[test]
+fn a_hub_that_starts_on_a_full_disk_serves_what_it_has() {
+    let mut fleet = Fleet::on_small_disk(BackendKind::Hub, 4 * 1024);
+    let origin = fleet.node("web01");
+    let event = origin.fire(&["before", "--host", "lb01"]).committed();
+    for is_filled_before_the_stop in [true, false] {
+        if is_filled_before_the_stop {
+            fleet.disk().fill();
+        }
+        assert_eq!(fleet.backend.stop(), 0);
+        if !is_filled_before_the_stop {
+            fleet.disk().fill();
+        }
+        fleet.backend.restart_unhealthy();
+        origin.wait_for(&event, "lb01", "pending");
+        assert_eq!(fleet.backend.health().0, 503);
+        fleet.disk().make_room();
+        eventually("a healthy hub", || match fleet.backend.health() {
+            (200, _) => Ok(()),
+            unhealthy => Err(format!("{unhealthy:?}")),
+        });
+        origin.fire(&["after", "--host", "lb01"]).committed();
     }
 }
 

@@ -2,18 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONNECTION, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use tokio::time::timeout;
 use tracing::Instrument;
 use trigger_core::identity::Revision;
 use trigger_store::hub_protocol::{
@@ -31,10 +29,10 @@ use super::session;
 use super::state::ServerState;
 use crate::served_store::PageRequest;
 
+const HEALTH: &str = "/healthz";
+const METRICS: &str = "/metrics";
 /// The size of one page of a read, in bytes of keys and values.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
-/// How long a health check waits for the store.
-const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The size in bytes of a session's read buffer. A client sends little, and the default size would take more memory for
 /// each idle watcher than everything else together.
 const SOCKET_READ_BUFFER_BYTES: usize = 1024;
@@ -51,8 +49,8 @@ pub(super) fn router(state: Arc<ServerState>, address: SocketAddr) -> Router {
         .route(COMPARE_AND_SWAP, post(compare_and_swap))
         .route(READ, post(read))
         .route(WATCH, get(watch))
-        .route("/healthz", get(health))
-        .route("/metrics", get(metrics_page))
+        .route(HEALTH, get(health))
+        .route(METRICS, get(metrics_page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -65,6 +63,7 @@ pub(super) fn router(state: Arc<ServerState>, address: SocketAddr) -> Router {
                 }
             }
         }))
+        .layer(middleware::from_fn(keep_reserve))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let (state, kind) = (counted.clone(), kind(request.uri().path()));
             let span = tracing::info_span!("request", kind, peer = %Peer::of(request.extensions()));
@@ -158,14 +157,26 @@ async fn watch(
 }
 
 async fn health(State(state): State<Arc<ServerState>>) -> Result<Json<serde_json::Value>, Refusal> {
-    match timeout(HEALTH_TIMEOUT, state.store.check_health()).await {
-        Ok(Ok(())) => Ok(Json(serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))),
-        Ok(Err(error)) => Err(error.into()),
-        Err(_) => {
-            let sentence = format!("the hub's store has not answered for {} s", HEALTH_TIMEOUT.as_secs());
-            Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence))
-        }
+    match state.health.check(&*state.store).await {
+        Ok(()) => Ok(Json(serde_json::json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))),
+        Err(sentence) => Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence)),
     }
+}
+
+/// Keeps the reserve of connections for questions about the hub itself: one of them answers one question and is closed.
+async fn keep_reserve(request: Request, next: Next) -> Response {
+    if !Peer::of(request.extensions()).is_in_reserve() {
+        return next.run(request).await;
+    }
+    let mut response = match request.uri().path() {
+        HEALTH | METRICS => next.run(request).await,
+        _ => {
+            let sentence = "the hub has as many connections as its limit of open files allows";
+            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence).into_response()
+        }
+    };
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn metrics_page(State(state): State<Arc<ServerState>>) -> impl IntoResponse {
@@ -190,8 +201,8 @@ fn kind(path: &str) -> &'static str {
         COMPARE_AND_SWAP => "compare_and_swap",
         READ => "read",
         WATCH => "watch",
-        "/healthz" => "healthz",
-        "/metrics" => "metrics",
+        HEALTH => "healthz",
+        METRICS => "metrics",
         _ => "other",
     }
 }

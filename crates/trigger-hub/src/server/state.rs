@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::health::HealthCheck;
 use super::metrics::Metrics;
 use crate::served_store::ServedStore;
 
@@ -11,6 +12,7 @@ use crate::served_store::ServedStore;
 pub(super) struct ServerState {
     pub(super) store: Arc<dyn ServedStore>,
     pub(super) metrics: Metrics,
+    pub(super) health: HealthCheck,
     /// Changes once, when the hub stops.
     pub(super) stopping: watch::Receiver<()>,
 }

@@ -1,8 +1,7 @@
 //! `trigger hub backup FILE`: copies a hub's database as of one moment, while the hub goes on.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
@@ -10,6 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::database;
 use super::error::SqliteError;
+use super::private;
 
 /// The number of pages copied in one step: all of them. The copy is then a reader's snapshot of one moment, which does
 /// not delay the writer in WAL mode. Smaller steps would start again at each commit in between.
@@ -84,7 +84,7 @@ impl Partial {
         let name = format!(".{}.{}.partial", name.to_string_lossy(), std::process::id());
         let path = parent(file).join(name);
         // Only the hub's own user may read the copy, as with the original.
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+        private::open(File::options().write(true).create_new(true), &path).map_err(failed)?;
         Ok(Self { path })
     }
 

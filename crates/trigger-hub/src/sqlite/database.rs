@@ -1,14 +1,15 @@
 //! The hub's SQLite file: its path, its schema, and how it is opened.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, MAIN_DB, OpenFlags};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
 use super::error::SqliteError;
+use super::private;
 
 /// The newest schema this version knows, as SQLite's `user_version`.
 const SCHEMA: i64 = 1;
@@ -16,6 +17,8 @@ const SCHEMA: i64 = 1;
 const APPLICATION_ID: i64 = 0x5472_6967;
 /// The first SQLite without the WAL-reset bug (3.51.3), which could corrupt a database in WAL mode.
 const OLDEST_SQLITE: i32 = 3_051_003;
+/// The file whose lock makes a data directory one hub's.
+const LOCK: &str = "hub.lock";
 /// How long to wait for another process that reads the database, such as a backup or `sqlite3`.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -38,27 +41,94 @@ pub(crate) fn file(data_dir: &Path) -> PathBuf {
     data_dir.join("hub.sqlite")
 }
 
+/// What the lock file holds, after the process's id, once there has been a database in the directory.
+const HAS_DATABASE: &str = "database";
+
 /// A data directory that this process has locked until this is dropped.
 #[derive(Debug)]
 pub(super) struct DataDirLock {
     /// The system releases the lock when this is closed, however the process ends.
-    _file: File,
+    file: File,
+    path: PathBuf,
+    /// Whether a hub has kept its database here before.
+    had_database: bool,
+}
+
+impl DataDirLock {
+    /// Refuses a directory whose database is gone: a hub that began again with an empty one would seem to have lost
+    /// nothing.
+    pub(super) fn check_database(&self) -> Result<(), SqliteError> {
+        let database = file(self.path.parent().unwrap_or(Path::new("/")));
+        if self.had_database && !database.exists() {
+            return Err(SqliteError::Missing { database, lock: self.path.clone() });
+        }
+        Ok(())
+    }
+
+    /// Notes that there is a database now, and which process has it. Its error is ignored, because a full disk must not
+    /// keep the hub from serving reads.
+    pub(super) fn note_database(&mut self) {
+        let text = format!("{}\n{HAS_DATABASE}\n", std::process::id());
+        let noted = self.file.set_len(0).and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
+        if let Err(error) = noted {
+            tracing::debug!(%error, "cannot note the process in the lock file");
+        }
+    }
+}
+
+/// The files of an open database, which have to stay in place: SQLite goes on with files that were removed, and all
+/// that it writes to them is lost when it closes them.
+#[derive(Debug)]
+pub(super) struct Place {
+    files: Vec<(PathBuf, (u64, u64))>,
+}
+
+impl Place {
+    /// The files of the database in `data_dir` that are there now.
+    pub(super) fn of(data_dir: &Path) -> Self {
+        let database = file(data_dir);
+        let files = [data_dir.join(LOCK), beside(&database, "-wal"), database];
+        let known = |path: PathBuf| identity(&path).ok().map(|identity| (path, identity));
+        Self { files: files.into_iter().filter_map(known).collect() }
+    }
+
+    /// Returns a file that is gone, or of which another one has taken the place.
+    pub(super) fn missing(&self) -> Option<&Path> {
+        let is_gone = |(path, known): &&(PathBuf, (u64, u64))| match identity(path) {
+            Ok(there) => there != *known,
+            // Any other error says nothing about the file.
+            Err(error) => {
+                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+            }
+        };
+        self.files.iter().find(is_gone).map(|(path, _)| path.as_path())
+    }
+}
+
+/// What sets a file apart from any other, without opening it: to close a second descriptor of the database would give up
+/// SQLite's locks on it.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// Creates the data directory if it is missing, and locks it.
 pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, SqliteError> {
     let failed = |path: &Path, source| SqliteError::DataDir { path: path.to_owned(), source };
     // A user who can write here can fire events, so only the hub's own user may.
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| failed(path, source))?;
-    let lock = path.join("hub.lock");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&lock)
-        .map_err(|source| failed(&lock, source))?;
+    private::create_dir(path).map_err(|source| failed(path, source))?;
+    if private::restrict_dir(path).map_err(|source| failed(path, source))? {
+        tracing::warn!(path = %path.display(), "other users had access to the data directory; only its owner has now");
+    }
+    let lock = path.join(LOCK);
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    let mut file = private::open(&mut options, &lock).map_err(|source| failed(&lock, source))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -67,21 +137,23 @@ pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, SqliteError> {
         }
         Err(TryLockError::Error(source)) => return Err(failed(&lock, source)),
     }
-    // The pid is only for the message above. Its error is ignored, because a full disk must not keep the hub from
-    // serving reads.
-    let noted = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
-    if let Err(error) = noted {
-        tracing::debug!(%error, "cannot note the process in the lock file");
+    let had_database = notes(&mut file).lines().any(|line| line == HAS_DATABASE);
+    Ok(DataDirLock { file, path: lock, had_database })
+}
+
+/// What the latest holder of the lock noted in its file.
+fn notes(file: &mut File) -> String {
+    let mut text = Vec::new();
+    match file.take(64).read_to_end(&mut text) {
+        Ok(_) => String::from_utf8_lossy(&text).into_owned(),
+        Err(_) => String::new(),
     }
-    Ok(DataDirLock { _file: file })
 }
 
 fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    let read: io::Result<usize> = file.take(20).read_to_string(&mut text);
-    match (read, text.trim().parse::<u32>()) {
-        (Ok(_), Ok(pid)) => format!(" (process {pid})"),
-        _ => String::new(),
+    match notes(file).lines().next().unwrap_or_default().trim().parse::<u32>() {
+        Ok(pid) => format!(" (process {pid})"),
+        Err(_) => String::new(),
     }
 }
 
@@ -120,30 +192,24 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, SqliteError> {
     Ok(connection)
 }
 
-/// Restricts the database to its owner. SQLite gives its log files the same mode, so no other code sets it.
+/// Creates the database if it is missing, and restricts it to its owner. SQLite gives its log files the same mode, so no other code sets it.
 fn create_private(path: &Path) -> Result<(), SqliteError> {
-    let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    match created {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(source) => Err(SqliteError::DataDir { path: path.to_owned(), source }),
-    }
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    let created = private::open(&mut options, path);
+    created.map(drop).map_err(|source| SqliteError::DataDir { path: path.to_owned(), source })
 }
 
 /// Renames a log that belongs to another database. A hub that was killed leaves its log beside the database. If a
 /// backup is then put in the database's place, SQLite would replay the old log into the backup and ruin it. A backup is
-/// not in WAL mode, and a hub's database with a log always is, which distinguishes the two.
+/// not in WAL mode, nor is the database of a hub that was stopped in good order, and a hub's database with a log always
+/// is, which distinguishes the two.
 fn quarantine_stale_log(path: &Path) -> io::Result<()> {
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let log = beside("-wal");
+    let log = beside(path, "-wal");
     if !fs::metadata(&log).is_ok_and(|log| log.len() > 0) || is_in_wal_mode(path)? {
         return Ok(());
     }
-    let aside = beside("-wal.replaced");
+    let aside = beside(path, "-wal.replaced");
     tracing::warn!(
         log = %log.display(), moved_to = %aside.display(),
         "quarantining a log that is not this database's, which seems restored from a backup"
@@ -181,12 +247,45 @@ fn table_count(connection: &Connection) -> rusqlite::Result<i64> {
 
 fn configure_writer(connection: &Connection) -> rusqlite::Result<()> {
     // WAL: readers never wait for the writer. FULL: a commit that returned survives a power cut.
-    connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+    match connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(())) {
+        // A full disk must not keep the hub from serving reads. Writes work without WAL once there is room.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+            tracing::error!(%error, "the hub starts without a write-ahead log; start it again when there is room");
+        }
+        done => done?,
+    }
     connection.pragma_update(None, "synchronous", "FULL")?;
     // A burst must not leave its log's size behind.
     connection.pragma_update_and_check(None, "journal_size_limit", 64 * 1024 * 1024, |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(32);
     Ok(())
+}
+
+/// Copies the log into the database and ends WAL mode, so that the database's file is complete on its own. While another
+/// process has the database open, WAL mode stays, and while one reads from it, the log too.
+pub(super) fn close_writer(connection: Connection, path: &Path) {
+    let copied = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get::<_, i64>(0));
+    let log = beside(path, "-wal");
+    match copied {
+        Ok(0) => {}
+        Ok(_) => tracing::warn!(
+            database = %path.display(), log = %log.display(),
+            "another process reads the database: its latest data stay in the log beside it, and a copy needs both files"
+        ),
+        Err(error) => tracing::error!(
+            database = %path.display(), log = %log.display(), %error,
+            "cannot copy the log into the database: its latest data stay in the log beside it, and a copy needs both files"
+        ),
+    }
+    let ended = connection
+        .busy_timeout(Duration::ZERO)
+        .and_then(|()| connection.pragma_update_and_check(None, "journal_mode", "DELETE", |_| Ok(())));
+    if let Err(error) = ended {
+        tracing::debug!(%error, "cannot end WAL mode");
+    }
+    if let Err((_, error)) = connection.close() {
+        tracing::debug!(%error, "cannot close the database");
+    }
 }
 
 fn create_schema(connection: &mut Connection) -> rusqlite::Result<()> {

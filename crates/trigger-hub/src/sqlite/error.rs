@@ -33,6 +33,23 @@ pub enum SqliteError {
     /// The database is not a hub's.
     #[error("{} is a database, but not a hub's: give another --data-dir", .0.display())]
     Foreign(PathBuf),
+    /// The files of the database were removed or replaced while the hub used them.
+    #[error(
+        "{} was removed or replaced while the hub used it: the hub stops, because what it writes now would be lost; \
+         restore a backup there before it is started again", .0.display()
+    )]
+    Gone(PathBuf),
+    /// A hub has kept its database in the data directory, and it is not there any more.
+    #[error(
+        "the hub's database {} is gone: restore a backup there, or remove {} to begin with an empty one",
+        database.display(), lock.display()
+    )]
+    Missing {
+        /// The database.
+        database: PathBuf,
+        /// The lock file, which says that there was one.
+        lock: PathBuf,
+    },
     /// A newer hub has written the database.
     #[error(
         "{} was written by a newer version of trigger (schema {found}; this one knows {known}): \

@@ -37,7 +37,14 @@ impl ReadError {
 /// A handle to the reader.
 #[derive(Debug, Clone)]
 pub(super) struct ReaderHandle {
-    requests: mpsc::Sender<ReadJob>,
+    requests: mpsc::Sender<Request>,
+}
+
+#[derive(Debug)]
+enum Request {
+    Read(ReadJob),
+    /// Ends the reader, although there are handles left.
+    Close,
 }
 
 #[derive(Debug)]
@@ -50,18 +57,24 @@ impl ReaderHandle {
     /// Reads one page, with the revision up to which it shows every commit.
     pub(super) async fn read(&self, request: PageRequest) -> Result<(Page, Revision), ReadError> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(ReadJob { request, answer }).await.map_err(|_| ReadError::Stopped)?;
+        let job = Request::Read(ReadJob { request, answer });
+        self.requests.send(job).await.map_err(|_| ReadError::Stopped)?;
         answered.await.map_err(|_| ReadError::Stopped)?
+    }
+
+    /// Lets the reader end after the reads that wait already. Later ones fail.
+    pub(super) async fn close(&self) {
+        let _ = self.requests.send(Request::Close).await;
     }
 }
 
 /// Starts the thread. It ends, and sends the second value, when the last handle is gone.
 pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>), SqliteError> {
     let mut connection = database::open_reader(path)?;
-    let (sender, mut requests) = mpsc::channel::<ReadJob>(MAX_QUEUED_READS);
+    let (sender, mut requests) = mpsc::channel::<Request>(MAX_QUEUED_READS);
     let (ended, has_ended) = oneshot::channel();
     let read_all = move || {
-        while let Some(ReadJob { request, answer }) = requests.blocking_recv() {
+        while let Some(Request::Read(ReadJob { request, answer })) = requests.blocking_recv() {
             // A caller that has given up asks again. Reading for it too would delay all others.
             if answer.is_closed() {
                 continue;

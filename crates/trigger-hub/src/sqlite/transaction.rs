@@ -13,7 +13,9 @@ pub(super) enum Write {
     Delete(Vec<String>),
     /// Stores a key if its revision is still `expected`.
     CompareAndSwap { key: String, value: String, expected: Option<Revision> },
-    /// Writes nothing, and checks that the writer is alive.
+    /// Stores nothing, and proves that the disk takes a write.
+    Probe,
+    /// Writes nothing, and checks that the writer is alive and its files are in place.
     Nothing,
 }
 
@@ -24,7 +26,7 @@ impl Write {
             Self::Put(entries) => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
             Self::Delete(keys) => keys.iter().map(String::len).sum(),
             Self::CompareAndSwap { key, value, .. } => key.len() + value.len(),
-            Self::Nothing => 0,
+            Self::Probe | Self::Nothing => 0,
         }
     }
 }
@@ -36,6 +38,7 @@ pub(super) enum Written {
     /// The revision of each key's deletion; `None` for keys that were absent.
     Delete(Vec<Option<Revision>>),
     CompareAndSwap(CasOutcome),
+    Probe,
     Nothing,
 }
 
@@ -46,7 +49,7 @@ impl Written {
             Self::Put(revisions) => !revisions.is_empty(),
             Self::Delete(revisions) => revisions.iter().any(Option::is_some),
             Self::CompareAndSwap(outcome) => matches!(outcome, CasOutcome::Written(_)),
-            Self::Nothing => false,
+            Self::Probe | Self::Nothing => false,
         }
     }
 }
@@ -57,6 +60,7 @@ pub(super) struct Batch<'a> {
     next: &'a mut Revision,
     first: Revision,
     entries: i64,
+    is_probed: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -69,7 +73,7 @@ impl<'a> Batch<'a> {
     ) -> rusqlite::Result<Self> {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let first = *next;
-        Ok(Self { transaction, next, first, entries })
+        Ok(Self { transaction, next, first, entries, is_probed: false })
     }
 
     pub(super) fn write(&mut self, write: &Write) -> rusqlite::Result<Written> {
@@ -83,6 +87,10 @@ impl<'a> Batch<'a> {
             Write::CompareAndSwap { key, value, expected } => {
                 Written::CompareAndSwap(self.compare_and_swap(key, value, *expected)?)
             }
+            Write::Probe => {
+                self.probe()?;
+                Written::Probe
+            }
             Write::Nothing => Written::Nothing,
         })
     }
@@ -94,9 +102,19 @@ impl<'a> Batch<'a> {
             self.transaction
                 .prepare_cached("UPDATE position SET revision = ?1")?
                 .execute([last.0.cast_signed()])?;
+        }
+        if *self.next > self.first || self.is_probed {
             self.transaction.commit()?;
         }
         Ok(self.entries)
+    }
+
+    /// Changes a page of the database, which the commit then writes and syncs although the page has its old content.
+    fn probe(&mut self) -> rusqlite::Result<()> {
+        self.is_probed = true;
+        self.transaction.prepare_cached("INSERT INTO entries VALUES ('', '', 0)")?.execute(())?;
+        self.transaction.prepare_cached("DELETE FROM entries WHERE key = ''")?.execute(())?;
+        Ok(())
     }
 
     fn revision(&mut self) -> Revision {

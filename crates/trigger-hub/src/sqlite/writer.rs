@@ -12,7 +12,7 @@ use trigger_core::identity::Revision;
 use trigger_store::detail::Detail;
 use trigger_store::store::StoreError;
 
-use super::database::{self, DataDirLock};
+use super::database::{self, DataDirLock, Place};
 use super::error::SqliteError;
 use super::metrics::Metrics;
 use super::transaction::{Batch, Write, Written, changes};
@@ -24,6 +24,9 @@ const MAX_QUEUED_WRITES: usize = 1024;
 /// does not wait long for its last.
 const MAX_TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
 
+/// With less free space than this the disk counts as full, although SQLite may still find room in its log.
+const MIN_FREE_BYTES: u64 = 64 * 1024;
+
 /// A write failed, and nothing was written.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum WriteError {
@@ -31,6 +34,8 @@ pub(super) enum WriteError {
     DiskFull(PathBuf),
     #[error("the hub could not write to {}: {source}", path.display())]
     Failed { path: PathBuf, source: Arc<rusqlite::Error> },
+    #[error("{} was removed or replaced while the hub used it: nothing was stored, and the hub stops", .0.display())]
+    Gone(PathBuf),
     #[error("the hub is stopping")]
     Stopped,
 }
@@ -41,7 +46,9 @@ impl WriteError {
         let (backend, detail) = (backend.to_owned(), Detail::new(self.to_string(), self.clone()));
         match self {
             Self::DiskFull(_) => StoreError::Full { backend, detail },
-            Self::Failed { .. } | Self::Stopped => StoreError::Unreachable { backend, detail },
+            Self::Failed { .. } | Self::Gone(_) | Self::Stopped => {
+                StoreError::Unreachable { backend, detail }
+            }
         }
     }
 }
@@ -49,7 +56,14 @@ impl WriteError {
 /// A handle to the writer.
 #[derive(Debug, Clone)]
 pub(super) struct WriterHandle {
-    requests: mpsc::Sender<WriteJob>,
+    requests: mpsc::Sender<Request>,
+}
+
+#[derive(Debug)]
+enum Request {
+    Write(WriteJob),
+    /// Ends the writer, although there are handles left.
+    Close,
 }
 
 #[derive(Debug)]
@@ -62,8 +76,14 @@ impl WriterHandle {
     /// Performs a write, which is durable when this returns.
     pub(super) async fn write(&self, write: Write) -> Result<Written, WriteError> {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(WriteJob { write, answer }).await.map_err(|_| WriteError::Stopped)?;
+        let job = Request::Write(WriteJob { write, answer });
+        self.requests.send(job).await.map_err(|_| WriteError::Stopped)?;
         answered.await.map_err(|_| WriteError::Stopped)?
+    }
+
+    /// Lets the writer end after the writes that wait already. Later ones fail.
+    pub(super) async fn close(&self) {
+        let _ = self.requests.send(Request::Close).await;
     }
 }
 
@@ -74,9 +94,11 @@ pub(super) fn start(
     watchers: Arc<Watchers>,
     metrics: Arc<Metrics>,
 ) -> Result<(WriterHandle, oneshot::Receiver<()>), SqliteError> {
-    let lock = database::lock_data_dir(data_dir)?;
+    let mut lock = database::lock_data_dir(data_dir)?;
+    lock.check_database()?;
     let path = database::file(data_dir);
     let connection = database::open_writer(&path)?;
+    lock.note_database();
     let writer = Writer::open(connection, data_dir.to_owned(), watchers, metrics)
         .map_err(|source| SqliteError::Database { path, source })?;
     let (sender, requests) = mpsc::channel(MAX_QUEUED_WRITES);
@@ -90,22 +112,41 @@ pub(super) fn start(
 
 fn write_all(
     mut writer: Writer,
-    mut requests: mpsc::Receiver<WriteJob>,
+    mut requests: mpsc::Receiver<Request>,
     lock: DataDirLock,
     ended: oneshot::Sender<()>,
 ) {
-    while let Some(first) = requests.blocking_recv() {
-        let mut bytes = first.write.size();
-        let mut batch = vec![first];
-        while bytes < MAX_TRANSACTION_BYTES && batch.len() < MAX_QUEUED_WRITES {
-            let Ok(next) = requests.try_recv() else { break };
-            bytes += next.write.size();
-            batch.push(next);
+    let mut is_open = true;
+    while is_open {
+        let mut next = requests.blocking_recv().unwrap_or(Request::Close);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        loop {
+            match next {
+                // A caller that has given up on a probe asks again, and a disk that hangs gets no queue of them.
+                Request::Write(job) if matches!(job.write, Write::Probe) && job.answer.is_closed() => {}
+                Request::Write(job) => {
+                    bytes += job.write.size();
+                    batch.push(job);
+                }
+                Request::Close => {
+                    is_open = false;
+                    break;
+                }
+            }
+            if bytes >= MAX_TRANSACTION_BYTES || batch.len() >= MAX_QUEUED_WRITES {
+                break;
+            }
+            let Ok(more) = requests.try_recv() else { break };
+            next = more;
         }
-        writer.commit(batch);
+        if !batch.is_empty() {
+            writer.commit(batch);
+        }
     }
+    // Writes that come too late are refused at once, and not when the last handle is gone.
+    drop(requests);
     // The database is closed before the directory is unlocked.
-    drop(writer);
+    writer.close();
     drop(lock);
     let _ = ended.send(());
 }
@@ -120,6 +161,9 @@ struct Writer {
     metrics: Arc<Metrics>,
     /// Whether the last transaction failed, so that a full disk is logged once and not per request.
     failing: bool,
+    place: Place,
+    /// The file that was found missing. The hub stops then, also if another file has taken its place meanwhile.
+    gone: Option<PathBuf>,
 }
 
 impl Writer {
@@ -133,25 +177,69 @@ impl Writer {
         let entries = connection.query_row("SELECT count(*) FROM entries", (), |row| row.get(0))?;
         let next = Revision(first_revision(last.cast_unsigned(), SystemTime::now()));
         metrics.stored(entries, next.0 - 1);
-        Ok(Self { connection, data_dir, next, entries, watchers, metrics, failing: false })
+        let place = Place::of(&data_dir);
+        Ok(Self { connection, data_dir, next, entries, watchers, metrics, failing: false, place, gone: None })
+    }
+
+    /// Closes the database, complete in its one file unless that file is gone.
+    fn close(self) {
+        match self.place.missing() {
+            None => database::close_writer(self.connection, &database::file(&self.data_dir)),
+            Some(path) => {
+                tracing::error!(path = %path.display(), "the hub's data are lost: this file is gone")
+            }
+        }
+    }
+
+    /// Checks that what is written now can be found again.
+    fn check_place(&mut self) -> Result<(), WriteError> {
+        if self.gone.is_none() {
+            self.gone = self.place.missing().map(Path::to_owned);
+        }
+        self.gone.clone().map_or(Ok(()), |path| Err(WriteError::Gone(path)))
+    }
+
+    /// Checks that the disk has some room, for a write that succeeds because it needs none.
+    fn check_room(&self) -> Result<(), WriteError> {
+        let Ok(disk) = rustix::fs::statvfs(&self.data_dir) else { return Ok(()) };
+        let blocks = if rustix::process::geteuid().is_root() { disk.f_bfree } else { disk.f_bavail };
+        // File systems that do not count their blocks report none at all.
+        let is_full = disk.f_blocks > 0 && blocks.saturating_mul(disk.f_frsize) < MIN_FREE_BYTES;
+        if is_full { Err(WriteError::DiskFull(self.data_dir.clone())) } else { Ok(()) }
     }
 
     /// Writes a batch in one transaction and answers each request. A batch that fails is tried request by
     /// request, so that one which cannot succeed takes no others with it.
     fn commit(&mut self, batch: Vec<WriteJob>) {
         let started = Instant::now();
+        if let Err(error) = self.check_place() {
+            self.metrics.commit_failed();
+            self.note_failure(&error);
+            for job in batch {
+                let _ = job.answer.send(Err(error.clone()));
+            }
+            return;
+        }
         match self.transact(&batch) {
             Ok(written) => {
                 if written.iter().any(Written::changed) {
                     self.metrics.committed(started.elapsed());
+                }
+                let is_probed = written.iter().any(|written| matches!(written, Written::Probe));
+                let room = if is_probed { self.check_room() } else { Ok(()) };
+                if written.iter().any(Written::changed) || (is_probed && room.is_ok()) {
                     self.recovered();
                 }
                 let (writes, answers): (Vec<_>, Vec<_>) =
                     batch.into_iter().map(|request| (request.write, request.answer)).unzip();
                 self.watchers.publish(writes.into_iter().zip(&written).flat_map(changes));
                 for (answer, written) in answers.into_iter().zip(written) {
+                    let answered = match written {
+                        Written::Probe => room.clone().map(|()| written),
+                        written => Ok(written),
+                    };
                     // The caller may have gone; the write is stored all the same.
-                    let _ = answer.send(Ok(written));
+                    let _ = answer.send(answered);
                 }
             }
             Err(_) if batch.len() > 1 => batch.into_iter().for_each(|request| self.commit(vec![request])),
@@ -182,10 +270,14 @@ impl Writer {
         } else {
             WriteError::Failed { path, source: Arc::new(error) }
         };
+        self.note_failure(&error);
+        error
+    }
+
+    fn note_failure(&mut self, error: &WriteError) {
         if !std::mem::replace(&mut self.failing, true) {
             tracing::error!(%error, "a write failed");
         }
-        error
     }
 
     fn recovered(&mut self) {

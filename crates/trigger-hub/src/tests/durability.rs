@@ -163,3 +163,85 @@ async fn a_backup_overwrites_nothing() {
     let error = backup(dir.path(), &dir.path().join("missing/copy.sqlite")).unwrap_err().to_string();
     assert!(error.contains("No such file or directory"), "{error}");
 }
+
+#[tokio::test]
+async fn a_hub_that_was_stopped_is_complete_in_its_one_file() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let store = hub.store();
+    let mut watch = store.watch(vec![all()]).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Some(Ok(WatchEvent::Snapshot(_)))));
+    put(&store, "/a", "1").await;
+    hub.stop().await;
+    let copied = TempDir::new().unwrap();
+    std::fs::copy(database::file(dir.path()), database::file(copied.path())).unwrap();
+    let names: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "the lock and the database, without a log: {names:?}");
+    let hub = Running::start(copied.path()).await;
+    assert_eq!(values(&hub.store()).await, ["/a=1"]);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn another_reader_does_not_keep_the_log_out_of_the_database() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let reader = Connection::open(database::file(dir.path())).unwrap();
+    reader.query_row("SELECT count(*) FROM entries", (), |row| row.get::<_, i64>(0)).unwrap();
+    put(&hub.store(), "/a", "1").await;
+    hub.stop().await;
+    let copied = TempDir::new().unwrap();
+    std::fs::copy(database::file(dir.path()), database::file(copied.path())).unwrap();
+    let hub = Running::start(copied.path()).await;
+    assert_eq!(values(&hub.store()).await, ["/a=1"]);
+    hub.stop().await;
+    drop(reader);
+}
+
+#[tokio::test]
+async fn a_copy_of_a_stopped_hub_put_beside_a_killed_hubs_log_is_not_ruined_by_it() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    put(&hub.store(), "/a", "old").await;
+    hub.stop().await;
+    let restored = TempDir::new().unwrap();
+    std::fs::copy(database::file(dir.path()), database::file(restored.path())).unwrap();
+    let hub = Running::start(dir.path()).await;
+    put(&hub.store(), "/a", "new").await;
+    let log = |dir: &TempDir| dir.path().join("hub.sqlite-wal");
+    std::fs::copy(log(&dir), log(&restored)).unwrap();
+    hub.stop().await;
+    let hub = Running::start(restored.path()).await;
+    assert_eq!(values(&hub.store()).await, ["/a=old"]);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_hub_never_begins_again_with_an_empty_database_by_itself() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    put(&hub.store(), "/a", "1").await;
+    hub.stop().await;
+    let path = database::file(dir.path());
+    let aside = dir.path().join("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    let error = start_fails("127.0.0.1:0", dir.path()).await;
+    let (database, lock) = (path.display(), dir.path().join("hub.lock"));
+    assert_eq!(
+        error,
+        format!(
+            "the hub's database {database} is gone: restore a backup there, or remove {} to begin with an \
+             empty one",
+            lock.display()
+        )
+    );
+    assert!(!path.exists());
+    std::fs::rename(&aside, &path).unwrap();
+    let hub = Running::start(dir.path()).await;
+    assert_eq!(values(&hub.store()).await, ["/a=1"]);
+    hub.stop().await;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(lock).unwrap();
+    Running::start(dir.path()).await.stop().await;
+}

@@ -1,6 +1,7 @@
 //! A real hub on a free port, and the real client.
 
 mod durability;
+mod health;
 mod requests;
 mod startup;
 mod stores;

@@ -44,6 +44,15 @@ pub enum AgentError {
     /// The backend cannot be opened.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The state directory, or the lock in it, is not there any more.
+    #[error(
+        "{} was removed or replaced while the agent used it: the agent stops, and its next start creates what is missing",
+        path.display()
+    )]
+    StateDirGone {
+        /// The state directory.
+        path: PathBuf,
+    },
     /// The signals that stop or reload the agent cannot be received.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),

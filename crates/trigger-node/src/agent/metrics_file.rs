@@ -34,7 +34,10 @@ pub(super) async fn run(service: Arc<Service<Os>>, path: PathBuf) {
         let is_due =
             written.as_ref().is_none_or(|(last, at)| *last != text || at.elapsed() >= MAX_WRITE_INTERVAL);
         if is_due {
-            match replace(&path, &text) {
+            // On a thread of its own: the collector's directory may be on a file system that does not answer.
+            let (file, content) = (path.clone(), text.clone());
+            let replaced = tokio::task::spawn_blocking(move || replace(&file, &content)).await;
+            match replaced.unwrap_or_else(|error| Err(io::Error::other(error))) {
                 Ok(()) => {
                     is_failing = false;
                     written = Some((text, Instant::now()));

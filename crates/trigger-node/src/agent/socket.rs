@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::error::AgentError;
 use crate::agent_socket::{Reply, Request, address, path_in};
 use crate::fire_error::FireErrorKind;
 use crate::host::Host;
+use crate::private;
 
 /// The largest request: an event for a hundred thousand targets.
 const MAX_REQUEST_BYTES: u64 = 64 * 1024 * 1024;
@@ -25,6 +27,11 @@ const MAX_REQUEST_BYTES: u64 = 64 * 1024 * 1024;
 const CONNECTIONS: usize = 32;
 /// A client that sends nothing for this long is disconnected.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the agent checks that its socket's file is in place.
+const PLACE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// After how many failures in a row to accept a connection the log says so again: about once in a minute.
+const FAILURES_PER_WARNING: u32 = 600;
+
 /// Listens on the socket. The agent holds its lock, so an existing socket file belongs to a dead agent and is removed.
 pub(super) fn listen(state_dir: &Path) -> Result<UnixListener, AgentError> {
     let path = path_in(state_dir);
@@ -34,18 +41,41 @@ pub(super) fn listen(state_dir: &Path) -> Result<UnixListener, AgentError> {
         _ => {}
     }
     let (address, _directory) = address(state_dir).map_err(failed)?;
-    UnixListener::bind(address).map_err(failed)
+    let listener = UnixListener::bind(address).map_err(failed)?;
+    // Until now the directory has kept other users away.
+    private::restrict(&path).map_err(failed)?;
+    Ok(listener)
 }
 
-pub(super) async fn serve<H: Host>(listener: UnixListener, service: Arc<Service<H>>) {
+/// Serves the socket, and listens anew if something else has removed its file.
+pub(super) async fn serve<H: Host>(mut listener: UnixListener, service: Arc<Service<H>>) {
+    let state_dir = service.node.settings.state.path();
+    let mut file = identity(state_dir);
+    let mut failures: u32 = 0;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection on the agent's socket");
+        let stream = match tokio::time::timeout(PLACE_CHECK_INTERVAL, listener.accept()).await {
+            Ok(Ok((stream, _))) => {
+                failures = 0;
+                stream
+            }
+            Ok(Err(error)) => {
+                if failures.is_multiple_of(FAILURES_PER_WARNING) {
+                    tracing::warn!(%error, "cannot accept a connection on the agent's socket");
+                }
+                failures = failures.wrapping_add(1);
                 tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+            Err(_) => {
+                if identity(state_dir) != file {
+                    match listen(state_dir) {
+                        Ok(new) => listener = new,
+                        Err(error) => tracing::warn!(%error, "the agent's socket is gone"),
+                    }
+                    file = identity(state_dir);
+                }
                 continue;
             }
         };
@@ -58,6 +88,12 @@ pub(super) async fn serve<H: Host>(listener: UnixListener, service: Arc<Service<
         };
         tokio::spawn(conversation.in_current_span());
     }
+}
+
+/// What sets the socket's file apart from any other.
+fn identity(state_dir: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path_in(state_dir)).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 async fn converse<H: Host>(mut stream: UnixStream, service: &Service<H>) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use trigger_core::identity::Certname;
@@ -20,6 +21,9 @@ use crate::firing::{Publisher, Spool};
 use crate::host::Host;
 use crate::state::{Breaker, DedupLog, Outbox, Runs, StateDir};
 
+/// How often the agent checks that its lock is in place.
+const PLACE_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Runs the agent on any [`Host`] until a signal, a reload or the loss of its claim stops it. Calls
 /// `check_configuration` before a reload.
 ///
@@ -32,6 +36,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
 ) -> Result<Stopped, AgentError> {
     let state = settings.state.clone();
     let host = state.host().clone();
+    let was_accessible = state.restrict()?;
     let Some(only_agent_here) = state.lock_for_agent()? else {
         return Err(AgentError::AlreadyRunning { path: state.path().to_owned() });
     };
@@ -42,6 +47,9 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let (prefix, credentials) = (settings.prefix.clone(), settings.credentials.clone());
     let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), prefix, credentials));
     let store = open_store(&publisher, &settings.backend)?;
+    if was_accessible {
+        tracing::warn!(path = %state.path().display(), "other users had access to the state directory; only its owner has now");
+    }
     let keyspace = Keyspace::new(settings.prefix.clone());
     let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
     let runs = Runs::open(&state)?;
@@ -99,6 +107,9 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
         _ = part_ended.recv() => {
             return Err(AgentError::PartEnded);
         }
+        () = loses_place(&state, &only_agent_here) => {
+            return Err(AgentError::StateDirGone { path: state.path().to_owned() });
+        }
     };
     // What is in progress, or was not stored yet, is this directory's to end: until then no other agent may run. A
     // reload keeps the claim, for the same lock is taken again at once.
@@ -109,6 +120,17 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
         }
     }
     Ok(stopped)
+}
+
+/// Returns when the lock no longer keeps other agents out. What is missing below the directory is created again where
+/// it is needed; without the lock, two agents could run here.
+async fn loses_place<H: Host>(state: &StateDir<H>, lock: &H::File) {
+    loop {
+        state.host().sleep(PLACE_CHECK_INTERVAL).await;
+        if !state.is_locked_by(lock) {
+            return;
+        }
+    }
 }
 
 /// Wraps a task of the agent so that it reports its end, even by a panic.

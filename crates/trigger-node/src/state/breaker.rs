@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::StateDir;
+use super::durable::write;
 use crate::host::Host;
 use crate::os::Os;
 
@@ -34,7 +35,7 @@ impl<H: Host> Breaker<H> {
 
     /// Opens the breaker, because `backend` did not answer. Best effort: without the file the next fire waits too.
     pub fn trip(&self, backend: &str) {
-        if let Err(error) = self.host.write(&self.path, backend.as_bytes()) {
+        if let Err(error) = write(&self.host, &self.path, backend.as_bytes()) {
             tracing::debug!(%error, "cannot note that the backend is unreachable");
         }
     }

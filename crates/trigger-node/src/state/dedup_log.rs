@@ -7,6 +7,7 @@ use trigger_core::dedup::HonouredEvent;
 use trigger_core::identity::EventId;
 use trigger_core::time::Timestamp;
 
+use super::durable::{open, sync_dir};
 use super::{FileError, StateDir, at, read_if_present, write_durably};
 use crate::host::{Host, HostFile, Open};
 use crate::os::Os;
@@ -49,6 +50,11 @@ impl<H: Host> DedupLog<H> {
     pub fn append(&mut self, events: &[EventId], now: Timestamp) -> Result<(), FileError> {
         if events.is_empty() {
             return Ok(());
+        }
+        // Something else may have removed the file. Its content is lost, and what is added must not be.
+        if !self.file.is_at(&self.path) {
+            self.file = open(&self.host, &self.path, Open::Append).map_err(at("open", &self.path))?;
+            sync_dir(&self.host, self.path.parent().unwrap_or(Path::new("/")))?;
         }
         // A line that was cut short must not swallow the next one; it stays unreadable and is ignored.
         let mut text = if self.is_torn { "\n" } else { "" }.to_owned();
@@ -118,6 +124,17 @@ mod tests {
         log.is_torn = true;
         log.append(&[event(2)], NOW).unwrap();
         assert_eq!(remembered(&state, NOW), [event(1), event(2)]);
+    }
+
+    #[test]
+    fn a_log_that_was_removed_remembers_what_comes_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::open(dir.path()).unwrap();
+        let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
+        log.append(&[event(1)], NOW).unwrap();
+        std::fs::remove_file(state.file("ended")).unwrap();
+        log.append(&[event(2)], NOW).unwrap();
+        assert_eq!(remembered(&state, NOW), [event(2)]);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use trigger_core::fire_note::FireNote;
 use trigger_core::identity::{EventId, TriggerName};
 use trigger_core::time::Timestamp;
 
+use super::durable::open;
 use super::{FileError, StateDir, at};
 use crate::host::{Host, HostFile, Open};
 use crate::os::Os;
@@ -33,7 +34,7 @@ impl<H: Host> Fires<H> {
     /// A [`FileError`] if the file cannot be opened, locked or read.
     pub fn lock(state: &StateDir<H>) -> Result<Self, FileError> {
         let path = state.file("fires");
-        let mut file = state.host().open(&path, Open::ReadAppend).map_err(at("open", &path))?;
+        let mut file = open(state.host(), &path, Open::ReadAppend).map_err(at("open", &path))?;
         file.lock().map_err(at("lock", &path))?;
         let bytes = file.read_to_end().map_err(at("read", &path))?;
         Ok(Self { path, file, text: String::from_utf8_lossy(&bytes).into_owned() })

@@ -20,6 +20,7 @@ mod fires;
 mod outbox;
 mod runs;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use trigger_core::identity::Certname;
@@ -34,6 +35,9 @@ pub use runs::{NewRun, OpenRun, PreallocatedRecord, RunPaths, Runs};
 pub use crate::file_error::{FileError, at};
 use crate::host::{Host, HostFile, Open};
 use crate::os::Os;
+
+/// The file whose lock makes an agent the only one in a directory.
+const LOCK: &str = "agent.lock";
 
 /// A state directory that exists.
 #[derive(Debug, Clone)]
@@ -78,16 +82,35 @@ impl<H: Host> StateDir<H> {
         self.path.join(name)
     }
 
+    /// Takes from all users but its owner what they may do with the directory, which an administrator may have created.
+    /// Returns whether that changed anything. A directory of another user stays as it is, and so does one that all users
+    /// share, such as `/tmp`.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the system refuses it.
+    pub fn restrict(&self) -> Result<bool, FileError> {
+        match self.host.restrict_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+            restricted => restricted.map_err(at("restrict to its owner", &self.path)),
+        }
+    }
+
     /// Takes the lock that makes a running agent the only one in this directory. The lock is held until the file is
     /// dropped. Returns `None` if another agent holds it.
     ///
     /// # Errors
     /// A [`FileError`] if the lock file cannot be opened or locked.
     pub fn lock_for_agent(&self) -> Result<Option<H::File>, FileError> {
-        let path = self.file("agent.lock");
+        let path = self.file(LOCK);
         let file = self.host.open(&path, Open::Lock).map_err(at("open", &path))?;
         let is_ours = file.try_lock().map_err(at("lock", &path))?;
         Ok(is_ours.then_some(file))
+    }
+
+    /// Returns whether `lock`, from [`Self::lock_for_agent`], still keeps other agents out of the directory: whether both
+    /// are where they were.
+    pub fn is_locked_by(&self, lock: &H::File) -> bool {
+        lock.is_at(&self.file(LOCK))
     }
 
     /// Returns the certname that the directory belongs to, or `None` before an agent has set it.

@@ -11,7 +11,7 @@ use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;
 
-use super::durable::{appended, rename_durably, write_synced};
+use super::durable::{appended, list, rename_durably, write_synced};
 use super::{FileError, StateDir, at, read_if_present, write_durably};
 use crate::host::{Host, HostFile, Open};
 use crate::os::Os;
@@ -103,7 +103,7 @@ impl<H: Host> Outbox<H> {
     /// A [`FileError`] if the directory cannot be listed.
     pub fn waiting(&self) -> Result<Vec<PathBuf>, FileError> {
         let mut files = Vec::new();
-        for path in self.host.list(&self.dir).map_err(at("list", &self.dir))? {
+        for path in list(&self.host, &self.dir)? {
             if path.extension().is_some_and(|extension| extension == "tmp") {
                 self.remove_if_abandoned(&path);
             } else if self.host.is_file(&path) {
@@ -172,7 +172,7 @@ impl<H: Host> Outbox<H> {
     /// # Errors
     /// A [`FileError`] if the directory cannot be listed.
     pub fn quarantined_files(&self) -> Result<Vec<PathBuf>, FileError> {
-        let mut files = self.host.list(&self.aside).map_err(at("list", &self.aside))?;
+        let mut files = list(&self.host, &self.aside)?;
         files.retain(|path| path.extension().is_none_or(|extension| extension != "reason"));
         Ok(files)
     }
@@ -274,6 +274,20 @@ mod tests {
         assert_eq!(*read, publication);
         spooled.committed().unwrap();
         assert!(outbox.waiting().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_was_removed_comes_back_with_the_next_event() {
+        let (dir, outbox) = outbox();
+        fs::remove_dir_all(dir.path().join("outbox")).unwrap();
+        assert!(outbox.waiting().unwrap().is_empty());
+        fs::remove_dir_all(dir.path().join("outbox")).unwrap();
+        drop(outbox.store(&publication()).unwrap());
+        assert!(outbox.list_quarantined().unwrap().is_empty());
+        fs::remove_dir_all(dir.path().join("outbox/quarantined")).unwrap();
+        let Taken::Event(_, spooled) = take_only(&outbox, NOW) else { panic!("it is free") };
+        spooled.quarantine("no reason").unwrap();
+        assert_eq!(outbox.list_quarantined().unwrap().len(), 1);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use trigger_core::run::{RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;
 
-use super::durable::{appended, rename_durably, sync_dir, write_synced};
+use super::durable::{appended, list, open, rename_durably, sync_dir, write, write_synced};
 use super::{FileError, StateDir, at, read_if_present, write_durably};
 use crate::host::{Host, HostFile, Open};
 use crate::os::Os;
@@ -131,7 +131,7 @@ impl<H: Host> RunPaths<H> {
     /// A [`FileError`] if the file cannot be written.
     pub fn note_leader(&self, note: &str) -> Result<(), FileError> {
         let path = self.leader();
-        self.host.write(&path, note.as_bytes()).map_err(at("write", &path))
+        write(&self.host, &path, note.as_bytes()).map_err(at("write", &path))
     }
 
     /// Returns the run's result once the run has ended, which is when no process holds the record's lock. If the
@@ -263,9 +263,13 @@ impl<H: Host> Runs<H> {
     ) -> Result<NewRun<H>, FileError> {
         let paths = self.paths(record.run_id);
         let text = record.to_wire();
-        let lock = match blank
-            .filter(|blank| blank.run == record.run_id && text.len() <= H::PREALLOCATED_BYTES)
-        {
+        // The file may have been removed since; what is written to it then is found by no later reader.
+        let fits = |blank: &PreallocatedRecord<H>| {
+            blank.run == record.run_id
+                && text.len() <= H::PREALLOCATED_BYTES
+                && blank.file.is_at(&paths.record())
+        };
+        let lock = match blank.filter(fits) {
             Some(PreallocatedRecord { file, .. }) => {
                 file.write_all_at(text.as_bytes(), 0).map_err(at("write", &paths.record()))?;
                 file.sync_data().map_err(at("sync", &paths.record()))?;
@@ -384,7 +388,7 @@ impl<H: Host> Runs<H> {
     fn write_closed(&self, closed: &[RunId]) -> Result<(), FileError> {
         let (path, temporary) = (self.dir.join(CLOSED), self.dir.join(CLOSED_TEMPORARY));
         let lines: String = closed.iter().map(|id| format!("{id}\n")).collect();
-        let written = self.host.write(&temporary, lines.as_bytes()).map_err(at("write", &temporary));
+        let written = write(&self.host, &temporary, lines.as_bytes()).map_err(at("write", &temporary));
         written
             .and_then(|()| self.host.rename(&temporary, &path).map_err(at("move a file to", &path)))
             .inspect_err(|_| drop(self.host.remove_file(&temporary)))
@@ -493,7 +497,7 @@ impl<H: Host> Runs<H> {
     /// A [`FileError`] if the file cannot be written.
     pub fn note_superseded(&self, run: RunId, count: usize) -> Result<(), FileError> {
         let path = self.paths(run).superseded();
-        self.host.write(&path, format!("{count}\n").as_bytes()).map_err(at("write", &path))
+        write(&self.host, &path, format!("{count}\n").as_bytes()).map_err(at("write", &path))
     }
 
     /// Notes for the history an event that was fired inside `run`.
@@ -502,7 +506,7 @@ impl<H: Host> Runs<H> {
     /// A [`FileError`] if the file cannot be written.
     pub fn note_fired(&self, run: RunId, fired: &FiredEvent) -> Result<(), FileError> {
         let path = self.paths(run).fired();
-        let file = self.host.open(&path, Open::Append);
+        let file = open(&self.host, &path, Open::Append);
         let line = format!("{}\n", fired.to_wire());
         file.and_then(|mut file| file.write_all(line.as_bytes())).map_err(at("append to", &path))
     }
@@ -519,7 +523,7 @@ impl<H: Host> Runs<H> {
     /// Returns the runs that have a file with this suffix, oldest first.
     fn ids(&self, suffix: &str) -> Result<Vec<RunId>, FileError> {
         let mut ids = Vec::new();
-        for path in self.host.list(&self.dir).map_err(at("list", &self.dir))? {
+        for path in list(&self.host, &self.dir)? {
             let name = path.file_name().and_then(|name| name.to_str());
             let stem = name.and_then(|name| name.strip_suffix(suffix));
             ids.extend(stem.and_then(|stem| stem.parse::<RunId>().ok()));

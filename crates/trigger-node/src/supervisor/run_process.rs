@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -22,6 +21,7 @@ use super::supervise::{RunProcess, supervise};
 use super::time_limit::TimeLimit;
 use super::{artifacts, turn};
 use crate::os::Os;
+use crate::private;
 use crate::process_tree;
 use crate::puppet_locks::disabled_reason;
 use crate::puppet_settings::{self, PuppetPaths};
@@ -204,7 +204,16 @@ async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetPath
 }
 
 fn open_output(paths: &RunPaths) -> std::io::Result<File> {
-    File::options().create(true).append(true).mode(0o600).open(paths.output())
+    let (path, mut options) = (paths.output(), File::options());
+    options.create(true).append(true);
+    match (private::open(&mut options, &path), path.parent()) {
+        // Something else has removed the directory since the record was written there.
+        (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
+            private::create_dir(directory)?;
+            private::open(&mut options, &path)
+        }
+        (opened, _) => opened,
+    }
 }
 
 fn start(

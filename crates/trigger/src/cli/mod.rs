@@ -12,6 +12,7 @@ mod status;
 mod target_counts;
 mod why;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -19,6 +20,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use globals::{Globals, OutputFormat};
 use runtime::block_on;
 
+use crate::clean;
 use crate::failure::{Exit, Failure};
 use crate::output;
 use crate::warnings::Warnings;
@@ -55,8 +57,9 @@ fn command() -> clap::Command {
     let help = format!(
         "Settings come from flags, then from the environment ({}), then from the configuration file. \
          TRIGGER_LOG selects what the daemons log (info, debug).\n\n\
-         Exit codes: 0 done (also for a spooled or suppressed event, with a warning), 1 the operation failed, \
-         2 usage, 3 configuration, 4 the backend is unreachable and the event could not be spooled.",
+         Exit codes: 0 done (also for a spooled or suppressed event, with a warning), 1 the operation failed or \
+         its result could not be written, 2 usage, 3 configuration, 4 the backend is unreachable and the event could not be spooled, \
+         5 the hub's data are gone.",
         variables(&command).join(", ")
     );
     command.after_help(help)
@@ -78,14 +81,25 @@ fn variables(command: &clap::Command) -> Vec<String> {
 /// Parses the command line and runs the command that it names.
 pub(crate) fn run() -> ExitCode {
     let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
-        Ok(cli) => cli,
-        Err(error) => return print_usage_error(&error),
+    let code = match parsed {
+        Ok(cli) if cli.globals.output == OutputFormat::Dot && !matches!(cli.command, Command::Why(_)) => {
+            print_usage_error(&only_why_has_a_graph())
+        }
+        Ok(cli) => run_command(&cli),
+        Err(error) => print_usage_error(&cleaned(error)),
     };
-    let globals = &cli.globals;
-    if globals.output == OutputFormat::Dot && !matches!(cli.command, Command::Why(_)) {
-        return print_usage_error(&only_why_has_a_graph());
+    match output::write_error() {
+        // What the command did stays done; only its result is lost.
+        Some(error) => {
+            output::note(&format!("error: cannot write the result to standard output: {error}"));
+            if code == ExitCode::SUCCESS { Exit::Failed.into() } else { code }
+        }
+        None => code,
     }
+}
+
+fn run_command(cli: &Cli) -> ExitCode {
+    let globals = &cli.globals;
     let warnings = Warnings::default();
     if !matches!(cli.command, Command::Agent(_) | Command::Hub(_)) {
         crate::logging::collect_warnings(&warnings);
@@ -116,10 +130,15 @@ pub(crate) fn run() -> ExitCode {
 
 fn print_failure(format: OutputFormat, failure: &Failure, warnings: &[String]) {
     match format {
-        OutputFormat::Json => output::document(&crate::documents::Error {
-            error: failure.message.clone(),
-            warnings: warnings.to_vec(),
-        }),
+        OutputFormat::Json => {
+            output::document(&crate::documents::Error {
+                error: failure.message.clone(),
+                warnings: warnings.to_vec(),
+            });
+            if output::write_error().is_some() {
+                print_failure(OutputFormat::Text, failure, warnings);
+            }
+        }
         OutputFormat::Text | OutputFormat::Dot => {
             output::warnings(warnings);
             output::note(&format!("error: {}", failure.message));
@@ -138,24 +157,47 @@ fn only_why_has_a_graph() -> clap::Error {
     error
 }
 
+/// Puts each argument that an error of the command line repeats on one line.
+fn cleaned(mut error: clap::Error) -> clap::Error {
+    use clap::error::ContextValue;
+    let line = |text: &String| clean::line(text).into_owned();
+    let values: Vec<_> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(line(text)))),
+            ContextValue::Strings(texts) => {
+                Some((kind, ContextValue::Strings(texts.iter().map(line).collect())))
+            }
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in values {
+        error.insert(kind, value);
+    }
+    error
+}
+
 /// Prints help, the version, or an error of the command line; the error in the format that the command line asks
 /// for.
 fn print_usage_error(error: &clap::Error) -> ExitCode {
+    let text = error.render();
     if !error.use_stderr() {
-        let _ = error.print();
+        let is_coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        output::print_help(&if is_coloured { text.ansi().to_string() } else { text.to_string() });
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<_> = std::env::args_os().collect();
     let wants_json = arguments.iter().any(|argument| argument == "--output=json")
         || arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
     if wants_json {
-        let text = error.to_string();
+        let text = text.to_string();
         // Without the usage and the hints that follow the first paragraph, which are for people.
         let paragraph = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
         let sentence: Vec<&str> = paragraph.lines().map(str::trim).collect();
         print_failure(OutputFormat::Json, &Failure::usage(sentence.join(" ")), &[]);
     } else {
-        let _ = error.print();
+        // Without colours: the text repeats arguments and variables, which are cleaned.
+        output::note_page(text.to_string().trim_end());
     }
     Exit::Usage.into()
 }

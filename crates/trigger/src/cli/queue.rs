@@ -84,7 +84,7 @@ fn print_text(
         output::print("Nothing runs and nothing waits.");
     }
     if !spooled.is_empty() {
-        output::print("\nSpooled: the backend has not committed these yet");
+        output::print_heading("Spooled: the backend has not committed these yet");
         let mut table = output::table(&["EVENT", "TRIGGER", "TARGETS", "BACKEND"]);
         for event in spooled {
             table.add_row([&event.event_id, &event.trigger, &event.targets.to_string(), &event.backend]);
@@ -92,9 +92,9 @@ fn print_text(
         output::print_table(&table);
     }
     if !quarantined.is_empty() {
-        output::print("\nQuarantined: these can never be published; read, correct or remove them");
+        output::print_heading("Quarantined: these can never be published; read, correct or remove them");
         let mut table = output::table(&["FILE", "REASON"]);
-        table.add_rows(quarantined.iter().map(|file| [&file.file, &file.reason]));
+        quarantined.iter().for_each(|file| table.add_row([&file.file, &file.reason]));
         output::print_table(&table);
     }
 }
@@ -117,7 +117,7 @@ fn print_agent(agent: &QueueView) {
         ));
     }
     if !agent.waiting.is_empty() {
-        output::print("\nWaiting");
+        output::print_heading("Waiting");
         let mut table = output::table(&["EVENT", "TRIGGER", "ORIGIN", "OPTIONS", "RETRY AT", "REASON"]);
         for event in &agent.waiting {
             let noop = event.noop.then(|| "noop".to_owned());
@@ -135,7 +135,7 @@ fn print_agent(agent: &QueueView) {
         output::print_table(&table);
     }
     if !agent.held.is_empty() {
-        output::print("\nHeld");
+        output::print_heading("Held");
         let mut table = output::table(&["EVENT", "TRIGGER", "ORIGIN", "REASON"]);
         for held in &agent.held {
             let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -149,9 +149,11 @@ fn print_agent(agent: &QueueView) {
         output::print_table(&table);
     }
     if !agent.unreadable.is_empty() {
-        output::print("\nUnreadable: deliveries in the backend that this agent cannot use and leaves there");
+        output::print_heading(
+            "Unreadable: deliveries in the backend that this agent cannot use and leaves there",
+        );
         let mut table = output::table(&["KEY", "REASON"]);
-        table.add_rows(agent.unreadable.iter().map(|entry| [&entry.key, &entry.reason]));
+        agent.unreadable.iter().for_each(|entry| table.add_row([&entry.key, &entry.reason]));
         output::print_table(&table);
     }
 }

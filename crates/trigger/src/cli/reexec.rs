@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::failure::Failure;
+use crate::logging;
 
 /// The variable that is set inside a run, and names it.
 const RUN_ID: &str = "TRIGGER_RUN_ID";
@@ -28,12 +29,14 @@ pub(super) fn reexec_without_run_env() -> Result<(), Failure> {
     RUN_VARIABLES.iter().for_each(|name| {
         command.env_remove(name);
     });
+    logging::flush();
     Err(Failure::failed(format!("cannot start without the run's variables: {}", command.exec())))
 }
 
 /// Re-executes this program with the same arguments, without `flag` or with it.
 pub(super) fn reexec_with_flag(flag: &str, is_set: bool) -> Result<Infallible, io::Error> {
     let arguments = std::env::args_os().skip(1).filter(|argument| argument != flag);
+    logging::flush();
     Err(this_program().args(arguments).args(is_set.then_some(flag)).exec())
 }
 

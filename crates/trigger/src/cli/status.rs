@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use clap::Args;
-use comfy_table::Table;
 use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{EventId, GroupName, KeyPrefix};
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
@@ -82,12 +81,12 @@ fn show_event(
         });
     }
     output::warnings(warnings);
-    output::print(&heading(status, spooled_event).join("\n"));
+    output::print_lines(heading(status, spooled_event));
     output::warnings(&documents::unreadable_parts(status));
     if status.targets.is_empty() {
         if spooled_event.is_none() && status.unreadable_parts.is_empty() {
-            output::print(
-                "\nNo node was a member of the groups it was fired at, and none has answered since.",
+            output::print_heading(
+                "No node was a member of the groups it was fired at, and none has answered since.",
             );
         }
         return;
@@ -134,7 +133,7 @@ fn groups(groups: &BTreeSet<GroupName>, spooled_event: Option<&SpooledEvent>) ->
     fired_at.into_iter().chain(suppressed).collect()
 }
 
-fn target_table(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> Table {
+fn target_table(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> output::Table {
     // The heading has shown the reason of the whole event already.
     let is_new = |reason: &String| spooled_event.is_none_or(|spooled_event| spooled_event.reason != *reason);
     let mut table = output::table(&["CERTNAME", "STATE", "OUTCOME", "STARTED", "TOOK", "REASON"]);
@@ -142,9 +141,9 @@ fn target_table(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> T
         let started = target.run.as_ref().map(DeliveryRun::started_at);
         let result = target.run.as_ref().and_then(DeliveryRun::ended).map(|ended| &ended.result);
         let took = result.map(|result| result.finished_at.since(result.started_at));
-        table.add_row([
+        table.add_row::<output::TableCell>([
             certname.to_string().into(),
-            output::state_cell(target.state),
+            target.state.into(),
             outcome(target).unwrap_or_default().into(),
             started.map(output::short_time).unwrap_or_default().into(),
             took.map(|took| format!("{:.1}s", took.as_secs_f64())).unwrap_or_default().into(),

@@ -57,11 +57,11 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
         }
         OutputFormat::Text => {
             output::warnings(&warnings.take());
-            output::print(&text::page(&answer, output::width()));
+            output::print_page(&text::page(&answer, output::width()));
         }
         OutputFormat::Dot => {
             output::warnings(&warnings.take());
-            output::print(&dot::graph(&answer));
+            output::print_page(&dot::graph(&answer));
         }
     }
     Ok(ExitCode::SUCCESS)

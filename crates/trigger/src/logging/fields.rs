@@ -6,6 +6,8 @@ use tracing::Event;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Record};
 
+use crate::clean;
+
 /// Names with values, in the order in which they were recorded.
 #[derive(Debug, Default)]
 pub(super) struct Fields {
@@ -18,6 +20,10 @@ impl Fields {
         let mut fields = Self::default();
         event.record(&mut fields);
         fields
+    }
+
+    pub(super) fn of_message(message: String) -> Self {
+        Self { message, named: Vec::new() }
     }
 
     pub(super) fn of_span(attributes: &Attributes<'_>) -> Self {
@@ -57,7 +63,7 @@ impl Fields {
                 write!(line, "{gap}{name}={value:?}")
             };
         }
-        line
+        clean::line(&line).into_owned()
     }
 
     /// A sentence as the commands print it: `cannot write: no space (path=…)`.

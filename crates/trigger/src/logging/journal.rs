@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
@@ -27,6 +28,8 @@ const MAX_FIELD_BYTES: usize = 16 * 1024;
 /// A layer that writes to the journal.
 pub(super) struct Journal {
     socket: UnixDatagram,
+    /// How many entries the journal has not taken since the last one that it took.
+    dropped: AtomicU64,
 }
 
 impl Journal {
@@ -44,10 +47,29 @@ impl Journal {
         socket.connect(path)?;
         // A log must not hold up the program: if the journal is too slow, entries are lost.
         socket.set_nonblocking(true)?;
-        Ok(Self { socket })
+        Ok(Self { socket, dropped: AtomicU64::new(0) })
     }
 
-    fn send(&self, level: Level, target: &str, fields: &Fields) {
+    /// Sends an entry, after one that says how many were dropped before it. Where even that one finds no room, this one
+    /// is dropped too.
+    fn log(&self, level: Level, target: &str, fields: &Fields) {
+        let dropped = self.dropped.swap(0, Ordering::Relaxed);
+        let sent = if dropped == 0 {
+            Ok(())
+        } else {
+            let note = format!(
+                "{dropped} entries of the log were dropped here: the journal did not take them in time"
+            );
+            self.send(Level::WARN, target, &Fields::of_message(note)).inspect_err(|_| {
+                self.dropped.fetch_add(dropped, Ordering::Relaxed);
+            })
+        };
+        if sent.and_then(|()| self.send(level, target, fields)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn send(&self, level: Level, target: &str, fields: &Fields) -> io::Result<()> {
         let mut entry = Vec::new();
         put(&mut entry, "PRIORITY", priority(level));
         put(&mut entry, "SYSLOG_IDENTIFIER", env!("CARGO_PKG_NAME"));
@@ -56,8 +78,7 @@ impl Journal {
         for (name, value) in fields.named() {
             put(&mut entry, &journal_name(name), value);
         }
-        // There is nowhere to report a failure to.
-        let _ = self.socket.send(&entry);
+        self.socket.send(&entry).map(drop)
     }
 }
 
@@ -87,7 +108,7 @@ where
                 fields.inherit(of_span);
             }
         }
-        self.send(*event.metadata().level(), event.metadata().target(), &fields);
+        self.log(*event.metadata().level(), event.metadata().target(), &fields);
     }
 }
 
@@ -162,7 +183,7 @@ mod tests {
         let expected = [
             "PRIORITY=4",
             "SYSLOG_IDENTIFIER=trigger",
-            "MESSAGE=delivery\ncompleted event=e1 run=r2 reason=\"a b\" certname=web01",
+            "MESSAGE=delivery completed event=e1 run=r2 reason=\"a b\" certname=web01",
             "TRIGGER_TARGET=trigger::logging::journal::tests",
             "TRIGGER_EVENT=e1",
             "TRIGGER_RUN=r2",
@@ -170,6 +191,37 @@ mod tests {
             "TRIGGER_CERTNAME=web01",
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_journal_that_does_not_keep_up_costs_entries_and_they_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let journal = Journal::connect(&path).unwrap();
+        let log = |message: &str| journal.log(Level::INFO, "t", &Fields::of_message(message.to_owned()));
+        let mut sent = 0;
+        while journal.dropped.load(Ordering::Relaxed) < 3 {
+            log("an entry");
+            sent += 1;
+        }
+        let mut bytes = [0; 1024];
+        for _ in 0..sent - 3 {
+            socket.recv(&mut bytes).unwrap();
+        }
+        log("after");
+        let expected = ["3 entries of the log were dropped here", "after"];
+        for text in expected {
+            let received = socket.recv(&mut bytes).unwrap();
+            assert!(String::from_utf8_lossy(&bytes[..received]).contains(text));
+        }
+    }
+
+    #[test]
+    fn a_message_from_outside_is_one_line() {
+        let lines = entry(|| tracing::warn!(reason = %"a\u{1b}[2J\nb", "held: {}", "x\r\nforged\u{202e}"));
+        assert_eq!(lines[2], r#"MESSAGE=held: x forged\u{202e} reason="a\u{1b}[2J\nb""#);
+        assert_eq!(lines[4], "TRIGGER_REASON=a\u{1b}[2J\nb", "a field of its own stays exact");
     }
 
     #[test]

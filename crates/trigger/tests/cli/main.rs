@@ -4,10 +4,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says what it expects")]
 
+mod cleaners;
+mod connections;
+mod daemon;
 mod errors;
 mod fire;
 mod help;
+mod log;
+mod modes;
 mod outbox;
+mod output;
 
 use std::path::Path;
 

@@ -226,3 +226,29 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
         "{end:?}"
     );
 }
+
+#[test]
+fn a_directory_that_was_removed_comes_back_with_what_is_written() {
+    let (_dir, runs) = runs();
+    let blank = runs.prepare(new_id()).unwrap();
+    let record = record(blank.run, "");
+    let result = RunResult {
+        outcome: RunOutcome::Changed,
+        reason: None,
+        reported_noop: false,
+        started_at: record.started_at,
+        finished_at: record.started_at,
+    };
+    fs::remove_dir_all(&runs.dir).unwrap();
+    // The file that was made ahead for it is gone too: what is written there would be found by no later agent.
+    let run = runs.create(&record, Some(blank)).unwrap();
+    check_only_open_run(&runs, &record);
+    fs::remove_dir_all(&runs.dir).unwrap();
+    run.paths.note_leader("1 2").unwrap();
+    fs::remove_dir_all(&runs.dir).unwrap();
+    run.paths.write_result(&result).unwrap();
+    runs.close(record.run_id).unwrap();
+    fs::remove_dir_all(&runs.dir).unwrap();
+    assert!(runs.open_runs().unwrap().is_empty());
+    assert!(runs.dir.exists());
+}

@@ -10,6 +10,7 @@ use trigger_core::duration;
 use trigger_core::identity::Certname;
 use trigger_fleet::status::EventStatus;
 
+use crate::clean;
 use crate::cli::globals::OutputFormat;
 use crate::cli::target_counts;
 use crate::output;
@@ -63,7 +64,7 @@ impl Progress {
 
     fn line(&self, text: &str) {
         match (&self.bar, self.format) {
-            (Some(bar), _) => bar.println(text),
+            (Some(bar), _) => bar.println(clean::line(text)),
             (None, OutputFormat::Text | OutputFormat::Dot) => output::note(text),
             (None, OutputFormat::Json) => {}
         }

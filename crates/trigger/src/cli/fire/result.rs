@@ -19,16 +19,23 @@ pub(super) fn print(
         OutputFormat::Json => output::document(&document(publication, fired, warnings)),
         OutputFormat::Text | OutputFormat::Dot => {
             output::warnings(warnings);
-            let verb = match state(publication, fired) {
-                FireState::Suppressed => "Suppressed",
-                FireState::Committed => "Fired",
-                FireState::Spooled => "Spooled",
-            };
-            let event = publication.event.id;
-            let targets = describe_targets(publication);
-            output::print(&format!("{verb} {event} at {targets}. Follow it: trigger status {event}"));
+            output::print(&sentence(publication, fired));
         }
     }
+    // The event is on its way, and is not fired a second time because its id is not known.
+    if output::write_error().is_some() {
+        output::note(&sentence(publication, fired));
+    }
+}
+
+fn sentence(publication: &Publication, fired: &firing::Fired) -> String {
+    let verb = match state(publication, fired) {
+        FireState::Suppressed => "Suppressed",
+        FireState::Committed => "Fired",
+        FireState::Spooled => "Spooled",
+    };
+    let event = publication.event.id;
+    format!("{verb} {event} at {}. Follow it: trigger status {event}", describe_targets(publication))
 }
 
 fn document(publication: &Publication, fired: &firing::Fired, warnings: &[String]) -> Fired {

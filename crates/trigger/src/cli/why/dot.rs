@@ -11,6 +11,7 @@ use trigger_fleet::status::EventStatus;
 
 use super::answer::Answer;
 use super::text;
+use crate::clean;
 use crate::output::{count, short_time};
 use crate::silence;
 
@@ -50,7 +51,8 @@ pub(super) fn graph(answer: &Answer) -> String {
 
 /// A quoted string of DOT. Backslashes are doubled, because in labels they begin an escape.
 fn quoted(text: &str) -> String {
-    let escaped = text.chars().map(|char| match char {
+    let escaped = clean::lines(text);
+    let escaped = escaped.chars().map(|char| match char {
         '"' => "\\\"".to_owned(),
         '\\' => "\\\\".to_owned(),
         '\n' => "\\n".to_owned(),
@@ -60,6 +62,7 @@ fn quoted(text: &str) -> String {
 }
 
 fn node(name: &str, label: &[String], attributes: &str) -> String {
+    let label: Vec<_> = label.iter().map(|line| clean::line(line)).collect();
     format!("  {} [label={}, {attributes}];", quoted(name), quoted(&label.join("\n")))
 }
 
@@ -202,5 +205,6 @@ mod tests {
         assert_eq!(quoted("\"]; x [label=\""), r#""\"]; x [label=\"""#);
         assert_eq!(quoted("größe → <b>&amp;"), "\"größe → <b>&amp;\"");
         assert_eq!(quoted("one\ntwo\\"), r#""one\ntwo\\""#);
+        assert_eq!(quoted("\u{1b}[1m"), r#""\\u{1b}[1m""#);
     }
 }

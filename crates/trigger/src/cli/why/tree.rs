@@ -1,5 +1,7 @@
 //! A tree of sentences, as text.
 
+use crate::clean;
+
 /// Lines, and the branches below them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Branch {
@@ -25,8 +27,9 @@ impl Branch {
         let own = if self.below.is_empty() { rest.to_owned() } else { trunk.clone() };
         for (index, line) in self.lines.iter().enumerate() {
             let lead = if index == 0 { first } else { own.as_str() };
+            let line = clean::line(line);
             let wrapped = textwrap::wrap(
-                line,
+                &line,
                 textwrap::Options::new(width)
                     .initial_indent(lead)
                     .subsequent_indent(&own)
