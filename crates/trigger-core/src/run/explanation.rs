@@ -17,6 +17,8 @@ pub struct Traces<'a> {
     pub certname: &'a str,
     /// The process that held Puppet's lock when the run ended, if it was another one.
     pub lock: Option<&'a LockHolder>,
+    /// Whether the run's supervisor was asked to stop before the run had ended.
+    pub was_stopped: bool,
 }
 
 /// The holder of Puppet's lock.
@@ -196,15 +198,18 @@ mod tests {
             let reason = explained(output);
             assert!(reason.contains(expected), "{reason}");
         }
-        assert_eq!(explained("Error: Could not find class x.\n"), "Puppet did not run: Could not find class x (see the run's output)");
+        assert_eq!(
+            explained("Error: Could not find class x.\n"),
+            "Puppet did not run: Could not find class x (see the run's output)"
+        );
     }
 
     #[test]
     fn a_lock_is_named_with_its_file_and_process_but_not_where_an_error_explains_the_end() {
-        let lock = LockHolder { file: "/s/run.lock".to_owned(), process: 7, command: "puppet agent".to_owned() };
-        let explain = |output| {
-            Traces { output, lock: Some(&lock), ..Traces::default() }.explain("Puppet did not run")
-        };
+        let lock =
+            LockHolder { file: "/s/run.lock".to_owned(), process: 7, command: "puppet agent".to_owned() };
+        let explain =
+            |output| Traces { output, lock: Some(&lock), ..Traces::default() }.explain("Puppet did not run");
         assert_eq!(
             explain("Info: x\nNotice: Exiting now because the maxwaitforlock timeout has been exceeded.\n"),
             "Puppet did not run: the lock /s/run.lock of process 7 (puppet agent) was not free in time: Exiting now because the maxwaitforlock timeout has been exceeded (see the run's output)"
@@ -215,18 +220,23 @@ mod tests {
     #[test]
     fn a_failed_resource_is_quoted_in_one_bounded_line() {
         let errors = |message: &str, failed| ReportErrors {
-            first_failed: Some(FailedResource { resource: "Exec[x]".to_owned(), message: message.to_owned() }),
+            first_failed: Some(FailedResource {
+                resource: "Exec[x]".to_owned(),
+                message: message.to_owned(),
+            }),
             failed,
             ..ReportErrors::default()
         };
-        let reason = |errors: &ReportErrors| Traces { errors: Some(errors), ..Traces::default() }.failed_resources();
+        let reason =
+            |errors: &ReportErrors| Traces { errors: Some(errors), ..Traces::default() }.failed_resources();
         assert_eq!(
             reason(&errors("failed:\n\u{1b}[31m'x'\treturned 1.", 1)),
             "resources failed: Exec[x]: failed: [31m'x' returned 1 (see the run's output)"
         );
         assert_eq!(reason(&errors("", 3)), "resources failed: Exec[x] (and 2 more; see the run's output)");
         assert!(reason(&errors(&"ä".repeat(5000), 1)).chars().count() < 400);
-        let generate = ReportErrors { first_error: Some("/Kaput[x]: no".to_owned()), ..ReportErrors::default() };
+        let generate =
+            ReportErrors { first_error: Some("/Kaput[x]: no".to_owned()), ..ReportErrors::default() };
         assert_eq!(reason(&generate), "resources failed: /Kaput[x]: no (see the run's output)");
         assert_eq!(Traces::default().failed_resources(), "resources failed: see the run's output");
     }

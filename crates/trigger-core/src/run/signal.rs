@@ -50,8 +50,8 @@ fn exiting(output: &str, errors: &ReportErrors) -> Option<String> {
     const EXITING: &str = "Exiting";
     let mut after = output.lines().skip_while(|line| *line != EXITING);
     after.next()?;
-    let is_the_end =
-        after.all(|line| line != EXITING && (!line.starts_with("Error: ") || line.ends_with(" failed: exit")));
+    let is_the_end = after
+        .all(|line| line != EXITING && (!line.starts_with("Error: ") || line.ends_with(" failed: exit")));
     (is_the_end && !is_quoted(EXITING, errors)).then(|| "SIGINT".to_owned())
 }
 
@@ -88,6 +88,7 @@ mod tests {
         assert_eq!(certain(apply, &Traces { output: "Exiting\n", ..Traces::default() }), None, "no report");
     }
 
+    /// Proves C9.
     #[test]
     fn a_message_that_imitates_them_names_no_signal() {
         let apply = CommandKind::PuppetApply;
@@ -131,7 +132,12 @@ mod tests {
             last("notice", "Puppet", "Caught HUP; storing restart"),
             last("notice", "Puppet", "x\nCaught TERM; exiting"),
         ] {
-            check(agent, "Notice: Caught TERM; exiting\nExiting\nError: Could not run: SIGTERM\n", &other, None);
+            check(
+                agent,
+                "Notice: Caught TERM; exiting\nExiting\nError: Could not run: SIGTERM\n",
+                &other,
+                None,
+            );
         }
     }
 }

@@ -31,7 +31,15 @@ pub struct Verdict {
     pub reported_noop: bool,
 }
 
+/// The reason of a run that its supervisor was asked to end.
+const STOPPED: &str = "its supervisor was asked to stop";
+
 impl Verdict {
+    /// The verdict on a run whose supervisor was asked to stop before the run had ended.
+    pub fn stopped() -> Self {
+        Self::new(RunOutcome::Interrupted, STOPPED)
+    }
+
     /// A verdict without a report.
     pub fn new(outcome: RunOutcome, reason: impl Into<String>) -> Self {
         Self { outcome, reason: Some(reason.into()), reported_noop: false }
@@ -96,6 +104,7 @@ fn cut_short(
 ) -> (RunOutcome, Option<String>) {
     let has_begun = report.catalog_uuid.is_some();
     let (outcome, reason) = match exit {
+        _ if traces.was_stopped => return (RunOutcome::Interrupted, Some(STOPPED.to_owned())),
         Exit::Signal(signal) => (RunOutcome::Interrupted, format!("ended by signal {signal}")),
         Exit::Code(code) if by_shell(code).is_some() => {
             (RunOutcome::Interrupted, format!("ended by signal {}", code - 128))
@@ -116,6 +125,7 @@ fn cut_short(
 
 fn without_report(kind: CommandKind, code: i32, why: &str, traces: &Traces<'_>) -> Verdict {
     match (kind, code) {
+        _ if traces.was_stopped => Verdict::stopped(),
         (_, 1) => Verdict::new(RunOutcome::NotRun, traces.explain("Puppet did not run")),
         // Probably it was stopped before it had a report to write. One repetition costs less than a lost event.
         (CommandKind::PuppetAgent, 0) => Verdict::new(
@@ -141,12 +151,12 @@ mod tests {
 
     const NO_REPORT: &str = "no report of this run was found";
     const REPORT: &str = "status: changed\ntransaction_completed: true\nnoop: false\n";
-    const STOPPED: &str = "status: failed\ntransaction_completed: false\nnoop: false\n";
+    const CUT_SHORT: &str = "status: failed\ntransaction_completed: false\nnoop: false\n";
 
     fn judged(kind: CommandKind, exit: Exit, report: Option<&str>, output: &str) -> Verdict {
         let errors = report.map(ReportErrors::parse);
         let report = report.map(ReportSummary::parse);
-        let traces = Traces { output, errors: errors.as_ref(), certname: "web01", lock: None };
+        let traces = Traces { output, errors: errors.as_ref(), certname: "web01", ..Traces::default() };
         judge(kind, exit, report.as_ref().ok_or(NO_REPORT), &traces)
     }
 
@@ -179,17 +189,17 @@ mod tests {
 
     #[test]
     fn a_run_that_was_stopped_is_interrupted_though_puppet_says_0() {
-        check(Exit::Code(0), Some(STOPPED), RunOutcome::Interrupted);
+        check(Exit::Code(0), Some(CUT_SHORT), RunOutcome::Interrupted);
         check(Exit::Code(0), None, RunOutcome::Interrupted);
         check(Exit::Signal(9), None, RunOutcome::Interrupted);
-        check(Exit::Signal(15), Some(STOPPED), RunOutcome::Interrupted);
+        check(Exit::Signal(15), Some(CUT_SHORT), RunOutcome::Interrupted);
         check(Exit::Code(128 + 9), None, RunOutcome::Interrupted);
     }
 
     #[test]
     fn an_apply_that_makes_an_error_of_its_signal_in_its_catalog_was_interrupted() {
         let output = "Error: /Stage[main]/Main/Exec[x]/returns: change failed: SIGTERM\nError: Could not run: SIGTERM\n";
-        let begun = format!("{STOPPED}catalog_uuid: 69dcf859\n");
+        let begun = format!("{CUT_SHORT}catalog_uuid: 69dcf859\n");
         let verdict = judged(CommandKind::PuppetApply, Exit::Code(1), Some(&begun), output);
         assert_eq!(verdict.outcome, RunOutcome::Interrupted);
         assert_eq!(verdict.reason.as_deref(), Some("ended by SIGTERM"));
@@ -199,14 +209,14 @@ mod tests {
     fn an_agent_whose_postrun_command_fails_too_logs_its_signal() {
         const POSTRUN: &str = "Error: Could not run command from postrun_command: returned 1: \n";
         let begun = format!(
-            "{STOPPED}catalog_uuid: 69dcf859\nlogs:\n- level: notice\n  source: Puppet\n  message: Caught TERM; exiting\n"
+            "{CUT_SHORT}catalog_uuid: 69dcf859\nlogs:\n- level: notice\n  source: Puppet\n  message: Caught TERM; exiting\n"
         );
         let verdict = judged(CommandKind::PuppetAgent, Exit::Code(1), Some(&begun), POSTRUN);
         assert_eq!(verdict.outcome, RunOutcome::Interrupted);
         assert_eq!(verdict.reason.as_deref(), Some("ended by SIGTERM"));
     }
 
-    /// What a `prerun_command`, the compiler, an ENC or `fail()` prints.
+    /// Proves C9. What a `prerun_command`, the compiler, an ENC or `fail()` prints.
     #[test]
     fn words_that_look_like_a_signal_do_not_end_a_run_that_did_not_begin() {
         const WORDS: [&str; 5] = [
@@ -218,13 +228,13 @@ mod tests {
         ];
         for words in WORDS {
             for kind in [CommandKind::PuppetAgent, CommandKind::PuppetApply] {
-                for report in [Some(STOPPED), None] {
+                for report in [Some(CUT_SHORT), None] {
                     let verdict = judged(kind, Exit::Code(1), report, words);
                     assert_eq!(verdict.outcome, RunOutcome::NotRun, "{words} {report:?}");
                 }
             }
         }
-        let reason = judged(CommandKind::PuppetAgent, Exit::Code(1), Some(STOPPED), WORDS[0]).reason;
+        let reason = judged(CommandKind::PuppetAgent, Exit::Code(1), Some(CUT_SHORT), WORDS[0]).reason;
         assert_eq!(
             reason.as_deref(),
             Some(
@@ -235,11 +245,25 @@ mod tests {
 
     #[test]
     fn a_shell_around_puppet_reports_the_signal_of_a_run_that_left_a_report_too() {
-        let begun = format!("{STOPPED}catalog_uuid: 69dcf859\n");
-        for report in [None, Some(STOPPED), Some(begun.as_str())] {
+        let begun = format!("{CUT_SHORT}catalog_uuid: 69dcf859\n");
+        for report in [None, Some(CUT_SHORT), Some(begun.as_str())] {
             check(Exit::Code(128 + 15), report, RunOutcome::Interrupted);
         }
         check(Exit::Code(128 + 15), Some(REPORT), RunOutcome::Changed);
+    }
+
+    #[test]
+    fn a_run_whose_supervisor_was_asked_to_stop_was_stopped_unless_its_report_is_complete() {
+        let begun = format!("{CUT_SHORT}catalog_uuid: 69dcf859\n");
+        let traces = Traces { was_stopped: true, output: "Error: x\n", ..Traces::default() };
+        let outcome = |report: Option<&str>| {
+            let report = report.map(ReportSummary::parse);
+            judge(CommandKind::PuppetApply, Exit::Code(1), report.as_ref().ok_or(NO_REPORT), &traces).outcome
+        };
+        for report in [None, Some(CUT_SHORT), Some(begun.as_str())] {
+            assert_eq!(outcome(report), RunOutcome::Interrupted, "{report:?}");
+        }
+        assert_eq!(outcome(Some(REPORT)), RunOutcome::Changed);
     }
 
     #[test]
@@ -255,7 +279,7 @@ mod tests {
     #[test]
     fn a_catalog_that_was_applied_in_part_is_a_failure_and_not_applied_again_and_again() {
         let output = "Notice: a\nError: /Kaput[x]/ensure: change failed: cannot load such file -- x\nError: Could not run: cannot load such file -- x\n";
-        let begun = format!("{STOPPED}catalog_uuid: 69dcf859-ff6b-4f0f-9621-12f19611fe98\n");
+        let begun = format!("{CUT_SHORT}catalog_uuid: 69dcf859-ff6b-4f0f-9621-12f19611fe98\n");
         for kind in [CommandKind::PuppetAgent, CommandKind::PuppetApply] {
             let verdict = judged(kind, Exit::Code(1), Some(&begun), output);
             assert_eq!(verdict.outcome, RunOutcome::Failed);
@@ -265,7 +289,7 @@ mod tests {
                     "the catalog was not applied to its end: /Kaput[x]/ensure: change failed: cannot load such file -- x (see the run's output)"
                 )
             );
-            assert_eq!(judged(kind, Exit::Code(1), Some(STOPPED), output).outcome, RunOutcome::NotRun);
+            assert_eq!(judged(kind, Exit::Code(1), Some(CUT_SHORT), output).outcome, RunOutcome::NotRun);
         }
         check(Exit::Code(3), Some(&begun), RunOutcome::Failed);
         check(Exit::Code(0), Some(&begun), RunOutcome::Interrupted);
@@ -281,7 +305,7 @@ mod tests {
         };
         assert_eq!(
             not_run(
-                Some(STOPPED),
+                Some(CUT_SHORT),
                 "Info: x\nError: Facter: Permission denied\nError: Could not retrieve catalog: Error 500\nError: Could not retrieve catalog; skipping run\n"
             ),
             "no catalog was applied: Could not retrieve catalog: Error 500 (see the run's output)"
