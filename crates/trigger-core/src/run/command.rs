@@ -249,7 +249,10 @@ impl RunCommand {
     /// `--logdest` replaces the setting; several of them add up.
     fn log_destinations<'a>(&self, setting: Option<&'a str>) -> Vec<&'a str> {
         let words = self.arguments.windows(2).filter(|pair| pair[0] == "--logdest" || pair[0] == "-l");
-        let joined = self.arguments.iter().filter_map(|word| word.strip_prefix("--logdest="));
+        let joined = self.arguments.iter().filter_map(|word| {
+            let short = word.strip_prefix("-l").filter(|rest| !rest.is_empty());
+            short.or_else(|| word.strip_prefix("--logdest="))
+        });
         let configured: Vec<&str> = words.map(|pair| pair[1].as_str()).chain(joined).collect();
         let includes_console =
             |destination: &str| destination.split(',').any(|part| part.trim() == "console");
@@ -321,6 +324,7 @@ mod tests {
         assert_eq!(logs("puppet apply x.pp", Some("syslog, console")), "x.pp");
         assert_eq!(logs("puppet apply -l /l x.pp", file), "--logdest console -l /l x.pp");
         assert_eq!(logs("puppet apply --logdest=/l,console x.pp", file), "--logdest=/l,console x.pp");
+        assert_eq!(logs("puppet apply -l/l x.pp", file), "--logdest console -l/l x.pp");
     }
 
     #[test]

@@ -113,6 +113,19 @@ impl Traces<'_> {
         }
     }
 
+    /// A sentence with Puppet's first error, if it printed one.
+    pub(super) fn with_first_error(&self, what: String) -> String {
+        if self.first_error().is_some() { self.explain(&what) } else { what }
+    }
+
+    /// A sentence with the last line of the output, if there is one.
+    pub(super) fn with_last_line(&self, what: String) -> String {
+        match self.output.lines().rev().map(quoted).find(|line| !line.is_empty()) {
+            Some(line) => format!("{what}; its output ends with: {line}"),
+            None => what,
+        }
+    }
+
     /// A sentence about a run whose resources failed.
     pub(super) fn failed_resources(&self) -> String {
         let errors = self.errors.cloned().unwrap_or_default();

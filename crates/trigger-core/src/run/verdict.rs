@@ -66,8 +66,11 @@ pub fn judge(
     match (kind, exit, report) {
         (CommandKind::Other, Exit::Signal(signal), _) => interrupted(signal),
         (CommandKind::Other, Exit::Code(code), _) => {
-            let outcome = if code == 0 { RunOutcome::Changed } else { RunOutcome::Failed };
-            Verdict::new(outcome, format!("not Puppet: judged by its exit code {code} alone"))
+            let reason = format!("not Puppet: judged by its exit code {code} alone");
+            match code {
+                0 => Verdict::new(RunOutcome::Changed, reason),
+                _ => Verdict::new(RunOutcome::Failed, traces.with_last_line(reason)),
+            }
         }
         (_, _, Ok(report)) => by_report(kind, report, exit, traces),
         (_, Exit::Signal(signal), Err(_)) => interrupted(signal),
@@ -134,7 +137,10 @@ fn without_report(kind: CommandKind, code: i32, why: &str, traces: &Traces<'_>) 
         ),
         _ => match by_shell(code) {
             Some(signal) => interrupted(signal),
-            None => Verdict::new(RunOutcome::Unknown, format!("exit code {code}, but {why}")),
+            None => {
+                let reason = traces.with_first_error(format!("exit code {code}, but {why}"));
+                Verdict::new(RunOutcome::Unknown, reason)
+            }
         },
     }
 }
@@ -342,5 +348,10 @@ mod tests {
             assert_eq!(verdict.outcome, expected);
             assert!(verdict.reason.as_deref().unwrap().contains(reason), "{verdict:?}");
         }
+        let failed = judged(CommandKind::Other, Exit::Code(3), None, "begun\nno such host: db01\n\n");
+        assert_eq!(
+            failed.reason.as_deref(),
+            Some("not Puppet: judged by its exit code 3 alone; its output ends with: no such host: db01")
+        );
     }
 }
