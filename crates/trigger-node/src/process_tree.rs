@@ -207,6 +207,7 @@ impl Held {
         let sent = match sent {
             // A sandbox may permit to open a descriptor and not to use it.
             Err(Errno::NOSYS | Errno::PERM) if self.is_alive(process) => kill_process(pid, signal),
+            Err(Errno::NOSYS | Errno::PERM) => Ok(()),
             other => other,
         };
         if let Err(error) = sent

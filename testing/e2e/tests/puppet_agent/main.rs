@@ -240,6 +240,16 @@ fn a_server_that_cannot_be_reached_is_waited_for() {
     assert_eq!(done["outcome"], "unchanged", "{done}");
 }
 
+#[test]
+fn a_certificate_that_is_not_signed_is_named_with_what_to_do() {
+    let (_fleet, node) = alone("unsigned.example.test", "");
+    let event = fire(&node, &[]);
+    let retrying = wait_for(&node, &event, "retrying");
+    assert_reason(&retrying, "Puppet did not run: this node's certificate is not signed yet: ");
+    assert_reason(&retrying, "'puppetserver ca sign --certname unsigned.example.test'");
+    assert_eq!(outcomes(&node)[..1], ["not_run"]);
+}
+
 /// Proves C9.
 #[test]
 fn a_run_that_another_process_started_is_waited_for_and_does_not_count() {
