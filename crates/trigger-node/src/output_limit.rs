@@ -1,7 +1,7 @@
 //! The bound of a run's output file. The supervisor keeps it while the run goes on, and afterwards for as long as a process
 //! that the run left behind writes to the file. The agent keeps it too, for runs whose supervisor was killed.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -43,11 +43,13 @@ pub(crate) async fn guard(file: &File) {
 }
 
 fn is_written(file: &File) -> bool {
-    let is_free = file.try_lock_shared().is_ok();
-    if is_free {
-        let _ = file.unlock();
+    match file.try_lock_shared() {
+        Ok(()) => {
+            let _ = file.unlock();
+            false
+        }
+        Err(error) => matches!(error, TryLockError::WouldBlock),
     }
-    !is_free
 }
 
 fn open(path: &Path) -> io::Result<File> {

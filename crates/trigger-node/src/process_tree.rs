@@ -72,9 +72,19 @@ pub(crate) async fn end_orphan(noted: Option<&str>, output: &Path) {
         Some(noted) => noted.is_there().then_some(noted),
         None => oldest_writer(output),
     };
-    if let Some(leader) = leader {
-        tracing::warn!(process = leader.process, "a run without a supervisor takes too long: ending it");
-        end_all_of(leader, GRACE).await;
+    match leader {
+        Some(leader) => {
+            tracing::warn!(process = leader.process, "a run without a supervisor takes too long: ending it");
+            end_all_of(leader, GRACE).await;
+        }
+        // Its first process has ended. A daemon that it left behind may go on.
+        None if noted.and_then(Leader::from_note).is_some() => {}
+        None => {
+            tracing::error!(
+                output = %output.display(),
+                "a run without a supervisor takes too long, and its first process cannot be found: end it by hand"
+            );
+        }
     }
 }
 

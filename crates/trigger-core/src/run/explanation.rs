@@ -44,7 +44,11 @@ impl LockHolder {
 }
 
 /// What Puppet's words mean for an operator: fragments of messages, each with what to do. The first that fits counts.
-const ADVICE: [(&[&str], &str); 6] = [
+const ADVICE: [(&[&str], &str); 7] = [
+    (
+        &["Another puppet instance is already running and"],
+        "that instance is at its certificates: its process id is in the file ssl.lock in the directory of the setting 'ssldir'",
+    ),
     (
         &["does not match its private key", "does not match the public key"],
         "the CA has a certificate of another key for this node: remove it there with 'puppetserver ca clean' and here with 'puppet ssl clean'",
@@ -104,7 +108,7 @@ impl Traces<'_> {
                 "{what}: this node's certificate is not signed yet: sign it on the CA server with 'puppetserver ca sign --certname {certname}' (see the run's output)"
             );
         }
-        match error.or_else(|| self.last_notice()) {
+        match error.or_else(|| self.last_notice()).or_else(|| self.last_plain_line()) {
             Some(line) => match advice(line) {
                 Some(advice) => format!("{what}: {}; {advice} (see the run's output)", quoted(line)),
                 None => format!("{what}: {} (see the run's output)", quoted(line)),
@@ -155,6 +159,17 @@ impl Traces<'_> {
     /// Puppet's last notice, by which it reports locks.
     fn last_notice(&self) -> Option<&str> {
         self.output.lines().rev().find_map(|line| line.strip_prefix("Notice: "))
+    }
+
+    /// The last line that is no message of Puppet's log. Puppet prints so why it has no certificate.
+    fn last_plain_line(&self) -> Option<&str> {
+        const LEVELS: [&str; 3] = ["Debug: ", "Info: ", "Warning: "];
+        let is_plain = |line: &&str| {
+            !line.trim().is_empty()
+                && !line.starts_with("Error: Facter:")
+                && !LEVELS.iter().any(|level| line.starts_with(level))
+        };
+        self.output.lines().rev().find(is_plain)
     }
 }
 
@@ -211,6 +226,11 @@ mod tests {
             let reason = explained(output);
             assert!(reason.contains(expected), "{reason}");
         }
+        let locked = "Info: x\nAnother puppet instance is already running and the maxwaitforlock timeout has been exceeded; exiting\n";
+        assert!(
+            explained(locked).contains("has been exceeded; exiting; that instance is at its certificates")
+        );
+        assert_eq!(explained("Error: Facter: y\nInfo: x\n \n"), "Puppet did not run: see the run's output");
         assert_eq!(
             explained("Error: Could not find class x.\n"),
             "Puppet did not run: Could not find class x (see the run's output)"
