@@ -1,9 +1,12 @@
 //! Runs: what is executed, what is recorded of it and how it ends.
 
 pub mod command;
+pub mod explanation;
 pub mod history;
 pub mod record;
 pub mod report;
+pub mod report_errors;
+mod signal;
 pub mod verdict;
 
 use std::fmt;

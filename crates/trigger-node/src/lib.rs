@@ -14,6 +14,7 @@ pub mod firing;
 pub mod host;
 mod metrics;
 pub mod os;
+mod output_limit;
 mod private;
 mod process_tree;
 pub mod puppet_locks;

@@ -4,7 +4,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use serde::Deserialize;
+use trigger_core::run::explanation::LockHolder;
 
 #[derive(Deserialize)]
 struct Disabled {
@@ -31,8 +34,25 @@ pub fn disabled_reason(lock: &Path) -> Option<String> {
 pub fn run_in_progress(lock: &Path) -> Option<u32> {
     let holder: u32 = fs::read_to_string(lock).ok()?.trim().parse().ok()?;
     let read = |file: &str| fs::read(format!("/proc/{holder}/{file}")).ok();
+    if read("comm").is_none() && exists(holder) {
+        // This system hides the processes of other users, so it may be Puppet.
+        return Some(holder);
+    }
     let (name, arguments) = (read("comm")?, read("cmdline").unwrap_or_default());
     looks_like_puppet(&String::from_utf8_lossy(&name), &String::from_utf8_lossy(&arguments)).then_some(holder)
+}
+
+/// Whether there is such a process, visible or not.
+fn exists(process: u32) -> bool {
+    let pid = i32::try_from(process).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| !matches!(test_kill_process(pid), Err(Errno::SRCH)))
+}
+
+/// Returns the lock with its holder, for a message.
+pub(crate) fn holder_of(lock: &Path, process: u32) -> LockHolder {
+    let arguments = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    let command = String::from_utf8_lossy(&arguments).replace('\0', " ");
+    LockHolder { file: lock.display().to_string(), process, command: command.trim().to_owned() }
 }
 
 fn looks_like_puppet(name: &str, arguments: &str) -> bool {

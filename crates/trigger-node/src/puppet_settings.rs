@@ -73,8 +73,10 @@ pub async fn certname(command: &RunCommand) -> Result<Certname, PuppetSettingsEr
 /// The paths of Puppet's files that Trigger reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PuppetPaths {
-    /// The report of the last run.
+    /// The report of the last run of `puppet agent`.
     pub last_run_report: PathBuf,
+    /// Where the run command itself would leave its report: for `puppet apply` another section decides.
+    pub own_report: PathBuf,
     /// Present while an operator has disabled Puppet on this node.
     pub disabled_lock: PathBuf,
     /// Holds the process id of the `puppet agent` whose run is in progress.
@@ -88,13 +90,15 @@ pub struct PuppetPaths {
 impl PuppetPaths {
     /// Parses `setting = value` lines, the format in which Puppet prints more than one setting.
     fn parse(answer: &str) -> Option<Self> {
-        let value = |setting: &str| {
-            let mut pairs = answer.lines().filter_map(|line| line.split_once(" ="));
-            pairs.find(|(name, _)| *name == setting).map(|(_, value)| value.trim())
+        let values = |setting: &str| {
+            let pairs = answer.lines().filter_map(|line| line.split_once(" ="));
+            pairs.filter(|(name, _)| *name == setting).map(|(_, value)| value.trim()).collect::<Vec<_>>()
         };
+        let value = |setting: &str| values(setting).first().copied();
         let path = |setting| value(setting).map(PathBuf::from);
         Some(Self {
             last_run_report: path("lastrunreport")?,
+            own_report: PathBuf::from(*values("lastrunreport").last()?),
             disabled_lock: path("agent_disabled_lockfile")?,
             run_lock: path("agent_catalog_run_lockfile")?,
             config: path("config")?,
@@ -111,6 +115,7 @@ fn questions(command: &RunCommand) -> Vec<Vec<String>> {
     let own = ["config", "logdest"];
     match command.kind() {
         CommandKind::PuppetApply => {
+            let own = [own.as_slice(), &["lastrunreport"]].concat();
             vec![command.config_print(&agents, "agent"), command.config_print(&own, "user")]
         }
         _ => vec![command.config_print(&[agents.as_slice(), &own].concat(), "agent")],
@@ -192,6 +197,10 @@ mod tests {
         let paths = PuppetPaths::parse(&format!("{answer}/var/log/a = b.log,console\n")).unwrap();
         assert_eq!(paths.logdest.as_deref(), Some("/var/log/a = b.log,console"));
         assert_eq!(PuppetPaths::parse("logdest = x\n"), None);
+        assert_eq!(paths.own_report, Path::new("/s/report.yaml"));
+        let paths = PuppetPaths::parse(&format!("{answer}\nlastrunreport = /u/report.yaml\n")).unwrap();
+        assert_eq!(paths.own_report, Path::new("/u/report.yaml"));
+        assert_eq!(paths.last_run_report, Path::new("/s/report.yaml"));
     }
 
     #[test]
@@ -203,6 +212,6 @@ mod tests {
         assert_eq!(questions(&["puppet", "agent"]).len(), 1);
         let [locks, log] = &questions(&["puppet", "apply", "x.pp"])[..] else { panic!("two questions") };
         assert!(locks.contains("agent_disabled_lockfile lastrunreport --section agent"), "{locks}");
-        assert!(log.contains("config logdest --section user"), "{log}");
+        assert!(log.contains("config logdest lastrunreport --section user"), "{log}");
     }
 }

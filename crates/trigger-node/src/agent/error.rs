@@ -56,6 +56,9 @@ pub enum AgentError {
     /// The signals that stop or reload the agent cannot be received.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
+    /// The processes of a run cannot be found, so a run that takes too long could not be ended.
+    #[error("cannot read the processes of this system in /proc: mount it, because runs are ended by it")]
+    NoProcessTable,
     /// The node's commands could not reach the agent.
     #[error("cannot listen on {}: {source}", path.display())]
     Listen {

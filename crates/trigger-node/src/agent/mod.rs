@@ -4,7 +4,7 @@
 //!
 //! All these run on any [`Host`]. The tasks that need the operating system are started by [`on_os`]: [`socket`] serves
 //! this node's commands, [`metrics_file`] writes the metrics, [`disable_watcher`] watches Puppet's lock, [`reaper`]
-//! reaps the supervisors of the program before a reload.
+//! reaps the supervisors of the program before a reload, [`output_limiter`] bounds the outputs of runs.
 
 mod completion_writer;
 mod connection;
@@ -17,6 +17,7 @@ mod metrics;
 mod metrics_file;
 pub mod on_os;
 mod outbox_relay;
+mod output_limiter;
 mod reaper;
 mod registration;
 mod run_history;

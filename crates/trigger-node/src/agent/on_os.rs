@@ -9,8 +9,9 @@ use tracing::Instrument;
 
 use super::disable_watcher::{DisableWatcher, Puppet};
 use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
-use super::{metrics_file, reaper, socket, start};
+use super::{metrics_file, output_limiter, reaper, socket, start};
 use crate::os::Os;
+use crate::process_tree;
 
 /// Runs the agent until a signal, a reload or the loss of its claim stops it. Calls `check_configuration` before a
 /// reload; if that fails, the agent goes on with its old configuration.
@@ -21,6 +22,9 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     settings: AgentSettings,
     check_configuration: impl Fn() -> C,
 ) -> Result<Stopped, AgentError> {
+    if !process_tree::is_readable() {
+        return Err(AgentError::NoProcessTable);
+    }
     let (signals_in, signals) = mpsc::channel(1);
     forward_signals(&signals_in)?;
     let disabled = DisableWatcher::new(Puppet {
@@ -37,7 +41,11 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         let listener = socket::listen(service.node.settings.state.path())?;
         tokio::spawn(reaper::reap(inherited).in_current_span());
         tokio::spawn(find_lock.in_current_span());
-        let mut parts: Vec<Part> = vec![Box::pin(socket::serve(listener, Arc::clone(&service)))];
+        let runs = service.node.settings.state.path().join("runs");
+        let mut parts: Vec<Part> = vec![
+            Box::pin(socket::serve(listener, Arc::clone(&service))),
+            Box::pin(output_limiter::run(runs)),
+        ];
         if let Some(path) = metrics_file {
             parts.push(Box::pin(metrics_file::run(service, path)));
         }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, interval};
 use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
+use trigger_core::run::explanation::LockHolder;
 
-use crate::puppet_locks::run_in_progress;
+use crate::puppet_locks::{holder_of, run_in_progress};
 use crate::puppet_settings::PuppetPaths;
 
 /// How often the lock is read.
@@ -22,6 +23,8 @@ pub(super) struct TimeLimit {
     looks: Interval,
     /// Puppet's lock and the pid of this run, if the command has a lock.
     lock: Option<(PathBuf, u32)>,
+    /// The other process that had the lock when it was read last.
+    other: Option<LockHolder>,
 }
 
 impl TimeLimit {
@@ -39,6 +42,7 @@ impl TimeLimit {
             looked_at: Instant::now(),
             looks: interval(POLL_INTERVAL),
             lock: lock.map(|paths| paths.run_lock.clone()).zip(run),
+            other: None,
         }
     }
 
@@ -53,11 +57,20 @@ impl TimeLimit {
         }
     }
 
+    /// Returns the other process that has the lock now, or had it a second ago, just before the run ended.
+    pub(super) fn lock_holder(&mut self) -> Option<LockHolder> {
+        let before = self.other.take();
+        self.look();
+        self.other.clone().or(before)
+    }
+
     fn look(&mut self) {
         let passed = self.looked_at.elapsed();
         self.looked_at = Instant::now();
-        let is_anothers = |(lock, run): &(PathBuf, u32)| run_in_progress(lock).is_some_and(|h| h != *run);
-        if self.lock.as_ref().is_some_and(is_anothers) {
+        let Some((lock, run)) = &self.lock else { return };
+        let other = run_in_progress(lock).filter(|holder| holder != run);
+        self.other = other.map(|process| holder_of(lock, process));
+        if self.other.is_some() {
             let later = passed.min(self.allowance);
             self.deadline += later;
             self.allowance -= later;
@@ -84,6 +97,7 @@ mod tests {
             looked_at: start,
             looks: interval(POLL_INTERVAL),
             lock: Some((path, run)),
+            other: None,
         };
         limit.is_over().await;
         start.elapsed().as_secs()

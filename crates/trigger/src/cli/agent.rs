@@ -11,6 +11,7 @@ use trigger_core::identity::{GroupName, KeyPrefix};
 use trigger_node::agent::{self, AgentSettings, Stopped};
 use trigger_node::state::StateDir;
 
+use super::first_process::run_daemon_as_child;
 use super::globals::Globals;
 use super::reexec::{reexec_with_flag, reexec_without_run_env};
 use super::runtime::block_on;
@@ -46,6 +47,9 @@ pub(crate) struct AgentArgs {
 const CLAIM_LOST: &str = "claim-lost";
 
 pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<ExitCode, Failure> {
+    if let Some(code) = run_daemon_as_child()? {
+        return Ok(code);
+    }
     crate::logging::start();
     reexec_without_run_env()?;
     let stopped = block_on(async {

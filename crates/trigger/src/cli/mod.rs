@@ -2,6 +2,7 @@
 
 mod agent;
 mod fire;
+mod first_process;
 mod globals;
 mod hub;
 mod queue;
