@@ -3,13 +3,18 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use trigger_core::run::command::{CommandKind, RunCommand};
 use trigger_core::run::record::RunRecord;
 use trigger_core::run::report::ReportSummary;
 
+use super::asking;
 use crate::puppet_settings;
 use crate::state::RunPaths;
+
+/// How long Puppet is asked where its reports are before a run counts as one without a report.
+const ASKING_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Returns the run's output, as much of it as is kept. An unreadable file is logged and counts as empty.
 pub(super) fn output(paths: &RunPaths) -> String {
@@ -50,15 +55,14 @@ async fn agents_report(
             Err(format!("the report in {} is another run's", path.display()))
         }
     };
-    let known = puppet_settings::cached_paths(command, state_dir);
-    if let Some(Ok(report)) = known.map(|paths| ours(&paths.last_run_report)) {
+    let known = puppet_settings::cached(command, state_dir);
+    if let Some(Ok(report)) = known.map(|settings| ours(&settings.last_run_report)) {
         return Ok(report);
     }
-    // Either this run left no report, or Puppet's settings have changed and the report is elsewhere.
-    match puppet_settings::ask_paths(command, &record.environment, state_dir).await {
-        Ok(paths) => ours(&paths.last_run_report),
-        Err(error) => Err(format!("Puppet does not report where it keeps its reports: {error}")),
-    }
+    // Either this run left no report, or Puppet's settings have changed and the report is elsewhere. Without the answer
+    // a good run could not be distinguished from one without a report.
+    let settings = asking::until_answered(record, command, state_dir, ASKING_TIMEOUT).await?;
+    ours(&settings.last_run_report)
 }
 
 fn read(path: &Path) -> Result<ReportSummary, String> {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, Interval, interval};
 use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
 
 use crate::puppet_locks::run_in_progress;
-use crate::puppet_settings::PuppetPaths;
+use crate::puppet_settings::PuppetSettings;
 
 /// How often the lock is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -30,7 +30,7 @@ impl TimeLimit {
         timeout: Duration,
         command: &RunCommand,
         run: Option<u32>,
-        puppet: Option<&PuppetPaths>,
+        puppet: Option<&PuppetSettings>,
     ) -> Self {
         let lock = puppet.filter(|_| command.kind() == CommandKind::PuppetAgent);
         Self {
@@ -38,7 +38,7 @@ impl TimeLimit {
             allowance: lock_timeout(timeout),
             looked_at: Instant::now(),
             looks: interval(POLL_INTERVAL),
-            lock: lock.map(|paths| paths.run_lock.clone()).zip(run),
+            lock: lock.map(|settings| settings.run_lock.clone()).zip(run),
         }
     }
 
@@ -56,7 +56,7 @@ impl TimeLimit {
     fn look(&mut self) {
         let passed = self.looked_at.elapsed();
         self.looked_at = Instant::now();
-        let is_anothers = |(lock, run): &(PathBuf, u32)| run_in_progress(lock).is_some_and(|h| h != *run);
+        let is_anothers = |(lock, run): &(PathBuf, u32)| matches!(run_in_progress(lock), Ok(Some(holder)) if holder != *run);
         if self.lock.as_ref().is_some_and(is_anothers) {
             let later = passed.min(self.allowance);
             self.deadline += later;
