@@ -26,7 +26,7 @@ use crate::run::record::Cause;
 use crate::run::{CompletedRun, RunOutcome};
 use crate::time::{Now, Timestamp};
 
-pub use self::blockers::{Blocker, Blockers, ClaimBlocker};
+pub use self::blockers::{Blocker, Blockers, ClaimBlocker, PuppetBlocker};
 pub use self::messages::{Effect, Input};
 
 /// Deliveries of each state that a node's record lists, so that a backend accepts the record however many there are.

@@ -54,6 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             outcome: RunOutcome::Changed,
             reason: None,
             reported_noop: false,
+            drift: Default::default(),
             started_at: now,
             finished_at: now,
         };

@@ -131,6 +131,7 @@ fn done(at: Timestamp) -> DeliveryOutcome {
         outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
+        drift: Default::default(),
         started_at,
         finished_at,
     };

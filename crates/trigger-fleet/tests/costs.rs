@@ -183,6 +183,7 @@ async fn a_week_of_events() -> (Arc<Meddled<Counting>>, Fleet) {
             outcome: RunOutcome::Changed,
             reason: None,
             reported_noop: false,
+            drift: Default::default(),
             started_at: at,
             finished_at: at,
         };

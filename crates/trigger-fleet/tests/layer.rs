@@ -130,7 +130,14 @@ fn failed(n: u128) -> DeliveryOutcome {
 }
 
 fn ended(n: u128, outcome: RunOutcome) -> CompletedRun {
-    let result = RunResult { outcome, reason: None, reported_noop: false, started_at: NOW, finished_at: NOW };
+    let result = RunResult {
+        outcome,
+        reason: None,
+        reported_noop: false,
+        drift: Default::default(),
+        started_at: NOW,
+        finished_at: NOW,
+    };
     CompletedRun { run_id: RunId::from_uuid(Uuid::from_u128(n)), noop: false, result }
 }
 

@@ -121,6 +121,7 @@ async fn end(fleet: &Fleet, record: &RunRecord, fired: &[FiredEvent]) {
         outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
+        drift: Default::default(),
         started_at: NOW,
         finished_at: NOW,
     };

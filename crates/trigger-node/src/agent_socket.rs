@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use trigger_core::identity::Revision;
+use trigger_core::identity::{Certname, Revision};
 
 use crate::fire_error::{FireError, FireErrorKind};
 use crate::fire_report::{FireReport, Fired};
@@ -29,6 +29,11 @@ pub enum Request {
     },
     /// Report the run in progress and the deliveries that wait.
     Queue,
+    /// Give the state directory to another certname, and start again for it.
+    Rename {
+        /// The new certname.
+        certname: Certname,
+    },
 }
 
 /// The agent's reply, one line of JSON.
@@ -63,6 +68,8 @@ pub enum Reply {
     },
     /// The run in progress and the deliveries that wait.
     Queue(Box<QueueView>),
+    /// The state directory has the new certname, and the agent starts again.
+    Renamed,
 }
 
 impl From<Result<FireReport, FireError>> for Reply {

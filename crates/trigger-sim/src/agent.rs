@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use trigger_core::identity::KeyPrefix;
+use trigger_core::queue::PuppetBlocker;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_node::agent::{
-    self, AgentError, AgentSettings, DisableCheck, Part, Service, Stopped, Surroundings,
+    self, AgentError, AgentSettings, CertnameSource, DisableCheck, Part, Service, Stopped, Surroundings,
 };
 use trigger_node::state::StateDir;
 use trigger_store::credentials::Credentials;
@@ -80,6 +81,7 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
     let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let command = RunCommand::from_words(words.clone()).unwrap_or_default();
     Ok(AgentSettings {
+        certname_source: CertnameSource::Configured(certname.clone()),
         certname,
         state: StateDir::open_on(own.clone(), Path::new(STATE_DIR))?,
         backend: name(BACKEND),
@@ -121,9 +123,13 @@ impl DisableCheck for Switch {
         std::future::pending().await
     }
 
-    fn reason(&mut self, _: bool) -> Option<String> {
+    fn reason(&mut self, _: bool) -> Option<PuppetBlocker> {
         let is_disabled = self.0.sim.with(|world| world.machines[self.0.machine].is_disabled);
-        is_disabled.then(|| "Puppet is disabled on this node".to_owned())
+        is_disabled.then(|| PuppetBlocker::Disabled("Puppet is disabled on this node".to_owned()))
+    }
+
+    fn confirms_certname(&self) -> bool {
+        true
     }
 
     fn take_over_cache(&mut self) {}

@@ -45,6 +45,7 @@ pub(crate) fn run(n: u128, certname: &str, outcome: RunOutcome, causes: &[u128])
         outcome,
         reason: None,
         reported_noop: false,
+        drift: Default::default(),
         started_at: Timestamp::from_unix_ms(NOON + n as u64 * 1000),
         finished_at: Timestamp::from_unix_ms(NOON + n as u64 * 1000 + 4100),
     };

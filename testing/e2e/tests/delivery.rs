@@ -108,8 +108,18 @@ fn tags_and_noop_stay_what_they_are(kind: BackendKind) {
     let origin = fleet.running("web01.example.com");
     // The script has Puppet's name, so Trigger takes it for Puppet; it prints the arguments that Puppet would get.
     let mut puppet = fleet.node("puppet.example.com");
-    let script =
-        "#!/bin/sh\n[ \"$1\" = apply ] || exit 1\necho \"$@\" >>\"$(dirname \"$0\")/arguments\"\nexit 2\n";
+    let script = r#"#!/bin/sh
+cd "$(dirname "$0")"
+if [ "$1" = config ]; then
+  for name in agent_catalog_run_lockfile agent_disabled_lockfile lastrunreport config; do
+    echo "$name = $PWD/none/$name"
+  done
+  for name in certname logdest skip_tags tags; do echo "$name = "; done
+  exit 0
+fi
+echo "$@" >>arguments
+exit 2
+"#;
     let program = puppet.script("puppet", script);
     puppet.set("run_cmd", &format!("'{} apply site.pp'", program.display())).start_agent();
     let other = fleet.running("other.example.com");

@@ -66,7 +66,8 @@ fn number(id: EventId) -> String {
 }
 
 fn disabled(reason: Option<&str>) -> Input {
-    Input::Blockers(Blockers { disabled: reason.map(str::to_owned), ..Blockers::default() })
+    let puppet = reason.map(|reason| PuppetBlocker::Disabled(reason.to_owned()));
+    Input::Blockers(Blockers { puppet, ..Blockers::default() })
 }
 
 fn cause(word: &str) -> Cause {
@@ -134,6 +135,7 @@ impl World {
                     outcome,
                     reason: None,
                     reported_noop: false,
+                    drift: Default::default(),
                     started_at: self.now.wall,
                     finished_at: self.now.wall,
                 };

@@ -3,8 +3,11 @@
 //! The words come from the node's own configuration, and an event contributes typed options only. Nothing passes
 //! through a shell, neither here nor later.
 
+mod limits;
+
 use std::time::Duration;
 
+pub use self::limits::TagSettings;
 use crate::event::RunOptions;
 use crate::identity::RunId;
 

@@ -236,6 +236,7 @@ pub(crate) mod samples {
             outcome,
             reason: None,
             reported_noop: false,
+            drift: Default::default(),
             started_at: Timestamp::from_unix_ms(1_763_812_801_000),
             finished_at: Timestamp::from_unix_ms(1_763_812_805_100),
         }

@@ -5,11 +5,11 @@
 //! on the way; and a run that was stopped half-way exits with 0. Puppet's output explains the outcome and does not decide
 //! it, because anything may be printed there. The one exception is in [`signal`](super::signal).
 
-use crate::run::RunOutcome;
 use crate::run::command::CommandKind;
 use crate::run::explanation::Traces;
 use crate::run::report::ReportSummary;
 use crate::run::signal;
+use crate::run::{Drift, RunOutcome};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Verdict {
     pub reason: Option<String>,
     /// Whether Puppet reports a noop run, because the event asked for it or because of the node's own settings.
     pub reported_noop: bool,
+    /// What Puppet reports of changes and of pending ones.
+    pub drift: Drift,
 }
 
 /// The reason of a run that its supervisor was asked to end.
@@ -42,15 +44,42 @@ impl Verdict {
 
     /// A verdict without a report.
     pub fn new(outcome: RunOutcome, reason: impl Into<String>) -> Self {
-        Self { outcome, reason: Some(reason.into()), reported_noop: false }
+        Self { outcome, reason: Some(reason.into()), reported_noop: false, drift: Drift::default() }
     }
 
-    /// Adds the reason why a run changed nothing although no event asked for noop.
+    /// Adds what the outcome alone does not say: that no event asked for the noop run, that a noop run changed
+    /// something, and that a run left something pending. `asked_noop` is whether the events asked for noop.
     #[must_use]
-    pub fn of_a_real_run(mut self) -> Self {
-        if self.reported_noop && self.reason.is_none() {
-            self.reason = Some("this node's own settings made it a noop run: nothing was changed".to_owned());
-        }
+    pub fn explaining_noop(self, asked_noop: bool) -> Self {
+        let Drift { noop_pending, really_changed } = self.drift;
+        let has_changed = really_changed == Some(true);
+        let sentence = match (self.reported_noop, asked_noop) {
+            (true, false) if has_changed => Some(
+                "this node's own settings made it a noop run: only resources with noop => false were changed",
+            ),
+            (true, false) => Some("this node's own settings made it a noop run: nothing was changed"),
+            (true, true) if has_changed => Some("resources with noop => false were changed in this noop run"),
+            (false, _) if noop_pending == Some(true) => {
+                Some("resources with noop => true were not changed: their changes are pending")
+            }
+            _ => None,
+        };
+        self.with_sentence(sentence.map(str::to_owned))
+    }
+
+    /// Adds what limited a run that applied a catalog; see [`RunCommand::limits`](crate::run::command::RunCommand::limits).
+    #[must_use]
+    pub fn of_a_limited_run(self, limits: Option<String>) -> Self {
+        let has_applied =
+            matches!(self.outcome, RunOutcome::Unchanged | RunOutcome::Changed | RunOutcome::Failed);
+        self.with_sentence(limits.filter(|_| has_applied))
+    }
+
+    fn with_sentence(mut self, sentence: Option<String>) -> Self {
+        self.reason = match (self.reason, sentence) {
+            (Some(reason), Some(sentence)) => Some(format!("{reason}; {sentence}")),
+            (reason, sentence) => reason.or(sentence),
+        };
         self
     }
 }
@@ -95,7 +124,7 @@ fn by_report(kind: CommandKind, report: &ReportSummary, exit: Exit, traces: &Tra
         }
         (Some(outcome), _) => (outcome, None),
     };
-    Verdict { outcome, reason, reported_noop: report.noop }
+    Verdict { outcome, reason, reported_noop: report.noop, drift: report.drift() }
 }
 
 /// The outcome where no catalog was applied to its end: Puppet was stopped, failed on the way, or had no catalog.
@@ -329,12 +358,37 @@ mod tests {
     }
 
     #[test]
-    fn a_noop_run_says_so_even_where_no_event_asked_for_noop() {
-        let report = "status: unchanged\ntransaction_completed: true\nnoop: true\n";
-        let verdict = judged(CommandKind::PuppetAgent, Exit::Code(0), Some(report), "");
-        assert!(verdict.reported_noop && verdict.outcome == RunOutcome::Unchanged, "{verdict:?}");
-        assert_eq!(verdict.reason, None);
-        assert!(verdict.of_a_real_run().reason.unwrap().contains("this node's own settings"));
+    fn a_noop_run_and_pending_changes_are_explained() {
+        let reason = |report: &str, asked_noop: bool| {
+            let report = format!("transaction_completed: true\n{report}");
+            let verdict = judged(CommandKind::PuppetAgent, Exit::Code(0), Some(&report), "");
+            verdict.explaining_noop(asked_noop).reason.unwrap_or_default()
+        };
+        let noop = "status: unchanged\nnoop: true\nnoop_pending: true\n";
+        assert_eq!(reason(noop, true), "");
+        assert!(reason(noop, false).contains("this node's own settings made it a noop run: nothing"));
+        let changed = "status: changed\nnoop: true\nnoop_pending: false\n";
+        assert_eq!(reason(changed, true), "resources with noop => false were changed in this noop run");
+        assert!(reason(changed, false).contains("only resources with noop => false were changed"));
+        let pending = "status: unchanged\nnoop: false\nnoop_pending: true\n";
+        assert!(reason(pending, false).contains("their changes are pending"));
+        assert_eq!(reason("status: changed\nnoop: false\nnoop_pending: false\n", false), "");
+        assert_eq!(reason("status: changed\nnoop: false\n", false), "", "an old Puppet does not say");
+    }
+
+    #[test]
+    fn a_limit_is_mentioned_where_a_catalog_was_applied() {
+        let judged = |report: Option<&str>, code: i32| {
+            let verdict = judged(CommandKind::PuppetAgent, Exit::Code(code), report, "");
+            verdict.of_a_limited_run(Some("the run was limited by x".to_owned())).reason.unwrap()
+        };
+        assert_eq!(judged(Some(REPORT), 2), "the run was limited by x");
+        let postrun = judged(Some(REPORT), 1);
+        assert!(
+            postrun.contains("exit code 1") && postrun.ends_with("; the run was limited by x"),
+            "{postrun}"
+        );
+        assert!(!judged(None, 1).contains("limited"), "nothing was applied");
     }
 
     #[test]

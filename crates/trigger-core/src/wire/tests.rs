@@ -20,7 +20,7 @@ use crate::run::history::{
 };
 use crate::run::record::Cause;
 use crate::run::record::RunRecord;
-use crate::run::{CompletedRun, RunOutcome, RunResult};
+use crate::run::{CompletedRun, Drift, RunOutcome, RunResult};
 use crate::sweep::Settled;
 use crate::time::Timestamp;
 
@@ -45,6 +45,7 @@ fn sample_run() -> CompletedRun {
             outcome: RunOutcome::Changed,
             reason: Some("because".to_owned()),
             reported_noop: false,
+            drift: Default::default(),
             started_at: Timestamp::from_unix_ms(1),
             finished_at: Timestamp::from_unix_ms(2),
         },
@@ -162,6 +163,10 @@ fn forms_stay() {
     check(&sample_run().result, include_str!("golden/run-result.v1.json"));
     let noop = RunResult { reported_noop: true, ..sample_run().result };
     check(&noop, include_str!("golden/run-result-noop.v1.json"));
+    let drift = Drift { noop_pending: Some(true), really_changed: Some(false) };
+    check(&RunResult { drift, ..noop.clone() }, include_str!("golden/run-result-drift.v1.json"));
+    let run = CompletedRun { result: RunResult { drift, ..noop }, ..sample_run() };
+    check(&DeliveryOutcome::Done(run), include_str!("golden/outcome-done-drift.v1.json"));
     let publication = Publication {
         backend: "hub+http://127.0.0.1:8145".to_owned(),
         prefix: KeyPrefix::default(),

@@ -36,7 +36,7 @@ pub(super) async fn run<H: Host>(
     runs: Runs<H>,
     mut completions: UnboundedReceiver<CompletionJob>,
 ) {
-    let mut history_writer = RunHistoryWriter::new(runs.clone());
+    let mut history_writer = RunHistoryWriter::new(runs.clone(), node.settings.certname.clone());
     let mut batch = Vec::with_capacity(BATCH);
     while completions.recv_many(&mut batch, BATCH).await > 0 {
         let (mut completions, mut forgotten, mut to_close) = (Vec::new(), Vec::new(), Vec::new());

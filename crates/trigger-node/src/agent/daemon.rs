@@ -7,10 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
-use trigger_core::identity::{EventId, RunId};
+use trigger_core::identity::{Certname, EventId, RunId};
 use trigger_core::node::{Activity, Running};
 use trigger_core::queue::{Blockers, Effect, Input, Queue, QueueSettings};
 use trigger_core::run::command::lock_timeout;
@@ -27,7 +27,7 @@ use super::error::AgentError;
 use super::known_ends::KnownEnds;
 use super::suppressed;
 use super::view;
-use super::{DisableCheck, Node, Signal, Stopped};
+use super::{AgentSettings, DisableCheck, Node, Question, Signal, Stopped};
 use crate::host::Host;
 use crate::queue_view::QueueView;
 use crate::state::{DedupLog, FileError, NewRun, OpenRun, PreallocatedRecord, Runs};
@@ -38,8 +38,10 @@ pub(super) struct Channels<D> {
     pub(super) arrivals: mpsc::Receiver<Batch>,
     pub(super) claim: watch::Receiver<ClaimState>,
     pub(super) disabled: D,
+    /// Whether the registration may claim the certname.
+    pub(super) may_claim: watch::Sender<bool>,
     pub(super) link: watch::Receiver<Connection>,
-    pub(super) questions: mpsc::Receiver<oneshot::Sender<QueueView>>,
+    pub(super) questions: mpsc::Receiver<Question>,
     pub(super) completions: mpsc::UnboundedSender<CompletionJob>,
     pub(super) activity: watch::Sender<Activity>,
 }
@@ -140,14 +142,27 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     }
                 },
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
-                () = self.channels.disabled.has_moved() => self.input(Input::Tick),
+                () = self.channels.disabled.has_moved() => {
+                    self.channels.may_claim.send_replace(self.channels.disabled.confirms_certname());
+                    self.input(Input::Tick);
+                }
                 ended = wait_for_end(&mut self.active) => self.run_ended(ended),
                 () = sleep_until(&host, wake) => self.input(Input::Tick),
-                Some(answer) = self.channels.questions.recv() => {
-                    // A blocker may have been removed since the last check.
-                    self.input(Input::Tick);
-                    drop(answer.send(self.view()));
-                }
+                Some(question) = self.channels.questions.recv() => match question {
+                    Question::Queue(answer) => {
+                        // A blocker may have been removed since the last check.
+                        self.input(Input::Tick);
+                        drop(answer.send(self.view()));
+                    }
+                    Question::Rename(certname, answer) => {
+                        let renamed = self.rename(&certname, &check_configuration).await;
+                        let is_renamed = renamed.is_ok();
+                        drop(answer.send(renamed));
+                        if is_renamed {
+                            return Ok(Stopped::Renamed);
+                        }
+                    }
+                },
                 Some(batch) = self.channels.arrivals.recv() => self.arrived(batch),
             }
         }
@@ -248,7 +263,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         let elapsed = self.node.host.now().elapsed;
         Blockers {
             claim: self.channels.claim.borrow_and_update().blocker(elapsed),
-            disabled: self.channels.disabled.reason(about_to_start),
+            puppet: self.channels.disabled.reason(about_to_start),
         }
     }
 
@@ -326,14 +341,15 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 None
             }
             Effect::DeleteDeliveries { event, addressed_as } => {
-                let known = self.known_ends.of(event, &self.runs);
-                self.send(match known {
-                    Some(end) => CompletionJob::Finish {
+                // Where the runs cannot be read, it is not known whether an outcome has to be stored first. The delivery
+                // stays, and is read again.
+                match self.known_ends.of(event, &self.runs)? {
+                    Some(end) => self.send(CompletionJob::Finish {
                         run: None,
                         completions: vec![Completion { event, addressed_as, outcome: end }],
-                    },
-                    None => CompletionJob::DeleteDeliveries { event, addressed_as },
-                });
+                    }),
+                    None => self.send(CompletionJob::DeleteDeliveries { event, addressed_as }),
+                }
                 None
             }
         }
@@ -383,6 +399,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     outcome: RunOutcome::NotRun,
                     reason: Some(reason),
                     reported_noop: false,
+                    drift: Default::default(),
                     started_at,
                     finished_at: self.node.host.wall(),
                 };
@@ -451,6 +468,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                         .to_owned(),
                 ),
                 reported_noop: false,
+                drift: Default::default(),
                 started_at,
                 finished_at: self.node.host.wall(),
             };
@@ -478,6 +496,23 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     fn new_run_id(&self) -> RunId {
         RunId::from_uuid(self.node.host.new_ordered_uuid())
+    }
+
+    /// Gives the state directory to another certname, if an agent can start for that one. The caller stops this agent
+    /// then.
+    async fn rename<C: Future<Output = Result<(), E>>, E: fmt::Display>(
+        &mut self,
+        certname: &Certname,
+        check_configuration: &impl Fn() -> C,
+    ) -> Result<(), String> {
+        let AgentSettings { state, certname: owner, .. } = &self.node.settings;
+        super::rename(state, &self.runs, certname)?;
+        if let Err(error) = check_configuration().await {
+            super::rename(state, &self.runs, owner)?;
+            return Err(format!("the agent could not start again: {error}"));
+        }
+        tracing::info!(from = %owner, to = %certname, "the state directory has a new owner");
+        Ok(())
     }
 
     fn view(&self) -> QueueView {

@@ -14,8 +14,9 @@ use crate::state::Runs;
 /// What the files of the kept runs say, and the rest from memory.
 #[derive(Debug, Default)]
 pub(super) struct KnownEnds {
-    /// The records and results of the kept runs, read while a batch of arrivals is processed.
-    kept_runs: Option<Vec<(RunRecord, RunResult)>>,
+    /// The records and results of the kept runs, read while a batch of arrivals is processed; absent inside if they
+    /// cannot be read.
+    kept_runs: Option<Option<Vec<(RunRecord, RunResult)>>>,
     /// The runs whose results could not be written, for example because the disk was full.
     unwritten_results: BTreeSet<RunId>,
     /// How the deliveries of those runs ended. They are few, because a full disk lets no run start.
@@ -43,16 +44,20 @@ impl KnownEnds {
 
     /// How the delivery of an event ended here. The files, some hundred, are read once for a batch of arrivals, because
     /// a backend that has lost its outcomes delivers thousands of events again.
-    pub(super) fn of<H: Host>(&mut self, event: EventId, runs: &Runs<H>) -> Option<DeliveryOutcome> {
+    ///
+    /// The outer option is absent if the files cannot be read and memory does not say it.
+    pub(super) fn of<H: Host>(&mut self, event: EventId, runs: &Runs<H>) -> Option<Option<DeliveryOutcome>> {
+        if let Some(end) = self.unwritten_ends.get(&event) {
+            return Some(Some(end.clone()));
+        }
         let kept = self.kept_runs.get_or_insert_with(|| {
-            runs.completed_runs().unwrap_or_else(|error| {
-                tracing::error!(%error, "cannot read the completed runs");
-                Vec::new()
-            })
+            runs.completed_runs()
+                .map_err(|error| tracing::error!(%error, "cannot read the completed runs"))
+                .ok()
         });
         let covers = |record: &RunRecord| record.causes.iter().any(|cause| cause.event.id == event);
-        let recorded = recorded_outcome(event, kept.iter().filter(|(record, _)| covers(record)).cloned());
-        recorded.or_else(|| self.unwritten_ends.get(&event).cloned())
+        let kept = kept.as_ref()?;
+        Some(recorded_outcome(event, kept.iter().filter(|(record, _)| covers(record)).cloned()))
     }
 }
 
@@ -79,6 +84,7 @@ mod tests {
             outcome: RunOutcome::Interrupted,
             reason: None,
             reported_noop: false,
+            drift: Default::default(),
             started_at: at,
             finished_at: at.plus(Duration::from_secs(1)),
         };
@@ -88,11 +94,11 @@ mod tests {
 
         let mut ends = KnownEnds::default();
         ends.ended(Some(run_id), &completions);
-        assert_eq!(ends.of(event, &runs), None, "its file would say it, and there is none");
+        assert_eq!(ends.of(event, &runs), Some(None), "its file would say it, and there is none");
         ends.result_is_unwritten(run_id);
         ends.ended(None, &completions);
-        assert_eq!(ends.of(event, &runs), None, "without a run, the delivery is judged again");
+        assert_eq!(ends.of(event, &runs), Some(None), "without a run, the delivery is judged again");
         ends.ended(Some(run_id), &completions);
-        assert_eq!(ends.of(event, &runs), Some(outcome));
+        assert_eq!(ends.of(event, &runs), Some(Some(outcome)));
     }
 }

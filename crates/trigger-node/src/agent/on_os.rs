@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -31,6 +32,8 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         command: settings.command.clone(),
         environment: settings.run_environment.clone(),
         state_dir: settings.state.path().to_owned(),
+        certname: settings.certname.clone(),
+        source: settings.certname_source.clone(),
     });
     let metrics_file = settings.metrics_file.clone();
     let find_lock = disabled.find();
@@ -71,6 +74,14 @@ fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), AgentError> {
         });
     }
     Ok(())
+}
+
+/// Asks the service manager for more time before the agent counts as one that does not start.
+pub fn extend_start(time: Duration) {
+    let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(microseconds)]) {
+        tracing::debug!(%error, "no service manager to notify");
+    }
 }
 
 fn notify_service_manager() {

@@ -119,6 +119,10 @@ async fn answer<H: Host>(line: &str, service: &Service<H>) -> Reply {
                 Reply::Failed { kind: FireErrorKind::Failed, message: "the agent is stopping".to_owned() }
             }
         },
+        Ok(Request::Rename { certname }) => match service.rename(certname).await {
+            Ok(()) => Reply::Renamed,
+            Err(message) => Reply::Failed { kind: FireErrorKind::Failed, message },
+        },
         Err(error) => Reply::NotUnderstood { detail: error.to_string() },
     }
 }

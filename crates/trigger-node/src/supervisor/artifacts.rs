@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use trigger_core::run::RunOutcome;
 use trigger_core::run::command::{CommandKind, RunCommand};
@@ -12,8 +13,12 @@ use trigger_core::run::record::RunRecord;
 use trigger_core::run::report::ReportSummary;
 use trigger_core::run::report_errors::ReportErrors;
 
+use super::asking;
 use crate::puppet_settings;
 use crate::state::RunPaths;
+
+/// How long Puppet is asked where its reports are before a run counts as one without a report.
+const ASKING_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// Returns the run's output, as much of it as is kept. An unreadable file is logged and counts as empty.
 pub(super) fn output(paths: &RunPaths) -> String {
@@ -65,15 +70,14 @@ async fn agents_report(record: &RunRecord, command: &RunCommand, state_dir: &Pat
             Err(format!("the report in {} is another run's", path.display()))
         }
     };
-    let known = puppet_settings::cached_paths(command, state_dir);
-    if let Some(Ok(report)) = known.map(|paths| ours(&paths.last_run_report)) {
+    let known = puppet_settings::cached(command, state_dir);
+    if let Some(Ok(report)) = known.map(|settings| ours(&settings.last_run_report)) {
         return Ok(report);
     }
-    // Either this run left no report, or Puppet's settings have changed and the report is elsewhere.
-    match puppet_settings::ask_paths(command, &record.environment, state_dir).await {
-        Ok(paths) => ours(&paths.last_run_report),
-        Err(error) => Err(format!("Puppet does not report where it keeps its reports: {error}")),
-    }
+    // Either this run left no report, or Puppet's settings have changed and the report is elsewhere. Without the answer
+    // a good run could not be distinguished from one without a report.
+    let settings = asking::until_answered(record, command, state_dir, ASKING_TIMEOUT).await?;
+    ours(&settings.last_run_report)
 }
 
 fn read(path: &Path) -> Result<Report, String> {
@@ -97,15 +101,14 @@ pub(super) async fn leave_report(
     if command.kind() != CommandKind::PuppetApply || !paths.report().exists() {
         return;
     }
-    let place = match puppet_settings::cached_paths(command, state_dir) {
+    let place = match puppet_settings::cached(command, state_dir) {
         Some(puppet) => Ok(puppet),
-        None => puppet_settings::ask_paths(command, &record.environment, state_dir).await,
+        None => asking::until_answered(record, command, state_dir, ASKING_TIMEOUT).await,
     };
-    let left = match place {
-        Ok(puppet) => copy_report(&paths.report(), &puppet.own_report)
-            .map_err(|error| format!("{}: {error}", puppet.own_report.display())),
-        Err(error) => Err(error.to_string()),
-    };
+    let left = place.and_then(|puppet| {
+        copy_report(&paths.report(), &puppet.own_report)
+            .map_err(|error| format!("{}: {error}", puppet.own_report.display()))
+    });
     if let Err(error) = left {
         tracing::warn!(error, "cannot leave the run's report where Puppet keeps its reports");
     }

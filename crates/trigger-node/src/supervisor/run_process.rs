@@ -20,13 +20,13 @@ use trigger_core::wire::{Stored, WireError};
 
 use super::supervise::{RunProcess, supervise};
 use super::time_limit::TimeLimit;
-use super::{artifacts, turn};
+use super::{artifacts, asking, turn};
 use crate::os::Os;
 use crate::output_limit::{self, bound_output};
 use crate::private;
 use crate::process_tree;
-use crate::puppet_locks::{disabled_reason, holder_of};
-use crate::puppet_settings::{self, PuppetPaths};
+use crate::puppet_locks::disabled;
+use crate::puppet_settings::{self, PuppetSettings};
 use crate::state::{FileError, RunPaths};
 
 /// How often the output's size is checked.
@@ -133,7 +133,7 @@ struct PuppetProcess<'a> {
     command: Option<RunCommand>,
     paths: &'a RunPaths,
     state_dir: &'a Path,
-    puppet: Option<PuppetPaths>,
+    puppet: Option<PuppetSettings>,
     start_log: fn(),
     started: Option<(Child, TimeLimit)>,
 }
@@ -143,7 +143,7 @@ impl<'a> PuppetProcess<'a> {
         let command = RunCommand::from_words(record.command.clone());
         let puppet = match &command {
             Some(command) if command.kind() != CommandKind::Other => {
-                puppet_settings::cached_paths(command, state_dir)
+                puppet_settings::cached(command, state_dir)
             }
             _ => None,
         };
@@ -153,8 +153,18 @@ impl<'a> PuppetProcess<'a> {
 
 impl RunProcess for PuppetProcess<'_> {
     async fn wait_for_turn(&mut self) -> Option<Verdict> {
-        match (&self.command, &self.puppet) {
-            (Some(command), Some(puppet)) if command.kind() == CommandKind::PuppetApply => {
+        let command = self.command.as_ref().filter(|command| command.kind() != CommandKind::Other)?;
+        if self.puppet.is_none() {
+            // The agent starts no run before Puppet has answered, so it could not store the answer.
+            match asking::settings(self.record, command, self.state_dir, lock_timeout(self.record.timeout))
+                .await
+            {
+                Ok(settings) => self.puppet = Some(settings),
+                Err(verdict) => return Some(verdict),
+            }
+        }
+        match &self.puppet {
+            Some(puppet) if command.kind() == CommandKind::PuppetApply => {
                 wait_for_turn(self.record, self.paths, puppet).await
             }
             _ => None,
@@ -166,7 +176,9 @@ impl RunProcess for PuppetProcess<'_> {
             return Err(Verdict::new(RunOutcome::NotRun, "the run command is empty"));
         };
         let logdest = self.puppet.as_ref().and_then(|puppet| puppet.logdest.as_deref());
-        let started = start(self.record, command, self.paths, logdest);
+        let limits = self.puppet.as_ref().map(|puppet| puppet.limits.clone()).unwrap_or_default();
+        let keeping_triggers = command.with_private_tag(&self.record.options, &limits);
+        let started = start(self.record, &keeping_triggers, self.paths, logdest);
         (self.start_log)();
         let child = started.map_err(|error| {
             let reason = format!("cannot start '{}': {error}", command.executable());
@@ -220,13 +232,15 @@ impl PuppetProcess<'_> {
             was_stopped,
         };
         let summary = report.as_ref().map(|report| &report.summary).map_err(String::as_str);
+        let limits = self.puppet.as_ref().map(|puppet| puppet.limits.clone()).unwrap_or_default();
         verdict::judge(command.kind(), exit(status), summary, &traces)
+            .of_a_limited_run(command.limits(&self.record.options, &limits))
     }
 }
 
 /// Waits until a `puppet apply` may start. Returns a verdict if it cannot, because a run of `puppet agent` does not end
 /// or an operator has disabled Puppet meanwhile. The time of this wait does not count towards the run's time limit.
-async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetPaths) -> Option<Verdict> {
+async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetSettings) -> Option<Verdict> {
     let not_run = |reason: String| Some(Verdict::new(RunOutcome::NotRun, reason));
     let opened = open_output(paths).and_then(|file| Ok((file, signal(SignalKind::terminate())?)));
     let (mut output, mut stop) = match opened {
@@ -239,14 +253,8 @@ async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetPath
         _ = stop.recv() => return Some(Verdict::stopped()),
     };
     match waited {
-        Ok(()) => disabled_reason(&puppet.disabled_lock).and_then(not_run),
-        Err(other) => {
-            let waited = duration::format(patience);
-            let lock = holder_of(&puppet.run_lock, other).describe();
-            not_run(format!(
-                "a run of puppet agent (process {other}) was still in progress after {waited}: it has the lock {lock}"
-            ))
-        }
+        Ok(()) => disabled(&puppet.disabled_lock).and_then(|blocker| not_run(blocker.reason().to_owned())),
+        Err(other) => not_run(format!("{other}; that was still so after {}", duration::format(patience))),
     }
 }
 

@@ -9,7 +9,7 @@ use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
 use trigger_core::run::explanation::LockHolder;
 
 use crate::puppet_locks::{holder_of, run_in_progress};
-use crate::puppet_settings::PuppetPaths;
+use crate::puppet_settings::PuppetSettings;
 
 /// How often the lock is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ impl TimeLimit {
         timeout: Duration,
         command: &RunCommand,
         run: Option<u32>,
-        puppet: Option<&PuppetPaths>,
+        puppet: Option<&PuppetSettings>,
     ) -> Self {
         let lock = puppet.filter(|_| command.kind() == CommandKind::PuppetAgent);
         Self {
@@ -41,7 +41,7 @@ impl TimeLimit {
             allowance: lock_timeout(timeout),
             looked_at: Instant::now(),
             looks: interval(POLL_INTERVAL),
-            lock: lock.map(|paths| paths.run_lock.clone()).zip(run),
+            lock: lock.map(|settings| settings.run_lock.clone()).zip(run),
             other: None,
         }
     }
@@ -68,7 +68,7 @@ impl TimeLimit {
         let passed = self.looked_at.elapsed();
         self.looked_at = Instant::now();
         let Some((lock, run)) = &self.lock else { return };
-        let other = run_in_progress(lock).filter(|holder| holder != run);
+        let other = run_in_progress(lock).ok().flatten().filter(|holder| holder != run);
         self.other = other.map(|process| holder_of(lock, process));
         if self.other.is_some() {
             let later = passed.min(self.allowance);

@@ -154,8 +154,7 @@ fn target_table(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> o
 }
 
 fn outcome(target: &DeliveryStatus) -> Option<String> {
-    let ended = target.run.as_ref()?.ended()?;
-    Some(format!("{}{}", ended.result.outcome, if ended.noop { " (noop)" } else { "" }))
+    Some(target.run.as_ref()?.ended()?.sentence())
 }
 
 fn show_latest(format: OutputFormat, events: &[EventStatus], warnings: &[String]) {

@@ -210,8 +210,14 @@ pub(crate) struct EventTarget {
     started_at: Option<Time>,
     /// When that run ended.
     finished_at: Option<Time>,
-    /// Whether that run only reported what it would change; null before it has ended.
+    /// Whether that run was a noop run, which changes only what has `noop => false`; null before it has ended.
     noop: Option<bool>,
+    /// Whether noop, of the run or of resources, left changes pending; null before the run has ended, and where Puppet's
+    /// report does not say.
+    noop_pending: Option<bool>,
+    /// Whether the run changed something, a noop run included; null before it has ended, and where Puppet's report does
+    /// not say.
+    really_changed: Option<bool>,
     /// Why the delivery is in this state, and whether its node is silent.
     reason: Option<String>,
 }
@@ -250,6 +256,8 @@ impl EventTarget {
             started_at: run.map(|run| Time(run.started_at())),
             finished_at: ended.map(|ended| Time(ended.result.finished_at)),
             noop: ended.map(|ended| ended.noop),
+            noop_pending: ended.and_then(|ended| ended.result.drift.noop_pending),
+            really_changed: ended.and_then(|ended| ended.result.drift.really_changed),
             reason: silence::reason(target),
         }
     }

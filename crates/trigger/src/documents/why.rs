@@ -49,8 +49,14 @@ pub(crate) struct ChainRun {
     outcome: Option<Text<RunOutcome>>,
     /// Why the run ended so, or that its node is silent.
     reason: Option<String>,
-    /// Whether the run only reported what it would change; null unless it has ended.
+    /// Whether the run was a noop run, which changes only what has `noop => false`; null unless it has ended.
     noop: Option<bool>,
+    /// Whether noop, of the run or of resources, left changes pending; null unless the run has ended, and where Puppet's
+    /// report does not say.
+    noop_pending: Option<bool>,
+    /// Whether the run changed something, a noop run included; null unless it has ended, and where Puppet's report does
+    /// not say.
+    really_changed: Option<bool>,
     /// The tags that the run was limited to, empty for a whole run; null unless it has ended.
     tags: Option<Vec<Text<Tag>>>,
     /// When the run started; null if it is no longer on record.
@@ -199,6 +205,8 @@ impl ChainRun {
             outcome: None,
             reason: None,
             noop: None,
+            noop_pending: None,
+            really_changed: None,
             tags: None,
             started_at: None,
             seen_at: None,
@@ -222,6 +230,8 @@ impl ChainRun {
                 outcome: Some(Text(run.result.outcome)),
                 reason: run.result.reason.clone(),
                 noop: Some(run.noop),
+                noop_pending: run.result.drift.noop_pending,
+                really_changed: run.result.drift.really_changed,
                 tags: Some(texts(tags)),
                 started_at: Some(Time(run.result.started_at)),
                 finished_at: Some(Time(run.result.finished_at)),

@@ -122,8 +122,7 @@ fn run_lines(step: &RunStep) -> Vec<String> {
 }
 
 pub(super) fn outcome(run: &CompletedRun) -> String {
-    let noop = if run.noop { " (noop)" } else { "" };
-    format!("{}{noop}, {:.1}s", run.result.outcome, took(&run.result).as_secs_f64())
+    format!("{}, {:.1}s", run.sentence(), took(&run.result).as_secs_f64())
 }
 
 fn took(result: &RunResult) -> Duration {
