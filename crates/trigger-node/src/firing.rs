@@ -124,11 +124,16 @@ impl<H: Host> Publisher<H> {
     }
 
     /// Fires an event: when this returns `Ok`, the event is durable. An event whose backend cannot be opened is refused
-    /// before anything is stored.
+    /// before anything is stored. A backend that did not answer a moment ago is asked only if the caller
+    /// `ignores_pause`.
     ///
     /// # Errors
     /// A [`FireError`], whose variant says whether the event is kept on disk.
-    pub async fn fire(&self, publication: &Publication) -> Result<FireReport, FireError> {
+    pub async fn fire(
+        &self,
+        publication: &Publication,
+        ignores_pause: bool,
+    ) -> Result<FireReport, FireError> {
         self.backend_of(publication)?;
         let Some(spool) = &self.spool else {
             return without_outbox(self.publish_soon(publication).await, Vec::new());
@@ -136,7 +141,7 @@ impl<H: Host> Publisher<H> {
         let unwritable = |error| {
             format!("the outbox cannot be written, so the event went straight to the backend: {error}")
         };
-        if spool.breaker.is_open(&publication.backend) {
+        if !ignores_pause && spool.breaker.is_open(&publication.backend) {
             return match spool.outbox.store(publication) {
                 Ok(_) => {
                     self.spooled.notify_one();
@@ -331,7 +336,7 @@ mod tests {
                 suppressed_groups: Default::default(),
             };
             assert_eq!(
-                publisher.fire(&publication).await.unwrap_err().kind(),
+                publisher.fire(&publication, false).await.unwrap_err().kind(),
                 FireErrorKind::Configuration,
                 "{backend}"
             );

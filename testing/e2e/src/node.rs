@@ -228,8 +228,11 @@ impl Node {
 
     /// Runs `trigger ARGUMENTS` with this input on its standard input.
     pub fn trigger_reading(&self, arguments: &[&str], input: &str) -> Answer {
+        Self::run(self.command(arguments), input)
+    }
+
+    fn run(mut command: Command, input: &str) -> Answer {
         let began = Instant::now();
-        let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("trigger to start");
         if let Some(mut stdin) = child.stdin.take() {
@@ -243,6 +246,13 @@ impl Node {
     /// Runs `trigger fire --output json ARGUMENTS`.
     pub fn fire(&self, arguments: &[&str]) -> Answer {
         self.trigger(&[&["fire", "--output", "json"], arguments].concat())
+    }
+
+    /// Fires in the same way as the provider of the Puppet type does in a Puppet run that Trigger did not start.
+    pub fn fire_from_puppet(&self, arguments: &[&str]) -> Answer {
+        let mut command = self.command(&[&["fire", "--output", "json"], arguments].concat());
+        command.env("TRIGGER_FIRED_BY", "puppet");
+        Self::run(command, "")
     }
 
     /// Runs `trigger status EVENT --output json`; returns the error message if it fails.
