@@ -2,7 +2,7 @@
 //!
 //! The words of a script are `e1` for an event, `e1:web` for a tagged one, `e1~` for a noop one; `+1500` lets 1500 ms
 //! pass, and `wall+90000000` moves the wall clock alone; `unchanged`, `failed`, `not_run`, `interrupted` and so on end
-//! the run; `block` and `unblock` disable and enable Puppet; `restart` starts a new agent that takes over from an idle
+//! the run; `[` and `]` begin and end a reading of deliveries; `block` and `unblock` disable and enable Puppet; `restart` starts a new agent that takes over from an idle
 //! one.
 
 mod backlog;
@@ -148,6 +148,10 @@ impl World {
                 self.input(Input::Tick);
             } else if word == "restart" {
                 self.restart();
+            } else if word == "[" {
+                self.input(Input::ReadingStarted);
+            } else if word == "]" {
+                self.input(Input::ReadingEnded);
             } else if word == "block" {
                 self.input(disabled(Some("disabled: maintenance")));
             } else if word == "unblock" {

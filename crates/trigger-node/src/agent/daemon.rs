@@ -201,13 +201,14 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         self.input(Input::CompletedWhileDown { run, causes });
     }
 
-    fn arrived(&mut self, Batch { arrivals, is_all }: Batch) {
+    fn arrived(&mut self, Batch { arrivals, is_all, more_follow }: Batch) {
         if is_all {
             let is_there = |known: &str| {
                 arrivals.iter().any(|a| matches!(a, Arrival::Unreadable { key, .. } if key == known))
             };
             self.unreadable.retain(|key, _| is_there(key));
         }
+        self.take_in(Input::ReadingStarted);
         for arrival in arrivals {
             match arrival {
                 Arrival::Pending(mut cause) => {
@@ -238,6 +239,9 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     }
                 }
             }
+        }
+        if !more_follow {
+            self.take_in(Input::ReadingEnded);
         }
         self.kept_runs = None;
         // Published once for the batch, which may hold thousands.
