@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use trigger_core::duration;
 use trigger_core::identity::KeyPrefix;
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
@@ -26,8 +27,11 @@ use crate::state::{Breaker, FileError, Outbox, Quarantined, Spooled, Taken};
 use trigger_core::suppressed;
 
 /// How long publishing one event may take before the event stays in the outbox. It is short, because a Puppet run
-/// waits for it.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
+/// waits for it; a backend that does not answer at all is noticed before.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(4);
+/// The same where no agent would publish the event later: a lookup with a dead nameserver, or a line with a round trip of
+/// seconds, takes longer. The limits of the single steps still end the wait for a backend that is gone.
+const PUBLISH_TIMEOUT_WITHOUT_AGENT: Duration = Duration::from_secs(15);
 /// Added for each target, because publishing to ten thousand takes longer than publishing to one.
 const PUBLISH_TIMEOUT_PER_TARGET: Duration = Duration::from_millis(1);
 /// Added if the event is for groups, because every registration is read first to find their members.
@@ -59,6 +63,7 @@ pub struct Publisher<H: Host = Os> {
     /// An event under any other prefix is refused if no agent is registered under it.
     own_prefix: KeyPrefix,
     credentials: Credentials,
+    has_agent: bool,
     /// Opened once, then kept. The credentials are part of the key, because a backend that they opened must not serve
     /// other credentials.
     backends: Mutex<HashMap<(BackendUrl, Credentials), Backend>>,
@@ -87,10 +92,17 @@ pub struct Drained {
 impl<H: Host> Publisher<H> {
     /// Creates a publisher that opens every backend with this node's own credentials.
     pub fn new(host: H, spool: Option<Spool<H>>, own_prefix: KeyPrefix, credentials: Credentials) -> Self {
-        Self { host, spool, own_prefix, credentials, backends: Mutex::default(), spooled: Notify::new() }
+        let (backends, spooled) = (Mutex::default(), Notify::new());
+        Self { host, spool, own_prefix, credentials, has_agent: true, backends, spooled }
     }
 
-    /// Returns how long firing this event may take.
+    /// The same for a process that publishes only where no agent does: it gives a slow backend more time.
+    #[must_use]
+    pub fn without_agent(self) -> Self {
+        Self { has_agent: false, ..self }
+    }
+
+    /// Returns how long firing this event by an agent may take.
     pub fn patience(publication: &Publication) -> Duration {
         let targets = u32::try_from(publication.event.targets.hosts.len()).unwrap_or(u32::MAX);
         let has_groups =
@@ -172,7 +184,9 @@ impl<H: Host> Publisher<H> {
 
     /// Publishes within the time a Puppet run can be made to wait.
     async fn publish_soon(&self, publication: &Publication) -> Result<Published, PublishError> {
-        self.publish(publication, Self::patience(publication)).await
+        let more =
+            if self.has_agent { Duration::ZERO } else { PUBLISH_TIMEOUT_WITHOUT_AGENT - PUBLISH_TIMEOUT };
+        self.publish(publication, Self::patience(publication) + more).await
     }
 
     async fn publish(&self, publication: &Publication, limit: Duration) -> Result<Published, PublishError> {
@@ -186,7 +200,10 @@ impl<H: Host> Publisher<H> {
         let check_prefix = publication.prefix != self.own_prefix;
         match timeout(&self.host, limit, publish_to(&backend, publication, check_prefix)).await {
             Some(result) => result,
-            None => Err(unreachable(format!("it did not take the event within {limit:?}"))),
+            None => Err(unreachable(format!(
+                "it did not take the event within {}",
+                duration::format_short(limit)
+            ))),
         }
     }
 

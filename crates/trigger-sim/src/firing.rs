@@ -36,7 +36,8 @@ pub(crate) async fn fire(own: Proc, wanted: Wanted) {
     let spool = state
         .as_ref()
         .and_then(|state| Some(Spool { outbox: Outbox::open(state).ok()?, breaker: Breaker::new(state) }));
-    let publisher = Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default());
+    let publisher =
+        Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default()).without_agent();
     // Outside a run it is an operator's, or that of a Puppet run which Trigger did not start.
     let is_operators = parent.is_none() && own.jitter() < 0.5;
     let caller = if is_operators { Caller::Operator } else { Caller::Puppet };

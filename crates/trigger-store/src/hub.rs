@@ -8,13 +8,14 @@ mod limits;
 mod requests;
 mod watching;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::stream;
 use trigger_core::identity::Revision;
 
 use self::failure::HubFailure;
-use self::limits::CONNECT_TIMEOUT;
-use self::requests::{Requests, WRITE_TIMEOUT, chunks};
+use self::requests::{Requests, chunks};
 use self::watching::Feed;
 use crate::address::Address;
 use crate::connector::Connector;
@@ -38,7 +39,6 @@ pub struct HubStore {
 impl HubStore {
     /// The hub at the first address of `url`. Connects when first used.
     pub fn new(url: &BackendUrl, connector: Connector) -> Self {
-        let connector = connector.with_connect_timeout(CONNECT_TIMEOUT);
         let address = url.addresses()[0].clone();
         let requests = Requests::new(&address, connector.clone());
         Self { url: url.to_string(), address, connector, requests }
@@ -79,7 +79,7 @@ impl Store for HubStore {
     async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
         for keys in chunks(keys.into_iter(), String::len) {
             let request = DeleteRequest { keys };
-            let reply: Result<DeleteReply, _> = self.requests.post(DELETE, &request, WRITE_TIMEOUT).await;
+            let reply: Result<DeleteReply, _> = self.requests.write(DELETE, &request, Duration::ZERO).await;
             reply.map_err(|failure| self.error(failure))?;
         }
         Ok(())
@@ -96,7 +96,8 @@ impl Store for HubStore {
             value: value.to_owned(),
             expected: expected.map(|revision| revision.0),
         };
-        let reply: Result<CasReply, _> = self.requests.post(COMPARE_AND_SWAP, &request, WRITE_TIMEOUT).await;
+        let reply: Result<CasReply, _> =
+            self.requests.write(COMPARE_AND_SWAP, &request, Duration::ZERO).await;
         reply.map(CasOutcome::from).map_err(|failure| self.error(failure))
     }
 
@@ -110,7 +111,7 @@ impl Store for HubStore {
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        let feed = Feed::open(&self.connector, &self.address, ranges)
+        let feed = Feed::open(&self.connector, &self.address, &self.requests, ranges)
             .await
             .map_err(|failure| self.error(failure))?;
         let address = self.url.clone();
@@ -131,7 +132,7 @@ impl Store for HubStore {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use tokio::net::TcpListener;
 
@@ -164,7 +165,7 @@ mod tests {
         let started = Instant::now();
         let message = put(&store).await;
         assert!(
-            message.ends_with("no answer within 2 s; it may or may not have done what was asked"),
+            message.ends_with("no answer within 2s; it may or may not have done what was asked"),
             "{message}"
         );
         assert!(started.elapsed() < Duration::from_secs(3));

@@ -20,5 +20,7 @@ pub mod hub_protocol;
 mod kind;
 pub mod kinds;
 pub mod memory;
+#[cfg(feature = "clients")]
+mod step_limit;
 pub mod store;
 pub mod url;

@@ -73,7 +73,7 @@ pub(crate) async fn run(
         ensure_backend_is_readable(&backend)?;
     }
     let spool = open_spool(state.as_ref(), warnings);
-    let publisher = Publisher::new(Os::start(), spool, own_prefix, config.credentials());
+    let publisher = Publisher::new(Os::start(), spool, own_prefix, config.credentials()).without_agent();
     let caller = match (&parent, args.wait) {
         (Some(_), _) => Caller::Puppet,
         (None, true) => Caller::WaitingOperator,
