@@ -5,6 +5,7 @@
 //! and feeds their results back as inputs; it decides nothing itself (C14).
 
 mod blockers;
+mod clocks;
 mod completion;
 mod messages;
 mod report;
@@ -13,6 +14,7 @@ mod waiting;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use self::clocks::Clocks;
 use self::completion::completed_and_repeated;
 use self::waiting::{Retry, Waiting};
 use crate::dedup::HonouredEvent;
@@ -72,6 +74,8 @@ pub struct Queue {
     rate_limiter: RateLimiter,
     /// While deliveries are being read: until when runs wait for them, on the clock that only goes forward.
     reads_until: Option<Duration>,
+    /// Which events can only have expired because clocks differ.
+    clocks: Clocks,
     /// Set while nothing but the limit on runs keeps the next one from starting.
     delay: Option<Delay>,
 }
@@ -124,6 +128,7 @@ impl Queue {
             blocker: Some(Blocker::Recovering),
             next_look: None,
             reads_until: None,
+            clocks: Clocks::default(),
             delay: None,
         }
     }
@@ -142,7 +147,7 @@ impl Queue {
             return Vec::new();
         }
         let mut effects = match input {
-            Input::ReadingStarted => self.reading_started(now),
+            Input::ReadingStarted { is_whole } => self.reading_started(now, is_whole),
             Input::ReadingEnded => self.reading_ended(),
             Input::Delivered(cause) => self.deliver(now, cause),
             Input::TooNew(held) => self.hold(held),
@@ -188,7 +193,8 @@ impl Queue {
         }
     }
 
-    fn reading_started(&mut self, now: Now) -> Vec<Effect> {
+    fn reading_started(&mut self, now: Now, is_whole: bool) -> Vec<Effect> {
+        self.clocks.reading_started(now, is_whole);
         self.reads_until.get_or_insert(now.elapsed + READING_TIMEOUT);
         Vec::new()
     }
@@ -223,6 +229,7 @@ impl Queue {
         if let Some(refusal) = self.refusal(&cause) {
             return vec![self.finish(now, None, vec![(cause, refusal)])];
         }
+        self.clocks.delivered(now, &cause.event);
         let waiting = if cause.event.options.noop { &mut self.noop } else { &mut self.real };
         waiting.causes.push(cause);
         // A new request is a reason to try again soon.
@@ -383,8 +390,12 @@ impl Queue {
         if expired.is_empty() {
             return Vec::new();
         }
-        let expired = expired.into_iter().map(|cause| (cause, DeliveryOutcome::Expired));
-        vec![self.finish(now, None, expired.collect())]
+        let expired = expired.into_iter().map(|cause| {
+            let clocks = self.clocks.explain_expiry(now.wall, &cause.event);
+            (cause, DeliveryOutcome::Expired(Some(clocks)))
+        });
+        let expired = expired.collect();
+        vec![self.finish(now, None, expired)]
     }
 
     fn finish(&mut self, now: Now, run: Option<RunId>, ended: Vec<(Cause, DeliveryOutcome)>) -> Effect {

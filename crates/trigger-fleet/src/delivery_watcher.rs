@@ -32,6 +32,8 @@ pub struct Batch {
     pub arrivals: Vec<Arrival>,
     /// All deliveries that are there have been read by now, and those that cannot be used are in this batch.
     pub is_all: bool,
+    /// Whether they were found when everything that is there was read. The others have been committed since.
+    pub is_of_all: bool,
     /// Whether more deliveries that were found together with these follow in the next batch.
     pub more_follow: bool,
 }
@@ -163,10 +165,11 @@ impl DeliveryWatcher {
 
     /// Passes on the deliveries of a reading. False when the receiver is gone.
     async fn pass_on(&mut self, reading: Reading) -> Result<bool, StoreError> {
+        let is_of_all = reading.is_all;
         let passed_on = self.pass_on_in_portions(reading).await;
         if passed_on.is_err() {
             // The receiver may be waiting for the rest.
-            self.send(Vec::new(), false, false).await;
+            self.send(Batch { arrivals: Vec::new(), is_all: false, is_of_all, more_follow: false }).await;
         }
         passed_on
     }
@@ -192,15 +195,17 @@ impl DeliveryWatcher {
             let (known, others): (Vec<Arrival>, Vec<Arrival>) =
                 arrivals.into_iter().partition(|arrival| !matches!(arrival, Arrival::Unreadable { .. }));
             unusable.extend(others);
-            if !known.is_empty() && !self.send(known, false, in_portions).await {
+            let batch = Batch { arrivals: known, is_all: false, is_of_all: is_all, more_follow: in_portions };
+            if !batch.arrivals.is_empty() && !self.send(batch).await {
                 return Ok(false);
             }
         }
-        Ok((unusable.is_empty() && !in_portions) || self.send(unusable, is_all, false).await)
+        let last = Batch { arrivals: unusable, is_all, is_of_all: is_all, more_follow: false };
+        Ok((last.arrivals.is_empty() && !in_portions) || self.send(last).await)
     }
 
-    async fn send(&self, arrivals: Vec<Arrival>, is_all: bool, more_follow: bool) -> bool {
-        self.outlets.arrivals.send(Batch { arrivals, is_all, more_follow }).await.is_ok()
+    async fn send(&self, batch: Batch) -> bool {
+        self.outlets.arrivals.send(batch).await.is_ok()
     }
 
     /// Those of which it is not known that they have ended here.

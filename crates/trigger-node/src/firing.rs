@@ -3,7 +3,7 @@
 //! The code has two callers: the agent, which has a warm connection, and `trigger fire` itself if no agent is
 //! alive.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use trigger_store::credentials::Credentials;
 use trigger_store::store::StoreError;
 use trigger_store::url::BackendUrl;
 
+use crate::fire_advice;
 use crate::fire_error::{BackendError, FireError};
 pub use crate::fire_report::{FireReport, Fired};
 use crate::host::{Host, timeout};
@@ -36,6 +37,8 @@ const PUBLISH_TIMEOUT_WITHOUT_AGENT: Duration = Duration::from_secs(15);
 const PUBLISH_TIMEOUT_PER_TARGET: Duration = Duration::from_millis(1);
 /// Added if the event is for groups, because every registration is read first to find their members.
 const PUBLISH_TIMEOUT_FOR_GROUPS: Duration = Duration::from_secs(2);
+/// How long a fire waits for what the registrations say about its targets.
+const ADVICE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the outbox relay lets one event take. No Puppet run waits for it, so an event that takes longer than
 /// [`PUBLISH_TIMEOUT`] is published all the same. A backend that does not answer is noticed long before.
 const RELAY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -175,10 +178,31 @@ impl<H: Host> Publisher<H> {
         let (stored, published) = tokio::join!(storing, self.publish_soon(publication));
         match stored {
             Ok(spooled) => {
-                let warnings = published.as_ref().map_or_else(|_| Vec::new(), about_groups);
-                Ok(FireReport { fired: self.settle(spool, publication, spooled, published)?, warnings })
+                let mut warnings = published.as_ref().map_or_else(|_| Vec::new(), about_groups);
+                let fired = self.settle(spool, publication, spooled, published)?;
+                if matches!(fired, Fired::Committed(_)) {
+                    warnings.extend(self.about_targets(publication).await);
+                }
+                Ok(FireReport { fired, warnings })
             }
             Err(error) => without_outbox(published, vec![unwritable(error)]),
+        }
+    }
+
+    /// Warnings about an event that was committed: about names that nobody has registered under, and about clocks. They
+    /// are worth a short wait and no failure.
+    async fn about_targets(&self, publication: &Publication) -> Vec<String> {
+        let Ok(Backend::Store(store)) = self.backend_of(publication) else { return Vec::new() };
+        let fleet = Fleet::new(Arc::clone(&store), Keyspace::new(publication.prefix.clone()));
+        let hosts = publication.event.targets.hosts.iter();
+        let targets: BTreeSet<_> = hosts.filter(|host| !publication.suppressed.contains_key(*host)).collect();
+        if targets.is_empty() {
+            return Vec::new();
+        }
+        match timeout(&self.host, ADVICE_TIMEOUT, fleet.registered_targets(&targets)).await {
+            // The clock is read after the registrations, so that one from the future is certain.
+            Some(Ok(found)) => fire_advice::warnings(&found, store.clock_difference(), self.host.wall()),
+            _ => Vec::new(),
         }
     }
 

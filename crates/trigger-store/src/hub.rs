@@ -18,6 +18,7 @@ use self::failure::HubFailure;
 use self::requests::{Requests, chunks};
 use self::watching::Feed;
 use crate::address::Address;
+use crate::clock::ClockDifference;
 use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::hub_protocol::{
@@ -125,6 +126,10 @@ impl Store for HubStore {
         Ok(Box::pin(events))
     }
 
+    fn clock_difference(&self) -> Option<ClockDifference> {
+        self.requests.clock_difference()
+    }
+
     fn address(&self) -> &str {
         &self.url
     }
@@ -169,5 +174,29 @@ mod tests {
             "{message}"
         );
         assert!(started.elapsed() < Duration::from_secs(3));
+    }
+
+    #[tokio::test]
+    async fn a_hub_whose_clock_is_days_ahead_shows_in_its_answers() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let store = HubStore::connect(&listener.local_addr().unwrap().to_string()).unwrap();
+        assert_eq!(store.clock_difference(), None, "it has not answered yet");
+        let hub = async {
+            let mut stream = listener.accept().await.unwrap().0;
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).await.unwrap();
+            assert!(length > 0);
+            let date =
+                httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(2 * 86_400));
+            let head = format!("HTTP/1.1 200 OK\r\ndate: {date}\r\nconnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+        };
+        let (_, _) = tokio::join!(hub, put(&store));
+        let difference = store.clock_difference().unwrap();
+        let behind = difference.behind().as_secs();
+        assert!((2 * 86_400 - 5..=2 * 86_400).contains(&behind), "{difference:?}");
+        assert_eq!(difference.ahead(), Duration::ZERO);
     }
 }

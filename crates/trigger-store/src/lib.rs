@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod backend;
+pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 #[cfg(feature = "clients")]

@@ -17,7 +17,10 @@ pub enum Input {
     Delivered(Cause),
     /// Deliveries that were read together follow, and perhaps more of the same reading later. No run starts meanwhile, so
     /// that all of them share one.
-    ReadingStarted,
+    ReadingStarted {
+        /// Whether everything that is there is read. Otherwise the deliveries have been committed since that was done.
+        is_whole: bool,
+    },
     /// All deliveries of a reading have been reported, or the rest of them could not be read.
     ReadingEnded,
     /// A delivery that only a newer version can read. It is held until this agent is updated.

@@ -1,13 +1,14 @@
 //! Requests to a hub: one JSON body each way, over kept-alive connections.
 
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::HeaderMap;
 use hyper::Request;
 use hyper::body::Bytes;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, DATE};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
@@ -18,6 +19,7 @@ use trigger_core::identity::Revision;
 use super::failure::HubFailure;
 use super::limits::{LONGEST_LIMIT, MAX_ANSWER_BYTES, READ_LIMIT};
 use crate::address::Address;
+use crate::clock::ClockDifference;
 use crate::connector::Connector;
 use crate::detail::Detail;
 use crate::hub_protocol::{PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest};
@@ -36,6 +38,9 @@ const MAX_CHUNK_BYTES: usize = 1024 * 1024;
 /// Requests in flight at once.
 const MAX_IN_FLIGHT: usize = 4;
 
+/// By how much the time of an answer may be later than its date: it has whole seconds, and is made once a second.
+const DATE_STEP_MS: u64 = 2_000;
+
 /// Sends requests to one hub. Connects when it is first used, and repeats nothing.
 #[derive(Debug)]
 pub(super) struct Requests {
@@ -46,6 +51,7 @@ pub(super) struct Requests {
     client: Client<Connector, Full<Bytes>>,
     writes: StepLimit,
     reads: StepLimit,
+    clock: Mutex<Option<ClockDifference>>,
 }
 
 impl Requests {
@@ -58,7 +64,7 @@ impl Requests {
             .build(connector.clone());
         let writes = StepLimit::new(WRITE_LIMIT, LONGEST_LIMIT);
         let reads = StepLimit::new(READ_LIMIT, LONGEST_LIMIT);
-        Self { base, address: address.clone(), connector, client, writes, reads }
+        Self { base, address: address.clone(), connector, client, writes, reads, clock: Mutex::default() }
     }
 
     /// Sends one request that changes something, and waits for its answer; `extra` is added to the limit.
@@ -88,6 +94,21 @@ impl Requests {
         }
     }
 
+    /// How far this machine's clock is from the hub's, as its latest answer showed.
+    pub(super) fn clock_difference(&self) -> Option<ClockDifference> {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn compare_clocks(&self, asked_at: u64, headers: &HeaderMap) {
+        let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+        let Some(date) = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()) else { return };
+        let earliest = u64::try_from(date.as_millis()).unwrap_or(u64::MAX);
+        let latest = earliest.saturating_add(DATE_STEP_MS);
+        let difference = ClockDifference::observed(asked_at, unix_ms(), earliest, latest);
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = difference;
+    }
+
     /// Waits for the hub to open a watch.
     ///
     /// # Errors
@@ -107,10 +128,12 @@ impl Requests {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::from(body))
             .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
+        let asked_at = unix_ms();
         let answer = self.client.request(request).await.map_err(|error| {
             let failure = if error.is_connect() { HubFailure::Unreachable } else { HubFailure::Ambiguous };
             failure(Detail::root_cause(error))
         })?;
+        self.compare_clocks(asked_at, answer.headers());
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
         if !status.is_success() {
@@ -164,6 +187,11 @@ impl Requests {
         };
         stream::iter(chunks.into_iter().map(send)).buffered(MAX_IN_FLIGHT).concat().await
     }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn answer_for_each(count: usize, answer: Result<PutReply, HubFailure>) -> Vec<Result<Revision, HubFailure>> {
