@@ -83,6 +83,7 @@ fn event(id: EventId, target: &Certname, fired_at: Timestamp) -> Result<Event, B
         options: RunOptions::default(),
         lineage: Lineage::root(id),
         fired_in: None,
+        fired_by: None,
         loops: Loops::Avoid,
         fired_at,
         expires_in: DEFAULT_LIFETIME,

@@ -116,6 +116,7 @@ fn publication(prefix: &str, fired_at: Timestamp) -> Publication {
         options: RunOptions::default(),
         lineage: Lineage::root(id),
         fired_in: None,
+        fired_by: None,
         loops: Loops::Avoid,
         fired_at,
         expires_in: DEFAULT_LIFETIME,

@@ -146,6 +146,7 @@ fn publication(n: u64) -> Publication {
             options: RunOptions::default(),
             lineage: Lineage::root(id),
             fired_in: None,
+            fired_by: None,
             loops: Loops::Avoid,
             fired_at,
             expires_in: DEFAULT_LIFETIME,

@@ -128,7 +128,7 @@ async fn everything(world: &mut World) -> Vec<Arrival> {
 
 /// Proves C3.
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
+async fn a_watch_with_other_changes_does_not_delay_the_reading() {
     let store = MemoryStore::default();
     let World { mut watcher, mut arrived, seen, claim: _claim } = world(Arc::new(store.clone()), 0);
     deliver(&store, delivery(1)).await;
@@ -150,7 +150,7 @@ async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
 
 /// Proves C3.
 #[tokio::test]
-async fn a_backend_that_counts_from_the_start_again_is_watched_anew() {
+async fn a_backend_that_counts_from_the_start_is_watched_again() {
     let store = MemoryStore::default();
     let mut world = world(Arc::new(store.clone()), 1_000_000);
     let watch = world.watcher.connect().await.unwrap();

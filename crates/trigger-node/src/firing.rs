@@ -364,6 +364,7 @@ mod tests {
             options: RunOptions::default(),
             lineage: Lineage::root(id),
             fired_in: None,
+            fired_by: None,
             loops: Loops::Avoid,
             fired_at: Os::start().wall(),
             expires_in: DEFAULT_LIFETIME,

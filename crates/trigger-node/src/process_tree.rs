@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_an_exec_starts_after_it_was_told_to_end_ends_too() {
+    async fn what_an_exec_starts_after_it_was_asked_to_end_ends_too() {
         const NEXT: &str = r#"sh -c "echo \$\$ >next; trap '' TERM; while :; do sleep 0.1; done""#;
         let dir = tempfile::tempdir().unwrap();
         // Puppet starts an `exec` in a session of its own. The leader ends at once and orphans it.

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operators_message_is_told_whatever_the_lock_holds() {
+    fn an_operators_message_is_shown_whatever_the_lock_holds() {
         let dir = tempfile::tempdir().unwrap();
         let lock = dir.path().join("lock");
         assert_eq!(disabled_reason(&lock), None);

@@ -43,7 +43,7 @@ async fn live(own: Proc, may_inherit_claim: bool) {
             Ok(Stopped::Terminated) => {}
             Ok(stopped) => world.machines[own.machine].restarts = Some(stopped),
             Err(_) if world.machines[own.machine].is_full => world.count("agent ended by a full disk"),
-            Err(error) => world.violate("an agent ends when it is told to", error.to_string()),
+            Err(error) => world.violate("an agent ends when it is asked to", error.to_string()),
         }
         world.end_process(own.id);
     });

@@ -1,6 +1,7 @@
 //! The trait every full backend implements: a versioned map of keys to text, at the level that the hub,
 //! etcd and NATS share. No transactions over several keys, no leases.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 
 use async_trait::async_trait;
@@ -44,6 +45,14 @@ impl KeyRange {
             Self::Prefix(prefix) => key.starts_with(prefix.as_str()),
         }
     }
+}
+
+/// Removes the entries whose key occurred before: ranges may overlap, and [`Store::read`] returns each key once.
+pub(crate) fn retain_first_of_each_key(entries: &mut Vec<Entry>) {
+    let mut seen = HashSet::with_capacity(entries.len());
+    let is_first: Vec<bool> = entries.iter().map(|entry| seen.insert(entry.key.as_str())).collect();
+    let mut is_first = is_first.into_iter();
+    entries.retain(|_| is_first.next().unwrap_or(true));
 }
 
 /// An event of a watch.

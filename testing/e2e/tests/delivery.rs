@@ -268,7 +268,7 @@ fn waiting_distinguishes_good_outcomes_from_bad_ones(kind: BackendKind) {
     assert_eq!(answer.json["targets"][0]["outcome"], "failed");
     assert_eq!(answer.json["targets"][1]["state"], "done");
 
-    let answer = good.fire(&["t", "--wait", "--timeout", "1s", "--host", "nobody.example.com"]);
+    let answer = good.fire(&["t", "--wait", "--timeout", "1s", "--host", "away.example.com"]);
     assert_eq!(answer.code, 1, "{answer:?}");
     assert_eq!(answer.json["timed_out"], true);
     assert_eq!(answer.json["targets"][0]["state"], "pending");

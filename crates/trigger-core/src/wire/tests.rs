@@ -7,7 +7,7 @@ use super::*;
 use crate::dedup::HonouredEvent;
 use crate::delivery::DeliveryOutcome;
 use crate::delivery::{Delivery, Members};
-use crate::event::{Event, Part, Target, Targets, samples};
+use crate::event::{Event, FiringResource, Part, Target, Targets, samples};
 use crate::fire_note::FireNote;
 use crate::identity::{KeyPrefix, Revision, RunId};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
@@ -183,6 +183,13 @@ fn forms_stay() {
     chained.event.fired_in = Some(sample_run().run_id);
     chained.event.loops = Loops::Allow;
     check(&chained, include_str!("golden/part-of-a-run.v1.json"));
+    let resource =
+        FiringResource::new("/Stage[main]/Web/Trigger[first]", Some(("/etc/puppet/code/web.pp", Some(12))));
+    let mut of_a_resource = sample_history();
+    of_a_resource.runs[0].causes.listed[0].fired_by = Some(resource.clone());
+    check(&of_a_resource, include_str!("golden/history-of-a-resource.v1.json"));
+    chained.event.fired_by = Some(resource);
+    check(&chained, include_str!("golden/part-of-a-resource.v1.json"));
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use trigger_core::delivery::recorded::recorded_outcome;
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{EventId, RunId};
@@ -25,6 +24,7 @@ use trigger_fleet::delivery_watcher::Batch;
 use super::completion_writer::CompletionJob;
 use super::connection::Connection;
 use super::error::AgentError;
+use super::known_ends::KnownEnds;
 use super::suppressed;
 use super::view;
 use super::{DisableCheck, Node, Signal, Stopped};
@@ -58,8 +58,7 @@ pub(super) struct Daemon<H: Host, D> {
     runs: Runs<H>,
     dedup_log: DedupLog<H>,
     interruptions: HashMap<EventId, u32>,
-    /// The records and results of the kept runs, read while a batch of arrivals is processed.
-    kept_runs: Option<Vec<(RunRecord, RunResult)>>,
+    known_ends: KnownEnds,
     unreadable: BTreeMap<String, String>,
     active: Option<ActiveRun>,
     /// The next run's record, so that the run's start need not wait until a new file is durable.
@@ -92,7 +91,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             runs,
             dedup_log,
             interruptions,
-            kept_runs: None,
+            known_ends: KnownEnds::default(),
             unreadable: BTreeMap::new(),
             active: None,
             blank: None,
@@ -243,7 +242,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         if !more_follow {
             self.take_in(Input::ReadingEnded);
         }
-        self.kept_runs = None;
+        self.known_ends.forget_files();
         // Published once for the batch, which may hold thousands.
         self.tell_activity();
     }
@@ -277,8 +276,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     fn tell_activity(&mut self) {
         let activity = self.queue.activity();
-        self.tell_delay(&activity);
-        self.tell_block(&activity);
+        self.log_delay(&activity);
+        self.log_block(&activity);
         self.node.metrics.queue(&self.queue);
         self.channels.activity.send_if_modified(|known| {
             let changed = *known != activity;
@@ -289,7 +288,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     /// Logs once when the rate limiter begins to delay runs. `trigger status` and `trigger queue` show the delay while
     /// it lasts.
-    fn tell_delay(&self, activity: &Activity) {
+    fn log_delay(&self, activity: &Activity) {
         if let Some(delayed) = &activity.delayed
             && self.channels.activity.borrow().delayed.is_none()
         {
@@ -299,7 +298,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     }
 
     /// Logs once when deliveries begin to wait for an operator, and once when they no longer do.
-    fn tell_block(&self, activity: &Activity) {
+    fn log_block(&self, activity: &Activity) {
         let was_held = !self.channels.activity.borrow().held.is_empty();
         match (self.queue.blocked_reason(), was_held, activity.held.is_empty()) {
             (Some(reason), false, false) => tracing::warn!(reason, "deliveries are held"),
@@ -322,6 +321,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     // The outcomes in the backend still keep these events from running again.
                     tracing::error!(%error, "cannot note the completed events");
                 }
+                self.known_ends.ended(run, &completions);
                 for completion in &completions {
                     self.node.metrics.ended(&completion.outcome);
                     log_completion(completion);
@@ -330,7 +330,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 None
             }
             Effect::DeleteDeliveries { event, addressed_as } => {
-                let known = self.known_end(event);
+                let known = self.known_ends.of(event, &self.runs);
                 self.send(match known {
                     Some(end) => CompletionJob::Finish {
                         run: None,
@@ -341,20 +341,6 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 None
             }
         }
-    }
-
-    /// Returns the outcome that the kept runs record for an event. The runs, a hundred files, are read once for a batch
-    /// of arrivals, because a backend that has lost its outcomes delivers thousands of events again.
-    fn known_end(&mut self, event: EventId) -> Option<DeliveryOutcome> {
-        let runs = &self.runs;
-        let kept = self.kept_runs.get_or_insert_with(|| {
-            runs.completed_runs().unwrap_or_else(|error| {
-                tracing::error!(%error, "cannot read the completed runs");
-                Vec::new()
-            })
-        });
-        let covers = |record: &RunRecord| record.causes.iter().any(|cause| cause.event.id == event);
-        recorded_outcome(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
     }
 
     fn send(&self, job: CompletionJob) {
@@ -406,9 +392,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 };
                 self.node.metrics.run_ended(&result);
                 // Without a result, the next agent would treat this run as interrupted.
-                if let Err(error) = self.runs.paths(run_id).write_result(&result) {
-                    tracing::error!(%error, "cannot write the run's result");
-                }
+                self.write_result(run_id, &result);
                 Input::RunEnded {
                     run: CompletedRun::new(run_id, noop, result),
                     jitter: self.node.host.jitter(),
@@ -456,7 +440,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     /// Logs and counts a run that has ended. A run without a result was interrupted, because its supervisor died or
     /// never started.
     fn over(
-        &self,
+        &mut self,
         run_id: RunId,
         noop: bool,
         started_at: Timestamp,
@@ -474,15 +458,20 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 started_at,
                 finished_at: self.node.host.wall(),
             };
-            if let Err(error) = self.runs.paths(run_id).write_result(&result) {
-                tracing::error!(%error, "cannot write the run's result");
-            }
+            self.write_result(run_id, &result);
             result
         });
         self.node.metrics.run_ended(&result);
         suppressed::log_and_count(run_id, &self.runs, &self.node.metrics);
         tracing::info!(outcome = %result.outcome, reason = result.reason, "run ended");
         CompletedRun::new(run_id, noop, result)
+    }
+
+    fn write_result(&mut self, run_id: RunId, result: &RunResult) {
+        if let Err(error) = self.runs.paths(run_id).write_result(result) {
+            tracing::error!(%error, "cannot write the run's result");
+            self.known_ends.result_is_unwritten(run_id);
+        }
     }
 
     /// Starts a supervisor and hands the locked record to it.

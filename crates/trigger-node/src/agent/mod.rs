@@ -12,6 +12,7 @@ mod daemon;
 mod delivery_watcher;
 mod disable_watcher;
 mod error;
+mod known_ends;
 mod metrics;
 mod metrics_file;
 pub mod on_os;

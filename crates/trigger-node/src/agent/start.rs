@@ -100,7 +100,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
             return Err(AgentError::PartEnded);
         }
     };
-    // What is in progress, or was not told yet, is this directory's to end: until then nobody else may run. A
+    // What is in progress, or was not stored yet, is this directory's to end: until then no other agent may run. A
     // reload keeps the claim, for the same lock is taken again at once.
     if stopped == Stopped::Terminated && runs.open_runs()?.is_empty() {
         let (released_in, released) = oneshot::channel();

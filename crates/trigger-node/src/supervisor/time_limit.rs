@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lock_that_another_holds_puts_off_the_end_but_not_for_ever() {
+    async fn a_lock_that_another_holds_delays_the_end_within_a_limit() {
         let dir = tempfile::tempdir().unwrap();
         let puppet = Lookalike::start(dir.path());
         let (process, no_process) = (puppet.process(), i32::MAX);

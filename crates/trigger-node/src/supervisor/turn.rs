@@ -42,7 +42,7 @@ mod tests {
     use std::fs;
 
     #[tokio::test(start_paused = true)]
-    async fn an_apply_waits_for_an_agents_run_but_not_for_ever() {
+    async fn an_apply_waits_for_an_agents_run_within_a_limit() {
         let dir = tempfile::tempdir().unwrap();
         let lock = dir.path().join("lock");
         let mut output = File::create(dir.path().join("output")).unwrap();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use trigger_core::delivery::DeliveryState;
+use trigger_core::event::FiringResource;
 use trigger_core::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use trigger_core::run::RunOutcome;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
@@ -156,6 +157,8 @@ pub(crate) struct Event {
     origin: Text<Certname>,
     /// When the event was fired.
     fired_at: Time,
+    /// The Puppet resource that fired the event; null if it was fired on a command line.
+    resource: Option<EventResource>,
     /// How many seconds after that it expires.
     expires_in_seconds: u64,
     /// The tags that its runs are limited to; empty for whole runs.
@@ -166,6 +169,29 @@ pub(crate) struct Event {
     groups: Vec<Text<GroupName>>,
     /// The event's deliveries, in the order of the certnames.
     targets: Vec<EventTarget>,
+}
+
+/// The Puppet resource that fired an event.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct EventResource {
+    /// The path of the resource in its catalog.
+    path: String,
+    /// The manifest that declares it; null if Puppet did not know it.
+    file: Option<String>,
+    /// The line in the manifest; null if Puppet did not know it.
+    line: Option<u32>,
+}
+
+impl EventResource {
+    pub(crate) fn of(resource: &FiringResource) -> Self {
+        let declared = resource.declared.as_ref();
+        Self {
+            path: resource.path.clone(),
+            file: declared.map(|declared| declared.file.clone()),
+            line: declared.and_then(|declared| declared.line),
+        }
+    }
 }
 
 /// A delivery: one event at one node.
@@ -198,6 +224,7 @@ impl Event {
             trigger: Text(event.trigger.clone()),
             origin: Text(event.origin.clone()),
             fired_at: Time(event.fired_at),
+            resource: event.fired_by.as_ref().map(EventResource::of),
             expires_in_seconds: event.expires_in.as_secs(),
             tags: texts(&event.options.tags),
             noop: event.options.noop,

@@ -9,7 +9,7 @@ use trigger_core::run::history::{FiredEvent, SuppressedTarget};
 use trigger_core::why::{EventStep, Explanation, Question, RunState, RunStep};
 use trigger_fleet::status;
 
-use super::event::EventTarget;
+use super::event::{EventResource, EventTarget};
 use super::text::{Text, Time, texts};
 use crate::silence;
 
@@ -131,8 +131,11 @@ pub(crate) struct ChainEvent {
     origin: Option<Text<Certname>>,
     /// When the event was fired; null if the event has been swept.
     fired_at: Option<Time>,
-    /// The run that the event was fired in; null if it was fired outside any run.
+    /// The run of Trigger that the event was fired in; null if it was fired outside any: on a command line, or in a
+    /// Puppet run that Trigger did not start.
     fired_in: Option<Text<RunId>>,
+    /// The Puppet resource that fired the event; null if it was fired on a command line, or the event has been swept.
+    resource: Option<EventResource>,
     /// Whether a chain begins with this event.
     root: bool,
     /// Whether the chain goes on to what led to this event; the other events are only named.
@@ -259,6 +262,7 @@ impl ChainEvent {
             origin: what.map(|what| Text(what.origin.clone())),
             fired_at: what.map(|what| Time(what.fired_at)),
             fired_in: what.and_then(|what| what.fired_in).map(Text),
+            resource: what.and_then(|what| what.fired_by.as_ref()).map(EventResource::of),
             root: step.is_root(),
             followed: step.is_followed,
             lineage: step

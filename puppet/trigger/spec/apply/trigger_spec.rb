@@ -31,7 +31,7 @@ RSpec.describe 'puppet apply' do
         subscribe => Notify['second'],
       }
 
-      trigger { 'for nobody': hosts => undef, subscribe => Notify['first'] }
+      trigger { 'without targets': hosts => undef, subscribe => Notify['first'] }
     PUPPET
 
     expect(program.calls).to contain_exactly(
@@ -41,11 +41,14 @@ RSpec.describe 'puppet apply' do
         '--ttl', '2', '--expires-in', '300s', '--prefix', '/puppet_trigger/events', '--backend', 'etcd', '--',
         'größer "$(id)"'], "lb01.example.com\n"]
     )
+    expect(program.declarations.first).to match [
+      '--resource', %r{\A/Stage\[main\]/Main/Trigger\[}, '--resource-file', %r{\A/.*\.pp\z}, '--resource-line', /\A\d+\z/
+    ]
     expect(run.code).to eq(2), run.output
     expect(run.output).to match(/Trigger\[notified thrice\]: Fired 01935000-\S+ at 2 nodes/)
     # Puppet warns neither about several providers nor about a deprecated feature.
-    expect(run.complaints).to eq [
-      'Warning: /Stage[main]/Main/Trigger[for nobody]: Nothing was fired: neither hosts nor groups name a node',
+    expect(run.problems).to eq [
+      'Warning: /Stage[main]/Main/Trigger[without targets]: Nothing was fired: neither hosts nor groups name a node',
     ]
   end
 
@@ -91,7 +94,7 @@ RSpec.describe 'puppet apply' do
       [['fire', '--output', 'json', '--certname', 'web01.example.com', '--hosts-from', '-', '--ttl', '5', '--', 't'],
        "lb01.example.com\n"],
     ]
-    expect(run.complaints).to eq []
+    expect(run.problems).to eq []
   end
 
   it 'works from the directory that pluginsync fills, without the module' do
@@ -125,7 +128,7 @@ RSpec.describe 'puppet apply' do
 
     expect(run.code).to eq 6
     # The error appears twice, because Puppet logs the failure of the refresh and the exception behind it.
-    expect(run.complaints).to eq [
+    expect(run.problems).to eq [
       'Error: /Stage[main]/Main/Trigger[t]: Failed to call refresh: Cannot fire: no room in the outbox',
       'Error: /Stage[main]/Main/Trigger[t]: Cannot fire: no room in the outbox',
     ]

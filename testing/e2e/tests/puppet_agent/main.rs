@@ -118,10 +118,10 @@ fn what_does_not_compile_is_tried_again_and_no_old_catalog_is_applied_instead() 
     wait_for(&node, &fire(&node, &[]), "done");
     fs::remove_file(&file).expect("what the first catalog made");
 
-    node.served("fail('nobody can compile this')");
+    node.served("fail('this cannot be compiled')");
     let event = fire(&node, &[]);
     let retrying = wait_for(&node, &event, "retrying");
-    assert_reason(&retrying, "nobody can compile this");
+    assert_reason(&retrying, "this cannot be compiled");
     assert!(node.queue()["waiting"][0]["retry_at"].is_string(), "{}", node.queue());
     assert!(!file.exists(), "the cached catalog was applied");
 

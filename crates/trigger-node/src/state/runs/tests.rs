@@ -47,7 +47,7 @@ fn a_record_is_written_into_the_file_made_ahead_for_it() {
 }
 
 #[test]
-fn what_is_told_of_a_run_is_made_from_what_is_kept_of_it() {
+fn the_history_of_a_run_is_made_from_its_files() {
     let (_dir, runs) = runs();
     let record = record(new_id(), "");
     drop(runs.create(&record, None).unwrap());
@@ -195,6 +195,7 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
         options: RunOptions::default(),
         lineage: trigger_core::lineage::Lineage::root(id),
         fired_in: None,
+        fired_by: None,
         loops: Default::default(),
         fired_at: Timestamp::from_unix_ms(1_763_812_800_000),
         expires_in: Duration::from_secs(60),

@@ -63,8 +63,18 @@ class Puppet::Provider::Trigger < Puppet::Provider
       *(['--expires-in', resource[:keyttl]] if resource[:keyttl]),
       *(['--prefix', resource[:keyprefix]] if resource[:keyprefix]),
       *(['--backend', self.class.backend] if self.class.backend),
+      *declaration,
       # The name comes after `--`, because it may begin with a dash.
       '--', resource[:name]
+    ]
+  end
+
+  # Where the resource is declared, for people who ask later why a node ran.
+  def declaration
+    [
+      '--resource', resource.path,
+      *(['--resource-file', resource.file] if resource.file),
+      *(['--resource-line', resource.line.to_s] if resource.file && resource.line)
     ]
   end
 
