@@ -213,3 +213,36 @@ async fn a_groups_event_that_has_ended_here_is_looked_up_once_a_connection() {
         "a new connection may be to a restored backend"
     );
 }
+
+/// The receiver waits for the rest of a reading, which must not be for ever.
+#[tokio::test(start_paused = true)]
+async fn a_reading_in_portions_has_an_end_even_if_the_rest_cannot_be_read() {
+    for reads in [usize::MAX, 1] {
+        let store = MemoryStore::default();
+        for n in 1..=70 {
+            deliver(&store, delivery(n)).await;
+            put(&store, outcome(n), "{}").await;
+        }
+        let store = Arc::new(Meddled(FailsAfter { store, reads: AtomicUsize::new(reads) }));
+        let mut world = world(store, 0);
+        let watch = world.watcher.connect().await.unwrap();
+        let follow = world.watcher.follow(watch, std::future::pending);
+        let read = async {
+            let mut portions = Vec::new();
+            loop {
+                let batch = world.arrived.recv().await.unwrap();
+                portions.push((batch.arrivals.len(), batch.is_all));
+                if !batch.more_follow {
+                    return portions;
+                }
+            }
+        };
+        let (_, portions) = tokio::join!(tokio::time::timeout(Duration::from_secs(1), follow), read);
+        let expected = if reads == 1 {
+            vec![(60, false), (0, false)]
+        } else {
+            vec![(60, false), (10, false), (0, true)]
+        };
+        assert_eq!(portions, expected);
+    }
+}

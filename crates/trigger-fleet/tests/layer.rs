@@ -160,7 +160,7 @@ async fn state_after(ends: &[DeliveryOutcome]) -> String {
 /// Proves C6.
 #[tokio::test]
 async fn a_done_wins_over_every_other_end_whichever_comes_later() {
-    for other in [failed(8), DeliveryOutcome::Superseded(id(2)), DeliveryOutcome::Expired] {
+    for other in [failed(8), DeliveryOutcome::Superseded(id(2)), DeliveryOutcome::Expired(None)] {
         assert_eq!(state_after(&[other.clone(), done(7)]).await, "lb01 done", "a later done wins");
         assert_eq!(
             state_after(&[done(7), other]).await,
@@ -173,13 +173,13 @@ async fn a_done_wins_over_every_other_end_whichever_comes_later() {
 /// Proves C6.
 #[tokio::test]
 async fn an_end_without_a_run_undoes_no_stored_end() {
-    assert_eq!(state_after(&[failed(7), DeliveryOutcome::Expired]).await, "lb01 failed");
+    assert_eq!(state_after(&[failed(7), DeliveryOutcome::Expired(None)]).await, "lb01 failed");
     assert_eq!(
-        state_after(&[DeliveryOutcome::Expired, DeliveryOutcome::Superseded(id(2))]).await,
+        state_after(&[DeliveryOutcome::Expired(None), DeliveryOutcome::Superseded(id(2))]).await,
         "lb01 expired"
     );
     assert_eq!(
-        state_after(&[DeliveryOutcome::Expired, failed(7)]).await,
+        state_after(&[DeliveryOutcome::Expired(None), failed(7)]).await,
         "lb01 failed",
         "its run says more than a sweeper"
     );

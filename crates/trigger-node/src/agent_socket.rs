@@ -26,6 +26,9 @@ pub enum Request {
     Fire {
         /// The event in its stored form.
         publication: String,
+        /// Whether the backend is asked although it did not answer a moment ago. Unknown to older programs.
+        #[serde(default)]
+        ignores_pause: bool,
     },
     /// Report the run in progress and the deliveries that wait.
     Queue,

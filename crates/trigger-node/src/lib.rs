@@ -7,6 +7,7 @@ pub mod agent;
 pub mod agent_socket;
 pub mod clock;
 pub mod file_error;
+mod fire_advice;
 pub mod fire_chain;
 pub mod fire_error;
 pub mod fire_report;

@@ -22,6 +22,7 @@ use crate::process::Proc;
 use crate::server::BACKEND;
 use crate::state_files::STATE_DIR;
 use crate::tasks::ProcessId;
+use crate::world::Ask;
 use crate::world::{Kind, Socket};
 
 const RUN_TIMEOUT: Duration = Duration::from_secs(600);
@@ -99,16 +100,12 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
 }
 
 /// Fires the events that other processes submit to this agent, each in a conversation of its own.
-async fn take_fires(
-    own: Proc,
-    service: Service<Proc>,
-    mut fires: mpsc::UnboundedReceiver<crate::world::Ask>,
-) {
+async fn take_fires(own: Proc, service: Service<Proc>, mut fires: mpsc::UnboundedReceiver<Ask>) {
     let service = std::sync::Arc::new(service);
-    while let Some((publication, answer)) = fires.recv().await {
+    while let Some(Ask { publication, ignores_pause, answer }) = fires.recv().await {
         let (conversation, service) = (own.clone(), std::sync::Arc::clone(&service));
         own.sim.spawn(own.id, async move {
-            let report = service.fire(&publication).await;
+            let report = service.fire(&publication, ignores_pause).await;
             conversation.step("socket: about to answer").await;
             let _ = answer.send(report);
         });

@@ -11,7 +11,7 @@ use trigger_node::fire_chain::{self, FireRequest, Guarded};
 use trigger_node::firing::{Publisher, Spool};
 use trigger_node::host::Host;
 use trigger_node::state::{Breaker, Outbox, StateDir};
-use trigger_node::submit::Submission;
+use trigger_node::submit::{Caller, Submission};
 use trigger_store::credentials::Credentials;
 
 use crate::process::Proc;
@@ -35,8 +35,13 @@ pub(crate) async fn fire(own: Proc, wanted: Wanted) {
     let spool = state
         .as_ref()
         .and_then(|state| Some(Spool { outbox: Outbox::open(state).ok()?, breaker: Breaker::new(state) }));
-    let publisher = Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default());
-    let submission = Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref() };
+    let publisher =
+        Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default()).without_agent();
+    // Outside a run it is an operator's, or that of a Puppet run which Trigger did not start.
+    let is_operators = parent.is_none() && own.jitter() < 0.5;
+    let caller = if is_operators { Caller::Operator } else { Caller::Puppet };
+    let submission =
+        Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref(), caller };
     let answer = Answer::from(submission.submit(&publication, &guarded, &mut warnings).await);
     own.act(|world| world.check_fire_answered(own.machine, &publication, &answer));
     own.step("fire: answered").await;

@@ -61,7 +61,11 @@ pub(crate) struct Socket {
 }
 
 /// An event to fire, with the channel for the answer.
-pub(crate) type Ask = (Publication, oneshot::Sender<Result<FireReport, FireError>>);
+pub(crate) struct Ask {
+    pub(crate) publication: Publication,
+    pub(crate) ignores_pause: bool,
+    pub(crate) answer: oneshot::Sender<Result<FireReport, FireError>>,
+}
 
 /// A machine with its disk.
 pub(crate) struct Machine {

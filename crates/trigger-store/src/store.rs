@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures_util::Stream;
 use trigger_core::identity::Revision;
 
+use crate::clock::ClockDifference;
 use crate::detail::Detail;
 
 /// How many entries of one [`Store::put_many`] become visible in their order.
@@ -170,6 +171,12 @@ pub trait Store: Send + Sync {
 
     /// Watches `ranges`, beginning with a snapshot of them.
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError>;
+
+    /// How far this machine's clock is from the backend's, as its latest answer showed; nothing where a backend says
+    /// nothing of its clock.
+    fn clock_difference(&self) -> Option<ClockDifference> {
+        None
+    }
 
     /// The URL, for people.
     fn address(&self) -> &str;

@@ -17,6 +17,7 @@ on_each_backend!(
     a_run_in_progress_does_not_count,
     a_burst_shares_a_handful_of_runs,
     a_node_that_was_off_catches_up,
+    a_backlog_shares_one_run_at_the_start_and_at_a_reconnect,
     waiting_distinguishes_good_outcomes_from_bad_ones,
     the_queue_shows_what_runs_and_what_waits,
     what_outlived_its_life_expires_visibly,
@@ -221,6 +222,44 @@ fn a_node_that_was_off_catches_up(kind: BackendKind) {
     off.start_agent();
     origin.wait_for(&while_off, off.certname(), "done");
     assert_eq!(off.runs().len(), 2, "each once: {:?}", off.runs());
+}
+
+/// Proves C5.
+fn a_backlog_shares_one_run_at_the_start_and_at_a_reconnect(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let origin = fleet.node("web01.example.com");
+    let mut node = fleet.node("lb01.example.com");
+    let fire = |count: usize| -> Vec<String> {
+        (0..count).map(|_| origin.fire(&["t", "--host", "lb01.example.com"]).committed()).collect()
+    };
+    let all_done = |events: &[String], node: &trigger_e2e::Node, runs: usize| {
+        for event in events {
+            origin.wait_for(event, "lb01.example.com", "done");
+        }
+        assert_eq!(node.runs().len(), runs, "{:?}\n{}", node.runs(), node.agent_log());
+    };
+    // More than the agent reads at once.
+    let waiting = fire(70);
+    node.start_agent();
+    for event in &waiting {
+        eventually("an end", || {
+            let state = origin.delivery(event, "lb01.example.com")["state"].clone();
+            if state == "done" || state == "superseded" { Ok(()) } else { Err(state.to_string()) }
+        });
+    }
+    assert_eq!(node.runs().len(), 1, "{:?}\n{}", node.runs(), node.agent_log());
+
+    node.agent().pause();
+    fleet.backend.kill();
+    fleet.backend.restart();
+    let waiting = fire(3);
+    node.agent().go_on();
+    all_done(&waiting, &node, 2);
+
+    node.kill_agent();
+    let waiting = fire(3);
+    node.start_agent();
+    all_done(&waiting, &node, 3);
 }
 
 fn waiting_distinguishes_good_outcomes_from_bad_ones(kind: BackendKind) {

@@ -139,7 +139,11 @@ fn forms_stay() {
     check(&settled, include_str!("golden/settled.v1.json"));
     check(&DeliveryOutcome::Done(sample_run()), include_str!("golden/outcome-done.v1.json"));
     check(&DeliveryOutcome::Failed(sample_run()), include_str!("golden/outcome-failed.v1.json"));
-    check(&DeliveryOutcome::Expired, include_str!("golden/outcome-expired.v1.json"));
+    check(&DeliveryOutcome::Expired(None), include_str!("golden/outcome-expired.v1.json"));
+    check(
+        &DeliveryOutcome::Expired(Some("by the clock of web01".to_owned())),
+        include_str!("golden/outcome-expired-clocks.v1.json"),
+    );
     check(&DeliveryOutcome::Suppressed("no".to_owned()), include_str!("golden/outcome-suppressed.v1.json"));
     check(
         &DeliveryOutcome::Superseded(samples::event_id(4)),
@@ -258,7 +262,8 @@ fn every_outcome_survives_encoding_and_decoding() {
     let ends = [
         DeliveryOutcome::Done(sample_run()),
         DeliveryOutcome::Failed(sample_run()),
-        DeliveryOutcome::Expired,
+        DeliveryOutcome::Expired(None),
+        DeliveryOutcome::Expired(Some("by the clock of web01".to_owned())),
         DeliveryOutcome::Refused("r".to_owned()),
         DeliveryOutcome::Suppressed("s".to_owned()),
         DeliveryOutcome::Superseded(samples::event_id(4)),

@@ -215,13 +215,14 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         self.input(Input::CompletedWhileDown { run, causes });
     }
 
-    fn arrived(&mut self, Batch { arrivals, is_all }: Batch) {
+    fn arrived(&mut self, Batch { arrivals, is_all, is_of_all, more_follow }: Batch) {
         if is_all {
             let is_there = |known: &str| {
                 arrivals.iter().any(|a| matches!(a, Arrival::Unreadable { key, .. } if key == known))
             };
             self.unreadable.retain(|key, _| is_there(key));
         }
+        self.take_in(Input::ReadingStarted { is_whole: is_of_all });
         for arrival in arrivals {
             match arrival {
                 Arrival::Pending(mut cause) => {
@@ -252,6 +253,9 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     }
                 }
             }
+        }
+        if !more_follow {
+            self.take_in(Input::ReadingEnded);
         }
         self.known_ends.forget_files();
         // Published once for the batch, which may hold thousands.
@@ -535,7 +539,9 @@ fn log_completion(Completion { event, outcome, .. }: &Completion) {
             tracing::warn!(%event, %state, run = %run.run_id, outcome = %run.result.outcome, "delivery completed");
         }
         DeliveryOutcome::Superseded(by) => tracing::info!(%event, %state, %by, "delivery completed"),
-        DeliveryOutcome::Expired => tracing::warn!(%event, %state, "delivery completed"),
+        DeliveryOutcome::Expired(reason) => {
+            tracing::warn!(%event, %state, reason, "delivery completed");
+        }
         DeliveryOutcome::Refused(reason) | DeliveryOutcome::Suppressed(reason) => {
             tracing::warn!(%event, %state, reason, "delivery completed");
         }

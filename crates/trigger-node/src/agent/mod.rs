@@ -169,10 +169,14 @@ impl<H: Host> Service<H> {
     ///
     /// # Errors
     /// Those of [`Publisher::fire`].
-    pub async fn fire(&self, publication: &Publication) -> Result<FireReport, FireError> {
+    pub async fn fire(
+        &self,
+        publication: &Publication,
+        ignores_pause: bool,
+    ) -> Result<FireReport, FireError> {
         let event = &publication.event;
         let span = tracing::info_span!("fire", event = %event.id, trigger = %event.trigger);
-        let report = self.publisher.fire(publication).instrument(span).await;
+        let report = self.publisher.fire(publication, ignores_pause).instrument(span).await;
         self.node.metrics.fired(report.as_ref().ok().map(|report| &report.fired));
         report
     }

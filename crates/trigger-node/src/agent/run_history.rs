@@ -86,11 +86,11 @@ mod tests {
             &[completion(1, by(3)), completion(2, by(3)), completion(3, by(4)), completion(8, by(9))],
         );
         assert_eq!(
-            teller.end(&completion(4, DeliveryOutcome::Expired)),
+            teller.end(&completion(4, DeliveryOutcome::Expired(None))),
             3,
             "what it superseded had superseded two"
         );
-        assert_eq!(teller.end(&completion(4, DeliveryOutcome::Expired)), 0, "once");
+        assert_eq!(teller.end(&completion(4, DeliveryOutcome::Expired(None))), 0, "once");
         assert_eq!(teller.stands_for.len(), 1, "nothing is kept of what ended");
     }
 }

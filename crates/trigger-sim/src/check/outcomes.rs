@@ -41,7 +41,7 @@ impl World {
                 self.check_end_by_run(event, certname, run, &end);
                 self.check_against_truth(client, event, certname, run);
             }
-            DeliveryOutcome::Expired => self.check_expired(client, event, certname),
+            DeliveryOutcome::Expired(_) => self.check_expired(client, event, certname),
             DeliveryOutcome::Superseded(by) => self.check_superseded(event, certname, *by),
             DeliveryOutcome::Refused(_) => {
                 let machine = &self.machines[client.machine];
@@ -55,7 +55,7 @@ impl World {
         self.count(match end {
             DeliveryOutcome::Done(_) => "ended done",
             DeliveryOutcome::Failed(_) => "ended failed",
-            DeliveryOutcome::Expired => "ended expired",
+            DeliveryOutcome::Expired(_) => "ended expired",
             DeliveryOutcome::Superseded(_) => "ended superseded",
             DeliveryOutcome::Refused(_) => "ended refused",
             DeliveryOutcome::Suppressed(_) => "ended suppressed",
