@@ -15,6 +15,7 @@ pub mod host;
 mod metrics;
 pub mod os;
 mod output_limit;
+mod process_table;
 mod process_tree;
 pub mod puppet_locks;
 pub mod puppet_settings;
