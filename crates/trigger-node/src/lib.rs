@@ -17,6 +17,7 @@ mod metrics;
 pub mod os;
 mod output_limit;
 mod private;
+mod process_table;
 mod process_tree;
 pub mod puppet_locks;
 pub mod puppet_settings;

@@ -23,6 +23,8 @@ use rustix::process::{
 };
 use tokio::process::Child;
 
+use crate::process_table::{self, ProcStat, kin_of, process_table};
+
 /// The time between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often it is checked whether all processes have ended.
@@ -46,28 +48,20 @@ pub(crate) async fn end(child: &mut Child) {
 /// as it is not reaped yet, its number is no other's.
 async fn end_group_of(process: u32, child: &mut Child) {
     let Some(group) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return };
-    tracing::error!(process, "cannot read /proc: ending the run's process group only, without its sessions");
+    tracing::error!(
+        process,
+        "/proc does not show this process: ending the run's process group only, without its sessions"
+    );
     let _ = kill_process_group(group, Signal::TERM);
     let _ = tokio::time::timeout(GRACE, child.wait()).await;
     let _ = kill_process_group(group, Signal::KILL);
-}
-
-/// Whether this system shows its processes in `/proc`, without which a run's processes cannot be found.
-pub(crate) fn is_readable() -> bool {
-    kin_of(rustix::process::getpid().as_raw_nonzero().get()).is_some()
-}
-
-/// Returns the children of a process, as far as the process table shows them.
-pub(crate) fn children_of(process: Pid) -> Vec<Pid> {
-    let parent = process.as_raw_nonzero().get();
-    let children = process_tree().into_iter().filter(|(_, kin)| kin.parent == parent);
-    children.filter_map(|(child, _)| Pid::from_raw(child)).collect()
 }
 
 /// The same for a run whose supervisor is dead. Its leader is the process that the supervisor noted; a supervisor
 /// that was killed between the start and the note leaves none, and the leader is the oldest process that writes to
 /// the run's output. A daemon that the run started may write to it too, but is younger.
 pub(crate) async fn end_orphan(noted: Option<&str>, output: &Path) {
+    let noted = noted.filter(|_| process_table::is_own());
     let leader = match noted.and_then(Leader::from_note) {
         Some(noted) => noted.is_there().then_some(noted),
         None => oldest_writer(output),
@@ -132,7 +126,7 @@ struct Leader {
 
 impl Leader {
     fn of(process: u32) -> Option<Self> {
-        let process = i32::try_from(process).ok()?;
+        let process = i32::try_from(process).ok().filter(|_| process_table::is_own())?;
         Some(Self { process, started: kin_of(process)?.started })
     }
 
@@ -233,24 +227,22 @@ impl Members {
     /// re-parented. Returns whether any new process was found.
     fn look(&mut self) -> bool {
         self.held.retain(|process, held| held.is_alive(*process));
-        let process_tree = process_tree();
+        let table = process_table();
         let mut found: Vec<i32> = self.held.keys().copied().collect();
         let leader = self.leader;
-        if process_tree.get(&leader.process).is_some_and(|kin| kin.started == leader.started) {
-            let in_group = process_tree.iter().filter(|(_, kin)| kin.group == leader.process);
+        if table.get(&leader.process).is_some_and(|kin| kin.started == leader.started) {
+            let in_group = table.iter().filter(|(_, kin)| kin.group == leader.process);
             found.extend(in_group.map(|(process, _)| *process).chain([leader.process]));
         }
         let mut next = 0;
         while let Some(parent) = found.get(next).copied() {
-            found.extend(
-                process_tree.iter().filter(|(_, kin)| kin.parent == parent).map(|(process, _)| *process),
-            );
+            found.extend(table.iter().filter(|(_, kin)| kin.parent == parent).map(|(process, _)| *process));
             next += 1;
         }
         let known = self.held.len();
         for process in found {
             if !self.held.contains_key(&process)
-                && let Some(held) = process_tree.get(&process).and_then(|kin| Held::of(process, kin))
+                && let Some(held) = table.get(&process).and_then(|kin| Held::of(process, kin))
             {
                 self.held.insert(process, held);
             }
@@ -273,36 +265,6 @@ impl Members {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
-}
-
-struct ProcStat {
-    /// It is a zombie, or about to be gone.
-    has_ended: bool,
-    parent: i32,
-    group: i32,
-    started: u64,
-}
-
-/// Reads the process table of this machine, by pid.
-fn process_tree() -> BTreeMap<i32, ProcStat> {
-    let processes = fs::read_dir("/proc").into_iter().flatten();
-    let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    ids.filter_map(|process| Some((process, kin_of(process)?))).collect()
-}
-
-fn kin_of(process: i32) -> Option<ProcStat> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The program's name, in parentheses, may hold anything.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    // Numbered as in proc_pid_stat(5); the two fields before `rest` are missing here.
-    let field = |number: usize| fields.get(number - 3).copied();
-    Some(ProcStat {
-        has_ended: matches!(field(3)?, "Z" | "X" | "x"),
-        parent: field(4)?.parse().ok()?,
-        group: field(5)?.parse().ok()?,
-        started: field(22)?.parse().ok()?,
-    })
 }
 
 #[cfg(test)]

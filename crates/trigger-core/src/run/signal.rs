@@ -1,7 +1,7 @@
 //! Finds the signal that ended Puppet in the middle of a catalog where the exit code hides it.
 //!
 //! `puppet apply` makes an error of every signal and exits with 1, and so does `puppet agent` where its
-//! `postrun_command` fails, so the operating system shows nothing. Puppet's own last words are used then, and only under
+//! `postrun_command` fails, so the operating system shows nothing. Puppet's own last message is used then, and only under
 //! conditions that no message of another program or of a manifest meets: such a message is always part of a longer one
 //! of Puppet's, and the report keeps where each message begins and ends. Where no catalog was begun, none of this is
 //! asked, because the run is tried again anyway.
@@ -98,7 +98,7 @@ mod tests {
             "Error: Could not run: cannot load such file -- x: SIGTERM\n",
             "Error: /Kaput[x]/ensure: change failed: SIGTERM\nError: Could not run: no such file\n",
             "Error: Could not run: SIGNALS are not what this is about\n",
-            // A message with several lines, which Puppet logs as its last words.
+            // A message with several lines, which Puppet logs as its last one.
             "Error: Could not run: x\nError: Could not run: SIGTERM\n",
             "Notice: /Exec[x]/returns: Exiting\n",
             // A program that a provider starts without catching its output.

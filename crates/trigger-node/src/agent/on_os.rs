@@ -12,7 +12,7 @@ use super::disable_watcher::{DisableWatcher, Puppet};
 use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
 use super::{metrics_file, output_limiter, reaper, socket, start};
 use crate::os::Os;
-use crate::process_tree;
+use crate::process_table;
 
 /// Runs the agent until a signal, a reload or the loss of its claim stops it. Calls `check_configuration` before a
 /// reload; if that fails, the agent goes on with its old configuration.
@@ -23,8 +23,13 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     settings: AgentSettings,
     check_configuration: impl Fn() -> C,
 ) -> Result<Stopped, AgentError> {
-    if !process_tree::is_readable() {
+    if !process_table::is_readable() {
         return Err(AgentError::NoProcessTable);
+    }
+    if !process_table::is_own() {
+        tracing::warn!(
+            "/proc shows the processes of another namespace: mount this one's, because a run that takes too long is ended by it; without it, only the run's process group is ended"
+        );
     }
     let (signals_in, signals) = mpsc::channel(1);
     forward_signals(&signals_in)?;

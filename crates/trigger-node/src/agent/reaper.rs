@@ -6,7 +6,7 @@ use std::fs;
 use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::process_tree;
+use crate::process_table;
 
 /// Returns the children of this process. It is called before this program starts any child of its own, because those
 /// are awaited elsewhere. Not every kernel lists children; then they are found in the process table.
@@ -14,7 +14,7 @@ pub(super) fn children() -> Vec<Pid> {
     let own = getpid();
     match fs::read_to_string(format!("/proc/self/task/{}/children", own.as_raw_nonzero())) {
         Ok(listed) => listed.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect(),
-        Err(_) => process_tree::children_of(own),
+        Err(_) => process_table::children_of(own),
     }
 }
 
