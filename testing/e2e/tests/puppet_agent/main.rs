@@ -428,6 +428,7 @@ fn a_noop_run_changes_nothing_and_says_so_whatever_asked_for_it() {
     node.served(&format!("file {{ '{}': content => 'x' }}", file.display()));
     let asked = wait_for(&node, &fire(&node, &["--noop"]), "done");
     assert_eq!((&asked["noop"], &asked["reason"]), (&json!(true), &Value::Null), "{asked}");
+    assert_eq!((&asked["noop_pending"], &asked["really_changed"]), (&json!(true), &json!(false)), "{asked}");
     assert!(output(&node, &asked).contains("(noop)"), "{}", output(&node, &asked));
 
     node.puppet_conf(PuppetServer::shared().port(), "noop = true");
@@ -435,6 +436,21 @@ fn a_noop_run_changes_nothing_and_says_so_whatever_asked_for_it() {
     assert_eq!(own["noop"], true, "{own}");
     assert_reason(&own, "this node's own settings made it a noop run");
     assert!(!file.exists(), "a noop run changed something");
+}
+
+#[test]
+fn tags_of_puppet_conf_limit_a_run_of_the_agent_but_drop_no_notify() {
+    let (_fleet, node) = alone("limited.example.test", "");
+    node.served(
+        "notify { 'selected': tag => 'web', notify => Trigger['t'] }
+         notify { 'not selected': }
+         trigger { 't': hosts => 'next.example.test' }",
+    );
+    node.puppet_conf(PuppetServer::shared().port(), "tags = web");
+    let limited = wait_for(&node, &fire(&node, &[]), "done");
+    assert_reason(&limited, "the run was limited by tags = web in puppet.conf");
+    let said = output(&node, &limited);
+    assert!(said.contains("Fired ") && !said.contains("not selected"), "{said}");
 }
 
 #[test]
