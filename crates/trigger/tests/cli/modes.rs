@@ -1,4 +1,5 @@
-//! The modes of everything that a daemon or a command creates, under any umask.
+//! The modes of everything that a daemon or a command creates, under any umask: only its owner can hold an agent's lock
+//! (C11).
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
