@@ -2,7 +2,7 @@
 //! reasons and errors must neither control a terminal nor look like another line of the output or of the log.
 //!
 //! This is the only place that decides which characters are shown. Everything that reaches a terminal or a line of the
-//! log goes through it ([`crate::output`], [`crate::logging`]). JSON documents keep the exact text: there [`json`] only
+//! log goes through it (C8: [`crate::output`], [`crate::logging`]). JSON documents keep the exact text: there [`json`] only
 //! chooses the spelling.
 
 use std::borrow::Cow;
@@ -71,7 +71,7 @@ fn is_line_break(char: char) -> bool {
     matches!(char, '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Returns whether a terminal interprets the character, or shows nothing for it: control characters (C0, DEL, C1),
+/// Returns whether a terminal interprets the character, or shows nothing for it: control characters (both ranges, and DEL),
 /// separators of lines, marks and overrides of the direction of writing, and characters without a shape that are no
 /// part of a script. Joiners stay, because several scripts need them.
 fn is_hidden(char: char) -> bool {

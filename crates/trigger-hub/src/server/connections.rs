@@ -379,7 +379,7 @@ mod tests {
         let (mut client, mut hub, silence) = connection();
         let mut bytes = [0; 8];
         client.write_all(b"x").await.unwrap();
-        hub.read(&mut bytes).await.unwrap();
+        assert_eq!(hub.read(&mut bytes).await.unwrap(), 1);
         assert!(!silence.lasts() && !silence.close());
 
         let (_client, mut hub, silence) = connection();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::database;
 use super::error::SqliteError;
@@ -24,6 +25,14 @@ pub enum BackupError {
     /// The data directory holds no database.
     #[error("there is no hub's database in {}: give the --data-dir of the hub", .0.display())]
     NoDatabase(PathBuf),
+    /// There may be a database, but this user may not read it.
+    #[error("cannot read the hub's database {}: {source}; make the backup as the user that the hub runs as, or as root", path.display())]
+    Unreadable {
+        /// The database.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// A backup never overwrites a file.
     #[error("{} exists already: a backup never overwrites a file; give another name or remove it", .0.display())]
     FileExists(PathBuf),
@@ -60,9 +69,7 @@ pub enum BackupError {
 /// When there is no database, `file` exists or cannot be written, or the copy is not sound.
 pub fn backup(data_dir: &Path, file: &Path) -> Result<(), BackupError> {
     let source = database::file(data_dir);
-    if !source.exists() {
-        return Err(BackupError::NoDatabase(data_dir.to_owned()));
-    }
+    check_readable(data_dir, &source)?;
     // This check only fails early; the link at the end decides.
     if file.symlink_metadata().is_ok() {
         return Err(BackupError::FileExists(file.to_owned()));
@@ -70,6 +77,18 @@ pub fn backup(data_dir: &Path, file: &Path) -> Result<(), BackupError> {
     let partial = Partial::create(file)?;
     copy(&source, &partial.path, file)?;
     partial.publish(file)
+}
+
+/// Distinguishes a database that is not there from one that this user may not read. The file is not opened: closing it
+/// would give up the locks of a hub in this process.
+fn check_readable(data_dir: &Path, database: &Path) -> Result<(), BackupError> {
+    match accessat(CWD, database, Access::READ_OK, AtFlags::EACCESS).map_err(io::Error::from) {
+        Ok(()) => Ok(()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(BackupError::NoDatabase(data_dir.to_owned()))
+        }
+        Err(source) => Err(BackupError::Unreadable { path: database.to_owned(), source }),
+    }
 }
 
 /// The copy under a name of its own, removed when it is dropped.

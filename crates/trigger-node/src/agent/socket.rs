@@ -47,7 +47,7 @@ pub(super) fn listen(state_dir: &Path) -> Result<UnixListener, AgentError> {
     Ok(listener)
 }
 
-/// Serves the socket, and listens anew if something else has removed its file.
+/// Serves the socket, and listens again if something else has removed its file.
 pub(super) async fn serve<H: Host>(mut listener: UnixListener, service: Arc<Service<H>>) {
     let state_dir = service.node.settings.state.path();
     let mut file = identity(state_dir);

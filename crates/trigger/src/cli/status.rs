@@ -24,7 +24,7 @@ use crate::warnings::Warnings;
 pub(crate) struct StatusArgs {
     /// The event; without one, the latest events
     event: Option<EventId>,
-    /// How many of the latest events
+    /// How many of the latest events, at most 100
     #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=100))]
     limit: u16,
     /// The key prefix that the agents are registered under [default: /puppet_trigger/events]

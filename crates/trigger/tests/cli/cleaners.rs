@@ -56,6 +56,7 @@ fn what_was_removed_comes_back_and_events_are_delivered() {
     assert!(agent.stop().success());
 }
 
+/// C11: without its lock another agent could run there.
 #[test]
 fn an_agent_whose_lock_or_directory_is_gone_ends_and_says_so() {
     for removes_all in [true, false] {

@@ -1,4 +1,4 @@
-//! The log of the daemons: nothing waits for it, and nothing in it controls a terminal or makes lines of its own.
+//! The log of the daemons: nothing waits for it, and nothing in it controls a terminal or makes lines of its own (C8).
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 

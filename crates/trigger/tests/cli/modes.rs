@@ -1,4 +1,5 @@
-//! The modes of everything that a daemon or a command creates, under any umask.
+//! The modes of everything that a daemon or a command creates, under any umask: only its owner can hold an agent's lock
+//! (C11).
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -108,4 +109,34 @@ fn events_that_a_command_spools_are_private_too() {
     let found = check_private(&state.path().join("new"));
     assert!(found.iter().any(|name| name.ends_with(".json")), "{found:?}");
     assert!(found.iter().any(|name| name.ends_with("backend-unreachable")), "{found:?}");
+}
+
+#[test]
+fn a_backup_without_permission_says_that_it_may_not_read() {
+    let state = state();
+    fs::set_permissions(state.path(), Permissions::from_mode(0o755)).unwrap();
+    let data = state.path().join("data");
+    let address = free_address();
+    let arguments = ["hub", "--listen", &address, "--data-dir", data.to_str().unwrap()];
+    let _hub = Daemon::start(&arguments, state.path(), Stdio::null());
+    until("the hub is healthy", || is_healthy(&address));
+    let program = state.path().join("trigger");
+    fs::copy(cargo_bin!("trigger"), &program).unwrap();
+    for mode in [0o700, 0o755] {
+        fs::set_permissions(&data, Permissions::from_mode(mode)).unwrap();
+        // As `nobody`, which takes root.
+        let backup = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&program)
+            .args(["hub", "backup", "--config", "/dev/null", "--data-dir"])
+            .arg(&data)
+            .arg("/tmp/never")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(backup.stderr).unwrap();
+        assert_eq!(backup.status.code(), Some(1), "{said}");
+        let expected =
+            format!("error: cannot read the hub's database {}/hub.sqlite: Permission denied", data.display());
+        assert!(said.starts_with(&expected), "{said}");
+    }
 }

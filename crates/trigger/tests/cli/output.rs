@@ -126,7 +126,7 @@ fn a_reader_that_has_gone_is_no_error() {
     }
 }
 
-/// Text that clears a screen, hides what follows, turns the direction of writing and looks like another line.
+/// C8. Text that clears a screen, hides what follows, turns the direction of writing and looks like another line.
 const FORGED: &str = "why\u{1b}[2J\u{9b}8m\u{7f}\u{202e}\r\nerror: forged\nlb02 done";
 
 fn is_clean(text: &str) -> bool {

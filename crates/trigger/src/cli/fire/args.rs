@@ -27,7 +27,7 @@ pub(crate) struct FireArgs {
     /// Let Puppet report what it would change, and change nothing
     #[arg(long)]
     pub(super) noop: bool,
-    /// The most hops that a chain of triggers may have
+    /// The most hops that a chain of triggers may have, at most 64
     #[arg(long, value_name = "HOPS", default_value_t = DEFAULT_TTL, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TTL)))]
     pub(super) ttl: u32,
     /// Whether this trigger may make a node run again in the same chain
