@@ -93,12 +93,14 @@ fn with_private(tags: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::GUARD;
     use super::*;
     use std::time::Duration;
 
     const RUN: &str = "019356b0-7c4a-7000-8000-000000000001";
 
-    /// Returns the arguments of a run from the first `--tags` or `--skip_tags` on, and the sentence about its limits.
+    /// Returns the arguments of a run from the first `--tags` or `--skip_tags` up to those that Trigger needs, and the
+    /// sentence about its limits.
     fn run(words: &str, event_tag: Option<&str>, conf: [&str; 2]) -> (String, String) {
         let command = RunCommand::from_words(words.split(' ').map(str::to_owned).collect()).unwrap();
         let tags = event_tag.iter().map(|tag| tag.parse().unwrap()).collect();
@@ -107,8 +109,9 @@ mod tests {
         let settings = TagSettings { tags, skip_tags };
         let run = command.with_private_tag(&options, &settings);
         let argv = run.argv(RUN.parse().unwrap(), &options, Duration::from_secs(60), "r", None);
-        let from = argv.iter().position(|word| word.contains("tags")).unwrap_or(argv.len());
-        (argv[from..].join(" "), command.limits(&options, &settings).unwrap_or_default())
+        let to = argv.iter().position(|word| word == GUARD).unwrap_or(argv.len());
+        let from = argv.iter().position(|word| word.contains("tags")).unwrap_or(to);
+        (argv[from..to].join(" "), command.limits(&options, &settings).unwrap_or_default())
     }
 
     fn check(words: &str, event_tag: Option<&str>, conf: [&str; 2], arguments: &str, limits: &str) {
