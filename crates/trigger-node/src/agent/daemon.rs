@@ -126,7 +126,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 Some(signal) = self.channels.signals.recv() => match signal {
                     Signal::Terminate => return Ok(Stopped::Terminated),
                     Signal::Reload => match check_configuration().await {
-                        Ok(()) => return Ok(Stopped::Reload),
+                        Ok(()) if *self.channels.may_claim.borrow() => return Ok(Stopped::Reload),
+                        Ok(()) => return Ok(Stopped::Renamed),
                         Err(error) => {
                             tracing::error!(%error, "the configuration is not reloaded");
                         }
@@ -159,6 +160,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                         let is_renamed = renamed.is_ok();
                         drop(answer.send(renamed));
                         if is_renamed {
+                            self.channels.may_claim.send_replace(false);
                             return Ok(Stopped::Renamed);
                         }
                     }

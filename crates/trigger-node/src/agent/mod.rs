@@ -109,7 +109,8 @@ pub enum Stopped {
     Reload,
     /// Another agent has taken the claim and runs the waiting deliveries. The caller shall start this agent again.
     ClaimLost,
-    /// The state directory belongs to another certname now. The caller shall start the agent again, for that one.
+    /// The node has another certname than the one that this agent acted for, so that its claim was released. The caller
+    /// shall start the agent again.
     Renamed,
 }
 

@@ -126,7 +126,9 @@ impl<H: Host> Registration<H> {
     }
 
     async fn release(&mut self) {
-        let activity = self.activity.borrow().clone();
+        // What waits for a certname that is no longer this node's is not this node's to explain.
+        let is_named = *self.may_claim.borrow();
+        let activity = if is_named { self.activity.borrow().clone() } else { Activity::default() };
         let now = self.node.host.now();
         match timeout(&self.node.host, RELEASE_TIMEOUT, self.claim.release(&activity, now)).await {
             Some(Ok(true)) => tracing::info!(certname = %self.node.settings.certname, "released the claim"),
