@@ -50,8 +50,8 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), fleet, host: host.clone() });
     let (arrivals_in, arrivals) = mpsc::channel(16);
     let (completions_in, completions) = mpsc::unbounded_channel();
-    let (claim_in, claim) = watch::channel(ClaimState::Unregistered);
-    let (link_in, link) = watch::channel(Connection::Down("deliveries are not read yet".to_owned()));
+    let (claim_in, claim) = watch::channel(ClaimState::Unregistered { trouble: None });
+    let (link_in, link) = watch::channel(Connection::NotTried);
     let (activity_in, activity) = watch::channel(Default::default());
     let (own_record, seen) = watch::channel(Default::default());
     let (release_in, release) = oneshot::channel();
@@ -102,10 +102,14 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     };
     // What is in progress, or was not stored yet, is this directory's to end: until then no other agent may run. A
     // reload keeps the claim, for the same lock is taken again at once.
-    if stopped == Stopped::Terminated && runs.open_runs()?.is_empty() {
-        let (released_in, released) = oneshot::channel();
-        if release_in.send(released_in).is_ok() {
-            let _ = released.await;
+    // While a run goes on, not even the next agent of this directory may be spared the wait: a copy of the directory may
+    // be started elsewhere.
+    let open = runs.open_runs()?;
+    if stopped == Stopped::Terminated && !open.iter().any(|run| run.is_alive) {
+        let (done_in, done) = oneshot::channel();
+        let release = registration::Release { nothing_is_open: open.is_empty(), done: done_in };
+        if release_in.send(release).is_ok() {
+            let _ = done.await;
         }
     }
     Ok(stopped)
