@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
+use crate::duration;
 use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use crate::lineage::{Lineage, Loops};
 use crate::reason::cleaned;
@@ -40,7 +41,7 @@ pub enum InvalidEvent {
         "{count} tags are too many for one event: at most {MAX_TAGS}; without tags, the whole catalog is applied"
     )]
     TooManyTags { count: usize },
-    #[error("an event cannot expire in {seconds} s: from 1 s to 7 days (604800 s)")]
+    #[error("an event cannot expire in {}: from 1s to 7d", duration::format(Duration::from_secs(*seconds)))]
     BadLifetime { seconds: u64 },
 }
 
@@ -314,7 +315,7 @@ mod tests {
         event.expires_in = MAX_LIFETIME + Duration::from_secs(1);
         assert_eq!(
             event.validate().unwrap_err().to_string(),
-            "an event cannot expire in 604801 s: from 1 s to 7 days (604800 s)"
+            "an event cannot expire in 7d 1s: from 1s to 7d"
         );
         event.expires_in = DEFAULT_LIFETIME;
         event.targets = Targets::default();

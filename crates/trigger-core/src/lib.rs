@@ -8,6 +8,7 @@
 //! imports it.
 
 pub mod backoff;
+pub mod count;
 pub mod dedup;
 pub mod delivery;
 pub mod duration;

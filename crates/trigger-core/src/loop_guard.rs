@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
+use crate::count::count;
 use crate::event::{Event, Target};
 use crate::identity::{Certname, EventId, TriggerName};
 use crate::lineage::{Chain, Hop, Lineage, Loops, MAX_CHAINS};
@@ -30,7 +31,7 @@ pub struct GuardSettings {
 pub enum Suppression {
     #[error("loop: '{trigger}' already made {certname} run in this chain ({chain})")]
     AlreadyInChain { trigger: TriggerName, certname: Certname, chain: String },
-    #[error("loop guard: the chain has {hops} hop{} and this trigger's ttl is {ttl} ({chain})", if *.hops == 1 { "" } else { "s" })]
+    #[error("loop guard: the chain has {} and this trigger's ttl is {ttl} ({chain})", count(*hops, "hop"))]
     TooManyHops { hops: usize, ttl: u32, chain: String },
     #[error("loop guard: '{trigger}' fired {fires} times on this node for the same root event {root}")]
     TooManyFires { trigger: TriggerName, fires: u32, root: EventId },

@@ -46,6 +46,9 @@ pub struct Claimant {
     /// Whether that lock proves that its previous holder is dead. It does not after an agent which named the same lock
     /// has taken the claim: then this process was copied with its memory, and both copies live.
     pub may_inherit: bool,
+    /// The stamps of the latest writes of earlier agents of this state directory which ended in good order: a record that
+    /// carries one of them has no holder.
+    pub ended: Vec<Stamp>,
     /// The machine, for people.
     pub host: String,
     /// The process, for people.
@@ -75,7 +78,10 @@ impl Claimant {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimState {
     /// The backend has not answered yet.
-    Unregistered,
+    Unregistered {
+        /// The error of the last attempt, if there was one.
+        trouble: Option<String>,
+    },
     /// This agent holds it.
     Held {
         /// The groups that the node has joined, and at which revisions.
@@ -102,7 +108,7 @@ impl ClaimState {
     /// only goes forward.
     pub fn blocker(&self, elapsed: Duration) -> Option<ClaimBlocker> {
         match self {
-            Self::Unregistered => Some(ClaimBlocker::NotRegistered),
+            Self::Unregistered { .. } => Some(ClaimBlocker::NotRegistered),
             Self::Held { renewed_at, .. } => {
                 let since = elapsed.saturating_sub(*renewed_at);
                 (since > TRUST_PERIOD).then(|| {
@@ -206,9 +212,12 @@ impl Tenant for Registration {
         }
     }
 
-    /// Only one process can hold a file lock: the one that held it before is dead.
+    /// Only one process can hold a file lock: the one that held it before is dead. And a process that has noted its
+    /// end writes nothing more: a record that it cannot have written is that of its copy.
     fn is_dead(&self, record: &NodeRecord) -> bool {
-        self.claimant.may_inherit && record.lock.is_some() && record.lock == self.claimant.lock
+        let holds_its_lock =
+            self.claimant.may_inherit && record.lock.is_some() && record.lock == self.claimant.lock;
+        holds_its_lock || self.claimant.ended.contains(&record.stamp())
     }
 
     /// Recalls the revisions at which the node joined its groups as the backend remembers them: events fired at a group
@@ -231,6 +240,7 @@ impl Tenant for Registration {
         }
         self.is_complete = record.groups.iter().all(|(group, since)| self.joined.get(group) == Some(since));
         self.claimant.may_inherit = true;
+        self.claimant.ended.clear();
     }
 }
 
@@ -260,7 +270,9 @@ impl Claim {
     /// The state of the claim at `elapsed`, a reading of the clock that only goes forward.
     pub fn state(&self, elapsed: Duration) -> ClaimState {
         match self.lease.state(elapsed) {
-            LeaseState::Unknown => ClaimState::Unregistered,
+            LeaseState::Unknown { trouble } => {
+                ClaimState::Unregistered { trouble: trouble.map(str::to_owned) }
+            }
             LeaseState::Held { renewed_at, .. } => {
                 ClaimState::Held { joined: self.registration.joined.clone(), renewed_at }
             }
@@ -321,6 +333,13 @@ impl Claim {
     pub async fn renew(&mut self, activity: &Activity, now: Now) -> Result<(), StoreError> {
         self.registration.activity = activity.clone();
         self.lease.renew(&self.fleet, &mut self.registration, now).await
+    }
+
+    /// What the record can carry if this agent, or one that has ended before it, wrote it last: the proof for the next
+    /// agent of this state directory that it need not wait, if this one can no longer release its claim.
+    pub fn latest_stamps(&self) -> Vec<Stamp> {
+        // Without a write of this agent, the record is still that of an earlier one.
+        self.registration.claimant.ended.iter().cloned().chain(self.lease.latest_stamps()).collect()
     }
 
     /// Gives the claim up because the agent stops: the next one need not wait. No run of this agent may be in progress,

@@ -107,7 +107,10 @@ pub enum HolderRecord<R> {
 #[derive(Debug)]
 pub enum LeaseState<'a, R> {
     /// The backend has not answered yet.
-    Unknown,
+    Unknown {
+        /// The error of the last attempt, if there was one.
+        trouble: Option<&'a str>,
+    },
     /// It is held by this contender.
     Held {
         /// The fencing token: the revision at which it was acquired.
@@ -195,7 +198,9 @@ impl<R: LeaseRecord> Lease<R> {
                 LeaseState::Held { token: *token, renewed_at: *renewed_at }
             }
             (None, Some(contention)) => LeaseState::Contended(contention),
-            (None, None) => LeaseState::Unknown,
+            (None, None) => LeaseState::Unknown {
+                trouble: Some(self.trouble.as_str()).filter(|trouble| !trouble.is_empty()),
+            },
         }
     }
 
@@ -304,6 +309,17 @@ impl<R: LeaseRecord> Lease<R> {
             }
         }
         Ok(false)
+    }
+
+    /// Every stamp that the record can carry if this contender wrote it last: of its latest write that was answered, and
+    /// of those in doubt.
+    pub fn latest_stamps(&self) -> Vec<Stamp> {
+        let stamp = |&(renewals, written_at): &(u64, Timestamp)| Stamp {
+            holder: self.holder.clone(),
+            renewals,
+            written_at,
+        };
+        self.confirmed.iter().chain(&self.in_doubt_writes).map(stamp).collect()
     }
 
     async fn swap(

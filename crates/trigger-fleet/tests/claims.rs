@@ -19,6 +19,7 @@ use trigger_fleet::Fleet;
 use trigger_fleet::claim::{
     Claim, ClaimState, Claimant, LEASE, POLL_INTERVAL, RENEWAL_INTERVAL, TRUST_PERIOD,
 };
+use trigger_fleet::lease::Stamp;
 use trigger_store::etcd::EtcdStore;
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{CasOutcome, KeyRange, Store, StoreError};
@@ -134,6 +135,7 @@ fn claimant(instance: &str, lock: Option<&str>, host: &str, groups: &[&str]) -> 
         instance: instance.to_owned(),
         lock: lock.map(str::to_owned),
         may_inherit: true,
+        ended: Vec::new(),
         host: host.to_owned(),
         pid: 7,
         directory: "/var/lib/trigger".to_owned(),
@@ -443,4 +445,47 @@ async fn who_took_a_claim_is_news_and_our_own_writes_are_not(world: &World) {
     second.release(&Activity::default(), at(lease() + 1)).await.unwrap();
     assert!(first.is_news(revision().await));
     assert!(is_held(&world.renew(&mut first, 62).await));
+}
+
+/// The next agent of the directory of an agent that has noted its end, after a reboot.
+fn successor(world: &World, instance: &str, ended: Vec<Stamp>) -> Claim {
+    let claimant = Claimant { ended, ..claimant(instance, Some(instance), "host", &[]) };
+    Claim::new(world.fleet.clone(), claimant, BTreeMap::new(), Duration::ZERO)
+}
+
+/// Proves C11.
+#[tokio::test]
+async fn an_agent_that_noted_its_end_is_succeeded_at_once_and_only_once() {
+    let world = World::in_memory();
+    let mut first = world.agent("first", Some("a"));
+    world.renew(&mut first, 0).await;
+    // A renewal whose answer is lost, and a release that does not arrive.
+    world.store.loses_answers.store(true, Ordering::Relaxed);
+    first.renew(&Activity::default(), at(50)).await.unwrap_err();
+    world.store.loses_answers.store(false, Ordering::Relaxed);
+    world.store.is_unreachable.store(true, Ordering::Relaxed);
+    first.release(&Activity::default(), at(60)).await.unwrap_err();
+    // The second agent is stopped before the backend answers.
+    let mut second = successor(&world, "second", first.latest_stamps());
+    second.renew(&Activity::default(), at(60)).await.unwrap_err();
+    assert!(!second.release(&Activity::default(), at(61)).await.unwrap(), "it has none");
+    world.store.is_unreachable.store(false, Ordering::Relaxed);
+    // The directory was copied with the note.
+    let mut third = successor(&world, "third", second.latest_stamps());
+    let mut copy = successor(&world, "copy", second.latest_stamps());
+    assert!(is_held(&world.renew(&mut third, 70).await));
+    assert!(matches!(world.renew(&mut copy, 70).await, ClaimState::Contended(_)));
+}
+
+/// Proves C11.
+#[tokio::test]
+async fn a_noted_end_proves_nothing_about_a_copy_of_the_process_that_goes_on() {
+    let world = World::in_memory();
+    let mut first = world.agent("first", Some("a"));
+    world.renew(&mut first, 0).await;
+    let mut copied_with_its_memory = first.clone();
+    world.renew(&mut copied_with_its_memory, 40).await;
+    let mut next = successor(&world, "next", first.latest_stamps());
+    assert!(matches!(world.renew(&mut next, 70).await, ClaimState::Contended(_)));
+    assert!(is_held(&world.renew(&mut next, 70 + lease()).await), "silence does");
 }

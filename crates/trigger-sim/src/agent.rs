@@ -41,7 +41,7 @@ async fn live(own: Proc, may_inherit_claim: bool) {
     own.note(format_args!("agent ends: {ended:?}"));
     own.act(|world| {
         match ended {
-            Ok(Stopped::Terminated) => {}
+            Ok(Stopped::Terminated) => world.agent_ended_in_order(own.machine),
             Ok(stopped) => world.machines[own.machine].restarts = Some(stopped),
             Err(_) if world.machines[own.machine].is_full => world.count("agent ended by a full disk"),
             Err(error) => world.violate("an agent ends when it is asked to", error.to_string()),

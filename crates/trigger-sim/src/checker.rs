@@ -27,6 +27,8 @@ pub(crate) struct Checker {
     pub(crate) instances: BTreeMap<String, Vec<(usize, LockName)>>,
     /// The instances that have given up their claim, with their machines.
     pub(crate) released: BTreeSet<(usize, String)>,
+    /// The instances that have ended in good order, with their machines.
+    pub(crate) ended_in_order: BTreeSet<(usize, String)>,
     pub(crate) registrations: BTreeMap<Certname, Registration>,
     /// When a claim was last taken over at once because its holder's lock was the contender's own.
     pub(crate) inherited: BTreeMap<Certname, Duration>,

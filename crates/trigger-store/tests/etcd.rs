@@ -328,14 +328,14 @@ async fn a_full_server_is_transient_and_says_what_to_do() {
     }
     let results = store.put_many(pairs("/many/", 1000, 60)).await;
     for result in results {
-        let Err(error @ StoreError::Unreachable { .. }) = result else { panic!("full: {result:?}") };
+        let Err(error @ StoreError::Full { .. }) = result else { panic!("full: {result:?}") };
         let said = error.to_string();
         assert!(
             ["space exceeded", "compact", "defrag", "alarm disarm"].iter().all(|word| said.contains(word))
         );
     }
     let swap = store.compare_and_swap("/claim", "new", None).await;
-    assert!(matches!(swap, Err(StoreError::Unreachable { .. })), "known not to be done: {swap:?}");
+    assert!(matches!(swap, Err(StoreError::Full { .. })), "known not to be done: {swap:?}");
     assert!(!read(&store, "/fill/").await.is_empty(), "reading still works");
     // A transaction is refused now, also one that only deletes (3.5.1), and yet room must be made.
     let keys = (0..100).map(|n| format!("/fill/{n}")).collect();

@@ -245,10 +245,7 @@ pub(crate) fn short_time(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(|_| "?".to_owned(), |time| format!("{time:.0}"))
 }
 
-/// `1 node`, `2 nodes`.
-pub(crate) fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
+pub(crate) use trigger_core::count::count;
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@ on_each_backend!(
     a_killed_agent_continues_its_own_claim_at_once_but_no_copy_does,
     after_a_power_cut_an_agent_waits_for_it_might_be_a_copy,
     a_stopped_agent_gives_its_claim_up,
+    an_agent_that_outlived_its_backend_is_succeeded_at_once_after_a_reboot,
     an_agent_that_leaves_a_run_behind_keeps_its_claim,
     an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits,
 );
@@ -147,6 +148,46 @@ fn a_stopped_agent_gives_its_claim_up(kind: BackendKind) {
     let next = first.fire(&["t", "--host", "a"]).committed();
     first.wait_for(&next, "a", "done");
     assert_eq!((first.runs().len(), copy.runs().len()), (1, 2));
+}
+
+/// Proves C11.
+fn an_agent_that_outlived_its_backend_is_succeeded_at_once_after_a_reboot(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let mut node = fleet.running("a");
+    // The backend is stopped first, twice: the second agent has written nothing when it is stopped.
+    fleet.backend.kill();
+    for _ in 0..2 {
+        node.agent().terminate();
+        assert_eq!(node.agent().wait(), 0);
+        node.restart_machine();
+        node.launch_agent();
+        let disconnected = eventually("an agent that reports why it is not connected", || {
+            if !node.path("state/agent.sock").exists() {
+                return Err("no agent yet".to_owned());
+            }
+            let queue = node.queue();
+            let why = queue["disconnected"].as_str().filter(|why| why.contains("Connection refused"));
+            why.map(str::to_owned).ok_or_else(|| queue.to_string())
+        });
+        assert!(disconnected.contains("is unreachable"), "{disconnected}");
+    }
+    // A copy of the directory has the note, too.
+    let mut copy = fleet.node_in("clone", "a");
+    copy.copy_state_of(&node);
+    fleet.backend.restart();
+    eventually_within(BEFORE_ANY_RENEWAL, "an agent that holds its claim", || {
+        let queue = node.queue();
+        if queue["blocked"].is_null() && queue["disconnected"].is_null() {
+            Ok(())
+        } else {
+            Err(queue.to_string())
+        }
+    });
+    copy.launch_agent();
+    refusal(&copy, "claimed by another agent");
+    let event = copy.fire(&["t", "--host", "a"]).committed();
+    node.wait_for(&event, "a", "done");
+    assert_eq!((node.runs().len(), copy.runs().len()), (1, 0));
 }
 
 fn an_agent_that_leaves_a_run_behind_keeps_its_claim(kind: BackendKind) {

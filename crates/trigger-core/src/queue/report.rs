@@ -1,6 +1,7 @@
 //! What the queue reports: to the node's record in the backend, to `trigger queue` and to the metrics.
 
 use super::{ActiveRun, Blocker, MAX_LISTED, Queue};
+use crate::count::count;
 use crate::identity::EventId;
 use crate::node::{Activity, Delayed, HeldDelivery, Retrying, Running};
 use crate::rate_limiter::RunsPerMinute;
@@ -80,9 +81,9 @@ impl Queue {
 }
 
 fn limit_reason(limit: RunsPerMinute, at: Timestamp) -> String {
-    let runs = if limit.get() == 1 { "run" } else { "runs" };
+    let runs = count(limit.get().into(), "run");
     format!(
-        "{limit} {runs} started within a minute (runs_per_minute); the next may start at {} UTC",
+        "{runs} started within a minute (runs_per_minute); the next may start at {} UTC",
         at.time_of_day()
     )
 }

@@ -98,7 +98,11 @@ async fn carry<H: Host>(node: &Node<H>, mut load: Load<'_>) {
         }
         let lost_for = node.host.elapsed().saturating_sub(lost_at);
         let wait = backoff::reconnect(attempt, lost_for, node.host.jitter());
-        tracing::warn!(deliveries = load.completions.len(), %error, "outcomes wait for the backend");
+        if load.completions.is_empty() {
+            tracing::warn!(%error, "what has ended waits for the backend");
+        } else {
+            tracing::warn!(deliveries = load.completions.len(), %error, "outcomes wait for the backend");
+        }
         node.host.sleep(wait).await;
         attempt += 1;
     }

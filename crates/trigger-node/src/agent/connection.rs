@@ -3,6 +3,8 @@
 /// Whether the agent watches its backend now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Connection {
+    /// Deliveries are read only once this agent holds its claim.
+    NotTried,
     Up,
     Down(String),
 }

@@ -524,9 +524,22 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     fn view(&self) -> QueueView {
         let disconnected = match &*self.channels.link.borrow() {
             Connection::Up => None,
+            Connection::NotTried => Some(not_tried(&self.channels.claim.borrow())),
             Connection::Down(reason) => Some(reason.clone()),
         };
         view::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
+    }
+}
+
+/// Why deliveries are not read yet.
+fn not_tried(claim: &ClaimState) -> String {
+    match claim {
+        ClaimState::Unregistered { trouble: Some(trouble) } => trouble.clone(),
+        ClaimState::Unregistered { trouble: None } => "the backend has not answered yet".to_owned(),
+        ClaimState::Held { .. } => "deliveries are not read yet".to_owned(),
+        ClaimState::Contended(_) | ClaimState::Stale { .. } => {
+            "deliveries are read once this agent holds its claim".to_owned()
+        }
     }
 }
 

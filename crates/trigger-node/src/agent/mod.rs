@@ -11,6 +11,7 @@ mod connection;
 mod daemon;
 mod delivery_watcher;
 mod disable_watcher;
+mod end_note;
 mod error;
 mod known_ends;
 mod metrics;

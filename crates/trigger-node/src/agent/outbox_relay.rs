@@ -53,7 +53,7 @@ pub(super) async fn run<H: Host>(
 
 fn log(drained: &Drained) {
     if drained.published > 0 {
-        tracing::info!(events = drained.published, "published spooled events");
+        tracing::info!(events = drained.published, "the outbox was published");
     }
     for file in &drained.quarantined {
         tracing::error!(path = %file.path.display(), reason = file.reason, "a spooled event is quarantined");

@@ -12,6 +12,7 @@ use trigger_core::node::Activity;
 use trigger_core::queue::ClaimBlocker;
 use trigger_fleet::claim::{Claim, ClaimState, Claimant};
 
+use super::end_note;
 use super::{AgentSettings, Node};
 use crate::host::{Host, timeout};
 use crate::state::{FileError, read_if_present, write_durably};
@@ -21,8 +22,8 @@ const ACTIVITY_SPACING: Duration = Duration::from_millis(250);
 /// How long a change of activity waits before it is written, so that a run that has just started is not delayed on this
 /// node's processors and on the backend's disk.
 const ACTIVITY_DELAY: Duration = Duration::from_millis(50);
-/// How long an agent that stops tries to release its claim. After that the claim lapses by itself.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an agent that stops tries to release its claim. After that it notes its end.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The registration's ends of the channels to the other tasks.
 pub(super) struct Channels {
@@ -31,9 +32,17 @@ pub(super) struct Channels {
     pub(super) seen: watch::Receiver<Revision>,
     /// Whether the certname is certainly this node's. A node that may have another name claims none.
     pub(super) may_claim: watch::Receiver<bool>,
-    /// A request to release the claim, with the channel that reports its completion.
-    pub(super) release: oneshot::Receiver<oneshot::Sender<()>>,
+    /// A request to end, because the agent was stopped in good order.
+    pub(super) release: oneshot::Receiver<Release>,
     pub(super) standing: watch::Sender<ClaimState>,
+}
+
+/// A request to end.
+pub(super) struct Release {
+    /// Whether this state directory has no run and no outcome to end: otherwise no other agent may run yet.
+    pub(super) nothing_is_open: bool,
+    /// Reports the completion.
+    pub(super) done: oneshot::Sender<()>,
 }
 
 /// The owner of this node's registration.
@@ -62,6 +71,7 @@ impl<H: Host> Registration<H> {
             instance: node.host.new_instance(),
             lock,
             may_inherit: settings.may_inherit_claim,
+            ended: end_note::read(settings),
             host: node.host.name(),
             pid: node.host.pid(),
             directory: settings.state.path().display().to_string(),
@@ -75,15 +85,16 @@ impl<H: Host> Registration<H> {
         tokio::select! {
             biased;
             () = registrar.keep() => {}
-            Ok(released) = release => {
-                registrar.release().await;
-                let _ = released.send(());
+            Ok(Release { nothing_is_open, done }) = release => {
+                registrar.end(nothing_is_open).await;
+                let _ = done.send(());
             }
         }
     }
 
     async fn keep(&mut self) {
         let mut is_failing = false;
+        let mut has_note = true;
         while !self.standing.is_closed() {
             // A claim that this agent holds is kept, so that status shows why its deliveries wait.
             if !self.claim.is_held() && self.may_claim.wait_for(|may_claim| *may_claim).await.is_err() {
@@ -104,6 +115,11 @@ impl<H: Host> Registration<H> {
             self.remember_groups();
             let elapsed = self.node.host.now().elapsed;
             self.tell(self.claim.state(elapsed));
+            if has_note && self.claim.publishes_activity() {
+                // It has served: the record is this agent's own now.
+                end_note::remove(&self.node.settings);
+                has_note = false;
+            }
             let pause = self.claim.pause(elapsed, self.node.host.jitter());
             tokio::select! {
                 biased;
@@ -125,17 +141,37 @@ impl<H: Host> Registration<H> {
         }
     }
 
-    async fn release(&mut self) {
+    /// Gives the claim up, if nothing that only this state directory can end is open. Where that fails, or may not be
+    /// done, the note of this agent's end spares the next agent of this directory the wait.
+    async fn end(&mut self, nothing_is_open: bool) {
+        if !(nothing_is_open && self.release().await)
+            && let Err(error) = end_note::write(&self.node.settings, &self.claim.latest_stamps())
+        {
+            tracing::warn!(%error, "cannot note that this agent has ended");
+        }
+    }
+
+    /// Returns whether the claim is given up, or was not this agent's.
+    async fn release(&mut self) -> bool {
         // What waits for a certname that is no longer this node's is not this node's to explain.
         let is_named = *self.may_claim.borrow();
         let activity = if is_named { self.activity.borrow().clone() } else { Activity::default() };
         let now = self.node.host.now();
         match timeout(&self.node.host, RELEASE_TIMEOUT, self.claim.release(&activity, now)).await {
-            Some(Ok(true)) => tracing::info!(certname = %self.node.settings.certname, "released the claim"),
-            Some(Ok(false)) => {}
-            Some(Err(error)) => tracing::warn!(%error, "the claim is not released and lapses by itself"),
-            None => tracing::warn!("the claim is not released and lapses by itself: no answer in time"),
+            Some(Ok(true)) => {
+                tracing::info!(certname = %self.node.settings.certname, "released the claim");
+                return true;
+            }
+            // It was another agent's, or this one has not written since the end of an earlier one.
+            Some(Ok(false)) => return self.claim.latest_stamps().is_empty(),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the claim is not released; the next agent of this directory takes it over");
+            }
+            None => tracing::warn!(
+                "the claim is not released; the next agent of this directory takes it over: no answer in time"
+            ),
         }
+        false
     }
 
     fn tell(&self, standing: ClaimState) {
@@ -160,7 +196,7 @@ impl<H: Host> Registration<H> {
                 tracing::error!(reason = sentence, "nothing is run");
             }
             (_, ClaimState::Contended(_)) => tracing::warn!(reason = sentence, "nothing is run yet"),
-            (ClaimState::Stale { .. }, ClaimState::Stale { .. }) | (_, ClaimState::Unregistered) => {}
+            (ClaimState::Stale { .. }, ClaimState::Stale { .. }) | (_, ClaimState::Unregistered { .. }) => {}
             (_, ClaimState::Stale { .. }) => tracing::error!(reason = sentence, "nothing is run"),
             (ClaimState::Held { .. }, ClaimState::Held { .. }) => {}
             (_, ClaimState::Held { .. }) => {
@@ -231,6 +267,7 @@ mod tests {
             instance: "i".to_owned(),
             lock: None,
             may_inherit: true,
+            ended: Vec::new(),
             host: "h".to_owned(),
             pid: 1,
             directory: "/f".to_owned(),

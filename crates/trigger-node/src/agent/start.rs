@@ -60,13 +60,13 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), fleet, host: host.clone() });
     let (arrivals_in, arrivals) = mpsc::channel(16);
     let (completions_in, completions) = mpsc::unbounded_channel();
-    let (claim_in, claim) = watch::channel(ClaimState::Unregistered);
+    let (claim_in, claim) = watch::channel(ClaimState::Unregistered { trouble: None });
     let is_named = match &node.settings.certname_source {
         CertnameSource::Configured(certname) => *certname == node.settings.certname,
         CertnameSource::Puppet => false,
     };
     let (may_claim_in, may_claim) = watch::channel(is_named);
-    let (link_in, link) = watch::channel(Connection::Down("deliveries are not read yet".to_owned()));
+    let (link_in, link) = watch::channel(Connection::NotTried);
     let (activity_in, activity) = watch::channel(Default::default());
     let (own_record, seen) = watch::channel(Default::default());
     let (release_in, release) = oneshot::channel();
@@ -121,10 +121,14 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     };
     // What is in progress, or was not stored yet, is this directory's to end: until then no other agent may run. A
     // reload keeps the claim, for the same lock is taken again at once.
-    if matches!(stopped, Stopped::Terminated | Stopped::Renamed) && runs.open_runs()?.is_empty() {
-        let (released_in, released) = oneshot::channel();
-        if release_in.send(released_in).is_ok() {
-            let _ = released.await;
+    // While a run goes on, not even the next agent of this directory may be spared the wait: a copy of the directory may
+    // be started elsewhere.
+    let open = runs.open_runs()?;
+    if matches!(stopped, Stopped::Terminated | Stopped::Renamed) && !open.iter().any(|run| run.is_alive) {
+        let (done_in, done) = oneshot::channel();
+        let release = registration::Release { nothing_is_open: open.is_empty(), done: done_in };
+        if release_in.send(release).is_ok() {
+            let _ = done.await;
         }
     }
     Ok(stopped)

@@ -37,6 +37,11 @@ impl World {
         self.check.instances.entry(instance.to_owned()).or_default().push((machine, lock));
     }
 
+    /// Records that the agent of a machine has ended because it was asked to: it writes nothing more.
+    pub(crate) fn agent_ended_in_order(&mut self, machine: usize) {
+        self.check.ended_in_order.insert((machine, self.machines[machine].instance.clone()));
+    }
+
     fn places_of(&self, instance: &str) -> &[(usize, LockName)] {
         self.check.instances.get(instance).map_or(&[], Vec::as_slice)
     }
@@ -91,7 +96,13 @@ impl World {
             // The name of an instance is not enough: a copy with its memory has it too.
             let is_inherited =
                 before.instance != record.instance && self.has_lock_of(&before.instance, &record.instance);
-            if !is_same && !before.is_released && is_inherited {
+            // A copy with its memory, which may go on, is another machine.
+            let has_ended = before
+                .machine
+                .is_some_and(|on| self.check.ended_in_order.contains(&(on, before.instance.clone())));
+            if !is_same && !before.is_released && !is_inherited && has_ended {
+                self.count("claim taken over after an orderly end");
+            } else if !is_same && !before.is_released && is_inherited {
                 self.check.inherited.insert(certname.clone(), self.now);
             } else if !is_same && !before.is_released {
                 let (heir, holder) = (&record.instance, &before.instance);

@@ -149,6 +149,7 @@ impl Connections {
             EtcdFailure::RetryOtherMember(detail)
             | EtcdFailure::ClusterBlocked(detail)
             | EtcdFailure::Indeterminate(detail) => StoreError::Unreachable { backend, detail },
+            EtcdFailure::Full(detail) => StoreError::Full { backend, detail },
             EtcdFailure::Permanent(detail) => StoreError::Refused { backend, detail },
             EtcdFailure::Compacted => {
                 let detail = "it compacts its history faster than it can be read".into();

@@ -13,6 +13,8 @@ pub(super) enum EtcdFailure {
     Indeterminate(Detail),
     /// Nothing was done, and no member will do it before an operator mends the cluster.
     ClusterBlocked(Detail),
+    /// Nothing was done, because the cluster has no room.
+    Full(Detail),
     /// Nothing was done, and the same request never will be.
     Permanent(Detail),
     /// The revision to be read has been compacted.
@@ -44,7 +46,7 @@ impl EtcdFailure {
                     "{sentence}; nothing can be written until an operator makes room: compact and \
                      defragment it, or raise --quota-backend-bytes, then run 'etcdctl alarm disarm'"
                 );
-                return Self::ClusterBlocked(Detail::new(sentence, status));
+                return Self::Full(Detail::new(sentence, status));
             }
             Code::OutOfRange if said.contains("compacted") => return Self::Compacted,
             Code::OutOfRange if said.contains("message length too large") => return Self::TooLarge,
@@ -89,7 +91,7 @@ mod tests {
         check(Code::InvalidArgument, "etcdserver: request is too large", "Permanent");
         check(Code::InvalidArgument, "etcdserver: user name is empty", "ClusterBlocked");
         check(Code::PermissionDenied, "etcdserver: permission denied", "Permanent");
-        check(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", "ClusterBlocked");
+        check(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", "Full");
         check(Code::ResourceExhausted, "etcdserver: too many requests", "ClusterBlocked");
         check(Code::ResourceExhausted, "grpc: received message larger than max (3 vs. 2)", "Permanent");
         check(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted", "Compacted");

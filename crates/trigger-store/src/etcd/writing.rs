@@ -114,12 +114,15 @@ async fn write_chunk(
         {
             let _ = gave_up.set(EtcdFailure::ClusterBlocked(detail.clone()));
         }
+        if let EtcdFailure::Full(_) = failure {
+            let _ = gave_up.set(failure.clone());
+        }
     };
     let singly = |failure: &EtcdFailure| match failure {
         // One operation is refused; the others are written on their own.
         EtcdFailure::Permanent(_) => true,
         // A full etcd refuses every transaction, even one that only deletes, but accepts a plain delete.
-        EtcdFailure::ClusterBlocked(_) => matches!(chunk[0], Write::Delete(_)),
+        EtcdFailure::Full(_) => matches!(chunk[0], Write::Delete(_)),
         _ => false,
     };
     match write(connections, &chunk).await {

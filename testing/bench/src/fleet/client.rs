@@ -75,6 +75,7 @@ impl Client {
             instance: uuid::Uuid::now_v7().to_string(),
             lock: None,
             may_inherit: false,
+            ended: Vec::new(),
             host: "bench".to_owned(),
             pid: std::process::id(),
             directory: format!("/var/lib/trigger/{}", self.certname),
