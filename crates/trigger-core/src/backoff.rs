@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The longest wait before a reconnect while the loss is fresh, so that a fleet is back within seconds of its backend.
-/// With the second that a connection attempt in progress may still take, every agent is back within three.
+/// An attempt in progress begins its connection again every second, so that every agent is back within three.
 const FRESH_CAP: Duration = Duration::from_millis(1500);
 /// How long a loss counts as fresh.
 const FRESH_FOR: Duration = Duration::from_secs(5 * 60);

@@ -99,8 +99,8 @@ pub enum DeliveryOutcome {
     Done(CompletedRun),
     /// A run that started after the event ended otherwise, for good.
     Failed(CompletedRun),
-    /// The event expired before a run could start.
-    Expired,
+    /// The event expired before a run could start. The sentence has the clocks that decided; a sweep has none.
+    Expired(Option<String>),
     /// The node will not run for this event; the sentence says why.
     Refused(String),
     /// The loop guard suppressed this target; the sentence says why.
@@ -115,7 +115,7 @@ impl DeliveryOutcome {
         match self {
             Self::Done(_) => DeliveryState::Done,
             Self::Failed(_) => DeliveryState::Failed,
-            Self::Expired => DeliveryState::Expired,
+            Self::Expired(_) => DeliveryState::Expired,
             Self::Refused(_) => DeliveryState::Refused,
             Self::Suppressed(_) => DeliveryState::Suppressed,
             Self::Superseded(_) => DeliveryState::Superseded,

@@ -29,6 +29,22 @@ pub fn format(duration: Duration) -> String {
     }
 }
 
+/// Writes a length of time for people, who need no more than about three digits: `2d 3h`, `5m 12s`, `2.4s`, `30s`.
+/// What is less than that is cut off.
+pub fn format_short(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds < 10 && duration.subsec_millis() >= 100 {
+        return format!("{seconds}.{}s", duration.subsec_millis() / 100);
+    }
+    let unit = match seconds {
+        0..3600 => 1,
+        3600..86_400 => 60,
+        86_400..864_000 => 3600,
+        _ => 86_400,
+    };
+    format(Duration::from_secs(seconds - seconds % unit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +75,26 @@ mod tests {
         check("250ms", Ok(250));
         for text in ["", "5", "m", "-5m", "5m ago", "soon", "1month", "1y"] {
             check(text, Err(()));
+        }
+    }
+
+    #[test]
+    fn a_length_for_people_has_no_more_digits_than_they_need() {
+        for (ms, text) in [
+            (0, "0s"),
+            (99, "0s"),
+            (250, "0.2s"),
+            (2_000, "2s"),
+            (2_450, "2.4s"),
+            (30_999, "30s"),
+            (312_345, "5m 12s"),
+            (3_601_000, "1h"),
+            (7_330_000, "2h 2m"),
+            (2 * 86_400_000 + 1_000, "2d"),
+            (2 * 86_400_000 + 3 * 3_600_000 + 61_000, "2d 3h"),
+            (45 * 86_400_000 + 3 * 3_600_000, "45d"),
+        ] {
+            assert_eq!(format_short(Duration::from_millis(ms)), text, "{ms} ms");
         }
     }
 

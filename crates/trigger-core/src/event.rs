@@ -1,10 +1,12 @@
 //! Events: immutable requests that their targets converge.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use crate::lineage::{Lineage, Loops};
+use crate::reason::cleaned;
 use crate::time::Timestamp;
 
 /// The lifetime of an event unless its resource sets another.
@@ -107,6 +109,47 @@ impl Targets {
     }
 }
 
+/// The longest text that an event carries about the resource that fired it, in characters each.
+const MAX_RESOURCE_CHARS: usize = 300;
+
+/// The Puppet resource that fired an event. It is shown to people and decides nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FiringResource {
+    /// The path of the resource in its catalog, such as `/Stage[main]/Profile::Web/Trigger[refresh]`.
+    pub path: String,
+    /// The manifest that declares it, and the line there, as far as Puppet knows them.
+    pub declared: Option<Declaration>,
+}
+
+/// Where a resource is declared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declaration {
+    /// The manifest.
+    pub file: String,
+    /// The line in it.
+    pub line: Option<u32>,
+}
+
+impl FiringResource {
+    /// The resource, from what another program or machine wrote: control characters are replaced, long texts are cut.
+    pub fn new(path: &str, declared: Option<(&str, Option<u32>)>) -> Self {
+        let declared =
+            declared.map(|(file, line)| Declaration { file: cleaned(file, MAX_RESOURCE_CHARS), line });
+        Self { path: cleaned(path, MAX_RESOURCE_CHARS), declared }
+    }
+}
+
+impl fmt::Display for FiringResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)?;
+        match &self.declared {
+            Some(Declaration { file, line: Some(line) }) => write!(f, " ({file}, line {line})"),
+            Some(Declaration { file, line: None }) => write!(f, " ({file})"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// An immutable request that its targets converge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -124,6 +167,8 @@ pub struct Event {
     pub lineage: Lineage,
     /// The run on `origin` inside which the event was fired; absent for a root event.
     pub fired_in: Option<RunId>,
+    /// The Puppet resource that fired the event; absent if it was fired on a command line.
+    pub fired_by: Option<FiringResource>,
     /// Whether the event may reach a target that its trigger made run before in the same chain.
     pub loops: Loops,
     /// When the event was fired, by the origin's clock. It serves display and expiry, never order.
@@ -220,6 +265,7 @@ pub(crate) mod samples {
             options: RunOptions::default(),
             lineage: Lineage::root(event_id(n)),
             fired_in: None,
+            fired_by: None,
             loops: Loops::Avoid,
             fired_at: Timestamp::from_unix_ms(1_763_812_800_000),
             expires_in: DEFAULT_LIFETIME,
@@ -273,6 +319,16 @@ mod tests {
         event.expires_in = DEFAULT_LIFETIME;
         event.targets = Targets::default();
         assert_eq!(event.validate(), Err(InvalidEvent::NoTargets));
+    }
+
+    #[test]
+    fn what_is_known_of_the_firing_resource_is_one_short_line() {
+        let resource = FiringResource::new("/Stage[main]/A/Trigger[x\ny]", Some((&"f".repeat(400), Some(3))));
+        let shown = resource.to_string();
+        assert!(shown.starts_with("/Stage[main]/A/Trigger[x y] (ffff"), "{shown}");
+        assert!(shown.ends_with("f…, line 3)"), "{shown}");
+        assert_eq!(FiringResource::new("/T", Some(("m.pp", None))).to_string(), "/T (m.pp)");
+        assert_eq!(FiringResource::new("/T", None).to_string(), "/T");
     }
 
     #[test]

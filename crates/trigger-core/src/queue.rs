@@ -5,6 +5,7 @@
 //! and feeds their results back as inputs; it decides nothing itself (C14).
 
 mod blockers;
+mod clocks;
 mod completion;
 mod messages;
 mod report;
@@ -13,6 +14,7 @@ mod waiting;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use self::clocks::Clocks;
 use self::completion::completed_and_repeated;
 use self::waiting::{Retry, Waiting};
 use crate::dedup::HonouredEvent;
@@ -26,12 +28,15 @@ use crate::run::record::Cause;
 use crate::run::{CompletedRun, RunOutcome};
 use crate::time::{Now, Timestamp};
 
-pub use self::blockers::{Blocker, Blockers, ClaimBlocker};
+pub use self::blockers::{Blocker, Blockers, ClaimBlocker, PuppetBlocker};
 pub use self::messages::{Effect, Input};
 
 /// Deliveries of each state that a node's record lists, so that a backend accepts the record however many there are.
 /// Status shows the others as pending.
 pub const MAX_LISTED: usize = 1000;
+/// How long a run waits for the rest of a reading at most. Ten thousand deliveries are read in less; a backend that does
+/// not answer must not hold up what it has delivered.
+pub const READING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the agent looks at the blockers while one of them keeps deliveries waiting.
 pub const BLOCKER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -67,6 +72,10 @@ pub struct Queue {
     /// When the agent is to look at the blockers again, on the clock that only goes forward.
     next_look: Option<Duration>,
     rate_limiter: RateLimiter,
+    /// While deliveries are being read: until when runs wait for them, on the clock that only goes forward.
+    reads_until: Option<Duration>,
+    /// Which events can only have expired because clocks differ.
+    clocks: Clocks,
     /// Set while nothing but the limit on runs keeps the next one from starting.
     delay: Option<Delay>,
 }
@@ -118,6 +127,8 @@ impl Queue {
             reported: Blockers::default(),
             blocker: Some(Blocker::Recovering),
             next_look: None,
+            reads_until: None,
+            clocks: Clocks::default(),
             delay: None,
         }
     }
@@ -136,6 +147,8 @@ impl Queue {
             return Vec::new();
         }
         let mut effects = match input {
+            Input::ReadingStarted { is_whole } => self.reading_started(now, is_whole),
+            Input::ReadingEnded => self.reading_ended(),
             Input::Delivered(cause) => self.deliver(now, cause),
             Input::TooNew(held) => self.hold(held),
             Input::Adopted { running, options, causes } => self.adopt(now, running, &options, causes),
@@ -169,13 +182,30 @@ impl Queue {
             let not_before = waiting.retry.as_ref().map_or(now.elapsed, |retry| retry.not_before);
             (arrives_for(noop) || !waiting.causes.is_empty()) && not_before <= now.elapsed
         };
-        let is_free = self.rate_limiter.spaced().max(self.rate_limiter.permitted()) <= now.elapsed;
+        let has_read = matches!(input, Input::ReadingEnded) || !self.is_reading(now);
+        let is_free =
+            has_read && self.rate_limiter.spaced().max(self.rate_limiter.permitted()) <= now.elapsed;
         match input {
             // The causes of the run may be all that there is to run.
             Input::RunEnded { .. } | Input::Recovered => true,
             _ if self.is_recovering => false,
             _ => self.active.is_none() && is_free && (is_due(&self.real, false) || is_due(&self.noop, true)),
         }
+    }
+
+    fn reading_started(&mut self, now: Now, is_whole: bool) -> Vec<Effect> {
+        self.clocks.reading_started(now, is_whole);
+        self.reads_until.get_or_insert(now.elapsed + READING_TIMEOUT);
+        Vec::new()
+    }
+
+    fn reading_ended(&mut self) -> Vec<Effect> {
+        self.reads_until = None;
+        Vec::new()
+    }
+
+    fn is_reading(&self, now: Now) -> bool {
+        self.reads_until.is_some_and(|until| until > now.elapsed)
     }
 
     fn deliver(&mut self, now: Now, cause: Cause) -> Vec<Effect> {
@@ -199,6 +229,7 @@ impl Queue {
         if let Some(refusal) = self.refusal(&cause) {
             return vec![self.finish(now, None, vec![(cause, refusal)])];
         }
+        self.clocks.delivered(now, &cause.event);
         let waiting = if cause.event.options.noop { &mut self.noop } else { &mut self.real };
         waiting.causes.push(cause);
         // A new request is a reason to try again soon.
@@ -336,6 +367,7 @@ impl Queue {
             return None;
         }
         let may_follow = self.rate_limiter.spaced().max(self.rate_limiter.permitted());
+        let may_follow = may_follow.max(self.reads_until.unwrap_or_default());
         Some(waiting.retry.as_ref().map_or(may_follow, |retry| retry.not_before.max(may_follow)))
     }
 
@@ -358,8 +390,12 @@ impl Queue {
         if expired.is_empty() {
             return Vec::new();
         }
-        let expired = expired.into_iter().map(|cause| (cause, DeliveryOutcome::Expired));
-        vec![self.finish(now, None, expired.collect())]
+        let expired = expired.into_iter().map(|cause| {
+            let clocks = self.clocks.explain_expiry(now.wall, &cause.event);
+            (cause, DeliveryOutcome::Expired(Some(clocks)))
+        });
+        let expired = expired.collect();
+        vec![self.finish(now, None, expired)]
     }
 
     fn finish(&mut self, now: Now, run: Option<RunId>, ended: Vec<(Cause, DeliveryOutcome)>) -> Effect {

@@ -1,9 +1,12 @@
 //! Runs: what is executed, what is recorded of it and how it ends.
 
 pub mod command;
+pub mod explanation;
 pub mod history;
 pub mod record;
 pub mod report;
+pub mod report_errors;
+mod signal;
 pub mod verdict;
 
 use std::fmt;
@@ -78,6 +81,15 @@ impl FromStr for RunOutcome {
 
 serde_as_text!(RunOutcome);
 
+/// What Puppet's report says of changes and of pending ones; absent where there is no report, or one that does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Drift {
+    /// Whether resources differ from the catalog and were left as they are, because of noop.
+    pub noop_pending: Option<bool>,
+    /// Whether something was changed. A noop run changes the resources that have `noop => false`.
+    pub really_changed: Option<bool>,
+}
+
 /// The result of a run, as its supervisor found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunResult {
@@ -88,6 +100,8 @@ pub struct RunResult {
     /// Whether Puppet's report says that it was a noop run, because the event asked for it or because of the node's
     /// own settings.
     pub reported_noop: bool,
+    /// What the report says of changes and of pending ones.
+    pub drift: Drift,
     /// When the run started, by this node's clock.
     pub started_at: Timestamp,
     /// When the run ended, by this node's clock.
@@ -106,8 +120,53 @@ pub struct CompletedRun {
 }
 
 impl CompletedRun {
+    /// The outcome in words, with what a noop run did and what noop left pending.
+    pub fn sentence(&self) -> String {
+        let Drift { noop_pending, really_changed } = self.result.drift;
+        let notes = [
+            self.noop.then_some("noop"),
+            (self.noop && really_changed == Some(true)).then_some("really changed"),
+            (noop_pending == Some(true)).then_some("changes pending"),
+        ];
+        let notes: Vec<&str> = notes.into_iter().flatten().collect();
+        let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join(", ")) };
+        format!("{}{notes}", self.result.outcome)
+    }
+
     /// A run with its result. It counts as a noop run if its events asked for noop or if Puppet reported noop.
     pub fn new(run_id: RunId, asked_noop: bool, result: RunResult) -> Self {
         Self { run_id, noop: asked_noop || result.reported_noop, result }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_in_words_says_what_noop_did() {
+        let at = Timestamp::from_unix_ms(0);
+        let words = |outcome, noop, noop_pending, really_changed| {
+            let drift = Drift { noop_pending, really_changed };
+            let result = RunResult {
+                outcome,
+                reason: None,
+                reported_noop: noop,
+                drift,
+                started_at: at,
+                finished_at: at,
+            };
+            CompletedRun::new(RunId::from_uuid(uuid::Uuid::nil()), false, result).sentence()
+        };
+        let (unchanged, changed) = (RunOutcome::Unchanged, RunOutcome::Changed);
+        assert_eq!(words(unchanged, false, Some(false), Some(false)), "unchanged");
+        assert_eq!(words(unchanged, false, Some(true), Some(false)), "unchanged (changes pending)");
+        assert_eq!(words(changed, false, None, Some(true)), "changed");
+        assert_eq!(words(unchanged, true, None, None), "unchanged (noop)");
+        assert_eq!(words(unchanged, true, Some(true), Some(false)), "unchanged (noop, changes pending)");
+        assert_eq!(
+            words(changed, true, Some(true), Some(true)),
+            "changed (noop, really changed, changes pending)"
+        );
     }
 }

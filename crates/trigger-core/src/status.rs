@@ -106,7 +106,12 @@ fn ended(outcome: &DeliveryOutcome) -> DeliveryStatus {
     };
     match outcome {
         DeliveryOutcome::Done(run) | DeliveryOutcome::Failed(run) => by_run(run),
-        DeliveryOutcome::Expired => plain(Some("the event expired before a run could start".to_owned())),
+        DeliveryOutcome::Expired(clocks) => {
+            let expired = "the event expired before a run could start";
+            plain(Some(
+                clocks.as_ref().map_or_else(|| expired.to_owned(), |clocks| format!("{expired}: {clocks}")),
+            ))
+        }
         DeliveryOutcome::Refused(reason) | DeliveryOutcome::Suppressed(reason) => plain(Some(reason.clone())),
         DeliveryOutcome::Superseded(successor) => DeliveryStatus {
             successor: Some(*successor),

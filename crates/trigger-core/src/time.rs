@@ -34,6 +34,14 @@ impl Timestamp {
         format!("{:02}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60)
     }
 
+    /// The date and the time in UTC, such as `2026-11-24 18:00:31 UTC`, for people.
+    pub fn date_and_time(self) -> String {
+        let time = i64::try_from(self.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+        let Some(time) = time else { return "a time beyond the year 9999".to_owned() };
+        let text = format!("{time:.0}");
+        format!("{} UTC", text.trim_end_matches('Z').replace('T', " "))
+    }
+
     /// The time since `earlier`; zero when `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -54,6 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             outcome: RunOutcome::Changed,
             reason: None,
             reported_noop: false,
+            drift: Default::default(),
             started_at: now,
             finished_at: now,
         };
@@ -83,6 +84,7 @@ fn event(id: EventId, target: &Certname, fired_at: Timestamp) -> Result<Event, B
         options: RunOptions::default(),
         lineage: Lineage::root(id),
         fired_in: None,
+        fired_by: None,
         loops: Loops::Avoid,
         fired_at,
         expires_in: DEFAULT_LIFETIME,

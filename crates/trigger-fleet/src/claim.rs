@@ -298,6 +298,11 @@ impl Claim {
         self.lease.pause(elapsed, jitter)
     }
 
+    /// Whether this agent holds the claim, as far as it knows.
+    pub fn is_held(&self) -> bool {
+        self.lease.is_held()
+    }
+
     /// Whether a change of activity is worth a renewal before its time.
     pub fn publishes_activity(&self) -> bool {
         self.lease.is_held()

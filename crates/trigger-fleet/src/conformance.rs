@@ -116,6 +116,7 @@ fn publication(prefix: &str, fired_at: Timestamp) -> Publication {
         options: RunOptions::default(),
         lineage: Lineage::root(id),
         fired_in: None,
+        fired_by: None,
         loops: Loops::Avoid,
         fired_at,
         expires_in: DEFAULT_LIFETIME,
@@ -130,6 +131,7 @@ fn done(at: Timestamp) -> DeliveryOutcome {
         outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
+        drift: Default::default(),
         started_at,
         finished_at,
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use trigger_core::delivery::Delivery;
 use trigger_core::event::{Part, Target, Targets};
-use trigger_core::identity::{EventId, GroupName, Revision};
+use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::keyspace::{Key, Range};
 use trigger_core::node::HeldDelivery;
 use trigger_core::run::record::Cause;
@@ -53,6 +53,19 @@ impl Fleet {
         let own = Range::Deliveries(self.own().clone());
         let groups = groups.into_iter().map(Range::GroupDeliveries);
         std::iter::once(own).chain(groups).map(|range| self.all(&range)).collect()
+    }
+
+    /// Lists the events whose deliveries to a node by its certname have not ended.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn open_deliveries(&self, certname: &Certname) -> Result<Vec<EventId>, StoreError> {
+        let keys = self.list(&[self.all(&Range::Deliveries(certname.clone()))]).await?;
+        let event = |(key, _)| match key {
+            Key::Delivery { event, .. } => Some(event),
+            _ => None,
+        };
+        Ok(keys.into_iter().filter_map(event).collect())
     }
 
     /// Reads the events behind deliveries to this node. `joined` has the revision at which it joined each of its

@@ -32,6 +32,10 @@ pub struct Batch {
     pub arrivals: Vec<Arrival>,
     /// All deliveries that are there have been read by now, and those that cannot be used are in this batch.
     pub is_all: bool,
+    /// Whether they were found when everything that is there was read. The others have been committed since.
+    pub is_of_all: bool,
+    /// Whether more deliveries that were found together with these follow in the next batch.
+    pub more_follow: bool,
 }
 
 /// The receivers of what a [`DeliveryWatcher`] reads.
@@ -159,9 +163,22 @@ impl DeliveryWatcher {
         Ok(Reading { entries, is_all: true })
     }
 
-    /// Reads the events behind deliveries, some at a time: what was read counts though the rest cannot be. False
-    /// when the receiver is gone.
-    async fn pass_on(&mut self, Reading { entries, is_all }: Reading) -> Result<bool, StoreError> {
+    /// Passes on the deliveries of a reading. False when the receiver is gone.
+    async fn pass_on(&mut self, reading: Reading) -> Result<bool, StoreError> {
+        let is_of_all = reading.is_all;
+        let passed_on = self.pass_on_in_portions(reading).await;
+        if passed_on.is_err() {
+            // The receiver may be waiting for the rest.
+            self.send(Batch { arrivals: Vec::new(), is_all: false, is_of_all, more_follow: false }).await;
+        }
+        passed_on
+    }
+
+    /// Reads the events behind deliveries, some at a time: what was read counts though the rest cannot be.
+    async fn pass_on_in_portions(
+        &mut self,
+        Reading { entries, is_all }: Reading,
+    ) -> Result<bool, StoreError> {
         let (own, entries): (Vec<Entry>, _) =
             entries.into_iter().partition(|entry| entry.key == self.own_key);
         if let Some(latest) = own.iter().map(|entry| entry.revision).max() {
@@ -171,21 +188,24 @@ impl DeliveryWatcher {
         let no_groups = BTreeMap::new();
         let joined = self.joined.as_ref().unwrap_or(&no_groups);
         let mut unusable = Vec::new();
+        let in_portions = is_all || entries.len() > deliveries::PER_READ;
         for chunk in entries.chunks(deliveries::PER_READ) {
             let arrivals = self.fleet.read_deliveries(joined, chunk).await?;
             self.settled.extend(arrivals.iter().filter_map(settled));
             let (known, others): (Vec<Arrival>, Vec<Arrival>) =
                 arrivals.into_iter().partition(|arrival| !matches!(arrival, Arrival::Unreadable { .. }));
             unusable.extend(others);
-            if !known.is_empty() && !self.send(known, false).await {
+            let batch = Batch { arrivals: known, is_all: false, is_of_all: is_all, more_follow: in_portions };
+            if !batch.arrivals.is_empty() && !self.send(batch).await {
                 return Ok(false);
             }
         }
-        Ok((unusable.is_empty() && !is_all) || self.send(unusable, is_all).await)
+        let last = Batch { arrivals: unusable, is_all, is_of_all: is_all, more_follow: false };
+        Ok((last.arrivals.is_empty() && !in_portions) || self.send(last).await)
     }
 
-    async fn send(&self, arrivals: Vec<Arrival>, is_all: bool) -> bool {
-        self.outlets.arrivals.send(Batch { arrivals, is_all }).await.is_ok()
+    async fn send(&self, batch: Batch) -> bool {
+        self.outlets.arrivals.send(batch).await.is_ok()
     }
 
     /// Those of which it is not known that they have ended here.

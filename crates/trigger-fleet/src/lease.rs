@@ -134,12 +134,13 @@ pub struct Lease<R> {
     terms: Terms,
     renewals: u64,
     tenure: Option<Tenure>,
-    has_held: bool,
+    /// The latest write that was answered: how often this holder had written, and when by its wall clock.
+    confirmed: Option<(u64, Timestamp)>,
     contention: Option<Contention<R>>,
     /// Writes that may have been done or may yet be.
     in_doubt_writes: Vec<(u64, Timestamp)>,
-    /// Records in this holder's name that it did not write, found after it held the lease.
-    unexplained_records: u32,
+    /// Records from before the latest write that were found after it.
+    outdated_records: u32,
     failures: u32,
     /// When the backend answered last.
     answered_at: Duration,
@@ -172,10 +173,10 @@ impl<R: LeaseRecord> Lease<R> {
             terms,
             renewals: 0,
             tenure: None,
-            has_held: false,
+            confirmed: None,
             contention: None,
             in_doubt_writes: Vec::new(),
-            unexplained_records: 0,
+            outdated_records: 0,
             failures: 0,
             answered_at: elapsed,
             trouble: String::new(),
@@ -266,7 +267,7 @@ impl<R: LeaseRecord> Lease<R> {
             let record = self.next_record(tenant, now.wall, false);
             match self.swap(fleet, &record, expected).await? {
                 CasOutcome::Written(revision) => {
-                    self.written(revision, now.elapsed);
+                    self.written(&record.stamp(), revision, now.elapsed);
                     tenant.written(&record, revision);
                     return Ok(());
                 }
@@ -330,11 +331,11 @@ impl<R: LeaseRecord> Lease<R> {
         tenant.record(stamp, is_released)
     }
 
-    fn written(&mut self, revision: Revision, elapsed: Duration) {
+    fn written(&mut self, stamp: &Stamp, revision: Revision, elapsed: Duration) {
         // A restored backend counts from an earlier revision: the token must not stay ahead of it.
         let token = self.tenure.map_or(revision, |tenure| tenure.token.min(revision));
         self.tenure = Some(Tenure { token, revision, renewed_at: elapsed });
-        self.has_held = true;
+        self.confirmed = Some((stamp.renewals, stamp.written_at));
         self.contention = None;
         self.in_doubt_writes.clear();
     }
@@ -384,13 +385,22 @@ impl<R: LeaseRecord> Lease<R> {
         if self.wrote(&stamp) {
             return true;
         }
-        let is_ours = stamp.holder == self.holder || tenant.is_dead(record);
-        if is_ours && self.has_held {
-            // No other process could write it. Once, that means that the backend was restored from a backup. Again,
-            // it means that this process was copied with all its memory, and that both copies live.
-            self.unexplained_records += 1;
+        let has_own_name = stamp.holder == self.holder;
+        if !has_own_name && !tenant.is_dead(record) {
+            return false;
         }
-        is_ours && self.unexplained_records <= 1
+        let Some((renewals, written_at)) = self.confirmed else {
+            // This contender has not written yet: a record in its name is that of its copy, made with all its memory.
+            return !has_own_name;
+        };
+        // After it has written, it finds such a record for one of two reasons. The backend was restored from a backup:
+        // then the record is older than the latest write. Or this process was copied with all its memory, and both
+        // copies live: then the record is newer, or, if the clock of one of them was set, the second such record.
+        if stamp.written_at > written_at || (has_own_name && stamp.renewals > renewals) {
+            return false;
+        }
+        self.outdated_records += 1;
+        self.outdated_records <= 1
     }
 
     /// Whether a record is a write of this contender whose answer never came.

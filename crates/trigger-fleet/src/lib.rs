@@ -20,6 +20,7 @@ mod registry;
 pub mod status;
 mod stored_event;
 pub mod sweeping;
+pub mod targets;
 mod why;
 
 pub use fleet::Fleet;

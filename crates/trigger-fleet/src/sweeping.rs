@@ -185,7 +185,7 @@ impl Fleet {
     /// whether it has expired.
     async fn expire(&self, event: EventId, certname: &Certname) -> Result<bool, StoreError> {
         let (key, text) =
-            self.entry(&Key::Outcome { event, certname: certname.clone() }, &DeliveryOutcome::Expired);
+            self.entry(&Key::Outcome { event, certname: certname.clone() }, &DeliveryOutcome::Expired(None));
         let written = self.store().compare_and_swap(&key, &text, None).await?;
         self.delete(vec![Key::Delivery { certname: certname.clone(), event }]).await?;
         Ok(matches!(written, CasOutcome::Written(_)))

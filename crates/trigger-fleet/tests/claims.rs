@@ -170,7 +170,7 @@ macro_rules! on_each_store {
 on_each_store!(
     a_live_claim_is_respected_and_its_holder_named,
     a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_clock,
-    whoever_holds_the_dead_holders_lock_continues_at_once,
+    a_contender_with_the_dead_holders_lock_continues_at_once,
     after_a_restart_of_the_machine_an_agent_waits_as_a_copy_of_it_must,
     where_no_lock_can_be_named_an_agent_waits,
     a_released_claim_is_anybodys_and_only_ones,
@@ -180,9 +180,11 @@ on_each_store!(
     garbage_is_nobodys_claim_and_a_newer_record_is_somebodys,
     a_restored_backend_costs_a_holder_nothing,
     of_a_process_copied_with_its_memory_one_remains,
-    who_lost_its_claim_to_an_equal_waits_when_it_starts_anew,
+    of_a_process_copied_before_it_first_wrote_one_remains,
+    a_copy_that_took_over_after_silence_keeps_the_claim,
+    an_agent_that_lost_its_claim_to_an_equal_waits_after_a_restart,
     a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first,
-    groups_are_recalled_and_told_at_once,
+    groups_are_recalled_and_published_at_once,
     who_took_a_claim_is_news_and_our_own_writes_are_not,
 );
 
@@ -220,7 +222,7 @@ async fn a_silent_claim_is_taken_over_after_the_lease_by_the_contenders_own_cloc
 }
 
 /// Proves C11.
-async fn whoever_holds_the_dead_holders_lock_continues_at_once(world: &World) {
+async fn a_contender_with_the_dead_holders_lock_continues_at_once(world: &World) {
     assert!(is_held(&world.renew(&mut world.agent("before", Some("a")), 0).await));
     assert!(is_held(&world.renew(&mut world.agent("after", Some("a")), 0).await));
     assert_eq!(world.record().await.instance, "after");
@@ -343,15 +345,42 @@ async fn of_a_process_copied_with_its_memory_one_remains(world: &World) {
     let mut first = world.agent("first", Some("a"));
     world.renew(&mut first, 0).await;
     let mut copy = first.clone();
+    assert!(is_held(&world.renew(&mut copy, 61).await), "it writes first");
     for seconds in 1..5 {
-        world.renew(&mut first, 60 * seconds).await;
-        world.renew(&mut copy, 60 * seconds + 1).await;
+        assert!(!is_held(&world.renew(&mut first, 60 * seconds + 2).await), "its write was not this one's");
+        assert!(is_held(&world.renew(&mut copy, 60 * seconds + 3).await));
     }
-    let (first, copy) = (world.renew(&mut first, 300).await, world.renew(&mut copy, 301).await);
-    assert!(is_held(&first) != is_held(&copy), "{first:?} {copy:?}");
 }
 
-async fn who_lost_its_claim_to_an_equal_waits_when_it_starts_anew(world: &World) {
+/// Proves C11.
+async fn of_a_process_copied_before_it_first_wrote_one_remains(world: &World) {
+    let mut before = world.agent("before", Some("z"));
+    world.renew(&mut before, 0).await;
+    let mut first = world.agent("first", Some("a"));
+    world.renew(&mut first, 1).await;
+    let mut copy = first.clone();
+    assert!(is_held(&world.renew(&mut first, 1 + lease()).await));
+    let standing = world.renew(&mut copy, 2 + lease()).await;
+    assert!(matches!(standing, ClaimState::Contended(_)), "{standing:?}");
+    assert!(is_held(&world.renew(&mut first, 60 + lease()).await));
+}
+
+/// Proves C11.
+async fn a_copy_that_took_over_after_silence_keeps_the_claim(world: &World) {
+    let mut first = world.agent("first", Some("a"));
+    world.renew(&mut first, 0).await;
+    let mut copy = first.clone();
+    // The copy has written least, but last.
+    for seconds in [60, 120, 180] {
+        world.renew(&mut first, seconds).await;
+    }
+    assert!(!is_held(&world.renew(&mut copy, 200).await));
+    assert!(is_held(&world.renew(&mut copy, 200 + lease()).await), "the first is silent");
+    assert!(!is_held(&world.renew(&mut first, 201 + lease()).await));
+    assert!(is_held(&world.renew(&mut copy, 202 + lease()).await));
+}
+
+async fn an_agent_that_lost_its_claim_to_an_equal_waits_after_a_restart(world: &World) {
     let mut copy = world.agent("copy", Some("a"));
     world.renew(&mut copy, 0).await;
     let mut restarted = Claim::new(
@@ -377,7 +406,7 @@ async fn a_claim_that_was_taken_and_given_up_meanwhile_is_lost_first(world: &Wor
     assert!(is_held(&world.renew(&mut first, lease() + 3).await), "no agent has it now");
 }
 
-async fn groups_are_recalled_and_told_at_once(world: &World) {
+async fn groups_are_recalled_and_published_at_once(world: &World) {
     let lb: GroupName = "lb".parse().unwrap();
     let mut first = world.claimant("first", Some("a"), "lb01", &["lb"], &[]);
     world.renew(&mut first, 0).await;

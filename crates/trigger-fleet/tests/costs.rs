@@ -146,6 +146,7 @@ fn publication(n: u64) -> Publication {
             options: RunOptions::default(),
             lineage: Lineage::root(id),
             fired_in: None,
+            fired_by: None,
             loops: Loops::Avoid,
             fired_at,
             expires_in: DEFAULT_LIFETIME,
@@ -182,6 +183,7 @@ async fn a_week_of_events() -> (Arc<Meddled<Counting>>, Fleet) {
             outcome: RunOutcome::Changed,
             reason: None,
             reported_noop: false,
+            drift: Default::default(),
             started_at: at,
             finished_at: at,
         };

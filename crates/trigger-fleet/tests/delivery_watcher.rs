@@ -128,7 +128,7 @@ async fn everything(world: &mut World) -> Vec<Arrival> {
 
 /// Proves C3.
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
+async fn a_watch_with_other_changes_does_not_delay_the_reading() {
     let store = MemoryStore::default();
     let World { mut watcher, mut arrived, seen, claim: _claim } = world(Arc::new(store.clone()), 0);
     deliver(&store, delivery(1)).await;
@@ -150,7 +150,7 @@ async fn a_watch_that_tells_of_other_things_does_not_put_off_the_reading() {
 
 /// Proves C3.
 #[tokio::test]
-async fn a_backend_that_counts_from_the_start_again_is_watched_anew() {
+async fn a_backend_that_counts_from_the_start_is_watched_again() {
     let store = MemoryStore::default();
     let mut world = world(Arc::new(store.clone()), 1_000_000);
     let watch = world.watcher.connect().await.unwrap();
@@ -212,4 +212,37 @@ async fn a_groups_event_that_has_ended_here_is_looked_up_once_a_connection() {
         4,
         "a new connection may be to a restored backend"
     );
+}
+
+/// The receiver waits for the rest of a reading, which must not be for ever.
+#[tokio::test(start_paused = true)]
+async fn a_reading_in_portions_has_an_end_even_if_the_rest_cannot_be_read() {
+    for reads in [usize::MAX, 1] {
+        let store = MemoryStore::default();
+        for n in 1..=70 {
+            deliver(&store, delivery(n)).await;
+            put(&store, outcome(n), "{}").await;
+        }
+        let store = Arc::new(Meddled(FailsAfter { store, reads: AtomicUsize::new(reads) }));
+        let mut world = world(store, 0);
+        let watch = world.watcher.connect().await.unwrap();
+        let follow = world.watcher.follow(watch, std::future::pending);
+        let read = async {
+            let mut portions = Vec::new();
+            loop {
+                let batch = world.arrived.recv().await.unwrap();
+                portions.push((batch.arrivals.len(), batch.is_all));
+                if !batch.more_follow {
+                    return portions;
+                }
+            }
+        };
+        let (_, portions) = tokio::join!(tokio::time::timeout(Duration::from_secs(1), follow), read);
+        let expected = if reads == 1 {
+            vec![(60, false), (0, false)]
+        } else {
+            vec![(60, false), (10, false), (0, true)]
+        };
+        assert_eq!(portions, expected);
+    }
 }

@@ -117,6 +117,7 @@ fn publication(n: u128, hosts: usize, hours_ago: u64) -> Publication {
             options: RunOptions::default(),
             lineage: Lineage::root(id(n)),
             fired_in: None,
+            fired_by: None,
             loops: Loops::Avoid,
             fired_at,
             expires_in: DEFAULT_LIFETIME,
@@ -181,7 +182,7 @@ async fn a_sweep_reads_one_part_of_what_is_not_due_and_no_outcome() {
         let publication = publication(n, 300, hours_ago);
         fleet.publish(&publication, false).await.unwrap();
         let outcomes = publication.event.targets.hosts.iter().skip(usize::from(n == 301));
-        let expired = fleet.codec().encode(&DeliveryOutcome::Expired);
+        let expired = fleet.codec().encode(&DeliveryOutcome::Expired(None));
         let key = |host: &Certname| keyspace.key(&Key::Outcome { event: id(n), certname: host.clone() });
         let outcomes = outcomes.map(|host| (key(host), expired.clone()));
         assert!(store.store.put_many(outcomes.collect()).await.iter().all(Result::is_ok));

@@ -66,6 +66,7 @@ fn publication(n: u128, hosts: &[&str], groups: &[&str]) -> Publication {
             options: RunOptions::default(),
             lineage: Lineage::root(id(n)),
             fired_in: None,
+            fired_by: None,
             loops: Loops::Avoid,
             fired_at: NOW,
             expires_in: DEFAULT_LIFETIME,
@@ -129,7 +130,14 @@ fn failed(n: u128) -> DeliveryOutcome {
 }
 
 fn ended(n: u128, outcome: RunOutcome) -> CompletedRun {
-    let result = RunResult { outcome, reason: None, reported_noop: false, started_at: NOW, finished_at: NOW };
+    let result = RunResult {
+        outcome,
+        reason: None,
+        reported_noop: false,
+        drift: Default::default(),
+        started_at: NOW,
+        finished_at: NOW,
+    };
     CompletedRun { run_id: RunId::from_uuid(Uuid::from_u128(n)), noop: false, result }
 }
 
@@ -152,7 +160,7 @@ async fn state_after(ends: &[DeliveryOutcome]) -> String {
 /// Proves C6.
 #[tokio::test]
 async fn a_done_wins_over_every_other_end_whichever_comes_later() {
-    for other in [failed(8), DeliveryOutcome::Superseded(id(2)), DeliveryOutcome::Expired] {
+    for other in [failed(8), DeliveryOutcome::Superseded(id(2)), DeliveryOutcome::Expired(None)] {
         assert_eq!(state_after(&[other.clone(), done(7)]).await, "lb01 done", "a later done wins");
         assert_eq!(
             state_after(&[done(7), other]).await,
@@ -164,14 +172,14 @@ async fn a_done_wins_over_every_other_end_whichever_comes_later() {
 
 /// Proves C6.
 #[tokio::test]
-async fn an_end_without_a_run_undoes_no_end_that_is_told() {
-    assert_eq!(state_after(&[failed(7), DeliveryOutcome::Expired]).await, "lb01 failed");
+async fn an_end_without_a_run_undoes_no_stored_end() {
+    assert_eq!(state_after(&[failed(7), DeliveryOutcome::Expired(None)]).await, "lb01 failed");
     assert_eq!(
-        state_after(&[DeliveryOutcome::Expired, DeliveryOutcome::Superseded(id(2))]).await,
+        state_after(&[DeliveryOutcome::Expired(None), DeliveryOutcome::Superseded(id(2))]).await,
         "lb01 expired"
     );
     assert_eq!(
-        state_after(&[DeliveryOutcome::Expired, failed(7)]).await,
+        state_after(&[DeliveryOutcome::Expired(None), failed(7)]).await,
         "lb01 failed",
         "its run says more than a sweeper"
     );
@@ -207,7 +215,7 @@ async fn who_sees_an_outcome_finds_its_run() {
 }
 
 #[tokio::test]
-async fn an_event_reaches_its_targets_and_nobody_else() {
+async fn an_event_reaches_its_targets_and_no_other_node() {
     let store = MemoryStore::default();
     fleet(&store).publish(&publication(1, &["lb01", "lb02"], &[]), false).await.unwrap();
     assert_eq!(pending(&arrivals(&store, "lb01", &[]).await), [id(1)]);
@@ -315,7 +323,7 @@ async fn an_empty_group_is_reported() {
 }
 
 #[tokio::test]
-async fn members_who_will_find_a_loop_are_told_and_get_their_delivery_all_the_same() {
+async fn members_that_will_find_a_loop_are_named_and_get_their_delivery() {
     let store = MemoryStore::default();
     for name in ["lb01", "lb02", "lb03"] {
         register(&store, name, &record(name, &[("lb", 1)])).await;
@@ -352,7 +360,7 @@ async fn the_members_of_a_suppressed_group_get_outcomes_and_no_delivery() {
 }
 
 #[tokio::test]
-async fn a_prefix_that_nobody_is_registered_under_is_an_error() {
+async fn a_prefix_without_registrations_is_an_error() {
     let store = MemoryStore::default();
     let error = fleet(&store).publish(&publication(1, &["lb01"], &[]), true).await.unwrap_err();
     assert!(matches!(error, PublishError::NobodyThere { .. }) && !error.is_transient(), "{error}");
@@ -369,7 +377,7 @@ async fn an_unreachable_backend_is_transient() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_used_is_told_apart_and_harms_no_neighbour() {
+async fn what_cannot_be_used_is_reported_and_harms_no_neighbour() {
     let store = MemoryStore::default();
     fleet(&store).publish(&publication(5, &["lb01"], &[]), false).await.unwrap();
     fleet(&store).publish(&publication(6, &["other"], &[]), false).await.unwrap();

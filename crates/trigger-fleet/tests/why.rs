@@ -80,6 +80,7 @@ async fn fire(fleet: &Fleet, n: u128, origin: &str, parent: Option<&RunRecord>, 
         options: RunOptions::default(),
         lineage,
         fired_in: parent.map(|parent| parent.run_id),
+        fired_by: None,
         loops: Loops::Avoid,
         fired_at: NOW,
         expires_in: DEFAULT_LIFETIME,
@@ -120,6 +121,7 @@ async fn end(fleet: &Fleet, record: &RunRecord, fired: &[FiredEvent]) {
         outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
+        drift: Default::default(),
         started_at: NOW,
         finished_at: NOW,
     };
@@ -159,7 +161,7 @@ fn runs(explanation: &Explanation) -> Vec<RunId> {
 }
 
 #[tokio::test]
-async fn a_chain_over_three_nodes_is_told_in_few_round_trips() {
+async fn a_chain_over_three_nodes_takes_few_round_trips() {
     let store = Arc::new(Meddled::<Counting>::default());
     let fleet = Fleet::new(store.clone(), Keyspace::default());
     chain(&fleet).await;
@@ -174,7 +176,7 @@ async fn a_chain_over_three_nodes_is_told_in_few_round_trips() {
 }
 
 #[tokio::test]
-async fn what_nobody_can_read_counts_as_gone() {
+async fn what_cannot_be_read_counts_as_gone() {
     let store = MemoryStore::default();
     let fleet = Fleet::new(Arc::new(store.clone()), Keyspace::default());
     chain(&fleet).await;
@@ -189,5 +191,5 @@ async fn what_nobody_can_read_counts_as_gone() {
     assert_eq!(runs(&explanation), [0xc, 0xb].map(run_id));
     assert_eq!(explanation.runs[1].state, RunState::Gone);
     assert_eq!(ask(&fleet, &Question::Event(id(3))).await, Err(ExplainError::NoEvent));
-    assert_eq!(ask(&fleet, &Question::Run(node("nobody"), Which::Back(0))).await, Err(ExplainError::NoNode));
+    assert_eq!(ask(&fleet, &Question::Run(node("unknown"), Which::Back(0))).await, Err(ExplainError::NoNode));
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
-use trigger_core::identity::Revision;
+use trigger_core::identity::{Certname, Revision};
 
 use crate::fire_error::{FireError, FireErrorKind};
 use crate::fire_report::{FireReport, Fired};
@@ -26,9 +26,17 @@ pub enum Request {
     Fire {
         /// The event in its stored form.
         publication: String,
+        /// Whether the backend is asked although it did not answer a moment ago. Unknown to older programs.
+        #[serde(default)]
+        ignores_pause: bool,
     },
     /// Report the run in progress and the deliveries that wait.
     Queue,
+    /// Give the state directory to another certname, and start again for it.
+    Rename {
+        /// The new certname.
+        certname: Certname,
+    },
 }
 
 /// The agent's reply, one line of JSON.
@@ -63,6 +71,8 @@ pub enum Reply {
     },
     /// The run in progress and the deliveries that wait.
     Queue(Box<QueueView>),
+    /// The state directory has the new certname, and the agent starts again.
+    Renamed,
 }
 
 impl From<Result<FireReport, FireError>> for Reply {

@@ -1,14 +1,16 @@
 //! The chain that a `trigger fire` inside a run continues, and what the loop guard suppresses because of it (C7).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use trigger_core::event::{Event, Target};
-use trigger_core::identity::{Certname, EventId, RunId};
-use trigger_core::lineage::Chain;
+use trigger_core::event::{Event, FiringResource, RunOptions, Target, Targets};
+use trigger_core::identity::{Certname, EventId, RunId, TriggerName};
+use trigger_core::lineage::{Chain, Lineage, Loops};
 use trigger_core::loop_guard::{self, Rule, is_suppressed};
 use trigger_core::publication::Publication;
 use trigger_core::run::history::FiredEvent;
 use trigger_core::run::record::RunRecord;
+use trigger_core::time::Timestamp;
 
 use crate::host::Host;
 use crate::state::{Fires, Runs, StateDir};
@@ -34,6 +36,41 @@ pub fn parent_run<H: Host>(
 /// Returns the chains that an event fired inside this run continues, one for each cause and each of its chains.
 pub fn chains(parent: &RunRecord) -> Vec<Chain> {
     loop_guard::chains_through(&parent.certname, parent.causes.iter().map(|cause| &cause.event))
+}
+
+/// What is to be fired.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "the fields are the event's")]
+pub struct FireRequest {
+    pub trigger: TriggerName,
+    pub origin: Certname,
+    pub targets: Targets,
+    pub options: RunOptions,
+    pub fired_by: Option<FiringResource>,
+    pub loops: Loops,
+    pub expires_in: Duration,
+}
+
+impl FireRequest {
+    /// The event, fired at `fired_at`; inside a run it continues the chains that led to the run.
+    pub fn into_event(self, id: EventId, parent: Option<&RunRecord>, fired_at: Timestamp) -> Event {
+        let Self { trigger, origin, targets, options, fired_by, loops, expires_in } = self;
+        let lineage = parent.map_or_else(|| Lineage::root(id), |parent| Lineage { chains: chains(parent) });
+        let fired_in = parent.map(|parent| parent.run_id);
+        Event {
+            id,
+            trigger,
+            origin,
+            targets,
+            options,
+            lineage,
+            fired_in,
+            fired_by,
+            loops,
+            fired_at,
+            expires_in,
+        }
+    }
 }
 
 /// A command inside a run may not wait for an event's outcomes.

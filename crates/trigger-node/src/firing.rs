@@ -3,11 +3,12 @@
 //! The code has two callers: the agent, which has a warm connection, and `trigger fire` itself if no agent is
 //! alive.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use trigger_core::duration;
 use trigger_core::identity::KeyPrefix;
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
@@ -18,6 +19,7 @@ use trigger_store::credentials::Credentials;
 use trigger_store::store::StoreError;
 use trigger_store::url::BackendUrl;
 
+use crate::fire_advice;
 use crate::fire_error::{BackendError, FireError};
 pub use crate::fire_report::{FireReport, Fired};
 use crate::host::{Host, timeout};
@@ -26,12 +28,17 @@ use crate::state::{Breaker, FileError, Outbox, Quarantined, Spooled, Taken};
 use trigger_core::suppressed;
 
 /// How long publishing one event may take before the event stays in the outbox. It is short, because a Puppet run
-/// waits for it.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
+/// waits for it; a backend that does not answer at all is noticed before.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(4);
+/// The same where no agent would publish the event later: a lookup with a dead nameserver, or a line with a round trip of
+/// seconds, takes longer. The limits of the single steps still end the wait for a backend that is gone.
+const PUBLISH_TIMEOUT_WITHOUT_AGENT: Duration = Duration::from_secs(15);
 /// Added for each target, because publishing to ten thousand takes longer than publishing to one.
 const PUBLISH_TIMEOUT_PER_TARGET: Duration = Duration::from_millis(1);
 /// Added if the event is for groups, because every registration is read first to find their members.
 const PUBLISH_TIMEOUT_FOR_GROUPS: Duration = Duration::from_secs(2);
+/// How long a fire waits for what the registrations say about its targets.
+const ADVICE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the outbox relay lets one event take. No Puppet run waits for it, so an event that takes longer than
 /// [`PUBLISH_TIMEOUT`] is published all the same. A backend that does not answer is noticed long before.
 const RELAY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -59,6 +66,7 @@ pub struct Publisher<H: Host = Os> {
     /// An event under any other prefix is refused if no agent is registered under it.
     own_prefix: KeyPrefix,
     credentials: Credentials,
+    has_agent: bool,
     /// Opened once, then kept. The credentials are part of the key, because a backend that they opened must not serve
     /// other credentials.
     backends: Mutex<HashMap<(BackendUrl, Credentials), Backend>>,
@@ -87,10 +95,17 @@ pub struct Drained {
 impl<H: Host> Publisher<H> {
     /// Creates a publisher that opens every backend with this node's own credentials.
     pub fn new(host: H, spool: Option<Spool<H>>, own_prefix: KeyPrefix, credentials: Credentials) -> Self {
-        Self { host, spool, own_prefix, credentials, backends: Mutex::default(), spooled: Notify::new() }
+        let (backends, spooled) = (Mutex::default(), Notify::new());
+        Self { host, spool, own_prefix, credentials, has_agent: true, backends, spooled }
     }
 
-    /// Returns how long firing this event may take.
+    /// The same for a process that publishes only where no agent does: it gives a slow backend more time.
+    #[must_use]
+    pub fn without_agent(self) -> Self {
+        Self { has_agent: false, ..self }
+    }
+
+    /// Returns how long firing this event by an agent may take.
     pub fn patience(publication: &Publication) -> Duration {
         let targets = u32::try_from(publication.event.targets.hosts.len()).unwrap_or(u32::MAX);
         let has_groups =
@@ -124,11 +139,16 @@ impl<H: Host> Publisher<H> {
     }
 
     /// Fires an event: when this returns `Ok`, the event is durable. An event whose backend cannot be opened is refused
-    /// before anything is stored.
+    /// before anything is stored. A backend that did not answer a moment ago is asked only if the caller
+    /// `ignores_pause`.
     ///
     /// # Errors
     /// A [`FireError`], whose variant says whether the event is kept on disk.
-    pub async fn fire(&self, publication: &Publication) -> Result<FireReport, FireError> {
+    pub async fn fire(
+        &self,
+        publication: &Publication,
+        ignores_pause: bool,
+    ) -> Result<FireReport, FireError> {
         self.backend_of(publication)?;
         let Some(spool) = &self.spool else {
             return without_outbox(self.publish_soon(publication).await, Vec::new());
@@ -136,7 +156,7 @@ impl<H: Host> Publisher<H> {
         let unwritable = |error| {
             format!("the outbox cannot be written, so the event went straight to the backend: {error}")
         };
-        if spool.breaker.is_open(&publication.backend) {
+        if !ignores_pause && spool.breaker.is_open(&publication.backend) {
             return match spool.outbox.store(publication) {
                 Ok(_) => {
                     self.spooled.notify_one();
@@ -158,16 +178,39 @@ impl<H: Host> Publisher<H> {
         let (stored, published) = tokio::join!(storing, self.publish_soon(publication));
         match stored {
             Ok(spooled) => {
-                let warnings = published.as_ref().map_or_else(|_| Vec::new(), about_groups);
-                Ok(FireReport { fired: self.settle(spool, publication, spooled, published)?, warnings })
+                let mut warnings = published.as_ref().map_or_else(|_| Vec::new(), about_groups);
+                let fired = self.settle(spool, publication, spooled, published)?;
+                if matches!(fired, Fired::Committed(_)) {
+                    warnings.extend(self.about_targets(publication).await);
+                }
+                Ok(FireReport { fired, warnings })
             }
             Err(error) => without_outbox(published, vec![unwritable(error)]),
         }
     }
 
+    /// Warnings about an event that was committed: about names that nobody has registered under, and about clocks. They
+    /// are worth a short wait and no failure.
+    async fn about_targets(&self, publication: &Publication) -> Vec<String> {
+        let Ok(Backend::Store(store)) = self.backend_of(publication) else { return Vec::new() };
+        let fleet = Fleet::new(Arc::clone(&store), Keyspace::new(publication.prefix.clone()));
+        let hosts = publication.event.targets.hosts.iter();
+        let targets: BTreeSet<_> = hosts.filter(|host| !publication.suppressed.contains_key(*host)).collect();
+        if targets.is_empty() {
+            return Vec::new();
+        }
+        match timeout(&self.host, ADVICE_TIMEOUT, fleet.registered_targets(&targets)).await {
+            // The clock is read after the registrations, so that one from the future is certain.
+            Some(Ok(found)) => fire_advice::warnings(&found, store.clock_difference(), self.host.wall()),
+            _ => Vec::new(),
+        }
+    }
+
     /// Publishes within the time a Puppet run can be made to wait.
     async fn publish_soon(&self, publication: &Publication) -> Result<Published, PublishError> {
-        self.publish(publication, Self::patience(publication)).await
+        let more =
+            if self.has_agent { Duration::ZERO } else { PUBLISH_TIMEOUT_WITHOUT_AGENT - PUBLISH_TIMEOUT };
+        self.publish(publication, Self::patience(publication) + more).await
     }
 
     async fn publish(&self, publication: &Publication, limit: Duration) -> Result<Published, PublishError> {
@@ -181,7 +224,10 @@ impl<H: Host> Publisher<H> {
         let check_prefix = publication.prefix != self.own_prefix;
         match timeout(&self.host, limit, publish_to(&backend, publication, check_prefix)).await {
             Some(result) => result,
-            None => Err(unreachable(format!("it did not take the event within {limit:?}"))),
+            None => Err(unreachable(format!(
+                "it did not take the event within {}",
+                duration::format_short(limit)
+            ))),
         }
     }
 
@@ -318,6 +364,7 @@ mod tests {
             options: RunOptions::default(),
             lineage: Lineage::root(id),
             fired_in: None,
+            fired_by: None,
             loops: Loops::Avoid,
             fired_at: Os::start().wall(),
             expires_in: DEFAULT_LIFETIME,
@@ -331,7 +378,7 @@ mod tests {
                 suppressed_groups: Default::default(),
             };
             assert_eq!(
-                publisher.fire(&publication).await.unwrap_err().kind(),
+                publisher.fire(&publication, false).await.unwrap_err().kind(),
                 FireErrorKind::Configuration,
                 "{backend}"
             );

@@ -135,11 +135,13 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
     fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, BackendError>;
 
     /// Hands an event to the agent of a state directory and returns the agent's report. Returns `None` if no agent is
-    /// alive, it does not understand the request, or it does not answer within `timeout`.
+    /// alive, it does not understand the request, or it does not answer within `timeout`. `ignores_pause` is as for
+    /// [`Publisher::fire`](crate::firing::Publisher::fire).
     fn fire_by_agent(
         &self,
         state_dir: &Path,
         publication: &Publication,
+        ignores_pause: bool,
         timeout: Duration,
     ) -> impl Future<Output = Option<Result<FireReport, FireError>>> + Send;
 }

@@ -206,9 +206,10 @@ impl Host for Os {
         &self,
         state_dir: &Path,
         publication: &Publication,
+        ignores_pause: bool,
         timeout: Duration,
     ) -> Option<Result<FireReport, FireError>> {
-        let request = Request::Fire { publication: publication.to_wire() };
+        let request = Request::Fire { publication: publication.to_wire(), ignores_pause };
         match agent_socket::ask(state_dir, &request, timeout).await? {
             Reply::Committed { revision, warnings } => {
                 Some(Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }))
@@ -218,7 +219,7 @@ impl Host for Os {
             }
             Reply::Failed { kind, message } => Some(Err(FireError::ByAgent { kind, message })),
             // An agent of an older version.
-            Reply::Queue(_) | Reply::NotUnderstood { .. } => None,
+            Reply::Queue(_) | Reply::Renamed | Reply::NotUnderstood { .. } => None,
         }
     }
 }

@@ -3,6 +3,11 @@
 //! Puppet gives each `exec` a session of its own, which a signal to the run's process group does not reach. These
 //! processes are found in the process table as descendants of the run's leader. A daemon is not among them, because it
 //! has detached from its parents: a service that a run has just started must survive the run's timeout.
+//!
+//! Processes are held by process descriptors. Where the system has none (an old kernel, or a sandbox that forbids
+//! `pidfd_open`), they are known by their number and their start time, which are compared before every signal. A process
+//! that ends, and whose number is given to another one, between that comparison and the signal could then be mistaken
+//! for it; never so the run's first process, which is reaped last.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,8 +17,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open, pidfd_send_signal,
+};
 use tokio::process::Child;
+
+use crate::process_table::{self, ProcStat, kin_of, process_table};
 
 /// The time between TERM and KILL.
 const GRACE: Duration = Duration::from_secs(10);
@@ -25,23 +35,50 @@ const LOOKS: usize = 16;
 
 /// Sends TERM, then KILL. The run's leader is reaped last, so that the system cannot reuse its pid before.
 pub(crate) async fn end(child: &mut Child) {
-    if let Some(leader) = child.id().and_then(Leader::of) {
-        end_all_of(leader, GRACE).await;
+    if let Some(process) = child.id() {
+        match Leader::of(process) {
+            Some(leader) => end_all_of(leader, GRACE).await,
+            None => end_group_of(process, child).await,
+        }
     }
     let _ = child.wait().await;
+}
+
+/// Ends the process group of a run where the process table cannot be read. The run's first process is the group's, and
+/// as it is not reaped yet, its number is no other's.
+async fn end_group_of(process: u32, child: &mut Child) {
+    let Some(group) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return };
+    tracing::error!(
+        process,
+        "/proc does not show this process: ending the run's process group only, without its sessions"
+    );
+    let _ = kill_process_group(group, Signal::TERM);
+    let _ = tokio::time::timeout(GRACE, child.wait()).await;
+    let _ = kill_process_group(group, Signal::KILL);
 }
 
 /// The same for a run whose supervisor is dead. Its leader is the process that the supervisor noted; a supervisor
 /// that was killed between the start and the note leaves none, and the leader is the oldest process that writes to
 /// the run's output. A daemon that the run started may write to it too, but is younger.
 pub(crate) async fn end_orphan(noted: Option<&str>, output: &Path) {
+    let noted = noted.filter(|_| process_table::is_own());
     let leader = match noted.and_then(Leader::from_note) {
         Some(noted) => noted.is_there().then_some(noted),
         None => oldest_writer(output),
     };
-    if let Some(leader) = leader {
-        tracing::warn!(process = leader.process, "a run without a supervisor takes too long: ending it");
-        end_all_of(leader, GRACE).await;
+    match leader {
+        Some(leader) => {
+            tracing::warn!(process = leader.process, "a run without a supervisor takes too long: ending it");
+            end_all_of(leader, GRACE).await;
+        }
+        // Its first process has ended. A daemon that it left behind may go on.
+        None if noted.and_then(Leader::from_note).is_some() => {}
+        None => {
+            tracing::error!(
+                output = %output.display(),
+                "a run without a supervisor takes too long, and its first process cannot be found: end it by hand"
+            );
+        }
     }
 }
 
@@ -89,7 +126,7 @@ struct Leader {
 
 impl Leader {
     fn of(process: u32) -> Option<Self> {
-        let process = i32::try_from(process).ok()?;
+        let process = i32::try_from(process).ok().filter(|_| process_table::is_own())?;
         Some(Self { process, started: kin_of(process)?.started })
     }
 
@@ -123,36 +160,89 @@ async fn end_all_of(leader: Leader, grace: Duration) {
     run.signal(Signal::KILL);
 }
 
-/// The processes of a run by pid. Each is held by a process descriptor, so that a signal cannot reach another process
-/// that has been given the same pid.
+/// The processes of a run by pid.
 struct Members {
     leader: Leader,
-    held: BTreeMap<i32, OwnedFd>,
+    held: BTreeMap<i32, Held>,
+}
+
+/// A process that a signal can reach without reaching another one that has been given the same pid.
+enum Held {
+    /// By a descriptor.
+    Descriptor(OwnedFd),
+    /// By its start time, where the system has no descriptors of processes.
+    StartTime(u64),
+}
+
+impl Held {
+    fn of(process: i32, found: &ProcStat) -> Option<Self> {
+        let held = match pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()) {
+            Ok(descriptor) => Self::Descriptor(descriptor),
+            Err(Errno::SRCH) => return None,
+            Err(error) => {
+                tracing::debug!(process, %error, "no process descriptor: it is known by its start time");
+                Self::StartTime(found.started)
+            }
+        };
+        // The pid may have been reused between the scan and the opening of the descriptor.
+        let is_the_same = kin_of(process).is_some_and(|kin| kin.started == found.started);
+        (is_the_same && held.is_alive(process)).then_some(held)
+    }
+
+    /// Returns whether the process is alive: a process descriptor becomes readable when its process has ended.
+    fn is_alive(&self, process: i32) -> bool {
+        match self {
+            Self::Descriptor(descriptor) => {
+                let mut watched = [PollFd::new(descriptor, PollFlags::IN)];
+                poll(&mut watched, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
+            }
+            Self::StartTime(started) => {
+                kin_of(process).is_some_and(|kin| kin.started == *started && !kin.has_ended)
+            }
+        }
+    }
+
+    fn signal(&self, process: i32, signal: Signal) {
+        let Some(pid) = Pid::from_raw(process) else { return };
+        let sent = match self {
+            Self::Descriptor(descriptor) => pidfd_send_signal(descriptor, signal),
+            Self::StartTime(_) => Err(Errno::NOSYS),
+        };
+        let sent = match sent {
+            // A sandbox may permit to open a descriptor and not to use it.
+            Err(Errno::NOSYS | Errno::PERM) if self.is_alive(process) => kill_process(pid, signal),
+            Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+            other => other,
+        };
+        if let Err(error) = sent
+            && error != Errno::SRCH
+        {
+            tracing::warn!(process, ?signal, %error, "cannot signal a process of the run");
+        }
+    }
 }
 
 impl Members {
     /// Rescans the process table for descendants of the leader and of every live member, because orphans are
     /// re-parented. Returns whether any new process was found.
     fn look(&mut self) -> bool {
-        self.held.retain(|_, held| is_alive(held));
-        let process_tree = process_tree();
+        self.held.retain(|process, held| held.is_alive(*process));
+        let table = process_table();
         let mut found: Vec<i32> = self.held.keys().copied().collect();
         let leader = self.leader;
-        if process_tree.get(&leader.process).is_some_and(|kin| kin.started == leader.started) {
-            let in_group = process_tree.iter().filter(|(_, kin)| kin.group == leader.process);
+        if table.get(&leader.process).is_some_and(|kin| kin.started == leader.started) {
+            let in_group = table.iter().filter(|(_, kin)| kin.group == leader.process);
             found.extend(in_group.map(|(process, _)| *process).chain([leader.process]));
         }
         let mut next = 0;
         while let Some(parent) = found.get(next).copied() {
-            found.extend(
-                process_tree.iter().filter(|(_, kin)| kin.parent == parent).map(|(process, _)| *process),
-            );
+            found.extend(table.iter().filter(|(_, kin)| kin.parent == parent).map(|(process, _)| *process));
             next += 1;
         }
         let known = self.held.len();
         for process in found {
             if !self.held.contains_key(&process)
-                && let Some(held) = process_tree.get(&process).and_then(|kin| hold(process, kin))
+                && let Some(held) = table.get(&process).and_then(|kin| Held::of(process, kin))
             {
                 self.held.insert(process, held);
             }
@@ -163,58 +253,18 @@ impl Members {
     /// Sends one signal to each process. A second TERM would make Puppet exit without removing its lock.
     fn signal(&self, signal: Signal) {
         // The leader gets it first: Puppet must not take the end of an `exec` for its result and continue.
-        let leader = self.held.get(&self.leader.process);
+        let leader = self.held.get_key_value(&self.leader.process);
         let others = self.held.iter().filter(|(process, _)| **process != self.leader.process);
-        for held in leader.into_iter().chain(others.map(|(_, held)| held)) {
-            let _ = pidfd_send_signal(held, signal);
+        for (process, held) in leader.into_iter().chain(others) {
+            held.signal(*process, signal);
         }
     }
 
     async fn have_ended(&self) {
-        while self.held.values().any(is_alive) {
+        while self.held.iter().any(|(process, held)| held.is_alive(*process)) {
             tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
-}
-
-/// Returns whether the process is alive: a process descriptor becomes readable when its process has ended.
-fn is_alive(held: &OwnedFd) -> bool {
-    let mut watched = [PollFd::new(held, PollFlags::IN)];
-    poll(&mut watched, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) == Ok(0)
-}
-
-fn hold(process: i32, found: &ProcStat) -> Option<OwnedFd> {
-    let held = pidfd_open(Pid::from_raw(process)?, PidfdFlags::empty()).ok()?;
-    // The pid may have been reused between the scan and the opening of the descriptor.
-    let is_the_same = kin_of(process).is_some_and(|kin| kin.started == found.started);
-    (is_the_same && is_alive(&held)).then_some(held)
-}
-
-struct ProcStat {
-    parent: i32,
-    group: i32,
-    started: u64,
-}
-
-/// Reads the process table of this machine, by pid.
-fn process_tree() -> BTreeMap<i32, ProcStat> {
-    let processes = fs::read_dir("/proc").into_iter().flatten();
-    let ids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    ids.filter_map(|process| Some((process, kin_of(process)?))).collect()
-}
-
-fn kin_of(process: i32) -> Option<ProcStat> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The program's name, in parentheses, may hold anything.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    // Numbered as in proc_pid_stat(5); the two fields before `rest` are missing here.
-    let field = |number: usize| fields.get(number - 3).copied();
-    Some(ProcStat {
-        parent: field(4)?.parse().ok()?,
-        group: field(5)?.parse().ok()?,
-        started: field(22)?.parse().ok()?,
-    })
 }
 
 #[cfg(test)]
@@ -243,7 +293,7 @@ mod tests {
     }
 
     fn lives(process: i32) -> bool {
-        kin_of(process).and_then(|kin| hold(process, &kin)).is_some()
+        kin_of(process).and_then(|kin| Held::of(process, &kin)).is_some()
     }
 
     async fn check_gone(process: i32) {
@@ -257,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_an_exec_starts_after_it_was_told_to_end_ends_too() {
+    async fn what_an_exec_starts_after_it_was_asked_to_end_ends_too() {
         const NEXT: &str = r#"sh -c "echo \$\$ >next; trap '' TERM; while :; do sleep 0.1; done""#;
         let dir = tempfile::tempdir().unwrap();
         // Puppet starts an `exec` in a session of its own. The leader ends at once and orphans it.
@@ -273,6 +323,55 @@ mod tests {
         let next = process_in(&dir.path().join("next")).await;
         check_gone(exec).await;
         check_gone(next).await;
+    }
+
+    /// Forbids system calls to this thread and its children, as an old kernel or a sandbox does.
+    fn forbid(calls: &[libc::c_long], error: Errno) {
+        use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+        let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let refuse = SeccompAction::Errno(error.raw_os_error().unsigned_abs());
+        let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).unwrap();
+        apply_filter(&BpfProgram::try_from(filter).unwrap()).unwrap();
+    }
+
+    /// A run that ignores TERM ends with its exec of another session, although these system calls fail.
+    async fn check_ends_without(calls: &[libc::c_long], error: Errno) {
+        forbid(calls, error);
+        let dir = tempfile::tempdir().unwrap();
+        let script = "trap '' TERM; setsid sh -c 'echo $$ >exec; sleep 1000; sleep 1000' & while :; do sleep 0.1; done";
+        let mut run = shell(dir.path(), script);
+        let exec = process_in(&dir.path().join("exec")).await;
+        let leader = Leader::of(run.id().unwrap()).unwrap();
+        end_all_of(leader, Duration::from_millis(300)).await;
+        let status = tokio::time::timeout(Duration::from_secs(10), run.wait()).await;
+        assert!(!status.expect("the run goes on").unwrap().success());
+        check_gone(exec).await;
+    }
+
+    #[tokio::test]
+    async fn a_run_ends_where_the_kernel_knows_no_process_descriptors() {
+        check_ends_without(&[libc::SYS_pidfd_open, libc::SYS_pidfd_send_signal], Errno::NOSYS).await;
+    }
+
+    #[tokio::test]
+    async fn a_run_ends_where_a_sandbox_forbids_process_descriptors() {
+        check_ends_without(&[libc::SYS_pidfd_open], Errno::PERM).await;
+    }
+
+    #[tokio::test]
+    async fn a_run_ends_where_a_sandbox_forbids_signals_by_descriptor() {
+        check_ends_without(&[libc::SYS_pidfd_send_signal], Errno::PERM).await;
+    }
+
+    #[tokio::test]
+    async fn a_run_whose_processes_are_not_shown_ends_with_its_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = shell(dir.path(), "sleep 1000 & echo $! >child; wait; wait");
+        let child = process_in(&dir.path().join("child")).await;
+        end_group_of(run.id().unwrap(), &mut run).await;
+        assert!(!run.wait().await.unwrap().success());
+        check_gone(child).await;
     }
 
     /// Proves C10.

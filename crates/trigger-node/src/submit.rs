@@ -15,6 +15,24 @@ use crate::state::StateDir;
 /// Added to the time that an agent may take to publish. After that the agent is alive but does not answer.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What runs a `trigger fire`. It decides how long the command may be made to wait, and what the user is advised to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// A Puppet run. It may fire many events, and is not to wait for the same silent backend with each of them.
+    Puppet,
+    /// An operator, or a script of one.
+    Operator,
+    /// An operator whose command goes on until all deliveries have ended, and publishes spooled events meanwhile.
+    WaitingOperator,
+}
+
+impl Caller {
+    /// Whether the backend is asked although it did not answer a moment ago.
+    fn ignores_pause(self) -> bool {
+        self != Self::Puppet
+    }
+}
+
 /// One `trigger fire`.
 pub struct Submission<'a, H: Host> {
     /// The node's state directory, if this process can use one.
@@ -23,6 +41,8 @@ pub struct Submission<'a, H: Host> {
     pub publisher: &'a Publisher<H>,
     /// The run inside which the event is fired, if it is fired inside one.
     pub parent: Option<&'a RunRecord>,
+    /// What runs it.
+    pub caller: Caller,
 }
 
 impl<H: Host> Submission<'_, H> {
@@ -45,7 +65,7 @@ impl<H: Host> Submission<'_, H> {
         let (FireReport { fired, warnings: report }, by_agent) = submitted?;
         warnings.extend(report);
         if let Fired::Spooled(reason) = &fired {
-            warnings.push(spooled_warning(reason, by_agent));
+            warnings.push(spooled_warning(reason, by_agent, self.caller));
         }
         if let (Some(parent), Some(state)) = (self.parent, self.state) {
             fire_chain::note_fired(state, parent, publication, guarded, warnings);
@@ -63,11 +83,13 @@ impl<H: Host> Submission<'_, H> {
     async fn by_agent_or_here(&self, publication: &Publication) -> Result<(FireReport, bool), FireError> {
         if let Some(state) = self.state {
             let timeout = Publisher::<H>::patience(publication) + AGENT_TIMEOUT;
-            if let Some(report) = state.host().fire_by_agent(state.path(), publication, timeout).await {
+            let ignores_pause = self.caller.ignores_pause();
+            let by_agent = state.host().fire_by_agent(state.path(), publication, ignores_pause, timeout);
+            if let Some(report) = by_agent.await {
                 return Ok((report?, true));
             }
         }
-        Ok((self.publisher.fire(publication).await?, false))
+        Ok((self.publisher.fire(publication, self.caller.ignores_pause()).await?, false))
     }
 
     /// Publishes the events of the outbox. Its failure is only a warning, because the event fired now is committed.
@@ -81,8 +103,12 @@ impl<H: Host> Submission<'_, H> {
     }
 }
 
-fn spooled_warning(reason: &str, by_agent: bool) -> String {
-    if by_agent {
+fn spooled_warning(reason: &str, by_agent: bool, caller: Caller) -> String {
+    if caller == Caller::WaitingOperator {
+        format!(
+            "{reason}; the event is safe in this node's outbox and is offered to the backend again while this command waits"
+        )
+    } else if by_agent {
         format!("{reason}; the event is safe in this node's outbox and its agent delivers it later")
     } else {
         format!(

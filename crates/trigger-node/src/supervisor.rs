@@ -8,6 +8,7 @@
 //! the agent that waits for it loses patience and calls [`process_tree::end_orphan`](crate::process_tree::end_orphan).
 
 mod artifacts;
+mod asking;
 mod run_process;
 mod supervise;
 mod time_limit;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use trigger_core::identity::KeyPrefix;
+use trigger_core::queue::PuppetBlocker;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_node::agent::{
-    self, AgentError, AgentSettings, DisableCheck, Part, Service, Stopped, Surroundings,
+    self, AgentError, AgentSettings, CertnameSource, DisableCheck, Part, Service, Stopped, Surroundings,
 };
 use trigger_node::state::StateDir;
 use trigger_store::credentials::Credentials;
@@ -21,6 +22,7 @@ use crate::process::Proc;
 use crate::server::BACKEND;
 use crate::state_files::STATE_DIR;
 use crate::tasks::ProcessId;
+use crate::world::Ask;
 use crate::world::{Kind, Socket};
 
 const RUN_TIMEOUT: Duration = Duration::from_secs(600);
@@ -42,7 +44,7 @@ async fn live(own: Proc, may_inherit_claim: bool) {
             Ok(Stopped::Terminated) => {}
             Ok(stopped) => world.machines[own.machine].restarts = Some(stopped),
             Err(_) if world.machines[own.machine].is_full => world.count("agent ended by a full disk"),
-            Err(error) => world.violate("an agent ends when it is told to", error.to_string()),
+            Err(error) => world.violate("an agent ends when it is asked to", error.to_string()),
         }
         world.end_process(own.id);
     });
@@ -80,6 +82,7 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
     let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let command = RunCommand::from_words(words.clone()).unwrap_or_default();
     Ok(AgentSettings {
+        certname_source: CertnameSource::Configured(certname.clone()),
         certname,
         state: StateDir::open_on(own.clone(), Path::new(STATE_DIR))?,
         backend: name(BACKEND),
@@ -97,16 +100,12 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
 }
 
 /// Fires the events that other processes submit to this agent, each in a conversation of its own.
-async fn take_fires(
-    own: Proc,
-    service: Service<Proc>,
-    mut fires: mpsc::UnboundedReceiver<crate::world::Ask>,
-) {
+async fn take_fires(own: Proc, service: Service<Proc>, mut fires: mpsc::UnboundedReceiver<Ask>) {
     let service = std::sync::Arc::new(service);
-    while let Some((publication, answer)) = fires.recv().await {
+    while let Some(Ask { publication, ignores_pause, answer }) = fires.recv().await {
         let (conversation, service) = (own.clone(), std::sync::Arc::clone(&service));
         own.sim.spawn(own.id, async move {
-            let report = service.fire(&publication).await;
+            let report = service.fire(&publication, ignores_pause).await;
             conversation.step("socket: about to answer").await;
             let _ = answer.send(report);
         });
@@ -121,9 +120,13 @@ impl DisableCheck for Switch {
         std::future::pending().await
     }
 
-    fn reason(&mut self, _: bool) -> Option<String> {
+    fn reason(&mut self, _: bool) -> Option<PuppetBlocker> {
         let is_disabled = self.0.sim.with(|world| world.machines[self.0.machine].is_disabled);
-        is_disabled.then(|| "Puppet is disabled on this node".to_owned())
+        is_disabled.then(|| PuppetBlocker::Disabled("Puppet is disabled on this node".to_owned()))
+    }
+
+    fn confirms_certname(&self) -> bool {
+        true
     }
 
     fn take_over_cache(&mut self) {}

@@ -28,6 +28,8 @@ pub(crate) struct Checker {
     /// The instances that have given up their claim, with their machines.
     pub(crate) released: BTreeSet<(usize, String)>,
     pub(crate) registrations: BTreeMap<Certname, Registration>,
+    /// When a claim was last taken over at once because its holder's lock was the contender's own.
+    pub(crate) inherited: BTreeMap<Certname, Duration>,
     /// The number of times that a trigger fired on a machine for a root, as far as the notes survived power losses.
     pub(crate) fires: BTreeMap<(TriggerName, usize, EventId), u32>,
     /// The events of which a part was ever stored.
@@ -84,6 +86,8 @@ pub(crate) struct Run {
 
 pub(crate) struct Registration {
     pub(crate) instance: String,
+    /// The machine that wrote it, unless the backend was restored since.
+    pub(crate) machine: Option<usize>,
     pub(crate) at: Duration,
     pub(crate) is_released: bool,
     /// For each event in the node's activity, the time since which it is listed.

@@ -99,7 +99,6 @@ pub(crate) fn draw_machine(world: &mut World, node: usize) -> Machine {
         manifest: manifest::draw(rng, nodes),
         socket: None,
         instance: String::new(),
-        agent_started: Duration::ZERO,
         remembered_instance: None,
         restarts: None,
         is_full: false,

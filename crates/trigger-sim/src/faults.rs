@@ -132,7 +132,6 @@ fn clone(sim: &Sim, world: &mut World, of: usize) {
         manifest: original.manifest.clone(),
         socket: None,
         instance: String::new(),
-        agent_started: Duration::ZERO,
         // A program in the middle of its work cannot be copied here; the lock that its agent holds and its instance
         // name can.
         remembered_instance: (kind == Copied::MachineWithMemory && has_same_name)

@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use trigger_core::event::{Event, Targets};
+use trigger_core::event::Targets;
 use trigger_core::identity::{EventId, KeyPrefix};
-use trigger_core::lineage::Lineage;
 use trigger_core::publication::Publication;
 use trigger_core::run::record::RunRecord;
-use trigger_node::fire_chain::{self, Guarded};
+use trigger_node::fire_chain::{self, FireRequest, Guarded};
 use trigger_node::firing::{Publisher, Spool};
 use trigger_node::host::Host;
 use trigger_node::state::{Breaker, Outbox, StateDir};
-use trigger_node::submit::Submission;
+use trigger_node::submit::{Caller, Submission};
 use trigger_store::credentials::Credentials;
 
 use crate::process::Proc;
@@ -36,8 +35,13 @@ pub(crate) async fn fire(own: Proc, wanted: Wanted) {
     let spool = state
         .as_ref()
         .and_then(|state| Some(Spool { outbox: Outbox::open(state).ok()?, breaker: Breaker::new(state) }));
-    let publisher = Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default());
-    let submission = Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref() };
+    let publisher =
+        Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default()).without_agent();
+    // Outside a run it is an operator's, or that of a Puppet run which Trigger did not start.
+    let is_operators = parent.is_none() && own.jitter() < 0.5;
+    let caller = if is_operators { Caller::Operator } else { Caller::Puppet };
+    let submission =
+        Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref(), caller };
     let answer = Answer::from(submission.submit(&publication, &guarded, &mut warnings).await);
     own.act(|world| world.check_fire_answered(own.machine, &publication, &answer));
     own.step("fire: answered").await;
@@ -46,21 +50,16 @@ pub(crate) async fn fire(own: Proc, wanted: Wanted) {
 
 fn publication(own: &Proc, wanted: &Wanted, parent: Option<&RunRecord>) -> Publication {
     let id = EventId::from_uuid(own.new_ordered_uuid());
-    let event = Event {
-        id,
+    let request = FireRequest {
         trigger: wanted.trigger.clone(),
         origin: own.sim.with(|world| world.machines[own.machine].certname.clone()),
         targets: Targets { hosts: wanted.hosts.clone(), groups: wanted.groups.clone() },
         options: wanted.options.clone(),
-        lineage: match parent {
-            Some(parent) => Lineage { chains: fire_chain::chains(parent) },
-            None => Lineage::root(id),
-        },
-        fired_in: parent.map(|parent| parent.run_id),
+        fired_by: None,
         loops: wanted.loops,
-        fired_at: own.wall(),
         expires_in: wanted.expires_in,
     };
+    let event = request.into_event(id, parent, own.wall());
     Publication {
         backend: BACKEND.to_owned(),
         prefix: KeyPrefix::default(),

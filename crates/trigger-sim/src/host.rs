@@ -23,7 +23,7 @@ use crate::file::{SimFile, text};
 use crate::process::Proc;
 use crate::run;
 use crate::tasks::ProcessId;
-use crate::world::{Kind, World};
+use crate::world::{Ask, Kind, World};
 
 impl Host for Proc {
     type File = SimFile;
@@ -214,12 +214,14 @@ impl Host for Proc {
         &self,
         _: &Path,
         publication: &Publication,
+        ignores_pause: bool,
         timeout: Duration,
     ) -> Option<Result<FireReport, FireError>> {
         let asked = self.act(|world| {
             let (sender, receiver) = oneshot::channel();
             let socket = world.machines[self.machine].socket.as_ref()?;
-            socket.fires.send((publication.clone(), sender)).ok()?;
+            let ask = Ask { publication: publication.clone(), ignores_pause, answer: sender };
+            socket.fires.send(ask).ok()?;
             Some(receiver)
         });
         match select(asked.flatten()?, self.sim.sleep(timeout)).await {

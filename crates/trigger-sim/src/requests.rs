@@ -203,12 +203,12 @@ impl World {
                 let mut results = Vec::new();
                 for (index, (key, value)) in entries.iter().enumerate() {
                     let is_done = if ordered { index < first } else { self.rng.bool() };
-                    let is_told = self.rng.bool();
+                    let is_known = self.rng.bool();
                     if is_done {
                         let revision = self.put(client, key, value);
-                        results.push(if is_told { Ok(revision) } else { Err(ambiguous()) });
+                        results.push(if is_known { Ok(revision) } else { Err(ambiguous()) });
                     } else {
-                        results.push(Err(if is_told { unreachable() } else { ambiguous() }));
+                        results.push(Err(if is_known { unreachable() } else { ambiguous() }));
                     }
                 }
                 Reply::PutMany(results)

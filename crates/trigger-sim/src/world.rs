@@ -61,7 +61,11 @@ pub(crate) struct Socket {
 }
 
 /// An event to fire, with the channel for the answer.
-pub(crate) type Ask = (Publication, oneshot::Sender<Result<FireReport, FireError>>);
+pub(crate) struct Ask {
+    pub(crate) publication: Publication,
+    pub(crate) ignores_pause: bool,
+    pub(crate) answer: oneshot::Sender<Result<FireReport, FireError>>,
+}
 
 /// A machine with its disk.
 pub(crate) struct Machine {
@@ -86,9 +90,8 @@ pub(crate) struct Machine {
     pub(crate) honours_noop: bool,
     pub(crate) manifest: Vec<Rule>,
     pub(crate) socket: Option<Socket>,
-    /// The instance name of its latest agent, followed by the time at which that agent started.
+    /// The instance name of its latest agent.
     pub(crate) instance: String,
-    pub(crate) agent_started: Duration,
     /// The instance name that its next agent finds in its copied memory.
     pub(crate) remembered_instance: Option<String>,
     /// The reason why its agent is to be started again at once, if it is.

@@ -25,6 +25,7 @@ pub async fn check<S: Store, F: Future<Output = S>>(open: impl Fn() -> F) {
     one_of_two_contenders_wins(&prefix(&open, "contend").await).await;
     prefixes_do_not_leak(&prefix(&open, "leak").await).await;
     a_listing_is_a_reading_without_the_values(&prefix(&open, "list").await).await;
+    a_key_in_several_ranges_is_read_once(&prefix(&open, "once").await).await;
     text_survives(&prefix(&open, "text").await).await;
     a_watch_begins_with_a_snapshot(&prefix(&open, "snapshot").await).await;
     a_watch_reports_changes_in_order(&prefix(&open, "changes").await).await;
@@ -217,6 +218,23 @@ async fn a_listing_is_a_reading_without_the_values<S: Store>(prefix: &Prefix<S>)
     assert_eq!(entries.len(), 1501);
     let keys: Vec<_> = entries.into_iter().map(|entry| (entry.key, entry.revision)).collect();
     assert_eq!(listed, keys);
+}
+
+async fn a_key_in_several_ranges_is_read_once<S: Store>(prefix: &Prefix<S>) {
+    for name in ["a/1", "a/2", "b/1"] {
+        prefix.put(name, name).await;
+    }
+    let range = |name: &str| KeyRange::Prefix(prefix.key(name));
+    let ranges = [KeyRange::Key(prefix.key("a/2")), range("a/"), prefix.all(), range("b/")];
+    let read = prefix.read(&ranges).await;
+    assert_eq!(prefix.brief(&read), ["a/2=a/2", "a/1=a/1", "b/1=b/1"], "in the order of the ranges");
+    let listed = prefix.store.list(&ranges).await.expect("a listing");
+    assert_eq!(listed.len(), 3, "{listed:?}");
+    let mut watch = prefix.watch(ranges.to_vec()).await;
+    let WatchEvent::Snapshot(entries) = next(&mut watch).await else { panic!("no snapshot") };
+    let mut keys = prefix.brief(&entries);
+    keys.sort();
+    assert_eq!(keys, ["a/1=a/1", "a/2=a/2", "b/1=b/1"]);
 }
 
 async fn text_survives<S: Store>(prefix: &Prefix<S>) {

@@ -1,32 +1,60 @@
 //! Connections to a backend's servers, for every client that speaks to one.
 //!
 //! Whether they are plain or encrypted is decided here and nowhere else: clients get a stream of bytes and do not know.
+//! So is how long it may take to look up a server and to connect to it.
 
+mod lookup;
+
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use hyper::Uri;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::{Connected, Connection as HttpConnection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
+use trigger_core::duration;
 
+use self::lookup::{Lookup, LookupError};
 use crate::address::Address;
 use crate::backend::OpenError;
 use crate::credentials::Credentials;
 use crate::kind::{BackendUrl, Transport};
+use crate::step_limit::StepLimit;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Dials servers. Clones share only the configuration.
+/// The first limit of a connection: a server that has not answered the first packets by then is behind a slow line, or
+/// gone.
+const CONNECT_LIMIT: Duration = Duration::from_secs(3);
+/// The longest limit of a connection.
+const LONGEST_CONNECT_LIMIT: Duration = Duration::from_secs(12);
+/// How often a connection is begun again beside those that are not answered, since the kernel repeats a lost first
+/// packet later and later, and the server may be back.
+const CONNECT_AGAIN_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a lookup or a connection may take before it is logged as slow.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
+/// How often it is looked whether a request is still waiting for its connection.
+const CONNECTING_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Dials servers. Clones share the configuration and what is known of the servers.
 #[derive(Debug, Clone)]
 pub struct Connector {
-    tcp: HttpConnector,
     security: Security,
+    keep_alive: Option<Duration>,
+    servers: Arc<Mutex<HashMap<String, Arc<Server>>>>,
 }
 
 /// The layer on top of a TCP connection.
@@ -34,6 +62,36 @@ pub struct Connector {
 enum Security {
     /// Nothing. A variant for TLS holds what the credentials' files were read into.
     Plain,
+}
+
+/// What is known of one server from earlier attempts to reach it.
+#[derive(Debug)]
+struct Server {
+    name: String,
+    lookup: Lookup,
+    limit: StepLimit,
+    /// How many connections are being made.
+    connecting: AtomicUsize,
+    /// How long the latest connection took, in milliseconds: about one round trip.
+    round_trip_ms: AtomicU64,
+    /// Whether its slowness has been logged.
+    is_slow: AtomicBool,
+}
+
+/// No connection was made.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error("no connection within {}", duration::format_short(*limit))]
+    TimedOut { limit: Duration },
+}
+
+/// Counts a connection that is being made, for as long as it lives.
+struct Connecting(Arc<Server>);
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.0.connecting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Connector {
@@ -47,22 +105,13 @@ impl Connector {
             (Transport::Plain, _) => Security::Plain,
             (Transport::Tls, _) => return Err(OpenError::TlsUnavailable { url: url.to_string() }),
         };
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        Ok(Self { tcp, security })
-    }
-
-    /// Gives an address up after `timeout`. A name's resolution takes its own time.
-    #[must_use]
-    pub fn with_connect_timeout(mut self, timeout: Duration) -> Self {
-        self.tcp.set_connect_timeout(Some(timeout));
-        self
+        Ok(Self { security, keep_alive: None, servers: Arc::default() })
     }
 
     /// Lets the kernel probe a connection that was idle for `interval`.
     #[must_use]
     pub fn with_keep_alive(mut self, interval: Duration) -> Self {
-        self.tcp.set_keepalive(Some(interval));
+        self.keep_alive = Some(interval);
         self
     }
 
@@ -76,10 +125,135 @@ impl Connector {
     /// Connects to a server.
     ///
     /// # Errors
-    /// The error of the resolver or the kernel, innermost in the chain of sources.
+    /// That its name cannot be looked up, or that no connection was made, with the error of the resolver or the kernel
+    /// innermost in the chain of sources. An error for lack of time says which of the two was slow.
     pub async fn connect(&self, address: &Address) -> Result<Connection, BoxError> {
-        let uri: Uri = format!("{}://{address}", self.http_scheme()).parse()?;
-        Ok(self.clone().call(uri).await?.into_inner())
+        self.dial(&self.server(address.host(), address.port())).await
+    }
+
+    /// Waits for the answer of a server. The time for a connection does not count: it has its own limits. A server that
+    /// is far away has the time of two round trips more.
+    ///
+    /// # Errors
+    /// The limit, if it ran out.
+    pub(crate) async fn await_answer<T>(
+        &self,
+        address: &Address,
+        limit: &StepLimit,
+        extra: Duration,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Duration> {
+        let server = self.server(address.host(), address.port());
+        let mut answer = pin!(answer);
+        let own_limit = limit.current();
+        let mut waited = Duration::ZERO;
+        loop {
+            let round_trip = Duration::from_millis(server.round_trip_ms.load(Ordering::Relaxed));
+            let whole_limit = own_limit + extra + 2 * round_trip;
+            let left = whole_limit.saturating_sub(waited);
+            if left.is_zero() {
+                limit.ran_out(own_limit);
+                return Err(whole_limit);
+            }
+            let begun = Instant::now();
+            if let Ok(answer) = timeout(left.min(CONNECTING_POLL_INTERVAL), &mut answer).await {
+                limit.sufficed(waited + begun.elapsed());
+                return Ok(answer);
+            }
+            if server.connecting.load(Ordering::Relaxed) == 0 {
+                waited += begun.elapsed();
+            }
+        }
+    }
+
+    fn server(&self, host: &str, port: u16) -> Arc<Server> {
+        let name = format!("{host}:{port}");
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = servers.entry(name.clone()).or_insert_with(|| {
+            Arc::new(Server {
+                name,
+                lookup: Lookup::new(host, port),
+                limit: StepLimit::new(CONNECT_LIMIT, LONGEST_CONNECT_LIMIT),
+                connecting: AtomicUsize::new(0),
+                round_trip_ms: AtomicU64::new(0),
+                is_slow: AtomicBool::new(false),
+            })
+        });
+        Arc::clone(server)
+    }
+
+    async fn dial(&self, server: &Arc<Server>) -> Result<Connection, BoxError> {
+        server.connecting.fetch_add(1, Ordering::Relaxed);
+        let _connecting = Connecting(Arc::clone(server));
+        let begun = Instant::now();
+        let addresses = server.lookup.addresses().await?;
+        let looked_up = begun.elapsed();
+        let stream = match server.limit.bound(self.connect_to(&addresses, server.limit.current())).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                server.lookup.forget();
+                return Err(error);
+            }
+            Err(limit) => {
+                server.lookup.forget();
+                return Err(ConnectError::TimedOut { limit }.into());
+            }
+        };
+        let connected = begun.elapsed() - looked_up;
+        server.round_trip_ms.store(connected.as_millis().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
+        server.log_slowness(looked_up, connected);
+        self.security.clone().secure(stream).await
+    }
+
+    /// Connects to the first of some addresses that accepts, and begins again beside it while none does.
+    async fn connect_to(&self, addresses: &[SocketAddr], limit: Duration) -> Result<TcpStream, BoxError> {
+        let mut tcp = HttpConnector::new_with_resolver(LookedUp(addresses.to_vec()));
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(self.keep_alive);
+        // Divided among the addresses. The caller's own limit runs out before the last of them.
+        tcp.set_connect_timeout(Some(limit + limit / 4));
+        let mut attempts = FuturesUnordered::new();
+        loop {
+            // The name only stands for the addresses.
+            attempts.push(tcp.call(Uri::from_static("http://server")));
+            tokio::select! {
+                biased;
+                Some(attempt) = attempts.next() => return Ok(attempt?.into_inner()),
+                () = sleep(CONNECT_AGAIN_INTERVAL) => {}
+            }
+        }
+    }
+}
+
+impl Server {
+    /// Logs once that a step was slow, until it is fast again.
+    fn log_slowness(&self, looked_up: Duration, connected: Duration) {
+        let (step, took) =
+            if looked_up >= connected { ("name lookup", looked_up) } else { ("connection", connected) };
+        let is_slow = took >= SLOW_AFTER;
+        if is_slow && !self.is_slow.load(Ordering::Relaxed) {
+            let took = duration::format_short(took);
+            tracing::warn!(server = self.name, step, took, "a server is slow to reach");
+        }
+        self.is_slow.store(is_slow, Ordering::Relaxed);
+    }
+}
+
+/// The resolver of a name that was looked up before.
+#[derive(Debug, Clone)]
+struct LookedUp(Vec<SocketAddr>);
+
+impl Service<Name> for LookedUp {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = LookupError;
+    type Future = std::future::Ready<Result<Self::Response, LookupError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), LookupError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Name) -> Self::Future {
+        std::future::ready(Ok(self.0.clone().into_iter()))
     }
 }
 
@@ -96,16 +270,16 @@ impl Service<Uri> for Connector {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.tcp.poll_ready(context).map_err(Into::into)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connecting = self.tcp.call(uri);
-        let security = self.security.clone();
+        let connector = self.clone();
         Box::pin(async move {
-            let stream = connecting.await?.into_inner();
-            Ok(TokioIo::new(security.secure(stream).await?))
+            let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or_default());
+            let server = connector.server(host, port);
+            Ok(TokioIo::new(connector.dial(&server).await?))
         })
     }
 }

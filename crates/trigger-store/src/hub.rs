@@ -8,15 +8,17 @@ mod limits;
 mod requests;
 mod watching;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use futures_util::stream;
 use trigger_core::identity::Revision;
 
 use self::failure::HubFailure;
-use self::limits::CONNECT_TIMEOUT;
-use self::requests::{Requests, WRITE_TIMEOUT, chunks};
+use self::requests::{Requests, chunks};
 use self::watching::Feed;
 use crate::address::Address;
+use crate::clock::ClockDifference;
 use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::hub_protocol::{
@@ -38,7 +40,6 @@ pub struct HubStore {
 impl HubStore {
     /// The hub at the first address of `url`. Connects when first used.
     pub fn new(url: &BackendUrl, connector: Connector) -> Self {
-        let connector = connector.with_connect_timeout(CONNECT_TIMEOUT);
         let address = url.addresses()[0].clone();
         let requests = Requests::new(&address, connector.clone());
         Self { url: url.to_string(), address, connector, requests }
@@ -79,7 +80,7 @@ impl Store for HubStore {
     async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
         for keys in chunks(keys.into_iter(), String::len) {
             let request = DeleteRequest { keys };
-            let reply: Result<DeleteReply, _> = self.requests.post(DELETE, &request, WRITE_TIMEOUT).await;
+            let reply: Result<DeleteReply, _> = self.requests.write(DELETE, &request, Duration::ZERO).await;
             reply.map_err(|failure| self.error(failure))?;
         }
         Ok(())
@@ -96,7 +97,8 @@ impl Store for HubStore {
             value: value.to_owned(),
             expected: expected.map(|revision| revision.0),
         };
-        let reply: Result<CasReply, _> = self.requests.post(COMPARE_AND_SWAP, &request, WRITE_TIMEOUT).await;
+        let reply: Result<CasReply, _> =
+            self.requests.write(COMPARE_AND_SWAP, &request, Duration::ZERO).await;
         reply.map(CasOutcome::from).map_err(|failure| self.error(failure))
     }
 
@@ -110,7 +112,7 @@ impl Store for HubStore {
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        let feed = Feed::open(&self.connector, &self.address, ranges)
+        let feed = Feed::open(&self.connector, &self.address, &self.requests, ranges)
             .await
             .map_err(|failure| self.error(failure))?;
         let address = self.url.clone();
@@ -124,6 +126,10 @@ impl Store for HubStore {
         Ok(Box::pin(events))
     }
 
+    fn clock_difference(&self) -> Option<ClockDifference> {
+        self.requests.clock_difference()
+    }
+
     fn address(&self) -> &str {
         &self.url
     }
@@ -131,7 +137,7 @@ impl Store for HubStore {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use tokio::net::TcpListener;
 
@@ -164,9 +170,33 @@ mod tests {
         let started = Instant::now();
         let message = put(&store).await;
         assert!(
-            message.ends_with("no answer within 2 s; it may or may not have done what was asked"),
+            message.ends_with("no answer within 2s; it may or may not have done what was asked"),
             "{message}"
         );
         assert!(started.elapsed() < Duration::from_secs(3));
+    }
+
+    #[tokio::test]
+    async fn a_hub_whose_clock_is_days_ahead_shows_in_its_answers() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let store = HubStore::connect(&listener.local_addr().unwrap().to_string()).unwrap();
+        assert_eq!(store.clock_difference(), None, "it has not answered yet");
+        let hub = async {
+            let mut stream = listener.accept().await.unwrap().0;
+            let mut request = [0; 1024];
+            let length = stream.read(&mut request).await.unwrap();
+            assert!(length > 0);
+            let date =
+                httpdate::fmt_http_date(std::time::SystemTime::now() + Duration::from_secs(2 * 86_400));
+            let head = format!("HTTP/1.1 200 OK\r\ndate: {date}\r\nconnection: close\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+        };
+        let (_, _) = tokio::join!(hub, put(&store));
+        let difference = store.clock_difference().unwrap();
+        let behind = difference.behind().as_secs();
+        assert!((2 * 86_400 - 5..=2 * 86_400).contains(&behind), "{difference:?}");
+        assert_eq!(difference.ahead(), Duration::ZERO);
     }
 }

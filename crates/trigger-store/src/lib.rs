@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod backend;
+pub mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 #[cfg(feature = "clients")]
@@ -20,5 +21,7 @@ pub mod hub_protocol;
 mod kind;
 pub mod kinds;
 pub mod memory;
+#[cfg(feature = "clients")]
+mod step_limit;
 pub mod store;
 pub mod url;

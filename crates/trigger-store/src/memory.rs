@@ -8,7 +8,9 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 use trigger_core::identity::Revision;
 
-use crate::store::{CasOutcome, Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
+use crate::store::{
+    CasOutcome, Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent, retain_first_of_each_key,
+};
 
 /// How many changes a watcher may fall behind before its watch ends.
 const MAX_WATCH_BACKLOG: usize = 1024;
@@ -88,7 +90,11 @@ impl State {
                 .filter_map(|(key, _)| self.entry(key))
                 .collect(),
         };
-        ranges.iter().flat_map(in_range).collect()
+        let mut entries = ranges.iter().flat_map(in_range).collect();
+        if ranges.len() > 1 {
+            retain_first_of_each_key(&mut entries);
+        }
+        entries
     }
 
     fn notify(&mut self, change: Change) {

@@ -1,12 +1,14 @@
 //! The trait every full backend implements: a versioned map of keys to text, at the level that the hub,
 //! etcd and NATS share. No transactions over several keys, no leases.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 
 use async_trait::async_trait;
 use futures_util::Stream;
 use trigger_core::identity::Revision;
 
+use crate::clock::ClockDifference;
 use crate::detail::Detail;
 
 /// How many entries of one [`Store::put_many`] become visible in their order.
@@ -43,6 +45,14 @@ impl KeyRange {
             Self::Prefix(prefix) => key.starts_with(prefix.as_str()),
         }
     }
+}
+
+/// Removes the entries whose key occurred before: ranges may overlap, and [`Store::read`] returns each key once.
+pub(crate) fn retain_first_of_each_key(entries: &mut Vec<Entry>) {
+    let mut seen = HashSet::with_capacity(entries.len());
+    let is_first: Vec<bool> = entries.iter().map(|entry| seen.insert(entry.key.as_str())).collect();
+    let mut is_first = is_first.into_iter();
+    entries.retain(|_| is_first.next().unwrap_or(true));
 }
 
 /// An event of a watch.
@@ -161,6 +171,12 @@ pub trait Store: Send + Sync {
 
     /// Watches `ranges`, beginning with a snapshot of them.
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError>;
+
+    /// How far this machine's clock is from the backend's, as its latest answer showed; nothing where a backend says
+    /// nothing of its clock.
+    fn clock_difference(&self) -> Option<ClockDifference> {
+        None
+    }
 
     /// The URL, for people.
     fn address(&self) -> &str;

@@ -259,7 +259,7 @@ async fn a_watch_ends_with_its_server_and_the_next_begins_with_what_was_missed()
     assert!(matches!(failed, Err(StoreError::Unreachable { .. })), "nothing was asked: {failed:?}");
     let server = server.restart().await;
     let mut raw = server.raw().await;
-    raw.put("/watched/b", "1", None).await.expect("a put by somebody else");
+    raw.put("/watched/b", "1", None).await.expect("a put by another client");
     put(&store, "/watched/c", "1").await.expect("the same store connects again");
     let mut watch = store.watch(vec![prefix("/watched/")]).await.expect("a new watch");
     assert_eq!(snapshot(&mut watch).await, ["/watched/a", "/watched/b", "/watched/c"]);

@@ -178,9 +178,15 @@ where
 /// The run command, split into words as a shell would; no shell interprets it.
 pub(crate) fn run_command(text: Option<&str>) -> Result<RunCommand, Failure> {
     let Some(text) = text else { return Ok(RunCommand::default()) };
-    shlex::split(text)
+    let command = shlex::split(text)
         .and_then(RunCommand::from_words)
-        .ok_or_else(|| Failure::config(format!("setting run_cmd: '{text}' cannot be split into words")))
+        .ok_or_else(|| Failure::config(format!("setting run_cmd: '{text}' cannot be split into words")))?;
+    match command.option_without_a_run() {
+        Some(option) => Err(Failure::config(format!(
+            "setting run_cmd: with {option} Puppet does not run: remove it from '{text}'"
+        ))),
+        None => Ok(command),
+    }
 }
 
 /// The run timeout, such as `1h` or `90s`.
@@ -339,8 +345,9 @@ mod tests {
             "r",
             None,
         );
-        assert_eq!(argv[argv.len() - 2..], ["/etc/my site.pp", "$(x)"]);
+        assert!(argv.windows(2).any(|words| words == ["/etc/my site.pp", "$(x)"]), "{argv:?}");
         assert!(run_command(Some("a 'unclosed")).is_err());
         assert!(run_command(Some("  ")).is_err());
+        assert!(run_command(Some("puppet agent --enable")).is_err());
     }
 }

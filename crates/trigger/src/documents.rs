@@ -11,6 +11,7 @@
 
 mod event;
 mod queue;
+mod rename;
 mod text;
 mod why;
 
@@ -21,6 +22,7 @@ pub(crate) use event::{
     unreadable_parts,
 };
 pub(crate) use queue::{QuarantinedFile, Queue, SpooledEvent};
+pub(crate) use rename::Renamed;
 pub(crate) use text::Text;
 pub(crate) use why::Why;
 

@@ -33,6 +33,7 @@ pub(crate) fn event(n: u128, trigger: &str, origin: &str, fired_in: Option<u128>
             origin: origin.parse().unwrap(),
             fired_at: Timestamp::from_unix_ms(NOON + n as u64 * 1000),
             fired_in: fired_in.map(run_id),
+            fired_by: None,
         }),
         lineage: None,
         is_followed: true,
@@ -44,6 +45,7 @@ pub(crate) fn run(n: u128, certname: &str, outcome: RunOutcome, causes: &[u128])
         outcome,
         reason: None,
         reported_noop: false,
+        drift: Default::default(),
         started_at: Timestamp::from_unix_ms(NOON + n as u64 * 1000),
         finished_at: Timestamp::from_unix_ms(NOON + n as u64 * 1000 + 4100),
     };
@@ -116,6 +118,7 @@ pub(crate) fn status(n: u128, targets: &[(&str, DeliveryState)]) -> EventStatus 
         options: Default::default(),
         lineage: Lineage::root(event_id(n)),
         fired_in: Some(run_id(7)),
+        fired_by: None,
         loops: Default::default(),
         fired_at: Timestamp::from_unix_ms(NOON),
         expires_in: std::time::Duration::from_secs(60),

@@ -10,7 +10,8 @@
 #   Where events are carried: `hub+http://HOST:PORT`, `etcd://HOST:PORT[,HOST:PORT…]` or, with a stopped service and
 #   for dry runs, `dummy:`
 # @param certname
-#   The node's identity; unset, the agent asks Puppet
+#   The node's identity; unset, the agent asks Puppet. After a change of either, the agent runs nothing until
+#   `trigger rename` has moved the node over
 # @param groups
 #   The groups this node is a member of; Hiera merges them over all its levels
 # @param run_cmd

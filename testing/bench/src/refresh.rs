@@ -75,7 +75,7 @@ impl Bench {
             writeln!(
                 manifest,
                 "exec {{ 'change {number}': command => '/bin/true' }} {arrow} \
-                 trigger {{ 'bench {number}': hosts => ['nobody.example.com'] }}"
+                 trigger {{ 'bench {number}': hosts => ['away.example.com'] }}"
             )?;
         }
         let (file, report) = (self.directory.join("site.pp"), self.directory.join("report.yaml"));

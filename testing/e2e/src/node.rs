@@ -35,9 +35,13 @@ pub struct Node {
     directory: PathBuf,
     settings: Vec<(String, String)>,
     boot: Option<PathBuf>,
+    /// Files that its processes see in the place of the machine's own.
+    replaced: Vec<(PathBuf, PathBuf)>,
     agent: Option<Process>,
 }
 
+/// Where the kernel shows the id of its boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// The default run command: it records its start and its end, and waits between them while the file `hold` exists.
 const RUN_SCRIPT: &str = r#"#!/bin/sh
 cd "$(dirname "$0")"
@@ -55,6 +59,7 @@ impl Node {
             directory: directory.to_owned(),
             settings: Vec::new(),
             boot: None,
+            replaced: Vec::new(),
             agent: None,
         };
         let script = node.script("run.sh", RUN_SCRIPT);
@@ -124,10 +129,9 @@ impl Node {
 
     /// Starts its agent without waiting for anything.
     pub fn launch_agent(&mut self) {
-        let mut command = match &self.boot {
-            Some(boot) => on_boot(boot, &self.command(&["agent"])),
-            None => self.command(&["agent"]),
-        };
+        let boot = self.boot.iter().map(|boot| (boot.clone(), PathBuf::from(BOOT_ID)));
+        let replaced: Vec<_> = self.replaced.iter().cloned().chain(boot).collect();
+        let mut command = with_files(&replaced, self.command(&["agent"]));
         self.agent = Some(Process::start(&mut command, &self.path("agent.log"), "trigger"));
     }
 
@@ -135,6 +139,12 @@ impl Node {
     pub fn restart_machine(&mut self) {
         let boot = format!("00000000-0000-4000-8000-{:012}\n", std::process::id());
         self.boot = Some(self.write("boot_id", &boot));
+    }
+
+    /// Makes its processes see another file in the place of the machine's own, which needs root.
+    pub fn replace_file(&mut self, path: &str, text: &str) {
+        let name = format!("replaced-{}", self.replaced.len());
+        self.replaced.push((self.write(&name, text), PathBuf::from(path)));
     }
 
     /// Makes this node's state directory a copy of another node's current one.
@@ -228,8 +238,11 @@ impl Node {
 
     /// Runs `trigger ARGUMENTS` with this input on its standard input.
     pub fn trigger_reading(&self, arguments: &[&str], input: &str) -> Answer {
+        Self::run(with_files(&self.replaced, self.command(arguments)), input)
+    }
+
+    fn run(mut command: Command, input: &str) -> Answer {
         let began = Instant::now();
-        let mut command = self.command(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("trigger to start");
         if let Some(mut stdin) = child.stdin.take() {
@@ -243,6 +256,13 @@ impl Node {
     /// Runs `trigger fire --output json ARGUMENTS`.
     pub fn fire(&self, arguments: &[&str]) -> Answer {
         self.trigger(&[&["fire", "--output", "json"], arguments].concat())
+    }
+
+    /// Fires in the same way as the provider of the Puppet type does in a Puppet run that Trigger did not start.
+    pub fn fire_from_puppet(&self, arguments: &[&str]) -> Answer {
+        let mut command = self.command(&[&["fire", "--output", "json"], arguments].concat());
+        command.env("TRIGGER_FIRED_BY", "puppet");
+        Self::run(command, "")
     }
 
     /// Runs `trigger status EVENT --output json`; returns the error message if it fails.
@@ -325,12 +345,21 @@ impl Node {
     }
 }
 
-/// Returns the command with another boot id than the kernel's, which needs root.
-fn on_boot(boot: &Path, command: &Command) -> Command {
+/// Returns the command with other files in the place of the machine's own, which needs root.
+fn with_files(replaced: &[(PathBuf, PathBuf)], command: Command) -> Command {
+    if replaced.is_empty() {
+        return command;
+    }
     let mut isolated = Command::new("unshare");
     isolated.args(["--mount", "sh", "-c"]);
-    isolated.arg("mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"");
-    isolated.arg(boot).arg(command.get_program()).args(command.get_args());
+    isolated.arg(
+        "while [ \"$1\" != -- ]; do mount --bind \"$1\" \"$2\" || exit; shift 2; done; shift; exec \"$@\"",
+    );
+    isolated.arg("sh");
+    for (file, path) in replaced {
+        isolated.arg(file).arg(path);
+    }
+    isolated.arg("--").arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => isolated.env(name, value),

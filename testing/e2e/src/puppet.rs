@@ -33,7 +33,7 @@ impl Applied {
 
 impl Applied {
     /// Returns Puppet's warnings and errors, without Facter's warnings about a container.
-    pub fn complaints(&self) -> Vec<&str> {
+    pub fn problems(&self) -> Vec<&str> {
         let complains = |line: &&str| line.contains("Warning") || line.contains("Error");
         self.output.lines().filter(complains).filter(|line| !line.contains("Facter:")).collect()
     }

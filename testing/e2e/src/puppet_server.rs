@@ -8,7 +8,7 @@
 //! Each node has an environment of its own, so that one test's broken manifest affects no other.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -155,9 +155,13 @@ fn write_settings(directory: &Path, port: u16) {
              rundir = {here}/run\nlogdir = {here}/log\npublicdir = {here}/public\n\
              certname = {CERTNAME}\ndns_alt_names = localhost,{CERTNAME}\nkeylength = 2048\n\
              user = root\ngroup = root\n\
-             [server]\ncadir = {here}/ca\nautosign = true\nreports = none\nenvironment_timeout = 0\n"
+             [server]\ncadir = {here}/ca\nautosign = {here}/autosign\nreports = none\nenvironment_timeout = 0\n"
         ),
     );
+    // It signs every certificate but those of nodes whose name says that theirs is not.
+    write("autosign", "#!/bin/sh\ncase \"$1\" in unsigned*) exit 1;; esac\n".to_owned());
+    fs::set_permissions(directory.join("autosign"), fs::Permissions::from_mode(0o755))
+        .expect("a program that signs");
     write(
         "conf.d/puppetserver.conf",
         format!(

@@ -172,7 +172,7 @@ fn fires_at_the_same_time_take_turns_with_the_budget(kind: BackendKind) {
 fn a_fire_that_failed_costs_none_of_three(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let (a, b) = (fleet.running("a"), fleet.running("b"));
-    let failing = "for n in 1 2 3 4; do fire often --host a --prefix /nobody; done";
+    let failing = "for n in 1 2 3 4; do fire often --host a --prefix /unused; done";
     then(&b, &format!("{failing}; for n in 1 2 3 4; do fire often --host a; done"));
     a.fire(&["root", "--host", "b"]).committed();
     let answers = fired(&b, 8);
@@ -290,7 +290,7 @@ fn what_is_suppressed_without_an_agent_is_reported_by_the_next_one(kind: Backend
     let metrics = format!("'{}'", b.path("trigger.prom").display());
     b.set("metrics_file", &metrics).start_agent();
     // A fire that fails suppresses no target.
-    let failing = "fire failing --prefix /nobody --ttl 1 --host a --host n1";
+    let failing = "fire failing --prefix /unused --ttl 1 --host a --host n1";
     then(
         &b,
         &format!("{failing}; fire short --ttl 1 --host a --host n1 --host n2 --host n3 --host n4 --host n5"),

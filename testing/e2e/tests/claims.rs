@@ -190,8 +190,8 @@ fn an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits(kind
     eventually_within(BEFORE_ANY_RENEWAL, "an agent that knows", || {
         let queue = node.queue();
         let blocked = queue["blocked"].as_str().unwrap_or_default();
-        let is_told = blocked.contains("another agent (elsewhere") && queue["waiting"][0].is_null();
-        if is_told { Ok(()) } else { Err(queue.to_string()) }
+        let is_known = blocked.contains("another agent (elsewhere") && queue["waiting"][0].is_null();
+        if is_known { Ok(()) } else { Err(queue.to_string()) }
     });
     assert_eq!(node.agent().pid(), pid);
     // The other agent ends the delivery that was pending here.

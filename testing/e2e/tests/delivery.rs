@@ -17,6 +17,7 @@ on_each_backend!(
     a_run_in_progress_does_not_count,
     a_burst_shares_a_handful_of_runs,
     a_node_that_was_off_catches_up,
+    a_backlog_shares_one_run_at_the_start_and_at_a_reconnect,
     waiting_distinguishes_good_outcomes_from_bad_ones,
     the_queue_shows_what_runs_and_what_waits,
     what_outlived_its_life_expires_visibly,
@@ -108,8 +109,18 @@ fn tags_and_noop_stay_what_they_are(kind: BackendKind) {
     let origin = fleet.running("web01.example.com");
     // The script has Puppet's name, so Trigger takes it for Puppet; it prints the arguments that Puppet would get.
     let mut puppet = fleet.node("puppet.example.com");
-    let script =
-        "#!/bin/sh\n[ \"$1\" = apply ] || exit 1\necho \"$@\" >>\"$(dirname \"$0\")/arguments\"\nexit 2\n";
+    let script = r#"#!/bin/sh
+cd "$(dirname "$0")"
+if [ "$1" = config ]; then
+  for name in agent_catalog_run_lockfile agent_disabled_lockfile lastrunreport config; do
+    echo "$name = $PWD/none/$name"
+  done
+  for name in certname logdest skip_tags tags; do echo "$name = "; done
+  exit 0
+fi
+echo "$@" >>arguments
+exit 2
+"#;
     let program = puppet.script("puppet", script);
     puppet.set("run_cmd", &format!("'{} apply site.pp'", program.display())).start_agent();
     let other = fleet.running("other.example.com");
@@ -213,6 +224,44 @@ fn a_node_that_was_off_catches_up(kind: BackendKind) {
     assert_eq!(off.runs().len(), 2, "each once: {:?}", off.runs());
 }
 
+/// Proves C5.
+fn a_backlog_shares_one_run_at_the_start_and_at_a_reconnect(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let origin = fleet.node("web01.example.com");
+    let mut node = fleet.node("lb01.example.com");
+    let fire = |count: usize| -> Vec<String> {
+        (0..count).map(|_| origin.fire(&["t", "--host", "lb01.example.com"]).committed()).collect()
+    };
+    let all_done = |events: &[String], node: &trigger_e2e::Node, runs: usize| {
+        for event in events {
+            origin.wait_for(event, "lb01.example.com", "done");
+        }
+        assert_eq!(node.runs().len(), runs, "{:?}\n{}", node.runs(), node.agent_log());
+    };
+    // More than the agent reads at once.
+    let waiting = fire(70);
+    node.start_agent();
+    for event in &waiting {
+        eventually("an end", || {
+            let state = origin.delivery(event, "lb01.example.com")["state"].clone();
+            if state == "done" || state == "superseded" { Ok(()) } else { Err(state.to_string()) }
+        });
+    }
+    assert_eq!(node.runs().len(), 1, "{:?}\n{}", node.runs(), node.agent_log());
+
+    node.agent().pause();
+    fleet.backend.kill();
+    fleet.backend.restart();
+    let waiting = fire(3);
+    node.agent().go_on();
+    all_done(&waiting, &node, 2);
+
+    node.kill_agent();
+    let waiting = fire(3);
+    node.start_agent();
+    all_done(&waiting, &node, 3);
+}
+
 fn waiting_distinguishes_good_outcomes_from_bad_ones(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let good = fleet.running("good.example.com");
@@ -229,7 +278,7 @@ fn waiting_distinguishes_good_outcomes_from_bad_ones(kind: BackendKind) {
     assert_eq!(answer.json["targets"][0]["outcome"], "failed");
     assert_eq!(answer.json["targets"][1]["state"], "done");
 
-    let answer = good.fire(&["t", "--wait", "--timeout", "1s", "--host", "nobody.example.com"]);
+    let answer = good.fire(&["t", "--wait", "--timeout", "1s", "--host", "away.example.com"]);
     assert_eq!(answer.code, 1, "{answer:?}");
     assert_eq!(answer.json["timed_out"], true);
     assert_eq!(answer.json["targets"][0]["state"], "pending");

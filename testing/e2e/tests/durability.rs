@@ -12,6 +12,9 @@ use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_backend};
 on_each_backend!(
     a_silent_backend_spools_and_the_agent_delivers,
     without_an_agent_a_spooled_event_waits_for_the_next_fire,
+    the_pause_after_a_failure_does_not_bind_an_operator,
+    a_waiting_fire_publishes_its_event_once_the_backend_is_back,
+    a_waiting_fire_ends_when_its_event_expires_in_the_outbox,
     killing_fire_at_any_moment_loses_no_answered_event,
     killing_the_agent_at_any_moment_loses_nothing,
     killing_the_backend_at_any_moment_loses_nothing,
@@ -47,8 +50,8 @@ fn a_silent_backend_spools_and_the_agent_delivers(kind: BackendKind) {
     let mut fleet = Fleet::on(kind);
     let (origin, lb) = (fleet.running("web01"), fleet.running("lb01"));
     fleet.backend.process().pause();
-    let first = origin.fire(&["first", "--host", "lb01"]);
-    let second = origin.fire(&["second", "--host", "lb01"]);
+    let first = origin.fire_from_puppet(&["first", "--host", "lb01"]);
+    let second = origin.fire_from_puppet(&["second", "--host", "lb01"]);
     assert!(second.took < first.took / 2, "the second does not wait too: {second:?} after {first:?}");
     for answer in [&first, &second] {
         let warning = answer.warnings();
@@ -83,14 +86,79 @@ fn without_an_agent_a_spooled_event_waits_for_the_next_fire(kind: BackendKind) {
     fleet.backend.restart();
     lb.wait_until_connected();
 
-    // For half a minute no process tries the backend; then the next fire does, and publishes the first event too.
-    let second = origin.fire(&["second", "--host", "lb01"]).spooled();
+    // For half a minute no Puppet run tries the backend; then the next fire does, and publishes the first event too.
+    let second = origin.fire_from_puppet(&["second", "--host", "lb01"]).spooled();
     let note = std::fs::File::options().append(true).open(origin.path("state/backend-unreachable"));
     let half_a_minute_ago = SystemTime::now() - Duration::from_secs(31);
     note.and_then(|note| note.set_modified(half_a_minute_ago)).expect("a note that grows old");
-    let third = origin.fire(&["third", "--host", "lb01"]).committed();
+    let third = origin.fire_from_puppet(&["third", "--host", "lb01"]).committed();
     assert_none_is_lost(&origin, &lb, &[first, second, third]);
     assert_eq!(origin.queue()["spooled"], serde_json::json!([]));
+}
+
+fn the_pause_after_a_failure_does_not_bind_an_operator(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let (alone, with_agent, lb) = (fleet.node("web01"), fleet.running("web02"), fleet.running("lb01"));
+    for origin in [&alone, &with_agent] {
+        fleet.backend.process().pause();
+        let first = origin.fire(&["first", "--host", "lb01"]).spooled();
+        fleet.backend.process().go_on();
+        lb.wait_until_connected();
+        let second = origin.fire(&["second", "--host", "lb01"]).committed();
+        assert_none_is_lost(origin, &lb, &[first, second]);
+    }
+}
+
+/// Proves C1.
+fn a_waiting_fire_publishes_its_event_once_the_backend_is_back(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let (alone, with_agent, lb) = (fleet.node("web01"), fleet.running("web02"), fleet.running("lb01"));
+    for origin in [&alone, &with_agent] {
+        fleet.backend.kill();
+        // An earlier event of this outbox is published with it.
+        let earlier = origin.fire(&["earlier", "--host", "lb01"]).spooled();
+        let answer = scope(|scope| {
+            let wait = scope.spawn(|| origin.fire(&["t", "--wait", "--timeout", "60s", "--host", "lb01"]));
+            eventually("a spooled event", || {
+                let spooled = origin.queue()["spooled"].clone();
+                if spooled[1].is_object() { Ok(()) } else { Err(spooled.to_string()) }
+            });
+            fleet.backend.restart();
+            wait.join().expect("a fire that has waited")
+        });
+        assert_eq!(answer.json["timed_out"], false, "{answer:?}");
+        assert_eq!(answer.json["targets"][0]["state"], "done", "{answer:?}");
+        assert!(
+            answer.warnings().contains("offered to the backend again while this command waits"),
+            "{answer:?}"
+        );
+        assert_none_is_lost(origin, &lb, &[earlier, answer.committed()]);
+        assert_eq!(origin.queue()["spooled"], serde_json::json!([]));
+    }
+}
+
+/// A waiting fire does not go on for an event that no backend will ever take.
+fn a_waiting_fire_ends_when_its_event_expires_in_the_outbox(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let origin = fleet.node("web01");
+    fleet.backend.kill();
+    let mut command = origin.command(&["fire", "t", "--host", "lb01", "--wait", "--output", "json"]);
+    let child = command.stdout(Stdio::piped()).spawn().expect("trigger to start");
+    let spooled = eventually("a spooled event", || {
+        let spooled = origin.queue()["spooled"].clone();
+        spooled[0]["event_id"].as_str().map(str::to_owned).ok_or_else(|| spooled.to_string())
+    });
+    let file = origin.path("state/outbox").join(format!("{spooled}.json"));
+    let mut event: Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).expect("the spooled event")).expect("JSON");
+    event["body"]["event"]["fired_at_unix_ms"] = 0.into();
+    let changed = origin.write("changed.json", &event.to_string());
+    std::fs::rename(changed, &file).expect("an event that has expired");
+    let output = child.wait_with_output().expect("its answer");
+    let answer: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let error = answer["error"].as_str().unwrap_or_default();
+    assert!(error.contains("it expired before the backend could be reached"), "{answer}");
+    assert_eq!(output.status.code(), Some(1), "{answer}");
 }
 
 /// Proves C1.

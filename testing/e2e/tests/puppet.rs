@@ -50,7 +50,7 @@ fn a_notify_runs_puppet_on_three_nodes(kind: BackendKind) {
     );
     let applied = origin.puppet_apply(&manifest, &[]);
     assert_eq!(applied.code, 2, "{}", applied.output);
-    assert_eq!(applied.complaints(), [""; 0], "Puppet reports no warning");
+    assert_eq!(applied.problems(), [""; 0], "Puppet reports no warning");
     assert!(applied.output.contains("at 3 nodes"), "{}", applied.output);
     let event = fired_in(&applied.output);
 
@@ -64,6 +64,13 @@ fn a_notify_runs_puppet_on_three_nodes(kind: BackendKind) {
     let status = origin.status(&event).expect("a status");
     assert_eq!(status["trigger"], NAME);
     assert_eq!(status["origin"], origin.certname());
+    let declared = origin.path("by-hand.pp").to_string_lossy().into_owned();
+    let resource =
+        json!({ "path": format!("/Stage[main]/Main/Trigger[{NAME}]"), "file": declared, "line": 1 });
+    assert_eq!(status["resource"], resource);
+    let why = origin.trigger(&["why", changed]).stdout;
+    assert!(why.contains("the root: fired in a Puppet run that Trigger did not start"), "{why}");
+    assert!(why.contains("by-hand.pp, line 1)"), "{why}");
     let events = origin.trigger(&["status", "--output", "json"]).json["events"].clone();
     assert_eq!(events.as_array().map(Vec::len), Some(1), "one event for one refresh: {events}");
     assert!(origin.runs().is_empty());
@@ -255,8 +262,8 @@ fn a_backend_that_is_away_fails_no_puppet_run() {
     let manifest = "notify { 'change': } ~> trigger { 't': hosts => 'lb01.example.com' }";
     let applied = origin.puppet_apply(manifest, &[]);
     assert_eq!(applied.code, 2, "{}", applied.output);
-    let complaints = applied.complaints().join("\n");
-    assert!(complaints.contains("NO AGENT IS RUNNING HERE") && !complaints.contains("Error"), "{complaints}");
+    let problems = applied.problems().join("\n");
+    assert!(problems.contains("NO AGENT IS RUNNING HERE") && !problems.contains("Error"), "{problems}");
     fleet.backend.restart();
     origin.start_agent();
     assert_eq!(lb.wait_for_runs(1).len(), 1);

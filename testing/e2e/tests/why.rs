@@ -50,8 +50,8 @@ fn a_chain_over_three_nodes_is_explained_from_each_of_them(kind: BackendKind) {
     let (a, b, c) = (fleet.running("a"), fleet.running("b"), fleet.running("c"));
     let nothing = a.trigger(&["why", "c", "--output", "json"]).error(1);
     assert!(nothing.contains("c is registered, but reports no run"), "{nothing}");
-    let nobody = a.trigger(&["why", "nobody", "--output", "json"]).error(1);
-    assert!(nobody.contains("no agent has registered"), "{nobody}");
+    let unknown = a.trigger(&["why", "unknown", "--output", "json"]).error(1);
+    assert!(unknown.contains("no agent has registered"), "{unknown}");
 
     then(&b, "fire 'from b' --host c");
     c.hold();

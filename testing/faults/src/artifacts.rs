@@ -8,7 +8,7 @@ use crate::journal::{Fire, Hit, Moment, RunEnd, RunStart};
 
 /// The fires, the runs, the faults, and the end of every event.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Evidence {
+pub(crate) struct Artifacts {
     /// Each group with its members, which do not change during a trial.
     pub(crate) groups: BTreeMap<String, BTreeSet<String>>,
     /// Every `trigger fire`, including those inside runs.
@@ -91,7 +91,7 @@ impl Target {
     }
 }
 
-impl Evidence {
+impl Artifacts {
     /// Returns the nodes that a fire was for.
     pub(crate) fn targets_of(&self, fire: &Fire) -> BTreeSet<String> {
         let members = fire.groups.iter().filter_map(|group| self.groups.get(group)).flatten();

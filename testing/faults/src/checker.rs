@@ -18,11 +18,11 @@ use std::collections::BTreeMap;
 
 use self::index::Index;
 use self::violation::Violation;
-use crate::artifacts::Evidence;
+use crate::artifacts::Artifacts;
 use crate::journal::{Answer, Fire};
 
 /// Returns every violation; an empty list proves the contract for this trial.
-pub(crate) fn check(artifacts: &Evidence) -> Vec<Violation> {
+pub(crate) fn check(artifacts: &Artifacts) -> Vec<Violation> {
     let index = index(artifacts);
     let mut violations = Vec::new();
     fires::check(artifacts, &index, &mut violations);
@@ -40,11 +40,11 @@ pub(crate) fn check(artifacts: &Evidence) -> Vec<Violation> {
 
 /// Returns the deliveries that are exempt because a hub was restored from a backup that lacked them, with the hub's
 /// answers about them.
-pub(crate) fn forgotten(artifacts: &Evidence) -> Vec<(String, String)> {
+pub(crate) fn forgotten(artifacts: &Artifacts) -> Vec<(String, String)> {
     deliveries::forgotten(artifacts)
 }
 
-fn index(artifacts: &Evidence) -> Index<'_> {
+fn index(artifacts: &Artifacts) -> Index<'_> {
     let answered = artifacts.fires.iter().filter_map(|fire| match &fire.answer {
         Answer::Success { event, .. } => Some((event.as_str(), fire)),
         _ => None,

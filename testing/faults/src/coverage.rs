@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::artifacts::Evidence;
+use crate::artifacts::Artifacts;
 use crate::journal::Answer;
 use crate::load::EVERY;
 
 /// Returns what the trial lacks, one sentence each; an empty list if it is a proof. `kinds` are the faults that
 /// should have happened.
-pub(crate) fn lacks(artifacts: &Evidence, kinds: &BTreeSet<String>, budget: Duration) -> Vec<String> {
+pub(crate) fn lacks(artifacts: &Artifacts, kinds: &BTreeSet<String>, budget: Duration) -> Vec<String> {
     let mut lacks: Vec<String> = Vec::new();
     let happened: BTreeSet<&str> = artifacts.windows.iter().map(|window| window.kind.as_str()).collect();
     let missing = kinds.iter().filter(|kind| !happened.contains(kind.as_str()));
@@ -47,7 +47,7 @@ mod tests {
     }
 
     /// Makes a trial of 150 spooled events, the first of them fired inside a run, with both kinds of faults.
-    fn whole() -> Evidence {
+    fn whole() -> Artifacts {
         let fire = |number: usize| Fire {
             origin: "n01".to_owned(),
             parent: (number == 0).then(|| "r1".to_owned()),
@@ -70,16 +70,16 @@ mod tests {
             causes: Vec::new(),
         };
         let window = |kind: &String| Window { kind: kind.clone(), node: None, from: 1, to: 2 };
-        Evidence {
+        Artifacts {
             fires: (0..150).map(fire).collect(),
             runs: vec![Run { start, end: None }],
             hits: vec![Hit { run: "r1".to_owned(), at: 1, process: true }],
             windows: kinds().iter().map(window).collect(),
-            ..Evidence::default()
+            ..Artifacts::default()
         }
     }
 
-    fn lacking(doctor: impl FnOnce(&mut Evidence)) -> Vec<String> {
+    fn lacking(doctor: impl FnOnce(&mut Artifacts)) -> Vec<String> {
         let mut artifacts = whole();
         doctor(&mut artifacts);
         lacks(&artifacts, &kinds(), BUDGET)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::artifacts::{Evidence, Run};
+use crate::artifacts::{Artifacts, Run};
 use crate::checker::forgotten;
 use crate::journal::{Answer, Fire, Moment};
 
@@ -27,7 +27,7 @@ pub(crate) struct Figures {
 
 impl Figures {
     /// Counts the figures of the artifacts.
-    pub(crate) fn of(artifacts: &Evidence) -> Self {
+    pub(crate) fn of(artifacts: &Artifacts) -> Self {
         let mut figures = Self {
             events: 0,
             states: BTreeMap::new(),
@@ -61,7 +61,7 @@ impl Figures {
 }
 
 /// Returns, for each delivery that a fault delayed, the time from the last relevant heal to the start of its run.
-fn waits(artifacts: &Evidence) -> Vec<(Duration, String)> {
+fn waits(artifacts: &Artifacts) -> Vec<(Duration, String)> {
     let mut waits: Vec<_> = artifacts
         .runs
         .iter()
@@ -77,12 +77,12 @@ fn waits(artifacts: &Evidence) -> Vec<(Duration, String)> {
     waits
 }
 
-fn fire_of<'a>(artifacts: &'a Evidence, id: &str) -> Option<&'a Fire> {
+fn fire_of<'a>(artifacts: &'a Artifacts, id: &str) -> Option<&'a Fire> {
     artifacts.fires.iter().find(|fire| matches!(&fire.answer, Answer::Success { event, .. } if event == id))
 }
 
 /// Returns the last heal of the backend, the origin or the target, between the fire and the run's start.
-fn last_heal(artifacts: &Evidence, fire: &Fire, run: &Run) -> Option<Moment> {
+fn last_heal(artifacts: &Artifacts, fire: &Fire, run: &Run) -> Option<Moment> {
     let matters = |node: &Option<String>| {
         node.as_ref().is_none_or(|node| *node == fire.origin || *node == run.start.certname)
     };

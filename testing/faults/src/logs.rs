@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::artifacts::{Evidence, Run};
+use crate::artifacts::{Artifacts, Run};
 use crate::fleet::{NODES, certname, groups_of};
 use crate::journal::{self, Answer, Fire, Hit, RunLine};
 use crate::testbed::Testbed;
@@ -46,19 +46,19 @@ impl Logs {
     }
 
     /// Returns artifacts that hold what the logs report, and nothing else yet.
-    pub(crate) fn into_evidence(self) -> Evidence {
+    pub(crate) fn into_evidence(self) -> Artifacts {
         let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for node in 0..NODES {
             for group in groups_of(node) {
                 groups.entry(group.to_owned()).or_default().insert(certname(node));
             }
         }
-        Evidence {
+        Artifacts {
             groups,
             fires: one_for_each_event(self.fires),
             runs: runs_in(self.lines),
             hits: self.hits,
-            ..Evidence::default()
+            ..Artifacts::default()
         }
     }
 }

@@ -116,14 +116,14 @@ fn part_of(pid: u32) -> Option<(String, Part)> {
         let name = record.rsplit('/').next()?;
         Some((name.strip_suffix(".json")?.to_owned(), Part::Supervisor))
     });
-    let told = || {
+    let by_agent = || {
         let words = words(pid, "environ");
         let run =
             words.into_iter().find_map(|word| word.strip_prefix("TRIGGER_RUN_ID=").map(str::to_owned))?;
         let is_run = command.get(1).is_some_and(|word| word == "run");
         Some((run, if is_run { Part::Run } else { Part::Other }))
     };
-    supervised.or_else(told)
+    supervised.or_else(by_agent)
 }
 
 fn words(pid: u32, file: &str) -> Vec<String> {

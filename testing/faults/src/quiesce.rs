@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::artifacts::{Evidence, Target, Window};
+use crate::artifacts::{Artifacts, Target, Window};
 use crate::fleet::{NODES, certname};
 use crate::logs::Logs;
 use crate::records::Records;
@@ -29,7 +29,7 @@ pub(crate) fn quiesce(
     testbed: &Testbed,
     records: &Records,
     windows: Vec<Window>,
-) -> anyhow::Result<Evidence> {
+) -> anyhow::Result<Artifacts> {
     let mut statuses = Statuses::default();
     let mut stillness = Stillness::new();
     loop {
@@ -46,7 +46,7 @@ pub(crate) fn quiesce(
                 Ok(keys) => busy.extend(keys.iter().map(|key| format!("{key} is still in the backend"))),
                 Err(error) => busy.push(error),
             }
-            return Ok(Evidence {
+            return Ok(Artifacts {
                 statuses: statuses.known,
                 windows,
                 leftovers: busy,

@@ -11,7 +11,7 @@ use jiff::fmt::friendly::{Spacing, SpanPrinter};
 use trigger_e2e::{BackendKind, end_all_of};
 
 use crate::alarm::Alarm;
-use crate::artifacts::Evidence;
+use crate::artifacts::Artifacts;
 use crate::chaos::Chaos;
 use crate::checker;
 use crate::coverage::lacks;
@@ -38,7 +38,7 @@ pub(crate) struct Trial {
 
 /// The result of the faults and the load.
 struct Happened {
-    artifacts: Evidence,
+    artifacts: Artifacts,
     /// Whether the harness itself completed all its work.
     is_whole: bool,
 }
@@ -57,18 +57,17 @@ impl Trial {
         let happened = catch_unwind(AssertUnwindSafe(|| self.perform(&lanes, directory)));
         end_all_of(directory);
         alarm.release();
-        let happened =
-            happened.unwrap_or_else(|_| Err(anyhow::anyhow!("the trial came to grief: see above")));
-        let complaints = match &happened {
+        let happened = happened.unwrap_or_else(|_| Err(anyhow::anyhow!("the trial failed: see above")));
+        let problems = match &happened {
             Ok(happened) => self.judge(happened, &lanes),
             Err(_) => Vec::new(),
         };
-        let holds = happened.is_ok() && complaints.is_empty();
-        complaints.iter().for_each(|complaint| println!("{complaint}"));
-        match (holds, complaints.len()) {
+        let holds = happened.is_ok() && problems.is_empty();
+        problems.iter().for_each(|complaint| println!("{complaint}"));
+        match (holds, problems.len()) {
             (true, _) => println!("== {name}: the contract held"),
             (false, 0) => println!("== {name}: there is no verdict with SEED={seed}"),
-            (false, count) => println!("== {name}: {count} complaints with SEED={seed}"),
+            (false, count) => println!("== {name}: {count} problems with SEED={seed}"),
         }
         if self.keep || !holds {
             println!("{} is kept", scratch.keep().display());
@@ -98,13 +97,12 @@ impl Trial {
     fn judge(self, happened: &Happened, lanes: &[Lane]) -> Vec<String> {
         let artifacts = &happened.artifacts;
         println!("{}", Figures::of(artifacts));
-        let mut complaints: Vec<String> =
+        let mut problems: Vec<String> =
             checker::check(artifacts).iter().map(|violation| format!("VIOLATED {violation}")).collect();
         let lacks = lacks(artifacts, &kinds_of(lanes), self.budget);
-        complaints.extend(lacks.iter().map(|lack| format!("the trial proves too little: {lack}")));
-        complaints
-            .extend((!happened.is_whole).then(|| "a part of the trial came to grief: see above".to_owned()));
-        complaints
+        problems.extend(lacks.iter().map(|lack| format!("the trial proves too little: {lack}")));
+        problems.extend((!happened.is_whole).then(|| "a part of the trial failed: see above".to_owned()));
+        problems
     }
 
     /// Runs the faults and collects the artifacts. The testbed ends with this function: its files stay for inspection,

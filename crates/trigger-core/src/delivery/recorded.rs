@@ -65,7 +65,14 @@ mod tests {
             };
             (
                 record,
-                RunResult { outcome, reason: None, reported_noop: false, started_at: at, finished_at: at },
+                RunResult {
+                    outcome,
+                    reason: None,
+                    reported_noop: false,
+                    drift: Default::default(),
+                    started_at: at,
+                    finished_at: at,
+                },
             )
         };
         let outcome = recorded_outcome(event_id(1), runs.iter().map(run));

@@ -11,10 +11,27 @@ pub enum Blocker {
     /// The agent has not taken up all runs of earlier agents yet. Until it has, it does not know which events they
     /// have honoured, nor whether one of them is still in progress (C10). Ends by itself.
     Recovering,
+    /// Puppet knows this node by another certname than the one that the agent acts for, so that a run would converge
+    /// another node than the one that the deliveries address. Ends when an operator moves the node to its new name.
+    OtherCertname(String),
+    /// Puppet has not reported what decides whether a run may start: its certname and its locks. Not to know is no
+    /// permission; the agent asks on, and the sentence says what went wrong so far.
+    Unknown(String),
     /// The agent may not act for its certname, so the deliveries may be another agent's to run (C11).
     Claim(ClaimBlocker),
-    /// Puppet is disabled on this node, or the agent cannot see yet whether it is. The sentence has the operator's
-    /// message, as in `puppet agent --disable MESSAGE`.
+    /// Puppet is disabled on this node. The sentence has the operator's message, as in
+    /// `puppet agent --disable MESSAGE`.
+    Disabled(String),
+}
+
+/// What Puppet's own settings and files say against a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PuppetBlocker {
+    /// See [`Blocker::OtherCertname`].
+    OtherCertname(String),
+    /// See [`Blocker::Unknown`].
+    Unknown(String),
+    /// See [`Blocker::Disabled`].
     Disabled(String),
 }
 
@@ -34,17 +51,21 @@ pub enum ClaimBlocker {
 pub struct Blockers {
     /// See [`Blocker::Claim`].
     pub claim: Option<ClaimBlocker>,
-    /// See [`Blocker::Disabled`].
-    pub disabled: Option<String>,
+    /// What Puppet's settings and files say against a run.
+    pub puppet: Option<PuppetBlocker>,
 }
 
 impl Blocker {
     /// The blocker that counts, if there is any.
     pub(super) fn first(is_recovering: bool, reported: &Blockers) -> Option<Self> {
-        let recovering = is_recovering.then_some(Self::Recovering);
         let claim = || reported.claim.clone().map(Self::Claim);
-        let disabled = || reported.disabled.clone().map(Self::Disabled);
-        recovering.or_else(claim).or_else(disabled)
+        match reported.puppet.clone() {
+            _ if is_recovering => Some(Self::Recovering),
+            Some(PuppetBlocker::OtherCertname(reason)) => Some(Self::OtherCertname(reason)),
+            Some(PuppetBlocker::Unknown(reason)) => Some(Self::Unknown(reason)),
+            Some(PuppetBlocker::Disabled(reason)) => Some(claim().unwrap_or(Self::Disabled(reason))),
+            None => claim(),
+        }
     }
 
     /// The reason as a sentence, for the status of held deliveries.
@@ -52,7 +73,16 @@ impl Blocker {
         match self {
             Self::Recovering => "this agent takes up the runs of an earlier one",
             Self::Claim(claim) => claim.reason(),
-            Self::Disabled(reason) => reason,
+            Self::OtherCertname(reason) | Self::Unknown(reason) | Self::Disabled(reason) => reason,
+        }
+    }
+}
+
+impl PuppetBlocker {
+    /// The reason as a sentence.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::OtherCertname(reason) | Self::Unknown(reason) | Self::Disabled(reason) => reason,
         }
     }
 }

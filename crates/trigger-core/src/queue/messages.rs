@@ -15,6 +15,14 @@ use crate::run::record::Cause;
 pub enum Input {
     /// A pending delivery was read, for the first time or again.
     Delivered(Cause),
+    /// Deliveries that were read together follow, and perhaps more of the same reading later. No run starts meanwhile, so
+    /// that all of them share one.
+    ReadingStarted {
+        /// Whether everything that is there is read. Otherwise the deliveries have been committed since that was done.
+        is_whole: bool,
+    },
+    /// All deliveries of a reading have been reported, or the rest of them could not be read.
+    ReadingEnded,
     /// A delivery that only a newer version can read. It is held until this agent is updated.
     TooNew(HeldDelivery),
     /// A run of an earlier agent is still in progress.

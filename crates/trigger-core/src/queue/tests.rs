@@ -2,7 +2,7 @@
 //!
 //! The words of a script are `e1` for an event, `e1:web` for a tagged one, `e1~` for a noop one; `+1500` lets 1500 ms
 //! pass, and `wall+90000000` moves the wall clock alone; `unchanged`, `failed`, `not_run`, `interrupted` and so on end
-//! the run; `block` and `unblock` disable and enable Puppet; `restart` starts a new agent that takes over from an idle
+//! the run; `[` and `]` begin and end a reading of deliveries, and `[all` one of everything that is there; `block` and `unblock` disable and enable Puppet; `restart` starts a new agent that takes over from an idle
 //! one.
 
 mod backlog;
@@ -66,7 +66,8 @@ fn number(id: EventId) -> String {
 }
 
 fn disabled(reason: Option<&str>) -> Input {
-    Input::Blockers(Blockers { disabled: reason.map(str::to_owned), ..Blockers::default() })
+    let puppet = reason.map(|reason| PuppetBlocker::Disabled(reason.to_owned()));
+    Input::Blockers(Blockers { puppet, ..Blockers::default() })
 }
 
 fn cause(word: &str) -> Cause {
@@ -112,7 +113,12 @@ impl World {
                     let how = match completion.outcome {
                         DeliveryOutcome::Done(_) => "done".to_owned(),
                         DeliveryOutcome::Failed(run) => format!("failed({})", run.result.outcome),
-                        DeliveryOutcome::Expired => "expired".to_owned(),
+                        DeliveryOutcome::Expired(clocks) => {
+                            let differ = clocks.is_some_and(|clocks| {
+                                clocks.contains("the clock of web01.example.com is at")
+                            });
+                            if differ { "expired(clocks)".to_owned() } else { "expired".to_owned() }
+                        }
                         DeliveryOutcome::Refused(_) => "refused".to_owned(),
                         DeliveryOutcome::Suppressed(_) => "suppressed".to_owned(),
                         DeliveryOutcome::Superseded(by) => format!("superseded({})", number(by)),
@@ -134,6 +140,7 @@ impl World {
                     outcome,
                     reason: None,
                     reported_noop: false,
+                    drift: Default::default(),
                     started_at: self.now.wall,
                     finished_at: self.now.wall,
                 };
@@ -148,6 +155,12 @@ impl World {
                 self.input(Input::Tick);
             } else if word == "restart" {
                 self.restart();
+            } else if word == "[" {
+                self.input(Input::ReadingStarted { is_whole: false });
+            } else if word == "[all" {
+                self.input(Input::ReadingStarted { is_whole: true });
+            } else if word == "]" {
+                self.input(Input::ReadingEnded);
             } else if word == "block" {
                 self.input(disabled(Some("disabled: maintenance")));
             } else if word == "unblock" {
@@ -276,6 +289,37 @@ fn an_interrupted_run_is_repeated_once() {
 fn an_expired_event_does_not_run() {
     check("block e1 wall+86700001 unblock", "finish[e1=expired]");
     check("block e1 wall+86700000 unblock", "run[e1]");
+}
+
+/// Proves C12.
+#[test]
+fn an_expiry_names_the_clocks_and_blames_them_only_when_they_certainly_differ() {
+    // A node that was off for two days has not been deceived by a clock.
+    check("wall+172800000 [all e1 ]", "finish[e1=expired]");
+    check("[all ] +60000 wall+172800000 [ e1 ]", "finish[e1=expired(clocks)]");
+    // Ten minutes overdue: it may have been committed as long ago as everything was read last.
+    check("[all ] +600000 wall+86400000 [ e1 ]", "finish[e1=expired]");
+    check("[all ] +60000 wall+87400000 [ e1 ]", "finish[e1=expired(clocks)]");
+    // It was in time when it came.
+    check("[all ] block [ e1 ] wall+172800000 unblock", "finish[e1=expired]");
+    let mut world = world();
+    world.play("[all ] wall+172800000");
+    let mut clocks = clocks::Clocks::default();
+    clocks.reading_started(world.now, true);
+    clocks.reading_started(world.now, false);
+    let event = cause("e1").event;
+    clocks.delivered(world.now, &event);
+    assert_eq!(
+        clocks.explain_expiry(world.now.wall, &event),
+        format!(
+            "it was fired at {} by the clock of {origin}, for 1d, and it was {} by the clock of this node; it had \
+             just been committed, so the clock of {origin} is at least 23h 55m behind the one of this node: set the \
+             wrong one right",
+            event.fired_at.date_and_time(),
+            world.now.wall.date_and_time(),
+            origin = event.origin,
+        )
+    );
 }
 
 #[test]

@@ -3,8 +3,11 @@
 //! The words come from the node's own configuration, and an event contributes typed options only. Nothing passes
 //! through a shell, neither here nor later.
 
+mod limits;
+
 use std::time::Duration;
 
+pub use self::limits::TagSettings;
 use crate::event::RunOptions;
 use crate::identity::RunId;
 
@@ -12,25 +15,51 @@ use crate::identity::RunId;
 /// drop the notifications of the resources that it changes.
 pub const PRIVATE_TAG: &str = "trigger_internal";
 
-/// The flags of every `puppet agent` run.
+/// Flags of a `puppet agent` run which the operator's own words may override.
 ///
-/// - `--no-usecacheonfailure`, because a catalog from before the event proves nothing (C2);
 /// - `--waitforlock`, because a run that is already active never counts: the run waits for it and fetches its catalog
 ///   while it holds the lock;
-/// - `--report`, because the outcome is read from the report (C9);
 /// - `--verbose` rather than `--test`, which includes `--show_diff` and so leaks file contents.
-const AGENT_FLAGS: [&str; 11] = [
+const AGENT_DEFAULTS: [&str; 4] = ["--no-splay", "--verbose", "--waitforlock", "1"];
+
+/// Flags of a `puppet agent` run which nothing may override, so they come last: Puppet takes the last of several.
+///
+/// - `--onetime` and `--no-daemonize`, because the supervisor waits for the run's end;
+/// - `--no-usecacheonfailure`, because a catalog from before the event proves nothing (C2);
+/// - `--report`, because the outcome is read from the report (C9);
+/// - `--color=false`, because the reason quotes the output.
+const AGENT_FLAGS: [&str; 7] = [
     "--onetime",
     "--no-daemonize",
     "--detailed-exitcodes",
     "--no-usecacheonfailure",
     "--no-use_cached_catalog",
-    "--no-splay",
     "--report",
-    "--verbose",
     "--color=false",
-    "--waitforlock",
-    "1",
+];
+
+/// The same for a `puppet apply` run.
+const APPLY_FLAGS: [&str; 3] = ["--detailed-exitcodes", "--report", "--color=false"];
+
+/// The first of the flags that come last. It is harmless: if the operator's last word is an option whose value is
+/// missing, Puppet takes this for the value.
+const GUARD: &str = "--verbose";
+
+/// Ends the options among the words of a command. All that follows is a file or another operand.
+const END_OF_OPTIONS: &str = "--";
+
+/// Options with which Puppet does something else than a run and then exits.
+const NO_RUN: [&str; 10] = [
+    "--configprint",
+    "--genconfig",
+    "--genmanifest",
+    "--fingerprint",
+    "--enable",
+    "--disable",
+    "--help",
+    "-h",
+    "--version",
+    "-V",
 ];
 
 /// How much later than its supervisor Puppet ends a run by itself (`runtimeout`). The setting is for a run whose
@@ -150,8 +179,21 @@ impl RunCommand {
         self.kind != CommandKind::Other
     }
 
+    /// The option among the operator's words with which Puppet would not run at all, if there is one.
+    pub fn option_without_a_run(&self) -> Option<&str> {
+        if self.kind == CommandKind::Other {
+            return None;
+        }
+        let (options, _) = self.options_and_operands();
+        let name = |word: &'_ String| word.split_once('=').map_or(word.clone(), |(name, _)| name.to_owned());
+        options.iter().find(|word| NO_RUN.contains(&name(word).as_str())).map(String::as_str)
+    }
+
     /// The argument vector of a run. `timeout` is the longest time that the run may take, `report` the file to which
     /// `puppet apply` is to write its report, and `logdest` the log destination in Puppet's own settings.
+    ///
+    /// The operator's words may override the flags before them and none of those after them. A noop event stays one
+    /// whatever these words are.
     pub fn argv(
         &self,
         run: RunId,
@@ -161,49 +203,59 @@ impl RunCommand {
         logdest: Option<&str>,
     ) -> Vec<String> {
         let mut argv = self.program.clone();
-        let own = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        if self.kind == CommandKind::Other {
+            argv.extend(self.arguments.iter().cloned());
+            return argv;
+        }
+        let mut add = |words: &[&str]| argv.extend(words.iter().map(|&word| word.to_owned()));
+        if self.kind == CommandKind::PuppetAgent {
+            let seconds = |time: Duration| time.as_secs().to_string();
+            add(&AGENT_DEFAULTS);
+            add(&["--runtimeout", &seconds(timeout + RUNTIMEOUT_LATER)]);
+            add(&["--maxwaitforlock", &seconds(lock_timeout(timeout))]);
+        }
+        if options.is_tagged() {
+            let tags: Vec<&str> = options.tags.iter().map(|tag| tag.as_str()).chain([PRIVATE_TAG]).collect();
+            add(&["--tags", &tags.join(",")]);
+        }
+        for destination in self.log_destinations(logdest) {
+            add(&["--logdest", destination]);
+        }
+        let (own, operands) = self.options_and_operands();
+        add(&own.iter().map(String::as_str).collect::<Vec<_>>());
+        add(&[GUARD]);
         match self.kind {
             CommandKind::PuppetAgent => {
-                argv.extend(own(&AGENT_FLAGS));
-                let seconds = |time: Duration| time.as_secs().to_string();
-                argv.extend(["--runtimeout".to_owned(), seconds(timeout + RUNTIMEOUT_LATER)]);
-                argv.extend(["--maxwaitforlock".to_owned(), seconds(lock_timeout(timeout))]);
-                argv.extend(["--job-id".to_owned(), run.to_string()]);
+                add(&AGENT_FLAGS);
+                add(&["--job-id", &run.to_string()]);
             }
-            CommandKind::PuppetApply => {
-                argv.extend(own(&[
-                    "--detailed-exitcodes",
-                    "--report",
-                    "--verbose",
-                    "--color=false",
-                    "--lastrunreport",
-                    report,
-                ]));
-            }
-            CommandKind::Other => {}
-        }
-        if self.kind != CommandKind::Other {
-            if options.noop {
-                argv.push("--noop".to_owned());
-            }
-            if options.is_tagged() {
-                let tags: Vec<&str> =
-                    options.tags.iter().map(|tag| tag.as_str()).chain([PRIVATE_TAG]).collect();
-                argv.extend(["--tags".to_owned(), tags.join(",")]);
-            }
-            for destination in self.log_destinations(logdest) {
-                argv.extend(["--logdest".to_owned(), destination.to_owned()]);
+            _ => {
+                add(&APPLY_FLAGS);
+                add(&["--lastrunreport", report]);
             }
         }
-        argv.extend(self.arguments.iter().cloned());
+        if options.noop {
+            add(&["--noop"]);
+        }
+        add(&operands.iter().map(String::as_str).collect::<Vec<_>>());
         argv
+    }
+
+    /// The operator's words before the mark that ends the options, and the rest from this mark on. Operands may be among
+    /// the former too.
+    fn options_and_operands(&self) -> (&[String], &[String]) {
+        let end = self.arguments.iter().position(|word| word == END_OF_OPTIONS);
+        self.arguments.split_at(end.unwrap_or(self.arguments.len()))
     }
 
     /// The log destinations to add to those in the operator's words, so that Puppet's output reaches the run's log. A
     /// `--logdest` replaces the setting; several of them add up.
     fn log_destinations<'a>(&self, setting: Option<&'a str>) -> Vec<&'a str> {
         let words = self.arguments.windows(2).filter(|pair| pair[0] == "--logdest" || pair[0] == "-l");
-        let joined = self.arguments.iter().filter_map(|word| word.strip_prefix("--logdest="));
+        let joined = self.arguments.iter().filter_map(|word| {
+            let short = word.strip_prefix("-l").filter(|rest| !rest.is_empty());
+            short.or_else(|| word.strip_prefix("--logdest="))
+        });
         let configured: Vec<&str> = words.map(|pair| pair[1].as_str()).chain(joined).collect();
         let includes_console =
             |destination: &str| destination.split(',').any(|part| part.trim() == "console");
@@ -247,7 +299,7 @@ mod tests {
                 .argv(RUN.parse().unwrap(), &RunOptions::default(), HOUR, "", None)
                 .join(" "),
             format!(
-                "puppet agent --onetime --no-daemonize --detailed-exitcodes --no-usecacheonfailure --no-use_cached_catalog --no-splay --report --verbose --color=false --waitforlock 1 --runtimeout 3660 --maxwaitforlock 600 --job-id {RUN}"
+                "puppet agent --no-splay --verbose --waitforlock 1 --runtimeout 3660 --maxwaitforlock 600 --verbose --onetime --no-daemonize --detailed-exitcodes --no-usecacheonfailure --no-use_cached_catalog --report --color=false --job-id {RUN}"
             )
         );
     }
@@ -256,7 +308,7 @@ mod tests {
     fn a_tagged_run_keeps_the_notifies_of_what_it_changes() {
         assert_eq!(
             argv("/opt/puppetlabs/bin/puppet apply /etc/site.pp", &tagged(true)),
-            "/opt/puppetlabs/bin/puppet apply --detailed-exitcodes --report --verbose --color=false --lastrunreport /r.yaml --noop --tags web,trigger_internal /etc/site.pp"
+            "/opt/puppetlabs/bin/puppet apply --tags web,trigger_internal /etc/site.pp --verbose --detailed-exitcodes --report --color=false --lastrunreport /r.yaml --noop"
         );
     }
 
@@ -265,7 +317,9 @@ mod tests {
         let logs = |text: &str, setting: Option<&str>| {
             let argv =
                 command(text).argv(RUN.parse().unwrap(), &RunOptions::default(), HOUR, "/r.yaml", setting);
-            argv.join(" ").split_once("/r.yaml ").map(|(_, rest)| rest.to_owned()).unwrap()
+            let argv = argv.join(" ");
+            let (words, _) = argv.split_once(" --verbose").unwrap();
+            words.strip_prefix("puppet apply ").unwrap().to_owned()
         };
         let file = Some("/var/log/puppet.log");
         assert_eq!(logs("puppet apply x.pp", None), "x.pp");
@@ -273,6 +327,7 @@ mod tests {
         assert_eq!(logs("puppet apply x.pp", Some("syslog, console")), "x.pp");
         assert_eq!(logs("puppet apply -l /l x.pp", file), "--logdest console -l /l x.pp");
         assert_eq!(logs("puppet apply --logdest=/l,console x.pp", file), "--logdest=/l,console x.pp");
+        assert_eq!(logs("puppet apply -l/l x.pp", file), "--logdest console -l/l x.pp");
     }
 
     #[test]
@@ -281,6 +336,49 @@ mod tests {
         assert!(!command("/usr/bin/converge now").honours_noop());
         assert!(command("puppet apply x.pp").honours_noop());
         assert_eq!(RunCommand::from_words(Vec::new()), None);
+    }
+
+    #[test]
+    fn the_operators_words_override_no_flag_that_the_outcome_needs() {
+        let after = |text: &str, noop: bool| {
+            let options = RunOptions { noop, ..RunOptions::default() };
+            let argv = argv(text, &options);
+            let (_, ours) = argv.rsplit_once(" --verbose ").unwrap();
+            ours.to_owned()
+        };
+        let report = "--detailed-exitcodes --report --color=false --lastrunreport /r.yaml";
+        for text in [
+            "puppet apply --lastrunreport /x --no-report x.pp",
+            "puppet apply x.pp --lastrunreport=/x --report=false",
+        ] {
+            assert_eq!(after(text, false), report);
+        }
+        assert_eq!(after("puppet apply --no-noop x.pp", true), format!("{report} --noop"));
+        let agent = after("puppet agent --job-id=7 --daemonize --no-onetime --usecacheonfailure", true);
+        for flag in
+            [&format!("--job-id {RUN}"), "--no-daemonize", "--onetime", "--no-usecacheonfailure", "--noop"]
+        {
+            assert!(agent.contains(flag), "{flag}: {agent}");
+        }
+        assert_eq!(after("puppet apply -- -x.pp --noop", false), format!("{report} -- -x.pp --noop"));
+        // These are the operator's to choose.
+        let agent = argv("puppet agent --waitforlock 0 --runtimeout 9", &RunOptions::default());
+        assert!(agent.find("--waitforlock 1") < agent.find("--waitforlock 0"), "{agent}");
+        assert!(agent.ends_with(RUN) && agent.contains("--runtimeout 9 --verbose"), "{agent}");
+    }
+
+    #[test]
+    fn an_option_with_which_puppet_does_not_run_is_found() {
+        for (text, option) in [
+            ("puppet agent -t --disable=why", Some("--disable=why")),
+            ("puppet apply --configprint all x.pp", Some("--configprint")),
+            ("puppet agent -V", Some("-V")),
+            ("puppet agent -t --no-daemonize", None),
+            ("puppet apply -- -h", None),
+            ("other --help", None),
+        ] {
+            assert_eq!(command(text).option_without_a_run(), option, "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Event, Target};
+use crate::event::{Event, FiringResource, Target};
 use crate::identity::{Certname, EventId, RunId, Tag, TriggerName};
 use crate::loop_guard::Rule;
 use crate::publication::Publication;
@@ -52,6 +52,7 @@ pub struct PastCause {
     pub origin: Certname,
     pub fired_at: Timestamp,
     pub fired_in: Option<RunId>,
+    pub fired_by: Option<FiringResource>,
 }
 
 /// An event that was fired inside a run.
@@ -165,6 +166,7 @@ impl PastCause {
             origin: event.origin.clone(),
             fired_at: event.fired_at,
             fired_in: event.fired_in,
+            fired_by: event.fired_by.clone(),
         }
     }
 
@@ -234,6 +236,7 @@ pub(crate) mod samples {
             outcome,
             reason: None,
             reported_noop: false,
+            drift: Default::default(),
             started_at: Timestamp::from_unix_ms(1_763_812_801_000),
             finished_at: Timestamp::from_unix_ms(1_763_812_805_100),
         }

@@ -1,7 +1,7 @@
 //! Puppet's own report of a run (C9).
 
 use crate::identity::RunId;
-use crate::run::RunOutcome;
+use crate::run::{Drift, RunOutcome};
 
 /// The fields of `last_run_report.yaml` that decide the outcome of a run.
 ///
@@ -22,12 +22,16 @@ pub struct ReportSummary {
     pub catalog_uuid: Option<String>,
     /// Whether it was a noop run.
     pub noop: bool,
+    /// Whether resources were left as they are because of noop, of the run or of the resource alone.
+    pub noop_pending: Option<bool>,
+    /// How many changes were made. A noop run changes the resources that have `noop => false`.
+    pub changes: Option<u64>,
 }
 
 impl ReportSummary {
     /// Reads the report's own fields and ignores everything else.
     pub fn parse(yaml: &str) -> Self {
-        let mut summary = Self::default();
+        let mut summary = Self { changes: total_changes(yaml), ..Self::default() };
         for line in yaml.lines() {
             let Some((field, value)) = line.split_once(':') else { continue };
             let value = value.trim().trim_matches(['\'', '"']);
@@ -36,6 +40,7 @@ impl ReportSummary {
                 "status" if !value.is_empty() => summary.status = Some(value.to_owned()),
                 "catalog_uuid" if !value.is_empty() => summary.catalog_uuid = Some(value.to_owned()),
                 "noop" => summary.noop = value == "true",
+                "noop_pending" => summary.noop_pending = value.parse().ok(),
                 "transaction_completed" => summary.transaction_completed = value.parse().ok(),
                 _ => {}
             }
@@ -46,6 +51,20 @@ impl ReportSummary {
     /// Whether this is the report of `run`.
     pub fn is_of(&self, run: RunId) -> bool {
         self.job_id.as_deref() == Some(run.to_string().as_str())
+    }
+
+    /// What the report says of changes and of pending ones.
+    pub fn drift(&self) -> Drift {
+        // A failed run has another status, whether it changed something or not.
+        let by_status = match self.status.as_deref() {
+            Some("changed") => Some(true),
+            Some("unchanged") => Some(false),
+            _ => None,
+        };
+        Drift {
+            noop_pending: self.noop_pending,
+            really_changed: self.changes.map(|count| count > 0).or(by_status),
+        }
     }
 
     /// The outcome that the report proves; absent where no catalog was applied to its end.
@@ -60,6 +79,18 @@ impl ReportSummary {
             _ => RunOutcome::Unknown,
         })
     }
+}
+
+/// The number of changes among the report's metrics: the value `total` of the metric `changes`, where each name is on a
+/// line of its own with the indentation that Psych gives to it.
+fn total_changes(yaml: &str) -> Option<u64> {
+    let mut lines = yaml.lines().skip_while(|line| line.trim_end() != "metrics:").skip(1);
+    let mut metrics = lines.by_ref().take_while(|line| line.starts_with(' '));
+    metrics.find(|line| line.starts_with("  changes:"))?;
+    let mut values = metrics.take_while(|line| line.starts_with("    "));
+    values.find(|line| line.trim_end() == "    - - total")?;
+    let value = values.nth(1)?;
+    value.trim().strip_prefix("- ")?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -84,6 +115,35 @@ mod tests {
         assert_eq!((report.outcome(), report.catalog_uuid), (None, None));
         let begun = ReportSummary::parse("transaction_completed: false\ncatalog_uuid: 56e04045-ae2e\n");
         assert_eq!((begun.outcome(), begun.catalog_uuid.as_deref()), (None, Some("56e04045-ae2e")));
+    }
+
+    #[test]
+    fn changes_and_pending_ones_are_read_from_a_report_of_puppet() {
+        let values = |total: &str| {
+            format!("    label: Changes\n    values:\n    - - total\n      - Total\n      - {total}\n")
+        };
+        let metric = |total: &str| {
+            format!("  changes: !ruby/object:Puppet::Util::Metric\n    name: changes\n{}", values(total))
+        };
+        let other = metric("9").replace("changes", "events");
+        let report = |status: &str, pending: &str, changes: &str| {
+            let text = format!(
+                "status: {status}\nnoop: true\nnoop_pending: {pending}\nlogs:\n- message: |\n    metrics:\n{}metrics:\n{other}{}{other}resource_statuses:\n",
+                metric("7"),
+                metric(changes)
+            );
+            ReportSummary::parse(&text).drift()
+        };
+        let drift = |pending, changed| Drift { noop_pending: Some(pending), really_changed: Some(changed) };
+        assert_eq!(report("changed", "true", "1"), drift(true, true));
+        assert_eq!(report("unchanged", "true", "0"), drift(true, false));
+        assert_eq!(report("failed", "false", "3"), drift(false, true), "a failed run that changed something");
+        assert_eq!(
+            report("changed", "false", "many"),
+            drift(false, true),
+            "the status where there is no number"
+        );
+        assert_eq!(ReportSummary::parse("status: failed\n").drift(), Drift::default());
     }
 
     #[test]

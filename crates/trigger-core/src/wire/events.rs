@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Stored, WireError, read, write};
 use crate::delivery::{Delivery, Members};
-use crate::event::{Event, MAX_LIFETIME, Part, RunOptions, Targets};
+use crate::event::{Declaration, Event, FiringResource, MAX_LIFETIME, Part, RunOptions, Targets};
 use crate::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, Tag, TriggerName};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
 use crate::publication::Publication;
@@ -30,10 +30,21 @@ pub(super) struct EventForm {
     lineage: Vec<ChainForm>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fired_in: Option<RunId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fired_by: Option<ResourceForm>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     allow_loops: bool,
     fired_at_unix_ms: Timestamp,
     expires_in_seconds: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct ResourceForm {
+    path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -60,6 +71,7 @@ impl EventForm {
             noop: event.options.noop,
             lineage: event.lineage.chains.into_iter().map(ChainForm::of).collect(),
             fired_in: event.fired_in,
+            fired_by: event.fired_by.map(ResourceForm::of),
             allow_loops: event.loops == Loops::Allow,
             fired_at_unix_ms: event.fired_at,
             expires_in_seconds: event.expires_in.as_secs(),
@@ -79,11 +91,23 @@ impl EventForm {
             options: RunOptions { tags: self.tags, noop: self.noop },
             lineage: Lineage { chains: self.lineage.into_iter().map(ChainForm::read).collect() },
             fired_in: self.fired_in,
+            fired_by: self.fired_by.map(|form| form.read()),
             loops: if self.allow_loops { Loops::Allow } else { Loops::Avoid },
             fired_at: self.fired_at_unix_ms,
             // Bounds how long a node has to remember the event, whichever node wrote it.
             expires_in: Duration::from_secs(self.expires_in_seconds).min(MAX_LIFETIME),
         })
+    }
+}
+
+impl ResourceForm {
+    pub(super) fn of(FiringResource { path, declared }: FiringResource) -> Self {
+        let (file, line) = declared.map_or((None, None), |Declaration { file, line }| (Some(file), line));
+        Self { path, file, line }
+    }
+
+    pub(super) fn read(&self) -> FiringResource {
+        FiringResource::new(&self.path, self.file.as_deref().map(|file| (file, self.line)))
     }
 }
 

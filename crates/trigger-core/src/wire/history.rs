@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::events::ResourceForm;
 use super::outcomes::CompletedRunForm;
 use super::{Stored, WireError, read, sentence, write};
 use crate::event::Target;
@@ -48,6 +49,8 @@ struct CauseForm {
     fired_at_unix_ms: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fired_in: Option<RunId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fired_by: Option<ResourceForm>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,13 +122,15 @@ impl PastRunForm {
 }
 
 impl CauseForm {
-    fn of(PastCause { event, trigger, origin, fired_at, fired_in }: PastCause) -> Self {
-        Self { event, trigger, origin, fired_at_unix_ms: fired_at, fired_in }
+    fn of(PastCause { event, trigger, origin, fired_at, fired_in, fired_by }: PastCause) -> Self {
+        let fired_by = fired_by.map(ResourceForm::of);
+        Self { event, trigger, origin, fired_at_unix_ms: fired_at, fired_in, fired_by }
     }
 
     fn read(self) -> PastCause {
-        let Self { event, trigger, origin, fired_at_unix_ms, fired_in } = self;
-        PastCause { event, trigger, origin, fired_at: fired_at_unix_ms, fired_in }
+        let Self { event, trigger, origin, fired_at_unix_ms, fired_in, fired_by } = self;
+        let fired_by = fired_by.map(|form| form.read());
+        PastCause { event, trigger, origin, fired_at: fired_at_unix_ms, fired_in, fired_by }
     }
 }
 

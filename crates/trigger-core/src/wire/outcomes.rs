@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::runs::RunResultForm;
-use super::{Stored, WireError, read, sentence, write};
+use super::{Stored, WireError, optional_sentence, read, sentence, write};
 use crate::delivery::DeliveryOutcome;
 use crate::identity::{EventId, RunId};
 use crate::run::CompletedRun;
@@ -31,7 +31,10 @@ impl CompletedRunForm {
 enum DeliveryOutcomeForm {
     Done(CompletedRunForm),
     Failed(CompletedRunForm),
-    Expired,
+    Expired {
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_sentence")]
+        reason: Option<String>,
+    },
     Refused {
         #[serde(deserialize_with = "sentence")]
         reason: String,
@@ -52,7 +55,7 @@ impl Stored for DeliveryOutcome {
         write(&match self.clone() {
             Self::Done(run) => DeliveryOutcomeForm::Done(CompletedRunForm::of(run)),
             Self::Failed(run) => DeliveryOutcomeForm::Failed(CompletedRunForm::of(run)),
-            Self::Expired => DeliveryOutcomeForm::Expired,
+            Self::Expired(reason) => DeliveryOutcomeForm::Expired { reason },
             Self::Refused(reason) => DeliveryOutcomeForm::Refused { reason },
             Self::Suppressed(reason) => DeliveryOutcomeForm::Suppressed { reason },
             Self::Superseded(by) => DeliveryOutcomeForm::Superseded { by },
@@ -63,7 +66,7 @@ impl Stored for DeliveryOutcome {
         Ok(match read(Self::WHAT, body)? {
             DeliveryOutcomeForm::Done(form) => Self::Done(form.read()),
             DeliveryOutcomeForm::Failed(form) => Self::Failed(form.read()),
-            DeliveryOutcomeForm::Expired => Self::Expired,
+            DeliveryOutcomeForm::Expired { reason } => Self::Expired(reason),
             DeliveryOutcomeForm::Refused { reason } => Self::Refused(reason),
             DeliveryOutcomeForm::Suppressed { reason } => Self::Suppressed(reason),
             DeliveryOutcomeForm::Superseded { by } => Self::Superseded(by),

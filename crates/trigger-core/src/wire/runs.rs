@@ -10,7 +10,7 @@ use super::{Stored, WireError, optional_sentence, read, write};
 use crate::event::{Event, RunOptions, Target, Targets};
 use crate::identity::{Certname, GroupName, RunId, Tag};
 use crate::run::record::{Cause, RunRecord};
-use crate::run::{RunOutcome, RunResult};
+use crate::run::{Drift, RunOutcome, RunResult};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -20,6 +20,10 @@ pub(super) struct RunResultForm {
     reason: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     reported_noop: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    noop_pending: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    really_changed: Option<bool>,
     started_at_unix_ms: Timestamp,
     finished_at_unix_ms: Timestamp,
 }
@@ -30,6 +34,8 @@ impl RunResultForm {
             outcome: result.outcome,
             reason: result.reason,
             reported_noop: result.reported_noop,
+            noop_pending: result.drift.noop_pending,
+            really_changed: result.drift.really_changed,
             started_at_unix_ms: result.started_at,
             finished_at_unix_ms: result.finished_at,
         }
@@ -40,6 +46,7 @@ impl RunResultForm {
             outcome: self.outcome,
             reason: self.reason,
             reported_noop: self.reported_noop,
+            drift: Drift { noop_pending: self.noop_pending, really_changed: self.really_changed },
             started_at: self.started_at_unix_ms,
             finished_at: self.finished_at_unix_ms,
         }

@@ -7,7 +7,7 @@ use super::*;
 use crate::dedup::HonouredEvent;
 use crate::delivery::DeliveryOutcome;
 use crate::delivery::{Delivery, Members};
-use crate::event::{Event, Part, Target, Targets, samples};
+use crate::event::{Event, FiringResource, Part, Target, Targets, samples};
 use crate::fire_note::FireNote;
 use crate::identity::{KeyPrefix, Revision, RunId};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
@@ -20,7 +20,7 @@ use crate::run::history::{
 };
 use crate::run::record::Cause;
 use crate::run::record::RunRecord;
-use crate::run::{CompletedRun, RunOutcome, RunResult};
+use crate::run::{CompletedRun, Drift, RunOutcome, RunResult};
 use crate::sweep::Settled;
 use crate::time::Timestamp;
 
@@ -45,6 +45,7 @@ fn sample_run() -> CompletedRun {
             outcome: RunOutcome::Changed,
             reason: Some("because".to_owned()),
             reported_noop: false,
+            drift: Default::default(),
             started_at: Timestamp::from_unix_ms(1),
             finished_at: Timestamp::from_unix_ms(2),
         },
@@ -138,7 +139,11 @@ fn forms_stay() {
     check(&settled, include_str!("golden/settled.v1.json"));
     check(&DeliveryOutcome::Done(sample_run()), include_str!("golden/outcome-done.v1.json"));
     check(&DeliveryOutcome::Failed(sample_run()), include_str!("golden/outcome-failed.v1.json"));
-    check(&DeliveryOutcome::Expired, include_str!("golden/outcome-expired.v1.json"));
+    check(&DeliveryOutcome::Expired(None), include_str!("golden/outcome-expired.v1.json"));
+    check(
+        &DeliveryOutcome::Expired(Some("by the clock of web01".to_owned())),
+        include_str!("golden/outcome-expired-clocks.v1.json"),
+    );
     check(&DeliveryOutcome::Suppressed("no".to_owned()), include_str!("golden/outcome-suppressed.v1.json"));
     check(
         &DeliveryOutcome::Superseded(samples::event_id(4)),
@@ -162,6 +167,10 @@ fn forms_stay() {
     check(&sample_run().result, include_str!("golden/run-result.v1.json"));
     let noop = RunResult { reported_noop: true, ..sample_run().result };
     check(&noop, include_str!("golden/run-result-noop.v1.json"));
+    let drift = Drift { noop_pending: Some(true), really_changed: Some(false) };
+    check(&RunResult { drift, ..noop.clone() }, include_str!("golden/run-result-drift.v1.json"));
+    let run = CompletedRun { result: RunResult { drift, ..noop }, ..sample_run() };
+    check(&DeliveryOutcome::Done(run), include_str!("golden/outcome-done-drift.v1.json"));
     let publication = Publication {
         backend: "hub+http://127.0.0.1:8145".to_owned(),
         prefix: KeyPrefix::default(),
@@ -179,6 +188,13 @@ fn forms_stay() {
     chained.event.fired_in = Some(sample_run().run_id);
     chained.event.loops = Loops::Allow;
     check(&chained, include_str!("golden/part-of-a-run.v1.json"));
+    let resource =
+        FiringResource::new("/Stage[main]/Web/Trigger[first]", Some(("/etc/puppet/code/web.pp", Some(12))));
+    let mut of_a_resource = sample_history();
+    of_a_resource.runs[0].causes.listed[0].fired_by = Some(resource.clone());
+    check(&of_a_resource, include_str!("golden/history-of-a-resource.v1.json"));
+    chained.event.fired_by = Some(resource);
+    check(&chained, include_str!("golden/part-of-a-resource.v1.json"));
 }
 
 #[test]
@@ -246,7 +262,8 @@ fn every_outcome_survives_encoding_and_decoding() {
     let ends = [
         DeliveryOutcome::Done(sample_run()),
         DeliveryOutcome::Failed(sample_run()),
-        DeliveryOutcome::Expired,
+        DeliveryOutcome::Expired(None),
+        DeliveryOutcome::Expired(Some("by the clock of web01".to_owned())),
         DeliveryOutcome::Refused("r".to_owned()),
         DeliveryOutcome::Suppressed("s".to_owned()),
         DeliveryOutcome::Superseded(samples::event_id(4)),

@@ -36,14 +36,14 @@ pub(super) async fn run<H: Host>(
     runs: Runs<H>,
     mut completions: UnboundedReceiver<CompletionJob>,
 ) {
-    let mut teller = RunHistoryWriter::new(runs.clone());
+    let mut history_writer = RunHistoryWriter::new(runs.clone(), node.settings.certname.clone());
     let mut batch = Vec::with_capacity(BATCH);
     while completions.recv_many(&mut batch, BATCH).await > 0 {
         let (mut completions, mut forgotten, mut to_close) = (Vec::new(), Vec::new(), Vec::new());
         for job in batch.drain(..) {
             match job {
                 CompletionJob::Finish { run, completions: more } => {
-                    teller.take_in(run, &more);
+                    history_writer.take_in(run, &more);
                     completions.extend(more);
                     to_close.extend(run);
                 }
@@ -52,7 +52,7 @@ pub(super) async fn run<H: Host>(
                 }
             }
         }
-        let history = (!to_close.is_empty()).then_some(teller.history());
+        let history = (!to_close.is_empty()).then_some(history_writer.history());
         carry(&node, Load { completions: &completions, forgotten: &forgotten, history, is_again: false })
             .await;
         for run in to_close {

@@ -7,11 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
-use trigger_core::delivery::recorded::recorded_outcome;
+use tokio::sync::{mpsc, watch};
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
-use trigger_core::identity::{EventId, RunId};
+use trigger_core::identity::{Certname, EventId, RunId};
 use trigger_core::node::{Activity, Running};
 use trigger_core::queue::{Blockers, Effect, Input, Queue, QueueSettings};
 use trigger_core::run::command::lock_timeout;
@@ -25,9 +24,10 @@ use trigger_fleet::delivery_watcher::Batch;
 use super::completion_writer::CompletionJob;
 use super::connection::Connection;
 use super::error::AgentError;
+use super::known_ends::KnownEnds;
 use super::suppressed;
 use super::view;
-use super::{DisableCheck, Node, Signal, Stopped};
+use super::{AgentSettings, DisableCheck, Node, Question, Signal, Stopped};
 use crate::host::Host;
 use crate::queue_view::QueueView;
 use crate::state::{DedupLog, FileError, NewRun, OpenRun, PreallocatedRecord, Runs};
@@ -38,8 +38,10 @@ pub(super) struct Channels<D> {
     pub(super) arrivals: mpsc::Receiver<Batch>,
     pub(super) claim: watch::Receiver<ClaimState>,
     pub(super) disabled: D,
+    /// Whether the registration may claim the certname.
+    pub(super) may_claim: watch::Sender<bool>,
     pub(super) link: watch::Receiver<Connection>,
-    pub(super) questions: mpsc::Receiver<oneshot::Sender<QueueView>>,
+    pub(super) questions: mpsc::Receiver<Question>,
     pub(super) completions: mpsc::UnboundedSender<CompletionJob>,
     pub(super) activity: watch::Sender<Activity>,
 }
@@ -58,8 +60,7 @@ pub(super) struct Daemon<H: Host, D> {
     runs: Runs<H>,
     dedup_log: DedupLog<H>,
     interruptions: HashMap<EventId, u32>,
-    /// The records and results of the kept runs, read while a batch of arrivals is processed.
-    kept_runs: Option<Vec<(RunRecord, RunResult)>>,
+    known_ends: KnownEnds,
     unreadable: BTreeMap<String, String>,
     active: Option<ActiveRun>,
     /// The next run's record, so that the run's start need not wait until a new file is durable.
@@ -92,7 +93,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             runs,
             dedup_log,
             interruptions,
-            kept_runs: None,
+            known_ends: KnownEnds::default(),
             unreadable: BTreeMap::new(),
             active: None,
             blank: None,
@@ -141,14 +142,27 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     }
                 },
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
-                () = self.channels.disabled.has_moved() => self.input(Input::Tick),
+                () = self.channels.disabled.has_moved() => {
+                    self.channels.may_claim.send_replace(self.channels.disabled.confirms_certname());
+                    self.input(Input::Tick);
+                }
                 ended = wait_for_end(&mut self.active) => self.run_ended(ended),
                 () = sleep_until(&host, wake) => self.input(Input::Tick),
-                Some(answer) = self.channels.questions.recv() => {
-                    // A blocker may have been removed since the last check.
-                    self.input(Input::Tick);
-                    drop(answer.send(self.view()));
-                }
+                Some(question) = self.channels.questions.recv() => match question {
+                    Question::Queue(answer) => {
+                        // A blocker may have been removed since the last check.
+                        self.input(Input::Tick);
+                        drop(answer.send(self.view()));
+                    }
+                    Question::Rename(certname, answer) => {
+                        let renamed = self.rename(&certname, &check_configuration).await;
+                        let is_renamed = renamed.is_ok();
+                        drop(answer.send(renamed));
+                        if is_renamed {
+                            return Ok(Stopped::Renamed);
+                        }
+                    }
+                },
                 Some(batch) = self.channels.arrivals.recv() => self.arrived(batch),
             }
         }
@@ -201,13 +215,14 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         self.input(Input::CompletedWhileDown { run, causes });
     }
 
-    fn arrived(&mut self, Batch { arrivals, is_all }: Batch) {
+    fn arrived(&mut self, Batch { arrivals, is_all, is_of_all, more_follow }: Batch) {
         if is_all {
             let is_there = |known: &str| {
                 arrivals.iter().any(|a| matches!(a, Arrival::Unreadable { key, .. } if key == known))
             };
             self.unreadable.retain(|key, _| is_there(key));
         }
+        self.take_in(Input::ReadingStarted { is_whole: is_of_all });
         for arrival in arrivals {
             match arrival {
                 Arrival::Pending(mut cause) => {
@@ -239,7 +254,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 }
             }
         }
-        self.kept_runs = None;
+        if !more_follow {
+            self.take_in(Input::ReadingEnded);
+        }
+        self.known_ends.forget_files();
         // Published once for the batch, which may hold thousands.
         self.tell_activity();
     }
@@ -249,7 +267,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         let elapsed = self.node.host.now().elapsed;
         Blockers {
             claim: self.channels.claim.borrow_and_update().blocker(elapsed),
-            disabled: self.channels.disabled.reason(about_to_start),
+            puppet: self.channels.disabled.reason(about_to_start),
         }
     }
 
@@ -273,8 +291,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     fn tell_activity(&mut self) {
         let activity = self.queue.activity();
-        self.tell_delay(&activity);
-        self.tell_block(&activity);
+        self.log_delay(&activity);
+        self.log_block(&activity);
         self.node.metrics.queue(&self.queue);
         self.channels.activity.send_if_modified(|known| {
             let changed = *known != activity;
@@ -285,7 +303,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     /// Logs once when the rate limiter begins to delay runs. `trigger status` and `trigger queue` show the delay while
     /// it lasts.
-    fn tell_delay(&self, activity: &Activity) {
+    fn log_delay(&self, activity: &Activity) {
         if let Some(delayed) = &activity.delayed
             && self.channels.activity.borrow().delayed.is_none()
         {
@@ -295,7 +313,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     }
 
     /// Logs once when deliveries begin to wait for an operator, and once when they no longer do.
-    fn tell_block(&self, activity: &Activity) {
+    fn log_block(&self, activity: &Activity) {
         let was_held = !self.channels.activity.borrow().held.is_empty();
         match (self.queue.blocked_reason(), was_held, activity.held.is_empty()) {
             (Some(reason), false, false) => tracing::warn!(reason, "deliveries are held"),
@@ -318,6 +336,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     // The outcomes in the backend still keep these events from running again.
                     tracing::error!(%error, "cannot note the completed events");
                 }
+                self.known_ends.ended(run, &completions);
                 for completion in &completions {
                     self.node.metrics.ended(&completion.outcome);
                     log_completion(completion);
@@ -326,31 +345,18 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 None
             }
             Effect::DeleteDeliveries { event, addressed_as } => {
-                let known = self.known_end(event);
-                self.send(match known {
-                    Some(end) => CompletionJob::Finish {
+                // Where the runs cannot be read, it is not known whether an outcome has to be stored first. The delivery
+                // stays, and is read again.
+                match self.known_ends.of(event, &self.runs)? {
+                    Some(end) => self.send(CompletionJob::Finish {
                         run: None,
                         completions: vec![Completion { event, addressed_as, outcome: end }],
-                    },
-                    None => CompletionJob::DeleteDeliveries { event, addressed_as },
-                });
+                    }),
+                    None => self.send(CompletionJob::DeleteDeliveries { event, addressed_as }),
+                }
                 None
             }
         }
-    }
-
-    /// Returns the outcome that the kept runs record for an event. The runs, a hundred files, are read once for a batch
-    /// of arrivals, because a backend that has lost its outcomes delivers thousands of events again.
-    fn known_end(&mut self, event: EventId) -> Option<DeliveryOutcome> {
-        let runs = &self.runs;
-        let kept = self.kept_runs.get_or_insert_with(|| {
-            runs.completed_runs().unwrap_or_else(|error| {
-                tracing::error!(%error, "cannot read the completed runs");
-                Vec::new()
-            })
-        });
-        let covers = |record: &RunRecord| record.causes.iter().any(|cause| cause.event.id == event);
-        recorded_outcome(event, kept.iter().filter(|(record, _)| covers(record)).cloned())
     }
 
     fn send(&self, job: CompletionJob) {
@@ -397,14 +403,13 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     outcome: RunOutcome::NotRun,
                     reason: Some(reason),
                     reported_noop: false,
+                    drift: Default::default(),
                     started_at,
                     finished_at: self.node.host.wall(),
                 };
                 self.node.metrics.run_ended(&result);
                 // Without a result, the next agent would treat this run as interrupted.
-                if let Err(error) = self.runs.paths(run_id).write_result(&result) {
-                    tracing::error!(%error, "cannot write the run's result");
-                }
+                self.write_result(run_id, &result);
                 Input::RunEnded {
                     run: CompletedRun::new(run_id, noop, result),
                     jitter: self.node.host.jitter(),
@@ -452,7 +457,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     /// Logs and counts a run that has ended. A run without a result was interrupted, because its supervisor died or
     /// never started.
     fn over(
-        &self,
+        &mut self,
         run_id: RunId,
         noop: bool,
         started_at: Timestamp,
@@ -467,18 +472,24 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                         .to_owned(),
                 ),
                 reported_noop: false,
+                drift: Default::default(),
                 started_at,
                 finished_at: self.node.host.wall(),
             };
-            if let Err(error) = self.runs.paths(run_id).write_result(&result) {
-                tracing::error!(%error, "cannot write the run's result");
-            }
+            self.write_result(run_id, &result);
             result
         });
         self.node.metrics.run_ended(&result);
         suppressed::log_and_count(run_id, &self.runs, &self.node.metrics);
         tracing::info!(outcome = %result.outcome, reason = result.reason, "run ended");
         CompletedRun::new(run_id, noop, result)
+    }
+
+    fn write_result(&mut self, run_id: RunId, result: &RunResult) {
+        if let Err(error) = self.runs.paths(run_id).write_result(result) {
+            tracing::error!(%error, "cannot write the run's result");
+            self.known_ends.result_is_unwritten(run_id);
+        }
     }
 
     /// Starts a supervisor and hands the locked record to it.
@@ -489,6 +500,23 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     fn new_run_id(&self) -> RunId {
         RunId::from_uuid(self.node.host.new_ordered_uuid())
+    }
+
+    /// Gives the state directory to another certname, if an agent can start for that one. The caller stops this agent
+    /// then.
+    async fn rename<C: Future<Output = Result<(), E>>, E: fmt::Display>(
+        &mut self,
+        certname: &Certname,
+        check_configuration: &impl Fn() -> C,
+    ) -> Result<(), String> {
+        let AgentSettings { state, certname: owner, .. } = &self.node.settings;
+        super::rename(state, &self.runs, certname)?;
+        if let Err(error) = check_configuration().await {
+            super::rename(state, &self.runs, owner)?;
+            return Err(format!("the agent could not start again: {error}"));
+        }
+        tracing::info!(from = %owner, to = %certname, "the state directory has a new owner");
+        Ok(())
     }
 
     fn view(&self) -> QueueView {
@@ -511,7 +539,9 @@ fn log_completion(Completion { event, outcome, .. }: &Completion) {
             tracing::warn!(%event, %state, run = %run.run_id, outcome = %run.result.outcome, "delivery completed");
         }
         DeliveryOutcome::Superseded(by) => tracing::info!(%event, %state, %by, "delivery completed"),
-        DeliveryOutcome::Expired => tracing::warn!(%event, %state, "delivery completed"),
+        DeliveryOutcome::Expired(reason) => {
+            tracing::warn!(%event, %state, reason, "delivery completed");
+        }
         DeliveryOutcome::Refused(reason) | DeliveryOutcome::Suppressed(reason) => {
             tracing::warn!(%event, %state, reason, "delivery completed");
         }

@@ -1,126 +1,160 @@
-//! Watches the lock of `puppet agent --disable`, by which an operator forbids Puppet to run on this node. `puppet
-//! agent` obeys the lock by itself and `puppet apply` does not; Trigger obeys it for both, and holds deliveries with
-//! the operator's message.
+//! Watches what Puppet's own settings and files say against a run: the lock of `puppet agent --disable`, by which an
+//! operator forbids Puppet to run on this node, and Puppet's certname. `puppet agent` obeys the lock by itself and
+//! `puppet apply` does not; Trigger obeys it for both, and holds deliveries with the operator's message.
 //!
-//! Only Puppet knows the path of the lock, and asking takes a second of Ruby. The agent asks when it starts, when
-//! `puppet.conf` has changed, and every few minutes while the lock exists.
+//! Only Puppet knows the path of the lock and its certname, and asking takes a second of Ruby. The agent asks when it
+//! starts, when `puppet.conf` has changed, and every few minutes while the lock exists. Until Puppet has answered, no
+//! run starts: not to know is no permission.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use trigger_core::queue::BLOCKER_POLL_INTERVAL;
+use trigger_core::identity::Certname;
+use trigger_core::queue::{BLOCKER_POLL_INTERVAL, PuppetBlocker};
 use trigger_core::run::command::{CommandKind, RunCommand};
 
-use super::DisableCheck;
-use crate::puppet_locks::disabled_reason;
-use crate::puppet_settings::{self, PuppetPaths};
+use super::{CertnameSource, DisableCheck};
+use crate::puppet_locks::disabled;
+use crate::puppet_settings::{self, Attempt, PuppetSettings};
 
 /// How long a check of the lock stays valid while no run is about to start.
 const LOOK_LIFETIME: Duration = BLOCKER_POLL_INTERVAL;
-/// How long after a failed question Puppet is asked again.
-const ASK_AGAIN_INTERVAL: Duration = Duration::from_secs(60);
 /// How often Puppet is asked again while it is disabled, because the path of the lock depends on more than
 /// `puppet.conf`.
 const ASK_WHILE_DISABLED_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
-/// The path of the lock, as far as it is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+/// What is known of Puppet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Known {
+    puppet: Answer,
+    /// Whether Puppet has answered since this agent started, so that its certname is the present one.
+    is_fresh: bool,
+    /// Why Puppet did not answer the latest question.
+    failure: Option<String>,
+}
+
+/// The latest answer of Puppet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+enum Answer {
     /// Puppet has not answered yet.
-    Unknown,
-    /// There is no lock to check: the run command is not Puppet, or Puppet did not answer.
+    #[default]
     None,
-    /// The path that Puppet reported, and the modification time of `puppet.conf` at that time.
-    At { lock: PathBuf, config: PathBuf, changed_at: Option<SystemTime> },
+    /// Nothing depends on Puppet: it is neither the run command nor the source of the certname.
+    NotNeeded,
+    /// What it answered, maybe to an earlier agent.
+    Settings(Arc<PuppetSettings>),
 }
 
-impl Place {
-    /// Makes a place of Puppet's answer, fresh or cached. `changed_at` was read before Puppet was asked.
-    fn of(paths: PuppetPaths, changed_at: Option<SystemTime>) -> Self {
-        Self::At { lock: paths.disabled_lock, config: paths.config, changed_at }
-    }
-
-    /// Returns whether both are the same path. The time of `puppet.conf` is ignored, because the cache lacks it.
-    fn is_same(&self, other: &Self) -> bool {
-        let paths = |place: &Self| match place {
-            Self::At { lock, config, .. } => Some((lock.clone(), config.clone())),
-            Self::Unknown | Self::None => None,
-        };
-        paths(self) == paths(other)
-    }
-
-    fn from_cache(puppet: &Puppet) -> Option<Self> {
-        let paths = puppet_settings::cached_paths(&puppet.command, &puppet.state_dir)?;
-        let changed_at = changed_at(&paths.config);
-        Some(Self::of(paths, changed_at))
-    }
-}
-
-/// Returns when a file was last changed, or `None` if it does not exist.
-fn changed_at(file: &Path) -> Option<SystemTime> {
-    fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
-}
-
-/// The Puppet that owns the lock.
+/// The Puppet that is asked, and what its answers are compared with.
 #[derive(Debug, Clone)]
 pub(super) struct Puppet {
     pub(super) command: RunCommand,
     pub(super) environment: BTreeMap<String, String>,
     /// The directory of the cache of its answers.
     pub(super) state_dir: PathBuf,
+    /// The certname that the agent acts for, which the state directory belongs to.
+    pub(super) certname: Certname,
+    /// Which certname this node is to have.
+    pub(super) source: CertnameSource,
+}
+
+impl Puppet {
+    fn runs(&self) -> bool {
+        self.command.kind() != CommandKind::Other
+    }
+
+    fn names_the_node(&self) -> bool {
+        self.source == CertnameSource::Puppet
+    }
+
+    /// Returns the sentence about another certname than the one that the agent acts for.
+    fn other_certname(&self, answer: Option<&PuppetSettings>) -> Option<String> {
+        let acts_for = self.certname.as_str();
+        let (other, whose) = match (&self.source, answer) {
+            (CertnameSource::Configured(name), _) => (name.as_str(), "the configured certname"),
+            (CertnameSource::Puppet, Some(settings)) => {
+                (settings.certname.as_str(), "Puppet's certname for this node")
+            }
+            (CertnameSource::Puppet, None) => return None,
+        };
+        let directory = self.state_dir.display();
+        (other != acts_for).then(|| {
+            // A reason that other nodes read is shortened, so what to do comes early.
+            format!(
+                "{whose} is {other}, and not {acts_for}: no run starts until 'trigger rename' has moved this node over \
+                 to {other} (the state directory {directory} belongs to {acts_for})"
+            )
+        })
+    }
 }
 
 /// Checks the lock, and limits how often it reads the file for a caller that asks often.
 pub(super) struct DisableWatcher {
     puppet: Puppet,
-    place: watch::Sender<Place>,
-    seen: watch::Receiver<Place>,
+    known: watch::Sender<Known>,
+    seen: watch::Receiver<Known>,
     /// Makes [`find`] ask Puppet again.
     ask: Arc<Notify>,
     /// The modification time of `puppet.conf` for which Puppet was asked last, and when it was asked.
     asked_for: Option<(Option<SystemTime>, Instant)>,
-    latest: Option<(Option<String>, Instant)>,
+    latest: Option<(Option<PuppetBlocker>, Instant)>,
 }
 
 impl DisableWatcher {
-    /// Creates a watcher that does not know the path yet: see [`find`].
+    /// Creates a watcher that knows nothing yet: see [`find`].
     pub(super) fn new(puppet: Puppet) -> Self {
-        let (place, seen) = watch::channel(Place::Unknown);
-        Self { puppet, place, seen, ask: Arc::default(), asked_for: None, latest: None }
+        let (known, seen) = watch::channel(Known::default());
+        Self { puppet, known, seen, ask: Arc::default(), asked_for: None, latest: None }
     }
 
-    /// Keeps the path of the lock up to date. Ends only if the run command is not Puppet.
+    /// Keeps Puppet's settings up to date. Ends only if nothing depends on them.
     pub(super) fn find(&self) -> impl Future<Output = ()> + use<> {
-        find(self.puppet.clone(), self.place.clone(), Arc::clone(&self.ask))
+        find(self.puppet.clone(), self.known.clone(), Arc::clone(&self.ask))
     }
 
-    fn look(&mut self) -> Option<String> {
-        let place = self.seen.borrow_and_update().clone();
-        match place {
-            Place::Unknown => {
-                Some("where Puppet keeps its locks is not known yet: it is being asked".to_owned())
-            }
-            Place::None => None,
-            Place::At { lock, config, changed_at: known } => {
-                let now = changed_at(&config);
-                let reason = disabled_reason(&lock);
-                if now != known {
-                    self.ask_for(now, Duration::MAX);
-                    let changed =
-                        format!("{} has changed: Puppet is asked where its locks are", config.display());
-                    return reason.or(Some(changed));
-                }
-                if reason.is_some() {
-                    self.ask_for(now, ASK_WHILE_DISABLED_INTERVAL);
-                }
-                reason
-            }
+    fn look(&mut self) -> Option<PuppetBlocker> {
+        let Known { puppet, is_fresh, failure } = self.seen.borrow_and_update().clone();
+        let settings = match &puppet {
+            Answer::Settings(settings) => Some(settings.as_ref()),
+            Answer::None | Answer::NotNeeded => None,
+        };
+        let other = self.puppet.other_certname(settings).map(PuppetBlocker::OtherCertname);
+        let unknown = |what: &str| {
+            let so_far = failure.as_ref().map_or_else(
+                || "Puppet is being asked".to_owned(),
+                |failure| format!("{failure}; Puppet is asked again"),
+            );
+            Some(PuppetBlocker::Unknown(format!("{what}: {so_far}")))
+        };
+        let Some(settings) = settings else {
+            return match puppet {
+                Answer::NotNeeded => other,
+                _ => other.or_else(|| unknown("it is not known yet whether Puppet may run here")),
+            };
+        };
+        let now = settings.config_time();
+        let is_outdated = now != settings.config_changed_at;
+        let disabled = self.puppet.runs().then(|| disabled(&settings.disabled_lock)).flatten();
+        if is_outdated {
+            self.ask_for(now, Duration::MAX);
+        } else if disabled.is_some() || other.is_some() {
+            self.ask_for(now, ASK_WHILE_DISABLED_INTERVAL);
         }
+        let outdated = || {
+            let changed = format!("{} has changed", settings.config.display());
+            is_outdated.then(|| unknown(&changed)).flatten()
+        };
+        let unnamed = || {
+            let is_unnamed = self.puppet.names_the_node() && !is_fresh;
+            is_unnamed
+                .then(|| unknown("it is not known yet whether this node has kept its certname"))
+                .flatten()
+        };
+        other.or(disabled).or_else(outdated).or_else(unnamed)
     }
 
     /// Requests a question to Puppet for this change of `puppet.conf`, once, and again after `again_after`.
@@ -143,21 +177,37 @@ impl DisableCheck for DisableWatcher {
         self.latest = None;
     }
 
+    fn confirms_certname(&self) -> bool {
+        match &self.puppet.source {
+            CertnameSource::Configured(certname) => *certname == self.puppet.certname,
+            CertnameSource::Puppet => match &*self.known.borrow() {
+                Known { puppet: Answer::NotNeeded, .. } => true,
+                Known { puppet: Answer::Settings(settings), is_fresh: true, .. } => {
+                    settings.certname == self.puppet.certname.as_str()
+                }
+                _ => false,
+            },
+        }
+    }
+
     fn take_over_cache(&mut self) {
-        if self.puppet.command.kind() == CommandKind::Other {
+        if !self.puppet.runs() {
             return;
         }
-        let Some(cached) = Place::from_cache(&self.puppet) else { return };
-        self.place.send_if_modified(|known| {
-            let is_news = !known.is_same(&cached);
+        let Some(cached) = puppet_settings::cached(&self.puppet.command, &self.puppet.state_dir) else {
+            return;
+        };
+        let cached = Answer::Settings(Arc::new(cached));
+        self.known.send_if_modified(|known| {
+            let is_news = known.puppet != cached;
             if is_news {
-                *known = cached;
+                known.puppet = cached;
             }
             is_news
         });
     }
 
-    fn reason(&mut self, about_to_start: bool) -> Option<String> {
+    fn reason(&mut self, about_to_start: bool) -> Option<PuppetBlocker> {
         if let Some((reason, at)) = &self.latest
             && at.elapsed() < LOOK_LIFETIME
             && (reason.is_some() || !about_to_start)
@@ -170,157 +220,67 @@ impl DisableCheck for DisableWatcher {
     }
 }
 
-/// Finds the path of the lock, and does so again at each `ask`. Puppet's previous answer stays valid until the next
-/// one. A Puppet that does not answer is asked again later.
-async fn find(puppet: Puppet, place: watch::Sender<Place>, ask: Arc<Notify>) {
-    if puppet.command.kind() == CommandKind::Other {
-        place.send_replace(Place::None);
+/// Asks Puppet for its settings, and does so again at each `ask`. A Puppet that does not answer is asked again, later
+/// and with more patience each time.
+async fn find(puppet: Puppet, known: watch::Sender<Known>, ask: Arc<Notify>) {
+    if !puppet.runs() && !puppet.names_the_node() {
+        known.send_modify(|known| known.puppet = Answer::NotNeeded);
         return;
     }
-    if let Some(cached) = Place::from_cache(&puppet) {
-        place.send_replace(cached);
+    if let Some(cached) = puppet_settings::cached(&puppet.command, &puppet.state_dir) {
+        known.send_modify(|known| known.puppet = Answer::Settings(Arc::new(cached)));
     }
+    let mut attempt = Attempt::FIRST;
     loop {
-        // Read before the question, so that a change during it counts as another change.
-        let known = match &*place.borrow() {
-            Place::At { config, .. } => Some((config.clone(), changed_at(config))),
-            Place::Unknown | Place::None => None,
-        };
-        match puppet_settings::ask_paths(&puppet.command, &puppet.environment, &puppet.state_dir).await {
-            Ok(paths) => {
-                let known = known.filter(|(config, _)| *config == paths.config);
-                let changed_at = known.map_or_else(|| changed_at(&paths.config), |(_, at)| at);
-                place.send_replace(Place::of(paths, changed_at));
+        let answer =
+            puppet_settings::ask(&puppet.command, &puppet.environment, &puppet.state_dir, attempt).await;
+        match answer {
+            Ok(settings) => {
+                warn_of_other_certname(&puppet, &settings);
+                known.send_replace(Known {
+                    puppet: Answer::Settings(Arc::new(settings)),
+                    is_fresh: true,
+                    failure: None,
+                });
+                attempt = Attempt::FIRST;
                 ask.notified().await;
             }
+            // A node without Puppet is not renamed by it.
+            Err(error) if error.is_not_installed() && !puppet.runs() => {
+                tracing::warn!(%error, "Puppet cannot be asked for this node's certname; the agent keeps its own");
+                known.send_modify(|known| known.puppet = Answer::NotNeeded);
+                return;
+            }
             Err(error) => {
-                tracing::warn!(%error, "cannot find out whether Puppet is disabled; runs start without that check");
-                place.send_modify(go_on_without_answer);
-                tokio::time::sleep(ASK_AGAIN_INTERVAL).await;
+                let error = error.to_string();
+                if known.borrow().failure.as_ref() != Some(&error) {
+                    tracing::warn!(error, "Puppet does not report its settings; no run starts until it does");
+                }
+                known.send_modify(|known| known.failure = Some(error));
+                tokio::select! {
+                    biased;
+                    () = ask.notified() => {}
+                    () = tokio::time::sleep(attempt.pause) => {}
+                }
+                attempt = attempt.next();
             }
         }
     }
 }
 
-/// Lets runs start although Puppet did not answer, as if it were enabled or the path had not changed. Otherwise a
-/// Puppet that cannot answer would block runs indefinitely.
-fn go_on_without_answer(place: &mut Place) {
-    match place {
-        Place::Unknown => *place = Place::None,
-        Place::None => {}
-        Place::At { config, changed_at: known, .. } => *known = changed_at(config),
+/// Logs that the runs of this node converge another certname than the configured one. The choice is the operator's.
+fn warn_of_other_certname(puppet: &Puppet, settings: &PuppetSettings) {
+    if let CertnameSource::Configured(configured) = &puppet.source
+        && puppet.command.kind() == CommandKind::PuppetAgent
+        && settings.certname != configured.as_str()
+    {
+        tracing::warn!(
+            configured = %configured,
+            puppets = settings.certname,
+            "the configured certname is not Puppet's: runs here apply the catalog of Puppet's, whose events do not reach this agent"
+        );
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    struct Site {
-        dir: tempfile::TempDir,
-        look: DisableWatcher,
-    }
-
-    impl Site {
-        fn path(&self, name: &str) -> PathBuf {
-            self.dir.path().join(name)
-        }
-
-        fn disable(&self, lock: &str, why: &str) {
-            fs::write(self.path(lock), format!(r#"{{"disabled_message":"{why}"}}"#)).unwrap();
-        }
-
-        fn set_place(&self, lock: &str) {
-            let config = self.path("puppet.conf");
-            let changed_at = changed_at(&config);
-            self.look.place.send_replace(Place::At { lock: self.path(lock), config, changed_at });
-        }
-
-        fn reason(&mut self, about_to_start: bool) -> String {
-            self.look.reason(about_to_start).unwrap_or_default()
-        }
-
-        async fn is_asked(&self) -> bool {
-            tokio::time::timeout(Duration::from_millis(1), self.look.ask.notified()).await.is_ok()
-        }
-    }
-
-    /// Creates a directory in which the path of Puppet's lock is known.
-    fn site() -> Site {
-        let dir = tempfile::tempdir().unwrap();
-        let command = RunCommand::from_words(vec!["puppet".to_owned(), "agent".to_owned()]).unwrap();
-        let puppet = Puppet { command, environment: BTreeMap::new(), state_dir: dir.path().to_owned() };
-        let site = Site { dir, look: DisableWatcher::new(puppet) };
-        fs::write(site.path("puppet.conf"), "").unwrap();
-        site.set_place("lock");
-        site
-    }
-
-    async fn a_second() {
-        tokio::time::sleep(LOOK_LIFETIME).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_look_holds_for_a_second_unless_a_run_is_about_to_start() {
-        let mut site = site();
-        assert_eq!(site.reason(true), "");
-        site.disable("lock", "disks");
-        assert_eq!(site.reason(false), "", "a thousand arrivals are one look");
-        assert_eq!(site.reason(true), "Puppet is disabled on this node: disks");
-        fs::remove_file(site.path("lock")).unwrap();
-        assert!(site.reason(true).contains("disks"), "nor are they more while they all wait");
-        a_second().await;
-        assert_eq!(site.reason(false), "");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn puppet_is_asked_again_when_its_configuration_has_changed() {
-        let mut site = site();
-        site.disable("moved", "disks");
-        assert_eq!(site.reason(true), "");
-        assert!(!site.is_asked().await);
-        fs::remove_file(site.path("puppet.conf")).unwrap();
-        assert!(site.reason(true).contains("has changed: Puppet is asked"));
-        assert!(site.is_asked().await);
-        a_second().await;
-        assert!(site.reason(true).contains("has changed"));
-        assert!(!site.is_asked().await, "once for each change");
-        site.set_place("moved");
-        site.look.has_moved().await;
-        assert!(site.reason(false).contains("disks"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn puppet_is_asked_now_and_then_while_it_is_disabled() {
-        let mut site = site();
-        site.disable("lock", "disks");
-        let mut asked = 0;
-        for _ in 0..601 {
-            assert!(site.reason(false).contains("disks"));
-            asked += usize::from(site.is_asked().await);
-            a_second().await;
-        }
-        assert_eq!(asked, 3, "at once, and every five minutes");
-    }
-
-    #[test]
-    fn the_same_place_is_no_news_though_the_configuration_has_changed_since() {
-        let at = |lock: &str, changed_at| Place::At { lock: lock.into(), config: "c".into(), changed_at };
-        assert!(at("a", None).is_same(&at("a", Some(SystemTime::now()))));
-        assert!(!at("a", None).is_same(&at("b", None)));
-        assert!(!Place::Unknown.is_same(&at("a", None)));
-    }
-
-    #[test]
-    fn without_an_answer_runs_go_on() {
-        let site = site();
-        fs::remove_file(site.path("puppet.conf")).unwrap();
-        site.look.place.send_modify(go_on_without_answer);
-        let expected =
-            Place::At { lock: site.path("lock"), config: site.path("puppet.conf"), changed_at: None };
-        assert_eq!(*site.look.place.borrow(), expected);
-        let mut unknown = Place::Unknown;
-        go_on_without_answer(&mut unknown);
-        assert_eq!(unknown, Place::None);
-    }
-}
+mod tests;

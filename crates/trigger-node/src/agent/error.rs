@@ -19,9 +19,10 @@ pub enum AgentError {
         /// The state directory.
         path: PathBuf,
     },
-    /// The state directory belongs to another certname.
+    /// The state directory belongs to another certname than the one that the agent is to have from now on.
     #[error(
-        "the state directory {} belongs to {owner}, not to {certname}: give each certname a --state-dir of its own",
+        "the state directory {} belongs to {owner}, not to {certname}: to move this node over to {certname}, run \
+         'trigger rename'; otherwise give each certname a --state-dir of its own",
         path.display()
     )]
     OtherOwner {
@@ -29,7 +30,7 @@ pub enum AgentError {
         path: PathBuf,
         /// The certname that the directory belongs to.
         owner: Certname,
-        /// The agent's certname.
+        /// The other certname.
         certname: Certname,
     },
     /// The backend takes events and cannot deliver them.
@@ -56,6 +57,9 @@ pub enum AgentError {
     /// The signals that stop or reload the agent cannot be received.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
+    /// The processes of a run cannot be found, so a run that takes too long could not be ended.
+    #[error("cannot read the processes of this system in /proc: mount it, because runs are ended by it")]
+    NoProcessTable,
     /// The node's commands could not reach the agent.
     #[error("cannot listen on {}: {source}", path.display())]
     Listen {

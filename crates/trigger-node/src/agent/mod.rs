@@ -4,7 +4,7 @@
 //!
 //! All these run on any [`Host`]. The tasks that need the operating system are started by [`on_os`]: [`socket`] serves
 //! this node's commands, [`metrics_file`] writes the metrics, [`disable_watcher`] watches Puppet's lock, [`reaper`]
-//! reaps the supervisors of the program before a reload.
+//! reaps the supervisors of the program before a reload, [`output_limiter`] bounds the outputs of runs.
 
 mod completion_writer;
 mod connection;
@@ -12,10 +12,12 @@ mod daemon;
 mod delivery_watcher;
 mod disable_watcher;
 mod error;
+mod known_ends;
 mod metrics;
 mod metrics_file;
 pub mod on_os;
 mod outbox_relay;
+mod output_limiter;
 mod reaper;
 mod registration;
 mod run_history;
@@ -35,6 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::publication::Publication;
+use trigger_core::queue::PuppetBlocker;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_fleet::Fleet;
@@ -52,13 +55,15 @@ use crate::state::{Outbox, StateDir};
 
 use connection::Connection;
 pub use error::AgentError;
-pub use start::{check, run};
+pub use start::{check, check_owner, rename, run};
 
 /// The settings of an agent, read from its configuration once for each start or reload.
 #[derive(Debug, Clone)]
 pub struct AgentSettings<H: Host = Os> {
-    /// The certname whose deliveries the agent takes.
+    /// The certname whose deliveries the agent takes: the one that the state directory belongs to, if it has an owner.
     pub certname: Certname,
+    /// Which certname this node is to have. While it is another one, the agent starts no run.
+    pub certname_source: CertnameSource,
     /// The state directory, which belongs to this certname.
     pub state: StateDir<H>,
     /// The backend that the agent watches.
@@ -86,6 +91,15 @@ pub struct AgentSettings<H: Host = Os> {
     pub may_inherit_claim: bool,
 }
 
+/// What decides which certname a node is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CertnameSource {
+    /// The configuration, a variable or a flag names it.
+    Configured(Certname),
+    /// It is Puppet's own certname.
+    Puppet,
+}
+
 /// Why the agent stopped without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopped {
@@ -95,6 +109,8 @@ pub enum Stopped {
     Reload,
     /// Another agent has taken the claim and runs the waiting deliveries. The caller shall start this agent again.
     ClaimLost,
+    /// The state directory belongs to another certname now. The caller shall start the agent again, for that one.
+    Renamed,
 }
 
 /// A request to the agent from outside, by a Unix signal or the simulation.
@@ -106,16 +122,19 @@ pub enum Signal {
     Reload,
 }
 
-/// Checks whether Puppet is disabled on this node.
+/// Checks what Puppet's own settings and files say against a run, above all whether Puppet is disabled.
 pub trait DisableCheck: Send {
-    /// Returns when the path of the lock has changed, so that the answer may have changed too. Safe to cancel.
+    /// Returns when Puppet's settings have changed, so that the answer may have changed too. Safe to cancel.
     fn has_moved(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Returns why no run may start, or `None` if one may. If a run is `about_to_start`, the lock is read again, unless
+    /// Returns why no run may start, or `None` if one may for all that Puppet says. If a run is `about_to_start`, the lock is read again, unless
     /// a check within the last second has found that no run may start.
-    fn reason(&mut self, about_to_start: bool) -> Option<String>;
+    fn reason(&mut self, about_to_start: bool) -> Option<PuppetBlocker>;
 
-    /// Reads the cache again after a run, because its supervisor may have asked Puppet for its paths.
+    /// Whether the certname that the agent acts for is certainly this node's, so that the agent may claim it.
+    fn confirms_certname(&self) -> bool;
+
+    /// Reads the cache again after a run, because its supervisor may have asked Puppet for its settings.
     fn take_over_cache(&mut self);
 }
 
@@ -127,11 +146,19 @@ struct Node<H: Host> {
     host: H,
 }
 
+/// A question of a command to the daemon, with the channel for the answer.
+enum Question {
+    /// What the queue holds.
+    Queue(oneshot::Sender<QueueView>),
+    /// Whether the state directory can belong to another certname from now on.
+    Rename(Certname, oneshot::Sender<Result<(), String>>),
+}
+
 /// The handle by which the other processes of the machine reach an agent.
 pub struct Service<H: Host> {
     node: Arc<Node<H>>,
     publisher: Arc<Publisher<H>>,
-    questions: mpsc::Sender<oneshot::Sender<QueueView>>,
+    questions: mpsc::Sender<Question>,
     outbox: Outbox<H>,
     link: watch::Receiver<Connection>,
     claim: watch::Receiver<ClaimState>,
@@ -142,10 +169,14 @@ impl<H: Host> Service<H> {
     ///
     /// # Errors
     /// Those of [`Publisher::fire`].
-    pub async fn fire(&self, publication: &Publication) -> Result<FireReport, FireError> {
+    pub async fn fire(
+        &self,
+        publication: &Publication,
+        ignores_pause: bool,
+    ) -> Result<FireReport, FireError> {
         let event = &publication.event;
         let span = tracing::info_span!("fire", event = %event.id, trigger = %event.trigger);
-        let report = self.publisher.fire(publication).instrument(span).await;
+        let report = self.publisher.fire(publication, ignores_pause).instrument(span).await;
         self.node.metrics.fired(report.as_ref().ok().map(|report| &report.fired));
         report
     }
@@ -153,8 +184,19 @@ impl<H: Host> Service<H> {
     /// Returns the content of the queue, or `None` if the agent is stopping.
     pub async fn queue(&self) -> Option<QueueView> {
         let (sender, receiver) = oneshot::channel();
-        self.questions.send(sender).await.ok()?;
+        self.questions.send(Question::Queue(sender)).await.ok()?;
         receiver.await.ok()
+    }
+
+    /// Gives the state directory to another certname and makes the agent start again for it.
+    ///
+    /// # Errors
+    /// A sentence, if a run is in progress or the agent could not start again.
+    pub async fn rename(&self, certname: Certname) -> Result<(), String> {
+        let (sender, receiver) = oneshot::channel();
+        let stopping = || "the agent is stopping".to_owned();
+        self.questions.send(Question::Rename(certname, sender)).await.map_err(|_| stopping())?;
+        receiver.await.map_err(|_| stopping())?
     }
 
     /// Returns the state of the claim on the certname.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -9,8 +10,9 @@ use tracing::Instrument;
 
 use super::disable_watcher::{DisableWatcher, Puppet};
 use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
-use super::{metrics_file, reaper, socket, start};
+use super::{metrics_file, output_limiter, reaper, socket, start};
 use crate::os::Os;
+use crate::process_table;
 
 /// Runs the agent until a signal, a reload or the loss of its claim stops it. Calls `check_configuration` before a
 /// reload; if that fails, the agent goes on with its old configuration.
@@ -21,12 +23,22 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     settings: AgentSettings,
     check_configuration: impl Fn() -> C,
 ) -> Result<Stopped, AgentError> {
+    if !process_table::is_readable() {
+        return Err(AgentError::NoProcessTable);
+    }
+    if !process_table::is_own() {
+        tracing::warn!(
+            "/proc shows the processes of another namespace: mount this one's, because a run that takes too long is ended by it; without it, only the run's process group is ended"
+        );
+    }
     let (signals_in, signals) = mpsc::channel(1);
     forward_signals(&signals_in)?;
     let disabled = DisableWatcher::new(Puppet {
         command: settings.command.clone(),
         environment: settings.run_environment.clone(),
         state_dir: settings.state.path().to_owned(),
+        certname: settings.certname.clone(),
+        source: settings.certname_source.clone(),
     });
     let metrics_file = settings.metrics_file.clone();
     let find_lock = disabled.find();
@@ -37,7 +49,11 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         let listener = socket::listen(service.node.settings.state.path())?;
         tokio::spawn(reaper::reap(inherited).in_current_span());
         tokio::spawn(find_lock.in_current_span());
-        let mut parts: Vec<Part> = vec![Box::pin(socket::serve(listener, Arc::clone(&service)))];
+        let runs = service.node.settings.state.path().join("runs");
+        let mut parts: Vec<Part> = vec![
+            Box::pin(socket::serve(listener, Arc::clone(&service))),
+            Box::pin(output_limiter::run(runs)),
+        ];
         if let Some(path) = metrics_file {
             parts.push(Box::pin(metrics_file::run(service, path)));
         }
@@ -63,6 +79,14 @@ fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), AgentError> {
         });
     }
     Ok(())
+}
+
+/// Asks the service manager for more time before the agent counts as one that does not start.
+pub fn extend_start(time: Duration) {
+    let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(microseconds)]) {
+        tracing::debug!(%error, "no service manager to notify");
+    }
 }
 
 fn notify_service_manager() {

@@ -6,12 +6,16 @@ use std::fs;
 use rustix::process::{Pid, WaitOptions, getpid, waitpid};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::process_table;
+
 /// Returns the children of this process. It is called before this program starts any child of its own, because those
-/// are awaited elsewhere. Empty if the kernel does not list children.
+/// are awaited elsewhere. Not every kernel lists children; then they are found in the process table.
 pub(super) fn children() -> Vec<Pid> {
-    let own = getpid().as_raw_nonzero();
-    let listed = fs::read_to_string(format!("/proc/self/task/{own}/children")).unwrap_or_default();
-    listed.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect()
+    let own = getpid();
+    match fs::read_to_string(format!("/proc/self/task/{}/children", own.as_raw_nonzero())) {
+        Ok(listed) => listed.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect(),
+        Err(_) => process_table::children_of(own),
+    }
 }
 
 /// Reaps these children as they end. Returns when none is left.

@@ -29,6 +29,8 @@ pub(super) struct Channels {
     pub(super) activity: watch::Receiver<Activity>,
     /// The latest revision at which a watch saw this node's own record written, by any agent.
     pub(super) seen: watch::Receiver<Revision>,
+    /// Whether the certname is certainly this node's. A node that may have another name claims none.
+    pub(super) may_claim: watch::Receiver<bool>,
     /// A request to release the claim, with the channel that reports its completion.
     pub(super) release: oneshot::Receiver<oneshot::Sender<()>>,
     pub(super) standing: watch::Sender<ClaimState>,
@@ -42,6 +44,7 @@ pub(super) struct Registration<H: Host> {
     remembered: BTreeMap<GroupName, Revision>,
     activity: watch::Receiver<Activity>,
     seen: watch::Receiver<Revision>,
+    may_claim: watch::Receiver<bool>,
     standing: watch::Sender<ClaimState>,
 }
 
@@ -67,8 +70,8 @@ impl<H: Host> Registration<H> {
         };
         let elapsed = node.host.now().elapsed;
         let claim = Claim::new(node.fleet.clone(), claimant, remembered.clone(), elapsed);
-        let Channels { activity, seen, release, standing } = channels;
-        let mut registrar = Self { node, claim, remembered, activity, seen, standing };
+        let Channels { activity, seen, may_claim, release, standing } = channels;
+        let mut registrar = Self { node, claim, remembered, activity, seen, may_claim, standing };
         tokio::select! {
             biased;
             () = registrar.keep() => {}
@@ -82,6 +85,11 @@ impl<H: Host> Registration<H> {
     async fn keep(&mut self) {
         let mut is_failing = false;
         while !self.standing.is_closed() {
+            // A claim that this agent holds is kept, so that status shows why its deliveries wait.
+            if !self.claim.is_held() && self.may_claim.wait_for(|may_claim| *may_claim).await.is_err() {
+                // The daemon has ended; the task that ends the agent decides whether the claim is released.
+                std::future::pending::<()>().await;
+            }
             let activity = self.activity.borrow_and_update().clone();
             // This renewal answers every write seen until now, even if the backend was recreated and its revisions
             // start from the beginning again.

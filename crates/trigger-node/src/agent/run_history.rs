@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use trigger_core::delivery::{Completion, DeliveryOutcome};
-use trigger_core::identity::{EventId, RunId};
+use trigger_core::identity::{Certname, EventId, RunId};
 use trigger_core::run::history::RunHistory;
 
 use crate::host::Host;
@@ -12,6 +12,7 @@ use crate::state::Runs;
 
 pub(super) struct RunHistoryWriter<H: Host> {
     runs: Runs<H>,
+    certname: Certname,
     history: RunHistory,
     /// How many superseded events each waiting event stands for. The counts are in memory only, so they start from zero
     /// when the agent is restarted.
@@ -19,13 +20,13 @@ pub(super) struct RunHistoryWriter<H: Host> {
 }
 
 impl<H: Host> RunHistoryWriter<H> {
-    /// Begins with the history of the kept runs.
-    pub(super) fn new(runs: Runs<H>) -> Self {
-        let history = runs.history().unwrap_or_else(|error| {
+    /// Begins with the history of the kept runs of a certname.
+    pub(super) fn new(runs: Runs<H>, certname: Certname) -> Self {
+        let history = runs.history(&certname).unwrap_or_else(|error| {
             tracing::error!(%error, "cannot read the history of runs");
             RunHistory::default()
         });
-        Self { runs, history, stands_for: HashMap::new() }
+        Self { runs, certname, history, stands_for: HashMap::new() }
     }
 
     pub(super) fn history(&self) -> &RunHistory {
@@ -41,7 +42,7 @@ impl<H: Host> RunHistoryWriter<H> {
         {
             tracing::warn!(%run, superseded, %error, "cannot store how many events the run superseded");
         }
-        match self.runs.past_run(run) {
+        match self.runs.past_run(run, &self.certname) {
             Ok(Some(past)) => self.history.push(past),
             Ok(None) => {}
             Err(error) => tracing::error!(%run, %error, "cannot add the run to the history"),
@@ -75,18 +76,21 @@ mod tests {
     #[test]
     fn a_run_stands_for_all_that_its_causes_superseded() {
         let dir = tempfile::tempdir().unwrap();
-        let mut teller = RunHistoryWriter::new(Runs::open(&StateDir::open(dir.path()).unwrap()).unwrap());
+        let mut teller = RunHistoryWriter::new(
+            Runs::open(&StateDir::open(dir.path()).unwrap()).unwrap(),
+            "lb01".parse().unwrap(),
+        );
         let by = |event| DeliveryOutcome::Superseded(EventId::from_uuid(uuid::Uuid::from_u128(event)));
         teller.take_in(
             None,
             &[completion(1, by(3)), completion(2, by(3)), completion(3, by(4)), completion(8, by(9))],
         );
         assert_eq!(
-            teller.end(&completion(4, DeliveryOutcome::Expired)),
+            teller.end(&completion(4, DeliveryOutcome::Expired(None))),
             3,
             "what it superseded had superseded two"
         );
-        assert_eq!(teller.end(&completion(4, DeliveryOutcome::Expired)), 0, "once");
+        assert_eq!(teller.end(&completion(4, DeliveryOutcome::Expired(None))), 0, "once");
         assert_eq!(teller.stands_for.len(), 1, "nothing is kept of what ended");
     }
 }

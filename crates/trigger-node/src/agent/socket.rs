@@ -109,8 +109,8 @@ async fn converse<H: Host>(mut stream: UnixStream, service: &Service<H>) -> io::
 
 async fn answer<H: Host>(line: &str, service: &Service<H>) -> Reply {
     match serde_json::from_str(line) {
-        Ok(Request::Fire { publication }) => match Publication::from_wire(&publication) {
-            Ok(publication) => service.fire(&publication).await.into(),
+        Ok(Request::Fire { publication, ignores_pause }) => match Publication::from_wire(&publication) {
+            Ok(publication) => service.fire(&publication, ignores_pause).await.into(),
             Err(error) => Reply::NotUnderstood { detail: error.to_string() },
         },
         Ok(Request::Queue) => match service.queue().await {
@@ -118,6 +118,10 @@ async fn answer<H: Host>(line: &str, service: &Service<H>) -> Reply {
             None => {
                 Reply::Failed { kind: FireErrorKind::Failed, message: "the agent is stopping".to_owned() }
             }
+        },
+        Ok(Request::Rename { certname }) => match service.rename(certname).await {
+            Ok(()) => Reply::Renamed,
+            Err(message) => Reply::Failed { kind: FireErrorKind::Failed, message },
         },
         Err(error) => Reply::NotUnderstood { detail: error.to_string() },
     }

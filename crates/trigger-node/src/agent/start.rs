@@ -15,7 +15,9 @@ use trigger_store::url::BackendUrl;
 
 use super::connection::Connection;
 use super::registration::{self, Registration};
-use super::{AgentError, AgentSettings, DisableCheck, Node, Part, Service, Stopped, Surroundings};
+use super::{
+    AgentError, AgentSettings, CertnameSource, DisableCheck, Node, Part, Service, Stopped, Surroundings,
+};
 use super::{completion_writer, daemon, delivery_watcher, metrics, outbox_relay, sweeper};
 use crate::firing::{Publisher, Spool};
 use crate::host::Host;
@@ -59,6 +61,11 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let (arrivals_in, arrivals) = mpsc::channel(16);
     let (completions_in, completions) = mpsc::unbounded_channel();
     let (claim_in, claim) = watch::channel(ClaimState::Unregistered);
+    let is_named = match &node.settings.certname_source {
+        CertnameSource::Configured(certname) => *certname == node.settings.certname,
+        CertnameSource::Puppet => false,
+    };
+    let (may_claim_in, may_claim) = watch::channel(is_named);
     let (link_in, link) = watch::channel(Connection::Down("deliveries are not read yet".to_owned()));
     let (activity_in, activity) = watch::channel(Default::default());
     let (own_record, seen) = watch::channel(Default::default());
@@ -67,7 +74,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
 
     let lock = host.lock_name(&only_agent_here);
     let joined = registration::read_joined(&node.settings)?;
-    let registration = registration::Channels { activity, seen, release, standing: claim_in };
+    let registration = registration::Channels { activity, seen, may_claim, release, standing: claim_in };
     let service = Service {
         node: Arc::clone(&node),
         publisher: Arc::clone(&publisher),
@@ -93,6 +100,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
         arrivals,
         claim,
         disabled: surroundings.disabled,
+        may_claim: may_claim_in,
         link,
         questions,
         completions: completions_in,
@@ -111,9 +119,9 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
             return Err(AgentError::StateDirGone { path: state.path().to_owned() });
         }
     };
-    // What is in progress, or was not told yet, is this directory's to end: until then nobody else may run. A
+    // What is in progress, or was not stored yet, is this directory's to end: until then no other agent may run. A
     // reload keeps the claim, for the same lock is taken again at once.
-    if stopped == Stopped::Terminated && runs.open_runs()?.is_empty() {
+    if matches!(stopped, Stopped::Terminated | Stopped::Renamed) && runs.open_runs()?.is_empty() {
         let (released_in, released) = oneshot::channel();
         if release_in.send(released_in).is_ok() {
             let _ = released.await;
@@ -153,32 +161,55 @@ fn open_store<H: Host>(publisher: &Publisher<H>, url: &BackendUrl) -> Result<Arc
     publisher.backend(url)?.store().cloned().ok_or_else(|| AgentError::WriteOnlyBackend { url: url.clone() })
 }
 
+/// Checks whether the certname that a node is to have is the one that its state directory belongs to.
+///
+/// # Errors
+/// [`AgentError::OtherOwner`].
+pub fn check_owner<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentError> {
+    match &settings.certname_source {
+        CertnameSource::Configured(certname) if *certname != settings.certname => {
+            Err(AgentError::OtherOwner {
+                path: settings.state.path().to_owned(),
+                owner: settings.certname.clone(),
+                certname: certname.clone(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Checks whether an agent could be started with these settings. No server is asked.
 ///
 /// # Errors
-/// [`AgentError::Backend`], [`AgentError::WriteOnlyBackend`], [`AgentError::OtherOwner`], or [`AgentError::File`] if
-/// the state directory cannot be read.
+/// [`AgentError::Backend`] or [`AgentError::WriteOnlyBackend`].
 pub fn check<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentError> {
     let host = settings.state.host().clone();
     let publisher = Publisher::new(host, None, settings.prefix.clone(), settings.credentials.clone());
-    open_store(&publisher, &settings.backend)?;
-    check_owner(&settings.state, &settings.certname)
+    open_store(&publisher, &settings.backend).map(drop)
 }
 
+/// Notes whose state directory it is (C11): its runs and outcomes are that node's. A directory that belongs to another
+/// certname has an agent that acts for that one and starts no run; see [`CertnameSource`].
 fn claim_state_dir<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentError> {
-    check_owner(&settings.state, &settings.certname)?;
     if settings.state.certname()?.is_none() {
         settings.state.set_certname(&settings.certname)?;
     }
     Ok(())
 }
 
-/// A state directory belongs to one certname (C11): its runs and outcomes are that node's.
-fn check_owner<H: Host>(state: &StateDir<H>, certname: &Certname) -> Result<(), AgentError> {
-    match state.certname()? {
-        Some(owner) if owner != *certname => {
-            Err(AgentError::OtherOwner { path: state.path().to_owned(), owner, certname: certname.clone() })
-        }
-        _ => Ok(()),
+/// Gives a state directory to another certname. Its runs have to be over and their outcomes stored, because these are
+/// the earlier certname's. The outbox, the groups and the notes about ended events stay: they are the machine's.
+///
+/// # Errors
+/// A sentence.
+pub fn rename<H: Host>(state: &StateDir<H>, runs: &Runs<H>, certname: &Certname) -> Result<(), String> {
+    let open = runs.open_runs().map_err(|error| error.to_string())?;
+    if !open.is_empty() {
+        return Err(
+            "a run is in progress here, or its outcome is not stored in the backend yet: repeat the command \
+                    when 'trigger queue' shows no run and a connection"
+                .to_owned(),
+        );
     }
+    state.set_certname(certname).map_err(|error| error.to_string())
 }

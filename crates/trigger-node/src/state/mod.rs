@@ -116,10 +116,13 @@ impl<H: Host> StateDir<H> {
     /// Returns the certname that the directory belongs to, or `None` before an agent has set it.
     ///
     /// # Errors
-    /// A [`FileError`] if the file exists and cannot be read.
+    /// A [`FileError`] if the file exists and cannot be read, or holds no certname: a directory whose owner is unknown
+    /// is not a free one.
     pub fn certname(&self) -> Result<Option<Certname>, FileError> {
-        let text = read_if_present(&self.host, &self.file("certname"))?;
-        Ok(text.and_then(|text| text.trim().parse().ok()))
+        let path = self.file("certname");
+        let Some(text) = read_if_present(&self.host, &path)? else { return Ok(None) };
+        let invalid = |error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
+        text.trim().parse().map(Some).map_err(invalid).map_err(at("read", &path))
     }
 
     /// Sets the certname that the directory belongs to, durably.

@@ -241,6 +241,7 @@ mod tests {
                 options: RunOptions::default(),
                 lineage: Lineage::root(id),
                 fired_in: None,
+                fired_by: None,
                 loops: Loops::Avoid,
                 fired_at: NOW,
                 expires_in: DEFAULT_LIFETIME,

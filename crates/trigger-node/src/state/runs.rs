@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use trigger_core::identity::{EventId, RunId};
+use trigger_core::identity::{Certname, EventId, RunId};
 use trigger_core::run::history::{FiredEvent, PastRun, RunHistory};
 use trigger_core::run::record::RunRecord;
 use trigger_core::run::{RunOutcome, RunResult};
@@ -419,10 +419,10 @@ impl<H: Host> Runs<H> {
     ///
     /// # Errors
     /// A [`FileError`] if the directory or a file cannot be read.
-    pub fn history(&self) -> Result<RunHistory, FileError> {
+    pub fn history(&self, certname: &Certname) -> Result<RunHistory, FileError> {
         let mut history = RunHistory::default();
         for id in self.closed()? {
-            if let Some(past) = self.past_run(id)? {
+            if let Some(past) = self.past_run(id, certname)? {
                 history.push(past);
             }
         }
@@ -430,17 +430,20 @@ impl<H: Host> Runs<H> {
     }
 
     /// Returns the history's entry for a run that has ended, or `None` if its record or its result is missing or cannot
-    /// be parsed.
+    /// be parsed, or if the node had another certname then.
     ///
     /// # Errors
     /// A [`FileError`] if a file exists and cannot be read.
-    pub fn past_run(&self, run: RunId) -> Result<Option<PastRun>, FileError> {
+    pub fn past_run(&self, run: RunId, certname: &Certname) -> Result<Option<PastRun>, FileError> {
         let paths = self.paths(run);
         let text = match read_if_present(&self.host, &paths.record())? {
             Some(text) => Some(text),
             None => read_if_present(&self.host, &paths.ended_record())?,
         };
         let Some(Ok(record)) = text.as_deref().map(RunRecord::from_wire) else { return Ok(None) };
+        if record.certname != *certname {
+            return Ok(None);
+        }
         let Some(result) = paths.read_result()? else { return Ok(None) };
         let fired = self.fired(run)?;
         let superseded = read_if_present(&self.host, &paths.superseded())?;

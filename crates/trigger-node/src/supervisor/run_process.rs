@@ -1,7 +1,7 @@
 //! The run as a process of this machine: Puppet or another run command.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -9,33 +9,34 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use trigger_core::duration;
 use trigger_core::run::RunOutcome;
 use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
+use trigger_core::run::explanation::{LockHolder, Traces};
 use trigger_core::run::record::RunRecord;
 use trigger_core::run::verdict::{self, Exit, Verdict};
 use trigger_core::wire::{Stored, WireError};
 
 use super::supervise::{RunProcess, supervise};
 use super::time_limit::TimeLimit;
-use super::{artifacts, turn};
+use super::{artifacts, asking, turn};
 use crate::os::Os;
+use crate::output_limit::{self, bound_output};
 use crate::private;
 use crate::process_tree;
-use crate::puppet_locks::disabled_reason;
-use crate::puppet_settings::{self, PuppetPaths};
+use crate::puppet_locks::disabled;
+use crate::puppet_settings::{self, PuppetSettings};
 use crate::state::{FileError, RunPaths};
 
-/// How often the output's size is checked; it is cut when it exceeds [`MAX_OUTPUT_BYTES`].
+/// How often the output's size is checked.
 const OUTPUT_CHECK: Duration = Duration::from_millis(200);
-/// Bytes of output before the oldest are dropped.
-const MAX_OUTPUT_BYTES: u64 = 4 * 1024 * 1024;
-/// Bytes of output that stay when the oldest are dropped.
-const OUTPUT_KEEP: u64 = 1024 * 1024;
+/// How long after the end of a run a signal to this process counts as one to the run.
+const STOP_PATIENCE: Duration = Duration::from_millis(100);
 /// Environment variables of the agent's own service, which would mislead Puppet or the programs it starts. OpenVox 8,
-/// for example, takes its `rundir` from `RUNTIME_DIRECTORY`.
-const OURS_ALONE: [&str; 18] = [
+/// for example, takes its `rundir` from `RUNTIME_DIRECTORY`. With `POSIXLY_CORRECT`, Puppet would take the options that
+/// follow the operator's manifest for more manifests.
+const OURS_ALONE: [&str; 19] = [
     "CACHE_DIRECTORY",
     "CONFIGURATION_DIRECTORY",
     "CREDENTIALS_DIRECTORY",
@@ -49,6 +50,7 @@ const OURS_ALONE: [&str; 18] = [
     "MEMORY_PRESSURE_WATCH",
     "MEMORY_PRESSURE_WRITE",
     "NOTIFY_SOCKET",
+    "POSIXLY_CORRECT",
     "RUNTIME_DIRECTORY",
     "STATE_DIRECTORY",
     "SYSTEMD_EXEC_PID",
@@ -92,7 +94,29 @@ pub fn run(record_path: &Path, start_log: fn()) -> Result<(), SupervisorError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(SupervisorError::Runtime)?;
     let mut process = PuppetProcess::of(&record, &paths, state_dir, start_log);
-    Ok(runtime.block_on(supervise(&os, &record, &paths, &mut process))?)
+    let result = runtime.block_on(supervise(&os, &record, &paths, &mut process));
+    runtime.block_on(guard_output(&paths));
+    Ok(result?)
+}
+
+/// Bounds the output for as long as a process that the run left behind writes to it, such as a daemon. The record is
+/// released before, because the run has ended.
+async fn guard_output(paths: &RunPaths) {
+    let Some(output) = output_limit::written_by_others(&paths.output()) else { return };
+    let released = File::open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdin(&null)?));
+    match (released, signal(SignalKind::terminate())) {
+        (Ok(()), Ok(mut stop)) => {
+            tracing::info!("a process that the run left behind writes to its output, which is kept bounded");
+            tokio::select! {
+                () = output_limit::guard(&output) => {}
+                _ = stop.recv() => {}
+            }
+        }
+        (released, stop) => {
+            let error = released.err().or_else(|| stop.err()).map(|error| error.to_string());
+            tracing::warn!(error, "cannot bound what others write to the run's output");
+        }
+    }
 }
 
 /// Reads the run's record, which is standard input.
@@ -109,7 +133,7 @@ struct PuppetProcess<'a> {
     command: Option<RunCommand>,
     paths: &'a RunPaths,
     state_dir: &'a Path,
-    puppet: Option<PuppetPaths>,
+    puppet: Option<PuppetSettings>,
     start_log: fn(),
     started: Option<(Child, TimeLimit)>,
 }
@@ -119,7 +143,7 @@ impl<'a> PuppetProcess<'a> {
         let command = RunCommand::from_words(record.command.clone());
         let puppet = match &command {
             Some(command) if command.kind() != CommandKind::Other => {
-                puppet_settings::cached_paths(command, state_dir)
+                puppet_settings::cached(command, state_dir)
             }
             _ => None,
         };
@@ -129,8 +153,18 @@ impl<'a> PuppetProcess<'a> {
 
 impl RunProcess for PuppetProcess<'_> {
     async fn wait_for_turn(&mut self) -> Option<Verdict> {
-        match (&self.command, &self.puppet) {
-            (Some(command), Some(puppet)) if command.kind() == CommandKind::PuppetApply => {
+        let command = self.command.as_ref().filter(|command| command.kind() != CommandKind::Other)?;
+        if self.puppet.is_none() {
+            // The agent starts no run before Puppet has answered, so it could not store the answer.
+            match asking::settings(self.record, command, self.state_dir, lock_timeout(self.record.timeout))
+                .await
+            {
+                Ok(settings) => self.puppet = Some(settings),
+                Err(verdict) => return Some(verdict),
+            }
+        }
+        match &self.puppet {
+            Some(puppet) if command.kind() == CommandKind::PuppetApply => {
                 wait_for_turn(self.record, self.paths, puppet).await
             }
             _ => None,
@@ -142,7 +176,9 @@ impl RunProcess for PuppetProcess<'_> {
             return Err(Verdict::new(RunOutcome::NotRun, "the run command is empty"));
         };
         let logdest = self.puppet.as_ref().and_then(|puppet| puppet.logdest.as_deref());
-        let started = start(self.record, command, self.paths, logdest);
+        let limits = self.puppet.as_ref().map(|puppet| puppet.limits.clone()).unwrap_or_default();
+        let keeping_triggers = command.with_private_tag(&self.record.options, &limits);
+        let started = start(self.record, &keeping_triggers, self.paths, logdest);
         (self.start_log)();
         let child = started.map_err(|error| {
             let reason = format!("cannot start '{}': {error}", command.executable());
@@ -158,31 +194,53 @@ impl RunProcess for PuppetProcess<'_> {
         let (Some(command), Some((child, limit))) = (&self.command, &mut self.started) else {
             return Verdict::new(RunOutcome::NotRun, "it was not started");
         };
-        match watch(child, limit, &self.paths.output()).await {
-            Ended::ByItself(status) => {
-                let report = artifacts::report(self.record, command, self.paths, self.state_dir).await;
-                let output = artifacts::output(self.paths);
-                verdict::judge(command.kind(), exit(status), report.as_ref().map_err(String::as_str), &output)
+        let ended = watch(child, limit, &self.paths.output()).await;
+        let lock = limit.lock_holder();
+        let verdict = match ended {
+            Ended::ByItself { status, was_stopped } => {
+                self.verdict_on(command, status, was_stopped, lock.as_ref()).await
             }
             Ended::TimedOut => {
                 let limit = duration::format(self.record.timeout);
                 Verdict::new(RunOutcome::TimedOut, format!("ended after {limit}, the run timeout"))
             }
-            Ended::Stopped => stopped(),
+            Ended::Stopped => Verdict::stopped(),
             Ended::Lost(error) => {
                 Verdict::new(RunOutcome::Unknown, format!("cannot wait for the run: {error}"))
             }
-        }
+        };
+        artifacts::leave_report(self.record, command, self.paths, self.state_dir).await;
+        verdict
     }
 }
 
-fn stopped() -> Verdict {
-    Verdict::new(RunOutcome::Interrupted, "its supervisor was asked to stop")
+impl PuppetProcess<'_> {
+    async fn verdict_on(
+        &self,
+        command: &RunCommand,
+        status: ExitStatus,
+        was_stopped: bool,
+        lock: Option<&LockHolder>,
+    ) -> Verdict {
+        let report = artifacts::report(self.record, command, self.paths, self.state_dir).await;
+        let output = artifacts::output(self.paths);
+        let traces = Traces {
+            output: &output,
+            errors: report.as_ref().ok().and_then(|report| report.errors.as_ref()),
+            certname: self.record.certname.as_str(),
+            lock,
+            was_stopped,
+        };
+        let summary = report.as_ref().map(|report| &report.summary).map_err(String::as_str);
+        let limits = self.puppet.as_ref().map(|puppet| puppet.limits.clone()).unwrap_or_default();
+        verdict::judge(command.kind(), exit(status), summary, &traces)
+            .of_a_limited_run(command.limits(&self.record.options, &limits))
+    }
 }
 
 /// Waits until a `puppet apply` may start. Returns a verdict if it cannot, because a run of `puppet agent` does not end
 /// or an operator has disabled Puppet meanwhile. The time of this wait does not count towards the run's time limit.
-async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetPaths) -> Option<Verdict> {
+async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetSettings) -> Option<Verdict> {
     let not_run = |reason: String| Some(Verdict::new(RunOutcome::NotRun, reason));
     let opened = open_output(paths).and_then(|file| Ok((file, signal(SignalKind::terminate())?)));
     let (mut output, mut stop) = match opened {
@@ -192,14 +250,11 @@ async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetPath
     let patience = lock_timeout(record.timeout);
     let waited = tokio::select! {
         waited = turn::wait(&puppet.run_lock, patience, &mut output) => waited,
-        _ = stop.recv() => return Some(stopped()),
+        _ = stop.recv() => return Some(Verdict::stopped()),
     };
     match waited {
-        Ok(()) => disabled_reason(&puppet.disabled_lock).and_then(not_run),
-        Err(other) => {
-            let waited = duration::format(patience);
-            not_run(format!("a run of puppet agent (process {other}) was still in progress after {waited}"))
-        }
+        Ok(()) => disabled(&puppet.disabled_lock).and_then(|blocker| not_run(blocker.reason().to_owned())),
+        Err(other) => not_run(format!("{other}; that was still so after {}", duration::format(patience))),
     }
 }
 
@@ -239,22 +294,28 @@ fn start(
 }
 
 enum Ended {
-    ByItself(ExitStatus),
+    ByItself { status: ExitStatus, was_stopped: bool },
     TimedOut,
     Stopped,
     Lost(std::io::Error),
 }
 
 async fn watch(child: &mut Child, limit: &mut TimeLimit, output: &Path) -> Ended {
-    let Ok(mut stop) = signal(SignalKind::terminate()) else {
-        return Ended::Lost(std::io::Error::other("cannot listen for signals"));
+    let mut stop = match signal(SignalKind::terminate()) {
+        Ok(stop) => stop,
+        // Without a verdict on its end the run must not go on.
+        Err(error) => {
+            process_tree::end(child).await;
+            return Ended::Lost(error);
+        }
     };
     let mut checks = tokio::time::interval(OUTPUT_CHECK);
     let ended = loop {
         tokio::select! {
             status = child.wait() => {
+                bound_output(output);
                 return match status {
-                    Ok(status) => { bound_output(output); Ended::ByItself(status) }
+                    Ok(status) => Ended::ByItself { status, was_stopped: was_stopped(status, &mut stop).await },
                     Err(error) => Ended::Lost(error),
                 };
             }
@@ -268,35 +329,15 @@ async fn watch(child: &mut Child, limit: &mut TimeLimit, output: &Path) -> Ended
     ended
 }
 
+/// Whether this process was asked to stop when the run ended with the exit code 1. A service manager or a shutdown
+/// signals both at the same time, and `puppet apply` exits with 1 at a signal.
+async fn was_stopped(status: ExitStatus, stop: &mut Signal) -> bool {
+    status.code() == Some(1) && tokio::time::timeout(STOP_PATIENCE, stop.recv()).await.is_ok()
+}
+
 fn exit(status: ExitStatus) -> Exit {
     match status.code() {
         Some(code) => Exit::Code(code),
         None => Exit::Signal(status.signal().unwrap_or_default()),
     }
-}
-
-/// Keeps the newest output when there is too much of it. The run appends meanwhile: output that it writes between the
-/// reading and the truncation here is lost too, which the note in the file says.
-fn bound_output(path: &Path) {
-    if let Err(error) = try_bound_output(path) {
-        tracing::warn!(path = %path.display(), %error, "cannot bound the run's output");
-    }
-}
-
-fn try_bound_output(path: &Path) -> std::io::Result<()> {
-    let length = fs::metadata(path)?.len();
-    if length <= MAX_OUTPUT_BYTES {
-        return Ok(());
-    }
-    let mut file = File::options().read(true).append(true).open(path)?;
-    file.seek(SeekFrom::Start(length - OUTPUT_KEEP))?;
-    let mut tail = Vec::new();
-    (&mut file).take(OUTPUT_KEEP).read_to_end(&mut tail)?;
-    file.set_len(0)?;
-    let note = format!(
-        "[about {} bytes of output were dropped here: only the newest are kept]\n",
-        length - OUTPUT_KEEP
-    );
-    file.write_all(note.as_bytes())?;
-    file.write_all(&tail)
 }

@@ -40,11 +40,12 @@ pub async fn supervise<H: Host>(
     process: &mut (impl RunProcess + Send),
 ) -> Result<(), FileError> {
     let verdict = verdict_on(record, paths, process).await;
-    let verdict = if record.options.noop { verdict } else { verdict.of_a_real_run() };
+    let verdict = verdict.explaining_noop(record.options.noop);
     let result = RunResult {
         outcome: verdict.outcome,
         reason: verdict.reason,
         reported_noop: verdict.reported_noop,
+        drift: verdict.drift,
         started_at: record.started_at,
         finished_at: host.wall(),
     };

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Interval, interval};
 use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
+use trigger_core::run::explanation::LockHolder;
 
-use crate::puppet_locks::run_in_progress;
-use crate::puppet_settings::PuppetPaths;
+use crate::puppet_locks::{holder_of, run_in_progress};
+use crate::puppet_settings::PuppetSettings;
 
 /// How often the lock is read.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,6 +23,8 @@ pub(super) struct TimeLimit {
     looks: Interval,
     /// Puppet's lock and the pid of this run, if the command has a lock.
     lock: Option<(PathBuf, u32)>,
+    /// The other process that had the lock when it was read last.
+    other: Option<LockHolder>,
 }
 
 impl TimeLimit {
@@ -30,7 +33,7 @@ impl TimeLimit {
         timeout: Duration,
         command: &RunCommand,
         run: Option<u32>,
-        puppet: Option<&PuppetPaths>,
+        puppet: Option<&PuppetSettings>,
     ) -> Self {
         let lock = puppet.filter(|_| command.kind() == CommandKind::PuppetAgent);
         Self {
@@ -38,7 +41,8 @@ impl TimeLimit {
             allowance: lock_timeout(timeout),
             looked_at: Instant::now(),
             looks: interval(POLL_INTERVAL),
-            lock: lock.map(|paths| paths.run_lock.clone()).zip(run),
+            lock: lock.map(|settings| settings.run_lock.clone()).zip(run),
+            other: None,
         }
     }
 
@@ -53,11 +57,20 @@ impl TimeLimit {
         }
     }
 
+    /// Returns the other process that has the lock now, or had it a second ago, just before the run ended.
+    pub(super) fn lock_holder(&mut self) -> Option<LockHolder> {
+        let before = self.other.take();
+        self.look();
+        self.other.clone().or(before)
+    }
+
     fn look(&mut self) {
         let passed = self.looked_at.elapsed();
         self.looked_at = Instant::now();
-        let is_anothers = |(lock, run): &(PathBuf, u32)| run_in_progress(lock).is_some_and(|h| h != *run);
-        if self.lock.as_ref().is_some_and(is_anothers) {
+        let Some((lock, run)) = &self.lock else { return };
+        let other = run_in_progress(lock).ok().flatten().filter(|holder| holder != run);
+        self.other = other.map(|process| holder_of(lock, process));
+        if self.other.is_some() {
             let later = passed.min(self.allowance);
             self.deadline += later;
             self.allowance -= later;
@@ -84,13 +97,14 @@ mod tests {
             looked_at: start,
             looks: interval(POLL_INTERVAL),
             lock: Some((path, run)),
+            other: None,
         };
         limit.is_over().await;
         start.elapsed().as_secs()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lock_that_another_holds_puts_off_the_end_but_not_for_ever() {
+    async fn a_lock_that_another_holds_delays_the_end_within_a_limit() {
         let dir = tempfile::tempdir().unwrap();
         let puppet = Lookalike::start(dir.path());
         let (process, no_process) = (puppet.process(), i32::MAX);

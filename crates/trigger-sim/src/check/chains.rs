@@ -43,7 +43,7 @@ impl World {
             return self.violate("chains are true", detail);
         }
         let question = Question { machine, event, ttl: wanted.ttl };
-        self.check_left_out(publication, &question, &chains);
+        self.check_suppressed_targets(publication, &question, &chains);
         if !is_suppressed(publication) {
             self.check_let_through(publication, &question);
         }
@@ -71,7 +71,7 @@ impl World {
         chains
     }
 
-    fn check_left_out(
+    fn check_suppressed_targets(
         &mut self,
         publication: &Publication,
         question: &Question<'_>,

@@ -120,7 +120,7 @@ impl World {
                 | Key::Members { event, .. }
                 | Key::Outcome { event, .. },
             ) if !self.may_go(client, event) || self.is_open(event) => {
-                self.violate("nothing is removed that somebody still needs", what());
+                self.violate("nothing is removed that is still needed", what());
             }
             Some(Key::Part { .. }) => self.count("event removed by a sweeper"),
             Some(Key::Node { .. }) => self.violate("only fenced writes", what()),

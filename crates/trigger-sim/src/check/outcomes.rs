@@ -39,9 +39,9 @@ impl World {
         match &end {
             DeliveryOutcome::Done(run) | DeliveryOutcome::Failed(run) => {
                 self.check_end_by_run(event, certname, run, &end);
-                self.check_told_truly(client, event, certname, run);
+                self.check_against_truth(client, event, certname, run);
             }
-            DeliveryOutcome::Expired => self.check_expired(client, event, certname),
+            DeliveryOutcome::Expired(_) => self.check_expired(client, event, certname),
             DeliveryOutcome::Superseded(by) => self.check_superseded(event, certname, *by),
             DeliveryOutcome::Refused(_) => {
                 let machine = &self.machines[client.machine];
@@ -55,7 +55,7 @@ impl World {
         self.count(match end {
             DeliveryOutcome::Done(_) => "ended done",
             DeliveryOutcome::Failed(_) => "ended failed",
-            DeliveryOutcome::Expired => "ended expired",
+            DeliveryOutcome::Expired(_) => "ended expired",
             DeliveryOutcome::Superseded(_) => "ended superseded",
             DeliveryOutcome::Refused(_) => "ended refused",
             DeliveryOutcome::Suppressed(_) => "ended suppressed",
@@ -106,7 +106,7 @@ impl World {
     }
 
     /// Checks that an outcome reports of its run what really happened.
-    fn check_told_truly(
+    fn check_against_truth(
         &mut self,
         client: Client,
         event: EventId,
@@ -153,7 +153,7 @@ impl World {
         let listed = self.check.registrations.get(certname).and_then(|node| node.listed.get(&event));
         if !by_target && listed.is_some_and(|since| self.now - *since > SWEEPERS_HASTE) {
             let detail = format!("m{} expires {event} at {certname}, which is at work on it", client.machine);
-            self.violate("nothing is removed that somebody still needs", detail);
+            self.violate("nothing is removed that is still needed", detail);
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::node::NodeRecord;
 use trigger_core::wire::Stored;
-use trigger_fleet::claim::{ClaimState, LEASE};
+use trigger_fleet::claim::{ClaimState, LEASE, TRUST_PERIOD};
 
 use crate::checker::{LockName, Registration};
 use crate::mail::Client;
@@ -34,7 +34,6 @@ impl World {
     pub(crate) fn instance_started(&mut self, machine: usize, instance: &str) {
         let lock = self.lock_name(machine);
         self.machines[machine].instance = instance.to_owned();
-        self.machines[machine].agent_started = self.now;
         self.check.instances.entry(instance.to_owned()).or_default().push((machine, lock));
     }
 
@@ -53,14 +52,14 @@ impl World {
         (self.machines[machine].boot, self.machines[machine].identity)
     }
 
-    /// Returns whether a machine and its copy, which has the same memory, may still contend for a claim that each
-    /// takes for its own. The lock is no proof in this case; each of them learns of the other by finding its writes,
-    /// twice.
+    /// Returns whether a machine and its copy, which has the same memory, may both take a claim for their own: the agent
+    /// of one of them started again and took it over from the other, since their locks have one name. The other
+    /// trusts the claim until it finds that out, for [`TRUST_PERIOD`] at most.
     pub(super) fn is_duel(&self, machine: usize) -> bool {
-        let lock = self.lock_name(machine);
-        let mut twins = (0..self.machines.len()).filter(|twin| self.lock_name(*twin) == lock);
-        let is_fresh = |twin: &usize| self.now - self.machines[*twin].agent_started < LEASE * 2;
-        twins.clone().count() > 1 && twins.any(|twin| is_fresh(&twin))
+        let (lock, certname) = (self.lock_name(machine), &self.machines[machine].certname);
+        let twins = (0..self.machines.len()).filter(|twin| self.lock_name(*twin) == lock);
+        let inherited = self.check.inherited.get(certname);
+        twins.count() > 1 && inherited.is_some_and(|at| self.now - *at <= TRUST_PERIOD)
     }
 
     pub(super) fn check_registration(&mut self, client: Client, certname: Certname, value: &str) {
@@ -87,8 +86,14 @@ impl World {
         if let Some(before) = self.check.registrations.get(&certname) {
             listed = before.listed.clone();
             let silent_for = self.now.saturating_sub(before.at);
-            let may_go_on = before.is_released || self.has_lock_of(&before.instance, &record.instance);
-            if before.instance != record.instance && !may_go_on {
+            let is_same = before.instance == record.instance
+                && before.machine.is_none_or(|machine| machine == client.machine);
+            // The name of an instance is not enough: a copy with its memory has it too.
+            let is_inherited =
+                before.instance != record.instance && self.has_lock_of(&before.instance, &record.instance);
+            if !is_same && !before.is_released && is_inherited {
+                self.check.inherited.insert(certname.clone(), self.now);
+            } else if !is_same && !before.is_released {
                 let (heir, holder) = (&record.instance, &before.instance);
                 let detail = format!("{heir} takes {certname} from {holder} after {silent_for:?} of silence");
                 self.count("claim changed hands");
@@ -97,7 +102,7 @@ impl World {
                 }
             }
         }
-        self.take_registration(certname, value, self.now, listed);
+        self.take_registration(certname, value, Some(client.machine), self.now, listed);
     }
 
     /// Records a registration with the time at which it was written, and for each event in its activity since when it
@@ -106,6 +111,7 @@ impl World {
         &mut self,
         certname: Certname,
         value: &str,
+        machine: Option<usize>,
         at: Duration,
         mut listed: BTreeMap<EventId, Duration>,
     ) {
@@ -124,7 +130,9 @@ impl World {
             listed.entry(*event).or_insert(self.now);
         }
         let (instance, is_released) = (record.instance, record.released);
-        self.check.registrations.insert(certname, Registration { instance, at, is_released, listed });
+        self.check
+            .registrations
+            .insert(certname, Registration { instance, machine, at, is_released, listed });
     }
 
     /// Returns whether another machine's agent holds the claim on a machine's certname, according to the backend.
@@ -132,6 +140,9 @@ impl World {
         let Some(registration) = self.check.registrations.get(&self.machines[machine].certname) else {
             return false;
         };
+        if let Some(holder) = registration.machine {
+            return holder != machine;
+        }
         let places = self.places_of(&registration.instance);
         !places.is_empty() && places.iter().all(|(on, _)| *on != machine)
     }

@@ -37,7 +37,7 @@ impl World {
         for entry in self.server.entries_below(&self.keyspace.range(&Range::Nodes)) {
             if let Some(Key::Node { certname }) = self.keyspace.parse(&entry.key) {
                 let at = self.server.time_of(entry.revision.0);
-                self.take_registration(certname, &entry.value, at, BTreeMap::new());
+                self.take_registration(certname, &entry.value, None, at, BTreeMap::new());
             }
         }
     }

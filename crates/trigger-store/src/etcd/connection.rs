@@ -11,8 +11,9 @@ use etcd_client::{Channel, Client, ConnectOptions, KvClient};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tonic::transport::Endpoint;
+use trigger_core::duration;
 
 use super::failure::EtcdFailure;
 use crate::address::Address;
@@ -20,16 +21,19 @@ use crate::backend::OpenError;
 use crate::connector::Connector;
 use crate::detail::Detail;
 use crate::kind::BackendUrl;
+use crate::step_limit::StepLimit;
 use crate::store::StoreError;
 
-/// How long a member may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long to wait for a silent member before the next one is dialled too. Five silent members take 2.2 s.
+/// The first limit of a handshake, once a member has accepted a connection.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
+/// How long to wait for a silent member before the next one is dialled too.
 const NEXT_MEMBER_DELAY: Duration = Duration::from_millis(300);
-/// How long a member may take to answer a write. With several members, a repeatable write is sent to two.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a member may take for one page of a read, or to open a watch.
-pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(4);
+/// The first limit of the answer to a write. With several members, a repeatable write is sent to two.
+const WRITE_LIMIT: Duration = Duration::from_secs(2);
+/// The first limit of one page of a read, or of the opening of a watch.
+const READ_LIMIT: Duration = Duration::from_secs(4);
+/// The longest limit of any of these. A cluster that takes longer is of no use.
+const LONGEST_LIMIT: Duration = Duration::from_secs(16);
 /// How long a connection may be silent before it is probed.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// How long the probe may stay unanswered.
@@ -69,10 +73,14 @@ pub(super) struct Connections {
     /// Which member is dialled first; starts anywhere, so that a fleet spreads over its cluster.
     preferred: AtomicUsize,
     requests: Mutex<Requests>,
+    handshakes: StepLimit,
+    writes: StepLimit,
+    reads: StepLimit,
 }
 
 struct Member {
     name: String,
+    address: Address,
     endpoint: Endpoint,
 }
 
@@ -99,7 +107,6 @@ pub(super) struct WatchConnection {
 
 impl Connections {
     pub(super) fn new(url: &BackendUrl, connector: Connector) -> Result<Self, OpenError> {
-        let connector = connector.with_connect_timeout(CONNECT_TIMEOUT);
         let member = |address: &Address| {
             let endpoint = Endpoint::from_shared(format!("{}://{address}", connector.http_scheme()));
             let endpoint = endpoint.map_err(|error| OpenError::BadAddress {
@@ -107,12 +114,21 @@ impl Connections {
                 address: address.to_string(),
                 source: error.into(),
             })?;
-            Ok(Member { name: address.to_string(), endpoint })
+            Ok(Member { name: address.to_string(), address: address.clone(), endpoint })
         };
         let members = url.addresses().iter().map(member).collect::<Result<Vec<_>, _>>()?;
         let anywhere = RandomState::new().hash_one(std::process::id()) as usize % members.len().max(1);
         let preferred = AtomicUsize::new(anywhere);
-        Ok(Self { url: url.to_string(), connector, members, preferred, requests: Mutex::default() })
+        Ok(Self {
+            url: url.to_string(),
+            connector,
+            members,
+            preferred,
+            requests: Mutex::default(),
+            handshakes: StepLimit::new(HANDSHAKE_LIMIT, LONGEST_LIMIT),
+            writes: StepLimit::new(WRITE_LIMIT, LONGEST_LIMIT),
+            reads: StepLimit::new(READ_LIMIT, LONGEST_LIMIT),
+        })
     }
 
     pub(super) fn address(&self) -> &str {
@@ -154,7 +170,7 @@ impl Connections {
     where
         F: Future<Output = Result<T, etcd_client::Error>>,
     {
-        let limit = if kind == RequestKind::Read { READ_TIMEOUT } else { WRITE_TIMEOUT };
+        let limit = if kind == RequestKind::Read { &self.reads } else { &self.writes };
         let mut unanswered = None;
         for more_tries in (0..self.members.len().min(2)).rev() {
             let connection = match self.request_connection().await {
@@ -162,11 +178,12 @@ impl Connections {
                 Err(failure) => return Err(unanswered.unwrap_or(failure)),
             };
             let name = self.member_name(connection.member);
-            let failure = match timeout(limit, request(connection.client.clone())).await {
+            let answer = request(connection.client.clone());
+            let failure = match self.await_answer(connection.member, limit, answer).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => EtcdFailure::from_client(name, error),
-                Err(_) => EtcdFailure::Indeterminate(
-                    format!("{name}: no answer within {} s", limit.as_secs()).into(),
+                Err(limit) => EtcdFailure::Indeterminate(
+                    format!("{name}: no answer within {}", duration::format_short(limit)).into(),
                 ),
             };
             match failure {
@@ -185,6 +202,27 @@ impl Connections {
             }
         }
         Err(EtcdFailure::RetryOtherMember("no endpoint is given".into()))
+    }
+
+    /// Waits for a member to open a watch.
+    ///
+    /// # Errors
+    /// The limit, if it ran out.
+    pub(super) async fn await_watch<T>(
+        &self,
+        member: usize,
+        opening: impl Future<Output = T>,
+    ) -> Result<T, Duration> {
+        self.await_answer(member, &self.reads, opening).await
+    }
+
+    async fn await_answer<T>(
+        &self,
+        member: usize,
+        limit: &StepLimit,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Duration> {
+        self.connector.await_answer(&self.members[member].address, limit, Duration::ZERO, answer).await
     }
 
     /// Dials a connection for one watch.
@@ -257,18 +295,19 @@ impl Connections {
     }
 
     async fn dial_member(&self, member: usize, purpose: Purpose) -> Result<(usize, Client), Detail> {
-        let Member { name, endpoint } = &self.members[member];
+        let Member { name, endpoint, .. } = &self.members[member];
         let endpoint = purpose.shape(endpoint.clone());
         let connector = match purpose {
             Purpose::Requests => self.connector.clone().with_keep_alive(TCP_KEEP_ALIVE_INTERVAL),
             Purpose::Watch => self.connector.clone(),
         };
         let connecting = endpoint.connect_with_connector(connector);
-        let channel = match timeout(CONNECT_TIMEOUT, connecting).await {
+        let channel = match self.await_answer(member, &self.handshakes, connecting).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return Err(Detail::root_cause(error).of(name)),
-            Err(_) => {
-                return Err(format!("{name}: no connection within {} s", CONNECT_TIMEOUT.as_secs()).into());
+            Err(limit) => {
+                let limit = duration::format_short(limit);
+                return Err(format!("{name}: connected, but no handshake within {limit}").into());
             }
         };
         // Without a leader a member answers reads late and watches never; with this option it refuses, and another is asked.

@@ -5,7 +5,7 @@ use trigger_core::identity::Revision;
 
 use super::connection::{Connections, RequestKind};
 use super::failure::EtcdFailure;
-use crate::store::{Entry, KeyRange};
+use crate::store::{Entry, KeyRange, retain_first_of_each_key};
 
 /// etcd's default `--max-txn-ops`.
 pub(super) const MAX_TRANSACTION_OPERATIONS: usize = 128;
@@ -60,6 +60,9 @@ async fn read_at_once(
                 page = next_page(connections, &bounds, max_keys, revision).await?;
             }
         }
+    }
+    if ranges.len() > 1 {
+        retain_first_of_each_key(&mut snapshot.entries);
     }
     Ok(snapshot)
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use etcd_client::{KeyValue, WatchOptions, WatchResponse, WatchStream};
 use futures_util::stream;
-use tokio::time::timeout;
+use trigger_core::duration;
 
-use super::connection::{Connections, READ_TIMEOUT, RequestKind, WatchConnection};
+use super::connection::{Connections, RequestKind, WatchConnection};
 use super::failure::EtcdFailure;
 use super::reading::{self, Bounds};
 use crate::store::{Change, Entry, KeyRange, StoreError, Watch, WatchEvent};
@@ -126,7 +126,8 @@ async fn open(
     ranges: &[KeyRange],
     from: i64,
 ) -> Result<WatchStream, EtcdFailure> {
-    let name = connections.member_name(connection.member);
+    let member = connection.member;
+    let name = connections.member_name(member);
     let creating = async {
         let mut ids = 1..;
         let mut wanted = ranges.iter().map(|range| {
@@ -146,14 +147,14 @@ async fn open(
         }
         Ok(stream)
     };
-    let result = match timeout(READ_TIMEOUT, creating).await {
+    let result = match connections.await_watch(member, creating).await {
         Ok(result) => result,
-        Err(_) => {
-            let detail = format!("{name}: no watch within {} s", READ_TIMEOUT.as_secs());
+        Err(limit) => {
+            let detail = format!("{name}: no watch within {}", duration::format_short(limit));
             Err(EtcdFailure::RetryOtherMember(detail.into()))
         }
     };
-    result.inspect_err(|_| connections.avoid(connection.member))
+    result.inspect_err(|_| connections.avoid(member))
 }
 
 fn cancelled(name: &str, reason: &str) -> EtcdFailure {

@@ -1,30 +1,33 @@
 //! Requests to a hub: one JSON body each way, over kept-alive connections.
 
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::HeaderMap;
 use hyper::Request;
 use hyper::body::Bytes;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, DATE};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use trigger_core::duration;
 use trigger_core::identity::Revision;
 
 use super::failure::HubFailure;
-use super::limits::{MAX_ANSWER_BYTES, READ_TIMEOUT};
+use super::limits::{LONGEST_LIMIT, MAX_ANSWER_BYTES, READ_LIMIT};
 use crate::address::Address;
+use crate::clock::ClockDifference;
 use crate::connector::Connector;
 use crate::detail::Detail;
 use crate::hub_protocol::{PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest};
+use crate::step_limit::StepLimit;
 use crate::store::{Entry, KeyRange};
 
-/// How long a write may take, connecting included. The caller spools an event whose write was not answered by then.
-pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The first limit of a write. The caller spools an event whose write was not answered by then.
+const WRITE_LIMIT: Duration = Duration::from_secs(2);
 /// The additional time for each mebibyte, several of which may be in flight, because a hub with a busy disk is not
 /// unreachable.
 const WRITE_TIMEOUT_PER_MIB: Duration = Duration::from_secs(4);
@@ -35,12 +38,20 @@ const MAX_CHUNK_BYTES: usize = 1024 * 1024;
 /// Requests in flight at once.
 const MAX_IN_FLIGHT: usize = 4;
 
+/// By how much the time of an answer may be later than its date: it has whole seconds, and is made once a second.
+const DATE_STEP_MS: u64 = 2_000;
+
 /// Sends requests to one hub. Connects when it is first used, and repeats nothing.
 #[derive(Debug)]
 pub(super) struct Requests {
     /// The part of a URL before the path: `http://HOST:PORT`.
     base: String,
+    address: Address,
+    connector: Connector,
     client: Client<Connector, Full<Bytes>>,
+    writes: StepLimit,
+    reads: StepLimit,
+    clock: Mutex<Option<ClockDifference>>,
 }
 
 impl Requests {
@@ -50,21 +61,60 @@ impl Requests {
             .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
             .pool_max_idle_per_host(1)
             .pool_timer(TokioTimer::new())
-            .build(connector);
-        Self { base, client }
+            .build(connector.clone());
+        let writes = StepLimit::new(WRITE_LIMIT, LONGEST_LIMIT);
+        let reads = StepLimit::new(READ_LIMIT, LONGEST_LIMIT);
+        Self { base, address: address.clone(), connector, client, writes, reads, clock: Mutex::default() }
     }
 
-    /// Sends one request, and waits for its answer until `patience` has passed.
-    pub(super) async fn post<Q: Serialize, A: DeserializeOwned>(
+    /// Sends one request that changes something, and waits for its answer; `extra` is added to the limit.
+    pub(super) async fn write<Q: Serialize, A: DeserializeOwned>(
         &self,
         path: &str,
         request: &Q,
-        patience: Duration,
+        extra: Duration,
     ) -> Result<A, HubFailure> {
-        match timeout(patience, self.exchange(path, request)).await {
+        self.post(path, request, &self.writes, extra).await
+    }
+
+    async fn post<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &Q,
+        limit: &StepLimit,
+        extra: Duration,
+    ) -> Result<A, HubFailure> {
+        let exchange = self.exchange(path, request);
+        match self.connector.await_answer(&self.address, limit, extra, exchange).await {
             Ok(answer) => answer,
-            Err(_) => Err(HubFailure::Ambiguous(format!("no answer within {} s", patience.as_secs()).into())),
+            Err(limit) => {
+                let limit = duration::format_short(limit);
+                Err(HubFailure::Ambiguous(format!("no answer within {limit}").into()))
+            }
         }
+    }
+
+    /// How far this machine's clock is from the hub's, as its latest answer showed.
+    pub(super) fn clock_difference(&self) -> Option<ClockDifference> {
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn compare_clocks(&self, asked_at: u64, headers: &HeaderMap) {
+        let date = headers.get(DATE).and_then(|date| date.to_str().ok());
+        let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
+        let Some(date) = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()) else { return };
+        let earliest = u64::try_from(date.as_millis()).unwrap_or(u64::MAX);
+        let latest = earliest.saturating_add(DATE_STEP_MS);
+        let difference = ClockDifference::observed(asked_at, unix_ms(), earliest, latest);
+        *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = difference;
+    }
+
+    /// Waits for the hub to open a watch.
+    ///
+    /// # Errors
+    /// The limit, if it ran out.
+    pub(super) async fn await_watch<T>(&self, opening: impl Future<Output = T>) -> Result<T, Duration> {
+        self.connector.await_answer(&self.address, &self.reads, Duration::ZERO, opening).await
     }
 
     async fn exchange<Q: Serialize, A: DeserializeOwned>(
@@ -78,10 +128,12 @@ impl Requests {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::from(body))
             .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
+        let asked_at = unix_ms();
         let answer = self.client.request(request).await.map_err(|error| {
             let failure = if error.is_connect() { HubFailure::Unreachable } else { HubFailure::Ambiguous };
             failure(Detail::root_cause(error))
         })?;
+        self.compare_clocks(asked_at, answer.headers());
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
         if !status.is_success() {
@@ -104,7 +156,7 @@ impl Requests {
         let mut request = ReadRequest { ranges, from: None, keys_only };
         let mut entries = Vec::new();
         loop {
-            let reply: Result<ReadReply, _> = self.post(READ, &request, READ_TIMEOUT).await;
+            let reply: Result<ReadReply, _> = self.post(READ, &request, &self.reads, Duration::ZERO).await;
             let page = reply.map_err(HubFailure::of_read)?;
             entries.extend(page.entries.into_iter().map(Entry::from));
             match page.next {
@@ -125,7 +177,7 @@ impl Requests {
                 let bytes = chunk.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
                 let answer = match lost.get() {
                     Some(detail) => Err(HubFailure::Unreachable(Detail::clone(detail))),
-                    None => self.post::<_, PutReply>(PUT, &chunk, write_timeout(bytes)).await,
+                    None => self.write::<_, PutReply>(PUT, &chunk, extra_for(bytes)).await,
                 };
                 if let Err(HubFailure::Unreachable(detail) | HubFailure::Ambiguous(detail)) = &answer {
                     lost.get_or_init(|| detail.clone());
@@ -135,6 +187,11 @@ impl Requests {
         };
         stream::iter(chunks.into_iter().map(send)).buffered(MAX_IN_FLIGHT).concat().await
     }
+}
+
+fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn answer_for_each(count: usize, answer: Result<PutReply, HubFailure>) -> Vec<Result<Revision, HubFailure>> {
@@ -148,8 +205,8 @@ fn answer_for_each(count: usize, answer: Result<PutReply, HubFailure>) -> Vec<Re
     vec![Err(failure); count]
 }
 
-fn write_timeout(bytes: usize) -> Duration {
-    WRITE_TIMEOUT + WRITE_TIMEOUT_PER_MIB.mul_f64(bytes as f64 / (1024.0 * 1024.0))
+fn extra_for(bytes: usize) -> Duration {
+    WRITE_TIMEOUT_PER_MIB.mul_f64(bytes as f64 / (1024.0 * 1024.0))
 }
 
 /// Portions of at most [`MAX_CHUNK_BYTES`], of at least one item.

@@ -9,9 +9,11 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use trigger_core::duration;
 
 use super::failure::HubFailure;
-use super::limits::{CONNECT_TIMEOUT, MAX_ANSWER_BYTES, READ_TIMEOUT};
+use super::limits::MAX_ANSWER_BYTES;
+use super::requests::Requests;
 use crate::address::Address;
 use crate::connector::{Connection, Connector};
 use crate::detail::Detail;
@@ -37,14 +39,15 @@ impl Feed {
     pub(super) async fn open(
         connector: &Connector,
         address: &Address,
+        requests: &Requests,
         ranges: Vec<KeyRange>,
     ) -> Result<Self, HubFailure> {
         let uri: Uri = format!("ws://{address}{WATCH}")
             .parse()
             .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
-        let connection = timeout(CONNECT_TIMEOUT, connector.connect(address))
+        let connection = connector
+            .connect(address)
             .await
-            .map_err(|error| HubFailure::Unreachable(Detail::root_cause(error)))?
             .map_err(|error| HubFailure::Unreachable(Detail::root_cause(error)))?;
         let request = WatchRequest { watch: ranges.into_iter().map(RangeForm::from).collect() };
         let request = serde_json::to_string(&request)
@@ -54,10 +57,11 @@ impl Feed {
             socket.send(Message::text(request)).await?;
             Ok(socket)
         };
-        match timeout(READ_TIMEOUT, opening).await {
+        match requests.await_watch(opening).await {
             Ok(opened) => opened.map(|socket| Self { socket, begun: false }).map_err(watch_failure),
-            Err(_) => {
-                Err(HubFailure::Unreachable(format!("no answer within {} s", READ_TIMEOUT.as_secs()).into()))
+            Err(limit) => {
+                let limit = duration::format_short(limit);
+                Err(HubFailure::Unreachable(format!("no answer to a watch within {limit}").into()))
             }
         }
     }

@@ -6,12 +6,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use trigger_core::identity::{GroupName, KeyPrefix};
+use trigger_core::identity::{Certname, GroupName, KeyPrefix};
+use trigger_core::run::command::RunCommand;
 
-use trigger_node::agent::{self, AgentSettings, Stopped};
+use trigger_node::agent::{self, AgentSettings, CertnameSource, Stopped};
+use trigger_node::puppet_settings::{self, Attempt, PuppetSettingsError};
 use trigger_node::state::StateDir;
 
-use super::globals::Globals;
+use super::first_process::run_daemon_as_child;
+use super::globals::{Globals, no_certname};
 use super::reexec::{reexec_with_flag, reexec_without_run_env};
 use super::runtime::block_on;
 use crate::config::{metrics_file, run_command, run_timeout, runs_per_minute};
@@ -46,18 +49,35 @@ pub(crate) struct AgentArgs {
 const CLAIM_LOST: &str = "claim-lost";
 
 pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<ExitCode, Failure> {
+    if let Some(code) = run_daemon_as_child()? {
+        return Ok(code);
+    }
     crate::logging::start();
     reexec_without_run_env()?;
     let stopped = block_on(async {
         // The same function for a start and for the check before a reload, so that a reload refuses what a start
         // would refuse.
         let resolve = || settings(globals, args);
-        let check = || async { Ok::<_, Failure>(agent::check(&resolve().await?)?) };
-        Ok::<_, Failure>(agent::on_os::run(resolve().await?, check).await?)
+        let present = resolve().await?;
+        let source = present.certname_source.clone();
+        let check = || async {
+            let settings = resolve().await?;
+            agent::check(&settings)?;
+            // A mistake in a configuration is no reason to stop working. After a restart it is: see `CertnameSource`.
+            if settings.certname_source != source {
+                agent::check_owner(&settings)?
+            }
+            Ok::<_, Failure>(())
+        };
+        if globals.certname.is_some() {
+            // A name on the command line or in the environment is a person's, who reads this.
+            agent::check_owner(&present)?;
+        }
+        Ok::<_, Failure>(agent::on_os::run(present, check).await?)
     })?;
     match stopped {
         Stopped::Terminated => Ok(ExitCode::SUCCESS),
-        Stopped::Reload => Err(restart(false)),
+        Stopped::Reload | Stopped::Renamed => Err(restart(false)),
         Stopped::ClaimLost => Err(restart(true)),
     }
 }
@@ -70,6 +90,24 @@ fn restart(claim_lost: bool) -> Failure {
     Failure::failed(format!("cannot restart: {error}"))
 }
 
+/// Asks Puppet for the certname of a node that has none yet. A Puppet that is slow is asked on with more patience, for
+/// a fresh start of this process would begin with the least.
+async fn first_certname(command: &RunCommand) -> Result<Certname, Failure> {
+    let mut attempt = Attempt::FIRST;
+    loop {
+        agent::on_os::extend_start(attempt.timeout + attempt.pause);
+        match puppet_settings::certname(command, attempt).await {
+            Ok(certname) => return Ok(certname),
+            Err(error @ PuppetSettingsError::NoAnswer { .. }) => {
+                tracing::warn!(%error, "Puppet does not report this node's certname; it is asked again");
+                tokio::time::sleep(attempt.pause).await;
+                attempt = attempt.next();
+            }
+            Err(error) => return Err(no_certname(&error)),
+        }
+    }
+}
+
 async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, Failure> {
     let config = globals.read_config()?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -80,7 +118,14 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     let metrics_file = metrics_file(args.metrics_file.as_deref().or(config.metrics_file.as_deref()))?;
     let backend = globals.backend(&config)?;
     let state = StateDir::open(&globals.state_dir(&config))?;
-    let certname = globals.resolve_certname(&config, Some(&state), &command).await?;
+    let certname_source =
+        globals.certname(&config)?.map_or(CertnameSource::Puppet, CertnameSource::Configured);
+    let certname = match (state.certname()?, &certname_source) {
+        // The runs and outcomes in the directory are its owner's; see `CertnameSource`.
+        (Some(owner), _) => owner,
+        (None, CertnameSource::Configured(certname)) => certname.clone(),
+        (None, CertnameSource::Puppet) => first_certname(&command).await?,
+    };
     let groups = if args.groups.is_empty() { config.groups()? } else { args.groups.clone() };
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
 
@@ -96,6 +141,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     }
     Ok(AgentSettings {
         certname,
+        certname_source,
         state,
         backend,
         credentials: config.credentials(),

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use trigger_core::identity::{KeyPrefix, RunId};
+use trigger_core::delivery::DeliveryState;
+use trigger_core::identity::{EventId, KeyPrefix, RunId};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_fleet::Fleet;
@@ -18,13 +19,14 @@ use trigger_node::fire_chain::{self, Guarded};
 use trigger_node::firing::{Fired, Publisher, Spool};
 use trigger_node::os::Os;
 use trigger_node::state::{Breaker, Outbox, StateDir};
-use trigger_node::submit::Submission;
+use trigger_node::submit::{Caller, Submission};
 use trigger_store::kinds::Access;
 use trigger_store::url::BackendUrl;
 
 pub(crate) use args::FireArgs;
 
 use super::globals::{Globals, OutputFormat};
+use super::spooled_event;
 use crate::config::{ConfigFile, run_command, setting};
 use crate::documents::{self, FollowedEvent, SuppressedGroup};
 use crate::failure::Failure;
@@ -71,13 +73,20 @@ pub(crate) async fn run(
         ensure_backend_is_readable(&backend)?;
     }
     let spool = open_spool(state.as_ref(), warnings);
-    let publisher = Publisher::new(Os::start(), spool, own_prefix, config.credentials());
-    let submission = Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref() };
+    let publisher = Publisher::new(Os::start(), spool, own_prefix, config.credentials()).without_agent();
+    let caller = match (&parent, args.wait) {
+        (Some(_), _) => Caller::Puppet,
+        (None, true) => Caller::WaitingOperator,
+        (None, false) if is_fired_by_puppet() => Caller::Puppet,
+        (None, false) => Caller::Operator,
+    };
+    let submission =
+        Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref(), caller };
     let fired = submission.submit(&publication, &guarded, &mut more_warnings).await;
     warnings.extend(more_warnings);
     let fired = fired?;
     if args.wait {
-        return follow(globals, args, &publisher, &publication, &fired, warnings).await;
+        return follow(globals, args, state.as_ref(), &publisher, &publication, &fired, warnings).await;
     }
     result::print(globals.output, &publication, &fired, &warnings.take());
     Ok(ExitCode::SUCCESS)
@@ -91,6 +100,11 @@ fn ensure_backend_is_readable(backend: &BackendUrl) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// Whether the provider of the Puppet type runs this command, as its environment says.
+fn is_fired_by_puppet() -> bool {
+    std::env::var_os("TRIGGER_FIRED_BY").is_some_and(|caller| caller == "puppet")
 }
 
 /// The run that this process is part of, as its environment says.
@@ -132,6 +146,7 @@ fn open_spool(state: Option<&StateDir>, warnings: &Warnings) -> Option<Spool> {
 async fn follow(
     globals: &Globals,
     args: &FireArgs,
+    state: Option<&StateDir>,
     publisher: &Publisher,
     publication: &Publication,
     fired: &Fired,
@@ -148,11 +163,13 @@ async fn follow(
         )));
     };
     let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()));
-    let followed = wait::until_over(&fleet, publication.event.id, args.timeout, globals.output).await?;
+    let event = publication.event.id;
+    let offer = async || offer(state, publisher, event, warnings).await;
+    let followed = wait::until_over(&fleet, event, args.timeout, globals.output, offer).await?;
     if globals.output == OutputFormat::Json {
         output::document(&FollowedEvent {
             event: documents::Event::of(&followed.status),
-            state: result::state(publication, fired),
+            state: result::state_in_backend(publication),
             revision: result::revision(fired),
             suppressed_groups: SuppressedGroup::list(&publication.suppressed_groups),
             timed_out: followed.timed_out,
@@ -161,4 +178,25 @@ async fn follow(
         result::note_if_unwritten(publication, fired);
     }
     Ok(followed.exit_code())
+}
+
+/// Publishes the events of the outbox, of which `event` may be one, whatever the pause after a failure says. Where an
+/// agent publishes them too, each event is taken by one of the two.
+///
+/// # Errors
+/// If the event can never be published.
+async fn offer(
+    state: Option<&StateDir>,
+    publisher: &Publisher,
+    event: EventId,
+    warnings: &Warnings,
+) -> Result<(), Failure> {
+    let Some(state) = state else { return Ok(()) };
+    publisher.drain(false).await?;
+    match spooled_event::find(state, event, warnings)? {
+        Some(found) if found.state != DeliveryState::Spooled => {
+            Err(Failure::failed(format!("event {event} is {}", found.reason)))
+        }
+        _ => Ok(()),
+    }
 }

@@ -8,6 +8,7 @@ use trigger_core::identity::{Certname, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::run::command::RunCommand;
 use trigger_fleet::Fleet;
+use trigger_node::puppet_settings::{self, Attempt, PuppetSettingsError};
 use trigger_node::state::StateDir;
 use trigger_store::backend::Backend;
 use trigger_store::kinds;
@@ -96,7 +97,8 @@ impl Globals {
         (path != Path::new(DEFAULT_CONFIG)).then(|| path.canonicalize().unwrap_or(path))
     }
 
-    /// This node's certname: as configured, as cached in the state directory, or as Puppet says.
+    /// This node's certname for a command: as configured, as the state directory has it, or as Puppet says. Warns if
+    /// Puppet has reported another one since to the agent.
     pub(crate) async fn resolve_certname(
         &self,
         config: &ConfigFile,
@@ -107,17 +109,36 @@ impl Globals {
             return Ok(certname);
         }
         // An ordinary user can neither read nor write the node's state directory, but may fire.
-        if let Some(certname) = state.and_then(|state| state.certname().ok().flatten()) {
-            return Ok(certname);
+        let owner = state.map(StateDir::certname).transpose();
+        if let Ok(Some(Some(owner))) = owner {
+            if let Some(puppets) = state.and_then(|state| puppet_settings::cached(command, state.path()))
+                && puppets.certname != owner.as_str()
+            {
+                tracing::warn!(
+                    "this node counts as {owner}, but Puppet's certname for it is {}: to move it over, run 'trigger rename'",
+                    puppets.certname
+                );
+            }
+            return Ok(owner);
         }
-        let certname = trigger_node::puppet_settings::certname(command).await.map_err(|error| {
-            Failure::config(format!(
-                "no certname is configured, and Puppet does not report one: {error}; give --certname"
-            ))
-        })?;
-        if let Some(Err(error)) = state.map(|state| state.set_certname(&certname)) {
+        let certname = self.puppets_certname(command).await?;
+        if matches!(owner, Ok(Some(None)))
+            && let Some(Err(error)) = state.map(|state| state.set_certname(&certname))
+        {
             tracing::debug!(%error, "cannot cache the certname; Puppet will be asked again");
         }
         Ok(certname)
     }
+
+    /// The certname that Puppet reports now.
+    pub(crate) async fn puppets_certname(&self, command: &RunCommand) -> Result<Certname, Failure> {
+        puppet_settings::certname(command, Attempt::FIRST).await.map_err(|error| no_certname(&error))
+    }
+}
+
+/// The failure of a command that has no certname, because Puppet does not report one.
+pub(crate) fn no_certname(error: &PuppetSettingsError) -> Failure {
+    Failure::config(format!(
+        "no certname is configured, and Puppet does not report one: {error}; give --certname"
+    ))
 }

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use trigger_hub::HubSettings;
 
+use super::first_process::run_daemon_as_child;
 use super::globals::{Globals, OutputFormat};
 use super::reexec::reexec_without_run_env;
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN};
@@ -45,6 +46,9 @@ impl HubArgs {
 
 pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Result<ExitCode, Failure> {
     if args.action.is_none() {
+        if let Some(code) = run_daemon_as_child()? {
+            return Ok(code);
+        }
         crate::logging::start();
         reexec_without_run_env()?;
     }

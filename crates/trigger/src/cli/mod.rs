@@ -2,10 +2,12 @@
 
 mod agent;
 mod fire;
+mod first_process;
 mod globals;
 mod hub;
 mod queue;
 mod reexec;
+mod rename;
 mod runtime;
 mod spooled_event;
 mod status;
@@ -45,6 +47,8 @@ enum Command {
     Queue,
     /// Explain why a node ran: the chain that led to its latest run, or to an event
     Why(why::WhyArgs),
+    /// Move this node's state directory over to the certname that is configured now, or that Puppet has now
+    Rename,
     /// Run the node's daemon
     Agent(agent::AgentArgs),
     /// Run the hub, the backend that needs nothing else installed
@@ -109,6 +113,7 @@ fn run_command(cli: &Cli) -> ExitCode {
         Command::Status(args) => block_on(status::run(globals, args, &warnings)),
         Command::Queue => block_on(queue::run(globals, &warnings)),
         Command::Why(args) => block_on(why::run(globals, args, &warnings)),
+        Command::Rename => block_on(rename::run(globals, &warnings)),
         Command::Agent(args) => agent::run(globals, args),
         Command::Hub(args) => hub::run(globals, args, &warnings),
     };

@@ -41,6 +41,6 @@ pub(super) fn reexec_with_flag(flag: &str, is_set: bool) -> Result<Infallible, i
 }
 
 /// The running program, also if its file has been replaced.
-fn this_program() -> Command {
+pub(super) fn this_program() -> Command {
     Command::new("/proc/self/exe")
 }

@@ -100,6 +100,7 @@ fn heading(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> Vec<St
     let event = &status.event;
     let mut lines = vec![format!("Event    {}", event.id), format!("Trigger  {}", event.trigger)];
     lines.push(format!("Fired    {} on {}", output::short_time(event.fired_at), event.origin));
+    lines.extend(event.fired_by.as_ref().map(|resource| format!("By       {resource}")));
     if event.options.noop || event.options.is_tagged() {
         let noop = event.options.noop.then(|| "noop".to_owned());
         let tags = event.options.tags.iter().map(|tag| format!("tag {tag}"));
@@ -153,8 +154,7 @@ fn target_table(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> o
 }
 
 fn outcome(target: &DeliveryStatus) -> Option<String> {
-    let ended = target.run.as_ref()?.ended()?;
-    Some(format!("{}{}", ended.result.outcome, if ended.noop { " (noop)" } else { "" }))
+    Some(target.run.as_ref()?.ended()?.sentence())
 }
 
 fn show_latest(format: OutputFormat, events: &[EventStatus], warnings: &[String]) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use trigger_core::delivery::DeliveryState;
+use trigger_core::event::FiringResource;
 use trigger_core::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use trigger_core::run::RunOutcome;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
@@ -156,6 +157,8 @@ pub(crate) struct Event {
     origin: Text<Certname>,
     /// When the event was fired.
     fired_at: Time,
+    /// The Puppet resource that fired the event; null if it was fired on a command line.
+    resource: Option<EventResource>,
     /// How many seconds after that it expires.
     expires_in_seconds: u64,
     /// The tags that its runs are limited to; empty for whole runs.
@@ -166,6 +169,29 @@ pub(crate) struct Event {
     groups: Vec<Text<GroupName>>,
     /// The event's deliveries, in the order of the certnames.
     targets: Vec<EventTarget>,
+}
+
+/// The Puppet resource that fired an event.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct EventResource {
+    /// The path of the resource in its catalog.
+    path: String,
+    /// The manifest that declares it; null if Puppet did not know it.
+    file: Option<String>,
+    /// The line in the manifest; null if Puppet did not know it.
+    line: Option<u32>,
+}
+
+impl EventResource {
+    pub(crate) fn of(resource: &FiringResource) -> Self {
+        let declared = resource.declared.as_ref();
+        Self {
+            path: resource.path.clone(),
+            file: declared.map(|declared| declared.file.clone()),
+            line: declared.and_then(|declared| declared.line),
+        }
+    }
 }
 
 /// A delivery: one event at one node.
@@ -184,8 +210,14 @@ pub(crate) struct EventTarget {
     started_at: Option<Time>,
     /// When that run ended.
     finished_at: Option<Time>,
-    /// Whether that run only reported what it would change; null before it has ended.
+    /// Whether that run was a noop run, which changes only what has `noop => false`; null before it has ended.
     noop: Option<bool>,
+    /// Whether noop, of the run or of resources, left changes pending; null before the run has ended, and where Puppet's
+    /// report does not say.
+    noop_pending: Option<bool>,
+    /// Whether the run changed something, a noop run included; null before it has ended, and where Puppet's report does
+    /// not say.
+    really_changed: Option<bool>,
     /// Why the delivery is in this state, and whether its node is silent.
     reason: Option<String>,
 }
@@ -198,6 +230,7 @@ impl Event {
             trigger: Text(event.trigger.clone()),
             origin: Text(event.origin.clone()),
             fired_at: Time(event.fired_at),
+            resource: event.fired_by.as_ref().map(EventResource::of),
             expires_in_seconds: event.expires_in.as_secs(),
             tags: texts(&event.options.tags),
             noop: event.options.noop,
@@ -223,6 +256,8 @@ impl EventTarget {
             started_at: run.map(|run| Time(run.started_at())),
             finished_at: ended.map(|ended| Time(ended.result.finished_at)),
             noop: ended.map(|ended| ended.noop),
+            noop_pending: ended.and_then(|ended| ended.result.drift.noop_pending),
+            really_changed: ended.and_then(|ended| ended.result.drift.really_changed),
             reason: silence::reason(target),
         }
     }

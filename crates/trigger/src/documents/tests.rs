@@ -8,7 +8,7 @@ use schemars::generate::SchemaSettings;
 use snapbox::{Data, assert_data_eq};
 use trigger_core::delivery::DeliveryState;
 use trigger_core::node::Running;
-use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
+use trigger_core::run::{CompletedRun, Drift, RunOutcome, RunResult};
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_core::time::Timestamp;
 use trigger_core::why::{Question, Which};
@@ -45,6 +45,7 @@ fn every_document_has_a_schema() {
     check_schema::<Queue>("queue");
     check_schema::<Why>("why");
     check_schema::<Backup>("hub-backup");
+    check_schema::<Renamed>("rename");
     check_schema::<Error>("error");
 }
 
@@ -78,6 +79,7 @@ fn event_status() -> status::EventStatus {
         outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
+        drift: Drift { noop_pending: Some(true), really_changed: Some(true) },
         started_at: Timestamp::from_unix_ms(NOON + 1000),
         finished_at: Timestamp::from_unix_ms(NOON + 5100),
     };
@@ -204,6 +206,25 @@ fn an_explanation_of_an_event() {
 fn a_backup() {
     let (data_dir, file) = ("/var/lib/trigger/hub".to_owned(), "/backup/hub.db".to_owned());
     check("hub-backup", &Backup { data_dir, file, warnings: Vec::new() });
+}
+
+#[test]
+fn a_node_with_a_new_certname() {
+    let [from, to] = ["web01.example.com", "shop01.example.com"].map(|name| name.parse().unwrap());
+    let renamed = |to, left| Renamed::new("/var/lib/trigger".to_owned(), &from, to, left, warnings());
+    let left = renamed(&to, vec![event_id(1), event_id(2)]);
+    check("rename", &left);
+    assert_eq!(
+        left.sentence(),
+        "/var/lib/trigger belongs to shop01.example.com now; it belonged to web01.example.com.\n\
+         These events wait for web01.example.com and expire there; fire again at shop01.example.com what it still \
+         needs:\n  00000000-0000-0000-0000-000000000001\n  00000000-0000-0000-0000-000000000002"
+    );
+    assert_eq!(renamed(&to, Vec::new()).sentence().lines().count(), 1);
+    assert_eq!(
+        renamed(&from, Vec::new()).sentence(),
+        "/var/lib/trigger belongs to web01.example.com already."
+    );
 }
 
 #[test]

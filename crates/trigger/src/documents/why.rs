@@ -9,7 +9,7 @@ use trigger_core::run::history::{FiredEvent, SuppressedTarget};
 use trigger_core::why::{EventStep, Explanation, Question, RunState, RunStep};
 use trigger_fleet::status;
 
-use super::event::EventTarget;
+use super::event::{EventResource, EventTarget};
 use super::text::{Text, Time, texts};
 use crate::silence;
 
@@ -49,8 +49,14 @@ pub(crate) struct ChainRun {
     outcome: Option<Text<RunOutcome>>,
     /// Why the run ended so, or that its node is silent.
     reason: Option<String>,
-    /// Whether the run only reported what it would change; null unless it has ended.
+    /// Whether the run was a noop run, which changes only what has `noop => false`; null unless it has ended.
     noop: Option<bool>,
+    /// Whether noop, of the run or of resources, left changes pending; null unless the run has ended, and where Puppet's
+    /// report does not say.
+    noop_pending: Option<bool>,
+    /// Whether the run changed something, a noop run included; null unless it has ended, and where Puppet's report does
+    /// not say.
+    really_changed: Option<bool>,
     /// The tags that the run was limited to, empty for a whole run; null unless it has ended.
     tags: Option<Vec<Text<Tag>>>,
     /// When the run started; null if it is no longer on record.
@@ -131,8 +137,11 @@ pub(crate) struct ChainEvent {
     origin: Option<Text<Certname>>,
     /// When the event was fired; null if the event has been swept.
     fired_at: Option<Time>,
-    /// The run that the event was fired in; null if it was fired outside any run.
+    /// The run of Trigger that the event was fired in; null if it was fired outside any: on a command line, or in a
+    /// Puppet run that Trigger did not start.
     fired_in: Option<Text<RunId>>,
+    /// The Puppet resource that fired the event; null if it was fired on a command line, or the event has been swept.
+    resource: Option<EventResource>,
     /// Whether a chain begins with this event.
     root: bool,
     /// Whether the chain goes on to what led to this event; the other events are only named.
@@ -196,6 +205,8 @@ impl ChainRun {
             outcome: None,
             reason: None,
             noop: None,
+            noop_pending: None,
+            really_changed: None,
             tags: None,
             started_at: None,
             seen_at: None,
@@ -219,6 +230,8 @@ impl ChainRun {
                 outcome: Some(Text(run.result.outcome)),
                 reason: run.result.reason.clone(),
                 noop: Some(run.noop),
+                noop_pending: run.result.drift.noop_pending,
+                really_changed: run.result.drift.really_changed,
                 tags: Some(texts(tags)),
                 started_at: Some(Time(run.result.started_at)),
                 finished_at: Some(Time(run.result.finished_at)),
@@ -259,6 +272,7 @@ impl ChainEvent {
             origin: what.map(|what| Text(what.origin.clone())),
             fired_at: what.map(|what| Time(what.fired_at)),
             fired_in: what.and_then(|what| what.fired_in).map(Text),
+            resource: what.and_then(|what| what.fired_by.as_ref()).map(EventResource::of),
             root: step.is_root(),
             followed: step.is_followed,
             lineage: step

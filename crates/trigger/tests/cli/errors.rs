@@ -221,3 +221,22 @@ error: 'etcds://a:2379' needs TLS, which this version does not speak yet: use hu
     let queue = String::from_utf8(queue.stdout).unwrap();
     assert!(queue.contains("\"spooled\":[]"), "{queue}");
 }
+
+#[test]
+fn a_directory_without_an_owner_cannot_be_renamed_and_one_that_has_the_name_need_not() {
+    let state = state();
+    trigger(state.path()).arg("rename").assert().code(1).stdout_eq(str![""]).stderr_eq(str![[r#"
+error: the state directory [..] belongs to no certname yet: an agent takes it at its start
+
+"#]]);
+    std::fs::write(state.path().join("certname"), "web01.example.com\n").unwrap();
+    trigger(state.path()).arg("rename").assert().code(0).stderr_eq(str![""]).stdout_eq(str![[r#"
+[..] belongs to web01.example.com already.
+
+"#]]);
+    std::fs::write(state.path().join("certname"), "two words\n").unwrap();
+    trigger(state.path()).arg("rename").assert().code(1).stdout_eq(str![""]).stderr_eq(str![[r#"
+error: cannot read [..]/certname: 'two words' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters
+
+"#]]);
+}

@@ -31,7 +31,7 @@ RSpec.describe 'puppet apply' do
         subscribe => Notify['second'],
       }
 
-      trigger { 'for nobody': hosts => undef, subscribe => Notify['first'] }
+      trigger { 'without targets': hosts => undef, subscribe => Notify['first'] }
     PUPPET
 
     expect(program.calls).to contain_exactly(
@@ -41,12 +41,52 @@ RSpec.describe 'puppet apply' do
         '--ttl', '2', '--expires-in', '300s', '--prefix', '/puppet_trigger/events', '--backend', 'etcd', '--',
         'größer "$(id)"'], "lb01.example.com\n"]
     )
+    expect(program.declarations.first).to match [
+      '--resource', %r{\A/Stage\[main\]/Main/Trigger\[}, '--resource-file', %r{\A/.*\.pp\z}, '--resource-line', /\A\d+\z/
+    ]
     expect(run.code).to eq(2), run.output
     expect(run.output).to match(/Trigger\[notified thrice\]: Fired 01935000-\S+ at 2 nodes/)
     # Puppet warns neither about several providers nor about a deprecated feature.
-    expect(run.complaints).to eq [
-      'Warning: /Stage[main]/Main/Trigger[for nobody]: Nothing was fired: neither hosts nor groups name a node',
+    expect(run.problems).to eq [
+      'Warning: /Stage[main]/Main/Trigger[noop by itself]: Notifies are lost: this trigger has noop => true',
+      'Warning: /Stage[main]/Main/Trigger[without targets]: Nothing was fired: neither hosts nor groups name a node',
     ]
+  end
+
+  describe 'a run that cannot notify' do
+    let(:manifest) { <<~PUPPET }
+      schedule { 'never': period => never }
+      notify { 'change': tag => 'web', notify => Trigger['plain', 'scheduled'] }
+      trigger { 'plain': hosts => 'lb01.example.com' }
+      trigger { 'scheduled': hosts => 'lb01.example.com', schedule => 'never', tag => 'web' }
+    PUPPET
+
+    def lost(title, why)
+      "Warning: /Stage[main]/Main/Trigger[#{title}]: Notifies are lost: #{why}"
+    end
+
+    it 'warns of a schedule' do
+      run = puppet_apply(manifest, program)
+      expect(program.calls.length).to eq 1
+      why = "the schedule 'never' drops what notifies this trigger outside of its time; remove the schedule"
+      expect(run.problems).to eq [lost('scheduled', why)]
+    end
+
+    it 'warns of tags that it lacks, unless the private tag is among them' do
+      why = 'this run is limited to the tags nothing, else; add trigger_internal to them'
+      run = puppet_apply(manifest, program, '--tags', 'nothing,else')
+      expect(program.calls).to eq []
+      expect(run.problems).to eq [lost('plain', why), lost('scheduled', why)]
+      run = puppet_apply(manifest, program, '--tags', 'web,trigger_internal', '--ignoreschedules')
+      expect([program.calls.length, run.problems]).to eq [2, []]
+    end
+
+    it 'warns of tags that are skipped' do
+      run = puppet_apply(manifest, program, '--skip_tags', 'other,trigger')
+      expect(program.calls).to eq []
+      why = 'this run skips the tag trigger, which this trigger has'
+      expect(run.problems).to eq [lost('plain', why), lost('scheduled', why)]
+    end
   end
 
   it 'fires nothing with --noop, and says what it would do' do
@@ -91,7 +131,7 @@ RSpec.describe 'puppet apply' do
       [['fire', '--output', 'json', '--certname', 'web01.example.com', '--hosts-from', '-', '--ttl', '5', '--', 't'],
        "lb01.example.com\n"],
     ]
-    expect(run.complaints).to eq []
+    expect(run.problems).to eq []
   end
 
   it 'works from the directory that pluginsync fills, without the module' do
@@ -125,7 +165,7 @@ RSpec.describe 'puppet apply' do
 
     expect(run.code).to eq 6
     # The error appears twice, because Puppet logs the failure of the refresh and the exception behind it.
-    expect(run.complaints).to eq [
+    expect(run.problems).to eq [
       'Error: /Stage[main]/Main/Trigger[t]: Failed to call refresh: Cannot fire: no room in the outbox',
       'Error: /Stage[main]/Main/Trigger[t]: Cannot fire: no room in the outbox',
     ]

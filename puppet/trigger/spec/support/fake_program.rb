@@ -20,28 +20,33 @@ class FakeProgram
     known = {
       '--output' => /\Ajson\z/, '--certname' => node, '--hosts-from' => /\A-\z/, '--group' => node,
       '--ttl' => /\A[1-9]\d*\z/, '--loops' => /\A(avoid|allow)\z/, '--expires-in' => /\A[1-9]\d*[smhd]\z/,
-      '--prefix' => %r{\A/.*[^/]\z}, '--backend' => /\A(hub|etcd|dummy:)\z/
+      '--prefix' => %r{\A/.*[^/]\z}, '--backend' => /\A(hub|etcd|dummy:)\z/,
+      '--resource' => %r{\A/.*Trigger\[.*\]\z}m, '--resource-file' => %r{\A/}, '--resource-line' => /\A[1-9]\d*\z/
     }
     words = ARGV.map { |word| word.dup.force_encoding('UTF-8') }
-    argv = words.dup
-    refuse('not fire') unless words.shift == 'fire'
+    argv = []
+    declared = []
+    refuse('not fire') unless words.first == 'fire'
+    argv << words.shift
     given = Hash.new { |hash, key| hash[key] = [] }
     until words.first == '--' || words.empty?
       flag, value = words.shift(2)
       refuse("bad #{flag}") unless value && known[flag]&.match?(value)
       given[flag] << value
+      (flag.start_with?('--resource') ? declared : argv).push(flag, value)
       refuse("#{flag} twice") if flag != '--group' && given[flag].length > 1
     end
     refuse('no single name after --') unless words.shift == '--' && words.length == 1
+    argv.concat(['--', *words])
     refuse('in the process group of Puppet') unless Process.getpgrp == Process.pid
     refuse('incomplete') unless given.key?('--output') && given.key?('--certname')
     input = $stdin.read.force_encoding('UTF-8')
     hosts = input.lines(chomp: true)
-    refuse('hosts nobody asked for') if !hosts.empty? && !given.key?('--hosts-from')
+    refuse('hosts without --hosts-from') if !hosts.empty? && !given.key?('--hosts-from')
     refuse('no targets') if hosts.empty? && given['--group'].empty?
     refuse('not a list of certnames') unless hosts.all? { |host| host.match?(node) } && input.end_with?("\n", '')
 
-    File.write("#{__dir__}/calls", JSON.generate(argv: argv, input: input) + "\n", mode: 'a')
+    File.write("#{__dir__}/calls", JSON.generate(argv: argv, input: input, declared: declared) + "\n", mode: 'a')
     answer = File.exist?("#{__dir__}/answer") ? JSON.parse(File.read("#{__dir__}/answer")) : {}
     $stdout.write(answer['stdout'] || JSON.generate(
       event_id: '01935000-0000-7000-8000-000000000001', trigger: words.first, state: 'committed', revision: 7,
@@ -79,12 +84,19 @@ class FakeProgram
     File.write(File.join(directory, 'answer'), JSON.generate(how))
   end
 
-  # Every call so far: [[argv, input], …].
+  # Every call so far, without the arguments that say where the resource is declared: [[argv, input], …].
   def calls
-    file = File.join(directory, 'calls')
-    return [] unless File.exist?(file)
+    recorded.map { |call| call.values_at('argv', 'input') }
+  end
 
-    File.readlines(file).map { |line| JSON.parse(line).values_at('argv', 'input') }
+  # For each call, the arguments that say where the resource is declared.
+  def declarations
+    recorded.map { |call| call['declared'] }
+  end
+
+  def recorded
+    file = File.join(directory, 'calls')
+    File.exist?(file) ? File.readlines(file).map { |line| JSON.parse(line) } : []
   end
 
   # The names of the triggers that fired, in order.

@@ -11,7 +11,7 @@ module Scratch
 
   Run = Struct.new(:output, :code) do
     # Puppet's warnings and errors, without those of Facter about a container.
-    def complaints
+    def problems
       output.lines(chomp: true).grep(/Warning|Error/).grep_v(/Facter:/)
     end
   end

@@ -63,6 +63,7 @@ impl<'a> Work<'a> {
             outcome: RunOutcome::Unchanged,
             reason: None,
             reported_noop: false,
+            drift: Default::default(),
             started_at,
             finished_at: wall(),
         };

@@ -106,7 +106,7 @@ fn a_run_is_unchanged_changed_or_failed_as_its_report_says() {
     node.served("exec { '/bin/false': }");
     let failed = wait_for(&node, &fire(&node, &[]), "failed");
     assert_eq!(failed["outcome"], "failed", "{failed}");
-    assert_reason(&failed, "resources failed");
+    assert_reason(&failed, "resources failed: Exec[/bin/false]: change from 'notrun' to ['0'] failed: ");
 }
 
 #[test]
@@ -118,10 +118,10 @@ fn what_does_not_compile_is_tried_again_and_no_old_catalog_is_applied_instead() 
     wait_for(&node, &fire(&node, &[]), "done");
     fs::remove_file(&file).expect("what the first catalog made");
 
-    node.served("fail('nobody can compile this')");
+    node.served("fail('this cannot be compiled')");
     let event = fire(&node, &[]);
     let retrying = wait_for(&node, &event, "retrying");
-    assert_reason(&retrying, "nobody can compile this");
+    assert_reason(&retrying, "this cannot be compiled");
     assert!(node.queue()["waiting"][0]["retry_at"].is_string(), "{}", node.queue());
     assert!(!file.exists(), "the cached catalog was applied");
 
@@ -163,17 +163,31 @@ fn what_comes_before_a_catalog_keeps_it_from_running_and_what_comes_after_does_n
     let mut node = fleet.node("pre-and-post.example.test");
     node.runs_puppet_agent(&slow(&node), "");
     let log = node.path("puppet.log");
-    let failing = |command: &str| format!("logdest = {}\n{command} = /bin/false", log.display());
+    // The words of Puppet at a signal, printed by another program, are no signal.
+    const WORDS: &str =
+        "#!/bin/sh\nprintf 'maintenance flag is set\nExiting\nNotice: Caught TERM; exiting\n'; exit 1\n";
+    let script = node.script("failing", WORDS);
+    let failing = |command: &str| format!("logdest = {}\n{command} = {}", log.display(), script.display());
     node.puppet_conf(PuppetServer::shared().port(), &failing("prerun_command"));
     node.start_agent();
     let event = fire(&node, &[]);
     let retrying = wait_for(&node, &event, "retrying");
     assert_reason(&retrying, "no catalog was applied: Could not run command from prerun_command");
     assert!(fs::read_to_string(&log).expect("Puppet's log").contains("prerun_command"), "theirs as well");
+    assert_reason(&retrying, "maintenance flag is set");
     assert!(!node.path("started").exists());
+    eventually_within(TIMEOUT, "a second attempt", || {
+        let outcomes = outcomes(&node);
+        if outcomes.len() > 1 { Ok(()) } else { Err(format!("{outcomes:?}")) }
+    });
     node.puppet_conf(PuppetServer::shared().port(), &failing("postrun_command"));
     let done = wait_for(&node, &event, "done");
     assert_eq!(done["outcome"], "changed", "{done}");
+    assert!(
+        outcomes(&node).iter().filter(|outcome| *outcome != "not_run").eq(["changed"]),
+        "{:?}",
+        outcomes(&node)
+    );
     assert_reason(&done, "the catalog was applied, but Puppet ended with exit code 1: ");
     assert_reason(&done, "postrun_command");
 
@@ -194,6 +208,22 @@ fn what_comes_before_a_catalog_keeps_it_from_running_and_what_comes_after_does_n
     assert_eq!(results(&node)[before]["reason"], "ended by SIGTERM");
 }
 
+/// Proves C9.
+#[test]
+fn an_operators_options_take_no_job_id_away() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("options.example.test");
+    node.runs_puppet_agent(
+        "notify { 'x': }",
+        "-t --job-id 7 --job-id=8 --no-onetime --daemonize --no-noop --no-report",
+    );
+    node.start_agent();
+    let noop = wait_for(&node, &fire(&node, &["--noop"]), "done");
+    assert_eq!(noop["noop"], true, "{noop}");
+    let done = wait_for(&node, &fire(&node, &[]), "done");
+    assert_eq!((&done["outcome"], &done["noop"]), (&json!("changed"), &json!(false)), "{done}");
+}
+
 #[test]
 fn a_server_that_cannot_be_reached_is_waited_for() {
     let (_fleet, node) = alone("unreachable.example.test", "");
@@ -204,9 +234,20 @@ fn a_server_that_cannot_be_reached_is_waited_for() {
     let retrying = wait_for(&node, &event, "retrying");
     assert_reason(&retrying, "no catalog was applied: ");
     assert_reason(&retrying, "Connection refused");
+    assert_reason(&retrying, "check that the Puppet server runs");
     node.puppet_conf(PuppetServer::shared().port(), "");
     let done = wait_for(&node, &event, "done");
     assert_eq!(done["outcome"], "unchanged", "{done}");
+}
+
+#[test]
+fn a_certificate_that_is_not_signed_is_named_with_what_to_do() {
+    let (_fleet, node) = alone("unsigned.example.test", "");
+    let event = fire(&node, &[]);
+    let retrying = wait_for(&node, &event, "retrying");
+    assert_reason(&retrying, "Puppet did not run: this node's certificate is not signed yet: ");
+    assert_reason(&retrying, "'puppetserver ca sign --certname unsigned.example.test'");
+    assert_eq!(outcomes(&node)[..1], ["not_run"]);
 }
 
 /// Proves C9.
@@ -241,9 +282,12 @@ fn a_run_that_is_locked_out_too_long_is_tried_again() {
     node.hold();
     let _foreign = node.start_puppet_agent(&["-t"]);
     wait_until_started(&node);
+    let holder = lock_holder(&node);
     let event = fire(&node, &[]);
     let retrying = wait_for(&node, &event, "retrying");
     assert_reason(&retrying, "the maxwaitforlock timeout has been exceeded");
+    let lock = node.puppet_state("agent_catalog_run.lock");
+    assert_reason(&retrying, &format!("the lock {} of process {holder} (", lock.display()));
     node.release();
     let done = wait_for(&node, &event, "done");
     assert_eq!(done["outcome"], "changed", "{done}");
@@ -384,6 +428,7 @@ fn a_noop_run_changes_nothing_and_says_so_whatever_asked_for_it() {
     node.served(&format!("file {{ '{}': content => 'x' }}", file.display()));
     let asked = wait_for(&node, &fire(&node, &["--noop"]), "done");
     assert_eq!((&asked["noop"], &asked["reason"]), (&json!(true), &Value::Null), "{asked}");
+    assert_eq!((&asked["noop_pending"], &asked["really_changed"]), (&json!(true), &json!(false)), "{asked}");
     assert!(output(&node, &asked).contains("(noop)"), "{}", output(&node, &asked));
 
     node.puppet_conf(PuppetServer::shared().port(), "noop = true");
@@ -391,6 +436,21 @@ fn a_noop_run_changes_nothing_and_says_so_whatever_asked_for_it() {
     assert_eq!(own["noop"], true, "{own}");
     assert_reason(&own, "this node's own settings made it a noop run");
     assert!(!file.exists(), "a noop run changed something");
+}
+
+#[test]
+fn tags_of_puppet_conf_limit_a_run_of_the_agent_but_drop_no_notify() {
+    let (_fleet, node) = alone("limited.example.test", "");
+    node.served(
+        "notify { 'selected': tag => 'web', notify => Trigger['t'] }
+         notify { 'not selected': }
+         trigger { 't': hosts => 'next.example.test' }",
+    );
+    node.puppet_conf(PuppetServer::shared().port(), "tags = web");
+    let limited = wait_for(&node, &fire(&node, &[]), "done");
+    assert_reason(&limited, "the run was limited by tags = web in puppet.conf");
+    let said = output(&node, &limited);
+    assert!(said.contains("Fired ") && !said.contains("not selected"), "{said}");
 }
 
 #[test]

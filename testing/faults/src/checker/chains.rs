@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::guard::{MAX_FIRES, MAX_HOPS};
 use super::index::Index;
 use super::violation::Violation;
-use crate::artifacts::Evidence;
+use crate::artifacts::Artifacts;
 use crate::journal::{Answer, Cause, Chain};
 
 const BOUNDED: &str = "no runaway loops";
 
-pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+pub(super) fn check(artifacts: &Artifacts, index: &Index<'_>, violations: &mut Vec<Violation>) {
     let mut chains: BTreeMap<&str, &Cause> = BTreeMap::new();
     for run in &artifacts.runs {
         for cause in &run.start.causes {
@@ -45,7 +45,7 @@ fn objection(cause: &Cause, certname: &str) -> Option<String> {
 /// Checks that one trigger fires at most three times on one node for one root, and once more for each run that was
 /// killed, since that run may not have counted its last fire.
 fn budgets(
-    artifacts: &Evidence,
+    artifacts: &Artifacts,
     index: &Index<'_>,
     chains: &BTreeMap<&str, &Cause>,
     violations: &mut Vec<Violation>,

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::describe::{describe, seconds};
 use super::index::{Cover, Index};
-use crate::artifacts::Evidence;
+use crate::artifacts::Artifacts;
 
 /// Returns the runs by (event, certname), in the order of their starts.
-pub(super) fn of(artifacts: &Evidence) -> BTreeMap<(&str, &str), Vec<Cover<'_>>> {
+pub(super) fn of(artifacts: &Artifacts) -> BTreeMap<(&str, &str), Vec<Cover<'_>>> {
     let mut covers: BTreeMap<(&str, &str), Vec<Cover<'_>>> = BTreeMap::new();
     for run in &artifacts.runs {
         let start = &run.start;

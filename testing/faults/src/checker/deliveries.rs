@@ -6,7 +6,7 @@ use super::describe::{describe, seconds};
 use super::index::Index;
 use super::violation::Violation;
 use super::{covers, guard, repetitions};
-use crate::artifacts::{Evidence, Target, Window};
+use crate::artifacts::{Artifacts, Target, Window};
 use crate::journal::{Answer, Fire, Moment};
 
 const LOST: &str = "no lost wake-up";
@@ -17,7 +17,7 @@ const SUPERVISION_TIMEOUT: Moment = 5_000_000_000;
 /// The rule that is broken, and the reason.
 type Objection = (&'static str, String);
 
-pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+pub(super) fn check(artifacts: &Artifacts, index: &Index<'_>, violations: &mut Vec<Violation>) {
     let judges = Judge { artifacts, index };
     for fire in &artifacts.fires {
         let Answer::Success { event, state } = &fire.answer else { continue };
@@ -38,7 +38,7 @@ pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Ve
 
 /// Returns whether a restored hub had lost a part of this delivery, which may therefore have stayed as it was in the
 /// backup.
-pub(super) fn is_forgotten(artifacts: &Evidence, event: &str, certname: &str) -> bool {
+pub(super) fn is_forgotten(artifacts: &Artifacts, event: &str, certname: &str) -> bool {
     let lost = |key: &String| artifacts.forgotten.contains(key);
     let groups = artifacts.groups.iter().filter(|(_, members)| members.contains(certname));
     let mut by_group = groups.map(|(group, _)| format!("group-deliveries/{group}/{event}"));
@@ -49,7 +49,7 @@ pub(super) fn is_forgotten(artifacts: &Evidence, event: &str, certname: &str) ->
         || by_group.any(|key| lost(&key))
 }
 
-pub(super) fn forgotten(artifacts: &Evidence) -> Vec<(String, String)> {
+pub(super) fn forgotten(artifacts: &Artifacts) -> Vec<(String, String)> {
     let mut forgotten = Vec::new();
     for fire in &artifacts.fires {
         let Answer::Success { event, .. } = &fire.answer else { continue };
@@ -65,7 +65,7 @@ pub(super) fn forgotten(artifacts: &Evidence) -> Vec<(String, String)> {
 }
 
 struct Judge<'a> {
-    artifacts: &'a Evidence,
+    artifacts: &'a Artifacts,
     index: &'a Index<'a>,
 }
 
@@ -75,7 +75,7 @@ impl Judge<'_> {
             Some(target) if target.has_ended() => self.end(fire, event, target),
             _ if is_forgotten(self.artifacts, event, certname) => Ok(()),
             Some(target) => Err((LOST, format!("it is '{}' at the end: {target:?}", target.state))),
-            None if is_suppressed_group(fire) && guard::leaves_out_all(self.artifacts, self.index, fire) => {
+            None if is_suppressed_group(fire) && guard::suppresses_all(self.artifacts, self.index, fire) => {
                 Ok(())
             }
             None => Err((LOST, "trigger status does not list it".to_owned())),
@@ -88,7 +88,7 @@ impl Judge<'_> {
         match target.state.as_str() {
             "done" | "failed" => self.run(fire, event, target).map_err(|why| (LOST, why)),
             "refused" if fire.noop => Ok(()),
-            "suppressed" if guard::leaves_out(self.artifacts, self.index, fire, &target.certname) => Ok(()),
+            "suppressed" if guard::suppresses(self.artifacts, self.index, fire, &target.certname) => Ok(()),
             "suppressed" => unfit("the chains that led to it permit it"),
             "superseded" => self.successor(fire, event, target),
             _ => unfit("nothing asked for it"),
@@ -189,7 +189,7 @@ impl Judge<'_> {
 
 /// Returns whether the trial ended a run, by killing the run, its supervisor, or its agent before there was a
 /// supervisor.
-pub(super) fn was_ended(artifacts: &Evidence, index: &Index<'_>, run_id: &str) -> bool {
+pub(super) fn was_ended(artifacts: &Artifacts, index: &Index<'_>, run_id: &str) -> bool {
     let killed_agent =
         |window: &&Window| window.kind == "kill -9 of an agent" || window.kind == "crash of a node";
     let before_it_was_supervised = || {

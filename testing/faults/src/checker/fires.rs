@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::index::Index;
 use super::violation::Violation;
-use crate::artifacts::Evidence;
+use crate::artifacts::Artifacts;
 use crate::journal::{Answer, Cause, Fire, Moment};
 
 const DURABLE: &str = "durable before it answers";
@@ -15,7 +15,7 @@ const DURABLE: &str = "durable before it answers";
 const CLOCKS_APART: Duration = Duration::from_secs(1);
 
 /// Checks that no fire failed that was not killed: every node has an outbox.
-pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+pub(super) fn check(artifacts: &Artifacts, index: &Index<'_>, violations: &mut Vec<Violation>) {
     for fire in &artifacts.fires {
         if let Some(why) = objection(fire, index) {
             let found = format!("a fire on {} {why}", fire.origin);
@@ -49,7 +49,7 @@ struct Orphan<'a> {
 /// Returns the fires behind events without an answer: each fire that was killed may have fired one. A fire and an
 /// event are matched by trigger, targets and time; an event without a match has no origin.
 pub(super) fn unanswered<'a>(
-    artifacts: &'a Evidence,
+    artifacts: &'a Artifacts,
     answered: &BTreeMap<&str, &Fire>,
 ) -> BTreeMap<&'a str, &'a Fire> {
     let mut killed: Vec<&Fire> =
@@ -65,7 +65,7 @@ pub(super) fn unanswered<'a>(
     found
 }
 
-fn orphans<'a>(artifacts: &'a Evidence, answered: &BTreeMap<&str, &Fire>) -> BTreeMap<&'a str, Orphan<'a>> {
+fn orphans<'a>(artifacts: &'a Artifacts, answered: &BTreeMap<&str, &Fire>) -> BTreeMap<&'a str, Orphan<'a>> {
     let mut orphans: BTreeMap<&str, Orphan<'_>> = BTreeMap::new();
     for run in &artifacts.runs {
         let start = &run.start;
@@ -79,7 +79,7 @@ fn orphans<'a>(artifacts: &'a Evidence, answered: &BTreeMap<&str, &Fire>) -> BTr
     orphans
 }
 
-fn may_have_fired(artifacts: &Evidence, fire: &Fire, orphan: &Orphan<'_>) -> bool {
+fn may_have_fired(artifacts: &Artifacts, fire: &Fire, orphan: &Orphan<'_>) -> bool {
     let apart = u64::try_from(CLOCKS_APART.as_nanos()).unwrap_or_default();
     let is_then = |at: Moment| (fire.before.saturating_sub(apart)..=fire.after + apart).contains(&at);
     let targets = artifacts.targets_of(fire);

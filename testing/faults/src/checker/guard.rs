@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::index::Index;
-use crate::artifacts::Evidence;
+use crate::artifacts::Artifacts;
 use crate::journal::{Answer, Chain, Fire};
 
 /// The most hops that a chain may have; no fire of the trial asks for another ttl.
@@ -15,7 +15,7 @@ pub(super) const MAX_FIRES: usize = 3;
 const MAX_CHAINS: usize = 8;
 
 /// Returns whether each chain forbids this target.
-pub(super) fn leaves_out(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, certname: &str) -> bool {
+pub(super) fn suppresses(artifacts: &Artifacts, index: &Index<'_>, fire: &Fire, certname: &str) -> bool {
     let chains = chains_through(index, fire);
     if chains.is_empty() {
         return false;
@@ -31,12 +31,12 @@ pub(super) fn leaves_out(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, c
 }
 
 /// Returns whether each chain forbids every target of this fire, as for a group that was suppressed as a whole.
-pub(super) fn leaves_out_all(artifacts: &Evidence, index: &Index<'_>, fire: &Fire) -> bool {
+pub(super) fn suppresses_all(artifacts: &Artifacts, index: &Index<'_>, fire: &Fire) -> bool {
     let chains = chains_through(index, fire);
     !chains.is_empty() && chains.iter().all(|chain| is_at_its_end(artifacts, index, fire, chain))
 }
 
-fn is_at_its_end(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, chain: &Chain) -> bool {
+fn is_at_its_end(artifacts: &Artifacts, index: &Index<'_>, fire: &Fire, chain: &Chain) -> bool {
     chain.hops.len() >= MAX_HOPS || fires_before(artifacts, index, fire, &chain.root) >= MAX_FIRES
 }
 
@@ -61,7 +61,7 @@ fn chains_through(index: &Index<'_>, fire: &Fire) -> Vec<Chain> {
 
 /// Returns how many earlier fires of this trigger may have been counted on its node for a root. It is not known which
 /// chains permitted a fire, so each of its roots counts.
-fn fires_before(artifacts: &Evidence, index: &Index<'_>, fire: &Fire, root: &str) -> usize {
+fn fires_before(artifacts: &Artifacts, index: &Index<'_>, fire: &Fire, root: &str) -> usize {
     let may_count = |other: &&Fire| {
         let was_suppressed = matches!(&other.answer, Answer::Success { state, .. } if state == "suppressed");
         !was_suppressed

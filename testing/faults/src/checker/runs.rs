@@ -7,7 +7,7 @@ use super::deliveries::{is_forgotten, was_ended};
 use super::describe::{describe, seconds};
 use super::index::Index;
 use super::violation::Violation;
-use crate::artifacts::{Evidence, Run};
+use crate::artifacts::{Artifacts, Run};
 use crate::journal::Answer;
 
 const ALONE: &str = "one run at a time";
@@ -15,7 +15,7 @@ const CAUSED: &str = "no run without a cause";
 const ENDED: &str = "a run ends by itself or is killed";
 const ONCE: &str = "a run is executed once";
 
-pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+pub(super) fn check(artifacts: &Artifacts, index: &Index<'_>, violations: &mut Vec<Violation>) {
     overlaps(artifacts, violations);
     executions(artifacts, violations);
     interruptions(artifacts, index, violations);
@@ -26,7 +26,7 @@ pub(super) fn check(artifacts: &Evidence, index: &Index<'_>, violations: &mut Ve
     }
 }
 
-fn overlaps(artifacts: &Evidence, violations: &mut Vec<Violation>) {
+fn overlaps(artifacts: &Artifacts, violations: &mut Vec<Violation>) {
     let mut nodes: BTreeMap<&str, Vec<&Run>> = BTreeMap::new();
     for run in &artifacts.runs {
         nodes.entry(run.start.certname.as_str()).or_default().push(run);
@@ -51,7 +51,7 @@ fn overlaps(artifacts: &Evidence, violations: &mut Vec<Violation>) {
 }
 
 /// Checks that each start of a run has an id of its own.
-fn executions(artifacts: &Evidence, violations: &mut Vec<Violation>) {
+fn executions(artifacts: &Artifacts, violations: &mut Vec<Violation>) {
     let mut first: BTreeMap<&str, &Run> = BTreeMap::new();
     for run in &artifacts.runs {
         if let Some(before) = first.insert(&run.start.run, run) {
@@ -62,7 +62,7 @@ fn executions(artifacts: &Evidence, violations: &mut Vec<Violation>) {
 }
 
 /// Checks that the trial interrupted exactly those runs whose results report an interruption.
-fn interruptions(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<Violation>) {
+fn interruptions(artifacts: &Artifacts, index: &Index<'_>, violations: &mut Vec<Violation>) {
     for (run, record) in &artifacts.records {
         let why = match record.outcome.as_str() {
             "interrupted" if !was_ended(artifacts, index, run) => "nothing interrupted it",
@@ -81,13 +81,13 @@ fn interruptions(artifacts: &Evidence, index: &Index<'_>, violations: &mut Vec<V
 
 /// Returns the latest time at which a run's process can have ended or, if it was killed, the time until which it was
 /// alive.
-fn end_of(artifacts: &Evidence, run: &Run) -> u64 {
+fn end_of(artifacts: &Artifacts, run: &Run) -> u64 {
     let killed =
         artifacts.hits.iter().filter(|hit| hit.process && hit.run == run.start.run).map(|hit| hit.at);
     run.end.as_ref().map(|end| end.at).or_else(|| killed.min()).unwrap_or(run.start.at)
 }
 
-fn objections(artifacts: &Evidence, index: &Index<'_>, run: &Run) -> Vec<(&'static str, String)> {
+fn objections(artifacts: &Artifacts, index: &Index<'_>, run: &Run) -> Vec<(&'static str, String)> {
     let mut objections = Vec::new();
     if run.start.causes.is_empty() {
         objections.push((CAUSED, "its record lists nothing".to_owned()));
@@ -100,7 +100,7 @@ fn objections(artifacts: &Evidence, index: &Index<'_>, run: &Run) -> Vec<(&'stat
     objections
 }
 
-fn objection(artifacts: &Evidence, index: &Index<'_>, run: &Run, event: &str) -> Option<String> {
+fn objection(artifacts: &Artifacts, index: &Index<'_>, run: &Run, event: &str) -> Option<String> {
     let certname = &run.start.certname;
     let Some(fire) = index.fires.get(event) else { return Some(format!("no fire made event {event}")) };
     if fire.before > run.start.at {

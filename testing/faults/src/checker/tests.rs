@@ -8,19 +8,19 @@ mod restores;
 use std::collections::BTreeSet;
 
 use super::check;
-use crate::artifacts::{Evidence, Record, Run, Target, Window};
+use crate::artifacts::{Artifacts, Record, Run, Target, Window};
 use crate::journal::{Answer, Cause, Chain, Fire, Hit, RunEnd, RunStart};
 
 /// Event `e1` is fired at 10 on `a` for `b` and for the group `g` (`c`); `b` runs `r1` from 20 to 30, `c` runs
 /// `r2` from 21 to 40.
-fn good() -> Evidence {
-    Evidence {
+fn good() -> Artifacts {
+    Artifacts {
         groups: [("g".to_owned(), BTreeSet::from(["c".to_owned()]))].into(),
         fires: vec![fire("e1", 10)],
         runs: vec![run("r1", "b", (20, 30), "e1"), run("r2", "c", (21, 40), "e1")],
         records: [record("r1", "b", 20, "e1"), record("r2", "c", 21, "e1")].into(),
         statuses: [("e1".to_owned(), vec![done("b", "r1"), done("c", "r2")])].into(),
-        ..Evidence::default()
+        ..Artifacts::default()
     }
 }
 
@@ -87,7 +87,7 @@ fn hit(run: &str, at: u64) -> Hit {
 
 /// Doctors the good trial and returns the rules that the checker finds broken.
 #[track_caller]
-fn doctored(doctor: impl FnOnce(&mut Evidence)) -> Vec<&'static str> {
+fn doctored(doctor: impl FnOnce(&mut Artifacts)) -> Vec<&'static str> {
     let mut artifacts = good();
     doctor(&mut artifacts);
     let mut rules: Vec<_> = check(&artifacts).into_iter().map(|violation| violation.rule).collect();
@@ -95,12 +95,12 @@ fn doctored(doctor: impl FnOnce(&mut Evidence)) -> Vec<&'static str> {
     rules
 }
 
-fn statuses<'a>(artifacts: &'a mut Evidence, event: &str) -> &'a mut Vec<Target> {
+fn statuses<'a>(artifacts: &'a mut Artifacts, event: &str) -> &'a mut Vec<Target> {
     artifacts.statuses.entry(event.to_owned()).or_default()
 }
 
 /// Makes a run one that was killed before its end.
-fn killed(artifacts: &mut Evidence, run: &str, at: u64) {
+fn killed(artifacts: &mut Artifacts, run: &str, at: u64) {
     let of_it = artifacts.runs.iter_mut().filter(|known| known.start.run == run);
     of_it.for_each(|run| run.end = None);
     artifacts.records.get_mut(run).unwrap().outcome = "interrupted".to_owned();
@@ -108,7 +108,7 @@ fn killed(artifacts: &mut Evidence, run: &str, at: u64) {
 }
 
 /// Adds one more run of `b` for `e1`.
-fn again(artifacts: &mut Evidence, name: &str, from: u64) {
+fn again(artifacts: &mut Artifacts, name: &str, from: u64) {
     artifacts.runs.push(run(name, "b", (from, from + 10), "e1"));
     artifacts.records.extend([record(name, "b", from, "e1")]);
     statuses(artifacts, "e1")[0] = done("b", name);

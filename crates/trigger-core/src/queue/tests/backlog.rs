@@ -3,6 +3,37 @@
 use super::*;
 use crate::queue::waiting::MAX_BACKLOG;
 
+/// Proves C5.
+#[test]
+fn the_deliveries_of_one_reading_share_one_run() {
+    check("[ e1 e2 e3 ]", "run[e1,e2,e3]");
+    check("[ e1 e2:web e3~ ] +1000 unchanged", "run[e1,e2] finish[e1=done,e2=done] run~[e3]");
+    // A long reading comes in portions.
+    check("[ e1 e2 [ +400 e3 +400 ]", "run[e1,e2,e3]");
+    // What is read again costs nothing.
+    check(
+        "[ e1 e2 ] +2000 unchanged [ e1 e2 e3 e4 ]",
+        "run[e1,e2] finish[e1=done,e2=done] delete[e1] delete[e2] run[e3,e4]",
+    );
+    // A reading during a run delays nothing but the next one.
+    check("e1 [ e2 +1500 unchanged e3 ]", "run[e1] finish[e1=done] run[e2,e3]");
+}
+
+#[test]
+fn a_reading_without_an_end_does_not_hold_up_what_it_has_delivered() {
+    check("[ e1 +9999 e2 +0", "");
+    check("[ e1 +9999 e2 +1", "run[e1,e2]");
+    let mut world = world();
+    world.play("[ e1");
+    assert_eq!(world.queue.next_wake(), Some(READING_TIMEOUT));
+    assert!(!world.queue.may_start(world.now, &Input::Tick));
+    assert!(world.queue.may_start(world.now, &Input::ReadingEnded));
+    world.play("] e2 [ e3 +5000 [ e4 +5000");
+    assert_eq!(world.seen.join(" "), "run[e1]", "one run at a time");
+    world.play("unchanged");
+    assert_eq!(world.seen.last().unwrap(), "run[e2,e3,e4]", "a second portion is no second delay");
+}
+
 #[test]
 fn a_burst_of_two_hundred_costs_a_handful_of_runs_and_loses_none() {
     let mut world = world();

@@ -57,21 +57,30 @@ fn nothing_starts_while_blocked_and_the_reason_shows() {
     assert_eq!(world.seen, ["run[e1]"]);
 }
 
+/// Proves C11.
 #[test]
 fn the_first_blocker_in_their_order_counts() {
     let mut world = world_in_recovery(settings());
     world.play("e1");
-    let check = |world: &mut World, claim: Option<ClaimBlocker>, disabled: Option<&str>, expected| {
-        world.input(Input::Blockers(Blockers { claim, disabled: disabled.map(str::to_owned) }));
+    let check = |world: &mut World, claim: Option<ClaimBlocker>, puppet: Option<PuppetBlocker>, expected| {
+        world.input(Input::Blockers(Blockers { claim, puppet }));
         assert_eq!(world.queue.blocked_reason(), expected);
         let held: Vec<&str> = world.queue.held().map(|(_, reason)| reason).collect();
         assert_eq!(held, Vec::from_iter(expected), "it is the reason of the delivery");
     };
     let stale = || Some(ClaimBlocker::Stale("not renewed for 150 s".to_owned()));
-    check(&mut world, stale(), Some("maintenance"), Some("this agent takes up the runs of an earlier one"));
+    let disabled = || Some(PuppetBlocker::Disabled("maintenance".to_owned()));
+    let unknown = || Some(PuppetBlocker::Unknown("Puppet does not answer".to_owned()));
+    let renamed = || Some(PuppetBlocker::OtherCertname("Puppet has another certname".to_owned()));
+    for puppet in [disabled(), unknown(), renamed()] {
+        check(&mut world, stale(), puppet, Some("this agent takes up the runs of an earlier one"));
+    }
     world.input(Input::Recovered);
-    check(&mut world, stale(), Some("maintenance"), Some("not renewed for 150 s"));
-    check(&mut world, None, Some("maintenance"), Some("maintenance"));
+    check(&mut world, stale(), renamed(), Some("Puppet has another certname"));
+    check(&mut world, stale(), unknown(), Some("Puppet does not answer"));
+    check(&mut world, stale(), disabled(), Some("not renewed for 150 s"));
+    check(&mut world, None, unknown(), Some("Puppet does not answer"));
+    check(&mut world, None, disabled(), Some("maintenance"));
     let unregistered = Some(ClaimBlocker::NotRegistered);
     check(&mut world, unregistered, None, Some("this agent has not registered with the backend yet"));
     assert_eq!(world.seen, [""; 0], "not even for a moment without a blocker");

@@ -12,6 +12,8 @@ fn word() -> impl Strategy<Value = String> {
         3 => (0..3000_u32).prop_map(|ms| format!("+{ms}")),
         3 => prop_oneof![Just("unchanged"), Just("failed"), Just("not_run"), Just("interrupted")]
             .prop_map(str::to_owned),
+        1 => Just("[".to_owned()),
+        1 => Just("]".to_owned()),
         1 => Just("block".to_owned()),
         1 => Just("unblock".to_owned()),
         1 => Just("restart".to_owned()),

@@ -23,6 +23,7 @@ fn take_up(world: &mut World, outcome: &str, interruptions: u32) {
         outcome: outcome.parse().unwrap(),
         reason: None,
         reported_noop: false,
+        drift: Default::default(),
         started_at: world.now.wall,
         finished_at: world.now.wall,
     };

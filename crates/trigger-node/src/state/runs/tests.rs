@@ -47,15 +47,16 @@ fn a_record_is_written_into_the_file_made_ahead_for_it() {
 }
 
 #[test]
-fn what_is_told_of_a_run_is_made_from_what_is_kept_of_it() {
+fn the_history_of_a_run_is_made_from_its_files() {
     let (_dir, runs) = runs();
     let record = record(new_id(), "");
     drop(runs.create(&record, None).unwrap());
-    assert_eq!(runs.past_run(record.run_id).unwrap(), None, "its end is not known yet");
+    assert_eq!(runs.past_run(record.run_id, &record.certname).unwrap(), None, "its end is not known yet");
     let result = RunResult {
         outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
+        drift: Default::default(),
         started_at: record.started_at,
         finished_at: record.started_at,
     };
@@ -71,10 +72,16 @@ fn what_is_told_of_a_run_is_made_from_what_is_kept_of_it() {
     runs.note_fired(record.run_id, &fired).unwrap();
     runs.note_superseded(record.run_id, 7).unwrap();
     let past = PastRun::of(&record, result, 7, [fired]);
-    assert_eq!(runs.past_run(record.run_id).unwrap().as_ref(), Some(&past));
-    assert_eq!(runs.history().unwrap().runs, [], "its outcome is not stored yet");
+    assert_eq!(runs.past_run(record.run_id, &record.certname).unwrap().as_ref(), Some(&past));
+    assert_eq!(runs.history(&record.certname).unwrap().runs, [], "its outcome is not stored yet");
     runs.close(record.run_id).unwrap();
-    assert_eq!(runs.history().unwrap().runs, [past]);
+    assert_eq!(runs.history(&record.certname).unwrap().runs, [past]);
+    let other = "b".parse().unwrap();
+    assert_eq!(
+        runs.history(&other).unwrap().runs,
+        [],
+        "the runs of the node's earlier name are not this one's"
+    );
 }
 
 #[test]
@@ -91,6 +98,7 @@ fn result(run: &RunRecord) -> RunResult {
         outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
+        drift: Default::default(),
         started_at: run.started_at,
         finished_at: run.started_at,
     }
@@ -125,9 +133,9 @@ fn the_latest_runs_are_kept_also_when_a_clock_that_was_ahead_is_set_back() {
     runs.close(back[2]).unwrap();
     closed.extend(&back);
     assert_eq!(runs.closed().unwrap(), closed[3..], "a hundred, in the order of their closing");
-    assert_eq!(runs.past_run(back[2]).unwrap().unwrap().run.run_id, back[2]);
+    assert_eq!(runs.past_run(back[2], &"a".parse().unwrap()).unwrap().unwrap().run.run_id, back[2]);
     assert!(runs.paths(back[0]).output().exists());
-    assert_eq!(runs.past_run(first).unwrap(), None);
+    assert_eq!(runs.past_run(first, &"a".parse().unwrap()).unwrap(), None);
     let left: Vec<_> = fs::read_dir(&runs.dir).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(left.len(), 100 * 3 + 1, "record, result and output of each, and the list: {left:?}");
 }
@@ -195,6 +203,7 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
         options: RunOptions::default(),
         lineage: trigger_core::lineage::Lineage::root(id),
         fired_in: None,
+        fired_by: None,
         loops: Default::default(),
         fired_at: Timestamp::from_unix_ms(1_763_812_800_000),
         expires_in: Duration::from_secs(60),
@@ -207,6 +216,7 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
             outcome: RunOutcome::Interrupted,
             reason: None,
             reported_noop: false,
+            drift: Default::default(),
             started_at: record.started_at,
             finished_at: record.started_at,
         };
@@ -235,6 +245,7 @@ fn a_directory_that_was_removed_comes_back_with_what_is_written() {
         outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
+        drift: Default::default(),
         started_at: record.started_at,
         finished_at: record.started_at,
     };

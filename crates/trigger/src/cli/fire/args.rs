@@ -39,6 +39,15 @@ pub(crate) struct FireArgs {
     /// The key prefix that the agents are registered under [default: /puppet_trigger/events]
     #[arg(long, env = "TRIGGER_PREFIX", value_name = "KEYPREFIX", hide_env = true)]
     pub(super) prefix: Option<String>,
+    /// The path of the Puppet resource that fires, for 'trigger why'; the Puppet module gives it
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub(super) resource: Option<String>,
+    /// The manifest that declares the resource
+    #[arg(long, value_name = "FILE", hide = true, requires = "resource")]
+    pub(super) resource_file: Option<String>,
+    /// The line of the declaration
+    #[arg(long, value_name = "LINE", hide = true, requires = "resource_file")]
+    pub(super) resource_line: Option<u32>,
     /// Wait for the outcome of every node; fail unless all succeed
     #[arg(long)]
     pub(super) wait: bool,

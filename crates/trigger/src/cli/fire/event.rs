@@ -6,12 +6,12 @@ use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
-use trigger_core::event::{DEFAULT_LIFETIME, Event, MAX_TARGETS, RunOptions, Targets};
+use trigger_core::event::{DEFAULT_LIFETIME, Event, FiringResource, MAX_TARGETS, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, InvalidName};
-use trigger_core::lineage::Lineage;
 use trigger_core::run::command::PRIVATE_TAG;
 use trigger_core::run::record::RunRecord;
-use trigger_node::{clock, fire_chain};
+use trigger_node::clock;
+use trigger_node::fire_chain::FireRequest;
 
 use super::args::FireArgs;
 use crate::failure::Failure;
@@ -25,29 +25,28 @@ pub(super) fn make(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>
     if let Some(path) = &args.hosts_from {
         hosts.extend(read_hosts(path)?);
     }
-    let id = EventId::from_uuid(uuid::Uuid::now_v7());
     if args.tags.iter().any(|tag| tag == PRIVATE_TAG) {
         return Err(Failure::usage(format!(
             "the tag {PRIVATE_TAG} is Trigger's own: every tagged run has it"
         )));
     }
-    let event = Event {
-        id,
+    let request = FireRequest {
         trigger: valid(&args.name)?,
         origin,
         targets: Targets { hosts, groups: valid_all(&args.groups)? },
         options: RunOptions { tags: valid_all(&args.tags)?, noop: args.noop },
-        lineage: match parent {
-            Some(parent) => Lineage { chains: fire_chain::chains(parent) },
-            None => Lineage::root(id),
-        },
-        fired_in: parent.map(|parent| parent.run_id),
+        fired_by: firing_resource(args),
         loops: args.loops.into(),
-        fired_at: clock::wall(),
         expires_in: args.expires_in.unwrap_or(DEFAULT_LIFETIME),
     };
+    let event = request.into_event(EventId::from_uuid(uuid::Uuid::now_v7()), parent, clock::wall());
     event.validate().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(event)
+}
+
+fn firing_resource(args: &FireArgs) -> Option<FiringResource> {
+    let declared = args.resource_file.as_deref().map(|file| (file, args.resource_line));
+    args.resource.as_deref().map(|path| FiringResource::new(path, declared))
 }
 
 /// Parses a name from the command line. clap does not do it, because clap repeats a refused value raw and in full.

@@ -72,6 +72,11 @@ pub(super) fn state(publication: &Publication, fired: &firing::Fired) -> FireSta
     }
 }
 
+/// The same of an event that was read in the backend since it was fired.
+pub(super) fn state_in_backend(publication: &Publication) -> FireState {
+    if loop_guard::is_suppressed(publication) { FireState::Suppressed } else { FireState::Committed }
+}
+
 pub(super) fn revision(fired: &firing::Fired) -> Option<u64> {
     match fired {
         firing::Fired::Committed(revision) => Some(revision.0),

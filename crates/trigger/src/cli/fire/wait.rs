@@ -37,12 +37,14 @@ impl Followed {
     }
 }
 
-/// Waits until every delivery of an event has ended, and reports progress meanwhile.
+/// Waits until every delivery of an event has ended, and reports progress meanwhile. While the event is not in the
+/// backend, `offer` tries to publish it.
 pub(super) async fn until_over(
     fleet: &Fleet,
     event: EventId,
     timeout: Duration,
     format: OutputFormat,
+    offer: impl AsyncFn() -> Result<(), Failure>,
 ) -> Result<Followed, Failure> {
     let deadline = Instant::now() + timeout;
     let mut progress = Progress::new(format);
@@ -67,6 +69,13 @@ pub(super) async fn until_over(
             // The event is still in the outbox, or the backend is unreachable: either may pass.
             Ok(None) => progress.note("the event is not in the backend yet"),
             Err(error) => progress.note(&error.to_string()),
+        }
+        if latest.is_none() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if let Ok(Err(failure)) = tokio::time::timeout(left, offer()).await {
+                progress.finish(None);
+                return Err(failure);
+            }
         }
         if Instant::now() >= deadline {
             progress.finish(Some(timeout));

@@ -2,6 +2,7 @@
 
 use snapbox::{IntoData, assert_data_eq, str};
 use trigger_core::delivery::DeliveryState;
+use trigger_core::event::FiringResource;
 use trigger_core::run::RunOutcome;
 use trigger_core::run::history::{FiredEvent, Truncated};
 use trigger_core::time::Timestamp;
@@ -42,6 +43,25 @@ lb01.example.com ran at 2025-11-22T12:00:07Z: changed, 4.1s
    ├─ suppressed at web01: loop: seen
    ├─ suppressed at the group all: too far
    └─ suppressed at 2 more targets: trigger status 00000000-0000-0000-0000-000000000009
+"#]]
+        .raw()
+    );
+}
+
+#[test]
+fn a_root_says_whether_a_resource_fired_it() {
+    let resource = FiringResource::new("/Stage[main]/Web/Trigger[deploy]", Some(("/etc/web.pp", Some(12))));
+    let mut explanation = chain();
+    let root = explanation.events.iter_mut().find(|step| step.id == event_id(0)).unwrap();
+    root.what.as_mut().unwrap().fired_by = Some(resource);
+    let page = text::page(&of_run(explanation), 120);
+    let found: Vec<&str> = page.lines().skip_while(|line| !line.contains("'deploy'")).take(3).collect();
+    assert_data_eq!(
+        found.join("\n"),
+        str![[r#"
+│     └─ because of 'deploy', fired on ops01 at 2025-11-22T12:00:00Z
+│        event 00000000-0000-0000-0000-000000000000, the root: fired in a Puppet run that Trigger did not start
+│        by /Stage[main]/Web/Trigger[deploy] (/etc/web.pp, line 12)
 "#]]
         .raw()
     );

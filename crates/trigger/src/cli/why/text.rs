@@ -78,8 +78,13 @@ impl Page<'_> {
             ]);
         };
         let fired = format!("'{}', fired on {} at {}", what.trigger, what.origin, short_time(what.fired_at));
-        let outside = if step.is_root() { ", the root: fired outside any run" } else { "" };
-        let mut branch = Branch::of([format!("{lead}{fired}"), format!("event {}{outside}", step.id)]);
+        let root = match &what.fired_by {
+            _ if !step.is_root() => "",
+            Some(_) => ", the root: fired in a Puppet run that Trigger did not start",
+            None => ", the root: fired outside any run",
+        };
+        let mut branch = Branch::of([format!("{lead}{fired}"), format!("event {}{root}", step.id)]);
+        branch.lines.extend(what.fired_by.as_ref().map(|resource| format!("by {resource}")));
         let run = what.fired_in.and_then(|run| self.explanation.run(run));
         match run {
             Some(run) if run.state == RunState::Gone => {
@@ -117,8 +122,7 @@ fn run_lines(step: &RunStep) -> Vec<String> {
 }
 
 pub(super) fn outcome(run: &CompletedRun) -> String {
-    let noop = if run.noop { " (noop)" } else { "" };
-    format!("{}{noop}, {:.1}s", run.result.outcome, took(&run.result).as_secs_f64())
+    format!("{}, {:.1}s", run.sentence(), took(&run.result).as_secs_f64())
 }
 
 fn took(result: &RunResult) -> Duration {

@@ -14,6 +14,8 @@ class Puppet::Provider::Trigger < Puppet::Provider
   PROGRAM = 'trigger'
   # The directories where packages put the program, searched after PATH, because a daemon's PATH is often short.
   DIRECTORIES = ['/usr/bin', '/usr/local/bin', '/opt/puppetlabs/bin'].freeze
+  # Marks the command as a Puppet run's, which is not to wait for the same silent backend with each of its events.
+  ENVIRONMENT = { 'TRIGGER_FIRED_BY' => 'puppet' }.freeze
   # How many characters of the end of the program's standard error an error message repeats.
   STDERR_SHOWN = 500
 
@@ -42,7 +44,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
   # output or drops it, so that a crash would leave no trace. An array of words never reaches a shell. In a
   # process group of its own, the program can finish when an operator interrupts Puppet from the terminal.
   def run_program
-    stdout, stderr, status = Open3.capture3(program, *arguments, stdin_data: hosts_as_lines, pgroup: true)
+    stdout, stderr, status = Open3.capture3(ENVIRONMENT, program, *arguments, stdin_data: hosts_as_lines, pgroup: true)
     [text(stdout), text(stderr), status]
   end
 
@@ -61,8 +63,18 @@ class Puppet::Provider::Trigger < Puppet::Provider
       *(['--expires-in', resource[:keyttl]] if resource[:keyttl]),
       *(['--prefix', resource[:keyprefix]] if resource[:keyprefix]),
       *(['--backend', self.class.backend] if self.class.backend),
+      *declaration,
       # The name comes after `--`, because it may begin with a dash.
       '--', resource[:name]
+    ]
+  end
+
+  # Where the resource is declared, for people who ask later why a node ran.
+  def declaration
+    [
+      '--resource', resource.path,
+      *(['--resource-file', resource.file] if resource.file),
+      *(['--resource-line', resource.line.to_s] if resource.file && resource.line)
     ]
   end
 

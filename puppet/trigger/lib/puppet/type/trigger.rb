@@ -12,11 +12,20 @@ Puppet::Type.newtype(:trigger) do
     each node that `hosts` or `groups` name. Several notifiers in one run fire one event; a `--noop` run
     fires none. The event outlives an unreachable backend: it waits on this node until it can be delivered.
 
-    Puppet itself drops a notify in three cases, and nothing fires: another resource that notifies the same
-    trigger failed in this run (the trigger is skipped); the run is limited by `--tags` that leave the
-    trigger out; the run dies between the change and the trigger. Against the second, give
-    `--tags TAG,trigger_internal`, for every trigger carries the tag `trigger_internal`, and notify the trigger
-    itself: what notifies a class that contains it is dropped with the class.
+    Puppet itself drops a notify in these cases, for good, and nothing fires:
+
+    * a resource that the trigger depends on failed in this run, be it another notifier or a `require`: Puppet skips
+      the trigger;
+    * the run is limited to tags (`--tags`, `tags` in `puppet.conf`) that the trigger does not have. Give
+      `--tags TAG,trigger_internal`, for every trigger carries the tag `trigger_internal`, and notify the trigger
+      itself: what notifies a class that contains it is dropped with the class. Runs that Trigger starts do so;
+    * the run skips tags (`--skip_tags`, `skip_tags` in `puppet.conf`) that the trigger has, which are also its type,
+      and the names of the classes and defined types around it;
+    * the trigger has a `schedule`, and the run is outside of it;
+    * the trigger has `noop => true`, or inherits it from a resource default or its class;
+    * the run dies between the change and the trigger.
+
+    A trigger warns at the beginning of each run of the limits, the schedule and the noop that it has.
 
     The default provider, `configured`, fires through the backend of the node's configuration
     (`/etc/trigger/trigger.toml`). `hub` and `etcd` name the kind of backend and take its URL from there;
@@ -180,6 +189,28 @@ Puppet::Type.newtype(:trigger) do
   def initialize(resource)
     super
     tag('trigger_internal')
+  end
+
+  # Puppet calls this before it applies anything. It reports nothing when it skips a resource and drops the notifies.
+  def pre_run_check
+    super
+    reason = lost_notifies
+    warning("Notifies are lost: #{reason}") if reason
+  end
+
+  # Returns why this trigger does not fire although it may be notified, as far as that is known before the run.
+  def lost_notifies
+    tags, skipped = %i[tags skip_tags].map { |setting| Puppet[setting].to_s.split(',').map(&:strip).reject(&:empty?) }
+    skipped.select! { |tag| tagged?(tag) }
+    if tags.any? && !tagged?(*tags)
+      "this run is limited to the tags #{tags.join(', ')}; add trigger_internal to them"
+    elsif skipped.any?
+      "this run skips the tag #{skipped.join(', ')}, which this trigger has"
+    elsif self[:schedule] && !Puppet[:ignoreschedules]
+      "the schedule '#{self[:schedule]}' drops what notifies this trigger outside of its time; remove the schedule"
+    elsif self[:noop] == true && !Puppet[:noop]
+      'this trigger has noop => true'
+    end
   end
 
   # Puppet calls this once in a run, however many resources notify, and never in noop mode.

@@ -66,6 +66,11 @@ RSpec.describe 'the providers of trigger' do
       ]
     end
 
+    it 'says which resource fires, and where it is declared as far as Puppet knows' do
+      notify_trigger(hosts: 'a')
+      expect(program.declarations).to eq [['--resource', '/Trigger[refresh]']]
+    end
+
     %i[configured hub etcd dummy].each do |provider|
       it "allows loops through the provider #{provider} only where the resource does" do
         notify_trigger(hosts: 'a', provider: provider)

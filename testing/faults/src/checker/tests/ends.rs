@@ -6,7 +6,7 @@ const ENDS: &str = "every delivery ends visibly";
 
 /// The event of run `r1` of `b` came by these chains, each named by its root. The run fires `t` as `e2` at `d` and at
 /// the group `g` (`c`), and every target is suppressed.
-fn suppressed_after(chains: &[(&str, &[(&str, &str)])]) -> impl Fn(&mut Evidence) {
+fn suppressed_after(chains: &[(&str, &[(&str, &str)])]) -> impl Fn(&mut Artifacts) {
     let chain = |(root, hops): &(&str, &[(&str, &str)])| Chain {
         root: (*root).to_owned(),
         ..cause("e1", hops).chains.remove(0)
@@ -71,7 +71,7 @@ fn superseded_by(certname: &str, successor: &str) -> Target {
 }
 
 /// `e1` is superseded at `b` by the last of `successors`, each of them by the next; the last one runs.
-fn superseded(successors: &[&str], doctor: impl Fn(&mut Evidence)) -> Vec<&'static str> {
+fn superseded(successors: &[&str], doctor: impl Fn(&mut Artifacts)) -> Vec<&'static str> {
     let names = [&["e1"], successors].concat();
     doctored(|e| {
         for (number, name) in successors.iter().enumerate() {
@@ -95,7 +95,7 @@ fn superseded(successors: &[&str], doctor: impl Fn(&mut Evidence)) -> Vec<&'stat
 fn a_superseded_event_is_honoured_by_the_last_of_its_successors() {
     assert_eq!(superseded(&["e2"], |_| ()), [""; 0]);
     assert_eq!(superseded(&["e2", "e3"], |_| ()), [""; 0]);
-    let pending = |e: &mut Evidence| statuses(e, "e2")[0].state = "pending".to_owned();
+    let pending = |e: &mut Artifacts| statuses(e, "e2")[0].state = "pending".to_owned();
     assert_eq!(superseded(&["e2"], pending), [ENDS, "no lost wake-up"]);
 }
 
@@ -103,15 +103,15 @@ fn a_superseded_event_is_honoured_by_the_last_of_its_successors() {
 fn a_successor_that_cannot_stand_for_the_event_is_found() {
     assert_eq!(superseded(&["e2"], |e| e.fires[1].trigger = "s".to_owned()), [ENDS]);
     assert_eq!(superseded(&["e2"], |e| e.fires[1].origin = "c".to_owned()), [ENDS]);
-    let earlier = |e: &mut Evidence| (e.fires[1].before, e.fires[1].after) = (5, 9);
+    let earlier = |e: &mut Artifacts| (e.fires[1].before, e.fires[1].after) = (5, 9);
     assert_eq!(superseded(&["e2"], earlier), [ENDS]);
-    let unknown = |e: &mut Evidence| statuses(e, "e1")[0] = superseded_by("b", "e9");
+    let unknown = |e: &mut Artifacts| statuses(e, "e1")[0] = superseded_by("b", "e9");
     assert_eq!(superseded(&["e2"], unknown), [ENDS]);
 }
 
 #[test]
 fn successors_that_go_round_in_a_circle_are_found() {
-    let circle = |e: &mut Evidence| {
+    let circle = |e: &mut Artifacts| {
         statuses(e, "e2")[0] = superseded_by("b", "e1");
         e.runs.remove(0);
         e.records.clear();
@@ -121,6 +121,6 @@ fn successors_that_go_round_in_a_circle_are_found() {
 
 #[test]
 fn a_successors_end_is_judged_like_any_other() {
-    let lost = |e: &mut Evidence| e.runs[0].end.as_mut().unwrap().code = 1;
+    let lost = |e: &mut Artifacts| e.runs[0].end.as_mut().unwrap().code = 1;
     assert_eq!(superseded(&["e2"], lost), ["no lost wake-up"]);
 }

@@ -7,7 +7,7 @@ const CAUSED: &str = "no run without a cause";
 
 #[test]
 fn a_fire_that_failed_is_found() {
-    let failed = |e: &mut Evidence| {
+    let failed = |e: &mut Artifacts| {
         e.fires.push(Fire { answer: Answer::Failure("exit code 4".to_owned()), ..fire("", 12) });
     };
     assert_eq!(doctored(failed), [DURABLE]);

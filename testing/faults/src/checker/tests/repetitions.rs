@@ -9,12 +9,12 @@ const ENDED: &str = "a run ends by itself or is killed";
 #[test]
 fn a_double_run_is_found_and_a_repetition_after_a_kill_is_none() {
     assert_eq!(doctored(|e| again(e, "r3", 50)), [ONCE]);
-    let after_a_kill = |e: &mut Evidence| {
+    let after_a_kill = |e: &mut Artifacts| {
         killed(e, "r1", 25);
         again(e, "r3", 50);
     };
     assert_eq!(doctored(after_a_kill), [""; 0]);
-    let twice = |e: &mut Evidence| {
+    let twice = |e: &mut Artifacts| {
         after_a_kill(e);
         killed(e, "r3", 55);
         again(e, "r4", 70);
@@ -34,12 +34,12 @@ fn a_kill_of_a_run_that_had_its_result_excuses_no_repetition() {
 
 #[test]
 fn a_delivery_ends_as_interrupted_only_after_a_repetition() {
-    let once = |e: &mut Evidence| {
+    let once = |e: &mut Artifacts| {
         killed(e, "r1", 25);
         statuses(e, "e1")[0] = interrupted("b", "r1");
     };
     assert_eq!(doctored(once), [LOST]);
-    let twice = |e: &mut Evidence| {
+    let twice = |e: &mut Artifacts| {
         killed(e, "r1", 25);
         again(e, "r3", 50);
         killed(e, "r3", 55);
@@ -65,7 +65,7 @@ fn a_run_that_was_executed_twice_is_found() {
 }
 
 /// Run `r0` was recorded at 15 and wrote nothing to its log; `r1` was killed at 25.
-fn silent(e: &mut Evidence) {
+fn silent(e: &mut Artifacts) {
     let (name, record) = record("r0", "b", 15, "e1");
     e.records.insert(name, Record { outcome: "interrupted".to_owned(), ..record });
     killed(e, "r1", 25);
@@ -88,7 +88,7 @@ fn a_run_that_never_said_a_word_needs_its_agents_death_at_that_time() {
 
 #[test]
 fn a_delivery_that_no_log_and_no_record_knows_the_run_of_is_found() {
-    let unknown = |e: &mut Evidence| {
+    let unknown = |e: &mut Artifacts| {
         killed(e, "r1", 25);
         e.hits.push(hit("r9", 40));
         statuses(e, "e1")[0] = interrupted("b", "r9");

@@ -1,0 +1,276 @@
+//! The words with which the reason of a run's outcome quotes Puppet and says what to do. Nothing here decides an
+//! outcome: Puppet prints what other programs print, and its messages may be translated.
+
+use crate::run::report_errors::ReportErrors;
+
+/// The most characters of Puppet's own words in a reason, which is stored with the outcome.
+const MAX_QUOTE_CHARS: usize = 300;
+
+/// What a run left behind that explains its outcome, beside its report's own fields.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Traces<'a> {
+    /// What the run printed.
+    pub output: &'a str,
+    /// The errors in its report, if it left one.
+    pub errors: Option<&'a ReportErrors>,
+    /// The certname of the node.
+    pub certname: &'a str,
+    /// The process that held Puppet's lock when the run ended, if it was another one.
+    pub lock: Option<&'a LockHolder>,
+    /// Whether the run's supervisor was asked to stop before the run had ended.
+    pub was_stopped: bool,
+}
+
+/// The holder of Puppet's lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockHolder {
+    /// The path of the lock.
+    pub file: String,
+    /// The process that holds it.
+    pub process: u32,
+    /// The command line of that process; empty if it is not known.
+    pub command: String,
+}
+
+impl LockHolder {
+    /// Names the file and the process.
+    pub fn describe(&self) -> String {
+        let Self { file, process, .. } = self;
+        match readable(&self.command) {
+            command if command.is_empty() => format!("{file} of process {process}"),
+            command => format!("{file} of process {process} ({command})"),
+        }
+    }
+}
+
+/// What Puppet's words mean for an operator: fragments of messages, each with what to do. The first that fits counts.
+const ADVICE: [(&[&str], &str); 7] = [
+    (
+        &["Another puppet instance is already running and"],
+        "that instance is at its certificates: its process id is in the file ssl.lock in the directory of the setting 'ssldir'",
+    ),
+    (
+        &["does not match its private key", "does not match the public key"],
+        "the CA has a certificate of another key for this node: remove it there with 'puppetserver ca clean' and here with 'puppet ssl clean'",
+    ),
+    (
+        &["is revoked", "certificate revoked"],
+        "a certificate was revoked: if it is this node's, remove it with 'puppet ssl clean' and get a new one",
+    ),
+    (
+        &["is not yet valid", "has expired", "certificate expired"],
+        "compare the clocks of this node and of the server, and the dates of the certificates",
+    ),
+    (
+        &["certificate verify failed", "self signed certificate", "self-signed certificate", "unknown ca"],
+        "this node and the server do not have the same CA: check the settings 'server' and 'ssldir', and 'puppet ssl verify'",
+    ),
+    (
+        &[
+            "Connection refused",
+            "Failed to open TCP connection",
+            "Could not connect via HTTPS",
+            "getaddrinfo",
+            "No route to host",
+            "Network is unreachable",
+            "execution expired",
+            "imed out",
+            "Could not select a functional puppet server",
+            "No more routes",
+        ],
+        "check that the Puppet server runs and can be reached from here (settings 'server' and 'serverport')",
+    ),
+    (
+        &["Found 1 dependency cycle", "dependency cycles"],
+        "remove a requirement from the cycle in the manifests",
+    ),
+];
+
+/// What Puppet prints where it has no certificate yet, because no person or rule has signed its request.
+const UNSIGNED: [&str; 3] = [
+    "you might still need to sign this agent's certificate",
+    "has not been signed yet",
+    "no certificate found and waitforcert is disabled",
+];
+
+impl Traces<'_> {
+    /// A sentence about what did not happen, with the words of Puppet that explain it and with what to do.
+    pub(super) fn explain(&self, what: &str) -> String {
+        let error = self.first_error();
+        if let (None, Some(lock)) = (&error, self.lock) {
+            let said = self.last_notice().map(|notice| format!(": {}", quoted(notice))).unwrap_or_default();
+            let lock = lock.describe();
+            return format!("{what}: the lock {lock} was not free in time{said} (see the run's output)");
+        }
+        if UNSIGNED.iter().any(|fragment| self.output.contains(fragment)) {
+            let certname = self.certname;
+            return format!(
+                "{what}: this node's certificate is not signed yet: sign it on the CA server with 'puppetserver ca sign --certname {certname}' (see the run's output)"
+            );
+        }
+        match error.or_else(|| self.last_notice()).or_else(|| self.last_plain_line()) {
+            Some(line) => match advice(line) {
+                Some(advice) => format!("{what}: {}; {advice} (see the run's output)", quoted(line)),
+                None => format!("{what}: {} (see the run's output)", quoted(line)),
+            },
+            None => format!("{what}: see the run's output"),
+        }
+    }
+
+    /// A sentence with Puppet's first error, if it printed one.
+    pub(super) fn with_first_error(&self, what: String) -> String {
+        if self.first_error().is_some() { self.explain(&what) } else { what }
+    }
+
+    /// A sentence with the last line of the output, if there is one.
+    pub(super) fn with_last_line(&self, what: String) -> String {
+        match self.output.lines().rev().map(quoted).find(|line| !line.is_empty()) {
+            Some(line) => format!("{what}; its output ends with: {line}"),
+            None => what,
+        }
+    }
+
+    /// A sentence about a run whose resources failed.
+    pub(super) fn failed_resources(&self) -> String {
+        let errors = self.errors.cloned().unwrap_or_default();
+        let first = match errors.first_failed {
+            Some(first) if first.message.is_empty() => quoted(&first.resource),
+            Some(first) => quoted(&format!("{}: {}", first.resource, first.message)),
+            // A resource that cannot generate others fails the run and is not marked itself.
+            None => match errors.first_error.as_deref().or_else(|| self.first_error()) {
+                Some(error) => quoted(error),
+                None => return "resources failed: see the run's output".to_owned(),
+            },
+        };
+        let more = match errors.failed {
+            0 | 1 => String::new(),
+            failed => format!("and {} more; ", failed - 1),
+        };
+        format!("resources failed: {first} ({more}see the run's output)")
+    }
+
+    /// Puppet's first error, since later errors follow from it. Errors of Facter are ignored: it reports some in every
+    /// container.
+    fn first_error(&self) -> Option<&str> {
+        let mut errors = self.output.lines().filter_map(|line| line.strip_prefix("Error: "));
+        errors.find(|line| !line.starts_with("Facter:"))
+    }
+
+    /// Puppet's last notice, by which it reports locks.
+    fn last_notice(&self) -> Option<&str> {
+        self.output.lines().rev().find_map(|line| line.strip_prefix("Notice: "))
+    }
+
+    /// The last line that is no message of Puppet's log. Puppet prints so why it has no certificate.
+    fn last_plain_line(&self) -> Option<&str> {
+        const LEVELS: [&str; 3] = ["Debug: ", "Info: ", "Warning: "];
+        let is_plain = |line: &&str| {
+            !line.trim().is_empty()
+                && !line.starts_with("Error: Facter:")
+                && !LEVELS.iter().any(|level| line.starts_with(level))
+        };
+        self.output.lines().rev().find(is_plain)
+    }
+}
+
+fn advice(line: &str) -> Option<&'static str> {
+    let fits = |fragments: &&[&str]| fragments.iter().any(|fragment| line.contains(fragment));
+    ADVICE.iter().find(|(fragments, _)| fits(fragments)).map(|(_, advice)| *advice)
+}
+
+/// Words of another program in one line of bounded length, without the dot at their end.
+pub(super) fn quoted(text: &str) -> String {
+    let line = readable(text);
+    let line = line.trim_end_matches([';', '.']);
+    let mut short: String = line.chars().take(MAX_QUOTE_CHARS).collect();
+    if short.len() < line.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// A text in one line and without control characters.
+fn readable(text: &str) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    clean.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::report_errors::FailedResource;
+
+    fn explained(output: &str) -> String {
+        Traces { output, certname: "web01", ..Traces::default() }.explain("Puppet did not run")
+    }
+
+    #[test]
+    fn frequent_causes_come_with_what_to_do() {
+        for (output, expected) in [
+            (
+                "Error: Request to https://localhost:1/puppet failed: Failed to open TCP connection to localhost:1 (Connection refused - connect(2))\n",
+                "check that the Puppet server runs",
+            ),
+            (
+                "Error: certificate verify failed [self signed certificate in certificate chain for CN=x]\n",
+                "do not have the same CA",
+            ),
+            ("Error: The certificate for 'CN=web01' does not match its private key\n", "puppet ssl clean"),
+            ("Error: Certificate 'CN=web01' is revoked\n", "was revoked"),
+            ("Error: The CRL issued by 'x' has expired, verify time is synchronized\n", "compare the clocks"),
+            (
+                "Info: Certificate for web01 has not been signed yet\nExiting now because the waitforcert setting is set to 0.\n",
+                "certificate is not signed yet: sign it on the CA server with 'puppetserver ca sign --certname web01'",
+            ),
+        ] {
+            let reason = explained(output);
+            assert!(reason.contains(expected), "{reason}");
+        }
+        let locked = "Info: x\nAnother puppet instance is already running and the maxwaitforlock timeout has been exceeded; exiting\n";
+        assert!(
+            explained(locked).contains("has been exceeded; exiting; that instance is at its certificates")
+        );
+        assert_eq!(explained("Error: Facter: y\nInfo: x\n \n"), "Puppet did not run: see the run's output");
+        assert_eq!(
+            explained("Error: Could not find class x.\n"),
+            "Puppet did not run: Could not find class x (see the run's output)"
+        );
+    }
+
+    #[test]
+    fn a_lock_is_named_with_its_file_and_process_but_not_where_an_error_explains_the_end() {
+        let lock =
+            LockHolder { file: "/s/run.lock".to_owned(), process: 7, command: "puppet agent".to_owned() };
+        let explain =
+            |output| Traces { output, lock: Some(&lock), ..Traces::default() }.explain("Puppet did not run");
+        assert_eq!(
+            explain("Info: x\nNotice: Exiting now because the maxwaitforlock timeout has been exceeded.\n"),
+            "Puppet did not run: the lock /s/run.lock of process 7 (puppet agent) was not free in time: Exiting now because the maxwaitforlock timeout has been exceeded (see the run's output)"
+        );
+        assert!(!explain("Error: something else\n").contains("/s/run.lock"));
+    }
+
+    #[test]
+    fn a_failed_resource_is_quoted_in_one_bounded_line() {
+        let errors = |message: &str, failed| ReportErrors {
+            first_failed: Some(FailedResource {
+                resource: "Exec[x]".to_owned(),
+                message: message.to_owned(),
+            }),
+            failed,
+            ..ReportErrors::default()
+        };
+        let reason =
+            |errors: &ReportErrors| Traces { errors: Some(errors), ..Traces::default() }.failed_resources();
+        assert_eq!(
+            reason(&errors("failed:\n\u{1b}[31m'x'\treturned 1.", 1)),
+            "resources failed: Exec[x]: failed: [31m'x' returned 1 (see the run's output)"
+        );
+        assert_eq!(reason(&errors("", 3)), "resources failed: Exec[x] (and 2 more; see the run's output)");
+        assert!(reason(&errors(&"ä".repeat(5000), 1)).chars().count() < 400);
+        let generate =
+            ReportErrors { first_error: Some("/Kaput[x]: no".to_owned()), ..ReportErrors::default() };
+        assert_eq!(reason(&generate), "resources failed: /Kaput[x]: no (see the run's output)");
+        assert_eq!(Traces::default().failed_resources(), "resources failed: see the run's output");
+    }
+}
