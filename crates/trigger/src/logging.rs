@@ -13,6 +13,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tracing::field::Field;
@@ -32,8 +33,10 @@ use queue::LogQueue;
 /// How long the end of a daemon waits for its log to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The queue to standard error, once a log has been started that goes there.
+/// The queue to standard error of a daemon, once something goes there.
 static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+/// Whether this process has a log.
+static HAS_LOG: AtomicBool = AtomicBool::new(false);
 
 /// Starts the log at level `info` unless `TRIGGER_LOG` says otherwise (`debug`, `trigger=debug,hyper=warn`). A second
 /// call changes nothing.
@@ -44,20 +47,20 @@ pub(crate) fn start() {
     let output = match Journal::of_standard_error() {
         Some(journal) => journal.boxed(),
         None => {
-            let queue = LogQueue::start(io::stderr()).map(|queue| QUEUE.get_or_init(|| queue));
             let layer = fmt::layer()
                 .with_target(false)
                 .with_ansi(io::stderr().is_terminal())
                 .fmt_fields(format::debug_fn(write_field).delimited(" "))
                 // If a line cannot be written, the layer would report that on standard error, and panic there.
                 .log_internal_errors(false);
-            match queue {
-                Ok(queue) => layer.with_writer(|| queue.clone()).boxed(),
+            match queue() {
+                Some(queue) => layer.with_writer(|| queue.clone()).boxed(),
                 // A system that starts no thread for the log starts none for anything else either.
-                Err(_) => layer.with_writer(io::stderr).boxed(),
+                None => layer.with_writer(io::stderr).boxed(),
             }
         }
     };
+    HAS_LOG.store(true, Ordering::Relaxed);
     if registry().with(output.with_filter(filter)).try_init().is_ok() {
         panic::set_hook(Box::new(log_panic));
     }
@@ -83,9 +86,19 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     flush();
 }
 
-/// Adds a text to the log of a daemon as it is. Returns `false` if this process has no log on standard error.
+/// Returns the queue to standard error, which is started if there is none. `None` if the system starts no thread.
+fn queue() -> Option<&'static LogQueue> {
+    if QUEUE.get().is_none() {
+        let queue = LogQueue::start(io::stderr()).ok()?;
+        let _ = QUEUE.set(queue);
+    }
+    QUEUE.get()
+}
+
+/// Writes a text to the standard error of a daemon as it is, without waiting for its reader. Returns `false` if this
+/// process has no log.
 pub(crate) fn write(text: &str) -> bool {
-    let queue = QUEUE.get();
+    let queue = HAS_LOG.load(Ordering::Relaxed).then(queue).flatten();
     queue.inspect(|queue| queue.push(text.as_bytes())).is_some()
 }
 

@@ -175,6 +175,7 @@ async fn follow(
             timed_out: followed.timed_out,
             warnings: warnings.take(),
         });
+        result::note_if_unwritten(publication, fired);
     }
     Ok(followed.exit_code())
 }

@@ -2,9 +2,11 @@
 
 use crate::failure::Failure;
 
-/// The most threads for blocking calls (waits for a run's end, syncs of the outbox, name resolution). An agent that
-/// receives a burst of events must not keep the memory of hundreds of threads.
-const MAX_BLOCKING_THREADS: usize = 4;
+/// The most threads for blocking calls (waits for a run's end, syncs of the outbox, name resolution, the metrics file). An
+/// agent that receives a burst of events must not keep the memory of hundreds of threads; but the wait for a run, a file
+/// system that does not answer and lookups of a dead nameserver, several of which may hang for half a minute each, must
+/// leave some for the outbox.
+const MAX_BLOCKING_THREADS: usize = 16;
 
 /// Runs a command on one thread.
 pub(super) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

@@ -124,7 +124,7 @@ fn a_backup_without_permission_says_that_it_may_not_read() {
     fs::copy(cargo_bin!("trigger"), &program).unwrap();
     for mode in [0o700, 0o755] {
         fs::set_permissions(&data, Permissions::from_mode(mode)).unwrap();
-        // As `nobody`, which takes root.
+        // As an ordinary user, which takes root.
         let backup = Command::new("setpriv")
             .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
             .arg(&program)

@@ -10,6 +10,10 @@ RSpec.describe 'trigger::hub' do
     it { is_expected.to contain_class('trigger') }
     it { expect(exec_start).to eq '/usr/bin/trigger hub --listen 127.0.0.1:8145' }
 
+    it 'leaves a hub stopped whose data are gone' do
+      is_expected.to contain_file('/etc/systemd/system/trigger-hub.service').with_content(/^RestartPreventExitStatus=5$/)
+    end
+
     it 'runs the service, restarted by whatever it is made of' do
       is_expected.to contain_service('trigger-hub').with('ensure' => 'running', 'enable' => true).that_subscribes_to(
         ['Class[trigger]', 'File[/etc/systemd/system/trigger-hub.service]']

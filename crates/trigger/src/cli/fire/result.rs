@@ -22,7 +22,12 @@ pub(super) fn print(
             output::print(&sentence(publication, fired));
         }
     }
-    // The event is on its way, and is not fired a second time because its id is not known.
+    note_if_unwritten(publication, fired);
+}
+
+/// Names the event on standard error if the result could not be written: it is on its way, and must not be fired a
+/// second time because its id is not known.
+pub(super) fn note_if_unwritten(publication: &Publication, fired: &firing::Fired) {
     if output::write_error().is_some() {
         output::note(&sentence(publication, fired));
     }

@@ -94,11 +94,18 @@ class Puppet::Provider::Trigger < Puppet::Provider
     reply = parse(stdout)
     raise Puppet::Error, unreadable(stdout, stderr, status) unless reply
 
-    Array(reply['warnings']).each { |warning| resource.warning(warning) }
-    raise Puppet::Error, "Cannot fire: #{reply['error'] || ending(status)}" unless status.success?
+    Array(reply['warnings']).each { |warning| resource.warning(shown(warning)) }
+    raise Puppet::Error, "Cannot fire: #{reply['error'] ? shown(reply['error']) : ending(status)}" unless status.success?
 
     resource.debug("trigger fire: #{stderr}") unless stderr.empty?
     resource.notice(sentence(reply))
+  end
+
+  # JSON has the exact text of other machines and files. In Puppet's output and log it neither controls a terminal nor
+  # makes lines of its own.
+  def shown(text)
+    line = text.to_s.gsub(/[\t\n\v\f\r\u0085\u2028\u2029]+/, ' ')
+    line.gsub(/[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/) { |char| format('\u{%x}', char.ord) }
   end
 
   # Returns nil unless the text is one of the two documents that `trigger fire` prints.

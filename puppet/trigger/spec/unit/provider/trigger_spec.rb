@@ -177,6 +177,15 @@ RSpec.describe 'the providers of trigger' do
       expect(error).to eq "Failed to call refresh: Cannot fire: 'x' is no backend"
     end
 
+    it 'shows text from outside as text, on one line' do
+      forged = "why\e[2J\u009b8m\u202e\r\nError: forged"
+      program.answer(stdout: JSON.generate(error: forged, warnings: [forged]), code: 1)
+      notify_trigger(hosts: 'a')
+      shown = 'why\u{1b}[2J\u{9b}8m\u{202e} Error: forged'
+      expect(logged(:warning)).to eq [shown]
+      expect(error).to eq "Failed to call refresh: Cannot fire: #{shown}"
+    end
+
     it 'fails when the program does, even if it says it fired' do
       program.answer(stdout: reply, code: 1)
       notify_trigger(hosts: 'a')
