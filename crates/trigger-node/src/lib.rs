@@ -12,6 +12,7 @@ pub mod fire_error;
 pub mod fire_report;
 pub mod firing;
 pub mod host;
+pub mod node_backends;
 mod metrics;
 pub mod os;
 mod process_tree;

@@ -1,5 +1,7 @@
 //! Settings: flags, then `TRIGGER_*` variables, then the configuration file.
 
+mod backends;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +13,10 @@ use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_store::credentials::Credentials;
-use trigger_store::kinds;
-use trigger_store::url::BackendUrl;
 
 use crate::failure::Failure;
+
+pub(crate) use backends::{BACKEND_VARIABLE, BackendSource, ChosenBackend};
 
 /// The default path of the configuration file.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/trigger/trigger.toml";
@@ -100,45 +102,13 @@ impl ConfigFile {
         })
     }
 
-    /// The backend's URL: `choice` (a URL, or the bare name of a kind), else this file's `backend`, else the hub on this
-    /// machine.
-    ///
-    /// Every URL of the file is checked, not only the one that is chosen: the others are for `trigger` resources that
-    /// name a provider, and such a resource finds out too late, at its refresh.
-    pub(crate) fn backend(&self, choice: Option<&str>) -> Result<BackendUrl, Failure> {
-        for (name, table) in &self.backends {
-            check_backend_table(name, table)?;
-        }
-        let choice = choice.or(self.backend.as_deref()).unwrap_or(kinds::DEFAULT_URL);
-        let url = if choice.contains(':') { choice } else { self.url_of(choice)? };
-        url.parse().map_err(|error| Failure::config(format!("{error}")))
-    }
-
-    /// The URL that the name of a kind stands for: the one of its table, else the file's `backend` if it is of that
-    /// kind, else the kind's default.
-    fn url_of(&self, name: &str) -> Result<&str, Failure> {
-        let kind = kinds::by_name(name).ok_or_else(|| unknown_kind(name))?;
-        let of_table = self.backends.get(name).and_then(|table| table.url.as_deref());
-        let is_of_kind = |url: &&str| {
-            let scheme = url.split_once(':').and_then(|(scheme, _)| kinds::by_scheme(scheme));
-            scheme.is_some_and(|(found, _)| found == kind)
-        };
-        let of_backend = self.backend.as_deref().filter(is_of_kind);
-        of_table.or(of_backend).or(kind.default_url).ok_or_else(|| {
-            let example = kind.example;
-            Failure::config(format!(
-                "no URL is configured for the backend '{name}': set url in [backends.{name}], for example \"{example}\""
-            ))
-        })
-    }
-
     /// Returns the credentials for this node's backends. They are empty until backends speak TLS.
     pub(crate) fn credentials(&self) -> Credentials {
         Credentials::default()
     }
 
     pub(crate) fn certname(&self) -> Result<Option<Certname>, Failure> {
-        self.certname.as_deref().map(setting("certname")).transpose()
+        self.certname.as_deref().map(certname_setting).transpose()
     }
 
     pub(crate) fn prefix(&self) -> Result<KeyPrefix, Failure> {
@@ -150,29 +120,17 @@ impl ConfigFile {
     }
 }
 
-fn unknown_kind(name: &str) -> Failure {
-    Failure::config(format!("'{name}' is not a backend: there are {}", kinds::names("and")))
-}
-
-/// Checks that a table is named after a kind and that its URL is of that kind.
-fn check_backend_table(name: &str, table: &BackendTable) -> Result<(), Failure> {
-    let kind = kinds::by_name(name).ok_or_else(|| unknown_kind(name))?;
-    let Some(text) = table.url.as_deref() else { return Ok(()) };
-    let key = format!("backends.{name}.url");
-    let url: BackendUrl = setting(&key)(text)?;
-    if url.kind() != kind {
-        let title = kind.title;
-        return Err(Failure::config(format!("setting {key}: '{text}' is not the URL of {title}")));
-    }
-    Ok(())
-}
-
 /// Returns a parser whose error names the setting, for use with `map`.
 pub(crate) fn setting<T: std::str::FromStr>(name: &str) -> impl Fn(&str) -> Result<T, Failure>
 where
     T::Err: std::fmt::Display,
 {
     move |text| text.parse().map_err(|error| Failure::config(format!("setting {name}: {error}")))
+}
+
+/// A certname as an operator writes it, in any case.
+pub(crate) fn certname_setting(text: &str) -> Result<Certname, Failure> {
+    Certname::fold_case(text).map_err(|error| Failure::config(format!("setting certname: {error}")))
 }
 
 /// The run command, split into words as a shell would; no shell interprets it.
@@ -257,49 +215,6 @@ mod tests {
     fn a_wrong_type_is_reported_with_its_line() {
         let error = error("certname = 7\n");
         assert!(error.starts_with("line 1: invalid type"), "{error}");
-    }
-
-    fn backend(text: &str, choice: Option<&str>) -> String {
-        match ConfigFile::parse(text).unwrap().backend(choice) {
-            Ok(url) => url.to_string(),
-            Err(failure) => failure.message,
-        }
-    }
-
-    #[test]
-    fn a_backend_is_a_url_or_a_kind_whose_url_is_known() {
-        let file = "backend = 'etcd://a:1'\n[backends.hub]\nurl = 'hub+http://h:1'\n";
-        assert_eq!(backend(file, None), "etcd://a:1");
-        assert_eq!(backend(file, Some("hub")), "hub+http://h:1");
-        assert_eq!(backend(file, Some("etcd")), "etcd://a:1");
-        assert_eq!(backend(file, Some("dummy:")), "dummy:");
-        assert_eq!(backend("", None), kinds::DEFAULT_URL);
-        assert_eq!(backend("", Some("hub")), kinds::DEFAULT_URL);
-        assert_eq!(backend("backend = 'dummy'", None), "dummy:");
-        assert_eq!(
-            backend("", Some("etcd")),
-            "no URL is configured for the backend 'etcd': set url in [backends.etcd], for example \"etcd://127.0.0.1:2379\""
-        );
-        assert_eq!(
-            backend("", Some("nonsense")),
-            "'nonsense' is not a backend: there are hub, etcd and dummy"
-        );
-    }
-
-    #[test]
-    fn every_url_of_the_file_is_checked() {
-        assert_eq!(
-            backend("[backends.etcd]\nurl = 'etcd://::1:1'", None),
-            "setting backends.etcd.url: 'etcd://::1:1' has a bad address '::1:1': an IPv6 address stands in brackets, as in [::1]:8145"
-        );
-        assert_eq!(
-            backend("[backends.etcd]\nurl = 'hub+http://h:1'", None),
-            "setting backends.etcd.url: 'hub+http://h:1' is not the URL of an etcd cluster"
-        );
-        assert_eq!(
-            backend("[backends.ectd]\nurl = 'etcd://h:1'", None),
-            "'ectd' is not a backend: there are hub, etcd and dummy"
-        );
     }
 
     #[test]

@@ -10,7 +10,7 @@
 #   Where events are carried: `hub+http://HOST:PORT`, `etcd://HOST:PORT[,HOST:PORT…]` or, with a stopped service and
 #   for dry runs, `dummy:`
 # @param certname
-#   The node's identity; unset, the agent asks Puppet
+#   The node's identity, written in lower case; unset, the agent asks Puppet
 # @param groups
 #   The groups this node is a member of; Hiera merges them over all its levels
 # @param run_cmd
@@ -49,7 +49,7 @@
 class trigger::agent (
   Trigger::Backend $backend,
   Optional[Trigger::Certname] $certname = undef,
-  Array[Trigger::Certname] $groups = [],
+  Array[Trigger::Group] $groups = [],
   Optional[Trigger::Command] $run_cmd = undef,
   Optional[Trigger::Duration] $run_timeout = undef,
   Optional[Integer[1, 600]] $runs_per_minute = undef,
@@ -81,7 +81,7 @@ class trigger::agent (
     content => epp('trigger/trigger.toml.epp', {
         'settings' => {
           'backend'         => $backend,
-          'certname'        => $certname,
+          'certname'        => $certname.then |$name| { $name.downcase },
           'state_dir'       => $state_dir,
           'prefix'          => $prefix,
           'groups'          => $groups.unique,

@@ -13,7 +13,7 @@ use trigger_store::backend::Backend;
 use trigger_store::kinds;
 use trigger_store::url::BackendUrl;
 
-use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};
+use crate::config::{BACKEND_VARIABLE, ChosenBackend, ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, certname_setting};
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -66,7 +66,14 @@ impl Globals {
     }
 
     pub(crate) fn backend(&self, config: &ConfigFile) -> Result<BackendUrl, Failure> {
-        config.backend(self.backend.as_deref())
+        Ok(self.chosen_backend(config)?.url)
+    }
+
+    /// The backend with the source of its URL.
+    pub(crate) fn chosen_backend(&self, config: &ConfigFile) -> Result<ChosenBackend, Failure> {
+        // Read again, because a flag hides it from clap, and the bare name of a kind in the flag is looked up in it.
+        let environment = std::env::var(BACKEND_VARIABLE).ok();
+        config.backend(self.backend.as_deref(), environment.as_deref())
     }
 
     /// The fleet under a prefix of the configured backend, to read from.
@@ -84,7 +91,7 @@ impl Globals {
     /// The configured certname; without one, Puppet has to be asked.
     pub(crate) fn certname(&self, config: &ConfigFile) -> Result<Option<Certname>, Failure> {
         match &self.certname {
-            Some(name) => setting("certname")(name).map(Some),
+            Some(name) => certname_setting(name).map(Some),
             None => config.certname(),
         }
     }

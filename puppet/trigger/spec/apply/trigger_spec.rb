@@ -104,16 +104,33 @@ RSpec.describe 'puppet apply' do
     expect(program.fired).to eq(['t']), run.output
   end
 
-  it 'fails before it changes anything when a host is no certname' do
-    run = puppet_apply(<<~PUPPET, program)
-      file { '#{scratch}/changed': content => 'x', notify => Trigger['t'] }
+  describe 'with a host that cannot be a certname' do
+    let(:manifest) { <<~PUPPET }
       trigger { 't': hosts => ['lb01.example.com', 'LB 02'] }
+      file { '#{scratch}/changed': content => 'x', notify => Trigger['t'] }
+      trigger { 'other': hosts => 'LB01.Example.com', subscribe => File['#{scratch}/changed'] }
     PUPPET
 
-    expect(run.code).to eq 1
-    expect(run.output).to include('Parameter hosts failed on Trigger[t]: "LB 02" is not a certname')
-    expect(File).not_to exist("#{scratch}/changed")
-    expect(program.calls).to eq []
+    it 'fails this trigger and applies everything else' do
+      run = puppet_apply(manifest, program)
+      expect(run.code).to eq 6
+      expect(run.output).to include(
+        'Trigger[t]: Could not evaluate: Cannot fire: hosts: "LB 02" is not a certname: it may hold'
+      )
+      expect(File.read("#{scratch}/changed")).to eq 'x'
+      expect(program.fired).to eq ['other']
+      expect(program.calls.first.last).to eq "lb01.example.com\n"
+    end
+
+    it 'fails it in every run, also with nothing to change and with --noop' do
+      File.write("#{scratch}/changed", 'x')
+      [[], ['--noop']].each do |flags|
+        run = puppet_apply(manifest, program, *flags)
+        expect(run.code).to eq(4), run.output
+        expect(run.output).to include('Trigger[t]: Could not evaluate: Cannot fire: hosts: "LB 02"')
+      end
+      expect(program.fired).to eq []
+    end
   end
 
   it 'reports a refusal as a failed refresh, shortly' do

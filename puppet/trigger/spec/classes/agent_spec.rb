@@ -42,7 +42,7 @@ RSpec.describe 'trigger::agent' do
   context 'with everything' do
     let(:params) do
       {
-        'backend' => 'etcd://a.example.com:2379,b.example.com:2379', 'certname' => 'web01.example.com',
+        'backend' => 'etcd://a.example.com:2379,b.example.com:2379', 'certname' => 'WEB01.example.com',
         'groups' => %w[web shop web], 'run_cmd' => %q(puppet apply "/etc/my site.pp" --tags 'a\b'),
         'run_timeout' => '2h', 'runs_per_minute' => 30,
         'metrics_file' => '/var/lib/prometheus/node-exporter/trigger.prom', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
@@ -94,7 +94,7 @@ RSpec.describe 'trigger::agent' do
     'backend' => [
       '', 'http://x', 'etcd:', "etcd://a:1\n", 'redis://x', 'dummy', 'etcds://a:2379', 'hub+https://a:8145', 'hub+http://::1:1'
     ],
-    'certname' => ['Web01', 'a b', ''],
+    'certname' => ['a b', ''],
     'groups' => [['Web'], 'web'],
     'run_cmd' => ['', '  ', "a\nb", %w[a b]],
     'run_timeout' => ['2', 2, '1w', '0s'],

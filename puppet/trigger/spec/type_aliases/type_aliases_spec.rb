@@ -4,8 +4,12 @@ require 'json'
 
 {
   'Trigger::Certname' => [
-    ['lb01.example.com', 'a', '0', '_x', 'web_1-x.test', 'x' * 255],
-    ['', 'lb 01', 'LB01', 'a/b', '..', '-rf', '.hidden', "a\n", 'ä', 'x' * 256],
+    ['lb01.example.com', 'LB01.Example.com', 'a', '0', '_x', 'web_1-x.test', 'x' * 255],
+    ['', 'lb 01', 'a/b', '..', '-rf', '.hidden', "a\n", 'ä', 'x' * 256],
+  ],
+  'Trigger::Group' => [
+    ['web', 'a', '0', '_x', 'web_1-x.test', 'x' * 255],
+    ['', 'a b', 'Web', 'a/b', '..', '-rf', '.hidden', "a\n", 'ä', 'x' * 256],
   ],
   'Trigger::Duration' => [
     %w[1s 90s 30m 12h 1d],
