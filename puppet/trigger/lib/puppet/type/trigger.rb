@@ -83,10 +83,11 @@ Puppet::Type.newtype(:trigger) do
     defaultto { [] }
     munge do |value|
       # What is no certname in lower case either stays as it was given, for the sentence that refuses it.
-      each_once.call(value).map { |element|
+      fold = lambda do |element|
         folded = element.is_a?(String) ? element.downcase(:ascii) : ''
         folded.match?(node_name) ? folded : element
-      }.uniq
+      end
+      each_once.call(value).map(&fold).uniq
     end
   end
 
