@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use trigger_store::address::Address;
 
 pub use served_store::{Page, PageRequest, ServedStore};
 pub use server::{InvalidListen, ListenAddress, ServerError};
@@ -57,6 +58,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct HubSettings {
     /// `ADDRESS:PORT`; port 0 takes a free one. Loopback only.
     pub listen: String,
+    /// The other names, `HOST:PORT`, by which clients may address it, such as those of a forwarded port.
+    pub allowed_hosts: Vec<Address>,
     /// The directory of its database; created if it is missing.
     pub data_dir: PathBuf,
 }
@@ -87,6 +90,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), HubError> {
     let listen: ListenAddress = settings.listen.parse()?;
+    let listen = listen.with_allowed_hosts(settings.allowed_hosts);
     let (store, closed) = SqliteStore::open(&settings.data_dir)?;
     let served = server::serve(Arc::new(store), listen, ready, shutdown).await;
     // The server's handles are gone by now, and with them the store's reason to stay open. Its end is awaited,

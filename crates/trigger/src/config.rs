@@ -57,6 +57,8 @@ pub(crate) struct ConfigFile {
 #[serde(deny_unknown_fields)]
 pub(crate) struct HubTable {
     pub(crate) listen: Option<String>,
+    #[serde(default)]
+    pub(crate) allowed_hosts: Vec<String>,
     pub(crate) data_dir: Option<PathBuf>,
 }
 

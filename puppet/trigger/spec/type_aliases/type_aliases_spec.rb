@@ -23,6 +23,14 @@ require 'json'
     ['dummy:'],
     ['dummy', 'hub+http://127.0.0.1:8145', 'etcd://a:2379'],
   ],
+  'Trigger::Address' => [
+    ['a:1', 'Hub.example.com:8145', '[::1]:8145', '127.0.0.1:65535'],
+    ['', 'a', ':1', '::1:8145', 'a:0', 'a:1/', "a:1\n", 'http://a:1'],
+  ],
+  'Trigger::Url::Http' => [
+    ['http://127.0.0.1:2379', 'https://[::1]:2379', 'http://etcd.example.com:2379'],
+    ['', 'a:1', 'http://::1:2379', 'http://a', 'http://a:1/', "http://a:1\n", 'etcd://a:1'],
+  ],
   'Trigger::Keyprefix' => [
     ['/puppet_trigger/events', '/a', "/#{'x' * 254}"],
     ['', '/', 'a', '/a/', '//a', '/a b', "/a\n", "/#{'x' * 255}"],
