@@ -12,6 +12,7 @@ use trigger_core::identity::{Certname, InvalidName};
 use trigger_core::run::command::{CommandKind, RunCommand};
 
 use crate::os::Os;
+use crate::start_error;
 use crate::state::{read_if_present, write_durably};
 
 /// How long Puppet may take to print its settings.
@@ -21,10 +22,12 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum PuppetSettingsError {
     /// Puppet cannot be started.
-    #[error("cannot run '{command}': {source}")]
+    #[error("cannot run '{command}': {reason}")]
     Run {
         /// The command with its arguments.
         command: String,
+        /// What is missing, a sentence.
+        reason: String,
         /// The system's reason.
         source: io::Error,
     },
@@ -167,7 +170,10 @@ async fn ask(argv: &[String], environment: &BTreeMap<String, String>) -> Result<
         .output();
     let output = match tokio::time::timeout(TIMEOUT, output).await {
         Ok(Ok(output)) => output,
-        Ok(Err(source)) => return Err(PuppetSettingsError::Run { command, source }),
+        Ok(Err(source)) => {
+            let reason = start_error::describe(&argv[0], &source, Path::new("."), environment);
+            return Err(PuppetSettingsError::Run { command, reason, source });
+        }
         Err(_) => return Err(PuppetSettingsError::NoAnswer { command }),
     };
     if !output.status.success() {

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use trigger_core::duration;
 use trigger_core::run::RunOutcome;
-use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
+use trigger_core::run::command::{CommandKind, RunCommand, WORKING_DIRECTORY, lock_timeout};
 use trigger_core::run::record::RunRecord;
 use trigger_core::run::verdict::{self, Exit, Verdict};
 use trigger_core::wire::{Stored, WireError};
@@ -25,6 +25,7 @@ use crate::os::Os;
 use crate::process_tree;
 use crate::puppet_locks::disabled_reason;
 use crate::puppet_settings::{self, PuppetPaths};
+use crate::start_error;
 use crate::state::{FileError, RunPaths};
 
 /// How often the output's size is checked; it is cut when it exceeds [`MAX_OUTPUT_BYTES`].
@@ -145,7 +146,9 @@ impl RunProcess for PuppetProcess<'_> {
         let started = start(self.record, command, self.paths, logdest);
         (self.start_log)();
         let child = started.map_err(|error| {
-            let reason = format!("cannot start '{}': {error}", command.executable());
+            let directory = Path::new(WORKING_DIRECTORY);
+            let environment = &self.record.environment;
+            let reason = start_error::describe(command.executable(), &error, directory, environment);
             Verdict::new(RunOutcome::NotRun, reason)
         })?;
         let note = child.id().and_then(process_tree::note_of);
@@ -221,7 +224,7 @@ fn start(
     let report = report.to_string_lossy();
     let argv = command.argv(record.run_id, &record.options, record.timeout, &report, logdest);
     let mut process = Command::new(&argv[0]);
-    process.args(&argv[1..]).current_dir("/").envs(&record.environment);
+    process.args(&argv[1..]).current_dir(WORKING_DIRECTORY).envs(&record.environment);
     for name in OURS_ALONE {
         process.env_remove(name);
     }

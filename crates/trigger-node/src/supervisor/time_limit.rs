@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, Interval, interval};
 use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
 
+use crate::process_tree;
 use crate::puppet_locks::run_in_progress;
 use crate::puppet_settings::PuppetPaths;
 
@@ -15,8 +16,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct TimeLimit {
     deadline: Instant,
-    /// By how much the deadline may still be extended. It is bounded, because the lock may mislead: if a wrapper
-    /// program starts Puppet, this run looks like another process's run.
+    /// By how much the deadline may still be extended. It is bounded, because the lock may mislead: a wrapper such as
+    /// systemd-run can start Puppet outside this run's processes.
     allowance: Duration,
     looked_at: Instant,
     looks: Interval,
@@ -56,7 +57,9 @@ impl TimeLimit {
     fn look(&mut self) {
         let passed = self.looked_at.elapsed();
         self.looked_at = Instant::now();
-        let is_anothers = |(lock, run): &(PathBuf, u32)| run_in_progress(lock).is_some_and(|h| h != *run);
+        let is_anothers = |(lock, run): &(PathBuf, u32)| {
+            run_in_progress(lock).is_some_and(|holder| !process_tree::descends_from(holder, *run))
+        };
         if self.lock.as_ref().is_some_and(is_anothers) {
             let later = passed.min(self.allowance);
             self.deadline += later;
@@ -94,8 +97,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let puppet = Lookalike::start(dir.path());
         let (process, no_process) = (puppet.process(), i32::MAX);
-        assert_eq!(seconds(1, &process.to_string()).await, 60 + 30, "another's run is in progress");
+        // A run that has ended long ago: no process descends from it.
+        let other = u32::MAX;
+        assert_eq!(seconds(other, &process.to_string()).await, 60 + 30, "another's run is in progress");
         assert_eq!(seconds(process, &process.to_string()).await, 60, "our own is");
+        let wrapper = std::process::id();
+        assert_eq!(seconds(wrapper, &process.to_string()).await, 60, "our own behind a wrapper is");
         assert_eq!(seconds(1, &no_process.to_string()).await, 60, "a run that was killed has left its lock");
         assert_eq!(seconds(1, "no process id").await, 60);
     }
