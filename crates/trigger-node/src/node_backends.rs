@@ -28,6 +28,11 @@ impl NodeBackends {
         &self.own
     }
 
+    /// The URLs that the bare names of kinds stand for.
+    pub fn named(&self) -> &[BackendUrl] {
+        &self.named
+    }
+
     /// Whether the configuration of this node names a backend.
     pub fn include(&self, url: &BackendUrl) -> bool {
         self.all().any(|known| known == url)

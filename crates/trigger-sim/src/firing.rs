@@ -11,10 +11,12 @@ use trigger_core::run::record::RunRecord;
 use trigger_node::fire_chain::{self, Guarded};
 use trigger_node::firing::{Publisher, Spool};
 use trigger_node::host::Host;
+use trigger_node::node_backends::NodeBackends;
 use trigger_node::state::{Breaker, Outbox, StateDir};
 use trigger_node::submit::Submission;
 use trigger_store::credentials::Credentials;
 
+use crate::manifest::name;
 use crate::process::Proc;
 use crate::server::BACKEND;
 use crate::state_files::STATE_DIR;
@@ -36,12 +38,18 @@ pub(crate) async fn fire(own: Proc, wanted: Wanted) {
     let spool = state
         .as_ref()
         .and_then(|state| Some(Spool { outbox: Outbox::open(state).ok()?, breaker: Breaker::new(state) }));
-    let publisher = Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default());
+    let publisher =
+        Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default(), node_backends());
     let submission = Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref() };
     let answer = Answer::from(submission.submit(&publication, &guarded, &mut warnings).await);
     own.act(|world| world.check_fire_answered(own.machine, &publication, &answer));
     own.step("fire: answered").await;
     own.exit();
+}
+
+/// The one backend of the simulated fleet.
+fn node_backends() -> NodeBackends {
+    NodeBackends::new(name(BACKEND), Vec::new())
 }
 
 fn publication(own: &Proc, wanted: &Wanted, parent: Option<&RunRecord>) -> Publication {

@@ -3,11 +3,13 @@
 mod backends;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 use trigger_core::duration;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::rate_limiter::RunsPerMinute;
@@ -40,6 +42,7 @@ pub(crate) struct ConfigFile {
     #[serde(default)]
     pub(crate) groups: Vec<String>,
     pub(crate) run_cmd: Option<String>,
+    #[serde(default, deserialize_with = "number_or_text")]
     pub(crate) run_timeout: Option<String>,
     pub(crate) runs_per_minute: Option<i64>,
     pub(crate) metrics_file: Option<PathBuf>,
@@ -50,6 +53,27 @@ pub(crate) struct ConfigFile {
     /// Warnings about the file, for the command to print.
     #[serde(skip)]
     pub(crate) warnings: Vec<String>,
+}
+
+/// Reads a duration, which is a text or a bare number of seconds.
+fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct Duration;
+    impl Visitor<'_> for Duration {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration such as \"1h\" or \"90s\", or a number of seconds")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_i64<E>(self, seconds: i64) -> Result<String, E> {
+            Ok(seconds.to_string())
+        }
+    }
+    deserializer.deserialize_any(Duration).map(Some)
 }
 
 /// `[hub]`
@@ -143,7 +167,7 @@ pub(crate) fn run_command(text: Option<&str>) -> Result<RunCommand, Failure> {
         .ok_or_else(|| Failure::config(format!("setting run_cmd: '{text}' cannot be split into words")))
 }
 
-/// The run timeout, such as `1h` or `90s`.
+/// The run timeout, such as `1h` or `90s`; a bare number is seconds.
 pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
     let Some(text) = text else { return Ok(DEFAULT_RUN_TIMEOUT) };
     let timeout = duration::parse(text).map_err(|error| {
@@ -161,15 +185,35 @@ pub(crate) fn runs_per_minute(argument: Option<&str>, file: Option<i64>) -> Resu
     text.as_deref().map(setting("runs_per_minute")).transpose().map(Option::unwrap_or_default)
 }
 
-/// The file that the agent writes metrics to. It must be absolute, because a daemon's working directory is arbitrary.
+/// The file that the agent writes metrics to. It must be absolute, because a daemon's working directory is arbitrary, and
+/// node_exporter reads no other files.
 pub(crate) fn metrics_file(path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
-    match path {
-        Some(path) if !path.is_absolute() || path.file_name().is_none() => Err(Failure::config(format!(
-            "setting metrics_file: '{}' is not the absolute path of a file",
-            path.display()
-        ))),
-        path => Ok(path.map(Path::to_owned)),
+    let Some(path) = path else { return Ok(None) };
+    if path.file_name().is_none() {
+        let shown = path.display();
+        return Err(Failure::config(format!(
+            "setting metrics_file: '{shown}' is not the absolute path of a file"
+        )));
     }
+    let path = absolute("metrics_file", path.to_owned())?;
+    if !path.as_os_str().as_encoded_bytes().ends_with(b".prom") {
+        let shown = path.display();
+        return Err(Failure::config(format!(
+            "setting metrics_file: '{shown}' does not end in .prom, and node_exporter reads no other files"
+        )));
+    }
+    Ok(Some(path))
+}
+
+/// Refuses a relative path, which would mean another file in every process that reads the setting.
+pub(crate) fn absolute(name: &str, path: PathBuf) -> Result<PathBuf, Failure> {
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(Failure::config(format!(
+        "setting {name}: '{}' is not an absolute path, and every process of Trigger has a working directory of its own",
+        path.display()
+    )))
 }
 
 /// The words between backticks. serde's error names the unknown field first, then the known ones.
@@ -240,8 +284,48 @@ mod tests {
         assert_eq!(metrics_file(None).unwrap(), None);
         let path = Path::new("/var/lib/prometheus/node-exporter/trigger.prom");
         assert_eq!(metrics_file(Some(path)).unwrap().as_deref(), Some(path));
+        let error = |path: &str| metrics_file(Some(Path::new(path))).unwrap_err().message;
         for bad in ["trigger.prom", "", "/"] {
-            assert!(metrics_file(Some(Path::new(bad))).is_err(), "{bad}");
+            assert!(error(bad).contains("absolute path"), "{bad}");
+        }
+        for bad in ["/a/trigger.txt", "/a/prom", "/a/x.prom.tmp", "/a/x.PROM"] {
+            assert!(
+                error(bad).ends_with("does not end in .prom, and node_exporter reads no other files"),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_a_duration_and_a_bare_number_is_seconds() {
+        let timeout = |text: &str| {
+            let file = ConfigFile::parse(text).map_err(Failure::config)?;
+            run_timeout(file.run_timeout.as_deref()).map(|timeout| timeout.as_secs())
+        };
+        let check = |text: &str, seconds: u64| assert_eq!(timeout(text).unwrap(), seconds, "{text}");
+        check("", 3600);
+        check("run_timeout = 90", 90);
+        check("run_timeout = '90'", 90);
+        check("run_timeout = '1h 30m'", 5400);
+        for bad in ["run_timeout = 0", "run_timeout = -1", "run_timeout = '1y'"] {
+            assert!(timeout(bad).unwrap_err().message.contains("setting run_timeout: "), "{bad}");
+        }
+        let error = timeout("run_timeout = true").unwrap_err().message;
+        assert!(
+            error.contains("expected a duration such as \"1h\" or \"90s\", or a number of seconds"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn directories_are_absolute() {
+        assert_eq!(absolute("state_dir", "/a".into()).unwrap(), Path::new("/a"));
+        for bad in ["state", "./state", "../state", ""] {
+            let error = absolute("state_dir", bad.into()).unwrap_err().message;
+            assert!(
+                error.starts_with(&format!("setting state_dir: '{bad}' is not an absolute path")),
+                "{error}"
+            );
         }
     }
 

@@ -99,7 +99,7 @@ fn forwarded_to(port: u16) -> u16 {
 
 /// Proves C1. An operator mends the setting, and the event is still there.
 #[test]
-fn a_hub_that_does_not_know_its_name_keeps_no_event_and_says_which_setting_allows_it() {
+fn an_event_is_kept_where_the_hub_does_not_know_the_name_it_is_addressed_by() {
     let fleet = Fleet::on(BackendKind::Hub);
     let node = fleet.node("a");
     let port = forwarded_to(fleet.backend.port());
@@ -112,7 +112,7 @@ fn a_hub_that_does_not_know_its_name_keeps_no_event_and_says_which_setting_allow
     let queue = node.queue();
     assert_eq!(queue["quarantined"], json!([]), "{queue}");
     assert_eq!(queue["spooled"][0]["backend"], url, "{queue}");
-    let error = node.trigger(&["status", "--backend", &url, "--output", "json"]).error(1);
+    let error = node.trigger(&["status", "--backend", &url, "--output", "json"]).error(4);
     assert!(error.contains("allowed_hosts"), "{error}");
 }
 

@@ -40,7 +40,8 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let outbox = Outbox::open(&state)?;
     let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
     let (prefix, credentials) = (settings.prefix.clone(), settings.credentials.clone());
-    let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), prefix, credentials));
+    let backends = settings.node_backends();
+    let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), prefix, credentials, backends));
     let store = open_store(&publisher, &settings.backend)?;
     let keyspace = Keyspace::new(settings.prefix.clone());
     let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
@@ -138,7 +139,8 @@ fn open_store<H: Host>(publisher: &Publisher<H>, url: &BackendUrl) -> Result<Arc
 /// the state directory cannot be read.
 pub fn check<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentError> {
     let host = settings.state.host().clone();
-    let publisher = Publisher::new(host, None, settings.prefix.clone(), settings.credentials.clone());
+    let (prefix, credentials) = (settings.prefix.clone(), settings.credentials.clone());
+    let publisher = Publisher::new(host, None, prefix, credentials, settings.node_backends());
     open_store(&publisher, &settings.backend)?;
     check_owner(&settings.state, &settings.certname)
 }

@@ -10,7 +10,7 @@ use trigger_store::address::{Address, InvalidAddress};
 
 use super::globals::{Globals, OutputFormat};
 use super::reexec::reexec_without_run_env;
-use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN};
+use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN, absolute};
 use crate::documents::Backup;
 use crate::failure::Failure;
 use crate::output;
@@ -46,15 +46,17 @@ impl HubArgs {
             if self.allowed_hosts.is_empty() { &config.hub.allowed_hosts } else { &self.allowed_hosts };
         let parse = |host: &String| {
             host.parse().map_err(|error: InvalidAddress| {
-                Failure::config(format!("setting hub.allowed_hosts: '{host}' is no address of a hub: {error}"))
+                Failure::config(format!(
+                    "setting hub.allowed_hosts: '{host}' is no address of a hub: {error}"
+                ))
             })
         };
         hosts.iter().map(parse).collect()
     }
 
-    fn data_dir(&self, config: &ConfigFile) -> PathBuf {
+    fn data_dir(&self, config: &ConfigFile) -> Result<PathBuf, Failure> {
         let configured = self.data_dir.clone().or_else(|| config.hub.data_dir.clone());
-        configured.unwrap_or_else(|| PathBuf::from(DEFAULT_HUB_DATA_DIR))
+        absolute("data_dir", configured.unwrap_or_else(|| PathBuf::from(DEFAULT_HUB_DATA_DIR)))
     }
 }
 
@@ -65,7 +67,7 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
     }
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let data_dir = args.data_dir(&config);
+    let data_dir = args.data_dir(&config)?;
     match &args.action {
         Some(Action::Backup { file }) => {
             trigger_hub::backup(&data_dir, file)?;

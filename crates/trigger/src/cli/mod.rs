@@ -4,6 +4,7 @@ mod agent;
 mod fire;
 mod globals;
 mod hub;
+mod outbox;
 mod queue;
 mod reexec;
 mod runtime;
@@ -41,6 +42,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show this node's running, waiting, held, spooled and quarantined events
     Queue,
+    /// Show and mend this node's outbox: the events that the backend does not have
+    Outbox(outbox::OutboxArgs),
     /// Explain why a node ran: the chain that led to its latest run, or to an event
     Why(why::WhyArgs),
     /// Run the node's daemon
@@ -54,7 +57,8 @@ fn command() -> clap::Command {
     let command = Cli::command();
     let help = format!(
         "Settings come from flags, then from the environment ({}), then from the configuration file. \
-         TRIGGER_LOG selects what the daemons log (info, debug).\n\n\
+         TRIGGER_LOG selects what the daemons log (info, debug). Durations are numbers with units, such as 90s, 2h 30m \
+         or 1d; a number without a unit is seconds.\n\n\
          Exit codes: 0 done (also for a spooled or suppressed event, with a warning), 1 the operation failed, \
          2 usage, 3 configuration, 4 the backend is unreachable and the event could not be spooled.",
         variables(&command).join(", ")
@@ -94,6 +98,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Fire(args) => block_on(fire::run(globals, args, &warnings)),
         Command::Status(args) => block_on(status::run(globals, args, &warnings)),
         Command::Queue => block_on(queue::run(globals, &warnings)),
+        Command::Outbox(args) => outbox::run(globals, args, &warnings),
         Command::Why(args) => block_on(why::run(globals, args, &warnings)),
         Command::Agent(args) => agent::run(globals, args),
         Command::Hub(args) => hub::run(globals, args, &warnings),

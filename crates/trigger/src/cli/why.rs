@@ -72,12 +72,11 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
 async fn questions(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Result<Vec<Question>, Failure> {
     let which = which(&args.run)?;
     let certname = match args.subject.as_deref() {
-        Some(subject) => Certname::fold_case(subject).map_err(|error| {
-            Failure::usage(format!("{error}; an event is named by its whole id"))
-        })?,
+        Some(subject) => Certname::fold_case(subject)
+            .map_err(|error| Failure::usage(format!("{error}; an event is named by its whole id")))?,
         None => {
             // An ordinary user may have no state directory, but may ask.
-            let state = StateDir::open(&globals.state_dir(config)).ok();
+            let state = StateDir::open(&globals.state_dir(config)?).ok();
             let command = run_command(config.run_cmd.as_deref())?;
             globals.resolve_certname(config, state.as_ref(), &command).await?
         }

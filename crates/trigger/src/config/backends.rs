@@ -63,11 +63,8 @@ impl ConfigFile {
     ) -> Result<ChosenBackend, Failure> {
         self.check_urls()?;
         let candidates = self.candidates(flag, environment);
-        let default = Candidate {
-            source: BackendSource::Default,
-            name: String::new(),
-            text: kinds::DEFAULT_URL,
-        };
+        let default =
+            Candidate { source: BackendSource::Default, name: String::new(), text: kinds::DEFAULT_URL };
         let first = candidates.iter().find(|candidate| !candidate.name.starts_with("backends."));
         let first = first.unwrap_or(&default);
         if first.text.contains(':') {
@@ -87,15 +84,10 @@ impl ConfigFile {
 
     /// What the sources say, the most specific one first. Within the file, a table speaks of its kind alone, and so
     /// comes before `backend`, which also says which kind is used where none is named.
-    fn candidates<'a>(
-        &'a self,
-        flag: Option<&'a str>,
-        environment: Option<&'a str>,
-    ) -> Vec<Candidate<'a>> {
+    fn candidates<'a>(&'a self, flag: Option<&'a str>, environment: Option<&'a str>) -> Vec<Candidate<'a>> {
         let candidate = |source, name: &str, text| Candidate { source, name: name.to_owned(), text };
         // clap has put the variable in the place of a flag that is absent.
-        let flag_source =
-            if flag == environment { BackendSource::Environment } else { BackendSource::Flag };
+        let flag_source = if flag == environment { BackendSource::Environment } else { BackendSource::Flag };
         let flag_name = if flag == environment { BACKEND_VARIABLE } else { "" };
         let flag = flag.map(|text| candidate(flag_source, flag_name, text));
         let environment =
@@ -173,10 +165,9 @@ mod tests {
     /// same table.
     #[test]
     fn the_most_specific_source_that_names_the_kind_wins() {
-        for (kind, scheme, default) in [
-            ("hub", "hub+http", Some("hub+http://127.0.0.1:8145 (Default)")),
-            ("etcd", "etcd", None),
-        ] {
+        for (kind, scheme, default) in
+            [("hub", "hub+http", Some("hub+http://127.0.0.1:8145 (Default)")), ("etcd", "etcd", None)]
+        {
             let other = if kind == "hub" { "etcd://other:9" } else { "hub+http://other:9" };
             let variable = format!("{scheme}://variable:1");
             let table = format!("[backends.{kind}]\nurl = '{scheme}://table:1'\n");
@@ -229,7 +220,10 @@ mod tests {
             "hub+http://127.0.0.1:8145 (Default)"
         );
         assert_eq!(choose("backend = 'dummy'", None, None), "dummy: (Default)");
-        assert_eq!(choose("", Some("nonsense"), None), "'nonsense' is not a backend: there are hub, etcd and dummy");
+        assert_eq!(
+            choose("", Some("nonsense"), None),
+            "'nonsense' is not a backend: there are hub, etcd and dummy"
+        );
     }
 
     #[test]
@@ -238,7 +232,10 @@ mod tests {
         let bad = "hub+http://::1:1";
         assert_eq!(choose("", Some(bad), None), format!("'{bad}' {brackets}"));
         assert_eq!(choose("", None, Some(bad)), format!("setting TRIGGER_BACKEND: '{bad}' {brackets}"));
-        assert_eq!(choose("", Some("hub"), Some(bad)), format!("setting TRIGGER_BACKEND: '{bad}' {brackets}"));
+        assert_eq!(
+            choose("", Some("hub"), Some(bad)),
+            format!("setting TRIGGER_BACKEND: '{bad}' {brackets}")
+        );
         for flag in [None, Some("hub"), Some("dummy:")] {
             assert_eq!(
                 choose(&format!("backend = '{bad}'"), flag, None),
@@ -258,7 +255,10 @@ mod tests {
             "[backends.etcd]\nurl = 'hub+http://h:1'",
             "setting backends.etcd.url: 'hub+http://h:1' is not the URL of an etcd cluster",
         );
-        check("[backends.ectd]\nurl = 'etcd://h:1'", "'ectd' is not a backend: there are hub, etcd and dummy");
+        check(
+            "[backends.ectd]\nurl = 'etcd://h:1'",
+            "'ectd' is not a backend: there are hub, etcd and dummy",
+        );
         check("backend = 'ectd'", "'ectd' is not a backend: there are hub, etcd and dummy");
     }
 }
