@@ -126,7 +126,8 @@ fn watch_failure(error: tungstenite::Error) -> HubFailure {
     match error {
         tungstenite::Error::Http(answer) => {
             let reply = answer.body().as_deref().map(serde_json::from_slice::<ErrorReply>);
-            let sentence = reply.and_then(Result::ok).map_or_else(String::new, |reply| format!(": {}", reply.error));
+            let sentence =
+                reply.and_then(Result::ok).map_or_else(String::new, |reply| format!(": {}", reply.error));
             HubFailure::Unreachable(format!("it answered {} to a watch{sentence}", answer.status()).into())
         }
         tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => closed(),

@@ -133,6 +133,52 @@ RSpec.describe 'puppet apply' do
     end
   end
 
+  describe 'what it requires by itself' do
+    # A class `trigger` of the manifest's own, whose program lies in the scratch directory.
+    let(:first_run) { <<~PUPPET }
+      class trigger(String $binary_path, $package_name = undef) {
+        file { $binary_path: source => '#{scratch}/source', mode => '0755' }
+      }
+      class { 'trigger': binary_path => '#{scratch}/elsewhere/bin/trigger', require => File['#{scratch}/elsewhere/bin'] }
+      file { ['#{scratch}/elsewhere', '#{scratch}/elsewhere/bin']: ensure => directory }
+    PUPPET
+    let(:elsewhere) { FakeProgram.new(File.join(scratch, 'elsewhere/bin'), install: false) }
+
+    before do
+      File.write(File.join(scratch, 'source'), elsewhere.text)
+      FileUtils.rm_rf(elsewhere.directory)
+    end
+
+    it 'is the program where the class says that it is, installed in the same run' do
+      path = FakeProgram.new(File.join(scratch, 'bin'), install: false)
+      run = puppet_apply(<<~PUPPET, path)
+        trigger { 't': hosts => 'lb01.example.com' }
+        notify { 'change': notify => Trigger['t'] }
+        #{first_run}
+      PUPPET
+
+      expect(elsewhere.fired).to eq(['t']), run.output
+      expect(run.code).to eq 2
+    end
+
+    it 'is nothing where the manifest orders it the other way round, by a class of either' do
+      program
+      [
+        "trigger { 't': hosts => 'a', before => Class['trigger'] }",
+        "class one { trigger { 't': hosts => 'a' } }\ninclude one\nClass['one'] -> Class['trigger']",
+        "trigger { 't': hosts => 'a' } -> notify { 'then': } -> File['#{scratch}/elsewhere/bin/trigger']",
+        "class two { notify { 'inside': } }\ninclude two\ntrigger { 't': hosts => 'a', before => Class['two'] }\n" \
+        "Notify['inside'] -> Class['trigger']",
+      ].each do |order|
+        run = puppet_apply("#{order}\n#{first_run}\nnotify { 'change': notify => Trigger['t'] }", program)
+        expect(run.output).not_to include('dependency cycle')
+        expect(run.code).to eq(2), run.output
+        FileUtils.rm_rf(File.join(scratch, 'elsewhere'))
+      end
+      expect(program.fired).to eq %w[t t t t]
+    end
+  end
+
   it 'reports a refusal as a failed refresh, shortly' do
     program.answer(stdout: '{"error":"no room in the outbox","warnings":[]}', code: 1)
     run = puppet_apply(<<~PUPPET, program)

@@ -81,6 +81,12 @@ RSpec.describe 'trigger::agent' do
     end
   end
 
+  context 'with a timeout in seconds' do
+    let(:params) { { 'backend' => 'etcd://a:1', 'run_timeout' => 90 } }
+
+    it { expect(file('/etc/trigger/trigger.toml')).to include("run_timeout = 90\n") }
+  end
+
   context 'with a package and a program elsewhere' do
     let(:pre_condition) do
       "class { 'trigger': package_name => 'trigger', package_ensure => 'latest', binary_path => '/opt/trigger/trigger' }"
@@ -97,9 +103,9 @@ RSpec.describe 'trigger::agent' do
     'certname' => ['a b', ''],
     'groups' => [['Web'], 'web'],
     'run_cmd' => ['', '  ', "a\nb", %w[a b]],
-    'run_timeout' => ['2', 2, '1w', '0s'],
+    'run_timeout' => ['2w', 0, -2, '1w', '0s'],
     'runs_per_minute' => [0, 601, '10', 1.5],
-    'metrics_file' => ['trigger.prom', ''],
+    'metrics_file' => ['trigger.prom', '', '/a/trigger.txt'],
     'state_dir' => ['relative', '/a b', '/', '/%n'],
     'prefix' => ['/', 'a', '/a/'],
     'backends' => [

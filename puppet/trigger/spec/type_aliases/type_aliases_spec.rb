@@ -12,8 +12,8 @@ require 'json'
     ['', 'a b', 'Web', 'a/b', '..', '-rf', '.hidden', "a\n", 'ä', 'x' * 256],
   ],
   'Trigger::Duration' => [
-    %w[1s 90s 30m 12h 1d],
-    ['', '0s', '30', 30, '1w', '-1s', '1h30m', "1d\n", '1.5h'],
+    ['1s', '90s', '30m', '12h', '1d', '30', 30, 1],
+    ['', '0s', 0, -1, 1.5, '007', '1w', '-1s', '1h30m', "1d\n", '1.5h'],
   ],
   'Trigger::Backend' => [
     ['hub+http://127.0.0.1:8145', 'etcd://a:2379,b:2379', 'dummy:'],
@@ -42,6 +42,10 @@ require 'json'
   'Trigger::Path' => [
     ['/usr/bin/trigger', '/a+b.c_d-e'],
     ['', '/', 'a', '/a b', '/a/', '/%i', '/a$b', "/a\n"],
+  ],
+  'Trigger::Metricsfile' => [
+    ['/var/lib/prometheus/node-exporter/trigger.prom', '/a.prom'],
+    ['', 'trigger.prom', '/a', '/a.txt', '/a.prom/', '/a.prom.tmp', '/a b.prom', "/a.prom\n"],
   ],
   'Trigger::Listen' => [
     ['127.0.0.1:8145', '[::1]:8145', 'localhost:1', '127.9.0.255:65535'],

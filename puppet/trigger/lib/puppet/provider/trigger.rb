@@ -67,14 +67,19 @@ class Puppet::Provider::Trigger < Puppet::Provider
   end
 
   # The program is looked up at each refresh, because the current run may have installed it.
+  # Where the class `trigger` says that it is comes first.
   def program
+    configured = resource.binary_path
     candidates = DIRECTORIES.map { |directory| File.join(directory, PROGRAM) }
     candidates.unshift(PROGRAM) if ENV['PATH']
+    candidates.unshift(configured) if configured
     candidates.each do |candidate|
       found = Puppet::Util.which(candidate)
       return found if found
     end
-    raise Puppet::Error, "Cannot fire: the program '#{PROGRAM}' is neither in PATH nor in #{DIRECTORIES.join(', ')}; " \
+    places = ['in PATH', "in #{DIRECTORIES.join(', ')}"]
+    places.unshift("at #{configured} (trigger::binary_path)") if configured
+    raise Puppet::Error, "Cannot fire: the program '#{PROGRAM}' is neither #{places.join(' nor ')}; " \
                          'install Trigger on this node'
   end
 

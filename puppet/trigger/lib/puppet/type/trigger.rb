@@ -23,6 +23,12 @@ Puppet::Type.newtype(:trigger) do
     (`/etc/trigger/trigger.toml`). `hub` and `etcd` name the kind of backend and take its URL from there;
     `dummy` goes the whole way and delivers nothing.
 
+    A `trigger` requires by itself what it needs on its node, if the catalog manages it: the configuration
+    `/etc/trigger/trigger.toml`, the package, and the program where the class `trigger` says that it is. So the very
+    first run of a node can fire. It does not require the service: without an agent the event is published or kept
+    all the same, and a service that does not start must not hold the event back. Where the manifest orders one of these
+    after the `trigger`, it requires none of them.
+
     @example The load balancers converge when a web server's vhost changes
       trigger { 'refresh load balancers':
         hosts => ['lb01.example.com', 'lb02.example.com'],
@@ -156,6 +162,7 @@ Puppet::Type.newtype(:trigger) do
       an event lives for one day.
     DESC
 
+    # The program takes a bare number for seconds too.
     seconds = { '' => 1, 's' => 1, 'm' => 60, 'h' => 3600, 'd' => 86_400 }
     validate do |value|
       number, unit = value.to_s.match(/\A(\d{1,9})([smhd]?)\z/)&.captures
@@ -187,6 +194,68 @@ Puppet::Type.newtype(:trigger) do
   def retrieve
     check_targets
     super
+  end
+
+  # The class `trigger` in this catalog, if it is declared there.
+  def program_class
+    catalog&.resource('Class', 'Trigger')
+  end
+
+  # Where the class `trigger` says that the program is, or nil.
+  def binary_path
+    program_class&.[](:binary_path)
+  end
+
+  # What firing needs on this node, by type: requiring only some of them could close a cycle, since a file requires
+  # its directory by itself.
+  def needs
+    package = program_class&.[](:package_name)
+    { file: ['/etc/trigger', '/etc/trigger/trigger.toml', binary_path].compact, package: [package || 'trigger'] }
+  end
+
+  # Of one type. Where the manifest orders one of them after this resource, it requires none: a cycle would stop the
+  # whole catalog.
+  def required(type)
+    managed = needs.flat_map { |kind, names| names.map { |name| catalog.resource(kind, name) } }.compact
+    return [] if managed.empty? || !(managed & ordered_after).empty?
+
+    needs[type]
+  end
+
+  autorequire(:file) { required(:file) }
+  autorequire(:package) { required(:package) }
+
+  # Returns what the manifest orders directly after each resource. It is read once for each catalog, however many
+  # triggers there are.
+  def self.followers_in(catalog)
+    @followers ||= ObjectSpace::WeakMap.new
+    @followers[catalog] ||= catalog.resources.flat_map(&:builddepends).group_by(&:source)
+                                   .transform_values { |edges| edges.map(&:target) }
+  end
+
+  # Returns what the manifest orders after this resource, itself or by a container of either.
+  def ordered_after
+    followers = self.class.followers_in(catalog)
+    found = []
+    open = [self]
+    until open.empty?
+      resource = open.shift
+      new = [resource, *containers(resource)].flat_map { |before| followers.fetch(before, []) } - found
+      new = new.flat_map { |after| [after, *contents(after)] }.uniq - found
+      found.concat(new)
+      open.concat(new)
+    end
+    found
+  end
+
+  # The class or define that holds a resource, the one that holds that, and so on.
+  def containers(resource)
+    parents = catalog.adjacent(resource, direction: :in)
+    parents.flat_map { |parent| [parent, *containers(parent)] }
+  end
+
+  def contents(container)
+    catalog.adjacent(container, direction: :out).flat_map { |content| [content, *contents(content)] }
   end
 
   # A run that Trigger limits to some tags adds this one to them, or it would drop the notifies of what it

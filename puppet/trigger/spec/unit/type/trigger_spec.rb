@@ -100,6 +100,52 @@ RSpec.describe 'the type trigger' do
     end
   end
 
+  describe 'what it requires by itself' do
+    def required(*resources, **parameters)
+      catalog = Puppet::Resource::Catalog.new('web01.example.com')
+      subject = trigger(**parameters)
+      catalog.add_resource(subject, *resources)
+      edges = catalog.relationship_graph.adjacent(subject, direction: :in, type: :edges)
+      edges.map { |edge| edge.source.ref }
+    end
+
+    def file(path)
+      Puppet::Type.type(:file).new(path: path, ensure: :file)
+    end
+
+    def package(name)
+      Puppet::Type.type(:package).new(name: name)
+    end
+
+    def program_class(**parameters)
+      Puppet::Type.type(:component).new(name: 'Class[Trigger]', **parameters)
+    end
+
+    it 'is the configuration and the package' do
+      expect(required(file('/etc/trigger/trigger.toml'), file('/etc/other'), package('trigger'), package('other')))
+        .to match_array %w[File[/etc/trigger/trigger.toml] Package[trigger]]
+    end
+
+    it 'is the package and the program that the class names' do
+      parts = [program_class(binary_path: '/opt/t/trigger', package_name: 'acme-trigger')]
+      parts += [file('/opt/t/trigger'), package('acme-trigger'), package('trigger')]
+      expect(required(*parts)).to match_array %w[File[/opt/t/trigger] Package[acme-trigger]]
+    end
+
+    it 'is no service, which must not hold an event back' do
+      expect(required(Puppet::Type.type(:service).new(name: 'trigger-agent'))).to eq []
+    end
+
+    it 'is nothing in a catalog that manages none of it' do
+      expect(required).to eq []
+    end
+
+    it 'is nothing where one of them comes after it' do
+      parts = [file('/etc/trigger'), file('/etc/trigger/trigger.toml'), package('trigger')]
+      expect(required(*parts, before: 'File[/etc/trigger]')).to eq []
+    end
+  end
+
   describe 'name' do
     ['a/b', '$(rm -rf /)', %q(it's "quoted"), '`x`;|&', 'größer', '-x', '--', 'x' * 255].each do |name|
       it "takes #{name[0, 40].inspect}" do
