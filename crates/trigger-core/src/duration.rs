@@ -1,4 +1,4 @@
-//! Lengths of time as operators write and read them: `90s`, `2h 30m`, `1d`.
+//! Lengths of time as operators write and read them: `90s`, `2h 30m`, `1d`, or a bare number of seconds.
 
 use std::time::Duration;
 
@@ -10,11 +10,16 @@ use jiff::{Span, SpanRelativeTo, SpanRound, Unit};
 #[error("{0}")]
 pub struct DurationError(String);
 
-/// Reads a length of time: numbers, each with a unit from `ns` to `weeks`. A day has 24 hours. Months and years have no
-/// length, and are refused like negative durations.
+/// Reads a length of time: numbers, each with a unit from `ns` to `weeks`, or one bare number, which is seconds as in
+/// Puppet. A day has 24 hours. Months and years have no length, and are refused like negative durations.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let seconds = text.parse().map_err(|_| DurationError(format!("{text} seconds are too many")))?;
+        return Ok(Duration::from_secs(seconds));
+    }
     let refused = |error: jiff::Error| DurationError(error.to_string());
-    let span = SpanParser::new().parse_span(text.trim()).map_err(refused)?;
+    let span = SpanParser::new().parse_span(text).map_err(refused)?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(refused)?;
     duration.try_into().map_err(refused)
 }
@@ -69,11 +74,28 @@ mod tests {
             ("7days", 604_800),
             ("1w", 604_800),
             ("2weeks", 1_209_600),
+            ("5", 5),
+            (" 300 ", 300),
+            ("007", 7),
+            ("0", 0),
         ] {
             check(text, Ok(seconds * 1000));
         }
         check("250ms", Ok(250));
-        for text in ["", "5", "m", "-5m", "5m ago", "soon", "1month", "1y"] {
+        for text in [
+            "",
+            "5 5",
+            "1.5",
+            "-5",
+            "+5",
+            "99999999999999999999",
+            "m",
+            "-5m",
+            "5m ago",
+            "soon",
+            "1month",
+            "1y",
+        ] {
             check(text, Err(()));
         }
     }

@@ -89,6 +89,18 @@ name_type!(
     is_node_name
 );
 
+impl Certname {
+    /// Reads a certname as an operator or a query writes it. Puppet's certnames have no capitals, but the host names that
+    /// they are taken from may have some, so that case is folded here. Stored names have one spelling and are parsed as
+    /// they are.
+    ///
+    /// # Errors
+    /// [`InvalidName`] if the text is no certname in lower case either.
+    pub fn fold_case(text: &str) -> Result<Self, InvalidName> {
+        text.to_ascii_lowercase().parse().or_else(|_| text.parse())
+    }
+}
+
 name_type!(
     /// A named set of nodes. A node joins it through its agent's configuration.
     GroupName,
@@ -232,6 +244,18 @@ mod tests {
         for bad in ["", "lb 01", "LB01", "a/b", "..", "-rf", ".hidden", "a\n", "ä", &"x".repeat(256)] {
             assert!(bad.parse::<Certname>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_certname_is_typed_in_any_case_and_stored_in_one() {
+        for typed in ["LB01.Example.com", "lb01.EXAMPLE.COM", "lb01.example.com"] {
+            assert_eq!(Certname::fold_case(typed).unwrap().as_str(), "lb01.example.com", "{typed}");
+        }
+        for bad in ["LB 01", "Ä", "A/B", "-A"] {
+            let error = Certname::fold_case(bad).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("'{bad}' is not a certname")), "{error}");
+        }
+        assert!("LB01".parse::<Certname>().is_err(), "a stored name has one spelling");
     }
 
     #[test]

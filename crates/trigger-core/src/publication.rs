@@ -9,7 +9,8 @@ use crate::identity::{Certname, GroupName, KeyPrefix};
 /// `trigger fire` submits to the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// The backend's URL, as configured where the event was fired.
+    /// The backend's URL, as configured where the event was fired. If nothing was configured there: empty, or the bare
+    /// name of a kind; the event is then for the backend that its node gets configured.
     pub backend: String,
     /// The prefix of the fleet's keys in the backend.
     pub prefix: KeyPrefix,

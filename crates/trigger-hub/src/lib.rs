@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+use trigger_store::address::Address;
 
 pub use served_store::{Page, PageRequest, ServedStore};
 pub use server::{InvalidListen, ListenAddress, ServerError};
@@ -59,6 +60,8 @@ const PLACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 pub struct HubSettings {
     /// `ADDRESS:PORT`; port 0 takes a free one. Loopback only.
     pub listen: String,
+    /// The other names, `HOST:PORT`, by which clients may address it, such as those of a forwarded port.
+    pub allowed_hosts: Vec<Address>,
     /// The directory of its database; created if it is missing.
     pub data_dir: PathBuf,
 }
@@ -89,6 +92,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), HubError> {
     let listen: ListenAddress = settings.listen.parse()?;
+    let listen = listen.with_allowed_hosts(settings.allowed_hosts);
     let (store, closed) = SqliteStore::open(&settings.data_dir)?;
     let mut gone = None;
     let shutdown = async {

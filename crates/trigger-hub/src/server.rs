@@ -33,6 +33,7 @@ pub use self::error::ServerError;
 use self::health::HealthCheck;
 pub use self::listen::{InvalidListen, ListenAddress};
 use self::metrics::Metrics;
+use self::origin_check::OriginCheck;
 #[cfg(test)]
 pub(crate) use self::refusal::Refusal;
 use self::state::ServerState;
@@ -52,24 +53,27 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
     raise_file_limit();
+    let allowed_hosts = listen.allowed_hosts.clone();
     let (listener, address) = listen.bind()?;
+    let origin_check = OriginCheck::new(address, &allowed_hosts);
     let (stop, stopping) = watch::channel(());
     let metrics = Metrics::new(&*store);
     let state = ServerState { store, metrics, health: HealthCheck::default(), stopping };
     ready(address);
-    serve_requests(listener, address, state, &stop, shutdown).await
+    serve_requests(listener, origin_check, state, &stop, shutdown).await
 }
 
 async fn serve_requests(
     listener: TcpListener,
-    address: SocketAddr,
+    origin_check: OriginCheck,
     state: ServerState,
     stop: &watch::Sender<()>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
     let mut stopping = stop.subscribe();
     let connections = Connections::new(listener);
-    let service = routes::router(Arc::new(state), address).into_make_service_with_connect_info::<Client>();
+    let service =
+        routes::router(Arc::new(state), origin_check).into_make_service_with_connect_info::<Client>();
     let mut server = pin!(
         axum::serve(connections, service)
             .with_graceful_shutdown(async move {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use trigger_core::duration;
-use trigger_core::identity::KeyPrefix;
+use trigger_core::identity::{EventId, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_fleet::Fleet;
@@ -23,6 +23,7 @@ use crate::fire_advice;
 use crate::fire_error::{BackendError, FireError};
 pub use crate::fire_report::{FireReport, Fired};
 use crate::host::{Host, timeout};
+use crate::node_backends::NodeBackends;
 use crate::os::Os;
 use crate::state::{Breaker, FileError, Outbox, Quarantined, Spooled, Taken};
 use trigger_core::suppressed;
@@ -67,6 +68,9 @@ pub struct Publisher<H: Host = Os> {
     own_prefix: KeyPrefix,
     credentials: Credentials,
     has_agent: bool,
+    node_backends: NodeBackends,
+    /// The events for a backend that is not this node's, which have been logged.
+    logged: Mutex<HashSet<EventId>>,
     /// Opened once, then kept. The credentials are part of the key, because a backend that they opened must not serve
     /// other credentials.
     backends: Mutex<HashMap<(BackendUrl, Credentials), Backend>>,
@@ -94,9 +98,24 @@ pub struct Drained {
 
 impl<H: Host> Publisher<H> {
     /// Creates a publisher that opens every backend with this node's own credentials.
-    pub fn new(host: H, spool: Option<Spool<H>>, own_prefix: KeyPrefix, credentials: Credentials) -> Self {
-        let (backends, spooled) = (Mutex::default(), Notify::new());
-        Self { host, spool, own_prefix, credentials, has_agent: true, backends, spooled }
+    pub fn new(
+        host: H,
+        spool: Option<Spool<H>>,
+        own_prefix: KeyPrefix,
+        credentials: Credentials,
+        node_backends: NodeBackends,
+    ) -> Self {
+        Self {
+            host,
+            spool,
+            own_prefix,
+            credentials,
+            has_agent: true,
+            node_backends,
+            logged: Mutex::default(),
+            backends: Mutex::default(),
+            spooled: Notify::new(),
+        }
     }
 
     /// The same for a process that publishes only where no agent does: it gives a slow backend more time.
@@ -129,12 +148,29 @@ impl<H: Host> Publisher<H> {
         Ok(backend)
     }
 
-    /// Returns the backend that an event is for. Another version of this program may have written its URL.
+    /// Returns an event as it is published now: with the URL that its address stands for on this node, and under this
+    /// node's prefix if it was fired before the node had a configuration. Another version of this program may have written
+    /// the address.
     ///
     /// # Errors
-    /// [`BackendError::Url`] if the URL selects no backend, otherwise the errors of [`Publisher::backend`].
+    /// [`BackendError::Url`] if the address selects no backend.
+    pub fn addressed(&self, publication: &Publication) -> Result<Publication, BackendError> {
+        let mut publication = publication.clone();
+        let url = self.node_backends.resolve(&publication.backend)?.to_string();
+        // An address that is no URL had no configuration behind it, and then neither has the default prefix.
+        if !publication.backend.contains(':') && publication.prefix == KeyPrefix::default() {
+            publication.prefix = self.own_prefix.clone();
+        }
+        publication.backend = url;
+        Ok(publication)
+    }
+
+    /// Returns the backend that an event is for.
+    ///
+    /// # Errors
+    /// Those of [`Publisher::addressed`] and of [`Publisher::backend`].
     pub fn backend_of(&self, publication: &Publication) -> Result<Backend, BackendError> {
-        let url: BackendUrl = publication.backend.parse()?;
+        let url: BackendUrl = self.addressed(publication)?.backend.parse()?;
         self.backend(&url)
     }
 
@@ -150,6 +186,8 @@ impl<H: Host> Publisher<H> {
         ignores_pause: bool,
     ) -> Result<FireReport, FireError> {
         self.backend_of(publication)?;
+        // The outbox keeps the event with the address that it was fired with.
+        let (to_store, publication) = (publication, &self.addressed(publication)?);
         let Some(spool) = &self.spool else {
             return without_outbox(self.publish_soon(publication).await, Vec::new());
         };
@@ -157,7 +195,7 @@ impl<H: Host> Publisher<H> {
             format!("the outbox cannot be written, so the event went straight to the backend: {error}")
         };
         if !ignores_pause && spool.breaker.is_open(&publication.backend) {
-            return match spool.outbox.store(publication) {
+            return match spool.outbox.store(to_store) {
                 Ok(_) => {
                     self.spooled.notify_one();
                     let reason = format!(
@@ -172,7 +210,7 @@ impl<H: Host> Publisher<H> {
         // Storing and publishing run at the same time: either makes the event durable, and each waits for a disk.
         // This returns after both have ended, so the event is then in the outbox or in the backend.
         let storing = {
-            let (outbox, publication) = (spool.outbox.clone(), publication.clone());
+            let (outbox, publication) = (spool.outbox.clone(), to_store.clone());
             self.host.spawn_blocking(move || outbox.store(&publication))
         };
         let (stored, published) = tokio::join!(storing, self.publish_soon(publication));
@@ -250,19 +288,29 @@ impl<H: Host> Publisher<H> {
             match taken {
                 Taken::Busy => {}
                 Taken::Quarantined(aside) => drained.quarantined.push(aside),
-                Taken::Event(publication, _)
-                    if silent.contains(&publication.backend)
-                        || (in_a_hurry && spool.breaker.is_open(&publication.backend)) =>
-                {
-                    drained.left += 1;
-                }
                 Taken::Event(publication, spooled) => {
+                    let publication = match self.addressed(&publication) {
+                        Ok(publication) => publication,
+                        Err(error) => {
+                            self.log_elsewhere(&publication, &error.to_string());
+                            drained.left += 1;
+                            continue;
+                        }
+                    };
+                    let backend = &publication.backend;
+                    if silent.contains(backend) || (in_a_hurry && spool.breaker.is_open(backend)) {
+                        drained.left += 1;
+                        continue;
+                    }
                     let patience = if in_a_hurry { Self::patience(&publication) } else { RELAY_TIMEOUT };
                     let result = self.publish(&publication, patience).await;
                     match self.settle(spool, &publication, spooled, result) {
                         Ok(Fired::Committed(_)) => drained.published += 1,
-                        Ok(Fired::Spooled(_)) => {
+                        Ok(Fired::Spooled(reason)) => {
                             drained.left += 1;
+                            if !self.is_for_this_node(&publication) {
+                                self.log_elsewhere(&publication, &reason);
+                            }
                             silent.insert(publication.backend);
                         }
                         Err(error) => {
@@ -304,6 +352,25 @@ impl<H: Host> Publisher<H> {
         }
     }
 
+    /// Whether an event is for a backend that the configuration of this node names.
+    fn is_for_this_node(&self, publication: &Publication) -> bool {
+        publication.backend.parse().is_ok_and(|url| self.node_backends.include(&url))
+    }
+
+    /// Logs once that an event waits for a backend that this node's configuration does not name.
+    fn log_elsewhere(&self, publication: &Publication, reason: &str) {
+        let event = publication.event.id;
+        if self.logged.lock().unwrap_or_else(PoisonError::into_inner).insert(event) {
+            tracing::warn!(
+                %event,
+                backend = publication.backend,
+                reason,
+                "a spooled event is for a backend that is not this node's; 'trigger outbox readdress' sends it to the \
+                 node's own"
+            );
+        }
+    }
+
     /// Returns when an event stays in the outbox because its backend did not answer.
     pub async fn has_spooled(&self) {
         self.spooled.notified().await;
@@ -339,24 +406,16 @@ fn about_groups(published: &Published) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
-    use trigger_core::identity::EventId;
     use trigger_core::lineage::{Lineage, Loops};
 
     use super::*;
     use crate::fire_error::FireErrorKind;
+    use crate::node_backends::UNADDRESSED;
     use crate::state::StateDir;
 
-    /// An event can come from a program of another version, by the agent's socket, with a URL that this one refuses.
-    #[tokio::test]
-    async fn an_event_for_a_url_that_is_refused_is_not_stored() {
-        let dir = tempfile::tempdir().unwrap();
-        let state = StateDir::open(dir.path()).unwrap();
-        let outbox = Outbox::open(&state).unwrap();
-        let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
-        let publisher =
-            Publisher::new(Os::start(), Some(spool), KeyPrefix::default(), Credentials::default());
+    fn event() -> Event {
         let id = EventId::from_uuid(uuid::Uuid::now_v7());
-        let event = Event {
+        Event {
             id,
             trigger: "t".parse().unwrap(),
             origin: "a".parse().unwrap(),
@@ -368,21 +427,64 @@ mod tests {
             loops: Loops::Avoid,
             fired_at: Os::start().wall(),
             expires_in: DEFAULT_LIFETIME,
-        };
-        for backend in ["hub+http://::1:8145", "etcds://a:2379", "nonsense"] {
-            let publication = Publication {
-                backend: backend.to_owned(),
-                prefix: KeyPrefix::default(),
-                event: event.clone(),
-                suppressed: Default::default(),
-                suppressed_groups: Default::default(),
-            };
+        }
+    }
+
+    fn publication(backend: &str) -> Publication {
+        Publication {
+            backend: backend.to_owned(),
+            prefix: KeyPrefix::default(),
+            event: event(),
+            suppressed: Default::default(),
+            suppressed_groups: Default::default(),
+        }
+    }
+
+    /// An outbox, and the publisher of a node whose backend is `own`.
+    fn publisher(dir: &std::path::Path, own: &str, prefix: &str) -> (Outbox, Publisher) {
+        let state = StateDir::open(dir).unwrap();
+        let outbox = Outbox::open(&state).unwrap();
+        let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
+        let node = NodeBackends::new(own.parse().unwrap(), Vec::new());
+        let prefix = prefix.parse().unwrap();
+        (outbox, Publisher::new(Os::start(), Some(spool), prefix, Credentials::default(), node))
+    }
+
+    /// An event can come from a program of another version, by the agent's socket, with a URL that this one refuses.
+    #[tokio::test]
+    async fn an_event_for_a_url_that_is_refused_is_not_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outbox, publisher) = publisher(dir.path(), "dummy:", "/p");
+        for backend in ["hub+http://::1:8145", "etcds://a:2379", "nonsense", "etcd"] {
             assert_eq!(
-                publisher.fire(&publication, false).await.unwrap_err().kind(),
+                publisher.fire(&publication(backend), false).await.unwrap_err().kind(),
                 FireErrorKind::Configuration,
                 "{backend}"
             );
             assert!(outbox.waiting().unwrap().is_empty(), "{backend}");
         }
+    }
+
+    /// Proves C1. The first Puppet run of a node fires before it has a configuration.
+    #[tokio::test]
+    async fn an_event_without_an_address_is_taken_by_the_first_backend_that_the_node_gets_configured() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outbox, unconfigured) =
+            publisher(dir.path(), "hub+http://127.0.0.1:9", KeyPrefix::default().as_str());
+        let fired = unconfigured.fire(&publication(UNADDRESSED), false).await.unwrap().fired;
+        assert!(matches!(fired, Fired::Spooled(_)), "{fired:?}");
+        let elsewhere = publication("hub+http://127.0.0.1:10");
+        drop(outbox.store(&elsewhere).unwrap());
+        assert_eq!(outbox.waiting().unwrap().len(), 2);
+
+        let (_, configured) = publisher(dir.path(), "dummy:", "/site");
+        let addressed = configured.addressed(&publication(UNADDRESSED)).unwrap();
+        assert_eq!((addressed.backend.as_str(), addressed.prefix.as_str()), ("dummy:", "/site"));
+        let kept = configured.addressed(&elsewhere).unwrap();
+        assert_eq!((&kept.backend, &kept.prefix), (&elsewhere.backend, &elsewhere.prefix));
+        let drained = configured.drain(false).await.unwrap();
+        assert_eq!((drained.published, drained.left), (1, 1));
+        let left = outbox.waiting().unwrap();
+        assert!(left[0].to_string_lossy().contains(&elsewhere.event.id.to_string()), "{left:?}");
     }
 }

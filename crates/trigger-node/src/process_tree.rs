@@ -32,6 +32,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the process table is scanned at most before KILL. Each scan finds fewer new processes, unless they fork
 /// faster than they can be stopped.
 const LOOKS: usize = 16;
+/// How many parents are followed. The table changes meanwhile, so that a pid may come back as its own ancestor.
+const MAX_DEPTH: usize = 64;
 
 /// Sends TERM, then KILL. The run's leader is reaped last, so that the system cannot reuse its pid before.
 pub(crate) async fn end(child: &mut Child) {
@@ -85,6 +87,15 @@ pub(crate) async fn end_orphan(noted: Option<&str>, output: &Path) {
 /// Returns a supervisor's note of its run's first process, for [`end_orphan`].
 pub(crate) fn note_of(process: u32) -> Option<String> {
     Leader::of(process).map(|leader| format!("{} {}\n", leader.process, leader.started))
+}
+
+/// Whether a process is the run's first process or descends from it, as Puppet does behind `timeout` or `sudo`.
+pub(crate) fn descends_from(process: u32, run: u32) -> bool {
+    let parent = |process: &u32| {
+        let parent = kin_of(i32::try_from(*process).ok()?)?.parent;
+        u32::try_from(parent).ok().filter(|parent| *parent != 0)
+    };
+    std::iter::successors(Some(process), parent).take(MAX_DEPTH).any(|ancestor| ancestor == run)
 }
 
 /// The oldest process that has `file` open for writing, except this one.

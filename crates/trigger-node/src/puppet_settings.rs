@@ -17,6 +17,7 @@ use trigger_core::identity::{Certname, InvalidName};
 use trigger_core::run::command::{CommandKind, RunCommand, TagSettings};
 
 use crate::os::Os;
+use crate::start_error;
 use crate::state::{read_if_present, write_durably};
 
 /// How long Puppet may take to print its settings at the first attempt.
@@ -54,10 +55,12 @@ impl Attempt {
 #[derive(Debug, thiserror::Error)]
 pub enum PuppetSettingsError {
     /// Puppet cannot be started.
-    #[error("cannot run '{command}': {source}")]
+    #[error("cannot run '{command}': {reason}")]
     Run {
         /// The command, without the names of the settings.
         command: String,
+        /// What is missing, a sentence.
+        reason: String,
         /// The system's reason.
         source: io::Error,
     },
@@ -278,7 +281,10 @@ impl Question {
             .output();
         let output = match tokio::time::timeout(timeout, output).await {
             Ok(Ok(output)) => output,
-            Ok(Err(source)) => return Err(PuppetSettingsError::Run { command, source }),
+            Ok(Err(source)) => {
+                let reason = start_error::describe(&self.argv[0], &source, Path::new("."), environment);
+                return Err(PuppetSettingsError::Run { command, reason, source });
+            }
             Err(_) => return Err(PuppetSettingsError::NoAnswer { command, timeout }),
         };
         if !output.status.success() {

@@ -10,6 +10,7 @@ use crate::fire_chain::{self, Guarded};
 use crate::fire_error::FireError;
 use crate::firing::{FireReport, Fired, Publisher};
 use crate::host::Host;
+use crate::node_backends::UNADDRESSED;
 use crate::state::StateDir;
 
 /// Added to the time that an agent may take to publish. After that the agent is alive but does not answer.
@@ -65,7 +66,7 @@ impl<H: Host> Submission<'_, H> {
         let (FireReport { fired, warnings: report }, by_agent) = submitted?;
         warnings.extend(report);
         if let Fired::Spooled(reason) = &fired {
-            warnings.push(spooled_warning(reason, by_agent, self.caller));
+            warnings.push(spooled_warning(reason, by_agent, self.caller, &publication.backend));
         }
         if let (Some(parent), Some(state)) = (self.parent, self.state) {
             fire_chain::note_fired(state, parent, publication, guarded, warnings);
@@ -103,7 +104,17 @@ impl<H: Host> Submission<'_, H> {
     }
 }
 
-fn spooled_warning(reason: &str, by_agent: bool, caller: Caller) -> String {
+fn spooled_warning(reason: &str, by_agent: bool, caller: Caller, address: &str) -> String {
+    if !by_agent && !address.contains(':') {
+        let lacking = match address {
+            UNADDRESSED => "no backend is configured on this node".to_owned(),
+            kind => format!("no URL is configured for the backend '{kind}' on this node"),
+        };
+        return format!(
+            "{lacking}, and the default did not take the event ({reason}): it is kept in this node's outbox for the \
+             backend that the node gets configured, and published by 'trigger agent' or the next fire then"
+        );
+    }
     if caller == Caller::WaitingOperator {
         format!(
             "{reason}; the event is safe in this node's outbox and is offered to the backend again while this command waits"

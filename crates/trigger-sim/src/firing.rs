@@ -10,10 +10,12 @@ use trigger_core::run::record::RunRecord;
 use trigger_node::fire_chain::{self, FireRequest, Guarded};
 use trigger_node::firing::{Publisher, Spool};
 use trigger_node::host::Host;
+use trigger_node::node_backends::NodeBackends;
 use trigger_node::state::{Breaker, Outbox, StateDir};
 use trigger_node::submit::{Caller, Submission};
 use trigger_store::credentials::Credentials;
 
+use crate::manifest::name;
 use crate::process::Proc;
 use crate::server::BACKEND;
 use crate::state_files::STATE_DIR;
@@ -36,7 +38,8 @@ pub(crate) async fn fire(own: Proc, wanted: Wanted) {
         .as_ref()
         .and_then(|state| Some(Spool { outbox: Outbox::open(state).ok()?, breaker: Breaker::new(state) }));
     let publisher =
-        Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default()).without_agent();
+        Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default(), node_backends())
+            .without_agent();
     // Outside a run it is an operator's, or that of a Puppet run which Trigger did not start.
     let is_operators = parent.is_none() && own.jitter() < 0.5;
     let caller = if is_operators { Caller::Operator } else { Caller::Puppet };
@@ -46,6 +49,11 @@ pub(crate) async fn fire(own: Proc, wanted: Wanted) {
     own.act(|world| world.check_fire_answered(own.machine, &publication, &answer));
     own.step("fire: answered").await;
     own.exit();
+}
+
+/// The one backend of the simulated fleet.
+fn node_backends() -> NodeBackends {
+    NodeBackends::new(name(BACKEND), Vec::new())
 }
 
 fn publication(own: &Proc, wanted: &Wanted, parent: Option<&RunRecord>) -> Publication {

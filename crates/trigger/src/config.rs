@@ -1,20 +1,24 @@
 //! Settings: flags, then `TRIGGER_*` variables, then the configuration file.
 
+mod backends;
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer};
 use trigger_core::duration;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_store::credentials::Credentials;
-use trigger_store::kinds;
-use trigger_store::url::BackendUrl;
 
 use crate::failure::Failure;
+
+pub(crate) use backends::{BACKEND_VARIABLE, BackendSource, ChosenBackend};
 
 /// The default path of the configuration file.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/trigger/trigger.toml";
@@ -38,6 +42,7 @@ pub(crate) struct ConfigFile {
     #[serde(default)]
     pub(crate) groups: Vec<String>,
     pub(crate) run_cmd: Option<String>,
+    #[serde(default, deserialize_with = "number_or_text")]
     pub(crate) run_timeout: Option<String>,
     pub(crate) runs_per_minute: Option<i64>,
     pub(crate) metrics_file: Option<PathBuf>,
@@ -50,11 +55,34 @@ pub(crate) struct ConfigFile {
     pub(crate) warnings: Vec<String>,
 }
 
+/// Reads a duration, which is a text or a bare number of seconds.
+fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct Duration;
+    impl Visitor<'_> for Duration {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a duration such as \"1h\" or \"90s\", or a number of seconds")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+
+        fn visit_i64<E>(self, seconds: i64) -> Result<String, E> {
+            Ok(seconds.to_string())
+        }
+    }
+    deserializer.deserialize_any(Duration).map(Some)
+}
+
 /// `[hub]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct HubTable {
     pub(crate) listen: Option<String>,
+    #[serde(default)]
+    pub(crate) allowed_hosts: Vec<String>,
     pub(crate) data_dir: Option<PathBuf>,
 }
 
@@ -100,45 +128,13 @@ impl ConfigFile {
         })
     }
 
-    /// The backend's URL: `choice` (a URL, or the bare name of a kind), else this file's `backend`, else the hub on this
-    /// machine.
-    ///
-    /// Every URL of the file is checked, not only the one that is chosen: the others are for `trigger` resources that
-    /// name a provider, and such a resource finds out too late, at its refresh.
-    pub(crate) fn backend(&self, choice: Option<&str>) -> Result<BackendUrl, Failure> {
-        for (name, table) in &self.backends {
-            check_backend_table(name, table)?;
-        }
-        let choice = choice.or(self.backend.as_deref()).unwrap_or(kinds::DEFAULT_URL);
-        let url = if choice.contains(':') { choice } else { self.url_of(choice)? };
-        url.parse().map_err(|error| Failure::config(format!("{error}")))
-    }
-
-    /// The URL that the name of a kind stands for: the one of its table, else the file's `backend` if it is of that
-    /// kind, else the kind's default.
-    fn url_of(&self, name: &str) -> Result<&str, Failure> {
-        let kind = kinds::by_name(name).ok_or_else(|| unknown_kind(name))?;
-        let of_table = self.backends.get(name).and_then(|table| table.url.as_deref());
-        let is_of_kind = |url: &&str| {
-            let scheme = url.split_once(':').and_then(|(scheme, _)| kinds::by_scheme(scheme));
-            scheme.is_some_and(|(found, _)| found == kind)
-        };
-        let of_backend = self.backend.as_deref().filter(is_of_kind);
-        of_table.or(of_backend).or(kind.default_url).ok_or_else(|| {
-            let example = kind.example;
-            Failure::config(format!(
-                "no URL is configured for the backend '{name}': set url in [backends.{name}], for example \"{example}\""
-            ))
-        })
-    }
-
     /// Returns the credentials for this node's backends. They are empty until backends speak TLS.
     pub(crate) fn credentials(&self) -> Credentials {
         Credentials::default()
     }
 
     pub(crate) fn certname(&self) -> Result<Option<Certname>, Failure> {
-        self.certname.as_deref().map(setting("certname")).transpose()
+        self.certname.as_deref().map(certname_setting).transpose()
     }
 
     pub(crate) fn prefix(&self) -> Result<KeyPrefix, Failure> {
@@ -150,29 +146,17 @@ impl ConfigFile {
     }
 }
 
-fn unknown_kind(name: &str) -> Failure {
-    Failure::config(format!("'{name}' is not a backend: there are {}", kinds::names("and")))
-}
-
-/// Checks that a table is named after a kind and that its URL is of that kind.
-fn check_backend_table(name: &str, table: &BackendTable) -> Result<(), Failure> {
-    let kind = kinds::by_name(name).ok_or_else(|| unknown_kind(name))?;
-    let Some(text) = table.url.as_deref() else { return Ok(()) };
-    let key = format!("backends.{name}.url");
-    let url: BackendUrl = setting(&key)(text)?;
-    if url.kind() != kind {
-        let title = kind.title;
-        return Err(Failure::config(format!("setting {key}: '{text}' is not the URL of {title}")));
-    }
-    Ok(())
-}
-
 /// Returns a parser whose error names the setting, for use with `map`.
 pub(crate) fn setting<T: std::str::FromStr>(name: &str) -> impl Fn(&str) -> Result<T, Failure>
 where
     T::Err: std::fmt::Display,
 {
     move |text| text.parse().map_err(|error| Failure::config(format!("setting {name}: {error}")))
+}
+
+/// A certname as an operator writes it, in any case.
+pub(crate) fn certname_setting(text: &str) -> Result<Certname, Failure> {
+    Certname::fold_case(text).map_err(|error| Failure::config(format!("setting certname: {error}")))
 }
 
 /// The run command, split into words as a shell would; no shell interprets it.
@@ -189,7 +173,7 @@ pub(crate) fn run_command(text: Option<&str>) -> Result<RunCommand, Failure> {
     }
 }
 
-/// The run timeout, such as `1h` or `90s`.
+/// The run timeout, such as `1h` or `90s`; a bare number is seconds.
 pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
     let Some(text) = text else { return Ok(DEFAULT_RUN_TIMEOUT) };
     let timeout = duration::parse(text).map_err(|error| {
@@ -207,15 +191,35 @@ pub(crate) fn runs_per_minute(argument: Option<&str>, file: Option<i64>) -> Resu
     text.as_deref().map(setting("runs_per_minute")).transpose().map(Option::unwrap_or_default)
 }
 
-/// The file that the agent writes metrics to. It must be absolute, because a daemon's working directory is arbitrary.
+/// The file that the agent writes metrics to. It must be absolute, because a daemon's working directory is arbitrary, and
+/// node_exporter reads no other files.
 pub(crate) fn metrics_file(path: Option<&Path>) -> Result<Option<PathBuf>, Failure> {
-    match path {
-        Some(path) if !path.is_absolute() || path.file_name().is_none() => Err(Failure::config(format!(
-            "setting metrics_file: '{}' is not the absolute path of a file",
-            path.display()
-        ))),
-        path => Ok(path.map(Path::to_owned)),
+    let Some(path) = path else { return Ok(None) };
+    if path.file_name().is_none() {
+        let shown = path.display();
+        return Err(Failure::config(format!(
+            "setting metrics_file: '{shown}' is not the absolute path of a file"
+        )));
     }
+    let path = absolute("metrics_file", path.to_owned())?;
+    if !path.as_os_str().as_encoded_bytes().ends_with(b".prom") {
+        let shown = path.display();
+        return Err(Failure::config(format!(
+            "setting metrics_file: '{shown}' does not end in .prom, and node_exporter reads no other files"
+        )));
+    }
+    Ok(Some(path))
+}
+
+/// Refuses a relative path, which would mean another file in every process that reads the setting.
+pub(crate) fn absolute(name: &str, path: PathBuf) -> Result<PathBuf, Failure> {
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(Failure::config(format!(
+        "setting {name}: '{}' is not an absolute path, and every process of Trigger has a working directory of its own",
+        path.display()
+    )))
 }
 
 /// The words between backticks. serde's error names the unknown field first, then the known ones.
@@ -265,49 +269,6 @@ mod tests {
         assert!(error.starts_with("line 1: invalid type"), "{error}");
     }
 
-    fn backend(text: &str, choice: Option<&str>) -> String {
-        match ConfigFile::parse(text).unwrap().backend(choice) {
-            Ok(url) => url.to_string(),
-            Err(failure) => failure.message,
-        }
-    }
-
-    #[test]
-    fn a_backend_is_a_url_or_a_kind_whose_url_is_known() {
-        let file = "backend = 'etcd://a:1'\n[backends.hub]\nurl = 'hub+http://h:1'\n";
-        assert_eq!(backend(file, None), "etcd://a:1");
-        assert_eq!(backend(file, Some("hub")), "hub+http://h:1");
-        assert_eq!(backend(file, Some("etcd")), "etcd://a:1");
-        assert_eq!(backend(file, Some("dummy:")), "dummy:");
-        assert_eq!(backend("", None), kinds::DEFAULT_URL);
-        assert_eq!(backend("", Some("hub")), kinds::DEFAULT_URL);
-        assert_eq!(backend("backend = 'dummy'", None), "dummy:");
-        assert_eq!(
-            backend("", Some("etcd")),
-            "no URL is configured for the backend 'etcd': set url in [backends.etcd], for example \"etcd://127.0.0.1:2379\""
-        );
-        assert_eq!(
-            backend("", Some("nonsense")),
-            "'nonsense' is not a backend: there are hub, etcd and dummy"
-        );
-    }
-
-    #[test]
-    fn every_url_of_the_file_is_checked() {
-        assert_eq!(
-            backend("[backends.etcd]\nurl = 'etcd://::1:1'", None),
-            "setting backends.etcd.url: 'etcd://::1:1' has a bad address '::1:1': an IPv6 address stands in brackets, as in [::1]:8145"
-        );
-        assert_eq!(
-            backend("[backends.etcd]\nurl = 'hub+http://h:1'", None),
-            "setting backends.etcd.url: 'hub+http://h:1' is not the URL of an etcd cluster"
-        );
-        assert_eq!(
-            backend("[backends.ectd]\nurl = 'etcd://h:1'", None),
-            "'ectd' is not a backend: there are hub, etcd and dummy"
-        );
-    }
-
     #[test]
     fn a_limit_on_runs_is_a_number_within_bounds() {
         let limit = |text: &str| {
@@ -329,8 +290,48 @@ mod tests {
         assert_eq!(metrics_file(None).unwrap(), None);
         let path = Path::new("/var/lib/prometheus/node-exporter/trigger.prom");
         assert_eq!(metrics_file(Some(path)).unwrap().as_deref(), Some(path));
+        let error = |path: &str| metrics_file(Some(Path::new(path))).unwrap_err().message;
         for bad in ["trigger.prom", "", "/"] {
-            assert!(metrics_file(Some(Path::new(bad))).is_err(), "{bad}");
+            assert!(error(bad).contains("absolute path"), "{bad}");
+        }
+        for bad in ["/a/trigger.txt", "/a/prom", "/a/x.prom.tmp", "/a/x.PROM"] {
+            assert!(
+                error(bad).ends_with("does not end in .prom, and node_exporter reads no other files"),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_a_duration_and_a_bare_number_is_seconds() {
+        let timeout = |text: &str| {
+            let file = ConfigFile::parse(text).map_err(Failure::config)?;
+            run_timeout(file.run_timeout.as_deref()).map(|timeout| timeout.as_secs())
+        };
+        let check = |text: &str, seconds: u64| assert_eq!(timeout(text).unwrap(), seconds, "{text}");
+        check("", 3600);
+        check("run_timeout = 90", 90);
+        check("run_timeout = '90'", 90);
+        check("run_timeout = '1h 30m'", 5400);
+        for bad in ["run_timeout = 0", "run_timeout = -1", "run_timeout = '1y'"] {
+            assert!(timeout(bad).unwrap_err().message.contains("setting run_timeout: "), "{bad}");
+        }
+        let error = timeout("run_timeout = true").unwrap_err().message;
+        assert!(
+            error.contains("expected a duration such as \"1h\" or \"90s\", or a number of seconds"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn directories_are_absolute() {
+        assert_eq!(absolute("state_dir", "/a".into()).unwrap(), Path::new("/a"));
+        for bad in ["state", "./state", "../state", ""] {
+            let error = absolute("state_dir", bad.into()).unwrap_err().message;
+            assert!(
+                error.starts_with(&format!("setting state_dir: '{bad}' is not an absolute path")),
+                "{error}"
+            );
         }
     }
 

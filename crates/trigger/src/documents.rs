@@ -21,7 +21,7 @@ pub(crate) use event::{
     Event, EventStatus, FireState, FireTarget, Fired, FollowedEvent, LatestEvents, SuppressedGroup,
     unreadable_parts,
 };
-pub(crate) use queue::{QuarantinedFile, Queue, SpooledEvent};
+pub(crate) use queue::{OutboxChange, OutboxList, QuarantinedFile, Queue, SpooledEvent};
 pub(crate) use rename::Renamed;
 pub(crate) use text::Text;
 pub(crate) use why::Why;

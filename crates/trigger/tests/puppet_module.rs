@@ -81,6 +81,32 @@ fn each_kind_with_servers_has_an_alias_for_its_urls() {
     }
 }
 
+/// What stands beside the kinds takes addresses by the same rule: names of a hub, and the URLs of the minimal etcd.
+#[test]
+fn addresses_have_one_rule_everywhere() {
+    let alias = |file: &str, summary: &str, name: &str, start: &str| {
+        let address = address_pattern();
+        check(
+            file,
+            format!(
+                "{NOTICE}# lint:ignore:140chars\n\n# @summary {summary}\ntype {name} = Pattern[/\\A{start}{address}\\z/]\n# lint:endignore\n"
+            ),
+        );
+    };
+    alias(
+        "types/address.pp",
+        "A host and a port, such as `hub.example.com:8145` or `[::1]:8145`",
+        "Trigger::Address",
+        "",
+    );
+    alias(
+        "types/url/http.pp",
+        "Where an etcd listens for clients, such as `http://127.0.0.1:2379`",
+        "Trigger::Url::Http",
+        r"https?:\/\/",
+    );
+}
+
 #[test]
 fn the_aliases_over_all_kinds_name_every_kind() {
     let of_kind = |kind: &&BackendKind| match kind.addresses {

@@ -10,15 +10,15 @@
 #   Where events are carried: `hub+http://HOST:PORT`, `etcd://HOST:PORT[,HOST:PORT…]` or, with a stopped service and
 #   for dry runs, `dummy:`
 # @param certname
-#   The node's identity; unset, the agent asks Puppet. After a change of either, the agent runs nothing until
-#   `trigger rename` has moved the node over
+#   The node's identity, written in lower case; unset, the agent asks Puppet. After a change of either, the agent runs
+#   nothing until `trigger rename` has moved the node over
 # @param groups
 #   The groups this node is a member of; Hiera merges them over all its levels
 # @param run_cmd
 #   What runs when an event arrives; unset, a `puppet agent` run. It is split into words and never given to
-#   a shell
+#   a shell. Runs start in the directory `/`, so that paths in it are absolute
 # @param run_timeout
-#   How long a run may take before it is ended
+#   How long a run may take before it is ended; a number without a unit is seconds
 # @param runs_per_minute
 #   How many runs may start on this node within any minute; further runs wait, so that a loop which the
 #   loop guard cannot see does no harm. Unset, 10
@@ -50,11 +50,11 @@
 class trigger::agent (
   Trigger::Backend $backend,
   Optional[Trigger::Certname] $certname = undef,
-  Array[Trigger::Certname] $groups = [],
+  Array[Trigger::Group] $groups = [],
   Optional[Trigger::Command] $run_cmd = undef,
   Optional[Trigger::Duration] $run_timeout = undef,
   Optional[Integer[1, 600]] $runs_per_minute = undef,
-  Optional[Trigger::Path] $metrics_file = undef,
+  Optional[Trigger::Metricsfile] $metrics_file = undef,
   Optional[Trigger::Path] $state_dir = undef,
   Optional[Trigger::Keyprefix] $prefix = undef,
   Trigger::Backends $backends = {},
@@ -82,7 +82,7 @@ class trigger::agent (
     content => epp('trigger/trigger.toml.epp', {
         'settings' => {
           'backend'         => $backend,
-          'certname'        => $certname,
+          'certname'        => $certname.then |$name| { $name.downcase },
           'state_dir'       => $state_dir,
           'prefix'          => $prefix,
           'groups'          => $groups.unique,

@@ -6,6 +6,8 @@
 #
 # @param listen
 #   The address and port to listen on; only loopback, for the hub has no TLS yet
+# @param allowed_hosts
+#   Other names by which clients may address the hub, such as those of a forwarded port or a proxy
 # @param data_dir
 #   Where the hub keeps its data; unset, where the program does by itself
 # @param service_ensure
@@ -20,6 +22,7 @@
 #   }
 class trigger::hub (
   Trigger::Listen $listen = '127.0.0.1:8145',
+  Array[Trigger::Address] $allowed_hosts = [],
   Optional[Trigger::Path] $data_dir = undef,
   Enum['running', 'stopped'] $service_ensure = 'running',
   Boolean $service_enable = true,
@@ -32,9 +35,10 @@ class trigger::hub (
     group   => 'root',
     mode    => '0644',
     content => epp('trigger/trigger-hub.service.epp', {
-        'binary_path' => $trigger::binary_path,
-        'listen'      => $listen,
-        'data_dir'    => $data_dir,
+        'binary_path'   => $trigger::binary_path,
+        'listen'        => $listen,
+        'allowed_hosts' => $allowed_hosts.unique,
+        'data_dir'      => $data_dir,
     }),
   }
 

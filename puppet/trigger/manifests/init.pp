@@ -8,7 +8,7 @@
 # @param package_ensure
 #   The state of the package, in the words of the type `package`
 # @param binary_path
-#   Where the program is; the services start it from there
+#   Where the program is; the services start it from there, and `trigger` resources look for it there first
 #
 # @example Install a package from a repository that the node already knows (Hiera)
 #   trigger::package_name: 'trigger'

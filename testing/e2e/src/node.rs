@@ -260,9 +260,8 @@ impl Node {
 
     /// Fires in the same way as the provider of the Puppet type does in a Puppet run that Trigger did not start.
     pub fn fire_from_puppet(&self, arguments: &[&str]) -> Answer {
-        let mut command = self.command(&[&["fire", "--output", "json"], arguments].concat());
-        command.env("TRIGGER_FIRED_BY", "puppet");
-        Self::run(command, "")
+        let own = ["fire", "--output", "json", "--resource", "/Stage[main]/Main/Trigger[of a manifest]"];
+        self.trigger(&[&own, arguments].concat())
     }
 
     /// Runs `trigger status EVENT --output json`; returns the error message if it fails.

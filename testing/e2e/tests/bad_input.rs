@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 use std::time::Duration;
@@ -59,7 +60,7 @@ fn names_that_cannot_be_are_refused_with_a_sentence() {
         assert!(error.contains("is not a trigger name: it may hold"), "{name:?}: {error}");
         assert!(error.len() < 600 && !error.contains(['\n', '\u{1b}']), "{error:?}");
     }
-    for host in ["", "LB01", "lb 01", "../etc", "a/b", "-rf", "ä", "a\nb", "a,b", &too_long] {
+    for host in ["", "lb 01", "../etc", "a/b", "-rf", "ä", "a\nb", "a,b", &too_long] {
         let error = node.fire(&["t", &format!("--host={host}")]).error(2);
         assert!(error.contains("is not a certname: it may hold"), "{host:?}: {error}");
         assert!(error.len() < 600 && !error.contains(['\n', '\u{1b}']), "{error:?}");
@@ -77,6 +78,42 @@ fn names_that_cannot_be_are_refused_with_a_sentence() {
     assert!(error["error"].as_str().is_some_and(|e| e.to_lowercase().contains("utf-8")), "{error}");
     let events = node.trigger(&["status", "--output", "json"]).json;
     assert_eq!(events["events"], json!([]), "nothing of it was fired");
+}
+
+/// Carries each connection to a new port on to `port`, as `ssh -L` does.
+fn forwarded_to(port: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let own = listener.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+            let ends = client.try_clone().and_then(|from| Ok((from, server.try_clone()?)));
+            let Ok((mut client_in, mut server_in)) = ends else { continue };
+            let (mut client_out, mut server_out) = (client, server);
+            std::thread::spawn(move || std::io::copy(&mut client_in, &mut server_out));
+            std::thread::spawn(move || std::io::copy(&mut server_in, &mut client_out));
+        }
+    });
+    own
+}
+
+/// Proves C1. An operator mends the setting, and the event is still there.
+#[test]
+fn an_event_is_kept_where_the_hub_does_not_know_the_name_it_is_addressed_by() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let node = fleet.node("a");
+    let port = forwarded_to(fleet.backend.port());
+    let url = format!("hub+http://127.0.0.1:{port}");
+    let answer = node.fire(&["t", "--host", "a", "--backend", &url]);
+    assert_eq!(answer.json["state"], "spooled", "{answer:?}");
+    let warnings = answer.json["warnings"].to_string();
+    assert!(warnings.contains(&format!("--allowed-host 127.0.0.1:{port}")), "{warnings}");
+    assert!(warnings.contains("403 Forbidden") && warnings.contains("allowed_hosts"), "{warnings}");
+    let queue = node.queue();
+    assert_eq!(queue["quarantined"], json!([]), "{queue}");
+    assert_eq!(queue["spooled"][0]["backend"], url, "{queue}");
+    let error = node.trigger(&["status", "--backend", &url, "--output", "json"]).error(4);
+    assert!(error.contains("allowed_hosts"), "{error}");
 }
 
 #[test]

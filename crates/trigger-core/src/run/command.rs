@@ -3,10 +3,13 @@
 //! The words come from the node's own configuration, and an event contributes typed options only. Nothing passes
 //! through a shell, neither here nor later.
 
+mod doubts;
 mod limits;
+mod wrappers;
 
 use std::time::Duration;
 
+pub use self::doubts::WORKING_DIRECTORY;
 pub use self::limits::TagSettings;
 use crate::event::RunOptions;
 use crate::identity::RunId;
@@ -81,6 +84,10 @@ pub fn lock_timeout(timeout: Duration) -> Duration {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunCommand {
     kind: CommandKind,
+    /// The words of `nice`, `sudo` and the like in front of the program.
+    wrappers: Vec<String>,
+    /// Those of these words that can change Puppet's settings.
+    settings_wrappers: Vec<String>,
     /// The words up to and including the subcommand.
     program: Vec<String>,
     /// The operator's words after it.
@@ -102,6 +109,8 @@ impl Default for RunCommand {
     fn default() -> Self {
         Self {
             kind: CommandKind::PuppetAgent,
+            wrappers: Vec::new(),
+            settings_wrappers: Vec::new(),
             program: vec!["puppet".to_owned(), "agent".to_owned()],
             arguments: Vec::new(),
         }
@@ -109,18 +118,35 @@ impl Default for RunCommand {
 }
 
 impl RunCommand {
-    /// Recognises a command by its words; absent where there are none.
-    pub fn from_words(words: Vec<String>) -> Option<Self> {
-        let program_name = words.first()?.rsplit('/').next()?;
-        let kind = match (program_name, words.get(1).map(String::as_str)) {
-            ("puppet", Some("agent")) => CommandKind::PuppetAgent,
-            ("puppet", Some("apply")) => CommandKind::PuppetApply,
-            _ => CommandKind::Other,
+    /// Recognises a command by its words, also behind wrappers such as `nice` and `sudo`; absent where there are no words.
+    /// Assignments in front, as a shell takes them, are given to `env`.
+    pub fn from_words(mut words: Vec<String>) -> Option<Self> {
+        if wrappers::is_assignment(words.first()?) {
+            words.insert(0, "env".to_owned());
+        }
+        let wrapped = wrappers::wrapped(&words);
+        let inner = &words[wrapped.words..];
+        let program_name = inner.first().and_then(|word| word.rsplit('/').next());
+        let kind = match (program_name, inner.get(1).map(String::as_str)) {
+            (Some("puppet"), Some("agent")) => CommandKind::PuppetAgent,
+            (Some("puppet"), Some("apply")) => CommandKind::PuppetApply,
+            _ => {
+                let arguments = words.split_off(1);
+                let (wrappers, settings_wrappers) = (Vec::new(), Vec::new());
+                return Some(Self {
+                    kind: CommandKind::Other,
+                    wrappers,
+                    settings_wrappers,
+                    program: words,
+                    arguments,
+                });
+            }
         };
-        let subcommand_at = if kind == CommandKind::Other { 1 } else { 2 };
-        let mut program = words;
-        let arguments = program.split_off(subcommand_at);
-        Some(Self { kind, program, arguments })
+        let settings_wrappers =
+            wrapped.settings.iter().flat_map(|range| words[range.clone()].iter().cloned()).collect();
+        let mut program = words.split_off(wrapped.words);
+        let arguments = program.split_off(2);
+        Some(Self { kind, wrappers: words, settings_wrappers, program, arguments })
     }
 
     /// The kind of the command.
@@ -130,22 +156,21 @@ impl RunCommand {
 
     /// The first word: the program that must exist for a run to start.
     pub fn executable(&self) -> &str {
-        self.program.first().map_or("", String::as_str)
+        self.wrappers.iter().chain(&self.program).next().map_or("", String::as_str)
     }
 
     /// The command as the operator configured it.
     pub fn words(&self) -> Vec<String> {
-        [self.program.as_slice(), self.arguments.as_slice()].concat()
+        [self.wrappers.as_slice(), self.program.as_slice(), self.arguments.as_slice()].concat()
     }
 
     /// The command that prints `settings` as this Puppet has them in a section of its `puppet.conf`, with those flags of
-    /// the run command that override them.
+    /// the run command that override them, and behind those wrappers that can change them.
     pub fn config_print(&self, settings: &[&str], section: &str) -> Vec<String> {
-        let mut words = vec![
-            if self.kind == CommandKind::Other { "puppet" } else { self.executable() }.to_owned(),
-            "config".to_owned(),
-            "print".to_owned(),
-        ];
+        let puppet = self.program.first().filter(|_| self.kind != CommandKind::Other);
+        let puppet = puppet.map_or("puppet", String::as_str);
+        let mut words = self.settings_wrappers.clone();
+        words.extend([puppet, "config", "print"].map(str::to_owned));
         words.extend(settings.iter().map(|&setting| setting.to_owned()));
         words.extend(["--section".to_owned(), section.to_owned(), "--color=false".to_owned()]);
         const OVERRIDES: [&str; 10] = [
@@ -202,7 +227,15 @@ impl RunCommand {
         report: &str,
         logdest: Option<&str>,
     ) -> Vec<String> {
-        let mut argv = self.program.clone();
+        let mut argv = Vec::new();
+        for word in &self.wrappers {
+            argv.push(word.clone());
+            // A run leads its process group, and then setsid forks and returns before its command ends.
+            if word.rsplit('/').next() == Some("setsid") {
+                argv.push("--wait".to_owned());
+            }
+        }
+        argv.extend(self.program.iter().cloned());
         if self.kind == CommandKind::Other {
             argv.extend(self.arguments.iter().cloned());
             return argv;
@@ -305,6 +338,48 @@ mod tests {
     }
 
     #[test]
+    fn a_puppet_behind_wrappers_gets_its_options_where_it_stands() {
+        for wrappers in ["nice", "env LC_ALL=C.UTF-8", "sudo -u root -- timeout -k 5 1h ionice -c3"] {
+            let text = format!("{wrappers} /opt/puppetlabs/bin/puppet apply /etc/site.pp");
+            assert_eq!(
+                argv(&text, &tagged(true)),
+                format!(
+                    "{wrappers} /opt/puppetlabs/bin/puppet apply --detailed-exitcodes --report --verbose --color=false --lastrunreport /r.yaml --noop --tags web,trigger_internal /etc/site.pp"
+                )
+            );
+            assert_eq!(command(&text).words(), words(&text));
+            assert_eq!(command(&text).executable(), words(wrappers)[0]);
+        }
+        let agent = argv("nice puppet agent -t", &RunOptions::default());
+        assert!(
+            agent.starts_with("nice puppet agent --onetime ")
+                && agent.ends_with(&format!("--job-id {RUN} -t"))
+        );
+        let session = argv("/usr/bin/setsid puppet agent", &RunOptions::default());
+        assert!(session.starts_with("/usr/bin/setsid --wait puppet agent --onetime"), "{session}");
+    }
+
+    #[test]
+    fn assignments_in_front_are_given_to_env() {
+        let agent = command("LC_ALL=C.UTF-8 puppet agent");
+        assert_eq!((agent.kind(), agent.executable()), (CommandKind::PuppetAgent, "env"));
+        // The record of a run has these words, and the supervisor reads them again.
+        assert_eq!(agent.words().join(" "), "env LC_ALL=C.UTF-8 puppet agent");
+        assert_eq!(RunCommand::from_words(agent.words()), Some(agent));
+    }
+
+    #[test]
+    fn a_wrapper_without_puppet_is_another_command() {
+        for text in
+            ["nice /usr/bin/converge now", "env A=b", "sudo", "nice puppet", "timeout 5 puppet resource x"]
+        {
+            assert_eq!(command(text).kind(), CommandKind::Other, "{text}");
+            assert_eq!(argv(text, &tagged(false)), text);
+            assert_eq!(command(text).words(), words(text));
+        }
+    }
+
+    #[test]
     fn a_tagged_run_keeps_the_notifies_of_what_it_changes() {
         assert_eq!(
             argv("/opt/puppetlabs/bin/puppet apply /etc/site.pp", &tagged(true)),
@@ -388,6 +463,13 @@ mod tests {
                 .config_print(&["lastrunreport"], "agent")
                 .join(" "),
             "puppet config print lastrunreport --section agent --color=false --confdir /c --vardir /v"
+        );
+        // A lock would be waited for, and a limit is for the run; another user has other settings.
+        assert_eq!(
+            command("flock /l sudo -u x timeout 5 env HOME=/h /p/puppet agent --vardir=/v")
+                .config_print(&["lastrunreport"], "agent")
+                .join(" "),
+            "sudo -u x env HOME=/h /p/puppet config print lastrunreport --section agent --color=false --vardir /v"
         );
     }
 

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use tokio::net::{TcpListener, TcpSocket};
+use trigger_store::address::Address;
 
 use super::error::ServerError;
 
@@ -12,8 +13,12 @@ use super::error::ServerError;
 const LISTEN_BACKLOG: u32 = 4096;
 
 /// An address that a hub may listen on: until it speaks TLS, one of loopback only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListenAddress(SocketAddr);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    address: SocketAddr,
+    /// By which other names clients may address the hub.
+    pub(super) allowed_hosts: Vec<Address>,
+}
 
 /// Why a text is not a [`ListenAddress`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +45,7 @@ impl FromStr for ListenAddress {
             _ => text.parse().map_err(|_| invalid())?,
         };
         if address.ip().is_loopback() {
-            Ok(Self(address))
+            Ok(Self { address, allowed_hosts: Vec::new() })
         } else {
             Err(InvalidListen::NotLoopback(text.to_owned()))
         }
@@ -48,9 +53,14 @@ impl FromStr for ListenAddress {
 }
 
 impl ListenAddress {
+    /// Lets clients address the hub by these names too, such as those of a forwarded port.
+    pub fn with_allowed_hosts(self, allowed_hosts: Vec<Address>) -> Self {
+        Self { allowed_hosts, ..self }
+    }
+
     /// Listens, and returns the real address, of which the port may have been 0 here.
     pub(super) fn bind(self) -> Result<(TcpListener, SocketAddr), ServerError> {
-        let address = self.0;
+        let address = self.address;
         let bind = || {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             // A restarted hub must not wait until the system has forgotten the old connections (TIME_WAIT, a minute).

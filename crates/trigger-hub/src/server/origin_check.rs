@@ -1,11 +1,15 @@
 //! Refuses requests that a web page could send. Until TLS and certificates identify the client, a page that a browser
 //! on this machine has loaded must not be able to fire: a page of another origin carries its `Origin`, one that
 //! rebound its own name to loopback carries that name as `Host`, and a plain form cannot send JSON.
+//!
+//! A client that reaches the hub through a forwarded port or a proxy names that one instead. Only the operator of the hub
+//! knows such names, and allows them.
 
 use std::net::SocketAddr;
 
 use axum::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
+use trigger_store::address::Address;
 
 use super::refusal::Refusal;
 
@@ -17,18 +21,17 @@ pub(super) struct OriginCheck {
 }
 
 impl OriginCheck {
-    /// Creates the check of a hub that listens on `address`.
-    pub(super) fn new(address: SocketAddr) -> Self {
+    /// Creates the check of a hub that listens on `address` and may be addressed as one of `allowed_hosts` too.
+    pub(super) fn new(address: SocketAddr, allowed_hosts: &[Address]) -> Self {
         let port = address.port();
         let names = ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}"));
         let mut authorities = vec![address.to_string()];
         authorities.extend(names);
-        if port == 80 {
-            // Clients omit HTTP's own port.
-            let bare: Vec<_> =
-                authorities.iter().filter_map(|own| own.strip_suffix(":80")).map(str::to_owned).collect();
-            authorities.extend(bare);
-        }
+        authorities.extend(allowed_hosts.iter().map(Address::to_string));
+        // Clients omit HTTP's own port.
+        let bare: Vec<_> =
+            authorities.iter().filter_map(|own| own.strip_suffix(":80")).map(str::to_owned).collect();
+        authorities.extend(bare);
         Self { authorities }
     }
 
@@ -41,10 +44,7 @@ impl OriginCheck {
             && hosts.next().is_none()
             && uri.authority().is_none_or(|authority| self.knows(authority.as_str()));
         if !named {
-            return Err(forbidden(format!(
-                "the request's Host is not this hub's own: use http://{}",
-                self.authorities[0]
-            )));
+            return Err(forbidden(self.unknown_host(host)));
         }
         let own = |origin: &HeaderValue| {
             origin
@@ -59,6 +59,19 @@ impl OriginCheck {
             ));
         }
         Ok(())
+    }
+
+    /// The sentence for a request that names another host. Only a name that has the form of an address is repeated.
+    fn unknown_host(&self, host: Option<&str>) -> String {
+        let own = &self.authorities[0];
+        let host = host.map(|host| if host.contains(':') { host.to_owned() } else { format!("{host}:80") });
+        match host.and_then(|host| host.parse::<Address>().ok()) {
+            Some(host) => format!(
+                "the request's Host is not this hub's own: use http://{own}, or allow the name where the hub runs, with \
+                 '--allowed-host {host}' or with allowed_hosts = [\"{host}\"] under [hub] in its configuration"
+            ),
+            None => format!("the request's Host is not this hub's own: use http://{own}"),
+        }
     }
 
     fn knows(&self, authority: &str) -> bool {
@@ -84,13 +97,44 @@ mod tests {
     use super::*;
 
     fn check(address: &str, headers: &[(&'static str, &'static str)], expected: bool) {
+        let answer = answer(address, &[], headers);
+        assert_eq!(answer.is_ok(), expected, "{headers:?}");
+    }
+
+    fn answer(
+        address: &str,
+        allowed_hosts: &[&str],
+        headers: &[(&'static str, &'static str)],
+    ) -> Result<(), String> {
         let map = headers
             .iter()
             .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)))
             .collect();
-        let origin_check = OriginCheck::new(address.parse().unwrap());
+        let allowed: Vec<Address> = allowed_hosts.iter().map(|host| host.parse().unwrap()).collect();
+        let origin_check = OriginCheck::new(address.parse().unwrap(), &allowed);
         let answer = origin_check.check(&Uri::from_static("/v1/put"), &map);
-        assert_eq!(answer.is_ok(), expected, "{headers:?}");
+        answer.map_err(|refusal| refusal.sentence)
+    }
+
+    #[test]
+    fn a_forwarded_port_is_allowed_by_name_and_the_refusal_says_how() {
+        let forwarded = [("host", "Hub.example.com:9000")];
+        let refused = answer("127.0.0.1:8145", &[], &forwarded).unwrap_err();
+        assert_eq!(
+            refused,
+            "the request's Host is not this hub's own: use http://127.0.0.1:8145, or allow the name where the hub runs, \
+             with '--allowed-host hub.example.com:9000' or with allowed_hosts = [\"hub.example.com:9000\"] under [hub] in \
+             its configuration"
+        );
+        let allowed = ["hub.example.com:9000", "proxy.example.com:80"];
+        assert_eq!(answer("127.0.0.1:8145", &allowed, &forwarded), Ok(()));
+        // Clients omit HTTP's own port.
+        assert_eq!(answer("127.0.0.1:8145", &allowed, &[("host", "proxy.example.com")]), Ok(()));
+        assert!(answer("127.0.0.1:8145", &allowed, &[("host", "hub.example.com:9001")]).is_err());
+        let page = [forwarded[0], ("origin", "http://evil.example")];
+        assert!(answer("127.0.0.1:8145", &allowed, &page).is_err());
+        let hostile = answer("127.0.0.1:8145", &[], &[("host", "\"; rm -rf /")]).unwrap_err();
+        assert_eq!(hostile, "the request's Host is not this hub's own: use http://127.0.0.1:8145");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The hub's HTTP routes. Every answer that is not a success is `{"error": SENTENCE}`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::ws::WebSocketUpgrade;
@@ -39,9 +38,9 @@ const SOCKET_READ_BUFFER_BYTES: usize = 1024;
 /// The size in bytes of a client's largest message, which holds its ranges.
 const MAX_SOCKET_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// The routes of a hub that listens on `address`.
-pub(super) fn router(state: Arc<ServerState>, address: SocketAddr) -> Router {
-    let origin_check = Arc::new(OriginCheck::new(address));
+/// The routes of a hub.
+pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Router {
+    let origin_check = Arc::new(origin_check);
     let counted = state.clone();
     Router::new()
         .route(PUT, post(put))

@@ -45,7 +45,11 @@ impl Running {
     }
 
     async fn start_on(listen: &str, data_dir: &Path) -> Self {
-        let settings = HubSettings { listen: listen.to_owned(), data_dir: data_dir.to_owned() };
+        let settings = HubSettings {
+            listen: listen.to_owned(),
+            allowed_hosts: Vec::new(),
+            data_dir: data_dir.to_owned(),
+        };
         Self::spawn(|ready, stopped| run(settings, ready, stopped)).await
     }
 
@@ -131,7 +135,8 @@ async fn next(watch: &mut Watch) -> Option<Result<WatchEvent, StoreError>> {
 
 /// Returns the error of a hub that does not start.
 async fn start_fails(listen: &str, data_dir: &Path) -> String {
-    let settings = HubSettings { listen: listen.to_owned(), data_dir: data_dir.to_owned() };
+    let settings =
+        HubSettings { listen: listen.to_owned(), allowed_hosts: Vec::new(), data_dir: data_dir.to_owned() };
     let ready = |address| panic!("it must not listen on {address}");
     timeout(TIMEOUT, run(settings, ready, std::future::pending())).await.unwrap().unwrap_err().to_string()
 }

@@ -104,3 +104,49 @@ async fn health_and_metrics_tell_what_happened() {
     }
     hub.stop().await;
 }
+
+/// A forwarded port has a name that the hub does not know. No client may give an event up for that.
+#[tokio::test]
+async fn a_name_that_the_hub_does_not_know_is_refused_for_now_and_can_be_allowed() {
+    let dir = TempDir::new().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let forwarded = listener.local_addr().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let forward = |listener: tokio::net::TcpListener, address: SocketAddr| async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let mut server = TcpStream::connect(address).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    };
+    let forwarding = tokio::spawn(forward(listener, hub.address));
+    let store = HubStore::connect(&forwarded.to_string()).unwrap();
+    let write = store.put_many(vec![("/a".to_owned(), "1".to_owned())]).await.remove(0).unwrap_err();
+    let read = store.read(&[all()]).await.unwrap_err();
+    let watched = store.watch(vec![all()]).await.err().unwrap();
+    for error in [write, read, watched] {
+        assert!(error.is_transient(), "{error}");
+        let sentence = error.to_string();
+        assert!(sentence.contains("403 Forbidden"), "{sentence}");
+        assert!(sentence.contains(&format!("'--allowed-host {forwarded}'")), "{sentence}");
+    }
+    forwarding.abort();
+    let _ = forwarding.await;
+    hub.stop().await;
+
+    let settings = HubSettings {
+        listen: "127.0.0.1:0".to_owned(),
+        allowed_hosts: vec![forwarded.to_string().parse().unwrap()],
+        data_dir: dir.path().to_owned(),
+    };
+    let hub = Running::spawn(|ready, stopped| run(settings, ready, stopped)).await;
+    let listener = tokio::net::TcpListener::bind(forwarded).await.unwrap();
+    let forwarding = tokio::spawn(forward(listener, hub.address));
+    let store = HubStore::connect(&forwarded.to_string()).unwrap();
+    put(&store, "/a", "1").await;
+    let mut watch = store.watch(vec![all()]).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Some(Ok(WatchEvent::Snapshot(_)))));
+    drop(watch);
+    forwarding.abort();
+    hub.stop().await;
+}

@@ -50,6 +50,7 @@ use crate::fire_error::FireError;
 use crate::fire_report::FireReport;
 use crate::firing::Publisher;
 use crate::host::Host;
+use crate::node_backends::NodeBackends;
 use crate::os::Os;
 use crate::queue_view::QueueView;
 use crate::state::{Outbox, StateDir};
@@ -69,6 +70,8 @@ pub struct AgentSettings<H: Host = Os> {
     pub state: StateDir<H>,
     /// The backend that the agent watches.
     pub backend: BackendUrl,
+    /// The URLs that the bare names of kinds of backend stand for, at most one of each kind.
+    pub named_backends: Vec<BackendUrl>,
     /// The credentials for every backend, this one and those of `trigger` resources that name another one.
     pub credentials: Credentials,
     /// The key prefix of the fleet in the backend.
@@ -99,6 +102,12 @@ pub enum CertnameSource {
     Configured(Certname),
     /// It is Puppet's own certname.
     Puppet,
+}
+
+impl<H: Host> AgentSettings<H> {
+    fn node_backends(&self) -> NodeBackends {
+        NodeBackends::new(self.backend.clone(), self.named_backends.clone())
+    }
 }
 
 /// Why the agent stopped without an error.

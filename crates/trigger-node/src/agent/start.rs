@@ -47,7 +47,8 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let outbox = Outbox::open(&state)?;
     let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
     let (prefix, credentials) = (settings.prefix.clone(), settings.credentials.clone());
-    let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), prefix, credentials));
+    let backends = settings.node_backends();
+    let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), prefix, credentials, backends));
     let store = open_store(&publisher, &settings.backend)?;
     if was_accessible {
         tracing::warn!(path = %state.path().display(), "other users had access to the state directory; only its owner has now");
@@ -188,7 +189,8 @@ pub fn check_owner<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentErro
 /// [`AgentError::Backend`] or [`AgentError::WriteOnlyBackend`].
 pub fn check<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentError> {
     let host = settings.state.host().clone();
-    let publisher = Publisher::new(host, None, settings.prefix.clone(), settings.credentials.clone());
+    let (prefix, credentials) = (settings.prefix.clone(), settings.credentials.clone());
+    let publisher = Publisher::new(host, None, prefix, credentials, settings.node_backends());
     open_store(&publisher, &settings.backend).map(drop)
 }
 

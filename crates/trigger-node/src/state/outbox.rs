@@ -3,8 +3,12 @@
 //! The publisher of a file holds its lock. An event that can never be published is quarantined with the reason, and
 //! does not block the others.
 
+mod editing;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use editing::Edited;
 
 use trigger_core::identity::EventId;
 use trigger_core::publication::Publication;
@@ -220,15 +224,15 @@ fn reason_path(path: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::fs;
     use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
     use trigger_core::lineage::{Lineage, Loops};
 
-    const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
+    pub(super) const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
 
-    fn publication() -> Publication {
+    pub(super) fn publication() -> Publication {
         let id = EventId::from_uuid(uuid::Uuid::now_v7());
         Publication {
             backend: "dummy:".to_owned(),
@@ -251,7 +255,7 @@ mod tests {
         }
     }
 
-    fn outbox() -> (tempfile::TempDir, Outbox) {
+    pub(super) fn outbox() -> (tempfile::TempDir, Outbox) {
         let dir = tempfile::tempdir().unwrap();
         let outbox = Outbox::open(&StateDir::open(dir.path()).unwrap()).unwrap();
         (dir, outbox)

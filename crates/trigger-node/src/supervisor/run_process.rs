@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use trigger_core::duration;
 use trigger_core::run::RunOutcome;
-use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
+use trigger_core::run::command::{CommandKind, RunCommand, WORKING_DIRECTORY, lock_timeout};
 use trigger_core::run::explanation::{LockHolder, Traces};
 use trigger_core::run::record::RunRecord;
 use trigger_core::run::verdict::{self, Exit, Verdict};
@@ -27,6 +27,7 @@ use crate::private;
 use crate::process_tree;
 use crate::puppet_locks::disabled;
 use crate::puppet_settings::{self, PuppetSettings};
+use crate::start_error;
 use crate::state::{FileError, RunPaths};
 
 /// How often the output's size is checked.
@@ -181,7 +182,9 @@ impl RunProcess for PuppetProcess<'_> {
         let started = start(self.record, &keeping_triggers, self.paths, logdest);
         (self.start_log)();
         let child = started.map_err(|error| {
-            let reason = format!("cannot start '{}': {error}", command.executable());
+            let directory = Path::new(WORKING_DIRECTORY);
+            let environment = &self.record.environment;
+            let reason = start_error::describe(command.executable(), &error, directory, environment);
             Verdict::new(RunOutcome::NotRun, reason)
         })?;
         let note = child.id().and_then(process_tree::note_of);
@@ -285,7 +288,7 @@ fn start(
     let report = report.to_string_lossy();
     let argv = command.argv(record.run_id, &record.options, record.timeout, &report, logdest);
     let mut process = Command::new(&argv[0]);
-    process.args(&argv[1..]).current_dir("/").envs(&record.environment);
+    process.args(&argv[1..]).current_dir(WORKING_DIRECTORY).envs(&record.environment);
     for name in OURS_ALONE {
         process.env_remove(name);
     }

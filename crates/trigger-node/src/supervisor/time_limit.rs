@@ -8,6 +8,7 @@ use tokio::time::{Instant, Interval, interval};
 use trigger_core::run::command::{CommandKind, RunCommand, lock_timeout};
 use trigger_core::run::explanation::LockHolder;
 
+use crate::process_tree;
 use crate::puppet_locks::{holder_of, run_in_progress};
 use crate::puppet_settings::PuppetSettings;
 
@@ -16,8 +17,8 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) struct TimeLimit {
     deadline: Instant,
-    /// By how much the deadline may still be extended. It is bounded, because the lock may mislead: if a wrapper
-    /// program starts Puppet, this run looks like another process's run.
+    /// By how much the deadline may still be extended. It is bounded, because the lock may mislead: a wrapper such as
+    /// systemd-run can start Puppet outside this run's processes.
     allowance: Duration,
     looked_at: Instant,
     looks: Interval,
@@ -68,7 +69,8 @@ impl TimeLimit {
         let passed = self.looked_at.elapsed();
         self.looked_at = Instant::now();
         let Some((lock, run)) = &self.lock else { return };
-        let other = run_in_progress(lock).ok().flatten().filter(|holder| holder != run);
+        let holder = run_in_progress(lock).ok().flatten();
+        let other = holder.filter(|holder| !process_tree::descends_from(*holder, *run));
         self.other = other.map(|process| holder_of(lock, process));
         if self.other.is_some() {
             let later = passed.min(self.allowance);
@@ -108,8 +110,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let puppet = Lookalike::start(dir.path());
         let (process, no_process) = (puppet.process(), i32::MAX);
-        assert_eq!(seconds(1, &process.to_string()).await, 60 + 30, "another's run is in progress");
+        // A run that has ended long ago: no process descends from it.
+        let other = u32::MAX;
+        assert_eq!(seconds(other, &process.to_string()).await, 60 + 30, "another's run is in progress");
         assert_eq!(seconds(process, &process.to_string()).await, 60, "our own is");
+        let wrapper = std::process::id();
+        assert_eq!(seconds(wrapper, &process.to_string()).await, 60, "our own behind a wrapper is");
         assert_eq!(seconds(1, &no_process.to_string()).await, 60, "a run that was killed has left its lock");
         assert_eq!(seconds(1, "no process id").await, 60);
     }

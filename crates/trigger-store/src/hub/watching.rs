@@ -17,7 +17,7 @@ use super::requests::Requests;
 use crate::address::Address;
 use crate::connector::{Connection, Connector};
 use crate::detail::Detail;
-use crate::hub_protocol::{RangeForm, WATCH, WatchMessage, WatchRequest};
+use crate::hub_protocol::{ErrorReply, RangeForm, WATCH, WatchMessage, WatchRequest};
 use crate::store::{Entry, KeyRange, WatchEvent};
 
 /// How long a watch may wait for its snapshot: ten thousand agents may be asking at once.
@@ -129,7 +129,10 @@ fn socket_config() -> WebSocketConfig {
 fn watch_failure(error: tungstenite::Error) -> HubFailure {
     match error {
         tungstenite::Error::Http(answer) => {
-            HubFailure::Unreachable(format!("it answered {} to a watch", answer.status()).into())
+            let reply = answer.body().as_deref().map(serde_json::from_slice::<ErrorReply>);
+            let sentence =
+                reply.and_then(Result::ok).map_or_else(String::new, |reply| format!(": {}", reply.error));
+            HubFailure::Unreachable(format!("it answered {} to a watch{sentence}", answer.status()).into())
         }
         tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => closed(),
         error => HubFailure::Unreachable(Detail::root_cause(error)),

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
-use trigger_core::run::command::RunCommand;
-
+use trigger_core::run::command::{RunCommand, WORKING_DIRECTORY};
 use trigger_node::agent::{self, AgentSettings, CertnameSource, Stopped};
 use trigger_node::puppet_settings::{self, Attempt, PuppetSettingsError};
 use trigger_node::state::StateDir;
@@ -17,7 +16,7 @@ use super::first_process::run_daemon_as_child;
 use super::globals::{Globals, no_certname};
 use super::reexec::{reexec_with_flag, reexec_without_run_env};
 use super::runtime::block_on;
-use crate::config::{metrics_file, run_command, run_timeout, runs_per_minute};
+use crate::config::{BackendSource, metrics_file, run_command, run_timeout, runs_per_minute};
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -108,16 +107,55 @@ async fn first_certname(command: &RunCommand) -> Result<Certname, Failure> {
     }
 }
 
+/// A relative path in the run command would be looked for in a directory that no operator thinks of.
+fn check_paths(command: &RunCommand) -> Result<(), Failure> {
+    match command.relative_path() {
+        Some(path) => Err(Failure::config(format!(
+            "setting run_cmd: '{path}' is a relative path, and runs start in the directory {WORKING_DIRECTORY}: give an \
+             absolute path"
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// The agent's PATH with the directory of its own program at the end, so that a run finds `trigger` wherever it is
+/// installed. Absent if that directory cannot be part of a PATH.
+fn path_with_this_program() -> Option<String> {
+    let program = std::env::current_exe().ok()?;
+    let directory = program.parent()?.to_str()?;
+    path_with(std::env::var("PATH").ok().as_deref(), directory)
+}
+
+/// Without a PATH, programs are searched for in this one (execvp(3)).
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn path_with(path: Option<&str>, directory: &str) -> Option<String> {
+    let path = path.filter(|path| !path.is_empty()).unwrap_or(DEFAULT_PATH);
+    let is_known = path.split(':').any(|known| known.trim_end_matches('/') == directory);
+    match (is_known, directory.contains(':')) {
+        (true, _) => Some(path.to_owned()),
+        (false, false) => Some(format!("{path}:{directory}")),
+        (false, true) => None,
+    }
+}
+
 async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, Failure> {
     let config = globals.read_config()?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let words = args.run_cmd.as_deref().or(config.run_cmd.as_deref());
     let command = run_command(words)?;
+    check_paths(&command)?;
+    command.doubts().iter().for_each(|doubt| tracing::warn!("{doubt}"));
     let timeout: Duration = run_timeout(args.run_timeout.as_deref().or(config.run_timeout.as_deref()))?;
     let runs_per_minute = runs_per_minute(args.runs_per_minute.as_deref(), config.runs_per_minute)?;
     let metrics_file = metrics_file(args.metrics_file.as_deref().or(config.metrics_file.as_deref()))?;
-    let backend = globals.backend(&config)?;
-    let state = StateDir::open(&globals.state_dir(&config))?;
+    let chosen = globals.chosen_backend(&config)?;
+    if chosen.source == BackendSource::Default && chosen.named_kind.is_none() {
+        tracing::warn!(backend = %chosen.url, "no backend is configured: the agent uses the hub on this machine");
+    }
+    let named_backends = config.node_backends(&chosen, globals.backend.as_deref()).named().to_vec();
+    let backend = chosen.url;
+    let state = StateDir::open(&globals.state_dir(&config)?)?;
     let certname_source =
         globals.certname(&config)?.map_or(CertnameSource::Puppet, CertnameSource::Configured);
     let certname = match (state.certname()?, &certname_source) {
@@ -136,6 +174,9 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         ("TRIGGER_PREFIX".to_owned(), prefix.to_string()),
         ("TRIGGER_STATE_DIR".to_owned(), state.path().to_string_lossy().into_owned()),
     ]);
+    if let Some(path) = path_with_this_program() {
+        run_environment.insert("PATH".to_owned(), path);
+    }
     if let Some(path) = globals.config_path() {
         run_environment.insert("TRIGGER_CONFIG".to_owned(), path.to_string_lossy().into_owned());
     }
@@ -144,6 +185,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         certname_source,
         state,
         backend,
+        named_backends,
         credentials: config.credentials(),
         prefix,
         groups,
@@ -155,4 +197,22 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         run_environment,
         may_inherit_claim: !args.claim_lost,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_of_the_program_is_searched_last() {
+        let check = |path: Option<&str>, directory: &str, expected: Option<&str>| {
+            assert_eq!(path_with(path, directory).as_deref(), expected, "{path:?} {directory}");
+        };
+        check(Some("/usr/bin:/bin"), "/opt/trigger", Some("/usr/bin:/bin:/opt/trigger"));
+        check(Some("/opt/trigger/:/bin"), "/opt/trigger", Some("/opt/trigger/:/bin"));
+        check(Some("/bin"), "/a:b", None);
+        let expected = format!("{DEFAULT_PATH}:/opt/trigger");
+        check(None, "/opt/trigger", Some(&expected));
+        check(Some(""), "/opt/trigger", Some(&expected));
+    }
 }

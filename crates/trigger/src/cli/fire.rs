@@ -9,29 +9,35 @@ mod wait;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{EventId, KeyPrefix, RunId};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_fleet::Fleet;
+use trigger_node::agent_socket::{self, Reply, Request};
 use trigger_node::fire_chain::{self, Guarded};
 use trigger_node::firing::{Fired, Publisher, Spool};
+use trigger_node::node_backends::UNADDRESSED;
 use trigger_node::os::Os;
 use trigger_node::state::{Breaker, Outbox, StateDir};
 use trigger_node::submit::{Caller, Submission};
-use trigger_store::kinds::Access;
+use trigger_store::kinds::{Access, AddressCount};
 use trigger_store::url::BackendUrl;
 
 pub(crate) use args::FireArgs;
 
 use super::globals::{Globals, OutputFormat};
 use super::spooled_event;
-use crate::config::{ConfigFile, run_command, setting};
+use crate::config::{BackendSource, ChosenBackend, ConfigFile, run_command, setting};
 use crate::documents::{self, FollowedEvent, SuppressedGroup};
 use crate::failure::Failure;
 use crate::output;
 use crate::warnings::Warnings;
+
+/// How long to wait for an answer of the agent, which answers at once if it is alive.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(
     globals: &Globals,
@@ -40,7 +46,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let state = open_state_dir(globals, &config, warnings);
+    let state = open_state_dir(globals, &config, warnings)?;
     let command = run_command(config.run_cmd.as_deref())?;
     let mut more_warnings = Vec::new();
     let parent = fire_chain::parent_run(enclosing_run(), state.as_ref(), &mut more_warnings);
@@ -52,9 +58,10 @@ pub(crate) async fn run(
     };
     let event = event::make(args, origin, parent.as_ref())?;
     let own_prefix = own_prefix(&config)?;
-    let backend = globals.backend(&config)?;
+    let chosen = globals.chosen_backend(&config)?;
+    let node_backends = config.node_backends(&chosen, globals.backend.as_deref());
     let mut publication = Publication {
-        backend: backend.to_string(),
+        backend: address(&chosen, state.as_ref()).await,
         prefix: args.prefix.as_deref().map_or_else(|| Ok(own_prefix.clone()), event::valid)?,
         event,
         suppressed: BTreeMap::new(),
@@ -70,14 +77,15 @@ pub(crate) async fn run(
         warnings.extend(more_warnings.drain(..));
     }
     if args.wait {
-        ensure_backend_is_readable(&backend)?;
+        ensure_backend_is_readable(&chosen.url)?;
     }
     let spool = open_spool(state.as_ref(), warnings);
-    let publisher = Publisher::new(Os::start(), spool, own_prefix, config.credentials()).without_agent();
+    let publisher =
+        Publisher::new(Os::start(), spool, own_prefix, config.credentials(), node_backends).without_agent();
     let caller = match (&parent, args.wait) {
         (Some(_), _) => Caller::Puppet,
         (None, true) => Caller::WaitingOperator,
-        (None, false) if is_fired_by_puppet() => Caller::Puppet,
+        (None, false) if args.resource.is_some() => Caller::Puppet,
         (None, false) => Caller::Operator,
     };
     let submission =
@@ -92,6 +100,25 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// The address of an event for the chosen backend. Where nothing is configured, it is that of this node's agent, which may
+/// have its configuration from elsewhere; without an agent the event is for the backend that the node gets configured.
+async fn address(chosen: &ChosenBackend, state: Option<&StateDir>) -> String {
+    if chosen.source != BackendSource::Default || chosen.url.kind().addresses == AddressCount::None {
+        return chosen.url.to_string();
+    }
+    if let Some(kind) = chosen.named_kind {
+        return kind.name.to_owned();
+    }
+    let agent = match state {
+        Some(state) => agent_socket::ask(state.path(), &Request::Queue, AGENT_TIMEOUT).await,
+        None => None,
+    };
+    match agent {
+        Some(Reply::Queue(view)) => view.backend,
+        _ => UNADDRESSED.to_owned(),
+    }
+}
+
 /// Rejects `--wait` for write-only backends before firing, because they cannot report outcomes.
 fn ensure_backend_is_readable(backend: &BackendUrl) -> Result<(), Failure> {
     if backend.kind().access == Access::WriteOnly {
@@ -100,11 +127,6 @@ fn ensure_backend_is_readable(backend: &BackendUrl) -> Result<(), Failure> {
         )));
     }
     Ok(())
-}
-
-/// Whether the provider of the Puppet type runs this command, as its environment says.
-fn is_fired_by_puppet() -> bool {
-    std::env::var_os("TRIGGER_FIRED_BY").is_some_and(|caller| caller == "puppet")
 }
 
 /// The run that this process is part of, as its environment says.
@@ -121,12 +143,16 @@ fn own_prefix(config: &ConfigFile) -> Result<KeyPrefix, Failure> {
 }
 
 /// The state directory, unless this user may not use one.
-fn open_state_dir(globals: &Globals, config: &ConfigFile, warnings: &Warnings) -> Option<StateDir> {
-    match StateDir::open(&globals.state_dir(config)) {
-        Ok(state) => Some(state),
+fn open_state_dir(
+    globals: &Globals,
+    config: &ConfigFile,
+    warnings: &Warnings,
+) -> Result<Option<StateDir>, Failure> {
+    match StateDir::open(&globals.state_dir(config)?) {
+        Ok(state) => Ok(Some(state)),
         Err(error) => {
             warnings.push(format!("nothing can be spooled here: {error}"));
-            None
+            Ok(None)
         }
     }
 }

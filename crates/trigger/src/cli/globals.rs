@@ -8,13 +8,17 @@ use trigger_core::identity::{Certname, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::run::command::RunCommand;
 use trigger_fleet::Fleet;
+use trigger_node::node_backends::NodeBackends;
 use trigger_node::puppet_settings::{self, Attempt, PuppetSettingsError};
 use trigger_node::state::StateDir;
 use trigger_store::backend::Backend;
 use trigger_store::kinds;
 use trigger_store::url::BackendUrl;
 
-use crate::config::{ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, setting};
+use crate::config::{
+    BACKEND_VARIABLE, ChosenBackend, ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, absolute,
+    certname_setting,
+};
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -61,13 +65,26 @@ impl Globals {
         ConfigFile::read(self.config.as_deref())
     }
 
-    pub(crate) fn state_dir(&self, config: &ConfigFile) -> PathBuf {
+    pub(crate) fn state_dir(&self, config: &ConfigFile) -> Result<PathBuf, Failure> {
         let configured = self.state_dir.clone().or_else(|| config.state_dir.clone());
-        configured.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR))
+        absolute("state_dir", configured.unwrap_or_else(|| PathBuf::from(DEFAULT_STATE_DIR)))
     }
 
     pub(crate) fn backend(&self, config: &ConfigFile) -> Result<BackendUrl, Failure> {
-        config.backend(self.backend.as_deref())
+        Ok(self.chosen_backend(config)?.url)
+    }
+
+    /// The backend with the source of its URL.
+    pub(crate) fn chosen_backend(&self, config: &ConfigFile) -> Result<ChosenBackend, Failure> {
+        // Read again, because a flag hides it from clap, and the bare name of a kind in the flag is looked up in it.
+        let environment = std::env::var(BACKEND_VARIABLE).ok();
+        config.backend(self.backend.as_deref(), environment.as_deref())
+    }
+
+    /// The backends that the configuration of this node names.
+    pub(crate) fn node_backends(&self, config: &ConfigFile) -> Result<NodeBackends, Failure> {
+        let chosen = self.chosen_backend(config)?;
+        Ok(config.node_backends(&chosen, self.backend.as_deref()))
     }
 
     /// The fleet under a prefix of the configured backend, to read from.
@@ -85,7 +102,7 @@ impl Globals {
     /// The configured certname; without one, Puppet has to be asked.
     pub(crate) fn certname(&self, config: &ConfigFile) -> Result<Option<Certname>, Failure> {
         match &self.certname {
-            Some(name) => setting("certname")(name).map(Some),
+            Some(name) => certname_setting(name).map(Some),
             None => config.certname(),
         }
     }

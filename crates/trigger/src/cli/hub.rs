@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use trigger_hub::HubSettings;
+use trigger_store::address::{Address, InvalidAddress};
 
 use super::first_process::run_daemon_as_child;
 use super::globals::{Globals, OutputFormat};
 use super::reexec::reexec_without_run_env;
-use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN};
+use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN, absolute};
 use crate::documents::Backup;
 use crate::failure::Failure;
 use crate::output;
@@ -21,6 +22,9 @@ pub(crate) struct HubArgs {
     /// Address to listen on: loopback only until the hub speaks TLS [default: 127.0.0.1:8145]
     #[arg(long, env = "TRIGGER_LISTEN", value_name = "ADDR", hide_env = true)]
     listen: Option<String>,
+    /// Another name by which clients may address the hub, such as that of a forwarded port; repeat for more
+    #[arg(long = "allowed-host", value_name = "HOST:PORT")]
+    allowed_hosts: Vec<String>,
     /// Where the hub keeps its data [default: /var/lib/trigger/hub]
     #[arg(long, env = "TRIGGER_DATA_DIR", value_name = "DIR", hide_env = true, global = true)]
     data_dir: Option<PathBuf>,
@@ -38,9 +42,22 @@ enum Action {
 }
 
 impl HubArgs {
-    fn data_dir(&self, config: &ConfigFile) -> PathBuf {
+    fn allowed_hosts(&self, config: &ConfigFile) -> Result<Vec<Address>, Failure> {
+        let hosts =
+            if self.allowed_hosts.is_empty() { &config.hub.allowed_hosts } else { &self.allowed_hosts };
+        let parse = |host: &String| {
+            host.parse().map_err(|error: InvalidAddress| {
+                Failure::config(format!(
+                    "setting hub.allowed_hosts: '{host}' is no address of a hub: {error}"
+                ))
+            })
+        };
+        hosts.iter().map(parse).collect()
+    }
+
+    fn data_dir(&self, config: &ConfigFile) -> Result<PathBuf, Failure> {
         let configured = self.data_dir.clone().or_else(|| config.hub.data_dir.clone());
-        configured.unwrap_or_else(|| PathBuf::from(DEFAULT_HUB_DATA_DIR))
+        absolute("data_dir", configured.unwrap_or_else(|| PathBuf::from(DEFAULT_HUB_DATA_DIR)))
     }
 }
 
@@ -54,7 +71,7 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
     }
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let data_dir = args.data_dir(&config);
+    let data_dir = args.data_dir(&config)?;
     match &args.action {
         Some(Action::Backup { file }) => {
             trigger_hub::backup(&data_dir, file)?;
@@ -74,7 +91,8 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
             let configured = args.listen.clone().or_else(|| config.hub.listen.clone());
             let listen = configured.unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
             warnings.take().iter().for_each(|warning| tracing::warn!("{warning}"));
-            serve(HubSettings { listen, data_dir })?;
+            let allowed_hosts = args.allowed_hosts(&config)?;
+            serve(HubSettings { listen, allowed_hosts, data_dir })?;
         }
     }
     Ok(ExitCode::SUCCESS)

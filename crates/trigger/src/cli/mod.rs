@@ -5,6 +5,7 @@ mod fire;
 mod first_process;
 mod globals;
 mod hub;
+mod outbox;
 mod queue;
 mod reexec;
 mod rename;
@@ -45,6 +46,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show this node's running, waiting, held, spooled and quarantined events
     Queue,
+    /// Show and mend this node's outbox: the events that the backend does not have
+    Outbox(outbox::OutboxArgs),
     /// Explain why a node ran: the chain that led to its latest run, or to an event
     Why(why::WhyArgs),
     /// Move this node's state directory over to the certname that is configured now, or that Puppet has now
@@ -60,7 +63,8 @@ fn command() -> clap::Command {
     let command = Cli::command();
     let help = format!(
         "Settings come from flags, then from the environment ({}), then from the configuration file. \
-         TRIGGER_LOG selects what the daemons log (info, debug).\n\n\
+         TRIGGER_LOG selects what the daemons log (info, debug). Durations are numbers with units, such as 90s, 2h 30m \
+         or 1d; a number without a unit is seconds.\n\n\
          Exit codes: 0 done (also for a spooled or suppressed event, with a warning), 1 the operation failed or \
          its result could not be written, 2 usage, 3 configuration, 4 the backend is unreachable and the event could not be spooled, \
          5 the hub's data are gone.",
@@ -112,6 +116,7 @@ fn run_command(cli: &Cli) -> ExitCode {
         Command::Fire(args) => block_on(fire::run(globals, args, &warnings)),
         Command::Status(args) => block_on(status::run(globals, args, &warnings)),
         Command::Queue => block_on(queue::run(globals, &warnings)),
+        Command::Outbox(args) => outbox::run(globals, args, &warnings),
         Command::Why(args) => block_on(why::run(globals, args, &warnings)),
         Command::Rename => block_on(rename::run(globals, &warnings)),
         Command::Agent(args) => agent::run(globals, args),

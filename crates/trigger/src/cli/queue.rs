@@ -1,17 +1,15 @@
 //! `trigger queue`: what this node runs, has to run, and cannot publish.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
-use trigger_core::wire::Stored;
 use trigger_node::agent_socket::{self, Reply, Request};
 use trigger_node::queue_view::QueueView;
-use trigger_node::state::{Outbox, StateDir, read_if_present};
+use trigger_node::state::{Outbox, StateDir};
 
 use super::globals::{Globals, OutputFormat};
+use super::outbox;
 use crate::documents::{QuarantinedFile, Queue, SpooledEvent};
 use crate::failure::Failure;
 use crate::output;
@@ -23,23 +21,16 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let state = StateDir::open(&globals.state_dir(&config))?;
+    let state = StateDir::open(&globals.state_dir(&config)?)?;
     let agent = match agent_socket::ask(state.path(), &Request::Queue, TIMEOUT).await {
         Some(Reply::Queue(view)) => Some(*view),
         _ => None,
     };
     let outbox = Outbox::open(&state)?;
-    let mut spooled = Vec::new();
-    for path in outbox.waiting()? {
-        if let Some(text) = read_if_present(state.host(), &path)? {
-            spooled.push(spooled_event(&path, &text));
-        }
-    }
-    let quarantined: Vec<QuarantinedFile> = outbox
-        .list_quarantined()?
-        .into_iter()
-        .map(|file| QuarantinedFile { file: file.path.to_string_lossy().into_owned(), reason: file.reason })
-        .collect();
+    // The queue can be looked at although the configuration has a mistake.
+    let node = globals.node_backends(&config).map_err(|failure| warnings.push(failure.message)).ok();
+    let spooled = outbox::spooled(&state, &outbox, node.as_ref())?;
+    let quarantined = outbox::quarantined(&outbox)?;
     match globals.output {
         OutputFormat::Json => output::document(&Queue::of(agent, spooled, quarantined, warnings.take())),
         OutputFormat::Text | OutputFormat::Dot => {
@@ -48,21 +39,6 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCo
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn spooled_event(path: &Path, text: &str) -> SpooledEvent {
-    let event_id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    match Publication::from_wire(text) {
-        Ok(publication) => SpooledEvent {
-            event_id,
-            trigger: publication.event.trigger.to_string(),
-            backend: publication.backend,
-            targets: publication.event.targets.hosts.len() + publication.event.targets.groups.len(),
-        },
-        Err(_) => {
-            SpooledEvent { event_id, trigger: "(unreadable)".to_owned(), backend: String::new(), targets: 0 }
-        }
-    }
 }
 
 fn print_text(
@@ -83,20 +59,7 @@ fn print_text(
     if agent.is_some() && is_idle {
         output::print("Nothing runs and nothing waits.");
     }
-    if !spooled.is_empty() {
-        output::print_heading("Spooled: the backend has not committed these yet");
-        let mut table = output::table(&["EVENT", "TRIGGER", "TARGETS", "BACKEND"]);
-        for event in spooled {
-            table.add_row([&event.event_id, &event.trigger, &event.targets.to_string(), &event.backend]);
-        }
-        output::print_table(&table);
-    }
-    if !quarantined.is_empty() {
-        output::print_heading("Quarantined: these can never be published; read, correct or remove them");
-        let mut table = output::table(&["FILE", "REASON"]);
-        quarantined.iter().for_each(|file| table.add_row([&file.file, &file.reason]));
-        output::print_table(&table);
-    }
+    outbox::print_outbox(spooled, quarantined);
 }
 
 fn print_agent(agent: &QueueView) {

@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let state = StateDir::open(&globals.state_dir(&config))?;
+    let state = StateDir::open(&globals.state_dir(&config)?)?;
     let to = match globals.certname(&config)? {
         Some(certname) => certname,
         None => globals.puppets_certname(&run_command(config.run_cmd.as_deref())?).await?,

@@ -186,7 +186,7 @@ fn show_spooled(
     id: EventId,
     warnings: &Warnings,
 ) -> Result<Option<()>, Failure> {
-    let Ok(state) = StateDir::open(&globals.state_dir(config)) else { return Ok(None) };
+    let Ok(state) = StateDir::open(&globals.state_dir(config)?) else { return Ok(None) };
     let found = spooled_event::find(&state, id, warnings)?;
     Ok(found.map(|found| show_event(globals.output, &found.status(), Some(&found), &warnings.take())))
 }

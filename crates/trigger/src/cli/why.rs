@@ -9,7 +9,7 @@ mod tree;
 use std::process::ExitCode;
 
 use clap::Args;
-use trigger_core::identity::{Certname, EventId, InvalidName, KeyPrefix};
+use trigger_core::identity::{Certname, EventId, KeyPrefix};
 use trigger_core::run::history::MAX_RUNS;
 use trigger_core::why::{ExplainError, Question, Which};
 use trigger_fleet::Fleet;
@@ -72,12 +72,11 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
 async fn questions(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Result<Vec<Question>, Failure> {
     let which = which(&args.run)?;
     let certname = match args.subject.as_deref() {
-        Some(subject) => subject.parse().map_err(|error: InvalidName| {
-            Failure::usage(format!("{error}; an event is named by its whole id, in lower case"))
-        })?,
+        Some(subject) => Certname::fold_case(subject)
+            .map_err(|error| Failure::usage(format!("{error}; an event is named by its whole id")))?,
         None => {
             // An ordinary user may have no state directory, but may ask.
-            let state = StateDir::open(&globals.state_dir(config)).ok();
+            let state = StateDir::open(&globals.state_dir(config)?).ok();
             let command = run_command(config.run_cmd.as_deref())?;
             globals.resolve_certname(config, state.as_ref(), &command).await?
         }
@@ -90,7 +89,7 @@ async fn questions(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Re
 /// The event with this id, if the text is a UUIDv7.
 fn event_id(subject: &str) -> Option<EventId> {
     let is_of_an_event = Uuid::parse_str(subject).is_ok_and(|id| id.get_version_num() == 7);
-    subject.parse().ok().filter(|_| is_of_an_event)
+    subject.to_ascii_lowercase().parse().ok().filter(|_| is_of_an_event)
 }
 
 fn which(text: &str) -> Result<Which, Failure> {

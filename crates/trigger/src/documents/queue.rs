@@ -36,6 +36,32 @@ pub(crate) struct Queue {
     pub(crate) warnings: Vec<String>,
 }
 
+/// What `trigger outbox list` prints.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct OutboxList {
+    /// The events in this node's outbox that the backend has not committed yet.
+    pub(crate) spooled: Vec<SpooledEvent>,
+    /// The events in this node's outbox that can never be published.
+    pub(crate) quarantined: Vec<QuarantinedFile>,
+    /// What the reader should know besides.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// What `trigger outbox readdress` and `trigger outbox drop` print.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct OutboxChange {
+    /// What was done to the events: `readdressed` or `dropped`.
+    pub(crate) action: &'static str,
+    /// The ids of the events.
+    pub(crate) events: Vec<String>,
+    /// The URL of the backend that they are for now; null if they were dropped.
+    pub(crate) backend: Option<String>,
+    /// What the reader should know besides.
+    pub(crate) warnings: Vec<String>,
+}
+
 /// A run in progress.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -100,8 +126,11 @@ pub(crate) struct SpooledEvent {
     pub(crate) event_id: String,
     /// The trigger's name; `(unreadable)` if the file cannot be read.
     pub(crate) trigger: String,
-    /// The URL of the backend that the event is for.
+    /// The URL of the backend that the event is for. Empty, or the bare name of a kind, if the event was fired before this
+    /// node had a configuration: it is then for the backend that the node gets configured.
     pub(crate) backend: String,
+    /// Whether the event is for a backend that this node's configuration does not name.
+    pub(crate) is_elsewhere: bool,
     /// How many nodes and groups the event is fired at.
     pub(crate) targets: usize,
 }

@@ -43,6 +43,8 @@ fn every_document_has_a_schema() {
     check_schema::<EventStatus>("status-event");
     check_schema::<LatestEvents>("status");
     check_schema::<Queue>("queue");
+    check_schema::<OutboxList>("outbox-list");
+    check_schema::<OutboxChange>("outbox-change");
     check_schema::<Why>("why");
     check_schema::<Backup>("hub-backup");
     check_schema::<Renamed>("rename");
@@ -171,19 +173,35 @@ fn a_queue() {
         ],
         "unreadable": [{ "key": "/puppet_trigger/events/hosts/lb01/x", "reason": "not an event id" }]
     }"#;
-    let spooled = SpooledEvent {
+    let agent = Some(serde_json::from_str(view).unwrap());
+    check("queue", &Queue::of(agent, vec![spooled()], vec![quarantined()], warnings()));
+    check("queue-without-agent", &Queue::of(None, Vec::new(), Vec::new(), Vec::new()));
+}
+
+fn spooled() -> SpooledEvent {
+    SpooledEvent {
         event_id: "e7".to_owned(),
         trigger: "reload".to_owned(),
         backend: "hub+http://127.0.0.1:8145".to_owned(),
+        is_elsewhere: true,
         targets: 2,
-    };
-    let quarantined = QuarantinedFile {
+    }
+}
+
+fn quarantined() -> QuarantinedFile {
+    QuarantinedFile {
         file: "/var/lib/trigger/outbox/quarantined/e8.json".to_owned(),
         reason: "it expired".to_owned(),
-    };
-    let agent = Some(serde_json::from_str(view).unwrap());
-    check("queue", &Queue::of(agent, vec![spooled], vec![quarantined], warnings()));
-    check("queue-without-agent", &Queue::of(None, Vec::new(), Vec::new(), Vec::new()));
+    }
+}
+
+#[test]
+fn an_outbox() {
+    let (spooled, quarantined) = (vec![spooled()], vec![quarantined()]);
+    check("outbox-list", &OutboxList { spooled, quarantined, warnings: warnings() });
+    let events = vec!["e7".to_owned()];
+    let backend = Some("hub+http://127.0.0.1:8145".to_owned());
+    check("outbox-change", &OutboxChange { action: "readdressed", events, backend, warnings: Vec::new() });
 }
 
 #[test]

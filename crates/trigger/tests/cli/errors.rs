@@ -155,10 +155,10 @@ error: backend 'dummy:' is write-only: --wait cannot work, and nothing was fired
 #[test]
 fn errors_of_why_say_what_is_missing() {
     fails(
-        &["why", "Lb01"],
+        &["why", "Lb 01"],
         2,
         str![[r#"
-error: 'Lb01' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters; an event is named by its whole id, in lower case
+error: 'Lb 01' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters; an event is named by its whole id
 
 "#]],
     );

@@ -4,6 +4,26 @@ use snapbox::str;
 
 use crate::{state, trigger};
 
+/// A query of the fact `fqdn` returns capitals where the operating system has some; certnames have none.
+#[test]
+fn certnames_are_typed_in_any_case() {
+    let state = state();
+    let list = state.path().join("hosts");
+    std::fs::write(&list, "LB03\nlb01\n").unwrap();
+    let fire = || trigger(state.path());
+    fire()
+        .args(["fire", "x", "--host", "LB01", "--host", "Lb02", "--output", "json", "--hosts-from"])
+        .arg(&list)
+        .assert()
+        .code(0)
+        .stdout_eq(str![[r#"
+{"event_id":"[..]","trigger":"x","state":"committed","revision":0,"targets":[{"certname":"lb01","state":"committed"},{"certname":"lb02","state":"committed"},{"certname":"lb03","state":"committed"}],"groups":[],"suppressed_groups":[],"warnings":[]}
+
+"#]]);
+    fire().args(["fire", "x", "--host", "a", "--certname", "WEB01.Example.com"]).assert().code(0);
+    fire().args(["fire", "x", "--host", "a"]).env("TRIGGER_CERTNAME", "WEB01").assert().code(0);
+}
+
 #[test]
 fn firing_says_how_to_follow() {
     let state = state();

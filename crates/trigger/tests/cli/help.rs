@@ -14,8 +14,20 @@ fn the_reference_is_what_the_program_says() {
         "# Command line reference\n\nWhat `trigger --help` and its subcommands print. Written by \
          `SNAPSHOTS=overwrite cargo test -p trigger --test cli`.\n",
     );
-    let commands: [&[&str]; 8] =
-        [&[], &["fire"], &["status"], &["queue"], &["why"], &["agent"], &["hub"], &["hub", "backup"]];
+    let commands: [&[&str]; 12] = [
+        &[],
+        &["fire"],
+        &["status"],
+        &["queue"],
+        &["outbox"],
+        &["outbox", "list"],
+        &["outbox", "readdress"],
+        &["outbox", "drop"],
+        &["why"],
+        &["agent"],
+        &["hub"],
+        &["hub", "backup"],
+    ];
     for command in commands {
         let title = [&["trigger"], command].concat().join(" ");
         page.push_str(&format!("\n## {title}\n\n```text\n{}\n```\n", help(command).trim_end()));

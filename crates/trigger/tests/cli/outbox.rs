@@ -23,12 +23,118 @@ warning: backend [..]127.0.0.1:9[..]; the event is safe in this node's outbox, b
 warning: backend hub+http://127.0.0.1:9 did not answer a moment ago (it is asked again after 30 s); the event is safe[..]
 
 "#]]);
-    trigger(state.path()).args(["queue"]).assert().code(0).stdout_eq(str![[r#"
+    let queue = trigger(state.path()).args(["queue", "--backend", "hub+http://127.0.0.1:9"]);
+    queue.assert().code(0).stdout_eq(str![[r#"
 
 Spooled: the backend has not committed these yet
 EVENT                                 TRIGGER  TARGETS  BACKEND
 [..]  first    1        hub+http://127.0.0.1:9
 [..]  second   1        hub+http://127.0.0.1:9
+
+"#]]);
+}
+
+/// A `trigger` of a node that has no configuration yet, without a network: a hub may run on the default port.
+fn unconfigured(state: &Path) -> snapbox::cmd::Command {
+    snapbox::cmd::Command::new("/usr/bin/unshare")
+        .args(["--net", "--map-root-user", "--"])
+        .arg(snapbox::cmd::cargo_bin!("trigger"))
+        .env_clear()
+        .env("TRIGGER_CONFIG", "/dev/null")
+        .env("TRIGGER_STATE_DIR", state)
+        .env("TRIGGER_CERTNAME", "web01.example.com")
+}
+
+/// Proves C1. The default backend is tried, and never kept as if it were the node's own.
+#[test]
+fn without_a_configuration_an_event_waits_for_the_backend_that_the_node_gets() {
+    let state = state();
+    unconfigured(state.path()).args(["fire", "first", "--host", "lb01"]).assert().code(0).stderr_eq(str![[r#"
+warning: no backend is configured on this node, and the default did not take the event (backend hub+http://127.0.0.1:8145 [..]): it is kept in this node's outbox for the backend that the node gets configured, and published by 'trigger agent' or the next fire then
+
+"#]]);
+    let named = ["fire", "second", "--host", "lb01", "--backend", "hub"];
+    unconfigured(state.path()).args(named).assert().code(0).stderr_eq(str![[r#"
+warning: no URL is configured for the backend 'hub' on this node, and the default did not take the event (backend hub+http://127.0.0.1:8145 [..]): it is kept in this node's outbox for the backend that the node gets configured, and published by 'trigger agent' or the next fire then
+
+"#]]);
+    unconfigured(state.path()).args(["outbox", "list"]).assert().code(0).stderr_eq(str![""]).stdout_eq(str![
+        [r#"
+
+Spooled: the backend has not committed these yet
+EVENT                                 TRIGGER  TARGETS  BACKEND
+[..]  first    1        (the one this node gets configured)
+[..]  second   1        (the hub this node gets configured)
+
+"#]
+    ]);
+    unconfigured(state.path()).args(["outbox", "readdress", "--all"]).assert().code(3).stderr_eq(str![[r#"
+error: no backend is configured on this node: give the URL with --backend, or configure one
+
+"#]]);
+    // The node gets a configuration; its next fire delivers what waits.
+    trigger(state.path()).args(["fire", "third", "--host", "lb01"]).assert().code(0);
+    trigger(state.path()).args(["outbox", "list", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
+{"spooled":[{"event_id":"[..]","trigger":"second","backend":"hub","is_elsewhere":true,"targets":1}],"quarantined":[],"warnings":[]}
+
+"#]]);
+}
+
+#[test]
+fn an_event_for_a_backend_that_is_not_this_nodes_is_visible_and_gets_another_address() {
+    let state = state();
+    let event = spool(state.path(), &["--host", "lb01"]);
+    let etcd = |arguments: &[&str]| {
+        trigger(state.path()).env("TRIGGER_BACKEND", "etcd://127.0.0.1:9").args(arguments)
+    };
+    for list in [&["queue"][..], &["outbox", "list"]] {
+        etcd(list).assert().code(0).stdout_eq(str![[r#"
+
+Spooled: the backend has not committed these yet
+EVENT                                 TRIGGER  TARGETS  BACKEND
+[..]  x        1        hub+http://127.0.0.1:9 (not this node's)
+To send events to this node's own backend: trigger outbox readdress EVENT… (or --all of those that are for a backend which is not this node's)
+
+"#]]);
+    }
+    trigger(state.path()).args(["outbox", "readdress", "--all"]).assert().code(2).stderr_eq(str![[r#"
+error: backend 'dummy:' delivers nothing: to remove an event, use 'trigger outbox drop'
+
+"#]]);
+    etcd(&["outbox", "readdress", "--all"]).assert().code(0).stdout_eq(str![[r#"
+Readdressed 1 event to etcd://127.0.0.1:9. This node's agent, or its next fire, publishes them.
+
+"#]]);
+    etcd(&["outbox", "list", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
+{"spooled":[{"event_id":"[..]","trigger":"x","backend":"etcd://127.0.0.1:9","is_elsewhere":false,"targets":1}],"quarantined":[],"warnings":[]}
+
+"#]]);
+    etcd(&["outbox", "readdress", "--all", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
+{"action":"readdressed","events":[],"backend":"etcd://127.0.0.1:9","warnings":[]}
+
+"#]]);
+    let absent = "01935000-0000-7000-8000-000000000001";
+    etcd(&["outbox", "drop", &event, absent]).assert().code(1).stderr_eq(str![[r#"
+error: event 01935000-0000-7000-8000-000000000001 is not in this node's outbox
+
+"#]]);
+    etcd(&["outbox", "list"]).assert().code(0).stdout_eq(str![[r#"
+The outbox is empty.
+
+"#]]);
+}
+
+/// What a resource with a provider does in a run of an agent whose hub is not the default one.
+#[test]
+fn a_bare_kind_is_looked_up_in_the_environment_too() {
+    let state = state();
+    let command = trigger(state.path()).env("TRIGGER_BACKEND", "hub+http://127.0.0.1:9");
+    command.args(["fire", "x", "--host", "lb01", "--backend", "hub"]).assert().code(0).stderr_eq(str![[r#"
+warning: backend hub+http://127.0.0.1:9 [..]
+
+"#]]);
+    trigger(state.path()).args(["outbox", "list", "--output", "json"]).assert().stdout_eq(str![[r#"
+{"spooled":[{"event_id":"[..]","trigger":"x","backend":"hub+http://127.0.0.1:9","is_elsewhere":true,"targets":1}],"quarantined":[],"warnings":[]}
 
 "#]]);
 }

@@ -24,7 +24,7 @@
 #   Class['trigger::install::etcd'] -> Class['trigger::watch::etcd']
 class trigger::install::etcd (
   String[1] $package_name = 'etcd-server',
-  Array[Pattern[/\Ahttps?:\/\/[^[:space:],"'\\$`]+\z/], 1] $client_urls = ['http://127.0.0.1:2379'],
+  Array[Trigger::Url::Http, 1] $client_urls = ['http://127.0.0.1:2379'],
   Pattern[/\A[1-9][0-9]{0,5}[mh]\z/] $compaction_retention = '1h',
   Integer[16777216] $quota_bytes = 2147483648,
   Enum['running', 'stopped'] $service_ensure = 'running',

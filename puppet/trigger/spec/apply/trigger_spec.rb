@@ -144,16 +144,79 @@ RSpec.describe 'puppet apply' do
     expect(program.fired).to eq(['t']), run.output
   end
 
-  it 'fails before it changes anything when a host is no certname' do
-    run = puppet_apply(<<~PUPPET, program)
-      file { '#{scratch}/changed': content => 'x', notify => Trigger['t'] }
+  describe 'with a host that cannot be a certname' do
+    let(:manifest) { <<~PUPPET }
       trigger { 't': hosts => ['lb01.example.com', 'LB 02'] }
+      file { '#{scratch}/changed': content => 'x', notify => Trigger['t'] }
+      trigger { 'other': hosts => 'LB01.Example.com', subscribe => File['#{scratch}/changed'] }
     PUPPET
 
-    expect(run.code).to eq 1
-    expect(run.output).to include('Parameter hosts failed on Trigger[t]: "LB 02" is not a certname')
-    expect(File).not_to exist("#{scratch}/changed")
-    expect(program.calls).to eq []
+    it 'fails this trigger and applies everything else' do
+      run = puppet_apply(manifest, program)
+      expect(run.code).to eq 6
+      expect(run.output).to include(
+        'Trigger[t]: Could not evaluate: Cannot fire: hosts: "LB 02" is not a certname: it may hold'
+      )
+      expect(File.read("#{scratch}/changed")).to eq 'x'
+      expect(program.fired).to eq ['other']
+      expect(program.calls.first.last).to eq "lb01.example.com\n"
+    end
+
+    it 'fails it in every run, also with nothing to change and with --noop' do
+      File.write("#{scratch}/changed", 'x')
+      [[], ['--noop']].each do |flags|
+        run = puppet_apply(manifest, program, *flags)
+        expect(run.code).to eq(4), run.output
+        expect(run.output).to include('Trigger[t]: Could not evaluate: Cannot fire: hosts: "LB 02"')
+      end
+      expect(program.fired).to eq []
+    end
+  end
+
+  describe 'what it requires by itself' do
+    # A class `trigger` of the manifest's own, whose program lies in the scratch directory.
+    let(:first_run) { <<~PUPPET }
+      class trigger(String $binary_path, $package_name = undef) {
+        file { $binary_path: source => '#{scratch}/source', mode => '0755' }
+      }
+      class { 'trigger': binary_path => '#{scratch}/elsewhere/bin/trigger', require => File['#{scratch}/elsewhere/bin'] }
+      file { ['#{scratch}/elsewhere', '#{scratch}/elsewhere/bin']: ensure => directory }
+    PUPPET
+    let(:elsewhere) { FakeProgram.new(File.join(scratch, 'elsewhere/bin'), install: false) }
+
+    before do
+      File.write(File.join(scratch, 'source'), elsewhere.text)
+      FileUtils.rm_rf(elsewhere.directory)
+    end
+
+    it 'is the program where the class says that it is, installed in the same run' do
+      path = FakeProgram.new(File.join(scratch, 'bin'), install: false)
+      run = puppet_apply(<<~PUPPET, path)
+        trigger { 't': hosts => 'lb01.example.com' }
+        notify { 'change': notify => Trigger['t'] }
+        #{first_run}
+      PUPPET
+
+      expect(elsewhere.fired).to eq(['t']), run.output
+      expect(run.code).to eq 2
+    end
+
+    it 'is nothing where the manifest orders it the other way round, by a class of either' do
+      program
+      [
+        "trigger { 't': hosts => 'a', before => Class['trigger'] }",
+        "class one { trigger { 't': hosts => 'a' } }\ninclude one\nClass['one'] -> Class['trigger']",
+        "trigger { 't': hosts => 'a' } -> notify { 'then': } -> File['#{scratch}/elsewhere/bin/trigger']",
+        "class two { notify { 'inside': } }\ninclude two\ntrigger { 't': hosts => 'a', before => Class['two'] }\n" \
+        "Notify['inside'] -> Class['trigger']",
+      ].each do |order|
+        run = puppet_apply("#{order}\n#{first_run}\nnotify { 'change': notify => Trigger['t'] }", program)
+        expect(run.output).not_to include('dependency cycle')
+        expect(run.code).to eq(2), run.output
+        FileUtils.rm_rf(File.join(scratch, 'elsewhere'))
+      end
+      expect(program.fired).to eq %w[t t t t]
+    end
   end
 
   it 'reports a refusal as a failed refresh, shortly' do

@@ -42,7 +42,7 @@ RSpec.describe 'trigger::agent' do
   context 'with everything' do
     let(:params) do
       {
-        'backend' => 'etcd://a.example.com:2379,b.example.com:2379', 'certname' => 'web01.example.com',
+        'backend' => 'etcd://a.example.com:2379,b.example.com:2379', 'certname' => 'WEB01.example.com',
         'groups' => %w[web shop web], 'run_cmd' => %q(puppet apply "/etc/my site.pp" --tags 'a\b'),
         'run_timeout' => '2h', 'runs_per_minute' => 30,
         'metrics_file' => '/var/lib/prometheus/node-exporter/trigger.prom', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
@@ -81,6 +81,12 @@ RSpec.describe 'trigger::agent' do
     end
   end
 
+  context 'with a timeout in seconds' do
+    let(:params) { { 'backend' => 'etcd://a:1', 'run_timeout' => 90 } }
+
+    it { expect(file('/etc/trigger/trigger.toml')).to include("run_timeout = 90\n") }
+  end
+
   context 'with a package and a program elsewhere' do
     let(:pre_condition) do
       "class { 'trigger': package_name => 'trigger', package_ensure => 'latest', binary_path => '/opt/trigger/trigger' }"
@@ -94,12 +100,12 @@ RSpec.describe 'trigger::agent' do
     'backend' => [
       '', 'http://x', 'etcd:', "etcd://a:1\n", 'redis://x', 'dummy', 'etcds://a:2379', 'hub+https://a:8145', 'hub+http://::1:1'
     ],
-    'certname' => ['Web01', 'a b', ''],
+    'certname' => ['a b', ''],
     'groups' => [['Web'], 'web'],
     'run_cmd' => ['', '  ', "a\nb", %w[a b]],
-    'run_timeout' => ['2', 2, '1w', '0s'],
+    'run_timeout' => ['2w', 0, -2, '1w', '0s'],
     'runs_per_minute' => [0, 601, '10', 1.5],
-    'metrics_file' => ['trigger.prom', ''],
+    'metrics_file' => ['trigger.prom', '', '/a/trigger.txt'],
     'state_dir' => ['relative', '/a b', '/', '/%n'],
     'prefix' => ['/', 'a', '/a/'],
     'backends' => [

@@ -23,10 +23,15 @@ RSpec.describe 'trigger::hub' do
 
   context 'with settings of its own' do
     let(:params) do
-      { 'listen' => '[::1]:9000', 'data_dir' => '/srv/hub', 'service_ensure' => 'stopped', 'service_enable' => false }
+      { 'listen' => '[::1]:9000', 'allowed_hosts' => ['hub.example.com:9000', '[fe80::1]:1'], 'data_dir' => '/srv/hub',
+        'service_ensure' => 'stopped', 'service_enable' => false }
     end
 
-    it { expect(exec_start).to eq '/usr/bin/trigger hub --listen [::1]:9000 --data-dir /srv/hub' }
+    it 'gives them to the program' do
+      expect(exec_start).to eq '/usr/bin/trigger hub --listen [::1]:9000 --allowed-host hub.example.com:9000 ' \
+                               '--allowed-host [fe80::1]:1 --data-dir /srv/hub'
+    end
+
     it { is_expected.to contain_service('trigger-hub').with('ensure' => 'stopped', 'enable' => false) }
   end
 
@@ -35,6 +40,14 @@ RSpec.describe 'trigger::hub' do
 
     it { is_expected.to compile.with_all_deps }
     it { is_expected.to contain_service('trigger-agent') }
+  end
+
+  ['::1:9000', 'hub.example.com', 'a:0', 'a:1 --evil'].each do |host|
+    context "with allowed_hosts => [#{host.inspect}]" do
+      let(:params) { { 'allowed_hosts' => [host] } }
+
+      it { is_expected.to compile.and_raise_error(/parameter 'allowed_hosts'/) }
+    end
   end
 
   ['8145', '127.0.0.1', '127.0.0.1:8145 --evil', "x:1\n", '::1:8145:'].each do |listen|

@@ -32,8 +32,8 @@ RSpec.describe 'trigger::install::etcd' do
     end
   end
 
-  { 'client_urls' => [[], ['http://x"'], ['127.0.0.1:2379']], 'compaction_retention' => ['1d', '0h', 1],
-    'quota_bytes' => [1, '2G'] }.each do |parameter, values|
+  { 'client_urls' => [[], ['http://x"'], ['127.0.0.1:2379'], ['http://::1:2379'], ['http://a'], ['http://a:0']],
+    'compaction_retention' => ['1d', '0h', 1], 'quota_bytes' => [1, '2G'] }.each do |parameter, values|
     values.each do |value|
       context "with #{parameter} => #{value.inspect}" do
         let(:params) { { parameter => value } }

@@ -4,12 +4,16 @@ require 'json'
 
 {
   'Trigger::Certname' => [
-    ['lb01.example.com', 'a', '0', '_x', 'web_1-x.test', 'x' * 255],
-    ['', 'lb 01', 'LB01', 'a/b', '..', '-rf', '.hidden', "a\n", 'ä', 'x' * 256],
+    ['lb01.example.com', 'LB01.Example.com', 'a', '0', '_x', 'web_1-x.test', 'x' * 255],
+    ['', 'lb 01', 'a/b', '..', '-rf', '.hidden', "a\n", 'ä', 'x' * 256],
+  ],
+  'Trigger::Group' => [
+    ['web', 'a', '0', '_x', 'web_1-x.test', 'x' * 255],
+    ['', 'a b', 'Web', 'a/b', '..', '-rf', '.hidden', "a\n", 'ä', 'x' * 256],
   ],
   'Trigger::Duration' => [
-    %w[1s 90s 30m 12h 1d],
-    ['', '0s', '30', 30, '1w', '-1s', '1h30m', "1d\n", '1.5h'],
+    ['1s', '90s', '30m', '12h', '1d', '30', 30, 1],
+    ['', '0s', 0, -1, 1.5, '007', '1w', '-1s', '1h30m', "1d\n", '1.5h'],
   ],
   'Trigger::Backend' => [
     ['hub+http://127.0.0.1:8145', 'etcd://a:2379,b:2379', 'dummy:'],
@@ -18,6 +22,14 @@ require 'json'
   'Trigger::Backend::Writeonly' => [
     ['dummy:'],
     ['dummy', 'hub+http://127.0.0.1:8145', 'etcd://a:2379'],
+  ],
+  'Trigger::Address' => [
+    ['a:1', 'Hub.example.com:8145', '[::1]:8145', '127.0.0.1:65535'],
+    ['', 'a', ':1', '::1:8145', 'a:0', 'a:1/', "a:1\n", 'http://a:1'],
+  ],
+  'Trigger::Url::Http' => [
+    ['http://127.0.0.1:2379', 'https://[::1]:2379', 'http://etcd.example.com:2379'],
+    ['', 'a:1', 'http://::1:2379', 'http://a', 'http://a:1/', "http://a:1\n", 'etcd://a:1'],
   ],
   'Trigger::Keyprefix' => [
     ['/puppet_trigger/events', '/a', "/#{'x' * 254}"],
@@ -30,6 +42,10 @@ require 'json'
   'Trigger::Path' => [
     ['/usr/bin/trigger', '/a+b.c_d-e'],
     ['', '/', 'a', '/a b', '/a/', '/%i', '/a$b', "/a\n"],
+  ],
+  'Trigger::Metricsfile' => [
+    ['/var/lib/prometheus/node-exporter/trigger.prom', '/a.prom'],
+    ['', 'trigger.prom', '/a', '/a.txt', '/a.prom/', '/a.prom.tmp', '/a b.prom', "/a.prom\n"],
   ],
   'Trigger::Listen' => [
     ['127.0.0.1:8145', '[::1]:8145', 'localhost:1', '127.9.0.255:65535'],

@@ -21,7 +21,9 @@ const MAX_HOSTS_FILE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The event, fired now on `origin`; inside a run it continues the chains that led to the run.
 pub(super) fn make(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>) -> Result<Event, Failure> {
-    let mut hosts: BTreeSet<Certname> = valid_all(&args.hosts)?;
+    let typed = args.hosts.iter().map(|host| Certname::fold_case(host));
+    let mut hosts: BTreeSet<Certname> =
+        typed.collect::<Result<_, _>>().map_err(|error| Failure::usage(error.to_string()))?;
     if let Some(path) = &args.hosts_from {
         hosts.extend(read_hosts(path)?);
     }
@@ -77,8 +79,7 @@ fn read_hosts(path: &Path) -> Result<Vec<Certname>, Failure> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     lines
         .map(|(index, line)| {
-            line.trim()
-                .parse()
+            Certname::fold_case(line.trim())
                 .map_err(|error| Failure::usage(format!("{source}, line {}: {error}", index + 1)))
         })
         .collect()

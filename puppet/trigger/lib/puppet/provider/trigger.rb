@@ -14,8 +14,6 @@ class Puppet::Provider::Trigger < Puppet::Provider
   PROGRAM = 'trigger'
   # The directories where packages put the program, searched after PATH, because a daemon's PATH is often short.
   DIRECTORIES = ['/usr/bin', '/usr/local/bin', '/opt/puppetlabs/bin'].freeze
-  # Marks the command as a Puppet run's, which is not to wait for the same silent backend with each of its events.
-  ENVIRONMENT = { 'TRIGGER_FIRED_BY' => 'puppet' }.freeze
   # How many characters of the end of the program's standard error an error message repeats.
   STDERR_SHOWN = 500
 
@@ -44,7 +42,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
   # output or drops it, so that a crash would leave no trace. An array of words never reaches a shell. In a
   # process group of its own, the program can finish when an operator interrupts Puppet from the terminal.
   def run_program
-    stdout, stderr, status = Open3.capture3(ENVIRONMENT, program, *arguments, stdin_data: hosts_as_lines, pgroup: true)
+    stdout, stderr, status = Open3.capture3(program, *arguments, stdin_data: hosts_as_lines, pgroup: true)
     [text(stdout), text(stderr), status]
   end
 
@@ -79,14 +77,19 @@ class Puppet::Provider::Trigger < Puppet::Provider
   end
 
   # The program is looked up at each refresh, because the current run may have installed it.
+  # Where the class `trigger` says that it is comes first.
   def program
+    configured = resource.binary_path
     candidates = DIRECTORIES.map { |directory| File.join(directory, PROGRAM) }
     candidates.unshift(PROGRAM) if ENV['PATH']
+    candidates.unshift(configured) if configured
     candidates.each do |candidate|
       found = Puppet::Util.which(candidate)
       return found if found
     end
-    raise Puppet::Error, "Cannot fire: the program '#{PROGRAM}' is neither in PATH nor in #{DIRECTORIES.join(', ')}; " \
+    places = ['in PATH', "in #{DIRECTORIES.join(', ')}"]
+    places.unshift("at #{configured} (trigger::binary_path)") if configured
+    raise Puppet::Error, "Cannot fire: the program '#{PROGRAM}' is neither #{places.join(' nor ')}; " \
                          'install Trigger on this node'
   end
 

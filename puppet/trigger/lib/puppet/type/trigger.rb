@@ -3,7 +3,8 @@
 # This is a classic type, because only a classic type can be refreshed: the Resource API ignores a notify.
 #
 # Parameters are checked when the catalog is loaded, before anything changes. An error at the refresh would come
-# too late, because the resource that notified is in sync by then and does not notify again.
+# too late, because the resource that notified is in sync by then and does not notify again. The names of targets are
+# checked when the resource is evaluated, in every run, because they often come from data about other nodes.
 Puppet::Type.newtype(:trigger) do
   @doc = <<~DOC
     @summary Runs Puppet on other nodes when something on this node notifies it
@@ -30,6 +31,12 @@ Puppet::Type.newtype(:trigger) do
     The default provider, `configured`, fires through the backend of the node's configuration
     (`/etc/trigger/trigger.toml`). `hub` and `etcd` name the kind of backend and take its URL from there;
     `dummy` goes the whole way and delivers nothing.
+
+    A `trigger` requires by itself what it needs on its node, if the catalog manages it: the configuration
+    `/etc/trigger/trigger.toml`, the package, and the program where the class `trigger` says that it is. So the very
+    first run of a node can fire. It does not require the service: without an agent the event is published or kept
+    all the same, and a service that does not start must not hold the event back. Where the manifest orders one of these
+    after the `trigger`, it requires none of them.
 
     @example The load balancers converge when a web server's vhost changes
       trigger { 'refresh load balancers':
@@ -62,13 +69,6 @@ Puppet::Type.newtype(:trigger) do
             'and has at most 255 characters'
   # Puppet passes one value as it is, and several as an array; an undef inside an array arrives as nil.
   each_once = ->(value) { [value].flatten.reject { |element| element.nil? || element == :undef }.uniq }
-  check_each = lambda do |value, what|
-    each_once.call(value).each do |element|
-      next if element.is_a?(String) && element.match?(node_name)
-
-      raise ArgumentError, "#{quote.call(element)} is not #{what}: #{allowed}"
-    end
-  end
 
   newparam(:name, namevar: true) do
     desc <<~DESC
@@ -88,23 +88,32 @@ Puppet::Type.newtype(:trigger) do
   newparam(:hosts) do
     desc <<~DESC
       The certnames of the nodes that run Puppet: one, or an array such as a query returns, of at most 100,000.
-      Doubles count once.
-      With neither `hosts` nor `groups` a refresh warns and fires nothing.
+      Capitals become lower-case letters, because the host names that certnames are taken from may have some. Doubles
+      count once. With neither `hosts` nor `groups` a refresh warns and fires nothing.
+
+      An array often comes from data. So a name that cannot be a certname, or too many names, fails this resource in
+      every run until it is mended, and fires nothing; the catalog's other resources are applied.
     DESC
 
     defaultto { [] }
-    validate { |value| check_each.call(value, 'a certname') }
-    munge { |value| each_once.call(value) }
+    munge do |value|
+      # What is no certname in lower case either stays as it was given, for the sentence that refuses it.
+      fold = lambda do |element|
+        folded = element.is_a?(String) ? element.downcase(:ascii) : ''
+        folded.match?(node_name) ? folded : element
+      end
+      each_once.call(value).map(&fold).uniq
+    end
   end
 
   newparam(:groups) do
     desc <<~DESC
       The groups whose members run Puppet: one, or an array of at most 64. Each node names its groups itself, in
-      the configuration of its agent (class `trigger::agent`).
+      the configuration of its agent (class `trigger::agent`). What cannot be a group fails this resource, as with
+      `hosts`.
     DESC
 
     defaultto { [] }
-    validate { |value| check_each.call(value, 'a group') }
     munge { |value| each_once.call(value) }
   end
 
@@ -162,6 +171,7 @@ Puppet::Type.newtype(:trigger) do
       an event lives for one day.
     DESC
 
+    # The program takes a bare number for seconds too.
     seconds = { '' => 1, 's' => 1, 'm' => 60, 'h' => 3600, 'd' => 86_400 }
     validate do |value|
       number, unit = value.to_s.match(/\A(\d{1,9})([smhd]?)\z/)&.captures
@@ -174,14 +184,87 @@ Puppet::Type.newtype(:trigger) do
   end
 
   # The limits of one event; the program `trigger` has the same limits, and would refuse the event at the refresh.
-  at_most = { hosts: 100_000, groups: 64 }
-  validate do
-    at_most.each do |parameter, most|
-      count = Array(self[parameter]).length
-      next if count <= most
+  targets = { hosts: ['a certname', 100_000], groups: ['a group', 64] }
 
-      raise ArgumentError, "#{count} #{parameter} are too many for one trigger: at most #{most}"
+  # Returns why this resource can fire no event, or nil. A parameter that is refused stops the whole catalog, and
+  # targets often come from data about other nodes: so the resource fails when Puppet evaluates it.
+  define_method(:target_problem) do
+    targets.each do |parameter, (what, most)|
+      names = Array(self[parameter])
+      bad = names.reject { |name| name.is_a?(String) && name.match?(node_name) }
+      return "#{parameter}: #{quote.call(bad.first)} is not #{what}: #{allowed}" unless bad.empty?
+      return "#{names.length} #{parameter} are too many for one trigger: at most #{most}" if names.length > most
     end
+    nil
+  end
+
+  # Puppet calls this when it evaluates the resource, also in noop mode and when nothing notifies. What is raised here
+  # fails this resource alone.
+  def retrieve
+    check_targets
+    super
+  end
+
+  # The class `trigger` in this catalog, if it is declared there.
+  def program_class
+    catalog&.resource('Class', 'Trigger')
+  end
+
+  # Where the class `trigger` says that the program is, or nil.
+  def binary_path
+    program_class&.[](:binary_path)
+  end
+
+  # What firing needs on this node, by type: requiring only some of them could close a cycle, since a file requires
+  # its directory by itself.
+  def needs
+    package = program_class&.[](:package_name)
+    { file: ['/etc/trigger', '/etc/trigger/trigger.toml', binary_path].compact, package: [package || 'trigger'] }
+  end
+
+  # Of one type. Where the manifest orders one of them after this resource, it requires none: a cycle would stop the
+  # whole catalog.
+  def required(type)
+    managed = needs.flat_map { |kind, names| names.map { |name| catalog.resource(kind, name) } }.compact
+    return [] if managed.empty? || !(managed & ordered_after).empty?
+
+    needs[type]
+  end
+
+  autorequire(:file) { required(:file) }
+  autorequire(:package) { required(:package) }
+
+  # Returns what the manifest orders directly after each resource. It is read once for each catalog, however many
+  # triggers there are.
+  def self.followers_in(catalog)
+    @followers ||= ObjectSpace::WeakMap.new
+    @followers[catalog] ||= catalog.resources.flat_map(&:builddepends).group_by(&:source)
+                                   .transform_values { |edges| edges.map(&:target) }
+  end
+
+  # Returns what the manifest orders after this resource, itself or by a container of either.
+  def ordered_after
+    followers = self.class.followers_in(catalog)
+    found = []
+    open = [self]
+    until open.empty?
+      resource = open.shift
+      new = [resource, *containers(resource)].flat_map { |before| followers.fetch(before, []) } - found
+      new = new.flat_map { |after| [after, *contents(after)] }.uniq - found
+      found.concat(new)
+      open.concat(new)
+    end
+    found
+  end
+
+  # The class or define that holds a resource, the one that holds that, and so on.
+  def containers(resource)
+    parents = catalog.adjacent(resource, direction: :in)
+    parents.flat_map { |parent| [parent, *containers(parent)] }
+  end
+
+  def contents(container)
+    catalog.adjacent(container, direction: :out).flat_map { |content| [content, *contents(content)] }
   end
 
   # A run that Trigger limits to some tags adds this one to them, or it would drop the notifies of what it
@@ -213,8 +296,15 @@ Puppet::Type.newtype(:trigger) do
     end
   end
 
+  def check_targets
+    problem = target_problem
+    raise Puppet::Error, "Cannot fire: #{problem}" if problem
+  end
+
   # Puppet calls this once in a run, however many resources notify, and never in noop mode.
+  # It also calls this after a resource has failed.
   def refresh
+    check_targets
     if self[:hosts].empty? && self[:groups].empty?
       warning('Nothing was fired: neither hosts nor groups name a node')
     else

@@ -256,6 +256,22 @@ RSpec.describe 'the providers of trigger' do
       expect(provider.send(:program)).to eq program.path
     end
 
+    it 'with a program where the class says that it is, is no trouble, and it comes first' do
+      elsewhere = FakeProgram.new(File.join(scratch, 'elsewhere'))
+      resource = Puppet::Type.type(:trigger).new(name: 'x', hosts: 'a')
+      allow(resource).to receive(:binary_path).and_return(elsewhere.path)
+      ENV['PATH'] = program.directory
+      expect(resource.provider.send(:program)).to eq elsewhere.path
+      FileUtils.rm(elsewhere.path)
+      expect(resource.provider.send(:program)).to eq program.path
+      stub_const('Puppet::Provider::Trigger::DIRECTORIES', ['/nonexistent'])
+      FileUtils.rm(program.path)
+      expect { resource.provider.fire }.to raise_error(
+        Puppet::Error, "Cannot fire: the program 'trigger' is neither at #{elsewhere.path} (trigger::binary_path) nor in " \
+                       'PATH nor in /nonexistent; install Trigger on this node'
+      )
+    end
+
     it 'with a program that cannot be started is one short sentence' do
       File.write(program.path, "#!/nonexistent/interpreter\n")
       notify_trigger(hosts: 'a')

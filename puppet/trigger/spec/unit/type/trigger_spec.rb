@@ -12,6 +12,14 @@ RSpec.describe 'the type trigger' do
     e.message[/\AParameter #{parameter} failed on Trigger\[.*\]: (.*)\z/m, 1]
   end
 
+  # Returns the sentence with which the resource fails when Puppet evaluates it, or nil.
+  def evaluation(**parameters)
+    trigger(**parameters).retrieve
+    nil
+  rescue Puppet::Error => e
+    e.message
+  end
+
   it 'has no properties: declared, it has nothing to bring about' do
     expect(Puppet::Type.type(:trigger).properties).to eq []
     expect(Puppet::Type.type(:trigger).parameters).to match_array(
@@ -53,29 +61,88 @@ RSpec.describe 'the type trigger' do
         end
       end
 
-      ['', 'lb 01', 'LB01', 'a/b', '..', '-rf', '.hidden', "a\n", 'ä', "a\nb", 'x' * 256, 7, { 'certname' => 'a' },
+      ['', 'lb 01', 'a/b', '..', '-rf', '.hidden', "a\n", 'ä', "a\nb", 'x' * 256, 7, { 'certname' => 'a' },
        '$(id)'].each do |given|
-        it "#{parameter} refuses #{given.inspect[0, 40]} and says what is allowed" do
-          expect(value_of(parameter, ['a', given])).to start_with(given.inspect[0, 80]).and include(
-            "is not #{what}: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' " \
-            "and '-', and has at most 255 characters"
-          )
+        it "#{parameter} with #{given.inspect[0, 40]} fails the evaluation and says what is allowed" do
+          expect(evaluation(parameter => ['a', given])).to start_with("Cannot fire: #{parameter}: #{given.inspect[0, 80]}")
+            .and include(
+              "is not #{what}: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' " \
+              "and '-', and has at most 255 characters"
+            )
         end
       end
     end
 
+    { 'LB01.Example.com' => ['lb01.example.com'], %w[LB01 lb01 Lb01] => ['lb01'], ['B', nil, ['A']] => %w[b a] }
+      .each do |given, expected|
+        it "hosts folds the case of #{given.inspect}, and doubles count once" do
+          expect(value_of(:hosts, given)).to eq expected
+          expect(evaluation(hosts: given)).to be_nil
+        end
+      end
+
+    it 'folds no case of groups, which have one spelling everywhere' do
+      expect(evaluation(groups: 'Web')).to include('"Web" is not a group')
+    end
+
     { hosts: 100_000, groups: 64 }.each do |parameter, most|
-      it "take #{most} #{parameter}, each once, and refuse more when the catalog is loaded" do
+      it "take #{most} #{parameter}, each once, and fail the evaluation with more" do
         names = (1..most).map { |n| "n#{n}" }
-        expect(trigger(parameter => names + ['n1'])[parameter].length).to eq most
-        expect { trigger(parameter => names + ['one-more']) }.to raise_error(
-          Puppet::ResourceError, /: #{most + 1} #{parameter} are too many for one trigger: at most #{most}\z/
+        expect(evaluation(parameter => names + ['n1'])).to be_nil
+        expect(evaluation(parameter => names + ['one-more'])).to eq(
+          "Cannot fire: #{most + 1} #{parameter} are too many for one trigger: at most #{most}"
         )
       end
     end
 
     it 'keeps a refusal short, whatever was given' do
-      expect(value_of(:hosts, 'X' * 1_000_000).length).to be < 300
+      expect(evaluation(hosts: ' ' * 1_000_000).length).to be < 300
+    end
+  end
+
+  describe 'what it requires by itself' do
+    def required(*resources, **parameters)
+      catalog = Puppet::Resource::Catalog.new('web01.example.com')
+      subject = trigger(**parameters)
+      catalog.add_resource(subject, *resources)
+      edges = catalog.relationship_graph.adjacent(subject, direction: :in, type: :edges)
+      edges.map { |edge| edge.source.ref }
+    end
+
+    def file(path)
+      Puppet::Type.type(:file).new(path: path, ensure: :file)
+    end
+
+    def package(name)
+      Puppet::Type.type(:package).new(name: name)
+    end
+
+    def program_class(**parameters)
+      Puppet::Type.type(:component).new(name: 'Class[Trigger]', **parameters)
+    end
+
+    it 'is the configuration and the package' do
+      expect(required(file('/etc/trigger/trigger.toml'), file('/etc/other'), package('trigger'), package('other')))
+        .to match_array %w[File[/etc/trigger/trigger.toml] Package[trigger]]
+    end
+
+    it 'is the package and the program that the class names' do
+      parts = [program_class(binary_path: '/opt/t/trigger', package_name: 'acme-trigger')]
+      parts += [file('/opt/t/trigger'), package('acme-trigger'), package('trigger')]
+      expect(required(*parts)).to match_array %w[File[/opt/t/trigger] Package[acme-trigger]]
+    end
+
+    it 'is no service, which must not hold an event back' do
+      expect(required(Puppet::Type.type(:service).new(name: 'trigger-agent'))).to eq []
+    end
+
+    it 'is nothing in a catalog that manages none of it' do
+      expect(required).to eq []
+    end
+
+    it 'is nothing where one of them comes after it' do
+      parts = [file('/etc/trigger'), file('/etc/trigger/trigger.toml'), package('trigger')]
+      expect(required(*parts, before: 'File[/etc/trigger]')).to eq []
     end
   end
 
