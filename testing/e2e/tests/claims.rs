@@ -111,7 +111,10 @@ fn after_a_power_cut_an_agent_waits_for_it_might_be_a_copy(kind: BackendKind) {
     let blocked = refusal(&node, "of this directory before a restart of the machine");
     assert!(blocked.contains("after 180 s of silence, in 1"), "{blocked}");
     never_runs(&node);
-    assert_eq!(node.delivery(&event, "a")["state"], "pending");
+    let waiting = node.delivery(&event, "a");
+    assert_eq!(waiting["state"], "pending");
+    let reason = waiting["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("after 180 s of silence, in 1"), "what it waits for, and until when: {reason}");
     eventually("a line in its log", || {
         let log = node.agent_log();
         if log.contains(r#"nothing is run yet reason="a is claimed by"#) { Ok(()) } else { Err(log) }

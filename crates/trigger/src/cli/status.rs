@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{EventId, GroupName, KeyPrefix};
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_fleet::status::EventStatus;
+use trigger_node::agent_socket::{self, Reply, Request};
 use trigger_node::state::StateDir;
 
 use super::globals::{Globals, OutputFormat};
@@ -19,6 +21,9 @@ use crate::failure::Failure;
 use crate::output;
 use crate::silence;
 use crate::warnings::Warnings;
+
+/// How long to wait for this node's agent. One that is alive answers at once.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
@@ -42,7 +47,10 @@ pub(crate) async fn run(
     let fleet = globals.fleet(&config, args.prefix.as_ref())?;
     match args.event {
         Some(id) => match fleet.event_status(id).await {
-            Ok(Some(status)) => show_event(globals.output, &status, None, &warnings.take()),
+            Ok(Some(mut status)) => {
+                explain_own_delivery(globals, &config, &mut status).await;
+                show_event(globals.output, &status, None, &warnings.take());
+            }
             // Events in this node's outbox can be shown without the backend.
             Ok(None) => show_spooled(globals, &config, id, warnings)?.ok_or_else(|| {
                 Failure::failed(format!(
@@ -60,6 +68,23 @@ pub(crate) async fn run(
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what the delivery to this node waits for where its agent runs and may start nothing. The agent can report it to
+/// no other node: without its claim, it writes nothing to the backend.
+async fn explain_own_delivery(globals: &Globals, config: &ConfigFile, status: &mut EventStatus) {
+    let Ok(state) = StateDir::open(&globals.state_dir(config)) else { return };
+    let Ok(Some(own)) = state.certname() else { return };
+    let Some(target) = status.targets.get_mut(&own) else { return };
+    if target.state == DeliveryState::Pending
+        && let Some(Reply::Queue(view)) =
+            agent_socket::ask(state.path(), &Request::Queue, AGENT_TIMEOUT).await
+        && let Some(blocked) = view.blocked
+    {
+        // The agent that answers lives, whatever its registration looks like.
+        target.last_seen = None;
+        target.reason = Some(blocked);
+    }
 }
 
 fn show_event(
