@@ -73,7 +73,8 @@ pub(crate) async fn run(
 /// Says what the delivery to this node waits for where its agent runs and may start nothing. The agent can report it to
 /// no other node: without its claim, it writes nothing to the backend.
 async fn explain_own_delivery(globals: &Globals, config: &ConfigFile, status: &mut EventStatus) {
-    let Ok(state) = StateDir::open(&globals.state_dir(config)) else { return };
+    let Ok(state) = globals.state_dir(config) else { return };
+    let Ok(state) = StateDir::open(&state) else { return };
     let Ok(Some(own)) = state.certname() else { return };
     let Some(target) = status.targets.get_mut(&own) else { return };
     if target.state == DeliveryState::Pending
