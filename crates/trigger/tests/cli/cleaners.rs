@@ -3,10 +3,19 @@
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use crate::daemon::{Daemon, fire, free_address, is_healthy, until};
 use crate::state;
+
+/// Removes a directory, although its owner may write to it meanwhile.
+fn remove(directory: &Path) {
+    until("the directory is removed", || match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => None,
+        removed => Some(removed.unwrap()),
+    });
+}
 
 #[test]
 fn what_was_removed_comes_back_and_events_are_delivered() {
@@ -38,12 +47,12 @@ fn what_was_removed_comes_back_and_events_are_delivered() {
         move || fire(&address, &agent_dir, &wait)
     });
     until("the run is held", || held.exists().then_some(()));
-    fs::remove_dir_all(agent_dir.join("runs")).unwrap();
+    remove(&agent_dir.join("runs"));
     fs::write(&release, "").unwrap();
     assert!(running.join().unwrap().success(), "a run whose files were removed ends well");
 
     for name in ["runs", "outbox", "outbox/quarantined"] {
-        fs::remove_dir_all(agent_dir.join(name)).unwrap();
+        remove(&agent_dir.join(name));
         assert!(fire(&address, &agent_dir, &wait).success(), "without {name}");
         assert!(agent_dir.join(name).exists() || name.starts_with("outbox"), "{name}");
     }
@@ -67,7 +76,7 @@ fn an_agent_whose_lock_or_directory_is_gone_ends_and_says_so() {
         let mut agent = Daemon::start(&arguments, &agent_dir, writer);
         until("the agent listens", || agent_dir.join("agent.sock").exists().then_some(()));
         if removes_all {
-            fs::remove_dir_all(&agent_dir).unwrap();
+            remove(&agent_dir);
         } else {
             fs::remove_file(agent_dir.join("agent.lock")).unwrap();
         }
