@@ -228,7 +228,7 @@ async fn a_key_in_several_ranges_is_read_once<S: Store>(prefix: &Prefix<S>) {
     let ranges = [KeyRange::Key(prefix.key("a/2")), range("a/"), prefix.all(), range("b/")];
     let read = prefix.read(&ranges).await;
     assert_eq!(prefix.brief(&read), ["a/2=a/2", "a/1=a/1", "b/1=b/1"], "in the order of the ranges");
-    let listed = prefix.store.list(&ranges).await.expect("a listing");
+    let listed = prefix.store.list(&ranges).await.unwrap_or_else(|error| panic!("list: {error}"));
     assert_eq!(listed.len(), 3, "{listed:?}");
     let mut watch = prefix.watch(ranges.to_vec()).await;
     let WatchEvent::Snapshot(entries) = next(&mut watch).await else { panic!("no snapshot") };

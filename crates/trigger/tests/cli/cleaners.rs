@@ -13,7 +13,10 @@ use crate::state;
 fn remove(directory: &Path) {
     until("the directory is removed", || match fs::remove_dir_all(directory) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => None,
-        removed => Some(removed.unwrap()),
+        removed => {
+            removed.unwrap();
+            Some(())
+        }
     });
 }
 
