@@ -344,7 +344,7 @@ mod tests {
             assert_eq!(
                 argv(&text, &tagged(true)),
                 format!(
-                    "{wrappers} /opt/puppetlabs/bin/puppet apply --detailed-exitcodes --report --verbose --color=false --lastrunreport /r.yaml --noop --tags web,trigger_internal /etc/site.pp"
+                    "{wrappers} /opt/puppetlabs/bin/puppet apply --tags web,trigger_internal /etc/site.pp --verbose --detailed-exitcodes --report --color=false --lastrunreport /r.yaml --noop"
                 )
             );
             assert_eq!(command(&text).words(), words(&text));
@@ -352,11 +352,12 @@ mod tests {
         }
         let agent = argv("nice puppet agent -t", &RunOptions::default());
         assert!(
-            agent.starts_with("nice puppet agent --onetime ")
-                && agent.ends_with(&format!("--job-id {RUN} -t"))
+            agent.starts_with("nice puppet agent --no-splay ")
+                && agent.contains(" -t --verbose --onetime ")
+                && agent.ends_with(&format!("--job-id {RUN}"))
         );
         let session = argv("/usr/bin/setsid puppet agent", &RunOptions::default());
-        assert!(session.starts_with("/usr/bin/setsid --wait puppet agent --onetime"), "{session}");
+        assert!(session.starts_with("/usr/bin/setsid --wait puppet agent --no-splay"), "{session}");
     }
 
     #[test]

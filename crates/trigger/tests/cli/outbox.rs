@@ -20,13 +20,12 @@ warning: backend [..]127.0.0.1:9[..]; the event is safe in this node's outbox, b
 
 "#]]);
     // Puppet's fires pause after a failure.
-    fire("second").env("TRIGGER_FIRED_BY", "puppet").assert().code(0).stderr_eq(str![[r#"
+    fire("second").args(["--resource", "/Stage[main]/Main/Trigger[second]"]).assert().code(0).stderr_eq(str![[r#"
 warning: backend hub+http://127.0.0.1:9 did not answer a moment ago (it is asked again after 30 s); the event is safe[..]
 
 "#]]);
     let queue = trigger(state.path()).args(["queue", "--backend", "hub+http://127.0.0.1:9"]);
     queue.assert().code(0).stdout_eq(str![[r#"
-
 Spooled: the backend has not committed these yet
 EVENT                                 TRIGGER  TARGETS  BACKEND
 [..]  first    1        hub+http://127.0.0.1:9
@@ -61,7 +60,6 @@ warning: no URL is configured for the backend 'hub' on this node, and the defaul
 "#]]);
     unconfigured(state.path()).args(["outbox", "list"]).assert().code(0).stderr_eq(str![""]).stdout_eq(str![
         [r#"
-
 Spooled: the backend has not committed these yet
 EVENT                                 TRIGGER  TARGETS  BACKEND
 [..]  first    1        (the one this node gets configured)
@@ -90,7 +88,6 @@ fn an_event_for_a_backend_that_is_not_this_nodes_is_visible_and_gets_another_add
     };
     for list in [&["queue"][..], &["outbox", "list"]] {
         etcd(list).assert().code(0).stdout_eq(str![[r#"
-
 Spooled: the backend has not committed these yet
 EVENT                                 TRIGGER  TARGETS  BACKEND
 [..]  x        1        hub+http://127.0.0.1:9 (not this node's)

@@ -109,7 +109,7 @@ mod tests {
         let settings = TagSettings { tags, skip_tags };
         let run = command.with_private_tag(&options, &settings);
         let argv = run.argv(RUN.parse().unwrap(), &options, Duration::from_secs(60), "r", None);
-        let to = argv.iter().position(|word| word == GUARD).unwrap_or(argv.len());
+        let to = argv.iter().rposition(|word| word == GUARD).unwrap_or(argv.len());
         let from = argv.iter().position(|word| word.contains("tags")).unwrap_or(to);
         (argv[from..to].join(" "), command.limits(&options, &settings).unwrap_or_default())
     }
