@@ -122,7 +122,7 @@ echo "$@" >>arguments
 exit 2
 "#;
     let program = puppet.script("puppet", script);
-    puppet.set("run_cmd", &format!("'{} apply site.pp'", program.display())).start_agent();
+    puppet.set("run_cmd", &format!("'{} apply /site.pp'", program.display())).start_agent();
     let other = fleet.running("other.example.com");
 
     let hosts = ["--host", "puppet.example.com", "--host", "other.example.com"];
