@@ -11,7 +11,6 @@ mod backup;
 pub(crate) mod database;
 mod error;
 mod metrics;
-mod private;
 mod reader;
 mod transaction;
 mod writer;

@@ -17,7 +17,6 @@ mod metrics;
 pub mod node_backends;
 pub mod os;
 mod output_limit;
-mod private;
 mod process_table;
 mod process_tree;
 pub mod puppet_locks;

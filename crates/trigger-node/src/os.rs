@@ -25,7 +25,6 @@ use crate::file_error::{FileError, at};
 use crate::fire_error::{BackendError, FireError};
 use crate::fire_report::{FireReport, Fired};
 use crate::host::{Host, HostFile, Open};
-use crate::private;
 use crate::process_tree;
 
 /// This process on this machine.
@@ -94,11 +93,11 @@ impl Host for Os {
     }
 
     fn create_private_dir(&self, path: &Path) -> io::Result<()> {
-        private::create_dir(path)
+        trigger_files::create_dir(path)
     }
 
     fn restrict_dir(&self, path: &Path) -> io::Result<bool> {
-        private::restrict_dir(path)
+        trigger_files::restrict_dir(path)
     }
 
     fn canonicalize(&self, path: &Path) -> io::Result<PathBuf> {
@@ -113,7 +112,7 @@ impl Host for Os {
             Open::Append | Open::Lock => options.append(true).create(true),
             Open::ReadAppend => options.read(true).append(true).create(true),
         };
-        private::open(&mut options, path)
+        trigger_files::open(&mut options, path)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {

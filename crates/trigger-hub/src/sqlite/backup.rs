@@ -10,7 +10,6 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 
 use super::database;
 use super::error::SqliteError;
-use super::private;
 
 /// The number of pages copied in one step: all of them. The copy is then a reader's snapshot of one moment, which does
 /// not delay the writer in WAL mode. Smaller steps would start again at each commit in between.
@@ -103,7 +102,7 @@ impl Partial {
         let name = format!(".{}.{}.partial", name.to_string_lossy(), std::process::id());
         let path = parent(file).join(name);
         // Only the hub's own user may read the copy, as with the original.
-        private::open(File::options().write(true).create_new(true), &path).map_err(failed)?;
+        trigger_files::open(File::options().write(true).create_new(true), &path).map_err(failed)?;
         Ok(Self { path })
     }
 

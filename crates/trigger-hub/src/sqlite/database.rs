@@ -9,7 +9,6 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags};
 
 use super::error::SqliteError;
-use super::private;
 
 /// The newest schema this version knows, as SQLite's `user_version`.
 const SCHEMA: i64 = 1;
@@ -121,14 +120,14 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
 pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, SqliteError> {
     let failed = |path: &Path, source| SqliteError::DataDir { path: path.to_owned(), source };
     // A user who can write here can fire events, so only the hub's own user may.
-    private::create_dir(path).map_err(|source| failed(path, source))?;
-    if private::restrict_dir(path).map_err(|source| failed(path, source))? {
+    trigger_files::create_dir(path).map_err(|source| failed(path, source))?;
+    if trigger_files::restrict_dir(path).map_err(|source| failed(path, source))? {
         tracing::warn!(path = %path.display(), "other users had access to the data directory; only its owner has now");
     }
     let lock = path.join(LOCK);
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
-    let mut file = private::open(&mut options, &lock).map_err(|source| failed(&lock, source))?;
+    let mut file = trigger_files::open(&mut options, &lock).map_err(|source| failed(&lock, source))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -196,7 +195,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, SqliteError> {
 fn create_private(path: &Path) -> Result<(), SqliteError> {
     let mut options = File::options();
     options.write(true).create(true).truncate(false);
-    let created = private::open(&mut options, path);
+    let created = trigger_files::open(&mut options, path);
     created.map(drop).map_err(|source| SqliteError::DataDir { path: path.to_owned(), source })
 }
 

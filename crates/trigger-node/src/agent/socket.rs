@@ -19,7 +19,6 @@ use super::error::AgentError;
 use crate::agent_socket::{Reply, Request, address, path_in};
 use crate::fire_error::FireErrorKind;
 use crate::host::Host;
-use crate::private;
 
 /// The largest request: an event for a hundred thousand targets.
 const MAX_REQUEST_BYTES: u64 = 64 * 1024 * 1024;
@@ -43,7 +42,7 @@ pub(super) fn listen(state_dir: &Path) -> Result<UnixListener, AgentError> {
     let (address, _directory) = address(state_dir).map_err(failed)?;
     let listener = UnixListener::bind(address).map_err(failed)?;
     // Until now the directory has kept other users away.
-    private::restrict(&path).map_err(failed)?;
+    trigger_files::restrict(&path).map_err(failed)?;
     Ok(listener)
 }
 

@@ -23,7 +23,6 @@ use super::time_limit::TimeLimit;
 use super::{artifacts, asking, turn};
 use crate::os::Os;
 use crate::output_limit::{self, bound_output};
-use crate::private;
 use crate::process_tree;
 use crate::puppet_locks::disabled;
 use crate::puppet_settings::{self, PuppetSettings};
@@ -264,11 +263,11 @@ async fn wait_for_turn(record: &RunRecord, paths: &RunPaths, puppet: &PuppetSett
 fn open_output(paths: &RunPaths) -> std::io::Result<File> {
     let (path, mut options) = (paths.output(), File::options());
     options.create(true).append(true);
-    match (private::open(&mut options, &path), path.parent()) {
+    match (trigger_files::open(&mut options, &path), path.parent()) {
         // Something else has removed the directory since the record was written there.
         (Err(error), Some(directory)) if error.kind() == io::ErrorKind::NotFound => {
-            private::create_dir(directory)?;
-            private::open(&mut options, &path)
+            trigger_files::create_dir(directory)?;
+            trigger_files::open(&mut options, &path)
         }
         (opened, _) => opened,
     }

@@ -15,7 +15,10 @@ const STICKY: u32 = 0o1000;
 
 /// Opens a file as `options` say. A file that is created is its owner's alone, and so is from now on an existing one of
 /// this process's user.
-pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// The system's error if the file cannot be opened or restricted.
+pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     let file = options.mode(FILE_MODE).open(path)?;
     let metadata = file.metadata()?;
     if metadata.mode() & ACCESS != FILE_MODE && metadata.is_file() {
@@ -29,7 +32,10 @@ pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 /// Creates a directory with its missing parents, each for its owner alone. An existing one stays as it is.
-pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// The system's error if one of them cannot be created or restricted.
+pub fn create_dir(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -45,7 +51,10 @@ pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
 
 /// Takes from all users but its owner what they may do with a directory. Returns whether that changed anything. A
 /// directory that all users share, as they do `/tmp`, stays as it is: there the modes of the files have to suffice.
-pub(crate) fn restrict_dir(path: &Path) -> io::Result<bool> {
+///
+/// # Errors
+/// The system's error if the directory cannot be looked at or restricted.
+pub fn restrict_dir(path: &Path) -> io::Result<bool> {
     let mode = fs::metadata(path)?.mode();
     if mode & STICKY != 0 || mode & ACCESS & !DIRECTORY_MODE == 0 {
         return Ok(false);
@@ -55,7 +64,10 @@ pub(crate) fn restrict_dir(path: &Path) -> io::Result<bool> {
 }
 
 /// Restricts an existing file or socket to its owner.
-pub(crate) fn restrict(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// The system's error if it cannot be restricted.
+pub fn restrict(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, Permissions::from_mode(FILE_MODE))
 }
 
