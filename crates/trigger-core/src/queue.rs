@@ -406,6 +406,7 @@ impl Queue {
             .into_iter()
             .map(|(cause, outcome)| {
                 let event = cause.event.id;
+                self.clocks.ended(event);
                 let without_run = run.is_none().then(|| outcome.clone());
                 self.completed.insert(event, CompletedEvent { at: now.wall, without_run });
                 for waiting in [&mut self.real, &mut self.noop] {

@@ -14,6 +14,7 @@ use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_fleet::Fleet;
 use trigger_fleet::publishing::{PublishError, Published};
+use trigger_fleet::targets::RegisteredTargets;
 use trigger_store::backend::Backend;
 use trigger_store::credentials::Credentials;
 use trigger_store::store::StoreError;
@@ -235,7 +236,9 @@ impl<H: Host> Publisher<H> {
         let hosts = publication.event.targets.hosts.iter();
         let targets: BTreeSet<_> = hosts.filter(|host| !publication.suppressed.contains_key(*host)).collect();
         if targets.is_empty() {
-            return Vec::new();
+            // The members of groups are known only to the backend, but its own clock is of use here too.
+            let found = RegisteredTargets::default();
+            return fire_advice::warnings(&found, store.clock_difference(), self.host.wall());
         }
         match timeout(&self.host, ADVICE_TIMEOUT, fleet.registered_targets(&targets)).await {
             // The clock is read after the registrations, so that one from the future is certain.

@@ -191,11 +191,11 @@ impl Connector {
         let stream = match server.limit.bound(self.connect_to(&addresses, server.limit.current())).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                server.lookup.forget();
+                server.lookup.doubt();
                 return Err(error);
             }
             Err(limit) => {
-                server.lookup.forget();
+                server.lookup.doubt();
                 return Err(ConnectError::TimedOut { limit }.into());
             }
         };

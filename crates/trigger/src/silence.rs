@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use trigger_core::delivery::DeliveryState;
 use trigger_core::duration;
+use trigger_core::event::CLOCK_TOLERANCE;
 use trigger_core::status::DeliveryStatus;
 use trigger_core::time::Timestamp;
 use trigger_fleet::claim::LEASE;
 use trigger_node::clock;
 
-/// An agent renews its registration at least once a minute; one that has not for this long is cut off, stopped or gone.
+/// An agent renews its registration at least once a minute; one that has not for this long is cut off, stopped or gone,
+/// or its clock is behind this one.
 const SILENT_AFTER: Duration = Duration::from_secs(90);
 
 /// How long a node has been silent that last registered at `last_seen`; nothing if that is not long ago.
@@ -17,7 +19,8 @@ pub(crate) fn sentence(last_seen: Timestamp) -> Option<String> {
     let silent_for = Duration::from_secs(clock::wall().since(last_seen).as_secs());
     let silence = duration::format_short(silent_for);
     let since = last_seen.date_and_time();
-    (silent_for >= SILENT_AFTER).then(|| format!("its agent has been silent for {silence}, since {since}"))
+    (silent_for >= SILENT_AFTER)
+        .then(|| format!("its agent has been silent for {silence}, since {since} by its own clock"))
 }
 
 /// The reason of a delivery's state, and that its node is silent.
@@ -28,8 +31,11 @@ pub(crate) fn reason(target: &DeliveryStatus) -> Option<String> {
         && target.reason.is_none()
     {
         let lease = duration::format_short(LEASE);
+        let silent_for = target.last_seen.map_or(Duration::ZERO, |last_seen| clock::wall().since(last_seen));
+        let clock = if silent_for < SILENT_AFTER + CLOCK_TOLERANCE { ", or its clock is behind" } else { "" };
         silent.push_str(&format!(
-            ": it was killed, is cut off, or has just started and takes its certname over within {lease} of its start"
+            ": it was killed, is cut off, or has just started and takes its certname over within {lease} of its \
+             start{clock}"
         ));
     }
     let words: Vec<String> = target.reason.clone().into_iter().chain(silent).collect();

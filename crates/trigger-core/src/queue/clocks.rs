@@ -39,6 +39,11 @@ impl Clocks {
         }
     }
 
+    /// Forgets an event that has ended.
+    pub(super) fn ended(&mut self, event: EventId) {
+        self.differences.remove(&event);
+    }
+
     /// Says by which clocks an event has expired.
     pub(super) fn explain_expiry(&mut self, now: Timestamp, event: &Event) -> String {
         let (origin, fired_at) = (&event.origin, event.fired_at.date_and_time());

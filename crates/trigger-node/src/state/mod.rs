@@ -29,7 +29,7 @@ pub use breaker::Breaker;
 pub use dedup_log::DedupLog;
 pub use durable::{read_if_present, write_durably};
 pub use fires::Fires;
-pub use outbox::{EXPIRED, Edited, Outbox, Quarantined, Spooled, Taken};
+pub use outbox::{Edited, Outbox, Quarantined, Spooled, Taken, is_of_expiry};
 pub use runs::{NewRun, OpenRun, PreallocatedRecord, RunPaths, Runs};
 
 pub use crate::file_error::{FileError, at};

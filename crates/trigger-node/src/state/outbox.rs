@@ -10,6 +10,8 @@ use std::time::Duration;
 
 pub use editing::Edited;
 
+use trigger_core::duration;
+use trigger_core::event::Event;
 use trigger_core::identity::EventId;
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
@@ -25,7 +27,22 @@ const ASIDE: &str = "quarantined";
 /// The age at which a temporary file is removed: its `fire` died before it returned.
 const ABANDONED_AFTER: Duration = Duration::from_secs(60 * 60);
 /// The reason of a quarantined event that expired before it could be published.
-pub const EXPIRED: &str = "it expired before the backend could be reached";
+const EXPIRED: &str = "it expired before the backend could be reached";
+
+/// Whether the reason of a quarantined event is that it expired.
+pub fn is_of_expiry(reason: &str) -> bool {
+    reason.starts_with(EXPIRED)
+}
+
+/// The reason of an event that expired in the outbox. Both times are by this node's clock, which may have been set since.
+fn expiry(event: &Event, now: Timestamp) -> String {
+    format!(
+        "{EXPIRED}: it was fired at {} for {}, and it is {} by the clock of this node now",
+        event.fired_at.date_and_time(),
+        duration::format_short(event.expires_in),
+        now.date_and_time()
+    )
+}
 
 /// The node's outbox.
 #[derive(Debug, Clone)]
@@ -142,7 +159,7 @@ impl<H: Host> Outbox<H> {
         let spooled = self.spooled(path.to_owned(), file);
         match Publication::from_wire(&String::from_utf8_lossy(&bytes)) {
             Ok(publication) if publication.event.is_expired(now) => {
-                Ok(Taken::Quarantined(spooled.quarantine(EXPIRED)?))
+                Ok(Taken::Quarantined(spooled.quarantine(&expiry(&publication.event, now))?))
             }
             Ok(publication) => Ok(Taken::Event(Box::new(publication), spooled)),
             Err(error) => Ok(Taken::Quarantined(spooled.quarantine(&error.to_string())?)),
@@ -227,7 +244,7 @@ fn reason_path(path: &Path) -> PathBuf {
 pub(super) mod tests {
     use super::*;
     use std::fs;
-    use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
+    use trigger_core::event::{DEFAULT_LIFETIME, RunOptions, Targets};
     use trigger_core::lineage::{Lineage, Loops};
 
     pub(super) const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
@@ -315,7 +332,11 @@ pub(super) mod tests {
         drop(outbox.store(&publication).unwrap());
         assert_eq!(Outbox::find(&state, id).unwrap(), Some((publication.clone(), None)));
         let late = NOW.plus(Duration::from_secs(8 * 24 * 3600));
-        assert!(matches!(take_only(&outbox, late), Taken::Quarantined(aside) if aside.reason == EXPIRED));
-        assert_eq!(Outbox::find(&state, id).unwrap(), Some((publication, Some(EXPIRED.to_owned()))));
+        assert!(
+            matches!(take_only(&outbox, late), Taken::Quarantined(aside) if aside.reason == expiry(&publication.event, late))
+        );
+        let reason = expiry(&publication.event, late);
+        assert!(is_of_expiry(&reason));
+        assert_eq!(Outbox::find(&state, id).unwrap(), Some((publication, Some(reason))));
     }
 }

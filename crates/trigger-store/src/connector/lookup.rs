@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(super) struct Lookup {
     port: u16,
     limit: StepLimit,
     known: Arc<Mutex<Vec<SocketAddr>>>,
+    /// Whether the known addresses could not be connected to.
+    is_doubtful: AtomicBool,
     in_progress: Mutex<Option<Shared<BoxFuture<'static, Addresses>>>>,
 }
 
@@ -57,6 +60,7 @@ impl Lookup {
             port,
             limit: StepLimit::new(FIRST_LIMIT, LONGEST_LIMIT),
             known: Arc::default(),
+            is_doubtful: AtomicBool::new(false),
             in_progress: Mutex::default(),
         }
     }
@@ -68,22 +72,27 @@ impl Lookup {
         }
         let lookup = self.begin(resolve);
         let known = locked(&self.known).clone();
-        if !known.is_empty() {
+        if !known.is_empty() && !self.is_doubtful.load(Ordering::Relaxed) {
             return match timeout(STALE_AFTER, lookup).await {
                 Ok(Ok(found)) => Ok(found),
                 _ => Ok(known),
             };
         }
         match self.limit.bound(lookup).await {
-            Ok(Ok(found)) => Ok(found),
+            Ok(Ok(found)) => {
+                self.is_doubtful.store(false, Ordering::Relaxed);
+                Ok(found)
+            }
+            _ if !known.is_empty() => Ok(known),
             Ok(Err(source)) => Err(LookupError::Failed { host: self.host.clone(), source }),
             Err(limit) => Err(LookupError::TimedOut { host: self.host.clone(), limit }),
         }
     }
 
-    /// None of the addresses can be connected to: they may be those of yesterday.
-    pub(super) fn forget(&self) {
-        locked(&self.known).clear();
+    /// None of the addresses can be connected to: they may be those of yesterday. The next attempt waits for a whole
+    /// lookup, and uses them again only if that fails.
+    pub(super) fn doubt(&self) {
+        self.is_doubtful.store(true, Ordering::Relaxed);
     }
 
     /// The lookup that is in progress, or a new one.
@@ -160,7 +169,11 @@ mod tests {
         let known: SocketAddr = "192.0.2.1:1".parse().unwrap();
         *locked(&lookup.known) = vec![known];
         assert_eq!(lookup.addresses().await.unwrap(), [known]);
-        lookup.forget();
-        assert!(lookup.addresses().await.is_err());
+        lookup.doubt();
+        assert_eq!(
+            lookup.addresses().await.unwrap(),
+            [known],
+            "without a nameserver there are no better ones"
+        );
     }
 }

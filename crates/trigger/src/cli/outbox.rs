@@ -66,7 +66,7 @@ pub(crate) fn run(globals: &Globals, args: &OutboxArgs, warnings: &Warnings) -> 
                     publication.prefix = prefix.clone();
                 }
             };
-            edit(&events, |event| Ok(outbox.readdress(event, clock::wall(), change)?))?;
+            edit("sent on", &events, |event| Ok(outbox.readdress(event, clock::wall(), change)?))?;
             let count = output::count(events.len(), "event");
             let text = format!(
                 "Readdressed {count} to {backend}. This node's agent, or its next fire, publishes them."
@@ -74,7 +74,7 @@ pub(crate) fn run(globals: &Globals, args: &OutboxArgs, warnings: &Warnings) -> 
             print_change(globals.output, "readdressed", &events, Some(&backend), &text, warnings);
         }
         Action::Drop { events } => {
-            edit(events, |event| Ok(outbox.drop_event(event, clock::wall())?))?;
+            edit("dropped", events, |event| Ok(outbox.drop_event(event, clock::wall())?))?;
             let text = format!("Dropped {}.", output::count(events.len(), "event"));
             print_change(globals.output, "dropped", events, None, &text, warnings);
         }
@@ -116,14 +116,16 @@ fn elsewhere(
 }
 
 /// Changes one event after the other. Fails after the last one if an event could not be changed.
+/// `done` says what has been done to an event. Where not all of it can be done, the failure says what was.
 fn edit(
+    done: &str,
     events: &[EventId],
     mut change: impl FnMut(EventId) -> Result<Edited, Failure>,
 ) -> Result<(), Failure> {
-    let mut failures = Vec::new();
+    let (mut edited, mut failures) = (Vec::new(), Vec::new());
     for event in events {
         match change(*event)? {
-            Edited::Done => {}
+            Edited::Done => edited.push(event.to_string()),
             Edited::Busy => {
                 failures.push(format!("event {event} is being published at this moment: try again"));
             }
@@ -133,7 +135,13 @@ fn edit(
             }
         }
     }
-    if failures.is_empty() { Ok(()) } else { Err(Failure::failed(failures.join("; "))) }
+    if failures.is_empty() {
+        return Ok(());
+    }
+    if !edited.is_empty() {
+        failures.push(format!("{done}: {}", edited.join(", ")));
+    }
+    Err(Failure::failed(failures.join("; ")))
 }
 
 fn print_change(
@@ -232,7 +240,7 @@ pub(super) fn quarantined(outbox: &Outbox) -> Result<Vec<QuarantinedFile>, Failu
 
 pub(super) fn print_outbox(spooled: &[SpooledEvent], quarantined: &[QuarantinedFile]) {
     if !spooled.is_empty() {
-        output::print("\nSpooled: the backend has not committed these yet");
+        output::print_heading("Spooled: the backend has not committed these yet");
         let mut table = output::table(&["EVENT", "TRIGGER", "TARGETS", "BACKEND"]);
         for event in spooled {
             table.add_row([&event.event_id, &event.trigger, &event.targets.to_string(), &backend(event)]);
@@ -246,8 +254,8 @@ pub(super) fn print_outbox(spooled: &[SpooledEvent], quarantined: &[QuarantinedF
         }
     }
     if !quarantined.is_empty() {
-        output::print(
-            "\nQuarantined: these can never be published as they are; read, correct or remove them",
+        output::print_heading(
+            "Quarantined: these can never be published as they are; read, correct or remove them",
         );
         let mut table = output::table(&["FILE", "REASON"]);
         quarantined.iter().for_each(|file| table.add_row([&file.file, &file.reason]));

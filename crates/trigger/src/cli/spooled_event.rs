@@ -7,7 +7,7 @@ use trigger_core::identity::{Certname, EventId};
 use trigger_core::publication::Publication;
 use trigger_core::status::DeliveryStatus;
 use trigger_fleet::status::EventStatus;
-use trigger_node::state::{EXPIRED, Outbox, StateDir};
+use trigger_node::state::{Outbox, StateDir, is_of_expiry};
 
 use crate::failure::Failure;
 use crate::warnings::Warnings;
@@ -39,7 +39,7 @@ pub(super) fn find(
                 "in this node's outbox: the backend has not committed it yet".to_owned(),
             ),
             Some(why) => (
-                if why == EXPIRED { DeliveryState::Expired } else { DeliveryState::Refused },
+                if is_of_expiry(&why) { DeliveryState::Expired } else { DeliveryState::Refused },
                 format!("quarantined on this node and never published: {why}"),
             ),
         };

@@ -12,6 +12,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use trigger_core::count::count;
+
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -58,7 +60,8 @@ impl Journal {
             Ok(())
         } else {
             let note = format!(
-                "{dropped} entries of the log were dropped here: the journal did not take them in time"
+                "{} of the log dropped here: the journal did not take them in time",
+                count(usize::try_from(dropped).unwrap_or(usize::MAX), "entry")
             );
             self.send(Level::WARN, target, &Fields::of_message(note)).inspect_err(|_| {
                 self.dropped.fetch_add(dropped, Ordering::Relaxed);
@@ -210,7 +213,7 @@ mod tests {
             socket.recv(&mut bytes).unwrap();
         }
         log("after");
-        let expected = ["3 entries of the log were dropped here", "after"];
+        let expected = ["3 entries of the log dropped here", "after"];
         for text in expected {
             let received = socket.recv(&mut bytes).unwrap();
             assert!(String::from_utf8_lossy(&bytes[..received]).contains(text));

@@ -8,6 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use trigger_core::count::count;
+
 /// The most entries that wait.
 const MAX_ENTRIES: usize = 4096;
 /// The most bytes that wait.
@@ -123,8 +125,8 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 
 fn note_of(dropped: u64) -> Vec<u8> {
     let now = jiff::Timestamp::now();
-    format!("{now:.6}  WARN {dropped} entries of the log were dropped here: nothing took them in time\n")
-        .into_bytes()
+    let entries = count(usize::try_from(dropped).unwrap_or(usize::MAX), "entry");
+    format!("{now:.6}  WARN {entries} of the log dropped here: nothing took the log in time\n").into_bytes()
 }
 
 fn write_all(shared: &Shared, mut output: impl Write) {
@@ -223,7 +225,8 @@ mod tests {
         queue.push(b"after\n");
         let text = reading.join().unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        let notes: Vec<&&str> = lines.iter().filter(|line| line.contains("were dropped here")).collect();
+        let notes: Vec<&&str> =
+            lines.iter().filter(|line| line.contains("of the log dropped here")).collect();
         assert_eq!(notes.len(), 1, "{notes:?}");
         let words: Vec<&str> = notes[0].split_whitespace().collect();
         assert_eq!(words[1], "WARN");
@@ -247,7 +250,7 @@ mod tests {
         assert_eq!(texts.recv_timeout(LIMIT).unwrap(), "first");
         (0..2).for_each(|_| drop(texts.recv_timeout(LIMIT).unwrap()));
         permit.send(Ok(())).unwrap();
-        assert!(texts.recv_timeout(LIMIT).unwrap().contains(" 1 entries"), "without a further entry");
+        assert!(texts.recv_timeout(LIMIT).unwrap().contains(" 1 entry of"), "without a further entry");
     }
 
     #[test]
@@ -261,7 +264,7 @@ mod tests {
         drop(permit);
         queue.push(b"written");
         queue.flush(LIMIT);
-        assert!(texts.try_recv().unwrap().contains(" 2 entries of the log were dropped here"));
+        assert!(texts.try_recv().unwrap().contains(" 2 entries of the log dropped here"));
         assert_eq!(texts.try_recv().unwrap(), "written");
     }
 }

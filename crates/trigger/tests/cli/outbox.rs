@@ -26,6 +26,7 @@ warning: backend hub+http://127.0.0.1:9 did not answer a moment ago (it is asked
 "#]]);
     let queue = trigger(state.path()).args(["queue", "--backend", "hub+http://127.0.0.1:9"]);
     queue.assert().code(0).stdout_eq(str![[r#"
+
 Spooled: the backend has not committed these yet
 EVENT                                 TRIGGER  TARGETS  BACKEND
 [..]  first    1        hub+http://127.0.0.1:9
@@ -60,6 +61,7 @@ warning: no URL is configured for the backend 'hub' on this node, and the defaul
 "#]]);
     unconfigured(state.path()).args(["outbox", "list"]).assert().code(0).stderr_eq(str![""]).stdout_eq(str![
         [r#"
+
 Spooled: the backend has not committed these yet
 EVENT                                 TRIGGER  TARGETS  BACKEND
 [..]  first    1        (the one this node gets configured)
@@ -88,6 +90,7 @@ fn an_event_for_a_backend_that_is_not_this_nodes_is_visible_and_gets_another_add
     };
     for list in [&["queue"][..], &["outbox", "list"]] {
         etcd(list).assert().code(0).stdout_eq(str![[r#"
+
 Spooled: the backend has not committed these yet
 EVENT                                 TRIGGER  TARGETS  BACKEND
 [..]  x        1        hub+http://127.0.0.1:9 (not this node's)
@@ -113,7 +116,7 @@ Readdressed 1 event to etcd://127.0.0.1:9. This node's agent, or its next fire, 
 "#]]);
     let absent = "01935000-0000-7000-8000-000000000001";
     etcd(&["outbox", "drop", &event, absent]).assert().code(1).stderr_eq(str![[r#"
-error: event 01935000-0000-7000-8000-000000000001 is not in this node's outbox
+error: event 01935000-0000-7000-8000-000000000001 is not in this node's outbox; dropped: [..]
 
 "#]]);
     etcd(&["outbox", "list"]).assert().code(0).stdout_eq(str![[r#"

@@ -7,7 +7,7 @@ use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;
 
-use super::{EXPIRED, Outbox, Taken, reason_path};
+use super::{Outbox, Taken, expiry, reason_path};
 use crate::file_error::FileError;
 use crate::host::Host;
 use crate::state::{at, read_if_present};
@@ -54,7 +54,7 @@ impl<H: Host> Outbox<H> {
         let Some(text) = read_if_present(&self.host, &aside)? else { return Ok(Edited::Absent) };
         let mut publication = match Publication::from_wire(&text) {
             Ok(publication) if publication.event.is_expired(now) => {
-                return Ok(Edited::Refused(EXPIRED.to_owned()));
+                return Ok(Edited::Refused(expiry(&publication.event, now)));
             }
             Ok(publication) => publication,
             Err(error) => return Ok(Edited::Refused(error.to_string())),
@@ -130,7 +130,10 @@ mod tests {
         let change = |publication: &mut Publication| publication.backend = "etcd://new:1".to_owned();
         outbox.store(&publication).unwrap().quarantine("it was refused").unwrap();
         let late = NOW.plus(std::time::Duration::from_secs(8 * 24 * 3600));
-        assert_eq!(outbox.readdress(id, late, change).unwrap(), Edited::Refused(EXPIRED.to_owned()));
+        assert_eq!(
+            outbox.readdress(id, late, change).unwrap(),
+            Edited::Refused(expiry(&publication.event, late))
+        );
         assert_eq!(outbox.list_quarantined().unwrap().len(), 1);
         assert_eq!(outbox.readdress(id, NOW, change).unwrap(), Edited::Done);
         assert_eq!(addresses(&outbox), ["etcd://new:1"]);

@@ -14,6 +14,8 @@ class Puppet::Provider::Trigger < Puppet::Provider
   PROGRAM = 'trigger'
   # The directories where packages put the program, searched after PATH, because a daemon's PATH is often short.
   DIRECTORIES = ['/usr/bin', '/usr/local/bin', '/opt/puppetlabs/bin'].freeze
+  # The characters that a terminal interprets or hides: those of `is_hidden` in crates/trigger/src/clean.rs.
+  HIDDEN = /[\p{Cc}\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/
   # How many characters of the end of the program's standard error an error message repeats.
   STDERR_SHOWN = 500
 
@@ -108,7 +110,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
   # makes lines of its own.
   def shown(text)
     line = text.to_s.gsub(/[\t\n\v\f\r\u0085\u2028\u2029]+/, ' ')
-    line.gsub(/[\p{Cc}\u200e\u200f\u202a-\u202e\u2066-\u2069]/) { |char| format('\u{%x}', char.ord) }
+    line.gsub(HIDDEN) { |char| format('\u{%x}', char.ord) }
   end
 
   # Returns nil unless the text is one of the two documents that `trigger fire` prints.

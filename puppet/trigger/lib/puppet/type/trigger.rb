@@ -222,11 +222,18 @@ Puppet::Type.newtype(:trigger) do
     { file: ['/etc/trigger', '/etc/trigger/trigger.toml', binary_path].compact, package: [package || 'trigger'] }
   end
 
+  # Whether firing works without the resources of this catalog: a failed upgrade of the package, for example, must not
+  # lose the notifies of a node that has the program and its configuration.
+  def ready?
+    program = [binary_path, '/usr/bin/trigger', '/usr/local/bin/trigger', '/opt/puppetlabs/bin/trigger'].compact
+    program.any? { |path| File.executable?(path) } && File.exist?('/etc/trigger/trigger.toml')
+  end
+
   # Of one type. Where the manifest orders one of them after this resource, it requires none: a cycle would stop the
   # whole catalog.
   def required(type)
     managed = needs.flat_map { |kind, names| names.map { |name| catalog.resource(kind, name) } }.compact
-    return [] if managed.empty? || !(managed & ordered_after).empty?
+    return [] if managed.empty? || ready? || !(managed & ordered_after).empty?
 
     needs[type]
   end
@@ -238,7 +245,9 @@ Puppet::Type.newtype(:trigger) do
   # triggers there are.
   def self.followers_in(catalog)
     @followers ||= ObjectSpace::WeakMap.new
-    @followers[catalog] ||= catalog.resources.flat_map(&:builddepends).group_by(&:source)
+    # A catalog of rspec-puppet has resources that are not of this kind.
+    ordered = catalog.resources.select { |resource| resource.respond_to?(:builddepends) }
+    @followers[catalog] ||= ordered.flat_map(&:builddepends).group_by(&:source)
                                    .transform_values { |edges| edges.map(&:target) }
   end
 
