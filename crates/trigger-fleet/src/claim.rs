@@ -310,9 +310,9 @@ impl Claim {
         self.lease.pause(elapsed, jitter)
     }
 
-    /// Whether this agent holds the claim, as far as it knows.
+    /// Whether this agent holds the claim, as far as it knows. A renewal that failed does not end the claim.
     pub fn is_held(&self) -> bool {
-        self.lease.is_held()
+        self.lease.has_tenure()
     }
 
     /// Whether a change of activity is worth a renewal before its time.

@@ -221,6 +221,11 @@ impl<R: LeaseRecord> Lease<R> {
         }
     }
 
+    /// Whether it was held at the last answer, however many renewals have failed since.
+    pub fn has_tenure(&self) -> bool {
+        self.tenure.is_some()
+    }
+
     /// Whether it was held at the last answer, and the last renewal did not fail.
     pub fn is_held(&self) -> bool {
         self.tenure.is_some() && self.failures == 0

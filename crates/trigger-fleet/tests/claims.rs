@@ -311,6 +311,7 @@ async fn a_holder_that_cannot_renew_trusts_its_claim_for_less_than_the_lease(wor
         assert!(first.pause(at(seconds).elapsed, 0.99) <= Duration::from_secs(2), "it is tried again soon");
         let standing = first.state(at(seconds).elapsed);
         assert_eq!(is_held(&standing), seconds <= trusted, "{standing:?}");
+        assert!(first.is_held() && !first.publishes_activity(), "it is still this agent's to renew");
     }
     let stale = blocked_reason(&first.state(at(150).elapsed), 150);
     assert!(stale.contains("could not be renewed for 150 s") && stale.contains("a fault"), "{stale}");
@@ -319,6 +320,7 @@ async fn a_holder_that_cannot_renew_trusts_its_claim_for_less_than_the_lease(wor
     world.store.is_unreachable.store(false, Ordering::Relaxed);
     assert!(is_held(&world.renew(&mut first, lease() - 1).await));
     assert!(!is_held(&world.renew(&mut second, lease()).await));
+    assert!(!second.is_held());
 }
 
 async fn garbage_is_nobodys_claim_and_a_newer_record_is_somebodys(world: &World) {

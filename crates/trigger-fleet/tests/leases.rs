@@ -202,6 +202,7 @@ async fn a_holder_stops_relying_on_the_lease_before_another_can_take_it() {
     world.store.loses_answers.store(true, Ordering::Relaxed);
     holder.renew(&world.fleet, &mut Contender::default(), at(20)).await.unwrap_err();
     assert!(token(&holder, 20).is_some() && !holder.is_held(), "it holds it, and has trouble");
+    assert!(holder.has_tenure());
     assert!(holder.pause(at(20).elapsed, 0.9) < Duration::from_secs(2), "it tries again soon");
     assert!(
         matches!(holder.state(at(21).elapsed), LeaseState::Stale { trouble, .. } if trouble.contains("a fault"))

@@ -12,7 +12,7 @@ use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{Certname, EventId, RunId};
 use trigger_core::node::{Activity, Running};
-use trigger_core::queue::{Blockers, Effect, Input, Queue, QueueSettings};
+use trigger_core::queue::{Blockers, Effect, Input, PuppetBlocker, Queue, QueueSettings};
 use trigger_core::run::command::lock_timeout;
 use trigger_core::run::record::{Cause, RunRecord};
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
@@ -63,6 +63,8 @@ pub(super) struct Daemon<H: Host, D> {
     known_ends: KnownEnds,
     unreadable: BTreeMap<String, String>,
     active: Option<ActiveRun>,
+    /// What Puppet said against a run at the latest check.
+    puppet: Option<PuppetBlocker>,
     /// The next run's record, so that the run's start need not wait until a new file is durable.
     blank: Option<PreallocatedRecord<H>>,
     channels: Channels<D>,
@@ -96,6 +98,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             known_ends: KnownEnds::default(),
             unreadable: BTreeMap::new(),
             active: None,
+            puppet: None,
             blank: None,
             channels,
         })
@@ -267,10 +270,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     /// The state of each blocker; whether Puppet is disabled is looked up afresh when a run is `about_to_start`.
     fn blockers(&mut self, about_to_start: bool) -> Blockers {
         let elapsed = self.node.host.now().elapsed;
-        Blockers {
-            claim: self.channels.claim.borrow_and_update().blocker(elapsed),
-            puppet: self.channels.disabled.reason(about_to_start),
-        }
+        let puppet = self.channels.disabled.reason(about_to_start);
+        log_puppet(self.puppet.as_ref(), puppet.as_ref());
+        self.puppet.clone_from(&puppet);
+        Blockers { claim: self.channels.claim.borrow_and_update().blocker(elapsed), puppet }
     }
 
     /// Passes an input to the core, performs the effects, and publishes the node's activity.
@@ -524,16 +527,40 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     fn view(&self) -> QueueView {
         let disconnected = match &*self.channels.link.borrow() {
             Connection::Up => None,
-            Connection::NotTried => Some(not_tried(&self.channels.claim.borrow())),
+            Connection::NotTried => {
+                let may_claim = *self.channels.may_claim.borrow();
+                Some(not_tried(&self.channels.claim.borrow(), may_claim, self.puppet.as_ref()))
+            }
             Connection::Down(reason) => Some(reason.clone()),
         };
         view::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
     }
 }
 
-/// Why deliveries are not read yet.
-fn not_tried(claim: &ClaimState) -> String {
+/// Logs once when a blocker begins that says nothing about deliveries: there may be none here, because an agent that may
+/// not claim its certname reads none. Not to know is usual for a second after a start; a Puppet that fails is logged
+/// where it is asked.
+fn log_puppet(before: Option<&PuppetBlocker>, now: Option<&PuppetBlocker>) {
+    match (before, now) {
+        (_, Some(PuppetBlocker::OtherCertname(reason))) if before != now => {
+            tracing::warn!(reason, "no run starts");
+        }
+        (Some(PuppetBlocker::Unknown(_)), Some(PuppetBlocker::Unknown(_))) => {}
+        (_, Some(PuppetBlocker::Unknown(reason))) => tracing::info!(reason, "no run starts yet"),
+        _ => {}
+    }
+}
+
+/// Why deliveries are not read yet. An agent that may not claim its certname has not asked the backend, or asks it no
+/// more.
+fn not_tried(claim: &ClaimState, may_claim: bool, puppet: Option<&PuppetBlocker>) -> String {
     match claim {
+        ClaimState::Unregistered { .. } | ClaimState::Contended(_) if !may_claim => match puppet {
+            Some(PuppetBlocker::OtherCertname(reason) | PuppetBlocker::Unknown(reason)) => reason.clone(),
+            Some(PuppetBlocker::Disabled(_)) | None => {
+                "deliveries are read once Puppet has confirmed the certname of this node".to_owned()
+            }
+        },
         ClaimState::Unregistered { trouble: Some(trouble) } => trouble.clone(),
         ClaimState::Unregistered { trouble: None } => "the backend has not answered yet".to_owned(),
         ClaimState::Held { .. } => "deliveries are not read yet".to_owned(),
@@ -584,3 +611,6 @@ async fn sleep_until<H: Host>(host: &H, elapsed: Option<Duration>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,9 +23,9 @@ use crate::puppet_settings::{self, Attempt, PuppetSettings};
 
 /// How long a check of the lock stays valid while no run is about to start.
 const LOOK_LIFETIME: Duration = BLOCKER_POLL_INTERVAL;
-/// How often Puppet is asked again while it is disabled, because the path of the lock depends on more than
-/// `puppet.conf`.
-const ASK_WHILE_DISABLED_INTERVAL: Duration = Duration::from_secs(5 * 60);
+/// How often Puppet is asked again while its settings keep runs from starting. The path of the lock and the certname
+/// depend on more than `puppet.conf`, and a file that was put back may have the same time twice.
+const ASK_WHILE_BLOCKED_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// What is known of Puppet.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -111,13 +111,19 @@ impl DisableWatcher {
         Self { puppet, known, seen, ask: Arc::default(), asked_for: None, latest: None }
     }
 
-    /// Keeps Puppet's settings up to date. Ends only if nothing depends on them.
+    /// Keeps Puppet's settings up to date. Never ends, so that its end is an error of the agent.
     pub(super) fn find(&self) -> impl Future<Output = ()> + use<> {
-        find(self.puppet.clone(), self.known.clone(), Arc::clone(&self.ask))
+        let find = find(self.puppet.clone(), self.known.clone(), Arc::clone(&self.ask));
+        async move {
+            find.await;
+            // Nothing depends on Puppet, and nothing will.
+            std::future::pending().await
+        }
     }
 
+    /// Does not mark the settings as seen: only [`DisableCheck::has_moved`] does, and its caller needs each change.
     fn look(&mut self) -> Option<PuppetBlocker> {
-        let Known { puppet, is_fresh, failure } = self.seen.borrow_and_update().clone();
+        let Known { puppet, is_fresh, failure } = self.seen.borrow().clone();
         let settings = match &puppet {
             Answer::Settings(settings) => Some(settings.as_ref()),
             Answer::None | Answer::NotNeeded => None,
@@ -139,10 +145,8 @@ impl DisableWatcher {
         let now = settings.config_time();
         let is_outdated = now != settings.config_changed_at;
         let disabled = self.puppet.runs().then(|| disabled(&settings.disabled_lock)).flatten();
-        if is_outdated {
-            self.ask_for(now, Duration::MAX);
-        } else if disabled.is_some() || other.is_some() {
-            self.ask_for(now, ASK_WHILE_DISABLED_INTERVAL);
+        if is_outdated || disabled.is_some() || other.is_some() {
+            self.ask_for(now);
         }
         let outdated = || {
             let changed = format!("{} has changed", settings.config.display());
@@ -157,10 +161,10 @@ impl DisableWatcher {
         other.or(disabled).or_else(outdated).or_else(unnamed)
     }
 
-    /// Requests a question to Puppet for this change of `puppet.conf`, once, and again after `again_after`.
-    fn ask_for(&mut self, change: Option<SystemTime>, again_after: Duration) {
+    /// Requests a question to Puppet for this change of `puppet.conf`, once, and again every few minutes.
+    fn ask_for(&mut self, change: Option<SystemTime>) {
         match self.asked_for {
-            Some((known, at)) if known == change && at.elapsed() < again_after => {}
+            Some((known, at)) if known == change && at.elapsed() < ASK_WHILE_BLOCKED_INTERVAL => {}
             _ => {
                 self.asked_for = Some((change, Instant::now()));
                 self.ask.notify_one();
@@ -197,14 +201,22 @@ impl DisableCheck for DisableWatcher {
         let Some(cached) = puppet_settings::cached(&self.puppet.command, &self.puppet.state_dir) else {
             return;
         };
+        // The cache may have an answer from before the latest change of `puppet.conf`: one that could not be written
+        // since, or one to a slow question. It must not replace a later answer.
+        if cached.config_changed_at != cached.config_time() {
+            return;
+        }
         let cached = Answer::Settings(Arc::new(cached));
-        self.known.send_if_modified(|known| {
+        let is_news = self.known.send_if_modified(|known| {
             let is_news = known.puppet != cached;
             if is_news {
                 known.puppet = cached;
             }
             is_news
         });
+        if is_news {
+            self.asked_for = None;
+        }
     }
 
     fn reason(&mut self, about_to_start: bool) -> Option<PuppetBlocker> {

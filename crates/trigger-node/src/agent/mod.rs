@@ -26,6 +26,8 @@ mod socket;
 mod start;
 mod suppressed;
 mod sweeper;
+#[cfg(test)]
+mod testing;
 mod view;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! Runs the agent on the operating system: signals, the socket for commands, the file of metrics, Puppet's lock.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,24 +45,34 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     let find_lock = disabled.find();
     // This list is taken before this program starts children of its own.
     let inherited = reaper::children();
-    let serve = |service: Service<Os>| -> Result<Vec<Part>, AgentError> {
-        let service = Arc::new(service);
-        let listener = socket::listen(service.node.settings.state.path())?;
+    let serve = |service: Service<Os>| {
         tokio::spawn(reaper::reap(inherited).in_current_span());
-        tokio::spawn(find_lock.in_current_span());
-        let runs = service.node.settings.state.path().join("runs");
-        let mut parts: Vec<Part> = vec![
-            Box::pin(socket::serve(listener, Arc::clone(&service))),
-            Box::pin(output_limiter::run(runs)),
-        ];
-        if let Some(path) = metrics_file {
-            parts.push(Box::pin(metrics_file::run(service, path)));
-        }
-        Ok(parts)
+        parts(service, Box::pin(find_lock), metrics_file)
     };
     let surroundings = Surroundings { signals, disabled, serve, on_ready: Box::new(notify_service_manager) };
     let span = tracing::info_span!("agent", certname = %settings.certname);
     start::run(settings, surroundings, check_configuration).instrument(span).await
+}
+
+/// Returns the tasks that need the operating system. `find_lock` keeps Puppet's settings up to date: without it, an
+/// agent would hold every delivery and look alive.
+fn parts(
+    service: Service<Os>,
+    find_lock: Part,
+    metrics_file: Option<PathBuf>,
+) -> Result<Vec<Part>, AgentError> {
+    let service = Arc::new(service);
+    let listener = socket::listen(service.node.settings.state.path())?;
+    let runs = service.node.settings.state.path().join("runs");
+    let mut parts: Vec<Part> = vec![
+        find_lock,
+        Box::pin(socket::serve(listener, Arc::clone(&service))),
+        Box::pin(output_limiter::run(runs)),
+    ];
+    if let Some(path) = metrics_file {
+        parts.push(Box::pin(metrics_file::run(service, path)));
+    }
+    Ok(parts)
 }
 
 /// Starts a task for each Unix signal, which forwards it each time it arrives.
@@ -92,5 +103,26 @@ pub fn extend_start(time: Duration) {
 fn notify_service_manager() {
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::debug!(%error, "no service manager to notify");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::testing::{Check, settings};
+
+    #[tokio::test]
+    async fn an_agent_without_the_task_that_asks_puppet_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_signals_in, signals) = mpsc::channel(1);
+        let surroundings = Surroundings {
+            signals,
+            disabled: Check::default(),
+            serve: |service| parts(service, Box::pin(async { panic!("a defect") }), None),
+            on_ready: Box::new(|| ()),
+        };
+        let agent = start::run(settings(dir.path()), surroundings, || async { Ok::<(), AgentError>(()) });
+        let ended = tokio::time::timeout(Duration::from_secs(20), agent).await.expect("it ends");
+        assert!(matches!(ended, Err(AgentError::PartEnded)), "{ended:?}");
     }
 }

@@ -257,9 +257,93 @@ fn place<H: Host>(settings: &AgentSettings<H>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::{metrics, testing};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     use trigger_core::keyspace::Keyspace;
     use trigger_fleet::Fleet;
     use trigger_store::memory::MemoryStore;
+    use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
+
+    /// A store that can be unreachable, and counts what it has written.
+    #[derive(Default)]
+    struct Faulty {
+        store: MemoryStore,
+        is_unreachable: AtomicBool,
+        refused: AtomicU32,
+        written: AtomicU32,
+    }
+
+    #[async_trait::async_trait]
+    impl Store for Faulty {
+        async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
+            self.store.put_many(entries).await
+        }
+
+        async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
+            self.store.delete_many(keys).await
+        }
+
+        async fn compare_and_swap(
+            &self,
+            key: &str,
+            value: &str,
+            expected: Option<Revision>,
+        ) -> Result<CasOutcome, StoreError> {
+            if self.is_unreachable.load(Ordering::Relaxed) {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                let (backend, detail) = ("here".to_owned(), "a fault".into());
+                return Err(StoreError::Unreachable { backend, detail });
+            }
+            self.written.fetch_add(1, Ordering::Relaxed);
+            self.store.compare_and_swap(key, value, expected).await
+        }
+
+        async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+            self.store.read(ranges).await
+        }
+
+        async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+            self.store.watch(ranges).await
+        }
+
+        fn address(&self) -> &str {
+            self.store.address()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_with_another_name_keeps_its_registration_through_a_failed_renewal() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(Faulty::default());
+        let fleet = Fleet::new(store.clone(), Keyspace::default()).acting_as("lb01".parse().unwrap());
+        let settings = testing::settings(dir.path());
+        let host = *settings.state.host();
+        let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), fleet, host });
+        let (_activity_in, activity) = watch::channel(Activity::default());
+        let (_seen_in, seen) = watch::channel(Revision::default());
+        let (may_claim_in, may_claim) = watch::channel(false);
+        let (_release_in, release) = oneshot::channel();
+        let (standing, mut claim) = watch::channel(ClaimState::Unregistered { trouble: None });
+        let channels = Channels { activity, seen, may_claim, release, standing };
+        let registration = tokio::spawn(Registration::run(node, None, BTreeMap::new(), channels));
+        let pause = || tokio::time::sleep(2 * trigger_fleet::claim::RENEWAL_INTERVAL);
+        pause().await;
+        assert_eq!(store.written.load(Ordering::Relaxed), 0, "an uncertain name is not claimed");
+        may_claim_in.send_replace(true);
+        claim.wait_for(|claim| matches!(claim, ClaimState::Held { .. })).await.unwrap();
+        may_claim_in.send_replace(false);
+        store.is_unreachable.store(true, Ordering::Relaxed);
+        pause().await;
+        assert!(store.refused.load(Ordering::Relaxed) > 1, "it is tried again");
+        store.is_unreachable.store(false, Ordering::Relaxed);
+        let before = store.written.load(Ordering::Relaxed);
+        pause().await;
+        assert!(
+            store.written.load(Ordering::Relaxed) > before,
+            "it is renewed, so that status shows the reason"
+        );
+        registration.abort();
+    }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_seen_before_a_renewal_is_no_reason_for_another() {

@@ -238,3 +238,78 @@ async fn a_cache_from_before_a_change_of_puppet_conf_is_outdated() {
     site.look.take_over_cache();
     assert_eq!(site.blocker(), None);
 }
+
+/// Asks the site's Puppet without the agent, as a supervisor does.
+async fn ask(site: &Site) -> PuppetSettings {
+    let Puppet { command, environment, state_dir, .. } = &site.look.puppet;
+    puppet_settings::ask(command, environment, state_dir, Attempt::FIRST).await.unwrap()
+}
+
+fn known(site: &Site) -> Answer {
+    site.look.known.borrow().puppet.clone()
+}
+
+#[tokio::test]
+async fn a_cache_from_before_the_latest_change_replaces_no_later_answer() {
+    let mut site = Site::new("./puppet", configured());
+    fake_puppet(&site, "exit 1");
+    let change = |seconds: u64| {
+        let config = fs::File::create(site.path("config")).unwrap();
+        config.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+    };
+    change(1_000);
+    let earlier = ask(&site).await;
+    let cache = site.path("puppet-settings");
+    let written = fs::read(&cache).unwrap();
+    // The agent has asked for the change, and the cache is still that of the earlier question.
+    change(2_000);
+    let later = ask(&site).await;
+    assert_ne!(earlier.config_changed_at, later.config_changed_at);
+    fs::write(&cache, written).unwrap();
+    let later = Answer::Settings(Arc::new(later));
+    site.look.known.send_replace(Known { puppet: later.clone(), is_fresh: true, failure: None });
+    site.look.asked_for = Some((site.settings("lock", "lb01").config_changed_at, Instant::now()));
+    site.look.take_over_cache();
+    assert!(known(&site) == later, "the later answer stays");
+    assert_eq!(site.blocker(), None);
+    assert!(site.look.asked_for.is_some());
+    // An answer to the present file is taken over, and an earlier question no longer counts.
+    let present = Answer::Settings(Arc::new(ask(&site).await));
+    site.answers("elsewhere", "lb01", true);
+    site.look.take_over_cache();
+    assert!(known(&site) == present);
+    assert_eq!(site.look.asked_for, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outdated_answer_is_asked_about_again_even_if_its_change_was_asked_for() {
+    let mut site = site();
+    fs::remove_file(site.path("puppet.conf")).unwrap();
+    let mut asked = 0;
+    // Each answer is one to the earlier file: a slow question, or a file that was put back for a moment.
+    for _ in 0..601 {
+        assert!(site.reason(false).contains("has changed"));
+        asked += usize::from(site.is_asked().await);
+        a_second().await;
+    }
+    assert_eq!(asked, 3, "at once, and every five minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_hides_no_change_from_the_agent() {
+    let mut site = site();
+    site.look.has_moved().await;
+    site.answers("lock", "lb01", true);
+    // For a delivery that arrived at the same moment.
+    assert_eq!(site.blocker(), None);
+    let has_moved = tokio::time::timeout(Duration::from_secs(1), site.look.has_moved()).await;
+    assert!(has_moved.is_ok(), "else the certname would never be claimed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_task_that_asks_puppet_does_not_end_where_nothing_depends_on_it() {
+    let site = Site::new("converge", configured());
+    let find = tokio::time::timeout(Duration::from_secs(60), site.look.find()).await;
+    assert!(find.is_err(), "its end would be an error of the agent");
+    assert!(known(&site) == Answer::NotNeeded);
+}
