@@ -242,6 +242,7 @@ impl PuppetProcess<'_> {
             certname: self.record.certname.as_str(),
             lock,
             was_stopped,
+            wrapper: status.code().and_then(|code| command.wrapper_exit(code)),
         };
         let summary = report.as_ref().map(|report| &report.summary).map_err(String::as_str);
         let limits = self.puppet.as_ref().map(|puppet| puppet.limits.clone()).unwrap_or_default();

@@ -25,7 +25,7 @@ async fn a_supervisor_that_is_asked_to_stop_after_its_run_asks_puppet_no_longer(
         command: vec![puppet.to_str().unwrap().to_owned(), "agent".to_owned()],
         options: RunOptions::default(),
         timeout: Duration::from_secs(600),
-        started_at: Timestamp::from_millis(0),
+        started_at: Timestamp::from_unix_ms(0),
         causes: Vec::new(),
         environment: BTreeMap::new(),
     };
