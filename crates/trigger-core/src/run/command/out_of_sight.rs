@@ -101,6 +101,7 @@ mod tests {
         RunCommand::from_words(text.split(' ').map(str::to_owned).collect()).unwrap().kind()
     }
 
+    /// Proves C9.
     #[test]
     fn a_puppet_in_another_root_or_namespace_is_another_command() {
         for wrappers in [
@@ -132,6 +133,7 @@ mod tests {
         }
     }
 
+    /// Proves C9.
     #[test]
     fn an_apply_of_another_user_is_another_command_and_an_agent_is_not() {
         for wrappers in [

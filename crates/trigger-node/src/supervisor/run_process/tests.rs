@@ -12,7 +12,7 @@ use super::*;
 const SILENT: &str =
     "#!/bin/sh\n[ \"$1\" = agent ] && exit 2\necho > \"$(dirname \"$0\")/asked\"\nexec sleep 600\n";
 
-/// Proves that a shutdown ends the questions to Puppet after a run, and that such a run is repeated.
+/// Proves C9. A shutdown ends the questions to Puppet after a run, and such a run is repeated.
 #[tokio::test]
 async fn a_supervisor_that_is_asked_to_stop_after_its_run_asks_puppet_no_longer() {
     let dir = tempfile::tempdir().unwrap();
