@@ -1,10 +1,15 @@
 //! The bound of a run's output file. The supervisor keeps it while the run goes on, and afterwards for as long as a process
-//! that the run left behind writes to the file. The agent keeps it too, for runs whose supervisor was killed.
+//! that the run left behind writes to the file. The agent keeps it too, for runs whose supervisor was killed. Two processes
+//! that bound one file at once would drop all of it, so each takes a lock for the moment; the file's other lock, which its
+//! writers share, is of another kind (fcntl(2) and flock(2)).
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
+
+use rustix::fs::{FlockOperation, fcntl_lock};
+use rustix::io::Errno;
 
 /// Bytes of output before the oldest are dropped.
 const MAX_OUTPUT_BYTES: u64 = 4 * 1024 * 1024;
@@ -25,13 +30,13 @@ pub(crate) fn bound_output(path: &Path) {
 /// file that they inherit.
 pub(crate) fn written_by_others(path: &Path) -> Option<File> {
     let file = open(path).ok()?;
-    is_written(&file).then_some(file)
+    is_locked(&file).then_some(file)
 }
 
 /// Bounds the file until no other process writes to it, also if it has been removed meanwhile: then it takes up space
 /// all the same.
 pub(crate) async fn guard(file: &File) {
-    while is_written(file) {
+    while is_locked(file) {
         if let Err(error) = bound(file) {
             tracing::warn!(%error, "cannot bound the run's output");
         }
@@ -42,7 +47,8 @@ pub(crate) async fn guard(file: &File) {
     }
 }
 
-fn is_written(file: &File) -> bool {
+/// Whether another process holds the lock of the file.
+pub(crate) fn is_locked(file: &File) -> bool {
     match file.try_lock_shared() {
         Ok(()) => {
             let _ = file.unlock();
@@ -58,7 +64,19 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// The run appends meanwhile: output that it writes between the reading and the truncation here is lost too, which the
 /// note in the file says.
-fn bound(mut file: &File) -> io::Result<()> {
+fn bound(file: &File) -> io::Result<()> {
+    match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        // Another process is bounding it.
+        Err(Errno::AGAIN | Errno::ACCESS) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    }
+    let bounded = drop_the_oldest(file);
+    fcntl_lock(file, FlockOperation::Unlock)?;
+    bounded
+}
+
+fn drop_the_oldest(mut file: &File) -> io::Result<()> {
     let length = file.metadata()?.len();
     if length <= MAX_OUTPUT_BYTES {
         return Ok(());
@@ -79,6 +97,7 @@ fn bound(mut file: &File) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::process::{Command, Stdio};
 
     #[tokio::test(start_paused = true)]
     async fn a_file_is_bounded_until_its_last_writer_has_gone_and_also_when_it_was_removed() {
@@ -120,6 +139,41 @@ mod tests {
         bound_output(&path);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("[about 4194304 bytes of output were dropped here"), "{}", text.len());
+    }
+
+    /// Proves that only one process bounds a file at once. Such a lock is a process's, so this test is its own child.
+    #[test]
+    fn a_file_that_another_process_bounds_stays_as_it_is() {
+        const NAME: &str = "output_limit::tests::a_file_that_another_process_bounds_stays_as_it_is";
+        const VARIABLE: &str = "TRIGGER_TEST_BOUNDS_THIS_FILE";
+        if let Some(path) = std::env::var_os(VARIABLE) {
+            let file = open(Path::new(&path)).unwrap();
+            fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+            fs::write(Path::new(&path).with_extension("locked"), "").unwrap();
+            let _ = io::stdin().read(&mut [0]);
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        fs::write(&path, vec![b'x'; 5 * 1024 * 1024]).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env(VARIABLE, &path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        while !path.with_extension("locked").exists() {
+            assert!(child.try_wait().unwrap().is_none(), "the other process has ended");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let length = || fs::metadata(&path).unwrap().len();
+        bound_output(&path);
+        assert_eq!(length(), 5 * 1024 * 1024);
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+        bound_output(&path);
+        assert!((OUTPUT_KEEP..OUTPUT_KEEP + 1000).contains(&length()), "{}", length());
     }
 
     fn open_new(path: &Path) -> File {

@@ -10,6 +10,7 @@
 mod artifacts;
 mod asking;
 mod run_process;
+mod stop_request;
 mod supervise;
 mod time_limit;
 mod turn;

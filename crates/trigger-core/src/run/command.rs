@@ -5,12 +5,15 @@
 
 mod doubts;
 mod limits;
+mod out_of_sight;
+mod wrapper_exit;
 mod wrappers;
 
 use std::time::Duration;
 
 pub use self::doubts::WORKING_DIRECTORY;
 pub use self::limits::TagSettings;
+pub use self::wrapper_exit::WrapperExit;
 use crate::event::RunOptions;
 use crate::identity::RunId;
 
@@ -119,28 +122,20 @@ impl Default for RunCommand {
 
 impl RunCommand {
     /// Recognises a command by its words, also behind wrappers such as `nice` and `sudo`; absent where there are no words.
+    /// A Puppet whose settings, locks and report are out of sight behind its wrappers is another command.
     /// Assignments in front, as a shell takes them, are given to `env`.
     pub fn from_words(mut words: Vec<String>) -> Option<Self> {
         if wrappers::is_assignment(words.first()?) {
             words.insert(0, "env".to_owned());
         }
         let wrapped = wrappers::wrapped(&words);
-        let inner = &words[wrapped.words..];
-        let program_name = inner.first().and_then(|word| word.rsplit('/').next());
-        let kind = match (program_name, inner.get(1).map(String::as_str)) {
-            (Some("puppet"), Some("agent")) => CommandKind::PuppetAgent,
-            (Some("puppet"), Some("apply")) => CommandKind::PuppetApply,
-            _ => {
-                let arguments = words.split_off(1);
-                let (wrappers, settings_wrappers) = (Vec::new(), Vec::new());
-                return Some(Self {
-                    kind: CommandKind::Other,
-                    wrappers,
-                    settings_wrappers,
-                    program: words,
-                    arguments,
-                });
-            }
+        let kind = puppet_kind(&words[wrapped.words..]);
+        let kind = kind.filter(|kind| out_of_sight::out_of_sight(&wrapped, &words, *kind).is_none());
+        let Some(kind) = kind else {
+            let arguments = words.split_off(1);
+            let (wrappers, settings_wrappers) = (Vec::new(), Vec::new());
+            let kind = CommandKind::Other;
+            return Some(Self { kind, wrappers, settings_wrappers, program: words, arguments });
         };
         let settings_wrappers =
             wrapped.settings.iter().flat_map(|range| words[range.clone()].iter().cloned()).collect();
@@ -299,6 +294,16 @@ impl RunCommand {
             (false, _) if configured.into_iter().any(includes_console) => Vec::new(),
             (false, _) => vec!["console"],
         }
+    }
+}
+
+/// The kind of Puppet's run that a command without its wrappers is, if it is one.
+fn puppet_kind(words: &[String]) -> Option<CommandKind> {
+    let program = words.first().and_then(|word| word.rsplit('/').next());
+    match (program, words.get(1).map(String::as_str)) {
+        (Some("puppet"), Some("agent")) => Some(CommandKind::PuppetAgent),
+        (Some("puppet"), Some("apply")) => Some(CommandKind::PuppetApply),
+        _ => None,
     }
 }
 

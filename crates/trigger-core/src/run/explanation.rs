@@ -1,6 +1,7 @@
 //! The words with which the reason of a run's outcome quotes Puppet and says what to do. Nothing here decides an
 //! outcome: Puppet prints what other programs print, and its messages may be translated.
 
+use crate::run::command::WrapperExit;
 use crate::run::report_errors::ReportErrors;
 
 /// The most characters of Puppet's own words in a reason, which is stored with the outcome.
@@ -19,6 +20,8 @@ pub struct Traces<'a> {
     pub lock: Option<&'a LockHolder>,
     /// Whether the run's supervisor was asked to stop before the run had ended.
     pub was_stopped: bool,
+    /// What the exit code means if it is that of a wrapper of Puppet.
+    pub wrapper: Option<WrapperExit>,
 }
 
 /// The holder of Puppet's lock.

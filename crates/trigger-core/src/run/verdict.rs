@@ -5,7 +5,7 @@
 //! on the way; and a run that was stopped half-way exits with 0. Puppet's output explains the outcome and does not decide
 //! it, because anything may be printed there. The one exception is in [`signal`](super::signal).
 
-use crate::run::command::CommandKind;
+use crate::run::command::{CommandKind, WrapperExit};
 use crate::run::explanation::Traces;
 use crate::run::report::ReportSummary;
 use crate::run::signal;
@@ -35,6 +35,9 @@ pub struct Verdict {
 
 /// The reason of a run that its supervisor was asked to end.
 const STOPPED: &str = "its supervisor was asked to stop";
+/// The reason of a run that `timeout` in the run command ended. As after the run timeout, the run is over: it would
+/// probably take as long again.
+const TIMED_OUT: &str = "ended by 'timeout' in the run command";
 
 impl Verdict {
     /// The verdict on a run whose supervisor was asked to stop before the run had ended.
@@ -137,6 +140,9 @@ fn cut_short(
     let has_begun = report.catalog_uuid.is_some();
     let (outcome, reason) = match exit {
         _ if traces.was_stopped => return (RunOutcome::Interrupted, Some(STOPPED.to_owned())),
+        Exit::Code(_) if traces.wrapper == Some(WrapperExit::TimedOut) => {
+            (RunOutcome::TimedOut, TIMED_OUT.to_owned())
+        }
         Exit::Signal(signal) => (RunOutcome::Interrupted, format!("ended by signal {signal}")),
         Exit::Code(code) if by_shell(code).is_some() => {
             (RunOutcome::Interrupted, format!("ended by signal {}", code - 128))
@@ -158,6 +164,7 @@ fn cut_short(
 fn without_report(kind: CommandKind, code: i32, why: &str, traces: &Traces<'_>) -> Verdict {
     match (kind, code) {
         _ if traces.was_stopped => Verdict::stopped(),
+        _ if traces.wrapper.is_some() => by_wrapper(code, traces),
         (_, 1) => Verdict::new(RunOutcome::NotRun, traces.explain("Puppet did not run")),
         // Probably it was stopped before it had a report to write. One repetition costs less than a lost event.
         (CommandKind::PuppetAgent, 0) => Verdict::new(
@@ -172,6 +179,26 @@ fn without_report(kind: CommandKind, code: i32, why: &str, traces: &Traces<'_>) 
             }
         },
     }
+}
+
+/// The verdict where there is no report and the exit code is one that a wrapper has itself.
+fn by_wrapper(code: i32, traces: &Traces<'_>) -> Verdict {
+    let what = match traces.wrapper {
+        // A run that waited for Puppet's lock did not begin: that time does not count towards the run timeout either.
+        Some(WrapperExit::TimedOut) if traces.lock.is_none() => {
+            return Verdict::new(RunOutcome::TimedOut, TIMED_OUT);
+        }
+        // Puppet, too, exits with 1 where it does not run, but it prints why.
+        Some(WrapperExit::NoLock) if traces.output.trim().is_empty() => {
+            return Verdict::new(
+                RunOutcome::NotRun,
+                format!("Puppet did not run: flock did not get its lock in time (exit code {code})"),
+            );
+        }
+        Some(WrapperExit::NotStarted) => format!("Puppet could not be started (exit code {code})"),
+        _ => "Puppet did not run".to_owned(),
+    };
+    Verdict::new(RunOutcome::NotRun, traces.explain(&what))
 }
 
 /// The signal that a shell around Puppet reports by its exit code.
@@ -276,6 +303,44 @@ mod tests {
                 "no catalog was applied: Could not run command from prerun_command: returned 1: maintenance flag is set (see the run's output)"
             )
         );
+    }
+
+    /// Proves C9.
+    #[test]
+    fn an_exit_code_of_a_wrapper_says_that_the_run_took_too_long_or_did_not_begin() {
+        use WrapperExit::{NoLock, NotStarted, TimedOut};
+        let begun = format!("{CUT_SHORT}catalog_uuid: 69dcf859\n");
+        let lock =
+            crate::run::explanation::LockHolder { file: "/l".to_owned(), process: 7, command: String::new() };
+        for (wrapper, code, report, expected, reason) in [
+            (TimedOut, 124, None, RunOutcome::TimedOut, "ended by 'timeout' in the run command"),
+            (TimedOut, 124, Some(CUT_SHORT), RunOutcome::TimedOut, "ended by 'timeout'"),
+            (TimedOut, 124, Some(begun.as_str()), RunOutcome::TimedOut, "ended by 'timeout'"),
+            (TimedOut, 124, Some(REPORT), RunOutcome::Changed, ""),
+            (NoLock, 75, None, RunOutcome::NotRun, "flock did not get its lock in time (exit code 75)"),
+            (NoLock, 0, None, RunOutcome::NotRun, "(exit code 0)"),
+            (NoLock, 1, Some(begun.as_str()), RunOutcome::Failed, "was not applied to its end"),
+            (NoLock, 2, Some(REPORT), RunOutcome::Changed, ""),
+            (NotStarted, 127, None, RunOutcome::NotRun, "could not be started (exit code 127)"),
+        ] {
+            let report = report.map(ReportSummary::parse);
+            let judged = |traces: Traces<'_>| {
+                judge(CommandKind::PuppetAgent, Exit::Code(code), report.as_ref().ok_or(NO_REPORT), &traces)
+            };
+            let traces = Traces { wrapper: Some(wrapper), ..Traces::default() };
+            let verdict = judged(traces);
+            assert_eq!(verdict.outcome, expected, "{wrapper:?} {code} {report:?}: {verdict:?}");
+            assert!(verdict.reason.unwrap_or_default().contains(reason), "{wrapper:?} {code} {report:?}");
+            if report.is_none() {
+                let stopped = judged(Traces { was_stopped: true, ..traces });
+                assert_eq!(stopped.outcome, RunOutcome::Interrupted);
+                let waited = judged(Traces { lock: Some(&lock), output: "Info: x\n", ..traces });
+                assert_eq!(waited.outcome, RunOutcome::NotRun, "it waited for Puppet's lock: {waited:?}");
+            }
+        }
+        let traces = Traces { wrapper: Some(NoLock), output: "Error: no facts\n", ..Traces::default() };
+        let verdict = judge(CommandKind::PuppetAgent, Exit::Code(1), Err(NO_REPORT), &traces);
+        assert_eq!(verdict.reason.as_deref(), Some("Puppet did not run: no facts (see the run's output)"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use trigger_core::run::report::ReportSummary;
 use trigger_core::run::report_errors::ReportErrors;
 
 use super::asking;
+use super::stop_request::StopRequest;
 use crate::puppet_settings;
 use crate::state::RunPaths;
 
@@ -50,18 +51,24 @@ pub(super) async fn report(
     command: &RunCommand,
     paths: &RunPaths,
     state_dir: &Path,
+    stop: &mut StopRequest,
 ) -> Result<Report, String> {
     match command.kind() {
         CommandKind::Other => Err("the run command is not Puppet".to_owned()),
         // Only this run writes to that path.
         CommandKind::PuppetApply => read(&paths.report()),
-        CommandKind::PuppetAgent => agents_report(record, command, state_dir).await,
+        CommandKind::PuppetAgent => agents_report(record, command, state_dir, stop).await,
     }
 }
 
 /// Returns the report of a `puppet agent` run. Puppet writes the report of every run to the same path, so the job id
 /// decides whether the report is this run's.
-async fn agents_report(record: &RunRecord, command: &RunCommand, state_dir: &Path) -> Result<Report, String> {
+async fn agents_report(
+    record: &RunRecord,
+    command: &RunCommand,
+    state_dir: &Path,
+    stop: &mut StopRequest,
+) -> Result<Report, String> {
     let ours = |path: &Path| {
         let report = read(path)?;
         if report.summary.is_of(record.run_id) {
@@ -76,7 +83,7 @@ async fn agents_report(record: &RunRecord, command: &RunCommand, state_dir: &Pat
     }
     // Either this run left no report, or Puppet's settings have changed and the report is elsewhere. Without the answer
     // a good run could not be distinguished from one without a report.
-    let settings = asking::until_answered(record, command, state_dir, ASKING_TIMEOUT).await?;
+    let settings = asking::after_a_run(record, command, state_dir, ASKING_TIMEOUT, stop).await?;
     ours(&settings.last_run_report)
 }
 
@@ -97,13 +104,14 @@ pub(super) async fn leave_report(
     command: &RunCommand,
     paths: &RunPaths,
     state_dir: &Path,
+    stop: &mut StopRequest,
 ) {
     if command.kind() != CommandKind::PuppetApply || !paths.report().exists() {
         return;
     }
     let place = match puppet_settings::cached(command, state_dir) {
         Some(puppet) => Ok(puppet),
-        None => asking::until_answered(record, command, state_dir, ASKING_TIMEOUT).await,
+        None => asking::after_a_run(record, command, state_dir, ASKING_TIMEOUT, stop).await,
     };
     let left = place.and_then(|puppet| {
         copy_report(&paths.report(), &puppet.own_report)

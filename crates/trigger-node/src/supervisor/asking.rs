@@ -11,6 +11,7 @@ use trigger_core::run::command::RunCommand;
 use trigger_core::run::record::RunRecord;
 use trigger_core::run::verdict::Verdict;
 
+use super::stop_request::StopRequest;
 use crate::puppet_settings::{self, Attempt, PuppetSettings};
 
 /// Asks until Puppet answers. Returns the verdict on the run if Puppet has not answered after `patience`, or if the
@@ -31,8 +32,24 @@ pub(super) async fn settings(
     }
 }
 
+/// Asks after a run until Puppet answers. Returns what went wrong at last if it has not answered after `patience`, or
+/// that the supervisor is asked to stop: a service manager or a shutdown waits for less time than Puppet is given.
+pub(super) async fn after_a_run(
+    record: &RunRecord,
+    command: &RunCommand,
+    state_dir: &Path,
+    patience: Duration,
+    stop: &mut StopRequest,
+) -> Result<PuppetSettings, String> {
+    tokio::select! {
+        biased;
+        () = stop.made() => Err("the supervisor was asked to stop before Puppet reported its settings".to_owned()),
+        answer = until_answered(record, command, state_dir, patience) => answer,
+    }
+}
+
 /// Asks until Puppet answers. Returns what went wrong at last if it has not answered after `patience`.
-pub(super) async fn until_answered(
+async fn until_answered(
     record: &RunRecord,
     command: &RunCommand,
     state_dir: &Path,

@@ -9,7 +9,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use trigger_core::duration;
 use trigger_core::run::RunOutcome;
 use trigger_core::run::command::{CommandKind, RunCommand, WORKING_DIRECTORY, lock_timeout};
@@ -18,6 +18,7 @@ use trigger_core::run::record::RunRecord;
 use trigger_core::run::verdict::{self, Exit, Verdict};
 use trigger_core::wire::{Stored, WireError};
 
+use super::stop_request::StopRequest;
 use super::supervise::{RunProcess, supervise};
 use super::time_limit::TimeLimit;
 use super::{artifacts, asking, turn};
@@ -196,22 +197,28 @@ impl RunProcess for PuppetProcess<'_> {
         let (Some(command), Some((child, limit))) = (&self.command, &mut self.started) else {
             return Verdict::new(RunOutcome::NotRun, "it was not started");
         };
-        let ended = watch(child, limit, &self.paths.output()).await;
+        let mut stop = match StopRequest::listen() {
+            Ok(stop) => stop,
+            // Without a verdict on its end the run must not go on.
+            Err(error) => {
+                process_tree::end(child).await;
+                return lost(&error);
+            }
+        };
+        let ended = watch(child, limit, &self.paths.output(), &mut stop).await;
         let lock = limit.lock_holder();
         let verdict = match ended {
             Ended::ByItself { status, was_stopped } => {
-                self.verdict_on(command, status, was_stopped, lock.as_ref()).await
+                self.verdict_on(command, status, was_stopped, lock.as_ref(), &mut stop).await
             }
             Ended::TimedOut => {
                 let limit = duration::format(self.record.timeout);
                 Verdict::new(RunOutcome::TimedOut, format!("ended after {limit}, the run timeout"))
             }
             Ended::Stopped => Verdict::stopped(),
-            Ended::Lost(error) => {
-                Verdict::new(RunOutcome::Unknown, format!("cannot wait for the run: {error}"))
-            }
+            Ended::Lost(error) => lost(&error),
         };
-        artifacts::leave_report(self.record, command, self.paths, self.state_dir).await;
+        artifacts::leave_report(self.record, command, self.paths, self.state_dir, &mut stop).await;
         verdict
     }
 }
@@ -223,8 +230,11 @@ impl PuppetProcess<'_> {
         status: ExitStatus,
         was_stopped: bool,
         lock: Option<&LockHolder>,
+        stop: &mut StopRequest,
     ) -> Verdict {
-        let report = artifacts::report(self.record, command, self.paths, self.state_dir).await;
+        let report = artifacts::report(self.record, command, self.paths, self.state_dir, stop).await;
+        // A report that was not looked for to the end may be that of a good run: such a run is repeated.
+        let was_stopped = was_stopped || (report.is_err() && stop.was_made());
         let output = artifacts::output(self.paths);
         let traces = Traces {
             output: &output,
@@ -232,6 +242,7 @@ impl PuppetProcess<'_> {
             certname: self.record.certname.as_str(),
             lock,
             was_stopped,
+            wrapper: status.code().and_then(|code| command.wrapper_exit(code)),
         };
         let summary = report.as_ref().map(|report| &report.summary).map_err(String::as_str);
         let limits = self.puppet.as_ref().map(|puppet| puppet.limits.clone()).unwrap_or_default();
@@ -302,27 +313,23 @@ enum Ended {
     Lost(std::io::Error),
 }
 
-async fn watch(child: &mut Child, limit: &mut TimeLimit, output: &Path) -> Ended {
-    let mut stop = match signal(SignalKind::terminate()) {
-        Ok(stop) => stop,
-        // Without a verdict on its end the run must not go on.
-        Err(error) => {
-            process_tree::end(child).await;
-            return Ended::Lost(error);
-        }
-    };
+fn lost(error: &io::Error) -> Verdict {
+    Verdict::new(RunOutcome::Unknown, format!("cannot wait for the run: {error}"))
+}
+
+async fn watch(child: &mut Child, limit: &mut TimeLimit, output: &Path, stop: &mut StopRequest) -> Ended {
     let mut checks = tokio::time::interval(OUTPUT_CHECK);
     let ended = loop {
         tokio::select! {
             status = child.wait() => {
                 bound_output(output);
                 return match status {
-                    Ok(status) => Ended::ByItself { status, was_stopped: was_stopped(status, &mut stop).await },
+                    Ok(status) => Ended::ByItself { status, was_stopped: was_stopped(status, stop).await },
                     Err(error) => Ended::Lost(error),
                 };
             }
             () = limit.is_over() => break Ended::TimedOut,
-            _ = stop.recv() => break Ended::Stopped,
+            () = stop.made() => break Ended::Stopped,
             _ = checks.tick() => bound_output(output),
         }
     };
@@ -333,8 +340,8 @@ async fn watch(child: &mut Child, limit: &mut TimeLimit, output: &Path) -> Ended
 
 /// Whether this process was asked to stop when the run ended with the exit code 1. A service manager or a shutdown
 /// signals both at the same time, and `puppet apply` exits with 1 at a signal.
-async fn was_stopped(status: ExitStatus, stop: &mut Signal) -> bool {
-    status.code() == Some(1) && tokio::time::timeout(STOP_PATIENCE, stop.recv()).await.is_ok()
+async fn was_stopped(status: ExitStatus, stop: &mut StopRequest) -> bool {
+    status.code() == Some(1) && tokio::time::timeout(STOP_PATIENCE, stop.made()).await.is_ok()
 }
 
 fn exit(status: ExitStatus) -> Exit {
@@ -343,3 +350,6 @@ fn exit(status: ExitStatus) -> Exit {
         None => Exit::Signal(status.signal().unwrap_or_default()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
 //! What an operator should know about a run command before its first run: it does not mean what it seems to, or Trigger
 //! can do less with it.
 
+use super::out_of_sight::out_of_sight;
 use super::wrappers::{Wrapped, wrapped};
-use super::{CommandKind, RunCommand};
+use super::{CommandKind, RunCommand, puppet_kind};
 
 /// The directory in which every run starts.
 pub const WORKING_DIRECTORY: &str = "/";
@@ -65,7 +66,16 @@ impl RunCommand {
                  interprets a run command: the words are passed on as they are"
             ));
         }
-        if self.kind == CommandKind::Other {
+        let hidden =
+            puppet_kind(&words[wrapped.words..]).and_then(|kind| out_of_sight(&wrapped, &words, kind));
+        if let Some(why) = hidden {
+            doubts.push(format!(
+                "the run command '{command}' is taken for another command than Puppet, because {why}: its locks and \
+                 'puppet agent --disable' are not obeyed, no options are added to it, its exit code alone decides the \
+                 outcome of a run (0 is good, and Puppet may exit with 0 although resources failed), tags are not \
+                 applied, and events that ask for noop are refused; run an agent of Trigger there instead"
+            ));
+        } else if self.kind == CommandKind::Other {
             doubts.push(format!(
                 "the run command '{command}' is neither 'puppet agent' nor 'puppet apply', nor one of them behind a \
                  program that Trigger knows, such as env, nice, timeout or sudo: no options are added to it, its exit \
@@ -80,8 +90,8 @@ impl RunCommand {
     pub fn relative_path(&self) -> Option<String> {
         let words = self.words();
         let wrapped = wrapped(&words);
-        let changes_directory = wrapped.each.iter().any(|(name, range)| {
-            let options: &[&str] = match *name {
+        let changes_directory = wrapped.each.iter().any(|wrapper| {
+            let options: &[&str] = match wrapper.name() {
                 "env" => &["-C", "--chdir"],
                 "sudo" => &["-D", "--chdir", "-R", "--chroot"],
                 "systemd-run" => &["--working-directory", "-d", "--same-dir"],
@@ -90,7 +100,9 @@ impl RunCommand {
                 "chroot" => return true,
                 _ => &[],
             };
-            words[range.clone()].iter().any(|word| options.iter().any(|option| word.starts_with(option)))
+            words[wrapper.words.clone()]
+                .iter()
+                .any(|word| options.iter().any(|option| word.starts_with(option)))
         });
         if changes_directory {
             return None;
@@ -148,14 +160,14 @@ fn is_for_a_shell(word: &str) -> bool {
 fn about_wrappers(wrapped: &Wrapped, words: &[String]) -> Vec<String> {
     let lost = "so that a 'trigger fire' inside the run does not find its run, and loops are not recognised";
     let mut doubts = Vec::new();
-    for (name, range) in &wrapped.each {
-        let own = &words[range.clone()];
+    for wrapper in &wrapped.each {
+        let own = &words[wrapper.words.clone()];
         let has = |options: &[&str]| {
             own.iter().any(|word| {
                 options.iter().any(|option| word == option || word.starts_with(&format!("{option}=")))
             })
         };
-        match *name {
+        match wrapper.name() {
             "sudo" if !has(&["--preserve-env"]) && !own.iter().any(|word| is_short(word, 'E')) => {
                 doubts.push(format!(
                     "the run command starts Puppet by sudo, which removes the variables TRIGGER_* from the environment, \
@@ -226,6 +238,15 @@ mod tests {
             ("nice /usr/local/bin/converge", &["is neither"]),
             ("su -c x", &["is neither"]),
             ("puppet resource x", &["is neither"]),
+            (
+                "chroot /srv/root puppet agent -t",
+                &["chroot gives Puppet another root directory or namespace: its locks and"],
+            ),
+            (
+                "runuser -u x -- puppet apply /x.pp",
+                &["runuser starts it as the user x, who cannot write its"],
+            ),
+            ("runuser -u x -- puppet resource y", &["is neither"]),
             ("sudo puppet agent", &["by sudo, which removes the variables TRIGGER_*"]),
             ("sudo -u root env A=b puppet agent", &["by sudo"]),
             ("env -i puppet agent", &["empties the environment"]),

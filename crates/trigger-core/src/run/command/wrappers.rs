@@ -4,7 +4,7 @@
 //! taken for one without a value; if it has one, the command is not recognised, which is reported at the agent's start.
 
 /// What comes between a wrapper's options and the command.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operands {
     /// Nothing.
     None,
@@ -19,6 +19,7 @@ enum Operands {
 use Operands::{Assignments, None as Nothing, Number, One};
 
 /// A program that starts another one.
+#[derive(Debug)]
 struct Wrapper {
     name: &'static str,
     /// The letters of its short options that have a value.
@@ -76,14 +77,70 @@ const WRAPPERS: &[Wrapper] = &[
 ];
 
 /// The wrappers in front of a command.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Wrapped {
     /// How many words are theirs.
     pub(super) words: usize,
     /// The ranges of words of those wrappers within which Puppet's settings can be others.
     pub(super) settings: Vec<std::ops::Range<usize>>,
-    /// Each wrapper's name with its words, its own name not included.
-    pub(super) each: Vec<(&'static str, std::ops::Range<usize>)>,
+    /// Each wrapper.
+    pub(super) each: Vec<Used>,
+}
+
+/// A wrapper in a command.
+#[derive(Debug, Clone)]
+pub(super) struct Used {
+    wrapper: &'static Wrapper,
+    /// The range of its words, its own name not included.
+    pub(super) words: std::ops::Range<usize>,
+}
+
+impl Used {
+    pub(super) fn name(&self) -> &'static str {
+        self.wrapper.name
+    }
+
+    /// Its options with their values, if they have one; a cluster of short options is taken apart. `words` are those of
+    /// the whole command.
+    pub(super) fn options<'a>(&self, words: &'a [String]) -> Vec<(String, Option<&'a str>)> {
+        let mut options = Vec::new();
+        let mut own = words[self.words.clone()].iter();
+        while let Some(word) = own.next() {
+            if word == "-" {
+                continue;
+            }
+            if word == "--" || !word.starts_with('-') {
+                break;
+            }
+            let next = if takes_next(self.wrapper, word) { own.next().map(String::as_str) } else { None };
+            if word.starts_with("--") {
+                let (name, value) = word.split_once('=').map_or((word.as_str(), next), |(n, v)| (n, Some(v)));
+                options.push((name.to_owned(), value));
+                continue;
+            }
+            for (at, letter) in word.char_indices().skip(1) {
+                let rest = &word[at + letter.len_utf8()..];
+                let has_value = self.wrapper.short.contains(letter);
+                let value = if rest.is_empty() { next } else { Some(rest) };
+                options.push((format!("-{letter}"), value.filter(|_| has_value)));
+                if has_value {
+                    break;
+                }
+            }
+        }
+        options
+    }
+
+    /// Whether it has one of these options.
+    pub(super) fn has(&self, words: &[String], names: &[&str]) -> bool {
+        self.options(words).iter().any(|(name, _)| names.contains(&name.as_str()))
+    }
+
+    /// The value of the last of these options.
+    pub(super) fn value<'a>(&self, words: &'a [String], names: &[&str]) -> Option<&'a str> {
+        let options = self.options(words).into_iter().rev();
+        options.filter(|(name, _)| names.contains(&name.as_str())).find_map(|(_, value)| value)
+    }
 }
 
 /// Finds the words of wrappers at the beginning of a command.
@@ -95,7 +152,7 @@ pub(super) fn wrapped(words: &[String]) -> Wrapped {
         if wrapper.changes_settings {
             found.settings.push(start..end);
         }
-        found.each.push((wrapper.name, start + 1..end));
+        found.each.push(Used { wrapper, words: start + 1..end });
         found.words = end;
     }
     found
