@@ -68,39 +68,68 @@ impl DataDirLock {
     /// keep the hub from serving reads.
     pub(super) fn note_database(&mut self) {
         let text = format!("{}\n{HAS_DATABASE}\n", std::process::id());
-        let noted = self.file.set_len(0).and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
-        if let Err(error) = noted {
+        if notes(&self.file) == text {
+            return;
+        }
+        if let Err(error) = replace(&self.file, &text) {
             tracing::debug!(%error, "cannot note the process in the lock file");
         }
     }
+}
+
+/// Replaces a file's text. It is never empty meanwhile, and keeps its text if the disk is full.
+fn replace(file: &File, text: &str) -> io::Result<()> {
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)?;
+    file.sync_data()
+}
+
+/// What an open database has lost.
+#[derive(Debug, Clone)]
+pub(super) enum Loss {
+    /// A file with data.
+    Data(PathBuf),
+    /// Only the lock.
+    Lock(PathBuf),
 }
 
 /// The files of an open database, which have to stay in place: SQLite goes on with files that were removed, and all
 /// that it writes to them is lost when it closes them.
 #[derive(Debug)]
 pub(super) struct Place {
-    files: Vec<(PathBuf, (u64, u64))>,
+    /// The database and its log.
+    data: Vec<KnownFile>,
+    lock: Option<KnownFile>,
 }
+
+/// A file, and what sets it apart from any other.
+type KnownFile = (PathBuf, (u64, u64));
 
 impl Place {
     /// The files of the database in `data_dir` that are there now.
     pub(super) fn of(data_dir: &Path) -> Self {
         let database = file(data_dir);
-        let files = [data_dir.join(LOCK), beside(&database, "-wal"), database];
         let known = |path: PathBuf| identity(&path).ok().map(|identity| (path, identity));
-        Self { files: files.into_iter().filter_map(known).collect() }
+        let log = beside(&database, "-wal");
+        let lock = known(data_dir.join(LOCK));
+        Self { data: [database, log].into_iter().filter_map(known).collect(), lock }
     }
 
-    /// Returns a file that is gone, or of which another one has taken the place.
-    pub(super) fn missing(&self) -> Option<&Path> {
-        let is_gone = |(path, known): &&(PathBuf, (u64, u64))| match identity(path) {
-            Ok(there) => there != *known,
-            // Any other error says nothing about the file.
-            Err(error) => {
-                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-            }
-        };
-        self.files.iter().find(is_gone).map(|(path, _)| path.as_path())
+    /// Returns the first file that is gone, or of which another one has taken the place. The lock comes last, because
+    /// the data are more than the lock.
+    pub(super) fn loss(&self) -> Option<Loss> {
+        // Looked at before the data: what removes a whole directory may take the lock first.
+        let lock = self.lock.as_ref().filter(|file| is_gone(file));
+        let data = self.data.iter().find(|file| is_gone(file)).map(|(path, _)| Loss::Data(path.clone()));
+        data.or_else(|| lock.map(|(path, _)| Loss::Lock(path.clone())))
+    }
+}
+
+fn is_gone((path, known): &KnownFile) -> bool {
+    match identity(path) {
+        Ok(there) => there != *known,
+        // Any other error says nothing about the file.
+        Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
     }
 }
 
@@ -116,6 +145,50 @@ fn beside(database: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// The file beside a data directory which says that a running hub has lost its data. It is not in the directory, so that
+/// it stays when that is removed. `None` for a directory without a name, such as `/`.
+fn loss_mark(data_dir: &Path) -> Option<PathBuf> {
+    let mut name = data_dir.file_name()?.to_owned();
+    name.push(".gone");
+    Some(data_dir.with_file_name(name))
+}
+
+/// Leaves the mark that the data are lost: without the lock file nothing else would say so to the next hub.
+pub(crate) fn mark_loss(data_dir: &Path, loss: &SqliteError) {
+    let Some(mark) = loss_mark(data_dir) else { return };
+    let text = format!("{loss}\nOr remove this file to begin with an empty database.\n");
+    let mut options = File::options();
+    options.write(true).create(true).truncate(false);
+    if let Err(error) = trigger_files::open(&mut options, &mark).and_then(|file| replace(&file, &text)) {
+        tracing::error!(
+            mark = %mark.display(), %error,
+            "cannot leave a note of the lost data: a hub that is started again begins with an empty database"
+        );
+    }
+}
+
+/// Refuses a data directory that has no database, if a hub has lost it there.
+pub(super) fn check_loss_mark(data_dir: &Path) -> Result<(), SqliteError> {
+    match loss_mark(data_dir) {
+        Some(mark) if mark.exists() && !file(data_dir).exists() => {
+            Err(SqliteError::Lost { database: file(data_dir), mark })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes the mark of a loss, once there is a database again.
+pub(super) fn remove_loss_mark(data_dir: &Path) {
+    let Some(mark) = loss_mark(data_dir) else { return };
+    match fs::remove_file(&mark) {
+        Ok(()) => {
+            tracing::info!(mark = %mark.display(), "the hub has a database again, and has removed this mark")
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(mark = %mark.display(), %error, "cannot remove the mark of lost data"),
+    }
+}
+
 /// Creates the data directory if it is missing, and locks it.
 pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, SqliteError> {
     let failed = |path: &Path, source| SqliteError::DataDir { path: path.to_owned(), source };
@@ -127,29 +200,27 @@ pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, SqliteError> {
     let lock = path.join(LOCK);
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
-    let mut file = trigger_files::open(&mut options, &lock).map_err(|source| failed(&lock, source))?;
+    let file = trigger_files::open(&mut options, &lock).map_err(|source| failed(&lock, source))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let holder = holder(&mut file);
+            let holder = holder(&file);
             return Err(SqliteError::DataDirInUse { path: path.to_owned(), holder });
         }
         Err(TryLockError::Error(source)) => return Err(failed(&lock, source)),
     }
-    let had_database = notes(&mut file).lines().any(|line| line == HAS_DATABASE);
+    let had_database = notes(&file).lines().any(|line| line == HAS_DATABASE);
     Ok(DataDirLock { file, path: lock, had_database })
 }
 
 /// What the latest holder of the lock noted in its file.
-fn notes(file: &mut File) -> String {
-    let mut text = Vec::new();
-    match file.take(64).read_to_end(&mut text) {
-        Ok(_) => String::from_utf8_lossy(&text).into_owned(),
-        Err(_) => String::new(),
-    }
+fn notes(file: &File) -> String {
+    let mut text = [0; 64];
+    let length = file.read_at(&mut text, 0).unwrap_or_default();
+    String::from_utf8_lossy(&text[..length]).into_owned()
 }
 
-fn holder(file: &mut File) -> String {
+fn holder(file: &File) -> String {
     match notes(file).lines().next().unwrap_or_default().trim().parse::<u32>() {
         Ok(pid) => format!(" (process {pid})"),
         Err(_) => String::new(),
