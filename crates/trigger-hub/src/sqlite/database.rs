@@ -1,7 +1,7 @@
 //! The hub's SQLite file: its path, its schema, and how it is opened.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -156,15 +156,26 @@ fn loss_mark(data_dir: &Path) -> Option<PathBuf> {
 /// Leaves the mark that the data are lost: without the lock file nothing else would say so to the next hub.
 pub(crate) fn mark_loss(data_dir: &Path, loss: &SqliteError) {
     let Some(mark) = loss_mark(data_dir) else { return };
-    let text = format!("{loss}\nOr remove this file to begin with an empty database.\n");
-    let mut options = File::options();
-    options.write(true).create(true).truncate(false);
-    if let Err(error) = trigger_files::open(&mut options, &mark).and_then(|file| replace(&file, &text)) {
+    if let Err(error) =
+        create_mark(&mark, &format!("{loss}\nOr remove this file to begin with an empty database.\n"))
+    {
         tracing::error!(
             mark = %mark.display(), %error,
-            "cannot leave a note of the lost data: a hub that is started again begins with an empty database"
+            "cannot leave a mark of the lost data: a hub that is started again may begin with an empty database"
         );
     }
+}
+
+fn create_mark(mark: &Path, text: &str) -> io::Result<()> {
+    // The directory may be one that others write to, so nothing that is there is followed or written.
+    let mut file = match trigger_files::open(File::options().write(true).create_new(true), mark) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        opened => opened?,
+    };
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    let parent = mark.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
 }
 
 /// Refuses a data directory that has no database, if a hub has lost it there.
@@ -364,4 +375,36 @@ fn create_schema(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA)?;
     transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+    use super::*;
+
+    #[test]
+    fn a_text_that_cannot_be_written_leaves_the_old_one() {
+        let file = File::from(memfd_create("lock", MemfdFlags::ALLOW_SEALING).unwrap());
+        replace(&file, "1234567\ndatabase\n").unwrap();
+        replace(&file, "1\ndatabase\n").unwrap();
+        assert_eq!(notes(&file), "1\ndatabase\n", "a shorter one has no rest of the longer one");
+        fcntl_add_seals(&file, SealFlags::WRITE).unwrap();
+        replace(&file, "2\ndatabase\n").unwrap_err();
+        assert_eq!(notes(&file), "1\ndatabase\n");
+    }
+
+    #[test]
+    fn the_lock_file_is_written_only_when_its_text_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lock = lock_data_dir(dir.path()).unwrap();
+        lock.note_database();
+        let text = notes(&lock.file);
+        assert_eq!(text, format!("{}\ndatabase\n", std::process::id()));
+        let changed = || fs::metadata(dir.path().join(LOCK)).unwrap().modified().unwrap();
+        let before = changed();
+        std::thread::sleep(Duration::from_millis(20));
+        lock.note_database();
+        assert_eq!(changed(), before);
+    }
 }
