@@ -111,7 +111,7 @@ pub async fn run(
 
 /// Notes for the next hub that the data are lost.
 fn lost(data_dir: &Path, error: SqliteError) -> HubError {
-    sqlite::database::mark_loss(data_dir, &error);
+    sqlite::loss_mark::leave(data_dir, &error);
     error.into()
 }
 

@@ -10,6 +10,7 @@
 mod backup;
 pub(crate) mod database;
 mod error;
+pub(crate) mod loss_mark;
 mod metrics;
 mod reader;
 mod transaction;

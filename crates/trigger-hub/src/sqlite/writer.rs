@@ -14,6 +14,7 @@ use trigger_store::store::StoreError;
 
 use super::database::{self, DataDirLock, Loss, Place};
 use super::error::SqliteError;
+use super::loss_mark;
 use super::metrics::Metrics;
 use super::transaction::{Batch, Write, Written, changes};
 use crate::watchers::Watchers;
@@ -99,13 +100,13 @@ pub(super) fn start(
     watchers: Arc<Watchers>,
     metrics: Arc<Metrics>,
 ) -> Result<(WriterHandle, oneshot::Receiver<()>), SqliteError> {
-    database::check_loss_mark(data_dir)?;
+    loss_mark::check(data_dir)?;
     let mut lock = database::lock_data_dir(data_dir)?;
     lock.check_database()?;
     let path = database::file(data_dir);
     let connection = database::open_writer(&path)?;
     lock.note_database();
-    database::remove_loss_mark(data_dir);
+    loss_mark::remove(data_dir);
     let writer = Writer::open(connection, data_dir.to_owned(), watchers, metrics)
         .map_err(|source| SqliteError::Database { path, source })?;
     let (sender, requests) = mpsc::channel(MAX_QUEUED_WRITES);
