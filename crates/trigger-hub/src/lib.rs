@@ -39,7 +39,7 @@ mod watchers;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,12 +48,13 @@ use trigger_store::address::Address;
 
 pub use served_store::{Page, PageRequest, ServedStore};
 pub use server::{InvalidListen, ListenAddress, ServerError};
+use sqlite::Closed;
 pub use sqlite::{BackupError, SqliteError, SqliteStore, backup};
 
 /// How long the store may take to close: to copy its log into the database, and to wait for other readers before.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the hub checks that the files of its database are in place.
-const PLACE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the hub checks that the files of its database are in place and its threads run.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The settings of a hub.
 #[derive(Debug, Clone)]
@@ -94,17 +95,49 @@ pub async fn run(
     let listen: ListenAddress = settings.listen.parse()?;
     let listen = listen.with_allowed_hosts(settings.allowed_hosts);
     let (store, closed) = SqliteStore::open(&settings.data_dir)?;
-    let mut gone = None;
+    let failure = serve_store(store, closed, listen, ready, shutdown).await.err();
+    match failure {
+        None => Ok(()),
+        // What removes a directory may remove the lock first, and the database when the hub has noticed that.
+        Some(HubError::Store(SqliteError::LockGone(lock)))
+            if !sqlite::database::file(&settings.data_dir).exists() =>
+        {
+            Err(lost(&settings.data_dir, SqliteError::Gone(lock)))
+        }
+        Some(HubError::Store(error @ SqliteError::Gone(_))) => Err(lost(&settings.data_dir, error)),
+        Some(error) => Err(error),
+    }
+}
+
+/// Notes for the next hub that the data are lost.
+fn lost(data_dir: &Path, error: SqliteError) -> HubError {
+    sqlite::loss_mark::leave(data_dir, &error);
+    error.into()
+}
+
+/// Serves a store and closes it.
+async fn serve_store(
+    store: SqliteStore,
+    closed: Closed,
+    listen: ListenAddress,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), HubError> {
+    let mut failure = None;
     let shutdown = async {
         tokio::select! {
             () = shutdown => {}
-            error = loses_place(&store) => gone = Some(error),
+            error = fails(&store) => failure = Some(error),
         }
     };
     let served = server::serve(Arc::new(store.clone()), listen, ready, shutdown).await;
     // A session that has not ended yet keeps neither the log from being copied into the database nor a hub that is
     // started next from the data directory.
     let closing = async {
+        // Once more, because the files may be gone since the latest check, or the data since the lock.
+        if let Err(error) = store.check().await {
+            failure = Some(error);
+        }
         store.close().await;
         closed.wait().await;
     };
@@ -113,17 +146,17 @@ pub async fn run(
             "the database could not be closed in time: its latest data may be in the log beside it"
         );
     }
-    match gone {
+    match failure {
         Some(error) => Err(error.into()),
         None => Ok(served?),
     }
 }
 
-/// Returns when the files of the database are no longer in place.
-async fn loses_place(store: &SqliteStore) -> SqliteError {
+/// Returns when the store can no longer do its work.
+async fn fails(store: &SqliteStore) -> SqliteError {
     loop {
-        sleep(PLACE_CHECK_INTERVAL).await;
-        if let Err(error) = store.check_place().await {
+        sleep(CHECK_INTERVAL).await;
+        if let Err(error) = store.check().await {
             return error;
         }
     }

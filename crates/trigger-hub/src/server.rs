@@ -4,6 +4,7 @@
 //! side by side, in front of a store that they share.
 
 mod body;
+mod connection;
 mod connections;
 mod error;
 mod health;

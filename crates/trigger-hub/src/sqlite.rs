@@ -10,6 +10,7 @@
 mod backup;
 pub(crate) mod database;
 mod error;
+pub(crate) mod loss_mark;
 mod metrics;
 mod reader;
 mod transaction;
@@ -98,14 +99,31 @@ impl SqliteStore {
         self.shared.writer.close().await;
     }
 
-    /// Checks that the files of the database are in place, for a caller that stops if they are not.
+    /// Checks that the files of the database are in place and that both threads run, for a caller that stops otherwise.
     ///
     /// # Errors
-    /// [`SqliteError::Gone`] for as long as the store is open.
-    pub async fn check_place(&self) -> Result<(), SqliteError> {
+    /// [`SqliteError::Gone`], [`SqliteError::LockGone`] or [`SqliteError::ThreadEnded`]. The store stays open, and refuses
+    /// what it cannot do.
+    pub async fn check(&self) -> Result<(), SqliteError> {
         match self.shared.writer.write(Write::Nothing).await {
-            Err(WriteError::Gone(path)) => Err(SqliteError::Gone(path)),
-            _ => Ok(()),
+            Err(WriteError::Gone(path)) => return Err(SqliteError::Gone(path)),
+            Err(WriteError::LockGone(path)) => return Err(SqliteError::LockGone(path)),
+            Err(WriteError::Stopped) => return Err(SqliteError::ThreadEnded("writer")),
+            // The disk may recover.
+            Ok(_) | Err(WriteError::DiskFull(_) | WriteError::Failed { .. }) => {}
+        }
+        if self.shared.reader.has_ended() {
+            return Err(SqliteError::ThreadEnded("reader"));
+        }
+        Ok(())
+    }
+
+    /// Ends one of the threads alone, as a defect would.
+    #[cfg(test)]
+    pub(crate) async fn end_thread(&self, name: &str) {
+        match name {
+            "reader" => self.shared.reader.close().await,
+            _ => self.shared.writer.close().await,
         }
     }
 
@@ -209,9 +227,10 @@ impl ServedStore for SqliteStore {
         }
     }
 
-    /// Succeeds if the disk has taken a write.
+    /// Succeeds if the disk has taken a write and the database can be read.
     async fn check_health(&self) -> Result<(), StoreError> {
-        self.write(Write::Probe).await.map(drop)
+        self.write(Write::Probe).await?;
+        self.shared.reader.probe().await.map_err(|error| error.of(self.address()))
     }
 
     fn register_metrics(&self, registry: &mut Registry) {

@@ -92,9 +92,9 @@ impl From<HubError> for Failure {
     fn from(error: HubError) -> Self {
         match error {
             HubError::InvalidListen(_) => Self::config(error.to_string()),
-            HubError::Store(SqliteError::Gone(_) | SqliteError::Missing { .. }) => {
-                Self { exit: Exit::DataGone, message: error.to_string() }
-            }
+            HubError::Store(
+                SqliteError::Gone(_) | SqliteError::Lost { .. } | SqliteError::Missing { .. },
+            ) => Self { exit: Exit::DataGone, message: error.to_string() },
             _ => Self::failed(error.to_string()),
         }
     }

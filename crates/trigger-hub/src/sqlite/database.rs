@@ -68,39 +68,68 @@ impl DataDirLock {
     /// keep the hub from serving reads.
     pub(super) fn note_database(&mut self) {
         let text = format!("{}\n{HAS_DATABASE}\n", std::process::id());
-        let noted = self.file.set_len(0).and_then(|()| self.file.write_all_at(text.as_bytes(), 0));
-        if let Err(error) = noted {
+        if notes(&self.file) == text {
+            return;
+        }
+        if let Err(error) = replace(&self.file, &text) {
             tracing::debug!(%error, "cannot note the process in the lock file");
         }
     }
+}
+
+/// Replaces a file's text. It is never empty meanwhile, and keeps its text if the disk is full.
+fn replace(file: &File, text: &str) -> io::Result<()> {
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)?;
+    file.sync_data()
+}
+
+/// What an open database has lost.
+#[derive(Debug, Clone)]
+pub(super) enum Loss {
+    /// A file with data.
+    Data(PathBuf),
+    /// Only the lock.
+    Lock(PathBuf),
 }
 
 /// The files of an open database, which have to stay in place: SQLite goes on with files that were removed, and all
 /// that it writes to them is lost when it closes them.
 #[derive(Debug)]
 pub(super) struct Place {
-    files: Vec<(PathBuf, (u64, u64))>,
+    /// The database and its log.
+    data: Vec<KnownFile>,
+    lock: Option<KnownFile>,
 }
+
+/// A file, and what sets it apart from any other.
+type KnownFile = (PathBuf, (u64, u64));
 
 impl Place {
     /// The files of the database in `data_dir` that are there now.
     pub(super) fn of(data_dir: &Path) -> Self {
         let database = file(data_dir);
-        let files = [data_dir.join(LOCK), beside(&database, "-wal"), database];
         let known = |path: PathBuf| identity(&path).ok().map(|identity| (path, identity));
-        Self { files: files.into_iter().filter_map(known).collect() }
+        let log = beside(&database, "-wal");
+        let lock = known(data_dir.join(LOCK));
+        Self { data: [database, log].into_iter().filter_map(known).collect(), lock }
     }
 
-    /// Returns a file that is gone, or of which another one has taken the place.
-    pub(super) fn missing(&self) -> Option<&Path> {
-        let is_gone = |(path, known): &&(PathBuf, (u64, u64))| match identity(path) {
-            Ok(there) => there != *known,
-            // Any other error says nothing about the file.
-            Err(error) => {
-                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-            }
-        };
-        self.files.iter().find(is_gone).map(|(path, _)| path.as_path())
+    /// Returns the first file that is gone, or of which another one has taken the place. The lock comes last, because
+    /// the data are more than the lock.
+    pub(super) fn loss(&self) -> Option<Loss> {
+        // Looked at before the data: what removes a whole directory may take the lock first.
+        let lock = self.lock.as_ref().filter(|file| is_gone(file));
+        let data = self.data.iter().find(|file| is_gone(file)).map(|(path, _)| Loss::Data(path.clone()));
+        data.or_else(|| lock.map(|(path, _)| Loss::Lock(path.clone())))
+    }
+}
+
+fn is_gone((path, known): &KnownFile) -> bool {
+    match identity(path) {
+        Ok(there) => there != *known,
+        // Any other error says nothing about the file.
+        Err(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
     }
 }
 
@@ -127,29 +156,27 @@ pub(super) fn lock_data_dir(path: &Path) -> Result<DataDirLock, SqliteError> {
     let lock = path.join(LOCK);
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
-    let mut file = trigger_files::open(&mut options, &lock).map_err(|source| failed(&lock, source))?;
+    let file = trigger_files::open(&mut options, &lock).map_err(|source| failed(&lock, source))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let holder = holder(&mut file);
+            let holder = holder(&file);
             return Err(SqliteError::DataDirInUse { path: path.to_owned(), holder });
         }
         Err(TryLockError::Error(source)) => return Err(failed(&lock, source)),
     }
-    let had_database = notes(&mut file).lines().any(|line| line == HAS_DATABASE);
+    let had_database = notes(&file).lines().any(|line| line == HAS_DATABASE);
     Ok(DataDirLock { file, path: lock, had_database })
 }
 
 /// What the latest holder of the lock noted in its file.
-fn notes(file: &mut File) -> String {
-    let mut text = Vec::new();
-    match file.take(64).read_to_end(&mut text) {
-        Ok(_) => String::from_utf8_lossy(&text).into_owned(),
-        Err(_) => String::new(),
-    }
+fn notes(file: &File) -> String {
+    let mut text = [0; 64];
+    let length = file.read_at(&mut text, 0).unwrap_or_default();
+    String::from_utf8_lossy(&text[..length]).into_owned()
 }
 
-fn holder(file: &mut File) -> String {
+fn holder(file: &File) -> String {
     match notes(file).lines().next().unwrap_or_default().trim().parse::<u32>() {
         Ok(pid) => format!(" (process {pid})"),
         Err(_) => String::new(),
@@ -293,4 +320,36 @@ fn create_schema(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", SCHEMA)?;
     transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+    use super::*;
+
+    #[test]
+    fn a_text_that_cannot_be_written_leaves_the_old_one() {
+        let file = File::from(memfd_create("lock", MemfdFlags::ALLOW_SEALING).unwrap());
+        replace(&file, "1234567\ndatabase\n").unwrap();
+        replace(&file, "1\ndatabase\n").unwrap();
+        assert_eq!(notes(&file), "1\ndatabase\n", "a shorter one has no rest of the longer one");
+        fcntl_add_seals(&file, SealFlags::WRITE).unwrap();
+        replace(&file, "2\ndatabase\n").unwrap_err();
+        assert_eq!(notes(&file), "1\ndatabase\n");
+    }
+
+    #[test]
+    fn the_lock_file_is_written_only_when_its_text_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut lock = lock_data_dir(dir.path()).unwrap();
+        lock.note_database();
+        let text = notes(&lock.file);
+        assert_eq!(text, format!("{}\ndatabase\n", std::process::id()));
+        let changed = || fs::metadata(dir.path().join(LOCK)).unwrap().modified().unwrap();
+        let before = changed();
+        std::thread::sleep(Duration::from_millis(20));
+        lock.note_database();
+        assert_eq!(changed(), before);
+    }
 }

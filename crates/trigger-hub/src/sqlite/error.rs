@@ -39,6 +39,26 @@ pub enum SqliteError {
          restore a backup there before it is started again", .0.display()
     )]
     Gone(PathBuf),
+    /// The lock of the data directory was removed or replaced while the hub used it, and the database was not.
+    #[error(
+        "{} was removed or replaced while the hub used it: the hub stops, because another one could take the data \
+         directory; the database is untouched: start the hub again", .0.display()
+    )]
+    LockGone(PathBuf),
+    /// A thread of the store has ended although the store is open.
+    #[error("the hub's {0} thread has ended by an error: the hub stops, and can be started again")]
+    ThreadEnded(&'static str),
+    /// The data were lost while a hub ran, and there is no database in their place.
+    #[error(
+        "the hub's database {} was removed while a hub used it, and {} says so: restore a backup there, or remove {} \
+         to begin with an empty one", database.display(), mark.display(), mark.display()
+    )]
+    Lost {
+        /// The database.
+        database: PathBuf,
+        /// The file that says so.
+        mark: PathBuf,
+    },
     /// A hub has kept its database in the data directory, and it is not there any more.
     #[error(
         "the hub's database {} is gone: restore a backup there, or remove {} to begin with an empty one",

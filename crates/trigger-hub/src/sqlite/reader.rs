@@ -62,6 +62,17 @@ impl ReaderHandle {
         answered.await.map_err(|_| ReadError::Stopped)?
     }
 
+    /// Returns whether the thread has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    /// Reads nothing but the position, as a check that reads are answered.
+    pub(super) async fn probe(&self) -> Result<(), ReadError> {
+        let nothing = PageRequest { ranges: Vec::new(), from: None, keys_only: true, max_bytes: usize::MAX };
+        self.read(nothing).await.map(drop)
+    }
+
     /// Lets the reader end after the reads that wait already. Later ones fail.
     pub(super) async fn close(&self) {
         let _ = self.requests.send(Request::Close).await;

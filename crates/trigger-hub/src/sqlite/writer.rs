@@ -12,8 +12,9 @@ use trigger_core::identity::Revision;
 use trigger_store::detail::Detail;
 use trigger_store::store::StoreError;
 
-use super::database::{self, DataDirLock, Place};
+use super::database::{self, DataDirLock, Loss, Place};
 use super::error::SqliteError;
+use super::loss_mark;
 use super::metrics::Metrics;
 use super::transaction::{Batch, Write, Written, changes};
 use crate::watchers::Watchers;
@@ -36,6 +37,11 @@ pub(super) enum WriteError {
     Failed { path: PathBuf, source: Arc<rusqlite::Error> },
     #[error("{} was removed or replaced while the hub used it: nothing was stored, and the hub stops", .0.display())]
     Gone(PathBuf),
+    #[error(
+        "{} was removed or replaced while the hub used it: nothing was stored, and the hub stops; it can be started again",
+        .0.display()
+    )]
+    LockGone(PathBuf),
     #[error("the hub is stopping")]
     Stopped,
 }
@@ -46,7 +52,7 @@ impl WriteError {
         let (backend, detail) = (backend.to_owned(), Detail::new(self.to_string(), self.clone()));
         match self {
             Self::DiskFull(_) => StoreError::Full { backend, detail },
-            Self::Failed { .. } | Self::Gone(_) | Self::Stopped => {
+            Self::Failed { .. } | Self::Gone(_) | Self::LockGone(_) | Self::Stopped => {
                 StoreError::Unreachable { backend, detail }
             }
         }
@@ -94,11 +100,13 @@ pub(super) fn start(
     watchers: Arc<Watchers>,
     metrics: Arc<Metrics>,
 ) -> Result<(WriterHandle, oneshot::Receiver<()>), SqliteError> {
+    loss_mark::check(data_dir)?;
     let mut lock = database::lock_data_dir(data_dir)?;
     lock.check_database()?;
     let path = database::file(data_dir);
     let connection = database::open_writer(&path)?;
     lock.note_database();
+    loss_mark::remove(data_dir);
     let writer = Writer::open(connection, data_dir.to_owned(), watchers, metrics)
         .map_err(|source| SqliteError::Database { path, source })?;
     let (sender, requests) = mpsc::channel(MAX_QUEUED_WRITES);
@@ -162,8 +170,8 @@ struct Writer {
     /// Whether the last transaction failed, so that a full disk is logged once and not per request.
     failing: bool,
     place: Place,
-    /// The file that was found missing. The hub stops then, also if another file has taken its place meanwhile.
-    gone: Option<PathBuf>,
+    /// What was found missing. The hub stops then, also if another file has taken its place meanwhile.
+    loss: Option<Loss>,
 }
 
 impl Writer {
@@ -178,25 +186,32 @@ impl Writer {
         let next = Revision(first_revision(last.cast_unsigned(), SystemTime::now()));
         metrics.stored(entries, next.0 - 1);
         let place = Place::of(&data_dir);
-        Ok(Self { connection, data_dir, next, entries, watchers, metrics, failing: false, place, gone: None })
+        Ok(Self { connection, data_dir, next, entries, watchers, metrics, failing: false, place, loss: None })
     }
 
     /// Closes the database, complete in its one file unless that file is gone.
     fn close(self) {
-        match self.place.missing() {
-            None => database::close_writer(self.connection, &database::file(&self.data_dir)),
-            Some(path) => {
-                tracing::error!(path = %path.display(), "the hub's data are lost: this file is gone")
+        match self.place.loss() {
+            None | Some(Loss::Lock(_)) => {
+                database::close_writer(self.connection, &database::file(&self.data_dir));
+            }
+            Some(Loss::Data(path)) => {
+                tracing::error!(path = %path.display(), "the hub's data are lost: this file is gone");
             }
         }
     }
 
-    /// Checks that what is written now can be found again.
+    /// Checks that what is written now can be found again, by this hub alone.
     fn check_place(&mut self) -> Result<(), WriteError> {
-        if self.gone.is_none() {
-            self.gone = self.place.missing().map(Path::to_owned);
+        // What has removed the lock may remove the data next.
+        if !matches!(self.loss, Some(Loss::Data(_))) {
+            self.loss = self.place.loss().or(self.loss.take());
         }
-        self.gone.clone().map_or(Ok(()), |path| Err(WriteError::Gone(path)))
+        match self.loss.clone() {
+            None => Ok(()),
+            Some(Loss::Data(path)) => Err(WriteError::Gone(path)),
+            Some(Loss::Lock(path)) => Err(WriteError::LockGone(path)),
+        }
     }
 
     /// Checks that the disk has some room, for a write that succeeds because it needs none.

@@ -77,8 +77,9 @@ async fn a_store_that_does_not_answer_is_not_healthy() {
     hub.stop().await;
 }
 
-/// Removes a part of a running hub's files, and checks that it stores nothing any more, says so, and ends.
-async fn check_gone(remove: impl FnOnce(&Path)) {
+/// Removes a part of a running hub's files, and checks that it stores nothing any more, says so, and ends. Then no hub
+/// begins with an empty database there.
+async fn check_gone(remove: impl FnOnce(&Path)) -> TempDir {
     let scratch = TempDir::new().unwrap();
     let dir = scratch.path().join("data");
     let hub = Running::start(&dir).await;
@@ -95,12 +96,87 @@ async fn check_gone(remove: impl FnOnce(&Path)) {
     let error = timeout(TIMEOUT, hub.task).await.unwrap().unwrap().unwrap_err().to_string();
     assert!(error.contains("was removed or replaced while the hub used it: the hub stops"), "{error}");
     drop(hub.stop);
+    let error = start_fails("127.0.0.1:0", &dir).await;
+    let mark = scratch.path().join("data.gone");
+    assert!(error.contains(&format!("or remove {} to begin with an empty one", mark.display())), "{error}");
     assert!(!database::file(&dir).exists(), "no database takes the place of the one that is gone");
+    assert!(std::fs::read_to_string(&mark).unwrap().contains("restore a backup there"));
+    scratch
 }
 
 #[tokio::test]
 async fn a_hub_whose_directory_is_gone_says_so_and_ends() {
-    check_gone(|dir| std::fs::remove_dir_all(dir).unwrap()).await;
+    let scratch = check_gone(|dir| std::fs::remove_dir_all(dir).unwrap()).await;
+    let dir = scratch.path().join("data");
+    std::fs::remove_file(scratch.path().join("data.gone")).unwrap();
+    let hub = Running::start(&dir).await;
+    assert!(values(&hub.store()).await.is_empty(), "the operator has decided so");
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_hub_whose_directory_is_gone_when_it_is_stopped_says_so_too() {
+    let scratch = TempDir::new().unwrap();
+    let dir = scratch.path().join("data");
+    let hub = Running::start(&dir).await;
+    std::fs::remove_dir_all(&dir).unwrap();
+    // It ends by itself at its next check otherwise.
+    let _ = hub.stop.send(());
+    let error = timeout(TIMEOUT, hub.task).await.unwrap().unwrap().unwrap_err().to_string();
+    assert!(error.contains("was removed or replaced"), "{error}");
+    assert!(start_fails("127.0.0.1:0", &dir).await.contains("restore a backup there"));
+}
+
+#[tokio::test]
+async fn a_backup_that_takes_the_place_of_lost_data_is_served() {
+    let (scratch, kept) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (dir, copy) = (scratch.path().join("data"), kept.path().join("backup.sqlite"));
+    let hub = Running::start(&dir).await;
+    put(&hub.store(), "/a", "1").await;
+    backup(&dir, &copy).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    timeout(TIMEOUT, hub.task).await.unwrap().unwrap().unwrap_err();
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::copy(&copy, database::file(&dir)).unwrap();
+    let hub = Running::start(&dir).await;
+    assert_eq!(values(&hub.store()).await, ["/a=1"]);
+    assert!(!scratch.path().join("data.gone").exists(), "it says no longer what is true");
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_hub_whose_lock_is_gone_ends_and_its_database_is_whole() {
+    let scratch = TempDir::new().unwrap();
+    let dir = scratch.path().join("data");
+    let hub = Running::start(&dir).await;
+    put(&hub.store(), "/a", "1").await;
+    std::fs::remove_file(dir.join("hub.lock")).unwrap();
+    let error = timeout(TIMEOUT, hub.task).await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(error, HubError::Store(SqliteError::LockGone(_))), "{error}");
+    assert!(error.to_string().ends_with("the database is untouched: start the hub again"), "{error}");
+    assert!(!dir.join("hub.sqlite-wal").exists(), "the database is complete in its one file");
+    assert!(!scratch.path().join("data.gone").exists());
+    let hub = Running::start(&dir).await;
+    assert_eq!(values(&hub.store()).await, ["/a=1"]);
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_thread_that_has_ended_ends_the_hub() {
+    for name in ["reader", "writer"] {
+        let dir = TempDir::new().unwrap();
+        let (store, closed) = SqliteStore::open(dir.path()).unwrap();
+        let (served, listen) = (store.clone(), "127.0.0.1:0".parse().unwrap());
+        let hub = Running::spawn(|ready, stopped| serve_store(served, closed, listen, ready, stopped)).await;
+        assert!(hub.get("/healthz").await.starts_with("200"));
+        store.end_thread(name).await;
+        store.check_health().await.unwrap_err();
+        drop(store);
+        let error = timeout(TIMEOUT, hub.task).await.unwrap().unwrap().unwrap_err().to_string();
+        let expected =
+            format!("the hub's {name} thread has ended by an error: the hub stops, and can be started again");
+        assert_eq!(error, expected);
+    }
 }
 
 #[tokio::test]

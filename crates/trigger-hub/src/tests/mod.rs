@@ -27,7 +27,7 @@ use trigger_store::hub::HubStore;
 use trigger_store::store::{CasOutcome, Change, KeyRange, Store, StoreError, Watch, WatchEvent};
 
 use crate::sqlite::database;
-use crate::{HubError, HubSettings, ServedStore, backup, run, server};
+use crate::{HubError, HubSettings, ServedStore, SqliteError, SqliteStore, backup, run, serve_store, server};
 
 /// How long a test waits before it fails.
 const TIMEOUT: Duration = Duration::from_secs(20);

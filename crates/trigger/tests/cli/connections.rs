@@ -34,7 +34,7 @@ fn idle_connections_keep_no_client_from_the_hub() {
     let idle: Vec<TcpStream> = (0..300).map(|_| TcpStream::connect(&address).unwrap()).collect();
     is_healthy(&address).unwrap();
     assert!(get(&address, "/metrics").unwrap().contains("trigger_hub_build"));
-    assert!(is_committed(&address, &state.path().join("a")));
+    committed(&address, state.path());
     assert!(idle.iter().all(|connection| connection.peer_addr().is_ok()));
     is_healthy(&address).unwrap();
     drop(idle);
@@ -47,25 +47,89 @@ fn idle_connections_keep_no_client_from_the_hub() {
     assert!(!text.contains("Too many open files"), "{text}");
 }
 
+/// Waits until a client gets a place and commits an event.
+fn committed(address: &str, state: &Path) {
+    // Another state directory each time, because a node whose backend did not answer asks it again later.
+    let mut number = 0;
+    until("a place for a client", || {
+        number += 1;
+        is_committed(address, &state.join(number.to_string())).then_some(())
+    });
+}
+
+/// Opens connections that take all ordinary places: each has sent the head of a request, and not its body yet.
+fn fill(address: &str) -> Vec<TcpStream> {
+    let head = format!(
+        "POST /v1/put HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\
+         Expect: 100-continue\r\n\r\n"
+    );
+    let open = |_| {
+        let mut connection = TcpStream::connect(address).unwrap();
+        connection.write_all(head.as_bytes()).unwrap();
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).unwrap();
+        (answer == *b"HTTP/1.1 100").then_some(connection)
+    };
+    // More than there are places: the hub may not have closed an earlier one yet. Those of the reserve are refused.
+    let used: Vec<TcpStream> = (0..40).filter_map(open).collect();
+    assert_eq!(used.len(), 24);
+    used
+}
+
+#[test]
+fn answered_connections_that_are_idle_give_way_to_clients() {
+    let state = state();
+    let address = free_address();
+    let (log, writer) = io::pipe().unwrap();
+    let hub = hub(state.path(), &address, writer);
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let answered = |_| {
+        let mut connection = TcpStream::connect(&address).unwrap();
+        connection.write_all(request.as_bytes()).unwrap();
+        assert!(connection.read(&mut [0; 64 * 1024]).unwrap() > 0);
+        connection
+    };
+    // More than there are places, as above.
+    let mut idle: Vec<TcpStream> = (0..32).map(answered).collect();
+    // They give way once they have been idle for a second.
+    until("a client is served", || {
+        get(&address, "/v1/read").is_some_and(|answer| answer.starts_with("HTTP/1.1 405")).then_some(())
+    });
+    committed(&address, state.path());
+    idle[0].set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    idle[0].read_to_end(&mut Vec::new()).expect("the oldest one was closed");
+    drop(idle);
+    log_of(hub, log);
+}
+
+#[test]
+fn connections_that_send_one_byte_do_not_take_the_reserve() {
+    let state = state();
+    let address = free_address();
+    let (log, writer) = io::pipe().unwrap();
+    let hub = hub(state.path(), &address, writer);
+    let used = fill(&address);
+    let begun: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut connection = TcpStream::connect(&address).unwrap();
+            connection.write_all(b"G").unwrap();
+            connection
+        })
+        .collect();
+    let since = std::time::Instant::now();
+    is_healthy(&address).unwrap();
+    assert!(since.elapsed().as_secs() < 2, "{:?}", since.elapsed());
+    drop((used, begun));
+    log_of(hub, log);
+}
+
 #[test]
 fn connections_in_use_leave_the_reserve_for_health_and_metrics() {
     let state = state();
     let address = free_address();
     let (log, writer) = io::pipe().unwrap();
     let hub = hub(state.path(), &address, writer);
-    // Each has been answered once and may send a further request, as a client of the hub does.
-    let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n");
-    let mut used = Vec::new();
-    until("all ordinary connections are in use", || {
-        let mut connection = TcpStream::connect(&address).unwrap();
-        connection.write_all(request.as_bytes()).unwrap();
-        let mut bytes = [0; 64 * 1024];
-        let count = connection.read(&mut bytes).unwrap();
-        let is_closed = String::from_utf8_lossy(&bytes[..count]).to_lowercase().contains("connection: close");
-        used.push(connection);
-        is_closed.then_some(())
-    });
-    assert_eq!(used.len(), 25, "one on the reserve");
+    let used = fill(&address);
     for _ in 0..20 {
         is_healthy(&address).unwrap();
         let answer = get(&address, "/metrics").unwrap();
@@ -75,12 +139,7 @@ fn connections_in_use_leave_the_reserve_for_health_and_metrics() {
         assert!(answer.contains("as many connections as its limit of open files allows"), "{answer}");
     }
     drop(used);
-    // Another state directory each time, because a node whose backend did not answer asks it again later.
-    let mut number = 0;
-    until("a place for a client", || {
-        number += 1;
-        is_committed(&address, &state.path().join(number.to_string())).then_some(())
-    });
+    committed(&address, state.path());
     let text = log_of(hub, log);
     assert!(text.contains("all connections that the limit of open files allows are taken"), "{text}");
 }

@@ -1,6 +1,7 @@
 //! The log of the daemons: nothing waits for it, and nothing in it controls a terminal or makes lines of its own (C8).
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::path::Path;
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
@@ -83,13 +84,12 @@ fn a_line_of_the_log_is_one_line_whatever_it_repeats() {
     assert!(!text.contains(['\u{1b}', '\u{202e}']) && !text.contains("\nERROR"), "{text}");
 }
 
-#[test]
-fn a_hub_whose_data_are_gone_ends_with_a_code_of_its_own_and_stays_so() {
-    let state = state();
-    let data = state.path().join("data");
+/// Starts a hub, removes a part of its data directory, and returns its exit code and its log.
+fn hub_after(state: &Path, remove: impl FnOnce(&Path)) -> (Option<i32>, String) {
+    let data = state.join("data");
     let arguments = ["hub", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()];
     let (mut log, writer) = io::pipe().unwrap();
-    let mut hub = Daemon::start(&arguments, state.path(), writer);
+    let mut hub = Daemon::start(&arguments, state, writer);
     let mut text = String::new();
     until("the hub is ready", || {
         let mut bytes = [0; 4096];
@@ -97,17 +97,40 @@ fn a_hub_whose_data_are_gone_ends_with_a_code_of_its_own_and_stays_so() {
         text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
         text.contains("hub is ready").then_some(())
     });
-    std::fs::remove_file(data.join("hub.sqlite")).unwrap();
-    assert_eq!(hub.ended().code(), Some(5));
+    remove(&data);
+    let code = hub.ended().code();
     log.read_to_string(&mut text).unwrap();
+    (code, text)
+}
+
+fn check_data_gone(remove: impl FnOnce(&Path)) {
+    let state = state();
+    let (code, text) = hub_after(state.path(), remove);
+    assert_eq!(code, Some(5));
     assert!(
         text.contains("error: ") && text.contains("was removed or replaced while the hub used it"),
         "{text}"
     );
+    let data = state.path().join("data");
+    let arguments = ["hub", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap()];
     let (mut log, writer) = io::pipe().unwrap();
     let mut hub = Daemon::start(&arguments, state.path(), writer);
     assert_eq!(hub.ended().code(), Some(5), "it is not started again by a service manager");
     let mut text = String::new();
     log.read_to_string(&mut text).unwrap();
     assert!(text.contains("to begin with an empty one"), "{text}");
+}
+
+#[test]
+fn a_hub_whose_data_are_gone_ends_with_a_code_of_its_own_and_stays_so() {
+    check_data_gone(|data| std::fs::remove_file(data.join("hub.sqlite")).unwrap());
+    check_data_gone(|data| std::fs::remove_dir_all(data).unwrap());
+}
+
+#[test]
+fn a_hub_whose_lock_is_gone_is_started_again_by_a_service_manager() {
+    let state = state();
+    let (code, text) = hub_after(state.path(), |data| std::fs::remove_file(data.join("hub.lock")).unwrap());
+    assert_eq!(code, Some(1));
+    assert!(text.contains("the database is untouched: start the hub again"), "{text}");
 }
