@@ -90,14 +90,15 @@ name_type!(
 );
 
 impl Certname {
-    /// Reads a certname as an operator or a query writes it. Puppet's certnames have no capitals, but the host names that
-    /// they are taken from may have some, so that case is folded here. Stored names have one spelling and are parsed as
-    /// they are.
+    /// Reads a certname as an operator or a query writes it. Puppet's certnames have no capitals and end in no dot, but the
+    /// host names that they are taken from may, so that both are folded here. Stored names have one spelling and are
+    /// parsed as they are.
     ///
     /// # Errors
     /// [`InvalidName`] if the text is no certname in lower case either.
     pub fn fold_case(text: &str) -> Result<Self, InvalidName> {
-        text.to_ascii_lowercase().parse().or_else(|_| text.parse())
+        let folded = text.to_ascii_lowercase();
+        folded.strip_suffix('.').unwrap_or(&folded).parse().or_else(|_| text.parse())
     }
 }
 

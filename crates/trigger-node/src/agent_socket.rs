@@ -105,9 +105,20 @@ pub(crate) fn address(state_dir: &Path) -> io::Result<(PathBuf, Option<fs::File>
     Ok((short, Some(directory)))
 }
 
-/// Sends a request to the agent of a state directory and returns its reply. Returns `None` if no agent is alive, or if
-/// it does not answer within `patience`; the caller then does the work itself.
-pub async fn ask(state_dir: &Path, request: &Request, patience: Duration) -> Option<Reply> {
+/// Why there is no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoReply {
+    /// No agent listens, or it has ended.
+    NoAgent,
+    /// The agent is there, but did not answer in time: it was stopped, or its machine is too busy.
+    NotInTime,
+}
+
+/// Sends a request to the agent of a state directory and returns its reply.
+///
+/// # Errors
+/// [`NoReply`] if no agent is alive, or if it does not answer within `patience`; the caller then does the work itself.
+pub async fn ask(state_dir: &Path, request: &Request, patience: Duration) -> Result<Reply, NoReply> {
     let exchange = async {
         let (address, _directory) = address(state_dir)?;
         let mut stream = UnixStream::connect(address).await?;
@@ -119,14 +130,14 @@ pub async fn ask(state_dir: &Path, request: &Request, patience: Duration) -> Opt
         Ok::<Reply, io::Error>(serde_json::from_str(&line)?)
     };
     match tokio::time::timeout(patience, exchange).await {
-        Ok(Ok(reply)) => Some(reply),
+        Ok(Ok(reply)) => Ok(reply),
         Ok(Err(error)) => {
             tracing::debug!(state_dir = %state_dir.display(), %error, "no agent answers");
-            None
+            Err(NoReply::NoAgent)
         }
         Err(_) => {
             tracing::warn!(state_dir = %state_dir.display(), "the agent does not answer; continuing without it");
-            None
+            Err(NoReply::NotInTime)
         }
     }
 }

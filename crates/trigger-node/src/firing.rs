@@ -69,6 +69,8 @@ pub struct Publisher<H: Host = Os> {
     own_prefix: KeyPrefix,
     credentials: Credentials,
     has_agent: bool,
+    /// The longest time that firing may take, where the caller set one.
+    longest: Option<Duration>,
     node_backends: NodeBackends,
     /// The events for a backend that is not this node's, which have been logged.
     logged: Mutex<HashSet<EventId>>,
@@ -112,6 +114,7 @@ impl<H: Host> Publisher<H> {
             own_prefix,
             credentials,
             has_agent: true,
+            longest: None,
             node_backends,
             logged: Mutex::default(),
             backends: Mutex::default(),
@@ -123,6 +126,12 @@ impl<H: Host> Publisher<H> {
     #[must_use]
     pub fn without_agent(self) -> Self {
         Self { has_agent: false, ..self }
+    }
+
+    /// The same for a caller that waits no longer than this for the backend.
+    #[must_use]
+    pub fn giving_up_after(self, longest: Duration) -> Self {
+        Self { longest: Some(longest), ..self }
     }
 
     /// Returns how long firing this event by an agent may take.
@@ -251,7 +260,8 @@ impl<H: Host> Publisher<H> {
     async fn publish_soon(&self, publication: &Publication) -> Result<Published, PublishError> {
         let more =
             if self.has_agent { Duration::ZERO } else { PUBLISH_TIMEOUT_WITHOUT_AGENT - PUBLISH_TIMEOUT };
-        self.publish(publication, Self::patience(publication) + more).await
+        let limit = Self::patience(publication) + more;
+        self.publish(publication, self.longest.map_or(limit, |longest| longest.min(limit))).await
     }
 
     async fn publish(&self, publication: &Publication, limit: Duration) -> Result<Published, PublishError> {

@@ -2,11 +2,12 @@
 
 use std::fs::{self, File, Metadata, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::fs::OFlags;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tracing::{Instrument, Span};
@@ -48,6 +49,11 @@ impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// Refuses what is no regular file: where only Trigger's own files are expected, nothing else is read or written.
+fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is not a regular file")) }
 }
 
 impl Host for Os {
@@ -106,13 +112,15 @@ impl Host for Os {
 
     fn open(&self, path: &Path, how: Open) -> io::Result<Self::File> {
         let mut options = File::options();
+        // To open a named pipe would wait for its other end.
+        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
         match how {
-            Open::Read => return File::open(path),
+            Open::Read => return options.read(true).open(path).and_then(regular),
             Open::New => options.read(true).write(true).create(true).truncate(true),
             Open::Append | Open::Lock => options.append(true).create(true),
             Open::ReadAppend => options.read(true).append(true).create(true),
         };
-        trigger_files::open(&mut options, path)
+        trigger_files::open(&mut options, path).and_then(regular)
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -209,7 +217,7 @@ impl Host for Os {
         timeout: Duration,
     ) -> Option<Result<FireReport, FireError>> {
         let request = Request::Fire { publication: publication.to_wire(), ignores_pause };
-        match agent_socket::ask(state_dir, &request, timeout).await? {
+        match agent_socket::ask(state_dir, &request, timeout).await.ok()? {
             Reply::Committed { revision, warnings } => {
                 Some(Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }))
             }
@@ -306,5 +314,15 @@ mod tests {
         let metadata = copy.metadata().unwrap();
         assert_eq!(name_on(boot, &metadata), name_on(boot, &metadata));
         assert_ne!(name_on(boot, &metadata), name_on(next_boot, &metadata));
+    }
+
+    #[test]
+    fn a_named_pipe_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("agent.lock");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for how in [Open::Read, Open::Append, Open::Lock, Open::ReadAppend, Open::New] {
+            assert!(Os::start().open(&pipe, how).is_err());
+        }
     }
 }

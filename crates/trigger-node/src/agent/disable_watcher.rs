@@ -83,6 +83,12 @@ impl Puppet {
         };
         let directory = self.state_dir.display();
         (other != acts_for).then(|| {
+            if let Err(error) = other.parse::<Certname>() {
+                return format!(
+                    "{whose} is not {acts_for} any more, and cannot be used: {error}; correct it in puppet.conf (the state \
+                     directory {directory} belongs to {acts_for})"
+                );
+            }
             // A reason that other nodes read is shortened, so what to do comes early.
             format!(
                 "{whose} is {other}, and not {acts_for}: no run starts until 'trigger rename' has moved this node over \

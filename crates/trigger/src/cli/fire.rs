@@ -9,7 +9,7 @@ mod wait;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use trigger_core::delivery::DeliveryState;
 use trigger_core::identity::{EventId, KeyPrefix, RunId};
@@ -44,6 +44,7 @@ pub(crate) async fn run(
     args: &FireArgs,
     warnings: &Warnings,
 ) -> Result<ExitCode, Failure> {
+    let started = Instant::now();
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let state = open_state_dir(globals, &config, warnings)?;
@@ -80,8 +81,11 @@ pub(crate) async fn run(
         ensure_backend_is_readable(&chosen.url)?;
     }
     let spool = open_spool(state.as_ref(), warnings);
-    let publisher =
+    let mut publisher =
         Publisher::new(Os::start(), spool, own_prefix, config.credentials(), node_backends).without_agent();
+    if args.wait {
+        publisher = publisher.giving_up_after(args.timeout);
+    }
     let caller = match (&parent, args.wait) {
         (Some(_), _) => Caller::Puppet,
         (None, true) => Caller::WaitingOperator,
@@ -94,7 +98,8 @@ pub(crate) async fn run(
     warnings.extend(more_warnings);
     let fired = fired?;
     if args.wait {
-        return follow(globals, args, state.as_ref(), &publisher, &publication, &fired, warnings).await;
+        let patience = (started, args.timeout);
+        return follow(globals, patience, state.as_ref(), &publisher, &publication, &fired, warnings).await;
     }
     result::print(globals.output, &publication, &fired, &warnings.take());
     Ok(ExitCode::SUCCESS)
@@ -110,7 +115,7 @@ async fn address(chosen: &ChosenBackend, state: Option<&StateDir>) -> String {
         return kind.name.to_owned();
     }
     let agent = match state {
-        Some(state) => agent_socket::ask(state.path(), &Request::Queue, AGENT_TIMEOUT).await,
+        Some(state) => agent_socket::ask(state.path(), &Request::Queue, AGENT_TIMEOUT).await.ok(),
         None => None,
     };
     match agent {
@@ -171,7 +176,7 @@ fn open_spool(state: Option<&StateDir>, warnings: &Warnings) -> Option<Spool> {
 /// Waits for the event's outcomes and prints them.
 async fn follow(
     globals: &Globals,
-    args: &FireArgs,
+    patience: (Instant, Duration),
     state: Option<&StateDir>,
     publisher: &Publisher,
     publication: &Publication,
@@ -191,7 +196,7 @@ async fn follow(
     let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()));
     let event = publication.event.id;
     let offer = async || offer(state, publisher, event, warnings).await;
-    let followed = wait::until_over(&fleet, event, args.timeout, globals.output, offer).await?;
+    let followed = wait::until_over(&fleet, event, patience, globals.output, offer).await?;
     if globals.output == OutputFormat::Json {
         output::document(&FollowedEvent {
             event: documents::Event::of(&followed.status),

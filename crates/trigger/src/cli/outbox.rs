@@ -207,6 +207,9 @@ pub(super) fn spooled(
     Ok(events)
 }
 
+/// Stands for what a file says that cannot be read.
+const UNREADABLE: &str = "(unreadable)";
+
 fn spooled_event(path: &Path, text: &str, node: Option<&NodeBackends>) -> SpooledEvent {
     let event_id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     match Publication::from_wire(text) {
@@ -219,8 +222,8 @@ fn spooled_event(path: &Path, text: &str, node: Option<&NodeBackends>) -> Spoole
         },
         Err(_) => SpooledEvent {
             event_id,
-            trigger: "(unreadable)".to_owned(),
-            backend: String::new(),
+            trigger: UNREADABLE.to_owned(),
+            backend: UNREADABLE.to_owned(),
             is_elsewhere: false,
             targets: 0,
         },
@@ -265,6 +268,7 @@ pub(super) fn print_outbox(spooled: &[SpooledEvent], quarantined: &[QuarantinedF
 
 fn backend(event: &SpooledEvent) -> String {
     match event.backend.as_str() {
+        UNREADABLE => UNREADABLE.to_owned(),
         UNADDRESSED => "(the one this node gets configured)".to_owned(),
         kind if !kind.contains(':') => format!("(the {kind} this node gets configured)"),
         url if event.is_elsewhere => format!("{url} (not this node's)"),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use trigger_core::time::Timestamp;
-use trigger_node::agent_socket::{self, Reply, Request};
+use trigger_node::agent_socket::{self, NoReply, Reply, Request};
 use trigger_node::queue_view::QueueView;
 use trigger_node::state::{Outbox, StateDir};
 
@@ -23,8 +23,9 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCo
     warnings.extend(config.warnings.iter().cloned());
     let state = StateDir::open(&globals.state_dir(&config)?)?;
     let agent = match agent_socket::ask(state.path(), &Request::Queue, TIMEOUT).await {
-        Some(Reply::Queue(view)) => Some(*view),
-        _ => None,
+        Ok(Reply::Queue(view)) => Ok(*view),
+        Ok(_) => Err(NoReply::NotInTime),
+        Err(no_reply) => Err(no_reply),
     };
     let outbox = Outbox::open(&state)?;
     // The queue can be looked at although the configuration has a mistake.
@@ -32,10 +33,10 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCo
     let spooled = outbox::spooled(&state, &outbox, node.as_ref())?;
     let quarantined = outbox::quarantined(&outbox)?;
     match globals.output {
-        OutputFormat::Json => output::document(&Queue::of(agent, spooled, quarantined, warnings.take())),
+        OutputFormat::Json => output::document(&Queue::of(agent.ok(), spooled, quarantined, warnings.take())),
         OutputFormat::Text | OutputFormat::Dot => {
             output::warnings(&warnings.take());
-            print_text(&state, agent.as_ref(), &spooled, &quarantined);
+            print_text(&state, agent.as_ref().map_err(|no_reply| *no_reply), &spooled, &quarantined);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -43,20 +44,24 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCo
 
 fn print_text(
     state: &StateDir,
-    agent: Option<&QueueView>,
+    agent: Result<&QueueView, NoReply>,
     spooled: &[SpooledEvent],
     quarantined: &[QuarantinedFile],
 ) {
     match agent {
-        Some(agent) => print_agent(agent),
-        None => output::note(&format!(
+        Ok(agent) => print_agent(agent),
+        Err(NoReply::NoAgent) => output::note(&format!(
             "warning: no agent is running in {}: nothing is delivered to or from this node",
             state.path().display()
         )),
+        Err(NoReply::NotInTime) => output::note(&format!(
+            "warning: the agent of {} is there and does not answer: its process is stopped or overloaded",
+            state.path().display()
+        )),
     }
-    let is_idle = agent
-        .is_none_or(|agent| agent.running.is_none() && agent.waiting.is_empty() && agent.held.is_empty());
-    if agent.is_some() && is_idle {
+    let is_idle =
+        |agent: &QueueView| agent.running.is_none() && agent.waiting.is_empty() && agent.held.is_empty();
+    if agent.is_ok_and(is_idle) {
         output::print("Nothing runs and nothing waits.");
     }
     outbox::print_outbox(spooled, quarantined);

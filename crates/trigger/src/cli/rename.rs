@@ -67,14 +67,14 @@ async fn open_deliveries(
 async fn rename(state: &StateDir, to: &Certname) -> Result<(), Failure> {
     let request = Request::Rename { certname: to.clone() };
     match agent_socket::ask(state.path(), &request, TIMEOUT).await {
-        Some(Reply::Renamed) => return Ok(()),
-        Some(Reply::Failed { message, .. }) => return Err(Failure::failed(message)),
-        Some(_) => {
+        Ok(Reply::Renamed) => return Ok(()),
+        Ok(Reply::Failed { message, .. }) => return Err(Failure::failed(message)),
+        Ok(_) => {
             return Err(Failure::failed(
                 "the agent is of an earlier version and cannot do that: restart it, and repeat the command",
             ));
         }
-        None => {}
+        Err(_) => {}
     }
     // The agent may have closed its socket before it answered, because it starts again.
     if state.certname()?.as_ref() == Some(to) {

@@ -78,8 +78,7 @@ async fn explain_own_delivery(globals: &Globals, config: &ConfigFile, status: &m
     let Ok(Some(own)) = state.certname() else { return };
     let Some(target) = status.targets.get_mut(&own) else { return };
     if target.state == DeliveryState::Pending
-        && let Some(Reply::Queue(view)) =
-            agent_socket::ask(state.path(), &Request::Queue, AGENT_TIMEOUT).await
+        && let Ok(Reply::Queue(view)) = agent_socket::ask(state.path(), &Request::Queue, AGENT_TIMEOUT).await
         && let Some(blocked) = view.blocked
     {
         // The agent that answers lives, whatever its registration looks like.

@@ -35,6 +35,23 @@ EVENT                                 TRIGGER  TARGETS  BACKEND
 "#]]);
 }
 
+#[test]
+fn a_wait_ends_in_time_whatever_the_backends_do() {
+    let state = state();
+    // Servers that accept connections and never answer.
+    let silent: Vec<std::net::TcpListener> =
+        (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let addresses: Vec<String> =
+        silent.iter().map(|server| server.local_addr().unwrap().to_string()).collect();
+    let began = std::time::Instant::now();
+    let fire = ["fire", "x", "--host", "lb01", "--wait", "--timeout", "1s", "--backend"];
+    let url = format!("etcd://{}", addresses.join(","));
+    trigger(state.path()).args(fire).arg(url).assert().code(1);
+    // Far from the limits of three servers, and far from what a busy machine adds.
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "{:?}", began.elapsed());
+    drop(silent);
+}
+
 /// A `trigger` of a node that has no configuration yet, without a network: a hub may run on the default port.
 fn unconfigured(state: &Path) -> snapbox::cmd::Command {
     snapbox::cmd::Command::new("/usr/bin/unshare")

@@ -170,6 +170,10 @@ fn the_certname_is_puppets_present_one_or_no_run_starts() {
     for words in ["is lb02", "belongs to lb01", "'trigger rename'"] {
         assert!(sentence.contains(words), "{sentence}");
     }
+    // Puppet refuses such a name too, so nothing can be moved over to it.
+    site.answers("lock", "LB01", true);
+    let Some(PuppetBlocker::OtherCertname(sentence)) = site.blocker() else { panic!("an unusable name") };
+    assert!(sentence.contains("correct it in puppet.conf") && !sentence.contains("rename"), "{sentence}");
     // The configuration has another name than the state directory, whatever Puppet's is.
     let mut site = Site::new("converge", CertnameSource::Configured("lb02".parse().unwrap()));
     site.look.known.send_modify(|known| known.puppet = Answer::NotNeeded);

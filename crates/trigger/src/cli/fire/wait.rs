@@ -20,6 +20,8 @@ use crate::failure::{Exit, Failure};
 
 /// How often the nodes' registrations are read; outcomes are watched.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a look at the event may take where publishing it took all the time.
+const LAST_LOOK: Duration = Duration::from_millis(500);
 /// The most successors of a superseded delivery that are followed.
 const MAX_SUCCESSORS: usize = 256;
 
@@ -38,20 +40,25 @@ impl Followed {
 }
 
 /// Waits until every delivery of an event has ended, and reports progress meanwhile. While the event is not in the
-/// backend, `offer` tries to publish it.
+/// backend, `offer` tries to publish it. The time to wait began at `started`.
 pub(super) async fn until_over(
     fleet: &Fleet,
     event: EventId,
-    timeout: Duration,
+    (started, timeout): (Instant, Duration),
     format: OutputFormat,
     offer: impl AsyncFn() -> Result<(), Failure>,
 ) -> Result<Followed, Failure> {
-    let deadline = Instant::now() + timeout;
+    let deadline = started + timeout;
+    let left = || deadline.saturating_duration_since(Instant::now());
     let mut progress = Progress::new(format);
     let mut watch = None;
     let mut latest = None;
     loop {
-        match read_status(fleet, event).await {
+        let status = match tokio::time::timeout(left().max(LAST_LOOK), read_status(fleet, event)).await {
+            Ok(status) => status,
+            Err(_) => Ok(None),
+        };
+        match status {
             Ok(Some(status)) if status.targets.is_empty() && status.unreadable_parts.is_empty() => {
                 progress.finish(None);
                 return Err(Failure::failed(format!(
@@ -70,12 +77,11 @@ pub(super) async fn until_over(
             Ok(None) => progress.note("the event is not in the backend yet"),
             Err(error) => progress.note(&error.to_string()),
         }
-        if latest.is_none() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if let Ok(Err(failure)) = tokio::time::timeout(left, offer()).await {
-                progress.finish(None);
-                return Err(failure);
-            }
+        if latest.is_none()
+            && let Ok(Err(failure)) = tokio::time::timeout(left(), offer()).await
+        {
+            progress.finish(None);
+            return Err(failure);
         }
         if Instant::now() >= deadline {
             progress.finish(Some(timeout));
@@ -87,7 +93,7 @@ pub(super) async fn until_over(
             })?;
             return Ok(Followed { status, timed_out: true });
         }
-        let pause = POLL_INTERVAL.min(deadline.saturating_duration_since(Instant::now()));
+        let pause = POLL_INTERVAL.min(left());
         let _ = tokio::time::timeout(pause, next_outcome(fleet, event, &mut watch)).await;
     }
     progress.finish(None);

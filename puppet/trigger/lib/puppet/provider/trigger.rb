@@ -15,7 +15,10 @@ class Puppet::Provider::Trigger < Puppet::Provider
   # The directories where packages put the program, searched after PATH, because a daemon's PATH is often short.
   DIRECTORIES = ['/usr/bin', '/usr/local/bin', '/opt/puppetlabs/bin'].freeze
   # The characters that a terminal interprets or hides: those of `is_hidden` in crates/trigger/src/clean.rs.
-  HIDDEN = /[\p{Cc}\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/
+  HIDDEN = /
+    [\p{Cc}\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0] |
+    [\ufff9-\ufffb\u{e0000}-\u{e007f}]
+  /x.freeze
   # How many characters of the end of the program's standard error an error message repeats.
   STDERR_SHOWN = 500
 

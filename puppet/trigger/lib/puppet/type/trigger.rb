@@ -99,7 +99,7 @@ Puppet::Type.newtype(:trigger) do
     munge do |value|
       # What is no certname in lower case either stays as it was given, for the sentence that refuses it.
       fold = lambda do |element|
-        folded = element.is_a?(String) ? element.downcase(:ascii) : ''
+        folded = element.is_a?(String) ? element.downcase(:ascii).chomp('.') : ''
         folded.match?(node_name) ? folded : element
       end
       each_once.call(value).map(&fold).uniq
@@ -241,29 +241,35 @@ Puppet::Type.newtype(:trigger) do
   autorequire(:file) { required(:file) }
   autorequire(:package) { required(:package) }
 
-  # Returns what the manifest orders directly after each resource. It is read once for each catalog, however many
-  # triggers there are.
+  # Returns what comes directly after each resource: by the manifest, and by what the types require by themselves, such as
+  # a file its owner and its directory. It is read once for each catalog, however many triggers there are.
   def self.followers_in(catalog)
     @followers ||= ObjectSpace::WeakMap.new
     # A catalog of rspec-puppet has resources that are not of this kind.
-    ordered = catalog.resources.select { |resource| resource.respond_to?(:builddepends) }
-    @followers[catalog] ||= ordered.flat_map(&:builddepends).group_by(&:source)
-                                   .transform_values { |edges| edges.map(&:target) }
+    ordered = catalog.resources.grep(Puppet::Type)
+    @followers[catalog] ||= ordered.flat_map { |resource| resource.builddepends + implied_order(resource, catalog) }
+                                   .group_by(&:source).transform_values { |edges| edges.map(&:target) }
   end
 
-  # Returns what the manifest orders after this resource, itself or by a container of either.
+  def self.implied_order(resource, catalog)
+    return [] if resource.is_a?(self)
+
+    %i[autorequire autosubscribe autobefore autonotify].flat_map { |kind| resource.send(kind, catalog) }
+  end
+
+  # Returns what comes after this resource, itself or by a container of either.
   def ordered_after
     followers = self.class.followers_in(catalog)
-    found = []
+    found = {}
     open = [self]
     until open.empty?
       resource = open.shift
-      new = [resource, *containers(resource)].flat_map { |before| followers.fetch(before, []) } - found
-      new = new.flat_map { |after| [after, *contents(after)] }.uniq - found
-      found.concat(new)
+      new = [resource, *containers(resource)].flat_map { |before| followers.fetch(before, []) }
+      new = new.flat_map { |after| [after, *contents(after)] }.reject { |after| found[after] }.uniq
+      new.each { |after| found[after] = true }
       open.concat(new)
     end
-    found
+    found.keys
   end
 
   # The class or define that holds a resource, the one that holds that, and so on.
