@@ -4,6 +4,7 @@
 //! through a shell, neither here nor later.
 
 mod doubts;
+mod kind;
 mod limits;
 mod out_of_sight;
 mod wrapper_exit;
@@ -12,6 +13,7 @@ mod wrappers;
 use std::time::Duration;
 
 pub use self::doubts::WORKING_DIRECTORY;
+pub use self::kind::CommandKind;
 pub use self::limits::TagSettings;
 pub use self::wrapper_exit::WrapperExit;
 use crate::event::RunOptions;
@@ -95,17 +97,6 @@ pub struct RunCommand {
     program: Vec<String>,
     /// The operator's words after it.
     arguments: Vec<String>,
-}
-
-/// The kind of a run command, recognised by its words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CommandKind {
-    /// `puppet agent`: it has a lock, obeys `puppet agent --disable`, and accepts a job id.
-    PuppetAgent,
-    /// `puppet apply`: it has no lock, ignores `puppet agent --disable`, and accepts no job id.
-    PuppetApply,
-    /// Any other command: its outcome is that of its exit code.
-    Other,
 }
 
 impl Default for RunCommand {

@@ -25,6 +25,7 @@ use super::completion_writer::CompletionJob;
 use super::connection::Connection;
 use super::error::AgentError;
 use super::known_ends::KnownEnds;
+use super::rename::rename;
 use super::suppressed;
 use super::view;
 use super::{AgentSettings, DisableCheck, Node, Question, Signal, Stopped};
@@ -515,9 +516,9 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         check_configuration: &impl Fn() -> C,
     ) -> Result<(), String> {
         let AgentSettings { state, certname: owner, .. } = &self.node.settings;
-        super::rename(state, &self.runs, certname)?;
+        rename(state, &self.runs, certname)?;
         if let Err(error) = check_configuration().await {
-            super::rename(state, &self.runs, owner)?;
+            rename(state, &self.runs, owner)?;
             return Err(format!("the agent could not start again: {error}"));
         }
         tracing::info!(from = %owner, to = %certname, "the state directory has a new owner");

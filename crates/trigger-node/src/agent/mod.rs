@@ -21,6 +21,7 @@ mod outbox_relay;
 mod output_limiter;
 mod reaper;
 mod registration;
+mod rename;
 mod run_history;
 mod socket;
 mod start;
@@ -59,7 +60,8 @@ use crate::state::{Outbox, StateDir};
 
 use connection::Connection;
 pub use error::AgentError;
-pub use start::{check, check_owner, rename, run};
+pub use rename::rename;
+pub use start::{check, check_owner, run};
 
 /// The settings of an agent, read from its configuration once for each start or reload.
 #[derive(Debug, Clone)]

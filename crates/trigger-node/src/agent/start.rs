@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use trigger_core::identity::Certname;
 use trigger_core::keyspace::Keyspace;
 use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
@@ -201,21 +200,4 @@ fn claim_state_dir<H: Host>(settings: &AgentSettings<H>) -> Result<(), AgentErro
         settings.state.set_certname(&settings.certname)?;
     }
     Ok(())
-}
-
-/// Gives a state directory to another certname. Its runs have to be over and their outcomes stored, because these are
-/// the earlier certname's. The outbox, the groups and the notes about ended events stay: they are the machine's.
-///
-/// # Errors
-/// A sentence.
-pub fn rename<H: Host>(state: &StateDir<H>, runs: &Runs<H>, certname: &Certname) -> Result<(), String> {
-    let open = runs.open_runs().map_err(|error| error.to_string())?;
-    if !open.is_empty() {
-        return Err(
-            "a run is in progress here, or its outcome is not stored in the backend yet: repeat the command \
-                    when 'trigger queue' shows no run and a connection"
-                .to_owned(),
-        );
-    }
-    state.set_certname(certname).map_err(|error| error.to_string())
 }

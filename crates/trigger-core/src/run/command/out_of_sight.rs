@@ -1,6 +1,6 @@
 //! The wrappers behind which Trigger cannot find what it needs of Puppet: its settings, locks and report.
 
-use super::CommandKind;
+use super::kind::CommandKind;
 use super::wrappers::{Used, Wrapped};
 
 /// Options that change the root directory or a namespace by which paths, processes or users have another meaning.
