@@ -326,7 +326,7 @@ async fn a_holder_that_cannot_renew_trusts_its_claim_for_less_than_the_lease(wor
 async fn garbage_is_nobodys_claim_and_a_newer_record_is_somebodys(world: &World) {
     world.put("garbage").await;
     assert!(is_held(&world.renew(&mut world.agent("first", Some("a")), 0).await));
-    world.put(r#"{"v":2,"holder":{"name":"whoever"}}"#).await;
+    world.put(r#"{"v":2,"holder":{"name":"another"}}"#).await;
     let mut second = world.agent("second", Some("a"));
     let standing = world.renew(&mut second, 0).await;
     assert!(blocked_reason(&standing, 0).contains("a newer version of Trigger"), "{standing:?}");

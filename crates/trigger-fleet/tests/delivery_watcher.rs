@@ -214,7 +214,7 @@ async fn a_groups_event_that_has_ended_here_is_looked_up_once_a_connection() {
     );
 }
 
-/// The receiver waits for the rest of a reading, which must not be for ever.
+/// The receiver waits for the rest of a reading, which must end.
 #[tokio::test(start_paused = true)]
 async fn a_reading_in_portions_has_an_end_even_if_the_rest_cannot_be_read() {
     for reads in [usize::MAX, 1] {

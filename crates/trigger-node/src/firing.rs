@@ -237,7 +237,7 @@ impl<H: Host> Publisher<H> {
         }
     }
 
-    /// Warnings about an event that was committed: about names that nobody has registered under, and about clocks. They
+    /// Warnings about an event that was committed: about names that no agent has registered under, and about clocks. They
     /// are worth a short wait and no failure.
     async fn about_targets(&self, publication: &Publication) -> Vec<String> {
         let Ok(Backend::Store(store)) = self.backend_of(publication) else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! Clocks that disagree, and names that nobody has.
+//! Clocks that disagree, and names that no node has.
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 

@@ -15,7 +15,7 @@ Puppet::Type.newtype(:trigger) do
 
     Puppet itself drops a notify in these cases, for good, and nothing fires:
 
-    * a resource that the trigger depends on failed in this run, be it another notifier or a `require`: Puppet skips
+    * a resource that the trigger depends on failed in this run, another notifier or a `require`: Puppet skips
       the trigger;
     * the run is limited to tags (`--tags`, `tags` in `puppet.conf`) that the trigger does not have. Give
       `--tags TAG,trigger_internal`, for every trigger carries the tag `trigger_internal`, and notify the trigger
