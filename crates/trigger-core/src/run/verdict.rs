@@ -122,9 +122,10 @@ fn by_report(kind: CommandKind, report: &ReportSummary, exit: Exit, traces: &Tra
             (RunOutcome::Unknown, Some("its report has an unknown status: see the run's output".to_owned()))
         }
         // Something after the catalog failed, such as the `postrun_command`.
-        (Some(outcome), Exit::Code(1)) => {
-            (outcome, Some(traces.explain("the catalog was applied, but Puppet ended with exit code 1")))
-        }
+        (Some(outcome), Exit::Code(1)) => (
+            outcome,
+            Some(traces.explain(kind, "the catalog was applied, but Puppet ended with exit code 1")),
+        ),
         (Some(outcome), _) => (outcome, None),
     };
     Verdict { outcome, reason, reported_noop: report.noop, drift: report.drift() }
@@ -151,11 +152,11 @@ fn cut_short(
         Exit::Code(0) => {
             (RunOutcome::Interrupted, "Puppet was stopped before its catalog was applied".to_owned())
         }
-        Exit::Code(_) if !has_begun => (RunOutcome::NotRun, traces.explain("no catalog was applied")),
+        Exit::Code(_) if !has_begun => (RunOutcome::NotRun, traces.explain(kind, "no catalog was applied")),
         Exit::Code(_) => match signal::certain(kind, traces) {
             Some(signal) => (RunOutcome::Interrupted, format!("ended by {signal}")),
             // Something may have been changed. Another run would probably fail at the same place, again and again.
-            None => (RunOutcome::Failed, traces.explain("the catalog was not applied to its end")),
+            None => (RunOutcome::Failed, traces.explain(kind, "the catalog was not applied to its end")),
         },
     };
     (outcome, Some(reason))
@@ -164,8 +165,8 @@ fn cut_short(
 fn without_report(kind: CommandKind, code: i32, why: &str, traces: &Traces<'_>) -> Verdict {
     match (kind, code) {
         _ if traces.was_stopped => Verdict::stopped(),
-        _ if traces.wrapper.is_some() => by_wrapper(code, traces),
-        (_, 1) => Verdict::new(RunOutcome::NotRun, traces.explain("Puppet did not run")),
+        _ if traces.wrapper.is_some() => by_wrapper(kind, code, traces),
+        (_, 1) => Verdict::new(RunOutcome::NotRun, traces.explain(kind, "Puppet did not run")),
         // Probably it was stopped before it had a report to write. One repetition costs less than a lost event.
         (CommandKind::PuppetAgent, 0) => Verdict::new(
             RunOutcome::Interrupted,
@@ -174,7 +175,7 @@ fn without_report(kind: CommandKind, code: i32, why: &str, traces: &Traces<'_>) 
         _ => match by_shell(code) {
             Some(signal) => interrupted(signal),
             None => {
-                let reason = traces.with_first_error(format!("exit code {code}, but {why}"));
+                let reason = traces.with_first_error(kind, format!("exit code {code}, but {why}"));
                 Verdict::new(RunOutcome::Unknown, reason)
             }
         },
@@ -182,7 +183,7 @@ fn without_report(kind: CommandKind, code: i32, why: &str, traces: &Traces<'_>) 
 }
 
 /// The verdict where there is no report and the exit code is one that a wrapper has itself.
-fn by_wrapper(code: i32, traces: &Traces<'_>) -> Verdict {
+fn by_wrapper(kind: CommandKind, code: i32, traces: &Traces<'_>) -> Verdict {
     let what = match traces.wrapper {
         // A run that waited for Puppet's lock did not begin: that time does not count towards the run timeout either.
         Some(WrapperExit::TimedOut) if traces.lock.is_none() => {
@@ -198,7 +199,7 @@ fn by_wrapper(code: i32, traces: &Traces<'_>) -> Verdict {
         Some(WrapperExit::NotStarted) => format!("Puppet could not be started (exit code {code})"),
         _ => "Puppet did not run".to_owned(),
     };
-    Verdict::new(RunOutcome::NotRun, traces.explain(&what))
+    Verdict::new(RunOutcome::NotRun, traces.explain(kind, &what))
 }
 
 /// The signal that a shell around Puppet reports by its exit code.
