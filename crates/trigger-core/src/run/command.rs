@@ -6,6 +6,7 @@
 mod doubts;
 mod kind;
 mod limits;
+mod options;
 mod out_of_sight;
 mod wrapper_exit;
 mod wrappers;
@@ -57,17 +58,32 @@ const GUARD: &str = "--verbose";
 const END_OF_OPTIONS: &str = "--";
 
 /// Options with which Puppet does something else than a run and then exits.
-const NO_RUN: [&str; 10] = [
+const NO_RUN: [&str; 11] = [
     "--configprint",
     "--genconfig",
     "--genmanifest",
     "--fingerprint",
     "--enable",
     "--disable",
+    "--parseonly",
     "--help",
     "-h",
     "--version",
     "-V",
+];
+
+/// Settings among the operator's words that decide where Puppet's files are, or under which name it runs.
+const OVERRIDES: [&str; 10] = [
+    "--confdir",
+    "--config",
+    "--vardir",
+    "--statedir",
+    "--ssldir",
+    "--certname",
+    "--publicdir",
+    "--lastrunreport",
+    "--agent_disabled_lockfile",
+    "--agent_catalog_run_lockfile",
 ];
 
 /// How much later than its supervisor Puppet ends a run by itself (`runtimeout`). The setting is for a run whose
@@ -159,23 +175,11 @@ impl RunCommand {
         words.extend([puppet, "config", "print"].map(str::to_owned));
         words.extend(settings.iter().map(|&setting| setting.to_owned()));
         words.extend(["--section".to_owned(), section.to_owned(), "--color=false".to_owned()]);
-        const OVERRIDES: [&str; 10] = [
-            "--confdir",
-            "--config",
-            "--vardir",
-            "--statedir",
-            "--ssldir",
-            "--certname",
-            "--publicdir",
-            "--lastrunreport",
-            "--agent_disabled_lockfile",
-            "--agent_catalog_run_lockfile",
-        ];
         let mut arguments = self.arguments.iter().peekable();
         while let Some(argument) = arguments.next() {
             let (flag, value) =
                 argument.split_once('=').map_or((argument.as_str(), None), |(f, v)| (f, Some(v)));
-            if !OVERRIDES.contains(&flag) {
+            if !OVERRIDES.iter().any(|name| options::is_whole(flag, name)) {
                 continue;
             }
             if let Some(value) = value.or_else(|| arguments.peek().map(|word| word.as_str())) {
@@ -188,16 +192,6 @@ impl RunCommand {
     /// Whether the command can honour noop. Where it cannot, a noop event is refused and never run for real.
     pub fn honours_noop(&self) -> bool {
         self.kind != CommandKind::Other
-    }
-
-    /// The option among the operator's words with which Puppet would not run at all, if there is one.
-    pub fn option_without_a_run(&self) -> Option<&str> {
-        if self.kind == CommandKind::Other {
-            return None;
-        }
-        let (options, _) = self.options_and_operands();
-        let name = |word: &'_ String| word.split_once('=').map_or(word.clone(), |(name, _)| name.to_owned());
-        options.iter().find(|word| NO_RUN.contains(&name(word).as_str())).map(String::as_str)
     }
 
     /// The argument vector of a run. `timeout` is the longest time that the run may take, `report` the file to which

@@ -1,7 +1,7 @@
 //! The words with which the reason of a run's outcome quotes Puppet and says what to do. Nothing here decides an
 //! outcome: Puppet prints what other programs print, and its messages may be translated.
 
-use crate::run::command::WrapperExit;
+use crate::run::command::{CommandKind, WrapperExit};
 use crate::run::report_errors::ReportErrors;
 
 /// The most characters of Puppet's own words in a reason, which is stored with the outcome.
@@ -46,73 +46,119 @@ impl LockHolder {
     }
 }
 
-/// What Puppet's words mean for an operator: fragments of messages, each with what to do. The first that fits counts.
-const ADVICE: [(&[&str], &str); 7] = [
+/// What a message of Puppet means for an operator: the parts of the message that are the same in every one, in their
+/// order, and what to do. A part without its context may be in a message of anything else.
+type Advice = (&'static [&'static [&'static str]], &'static str);
+
+/// What to do about the messages of `puppet agent` about its certificates and its connection, as `Puppet::SSL` and
+/// `Puppet::HTTP` write them. The first that fits counts.
+const AGENT_ADVICE: [Advice; 6] = [
     (
-        &["Another puppet instance is already running and"],
+        &[&["Another puppet instance is already running and the ", "; exiting"]],
         "that instance is at its certificates: its process id is in the file ssl.lock in the directory of the setting 'ssldir'",
     ),
     (
-        &["does not match its private key", "does not match the public key"],
+        &[
+            &["The certificate for '", "' does not match its private key"],
+            &["The CSR for host '", "' does not match the public key"],
+        ],
         "the CA has a certificate of another key for this node: remove it there with 'puppetserver ca clean' and here with 'puppet ssl clean'",
     ),
     (
-        &["is revoked", "certificate revoked"],
+        &[
+            &["Certificate '", "' is revoked"],
+            &["certificate verify failed [certificate revoked for "],
+            &["SSL_connect returned=", "alert certificate revoked"],
+        ],
         "a certificate was revoked: if it is this node's, remove it with 'puppet ssl clean' and get a new one",
     ),
     (
-        &["is not yet valid", "has expired", "certificate expired"],
+        &[
+            &["The certificate '", "' is not yet valid, verify time is synchronized"],
+            &["The certificate '", "' has expired, verify time is synchronized"],
+            &["The CRL issued by '", "' is not yet valid, verify time is synchronized"],
+            &["The CRL issued by '", "' has expired, verify time is synchronized"],
+            &["certificate verify failed [certificate has expired for "],
+            &["certificate verify failed [certificate is not yet valid for "],
+            &["certificate verify failed [CRL has expired for "],
+            &["certificate verify failed [CRL is not yet valid for "],
+            &["SSL_connect returned=", "alert certificate expired"],
+        ],
         "compare the clocks of this node and of the server, and the dates of the certificates",
     ),
     (
-        &["certificate verify failed", "self signed certificate", "self-signed certificate", "unknown ca"],
+        &[
+            &["certificate verify failed ["],
+            &["SSL_connect returned=", "certificate verify failed"],
+            &["SSL_connect returned=", "alert unknown ca"],
+        ],
         "this node and the server do not have the same CA: check the settings 'server' and 'ssldir', and 'puppet ssl verify'",
     ),
     (
         &[
-            "Connection refused",
-            "Failed to open TCP connection",
-            "Could not connect via HTTPS",
-            "getaddrinfo",
-            "No route to host",
-            "Network is unreachable",
-            "execution expired",
-            "imed out",
-            "Could not select a functional puppet server",
-            "No more routes",
+            &["Request to http", "://", " failed"],
+            &["Request to http", "://", " timed out connect operation after ", " seconds"],
+            &["Request to http", "://", " timed out read operation after ", " seconds"],
+            &["Request to http", "://", " interrupted after ", " seconds"],
+            &["Connection to http", "://", " failed, trying next route"],
+            &["Failed to open TCP connection to ", ":", "("],
+            &["Connection refused - connect(2) for "],
+            &["Could not select a functional puppet server from server_list"],
+            &["No more routes to "],
         ],
         "check that the Puppet server runs and can be reached from here (settings 'server' and 'serverport')",
     ),
-    (
-        &["Found 1 dependency cycle", "dependency cycles"],
-        "remove a requirement from the cycle in the manifests",
-    ),
 ];
 
-/// What Puppet prints where it has no certificate yet, because no person or rule has signed its request.
-const UNSIGNED: [&str; 3] = [
-    "you might still need to sign this agent's certificate",
-    "has not been signed yet",
-    "no certificate found and waitforcert is disabled",
+/// The same for a message about the catalog, of any Puppet.
+const CATALOG_ADVICE: Advice =
+    (&[&["Found ", " dependency cycle"]], "remove a requirement from the cycle in the manifests");
+
+/// Parts of the errors in which Puppet repeats words of others: of a manifest, of the compiler, of a command, of a
+/// provider.
+const REPEATED: [&str; 7] = [
+    "Evaluation Error",
+    " on SERVER: ",
+    "Syntax error",
+    " from prerun_command",
+    " from postrun_command",
+    "Could not prefetch ",
+    "Could not autoload ",
 ];
+
+/// The lines that `puppet agent` prints where it has no certificate yet, because no person or rule has signed its request:
+/// how they begin, and what else is in them.
+const UNSIGNED: [(&str, &str); 4] = [
+    ("Couldn't fetch certificate from CA server; ", "you might still need to sign this agent's certificate"),
+    (
+        "Error: Couldn't fetch certificate from CA server; ",
+        "you might still need to sign this agent's certificate",
+    ),
+    ("Info: Certificate for ", " has not been signed yet"),
+    ("Exiting; ", "no certificate found and waitforcert is disabled"),
+];
+/// What it prints when it has got its certificate after all.
+const SIGNED: &str = "Info: Downloaded certificate for ";
 
 impl Traces<'_> {
-    /// A sentence about what did not happen, with the words of Puppet that explain it and with what to do.
-    pub(super) fn explain(&self, what: &str) -> String {
+    /// A sentence about what did not happen, with the words of Puppet that explain it and with what to do. `kind` is that
+    /// of the run command: only `puppet agent` has a server and certificates.
+    pub(super) fn explain(&self, kind: CommandKind, what: &str) -> String {
         let error = self.first_error();
         if let (None, Some(lock)) = (&error, self.lock) {
             let said = self.last_notice().map(|notice| format!(": {}", quoted(notice))).unwrap_or_default();
             let lock = lock.describe();
             return format!("{what}: the lock {lock} was not free in time{said} (see the run's output)");
         }
-        if UNSIGNED.iter().any(|fragment| self.output.contains(fragment)) {
+        if kind == CommandKind::PuppetAgent && self.is_unsigned() {
             let certname = self.certname;
+            let error = error.map(|error| format!("{}; ", quoted(error))).unwrap_or_default();
             return format!(
-                "{what}: this node's certificate is not signed yet: sign it on the CA server with 'puppetserver ca sign --certname {certname}' (see the run's output)"
+                "{what}: {error}this node's certificate is not signed yet: sign it on the CA server with 'puppetserver ca sign --certname {certname}' (see the run's output)"
             );
         }
         match error.or_else(|| self.last_notice()).or_else(|| self.last_plain_line()) {
-            Some(line) => match advice(line) {
+            Some(line) => match advice(kind, line) {
                 Some(advice) => format!("{what}: {}; {advice} (see the run's output)", quoted(line)),
                 None => format!("{what}: {} (see the run's output)", quoted(line)),
             },
@@ -121,8 +167,16 @@ impl Traces<'_> {
     }
 
     /// A sentence with Puppet's first error, if it printed one.
-    pub(super) fn with_first_error(&self, what: String) -> String {
-        if self.first_error().is_some() { self.explain(&what) } else { what }
+    pub(super) fn with_first_error(&self, kind: CommandKind, what: String) -> String {
+        if self.first_error().is_some() { self.explain(kind, &what) } else { what }
+    }
+
+    /// Whether `puppet agent` has waited for its certificate in vain.
+    fn is_unsigned(&self) -> bool {
+        let is_unsigned =
+            |line: &str| UNSIGNED.iter().any(|(begin, part)| line.starts_with(begin) && line.contains(part));
+        let signs = self.output.lines().rev().filter(|line| is_unsigned(line) || line.starts_with(SIGNED));
+        signs.take(1).any(is_unsigned)
     }
 
     /// A sentence with the last line of the output, if there is one.
@@ -176,9 +230,32 @@ impl Traces<'_> {
     }
 }
 
-fn advice(line: &str) -> Option<&'static str> {
-    let fits = |fragments: &&[&str]| fragments.iter().any(|fragment| line.contains(fragment));
-    ADVICE.iter().find(|(fragments, _)| fits(fragments)).map(|(_, advice)| *advice)
+fn advice(kind: CommandKind, line: &str) -> Option<&'static str> {
+    // The message of a resource begins with its path, and comes from a provider or from what it started.
+    let is_repeated = line.starts_with("/Stage[") || REPEATED.iter().any(|part| line.contains(part));
+    let of_agent = AGENT_ADVICE.iter().filter(|_| kind == CommandKind::PuppetAgent && !is_repeated);
+    let of_catalog = std::iter::once(&CATALOG_ADVICE).filter(|_| line.starts_with("Found "));
+    let mut advice = of_agent.chain(of_catalog);
+    let fits = |(messages, _): &&Advice| messages.iter().any(|parts| has_in_order(line, parts));
+    advice.find(fits).map(|(_, advice)| *advice)
+}
+
+/// Whether a line has these parts, one after another. The first is where a message begins: at the start of the line or
+/// after what another message says before it.
+fn has_in_order(line: &str, parts: &[&str]) -> bool {
+    let Some((first, others)) = parts.split_first() else { return false };
+    line.match_indices(first).any(|(at, _)| {
+        let begins = at == 0 || line[..at].ends_with(": ");
+        let mut rest = &line[at + first.len()..];
+        begins
+            && others.iter().all(|part| match rest.split_once(part) {
+                Some((_, after)) => {
+                    rest = after;
+                    true
+                }
+                None => false,
+            })
+    })
 }
 
 /// Words of another program in one line of bounded length, without the dot at their end.
@@ -203,8 +280,12 @@ mod tests {
     use super::*;
     use crate::run::report_errors::FailedResource;
 
+    fn explained_of(kind: CommandKind, output: &str) -> String {
+        Traces { output, certname: "web01", ..Traces::default() }.explain(kind, "Puppet did not run")
+    }
+
     fn explained(output: &str) -> String {
-        Traces { output, certname: "web01", ..Traces::default() }.explain("Puppet did not run")
+        explained_of(CommandKind::PuppetAgent, output)
     }
 
     #[test]
@@ -241,11 +322,80 @@ mod tests {
     }
 
     #[test]
+    fn words_of_others_are_quoted_without_advice() {
+        const EVALUATION: &str = "Evaluation Error: Error while evaluating a Function Call,";
+        let refused = "Request to https://p:8140/puppet/v3 failed after 0.001 seconds: Failed to open TCP connection to p:8140 (Connection refused - connect(2) for \"p\" port 8140)";
+        for error in [
+            &format!("{EVALUATION} package foo has not been signed yet (file: /x.pp, line: 1)"),
+            &format!("{EVALUATION} {refused} (file: /x.pp, line: 1)"),
+            &format!(
+                "Could not retrieve catalog from remote server: Error 500 on SERVER: Server Error: {refused}"
+            ),
+            &format!("Could not run command from prerun_command: returned 1: {refused}"),
+            &format!(
+                "/Stage[main]/Main/Kaput[x]/ensure: change from 'absent' to 'present' failed: {refused}"
+            ),
+            "Could not run: the license of widget has expired",
+            "Could not run: connection refused by the moderator",
+            "Could not run command from prerun_command: Execution of '/x' returned 1: snapshot of vm01 timed out",
+            "Could not run: the certificate 'x' is revoked, he said",
+            "Could not run: a dependency cycles by",
+        ] {
+            for kind in [CommandKind::PuppetAgent, CommandKind::PuppetApply] {
+                let output = format!("Info: x\nError: {error}\nError: Could not run: later\n");
+                let expected = format!("Puppet did not run: {} (see the run's output)", quoted(error));
+                assert_eq!(explained_of(kind, &output), expected);
+            }
+        }
+        // What only a server or certificates can explain is not for `puppet apply`.
+        let unsigned = "Info: Certificate for web01 has not been signed yet\n";
+        for line in [refused, "The CRL issued by 'x' has expired, verify time is synchronized"] {
+            let output = format!("{unsigned}Error: {line}\n");
+            let expected = format!("Puppet did not run: {} (see the run's output)", quoted(line));
+            assert_eq!(explained_of(CommandKind::PuppetApply, &output), expected);
+        }
+        // A word in the middle of a line is no line of Puppet's, and a certificate may have come later.
+        for output in [
+            "Notice: x: Info: Certificate for web01 has not been signed yet\n".to_owned(),
+            format!("{unsigned}Info: Downloaded certificate for web01 from https://p\n"),
+        ] {
+            assert!(!explained(&output).contains("sign it"), "{output}");
+        }
+    }
+
+    #[test]
+    fn puppets_first_error_is_quoted_beside_any_advice() {
+        let unsigned = "Error: Connection to https://p:8140/puppet-ca/v1 failed, trying next route: x\nInfo: Certificate for web01 has not been signed yet\n";
+        let reason = explained(unsigned);
+        assert!(
+            reason.contains(": Connection to https://p:8140/puppet-ca/v1 failed, trying next route: x; this node's certificate is not signed yet"),
+            "{reason}"
+        );
+        for line in [
+            "Could not retrieve catalog from remote server: Request to https://p:8140/puppet/v3/catalog/web01 timed out read operation after 120.1 seconds",
+            "Could not run: No more routes to ca",
+            "/File[/var/lib/puppet/facts.d]: Could not evaluate: Could not retrieve file metadata for puppet:///pluginfacts: Failed to open TCP connection to p:8140 (getaddrinfo: Name or service not known)",
+        ] {
+            let reason = explained(&format!("Error: {line}\n"));
+            assert!(
+                reason.contains(line) && reason.contains("check that the Puppet server runs"),
+                "{reason}"
+            );
+        }
+        let cycle = "Error: Found 1 dependency cycle:\n(Exec[a] => Exec[a])\n";
+        for kind in [CommandKind::PuppetAgent, CommandKind::PuppetApply] {
+            assert!(explained_of(kind, cycle).contains("remove a requirement from the cycle"));
+        }
+    }
+
+    #[test]
     fn a_lock_is_named_with_its_file_and_process_but_not_where_an_error_explains_the_end() {
         let lock =
             LockHolder { file: "/s/run.lock".to_owned(), process: 7, command: "puppet agent".to_owned() };
-        let explain =
-            |output| Traces { output, lock: Some(&lock), ..Traces::default() }.explain("Puppet did not run");
+        let explain = |output| {
+            Traces { output, lock: Some(&lock), ..Traces::default() }
+                .explain(CommandKind::PuppetAgent, "Puppet did not run")
+        };
         assert_eq!(
             explain("Info: x\nNotice: Exiting now because the maxwaitforlock timeout has been exceeded.\n"),
             "Puppet did not run: the lock /s/run.lock of process 7 (puppet agent) was not free in time: Exiting now because the maxwaitforlock timeout has been exceeded (see the run's output)"

@@ -18,6 +18,9 @@ pub struct ReportErrors {
     pub first_failed: Option<FailedResource>,
     /// How many resources failed.
     pub failed: usize,
+    /// The resource whose evaluation was begun and not ended, as where Puppet ended in the middle of a catalog. Puppet
+    /// records neither a failure nor an event of it.
+    pub unfinished: Option<String>,
     /// The first message of the level `err`, with its source.
     pub first_error: Option<String>,
     /// The last message of the report.
@@ -90,11 +93,19 @@ impl ReportErrors {
 
     fn read_resources<'a>(&mut self, reader: &mut Reader<'a>, value: Event<'a>) -> Option<()> {
         reader.fields_of(value, |reader, resource, status| {
-            let mut has_failed = false;
+            let (mut has_failed, mut was_skipped, mut has_time) = (false, false, false);
             let mut message = String::new();
             reader.fields_of(status, |reader, field, value| match field {
                 "failed" | "failed_to_restart" => {
                     has_failed |= reader.text(&value).as_deref() == Some("true");
+                    reader.skip(&value)
+                }
+                "skipped" => {
+                    was_skipped = reader.text(&value).as_deref() == Some("true");
+                    reader.skip(&value)
+                }
+                "evaluation_time" => {
+                    has_time = reader.text(&value).is_some_and(|time| time.parse::<f64>().is_ok());
                     reader.skip(&value)
                 }
                 "events" => reader.items(value, |reader, event| {
@@ -110,6 +121,9 @@ impl ReportErrors {
                 self.failed += 1;
                 let failed = FailedResource { resource: resource.to_owned(), message };
                 self.first_failed.get_or_insert(failed);
+            } else if !has_time && !was_skipped {
+                // Puppet writes the resources in the order in which it comes to them.
+                self.unfinished = Some(resource.to_owned());
             }
             Some(())
         })
@@ -266,6 +280,7 @@ metrics:
 resource_statuses:
   File[/a]:
     resource: File[/a]
+    evaluation_time: 0.1
     failed: false
     failed_to_restart: false
     events:
@@ -280,6 +295,14 @@ resource_statuses:
     - message: 'change from ''notrun'' to [''0''] failed: ''printf "x\n"; exit 1''
         returned 1 instead of one of [0]'
       status: failure
+  Schedule[daily]:
+    evaluation_time:
+    skipped: true
+  Kaput[x]:
+    evaluation_time:
+    failed: false
+    skipped: false
+    events: []
   ? Service[c]
   : failed: false
     failed_to_restart: true
@@ -299,6 +322,7 @@ catalog_uuid: x
             })
         );
         assert_eq!(errors.failed, 2);
+        assert_eq!(errors.unfinished.as_deref(), Some("Kaput[x]"), "its evaluation took no time yet");
     }
 
     #[test]

@@ -5,6 +5,10 @@
 //! conditions that no message of another program or of a manifest meets: such a message is always part of a longer one
 //! of Puppet's, and the report keeps where each message begins and ends. Where no catalog was begun, none of this is
 //! asked, because the run is tried again anyway.
+//!
+//! In `puppet apply`, a provider may raise an error whose only word is the name of a signal, or exit, which leaves the same
+//! traces as a signal. The code of Puppet's own resource types does neither. So a resource of another type that was not
+//! evaluated to its end counts against the signal: the run has failed there, and is not repeated.
 
 use crate::run::command::CommandKind;
 use crate::run::explanation::Traces;
@@ -15,6 +19,7 @@ pub(super) fn certain(kind: CommandKind, traces: &Traces<'_>) -> Option<String> 
     let errors = traces.errors?;
     match kind {
         CommandKind::PuppetAgent => caught(errors),
+        CommandKind::PuppetApply if is_in_foreign_code(errors) => None,
         CommandKind::PuppetApply => raised(traces.output, errors).or_else(|| exiting(traces.output, errors)),
         CommandKind::Other => None,
     }
@@ -55,10 +60,52 @@ fn exiting(output: &str, errors: &ReportErrors) -> Option<String> {
     (is_the_end && !is_quoted(EXITING, errors)).then(|| "SIGINT".to_owned())
 }
 
+/// The signals that Ruby raises as an exception with this message. All others end the process at once, which shows in its
+/// exit, or not at all; `puppet apply` handles `INT` itself.
+const SIGNALS: [&str; 6] = ["SIGHUP", "SIGQUIT", "SIGALRM", "SIGTERM", "SIGUSR1", "SIGUSR2"];
+
+/// The resource types whose code is Puppet's own, or that of its modules for the system, and Trigger's.
+const OWN_TYPES: [&str; 23] = [
+    "Augeas",
+    "Cron",
+    "Exec",
+    "File",
+    "Filebucket",
+    "Group",
+    "Host",
+    "Mount",
+    "Notify",
+    "Package",
+    "Resources",
+    "Schedule",
+    "Selboolean",
+    "Selmodule",
+    "Service",
+    "Ssh_authorized_key",
+    "Sshkey",
+    "Stage",
+    "Tidy",
+    "Trigger",
+    "User",
+    "Yumrepo",
+    "Zone",
+];
+
 fn is_signal(word: &str) -> bool {
-    word.strip_prefix("SIG").is_some_and(|letters| {
-        !letters.is_empty() && letters.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
-    })
+    SIGNALS.contains(&word)
+}
+
+/// Whether Puppet ended in a resource whose type comes from a module, or a resource has failed with nothing but such a word.
+fn is_in_foreign_code(errors: &ReportErrors) -> bool {
+    let is_foreign = |resource: &str| {
+        let of_type = resource.split_once('[').map_or(resource, |(of_type, _)| of_type);
+        !OWN_TYPES.contains(&of_type)
+    };
+    let has_failed_so = errors.first_failed.as_ref().is_some_and(|failed| {
+        let word = failed.message.rsplit(' ').next().unwrap_or_default();
+        is_foreign(&failed.resource) && (is_signal(word) || word == "exit")
+    });
+    has_failed_so || errors.unfinished.as_deref().is_some_and(is_foreign)
 }
 
 /// Whether the line is part of a message, so that something else than Puppet itself may have written it.
@@ -110,6 +157,42 @@ mod tests {
         for line in ["Exiting", "Error: Could not run: SIGTERM"] {
             let quoted = ReportErrors { quoted_lines: vec![line.to_owned()], ..ReportErrors::default() };
             check(apply, &format!("Error: Failed to apply catalog: x\n{line}\n"), &quoted, None);
+        }
+    }
+
+    /// Proves C9. A provider of a module that raises `LoadError` or exits leaves what a signal leaves.
+    #[test]
+    fn a_resource_of_a_modules_type_has_failed_and_one_of_puppets_was_interrupted() {
+        let apply = CommandKind::PuppetApply;
+        let in_resource = |resource: &str| ReportErrors {
+            unfinished: Some(resource.to_owned()),
+            ..ReportErrors::default()
+        };
+        let at = |resource: &str, word: &str| {
+            format!("Error: /Stage[main]/Main/{resource}/x: change failed: {word}\n")
+        };
+        for (resource, is_own) in [
+            ("Exec[a]", true),
+            ("Package[Kaput[a]]", true),
+            ("Kaput[Exec[a]]", false),
+            ("My::Type[x]", false),
+        ] {
+            let errors = in_resource(resource);
+            let raised = format!("{}Error: Could not run: SIGTERM\n", at(resource, "SIGTERM"));
+            check(apply, &raised, &errors, is_own.then_some("SIGTERM"));
+            check(apply, "Error: Could not run: SIGHUP\n", &errors, is_own.then_some("SIGHUP"));
+            check(apply, &format!("Exiting\n{}", at(resource, "exit")), &errors, is_own.then_some("SIGINT"));
+        }
+        let failed = ReportErrors {
+            first_failed: Some(crate::run::report_errors::FailedResource {
+                resource: "Kaput[x]".to_owned(),
+                message: "change from 'no' to 'yes' failed: SIGTERM".to_owned(),
+            }),
+            ..ReportErrors::default()
+        };
+        check(apply, "Error: Could not run: SIGTERM\n", &failed, None);
+        for no_end in ["SIGUSR9", "SIGINT", "SIGCHLD", "SIGKILL", "SIGWINCH", "SIG", "SIGTERM!", "TERM"] {
+            check(apply, &format!("Error: Could not run: {no_end}\n"), &in_resource("Exec[a]"), None);
         }
     }
 

@@ -6,7 +6,7 @@
 //! it, because anything may be printed there. The one exception is in [`signal`](super::signal).
 
 use crate::run::command::{CommandKind, WrapperExit};
-use crate::run::explanation::Traces;
+use crate::run::explanation::{Traces, quoted};
 use crate::run::report::ReportSummary;
 use crate::run::signal;
 use crate::run::{Drift, RunOutcome};
@@ -122,9 +122,10 @@ fn by_report(kind: CommandKind, report: &ReportSummary, exit: Exit, traces: &Tra
             (RunOutcome::Unknown, Some("its report has an unknown status: see the run's output".to_owned()))
         }
         // Something after the catalog failed, such as the `postrun_command`.
-        (Some(outcome), Exit::Code(1)) => {
-            (outcome, Some(traces.explain("the catalog was applied, but Puppet ended with exit code 1")))
-        }
+        (Some(outcome), Exit::Code(1)) => (
+            outcome,
+            Some(traces.explain(kind, "the catalog was applied, but Puppet ended with exit code 1")),
+        ),
         (Some(outcome), _) => (outcome, None),
     };
     Verdict { outcome, reason, reported_noop: report.noop, drift: report.drift() }
@@ -151,21 +152,32 @@ fn cut_short(
         Exit::Code(0) => {
             (RunOutcome::Interrupted, "Puppet was stopped before its catalog was applied".to_owned())
         }
-        Exit::Code(_) if !has_begun => (RunOutcome::NotRun, traces.explain("no catalog was applied")),
+        Exit::Code(_) if !has_begun => (RunOutcome::NotRun, traces.explain(kind, "no catalog was applied")),
         Exit::Code(_) => match signal::certain(kind, traces) {
             Some(signal) => (RunOutcome::Interrupted, format!("ended by {signal}")),
             // Something may have been changed. Another run would probably fail at the same place, again and again.
-            None => (RunOutcome::Failed, traces.explain("the catalog was not applied to its end")),
+            None => (RunOutcome::Failed, traces.explain(kind, &not_to_its_end(traces))),
         },
     };
     (outcome, Some(reason))
 }
 
+/// What happened to a catalog that was applied in part, with the resource at which it ended where Puppet's error lacks it.
+fn not_to_its_end(traces: &Traces<'_>) -> String {
+    const WHAT: &str = "the catalog was not applied to its end";
+    match traces.errors.and_then(|errors| errors.unfinished.as_deref()) {
+        Some(resource) if !traces.output.contains(&format!("/{resource}")) => {
+            format!("{WHAT}, it ended at {}", quoted(resource))
+        }
+        _ => WHAT.to_owned(),
+    }
+}
+
 fn without_report(kind: CommandKind, code: i32, why: &str, traces: &Traces<'_>) -> Verdict {
     match (kind, code) {
         _ if traces.was_stopped => Verdict::stopped(),
-        _ if traces.wrapper.is_some() => by_wrapper(code, traces),
-        (_, 1) => Verdict::new(RunOutcome::NotRun, traces.explain("Puppet did not run")),
+        _ if traces.wrapper.is_some() => by_wrapper(kind, code, traces),
+        (_, 1) => Verdict::new(RunOutcome::NotRun, traces.explain(kind, "Puppet did not run")),
         // Probably it was stopped before it had a report to write. One repetition costs less than a lost event.
         (CommandKind::PuppetAgent, 0) => Verdict::new(
             RunOutcome::Interrupted,
@@ -174,7 +186,7 @@ fn without_report(kind: CommandKind, code: i32, why: &str, traces: &Traces<'_>) 
         _ => match by_shell(code) {
             Some(signal) => interrupted(signal),
             None => {
-                let reason = traces.with_first_error(format!("exit code {code}, but {why}"));
+                let reason = traces.with_first_error(kind, format!("exit code {code}, but {why}"));
                 Verdict::new(RunOutcome::Unknown, reason)
             }
         },
@@ -182,7 +194,7 @@ fn without_report(kind: CommandKind, code: i32, why: &str, traces: &Traces<'_>) 
 }
 
 /// The verdict where there is no report and the exit code is one that a wrapper has itself.
-fn by_wrapper(code: i32, traces: &Traces<'_>) -> Verdict {
+fn by_wrapper(kind: CommandKind, code: i32, traces: &Traces<'_>) -> Verdict {
     let what = match traces.wrapper {
         // A run that waited for Puppet's lock did not begin: that time does not count towards the run timeout either.
         Some(WrapperExit::TimedOut) if traces.lock.is_none() => {
@@ -198,7 +210,7 @@ fn by_wrapper(code: i32, traces: &Traces<'_>) -> Verdict {
         Some(WrapperExit::NotStarted) => format!("Puppet could not be started (exit code {code})"),
         _ => "Puppet did not run".to_owned(),
     };
-    Verdict::new(RunOutcome::NotRun, traces.explain(&what))
+    Verdict::new(RunOutcome::NotRun, traces.explain(kind, &what))
 }
 
 /// The signal that a shell around Puppet reports by its exit code.
@@ -265,6 +277,40 @@ mod tests {
         let verdict = judged(CommandKind::PuppetApply, Exit::Code(1), Some(&begun), output);
         assert_eq!(verdict.outcome, RunOutcome::Interrupted);
         assert_eq!(verdict.reason.as_deref(), Some("ended by SIGTERM"));
+    }
+
+    /// Proves C9. The report and the output of `puppet apply` where a provider of a module raised `LoadError`.
+    #[test]
+    fn an_apply_whose_provider_raises_the_name_of_a_signal_has_failed_at_that_resource() {
+        let begun = |resource: &str| {
+            format!(
+                "{CUT_SHORT}catalog_uuid: 69dcf859\nresource_statuses:\n  Notify[a]:\n    evaluation_time: 0.1\n    failed: false\n    skipped: false\n  {resource}:\n    evaluation_time:\n    failed: false\n    skipped: false\n    events: []\n"
+            )
+        };
+        let judged = |resource: &str, output: &str| {
+            let verdict = judged(CommandKind::PuppetApply, Exit::Code(1), Some(&begun(resource)), output);
+            (verdict.outcome, verdict.reason.unwrap_or_default())
+        };
+        let set = "Error: /Stage[main]/Main/Kaput[x]/done: change from 'no' to 'yes' failed: ";
+        for (output, reason) in [
+            (
+                format!("{set}SIGTERM\nError: Could not run: SIGTERM\n"),
+                "to its end: /Stage[main]/Main/Kaput[x]/done",
+            ),
+            (
+                format!("{set}SIGUSR9\nError: Could not run: SIGUSR9\n"),
+                "to its end: /Stage[main]/Main/Kaput[x]/done",
+            ),
+            (format!("Exiting\n{set}exit\n"), "to its end: /Stage[main]/Main/Kaput[x]/done"),
+            ("Error: Could not run: SIGTERM\n".to_owned(), "it ended at Kaput[x]: Could not run: SIGTERM"),
+        ] {
+            let (outcome, why) = judged("Kaput[x]", &output);
+            assert_eq!(outcome, RunOutcome::Failed, "{output}");
+            assert!(why.contains(reason), "{why}");
+        }
+        let (outcome, _) =
+            judged("Exec[x]", "Exiting\nError: /Stage[main]/Main/Exec[x]/returns: change failed: exit\n");
+        assert_eq!(outcome, RunOutcome::Interrupted);
     }
 
     #[test]

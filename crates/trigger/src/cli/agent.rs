@@ -107,8 +107,12 @@ async fn first_certname(command: &RunCommand) -> Result<Certname, Failure> {
     }
 }
 
-/// A relative path in the run command would be looked for in a directory that no operator thinks of.
-fn check_paths(command: &RunCommand) -> Result<(), Failure> {
+/// Refuses a command of which no run does what its operator means. A relative path would be looked for in a directory that
+/// no operator thinks of.
+fn check_command(command: &RunCommand) -> Result<(), Failure> {
+    if let Some(why) = command.refusal() {
+        return Err(Failure::config(format!("setting run_cmd: {why}")));
+    }
     match command.relative_path() {
         Some(path) => Err(Failure::config(format!(
             "setting run_cmd: '{path}' is a relative path, and runs start in the directory {WORKING_DIRECTORY}: give an \
@@ -144,7 +148,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let words = args.run_cmd.as_deref().or(config.run_cmd.as_deref());
     let command = run_command(words)?;
-    check_paths(&command)?;
+    check_command(&command)?;
     command.doubts().iter().for_each(|doubt| tracing::warn!("{doubt}"));
     let timeout: Duration = run_timeout(args.run_timeout.as_deref().or(config.run_timeout.as_deref()))?;
     let runs_per_minute = runs_per_minute(args.runs_per_minute.as_deref(), config.runs_per_minute)?;

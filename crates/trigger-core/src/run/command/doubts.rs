@@ -8,22 +8,31 @@ use super::{CommandKind, RunCommand, puppet_kind};
 /// The directory in which every run starts.
 pub const WORKING_DIRECTORY: &str = "/";
 
-/// Puppet's options without a value; all others with two dashes have one.
-const PUPPET_FLAGS: [&str; 14] = [
-    "--debug",
-    "--verbose",
-    "--noop",
-    "--test",
-    "--detailed-exitcodes",
-    "--onetime",
-    "--daemonize",
-    "--show_diff",
-    "--loadclasses",
-    "--use_cached_catalog",
-    "--usecacheonfailure",
-    "--splay",
-    "--report",
-    "--strict_variables",
+/// Puppet's options without a value, which are its boolean settings and those of its own; all others with two dashes have
+/// one.
+#[rustfmt::skip]
+const PUPPET_FLAGS: [&str; 61] = [
+    "--allow_duplicate_certs", "--always_retry_plugins", "--autoflush",
+    "--daemonize", "--debug", "--default_schedules",
+    "--detailed-exitcodes", "--disable_i18n", "--disable_per_environment_manifest",
+    "--document_all", "--enable", "--evaltrace",
+    "--exclude_unchanged_resources", "--fingerprint", "--freeze_main",
+    "--genconfig", "--genmanifest", "--graph",
+    "--http_debug", "--ignore_plugin_errors", "--ignoremissingtypes",
+    "--ignoreschedules", "--include_legacy_facts", "--ldapssl",
+    "--ldaptls", "--loadclasses", "--location_trusted",
+    "--manage_internal_file_permissions", "--merge_dependency_warnings", "--mkusers",
+    "--noop", "--onetime", "--parseonly",
+    "--pluginsync", "--preprocess_deferred", "--profile",
+    "--puppet_trace", "--report", "--report_include_system_store",
+    "--resubmit_facts", "--rich_data", "--settings_catalog",
+    "--show_diff", "--splay", "--static_catalogs",
+    "--storeconfigs", "--strict_environment_mode", "--strict_variables",
+    "--summarize", "--tasks", "--test",
+    "--trace", "--use-nodes", "--use_cached_catalog",
+    "--use_last_environment", "--use_srv_records", "--usecacheonfailure",
+    "--verbose", "--versioned_environment_dirs", "--write-catalog-summary",
+    "--write_catalog_summary",
 ];
 /// Puppet's options whose value is a path, or several with colons between them.
 const PUPPET_PATHS: [&str; 19] = [
@@ -141,11 +150,11 @@ impl RunCommand {
 }
 
 /// Whether the value of an option of Puppet is the next word.
-fn has_value(option: &str) -> bool {
+pub(super) fn has_value(option: &str) -> bool {
     match option.strip_prefix("--") {
         Some(long) => !long.starts_with("no-") && !PUPPET_FLAGS.contains(&option),
         // `-e CODE`, `-l DESTINATION`; `-t`, `-v`, `-d` and the like have no value.
-        None => matches!(option, "-e" | "-l" | "-w" | "-i"),
+        None => matches!(option, "-e" | "-l" | "-w" | "-i" | "-c" | "-E" | "-f"),
     }
 }
 

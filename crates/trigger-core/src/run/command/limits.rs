@@ -5,6 +5,7 @@
 //! limit of `skip_tags` cannot be mended, because it wins over `tags`. Both limit what the run proves, so the outcome's
 //! reason mentions them.
 
+use super::options::is_whole;
 use super::{CommandKind, PRIVATE_TAG, RunCommand};
 use crate::event::RunOptions;
 
@@ -78,9 +79,9 @@ impl RunCommand {
     }
 }
 
-/// Puppet takes a setting's name with dashes, too.
+/// Whether a word is the flag of this setting. Puppet ignores any other spelling of it, with which no agent starts.
 fn is_flag(word: &str, setting: &str) -> bool {
-    word.strip_prefix("--").is_some_and(|name| name.replace('-', "_") == setting)
+    is_whole(word, &format!("--{setting}"))
 }
 
 fn with_private(tags: &str) -> String {
@@ -154,10 +155,10 @@ mod tests {
             check(words, None, ["db", ""], run, limited);
         }
         check(
-            "puppet agent --skip-tags slow --noop",
+            "puppet agent --skip_tags slow --noop",
             None,
             ["", "other"],
-            "--skip-tags slow --noop",
+            "--skip_tags slow --noop",
             "the run was limited by --skip_tags slow of the run command",
         );
     }
