@@ -8,6 +8,7 @@ mod kind;
 mod limits;
 mod options;
 mod out_of_sight;
+mod refusal;
 mod wrapper_exit;
 mod wrappers;
 
@@ -56,35 +57,6 @@ const GUARD: &str = "--verbose";
 
 /// Ends the options among the words of a command. All that follows is a file or another operand.
 const END_OF_OPTIONS: &str = "--";
-
-/// Options with which Puppet does something else than a run and then exits.
-const NO_RUN: [&str; 11] = [
-    "--configprint",
-    "--genconfig",
-    "--genmanifest",
-    "--fingerprint",
-    "--enable",
-    "--disable",
-    "--parseonly",
-    "--help",
-    "-h",
-    "--version",
-    "-V",
-];
-
-/// Settings among the operator's words that decide where Puppet's files are, or under which name it runs.
-const OVERRIDES: [&str; 10] = [
-    "--confdir",
-    "--config",
-    "--vardir",
-    "--statedir",
-    "--ssldir",
-    "--certname",
-    "--publicdir",
-    "--lastrunreport",
-    "--agent_disabled_lockfile",
-    "--agent_catalog_run_lockfile",
-];
 
 /// How much later than its supervisor Puppet ends a run by itself (`runtimeout`). The setting is for a run whose
 /// supervisor was killed: a run that Puppet ends looks as if it could not happen, so the supervisor should be first.
@@ -179,7 +151,7 @@ impl RunCommand {
         while let Some(argument) = arguments.next() {
             let (flag, value) =
                 argument.split_once('=').map_or((argument.as_str(), None), |(f, v)| (f, Some(v)));
-            if !OVERRIDES.iter().any(|name| options::is_whole(flag, name)) {
+            if !options::OVERRIDES.iter().any(|name| options::is_whole(flag, name)) {
                 continue;
             }
             if let Some(value) = value.or_else(|| arguments.peek().map(|word| word.as_str())) {
