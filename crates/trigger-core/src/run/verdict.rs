@@ -3,7 +3,7 @@
 //! For Puppet, the report decides and never an exit code alone. Exit code 1 may mean that the lock was held, that the
 //! wait for it was over, that Puppet is disabled, that there was no catalog, or that an error in a provider ended Puppet
 //! on the way; and a run that was stopped half-way exits with 0. Puppet's output explains the outcome and does not decide
-//! it, because anything may be printed there. The one exception is in [`signal`](super::signal).
+//! it, because anything may be printed there. The one exception is in [`signal`].
 
 use crate::run::command::{CommandKind, WrapperExit};
 use crate::run::explanation::{Traces, quoted};
