@@ -5,18 +5,18 @@ const MAX_REASON_CHARS: usize = 200;
 
 /// The text in one line without control characters, cut to at most `max_chars` characters.
 pub(crate) fn cleaned(text: &str, max_chars: usize) -> String {
-    let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut kept: String = chars.by_ref().take(max_chars).collect();
-    if chars.next().is_some() {
-        kept.push('…');
-    }
-    kept
+    cut(&text.replace(char::is_control, " "), max_chars)
 }
 
 /// A reason cut to a length with which it can be repeated in a record of bounded size.
 pub(crate) fn shortened(reason: &str) -> String {
-    match reason.char_indices().nth(MAX_REASON_CHARS) {
-        Some((end, _)) => format!("{}…", &reason[..end]),
-        None => reason.to_owned(),
+    cut(reason, MAX_REASON_CHARS)
+}
+
+/// The text, of which at most `max_chars` characters are kept.
+pub(crate) fn cut(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }

@@ -16,28 +16,38 @@ const SILENT_AFTER: Duration = Duration::from_secs(90);
 
 /// How long a node has been silent that last registered at `last_seen`; nothing if that is not long ago.
 pub(crate) fn sentence(last_seen: Timestamp) -> Option<String> {
-    let silent_for = Duration::from_secs(clock::wall().since(last_seen).as_secs());
-    let silence = duration::format_short(silent_for);
-    let since = last_seen.date_and_time();
-    (silent_for >= SILENT_AFTER)
-        .then(|| format!("its agent has been silent for {silence}, since {since} by its own clock"))
+    Silence::since(last_seen).map(|silence| silence.sentence)
+}
+
+struct Silence {
+    length: Duration,
+    sentence: String,
+}
+
+impl Silence {
+    fn since(last_seen: Timestamp) -> Option<Self> {
+        let length = Duration::from_secs(clock::wall().since(last_seen).as_secs());
+        let (shown, since) = (duration::format_short(length), last_seen.date_and_time());
+        let sentence = format!("its agent has been silent for {shown}, since {since} by its own clock");
+        (length >= SILENT_AFTER).then_some(Self { length, sentence })
+    }
 }
 
 /// The reason of a delivery's state, and that its node is silent.
 pub(crate) fn reason(target: &DeliveryStatus) -> Option<String> {
-    let mut silent = target.last_seen.and_then(sentence);
-    if let Some(silent) = &mut silent
+    let mut silence = target.last_seen.and_then(Silence::since);
+    if let Some(Silence { length, sentence }) = &mut silence
         && target.state == DeliveryState::Pending
         && target.reason.is_none()
     {
         let lease = duration::format_short(LEASE);
-        let silent_for = target.last_seen.map_or(Duration::ZERO, |last_seen| clock::wall().since(last_seen));
-        let clock = if silent_for < SILENT_AFTER + CLOCK_TOLERANCE { ", or its clock is behind" } else { "" };
-        silent.push_str(&format!(
+        let clock = if *length < SILENT_AFTER + CLOCK_TOLERANCE { ", or its clock is behind" } else { "" };
+        sentence.push_str(&format!(
             ": it was killed, is cut off, or has just started and takes its certname over within {lease} of its \
              start{clock}"
         ));
     }
-    let words: Vec<String> = target.reason.clone().into_iter().chain(silent).collect();
+    let words: Vec<String> =
+        target.reason.clone().into_iter().chain(silence.map(|silence| silence.sentence)).collect();
     (!words.is_empty()).then(|| words.join("; "))
 }

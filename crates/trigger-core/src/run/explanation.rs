@@ -1,6 +1,7 @@
 //! The words with which the reason of a run's outcome quotes Puppet and says what to do. Nothing here decides an
 //! outcome: Puppet prints what other programs print, and its messages may be translated.
 
+use crate::reason::cut;
 use crate::run::command::{CommandKind, WrapperExit};
 use crate::run::report_errors::ReportErrors;
 
@@ -261,12 +262,7 @@ fn has_in_order(line: &str, parts: &[&str]) -> bool {
 /// Words of another program in one line of bounded length, without the dot at their end.
 pub(super) fn quoted(text: &str) -> String {
     let line = readable(text);
-    let line = line.trim_end_matches([';', '.']);
-    let mut short: String = line.chars().take(MAX_QUOTE_CHARS).collect();
-    if short.len() < line.len() {
-        short.push('…');
-    }
-    short
+    cut(line.trim_end_matches([';', '.']), MAX_QUOTE_CHARS)
 }
 
 /// A text in one line and without control characters.

@@ -46,20 +46,24 @@ fn a_record_is_written_into_the_file_made_ahead_for_it() {
     assert!(!runs.open_runs().unwrap()[0].is_alive);
 }
 
-#[test]
-fn the_history_of_a_run_is_made_from_its_files() {
-    let (_dir, runs) = runs();
-    let record = record(new_id(), "");
-    drop(runs.create(&record, None).unwrap());
-    assert_eq!(runs.past_run(record.run_id, &record.certname).unwrap(), None, "its end is not known yet");
-    let result = RunResult {
+fn changed(record: &RunRecord) -> RunResult {
+    RunResult {
         outcome: RunOutcome::Changed,
         reason: None,
         reported_noop: false,
         drift: Default::default(),
         started_at: record.started_at,
         finished_at: record.started_at,
-    };
+    }
+}
+
+#[test]
+fn the_history_of_a_run_is_made_from_its_files() {
+    let (_dir, runs) = runs();
+    let record = record(new_id(), "");
+    drop(runs.create(&record, None).unwrap());
+    assert_eq!(runs.past_run(record.run_id, &record.certname).unwrap(), None, "its end is not known yet");
+    let result = changed(&record);
     runs.paths(record.run_id).write_result(&result).unwrap();
     let event = EventId::from_uuid(uuid::Uuid::now_v7());
     let fired = FiredEvent {
@@ -241,14 +245,7 @@ fn a_directory_that_was_removed_comes_back_with_what_is_written() {
     let (_dir, runs) = runs();
     let blank = runs.prepare(new_id()).unwrap();
     let record = record(blank.run, "");
-    let result = RunResult {
-        outcome: RunOutcome::Changed,
-        reason: None,
-        reported_noop: false,
-        drift: Default::default(),
-        started_at: record.started_at,
-        finished_at: record.started_at,
-    };
+    let result = changed(&record);
     fs::remove_dir_all(&runs.dir).unwrap();
     // The file that was made ahead for it is gone too: what is written there would be found by no later agent.
     let run = runs.create(&record, Some(blank)).unwrap();
