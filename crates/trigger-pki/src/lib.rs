@@ -1,0 +1,1 @@
+//! Puppet's certificates: the identity of a node, and whom it trusts.
