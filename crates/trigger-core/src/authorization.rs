@@ -34,12 +34,7 @@ use crate::time::Timestamp;
 ///
 /// # Errors
 /// Why the action is denied, as a sentence that names the actor and what it may do.
-pub fn authorize(
-    actor: &Actor,
-    action: &Action,
-    facts: &Facts,
-    now: Timestamp,
-) -> Result<Progress, Denial> {
+pub fn authorize(actor: &Actor, action: &Action, facts: &Facts, now: Timestamp) -> Result<Progress, Denial> {
     let decided = match action {
         Action::Put { key, value } => writing::put(actor, key, value, facts, now),
         Action::CompareAndSwap { key } => writing::compare_and_swap(actor, key, facts),

@@ -7,6 +7,7 @@
 //! The domain types know nothing of their stored forms: only [`wire`] reads and writes text, and no other module
 //! imports it.
 
+pub mod authorization;
 pub mod backoff;
 pub mod count;
 pub mod dedup;

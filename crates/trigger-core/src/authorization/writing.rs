@@ -6,8 +6,10 @@ use super::denial::Denial;
 use super::facts::Facts;
 use super::progress::{Progress, Stop};
 use crate::delivery::{Delivery, DeliveryOutcome};
-use crate::event::{CLOCK_TOLERANCE, MAX_GROUPS, MAX_LIFETIME, MAX_TAGS, MAX_TARGETS, Part, TARGETS_PER_PART};
 use crate::event::Target;
+use crate::event::{
+    CLOCK_TOLERANCE, MAX_GROUPS, MAX_LIFETIME, MAX_TAGS, MAX_TARGETS, Part, TARGETS_PER_PART,
+};
 use crate::identity::{Certname, EventId};
 use crate::keyspace::Key;
 use crate::lineage::MAX_CHAINS;
@@ -17,8 +19,10 @@ use crate::time::Timestamp;
 const MAX_MEMBER_PORTIONS: u32 = 1024;
 
 const OWN_EVENTS: &str = "a node fires as itself only";
-const OWN_DELIVERIES: &str = "a node delivers only the events that it has fired, to the targets that they name";
-const OWN_OUTCOMES: &str = "a node stores its own outcomes, and which targets of its own events are suppressed";
+const OWN_DELIVERIES: &str =
+    "a node delivers only the events that it has fired, to the targets that they name";
+const OWN_OUTCOMES: &str =
+    "a node stores its own outcomes, and which targets of its own events are suppressed";
 const OWN_RECORDS: &str = "a node writes its own registration, run history and certificates";
 const REGISTRATION: &str = "a registration is also a claim, and is written by compare-and-swap alone";
 const ENDED: &str = "a node deletes its own deliveries only";
@@ -99,7 +103,11 @@ pub(super) fn compare_and_swap(actor: &Actor, key: &Key, facts: &Facts) -> Resul
         }
         Key::Outcome { .. } => forbidden(OWN_OUTCOMES),
         Key::Node { certname } | Key::RunHistory { certname } | Key::Certificate { certname, .. } => {
-            if *certname == actor.certname { Ok(Progress::Allowed) } else { forbidden(OWN_RECORDS) }
+            if *certname == actor.certname {
+                Ok(Progress::Allowed)
+            } else {
+                forbidden(OWN_RECORDS)
+            }
         }
         Key::Sweep | Key::Settled { .. } => forbidden(SWEEPING),
         Key::Part { .. } | Key::Members { .. } => forbidden(OWN_EVENTS),
