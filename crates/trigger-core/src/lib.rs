@@ -8,6 +8,7 @@
 //! imports it.
 
 pub mod backoff;
+pub mod certificate;
 pub mod count;
 pub mod dedup;
 pub mod delivery;
@@ -24,6 +25,8 @@ pub mod queue;
 pub mod rate_limiter;
 mod reason;
 pub mod run;
+pub mod signature;
+pub mod signer;
 pub mod status;
 pub mod suppressed;
 pub mod sweep;
