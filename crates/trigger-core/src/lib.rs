@@ -9,6 +9,7 @@
 
 pub mod authorization;
 pub mod backoff;
+pub mod certificate;
 pub mod count;
 pub mod dedup;
 pub mod delivery;
@@ -26,6 +27,8 @@ pub mod queue;
 pub mod rate_limiter;
 mod reason;
 pub mod run;
+pub mod signature;
+pub mod signer;
 pub mod status;
 pub mod suppressed;
 pub mod sweep;
