@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::Instrument;
@@ -49,7 +50,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         tokio::spawn(reaper::reap(inherited).in_current_span());
         parts(service, Box::pin(find_lock), metrics_file)
     };
-    let surroundings = Surroundings { signals, disabled, serve, on_ready: Box::new(notify_service_manager) };
+    let surroundings = Surroundings { signals, disabled, serve, on_ready: Box::new(notify_ready) };
     let span = tracing::info_span!("agent", certname = %settings.certname);
     start::run(settings, surroundings, check_configuration).instrument(span).await
 }
@@ -95,13 +96,20 @@ fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), AgentError> {
 /// Asks the service manager for more time before the agent counts as one that does not start.
 pub fn extend_start(time: Duration) {
     let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(microseconds)]) {
-        tracing::debug!(%error, "no service manager to notify");
-    }
+    notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
 }
 
-fn notify_service_manager() {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+/// Reports to the service manager that the agent has started, and what it waits for.
+pub fn notify_waiting(reason: &str) {
+    notify(&[NotifyState::Ready, NotifyState::Status(reason)]);
+}
+
+fn notify_ready() {
+    notify(&[NotifyState::Ready, NotifyState::Status("")]);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "no service manager to notify");
     }
 }
