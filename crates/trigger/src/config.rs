@@ -1,5 +1,6 @@
 //! Settings: flags, then `TRIGGER_*` variables, then the configuration file.
 
+mod accept;
 mod backends;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use trigger_store::credentials::Credentials;
 
 use crate::failure::Failure;
 
+use accept::AcceptTable;
 pub(crate) use backends::{BACKEND_VARIABLE, BackendSource, ChosenBackend};
 
 /// The default path of the configuration file.
@@ -50,6 +52,11 @@ pub(crate) struct ConfigFile {
     pub(crate) hub: HubTable,
     #[serde(default)]
     pub(crate) backends: BTreeMap<String, BackendTable>,
+    #[serde(default)]
+    pub(crate) accept: Vec<AcceptTable>,
+    /// Where the file is, or would be.
+    #[serde(skip)]
+    pub(crate) path: PathBuf,
     /// Warnings about the file, for the command to print.
     #[serde(skip)]
     pub(crate) warnings: Vec<String>,
@@ -98,19 +105,20 @@ impl ConfigFile {
     pub(crate) fn read(path: Option<&Path>) -> Result<Self, Failure> {
         let named = path.is_some();
         let path = path.unwrap_or(Path::new(DEFAULT_CONFIG));
+        let empty = Self { path: path.to_owned(), ..Self::default() };
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
-                return Ok(Self::default());
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => return Ok(empty),
             // An ordinary user's Puppet run may fire although the file is for root only.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !named => {
                 let warning = format!("{} cannot be read and is ignored: {error}", path.display());
-                return Ok(Self { warnings: vec![warning], ..Self::default() });
+                return Ok(Self { warnings: vec![warning], ..empty });
             }
             Err(error) => return Err(Failure::config(format!("cannot read {}: {error}", path.display()))),
         };
-        Self::parse(&text).map_err(|detail| Failure::config(format!("{}: {detail}", path.display())))
+        let parsed = Self::parse(&text);
+        let parsed = parsed.map_err(|detail| Failure::config(format!("{}: {detail}", path.display())))?;
+        Ok(Self { path: path.to_owned(), ..parsed })
     }
 
     fn parse(text: &str) -> Result<Self, String> {

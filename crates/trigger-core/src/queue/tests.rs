@@ -8,6 +8,7 @@
 mod backlog;
 mod blockers;
 mod limit;
+mod policy;
 mod random_scripts;
 mod recovery;
 
@@ -16,6 +17,7 @@ use crate::event::{Event, Target, samples};
 use crate::identity::RunId;
 use crate::lineage::Loops;
 use crate::node::NodeRecord;
+use crate::policy::{Policy, Rule, RuleSettings};
 use crate::run::RunResult;
 use crate::wire::Stored;
 
@@ -34,6 +36,7 @@ fn settings() -> QueueSettings {
         honours_noop: true,
         // High enough not to matter except in the tests of the limit.
         runs_per_minute: "600".parse().unwrap(),
+        policy: Policy::default(),
     }
 }
 
@@ -76,7 +79,12 @@ fn cause(word: &str) -> Cause {
     let mut event = samples::event(n, "t");
     event.options =
         RunOptions { tags: tag.into_iter().map(|t| t.parse().unwrap()).collect(), noop: name.ends_with('~') };
-    Cause { event, addressed_as: [Target::Node(settings().certname)].into(), interruptions: 0 }
+    Cause {
+        event,
+        addressed_as: [Target::Node(settings().certname)].into(),
+        interruptions: 0,
+        signer: Default::default(),
+    }
 }
 
 impl World {
