@@ -152,7 +152,7 @@ impl Queue {
         let mut effects = match input {
             Input::ReadingStarted { is_whole } => self.reading_started(now, is_whole),
             Input::ReadingEnded => self.reading_ended(),
-            Input::Delivered(cause) => self.deliver(now, cause),
+            Input::Delivered(cause) => self.deliver(now, *cause),
             Input::TooNew(held) => self.hold(held),
             Input::Adopted { running, options, causes } => self.adopt(now, running, &options, causes),
             Input::CompletedWhileDown { run, causes } => self.completed_while_down(now, run, causes),

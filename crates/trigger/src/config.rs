@@ -13,6 +13,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 use trigger_core::duration;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
+use trigger_core::policy::Policy;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_store::credentials::Credentials;
@@ -141,6 +142,11 @@ impl ConfigFile {
         Credentials::default()
     }
 
+    /// Returns the policy of this node.
+    pub(crate) fn policy(&self) -> Result<Policy, Failure> {
+        accept::policy(&self.path, &self.accept)
+    }
+
     pub(crate) fn certname(&self) -> Result<Option<Certname>, Failure> {
         self.certname.as_deref().map(certname_setting).transpose()
     }
@@ -266,6 +272,7 @@ mod tests {
             error("[hub]\nlisten_on = 'x'\n"),
             "line 2: unknown key 'listen_on'; did you mean 'listen'?"
         );
+        assert_eq!(error("[[accept]]\nform = 'a'\n"), "line 2: unknown key 'form'; did you mean 'from'?");
         // Only the keys of the same table are suggested.
         assert_eq!(error("[backends.hub]\nlisten = 'x'\n"), "line 2: unknown key 'listen'; there are url");
         assert!(error("zzz = 1").starts_with("line 1: unknown key 'zzz'; there are backend, "));

@@ -15,7 +15,7 @@ use crate::run::record::Cause;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// A pending delivery was read, for the first time or again.
-    Delivered(Cause),
+    Delivered(Box<Cause>),
     /// Deliveries that were read together follow, and perhaps more of the same reading later. No run starts meanwhile, so
     /// that all of them share one.
     ReadingStarted {

@@ -174,7 +174,7 @@ impl World {
             } else if word == "unblock" {
                 self.input(disabled(None));
             } else {
-                self.input(Input::Delivered(cause(word)));
+                self.input(Input::Delivered(Box::new(cause(word))));
             }
         }
     }
@@ -190,7 +190,7 @@ impl World {
         self.now.elapsed = Duration::ZERO;
         self.queue.recall_starts(self.now, self.starts.iter().copied());
         let waiting: Vec<Cause> = old.waiting_causes().cloned().collect();
-        waiting.into_iter().for_each(|cause| self.input(Input::Delivered(cause)));
+        waiting.into_iter().for_each(|cause| self.input(Input::Delivered(Box::new(cause))));
         self.input(Input::Blockers(old.reported));
         self.input(Input::Recovered);
     }
@@ -367,8 +367,8 @@ fn an_event_in_its_own_chain_is_suppressed_at_the_member_of_a_group_unless_loops
     let mut allowed = looped.clone();
     allowed.event.id = samples::event_id(10);
     allowed.event.loops = Loops::Allow;
-    world.input(Input::Delivered(looped));
-    world.input(Input::Delivered(allowed));
+    world.input(Input::Delivered(Box::new(looped)));
+    world.input(Input::Delivered(Box::new(allowed)));
     assert_eq!(world.seen, ["finish[e9=suppressed]", "run[e10]"]);
 }
 

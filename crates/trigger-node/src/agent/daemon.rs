@@ -244,7 +244,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     self.unreadable.retain(|key, _| !key.ends_with(&event));
                     cause.interruptions =
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
-                    self.take_in(Input::Delivered(*cause));
+                    self.take_in(Input::Delivered(cause));
                 }
                 Arrival::HasOutcome { event, target } => {
                     // A queued delivery is deleted when it completes.

@@ -80,7 +80,7 @@ fn the_signer_of_a_waiting_event_is_remembered() {
         extensions: [("pp_role".to_owned(), "web".to_owned())].into(),
     };
     world.play("block e1");
-    world.input(Input::Delivered(Cause { signer, ..cause("e2") }));
+    world.input(Input::Delivered(Box::new(Cause { signer, ..cause("e2") })));
     world.input(Input::PolicyChanged(role("w*")));
     world.input(Input::PolicyChanged(role("db")));
     assert_eq!(world.seen.join(" "), "finish[e1=refused] finish[e2=refused]");
