@@ -7,12 +7,15 @@
 //! The domain types know nothing of their stored forms: only [`wire`] reads and writes text, and no other module
 //! imports it.
 
+pub mod authorization;
 pub mod backoff;
+pub mod certificate;
 pub mod count;
 pub mod dedup;
 pub mod delivery;
 pub mod duration;
 pub mod event;
+pub mod fair_queue;
 pub mod fire_note;
 pub mod identity;
 pub mod keyspace;
@@ -26,12 +29,14 @@ pub mod queue;
 pub mod rate_limiter;
 mod reason;
 pub mod run;
+pub mod signature;
 pub mod signer;
 pub mod status;
 pub mod suppressed;
 pub mod sweep;
 mod text_serde;
 pub mod time;
+pub mod token_bucket;
 pub mod trusted_extension;
 pub mod why;
 pub mod wire;

@@ -55,6 +55,8 @@ pub struct Connector {
     security: Security,
     keep_alive: Option<Duration>,
     servers: Arc<Mutex<HashMap<String, Arc<Server>>>>,
+    /// How many connections this connector and its clones are making.
+    connecting: Arc<AtomicUsize>,
 }
 
 /// The layer on top of a TCP connection.
@@ -70,8 +72,6 @@ struct Server {
     name: String,
     lookup: Lookup,
     limit: StepLimit,
-    /// How many connections are being made.
-    connecting: AtomicUsize,
     /// How long the latest connection took, in milliseconds: about one round trip.
     round_trip_ms: AtomicU64,
     /// Whether its slowness has been logged.
@@ -86,11 +86,11 @@ enum ConnectError {
 }
 
 /// Counts a connection that is being made, for as long as it lives.
-struct Connecting(Arc<Server>);
+struct Connecting(Arc<AtomicUsize>);
 
 impl Drop for Connecting {
     fn drop(&mut self) {
-        self.0.connecting.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -105,7 +105,18 @@ impl Connector {
             (Transport::Plain, _) => Security::Plain,
             (Transport::Tls, _) => return Err(OpenError::TlsUnavailable { url: url.to_string() }),
         };
-        Ok(Self { security, keep_alive: None, servers: Arc::default() })
+        Ok(Self { security, keep_alive: None, servers: Arc::default(), connecting: Arc::default() })
+    }
+
+    /// A connector that shares all but the count of the connections that it is making: for one connection, whose
+    /// requests must not wait for the making of another.
+    pub(crate) fn separate(&self) -> Self {
+        Self { connecting: Arc::default(), ..self.clone() }
+    }
+
+    /// Whether this connector or a clone of it is making a connection.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.connecting.load(Ordering::Relaxed) > 0
     }
 
     /// Lets the kernel probe a connection that was idle for `interval`.
@@ -131,8 +142,8 @@ impl Connector {
         self.dial(&self.server(address.host(), address.port())).await
     }
 
-    /// Waits for the answer of a server. The time for a connection does not count: it has its own limits. A server that
-    /// is far away has the time of two round trips more.
+    /// Waits for the answer of a server. The time in which the request `is_connecting` does not count: a connection has
+    /// its own limits. A server that is far away has the time of two round trips more.
     ///
     /// # Errors
     /// The limit, if it ran out.
@@ -141,6 +152,7 @@ impl Connector {
         address: &Address,
         limit: &StepLimit,
         extra: Duration,
+        is_connecting: impl Fn() -> bool,
         answer: impl Future<Output = T>,
     ) -> Result<T, Duration> {
         let server = self.server(address.host(), address.port());
@@ -160,7 +172,7 @@ impl Connector {
                 limit.sufficed(waited + begun.elapsed());
                 return Ok(answer);
             }
-            if server.connecting.load(Ordering::Relaxed) == 0 {
+            if !is_connecting() {
                 waited += begun.elapsed();
             }
         }
@@ -174,7 +186,6 @@ impl Connector {
                 name,
                 lookup: Lookup::new(host, port),
                 limit: StepLimit::new(CONNECT_LIMIT, LONGEST_CONNECT_LIMIT),
-                connecting: AtomicUsize::new(0),
                 round_trip_ms: AtomicU64::new(0),
                 is_slow: AtomicBool::new(false),
             })
@@ -183,8 +194,8 @@ impl Connector {
     }
 
     async fn dial(&self, server: &Arc<Server>) -> Result<Connection, BoxError> {
-        server.connecting.fetch_add(1, Ordering::Relaxed);
-        let _connecting = Connecting(Arc::clone(server));
+        self.connecting.fetch_add(1, Ordering::Relaxed);
+        let _connecting = Connecting(Arc::clone(&self.connecting));
         let begun = Instant::now();
         let addresses = server.lookup.addresses().await?;
         let looked_up = begun.elapsed();
@@ -351,6 +362,35 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::backend::Backend;
+    use crate::store::KeyRange;
+
+    #[tokio::test]
+    async fn a_request_is_given_up_in_time_while_another_connection_is_made() {
+        for scheme in ["hub+http", "etcd"] {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            // The kernel accepts one connection on behalf of the server, and answers no other.
+            let server = socket.listen(0).unwrap();
+            let address = server.local_addr().unwrap();
+            let url: BackendUrl = format!("{scheme}://{address}").parse().unwrap();
+            let backend = Backend::open(&url, &Credentials::default()).unwrap();
+            let store = backend.store().unwrap();
+            let mut put = store.put_many(vec![("a".to_owned(), "1".to_owned())]);
+            let _silent = tokio::select! {
+                result = &mut put => panic!("{scheme}: {result:?}"),
+                accepted = server.accept() => accepted.unwrap(),
+            };
+            let _fills_the_backlog = TcpStream::connect(address).await.unwrap();
+            tokio::select! {
+                biased;
+                result = put => assert!(result[0].is_err(), "{scheme}: {result:?}"),
+                watch = store.watch(vec![KeyRange::Key("a".to_owned())]) => {
+                    panic!("{scheme}: the watch ended first: {:?}", watch.err());
+                }
+            }
+        }
+    }
 
     #[tokio::test]
     async fn a_plain_url_gives_a_plain_stream() {

@@ -95,6 +95,15 @@ struct Requests {
 struct RequestConnection {
     member: usize,
     client: KvClient,
+    /// What makes this connection, and makes it again when it breaks.
+    connector: Connector,
+}
+
+/// A connection that was made to a member.
+struct Dialled {
+    member: usize,
+    client: Client,
+    connector: Connector,
 }
 
 /// A connection of its own for one watch: a large read on the same connection can starve it (etcd#15402).
@@ -103,6 +112,8 @@ pub(super) struct WatchConnection {
     pub(super) member: usize,
     /// Opens the stream.
     pub(super) client: etcd_client::WatchClient,
+    /// What makes this connection, and makes it again when it breaks.
+    pub(super) connector: Connector,
 }
 
 impl Connections {
@@ -180,7 +191,8 @@ impl Connections {
             };
             let name = self.member_name(connection.member);
             let answer = request(connection.client.clone());
-            let failure = match self.await_answer(connection.member, limit, answer).await {
+            let connector = &connection.connector;
+            let failure = match self.await_answer(connection.member, connector, limit, answer).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => EtcdFailure::from_client(name, error),
                 Err(limit) => EtcdFailure::Indeterminate(
@@ -212,25 +224,28 @@ impl Connections {
     pub(super) async fn await_watch<T>(
         &self,
         member: usize,
+        connector: &Connector,
         opening: impl Future<Output = T>,
     ) -> Result<T, Duration> {
-        self.await_answer(member, &self.reads, opening).await
+        self.await_answer(member, connector, &self.reads, opening).await
     }
 
     async fn await_answer<T>(
         &self,
         member: usize,
+        connector: &Connector,
         limit: &StepLimit,
         answer: impl Future<Output = T>,
     ) -> Result<T, Duration> {
-        self.connector.await_answer(&self.members[member].address, limit, Duration::ZERO, answer).await
+        let address = &self.members[member].address;
+        connector.await_answer(address, limit, Duration::ZERO, || connector.is_connecting(), answer).await
     }
 
     /// Dials a connection for one watch.
     pub(super) async fn watch_connection(&self) -> Result<WatchConnection, EtcdFailure> {
-        let (member, client) = self.dial(Purpose::Watch).await?;
+        let Dialled { member, client, connector } = self.dial(Purpose::Watch).await?;
         let client = client.watch_client().max_decoding_message_size(MAX_ANSWER_BYTES);
-        Ok(WatchConnection { member, client })
+        Ok(WatchConnection { member, client, connector })
     }
 
     /// Prefers the member after this one from now on.
@@ -250,9 +265,9 @@ impl Connections {
             return Err(failure.clone());
         }
         match self.dial(Purpose::Requests).await {
-            Ok((member, client)) => {
+            Ok(Dialled { member, client, connector }) => {
                 let client = client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES);
-                let connection = Arc::new(RequestConnection { member, client });
+                let connection = Arc::new(RequestConnection { member, client, connector });
                 requests.current = Some(Arc::clone(&connection));
                 Ok(connection)
             }
@@ -274,7 +289,7 @@ impl Connections {
 
     /// The first member that accepts a connection, beginning with the preferred one. Members that refuse are skipped
     /// at once, silent ones after [`NEXT_MEMBER_DELAY`].
-    async fn dial(&self, purpose: Purpose) -> Result<(usize, Client), EtcdFailure> {
+    async fn dial(&self, purpose: Purpose) -> Result<Dialled, EtcdFailure> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut waiting = (0..self.members.len()).map(|n| (first + n) % self.members.len());
         let mut dialled = FuturesUnordered::new();
@@ -295,15 +310,15 @@ impl Connections {
         }
     }
 
-    async fn dial_member(&self, member: usize, purpose: Purpose) -> Result<(usize, Client), Detail> {
+    async fn dial_member(&self, member: usize, purpose: Purpose) -> Result<Dialled, Detail> {
         let Member { name, endpoint, .. } = &self.members[member];
         let endpoint = purpose.shape(endpoint.clone());
         let connector = match purpose {
-            Purpose::Requests => self.connector.clone().with_keep_alive(TCP_KEEP_ALIVE_INTERVAL),
-            Purpose::Watch => self.connector.clone(),
+            Purpose::Requests => self.connector.separate().with_keep_alive(TCP_KEEP_ALIVE_INTERVAL),
+            Purpose::Watch => self.connector.separate(),
         };
-        let connecting = endpoint.connect_with_connector(connector);
-        let channel = match self.await_answer(member, &self.handshakes, connecting).await {
+        let connecting = endpoint.connect_with_connector(connector.clone());
+        let channel = match self.await_answer(member, &connector, &self.handshakes, connecting).await {
             Ok(Ok(channel)) => channel,
             Ok(Err(error)) => return Err(Detail::root_cause(error).of(name)),
             Err(limit) => {
@@ -314,7 +329,7 @@ impl Connections {
         // Without a leader a member answers reads late and watches never; with this option it refuses, and another is asked.
         let options = ConnectOptions::new().with_require_leader(true);
         match Client::from_channel(Channel::Tonic(channel), Some(options)).await {
-            Ok(client) => Ok((member, client)),
+            Ok(client) => Ok(Dialled { member, client, connector }),
             Err(error) => Err(Detail::new(format!("{name}: {error}"), error)),
         }
     }

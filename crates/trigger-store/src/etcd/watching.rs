@@ -126,7 +126,8 @@ async fn open(
     ranges: &[KeyRange],
     from: i64,
 ) -> Result<WatchStream, EtcdFailure> {
-    let member = connection.member;
+    let WatchConnection { member, client, connector } = connection;
+    let member = *member;
     let name = connections.member_name(member);
     let creating = async {
         let mut ids = 1..;
@@ -141,13 +142,13 @@ async fn open(
             return Err(EtcdFailure::Permanent("nothing is to be watched".into()));
         };
         let refused = |error| EtcdFailure::from_client(name, error);
-        let mut stream = connection.client.watch(begin, Some(options)).await.map_err(refused)?;
+        let mut stream = client.watch(begin, Some(options)).await.map_err(refused)?;
         for (begin, options) in wanted {
             stream.watch(begin, Some(options)).await.map_err(refused)?;
         }
         Ok(stream)
     };
-    let result = match connections.await_watch(member, creating).await {
+    let result = match connections.await_watch(member, connector, creating).await {
         Ok(result) => result,
         Err(limit) => {
             let detail = format!("{name}: no watch within {}", duration::format_short(limit));

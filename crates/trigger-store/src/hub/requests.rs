@@ -10,6 +10,7 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, DATE};
 use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -84,8 +85,11 @@ impl Requests {
         limit: &StepLimit,
         extra: Duration,
     ) -> Result<A, HubFailure> {
-        let exchange = self.exchange(path, request);
-        match self.connector.await_answer(&self.address, limit, extra, exchange).await {
+        let mut request = self.request(path, request)?;
+        let connection = capture_connection(&mut request);
+        let is_connecting = || connection.connection_metadata().is_none();
+        let exchange = self.exchange(request);
+        match self.connector.await_answer(&self.address, limit, extra, is_connecting, exchange).await {
             Ok(answer) => answer,
             Err(limit) => {
                 let limit = duration::format_short(limit);
@@ -109,25 +113,24 @@ impl Requests {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = difference;
     }
 
-    /// Waits for the hub to open a watch.
+    /// Waits for the hub to open a watch on a connection that is made.
     ///
     /// # Errors
     /// The limit, if it ran out.
     pub(super) async fn await_watch<T>(&self, opening: impl Future<Output = T>) -> Result<T, Duration> {
-        self.connector.await_answer(&self.address, &self.reads, Duration::ZERO, opening).await
+        self.connector.await_answer(&self.address, &self.reads, Duration::ZERO, || false, opening).await
     }
 
-    async fn exchange<Q: Serialize, A: DeserializeOwned>(
-        &self,
-        path: &str,
-        request: &Q,
-    ) -> Result<A, HubFailure> {
+    fn request<Q: Serialize>(&self, path: &str, request: &Q) -> Result<Request<Full<Bytes>>, HubFailure> {
         let body =
             serde_json::to_vec(request).map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
-        let request = Request::post(format!("{}{path}", self.base))
+        Request::post(format!("{}{path}", self.base))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::from(body))
-            .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
+            .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))
+    }
+
+    async fn exchange<A: DeserializeOwned>(&self, request: Request<Full<Bytes>>) -> Result<A, HubFailure> {
         let asked_at = unix_ms();
         let answer = self.client.request(request).await.map_err(|error| {
             let failure = if error.is_connect() { HubFailure::Unreachable } else { HubFailure::Ambiguous };
