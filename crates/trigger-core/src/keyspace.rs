@@ -9,16 +9,18 @@
 //! outcomes/<event_id>/<certname>         how a delivery ended
 //! nodes/<certname>                       the registration of an agent
 //! run-history/<certname>                 the latest runs of a node
+//! certificates/<certname>/<fingerprint>  a certificate of a node, by which its signatures are verified
 //! sweep                                  who swept last
 //! ```
 //!
 //! A key is a list of segments: its kind, then identities. No segment can hold the separator, because the alphabets
-//! of [`Certname`], [`GroupName`] and [`EventId`] exclude it. So a key has one reading, who may touch it can be decided
+//! of [`Certname`], [`GroupName`], [`EventId`] and [`Fingerprint`] exclude it. So a key has one reading, who may touch it can be decided
 //! from its segments alone, and a backend with subjects instead of paths can map segments to tokens.
 
 use std::fmt;
 use std::str::FromStr;
 
+use crate::certificate::{CertificateRef, Fingerprint};
 use crate::identity::{Certname, EventId, GroupName, KeyPrefix};
 
 /// Stands between the segments of a key.
@@ -33,6 +35,7 @@ const GROUP_DELIVERIES: &str = "group-deliveries";
 const OUTCOMES: &str = "outcomes";
 const NODES: &str = "nodes";
 const RUN_HISTORY: &str = "run-history";
+const CERTIFICATES: &str = "certificates";
 const SWEEP: &str = "sweep";
 
 /// Names one stored value, below the prefix of its fleet. [`fmt::Display`] joins its segments.
@@ -88,8 +91,22 @@ pub enum Key {
         /// The node.
         certname: Certname,
     },
+    /// A certificate of a node, stored before the first value that is signed with its key.
+    Certificate {
+        /// The node.
+        certname: Certname,
+        /// The certificate.
+        fingerprint: Fingerprint,
+    },
     /// The note of the last sweep.
     Sweep,
+}
+
+/// The key that a certificate is stored under; it ends with the text of the reference.
+impl From<CertificateRef> for Key {
+    fn from(CertificateRef { certname, fingerprint }: CertificateRef) -> Self {
+        Self::Certificate { certname, fingerprint }
+    }
 }
 
 impl fmt::Display for Key {
@@ -103,6 +120,9 @@ impl fmt::Display for Key {
             Self::Outcome { event, certname } => write!(f, "{OUTCOMES}/{event}/{certname}"),
             Self::Node { certname } => write!(f, "{NODES}/{certname}"),
             Self::RunHistory { certname } => write!(f, "{RUN_HISTORY}/{certname}"),
+            Self::Certificate { certname, fingerprint } => {
+                write!(f, "{CERTIFICATES}/{certname}/{fingerprint}")
+            }
             Self::Sweep => f.write_str(SWEEP),
         }
     }
@@ -135,6 +155,9 @@ impl FromStr for Key {
             }
             [NODES, certname] => Self::Node { certname: segment(certname)? },
             [RUN_HISTORY, certname] => Self::RunHistory { certname: segment(certname)? },
+            [CERTIFICATES, certname, fingerprint] => {
+                Self::Certificate { certname: segment(certname)?, fingerprint: segment(fingerprint)? }
+            }
             [SWEEP] => Self::Sweep,
             _ => return Err(UnknownKey),
         })
@@ -246,7 +269,7 @@ mod tests {
     use super::*;
     use crate::event::samples::event_id;
 
-    fn every_key() -> [(Key, &'static str); 9] {
+    fn every_key() -> [(Key, &'static str); 10] {
         let certname: Certname = "lb01.example.com".parse().unwrap();
         let group = "lb".parse().unwrap();
         let event = event_id(7);
@@ -264,7 +287,11 @@ mod tests {
                 "outcomes/00000000-0000-0000-0000-000000000007/lb01.example.com",
             ),
             (Key::Node { certname: certname.clone() }, "nodes/lb01.example.com"),
-            (Key::RunHistory { certname }, "run-history/lb01.example.com"),
+            (Key::RunHistory { certname: certname.clone() }, "run-history/lb01.example.com"),
+            (
+                Key::Certificate { certname, fingerprint: Fingerprint::from_digest([0xab; 32]) },
+                "certificates/lb01.example.com/abababababababababababababababababababababababababababababababab",
+            ),
             (Key::Sweep, "sweep"),
         ]
     }

@@ -7,7 +7,9 @@
 //! The domain types know nothing of their stored forms: only [`wire`] reads and writes text, and no other module
 //! imports it.
 
+pub mod authorization;
 pub mod backoff;
+pub mod certificate;
 pub mod count;
 pub mod dedup;
 pub mod delivery;
@@ -25,6 +27,8 @@ pub mod queue;
 pub mod rate_limiter;
 mod reason;
 pub mod run;
+pub mod signature;
+pub mod signer;
 pub mod status;
 pub mod suppressed;
 pub mod sweep;

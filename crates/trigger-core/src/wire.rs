@@ -3,6 +3,7 @@
 //! Readers ignore fields that they do not know. A change that an old reader must not ignore gets a new `v` (C15).
 //! Golden files in `wire/golden/` hold each form. `docs/internals/wire-format.md` describes them.
 
+mod certificates;
 mod envelope;
 mod error;
 mod events;
@@ -12,11 +13,12 @@ mod lines;
 mod nodes;
 mod outcomes;
 mod runs;
+mod signed_bytes;
 
 use serde::Deserialize;
 use serde::de::Deserializer;
 
-pub use envelope::Envelope;
+pub use envelope::{Envelope, Signature};
 pub use error::{VERSION, WireError};
 use json::{read, write};
 
@@ -61,7 +63,12 @@ impl Envelope {
         Self::read(T::WHAT, text)
     }
 
-    /// The value of the body.
+    /// The envelope of a value, without a signature.
+    pub fn of<T: Stored>(value: &T) -> Self {
+        Self::without_signature(value.to_body())
+    }
+
+    /// The value of the body. Does not look at the signature.
     ///
     /// # Errors
     /// [`WireError::Unreadable`] when the body is not of this form.

@@ -10,6 +10,8 @@ use serde_json::value::RawValue;
 
 use super::error::{VERSION, WireError};
 use super::json::write;
+use super::signed_bytes::signed_bytes;
+use crate::certificate::CertificateRef;
 
 /// A stored value as its writer wrote it, with the writer's signature if there is one.
 #[derive(Debug, Clone)]
@@ -17,6 +19,15 @@ pub struct Envelope {
     body: Box<RawValue>,
     sig: Option<String>,
     cert: Option<String>,
+}
+
+/// A writer's signature of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signature {
+    /// The algorithm, `:`, and the signature in base64.
+    pub text: String,
+    /// The certificate whose key has signed; absent for a key that the fleet shares.
+    pub certificate: Option<CertificateRef>,
 }
 
 /// The fields of an envelope as they are stored. Fields that are not known are ignored.
@@ -56,6 +67,25 @@ pub(super) fn body<'a>(what: &'static str, text: &'a str) -> Result<&'a str, Wir
 }
 
 impl Envelope {
+    /// The envelope of a body.
+    pub(super) fn without_signature(body: String) -> Self {
+        // What `write` has written is JSON.
+        let body = RawValue::from_string(body)
+            .unwrap_or_else(|error| unreachable!("a body is not the JSON that it was written as: {error}"));
+        Self { body, sig: None, cert: None }
+    }
+
+    /// The same value with its writer's signature.
+    #[must_use]
+    pub fn signed(self, Signature { text, certificate }: Signature) -> Self {
+        Self { sig: Some(text), cert: certificate.map(|reference| reference.to_string()), ..self }
+    }
+
+    /// The bytes that a signature of this value under `key`, the whole key with its prefix, is over.
+    pub fn signed_bytes(&self, key: &str) -> Vec<u8> {
+        signed_bytes(VERSION, key, self.body.get())
+    }
+
     /// Reads the envelope that `text` is, where the form `what` is expected, and leaves its body as it is.
     pub(super) fn read(what: &'static str, text: &str) -> Result<Self, WireError> {
         let (form, body) = parse(what, text)?;
@@ -67,7 +97,7 @@ impl Envelope {
         self.body.get()
     }
 
-    /// The writer's signature of the body, as it was written. Nothing writes or verifies one yet.
+    /// The writer's signature, as it was written.
     pub fn signature(&self) -> Option<&str> {
         self.sig.as_deref()
     }

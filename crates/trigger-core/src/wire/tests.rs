@@ -4,6 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use super::*;
+use crate::certificate::{CertificateRef, Fingerprint, MAX_INTERMEDIATES, StoredCertificate};
 use crate::dedup::HonouredEvent;
 use crate::delivery::DeliveryOutcome;
 use crate::delivery::{Delivery, Members};
@@ -195,6 +196,38 @@ fn forms_stay() {
     check(&of_a_resource, include_str!("golden/history-of-a-resource.v1.json"));
     chained.event.fired_by = Some(resource);
     check(&chained, include_str!("golden/part-of-a-resource.v1.json"));
+    let certificate = StoredCertificate { certificate: vec![0x30, 0x82], intermediates: vec![vec![0x30]] };
+    check(&certificate, include_str!("golden/certificate.v1.json"));
+}
+
+/// Proves C15.
+#[test]
+fn the_form_of_a_signature_stays() {
+    let golden = include_str!("golden/part-signed.v1.json").trim_end();
+    let part = Part { index: 2, count: 3, event: sample_event() };
+    let certname = "web01.example.com".parse().unwrap();
+    let certificate = CertificateRef { certname, fingerprint: Fingerprint::from_digest([0xab; 32]) };
+    let signature = Signature { text: "rsa-sha256:c2ln".to_owned(), certificate: Some(certificate.clone()) };
+    let signed = Envelope::of(&part).signed(signature);
+    assert_eq!(signed.to_string(), golden, "what is written changed: a form may only grow");
+    let read = Envelope::parse::<Part>(golden).unwrap();
+    assert_eq!((read.signature(), read.open()), (Some("rsa-sha256:c2ln"), Ok(part)));
+    assert_eq!(read.certificate().unwrap().parse(), Ok(certificate));
+    assert_eq!(read.signed_bytes("/k"), signed.signed_bytes("/k"));
+}
+
+#[test]
+fn a_certificate_from_a_backend_is_bounded() {
+    let of = |bytes: usize, intermediates: usize| StoredCertificate {
+        certificate: vec![0; bytes],
+        intermediates: vec![vec![0; 2]; intermediates],
+    };
+    let read = |certificate: &StoredCertificate| StoredCertificate::from_wire(&certificate.to_wire());
+    let largest = of(crate::certificate::MAX_CERTIFICATE_BYTES, MAX_INTERMEDIATES);
+    assert_eq!(read(&largest).as_ref(), Ok(&largest));
+    assert!(read(&of(crate::certificate::MAX_CERTIFICATE_BYTES + 1, 0)).is_err());
+    assert!(read(&of(1, MAX_INTERMEDIATES + 1)).is_err());
+    assert!(StoredCertificate::from_wire(r#"{"v":1,"body":{"certificate":"%"}}"#).is_err());
 }
 
 #[test]

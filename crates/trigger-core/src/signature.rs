@@ -1,0 +1,153 @@
+//! What a node makes of the signature of a stored value: whether it takes the value as true, refuses it, or does not know
+//! yet (C13).
+//!
+//! The cryptography is elsewhere: what it has found out is an argument here.
+
+use crate::delivery::DeliveryOutcome;
+use crate::identity::Certname;
+use crate::signer::Signer;
+
+/// What was found out about the signature of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// The value has no signature.
+    Unsigned,
+    /// The signature is right, and so is the certificate, if it was made with the key of one.
+    Signed {
+        /// The node whose certificate it is; absent for the key that the fleet shares.
+        by: Option<Certname>,
+        /// How it was signed.
+        signer: Signer,
+    },
+    /// This node has no means to verify such a signature; the sentence says which it would need.
+    Unchecked(String),
+    /// It cannot be known now whether the signature is right, and may be known later; the sentence says why.
+    Unknown(String),
+    /// The signature is wrong, or its certificate is not trusted; the sentence says why.
+    Wrong(String),
+}
+
+/// Who may have signed a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Authors<'a> {
+    /// Any node that is trusted.
+    Any,
+    /// One of these nodes.
+    OneOf(Vec<&'a Certname>),
+}
+
+impl<'a> Authors<'a> {
+    /// Who may have signed an outcome of `target` for an event that `origin` fired: the target; the origin where its loop
+    /// guard suppressed the target; any node where a sweep expired the delivery for a silent target.
+    pub fn of_outcome(outcome: &DeliveryOutcome, target: &'a Certname, origin: Option<&'a Certname>) -> Self {
+        match outcome {
+            DeliveryOutcome::Expired(_) => Self::Any,
+            DeliveryOutcome::Suppressed(_) => Self::OneOf([target].into_iter().chain(origin).collect()),
+            DeliveryOutcome::Done(_)
+            | DeliveryOutcome::Failed(_)
+            | DeliveryOutcome::Refused(_)
+            | DeliveryOutcome::Superseded(_) => Self::OneOf(vec![target]),
+        }
+    }
+
+    fn include(&self, certname: &Certname) -> bool {
+        match self {
+            Self::Any => true,
+            Self::OneOf(nodes) => nodes.contains(&certname),
+        }
+    }
+}
+
+/// What a node makes of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It counts as true.
+    Accepted {
+        /// The node that has signed it, where that is known.
+        by: Option<Certname>,
+        /// How it was signed.
+        signer: Signer,
+    },
+    /// It does not count, and never will; the sentence says why.
+    Refused(String),
+    /// It does not count yet, and is to be judged again; the sentence says why.
+    Waits(String),
+}
+
+/// Judges a value. A signature that is there and wrong is refused even where none is required.
+pub fn admit(is_required: bool, authors: &Authors<'_>, finding: Finding) -> Admission {
+    let unsigned = Admission::Accepted { by: None, signer: Signer::Unsigned };
+    match finding {
+        Finding::Unsigned if is_required => Admission::Refused(
+            "it is not signed, and this node requires signatures (setting require_signature)".to_owned(),
+        ),
+        Finding::Unchecked(why) if is_required => Admission::Refused(why),
+        Finding::Unsigned | Finding::Unchecked(_) => unsigned,
+        Finding::Unknown(why) => Admission::Waits(why),
+        Finding::Wrong(why) => Admission::Refused(why),
+        Finding::Signed { by: Some(by), .. } if !authors.include(&by) => {
+            Admission::Refused(format!("{by} has signed it, which is not the node that it is of"))
+        }
+        Finding::Signed { by, signer } => Admission::Accepted { by, signer },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::samples::event_id;
+
+    fn node(name: &str) -> Certname {
+        name.parse().unwrap()
+    }
+
+    fn signed(by: Option<&str>) -> Finding {
+        Finding::Signed { by: by.map(node), signer: Signer::SharedKey }
+    }
+
+    fn name(admission: Admission) -> &'static str {
+        match admission {
+            Admission::Accepted { .. } => "accepted",
+            Admission::Refused(_) => "refused",
+            Admission::Waits(_) => "waits",
+        }
+    }
+
+    /// Proves C13.
+    #[test]
+    fn a_value_counts_only_with_the_signature_of_its_node() {
+        let (web, db) = (node("web01"), node("db01"));
+        let text = || "why".to_owned();
+        let cases = [
+            (Finding::Unsigned, "refused", "accepted"),
+            (Finding::Unchecked(text()), "refused", "accepted"),
+            (Finding::Unknown(text()), "waits", "waits"),
+            (Finding::Wrong(text()), "refused", "refused"),
+            (signed(Some("web01")), "accepted", "accepted"),
+            (signed(Some("db01")), "refused", "refused"),
+            (signed(None), "accepted", "accepted"),
+        ];
+        for (finding, required, not_required) in cases {
+            let of_web = Authors::OneOf(vec![&web]);
+            assert_eq!(name(admit(true, &of_web, finding.clone())), required, "{finding:?}");
+            assert_eq!(name(admit(false, &of_web, finding.clone())), not_required, "{finding:?}");
+        }
+        let either = Authors::OneOf(vec![&web, &db]);
+        assert_eq!(name(admit(true, &either, signed(Some("db01")))), "accepted");
+        assert_eq!(name(admit(true, &Authors::Any, signed(Some("lb01")))), "accepted");
+    }
+
+    #[test]
+    fn an_outcome_is_its_targets_unless_the_loop_guard_or_a_sweep_has_ended_the_delivery() {
+        let (target, origin) = (node("lb01"), node("web01"));
+        let check = |outcome: DeliveryOutcome, expected: Authors<'_>| {
+            assert_eq!(Authors::of_outcome(&outcome, &target, Some(&origin)), expected, "{outcome:?}");
+        };
+        check(DeliveryOutcome::Expired(None), Authors::Any);
+        check(DeliveryOutcome::Suppressed(String::new()), Authors::OneOf(vec![&target, &origin]));
+        check(DeliveryOutcome::Refused(String::new()), Authors::OneOf(vec![&target]));
+        check(DeliveryOutcome::Superseded(event_id(1)), Authors::OneOf(vec![&target]));
+        let unknown = Authors::of_outcome(&DeliveryOutcome::Suppressed(String::new()), &target, None);
+        assert_eq!(unknown, Authors::OneOf(vec![&target]));
+    }
+}
