@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::config::{ConfigFile, run_command, run_timeout, runs_per_minute};
+use crate::program::files::config::{ConfigFile, run_command, run_timeout, runs_per_minute};
 use crate::scratch::Scratch;
 
 /// A configuration file, and the values in it as the commands read them.

@@ -7,30 +7,27 @@
 
 #![allow(clippy::expect_used, reason = "a target fails by a panic")]
 
-// The program's own files, because a program's modules cannot be used from outside.
-#[path = "../../../crates/trigger/src"]
-#[allow(dead_code, unused_imports, missing_docs, unreachable_pub, reason = "the program uses the rest")]
-mod program {
-    pub(crate) mod config;
-    pub(crate) mod failure;
-}
-use program::{config, failure};
-
 mod bodies;
+mod certificates;
 mod configuration;
 mod frames;
 mod keys;
 mod lines;
+mod program;
 mod puppet;
 mod scratch;
 mod values;
+
+// Where the program's files look for it.
+use program::files::failure;
 
 /// A decoder under test.
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("agent_socket", bodies::agent_socket),
+    ("certificates", certificates::certificates),
     ("configuration", configuration::file),
     ("hub_bodies", bodies::hub),
     ("keys", keys::keys),

@@ -1,6 +1,7 @@
 //! Runs every target on its corpus, and on some hundred mutations of it: the same ones each time.
 
 #![allow(clippy::expect_used, reason = "a test fails where its scenery is missing")]
+#![allow(clippy::print_stderr, reason = "a failure shows its seed")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
