@@ -89,6 +89,11 @@ fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
 #[serde(deny_unknown_fields)]
 pub(crate) struct HubTable {
     pub(crate) listen: Option<String>,
+    pub(crate) tls: Option<bool>,
+    pub(crate) health_listen: Option<String>,
+    pub(crate) crl_url: Option<String>,
+    #[serde(default, deserialize_with = "number_or_text")]
+    pub(crate) crl_refresh: Option<String>,
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) data_dir: Option<PathBuf>,

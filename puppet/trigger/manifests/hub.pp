@@ -1,13 +1,29 @@
 # @summary The hub: the small server that carries the events of a fleet
 #
-# One node of a fleet runs it, usually beside the Puppet server. Its settings are arguments of the service,
-# so that `trigger::agent` alone owns `/etc/trigger/trigger.toml`. A command such as `trigger hub backup`
-# needs the same `--data-dir` where one is set here.
+# One node of a fleet runs it, usually the Puppet server. It speaks TLS with the Puppet certificate of its node, to nodes
+# of the same CA only, and what each may do follows from its certname. Its settings are arguments of the service, so that
+# `trigger::agent` alone owns `/etc/trigger/trigger.toml`. A command such as `trigger hub backup` needs the same
+# `--data-dir` where one is set here.
 #
 # @param listen
-#   The address and port to listen on; only loopback, for the hub has no TLS yet
+#   The address and port to listen on
+# @param tls
+#   Whether the hub speaks TLS; unset, wherever other machines reach the address. Only on loopback it can be without
+# @param health_listen
+#   Loopback address and port where `/healthz` and `/metrics` are answered without a certificate; unset, nowhere
+# @param crl_url
+#   Where the hub fetches the CA's revocation lists; unset, it has those that Puppet keeps on its node. Puppet 7 never
+#   fetches them again, so without this a revoked node stays in
+# @param crl_refresh
+#   How often it fetches them; a number without a unit is seconds. Unset, hourly
+# @param operators
+#   Certnames that may read everything; the hub's own always may
+# @param operator_auth_roles
+#   Values of the extension `pp_auth_role` whose nodes may read everything
+# @param operator_cli_auth
+#   Whether a certificate with the extension `pp_cli_auth`, as the Puppet server's own, may read everything
 # @param allowed_hosts
-#   Other names by which clients may address the hub, such as those of a forwarded port or a proxy
+#   Without TLS, other names by which clients may address the hub, such as those of a forwarded port or a proxy
 # @param data_dir
 #   Where the hub keeps its data; unset, where the program does by itself
 # @param service_ensure
@@ -15,13 +31,28 @@
 # @param service_enable
 #   Whether the hub starts with the node
 #
-# @example A hub and an agent on one node
-#   include trigger::hub
+# @example On the Puppet server
+#   class { 'trigger::hub':
+#     crl_url   => 'https://puppet.example.com:8140/puppet-ca/v1/certificate_revocation_list/ca',
+#     operators => ['admin.example.com'],
+#   }
+#
+# @example A hub and an agent on one node, for a trial
+#   class { 'trigger::hub':
+#     listen => '127.0.0.1:8145',
+#   }
 #   class { 'trigger::agent':
 #     backend => 'hub+http://127.0.0.1:8145',
 #   }
 class trigger::hub (
-  Trigger::Listen $listen = '127.0.0.1:8145',
+  Trigger::Listen $listen = '0.0.0.0:8145',
+  Optional[Boolean] $tls = undef,
+  Optional[Trigger::Listen::Loopback] $health_listen = undef,
+  Optional[Trigger::Url::Https] $crl_url = undef,
+  Optional[Trigger::Duration] $crl_refresh = undef,
+  Array[Trigger::Certname] $operators = [],
+  Array[Pattern[/\A[\w.:-]+\z/]] $operator_auth_roles = [],
+  Boolean $operator_cli_auth = false,
   Array[Trigger::Address] $allowed_hosts = [],
   Optional[Trigger::Path] $data_dir = undef,
   Enum['running', 'stopped'] $service_ensure = 'running',
@@ -29,16 +60,29 @@ class trigger::hub (
 ) {
   include trigger
 
+  if $tls == false and $listen !~ Trigger::Listen::Loopback {
+    fail("trigger::hub: other machines reach '${listen}', where the hub has to speak TLS")
+  }
+
   file { '/etc/systemd/system/trigger-hub.service':
     ensure  => file,
     owner   => 'root',
     group   => 'root',
     mode    => '0644',
     content => epp('trigger/trigger-hub.service.epp', {
-        'binary_path'   => $trigger::binary_path,
-        'listen'        => $listen,
-        'allowed_hosts' => $allowed_hosts.unique,
-        'data_dir'      => $data_dir,
+        'binary_path' => $trigger::binary_path,
+        'listen'      => $listen,
+        'flags'       => [
+          $tls.then |$value| { "--tls=${value}" },
+          $health_listen.then |$value| { "--health-listen ${value}" },
+          $crl_url.then |$value| { "--crl-url ${value}" },
+          $crl_refresh.then |$value| { "--crl-refresh '${value}'" },
+          $operators.map |$value| { "--operator ${value.downcase}" },
+          $operator_auth_roles.map |$value| { "--operator-auth-role ${value}" },
+          $operator_cli_auth ? { true => '--operator-cli-auth', default => undef },
+          $allowed_hosts.unique.map |$value| { "--allowed-host ${value}" },
+          $data_dir.then |$value| { "--data-dir ${value}" },
+        ].flatten.filter |$value| { $value =~ NotUndef },
     }),
   }
 

@@ -1,16 +1,20 @@
 //! `trigger hub`: the embedded backend, and its backup.
 
+mod tls;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use trigger_hub::HubSettings;
+use trigger_pki::Pki;
 use trigger_store::address::{Address, InvalidAddress};
 
 use super::first_process::run_daemon_as_child;
 use super::globals::{Globals, OutputFormat};
 use super::reexec::reexec_without_run_env;
+use tls::TlsArgs;
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN, absolute};
 use crate::documents::Backup;
 use crate::failure::Failure;
@@ -19,10 +23,12 @@ use crate::warnings::Warnings;
 
 #[derive(Debug, Args)]
 pub(crate) struct HubArgs {
-    /// Address to listen on: loopback only until the hub speaks TLS [default: 127.0.0.1:8145]
+    /// Address to listen on; one that other machines reach means TLS [default: 127.0.0.1:8145]
     #[arg(long, env = "TRIGGER_LISTEN", value_name = "ADDR", hide_env = true)]
     listen: Option<String>,
-    /// Another name by which clients may address the hub, such as that of a forwarded port; repeat for more
+    #[command(flatten)]
+    tls: TlsArgs,
+    /// Without TLS, another name by which clients may address the hub, such as that of a forwarded port; repeat for more
     #[arg(long = "allowed-host", value_name = "HOST:PORT")]
     allowed_hosts: Vec<String>,
     /// Where the hub keeps its data [default: /var/lib/trigger/hub]
@@ -105,7 +111,11 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(settings: HubSettings) -> Result<(), Failure> {
+/// Serves with the certificates that `pki` finds, if the hub is to speak TLS.
+fn serve(
+    mut settings: HubSettings,
+    pki: impl AsyncFnOnce(&HubSettings) -> Result<Option<Pki>, Failure>,
+) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -123,6 +133,7 @@ fn serve(settings: HubSettings) -> Result<(), Failure> {
                 _ = interrupt.recv() => {}
             }
         };
+        settings.tls = pki(&settings).await?;
         let data_dir = settings.data_dir.clone();
         let ready = move |address| {
             tracing::info!(%address, data_dir = %data_dir.display(), "hub is ready");

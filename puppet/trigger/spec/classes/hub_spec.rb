@@ -8,7 +8,7 @@ RSpec.describe 'trigger::hub' do
   context 'by default' do
     it { is_expected.to compile.with_all_deps }
     it { is_expected.to contain_class('trigger') }
-    it { expect(exec_start).to eq '/usr/bin/trigger hub --listen 127.0.0.1:8145' }
+    it { expect(exec_start).to eq '/usr/bin/trigger hub --listen 0.0.0.0:8145' }
 
     it 'leaves a hub stopped whose data are gone' do
       is_expected.to contain_file('/etc/systemd/system/trigger-hub.service').with_content(/^RestartPreventExitStatus=5$/)
@@ -35,7 +35,38 @@ RSpec.describe 'trigger::hub' do
     it { is_expected.to contain_service('trigger-hub').with('ensure' => 'stopped', 'enable' => false) }
   end
 
+  context 'with settings of its TLS' do
+    let(:params) do
+      { 'listen' => '[::]:9000', 'tls' => true, 'health_listen' => '127.0.0.1:8146', 'crl_refresh' => '10m',
+        'crl_url' => 'https://puppet.example.com:8140/puppet-ca/v1/certificate_revocation_list/ca',
+        'operators' => ['Admin.example.com', 'ops01'], 'operator_auth_roles' => ['trigger'], 'operator_cli_auth' => true }
+    end
+
+    it 'gives them to the program' do
+      expect(exec_start).to eq '/usr/bin/trigger hub --listen [::]:9000 --tls=true --health-listen 127.0.0.1:8146 ' \
+                               '--crl-url https://puppet.example.com:8140/puppet-ca/v1/certificate_revocation_list/ca ' \
+                               "--crl-refresh '10m' --operator admin.example.com --operator ops01 " \
+                               '--operator-auth-role trigger --operator-cli-auth'
+    end
+  end
+
+  context 'without TLS on an address that other machines reach' do
+    let(:params) { { 'listen' => '0.0.0.0:8145', 'tls' => false } }
+
+    it { is_expected.to compile.and_raise_error(/other machines reach '0.0.0.0:8145', where the hub has to speak TLS/) }
+  end
+
+  { 'health_listen' => '0.0.0.0:8146', 'crl_url' => 'http://puppet/crl', 'operators' => ['a b'],
+    'operator_auth_roles' => ['a b'] }.each do |name, value|
+    context "with #{name} => #{value.inspect}" do
+      let(:params) { { name => value } }
+
+      it { is_expected.to compile.and_raise_error(/parameter '#{name}'/) }
+    end
+  end
+
   context 'beside an agent' do
+    let(:params) { { 'listen' => '127.0.0.1:8145' } }
     let(:pre_condition) { "class { 'trigger::agent': backend => 'hub+http://127.0.0.1:8145' }" }
 
     it { is_expected.to compile.with_all_deps }

@@ -48,9 +48,19 @@ require 'json'
     ['', 'trigger.prom', '/a', '/a.txt', '/a.prom/', '/a.prom.tmp', '/a b.prom', "/a.prom\n"],
   ],
   'Trigger::Listen' => [
+    ['127.0.0.1:8145', '[::1]:8145', 'localhost:1', '127.9.0.255:65535', '0.0.0.0:8145', '[::]:8145', '10.0.0.1:8145',
+     '[2001:db8::1]:8145'],
+    ['', ':8145', '::1:8145', '127.0.0.1', 'a:b', 'a:1', "127.0.0.1:1\n", '127.0.0.1:1 b', '127.0.0.256:1', '127.0.0.1:0',
+     '127.0.0.1:65536', '[::g]:1'],
+  ],
+  'Trigger::Listen::Loopback' => [
     ['127.0.0.1:8145', '[::1]:8145', 'localhost:1', '127.9.0.255:65535'],
     ['', ':8145', '::1:8145', '127.0.0.1', 'a:b', 'a:1', "127.0.0.1:1\n", '127.0.0.1:1 b', '0.0.0.0:8145', '[::]:8145',
      '10.0.0.1:8145', '127.0.0.256:1', '127.0.0.1:0', '127.0.0.1:65536'],
+  ],
+  'Trigger::Url::Https' => [
+    ['https://puppet.example.com:8140/puppet-ca/v1/certificate_revocation_list/ca', 'https://[::1]/crl', 'https://a/'],
+    ['', 'http://a/', 'https://a', 'https:///a', 'https://a/b c', 'https://a/%20', "https://a/\n", 'https://a/$b'],
   ],
 }.each do |name, (good, bad)|
   RSpec.describe name, type: :type_alias do
