@@ -8,15 +8,19 @@
 mod backlog;
 mod blockers;
 mod limit;
+mod policy;
 mod random_scripts;
 mod recovery;
 
 use super::*;
+use crate::delivery::DeliveryState;
 use crate::event::{Event, Target, samples};
 use crate::identity::RunId;
 use crate::lineage::Loops;
 use crate::node::NodeRecord;
+use crate::policy::{Policy, Rule, RuleSettings};
 use crate::run::RunResult;
+use crate::status::delivery_status;
 use crate::wire::Stored;
 
 struct World {
@@ -34,6 +38,7 @@ fn settings() -> QueueSettings {
         honours_noop: true,
         // High enough not to matter except in the tests of the limit.
         runs_per_minute: "600".parse().unwrap(),
+        policy: Policy::default(),
     }
 }
 
@@ -61,6 +66,21 @@ fn world_in_recovery(settings: QueueSettings) -> World {
     }
 }
 
+/// The node's record in the backend.
+fn record(world: &World) -> NodeRecord {
+    NodeRecord {
+        instance: String::new(),
+        lock: None,
+        released: false,
+        location: String::new(),
+        renewals: 0,
+        version: String::new(),
+        seen_at: world.now.wall,
+        groups: Default::default(),
+        activity: world.queue.activity(),
+    }
+}
+
 fn number(id: EventId) -> String {
     format!("e{}", u128::from_str_radix(&id.to_string().replace('-', ""), 16).unwrap())
 }
@@ -76,7 +96,12 @@ fn cause(word: &str) -> Cause {
     let mut event = samples::event(n, "t");
     event.options =
         RunOptions { tags: tag.into_iter().map(|t| t.parse().unwrap()).collect(), noop: name.ends_with('~') };
-    Cause { event, addressed_as: [Target::Node(settings().certname)].into(), interruptions: 0 }
+    Cause {
+        event,
+        addressed_as: [Target::Node(settings().certname)].into(),
+        interruptions: 0,
+        signer: Default::default(),
+    }
 }
 
 impl World {
@@ -166,7 +191,7 @@ impl World {
             } else if word == "unblock" {
                 self.input(disabled(None));
             } else {
-                self.input(Input::Delivered(cause(word)));
+                self.input(Input::Delivered(Box::new(cause(word))));
             }
         }
     }
@@ -182,7 +207,7 @@ impl World {
         self.now.elapsed = Duration::ZERO;
         self.queue.recall_starts(self.now, self.starts.iter().copied());
         let waiting: Vec<Cause> = old.waiting_causes().cloned().collect();
-        waiting.into_iter().for_each(|cause| self.input(Input::Delivered(cause)));
+        waiting.into_iter().for_each(|cause| self.input(Input::Delivered(Box::new(cause))));
         self.input(Input::Blockers(old.reported));
         self.input(Input::Recovered);
     }
@@ -359,8 +384,8 @@ fn an_event_in_its_own_chain_is_suppressed_at_the_member_of_a_group_unless_loops
     let mut allowed = looped.clone();
     allowed.event.id = samples::event_id(10);
     allowed.event.loops = Loops::Allow;
-    world.input(Input::Delivered(looped));
-    world.input(Input::Delivered(allowed));
+    world.input(Input::Delivered(Box::new(looped)));
+    world.input(Input::Delivered(Box::new(allowed)));
     assert_eq!(world.seen, ["finish[e9=suppressed]", "run[e10]"]);
 }
 

@@ -13,7 +13,7 @@ use crate::fire_note::FireNote;
 use crate::identity::{KeyPrefix, Revision, RunId};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
 use crate::loop_guard::Rule;
-use crate::node::{Activity, Delayed, HeldDelivery, NodeRecord, Retrying, Running};
+use crate::node::{Activity, Delayed, HeldDelivery, NodeRecord, Retrying, Running, Waiting};
 use crate::publication::Publication;
 use crate::run::history::samples::{record, result, run_id};
 use crate::run::history::{
@@ -22,6 +22,7 @@ use crate::run::history::{
 use crate::run::record::Cause;
 use crate::run::record::RunRecord;
 use crate::run::{CompletedRun, Drift, RunOutcome, RunResult};
+use crate::signer::Signer;
 use crate::sweep::Settled;
 use crate::time::Timestamp;
 
@@ -75,6 +76,7 @@ fn sample_node() -> NodeRecord {
                 causes: vec![samples::event_id(2)],
             }],
             delayed: None,
+            waiting: None,
             held: vec![HeldDelivery { event: samples::event_id(3), reason: "disabled".to_owned() }],
         },
     }
@@ -94,6 +96,7 @@ fn sample_record() -> RunRecord {
             addressed_as: [Target::Node("lb01".parse().unwrap()), Target::Group("lb".parse().unwrap())]
                 .into(),
             interruptions: 1,
+            signer: Signer::Unsigned,
         }],
         environment: [("A".to_owned(), "b".to_owned())].into(),
     }
@@ -162,9 +165,27 @@ fn forms_stay() {
         ..Activity::default()
     };
     check(&delayed, include_str!("golden/node-delayed.v1.json"));
+    let mut waiting = sample_node();
+    waiting.activity = Activity {
+        waiting: Some(Waiting { reason: "asking".to_owned(), causes: vec![samples::event_id(2)] }),
+        ..Activity::default()
+    };
+    check(&waiting, include_str!("golden/node-waiting.v1.json"));
     let stopped = NodeRecord { lock: Some("l".to_owned()), released: true, ..sample_node() };
     check(&stopped, include_str!("golden/node-released.v1.json"));
     check(&sample_record(), include_str!("golden/run-record.v1.json"));
+    let signed_by = |signer| {
+        let mut record = sample_record();
+        record.causes[0].signer = signer;
+        record
+    };
+    check(&signed_by(Signer::SharedKey), include_str!("golden/run-record-shared-key.v1.json"));
+    let certificate = Signer::Certificate {
+        algorithm: "RS256".to_owned(),
+        fingerprint: "ab".repeat(32),
+        extensions: [("pp_role".to_owned(), "web".to_owned())].into(),
+    };
+    check(&signed_by(certificate), include_str!("golden/run-record-certificate.v1.json"));
     check(&sample_run().result, include_str!("golden/run-result.v1.json"));
     let noop = RunResult { reported_noop: true, ..sample_run().result };
     check(&noop, include_str!("golden/run-result-noop.v1.json"));

@@ -12,6 +12,7 @@ use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{Certname, EventId, RunId};
 use trigger_core::node::{Activity, Running};
+use trigger_core::policy::Policy;
 use trigger_core::queue::{Blockers, Effect, Input, PuppetBlocker, Queue, QueueSettings};
 use trigger_core::run::command::lock_timeout;
 use trigger_core::run::record::{Cause, RunRecord};
@@ -36,6 +37,7 @@ use crate::state::{DedupLog, FileError, NewRun, OpenRun, PreallocatedRecord, Run
 /// The daemon's ends of the channels to the other tasks.
 pub(super) struct Channels<D> {
     pub(super) signals: mpsc::Receiver<Signal>,
+    pub(super) policy: watch::Receiver<Policy>,
     pub(super) arrivals: mpsc::Receiver<Batch>,
     pub(super) claim: watch::Receiver<ClaimState>,
     pub(super) disabled: D,
@@ -83,6 +85,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             certname: node.settings.certname.clone(),
             honours_noop: node.settings.command.honours_noop(),
             runs_per_minute: node.settings.runs_per_minute,
+            policy: node.settings.policy.clone(),
         };
         let interruptions = runs.interruptions()?;
         let mut queue = Queue::new(queue_node, ended);
@@ -146,6 +149,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                         has_lost = true;
                     }
                 },
+                Ok(()) = self.channels.policy.changed() => {
+                    let policy = self.channels.policy.borrow_and_update().clone();
+                    self.input(Input::PolicyChanged(policy));
+                }
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
                 () = self.channels.disabled.has_moved() => {
                     self.channels.may_claim.send_replace(self.channels.disabled.confirms_certname());
@@ -237,7 +244,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     self.unreadable.retain(|key, _| !key.ends_with(&event));
                     cause.interruptions =
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
-                    self.take_in(Input::Delivered(*cause));
+                    self.take_in(Input::Delivered(cause));
                 }
                 Arrival::HasOutcome { event, target } => {
                     // A queued delivery is deleted when it completes.
@@ -321,7 +328,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     /// Logs once when deliveries begin to wait for an operator, and once when they no longer do.
     fn log_block(&self, activity: &Activity) {
         let was_held = !self.channels.activity.borrow().held.is_empty();
-        match (self.queue.blocked_reason(), was_held, activity.held.is_empty()) {
+        match (self.queue.held_reason(), was_held, activity.held.is_empty()) {
             (Some(reason), false, false) => tracing::warn!(reason, "deliveries are held"),
             (_, true, true) => tracing::info!("deliveries are no longer held"),
             _ => {}
@@ -546,8 +553,13 @@ fn log_puppet(before: Option<&PuppetBlocker>, now: Option<&PuppetBlocker>) {
         (_, Some(PuppetBlocker::OtherCertname(reason))) if before != now => {
             tracing::warn!(reason, "no run starts");
         }
-        (Some(PuppetBlocker::Unknown(_)), Some(PuppetBlocker::Unknown(_))) => {}
-        (_, Some(PuppetBlocker::Unknown(reason))) => tracing::info!(reason, "no run starts yet"),
+        (
+            Some(PuppetBlocker::Unknown(_) | PuppetBlocker::Broken(_)),
+            Some(PuppetBlocker::Unknown(_) | PuppetBlocker::Broken(_)),
+        ) => {}
+        (_, Some(PuppetBlocker::Unknown(reason) | PuppetBlocker::Broken(reason))) => {
+            tracing::info!(reason, "no run starts yet");
+        }
         _ => {}
     }
 }
@@ -557,7 +569,11 @@ fn log_puppet(before: Option<&PuppetBlocker>, now: Option<&PuppetBlocker>) {
 fn not_tried(claim: &ClaimState, may_claim: bool, puppet: Option<&PuppetBlocker>) -> String {
     match claim {
         ClaimState::Unregistered { .. } | ClaimState::Contended(_) if !may_claim => match puppet {
-            Some(PuppetBlocker::OtherCertname(reason) | PuppetBlocker::Unknown(reason)) => reason.clone(),
+            Some(
+                PuppetBlocker::OtherCertname(reason)
+                | PuppetBlocker::Unknown(reason)
+                | PuppetBlocker::Broken(reason),
+            ) => reason.clone(),
             Some(PuppetBlocker::Disabled(_)) | None => {
                 "deliveries are read once Puppet has confirmed the certname of this node".to_owned()
             }
