@@ -14,12 +14,12 @@ use trigger_store::address::{Address, InvalidAddress};
 use super::first_process::run_daemon_as_child;
 use super::globals::{Globals, OutputFormat};
 use super::reexec::reexec_without_run_env;
-use tls::TlsArgs;
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN, absolute};
 use crate::documents::Backup;
 use crate::failure::Failure;
 use crate::output;
 use crate::warnings::Warnings;
+use tls::TlsArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct HubArgs {
@@ -98,13 +98,14 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
             let listen = configured.unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
             warnings.take().iter().for_each(|warning| tracing::warn!("{warning}"));
             let allowed_hosts = args.allowed_hosts(&config)?;
-            serve(HubSettings {
-                listen,
-                tls: None,
-                crl_fetch: None,
-                health_listen: None,
-                allowed_hosts,
-                data_dir,
+            let crl_fetch = args.tls.crl_fetch(&config, &data_dir)?;
+            let health_listen = args.tls.health_listen(&config);
+            let is_tls = args.tls.is_on(&config, &listen)?;
+            let settings =
+                HubSettings { listen, tls: None, crl_fetch, health_listen, allowed_hosts, data_dir };
+            serve(settings, async |settings: &HubSettings| match is_tls {
+                true => Ok(Some(tls::pki(globals, &config, &settings.data_dir).await?)),
+                false => Ok(None),
             })?;
         }
     }

@@ -108,16 +108,16 @@ error: backend 'dummy:' only takes events: an agent needs one that delivers them
 }
 
 #[test]
-fn the_hub_stays_on_loopback_until_it_speaks_tls() {
+fn the_hub_stays_on_loopback_without_tls() {
     let state = state();
     let data = state.path().join("hub");
     trigger(state.path())
-        .args(["hub", "--listen", "0.0.0.0:8145", "--data-dir"])
+        .args(["hub", "--tls=false", "--listen", "0.0.0.0:8145", "--data-dir"])
         .arg(&data)
         .assert()
         .code(3)
         .stderr_eq(str![[r#"
-error: [..]0.0.0.0:8145[..]
+error: refusing to listen on 0.0.0.0:8145 without TLS, since other machines reach that address: leave out 'tls = false', or listen on loopback, such as 127.0.0.1:8145
 
 "#]]);
 }
