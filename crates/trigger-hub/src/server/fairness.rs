@@ -19,6 +19,7 @@ use super::metrics::Metrics;
 use super::peer::Peer;
 use super::principal::Principal;
 use super::refusal::Refusal;
+use super::shares::Share;
 use super::turns::{Turn, Turns};
 
 /// How many requests of nodes the store works on at the same time. So many share one sync of the disk; the next wait for
@@ -84,14 +85,23 @@ pub(super) async fn admit(State(metrics): State<Arc<Metrics>>, mut request: Requ
         Ok(wait) => sleep(wait).await,
         Err(retry_after) => {
             metrics.limited();
-            tracing::debug!(certname = %principal.0.certname, "a request was refused: too many of this certname");
-            return too_many(&principal, retry_after).into_response();
+            let refusal = too_many(&principal, retry_after);
+            report(&peer, &share, &refusal);
+            return refusal.into_response();
         }
     }
     request.extensions_mut().insert(principal);
     let response = next.run(request).await;
     share.charge(response.body().size_hint().exact().unwrap_or(MAX_BODY_BYTES as u64));
     response
+}
+
+/// Logs that a node asks for too much.
+pub(super) fn report(peer: &Peer, share: &Share, refusal: &Refusal) {
+    if share.is_report_due() {
+        let certname = peer.principal().map(|Principal(node)| node.certname.as_str());
+        tracing::warn!(certname, %peer, "{}", refusal.sentence);
+    }
 }
 
 fn too_many(Principal(node): &Principal, retry_after: Duration) -> Refusal {

@@ -186,7 +186,11 @@ async fn keep_reserve(request: Request, next: Next) -> Response {
                 "{peer} has {MAX_CONNECTIONS} connections open, as many as a hub takes from one node: look for what \
                  opens them there"
             );
-            Refusal::too_many(sentence, SURPLUS_RETRY).into_response()
+            let refusal = Refusal::too_many(sentence, SURPLUS_RETRY);
+            if let Some(share) = peer.share() {
+                fairness::report(&peer, share, &refusal);
+            }
+            refusal.into_response()
         }
     };
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

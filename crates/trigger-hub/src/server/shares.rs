@@ -29,6 +29,8 @@ const REQUESTS: Rate = Rate { burst: 400, per_second: 100 };
 const TOKEN_BYTES: u64 = 64 * 1024;
 /// How long a request may be delayed rather than refused. It is well below the time after which clients give up.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often the log repeats that a certname asks for too much.
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The shares of all certnames that have a connection, or had one recently.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ pub(super) struct Share {
     bucket: Mutex<TokenBucket>,
     large_bodies: Arc<Semaphore>,
     connections: Mutex<Vec<Arc<LiveConnection>>>,
+    reported: Mutex<Option<Instant>>,
 }
 
 /// A connection that may be closed because of its certificate.
@@ -90,6 +93,7 @@ impl Shares {
                 bucket: Mutex::new(TokenBucket::full()),
                 large_bodies: Arc::new(Semaphore::new(1)),
                 connections: Mutex::default(),
+                reported: Mutex::default(),
             })
         });
         let live = share.add(presented, address, activity)?;
@@ -147,6 +151,16 @@ impl Share {
     /// Takes what an answer costs.
     pub(super) fn charge(&self, bytes: u64) {
         lock(&self.bucket).charge(self.now(), REQUESTS, tokens(bytes));
+    }
+
+    /// Whether the log should say that the certname asks for too much. It says so once in a while.
+    pub(super) fn is_report_due(&self) -> bool {
+        let mut reported = lock(&self.reported);
+        let is_due = reported.is_none_or(|latest| latest.elapsed() >= REPORT_INTERVAL);
+        if is_due {
+            *reported = Some(Instant::now());
+        }
+        is_due
     }
 
     /// Waits until no other large body of this certname is being received or handled.
