@@ -41,15 +41,15 @@ impl Queue {
         }
     }
 
-    /// The deliveries that are held, each with its reason: those that this version cannot read, and all that wait
+    /// The deliveries that are held, each with its reason: those that this version cannot read or verify, and all that wait
     /// while a blocker keeps runs from starting.
     pub fn held(&self) -> impl Iterator<Item = (EventId, &str)> {
-        let too_new = self.too_new.iter().map(|held| (held.event, held.reason.as_str()));
+        let unreadable = self.unreadable.iter().map(|held| (held.event, held.reason.as_str()));
         let blocked = self
             .blocked_reason()
             .into_iter()
             .flat_map(|reason| self.waiting_causes().map(move |cause| (cause.event.id, reason)));
-        too_new.chain(blocked)
+        unreadable.chain(blocked)
     }
 
     /// What the run in progress covers; empty until the run has its id.
