@@ -7,6 +7,7 @@
 //! The domain types know nothing of their stored forms: only [`wire`] reads and writes text, and no other module
 //! imports it.
 
+pub mod authorization;
 pub mod backoff;
 pub mod certificate;
 pub mod count;
@@ -21,6 +22,8 @@ pub mod keyspace;
 pub mod lineage;
 pub mod loop_guard;
 pub mod node;
+mod pattern;
+pub mod policy;
 pub mod publication;
 pub mod queue;
 pub mod rate_limiter;
@@ -34,5 +37,6 @@ pub mod sweep;
 mod text_serde;
 pub mod time;
 pub mod token_bucket;
+pub mod trusted_extension;
 pub mod why;
 pub mod wire;

@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let node = fleet.clone().acting_as(target);
     let entries = node.store().read(&node.delivery_ranges([])).await?;
     for arrival in node.read_deliveries(&BTreeMap::new(), &entries).await? {
-        let Arrival::Pending { cause, .. } = arrival else { continue };
+        let Arrival::Pending(cause) = arrival else { continue };
         println!("'{}' waits at lb01.example.com", cause.event.trigger);
         // Here Puppet would run. Then the outcome is stored, and after it the delivery is deleted.
         let result = RunResult {

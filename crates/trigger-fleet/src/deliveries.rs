@@ -23,12 +23,7 @@ pub(crate) const PER_READ: usize = 60;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Arrival {
     /// It waits for a run.
-    Pending {
-        /// The event, and the delivery that brought it.
-        cause: Box<Cause>,
-        /// What the signature of the event says about its origin.
-        signer: Signer,
-    },
+    Pending(Box<Cause>),
     /// Its event is not what its origin signed, or does not name this target: it never becomes a run.
     Refused {
         /// The event that was to be delivered.
@@ -231,8 +226,12 @@ impl Fleet {
         }
         // The other targets do not matter from here on, and would cost memory.
         let event = Event { targets: Targets::default(), ..part.event.clone() };
-        let cause = Cause { event, addressed_as: [delivery.target.clone()].into(), interruptions: 0 };
-        Arrival::Pending { cause: Box::new(cause), signer: signer.clone() }
+        Arrival::Pending(Box::new(Cause {
+            event,
+            addressed_as: [delivery.target.clone()].into(),
+            interruptions: 0,
+            signer: signer.clone(),
+        }))
     }
 }
 

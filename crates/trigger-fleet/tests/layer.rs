@@ -107,7 +107,7 @@ async fn arrivals(store: &MemoryStore, certname: &str, joined: &[(&str, u64)]) -
 
 fn pending(arrivals: &[Arrival]) -> Vec<EventId> {
     let event = |arrival: &Arrival| match arrival {
-        Arrival::Pending { cause, .. } => Some(cause.event.id),
+        Arrival::Pending(cause) => Some(cause.event.id),
         _ => None,
     };
     arrivals.iter().filter_map(event).collect()

@@ -38,7 +38,7 @@ impl<'a> Work<'a> {
         let mut new = Vec::new();
         for arrival in batch.arrivals {
             match arrival {
-                Arrival::Pending { cause, .. } if self.known.insert(cause.event.id) => {
+                Arrival::Pending(cause) if self.known.insert(cause.event.id) => {
                     new.push(cause.event.id);
                     self.waiting.push(*cause);
                 }

@@ -1,0 +1,112 @@
+//! What a client may read and watch.
+
+use std::fmt;
+
+use super::action::Scope;
+use super::actor::{Actor, Role};
+use super::denial::Denial;
+use super::facts::Facts;
+use super::progress::{Progress, Stop};
+use crate::identity::EventId;
+use crate::keyspace::{Key, Range};
+
+const OWN_DELIVERIES: &str = "a node reads its own deliveries, and those to groups";
+const OWN_OUTCOMES: &str = "a node reads its own outcomes, and those of the events that it has fired";
+const OWN_HISTORY: &str = "a node reads its own run history; 'trigger why' shows it what led to its runs";
+const OWN_EVENTS: &str =
+    "a node reads the events that it has fired, that were delivered to it, or that are for groups";
+const OPERATORS: &str = "only an operator of the hub reads what concerns other nodes";
+const OWN_REGISTRATION: &str = "a node watches its own registration alone";
+
+/// Whether `actor` may read `scope` once.
+pub(super) fn read(actor: &Actor, scope: &Scope, facts: &Facts) -> Result<Progress, Stop> {
+    if actor.role == Role::Operator {
+        return Ok(Progress::Allowed);
+    }
+    match scope {
+        Scope::Key(Key::Part { event, .. } | Key::Members { event, .. } | Key::Settled { event })
+        | Scope::Range(Range::Event(event)) => {
+            concerns(actor, &reading(scope), *event, facts)?;
+        }
+        Scope::Key(Key::Delivery { certname, .. }) | Scope::Range(Range::Deliveries(certname)) => {
+            own(actor, certname, &reading(scope), OWN_DELIVERIES)?;
+        }
+        Scope::Key(Key::Outcome { certname, .. }) if *certname == actor.certname => {}
+        Scope::Key(Key::Outcome { event, .. }) | Scope::Range(Range::Outcomes(event)) => {
+            fired(actor, &reading(scope), *event, facts, OWN_OUTCOMES)?;
+        }
+        Scope::Key(Key::RunHistory { certname }) => own(actor, certname, &reading(scope), OWN_HISTORY)?,
+        // Firing at groups needs the members, `status` what a target does, and every verification its certificate.
+        Scope::Key(Key::GroupDelivery { .. } | Key::Node { .. } | Key::Certificate { .. })
+        | Scope::Range(Range::GroupDeliveries(_) | Range::Nodes) => {}
+        Scope::Key(Key::Sweep) | Scope::Range(Range::Events) | Scope::All => {
+            return Err(Denial::forbidden(actor, reading(scope), OPERATORS).into());
+        }
+    }
+    Ok(Progress::Allowed)
+}
+
+/// Whether `actor` may read `scope` and receive its changes. What it may see cannot change later, because an event keeps
+/// its origin and a certname its node.
+pub(super) fn watch(actor: &Actor, scope: &Scope, facts: &Facts) -> Result<Progress, Stop> {
+    let watching = || format!("watch {}", subject(scope));
+    match (actor.role, scope) {
+        // Each of these changes whenever any node of the fleet renews or fires.
+        (Role::Node, Scope::Range(Range::Nodes)) => {
+            Err(Denial::forbidden(actor, watching(), OWN_REGISTRATION).into())
+        }
+        (Role::Node, Scope::Key(Key::Node { certname })) => {
+            own(actor, certname, &watching(), OWN_REGISTRATION)?;
+            Ok(Progress::Allowed)
+        }
+        _ => read(actor, scope, facts),
+    }
+}
+
+fn reading(scope: &Scope) -> String {
+    format!("read {}", subject(scope))
+}
+
+/// What a scope is called in a sentence.
+fn subject(scope: &Scope) -> String {
+    match scope {
+        Scope::Key(key) => key.to_string(),
+        Scope::Range(range) => range.to_string(),
+        Scope::All => "everything".to_owned(),
+    }
+}
+
+fn own(
+    actor: &Actor,
+    certname: &crate::identity::Certname,
+    act: &dyn fmt::Display,
+    rule: &str,
+) -> Result<(), Denial> {
+    if *certname == actor.certname { Ok(()) } else { Err(Denial::forbidden(actor, act, rule)) }
+}
+
+/// Whether an event concerns `actor`. One of which nothing is stored shows nothing, and is no secret.
+fn concerns(actor: &Actor, act: &dyn fmt::Display, event: EventId, facts: &Facts) -> Result<(), Stop> {
+    let Some(fired) = facts.fired(event)? else { return Ok(()) };
+    // Every node may join a group, so that what is fired at groups is no secret of theirs.
+    if fired.origin == actor.certname || fired.is_for_groups || facts.is_involved(event)? {
+        return Ok(());
+    }
+    Err(Denial::forbidden(actor, act, OWN_EVENTS).into())
+}
+
+/// Whether `actor` has fired an event.
+fn fired(
+    actor: &Actor,
+    act: &dyn fmt::Display,
+    event: EventId,
+    facts: &Facts,
+    rule: &str,
+) -> Result<(), Stop> {
+    match facts.fired(event)? {
+        Some(fired) if fired.origin == actor.certname => Ok(()),
+        Some(_) => Err(Denial::forbidden(actor, act, rule).into()),
+        // A caller that waits for the end of an event may ask before the event is stored.
+        None => Err(Denial::not_yet(actor, act, "nothing is stored of the event").into()),
+    }
+}

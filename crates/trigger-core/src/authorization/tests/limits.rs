@@ -1,0 +1,53 @@
+//! Sizes and quotas.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn each_kind_of_value_has_a_largest_size() {
+    for (key, bytes) in [
+        (part_key(1), 512 * 1024),
+        (delivery_key("lb01", 1), 1024),
+        (outcome_key(1, "lb01"), 64 * 1024),
+        (certificate_key("lb01"), 128 * 1024),
+    ] {
+        assert_eq!(check_size(&node("web01"), &key, bytes), Ok(()), "{key}");
+        let denial = check_size(&node("web01"), &key, bytes + 1).unwrap_err();
+        assert_eq!(denial.kind, DenialKind::TooLarge);
+    }
+    assert_eq!(
+        check_size(&node("web01"), &delivery_key("lb01", 1), 2000).unwrap_err().to_string(),
+        "web01 may not write deliveries/lb01/00000000-0000-0000-0000-000000000001: a value there has at most 1 KiB, \
+         and this one has 2000 bytes"
+    );
+}
+
+#[test]
+fn a_request_costs_what_stays() {
+    let node = Key::Node { certname: certname("web01") };
+    assert!(Cost::of([(&node, 2000)]).is_zero());
+    let (part, delivery) = (part_key(1), delivery_key("lb01", 1));
+    assert_eq!(Cost::of([(&part, 100), (&delivery, 10), (&part, 100)]), Cost { events: 1, bytes: 402 });
+    assert_eq!(Cost::of([(&delivery, 10)]), Cost { events: 0, bytes: 74 });
+}
+
+/// Proves C13.
+#[test]
+fn a_node_stores_a_bounded_number_of_events_and_bytes() {
+    let second = Duration::from_secs(1);
+    let mut quota = Quota::default();
+    let one = Cost { events: 1, bytes: 100 };
+    let stored = (0..5000).filter(|_| quota.take(second, one).is_ok()).count();
+    assert_eq!(stored, 1000);
+    assert_eq!(quota.take(second, one), Err(second / 2), "and it is said when there is more");
+    assert_eq!(quota.take(second + second / 2, one), Ok(()));
+
+    let mut quota = Quota::default();
+    let large = Cost { events: 1, bytes: 16 * 1024 * 1024 };
+    let stored = (0..100).filter(|_| quota.take(second, large).is_ok()).count();
+    assert_eq!(stored, 6);
+    let wait = quota.take(second, large).unwrap_err();
+    assert!(!quota.is_whole(second + wait) && quota.take(second + wait, large).is_ok(), "{wait:?}");
+    assert!(quota.is_whole(second + wait * 100));
+}
