@@ -118,13 +118,12 @@ impl Fleet {
         };
         match self.open(key, &known.value, authors) {
             Ok(Opened::Accepted { value: DeliveryOutcome::Done(_), .. }) => false,
-            Ok(Opened::Refused(_)) => true,
+            // What cannot be verified now is not this node's own, whose certificate it has stored itself.
+            Ok(Opened::Refused(_) | Opened::Waits(_)) => true,
             Err(WireError::Unreadable { .. }) if self.codec().requires_signatures() => true,
             Ok(Opened::Accepted { .. }) | Err(_) => {
                 matches!(completion.outcome, DeliveryOutcome::Failed(_))
             }
-            // It may turn out to be an outcome of this node's own, under a certificate that cannot be verified now.
-            Ok(Opened::Waits(_)) => false,
         }
     }
 

@@ -2,11 +2,11 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
-mod support;
+mod signing;
 
 use std::sync::Arc;
 
-use support::{Site, World, id, key, node, publication};
+use signing::{Site, World, id, key, node, publication};
 use trigger_core::delivery::{Completion, DeliveryOutcome, DeliveryState};
 use trigger_core::event::Target;
 use trigger_core::identity::RunId;
@@ -187,7 +187,7 @@ async fn a_signer_that_is_not_trusted_is_refused_and_one_that_is_not_known_yet_w
     );
     world.set_clock(Timestamp::from_unix_ms(32_503_680_000_000));
     assert!(refusal(&world, "lb01").await.contains("expired"));
-    world.set_clock(support::NOW);
+    world.set_clock(signing::NOW);
     assert!(is_pending(&world, "lb01").await);
 
     world.revoke("web01");
@@ -248,7 +248,7 @@ async fn an_outcome_that_is_moved_to_another_event_or_node_is_not_shown() {
 async fn an_expiry_says_which_node_has_written_it() {
     let world = World::new(Site::certificates());
     world.fleet("web01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
-    let late = support::NOW.plus(std::time::Duration::from_secs(3 * 24 * 60 * 60));
+    let late = signing::NOW.plus(std::time::Duration::from_secs(3 * 24 * 60 * 60));
     let swept = world.fleet("db01").sweep(late, None).await.unwrap();
     assert_eq!(swept.expired, 1);
     let status = world.fleet("web01").event_status(id(1)).await.unwrap().unwrap();
@@ -262,7 +262,7 @@ async fn an_expiry_says_which_node_has_written_it() {
 async fn a_forged_event_is_swept_and_said_to_have_expired_nowhere() {
     let world = World::new(Site::certificates());
     world.unsigned().publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
-    let days = |n: u64| support::NOW.plus(std::time::Duration::from_secs(n * 24 * 60 * 60));
+    let days = |n: u64| signing::NOW.plus(std::time::Duration::from_secs(n * 24 * 60 * 60));
     assert_eq!(world.fleet("db01").sweep(days(3), None).await.unwrap().expired, 0);
     assert_eq!(world.fleet("db01").sweep(days(30), None).await.unwrap().removed, 1);
     let left =
