@@ -55,6 +55,8 @@ pub(crate) struct ConfigFile {
     pub(crate) backends: BTreeMap<String, BackendTable>,
     #[serde(default)]
     pub(crate) accept: Vec<AcceptTable>,
+    #[serde(default)]
+    pub(crate) socket: SocketTable,
     /// Where the file is, or would be.
     #[serde(skip)]
     pub(crate) path: PathBuf,
@@ -92,6 +94,14 @@ pub(crate) struct HubTable {
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// `[socket]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SocketTable {
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
 }
 
 /// `[backends.KIND]`

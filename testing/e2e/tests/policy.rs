@@ -21,7 +21,7 @@ fn an_event_that_no_rule_accepts_ends_refused_with_the_file_that_has_the_rules()
     let (web, db) = (fleet.node("web01"), fleet.node("db01"));
     let done = web.fire(&["refresh lb", "--host", "lb01"]).committed();
     web.wait_for(&done, "lb01", "done");
-    let tagged = db.fire(&["other", "--host", "lb01", "--tags", "profile::lb"]).committed();
+    let tagged = db.fire(&["other", "--host", "lb01", "--tag", "profile::lb"]).committed();
     db.wait_for(&tagged, "lb01", "done");
     assert_eq!(lb.runs().len(), 2);
 
@@ -44,7 +44,7 @@ fn an_event_that_no_rule_accepts_ends_refused_with_the_file_that_has_the_rules()
     );
     by(
         &fleet.node("web02"),
-        &["x", "--tags", "profile::lb"],
+        &["x", "--tag", "profile::lb"],
         "the [[accept]] rule 3 in FILE on this node denies the trigger 'x' from web02",
     );
     assert_eq!(lb.runs().len(), 2, "nothing that is refused runs");
@@ -96,7 +96,7 @@ fn the_decision_about_an_event_can_be_asked_for() {
         0,
         "2. trigger deploy; noop only: it decides",
     );
-    check(&["--from", "db01", "--trigger", "x", "--tags", "profile::lb,web"], 1, "asks for web");
+    check(&["--from", "db01", "--trigger", "x", "--tag", "profile::lb", "--tag", "web"], 1, "asks for web");
     check(&["--from", "db 01", "--trigger", "x"], 2, "");
     let answer = lb.trigger(&["policy", "test", "--from", "web02", "--trigger", "x", "--output", "json"]);
     assert_eq!((answer.code, &answer.json["accepted"], &answer.json["rule"]), (1, &false.into(), &3.into()));
