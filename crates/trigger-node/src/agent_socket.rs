@@ -112,6 +112,8 @@ pub enum NoReply {
     NoAgent,
     /// The agent is there, but did not answer in time: it was stopped, or its machine is too busy.
     NotInTime,
+    /// The agent is there, but is of a version that understands something else.
+    NotUnderstood,
 }
 
 /// Sends a request to the agent of a state directory and returns its reply.
@@ -127,10 +129,16 @@ pub async fn ask(state_dir: &Path, request: &Request, patience: Duration) -> Res
         stream.write_all(text.as_bytes()).await?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).await?;
-        Ok::<Reply, io::Error>(serde_json::from_str(&line)?)
+        if line.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        Ok::<_, io::Error>(line)
     };
     match tokio::time::timeout(patience, exchange).await {
-        Ok(Ok(reply)) => Ok(reply),
+        Ok(Ok(line)) => serde_json::from_str(&line).map_err(|error| {
+            tracing::debug!(state_dir = %state_dir.display(), %error, "the agent's answer is not understood");
+            NoReply::NotUnderstood
+        }),
         Ok(Err(error)) => {
             tracing::debug!(state_dir = %state_dir.display(), %error, "no agent answers");
             Err(NoReply::NoAgent)
