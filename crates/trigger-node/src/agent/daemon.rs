@@ -23,6 +23,7 @@ use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
 
+use super::audit;
 use super::completion_writer::CompletionJob;
 use super::connection::Connection;
 use super::error::AgentError;
@@ -245,6 +246,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     self.unreadable.retain(|key, _| !key.ends_with(&event));
                     cause.interruptions =
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
+                    // A delivery is read again about every ten minutes.
+                    if !self.queue.is_known(cause.event.id) {
+                        audit::judged(&cause, &self.queue.judge(&cause));
+                    }
                     self.take_in(Input::Delivered(cause));
                 }
                 Arrival::HasOutcome { event, target } => {
@@ -365,6 +370,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 for completion in &completions {
                     self.node.metrics.ended(&completion.outcome);
                     log_completion(completion);
+                    audit::ended(completion);
                 }
                 self.send(CompletionJob::Finish { run, completions });
                 None
@@ -414,6 +420,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             causes,
             environment,
         };
+        audit::started(run_id, &record.options, &record.causes);
         let started = self.runs.create(&record, blank).map_err(|error| error.to_string());
         let started = started.and_then(|run| self.start_supervisor(run));
         match started {

@@ -63,6 +63,7 @@ pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<ExitCode, Failu
         // would refuse.
         let resolve = || settings(globals, args);
         let present = resolve().await?;
+        globals.read_config()?.start_audit()?;
         let source = present.certname_source.clone();
         let check = || async {
             let settings = resolve().await?;
@@ -190,6 +191,7 @@ fn path_with(path: Option<&str>, directory: &str) -> Option<String> {
 async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, Failure> {
     let config = globals.read_config()?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    config.audit_file()?;
     let words = args.run_cmd.as_deref().or(config.run_cmd.as_deref());
     let command = run_command(words)?;
     check_command(&command)?;
@@ -245,6 +247,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         run_timeout: timeout,
         runs_per_minute,
         policy: config.policy()?,
+        socket_groups: config.socket.groups.clone(),
         metrics_file,
         run_environment,
         may_inherit_claim: !args.claim_lost,
