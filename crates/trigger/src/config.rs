@@ -166,14 +166,6 @@ impl ConfigFile {
         self.audit.file.clone().map(|path| absolute("audit.file", path)).transpose()
     }
 
-    /// Sends the audit of this daemon to the configured file.
-    pub(crate) fn start_audit(&self) -> Result<(), Failure> {
-        let Some(path) = self.audit_file()? else { return Ok(()) };
-        crate::logging::audit_to(&path).map_err(|error| {
-            Failure::failed(format!("cannot start the audit to {}: {error}", path.display()))
-        })
-    }
-
     /// Returns the policy of this node.
     pub(crate) fn policy(&self) -> Result<Policy, Failure> {
         accept::policy(&self.path, &self.accept)

@@ -60,7 +60,7 @@ fn a_member_of_a_group_fires_as_the_node_and_others_are_refused() {
 
     for (arguments, sentence) in [
         (
-            &["fire", "t", "--host", "lb01", "--keyprefix", "/other"][..],
+            &["fire", "t", "--host", "lb01", "--prefix", "/other"][..],
             "only root may fire under another key prefix",
         ),
         (

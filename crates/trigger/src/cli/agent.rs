@@ -18,7 +18,7 @@ use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 
 use super::first_process::run_daemon_as_child;
-use super::globals::{Globals, no_certname};
+use super::globals::{Globals, no_certname, start_audit};
 use super::reexec::{reexec_with_flag, reexec_without_run_env};
 use super::runtime::block_on;
 use crate::config::{BackendSource, ConfigFile, metrics_file, run_command, run_timeout, runs_per_minute};
@@ -63,7 +63,7 @@ pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<ExitCode, Failu
         // would refuse.
         let resolve = || settings(globals, args);
         let present = resolve().await?;
-        globals.read_config()?.start_audit()?;
+        start_audit(&globals.read_config()?)?;
         let source = present.certname_source.clone();
         let check = || async {
             let settings = resolve().await?;
