@@ -1,7 +1,7 @@
 # @summary The hub: the small server that carries the events of a fleet
 #
 # One node of a fleet runs it, usually the Puppet server. It speaks TLS with the Puppet certificate of its node, to nodes
-# of the same CA only, and what each may do follows from its certname. Its settings are arguments of the service, so that
+# of the same CA only. Its settings are arguments of the service, so that
 # `trigger::agent` alone owns `/etc/trigger/trigger.toml`. A command such as `trigger hub backup` needs the same
 # `--data-dir` where one is set here.
 #
@@ -16,12 +16,6 @@
 #   fetches them again, so without this a revoked node stays in
 # @param crl_refresh
 #   How often it fetches them; a number without a unit is seconds. Unset, hourly
-# @param operators
-#   Certnames that may read everything; the hub's own always may
-# @param operator_auth_roles
-#   Values of the extension `pp_auth_role` whose nodes may read everything
-# @param operator_cli_auth
-#   Whether a certificate with the extension `pp_cli_auth`, as the Puppet server's own, may read everything
 # @param allowed_hosts
 #   Without TLS, other names by which clients may address the hub, such as those of a forwarded port or a proxy
 # @param data_dir
@@ -33,8 +27,7 @@
 #
 # @example On the Puppet server
 #   class { 'trigger::hub':
-#     crl_url   => 'https://puppet.example.com:8140/puppet-ca/v1/certificate_revocation_list/ca',
-#     operators => ['admin.example.com'],
+#     crl_url => 'https://puppet.example.com:8140/puppet-ca/v1/certificate_revocation_list/ca',
 #   }
 #
 # @example A hub and an agent on one node, for a trial
@@ -50,9 +43,6 @@ class trigger::hub (
   Optional[Trigger::Listen::Loopback] $health_listen = undef,
   Optional[Trigger::Url::Https] $crl_url = undef,
   Optional[Trigger::Duration] $crl_refresh = undef,
-  Array[Trigger::Certname] $operators = [],
-  Array[Pattern[/\A[\w.:-]+\z/]] $operator_auth_roles = [],
-  Boolean $operator_cli_auth = false,
   Array[Trigger::Address] $allowed_hosts = [],
   Optional[Trigger::Path] $data_dir = undef,
   Enum['running', 'stopped'] $service_ensure = 'running',
@@ -77,9 +67,6 @@ class trigger::hub (
           $health_listen.then |$value| { "--health-listen ${value}" },
           $crl_url.then |$value| { "--crl-url ${value}" },
           $crl_refresh.then |$value| { "--crl-refresh '${value}'" },
-          $operators.map |$value| { "--operator ${value.downcase}" },
-          $operator_auth_roles.map |$value| { "--operator-auth-role ${value}" },
-          $operator_cli_auth ? { true => '--operator-cli-auth', default => undef },
           $allowed_hosts.unique.map |$value| { "--allowed-host ${value}" },
           $data_dir.then |$value| { "--data-dir ${value}" },
         ].flatten.filter |$value| { $value =~ NotUndef },

@@ -38,15 +38,13 @@ RSpec.describe 'trigger::hub' do
   context 'with settings of its TLS' do
     let(:params) do
       { 'listen' => '[::]:9000', 'tls' => true, 'health_listen' => '127.0.0.1:8146', 'crl_refresh' => '10m',
-        'crl_url' => 'https://puppet.example.com:8140/puppet-ca/v1/certificate_revocation_list/ca',
-        'operators' => ['Admin.example.com', 'ops01'], 'operator_auth_roles' => ['trigger'], 'operator_cli_auth' => true }
+        'crl_url' => 'https://puppet.example.com:8140/puppet-ca/v1/certificate_revocation_list/ca' }
     end
 
     it 'gives them to the program' do
       expect(exec_start).to eq '/usr/bin/trigger hub --listen [::]:9000 --tls=true --health-listen 127.0.0.1:8146 ' \
                                '--crl-url https://puppet.example.com:8140/puppet-ca/v1/certificate_revocation_list/ca ' \
-                               "--crl-refresh '10m' --operator admin.example.com --operator ops01 " \
-                               '--operator-auth-role trigger --operator-cli-auth'
+                               "--crl-refresh '10m'"
     end
   end
 
@@ -56,8 +54,7 @@ RSpec.describe 'trigger::hub' do
     it { is_expected.to compile.and_raise_error(/other machines reach '0.0.0.0:8145', where the hub has to speak TLS/) }
   end
 
-  { 'health_listen' => '0.0.0.0:8146', 'crl_url' => 'http://puppet/crl', 'operators' => ['a b'],
-    'operator_auth_roles' => ['a b'] }.each do |name, value|
+  { 'health_listen' => '0.0.0.0:8146', 'crl_url' => 'http://puppet/crl' }.each do |name, value|
     context "with #{name} => #{value.inspect}" do
       let(:params) { { name => value } }
 
