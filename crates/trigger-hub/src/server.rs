@@ -3,7 +3,9 @@
 //! It never looks behind that trait, so that the same server can stand in front of SQLite or, several of them
 //! side by side, in front of a store that they share.
 
+mod authorization;
 mod body;
+mod caller;
 mod connection;
 mod connections;
 mod error;
@@ -59,7 +61,7 @@ pub async fn serve(
     let origin_check = OriginCheck::new(address, &allowed_hosts);
     let (stop, stopping) = watch::channel(());
     let metrics = Metrics::new(&*store);
-    let state = ServerState { store, metrics, health: HealthCheck::default(), stopping };
+    let state = ServerState { store, metrics, health: HealthCheck::default(), authorization: None, stopping };
     ready(address);
     serve_requests(listener, origin_check, state, &stop, shutdown).await
 }

@@ -10,7 +10,7 @@
 //! GET  /v1/watch             {"watch":[RANGE,…]}, once                   {"snapshot":{"entries":[ENTRY,…],"complete":BOOL}},
 //!                                                                        {"changes":[{"put":ENTRY}|{"deleted":K},…]},
 //!                                                                        {"error":SENTENCE}
-//! any refusal                                                            {"error":SENTENCE}
+//! any refusal                                                            {"error":SENTENCE,"denied":BOOL}
 //!
 //! ENTRY     {"key":K,"value":V,"revision":R}
 //! RANGE     {"key":K} | {"prefix":"a/b/"}
@@ -183,6 +183,10 @@ pub enum WatchMessage {
 pub struct ErrorReply {
     /// A sentence for people.
     pub error: String,
+    /// Whether the hub knows its clients and this one has no right to what it asks for, so that it must not repeat the
+    /// request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub denied: bool,
 }
 
 /// [`Entry`] as it is sent.
@@ -337,7 +341,11 @@ mod tests {
         check(&CasReply::Changed(Some(entry())), &format!(r#"{{"changed":{ENTRY}}}"#));
         let page = ReadReply { entries: vec![entry()], next: None };
         check(&page, &format!(r#"{{"entries":[{ENTRY}],"next":null}}"#));
-        check(&ErrorReply { error: "no".to_owned() }, r#"{"error":"no"}"#);
+        check(&ErrorReply { error: "no".to_owned(), denied: false }, r#"{"error":"no"}"#);
+        check(
+            &ErrorReply { error: "no".to_owned(), denied: true },
+            r#"{"error":"no","denied":true}"#,
+        );
     }
 
     #[test]

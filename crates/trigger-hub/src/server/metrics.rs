@@ -17,12 +17,20 @@ struct RequestLabels {
     result: &'static str,
 }
 
+/// A denied request, or a part of one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DenialLabels {
+    kind: &'static str,
+    reason: &'static str,
+}
+
 /// All metrics of one hub.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     watchers: Gauge,
+    denied: Family<DenialLabels, Counter>,
 }
 
 impl Metrics {
@@ -34,13 +42,21 @@ impl Metrics {
         let (requests, watchers) = (Family::default(), Gauge::default());
         registry.register("requests", "Requests answered, by kind and result", requests.clone());
         registry.register("watchers", "Watches that are open", watchers.clone());
+        let denied = Family::default();
+        let help = "Requests denied by the rights or the quota of their client, by kind and reason";
+        registry.register("denied_requests", help, denied.clone());
         store.register_metrics(&mut registry);
-        Self { registry, requests, watchers }
+        Self { registry, requests, watchers, denied }
     }
 
     /// Counts an answered request.
     pub(super) fn answered(&self, kind: &'static str, result: &'static str) {
         self.requests.get_or_create(&RequestLabels { kind, result }).inc();
+    }
+
+    /// Counts a request that its client has no right to, or no quota for.
+    pub(super) fn denied(&self, kind: &'static str, reason: &'static str) {
+        self.denied.get_or_create(&DenialLabels { kind, reason }).inc();
     }
 
     /// Counts a watch as open until the value is dropped.

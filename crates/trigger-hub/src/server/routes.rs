@@ -20,6 +20,7 @@ use trigger_store::hub_protocol::{
 use trigger_store::store::StoreError;
 
 use super::body::Body;
+use super::caller::MaybeCaller;
 use super::limits::{check_key, check_ranges};
 use super::origin_check::OriginCheck;
 use super::peer::Peer;
@@ -79,16 +80,29 @@ pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Rout
 
 async fn put(
     State(state): State<Arc<ServerState>>,
+    caller: MaybeCaller,
     body: Body<PutRequest>,
 ) -> Result<Json<PutReply>, Refusal> {
     let entries: Vec<_> = body.0.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
     entries.iter().try_for_each(|(key, _)| check_key(key))?;
+    let revisions = match state.check(caller.0.as_ref(), "put")? {
+        None => put_all(&state, entries).await?,
+        Some(check) => {
+            let mut put = check.put(entries).await?;
+            let written = put_all(&state, std::mem::take(&mut put.entries)).await?;
+            check.stored(&put);
+            put.revisions(written)
+        }
+    };
+    Ok(Json(PutReply { revisions: revisions.into_iter().map(|revision| revision.0).collect() }))
+}
+
+async fn put_all(state: &ServerState, entries: Vec<(String, String)>) -> Result<Vec<Revision>, Refusal> {
     let results = state.store.put_many(entries).await;
     if results.iter().any(Result::is_err) {
         return Err(partial_put(results));
     }
-    let revisions = results.into_iter().flatten().map(|revision| revision.0).collect();
-    Ok(Json(PutReply { revisions }))
+    Ok(results.into_iter().flatten().collect())
 }
 
 /// Returns the refusal of a write of which a store without transactions may have stored a part. It says that the result
@@ -109,28 +123,42 @@ fn partial_put(results: Vec<Result<Revision, StoreError>>) -> Refusal {
 
 async fn delete(
     State(state): State<Arc<ServerState>>,
+    caller: MaybeCaller,
     body: Body<DeleteRequest>,
 ) -> Result<Json<DeleteReply>, Refusal> {
-    let deleted = state.store.delete_counted(body.0.keys).await?;
+    let keys = body.0.keys;
+    if let Some(check) = state.check(caller.0.as_ref(), "delete")? {
+        check.delete(&keys).await?;
+    }
+    let deleted = state.store.delete_counted(keys).await?;
     Ok(Json(DeleteReply { deleted }))
 }
 
 async fn compare_and_swap(
     State(state): State<Arc<ServerState>>,
+    caller: MaybeCaller,
     body: Body<CasRequest>,
 ) -> Result<Json<CasReply>, Refusal> {
     let CasRequest { key, value, expected } = body.0;
     check_key(&key)?;
+    let _guards = match state.check(caller.0.as_ref(), "compare_and_swap")? {
+        Some(check) => check.compare_and_swap(&key, &value).await?,
+        None => Vec::new(),
+    };
     let outcome = state.store.compare_and_swap(&key, &value, expected.map(Revision)).await?;
     Ok(Json(outcome.into()))
 }
 
 async fn read(
     State(state): State<Arc<ServerState>>,
+    caller: MaybeCaller,
     body: Body<ReadRequest>,
 ) -> Result<Json<ReadReply>, Refusal> {
     let ReadRequest { ranges, from, keys_only } = body.0;
     let ranges = check_ranges(ranges)?;
+    if let Some(check) = state.check(caller.0.as_ref(), "read")? {
+        check.read(&ranges).await?;
+    }
     let page =
         state.store.read_page(PageRequest { ranges, from, keys_only, max_bytes: MAX_PAGE_BYTES }).await?;
     let entries = page.entries.into_iter().map(EntryForm::from).collect();
@@ -140,6 +168,7 @@ async fn read(
 async fn watch(
     State(state): State<Arc<ServerState>>,
     peer: Peer,
+    caller: MaybeCaller,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|rejection| {
@@ -151,7 +180,7 @@ async fn watch(
         .max_message_size(MAX_SOCKET_MESSAGE_BYTES)
         .max_frame_size(MAX_SOCKET_MESSAGE_BYTES)
         .on_upgrade(move |socket| {
-            session::serve(socket, state).instrument(tracing::info_span!("watch", %peer))
+            session::serve(socket, state, caller.0).instrument(tracing::info_span!("watch", %peer))
         }))
 }
 

@@ -25,6 +25,7 @@ impl HubFailure {
             Ok(reply) if matches!(status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) => {
                 Self::Refused(reply.error.into())
             }
+            Ok(reply) if reply.denied => Self::Refused(reply.error.into()),
             Ok(reply) if status.as_u16() == AMBIGUOUS => Self::Ambiguous(reply.error.into()),
             Ok(reply) if status.as_u16() == FULL => Self::Full(reply.error.into()),
             Ok(reply) if status.is_client_error() => {
@@ -77,5 +78,7 @@ mod tests {
             panic!("a setting of the hub can be mended")
         };
         assert_eq!(&*detail, "it answered 403 Forbidden: use that");
+        let denied = HubFailure::from_answer(StatusCode::FORBIDDEN, br#"{"error":"no","denied":true}"#);
+        assert!(matches!(denied, HubFailure::Refused(_)), "{denied:?}");
     }
 }
