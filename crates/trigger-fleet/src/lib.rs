@@ -21,6 +21,7 @@ pub mod status;
 mod stored_event;
 pub mod sweeping;
 pub mod targets;
+pub mod visible;
 mod why;
 
 pub use fleet::Fleet;

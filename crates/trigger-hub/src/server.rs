@@ -10,6 +10,7 @@ mod connection;
 mod connections;
 mod error;
 mod health;
+mod inquiries;
 mod limits;
 mod listen;
 mod metrics;

@@ -18,6 +18,7 @@ pub mod etcd;
 #[cfg(feature = "clients")]
 pub mod hub;
 pub mod hub_protocol;
+pub mod inquiry;
 mod kind;
 pub mod kinds;
 pub mod memory;

@@ -123,5 +123,6 @@ pub(crate) fn status(n: u128, targets: &[(&str, DeliveryState)]) -> EventStatus 
         fired_at: Timestamp::from_unix_ms(NOON),
         expires_in: std::time::Duration::from_secs(60),
     };
-    EventStatus { event, targets: targets.iter().map(target).collect(), unreadable_parts: Vec::new() }
+    let targets = targets.iter().map(target).collect();
+    EventStatus { event, targets, unreadable_parts: Vec::new(), limited_to: None }
 }

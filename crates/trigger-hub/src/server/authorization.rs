@@ -15,16 +15,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use trigger_core::authorization::{
-    Action, Actor, Cost, Denial, Facts, Operators, Progress, Scope, Value, authorize, check_size,
+    Action, Cost, Denial, Facts, Operators, Progress, Scope, Value, authorize, check_size,
 };
 use trigger_core::event::Part;
 use trigger_core::identity::Revision;
-use trigger_core::keyspace::{Key, Keyspace, Range};
+use trigger_core::keyspace::{Key, Keyspace};
 use trigger_core::time::Timestamp;
 use trigger_store::store::KeyRange;
 
 use self::clients::Clients;
-use self::event_locks::{EventLocks, Guards};
+use self::event_locks::EventLocks;
+pub(super) use self::event_locks::Guards;
 use self::look_up::{Lookup, look_up};
 use self::origins::Origins;
 use super::caller::Caller;
@@ -80,12 +81,12 @@ pub(super) struct Check<'a> {
 
 impl Authorization {
     pub(super) fn new(rights: Rights) -> Self {
-        Self { rights, origins: Origins::default(), clients: Clients::default(), locks: EventLocks::default() }
-    }
-
-    /// The keys that are served.
-    pub(super) fn keyspace(&self) -> &Keyspace {
-        &self.rights.keyspace
+        Self {
+            rights,
+            origins: Origins::default(),
+            clients: Clients::default(),
+            locks: EventLocks::default(),
+        }
     }
 
     /// By what an operator is recognised.
@@ -105,7 +106,17 @@ impl Authorization {
     }
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
+    /// The keys that are served.
+    pub(super) fn keyspace(&self) -> &'a Keyspace {
+        &self.authorization.rights.keyspace
+    }
+
+    /// The client.
+    pub(super) fn caller(&self) -> &'a Caller {
+        self.caller
+    }
+
     /// Checks the entries of a put.
     pub(super) async fn put(&self, entries: Vec<(String, String)>) -> Result<AdmittedPut, Refusal> {
         let keys = entries.iter().map(|(key, _)| self.key(key, "write")).collect::<Result<Vec<_>, _>>()?;
@@ -271,11 +282,6 @@ impl Check<'_> {
         }
         refusal
     }
-}
-
-/// The whole range of one event, as a scope.
-pub(super) fn event_scope(event: trigger_core::identity::EventId) -> Scope {
-    Scope::Range(Range::Event(event))
 }
 
 fn now() -> Timestamp {

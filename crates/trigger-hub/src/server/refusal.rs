@@ -62,7 +62,8 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(ErrorReply { error: self.sentence, denied: self.is_denied })).into_response();
+        let mut response =
+            (self.status, Json(ErrorReply { error: self.sentence, denied: self.is_denied })).into_response();
         if let Some(wait) = self.retry_after {
             // Whole seconds, at least one: a client that comes back too early is refused again.
             let seconds = wait.as_secs() + 1;

@@ -15,12 +15,13 @@ use tracing::Instrument;
 use trigger_core::identity::Revision;
 use trigger_store::hub_protocol::{
     COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, EntryForm, MAX_BODY_BYTES,
-    PUT, PutReply, PutRequest, READ, ReadReply, ReadRequest, WATCH,
+    PUT, PutReply, PutRequest, READ, ReadReply, ReadRequest, STATUS, WATCH, WHY,
 };
 use trigger_store::store::StoreError;
 
 use super::body::Body;
 use super::caller::MaybeCaller;
+use super::inquiries;
 use super::limits::{check_key, check_ranges};
 use super::origin_check::OriginCheck;
 use super::peer::Peer;
@@ -48,6 +49,8 @@ pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Rout
         .route(DELETE, post(delete))
         .route(COMPARE_AND_SWAP, post(compare_and_swap))
         .route(READ, post(read))
+        .route(WHY, post(inquiries::why))
+        .route(STATUS, post(inquiries::status))
         .route(WATCH, get(watch))
         .route(HEALTH, get(health))
         .route(METRICS, get(metrics_page))
@@ -228,6 +231,8 @@ fn kind(path: &str) -> &'static str {
         DELETE => "delete",
         COMPARE_AND_SWAP => "compare_and_swap",
         READ => "read",
+        WHY => "why",
+        STATUS => "status",
         WATCH => "watch",
         HEALTH => "healthz",
         METRICS => "metrics",

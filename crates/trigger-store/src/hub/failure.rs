@@ -13,6 +13,8 @@ pub(super) enum HubFailure {
     Ambiguous(Detail),
     Full(Detail),
     Refused(Detail),
+    /// A hub answered that it does not know the path: it is older than this client.
+    UnknownPath(Detail),
 }
 
 impl HubFailure {
@@ -28,6 +30,7 @@ impl HubFailure {
             Ok(reply) if reply.denied => Self::Refused(reply.error.into()),
             Ok(reply) if status.as_u16() == AMBIGUOUS => Self::Ambiguous(reply.error.into()),
             Ok(reply) if status.as_u16() == FULL => Self::Full(reply.error.into()),
+            Ok(reply) if status == StatusCode::NOT_FOUND => Self::UnknownPath(reply.error.into()),
             Ok(reply) if status.is_client_error() => {
                 Self::Unreachable(format!("it answered {status}: {}", reply.error).into())
             }
@@ -50,7 +53,9 @@ impl HubFailure {
     pub(super) fn of(self, backend: &str) -> StoreError {
         let backend = backend.to_owned();
         match self {
-            Self::Unreachable(detail) => StoreError::Unreachable { backend, detail },
+            Self::Unreachable(detail) | Self::UnknownPath(detail) => {
+                StoreError::Unreachable { backend, detail }
+            }
             Self::Ambiguous(detail) => StoreError::Ambiguous { backend, detail },
             Self::Full(detail) => StoreError::Full { backend, detail },
             Self::Refused(detail) => StoreError::Refused { backend, detail },

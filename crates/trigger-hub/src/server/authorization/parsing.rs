@@ -24,9 +24,9 @@ pub(super) fn value(actor: &Actor, key: &Key, text: &str) -> Value {
 fn parsed<T: Stored>(text: &str, value: impl FnOnce(T) -> Value) -> Value {
     match T::from_wire(text) {
         Ok(stored) => value(stored),
-        Err(WireError::TooNew { what, version }) => {
-            Value::Unreadable(format!("the hub does not know {what} of version {version}: update trigger there"))
-        }
+        Err(WireError::TooNew { what, version }) => Value::Unreadable(format!(
+            "the hub does not know {what} of version {version}: update trigger there"
+        )),
         Err(WireError::Unreadable { .. }) => Value::Other,
     }
 }
