@@ -47,7 +47,7 @@ use tokio::time::{sleep, timeout};
 use trigger_store::address::Address;
 
 pub use served_store::{Page, PageRequest, ServedStore};
-pub use server::{InvalidListen, ListenAddress, ServerError};
+pub use server::{InvalidListen, ListenAddress, Rights, ServerError};
 use sqlite::Closed;
 pub use sqlite::{BackupError, SqliteError, SqliteStore, backup};
 

@@ -32,6 +32,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+#[cfg(test)]
+use trigger_core::authorization::Actor;
+
+#[cfg(test)]
+use self::authorization::Authorization;
+pub use self::authorization::Rights;
 use self::connections::{Client, Connections};
 pub use self::error::ServerError;
 use self::health::HealthCheck;
@@ -105,4 +111,33 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "cannot raise the limit of open files; it bounds the number of connections");
     }
+}
+
+/// Serves `store` to clients that are taken for `actors`, each on an address of its own. Ends with the test's runtime.
+#[cfg(test)]
+pub(crate) async fn serve_to(
+    store: Arc<dyn ServedStore>,
+    rights: Rights,
+    actors: Vec<Option<Actor>>,
+) -> Vec<SocketAddr> {
+    let (stop, stopping) = watch::channel(());
+    let (metrics, authorization) = (Metrics::new(&*store), Some(Authorization::new(rights)));
+    let state = ServerState { store, metrics, health: HealthCheck::default(), authorization, stopping };
+    let state = Arc::new(state);
+    let mut addresses = Vec::new();
+    for actor in actors {
+        let listen: ListenAddress = "127.0.0.1:0".parse().expect("an address");
+        let (listener, address) = listen.bind().expect("a free port");
+        let mut router = routes::router(Arc::clone(&state), OriginCheck::new(address, &[]));
+        if let Some(actor) = actor {
+            router = router.layer(axum::Extension(actor));
+        }
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            let _stop = stop;
+            axum::serve(listener, router).await
+        });
+        addresses.push(address);
+    }
+    addresses
 }

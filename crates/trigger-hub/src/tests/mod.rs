@@ -3,6 +3,7 @@
 mod durability;
 mod health;
 mod requests;
+mod rights;
 mod startup;
 mod stores;
 mod watches;
