@@ -4,6 +4,7 @@
 //! [`Queue::step`] takes an input and returns the effects of it. The agent performs the effects strictly in order
 //! and feeds their results back as inputs; it decides nothing itself (C14).
 
+mod acceptance;
 mod blockers;
 mod clocks;
 mod completion;
@@ -21,8 +22,8 @@ use crate::dedup::HonouredEvent;
 use crate::delivery::{Completion, DeliveryOutcome};
 use crate::event::RunOptions;
 use crate::identity::{Certname, EventId, RunId};
-use crate::loop_guard::repeats_in_every_chain;
 use crate::node::{HeldDelivery, Running};
+use crate::policy::Policy;
 use crate::rate_limiter::{RateLimiter, RunsPerMinute};
 use crate::run::record::Cause;
 use crate::run::{CompletedRun, RunOutcome};
@@ -49,6 +50,8 @@ pub struct QueueSettings {
     pub honours_noop: bool,
     /// How many runs may start in any minute.
     pub runs_per_minute: RunsPerMinute,
+    /// Which events may run Puppet here.
+    pub policy: Policy,
 }
 
 /// The queue of one node.
@@ -149,7 +152,7 @@ impl Queue {
         let mut effects = match input {
             Input::ReadingStarted { is_whole } => self.reading_started(now, is_whole),
             Input::ReadingEnded => self.reading_ended(),
-            Input::Delivered(cause) => self.deliver(now, cause),
+            Input::Delivered(cause) => self.deliver(now, *cause),
             Input::TooNew(held) => self.hold(held),
             Input::Adopted { running, options, causes } => self.adopt(now, running, &options, causes),
             Input::CompletedWhileDown { run, causes } => self.completed_while_down(now, run, causes),
@@ -157,6 +160,7 @@ impl Queue {
             Input::RunEnded { run, jitter } => self.run_ended(now, run, jitter),
             Input::Blockers(reported) => self.report_blockers(now, reported),
             Input::Recovered => self.recovered(now),
+            Input::PolicyChanged(policy) => self.policy_changed(now, policy),
             Input::Tick => Vec::new(),
         };
         effects.extend(self.start_next(now));
@@ -238,17 +242,6 @@ impl Queue {
         if superseded.is_empty() { Vec::new() } else { vec![self.finish(now, None, superseded)] }
     }
 
-    /// The outcome of a delivery that this node does not run.
-    fn refusal(&self, cause: &Cause) -> Option<DeliveryOutcome> {
-        if cause.event.options.noop && !self.settings.honours_noop {
-            return Some(DeliveryOutcome::Refused("this node's run command cannot honour noop".to_owned()));
-        }
-        let event = &cause.event;
-        let repeats =
-            repeats_in_every_chain(&event.trigger, &self.settings.certname, &event.lineage, event.loops);
-        repeats.map(|suppression| DeliveryOutcome::Suppressed(suppression.to_string()))
-    }
-
     fn find_mut(&mut self, event: EventId) -> Option<&mut Cause> {
         let active = self.active.iter_mut().flat_map(|active| &mut active.causes);
         active.chain(&mut self.real.causes).chain(&mut self.noop.causes).find(|cause| cause.event.id == event)
@@ -313,7 +306,10 @@ impl Queue {
             let waiting = if active.noop { &mut self.noop } else { &mut self.real };
             waiting.requeue(again, retry);
         }
-        vec![self.finish(now, Some(run_id), completed)]
+        let mut effects = vec![self.finish(now, Some(run_id), completed)];
+        // The policy may have changed while the run was in progress.
+        effects.extend(self.refuse_waiting(now));
+        effects
     }
 
     fn completed_while_down(&mut self, now: Now, run: CompletedRun, causes: Vec<Cause>) -> Vec<Effect> {

@@ -8,6 +8,7 @@ use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::keyspace::{Key, Range};
 use trigger_core::node::HeldDelivery;
 use trigger_core::run::record::Cause;
+use trigger_core::signer::Signer;
 use trigger_core::wire::WireError;
 use trigger_store::store::{Entry, KeyRange, StoreError};
 
@@ -159,8 +160,14 @@ impl Fleet {
             event,
             addressed_as: [delivery.target.clone()].into(),
             interruptions: 0,
+            signer: verified_signer(),
         }))
     }
+}
+
+/// What is verified of a part's signature. Stored values are not signed yet.
+fn verified_signer() -> Signer {
+    Signer::Unsigned
 }
 
 fn unusable(key: String, event: EventId, error: &WireError) -> Arrival {

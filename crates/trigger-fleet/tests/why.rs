@@ -102,6 +102,7 @@ fn run(certname: &str, n: u128, causes: &[&Event]) -> RunRecord {
         event: Event::clone(event),
         addressed_as: [Target::Node(node(certname))].into(),
         interruptions: 0,
+        signer: Default::default(),
     };
     RunRecord {
         run_id: run_id(n),

@@ -1,1 +1,38 @@
 //! Puppet's certificates: the identity of a node, and whom it trusts.
+//!
+//! Whether a certificate is trusted is a pure function of the certificate, of what was read from the files, and of the
+//! time ([`Trust::verify`]); [`Pki`] reads the files and reads them again when they change. The cryptography is that of
+//! rustls and webpki. Nothing here opens a connection.
+
+mod certificate;
+mod error;
+mod explain;
+mod extensions;
+mod files;
+mod fingerprint;
+mod identity;
+mod pki;
+mod provider;
+mod quoted;
+mod revocation;
+mod shared_key;
+mod signature;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod tls;
+mod trust;
+mod untrusted;
+
+pub use self::error::{FileKind, NoCertname, PkiError};
+pub use self::explain::OtherEnd;
+pub use self::extensions::TrustedExtensions;
+pub use self::files::TlsFiles;
+pub use self::fingerprint::{Fingerprint, InvalidFingerprint};
+pub use self::identity::Identity;
+pub use self::pki::Pki;
+pub use self::revocation::StaleList;
+pub use self::shared_key::SharedKey;
+pub use self::signature::verify_signature;
+pub use self::tls::Handshake;
+pub use self::trust::{Peer, Trust};
+pub use self::untrusted::Untrusted;

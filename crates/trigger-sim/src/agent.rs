@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use trigger_core::identity::KeyPrefix;
+use trigger_core::policy::Policy;
 use trigger_core::queue::PuppetBlocker;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
@@ -55,6 +56,7 @@ async fn serve(own: &Proc, may_inherit_claim: bool) -> Result<Stopped, AgentErro
     let (signals_in, signals) = mpsc::channel(4);
     let surroundings = Surroundings {
         signals,
+        policy: watch::channel(Policy::default()).1,
         disabled: Switch(own.clone()),
         serve: |service: Service<Proc>| {
             let (fires_in, fires) = mpsc::unbounded_channel();
@@ -94,6 +96,7 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
         command_words: words,
         run_timeout: RUN_TIMEOUT,
         runs_per_minute: RunsPerMinute::default(),
+        policy: Policy::default(),
         metrics_file: None,
         run_environment: BTreeMap::new(),
         may_inherit_claim,

@@ -1,5 +1,6 @@
 //! Settings: flags, then `TRIGGER_*` variables, then the configuration file.
 
+mod accept;
 mod backends;
 
 use std::collections::BTreeMap;
@@ -12,12 +13,14 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 use trigger_core::duration;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
+use trigger_core::policy::Policy;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_store::credentials::Credentials;
 
 use crate::failure::Failure;
 
+use accept::AcceptTable;
 pub(crate) use backends::{BACKEND_VARIABLE, BackendSource, ChosenBackend};
 
 /// The default path of the configuration file.
@@ -50,6 +53,11 @@ pub(crate) struct ConfigFile {
     pub(crate) hub: HubTable,
     #[serde(default)]
     pub(crate) backends: BTreeMap<String, BackendTable>,
+    #[serde(default)]
+    pub(crate) accept: Vec<AcceptTable>,
+    /// Where the file is, or would be.
+    #[serde(skip)]
+    pub(crate) path: PathBuf,
     /// Warnings about the file, for the command to print.
     #[serde(skip)]
     pub(crate) warnings: Vec<String>,
@@ -98,19 +106,20 @@ impl ConfigFile {
     pub(crate) fn read(path: Option<&Path>) -> Result<Self, Failure> {
         let named = path.is_some();
         let path = path.unwrap_or(Path::new(DEFAULT_CONFIG));
+        let empty = Self { path: path.to_owned(), ..Self::default() };
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => {
-                return Ok(Self::default());
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => return Ok(empty),
             // An ordinary user's Puppet run may fire although the file is for root only.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !named => {
                 let warning = format!("{} cannot be read and is ignored: {error}", path.display());
-                return Ok(Self { warnings: vec![warning], ..Self::default() });
+                return Ok(Self { warnings: vec![warning], ..empty });
             }
             Err(error) => return Err(Failure::config(format!("cannot read {}: {error}", path.display()))),
         };
-        Self::parse(&text).map_err(|detail| Failure::config(format!("{}: {detail}", path.display())))
+        let parsed = Self::parse(&text);
+        let parsed = parsed.map_err(|detail| Failure::config(format!("{}: {detail}", path.display())))?;
+        Ok(Self { path: path.to_owned(), ..parsed })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -131,6 +140,11 @@ impl ConfigFile {
     /// Returns the credentials for this node's backends. They are empty until backends speak TLS.
     pub(crate) fn credentials(&self) -> Credentials {
         Credentials::default()
+    }
+
+    /// Returns the policy of this node.
+    pub(crate) fn policy(&self) -> Result<Policy, Failure> {
+        accept::policy(&self.path, &self.accept)
     }
 
     pub(crate) fn certname(&self) -> Result<Option<Certname>, Failure> {
@@ -258,6 +272,7 @@ mod tests {
             error("[hub]\nlisten_on = 'x'\n"),
             "line 2: unknown key 'listen_on'; did you mean 'listen'?"
         );
+        assert_eq!(error("[[accept]]\nform = 'a'\n"), "line 2: unknown key 'form'; did you mean 'from'?");
         // Only the keys of the same table are suggested.
         assert_eq!(error("[backends.hub]\nlisten = 'x'\n"), "line 2: unknown key 'listen'; there are url");
         assert!(error("zzz = 1").starts_with("line 1: unknown key 'zzz'; there are backend, "));

@@ -10,6 +10,7 @@
 //! the socket's protocol and may change with every version; [`Queue`] is the documented form of the same facts.
 
 mod event;
+mod policy;
 mod queue;
 mod rename;
 mod text;
@@ -21,6 +22,7 @@ pub(crate) use event::{
     Event, EventStatus, FireState, FireTarget, Fired, FollowedEvent, LatestEvents, SuppressedGroup,
     unreadable_parts,
 };
+pub(crate) use policy::PolicyDecision;
 pub(crate) use queue::{OutboxChange, OutboxList, QuarantinedFile, Queue, SpooledEvent};
 pub(crate) use rename::Renamed;
 pub(crate) use text::Text;

@@ -51,6 +51,7 @@ mod tests {
                 event: event(1, "t"),
                 addressed_as: [Target::Node("lb01".parse().unwrap())].into(),
                 interruptions: 0,
+                signer: Default::default(),
             };
             let at = Timestamp::from_unix_ms(u64::try_from(number).unwrap());
             let record = RunRecord {

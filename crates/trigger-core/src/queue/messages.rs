@@ -7,6 +7,7 @@ use crate::delivery::Completion;
 use crate::event::{RunOptions, Target};
 use crate::identity::{EventId, RunId};
 use crate::node::{HeldDelivery, Running};
+use crate::policy::Policy;
 use crate::run::CompletedRun;
 use crate::run::record::Cause;
 
@@ -14,7 +15,7 @@ use crate::run::record::Cause;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// A pending delivery was read, for the first time or again.
-    Delivered(Cause),
+    Delivered(Box<Cause>),
     /// Deliveries that were read together follow, and perhaps more of the same reading later. No run starts meanwhile, so
     /// that all of them share one.
     ReadingStarted {
@@ -56,6 +57,8 @@ pub enum Input {
     Blockers(Blockers),
     /// All runs of earlier agents have been taken up. Until then no run starts.
     Recovered,
+    /// Another policy is in force. What waits is judged by it.
+    PolicyChanged(Policy),
     /// Time has passed.
     Tick,
 }

@@ -8,6 +8,7 @@
 mod backlog;
 mod blockers;
 mod limit;
+mod policy;
 mod random_scripts;
 mod recovery;
 
@@ -16,6 +17,7 @@ use crate::event::{Event, Target, samples};
 use crate::identity::RunId;
 use crate::lineage::Loops;
 use crate::node::NodeRecord;
+use crate::policy::{Policy, Rule, RuleSettings};
 use crate::run::RunResult;
 use crate::wire::Stored;
 
@@ -34,6 +36,7 @@ fn settings() -> QueueSettings {
         honours_noop: true,
         // High enough not to matter except in the tests of the limit.
         runs_per_minute: "600".parse().unwrap(),
+        policy: Policy::default(),
     }
 }
 
@@ -76,7 +79,12 @@ fn cause(word: &str) -> Cause {
     let mut event = samples::event(n, "t");
     event.options =
         RunOptions { tags: tag.into_iter().map(|t| t.parse().unwrap()).collect(), noop: name.ends_with('~') };
-    Cause { event, addressed_as: [Target::Node(settings().certname)].into(), interruptions: 0 }
+    Cause {
+        event,
+        addressed_as: [Target::Node(settings().certname)].into(),
+        interruptions: 0,
+        signer: Default::default(),
+    }
 }
 
 impl World {
@@ -166,7 +174,7 @@ impl World {
             } else if word == "unblock" {
                 self.input(disabled(None));
             } else {
-                self.input(Input::Delivered(cause(word)));
+                self.input(Input::Delivered(Box::new(cause(word))));
             }
         }
     }
@@ -182,7 +190,7 @@ impl World {
         self.now.elapsed = Duration::ZERO;
         self.queue.recall_starts(self.now, self.starts.iter().copied());
         let waiting: Vec<Cause> = old.waiting_causes().cloned().collect();
-        waiting.into_iter().for_each(|cause| self.input(Input::Delivered(cause)));
+        waiting.into_iter().for_each(|cause| self.input(Input::Delivered(Box::new(cause))));
         self.input(Input::Blockers(old.reported));
         self.input(Input::Recovered);
     }
@@ -359,8 +367,8 @@ fn an_event_in_its_own_chain_is_suppressed_at_the_member_of_a_group_unless_loops
     let mut allowed = looped.clone();
     allowed.event.id = samples::event_id(10);
     allowed.event.loops = Loops::Allow;
-    world.input(Input::Delivered(looped));
-    world.input(Input::Delivered(allowed));
+    world.input(Input::Delivered(Box::new(looped)));
+    world.input(Input::Delivered(Box::new(allowed)));
     assert_eq!(world.seen, ["finish[e9=suppressed]", "run[e10]"]);
 }
 

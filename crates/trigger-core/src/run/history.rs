@@ -218,6 +218,7 @@ pub(crate) mod samples {
             event,
             addressed_as: [Target::Node("lb01".parse().unwrap())].into(),
             interruptions: 0,
+            signer: Default::default(),
         };
         RunRecord {
             run_id: run_id(run),

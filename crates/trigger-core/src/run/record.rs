@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::event::{Event, RunOptions, Target};
 use crate::identity::{Certname, RunId};
+use crate::signer::Signer;
 use crate::time::Timestamp;
 
 /// An event that a run on this node is to cover.
@@ -18,6 +19,8 @@ pub struct Cause {
     /// How many runs that covered the event were interrupted. After the first, the event runs again; after the second,
     /// it has failed (C6).
     pub interruptions: u32,
+    /// What is verified of the event's signature.
+    pub signer: Signer,
 }
 
 /// What a run covers and how it is started. The record is written and synced before the run's supervisor exists, and

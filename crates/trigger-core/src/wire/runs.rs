@@ -11,6 +11,7 @@ use crate::event::{Event, RunOptions, Target, Targets};
 use crate::identity::{Certname, GroupName, RunId, Tag};
 use crate::run::record::{Cause, RunRecord};
 use crate::run::{Drift, RunOutcome, RunResult};
+use crate::signer::Signer;
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -88,6 +89,43 @@ struct CauseForm {
     to_groups: Vec<GroupName>,
     #[serde(default)]
     interruptions: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signer: Option<SignerForm>,
+}
+
+/// An event without a signature has none.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "key", rename_all = "snake_case")]
+enum SignerForm {
+    Shared,
+    Certificate {
+        algorithm: String,
+        fingerprint: String,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        extensions: BTreeMap<String, String>,
+    },
+}
+
+impl SignerForm {
+    fn of(signer: &Signer) -> Option<Self> {
+        match signer.clone() {
+            Signer::Unsigned => None,
+            Signer::SharedKey => Some(Self::Shared),
+            Signer::Certificate { algorithm, fingerprint, extensions } => {
+                Some(Self::Certificate { algorithm, fingerprint, extensions })
+            }
+        }
+    }
+
+    fn read(form: Option<Self>) -> Signer {
+        match form {
+            None => Signer::Unsigned,
+            Some(Self::Shared) => Signer::SharedKey,
+            Some(Self::Certificate { algorithm, fingerprint, extensions }) => {
+                Signer::Certificate { algorithm, fingerprint, extensions }
+            }
+        }
+    }
 }
 
 impl CauseForm {
@@ -101,6 +139,7 @@ impl CauseForm {
             to_host: cause.addressed_as.iter().any(Target::is_node),
             to_groups: groups.collect(),
             interruptions: cause.interruptions,
+            signer: SignerForm::of(&cause.signer),
         }
     }
 
@@ -110,6 +149,7 @@ impl CauseForm {
             event: self.event.read()?,
             addressed_as: node.into_iter().chain(self.to_groups.into_iter().map(Target::Group)).collect(),
             interruptions: self.interruptions,
+            signer: SignerForm::read(self.signer),
         })
     }
 }

@@ -22,6 +22,7 @@ use crate::run::history::{
 use crate::run::record::Cause;
 use crate::run::record::RunRecord;
 use crate::run::{CompletedRun, Drift, RunOutcome, RunResult};
+use crate::signer::Signer;
 use crate::sweep::Settled;
 use crate::time::Timestamp;
 
@@ -94,6 +95,7 @@ fn sample_record() -> RunRecord {
             addressed_as: [Target::Node("lb01".parse().unwrap()), Target::Group("lb".parse().unwrap())]
                 .into(),
             interruptions: 1,
+            signer: Signer::Unsigned,
         }],
         environment: [("A".to_owned(), "b".to_owned())].into(),
     }
@@ -165,6 +167,18 @@ fn forms_stay() {
     let stopped = NodeRecord { lock: Some("l".to_owned()), released: true, ..sample_node() };
     check(&stopped, include_str!("golden/node-released.v1.json"));
     check(&sample_record(), include_str!("golden/run-record.v1.json"));
+    let signed_by = |signer| {
+        let mut record = sample_record();
+        record.causes[0].signer = signer;
+        record
+    };
+    check(&signed_by(Signer::SharedKey), include_str!("golden/run-record-shared-key.v1.json"));
+    let certificate = Signer::Certificate {
+        algorithm: "RS256".to_owned(),
+        fingerprint: "ab".repeat(32),
+        extensions: [("pp_role".to_owned(), "web".to_owned())].into(),
+    };
+    check(&signed_by(certificate), include_str!("golden/run-record-certificate.v1.json"));
     check(&sample_run().result, include_str!("golden/run-result.v1.json"));
     let noop = RunResult { reported_noop: true, ..sample_run().result };
     check(&noop, include_str!("golden/run-result-noop.v1.json"));

@@ -12,6 +12,7 @@ use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{Certname, EventId, RunId};
 use trigger_core::node::{Activity, Running};
+use trigger_core::policy::Policy;
 use trigger_core::queue::{Blockers, Effect, Input, PuppetBlocker, Queue, QueueSettings};
 use trigger_core::run::command::lock_timeout;
 use trigger_core::run::record::{Cause, RunRecord};
@@ -36,6 +37,7 @@ use crate::state::{DedupLog, FileError, NewRun, OpenRun, PreallocatedRecord, Run
 /// The daemon's ends of the channels to the other tasks.
 pub(super) struct Channels<D> {
     pub(super) signals: mpsc::Receiver<Signal>,
+    pub(super) policy: watch::Receiver<Policy>,
     pub(super) arrivals: mpsc::Receiver<Batch>,
     pub(super) claim: watch::Receiver<ClaimState>,
     pub(super) disabled: D,
@@ -83,6 +85,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             certname: node.settings.certname.clone(),
             honours_noop: node.settings.command.honours_noop(),
             runs_per_minute: node.settings.runs_per_minute,
+            policy: node.settings.policy.clone(),
         };
         let interruptions = runs.interruptions()?;
         let mut queue = Queue::new(queue_node, ended);
@@ -146,6 +149,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                         has_lost = true;
                     }
                 },
+                Ok(()) = self.channels.policy.changed() => {
+                    let policy = self.channels.policy.borrow_and_update().clone();
+                    self.input(Input::PolicyChanged(policy));
+                }
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
                 () = self.channels.disabled.has_moved() => {
                     self.channels.may_claim.send_replace(self.channels.disabled.confirms_certname());
@@ -237,7 +244,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     self.unreadable.retain(|key, _| !key.ends_with(&event));
                     cause.interruptions =
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
-                    self.take_in(Input::Delivered(*cause));
+                    self.take_in(Input::Delivered(cause));
                 }
                 Arrival::HasOutcome { event, target } => {
                     // A queued delivery is deleted when it completes.

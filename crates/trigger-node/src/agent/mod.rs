@@ -19,6 +19,7 @@ mod metrics_file;
 pub mod on_os;
 mod outbox_relay;
 mod output_limiter;
+pub mod policy_file;
 mod reaper;
 mod registration;
 mod rename;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
+use trigger_core::policy::Policy;
 use trigger_core::publication::Publication;
 use trigger_core::queue::PuppetBlocker;
 use trigger_core::rate_limiter::RunsPerMinute;
@@ -90,6 +92,8 @@ pub struct AgentSettings<H: Host = Os> {
     pub run_timeout: Duration,
     /// The rate limiter's limit.
     pub runs_per_minute: RunsPerMinute,
+    /// Which events may run Puppet on this node, until [`Surroundings::policy`] has another policy.
+    pub policy: Policy,
     /// The file for node_exporter's textfile collector; `None` writes no metrics.
     pub metrics_file: Option<PathBuf>,
     /// The environment by which a `trigger fire` inside a run finds this agent.
@@ -227,6 +231,8 @@ pub type Part = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Surroundings<D, S> {
     /// The requests to stop or reload.
     pub signals: mpsc::Receiver<Signal>,
+    /// The policies that replace that of the settings, each with what is waiting then.
+    pub policy: watch::Receiver<Policy>,
     /// Checks whether the agent may run Puppet.
     pub disabled: D,
     /// Returns the tasks that serve the [`Service`] to the other processes of the machine.

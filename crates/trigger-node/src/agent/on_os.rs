@@ -6,22 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
 use super::disable_watcher::{DisableWatcher, Puppet};
+use super::policy_file::PolicyFile;
 use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
 use super::{metrics_file, output_limiter, reaper, socket, start};
 use crate::os::Os;
 use crate::process_table;
 
 /// Runs the agent until a signal, a reload or the loss of its claim stops it. Calls `check_configuration` before a
-/// reload; if that fails, the agent goes on with its old configuration.
+/// reload; if that fails, the agent goes on with its old configuration. Its policy follows the `policy_file` without a
+/// reload.
 ///
 /// # Errors
 /// [`AgentError`], from the start of the agent or from a task that ended.
 pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     settings: AgentSettings,
+    policy_file: PolicyFile,
     check_configuration: impl Fn() -> C,
 ) -> Result<Stopped, AgentError> {
     if !process_table::is_readable() {
@@ -33,6 +36,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         );
     }
     let (signals_in, signals) = mpsc::channel(1);
+    let (policy_in, policy) = watch::channel(settings.policy.clone());
     forward_signals(&signals_in)?;
     let disabled = DisableWatcher::new(Puppet {
         command: settings.command.clone(),
@@ -47,9 +51,12 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     let inherited = reaper::children();
     let serve = |service: Service<Os>| {
         tokio::spawn(reaper::reap(inherited).in_current_span());
-        parts(service, Box::pin(find_lock), metrics_file)
+        let mut parts = parts(service, Box::pin(find_lock), metrics_file)?;
+        parts.push(Box::pin(policy_file.follow(policy_in)));
+        Ok(parts)
     };
-    let surroundings = Surroundings { signals, disabled, serve, on_ready: Box::new(notify_service_manager) };
+    let on_ready = Box::new(notify_service_manager);
+    let surroundings = Surroundings { signals, policy, disabled, serve, on_ready };
     let span = tracing::info_span!("agent", certname = %settings.certname);
     start::run(settings, surroundings, check_configuration).instrument(span).await
 }
@@ -117,6 +124,7 @@ mod tests {
         let (_signals_in, signals) = mpsc::channel(1);
         let surroundings = Surroundings {
             signals,
+            policy: watch::channel(Default::default()).1,
             disabled: Check::default(),
             serve: |service| parts(service, Box::pin(async { panic!("a defect") }), None),
             on_ready: Box::new(|| ()),

@@ -26,6 +26,7 @@ pub(super) fn settings(dir: &Path) -> AgentSettings {
         command_words: vec!["puppet".to_owned(), "agent".to_owned()],
         run_timeout: std::time::Duration::from_secs(60),
         runs_per_minute: Default::default(),
+        policy: Default::default(),
         metrics_file: None,
         run_environment: BTreeMap::new(),
         may_inherit_claim: true,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::run::command::{RunCommand, WORKING_DIRECTORY};
+use trigger_node::agent::policy_file::PolicyFile;
 use trigger_node::agent::{self, AgentSettings, CertnameSource, Stopped};
 use trigger_node::puppet_settings::{self, Attempt, PuppetSettingsError};
 use trigger_node::state::StateDir;
@@ -16,7 +17,7 @@ use super::first_process::run_daemon_as_child;
 use super::globals::{Globals, no_certname};
 use super::reexec::{reexec_with_flag, reexec_without_run_env};
 use super::runtime::block_on;
-use crate::config::{BackendSource, metrics_file, run_command, run_timeout, runs_per_minute};
+use crate::config::{BackendSource, ConfigFile, metrics_file, run_command, run_timeout, runs_per_minute};
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -72,7 +73,13 @@ pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<ExitCode, Failu
             // A name on the command line or in the environment is a person's, who reads this.
             agent::check_owner(&present)?;
         }
-        Ok::<_, Failure>(agent::on_os::run(present, check).await?)
+        let file = globals.config.clone();
+        let read_policy = move || {
+            let policy = ConfigFile::read(file.as_deref()).and_then(|config| config.policy());
+            policy.map_err(|failure| failure.message)
+        };
+        let policy_file = PolicyFile::new(present.policy.source().into(), read_policy);
+        Ok::<_, Failure>(agent::on_os::run(present, policy_file, check).await?)
     })?;
     match stopped {
         Stopped::Terminated => Ok(ExitCode::SUCCESS),
@@ -197,6 +204,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         command,
         run_timeout: timeout,
         runs_per_minute,
+        policy: config.policy()?,
         metrics_file,
         run_environment,
         may_inherit_claim: !args.claim_lost,

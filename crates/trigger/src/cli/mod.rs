@@ -6,6 +6,7 @@ mod first_process;
 mod globals;
 mod hub;
 mod outbox;
+mod policy;
 mod queue;
 mod reexec;
 mod rename;
@@ -48,6 +49,8 @@ enum Command {
     Queue,
     /// Show and mend this node's outbox: the events that the backend does not have
     Outbox(outbox::OutboxArgs),
+    /// Show what this node's policy says of an event
+    Policy(policy::PolicyArgs),
     /// Explain why a node ran: the chain that led to its latest run, or to an event
     Why(why::WhyArgs),
     /// Move this node's state directory over to the certname that is configured now, or that Puppet has now
@@ -117,6 +120,7 @@ fn run_command(cli: &Cli) -> ExitCode {
         Command::Status(args) => block_on(status::run(globals, args, &warnings)),
         Command::Queue => block_on(queue::run(globals, &warnings)),
         Command::Outbox(args) => outbox::run(globals, args, &warnings),
+        Command::Policy(args) => policy::run(globals, args, &warnings),
         Command::Why(args) => block_on(why::run(globals, args, &warnings)),
         Command::Rename => block_on(rename::run(globals, &warnings)),
         Command::Agent(args) => agent::run(globals, args),

@@ -7,8 +7,11 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use snapbox::{Data, assert_data_eq};
 use trigger_core::delivery::DeliveryState;
+use trigger_core::event::RunOptions;
 use trigger_core::node::Running;
+use trigger_core::policy::{Policy, Request, Rule, RuleSettings};
 use trigger_core::run::{CompletedRun, Drift, RunOutcome, RunResult};
+use trigger_core::signer::Signer;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_core::time::Timestamp;
 use trigger_core::why::{Question, Which};
@@ -48,6 +51,7 @@ fn every_document_has_a_schema() {
     check_schema::<Why>("why");
     check_schema::<Backup>("hub-backup");
     check_schema::<Renamed>("rename");
+    check_schema::<PolicyDecision>("policy-test");
     check_schema::<Error>("error");
 }
 
@@ -243,6 +247,42 @@ fn a_node_with_a_new_certname() {
         renamed(&from, Vec::new()).sentence(),
         "/var/lib/trigger belongs to web01.example.com already."
     );
+}
+
+#[test]
+fn a_decision_of_a_policy() {
+    let rule = |settings| Rule::new(settings).unwrap();
+    let from = |from: &str| RuleSettings { from: Some(vec![from.to_owned()]), ..RuleSettings::default() };
+    let rules = vec![
+        rule(from("db*")),
+        rule(RuleSettings { only_noop: true, ..from("web*.example.com") }),
+        rule(RuleSettings::default()),
+    ];
+    let policy = Policy::new("/etc/trigger/trigger.toml", rules);
+    let (trigger, origin) = ("refresh".parse().unwrap(), "web01.example.com".parse().unwrap());
+    let decided = |policy: &Policy, noop| {
+        let options = RunOptions { tags: ["profile::lb".parse().unwrap()].into(), noop };
+        let signer = Signer::Unsigned;
+        let request = Request { trigger: &trigger, origin: &origin, options: &options, signer: &signer };
+        PolicyDecision::of(policy, &request, &policy.judge(&request), warnings())
+    };
+    check("policy-test", &decided(&policy, false));
+    assert_eq!(
+        decided(&policy, false).text(),
+        "Refused: the [[accept]] rule 2 in /etc/trigger/trigger.toml on this node allows the trigger 'refresh' from \
+         web01.example.com noop runs only, and this event asks for a real run.\n  \
+         1. from db*: it is for events from db*\n  \
+         2. from web*.example.com; noop only: it decides\n"
+    );
+    check("policy-test-accepted", &decided(&policy, true));
+    assert_eq!(
+        decided(&policy, true).text().lines().next(),
+        Some(
+            "Accepted: the [[accept]] rule 2 in /etc/trigger/trigger.toml accepts 'refresh' from web01.example.com."
+        )
+    );
+    let none = decided(&Policy::new("/etc/trigger/trigger.toml", Vec::new()), false).text();
+    assert!(none.starts_with("Accepted: /etc/trigger/trigger.toml has no [[accept]] rules"), "{none}");
 }
 
 #[test]

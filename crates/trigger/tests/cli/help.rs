@@ -14,7 +14,7 @@ fn the_reference_is_what_the_program_says() {
         "# Command line reference\n\nWhat `trigger --help` and its subcommands print. Written by \
          `SNAPSHOTS=overwrite cargo test -p trigger --test cli`.\n",
     );
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 14] = [
         &[],
         &["fire"],
         &["status"],
@@ -23,6 +23,8 @@ fn the_reference_is_what_the_program_says() {
         &["outbox", "list"],
         &["outbox", "readdress"],
         &["outbox", "drop"],
+        &["policy"],
+        &["policy", "test"],
         &["why"],
         &["agent"],
         &["hub"],

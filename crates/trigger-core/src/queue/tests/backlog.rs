@@ -87,13 +87,13 @@ fn a_new_event_is_compared_once_with_a_backlog_that_has_no_duplicates() {
     };
     // At every pair this would take minutes.
     for n in 1..=2_000 {
-        world.input(Input::Delivered(of(n)));
+        world.input(Input::Delivered(Box::new(of(n))));
     }
     assert_eq!(world.seen, [""; 0]);
     // An equal of the first one, and of the second one after a run that did not happen.
     let again = |n: u128, origin: u128| {
         let event = Event { id: samples::event_id(n), ..of(origin).event };
-        Input::Delivered(Cause { event, ..of(origin) })
+        Input::Delivered(Box::new(Cause { event, ..of(origin) }))
     };
     world.input(again(20_000, 1));
     assert_eq!(world.seen, ["finish[e1=superseded(e20000)]"]);
@@ -113,7 +113,7 @@ fn the_record_of_a_node_is_bounded_however_many_deliveries_wait() {
     for n in 1..=(MAX_LISTED as u128 + 500) {
         let mut cause = cause(&format!("e{n}"));
         cause.event.origin = format!("node{n}").parse().unwrap();
-        world.input(Input::Delivered(cause));
+        world.input(Input::Delivered(Box::new(cause)));
     }
     let record = |world: &World| NodeRecord {
         instance: String::new(),

@@ -33,7 +33,7 @@ fn retries_follow_soon_after_the_end_of_a_blocker() {
 #[test]
 fn blockers_are_checked_before_a_start_and_not_for_every_arrival() {
     let mut world = world();
-    let arrival = |word: &str| Input::Delivered(cause(word));
+    let arrival = |word: &str| Input::Delivered(Box::new(cause(word)));
     assert!(world.queue.may_start(world.now, &arrival("e1")));
     assert!(!world.queue.may_start(world.now, &Input::Tick), "nothing waits");
     world.play("e1");

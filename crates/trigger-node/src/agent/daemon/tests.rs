@@ -43,6 +43,7 @@ async fn an_agent_with_another_certname_says_so_and_not_that_the_backend_does_no
     let (service_in, service) = tokio::sync::oneshot::channel();
     let surroundings = Surroundings {
         signals,
+        policy: watch::channel(Default::default()).1,
         disabled: Check(Some(PuppetBlocker::OtherCertname(sentence.to_owned()))),
         serve: |service| {
             drop(service_in.send(service));

@@ -214,7 +214,12 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
     };
     let ended = |interruptions: u32| {
         let addressed_as = [trigger_core::event::Target::Node("lb01".parse().unwrap())].into();
-        let cause = trigger_core::run::record::Cause { event: event.clone(), addressed_as, interruptions };
+        let cause = trigger_core::run::record::Cause {
+            event: event.clone(),
+            addressed_as,
+            interruptions,
+            signer: Default::default(),
+        };
         let record = RunRecord { causes: vec![cause], ..record(new_id(), "") };
         let result = RunResult {
             outcome: RunOutcome::Interrupted,

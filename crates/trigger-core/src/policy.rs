@@ -1,0 +1,365 @@
+//! The policy of a node: which events may run Puppet here (C13).
+//!
+//! A policy is a list of rules, of which the first that is for an event decides. Without any rule every event is
+//! accepted; as soon as there is one, an event that no rule is for is refused.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::event::{Event, RunOptions};
+use crate::identity::{Certname, Tag, TriggerName};
+use crate::pattern::{Alphabet, InvalidPattern, Patterns};
+use crate::signer::Signer;
+use crate::trusted_extension;
+
+/// What a policy has to know of an event.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The event's trigger.
+    pub trigger: &'a TriggerName,
+    /// The node that fired it.
+    pub origin: &'a Certname,
+    /// What it asks for.
+    pub options: &'a RunOptions,
+    /// What is verified of its origin.
+    pub signer: &'a Signer,
+}
+
+impl<'a> Request<'a> {
+    /// What a policy has to know of an event whose signature has been looked at.
+    pub fn of(event: &'a Event, signer: &'a Signer) -> Self {
+        Self { trigger: &event.trigger, origin: &event.origin, options: &event.options, signer }
+    }
+}
+
+/// The rules of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// The file that has the rules, for reasons.
+    source: String,
+    rules: Vec<Rule>,
+}
+
+/// A rule: the events that it is for, and what it lets them do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rule {
+    trigger: Option<Patterns>,
+    from: Option<Patterns>,
+    extensions: BTreeMap<String, Patterns>,
+    allows: Allows,
+}
+
+/// What a rule lets the events do that it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Allows {
+    Nothing,
+    Runs { only_noop: bool, tags: Option<Patterns> },
+}
+
+impl Default for Allows {
+    fn default() -> Self {
+        Self::Runs { only_noop: false, tags: None }
+    }
+}
+
+/// A rule as an operator writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RuleSettings {
+    /// Patterns of triggers; absent: any trigger.
+    pub trigger: Option<Vec<String>>,
+    /// Patterns of certnames; absent: any node.
+    pub from: Option<Vec<String>>,
+    /// Patterns of the values that trusted extensions of the signer's certificate must have.
+    pub extensions: BTreeMap<String, Vec<String>>,
+    /// Whether only noop runs are allowed.
+    pub only_noop: bool,
+    /// Patterns of the tags that are allowed; absent: any run.
+    pub tags: Option<Vec<String>>,
+    /// Whether nothing is allowed.
+    pub deny: bool,
+}
+
+/// Why a rule is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRule {
+    /// A key of the rule has patterns that cannot match.
+    #[error("{key}: {source}")]
+    Pattern {
+        /// The key.
+        key: String,
+        /// What is wrong with them.
+        source: InvalidPattern,
+    },
+    /// No certificate has the extension.
+    #[error(
+        "extensions: '{name}' is no trusted extension: give one of Puppet's names, such as pp_role or pp_auth_role, \
+         or an object identifier such as 1.3.6.1.4.1.34380.1.2.1"
+    )]
+    Extension {
+        /// The name, with control characters escaped.
+        name: String,
+    },
+    /// A rule that allows nothing restricts nothing.
+    #[error("deny = true allows nothing, so that {key} means nothing: remove one of the two")]
+    DeniesAndAllows {
+        /// The key that stands beside it.
+        key: &'static str,
+    },
+}
+
+const TRIGGERS: Alphabet = Alphabet {
+    what: "trigger",
+    allowed: "any printable characters",
+    holds: |character| !character.is_control(),
+};
+const CERTNAMES: Alphabet = Alphabet {
+    what: "certname",
+    allowed: "lower-case letters, digits, '.', '_' and '-'",
+    holds: |character| matches!(character, 'a'..='z' | '0'..='9' | '.' | '_' | '-'),
+};
+const TAGS: Alphabet = Alphabet {
+    what: "tag",
+    allowed: "lower-case letters, digits, ':', '.', '_' and '-'",
+    holds: |character| matches!(character, 'a'..='z' | '0'..='9' | ':' | '.' | '_' | '-'),
+};
+const VALUES: Alphabet = Alphabet {
+    what: "value of an extension",
+    allowed: "any printable characters",
+    holds: |character| !character.is_control(),
+};
+
+impl Rule {
+    /// The rule that an operator has written. Certnames count in lower case, however they are written.
+    ///
+    /// # Errors
+    /// [`InvalidRule`] for a rule that can be for no event, or that contradicts itself.
+    pub fn new(settings: RuleSettings) -> Result<Self, InvalidRule> {
+        let RuleSettings { trigger, from, extensions, only_noop, tags, deny } = settings;
+        let from = from.map(|texts| texts.iter().map(|text| text.to_ascii_lowercase()).collect());
+        let extensions = extensions.into_iter().map(|(name, values)| {
+            let key = format!("extensions.{}", name.escape_debug());
+            match trusted_extension::canonical(&name) {
+                Some(canonical) => Ok((canonical.to_owned(), patterns(&key, Some(values), VALUES)?)),
+                None => Err(InvalidRule::Extension { name: name.escape_debug().to_string() }),
+            }
+        });
+        let extensions: Vec<(String, Option<Patterns>)> = extensions.collect::<Result<_, _>>()?;
+        let tags = patterns("tags", tags, TAGS)?;
+        let allows = match (deny, only_noop, &tags) {
+            (true, true, _) => return Err(InvalidRule::DeniesAndAllows { key: "noop" }),
+            (true, _, Some(_)) => return Err(InvalidRule::DeniesAndAllows { key: "tags" }),
+            (true, ..) => Allows::Nothing,
+            (false, ..) => Allows::Runs { only_noop, tags },
+        };
+        Ok(Self {
+            trigger: patterns("trigger", trigger, TRIGGERS)?,
+            from: patterns("from", from, CERTNAMES)?,
+            extensions: extensions.into_iter().filter_map(|(name, values)| Some((name, values?))).collect(),
+            allows,
+        })
+    }
+
+    /// Why the rule is not for an event; `None` if it is, so that it decides.
+    pub fn mismatch(&self, request: &Request<'_>) -> Option<Mismatch> {
+        if let Some(patterns) = &self.trigger
+            && !patterns.matches(request.trigger.as_str())
+        {
+            return Some(Mismatch::Trigger(patterns.clone()));
+        }
+        if let Some(patterns) = &self.from
+            && !patterns.matches(request.origin.as_str())
+        {
+            return Some(Mismatch::From(patterns.clone()));
+        }
+        let differs = |(name, patterns): &(&String, &Patterns)| {
+            request.signer.extension(name).is_none_or(|value| !patterns.matches(value))
+        };
+        self.extensions.iter().find(differs).map(|(name, patterns)| Mismatch::Extension {
+            name: name.clone(),
+            patterns: patterns.clone(),
+            is_certified: matches!(request.signer, Signer::Certificate { .. }),
+        })
+    }
+
+    /// What keeps an event, which the rule is for, from running here.
+    fn objection(&self, options: &RunOptions) -> Option<Objection> {
+        let Allows::Runs { only_noop, tags } = &self.allows else { return Some(Objection::Denied) };
+        if *only_noop && !options.noop {
+            return Some(Objection::NotNoop);
+        }
+        let allowed = tags.as_ref()?;
+        let unlisted = options.tags.iter().find(|tag| !allowed.matches(tag.as_str()));
+        // Without tags, the run applies the whole catalog: more than any tag allows.
+        let is_more = !options.is_tagged() || unlisted.is_some();
+        is_more.then(|| Objection::Tags { allowed: allowed.clone(), unlisted: unlisted.cloned() })
+    }
+}
+
+fn patterns(
+    key: &str,
+    texts: Option<Vec<String>>,
+    alphabet: Alphabet,
+) -> Result<Option<Patterns>, InvalidRule> {
+    let new = |texts| {
+        Patterns::new(texts, alphabet).map_err(|source| InvalidRule::Pattern { key: key.to_owned(), source })
+    };
+    texts.map(new).transpose()
+}
+
+/// A rule as its keys, for people.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let patterns = |key: &str, patterns: &Option<Patterns>| {
+            patterns.as_ref().map(|patterns| format!("{key} {patterns}"))
+        };
+        let mut words: Vec<String> = patterns("trigger", &self.trigger).into_iter().collect();
+        words.extend(patterns("from", &self.from));
+        words.extend(self.extensions.iter().map(|(name, values)| format!("{name} {values}")));
+        if words.is_empty() {
+            words.push("any event".to_owned());
+        }
+        match &self.allows {
+            Allows::Nothing => words.push("deny".to_owned()),
+            Allows::Runs { only_noop, tags } => {
+                words.extend(only_noop.then(|| "noop only".to_owned()));
+                words.extend(patterns("tags", tags));
+            }
+        }
+        f.write_str(&words.join("; "))
+    }
+}
+
+/// Why a rule is not for an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mismatch {
+    /// It is for other triggers.
+    Trigger(Patterns),
+    /// It is for other origins.
+    From(Patterns),
+    /// It is for signers with an extension that this one does not have.
+    Extension {
+        /// The extension.
+        name: String,
+        /// The values that it must have.
+        patterns: Patterns,
+        /// Whether the signer has a certificate at all.
+        is_certified: bool,
+    },
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trigger(patterns) => write!(f, "it is for the trigger {patterns}"),
+            Self::From(patterns) => write!(f, "it is for events from {patterns}"),
+            Self::Extension { name, patterns, is_certified: true } => {
+                write!(f, "it is for nodes whose certificate has {name} {patterns}")
+            }
+            Self::Extension { name, patterns, is_certified: false } => {
+                write!(
+                    f,
+                    "it is for nodes whose certificate has {name} {patterns}, and no certificate signs this event"
+                )
+            }
+        }
+    }
+}
+
+/// What a rule has against an event that it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Objection {
+    Denied,
+    NotNoop,
+    Tags { allowed: Patterns, unlisted: Option<Tag> },
+}
+
+/// What a policy says of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It may run Puppet here.
+    Accepted {
+        /// The number of the rule that decided, from 1; absent: there are no rules.
+        rule: Option<usize>,
+    },
+    /// It may not.
+    Refused {
+        /// The number of the rule that decided, from 1; absent: no rule is for the event.
+        rule: Option<usize>,
+        /// A sentence for its origin, with the file that has the rules.
+        reason: String,
+    },
+}
+
+impl Decision {
+    /// The number of the rule that decided.
+    pub fn rule(&self) -> Option<usize> {
+        match self {
+            Self::Accepted { rule } | Self::Refused { rule, .. } => *rule,
+        }
+    }
+}
+
+impl Policy {
+    /// The rules in their order, from a file.
+    pub fn new(source: impl Into<String>, rules: Vec<Rule>) -> Self {
+        Self { source: source.into(), rules }
+    }
+
+    /// The file that has the rules.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The rules in their order.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Whether an event may run Puppet here.
+    pub fn judge(&self, request: &Request<'_>) -> Decision {
+        let Request { trigger, origin, .. } = request;
+        if self.rules.is_empty() {
+            return Decision::Accepted { rule: None };
+        }
+        let Some(index) = self.rules.iter().position(|rule| rule.mismatch(request).is_none()) else {
+            let unsigned = match request.signer {
+                Signer::Certificate { .. } => "",
+                Signer::Unsigned | Signer::SharedKey
+                    if self.rules.iter().all(|rule| rule.extensions.is_empty()) =>
+                {
+                    ""
+                }
+                Signer::Unsigned | Signer::SharedKey => {
+                    "; no certificate signs the event, so that no rule with extensions is for it"
+                }
+            };
+            let reason = format!(
+                "no [[accept]] rule in {} on this node is for the trigger '{trigger}' from {origin}{unsigned}",
+                self.source
+            );
+            return Decision::Refused { rule: None, reason };
+        };
+        let rule = Some(index + 1);
+        let by = format!("the [[accept]] rule {} in {} on this node", index + 1, self.source);
+        let what = format!("the trigger '{trigger}' from {origin}");
+        let reason = match self.rules[index].objection(request.options) {
+            None => return Decision::Accepted { rule },
+            Some(Objection::Denied) => format!("{by} denies {what}"),
+            Some(Objection::NotNoop) => {
+                format!("{by} allows {what} noop runs only, and this event asks for a real run")
+            }
+            Some(Objection::Tags { allowed, unlisted: Some(tag) }) => {
+                format!("{by} allows {what} the tags {allowed} only, and this event asks for {tag}")
+            }
+            Some(Objection::Tags { allowed, unlisted: None }) => {
+                format!(
+                    "{by} allows {what} the tags {allowed} only, and this event asks for the whole catalog"
+                )
+            }
+        };
+        Decision::Refused { rule, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Which deliveries this node runs, and which ones it refuses or suppresses.
+
+use super::Queue;
+use crate::delivery::DeliveryOutcome;
+use crate::loop_guard::repeats_in_every_chain;
+use crate::policy::{Decision, Policy, Request};
+use crate::queue::messages::Effect;
+use crate::run::record::Cause;
+use crate::time::Now;
+
+impl Queue {
+    /// What the node's policy says of a delivery.
+    pub fn judge(&self, cause: &Cause) -> Decision {
+        self.settings.policy.judge(&Request::of(&cause.event, &cause.signer))
+    }
+
+    /// The outcome of a delivery that this node does not run.
+    pub(super) fn refusal(&self, cause: &Cause) -> Option<DeliveryOutcome> {
+        if let Decision::Refused { reason, .. } = self.judge(cause) {
+            return Some(DeliveryOutcome::Refused(reason));
+        }
+        if cause.event.options.noop && !self.settings.honours_noop {
+            return Some(DeliveryOutcome::Refused("this node's run command cannot honour noop".to_owned()));
+        }
+        let event = &cause.event;
+        let repeats =
+            repeats_in_every_chain(&event.trigger, &self.settings.certname, &event.lineage, event.loops);
+        repeats.map(|suppression| DeliveryOutcome::Suppressed(suppression.to_string()))
+    }
+
+    pub(super) fn policy_changed(&mut self, now: Now, policy: Policy) -> Vec<Effect> {
+        self.settings.policy = policy;
+        self.refuse_waiting(now)
+    }
+
+    /// Ends what waits and is not accepted any more. A run in progress goes on.
+    pub(super) fn refuse_waiting(&mut self, now: Now) -> Vec<Effect> {
+        let policy = &self.settings.policy;
+        let is_refused = |cause: &Cause| {
+            matches!(policy.judge(&Request::of(&cause.event, &cause.signer)), Decision::Refused { .. })
+        };
+        let mut refused = self.real.extract(is_refused);
+        refused.extend(self.noop.extract(is_refused));
+        let refused: Vec<(Cause, DeliveryOutcome)> = refused
+            .into_iter()
+            .filter_map(|cause| self.refusal(&cause).map(|refusal| (cause, refusal)))
+            .collect();
+        if refused.is_empty() { Vec::new() } else { vec![self.finish(now, None, refused)] }
+    }
+}

@@ -1,0 +1,85 @@
+//! The PEM files of a node, and what is in them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::pem::{Error, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+
+use crate::error::{FileKind, PkiError};
+
+/// The PEM files of a node in its Puppet CA.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TlsFiles {
+    /// The node's certificate, which intermediate certificates may follow.
+    pub certificate: PathBuf,
+    /// Its private key: PKCS#1, SEC1 or PKCS#8.
+    pub key: PathBuf,
+    /// The certificates of the CA, in any order: the whole chain, without which nobody is trusted.
+    pub ca: PathBuf,
+    /// The revocation lists of the CA. Without them this node cannot know of revocations, and can be no server.
+    pub crl: Option<PathBuf>,
+}
+
+/// Reads a file.
+pub(crate) fn read(kind: FileKind, path: &Path) -> Result<Vec<u8>, PkiError> {
+    fs::read(path).map_err(|error| PkiError::Unreadable { kind, path: path.to_owned(), error })
+}
+
+/// The certificates of a file, at least one.
+pub(crate) fn certificates(
+    kind: FileKind,
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+    let certificates = all(kind, path, CertificateDer::pem_slice_iter(pem))?;
+    if certificates.is_empty() {
+        return Err(unusable(kind, path, "it holds no certificate in PEM form".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// The first private key of a file.
+pub(crate) fn private_key(path: &Path, pem: &[u8]) -> Result<PrivateKeyDer<'static>, PkiError> {
+    // Both forms of encryption say so outside of what is encrypted.
+    if String::from_utf8_lossy(pem).lines().any(|line| line.contains("ENCRYPTED")) {
+        let reason = "it is encrypted with a passphrase: store it without one, readable by its owner only";
+        return Err(unusable(FileKind::Key, path, reason.to_owned()));
+    }
+    PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
+        Error::NoItemsFound => {
+            unusable(FileKind::Key, path, "it holds no private key in PEM form".to_owned())
+        }
+        error => damaged(FileKind::Key, path, &error),
+    })
+}
+
+/// The revocation lists of a file, perhaps none.
+pub(crate) fn revocation_lists(
+    path: &Path,
+    pem: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, PkiError> {
+    all(FileKind::Crl, path, CertificateRevocationListDer::pem_slice_iter(pem))
+}
+
+fn all<T>(
+    kind: FileKind,
+    path: &Path,
+    sections: impl Iterator<Item = Result<T, Error>>,
+) -> Result<Vec<T>, PkiError> {
+    sections.collect::<Result<_, _>>().map_err(|error| damaged(kind, path, &error))
+}
+
+fn damaged(kind: FileKind, path: &Path, error: &Error) -> PkiError {
+    let place = match error {
+        Error::MissingSectionEnd { .. } => "a section has no end",
+        Error::IllegalSectionStart { .. } => "a section begins wrongly",
+        Error::Base64Decode(_) => "a section is not base64",
+        _ => "it cannot be read",
+    };
+    unusable(kind, path, format!("its PEM text is damaged ({place}); get it again from the CA"))
+}
+
+pub(crate) fn unusable(kind: FileKind, path: &Path, reason: String) -> PkiError {
+    PkiError::Unusable { kind, path: path.to_owned(), reason }
+}

@@ -1,0 +1,192 @@
+//! What rustls needs for a connection: both ends prove who they are, and each is verified by [`Trust`].
+//!
+//! Sessions are never resumed, so that each connection verifies the certificates as they are then, and no end keeps
+//! memory for connections that are gone.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme,
+};
+
+use crate::certificate::from_unix_time;
+use crate::identity::Identity;
+use crate::provider::provider;
+use crate::trust::Trust;
+use crate::untrusted::Untrusted;
+
+/// What one handshake needs. It is made for each connection, because it keeps why this end refuses the other one,
+/// which rustls does not.
+pub struct Handshake<C> {
+    /// The configuration for rustls.
+    pub config: Arc<C>,
+    refusal: Refusal,
+}
+
+impl<C> Handshake<C> {
+    /// Why this end has refused the other one's certificate, if it has.
+    pub fn refusal(&self) -> Option<Untrusted> {
+        self.refusal.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl<C> fmt::Debug for Handshake<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshake").field("refusal", &self.refusal()).finish_non_exhaustive()
+    }
+}
+
+/// Why the other end was refused.
+#[derive(Debug, Clone, Default)]
+struct Refusal(Arc<Mutex<Option<Untrusted>>>);
+
+/// Verifies the other end of one connection.
+#[derive(Debug)]
+struct Verifier {
+    trust: Arc<Trust>,
+    refusal: Refusal,
+}
+
+/// For a client's connection.
+pub(crate) fn client(
+    identity: &Identity,
+    trust: &Arc<Trust>,
+    alpn: &[&[u8]],
+) -> Result<Handshake<ClientConfig>, Error> {
+    let refusal = Refusal::default();
+    let verifier = Verifier { trust: Arc::clone(trust), refusal: refusal.clone() };
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified()))));
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config.resumption = Resumption::disabled();
+    Ok(Handshake { config: Arc::new(config), refusal })
+}
+
+/// For a server's connection.
+pub(crate) fn server(
+    identity: &Identity,
+    trust: &Arc<Trust>,
+    alpn: &[&[u8]],
+) -> Result<Handshake<ServerConfig>, Error> {
+    let refusal = Refusal::default();
+    let verifier = Verifier { trust: Arc::clone(trust), refusal: refusal.clone() };
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified()))));
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Handshake { config: Arc::new(config), refusal })
+}
+
+impl Verifier {
+    /// Keeps why the other end is refused, and returns what rustls makes the alert from.
+    fn refuse(&self, untrusted: Untrusted) -> Error {
+        let error = match &untrusted {
+            Untrusted::UnknownIssuer { .. } => CertificateError::UnknownIssuer,
+            Untrusted::Expired { .. } => CertificateError::Expired,
+            Untrusted::NotYetValid { .. } => CertificateError::NotValidYet,
+            Untrusted::Revoked { .. } => CertificateError::Revoked,
+            Untrusted::NoRevocationList { .. } => CertificateError::UnknownRevocationStatus,
+            Untrusted::WrongName { .. } => CertificateError::NotValidForName,
+            Untrusted::WrongPurpose { .. } => CertificateError::InvalidPurpose,
+            Untrusted::NotACertname { .. } => CertificateError::ApplicationVerificationFailure,
+            Untrusted::BadSignature | Untrusted::UnknownSignature { .. } => CertificateError::BadSignature,
+            Untrusted::Unreadable { .. } => CertificateError::BadEncoding,
+        };
+        *self.refusal.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(untrusted);
+        Error::InvalidCertificate(error)
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.trust.verify_server(end_entity, intermediates, server_name, now) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(untrusted) => Err(self.refuse(untrusted)),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        // A client has one identity. Hints would only let it withhold the certificate whose refusal would say more.
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        match self.trust.verify(end_entity, intermediates, from_unix_time(now)) {
+            Ok(_) => Ok(ClientCertVerified::assertion()),
+            Err(untrusted) => Err(self.refuse(untrusted)),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &provider().signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        provider().signature_verification_algorithms.supported_schemes()
+    }
+}

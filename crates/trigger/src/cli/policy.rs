@@ -1,0 +1,104 @@
+//! `trigger policy`: what this node's policy says.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use trigger_core::event::RunOptions;
+use trigger_core::identity::{Certname, Tag, TriggerName};
+use trigger_core::policy::{Decision, Request};
+use trigger_core::signer::Signer;
+use trigger_core::trusted_extension;
+
+use super::globals::{Globals, OutputFormat};
+use crate::documents::PolicyDecision;
+use crate::failure::{Exit, Failure};
+use crate::output;
+use crate::warnings::Warnings;
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show which [[accept]] rule decides about an event on this node; exit code 1 if the event is refused
+    Test(TestArgs),
+}
+
+#[derive(Debug, Args)]
+struct TestArgs {
+    /// The node that fires
+    #[arg(long, value_name = "CERTNAME")]
+    from: String,
+    /// The trigger's name
+    #[arg(long, value_name = "NAME")]
+    trigger: String,
+    /// The tags of the event, separated by commas [default: none, for the whole catalog]
+    #[arg(long, value_name = "TAGS", value_delimiter = ',')]
+    tags: Vec<String>,
+    /// Whether the event asks for a noop run
+    #[arg(long)]
+    noop: bool,
+    /// A trusted extension of the node's certificate, such as pp_role=web; repeat for more
+    #[arg(long = "extension", value_name = "NAME=VALUE")]
+    extensions: Vec<String>,
+    /// Whether the event is not signed, or with the shared key, so that no certificate says who fired it
+    #[arg(long, conflicts_with = "extensions")]
+    unsigned: bool,
+}
+
+pub(crate) fn run(globals: &Globals, args: &PolicyArgs, warnings: &Warnings) -> Result<ExitCode, Failure> {
+    let Action::Test(args) = &args.action;
+    let config = globals.read_config()?;
+    if !config.warnings.is_empty() {
+        return Err(Failure::config(config.warnings.join("; ")));
+    }
+    let policy = config.policy()?;
+    let trigger: TriggerName = valid(&args.trigger)?;
+    let origin = Certname::fold_case(&args.from).map_err(|error| Failure::usage(error.to_string()))?;
+    let tags = args.tags.iter().map(|tag| valid::<Tag>(tag));
+    let options = RunOptions { tags: tags.collect::<Result<_, _>>()?, noop: args.noop };
+    let signer = signer(args)?;
+    let request = Request { trigger: &trigger, origin: &origin, options: &options, signer: &signer };
+    let decision = policy.judge(&request);
+    let document = PolicyDecision::of(&policy, &request, &decision, warnings.take());
+    match globals.output {
+        OutputFormat::Json => output::document(&document),
+        OutputFormat::Text | OutputFormat::Dot => output::print_page(document.text().trim_end()),
+    }
+    Ok(match decision {
+        Decision::Accepted { .. } => ExitCode::SUCCESS,
+        Decision::Refused { .. } => Exit::Failed.into(),
+    })
+}
+
+/// The signer that the arguments describe.
+fn signer(args: &TestArgs) -> Result<Signer, Failure> {
+    if args.unsigned {
+        return Ok(Signer::Unsigned);
+    }
+    let extension = |text: &String| {
+        let (name, value) = text.split_once('=')?;
+        Some((trusted_extension::canonical(name)?.to_owned(), value.to_owned()))
+    };
+    let extensions = args.extensions.iter().map(|text| {
+        extension(text).ok_or_else(|| {
+            Failure::usage(format!(
+                "'{}' is no trusted extension with its value, such as pp_role=web",
+                text.escape_debug()
+            ))
+        })
+    });
+    let extensions: BTreeMap<String, String> = extensions.collect::<Result<_, _>>()?;
+    Ok(Signer::Certificate { algorithm: String::new(), fingerprint: String::new(), extensions })
+}
+
+fn valid<T: std::str::FromStr>(text: &str) -> Result<T, Failure>
+where
+    T::Err: std::fmt::Display,
+{
+    text.parse().map_err(|error: T::Err| Failure::usage(error.to_string()))
+}
