@@ -20,6 +20,7 @@ mod refusal;
 mod routes;
 mod session;
 mod state;
+mod sweeping;
 
 use std::future::Future;
 use std::net::SocketAddr;
