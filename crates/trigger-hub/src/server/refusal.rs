@@ -38,7 +38,7 @@ impl Refusal {
         Self { is_denied: true, ..Self::new(StatusCode::FORBIDDEN, sentence) }
     }
 
-    /// Whether the same request may succeed later.
+    /// Whether the same request can never succeed.
     pub(crate) fn is_final(&self) -> bool {
         self.is_denied || matches!(self.status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE)
     }

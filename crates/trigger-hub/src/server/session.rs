@@ -14,6 +14,7 @@ use trigger_store::store::{Change, Entry, KeyRange, StoreError, WatchEvent};
 
 use super::caller::Caller;
 use super::limits::check_ranges;
+use super::peer::Peer;
 use super::refusal::Refusal;
 use super::state::ServerState;
 use crate::portion::portion;
@@ -74,8 +75,13 @@ impl From<Refusal> for SessionEnd {
 }
 
 /// Serves one watch to its end.
-pub(super) async fn serve(mut socket: WebSocket, state: Arc<ServerState>, caller: Option<Caller>) {
-    let end = match watch(&mut socket, &state, caller.as_ref()).await {
+pub(super) async fn serve(
+    mut socket: WebSocket,
+    state: Arc<ServerState>,
+    peer: Peer,
+    caller: Option<Caller>,
+) {
+    let end = match watch(&mut socket, &state, &peer, caller.as_ref()).await {
         Ok(never) => match never {},
         Err(end) => end,
     };
@@ -102,6 +108,7 @@ fn close_reason(mut reason: String) -> String {
 async fn watch(
     socket: &mut WebSocket,
     state: &ServerState,
+    peer: &Peer,
     caller: Option<&Caller>,
 ) -> Result<Infallible, SessionEnd> {
     let mut stopping = state.stopping.clone();
@@ -114,10 +121,12 @@ async fn watch(
         check.watch(&ranges).await?;
     }
     let _counted = state.metrics.open_watch();
+    let turn = state.fairness.store_turn(peer).await;
     let mut events = state.store.watch(ranges).await.map_err(|error| {
         tracing::warn!(%error, "cannot begin a watch");
         SessionEnd::from(error)
     })?;
+    drop(turn);
     tracing::debug!("watch began");
     let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::authorization::{Authorization, Check};
 use super::caller::Caller;
+use super::fairness::Fairness;
 use super::health::HealthCheck;
 use super::metrics::Metrics;
 use super::refusal::Refusal;
@@ -14,10 +15,11 @@ use crate::served_store::ServedStore;
 /// The state that all requests share.
 pub(super) struct ServerState {
     pub(super) store: Arc<dyn ServedStore>,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: Arc<Metrics>,
     pub(super) health: HealthCheck,
     /// The checks of requests; absent on a hub that does not know its clients.
     pub(super) authorization: Option<Authorization>,
+    pub(super) fairness: Fairness,
     /// Changes once, when the hub stops.
     pub(super) stopping: watch::Receiver<()>,
 }

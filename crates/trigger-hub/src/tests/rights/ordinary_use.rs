@@ -19,7 +19,12 @@ impl Hub {
             options: RunOptions::default(),
             timeout: Duration::ZERO,
             started_at: NOW,
-            causes: vec![Cause { event, addressed_as: completion.addressed_as.clone(), interruptions: 0 }],
+            causes: vec![Cause {
+                event,
+                addressed_as: completion.addressed_as.clone(),
+                interruptions: 0,
+                signer: Default::default(),
+            }],
             environment: BTreeMap::new(),
         };
         let mut history = RunHistory::default();
