@@ -13,6 +13,7 @@ mod fairness;
 mod handshake_error;
 mod handshakes;
 mod health;
+mod identification;
 mod inquiries;
 mod limits;
 mod listen;

@@ -3,7 +3,7 @@
 
 use trigger_core::identity::{Certname, EventId};
 
-use crate::store::Entry;
+use crate::entry::Entry;
 
 /// The most events that one question asks for.
 pub const MAX_EVENTS: usize = 100;

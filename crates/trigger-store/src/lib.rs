@@ -13,6 +13,7 @@ pub mod conformance;
 pub mod connector;
 pub mod credentials;
 pub mod detail;
+mod entry;
 #[cfg(feature = "clients")]
 pub mod etcd;
 #[cfg(feature = "clients")]

@@ -11,6 +11,7 @@ use trigger_core::why::Question;
 
 use crate::clock::ClockDifference;
 use crate::detail::Detail;
+pub use crate::entry::Entry;
 use crate::inquiry::{VisibleEvents, WantedEvents};
 
 /// How many entries of one [`Store::put_many`] become visible in their order.
@@ -18,17 +19,6 @@ pub const MAX_ORDERED_ENTRIES: usize = 128;
 
 /// How many bytes of keys and values these may have together.
 pub const MAX_ORDERED_BYTES: usize = 512 * 1024;
-
-/// A key and its latest value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The whole key.
-    pub key: String,
-    /// Bytes that are not UTF-8 are returned in their lossy form, which no decoder accepts.
-    pub value: String,
-    /// The position of its latest write, in the backend's own order.
-    pub revision: Revision,
-}
 
 /// One key, or all keys with a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -1,18 +1,13 @@
 //! The client of a request, as far as its rights depend on it.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::FromRequestParts;
 use axum::http::Extensions;
 use axum::http::request::Parts;
-use axum::middleware::Next;
-use axum::response::Response;
 use trigger_core::authorization::Actor;
 
 use super::peer::Peer;
-use super::principal::Principal;
-use super::state::ServerState;
 
 /// The client of a request on a hub that knows its clients.
 #[derive(Debug, Clone)]
@@ -29,21 +24,6 @@ impl Caller {
         let actor = extensions.get::<Actor>()?.clone();
         Some(Self { actor, address: Peer::of(extensions).to_string() })
     }
-}
-
-/// Finds out what the node at the other end of a connection may do besides acting for itself, and adds it to the request.
-pub(super) async fn identify(
-    State(state): State<Arc<ServerState>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let principal = Principal::of(request.extensions());
-    if let (Some(Principal(node)), Some(authorization)) = (principal, &state.authorization) {
-        let role = authorization.operators().role(&node.certname, |name| node.extensions.get(name));
-        let actor = Actor { certname: node.certname.clone(), role };
-        request.extensions_mut().insert(actor);
-    }
-    next.run(request).await
 }
 
 /// The client of a request, if its connection has proved a certname.

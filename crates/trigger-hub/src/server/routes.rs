@@ -21,9 +21,10 @@ use trigger_store::hub_protocol::{
 use trigger_store::store::StoreError;
 
 use super::body::Body;
-use super::caller::{self, MaybeCaller};
+use super::caller::MaybeCaller;
 use super::connections::Standing;
 use super::fairness;
+use super::identification;
 use super::inquiries;
 use super::limits::{check_key, check_ranges};
 use super::origin_check::OriginCheck;
@@ -72,7 +73,7 @@ pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Rout
                 }
             }
         }))
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), caller::identify))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), identification::identify))
         .layer(middleware::from_fn_with_state(Arc::clone(&state.metrics), fairness::admit))
         .layer(middleware::from_fn(keep_reserve))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
