@@ -8,6 +8,7 @@ mod body;
 mod caller;
 mod connection;
 mod connections;
+mod crl_fetch;
 mod error;
 mod fairness;
 mod handshake_error;
@@ -52,6 +53,7 @@ use trigger_core::authorization::Actor;
 use self::authorization::Authorization;
 pub use self::authorization::Rights;
 use self::connections::{Client, Connections};
+pub use self::crl_fetch::{CrlFetch, CrlUrl, InvalidCrlUrl};
 pub use self::error::{InvalidListen, ServerError};
 use self::fairness::Fairness;
 use self::handshakes::Handshakes;
@@ -77,6 +79,8 @@ pub struct ServerSettings {
     pub listen: ListenAddress,
     /// The certificates with which it speaks TLS; absent on loopback.
     pub tls: Option<Pki>,
+    /// Whether it fetches revocation lists, where it speaks TLS.
+    pub crl_fetch: Option<CrlFetch>,
     /// Where it answers `/healthz` and `/metrics` besides, in the clear; on loopback.
     pub health_listen: Option<ListenAddress>,
     /// With TLS, what is served, and who may read all of it.
@@ -85,7 +89,7 @@ pub struct ServerSettings {
 
 impl From<ListenAddress> for ServerSettings {
     fn from(listen: ListenAddress) -> Self {
-        Self { listen, tls: None, health_listen: None, rights: Rights::default() }
+        Self { listen, tls: None, crl_fetch: None, health_listen: None, rights: Rights::default() }
     }
 }
 
@@ -125,6 +129,7 @@ pub async fn serve(
         let fleet = Fleet::new(store, settings.rights.keyspace.clone());
         fleet.acting_as(pki.identity().certname().clone())
     });
+    let fetching = settings.tls.clone().zip(settings.crl_fetch);
     let tls = settings.tls.map(Tls::new).transpose()?.map(Arc::new);
     let allowed_hosts = settings.listen.allowed_hosts.clone();
     let (listener, address) = settings.listen.bind()?;
@@ -164,7 +169,13 @@ pub async fn serve(
     };
     let up_to_date = async {
         match tls {
-            Some(tls) => reload::keep_up_to_date(tls, shares, metrics).await,
+            Some(tls) => reload::keep_up_to_date(tls, shares, Arc::clone(&metrics)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let fetching = async {
+        match fetching {
+            Some((pki, settings)) => crl_fetch::keep_fetching(pki, settings, Arc::clone(&metrics)).await,
             None => std::future::pending().await,
         }
     };
@@ -186,6 +197,7 @@ pub async fn serve(
         () = stopped => {}
         () = up_to_date => {}
         () = sweeping => {}
+        () = fetching => {}
     };
     // Every session holds a receiver until it has sent its close frame.
     let _ = timeout(SHUTDOWN_GRACE_PERIOD, stop.closed()).await;

@@ -1,7 +1,9 @@
 //! A real hub on a free port, and the real client.
 
+mod crl;
 mod durability;
 mod health;
+mod limits;
 mod requests;
 mod rights;
 mod startup;
@@ -140,6 +142,7 @@ fn settings(listen: &str, data_dir: &Path) -> HubSettings {
         rights: Rights::default(),
         listen: listen.to_owned(),
         tls: None,
+        crl_fetch: None,
         health_listen: None,
         allowed_hosts: Vec::new(),
         data_dir: data_dir.to_owned(),

@@ -96,7 +96,15 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
             warnings.take().iter().for_each(|warning| tracing::warn!("{warning}"));
             let allowed_hosts = args.allowed_hosts(&config)?;
             let rights = rights(&config)?;
-            serve(HubSettings { listen, tls: None, health_listen: None, allowed_hosts, rights, data_dir })?;
+            serve(HubSettings {
+                listen,
+                tls: None,
+                crl_fetch: None,
+                health_listen: None,
+                allowed_hosts,
+                rights,
+                data_dir,
+            })?;
         }
     }
     Ok(ExitCode::SUCCESS)
