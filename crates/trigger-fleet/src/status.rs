@@ -12,6 +12,7 @@ use trigger_store::store::{StoreError, Watch};
 
 use crate::fleet::Fleet;
 use crate::stored_event::StoredEvent;
+use crate::verifying::Unverified;
 
 /// An event with the state of each of its deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct EventStatus {
     pub unreadable_parts: Vec<String>,
     /// The only target that is shown, where the backend shows no other to the node that asks.
     pub limited_to: Option<Certname>,
+    /// What is stored of the event and does not count, because its node has not signed it.
+    pub unverified: Unverified,
 }
 
 impl EventStatus {
@@ -41,7 +44,8 @@ impl EventStatus {
             (certname, status)
         };
         let targets = stored.targets.into_iter().map(status).collect();
-        Self { event: stored.event, targets, unreadable_parts, limited_to: None }
+        let (event, unverified) = (stored.event, stored.unverified);
+        Self { event, targets, unreadable_parts, limited_to: None, unverified }
     }
 }
 
@@ -56,7 +60,7 @@ impl Fleet {
             return Ok(self.visible_statuses(visible).await?.pop());
         }
         let ranges = [self.all(&Range::Event(id)), self.all(&Range::Outcomes(id))];
-        let Some(stored) = self.stored_events(self.read(&ranges).await?).remove(&id) else {
+        let Some(stored) = self.stored_events(self.read(&ranges).await?).await?.remove(&id) else {
             return Ok(None);
         };
         let nodes = self.nodes_of(&stored.open_targets()).await?;
@@ -88,7 +92,7 @@ impl Fleet {
         }
         let ranges = wanted.iter().flat_map(|id| [Range::Event(*id), Range::Outcomes(*id)]);
         let records = self.read(&ranges.map(|range| self.all(&range)).collect::<Vec<_>>()).await?;
-        let events = self.stored_events(records);
+        let events = self.stored_events(records).await?;
         // A target with an outcome needs no registration to explain its state.
         let open: BTreeSet<&Certname> = events.values().flat_map(StoredEvent::open_targets).collect();
         let nodes = self.nodes_of(&open.into_iter().collect::<Vec<_>>()).await?;

@@ -82,7 +82,7 @@ impl Fleet {
         let mut statuses = self.statuses(&whole).await?;
         if let Some(asker) = &visible.asker {
             let nodes = self.nodes_of(&[asker]).await?;
-            for (id, mut stored) in self.stored_events(self.records(visible.entries)) {
+            for (id, mut stored) in self.stored_events(self.records(visible.entries)).await? {
                 stored.targets.retain(|target| target == asker);
                 let status = EventStatus::of(stored, &nodes);
                 let (limited_to, unreadable_parts) = (Some(asker.clone()), Vec::new());

@@ -6,6 +6,7 @@
 mod authorization;
 mod body;
 mod caller;
+mod clock;
 mod connection;
 mod connections;
 mod crl_fetch;
@@ -44,6 +45,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use trigger_fleet::Fleet;
+use trigger_fleet::codec::{Codec, Means};
 use trigger_pki::Pki;
 use trigger_store::store::Store;
 
@@ -127,7 +129,9 @@ pub async fn serve(
     let sweeper = settings.tls.as_ref().map(|pki| {
         let store: Arc<dyn Store> = store.clone();
         let fleet = Fleet::new(store, settings.rights.keyspace.clone());
-        fleet.acting_as(pki.identity().certname().clone())
+        let means = Means::Certificates { pki: pki.clone(), clock: Arc::new(clock::now) };
+        // Unsigned events are removed too.
+        fleet.acting_as(pki.identity().certname().clone()).with_codec(Codec::signing(means, false))
     });
     let fetching = settings.tls.clone().zip(settings.crl_fetch);
     let tls = settings.tls.map(Tls::new).transpose()?.map(Arc::new);

@@ -123,6 +123,11 @@ pub(crate) fn status(n: u128, targets: &[(&str, DeliveryState)]) -> EventStatus 
         fired_at: Timestamp::from_unix_ms(NOON),
         expires_in: std::time::Duration::from_secs(60),
     };
-    let targets = targets.iter().map(target).collect();
-    EventStatus { event, targets, unreadable_parts: Vec::new(), limited_to: None }
+    EventStatus {
+        event,
+        targets: targets.iter().map(target).collect(),
+        unreadable_parts: Vec::new(),
+        limited_to: None,
+        unverified: Default::default(),
+    }
 }

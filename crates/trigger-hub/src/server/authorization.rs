@@ -12,7 +12,6 @@ mod origins;
 mod parsing;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use trigger_core::authorization::{
     Action, Cost, Denial, Facts, Operators, Progress, Scope, Value, authorize, check_size,
@@ -20,7 +19,6 @@ use trigger_core::authorization::{
 use trigger_core::event::Part;
 use trigger_core::identity::Revision;
 use trigger_core::keyspace::{Key, Keyspace};
-use trigger_core::time::Timestamp;
 use trigger_store::store::KeyRange;
 
 use self::clients::Clients;
@@ -29,6 +27,7 @@ pub(super) use self::event_locks::Guards;
 use self::look_up::{Lookup, look_up};
 use self::origins::Origins;
 use super::caller::Caller;
+use super::clock::now;
 use super::metrics::Metrics;
 use super::refusal::Refusal;
 use crate::served_store::ServedStore;
@@ -282,9 +281,4 @@ impl<'a> Check<'a> {
         }
         refusal
     }
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

@@ -62,7 +62,7 @@ pub(super) async fn why(
     let store: Arc<dyn Store> = state.store.clone();
     let recorder = Arc::new(Recorder::new(store));
     // Where the question has no answer, its asker finds that out from the same entries.
-    Fleet::new(recorder.clone(), keyspace.clone()).explain(&question).await?.ok();
+    Fleet::new(recorder.clone(), keyspace.clone()).explain(&question, &mut Default::default()).await?.ok();
     let mut entries = recorder.entries();
     if let Some((check, _)) = limited {
         entries = without_others_outcomes(check, &keyspace, entries).await?;

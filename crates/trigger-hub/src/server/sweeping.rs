@@ -1,13 +1,14 @@
 //! Removes what no node needs any more. A hub that knows its clients does it by itself, because no node may remove what
 //! others have written. A plain hub leaves it to the agents.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::sleep;
 use trigger_core::identity::Revision;
-use trigger_core::time::Timestamp;
 use trigger_fleet::Fleet;
 use trigger_store::store::StoreError;
+
+use super::clock::now;
 
 /// How often the hub sweeps.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -30,9 +31,9 @@ pub(super) async fn sweep_by_itself(fleet: Fleet) {
 /// Sweeps once, and leaves a note of it, by whose revision the next one knows which nodes have registered since.
 async fn sweep(fleet: &Fleet, last: Option<Revision>) -> Result<Option<Revision>, StoreError> {
     let noted = fleet.note_sweep().await?;
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-    let swept = fleet.sweep(now, last).await?;
+    // Whoever shows that a delivery has expired verifies that the hub says so.
+    fleet.announce_certificate().await?;
+    let swept = fleet.sweep(now(), last).await?;
     tracing::info!(expired = swept.expired, removed = swept.removed, "swept the store");
     Ok(Some(noted))
 }
@@ -47,6 +48,7 @@ mod tests {
     use trigger_core::keyspace::{Key, Keyspace, Range};
     use trigger_core::lineage::{Lineage, Loops};
     use trigger_core::publication::Publication;
+    use trigger_core::time::Timestamp;
     use trigger_store::memory::MemoryStore;
     use trigger_store::store::{KeyRange, Store};
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use trigger_core::dedup::HonouredEvent;
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{Certname, EventId, RunId};
@@ -256,6 +257,16 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     tracing::warn!(event = %held.event, reason = held.reason, "delivery held");
                     self.take_in(Input::TooNew(held));
                 }
+                Arrival::Unverified(held) => {
+                    let is_known = |(event, reason)| event == held.event && reason == held.reason;
+                    if !self.queue.held().any(is_known) {
+                        tracing::warn!(event = %held.event, reason = held.reason, "delivery held");
+                    }
+                    self.take_in(Input::Unverified(held));
+                }
+                Arrival::Refused { event, target, reason } => {
+                    self.take_in(Input::Refused { event, target, reason });
+                }
                 Arrival::Unreadable { key, detail } => {
                     if self.unreadable.insert(key.clone(), detail.clone()).is_none() {
                         tracing::error!(
@@ -342,9 +353,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 // The dedup log is written before the outcome is stored, so that no event of this run can run
                 // again. A delivery that ended without a run is not logged here: after a crash it is judged again,
                 // whereas an event in the log would be deleted without an outcome.
-                let ended: Vec<EventId> = completions.iter().map(|completion| completion.event).collect();
+                let honoured: Vec<HonouredEvent> =
+                    completions.iter().filter_map(|ended| self.queue.honoured(ended.event)).collect();
                 if run.is_some()
-                    && let Err(error) = self.dedup_log.append(&ended, self.node.host.wall())
+                    && let Err(error) = self.dedup_log.append(&honoured, self.node.host.wall())
                 {
                     // The outcomes in the backend still keep these events from running again.
                     tracing::error!(%error, "cannot note the completed events");

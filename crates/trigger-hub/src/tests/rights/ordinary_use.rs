@@ -129,7 +129,11 @@ async fn why_shows_a_node_the_chain_that_led_to_its_run() {
     hub.end(2, "lb01", "web01").await;
 
     let run_of = |name: &str| Question::Run(certname(name), Which::Back(0));
-    let explained = async |asker: &str, question: &Question| match hub.fleet(asker).explain(question).await {
+    let explained = async |asker: &str, question: &Question| match hub
+        .fleet(asker)
+        .explain(question, &mut Default::default())
+        .await
+    {
         Ok(Ok(explanation)) => {
             let runs = explanation.runs.iter().map(|run| run.certname.to_string());
             runs.collect::<Vec<_>>().join(" ")
