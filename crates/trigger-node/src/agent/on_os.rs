@@ -40,7 +40,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     }
     let (signals_in, signals) = mpsc::channel(1);
     let (policy_in, policy) = watch::channel(settings.policy.clone());
-    forward_signals(&signals_in)?;
+    let forwarders = forward_signals(&signals_in)?;
     let disabled = DisableWatcher::new(Puppet {
         command: settings.command.clone(),
         environment: settings.run_environment.clone(),
@@ -53,8 +53,9 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     // This list is taken before this program starts children of its own.
     let inherited = reaper::children();
     let serve = |service: Service<Os>| {
-        tokio::spawn(reaper::reap(inherited).in_current_span());
         let mut parts = parts(service, Box::pin(find_lock), metrics_file)?;
+        parts.extend(forwarders);
+        parts.push(Box::pin(reaper::reap(inherited)));
         parts.push(Box::pin(policy_file.follow(policy_in)));
         Ok(parts)
     };
@@ -93,21 +94,22 @@ fn parts(
     Ok(parts)
 }
 
-/// Starts a task for each Unix signal, which forwards it each time it arrives.
-fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), AgentError> {
+/// Returns a task for each Unix signal, which forwards it each time it arrives. What arrives before the task starts is
+/// forwarded, too.
+fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<Vec<Part>, AgentError> {
     let meanings = [
         (SignalKind::terminate(), Signal::Terminate),
         (SignalKind::interrupt(), Signal::Terminate),
         (SignalKind::hangup(), Signal::Reload),
     ];
-    for (kind, meaning) in meanings {
+    let forwarder = |(kind, meaning)| {
         let mut received = signal(kind).map_err(AgentError::Signals)?;
         let signals = signals.clone();
-        tokio::spawn(async move {
-            while received.recv().await.is_some() && signals.send(meaning).await.is_ok() {}
-        });
-    }
-    Ok(())
+        let forward =
+            async move { while received.recv().await.is_some() && signals.send(meaning).await.is_ok() {} };
+        Ok(Box::pin(forward) as Part)
+    };
+    meanings.into_iter().map(forwarder).collect()
 }
 
 /// Asks the service manager for more time before the agent counts as one that does not start.
