@@ -7,7 +7,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use trigger_hub::HubSettings;
+use trigger_core::authorization::Operators;
+use trigger_core::identity::Certname;
+use trigger_core::keyspace::Keyspace;
+use trigger_hub::{HubSettings, Rights};
 use trigger_pki::Pki;
 use trigger_store::address::{Address, InvalidAddress};
 
@@ -102,8 +105,9 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
             let crl_fetch = args.tls.crl_fetch(&config, &data_dir)?;
             let health_listen = args.tls.health_listen(&config);
             let is_tls = args.tls.is_on(&config, &listen)?;
+            let rights = rights(&config)?;
             let settings =
-                HubSettings { listen, tls: None, crl_fetch, health_listen, allowed_hosts, data_dir };
+                HubSettings { listen, tls: None, crl_fetch, health_listen, allowed_hosts, rights, data_dir };
             serve(settings, async |settings: &HubSettings| match is_tls {
                 true => Ok(Some(tls::pki(globals, &config, &settings.data_dir).await?)),
                 false => Ok(None),
@@ -111,6 +115,19 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a hub with TLS serves, and who may read all of it.
+fn rights(config: &ConfigFile) -> Result<Rights, Failure> {
+    let certname = |text: &String| {
+        Certname::fold_case(text).map_err(|error| Failure::config(format!("setting hub.operators: {error}")))
+    };
+    let operators = Operators {
+        certnames: config.hub.operators.iter().map(certname).collect::<Result<_, _>>()?,
+        auth_roles: config.hub.operator_auth_roles.iter().cloned().collect(),
+        cli_auth: config.hub.operator_cli_auth,
+    };
+    Ok(Rights { keyspace: Keyspace::new(config.prefix()?), operators })
 }
 
 /// Serves with the certificates that `pki` finds, if the hub is to speak TLS.
