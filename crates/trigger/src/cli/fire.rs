@@ -81,8 +81,11 @@ pub(crate) async fn run(
         ensure_backend_is_readable(&chosen.url)?;
     }
     let spool = open_spool(state.as_ref(), warnings);
-    let mut publisher =
-        Publisher::new(Os::start(), spool, own_prefix, config.credentials(), node_backends).without_agent();
+    let credentials = globals.credentials(&config, std::slice::from_ref(&chosen.url)).await?;
+    let codec = globals.firing_codec(&config, &credentials, warnings)?;
+    let mut publisher = Publisher::new(Os::start(), spool, own_prefix, credentials, node_backends)
+        .signing_with(codec)
+        .without_agent();
     if args.wait {
         publisher = publisher.giving_up_after(args.timeout);
     }
@@ -193,7 +196,8 @@ async fn follow(
             publication.backend
         )));
     };
-    let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()));
+    let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()))
+        .with_codec(publisher.codec().clone());
     let event = publication.event.id;
     let offer = async || offer(state, publisher, event, warnings).await;
     let followed = wait::until_over(&fleet, event, patience, globals.output, offer).await?;
