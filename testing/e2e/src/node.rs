@@ -73,6 +73,8 @@ impl Node {
             ("runs_per_minute".to_owned(), "600".to_owned()),
             // The tests of signatures give their nodes keys.
             ("require_signature".to_owned(), "false".to_owned()),
+            // A policy is in force everywhere; the tests of the policy set their own rules.
+            ("accept".to_owned(), "[{ from = ['web*', '*'] }]".to_owned()),
         ];
         node.write_config();
         node

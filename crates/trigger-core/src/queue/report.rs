@@ -83,6 +83,11 @@ impl Queue {
         active.chain(self.waiting_causes()).any(|cause| cause.event.id == event)
     }
 
+    /// Whether an event waits, runs, or has ended here.
+    pub fn is_known(&self, event: EventId) -> bool {
+        self.completed.contains_key(&event) || self.is_queued(event)
+    }
+
     /// The blocker that counts, if any keeps runs from starting.
     pub fn blocker(&self) -> Option<&Blocker> {
         self.blocker.as_ref()

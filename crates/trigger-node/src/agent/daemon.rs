@@ -23,6 +23,7 @@ use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
 
+use super::audit;
 use super::completion_writer::CompletionJob;
 use super::connection::Connection;
 use super::error::AgentError;
@@ -245,6 +246,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     self.unreadable.retain(|key, _| !key.ends_with(&event));
                     cause.interruptions =
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
+                    // A delivery is read again about every ten minutes.
+                    if !self.queue.is_known(cause.event.id) {
+                        audit::judged(&cause, &self.queue.judge(&cause));
+                    }
                     self.take_in(Input::Delivered(cause));
                 }
                 Arrival::HasOutcome { event, target } => {
@@ -365,6 +370,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 for completion in &completions {
                     self.node.metrics.ended(&completion.outcome);
                     log_completion(completion);
+                    audit::ended(completion);
                 }
                 self.send(CompletionJob::Finish { run, completions });
                 None
@@ -419,6 +425,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         match started {
             Ok(()) => {
                 tracing::info!(events = running.causes.len(), "run started");
+                audit::started(run_id, &record.options, &record.causes);
                 self.follow(run_id, noop, started_at, record.timeout);
                 Input::Started(running)
             }
