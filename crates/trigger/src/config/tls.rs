@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use trigger_store::credentials::TlsFiles;
 
-use super::absolute;
+use super::paths::absolute;
 use crate::failure::Failure;
 
 /// `[tls]`. A file that it does not name is Puppet's.
@@ -19,6 +19,11 @@ pub(crate) struct TlsTable {
 }
 
 impl TlsTable {
+    /// Whether the configuration says that this node has certificates.
+    pub(crate) fn is_given(&self) -> bool {
+        self.certificate.is_some()
+    }
+
     /// The files, if the table names all that are needed.
     pub(crate) fn files(&self) -> Result<Option<TlsFiles>, Failure> {
         let Self { certificate, key, ca, crl } = self;
