@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use crate::backend::{Backend, BackendKind};
 use crate::disk::SmallDisk;
 use crate::node::Node;
+use crate::pki::Authority;
 use crate::process::end_all_of;
 
 /// A fleet, of which each test has its own.
@@ -46,7 +47,12 @@ impl Fleet {
 
     /// Makes such a node in a directory whose name is not its certname.
     pub fn node_in(&self, directory: &str, certname: &str) -> Node {
-        Node::new(certname, &self.directory(directory), &self.backend.url())
+        let mut node = Node::new(certname, &self.directory(directory), &self.backend.url());
+        if self.backend.kind().is_tls() {
+            let ssl = Authority::puppet().node(certname, &node.path("ssl"));
+            node.has_certificate(&ssl);
+        }
+        node
     }
 
     /// Makes a node whose agent is running and connected.
