@@ -2,6 +2,7 @@
 
 mod accept;
 mod backends;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,12 +17,12 @@ use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::policy::Policy;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
-use trigger_store::credentials::Credentials;
 
 use crate::failure::Failure;
 
 use accept::AcceptTable;
 pub(crate) use backends::{BACKEND_VARIABLE, BackendSource, ChosenBackend};
+use tls::TlsTable;
 
 /// The default path of the configuration file.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/trigger/trigger.toml";
@@ -55,6 +56,8 @@ pub(crate) struct ConfigFile {
     pub(crate) backends: BTreeMap<String, BackendTable>,
     #[serde(default)]
     pub(crate) accept: Vec<AcceptTable>,
+    #[serde(default)]
+    pub(crate) tls: TlsTable,
     /// Where the file is, or would be.
     #[serde(skip)]
     pub(crate) path: PathBuf,
@@ -135,11 +138,6 @@ impl ConfigFile {
                 _ => format!("{place}{message}"),
             }
         })
-    }
-
-    /// Returns the credentials for this node's backends. They are empty until backends speak TLS.
-    pub(crate) fn credentials(&self) -> Credentials {
-        Credentials::default()
     }
 
     /// Returns the policy of this node.

@@ -7,8 +7,9 @@
 # What is left unset is left to the program. A run in progress survives a restart of the service.
 #
 # @param backend
-#   Where events are carried: `hub+http://HOST:PORT`, `etcd://HOST:PORT[,HOST:PORT…]` or, with a stopped service and
-#   for dry runs, `dummy:`
+#   Where events are carried: `hub+https://HOST:PORT`, `etcds://HOST:PORT[,HOST:PORT…]`, on this machine also
+#   `hub+http://localhost:PORT`, without encryption `etcd://HOST:PORT[,HOST:PORT…]`, or, with a stopped service and for
+#   dry runs, `dummy:`
 # @param certname
 #   The node's identity, written in lower case; unset, the agent asks Puppet. After a change of either, the agent runs
 #   nothing until `trigger rename` has moved the node over
@@ -31,6 +32,14 @@
 #   Where in the backend the fleet's keys are kept
 # @param backends
 #   URLs for `trigger` resources that name a provider; the backend's own kind needs no entry
+# @param tls_certificate
+#   This node's certificate, by which servers know it; unset, Puppet's own
+# @param tls_key
+#   The private key of that certificate; given together with it
+# @param tls_ca
+#   The certificates of the CA that servers and nodes have theirs from; unset, those of Puppet's CA
+# @param tls_crl
+#   The revocation lists of that CA; unset, Puppet's, or none if another CA is given
 # @param service_ensure
 #   Whether the agent runs
 # @param service_enable
@@ -38,13 +47,13 @@
 #
 # @example A node of a fleet with a hub
 #   class { 'trigger::agent':
-#     backend => 'hub+http://127.0.0.1:8145',
+#     backend => 'hub+https://puppet.example.com:8145',
 #     groups  => ['web'],
 #   }
 #
 # @example A node without a Puppet server
 #   class { 'trigger::agent':
-#     backend => 'etcd://etcd1.example.com:2379,etcd2.example.com:2379,etcd3.example.com:2379',
+#     backend => 'etcds://etcd1.example.com:2379,etcd2.example.com:2379,etcd3.example.com:2379',
 #     run_cmd => 'puppet apply /etc/site.pp',
 #   }
 class trigger::agent (
@@ -58,6 +67,10 @@ class trigger::agent (
   Optional[Trigger::Path] $state_dir = undef,
   Optional[Trigger::Keyprefix] $prefix = undef,
   Trigger::Backends $backends = {},
+  Optional[Trigger::Path] $tls_certificate = undef,
+  Optional[Trigger::Path] $tls_key = undef,
+  Optional[Trigger::Path] $tls_ca = undef,
+  Optional[Trigger::Path] $tls_crl = undef,
   Enum['running', 'stopped'] $service_ensure = 'running',
   Boolean $service_enable = true,
 ) {
@@ -65,6 +78,10 @@ class trigger::agent (
 
   if $service_ensure == 'running' and $backend =~ Trigger::Backend::Writeonly {
     fail("trigger::agent: the backend '${backend}' only takes events, so that no agent can run on it")
+  }
+
+  if ($tls_certificate =~ Undef) != ($tls_key =~ Undef) {
+    fail('trigger::agent: tls_certificate and tls_key belong together: give both or none')
   }
 
   file { '/etc/trigger':
@@ -92,6 +109,12 @@ class trigger::agent (
           'metrics_file'    => $metrics_file,
         }.filter |$_key, $value| { $value =~ NotUndef },
         'backends' => $backends,
+        'tls'      => {
+          'certificate' => $tls_certificate,
+          'key'         => $tls_key,
+          'ca'          => $tls_ca,
+          'crl'         => $tls_crl,
+        }.filter |$_key, $value| { $value =~ NotUndef },
     }),
   }
 

@@ -6,6 +6,7 @@
 //! this node's commands, [`metrics_file`] writes the metrics, [`disable_watcher`] watches Puppet's lock, [`reaper`]
 //! reaps the supervisors of the program before a reload, [`output_limiter`] bounds the outputs of runs.
 
+mod certificates;
 mod completion_writer;
 mod connection;
 mod daemon;

@@ -9,11 +9,12 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
+use trigger_store::kinds::Transport;
 
 use super::disable_watcher::{DisableWatcher, Puppet};
 use super::policy_file::PolicyFile;
 use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
-use super::{metrics_file, output_limiter, reaper, socket, start};
+use super::{certificates, metrics_file, output_limiter, reaper, socket, start};
 use crate::os::Os;
 use crate::process_table;
 
@@ -47,6 +48,8 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         source: settings.certname_source.clone(),
     });
     let metrics_file = settings.metrics_file.clone();
+    let certificates = settings.credentials.tls.clone();
+    let uses_tls = settings.backend.scheme().transport == Transport::Tls;
     let find_lock = disabled.find();
     // This list is taken before this program starts children of its own.
     let inherited = reaper::children();
@@ -54,6 +57,9 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         tokio::spawn(reaper::reap(inherited).in_current_span());
         let mut parts = parts(service, Box::pin(find_lock), metrics_file)?;
         parts.push(Box::pin(policy_file.follow(policy_in)));
+        if let Some(certificates) = certificates.filter(|_| uses_tls) {
+            parts.push(Box::pin(certificates::follow(certificates)));
+        }
         Ok(parts)
     };
     let on_ready = Box::new(notify_ready);

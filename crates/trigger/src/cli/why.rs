@@ -48,7 +48,7 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let questions = questions(globals, &config, args).await?;
-    let fleet = globals.fleet(&config, args.prefix.as_ref())?;
+    let fleet = globals.fleet(&config, args.prefix.as_ref()).await?;
     let answer = ask(&fleet, questions).await?;
     match globals.output {
         OutputFormat::Json => {

@@ -46,7 +46,8 @@ RSpec.describe 'trigger::agent' do
         'groups' => %w[web shop web], 'run_cmd' => %q(puppet apply "/etc/my site.pp" --tags 'a\b'),
         'run_timeout' => '2h', 'runs_per_minute' => 30,
         'metrics_file' => '/var/lib/prometheus/node-exporter/trigger.prom', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
-        'backends' => { 'hub' => { 'url' => 'hub+http://hub.example.com:8145' } },
+        'backends' => { 'hub' => { 'url' => 'hub+https://hub.example.com:8145' } },
+        'tls_certificate' => '/tls/web01.pem', 'tls_key' => '/tls/web01.key', 'tls_ca' => '/tls/ca.pem', 'tls_crl' => '/tls/crl.pem',
         'service_ensure' => 'stopped', 'service_enable' => false
       }
     end
@@ -65,7 +66,13 @@ RSpec.describe 'trigger::agent' do
         metrics_file = "/var/lib/prometheus/node-exporter/trigger.prom"
 
         [backends.hub]
-        url = "hub+http://hub.example.com:8145"
+        url = "hub+https://hub.example.com:8145"
+
+        [tls]
+        certificate = "/tls/web01.pem"
+        key = "/tls/web01.key"
+        ca = "/tls/ca.pem"
+        crl = "/tls/crl.pem"
       TOML
     end
 
@@ -79,6 +86,12 @@ RSpec.describe 'trigger::agent' do
     it 'adds them up' do
       expect(file('/etc/trigger/trigger.toml')).to include('groups = ["web", "everyone"]', '[backends.hub]', '[backends.etcd]')
     end
+  end
+
+  context 'with a certificate and no key' do
+    let(:params) { { 'backend' => 'hub+https://a:1', 'tls_certificate' => '/tls/web01.pem' } }
+
+    it { is_expected.to compile.and_raise_error(%r{tls_certificate and tls_key belong together}) }
   end
 
   context 'with a timeout in seconds' do
@@ -98,7 +111,7 @@ RSpec.describe 'trigger::agent' do
 
   {
     'backend' => [
-      '', 'http://x', 'etcd:', "etcd://a:1\n", 'redis://x', 'dummy', 'etcds://a:2379', 'hub+https://a:8145', 'hub+http://::1:1'
+      '', 'http://x', 'etcd:', "etcd://a:1\n", 'redis://x', 'dummy', 'etcds://a', 'hub+http://a:8145', 'hub+http://::1:1'
     ],
     'certname' => ['a b', ''],
     'groups' => [['Web'], 'web'],
@@ -106,10 +119,11 @@ RSpec.describe 'trigger::agent' do
     'run_timeout' => ['2w', 0, -2, '1w', '0s'],
     'runs_per_minute' => [0, 601, '10', 1.5],
     'metrics_file' => ['trigger.prom', '', '/a/trigger.txt'],
+    'tls_ca' => ['ca.pem', ''],
     'state_dir' => ['relative', '/a b', '/', '/%n'],
     'prefix' => ['/', 'a', '/a/'],
     'backends' => [
-      { 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x:1' } }, { 'hub' => { 'url' => 'hub+https://a:8145' } },
+      { 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x:1' } }, { 'hub' => { 'url' => 'hub+http://a:8145' } },
       { 'hub' => {} }
     ],
   }.each do |parameter, values|
