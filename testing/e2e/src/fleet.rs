@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::backend::{Backend, BackendKind};
 use crate::disk::SmallDisk;
 use crate::node::Node;
-use crate::pki::Authority;
+use crate::pki::{Authority, Request};
 use crate::process::end_all_of;
 
 /// A fleet, of which each test has its own.
@@ -33,6 +33,15 @@ impl Fleet {
         let disk = SmallDisk::mount(&scratch.path().join("backend/data"), kib);
         let backend = Backend::start(kind, &scratch.path().join("backend"));
         Self { backend, disk: Some(disk), scratch }
+    }
+
+    /// Starts a backend whose server has this certificate, whatever is wrong with it.
+    pub fn with_server(kind: BackendKind, request: &Request<'_>) -> Self {
+        let scratch = scratch();
+        let directory = scratch.path().join("backend");
+        let ssl = Authority::puppet().issue(request, &directory.join("ssl"));
+        let backend = Backend::start_with(kind, &directory, Some(ssl));
+        Self { backend, disk: None, scratch }
     }
 
     /// Returns the backend's own disk; panics if it has none.

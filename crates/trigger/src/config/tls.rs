@@ -39,7 +39,9 @@ impl TlsTable {
             (Some(certificate), Some(key)) => (certificate, key),
             (None, None) => (puppets.certificate, puppets.key),
             _ => {
-                return Err(Failure::config("setting tls: name both certificate and key, or none of the two"));
+                return Err(Failure::config(
+                    "setting tls: name both certificate and key, or none of the two",
+                ));
             }
         };
         let (ca, crl) = match (ca, crl) {
