@@ -40,6 +40,13 @@
 #   The certificates of the CA that servers and nodes have theirs from; unset, those of Puppet's CA
 # @param tls_crl
 #   The revocation lists of that CA; unset, Puppet's, or none if another CA is given
+# @param accept
+#   The rules of the node's policy, in their order: the first that is for an event decides whether it may run Puppet here.
+#   Without any, every event of the fleet may; with one, no event that none is for
+# @param socket_groups
+#   The groups of the system whose members may fire events on this node and look at its queue; root always may
+# @param audit_file
+#   Where the agent keeps its audit, a line of JSON each; its directory is not managed here. Unset, the journal has it
 # @param service_ensure
 #   Whether the agent runs
 # @param service_enable
@@ -49,6 +56,15 @@
 #   class { 'trigger::agent':
 #     backend => 'hub+https://puppet.example.com:8145',
 #     groups  => ['web'],
+#   }
+#
+# @example A node that only web servers and an operator's machine may trigger
+#   class { 'trigger::agent':
+#     backend => 'hub+http://127.0.0.1:8145',
+#     accept  => [
+#       { 'trigger' => 'refresh*', 'extensions' => { 'pp_role' => 'web' }, 'tags' => ['profile::lb'] },
+#       { 'from' => 'admin01.example.com' },
+#     ],
 #   }
 #
 # @example A node without a Puppet server
@@ -71,6 +87,9 @@ class trigger::agent (
   Optional[Trigger::Path] $tls_key = undef,
   Optional[Trigger::Path] $tls_ca = undef,
   Optional[Trigger::Path] $tls_crl = undef,
+  Array[Trigger::Accept] $accept = [],
+  Array[Pattern[/\A[A-Za-z_][A-Za-z0-9_.-]*\z/]] $socket_groups = [],
+  Optional[Trigger::Path] $audit_file = undef,
   Enum['running', 'stopped'] $service_ensure = 'running',
   Boolean $service_enable = true,
 ) {
@@ -108,13 +127,20 @@ class trigger::agent (
           'runs_per_minute' => $runs_per_minute,
           'metrics_file'    => $metrics_file,
         }.filter |$_key, $value| { $value =~ NotUndef },
+        'tables'   => {
+          'socket' => { 'groups' => $socket_groups.unique },
+          'audit'  => { 'file' => $audit_file },
+          'tls'    => {
+            'certificate' => $tls_certificate,
+            'key'         => $tls_key,
+            'ca'          => $tls_ca,
+            'crl'         => $tls_crl,
+          }.filter |$_key, $value| { $value =~ NotUndef },
+        }.filter |$_table, $values| {
+          !$values.empty and $values.values.all |$value| { $value !~ Variant[Undef, Array[Any, 0, 0]] }
+        },
         'backends' => $backends,
-        'tls'      => {
-          'certificate' => $tls_certificate,
-          'key'         => $tls_key,
-          'ca'          => $tls_ca,
-          'crl'         => $tls_crl,
-        }.filter |$_key, $value| { $value =~ NotUndef },
+        'accept'   => $accept,
     }),
   }
 

@@ -48,6 +48,11 @@ RSpec.describe 'trigger::agent' do
         'metrics_file' => '/var/lib/prometheus/node-exporter/trigger.prom', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
         'backends' => { 'hub' => { 'url' => 'hub+https://hub.example.com:8145' } },
         'tls_certificate' => '/tls/web01.pem', 'tls_key' => '/tls/web01.key', 'tls_ca' => '/tls/ca.pem', 'tls_crl' => '/tls/crl.pem',
+        'accept' => [
+          { 'trigger' => 'a "b"*', 'from' => ['web*'], 'noop' => 'only', 'tags' => %w[x y] },
+          { 'extensions' => { 'pp_role' => 'web', '1.2.3' => %w[a b] }, 'deny' => true }, {}
+        ],
+        'socket_groups' => %w[adm wheel adm], 'audit_file' => '/var/log/trigger/audit.log',
         'service_ensure' => 'stopped', 'service_enable' => false
       }
     end
@@ -65,14 +70,33 @@ RSpec.describe 'trigger::agent' do
         runs_per_minute = 30
         metrics_file = "/var/lib/prometheus/node-exporter/trigger.prom"
 
-        [backends.hub]
-        url = "hub+https://hub.example.com:8145"
+        [socket]
+        groups = ["adm", "wheel"]
+
+        [audit]
+        file = "/var/log/trigger/audit.log"
 
         [tls]
         certificate = "/tls/web01.pem"
         key = "/tls/web01.key"
         ca = "/tls/ca.pem"
         crl = "/tls/crl.pem"
+
+        [backends.hub]
+        url = "hub+https://hub.example.com:8145"
+
+        [[accept]]
+        trigger = "a \"b\"*"
+        from = ["web*"]
+        noop = "only"
+        tags = ["x", "y"]
+
+        [[accept]]
+        extensions."pp_role" = "web"
+        extensions."1.2.3" = ["a", "b"]
+        deny = true
+
+        [[accept]]
       TOML
     end
 
@@ -122,6 +146,12 @@ RSpec.describe 'trigger::agent' do
     'tls_ca' => ['ca.pem', ''],
     'state_dir' => ['relative', '/a b', '/', '/%n'],
     'prefix' => ['/', 'a', '/a/'],
+    'accept' => [
+      [{ 'form' => 'a' }], [{ 'from' => [] }], [{ 'from' => "a\n" }], [{ 'deny' => false }], [{ 'deny' => true, 'noop' => 'only' }],
+      [{ 'noop' => true }], [{ 'extensions' => { 'role' => 'web' } }]
+    ],
+    'socket_groups' => [['a b'], [''], 'adm'],
+    'audit_file' => ['audit.log', '/a b'],
     'backends' => [
       { 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x:1' } }, { 'hub' => { 'url' => 'hub+http://a:8145' } },
       { 'hub' => {} }
