@@ -6,12 +6,14 @@ mod fire;
 mod first_process;
 mod globals;
 mod hub;
+mod keygen;
 mod outbox;
 mod policy;
 mod queue;
 mod reexec;
 mod rename;
 mod runtime;
+mod signing;
 mod spooled_event;
 mod status;
 mod target_counts;
@@ -58,6 +60,8 @@ enum Command {
     Rename,
     /// Run the node's daemon
     Agent(agent::AgentArgs),
+    /// Make a key with which the nodes of a fleet without Puppet's certificates sign and verify events
+    Keygen(keygen::KeygenArgs),
     /// Run the hub, the backend that needs nothing else installed
     Hub(hub::HubArgs),
 }
@@ -124,6 +128,7 @@ fn run_command(cli: &Cli) -> ExitCode {
         Command::Policy(args) => policy::run(globals, args, &warnings),
         Command::Why(args) => block_on(why::run(globals, args, &warnings)),
         Command::Rename => block_on(rename::run(globals, &warnings)),
+        Command::Keygen(args) => keygen::run(args),
         Command::Agent(args) => agent::run(globals, args),
         Command::Hub(args) => hub::run(globals, args, &warnings),
     };
