@@ -2,6 +2,8 @@
 
 mod accept;
 mod backends;
+#[cfg(test)]
+mod packaged;
 
 use std::collections::BTreeMap;
 use std::fmt;

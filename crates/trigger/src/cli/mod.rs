@@ -6,6 +6,8 @@ mod first_process;
 mod globals;
 mod hub;
 mod outbox;
+#[cfg(test)]
+mod pages;
 mod policy;
 mod queue;
 mod reexec;
