@@ -39,8 +39,22 @@ pub struct Activity {
     pub retrying: Vec<Retrying>,
     /// Deliveries that wait because as many runs as allowed have started within a minute.
     pub delayed: Option<Delayed>,
-    /// Deliveries that wait for a blocker to go or for an update of the agent.
+    /// Deliveries that wait for a blocker that goes by itself.
+    pub waiting: Option<Waiting>,
+    /// Deliveries that wait for an operator: for a blocker that does not go by itself, or for an update of the agent.
     pub held: Vec<HeldDelivery>,
+}
+
+impl Activity {
+    /// All events that the node works on or that wait there, some of them maybe twice.
+    pub fn events(&self) -> impl Iterator<Item = EventId> {
+        let running = self.running.iter().flat_map(|running| &running.causes);
+        let retrying = self.retrying.iter().flat_map(|retrying| &retrying.causes);
+        let delayed = self.delayed.iter().flat_map(|delayed| &delayed.causes);
+        let waiting = self.waiting.iter().flat_map(|waiting| &waiting.causes);
+        let held = self.held.iter().map(|held| &held.event);
+        running.chain(retrying).chain(delayed).chain(waiting).chain(held).copied()
+    }
 }
 
 /// A run in progress.
@@ -76,8 +90,17 @@ pub struct Delayed {
     pub causes: Vec<EventId>,
 }
 
-/// A delivery that waits for something that the agent cannot do itself: a blocker has to go, or the agent has to be
-/// updated because the event is of a newer version.
+/// Deliveries that wait for something that happens without an operator, such as an answer of Puppet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// What they wait for, as a sentence.
+    pub reason: String,
+    /// The events whose deliveries wait.
+    pub causes: Vec<EventId>,
+}
+
+/// A delivery that waits for an operator: Puppet has to be enabled, say, or the agent has to be updated because the event
+/// is of a newer version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeldDelivery {
     /// The event.

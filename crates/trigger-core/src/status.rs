@@ -90,8 +90,10 @@ pub fn delivery_status(
     if node.released {
         return plain(DeliveryState::Pending, Some("its agent was stopped".to_owned()));
     }
+    let waiting = activity.waiting.as_ref().filter(|waiting| waiting.causes.contains(&event));
     let delayed = activity.delayed.as_ref().filter(|delayed| delayed.causes.contains(&event));
-    plain(DeliveryState::Pending, delayed.map(|delayed| delayed.reason.clone()))
+    let reason = waiting.map(|waiting| &waiting.reason).or(delayed.map(|delayed| &delayed.reason));
+    plain(DeliveryState::Pending, reason.cloned())
 }
 
 fn ended(outcome: &DeliveryOutcome) -> DeliveryStatus {

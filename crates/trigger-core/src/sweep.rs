@@ -86,10 +86,7 @@ fn is_younger(event: EventId, age: Duration, now: Timestamp) -> bool {
 
 /// Whether a node reports that it still works on an event.
 fn lists(activity: &Activity, event: EventId) -> bool {
-    activity.running.as_ref().is_some_and(|running| running.causes.contains(&event))
-        || activity.retrying.iter().any(|retrying| retrying.causes.contains(&event))
-        || activity.delayed.as_ref().is_some_and(|delayed| delayed.causes.contains(&event))
-        || activity.held.iter().any(|held| held.event == event)
+    activity.events().any(|known| known == event)
 }
 
 #[cfg(test)]

@@ -118,7 +118,10 @@ impl ClaimState {
                     ))
                 })
             }
-            Self::Contended(holder) => Some(ClaimBlocker::Contended(holder.sentence(elapsed))),
+            Self::Contended(holder) => {
+                let blocker = if holder.is_alive { ClaimBlocker::Contended } else { ClaimBlocker::Lapsing };
+                Some(blocker(holder.sentence(elapsed)))
+            }
             Self::Stale { certname, renewed_at, trouble } => Some(ClaimBlocker::Stale(format!(
                 "the claim on {certname} could not be renewed for {} s ({trouble})",
                 elapsed.saturating_sub(*renewed_at).as_secs()

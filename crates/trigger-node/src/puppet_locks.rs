@@ -24,7 +24,7 @@ pub fn disabled(lock: &Path) -> Option<PuppetBlocker> {
             Err(_) => format!("Puppet is disabled on this node ({})", lock.display()),
         })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => Some(PuppetBlocker::Unknown(format!(
+        Err(error) => Some(PuppetBlocker::Broken(format!(
             "cannot tell whether Puppet is disabled: {}: {error}",
             lock.display()
         ))),
@@ -156,7 +156,7 @@ mod tests {
         }
         let unreadable = disabled(dir.path());
         assert!(
-            matches!(&unreadable, Some(PuppetBlocker::Unknown(reason)) if reason.contains("cannot tell whether"))
+            matches!(&unreadable, Some(PuppetBlocker::Broken(reason)) if reason.contains("cannot tell whether"))
         );
     }
 }

@@ -86,7 +86,7 @@ fn the_certname_is_found_in_whatever_puppet_logs() {
 
 /// Proves C9.
 #[test]
-fn while_puppet_does_not_answer_runs_are_held_and_it_is_asked_on() {
+fn while_puppet_does_not_answer_no_run_starts_and_it_is_asked_on() {
     let fleet = Fleet::on(BackendKind::Hub);
     let mut node = fleet.node("silent.example.com");
     let wrapper = "if [ \"$1\" = config ] && [ -e broken ]; then echo 'cannot load such file' >&2; exit 1; fi\n\
@@ -114,8 +114,14 @@ fn while_puppet_does_not_answer_runs_are_held_and_it_is_asked_on() {
     node.write("slow", "");
     puppet_conf(&node, "certname = silent.example.com\n# changed");
     let event = fire(&node, &[]);
-    let held = node.wait_for(&event, node.certname(), "held");
-    assert!(reason(&held).contains("puppet.conf has changed"), "{held}");
+    let waits = blocked(&node, "puppet.conf has changed");
+    eventually("a delivery that nobody has to do anything for", || {
+        let delivery = node.delivery(&event, node.certname());
+        let is_so = delivery["state"] == "pending" && reason(&delivery) == waits;
+        if is_so { Ok(()) } else { Err(delivery.to_string()) }
+    });
+    assert_eq!(node.queue()["waiting"][0]["reason"], waits.as_str(), "{}", node.queue());
+    assert_eq!(node.queue()["held"], json!([]), "{}", node.queue());
     never_for(Duration::from_secs(2), "a run", || made.exists().then(|| "it ran".to_owned()));
 
     // Nor is the cache of an earlier agent.

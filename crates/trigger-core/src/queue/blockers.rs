@@ -14,9 +14,12 @@ pub enum Blocker {
     /// Puppet knows this node by another certname than the one that the agent acts for, so that a run would converge
     /// another node than the one that the deliveries address. Ends when an operator moves the node to its new name.
     OtherCertname(String),
-    /// Puppet has not reported what decides whether a run may start: its certname and its locks. Not to know is no
-    /// permission; the agent asks on, and the sentence says what went wrong so far.
+    /// Puppet has not reported yet what decides whether a run may start: its certname and its locks. Not to know is no
+    /// permission; the agent asks on, and the sentence says what it waits for. Ends by itself.
     Unknown(String),
+    /// The same, and the agent asks on, but Puppet fails or its lock cannot be read. Ends when an operator has mended
+    /// what the sentence names.
+    Broken(String),
     /// The agent may not act for its certname, so the deliveries may be another agent's to run (C11).
     Claim(ClaimBlocker),
     /// Puppet is disabled on this node. The sentence has the operator's message, as in
@@ -31,6 +34,8 @@ pub enum PuppetBlocker {
     OtherCertname(String),
     /// See [`Blocker::Unknown`].
     Unknown(String),
+    /// See [`Blocker::Broken`].
+    Broken(String),
     /// See [`Blocker::Disabled`].
     Disabled(String),
 }
@@ -40,8 +45,10 @@ pub enum PuppetBlocker {
 pub enum ClaimBlocker {
     /// The backend has not answered the registration yet.
     NotRegistered,
-    /// Another agent holds the claim; the sentence says where it runs and when the claim lapses.
+    /// Another live agent holds the claim; the sentence says where it runs. An operator has to stop one of the two.
     Contended(String),
+    /// Another agent holds the claim, and was not seen to live; the sentence says when this agent takes the claim over.
+    Lapsing(String),
     /// The claim was this agent's, but it was renewed too long ago to be relied on; the sentence says why.
     Stale(String),
 }
@@ -63,17 +70,31 @@ impl Blocker {
             _ if is_recovering => Some(Self::Recovering),
             Some(PuppetBlocker::OtherCertname(reason)) => Some(Self::OtherCertname(reason)),
             Some(PuppetBlocker::Unknown(reason)) => Some(Self::Unknown(reason)),
+            Some(PuppetBlocker::Broken(reason)) => Some(Self::Broken(reason)),
             Some(PuppetBlocker::Disabled(reason)) => Some(claim().unwrap_or(Self::Disabled(reason))),
             None => claim(),
         }
     }
 
-    /// The reason as a sentence, for the status of held deliveries.
+    /// Whether it stays until an operator does something. The deliveries behind it are held; behind any other they are
+    /// pending.
+    pub fn needs_operator(&self) -> bool {
+        match self {
+            Self::Recovering | Self::Unknown(_) => false,
+            Self::Claim(claim) => matches!(claim, ClaimBlocker::Contended(_)),
+            Self::OtherCertname(_) | Self::Broken(_) | Self::Disabled(_) => true,
+        }
+    }
+
+    /// The reason as a sentence, for the status of the deliveries that wait.
     pub fn reason(&self) -> &str {
         match self {
             Self::Recovering => "this agent takes up the runs of an earlier one",
             Self::Claim(claim) => claim.reason(),
-            Self::OtherCertname(reason) | Self::Unknown(reason) | Self::Disabled(reason) => reason,
+            Self::OtherCertname(reason)
+            | Self::Unknown(reason)
+            | Self::Broken(reason)
+            | Self::Disabled(reason) => reason,
         }
     }
 }
@@ -82,7 +103,10 @@ impl PuppetBlocker {
     /// The reason as a sentence.
     pub fn reason(&self) -> &str {
         match self {
-            Self::OtherCertname(reason) | Self::Unknown(reason) | Self::Disabled(reason) => reason,
+            Self::OtherCertname(reason)
+            | Self::Unknown(reason)
+            | Self::Broken(reason)
+            | Self::Disabled(reason) => reason,
         }
     }
 }
@@ -92,7 +116,7 @@ impl ClaimBlocker {
     pub fn reason(&self) -> &str {
         match self {
             Self::NotRegistered => "this agent has not registered with the backend yet",
-            Self::Contended(reason) | Self::Stale(reason) => reason,
+            Self::Contended(reason) | Self::Lapsing(reason) | Self::Stale(reason) => reason,
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{ActiveRun, Blocker, MAX_LISTED, Queue};
 use crate::count::count;
 use crate::identity::EventId;
-use crate::node::{Activity, Delayed, HeldDelivery, Retrying, Running};
+use crate::node::{Activity, Delayed, HeldDelivery, Retrying, Running, Waiting};
 use crate::rate_limiter::RunsPerMinute;
 use crate::reason::shortened;
 use crate::run::record::Cause;
@@ -37,16 +37,30 @@ impl Queue {
             running: self.active.as_ref().and_then(running),
             retrying: if self.blocker.is_some() { Vec::new() } else { retrying },
             delayed,
+            waiting: self
+                .waiting_reason()
+                .map(|reason| Waiting { reason: shortened(reason), causes: listed(self.waiting_causes()) }),
             held: held.map(|(event, reason)| HeldDelivery { event, reason: shortened(reason) }).collect(),
         }
     }
 
+    /// Why deliveries wait although no operator is needed: a blocker that goes by itself.
+    fn waiting_reason(&self) -> Option<&str> {
+        let waits = self.waiting_causes().next().is_some();
+        self.blocker().filter(|blocker| waits && !blocker.needs_operator()).map(Blocker::reason)
+    }
+
+    /// Why the deliveries that wait are held: a blocker that stays until an operator does something.
+    pub fn held_reason(&self) -> Option<&str> {
+        self.blocker().filter(|blocker| blocker.needs_operator()).map(Blocker::reason)
+    }
+
     /// The deliveries that are held, each with its reason: those that this version cannot read, and all that wait
-    /// while a blocker keeps runs from starting.
+    /// while a blocker needs an operator.
     pub fn held(&self) -> impl Iterator<Item = (EventId, &str)> {
         let too_new = self.too_new.iter().map(|held| (held.event, held.reason.as_str()));
         let blocked = self
-            .blocked_reason()
+            .held_reason()
             .into_iter()
             .flat_map(|reason| self.waiting_causes().map(move |cause| (cause.event.id, reason)));
         too_new.chain(blocked)

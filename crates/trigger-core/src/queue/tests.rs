@@ -13,12 +13,14 @@ mod random_scripts;
 mod recovery;
 
 use super::*;
+use crate::delivery::DeliveryState;
 use crate::event::{Event, Target, samples};
 use crate::identity::RunId;
 use crate::lineage::Loops;
 use crate::node::NodeRecord;
 use crate::policy::{Policy, Rule, RuleSettings};
 use crate::run::RunResult;
+use crate::status::delivery_status;
 use crate::wire::Stored;
 
 struct World {
@@ -61,6 +63,21 @@ fn world_in_recovery(settings: QueueSettings) -> World {
         seen: Vec::new(),
         runs: 0,
         starts: Vec::new(),
+    }
+}
+
+/// The node's record in the backend.
+fn record(world: &World) -> NodeRecord {
+    NodeRecord {
+        instance: String::new(),
+        lock: None,
+        released: false,
+        location: String::new(),
+        renewals: 0,
+        version: String::new(),
+        seen_at: world.now.wall,
+        groups: Default::default(),
+        activity: world.queue.activity(),
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Stored, WireError, read, sentence, write};
 use crate::identity::{EventId, GroupName, Revision, RunId};
-use crate::node::{Activity, Delayed, HeldDelivery, NodeRecord, Retrying, Running};
+use crate::node::{Activity, Delayed, HeldDelivery, NodeRecord, Retrying, Running, Waiting};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -29,6 +29,8 @@ struct NodeForm {
     retrying: Vec<WaitingForm>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delayed: Option<WaitingForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    waiting: Option<BlockedForm>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     held: Vec<HeldForm>,
 }
@@ -49,6 +51,14 @@ struct WaitingForm {
     causes: Vec<EventId>,
 }
 
+/// Deliveries that wait for as long as a blocker lasts.
+#[derive(Serialize, Deserialize)]
+struct BlockedForm {
+    #[serde(deserialize_with = "sentence")]
+    reason: String,
+    causes: Vec<EventId>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct HeldForm {
     event: EventId,
@@ -60,7 +70,7 @@ impl Stored for NodeRecord {
     const WHAT: &'static str = "a node's record";
 
     fn to_body(&self) -> String {
-        let Activity { running, retrying, delayed, held } = self.activity.clone();
+        let Activity { running, retrying, delayed, waiting, held } = self.activity.clone();
         let running = running.map(|Running { run_id, started_at, causes }| RunningForm {
             run_id,
             started_at_unix_ms: started_at,
@@ -73,6 +83,7 @@ impl Stored for NodeRecord {
         });
         let delayed =
             delayed.map(|Delayed { at, reason, causes }| WaitingForm { at_unix_ms: at, reason, causes });
+        let waiting = waiting.map(|Waiting { reason, causes }| BlockedForm { reason, causes });
         let held = held.into_iter().map(|HeldDelivery { event, reason }| HeldForm { event, reason });
         write(&NodeForm {
             instance: self.instance.clone(),
@@ -86,6 +97,7 @@ impl Stored for NodeRecord {
             running,
             retrying: retrying.collect(),
             delayed,
+            waiting,
             held: held.collect(),
         })
     }
@@ -107,6 +119,7 @@ impl Stored for NodeRecord {
             reason,
             causes,
         });
+        let waiting = form.waiting.map(|BlockedForm { reason, causes }| Waiting { reason, causes });
         let held = form.held.into_iter().map(|HeldForm { event, reason }| HeldDelivery { event, reason });
         Ok(Self {
             instance: form.instance,
@@ -117,7 +130,13 @@ impl Stored for NodeRecord {
             version: form.version,
             seen_at: form.seen_at_unix_ms,
             groups: form.groups,
-            activity: Activity { running, retrying: retrying.collect(), delayed, held: held.collect() },
+            activity: Activity {
+                running,
+                retrying: retrying.collect(),
+                delayed,
+                waiting,
+                held: held.collect(),
+            },
         })
     }
 }

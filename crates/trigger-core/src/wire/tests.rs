@@ -13,7 +13,7 @@ use crate::fire_note::FireNote;
 use crate::identity::{KeyPrefix, Revision, RunId};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
 use crate::loop_guard::Rule;
-use crate::node::{Activity, Delayed, HeldDelivery, NodeRecord, Retrying, Running};
+use crate::node::{Activity, Delayed, HeldDelivery, NodeRecord, Retrying, Running, Waiting};
 use crate::publication::Publication;
 use crate::run::history::samples::{record, result, run_id};
 use crate::run::history::{
@@ -76,6 +76,7 @@ fn sample_node() -> NodeRecord {
                 causes: vec![samples::event_id(2)],
             }],
             delayed: None,
+            waiting: None,
             held: vec![HeldDelivery { event: samples::event_id(3), reason: "disabled".to_owned() }],
         },
     }
@@ -164,6 +165,12 @@ fn forms_stay() {
         ..Activity::default()
     };
     check(&delayed, include_str!("golden/node-delayed.v1.json"));
+    let mut waiting = sample_node();
+    waiting.activity = Activity {
+        waiting: Some(Waiting { reason: "asking".to_owned(), causes: vec![samples::event_id(2)] }),
+        ..Activity::default()
+    };
+    check(&waiting, include_str!("golden/node-waiting.v1.json"));
     let stopped = NodeRecord { lock: Some("l".to_owned()), released: true, ..sample_node() };
     check(&stopped, include_str!("golden/node-released.v1.json"));
     check(&sample_record(), include_str!("golden/run-record.v1.json"));

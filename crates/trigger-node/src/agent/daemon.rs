@@ -328,7 +328,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     /// Logs once when deliveries begin to wait for an operator, and once when they no longer do.
     fn log_block(&self, activity: &Activity) {
         let was_held = !self.channels.activity.borrow().held.is_empty();
-        match (self.queue.blocked_reason(), was_held, activity.held.is_empty()) {
+        match (self.queue.held_reason(), was_held, activity.held.is_empty()) {
             (Some(reason), false, false) => tracing::warn!(reason, "deliveries are held"),
             (_, true, true) => tracing::info!("deliveries are no longer held"),
             _ => {}
@@ -553,8 +553,13 @@ fn log_puppet(before: Option<&PuppetBlocker>, now: Option<&PuppetBlocker>) {
         (_, Some(PuppetBlocker::OtherCertname(reason))) if before != now => {
             tracing::warn!(reason, "no run starts");
         }
-        (Some(PuppetBlocker::Unknown(_)), Some(PuppetBlocker::Unknown(_))) => {}
-        (_, Some(PuppetBlocker::Unknown(reason))) => tracing::info!(reason, "no run starts yet"),
+        (
+            Some(PuppetBlocker::Unknown(_) | PuppetBlocker::Broken(_)),
+            Some(PuppetBlocker::Unknown(_) | PuppetBlocker::Broken(_)),
+        ) => {}
+        (_, Some(PuppetBlocker::Unknown(reason) | PuppetBlocker::Broken(reason))) => {
+            tracing::info!(reason, "no run starts yet");
+        }
         _ => {}
     }
 }
@@ -564,7 +569,11 @@ fn log_puppet(before: Option<&PuppetBlocker>, now: Option<&PuppetBlocker>) {
 fn not_tried(claim: &ClaimState, may_claim: bool, puppet: Option<&PuppetBlocker>) -> String {
     match claim {
         ClaimState::Unregistered { .. } | ClaimState::Contended(_) if !may_claim => match puppet {
-            Some(PuppetBlocker::OtherCertname(reason) | PuppetBlocker::Unknown(reason)) => reason.clone(),
+            Some(
+                PuppetBlocker::OtherCertname(reason)
+                | PuppetBlocker::Unknown(reason)
+                | PuppetBlocker::Broken(reason),
+            ) => reason.clone(),
             Some(PuppetBlocker::Disabled(_)) | None => {
                 "deliveries are read once Puppet has confirmed the certname of this node".to_owned()
             }

@@ -19,7 +19,7 @@ use trigger_core::run::command::{CommandKind, RunCommand};
 
 use super::{CertnameSource, DisableCheck};
 use crate::puppet_locks::disabled;
-use crate::puppet_settings::{self, Attempt, PuppetSettings};
+use crate::puppet_settings::{self, Attempt, PuppetSettings, PuppetSettingsError};
 
 /// How long a check of the lock stays valid while no run is about to start.
 const LOOK_LIFETIME: Duration = BLOCKER_POLL_INTERVAL;
@@ -34,7 +34,22 @@ struct Known {
     /// Whether Puppet has answered since this agent started, so that its certname is the present one.
     is_fresh: bool,
     /// Why Puppet did not answer the latest question.
-    failure: Option<String>,
+    failure: Option<Failure>,
+}
+
+/// Why Puppet did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failure {
+    sentence: String,
+    /// Whether it was only slow, and has more time at the next question.
+    is_slow: bool,
+}
+
+impl Failure {
+    fn of(error: &PuppetSettingsError) -> Self {
+        let is_slow = matches!(error, PuppetSettingsError::NoAnswer { .. });
+        Self { sentence: error.to_string(), is_slow }
+    }
 }
 
 /// The latest answer of Puppet.
@@ -136,11 +151,13 @@ impl DisableWatcher {
         };
         let other = self.puppet.other_certname(settings).map(PuppetBlocker::OtherCertname);
         let unknown = |what: &str| {
-            let so_far = failure.as_ref().map_or_else(
-                || "Puppet is being asked".to_owned(),
-                |failure| format!("{failure}; Puppet is asked again"),
-            );
-            Some(PuppetBlocker::Unknown(format!("{what}: {so_far}")))
+            Some(match &failure {
+                None => PuppetBlocker::Unknown(format!("{what}: Puppet is being asked")),
+                Some(Failure { sentence, is_slow }) => {
+                    let blocker = if *is_slow { PuppetBlocker::Unknown } else { PuppetBlocker::Broken };
+                    blocker(format!("{what}: {sentence}; Puppet is asked again"))
+                }
+            })
         };
         let Some(settings) = settings else {
             return match puppet {
@@ -270,11 +287,11 @@ async fn find(puppet: Puppet, known: watch::Sender<Known>, ask: Arc<Notify>) {
                 return;
             }
             Err(error) => {
-                let error = error.to_string();
-                if known.borrow().failure.as_ref() != Some(&error) {
-                    tracing::warn!(error, "Puppet does not report its settings; no run starts until it does");
+                let failure = Failure::of(&error);
+                if known.borrow().failure.as_ref() != Some(&failure) {
+                    tracing::warn!(%error, "Puppet does not report its settings; no run starts until it does");
                 }
-                known.send_modify(|known| known.failure = Some(error));
+                known.send_modify(|known| known.failure = Some(failure));
                 tokio::select! {
                     biased;
                     () = ask.notified() => {}

@@ -166,7 +166,7 @@ impl Metrics {
 
     /// Sets the numbers of deliveries by state.
     pub(super) fn queue(&self, queue: &Queue) {
-        let is_held = queue.blocker().is_some();
+        let is_held = queue.held_reason().is_some();
         let waiting = if is_held { 0 } else { queue.waiting_causes().count() };
         let (running, held) = (queue.running_causes().len(), queue.held().count());
         for (state, count) in [("running", running), ("waiting", waiting), ("held", held)] {

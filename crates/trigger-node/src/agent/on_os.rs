@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
@@ -55,7 +56,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         parts.push(Box::pin(policy_file.follow(policy_in)));
         Ok(parts)
     };
-    let on_ready = Box::new(notify_service_manager);
+    let on_ready = Box::new(notify_ready);
     let surroundings = Surroundings { signals, policy, disabled, serve, on_ready };
     let span = tracing::info_span!("agent", certname = %settings.certname);
     start::run(settings, surroundings, check_configuration).instrument(span).await
@@ -102,13 +103,20 @@ fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), AgentError> {
 /// Asks the service manager for more time before the agent counts as one that does not start.
 pub fn extend_start(time: Duration) {
     let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(microseconds)]) {
-        tracing::debug!(%error, "no service manager to notify");
-    }
+    notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
 }
 
-fn notify_service_manager() {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+/// Reports to the service manager that the agent has started, and what it waits for.
+pub fn notify_waiting(reason: &str) {
+    notify(&[NotifyState::Ready, NotifyState::Status(reason)]);
+}
+
+fn notify_ready() {
+    notify(&[NotifyState::Ready, NotifyState::Status("")]);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "no service manager to notify");
     }
 }

@@ -46,6 +46,7 @@ pub(super) fn of<H: Host>(
                 retry_at_unix_ms: retry(cause.event.id).map(|retrying| retrying.at.as_unix_ms()),
                 reason: retry(cause.event.id)
                     .map(|retrying| &retrying.reason)
+                    .or(activity.waiting.as_ref().map(|waiting| &waiting.reason))
                     .or(activity.delayed.as_ref().map(|delayed| &delayed.reason))
                     .cloned(),
             })

@@ -127,18 +127,10 @@ impl World {
         mut listed: BTreeMap<EventId, Duration>,
     ) {
         let Ok(record) = NodeRecord::from_wire(value) else { return };
-        let activity = &record.activity;
-        let at_work: Vec<_> = activity
-            .running
-            .iter()
-            .flat_map(|running| &running.causes)
-            .chain(activity.retrying.iter().flat_map(|retrying| &retrying.causes))
-            .chain(activity.delayed.iter().flat_map(|delayed| &delayed.causes))
-            .chain(activity.held.iter().map(|held| &held.event))
-            .collect();
-        listed.retain(|event, _| at_work.contains(&event));
+        let at_work: Vec<EventId> = record.activity.events().collect();
+        listed.retain(|event, _| at_work.contains(event));
         for event in at_work {
-            listed.entry(*event).or_insert(self.now);
+            listed.entry(event).or_insert(self.now);
         }
         let (instance, is_released) = (record.instance, record.released);
         self.check

@@ -6,12 +6,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
-use trigger_core::run::command::{RunCommand, WORKING_DIRECTORY};
+use trigger_core::run::command::{CommandKind, RunCommand, WORKING_DIRECTORY};
 use trigger_node::agent::policy_file::PolicyFile;
-use trigger_node::agent::{self, AgentSettings, CertnameSource, Stopped};
-use trigger_node::puppet_settings::{self, Attempt, PuppetSettingsError};
+use trigger_node::agent::{self, AgentError, AgentSettings, CertnameSource, Stopped};
+use trigger_node::puppet_settings::{self, Attempt};
 use trigger_node::state::StateDir;
+use trigger_store::backend::Backend;
+use trigger_store::credentials::Credentials;
+use trigger_store::url::BackendUrl;
 
 use super::first_process::run_daemon_as_child;
 use super::globals::{Globals, no_certname};
@@ -96,20 +100,44 @@ fn restart(claim_lost: bool) -> Failure {
     Failure::failed(format!("cannot restart: {error}"))
 }
 
-/// Asks Puppet for the certname of a node that has none yet. A Puppet that is slow is asked on with more patience, for
-/// a fresh start of this process would begin with the least.
+/// Asks Puppet for the certname of a node that has none yet. A Puppet that is slow, broken or not installed yet is asked
+/// on, later and with more patience each time: a fresh start of this process would begin with the least.
+///
+/// # Errors
+/// If the run command is not Puppet and there is no Puppet: only a configured certname helps such a node. And if a
+/// request to reload cannot be followed.
 async fn first_certname(command: &RunCommand) -> Result<Certname, Failure> {
+    let mut reload = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
     let mut attempt = Attempt::FIRST;
+    let mut warned_of = None;
+    agent::on_os::extend_start(attempt.timeout);
     loop {
-        agent::on_os::extend_start(attempt.timeout + attempt.pause);
-        match puppet_settings::certname(command, attempt).await {
+        let asked = tokio::select! {
+            biased;
+            Some(()) = reload.recv() => return Err(restart(false)),
+            asked = puppet_settings::certname(command, attempt) => asked,
+        };
+        let error = match asked {
             Ok(certname) => return Ok(certname),
-            Err(error @ PuppetSettingsError::NoAnswer { .. }) => {
-                tracing::warn!(%error, "Puppet does not report this node's certname; it is asked again");
-                tokio::time::sleep(attempt.pause).await;
-                attempt = attempt.next();
+            Err(error) if error.is_not_installed() && command.kind() == CommandKind::Other => {
+                return Err(no_certname(&error));
             }
-            Err(error) => return Err(no_certname(&error)),
+            Err(error) => error.to_string(),
+        };
+        if warned_of.as_ref() != Some(&error) {
+            tracing::warn!(
+                error,
+                "this node has no certname yet, because Puppet does not report one: mend Puppet, or set certname in the \
+                 configuration; Puppet is asked again and again, and nothing is delivered until then"
+            );
+            // The service manager, and a Puppet run that starts this service, need not wait for a Puppet that works.
+            agent::on_os::notify_waiting(&format!("no certname yet: {error}"));
+            warned_of = Some(error);
+        }
+        tokio::select! {
+            biased;
+            Some(()) = reload.recv() => return Err(restart(false)),
+            () = tokio::time::sleep(attempt.pause) => attempt = attempt.next(),
         }
     }
 }
@@ -126,6 +154,15 @@ fn check_command(command: &RunCommand) -> Result<(), Failure> {
              absolute path"
         ))),
         None => Ok(()),
+    }
+}
+
+/// Refuses a backend that cannot be opened or watched. No server is asked.
+fn check_backend(url: &BackendUrl, credentials: &Credentials) -> Result<(), Failure> {
+    let backend = Backend::open(url, credentials).map_err(|error| Failure::config(error.to_string()))?;
+    match backend.store() {
+        Some(_) => Ok(()),
+        None => Err(AgentError::WriteOnlyBackend { url: url.clone() }.into()),
     }
 }
 
@@ -167,16 +204,19 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     let named_backends = config.node_backends(&chosen, globals.backend.as_deref()).named().to_vec();
     let backend = chosen.url;
     let state = StateDir::open(&globals.state_dir(&config)?)?;
+    let groups = if args.groups.is_empty() { config.groups()? } else { args.groups.clone() };
+    let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
+    let credentials = config.credentials();
     let certname_source =
         globals.certname(&config)?.map_or(CertnameSource::Puppet, CertnameSource::Configured);
+    // Puppet may let this process wait, so all that can be refused is refused before.
+    check_backend(&backend, &credentials)?;
     let certname = match (state.certname()?, &certname_source) {
         // The runs and outcomes in the directory are its owner's; see `CertnameSource`.
         (Some(owner), _) => owner,
         (None, CertnameSource::Configured(certname)) => certname.clone(),
         (None, CertnameSource::Puppet) => first_certname(&command).await?,
     };
-    let groups = if args.groups.is_empty() { config.groups()? } else { args.groups.clone() };
-    let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
 
     // `reexec` removes these variables from daemons that a run starts.
     let mut run_environment = BTreeMap::from([
@@ -197,7 +237,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         state,
         backend,
         named_backends,
-        credentials: config.credentials(),
+        credentials,
         prefix,
         groups,
         command_words: command.words(),

@@ -156,6 +156,6 @@ impl Globals {
 /// The failure of a command that has no certname, because Puppet does not report one.
 pub(crate) fn no_certname(error: &PuppetSettingsError) -> Failure {
     Failure::config(format!(
-        "no certname is configured, and Puppet does not report one: {error}; give --certname"
+        "no certname is configured, and Puppet does not report one: {error}; set certname in the configuration, or give --certname"
     ))
 }

@@ -92,7 +92,7 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
             let listen = configured.unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
             warnings.take().iter().for_each(|warning| tracing::warn!("{warning}"));
             let allowed_hosts = args.allowed_hosts(&config)?;
-            serve(HubSettings { listen, allowed_hosts, data_dir })?;
+            serve(HubSettings { listen, tls: None, health_listen: None, allowed_hosts, data_dir })?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -38,8 +38,12 @@ impl Daemon {
 
     /// Asks it to stop, and waits for its end.
     pub(crate) fn stop(&mut self) -> ExitStatus {
-        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
         self.ended()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
     pub(crate) fn ended(&mut self) -> ExitStatus {

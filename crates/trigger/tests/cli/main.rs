@@ -9,6 +9,7 @@ mod connections;
 mod daemon;
 mod errors;
 mod fire;
+mod first_certname;
 mod help;
 mod log;
 mod modes;

@@ -115,17 +115,6 @@ fn the_record_of_a_node_is_bounded_however_many_deliveries_wait() {
         cause.event.origin = format!("node{n}").parse().unwrap();
         world.input(Input::Delivered(Box::new(cause)));
     }
-    let record = |world: &World| NodeRecord {
-        instance: String::new(),
-        lock: None,
-        released: false,
-        location: String::new(),
-        renewals: 0,
-        version: String::new(),
-        seen_at: world.now.wall,
-        groups: Default::default(),
-        activity: world.queue.activity(),
-    };
     let bytes = |world: &World| record(world).to_wire().len();
     assert_eq!(world.queue.held().count(), MAX_LISTED + 500, "all are held");
     assert!(world.queue.held().all(|(_, shown)| shown == reason));

@@ -62,11 +62,16 @@ fn nothing_starts_while_blocked_and_the_reason_shows() {
 fn the_first_blocker_in_their_order_counts() {
     let mut world = world_in_recovery(settings());
     world.play("e1");
-    let check = |world: &mut World, claim: Option<ClaimBlocker>, puppet: Option<PuppetBlocker>, expected| {
+    let check = |world: &mut World,
+                 claim: Option<ClaimBlocker>,
+                 puppet: Option<PuppetBlocker>,
+                 expected: Option<&str>| {
         world.input(Input::Blockers(Blockers { claim, puppet }));
         assert_eq!(world.queue.blocked_reason(), expected);
-        let held: Vec<&str> = world.queue.held().map(|(_, reason)| reason).collect();
-        assert_eq!(held, Vec::from_iter(expected), "it is the reason of the delivery");
+        let activity = world.queue.activity();
+        let held = activity.held.into_iter().map(|held| held.reason);
+        let shown: Vec<String> = held.chain(activity.waiting.map(|waiting| waiting.reason)).collect();
+        assert_eq!(shown, Vec::from_iter(expected), "it is the reason of the delivery");
     };
     let stale = || Some(ClaimBlocker::Stale("not renewed for 150 s".to_owned()));
     let disabled = || Some(PuppetBlocker::Disabled("maintenance".to_owned()));
@@ -86,6 +91,42 @@ fn the_first_blocker_in_their_order_counts() {
     assert_eq!(world.seen, [""; 0], "not even for a moment without a blocker");
     check(&mut world, None, None, None);
     assert_eq!(world.seen, ["run[e1]"]);
+}
+
+/// Proves C6.
+#[test]
+fn deliveries_are_held_only_where_an_operator_has_to_act() {
+    let text = || "why".to_owned();
+    let puppet = |blocker: PuppetBlocker| Blockers { puppet: Some(blocker), claim: None };
+    let claim = |blocker: ClaimBlocker| Blockers { claim: Some(blocker), puppet: None };
+    let blockers = [
+        (puppet(PuppetBlocker::Unknown(text())), DeliveryState::Pending),
+        (puppet(PuppetBlocker::Broken(text())), DeliveryState::Held),
+        (puppet(PuppetBlocker::OtherCertname(text())), DeliveryState::Held),
+        (puppet(PuppetBlocker::Disabled(text())), DeliveryState::Held),
+        (claim(ClaimBlocker::NotRegistered), DeliveryState::Pending),
+        (claim(ClaimBlocker::Lapsing(text())), DeliveryState::Pending),
+        (claim(ClaimBlocker::Stale(text())), DeliveryState::Pending),
+        (claim(ClaimBlocker::Contended(text())), DeliveryState::Held),
+    ];
+    let mut world = world_in_recovery(settings());
+    let shown = |world: &World| {
+        let status = delivery_status(samples::event_id(1), None, Some(&record(world)));
+        assert_eq!(status.reason.as_deref(), world.queue.blocked_reason(), "the reason is shown either way");
+        status.state
+    };
+    world.play("e1");
+    assert_eq!(
+        shown(&world),
+        DeliveryState::Pending,
+        "an agent takes up the runs of an earlier one by itself"
+    );
+    world.input(Input::Blockers(puppet(PuppetBlocker::Unknown(text()))));
+    world.input(Input::Recovered);
+    for (reported, expected) in blockers {
+        world.input(Input::Blockers(reported.clone()));
+        assert_eq!(shown(&world), expected, "{reported:?}");
+    }
 }
 
 #[test]

@@ -137,21 +137,29 @@ fn what_is_not_known_is_no_permission() {
         Some(PuppetBlocker::Unknown(reason)) => assert!(reason.contains(words), "{reason}"),
         other => panic!("{other:?}"),
     };
+    let is_broken = |site: &mut Site, words: &str| match site.blocker() {
+        Some(PuppetBlocker::Broken(reason)) => assert!(reason.contains(words), "{reason}"),
+        other => panic!("{other:?}"),
+    };
     let mut site = Site::new("puppet", configured());
     is_unknown(&mut site, "not known yet whether Puppet may run here: Puppet is being asked");
-    let fails =
-        |site: &Site| site.look.known.send_modify(|known| known.failure = Some("no answer".to_owned()));
-    fails(&site);
+    let fails = |site: &Site, sentence: &str, is_slow| {
+        let failure = Failure { sentence: sentence.to_owned(), is_slow };
+        site.look.known.send_modify(|known| known.failure = Some(failure));
+    };
+    fails(&site, "no answer", true);
     is_unknown(&mut site, "no answer; Puppet is asked again");
+    fails(&site, "no such program", false);
+    is_broken(&mut site, "no such program; Puppet is asked again");
     site.answers("lock", "lb01", true);
     assert_eq!(site.blocker(), None);
     // A failure is no news about an answer that still holds.
-    fails(&site);
+    fails(&site, "no answer", true);
     assert_eq!(site.blocker(), None);
     fs::remove_file(site.path("puppet.conf")).unwrap();
     is_unknown(&mut site, "puppet.conf has changed: no answer; Puppet is asked again");
     fs::create_dir(site.path("lock")).unwrap();
-    is_unknown(&mut site, "cannot tell whether Puppet is disabled");
+    is_broken(&mut site, "cannot tell whether Puppet is disabled");
 }
 
 #[test]
@@ -207,7 +215,7 @@ async fn puppet_is_asked_on_until_it_answers() {
     site.look.seen.wait_for(|known| known.failure.is_some()).await.unwrap();
     let blocker = site.blocker();
     assert!(
-        matches!(&blocker, Some(PuppetBlocker::Unknown(reason)) if reason.contains("kaput")),
+        matches!(&blocker, Some(PuppetBlocker::Broken(reason)) if reason.contains("kaput")),
         "{blocker:?}"
     );
     fs::remove_file(site.path("broken")).unwrap();
