@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-.PHONY: help setup build test quick unit docs demo sim faults bench lint packages packages-test clean
+.PHONY: help setup build test quick unit docs demo sim faults bench lint packages packages-test module repository clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -63,6 +63,13 @@ build: ## Build the optimised program: target/release/trigger
 packages: ## Build the packages for Debian and for Red Hat's family: target/packages (TRIGGER_BINARY, MAINTAINER)
 	@scripts/setup packages
 	@packaging/build
+
+module: ## Make the Puppet module's archive as the Forge takes it: target/packages
+	@packaging/module
+
+repository: ## Make a signed apt repository of the packages: target/repository (KEY: a key of gpg)
+	@scripts/setup packages
+	@packaging/repository '$(KEY)'
 
 packages-test: ## Install, upgrade, remove and purge the packages on a machine in Docker
 	@scripts/setup machines
