@@ -48,7 +48,9 @@ use trigger_pki::Pki;
 use trigger_store::address::Address;
 
 pub use served_store::{Page, PageRequest, ServedStore};
-pub use server::{InvalidListen, ListenAddress, Principal, ServerError, ServerSettings};
+pub use server::{
+    CrlFetch, CrlUrl, InvalidCrlUrl, InvalidListen, ListenAddress, Principal, ServerError, ServerSettings,
+};
 use sqlite::Closed;
 pub use sqlite::{BackupError, SqliteError, SqliteStore, backup};
 
@@ -64,6 +66,8 @@ pub struct HubSettings {
     pub listen: String,
     /// The certificates with which it speaks TLS; absent where it does not.
     pub tls: Option<Pki>,
+    /// Whether it fetches revocation lists, where it speaks TLS.
+    pub crl_fetch: Option<CrlFetch>,
     /// Where it answers `/healthz` and `/metrics` besides, in the clear: an address of loopback.
     pub health_listen: Option<String>,
     /// Without TLS, the other names, `HOST:PORT`, by which clients may address it, such as those of a forwarded port.
@@ -100,7 +104,7 @@ pub async fn run(
     let listen: ListenAddress = settings.listen.parse()?;
     let health_listen = settings.health_listen.as_deref().map(str::parse).transpose()?;
     let listen = listen.with_allowed_hosts(settings.allowed_hosts);
-    let server = ServerSettings { listen, tls: settings.tls, health_listen };
+    let server = ServerSettings { listen, tls: settings.tls, crl_fetch: settings.crl_fetch, health_listen };
     server.check()?;
     let (store, closed) = SqliteStore::open(&settings.data_dir)?;
     let failure = serve_store(store, closed, server, ready, shutdown).await.err();

@@ -6,6 +6,7 @@
 mod body;
 mod connection;
 mod connections;
+mod crl_fetch;
 mod error;
 mod fairness;
 mod handshake_error;
@@ -40,6 +41,7 @@ use tokio::time::{sleep, timeout};
 use trigger_pki::Pki;
 
 use self::connections::{Client, Connections};
+pub use self::crl_fetch::{CrlFetch, CrlUrl, InvalidCrlUrl};
 pub use self::error::{InvalidListen, ServerError};
 use self::fairness::Fairness;
 use self::handshakes::Handshakes;
@@ -65,13 +67,15 @@ pub struct ServerSettings {
     pub listen: ListenAddress,
     /// The certificates with which it speaks TLS; absent on loopback.
     pub tls: Option<Pki>,
+    /// Whether it fetches revocation lists, where it speaks TLS.
+    pub crl_fetch: Option<CrlFetch>,
     /// Where it answers `/healthz` and `/metrics` besides, in the clear; on loopback.
     pub health_listen: Option<ListenAddress>,
 }
 
 impl From<ListenAddress> for ServerSettings {
     fn from(listen: ListenAddress) -> Self {
-        Self { listen, tls: None, health_listen: None }
+        Self { listen, tls: None, crl_fetch: None, health_listen: None }
     }
 }
 
@@ -102,6 +106,7 @@ pub async fn serve(
     settings.check()?;
     raise_file_limit();
     let metrics = Arc::new(Metrics::new(&*store));
+    let fetching = settings.tls.clone().zip(settings.crl_fetch);
     let tls = settings.tls.map(Tls::new).transpose()?.map(Arc::new);
     let allowed_hosts = settings.listen.allowed_hosts.clone();
     let (listener, address) = settings.listen.bind()?;
@@ -140,7 +145,13 @@ pub async fn serve(
     };
     let up_to_date = async {
         match tls {
-            Some(tls) => reload::keep_up_to_date(tls, shares, metrics).await,
+            Some(tls) => reload::keep_up_to_date(tls, shares, Arc::clone(&metrics)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let fetching = async {
+        match fetching {
+            Some((pki, settings)) => crl_fetch::keep_fetching(pki, settings, Arc::clone(&metrics)).await,
             None => std::future::pending().await,
         }
     };
@@ -155,6 +166,7 @@ pub async fn serve(
         served = async { tokio::try_join!(requests, health) } => drop(served?),
         () = stopped => {}
         () = up_to_date => {}
+        () = fetching => {}
     };
     // Every session holds a receiver until it has sent its close frame.
     let _ = timeout(SHUTDOWN_GRACE_PERIOD, stop.closed()).await;

@@ -226,7 +226,7 @@ impl Host for Os {
             }
             Reply::Failed { kind, message } => Some(Err(FireError::ByAgent { kind, message })),
             // An agent of an older version.
-            Reply::Queue(_) | Reply::Renamed | Reply::NotUnderstood { .. } => None,
+            Reply::Queue(_) | Reply::Identity { .. } | Reply::Renamed | Reply::NotUnderstood { .. } => None,
         }
     }
 }

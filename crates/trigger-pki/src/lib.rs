@@ -36,3 +36,5 @@ pub use self::signature::verify_signature;
 pub use self::tls::Handshake;
 pub use self::trust::{Peer, Trust};
 pub use self::untrusted::Untrusted;
+/// A certificate in DER form.
+pub use rustls::pki_types::CertificateDer;

@@ -57,6 +57,10 @@ pub(crate) struct ConfigFile {
     pub(crate) backends: BTreeMap<String, BackendTable>,
     #[serde(default)]
     pub(crate) accept: Vec<AcceptTable>,
+    #[serde(default)]
+    pub(crate) socket: SocketTable,
+    #[serde(default)]
+    pub(crate) audit: AuditTable,
     /// Where the file is, or would be.
     #[serde(skip)]
     pub(crate) path: PathBuf,
@@ -94,6 +98,21 @@ pub(crate) struct HubTable {
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// `[socket]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SocketTable {
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AuditTable {
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// `[backends.KIND]`
@@ -142,6 +161,11 @@ impl ConfigFile {
     /// Returns the credentials for this node's backends. They are empty until backends speak TLS.
     pub(crate) fn credentials(&self) -> Credentials {
         Credentials::default()
+    }
+
+    /// Returns the file that a daemon writes its audit to; without one, the audit goes where the log goes.
+    pub(crate) fn audit_file(&self) -> Result<Option<PathBuf>, Failure> {
+        self.audit.file.clone().map(|path| absolute("audit.file", path)).transpose()
     }
 
     /// Returns the policy of this node.

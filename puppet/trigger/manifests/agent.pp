@@ -34,6 +34,13 @@
 #   Where in the backend the fleet's keys are kept
 # @param backends
 #   URLs for `trigger` resources that name a provider; the backend's own kind needs no entry
+# @param accept
+#   The rules of the node's policy, in their order: the first that is for an event decides whether it may run Puppet here.
+#   Without any, every event of the fleet may; with one, no event that none is for
+# @param socket_groups
+#   The groups of the system whose members may fire events on this node and look at its queue; root always may
+# @param audit_file
+#   Where the agent keeps its audit, a line of JSON each; its directory is not managed here. Unset, the journal has it
 # @param service_ensure
 #   Whether the agent runs
 # @param service_enable
@@ -49,6 +56,15 @@
 #   class { 'trigger::agent':
 #     install => 'package',
 #     backend => 'etcd://etcd1.example.com:2379',
+#   }
+#
+# @example A node that only web servers and an operator's machine may trigger
+#   class { 'trigger::agent':
+#     backend => 'hub+http://127.0.0.1:8145',
+#     accept  => [
+#       { 'trigger' => 'refresh*', 'extensions' => { 'pp_role' => 'web' }, 'tags' => ['profile::lb'] },
+#       { 'from' => 'admin01.example.com' },
+#     ],
 #   }
 #
 # @example A node without a Puppet server
@@ -68,6 +84,9 @@ class trigger::agent (
   Optional[Trigger::Path] $state_dir = undef,
   Optional[Trigger::Keyprefix] $prefix = undef,
   Trigger::Backends $backends = {},
+  Array[Trigger::Accept] $accept = [],
+  Array[Pattern[/\A[A-Za-z_][A-Za-z0-9_.-]*\z/]] $socket_groups = [],
+  Optional[Trigger::Path] $audit_file = undef,
   Enum['running', 'stopped'] $service_ensure = 'running',
   Boolean $service_enable = true,
 ) {
@@ -110,7 +129,12 @@ class trigger::agent (
           'runs_per_minute' => $runs_per_minute,
           'metrics_file'    => $metrics_file,
         }.filter |$_key, $value| { $value =~ NotUndef },
+        'tables'   => {
+          'socket' => { 'groups' => $socket_groups.unique },
+          'audit'  => { 'file' => $audit_file },
+        }.filter |$_table, $values| { $values.values.all |$value| { $value !~ Variant[Undef, Array[Any, 0, 0]] } },
         'backends' => $backends,
+        'accept'   => $accept,
     }),
   }
 

@@ -40,6 +40,7 @@ pub(super) struct Metrics {
     closed: Family<ReasonLabels, Counter>,
     limited: Counter,
     reloads: Family<ResultLabels, Counter>,
+    crl_fetches: Family<ResultLabels, Counter>,
 }
 
 impl Metrics {
@@ -52,7 +53,7 @@ impl Metrics {
         registry.register("requests", "Requests answered, by kind and result", requests.clone());
         registry.register("watchers", "Watches that are open", watchers.clone());
         let (handshakes, connections, closed) = (Family::default(), Gauge::default(), Family::default());
-        let (limited, reloads) = (Counter::default(), Family::default());
+        let (limited, reloads, crl_fetches) = (Counter::default(), Family::default(), Family::default());
         let r = &mut registry;
         r.register("handshakes", "TLS handshakes that ended, by result", handshakes.clone());
         r.register("tls_connections", "TLS connections that are open", connections.clone());
@@ -67,8 +68,13 @@ impl Metrics {
             "Certificates, keys and revocation lists read again after a change",
             reloads.clone(),
         );
+        r.register(
+            "crl_fetches",
+            "Revocation lists fetched from the Puppet server, by result",
+            crl_fetches.clone(),
+        );
         store.register_metrics(&mut registry);
-        Self { registry, requests, watchers, handshakes, connections, closed, limited, reloads }
+        Self { registry, requests, watchers, handshakes, connections, closed, limited, reloads, crl_fetches }
     }
 
     /// Counts a handshake that has ended.
@@ -105,6 +111,11 @@ impl Metrics {
     pub(super) fn open_watch(&self) -> OpenWatch {
         self.watchers.inc();
         OpenWatch(self.watchers.clone())
+    }
+
+    /// Counts a fetch of revocation lists: `new`, `unchanged` or `failed`.
+    pub(super) fn crl_fetched(&self, result: &'static str) {
+        self.crl_fetches.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Returns the page for Prometheus.

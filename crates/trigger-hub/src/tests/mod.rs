@@ -1,7 +1,9 @@
 //! A real hub on a free port, and the real client.
 
+mod crl;
 mod durability;
 mod health;
+mod limits;
 mod requests;
 mod startup;
 mod stores;
@@ -138,6 +140,7 @@ fn settings(listen: &str, data_dir: &Path) -> HubSettings {
     HubSettings {
         listen: listen.to_owned(),
         tls: None,
+        crl_fetch: None,
         health_listen: None,
         allowed_hosts: Vec::new(),
         data_dir: data_dir.to_owned(),

@@ -12,31 +12,37 @@ const WATCH: &str = "GET /v1/watch HTTP/1.1\r\nHost: localhost\r\nUpgrade: webso
                      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 /// A hub with its CA and its directory.
-struct TlsHub {
-    ca: TestCa,
-    dir: TempDir,
-    files: TlsFiles,
-    hub: Running,
+pub(super) struct TlsHub {
+    pub(super) ca: TestCa,
+    pub(super) dir: TempDir,
+    pub(super) files: TlsFiles,
+    pub(super) hub: Running,
 }
 
 impl TlsHub {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    async fn start_with(change: impl FnOnce(&mut HubSettings)) -> Self {
+    pub(super) async fn start_with(change: impl FnOnce(&mut HubSettings)) -> Self {
+        Self::start_with_async(async |settings, _, _| change(settings)).await
+    }
+
+    pub(super) async fn start_with_async(
+        change: impl AsyncFnOnce(&mut HubSettings, &mut TestCa, &Path),
+    ) -> Self {
         let dir = TempDir::new().unwrap();
         let mut ca = TestCa::new("test").unwrap();
         let files = ca.node(&dir.path().join("hub-ssl"), "hub.example.com").unwrap();
         let mut settings = settings("127.0.0.1:0", &dir.path().join("data"));
         settings.tls = Some(Pki::open(files.clone()).unwrap());
-        change(&mut settings);
+        change(&mut settings, &mut ca, dir.path()).await;
         let hub = Running::spawn(|ready, stopped| run(settings, ready, stopped)).await;
         Self { ca, dir, files, hub }
     }
 
     /// The certificates of a node, which another CA may have issued.
-    fn pki(&self, ca: &TestCa, certname: &str, issued: &Issued) -> Pki {
+    pub(super) fn pki(&self, ca: &TestCa, certname: &str, issued: &Issued) -> Pki {
         let dir = self.dir.path().join(certname);
         let mut files = ca.write(&dir, certname, issued).unwrap();
         // It trusts the hub, whoever has issued its own.
@@ -45,20 +51,20 @@ impl TlsHub {
         Pki::open(files).unwrap()
     }
 
-    fn node(&mut self, certname: &str) -> Pki {
+    pub(super) fn node(&mut self, certname: &str) -> Pki {
         let issued = self.ca.issue(certname).unwrap();
         self.pki(&self.ca, certname, &issued)
     }
 
     /// Connects as a node. With TLS 1.3 a refusal comes with the first answer only.
-    async fn connect(&self, node: &Pki) -> std::io::Result<TlsStream<TcpStream>> {
+    pub(super) async fn connect(&self, node: &Pki) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.hub.address).await?;
         let connector = TlsConnector::from(node.client_config(&[b"http/1.1"]).unwrap());
         connector.connect(ServerName::try_from("localhost").unwrap(), stream).await
     }
 
     /// Sends a request on a connection of its own, and returns the status line and the body, or the error.
-    async fn ask(&self, node: &Pki, request: &str) -> Result<String, String> {
+    pub(super) async fn ask(&self, node: &Pki, request: &str) -> Result<String, String> {
         let asked = async {
             let mut stream = self.connect(node).await?;
             stream.write_all(request.as_bytes()).await?;
@@ -71,18 +77,18 @@ impl TlsHub {
         Ok(format!("{} {body}", head.lines().next().unwrap_or_default().trim_start_matches("HTTP/1.1 ")))
     }
 
-    async fn health(&self, node: &Pki) -> Result<String, String> {
+    pub(super) async fn health(&self, node: &Pki) -> Result<String, String> {
         self.ask(node, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await
     }
 
-    async fn metrics(&mut self) -> String {
+    pub(super) async fn metrics(&mut self) -> String {
         let node = self.node("metrics.example.com");
         self.ask(&node, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .await
             .unwrap()
     }
 
-    async fn watch(&self, node: &Pki) -> TlsStream<TcpStream> {
+    pub(super) async fn watch(&self, node: &Pki) -> TlsStream<TcpStream> {
         let mut stream = self.connect(node).await.unwrap();
         stream.write_all(WATCH.as_bytes()).await.unwrap();
         let mut head = Vec::new();
@@ -94,7 +100,7 @@ impl TlsHub {
     }
 
     /// Replaces the revocation lists of the hub.
-    fn publish_lists(&self) {
+    pub(super) fn publish_lists(&self) {
         let crl = self.files.crl.as_ref().unwrap();
         let new = crl.with_extension("new");
         std::fs::write(&new, self.ca.revocation_lists().unwrap()).unwrap();
@@ -103,7 +109,7 @@ impl TlsHub {
 }
 
 /// Whether the hub closes a connection.
-async fn is_closed(stream: &mut TlsStream<TcpStream>) {
+pub(super) async fn is_closed(stream: &mut TlsStream<TcpStream>) {
     let reading = async {
         let mut bytes = [0; 1024];
         while matches!(stream.read(&mut bytes).await, Ok(1..)) {}
@@ -111,7 +117,7 @@ async fn is_closed(stream: &mut TlsStream<TcpStream>) {
     timeout(TIMEOUT, reading).await.unwrap();
 }
 
-const OK: &str = r#"200 OK {"status":"ok","version":"0.1.0"}"#;
+pub(super) const OK: &str = r#"200 OK {"status":"ok","version":"0.1.0"}"#;
 
 #[tokio::test]
 async fn a_node_of_the_ca_is_let_in() {

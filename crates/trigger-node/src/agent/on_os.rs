@@ -10,8 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
+use super::callers::Callers;
 use super::disable_watcher::{DisableWatcher, Puppet};
 use super::policy_file::PolicyFile;
+use super::socket::Access;
 use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
 use super::{metrics_file, output_limiter, reaper, socket, start};
 use crate::os::Os;
@@ -70,13 +72,21 @@ fn parts(
     metrics_file: Option<PathBuf>,
 ) -> Result<Vec<Part>, AgentError> {
     let service = Arc::new(service);
-    let listener = socket::listen(service.node.settings.state.path())?;
+    let settings = &service.node.settings;
+    let own = socket::listen(Access::Own, settings.state.path())?;
+    let callers = Callers::new(settings.socket_groups.clone());
     let runs = service.node.settings.state.path().join("runs");
     let mut parts: Vec<Part> = vec![
         find_lock,
-        Box::pin(socket::serve(listener, Arc::clone(&service))),
+        Box::pin(socket::serve(Access::Own, own, Arc::clone(&service), callers.clone())),
         Box::pin(output_limiter::run(runs)),
     ];
+    if callers.groups().is_empty() {
+        socket::close_shared(settings.state.path());
+    } else {
+        let shared = socket::listen(Access::Shared, settings.state.path())?;
+        parts.push(Box::pin(socket::serve(Access::Shared, shared, Arc::clone(&service), callers)));
+    }
     if let Some(path) = metrics_file {
         parts.push(Box::pin(metrics_file::run(service, path)));
     }

@@ -153,6 +153,13 @@ impl Globals {
     }
 }
 
+/// Sends the audit of this daemon to the configured file.
+pub(crate) fn start_audit(config: &ConfigFile) -> Result<(), Failure> {
+    let Some(path) = config.audit_file()? else { return Ok(()) };
+    crate::logging::audit_to(&path)
+        .map_err(|error| Failure::failed(format!("cannot start the audit to {}: {error}", path.display())))
+}
+
 /// The failure of a command that has no certname, because Puppet does not report one.
 pub(crate) fn no_certname(error: &PuppetSettingsError) -> Failure {
     Failure::config(format!(

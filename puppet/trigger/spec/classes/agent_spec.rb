@@ -47,6 +47,11 @@ RSpec.describe 'trigger::agent' do
         'run_timeout' => '2h', 'runs_per_minute' => 30,
         'metrics_file' => '/var/lib/prometheus/node-exporter/trigger.prom', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
         'backends' => { 'hub' => { 'url' => 'hub+http://hub.example.com:8145' } },
+        'accept' => [
+          { 'trigger' => 'a "b"*', 'from' => ['web*'], 'noop' => 'only', 'tags' => %w[x y] },
+          { 'extensions' => { 'pp_role' => 'web', '1.2.3' => %w[a b] }, 'deny' => true }, {}
+        ],
+        'socket_groups' => %w[adm wheel adm], 'audit_file' => '/var/log/trigger/audit.log',
         'service_ensure' => 'stopped', 'service_enable' => false
       }
     end
@@ -64,8 +69,27 @@ RSpec.describe 'trigger::agent' do
         runs_per_minute = 30
         metrics_file = "/var/lib/prometheus/node-exporter/trigger.prom"
 
+        [socket]
+        groups = ["adm", "wheel"]
+
+        [audit]
+        file = "/var/log/trigger/audit.log"
+
         [backends.hub]
         url = "hub+http://hub.example.com:8145"
+
+        [[accept]]
+        trigger = "a \"b\"*"
+        from = ["web*"]
+        noop = "only"
+        tags = ["x", "y"]
+
+        [[accept]]
+        extensions."pp_role" = "web"
+        extensions."1.2.3" = ["a", "b"]
+        deny = true
+
+        [[accept]]
       TOML
     end
 
@@ -140,6 +164,12 @@ RSpec.describe 'trigger::agent' do
     'metrics_file' => ['trigger.prom', '', '/a/trigger.txt'],
     'state_dir' => ['relative', '/a b', '/', '/%n'],
     'prefix' => ['/', 'a', '/a/'],
+    'accept' => [
+      [{ 'form' => 'a' }], [{ 'from' => [] }], [{ 'from' => "a\n" }], [{ 'deny' => false }], [{ 'deny' => true, 'noop' => 'only' }],
+      [{ 'noop' => true }], [{ 'extensions' => { 'role' => 'web' } }]
+    ],
+    'socket_groups' => [['a b'], [''], 'adm'],
+    'audit_file' => ['audit.log', '/a b'],
     'backends' => [
       { 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x:1' } }, { 'hub' => { 'url' => 'hub+https://a:8145' } },
       { 'hub' => {} }
