@@ -132,6 +132,8 @@ pub enum NoReply {
     NoAgent,
     /// The agent is there, but did not answer in time: it was stopped, or its machine is too busy.
     NotInTime,
+    /// The agent is there, but is of a version that understands something else.
+    NotUnderstood,
 }
 
 /// Connects to the agent: as other users do where this process may not use the state directory.
@@ -164,11 +166,15 @@ pub async fn ask(state_dir: &Path, request: &Request, patience: Duration) -> Res
         if line.is_empty() {
             sent?;
             read?;
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        Ok::<Reply, io::Error>(serde_json::from_str(&line)?)
+        Ok::<_, io::Error>(line)
     };
     match tokio::time::timeout(patience, exchange).await {
-        Ok(Ok(reply)) => Ok(reply),
+        Ok(Ok(line)) => serde_json::from_str(&line).map_err(|error| {
+            tracing::debug!(state_dir = %state_dir.display(), %error, "the agent's answer is not understood");
+            NoReply::NotUnderstood
+        }),
         Ok(Err(error)) => {
             tracing::debug!(state_dir = %state_dir.display(), %error, "no agent answers");
             Err(NoReply::NoAgent)

@@ -17,6 +17,7 @@ use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 use uuid::Uuid;
 
+use crate::agent_socket::NoReply;
 use crate::file_error::FileError;
 use crate::fire_error::{BackendError, FireError};
 use crate::fire_report::FireReport;
@@ -134,16 +135,18 @@ pub trait Host: Clone + Debug + Send + Sync + 'static {
     /// Opens the backend behind a URL. No server is asked yet.
     fn open_backend(&self, url: &BackendUrl, credentials: &Credentials) -> Result<Backend, BackendError>;
 
-    /// Hands an event to the agent of a state directory and returns the agent's report. Returns `None` if no agent is
-    /// alive, it does not understand the request, or it does not answer within `timeout`. `ignores_pause` is as for
+    /// Hands an event to the agent of a state directory and returns the agent's report. `ignores_pause` is as for
     /// [`Publisher::fire`](crate::firing::Publisher::fire).
+    ///
+    /// # Errors
+    /// [`NoReply`] if no agent is alive, it does not understand the request, or it does not answer within `timeout`.
     fn fire_by_agent(
         &self,
         state_dir: &Path,
         publication: &Publication,
         ignores_pause: bool,
         timeout: Duration,
-    ) -> impl Future<Output = Option<Result<FireReport, FireError>>> + Send;
+    ) -> impl Future<Output = Result<Result<FireReport, FireError>, NoReply>> + Send;
 }
 
 /// How a file is opened.

@@ -20,7 +20,7 @@ use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 use uuid::Uuid;
 
-use crate::agent_socket::{self, Reply, Request};
+use crate::agent_socket::{self, NoReply, Reply, Request};
 use crate::clock;
 use crate::file_error::{FileError, at};
 use crate::fire_error::{BackendError, FireError};
@@ -215,18 +215,20 @@ impl Host for Os {
         publication: &Publication,
         ignores_pause: bool,
         timeout: Duration,
-    ) -> Option<Result<FireReport, FireError>> {
+    ) -> Result<Result<FireReport, FireError>, NoReply> {
         let request = Request::Fire { publication: publication.to_wire(), ignores_pause };
-        match agent_socket::ask(state_dir, &request, timeout).await.ok()? {
+        match agent_socket::ask(state_dir, &request, timeout).await? {
             Reply::Committed { revision, warnings } => {
-                Some(Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }))
+                Ok(Ok(FireReport { fired: Fired::Committed(Revision(revision)), warnings }))
             }
             Reply::Spooled { reason, warnings } => {
-                Some(Ok(FireReport { fired: Fired::Spooled(reason), warnings }))
+                Ok(Ok(FireReport { fired: Fired::Spooled(reason), warnings }))
             }
-            Reply::Failed { kind, message } => Some(Err(FireError::ByAgent { kind, message })),
+            Reply::Failed { kind, message } => Ok(Err(FireError::ByAgent { kind, message })),
             // An agent of an older version.
-            Reply::Queue(_) | Reply::Identity { .. } | Reply::Renamed | Reply::NotUnderstood { .. } => None,
+            Reply::Queue(_) | Reply::Identity { .. } | Reply::Renamed | Reply::NotUnderstood { .. } => {
+                Err(NoReply::NotUnderstood)
+            }
         }
     }
 }

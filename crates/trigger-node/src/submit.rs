@@ -6,6 +6,7 @@ use std::time::Duration;
 use trigger_core::publication::Publication;
 use trigger_core::run::record::RunRecord;
 
+use crate::agent_socket::NoReply;
 use crate::fire_chain::{self, Guarded};
 use crate::fire_error::FireError;
 use crate::firing::{FireReport, Fired, Publisher};
@@ -63,15 +64,15 @@ impl<H: Host> Submission<'_, H> {
         if let (Err(_), Some(state)) = (&submitted, self.state) {
             fire_chain::take_back(state, guarded, &publication.event, warnings);
         }
-        let (FireReport { fired, warnings: report }, by_agent) = submitted?;
+        let (FireReport { fired, warnings: report }, agent) = submitted?;
         warnings.extend(report);
         if let Fired::Spooled(reason) = &fired {
-            warnings.push(spooled_warning(reason, by_agent, self.caller, &publication.backend));
+            warnings.push(spooled_warning(reason, agent, self.caller, &publication.backend));
         }
         if let (Some(parent), Some(state)) = (self.parent, self.state) {
             fire_chain::note_fired(state, parent, publication, guarded, warnings);
         }
-        if !by_agent && matches!(fired, Fired::Committed(_)) {
+        if agent.is_err() && matches!(fired, Fired::Committed(_)) {
             // No agent empties the outbox, so the process that has reached the backend does.
             self.drain(warnings).await;
         }
@@ -80,17 +81,22 @@ impl<H: Host> Submission<'_, H> {
 
     /// Hands the event to the agent if one is alive, otherwise publishes it from here. If the agent does not answer in
     /// time, both publish it, which does no harm, because targets recognise the event's id. Returns whether the agent
-    /// did it.
-    async fn by_agent_or_here(&self, publication: &Publication) -> Result<(FireReport, bool), FireError> {
+    /// did it, or why not.
+    async fn by_agent_or_here(
+        &self,
+        publication: &Publication,
+    ) -> Result<(FireReport, Result<(), NoReply>), FireError> {
+        let mut no_reply = NoReply::NoAgent;
         if let Some(state) = self.state {
             let timeout = Publisher::<H>::patience(publication) + AGENT_TIMEOUT;
             let ignores_pause = self.caller.ignores_pause();
             let by_agent = state.host().fire_by_agent(state.path(), publication, ignores_pause, timeout);
-            if let Some(report) = by_agent.await {
-                return Ok((report?, true));
+            match by_agent.await {
+                Ok(report) => return Ok((report?, Ok(()))),
+                Err(why) => no_reply = why,
             }
         }
-        Ok((self.publisher.fire(publication, self.caller.ignores_pause()).await?, false))
+        Ok((self.publisher.fire(publication, self.caller.ignores_pause()).await?, Err(no_reply)))
     }
 
     /// Publishes the events of the outbox. Its failure is only a warning, because the event fired now is committed.
@@ -104,8 +110,8 @@ impl<H: Host> Submission<'_, H> {
     }
 }
 
-fn spooled_warning(reason: &str, by_agent: bool, caller: Caller, address: &str) -> String {
-    if !by_agent && !address.contains(':') {
+fn spooled_warning(reason: &str, agent: Result<(), NoReply>, caller: Caller, address: &str) -> String {
+    if agent.is_err() && !address.contains(':') {
         let lacking = match address {
             UNADDRESSED => "no backend is configured on this node".to_owned(),
             kind => format!("no URL is configured for the backend '{kind}' on this node"),
@@ -119,12 +125,19 @@ fn spooled_warning(reason: &str, by_agent: bool, caller: Caller, address: &str) 
         format!(
             "{reason}; the event is safe in this node's outbox and is offered to the backend again while this command waits"
         )
-    } else if by_agent {
-        format!("{reason}; the event is safe in this node's outbox and its agent delivers it later")
     } else {
-        format!(
-            "{reason}; the event is safe in this node's outbox, but NO AGENT IS RUNNING HERE to deliver it: \
-             it waits for the next fire that reaches the backend, or for 'trigger agent'"
-        )
+        let next = match agent {
+            Ok(()) => " and its agent delivers it later",
+            Err(NoReply::NotUnderstood) => " and its agent, which is of another version, delivers it later",
+            Err(NoReply::NotInTime) => {
+                ", but its agent DOES NOT ANSWER (its process is stopped or overloaded): it waits for the next fire that \
+                 reaches the backend, or until the agent goes on"
+            }
+            Err(NoReply::NoAgent) => {
+                ", but NO AGENT IS RUNNING HERE to deliver it: it waits for the next fire that reaches the backend, or for \
+                 'trigger agent'"
+            }
+        };
+        format!("{reason}; the event is safe in this node's outbox{next}")
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use trigger_core::identity::RunId;
 use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
+use trigger_node::agent_socket::NoReply;
 use trigger_node::fire_error::{BackendError, FireError};
 use trigger_node::firing::FireReport;
 use trigger_node::host::{Host, HostFile, Open};
@@ -216,7 +217,7 @@ impl Host for Proc {
         publication: &Publication,
         ignores_pause: bool,
         timeout: Duration,
-    ) -> Option<Result<FireReport, FireError>> {
+    ) -> Result<Result<FireReport, FireError>, NoReply> {
         let asked = self.act(|world| {
             let (sender, receiver) = oneshot::channel();
             let socket = world.machines[self.machine].socket.as_ref()?;
@@ -224,9 +225,10 @@ impl Host for Proc {
             socket.fires.send(ask).ok()?;
             Some(receiver)
         });
-        match select(asked.flatten()?, self.sim.sleep(timeout)).await {
-            Either::Left((Ok(report), _)) => Some(report),
-            _ => None,
+        match select(asked.flatten().ok_or(NoReply::NoAgent)?, self.sim.sleep(timeout)).await {
+            Either::Left((Ok(report), _)) => Ok(report),
+            Either::Left((Err(_), _)) => Err(NoReply::NoAgent),
+            Either::Right(_) => Err(NoReply::NotInTime),
         }
     }
 }

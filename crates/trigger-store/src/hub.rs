@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream;
-use trigger_core::identity::Revision;
+use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::why::Question;
 
 use self::failure::HubFailure;
 use self::requests::{Requests, chunks};
@@ -22,10 +23,15 @@ use crate::clock::ClockDifference;
 use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::hub_protocol::{
-    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, NewEntry, PutRequest,
+    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, NewEntry, PutRequest, STATUS,
+    StatusReply, StatusRequest, WHY, WhyReply, WhyRequest,
 };
+use crate::inquiry::{VisibleEvents, WantedEvents};
 use crate::kind::BackendUrl;
 use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
+
+/// The protocol within TLS.
+pub(crate) const ALPN: &[u8] = b"http/1.1";
 
 /// A hub, as a client sees it.
 #[derive(Debug)]
@@ -53,8 +59,8 @@ impl HubStore {
         let url = format!("hub+http://{address}");
         let refused = |detail: String| StoreError::Refused { backend: url.clone(), detail: detail.into() };
         let url: BackendUrl = url.parse().map_err(|error| refused(format!("{error}")))?;
-        let connector =
-            Connector::new(&url, &Credentials::default()).map_err(|error| refused(error.to_string()))?;
+        let connector = Connector::new(&url, &Credentials::default(), ALPN)
+            .map_err(|error| refused(error.to_string()))?;
         Ok(Self::new(&url, connector))
     }
 
@@ -124,6 +130,33 @@ impl Store for HubStore {
             }
         });
         Ok(Box::pin(events))
+    }
+
+    async fn explain(
+        &self,
+        prefix: &KeyPrefix,
+        question: &Question,
+    ) -> Result<Option<Vec<Entry>>, StoreError> {
+        let request = WhyRequest { prefix: prefix.clone(), about: question.into() };
+        let reply: Option<WhyReply> =
+            self.requests.ask(WHY, &request).await.map_err(|failure| self.error(failure))?;
+        Ok(reply.map(|reply| reply.entries.into_iter().map(Entry::from).collect()))
+    }
+
+    async fn visible_events(
+        &self,
+        prefix: &KeyPrefix,
+        wanted: &WantedEvents,
+    ) -> Result<Option<VisibleEvents>, StoreError> {
+        let request = StatusRequest { prefix: prefix.clone(), wanted: wanted.into() };
+        let reply: Option<StatusReply> =
+            self.requests.ask(STATUS, &request).await.map_err(|failure| self.error(failure))?;
+        Ok(reply.map(VisibleEvents::from))
+    }
+
+    /// A hub that knows its clients sweeps, because none of them may.
+    fn sweeps_itself(&self) -> bool {
+        self.connector.http_scheme() == "https"
     }
 
     fn clock_difference(&self) -> Option<ClockDifference> {

@@ -4,6 +4,7 @@ mod accept;
 mod backends;
 #[cfg(test)]
 mod packaged;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,12 +19,12 @@ use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::policy::Policy;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
-use trigger_store::credentials::Credentials;
 
 use crate::failure::Failure;
 
 use accept::AcceptTable;
 pub(crate) use backends::{BACKEND_VARIABLE, BackendSource, ChosenBackend};
+use tls::TlsTable;
 
 /// The default path of the configuration file.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/trigger/trigger.toml";
@@ -57,6 +58,8 @@ pub(crate) struct ConfigFile {
     pub(crate) backends: BTreeMap<String, BackendTable>,
     #[serde(default)]
     pub(crate) accept: Vec<AcceptTable>,
+    #[serde(default)]
+    pub(crate) tls: TlsTable,
     #[serde(default)]
     pub(crate) socket: SocketTable,
     #[serde(default)]
@@ -98,6 +101,12 @@ pub(crate) struct HubTable {
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) data_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) operators: Vec<String>,
+    #[serde(default)]
+    pub(crate) operator_auth_roles: Vec<String>,
+    #[serde(default)]
+    pub(crate) operator_cli_auth: bool,
 }
 
 /// `[socket]`
@@ -156,11 +165,6 @@ impl ConfigFile {
                 _ => format!("{place}{message}"),
             }
         })
-    }
-
-    /// Returns the credentials for this node's backends. They are empty until backends speak TLS.
-    pub(crate) fn credentials(&self) -> Credentials {
-        Credentials::default()
     }
 
     /// Returns the file that a daemon writes its audit to; without one, the audit goes where the log goes.

@@ -1,6 +1,8 @@
 //! Which users of a node may ask its agent for what. Users and groups are those that every Debian has: `daemon` (1) and
 //! `nobody` (65534).
 
+#![allow(clippy::expect_used, reason = "helpers that tests call")]
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -14,7 +16,7 @@ fn as_user(node: &Node, user: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", user, "--regid", user_group(user), "--init-groups", "--"]).arg(program());
     command.args(arguments).args(["--output", "json", "--state-dir"]).arg(node.path("state"));
-    command.arg("--config").arg(node.config()).current_dir("/").output().unwrap()
+    command.arg("--config").arg(node.config()).current_dir("/").output().expect("setpriv")
 }
 
 fn user_group(user: &str) -> &'static str {
@@ -31,14 +33,15 @@ fn node(fleet: &Fleet, groups: &str) -> Node {
     for directory in node.path("").ancestors().chain(program().ancestors().skip(1)) {
         let mode = fs::metadata(directory).map(|metadata| metadata.permissions().mode()).unwrap_or(0o755);
         if directory.parent().is_some() && mode & 0o005 != 0o005 {
-            fs::set_permissions(directory, fs::Permissions::from_mode(mode | 0o055)).unwrap();
+            fs::set_permissions(directory, fs::Permissions::from_mode(mode | 0o055)).expect("a mode");
         }
     }
     node.set("socket", &format!("{{ groups = {groups} }}")).start_agent();
-    assert_eq!(fs::metadata(node.path("state")).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(node.path("state")).expect("a state directory").mode() & 0o777, 0o700);
     node
 }
 
+/// Proves C13.
 #[test]
 fn a_member_of_a_group_fires_as_the_node_and_others_are_refused() {
     let fleet = Fleet::on(BackendKind::Hub);

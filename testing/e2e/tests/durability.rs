@@ -11,6 +11,7 @@ use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_backend};
 
 on_each_backend!(
     a_silent_backend_spools_and_the_agent_delivers,
+    an_agent_that_does_not_answer_is_not_taken_for_none,
     without_an_agent_a_spooled_event_waits_for_the_next_fire,
     the_pause_after_a_failure_does_not_bind_an_operator,
     a_waiting_fire_publishes_its_event_once_the_backend_is_back,
@@ -73,6 +74,26 @@ fn a_silent_backend_spools_and_the_agent_delivers(kind: BackendKind) {
     });
     let (spooled, runs) = (3, lb.runs());
     assert!(runs.len() <= spooled, "published twice, run once: {runs:?}");
+}
+
+/// The backend and the agent are stopped and nobody has ended them.
+fn an_agent_that_does_not_answer_is_not_taken_for_none(kind: BackendKind) {
+    let mut fleet = Fleet::on(kind);
+    let (mut origin, lb) = (fleet.running("web01"), fleet.running("lb01"));
+    fleet.backend.kill();
+    origin.agent().pause();
+    let answer = origin.fire(&["first", "--host", "lb01"]);
+    let warnings = answer.warnings();
+    assert!(warnings.contains("its agent DOES NOT ANSWER"), "{answer:?}");
+    assert!(!warnings.contains("NO AGENT"), "{answer:?}");
+    let first = answer.spooled();
+    let queue = origin.queue();
+    assert_eq!(queue["agent_running"], false, "{queue}");
+    assert!(queue["warnings"].to_string().contains("is there and does not answer"), "{queue}");
+
+    origin.agent().go_on();
+    fleet.backend.restart();
+    assert_none_is_lost(&origin, &lb, &[first]);
 }
 
 fn without_an_agent_a_spooled_event_waits_for_the_next_fire(kind: BackendKind) {

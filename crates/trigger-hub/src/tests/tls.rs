@@ -124,7 +124,7 @@ async fn a_node_of_the_ca_is_let_in() {
     let mut hub = TlsHub::start().await;
     let node = hub.node("web01.example.com");
     assert_eq!(hub.health(&node).await.unwrap(), OK);
-    let body = r#"{"entries":[{"key":"/a","value":"1"}]}"#;
+    let body = format!(r#"{{"entries":[{{"key":"{OWN_HISTORY}","value":"1"}}]}}"#);
     let put = format!(
         "POST /v1/put HTTP/1.1\r\nHost: any.name:1\r\nContent-Type: application/json\r\nConnection: close\r\n\
          Content-Length: {}\r\n\r\n{body}",
@@ -135,6 +135,48 @@ async fn a_node_of_the_ca_is_let_in() {
     assert!(hub.ask(&node, &page).await.unwrap().starts_with("403 Forbidden"));
     let metrics = hub.metrics().await;
     assert!(metrics.contains("trigger_hub_handshakes_total{result=\"ok\"} 4"), "{metrics}");
+    hub.hub.stop().await;
+}
+
+/// A key that `web01.example.com` may write.
+const OWN_HISTORY: &str = "/puppet_trigger/events/run-history/web01.example.com";
+
+/// Proves C13: who a client is follows from its certificate, and what it may do from who it is.
+#[tokio::test]
+async fn the_certname_decides_what_a_node_may_do() {
+    let mut hub = TlsHub::start_with(|settings| {
+        settings.rights.operators.certnames.insert("ops01.example.com".parse().unwrap());
+        settings.rights.operators.auth_roles.insert("trigger".to_owned());
+    })
+    .await;
+    let post = |path: &str, body: &str| {
+        format!(
+            "POST /v1/{path} HTTP/1.1\r\nHost: any.name:1\r\nContent-Type: application/json\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let put = post("put", &format!(r#"{{"entries":[{{"key":"{OWN_HISTORY}","value":"1"}}]}}"#));
+    let read_all = post("read", r#"{"ranges":[{"prefix":"/puppet_trigger/events/"}]}"#);
+    let (web01, web02) = (hub.node("web01.example.com"), hub.node("web02.example.com"));
+    assert!(hub.ask(&web01, &put).await.unwrap().starts_with("200 OK"));
+    assert_eq!(
+        hub.ask(&web02, &put).await.unwrap(),
+        "403 Forbidden {\"error\":\"web02.example.com may not write run-history/web01.example.com: a node writes its \
+         own registration, run history and certificates\",\"denied\":true}"
+    );
+    let role = rcgen::CustomExtension::from_oid_content(
+        &[1, 3, 6, 1, 4, 1, 34380, 1, 3, 13],
+        [&[0x0c, 7][..], b"trigger"].concat(),
+    );
+    let issued = hub.ca.issue_with("mon01.example.com", |params| params.custom_extensions = vec![role]);
+    let by_role = hub.pki(&hub.ca, "mon01.example.com", &issued.unwrap());
+    let own = Pki::open(hub.files.clone()).unwrap();
+    for operator in [hub.node("ops01.example.com"), by_role, own] {
+        assert!(hub.ask(&operator, &read_all).await.unwrap().contains(OWN_HISTORY));
+        assert!(hub.ask(&operator, &put).await.unwrap().starts_with("403 Forbidden"));
+    }
+    assert!(hub.ask(&web01, &read_all).await.unwrap().starts_with("403 Forbidden"));
     hub.hub.stop().await;
 }
 

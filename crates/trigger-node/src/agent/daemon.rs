@@ -420,12 +420,12 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             causes,
             environment,
         };
-        audit::started(run_id, &record.options, &record.causes);
         let started = self.runs.create(&record, blank).map_err(|error| error.to_string());
         let started = started.and_then(|run| self.start_supervisor(run));
         match started {
             Ok(()) => {
                 tracing::info!(events = running.causes.len(), "run started");
+                audit::started(run_id, &record.options, &record.causes);
                 self.follow(run_id, noop, started_at, record.timeout);
                 Input::Started(running)
             }

@@ -8,6 +8,7 @@
 
 mod audit;
 mod callers;
+mod certificates;
 mod completion_writer;
 mod connection;
 mod daemon;

@@ -9,13 +9,14 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
+use trigger_store::kinds::Transport;
 
 use super::callers::Callers;
 use super::disable_watcher::{DisableWatcher, Puppet};
 use super::policy_file::PolicyFile;
 use super::socket::Access;
 use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
-use super::{metrics_file, output_limiter, reaper, socket, start};
+use super::{certificates, metrics_file, output_limiter, reaper, socket, start};
 use crate::os::Os;
 use crate::process_table;
 
@@ -40,7 +41,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     }
     let (signals_in, signals) = mpsc::channel(1);
     let (policy_in, policy) = watch::channel(settings.policy.clone());
-    forward_signals(&signals_in)?;
+    let forwarders = forward_signals(&signals_in)?;
     let disabled = DisableWatcher::new(Puppet {
         command: settings.command.clone(),
         environment: settings.run_environment.clone(),
@@ -49,13 +50,19 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         source: settings.certname_source.clone(),
     });
     let metrics_file = settings.metrics_file.clone();
+    let certificates = settings.credentials.tls.clone();
+    let uses_tls = settings.backend.scheme().transport == Transport::Tls;
     let find_lock = disabled.find();
     // This list is taken before this program starts children of its own.
     let inherited = reaper::children();
     let serve = |service: Service<Os>| {
-        tokio::spawn(reaper::reap(inherited).in_current_span());
         let mut parts = parts(service, Box::pin(find_lock), metrics_file)?;
+        parts.extend(forwarders);
+        parts.push(Box::pin(reaper::reap(inherited)));
         parts.push(Box::pin(policy_file.follow(policy_in)));
+        if let Some(certificates) = certificates.filter(|_| uses_tls) {
+            parts.push(Box::pin(certificates::follow(certificates)));
+        }
         Ok(parts)
     };
     let on_ready = Box::new(notify_ready);
@@ -93,21 +100,22 @@ fn parts(
     Ok(parts)
 }
 
-/// Starts a task for each Unix signal, which forwards it each time it arrives.
-fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<(), AgentError> {
+/// Returns a task for each Unix signal, which forwards it each time it arrives. What arrives before the task starts is
+/// forwarded, too.
+fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<Vec<Part>, AgentError> {
     let meanings = [
         (SignalKind::terminate(), Signal::Terminate),
         (SignalKind::interrupt(), Signal::Terminate),
         (SignalKind::hangup(), Signal::Reload),
     ];
-    for (kind, meaning) in meanings {
+    let forwarder = |(kind, meaning)| {
         let mut received = signal(kind).map_err(AgentError::Signals)?;
         let signals = signals.clone();
-        tokio::spawn(async move {
-            while received.recv().await.is_some() && signals.send(meaning).await.is_ok() {}
-        });
-    }
-    Ok(())
+        let forward =
+            async move { while received.recv().await.is_some() && signals.send(meaning).await.is_ok() {} };
+        Ok(Box::pin(forward) as Part)
+    };
+    meanings.into_iter().map(forwarder).collect()
 }
 
 /// Asks the service manager for more time before the agent counts as one that does not start.

@@ -18,8 +18,13 @@ pub(super) fn children() -> Vec<Pid> {
     }
 }
 
-/// Reaps these children as they end. Returns when none is left.
-pub(super) async fn reap(mut children: Vec<Pid>) {
+/// Reaps these children as they end. Never returns, so that its end is an error of the agent.
+pub(super) async fn reap(children: Vec<Pid>) {
+    reap_all(children).await;
+    std::future::pending().await
+}
+
+async fn reap_all(mut children: Vec<Pid>) {
     let mut ended = match signal(SignalKind::child()) {
         Ok(ended) => ended,
         Err(error) => {

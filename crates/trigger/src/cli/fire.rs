@@ -83,8 +83,9 @@ pub(crate) async fn run(
         ensure_backend_is_readable(&chosen.url)?;
     }
     let spool = if served_by.is_some() { None } else { open_spool(state.as_ref(), warnings) };
+    let credentials = globals.credentials(&config, std::slice::from_ref(&chosen.url)).await?;
     let mut publisher =
-        Publisher::new(Os::start(), spool, own_prefix, config.credentials(), node_backends).without_agent();
+        Publisher::new(Os::start(), spool, own_prefix, credentials, node_backends).without_agent();
     if args.wait {
         publisher = publisher.giving_up_after(args.timeout);
     }

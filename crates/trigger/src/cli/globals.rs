@@ -88,10 +88,15 @@ impl Globals {
     }
 
     /// The fleet under a prefix of the configured backend, to read from.
-    pub(crate) fn fleet(&self, config: &ConfigFile, prefix: Option<&KeyPrefix>) -> Result<Fleet, Failure> {
+    pub(crate) async fn fleet(
+        &self,
+        config: &ConfigFile,
+        prefix: Option<&KeyPrefix>,
+    ) -> Result<Fleet, Failure> {
         let url = self.backend(config)?;
         let prefix = prefix.cloned().map_or_else(|| config.prefix(), Ok)?;
-        let backend = Backend::open(&url, &config.credentials());
+        let credentials = self.credentials(config, std::slice::from_ref(&url)).await?;
+        let backend = Backend::open(&url, &credentials);
         let backend = backend.map_err(|error| Failure::config(error.to_string()))?;
         let Some(store) = backend.store() else {
             return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));

@@ -26,7 +26,7 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCo
     let agent = match agent_socket::ask(state.path(), &Request::Queue, TIMEOUT).await {
         Ok(Reply::Queue(view)) => Ok(*view),
         Ok(Reply::Failed { message, .. }) => return Err(Failure::failed(message)),
-        Ok(_) => Err(NoReply::NotInTime),
+        Ok(_) => Err(NoReply::NotUnderstood),
         Err(no_reply) => Err(no_reply),
     };
     let (spooled, quarantined) = match Outbox::open(&state) {
@@ -43,7 +43,13 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCo
         Err(error) => return Err(error.into()),
     };
     match globals.output {
-        OutputFormat::Json => output::document(&Queue::of(agent.ok(), spooled, quarantined, warnings.take())),
+        OutputFormat::Json => {
+            // That no agent runs is a field of the document.
+            if let Err(no_reply @ (NoReply::NotInTime | NoReply::NotUnderstood)) = agent {
+                warnings.push(sentence(&state, no_reply));
+            }
+            output::document(&Queue::of(agent.ok(), spooled, quarantined, warnings.take()));
+        }
         OutputFormat::Text | OutputFormat::Dot => {
             output::warnings(&warnings.take());
             print_text(&state, agent.as_ref().map_err(|no_reply| *no_reply), &spooled, &quarantined);
@@ -60,14 +66,7 @@ fn print_text(
 ) {
     match agent {
         Ok(agent) => print_agent(agent),
-        Err(NoReply::NoAgent) => output::note(&format!(
-            "warning: no agent is running in {}: nothing is delivered to or from this node",
-            state.path().display()
-        )),
-        Err(NoReply::NotInTime) => output::note(&format!(
-            "warning: the agent of {} is there and does not answer: its process is stopped or overloaded",
-            state.path().display()
-        )),
+        Err(no_reply) => output::note(&format!("warning: {}", sentence(state, no_reply))),
     }
     let is_idle =
         |agent: &QueueView| agent.running.is_none() && agent.waiting.is_empty() && agent.held.is_empty();
@@ -75,6 +74,24 @@ fn print_text(
         output::print("Nothing runs and nothing waits.");
     }
     outbox::print_outbox(spooled, quarantined);
+}
+
+/// Why nothing is known of the agent, and what follows.
+fn sentence(state: &StateDir, no_reply: NoReply) -> String {
+    let place = state.path().display();
+    match no_reply {
+        NoReply::NoAgent => {
+            format!("no agent is running in {place}: nothing is delivered to or from this node")
+        }
+        NoReply::NotInTime => {
+            format!("the agent of {place} is there and does not answer: its process is stopped or overloaded")
+        }
+        NoReply::NotUnderstood => {
+            format!(
+                "the agent of {place} is of another version than this program: restart it to see its queue"
+            )
+        }
+    }
 }
 
 fn print_agent(agent: &QueueView) {

@@ -10,7 +10,7 @@ use super::text::Time;
 #[derive(Debug, Default, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Queue {
-    /// Whether an agent runs on this node's state directory.
+    /// Whether an agent runs on this node's state directory and answers; the warnings say if one runs and does not.
     pub(crate) agent_running: bool,
     /// The agent's certname.
     pub(crate) certname: Option<String>,
