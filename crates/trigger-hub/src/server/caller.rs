@@ -22,7 +22,11 @@ impl Caller {
     /// The client of a request, if its connection has proved a certname.
     pub(super) fn of(extensions: &Extensions) -> Option<Self> {
         let actor = extensions.get::<Actor>()?.clone();
-        Some(Self { actor, address: Peer::of(extensions).to_string() })
+        let address = Peer::of(extensions).address();
+        Some(Self {
+            actor,
+            address: address.map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
+        })
     }
 }
 

@@ -36,7 +36,7 @@ fn certname(name: &str) -> Certname {
 }
 
 /// Ids as real ones, so that no two events of a test are the same.
-fn event_id(n: u32) -> EventId {
+pub(super) fn event_id(n: u32) -> EventId {
     format!("0192a000-0000-7000-8000-{n:012x}").parse().unwrap()
 }
 
@@ -61,7 +61,7 @@ fn node(name: &str) -> Key {
 }
 
 /// An event of `origin` for `targets`; groups have an `@` before them.
-fn publication(n: u32, origin: &str, targets: &str) -> Publication {
+pub(super) fn publication(n: u32, origin: &str, targets: &str) -> Publication {
     let (groups, hosts): (Vec<&str>, Vec<&str>) =
         targets.split_whitespace().partition(|target| target.starts_with('@'));
     Publication {
@@ -88,7 +88,7 @@ fn publication(n: u32, origin: &str, targets: &str) -> Publication {
     }
 }
 
-fn done(n: u32, target: &str) -> Completion {
+pub(super) fn done(n: u32, target: &str) -> Completion {
     let result = RunResult {
         outcome: RunOutcome::Changed,
         reason: None,
@@ -169,7 +169,7 @@ impl Hub {
 }
 
 /// The states of an event as a node sees them.
-async fn states(fleet: &Fleet, n: u32) -> String {
+pub(super) async fn states(fleet: &Fleet, n: u32) -> String {
     match fleet.event_status(event_id(n)).await {
         Ok(Some(status)) => {
             let state = |(certname, target): (&Certname, &trigger_core::status::DeliveryStatus)| {

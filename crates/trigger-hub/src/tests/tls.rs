@@ -6,6 +6,14 @@ use tokio_rustls::client::TlsStream;
 use trigger_pki::testing::{Issued, TestCa};
 use trigger_pki::{Pki, TlsFiles};
 
+use trigger_core::keyspace::Keyspace;
+use trigger_fleet::Fleet;
+use trigger_pki::LazyPki;
+use trigger_store::backend::Backend;
+use trigger_store::credentials::Credentials;
+use trigger_store::url::BackendUrl;
+
+use super::rights::{done, event_id, publication, states};
 use super::*;
 
 const WATCH: &str = "GET /v1/watch HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -177,6 +185,31 @@ async fn the_certname_decides_what_a_node_may_do() {
         assert!(hub.ask(&operator, &put).await.unwrap().starts_with("403 Forbidden"));
     }
     assert!(hub.ask(&web01, &read_all).await.unwrap().starts_with("403 Forbidden"));
+    hub.hub.stop().await;
+}
+
+/// A node's own client over TLS: it fires, the target finishes, and the hub is left to sweep.
+#[tokio::test]
+async fn nodes_fire_and_finish_over_tls() {
+    let mut hub = TlsHub::start().await;
+    let url: BackendUrl = format!("hub+https://localhost:{}", hub.hub.address.port()).parse().unwrap();
+    let fleet = |node: &Pki, certname: &str| {
+        let credentials = Credentials { tls: Some(LazyPki::new(node.files().clone())) };
+        let backend = Backend::open(&url, &credentials).unwrap();
+        let fleet = Fleet::new(Arc::clone(backend.store().unwrap()), Keyspace::default());
+        fleet.acting_as(certname.parse().unwrap())
+    };
+    let (web01, lb01) = (hub.node("web01"), hub.node("lb01"));
+    let (origin, target) = (fleet(&web01, "web01"), fleet(&lb01, "lb01"));
+    assert!(origin.store().sweeps_itself());
+    origin.publish(&publication(1, "web01", "lb01"), false).await.unwrap();
+    assert_eq!(target.open_deliveries(target.identity().unwrap()).await.unwrap(), [event_id(1)]);
+    let forged = origin.publish(&publication(2, "lb01", "web01"), false).await.unwrap_err();
+    assert!(!forged.is_transient(), "it goes to quarantine: {forged}");
+    assert!(forged.to_string().contains("a node fires as itself only"), "{forged}");
+    target.finish(&[done(1, "lb01")]).await.unwrap();
+    assert_eq!(states(&origin, 1).await, "lb01=done");
+    assert_eq!(states(&target, 1).await, "lb01=done for lb01 only");
     hub.hub.stop().await;
 }
 

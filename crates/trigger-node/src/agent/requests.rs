@@ -27,6 +27,13 @@ pub(super) fn refused(uid: u32, groups: &str) -> Reply {
     failed(reason)
 }
 
+/// The reply to a request that was not read to its end.
+pub(super) fn too_large(max_bytes: u64) -> Reply {
+    failed(format!(
+        "the event has too many targets for the agent's socket, which takes {max_bytes} bytes: name a group, or fire several events"
+    ))
+}
+
 pub(super) async fn answer<H: Host>(line: &str, service: &Service<H>, caller: &Caller) -> Reply {
     match serde_json::from_str(line) {
         Ok(Request::Fire { publication, ignores_pause }) => match Publication::from_wire(&publication) {

@@ -16,7 +16,7 @@ use tracing::Instrument;
 use super::Service;
 use super::callers::{Callers, Rights};
 use super::error::AgentError;
-use super::requests::{Caller, answer, refused};
+use super::requests::{Caller, answer, refused, too_large};
 use crate::agent_socket::{Reply, address, path_in, shared_path};
 use crate::host::Host;
 
@@ -190,7 +190,11 @@ async fn converse<H: Host>(
     } else {
         let reader = BufReader::new(reader.take(access.max_request_bytes()));
         read_line(reader, &mut line).await?;
-        answer(&line, service, &Caller { uid, rights }).await
+        if line.len() as u64 >= access.max_request_bytes() {
+            too_large(access.max_request_bytes())
+        } else {
+            answer(&line, service, &Caller { uid, rights }).await
+        }
     };
     write(&mut writer, &reply).await
 }

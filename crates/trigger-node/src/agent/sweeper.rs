@@ -44,3 +44,78 @@ async fn look<H: Host>(
     }
     Ok(seen)
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use trigger_core::keyspace::{Key, Keyspace};
+    use trigger_fleet::Fleet;
+    use trigger_store::memory::MemoryStore;
+    use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, Watch};
+
+    use super::*;
+    use crate::agent::{metrics, testing};
+
+    /// A store that may sweep by itself.
+    struct Backend {
+        store: MemoryStore,
+        sweeps_itself: bool,
+    }
+
+    #[async_trait]
+    impl Store for Backend {
+        async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
+            self.store.put_many(entries).await
+        }
+
+        async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
+            self.store.delete_many(keys).await
+        }
+
+        async fn compare_and_swap(
+            &self,
+            key: &str,
+            value: &str,
+            expected: Option<Revision>,
+        ) -> Result<CasOutcome, StoreError> {
+            self.store.compare_and_swap(key, value, expected).await
+        }
+
+        async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+            self.store.read(ranges).await
+        }
+
+        async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+            self.store.watch(ranges).await
+        }
+
+        fn sweeps_itself(&self) -> bool {
+            self.sweeps_itself
+        }
+
+        fn address(&self) -> &str {
+            self.store.address()
+        }
+    }
+
+    /// Whether an agent has swept within a day.
+    async fn sweeps(sweeps_itself: bool) -> bool {
+        let dir = tempfile::tempdir().unwrap();
+        let store = MemoryStore::default();
+        let backend = Backend { store: store.clone(), sweeps_itself };
+        let fleet = Fleet::new(Arc::new(backend), Keyspace::default()).acting_as("lb01".parse().unwrap());
+        let settings = testing::settings(dir.path());
+        let host = *settings.state.host();
+        let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), fleet, host });
+        let a_day = Duration::from_secs(24 * 60 * 60);
+        assert!(tokio::time::timeout(a_day, run(node)).await.is_err(), "the agent would end with its task");
+        let note = KeyRange::Key(Keyspace::default().key(&Key::Sweep));
+        !store.list(&[note]).await.unwrap().is_empty()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_leaves_sweeping_to_a_backend_that_sweeps_by_itself() {
+        assert!(sweeps(false).await);
+        assert!(!sweeps(true).await);
+    }
+}

@@ -24,7 +24,7 @@ pub(crate) struct PolicyArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Show which [[accept]] rule decides about an event on this node; exit code 1 if the event is refused
+    /// Show which rule (`accept` in the configuration) decides about an event on this node; exit code 1 if it is refused
     Test(TestArgs),
 }
 

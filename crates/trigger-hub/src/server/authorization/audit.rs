@@ -6,18 +6,18 @@ use crate::server::caller::Caller;
 
 /// A part of an event was stored.
 pub(super) fn accepted(caller: &Caller, part: &Part) {
-    fire(caller, part, "accepted", "");
+    fire(caller, part, "accepted", None);
 }
 
 /// An event was not stored.
 pub(super) fn refused(caller: &Caller, part: &Part, reason: &str) {
-    fire(caller, part, "refused", reason);
+    fire(caller, part, "refused", Some(reason));
 }
 
-fn fire(caller: &Caller, part: &Part, decision: &str, reason: &str) {
+fn fire(caller: &Caller, part: &Part, decision: &str, reason: Option<&str>) {
     let hosts = part.event.targets.hosts.iter().map(ToString::to_string);
-    let groups = part.event.targets.groups.iter().map(|group| format!("group:{group}"));
-    let targets = hosts.chain(groups).collect::<Vec<_>>().join(" ");
+    let groups = part.event.targets.groups.iter().map(|group| format!("@{group}"));
+    let targets = hosts.chain(groups).collect::<Vec<_>>().join(",");
     tracing::info!(
         target: "audit",
         action = "fire",
