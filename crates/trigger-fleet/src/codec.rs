@@ -15,7 +15,7 @@ use trigger_core::signature::{Admission, Authors, Finding, admit};
 use trigger_core::signer::Signer;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{Envelope, Signature, Stored, WireError};
-use trigger_pki::{Pki, SharedKey};
+use trigger_pki::{LazyPki, Pki, SharedKey};
 
 use crate::certificates::Certificates;
 
@@ -26,8 +26,8 @@ pub enum Means {
     SharedKey(SharedKey),
     /// The node's certificate and key, and those whom it trusts.
     Certificates {
-        /// The node's files.
-        pki: Pki,
+        /// The node's files, which may not be there yet.
+        certificates: LazyPki,
         /// The clock by which certificates are valid. It is a function because nothing here reads a clock.
         clock: Clock,
     },
@@ -109,17 +109,16 @@ impl Codec {
     /// The node in whose name values are signed; absent where they are not, or with a shared key.
     pub fn certname(&self) -> Option<Certname> {
         match &self.inner.means {
-            Some(Means::Certificates { pki, .. }) => Some(pki.identity().certname().clone()),
+            Some(Means::Certificates { certificates, .. }) => {
+                Some(certificates.get().ok()?.identity().certname().clone())
+            }
             _ => None,
         }
     }
 
-    /// Grows when other signatures may count than before: what waits is then judged again.
-    pub fn generation(&self) -> u64 {
-        match &self.inner.means {
-            Some(Means::Certificates { pki, .. }) => pki.generation(),
-            _ => 0,
-        }
+    /// Whether values are signed with this node's certificate.
+    pub fn uses_certificates(&self) -> bool {
+        matches!(&self.inner.means, Some(Means::Certificates { .. }))
     }
 
     /// The text to store, without a signature: the value as the body of an envelope.
@@ -143,7 +142,8 @@ impl Codec {
             Some(Means::SharedKey(shared)) => {
                 Signature { text: shared.sign(&envelope.signed_bytes(key)), certificate: None }
             }
-            Some(Means::Certificates { pki, .. }) => {
+            Some(Means::Certificates { certificates, .. }) => {
+                let pki = certificates.get().map_err(|error| SigningError::Failed(error.to_string()))?;
                 let identity = pki.identity();
                 self.check_author(author)?;
                 let text = identity
@@ -216,8 +216,8 @@ impl Codec {
 
     /// This node's certificate, unless it has been [announced](Self::announced) at a place.
     pub(crate) fn unannounced(&self, place: &str) -> Option<(CertificateRef, StoredCertificate)> {
-        let Some(Means::Certificates { pki, .. }) = &self.inner.means else { return None };
-        let identity = pki.identity();
+        let Some(Means::Certificates { certificates, .. }) = &self.inner.means else { return None };
+        let identity = certificates.get().ok()?.identity();
         let fingerprint = Fingerprint::from_digest(*identity.fingerprint().as_bytes());
         if lock(&self.inner.announced).contains(&(place.to_owned(), fingerprint)) {
             return None;
@@ -261,7 +261,7 @@ impl Codec {
                     )
                 }
             }
-            Some(Means::Certificates { pki, clock }) => match envelope.certificate() {
+            Some(Means::Certificates { certificates, clock }) => match envelope.certificate() {
                 None => Finding::Unchecked(
                     "it is signed with a shared key, and this node verifies with Puppet's certificates".to_owned(),
                 ),
@@ -270,8 +270,12 @@ impl Codec {
                         Ok(reference) => reference,
                         Err(error) => return Finding::Wrong(format!("what it names as certificate is {error}")),
                     };
+                    let pki: Pki = match certificates.get() {
+                        Ok(pki) => pki,
+                        Err(error) => return Finding::Unknown(error.to_string()),
+                    };
                     let bytes = envelope.signed_bytes(key);
-                    self.certificates().verify(pki, clock(), &reference, &bytes, signature)
+                    self.certificates().verify(&pki, clock(), &reference, &bytes, signature)
                 }
             },
         }

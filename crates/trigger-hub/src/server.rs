@@ -129,7 +129,7 @@ pub async fn serve(
     let sweeper = settings.tls.as_ref().map(|pki| {
         let store: Arc<dyn Store> = store.clone();
         let fleet = Fleet::new(store, settings.rights.keyspace.clone());
-        let means = Means::Certificates { pki: pki.clone(), clock: Arc::new(clock::now) };
+        let means = Means::Certificates { certificates: pki.clone().into(), clock: Arc::new(clock::now) };
         // Unsigned events are removed too.
         fleet.acting_as(pki.identity().certname().clone()).with_codec(Codec::signing(means, false))
     });

@@ -13,6 +13,7 @@ use trigger_core::identity::{EventId, KeyPrefix};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_fleet::Fleet;
+use trigger_fleet::codec::Codec;
 use trigger_fleet::publishing::{PublishError, Published};
 use trigger_fleet::targets::RegisteredTargets;
 use trigger_store::backend::Backend;
@@ -48,12 +49,14 @@ const RELAY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Publishes an event to a backend that stores events. A write-only backend accepts the event and drops it.
 async fn publish_to(
     backend: &Backend,
+    codec: &Codec,
     publication: &Publication,
     check_prefix: bool,
 ) -> Result<Published, PublishError> {
     match backend.store() {
         Some(store) => {
-            let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()));
+            let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()))
+                .with_codec(codec.clone());
             fleet.publish(publication, check_prefix).await
         }
         None => Ok(Published::default()),
@@ -68,6 +71,8 @@ pub struct Publisher<H: Host = Os> {
     /// An event under any other prefix is refused if no agent is registered under it.
     own_prefix: KeyPrefix,
     credentials: Credentials,
+    /// Signs what is published.
+    codec: Codec,
     has_agent: bool,
     /// The longest time that firing may take, where the caller set one.
     longest: Option<Duration>,
@@ -113,6 +118,7 @@ impl<H: Host> Publisher<H> {
             spool,
             own_prefix,
             credentials,
+            codec: Codec::default(),
             has_agent: true,
             longest: None,
             node_backends,
@@ -120,6 +126,17 @@ impl<H: Host> Publisher<H> {
             backends: Mutex::default(),
             spooled: Notify::new(),
         }
+    }
+
+    /// The same for a node that signs what it publishes.
+    #[must_use]
+    pub fn signing_with(self, codec: Codec) -> Self {
+        Self { codec, ..self }
+    }
+
+    /// With what it signs.
+    pub fn codec(&self) -> &Codec {
+        &self.codec
     }
 
     /// The same for a process that publishes only where no agent does: it gives a slow backend more time.
@@ -273,7 +290,7 @@ impl<H: Host> Publisher<H> {
         };
         let backend = self.backend_of(publication).map_err(|error| unreachable(error.to_string()))?;
         let check_prefix = publication.prefix != self.own_prefix;
-        match timeout(&self.host, limit, publish_to(&backend, publication, check_prefix)).await {
+        match timeout(&self.host, limit, publish_to(&backend, &self.codec, publication, check_prefix)).await {
             Some(result) => result,
             None => Err(unreachable(format!(
                 "it did not take the event within {}",

@@ -11,10 +11,12 @@ use trigger_core::policy::Policy;
 use trigger_core::queue::PuppetBlocker;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
+use trigger_fleet::codec::{Codec, Means};
 use trigger_node::agent::{
     self, AgentError, AgentSettings, CertnameSource, DisableCheck, Part, Service, Stopped, Surroundings,
 };
 use trigger_node::state::StateDir;
+use trigger_pki::SharedKey;
 use trigger_store::credentials::Credentials;
 
 use crate::executor::Sim;
@@ -90,6 +92,7 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
         backend: name(BACKEND),
         named_backends: Vec::new(),
         credentials: Credentials::default(),
+        codec: codec(),
         prefix: KeyPrefix::default(),
         groups,
         command,
@@ -102,6 +105,11 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
         run_environment: BTreeMap::new(),
         may_inherit_claim,
     })
+}
+
+/// The machines share a key, so that everything is signed and verified, and one seed stays one course of events.
+pub(crate) fn codec() -> Codec {
+    Codec::signing(Means::SharedKey(SharedKey::from_bytes(b"the key of the simulated fleet")), true)
 }
 
 /// Fires the events that other processes submit to this agent, each in a conversation of its own.

@@ -15,6 +15,7 @@ use trigger_node::state::{Breaker, Outbox, StateDir};
 use trigger_node::submit::{Caller, Submission};
 use trigger_store::credentials::Credentials;
 
+use crate::agent::codec;
 use crate::manifest::name;
 use crate::process::Proc;
 use crate::server::BACKEND;
@@ -39,6 +40,7 @@ pub(crate) async fn fire(own: Proc, wanted: Wanted) {
         .and_then(|state| Some(Spool { outbox: Outbox::open(state).ok()?, breaker: Breaker::new(state) }));
     let publisher =
         Publisher::new(own.clone(), spool, KeyPrefix::default(), Credentials::default(), node_backends())
+            .signing_with(codec())
             .without_agent();
     // Outside a run it is an operator's, or that of a Puppet run which Trigger did not start.
     let is_operators = parent.is_none() && own.jitter() < 0.5;

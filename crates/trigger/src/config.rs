@@ -52,6 +52,8 @@ pub(crate) struct ConfigFile {
     pub(crate) run_timeout: Option<String>,
     pub(crate) runs_per_minute: Option<i64>,
     pub(crate) metrics_file: Option<PathBuf>,
+    pub(crate) require_signature: Option<bool>,
+    pub(crate) shared_key: Option<PathBuf>,
     #[serde(default)]
     pub(crate) hub: HubTable,
     #[serde(default)]

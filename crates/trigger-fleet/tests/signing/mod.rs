@@ -125,7 +125,7 @@ impl World {
             Site::Certificates(authority) => {
                 let clock = self.clock.clone();
                 let clock = Arc::new(move || Timestamp::from_unix_ms(clock.load(Ordering::Relaxed)));
-                Means::Certificates { pki: authority.pki(certname), clock }
+                Means::Certificates { certificates: authority.pki(certname).into(), clock }
             }
         }
     }
@@ -170,7 +170,8 @@ impl World {
             Means::SharedKey(shared) => {
                 Signature { text: shared.sign(&envelope.signed_bytes(key)), certificate: None }
             }
-            Means::Certificates { pki, .. } => {
+            Means::Certificates { certificates, .. } => {
+                let pki = certificates.get().unwrap();
                 let text = pki.identity().sign(&envelope.signed_bytes(key)).unwrap();
                 let reference = format!("{certname}/{}", pki.identity().fingerprint());
                 Signature { text, certificate: Some(reference.parse().unwrap()) }

@@ -52,6 +52,7 @@ use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
+use trigger_fleet::codec::Codec;
 use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 
@@ -84,6 +85,8 @@ pub struct AgentSettings<H: Host = Os> {
     pub named_backends: Vec<BackendUrl>,
     /// The credentials for every backend, this one and those of `trigger` resources that name another one.
     pub credentials: Credentials,
+    /// With what the agent signs and verifies what is stored.
+    pub codec: Codec,
     /// The key prefix of the fleet in the backend.
     pub prefix: KeyPrefix,
     /// The groups whose events the agent takes too.

@@ -51,7 +51,8 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     });
     let metrics_file = settings.metrics_file.clone();
     let certificates = settings.credentials.tls.clone();
-    let uses_tls = settings.backend.scheme().transport == Transport::Tls;
+    let uses_tls =
+        settings.backend.scheme().transport == Transport::Tls || settings.codec.uses_certificates();
     let find_lock = disabled.find();
     // This list is taken before this program starts children of its own.
     let inherited = reaper::children();

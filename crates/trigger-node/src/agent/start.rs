@@ -46,14 +46,17 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let outbox = Outbox::open(&state)?;
     let spool = Spool { outbox: outbox.clone(), breaker: Breaker::new(&state) };
     let (prefix, credentials) = (settings.prefix.clone(), settings.credentials.clone());
-    let backends = settings.node_backends();
-    let publisher = Arc::new(Publisher::new(host.clone(), Some(spool), prefix, credentials, backends));
+    let (backends, codec) = (settings.node_backends(), settings.codec.clone());
+    let publisher = Arc::new(
+        Publisher::new(host.clone(), Some(spool), prefix, credentials, backends).signing_with(codec),
+    );
     let store = open_store(&publisher, &settings.backend)?;
     if was_accessible {
         tracing::warn!(path = %state.path().display(), "other users had access to the state directory; only its owner has now");
     }
     let keyspace = Keyspace::new(settings.prefix.clone());
-    let fleet = Fleet::new(store, keyspace).acting_as(settings.certname.clone());
+    let fleet =
+        Fleet::new(store, keyspace).acting_as(settings.certname.clone()).with_codec(settings.codec.clone());
     let runs = Runs::open(&state)?;
     let (dedup_log, ended) = DedupLog::open(&state, host.wall())?;
 

@@ -20,6 +20,7 @@ pub(super) fn settings(dir: &Path) -> AgentSettings {
         backend: "hub+http://127.0.0.1:1".parse().unwrap(),
         named_backends: Vec::new(),
         credentials: Default::default(),
+        codec: Default::default(),
         prefix: Default::default(),
         groups: Vec::new(),
         command,

@@ -230,9 +230,11 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
     let certname_source =
         globals.certname(&config)?.map_or(CertnameSource::Puppet, CertnameSource::Configured);
+    let signing = globals.signing(&config)?;
+    let has_puppet = command.kind() != CommandKind::Other;
     // Puppet may let this process wait, so all that can be refused is refused before.
     let certificates = match config.known_certificates(state.path(), &command)? {
-        None if needs_certificates(&backend) => {
+        None if needs_certificates(&backend) || (signing.wants_certificates() && has_puppet) => {
             let ask = async |attempt| puppet_settings::tls_files(&command, attempt).await;
             let puppets = ask_puppet(&command, &CERTIFICATES, ask).await?;
             Some(config.certificates_beside(puppets)?)
@@ -241,6 +243,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     };
     let credentials = Credentials { tls: certificates };
     check_backend(&backend, &credentials)?;
+    let codec = signing.agents_codec(&config, &credentials, &backend)?;
     let certname = match (state.certname()?, &certname_source) {
         // The runs and outcomes in the directory are its owner's; see `CertnameSource`.
         (Some(owner), _) => owner,
@@ -273,6 +276,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         backend,
         named_backends,
         credentials,
+        codec,
         prefix,
         groups,
         command_words: command.words(),

@@ -84,8 +84,10 @@ pub(crate) async fn run(
     }
     let spool = if served_by.is_some() { None } else { open_spool(state.as_ref(), warnings) };
     let credentials = globals.credentials(&config, std::slice::from_ref(&chosen.url)).await?;
-    let mut publisher =
-        Publisher::new(Os::start(), spool, own_prefix, credentials, node_backends).without_agent();
+    let codec = globals.firing_codec(&config, &credentials, warnings)?;
+    let mut publisher = Publisher::new(Os::start(), spool, own_prefix, credentials, node_backends)
+        .signing_with(codec)
+        .without_agent();
     if args.wait {
         publisher = publisher.giving_up_after(args.timeout);
     }
@@ -210,7 +212,8 @@ async fn follow(
             publication.backend
         )));
     };
-    let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()));
+    let fleet = Fleet::new(Arc::clone(store), Keyspace::new(publication.prefix.clone()))
+        .with_codec(publisher.codec().clone());
     let event = publication.event.id;
     let offer = async || offer(state, publisher, event, warnings).await;
     let followed = wait::until_over(&fleet, event, patience, globals.output, offer).await?;

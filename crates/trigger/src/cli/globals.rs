@@ -20,6 +20,7 @@ use crate::config::{
     certname_setting,
 };
 use crate::failure::Failure;
+use crate::warnings::Warnings;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Settings")]
@@ -36,6 +37,12 @@ pub(crate) struct Globals {
     /// State directory [default: /var/lib/trigger]
     #[arg(long, global = true, env = "TRIGGER_STATE_DIR", value_name = "DIR", hide_env = true)]
     pub(crate) state_dir: Option<PathBuf>,
+    /// File with the key that the fleet shares, to sign and verify events [default: Puppet's certificates]
+    #[arg(long, global = true, env = "TRIGGER_SHARED_KEY", value_name = "FILE", hide_env = true)]
+    pub(crate) shared_key: Option<PathBuf>,
+    /// Whether events without a valid signature are refused [default: true]
+    #[arg(long, global = true, env = "TRIGGER_REQUIRE_SIGNATURE", value_name = "BOOL", hide_env = true, action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub(crate) require_signature: Option<bool>,
     /// Output for people or for programs
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
     pub(crate) output: OutputFormat,
@@ -92,6 +99,7 @@ impl Globals {
         &self,
         config: &ConfigFile,
         prefix: Option<&KeyPrefix>,
+        warnings: &Warnings,
     ) -> Result<Fleet, Failure> {
         let url = self.backend(config)?;
         let prefix = prefix.cloned().map_or_else(|| config.prefix(), Ok)?;
@@ -101,7 +109,9 @@ impl Globals {
         let Some(store) = backend.store() else {
             return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));
         };
-        Ok(Fleet::new(Arc::clone(store), Keyspace::new(prefix)))
+        let (codec, warning) = self.reading_codec(config, &credentials)?;
+        warnings.extend(warning);
+        Ok(Fleet::new(Arc::clone(store), Keyspace::new(prefix)).with_codec(codec))
     }
 
     /// The configured certname; without one, Puppet has to be asked.

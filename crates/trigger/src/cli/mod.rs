@@ -6,6 +6,7 @@ mod fire;
 mod first_process;
 mod globals;
 mod hub;
+mod keygen;
 mod outbox;
 #[cfg(test)]
 mod pages;
@@ -14,6 +15,7 @@ mod queue;
 mod reexec;
 mod rename;
 mod runtime;
+mod signing;
 mod spooled_event;
 mod status;
 mod target_counts;
@@ -60,6 +62,8 @@ enum Command {
     Rename,
     /// Run the node's daemon
     Agent(agent::AgentArgs),
+    /// Make a key with which the nodes of a fleet without Puppet's certificates sign and verify events
+    Keygen(keygen::KeygenArgs),
     /// Run the hub, the backend that needs nothing else installed
     Hub(hub::HubArgs),
 }
@@ -126,6 +130,7 @@ fn run_command(cli: &Cli) -> ExitCode {
         Command::Policy(args) => policy::run(globals, args, &warnings),
         Command::Why(args) => block_on(why::run(globals, args, &warnings)),
         Command::Rename => block_on(rename::run(globals, &warnings)),
+        Command::Keygen(args) => keygen::run(args),
         Command::Agent(args) => agent::run(globals, args),
         Command::Hub(args) => hub::run(globals, args, &warnings),
     };

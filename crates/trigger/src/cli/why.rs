@@ -50,7 +50,7 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let questions = questions(globals, &config, args).await?;
-    let fleet = globals.fleet(&config, args.prefix.as_ref()).await?;
+    let fleet = globals.fleet(&config, args.prefix.as_ref(), warnings).await?;
     let answer = ask(&fleet, questions, warnings).await?;
     warnings.extend(answer.event.as_ref().and_then(limited_sight));
     match globals.output {

@@ -19,6 +19,11 @@ pub(crate) struct TlsTable {
 }
 
 impl TlsTable {
+    /// Whether the configuration says that this node has certificates.
+    pub(crate) fn is_given(&self) -> bool {
+        self.certificate.is_some()
+    }
+
     /// The files, if the table names all that are needed.
     pub(crate) fn files(&self) -> Result<Option<TlsFiles>, Failure> {
         let Self { certificate, key, ca, crl } = self;

@@ -30,7 +30,12 @@ impl Daemon {
     ) -> Self {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", &format!("{setting} && exec \"$0\" \"$@\"")]).arg(cargo_bin!("trigger"));
-        command.args(arguments).env_clear().env("TRIGGER_CONFIG", "/dev/null").env("TRIGGER_LOG", "debug");
+        command
+            .args(arguments)
+            .env_clear()
+            .env("TRIGGER_CONFIG", "/dev/null")
+            .env("TRIGGER_REQUIRE_SIGNATURE", "false")
+            .env("TRIGGER_LOG", "debug");
         command.env("TRIGGER_STATE_DIR", state).env("TRIGGER_CERTNAME", "web01.example.com");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Self(command.spawn().unwrap())
@@ -92,7 +97,11 @@ pub(crate) fn get(address: &str, path: &str) -> Option<String> {
 pub(crate) fn is_committed(address: &str, state: &Path) -> bool {
     let mut command = Command::new(cargo_bin!("trigger"));
     command.args(["fire", "x", "--host", "web01.example.com", "--backend", &format!("hub+http://{address}")]);
-    command.args(["--output", "json"]).env_clear().env("TRIGGER_CONFIG", "/dev/null");
+    command
+        .args(["--output", "json"])
+        .env_clear()
+        .env("TRIGGER_CONFIG", "/dev/null")
+        .env("TRIGGER_REQUIRE_SIGNATURE", "false");
     command.env("TRIGGER_STATE_DIR", state).env("TRIGGER_CERTNAME", "web01.example.com");
     String::from_utf8(command.output().unwrap().stdout).unwrap().contains(r#""state":"committed""#)
 }
@@ -100,7 +109,11 @@ pub(crate) fn is_committed(address: &str, state: &Path) -> bool {
 pub(crate) fn fire(address: &str, state: &Path, arguments: &[&str]) -> ExitStatus {
     let mut command = Command::new(cargo_bin!("trigger"));
     command.args(["fire", "x", "--host", "web01.example.com", "--backend", &format!("hub+http://{address}")]);
-    command.args(arguments).env_clear().env("TRIGGER_CONFIG", "/dev/null");
+    command
+        .args(arguments)
+        .env_clear()
+        .env("TRIGGER_CONFIG", "/dev/null")
+        .env("TRIGGER_REQUIRE_SIGNATURE", "false");
     command.env("TRIGGER_STATE_DIR", state).env("TRIGGER_CERTNAME", "web01.example.com");
     command.stdout(Stdio::null()).status().unwrap()
 }

@@ -28,6 +28,7 @@ fn trigger(state: &Path) -> Command {
         .env("TRIGGER_STATE_DIR", state)
         .env("TRIGGER_CERTNAME", "web01.example.com")
         .env("TRIGGER_BACKEND", "dummy:")
+        .env("TRIGGER_REQUIRE_SIGNATURE", "false")
 }
 
 fn state() -> tempfile::TempDir {
