@@ -2,6 +2,9 @@
 
 mod accept;
 mod backends;
+#[cfg(test)]
+mod packaged;
+mod paths;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -22,6 +25,7 @@ use crate::failure::Failure;
 
 use accept::AcceptTable;
 pub(crate) use backends::{BACKEND_VARIABLE, BackendSource, ChosenBackend};
+pub(crate) use paths::absolute;
 use tls::TlsTable;
 
 /// The default path of the configuration file.
@@ -253,17 +257,6 @@ pub(crate) fn metrics_file(path: Option<&Path>) -> Result<Option<PathBuf>, Failu
         )));
     }
     Ok(Some(path))
-}
-
-/// Refuses a relative path, which would mean another file in every process that reads the setting.
-pub(crate) fn absolute(name: &str, path: PathBuf) -> Result<PathBuf, Failure> {
-    if path.is_absolute() {
-        return Ok(path);
-    }
-    Err(Failure::config(format!(
-        "setting {name}: '{}' is not an absolute path, and every process of Trigger has a working directory of its own",
-        path.display()
-    )))
 }
 
 /// The words between backticks. serde's error names the unknown field first, then the known ones.

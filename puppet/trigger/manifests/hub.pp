@@ -9,7 +9,7 @@
 # @param allowed_hosts
 #   Other names by which clients may address the hub, such as those of a forwarded port or a proxy
 # @param data_dir
-#   Where the hub keeps its data; unset, where the program does by itself
+#   Where the hub keeps its data; unset, where the program does by itself. The directory above it must exist
 # @param service_ensure
 #   Whether the hub runs
 # @param service_enable
@@ -29,12 +29,8 @@ class trigger::hub (
 ) {
   include trigger
 
-  file { '/etc/systemd/system/trigger-hub.service':
-    ensure  => file,
-    owner   => 'root',
-    group   => 'root',
-    mode    => '0644',
-    content => epp('trigger/trigger-hub.service.epp', {
+  trigger::unit { 'trigger-hub':
+    settings => epp('trigger/trigger-hub.conf.epp', {
         'binary_path'   => $trigger::binary_path,
         'listen'        => $listen,
         'allowed_hosts' => $allowed_hosts.unique,
@@ -45,9 +41,8 @@ class trigger::hub (
   service { 'trigger-hub':
     ensure    => $service_ensure,
     enable    => $service_enable,
-    subscribe => [
-      Class['trigger'],
-      File['/etc/systemd/system/trigger-hub.service'],
-    ],
+    subscribe => [Class['trigger'], Trigger::Unit['trigger-hub']],
   }
+
+  Class['trigger'] -> Trigger::Unit['trigger-hub']
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use trigger_store::credentials::TlsFiles;
 
-use super::absolute;
+use super::paths::absolute;
 use crate::failure::Failure;
 
 /// `[tls]`. A file that it does not name is Puppet's.
