@@ -8,12 +8,12 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-.PHONY: help setup build test quick unit docs demo sim faults fuzz bench lint clean
+.PHONY: help setup build test quick unit docs demo sim faults fuzz bench lint packages packages-test module repository clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
 	@echo
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: BACKEND ?= hub
 demo: ## See it work: three nodes that run Puppet when a fourth notifies (BACKEND=etcd for etcd)
@@ -64,6 +64,21 @@ bench: ## Measure latency, bursts, fan-out and memory beside the original's loop
 build: ## Build the optimised program: target/release/trigger
 	@scripts/setup build
 	@cargo build --locked --release -p trigger
+
+packages: ## Build the packages for Debian and for Red Hat's family: target/packages (TRIGGER_BINARY, MAINTAINER)
+	@scripts/setup packages
+	@packaging/build
+
+module: ## Make the Puppet module's archive as the Forge takes it: target/packages
+	@packaging/module
+
+repository: ## Make a signed apt repository of the packages: target/repository (KEY: a key of gpg)
+	@scripts/setup packages
+	@packaging/repository '$(KEY)'
+
+packages-test: ## Install, upgrade, remove and purge the packages on a machine in Docker
+	@scripts/setup machines
+	@packaging/test-on-machines
 
 setup: ## Install all that the other targets need
 	@scripts/setup test demo etcd faults fuzz bench

@@ -2,6 +2,8 @@
 
 mod accept;
 mod backends;
+#[cfg(test)]
+mod packaged;
 mod paths;
 mod tls;
 

@@ -6,6 +6,9 @@
 #
 # What is left unset is left to the program. A run in progress survives a restart of the service.
 #
+# @param install
+#   How the program comes to this node, as in the class `trigger`, whose other parameters say from where; unset, as that class
+#   says. On a node that is a hub too, set `trigger::install` in Hiera instead
 # @param backend
 #   Where events are carried: `hub+https://HOST:PORT`, `etcds://HOST:PORT[,HOST:PORT…]`, on this machine also
 #   `hub+http://localhost:PORT`, without encryption `etcd://HOST:PORT[,HOST:PORT…]`, or, with a stopped service and for
@@ -58,6 +61,12 @@
 #     groups  => ['web'],
 #   }
 #
+# @example A node that installs the package from a repository that it knows
+#   class { 'trigger::agent':
+#     install => 'package',
+#     backend => 'etcd://etcd1.example.com:2379',
+#   }
+#
 # @example A node that only web servers and an operator's machine may trigger
 #   class { 'trigger::agent':
 #     backend => 'hub+http://127.0.0.1:8145',
@@ -74,6 +83,7 @@
 #   }
 class trigger::agent (
   Trigger::Backend $backend,
+  Optional[Trigger::Install] $install = undef,
   Optional[Trigger::Certname] $certname = undef,
   Array[Trigger::Group] $groups = [],
   Optional[Trigger::Command] $run_cmd = undef,
@@ -93,7 +103,16 @@ class trigger::agent (
   Enum['running', 'stopped'] $service_ensure = 'running',
   Boolean $service_enable = true,
 ) {
+  if $install and !defined(Class['trigger']) {
+    class { 'trigger':
+      install => $install,
+    }
+  }
   include trigger
+
+  if $install and $install != $trigger::install {
+    fail("trigger::agent: install is '${install}', but the class trigger has '${trigger::install}' already: set trigger::install in Hiera")
+  }
 
   if $service_ensure == 'running' and $backend =~ Trigger::Backend::Writeonly {
     fail("trigger::agent: the backend '${backend}' only takes events, so that no agent can run on it")
@@ -144,21 +163,20 @@ class trigger::agent (
     }),
   }
 
-  # Puppet has systemd read changed units by itself when it manages their service.
-  file { '/etc/systemd/system/trigger-agent.service':
-    ensure  => file,
-    owner   => 'root',
-    group   => 'root',
-    mode    => '0644',
-    content => epp('trigger/trigger-agent.service.epp', { 'binary_path' => $trigger::binary_path }),
+  $settings = $trigger::binary_path ? {
+    '/usr/bin/trigger' => undef,
+    default            => epp('trigger/trigger-agent.conf.epp', { 'binary_path' => $trigger::binary_path }),
+  }
+  trigger::unit { 'trigger-agent':
+    settings => $settings,
   }
 
   service { 'trigger-agent':
     ensure    => $service_ensure,
     enable    => $service_enable,
-    subscribe => [
-      Class['trigger'],
-      File['/etc/trigger/trigger.toml', '/etc/systemd/system/trigger-agent.service'],
-    ],
+    subscribe => [Class['trigger'], File['/etc/trigger/trigger.toml'], Trigger::Unit['trigger-agent']],
   }
+
+  # The package has a configuration of its own, and units that take the place of those that Puppet writes.
+  Class['trigger'] -> [File['/etc/trigger', '/etc/trigger/trigger.toml'], Trigger::Unit['trigger-agent']]
 }

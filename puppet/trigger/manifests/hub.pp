@@ -19,7 +19,7 @@
 # @param allowed_hosts
 #   Without TLS, other names by which clients may address the hub, such as those of a forwarded port or a proxy
 # @param data_dir
-#   Where the hub keeps its data; unset, where the program does by itself
+#   Where the hub keeps its data; unset, where the program does by itself. The directory above it must exist
 # @param service_ensure
 #   Whether the hub runs
 # @param service_enable
@@ -54,14 +54,11 @@ class trigger::hub (
     fail("trigger::hub: other machines reach '${listen}', where the hub has to speak TLS")
   }
 
-  file { '/etc/systemd/system/trigger-hub.service':
-    ensure  => file,
-    owner   => 'root',
-    group   => 'root',
-    mode    => '0644',
-    content => epp('trigger/trigger-hub.service.epp', {
+  trigger::unit { 'trigger-hub':
+    settings => epp('trigger/trigger-hub.conf.epp', {
         'binary_path' => $trigger::binary_path,
         'listen'      => $listen,
+        'data_dir'    => $data_dir,
         'flags'       => [
           $tls.then |$value| { "--tls=${value}" },
           $health_listen.then |$value| { "--health-listen ${value}" },
@@ -76,9 +73,8 @@ class trigger::hub (
   service { 'trigger-hub':
     ensure    => $service_ensure,
     enable    => $service_enable,
-    subscribe => [
-      Class['trigger'],
-      File['/etc/systemd/system/trigger-hub.service'],
-    ],
+    subscribe => [Class['trigger'], Trigger::Unit['trigger-hub']],
   }
+
+  Class['trigger'] -> Trigger::Unit['trigger-hub']
 }

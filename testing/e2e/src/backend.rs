@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::binary::program;
+use crate::pki::{Authority, SERVER, Ssl};
 use crate::polling::eventually;
 use crate::process::{Process, explain};
 
@@ -21,6 +22,22 @@ pub enum BackendKind {
     Hub,
     /// etcd v3
     Etcd,
+    /// `trigger hub` with TLS, to which each node shows a certificate of the tests' Puppet CA
+    TlsHub,
+    /// etcd v3 with TLS and such certificates
+    TlsEtcd,
+}
+
+impl BackendKind {
+    /// Returns whether it is a hub.
+    pub fn is_hub(self) -> bool {
+        matches!(self, Self::Hub | Self::TlsHub)
+    }
+
+    /// Returns whether its nodes need certificates.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::TlsHub | Self::TlsEtcd)
+    }
 }
 
 /// A backend, which is killed when it is dropped.
@@ -30,16 +47,30 @@ pub struct Backend {
     port: u16,
     peer_port: u16,
     directory: PathBuf,
+    /// The server's certificate; absent without TLS.
+    ssl: Option<Ssl>,
+    /// The certificate with which the harness itself asks the server, which is good whatever that of the server is.
+    own: Ssl,
     process: Process,
 }
 
 impl Backend {
     /// Starts a backend whose data lies in `directory`, and waits until it serves.
     pub fn start(kind: BackendKind, directory: &Path) -> Self {
+        let ssl = kind.is_tls().then(|| Authority::puppet().server(&directory.join("ssl")));
+        Self::start_with(kind, directory, ssl)
+    }
+
+    /// Starts such a backend with this certificate.
+    pub fn start_with(kind: BackendKind, directory: &Path, ssl: Option<Ssl>) -> Self {
         let (port, peer_port) = (free_port(), free_port());
         std::fs::create_dir_all(directory).expect("a directory for the backend");
-        let process = launch(kind, port, peer_port, directory);
-        let mut backend = Self { kind, port, peer_port, directory: directory.to_owned(), process };
+        let process = launch(kind, port, peer_port, directory, ssl.as_ref());
+        let own = Ssl::at(&directory.join("harness"), SERVER);
+        if ssl.is_some() {
+            Authority::puppet().server(own.directory());
+        }
+        let mut backend = Self { kind, port, peer_port, directory: directory.to_owned(), ssl, own, process };
         backend.wait_until_it_serves();
         backend
     }
@@ -49,6 +80,8 @@ impl Backend {
         match self.kind {
             BackendKind::Hub => format!("hub+http://127.0.0.1:{}", self.port),
             BackendKind::Etcd => format!("etcd://127.0.0.1:{}", self.port),
+            BackendKind::TlsHub => format!("hub+https://localhost:{}", self.port),
+            BackendKind::TlsEtcd => format!("etcds://localhost:{}", self.port),
         }
     }
 
@@ -60,6 +93,11 @@ impl Backend {
     /// Returns the port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Returns the files of the server's certificate; panics if it has none.
+    pub fn ssl(&self) -> &Ssl {
+        self.ssl.as_ref().expect("a backend with TLS")
     }
 
     /// Returns its process.
@@ -74,7 +112,7 @@ impl Backend {
 
     /// Starts it again after [`Self::kill`], with its data and its port.
     pub fn restart(&mut self) {
-        self.process = launch(self.kind, self.port, self.peer_port, &self.directory);
+        self.process = launch(self.kind, self.port, self.peer_port, &self.directory, self.ssl.as_ref());
         self.wait_until_it_serves();
     }
 
@@ -86,7 +124,7 @@ impl Backend {
 
     /// Starts a hub again after [`Self::stop`] that serves, but may not be healthy.
     pub fn restart_unhealthy(&mut self) {
-        self.process = launch(self.kind, self.port, self.peer_port, &self.directory);
+        self.process = launch(self.kind, self.port, self.peer_port, &self.directory, self.ssl.as_ref());
         eventually("a hub that listens", || {
             TcpStream::connect(("127.0.0.1", self.port)).map(drop).map_err(|_| self.process.log())
         });
@@ -94,10 +132,7 @@ impl Backend {
 
     /// Returns the status and the document with which a hub answers `/healthz`.
     pub fn health(&self) -> (u16, Value) {
-        self.exchange(&format!(
-            "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n",
-            self.port
-        ))
+        self.exchange("GET", "/healthz", "")
     }
 
     /// Returns the path of its data.
@@ -108,53 +143,62 @@ impl Backend {
     /// Stores a value under a key, without any of Trigger's checks.
     pub fn put(&self, key: &str, value: &str) {
         match self.kind {
-            BackendKind::Hub => {
+            BackendKind::Hub | BackendKind::TlsHub => {
                 let (status, reply) =
                     self.post("/v1/put", &json!({ "entries": [{ "key": key, "value": value }] }));
                 assert_eq!(status, 200, "{reply}");
             }
-            BackendKind::Etcd => drop(self.etcdctl(&["put", "--", key, value])),
+            BackendKind::Etcd | BackendKind::TlsEtcd => drop(self.etcdctl(&["put", "--", key, value])),
         }
     }
 
     /// Removes a key, as an operator would.
     pub fn delete(&self, key: &str) {
         match self.kind {
-            BackendKind::Hub => {
+            BackendKind::Hub | BackendKind::TlsHub => {
                 let (status, reply) = self.post("/v1/delete", &json!({ "keys": [key] }));
                 assert_eq!(status, 200, "{reply}");
             }
-            BackendKind::Etcd => drop(self.etcdctl(&["del", "--", key])),
+            BackendKind::Etcd | BackendKind::TlsEtcd => drop(self.etcdctl(&["del", "--", key])),
         }
     }
 
     /// Returns the value under a key, if there is one.
     pub fn get(&self, key: &str) -> Option<String> {
         match self.kind {
-            BackendKind::Hub => {
+            BackendKind::Hub | BackendKind::TlsHub => {
                 let (status, reply) = self.post("/v1/read", &json!({ "ranges": [{ "key": key }] }));
                 assert_eq!(status, 200, "{reply}");
                 reply["entries"][0]["value"].as_str().map(str::to_owned)
             }
-            BackendKind::Etcd => {
+            BackendKind::Etcd | BackendKind::TlsEtcd => {
                 let value = self.etcdctl(&["get", "--print-value-only", "--", key]);
                 (!value.is_empty()).then(|| value.trim_end_matches('\n').to_owned())
             }
         }
     }
 
-    /// Sends a request to the hub's HTTP API and returns the status and the document of the answer.
+    /// Sends a request to the hub's HTTP API and returns the status and the document of the answer. With TLS it is the
+    /// hub's own certname that asks.
     pub fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let body = body.to_string();
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        self.exchange("POST", path, &body.to_string())
+    }
+
+    /// Sends such a request with the certificate of a node.
+    pub fn post_as(&self, ssl: &Ssl, path: &str, body: &Value) -> (u16, Value) {
+        self.exchange_over_tls(ssl, "POST", path, &body.to_string())
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        if self.ssl.is_some() {
+            return self.exchange_over_tls(&self.own, method, path, body);
+        }
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\nContent-Length: \
+             {}\r\nConnection: close\r\n\r\n{body}",
             self.port,
             body.len()
         );
-        self.exchange(&format!("{head}{body}"))
-    }
-
-    fn exchange(&self, request: &str) -> (u16, Value) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection to the hub");
         stream.write_all(request.as_bytes()).expect("a request to the hub");
         let mut bytes = Vec::new();
@@ -165,9 +209,49 @@ impl Backend {
         (status, serde_json::from_str(body).unwrap_or_default())
     }
 
-    fn etcdctl(&self, arguments: &[&str]) -> String {
+    /// The status is 0 if there is no connection.
+    fn exchange_over_tls(&self, ssl: &Ssl, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let mut command = Command::new("curl");
+        command.args([
+            "--silent",
+            "--insecure",
+            "--request",
+            method,
+            "--header",
+            "Content-Type: application/json",
+        ]);
+        command.args(["--data-raw", body, "--write-out", "\n%{http_code}"]);
+        command
+            .arg("--cert")
+            .arg(ssl.certificate())
+            .arg("--key")
+            .arg(ssl.key())
+            .arg("--cacert")
+            .arg(ssl.ca());
+        command.arg(format!("https://localhost:{}{path}", self.port));
+        let output = command.output();
+        let output = output.unwrap_or_else(|error| panic!("{}", explain(&command, "curl", &error)));
+        let said = String::from_utf8_lossy(&output.stdout);
+        let (body, status) = said.rsplit_once('\n').unwrap_or(("", "0"));
+        (status.parse().unwrap_or_default(), serde_json::from_str(body).unwrap_or_default())
+    }
+
+    /// Returns `etcdctl` for this server.
+    fn etcdctl_command(&self) -> Command {
         let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").arg("--endpoints").arg(format!("127.0.0.1:{}", self.port));
+        command.env("ETCDCTL_API", "3").arg("--endpoints");
+        match &self.ssl {
+            None => command.arg(format!("127.0.0.1:{}", self.port)),
+            Some(_) => {
+                command.arg(format!("https://localhost:{}", self.port)).arg("--insecure-skip-tls-verify");
+                command.arg("--cert").arg(self.own.certificate()).arg("--key").arg(self.own.key())
+            }
+        };
+        command
+    }
+
+    fn etcdctl(&self, arguments: &[&str]) -> String {
+        let mut command = self.etcdctl_command();
         command.args(arguments);
         let output = command.output();
         let output = output.unwrap_or_else(|error| panic!("{}", explain(&command, "etcd-client", &error)));
@@ -182,17 +266,16 @@ impl Backend {
                 panic!("the backend ended with {code}; its log:\n{log}");
             }
             match self.kind {
-                BackendKind::Hub => {
+                BackendKind::Hub | BackendKind::TlsHub => {
                     if TcpStream::connect(("127.0.0.1", self.port)).is_err() {
                         return Err(log);
                     }
                     if self.health().0 == 200 { Ok(()) } else { Err(log) }
                 }
                 // etcd listens from its first moment, but serves only once it reports so.
-                BackendKind::Etcd => {
-                    let mut command = Command::new("etcdctl");
-                    command.env("ETCDCTL_API", "3").args(["--command-timeout", "2s", "--endpoints"]);
-                    command.arg(format!("127.0.0.1:{}", self.port)).args(["get", "/"]);
+                BackendKind::Etcd | BackendKind::TlsEtcd => {
+                    let mut command = self.etcdctl_command();
+                    command.args(["--command-timeout", "2s", "get", "/"]);
                     let output = command.output();
                     let output =
                         output.unwrap_or_else(|error| panic!("{}", explain(&command, "etcd-client", &error)));
@@ -207,23 +290,32 @@ fn data_dir(directory: &Path) -> PathBuf {
     directory.join("data")
 }
 
-fn launch(kind: BackendKind, port: u16, peer_port: u16, directory: &Path) -> Process {
+fn launch(kind: BackendKind, port: u16, peer_port: u16, directory: &Path, ssl: Option<&Ssl>) -> Process {
     let log = directory.join("log");
     match kind {
-        BackendKind::Hub => {
+        BackendKind::Hub | BackendKind::TlsHub => {
             let mut command = Command::new(program());
-            command.args(["hub", "--listen", &format!("127.0.0.1:{port}"), "--config", "/dev/null"]);
+            let config = directory.join("trigger.toml");
+            let tls =
+                ssl.map_or_else(String::new, |ssl| format!("tls = {}\n[hub]\ntls = true\n", ssl.table()));
+            std::fs::write(&config, tls).expect("a configuration of the hub");
+            command.args(["hub", "--listen", &format!("127.0.0.1:{port}"), "--config"]).arg(config);
             command.arg("--data-dir").arg(data_dir(directory));
             Process::start(&mut command, &log, "trigger")
         }
-        BackendKind::Etcd => {
+        BackendKind::Etcd | BackendKind::TlsEtcd => {
+            let scheme = if ssl.is_some() { "https" } else { "http" };
             let (client, peer) =
-                (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+                (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
             let mut command = Command::new("etcd");
             command.arg("--data-dir").arg(data_dir(directory)).args(["--name", "only"]);
             command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
             command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
             command.args(["--initial-cluster", &format!("only={peer}")]);
+            if let Some(ssl) = ssl {
+                command.arg("--cert-file").arg(ssl.certificate()).arg("--key-file").arg(ssl.key());
+                command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(ssl.ca());
+            }
             // A single member need not wait a second to elect itself.
             command.args(["--heartbeat-interval", "50", "--election-timeout", "250"]);
             Process::start(&mut command, &log, "etcd-server")

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use crate::backend::{Backend, BackendKind};
 use crate::disk::SmallDisk;
 use crate::node::Node;
+use crate::pki::{Authority, Request};
 use crate::process::end_all_of;
 
 /// A fleet, of which each test has its own.
@@ -34,6 +35,15 @@ impl Fleet {
         Self { backend, disk: Some(disk), scratch }
     }
 
+    /// Starts a backend whose server has this certificate, whatever is wrong with it.
+    pub fn with_server(kind: BackendKind, request: &Request<'_>) -> Self {
+        let scratch = scratch();
+        let directory = scratch.path().join("backend");
+        let ssl = Authority::puppet().issue(request, &directory.join("ssl"));
+        let backend = Backend::start_with(kind, &directory, Some(ssl));
+        Self { backend, disk: None, scratch }
+    }
+
     /// Returns the backend's own disk; panics if it has none.
     pub fn disk(&self) -> &SmallDisk {
         self.disk.as_ref().expect("a fleet on a small disk")
@@ -46,7 +56,12 @@ impl Fleet {
 
     /// Makes such a node in a directory whose name is not its certname.
     pub fn node_in(&self, directory: &str, certname: &str) -> Node {
-        Node::new(certname, &self.directory(directory), &self.backend.url())
+        let mut node = Node::new(certname, &self.directory(directory), &self.backend.url());
+        if self.backend.kind().is_tls() {
+            let ssl = Authority::puppet().node(certname, &node.path("ssl"));
+            node.has_certificate(&ssl);
+        }
+        node
     }
 
     /// Makes a node whose agent is running and connected.

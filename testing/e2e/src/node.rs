@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::answer::Answer;
 use crate::binary::program;
+use crate::pki::Ssl;
 use crate::polling::{TIMEOUT, eventually, eventually_within};
 use crate::process::Process;
 
@@ -102,6 +103,16 @@ impl Node {
         let path = self.write(name, text);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("an executable script");
         path
+    }
+
+    /// Gives it the files of a certificate.
+    pub fn has_certificate(&mut self, ssl: &Ssl) -> &mut Self {
+        self.set("tls", &ssl.table())
+    }
+
+    /// Returns the files of the certificate that it has in a fleet with TLS.
+    pub fn ssl(&self) -> Ssl {
+        Ssl::at(&self.path("ssl"), &self.certname)
     }
 
     /// Adds or replaces one setting in its configuration file; the value is TOML.

@@ -28,7 +28,7 @@ pub const ADMINISTRATOR: &str = "admin.example.test";
 /// Where test runs keep what they share.
 const SHARED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/trigger-e2e");
 /// The settings of `puppetserver ca`: RSA-4096, which is the default, would take seconds for each key.
-const PUPPET_CONF: &str = "[main]\nkeylength = 2048\nca_name = Puppet CA: {name}\n";
+const PUPPET_CONF: &str = "[main]\nkeylength = 2048\n";
 /// What `openssl ca` needs to be told. The extensions are those that a Puppet server gives to a node.
 const OPENSSL_CONF: &str = "[ca]\ndefault_ca = puppet\n\
     [puppet]\ndatabase = $ENV::HERE/index\nserial = $ENV::HERE/serial\ncrlnumber = $ENV::HERE/crlnumber\nnew_certs_dir = $ENV::HERE\n\
@@ -231,21 +231,20 @@ impl Authority {
         lock.lock().expect("a lock");
         if !directory.join("done").exists() {
             let _ = fs::remove_dir_all(&directory);
-            make(name, &directory);
+            make(&directory);
             fs::write(directory.join("done"), "").expect("a note that the CA is complete");
         }
         Self { directory }
     }
 }
 
-fn make(name: &str, directory: &Path) {
+fn make(directory: &Path) {
     fs::create_dir_all(directory).expect("a directory for the CA");
     let here = directory.display();
     let conf = directory.join("puppet.conf");
     let settings = format!(
-        "{}confdir = {here}\nvardir = {here}/var\nssldir = {here}/ssl\ncertname = {SERVER}\n\
-         dns_alt_names = localhost,{SERVER}\n[server]\ncadir = {here}/ca\n",
-        PUPPET_CONF.replace("{name}", name)
+        "{PUPPET_CONF}confdir = {here}\nvardir = {here}/var\nssldir = {here}/ssl\ncertname = {SERVER}\n\
+         dns_alt_names = localhost,{SERVER}\n[server]\ncadir = {here}/ca\n"
     );
     fs::write(&conf, settings).expect("settings of the CA");
     let puppetserver = |arguments: &[&str]| {

@@ -364,8 +364,8 @@ fn a_replayed_delivery_costs_no_run(kind: BackendKind) {
 fn a_group_is_joined_again_on_another_backend(kind: BackendKind) {
     let before = Fleet::on(kind);
     let after = Fleet::on(match kind {
-        BackendKind::Hub => BackendKind::Etcd,
-        BackendKind::Etcd => BackendKind::Hub,
+        BackendKind::Hub | BackendKind::TlsHub => BackendKind::Etcd,
+        BackendKind::Etcd | BackendKind::TlsEtcd => BackendKind::Hub,
     });
     let mut node = before.node("lb01.example.com");
     node.set("groups", "['lb']").start_agent();

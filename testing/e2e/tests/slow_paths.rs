@@ -43,8 +43,8 @@ fn with_dead_nameserver(mut node: Node, first: &str, second: &str, port: u16, ki
 fn a_dead_first_nameserver_delays_and_prevents_nothing(kind: BackendKind) {
     // Addresses of this test alone, since all nameservers listen on one port.
     let (first, second) = match kind {
-        BackendKind::Hub => ("127.77.0.1", "127.77.0.2"),
-        BackendKind::Etcd => ("127.77.1.1", "127.77.1.2"),
+        BackendKind::Hub | BackendKind::TlsHub => ("127.77.0.1", "127.77.0.2"),
+        BackendKind::Etcd | BackendKind::TlsEtcd => ("127.77.1.1", "127.77.1.2"),
     };
     let _dead = UdpSocket::bind((first, 53)).expect("a dead nameserver");
     let alive = UdpSocket::bind((second, 53)).expect("a nameserver");

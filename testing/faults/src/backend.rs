@@ -28,8 +28,10 @@ impl FaultyBackend {
     /// Starts a backend whose data lies in `directory`.
     pub(crate) fn start(kind: BackendKind, directory: &Path) -> Self {
         let server = match kind {
-            BackendKind::Hub => Server::Hub(Box::new(Backend::start(kind, directory)), true),
-            BackendKind::Etcd => Server::Etcd(Cluster::start(directory)),
+            BackendKind::Hub | BackendKind::TlsHub => {
+                Server::Hub(Box::new(Backend::start(kind, directory)), true)
+            }
+            BackendKind::Etcd | BackendKind::TlsEtcd => Server::Etcd(Cluster::start(directory)),
         };
         Self { server, deaths: Vec::new() }
     }

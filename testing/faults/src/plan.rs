@@ -128,14 +128,14 @@ fn backend_deck(kind: BackendKind, random: &mut fastrand::Rng) -> Vec<Fault> {
     let away = if random.bool() { Away::Killed } else { Away::Paused };
     let spool = Spool(random.usize(..NODES), away);
     match kind {
-        BackendKind::Hub => {
+        BackendKind::Hub | BackendKind::TlsHub => {
             let (kill, pause) = (KillBackend(Victims::All), PauseBackend(Victims::All));
             let mut faults = vec![kill, pause, kill, pause, spool];
             // This one is rare, because the events that the hub loses by it cannot be checked.
             faults.extend((random.u8(..3) == 0).then_some(Restore));
             faults
         }
-        BackendKind::Etcd => vec![
+        BackendKind::Etcd | BackendKind::TlsEtcd => vec![
             KillBackend(Victims::Leader),
             PauseBackend(Victims::Leader),
             KillBackend(Victims::Member(random.usize(..3))),

@@ -231,11 +231,15 @@ fn command(node: &Node, arguments: &[String]) -> Command {
 }
 
 fn url(kind: BackendKind, ports: &[u16]) -> String {
-    let places: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    match kind {
-        BackendKind::Hub => format!("hub+http://{}", places.join(",")),
-        BackendKind::Etcd => format!("etcd://{}", places.join(",")),
-    }
+    let host = if kind.is_tls() { "localhost" } else { "127.0.0.1" };
+    let places: Vec<String> = ports.iter().map(|port| format!("{host}:{port}")).collect();
+    let scheme = match kind {
+        BackendKind::Hub => "hub+http",
+        BackendKind::TlsHub => "hub+https",
+        BackendKind::Etcd => "etcd",
+        BackendKind::TlsEtcd => "etcds",
+    };
+    format!("{scheme}://{}", places.join(","))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,6 +8,8 @@ mod globals;
 mod hub;
 mod keygen;
 mod outbox;
+#[cfg(test)]
+mod pages;
 mod policy;
 mod queue;
 mod reexec;

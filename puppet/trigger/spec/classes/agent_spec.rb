@@ -23,7 +23,7 @@ RSpec.describe 'trigger::agent' do
 
     it 'runs the service, restarted by whatever it is made of' do
       is_expected.to contain_service('trigger-agent').with('ensure' => 'running', 'enable' => true).that_subscribes_to(
-        ['Class[trigger]', 'File[/etc/trigger/trigger.toml]', 'File[/etc/systemd/system/trigger-agent.service]']
+        ['Class[trigger]', 'File[/etc/trigger/trigger.toml]', 'Trigger::Unit[trigger-agent]']
       )
     end
 
@@ -126,17 +126,49 @@ RSpec.describe 'trigger::agent' do
 
   context 'with a package and a program elsewhere' do
     let(:pre_condition) do
-      "class { 'trigger': package_name => 'trigger', package_ensure => 'latest', binary_path => '/opt/trigger/trigger' }"
+      "class { 'trigger': install => 'package', package_ensure => 'latest', binary_path => '/opt/trigger/trigger' }"
     end
+    let(:settings) { '/etc/systemd/system/trigger-agent.service.d/puppet.conf' }
 
     it { is_expected.to contain_package('trigger').with_ensure('latest').that_notifies('Service[trigger-agent]') }
-    it { is_expected.to contain_file('/etc/systemd/system/trigger-agent.service').with_content(%r{^ExecStart=/opt/trigger/trigger agent }) }
+    it { is_expected.to contain_file(settings).with_content(%r{^ExecStart=\nExecStart=/opt/trigger/trigger agent }) }
+  end
+
+  context "with install => 'package'" do
+    let(:params) { super().merge('install' => 'package') }
+
+    it { is_expected.to compile.with_all_deps }
+    it { is_expected.to contain_package('trigger').with_ensure('installed').that_comes_before('File[/etc/trigger/trigger.toml]') }
+    it { is_expected.to contain_file('/etc/systemd/system/trigger-agent.service').with_ensure('absent') }
+    it { is_expected.to contain_file('/etc/systemd/system/trigger-agent.service.d/puppet.conf').with_ensure('absent') }
+  end
+
+  context "with install => 'none'" do
+    let(:params) { super().merge('install' => 'none') }
+
+    it { is_expected.to have_package_resource_count(0) }
+    it { is_expected.to contain_file('/etc/systemd/system/trigger-agent.service').with_ensure('file') }
+  end
+
+  context 'with the way of installing of a class that is declared already' do
+    let(:pre_condition) { "class { 'trigger': install => 'package' }" }
+    let(:params) { super().merge('install' => 'package') }
+
+    it { is_expected.to compile.with_all_deps }
+  end
+
+  context 'with another way of installing than a class that is declared already' do
+    let(:pre_condition) { 'include trigger::hub' }
+    let(:params) { super().merge('install' => 'package') }
+
+    it { is_expected.to compile.and_raise_error(/the class trigger has 'none' already: set trigger::install in Hiera/) }
   end
 
   {
     'backend' => [
       '', 'http://x', 'etcd:', "etcd://a:1\n", 'redis://x', 'dummy', 'etcds://a', 'hub+http://a:8145', 'hub+http://::1:1'
     ],
+    'install' => ['', 'deb', true],
     'certname' => ['a b', ''],
     'groups' => [['Web'], 'web'],
     'run_cmd' => ['', '  ', "a\nb", %w[a b]],

@@ -2,13 +2,18 @@
 
 RSpec.describe 'trigger::hub' do
   def exec_start
-    catalogue.resource('file', '/etc/systemd/system/trigger-hub.service')[:content][/^ExecStart=(.*)$/, 1]
+    settings[/^ExecStart=(.+)$/, 1]
+  end
+
+  def settings
+    catalogue.resource('file', '/etc/systemd/system/trigger-hub.service.d/puppet.conf')[:content]
   end
 
   context 'by default' do
     it { is_expected.to compile.with_all_deps }
     it { is_expected.to contain_class('trigger') }
     it { expect(exec_start).to eq '/usr/bin/trigger hub --listen 0.0.0.0:8145' }
+    it { expect(settings).not_to include('ReadWritePaths') }
 
     it 'leaves a hub stopped whose data are gone' do
       is_expected.to contain_file('/etc/systemd/system/trigger-hub.service').with_content(/^RestartPreventExitStatus=5$/)
@@ -16,7 +21,7 @@ RSpec.describe 'trigger::hub' do
 
     it 'runs the service, restarted by whatever it is made of' do
       is_expected.to contain_service('trigger-hub').with('ensure' => 'running', 'enable' => true).that_subscribes_to(
-        ['Class[trigger]', 'File[/etc/systemd/system/trigger-hub.service]']
+        ['Class[trigger]', 'Trigger::Unit[trigger-hub]']
       )
     end
   end
@@ -32,7 +37,23 @@ RSpec.describe 'trigger::hub' do
                                '--allowed-host [fe80::1]:1 --data-dir /srv/hub'
     end
 
+    it { expect(settings).to include("\nReadWritePaths=/srv\n") }
+
     it { is_expected.to contain_service('trigger-hub').with('ensure' => 'stopped', 'enable' => false) }
+  end
+
+  context 'with data directly below the root' do
+    let(:params) { { 'data_dir' => '/hub' } }
+
+    it { expect(settings).to include("\nReadWritePaths=/\n") }
+  end
+
+  context 'from a package' do
+    let(:pre_condition) { "class { 'trigger': install => 'package' }" }
+
+    it { is_expected.to contain_file('/etc/systemd/system/trigger-hub.service').with_ensure('absent') }
+    it { expect(exec_start).to eq '/usr/bin/trigger hub --listen 0.0.0.0:8145' }
+    it { is_expected.to contain_package('trigger').that_comes_before('Trigger::Unit[trigger-hub]') }
   end
 
   context 'with settings of its TLS' do

@@ -1,0 +1,145 @@
+//! Links with TLS and the certificates of a real Puppet CA, and what an operator reads where one is wrong (C13).
+
+#![allow(clippy::expect_used, reason = "a test fails where its scenery cannot be built")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use trigger_e2e::{Authority, BackendKind, Crl, Fleet, KeyType, Node, Request, SERVER, Validity};
+
+mod tls_etcd {
+    use trigger_e2e::BackendKind::TlsEtcd;
+
+    #[test]
+    fn a_fleet_with_puppets_certificates_fires_and_runs() {
+        super::a_fleet_with_puppets_certificates_fires_and_runs(TlsEtcd);
+    }
+
+    #[test]
+    fn a_certificate_that_is_renewed_is_used_from_then_on() {
+        super::a_certificate_that_is_renewed_is_used_from_then_on(TlsEtcd);
+    }
+
+    #[test]
+    fn a_node_without_a_good_certificate_says_what_is_wrong() {
+        super::a_node_without_a_good_certificate_says_what_is_wrong(TlsEtcd);
+    }
+
+    #[test]
+    fn a_server_that_is_not_the_right_one_is_named_with_the_reason() {
+        super::a_server_that_is_not_the_right_one_is_named_with_the_reason(TlsEtcd);
+    }
+}
+
+fn a_fleet_with_puppets_certificates_fires_and_runs(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let lb01 = fleet.running("lb01.example.com");
+    // A key of the kind that Puppet makes by default.
+    let mut web = fleet.node("web01.example.com");
+    let rsa = Request::of("web01.example.com").with_key(KeyType::Rsa);
+    web.has_certificate(&Authority::puppet().issue(&rsa, &web.path("rsa")));
+    let event = web.fire(&["refresh", "--host", "lb01.example.com"]).committed();
+    web.wait_for(&event, "lb01.example.com", "done");
+    assert_eq!(lb01.runs().len(), 1, "{:?}", lb01.runs());
+}
+
+fn a_certificate_that_is_renewed_is_used_from_then_on(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let ca = Authority::puppet();
+    let mut lb01 = fleet.node("lb01.example.com");
+    ca.issue(&Request::of("lb01.example.com").valid(Validity::Expired), lb01.ssl().directory());
+    lb01.launch_agent();
+    lb01.wait_for_log("refuses this node's certificate");
+    ca.node("lb01.example.com", lb01.ssl().directory());
+    lb01.wait_until_connected();
+    let event = fleet.node("web01.example.com").fire(&["refresh", "--host", "lb01.example.com"]).committed();
+    lb01.wait_for(&event, "lb01.example.com", "done");
+}
+
+/// Each sentence as an operator reads it; `docs/operating/tls.md` has them all.
+fn a_node_without_a_good_certificate_says_what_is_wrong(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let ca = Authority::puppet();
+    let name = "web01.example.com";
+
+    let unsigned = fleet.node_in("unsigned", name);
+    fs::remove_file(unsigned.ssl().certificate()).expect("a certificate");
+    says(&unsigned, &["no signed certificate yet", "puppet ssl bootstrap", "puppetserver ca sign"]);
+
+    let hidden = fleet.node_in("hidden", name);
+    says_as_nobody(&hidden, &["cannot read the private key", &path(&hidden.ssl().key()), "run this as root"]);
+
+    let foreign = fleet.node_in("foreign", name);
+    Authority::stranger().node(name, foreign.ssl().directory());
+    says(&foreign, &["localhost", "which has the name of a CA in", "both ends need certificates of one CA"]);
+
+    let mixed = fleet.node_in("mixed", name);
+    let other = ca.node(name, &mixed.path("other"));
+    fs::copy(other.key(), mixed.ssl().key()).expect("another key");
+    says(&mixed, &["does not fit the certificate", &path(&mixed.ssl().certificate())]);
+
+    let expired = fleet.node_in("expired", name);
+    ca.issue(&Request::of(name).valid(Validity::Expired), expired.ssl().directory());
+    says(&expired, &["refuses this node's certificate", &path(&expired.ssl().certificate())]);
+
+    let early = fleet.node_in("early", name);
+    ca.issue(&Request::of(name).valid(Validity::NotYet), early.ssl().directory());
+    says(&early, &["refuses this node's certificate", &path(&early.ssl().certificate())]);
+}
+
+fn a_server_that_is_not_the_right_one_is_named_with_the_reason(kind: BackendKind) {
+    let check = |request: &Request<'_>, sentences: &[&str]| {
+        let fleet = Fleet::with_server(kind, request);
+        says(&fleet.node("web01.example.com"), sentences);
+    };
+    let server = Request::of(SERVER);
+    check(&server, &["is not for the name localhost", SERVER, "dns_alt_names"]);
+    let known = server.with_alt_names(&["localhost"]);
+    // A node of the CA that poses as the server has no name but its own.
+    check(&Request::of("evil.example.com"), &["is not for the name localhost", "evil.example.com"]);
+    check(
+        &known.clone().valid(Validity::Expired),
+        &[SERVER, "expired at 2021-01-01", "renew the certificate"],
+    );
+    check(&known.clone().valid(Validity::NotYet), &[SERVER, "is valid from 2048-01-01", "set the clock"]);
+
+    let fleet = Fleet::with_server(kind, &known);
+    let web = fleet.node("web01.example.com");
+    let lists = Crl { revoked: vec![fleet.backend.ssl()], number: 2, ..Crl::default() };
+    web.ssl().set_crl(&Authority::puppet().crl(&lists));
+    says(&web, &[SERVER, "is revoked", &path(&web.ssl().crl())]);
+}
+
+/// What `trigger status` prints on a node, which cannot answer.
+fn says(node: &Node, sentences: &[&str]) {
+    let answer = node.trigger(&["status"]);
+    assert_ne!(answer.code, 0, "{answer:?}");
+    for sentence in sentences {
+        assert!(answer.stderr.contains(sentence), "'{sentence}' is missing in: {}", answer.stderr);
+    }
+}
+
+/// The same as another user than root, who may read the configuration and not the key.
+fn says_as_nobody(node: &Node, sentences: &[&str]) {
+    let public = |path: &std::path::Path| {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a directory that all may read");
+    };
+    node.path("").ancestors().take(2).for_each(public);
+    let command = node.command(&["status"]);
+    let mut as_nobody = Command::new("setpriv");
+    as_nobody
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    let output = as_nobody.output().expect("setpriv");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{output:?}");
+    for sentence in sentences {
+        assert!(said.contains(sentence), "'{sentence}' is missing in: {said} ({output:?})");
+    }
+}
+
+fn path(path: &std::path::Path) -> String {
+    path.display().to_string()
+}
