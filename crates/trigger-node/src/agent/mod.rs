@@ -8,7 +8,9 @@
 
 mod completion_writer;
 mod connection;
+mod current_run;
 mod daemon;
+mod daemon_log;
 mod delivery_watcher;
 mod disable_watcher;
 mod end_note;
