@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-.PHONY: help setup build test quick unit docs demo sim faults bench lint clean
+.PHONY: help setup build test quick unit docs demo sim faults fuzz bench lint clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -52,6 +52,11 @@ faults: ## Kill, cut and pause twenty real agents and their backend, then prove 
 	@cargo run --locked --quiet -p trigger-faults -- \
 	  --backend $(BACKEND) --budget $(BUDGET) $(if $(SEED),--seed $(SEED))
 
+fuzz: FOR ?= 60
+fuzz: ## Feed every decoder with mutated input, each FOR so many seconds (TARGET for one of them)
+	@scripts/setup fuzz
+	@testing/fuzz/run $(FOR) $(TARGET)
+
 bench: ## Measure latency, bursts, fan-out and memory beside the original's loop
 	@scripts/setup bench
 	@testing/bench/run
@@ -61,7 +66,7 @@ build: ## Build the optimised program: target/release/trigger
 	@cargo build --locked --release -p trigger
 
 setup: ## Install all that the other targets need
-	@scripts/setup test demo etcd faults bench
+	@scripts/setup test demo etcd faults fuzz bench
 
 clean: ## Remove what was built
 	@rm -rf target

@@ -7,20 +7,22 @@
 mod acceptance;
 mod blockers;
 mod clocks;
+mod completed;
 mod completion;
 mod messages;
 mod report;
 mod waiting;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use self::clocks::Clocks;
+use self::completed::{CompletedEvent, Ended};
 use self::completion::completed_and_repeated;
 use self::waiting::{Retry, Waiting};
 use crate::dedup::HonouredEvent;
 use crate::delivery::{Completion, DeliveryOutcome};
-use crate::event::RunOptions;
+use crate::event::{RunOptions, Target};
 use crate::identity::{Certname, EventId, RunId};
 use crate::node::{HeldDelivery, Running};
 use crate::policy::Policy;
@@ -65,8 +67,8 @@ pub struct Queue {
     is_noops_turn: bool,
     real: Waiting,
     noop: Waiting,
-    /// Deliveries that this version cannot read.
-    too_new: Vec<HeldDelivery>,
+    /// Deliveries that this version cannot read, and those whose event cannot be verified now.
+    unreadable: Vec<HeldDelivery>,
     is_recovering: bool,
     /// The blockers outside the queue, as the agent reported them last.
     reported: Blockers,
@@ -93,15 +95,6 @@ struct ActiveRun {
     attempts: u32,
 }
 
-/// An event that ended here.
-#[derive(Debug, Clone)]
-struct CompletedEvent {
-    at: Timestamp,
-    /// The outcome, where no run produced it. It is stored again when the delivery is read again without an outcome,
-    /// because a backend that was restored from a backup has lost it. The outcome of a run is in the run's record.
-    without_run: Option<DeliveryOutcome>,
-}
-
 /// When the limit on runs lets the next one start.
 #[derive(Debug, Clone, Copy)]
 struct Delay {
@@ -119,13 +112,16 @@ impl Queue {
             settings,
             completed: honoured
                 .into_iter()
-                .map(|(event, at)| (event, CompletedEvent { at, without_run: None }))
+                .map(|(event, ended_at)| {
+                    let honoured = HonouredEvent { event, ended_at };
+                    (event, CompletedEvent { honoured, without_run: None })
+                })
                 .collect(),
             active: None,
             is_noops_turn: false,
             real: Waiting::default(),
             noop: Waiting::default(),
-            too_new: Vec::new(),
+            unreadable: Vec::new(),
             is_recovering: true,
             reported: Blockers::default(),
             blocker: Some(Blocker::Recovering),
@@ -153,7 +149,8 @@ impl Queue {
             Input::ReadingStarted { is_whole } => self.reading_started(now, is_whole),
             Input::ReadingEnded => self.reading_ended(),
             Input::Delivered(cause) => self.deliver(now, *cause),
-            Input::TooNew(held) => self.hold(held),
+            Input::TooNew(held) | Input::Unverified(held) => self.hold(held),
+            Input::Refused { event, target, reason } => self.refuse(now, event, target, reason),
             Input::Adopted { running, options, causes } => self.adopt(now, running, &options, causes),
             Input::CompletedWhileDown { run, causes } => self.completed_while_down(now, run, causes),
             Input::Started(running) => self.started(running),
@@ -214,17 +211,9 @@ impl Queue {
 
     fn deliver(&mut self, now: Now, cause: Cause) -> Vec<Effect> {
         let event = cause.event.id;
-        self.too_new.retain(|held| held.event != event);
-        if let Some(completed) = self.completed.get(&event) {
-            let addressed_as = cause.addressed_as;
-            return vec![match &completed.without_run {
-                // There is no record of a run from which the outcome could be stored again.
-                Some(outcome) => Effect::Finish {
-                    run: None,
-                    completions: vec![Completion { event, addressed_as, outcome: outcome.clone() }],
-                },
-                None => Effect::DeleteDeliveries { event, addressed_as },
-            }];
+        self.unreadable.retain(|held| held.event != event);
+        if let Some(effect) = self.finish_again(event, &cause.addressed_as) {
+            return vec![effect];
         }
         if let Some(known) = self.find_mut(event) {
             known.addressed_as.extend(cause.addressed_as);
@@ -242,15 +231,46 @@ impl Queue {
         if superseded.is_empty() { Vec::new() } else { vec![self.finish(now, None, superseded)] }
     }
 
+    /// What to do with a delivery of an event that ended here; absent if it has not.
+    fn finish_again(&self, event: EventId, addressed_as: &BTreeSet<Target>) -> Option<Effect> {
+        let completed = self.completed.get(&event)?;
+        let addressed_as = addressed_as.clone();
+        Some(match &completed.without_run {
+            // There is no record of a run from which the outcome could be stored again.
+            Some(outcome) => Effect::Finish {
+                run: None,
+                completions: vec![Completion { event, addressed_as, outcome: outcome.clone() }],
+            },
+            None => Effect::DeleteDeliveries { event, addressed_as },
+        })
+    }
+
+    /// Ends a delivery whose event does not count. Where an event of the same id was accepted before, that one goes on.
+    fn refuse(&mut self, now: Now, event: EventId, target: Target, reason: String) -> Vec<Effect> {
+        self.unreadable.retain(|held| held.event != event);
+        let addressed_as = BTreeSet::from([target]);
+        if let Some(effect) = self.finish_again(event, &addressed_as) {
+            return vec![effect];
+        }
+        if self.is_queued(event) {
+            return Vec::new();
+        }
+        let outcome = DeliveryOutcome::Refused(reason);
+        vec![self.end(now, None, [Ended { event, addressed_as, outcome, expires_at: None }])]
+    }
+
     fn find_mut(&mut self, event: EventId) -> Option<&mut Cause> {
         let active = self.active.iter_mut().flat_map(|active| &mut active.causes);
         active.chain(&mut self.real.causes).chain(&mut self.noop.causes).find(|cause| cause.event.id == event)
     }
 
     fn hold(&mut self, held: HeldDelivery) -> Vec<Effect> {
-        let is_known = self.completed.contains_key(&held.event) || self.is_queued(held.event);
-        if !is_known && !self.too_new.iter().any(|known| known.event == held.event) {
-            self.too_new.push(held);
+        if self.completed.contains_key(&held.event) || self.is_queued(held.event) {
+            return Vec::new();
+        }
+        match self.unreadable.iter_mut().find(|known| known.event == held.event) {
+            Some(known) => known.reason = held.reason,
+            None => self.unreadable.push(held),
         }
         Vec::new()
     }
@@ -395,23 +415,30 @@ impl Queue {
     }
 
     fn finish(&mut self, now: Now, run: Option<RunId>, ended: Vec<(Cause, DeliveryOutcome)>) -> Effect {
-        self.completed.retain(|&event, completed| {
-            !HonouredEvent { event, ended_at: completed.at }.is_outlived(now.wall)
-        });
+        self.end(now, run, ended.into_iter().map(Ended::from))
+    }
+
+    fn end(&mut self, now: Now, run: Option<RunId>, ended: impl IntoIterator<Item = Ended>) -> Effect {
+        self.completed.retain(|_, completed| !completed.honoured.is_outlived(now.wall));
         let completions = ended
             .into_iter()
-            .map(|(cause, outcome)| {
-                let event = cause.event.id;
+            .map(|Ended { event, addressed_as, outcome, expires_at }| {
                 self.clocks.ended(event);
                 let without_run = run.is_none().then(|| outcome.clone());
-                self.completed.insert(event, CompletedEvent { at: now.wall, without_run });
+                let honoured = HonouredEvent::new(event, now.wall, expires_at);
+                self.completed.insert(event, CompletedEvent { honoured, without_run });
                 for waiting in [&mut self.real, &mut self.noop] {
                     waiting.causes.retain(|other| other.event.id != event);
                 }
-                Completion { event, addressed_as: cause.addressed_as, outcome }
+                Completion { event, addressed_as, outcome }
             })
             .collect();
         Effect::Finish { run, completions }
+    }
+
+    /// The entry of the deduplication log for an event that ended here.
+    pub fn honoured(&self, event: EventId) -> Option<HonouredEvent> {
+        self.completed.get(&event).map(|completed| completed.honoured)
     }
 }
 

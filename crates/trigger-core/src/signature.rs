@@ -29,31 +29,31 @@ pub enum Finding {
 
 /// Who may have signed a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Authors<'a> {
+pub enum Authors {
     /// Any node that is trusted.
     Any,
-    /// One of these nodes.
-    OneOf(Vec<&'a Certname>),
+    /// This node.
+    Node(Certname),
+    /// Either of these nodes.
+    Either(Certname, Certname),
 }
 
-impl<'a> Authors<'a> {
+impl Authors {
     /// Who may have signed an outcome of `target` for an event that `origin` fired: the target; the origin where its loop
     /// guard suppressed the target; any node where a sweep expired the delivery for a silent target.
-    pub fn of_outcome(outcome: &DeliveryOutcome, target: &'a Certname, origin: Option<&'a Certname>) -> Self {
-        match outcome {
-            DeliveryOutcome::Expired(_) => Self::Any,
-            DeliveryOutcome::Suppressed(_) => Self::OneOf([target].into_iter().chain(origin).collect()),
-            DeliveryOutcome::Done(_)
-            | DeliveryOutcome::Failed(_)
-            | DeliveryOutcome::Refused(_)
-            | DeliveryOutcome::Superseded(_) => Self::OneOf(vec![target]),
+    pub fn of_outcome(outcome: &DeliveryOutcome, target: &Certname, origin: Option<&Certname>) -> Self {
+        match (outcome, origin) {
+            (DeliveryOutcome::Expired(_), _) => Self::Any,
+            (DeliveryOutcome::Suppressed(_), Some(origin)) => Self::Either(target.clone(), origin.clone()),
+            _ => Self::Node(target.clone()),
         }
     }
 
     fn include(&self, certname: &Certname) -> bool {
         match self {
             Self::Any => true,
-            Self::OneOf(nodes) => nodes.contains(&certname),
+            Self::Node(node) => node == certname,
+            Self::Either(one, other) => one == certname || other == certname,
         }
     }
 }
@@ -75,7 +75,7 @@ pub enum Admission {
 }
 
 /// Judges a value. A signature that is there and wrong is refused even where none is required.
-pub fn admit(is_required: bool, authors: &Authors<'_>, finding: Finding) -> Admission {
+pub fn admit(is_required: bool, authors: &Authors, finding: Finding) -> Admission {
     let unsigned = Admission::Accepted { by: None, signer: Signer::Unsigned };
     match finding {
         Finding::Unsigned if is_required => Admission::Refused(
@@ -128,11 +128,11 @@ mod tests {
             (signed(None), "accepted", "accepted"),
         ];
         for (finding, required, not_required) in cases {
-            let of_web = Authors::OneOf(vec![&web]);
+            let of_web = Authors::Node(web.clone());
             assert_eq!(name(admit(true, &of_web, finding.clone())), required, "{finding:?}");
             assert_eq!(name(admit(false, &of_web, finding.clone())), not_required, "{finding:?}");
         }
-        let either = Authors::OneOf(vec![&web, &db]);
+        let either = Authors::Either(web, db);
         assert_eq!(name(admit(true, &either, signed(Some("db01")))), "accepted");
         assert_eq!(name(admit(true, &Authors::Any, signed(Some("lb01")))), "accepted");
     }
@@ -140,14 +140,14 @@ mod tests {
     #[test]
     fn an_outcome_is_its_targets_unless_the_loop_guard_or_a_sweep_has_ended_the_delivery() {
         let (target, origin) = (node("lb01"), node("web01"));
-        let check = |outcome: DeliveryOutcome, expected: Authors<'_>| {
+        let check = |outcome: DeliveryOutcome, expected: Authors| {
             assert_eq!(Authors::of_outcome(&outcome, &target, Some(&origin)), expected, "{outcome:?}");
         };
         check(DeliveryOutcome::Expired(None), Authors::Any);
-        check(DeliveryOutcome::Suppressed(String::new()), Authors::OneOf(vec![&target, &origin]));
-        check(DeliveryOutcome::Refused(String::new()), Authors::OneOf(vec![&target]));
-        check(DeliveryOutcome::Superseded(event_id(1)), Authors::OneOf(vec![&target]));
+        check(DeliveryOutcome::Suppressed(String::new()), Authors::Either(target.clone(), origin.clone()));
+        check(DeliveryOutcome::Refused(String::new()), Authors::Node(target.clone()));
+        check(DeliveryOutcome::Superseded(event_id(1)), Authors::Node(target.clone()));
         let unknown = Authors::of_outcome(&DeliveryOutcome::Suppressed(String::new()), &target, None);
-        assert_eq!(unknown, Authors::OneOf(vec![&target]));
+        assert_eq!(unknown, Authors::Node(target.clone()));
     }
 }

@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use trigger_core::delivery::Delivery;
-use trigger_core::event::{Part, Target, Targets};
+use trigger_core::delivery::{Delivery, DeliveryOutcome};
+use trigger_core::event::{Event, Part, Target, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::keyspace::{Key, Range};
 use trigger_core::node::HeldDelivery;
 use trigger_core::run::record::Cause;
+use trigger_core::signature::Authors;
 use trigger_core::signer::Signer;
 use trigger_core::wire::WireError;
 use trigger_store::store::{Entry, KeyRange, StoreError};
 
+use crate::codec::Opened;
 use crate::fleet::Fleet;
 
 /// Deliveries read in one request: each needs its part and, perhaps, its outcome.
@@ -22,6 +24,17 @@ pub(crate) const PER_READ: usize = 60;
 pub enum Arrival {
     /// It waits for a run.
     Pending(Box<Cause>),
+    /// Its event is not what its origin signed, or does not name this target: it never becomes a run.
+    Refused {
+        /// The event that was to be delivered.
+        event: EventId,
+        /// The delivery that brought it.
+        target: Target,
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// It cannot be known now whether its event is what its origin signed: it waits, and is judged again.
+    Unverified(HeldDelivery),
     /// It has an outcome already: it is to be deleted without a run.
     HasOutcome {
         /// The event that was delivered.
@@ -46,6 +59,15 @@ struct Addressed {
     event: EventId,
     target: Target,
     part: Key,
+}
+
+/// The part that a delivery points to, as it was read.
+enum FoundPart {
+    Accepted(Box<Part>, Signer),
+    Refused(String),
+    Waits(String),
+    Unusable(WireError),
+    Missing,
 }
 
 impl Fleet {
@@ -88,22 +110,59 @@ impl Fleet {
                 Err(arrival) => arrivals.push(arrival),
             }
         }
-        let outcome = |event| Key::Outcome { event, certname: self.own().clone() };
         for chunk in addressed.chunks(PER_READ) {
-            let keys = chunk
-                .iter()
-                .flat_map(|delivery| [self.one(&delivery.part), self.one(&outcome(delivery.event))]);
-            let found = self.read(&keys.collect::<Vec<_>>()).await?;
-            let found: HashMap<&Key, &str> =
-                found.iter().map(|record| (&record.key, record.text.as_str())).collect();
-            arrivals.extend(chunk.iter().map(|delivery| {
-                if found.contains_key(&outcome(delivery.event)) {
-                    return Arrival::HasOutcome { event: delivery.event, target: delivery.target.clone() };
-                }
-                self.resolve(delivery, found.get(&delivery.part).copied())
-            }));
+            arrivals.extend(self.resolve_all(chunk).await?);
         }
         Ok(arrivals)
+    }
+
+    async fn resolve_all(&self, chunk: &[Addressed]) -> Result<Vec<Arrival>, StoreError> {
+        let outcome = |event| Key::Outcome { event, certname: self.own().clone() };
+        let keys =
+            chunk.iter().flat_map(|delivery| [self.one(&delivery.part), self.one(&outcome(delivery.event))]);
+        let found = self.read(&keys.collect::<Vec<_>>()).await?;
+        self.read_certificates(found.iter().map(|record| record.text.as_str())).await?;
+        let found: HashMap<&Key, &str> =
+            found.iter().map(|record| (&record.key, record.text.as_str())).collect();
+        // A part that several deliveries point to is verified once.
+        let mut parts: HashMap<&Key, FoundPart> = HashMap::new();
+        let mut arrivals = Vec::with_capacity(chunk.len());
+        for delivery in chunk {
+            let part = parts.entry(&delivery.part).or_insert_with(|| self.found_part(delivery, &found));
+            let end = outcome(delivery.event);
+            arrivals.push(match found.get(&end) {
+                Some(text) if self.is_outcome(&end, text, part.origin()) => {
+                    Arrival::HasOutcome { event: delivery.event, target: delivery.target.clone() }
+                }
+                _ => self.resolve(delivery, part),
+            });
+        }
+        Ok(arrivals)
+    }
+
+    fn found_part<'a>(&self, delivery: &Addressed, found: &HashMap<&'a Key, &'a str>) -> FoundPart {
+        let Some(text) = found.get(&delivery.part) else { return FoundPart::Missing };
+        // Its origin is known once it has been read, and may only be the node that signed it.
+        let by_origin = |part: &Part| Authors::Node(part.event.origin.clone());
+        match self.open::<Part>(&delivery.part, text, by_origin) {
+            Ok(Opened::Accepted { value, signer, .. }) => FoundPart::Accepted(Box::new(value), signer),
+            Ok(Opened::Refused(why)) => FoundPart::Refused(why),
+            Ok(Opened::Waits(why)) => FoundPart::Waits(why),
+            Err(error) => FoundPart::Unusable(error),
+        }
+    }
+
+    /// Whether a text under the key of one of this node's outcomes counts as one. An outcome that cannot be decoded or
+    /// verified now may be this node's own: the delivery then counts as ended where nothing is verified, and is judged
+    /// again otherwise. A run that has been is never repeated for that, because the node remembers it.
+    fn is_outcome(&self, key: &Key, text: &str, origin: Option<&Certname>) -> bool {
+        match self
+            .open(key, text, |outcome: &DeliveryOutcome| Authors::of_outcome(outcome, self.own(), origin))
+        {
+            Ok(Opened::Accepted { .. }) => true,
+            Ok(Opened::Refused(_) | Opened::Waits(_)) => false,
+            Err(_) => !self.codec().requires_signatures(),
+        }
     }
 
     /// Parses an entry: `None` for one that is not for this node, an arrival for one to report.
@@ -136,38 +195,53 @@ impl Fleet {
         }
     }
 
-    fn resolve(&self, delivery: &Addressed, part: Option<&str>) -> Arrival {
-        let unreadable = |detail: String| Arrival::Unreadable { key: delivery.key.clone(), detail };
+    fn resolve(&self, delivery: &Addressed, part: &FoundPart) -> Arrival {
         let part_key = || self.key(&delivery.part);
-        let Some(text) = part else {
-            return unreadable(format!("its event is missing at {}", part_key()));
+        let refused = |reason: String| Arrival::Refused {
+            event: delivery.event,
+            target: delivery.target.clone(),
+            reason,
         };
-        let part: Part = match self.decode(text) {
-            Ok(part) => part,
-            Err(error) => return unusable(part_key(), delivery.event, &error),
+        let (part, signer) = match part {
+            FoundPart::Accepted(part, signer) => (part, signer),
+            FoundPart::Missing => {
+                let detail = format!("its event is missing at {}", part_key());
+                return Arrival::Unreadable { key: delivery.key.clone(), detail };
+            }
+            FoundPart::Refused(why) => {
+                return refused(format!("what is stored at {} does not count: {why}", part_key()));
+            }
+            FoundPart::Waits(why) => {
+                let reason = format!("what is stored at {} cannot be verified yet: {why}", part_key());
+                return Arrival::Unverified(HeldDelivery { event: delivery.event, reason });
+            }
+            FoundPart::Unusable(error) => return unusable(part_key(), delivery.event, error),
         };
         let is_target = match &delivery.target {
             Target::Node(_) => part.event.targets.hosts.contains(self.own()),
             Target::Group(group) => part.event.targets.groups.contains(group),
         };
         if part.event.id != delivery.event || !is_target {
-            return unreadable(format!("the event at {} does not name this target", part_key()));
+            return refused(format!("the event at {} does not name this target", part_key()));
         }
-        let mut event = part.event;
         // The other targets do not matter from here on, and would cost memory.
-        event.targets = Targets::default();
+        let event = Event { targets: Targets::default(), ..part.event.clone() };
         Arrival::Pending(Box::new(Cause {
             event,
             addressed_as: [delivery.target.clone()].into(),
             interruptions: 0,
-            signer: verified_signer(),
+            signer: signer.clone(),
         }))
     }
 }
 
-/// What is verified of a part's signature. Stored values are not signed yet.
-fn verified_signer() -> Signer {
-    Signer::Unsigned
+impl FoundPart {
+    fn origin(&self) -> Option<&Certname> {
+        match self {
+            Self::Accepted(part, _) => Some(&part.event.origin),
+            _ => None,
+        }
+    }
 }
 
 fn unusable(key: String, event: EventId, error: &WireError) -> Arrival {

@@ -19,6 +19,11 @@ use crate::fleet::Fleet;
 
 /// How often everything is read again without a reason.
 const READ_AGAIN_INTERVAL: Duration = Duration::from_secs(10 * 60);
+/// How soon everything is read again where an event could not be verified yet. Each further reading that finds one doubles
+/// the time, so that no number of events that can never be verified makes the reading frequent.
+const VERIFY_AGAIN_INTERVAL: Duration = Duration::from_secs(5);
+/// Beyond this many doublings the usual interval is shorter.
+const MAX_DOUBLINGS: u32 = 8;
 
 /// The same, spread over the fleet: `jitter` is from 0.0 up to 1.0.
 pub fn read_again_after(jitter: f64) -> Duration {
@@ -59,6 +64,8 @@ pub struct DeliveryWatcher {
     settled: HashSet<EventId>,
     own_key: String,
     outlets: Outlets,
+    /// How many readings in a row have found events that could not be verified yet.
+    unverified_readings: u32,
 }
 
 /// A watch, and when not to rely on it any more.
@@ -75,6 +82,17 @@ struct Reading {
     is_all: bool,
 }
 
+/// What became of a reading.
+enum PassedOn {
+    /// The receiver has all of it.
+    All {
+        /// Whether an event could not be verified yet.
+        has_unverified: bool,
+    },
+    /// There is no receiver any more.
+    ReceiverGone,
+}
+
 impl DeliveryWatcher {
     /// A reader for the node that `fleet` acts for, whose claim this is.
     ///
@@ -82,7 +100,7 @@ impl DeliveryWatcher {
     /// When `fleet` acts for no node.
     pub fn new(fleet: Fleet, claim: watch::Receiver<ClaimState>, outlets: Outlets) -> Self {
         let own_key = fleet.key(&Key::Node { certname: fleet.own().clone() });
-        Self { fleet, claim, joined: None, settled: HashSet::new(), own_key, outlets }
+        Self { fleet, claim, joined: None, settled: HashSet::new(), own_key, outlets, unverified_readings: 0 }
     }
 
     /// Whether the receiver of the deliveries is gone.
@@ -102,8 +120,10 @@ impl DeliveryWatcher {
         if let Some(joined) = joined(&self.claim.borrow_and_update()) {
             self.joined = Some(joined.clone());
         }
-        // A backend that was restored from a backup has lost outcomes: they are looked up again.
+        // A backend that was restored from a backup has lost outcomes: they are looked up again. It may also lack what
+        // others need to verify this node's.
         self.settled.clear();
+        self.fleet.announce_certificate().await?;
         self.fleet.store().watch(self.ranges()).await
     }
 
@@ -116,27 +136,44 @@ impl DeliveryWatcher {
     }
 
     /// Passes on what the watch reports until it ends; returns why it did. Each call of `pause` is a wait for
-    /// as long as [`read_again_after`] says.
+    /// as long as [`read_again_after`] says, but for no longer than its argument.
     pub async fn follow<P: Future<Output = ()> + Send>(
         &mut self,
         watch: Watch,
-        pause: impl Fn() -> P + Send + Sync,
+        pause: impl Fn(Duration) -> P + Send + Sync,
     ) -> StoreError {
-        let mut feed = Feed { watch, read_again: Box::pin(pause()) };
+        let mut feed = Feed { watch, read_again: Box::pin(pause(Duration::MAX)) };
         loop {
             let reading = match self.next(&mut feed).await {
                 Ok(reading) => reading,
                 Err(error) => return error,
             };
-            if reading.is_all {
-                feed.read_again = Box::pin(pause());
+            let is_all = reading.is_all;
+            if is_all {
+                feed.read_again = Box::pin(pause(Duration::MAX));
             }
-            match self.pass_on(reading).await {
-                Ok(true) => {}
-                Ok(false) => return self.lost("the agent stops"),
+            let has_unverified = match self.pass_on(reading).await {
+                Ok(PassedOn::All { has_unverified }) => has_unverified,
+                Ok(PassedOn::ReceiverGone) => return self.lost("the agent stops"),
                 Err(error) => return error,
+            };
+            if let Some(soon) = self.verify_again_after(is_all, has_unverified) {
+                feed.read_again = Box::pin(pause(soon));
             }
         }
+    }
+
+    /// When everything is to be read again because of a reading that found events which could not be verified yet. Those
+    /// that come while that is due anyway do not bring it forward.
+    fn verify_again_after(&mut self, is_all: bool, has_unverified: bool) -> Option<Duration> {
+        match (is_all, has_unverified) {
+            (true, false) => self.unverified_readings = 0,
+            (true, true) => self.unverified_readings += 1,
+            (false, true) if self.unverified_readings == 0 => self.unverified_readings = 1,
+            (false, _) => return None,
+        }
+        let doublings = self.unverified_readings.checked_sub(1)?;
+        (doublings <= MAX_DOUBLINGS).then(|| VERIFY_AGAIN_INTERVAL * 2u32.pow(doublings))
     }
 
     async fn next<P: Future<Output = ()> + Send>(
@@ -163,8 +200,8 @@ impl DeliveryWatcher {
         Ok(Reading { entries, is_all: true })
     }
 
-    /// Passes on the deliveries of a reading. False when the receiver is gone.
-    async fn pass_on(&mut self, reading: Reading) -> Result<bool, StoreError> {
+    /// Passes on the deliveries of a reading.
+    async fn pass_on(&mut self, reading: Reading) -> Result<PassedOn, StoreError> {
         let is_of_all = reading.is_all;
         let passed_on = self.pass_on_in_portions(reading).await;
         if passed_on.is_err() {
@@ -178,7 +215,7 @@ impl DeliveryWatcher {
     async fn pass_on_in_portions(
         &mut self,
         Reading { entries, is_all }: Reading,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<PassedOn, StoreError> {
         let (own, entries): (Vec<Entry>, _) =
             entries.into_iter().partition(|entry| entry.key == self.own_key);
         if let Some(latest) = own.iter().map(|entry| entry.revision).max() {
@@ -188,20 +225,23 @@ impl DeliveryWatcher {
         let no_groups = BTreeMap::new();
         let joined = self.joined.as_ref().unwrap_or(&no_groups);
         let mut unusable = Vec::new();
+        let mut has_unverified = false;
         let in_portions = is_all || entries.len() > deliveries::PER_READ;
         for chunk in entries.chunks(deliveries::PER_READ) {
             let arrivals = self.fleet.read_deliveries(joined, chunk).await?;
             self.settled.extend(arrivals.iter().filter_map(settled));
+            has_unverified |= arrivals.iter().any(|arrival| matches!(arrival, Arrival::Unverified(_)));
             let (known, others): (Vec<Arrival>, Vec<Arrival>) =
                 arrivals.into_iter().partition(|arrival| !matches!(arrival, Arrival::Unreadable { .. }));
             unusable.extend(others);
             let batch = Batch { arrivals: known, is_all: false, is_of_all: is_all, more_follow: in_portions };
             if !batch.arrivals.is_empty() && !self.send(batch).await {
-                return Ok(false);
+                return Ok(PassedOn::ReceiverGone);
             }
         }
         let last = Batch { arrivals: unusable, is_all, is_of_all: is_all, more_follow: false };
-        Ok((last.arrivals.is_empty() && !in_portions) || self.send(last).await)
+        let is_sent = (last.arrivals.is_empty() && !in_portions) || self.send(last).await;
+        Ok(if is_sent { PassedOn::All { has_unverified } } else { PassedOn::ReceiverGone })
     }
 
     async fn send(&self, batch: Batch) -> bool {

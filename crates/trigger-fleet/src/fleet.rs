@@ -54,6 +54,12 @@ impl Fleet {
         Self { identity: Some(certname), ..self }
     }
 
+    /// The same fleet, which signs and verifies with `codec`. Without this it does neither.
+    #[must_use]
+    pub fn with_codec(self, codec: Codec) -> Self {
+        Self { codec, ..self }
+    }
+
     /// The fleet below another prefix of the same store.
     #[must_use]
     pub fn below(&self, prefix: KeyPrefix) -> Self {
@@ -81,8 +87,8 @@ impl Fleet {
     }
 
     /// How its values are encoded.
-    pub fn codec(&self) -> Codec {
-        self.codec
+    pub fn codec(&self) -> &Codec {
+        &self.codec
     }
 
     /// The node that it acts for.
@@ -108,7 +114,7 @@ impl Fleet {
         KeyRange::Prefix(self.keyspace.range(range))
     }
 
-    /// The key and the value of an entry to write.
+    /// The key and the value of an entry to write, of a kind that is not signed.
     pub(crate) fn entry<T: Stored>(&self, key: &Key, value: &T) -> (String, String) {
         (self.key(key), self.codec.encode(value))
     }

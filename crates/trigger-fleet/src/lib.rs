@@ -6,6 +6,7 @@
 //! [`Fleet`] is the one handle. It knows no backend, only the [`Store`](trigger_store::store::Store) trait. Nothing here
 //! spawns, sleeps or reads a clock, so that a simulation runs it as it is.
 
+mod certificates;
 pub mod claim;
 pub mod codec;
 #[cfg(feature = "conformance")]
@@ -21,6 +22,7 @@ pub mod status;
 mod stored_event;
 pub mod sweeping;
 pub mod targets;
+pub mod verifying;
 mod why;
 
 pub use fleet::Fleet;

@@ -8,8 +8,11 @@ use trigger_core::event::Target;
 use trigger_core::identity::{EventId, Revision};
 use trigger_core::keyspace::Key;
 use trigger_core::run::history::RunHistory;
+use trigger_core::signature::Authors;
+use trigger_core::wire::WireError;
 use trigger_store::store::{CasOutcome, Entry, KeyRange, MAX_ORDERED_ENTRIES, StoreError};
 
+use crate::codec::Opened;
 use crate::fleet::Fleet;
 
 /// Outcomes that are stored at the same time where each depends on what is there.
@@ -36,14 +39,16 @@ impl Fleet {
         history: Option<&RunHistory>,
     ) -> Result<(), StoreError> {
         let history_key = Key::RunHistory { certname: self.own().clone() };
-        let history = history.map(|history| self.entry(&history_key, history));
+        self.ensure_certificate().await?;
+        let history = history.map(|history| self.own_signed_entry(&history_key, history)).transpose()?;
         let (done, others): (Vec<&Completion>, Vec<&Completion>) =
             completions.iter().partition(|completion| matches!(completion.outcome, DeliveryOutcome::Done(_)));
-        let outcomes = done
-            .iter()
-            .map(|completion| self.entry(&self.own_outcome(completion.event), &completion.outcome));
+        let outcomes = done.iter().map(|completion| {
+            self.own_signed_entry(&self.own_outcome(completion.event), &completion.outcome)
+        });
         let history_entries = usize::from(history.is_some());
-        let entries: Vec<(String, String)> = history.into_iter().chain(outcomes).collect();
+        let entries: Vec<(String, String)> =
+            history.into_iter().map(Ok).chain(outcomes).collect::<Result<_, StoreError>>()?;
         let keys: Vec<String> = entries.iter().map(|(key, _)| key.clone()).collect();
         let mut newest: Option<(Revision, String)> = None;
         for (index, (key, result)) in keys.into_iter().zip(self.store().put_many(entries).await).enumerate() {
@@ -85,17 +90,39 @@ impl Fleet {
         &self,
         completion: &Completion,
     ) -> Result<Option<(Revision, String)>, StoreError> {
-        let (key, text) = self.entry(&self.own_outcome(completion.event), &completion.outcome);
-        let gives_way = |known: &Entry| {
-            matches!(completion.outcome, DeliveryOutcome::Failed(_))
-                && !matches!(self.decode(&known.value), Ok(DeliveryOutcome::Done(_)))
-        };
+        let outcome_key = self.own_outcome(completion.event);
+        let (key, text) = self.own_signed_entry(&outcome_key, &completion.outcome)?;
         let mut expected = None;
         loop {
             match self.store().compare_and_swap(&key, &text, expected).await? {
                 CasOutcome::Written(revision) => return Ok(Some((revision, key))),
-                CasOutcome::Changed(Some(known)) if !gives_way(&known) => return Ok(None),
-                CasOutcome::Changed(found) => expected = found.map(|known| known.revision),
+                CasOutcome::Changed(Some(known)) => {
+                    self.read_certificates([known.value.as_str()]).await?;
+                    if !self.gives_way(&outcome_key, &known, completion) {
+                        return Ok(None);
+                    }
+                    expected = Some(known.revision);
+                }
+                CasOutcome::Changed(None) => expected = None,
+            }
+        }
+    }
+
+    /// Whether a stored outcome of this node may be replaced by that of `completion`. One that does not count always may,
+    /// whoever has written it.
+    fn gives_way(&self, key: &Key, known: &Entry, completion: &Completion) -> bool {
+        let authors = |outcome: &DeliveryOutcome| match outcome {
+            // The origin is not known here: for all that is, its signature is as good as this node's.
+            DeliveryOutcome::Suppressed(_) => Authors::Any,
+            outcome => Authors::of_outcome(outcome, self.own(), None),
+        };
+        match self.open(key, &known.value, authors) {
+            Ok(Opened::Accepted { value: DeliveryOutcome::Done(_), .. }) => false,
+            // What cannot be verified now is not this node's own, whose certificate it has stored itself.
+            Ok(Opened::Refused(_) | Opened::Waits(_)) => true,
+            Err(WireError::Unreadable { .. }) if self.codec().requires_signatures() => true,
+            Ok(Opened::Accepted { .. }) | Err(_) => {
+                matches!(completion.outcome, DeliveryOutcome::Failed(_))
             }
         }
     }

@@ -10,8 +10,10 @@ use trigger_core::keyspace::{Key, Range};
 use trigger_core::loop_guard::{Suppression, repeats_in_every_chain};
 use trigger_core::node::NodeRecord;
 use trigger_core::publication::Publication;
+use trigger_core::wire::Stored;
 use trigger_store::store::{MAX_ORDERED_BYTES, MAX_ORDERED_ENTRIES, StoreError};
 
+use crate::codec::SigningError;
 use crate::fleet::Fleet;
 
 /// Members listed in one stored value.
@@ -26,6 +28,9 @@ pub enum PublishError {
     /// The backend did not take all of the event. Publishing it again completes it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The event cannot be signed now.
+    #[error("the event cannot be signed: {0}")]
+    Signing(SigningError),
     /// No agent is registered where the event would be delivered.
     #[error(
         "no agent is registered under the key prefix {prefix}: no node would receive the event; check the resource's keyprefix and the agents' prefix setting"
@@ -41,7 +46,8 @@ impl PublishError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => error.is_transient(),
-            Self::NobodyThere { .. } => false,
+            Self::Signing(SigningError::Failed(_)) => true,
+            Self::Signing(SigningError::OtherAuthor { .. }) | Self::NobodyThere { .. } => false,
         }
     }
 }
@@ -122,13 +128,11 @@ impl Fleet {
         }
 
         let parts = event.clone().into_parts();
-        let mut first = self.members_entries(event.id, members);
-        let part_key = |part: &Part| Key::Part { event: event.id, index: part.index };
-        first.extend(parts.iter().map(|part| self.entry(&part_key(part), part)));
-        first.extend(suppressed.iter().map(|(certname, reason)| {
-            let key = Key::Outcome { event: event.id, certname: certname.clone() };
-            self.entry(&key, &DeliveryOutcome::Suppressed(reason.clone()))
-        }));
+        // The readers need it, so it comes first. It is written every time where no agent of this node watches the backend
+        // and keeps it there.
+        let mut first: Vec<(String, String)> =
+            self.certificate_entry().map(|(_, entry)| entry).into_iter().collect();
+        first.extend(self.first_entries(event, members, &parts, &suppressed).await?);
         let then = self.delivery_entries(event.id, &parts, &suppressed);
 
         // A small event goes out in one call, which becomes visible in its order (see `Store::put_many`).
@@ -167,12 +171,45 @@ impl Fleet {
         Err(self.ambiguous("it has lost a part of the event that it had taken".to_owned()).into())
     }
 
-    fn members_entries(&self, event: EventId, members: BTreeSet<Certname>) -> Vec<(String, String)> {
+    /// The entries that come before the deliveries, which the event's origin signs.
+    async fn first_entries(
+        &self,
+        event: &Event,
+        members: BTreeSet<Certname>,
+        parts: &[Part],
+        suppressed: &BTreeMap<Certname, String>,
+    ) -> Result<Vec<(String, String)>, PublishError> {
+        let id = event.id;
+        let mut entries = Vec::new();
         let members: Vec<Certname> = members.into_iter().collect();
-        let portions = members.chunks(MEMBERS_PER_PORTION).zip(0..).map(|(portion, index)| {
-            self.entry(&Key::Members { event, index }, &Members(portion.iter().cloned().collect()))
-        });
-        portions.collect()
+        for (portion, index) in members.chunks(MEMBERS_PER_PORTION).zip(0..) {
+            let members = Members(portion.iter().cloned().collect());
+            entries.push(self.signed(&Key::Members { event: id, index }, &members, event).await?);
+        }
+        for part in parts {
+            entries.push(self.signed(&Key::Part { event: id, index: part.index }, part, event).await?);
+        }
+        for (certname, reason) in suppressed {
+            let key = Key::Outcome { event: id, certname: certname.clone() };
+            let outcome = DeliveryOutcome::Suppressed(reason.clone());
+            entries.push(self.signed(&key, &outcome, event).await?);
+        }
+        Ok(entries)
+    }
+
+    /// An entry, signed by the event's origin. A signature takes milliseconds and a large event needs hundreds, so that
+    /// other tasks have a turn in between.
+    async fn signed<T: Stored>(
+        &self,
+        key: &Key,
+        value: &T,
+        event: &Event,
+    ) -> Result<(String, String), PublishError> {
+        let entry = self.signed_entry(key, value, &event.origin).map_err(PublishError::Signing)?;
+        if self.codec().certname().is_some() {
+            tokio::task::yield_now().await;
+        }
+        Ok(entry)
     }
 
     fn delivery_entries(

@@ -11,6 +11,7 @@ use trigger_store::store::{StoreError, Watch};
 
 use crate::fleet::Fleet;
 use crate::stored_event::StoredEvent;
+use crate::verifying::Unverified;
 
 /// An event with the state of each of its deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct EventStatus {
     pub targets: BTreeMap<Certname, DeliveryStatus>,
     /// Parts that are missing or cannot be read: their targets are unknown.
     pub unreadable_parts: Vec<String>,
+    /// What is stored of the event and does not count, because its node has not signed it.
+    pub unverified: Unverified,
 }
 
 impl EventStatus {
@@ -38,7 +41,7 @@ impl EventStatus {
             (certname, status)
         };
         let targets = stored.targets.into_iter().map(status).collect();
-        Self { event: stored.event, targets, unreadable_parts }
+        Self { event: stored.event, targets, unreadable_parts, unverified: stored.unverified }
     }
 }
 
@@ -49,7 +52,7 @@ impl Fleet {
     /// When the backend does not answer.
     pub async fn event_status(&self, id: EventId) -> Result<Option<EventStatus>, StoreError> {
         let ranges = [self.all(&Range::Event(id)), self.all(&Range::Outcomes(id))];
-        let Some(stored) = self.stored_events(self.read(&ranges).await?).remove(&id) else {
+        let Some(stored) = self.stored_events(self.read(&ranges).await?).await?.remove(&id) else {
             return Ok(None);
         };
         let nodes = self.nodes_of(&stored.open_targets()).await?;
@@ -78,7 +81,7 @@ impl Fleet {
         }
         let ranges = wanted.iter().flat_map(|id| [Range::Event(*id), Range::Outcomes(*id)]);
         let records = self.read(&ranges.map(|range| self.all(&range)).collect::<Vec<_>>()).await?;
-        let mut events = self.stored_events(records);
+        let mut events = self.stored_events(records).await?;
         // A target with an outcome needs no registration to explain its state.
         let open: BTreeSet<&Certname> = events.values().flat_map(StoredEvent::open_targets).collect();
         let nodes = self.nodes_of(&open.into_iter().collect::<Vec<_>>()).await?;

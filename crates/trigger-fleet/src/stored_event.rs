@@ -6,8 +6,14 @@ use trigger_core::delivery::{DeliveryOutcome, Members};
 use trigger_core::event::{Event, Part};
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::keyspace::Key;
+use trigger_core::signature::Authors;
+use trigger_store::store::StoreError;
 
 use crate::fleet::{Fleet, Record};
+use crate::verifying::Unverified;
+
+/// Outcomes that are verified together, each with another certificate: what is known of certificates is bounded.
+const OUTCOMES_AT_A_TIME: usize = 256;
 
 /// An event with its stored entries.
 #[derive(Debug)]
@@ -15,6 +21,10 @@ pub(crate) struct StoredEvent {
     pub(crate) event: Event,
     pub(crate) targets: BTreeSet<Certname>,
     pub(crate) outcomes: BTreeMap<Certname, DeliveryOutcome>,
+    /// Whether its origin has signed it, as far as signatures are required.
+    pub(crate) is_verified: bool,
+    /// What is stored of the event and does not count.
+    pub(crate) unverified: Unverified,
     parts_found: BTreeSet<u32>,
     parts_expected: u32,
 }
@@ -25,6 +35,8 @@ impl StoredEvent {
             event: part.event.clone(),
             targets: BTreeSet::new(),
             outcomes: BTreeMap::new(),
+            is_verified: false,
+            unverified: Unverified::default(),
             parts_found: BTreeSet::new(),
             parts_expected: part.count,
         }
@@ -35,6 +47,11 @@ impl StoredEvent {
         self.targets.extend(part.event.targets.hosts.iter().cloned());
         self.event.targets.hosts.extend(part.event.targets.hosts);
         self.event.targets.groups.extend(part.event.targets.groups);
+    }
+
+    /// The same event as if it had no targets.
+    pub(crate) fn without_targets(self) -> Self {
+        Self { targets: BTreeSet::new(), ..self }
     }
 
     /// The targets that have no outcome yet.
@@ -48,40 +65,103 @@ impl StoredEvent {
     }
 }
 
+/// The records of one event.
+#[derive(Debug, Default)]
+struct Records {
+    parts: Vec<Record>,
+    members: Vec<Record>,
+    outcomes: Vec<Record>,
+}
+
 impl Fleet {
-    /// The events among `records`, of which at least one part can be decoded.
-    pub(crate) fn stored_events(&self, records: Vec<Record>) -> BTreeMap<EventId, StoredEvent> {
-        let mut events: BTreeMap<EventId, StoredEvent> = BTreeMap::new();
-        let mut others = Vec::new();
+    /// The events among `records`, of which at least one part can be decoded. Only what its node has signed counts.
+    ///
+    /// # Errors
+    /// When the backend does not answer: certificates are read.
+    pub(crate) async fn stored_events(
+        &self,
+        records: Vec<Record>,
+    ) -> Result<BTreeMap<EventId, StoredEvent>, StoreError> {
+        let mut by_event: BTreeMap<EventId, Records> = BTreeMap::new();
         for record in records {
             match record.key {
-                Key::Part { event, index } => {
-                    let Ok(part) = self.decode::<Part>(&record.text) else { continue };
-                    let stored = events.entry(event).or_insert_with(|| StoredEvent::new(&part));
-                    stored.add_part(Part { index, ..part });
-                }
-                _ => others.push(record),
-            }
-        }
-        for Record { key, text, .. } in others {
-            match key {
-                Key::Members { event, .. } => {
-                    if let (Some(stored), Ok(members)) =
-                        (events.get_mut(&event), self.decode::<Members>(&text))
-                    {
-                        stored.targets.extend(members.0);
-                    }
-                }
-                Key::Outcome { event, certname } => {
-                    if let (Some(stored), Ok(outcome)) = (events.get_mut(&event), self.decode(&text)) {
-                        // A member that joined between the listing and the delivery ran too.
-                        stored.targets.insert(certname.clone());
-                        stored.outcomes.insert(certname, outcome);
-                    }
-                }
+                Key::Part { event, .. } => by_event.entry(event).or_default().parts.push(record),
+                Key::Members { event, .. } => by_event.entry(event).or_default().members.push(record),
+                Key::Outcome { event, .. } => by_event.entry(event).or_default().outcomes.push(record),
                 _ => {}
             }
         }
-        events
+        let mut events = BTreeMap::new();
+        for (id, records) in by_event {
+            if let Some(event) = self.stored_event(records).await? {
+                events.insert(id, event);
+            }
+        }
+        Ok(events)
+    }
+
+    async fn stored_event(&self, records: Records) -> Result<Option<StoredEvent>, StoreError> {
+        let Records { parts, members, outcomes } = records;
+        self.read_certificates(parts.iter().chain(&members).map(|record| record.text.as_str())).await?;
+        let mut unverified = Unverified::default();
+        let mut stored: Option<StoredEvent> = None;
+        for record in &parts {
+            let Key::Part { index, .. } = record.key else { continue };
+            let by_origin = |part: &Part| Authors::Node(part.event.origin.clone());
+            let Some((part, _)) = self.open_or_note(record, by_origin, &mut unverified) else { continue };
+            let stored = stored.get_or_insert_with(|| StoredEvent::new(&part));
+            stored.add_part(Part { index, ..part });
+        }
+        // An event of which nothing counts is shown as it is written, with that warning: its targets have refused it.
+        let is_verified = stored.is_some();
+        let Some(mut stored) = stored.or_else(|| self.stored_event_as_written(&parts)) else {
+            return Ok(None);
+        };
+        let origin = is_verified.then(|| stored.event.origin.clone());
+        for record in &members {
+            let by_origin = |_: &Members| Authors::Node(stored.event.origin.clone());
+            if let Some((members, _)) = self.open_or_note(record, by_origin, &mut unverified) {
+                stored.targets.extend(members.0);
+            }
+        }
+        for records in outcomes.chunks(OUTCOMES_AT_A_TIME) {
+            self.read_certificates(records.iter().map(|record| record.text.as_str())).await?;
+            for record in records {
+                let Key::Outcome { certname, .. } = &record.key else { continue };
+                let authors =
+                    |outcome: &DeliveryOutcome| Authors::of_outcome(outcome, certname, origin.as_ref());
+                let Some((outcome, by)) = self.open_or_note(record, authors, &mut unverified) else {
+                    continue;
+                };
+                // A member that joined between the listing and the delivery ran too.
+                stored.targets.insert(certname.clone());
+                stored.outcomes.insert(certname.clone(), with_author(outcome, certname, by));
+            }
+        }
+        stored.is_verified = is_verified;
+        stored.unverified = unverified;
+        Ok(Some(stored))
+    }
+
+    /// The event of which these are parts, whether they count or not, without members and outcomes; absent if none can be
+    /// decoded.
+    pub(crate) fn stored_event_as_written(&self, parts: &[Record]) -> Option<StoredEvent> {
+        let mut stored: Option<StoredEvent> = None;
+        for record in parts {
+            let Key::Part { index, .. } = record.key else { continue };
+            let Ok(part) = self.decode::<Part>(&record.text) else { continue };
+            stored.get_or_insert_with(|| StoredEvent::new(&part)).add_part(Part { index, ..part });
+        }
+        stored
+    }
+}
+
+/// An `expired` that another node has written for its silent target says so.
+fn with_author(outcome: DeliveryOutcome, target: &Certname, by: Option<Certname>) -> DeliveryOutcome {
+    match (outcome, by) {
+        (DeliveryOutcome::Expired(None), Some(by)) if by != *target => {
+            DeliveryOutcome::Expired(Some(format!("{by} has noted that, because this node was silent")))
+        }
+        (outcome, _) => outcome,
     }
 }

@@ -152,7 +152,13 @@ impl Fleet {
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         let records = self.read(&[self.all(&Range::Event(id))]).await?;
-        let Some(stored) = self.stored_events(records).remove(&id) else { return Ok(()) };
+        // What does not count is removed like everything else, and no node is said to have missed it.
+        let Some(written) = self.stored_event_as_written(&records) else { return Ok(()) };
+        let written_targets = written.targets.clone();
+        let stored = match self.stored_events(records).await?.remove(&id) {
+            Some(stored) if stored.is_verified => stored,
+            _ => written.without_targets(),
+        };
         if !may_expire(&stored.event, None, sweep.now) {
             return Ok(());
         }
@@ -173,7 +179,7 @@ impl Fleet {
             swept.expired += usize::from(self.expire(id, certname).await?);
         }
         if open.is_empty() && may_remove(&stored.event, sweep.now) {
-            self.remove(&stored.event, &ended).await?;
+            self.remove(&stored.event, &(&ended | &written_targets)).await?;
             swept.removed += 1;
         } else if overdue.len() == open.len() && stored.missing_parts().is_empty() {
             sweep.settled.push((Key::Settled { event: id }, Settled::of(&stored.event)));
@@ -184,20 +190,26 @@ impl Fleet {
     /// Gives a delivery the outcome `expired`, unless its target has just given it another, and deletes it. Returns
     /// whether it has expired.
     async fn expire(&self, event: EventId, certname: &Certname) -> Result<bool, StoreError> {
-        let (key, text) =
-            self.entry(&Key::Outcome { event, certname: certname.clone() }, &DeliveryOutcome::Expired(None));
+        self.ensure_certificate().await?;
+        let key = Key::Outcome { event, certname: certname.clone() };
+        let outcome = DeliveryOutcome::Expired(None);
+        // A sweeper that acts for no node has nothing to sign with.
+        let (key, text) = match self.identity() {
+            Some(_) => self.own_signed_entry(&key, &outcome)?,
+            None => self.entry(&key, &outcome),
+        };
         let written = self.store().compare_and_swap(&key, &text, None).await?;
         self.delete(vec![Key::Delivery { certname: certname.clone(), event }]).await?;
         Ok(matches!(written, CasOutcome::Written(_)))
     }
 
-    /// Removes an event all of whose targets have `ended`: its deliveries first and its parts last, so that a
+    /// Removes an event all of whose `targets` have ended: its deliveries first and its parts last, so that a
     /// sweep that is cut off is repeated.
-    async fn remove(&self, event: &Event, ended: &BTreeSet<Certname>) -> Result<(), StoreError> {
+    async fn remove(&self, event: &Event, targets: &BTreeSet<Certname>) -> Result<(), StoreError> {
         let id = event.id;
         let groups = event.targets.groups.iter();
         let groups = groups.map(|group| Key::GroupDelivery { group: group.clone(), event: id });
-        let nodes = ended.iter().flat_map(|certname| {
+        let nodes = targets.iter().flat_map(|certname| {
             [
                 Key::Delivery { certname: certname.clone(), event: id },
                 Key::Outcome { event: id, certname: certname.clone() },

@@ -1,11 +1,15 @@
 //! Explains why a node ran: reads the entries that [`trigger_core::why`] asks for, one level of the chain at a time.
 
+use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::event::Part;
 use trigger_core::keyspace::Key;
+use trigger_core::run::history::RunHistory;
+use trigger_core::signature::Authors;
 use trigger_core::why::{self, ExplainError, Explanation, Facts, Progress, Question, Wanted};
 use trigger_store::store::{KeyRange, StoreError};
 
 use crate::fleet::{Fleet, Record};
+use crate::verifying::Unverified;
 
 /// How many keys are read at once. Every backend takes that many in one request.
 const KEYS_PER_READ: usize = 512;
@@ -15,21 +19,29 @@ impl Fleet {
     ///
     /// # Errors
     /// The outer error when the backend does not answer; the inner one when its entries do not answer the question.
+    ///
+    /// What was read and does not count, because its node has not signed it, is added to `unverified`.
     pub async fn explain(
         &self,
         question: &Question,
+        unverified: &mut Unverified,
     ) -> Result<Result<Explanation, ExplainError>, StoreError> {
         let mut facts = Facts::default();
         loop {
             match why::explain(question, &facts) {
-                Ok(Progress::Read(wanted)) => self.read_facts(wanted, &mut facts).await?,
+                Ok(Progress::Read(wanted)) => self.read_facts(wanted, &mut facts, unverified).await?,
                 Ok(Progress::Done(explanation)) => return Ok(Ok(explanation)),
                 Err(error) => return Ok(Err(error)),
             }
         }
     }
 
-    async fn read_facts(&self, wanted: Wanted, facts: &mut Facts) -> Result<(), StoreError> {
+    async fn read_facts(
+        &self,
+        wanted: Wanted,
+        facts: &mut Facts,
+        unverified: &mut Unverified,
+    ) -> Result<(), StoreError> {
         let nodes = wanted.nodes.iter().flat_map(|certname| {
             [Key::Node { certname: certname.clone() }, Key::RunHistory { certname: certname.clone() }]
         });
@@ -44,27 +56,42 @@ impl Fleet {
         facts.events.extend(wanted.events.into_iter().map(|event| (event, None)));
         facts.outcomes.extend(wanted.outcomes.into_iter().map(|key| (key, None)));
         for keys in keys.chunks(KEYS_PER_READ) {
-            for record in self.read(keys).await? {
-                self.take_in(record, facts);
+            let records = self.read(keys).await?;
+            self.read_certificates(records.iter().map(|record| record.text.as_str())).await?;
+            // The origin of an event says who may have suppressed it at a target.
+            let (events, others): (Vec<Record>, Vec<Record>) =
+                records.into_iter().partition(|record| matches!(record.key, Key::Part { .. }));
+            for record in events.into_iter().chain(others) {
+                self.take_in(&record, facts, unverified);
             }
         }
         Ok(())
     }
 
-    /// Adds a record to the facts. One that cannot be decoded, corrupt or of a newer version, counts as absent.
-    fn take_in(&self, Record { key, text, .. }: Record, facts: &mut Facts) {
-        match key {
+    /// Adds a record to the facts. One that cannot be decoded, corrupt or of a newer version, counts as absent, and so does
+    /// one that its node has not signed.
+    fn take_in(&self, record: &Record, facts: &mut Facts, unverified: &mut Unverified) {
+        match &record.key {
             Key::Node { certname } => {
-                facts.nodes.entry(certname).or_default().record = self.decode(&text).ok();
+                facts.nodes.entry(certname.clone()).or_default().record = self.decode(&record.text).ok();
             }
             Key::RunHistory { certname } => {
-                facts.nodes.entry(certname).or_default().history = self.decode(&text).unwrap_or_default();
+                let authors = |_: &RunHistory| Authors::Node(certname.clone());
+                let history = self.open_or_note(record, authors, unverified).map(|(history, _)| history);
+                facts.nodes.entry(certname.clone()).or_default().history = history.unwrap_or_default();
             }
             Key::Part { event, .. } => {
-                facts.events.insert(event, self.decode(&text).ok().map(|part: Part| part.event));
+                let authors = |part: &Part| Authors::Node(part.event.origin.clone());
+                let part = self.open_or_note(record, authors, unverified);
+                facts.events.insert(*event, part.map(|(part, _)| part.event));
             }
             Key::Outcome { event, certname } => {
-                facts.outcomes.insert((event, certname), self.decode(&text).ok());
+                let origin =
+                    facts.events.get(event).and_then(Option::as_ref).map(|event| event.origin.clone());
+                let authors =
+                    |outcome: &DeliveryOutcome| Authors::of_outcome(outcome, certname, origin.as_ref());
+                let outcome = self.open_or_note(record, authors, unverified).map(|(outcome, _)| outcome);
+                facts.outcomes.insert((*event, certname.clone()), outcome);
             }
             _ => {}
         }

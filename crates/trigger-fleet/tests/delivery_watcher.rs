@@ -113,7 +113,7 @@ async fn everything(world: &mut World) -> Vec<Arrival> {
     let mut all = Vec::new();
     let watch = world.watcher.connect().await.unwrap();
     tokio::select! {
-        error = world.watcher.follow(watch, std::future::pending) => panic!("{error}"),
+        error = world.watcher.follow(watch, |_| std::future::pending()) => panic!("{error}"),
         () = async {
             while let Some(batch) = world.arrived.recv().await {
                 all.extend(batch.arrivals);
@@ -134,7 +134,7 @@ async fn a_watch_with_other_changes_does_not_delay_the_reading() {
     deliver(&store, delivery(1)).await;
 
     let soon = read_again_after(0.5);
-    let pause = || tokio::time::sleep(soon);
+    let pause = |_| tokio::time::sleep(soon);
     let began = tokio::time::Instant::now();
     drop(watcher.connect().await.unwrap());
     tokio::select! {
@@ -155,7 +155,7 @@ async fn a_backend_that_counts_from_the_start_is_watched_again() {
     let mut world = world(Arc::new(store.clone()), 1_000_000);
     let watch = world.watcher.connect().await.unwrap();
     world.claim.send_replace(held(0));
-    let error = world.watcher.follow(watch, std::future::pending::<()>).await;
+    let error = world.watcher.follow(watch, |_| std::future::pending::<()>()).await;
     assert!(error.to_string().contains("its revisions start again"), "{error}");
 
     deliver(&store, group_delivery(1)).await;
@@ -173,7 +173,7 @@ async fn what_can_be_read_counts_though_the_rest_cannot() {
     let failing = Meddled(FailsAfter { store, reads: AtomicUsize::new(2) });
     let mut world = world(Arc::new(failing), 0);
     let watch = world.watcher.connect().await.unwrap();
-    let error = world.watcher.follow(watch, std::future::pending::<()>).await;
+    let error = world.watcher.follow(watch, |_| std::future::pending::<()>()).await;
     assert!(error.to_string().contains("a fault"), "{error}");
     let mut read = 0;
     while let Ok(batch) = world.arrived.try_recv() {
@@ -191,7 +191,7 @@ async fn a_groups_event_that_has_ended_here_is_looked_up_once_a_connection() {
     let counting = Arc::new(Meddled(FailsAfter { store, reads: AtomicUsize::new(usize::MAX) }));
     let mut world = world(counting.clone(), 0);
     let watch = world.watcher.connect().await.unwrap();
-    let again = || tokio::time::sleep(Duration::from_secs(600));
+    let again = |_| tokio::time::sleep(Duration::from_secs(600));
     tokio::select! {
         error = world.watcher.follow(watch, again) => panic!("{error}"),
         () = async {
@@ -226,7 +226,7 @@ async fn a_reading_in_portions_has_an_end_even_if_the_rest_cannot_be_read() {
         let store = Arc::new(Meddled(FailsAfter { store, reads: AtomicUsize::new(reads) }));
         let mut world = world(store, 0);
         let watch = world.watcher.connect().await.unwrap();
-        let follow = world.watcher.follow(watch, std::future::pending);
+        let follow = world.watcher.follow(watch, |_| std::future::pending());
         let read = async {
             let mut portions = Vec::new();
             loop {

@@ -400,6 +400,7 @@ async fn what_cannot_be_used_is_reported_and_harms_no_neighbour() {
             Arrival::TooNew(HeldDelivery { event, .. }) => {
                 Some(format!("held {}", event.to_string().split_off(35)))
             }
+            Arrival::Refused { event, .. } => Some(format!("refused {}", event.to_string().split_off(35))),
             Arrival::Unreadable { key, .. } => {
                 Some(format!("unreadable {}", key.clone().split_off(key.len() - 1)))
             }
@@ -407,7 +408,7 @@ async fn what_cannot_be_used_is_reported_and_harms_no_neighbour() {
         })
         .collect();
     others.sort();
-    assert_eq!(others, ["held 3", "held 4", "unreadable 1", "unreadable 2", "unreadable 6", "unreadable d"]);
+    assert_eq!(others, ["held 3", "held 4", "refused 6", "unreadable 1", "unreadable 2", "unreadable d"]);
 }
 
 #[tokio::test]

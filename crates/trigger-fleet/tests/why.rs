@@ -24,6 +24,7 @@ use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_core::why::{ExplainError, Explanation, Question, RunState, Which};
 use trigger_fleet::Fleet;
+use trigger_fleet::verifying::Unverified;
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{Entry, KeyRange, Store, StoreError};
 use uuid::Uuid;
@@ -154,7 +155,7 @@ async fn chain(fleet: &Fleet) -> RunRecord {
 }
 
 async fn ask(fleet: &Fleet, question: &Question) -> Result<Explanation, ExplainError> {
-    fleet.explain(question).await.unwrap()
+    fleet.explain(question, &mut Unverified::default()).await.unwrap()
 }
 
 fn runs(explanation: &Explanation) -> Vec<RunId> {

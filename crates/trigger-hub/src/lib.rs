@@ -20,7 +20,7 @@
 //! use trigger_hub::{SqliteStore, server};
 //!
 //! let (store, closed) = SqliteStore::open("/var/lib/trigger/hub".as_ref())?;
-//! let listen = "127.0.0.1:8145".parse()?;
+//! let listen: trigger_hub::ListenAddress = "127.0.0.1:8145".parse()?;
 //! let stopped = async { /* until the program is to stop */ };
 //! server::serve(Arc::new(store.clone()), listen, |_address| {}, stopped).await?;
 //! drop(store);
@@ -44,10 +44,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
+use trigger_pki::Pki;
 use trigger_store::address::Address;
 
 pub use served_store::{Page, PageRequest, ServedStore};
-pub use server::{InvalidListen, ListenAddress, ServerError};
+pub use server::{
+    CrlFetch, CrlUrl, InvalidCrlUrl, InvalidListen, ListenAddress, Principal, ServerError, ServerSettings,
+};
 use sqlite::Closed;
 pub use sqlite::{BackupError, SqliteError, SqliteStore, backup};
 
@@ -59,9 +62,15 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// The settings of a hub.
 #[derive(Debug, Clone)]
 pub struct HubSettings {
-    /// `ADDRESS:PORT`; port 0 takes a free one. Loopback only.
+    /// `ADDRESS:PORT`; port 0 takes a free one. Loopback only, unless there is TLS.
     pub listen: String,
-    /// The other names, `HOST:PORT`, by which clients may address it, such as those of a forwarded port.
+    /// The certificates with which it speaks TLS; absent where it does not.
+    pub tls: Option<Pki>,
+    /// Whether it fetches revocation lists, where it speaks TLS.
+    pub crl_fetch: Option<CrlFetch>,
+    /// Where it answers `/healthz` and `/metrics` besides, in the clear: an address of loopback.
+    pub health_listen: Option<String>,
+    /// Without TLS, the other names, `HOST:PORT`, by which clients may address it, such as those of a forwarded port.
     pub allowed_hosts: Vec<Address>,
     /// The directory of its database; created if it is missing.
     pub data_dir: PathBuf,
@@ -93,9 +102,12 @@ pub async fn run(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), HubError> {
     let listen: ListenAddress = settings.listen.parse()?;
+    let health_listen = settings.health_listen.as_deref().map(str::parse).transpose()?;
     let listen = listen.with_allowed_hosts(settings.allowed_hosts);
+    let server = ServerSettings { listen, tls: settings.tls, crl_fetch: settings.crl_fetch, health_listen };
+    server.check()?;
     let (store, closed) = SqliteStore::open(&settings.data_dir)?;
-    let failure = serve_store(store, closed, listen, ready, shutdown).await.err();
+    let failure = serve_store(store, closed, server, ready, shutdown).await.err();
     match failure {
         None => Ok(()),
         // What removes a directory may remove the lock first, and the database when the hub has noticed that.
@@ -119,7 +131,7 @@ fn lost(data_dir: &Path, error: SqliteError) -> HubError {
 async fn serve_store(
     store: SqliteStore,
     closed: Closed,
-    listen: ListenAddress,
+    settings: impl Into<ServerSettings>,
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), HubError> {
@@ -130,7 +142,7 @@ async fn serve_store(
             error = fails(&store) => failure = Some(error),
         }
     };
-    let served = server::serve(Arc::new(store.clone()), listen, ready, shutdown).await;
+    let served = server::serve(Arc::new(store.clone()), settings, ready, shutdown).await;
     // A session that has not ended yet keeps neither the log from being copied into the database nor a hub that is
     // started next from the data directory.
     let closing = async {

@@ -6,92 +6,198 @@
 mod body;
 mod connection;
 mod connections;
+mod crl_fetch;
 mod error;
+mod fairness;
+mod handshake_error;
+mod handshakes;
 mod health;
 mod limits;
 mod listen;
 mod metrics;
 mod origin_check;
 mod peer;
+mod principal;
 mod refusal;
+mod reload;
 mod routes;
 mod session;
+mod shares;
 mod state;
+mod stream;
+mod tls;
+mod turns;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use trigger_pki::Pki;
 
 use self::connections::{Client, Connections};
-pub use self::error::ServerError;
+pub use self::crl_fetch::{CrlFetch, CrlUrl, InvalidCrlUrl};
+pub use self::error::{InvalidListen, ServerError};
+use self::fairness::Fairness;
+use self::handshakes::Handshakes;
 use self::health::HealthCheck;
-pub use self::listen::{InvalidListen, ListenAddress};
+pub use self::listen::ListenAddress;
 use self::metrics::Metrics;
 use self::origin_check::OriginCheck;
+pub use self::principal::Principal;
 #[cfg(test)]
 pub(crate) use self::refusal::Refusal;
+use self::shares::Shares;
 use self::state::ServerState;
+use self::tls::Tls;
 use crate::served_store::ServedStore;
 
 /// How long requests in progress, and then watches, may take to end when the hub stops.
 const SHUTDOWN_GRACE_PERIOD: Duration = Duration::from_secs(3);
 
+/// How a hub is served.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// Where requests are accepted.
+    pub listen: ListenAddress,
+    /// The certificates with which it speaks TLS; absent on loopback.
+    pub tls: Option<Pki>,
+    /// Whether it fetches revocation lists, where it speaks TLS.
+    pub crl_fetch: Option<CrlFetch>,
+    /// Where it answers `/healthz` and `/metrics` besides, in the clear; on loopback.
+    pub health_listen: Option<ListenAddress>,
+}
+
+impl From<ListenAddress> for ServerSettings {
+    fn from(listen: ListenAddress) -> Self {
+        Self { listen, tls: None, crl_fetch: None, health_listen: None }
+    }
+}
+
+impl ServerSettings {
+    /// Checks that nothing is served in the clear to other machines.
+    pub(crate) fn check(&self) -> Result<(), InvalidListen> {
+        if self.listen.needs_tls() && self.tls.is_none() {
+            return Err(InvalidListen::NeedsTls(self.listen.address()));
+        }
+        match &self.health_listen {
+            Some(health) if health.needs_tls() => Err(InvalidListen::HealthNotLoopback(health.address())),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Serves `store` until `shutdown` completes. Calls `ready` with the real address once requests are accepted.
 ///
 /// # Errors
-/// When the address cannot be listened on, or the server fails.
+/// When the address cannot be listened on, the certificates are not those of a server, or the server fails.
 pub async fn serve(
     store: Arc<dyn ServedStore>,
-    listen: ListenAddress,
+    settings: impl Into<ServerSettings>,
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
+    let settings = settings.into();
+    settings.check()?;
     raise_file_limit();
-    let allowed_hosts = listen.allowed_hosts.clone();
-    let (listener, address) = listen.bind()?;
-    let origin_check = OriginCheck::new(address, &allowed_hosts);
+    let metrics = Arc::new(Metrics::new(&*store));
+    let fetching = settings.tls.clone().zip(settings.crl_fetch);
+    let tls = settings.tls.map(Tls::new).transpose()?.map(Arc::new);
+    let allowed_hosts = settings.listen.allowed_hosts.clone();
+    let (listener, address) = settings.listen.bind()?;
+    let origin_check = match &tls {
+        Some(_) => OriginCheck::for_tls(),
+        None => OriginCheck::new(address, &allowed_hosts),
+    };
+    let health_listener = settings.health_listen.map(ListenAddress::bind).transpose()?;
     let (stop, stopping) = watch::channel(());
-    let metrics = Metrics::new(&*store);
-    let state = ServerState { store, metrics, health: HealthCheck::default(), stopping };
+    let state = Arc::new(ServerState {
+        store,
+        metrics: Arc::clone(&metrics),
+        health: HealthCheck::default(),
+        fairness: Fairness::default(),
+        stopping,
+    });
+    let shares = Arc::new(Shares::new());
+    let handshakes = tls.clone().map(|tls| {
+        let handshakes = Handshakes::new(tls, Arc::clone(&shares), Arc::clone(&metrics));
+        Arc::new(handshakes)
+    });
+    let accepting = Connections::accept_all(listener, address, handshakes);
+    let requests = serve_requests(accepting, routes::router(Arc::clone(&state), origin_check), &stop);
+    let health = async {
+        match health_listener {
+            Some((listener, address)) => {
+                tracing::info!(%address, "health checks are answered in the clear");
+                let accepting = Connections::accept_few(listener, address);
+                serve_requests(accepting, routes::health_router(state), &stop).await
+            }
+            None => {
+                drop(state);
+                Ok(())
+            }
+        }
+    };
+    let up_to_date = async {
+        match tls {
+            Some(tls) => reload::keep_up_to_date(tls, shares, Arc::clone(&metrics)).await,
+            None => std::future::pending().await,
+        }
+    };
+    let fetching = async {
+        match fetching {
+            Some((pki, settings)) => crl_fetch::keep_fetching(pki, settings, Arc::clone(&metrics)).await,
+            None => std::future::pending().await,
+        }
+    };
     ready(address);
-    serve_requests(listener, origin_check, state, &stop, shutdown).await
-}
-
-async fn serve_requests(
-    listener: TcpListener,
-    origin_check: OriginCheck,
-    state: ServerState,
-    stop: &watch::Sender<()>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), ServerError> {
-    let mut stopping = stop.subscribe();
-    let connections = Connections::new(listener);
-    let service =
-        routes::router(Arc::new(state), origin_check).into_make_service_with_connect_info::<Client>();
-    let mut server = pin!(
-        axum::serve(connections, service)
-            .with_graceful_shutdown(async move {
-                let _ = stopping.changed().await;
-            })
-            .into_future()
-    );
+    let stopped = async {
+        shutdown.await;
+        tracing::info!("hub is stopping");
+        stop.send_replace(());
+        std::future::pending().await
+    };
     tokio::select! {
-        ended = &mut server => return ended.map_err(ServerError::Serve),
-        () = shutdown => {}
-    }
-    tracing::info!("hub is stopping");
-    stop.send_replace(());
-    let served = timeout(SHUTDOWN_GRACE_PERIOD, server).await.unwrap_or(Ok(()));
+        served = async { tokio::try_join!(requests, health) } => drop(served?),
+        () = stopped => {}
+        () = up_to_date => {}
+        () = fetching => {}
+    };
     // Every session holds a receiver until it has sent its close frame.
     let _ = timeout(SHUTDOWN_GRACE_PERIOD, stop.closed()).await;
-    served.map_err(ServerError::Serve)
+    Ok(())
+}
+
+/// Serves connections until the hub stops.
+async fn serve_requests(
+    (connections, accepting): (Connections, JoinHandle<()>),
+    router: Router,
+    stop: &watch::Sender<()>,
+) -> Result<(), ServerError> {
+    let (mut stopping, mut grace) = (stop.subscribe(), stop.subscribe());
+    let service = router.into_make_service_with_connect_info::<Client>();
+    let server = axum::serve(connections, service)
+        .with_graceful_shutdown(async move {
+            let _ = stopping.changed().await;
+        })
+        .into_future();
+    let grace_is_over = async move {
+        let _ = grace.changed().await;
+        drop(grace);
+        sleep(SHUTDOWN_GRACE_PERIOD).await;
+    };
+    let served = tokio::select! {
+        served = server => served.map_err(ServerError::Serve),
+        () = grace_is_over => Ok(()),
+    };
+    // The port is free again when the acceptor has ended.
+    let _ = accepting.await;
+    served
 }
 
 /// Raises the limit of open files to the hard one. Each watcher takes a descriptor, and the usual soft limit is 1024.

@@ -1,5 +1,7 @@
-//! How a command of this node reaches the agent: over a Unix socket in the state directory, one JSON line in, one JSON
-//! line out. The state directory's permissions decide who may connect.
+//! How a command of this node reaches the agent: over a Unix socket, one JSON line in, one JSON line out.
+//!
+//! The socket in the state directory is for those who may use that directory. Everyone may connect to the other one, which
+//! there is only where `[socket] groups` names groups; there the agent asks the kernel who calls.
 
 use std::fs;
 use std::io;
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use trigger_core::identity::{Certname, Revision};
+use uuid::Uuid;
 
 use crate::fire_error::{FireError, FireErrorKind};
 use crate::fire_report::{FireReport, Fired};
@@ -32,6 +35,8 @@ pub enum Request {
     },
     /// Report the run in progress and the deliveries that wait.
     Queue,
+    /// Report whose agent this is.
+    Identity,
     /// Give the state directory to another certname, and start again for it.
     Rename {
         /// The new certname.
@@ -71,6 +76,11 @@ pub enum Reply {
     },
     /// The run in progress and the deliveries that wait.
     Queue(Box<QueueView>),
+    /// Whose agent this is.
+    Identity {
+        /// The certname that it acts for.
+        certname: Certname,
+    },
     /// The state directory has the new certname, and the agent starts again.
     Renamed,
 }
@@ -105,6 +115,16 @@ pub(crate) fn address(state_dir: &Path) -> io::Result<(PathBuf, Option<fs::File>
     Ok((short, Some(directory)))
 }
 
+/// The directory of the sockets for other users. Only root can create it.
+const SHARED_DIRECTORY: &str = "/run/trigger";
+
+/// Where the agent of a state directory listens for other users, to whom the state directory is closed. The name follows
+/// from the canonical path of the directory, because these users may be unable to read the configuration.
+pub(crate) fn shared_path(state_dir: &Path) -> PathBuf {
+    let name = Uuid::new_v5(&Uuid::NAMESPACE_URL, state_dir.as_os_str().as_encoded_bytes());
+    Path::new(SHARED_DIRECTORY).join(format!("{name}.sock"))
+}
+
 /// Why there is no reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoReply {
@@ -116,20 +136,36 @@ pub enum NoReply {
     NotUnderstood,
 }
 
+/// Connects to the agent: as other users do where this process may not use the state directory.
+async fn connect(state_dir: &Path) -> io::Result<UnixStream> {
+    let own = match address(state_dir) {
+        Ok((address, _directory)) => UnixStream::connect(address).await,
+        Err(error) => Err(error),
+    };
+    match own {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            UnixStream::connect(shared_path(state_dir)).await
+        }
+        own => own,
+    }
+}
+
 /// Sends a request to the agent of a state directory and returns its reply.
 ///
 /// # Errors
 /// [`NoReply`] if no agent is alive, or if it does not answer within `patience`; the caller then does the work itself.
 pub async fn ask(state_dir: &Path, request: &Request, patience: Duration) -> Result<Reply, NoReply> {
     let exchange = async {
-        let (address, _directory) = address(state_dir)?;
-        let mut stream = UnixStream::connect(address).await?;
+        let mut stream = connect(state_dir).await?;
         let mut text = serde_json::to_string(request)?;
         text.push('\n');
-        stream.write_all(text.as_bytes()).await?;
+        // An agent that refuses a caller does not read all that it sends.
+        let sent = stream.write_all(text.as_bytes()).await;
         let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).await?;
+        let read = BufReader::new(stream).read_line(&mut line).await;
         if line.is_empty() {
+            sent?;
+            read?;
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
         Ok::<_, io::Error>(line)

@@ -66,20 +66,20 @@ mod tests {
 
     #[test]
     fn an_address_is_read_with_the_configuration_of_the_node() {
-        let node = NodeBackends::new(url("etcd://own:1"), vec![url("hub+http://table:1")]);
+        let node = NodeBackends::new(url("etcd://own:1"), vec![url("hub+https://table:1")]);
         let check = |address: &str, expected: &str| match node.resolve(address) {
             Ok(url) => assert_eq!(url.to_string(), expected, "{address}"),
             Err(error) => assert!(error.to_string().starts_with(expected), "{address}: {error}"),
         };
         check(UNADDRESSED, "etcd://own:1");
         check("etcd", "etcd://own:1");
-        check("hub", "hub+http://table:1");
+        check("hub", "hub+https://table:1");
         check("dummy", "dummy:");
         check("etcd://elsewhere:1", "etcd://elsewhere:1");
         check("hub+http://::1:1", "'hub+http://::1:1' has a bad address");
         check("nonsense", "'nonsense' selects no backend");
-        assert!(node.include(&url("hub+http://table:1")) && !node.include(&url("etcd://elsewhere:1")));
-        let bare = NodeBackends::new(url("hub+http://own:1"), Vec::new());
+        assert!(node.include(&url("hub+https://table:1")) && !node.include(&url("etcd://elsewhere:1")));
+        let bare = NodeBackends::new(url("hub+https://own:1"), Vec::new());
         assert!(bare.resolve("etcd").is_err(), "no etcd is known here");
     }
 }

@@ -226,7 +226,9 @@ impl Host for Os {
             }
             Reply::Failed { kind, message } => Ok(Err(FireError::ByAgent { kind, message })),
             // An agent of an older version.
-            Reply::Queue(_) | Reply::Renamed | Reply::NotUnderstood { .. } => Err(NoReply::NotUnderstood),
+            Reply::Queue(_) | Reply::Identity { .. } | Reply::Renamed | Reply::NotUnderstood { .. } => {
+                Err(NoReply::NotUnderstood)
+            }
         }
     }
 }

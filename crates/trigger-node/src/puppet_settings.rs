@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::process::Command;
 use trigger_core::identity::{Certname, InvalidName};
 use trigger_core::run::command::{CommandKind, RunCommand, TagSettings};
+use trigger_pki::TlsFiles;
 
 use crate::os::Os;
 use crate::start_error;
@@ -119,6 +120,36 @@ pub async fn certname(command: &RunCommand, attempt: Attempt) -> Result<Certname
     parse_certname(answer.get("certname").map_or("", String::as_str))
 }
 
+/// The settings of Puppet with the files of its certificates. Only a node that uses them needs them.
+const TLS_SETTINGS: [&str; 5] =
+    ["certificate_revocation", "hostcert", "hostcrl", "hostprivkey", "localcacert"];
+
+/// Asks Puppet where the certificates of this node are. The answer is not cached.
+///
+/// # Errors
+/// Those of starting Puppet and of its answer.
+pub async fn tls_files(command: &RunCommand, attempt: Attempt) -> Result<TlsFiles, PuppetSettingsError> {
+    let question = Question::new(command, &TLS_SETTINGS.map(Setting::plain), "agent");
+    let answer = question.ask(&BTreeMap::new(), attempt.timeout).await?;
+    tls_files_of(&answer).ok_or_else(|| PuppetSettingsError::Unclear {
+        command: question.name(),
+        setting: "hostcert".to_owned(),
+        answer: "it is empty".to_owned(),
+    })
+}
+
+/// The files of the certificates. Where Puppet does not check revocations, it does not fetch the lists either.
+fn tls_files_of(answer: &Answer) -> Option<TlsFiles> {
+    let path = |setting: &str| answer.get(setting).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let checks_revocation = answer.get("certificate_revocation").is_none_or(|checks| checks != "false");
+    Some(TlsFiles {
+        certificate: path("hostcert")?,
+        key: path("hostprivkey")?,
+        ca: path("localcacert")?,
+        crl: path("hostcrl").filter(|_| checks_revocation),
+    })
+}
+
 fn parse_certname(certname: &str) -> Result<Certname, PuppetSettingsError> {
     certname.parse().map_err(|source| PuppetSettingsError::Certname { certname: certname.to_owned(), source })
 }
@@ -144,6 +175,8 @@ pub struct PuppetSettings {
     pub logdest: Option<String>,
     /// What limits every run of this Puppet.
     pub limits: TagSettings,
+    /// The certificates of this node, whether they are there or not.
+    pub tls: Option<TlsFiles>,
 }
 
 impl PuppetSettings {
@@ -167,6 +200,7 @@ impl PuppetSettings {
             config_changed_at,
             logdest: optional("logdest"),
             limits: TagSettings { tags: optional("tags"), skip_tags: optional("skip_tags") },
+            tls: tls_files_of(answer),
         })
     }
 }
@@ -214,15 +248,16 @@ impl Question {
     /// run command is, whereas the log destination and the tags of `puppet apply` are in another section. Where the run
     /// command is not Puppet, only the certname matters.
     fn all(command: &RunCommand) -> Vec<Self> {
-        let agents = ["agent_catalog_run_lockfile", "agent_disabled_lockfile", "certname", "lastrunreport"]
-            .map(Setting::plain);
+        let agents = ["agent_catalog_run_lockfile", "agent_disabled_lockfile", "certname", "lastrunreport"];
+        let agents = [agents.as_slice(), &TLS_SETTINGS].concat().into_iter().map(Setting::plain);
+        let agents: Vec<Setting> = agents.collect();
         let own = ["config", "logdest", "skip_tags", "tags"].map(Setting::plain);
         match command.kind() {
             CommandKind::PuppetApply => {
                 let own = [own.as_slice(), &[Setting { name: "lastrunreport", key: OWN_REPORT }]].concat();
                 vec![Self::new(command, &agents, "agent"), Self::new(command, &own, "user")]
             }
-            _ => vec![Self::new(command, &[agents, own].concat(), "agent")],
+            _ => vec![Self::new(command, &[agents.as_slice(), &own].concat(), "agent")],
         }
     }
 
@@ -257,7 +292,8 @@ impl Question {
                 answer.insert(setting.key.to_owned(), value.trim().to_owned());
             }
         }
-        match self.settings.iter().find(|setting| !answer.contains_key(setting.key)) {
+        let needed = self.settings.iter().filter(|setting| !TLS_SETTINGS.contains(&setting.name));
+        match needed.into_iter().find(|setting| !answer.contains_key(setting.key)) {
             None => Ok(answer),
             Some(setting) => Err(PuppetSettingsError::Unclear {
                 command: self.name(),
@@ -395,7 +431,10 @@ mod tests {
     }
 
     const ANSWER: &str = "agent_catalog_run_lockfile = /s/run.lock\nagent_disabled_lockfile = /s/disabled.lock\n\
+                          certificate_revocation = chain\n\
                           certname = lb01.example.com\nconfig = /etc/puppet/puppet.conf\n\
+                          hostcert = /ssl/cert.pem\nhostcrl = /ssl/crl.pem\nhostprivkey = /ssl/key.pem\n\
+                          localcacert = /ssl/ca.pem\n\
                           lastrunreport = /s/report.yaml\nlogdest =\nskip_tags = \ntags = web, db\n";
 
     /// Reads what Puppet prints, whatever it logs before and after its answer.
@@ -412,6 +451,15 @@ mod tests {
         assert_eq!(settings.run_lock, Path::new("/s/run.lock"));
         assert_eq!(settings.config, Path::new("/etc/puppet/puppet.conf"));
         assert_eq!(settings.logdest, None);
+        let tls = TlsFiles {
+            certificate: "/ssl/cert.pem".into(),
+            key: "/ssl/key.pem".into(),
+            ca: "/ssl/ca.pem".into(),
+            crl: Some("/ssl/crl.pem".into()),
+        };
+        assert_eq!(settings.tls, Some(tls.clone()));
+        let unchecked = ANSWER.replace("revocation = chain", "revocation = false");
+        assert_eq!(read(&unchecked).unwrap().tls, Some(TlsFiles { crl: None, ..tls }));
         let limits = TagSettings { tags: Some("web, db".to_owned()), skip_tags: None };
         assert_eq!(settings.limits, limits);
         let logged = ANSWER.replace("logdest =", "logdest = /var/log/a = b.log,console");
@@ -449,7 +497,7 @@ mod tests {
             |words: &str| Question::all(&command(words)).iter().map(|q| q.argv.join(" ")).collect::<Vec<_>>();
         assert_eq!(questions("puppet agent").len(), 1);
         let [locks, log] = &questions("puppet apply x.pp")[..] else { panic!("two questions") };
-        assert!(locks.contains("agent_disabled_lockfile certname lastrunreport --section agent"), "{locks}");
+        assert!(locks.contains("localcacert --section agent"), "{locks}");
         assert!(log.contains("config logdest skip_tags tags lastrunreport --section user"), "{log}");
     }
 

@@ -72,6 +72,18 @@ pub(crate) fn explain(
     }
 }
 
+/// The connection was closed in the handshake.
+pub(crate) fn closed(end: OtherEnd<'_>) -> String {
+    let other = end.name();
+    match end {
+        OtherEnd::Server(_) => format!(
+            "{other} closed the connection in the TLS handshake: it may have refused this node's certificate, be \
+             overloaded, or not speak TLS; see its log"
+        ),
+        OtherEnd::Client(_) => format!("{other} closed the connection in the TLS handshake"),
+    }
+}
+
 /// The other end has refused this one, and only its alert says why.
 fn refused(other: &str, alert: AlertDescription, files: &TlsFiles, identity: &Identity) -> String {
     let certificate =

@@ -9,6 +9,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::der_parser::ber::BerObjectContent;
 use x509_parser::der_parser::parse_der;
 
+use crate::certificate::parse;
+
 /// The tree below which all of Puppet's extensions lie.
 const PUPPET_TREE: &str = "1.3.6.1.4.1.34380.1.";
 const REGISTERED: &str = "1.3.6.1.4.1.34380.1.1.";
@@ -66,6 +68,12 @@ impl TrustedExtensions {
     /// Whether the certificate has none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Those of a certificate that nobody has verified: anyone can write them. For showing a certificate, and for tests;
+    /// [`Trust::verify`](crate::Trust::verify) has those that a CA vouches for. Absent for what is no certificate.
+    pub fn unverified(certificate_der: &[u8]) -> Option<Self> {
+        parse(certificate_der).ok().map(|certificate| Self::of(&certificate))
     }
 
     /// Those of a certificate. One whose value is no text is left out, and so are both of two with one name.

@@ -10,7 +10,7 @@ use rustls::{ClientConfig, ServerConfig};
 use trigger_core::time::Timestamp;
 
 use crate::error::{FileKind, PkiError};
-use crate::explain::{OtherEnd, explain, tls_error};
+use crate::explain::{OtherEnd, closed, explain, tls_error};
 use crate::files::{self, TlsFiles};
 use crate::identity::Identity;
 use crate::tls::{self, Handshake};
@@ -192,6 +192,19 @@ impl Pki {
         refusal: Option<&Untrusted>,
     ) -> Option<String> {
         Some(self.explain(end, tls_error(error)?, refusal))
+    }
+
+    /// The sentence for the error of a handshake. One that is not about TLS stays as it is.
+    pub fn explain_handshake(
+        &self,
+        end: OtherEnd<'_>,
+        error: &io::Error,
+        refusal: Option<&Untrusted>,
+    ) -> String {
+        if error.kind() == ErrorKind::UnexpectedEof {
+            return closed(end);
+        }
+        self.explain_io(end, error, refusal).unwrap_or_else(|| error.to_string())
     }
 
     fn loaded(&self) -> Loaded {

@@ -11,7 +11,7 @@ use trigger_store::store::{CasOutcome, Change, Entry, KeyRange, StoreError, Watc
 use crate::tasks::ProcessId;
 
 /// The URL of the simulated backend; no connection is ever opened to it.
-pub(crate) const BACKEND: &str = "hub+http://simulated:7890";
+pub(crate) const BACKEND: &str = "hub+https://simulated:7890";
 
 #[derive(Debug, Clone)]
 pub(crate) struct Version {

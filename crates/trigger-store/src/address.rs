@@ -4,7 +4,7 @@
 //! that no client can connect to must be refused as configuration rather than found at the first event.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// DNS's own limit for a name.
@@ -23,6 +23,12 @@ impl Address {
     /// A name in lower case, an IPv4 address, or an IPv6 address in brackets.
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Whether it is on this machine: `localhost` or an address of the loopback interface.
+    pub fn is_loopback(&self) -> bool {
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        host.trim_end_matches('.') == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
     /// Never 0.

@@ -27,8 +27,11 @@ impl Backend {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "each variant is its message")]
 pub enum OpenError {
-    #[error("'{url}' needs TLS, which this version does not speak yet")]
-    TlsUnavailable { url: String },
+    #[error(
+        "'{url}' needs this node's certificates, and there are none: name them in the configuration (`[tls]`), or \
+         install Puppet, which is asked for its own"
+    )]
+    NoCertificates { url: String },
     #[error("{address} in '{url}' cannot be dialled: {source}")]
     BadAddress { url: String, address: String, source: Box<dyn std::error::Error + Send + Sync> },
 }

@@ -4,6 +4,7 @@
 //! So is how long it may take to look up a server and to connect to it.
 
 mod lookup;
+mod tls;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -28,6 +29,8 @@ use tower_service::Service;
 use trigger_core::duration;
 
 use self::lookup::{Lookup, LookupError};
+pub(crate) use self::tls::is_refused_handshake;
+use self::tls::{Refusal, Tls, TlsConnection};
 use crate::address::Address;
 use crate::backend::OpenError;
 use crate::credentials::Credentials;
@@ -57,13 +60,16 @@ pub struct Connector {
     servers: Arc<Mutex<HashMap<String, Arc<Server>>>>,
     /// How many connections this connector and its clones are making.
     connecting: Arc<AtomicUsize>,
+    refusal: Refusal,
 }
 
 /// The layer on top of a TCP connection.
 #[derive(Debug, Clone)]
 enum Security {
-    /// Nothing. A variant for TLS holds what the credentials' files were read into.
+    /// Nothing.
     Plain,
+    /// TLS, with the node's certificates.
+    Tls(Tls),
 }
 
 /// What is known of one server from earlier attempts to reach it.
@@ -95,23 +101,40 @@ impl Drop for Connecting {
 }
 
 impl Connector {
-    /// A connector for the servers of `url`.
+    /// A connector for the servers of `url`, with which `protocol` is spoken (its name in ALPN).
     ///
     /// # Errors
-    /// [`OpenError::TlsUnavailable`] when the URL's scheme asks for TLS, which this version does not have.
-    pub fn new(url: &BackendUrl, credentials: &Credentials) -> Result<Self, OpenError> {
-        let security = match (url.scheme().transport, credentials) {
+    /// [`OpenError::NoCertificates`] when the URL's scheme asks for TLS and no certificates are known.
+    pub fn new(
+        url: &BackendUrl,
+        credentials: &Credentials,
+        protocol: &'static [u8],
+    ) -> Result<Self, OpenError> {
+        let security = match (url.scheme().transport, &credentials.tls) {
             // A plain connection proves nothing about either end, so no credentials go into it.
             (Transport::Plain, _) => Security::Plain,
-            (Transport::Tls, _) => return Err(OpenError::TlsUnavailable { url: url.to_string() }),
+            (Transport::Tls, Some(certificates)) => Security::Tls(Tls::new(certificates.clone(), protocol)),
+            (Transport::Tls, None) => return Err(OpenError::NoCertificates { url: url.to_string() }),
         };
-        Ok(Self { security, keep_alive: None, servers: Arc::default(), connecting: Arc::default() })
+        Ok(Self {
+            security,
+            keep_alive: None,
+            servers: Arc::default(),
+            connecting: Arc::default(),
+            refusal: Refusal::default(),
+        })
     }
 
-    /// A connector that shares all but the count of the connections that it is making: for one connection, whose
-    /// requests must not wait for the making of another.
+    /// A connector that shares all but what concerns single connections: for one connection, whose requests must not
+    /// wait for the making of another.
     pub(crate) fn separate(&self) -> Self {
-        Self { connecting: Arc::default(), ..self.clone() }
+        Self { connecting: Arc::default(), refusal: Refusal::default(), ..self.clone() }
+    }
+
+    /// Why the server refused the latest connection after it was made, before it read anything that was sent on it, if it
+    /// did. HTTP/2 loses the reason.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        self.refusal.get()
     }
 
     /// Whether this connector or a clone of it is making a connection.
@@ -130,6 +153,7 @@ impl Connector {
     pub fn http_scheme(&self) -> &'static str {
         match self.security {
             Security::Plain => "http",
+            Security::Tls(_) => "https",
         }
     }
 
@@ -137,7 +161,8 @@ impl Connector {
     ///
     /// # Errors
     /// That its name cannot be looked up, or that no connection was made, with the error of the resolver or the kernel
-    /// innermost in the chain of sources. An error for lack of time says which of the two was slow.
+    /// innermost in the chain of sources. An error for lack of time says which of the two was slow. An error of TLS says
+    /// who is at fault and what mends it.
     pub async fn connect(&self, address: &Address) -> Result<Connection, BoxError> {
         self.dial(&self.server(address.host(), address.port())).await
     }
@@ -213,7 +238,12 @@ impl Connector {
         let connected = begun.elapsed() - looked_up;
         server.round_trip_ms.store(connected.as_millis().try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
         server.log_slowness(looked_up, connected);
-        self.security.clone().secure(stream).await
+        match &self.security {
+            Security::Plain => Ok(Connection::Plain(stream)),
+            Security::Tls(tls) => {
+                Ok(Connection::Tls(Box::new(tls.connect(stream, &server.name, &self.refusal).await?)))
+            }
+        }
     }
 
     /// Connects to the first of some addresses that accepts, and begins again beside it while none does.
@@ -268,14 +298,6 @@ impl Service<Name> for LookedUp {
     }
 }
 
-impl Security {
-    async fn secure(self, stream: TcpStream) -> Result<Connection, BoxError> {
-        match self {
-            Self::Plain => Ok(Connection::Plain(stream)),
-        }
-    }
-}
-
 impl Service<Uri> for Connector {
     type Response = TokioIo<Connection>;
     type Error = BoxError;
@@ -300,20 +322,31 @@ impl Service<Uri> for Connector {
 pub enum Connection {
     /// In the clear.
     Plain(TcpStream),
+    /// Encrypted, between two ends that have verified each other.
+    Tls(Box<TlsConnection>),
 }
 
-impl Connection {
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut TcpStream> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream),
+/// Calls a method of the stream within, whichever it is.
+macro_rules! with_stream {
+    ($connection:expr, $stream:ident => $call:expr) => {
+        match $connection.get_mut() {
+            Connection::Plain(stream) => {
+                let $stream = Pin::new(stream);
+                $call
+            }
+            Connection::Tls(stream) => {
+                let $stream = Pin::new(&mut **stream);
+                $call
+            }
         }
-    }
+    };
 }
 
 impl HttpConnection for Connection {
     fn connected(&self) -> Connected {
         match self {
             Self::Plain(stream) => stream.connected(),
+            Self::Tls(stream) => stream.tcp().connected(),
         }
     }
 }
@@ -324,13 +357,13 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.stream().poll_read(context, buffer)
+        with_stream!(self, stream => stream.poll_read(context, buffer))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(context, bytes)
+        with_stream!(self, stream => stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -338,21 +371,22 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(context, slices)
+        with_stream!(self, stream => stream.poll_write_vectored(context, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(context)
+        with_stream!(self, stream => stream.poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(context)
+        with_stream!(self, stream => stream.poll_shutdown(context))
     }
 }
 
@@ -396,7 +430,7 @@ mod tests {
     async fn a_plain_url_gives_a_plain_stream() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: BackendUrl = format!("hub+http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let connector = Connector::new(&url, &Credentials::default()).unwrap();
+        let connector = Connector::new(&url, &Credentials::default(), b"h2").unwrap();
         let mut connection = connector.connect(&url.addresses()[0]).await.unwrap();
         connection.write_all(b"hello").await.unwrap();
         let mut received = [0; 5];

@@ -3,24 +3,13 @@
 //! The credentials are the node's own: they are configured where a backend is opened, and are never stored with an
 //! event. A URL therefore says where a backend is, and does not say which identity to use there.
 
-use std::path::PathBuf;
+use trigger_pki::LazyPki;
+pub use trigger_pki::TlsFiles;
 
 /// The credentials with which a backend is opened, besides its URL.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Credentials {
-    /// Absent where every connection is plain.
-    pub tls: Option<TlsFiles>,
-}
-
-/// The PEM files of a node in its Puppet CA.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct TlsFiles {
-    /// The node's certificate.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-    /// The certificates of the CA: the whole chain, without which servers are not trusted.
-    pub ca: PathBuf,
-    /// The revocation lists of the CA.
-    pub crl: PathBuf,
+    /// The node's certificates. Absent where none are known, so that every connection has to be plain. They are read
+    /// when a connection first needs them, and what is wrong with them then is why the server cannot be reached.
+    pub tls: Option<LazyPki>,
 }

@@ -28,6 +28,9 @@ use crate::credentials::Credentials;
 use crate::kind::BackendUrl;
 use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
 
+/// The protocol within TLS.
+pub(crate) const ALPN: &[u8] = b"h2";
+
 /// A store on an etcd cluster. Clones share their connection.
 #[derive(Clone)]
 pub struct EtcdStore {
@@ -52,7 +55,7 @@ impl EtcdStore {
         let url = format!("etcd://{}", endpoints.join(","));
         let refused = |detail: String| StoreError::Refused { backend: url.clone(), detail: detail.into() };
         let url: BackendUrl = url.parse().map_err(|error| refused(format!("{error}")))?;
-        let connector = Connector::new(&url, &Credentials::default());
+        let connector = Connector::new(&url, &Credentials::default(), ALPN);
         connector.and_then(|connector| Self::new(&url, connector)).map_err(|error| refused(error.to_string()))
     }
 

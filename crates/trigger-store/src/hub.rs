@@ -27,6 +27,9 @@ use crate::hub_protocol::{
 use crate::kind::BackendUrl;
 use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
 
+/// The protocol within TLS.
+pub(crate) const ALPN: &[u8] = b"http/1.1";
+
 /// A hub, as a client sees it.
 #[derive(Debug)]
 pub struct HubStore {
@@ -53,8 +56,8 @@ impl HubStore {
         let url = format!("hub+http://{address}");
         let refused = |detail: String| StoreError::Refused { backend: url.clone(), detail: detail.into() };
         let url: BackendUrl = url.parse().map_err(|error| refused(format!("{error}")))?;
-        let connector =
-            Connector::new(&url, &Credentials::default()).map_err(|error| refused(error.to_string()))?;
+        let connector = Connector::new(&url, &Credentials::default(), ALPN)
+            .map_err(|error| refused(error.to_string()))?;
         Ok(Self::new(&url, connector))
     }
 

@@ -39,6 +39,8 @@ pub struct Scheme {
     pub name: &'static str,
     /// How connections are made under it.
     pub transport: Transport,
+    /// Whether servers have to be on this machine.
+    pub is_loopback_only: bool,
 }
 
 /// How bytes travel to a server.
@@ -48,17 +50,6 @@ pub enum Transport {
     Plain,
     /// Encrypted, with both ends' certificates verified.
     Tls,
-}
-
-impl Transport {
-    /// Whether this version can connect that way. TLS has its schemes, so that a URL with one is answered with the
-    /// reason, but no implementation yet.
-    pub fn is_supported(self) -> bool {
-        match self {
-            Self::Plain => true,
-            Self::Tls => false,
-        }
-    }
 }
 
 /// How many servers a URL names.
@@ -82,19 +73,23 @@ pub enum Access {
 }
 
 impl BackendKind {
-    /// The schemes that this version can use.
-    pub fn supported_schemes(&self) -> impl Iterator<Item = Scheme> {
-        self.schemes.iter().copied().filter(|scheme| scheme.transport.is_supported())
+    /// How its URLs look, such as `hub+https://HOST:PORT`.
+    pub fn url_forms(&self) -> Vec<String> {
+        let form = |scheme: &Scheme| {
+            let host = if scheme.is_loopback_only { "localhost" } else { "HOST" };
+            let addresses = match self.addresses {
+                AddressCount::None => String::new(),
+                AddressCount::One => format!("//{host}:PORT"),
+                AddressCount::Several => format!("//{host}:PORT[,{host}:PORT…]"),
+            };
+            format!("{}:{addresses}", scheme.name)
+        };
+        self.schemes.iter().map(form).collect()
     }
 
-    /// How its URLs look, such as `hub+http://HOST:PORT`.
-    pub fn url_forms(&self) -> Vec<String> {
-        let addresses = match self.addresses {
-            AddressCount::None => "",
-            AddressCount::One => "//HOST:PORT",
-            AddressCount::Several => "//HOST:PORT[,HOST:PORT…]",
-        };
-        self.supported_schemes().map(|scheme| format!("{}:{addresses}", scheme.name)).collect()
+    /// Its scheme whose connections are encrypted.
+    pub fn tls_scheme(&self) -> Option<Scheme> {
+        self.schemes.iter().copied().find(|scheme| scheme.transport == Transport::Tls)
     }
 }
 

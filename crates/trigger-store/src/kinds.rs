@@ -22,7 +22,7 @@ pub fn by_name(name: &str) -> Option<&'static BackendKind> {
     KINDS.iter().copied().find(|kind| kind.name == name)
 }
 
-/// The kind whose URLs have this scheme, supported or not.
+/// The kind whose URLs have this scheme.
 pub fn by_scheme(name: &str) -> Option<(&'static BackendKind, Scheme)> {
     let mut schemes = KINDS.iter().flat_map(|kind| kind.schemes.iter().map(move |scheme| (*kind, *scheme)));
     schemes.find(|(_, scheme)| scheme.name == name)
@@ -38,17 +38,10 @@ pub fn url_forms() -> String {
     list(KINDS.iter().flat_map(|kind| kind.url_forms()), "or")
 }
 
-/// The beginnings of URLs that name servers in the clear, as a sentence lists them.
-pub fn plain_schemes() -> String {
-    let kinds = KINDS.iter().filter(|kind| kind.addresses != AddressCount::None);
-    let schemes = kinds.flat_map(|kind| kind.schemes).filter(|scheme| scheme.transport == Transport::Plain);
-    list(schemes.map(|scheme| format!("{}://", scheme.name)), "or")
-}
-
 /// The beginnings of URLs of backends that an agent can be run on, as a sentence lists them.
 pub fn readable_schemes() -> String {
     let kinds = KINDS.iter().filter(|kind| kind.access == Access::ReadWrite);
-    list(kinds.flat_map(|kind| kind.supported_schemes()).map(|scheme| format!("{}://", scheme.name)), "or")
+    list(kinds.flat_map(|kind| kind.schemes).map(|scheme| format!("{}://", scheme.name)), "or")
 }
 
 fn list(items: impl Iterator<Item = String>, conjunction: &str) -> String {
@@ -86,8 +79,12 @@ mod tests {
     #[test]
     fn sentences_name_every_kind() {
         assert_eq!(names("and"), "hub, etcd and dummy");
-        assert_eq!(url_forms(), "hub+http://HOST:PORT, etcd://HOST:PORT[,HOST:PORT…] or dummy:");
-        assert_eq!(readable_schemes(), "hub+http:// or etcd://");
+        assert_eq!(
+            url_forms(),
+            "hub+http://localhost:PORT, hub+https://HOST:PORT, etcd://HOST:PORT[,HOST:PORT…], \
+             etcds://HOST:PORT[,HOST:PORT…] or dummy:"
+        );
+        assert_eq!(readable_schemes(), "hub+http://, hub+https://, etcd:// or etcds://");
     }
 
     /// A kind that can be written only has nothing to watch, so the registry and what is opened must agree.

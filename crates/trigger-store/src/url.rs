@@ -14,10 +14,9 @@ pub enum InvalidUrl {
     #[error("'{0}' selects no backend: give {forms}", forms = kinds::url_forms())]
     UnknownScheme(String),
     #[error(
-        "'{0}' needs TLS, which this version does not speak yet: use {schemes} on loopback",
-        schemes = kinds::plain_schemes()
+        "'{url}' would speak to another machine in the clear, which works on loopback only: use {scheme}://{address}"
     )]
-    NeedsTls(String),
+    NeedsTls { url: String, scheme: &'static str, address: Address },
     #[error("'{url}' has a bad address '{address}': {source}")]
     BadAddress { url: String, address: String, source: InvalidAddress },
     #[error("'{url}' names several addresses, but {kind} has one")]
@@ -36,14 +35,17 @@ impl FromStr for BackendUrl {
             AddressCount::None => return Err(unknown()),
             AddressCount::One | AddressCount::Several => {
                 let rest = rest.strip_prefix("//").ok_or_else(unknown)?;
-                if !scheme.transport.is_supported() {
-                    return Err(InvalidUrl::NeedsTls(url.to_owned()));
-                }
                 parse_addresses(url, rest.strip_suffix('/').unwrap_or(rest))?
             }
         };
         if kind.addresses == AddressCount::One && addresses.len() > 1 {
             return Err(InvalidUrl::SeveralAddresses { url: url.to_owned(), kind: kind.title });
+        }
+        if scheme.is_loopback_only
+            && let Some(address) = addresses.iter().find(|address: &&Address| !address.is_loopback())
+        {
+            let scheme = kind.tls_scheme().map_or(scheme.name, |scheme| scheme.name);
+            return Err(InvalidUrl::NeedsTls { url: url.to_owned(), scheme, address: address.clone() });
         }
         Ok(Self::new(kind, scheme, addresses))
     }
@@ -79,12 +81,15 @@ mod tests {
     #[test]
     fn each_backend_has_its_url() {
         check("hub+http://127.0.0.1:8145", "hub at hub+http://127.0.0.1:8145");
+        check("hub+https://hub:8145", "hub at hub+https://hub:8145");
         check("etcd://a:2379,[::1]:2379", "etcd at etcd://a:2379,[::1]:2379");
+        check("etcds://a:2379,b:2379", "etcd at etcds://a:2379,b:2379");
         check("dummy:", "dummy at dummy:");
     }
 
     #[test]
     fn one_backend_has_one_form() {
+        check("hub+https://Hub.example.com:8145/", "hub at hub+https://hub.example.com:8145");
         check("hub+http://LocalHost:8145/", "hub at hub+http://localhost:8145");
         check("etcd://A:1,b:2,a:1", "etcd at etcd://a:1,b:2");
     }
@@ -100,17 +105,9 @@ mod tests {
 
     #[test]
     fn a_bad_url_is_answered_with_what_would_be_good() {
-        check(
-            "http://x",
-            "'http://x' selects no backend: give hub+http://HOST:PORT, etcd://HOST:PORT[,HOST:PORT…] or dummy:",
-        );
+        check("http://x", &format!("'http://x' selects no backend: give {}", kinds::url_forms()));
         for unknown in ["", "hub", "etcd:a:1", "dummy:x", "dummy://", "HUB+HTTP://a:1"] {
-            check(
-                unknown,
-                &format!(
-                    "'{unknown}' selects no backend: give hub+http://HOST:PORT, etcd://HOST:PORT[,HOST:PORT…] or dummy:"
-                ),
-            );
+            check(unknown, &format!("'{unknown}' selects no backend: give {}", kinds::url_forms()));
         }
         check("etcd://a:2379,b", "'etcd://a:2379,b' has a bad address 'b': each is HOST:PORT");
         check("hub+http://user@h:1", "'hub+http://user@h:1' has a bad address 'user@h:1': each is HOST:PORT");
@@ -119,11 +116,19 @@ mod tests {
             "'hub+http://::1:8145' has a bad address '::1:8145': an IPv6 address stands in brackets, as in [::1]:8145",
         );
         check("hub+http://a:1,b:2", "'hub+http://a:1,b:2' names several addresses, but a hub has one");
-        for tls in ["etcds://a:2379", "hub+https://a:8145"] {
+    }
+
+    #[test]
+    fn a_hub_on_another_machine_is_not_spoken_to_in_the_clear() {
+        for local in ["127.0.0.1", "127.1.2.3", "localhost", "localhost.", "[::1]", "[0:0::0:1]"] {
+            check(&format!("hub+http://{local}:1"), &format!("hub at hub+http://{local}:1"));
+        }
+        for remote in ["hub.example.com", "localhost.example.com", "10.0.0.1", "[::]", "[::2]", "0.0.0.0"] {
             check(
-                tls,
+                &format!("hub+http://{remote}:1/"),
                 &format!(
-                    "'{tls}' needs TLS, which this version does not speak yet: use hub+http:// or etcd:// on loopback"
+                    "'hub+http://{remote}:1/' would speak to another machine in the clear, which works on loopback \
+                     only: use hub+https://{remote}:1"
                 ),
             );
         }

@@ -2,6 +2,7 @@
 
 mod accept;
 mod backends;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,12 +17,12 @@ use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::policy::Policy;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
-use trigger_store::credentials::Credentials;
 
 use crate::failure::Failure;
 
 use accept::AcceptTable;
 pub(crate) use backends::{BACKEND_VARIABLE, BackendSource, ChosenBackend};
+use tls::TlsTable;
 
 /// The default path of the configuration file.
 pub(crate) const DEFAULT_CONFIG: &str = "/etc/trigger/trigger.toml";
@@ -55,6 +56,12 @@ pub(crate) struct ConfigFile {
     pub(crate) backends: BTreeMap<String, BackendTable>,
     #[serde(default)]
     pub(crate) accept: Vec<AcceptTable>,
+    #[serde(default)]
+    pub(crate) tls: TlsTable,
+    #[serde(default)]
+    pub(crate) socket: SocketTable,
+    #[serde(default)]
+    pub(crate) audit: AuditTable,
     /// Where the file is, or would be.
     #[serde(skip)]
     pub(crate) path: PathBuf,
@@ -92,6 +99,21 @@ pub(crate) struct HubTable {
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// `[socket]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SocketTable {
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AuditTable {
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// `[backends.KIND]`
@@ -143,9 +165,9 @@ impl ConfigFile {
         })
     }
 
-    /// Returns the credentials for this node's backends. They are empty until backends speak TLS.
-    pub(crate) fn credentials(&self) -> Credentials {
-        Credentials::default()
+    /// Returns the file that a daemon writes its audit to; without one, the audit goes where the log goes.
+    pub(crate) fn audit_file(&self) -> Result<Option<PathBuf>, Failure> {
+        self.audit.file.clone().map(|path| absolute("audit.file", path)).transpose()
     }
 
     /// Returns the policy of this node.

@@ -123,5 +123,10 @@ pub(crate) fn status(n: u128, targets: &[(&str, DeliveryState)]) -> EventStatus 
         fired_at: Timestamp::from_unix_ms(NOON),
         expires_in: std::time::Duration::from_secs(60),
     };
-    EventStatus { event, targets: targets.iter().map(target).collect(), unreadable_parts: Vec::new() }
+    EventStatus {
+        event,
+        targets: targets.iter().map(target).collect(),
+        unreadable_parts: Vec::new(),
+        unverified: Default::default(),
+    }
 }

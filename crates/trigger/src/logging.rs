@@ -5,6 +5,8 @@
 //!
 //! Commands have no log. What the code below them logs as a warning is printed with their result.
 
+mod audit;
+mod audit_file;
 mod fields;
 mod journal;
 mod queue;
@@ -12,13 +14,14 @@ mod queue;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal};
 use std::panic::{self, PanicHookInfo};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tracing::field::Field;
 use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::filter::{LevelFilter, Targets, filter_fn};
 use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
@@ -26,6 +29,7 @@ use tracing_subscriber::{Layer, fmt, registry};
 
 use crate::clean;
 use crate::warnings::Warnings;
+use audit::{Audit, Elsewhere};
 use fields::Fields;
 use journal::Journal;
 use queue::LogQueue;
@@ -44,6 +48,14 @@ pub(crate) fn start() {
     // Not `EnvFilter`: its regular expressions made this program half a megabyte larger.
     let wanted = std::env::var("TRIGGER_LOG").ok().and_then(|text| text.parse().ok());
     let filter: Targets = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let filter = filter.with_target(audit::TARGET, LevelFilter::OFF);
+    let audit = Audit(match Journal::of_standard_error() {
+        Some(journal) => Elsewhere::Journal(journal),
+        None => Elsewhere::StandardError(|line| {
+            write(line);
+        }),
+    });
+    let audit = audit.with_filter(filter_fn(Audit::takes));
     let output = match Journal::of_standard_error() {
         Some(journal) => journal.boxed(),
         None => {
@@ -61,7 +73,7 @@ pub(crate) fn start() {
         }
     };
     HAS_LOG.store(true, Ordering::Relaxed);
-    if registry().with(output.with_filter(filter)).try_init().is_ok() {
+    if registry().with(output.with_filter(filter)).with(audit).try_init().is_ok() {
         panic::set_hook(Box::new(log_panic));
     }
 }
@@ -89,10 +101,18 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 /// Returns the queue to standard error, which is started if there is none. `None` if the system starts no thread.
 fn queue() -> Option<&'static LogQueue> {
     if QUEUE.get().is_none() {
-        let queue = LogQueue::start(io::stderr()).ok()?;
+        let queue = LogQueue::start(io::stderr(), queue::note_of).ok()?;
         let _ = QUEUE.set(queue);
     }
     QUEUE.get()
+}
+
+/// Sends the audit of this daemon to a file.
+///
+/// # Errors
+/// If the system starts no thread for it.
+pub(crate) fn audit_to(path: &Path) -> io::Result<()> {
+    audit::send_to(path)
 }
 
 /// Writes a text to the standard error of a daemon as it is, without waiting for its reader. Returns `false` if this
@@ -108,6 +128,7 @@ pub(crate) fn flush() {
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSH_TIMEOUT);
     }
+    audit::flush(FLUSH_TIMEOUT);
 }
 
 /// Adds what the crates of this program log as a warning or an error to the warnings of a command.

@@ -51,20 +51,31 @@ fn address_pattern() -> String {
     format!("(?:{ipv4}|{ipv6}|{name}):{port}")
 }
 
+/// The addresses of this machine, for schemes whose connections are plain.
+fn loopback_pattern() -> String {
+    let octet = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)";
+    // An IPv6 address of zeros and a final one.
+    let ipv6 = r"(?=\[[0:]*:0{0,3}1\])";
+    format!(r"(?=127(?:\.{octet}){{3}}:|[Ll][Oo][Cc][Aa][Ll][Hh][Oo][Ss][Tt]\.?:|{ipv6})")
+}
+
 fn url_pattern(kind: &BackendKind) -> String {
-    let schemes: Vec<String> =
-        kind.supported_schemes().map(|scheme| scheme.name.replace('+', r"\+")).collect();
     let address = address_pattern();
+    let schemes: Vec<String> = kind
+        .schemes
+        .iter()
+        .map(|scheme| {
+            let name = scheme.name.replace('+', r"\+");
+            let where_it_may_be = if scheme.is_loopback_only { loopback_pattern() } else { String::new() };
+            format!(r"{name}:\/\/{where_it_may_be}")
+        })
+        .collect();
     let addresses = match kind.addresses {
         AddressCount::Several => format!(r"(?<address>{address})(?:,\g<address>)*"),
         AddressCount::One => address,
         AddressCount::None => unreachable!("only of kinds with servers"),
     };
-    let schemes = match schemes.as_slice() {
-        [scheme] => scheme.clone(),
-        several => format!("(?:{})", several.join("|")),
-    };
-    format!(r"\A{schemes}:\/\/{addresses}\/?\z")
+    format!(r"\A(?:{}){addresses}\/?\z", schemes.join("|"))
 }
 
 #[test]
@@ -128,7 +139,7 @@ fn the_aliases_over_all_kinds_name_every_kind() {
     check(
         "types/backend.pp",
         format!(
-            "{NOTICE}\n# @summary The URL of a backend, which carries events: {}\ntype Trigger::Backend = Variant[{}]\n",
+            "{NOTICE}\n# @summary The URL of a backend, which carries events\n#\n# It has one of these forms: {}\ntype Trigger::Backend = Variant[{}]\n",
             forms.join(", "),
             kinds.join(", "),
         ),
@@ -189,17 +200,24 @@ fn the_specs_try_what_the_program_accepts_and_refuses() {
         "hub+http://127.0.0.1:8145",
         "hub+http://localhost:8145/",
         "hub+http://[::1]:8145",
-        "hub+http://[2001:DB8:0:0:0:0:0:1]:1",
-        "hub+http://[1:2:3:4:5:6:7::]:1",
-        "hub+http://[::2:3:4:5:6:7:8]:1",
-        "hub+http://[1::3:4:5:6:7:8]:1",
-        "hub+http://[::]:65535",
-        "hub+http://Puppet.Example.com:9999",
-        "hub+http://a_b-c.example.com.:65529",
+        "hub+http://[0:0:0:0:0:0:0:1]:8145",
+        "hub+http://[00::0001]:8145",
+        "hub+http://127.255.0.9:8145",
+        "hub+http://LocalHost.:8145",
+        "hub+https://127.0.0.1:8145",
+        "hub+https://[::1]:8145",
+        "hub+https://[2001:DB8:0:0:0:0:0:1]:1",
+        "hub+https://[1:2:3:4:5:6:7::]:1",
+        "hub+https://[::2:3:4:5:6:7:8]:1",
+        "hub+https://[1::3:4:5:6:7:8]:1",
+        "hub+https://[::]:65535",
+        "hub+https://Puppet.Example.com:9999",
+        "hub+https://a_b-c.example.com.:65529",
         "etcd://a:2379",
         "etcd://a:2379,b:2379,10.0.0.255:65499,[fe80::1]:59999/",
         "etcd://a:1,a:1",
         "etcd://1a:64999",
+        "etcds://a:2379,b:2379",
         "dummy:",
     ];
     const REFUSED: &[&str] = &[
@@ -211,45 +229,53 @@ fn the_specs_try_what_the_program_accepts_and_refuses() {
         "dummy:\n",
         "http://a:1",
         "HUB+HTTP://a:1",
-        "hub+https://[::1]:8145",
         "hub+http:a:1",
-        "hub+http://",
-        "hub+http://a",
-        "hub+http://:1",
-        "hub+http://a:1,b:1",
-        "hub+http://a:1//",
-        "hub+http://a:1/x",
-        "hub+http://a:1?x",
-        "hub+http://a:1\n",
-        "hub+http://user@a:1",
-        "hub+http://::1:8145",
-        "hub+http://[::1:8145",
-        "hub+http://[:::]:1",
-        "hub+http://[1::2::3]:1",
-        "hub+http://[1:2:3:4:5:6:7]:1",
-        "hub+http://[1::2:3:4:5:6:7:8]:1",
-        "hub+http://[1:2:3:4:5:6:7:8:9]:1",
-        "hub+http://[12345::]:1",
-        "hub+http://[::ffff:127.0.0.1]:1",
-        "hub+http://[fe80::1%eth0]:1",
-        "hub+http://127.0.0.256:1",
-        "hub+http://127.0.0.01:1",
-        "hub+http://127.0.0.1.:1",
-        "hub+http://127.1:1",
-        "hub+http://1:1",
-        "hub+http://a..b:1",
-        "hub+http://.:1",
-        "hub+http://-a:1",
-        "hub+http://a-:1",
-        "hub+http://ä:1",
-        "hub+http://a:0",
-        "hub+http://a:080",
-        "hub+http://a:+80",
-        "hub+http://a:65536",
-        "hub+http://a:100000",
-        "hub+http://a:b",
+        "hub+http://a:1",
+        "hub+http://10.0.0.1:8145",
+        "hub+http://[::]:8145",
+        "hub+http://[::2]:8145",
+        "hub+http://[::10:1]:8145",
+        "hub+http://[::0:0:0:0:0:0:0:0:1]:8145",
+        "hub+http://localhost.example.com:8145",
+        "hub+http://xlocalhost:8145",
+        "hub+http://localhost:0",
+        "hub+https://",
+        "hub+https://a",
+        "hub+https://:1",
+        "hub+https://a:1,b:1",
+        "hub+https://a:1//",
+        "hub+https://a:1/x",
+        "hub+https://a:1?x",
+        "hub+https://a:1\n",
+        "hub+https://user@a:1",
+        "hub+https://::1:8145",
+        "hub+https://[::1:8145",
+        "hub+https://[:::]:1",
+        "hub+https://[1::2::3]:1",
+        "hub+https://[1:2:3:4:5:6:7]:1",
+        "hub+https://[1::2:3:4:5:6:7:8]:1",
+        "hub+https://[1:2:3:4:5:6:7:8:9]:1",
+        "hub+https://[12345::]:1",
+        "hub+https://[::ffff:127.0.0.1]:1",
+        "hub+https://[fe80::1%eth0]:1",
+        "hub+https://127.0.0.256:1",
+        "hub+https://127.0.0.01:1",
+        "hub+https://127.0.0.1.:1",
+        "hub+https://127.1:1",
+        "hub+https://1:1",
+        "hub+https://a..b:1",
+        "hub+https://.:1",
+        "hub+https://-a:1",
+        "hub+https://a-:1",
+        "hub+https://ä:1",
+        "hub+https://a:0",
+        "hub+https://a:080",
+        "hub+https://a:+80",
+        "hub+https://a:65536",
+        "hub+https://a:100000",
+        "hub+https://a:b",
         "xetcd://a:1",
-        "etcds://a:2379",
+        "etcds://a:2379,",
         "etcd://",
         "etcd:// a:1",
         "etcd://a",

@@ -7,8 +7,9 @@
 # What is left unset is left to the program. A run in progress survives a restart of the service.
 #
 # @param backend
-#   Where events are carried: `hub+http://HOST:PORT`, `etcd://HOST:PORT[,HOST:PORT…]` or, with a stopped service and
-#   for dry runs, `dummy:`
+#   Where events are carried: `hub+https://HOST:PORT`, `etcds://HOST:PORT[,HOST:PORT…]`, on this machine also
+#   `hub+http://localhost:PORT`, without encryption `etcd://HOST:PORT[,HOST:PORT…]`, or, with a stopped service and for
+#   dry runs, `dummy:`
 # @param certname
 #   The node's identity, written in lower case; unset, the agent asks Puppet. After a change of either, the agent runs
 #   nothing until `trigger rename` has moved the node over
@@ -31,6 +32,21 @@
 #   Where in the backend the fleet's keys are kept
 # @param backends
 #   URLs for `trigger` resources that name a provider; the backend's own kind needs no entry
+# @param tls_certificate
+#   This node's certificate, by which servers know it; unset, Puppet's own
+# @param tls_key
+#   The private key of that certificate; given together with it
+# @param tls_ca
+#   The certificates of the CA that servers and nodes have theirs from; unset, those of Puppet's CA
+# @param tls_crl
+#   The revocation lists of that CA; unset, Puppet's, or none if another CA is given
+# @param accept
+#   The rules of the node's policy, in their order: the first that is for an event decides whether it may run Puppet here.
+#   Without any, every event of the fleet may; with one, no event that none is for
+# @param socket_groups
+#   The groups of the system whose members may fire events on this node and look at its queue; root always may
+# @param audit_file
+#   Where the agent keeps its audit, a line of JSON each; its directory is not managed here. Unset, the journal has it
 # @param service_ensure
 #   Whether the agent runs
 # @param service_enable
@@ -38,13 +54,22 @@
 #
 # @example A node of a fleet with a hub
 #   class { 'trigger::agent':
-#     backend => 'hub+http://127.0.0.1:8145',
+#     backend => 'hub+https://puppet.example.com:8145',
 #     groups  => ['web'],
+#   }
+#
+# @example A node that only web servers and an operator's machine may trigger
+#   class { 'trigger::agent':
+#     backend => 'hub+http://127.0.0.1:8145',
+#     accept  => [
+#       { 'trigger' => 'refresh*', 'extensions' => { 'pp_role' => 'web' }, 'tags' => ['profile::lb'] },
+#       { 'from' => 'admin01.example.com' },
+#     ],
 #   }
 #
 # @example A node without a Puppet server
 #   class { 'trigger::agent':
-#     backend => 'etcd://etcd1.example.com:2379,etcd2.example.com:2379,etcd3.example.com:2379',
+#     backend => 'etcds://etcd1.example.com:2379,etcd2.example.com:2379,etcd3.example.com:2379',
 #     run_cmd => 'puppet apply /etc/site.pp',
 #   }
 class trigger::agent (
@@ -58,6 +83,13 @@ class trigger::agent (
   Optional[Trigger::Path] $state_dir = undef,
   Optional[Trigger::Keyprefix] $prefix = undef,
   Trigger::Backends $backends = {},
+  Optional[Trigger::Path] $tls_certificate = undef,
+  Optional[Trigger::Path] $tls_key = undef,
+  Optional[Trigger::Path] $tls_ca = undef,
+  Optional[Trigger::Path] $tls_crl = undef,
+  Array[Trigger::Accept] $accept = [],
+  Array[Pattern[/\A[A-Za-z_][A-Za-z0-9_.-]*\z/]] $socket_groups = [],
+  Optional[Trigger::Path] $audit_file = undef,
   Enum['running', 'stopped'] $service_ensure = 'running',
   Boolean $service_enable = true,
 ) {
@@ -65,6 +97,10 @@ class trigger::agent (
 
   if $service_ensure == 'running' and $backend =~ Trigger::Backend::Writeonly {
     fail("trigger::agent: the backend '${backend}' only takes events, so that no agent can run on it")
+  }
+
+  if ($tls_certificate =~ Undef) != ($tls_key =~ Undef) {
+    fail('trigger::agent: tls_certificate and tls_key belong together: give both or none')
   }
 
   file { '/etc/trigger':
@@ -91,7 +127,20 @@ class trigger::agent (
           'runs_per_minute' => $runs_per_minute,
           'metrics_file'    => $metrics_file,
         }.filter |$_key, $value| { $value =~ NotUndef },
+        'tables'   => {
+          'socket' => { 'groups' => $socket_groups.unique },
+          'audit'  => { 'file' => $audit_file },
+          'tls'    => {
+            'certificate' => $tls_certificate,
+            'key'         => $tls_key,
+            'ca'          => $tls_ca,
+            'crl'         => $tls_crl,
+          }.filter |$_key, $value| { $value =~ NotUndef },
+        }.filter |$_table, $values| {
+          !$values.empty and $values.values.all |$value| { $value !~ Variant[Undef, Array[Any, 0, 0]] }
+        },
         'backends' => $backends,
+        'accept'   => $accept,
     }),
   }
 

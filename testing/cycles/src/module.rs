@@ -207,7 +207,10 @@ impl Parser<'_> {
         let mut inner = Module::default();
         self.module(&mut inner);
         self.at += 1;
-        module.inline.insert(name, inner);
+        // An inline module whose files lie elsewhere shares those of another crate, where they are looked at.
+        if path.is_none() {
+            module.inline.insert(name, inner);
+        }
     }
 
     /// Reads what follows `use`, or one branch of it, and the sign after it unless that closes a group.
@@ -316,8 +319,9 @@ mod tests {
 
     #[test]
     fn modules_of_files_and_inline_ones_are_known() {
-        let module =
-            read("mod a; #[path = \"x/y.rs\"] pub mod b; mod c { use super::d; mod e; } fn mod_f() {}");
+        let module = read(
+            "mod a; #[path = \"x/y.rs\"] pub mod b; #[path = \"../d\"] mod d { mod f; } mod c { use super::d; mod e; } fn mod_f() {}",
+        );
         assert_eq!(module.files.keys().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(module.files["b"].as_deref(), Some("x/y.rs"));
         assert_eq!(module.inline["c"].imports["d"].mention.path, ["super", "d"]);

@@ -87,6 +87,7 @@ fn with_rules_an_event_that_none_is_for_is_refused() {
     check(&["from=web01,web02"], "x web03", Err("no [[accept]] rule"));
 }
 
+/// Proves C13.
 #[test]
 fn the_first_rule_that_is_for_an_event_decides() {
     let rules = ["from=web01 deny", "from=web* noop", "from=web*"];
@@ -114,6 +115,7 @@ fn a_rule_with_tags_allows_no_more_than_these() {
     check(&["tags=web noop"], "x web01 tags=web noop", Ok(Some(1)));
 }
 
+/// Proves C13.
 #[test]
 fn a_rule_with_extensions_is_for_verified_signers_only() {
     let rules = ["pp_role=web,lb* pp_zone=*"];

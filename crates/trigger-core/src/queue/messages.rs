@@ -26,6 +26,17 @@ pub enum Input {
     ReadingEnded,
     /// A delivery that only a newer version can read. It is held until this agent is updated.
     TooNew(HeldDelivery),
+    /// A delivery whose event cannot be verified now, and may be later. It is held until it is read again.
+    Unverified(HeldDelivery),
+    /// A delivery whose event is not what its origin signed, or does not name this node.
+    Refused {
+        /// The event that was to be delivered.
+        event: EventId,
+        /// The delivery that brought it.
+        target: Target,
+        /// Why, as a sentence.
+        reason: String,
+    },
     /// A run of an earlier agent is still in progress.
     Adopted {
         /// The run, as its record has it.

@@ -55,15 +55,15 @@ impl Queue {
         self.blocker().filter(|blocker| blocker.needs_operator()).map(Blocker::reason)
     }
 
-    /// The deliveries that are held, each with its reason: those that this version cannot read, and all that wait
-    /// while a blocker needs an operator.
+    /// The deliveries that are held, each with its reason: those that this version cannot read or verify, and all
+    /// that wait while a blocker needs an operator.
     pub fn held(&self) -> impl Iterator<Item = (EventId, &str)> {
-        let too_new = self.too_new.iter().map(|held| (held.event, held.reason.as_str()));
+        let unreadable = self.unreadable.iter().map(|held| (held.event, held.reason.as_str()));
         let blocked = self
             .held_reason()
             .into_iter()
             .flat_map(|reason| self.waiting_causes().map(move |cause| (cause.event.id, reason)));
-        too_new.chain(blocked)
+        unreadable.chain(blocked)
     }
 
     /// What the run in progress covers; empty until the run has its id.
@@ -81,6 +81,11 @@ impl Queue {
     pub fn is_queued(&self, event: EventId) -> bool {
         let active = self.active.iter().flat_map(|active| &active.causes);
         active.chain(self.waiting_causes()).any(|cause| cause.event.id == event)
+    }
+
+    /// Whether an event waits, runs, or has ended here.
+    pub fn is_known(&self, event: EventId) -> bool {
+        self.completed.contains_key(&event) || self.is_queued(event)
     }
 
     /// The blocker that counts, if any keeps runs from starting.

@@ -2,11 +2,13 @@
 //!
 //! The words of a script are `e1` for an event, `e1:web` for a tagged one, `e1~` for a noop one; `+1500` lets 1500 ms
 //! pass, and `wall+90000000` moves the wall clock alone; `unchanged`, `failed`, `not_run`, `interrupted` and so on end
-//! the run; `[` and `]` begin and end a reading of deliveries, and `[all` one of everything that is there; `block` and `unblock` disable and enable Puppet; `restart` starts a new agent that takes over from an idle
+//! the run; `[` and `]` begin and end a reading of deliveries, and `[all` one of everything that is there; `block` and `unblock` disable and enable Puppet; `forged:e1` is a delivery whose event does not count, `unverified:e1` one
+//! whose event cannot be verified now; `restart` starts a new agent that takes over from an idle
 //! one.
 
 mod backlog;
 mod blockers;
+mod forgery;
 mod limit;
 mod policy;
 mod random_scripts;
@@ -188,6 +190,12 @@ impl World {
                 self.input(Input::ReadingEnded);
             } else if word == "block" {
                 self.input(disabled(Some("disabled: maintenance")));
+            } else if let Some(event) = word.strip_prefix("forged:") {
+                let (event, target) = (cause(event).event.id, Target::Node(settings().certname));
+                self.input(Input::Refused { event, target, reason: "it is forged".to_owned() });
+            } else if let Some(event) = word.strip_prefix("unverified:") {
+                let (event, reason) = (cause(event).event.id, "its certificate is not stored".to_owned());
+                self.input(Input::Unverified(HeldDelivery { event, reason }));
             } else if word == "unblock" {
                 self.input(disabled(None));
             } else {
@@ -203,7 +211,8 @@ impl World {
         let old = std::mem::replace(&mut self.queue, Queue::new(settings(), []));
         // An event that ended without a run is not in the deduplication log.
         let by_runs = old.completed.iter().filter(|(_, ended)| ended.without_run.is_none());
-        self.queue = Queue::new(old.settings.clone(), by_runs.map(|(event, ended)| (*event, ended.at)));
+        self.queue =
+            Queue::new(old.settings.clone(), by_runs.map(|(event, ended)| (*event, ended.honoured.ended_at)));
         self.now.elapsed = Duration::ZERO;
         self.queue.recall_starts(self.now, self.starts.iter().copied());
         let waiting: Vec<Cause> = old.waiting_causes().cloned().collect();

@@ -86,6 +86,11 @@ impl Envelope {
         signed_bytes(VERSION, key, self.body.get())
     }
 
+    /// The reference to the certificate that a stored text names, whatever else it is.
+    pub fn reference(text: &str) -> Option<String> {
+        serde_json::from_str::<EnvelopeForm<'_>>(text).ok()?.cert
+    }
+
     /// Reads the envelope that `text` is, where the form `what` is expected, and leaves its body as it is.
     pub(super) fn read(what: &'static str, text: &str) -> Result<Self, WireError> {
         let (form, body) = parse(what, text)?;

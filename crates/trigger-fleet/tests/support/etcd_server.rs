@@ -5,10 +5,13 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+use trigger_pki::TlsFiles;
 
 /// How long a server may take to serve. Generous: it bounds a failure, it measures nothing.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -18,6 +21,7 @@ pub(crate) struct EtcdServer {
     child: Child,
     data: tempfile::TempDir,
     client_port: u16,
+    tls_port: Option<u16>,
     flags: Vec<String>,
 }
 
@@ -26,14 +30,25 @@ impl EtcdServer {
     pub(crate) async fn start(flags: &[&str]) -> Self {
         // Alone it need not wait a second to elect itself.
         let alone = ["--heartbeat-interval", "50", "--election-timeout", "250"];
-        let server = Self::launch(&[free_port()], 0, &[&alone, flags].concat());
+        let server = Self::launch(&[free_port()], 0, None, &[&alone, flags].concat());
+        server.serves().await
+    }
+
+    /// As [`Self::start`], with TLS on a port of its own. Clients there have to present a certificate.
+    pub(crate) async fn start_with_tls(files: &TlsFiles, flags: &[&str]) -> Self {
+        let alone = ["--heartbeat-interval", "50", "--election-timeout", "250", "--client-cert-auth"];
+        let path = |path: &Path| path.to_str().expect("a path in UTF-8").to_owned();
+        let [certificate, key, ca] = [&files.certificate, &files.key, &files.ca].map(|file| path(file));
+        let tls = ["--cert-file", &certificate, "--key-file", &key, "--trusted-ca-file", &ca];
+        let server =
+            Self::launch(&[free_port()], 0, Some(free_port()), &[alone.as_slice(), &tls, flags].concat());
         server.serves().await
     }
 
     /// Starts a cluster of three and waits until all of it serves.
     pub(crate) async fn start_three() -> [Self; 3] {
         let peers = [free_port(), free_port(), free_port()];
-        let [a, b, c] = [0, 1, 2].map(|member| Self::launch(&peers, member, &[]));
+        let [a, b, c] = [0, 1, 2].map(|member| Self::launch(&peers, member, None, &[]));
         [a.serves().await, b.serves().await, c.serves().await]
     }
 
@@ -43,7 +58,7 @@ impl EtcdServer {
         self.serves().await
     }
 
-    fn launch(peer_ports: &[u16], member: usize, flags: &[&str]) -> Self {
+    fn launch(peer_ports: &[u16], member: usize, tls_port: Option<u16>, flags: &[&str]) -> Self {
         let data = tempfile::tempdir().expect("a temporary directory");
         let client_port = free_port();
         let client = format!("http://127.0.0.1:{client_port}");
@@ -53,17 +68,24 @@ impl EtcdServer {
         let cluster = cluster.map(|(member, port)| format!("member{member}=http://127.0.0.1:{port}"));
         let cluster = cluster.collect::<Vec<_>>().join(",");
         let own = ["--name", &name, "--initial-cluster", &cluster];
-        let client = ["--listen-client-urls", &client, "--advertise-client-urls", &client];
+        let tls = tls_port.map_or_else(String::new, |port| format!(",https://127.0.0.1:{port}"));
+        let listen = format!("{client}{tls}");
+        let client = ["--listen-client-urls", &listen, "--advertise-client-urls", &client];
         let peer = ["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer];
         let flags: Vec<String> =
             own.iter().chain(&client).chain(&peer).chain(flags).map(|&flag| flag.to_owned()).collect();
         let child = spawn(&data, &flags);
-        Self { child, data, client_port, flags }
+        Self { child, data, client_port, tls_port, flags }
     }
 
     /// `HOST:PORT`.
     pub(crate) fn endpoint(&self) -> String {
         format!("127.0.0.1:{}", self.client_port)
+    }
+
+    /// `HOST:PORT` of its port with TLS.
+    pub(crate) fn tls_endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.tls_port.expect("a server with TLS"))
     }
 
     /// A client without anything of ours in between.

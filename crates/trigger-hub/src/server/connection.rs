@@ -3,7 +3,7 @@
 //! A connection is idle until the end of a request's head has been received, and again once the request is answered. Only
 //! an idle one gives way to another. A client that sends a part of a head and no more stays idle.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// How long a client may take from its connection to the end of its first request's head.
@@ -23,10 +22,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a request may take from the end of its head to its answer. Clients give up earlier: after 20 s and 4 s for
 /// each of at most 64 MiB.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long a client in the reserve may take to the end of its request's head.
-const RESERVE_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a connection in the reserve has after that. The answer about health may take 2 s.
-const RESERVE_ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long the client of a brief connection may take to the end of its request's head.
+const BRIEF_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a brief connection has after that. The answer about health may take 2 s.
+const BRIEF_ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What a connection does, as the listener sees it.
 #[derive(Debug)]
@@ -78,6 +77,26 @@ impl Activity {
         !matches!(self.state(), State::WebSocket | State::Over)
     }
 
+    /// Whether the connection has ended, or has to.
+    pub(super) fn is_over(&self) -> bool {
+        self.state() == State::Over
+    }
+
+    /// Completes when the connection has to end. One task at a time may wait for it.
+    pub(super) async fn over(&self) {
+        poll_fn(|context| {
+            self.task.register(context.waker());
+            if self.is_over() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Ends the connection, whatever it does.
+    pub(super) fn close(&self) {
+        self.change(State::Over);
+        self.task.wake();
+    }
+
     /// Ends the connection if it is idle. Returns whether it was.
     pub(super) fn give_way(&self) -> bool {
         let mut known = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,27 +135,25 @@ impl Head {
     }
 }
 
-/// A connection that ends if its client takes too long. Its place is free again when it is dropped, also if it has become
-/// a WebSocket meanwhile.
-pub(super) struct Connection<S> {
+/// A connection that ends if its client takes too long. What it holds, such as its place, is dropped with it, also if it
+/// has become a WebSocket meanwhile.
+pub(super) struct Connection<S, H> {
     stream: S,
     deadline: Pin<Box<Sleep>>,
     /// When the request in progress ends at the latest.
     request_ends: Instant,
     head: Head,
     activity: Arc<Activity>,
-    is_reserve: bool,
-    _place: Option<OwnedSemaphorePermit>,
+    is_brief: bool,
+    /// Whether bytes of an answer wait for the client to read.
+    is_unflushed: bool,
+    _held: H,
 }
 
-impl<S> Connection<S> {
-    pub(super) fn new(
-        stream: S,
-        place: Option<OwnedSemaphorePermit>,
-        activity: Arc<Activity>,
-        is_reserve: bool,
-    ) -> Self {
-        let ends = Instant::now() + if is_reserve { RESERVE_HEAD_TIMEOUT } else { HEAD_TIMEOUT };
+impl<S, H> Connection<S, H> {
+    /// A connection that holds something. A brief one answers one short question.
+    pub(super) fn new(stream: S, held: H, activity: Arc<Activity>, is_brief: bool) -> Self {
+        let ends = Instant::now() + if is_brief { BRIEF_HEAD_TIMEOUT } else { HEAD_TIMEOUT };
         let deadline = Box::pin(sleep_until(ends));
         Self {
             stream,
@@ -144,8 +161,9 @@ impl<S> Connection<S> {
             request_ends: ends,
             head: Head::default(),
             activity,
-            is_reserve,
-            _place: place,
+            is_brief,
+            is_unflushed: false,
+            _held: held,
         }
     }
 
@@ -167,7 +185,7 @@ impl<S> Connection<S> {
         match self.activity.state() {
             State::Idle(_) if self.head.ends_in(bytes) => {
                 self.activity.change(State::Busy);
-                let most = if self.is_reserve { RESERVE_ANSWER_TIMEOUT } else { REQUEST_TIMEOUT };
+                let most = if self.is_brief { BRIEF_ANSWER_TIMEOUT } else { REQUEST_TIMEOUT };
                 self.request_ends = now + most;
             }
             State::Busy => {}
@@ -195,19 +213,33 @@ impl<S> Connection<S> {
             State::Busy | State::Idle(_) => self.activity.change(State::Idle(now)),
             State::WebSocket | State::Over => {}
         }
-        if !self.is_reserve {
-            self.deadline.as_mut().reset(now + IDLE_TIMEOUT);
+        self.is_unflushed = true;
+        if self.is_brief {
+            return;
+        }
+        let ends = match self.activity.state() {
+            // A client that reads an answer byte by byte has no more time than for the whole request.
+            State::Busy | State::Idle(_) => self.request_ends.min(now + IDLE_TIMEOUT),
+            State::WebSocket | State::Over => now + IDLE_TIMEOUT,
+        };
+        self.deadline.as_mut().reset(ends);
+    }
+
+    /// Notes that the client's system has taken all that was written.
+    fn flushed(&mut self) {
+        if std::mem::take(&mut self.is_unflushed) && !self.is_brief {
+            self.deadline.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
         }
     }
 }
 
-impl<S> Drop for Connection<S> {
+impl<S, H> Drop for Connection<S, H> {
     fn drop(&mut self) {
         self.activity.change(State::Over);
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+impl<S: AsyncRead + Unpin, H: Unpin> AsyncRead for Connection<S, H> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -221,7 +253,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl<S: AsyncWrite + Unpin, H: Unpin> AsyncWrite for Connection<S, H> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -249,7 +281,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.check(context)?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        if flushed.is_ready() {
+            self.flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -266,25 +303,25 @@ mod tests {
 
     const HEAD: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 
-    fn connection(is_reserve: bool) -> (DuplexStream, Connection<DuplexStream>, Arc<Activity>) {
+    fn connection(is_brief: bool) -> (DuplexStream, Connection<DuplexStream, ()>, Arc<Activity>) {
         let (client, hub) = duplex(64);
         let activity = Arc::new(Activity::new());
-        (client, Connection::new(hub, None, Arc::clone(&activity), is_reserve), activity)
+        (client, Connection::new(hub, (), Arc::clone(&activity), is_brief), activity)
     }
 
-    async fn send(client: &mut DuplexStream, hub: &mut Connection<DuplexStream>, bytes: &[u8]) {
+    async fn send(client: &mut DuplexStream, hub: &mut Connection<DuplexStream, ()>, bytes: &[u8]) {
         client.write_all(bytes).await.unwrap();
         assert_eq!(hub.read(&mut [0; 64]).await.unwrap(), bytes.len());
     }
 
-    async fn answer(client: &mut DuplexStream, hub: &mut Connection<DuplexStream>, bytes: &[u8]) {
+    async fn answer(client: &mut DuplexStream, hub: &mut Connection<DuplexStream, ()>, bytes: &[u8]) {
         hub.write_all(bytes).await.unwrap();
         assert_eq!(client.read(&mut [0; 64]).await.unwrap(), bytes.len());
     }
 
     /// Sends `begin`, and then a byte each second. Returns how many seconds the connection lasts.
-    async fn seconds_of_trickle(is_reserve: bool, begin: &[u8]) -> u64 {
-        let (mut client, mut hub, _) = connection(is_reserve);
+    async fn seconds_of_trickle(is_brief: bool, begin: &[u8]) -> u64 {
+        let (mut client, mut hub, _) = connection(is_brief);
         let since = Instant::now();
         client.write_all(begin).await.unwrap();
         let trickle = async {
@@ -309,7 +346,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_byte_of_a_body_extends_the_deadline_up_to_more_than_any_client_takes() {
         assert_eq!(seconds_of_trickle(false, HEAD).await, REQUEST_TIMEOUT.as_secs());
-        assert_eq!(seconds_of_trickle(true, HEAD).await, RESERVE_ANSWER_TIMEOUT.as_secs());
+        assert_eq!(seconds_of_trickle(true, HEAD).await, BRIEF_ANSWER_TIMEOUT.as_secs());
         let mebibytes = trigger_store::hub_protocol::MAX_BODY_BYTES as u64 / 1024 / 1024;
         assert!(REQUEST_TIMEOUT.as_secs() > 20 + 4 * mebibytes);
 
@@ -340,6 +377,41 @@ mod tests {
         let error = hub.write_all(&[0; 128]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(activity.idle_since().is_none(), "meanwhile it is not idle");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_an_answer_byte_by_byte_has_no_more_time_than_for_a_request() {
+        let (mut client, mut hub, _) = connection(false);
+        send(&mut client, &mut hub, HEAD).await;
+        let since = Instant::now();
+        let reading = async {
+            while client.read_u8().await.is_ok() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let writing = async move {
+            let error = hub.write_all(&[0; 1024]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+            since.elapsed().as_secs()
+        };
+        assert_eq!(tokio::join!(reading, writing).1, REQUEST_TIMEOUT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_closed_ends_whatever_it_does() {
+        for begin in [&b""[..], HEAD, b"GET"] {
+            let (mut client, mut hub, activity) = connection(false);
+            client.write_all(begin).await.unwrap();
+            let closing = async {
+                sleep(Duration::from_secs(1)).await;
+                activity.close();
+            };
+            let reading = async { while hub.read(&mut [0; 64]).await.is_ok() {} };
+            let since = Instant::now();
+            tokio::join!(reading, closing);
+            assert_eq!(since.elapsed().as_secs(), 1);
+            assert!(hub.write_all(b"answer").await.is_err() && activity.is_over());
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,8 @@
 //! fewer places for connections than descriptors. A part of the places is a reserve, on which only `/healthz` and
 //! `/metrics` are answered. When the ordinary ones are taken, the connection that has been idle for the longest time gives
 //! way to the next; if none is idle, the next is one of the reserve.
+//!
+//! Where the hub speaks TLS, the handshakes happen beside each other and beside accepting, and each has a place already.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,10 +16,15 @@ use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Activity, Connection};
+use super::handshakes::Handshakes;
+use super::principal::Principal;
+use super::shares::{OpenConnection, Share};
+use super::stream::Stream;
 
 /// The descriptors that the hub itself needs: its log, its listener, its database, and some to spare.
 const OWN_FILES: usize = 32;
@@ -35,35 +42,162 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// After how many connections at the earliest a list of them is cleaned up.
 const MIN_CLEANUP: usize = 64;
 
+/// What a connection may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// All requests.
+    Ordinary,
+    /// Questions about the hub itself: it has a place of the reserve.
+    Reserve,
+    /// Nothing: its certname has too many.
+    Surplus,
+}
+
 /// Where a connection comes from, and what it may be used for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Client {
     pub(super) address: SocketAddr,
-    /// Whether it has a place of the reserve.
-    pub(super) is_reserve: bool,
+    pub(super) standing: Standing,
+    /// The node at the other end; absent on a plain connection.
+    pub(super) node: Option<Node>,
+}
+
+/// The node at the other end of a TLS connection.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub(super) principal: Principal,
+    pub(super) share: Arc<Share>,
 }
 
 impl Connected<IncomingStream<'_, Connections>> for Client {
     fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
-        *stream.remote_addr()
+        stream.remote_addr().clone()
+    }
+}
+
+/// What a connection holds for as long as it lives.
+pub(super) struct Held {
+    _place: OwnedSemaphorePermit,
+    _open: Option<OpenConnection>,
+}
+
+/// A connection that may be served.
+pub(super) type Accepted = (Connection<Stream, Held>, Client);
+
+/// The connections of a listener, each with its place, and authenticated where the hub speaks TLS.
+pub(super) struct Connections {
+    accepted: mpsc::Receiver<Accepted>,
+    address: SocketAddr,
+}
+
+impl Connections {
+    /// Accepts a listener's connections within this process's limit of open files. The task ends, and closes the
+    /// listener, when the value is dropped.
+    pub(super) fn accept_all(
+        listener: TcpListener,
+        address: SocketAddr,
+        handshakes: Option<Arc<Handshakes>>,
+    ) -> (Self, JoinHandle<()>) {
+        let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
+        Self::accept(listener, address, handshakes, places(files.unwrap_or(MAX_PLACES)))
+    }
+
+    /// Accepts so few connections that they take nothing from others.
+    pub(super) fn accept_few(listener: TcpListener, address: SocketAddr) -> (Self, JoinHandle<()>) {
+        Self::accept(listener, address, None, (OWN_FILES / 4, 1))
+    }
+
+    fn accept(
+        listener: TcpListener,
+        address: SocketAddr,
+        handshakes: Option<Arc<Handshakes>>,
+        (ordinary, reserve): (usize, usize),
+    ) -> (Self, JoinHandle<()>) {
+        let (ready, accepted) = mpsc::channel(1);
+        let acceptor = Acceptor {
+            listener,
+            ordinary: Places::new(ordinary),
+            reserve: Places::new(reserve),
+            warnings: Warnings::default(),
+            handshakes,
+            ready,
+        };
+        (Self { accepted, address }, tokio::spawn(acceptor.run()))
+    }
+}
+
+impl Listener for Connections {
+    type Io = Connection<Stream, Held>;
+    type Addr = Client;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.accepted.recv().await {
+            Some(accepted) => accepted,
+            // The acceptor ends after this value only.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Client> {
+        Ok(Client { address: self.address, standing: Standing::Ordinary, node: None })
     }
 }
 
 /// Accepts connections and gives each a place.
-pub(super) struct Connections {
+struct Acceptor {
     listener: TcpListener,
     ordinary: Places,
     reserve: Places,
     warnings: Warnings,
+    /// Absent where connections are plain.
+    handshakes: Option<Arc<Handshakes>>,
+    ready: mpsc::Sender<Accepted>,
 }
 
-impl Connections {
-    /// Serves a listener within this process's limit of open files.
-    pub(super) fn new(listener: TcpListener) -> Self {
-        let files = getrlimit(Resource::Nofile).current.and_then(|files| usize::try_from(files).ok());
-        let (ordinary, reserve) = places(files.unwrap_or(MAX_PLACES));
-        let (ordinary, reserve) = (Places::new(ordinary), Places::new(reserve));
-        Self { listener, ordinary, reserve, warnings: Warnings::default() }
+impl Acceptor {
+    /// Accepts until nobody takes the connections any more.
+    async fn run(mut self) {
+        let ready = self.ready.clone();
+        tokio::select! {
+            () = ready.closed() => {}
+            () = self.accept_all() => {}
+        }
+    }
+
+    async fn accept_all(&mut self) {
+        loop {
+            let (stream, address) = self.next().await;
+            // Without TCP_NODELAY an answer may wait for the acknowledgement of the previous one.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
+            }
+            let (place, is_reserve) = self.place().await;
+            let activity = Arc::new(Activity::new());
+            let places = if is_reserve { &mut self.reserve } else { &mut self.ordinary };
+            places.add(Arc::clone(&activity));
+            let standing = if is_reserve { Standing::Reserve } else { Standing::Ordinary };
+            let ready = self.ready.clone();
+            match &self.handshakes {
+                None => {
+                    let accepted = accepted(Stream::Plain(stream), address, standing, activity, place, None);
+                    if ready.send(accepted).await.is_err() {
+                        return;
+                    }
+                }
+                Some(handshakes) => {
+                    let handshakes = Arc::clone(handshakes);
+                    tokio::spawn(async move {
+                        let authenticated =
+                            handshakes.authenticate(stream, address, is_reserve, &activity).await;
+                        if let Some((stream, open)) = authenticated {
+                            let stream = Stream::Tls(Box::new(stream));
+                            let accepted = accepted(stream, address, standing, activity, place, Some(open));
+                            let _ = ready.send(accepted).await;
+                        }
+                    });
+                }
+            }
+        }
     }
 
     async fn next(&mut self) -> (TcpStream, SocketAddr) {
@@ -116,26 +250,24 @@ impl Connections {
     }
 }
 
-impl Listener for Connections {
-    type Io = Connection<TcpStream>;
-    type Addr = Client;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let (stream, address) = self.next().await;
-        // Without TCP_NODELAY an answer may wait for the acknowledgement of the previous one.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
-        }
-        let (place, is_reserve) = self.place().await;
-        let activity = Arc::new(Activity::new());
-        let places = if is_reserve { &mut self.reserve } else { &mut self.ordinary };
-        places.add(Arc::clone(&activity));
-        (Connection::new(stream, Some(place), activity, is_reserve), Client { address, is_reserve })
-    }
-
-    fn local_addr(&self) -> io::Result<Client> {
-        Ok(Client { address: self.listener.local_addr()?, is_reserve: false })
-    }
+/// Joins what is known of a connection.
+fn accepted(
+    stream: Stream,
+    address: SocketAddr,
+    standing: Standing,
+    activity: Arc<Activity>,
+    place: OwnedSemaphorePermit,
+    open: Option<OpenConnection>,
+) -> Accepted {
+    let node = open.as_ref().map(|open| Node {
+        principal: Principal(Arc::clone(&open.live.presented.peer)),
+        share: Arc::clone(&open.share),
+    });
+    let is_surplus = open.as_ref().is_some_and(|open| open.live.is_surplus());
+    let standing = if is_surplus { Standing::Surplus } else { standing };
+    let held = Held { _place: place, _open: open };
+    let connection = Connection::new(stream, held, activity, standing != Standing::Ordinary);
+    (connection, Client { address, standing, node })
 }
 
 /// A number of places, and the connections that have them.

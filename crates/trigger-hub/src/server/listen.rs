@@ -7,30 +7,17 @@ use std::str::FromStr;
 use tokio::net::{TcpListener, TcpSocket};
 use trigger_store::address::Address;
 
-use super::error::ServerError;
+use super::error::{InvalidListen, ServerError};
 
 /// How many connections may wait to be accepted. A whole fleet reconnects at once after a restart of the hub.
 const LISTEN_BACKLOG: u32 = 4096;
 
-/// An address that a hub may listen on: until it speaks TLS, one of loopback only.
+/// An address that a hub may listen on. Only on loopback may it do so without TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {
     address: SocketAddr,
     /// By which other names clients may address the hub.
     pub(super) allowed_hosts: Vec<Address>,
-}
-
-/// Why a text is not a [`ListenAddress`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidListen {
-    /// The text is not an address and a port.
-    #[error("'{0}' is not an address to listen on: give one such as 127.0.0.1:8145 or [::1]:8145")]
-    NoAddress(String),
-    /// Other machines could reach the address.
-    #[error(
-        "refusing to listen on {0}: until TLS exists the hub listens on loopback only, such as 127.0.0.1:8145"
-    )]
-    NotLoopback(String),
 }
 
 impl FromStr for ListenAddress {
@@ -44,15 +31,21 @@ impl FromStr for ListenAddress {
             }
             _ => text.parse().map_err(|_| invalid())?,
         };
-        if address.ip().is_loopback() {
-            Ok(Self { address, allowed_hosts: Vec::new() })
-        } else {
-            Err(InvalidListen::NotLoopback(text.to_owned()))
-        }
+        Ok(Self { address, allowed_hosts: Vec::new() })
     }
 }
 
 impl ListenAddress {
+    /// Whether other machines reach the address, so that the hub has to speak TLS there.
+    pub fn needs_tls(&self) -> bool {
+        !self.address.ip().to_canonical().is_loopback()
+    }
+
+    /// The address as it was given, of which the port may be 0.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Lets clients address the hub by these names too, such as those of a forwarded port.
     pub fn with_allowed_hosts(self, allowed_hosts: Vec<Address>) -> Self {
         Self { allowed_hosts, ..self }

@@ -17,12 +17,30 @@ struct RequestLabels {
     result: &'static str,
 }
 
+/// What came of a handshake, or why a live connection was closed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
 /// All metrics of one hub.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     watchers: Gauge,
+    handshakes: Family<ResultLabels, Counter>,
+    connections: Gauge,
+    closed: Family<ReasonLabels, Counter>,
+    limited: Counter,
+    reloads: Family<ResultLabels, Counter>,
+    crl_fetches: Family<ResultLabels, Counter>,
 }
 
 impl Metrics {
@@ -34,8 +52,54 @@ impl Metrics {
         let (requests, watchers) = (Family::default(), Gauge::default());
         registry.register("requests", "Requests answered, by kind and result", requests.clone());
         registry.register("watchers", "Watches that are open", watchers.clone());
+        let (handshakes, connections, closed) = (Family::default(), Gauge::default(), Family::default());
+        let (limited, reloads, crl_fetches) = (Counter::default(), Family::default(), Family::default());
+        let r = &mut registry;
+        r.register("handshakes", "TLS handshakes that ended, by result", handshakes.clone());
+        r.register("tls_connections", "TLS connections that are open", connections.clone());
+        r.register(
+            "closed_connections",
+            "TLS connections closed because of their certificate",
+            closed.clone(),
+        );
+        r.register("limited_requests", "Requests refused because of their certname's rate", limited.clone());
+        r.register(
+            "tls_reloads",
+            "Certificates, keys and revocation lists read again after a change",
+            reloads.clone(),
+        );
+        r.register(
+            "crl_fetches",
+            "Revocation lists fetched from the Puppet server, by result",
+            crl_fetches.clone(),
+        );
         store.register_metrics(&mut registry);
-        Self { registry, requests, watchers }
+        Self { registry, requests, watchers, handshakes, connections, closed, limited, reloads, crl_fetches }
+    }
+
+    /// Counts a handshake that has ended.
+    pub(super) fn handshake(&self, result: &'static str) {
+        self.handshakes.get_or_create(&ResultLabels { result }).inc();
+    }
+
+    /// Sets the number of open TLS connections.
+    pub(super) fn tls_connections(&self, count: usize) {
+        self.connections.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a connection that was closed because of its certificate.
+    pub(super) fn closed(&self, reason: &'static str) {
+        self.closed.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Counts a request that was refused because of its certname's rate.
+    pub(super) fn limited(&self) {
+        self.limited.inc();
+    }
+
+    /// Counts a change of the TLS files: `ok` or `failed`.
+    pub(super) fn reloaded(&self, result: &'static str) {
+        self.reloads.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts an answered request.
@@ -47,6 +111,11 @@ impl Metrics {
     pub(super) fn open_watch(&self) -> OpenWatch {
         self.watchers.inc();
         OpenWatch(self.watchers.clone())
+    }
+
+    /// Counts a fetch of revocation lists: `new`, `unchanged` or `failed`.
+    pub(super) fn crl_fetched(&self, result: &'static str) {
+        self.crl_fetches.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Returns the page for Prometheus.

@@ -1,6 +1,7 @@
-//! Refuses requests that a web page could send. Until TLS and certificates identify the client, a page that a browser
+//! Refuses requests that a web page could send. On loopback nothing identifies the client, and a page that a browser
 //! on this machine has loaded must not be able to fire: a page of another origin carries its `Origin`, one that
-//! rebound its own name to loopback carries that name as `Host`, and a plain form cannot send JSON.
+//! rebound its own name to loopback carries that name as `Host`, and a plain form cannot send JSON. Over TLS the client's
+//! name is checked by itself; a browser that has a node's certificate sends it for any page, though.
 //!
 //! A client that reaches the hub through a forwarded port or a proxy names that one instead. Only the operator of the hub
 //! knows such names, and allows them.
@@ -16,8 +17,8 @@ use super::refusal::Refusal;
 /// The names by which a hub may be addressed.
 #[derive(Debug)]
 pub(super) struct OriginCheck {
-    /// The names, each `HOST:PORT`.
-    authorities: Vec<String>,
+    /// The names, each `HOST:PORT`; absent over TLS, where the client has verified the name.
+    authorities: Option<Vec<String>>,
 }
 
 impl OriginCheck {
@@ -32,26 +33,37 @@ impl OriginCheck {
         let bare: Vec<_> =
             authorities.iter().filter_map(|own| own.strip_suffix(":80")).map(str::to_owned).collect();
         authorities.extend(bare);
-        Self { authorities }
+        Self { authorities: Some(authorities) }
+    }
+
+    /// Creates the check of a hub that speaks TLS.
+    pub(super) fn for_tls() -> Self {
+        Self { authorities: None }
     }
 
     /// Refuses a request that names another host, or comes from another origin.
     pub(super) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let forbidden = |sentence: String| Refusal::new(StatusCode::FORBIDDEN, sentence);
+        let Some(authorities) = &self.authorities else {
+            // No program of a fleet sends it, and every browser does.
+            return match headers.get(ORIGIN) {
+                Some(_) => Err(forbidden(
+                    "the request comes from a web page, and no page may use this hub".to_owned(),
+                )),
+                None => Ok(()),
+            };
+        };
+        let knows = |authority: &str| authorities.iter().any(|own| own.eq_ignore_ascii_case(authority));
         let mut hosts = headers.get_all(HOST).iter();
         let host = hosts.next().and_then(|host| host.to_str().ok());
-        let named = host.is_some_and(|host| self.knows(host))
+        let named = host.is_some_and(knows)
             && hosts.next().is_none()
-            && uri.authority().is_none_or(|authority| self.knows(authority.as_str()));
+            && uri.authority().is_none_or(|authority| knows(authority.as_str()));
         if !named {
-            return Err(forbidden(self.unknown_host(host)));
+            return Err(forbidden(unknown_host(&authorities[0], host)));
         }
         let own = |origin: &HeaderValue| {
-            origin
-                .to_str()
-                .ok()
-                .and_then(|origin| origin.strip_prefix("http://"))
-                .is_some_and(|o| self.knows(o))
+            origin.to_str().ok().and_then(|origin| origin.strip_prefix("http://")).is_some_and(knows)
         };
         if !headers.get_all(ORIGIN).iter().all(own) {
             return Err(forbidden(
@@ -60,22 +72,17 @@ impl OriginCheck {
         }
         Ok(())
     }
+}
 
-    /// The sentence for a request that names another host. Only a name that has the form of an address is repeated.
-    fn unknown_host(&self, host: Option<&str>) -> String {
-        let own = &self.authorities[0];
-        let host = host.map(|host| if host.contains(':') { host.to_owned() } else { format!("{host}:80") });
-        match host.and_then(|host| host.parse::<Address>().ok()) {
-            Some(host) => format!(
-                "the request's Host is not this hub's own: use http://{own}, or allow the name where the hub runs, with \
-                 '--allowed-host {host}' or with allowed_hosts = [\"{host}\"] under [hub] in its configuration"
-            ),
-            None => format!("the request's Host is not this hub's own: use http://{own}"),
-        }
-    }
-
-    fn knows(&self, authority: &str) -> bool {
-        self.authorities.iter().any(|own| own.eq_ignore_ascii_case(authority))
+/// The sentence for a request that names another host. Only a name that has the form of an address is repeated.
+fn unknown_host(own: &str, host: Option<&str>) -> String {
+    let host = host.map(|host| if host.contains(':') { host.to_owned() } else { format!("{host}:80") });
+    match host.and_then(|host| host.parse::<Address>().ok()) {
+        Some(host) => format!(
+            "the request's Host is not this hub's own: use http://{own}, or allow the name where the hub runs, with \
+             '--allowed-host {host}' or with allowed_hosts = [\"{host}\"] under [hub] in its configuration"
+        ),
+        None => format!("the request's Host is not this hub's own: use http://{own}"),
     }
 }
 
@@ -150,6 +157,17 @@ mod tests {
         check("127.0.0.1:8145", &[], false);
         check("127.0.0.5:8145", &[("host", "127.0.0.5:8145")], true);
         check("127.0.0.1:80", &[("host", "localhost")], true);
+    }
+
+    #[test]
+    fn over_tls_any_name_is_good_and_no_page_is() {
+        let check = |headers: &[(&'static str, &'static str)]| {
+            let map =
+                headers.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+            OriginCheck::for_tls().check(&Uri::from_static("/v1/put"), &map.collect()).is_ok()
+        };
+        assert!(check(&[("host", "hub.example.com:8145")]));
+        assert!(!check(&[("host", "hub.example.com:8145"), ("origin", "https://hub.example.com:8145")]));
     }
 
     #[test]

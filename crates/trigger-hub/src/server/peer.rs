@@ -2,16 +2,19 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::Extensions;
 use axum::http::request::Parts;
 
-use super::connections::Client;
+use super::connections::{Client, Standing};
+use super::principal::Principal;
+use super::shares::Share;
 
-/// The client at the other end of a connection, as logs show it. Its certname will be known from its certificate
-/// once the hub speaks TLS.
-#[derive(Debug, Clone, Copy)]
+/// The client at the other end of a connection, as logs show it: its address, and its certname where its certificate
+/// has proven that.
+#[derive(Debug, Clone)]
 pub(super) struct Peer {
     client: Option<Client>,
 }
@@ -20,12 +23,22 @@ impl Peer {
     /// The peer of a request, from what the connection attached to it.
     pub(super) fn of(extensions: &Extensions) -> Self {
         let info = extensions.get::<ConnectInfo<Client>>();
-        Self { client: info.map(|ConnectInfo(client)| *client) }
+        Self { client: info.map(|ConnectInfo(client)| client.clone()) }
     }
 
-    /// Returns whether its connection has a place of the reserve.
-    pub(super) fn is_in_reserve(self) -> bool {
-        self.client.is_some_and(|client| client.is_reserve)
+    /// What its connection may be used for.
+    pub(super) fn standing(&self) -> Standing {
+        self.client.as_ref().map_or(Standing::Ordinary, |client| client.standing)
+    }
+
+    /// The node that it has proven to be; `None` on a plain connection.
+    pub(super) fn principal(&self) -> Option<&Principal> {
+        Some(&self.client.as_ref()?.node.as_ref()?.principal)
+    }
+
+    /// What its certname may use; `None` on a plain connection.
+    pub(super) fn share(&self) -> Option<&Arc<Share>> {
+        Some(&self.client.as_ref()?.node.as_ref()?.share)
     }
 }
 
@@ -39,9 +52,12 @@ impl<S: Sync> FromRequestParts<S> for Peer {
 
 impl fmt::Display for Peer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.client {
-            Some(client) => client.address.fmt(formatter),
-            None => formatter.write_str("unknown"),
+        match (&self.client, self.principal()) {
+            (Some(client), Some(Principal(node))) => {
+                write!(formatter, "{} {}", node.certname, client.address)
+            }
+            (Some(client), None) => client.address.fmt(formatter),
+            (None, _) => formatter.write_str("unknown"),
         }
     }
 }

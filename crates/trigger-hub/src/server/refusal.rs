@@ -1,7 +1,10 @@
 //! Answers that are not a success: a status for programs and a sentence for people.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 use trigger_store::hub_protocol::{AMBIGUOUS, ErrorReply, FULL};
 use trigger_store::store::StoreError;
@@ -11,11 +14,20 @@ use trigger_store::store::StoreError;
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) sentence: String,
+    /// When the client should try again, if the hub knows.
+    retry_after: Option<Duration>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
-        Self { status, sentence: sentence.into() }
+        Self { status, sentence: sentence.into(), retry_after: None }
+    }
+
+    /// The client asks for more than its share, and may try again after a while.
+    pub(crate) fn too_many(sentence: impl Into<String>, retry_after: Duration) -> Self {
+        let mut refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, sentence);
+        refusal.retry_after = Some(retry_after);
+        refusal
     }
 
     /// The request itself is wrong, and must not be repeated.
@@ -26,7 +38,13 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(ErrorReply { error: self.sentence })).into_response()
+        let mut response = (self.status, Json(ErrorReply { error: self.sentence })).into_response();
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, at least one: a client that comes back too early is refused again.
+            let seconds = wait.as_secs() + 1;
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 

@@ -1,6 +1,7 @@
 //! The hub's HTTP routes. Every answer that is not a success is `{"error": SENTENCE}`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -20,16 +21,21 @@ use trigger_store::hub_protocol::{
 use trigger_store::store::StoreError;
 
 use super::body::Body;
+use super::connections::Standing;
+use super::fairness;
 use super::limits::{check_key, check_ranges};
 use super::origin_check::OriginCheck;
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::session;
+use super::shares::MAX_CONNECTIONS;
 use super::state::ServerState;
 use crate::served_store::PageRequest;
 
 const HEALTH: &str = "/healthz";
 const METRICS: &str = "/metrics";
+/// When a node with too many connections should try again: some of them may be idle by then, and give way.
+const SURPLUS_RETRY: Duration = Duration::from_secs(1);
 /// The size of one page of a read, in bytes of keys and values.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// The size in bytes of a session's read buffer. A client sends little, and the default size would take more memory for
@@ -62,6 +68,7 @@ pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Rout
                 }
             }
         }))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state.metrics), fairness::admit))
         .layer(middleware::from_fn(keep_reserve))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let (state, kind) = (counted.clone(), kind(request.uri().path()));
@@ -151,7 +158,8 @@ async fn watch(
         .max_message_size(MAX_SOCKET_MESSAGE_BYTES)
         .max_frame_size(MAX_SOCKET_MESSAGE_BYTES)
         .on_upgrade(move |socket| {
-            session::serve(socket, state).instrument(tracing::info_span!("watch", %peer))
+            let span = tracing::info_span!("watch", %peer);
+            session::serve(socket, state, peer).instrument(span)
         }))
 }
 
@@ -162,16 +170,23 @@ async fn health(State(state): State<Arc<ServerState>>) -> Result<Json<serde_json
     }
 }
 
-/// Keeps the reserve of connections for questions about the hub itself: one of them answers one question and is closed.
+/// Keeps the reserve of connections for questions about the hub itself, and tells a node that has too many: one of these
+/// answers one question and is closed.
 async fn keep_reserve(request: Request, next: Next) -> Response {
-    if !Peer::of(request.extensions()).is_in_reserve() {
-        return next.run(request).await;
-    }
-    let mut response = match request.uri().path() {
-        HEALTH | METRICS => next.run(request).await,
-        _ => {
+    let peer = Peer::of(request.extensions());
+    let mut response = match (peer.standing(), request.uri().path()) {
+        (Standing::Ordinary, _) => return next.run(request).await,
+        (Standing::Reserve, HEALTH | METRICS) => next.run(request).await,
+        (Standing::Reserve, _) => {
             let sentence = "the hub has as many connections as its limit of open files allows";
             Refusal::new(StatusCode::SERVICE_UNAVAILABLE, sentence).into_response()
+        }
+        (Standing::Surplus, _) => {
+            let sentence = format!(
+                "{peer} has {MAX_CONNECTIONS} connections open, as many as a hub takes from one node: look for what \
+                 opens them there"
+            );
+            Refusal::too_many(sentence, SURPLUS_RETRY).into_response()
         }
     };
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -181,6 +196,16 @@ async fn keep_reserve(request: Request, next: Next) -> Response {
 async fn metrics_page(State(state): State<Arc<ServerState>>) -> impl IntoResponse {
     let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(CONTENT_TYPE, form)], state.metrics.text())
+}
+
+/// The routes for health checks on this machine.
+pub(super) fn health_router(state: Arc<ServerState>) -> Router {
+    Router::new()
+        .route(HEALTH, get(health))
+        .route(METRICS, get(metrics_page))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(state)
 }
 
 async fn unknown_path(request: Request) -> Refusal {

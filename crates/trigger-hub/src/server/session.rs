@@ -13,6 +13,7 @@ use trigger_store::hub_protocol::{ChangeForm, EntryForm, WatchMessage, WatchRequ
 use trigger_store::store::{Change, Entry, KeyRange, StoreError, WatchEvent};
 
 use super::limits::check_ranges;
+use super::peer::Peer;
 use super::state::ServerState;
 use crate::portion::portion;
 use crate::watchers::size_of_change;
@@ -62,8 +63,8 @@ impl From<StoreError> for SessionEnd {
 }
 
 /// Serves one watch to its end.
-pub(super) async fn serve(mut socket: WebSocket, state: Arc<ServerState>) {
-    let end = match watch(&mut socket, &state).await {
+pub(super) async fn serve(mut socket: WebSocket, state: Arc<ServerState>, peer: Peer) {
+    let end = match watch(&mut socket, &state, &peer).await {
         Ok(never) => match never {},
         Err(end) => end,
     };
@@ -87,7 +88,7 @@ fn close_reason(mut reason: String) -> String {
     reason
 }
 
-async fn watch(socket: &mut WebSocket, state: &ServerState) -> Result<Infallible, SessionEnd> {
+async fn watch(socket: &mut WebSocket, state: &ServerState, peer: &Peer) -> Result<Infallible, SessionEnd> {
     let mut stopping = state.stopping.clone();
     let stopped = || SessionEnd::closed(close_code::AWAY, "the hub is stopping");
     let ranges = tokio::select! {
@@ -95,10 +96,12 @@ async fn watch(socket: &mut WebSocket, state: &ServerState) -> Result<Infallible
         _ = stopping.changed() => return Err(stopped()),
     };
     let _counted = state.metrics.open_watch();
+    let turn = state.fairness.store_turn(peer).await;
     let mut events = state.store.watch(ranges).await.map_err(|error| {
         tracing::warn!(%error, "cannot begin a watch");
         SessionEnd::from(error)
     })?;
+    drop(turn);
     tracing::debug!("watch began");
     let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -166,7 +166,7 @@ async fn a_thread_that_has_ended_ends_the_hub() {
     for name in ["reader", "writer"] {
         let dir = TempDir::new().unwrap();
         let (store, closed) = SqliteStore::open(dir.path()).unwrap();
-        let (served, listen) = (store.clone(), "127.0.0.1:0".parse().unwrap());
+        let (served, listen) = (store.clone(), "127.0.0.1:0".parse::<ListenAddress>().unwrap());
         let hub = Running::spawn(|ready, stopped| serve_store(served, closed, listen, ready, stopped)).await;
         assert!(hub.get("/healthz").await.starts_with("200"));
         store.end_thread(name).await;

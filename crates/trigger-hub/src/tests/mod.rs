@@ -1,10 +1,13 @@
 //! A real hub on a free port, and the real client.
 
+mod crl;
 mod durability;
 mod health;
+mod limits;
 mod requests;
 mod startup;
 mod stores;
+mod tls;
 mod watches;
 
 use std::net::SocketAddr;
@@ -27,7 +30,10 @@ use trigger_store::hub::HubStore;
 use trigger_store::store::{CasOutcome, Change, KeyRange, Store, StoreError, Watch, WatchEvent};
 
 use crate::sqlite::database;
-use crate::{HubError, HubSettings, ServedStore, SqliteError, SqliteStore, backup, run, serve_store, server};
+use crate::{
+    HubError, HubSettings, ListenAddress, ServedStore, SqliteError, SqliteStore, backup, run, serve_store,
+    server,
+};
 
 /// How long a test waits before it fails.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -45,17 +51,13 @@ impl Running {
     }
 
     async fn start_on(listen: &str, data_dir: &Path) -> Self {
-        let settings = HubSettings {
-            listen: listen.to_owned(),
-            allowed_hosts: Vec::new(),
-            data_dir: data_dir.to_owned(),
-        };
+        let settings = settings(listen, data_dir);
         Self::spawn(|ready, stopped| run(settings, ready, stopped)).await
     }
 
     /// Starts a hub in front of any store.
     async fn serving(store: impl ServedStore + 'static) -> Self {
-        let listen = "127.0.0.1:0".parse().unwrap();
+        let listen: ListenAddress = "127.0.0.1:0".parse().unwrap();
         Self::spawn(|ready, stopped| async move {
             Ok(server::serve(Arc::new(store), listen, ready, stopped).await?)
         })
@@ -133,10 +135,21 @@ async fn next(watch: &mut Watch) -> Option<Result<WatchEvent, StoreError>> {
     timeout(TIMEOUT, watch.next()).await.unwrap()
 }
 
+/// The settings of a hub on loopback.
+fn settings(listen: &str, data_dir: &Path) -> HubSettings {
+    HubSettings {
+        listen: listen.to_owned(),
+        tls: None,
+        crl_fetch: None,
+        health_listen: None,
+        allowed_hosts: Vec::new(),
+        data_dir: data_dir.to_owned(),
+    }
+}
+
 /// Returns the error of a hub that does not start.
 async fn start_fails(listen: &str, data_dir: &Path) -> String {
-    let settings =
-        HubSettings { listen: listen.to_owned(), allowed_hosts: Vec::new(), data_dir: data_dir.to_owned() };
+    let settings = settings(listen, data_dir);
     let ready = |address| panic!("it must not listen on {address}");
     timeout(TIMEOUT, run(settings, ready, std::future::pending())).await.unwrap().unwrap_err().to_string()
 }

@@ -134,11 +134,8 @@ async fn a_name_that_the_hub_does_not_know_is_refused_for_now_and_can_be_allowed
     let _ = forwarding.await;
     hub.stop().await;
 
-    let settings = HubSettings {
-        listen: "127.0.0.1:0".to_owned(),
-        allowed_hosts: vec![forwarded.to_string().parse().unwrap()],
-        data_dir: dir.path().to_owned(),
-    };
+    let mut settings = settings("127.0.0.1:0", dir.path());
+    settings.allowed_hosts = vec![forwarded.to_string().parse().unwrap()];
     let hub = Running::spawn(|ready, stopped| run(settings, ready, stopped)).await;
     let listener = tokio::net::TcpListener::bind(forwarded).await.unwrap();
     let forwarding = tokio::spawn(forward(listener, hub.address));

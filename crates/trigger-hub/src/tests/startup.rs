@@ -3,17 +3,22 @@
 use super::*;
 
 #[tokio::test]
-async fn only_loopback_is_listened_on() {
+async fn only_loopback_is_listened_on_without_tls() {
     let dir = TempDir::new().unwrap();
     for listen in ["0.0.0.0:0", "192.0.2.1:8145", "[::]:0"] {
         assert_eq!(
             start_fails(listen, dir.path()).await,
             format!(
-                "refusing to listen on {listen}: until TLS exists the hub listens on loopback only, \
-                 such as 127.0.0.1:8145"
+                "refusing to listen on {listen} without TLS, since other machines reach that address: leave out \
+                 'tls = false', or listen on loopback, such as 127.0.0.1:8145"
             )
         );
     }
+    let mut exposed = settings("127.0.0.1:0", dir.path());
+    exposed.health_listen = Some("0.0.0.0:8146".to_owned());
+    let ready = |address| panic!("it must not listen on {address}");
+    let error = run(exposed, ready, std::future::pending()).await.unwrap_err().to_string();
+    assert!(error.starts_with("refusing to answer health checks on 0.0.0.0:8146 without TLS"), "{error}");
     for listen in ["", "8145", "hub.example.com:8145", "127.0.0.1", "localhost:port"] {
         let error = start_fails(listen, dir.path()).await;
         assert!(error.starts_with(&format!("'{listen}' is not an address to listen on")), "{error}");

@@ -14,7 +14,7 @@ use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 
 use super::Node;
-use super::suppressed;
+use super::{audit, suppressed};
 use crate::host::Host;
 use crate::state::{FileError, NewRun, PreallocatedRecord, Runs};
 
@@ -91,6 +91,7 @@ impl<H: Host> CurrentRun<H> {
         match started {
             Ok(()) => {
                 tracing::info!(events = running.causes.len(), "run started");
+                audit::started(run_id, &record.options, &record.causes);
                 self.follow(run_id, noop, started_at, record.timeout);
                 Ok(running)
             }

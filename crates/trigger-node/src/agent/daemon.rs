@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use trigger_core::dedup::HonouredEvent;
 use trigger_core::delivery::Completion;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::node::{Activity, Running};
@@ -19,6 +20,7 @@ use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
 
+use super::audit;
 use super::completion_writer::CompletionJob;
 use super::connection::Connection;
 use super::current_run::{Concluded, CurrentRun, EndedRun};
@@ -231,6 +233,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     self.unreadable.retain(|key, _| !key.ends_with(&event));
                     cause.interruptions =
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
+                    // A delivery is read again about every ten minutes.
+                    if !self.queue.is_known(cause.event.id) {
+                        audit::judged(&cause, &self.queue.judge(&cause));
+                    }
                     self.take_in(Input::Delivered(cause));
                 }
                 Arrival::HasOutcome { event, target } => {
@@ -242,6 +248,16 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 Arrival::TooNew(held) => {
                     tracing::warn!(event = %held.event, reason = held.reason, "delivery held");
                     self.take_in(Input::TooNew(held));
+                }
+                Arrival::Unverified(held) => {
+                    let is_known = |(event, reason)| event == held.event && reason == held.reason;
+                    if !self.queue.held().any(is_known) {
+                        tracing::warn!(event = %held.event, reason = held.reason, "delivery held");
+                    }
+                    self.take_in(Input::Unverified(held));
+                }
+                Arrival::Refused { event, target, reason } => {
+                    self.take_in(Input::Refused { event, target, reason });
                 }
                 Arrival::Unreadable { key, detail } => {
                     if self.unreadable.insert(key.clone(), detail.clone()).is_none() {
@@ -332,9 +348,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 // The dedup log is written before the outcome is stored, so that no event of this run can run
                 // again. A delivery that ended without a run is not logged here: after a crash it is judged again,
                 // whereas an event in the log would be deleted without an outcome.
-                let ended: Vec<EventId> = completions.iter().map(|completion| completion.event).collect();
+                let honoured: Vec<HonouredEvent> =
+                    completions.iter().filter_map(|ended| self.queue.honoured(ended.event)).collect();
                 if run.is_some()
-                    && let Err(error) = self.dedup_log.append(&ended, self.node.host.wall())
+                    && let Err(error) = self.dedup_log.append(&honoured, self.node.host.wall())
                 {
                     // The outcomes in the backend still keep these events from running again.
                     tracing::error!(%error, "cannot note the completed events");
@@ -343,6 +360,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 for completion in &completions {
                     self.node.metrics.ended(&completion.outcome);
                     daemon_log::completion(completion);
+                    audit::ended(completion);
                 }
                 self.send(CompletionJob::Finish { run, completions });
                 None

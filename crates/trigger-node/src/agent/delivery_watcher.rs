@@ -2,6 +2,7 @@
 //! [`trigger_fleet::delivery_watcher`] decides which deliveries are read, and when.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use trigger_core::backoff;
@@ -22,7 +23,7 @@ pub(super) async fn run<H: Host>(
 ) {
     let host = node.host.clone();
     let mut watcher = DeliveryWatcher::new(node.fleet.clone(), claim, outlets);
-    let pause = || host.sleep(read_again_after(host.jitter()));
+    let pause = |most: Duration| host.sleep(read_again_after(host.jitter()).min(most));
     let mut lost_at = host.elapsed();
     let mut attempt = 0;
     loop {

@@ -6,6 +6,9 @@
 //! this node's commands, [`metrics_file`] writes the metrics, [`disable_watcher`] watches Puppet's lock, [`reaper`]
 //! reaps the supervisors of the program before a reload, [`output_limiter`] bounds the outputs of runs.
 
+mod audit;
+mod callers;
+mod certificates;
 mod completion_writer;
 mod connection;
 mod current_run;
@@ -25,6 +28,7 @@ pub mod policy_file;
 mod reaper;
 mod registration;
 mod rename;
+mod requests;
 mod run_history;
 mod socket;
 mod start;
@@ -96,6 +100,9 @@ pub struct AgentSettings<H: Host = Os> {
     pub runs_per_minute: RunsPerMinute,
     /// Which events may run Puppet on this node, until [`Surroundings::policy`] has another policy.
     pub policy: Policy,
+    /// The groups of the system whose members may fire events here and look at the queue. Without any, nobody but the
+    /// agent's own user and root may.
+    pub socket_groups: Vec<String>,
     /// The file for node_exporter's textfile collector; `None` writes no metrics.
     pub metrics_file: Option<PathBuf>,
     /// The environment by which a `trigger fire` inside a run finds this agent.

@@ -9,11 +9,14 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
+use trigger_store::kinds::Transport;
 
+use super::callers::Callers;
 use super::disable_watcher::{DisableWatcher, Puppet};
 use super::policy_file::PolicyFile;
+use super::socket::Access;
 use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
-use super::{metrics_file, output_limiter, reaper, socket, start};
+use super::{certificates, metrics_file, output_limiter, reaper, socket, start};
 use crate::os::Os;
 use crate::process_table;
 
@@ -47,6 +50,8 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         source: settings.certname_source.clone(),
     });
     let metrics_file = settings.metrics_file.clone();
+    let certificates = settings.credentials.tls.clone();
+    let uses_tls = settings.backend.scheme().transport == Transport::Tls;
     let find_lock = disabled.find();
     // This list is taken before this program starts children of its own.
     let inherited = reaper::children();
@@ -55,6 +60,9 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         parts.extend(forwarders);
         parts.push(Box::pin(reaper::reap(inherited)));
         parts.push(Box::pin(policy_file.follow(policy_in)));
+        if let Some(certificates) = certificates.filter(|_| uses_tls) {
+            parts.push(Box::pin(certificates::follow(certificates)));
+        }
         Ok(parts)
     };
     let on_ready = Box::new(notify_ready);
@@ -71,13 +79,21 @@ fn parts(
     metrics_file: Option<PathBuf>,
 ) -> Result<Vec<Part>, AgentError> {
     let service = Arc::new(service);
-    let listener = socket::listen(service.node.settings.state.path())?;
+    let settings = &service.node.settings;
+    let own = socket::listen(Access::Own, settings.state.path())?;
+    let callers = Callers::new(settings.socket_groups.clone());
     let runs = service.node.settings.state.path().join("runs");
     let mut parts: Vec<Part> = vec![
         find_lock,
-        Box::pin(socket::serve(listener, Arc::clone(&service))),
+        Box::pin(socket::serve(Access::Own, own, Arc::clone(&service), callers.clone())),
         Box::pin(output_limiter::run(runs)),
     ];
+    if callers.groups().is_empty() {
+        socket::close_shared(settings.state.path());
+    } else {
+        let shared = socket::listen(Access::Shared, settings.state.path())?;
+        parts.push(Box::pin(socket::serve(Access::Shared, shared, Arc::clone(&service), callers)));
+    }
     if let Some(path) = metrics_file {
         parts.push(Box::pin(metrics_file::run(service, path)));
     }

@@ -1,9 +1,10 @@
-//! Serves the commands of this node on the agent's socket.
+//! Serves the commands of this node on the agent's sockets: its own, and where the configuration names groups another one
+//! for their members.
 
-use std::fs;
+use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,18 +12,19 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tracing::Instrument;
-use trigger_core::publication::Publication;
-use trigger_core::wire::Stored;
 
 use super::Service;
+use super::callers::{Callers, Rights};
 use super::error::AgentError;
-use crate::agent_socket::{Reply, Request, address, path_in};
-use crate::fire_error::FireErrorKind;
+use super::requests::{Caller, answer, refused};
+use crate::agent_socket::{Reply, address, path_in, shared_path};
 use crate::host::Host;
 
-/// The largest request: an event for a hundred thousand targets.
+/// The largest request on the agent's own socket: an event for a hundred thousand targets.
 const MAX_REQUEST_BYTES: u64 = 64 * 1024 * 1024;
-/// Connections served at once.
+/// The largest request on the shared socket, so that other users cannot make the agent use much memory.
+const MAX_SHARED_REQUEST_BYTES: u64 = 1024 * 1024;
+/// Connections served at once on each socket.
 const CONNECTIONS: usize = 32;
 /// A client that sends nothing for this long is disconnected.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,25 +33,96 @@ const PLACE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// After how many failures in a row to accept a connection the log says so again: about once in a minute.
 const FAILURES_PER_WARNING: u32 = 600;
 
-/// Listens on the socket. The agent holds its lock, so an existing socket file belongs to a dead agent and is removed.
-pub(super) fn listen(state_dir: &Path) -> Result<UnixListener, AgentError> {
-    let path = path_in(state_dir);
-    let failed = |source: io::Error| AgentError::Listen { path: path.clone(), source };
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let (address, _directory) = address(state_dir).map_err(failed)?;
-    let listener = UnixListener::bind(address).map_err(failed)?;
-    // Until now the directory has kept other users away.
-    trigger_files::restrict(&path).map_err(failed)?;
-    Ok(listener)
+/// A socket of an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// In the state directory, for those who may use that.
+    Own,
+    /// In a directory that everyone may enter. Everyone may connect, and [`Callers`] decides.
+    Shared,
 }
 
-/// Serves the socket, and listens again if something else has removed its file.
-pub(super) async fn serve<H: Host>(mut listener: UnixListener, service: Arc<Service<H>>) {
+impl Access {
+    fn path(self, state_dir: &Path) -> PathBuf {
+        match self {
+            Self::Own => path_in(state_dir),
+            Self::Shared => shared_path(state_dir),
+        }
+    }
+
+    fn max_request_bytes(self) -> u64 {
+        match self {
+            Self::Own => MAX_REQUEST_BYTES,
+            Self::Shared => MAX_SHARED_REQUEST_BYTES,
+        }
+    }
+}
+
+/// Listens on a socket. The agent holds its lock, so an existing socket file belongs to a dead agent and is removed.
+pub(super) fn listen(access: Access, state_dir: &Path) -> Result<UnixListener, AgentError> {
+    let path = access.path(state_dir);
+    let listen = || match access {
+        Access::Own => {
+            remove(&path)?;
+            let (address, _directory) = address(state_dir)?;
+            let listener = UnixListener::bind(address)?;
+            // Until now the directory has kept other users away.
+            trigger_files::restrict(&path)?;
+            Ok(listener)
+        }
+        Access::Shared => {
+            open_shared_directory(path.parent().unwrap_or(Path::new("/")))?;
+            remove(&path)?;
+            let listener = UnixListener::bind(&path)?;
+            fs::set_permissions(&path, Permissions::from_mode(0o666))?;
+            Ok(listener)
+        }
+    };
+    listen().map_err(|source| AgentError::Listen { path: path.clone(), source })
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Creates the directory of the shared sockets, in which nobody but its owner may put one.
+fn open_shared_directory(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o755))?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    let metadata = fs::symlink_metadata(path)?;
+    let own = rustix::process::geteuid().as_raw();
+    let is_ours = metadata.uid() == 0 || metadata.uid() == own;
+    if metadata.is_dir() && is_ours && metadata.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{} belongs to another user, or others may write there: remove it, and the agent creates it again",
+        path.display()
+    )))
+}
+
+/// Removes the shared socket of an agent that shares nothing any more.
+pub(super) fn close_shared(state_dir: &Path) {
+    if let Err(error) = remove(&shared_path(state_dir)) {
+        tracing::debug!(%error, "the shared socket of an earlier agent stays");
+    }
+}
+
+/// Serves a socket, and listens again if something else has removed its file.
+pub(super) async fn serve<H: Host>(
+    access: Access,
+    mut listener: UnixListener,
+    service: Arc<Service<H>>,
+    callers: Callers,
+) {
     let state_dir = service.node.settings.state.path();
-    let mut file = identity(state_dir);
+    let mut file = identity(access, state_dir);
     let mut failures: u32 = 0;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
@@ -68,19 +141,19 @@ pub(super) async fn serve<H: Host>(mut listener: UnixListener, service: Arc<Serv
                 continue;
             }
             Err(_) => {
-                if identity(state_dir) != file {
-                    match listen(state_dir) {
+                if identity(access, state_dir) != file {
+                    match listen(access, state_dir) {
                         Ok(new) => listener = new,
                         Err(error) => tracing::warn!(%error, "the agent's socket is gone"),
                     }
-                    file = identity(state_dir);
+                    file = identity(access, state_dir);
                 }
                 continue;
             }
         };
-        let service = Arc::clone(&service);
+        let (service, callers) = (Arc::clone(&service), callers.clone());
         let conversation = async move {
-            if let Err(error) = converse(stream, &service).await {
+            if let Err(error) = converse(access, stream, &service, callers).await {
                 tracing::debug!(%error, "a command closed its connection");
             }
             drop(place);
@@ -90,38 +163,44 @@ pub(super) async fn serve<H: Host>(mut listener: UnixListener, service: Arc<Serv
 }
 
 /// What sets the socket's file apart from any other.
-fn identity(state_dir: &Path) -> Option<(u64, u64)> {
-    let metadata = fs::symlink_metadata(path_in(state_dir)).ok()?;
+fn identity(access: Access, state_dir: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::symlink_metadata(access.path(state_dir)).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
 
-async fn converse<H: Host>(mut stream: UnixStream, service: &Service<H>) -> io::Result<()> {
-    let mut line = String::new();
+async fn converse<H: Host>(
+    access: Access,
+    mut stream: UnixStream,
+    service: &Service<H>,
+    callers: Callers,
+) -> io::Result<()> {
+    let credentials = stream.peer_cred()?;
+    let (uid, gid) = (credentials.uid(), credentials.gid());
+    let groups = callers.groups().join(", ");
+    let rights = if callers.include(uid) {
+        Rights::All
+    } else {
+        tokio::task::spawn_blocking(move || callers.rights(uid, gid)).await?
+    };
     let (reader, mut writer) = stream.split();
-    tokio::time::timeout(TIMEOUT, BufReader::new(reader.take(MAX_REQUEST_BYTES)).read_line(&mut line))
-        .await??;
-    let reply = answer(&line, service).await;
-    let mut text = serde_json::to_string(&reply)?;
-    text.push('\n');
-    tokio::time::timeout(TIMEOUT, writer.write_all(text.as_bytes())).await?
+    let mut line = String::new();
+    // Who may do nothing here is answered without being read.
+    let reply = if rights == Rights::Nothing {
+        refused(uid, &groups)
+    } else {
+        let reader = BufReader::new(reader.take(access.max_request_bytes()));
+        read_line(reader, &mut line).await?;
+        answer(&line, service, &Caller { uid, rights }).await
+    };
+    write(&mut writer, &reply).await
 }
 
-async fn answer<H: Host>(line: &str, service: &Service<H>) -> Reply {
-    match serde_json::from_str(line) {
-        Ok(Request::Fire { publication, ignores_pause }) => match Publication::from_wire(&publication) {
-            Ok(publication) => service.fire(&publication, ignores_pause).await.into(),
-            Err(error) => Reply::NotUnderstood { detail: error.to_string() },
-        },
-        Ok(Request::Queue) => match service.queue().await {
-            Some(view) => Reply::Queue(Box::new(view)),
-            None => {
-                Reply::Failed { kind: FireErrorKind::Failed, message: "the agent is stopping".to_owned() }
-            }
-        },
-        Ok(Request::Rename { certname }) => match service.rename(certname).await {
-            Ok(()) => Reply::Renamed,
-            Err(message) => Reply::Failed { kind: FireErrorKind::Failed, message },
-        },
-        Err(error) => Reply::NotUnderstood { detail: error.to_string() },
-    }
+async fn read_line(mut reader: impl AsyncBufReadExt + Unpin, line: &mut String) -> io::Result<()> {
+    tokio::time::timeout(TIMEOUT, reader.read_line(line)).await?.map(drop)
+}
+
+async fn write(writer: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::Result<()> {
+    let mut text = serde_json::to_string(reply)?;
+    text.push('\n');
+    tokio::time::timeout(TIMEOUT, writer.write_all(text.as_bytes())).await?
 }

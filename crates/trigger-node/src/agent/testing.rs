@@ -27,6 +27,7 @@ pub(super) fn settings(dir: &Path) -> AgentSettings {
         run_timeout: std::time::Duration::from_secs(60),
         runs_per_minute: Default::default(),
         policy: Default::default(),
+        socket_groups: Vec::new(),
         metrics_file: None,
         run_environment: BTreeMap::new(),
         may_inherit_claim: true,

@@ -43,11 +43,11 @@ impl<H: Host> DedupLog<H> {
         Ok((Self { host, path, file, appended: 0, is_torn: false }, ended))
     }
 
-    /// Appends events durably.
+    /// Appends events durably. What is outlived `now` may be forgotten.
     ///
     /// # Errors
     /// A [`FileError`] if the file cannot be written or synced. A part of the events may then be remembered.
-    pub fn append(&mut self, events: &[EventId], now: Timestamp) -> Result<(), FileError> {
+    pub fn append(&mut self, events: &[HonouredEvent], now: Timestamp) -> Result<(), FileError> {
         if events.is_empty() {
             return Ok(());
         }
@@ -58,7 +58,7 @@ impl<H: Host> DedupLog<H> {
         }
         // A line that was cut short must not swallow the next one; it stays unreadable and is ignored.
         let mut text = if self.is_torn { "\n" } else { "" }.to_owned();
-        text.extend(events.iter().map(|&event| HonouredEvent { event, ended_at: now }.to_line() + "\n"));
+        text.extend(events.iter().map(|event| event.to_line() + "\n"));
         self.is_torn = true;
         self.file.write_all(text.as_bytes()).map_err(at("append to", &self.path))?;
         self.is_torn = false;
@@ -109,6 +109,10 @@ mod tests {
         EventId::from_uuid(uuid::Uuid::from_u128(n))
     }
 
+    fn ended(n: u128, ended_at: Timestamp) -> HonouredEvent {
+        HonouredEvent { event: event(n), ended_at }
+    }
+
     fn remembered(state: &StateDir, now: Timestamp) -> Vec<EventId> {
         DedupLog::open(state, now).unwrap().1.into_keys().collect()
     }
@@ -118,11 +122,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
-        log.append(&[event(1)], NOW).unwrap();
+        log.append(&[ended(1, NOW)], NOW).unwrap();
         // A full disk leaves half a line.
         log.file.write_all(b"00000000-0000-0000-0000-0000").unwrap();
         log.is_torn = true;
-        log.append(&[event(2)], NOW).unwrap();
+        log.append(&[ended(2, NOW)], NOW).unwrap();
         assert_eq!(remembered(&state, NOW), [event(1), event(2)]);
     }
 
@@ -131,9 +135,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
-        log.append(&[event(1)], NOW).unwrap();
+        log.append(&[ended(1, NOW)], NOW).unwrap();
         std::fs::remove_file(state.file("ended")).unwrap();
-        log.append(&[event(2)], NOW).unwrap();
+        log.append(&[ended(2, NOW)], NOW).unwrap();
         assert_eq!(remembered(&state, NOW), [event(2)]);
     }
 
@@ -143,11 +147,11 @@ mod tests {
         let state = StateDir::open(dir.path()).unwrap();
         let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
         let many = u128::try_from(STALE_LINES).unwrap() + 2;
-        let old: Vec<EventId> = (1..many).map(event).collect();
+        let old: Vec<HonouredEvent> = (1..many).map(|n| ended(n, NOW)).collect();
         log.append(&old, NOW).unwrap();
         let later = NOW.plus(DEDUP_RETENTION);
-        log.append(&(many..2 * many).map(event).collect::<Vec<_>>(), later).unwrap();
-        log.append(&[event(0)], later).unwrap();
+        log.append(&(many..2 * many).map(|n| ended(n, later)).collect::<Vec<_>>(), later).unwrap();
+        log.append(&[ended(0, later)], later).unwrap();
         let lines = std::fs::read_to_string(state.file("ended")).unwrap().lines().count();
         assert_eq!(lines, usize::try_from(many).unwrap() + 1);
         assert_eq!(remembered(&state, later).len(), lines);

@@ -194,7 +194,7 @@ impl Connections {
             let connector = &connection.connector;
             let failure = match self.await_answer(connection.member, connector, limit, answer).await {
                 Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => EtcdFailure::from_client(name, error),
+                Ok(Err(error)) => EtcdFailure::from_client(name, error, connector.refusal()),
                 Err(limit) => EtcdFailure::Indeterminate(
                     format!("{name}: no answer within {}", duration::format_short(limit)).into(),
                 ),

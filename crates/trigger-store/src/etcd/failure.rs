@@ -24,8 +24,12 @@ pub(super) enum EtcdFailure {
 }
 
 impl EtcdFailure {
-    /// Sorts an error of the client library that arose from asking `member`.
-    pub(super) fn from_client(member: &str, error: etcd_client::Error) -> Self {
+    /// Sorts an error of the client library that arose from asking `member`. `refusal` is why the member refused the
+    /// connection, if it did.
+    pub(super) fn from_client(member: &str, error: etcd_client::Error, refusal: Option<String>) -> Self {
+        if let Some(sentence) = refusal {
+            return Self::RetryOtherMember(Detail::new(format!("{member}: {sentence}"), error));
+        }
         match error {
             etcd_client::Error::GRpcStatus(status) => Self::from_status(member, status),
             // Sending into a watch stream that is closed, and what the library should not meet.
@@ -81,7 +85,7 @@ mod tests {
     use super::*;
 
     fn check(code: Code, said: &str, expected: &str) {
-        let failure = EtcdFailure::from_client("m:1", Status::new(code, said).into());
+        let failure = EtcdFailure::from_client("m:1", Status::new(code, said).into(), None);
         let got = format!("{failure:?}");
         assert!(got.starts_with(expected), "{got} should be {expected}");
     }

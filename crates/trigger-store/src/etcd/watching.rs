@@ -96,7 +96,10 @@ impl Watching {
                 Ok(None) => {
                     return Err(EtcdFailure::RetryOtherMember(format!("{name}: it ended the watch").into()));
                 }
-                Err(error) => return Err(EtcdFailure::from_client(name, error)),
+                Err(error) => {
+                    let refusal = self.connection.connector.refusal();
+                    return Err(EtcdFailure::from_client(name, error, refusal));
+                }
             };
             if response.canceled() {
                 if response.compact_revision() == 0 {
@@ -141,7 +144,7 @@ async fn open(
         let Some((begin, options)) = wanted.next() else {
             return Err(EtcdFailure::Permanent("nothing is to be watched".into()));
         };
-        let refused = |error| EtcdFailure::from_client(name, error);
+        let refused = |error| EtcdFailure::from_client(name, error, connector.refusal());
         let mut stream = client.watch(begin, Some(options)).await.map_err(refused)?;
         for (begin, options) in wanted {
             stream.watch(begin, Some(options)).await.map_err(refused)?;

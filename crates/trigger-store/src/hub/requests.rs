@@ -21,8 +21,8 @@ use super::failure::HubFailure;
 use super::limits::{LONGEST_LIMIT, MAX_ANSWER_BYTES, READ_LIMIT};
 use crate::address::Address;
 use crate::clock::ClockDifference;
-use crate::connector::Connector;
-use crate::detail::Detail;
+use crate::connector::{Connector, is_refused_handshake};
+use crate::detail::{Detail, causes};
 use crate::hub_protocol::{PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest};
 use crate::step_limit::StepLimit;
 use crate::store::{Entry, KeyRange};
@@ -133,7 +133,8 @@ impl Requests {
     async fn exchange<A: DeserializeOwned>(&self, request: Request<Full<Bytes>>) -> Result<A, HubFailure> {
         let asked_at = unix_ms();
         let answer = self.client.request(request).await.map_err(|error| {
-            let failure = if error.is_connect() { HubFailure::Unreachable } else { HubFailure::Ambiguous };
+            let is_unread = error.is_connect() || causes(&error).any(is_refused_handshake);
+            let failure = if is_unread { HubFailure::Unreachable } else { HubFailure::Ambiguous };
             failure(Detail::root_cause(error))
         })?;
         self.compare_clocks(asked_at, answer.headers());

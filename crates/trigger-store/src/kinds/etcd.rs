@@ -7,8 +7,8 @@ pub(super) const KIND: BackendKind = BackendKind {
     title: "an etcd cluster",
     summary: "Fires through etcd, at the URL that the configuration gives for it (`[backends.etcd]`).",
     schemes: &[
-        Scheme { name: "etcd", transport: Transport::Plain },
-        Scheme { name: "etcds", transport: Transport::Tls },
+        Scheme { name: "etcd", transport: Transport::Plain, is_loopback_only: false },
+        Scheme { name: "etcds", transport: Transport::Tls, is_loopback_only: false },
     ],
     addresses: AddressCount::Several,
     default_url: None,
@@ -25,6 +25,6 @@ fn open(
 ) -> Result<crate::backend::Backend, crate::backend::OpenError> {
     use crate::backend::Backend;
     use crate::connector::Connector;
-    let connector = Connector::new(url, credentials)?;
+    let connector = Connector::new(url, credentials, crate::etcd::ALPN)?;
     Ok(Backend::Store(std::sync::Arc::new(crate::etcd::EtcdStore::new(url, connector)?)))
 }

@@ -10,8 +10,8 @@ pub(super) const KIND: BackendKind = BackendKind {
     title: "a hub",
     summary: "Fires through the hub, at the URL that the configuration gives for it (`[backends.hub]`).",
     schemes: &[
-        Scheme { name: "hub+http", transport: Transport::Plain },
-        Scheme { name: "hub+https", transport: Transport::Tls },
+        Scheme { name: "hub+http", transport: Transport::Plain, is_loopback_only: true },
+        Scheme { name: "hub+https", transport: Transport::Tls, is_loopback_only: false },
     ],
     addresses: AddressCount::One,
     default_url: Some(DEFAULT_URL),
@@ -28,6 +28,6 @@ fn open(
 ) -> Result<crate::backend::Backend, crate::backend::OpenError> {
     use crate::backend::Backend;
     use crate::connector::Connector;
-    let connector = Connector::new(url, credentials)?;
+    let connector = Connector::new(url, credentials, crate::hub::ALPN)?;
     Ok(Backend::Store(std::sync::Arc::new(crate::hub::HubStore::new(url, connector))))
 }

@@ -7,18 +7,19 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use trigger_core::identity::{Certname, GroupName, KeyPrefix};
+use trigger_core::identity::{GroupName, KeyPrefix};
 use trigger_core::run::command::{CommandKind, RunCommand, WORKING_DIRECTORY};
 use trigger_node::agent::policy_file::PolicyFile;
 use trigger_node::agent::{self, AgentError, AgentSettings, CertnameSource, Stopped};
-use trigger_node::puppet_settings::{self, Attempt};
+use trigger_node::puppet_settings::{self, Attempt, PuppetSettingsError};
 use trigger_node::state::StateDir;
 use trigger_store::backend::Backend;
 use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 
+use super::certificates::{needs_certificates, no_certificates};
 use super::first_process::run_daemon_as_child;
-use super::globals::{Globals, no_certname};
+use super::globals::{Globals, no_certname, start_audit};
 use super::reexec::{reexec_with_flag, reexec_without_run_env};
 use super::runtime::block_on;
 use crate::config::{BackendSource, ConfigFile, metrics_file, run_command, run_timeout, runs_per_minute};
@@ -63,6 +64,7 @@ pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<ExitCode, Failu
         // would refuse.
         let resolve = || settings(globals, args);
         let present = resolve().await?;
+        start_audit(&globals.read_config()?)?;
         let source = present.certname_source.clone();
         let check = || async {
             let settings = resolve().await?;
@@ -100,13 +102,32 @@ fn restart(claim_lost: bool) -> Failure {
     Failure::failed(format!("cannot restart: {error}"))
 }
 
-/// Asks Puppet for the certname of a node that has none yet. A Puppet that is slow, broken or not installed yet is asked
-/// on, later and with more patience each time: a fresh start of this process would begin with the least.
+/// What Puppet alone can say at the first start of an agent.
+struct Wanted {
+    /// What the node lacks.
+    lack: &'static str,
+    /// How an operator gives it in the place of Puppet.
+    setting: &'static str,
+    /// The failure of a node that has no Puppet.
+    without_puppet: fn(&PuppetSettingsError) -> Failure,
+}
+
+const CERTNAME: Wanted = Wanted { lack: "certname", setting: "certname", without_puppet: no_certname };
+const CERTIFICATES: Wanted =
+    Wanted { lack: "certificates", setting: "[tls]", without_puppet: no_certificates };
+
+/// Asks Puppet for what a node needs that has not asked it yet. A Puppet that is slow, broken or not installed yet is
+/// asked on, later and with more patience each time: a fresh start of this process would begin with the least.
 ///
 /// # Errors
-/// If the run command is not Puppet and there is no Puppet: only a configured certname helps such a node. And if a
-/// request to reload cannot be followed.
-async fn first_certname(command: &RunCommand) -> Result<Certname, Failure> {
+/// If the run command is not Puppet and there is no Puppet: only a setting helps such a node. And if a request to reload
+/// cannot be followed.
+async fn ask_puppet<T>(
+    command: &RunCommand,
+    wanted: &Wanted,
+    ask: impl AsyncFn(Attempt) -> Result<T, PuppetSettingsError>,
+) -> Result<T, Failure> {
+    let Wanted { lack, setting, without_puppet } = wanted;
     let mut reload = signal(SignalKind::hangup()).map_err(AgentError::Signals)?;
     let mut attempt = Attempt::FIRST;
     let mut warned_of = None;
@@ -115,23 +136,23 @@ async fn first_certname(command: &RunCommand) -> Result<Certname, Failure> {
         let asked = tokio::select! {
             biased;
             Some(()) = reload.recv() => return Err(restart(false)),
-            asked = puppet_settings::certname(command, attempt) => asked,
+            asked = ask(attempt) => asked,
         };
         let error = match asked {
-            Ok(certname) => return Ok(certname),
+            Ok(answer) => return Ok(answer),
             Err(error) if error.is_not_installed() && command.kind() == CommandKind::Other => {
-                return Err(no_certname(&error));
+                return Err(without_puppet(&error));
             }
             Err(error) => error.to_string(),
         };
         if warned_of.as_ref() != Some(&error) {
             tracing::warn!(
                 error,
-                "this node has no certname yet, because Puppet does not report one: mend Puppet, or set certname in the \
+                "this node has no {lack} yet, because Puppet does not report any: mend Puppet, or set {setting} in the \
                  configuration; Puppet is asked again and again, and nothing is delivered until then"
             );
             // The service manager, and a Puppet run that starts this service, need not wait for a Puppet that works.
-            agent::on_os::notify_waiting(&format!("no certname yet: {error}"));
+            agent::on_os::notify_waiting(&format!("no {lack} yet: {error}"));
             warned_of = Some(error);
         }
         tokio::select! {
@@ -190,6 +211,7 @@ fn path_with(path: Option<&str>, directory: &str) -> Option<String> {
 async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, Failure> {
     let config = globals.read_config()?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    config.audit_file()?;
     let words = args.run_cmd.as_deref().or(config.run_cmd.as_deref());
     let command = run_command(words)?;
     check_command(&command)?;
@@ -206,16 +228,29 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     let state = StateDir::open(&globals.state_dir(&config)?)?;
     let groups = if args.groups.is_empty() { config.groups()? } else { args.groups.clone() };
     let prefix = args.prefix.clone().map_or_else(|| config.prefix(), Ok)?;
-    let credentials = config.credentials();
     let certname_source =
         globals.certname(&config)?.map_or(CertnameSource::Puppet, CertnameSource::Configured);
     // Puppet may let this process wait, so all that can be refused is refused before.
+    let certificates = match config.known_certificates(state.path(), &command)? {
+        None if needs_certificates(&backend) => {
+            let ask = async |attempt| puppet_settings::tls_files(&command, attempt).await;
+            let puppets = ask_puppet(&command, &CERTIFICATES, ask).await?;
+            Some(config.certificates_beside(puppets)?)
+        }
+        known => known,
+    };
+    let credentials = Credentials { tls: certificates };
     check_backend(&backend, &credentials)?;
     let certname = match (state.certname()?, &certname_source) {
         // The runs and outcomes in the directory are its owner's; see `CertnameSource`.
         (Some(owner), _) => owner,
         (None, CertnameSource::Configured(certname)) => certname.clone(),
-        (None, CertnameSource::Puppet) => first_certname(&command).await?,
+        (None, CertnameSource::Puppet) => {
+            ask_puppet(&command, &CERTNAME, async |attempt| {
+                puppet_settings::certname(&command, attempt).await
+            })
+            .await?
+        }
     };
 
     // `reexec` removes these variables from daemons that a run starts.
@@ -245,6 +280,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         run_timeout: timeout,
         runs_per_minute,
         policy: config.policy()?,
+        socket_groups: config.socket.groups.clone(),
         metrics_file,
         run_environment,
         may_inherit_claim: !args.claim_lost,

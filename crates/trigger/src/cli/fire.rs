@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use trigger_core::delivery::DeliveryState;
-use trigger_core::identity::{EventId, KeyPrefix, RunId};
+use trigger_core::identity::{Certname, EventId, KeyPrefix, RunId};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_fleet::Fleet;
@@ -52,10 +52,12 @@ pub(crate) async fn run(
     let mut more_warnings = Vec::new();
     let parent = fire_chain::parent_run(enclosing_run(), state.as_ref(), &mut more_warnings);
     warnings.extend(more_warnings.drain(..));
-    let origin = match &parent {
+    let served_by = agent_for_other_users(state.as_ref()).await?;
+    let origin = match (&parent, &served_by) {
         // Puppet may use another certname there, and 'trigger why' looks for the run under the agent's.
-        Some(parent) => parent.certname.clone(),
-        None => globals.resolve_certname(&config, state.as_ref(), &command).await?,
+        (Some(parent), _) => parent.certname.clone(),
+        (None, Some(certname)) => certname.clone(),
+        (None, None) => globals.resolve_certname(&config, state.as_ref(), &command).await?,
     };
     let event = event::make(args, origin, parent.as_ref())?;
     let own_prefix = own_prefix(&config)?;
@@ -80,9 +82,10 @@ pub(crate) async fn run(
     if args.wait {
         ensure_backend_is_readable(&chosen.url)?;
     }
-    let spool = open_spool(state.as_ref(), warnings);
+    let spool = if served_by.is_some() { None } else { open_spool(state.as_ref(), warnings) };
+    let credentials = globals.credentials(&config, std::slice::from_ref(&chosen.url)).await?;
     let mut publisher =
-        Publisher::new(Os::start(), spool, own_prefix, config.credentials(), node_backends).without_agent();
+        Publisher::new(Os::start(), spool, own_prefix, credentials, node_backends).without_agent();
     if args.wait {
         publisher = publisher.giving_up_after(args.timeout);
     }
@@ -103,6 +106,20 @@ pub(crate) async fn run(
     }
     result::print(globals.output, &publication, &fired, &warnings.take());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The certname of the agent that fires for this user, to whom the state directory is closed. `None` where it is open, or
+/// no agent serves other users.
+///
+/// # Errors
+/// If the agent does not serve this user.
+async fn agent_for_other_users(state: Option<&StateDir>) -> Result<Option<Certname>, Failure> {
+    let Some(state) = state.filter(|state| state.certname().is_err()) else { return Ok(None) };
+    match agent_socket::ask(state.path(), &Request::Identity, AGENT_TIMEOUT).await {
+        Ok(Reply::Identity { certname }) => Ok(Some(certname)),
+        Ok(Reply::Failed { message, .. }) => Err(Failure::failed(message)),
+        Ok(_) | Err(_) => Ok(None),
+    }
 }
 
 /// The address of an event for the chosen backend. Where nothing is configured, it is that of this node's agent, which may

@@ -88,10 +88,15 @@ impl Globals {
     }
 
     /// The fleet under a prefix of the configured backend, to read from.
-    pub(crate) fn fleet(&self, config: &ConfigFile, prefix: Option<&KeyPrefix>) -> Result<Fleet, Failure> {
+    pub(crate) async fn fleet(
+        &self,
+        config: &ConfigFile,
+        prefix: Option<&KeyPrefix>,
+    ) -> Result<Fleet, Failure> {
         let url = self.backend(config)?;
         let prefix = prefix.cloned().map_or_else(|| config.prefix(), Ok)?;
-        let backend = Backend::open(&url, &config.credentials());
+        let credentials = self.credentials(config, std::slice::from_ref(&url)).await?;
+        let backend = Backend::open(&url, &credentials);
         let backend = backend.map_err(|error| Failure::config(error.to_string()))?;
         let Some(store) = backend.store() else {
             return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));
@@ -151,6 +156,13 @@ impl Globals {
     pub(crate) async fn puppets_certname(&self, command: &RunCommand) -> Result<Certname, Failure> {
         puppet_settings::certname(command, Attempt::FIRST).await.map_err(|error| no_certname(&error))
     }
+}
+
+/// Sends the audit of this daemon to the configured file.
+pub(crate) fn start_audit(config: &ConfigFile) -> Result<(), Failure> {
+    let Some(path) = config.audit_file()? else { return Ok(()) };
+    crate::logging::audit_to(&path)
+        .map_err(|error| Failure::failed(format!("cannot start the audit to {}: {error}", path.display())))
 }
 
 /// The failure of a command that has no certname, because Puppet does not report one.

@@ -9,7 +9,7 @@ use trigger_hub::HubSettings;
 use trigger_store::address::{Address, InvalidAddress};
 
 use super::first_process::run_daemon_as_child;
-use super::globals::{Globals, OutputFormat};
+use super::globals::{Globals, OutputFormat, start_audit};
 use super::reexec::reexec_without_run_env;
 use crate::config::{ConfigFile, DEFAULT_HUB_DATA_DIR, DEFAULT_LISTEN, absolute};
 use crate::documents::Backup;
@@ -88,11 +88,19 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
             }
         }
         None => {
+            start_audit(&config)?;
             let configured = args.listen.clone().or_else(|| config.hub.listen.clone());
             let listen = configured.unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
             warnings.take().iter().for_each(|warning| tracing::warn!("{warning}"));
             let allowed_hosts = args.allowed_hosts(&config)?;
-            serve(HubSettings { listen, allowed_hosts, data_dir })?;
+            serve(HubSettings {
+                listen,
+                tls: None,
+                crl_fetch: None,
+                health_listen: None,
+                allowed_hosts,
+                data_dir,
+            })?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,7 @@
 //! The command line: a file for each subcommand.
 
 mod agent;
+mod certificates;
 mod fire;
 mod first_process;
 mod globals;

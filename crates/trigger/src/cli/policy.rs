@@ -36,8 +36,8 @@ struct TestArgs {
     /// The trigger's name
     #[arg(long, value_name = "NAME")]
     trigger: String,
-    /// The tags of the event, separated by commas [default: none, for the whole catalog]
-    #[arg(long, value_name = "TAGS", value_delimiter = ',')]
+    /// A tag of the event; repeat for more [default: none, for the whole catalog]
+    #[arg(long = "tag", alias = "tags", value_name = "TAG", value_delimiter = ',')]
     tags: Vec<String>,
     /// Whether the event asks for a noop run
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! `trigger queue`: what this node runs, has to run, and cannot publish.
 
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,14 +25,23 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCo
     let state = StateDir::open(&globals.state_dir(&config)?)?;
     let agent = match agent_socket::ask(state.path(), &Request::Queue, TIMEOUT).await {
         Ok(Reply::Queue(view)) => Ok(*view),
+        Ok(Reply::Failed { message, .. }) => return Err(Failure::failed(message)),
         Ok(_) => Err(NoReply::NotUnderstood),
         Err(no_reply) => Err(no_reply),
     };
-    let outbox = Outbox::open(&state)?;
-    // The queue can be looked at although the configuration has a mistake.
-    let node = globals.node_backends(&config).map_err(|failure| warnings.push(failure.message)).ok();
-    let spooled = outbox::spooled(&state, &outbox, node.as_ref())?;
-    let quarantined = outbox::quarantined(&outbox)?;
+    let (spooled, quarantined) = match Outbox::open(&state) {
+        Ok(outbox) => {
+            // The queue can be looked at although the configuration has a mistake.
+            let node = globals.node_backends(&config).map_err(|failure| warnings.push(failure.message)).ok();
+            (outbox::spooled(&state, &outbox, node.as_ref())?, outbox::quarantined(&outbox)?)
+        }
+        // The agent has answered a user to whom the state directory is closed.
+        Err(error) if agent.is_ok() && error.source.kind() == io::ErrorKind::PermissionDenied => {
+            warnings.push(format!("the outbox is not shown: {error}"));
+            (Vec::new(), Vec::new())
+        }
+        Err(error) => return Err(error.into()),
+    };
     match globals.output {
         OutputFormat::Json => {
             // That no agent runs is a field of the document.

@@ -60,7 +60,7 @@ async fn open_deliveries(
     config: &ConfigFile,
     certname: &Certname,
 ) -> Result<Vec<EventId>, Failure> {
-    Ok(globals.fleet(config, None)?.open_deliveries(certname).await?)
+    Ok(globals.fleet(config, None).await?.open_deliveries(certname).await?)
 }
 
 /// Has the agent give the directory to another certname, or does so where no agent runs.

@@ -61,6 +61,6 @@ impl SpooledEvent {
         };
         let event = self.publication.event.clone();
         let targets = event.targets.hosts.iter().map(status).collect();
-        EventStatus { event, targets, unreadable_parts: Vec::new() }
+        EventStatus { event, targets, unreadable_parts: Vec::new(), unverified: Default::default() }
     }
 }

@@ -44,7 +44,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let fleet = globals.fleet(&config, args.prefix.as_ref())?;
+    let fleet = globals.fleet(&config, args.prefix.as_ref()).await?;
     match args.event {
         Some(id) => match fleet.event_status(id).await {
             Ok(Some(mut status)) => {

@@ -13,6 +13,7 @@ use trigger_core::identity::{Certname, EventId, KeyPrefix};
 use trigger_core::run::history::MAX_RUNS;
 use trigger_core::why::{ExplainError, Question, Which};
 use trigger_fleet::Fleet;
+use trigger_fleet::verifying::Unverified;
 use trigger_node::state::StateDir;
 use uuid::Uuid;
 
@@ -48,8 +49,8 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let questions = questions(globals, &config, args).await?;
-    let fleet = globals.fleet(&config, args.prefix.as_ref())?;
-    let answer = ask(&fleet, questions).await?;
+    let fleet = globals.fleet(&config, args.prefix.as_ref()).await?;
+    let answer = ask(&fleet, questions, warnings).await?;
     match globals.output {
         OutputFormat::Json => {
             let Answer { question, explanation, event } = &answer;
@@ -105,10 +106,13 @@ fn which(text: &str) -> Result<Which, Failure> {
 }
 
 /// Answers the first of the questions that has an answer. If none has, the failure of the first is returned.
-async fn ask(fleet: &Fleet, questions: Vec<Question>) -> Result<Answer, Failure> {
+async fn ask(fleet: &Fleet, questions: Vec<Question>, warnings: &Warnings) -> Result<Answer, Failure> {
     let mut first_failure = None;
     for question in questions {
-        let explanation = match fleet.explain(&question).await? {
+        let mut unverified = Unverified::default();
+        let explained = fleet.explain(&question, &mut unverified).await?;
+        warnings.extend(unverified.sentences());
+        let explanation = match explained {
             Ok(explanation) => explanation,
             Err(error) => {
                 let failure = Failure::failed(describe_error(&question, &error, fleet.prefix()));

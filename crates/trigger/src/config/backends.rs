@@ -166,9 +166,9 @@ mod tests {
     #[test]
     fn the_most_specific_source_that_names_the_kind_wins() {
         for (kind, scheme, default) in
-            [("hub", "hub+http", Some("hub+http://127.0.0.1:8145 (Default)")), ("etcd", "etcd", None)]
+            [("hub", "hub+https", Some("hub+http://127.0.0.1:8145 (Default)")), ("etcd", "etcd", None)]
         {
-            let other = if kind == "hub" { "etcd://other:9" } else { "hub+http://other:9" };
+            let other = if kind == "hub" { "etcd://other:9" } else { "hub+https://other:9" };
             let variable = format!("{scheme}://variable:1");
             let table = format!("[backends.{kind}]\nurl = '{scheme}://table:1'\n");
             let file = format!("backend = '{scheme}://file:1'\n");
@@ -208,10 +208,10 @@ mod tests {
 
     #[test]
     fn without_a_named_kind_the_first_source_wins() {
-        let file = "backend = 'etcd://file:1'\n[backends.hub]\nurl = 'hub+http://table:1'\n";
-        let variable = Some("hub+http://variable:1");
+        let file = "backend = 'etcd://file:1'\n[backends.hub]\nurl = 'hub+https://table:1'\n";
+        let variable = Some("hub+https://variable:1");
         assert_eq!(choose(file, Some("dummy:"), variable), "dummy: (Flag)");
-        assert_eq!(choose(file, None, variable), "hub+http://variable:1 (Environment)");
+        assert_eq!(choose(file, None, variable), "hub+https://variable:1 (Environment)");
         assert_eq!(choose(file, None, None), "etcd://file:1 (File)");
         assert_eq!(choose("", None, None), "hub+http://127.0.0.1:8145 (Default)");
         // A table alone says which hub, but not that the hub is used.
@@ -252,8 +252,8 @@ mod tests {
             "setting backends.etcd.url: 'etcd://::1:1' has a bad address '::1:1': an IPv6 address stands in brackets, as in [::1]:8145",
         );
         check(
-            "[backends.etcd]\nurl = 'hub+http://h:1'",
-            "setting backends.etcd.url: 'hub+http://h:1' is not the URL of an etcd cluster",
+            "[backends.etcd]\nurl = 'hub+https://h:1'",
+            "setting backends.etcd.url: 'hub+https://h:1' is not the URL of an etcd cluster",
         );
         check(
             "[backends.ectd]\nurl = 'etcd://h:1'",

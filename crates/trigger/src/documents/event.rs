@@ -299,8 +299,8 @@ impl LatestEvents {
     }
 }
 
-/// A warning for each part of an event that cannot be read.
+/// A warning for each part of an event that cannot be read, and for all that is stored of it and does not count.
 pub(crate) fn unreadable_parts(status: &status::EventStatus) -> Vec<String> {
     let sentence = |part| format!("{part} of this event cannot be read: its targets are not listed");
-    status.unreadable_parts.iter().map(sentence).collect()
+    status.unreadable_parts.iter().map(sentence).chain(status.unverified.sentences()).collect()
 }

@@ -22,10 +22,6 @@ impl Fields {
         fields
     }
 
-    pub(super) fn of_message(message: String) -> Self {
-        Self { message, named: Vec::new() }
-    }
-
     pub(super) fn of_span(attributes: &Attributes<'_>) -> Self {
         let mut fields = Self::default();
         attributes.record(&mut fields);

@@ -24,6 +24,8 @@ use super::fields::Fields;
 
 /// The socket that the journal listens on.
 const SOCKET: &str = "/run/systemd/journal/socket";
+/// The name of the log in the journal.
+const IDENTIFIER: &str = env!("CARGO_PKG_NAME");
 /// The most bytes of a field. A larger entry than the socket takes would have to be passed as a file.
 const MAX_FIELD_BYTES: usize = 16 * 1024;
 
@@ -52,9 +54,19 @@ impl Journal {
         Ok(Self { socket, dropped: AtomicU64::new(0) })
     }
 
+    /// Sends an entry of the log.
+    fn log(&self, level: Level, target: &str, fields: &Fields) {
+        self.log_counting(target, || self.send(IDENTIFIER, level, target, &fields.line(), fields.named()));
+    }
+
+    /// Sends a text under a name of its own.
+    pub(super) fn log_text(&self, identifier: &str, level: Level, target: &str, text: &str) {
+        self.log_counting(target, || self.send(identifier, level, target, text, &[]));
+    }
+
     /// Sends an entry, after one that says how many were dropped before it. Where even that one finds no room, this one
     /// is dropped too.
-    fn log(&self, level: Level, target: &str, fields: &Fields) {
+    fn log_counting(&self, target: &str, send: impl FnOnce() -> io::Result<()>) {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         let sent = if dropped == 0 {
             Ok(())
@@ -63,22 +75,29 @@ impl Journal {
                 "{} of the log dropped here: the journal did not take them in time",
                 count(usize::try_from(dropped).unwrap_or(usize::MAX), "entry")
             );
-            self.send(Level::WARN, target, &Fields::of_message(note)).inspect_err(|_| {
+            self.send(IDENTIFIER, Level::WARN, target, &note, &[]).inspect_err(|_| {
                 self.dropped.fetch_add(dropped, Ordering::Relaxed);
             })
         };
-        if sent.and_then(|()| self.send(level, target, fields)).is_err() {
+        if sent.and_then(|()| send()).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn send(&self, level: Level, target: &str, fields: &Fields) -> io::Result<()> {
+    fn send(
+        &self,
+        identifier: &str,
+        level: Level,
+        target: &str,
+        message: &str,
+        named: &[(&'static str, String)],
+    ) -> io::Result<()> {
         let mut entry = Vec::new();
         put(&mut entry, "PRIORITY", priority(level));
-        put(&mut entry, "SYSLOG_IDENTIFIER", env!("CARGO_PKG_NAME"));
-        put(&mut entry, "MESSAGE", &fields.line());
+        put(&mut entry, "SYSLOG_IDENTIFIER", identifier);
+        put(&mut entry, "MESSAGE", message);
         put(&mut entry, "TRIGGER_TARGET", target);
-        for (name, value) in fields.named() {
+        for (name, value) in named {
             put(&mut entry, &journal_name(name), value);
         }
         self.socket.send(&entry).map(drop)
@@ -202,7 +221,7 @@ mod tests {
         let path = directory.path().join("socket");
         let socket = UnixDatagram::bind(&path).unwrap();
         let journal = Journal::connect(&path).unwrap();
-        let log = |message: &str| journal.log(Level::INFO, "t", &Fields::of_message(message.to_owned()));
+        let log = |message: &str| journal.log_text(IDENTIFIER, Level::INFO, "t", message);
         let mut sent = 0;
         while journal.dropped.load(Ordering::Relaxed) < 3 {
             log("an entry");

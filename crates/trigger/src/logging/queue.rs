@@ -23,11 +23,16 @@ pub(super) struct LogQueue {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     waiting: Mutex<Waiting>,
     changed: Condvar,
+    /// The text that stands for so many entries that were dropped.
+    note: Note,
 }
+
+/// Makes the text that stands for entries that were dropped.
+pub(super) type Note = fn(u64) -> Vec<u8>;
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -53,13 +58,13 @@ impl Waiting {
     }
 
     /// Takes the next text to write: an entry, or after the last one the note of those that were dropped since.
-    fn take(&mut self) -> Option<Vec<u8>> {
+    fn take(&mut self, note: Note) -> Option<Vec<u8>> {
         let entry = match self.entries.pop_front() {
             Some(entry) => {
                 self.bytes -= entry.len();
                 Some(entry)
             }
-            None => (self.dropped > 0).then(|| note_of(std::mem::take(&mut self.dropped))),
+            None => (self.dropped > 0).then(|| note(std::mem::take(&mut self.dropped))),
         };
         self.is_writing = entry.is_some();
         entry
@@ -71,8 +76,8 @@ impl LogQueue {
     ///
     /// # Errors
     /// If the system starts no thread.
-    pub(super) fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+    pub(super) fn start(output: impl Write + Send + 'static, note: Note) -> io::Result<Self> {
+        let shared = Arc::new(Shared { waiting: Mutex::default(), changed: Condvar::new(), note });
         let theirs = Arc::clone(&shared);
         thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&theirs, output))?;
         Ok(Self { shared })
@@ -86,7 +91,7 @@ impl LogQueue {
             return;
         }
         if waiting.dropped > 0 {
-            let note = note_of(std::mem::take(&mut waiting.dropped));
+            let note = (self.shared.note)(std::mem::take(&mut waiting.dropped));
             waiting.add(note);
         }
         waiting.add(entry.to_owned());
@@ -123,7 +128,8 @@ fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn note_of(dropped: u64) -> Vec<u8> {
+/// The line of the log that stands for entries that were dropped.
+pub(super) fn note_of(dropped: u64) -> Vec<u8> {
     let now = jiff::Timestamp::now();
     let entries = count(usize::try_from(dropped).unwrap_or(usize::MAX), "entry");
     format!("{now:.6}  WARN {entries} of the log dropped here: nothing took the log in time\n").into_bytes()
@@ -135,13 +141,13 @@ fn write_all(shared: &Shared, mut output: impl Write) {
     loop {
         let mut waiting = lock(&shared.waiting);
         let entry = loop {
-            match waiting.take() {
+            match waiting.take(shared.note) {
                 Some(entry) => break entry,
                 None => waiting = shared.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
             }
         };
         drop(waiting);
-        let written = if lost > 0 { write(&mut output, &note_of(lost)) } else { Ok(()) };
+        let written = if lost > 0 { write(&mut output, &(shared.note)(lost)) } else { Ok(()) };
         if written.is_ok() {
             lost = 0;
         }
@@ -198,13 +204,13 @@ mod tests {
     fn gate() -> (LogQueue, mpsc::Sender<io::Result<()>>, mpsc::Receiver<String>) {
         let (permit, permissions) = mpsc::channel();
         let (written, texts) = mpsc::channel();
-        (LogQueue::start(Gate { permissions, written }).unwrap(), permit, texts)
+        (LogQueue::start(Gate { permissions, written }, note_of).unwrap(), permit, texts)
     }
 
     #[test]
     fn a_reader_that_does_not_read_costs_entries_and_no_time_and_they_are_counted() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let queue = LogQueue::start(writer).unwrap();
+        let queue = LogQueue::start(writer, note_of).unwrap();
         let count = 3 * MAX_ENTRIES;
         let since = Instant::now();
         for number in 0..count {

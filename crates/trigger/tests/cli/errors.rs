@@ -92,7 +92,7 @@ fn the_error_for_a_bad_backend_says_what_is_allowed() {
         &["fire", "x", "--host", "lb01", "--backend", "http://h"],
         3,
         str![[r#"
-error: 'http://h' selects no backend: give hub+http://HOST:PORT, etcd://HOST:PORT[,HOST:PORT…] or dummy:
+error: 'http://h' selects no backend: give hub+http://localhost:PORT, hub+https://HOST:PORT, etcd://HOST:PORT[,HOST:PORT…], etcds://HOST:PORT[,HOST:PORT…] or dummy:
 
 "#]],
     );
@@ -102,7 +102,7 @@ error: 'http://h' selects no backend: give hub+http://HOST:PORT, etcd://HOST:POR
 fn a_backend_that_only_takes_events_serves_no_agent() {
     let state = state();
     trigger(state.path()).args(["agent"]).assert().code(3).stderr_eq(str![[r#"
-error: backend 'dummy:' only takes events: an agent needs one that delivers them, such as hub+http:// or etcd://
+error: backend 'dummy:' only takes events: an agent needs one that delivers them, such as hub+http://, hub+https://, etcd:// or etcds://
 
 "#]]);
 }
@@ -213,8 +213,8 @@ fn a_url_is_refused_before_anything_is_stored() {
 error: 'hub+http://::1:8145' has a bad address '::1:8145': an IPv6 address stands in brackets, as in [::1]:8145
 
 "#]]);
-    fire("etcds://a:2379").stderr_eq(str![[r#"
-error: 'etcds://a:2379' needs TLS, which this version does not speak yet: use hub+http:// or etcd:// on loopback
+    fire("hub+http://a:8145").stderr_eq(str![[r#"
+error: 'hub+http://a:8145' would speak to another machine in the clear, which works on loopback only: use hub+https://a:8145
 
 "#]]);
     let queue = trigger(state.path()).args(["queue", "--output", "json"]).output().unwrap();
@@ -238,5 +238,26 @@ error: the state directory [..] belongs to no certname yet: an agent takes it at
     trigger(state.path()).arg("rename").assert().code(1).stdout_eq(str![""]).stderr_eq(str![[r#"
 error: cannot read [..]/certname: 'two words' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters
 
+"#]]);
+}
+
+#[test]
+fn a_node_whose_certificate_is_not_signed_yet_spools_and_is_told_what_to_do() {
+    let state = state();
+    let config = state.path().join("trigger.toml");
+    let ssl = state.path().join("ssl");
+    let table = ["certificate", "key", "ca"].map(|file| format!("{file} = '{}'\n", ssl.join(file).display()));
+    std::fs::write(&config, format!("[tls]\n{}", table.concat())).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let backend = format!("hub+https://{}", listener.local_addr().unwrap());
+    trigger(state.path())
+        .args(["fire", "x", "--host", "lb01", "--backend", &backend, "--config"])
+        .arg(&config)
+        .assert()
+        .success()
+        .stderr_eq(str![[r#"
+...
+[..]cannot read the certificate [..]/ssl/certificate: No such file or directory (os error 2); this node has no signed certificate yet: run `puppet ssl bootstrap` here, and sign its request on the CA with `puppetserver ca sign`[..]
+...
 "#]]);
 }

@@ -46,7 +46,13 @@ RSpec.describe 'trigger::agent' do
         'groups' => %w[web shop web], 'run_cmd' => %q(puppet apply "/etc/my site.pp" --tags 'a\b'),
         'run_timeout' => '2h', 'runs_per_minute' => 30,
         'metrics_file' => '/var/lib/prometheus/node-exporter/trigger.prom', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
-        'backends' => { 'hub' => { 'url' => 'hub+http://hub.example.com:8145' } },
+        'backends' => { 'hub' => { 'url' => 'hub+https://hub.example.com:8145' } },
+        'tls_certificate' => '/tls/web01.pem', 'tls_key' => '/tls/web01.key', 'tls_ca' => '/tls/ca.pem', 'tls_crl' => '/tls/crl.pem',
+        'accept' => [
+          { 'trigger' => 'a "b"*', 'from' => ['web*'], 'noop' => 'only', 'tags' => %w[x y] },
+          { 'extensions' => { 'pp_role' => 'web', '1.2.3' => %w[a b] }, 'deny' => true }, {}
+        ],
+        'socket_groups' => %w[adm wheel adm], 'audit_file' => '/var/log/trigger/audit.log',
         'service_ensure' => 'stopped', 'service_enable' => false
       }
     end
@@ -64,8 +70,33 @@ RSpec.describe 'trigger::agent' do
         runs_per_minute = 30
         metrics_file = "/var/lib/prometheus/node-exporter/trigger.prom"
 
+        [socket]
+        groups = ["adm", "wheel"]
+
+        [audit]
+        file = "/var/log/trigger/audit.log"
+
+        [tls]
+        certificate = "/tls/web01.pem"
+        key = "/tls/web01.key"
+        ca = "/tls/ca.pem"
+        crl = "/tls/crl.pem"
+
         [backends.hub]
-        url = "hub+http://hub.example.com:8145"
+        url = "hub+https://hub.example.com:8145"
+
+        [[accept]]
+        trigger = "a \"b\"*"
+        from = ["web*"]
+        noop = "only"
+        tags = ["x", "y"]
+
+        [[accept]]
+        extensions."pp_role" = "web"
+        extensions."1.2.3" = ["a", "b"]
+        deny = true
+
+        [[accept]]
       TOML
     end
 
@@ -79,6 +110,12 @@ RSpec.describe 'trigger::agent' do
     it 'adds them up' do
       expect(file('/etc/trigger/trigger.toml')).to include('groups = ["web", "everyone"]', '[backends.hub]', '[backends.etcd]')
     end
+  end
+
+  context 'with a certificate and no key' do
+    let(:params) { { 'backend' => 'hub+https://a:1', 'tls_certificate' => '/tls/web01.pem' } }
+
+    it { is_expected.to compile.and_raise_error(%r{tls_certificate and tls_key belong together}) }
   end
 
   context 'with a timeout in seconds' do
@@ -98,7 +135,7 @@ RSpec.describe 'trigger::agent' do
 
   {
     'backend' => [
-      '', 'http://x', 'etcd:', "etcd://a:1\n", 'redis://x', 'dummy', 'etcds://a:2379', 'hub+https://a:8145', 'hub+http://::1:1'
+      '', 'http://x', 'etcd:', "etcd://a:1\n", 'redis://x', 'dummy', 'etcds://a', 'hub+http://a:8145', 'hub+http://::1:1'
     ],
     'certname' => ['a b', ''],
     'groups' => [['Web'], 'web'],
@@ -106,10 +143,17 @@ RSpec.describe 'trigger::agent' do
     'run_timeout' => ['2w', 0, -2, '1w', '0s'],
     'runs_per_minute' => [0, 601, '10', 1.5],
     'metrics_file' => ['trigger.prom', '', '/a/trigger.txt'],
+    'tls_ca' => ['ca.pem', ''],
     'state_dir' => ['relative', '/a b', '/', '/%n'],
     'prefix' => ['/', 'a', '/a/'],
+    'accept' => [
+      [{ 'form' => 'a' }], [{ 'from' => [] }], [{ 'from' => "a\n" }], [{ 'deny' => false }], [{ 'deny' => true, 'noop' => 'only' }],
+      [{ 'noop' => true }], [{ 'extensions' => { 'role' => 'web' } }]
+    ],
+    'socket_groups' => [['a b'], [''], 'adm'],
+    'audit_file' => ['audit.log', '/a b'],
     'backends' => [
-      { 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x:1' } }, { 'hub' => { 'url' => 'hub+https://a:8145' } },
+      { 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x:1' } }, { 'hub' => { 'url' => 'hub+http://a:8145' } },
       { 'hub' => {} }
     ],
   }.each do |parameter, values|

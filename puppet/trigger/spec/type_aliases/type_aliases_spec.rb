@@ -17,7 +17,7 @@ require 'json'
   ],
   'Trigger::Backend' => [
     ['hub+http://127.0.0.1:8145', 'etcd://a:2379,b:2379', 'dummy:'],
-    ['', 'hub', 'http://a', 'etcd://', "etcd://a:1\n", 'xetcd://a:1', 'hub+https://[::1]:8145', 'etcds://a:2379'],
+    ['', 'hub', 'http://a', 'etcd://', "etcd://a:1\n", 'xetcd://a:1', 'hub+http://[::2]:8145', 'etcds://a'],
   ],
   'Trigger::Backend::Writeonly' => [
     ['dummy:'],

@@ -105,7 +105,7 @@ impl Client {
 
     /// Reads deliveries, and reconnects whenever the watch ends.
     async fn follow(&self, mut watcher: DeliveryWatcher) {
-        let pause = || tokio::time::sleep(read_again_after(self.jitter.next()));
+        let pause = |most: Duration| tokio::time::sleep(read_again_after(self.jitter.next()).min(most));
         let (mut attempt, mut lost_at) = (0, Instant::now());
         loop {
             if let Ok(watch) = watcher.connect().await {

@@ -25,12 +25,14 @@ fn check_changes(first: Policy, script: &str, changes: &[(Policy, &str)], expect
     assert_eq!(world.seen.join(" "), expected);
 }
 
+/// Proves C13.
 #[test]
 fn what_no_rule_accepts_is_refused_on_arrival() {
     check_changes(deny(), "e1", &[], "finish[e1=refused]");
     check_changes(only_noop(), "e1 e2~", &[], "finish[e1=refused] run~[e2]");
 }
 
+/// Proves C13.
 #[test]
 fn another_policy_applies_to_what_waits_and_not_to_a_run_in_progress() {
     check_changes(
@@ -42,6 +44,7 @@ fn another_policy_applies_to_what_waits_and_not_to_a_run_in_progress() {
     check_changes(Policy::default(), "block e1", &[(deny(), "")], "finish[e1=refused]");
 }
 
+/// Proves C13.
 #[test]
 fn what_would_run_again_is_judged_again() {
     for end in ["not_run", "interrupted"] {

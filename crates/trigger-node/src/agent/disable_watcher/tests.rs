@@ -49,6 +49,7 @@ impl Site {
             config_changed_at: None,
             logdest: None,
             limits: Default::default(),
+            tls: None,
         };
         settings.config_changed_at = settings.config_time();
         settings

@@ -1,0 +1,301 @@
+//! What an attacker with full write access to the backend can do to signed values: hide and delay, never forge (C13).
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
+
+mod signing;
+
+use std::sync::Arc;
+
+use signing::{Site, World, id, key, node, publication};
+use trigger_core::delivery::{Completion, DeliveryOutcome, DeliveryState};
+use trigger_core::event::Target;
+use trigger_core::identity::RunId;
+use trigger_core::keyspace::{Key, Keyspace, Range};
+use trigger_core::run::history::RunHistory;
+use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
+use trigger_core::signer::Signer;
+use trigger_core::time::Timestamp;
+use trigger_core::why::{Question, Which};
+use trigger_core::wire::Stored;
+use trigger_fleet::deliveries::Arrival;
+use trigger_fleet::verifying::Unverified;
+use trigger_store::store::{KeyRange, Store};
+use uuid::Uuid;
+
+fn part(n: u128) -> String {
+    key(&Key::Part { event: id(n), index: 0 })
+}
+
+fn delivery(certname: &str, n: u128) -> String {
+    key(&Key::Delivery { certname: node(certname), event: id(n) })
+}
+
+fn outcome(certname: &str, n: u128) -> String {
+    key(&Key::Outcome { event: id(n), certname: node(certname) })
+}
+
+fn done() -> DeliveryOutcome {
+    let result = RunResult {
+        outcome: RunOutcome::Changed,
+        reason: None,
+        reported_noop: false,
+        drift: Default::default(),
+        started_at: Timestamp::from_unix_ms(1),
+        finished_at: Timestamp::from_unix_ms(2),
+    };
+    DeliveryOutcome::Done(CompletedRun::new(RunId::from_uuid(Uuid::from_u128(5)), false, result))
+}
+
+fn ended(n: u128, certname: &str, outcome: DeliveryOutcome) -> Completion {
+    Completion { event: id(n), addressed_as: [Target::Node(node(certname))].into(), outcome }
+}
+
+/// The reason for which a node refuses its only delivery.
+async fn refusal(world: &World, certname: &str) -> String {
+    match &world.arrivals(certname).await[..] {
+        [Arrival::Refused { reason, .. }] => reason.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn is_pending(world: &World, certname: &str) -> bool {
+    matches!(&world.arrivals(certname).await[..], [Arrival::Pending(_)])
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn what_its_origin_signed_is_accepted_with_certificates_and_with_a_shared_key() {
+    for site in [Site::certificates(), Site::shared_key()] {
+        let world = World::new(site);
+        world.fleet("web01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+        match &world.arrivals("lb01").await[..] {
+            [Arrival::Pending(cause)] => match (&cause.signer, world.has_certificates()) {
+                (Signer::Certificate { algorithm, .. }, true) => {
+                    assert_eq!(algorithm, "ecdsa_secp256r1_sha256")
+                }
+                (Signer::SharedKey, false) => {}
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        }
+        let stored = world.read(&part(1)).await;
+        assert!(stored.contains("\"sig\":"), "{stored}");
+        assert_eq!(stored.contains("\"cert\":\"web01/"), world.has_certificates(), "{stored}");
+    }
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn an_event_that_is_altered_moved_or_copied_is_refused() {
+    for site in [Site::certificates(), Site::shared_key()] {
+        let world = World::new(site);
+        world.fleet("web01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+        let (original, pointer) = (world.read(&part(1)).await, world.read(&delivery("lb01", 1)).await);
+
+        // Altered: another trigger, another lifetime, other targets.
+        for (from, to) in [("refresh", "destroy"), ("86400", "604800"), ("\"lb01\"", "\"lb01\",\"lb02\"")] {
+            let altered = original.replace(from, to);
+            assert_ne!(altered, original, "{from}");
+            world.put(&part(1), &altered).await;
+            assert!(refusal(&world, "lb01").await.contains("does not fit"), "{from}");
+        }
+        world.put(&part(1), &original).await;
+        assert!(is_pending(&world, "lb01").await);
+
+        // Moved to another target, which the signed list does not have.
+        world.put(&delivery("lb02", 1), &pointer).await;
+        assert!(refusal(&world, "lb02").await.contains("does not name this target"));
+
+        // Copied under another id, and put into another fleet.
+        world.put(&part(2), &original).await;
+        world.put(&delivery("lb03", 2), &pointer).await;
+        assert!(refusal(&world, "lb03").await.contains("does not fit"));
+        let elsewhere: Keyspace = Keyspace::new("/other".parse().unwrap());
+        world.put(&elsewhere.key(&Key::Part { event: id(1), index: 0 }), &original).await;
+        let moved = elsewhere.key(&Key::Delivery { certname: node("lb01"), event: id(1) });
+        world.put(&moved, &pointer).await;
+        let fleet = world.fleet("lb01").below("/other".parse().unwrap());
+        // The certificate is copied with it.
+        world.copy_certificates(&elsewhere).await;
+        let entries = world.store.read(&[KeyRange::Key(moved)]).await.unwrap();
+        let arrivals = fleet.read_deliveries(&Default::default(), &entries).await.unwrap();
+        assert!(
+            matches!(&arrivals[..], [Arrival::Refused { reason, .. }] if reason.contains("does not fit")),
+            "{arrivals:?}"
+        );
+    }
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn an_unsigned_event_is_refused_unless_signatures_are_not_required() {
+    let world = World::new(Site::certificates());
+    world.unsigned().publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+    assert!(refusal(&world, "lb01").await.contains("require_signature"));
+    let tolerant = world.fleet_not_requiring("lb01");
+    let arrivals = world.arrivals_of(&tolerant).await;
+    assert!(
+        matches!(&arrivals[..], [Arrival::Pending(cause)] if cause.signer == Signer::Unsigned),
+        "{arrivals:?}"
+    );
+    // A signature that is there and wrong is refused all the same.
+    world.fleet("web01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+    world.put(&part(1), &world.read(&part(1)).await.replace("refresh", "destroy")).await;
+    assert!(matches!(&world.arrivals_of(&tolerant).await[..], [Arrival::Refused { .. }]));
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn no_node_signs_for_another_one() {
+    let world = World::new(Site::certificates());
+    // Its own program does not let it.
+    let error = world.fleet("db01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap_err();
+    assert!(error.to_string().contains("this node's certificate is for db01"), "{error}");
+    assert!(!error.is_transient());
+    // One that does is refused: db01 signs an event that web01 is said to have fired.
+    world.publish_as("db01", &publication(1, "web01", &["lb01"])).await;
+    assert!(refusal(&world, "lb01").await.contains("db01 has signed it"));
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn a_signer_that_is_not_trusted_is_refused_and_one_that_is_not_known_yet_waits() {
+    let mut world = World::new(Site::certificates());
+    world.fleet("web01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+    let certificates = world.take_certificates().await;
+    let arrivals = world.arrivals("lb01").await;
+    assert!(
+        matches!(&arrivals[..], [Arrival::Unverified(held)] if held.reason.contains("is not stored")),
+        "{arrivals:?}"
+    );
+    // Another certificate in its place is none.
+    let (at, _) = certificates.first().unwrap().clone();
+    world.fleet("db01").announce_certificate().await.unwrap();
+    let (_, other) = world.take_certificates().await.first().unwrap().clone();
+    world.put(&at, &other).await;
+    assert!(matches!(&world.arrivals("lb01").await[..], [Arrival::Unverified(_)]));
+    for (key, text) in &certificates {
+        world.put(key, text).await;
+    }
+    assert!(is_pending(&world, "lb01").await);
+
+    world.set_clock(Timestamp::from_unix_ms(0));
+    let arrivals = world.arrivals("lb01").await;
+    assert!(
+        matches!(&arrivals[..], [Arrival::Unverified(held)] if held.reason.contains("is valid from")),
+        "{arrivals:?}"
+    );
+    world.set_clock(Timestamp::from_unix_ms(32_503_680_000_000));
+    assert!(refusal(&world, "lb01").await.contains("expired"));
+    world.set_clock(signing::NOW);
+    assert!(is_pending(&world, "lb01").await);
+
+    world.revoke("web01");
+    assert!(refusal(&world, "lb01").await.contains("is revoked"));
+
+    let stranger = World::new(Site::certificates());
+    stranger.fleet("web02").publish(&publication(3, "web02", &["lb03"]), false).await.unwrap();
+    world.copy_all_from(&stranger).await;
+    assert!(refusal(&world, "lb03").await.contains("both ends need certificates of one CA"));
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn a_forged_outcome_ends_nothing_and_is_not_shown() {
+    let world = World::new(Site::certificates());
+    world.fleet("web01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+    // Nobody has signed it; then a node that is not the target.
+    let unsigned = done().to_wire();
+    let of_db01 = world.signed_as("db01", &outcome("lb01", 1), &done());
+    for forged in [unsigned, of_db01] {
+        world.put(&outcome("lb01", 1), &forged).await;
+        assert!(is_pending(&world, "lb01").await, "its delivery has not ended");
+        let status = world.fleet("web01").event_status(id(1)).await.unwrap().unwrap();
+        assert_eq!(status.targets[&node("lb01")].state, DeliveryState::Pending);
+        let why = status.unverified.sentences();
+        assert!(why.len() == 1 && why[0].contains(&outcome("lb01", 1)), "{why:?}");
+    }
+    // The target's own replaces it, of whatever kind.
+    let refused = DeliveryOutcome::Refused("the policy".to_owned());
+    world.fleet("lb01").finish(&[ended(1, "lb01", refused)]).await.unwrap();
+    let status = world.fleet("web01").event_status(id(1)).await.unwrap().unwrap();
+    assert_eq!(status.targets[&node("lb01")].state, DeliveryState::Refused);
+    assert!(status.unverified.is_empty());
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn an_outcome_that_is_moved_to_another_event_or_node_is_not_shown() {
+    let world = World::new(Site::shared_key());
+    for n in [1, 2] {
+        world.fleet("web01").publish(&publication(n, "web01", &["lb01", "lb02"]), false).await.unwrap();
+    }
+    world.fleet("lb01").finish(&[ended(1, "lb01", done())]).await.unwrap();
+    let genuine = world.read(&outcome("lb01", 1)).await;
+    world.put(&outcome("lb01", 2), &genuine).await;
+    world.put(&outcome("lb02", 1), &genuine).await;
+    let states = async |n: u128| {
+        let status = world.fleet("web01").event_status(id(n)).await.unwrap().unwrap();
+        (status.targets[&node("lb01")].state, status.targets[&node("lb02")].state)
+    };
+    assert_eq!(states(1).await, (DeliveryState::Done, DeliveryState::Pending));
+    assert_eq!(states(2).await, (DeliveryState::Pending, DeliveryState::Pending));
+    assert_eq!(world.arrivals("lb02").await.len(), 2, "neither of them has ended");
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn an_expiry_says_which_node_has_written_it() {
+    let world = World::new(Site::certificates());
+    world.fleet("web01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+    let late = signing::NOW.plus(std::time::Duration::from_secs(3 * 24 * 60 * 60));
+    let swept = world.fleet("db01").sweep(late, None).await.unwrap();
+    assert_eq!(swept.expired, 1);
+    let status = world.fleet("web01").event_status(id(1)).await.unwrap().unwrap();
+    let target = &status.targets[&node("lb01")];
+    assert_eq!(target.state, DeliveryState::Expired);
+    assert!(target.reason.as_deref().unwrap().contains("db01 has noted that"), "{:?}", target.reason);
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn a_forged_event_is_swept_and_said_to_have_expired_nowhere() {
+    let world = World::new(Site::certificates());
+    world.unsigned().publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+    let days = |n: u64| signing::NOW.plus(std::time::Duration::from_secs(n * 24 * 60 * 60));
+    assert_eq!(world.fleet("db01").sweep(days(3), None).await.unwrap().expired, 0);
+    assert_eq!(world.fleet("db01").sweep(days(30), None).await.unwrap().removed, 1);
+    let left =
+        world.store.list(&[KeyRange::Prefix(Keyspace::default().range(&Range::Events))]).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(world.arrivals("lb01").await.is_empty());
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn a_forged_run_history_explains_nothing() {
+    let world = World::new(Site::certificates());
+    let history = key(&Key::RunHistory { certname: node("lb01") });
+    world.fleet("lb01").finish_runs(&[], Some(&RunHistory::default())).await.unwrap();
+    world.put(&history, &world.read(&history).await.replace("\"runs\":[]", "\"runs\":[ ]")).await;
+    let question = Question::Run(node("lb01"), Which::Back(0));
+    let mut unverified = Unverified::default();
+    drop(world.fleet("web01").explain(&question, &mut unverified).await.unwrap());
+    let why = unverified.sentences();
+    assert!(why.len() == 1 && why[0].contains("run-history/lb01"), "{why:?}");
+}
+
+/// Proves C13: a restored backend lacks the certificate, until its node has connected to it again.
+#[tokio::test]
+async fn a_node_stores_its_certificate_again_in_a_backend_that_has_lost_it() {
+    let world = World::new(Site::certificates());
+    let web = world.fleet("web01");
+    web.announce_certificate().await.unwrap();
+    assert_eq!(world.take_certificates().await.len(), 1);
+    web.announce_certificate().await.unwrap();
+    web.announce_certificate().await.unwrap();
+    let key = KeyRange::Prefix(key(&Key::Sweep).replace("sweep", "certificates/web01/"));
+    let stored = world.store.read(&[key]).await.unwrap();
+    assert_eq!(stored.len(), 1);
+    drop(Arc::new(stored));
+}

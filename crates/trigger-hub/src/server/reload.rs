@@ -1,0 +1,100 @@
+//! Keeps the TLS files up to date, and closes the connections of those who are no longer trusted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use trigger_pki::Untrusted;
+
+use super::handshake_error::untrusted_label;
+use super::metrics::Metrics;
+use super::shares::{LiveConnection, Shares};
+use super::tls::{Tls, now};
+
+/// How often the hub looks whether its files have changed. It is a few calls to the system.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Reads changed files and closes connections, for as long as it is polled.
+pub(super) async fn keep_up_to_date(tls: Arc<Tls>, shares: Arc<Shares>, metrics: Arc<Metrics>) {
+    let mut checks = interval(CHECK_INTERVAL);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut reported = None;
+    report_problems(&tls);
+    loop {
+        checks.tick().await;
+        let reloading = Arc::clone(&tls);
+        let reloaded = match spawn_blocking(move || reloading.reload()).await {
+            Ok(reloaded) => reloaded,
+            Err(panicked) => {
+                tracing::error!(%panicked, "the TLS files could not be checked");
+                continue;
+            }
+        };
+        let has_changed = match reloaded {
+            Ok(has_changed) => {
+                if has_changed {
+                    metrics.reloaded("ok");
+                    tracing::info!("certificates and revocation lists were read again after a change");
+                    report_problems(&tls);
+                }
+                reported = None;
+                has_changed
+            }
+            Err(error) => {
+                let sentence = error.to_string();
+                if reported.as_ref() != Some(&sentence) {
+                    metrics.reloaded("failed");
+                    tracing::warn!("changed TLS files are not used, those of before stay in use: {sentence}");
+                    reported = Some(sentence);
+                }
+                false
+            }
+        };
+        let connections = shares.connections();
+        metrics.tls_connections(connections.len());
+        let refused = if has_changed {
+            let tls = Arc::clone(&tls);
+            // A fleet's certificates take a while to verify.
+            spawn_blocking(move || untrusted(&tls, connections, |_| true)).await.unwrap_or_default()
+        } else {
+            // Without a change only time passes.
+            untrusted(&tls, connections, |live| live.presented.peer.not_after < now())
+        };
+        for (live, reason) in refused {
+            let certname = live.presented.peer.certname.as_str();
+            metrics.closed(untrusted_label(&reason));
+            tracing::warn!(certname, peer = %live.address, "a connection is closed: {reason}");
+            live.close();
+        }
+        shares.clean_up();
+    }
+}
+
+fn report_problems(tls: &Tls) {
+    for problem in tls.problems() {
+        tracing::warn!("{problem}");
+    }
+}
+
+/// Those of some connections whose certificate is not trusted any more, with the reason. Each certificate is verified once.
+fn untrusted(
+    tls: &Tls,
+    connections: Vec<Arc<LiveConnection>>,
+    needs_check: impl Fn(&LiveConnection) -> bool,
+) -> Vec<(Arc<LiveConnection>, Untrusted)> {
+    let mut known = HashMap::new();
+    let mut refused = Vec::new();
+    for live in connections {
+        if !needs_check(&live) {
+            continue;
+        }
+        let verdict =
+            known.entry(Arc::as_ptr(&live.presented)).or_insert_with(|| tls.verify(&live.presented).err());
+        if let Some(reason) = verdict.clone() {
+            refused.push((live, reason));
+        }
+    }
+    refused
+}

@@ -1,0 +1,198 @@
+//! What each certname may use of a hub: connections, requests and bytes. Each has its own share, so that one that asks for
+//! too much takes nothing from the others.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use trigger_core::identity::Certname;
+use trigger_core::token_bucket::{Rate, TokenBucket};
+use trigger_pki::Peer;
+
+use super::connection::Activity;
+
+/// How many connections a certname may have. An agent has two or three, and each command on its node one or two more.
+pub(super) const MAX_CONNECTIONS: usize = 16;
+/// How many more are told in an answer that they are too many; further ones are closed without.
+const MAX_SURPLUS: usize = 4;
+/// How long a connection is idle before it gives way to another of its certname.
+const MIN_IDLE: Duration = Duration::from_secs(1);
+/// The requests of one certname, of which each is one token and one more for each [`TOKEN_BYTES`]. An idle agent sends a
+/// few in a minute, a command some ten. A disk that syncs takes thousands of writes in a second, so no certname gets more
+/// than a small part of them; the burst is a fleet-wide event with its answers.
+const REQUESTS: Rate = Rate { burst: 400, per_second: 100 };
+/// How many bytes of a request's body or of an answer cost one token.
+const TOKEN_BYTES: u64 = 64 * 1024;
+/// How long a request may be delayed rather than refused. It is well below the time after which clients give up.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The shares of all certnames that have a connection, or had one recently.
+#[derive(Debug)]
+pub(super) struct Shares {
+    by_certname: Mutex<HashMap<Certname, Arc<Share>>>,
+    started: Instant,
+}
+
+/// The share of one certname.
+#[derive(Debug)]
+pub(super) struct Share {
+    started: Instant,
+    bucket: Mutex<TokenBucket>,
+    large_bodies: Arc<Semaphore>,
+    connections: Mutex<Vec<Arc<LiveConnection>>>,
+}
+
+/// A connection that may be closed because of its certificate.
+#[derive(Debug)]
+pub(super) struct LiveConnection {
+    pub(super) address: SocketAddr,
+    pub(super) presented: Arc<Presented>,
+    activity: Arc<Activity>,
+    is_surplus: bool,
+}
+
+/// What a client has proven who it is with. Connections with the same certificate share it.
+#[derive(Debug)]
+pub(super) struct Presented {
+    pub(super) peer: Arc<Peer>,
+    /// The certificate, and those between it and the CA's that came with it.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+}
+
+/// Counts a connection as one of its certname for as long as it lives.
+#[derive(Debug)]
+pub(super) struct OpenConnection {
+    shares: Arc<Shares>,
+    pub(super) share: Arc<Share>,
+    pub(super) live: Arc<LiveConnection>,
+}
+
+impl Shares {
+    pub(super) fn new() -> Self {
+        Self { by_certname: Mutex::default(), started: Instant::now() }
+    }
+
+    /// Counts a connection. Returns it, unless its certname has so many that it cannot even be told.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        presented: Presented,
+        address: SocketAddr,
+        activity: Arc<Activity>,
+    ) -> Option<OpenConnection> {
+        let mut by_certname = lock(&self.by_certname);
+        let share = by_certname.entry(presented.peer.certname.clone()).or_insert_with(|| {
+            Arc::new(Share {
+                started: self.started,
+                bucket: Mutex::new(TokenBucket::full()),
+                large_bodies: Arc::new(Semaphore::new(1)),
+                connections: Mutex::default(),
+            })
+        });
+        let live = share.add(presented, address, activity)?;
+        Some(OpenConnection { shares: Arc::clone(self), share: Arc::clone(share), live })
+    }
+
+    /// All connections.
+    pub(super) fn connections(&self) -> Vec<Arc<LiveConnection>> {
+        let by_certname = lock(&self.by_certname);
+        by_certname.values().flat_map(|share| lock(&share.connections).clone()).collect()
+    }
+
+    /// Forgets the shares without connections that would be as good as new.
+    pub(super) fn clean_up(&self) {
+        lock(&self.by_certname).retain(|_, share| !share.is_unused());
+    }
+}
+
+impl Share {
+    fn add(
+        &self,
+        presented: Presented,
+        address: SocketAddr,
+        activity: Arc<Activity>,
+    ) -> Option<Arc<LiveConnection>> {
+        let mut connections = lock(&self.connections);
+        let count = |is_surplus| {
+            let counts =
+                |live: &&Arc<LiveConnection>| live.is_surplus == is_surplus && !live.activity.is_over();
+            connections.iter().filter(counts).count()
+        };
+        let is_surplus = count(false) >= MAX_CONNECTIONS && !close_an_idle_one(&connections);
+        if is_surplus && count(true) >= MAX_SURPLUS {
+            return None;
+        }
+        let known = connections.iter().find(|live| live.presented.chain == presented.chain);
+        let presented = known.map_or_else(|| Arc::new(presented), |live| Arc::clone(&live.presented));
+        let live = Arc::new(LiveConnection { address, presented, activity, is_surplus });
+        connections.push(Arc::clone(&live));
+        Some(live)
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Takes what a request costs. Returns how long it has to wait.
+    ///
+    /// # Errors
+    /// After how long the client should try again.
+    pub(super) fn take(&self, body_bytes: u64) -> Result<Duration, Duration> {
+        lock(&self.bucket).take(self.now(), REQUESTS, 1 + tokens(body_bytes), PATIENCE)
+    }
+
+    /// Takes what an answer costs.
+    pub(super) fn charge(&self, bytes: u64) {
+        lock(&self.bucket).charge(self.now(), REQUESTS, tokens(bytes));
+    }
+
+    /// Waits until no other large body of this certname is being received or handled.
+    pub(super) async fn large_body(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.large_bodies).acquire_owned().await.ok()
+    }
+
+    fn is_unused(&self) -> bool {
+        lock(&self.connections).is_empty() && lock(&self.bucket).is_full(self.now())
+    }
+}
+
+impl LiveConnection {
+    /// Whether its certname has too many, so that it is only told so.
+    pub(super) fn is_surplus(&self) -> bool {
+        self.is_surplus
+    }
+
+    /// Closes it, whatever it does.
+    pub(super) fn close(&self) {
+        self.activity.close();
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let mut by_certname = lock(&self.shares.by_certname);
+        lock(&self.share.connections).retain(|live| !Arc::ptr_eq(live, &self.live));
+        if self.share.is_unused() {
+            by_certname.remove(&self.live.presented.peer.certname);
+        }
+    }
+}
+
+fn tokens(bytes: u64) -> u32 {
+    u32::try_from(bytes / TOKEN_BYTES).unwrap_or(u32::MAX)
+}
+
+/// Makes the connection end that has been idle for the longest time. Returns whether there was one.
+fn close_an_idle_one(connections: &[Arc<LiveConnection>]) -> bool {
+    let idle = connections.iter().filter_map(|live| Some((live.activity.idle_since()?, live)));
+    let oldest = idle.min_by_key(|(since, _)| *since);
+    oldest.is_some_and(|(since, live)| since.elapsed() >= MIN_IDLE && live.activity.give_way())
+}
+
+/// Locks a mutex, even if a thread has panicked while it held it, because no update can be left half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

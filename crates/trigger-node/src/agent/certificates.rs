@@ -1,0 +1,113 @@
+//! Reads the node's certificates again when they change, and says what is wrong with them.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use trigger_core::time::Timestamp;
+use trigger_pki::{LazyPki, Pki};
+
+/// How often the files are looked at. A look costs a system call for each of them.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long before it expires a certificate is reported. Puppet itself renews it in its last two months, where it does.
+const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// Follows the files of the node's certificates. Does not end.
+pub(super) async fn follow(certificates: LazyPki) {
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    let mut reported = BTreeSet::new();
+    loop {
+        looks.tick().await;
+        let certificates = certificates.clone();
+        let found = tokio::task::spawn_blocking(move || look(&certificates)).await.unwrap_or_default();
+        // Each trouble is logged once, and again if it comes back.
+        found.difference(&reported).for_each(|trouble| tracing::warn!("{trouble}"));
+        reported = found;
+    }
+}
+
+/// Reads what has changed. Returns what is wrong.
+fn look(certificates: &LazyPki) -> BTreeSet<String> {
+    let pki = match certificates.get() {
+        Ok(pki) => pki,
+        Err(error) => return BTreeSet::from([format!("no encrypted connection can be made: {error}")]),
+    };
+    let mut troubles = BTreeSet::new();
+    match pki.reload() {
+        Ok(false) => {}
+        Ok(true) => {
+            let identity = pki.identity();
+            let until = identity.not_after().date_and_time();
+            tracing::info!(certname = %identity.certname(), %until, "this node's certificates were read again");
+        }
+        Err(error) => {
+            let sentence =
+                format!("this node's certificates have changed, and those read before stay in use: {error}");
+            troubles.insert(sentence);
+        }
+    }
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    troubles.extend(troubles_at(&pki, now));
+    troubles
+}
+
+/// What is wrong with certificates that can be read, at a time.
+fn troubles_at(pki: &Pki, now: Timestamp) -> Vec<String> {
+    let (identity, trust) = (pki.identity(), pki.trust());
+    let mut troubles: Vec<String> = trust.stale_lists(now).iter().map(ToString::to_string).collect();
+    let path = pki.files().certificate.display();
+    if identity.not_after() < now {
+        let when = identity.not_after().date_and_time();
+        troubles
+            .push(format!("this node's certificate {path} expired at {when}: renew it, or set the clock"));
+    } else if now < identity.not_before() {
+        let when = identity.not_before().date_and_time();
+        troubles.push(format!("this node's certificate {path} is valid from {when} only: set the clock"));
+    } else if identity.not_after() < now.plus(EXPIRY_NOTICE) {
+        let when = identity.not_after().date_and_time();
+        troubles.push(format!("this node's certificate {path} expires at {when}: renew it"));
+    }
+    troubles
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use trigger_pki::testing::TestCa;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said_and_what_changes_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ca = TestCa::new("puppet").unwrap();
+        let files = ca.node(directory.path(), "web01.example.com").unwrap();
+        let certificate = fs::read(&files.certificate).unwrap();
+        fs::remove_file(&files.certificate).unwrap();
+        let certificates = LazyPki::new(files.clone());
+        let troubles = look(&certificates);
+        assert!(
+            troubles.iter().all(|trouble| trouble.contains("has no signed certificate yet")),
+            "{troubles:?}"
+        );
+        assert_eq!(troubles.len(), 1);
+
+        fs::write(&files.certificate, certificate).unwrap();
+        assert!(look(&certificates).is_empty());
+        let renewed = ca.issue("web01.example.com").unwrap();
+        fs::write(&files.certificate, &renewed.certificate).unwrap();
+        let troubles = look(&certificates);
+        assert!(troubles.iter().all(|trouble| trouble.contains("stay in use")), "{troubles:?}");
+        fs::write(&files.key, &renewed.key).unwrap();
+        assert!(look(&certificates).is_empty());
+        assert_eq!(certificates.get().unwrap().generation(), 1);
+
+        let at = |year: u64| Timestamp::from_unix_ms((year - 1970) * 31_556_952_000);
+        let pki = certificates.get().unwrap();
+        assert!(troubles_at(&pki, at(2019))[0].contains("is valid from 2020-01-01"));
+        assert!(troubles_at(&pki, at(2101)).iter().any(|trouble| trouble.contains("expired at 2100-01-01")));
+        let soon = Timestamp::from_unix_ms(pki.identity().not_after().as_unix_ms() - 1000);
+        assert!(troubles_at(&pki, soon).iter().any(|trouble| trouble.contains("expires at 2100-01-01")));
+    }
+}

@@ -1,0 +1,34 @@
+//! Keys and ranges of the store, and the names in them.
+
+use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, TriggerName};
+use trigger_core::keyspace::{Key, Keyspace, Range};
+
+/// A text has one reading as a key, and a key one text.
+pub(crate) fn keys(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(key) = text.parse::<Key>() {
+        assert_eq!(key.to_string(), text);
+    }
+    if let Ok(range) = text.parse::<Range>() {
+        assert_eq!(range.to_string().parse::<Range>().ok(), Some(range));
+    }
+    let keyspace = Keyspace::new("/fuzz/prefix".parse::<KeyPrefix>().expect("a prefix"));
+    if let Some(key) = keyspace.parse(text) {
+        assert_eq!(keyspace.key(&key), text);
+    }
+    let _ = keyspace.parse_range(text);
+    if let Ok(certname) = text.parse::<Certname>() {
+        assert!(!certname.to_string().contains('/'), "a certname is one segment of a key");
+        assert!(
+            !certname.to_string().starts_with('.'),
+            "a certname is no hidden file and no other directory"
+        );
+    }
+    if let Ok(group) = text.parse::<GroupName>() {
+        assert!(!group.to_string().contains('/'), "a group is one segment of a key");
+    }
+    if let Ok(trigger) = text.parse::<TriggerName>() {
+        assert!(!trigger.to_string().chars().any(char::is_control), "a name of a trigger is one line");
+    }
+    let _ = (text.parse::<EventId>(), text.parse::<RunId>(), text.parse::<KeyPrefix>());
+}
