@@ -37,6 +37,19 @@ const REGISTERED_ARC: &str = "1.3.6.1.4.1.34380.1.1.";
 const AUTHORIZATION: [(&str, u32); 3] = [("pp_authorization", 1), ("pp_auth_role", 13), ("pp_cli_auth", 39)];
 const AUTHORIZATION_ARC: &str = "1.3.6.1.4.1.34380.1.3.";
 
+/// What the object identifiers of all of Puppet's extensions begin with.
+pub const PUPPET_TREE: &str = "1.3.6.1.4.1.34380.1.";
+
+/// Puppet's short name for an object identifier, if it has one.
+pub fn short_name(oid: &str) -> Option<&'static str> {
+    let number = |arc: &str| oid.strip_prefix(arc)?.parse::<u32>().ok();
+    if let Some(number) = number(REGISTERED_ARC) {
+        return REGISTERED.get(usize::try_from(number.checked_sub(1)?).ok()?).copied();
+    }
+    let number = number(AUTHORIZATION_ARC)?;
+    AUTHORIZATION.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
+}
+
 /// The spelling by which an extension is looked up: its short name where Puppet has one, else its object identifier.
 /// `None` for a text that is neither.
 pub fn canonical(text: &str) -> Option<&str> {
@@ -44,16 +57,9 @@ pub fn canonical(text: &str) -> Option<&str> {
     if REGISTERED.contains(&text) || AUTHORIZATION.iter().any(is_named) {
         return Some(text);
     }
-    let number = |arc: &str| text.strip_prefix(arc)?.parse::<u32>().ok();
-    let registered =
-        number(REGISTERED_ARC).and_then(|number| REGISTERED.get(number.checked_sub(1)? as usize));
-    let authorization = || {
-        let number = number(AUTHORIZATION_ARC)?;
-        AUTHORIZATION.iter().find(|(_, known)| *known == number).map(|(name, _)| name)
-    };
-    let is_oid = text.contains('.')
-        && text.split('.').all(|arc| !arc.is_empty() && arc.bytes().all(|b| b.is_ascii_digit()));
-    registered.or_else(authorization).copied().or(is_oid.then_some(text))
+    let is_number = |arc: &str| !arc.is_empty() && arc.bytes().all(|byte| byte.is_ascii_digit());
+    let is_oid = text.strip_prefix(PUPPET_TREE).is_some_and(|rest| rest.split('.').all(is_number));
+    short_name(text).or(is_oid.then_some(text))
 }
 
 #[cfg(test)]
@@ -73,7 +79,9 @@ mod tests {
             ("1.3.6.1.4.1.34380.1.2.1.1", Some("1.3.6.1.4.1.34380.1.2.1.1")),
             ("pp_rol", None),
             ("", None),
-            ("1..2", None),
+            ("1.3.6.1.4.1.34380.1.", None),
+            ("1.3.6.1.4.1.34380.1.2..1", None),
+            ("2.5.29.17", None),
             ("13", None),
         ] {
             assert_eq!(canonical(text), expected, "{text}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use trigger_core::identity::{Certname, KeyPrefix, Revision};
 use trigger_core::keyspace::{Key, Keyspace, Range};
 use trigger_core::wire::{Stored, WireError};
-use trigger_store::store::{KeyRange, Store, StoreError};
+use trigger_store::store::{Entry, KeyRange, Store, StoreError};
 
 use crate::codec::Codec;
 
@@ -125,12 +125,16 @@ impl Fleet {
 
     /// Reads what is in `ranges`, less what is under keys that are not Trigger's.
     pub(crate) async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Record>, StoreError> {
-        let entries = self.store.read(ranges).await?.into_iter();
-        let record = |entry: trigger_store::store::Entry| {
+        Ok(self.records(self.store.read(ranges).await?))
+    }
+
+    /// The records among entries, less what is under keys that are not Trigger's.
+    pub(crate) fn records(&self, entries: Vec<Entry>) -> Vec<Record> {
+        let record = |entry: Entry| {
             let key = self.keyspace.parse(&entry.key)?;
             Some(Record { key, text: entry.value, revision: entry.revision })
         };
-        Ok(entries.filter_map(record).collect())
+        entries.into_iter().filter_map(record).collect()
     }
 
     /// Lists the keys in `ranges` that are Trigger's, with their revisions.

@@ -23,6 +23,7 @@ mod stored_event;
 pub mod sweeping;
 pub mod targets;
 pub mod verifying;
+pub mod visible;
 mod why;
 
 pub use fleet::Fleet;

@@ -181,13 +181,14 @@ impl Fleet {
     ) -> Result<Vec<(String, String)>, PublishError> {
         let id = event.id;
         let mut entries = Vec::new();
+        // The parts come first: a backend that knows its clients takes the rest from the origin alone, which they name.
+        for part in parts {
+            entries.push(self.signed(&Key::Part { event: id, index: part.index }, part, event).await?);
+        }
         let members: Vec<Certname> = members.into_iter().collect();
         for (portion, index) in members.chunks(MEMBERS_PER_PORTION).zip(0..) {
             let members = Members(portion.iter().cloned().collect());
             entries.push(self.signed(&Key::Members { event: id, index }, &members, event).await?);
-        }
-        for part in parts {
-            entries.push(self.signed(&Key::Part { event: id, index: part.index }, part, event).await?);
         }
         for (certname, reason) in suppressed {
             let key = Key::Outcome { event: id, certname: certname.clone() };

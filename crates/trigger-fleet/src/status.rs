@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use trigger_core::event::Event;
-use trigger_core::identity::{Certname, EventId, Revision};
-use trigger_core::keyspace::{Key, Range};
+use trigger_core::identity::{Certname, EventId};
+use trigger_core::keyspace::Range;
 use trigger_core::node::NodeRecord;
 use trigger_core::status::{DeliveryStatus, delivery_status};
+use trigger_store::inquiry::WantedEvents;
 use trigger_store::store::{StoreError, Watch};
 
 use crate::fleet::Fleet;
@@ -22,6 +23,8 @@ pub struct EventStatus {
     pub targets: BTreeMap<Certname, DeliveryStatus>,
     /// Parts that are missing or cannot be read: their targets are unknown.
     pub unreadable_parts: Vec<String>,
+    /// The only target that is shown, where the backend shows no other to the node that asks.
+    pub limited_to: Option<Certname>,
     /// What is stored of the event and does not count, because its node has not signed it.
     pub unverified: Unverified,
 }
@@ -32,7 +35,7 @@ impl EventStatus {
         self.unreadable_parts.is_empty() && self.targets.values().all(|status| status.state.is_end())
     }
 
-    fn of(stored: StoredEvent, nodes: &BTreeMap<Certname, NodeRecord>) -> Self {
+    pub(crate) fn of(stored: StoredEvent, nodes: &BTreeMap<Certname, NodeRecord>) -> Self {
         let id = stored.event.id;
         let unreadable_parts = stored.missing_parts().iter().map(|index| format!("part {index}")).collect();
         let outcomes = &stored.outcomes;
@@ -41,7 +44,8 @@ impl EventStatus {
             (certname, status)
         };
         let targets = stored.targets.into_iter().map(status).collect();
-        Self { event: stored.event, targets, unreadable_parts, unverified: stored.unverified }
+        let (event, unverified) = (stored.event, stored.unverified);
+        Self { event, targets, unreadable_parts, limited_to: None, unverified }
     }
 }
 
@@ -51,6 +55,10 @@ impl Fleet {
     /// # Errors
     /// When the backend does not answer.
     pub async fn event_status(&self, id: EventId) -> Result<Option<EventStatus>, StoreError> {
+        let wanted = WantedEvents::These(vec![id]);
+        if let Some(visible) = self.store().visible_events(self.prefix(), &wanted).await? {
+            return Ok(self.visible_statuses(visible).await?.pop());
+        }
         let ranges = [self.all(&Range::Event(id)), self.all(&Range::Outcomes(id))];
         let Some(stored) = self.stored_events(self.read(&ranges).await?).await?.remove(&id) else {
             return Ok(None);
@@ -64,28 +72,31 @@ impl Fleet {
     /// # Errors
     /// When the backend does not answer.
     pub async fn latest_events(&self, limit: usize) -> Result<Vec<EventStatus>, StoreError> {
-        // Reading all events would be too much: the parts of one event for ten thousand targets are 280 kB.
-        // By revision, not by id: an id is only as right as the clock of its origin (C12).
-        let mut newest: BTreeMap<EventId, Revision> = BTreeMap::new();
-        for (key, revision) in self.list(&[self.all(&Range::Events)]).await? {
-            if let Key::Part { event, .. } = key {
-                let known = newest.entry(event).or_insert(revision);
-                *known = revision.max(*known);
-            }
+        let wanted = WantedEvents::Latest(limit);
+        if let Some(visible) = self.store().visible_events(self.prefix(), &wanted).await? {
+            return self.visible_statuses(visible).await;
         }
-        let mut ids: Vec<_> = newest.into_iter().map(|(event, revision)| (revision, event)).collect();
-        ids.sort_unstable();
-        let wanted: Vec<EventId> = ids.into_iter().rev().take(limit).map(|(_, event)| event).collect();
+        let mut wanted = self.newest_events().await?;
+        wanted.truncate(limit);
+        let mut events = self.statuses(&wanted).await?;
+        Ok(wanted.iter().filter_map(|id| events.remove(id)).collect())
+    }
+
+    /// Reads some events and computes the states of those that are stored.
+    pub(crate) async fn statuses(
+        &self,
+        wanted: &[EventId],
+    ) -> Result<BTreeMap<EventId, EventStatus>, StoreError> {
         if wanted.is_empty() {
-            return Ok(Vec::new());
+            return Ok(BTreeMap::new());
         }
         let ranges = wanted.iter().flat_map(|id| [Range::Event(*id), Range::Outcomes(*id)]);
         let records = self.read(&ranges.map(|range| self.all(&range)).collect::<Vec<_>>()).await?;
-        let mut events = self.stored_events(records).await?;
+        let events = self.stored_events(records).await?;
         // A target with an outcome needs no registration to explain its state.
         let open: BTreeSet<&Certname> = events.values().flat_map(StoredEvent::open_targets).collect();
         let nodes = self.nodes_of(&open.into_iter().collect::<Vec<_>>()).await?;
-        Ok(wanted.iter().filter_map(|id| Some(EventStatus::of(events.remove(id)?, &nodes))).collect())
+        Ok(events.into_iter().map(|(id, stored)| (id, EventStatus::of(stored, &nodes))).collect())
     }
 
     /// Watches the outcomes of one event.

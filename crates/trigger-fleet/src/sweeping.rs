@@ -67,6 +67,16 @@ impl Fleet {
         }
     }
 
+    /// Notes that this node sweeps, whoever did so last: for a backend that sweeps by itself. Returns the note's revision.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn note_sweep(&self) -> Result<Revision, StoreError> {
+        let entry = (self.key(&Key::Sweep), self.own().to_string());
+        let noted = self.store().put_many(vec![entry]).await.into_iter().next();
+        noted.unwrap_or_else(|| Err(self.ambiguous("it did not answer for the note of a sweep".to_owned())))
+    }
+
     /// Sweeps the fleet's keys once. Of an event that cannot be due yet, or has settled and cannot be removed yet, it reads
     /// the keys alone. `now` is the sweeper's own clock; `last` the note's revision before this turn, if
     /// there was one: the nodes that registered since are those whose clocks are asked.

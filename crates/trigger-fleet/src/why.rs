@@ -1,18 +1,28 @@
 //! Explains why a node ran: reads the entries that [`trigger_core::why`] asks for, one level of the chain at a time.
 
+use std::collections::HashMap;
+
 use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::event::Part;
 use trigger_core::keyspace::Key;
 use trigger_core::run::history::RunHistory;
 use trigger_core::signature::Authors;
 use trigger_core::why::{self, ExplainError, Explanation, Facts, Progress, Question, Wanted};
-use trigger_store::store::{KeyRange, StoreError};
+use trigger_store::store::{Entry, KeyRange, StoreError};
 
 use crate::fleet::{Fleet, Record};
 use crate::verifying::Unverified;
 
 /// How many keys are read at once. Every backend takes that many in one request.
 const KEYS_PER_READ: usize = 512;
+
+/// Where the records of an explanation come from.
+enum Source {
+    /// They are read one level of the chain at a time.
+    Store,
+    /// The backend has found them, and there are no others.
+    Given(HashMap<KeyRange, Entry>),
+}
 
 impl Fleet {
     /// Explains a run or an event. Reads single keys only: neither the size of the fleet nor that of an event matters.
@@ -27,9 +37,12 @@ impl Fleet {
         unverified: &mut Unverified,
     ) -> Result<Result<Explanation, ExplainError>, StoreError> {
         let mut facts = Facts::default();
+        let source = self.source(question).await?;
         loop {
             match why::explain(question, &facts) {
-                Ok(Progress::Read(wanted)) => self.read_facts(wanted, &mut facts, unverified).await?,
+                Ok(Progress::Read(wanted)) => {
+                    self.read_facts(&source, wanted, &mut facts, unverified).await?;
+                }
                 Ok(Progress::Done(explanation)) => return Ok(Ok(explanation)),
                 Err(error) => return Ok(Err(error)),
             }
@@ -38,6 +51,7 @@ impl Fleet {
 
     async fn read_facts(
         &self,
+        source: &Source,
         wanted: Wanted,
         facts: &mut Facts,
         unverified: &mut Unverified,
@@ -56,7 +70,7 @@ impl Fleet {
         facts.events.extend(wanted.events.into_iter().map(|event| (event, None)));
         facts.outcomes.extend(wanted.outcomes.into_iter().map(|key| (key, None)));
         for keys in keys.chunks(KEYS_PER_READ) {
-            let records = self.read(keys).await?;
+            let records = self.read_from(source, keys).await?;
             self.read_certificates(records.iter().map(|record| record.text.as_str())).await?;
             // The origin of an event says who may have suppressed it at a target.
             let (events, others): (Vec<Record>, Vec<Record>) =
@@ -66,6 +80,24 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// Where the records of an explanation come from: a backend that knows its clients gives those that concern the asker.
+    async fn source(&self, question: &Question) -> Result<Source, StoreError> {
+        let Some(entries) = self.store().explain(self.prefix(), question).await? else {
+            return Ok(Source::Store);
+        };
+        let entries = entries.into_iter().map(|entry| (KeyRange::Key(entry.key.clone()), entry));
+        Ok(Source::Given(entries.collect()))
+    }
+
+    async fn read_from(&self, source: &Source, keys: &[KeyRange]) -> Result<Vec<Record>, StoreError> {
+        match source {
+            Source::Store => self.read(keys).await,
+            Source::Given(entries) => {
+                Ok(self.records(keys.iter().filter_map(|key| entries.get(key).cloned()).collect()))
+            }
+        }
     }
 
     /// Adds a record to the facts. One that cannot be decoded, corrupt or of a newer version, counts as absent, and so does

@@ -49,7 +49,8 @@ use trigger_store::address::Address;
 
 pub use served_store::{Page, PageRequest, ServedStore};
 pub use server::{
-    CrlFetch, CrlUrl, InvalidCrlUrl, InvalidListen, ListenAddress, Principal, ServerError, ServerSettings,
+    CrlFetch, CrlUrl, InvalidCrlUrl, InvalidListen, ListenAddress, Principal, Rights, ServerError,
+    ServerSettings,
 };
 use sqlite::Closed;
 pub use sqlite::{BackupError, SqliteError, SqliteStore, backup};
@@ -72,6 +73,8 @@ pub struct HubSettings {
     pub health_listen: Option<String>,
     /// Without TLS, the other names, `HOST:PORT`, by which clients may address it, such as those of a forwarded port.
     pub allowed_hosts: Vec<Address>,
+    /// With TLS, the key prefix that it serves, and who may read all of it.
+    pub rights: Rights,
     /// The directory of its database; created if it is missing.
     pub data_dir: PathBuf,
 }
@@ -104,7 +107,8 @@ pub async fn run(
     let listen: ListenAddress = settings.listen.parse()?;
     let health_listen = settings.health_listen.as_deref().map(str::parse).transpose()?;
     let listen = listen.with_allowed_hosts(settings.allowed_hosts);
-    let server = ServerSettings { listen, tls: settings.tls, crl_fetch: settings.crl_fetch, health_listen };
+    let HubSettings { tls, crl_fetch, rights, .. } = settings;
+    let server = ServerSettings { listen, tls, crl_fetch, health_listen, rights };
     server.check()?;
     let (store, closed) = SqliteStore::open(&settings.data_dir)?;
     let failure = serve_store(store, closed, server, ready, shutdown).await.err();

@@ -3,7 +3,10 @@
 //! It never looks behind that trait, so that the same server can stand in front of SQLite or, several of them
 //! side by side, in front of a store that they share.
 
+mod authorization;
 mod body;
+mod caller;
+mod clock;
 mod connection;
 mod connections;
 mod crl_fetch;
@@ -12,6 +15,8 @@ mod fairness;
 mod handshake_error;
 mod handshakes;
 mod health;
+mod identification;
+mod inquiries;
 mod limits;
 mod listen;
 mod metrics;
@@ -25,6 +30,7 @@ mod session;
 mod shares;
 mod state;
 mod stream;
+mod sweeping;
 mod tls;
 mod turns;
 
@@ -38,8 +44,16 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use trigger_fleet::Fleet;
+use trigger_fleet::codec::{Codec, Means};
 use trigger_pki::Pki;
+use trigger_store::store::Store;
 
+#[cfg(test)]
+use trigger_core::authorization::Actor;
+
+use self::authorization::Authorization;
+pub use self::authorization::Rights;
 use self::connections::{Client, Connections};
 pub use self::crl_fetch::{CrlFetch, CrlUrl, InvalidCrlUrl};
 pub use self::error::{InvalidListen, ServerError};
@@ -71,11 +85,13 @@ pub struct ServerSettings {
     pub crl_fetch: Option<CrlFetch>,
     /// Where it answers `/healthz` and `/metrics` besides, in the clear; on loopback.
     pub health_listen: Option<ListenAddress>,
+    /// With TLS, what is served, and who may read all of it.
+    pub rights: Rights,
 }
 
 impl From<ListenAddress> for ServerSettings {
     fn from(listen: ListenAddress) -> Self {
-        Self { listen, tls: None, crl_fetch: None, health_listen: None }
+        Self { listen, tls: None, crl_fetch: None, health_listen: None, rights: Rights::default() }
     }
 }
 
@@ -102,10 +118,21 @@ pub async fn serve(
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
-    let settings = settings.into();
+    let mut settings = settings.into();
     settings.check()?;
+    if let Some(pki) = &settings.tls {
+        // Who is root on the hub reads its database anyway.
+        settings.rights.operators.certnames.insert(pki.identity().certname().clone());
+    }
     raise_file_limit();
     let metrics = Arc::new(Metrics::new(&*store));
+    let sweeper = settings.tls.as_ref().map(|pki| {
+        let store: Arc<dyn Store> = store.clone();
+        let fleet = Fleet::new(store, settings.rights.keyspace.clone());
+        let means = Means::Certificates { pki: pki.clone(), clock: Arc::new(clock::now) };
+        // Unsigned events are removed too.
+        fleet.acting_as(pki.identity().certname().clone()).with_codec(Codec::signing(means, false))
+    });
     let fetching = settings.tls.clone().zip(settings.crl_fetch);
     let tls = settings.tls.map(Tls::new).transpose()?.map(Arc::new);
     let allowed_hosts = settings.listen.allowed_hosts.clone();
@@ -120,6 +147,7 @@ pub async fn serve(
         store,
         metrics: Arc::clone(&metrics),
         health: HealthCheck::default(),
+        authorization: tls.as_ref().map(|_| Authorization::new(settings.rights.clone())),
         fairness: Fairness::default(),
         stopping,
     });
@@ -155,6 +183,12 @@ pub async fn serve(
             None => std::future::pending().await,
         }
     };
+    let sweeping = async {
+        if let Some(fleet) = sweeper {
+            sweeping::sweep_by_itself(fleet).await;
+        }
+        std::future::pending().await
+    };
     ready(address);
     let stopped = async {
         shutdown.await;
@@ -166,6 +200,7 @@ pub async fn serve(
         served = async { tokio::try_join!(requests, health) } => drop(served?),
         () = stopped => {}
         () = up_to_date => {}
+        () = sweeping => {}
         () = fetching => {}
     };
     // Every session holds a receiver until it has sent its close frame.
@@ -208,4 +243,38 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "cannot raise the limit of open files; it bounds the number of connections");
     }
+}
+
+/// Serves `store` to clients that are taken for `actors`, each on an address of its own. Ends with the test's runtime.
+#[cfg(test)]
+pub(crate) async fn serve_to(
+    store: Arc<dyn ServedStore>,
+    rights: Rights,
+    actors: Vec<Option<Actor>>,
+) -> Vec<SocketAddr> {
+    let (stop, stopping) = watch::channel(());
+    let state = Arc::new(ServerState {
+        metrics: Arc::new(Metrics::new(&*store)),
+        store,
+        health: HealthCheck::default(),
+        authorization: Some(Authorization::new(rights)),
+        fairness: Fairness::default(),
+        stopping,
+    });
+    let mut addresses = Vec::new();
+    for actor in actors {
+        let listen: ListenAddress = "127.0.0.1:0".parse().expect("an address");
+        let (listener, address) = listen.bind().expect("a free port");
+        let mut router = routes::router(Arc::clone(&state), OriginCheck::new(address, &[]));
+        if let Some(actor) = actor {
+            router = router.layer(axum::Extension(actor));
+        }
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            let _stop = stop;
+            axum::serve(listener, router).await
+        });
+        addresses.push(address);
+    }
+    addresses
 }

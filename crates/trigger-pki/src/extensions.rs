@@ -1,7 +1,4 @@
 //! What a CA certifies about a node besides its name: Puppet's trusted extensions.
-//!
-//! The names and object identifiers are those of Puppet's `lib/puppet/ssl/oids.rb` and of the Puppet server, which adds
-//! `pp_cli_auth`.
 
 use std::collections::BTreeMap;
 
@@ -9,45 +6,9 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::der_parser::ber::BerObjectContent;
 use x509_parser::der_parser::parse_der;
 
-use crate::certificate::parse;
+use trigger_core::trusted_extension::{PUPPET_TREE, short_name};
 
-/// The tree below which all of Puppet's extensions lie.
-const PUPPET_TREE: &str = "1.3.6.1.4.1.34380.1.";
-const REGISTERED: &str = "1.3.6.1.4.1.34380.1.1.";
-/// Puppet's names for the first registered extensions, in the order of their numbers, which begin with one.
-const REGISTERED_NAMES: [&str; 26] = [
-    "pp_uuid",
-    "pp_instance_id",
-    "pp_image_name",
-    "pp_preshared_key",
-    "pp_cost_center",
-    "pp_product",
-    "pp_project",
-    "pp_application",
-    "pp_service",
-    "pp_employee",
-    "pp_created_by",
-    "pp_environment",
-    "pp_role",
-    "pp_software_version",
-    "pp_department",
-    "pp_cluster",
-    "pp_provisioner",
-    "pp_region",
-    "pp_datacenter",
-    "pp_zone",
-    "pp_network",
-    "pp_securitypolicy",
-    "pp_cloudplatform",
-    "pp_apptier",
-    "pp_hostname",
-    "pp_owner",
-];
-const AUTHORIZATION_NAMES: [(&str, &str); 3] = [
-    ("1.3.6.1.4.1.34380.1.3.1", "pp_authorization"),
-    ("1.3.6.1.4.1.34380.1.3.13", "pp_auth_role"),
-    ("1.3.6.1.4.1.34380.1.3.39", "pp_cli_auth"),
-];
+use crate::certificate::parse;
 
 /// The values of Puppet's extensions in a certificate, by Puppet's short name, or by object identifier where it has
 /// none. Only a CA can put them there.
@@ -103,14 +64,6 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for TrustedExtension
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
         Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
-}
-
-fn short_name(oid: &str) -> Option<&'static str> {
-    if let Some(number) = oid.strip_prefix(REGISTERED) {
-        let index = number.parse::<usize>().ok()?.checked_sub(1)?;
-        return REGISTERED_NAMES.get(index).copied();
-    }
-    AUTHORIZATION_NAMES.iter().find(|(known, _)| *known == oid).map(|(_, name)| *name)
 }
 
 /// The text in a DER value.

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream;
-use trigger_core::identity::Revision;
+use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::why::Question;
 
 use self::failure::HubFailure;
 use self::requests::{Requests, chunks};
@@ -22,8 +23,10 @@ use crate::clock::ClockDifference;
 use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::hub_protocol::{
-    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, NewEntry, PutRequest,
+    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, NewEntry, PutRequest, STATUS,
+    StatusReply, StatusRequest, WHY, WhyReply, WhyRequest,
 };
+use crate::inquiry::{VisibleEvents, WantedEvents};
 use crate::kind::BackendUrl;
 use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
 
@@ -127,6 +130,33 @@ impl Store for HubStore {
             }
         });
         Ok(Box::pin(events))
+    }
+
+    async fn explain(
+        &self,
+        prefix: &KeyPrefix,
+        question: &Question,
+    ) -> Result<Option<Vec<Entry>>, StoreError> {
+        let request = WhyRequest { prefix: prefix.clone(), about: question.into() };
+        let reply: Option<WhyReply> =
+            self.requests.ask(WHY, &request).await.map_err(|failure| self.error(failure))?;
+        Ok(reply.map(|reply| reply.entries.into_iter().map(Entry::from).collect()))
+    }
+
+    async fn visible_events(
+        &self,
+        prefix: &KeyPrefix,
+        wanted: &WantedEvents,
+    ) -> Result<Option<VisibleEvents>, StoreError> {
+        let request = StatusRequest { prefix: prefix.clone(), wanted: wanted.into() };
+        let reply: Option<StatusReply> =
+            self.requests.ask(STATUS, &request).await.map_err(|failure| self.error(failure))?;
+        Ok(reply.map(VisibleEvents::from))
+    }
+
+    /// A hub that knows its clients sweeps, because none of them may.
+    fn sweeps_itself(&self) -> bool {
+        self.connector.http_scheme() == "https"
     }
 
     fn clock_difference(&self) -> Option<ClockDifference> {

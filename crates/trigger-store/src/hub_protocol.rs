@@ -7,14 +7,19 @@
 //! POST /v1/compare-and-swap  {"key":K,"value":V,"expected":R|null}       {"written":R} | {"changed":ENTRY|null}
 //! POST /v1/read              {"ranges":[RANGE,…],"from":POSITION|null,
 //!                             "keys_only":BOOL}                          {"entries":[ENTRY,…],"next":POSITION|null}
+//! POST /v1/why               {"prefix":P,"about":ABOUT}                  {"entries":[ENTRY,…]}
+//! POST /v1/status            {"prefix":P,"wanted":WANTED}                {"events":[{"event":E,"whole":BOOL},…],
+//!                                                                         "entries":[ENTRY,…],"asker":C|null}
 //! GET  /v1/watch             {"watch":[RANGE,…]}, once                   {"snapshot":{"entries":[ENTRY,…],"complete":BOOL}},
 //!                                                                        {"changes":[{"put":ENTRY}|{"deleted":K},…]},
 //!                                                                        {"error":SENTENCE}
-//! any refusal                                                            {"error":SENTENCE}
+//! any refusal                                                            {"error":SENTENCE,"denied":BOOL}
 //!
 //! ENTRY     {"key":K,"value":V,"revision":R}
 //! RANGE     {"key":K} | {"prefix":"a/b/"}
 //! POSITION  {"range":INDEX,"after":K}
+//! ABOUT     {"event":E} | {"run":{"certname":C,"back":N}} | {"run_id":{"certname":C,"id":R}}
+//! WANTED    {"events":[E,…]} | {"latest":N}
 //! ```
 //!
 //! All entries of one `put`, and all keys of one `delete`, are one transaction where the hub's store has them
@@ -25,12 +30,18 @@
 //! values are empty. A snapshot may come in several messages, of which the last is `complete`; it shows one moment
 //! all the same. A later snapshot replaces all that was known.
 //!
+//! The answers to `why` and `status` hold what concerns the asking node, where the hub knows its clients. `why` gives the
+//! values that a client reads elsewhere to explain a run or an event. Of `status`, an event that the asker may read is
+//! only named; of one that was delivered to it, the entries are what concerns it.
+//!
 //! A request with an unknown field is refused: an old hub must not half understand a new client. A client
 //! ignores what it does not know in an answer.
 
 use serde::{Deserialize, Serialize};
-use trigger_core::identity::Revision;
+use trigger_core::identity::{Certname, EventId, KeyPrefix, Revision, RunId};
+use trigger_core::why::{Question, Which};
 
+use crate::inquiry::{VisibleEvent, VisibleEvents, WantedEvents};
 use crate::store::{CasOutcome, Change, Entry, KeyRange, WatchEvent};
 
 /// Writes entries.
@@ -41,6 +52,10 @@ pub const DELETE: &str = "/v1/delete";
 pub const COMPARE_AND_SWAP: &str = "/v1/compare-and-swap";
 /// Reads ranges.
 pub const READ: &str = "/v1/read";
+/// Explains a run or an event.
+pub const WHY: &str = "/v1/why";
+/// Finds the events that concern the asker.
+pub const STATUS: &str = "/v1/status";
 /// Watches ranges, over a WebSocket.
 pub const WATCH: &str = "/v1/watch";
 
@@ -153,6 +168,134 @@ pub struct ReadReply {
     pub next: Option<Position>,
 }
 
+/// The body of [`WHY`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhyRequest {
+    /// Below which prefix.
+    pub prefix: KeyPrefix,
+    /// What is to be explained.
+    pub about: WhyForm,
+}
+
+/// [`Question`] as it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "the variants are those of Question and Which")]
+pub enum WhyForm {
+    Event(EventId),
+    Run { certname: Certname, back: usize },
+    RunId { certname: Certname, id: RunId },
+}
+
+impl From<&Question> for WhyForm {
+    fn from(question: &Question) -> Self {
+        match question {
+            Question::Event(event) => Self::Event(*event),
+            Question::Run(certname, Which::Back(back)) => {
+                Self::Run { certname: certname.clone(), back: *back }
+            }
+            Question::Run(certname, Which::Id(id)) => Self::RunId { certname: certname.clone(), id: *id },
+        }
+    }
+}
+
+impl From<WhyForm> for Question {
+    fn from(form: WhyForm) -> Self {
+        match form {
+            WhyForm::Event(event) => Self::Event(event),
+            WhyForm::Run { certname, back } => Self::Run(certname, Which::Back(back)),
+            WhyForm::RunId { certname, id } => Self::Run(certname, Which::Id(id)),
+        }
+    }
+}
+
+/// The answer to [`WhyRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyReply {
+    /// The values that the explanation is made of, as far as they concern the asker.
+    pub entries: Vec<EntryForm>,
+}
+
+/// The body of [`STATUS`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusRequest {
+    /// Below which prefix.
+    pub prefix: KeyPrefix,
+    /// Which events.
+    pub wanted: WantedForm,
+}
+
+/// [`WantedEvents`] as they are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the variants are those of WantedEvents")]
+pub enum WantedForm {
+    Events(Vec<EventId>),
+    Latest(usize),
+}
+
+impl From<&WantedEvents> for WantedForm {
+    fn from(wanted: &WantedEvents) -> Self {
+        match wanted {
+            WantedEvents::These(events) => Self::Events(events.clone()),
+            WantedEvents::Latest(count) => Self::Latest(*count),
+        }
+    }
+}
+
+impl From<WantedForm> for WantedEvents {
+    fn from(form: WantedForm) -> Self {
+        match form {
+            WantedForm::Events(events) => Self::These(events),
+            WantedForm::Latest(count) => Self::Latest(count),
+        }
+    }
+}
+
+/// The answer to [`StatusRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusReply {
+    /// The events that are stored and concern the asker.
+    pub events: Vec<VisibleEventForm>,
+    /// What concerns the asker of those that are not `whole`.
+    pub entries: Vec<EntryForm>,
+    /// The asker, where the hub knows it.
+    #[serde(default)]
+    pub asker: Option<Certname>,
+}
+
+/// [`VisibleEvent`] as it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the fields are those of VisibleEvent")]
+pub struct VisibleEventForm {
+    pub event: EventId,
+    pub whole: bool,
+}
+
+impl From<VisibleEvents> for StatusReply {
+    fn from(visible: VisibleEvents) -> Self {
+        let form = |visible: VisibleEvent| VisibleEventForm { event: visible.event, whole: visible.is_whole };
+        Self {
+            events: visible.events.into_iter().map(form).collect(),
+            entries: visible.entries.into_iter().map(EntryForm::from).collect(),
+            asker: visible.asker,
+        }
+    }
+}
+
+impl From<StatusReply> for VisibleEvents {
+    fn from(reply: StatusReply) -> Self {
+        let event = |form: VisibleEventForm| VisibleEvent { event: form.event, is_whole: form.whole };
+        Self {
+            events: reply.events.into_iter().map(event).collect(),
+            entries: reply.entries.into_iter().map(Entry::from).collect(),
+            asker: reply.asker,
+        }
+    }
+}
+
 /// The first and only message of a client on [`WATCH`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -183,6 +326,10 @@ pub enum WatchMessage {
 pub struct ErrorReply {
     /// A sentence for people.
     pub error: String,
+    /// Whether the hub knows its clients and this one has no right to what it asks for, so that it must not repeat the
+    /// request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub denied: bool,
 }
 
 /// [`Entry`] as it is sent.
@@ -337,7 +484,38 @@ mod tests {
         check(&CasReply::Changed(Some(entry())), &format!(r#"{{"changed":{ENTRY}}}"#));
         let page = ReadReply { entries: vec![entry()], next: None };
         check(&page, &format!(r#"{{"entries":[{ENTRY}],"next":null}}"#));
-        check(&ErrorReply { error: "no".to_owned() }, r#"{"error":"no"}"#);
+        check(&ErrorReply { error: "no".to_owned(), denied: false }, r#"{"error":"no"}"#);
+        check(&ErrorReply { error: "no".to_owned(), denied: true }, r#"{"error":"no","denied":true}"#);
+    }
+
+    #[test]
+    fn the_questions_about_events_stay() {
+        const EVENT: &str = "00000000-0000-0000-0000-000000000007";
+        let event: EventId = EVENT.parse().unwrap();
+        let certname: Certname = "a".parse().unwrap();
+        let prefix: KeyPrefix = "/p".parse().unwrap();
+        let why = |about| WhyRequest { prefix: prefix.clone(), about };
+        check(&why(WhyForm::Event(event)), &format!(r#"{{"prefix":"/p","about":{{"event":"{EVENT}"}}}}"#));
+        check(
+            &why(WhyForm::Run { certname: certname.clone(), back: 1 }),
+            r#"{"prefix":"/p","about":{"run":{"certname":"a","back":1}}}"#,
+        );
+        check(
+            &why(WhyForm::RunId { certname: certname.clone(), id: EVENT.parse().unwrap() }),
+            &format!(r#"{{"prefix":"/p","about":{{"run_id":{{"certname":"a","id":"{EVENT}"}}}}}}"#),
+        );
+        check(&WhyReply { entries: vec![entry()] }, &format!(r#"{{"entries":[{ENTRY}]}}"#));
+        let status = |wanted| StatusRequest { prefix: prefix.clone(), wanted };
+        check(
+            &status(WantedForm::Events(vec![event])),
+            &format!(r#"{{"prefix":"/p","wanted":{{"events":["{EVENT}"]}}}}"#),
+        );
+        check(&status(WantedForm::Latest(20)), r#"{"prefix":"/p","wanted":{"latest":20}}"#);
+        let events = vec![VisibleEventForm { event, whole: false }];
+        check(
+            &StatusReply { events, entries: Vec::new(), asker: Some(certname) },
+            &format!(r#"{{"events":[{{"event":"{EVENT}","whole":false}}],"entries":[],"asker":"a"}}"#),
+        );
     }
 
     #[test]

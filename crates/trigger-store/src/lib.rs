@@ -13,11 +13,13 @@ pub mod conformance;
 pub mod connector;
 pub mod credentials;
 pub mod detail;
+mod entry;
 #[cfg(feature = "clients")]
 pub mod etcd;
 #[cfg(feature = "clients")]
 pub mod hub;
 pub mod hub_protocol;
+pub mod inquiry;
 mod kind;
 pub mod kinds;
 pub mod memory;

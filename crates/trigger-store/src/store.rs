@@ -6,27 +6,19 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use futures_util::Stream;
-use trigger_core::identity::Revision;
+use trigger_core::identity::{KeyPrefix, Revision};
+use trigger_core::why::Question;
 
 use crate::clock::ClockDifference;
 use crate::detail::Detail;
+pub use crate::entry::Entry;
+use crate::inquiry::{VisibleEvents, WantedEvents};
 
 /// How many entries of one [`Store::put_many`] become visible in their order.
 pub const MAX_ORDERED_ENTRIES: usize = 128;
 
 /// How many bytes of keys and values these may have together.
 pub const MAX_ORDERED_BYTES: usize = 512 * 1024;
-
-/// A key and its latest value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The whole key.
-    pub key: String,
-    /// Bytes that are not UTF-8 are returned in their lossy form, which no decoder accepts.
-    pub value: String,
-    /// The position of its latest write, in the backend's own order.
-    pub revision: Revision,
-}
 
 /// One key, or all keys with a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -171,6 +163,31 @@ pub trait Store: Send + Sync {
 
     /// Watches `ranges`, beginning with a snapshot of them.
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError>;
+
+    /// The entries that explain a run or an event below `prefix`, where the backend knows what of them concerns the asker.
+    /// `None` where the caller reads them itself.
+    async fn explain(
+        &self,
+        _prefix: &KeyPrefix,
+        _question: &Question,
+    ) -> Result<Option<Vec<Entry>>, StoreError> {
+        Ok(None)
+    }
+
+    /// What the asker may see of events below `prefix`, where the backend knows what concerns the asker. `None` where the
+    /// caller reads them itself.
+    async fn visible_events(
+        &self,
+        _prefix: &KeyPrefix,
+        _wanted: &WantedEvents,
+    ) -> Result<Option<VisibleEvents>, StoreError> {
+        Ok(None)
+    }
+
+    /// Whether the backend removes by itself what no node needs any more, so that no agent has to, or may.
+    fn sweeps_itself(&self) -> bool {
+        false
+    }
 
     /// How far this machine's clock is from the backend's, as its latest answer showed; nothing where a backend says
     /// nothing of its clock.

@@ -99,6 +99,12 @@ pub(crate) struct HubTable {
     #[serde(default)]
     pub(crate) allowed_hosts: Vec<String>,
     pub(crate) data_dir: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) operators: Vec<String>,
+    #[serde(default)]
+    pub(crate) operator_auth_roles: Vec<String>,
+    #[serde(default)]
+    pub(crate) operator_cli_auth: bool,
 }
 
 /// `[socket]`

@@ -127,6 +127,7 @@ pub(crate) fn status(n: u128, targets: &[(&str, DeliveryState)]) -> EventStatus 
         event,
         targets: targets.iter().map(target).collect(),
         unreadable_parts: Vec::new(),
+        limited_to: None,
         unverified: Default::default(),
     }
 }

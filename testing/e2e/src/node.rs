@@ -71,6 +71,8 @@ impl Node {
             ("run_cmd".to_owned(), text(&script)),
             // Tests start many runs within a minute; the tests of the rate limit set their own value.
             ("runs_per_minute".to_owned(), "600".to_owned()),
+            // A policy is in force everywhere; the tests of the policy set their own rules.
+            ("accept".to_owned(), "[{ from = ['web*', '*'] }]".to_owned()),
         ];
         node.write_config();
         node

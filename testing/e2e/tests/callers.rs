@@ -41,6 +41,7 @@ fn node(fleet: &Fleet, groups: &str) -> Node {
     node
 }
 
+/// Proves C13.
 #[test]
 fn a_member_of_a_group_fires_as_the_node_and_others_are_refused() {
     let fleet = Fleet::on(BackendKind::Hub);

@@ -22,8 +22,8 @@ pub enum Question {
 /// as the event is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fired {
-    /// The node that fired it.
-    pub origin: Certname,
+    /// The node that fired it; `None` if a newer version of this program wrote the event, so that it cannot be told.
+    pub origin: Option<Certname>,
     /// Whether it names groups.
     pub is_for_groups: bool,
 }
@@ -31,7 +31,17 @@ pub struct Fired {
 impl Fired {
     /// The same of a part of the event. The first part has the groups.
     pub fn of(part: &Part) -> Self {
-        Self { origin: part.event.origin.clone(), is_for_groups: !part.event.targets.groups.is_empty() }
+        let is_for_groups = !part.event.targets.groups.is_empty();
+        Self { origin: Some(part.event.origin.clone()), is_for_groups }
+    }
+
+    /// An event that is stored and cannot be read.
+    pub fn unreadable() -> Self {
+        Self { origin: None, is_for_groups: false }
+    }
+
+    pub(super) fn is_by(&self, certname: &Certname) -> bool {
+        self.origin.as_ref() == Some(certname)
     }
 }
 

@@ -27,8 +27,8 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// The cost of writing entries: each is a key and the size of its value in bytes. A node's own records are one entry
-    /// each, however often it writes them, and cost nothing here.
+    /// The cost of writing entries: each is a key and the size of its value in bytes. A node's registration and its run
+    /// history are one entry each, however often it writes them, and cost nothing here.
     pub fn of<'a>(entries: impl IntoIterator<Item = (&'a Key, usize)>) -> Self {
         let mut events: BTreeSet<EventId> = BTreeSet::new();
         let mut bytes = 0_usize;
@@ -39,8 +39,9 @@ impl Cost {
                 | Key::Settled { .. }
                 | Key::Delivery { .. }
                 | Key::GroupDelivery { .. }
-                | Key::Outcome { .. } => {}
-                Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. } | Key::Sweep => continue,
+                | Key::Outcome { .. }
+                | Key::Certificate { .. } => {}
+                Key::Node { .. } | Key::RunHistory { .. } | Key::Sweep => continue,
             }
             bytes = bytes.saturating_add(size + ENTRY_OVERHEAD_BYTES);
         }

@@ -89,7 +89,7 @@ fn own(
 fn concerns(actor: &Actor, act: &dyn fmt::Display, event: EventId, facts: &Facts) -> Result<(), Stop> {
     let Some(fired) = facts.fired(event)? else { return Ok(()) };
     // Every node may join a group, so that what is fired at groups is no secret of theirs.
-    if fired.origin == actor.certname || fired.is_for_groups || facts.is_involved(event)? {
+    if fired.is_by(&actor.certname) || fired.is_for_groups || facts.is_involved(event)? {
         return Ok(());
     }
     Err(Denial::forbidden(actor, act, OWN_EVENTS).into())
@@ -104,7 +104,7 @@ fn fired(
     rule: &str,
 ) -> Result<(), Stop> {
     match facts.fired(event)? {
-        Some(fired) if fired.origin == actor.certname => Ok(()),
+        Some(fired) if fired.is_by(&actor.certname) => Ok(()),
         Some(_) => Err(Denial::forbidden(actor, act, rule).into()),
         // A caller that waits for the end of an event may ask before the event is stored.
         None => Err(Denial::not_yet(actor, act, "nothing is stored of the event").into()),

@@ -48,7 +48,7 @@ pub(super) fn put(
                 return forbidden(&rule);
             }
             match facts.fired(*event)? {
-                Some(fired) if fired.origin != actor.certname => {
+                Some(fired) if !fired.is_by(&actor.certname) => {
                     return forbidden("an event with this id is stored, which another node has fired");
                 }
                 _ => {}
@@ -170,7 +170,7 @@ fn part_is_sound(
 /// Checks that `actor` has fired an event of which at least one part is stored, or is to be stored by this request.
 fn fired(actor: &Actor, key: &Key, event: EventId, facts: &Facts, rule: &str) -> Result<(), Stop> {
     match facts.fired(event)? {
-        Some(fired) if fired.origin == actor.certname => Ok(()),
+        Some(fired) if fired.is_by(&actor.certname) => Ok(()),
         Some(_) => Err(Denial::forbidden(actor, writing(key), rule).into()),
         None => Err(Denial::not_yet(actor, writing(key), "nothing is stored of the event").into()),
     }
@@ -201,7 +201,7 @@ fn delivers(
 /// A node ends what concerns it. An event that the store has lost concerns whoever has run for it.
 fn own_outcome(actor: &Actor, key: &Key, event: EventId, facts: &Facts) -> Result<Progress, Stop> {
     let Some(fired) = facts.fired(event)? else { return Ok(Progress::Allowed) };
-    if fired.origin == actor.certname || fired.is_for_groups || facts.is_involved(event)? {
+    if fired.is_by(&actor.certname) || fired.is_for_groups || facts.is_involved(event)? {
         return Ok(Progress::Allowed);
     }
     let rule = "a node stores the outcomes of the events that were delivered to it";

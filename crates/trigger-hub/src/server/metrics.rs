@@ -17,6 +17,13 @@ struct RequestLabels {
     result: &'static str,
 }
 
+/// A denied request, or a part of one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DenialLabels {
+    kind: &'static str,
+    reason: &'static str,
+}
+
 /// What came of a handshake, or why a live connection was closed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
@@ -35,6 +42,7 @@ pub(super) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     watchers: Gauge,
+    denied: Family<DenialLabels, Counter>,
     handshakes: Family<ResultLabels, Counter>,
     connections: Gauge,
     closed: Family<ReasonLabels, Counter>,
@@ -73,8 +81,22 @@ impl Metrics {
             "Revocation lists fetched from the Puppet server, by result",
             crl_fetches.clone(),
         );
+        let denied = Family::default();
+        let help = "Requests denied by the rights or the quota of their client, by kind and reason";
+        r.register("denied_requests", help, denied.clone());
         store.register_metrics(&mut registry);
-        Self { registry, requests, watchers, handshakes, connections, closed, limited, reloads, crl_fetches }
+        Self {
+            registry,
+            requests,
+            watchers,
+            denied,
+            handshakes,
+            connections,
+            closed,
+            limited,
+            reloads,
+            crl_fetches,
+        }
     }
 
     /// Counts a handshake that has ended.
@@ -105,6 +127,11 @@ impl Metrics {
     /// Counts an answered request.
     pub(super) fn answered(&self, kind: &'static str, result: &'static str) {
         self.requests.get_or_create(&RequestLabels { kind, result }).inc();
+    }
+
+    /// Counts a request that its client has no right to, or no quota for.
+    pub(super) fn denied(&self, kind: &'static str, reason: &'static str) {
+        self.denied.get_or_create(&DenialLabels { kind, reason }).inc();
     }
 
     /// Counts a watch as open until the value is dropped.

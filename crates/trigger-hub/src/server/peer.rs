@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts};
@@ -24,6 +25,11 @@ impl Peer {
     pub(super) fn of(extensions: &Extensions) -> Self {
         let info = extensions.get::<ConnectInfo<Client>>();
         Self { client: info.map(|ConnectInfo(client)| client.clone()) }
+    }
+
+    /// Its address, without its certname.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.client.as_ref().map(|client| client.address)
     }
 
     /// What its connection may be used for.

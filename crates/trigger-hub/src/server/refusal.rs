@@ -6,6 +6,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
+use trigger_core::authorization::{Denial, DenialKind};
 use trigger_store::hub_protocol::{AMBIGUOUS, ErrorReply, FULL};
 use trigger_store::store::StoreError;
 
@@ -16,11 +17,13 @@ pub(crate) struct Refusal {
     pub(crate) sentence: String,
     /// When the client should try again, if the hub knows.
     retry_after: Option<Duration>,
+    /// Whether the client has no right to what it asks for, and must not repeat the request.
+    is_denied: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, sentence: impl Into<String>) -> Self {
-        Self { status, sentence: sentence.into(), retry_after: None }
+        Self { status, sentence: sentence.into(), retry_after: None, is_denied: false }
     }
 
     /// The client asks for more than its share, and may try again after a while.
@@ -28,6 +31,27 @@ impl Refusal {
         let mut refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, sentence);
         refusal.retry_after = Some(retry_after);
         refusal
+    }
+
+    /// The client has no right to what it asks for.
+    pub(crate) fn denied(sentence: impl Into<String>) -> Self {
+        Self { is_denied: true, ..Self::new(StatusCode::FORBIDDEN, sentence) }
+    }
+
+    /// Whether the same request can never succeed.
+    pub(crate) fn is_final(&self) -> bool {
+        self.is_denied || matches!(self.status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE)
+    }
+
+    /// What the metrics call the reason of a denial.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self.status {
+            StatusCode::FORBIDDEN => "forbidden",
+            StatusCode::CONFLICT => "not_yet",
+            StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+            StatusCode::TOO_MANY_REQUESTS => "too_much",
+            _ => "other",
+        }
     }
 
     /// The request itself is wrong, and must not be repeated.
@@ -38,13 +62,24 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = (self.status, Json(ErrorReply { error: self.sentence })).into_response();
+        let mut response =
+            (self.status, Json(ErrorReply { error: self.sentence, denied: self.is_denied })).into_response();
         if let Some(wait) = self.retry_after {
             // Whole seconds, at least one: a client that comes back too early is refused again.
             let seconds = wait.as_secs() + 1;
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         response
+    }
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        match denial.kind {
+            DenialKind::Forbidden => Self::denied(denial.sentence),
+            DenialKind::NotYet => Self::new(StatusCode::CONFLICT, denial.sentence),
+            DenialKind::TooLarge => Self::new(StatusCode::PAYLOAD_TOO_LARGE, denial.sentence),
+        }
     }
 }
 

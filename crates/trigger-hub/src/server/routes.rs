@@ -16,13 +16,16 @@ use tracing::Instrument;
 use trigger_core::identity::Revision;
 use trigger_store::hub_protocol::{
     COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, EntryForm, MAX_BODY_BYTES,
-    PUT, PutReply, PutRequest, READ, ReadReply, ReadRequest, WATCH,
+    PUT, PutReply, PutRequest, READ, ReadReply, ReadRequest, STATUS, WATCH, WHY,
 };
 use trigger_store::store::StoreError;
 
 use super::body::Body;
+use super::caller::MaybeCaller;
 use super::connections::Standing;
 use super::fairness;
+use super::identification;
+use super::inquiries;
 use super::limits::{check_key, check_ranges};
 use super::origin_check::OriginCheck;
 use super::peer::Peer;
@@ -53,6 +56,8 @@ pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Rout
         .route(DELETE, post(delete))
         .route(COMPARE_AND_SWAP, post(compare_and_swap))
         .route(READ, post(read))
+        .route(WHY, post(inquiries::why))
+        .route(STATUS, post(inquiries::status))
         .route(WATCH, get(watch))
         .route(HEALTH, get(health))
         .route(METRICS, get(metrics_page))
@@ -68,6 +73,7 @@ pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Rout
                 }
             }
         }))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), identification::identify))
         .layer(middleware::from_fn_with_state(Arc::clone(&state.metrics), fairness::admit))
         .layer(middleware::from_fn(keep_reserve))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
@@ -86,16 +92,29 @@ pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Rout
 
 async fn put(
     State(state): State<Arc<ServerState>>,
+    caller: MaybeCaller,
     body: Body<PutRequest>,
 ) -> Result<Json<PutReply>, Refusal> {
     let entries: Vec<_> = body.0.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
     entries.iter().try_for_each(|(key, _)| check_key(key))?;
+    let revisions = match state.check(caller.0.as_ref(), "put")? {
+        None => put_all(&state, entries).await?,
+        Some(check) => {
+            let mut put = check.put(entries).await?;
+            let written = put_all(&state, std::mem::take(&mut put.entries)).await?;
+            check.stored(&put);
+            put.revisions(written)
+        }
+    };
+    Ok(Json(PutReply { revisions: revisions.into_iter().map(|revision| revision.0).collect() }))
+}
+
+async fn put_all(state: &ServerState, entries: Vec<(String, String)>) -> Result<Vec<Revision>, Refusal> {
     let results = state.store.put_many(entries).await;
     if results.iter().any(Result::is_err) {
         return Err(partial_put(results));
     }
-    let revisions = results.into_iter().flatten().map(|revision| revision.0).collect();
-    Ok(Json(PutReply { revisions }))
+    Ok(results.into_iter().flatten().collect())
 }
 
 /// Returns the refusal of a write of which a store without transactions may have stored a part. It says that the result
@@ -116,28 +135,42 @@ fn partial_put(results: Vec<Result<Revision, StoreError>>) -> Refusal {
 
 async fn delete(
     State(state): State<Arc<ServerState>>,
+    caller: MaybeCaller,
     body: Body<DeleteRequest>,
 ) -> Result<Json<DeleteReply>, Refusal> {
-    let deleted = state.store.delete_counted(body.0.keys).await?;
+    let keys = body.0.keys;
+    if let Some(check) = state.check(caller.0.as_ref(), "delete")? {
+        check.delete(&keys).await?;
+    }
+    let deleted = state.store.delete_counted(keys).await?;
     Ok(Json(DeleteReply { deleted }))
 }
 
 async fn compare_and_swap(
     State(state): State<Arc<ServerState>>,
+    caller: MaybeCaller,
     body: Body<CasRequest>,
 ) -> Result<Json<CasReply>, Refusal> {
     let CasRequest { key, value, expected } = body.0;
     check_key(&key)?;
+    let _guards = match state.check(caller.0.as_ref(), "compare_and_swap")? {
+        Some(check) => check.compare_and_swap(&key, &value).await?,
+        None => Vec::new(),
+    };
     let outcome = state.store.compare_and_swap(&key, &value, expected.map(Revision)).await?;
     Ok(Json(outcome.into()))
 }
 
 async fn read(
     State(state): State<Arc<ServerState>>,
+    caller: MaybeCaller,
     body: Body<ReadRequest>,
 ) -> Result<Json<ReadReply>, Refusal> {
     let ReadRequest { ranges, from, keys_only } = body.0;
     let ranges = check_ranges(ranges)?;
+    if let Some(check) = state.check(caller.0.as_ref(), "read")? {
+        check.read(&ranges).await?;
+    }
     let page =
         state.store.read_page(PageRequest { ranges, from, keys_only, max_bytes: MAX_PAGE_BYTES }).await?;
     let entries = page.entries.into_iter().map(EntryForm::from).collect();
@@ -147,6 +180,7 @@ async fn read(
 async fn watch(
     State(state): State<Arc<ServerState>>,
     peer: Peer,
+    caller: MaybeCaller,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|rejection| {
@@ -159,7 +193,7 @@ async fn watch(
         .max_frame_size(MAX_SOCKET_MESSAGE_BYTES)
         .on_upgrade(move |socket| {
             let span = tracing::info_span!("watch", %peer);
-            session::serve(socket, state, peer).instrument(span)
+            session::serve(socket, state, peer, caller.0).instrument(span)
         }))
 }
 
@@ -224,6 +258,8 @@ fn kind(path: &str) -> &'static str {
         DELETE => "delete",
         COMPARE_AND_SWAP => "compare_and_swap",
         READ => "read",
+        WHY => "why",
+        STATUS => "status",
         WATCH => "watch",
         HEALTH => "healthz",
         METRICS => "metrics",

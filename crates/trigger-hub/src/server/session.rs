@@ -12,8 +12,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use trigger_store::hub_protocol::{ChangeForm, EntryForm, WatchMessage, WatchRequest};
 use trigger_store::store::{Change, Entry, KeyRange, StoreError, WatchEvent};
 
+use super::caller::Caller;
 use super::limits::check_ranges;
 use super::peer::Peer;
+use super::refusal::Refusal;
 use super::state::ServerState;
 use crate::portion::portion;
 use crate::watchers::size_of_change;
@@ -62,9 +64,24 @@ impl From<StoreError> for SessionEnd {
     }
 }
 
+impl From<Refusal> for SessionEnd {
+    fn from(refusal: Refusal) -> Self {
+        if refusal.is_final() {
+            Self::Refused(refusal.sentence)
+        } else {
+            Self::Closed(close_code::AGAIN, refusal.sentence)
+        }
+    }
+}
+
 /// Serves one watch to its end.
-pub(super) async fn serve(mut socket: WebSocket, state: Arc<ServerState>, peer: Peer) {
-    let end = match watch(&mut socket, &state, &peer).await {
+pub(super) async fn serve(
+    mut socket: WebSocket,
+    state: Arc<ServerState>,
+    peer: Peer,
+    caller: Option<Caller>,
+) {
+    let end = match watch(&mut socket, &state, &peer, caller.as_ref()).await {
         Ok(never) => match never {},
         Err(end) => end,
     };
@@ -88,13 +105,21 @@ fn close_reason(mut reason: String) -> String {
     reason
 }
 
-async fn watch(socket: &mut WebSocket, state: &ServerState, peer: &Peer) -> Result<Infallible, SessionEnd> {
+async fn watch(
+    socket: &mut WebSocket,
+    state: &ServerState,
+    peer: &Peer,
+    caller: Option<&Caller>,
+) -> Result<Infallible, SessionEnd> {
     let mut stopping = state.stopping.clone();
     let stopped = || SessionEnd::closed(close_code::AWAY, "the hub is stopping");
     let ranges = tokio::select! {
         ranges = requested_ranges(socket) => ranges?,
         _ = stopping.changed() => return Err(stopped()),
     };
+    if let Some(check) = state.check(caller, "watch")? {
+        check.watch(&ranges).await?;
+    }
     let _counted = state.metrics.open_watch();
     let turn = state.fairness.store_turn(peer).await;
     let mut events = state.store.watch(ranges).await.map_err(|error| {
@@ -153,7 +178,7 @@ async fn requested_ranges(socket: &mut WebSocket) -> Result<Vec<KeyRange>, Sessi
     };
     let request: WatchRequest = serde_json::from_str(&text)
         .map_err(|error| SessionEnd::Refused(format!("the message is not what a watch takes: {error}")))?;
-    check_ranges(request.watch).map_err(|refusal| SessionEnd::Refused(refusal.sentence))
+    Ok(check_ranges(request.watch)?)
 }
 
 async fn send_snapshot(socket: &mut WebSocket, entries: Vec<Entry>) -> Result<(), SessionEnd> {

@@ -5,6 +5,7 @@ mod durability;
 mod health;
 mod limits;
 mod requests;
+mod rights;
 mod startup;
 mod stores;
 mod tls;
@@ -31,8 +32,8 @@ use trigger_store::store::{CasOutcome, Change, KeyRange, Store, StoreError, Watc
 
 use crate::sqlite::database;
 use crate::{
-    HubError, HubSettings, ListenAddress, ServedStore, SqliteError, SqliteStore, backup, run, serve_store,
-    server,
+    HubError, HubSettings, ListenAddress, Rights, ServedStore, SqliteError, SqliteStore, backup, run,
+    serve_store, server,
 };
 
 /// How long a test waits before it fails.
@@ -138,6 +139,7 @@ async fn next(watch: &mut Watch) -> Option<Result<WatchEvent, StoreError>> {
 /// The settings of a hub on loopback.
 fn settings(listen: &str, data_dir: &Path) -> HubSettings {
     HubSettings {
+        rights: Rights::default(),
         listen: listen.to_owned(),
         tls: None,
         crl_fetch: None,

@@ -6,6 +6,14 @@ use tokio_rustls::client::TlsStream;
 use trigger_pki::testing::{Issued, TestCa};
 use trigger_pki::{Pki, TlsFiles};
 
+use trigger_core::keyspace::Keyspace;
+use trigger_fleet::Fleet;
+use trigger_pki::LazyPki;
+use trigger_store::backend::Backend;
+use trigger_store::credentials::Credentials;
+use trigger_store::url::BackendUrl;
+
+use super::rights::{done, event_id, publication, states};
 use super::*;
 
 const WATCH: &str = "GET /v1/watch HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -124,7 +132,7 @@ async fn a_node_of_the_ca_is_let_in() {
     let mut hub = TlsHub::start().await;
     let node = hub.node("web01.example.com");
     assert_eq!(hub.health(&node).await.unwrap(), OK);
-    let body = r#"{"entries":[{"key":"/a","value":"1"}]}"#;
+    let body = format!(r#"{{"entries":[{{"key":"{OWN_HISTORY}","value":"1"}}]}}"#);
     let put = format!(
         "POST /v1/put HTTP/1.1\r\nHost: any.name:1\r\nContent-Type: application/json\r\nConnection: close\r\n\
          Content-Length: {}\r\n\r\n{body}",
@@ -135,6 +143,73 @@ async fn a_node_of_the_ca_is_let_in() {
     assert!(hub.ask(&node, &page).await.unwrap().starts_with("403 Forbidden"));
     let metrics = hub.metrics().await;
     assert!(metrics.contains("trigger_hub_handshakes_total{result=\"ok\"} 4"), "{metrics}");
+    hub.hub.stop().await;
+}
+
+/// A key that `web01.example.com` may write.
+const OWN_HISTORY: &str = "/puppet_trigger/events/run-history/web01.example.com";
+
+/// Proves C13: who a client is follows from its certificate, and what it may do from who it is.
+#[tokio::test]
+async fn the_certname_decides_what_a_node_may_do() {
+    let mut hub = TlsHub::start_with(|settings| {
+        settings.rights.operators.certnames.insert("ops01.example.com".parse().unwrap());
+        settings.rights.operators.auth_roles.insert("trigger".to_owned());
+    })
+    .await;
+    let post = |path: &str, body: &str| {
+        format!(
+            "POST /v1/{path} HTTP/1.1\r\nHost: any.name:1\r\nContent-Type: application/json\r\nConnection: close\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let put = post("put", &format!(r#"{{"entries":[{{"key":"{OWN_HISTORY}","value":"1"}}]}}"#));
+    let read_all = post("read", r#"{"ranges":[{"prefix":"/puppet_trigger/events/"}]}"#);
+    let (web01, web02) = (hub.node("web01.example.com"), hub.node("web02.example.com"));
+    assert!(hub.ask(&web01, &put).await.unwrap().starts_with("200 OK"));
+    assert_eq!(
+        hub.ask(&web02, &put).await.unwrap(),
+        "403 Forbidden {\"error\":\"web02.example.com may not write run-history/web01.example.com: a node writes its \
+         own registration, run history and certificates\",\"denied\":true}"
+    );
+    let role = rcgen::CustomExtension::from_oid_content(
+        &[1, 3, 6, 1, 4, 1, 34380, 1, 3, 13],
+        [&[0x0c, 7][..], b"trigger"].concat(),
+    );
+    let issued = hub.ca.issue_with("mon01.example.com", |params| params.custom_extensions = vec![role]);
+    let by_role = hub.pki(&hub.ca, "mon01.example.com", &issued.unwrap());
+    let own = Pki::open(hub.files.clone()).unwrap();
+    for operator in [hub.node("ops01.example.com"), by_role, own] {
+        assert!(hub.ask(&operator, &read_all).await.unwrap().contains(OWN_HISTORY));
+        assert!(hub.ask(&operator, &put).await.unwrap().starts_with("403 Forbidden"));
+    }
+    assert!(hub.ask(&web01, &read_all).await.unwrap().starts_with("403 Forbidden"));
+    hub.hub.stop().await;
+}
+
+/// A node's own client over TLS: it fires, the target finishes, and the hub is left to sweep.
+#[tokio::test]
+async fn nodes_fire_and_finish_over_tls() {
+    let mut hub = TlsHub::start().await;
+    let url: BackendUrl = format!("hub+https://localhost:{}", hub.hub.address.port()).parse().unwrap();
+    let fleet = |node: &Pki, certname: &str| {
+        let credentials = Credentials { tls: Some(LazyPki::new(node.files().clone())) };
+        let backend = Backend::open(&url, &credentials).unwrap();
+        let fleet = Fleet::new(Arc::clone(backend.store().unwrap()), Keyspace::default());
+        fleet.acting_as(certname.parse().unwrap())
+    };
+    let (web01, lb01) = (hub.node("web01"), hub.node("lb01"));
+    let (origin, target) = (fleet(&web01, "web01"), fleet(&lb01, "lb01"));
+    assert!(origin.store().sweeps_itself());
+    origin.publish(&publication(1, "web01", "lb01"), false).await.unwrap();
+    assert_eq!(target.open_deliveries(target.identity().unwrap()).await.unwrap(), [event_id(1)]);
+    let forged = origin.publish(&publication(2, "lb01", "web01"), false).await.unwrap_err();
+    assert!(!forged.is_transient(), "it goes to quarantine: {forged}");
+    assert!(forged.to_string().contains("a node fires as itself only"), "{forged}");
+    target.finish(&[done(1, "lb01")]).await.unwrap();
+    assert_eq!(states(&origin, 1).await, "lb01=done");
+    assert_eq!(states(&target, 1).await, "lb01=done for lb01 only");
     hub.hub.stop().await;
 }
 

@@ -1,5 +1,5 @@
 //! Sweeps the backend, so that it holds no data that no node needs. Each agent checks about once an hour whether any
-//! agent has swept recently, and sweeps if none has.
+//! agent has swept recently, and sweeps if none has. None does on a backend that sweeps by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,10 @@ use crate::host::Host;
 const POLL_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 pub(super) async fn run<H: Host>(node: Arc<Node<H>>) {
+    if node.fleet.store().sweeps_itself() {
+        // The agent ends when one of its tasks does.
+        std::future::pending::<()>().await;
+    }
     let mut last_seen = None;
     let mut is_first_look = true;
     loop {

@@ -13,6 +13,8 @@ pub(super) enum HubFailure {
     Ambiguous(Detail),
     Full(Detail),
     Refused(Detail),
+    /// A hub answered that it does not know the path: it is older than this client.
+    UnknownPath(Detail),
 }
 
 impl HubFailure {
@@ -25,8 +27,10 @@ impl HubFailure {
             Ok(reply) if matches!(status, StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE) => {
                 Self::Refused(reply.error.into())
             }
+            Ok(reply) if reply.denied => Self::Refused(reply.error.into()),
             Ok(reply) if status.as_u16() == AMBIGUOUS => Self::Ambiguous(reply.error.into()),
             Ok(reply) if status.as_u16() == FULL => Self::Full(reply.error.into()),
+            Ok(reply) if status == StatusCode::NOT_FOUND => Self::UnknownPath(reply.error.into()),
             Ok(reply) if status.is_client_error() => {
                 Self::Unreachable(format!("it answered {status}: {}", reply.error).into())
             }
@@ -49,7 +53,9 @@ impl HubFailure {
     pub(super) fn of(self, backend: &str) -> StoreError {
         let backend = backend.to_owned();
         match self {
-            Self::Unreachable(detail) => StoreError::Unreachable { backend, detail },
+            Self::Unreachable(detail) | Self::UnknownPath(detail) => {
+                StoreError::Unreachable { backend, detail }
+            }
             Self::Ambiguous(detail) => StoreError::Ambiguous { backend, detail },
             Self::Full(detail) => StoreError::Full { backend, detail },
             Self::Refused(detail) => StoreError::Refused { backend, detail },
@@ -77,5 +83,7 @@ mod tests {
             panic!("a setting of the hub can be mended")
         };
         assert_eq!(&*detail, "it answered 403 Forbidden: use that");
+        let denied = HubFailure::from_answer(StatusCode::FORBIDDEN, br#"{"error":"no","denied":true}"#);
+        assert!(matches!(denied, HubFailure::Refused(_)), "{denied:?}");
     }
 }

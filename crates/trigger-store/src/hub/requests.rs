@@ -150,6 +150,19 @@ impl Requests {
         })
     }
 
+    /// Asks a question that changes nothing; `None` where the hub is older than the question.
+    pub(super) async fn ask<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        request: &Q,
+    ) -> Result<Option<A>, HubFailure> {
+        match self.post(path, request, &self.reads, Duration::ZERO).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(HubFailure::UnknownPath(_)) => Ok(None),
+            Err(failure) => Err(failure.of_read()),
+        }
+    }
+
     /// All pages of a read; the values are empty if only keys are asked for.
     pub(super) async fn read_pages(
         &self,

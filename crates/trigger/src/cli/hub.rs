@@ -5,7 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use trigger_hub::HubSettings;
+use trigger_core::authorization::Operators;
+use trigger_core::identity::Certname;
+use trigger_core::keyspace::Keyspace;
+use trigger_hub::{HubSettings, Rights};
 use trigger_store::address::{Address, InvalidAddress};
 
 use super::first_process::run_daemon_as_child;
@@ -93,17 +96,32 @@ pub(crate) fn run(globals: &Globals, args: &HubArgs, warnings: &Warnings) -> Res
             let listen = configured.unwrap_or_else(|| DEFAULT_LISTEN.to_owned());
             warnings.take().iter().for_each(|warning| tracing::warn!("{warning}"));
             let allowed_hosts = args.allowed_hosts(&config)?;
+            let rights = rights(&config)?;
             serve(HubSettings {
                 listen,
                 tls: None,
                 crl_fetch: None,
                 health_listen: None,
                 allowed_hosts,
+                rights,
                 data_dir,
             })?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a hub with TLS serves, and who may read all of it.
+fn rights(config: &ConfigFile) -> Result<Rights, Failure> {
+    let certname = |text: &String| {
+        Certname::fold_case(text).map_err(|error| Failure::config(format!("setting hub.operators: {error}")))
+    };
+    let operators = Operators {
+        certnames: config.hub.operators.iter().map(certname).collect::<Result<_, _>>()?,
+        auth_roles: config.hub.operator_auth_roles.iter().cloned().collect(),
+        cli_auth: config.hub.operator_cli_auth,
+    };
+    Ok(Rights { keyspace: Keyspace::new(config.prefix()?), operators })
 }
 
 fn serve(settings: HubSettings) -> Result<(), Failure> {

@@ -61,6 +61,12 @@ impl SpooledEvent {
         };
         let event = self.publication.event.clone();
         let targets = event.targets.hosts.iter().map(status).collect();
-        EventStatus { event, targets, unreadable_parts: Vec::new(), unverified: Default::default() }
+        EventStatus {
+            event,
+            targets,
+            unreadable_parts: Vec::new(),
+            limited_to: None,
+            unverified: Default::default(),
+        }
     }
 }

@@ -49,6 +49,7 @@ pub(crate) async fn run(
         Some(id) => match fleet.event_status(id).await {
             Ok(Some(mut status)) => {
                 explain_own_delivery(globals, &config, &mut status).await;
+                warnings.extend(limited_sight(&status));
                 show_event(globals.output, &status, None, &warnings.take());
             }
             // Events in this node's outbox can be shown without the backend.
@@ -64,10 +65,26 @@ pub(crate) async fn run(
         },
         None => {
             let events = fleet.latest_events(usize::from(args.limit)).await?;
+            if let Some(limited) = events.iter().find_map(|status| status.limited_to.as_ref()) {
+                warnings.push(format!(
+                    "of the events that other nodes have fired, the deliveries to {limited} are shown only: the hub shows \
+                     all to operators"
+                ));
+            }
             show_latest(globals.output, &events, &warnings.take());
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says that an event is shown with one target only, where the hub shows no others to this node.
+pub(super) fn limited_sight(status: &EventStatus) -> Option<String> {
+    let limited = status.limited_to.as_ref()?;
+    let origin = &status.event.origin;
+    Some(format!(
+        "only the delivery to {limited} is shown: the hub shows the others to {origin}, which fired the event, and to \
+         operators"
+    ))
 }
 
 /// Says what the delivery to this node waits for where its agent runs and may start nothing. The agent can report it to

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use answer::Answer;
 
 use super::globals::{Globals, OutputFormat};
+use super::status::limited_sight;
 use crate::config::{ConfigFile, run_command};
 use crate::documents::Why;
 use crate::failure::Failure;
@@ -51,6 +52,7 @@ pub(crate) async fn run(globals: &Globals, args: &WhyArgs, warnings: &Warnings) 
     let questions = questions(globals, &config, args).await?;
     let fleet = globals.fleet(&config, args.prefix.as_ref()).await?;
     let answer = ask(&fleet, questions, warnings).await?;
+    warnings.extend(answer.event.as_ref().and_then(limited_sight));
     match globals.output {
         OutputFormat::Json => {
             let Answer { question, explanation, event } = &answer;

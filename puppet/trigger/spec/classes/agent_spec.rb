@@ -50,7 +50,7 @@ RSpec.describe 'trigger::agent' do
         'tls_certificate' => '/tls/web01.pem', 'tls_key' => '/tls/web01.key', 'tls_ca' => '/tls/ca.pem', 'tls_crl' => '/tls/crl.pem',
         'accept' => [
           { 'trigger' => 'a "b"*', 'from' => ['web*'], 'noop' => 'only', 'tags' => %w[x y] },
-          { 'extensions' => { 'pp_role' => 'web', '1.2.3' => %w[a b] }, 'deny' => true }, {}
+          { 'extensions' => { 'pp_role' => 'web', '1.3.6.1.4.1.34380.1.2.1' => %w[a b] }, 'deny' => true }, {}
         ],
         'socket_groups' => %w[adm wheel adm], 'audit_file' => '/var/log/trigger/audit.log',
         'service_ensure' => 'stopped', 'service_enable' => false
@@ -93,7 +93,7 @@ RSpec.describe 'trigger::agent' do
 
         [[accept]]
         extensions."pp_role" = "web"
-        extensions."1.2.3" = ["a", "b"]
+        extensions."1.3.6.1.4.1.34380.1.2.1" = ["a", "b"]
         deny = true
 
         [[accept]]

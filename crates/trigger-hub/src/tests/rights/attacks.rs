@@ -1,0 +1,176 @@
+//! What a node tries with the client of its own certname, and cannot do.
+
+use trigger_core::delivery::Delivery;
+use trigger_core::wire::Stored;
+
+use super::*;
+
+/// A hub with an event of `db01` for `lb01`, which `lb01` has not ended, and one for `lb02`, which has ended.
+async fn hub() -> Hub {
+    let hub = Hub::start().await;
+    for name in NAMES {
+        hub.register(name, &[]).await;
+    }
+    hub.fire(1, "db01", "lb01").await;
+    hub.fire(2, "db01", "lb02").await;
+    hub.fleet("lb02").finish(&[done(2, "lb02")]).await.unwrap();
+    hub
+}
+
+fn part(n: u32, origin: &str, targets: &str) -> (String, String) {
+    let part = publication(n, origin, targets).event.into_parts().remove(0);
+    (key(&Key::Part { event: event_id(n), index: 0 }), part.to_wire())
+}
+
+/// Proves C13: a node with the whole protocol at hand changes nothing that belongs to another, and reads no more than
+/// concerns it.
+#[tokio::test]
+async fn a_compromised_node_writes_for_no_other() {
+    let hub = hub().await;
+    let before = hub.store.read(&[all()]).await.unwrap();
+    let web01 = hub.client("web01");
+    let done = DeliveryOutcome::Done(match done(1, "lb01").outcome {
+        DeliveryOutcome::Done(run) => run,
+        other => panic!("{other:?}"),
+    });
+    let suppressed = DeliveryOutcome::Suppressed("no".to_owned()).to_wire();
+    let to_part_0 = Delivery { part: 0 }.to_wire();
+    for (entry, sentence) in [
+        (part(3, "db01", "lb01"), "a node fires as itself only, and the origin of this event is db01"),
+        (part(1, "web01", "lb01"), "an event with this id is stored, which another node has fired"),
+        ((key(&delivery("web01", 1)), to_part_0.clone()), "only the events that it has fired"),
+        ((key(&delivery("lb01", 2)), to_part_0), "only the events that it has fired"),
+        ((key(&outcome(1, "lb01")), done.to_wire()), "a node stores its own outcomes"),
+        ((key(&outcome(1, "lb01")), suppressed.clone()), "a node stores its own outcomes"),
+        ((key(&outcome(2, "lb02")), suppressed), "a node stores its own outcomes"),
+        ((key(&outcome(1, "web01")), done.to_wire()), "the outcomes of the events that were delivered to it"),
+        ((key(&node("lb01")), String::new()), "a node writes its own registration"),
+        ((key(&node("web01")), String::new()), "by compare-and-swap alone"),
+        ((key(&Key::RunHistory { certname: certname("lb01") }), String::new()), "a node writes its own"),
+        ((key(&Key::Settled { event: event_id(1) }), String::new()), "the hub sweeps by itself"),
+        ((key(&Key::Sweep), "web01".to_owned()), "the hub sweeps by itself"),
+        (("/other/nodes/web01".to_owned(), String::new()), "below /puppet_trigger/events only"),
+        (("/puppet_trigger/events/x".to_owned(), String::new()), "below /puppet_trigger/events only"),
+    ] {
+        let error = web01.put_many(vec![entry.clone()]).await.remove(0).unwrap_err();
+        assert!(matches!(error, StoreError::Refused { .. }), "{entry:?}: {error}");
+        assert!(error.to_string().contains(sentence), "{entry:?}: {error}");
+        assert!(error.to_string().contains("web01 may not write "), "{entry:?}: {error}");
+        // Beside a right one, it is refused too, and with it the right one.
+        let both = web01.put_many(vec![part(4, "web01", "lb01"), entry]).await;
+        assert!(both.iter().all(Result::is_err));
+    }
+    for forbidden in [node("lb01"), outcome(1, "lb01"), outcome(2, "lb02"), delivery("lb01", 1), Key::Sweep] {
+        let error = web01.compare_and_swap(&key(&forbidden), "x", None).await.unwrap_err();
+        assert!(matches!(error, StoreError::Refused { .. }), "{forbidden}: {error}");
+        let error = web01.delete_many(vec![key(&forbidden)]).await.unwrap_err();
+        assert!(matches!(error, StoreError::Refused { .. }), "{forbidden}: {error}");
+    }
+    let ops01 = hub.client("ops01");
+    for kept in [delivery("lb01", 1), outcome(2, "lb02"), Key::Part { event: event_id(1), index: 0 }] {
+        assert!(ops01.delete_many(vec![key(&kept)]).await.is_err(), "nor does an operator delete {kept}");
+    }
+    assert_eq!(hub.store.read(&[all()]).await.unwrap(), before);
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn a_compromised_node_reads_what_concerns_it_alone() {
+    let hub = hub().await;
+    let (web01, keyspace) = (hub.client("web01"), Keyspace::default());
+    let range = |range: Range| KeyRange::Prefix(keyspace.range(&range));
+    for forbidden in [
+        range(Range::Events),
+        range(Range::Event(event_id(1))),
+        range(Range::Outcomes(event_id(2))),
+        range(Range::Deliveries(certname("lb01"))),
+        KeyRange::Key(key(&outcome(2, "lb02"))),
+        KeyRange::Key(key(&Key::RunHistory { certname: certname("lb01") })),
+        KeyRange::Key("healthz".to_owned()),
+        KeyRange::Prefix("/".to_owned()),
+        KeyRange::Prefix("/puppet_trigger/events/".to_owned()),
+        KeyRange::Prefix("/puppet_trigger/events/outcomes/".to_owned()),
+    ] {
+        let ranges = std::slice::from_ref(&forbidden);
+        for error in [web01.read(ranges).await.unwrap_err(), web01.list(ranges).await.unwrap_err()] {
+            assert!(matches!(error, StoreError::Refused { .. }), "{forbidden:?}: {error}");
+            assert!(error.to_string().contains("web01 may not read "), "{forbidden:?}: {error}");
+        }
+        let mut watch = web01.watch(vec![forbidden.clone()]).await.unwrap();
+        let error = next(&mut watch).await.unwrap().unwrap_err();
+        assert!(matches!(error, StoreError::Refused { .. }), "{forbidden:?}: {error}");
+    }
+    for forbidden in [range(Range::Nodes), KeyRange::Key(key(&node("lb01")))] {
+        assert!(web01.read(std::slice::from_ref(&forbidden)).await.is_ok());
+        let mut watch = web01.watch(vec![forbidden]).await.unwrap();
+        assert!(next(&mut watch).await.unwrap().is_err());
+    }
+    for all_of_it in [range(Range::Events), KeyRange::Prefix("/puppet_trigger/events/".to_owned())] {
+        assert!(!hub.client("ops01").read(std::slice::from_ref(&all_of_it)).await.unwrap().is_empty());
+    }
+    let error = hub.client("nobody").read(&[range(Range::Nodes)]).await.unwrap_err();
+    assert!(error.to_string().contains("those only who prove a certname"), "{error}");
+}
+
+#[tokio::test]
+async fn a_suppressed_target_keeps_the_outcome_that_it_has_stored() {
+    let hub = Hub::start().await;
+    let mut fired = publication(1, "web01", "lb01");
+    hub.fleet("web01").publish(&fired, false).await.unwrap();
+    hub.fleet("lb01").finish(&[done(1, "lb01")]).await.unwrap();
+    let before = hub.store.read(&[KeyRange::Key(key(&outcome(1, "lb01")))]).await.unwrap();
+    fired.suppressed = BTreeMap::from([(certname("lb01"), "no".to_owned())]);
+    let published = hub.fleet("web01").publish(&fired, false).await.unwrap();
+    assert!(published.revision > before[0].revision);
+    assert_eq!(hub.store.read(&[KeyRange::Key(key(&outcome(1, "lb01")))]).await.unwrap(), before);
+    assert_eq!(states(&hub.fleet("web01"), 1).await, "lb01=done");
+}
+
+#[tokio::test]
+async fn deliveries_wait_for_their_part() {
+    let hub = Hub::start().await;
+    let entry = (key(&delivery("lb01", 1)), Delivery { part: 0 }.to_wire());
+    let error = hub.client("web01").put_many(vec![entry]).await.remove(0).unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "it is published again: {error}");
+    assert!(error.to_string().contains("part 0 of the event is not stored"), "{error}");
+}
+
+/// Proves C13: what one node stores is bounded, and what it may not store now it may store later; others store on.
+#[tokio::test]
+async fn one_node_cannot_fill_the_store() {
+    let hub = Hub::start().await;
+    let web01 = hub.client("web01");
+    let large = (key(&delivery("lb01", 1)), "x".repeat(2000));
+    let error = web01.put_many(vec![large]).await.remove(0).unwrap_err();
+    assert!(matches!(error, StoreError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("a value there has at most 1 KiB"), "{error}");
+
+    let entries = (0..3000).map(|n| part(n, "web01", "lb01")).collect::<Vec<_>>();
+    let mut refused = None;
+    for some in entries.chunks(100) {
+        let results = web01.put_many(some.to_vec()).await;
+        refused = results.into_iter().find_map(Result::err);
+        if refused.is_some() {
+            break;
+        }
+    }
+    let refused = refused.expect("3000 events at once are more than a node may store");
+    assert!(matches!(refused, StoreError::Unreachable { .. }), "it is spooled: {refused}");
+    let sentence = refused.to_string();
+    assert!(sentence.contains("web01 has stored as much as one node may in a time: more in "), "{sentence}");
+    let stored = hub.keys().await.iter().filter(|key| key.starts_with("events/")).count();
+    assert!((1000..1200).contains(&stored), "{stored}");
+    hub.fire(5000, "db01", "lb01").await;
+    let mut hub_page = TcpStream::connect(hub.addresses["db01"]).await.unwrap();
+    let request =
+        format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", hub.addresses["db01"]);
+    hub_page.write_all(request.as_bytes()).await.unwrap();
+    let mut page = String::new();
+    hub_page.read_to_string(&mut page).await.unwrap();
+    for line in [
+        "trigger_hub_denied_requests_total{kind=\"put\",reason=\"too_large\"} 1",
+        "trigger_hub_denied_requests_total{kind=\"put\",reason=\"too_much\"} 1",
+    ] {
+        assert!(page.contains(line), "{line} in:\n{page}");
+    }
+}
