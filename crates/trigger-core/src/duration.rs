@@ -19,7 +19,9 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         return Ok(Duration::from_secs(seconds));
     }
     let refused = |error: jiff::Error| DurationError(error.to_string());
-    let span = SpanParser::new().parse_span(text).map_err(refused)?;
+    // The parser's own sentence is about its grammar.
+    let unclear = |_| DurationError("give numbers with units, such as 90s, 2h 30m or 1d".to_owned());
+    let span = SpanParser::new().parse_span(text).map_err(unclear)?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(refused)?;
     duration.try_into().map_err(refused)
 }

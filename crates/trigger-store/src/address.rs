@@ -53,6 +53,8 @@ pub enum InvalidAddress {
     Brackets,
     #[error("its host is neither a name nor an IP address")]
     Host,
+    #[error("it ends with its port: no path may follow")]
+    Path,
     #[error("its port is not a number from 1 to 65535")]
     Port,
 }
@@ -64,6 +66,9 @@ impl FromStr for Address {
         let (host, port) = text.rsplit_once(':').ok_or(InvalidAddress::Form)?;
         if host.is_empty() || host.contains(['/', '@', '?', '#']) {
             return Err(InvalidAddress::Form);
+        }
+        if port.contains(['/', '?', '#']) {
+            return Err(InvalidAddress::Path);
         }
         check_host(host)?;
         Ok(Self { host: host.to_ascii_lowercase(), port: parse_port(port)? })
@@ -154,6 +159,13 @@ mod tests {
     fn an_ipv6_address_without_brackets_is_not_taken_for_a_name() {
         for bad in ["::1:8145", "fe80::1", "2001:db8::1:2379"] {
             check(bad, "an IPv6 address stands in brackets, as in [::1]:8145");
+        }
+    }
+
+    #[test]
+    fn an_address_has_no_path() {
+        for bad in ["a:8145/path", "a:8145?x=1", "a:/x"] {
+            check(bad, "it ends with its port: no path may follow");
         }
     }
 

@@ -171,6 +171,12 @@ impl ConfigFile {
                 Some(words) if !words.is_empty() => {
                     format!("{place}unknown key '{}'{}", words[0], suggestion(words[0], &words[1..]))
                 }
+                _ if message.starts_with("invalid type") => {
+                    let line =
+                        error.span().and_then(|span| text[..span.start.min(text.len())].lines().last());
+                    let key = line.and_then(|line| line.split_once('=')).map_or("", |(key, _)| key.trim());
+                    format!("{place}{key}{}{message}", if key.is_empty() { "" } else { ": " })
+                }
                 _ => format!("{place}{message}"),
             }
         })
@@ -230,7 +236,7 @@ pub(crate) fn run_command(text: Option<&str>) -> Result<RunCommand, Failure> {
 pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
     let Some(text) = text else { return Ok(DEFAULT_RUN_TIMEOUT) };
     let timeout = duration::parse(text).map_err(|error| {
-        Failure::config(format!("setting run_timeout: '{text}' is not a duration such as 1h or 90s: {error}"))
+        Failure::config(format!("setting run_timeout: '{text}' is not a duration: {error}"))
     })?;
     if timeout < Duration::from_secs(1) {
         return Err(Failure::config(format!("setting run_timeout: '{text}' is less than a second")));
@@ -307,9 +313,9 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_type_is_reported_with_its_line() {
+    fn a_wrong_type_is_reported_with_its_line_and_key() {
         let error = error("certname = 7\n");
-        assert!(error.starts_with("line 1: invalid type"), "{error}");
+        assert!(error.starts_with("line 1: certname: invalid type"), "{error}");
     }
 
     #[test]

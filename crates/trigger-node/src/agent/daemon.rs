@@ -3,20 +3,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use trigger_core::dedup::HonouredEvent;
-use trigger_core::delivery::{Completion, DeliveryOutcome};
-use trigger_core::event::RunOptions;
-use trigger_core::identity::{Certname, EventId, RunId};
+use trigger_core::delivery::Completion;
+use trigger_core::identity::{Certname, EventId};
 use trigger_core::node::{Activity, Running};
 use trigger_core::policy::Policy;
 use trigger_core::queue::{Blockers, Effect, Input, PuppetBlocker, Queue, QueueSettings};
-use trigger_core::run::command::lock_timeout;
-use trigger_core::run::record::{Cause, RunRecord};
+use trigger_core::run::record::RunRecord;
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_fleet::claim::ClaimState;
@@ -26,15 +23,16 @@ use trigger_fleet::delivery_watcher::Batch;
 use super::audit;
 use super::completion_writer::CompletionJob;
 use super::connection::Connection;
+use super::current_run::{Concluded, CurrentRun, EndedRun};
+use super::daemon_log;
 use super::error::AgentError;
 use super::known_ends::KnownEnds;
 use super::rename::rename;
-use super::suppressed;
 use super::view;
 use super::{AgentSettings, DisableCheck, Node, Question, Signal, Stopped};
 use crate::host::Host;
 use crate::queue_view::QueueView;
-use crate::state::{DedupLog, FileError, NewRun, OpenRun, PreallocatedRecord, Runs};
+use crate::state::{DedupLog, OpenRun, Runs};
 
 /// The daemon's ends of the channels to the other tasks.
 pub(super) struct Channels<D> {
@@ -51,14 +49,6 @@ pub(super) struct Channels<D> {
     pub(super) activity: watch::Sender<Activity>,
 }
 
-/// A run in progress, started or adopted by this agent. It ends when its record is no longer locked.
-struct ActiveRun {
-    run_id: RunId,
-    noop: bool,
-    ended: Pin<Box<dyn Future<Output = Result<Option<RunResult>, FileError>> + Send>>,
-    started_at: Timestamp,
-}
-
 pub(super) struct Daemon<H: Host, D> {
     node: Arc<Node<H>>,
     queue: Queue,
@@ -67,11 +57,9 @@ pub(super) struct Daemon<H: Host, D> {
     interruptions: HashMap<EventId, u32>,
     known_ends: KnownEnds,
     unreadable: BTreeMap<String, String>,
-    active: Option<ActiveRun>,
+    current: CurrentRun<H>,
     /// What Puppet said against a run at the latest check.
     puppet: Option<PuppetBlocker>,
-    /// The next run's record, so that the run's start need not wait until a new file is durable.
-    blank: Option<PreallocatedRecord<H>>,
     channels: Channels<D>,
 }
 
@@ -96,6 +84,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             node.metrics.last_run_ended(&result);
         }
         Ok(Self {
+            current: CurrentRun::new(Arc::clone(&node), runs.clone()),
             node,
             queue,
             runs,
@@ -103,9 +92,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             interruptions,
             known_ends: KnownEnds::default(),
             unreadable: BTreeMap::new(),
-            active: None,
             puppet: None,
-            blank: None,
             channels,
         })
     }
@@ -123,7 +110,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
         self.recover().await?;
         self.input(Input::Recovered);
-        self.prepare_record();
+        self.current.prepare_record();
         let settings = &self.node.settings;
         tracing::info!(certname = %settings.certname, backend = %settings.backend, "the agent is ready");
         on_ready();
@@ -160,7 +147,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     self.channels.may_claim.send_replace(self.channels.disabled.confirms_certname());
                     self.input(Input::Tick);
                 }
-                ended = wait_for_end(&mut self.active) => self.run_ended(ended),
+                ended = self.current.end() => self.run_ended(ended),
                 () = sleep_until(&host, wake) => self.input(Input::Tick),
                 Some(question) = self.channels.questions.recv() => match question {
                     Question::Queue(answer) => {
@@ -186,10 +173,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     /// Finishes the runs of earlier agents that have ended, and adopts the one that is alive.
     async fn recover(&mut self) -> Result<(), AgentError> {
         for OpenRun { record, is_alive } in self.runs.open_runs()? {
-            if let Some(active) = self.active.take() {
+            if self.current.is_there() {
                 // Two runs at once would be a defect elsewhere, which the queue must not see.
-                let result = active.ended.await.ok().flatten();
-                self.finish_run(active.run_id, active.noop, active.started_at, result);
+                let ended = self.current.end().await;
+                self.finish_run(ended);
             }
             if is_alive {
                 tracing::info!(run = %record.run_id, "adopted a run of an earlier agent");
@@ -215,13 +202,13 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             options,
             causes,
         });
-        self.follow(run_id, noop, started_at, timeout);
+        self.current.follow(run_id, noop, started_at, timeout);
     }
 
     /// Finishes a run that ended while no agent was running.
     fn take_up(&mut self, record: RunRecord, result: Option<RunResult>) {
         let RunRecord { run_id, started_at, options, causes, .. } = record;
-        let run = self.over(run_id, options.noop, started_at, result);
+        let run = self.conclude(EndedRun { run_id, noop: options.noop, started_at, result });
         if run.result.outcome == RunOutcome::Interrupted {
             for cause in &causes {
                 *self.interruptions.entry(cause.event.id).or_default() += 1;
@@ -295,7 +282,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     fn blockers(&mut self, about_to_start: bool) -> Blockers {
         let elapsed = self.node.host.now().elapsed;
         let puppet = self.channels.disabled.reason(about_to_start);
-        log_puppet(self.puppet.as_ref(), puppet.as_ref());
+        daemon_log::puppet(self.puppet.as_ref(), puppet.as_ref());
         self.puppet.clone_from(&puppet);
         Blockers { claim: self.channels.claim.borrow_and_update().blocker(elapsed), puppet }
     }
@@ -353,7 +340,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     fn perform(&mut self, effect: Effect) -> Option<Input> {
         match effect {
-            Effect::StartRun { options, causes } => Some(self.start_run(options, causes)),
+            Effect::StartRun { options, causes } => Some(match self.current.start(options, causes) {
+                Ok(running) => Input::Started(running),
+                Err(run) => Input::RunEnded { run: self.take_note(run), jitter: self.node.host.jitter() },
+            }),
             Effect::Finish { run, completions } => {
                 // The dedup log is written before the outcome is stored, so that no event of this run can run
                 // again. A delivery that ended without a run is not logged here: after a crash it is judged again,
@@ -369,7 +359,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 self.known_ends.ended(run, &completions);
                 for completion in &completions {
                     self.node.metrics.ended(&completion.outcome);
-                    log_completion(completion);
+                    daemon_log::completion(completion);
                     audit::ended(completion);
                 }
                 self.send(CompletionJob::Finish { run, completions });
@@ -398,140 +388,29 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         }
     }
 
-    /// Starts a run. If it cannot be started, its outcome is [`RunOutcome::NotRun`].
-    fn start_run(&mut self, options: RunOptions, causes: Vec<Cause>) -> Input {
-        let settings = &self.node.settings;
-        let blank = self.blank.take();
-        let run_id = blank.as_ref().map_or_else(|| self.new_run_id(), |blank| blank.run);
-        let _span = tracing::info_span!("run", run = %run_id).entered();
-        let started_at = self.node.host.wall();
-        let running =
-            Running { run_id, started_at, causes: causes.iter().map(|cause| cause.event.id).collect() };
-        let noop = options.noop;
-        let mut environment = settings.run_environment.clone();
-        environment.insert("TRIGGER_RUN_ID".to_owned(), run_id.to_string());
-        let record = RunRecord {
-            run_id,
-            certname: settings.certname.clone(),
-            command: settings.command_words.clone(),
-            options,
-            timeout: settings.run_timeout,
-            started_at,
-            causes,
-            environment,
-        };
-        let started = self.runs.create(&record, blank).map_err(|error| error.to_string());
-        let started = started.and_then(|run| self.start_supervisor(run));
-        match started {
-            Ok(()) => {
-                tracing::info!(events = running.causes.len(), "run started");
-                audit::started(run_id, &record.options, &record.causes);
-                self.follow(run_id, noop, started_at, record.timeout);
-                Input::Started(running)
-            }
-            Err(reason) => {
-                tracing::error!(reason, "cannot start a run");
-                let result = RunResult {
-                    outcome: RunOutcome::NotRun,
-                    reason: Some(reason),
-                    reported_noop: false,
-                    drift: Default::default(),
-                    started_at,
-                    finished_at: self.node.host.wall(),
-                };
-                self.node.metrics.run_ended(&result);
-                // Without a result, the next agent would treat this run as interrupted.
-                self.write_result(run_id, &result);
-                Input::RunEnded {
-                    run: CompletedRun::new(run_id, noop, result),
-                    jitter: self.node.host.jitter(),
-                }
-            }
-        }
-    }
-
-    /// Waits for a run's end by the locks on its files. `timeout` is the run's own: an adopted run may have been
-    /// started with another configuration.
-    fn follow(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, timeout: Duration) {
-        let paths = self.runs.paths(run_id);
-        let patience = timeout + lock_timeout(timeout);
-        let ended = Box::pin(paths.wait_for_end(patience));
-        self.active = Some(ActiveRun { run_id, noop, ended, started_at });
-    }
-
-    fn run_ended(&mut self, ended: Result<Option<RunResult>, FileError>) {
-        let Some(active) = self.active.take() else { return };
-        let result = ended.unwrap_or_else(|error| {
-            tracing::error!(run = %active.run_id, %error, "the run has ended, but its result cannot be read");
-            None
-        });
+    fn run_ended(&mut self, ended: EndedRun) {
         // Its supervisor may have asked Puppet again.
         self.channels.disabled.take_over_cache();
-        self.finish_run(active.run_id, active.noop, active.started_at, result);
-        self.prepare_record();
+        self.finish_run(ended);
+        self.current.prepare_record();
     }
 
-    /// Preallocates the next run's record between two runs, when a few milliseconds delay nothing.
-    fn prepare_record(&mut self) {
-        if self.blank.is_none() {
-            match self.runs.prepare(self.new_run_id()) {
-                Ok(blank) => self.blank = Some(blank),
-                Err(error) => tracing::debug!(%error, "cannot preallocate the next run's record"),
-            }
-        }
-    }
-
-    fn finish_run(&mut self, run_id: RunId, noop: bool, started_at: Timestamp, result: Option<RunResult>) {
-        let run = self.over(run_id, noop, started_at, result);
+    fn finish_run(&mut self, ended: EndedRun) {
+        let run = self.conclude(ended);
         self.input(Input::RunEnded { run, jitter: self.node.host.jitter() });
     }
 
-    /// Logs and counts a run that has ended. A run without a result was interrupted, because its supervisor died or
-    /// never started.
-    fn over(
-        &mut self,
-        run_id: RunId,
-        noop: bool,
-        started_at: Timestamp,
-        result: Option<RunResult>,
-    ) -> CompletedRun {
-        let _span = tracing::info_span!("run", run = %run_id).entered();
-        let result = result.unwrap_or_else(|| {
-            let result = RunResult {
-                outcome: RunOutcome::Interrupted,
-                reason: Some(
-                    "it left no result: its supervisor was killed, its disk was full, or this node went down"
-                        .to_owned(),
-                ),
-                reported_noop: false,
-                drift: Default::default(),
-                started_at,
-                finished_at: self.node.host.wall(),
-            };
-            self.write_result(run_id, &result);
-            result
-        });
-        self.node.metrics.run_ended(&result);
-        suppressed::log_and_count(run_id, &self.runs, &self.node.metrics);
-        tracing::info!(outcome = %result.outcome, reason = result.reason, "run ended");
-        CompletedRun::new(run_id, noop, result)
+    fn conclude(&mut self, ended: EndedRun) -> CompletedRun {
+        let concluded = self.current.conclude(ended);
+        self.take_note(concluded)
     }
 
-    fn write_result(&mut self, run_id: RunId, result: &RunResult) {
-        if let Err(error) = self.runs.paths(run_id).write_result(result) {
-            tracing::error!(%error, "cannot write the run's result");
-            self.known_ends.result_is_unwritten(run_id);
+    /// Notes a result that is in no file, and returns the run.
+    fn take_note(&mut self, Concluded { run, is_written }: Concluded) -> CompletedRun {
+        if !is_written {
+            self.known_ends.result_is_unwritten(run.run_id);
         }
-    }
-
-    /// Starts a supervisor and hands the locked record to it.
-    fn start_supervisor(&self, run: NewRun<H>) -> Result<(), String> {
-        let started = self.node.host.start_supervisor(&run.paths.record(), run.lock);
-        started.map_err(|error| format!("cannot start the run's supervisor: {error}"))
-    }
-
-    fn new_run_id(&self) -> RunId {
-        RunId::from_uuid(self.node.host.new_ordered_uuid())
+        run
     }
 
     /// Gives the state directory to another certname, if an agent can start for that one. The caller stops this agent
@@ -556,80 +435,11 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             Connection::Up => None,
             Connection::NotTried => {
                 let may_claim = *self.channels.may_claim.borrow();
-                Some(not_tried(&self.channels.claim.borrow(), may_claim, self.puppet.as_ref()))
+                Some(view::not_tried(&self.channels.claim.borrow(), may_claim, self.puppet.as_ref()))
             }
             Connection::Down(reason) => Some(reason.clone()),
         };
         view::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
-    }
-}
-
-/// Logs once when a blocker begins that says nothing about deliveries: there may be none here, because an agent that may
-/// not claim its certname reads none. Not to know is usual for a second after a start; a Puppet that fails is logged
-/// where it is asked.
-fn log_puppet(before: Option<&PuppetBlocker>, now: Option<&PuppetBlocker>) {
-    match (before, now) {
-        (_, Some(PuppetBlocker::OtherCertname(reason))) if before != now => {
-            tracing::warn!(reason, "no run starts");
-        }
-        (
-            Some(PuppetBlocker::Unknown(_) | PuppetBlocker::Broken(_)),
-            Some(PuppetBlocker::Unknown(_) | PuppetBlocker::Broken(_)),
-        ) => {}
-        (_, Some(PuppetBlocker::Unknown(reason) | PuppetBlocker::Broken(reason))) => {
-            tracing::info!(reason, "no run starts yet");
-        }
-        _ => {}
-    }
-}
-
-/// Why deliveries are not read yet. An agent that may not claim its certname has not asked the backend, or asks it no
-/// more.
-fn not_tried(claim: &ClaimState, may_claim: bool, puppet: Option<&PuppetBlocker>) -> String {
-    match claim {
-        ClaimState::Unregistered { .. } | ClaimState::Contended(_) if !may_claim => match puppet {
-            Some(
-                PuppetBlocker::OtherCertname(reason)
-                | PuppetBlocker::Unknown(reason)
-                | PuppetBlocker::Broken(reason),
-            ) => reason.clone(),
-            Some(PuppetBlocker::Disabled(_)) | None => {
-                "deliveries are read once Puppet has confirmed the certname of this node".to_owned()
-            }
-        },
-        ClaimState::Unregistered { trouble: Some(trouble) } => trouble.clone(),
-        ClaimState::Unregistered { trouble: None } => "the backend has not answered yet".to_owned(),
-        ClaimState::Held { .. } => "deliveries are not read yet".to_owned(),
-        ClaimState::Contended(_) | ClaimState::Stale { .. } => {
-            "deliveries are read once this agent holds its claim".to_owned()
-        }
-    }
-}
-
-/// Logs the end of a delivery, as a warning if an operator may have to act.
-fn log_completion(Completion { event, outcome, .. }: &Completion) {
-    let state = outcome.state();
-    match outcome {
-        DeliveryOutcome::Done(run) => {
-            tracing::info!(%event, %state, run = %run.run_id, outcome = %run.result.outcome, "delivery completed");
-        }
-        DeliveryOutcome::Failed(run) => {
-            tracing::warn!(%event, %state, run = %run.run_id, outcome = %run.result.outcome, "delivery completed");
-        }
-        DeliveryOutcome::Superseded(by) => tracing::info!(%event, %state, %by, "delivery completed"),
-        DeliveryOutcome::Expired(reason) => {
-            tracing::warn!(%event, %state, reason, "delivery completed");
-        }
-        DeliveryOutcome::Refused(reason) | DeliveryOutcome::Suppressed(reason) => {
-            tracing::warn!(%event, %state, reason, "delivery completed");
-        }
-    }
-}
-
-async fn wait_for_end(active: &mut Option<ActiveRun>) -> Result<Option<RunResult>, FileError> {
-    match active {
-        Some(active) => (&mut active.ended).await,
-        None => std::future::pending().await,
     }
 }
 

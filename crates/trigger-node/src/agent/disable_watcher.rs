@@ -82,6 +82,11 @@ impl Puppet {
         self.command.kind() != CommandKind::Other
     }
 
+    /// Whether anything depends on what Puppet answers.
+    fn is_needed(&self) -> bool {
+        self.runs() || self.names_the_node()
+    }
+
     fn names_the_node(&self) -> bool {
         self.source == CertnameSource::Puppet
     }
@@ -126,9 +131,10 @@ pub(super) struct DisableWatcher {
 }
 
 impl DisableWatcher {
-    /// Creates a watcher that knows nothing yet: see [`find`].
+    /// Creates a watcher that has not asked yet: see [`find`].
     pub(super) fn new(puppet: Puppet) -> Self {
-        let (known, seen) = watch::channel(Known::default());
+        let answer = if puppet.is_needed() { Answer::None } else { Answer::NotNeeded };
+        let (known, seen) = watch::channel(Known { puppet: answer, ..Known::default() });
         Self { puppet, known, seen, ask: Arc::default(), asked_for: None, latest: None }
     }
 
@@ -258,8 +264,7 @@ impl DisableCheck for DisableWatcher {
 /// Asks Puppet for its settings, and does so again at each `ask`. A Puppet that does not answer is asked again, later
 /// and with more patience each time.
 async fn find(puppet: Puppet, known: watch::Sender<Known>, ask: Arc<Notify>) {
-    if !puppet.runs() && !puppet.names_the_node() {
-        known.send_modify(|known| known.puppet = Answer::NotNeeded);
+    if !puppet.is_needed() {
         return;
     }
     if let Some(cached) = puppet_settings::cached(&puppet.command, &puppet.state_dir) {

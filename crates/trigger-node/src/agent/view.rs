@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use trigger_core::identity::EventId;
-use trigger_core::queue::Queue;
+use trigger_core::queue::{PuppetBlocker, Queue};
 use trigger_core::run::record::Cause;
+use trigger_fleet::claim::ClaimState;
 
 use super::AgentSettings;
 use crate::host::Host;
@@ -67,5 +68,28 @@ pub(super) fn of<H: Host>(
             .iter()
             .map(|(key, reason)| UnreadableView { key: key.clone(), reason: reason.clone() })
             .collect(),
+    }
+}
+
+/// Why deliveries are not read yet. An agent that may not claim its certname has not asked the backend, or asks it no
+/// more.
+pub(super) fn not_tried(claim: &ClaimState, may_claim: bool, puppet: Option<&PuppetBlocker>) -> String {
+    match claim {
+        ClaimState::Unregistered { .. } | ClaimState::Contended(_) if !may_claim => match puppet {
+            Some(
+                PuppetBlocker::OtherCertname(reason)
+                | PuppetBlocker::Unknown(reason)
+                | PuppetBlocker::Broken(reason),
+            ) => reason.clone(),
+            Some(PuppetBlocker::Disabled(_)) | None => {
+                "deliveries are read once Puppet has confirmed the certname of this node".to_owned()
+            }
+        },
+        ClaimState::Unregistered { trouble: Some(trouble) } => trouble.clone(),
+        ClaimState::Unregistered { trouble: None } => "the backend has not answered yet".to_owned(),
+        ClaimState::Held { .. } => "deliveries are not read yet".to_owned(),
+        ClaimState::Contended(_) | ClaimState::Stale { .. } => {
+            "deliveries are read once this agent holds its claim".to_owned()
+        }
     }
 }

@@ -3,6 +3,7 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::agent::testing::{Check, settings};
+use crate::agent::view::not_tried;
 use crate::agent::{Surroundings, start};
 
 /// What was logged.
@@ -84,7 +85,7 @@ fn a_blocker_without_deliveries_is_logged_once_when_it_begins() {
     ];
     let mut before = None;
     for now in steps {
-        log_puppet(before.as_ref(), now.as_ref());
+        daemon_log::puppet(before.as_ref(), now.as_ref());
         before = now;
     }
     for (words, times) in

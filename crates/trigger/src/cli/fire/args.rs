@@ -28,13 +28,13 @@ pub(crate) struct FireArgs {
     #[arg(long)]
     pub(super) noop: bool,
     /// The most hops that a chain of triggers may have, at most 64
-    #[arg(long, value_name = "HOPS", default_value_t = DEFAULT_TTL, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TTL)))]
+    #[arg(long, value_name = "HOPS", default_value_t = DEFAULT_TTL, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TTL)), allow_negative_numbers = true)]
     pub(super) ttl: u32,
     /// Whether this trigger may make a node run again in the same chain
     #[arg(long, value_name = "WHETHER", default_value = "avoid")]
     pub(super) loops: LoopsChoice,
     /// How long a node that is away may still catch up, at most 7d [default: 1d]
-    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse, allow_negative_numbers = true)]
     pub(super) expires_in: Option<Duration>,
     /// The key prefix that the agents are registered under [default: /puppet_trigger/events]
     #[arg(long, env = "TRIGGER_PREFIX", value_name = "KEYPREFIX", hide_env = true)]
@@ -52,7 +52,7 @@ pub(crate) struct FireArgs {
     #[arg(long)]
     pub(super) wait: bool,
     /// How long to wait
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse, requires = "wait")]
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration::parse, requires = "wait", allow_negative_numbers = true)]
     pub(super) timeout: Duration,
 }
 
