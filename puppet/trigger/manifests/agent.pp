@@ -35,6 +35,11 @@
 #   Where in the backend the fleet's keys are kept
 # @param backends
 #   URLs for `trigger` resources that name a provider; the backend's own kind needs no entry
+# @param require_signature
+#   Whether events without a valid signature are refused; unset, wherever the node has certificates or a shared key. A node
+#   without either runs an agent only with `false`
+# @param shared_key
+#   The key that all nodes of a fleet without a CA sign with, as made by `trigger keygen`; the file is not managed here
 # @param tls_certificate
 #   This node's certificate, by which servers know it; unset, Puppet's own
 # @param tls_key
@@ -78,8 +83,9 @@
 #
 # @example A node without a Puppet server
 #   class { 'trigger::agent':
-#     backend => 'etcds://etcd1.example.com:2379,etcd2.example.com:2379,etcd3.example.com:2379',
-#     run_cmd => 'puppet apply /etc/site.pp',
+#     backend    => 'etcds://etcd1.example.com:2379,etcd2.example.com:2379,etcd3.example.com:2379',
+#     run_cmd    => 'puppet apply /etc/site.pp',
+#     shared_key => '/etc/trigger/fleet.key',
 #   }
 class trigger::agent (
   Trigger::Backend $backend,
@@ -93,6 +99,8 @@ class trigger::agent (
   Optional[Trigger::Path] $state_dir = undef,
   Optional[Trigger::Keyprefix] $prefix = undef,
   Trigger::Backends $backends = {},
+  Optional[Boolean] $require_signature = undef,
+  Optional[Trigger::Path] $shared_key = undef,
   Optional[Trigger::Path] $tls_certificate = undef,
   Optional[Trigger::Path] $tls_key = undef,
   Optional[Trigger::Path] $tls_ca = undef,
@@ -136,15 +144,17 @@ class trigger::agent (
     mode    => '0644',
     content => epp('trigger/trigger.toml.epp', {
         'settings' => {
-          'backend'         => $backend,
-          'certname'        => $certname.then |$name| { $name.downcase },
-          'state_dir'       => $state_dir,
-          'prefix'          => $prefix,
-          'groups'          => $groups.unique,
-          'run_cmd'         => $run_cmd,
-          'run_timeout'     => $run_timeout,
-          'runs_per_minute' => $runs_per_minute,
-          'metrics_file'    => $metrics_file,
+          'backend'           => $backend,
+          'certname'          => $certname.then |$name| { $name.downcase },
+          'state_dir'         => $state_dir,
+          'prefix'            => $prefix,
+          'groups'            => $groups.unique,
+          'run_cmd'           => $run_cmd,
+          'run_timeout'       => $run_timeout,
+          'runs_per_minute'   => $runs_per_minute,
+          'metrics_file'      => $metrics_file,
+          'require_signature' => $require_signature,
+          'shared_key'        => $shared_key,
         }.filter |$_key, $value| { $value =~ NotUndef },
         'tables'   => {
           'socket' => { 'groups' => $socket_groups.unique },

@@ -46,6 +46,7 @@ RSpec.describe 'trigger::agent' do
         'groups' => %w[web shop web], 'run_cmd' => %q(puppet apply "/etc/my site.pp" --tags 'a\b'),
         'run_timeout' => '2h', 'runs_per_minute' => 30,
         'metrics_file' => '/var/lib/prometheus/node-exporter/trigger.prom', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
+        'require_signature' => false, 'shared_key' => '/etc/trigger/fleet.key',
         'backends' => { 'hub' => { 'url' => 'hub+https://hub.example.com:8145' } },
         'tls_certificate' => '/tls/web01.pem', 'tls_key' => '/tls/web01.key', 'tls_ca' => '/tls/ca.pem', 'tls_crl' => '/tls/crl.pem',
         'accept' => [
@@ -69,6 +70,8 @@ RSpec.describe 'trigger::agent' do
         run_timeout = "2h"
         runs_per_minute = 30
         metrics_file = "/var/lib/prometheus/node-exporter/trigger.prom"
+        require_signature = false
+        shared_key = "/etc/trigger/fleet.key"
 
         [socket]
         groups = ["adm", "wheel"]
@@ -115,7 +118,7 @@ RSpec.describe 'trigger::agent' do
   context 'with a certificate and no key' do
     let(:params) { { 'backend' => 'hub+https://a:1', 'tls_certificate' => '/tls/web01.pem' } }
 
-    it { is_expected.to compile.and_raise_error(%r{tls_certificate and tls_key belong together}) }
+    it { is_expected.to compile.and_raise_error(/tls_certificate and tls_key belong together/) }
   end
 
   context 'with a timeout in seconds' do
@@ -176,6 +179,7 @@ RSpec.describe 'trigger::agent' do
     'runs_per_minute' => [0, 601, '10', 1.5],
     'metrics_file' => ['trigger.prom', '', '/a/trigger.txt'],
     'tls_ca' => ['ca.pem', ''],
+    'require_signature' => ['false', 0], 'shared_key' => ['fleet.key', ''],
     'state_dir' => ['relative', '/a b', '/', '/%n'],
     'prefix' => ['/', 'a', '/a/'],
     'accept' => [
@@ -187,7 +191,7 @@ RSpec.describe 'trigger::agent' do
     'backends' => [
       { 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x:1' } }, { 'hub' => { 'url' => 'hub+http://a:8145' } },
       { 'hub' => {} }
-    ],
+    ]
   }.each do |parameter, values|
     values.each do |value|
       context "with #{parameter} => #{value.inspect}" do

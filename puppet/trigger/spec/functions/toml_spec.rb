@@ -8,5 +8,6 @@ RSpec.describe 'trigger::toml' do
   it { is_expected.to run.with_params(['a', 'b"']).and_return('["a", "b\\""]') }
   it { is_expected.to run.with_params([]).and_return('[]') }
   it { is_expected.to run.with_params(7).and_return('7') }
-  it { is_expected.to run.with_params(true).and_raise_error(ArgumentError) }
+  it { is_expected.to run.with_params(false).and_return('false') }
+  it { is_expected.to run.with_params(1.5).and_raise_error(ArgumentError) }
 end
