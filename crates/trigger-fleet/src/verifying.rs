@@ -129,7 +129,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// The value of a record whose signature lets it count; see [`Codec::open`]. Its certificate has to have been read.
+    /// The value of a record whose signature lets it count; see [`Codec::open`](crate::codec::Codec::open). Its certificate has to have been read.
     ///
     /// # Errors
     /// That the text cannot be decoded.

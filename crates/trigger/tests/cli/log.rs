@@ -47,7 +47,7 @@ fn daemons_work_and_stop_although_their_log_is_not_read() {
 fn a_daemon_that_fails_ends_although_its_log_is_not_read() {
     let state = state();
     let (_unread, log) = full_pipe();
-    let mut hub = Daemon::start(&["hub", "--listen", "192.0.2.1:80"], state.path(), log);
+    let mut hub = Daemon::start(&["hub", "--tls=false", "--listen", "192.0.2.1:80"], state.path(), log);
     assert_eq!(hub.ended().code(), Some(3));
 }
 
@@ -55,11 +55,11 @@ fn a_daemon_that_fails_ends_although_its_log_is_not_read() {
 fn a_daemon_that_ends_has_written_its_log() {
     let state = state();
     let (mut log, writer) = io::pipe().unwrap();
-    let mut hub = Daemon::start(&["hub", "--listen", "192.0.2.1:80"], state.path(), writer);
+    let mut hub = Daemon::start(&["hub", "--tls=false", "--listen", "192.0.2.1:80"], state.path(), writer);
     assert_eq!(hub.ended().code(), Some(3));
     let mut text = String::new();
     log.read_to_string(&mut text).unwrap();
-    assert!(text.contains("error: refusing to listen on 192.0.2.1:80"), "{text}");
+    assert!(text.contains("error: ") && text.contains("192.0.2.1:80"), "{text}");
 }
 
 #[test]
