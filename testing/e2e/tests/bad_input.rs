@@ -330,14 +330,14 @@ fn a_second_hub_on_a_port_says_that_it_is_in_use() {
     let listen = format!("127.0.0.1:{}", fleet.backend.port());
     let hub = |listen: &str, directory: &str| {
         let mut command = Command::new(program());
-        command.args(["hub", "--config", "/dev/null", "--listen", listen, "--data-dir"]);
+        command.args(["hub", "--config", "/dev/null", "--tls=false", "--listen", listen, "--data-dir"]);
         let output = command.arg(fleet.path().join(directory)).output().expect("trigger");
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (code, said) = hub(&listen, "another");
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(&listen) && said.to_lowercase().contains("in use"), "{said}");
-    // Two hubs must not share their data, and a hub must not listen on every address.
+    // Two hubs must not share their data, and a hub without TLS must not listen on every address.
     let (code, said) = hub("127.0.0.1:0", "backend/data");
     assert!(code == Some(1) && said.contains("backend/data"), "{said}");
     let (code, said) = hub("0.0.0.0:0", "open");
