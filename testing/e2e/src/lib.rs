@@ -55,3 +55,16 @@ macro_rules! on_each_backend {
         }
     };
 }
+
+/// Makes two tests of each scenario as [`on_each_backend`] does, with TLS and the certificates of a real Puppet CA.
+#[macro_export]
+macro_rules! on_each_tls_backend {
+    ($($scenario:ident),+ $(,)?) => {
+        mod tls_hub {
+            $(#[test] fn $scenario() { super::$scenario($crate::BackendKind::TlsHub); })+
+        }
+        mod tls_etcd {
+            $(#[test] fn $scenario() { super::$scenario($crate::BackendKind::TlsEtcd); })+
+        }
+    };
+}

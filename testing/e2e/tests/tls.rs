@@ -6,31 +6,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use trigger_e2e::{Authority, BackendKind, Crl, Fleet, KeyType, Node, Request, SERVER, Validity};
+use trigger_e2e::{
+    Authority, BackendKind, Crl, Fleet, KeyType, Node, Request, SERVER, Validity, eventually,
+    on_each_tls_backend,
+};
 
-mod tls_etcd {
-    use trigger_e2e::BackendKind::TlsEtcd;
-
-    #[test]
-    fn a_fleet_with_puppets_certificates_fires_and_runs() {
-        super::a_fleet_with_puppets_certificates_fires_and_runs(TlsEtcd);
-    }
-
-    #[test]
-    fn a_certificate_that_is_renewed_is_used_from_then_on() {
-        super::a_certificate_that_is_renewed_is_used_from_then_on(TlsEtcd);
-    }
-
-    #[test]
-    fn a_node_without_a_good_certificate_says_what_is_wrong() {
-        super::a_node_without_a_good_certificate_says_what_is_wrong(TlsEtcd);
-    }
-
-    #[test]
-    fn a_server_that_is_not_the_right_one_is_named_with_the_reason() {
-        super::a_server_that_is_not_the_right_one_is_named_with_the_reason(TlsEtcd);
-    }
-}
+on_each_tls_backend!(
+    a_fleet_with_puppets_certificates_fires_and_runs,
+    a_certificate_that_is_renewed_is_used_from_then_on,
+    a_node_without_a_good_certificate_says_what_is_wrong,
+    a_server_that_is_not_the_right_one_is_named_with_the_reason,
+);
 
 fn a_fleet_with_puppets_certificates_fires_and_runs(kind: BackendKind) {
     let fleet = Fleet::on(kind);
@@ -142,4 +128,25 @@ fn says_as_nobody(node: &Node, sentences: &[&str]) {
 
 fn path(path: &std::path::Path) -> String {
     path.display().to_string()
+}
+
+#[test]
+fn a_revoked_node_is_cut_off_at_once_and_told_so() {
+    let fleet = Fleet::on(BackendKind::TlsHub);
+    let lb01 = fleet.running("lb01.example.com");
+    let web = fleet.running("web01.example.com");
+    let revoked = lb01.ssl();
+    let lists = Crl { revoked: vec![&revoked], number: 2, ..Crl::default() };
+    fleet.backend.ssl().set_crl(&Authority::puppet().crl(&lists));
+    lb01.wait_for_log("it is revoked");
+    says(&lb01, &["it is revoked", "puppet ssl clean"]);
+    // The others stay, and what is for the revoked node waits.
+    let event =
+        web.fire(&["refresh", "--host", "web01.example.com", "--host", "lb01.example.com"]).committed();
+    web.wait_for(&event, "web01.example.com", "done");
+    assert_eq!(web.delivery(&event, "lb01.example.com")["state"], "pending");
+    eventually("a hub that names the revoked node in its log", || {
+        let log = fs::read_to_string(fleet.path().join("backend/log")).unwrap_or_default();
+        if log.contains("lb01.example.com") && log.contains("revoked") { Ok(()) } else { Err(log) }
+    });
 }
