@@ -52,7 +52,11 @@ fn an_event_for_another_backend_is_logged_and_delivered_once_it_has_another_addr
     web.start_agent();
     web.wait_for_log("a spooled event is for a backend that is not this node's");
     assert_eq!(web.queue()["spooled"][0]["is_elsewhere"], true);
-    let answer = web.trigger(&["outbox", "readdress", &event, "--output", "json"]);
+    // Where the agent has the event in its hands at this moment, the command says so.
+    let answer = eventually("the event has another address", || {
+        let answer = web.trigger(&["outbox", "readdress", &event, "--output", "json"]);
+        if answer.code == 0 { Ok(answer) } else { Err(format!("{answer:?}")) }
+    });
     assert_eq!(answer.json["events"], json!([event]), "{answer:?}");
     // The agent looks at its outbox within half a minute, and at once when another event was spooled or it starts.
     web.kill_agent();
