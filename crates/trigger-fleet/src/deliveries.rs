@@ -111,9 +111,26 @@ impl Fleet {
             }
         }
         for chunk in addressed.chunks(PER_READ) {
-            arrivals.extend(self.resolve_all(chunk).await?);
+            match self.resolve_all(chunk).await {
+                // One that this node may not read keeps it from no other.
+                Err(StoreError::Refused { .. }) => {
+                    for delivery in chunk {
+                        arrivals.extend(self.resolve_alone(delivery).await?);
+                    }
+                }
+                resolved => arrivals.extend(resolved?),
+            }
         }
         Ok(arrivals)
+    }
+
+    async fn resolve_alone(&self, delivery: &Addressed) -> Result<Vec<Arrival>, StoreError> {
+        match self.resolve_all(std::slice::from_ref(delivery)).await {
+            Err(error @ StoreError::Refused { .. }) => {
+                Ok(vec![Arrival::Unreadable { key: delivery.key.clone(), detail: error.to_string() }])
+            }
+            resolved => resolved,
+        }
     }
 
     async fn resolve_all(&self, chunk: &[Addressed]) -> Result<Vec<Arrival>, StoreError> {

@@ -30,6 +30,7 @@
 //! ```
 
 mod portion;
+mod range_set;
 mod served_store;
 pub mod server;
 pub mod sqlite;

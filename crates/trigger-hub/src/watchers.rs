@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 use trigger_core::identity::Revision;
 use trigger_store::store::{Change, KeyRange};
 
+use crate::range_set::without_repeated;
+
 /// Bytes of keys and values that a watcher may leave unread before its watch ends.
 const MAX_BACKLOG_BYTES: usize = 16 * 1024 * 1024;
 /// Changes that a watcher may leave unread before its watch ends.
@@ -39,6 +41,7 @@ struct Index {
 impl Watchers {
     /// Registers a watcher: from now on it receives every change in `ranges`.
     pub(crate) fn subscribe(self: &Arc<Self>, ranges: Vec<KeyRange>) -> Subscription {
+        let ranges = without_repeated(ranges);
         let mailbox = Arc::new(Mailbox::default());
         let mut index = lock(&self.index);
         for range in &ranges {

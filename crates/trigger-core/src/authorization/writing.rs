@@ -158,6 +158,10 @@ fn part_is_sound(
     {
         return forbidden("the part has more targets, tags or chains than a part may have");
     }
+    // Whether an event is for groups is told by its first part, and decides which nodes may read it.
+    if index > 0 && !targets.groups.is_empty() {
+        return forbidden("only the first part of an event names groups");
+    }
     // An event is stored for as long as it may be delivered, so that its time has to be near the hub's own.
     if part.event.fired_at > now.plus(MAX_LIFETIME + CLOCK_TOLERANCE) {
         let reason = "it says that it was fired more than 7 days in the future: set the clock of the node, or that \

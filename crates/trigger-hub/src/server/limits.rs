@@ -4,9 +4,13 @@ use trigger_store::hub_protocol::{MAX_KEY_BYTES, MAX_RANGES, RangeForm};
 use trigger_store::store::KeyRange;
 
 use super::refusal::Refusal;
+use crate::range_set::without_repeated;
 
 /// How much of a wrong key or prefix a refusal quotes, in characters.
 const MAX_QUOTED: usize = 80;
+/// The most keys in one put or delete. Clients send at most 1 MiB of keys and values at once, and a key of Trigger's has
+/// more than 40 bytes.
+const MAX_WRITTEN: usize = 32_768;
 
 /// Refuses a text that cannot be a key.
 pub(super) fn check_key(key: &str) -> Result<(), Refusal> {
@@ -19,7 +23,7 @@ pub(super) fn check_key(key: &str) -> Result<(), Refusal> {
     )))
 }
 
-/// Parses and checks the ranges of a read or a watch.
+/// Parses and checks the ranges of a read or a watch, and leaves out those that add nothing.
 pub(super) fn check_ranges(ranges: Vec<RangeForm>) -> Result<Vec<KeyRange>, Refusal> {
     if ranges.len() > MAX_RANGES {
         let count = ranges.len();
@@ -34,7 +38,16 @@ pub(super) fn check_ranges(ranges: Vec<RangeForm>) -> Result<Vec<KeyRange>, Refu
             return Err(Refusal::bad_request(sentence));
         }
     }
-    Ok(ranges)
+    // The same on every page of a read, so that a position keeps its meaning.
+    Ok(without_repeated(ranges))
+}
+
+/// Refuses a write of more entries than a hub takes at once.
+pub(super) fn check_count(count: usize) -> Result<(), Refusal> {
+    if count <= MAX_WRITTEN {
+        return Ok(());
+    }
+    Err(Refusal::bad_request(format!("{count} keys are more than a hub writes at once ({MAX_WRITTEN})")))
 }
 
 fn quoted(text: &str) -> String {

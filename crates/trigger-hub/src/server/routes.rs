@@ -26,7 +26,7 @@ use super::connections::Standing;
 use super::fairness;
 use super::identification;
 use super::inquiries;
-use super::limits::{check_key, check_ranges};
+use super::limits::{check_count, check_key, check_ranges};
 use super::origin_check::OriginCheck;
 use super::peer::Peer;
 use super::refusal::Refusal;
@@ -95,6 +95,7 @@ async fn put(
     caller: MaybeCaller,
     body: Body<PutRequest>,
 ) -> Result<Json<PutReply>, Refusal> {
+    check_count(body.0.entries.len())?;
     let entries: Vec<_> = body.0.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
     entries.iter().try_for_each(|(key, _)| check_key(key))?;
     let revisions = match state.check(caller.0.as_ref(), "put")? {
@@ -139,6 +140,7 @@ async fn delete(
     body: Body<DeleteRequest>,
 ) -> Result<Json<DeleteReply>, Refusal> {
     let keys = body.0.keys;
+    check_count(keys.len())?;
     if let Some(check) = state.check(caller.0.as_ref(), "delete")? {
         check.delete(&keys).await?;
     }

@@ -13,6 +13,7 @@ use trigger_store::store::{Entry, KeyRange, StoreError};
 
 use super::database;
 use super::error::SqliteError;
+use crate::range_set::RangeSet;
 use crate::served_store::{Page, PageRequest};
 
 /// How many reads may wait for the reader.
@@ -111,13 +112,15 @@ fn page(connection: &mut Connection, request: PageRequest) -> Result<(Page, Revi
     let mut page = Page { entries: Vec::new(), next: None };
     let (first, mut after) = from.map_or((0, None), |position| (position.range, Some(position.after)));
     let mut bytes = 0;
+    let mut earlier = RangeSet::default();
+    ranges.iter().take(first).for_each(|range| earlier.insert(range));
     for (index, range) in ranges.iter().enumerate().skip(first) {
         let mut query = moment.prepare_cached(query(range, keys_only))?;
         let mut rows = begin(&mut query, range, after.take())?;
         while let Some(row) = rows.next()? {
             let entry = entry(row)?;
             // Each key once, though ranges may overlap.
-            if ranges[..index].iter().any(|earlier| earlier.contains(&entry.key)) {
+            if earlier.contains(&entry.key) {
                 continue;
             }
             bytes += entry.key.len() + entry.value.len();
@@ -128,6 +131,7 @@ fn page(connection: &mut Connection, request: PageRequest) -> Result<(Page, Revi
                 return Ok((page, revision));
             }
         }
+        earlier.insert(range);
     }
     Ok((page, revision))
 }

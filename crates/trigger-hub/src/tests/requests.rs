@@ -53,6 +53,12 @@ async fn nonsense_is_answered_with_a_sentence() {
         r#"400 Bad Request {"error":"'' cannot be a key: it has 1 to 1024 bytes and no control characters"}"#,
     )
     .await;
+    let many = vec![r#""/a""#; 32_769].join(",");
+    check(
+        hub.post("/v1/delete", &format!(r#"{{"keys":[{many}]}}"#)).await,
+        r#"400 Bad Request {"error":"32769 keys are more than a hub writes at once (32768)"}"#,
+    )
+    .await;
     check(
         hub.post("/v1/read", r#"{"ranges":[{"prefix":"/a"}]}"#).await,
         r#"400 Bad Request {"error":"'/a' is not a prefix: it ends with '/'"}"#,

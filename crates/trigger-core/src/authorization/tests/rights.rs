@@ -89,6 +89,13 @@ fn a_part_has_the_bounds_of_an_event() {
     };
     check(&|_| {}, "yes");
     check(&|part| (part.index, part.count) = (1, 2), "yes");
+    check(
+        &|part| {
+            (part.index, part.count) = (1, 2);
+            part.event.targets.groups = BTreeSet::from(["lb".parse().unwrap()]);
+        },
+        "only the first part of an event names groups",
+    );
     check(&|part| part.index = 1, "another number of parts");
     check(&|part| part.count = 0, "another number of parts");
     check(&|part| part.count = 783, "another number of parts");

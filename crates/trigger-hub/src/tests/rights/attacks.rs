@@ -73,6 +73,33 @@ async fn a_compromised_node_writes_for_no_other() {
     assert_eq!(hub.store.read(&[all()]).await.unwrap(), before);
 }
 
+/// Proves C13: a delivery whose event a node may not read keeps it from none of its others.
+#[tokio::test]
+async fn a_delivery_that_may_not_be_read_hides_no_other() {
+    let hub = Hub::start().await;
+    let joined = hub.register("lb02", &["lb"]).await;
+    hub.fire(1, "db01", "lb01").await;
+    hub.fire(2, "db01", "@lb").await;
+    let to_group = |n| Key::GroupDelivery { group: "lb".parse().unwrap(), event: event_id(n) };
+    let planted = (key(&to_group(1)), Delivery { part: 0 }.to_wire());
+    hub.store.put_many(vec![planted]).await.remove(0).unwrap();
+    let fleet = hub.fleet("lb02");
+    let entries = hub.client("lb02").read(&fleet.delivery_ranges(joined.keys().cloned())).await.unwrap();
+    let mut found = Vec::new();
+    for arrival in fleet.read_deliveries(&joined, &entries).await.unwrap() {
+        found.push(match arrival {
+            Arrival::Pending(cause) => format!("{} waits", cause.event.id),
+            Arrival::Unreadable { key, detail } => format!("{key}: {detail}"),
+            other => panic!("{other:?}"),
+        });
+    }
+    found.sort();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with(&key(&to_group(1))), "{found:?}");
+    assert!(found[0].contains("lb02 may not read events/"), "{found:?}");
+    assert_eq!(found[1], format!("{} waits", event_id(2)));
+}
+
 /// Proves C13.
 #[tokio::test]
 async fn a_compromised_node_reads_what_concerns_it_alone() {
