@@ -1,8 +1,10 @@
 //! The answers to the requests of this node's commands, and which of them a member of a group of `[socket] groups` may
 //! make.
 
+use trigger_core::event::CLOCK_TOLERANCE;
 use trigger_core::identity::Certname;
 use trigger_core::publication::Publication;
+use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;
 
 use super::callers::Rights;
@@ -100,6 +102,21 @@ fn objection<H: Host>(service: &Service<H>, publication: &Publication) -> Option
             "only root may fire under another key prefix than this node's {}",
             settings.prefix
         ));
+    }
+    if !publication.suppressed.is_empty() || !publication.suppressed_groups.is_empty() {
+        return Some("only a run of this node may fire an event with suppressed targets".to_owned());
+    }
+    // Another event's id would put this one in its place, in the outbox and in the backend.
+    let now = service.node.host.wall();
+    let is_of_now = |at: Timestamp| now.since(at).max(at.since(now)) <= CLOCK_TOLERANCE;
+    if !event.id.made_at().is_some_and(is_of_now) || !is_of_now(event.fired_at) {
+        return Some("the event was not made now".to_owned());
+    }
+    let name = format!("{}.json", event.id);
+    match service.outbox.waiting() {
+        Ok(files) if files.iter().all(|file| file.file_name().is_none_or(|file| *file != *name)) => {}
+        Ok(_) => return Some("the outbox has an event of this id already".to_owned()),
+        Err(error) => return Some(error.to_string()),
     }
     let backends = settings.node_backends();
     let is_configured = backends.resolve(&publication.backend).is_ok_and(|url| backends.include(&url));
