@@ -1,8 +1,6 @@
 //! Reading values that count only with a right signature, and storing the certificate that others need to verify this
 //! node's.
 
-use std::collections::BTreeSet;
-
 use trigger_core::certificate::{CertificateRef, StoredCertificate};
 use trigger_core::identity::Certname;
 use trigger_core::keyspace::Key;
@@ -112,10 +110,7 @@ impl Fleet {
         &self,
         texts: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), StoreError> {
-        let wanted: BTreeSet<CertificateRef> =
-            texts.into_iter().filter_map(|text| self.codec().wanted_certificate(text)).collect();
-        let wanted: Vec<CertificateRef> = wanted.into_iter().collect();
-        for chunk in wanted.chunks(CERTIFICATES_PER_READ) {
+        for chunk in self.codec().wanted_certificates(texts).chunks(CERTIFICATES_PER_READ) {
             let keys: Vec<KeyRange> =
                 chunk.iter().map(|wanted| self.one(&Key::from(wanted.clone()))).collect();
             for record in self.read(&keys).await? {
