@@ -1,6 +1,6 @@
 //! The certificates that were read from the backend, and what they verify.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use trigger_core::certificate::{CertificateRef, StoredCertificate};
 use trigger_core::signature::Finding;
@@ -8,7 +8,7 @@ use trigger_core::signer::Signer;
 use trigger_core::time::Timestamp;
 use trigger_pki::{CertificateDer, Fingerprint, Peer, Pki, Untrusted, verify_signature};
 
-/// Certificates that are kept at most: some 2 kB each.
+/// Certificates that are kept at most beside those that are verified next: some 2 kB each.
 const MAX_KNOWN: usize = 512;
 
 /// What is known of the certificates of other nodes. All of it may be forgotten at any time and read again.
@@ -32,18 +32,20 @@ struct Trusted {
 }
 
 impl Certificates {
-    /// Whether a certificate is known.
-    pub(crate) fn has(&self, reference: &CertificateRef) -> bool {
-        self.known.contains_key(reference)
+    /// Forgets others where `needed` would exceed the bound, and returns those of `needed` that have to be read. None of
+    /// them is forgotten: what they have signed is verified next.
+    pub(crate) fn make_room(&mut self, needed: BTreeSet<CertificateRef>) -> Vec<CertificateRef> {
+        let missing = needed.iter().filter(|reference| !self.known.contains_key(*reference)).count();
+        if self.known.len() + missing > MAX_KNOWN {
+            self.known.retain(|reference, _| needed.contains(reference));
+        }
+        needed.into_iter().filter(|reference| !self.known.contains_key(reference)).collect()
     }
 
     /// Takes in a certificate. What is stored under a reference may be anything: it has to have that fingerprint.
     pub(crate) fn learn(&mut self, reference: CertificateRef, certificate: StoredCertificate) {
         if Fingerprint::of(&certificate.certificate).as_bytes() != reference.fingerprint.digest() {
             return;
-        }
-        if self.known.len() >= MAX_KNOWN {
-            self.known.clear();
         }
         self.known.insert(reference, Known { certificate, trusted: None });
     }

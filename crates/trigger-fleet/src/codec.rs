@@ -5,7 +5,7 @@
 //! signed list of targets decides. Registrations, notes of sweeps and certificates are not signed either; a certificate
 //! proves itself.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -178,7 +178,7 @@ impl Codec {
     }
 
     /// The value that a text under `key` was made from, if its signature lets it count. `authors` says who may have signed
-    /// the value. The certificate has to be known: see [`Self::wanted_certificate`].
+    /// the value. The certificate has to be known: see [`Self::wanted_certificates`].
     ///
     /// # Errors
     /// Those of [`Self::decode`].
@@ -202,11 +202,16 @@ impl Codec {
         })
     }
 
-    /// The certificate that has to be read before a text can be verified.
-    pub(crate) fn wanted_certificate(&self, text: &str) -> Option<CertificateRef> {
-        let Some(Means::Certificates { .. }) = &self.inner.means else { return None };
-        let reference: CertificateRef = Envelope::reference(text)?.parse().ok()?;
-        (!self.certificates().has(&reference)).then_some(reference)
+    /// The certificates that have to be read before texts can be verified. What these need is kept until others are
+    /// asked for.
+    pub(crate) fn wanted_certificates<'a>(
+        &self,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Vec<CertificateRef> {
+        let Some(Means::Certificates { .. }) = &self.inner.means else { return Vec::new() };
+        let needed: BTreeSet<CertificateRef> =
+            texts.into_iter().filter_map(|text| Envelope::reference(text)?.parse().ok()).collect();
+        self.certificates().make_room(needed)
     }
 
     /// Takes in a certificate that was read from the backend.

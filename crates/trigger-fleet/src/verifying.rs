@@ -1,8 +1,6 @@
 //! Reading values that count only with a right signature, and storing the certificate that others need to verify this
 //! node's.
 
-use std::collections::BTreeSet;
-
 use trigger_core::certificate::{CertificateRef, StoredCertificate};
 use trigger_core::identity::Certname;
 use trigger_core::keyspace::Key;
@@ -86,8 +84,9 @@ impl Fleet {
         Some((reference, entry))
     }
 
-    /// Stores this node's certificate unless it is there. To be called at every new connection to the backend, which may
-    /// have been replaced by another one or by its backup.
+    /// Stores this node's certificate unless it is there as it should be. To be called at every new connection to the
+    /// backend, which may have been replaced by another one or by its backup, and now and then: whoever can write to the
+    /// backend may have put something else there.
     ///
     /// # Errors
     /// When the backend does not answer.
@@ -99,7 +98,8 @@ impl Fleet {
     /// Stores this node's certificate where it is not known to be stored.
     pub(crate) async fn ensure_certificate(&self) -> Result<(), StoreError> {
         let Some((reference, entry)) = self.certificate_entry() else { return Ok(()) };
-        if self.store().list(&[KeyRange::Key(entry.0.clone())]).await?.is_empty() {
+        let stored = self.store().read(&[KeyRange::Key(entry.0.clone())]).await?;
+        if stored.first().is_none_or(|stored| stored.value != entry.1) {
             self.store().put_many(vec![entry]).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         }
         self.codec().announced(self.place(), reference.fingerprint);
@@ -112,10 +112,7 @@ impl Fleet {
         &self,
         texts: impl IntoIterator<Item = &'a str>,
     ) -> Result<(), StoreError> {
-        let wanted: BTreeSet<CertificateRef> =
-            texts.into_iter().filter_map(|text| self.codec().wanted_certificate(text)).collect();
-        let wanted: Vec<CertificateRef> = wanted.into_iter().collect();
-        for chunk in wanted.chunks(CERTIFICATES_PER_READ) {
+        for chunk in self.codec().wanted_certificates(texts).chunks(CERTIFICATES_PER_READ) {
             let keys: Vec<KeyRange> =
                 chunk.iter().map(|wanted| self.one(&Key::from(wanted.clone()))).collect();
             for record in self.read(&keys).await? {

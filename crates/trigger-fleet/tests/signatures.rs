@@ -299,3 +299,31 @@ async fn a_node_stores_its_certificate_again_in_a_backend_that_has_lost_it() {
     assert_eq!(stored.len(), 1);
     drop(Arc::new(stored));
 }
+
+/// Proves C13.
+#[tokio::test]
+async fn a_node_replaces_what_another_has_put_in_the_place_of_its_certificate() {
+    let world = World::new(Site::certificates());
+    world.fleet("web01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+    let (at, genuine) = world.take_certificates().await.remove(0);
+    world.put(&at, "{}").await;
+    assert!(matches!(&world.arrivals("lb01").await[..], [Arrival::Unverified(_)]));
+    world.fleet("web01").announce_certificate().await.unwrap();
+    assert_eq!(world.read(&at).await, genuine);
+    assert!(is_pending(&world, "lb01").await);
+}
+
+/// Proves C13: more signers than certificates are kept of.
+#[tokio::test]
+async fn outcomes_with_more_certificates_than_are_kept_all_count() {
+    let world = World::new(Site::certificates());
+    let hosts: Vec<String> = (0..600).map(|n| format!("lb{n:03}")).collect();
+    let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    world.fleet("web01").publish(&publication(1, "web01", &names), false).await.unwrap();
+    for host in &names {
+        world.fleet(host).finish(&[ended(1, host, done())]).await.unwrap();
+    }
+    let status = world.fleet("web01").event_status(id(1)).await.unwrap().unwrap();
+    assert!(status.unverified.is_empty(), "{:?}", status.unverified.sentences());
+    assert!(status.targets.values().all(|target| target.state == DeliveryState::Done));
+}
