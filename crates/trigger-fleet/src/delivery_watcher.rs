@@ -187,7 +187,10 @@ impl DeliveryWatcher {
             () = rejoined(&mut self.claim, self.joined.as_ref()) => {
                 return Err(self.lost("its revisions start again, so this node has joined its groups again"));
             }
-            () = &mut feed.read_again => self.fleet.store().read(&ranges).await?,
+            () = &mut feed.read_again => {
+                self.fleet.announce_certificate().await?;
+                self.fleet.store().read(&ranges).await?
+            }
             event = feed.watch.next() => match event {
                 Some(Ok(WatchEvent::Snapshot(entries))) => entries,
                 Some(Ok(WatchEvent::Changes(changes))) => {

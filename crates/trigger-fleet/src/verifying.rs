@@ -84,8 +84,9 @@ impl Fleet {
         Some((reference, entry))
     }
 
-    /// Stores this node's certificate unless it is there. To be called at every new connection to the backend, which may
-    /// have been replaced by another one or by its backup.
+    /// Stores this node's certificate unless it is there as it should be. To be called at every new connection to the
+    /// backend, which may have been replaced by another one or by its backup, and now and then: whoever can write to the
+    /// backend may have put something else there.
     ///
     /// # Errors
     /// When the backend does not answer.
@@ -97,7 +98,8 @@ impl Fleet {
     /// Stores this node's certificate where it is not known to be stored.
     pub(crate) async fn ensure_certificate(&self) -> Result<(), StoreError> {
         let Some((reference, entry)) = self.certificate_entry() else { return Ok(()) };
-        if self.store().list(&[KeyRange::Key(entry.0.clone())]).await?.is_empty() {
+        let stored = self.store().read(&[KeyRange::Key(entry.0.clone())]).await?;
+        if stored.first().is_none_or(|stored| stored.value != entry.1) {
             self.store().put_many(vec![entry]).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         }
         self.codec().announced(self.place(), reference.fingerprint);

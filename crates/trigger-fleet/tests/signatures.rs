@@ -300,6 +300,19 @@ async fn a_node_stores_its_certificate_again_in_a_backend_that_has_lost_it() {
     drop(Arc::new(stored));
 }
 
+/// Proves C13.
+#[tokio::test]
+async fn a_node_replaces_what_another_has_put_in_the_place_of_its_certificate() {
+    let world = World::new(Site::certificates());
+    world.fleet("web01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+    let (at, genuine) = world.take_certificates().await.remove(0);
+    world.put(&at, "{}").await;
+    assert!(matches!(&world.arrivals("lb01").await[..], [Arrival::Unverified(_)]));
+    world.fleet("web01").announce_certificate().await.unwrap();
+    assert_eq!(world.read(&at).await, genuine);
+    assert!(is_pending(&world, "lb01").await);
+}
+
 /// Proves C13: more signers than certificates are kept of.
 #[tokio::test]
 async fn outcomes_with_more_certificates_than_are_kept_all_count() {
