@@ -4,7 +4,8 @@
 //! writers share, is of another kind (fcntl(2) and flock(2)).
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -58,12 +59,11 @@ pub(crate) fn is_locked(file: &File) -> bool {
     }
 }
 
+/// Not for appending: then Linux would also append what is to be written to the file's start.
 fn open(path: &Path) -> io::Result<File> {
-    File::options().read(true).append(true).open(path)
+    File::options().read(true).write(true).open(path)
 }
 
-/// The run appends meanwhile: output that it writes between the reading and the truncation here is lost too, which the
-/// note in the file says.
 fn bound(file: &File) -> io::Result<()> {
     match fcntl_lock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
@@ -76,27 +76,28 @@ fn bound(file: &File) -> io::Result<()> {
     bounded
 }
 
-fn drop_the_oldest(mut file: &File) -> io::Result<()> {
+/// Replaces the file's start by a note and the newest output, and cuts off the rest. Its writers append meanwhile: what
+/// they write between the reading and the cut is lost too, which the note says; what they write afterwards follows.
+fn drop_the_oldest(file: &File) -> io::Result<()> {
     let length = file.metadata()?.len();
     if length <= MAX_OUTPUT_BYTES {
         return Ok(());
     }
-    file.seek(SeekFrom::Start(length - OUTPUT_KEEP))?;
-    let mut tail = Vec::new();
-    file.take(OUTPUT_KEEP).read_to_end(&mut tail)?;
-    file.set_len(0)?;
-    let note = format!(
-        "[about {} bytes of output were dropped here: only the newest are kept]\n",
-        length - OUTPUT_KEEP
-    );
-    file.write_all(note.as_bytes())?;
-    file.write_all(&tail)
+    let dropped = length - OUTPUT_KEEP;
+    let note = format!("[about {dropped} bytes of output were dropped here: only the newest are kept]\n");
+    let mut kept = note.into_bytes();
+    let note_length = kept.len();
+    kept.resize(note_length + OUTPUT_KEEP as usize, 0);
+    file.read_exact_at(&mut kept[note_length..], dropped)?;
+    file.write_all_at(&kept, 0)?;
+    file.set_len(kept.len() as u64)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs;
+    use std::io::{Read, Seek, SeekFrom, Write};
     use std::process::{Command, Stdio};
 
     #[tokio::test(start_paused = true)]
@@ -139,6 +140,36 @@ mod tests {
         bound_output(&path);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with("[about 4194304 bytes of output were dropped here"), "{}", text.len());
+    }
+
+    #[test]
+    fn what_is_written_while_the_oldest_is_dropped_comes_after_the_note_and_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut writer = open_new(&path);
+        let file = open(&path).unwrap();
+        let writes = std::thread::spawn(move || {
+            let mut line = vec![b' '; 4096];
+            for number in 0..20_000 {
+                write!(&mut line[4087..], "{number:>8}\n").unwrap();
+                writer.write_all(&line).unwrap();
+            }
+        });
+        let mut starts_with_note = false;
+        while !writes.is_finished() {
+            bound(&file).unwrap();
+            let mut start = [0; 7];
+            let _ = file.read_at(&mut start, 0).unwrap();
+            assert!(!starts_with_note || start == *b"[about ", "{:?}", String::from_utf8_lossy(&start));
+            starts_with_note = start == *b"[about ";
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        writes.join().unwrap();
+        assert!(starts_with_note);
+        let text = fs::read_to_string(&path).unwrap();
+        // The first line is the note, and the next may be cut.
+        let numbers: Vec<u32> = text.lines().skip(2).map(|line| line.trim().parse().unwrap()).collect();
+        assert!(numbers.is_sorted(), "output is out of order");
     }
 
     /// Proves that only one process bounds a file at once. Such a lock is a process's, so this test is its own child.
