@@ -164,6 +164,54 @@ impl FromStr for Key {
     }
 }
 
+/// What a key names, by its first segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What is stored of events themselves: parts, members, notes of sweeps.
+    Events,
+    /// The deliveries to nodes.
+    Deliveries,
+    /// The deliveries to groups.
+    GroupDeliveries,
+    /// The outcomes.
+    Outcomes,
+    /// The registrations.
+    Nodes,
+    /// The latest runs of nodes.
+    RunHistories,
+    /// The certificates of nodes.
+    Certificates,
+    /// The note of the last sweep, which is one key.
+    Sweep,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::Events,
+        Self::Deliveries,
+        Self::GroupDeliveries,
+        Self::Outcomes,
+        Self::Nodes,
+        Self::RunHistories,
+        Self::Certificates,
+        Self::Sweep,
+    ];
+
+    const fn segment(self) -> &'static str {
+        match self {
+            Self::Events => EVENTS,
+            Self::Deliveries => DELIVERIES,
+            Self::GroupDeliveries => GROUP_DELIVERIES,
+            Self::Outcomes => OUTCOMES,
+            Self::Nodes => NODES,
+            Self::RunHistories => RUN_HISTORY,
+            Self::Certificates => CERTIFICATES,
+            Self::Sweep => SWEEP,
+        }
+    }
+}
+
 /// All keys with some segments in common. [`fmt::Display`] gives the text that each of them begins with, which ends
 /// with the separator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -246,6 +294,22 @@ impl Keyspace {
     /// The text that every key of a range begins with.
     pub fn range(&self, range: &Range) -> String {
         format!("{}/{range}", self.prefix)
+    }
+
+    /// The keys of a kind: the text that they begin with, or the one key that there is; and whether it is the former.
+    pub fn of_kind(&self, kind: Kind) -> (String, bool) {
+        let key = format!("{}/{}", self.prefix, kind.segment());
+        if kind == Kind::Sweep { (key, false) } else { (format!("{key}{SEPARATOR}"), true) }
+    }
+
+    /// The same of those keys of a kind that are one node's, if the certname is their second segment.
+    pub fn of_node(&self, kind: Kind, certname: &Certname) -> Option<(String, bool)> {
+        let key = format!("{}/{}/{certname}", self.prefix, kind.segment());
+        match kind {
+            Kind::Deliveries | Kind::Certificates => Some((format!("{key}{SEPARATOR}"), true)),
+            Kind::Nodes | Kind::RunHistories => Some((key, false)),
+            Kind::Events | Kind::GroupDeliveries | Kind::Outcomes | Kind::Sweep => None,
+        }
     }
 
     /// The key that [`Self::key`] made this text from. `None` for a key that is not Trigger's, or another fleet's: a
@@ -339,6 +403,31 @@ mod tests {
         };
         let counts: Vec<usize> = every_range().iter().map(held).collect();
         assert_eq!(counts, [3, 3, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn each_key_is_of_one_kind_and_of_the_node_in_its_second_segment() {
+        let keyspace = Keyspace::default();
+        let covers = |(text, is_prefix): &(String, bool), key: &str| {
+            if *is_prefix { key.starts_with(text.as_str()) } else { key == text }
+        };
+        let (own, other) = ("lb01.example.com".parse().unwrap(), "lb01.example.co".parse().unwrap());
+        for (key, text) in every_key() {
+            let key = keyspace.key(&key);
+            assert_eq!(
+                Kind::ALL.iter().filter(|kind| covers(&keyspace.of_kind(**kind), &key)).count(),
+                1,
+                "{key}"
+            );
+            let is_of = |certname: &Certname| {
+                Kind::ALL
+                    .iter()
+                    .filter_map(|kind| keyspace.of_node(*kind, certname))
+                    .any(|range| covers(&range, &key))
+            };
+            assert_eq!(is_of(&own), text.split('/').nth(1) == Some("lb01.example.com"), "{key}");
+            assert!(!is_of(&other), "{key}");
+        }
     }
 
     #[test]

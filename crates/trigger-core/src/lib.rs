@@ -18,6 +18,7 @@ pub mod event;
 pub mod fair_queue;
 pub mod fire_note;
 pub mod identity;
+pub mod key_roles;
 pub mod keyspace;
 pub mod lineage;
 pub mod loop_guard;

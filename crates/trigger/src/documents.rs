@@ -9,6 +9,7 @@
 //! The agent answers `trigger queue` over its socket with a [`trigger_node::queue_view::QueueView`]. That form belongs to
 //! the socket's protocol and may change with every version; [`Queue`] is the documented form of the same facts.
 
+mod etcd_roles;
 mod event;
 mod policy;
 mod queue;
@@ -18,6 +19,7 @@ mod why;
 
 use serde::Serialize;
 
+pub(crate) use etcd_roles::EtcdRoles;
 pub(crate) use event::{
     Event, EventStatus, FireState, FireTarget, Fired, FollowedEvent, LatestEvents, SuppressedGroup,
     unreadable_parts,

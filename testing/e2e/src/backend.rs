@@ -49,6 +49,8 @@ pub struct Backend {
     directory: PathBuf,
     /// The server's certificate; absent without TLS.
     ssl: Option<Ssl>,
+    /// What its configuration has besides: lines below `[hub]`, or arguments of etcd.
+    more: Vec<String>,
     /// The certificate with which the harness itself asks the server, which is good whatever that of the server is.
     own: Ssl,
     process: Process,
@@ -65,12 +67,13 @@ impl Backend {
     pub fn start_with(kind: BackendKind, directory: &Path, ssl: Option<Ssl>) -> Self {
         let (port, peer_port) = (free_port(), free_port());
         std::fs::create_dir_all(directory).expect("a directory for the backend");
-        let process = launch(kind, port, peer_port, directory, ssl.as_ref());
+        let process = launch(kind, port, peer_port, directory, ssl.as_ref(), &[]);
         let own = Ssl::at(&directory.join("harness"), SERVER);
         if ssl.is_some() {
             Authority::puppet().server(own.directory());
         }
-        let mut backend = Self { kind, port, peer_port, directory: directory.to_owned(), ssl, own, process };
+        let (directory, more) = (directory.to_owned(), Vec::new());
+        let mut backend = Self { kind, port, peer_port, directory, ssl, more, own, process };
         backend.wait_until_it_serves();
         backend
     }
@@ -112,8 +115,24 @@ impl Backend {
 
     /// Starts it again after [`Self::kill`], with its data and its port.
     pub fn restart(&mut self) {
-        self.process = launch(self.kind, self.port, self.peer_port, &self.directory, self.ssl.as_ref());
+        self.process = self.launch();
         self.wait_until_it_serves();
+    }
+
+    /// Starts it anew with more lines below `[hub]`, or more arguments of etcd.
+    pub fn restart_with(&mut self, more: &[String]) {
+        self.kill();
+        self.more = more.to_vec();
+        self.restart();
+    }
+
+    fn launch(&self) -> Process {
+        launch(self.kind, self.port, self.peer_port, &self.directory, self.ssl.as_ref(), &self.more)
+    }
+
+    /// Returns what it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
     }
 
     /// Asks it to stop, and returns its exit code.
@@ -124,7 +143,7 @@ impl Backend {
 
     /// Starts a hub again after [`Self::stop`] that serves, but may not be healthy.
     pub fn restart_unhealthy(&mut self) {
-        self.process = launch(self.kind, self.port, self.peer_port, &self.directory, self.ssl.as_ref());
+        self.process = self.launch();
         eventually("a hub that listens", || {
             TcpStream::connect(("127.0.0.1", self.port)).map(drop).map_err(|_| self.process.log())
         });
@@ -252,11 +271,30 @@ impl Backend {
 
     fn etcdctl(&self, arguments: &[&str]) -> String {
         let mut command = self.etcdctl_command();
-        command.args(arguments);
-        let output = command.output();
-        let output = output.unwrap_or_else(|error| panic!("{}", explain(&command, "etcd-client", &error)));
-        assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        said(command.args(arguments)).unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    /// Runs `etcdctl ARGUMENTS` with the certificate of a node.
+    ///
+    /// # Errors
+    /// What it says where it fails.
+    pub fn etcdctl_as(&self, ssl: &Ssl, arguments: &[&str]) -> Result<String, String> {
+        let mut command = Command::new("etcdctl");
+        said(command.envs(self.etcdctl_settings(ssl)).args(arguments))
+    }
+
+    /// Returns the variables with which `etcdctl` has the certificate of a node.
+    pub fn etcdctl_settings(&self, ssl: &Ssl) -> Vec<(&'static str, String)> {
+        let path = |path: PathBuf| path.to_string_lossy().into_owned();
+        vec![
+            ("ETCDCTL_API", "3".to_owned()),
+            ("ETCDCTL_ENDPOINTS", format!("https://localhost:{}", self.port)),
+            ("ETCDCTL_CACERT", path(ssl.ca())),
+            ("ETCDCTL_CERT", path(ssl.certificate())),
+            ("ETCDCTL_KEY", path(ssl.key())),
+            ("ETCDCTL_DIAL_TIMEOUT", "2s".to_owned()),
+            ("ETCDCTL_COMMAND_TIMEOUT", "5s".to_owned()),
+        ]
     }
 
     fn wait_until_it_serves(&mut self) {
@@ -286,11 +324,26 @@ impl Backend {
     }
 }
 
+/// What `etcdctl` prints, or the error that it prints.
+fn said(command: &mut Command) -> Result<String, String> {
+    let output = command.output();
+    let output = output.unwrap_or_else(|error| panic!("{}", explain(command, "etcd-client", &error)));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
 fn data_dir(directory: &Path) -> PathBuf {
     directory.join("data")
 }
 
-fn launch(kind: BackendKind, port: u16, peer_port: u16, directory: &Path, ssl: Option<&Ssl>) -> Process {
+fn launch(
+    kind: BackendKind,
+    port: u16,
+    peer_port: u16,
+    directory: &Path,
+    ssl: Option<&Ssl>,
+    more: &[String],
+) -> Process {
     let log = directory.join("log");
     match kind {
         BackendKind::Hub | BackendKind::TlsHub => {
@@ -298,7 +351,8 @@ fn launch(kind: BackendKind, port: u16, peer_port: u16, directory: &Path, ssl: O
             let config = directory.join("trigger.toml");
             let tls =
                 ssl.map_or_else(String::new, |ssl| format!("tls = {}\n[hub]\ntls = true\n", ssl.table()));
-            std::fs::write(&config, tls).expect("a configuration of the hub");
+            let more = more.iter().map(|line| format!("{line}\n"));
+            std::fs::write(&config, tls + &more.collect::<String>()).expect("a configuration of the hub");
             command.args(["hub", "--listen", &format!("127.0.0.1:{port}"), "--config"]).arg(config);
             command.arg("--data-dir").arg(data_dir(directory));
             Process::start(&mut command, &log, "trigger")
@@ -316,6 +370,7 @@ fn launch(kind: BackendKind, port: u16, peer_port: u16, directory: &Path, ssl: O
                 command.arg("--cert-file").arg(ssl.certificate()).arg("--key-file").arg(ssl.key());
                 command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(ssl.ca());
             }
+            command.args(more);
             // A single member need not wait a second to elect itself.
             command.args(["--heartbeat-interval", "50", "--election-timeout", "250"]);
             Process::start(&mut command, &log, "etcd-server")

@@ -65,6 +65,9 @@ enum Purpose {
     Watch,
 }
 
+/// How often a request is sent again because a role or a user changed while it was on its way.
+const MAX_ROLE_CHANGES: usize = 8;
+
 /// The connections to one cluster.
 pub(super) struct Connections {
     url: String,
@@ -159,6 +162,7 @@ impl Connections {
             }
             EtcdFailure::RetryOtherMember(detail)
             | EtcdFailure::ClusterBlocked(detail)
+            | EtcdFailure::RolesChanged(detail)
             | EtcdFailure::Indeterminate(detail) => StoreError::Unreachable { backend, detail },
             EtcdFailure::Full(detail) => StoreError::Full { backend, detail },
             EtcdFailure::Permanent(detail) => StoreError::Refused { backend, detail },
@@ -184,7 +188,9 @@ impl Connections {
     {
         let limit = if kind == RequestKind::Read { &self.reads } else { &self.writes };
         let mut unanswered = None;
-        for more_tries in (0..self.members.len().min(2)).rev() {
+        let mut more_tries = self.members.len().min(2);
+        let mut role_changes = 0;
+        while more_tries > 0 {
             let connection = match self.request_connection().await {
                 Ok(connection) => connection,
                 Err(failure) => return Err(unanswered.unwrap_or(failure)),
@@ -200,6 +206,11 @@ impl Connections {
                 ),
             };
             match failure {
+                // An operator grants roles one after another, and each change may meet a request.
+                EtcdFailure::RolesChanged(_) if role_changes < MAX_ROLE_CHANGES => {
+                    role_changes += 1;
+                    continue;
+                }
                 EtcdFailure::RetryOtherMember(_) => self.forget(&connection).await,
                 EtcdFailure::Indeterminate(_) => {
                     self.forget(&connection).await;
@@ -210,6 +221,7 @@ impl Connections {
                 }
                 _ => return Err(failure),
             }
+            more_tries -= 1;
             if more_tries == 0 {
                 return Err(unanswered.unwrap_or(failure));
             }

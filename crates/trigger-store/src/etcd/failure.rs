@@ -4,6 +4,13 @@ use tonic::{Code, ConnectError, Status};
 
 use crate::detail::{Detail, causes};
 
+/// What an etcd says whose roles or users changed while a request was on its way.
+const ROLES_CHANGED: &str = "revision of auth store is old";
+const ROLES_CHANGED_IN_3_4: &str = "auth: revision in header is old";
+/// What to do where an etcd permits too little.
+pub(super) const ROLES_HINT: &str = "its roles do not allow this to the certname of this node's certificate: \
+                                     'trigger etcd-roles' prints the users and roles that a fleet needs";
+
 /// A request to one member failed.
 #[derive(Debug, Clone)]
 pub(super) enum EtcdFailure {
@@ -17,6 +24,9 @@ pub(super) enum EtcdFailure {
     Full(Detail),
     /// Nothing was done, and the same request never will be.
     Permanent(Detail),
+    /// Nothing was done, because a role or a user changed while the request was on its way. The same request may succeed
+    /// at once.
+    RolesChanged(Detail),
     /// The revision to be read has been compacted.
     Compacted,
     /// An answer is larger than this client takes in one piece.
@@ -61,11 +71,15 @@ impl EtcdFailure {
                 );
                 return Self::ClusterBlocked(Detail::new(sentence, status));
             }
+            // etcd 3.4 reports this one without a code of its own.
+            _ if said.contains(ROLES_CHANGED) || said.contains(ROLES_CHANGED_IN_3_4) => Self::RolesChanged,
+            Code::PermissionDenied => {
+                return Self::Permanent(Detail::new(format!("{sentence}; {ROLES_HINT}"), status));
+            }
             // gRPC's own size limit, above etcd's.
             Code::ResourceExhausted if said.contains("larger than max") => Self::Permanent,
             Code::ResourceExhausted | Code::Unauthenticated | Code::DataLoss => Self::ClusterBlocked,
             Code::InvalidArgument
-            | Code::PermissionDenied
             | Code::FailedPrecondition
             | Code::OutOfRange
             | Code::NotFound
@@ -95,6 +109,8 @@ mod tests {
         check(Code::InvalidArgument, "etcdserver: request is too large", "Permanent");
         check(Code::InvalidArgument, "etcdserver: user name is empty", "ClusterBlocked");
         check(Code::PermissionDenied, "etcdserver: permission denied", "Permanent");
+        check(Code::InvalidArgument, "etcdserver: revision of auth store is old", "RolesChanged");
+        check(Code::Unknown, "auth: revision in header is old", "RolesChanged");
         check(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", "Full");
         check(Code::ResourceExhausted, "etcdserver: too many requests", "ClusterBlocked");
         check(Code::ResourceExhausted, "grpc: received message larger than max (3 vs. 2)", "Permanent");

@@ -8,7 +8,7 @@ use futures_util::stream;
 use trigger_core::duration;
 
 use super::connection::{Connections, RequestKind, WatchConnection};
-use super::failure::EtcdFailure;
+use super::failure::{EtcdFailure, ROLES_HINT};
 use super::reading::{self, Bounds};
 use crate::store::{Change, Entry, KeyRange, StoreError, Watch, WatchEvent};
 
@@ -163,7 +163,7 @@ async fn open(
 
 fn cancelled(name: &str, reason: &str) -> EtcdFailure {
     if reason.contains("permission denied") {
-        return EtcdFailure::Permanent(format!("{name}: {reason}").into());
+        return EtcdFailure::Permanent(format!("{name}: {reason}; {ROLES_HINT}").into());
     }
     EtcdFailure::RetryOtherMember(format!("{name}: it cancelled the watch: {reason}").into())
 }

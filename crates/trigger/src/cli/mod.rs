@@ -2,6 +2,7 @@
 
 mod agent;
 mod certificates;
+mod etcd_roles;
 mod fire;
 mod first_process;
 mod globals;
@@ -64,6 +65,8 @@ enum Command {
     Agent(agent::AgentArgs),
     /// Make a key with which the nodes of a fleet without Puppet's certificates sign and verify events
     Keygen(keygen::KeygenArgs),
+    /// Print the etcdctl commands that give each node its own user and roles at an etcd
+    EtcdRoles(etcd_roles::EtcdRolesArgs),
     /// Run the hub, the backend that needs nothing else installed
     Hub(hub::HubArgs),
 }
@@ -131,6 +134,7 @@ fn run_command(cli: &Cli) -> ExitCode {
         Command::Why(args) => block_on(why::run(globals, args, &warnings)),
         Command::Rename => block_on(rename::run(globals, &warnings)),
         Command::Keygen(args) => keygen::run(args),
+        Command::EtcdRoles(args) => block_on(etcd_roles::run(globals, args, &warnings)),
         Command::Agent(args) => agent::run(globals, args),
         Command::Hub(args) => hub::run(globals, args, &warnings),
     };

@@ -1,0 +1,295 @@
+//! A node that was taken over, at a real etcd with TLS and without roles: it may write every key, as a compromised etcd
+//! itself could (C13). It hides and delays. It makes no node run what was not fired, and no false outcome is shown as true.
+
+#![allow(clippy::expect_used, reason = "a test fails where its scenery cannot be built")]
+
+use std::time::Duration;
+
+use trigger_e2e::{Authority, BackendKind, Crl, Fleet, Node, Ssl, eventually, never_for};
+
+const PREFIX: &str = "/puppet_trigger/events";
+const EVIL: &str = "evil.example.com";
+const LB: &str = "lb01.example.com";
+const DB: &str = "db01.example.com";
+const WEB: &str = "web01.example.com";
+const TO_PART_0: &str = r#"{"v":1,"body":{"part":0}}"#;
+
+/// An etcd with nodes that require signatures, and the certificate of one that was taken over.
+struct Scene {
+    fleet: Fleet,
+    lb: Node,
+    web: Node,
+    evil: Node,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let fleet = Fleet::on(BackendKind::TlsEtcd);
+        let (lb, web, evil) = (member(&fleet, LB), member(&fleet, WEB), member(&fleet, EVIL));
+        Self { fleet, lb, web, evil }
+    }
+
+    fn etcdctl(&self, arguments: &[&str]) -> String {
+        let said = self.fleet.backend.etcdctl_as(&self.evil.ssl(), arguments);
+        said.unwrap_or_else(|error| panic!("etcdctl {arguments:?}: {error}"))
+    }
+
+    fn put(&self, key: &str, value: &str) {
+        self.etcdctl(&["put", "--", key, value]);
+    }
+
+    fn delete(&self, key: &str) {
+        self.etcdctl(&["del", "--", key]);
+    }
+
+    fn get(&self, key: &str) -> String {
+        let value = self.etcdctl(&["get", "--print-value-only", "--", key]);
+        value.trim_end_matches('\n').to_owned()
+    }
+
+    /// Fires an event of another node, which ends.
+    fn genuine(&self, hosts: &[&str]) -> String {
+        let named: Vec<&str> = hosts.iter().flat_map(|host| ["--host", host]).collect();
+        let event = self.web.fire(&[&["refresh"], &named[..]].concat()).committed();
+        hosts.iter().for_each(|host| drop(self.web.wait_for(&event, host, "done")));
+        event
+    }
+}
+
+fn member(fleet: &Fleet, certname: &str) -> Node {
+    let mut node = fleet.node(certname);
+    node.set("require_signature", "true").start_agent();
+    node
+}
+
+fn part(event: &str) -> String {
+    format!("{PREFIX}/events/{event}/parts/0")
+}
+
+fn delivery(certname: &str, event: &str) -> String {
+    format!("{PREFIX}/deliveries/{certname}/{event}")
+}
+
+fn outcome(certname: &str, event: &str) -> String {
+    format!("{PREFIX}/outcomes/{event}/{certname}")
+}
+
+fn history(certname: &str) -> String {
+    format!("{PREFIX}/run-history/{certname}")
+}
+
+/// An id like that of an event, of which nothing is stored yet.
+fn new_id(like: &str, n: usize) -> String {
+    format!("{}{n:012x}", &like[..24])
+}
+
+/// Proves C13.
+#[test]
+fn it_forges_moves_and_alters_no_event() {
+    let mut scene = Scene::new();
+    let db = member(&scene.fleet, DB);
+    let original = scene.genuine(&[LB]);
+    let text = scene.get(&part(&original));
+    assert!(text.contains("\"cert\""), "signed with a certificate: {text}");
+
+    // Moved to a node that the event does not name.
+    scene.put(&delivery(DB, &original), TO_PART_0);
+    // Copied, altered, and in the name of another node with the attacker's own signature and certificate.
+    let plant = |event: &str, text: &str| {
+        scene.put(&part(event), text);
+        scene.put(&delivery(LB, event), TO_PART_0);
+    };
+    let own = scene.evil.fire(&["attack", "--host", EVIL]).committed();
+    scene.evil.wait_for(&own, EVIL, "done");
+    let signed_by_itself = scene.get(&part(&own));
+    let forgeries = [
+        text.clone(),
+        text.replace(&original, &new_id(&original, 1)),
+        text.replace(&original, &new_id(&original, 2)).replace("refresh", "destroy"),
+        signed_by_itself
+            .replace(&own, &new_id(&original, 3))
+            .replace(&format!("\"{EVIL}\""), &format!("\"{WEB}\"")),
+        signed_by_itself.replace(&own, &new_id(&original, 4)).replace(EVIL, WEB),
+        format!(
+            "{}}}",
+            text.replace(&original, &new_id(&original, 5)).split_once(",\"sig\"").expect("a signature").0
+        ),
+    ];
+    for (n, forgery) in forgeries.iter().enumerate() {
+        plant(&new_id(&original, n), forgery);
+    }
+    // An altered event in the place of the original, which its target has not seen yet.
+    scene.lb.kill_agent();
+    let waiting = scene.web.fire(&["refresh", "--host", LB]).committed();
+    let altered = scene.get(&part(&waiting)).replace("refresh", "destroy");
+    scene.put(&part(&waiting), &altered);
+    scene.lb.start_agent();
+
+    let marker = scene.web.fire(&["marker", "--host", LB, "--host", DB]).committed();
+    scene.web.wait_for(&marker, LB, "done");
+    scene.web.wait_for(&marker, DB, "done");
+    assert_eq!((scene.lb.runs().len(), db.runs().len()), (2, 1), "the original and the marker");
+    let moved = scene.web.wait_for(&original, DB, "refused");
+    assert!(moved["reason"].as_str().is_some_and(|why| why.contains("does not name this target")), "{moved}");
+}
+
+/// Proves C13.
+#[test]
+fn it_stores_no_certificate_by_which_it_is_another_node() {
+    let scene = Scene::new();
+    let own = scene.evil.fire(&["attack", "--host", EVIL]).committed();
+    scene.evil.wait_for(&own, EVIL, "done");
+    let text = scene.get(&part(&own));
+    // Its own certificate, under the name of another node.
+    let listed =
+        scene.etcdctl(&["get", "--prefix", "--keys-only", "--", &format!("{PREFIX}/certificates/{EVIL}/")]);
+    let certificate = listed.trim();
+    scene.put(&certificate.replace(EVIL, WEB), &scene.get(certificate));
+    let event = new_id(&own, 1);
+    scene.put(&part(&event), &text.replace(&own, &event).replace(EVIL, WEB));
+    scene.put(&delivery(LB, &event), TO_PART_0);
+    // The genuine certificates, away or spoilt: what they have signed waits, and runs once they are back.
+    scene.genuine(&[LB]);
+    assert_eq!(scene.lb.runs().len(), 1);
+}
+
+/// Proves C13.
+#[test]
+fn it_writes_no_outcome_that_is_shown_as_true() {
+    let mut scene = Scene::new();
+    let done = scene.genuine(&[LB]);
+    scene.lb.kill_agent();
+    let event = scene.web.fire(&["second", "--host", LB]).committed();
+    let own = scene.evil.fire(&["attack", "--host", EVIL]).committed();
+    scene.evil.wait_for(&own, EVIL, "done");
+    let key = outcome(LB, &event);
+    for forged in [
+        scene.get(&outcome(LB, &done)),
+        scene.get(&outcome(EVIL, &own)),
+        scene.get(&outcome(EVIL, &own)).replace(EVIL, LB),
+        r#"{"v":1,"body":{"suppressed":"no"}}"#.to_owned(),
+    ] {
+        scene.put(&key, &forged);
+        let status = scene.web.status(&event).expect("a status");
+        assert_eq!(status["targets"][0]["state"], "pending", "{forged}: {status}");
+        assert!(status["warnings"].to_string().contains(&key), "{forged}: {status}");
+    }
+    scene.lb.start_agent();
+    scene.web.wait_for(&event, LB, "done");
+    assert_eq!(scene.lb.runs().len(), 2);
+}
+
+/// Proves C13.
+#[test]
+fn what_it_puts_back_runs_nothing_also_after_a_restart() {
+    let mut scene = Scene::new();
+    let event = scene.genuine(&[LB]);
+    let (end, waits) = (outcome(LB, &event), delivery(LB, &event));
+    let is_gone = || {
+        eventually("a delivery that has ended", || match scene.get(&waits).as_str() {
+            "" => Ok(()),
+            text => Err(text.to_owned()),
+        })
+    };
+    is_gone();
+    scene.delete(&end);
+    scene.put(&waits, TO_PART_0);
+    is_gone();
+    scene.lb.kill_agent();
+    scene.delete(&end);
+    scene.put(&waits, TO_PART_0);
+    scene.lb.start_agent();
+    scene.web.wait_for(&event, LB, "done");
+    assert_eq!(scene.lb.runs().len(), 1);
+}
+
+/// Nothing stops it: a signature does not say that it is the newest. It is seen until the node's next run, and makes no
+/// node run.
+#[test]
+fn an_older_run_history_that_it_puts_back_runs_nothing_and_lasts_until_the_next_run() {
+    let scene = Scene::new();
+    let first = scene.genuine(&[LB]);
+    let older = eventually("the first run in the history", || match scene.get(&history(LB)) {
+        text if text.contains(&first) => Ok(text),
+        text => Err(text),
+    });
+    let second = scene.genuine(&[LB]);
+    eventually("the second run in the history", || match scene.get(&history(LB)) {
+        text if text.contains(&second) => Ok(()),
+        text => Err(text),
+    });
+    scene.put(&history(LB), &older);
+    let why = scene.web.trigger(&["why", &first, "--output", "json"]);
+    assert_eq!(why.code, 0, "an older history of the node counts as its own: {why:?}");
+    assert_eq!(scene.lb.runs().len(), 2);
+    let third = scene.genuine(&[LB]);
+    eventually("the node's own history again", || match scene.get(&history(LB)) {
+        text if text.contains(&second) && text.contains(&third) => Ok(()),
+        text => Err(text),
+    });
+    assert_eq!(scene.lb.runs().len(), 3);
+}
+
+/// Nothing stops it: a backend can always be silent. The origin sees that the event does not end.
+#[test]
+fn a_delivery_that_it_deletes_is_seen_at_the_origin() {
+    let mut scene = Scene::new();
+    scene.lb.kill_agent();
+    let event = scene.web.fire(&["refresh", "--host", LB]).committed();
+    scene.delete(&delivery(LB, &event));
+    scene.lb.start_agent();
+    let marker = scene.web.fire(&["marker", "--host", LB]).committed();
+    scene.web.wait_for(&marker, LB, "done");
+    assert_eq!(scene.lb.runs().len(), 1);
+    let pending = scene.web.delivery(&event, LB);
+    assert_eq!(pending["state"], "pending", "{pending}");
+    let latest = scene.web.trigger(&["status"]);
+    assert!(latest.stdout.contains("pending"), "{latest:?}");
+}
+
+/// A registration is not signed: what is spoilt delays, and is mended by the agent itself.
+#[test]
+fn a_registration_that_it_spoils_is_written_again_and_loses_no_event() {
+    let scene = Scene::new();
+    let registration = format!("{PREFIX}/nodes/{LB}");
+    for spoil in ["", "garbage", r#"{"v":99,"body":{}}"#] {
+        if spoil.is_empty() {
+            scene.delete(&registration);
+        } else {
+            scene.put(&registration, spoil);
+        }
+        let event = scene.web.fire(&["refresh", "--host", LB]).committed();
+        if spoil.contains("99") {
+            // A newer version that holds the certname: its lease is waited for.
+            assert_ne!(scene.web.delivery(&event, LB)["state"], "refused");
+            scene.delete(&registration);
+        }
+        scene.web.wait_for(&event, LB, "done");
+    }
+    assert_eq!(scene.lb.runs().len(), 3);
+}
+
+/// etcd reads the revocation list that it is given for each new connection, and never closes an open one. So what a
+/// revoked node can still write there does not count either.
+#[test]
+fn a_node_that_is_revoked_cannot_connect_again_and_what_it_has_signed_is_refused() {
+    let mut fleet = Fleet::on(BackendKind::TlsEtcd);
+    let list = fleet.backend.ssl().crl().display().to_string();
+    fleet.backend.restart_with(&["--client-crl-file".to_owned(), list]);
+    let (lb, evil) = (member(&fleet, LB), member(&fleet, EVIL));
+    let ssl: Ssl = evil.ssl();
+    let may_connect = || fleet.backend.etcdctl_as(&ssl, &["get", "/"]);
+    assert!(may_connect().is_ok(), "{:?}", may_connect());
+    let lists = Authority::puppet().crl(&Crl { revoked: vec![&ssl], number: 2, ..Crl::default() });
+    fleet.backend.ssl().set_crl(&lists);
+    lb.ssl().set_crl(&lists);
+    lb.wait_for_log("revocation");
+    assert!(may_connect().is_err());
+    // Over the connection that its agent still has.
+    let event = evil.fire(&["attack", "--host", LB]).event();
+    let refused = lb.wait_for(&event, LB, "refused");
+    assert!(refused["reason"].as_str().is_some_and(|why| why.contains("revoked")), "{refused}");
+    never_for(Duration::from_millis(200), "a run for a revoked node", || {
+        (!lb.runs().is_empty()).then(|| format!("{:?}", lb.runs()))
+    });
+}
