@@ -8,6 +8,7 @@ use schemars::generate::SchemaSettings;
 use snapbox::{Data, assert_data_eq};
 use trigger_core::delivery::DeliveryState;
 use trigger_core::event::RunOptions;
+use trigger_core::keyspace::Keyspace;
 use trigger_core::node::Running;
 use trigger_core::policy::{Policy, Request, Rule, RuleSettings};
 use trigger_core::run::{CompletedRun, Drift, RunOutcome, RunResult};
@@ -52,6 +53,7 @@ fn every_document_has_a_schema() {
     check_schema::<Backup>("hub-backup");
     check_schema::<Renamed>("rename");
     check_schema::<PolicyDecision>("policy-test");
+    check_schema::<EtcdRoles>("etcd-roles");
     check_schema::<Error>("error");
 }
 
@@ -247,6 +249,15 @@ fn a_node_with_a_new_certname() {
         renamed(&from, Vec::new()).sentence(),
         "/var/lib/trigger belongs to web01.example.com already."
     );
+}
+
+#[test]
+fn the_roles_of_a_fleet_at_an_etcd() {
+    let certnames = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    let (nodes, operators) = (certnames(&["web01.example.com"]), certnames(&["ops01.example.com"]));
+    let roles = EtcdRoles::new(&Keyspace::default(), &nodes, &operators, warnings());
+    check("etcd-roles", &roles);
+    check_file("src/documents/golden/etcd-roles.sh", &roles.script());
 }
 
 #[test]
