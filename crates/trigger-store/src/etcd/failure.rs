@@ -6,7 +6,6 @@ use crate::detail::{Detail, causes};
 
 /// What an etcd says whose roles or users changed while a request was on its way.
 const ROLES_CHANGED: &str = "revision of auth store is old";
-const ROLES_CHANGED_IN_3_4: &str = "auth: revision in header is old";
 /// What to do where an etcd permits too little.
 pub(super) const ROLES_HINT: &str = "its roles do not allow this to the certname of this node's certificate: \
                                      'trigger etcd-roles' prints the users and roles that a fleet needs";
@@ -71,8 +70,7 @@ impl EtcdFailure {
                 );
                 return Self::ClusterBlocked(Detail::new(sentence, status));
             }
-            // etcd 3.4 reports this one without a code of its own.
-            _ if said.contains(ROLES_CHANGED) || said.contains(ROLES_CHANGED_IN_3_4) => Self::RolesChanged,
+            _ if said.contains(ROLES_CHANGED) => Self::RolesChanged,
             Code::PermissionDenied => {
                 return Self::Permanent(Detail::new(format!("{sentence}; {ROLES_HINT}"), status));
             }
@@ -110,7 +108,6 @@ mod tests {
         check(Code::InvalidArgument, "etcdserver: user name is empty", "ClusterBlocked");
         check(Code::PermissionDenied, "etcdserver: permission denied", "Permanent");
         check(Code::InvalidArgument, "etcdserver: revision of auth store is old", "RolesChanged");
-        check(Code::Unknown, "auth: revision in header is old", "RolesChanged");
         check(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", "Full");
         check(Code::ResourceExhausted, "etcdserver: too many requests", "ClusterBlocked");
         check(Code::ResourceExhausted, "grpc: received message larger than max (3 vs. 2)", "Permanent");
