@@ -31,7 +31,9 @@ static FILE: Mutex<Option<LogQueue>> = Mutex::new(None);
 
 /// Sends the audit to a file from now on.
 pub(super) fn send_to(path: &Path) -> std::io::Result<()> {
-    *file() = Some(LogQueue::start(AuditFile::new(path), |lines| format!("{}\n", note_of_dropped(lines)).into_bytes())?);
+    *file() = Some(LogQueue::start(AuditFile::new(path), |lines| {
+        format!("{}\n", note_of_dropped(lines)).into_bytes()
+    })?);
     Ok(())
 }
 
