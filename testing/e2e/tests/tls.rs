@@ -131,7 +131,7 @@ fn path(path: &std::path::Path) -> String {
 }
 
 #[test]
-fn a_revoked_node_is_cut_off_at_once_and_told_so() {
+fn a_revoked_node_is_cut_off_at_once_and_says_so() {
     let fleet = Fleet::on(BackendKind::TlsHub);
     let lb01 = fleet.running("lb01.example.com");
     let web = fleet.running("web01.example.com");
