@@ -130,20 +130,14 @@ class trigger::agent (
     fail('trigger::agent: tls_certificate and tls_key belong together: give both or none')
   }
 
-  file { '/etc/trigger':
-    ensure => directory,
-    owner  => 'root',
-    group  => 'root',
-    mode   => '0755',
-  }
-
   file { '/etc/trigger/trigger.toml':
     ensure  => file,
     owner   => 'root',
     group   => 'root',
     mode    => '0644',
-    content => epp('trigger/trigger.toml.epp', {
-        'settings' => {
+    content => epp('trigger/config.toml.epp', {
+        'class_name' => $title,
+        'settings'   => {
           'backend'           => $backend,
           'certname'          => $certname.then |$name| { $name.downcase },
           'state_dir'         => $state_dir,
@@ -155,21 +149,19 @@ class trigger::agent (
           'metrics_file'      => $metrics_file,
           'require_signature' => $require_signature,
           'shared_key'        => $shared_key,
-        }.filter |$_key, $value| { $value =~ NotUndef },
-        'tables'   => {
-          'socket' => { 'groups' => $socket_groups.unique },
-          'audit'  => { 'file' => $audit_file },
-          'tls'    => {
+        },
+        'tables'     => {
+          'socket'   => { 'groups' => $socket_groups.unique },
+          'audit'    => { 'file' => $audit_file },
+          'tls'      => {
             'certificate' => $tls_certificate,
             'key'         => $tls_key,
             'ca'          => $tls_ca,
             'crl'         => $tls_crl,
-          }.filter |$_key, $value| { $value =~ NotUndef },
-        }.filter |$_table, $values| {
-          !$values.empty and $values.values.all |$value| { $value !~ Variant[Undef, Array[Any, 0, 0]] }
+          },
+          'backends' => $backends,
         },
-        'backends' => $backends,
-        'accept'   => $accept,
+        'accept'     => $accept,
     }),
   }
 
@@ -188,5 +180,5 @@ class trigger::agent (
   }
 
   # The package has a configuration of its own, and units that take the place of those that Puppet writes.
-  Class['trigger'] -> [File['/etc/trigger', '/etc/trigger/trigger.toml'], Trigger::Unit['trigger-agent']]
+  Class['trigger'] -> [File['/etc/trigger/trigger.toml'], Trigger::Unit['trigger-agent']]
 }

@@ -1,4 +1,4 @@
-# @summary The program `trigger` on this node
+# @summary The program `trigger` on this node, and the directory of its configuration
 #
 # Included by `trigger::agent` and `trigger::hub`, which may share a node. Where the program comes from is
 # set here, in Hiera or by declaring this class before them.
@@ -57,5 +57,12 @@ class trigger (
       }
     }
     default: {}
+  }
+
+  file { '/etc/trigger':
+    ensure => directory,
+    owner  => 'root',
+    group  => 'root',
+    mode   => '0755',
   }
 }

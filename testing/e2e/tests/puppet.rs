@@ -295,3 +295,29 @@ fn while_puppet_is_disabled_an_event_is_held_with_puppets_own_message() {
         if blocked.contains("still changing the disks") { Ok(()) } else { Err(blocked) }
     });
 }
+
+#[test]
+fn other_data_fire_until_an_event_has_been_fired_for_them() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let target = fleet.running("lb01.example.com");
+    let mut origin = fleet.node("web01.example.com");
+    let apply = |origin: &Node, data: &str| {
+        let manifest = format!("trigger {{ 't': hosts => 'lb01.example.com', on_change => {data} }}");
+        origin.puppet_apply(&manifest, &[])
+    };
+    let first = apply(&origin, "{ 'name' => 'web01', 'ports' => [80] }");
+    assert_eq!((first.code, first.problems()), (2, vec![]), "{}", first.output);
+    end(&target, &fired_in(&first.output), "lb01.example.com");
+    let second = apply(&origin, "{ 'ports' => [80], 'name' => 'web01' }");
+    assert_eq!(second.code, 0, "{}", second.output);
+
+    // The program refuses a run command that does not run, and fires nothing.
+    origin.set("run_cmd", "'puppet agent --enable'");
+    let failed = apply(&origin, "{ 'name' => 'web01', 'ports' => [443] }");
+    assert_eq!(failed.code, 4, "{}", failed.output);
+    origin.set("run_cmd", "'/bin/true'");
+    let third = apply(&origin, "{ 'name' => 'web01', 'ports' => [443] }");
+    assert_eq!(third.code, 2, "{}", third.output);
+    end(&target, &fired_in(&third.output), "lb01.example.com");
+    assert_eq!(target.runs().len(), 2);
+}

@@ -225,6 +225,66 @@ RSpec.describe 'puppet apply' do
     end
   end
 
+  describe 'with on_change' do
+    def apply(data, *flags, more: '')
+      puppet_apply("trigger { 't': hosts => 'lb01.example.com', on_change => #{data} }\n#{more}", program, *flags)
+    end
+
+    it 'fires for other data, once for each, and shows none of them' do
+      changed = "Notice: /Stage[main]/Main/Trigger[t]/on_change: fired for other data than before\n"
+      run = apply("{ 'name' => 'web01', 'ports' => [80, 443], 'secret' => Sensitive('xyzzy') }")
+      expect(run.code).to eq(2), run.output
+      expect(run.output).to include('Trigger[t]: Fired 01935000-').and include(changed)
+      run = apply("{ 'ports' => [80, 443], 'secret' => Sensitive('xyzzy'), 'name' => 'web01' }")
+      expect([run.code, run.problems]).to eq([0, []]), run.output
+      run = apply("Sensitive({ 'ports' => [80], 'secret' => 'xyzzy' })", '--debug')
+      expect(run.output).to include(changed)
+      # Nor does what Puppet writes about its runs.
+      written = Dir.glob("#{scratch}/{publicdir,vardir}/**/*.yaml").map { |file| File.read(file) }.join
+      expect(written).to include('on_change')
+      expect(run.output + written).not_to include('xyzzy')
+      expect(written.scan('corrective_change: true')).to eq []
+      expect(program.fired).to eq %w[t t]
+    end
+
+    it 'fires once with a notify, and for a notify alone' do
+      notify = "notify { 'change': notify => Trigger['t'] }"
+      2.times { apply("'one'", more: notify) }
+      expect(program.fired).to eq %w[t t]
+    end
+
+    it 'says with --noop that it would fire, and does in the next run' do
+      run = apply("'one'", '--noop', more: "notify { 'change': notify => Trigger['t'] }")
+      expect(run.output).to include('Trigger[t]/on_change: would fire for other data than before (noop)')
+      expect(program.fired).to eq []
+      apply("'one'")
+      expect(program.fired).to eq %w[t]
+    end
+
+    it 'fires in the next run what could not be fired, once in a run' do
+      program.answer(stdout: '{"error":"no room in the outbox","warnings":[]}', code: 1)
+      run = apply("'one'", more: "notify { 'change': notify => Trigger['t'] }")
+      expect(run.code).to eq 6
+      expect(run.problems).to include(
+        'Error: /Stage[main]/Main/Trigger[t]/on_change: change from not fired to fired failed: Cannot fire: no room in the outbox'
+      )
+      expect(program.fired).to eq %w[t]
+      program.answer(stdout: '{"event_id":"1","state":"suppressed","targets":[],"warnings":[]}')
+      apply("'one'")
+      program.answer(stdout: '{"event_id":"1","state":"spooled","targets":[],"warnings":["it waits"]}')
+      2.times { apply("'one'") }
+      expect(program.fired).to eq %w[t t t]
+    end
+
+    it 'warns where it has no targets, and fires when it has some' do
+      manifest = "trigger { 't': hosts => %s, on_change => 'one' }\nnotify { 'change': notify => Trigger['t'] }"
+      run = puppet_apply(format(manifest, '[]'), program)
+      expect(run.problems).to eq ['Warning: /Stage[main]/Main/Trigger[t]: Nothing was fired: neither hosts nor groups name a node']
+      puppet_apply(format(manifest, "'lb01.example.com'").lines.first, program)
+      expect(program.fired).to eq %w[t]
+    end
+  end
+
   it 'reports a refusal as a failed refresh, shortly' do
     program.answer(stdout: '{"error":"no room in the outbox","warnings":[]}', code: 1)
     run = puppet_apply(<<~PUPPET, program)

@@ -18,6 +18,9 @@ RSpec.describe 'trigger::agent' do
         # Managed by Puppet (class trigger::agent).
         backend = "hub+http://127.0.0.1:8145"
         groups = []
+
+        [socket]
+        groups = []
       TOML
     end
 
@@ -85,8 +88,8 @@ RSpec.describe 'trigger::agent' do
         ca = "/tls/ca.pem"
         crl = "/tls/crl.pem"
 
-        [backends.hub]
-        url = "hub+https://hub.example.com:8145"
+        [backends]
+        hub = { "url" = "hub+https://hub.example.com:8145" }
 
         [[accept]]
         trigger = "a \"b\"*"
@@ -95,14 +98,14 @@ RSpec.describe 'trigger::agent' do
         tags = ["x", "y"]
 
         [[accept]]
-        extensions."pp_role" = "web"
-        extensions."1.3.6.1.4.1.34380.1.2.1" = ["a", "b"]
+        extensions = { "pp_role" = "web", "1.3.6.1.4.1.34380.1.2.1" = ["a", "b"] }
         deny = true
 
         [[accept]]
       TOML
     end
 
+    it { expect(RealProgram.objection(file('/etc/trigger/trigger.toml'))).to eq '' }
     it { is_expected.to contain_service('trigger-agent').with('ensure' => 'stopped', 'enable' => false) }
   end
 
@@ -111,7 +114,7 @@ RSpec.describe 'trigger::agent' do
     let(:hiera_config) { File.expand_path('../fixtures/hiera.yaml', __dir__) }
 
     it 'adds them up' do
-      expect(file('/etc/trigger/trigger.toml')).to include('groups = ["web", "everyone"]', '[backends.hub]', '[backends.etcd]')
+      expect(file('/etc/trigger/trigger.toml')).to match(/^groups = \["web", "everyone"\]$.*^etcd = .*^hub = /m)
     end
   end
 

@@ -3,13 +3,14 @@
 RSpec.describe 'trigger' do
   it { is_expected.to compile.with_all_deps }
   it { is_expected.to have_package_resource_count(0) }
-  it { is_expected.to have_file_resource_count(0) }
+  it { is_expected.to have_file_resource_count(1) }
+  it { is_expected.to contain_file('/etc/trigger').with('ensure' => 'directory', 'mode' => '0755') }
 
   context 'with a package' do
     let(:params) { { 'install' => 'package', 'package_name' => 'trigger-bin' } }
 
     it { is_expected.to contain_package('trigger-bin').with_ensure('installed') }
-    it { is_expected.to have_file_resource_count(0) }
+    it { is_expected.to have_file_resource_count(1) }
   end
 
   context 'with a file' do

@@ -35,6 +35,10 @@ require 'json'
     ['/puppet_trigger/events', '/a', "/#{'x' * 254}"],
     ['', '/', 'a', '/a/', '//a', '/a b', "/a\n", "/#{'x' * 255}"],
   ],
+  'Trigger::Authrole' => [
+    ['trigger', 'Trigger operators'],
+    ['', ' ', 'a,b', "a\n"],
+  ],
   'Trigger::Command' => [
     ['puppet agent', %q(/x "a b" 'c')],
     ['', ' ', "a\nb", "a\u0000"],

@@ -21,14 +21,16 @@ class Puppet::Provider::Trigger < Puppet::Provider
   /x.freeze
   # How many characters of the end of the program's standard error an error message repeats.
   STDERR_SHOWN = 500
+  # The states of an event that is durable and has targets that shall run.
+  DURABLE = %w[committed spooled].freeze
 
   class << self
     # The value of `--backend`; nil leaves the choice to the node's configuration.
     attr_accessor :backend
   end
 
-  # Fires the event of this resource. Returns when the event is committed, or safely kept on this node; otherwise
-  # raises a Puppet::Error of one sentence.
+  # Fires the event of this resource. Returns whether it is committed, or safely kept on this node; if not, all its targets
+  # are suppressed. Anything else raises a Puppet::Error of one sentence.
   #
   # Anything else that is raised becomes such a sentence too: the message of a NoMethodError holds a dump of
   # its receiver, maybe the whole catalog, and Puppet would log it and store it in the report.
@@ -107,6 +109,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
 
     resource.debug("trigger fire: #{stderr}") unless stderr.empty?
     resource.notice(sentence(reply))
+    DURABLE.include?(reply['state'])
   end
 
   # JSON has the exact text of other machines and files. In Puppet's output and log it neither controls a terminal nor

@@ -1,5 +1,8 @@
 # frozen_string_literal: true
 
+# Relative, as for the providers.
+require_relative '../../puppet_x/trigger/fired_data'
+
 # This is a classic type, because only a classic type can be refreshed: the Resource API ignores a notify.
 #
 # Parameters are checked when the catalog is loaded, before anything changes. An error at the refresh would come
@@ -12,6 +15,8 @@ Puppet::Type.newtype(:trigger) do
     Declaring a `trigger` does nothing. When a resource notifies it, it fires an event, and Puppet runs on
     each node that `hosts` or `groups` name. Several notifiers in one run fire one event; a `--noop` run
     fires none. The event outlives an unreachable backend: it waits on this node until it can be delivered.
+
+    With `on_change` it also fires by itself, when the data that it is given differ from those it last fired for.
 
     Puppet itself drops a notify in these cases, for good, and nothing fires:
 
@@ -46,6 +51,23 @@ Puppet::Type.newtype(:trigger) do
       file { '/etc/apache2/sites-enabled/shop.conf':
         content => epp('profile/shop.conf.epp'),
         notify  => Trigger['refresh load balancers'],
+      }
+
+    @example The load balancers converge when what this node exports to them changes
+      $member = {
+        listening_service => 'shop',
+        ports             => '443',
+        server_names      => $facts['networking']['fqdn'],
+        ipaddresses       => $facts['networking']['ip'],
+      }
+
+      @@haproxy::balancermember { $facts['networking']['fqdn']:
+        * => $member,
+      }
+
+      trigger { 'refresh load balancers':
+        groups    => ['load-balancers'],
+        on_change => $member,
       }
 
     @example Two database nodes that exchange keys until both know each other
@@ -148,6 +170,69 @@ Puppet::Type.newtype(:trigger) do
 
     newvalues(:avoid, :allow)
     defaultto :avoid
+  end
+
+  # Puppet sees no data here, only whether the trigger has fired for them: values of properties are in logs and reports.
+  # Not idempotent means that a change is never a corrective one.
+  newproperty(:on_change, event: :fired, idempotent: false) do
+    desc <<~DESC
+      Data that other nodes need of this one: any value, `Sensitive` too. The trigger fires when their digest is another
+      one than that of the data it last fired for on this node, at first for any data. The order of the keys in a hash does
+      not count. The digest is stored, in Puppet's `statedir`, when the event is committed or spooled. So an event that could
+      not be fired, or all of whose targets were suppressed, is fired by a later run, which a notify never is. A notify and
+      other data in one run fire one event. With neither `hosts` nor `groups` each run warns until there are some, and
+      fires then.
+
+      The trigger fires where Puppet comes to it: let it require what has to be in place before other nodes run.
+    DESC
+
+    def should=(data)
+      @digest = PuppetX::Trigger::FiredData.digest_of(data)
+      super('fired')
+    end
+
+    # The values that Puppet sees are not sensitive.
+    def sensitive=(_sensitive); end
+
+    def retrieve
+      return 'fired' if fired_data.digest == @digest
+      return 'not fired' if resource.targets?
+
+      resource.warn_of_no_targets
+      'fired'
+    end
+
+    def set(_fired)
+      resource.fire
+    end
+
+    # The event is durable. If only the note of it fails, the next run fires again.
+    def note_fired
+      fired_data.digest = @digest
+    rescue SystemCallError => e
+      resource.warning("The event is fired, and the next run fires it again: cannot write #{fired_data.path}: #{e.message}")
+    end
+
+    def change_to_s(_current, _new)
+      'fired for other data than before'
+    end
+
+    def is_to_s(value) # rubocop:disable Naming/PredicateName -- Puppet calls it
+      value
+    end
+
+    def should_to_s(value)
+      value
+    end
+
+    # Puppet has no other place for the words of a noop run.
+    def format(text, *values)
+      text.include?('(noop)') ? 'would fire for other data than before (noop)' : super
+    end
+
+    def fired_data
+      @fired_data ||= PuppetX::Trigger::FiredData.new(resource[:name])
+    end
   end
 
   newparam(:keyprefix) do
@@ -320,10 +405,24 @@ Puppet::Type.newtype(:trigger) do
   # It also calls this after a resource has failed.
   def refresh
     check_targets
-    if self[:hosts].empty? && self[:groups].empty?
-      warning('Nothing was fired: neither hosts nor groups name a node')
-    else
-      provider.fire
-    end
+    targets? ? fire : warn_of_no_targets
+  end
+
+  # Fires one event in a run, for other data and a notify together: `on_change` comes first, and what it could not fire
+  # the next run fires.
+  def fire
+    return if @has_fired
+
+    @has_fired = true
+    property(:on_change)&.note_fired if provider.fire
+  end
+
+  def targets?
+    !(self[:hosts].empty? && self[:groups].empty?)
+  end
+
+  def warn_of_no_targets
+    warning('Nothing was fired: neither hosts nor groups name a node') unless @has_warned
+    @has_warned = true
   end
 end
