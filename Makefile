@@ -47,10 +47,10 @@ sim: ## Simulate a fleet with faults, one for each of SEEDS seeds from FROM on; 
 
 faults: BACKEND ?= both
 faults: BUDGET ?= 5m
-faults: ## Kill, cut and pause twenty real agents and their backend, then prove the contract (BUDGET, SEED, BACKEND)
+faults: ## Kill, cut and pause twenty real agents and their backend, then prove the contract (BUDGET, SEED, BACKEND, PLAIN)
 	@scripts/setup faults
 	@cargo run --locked --quiet -p trigger-faults -- \
-	  --backend $(BACKEND) --budget $(BUDGET) $(if $(SEED),--seed $(SEED))
+	  --backend $(BACKEND) --budget $(BUDGET) $(if $(SEED),--seed $(SEED)) $(if $(PLAIN),--plain)
 
 fuzz: FOR ?= 60
 fuzz: ## Feed every decoder with mutated input, each FOR so many seconds (TARGET for one of them)

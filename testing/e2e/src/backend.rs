@@ -8,35 +8,51 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::binary::program;
-use crate::pki::{Authority, SERVER, Ssl};
+use crate::pki::{Authority, OPERATOR, SERVER, Ssl};
 use crate::polling::eventually;
 use crate::process::{Process, explain};
 
 /// The range from which ports are drawn.
 const PORTS: std::ops::Range<u16> = 10_000..32_768;
 
-/// The backend that a scenario runs on.
+/// The backend that a scenario runs on: with TLS, as a fleet has it, or over plain links on loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendKind {
-    /// `trigger hub`
+    /// `trigger hub`, to which each node shows a certificate of the tests' Puppet CA
     Hub,
-    /// etcd v3
+    /// etcd v3 with such certificates
     Etcd,
-    /// `trigger hub` with TLS, to which each node shows a certificate of the tests' Puppet CA
-    TlsHub,
-    /// etcd v3 with TLS and such certificates
-    TlsEtcd,
+    /// `trigger hub` without TLS, which knows no clients
+    PlainHub,
+    /// etcd v3 without TLS
+    PlainEtcd,
 }
 
 impl BackendKind {
     /// Returns whether it is a hub.
     pub fn is_hub(self) -> bool {
-        matches!(self, Self::Hub | Self::TlsHub)
+        matches!(self, Self::Hub | Self::PlainHub)
     }
 
     /// Returns whether its nodes need certificates.
     pub fn is_tls(self) -> bool {
-        matches!(self, Self::TlsHub | Self::TlsEtcd)
+        matches!(self, Self::Hub | Self::Etcd)
+    }
+
+    /// Returns the URL of such a server at `HOST:PORT`, or of several, separated by commas.
+    pub fn url(self, places: &str) -> String {
+        let scheme = match self {
+            Self::Hub => "hub+https",
+            Self::Etcd => "etcds",
+            Self::PlainHub => "hub+http",
+            Self::PlainEtcd => "etcd",
+        };
+        format!("{scheme}://{places}")
+    }
+
+    /// Returns the name of this machine that its URLs have: with TLS, a name in the server's certificate.
+    pub fn host(self) -> &'static str {
+        if self.is_tls() { "localhost" } else { "127.0.0.1" }
     }
 }
 
@@ -80,12 +96,7 @@ impl Backend {
 
     /// Returns the URL for `--backend`.
     pub fn url(&self) -> String {
-        match self.kind {
-            BackendKind::Hub => format!("hub+http://127.0.0.1:{}", self.port),
-            BackendKind::Etcd => format!("etcd://127.0.0.1:{}", self.port),
-            BackendKind::TlsHub => format!("hub+https://localhost:{}", self.port),
-            BackendKind::TlsEtcd => format!("etcds://localhost:{}", self.port),
-        }
+        self.kind.url(&format!("{}:{}", self.kind.host(), self.port))
     }
 
     /// Returns its kind.
@@ -161,40 +172,34 @@ impl Backend {
 
     /// Stores a value under a key, without any of Trigger's checks.
     pub fn put(&self, key: &str, value: &str) {
-        match self.kind {
-            BackendKind::Hub | BackendKind::TlsHub => {
-                let (status, reply) =
-                    self.post("/v1/put", &json!({ "entries": [{ "key": key, "value": value }] }));
-                assert_eq!(status, 200, "{reply}");
-            }
-            BackendKind::Etcd | BackendKind::TlsEtcd => drop(self.etcdctl(&["put", "--", key, value])),
+        if self.kind.is_hub() {
+            let (status, reply) =
+                self.post("/v1/put", &json!({ "entries": [{ "key": key, "value": value }] }));
+            assert_eq!(status, 200, "{reply}");
+        } else {
+            self.etcdctl(&["put", "--", key, value]);
         }
     }
 
     /// Removes a key, as an operator would.
     pub fn delete(&self, key: &str) {
-        match self.kind {
-            BackendKind::Hub | BackendKind::TlsHub => {
-                let (status, reply) = self.post("/v1/delete", &json!({ "keys": [key] }));
-                assert_eq!(status, 200, "{reply}");
-            }
-            BackendKind::Etcd | BackendKind::TlsEtcd => drop(self.etcdctl(&["del", "--", key])),
+        if self.kind.is_hub() {
+            let (status, reply) = self.post("/v1/delete", &json!({ "keys": [key] }));
+            assert_eq!(status, 200, "{reply}");
+        } else {
+            self.etcdctl(&["del", "--", key]);
         }
     }
 
     /// Returns the value under a key, if there is one.
     pub fn get(&self, key: &str) -> Option<String> {
-        match self.kind {
-            BackendKind::Hub | BackendKind::TlsHub => {
-                let (status, reply) = self.post("/v1/read", &json!({ "ranges": [{ "key": key }] }));
-                assert_eq!(status, 200, "{reply}");
-                reply["entries"][0]["value"].as_str().map(str::to_owned)
-            }
-            BackendKind::Etcd | BackendKind::TlsEtcd => {
-                let value = self.etcdctl(&["get", "--print-value-only", "--", key]);
-                (!value.is_empty()).then(|| value.trim_end_matches('\n').to_owned())
-            }
+        if self.kind.is_hub() {
+            let (status, reply) = self.post("/v1/read", &json!({ "ranges": [{ "key": key }] }));
+            assert_eq!(status, 200, "{reply}");
+            return reply["entries"][0]["value"].as_str().map(str::to_owned);
         }
+        let value = self.etcdctl(&["get", "--print-value-only", "--", key]);
+        (!value.is_empty()).then(|| value.trim_end_matches('\n').to_owned())
     }
 
     /// Sends a request to the hub's HTTP API and returns the status and the document of the answer. With TLS it is the
@@ -203,14 +208,9 @@ impl Backend {
         self.exchange("POST", path, &body.to_string())
     }
 
-    /// Sends such a request with the certificate of a node.
-    pub fn post_as(&self, ssl: &Ssl, path: &str, body: &Value) -> (u16, Value) {
-        self.exchange_over_tls(ssl, "POST", path, &body.to_string())
-    }
-
     fn exchange(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
-        if self.ssl.is_some() {
-            return self.exchange_over_tls(&self.own, method, path, body);
+        if self.kind.is_tls() {
+            return self.exchange_over_tls(method, path, body);
         }
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\nContent-Length: \
@@ -229,24 +229,13 @@ impl Backend {
     }
 
     /// The status is 0 if there is no connection.
-    fn exchange_over_tls(&self, ssl: &Ssl, method: &str, path: &str, body: &str) -> (u16, Value) {
+    fn exchange_over_tls(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         let mut command = Command::new("curl");
-        command.args([
-            "--silent",
-            "--insecure",
-            "--request",
-            method,
-            "--header",
-            "Content-Type: application/json",
-        ]);
-        command.args(["--data-raw", body, "--write-out", "\n%{http_code}"]);
-        command
-            .arg("--cert")
-            .arg(ssl.certificate())
-            .arg("--key")
-            .arg(ssl.key())
-            .arg("--cacert")
-            .arg(ssl.ca());
+        // The server's certificate may be a bad one, which is what a test is about.
+        command.args(["--silent", "--insecure", "--request", method]);
+        command.args(["--header", "Content-Type: application/json", "--data-raw", body]);
+        command.args(["--write-out", "\n%{http_code}"]);
+        command.arg("--cert").arg(self.own.certificate()).arg("--key").arg(self.own.key());
         command.arg(format!("https://localhost:{}{path}", self.port));
         let output = command.output();
         let output = output.unwrap_or_else(|error| panic!("{}", explain(&command, "curl", &error)));
@@ -258,14 +247,8 @@ impl Backend {
     /// Returns `etcdctl` for this server.
     fn etcdctl_command(&self) -> Command {
         let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").arg("--endpoints");
-        match &self.ssl {
-            None => command.arg(format!("127.0.0.1:{}", self.port)),
-            Some(_) => {
-                command.arg(format!("https://localhost:{}", self.port)).arg("--insecure-skip-tls-verify");
-                command.arg("--cert").arg(self.own.certificate()).arg("--key").arg(self.own.key())
-            }
-        };
+        command.env("ETCDCTL_API", "3");
+        etcd_client(&mut command, self.port, self.kind.is_tls().then_some(&self.own));
         command
     }
 
@@ -303,23 +286,21 @@ impl Backend {
             if let Some(code) = self.process.exit() {
                 panic!("the backend ended with {code}; its log:\n{log}");
             }
-            match self.kind {
-                BackendKind::Hub | BackendKind::TlsHub => {
-                    if TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-                        return Err(log);
-                    }
-                    if self.health().0 == 200 { Ok(()) } else { Err(log) }
-                }
-                // etcd listens from its first moment, but serves only once it reports so.
-                BackendKind::Etcd | BackendKind::TlsEtcd => {
-                    let mut command = self.etcdctl_command();
-                    command.args(["--command-timeout", "2s", "get", "/"]);
-                    let output = command.output();
-                    let output =
-                        output.unwrap_or_else(|error| panic!("{}", explain(&command, "etcd-client", &error)));
-                    if output.status.success() { Ok(()) } else { Err(log) }
-                }
+            if TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+                return Err(log);
             }
+            let serves = if self.kind.is_hub() {
+                self.health().0 == 200
+            } else {
+                // etcd listens from its first moment, but serves only once it reports so.
+                let mut command = self.etcdctl_command();
+                command.args(["--command-timeout", "2s", "get", "/"]);
+                let output = command.output();
+                let output =
+                    output.unwrap_or_else(|error| panic!("{}", explain(&command, "etcd-client", &error)));
+                output.status.success()
+            };
+            if serves { Ok(()) } else { Err(log) }
         });
     }
 }
@@ -345,37 +326,51 @@ fn launch(
     more: &[String],
 ) -> Process {
     let log = directory.join("log");
-    match kind {
-        BackendKind::Hub | BackendKind::TlsHub => {
-            let mut command = Command::new(program());
-            let config = directory.join("trigger.toml");
-            let tls =
-                ssl.map_or_else(String::new, |ssl| format!("tls = {}\n[hub]\ntls = true\n", ssl.table()));
-            let more = more.iter().map(|line| format!("{line}\n"));
-            std::fs::write(&config, tls + &more.collect::<String>()).expect("a configuration of the hub");
-            command.args(["hub", "--listen", &format!("127.0.0.1:{port}"), "--config"]).arg(config);
-            command.arg("--data-dir").arg(data_dir(directory));
-            Process::start(&mut command, &log, "trigger")
-        }
-        BackendKind::Etcd | BackendKind::TlsEtcd => {
-            let scheme = if ssl.is_some() { "https" } else { "http" };
-            let (client, peer) =
-                (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
-            let mut command = Command::new("etcd");
-            command.arg("--data-dir").arg(data_dir(directory)).args(["--name", "only"]);
-            command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-            command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-            command.args(["--initial-cluster", &format!("only={peer}")]);
-            if let Some(ssl) = ssl {
-                command.arg("--cert-file").arg(ssl.certificate()).arg("--key-file").arg(ssl.key());
-                command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(ssl.ca());
-            }
-            command.args(more);
-            // A single member need not wait a second to elect itself.
-            command.args(["--heartbeat-interval", "50", "--election-timeout", "250"]);
-            Process::start(&mut command, &log, "etcd-server")
-        }
+    if kind.is_hub() {
+        let mut command = Command::new(program());
+        let config = directory.join("trigger.toml");
+        let settings = ssl.map_or_else(String::new, |ssl| {
+            format!("tls = {}\n[hub]\ntls = true\noperators = ['{OPERATOR}']\n", ssl.table())
+        });
+        let more = more.iter().map(|line| format!("{line}\n"));
+        std::fs::write(&config, settings + &more.collect::<String>()).expect("a configuration of the hub");
+        command.args(["hub", "--listen", &format!("127.0.0.1:{port}"), "--config"]).arg(config);
+        command.arg("--data-dir").arg(data_dir(directory));
+        return Process::start(&mut command, &log, "trigger");
     }
+    let mut command = Command::new("etcd");
+    command.arg("--data-dir").arg(data_dir(directory)).args(["--name", "only"]);
+    let peer = etcd_server(&mut command, port, peer_port, ssl);
+    command.args(["--initial-cluster", &format!("only={peer}")]).args(more);
+    // A single member need not wait a second to elect itself.
+    command.args(["--heartbeat-interval", "50", "--election-timeout", "250"]);
+    Process::start(&mut command, &log, "etcd-server")
+}
+
+/// Gives an etcd its ports and, with a certificate, TLS for its clients, who need certificates then. Returns the URL
+/// for its peers.
+pub(crate) fn etcd_server(command: &mut Command, port: u16, peer_port: u16, ssl: Option<&Ssl>) -> String {
+    let scheme = if ssl.is_some() { "https" } else { "http" };
+    let (client, peer) = (format!("{scheme}://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer_port}"));
+    command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+    command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+    if let Some(ssl) = ssl {
+        command.arg("--cert-file").arg(ssl.certificate()).arg("--key-file").arg(ssl.key());
+        command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(ssl.ca());
+    }
+    peer
+}
+
+/// Makes `etcdctl` ask the etcd on a port of this machine, with TLS if it has a certificate for that.
+pub(crate) fn etcd_client(command: &mut Command, port: u16, ssl: Option<&Ssl>) {
+    command.arg("--endpoints");
+    match ssl {
+        None => command.arg(format!("127.0.0.1:{port}")),
+        Some(ssl) => {
+            command.arg(format!("https://localhost:{port}")).arg("--insecure-skip-tls-verify");
+            command.arg("--cert").arg(ssl.certificate()).arg("--key").arg(ssl.key())
+        }
+    };
 }
 
 /// Returns a loopback port that nothing listens on. It has five digits, and lies below the ephemeral ports: a client

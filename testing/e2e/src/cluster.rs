@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::backend::free_port;
+use crate::backend::{BackendKind, etcd_client, etcd_server, free_port};
+use crate::pki::{Authority, Ssl};
 use crate::polling::eventually;
 use crate::process::{Process, explain};
 
@@ -20,6 +21,8 @@ const ASK_FOR: Duration = Duration::from_secs(2);
 pub struct Cluster {
     members: Vec<Member>,
     token: String,
+    /// The certificate of all members, which the harness itself shows too; absent without TLS.
+    ssl: Option<Ssl>,
 }
 
 #[derive(Debug)]
@@ -34,7 +37,7 @@ struct Member {
 
 impl Cluster {
     /// Starts a cluster whose data lies in `directory`, and waits until it serves.
-    pub fn start(directory: &Path) -> Self {
+    pub fn start(kind: BackendKind, directory: &Path) -> Self {
         let member = |index: usize| {
             let name = format!("m{}", index + 1);
             let directory = directory.join(&name);
@@ -43,7 +46,8 @@ impl Cluster {
         };
         // The token keeps members of another cluster, on a port that was ours a moment ago, out of this one.
         let token = directory.to_string_lossy().into_owned();
-        let mut cluster = Self { members: (0..MEMBERS).map(member).collect(), token };
+        let ssl = kind.is_tls().then(|| Authority::puppet().server(&directory.join("ssl")));
+        let mut cluster = Self { members: (0..MEMBERS).map(member).collect(), token, ssl };
         (0..MEMBERS).for_each(|index| cluster.restart(index));
         cluster.wait_until_it_serves();
         cluster
@@ -112,6 +116,13 @@ impl Cluster {
         Ok(said.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
     }
 
+    /// Makes the cluster forget all changes before its latest one.
+    pub fn compact(&self) -> Result<(), String> {
+        let said = self.etcdctl(0, &["get", "/", "-w", "json"])?;
+        let answer: Value = serde_json::from_str(&said).map_err(|error| format!("{said}: {error}"))?;
+        self.etcdctl(0, &["compact", "--", &answer["header"]["revision"].to_string()]).map(drop)
+    }
+
     /// Waits until every member serves.
     pub fn wait_until_it_serves(&mut self) {
         for index in self.members() {
@@ -130,7 +141,8 @@ impl Cluster {
     fn etcdctl(&self, index: usize, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").arg("--command-timeout").arg(format!("{}s", ASK_FOR.as_secs()));
-        command.arg("--endpoints").arg(format!("127.0.0.1:{}", self.members[index].port)).args(arguments);
+        etcd_client(&mut command, self.members[index].port, self.ssl.as_ref());
+        command.args(arguments);
         let output = command.output();
         let output = output.unwrap_or_else(|error| panic!("{}", explain(&command, "etcd-client", &error)));
         if output.status.success() {
@@ -141,8 +153,6 @@ impl Cluster {
     }
 
     fn launch(&self, member: &Member) -> Process {
-        let (client, peer) =
-            (format!("http://127.0.0.1:{}", member.port), format!("http://127.0.0.1:{}", member.peer_port));
         let all: Vec<String> = self
             .members
             .iter()
@@ -150,8 +160,7 @@ impl Cluster {
             .collect();
         let mut command = Command::new("etcd");
         command.arg("--data-dir").arg(member.directory.join("data")).args(["--name", &member.name]);
-        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
-        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        etcd_server(&mut command, member.port, member.peer_port, self.ssl.as_ref());
         command.args(["--initial-cluster", &all.join(","), "--initial-cluster-token", &self.token]);
         Process::start(&mut command, &member.directory.join("log"), "etcd-server")
     }

@@ -36,14 +36,14 @@ pub use cluster::Cluster;
 pub use disk::{ReadOnly, SmallDisk};
 pub use fleet::Fleet;
 pub use node::{Node, Run};
-pub use pki::{ADMINISTRATOR, Authority, Crl, KeyType, Request, SERVER, Ssl, Validity};
+pub use pki::{ADMINISTRATOR, Authority, Crl, KeyType, OPERATOR, Request, SERVER, Ssl, Validity};
 pub use polling::{TIMEOUT, eventually, eventually_within, never_for, opened_within};
 pub use process::{Process, end_all_of, go_on, is_alive, is_stopped, kill, parent_of, signal_to_end, stop};
 pub use puppet::{Applied, module_path};
 pub use puppet_server::PuppetServer;
 
-/// Makes two tests of each scenario, one on the hub and one on etcd. A scenario is a function that takes a
-/// [`BackendKind`].
+/// Makes two tests of each scenario, one on the hub and one on etcd, as a fleet has them: with TLS, the certificates of a
+/// real Puppet CA, signatures and a policy. A scenario is a function that takes a [`BackendKind`].
 #[macro_export]
 macro_rules! on_each_backend {
     ($($scenario:ident),+ $(,)?) => {
@@ -56,15 +56,17 @@ macro_rules! on_each_backend {
     };
 }
 
-/// Makes two tests of each scenario as [`on_each_backend`] does, with TLS and the certificates of a real Puppet CA.
+/// Makes two tests of each scenario as [`on_each_backend`] does, over plain links and without certificates: for what is
+/// put into a backend past all of Trigger's checks, which only a hub that knows no clients lets anyone do, and for what
+/// a fleet without a CA is.
 #[macro_export]
-macro_rules! on_each_tls_backend {
+macro_rules! on_each_plain_backend {
     ($($scenario:ident),+ $(,)?) => {
-        mod tls_hub {
-            $(#[test] fn $scenario() { super::$scenario($crate::BackendKind::TlsHub); })+
+        mod plain_hub {
+            $(#[test] fn $scenario() { super::$scenario($crate::BackendKind::PlainHub); })+
         }
-        mod tls_etcd {
-            $(#[test] fn $scenario() { super::$scenario($crate::BackendKind::TlsEtcd); })+
+        mod plain_etcd {
+            $(#[test] fn $scenario() { super::$scenario($crate::BackendKind::PlainEtcd); })+
         }
     };
 }

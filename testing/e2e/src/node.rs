@@ -72,7 +72,7 @@ impl Node {
             ("run_cmd".to_owned(), text(&script)),
             // Tests start many runs within a minute; the tests of the rate limit set their own value.
             ("runs_per_minute".to_owned(), "600".to_owned()),
-            // The tests of signatures give their nodes keys.
+            // It has nothing to sign with until it gets a certificate or a key.
             ("require_signature".to_owned(), "false".to_owned()),
             // A policy is in force everywhere; the tests of the policy set their own rules.
             ("accept".to_owned(), "[{ from = ['web*', '*'] }]".to_owned()),
@@ -105,9 +105,9 @@ impl Node {
         path
     }
 
-    /// Gives it the files of a certificate.
+    /// Gives it the files of a certificate, with which it signs and without which it believes nothing from then on.
     pub fn has_certificate(&mut self, ssl: &Ssl) -> &mut Self {
-        self.set("tls", &ssl.table())
+        self.set("tls", &ssl.table()).set("require_signature", "true")
     }
 
     /// Returns the files of the certificate that it has in a fleet with TLS.

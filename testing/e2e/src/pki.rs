@@ -5,7 +5,8 @@
 //! that a Puppet server gives them, because `puppetserver ca` itself signs none that is expired or bears another node's
 //! name, and marks each one that it makes without a server as an administrator's.
 //!
-//! All test runs share two CAs below `target/trigger-e2e`, which are made once: keys of RSA take seconds.
+//! All test runs share two CAs below `target/trigger-e2e`, which are made once, and with each of them one good certificate
+//! for every certname: keys of RSA take seconds, and `openssl` a tenth of one for each node.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -23,6 +24,8 @@ pub use validity::Validity;
 
 /// The certname of the Puppet server, on which the hub and etcd run; `localhost` is another name of its.
 pub const SERVER: &str = "puppet.example.test";
+/// The certname of the operator at the tests' hubs.
+pub const OPERATOR: &str = "operator.example.test";
 /// A certname that bears `pp_cli_auth`, which `puppetserver ca generate --ca-client` gives it.
 pub const ADMINISTRATOR: &str = "admin.example.test";
 /// Where test runs keep what they share.
@@ -50,7 +53,7 @@ pub struct Authority {
 pub enum KeyType {
     /// P-256 in a SEC1 file, as with Puppet's setting `key_type = ec`.
     Ec,
-    /// RSA in a PKCS#1 file, as Puppet makes it by default, but of 2048 bits.
+    /// RSA of 4096 bits in a PKCS#1 file, as Puppet makes it by default. All of them are one key.
     Rsa,
 }
 
@@ -126,9 +129,11 @@ impl Authority {
         self.made_by_puppet(ADMINISTRATOR, directory)
     }
 
-    /// Returns a node's certificate as files in `directory`.
+    /// Returns a node's certificate as files in `directory`: one and the same in all tests. [`Self::issue`] makes others.
     pub fn node(&self, certname: &str, directory: &Path) -> Ssl {
-        self.issue(&Request::of(certname), directory)
+        let kept = Ssl::at(&self.directory.join("nodes").join(certname), certname);
+        once(kept.directory(), || drop(self.issue(&Request::of(certname), kept.directory())));
+        self.copy_of(&kept, directory)
     }
 
     /// Makes a key, signs a certificate and writes both into `directory`, laid out as Puppet's `ssldir`. What was there
@@ -139,7 +144,7 @@ impl Authority {
         let at = |name: &str| work.path(name);
         match request.key {
             KeyType::Ec => openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout"], &at("key")),
-            KeyType::Rsa => openssl(&["genrsa", "-traditional", "2048"], &at("key")),
+            KeyType::Rsa => work.write("key", &self.rsa_key()),
         }
         let subject = format!("/CN={}", request.certname);
         openssl(&["req", "-new", "-key", &at("key"), "-subj", &subject], &at("csr"));
@@ -159,13 +164,24 @@ impl Authority {
             &["-startdate", from, "-enddate", until],
             &at("certificate"),
         );
-        ssl.install(
-            &work.read("certificate"),
-            &work.read("key"),
-            &self.certificates(),
-            &self.crl(&Crl::default()),
-        );
+        ssl.install(&work.read("certificate"), &work.read("key"), &self.certificates(), &self.good_crl());
         ssl
+    }
+
+    /// Returns a key as Puppet makes it by default, which takes seconds.
+    fn rsa_key(&self) -> String {
+        let directory = self.directory.join("rsa");
+        let path = directory.join("key");
+        once(&directory, || openssl(&["genrsa", "-traditional", "4096"], &path.to_string_lossy()));
+        fs::read_to_string(path).expect("a key of RSA")
+    }
+
+    /// Returns what [`Self::crl`] makes by default.
+    fn good_crl(&self) -> String {
+        let directory = self.directory.join("crl");
+        let path = directory.join("crl.pem");
+        once(&directory, || fs::write(&path, self.crl(&Crl::default())).expect("a CRL"));
+        fs::read_to_string(path).expect("a CRL")
     }
 
     /// Returns the CRLs of the intermediate and of the root CA, as the Puppet server hands them out.
@@ -197,11 +213,13 @@ impl Authority {
     }
 
     fn made_by_puppet(&self, certname: &str, directory: &Path) -> Ssl {
-        let made = Ssl::at(&self.directory.join("ssl"), certname);
-        let read = |path: PathBuf| fs::read_to_string(path).expect("what puppetserver ca made");
-        let ssl = Ssl::at(directory, certname);
-        let crl = self.crl(&Crl::default());
-        ssl.install(&read(made.certificate()), &read(made.key()), &self.certificates(), &crl);
+        self.copy_of(&Ssl::at(&self.directory.join("ssl"), certname), directory)
+    }
+
+    fn copy_of(&self, made: &Ssl, directory: &Path) -> Ssl {
+        let read = |path: PathBuf| fs::read_to_string(path).expect("a certificate that was made");
+        let ssl = Ssl::at(directory, made.certname());
+        ssl.install(&read(made.certificate()), &read(made.key()), &self.certificates(), &self.good_crl());
         ssl
     }
 
@@ -220,26 +238,37 @@ impl Authority {
         self.directory.join("ca").join(name)
     }
 
-    /// Returns a CA that is made once for all test runs. Tests that want it at the same time wait for the first.
+    /// Returns a CA that is made once for all test runs.
     fn shared(name: &str) -> Self {
         let mut recipe = DefaultHasher::new();
-        (PUPPET_CONF, SERVER, ADMINISTRATOR).hash(&mut recipe);
+        (PUPPET_CONF, OPENSSL_CONF, SERVER, ADMINISTRATOR).hash(&mut recipe);
         let directory = Path::new(SHARED).join(format!("ca-{name}-{:016x}", recipe.finish()));
-        fs::create_dir_all(SHARED).expect("a directory that test runs share");
-        let lock = File::options().create(true).append(true).open(directory.with_extension("lock"));
-        let lock = lock.expect("a lock");
-        lock.lock().expect("a lock");
-        if !directory.join("done").exists() {
-            let _ = fs::remove_dir_all(&directory);
-            make(&directory);
-            fs::write(directory.join("done"), "").expect("a note that the CA is complete");
-        }
+        once(&directory, || make(&directory));
         Self { directory }
     }
 }
 
+/// Fills a directory once for all test runs. Tests that want it at the same time wait for the first.
+fn once(directory: &Path, fill: impl FnOnce()) {
+    let done = directory.join("done");
+    if done.exists() {
+        return;
+    }
+    let parent = directory.parent().expect("a directory that test runs share");
+    fs::create_dir_all(parent).expect("a directory that test runs share");
+    let mut name = directory.as_os_str().to_owned();
+    name.push(".lock");
+    let lock = File::options().create(true).append(true).open(name).expect("a lock");
+    lock.lock().expect("a lock");
+    if !done.exists() {
+        let _ = fs::remove_dir_all(directory);
+        fs::create_dir_all(directory).expect("a directory that test runs share");
+        fill();
+        fs::write(done, "").expect("a note that the directory is complete");
+    }
+}
+
 fn make(directory: &Path) {
-    fs::create_dir_all(directory).expect("a directory for the CA");
     let here = directory.display();
     let conf = directory.join("puppet.conf");
     let settings = format!(

@@ -24,7 +24,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let fleet = Fleet::on(BackendKind::TlsEtcd);
+        let fleet = Fleet::on(BackendKind::Etcd);
         let (lb, web, evil) = (member(&fleet, LB), member(&fleet, WEB), member(&fleet, EVIL));
         Self { fleet, lb, web, evil }
     }
@@ -275,7 +275,7 @@ fn a_registration_that_it_spoils_is_written_again_and_loses_no_event() {
 /// revoked node can still write there does not count either.
 #[test]
 fn a_node_that_is_revoked_cannot_connect_again_and_what_it_has_signed_is_refused() {
-    let mut fleet = Fleet::on(BackendKind::TlsEtcd);
+    let mut fleet = Fleet::on(BackendKind::Etcd);
     let list = fleet.backend.ssl().crl().display().to_string();
     fleet.backend.restart_with(&["--client-crl-file".to_owned(), list]);
     let (lb, evil) = (member(&fleet, LB), member(&fleet, EVIL));

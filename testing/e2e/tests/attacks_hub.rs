@@ -25,7 +25,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let fleet = Fleet::on(BackendKind::TlsHub);
+        let fleet = Fleet::on(BackendKind::Hub);
         let (lb, web, evil) = (fleet.running(LB), fleet.node(WEB), fleet.running(EVIL));
         Self { fleet, lb, web, evil }
     }

@@ -12,10 +12,10 @@ use std::sync::{Arc, Mutex};
 
 use trigger_e2e::{
     Authority, BackendKind, Crl, Fleet, Process, Request, SERVER, Ssl, Validity, eventually, free_port,
-    on_each_tls_backend, program,
+    on_each_backend, program,
 };
 
-on_each_tls_backend!(
+on_each_backend!(
     who_listens_reads_nothing_and_who_changes_bytes_changes_no_event,
     a_client_without_a_good_certificate_is_not_let_in,
     connections_that_finish_no_handshake_hold_up_no_node,
@@ -183,7 +183,7 @@ fn connections_that_finish_no_handshake_hold_up_no_node(kind: BackendKind) {
 /// What a node says to each of them is in `tls.rs`.
 #[test]
 fn a_server_that_poses_as_the_hub_gets_no_event() {
-    let fleet = Fleet::on(BackendKind::TlsHub);
+    let fleet = Fleet::on(BackendKind::Hub);
     for (name, impostor) in [
         ("foreign", Authority::stranger().server(&fleet.directory("foreign"))),
         ("node", Authority::puppet().node("evil.example.com", &fleet.directory("node"))),
@@ -215,7 +215,7 @@ fn openssl_server(answers: &str, port: u16, ssl: &Ssl, directory: &Path) -> Proc
 /// Proves C13: a hub whose own file of lists is stale has the newer one from the Puppet server.
 #[test]
 fn a_hub_with_a_stale_list_fetches_the_one_that_revokes() {
-    let mut fleet = Fleet::on(BackendKind::TlsHub);
+    let mut fleet = Fleet::on(BackendKind::Hub);
     let evil = fleet.running("evil.example.com");
     let ca = Authority::puppet();
     let port = free_port();

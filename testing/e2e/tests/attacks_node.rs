@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
-use trigger_e2e::{Authority, BackendKind, Fleet, Request, eventually, on_each_tls_backend, program};
+use trigger_e2e::{Authority, BackendKind, Fleet, Request, eventually, on_each_backend, program};
 
-on_each_tls_backend!(
+on_each_backend!(
     another_user_of_the_machine_has_nothing_of_the_node,
     an_event_runs_only_if_the_policy_of_its_target_accepts_its_certificate,
     text_of_another_node_controls_no_terminal_and_makes_no_lines,

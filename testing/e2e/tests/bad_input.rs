@@ -11,11 +11,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use trigger_e2e::{BackendKind, Fleet, eventually, eventually_within, on_each_backend, program};
+use trigger_e2e::{
+    BackendKind, Fleet, eventually, eventually_within, on_each_backend, on_each_plain_backend, program,
+};
 
-on_each_backend!(
-    trigger_names_survive_unharmed,
-    a_hundred_thousand_hosts_are_fired_at,
+on_each_backend!(trigger_names_survive_unharmed, a_hundred_thousand_hosts_are_fired_at);
+
+on_each_plain_backend!(
     garbage_and_newer_versions_under_our_keys_do_no_harm,
     what_was_unreadable_and_has_gone_is_no_longer_reported,
 );
@@ -100,7 +102,7 @@ fn forwarded_to(port: u16) -> u16 {
 /// Proves C1. An operator mends the setting, and the event is still there.
 #[test]
 fn an_event_is_kept_where_the_hub_does_not_know_the_name_it_is_addressed_by() {
-    let fleet = Fleet::on(BackendKind::Hub);
+    let fleet = Fleet::on(BackendKind::PlainHub);
     let node = fleet.node("a");
     let port = forwarded_to(fleet.backend.port());
     let url = format!("hub+http://127.0.0.1:{port}");

@@ -113,7 +113,9 @@ fn without_groups_nobody_but_root_reaches_the_agent() {
         Some(0) => Err(String::new()),
         _ => Ok(()),
     });
-    assert_eq!(node.queue()["agent_running"], true);
+    // The first refusal may be of the moment in which the agent makes place for its successor.
+    node.wait_until_connected();
+    assert_ne!(queue(&node), Some(0));
 }
 
 #[test]

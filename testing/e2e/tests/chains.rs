@@ -376,7 +376,7 @@ fn puppet_logs_what_the_loop_guard_suppressed(kind: BackendKind) {
     assert!(matches!(&said[..], [only] if only.contains(expected)), "{said:?}");
 
     let latest = eventually("the end of the run that 'twice' led to", || {
-        let events = a.trigger(&["status", "--output", "json"]).json["events"].clone();
+        let events = b.trigger(&["status", "--output", "json"]).json["events"].clone();
         let twice = |event: &&Value| event["trigger"] == "twice" && event["targets"][0]["state"] == "done";
         let found = events.as_array().and_then(|events| events.iter().find(twice).cloned());
         found.map(|event| event["targets"][0].clone()).ok_or_else(|| events.to_string())

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use trigger_e2e::{BackendKind, Fleet, Node, eventually, eventually_within, never_for, on_each_backend};
+use trigger_e2e::{
+    BackendKind, Fleet, Node, eventually, eventually_within, never_for, on_each_backend,
+    on_each_plain_backend,
+};
 
 on_each_backend!(
     a_second_live_claimant_runs_nothing_and_names_the_first,
@@ -16,8 +19,9 @@ on_each_backend!(
     a_stopped_agent_gives_its_claim_up,
     an_agent_that_outlived_its_backend_is_succeeded_at_once_after_a_reboot,
     an_agent_that_leaves_a_run_behind_keeps_its_claim,
-    an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits,
 );
+
+on_each_plain_backend!(an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits);
 
 /// The key of the registration of the certname `a`.
 const RECORD: &str = "/puppet_trigger/events/nodes/a";

@@ -3,10 +3,11 @@
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
 use serde_json::Value;
-use trigger_e2e::{BackendKind, Fleet, on_each_backend};
+use trigger_e2e::{BackendKind, Fleet, on_each_backend, on_each_plain_backend};
 
-on_each_backend!(
-    a_name_that_never_registered_is_reported_with_the_nearest,
+on_each_backend!(a_name_that_never_registered_is_reported_with_the_nearest);
+
+on_each_plain_backend!(
     a_clock_that_is_ahead_is_reported_when_an_event_is_fired_at_it,
     an_event_that_expired_on_its_way_names_the_clocks,
 );

@@ -32,7 +32,7 @@ fn what_is_fired_before_the_node_is_configured_reaches_the_backend_that_it_gets(
     };
     let first = fire("first", &[]);
     // What a provider names is kept for the backend of this kind.
-    let name = if kind == BackendKind::Hub { "hub" } else { "etcd" };
+    let name = if kind.is_hub() { "hub" } else { "etcd" };
     let second = (name == "hub").then(|| fire("second", &["--backend", name]));
     web.start_agent();
     for event in [Some(first), second].into_iter().flatten() {

@@ -5,7 +5,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use trigger_e2e::{BackendKind, Fleet, eventually, on_each_backend};
+use trigger_e2e::{BackendKind, Fleet, eventually, on_each_backend, on_each_plain_backend};
 
 on_each_backend!(
     an_event_runs_after_its_commit_and_its_outcome_is_visible,
@@ -20,6 +20,13 @@ on_each_backend!(
     a_backlog_shares_one_run_at_the_start_and_at_a_reconnect,
     waiting_distinguishes_good_outcomes_from_bad_ones,
     the_queue_shows_what_runs_and_what_waits,
+);
+
+on_each_plain_backend!(
+    an_event_runs_after_its_commit_and_its_outcome_is_visible,
+    a_group_is_the_nodes_that_had_joined_it,
+    a_node_that_was_off_catches_up,
+    a_backlog_shares_one_run_at_the_start_and_at_a_reconnect,
     what_outlived_its_life_expires_visibly,
     a_replayed_delivery_costs_no_run,
 );
@@ -363,10 +370,7 @@ fn a_replayed_delivery_costs_no_run(kind: BackendKind) {
 
 fn a_group_is_joined_again_on_another_backend(kind: BackendKind) {
     let before = Fleet::on(kind);
-    let after = Fleet::on(match kind {
-        BackendKind::Hub | BackendKind::TlsHub => BackendKind::Etcd,
-        BackendKind::Etcd | BackendKind::TlsEtcd => BackendKind::Hub,
-    });
+    let after = Fleet::on(if kind.is_hub() { BackendKind::Etcd } else { BackendKind::Hub });
     let mut node = before.node("lb01.example.com");
     node.set("groups", "['lb']").start_agent();
     node.kill_agent();

@@ -187,19 +187,24 @@ fn killing_fire_at_any_moment_loses_no_answered_event(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let lb = fleet.running("lb01");
     for mut origin in [fleet.node("without-agent"), fleet.running("with-agent")] {
-        let usual = origin.fire(&["usual", "--host", "lb01"]).took;
-        let mut answered = Vec::new();
-        for moment in moments(40, usual * 2) {
-            let mut command = origin.command(&["fire", "t", "--host", "lb01", "--output", "json"]);
-            let mut child = command.stdout(Stdio::piped()).spawn().expect("trigger to start");
-            sleep(moment);
-            child.kill().expect("a fire to kill");
-            let output = child.wait_with_output().expect("its answer");
-            if let Ok(answer) = serde_json::from_slice::<Value>(&output.stdout) {
-                answered.push(answer["event_id"].as_str().expect("an event").to_owned());
+        let mut longest = origin.fire(&["usual", "--host", "lb01"]).took * 2;
+        let (mut answered, mut fired) = (Vec::new(), 0);
+        // The first fire may have found a machine with less to do than the others.
+        while answered.is_empty() {
+            for moment in moments(40, longest) {
+                let mut command = origin.command(&["fire", "t", "--host", "lb01", "--output", "json"]);
+                let mut child = command.stdout(Stdio::piped()).spawn().expect("trigger to start");
+                sleep(moment);
+                child.kill().expect("a fire to kill");
+                let output = child.wait_with_output().expect("its answer");
+                if let Ok(answer) = serde_json::from_slice::<Value>(&output.stdout) {
+                    answered.push(answer["event_id"].as_str().expect("an event").to_owned());
+                }
+                fired += 1;
             }
+            longest *= 2;
         }
-        assert!((1..40).contains(&answered.len()), "some were killed before they answered: {answered:?}");
+        assert!(answered.len() < fired, "some were killed before they answered: {answered:?}");
         // The next fire publishes the events that a killed one left in the outbox; an agent does so by itself.
         answered.push(origin.fire(&["last", "--host", "lb01"]).committed());
         assert_none_is_lost(&origin, &lb, &answered);

@@ -40,7 +40,7 @@ fn as_administrator(fleet: &Fleet, administrator: &Ssl, arguments: &[&str]) -> S
 /// refused by etcd.
 #[test]
 fn a_fleet_has_the_rights_that_it_needs_and_a_node_no_others() {
-    let fleet = Fleet::on(BackendKind::TlsEtcd);
+    let fleet = Fleet::on(BackendKind::Etcd);
     let administrator = protect(&fleet);
     grant(
         &fleet,
@@ -114,7 +114,7 @@ fn a_fleet_has_the_rights_that_it_needs_and_a_node_no_others() {
 /// Proves C1 and C13: an operator who makes users and roles for new nodes disturbs none that work.
 #[test]
 fn roles_are_granted_while_events_are_fired() {
-    let fleet = Fleet::on(BackendKind::TlsEtcd);
+    let fleet = Fleet::on(BackendKind::Etcd);
     let administrator = protect(&fleet);
     grant(&fleet, &administrator, &["web01.example.com"]);
     let web01 = fleet.running("web01.example.com");
@@ -134,7 +134,7 @@ fn roles_are_granted_while_events_are_fired() {
 /// the server's certificate names.
 #[test]
 fn the_json_gateway_lends_no_node_the_name_of_the_server() {
-    let fleet = Fleet::on(BackendKind::TlsEtcd);
+    let fleet = Fleet::on(BackendKind::Etcd);
     let administrator = protect(&fleet);
     grant(&fleet, &administrator, &["web01.example.com"]);
     let web = Authority::puppet().node("web01.example.com", &fleet.directory("web01"));
@@ -148,7 +148,7 @@ fn the_json_gateway_lends_no_node_the_name_of_the_server() {
 
 #[test]
 fn the_roles_of_all_registered_nodes_are_printed() {
-    let fleet = Fleet::on(BackendKind::TlsEtcd);
+    let fleet = Fleet::on(BackendKind::Etcd);
     let web01 = fleet.running("web01.example.com");
     let roles = web01.trigger(&["etcd-roles", "--registered", "--operator", "OPS01", "--output", "json"]);
     assert_eq!(roles.code, 0, "{roles:?}");

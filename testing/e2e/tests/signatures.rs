@@ -2,11 +2,12 @@
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
-use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_backend};
+use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_plain_backend};
 
 const PREFIX: &str = "/puppet_trigger/events";
 
-on_each_backend!(
+// A fleet without a CA: its hub knows no clients, so that each of them may write everything.
+on_each_plain_backend!(
     an_event_that_is_signed_runs_and_its_forgeries_are_refused,
     what_is_put_back_after_a_run_costs_no_run,
     a_forged_outcome_is_not_shown_as_true,

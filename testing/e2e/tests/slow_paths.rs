@@ -33,19 +33,16 @@ fn serve_names(socket: &UdpSocket) {
 
 /// A node that looks names up by two nameservers, of which the first one never answers.
 fn with_dead_nameserver(mut node: Node, first: &str, second: &str, port: u16, kind: BackendKind) -> Node {
-    let scheme = if kind == BackendKind::Hub { "hub+http" } else { "etcd" };
     node.replace_file("/etc/hosts", "");
     node.replace_file("/etc/resolv.conf", &format!("nameserver {first}\nnameserver {second}\n"));
-    node.set("backend", &format!("'{scheme}://localhost:{port}'"));
+    node.set("backend", &format!("'{}'", kind.url(&format!("localhost:{port}"))));
     node
 }
 
 fn a_dead_first_nameserver_delays_and_prevents_nothing(kind: BackendKind) {
     // Addresses of this test alone, since all nameservers listen on one port.
-    let (first, second) = match kind {
-        BackendKind::Hub | BackendKind::TlsHub => ("127.77.0.1", "127.77.0.2"),
-        BackendKind::Etcd | BackendKind::TlsEtcd => ("127.77.1.1", "127.77.1.2"),
-    };
+    let (first, second) =
+        if kind.is_hub() { ("127.77.0.1", "127.77.0.2") } else { ("127.77.1.1", "127.77.1.2") };
     let _dead = UdpSocket::bind((first, 53)).expect("a dead nameserver");
     let alive = UdpSocket::bind((second, 53)).expect("a nameserver");
     std::thread::spawn(move || serve_names(&alive));

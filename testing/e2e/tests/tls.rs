@@ -7,11 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use trigger_e2e::{
-    Authority, BackendKind, Crl, Fleet, KeyType, Node, Request, SERVER, Validity, eventually,
-    on_each_tls_backend,
+    Authority, BackendKind, Crl, Fleet, KeyType, Node, Request, SERVER, Validity, eventually, on_each_backend,
 };
 
-on_each_tls_backend!(
+on_each_backend!(
     a_fleet_with_puppets_certificates_fires_and_runs,
     a_certificate_that_is_renewed_is_used_from_then_on,
     a_node_without_a_good_certificate_says_what_is_wrong,
@@ -19,9 +18,10 @@ on_each_tls_backend!(
 );
 
 fn a_fleet_with_puppets_certificates_fires_and_runs(kind: BackendKind) {
-    let fleet = Fleet::on(kind);
+    // Keys of the kind that Puppet makes by default, at the server and at one of the nodes.
+    let server = Request::of(SERVER).with_alt_names(&["localhost"]).with_key(KeyType::Rsa);
+    let fleet = Fleet::with_server(kind, &server);
     let lb01 = fleet.running("lb01.example.com");
-    // A key of the kind that Puppet makes by default.
     let mut web = fleet.node("web01.example.com");
     let rsa = Request::of("web01.example.com").with_key(KeyType::Rsa);
     web.has_certificate(&Authority::puppet().issue(&rsa, &web.path("rsa")));
@@ -61,7 +61,7 @@ fn a_node_without_a_good_certificate_says_what_is_wrong(kind: BackendKind) {
     says(&foreign, &["localhost", "which has the name of a CA in", "both ends need certificates of one CA"]);
 
     let mixed = fleet.node_in("mixed", name);
-    let other = ca.node(name, &mixed.path("other"));
+    let other = ca.issue(&Request::of(name), &mixed.path("other"));
     fs::copy(other.key(), mixed.ssl().key()).expect("another key");
     says(&mixed, &["does not fit the certificate", &path(&mixed.ssl().certificate())]);
 
@@ -132,7 +132,7 @@ fn path(path: &std::path::Path) -> String {
 
 #[test]
 fn a_revoked_node_is_cut_off_at_once_and_says_so() {
-    let fleet = Fleet::on(BackendKind::TlsHub);
+    let fleet = Fleet::on(BackendKind::Hub);
     let lb01 = fleet.running("lb01.example.com");
     let web = fleet.running("web01.example.com");
     let revoked = lb01.ssl();

@@ -3,14 +3,20 @@
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
 use serde_json::Value;
-use trigger_e2e::{BackendKind, Fleet, Node, eventually, fired, on_each_backend, then};
+use trigger_e2e::{
+    BackendKind, Fleet, Node, eventually, fired, on_each_backend, on_each_plain_backend, then,
+};
 
 on_each_backend!(
     a_chain_over_three_nodes_is_explained_from_each_of_them,
     a_suppressed_loop_shows_where_it_was_suppressed,
     a_backlog_that_was_collapsed_is_counted,
-    run_history_survives_its_agent_and_its_backends_memory,
     a_node_whose_certname_has_the_form_of_an_id_is_a_node,
+);
+
+on_each_plain_backend!(
+    a_chain_over_three_nodes_is_explained_from_each_of_them,
+    run_history_survives_its_agent_and_its_backends_memory,
     a_node_that_is_silent_in_the_middle_of_its_run_is_said_to_be,
 );
 

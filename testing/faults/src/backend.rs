@@ -27,11 +27,10 @@ enum Server {
 impl FaultyBackend {
     /// Starts a backend whose data lies in `directory`.
     pub(crate) fn start(kind: BackendKind, directory: &Path) -> Self {
-        let server = match kind {
-            BackendKind::Hub | BackendKind::TlsHub => {
-                Server::Hub(Box::new(Backend::start(kind, directory)), true)
-            }
-            BackendKind::Etcd | BackendKind::TlsEtcd => Server::Etcd(Cluster::start(directory)),
+        let server = if kind.is_hub() {
+            Server::Hub(Box::new(Backend::start(kind, directory)), true)
+        } else {
+            Server::Etcd(Cluster::start(kind, directory))
         };
         Self { server, deaths: Vec::new() }
     }
@@ -131,6 +130,14 @@ impl FaultyBackend {
         let restored = std::fs::copy(backup, &file).map_err(|error| error.to_string());
         hub.restart();
         restored.and(forgotten)
+    }
+
+    /// Makes etcd forget all changes before its latest one; does nothing to a hub.
+    pub(crate) fn compact(&self) -> Result<(), String> {
+        match &self.server {
+            Server::Hub(..) => Ok(()),
+            Server::Etcd(cluster) => cluster.compact(),
+        }
     }
 
     /// Heals every member that is killed or paused, and waits until all of them serve.

@@ -59,6 +59,9 @@ struct Cli {
     /// What carries the events
     #[arg(long, value_name = "BACKEND", default_value = "both")]
     backend: Choice,
+    /// Without TLS and signatures
+    #[arg(long)]
+    plain: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -113,10 +116,15 @@ fn duration(text: &str) -> Result<Duration, jiff::Error> {
 #[expect(clippy::print_stderr, reason = "a command for people")]
 fn trials(cli: &Cli) -> anyhow::Result<bool> {
     let alarm = Alarm::start()?;
+    let (hub, etcd) = if cli.plain {
+        (BackendKind::PlainHub, BackendKind::PlainEtcd)
+    } else {
+        (BackendKind::Hub, BackendKind::Etcd)
+    };
     let kinds = match cli.backend {
-        Choice::Hub => vec![BackendKind::Hub],
-        Choice::Etcd => vec![BackendKind::Etcd],
-        Choice::Both => vec![BackendKind::Hub, BackendKind::Etcd],
+        Choice::Hub => vec![hub],
+        Choice::Etcd => vec![etcd],
+        Choice::Both => vec![hub, etcd],
     };
     let seed = cli.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let mut holds = true;

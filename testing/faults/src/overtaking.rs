@@ -1,11 +1,12 @@
 //! Makes etcd compact changes that an agent's watch has not received. A watch that keeps up is never cancelled by a
 //! compaction: it must first fall behind, which the server notices when its queue for the watch is full.
 
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use etcd_client::{Client, CompactionOptions, ConnectOptions};
 use tokio::task::JoinSet;
+use trigger_store::store::{Store, StoreError};
 
 use crate::fleet::certname;
 use crate::link::Mode;
@@ -19,8 +20,6 @@ const CHANGES: usize = 1_600;
 const BYTES: usize = 600;
 /// The number of changes on their way at the same time.
 const AT_ONCE: usize = 64;
-/// The time that any request may take; there may be no majority to accept it.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time that a backend under faults may take to delete the changes again.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(90);
 /// The message that an agent logs when its watch was cancelled because of a compaction.
@@ -40,9 +39,10 @@ pub(crate) fn overtake(
     go_on: impl FnOnce(),
 ) -> Result<(), String> {
     let before = times_overtaken(testbed, node);
-    let ports = testbed.backend().ports();
+    let store = testbed.store()?;
     silence()?;
-    let forgotten = testbed.runtime().block_on(forget(&ports, &certname(node)));
+    let forgotten = testbed.runtime().block_on(forget(&store, &certname(node)));
+    let forgotten = forgotten.and_then(|()| testbed.backend().compact());
     go_on();
     let overtaken = forgotten.and_then(|()| wait_until_overtaken(testbed, node, before));
     if overtaken.is_err() {
@@ -69,44 +69,36 @@ fn times_overtaken(testbed: &Testbed, node: usize) -> usize {
     testbed.node(node).agent_log().matches(LOGGED).count()
 }
 
-/// Changes a key that the agent watches and that is no delivery, deletes it, and compacts these changes.
-async fn forget(ports: &[u16], certname: &str) -> Result<(), String> {
-    let failed = |error: etcd_client::Error| format!("etcd does not take it: {error}");
-    let endpoints: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-    let options = ConnectOptions::new().with_connect_timeout(ANSWER_TIMEOUT).with_timeout(ANSWER_TIMEOUT);
-    let mut client = Client::connect(endpoints, Some(options)).await.map_err(failed)?;
+/// Changes a key that the agent watches and that is no delivery, and deletes it.
+async fn forget(store: &Arc<dyn Store>, certname: &str) -> Result<(), String> {
     let key = format!("{PREFIX}deliveries/{certname}/no-delivery");
-    let written = write(&client, &key).await;
+    let written = write(store, &key).await;
     // Whatever the result, the key must be deleted before the agent reads everything again.
     let began = Instant::now();
-    let mut deleted = client.delete(key.clone(), None).await;
+    let mut deleted = store.delete_many(vec![key.clone()]).await;
     while deleted.is_err() && began.elapsed() < DELETION_TIMEOUT {
         tokio::time::sleep(POLL_INTERVAL).await;
-        deleted = client.delete(key.clone(), None).await;
+        deleted = store.delete_many(vec![key.clone()]).await;
     }
     written?;
-    let newest = deleted.map_err(failed)?.header().map_or(0, etcd_client::ResponseHeader::revision);
-    client.compact(newest, Some(CompactionOptions::new())).await.map_err(failed)?;
-    Ok(())
+    deleted.map_err(|error| error.to_string())
 }
 
-async fn write(client: &Client, key: &str) -> Result<(), String> {
+async fn write(store: &Arc<dyn Store>, key: &str) -> Result<(), String> {
     let mut writers = JoinSet::new();
     for writer in 0..AT_ONCE {
-        let (mut client, key) = (client.clone(), key.to_owned());
+        let (store, key) = (Arc::clone(store), key.to_owned());
         writers.spawn(async move {
             for _ in (writer..CHANGES).step_by(AT_ONCE) {
-                client.put(key.clone(), "v".repeat(BYTES), None).await?;
+                let entry = (key.clone(), "v".repeat(BYTES));
+                store.put_many(vec![entry]).await.into_iter().collect::<Result<Vec<_>, _>>()?;
             }
-            Ok::<(), etcd_client::Error>(())
+            Ok::<(), StoreError>(())
         });
     }
     while let Some(ended) = writers.join_next().await {
-        match ended {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(format!("etcd does not take it: {error}")),
-            Err(error) => return Err(error.to_string()),
-        }
+        let written = ended.map_err(|error| error.to_string())?;
+        written.map_err(|error| error.to_string())?;
     }
     Ok(())
 }

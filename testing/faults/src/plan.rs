@@ -116,7 +116,7 @@ fn lasting(random: &mut fastrand::Rng, is_long: bool) -> u64 {
 /// Returns one fault of each kind.
 fn first_backend_deck(kind: BackendKind, random: &mut fastrand::Rng) -> Vec<Fault> {
     let mut deck = backend_deck(kind, random);
-    deck.extend((kind == BackendKind::Hub && !deck.contains(&Fault::Restore)).then_some(Fault::Restore));
+    deck.extend((kind.is_hub() && !deck.contains(&Fault::Restore)).then_some(Fault::Restore));
     let mut seen = BTreeSet::new();
     deck.retain(|fault| seen.insert(fault.kind()));
     random.shuffle(&mut deck);
@@ -127,29 +127,27 @@ fn backend_deck(kind: BackendKind, random: &mut fastrand::Rng) -> Vec<Fault> {
     use Fault::{KillBackend, OvertakeFrozen, OvertakePaused, PauseBackend, Restore, Spool};
     let away = if random.bool() { Away::Killed } else { Away::Paused };
     let spool = Spool(random.usize(..NODES), away);
-    match kind {
-        BackendKind::Hub | BackendKind::TlsHub => {
-            let (kill, pause) = (KillBackend(Victims::All), PauseBackend(Victims::All));
-            let mut faults = vec![kill, pause, kill, pause, spool];
-            // This one is rare, because the events that the hub loses by it cannot be checked.
-            faults.extend((random.u8(..3) == 0).then_some(Restore));
-            faults
-        }
-        BackendKind::Etcd | BackendKind::TlsEtcd => vec![
-            KillBackend(Victims::Leader),
-            PauseBackend(Victims::Leader),
-            KillBackend(Victims::Member(random.usize(..3))),
-            PauseBackend(Victims::Member(random.usize(..3))),
-            KillBackend(Victims::AllBut(random.usize(..3))),
-            PauseBackend(Victims::AllBut(random.usize(..3))),
-            KillBackend(Victims::All),
-            PauseBackend(Victims::Leader),
-            // It belongs to the backend's lane, since a backend that is away accepts no compaction.
-            OvertakePaused(random.usize(..DIRECT.start)),
-            OvertakeFrozen(random.usize(..DIRECT.start)),
-            spool,
-        ],
+    if kind.is_hub() {
+        let (kill, pause) = (KillBackend(Victims::All), PauseBackend(Victims::All));
+        let mut faults = vec![kill, pause, kill, pause, spool];
+        // This one is rare, because the events that the hub loses by it cannot be checked.
+        faults.extend((random.u8(..3) == 0).then_some(Restore));
+        return faults;
     }
+    vec![
+        KillBackend(Victims::Leader),
+        PauseBackend(Victims::Leader),
+        KillBackend(Victims::Member(random.usize(..3))),
+        PauseBackend(Victims::Member(random.usize(..3))),
+        KillBackend(Victims::AllBut(random.usize(..3))),
+        PauseBackend(Victims::AllBut(random.usize(..3))),
+        KillBackend(Victims::All),
+        PauseBackend(Victims::Leader),
+        // It belongs to the backend's lane, since a backend that is away accepts no compaction.
+        OvertakePaused(random.usize(..DIRECT.start)),
+        OvertakeFrozen(random.usize(..DIRECT.start)),
+        spool,
+    ]
 }
 
 /// Deals one fault of each kind to the nodes' two lanes.
@@ -183,7 +181,7 @@ fn one_of_each(kind: BackendKind, random: &mut fastrand::Rng, side: usize) -> Ve
     // Nodes without links of their own have none to cut.
     let mut wired = || 2 * random.usize(..DIRECT.start / 2) + side;
     faults.extend([Mode::Broken, Mode::Silent, Mode::Frozen].map(|mode| Fault::Cut(wired(), mode)));
-    if kind == BackendKind::Etcd {
+    if !kind.is_hub() {
         for mode in [Mode::Silent, Mode::Broken] {
             let node = 2 * random.usize(..DIRECT.start / 2) + side;
             faults.push(Fault::CutMember(node, random.usize(..3), mode));

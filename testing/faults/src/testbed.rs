@@ -4,12 +4,17 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
 use tokio::runtime::Handle;
-use trigger_e2e::{BackendKind, Node, eventually_within};
+use trigger_e2e::{Authority, BackendKind, Node, OPERATOR, eventually_within};
+use trigger_pki::{LazyPki, TlsFiles};
+use trigger_store::backend::Backend;
+use trigger_store::credentials::Credentials;
+use trigger_store::store::Store;
+use trigger_store::url::BackendUrl;
 
 use crate::backend::FaultyBackend;
 use crate::fleet::{DIRECT, NODES, certname, groups_of};
@@ -20,12 +25,13 @@ pub(crate) const QUIET_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A backend and the nodes around it.
 pub(crate) struct Testbed {
+    kind: BackendKind,
     directory: PathBuf,
     backend: Mutex<FaultyBackend>,
     nodes: Vec<Mutex<Node>>,
     /// For each node a link to each of the backend's ports; empty for nodes that connect to it directly.
     links: Vec<Vec<Link>>,
-    /// A node without an agent, which queries the backend without any link in between.
+    /// An operator without an agent, who queries the backend without any link in between.
     observer: Mutex<Node>,
     runtime: Handle,
     /// The keys that a restored hub had lost.
@@ -49,7 +55,7 @@ impl Testbed {
             let seen = if wires.is_empty() { ports.clone() } else { wires.iter().map(Link::port).collect() };
             let home = directory.join(certname(index));
             std::fs::create_dir_all(&home)?;
-            let mut node = Node::new(&certname(index), &home, &url(kind, &seen));
+            let mut node = node_of(kind, &certname(index), &home, &seen);
             node.set("run_cmd", &format!("\"'{}' run '{}'\"", run_command.display(), home.display()));
             node.set("groups", &format!("{:?}", groups_of(index)));
             // The rate limit on runs has tests of its own; here it would only reduce their number.
@@ -60,8 +66,9 @@ impl Testbed {
         }
         let home = directory.join("observer");
         std::fs::create_dir_all(&home)?;
-        let observer = Mutex::new(Node::new("observer", &home, &url(kind, &ports)));
+        let observer = Mutex::new(node_of(kind, OPERATOR, &home, &ports));
         let testbed = Self {
+            kind,
             directory: directory.to_owned(),
             backend: Mutex::new(backend),
             nodes,
@@ -85,9 +92,23 @@ impl Testbed {
         command(&lock(&self.nodes[node]), arguments)
     }
 
-    /// Returns the command `trigger ARGUMENTS` past all links, as no node.
+    /// Returns the command `trigger ARGUMENTS` past all links, as an operator.
     pub(crate) fn observe(&self, arguments: &[String]) -> Command {
         command(&lock(&self.observer), arguments)
+    }
+
+    /// Opens the backend past all links, as an operator.
+    pub(crate) fn store(&self) -> Result<Arc<dyn Store>, String> {
+        let observer = lock(&self.observer);
+        let ssl = observer.ssl();
+        let files =
+            TlsFiles { certificate: ssl.certificate(), key: ssl.key(), ca: ssl.ca(), crl: Some(ssl.crl()) };
+        let tls = self.kind.is_tls().then(|| LazyPki::new(files));
+        let backend = url(self.kind, &self.backend().ports()).parse().map_err(|error| format!("{error}"));
+        let backend = backend.and_then(|url: BackendUrl| {
+            Backend::open(&url, &Credentials { tls }).map_err(|error| error.to_string())
+        })?;
+        backend.store().cloned().ok_or_else(|| "the backend keeps nothing".to_owned())
     }
 
     /// Locks the backend.
@@ -230,16 +251,19 @@ fn command(node: &Node, arguments: &[String]) -> Command {
     node.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
+/// Makes a node, with TLS and signatures if the backend has TLS.
+fn node_of(kind: BackendKind, certname: &str, home: &Path, ports: &[u16]) -> Node {
+    let mut node = Node::new(certname, home, &url(kind, ports));
+    if kind.is_tls() {
+        let ssl = Authority::puppet().node(certname, &node.path("ssl"));
+        node.has_certificate(&ssl);
+    }
+    node
+}
+
 fn url(kind: BackendKind, ports: &[u16]) -> String {
-    let host = if kind.is_tls() { "localhost" } else { "127.0.0.1" };
-    let places: Vec<String> = ports.iter().map(|port| format!("{host}:{port}")).collect();
-    let scheme = match kind {
-        BackendKind::Hub => "hub+http",
-        BackendKind::TlsHub => "hub+https",
-        BackendKind::Etcd => "etcd",
-        BackendKind::TlsEtcd => "etcds",
-    };
-    format!("{scheme}://{}", places.join(","))
+    let places: Vec<String> = ports.iter().map(|port| format!("{}:{port}", kind.host())).collect();
+    kind.url(&places.join(","))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -76,15 +76,16 @@ impl Trial {
         happened.map(|_| holds)
     }
 
-    fn name(self) -> String {
-        format!("{:?}", self.kind).to_lowercase()
+    fn name(self) -> &'static str {
+        if self.kind.is_hub() { "hub" } else { "etcd" }
     }
 
     #[expect(clippy::print_stdout, reason = "the report of a command for people")]
     fn announce(self, directory: &Path, lanes: &[Lane]) {
         let (name, seed) = (self.name(), self.seed);
         let budget = SpanPrinter::new().spacing(Spacing::None).unsigned_duration_to_string(&self.budget);
-        println!("== {name}: to repeat it: make faults BACKEND={name} BUDGET={budget} SEED={seed}");
+        let plain = if self.kind.is_tls() { "" } else { " PLAIN=true" };
+        println!("== {name}: to repeat it: make faults BACKEND={name} BUDGET={budget} SEED={seed}{plain}");
         println!("in {}", directory.display());
         let mut all = lanes.concat();
         all.sort_by_key(|planned| planned.from);

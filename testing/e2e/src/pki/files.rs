@@ -41,6 +41,10 @@ impl Ssl {
         &self.directory
     }
 
+    pub(super) fn certname(&self) -> &str {
+        &self.certname
+    }
+
     /// Returns the path of the certificate.
     pub fn certificate(&self) -> PathBuf {
         self.directory.join(format!("certs/{}.pem", self.certname))
