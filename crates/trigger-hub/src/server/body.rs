@@ -102,3 +102,36 @@ fn too_large() -> Refusal {
     let sentence = format!("the request is larger than a hub takes ({} MiB)", MAX_BODY_BYTES / 1024 / 1024);
     Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, sentence)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body as Stream, Bytes};
+    use futures_util::stream;
+
+    use super::*;
+
+    /// What is reported of a body that comes in frames of these sizes, and whether it is read.
+    async fn check(frames: &[usize], expected: &[u64], is_read: bool) {
+        let frames: Vec<Result<Bytes, std::io::Error>> =
+            frames.iter().map(|size| Ok(Bytes::from(vec![b'x'; *size]))).collect();
+        let mut reported = Vec::new();
+        let read = read(Stream::from_stream(stream::iter(frames)), |bytes| reported.push(bytes)).await;
+        assert_eq!((&reported[..], read.is_ok()), (expected, is_read));
+    }
+
+    #[tokio::test]
+    async fn a_body_is_reported_as_it_comes_and_has_a_largest_size() {
+        const PORTION: usize = TOKEN_BYTES as usize;
+        check(&[], &[], true).await;
+        check(&[10, 20], &[], true).await;
+        check(
+            &[PORTION - 1, 1, PORTION, 3 * PORTION + 5],
+            &[TOKEN_BYTES, TOKEN_BYTES, 3 * TOKEN_BYTES],
+            true,
+        )
+        .await;
+        let half = MAX_BODY_BYTES / 2;
+        check(&[half, half], &[half as u64, half as u64], true).await;
+        check(&[half, half, 1], &[half as u64, half as u64], false).await;
+    }
+}

@@ -1,5 +1,8 @@
 //! What a node tries with the client of its own certname, and cannot do.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tracing::{Metadata, span};
 use trigger_core::certificate::{CertificateRef, Fingerprint, StoredCertificate};
 use trigger_core::delivery::Delivery;
 use trigger_core::lineage::Hop;
@@ -282,4 +285,47 @@ async fn a_node_stores_nothing_that_no_sweep_would_find() {
     // An outcome that was stored too early would make the event one that concerns its writer.
     hub.fire(9, "db01", "lb01").await;
     assert!(states(&hub.fleet("web01"), 9).await.contains("may not see event"));
+}
+
+/// Counts the audit lines of its thread.
+#[derive(Default)]
+struct AuditLines(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for AuditLines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "audit"
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// Proves C13: what is denied fills no log.
+#[tokio::test]
+async fn a_node_whose_parts_are_denied_writes_few_audit_lines() {
+    let lines = AuditLines::default();
+    let count = Arc::clone(&lines.0);
+    let _guard = tracing::subscriber::set_default(lines);
+    let hub = Hub::start().await;
+    let began = std::time::Instant::now();
+    for n in (0..2000).step_by(500) {
+        let forged: Vec<_> = (n..n + 500).map(|n| part(n, "db01", "lb01")).collect();
+        assert!(hub.client("web01").put_many(forged).await.iter().all(Result::is_err));
+    }
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
+    let lines = count.load(Ordering::Relaxed);
+    assert!((1..=20 + seconds).contains(&lines), "{lines} lines in {seconds} s");
 }
