@@ -25,10 +25,12 @@ pub fn quorum_now(own: Timestamp, recent: Vec<Timestamp>, all: Vec<Timestamp>) -
     }
 }
 
-/// Whether a sweeper may expire a delivery that has no outcome. `target` is the record of its node, if there is one.
+/// Whether a sweeper may expire a delivery that has no outcome. `target` is the record of its node, if there is one: one
+/// that says that it still works on the event has time for that, but not without end.
 pub fn may_expire(event: &Event, target: Option<&NodeRecord>, now: Timestamp) -> bool {
-    let overdue = now > event.expires_at().plus(SWEEP_GRACE_PERIOD);
-    overdue && !target.is_some_and(|node| lists(&node.activity, event.id))
+    let is_at_work = target.is_some_and(|node| lists(&node.activity, event.id));
+    let margin = if is_at_work { EVENT_RETENTION } else { SWEEP_GRACE_PERIOD };
+    now > event.expires_at().plus(margin)
 }
 
 /// Whether an event all of whose deliveries have ended may be removed.
@@ -195,5 +197,10 @@ mod tests {
         target.activity =
             Activity { delayed: Some(Delayed { at, reason, causes: vec![event.id] }), ..Activity::default() };
         assert!(!may_expire(&event, Some(&target), late));
+        let without_end = late.plus(Duration::from_millis(1));
+        assert!(
+            may_expire(&event, Some(&target), without_end),
+            "which keeps no event in the store without end"
+        );
     }
 }

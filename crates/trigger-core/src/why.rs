@@ -41,6 +41,16 @@ pub enum Which {
     Id(RunId),
 }
 
+/// Who asks, as far as that decides what is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Asker {
+    /// One who may read all that is stored.
+    Reader,
+    /// A node, which may have written anything about itself. What it says leads to no other node: an event is followed
+    /// only where it is stored, and stored for the node that says that it ran for it.
+    Node(Certname),
+}
+
 /// The facts that have been read so far, including what was looked up and does not exist.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -50,6 +60,8 @@ pub struct Facts {
     pub events: BTreeMap<EventId, Option<Event>>,
     /// The outcomes of deliveries that were looked up; absent ones are not stored.
     pub outcomes: BTreeMap<(EventId, Certname), Option<DeliveryOutcome>>,
+    /// Whether stored events are for a node: it has fired them, or is one of the targets or members that are stored.
+    pub is_for: BTreeMap<(EventId, Certname), bool>,
 }
 
 /// The facts about a node.
@@ -68,11 +80,12 @@ pub struct Wanted {
     pub nodes: BTreeSet<Certname>,
     pub events: BTreeSet<EventId>,
     pub outcomes: BTreeSet<(EventId, Certname)>,
+    pub is_for: BTreeSet<(EventId, Certname)>,
 }
 
 impl Wanted {
     fn is_empty(&self) -> bool {
-        self.nodes.is_empty() && self.events.is_empty() && self.outcomes.is_empty()
+        *self == Self::default()
     }
 }
 
@@ -203,14 +216,14 @@ impl EventStep {
     }
 }
 
-/// Explains as far as the facts allow.
+/// Explains to `asker` as far as the facts allow. That a node may ask the question at all is for the caller to decide.
 ///
 /// # Errors
 ///
 /// If the run or event in question does not exist.
-pub fn explain(question: &Question, facts: &Facts) -> Result<Progress, ExplainError> {
+pub fn explain(question: &Question, asker: &Asker, facts: &Facts) -> Result<Progress, ExplainError> {
     let mut walk =
-        Walk { facts, ahead: VecDeque::new(), wanted: Wanted::default(), found: Default::default() };
+        Walk { asker, facts, ahead: VecDeque::new(), wanted: Wanted::default(), found: Default::default() };
     match question {
         Question::Run(certname, which) => match facts.nodes.get(certname) {
             None => drop(walk.wanted.nodes.insert(certname.clone())),
@@ -218,13 +231,22 @@ pub fn explain(question: &Question, facts: &Facts) -> Result<Progress, ExplainEr
         },
         Question::Event(event) => match facts.events.get(event) {
             Some(None) => return Err(ExplainError::NoEvent),
-            _ => walk.ahead.push_back(Visit::Event(*event, None)),
+            None => drop(walk.wanted.events.insert(*event)),
+            Some(Some(stored)) => walk.ahead.push_back(match asker {
+                Asker::Reader => Visit::Event(*event, None),
+                Asker::Node(certname) => Visit::Cause(*event, Some(PastCause::of(stored)), certname.clone()),
+            }),
         },
     }
     while let Some(visit) = walk.ahead.pop_front() {
         match visit {
             Visit::Run(certname, run) => walk.visit_run(certname, run),
             Visit::Event(event, known) => walk.visit_event(event, known),
+            Visit::Cause(event, known, certname) => match walk.is_for(event, &certname) {
+                Some(true) => walk.visit_event(event, known),
+                Some(false) => walk.name_only(event, known),
+                None => {}
+            },
         }
     }
     if walk.wanted.is_empty() {
@@ -261,10 +283,14 @@ impl NodeFacts {
 
 enum Visit {
     Run(Certname, RunId),
+    /// An event, with what is known of it.
     Event(EventId, Option<PastCause>),
+    /// An event that a node says that it ran for.
+    Cause(EventId, Option<PastCause>, Certname),
 }
 
 struct Walk<'a> {
+    asker: &'a Asker,
     facts: &'a Facts,
     ahead: VecDeque<Visit>,
     wanted: Wanted,
@@ -281,7 +307,7 @@ impl Walk<'_> {
             return;
         }
         let step = if let Some(past) = node.history.run(run_id) {
-            self.visit_causes(past);
+            self.visit_causes(&certname, past);
             RunStep {
                 certname,
                 run_id,
@@ -298,7 +324,8 @@ impl Walk<'_> {
         {
             // Only the ids of the other causes are known.
             let causes = Truncated::of(running.causes.iter().copied(), MAX_FOLLOWED_PER_RUN);
-            self.ahead.extend(causes.listed.iter().map(|&event| Visit::Event(event, None)));
+            let cause = |&event| Visit::Cause(event, None, certname.clone());
+            self.ahead.extend(causes.listed.iter().map(cause));
             let state = RunState::Running { started_at: running.started_at, seen_at };
             RunStep { certname, run_id, state, causes, superseded: 0, fired: Truncated::default() }
         } else {
@@ -308,20 +335,38 @@ impl Walk<'_> {
         self.found.runs.push(step);
     }
 
-    fn visit_causes(&mut self, past: &PastRun) {
+    fn visit_causes(&mut self, certname: &Certname, past: &PastRun) {
         let mut kinds = BTreeSet::new();
         for cause in &past.causes.listed {
             // Events of one kind have the same past, so one of them is enough.
             if kinds.insert(cause.kind()) && kinds.len() <= MAX_FOLLOWED_PER_RUN {
-                self.ahead.push_back(Visit::Event(cause.event, Some(cause.clone())));
-            } else if self.found.event(cause.event).is_none() {
+                self.ahead.push_back(Visit::Cause(cause.event, Some(cause.clone()), certname.clone()));
+            } else {
                 self.name_only(cause.event, Some(cause.clone()));
             }
         }
     }
 
     fn name_only(&mut self, id: EventId, what: Option<PastCause>) {
-        self.found.events.push(EventStep { id, what, lineage: None, is_followed: false });
+        if self.found.event(id).is_none() {
+            self.found.events.push(EventStep { id, what, lineage: None, is_followed: false });
+        }
+    }
+
+    /// Whether an event counts as one that is for a node; `None` if that has to be read first.
+    fn is_for(&mut self, event: EventId, certname: &Certname) -> Option<bool> {
+        if *self.asker == Asker::Reader {
+            return Some(true);
+        }
+        let key = (event, certname.clone());
+        if let Some(&is_for) = self.facts.is_for.get(&key) {
+            return Some(is_for);
+        }
+        if self.facts.is_for.len() + self.wanted.is_for.len() >= MAX_FOLLOWED {
+            return Some(false);
+        }
+        self.wanted.is_for.insert(key);
+        None
     }
 
     fn visit_event(&mut self, id: EventId, known: Option<PastCause>) {
@@ -339,9 +384,13 @@ impl Walk<'_> {
             self.wanted.events.insert(id);
             return;
         };
+        // Where the event is gone, a node's own word for it remains.
+        let is_believed = event.is_some() || *self.asker == Asker::Reader;
         let what = event.as_ref().map(PastCause::of).or(known);
         let lineage = event.as_ref().map(|event| event.lineage.clone());
-        if let Some(PastCause { origin, fired_in: Some(run), .. }) = &what {
+        if let Some(PastCause { origin, fired_in: Some(run), .. }) = &what
+            && is_believed
+        {
             self.want_chain(origin, lineage.as_ref());
             self.ahead.push_back(Visit::Run(origin.clone(), *run));
         }
@@ -350,7 +399,7 @@ impl Walk<'_> {
 
     /// Requests the facts about all nodes of the shortest chain at once, which saves a read for each hop.
     fn want_chain(&mut self, origin: &Certname, lineage: Option<&Lineage>) {
-        if self.facts.nodes.contains_key(origin) {
+        if self.facts.nodes.contains_key(origin) || *self.asker != Asker::Reader {
             return;
         }
         let hops = lineage.and_then(|lineage| lineage.chains.first()).map_or(&[][..], |chain| &chain.hops);

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use trigger_core::delivery::DeliveryOutcome;
-use trigger_core::event::{Event, Part};
-use trigger_core::identity::{Certname, EventId, Revision};
+use trigger_core::event::Part;
+use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::keyspace::{Key, Range};
 use trigger_core::node::NodeRecord;
 use trigger_core::sweep::{
@@ -189,7 +189,7 @@ impl Fleet {
             swept.expired += usize::from(self.expire(id, certname).await?);
         }
         if open.is_empty() && may_remove(&stored.event, sweep.now) {
-            self.remove(&stored.event, &(&ended | &written_targets)).await?;
+            self.remove(id, &stored.event.targets.groups, &(&ended | &written_targets)).await?;
             swept.removed += 1;
         } else if overdue.len() == open.len() && stored.missing_parts().is_empty() {
             sweep.settled.push((Key::Settled { event: id }, Settled::of(&stored.event)));
@@ -214,11 +214,14 @@ impl Fleet {
     }
 
     /// Removes an event all of whose `targets` have ended: its deliveries first and its parts last, so that a
-    /// sweep that is cut off is repeated.
-    async fn remove(&self, event: &Event, targets: &BTreeSet<Certname>) -> Result<(), StoreError> {
-        let id = event.id;
-        let groups = event.targets.groups.iter();
-        let groups = groups.map(|group| Key::GroupDelivery { group: group.clone(), event: id });
+    /// sweep that is cut off is repeated. `id` is that of its keys; what its parts say of themselves may be anything.
+    async fn remove(
+        &self,
+        id: EventId,
+        groups: &BTreeSet<GroupName>,
+        targets: &BTreeSet<Certname>,
+    ) -> Result<(), StoreError> {
+        let groups = groups.iter().map(|group| Key::GroupDelivery { group: group.clone(), event: id });
         let nodes = targets.iter().flat_map(|certname| {
             [
                 Key::Delivery { certname: certname.clone(), event: id },

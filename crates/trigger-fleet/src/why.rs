@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use trigger_core::delivery::DeliveryOutcome;
+use trigger_core::delivery::{DeliveryOutcome, Members};
 use trigger_core::event::Part;
-use trigger_core::keyspace::Key;
+use trigger_core::identity::{Certname, EventId};
+use trigger_core::keyspace::{Key, Range};
 use trigger_core::run::history::RunHistory;
 use trigger_core::signature::Authors;
-use trigger_core::why::{self, ExplainError, Explanation, Facts, Progress, Question, Wanted};
+use trigger_core::why::{self, Asker, ExplainError, Explanation, Facts, Progress, Question, Wanted};
 use trigger_store::store::{Entry, KeyRange, StoreError};
 
 use crate::fleet::{Fleet, Record};
@@ -15,6 +16,8 @@ use crate::verifying::Unverified;
 
 /// How many keys are read at once. Every backend takes that many in one request.
 const KEYS_PER_READ: usize = 512;
+/// How many parts of an event are read at once where all of them are looked at.
+const PARTS_PER_READ: usize = 8;
 
 /// Where the records of an explanation come from.
 enum Source {
@@ -36,10 +39,23 @@ impl Fleet {
         question: &Question,
         unverified: &mut Unverified,
     ) -> Result<Result<Explanation, ExplainError>, StoreError> {
+        self.explain_to(&Asker::Reader, question, unverified).await
+    }
+
+    /// Explains the same to `asker`, of whom a backend knows that it may ask.
+    ///
+    /// # Errors
+    /// As [`Self::explain`].
+    pub async fn explain_to(
+        &self,
+        asker: &Asker,
+        question: &Question,
+        unverified: &mut Unverified,
+    ) -> Result<Result<Explanation, ExplainError>, StoreError> {
         let mut facts = Facts::default();
         let source = self.source(question).await?;
         loop {
-            match why::explain(question, &facts) {
+            match why::explain(question, asker, &facts) {
                 Ok(Progress::Read(wanted)) => {
                     self.read_facts(&source, wanted, &mut facts, unverified).await?;
                 }
@@ -65,6 +81,10 @@ impl Fleet {
         let ends = ends.map(|(event, certname)| Key::Outcome { event: *event, certname: certname.clone() });
         let keys: Vec<KeyRange> = nodes.chain(events).chain(ends).map(|key| self.one(&key)).collect();
 
+        for (event, certname) in wanted.is_for {
+            let is_for = self.is_for(event, &certname).await?;
+            facts.is_for.insert((event, certname), is_for);
+        }
         // An absent entry is a fact too, and is not read again.
         facts.nodes.extend(wanted.nodes.into_iter().map(|node| (node, Default::default())));
         facts.events.extend(wanted.events.into_iter().map(|event| (event, None)));
@@ -80,6 +100,29 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// Whether an event is for a node, by what its origin has stored: the node is the origin, a target, or a member of the
+    /// event's groups.
+    async fn is_for(&self, event: EventId, certname: &Certname) -> Result<bool, StoreError> {
+        let keys = self.list(&[self.all(&Range::Event(event))]).await?;
+        let keys: Vec<KeyRange> = keys.into_iter().map(|(key, _)| self.one(&key)).collect();
+        // A large event is not held whole.
+        for keys in keys.chunks(PARTS_PER_READ) {
+            let names_it = |record: &Record| match record.key {
+                Key::Part { .. } => self.decode(&record.text).is_ok_and(|part: Part| {
+                    part.event.origin == *certname || part.event.targets.hosts.contains(certname)
+                }),
+                Key::Members { .. } => {
+                    self.decode(&record.text).is_ok_and(|members: Members| members.0.contains(certname))
+                }
+                _ => false,
+            };
+            if self.read(keys).await?.iter().any(names_it) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Where the records of an explanation come from: a backend that knows its clients gives those that concern the asker.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -543,6 +543,24 @@ async fn no_note_of_an_events_end_keeps_it_beyond_its_time() {
     }
     assert_eq!(sweep(&store, 9 * DAY).await, Swept { expired: 0, removed: 1 });
     assert_eq!(everything(&store).await, []);
+}
+
+#[tokio::test]
+async fn a_part_that_says_it_is_of_another_event_has_nothing_of_that_one_removed() {
+    let store = MemoryStore::default();
+    let part = publication(2, &["lb01"], &["lb"]).event.into_parts().remove(0);
+    let of_another = [
+        delivery("lb01", 2),
+        key(&Key::GroupDelivery { group: "lb".parse().unwrap(), event: id(2) }),
+        key(&Key::Outcome { event: id(2), certname: node("lb01") }),
+    ];
+    let mut entries: Vec<_> = of_another.iter().map(|key| (key.clone(), "x".to_owned())).collect();
+    entries.push((key(&Key::Part { event: id(1), index: 0 }), fleet(&store).codec().encode(&part)));
+    store.put_many(entries).await;
+    assert_eq!(sweep(&store, 9 * DAY).await, Swept { expired: 1, removed: 0 });
+    assert_eq!(sweep(&store, 9 * DAY).await, Swept { expired: 0, removed: 1 });
+    let left: Vec<String> = everything(&store).await.into_iter().map(|entry| entry.key).collect();
+    assert_eq!(BTreeSet::from_iter(left), BTreeSet::from_iter(of_another));
 }
 
 #[tokio::test]

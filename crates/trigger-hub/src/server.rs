@@ -147,7 +147,9 @@ pub async fn serve(
         store,
         metrics: Arc::clone(&metrics),
         health: HealthCheck::default(),
-        authorization: tls.as_ref().map(|_| Authorization::new(settings.rights.clone())),
+        authorization: tls
+            .as_ref()
+            .map(|tls| Authorization::new(settings.rights.clone(), Some(Arc::clone(tls)))),
         fairness: Fairness::default(),
         stopping,
     });
@@ -257,7 +259,7 @@ pub(crate) async fn serve_to(
         metrics: Arc::new(Metrics::new(&*store)),
         store,
         health: HealthCheck::default(),
-        authorization: Some(Authorization::new(rights)),
+        authorization: Some(Authorization::new(rights, None)),
         fairness: Fairness::default(),
         stopping,
     });

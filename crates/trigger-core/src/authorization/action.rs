@@ -1,5 +1,6 @@
 //! What a client asks of a store, as far as its admission depends on it.
 
+use crate::certificate::CertificateRef;
 use crate::delivery::{Delivery, DeliveryOutcome};
 use crate::event::Part;
 use crate::keyspace::{Key, Range};
@@ -50,8 +51,23 @@ pub enum Value {
     Delivery(Delivery),
     /// How a delivery ended.
     Outcome(Box<DeliveryOutcome>),
+    /// A portion of an event's members, so many.
+    Members(usize),
+    /// A certificate that the fleet's CA has signed, by its node and its fingerprint.
+    Certificate(CertificateRef),
     /// A value that this program cannot read, with what is wrong with it.
     Unreadable(String),
     /// A value of another kind. Only its key decides.
     Other,
+}
+
+impl Value {
+    /// How many targets it names for which a sweep may store an outcome.
+    pub fn targets(&self) -> usize {
+        match self {
+            Self::Part(part) => part.event.targets.hosts.len(),
+            Self::Members(count) => *count,
+            _ => 0,
+        }
+    }
 }

@@ -62,6 +62,11 @@ impl Facts {
         self.offered.insert((event, index), part);
     }
 
+    /// Forgets what the store has said, because that may have changed.
+    pub fn forget_stored(&mut self) {
+        *self = Self { offered: std::mem::take(&mut self.offered), ..Self::default() };
+    }
+
     /// Takes in who fired an event; `None` if nothing is stored of it.
     pub fn origin_is(&mut self, event: EventId, fired: Option<Fired>) {
         self.fired.insert(event, fired);

@@ -10,6 +10,8 @@ pub enum Progress {
     Allowed,
     /// It is allowed, and changes nothing: what is stored stays.
     KeepsStored,
+    /// It is allowed, and shows nothing, whatever is stored by now: nothing was when it was decided.
+    ShowsNothing,
     /// This has to be looked up first.
     LookUp(Question),
 }

@@ -11,11 +11,13 @@ use crate::token_bucket::{Rate, TokenBucket};
 /// The events that one node may store: bursts of a thousand, and on average two each second. A node that runs Puppet as
 /// often as it may fires less.
 const EVENTS: Rate = Rate { burst: 1000, per_second: 2 };
-/// The bytes of events, deliveries and outcomes that one node may store: three events for the most targets that an event
-/// may have, and on average what a delivery to 50 nodes each second takes.
-const BYTES: Rate = Rate { burst: 96 * 1024 * 1024, per_second: 16 * 1024 };
+/// The bytes of events, deliveries and outcomes that one node may store: an event for the most targets that an event may
+/// have and half of another, and on average what a delivery to 25 nodes each second takes.
+const BYTES: Rate = Rate { burst: 192 * 1024 * 1024, per_second: 32 * 1024 };
 /// What a stored entry takes besides its key and its value.
 const ENTRY_OVERHEAD_BYTES: usize = 64;
+/// What a sweep stores of each target that has not ended: its outcome `expired`, signed by the hub.
+const EXPIRED_BYTES: usize = 1024;
 
 /// What a request adds to a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,23 +29,24 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// The cost of writing entries: each is a key and the size of its value in bytes. A node's registration and its run
-    /// history are one entry each, however often it writes them, and cost nothing here.
-    pub fn of<'a>(entries: impl IntoIterator<Item = (&'a Key, usize)>) -> Self {
+    /// The cost of writing entries: each is a key, the size of key and value in bytes, and the number of the targets that
+    /// the value names, of each of which a sweep may store an outcome. A node's registration and its run history are one
+    /// entry each, however often it writes them, and cost nothing here; nor do its certificates, of which there are as many
+    /// as its CA has signed.
+    pub fn of<'a>(entries: impl IntoIterator<Item = (&'a Key, usize, usize)>) -> Self {
         let mut events: BTreeSet<EventId> = BTreeSet::new();
         let mut bytes = 0_usize;
-        for (key, size) in entries {
+        for (key, size, targets) in entries {
             match key {
                 Key::Part { event, .. } => drop(events.insert(*event)),
                 Key::Members { .. }
                 | Key::Settled { .. }
                 | Key::Delivery { .. }
                 | Key::GroupDelivery { .. }
-                | Key::Outcome { .. }
-                | Key::Certificate { .. } => {}
-                Key::Node { .. } | Key::RunHistory { .. } | Key::Sweep => continue,
+                | Key::Outcome { .. } => {}
+                Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. } | Key::Sweep => continue,
             }
-            bytes = bytes.saturating_add(size + ENTRY_OVERHEAD_BYTES);
+            bytes = bytes.saturating_add(size + ENTRY_OVERHEAD_BYTES + targets * EXPIRED_BYTES);
         }
         let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Self { events: bounded(events.len()), bytes: bounded(bytes) }

@@ -7,7 +7,7 @@ use super::actor::{Actor, Role};
 use super::denial::Denial;
 use super::facts::Facts;
 use super::progress::{Progress, Stop};
-use crate::identity::EventId;
+use crate::identity::{Certname, EventId};
 use crate::keyspace::{Key, Range};
 
 const OWN_DELIVERIES: &str = "a node reads its own deliveries, and those to groups";
@@ -16,6 +16,8 @@ const OWN_HISTORY: &str = "a node reads its own run history; 'trigger why' shows
 const OWN_EVENTS: &str =
     "a node reads the events that it has fired, that were delivered to it, or that are for groups";
 const OPERATORS: &str = "only an operator of the hub reads what concerns other nodes";
+const OWN_DELIVERIES_WATCHED: &str =
+    "a node watches deliveries and outcomes, and reads the events that they are of";
 const OWN_REGISTRATION: &str = "a node watches its own registration alone";
 
 /// Whether `actor` may read `scope` once.
@@ -26,7 +28,7 @@ pub(super) fn read(actor: &Actor, scope: &Scope, facts: &Facts) -> Result<Progre
     match scope {
         Scope::Key(Key::Part { event, .. } | Key::Members { event, .. } | Key::Settled { event })
         | Scope::Range(Range::Event(event)) => {
-            concerns(actor, &reading(scope), *event, facts)?;
+            return concerns(actor, &reading(scope), *event, facts);
         }
         Scope::Key(Key::Delivery { certname, .. }) | Scope::Range(Range::Deliveries(certname)) => {
             own(actor, certname, &reading(scope), OWN_DELIVERIES)?;
@@ -47,7 +49,7 @@ pub(super) fn read(actor: &Actor, scope: &Scope, facts: &Facts) -> Result<Progre
 }
 
 /// Whether `actor` may read `scope` and receive its changes. What it may see cannot change later, because an event keeps
-/// its origin and a certname its node.
+/// its origin and a certname its node. Nothing is watched of which it is not known whose it will be.
 pub(super) fn watch(actor: &Actor, scope: &Scope, facts: &Facts) -> Result<Progress, Stop> {
     let watching = || format!("watch {}", subject(scope));
     match (actor.role, scope) {
@@ -59,6 +61,12 @@ pub(super) fn watch(actor: &Actor, scope: &Scope, facts: &Facts) -> Result<Progr
             own(actor, certname, &watching(), OWN_REGISTRATION)?;
             Ok(Progress::Allowed)
         }
+        // No node needs that, and an event may be large.
+        (
+            Role::Node,
+            Scope::Key(Key::Part { .. } | Key::Members { .. } | Key::Settled { .. })
+            | Scope::Range(Range::Event(_)),
+        ) => Err(Denial::forbidden(actor, watching(), OWN_DELIVERIES_WATCHED).into()),
         _ => read(actor, scope, facts),
     }
 }
@@ -76,21 +84,17 @@ fn subject(scope: &Scope) -> String {
     }
 }
 
-fn own(
-    actor: &Actor,
-    certname: &crate::identity::Certname,
-    act: &dyn fmt::Display,
-    rule: &str,
-) -> Result<(), Denial> {
+fn own(actor: &Actor, certname: &Certname, act: &dyn fmt::Display, rule: &str) -> Result<(), Denial> {
     if *certname == actor.certname { Ok(()) } else { Err(Denial::forbidden(actor, act, rule)) }
 }
 
-/// Whether an event concerns `actor`. One of which nothing is stored shows nothing, and is no secret.
-fn concerns(actor: &Actor, act: &dyn fmt::Display, event: EventId, facts: &Facts) -> Result<(), Stop> {
-    let Some(fired) = facts.fired(event)? else { return Ok(()) };
+/// Whether an event concerns `actor`. Of one of which nothing is stored there is nothing to see, also not what may be
+/// stored by the time of the reading.
+fn concerns(actor: &Actor, act: &dyn fmt::Display, event: EventId, facts: &Facts) -> Result<Progress, Stop> {
+    let Some(fired) = facts.fired(event)? else { return Ok(Progress::ShowsNothing) };
     // Every node may join a group, so that what is fired at groups is no secret of theirs.
     if fired.is_by(&actor.certname) || fired.is_for_groups || facts.is_involved(event)? {
-        return Ok(());
+        return Ok(Progress::Allowed);
     }
     Err(Denial::forbidden(actor, act, OWN_EVENTS).into())
 }

@@ -7,7 +7,7 @@ mod sequences;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::certificate::Fingerprint;
+use crate::certificate::{CertificateRef, Fingerprint};
 use crate::delivery::{Delivery, DeliveryOutcome};
 use crate::event::{Part, samples};
 use crate::identity::{Certname, EventId, GroupName};
@@ -42,6 +42,10 @@ fn part(n: u32, origin: &str, targets: &str) -> Part {
     Part { index: 0, count: 1, event }
 }
 
+fn a_part(n: u32, origin: &str, targets: &str) -> Value {
+    Value::Part(Box::new(part(n, origin, targets)))
+}
+
 fn suppressed() -> Value {
     Value::Outcome(Box::new(DeliveryOutcome::Suppressed("a loop".to_owned())))
 }
@@ -66,7 +70,12 @@ fn outcome_key(n: u32, target: &str) -> Key {
 }
 
 fn certificate_key(name: &str) -> Key {
-    Key::Certificate { certname: certname(name), fingerprint: Fingerprint::from_digest([7; 32]) }
+    Key::from(certificate(name, 7))
+}
+
+/// A certificate of a node, by its fingerprint.
+fn certificate(name: &str, digest: u8) -> CertificateRef {
+    CertificateRef { certname: certname(name), fingerprint: Fingerprint::from_digest([digest; 32]) }
 }
 
 impl World {
@@ -141,6 +150,7 @@ impl World {
         match self.verdict(actor, actions) {
             Ok(Progress::Allowed) => "yes".to_owned(),
             Ok(Progress::KeepsStored) => "kept".to_owned(),
+            Ok(Progress::ShowsNothing) => "nothing".to_owned(),
             Ok(Progress::LookUp(question)) => panic!("{question:?} was answered"),
             Err(denial) => denial.sentence,
         }

@@ -6,9 +6,8 @@ use super::denial::Denial;
 use super::facts::Facts;
 use super::progress::{Progress, Stop};
 use crate::delivery::{Delivery, DeliveryOutcome};
-use crate::event::Target;
 use crate::event::{
-    CLOCK_TOLERANCE, MAX_GROUPS, MAX_LIFETIME, MAX_TAGS, MAX_TARGETS, Part, TARGETS_PER_PART,
+    CLOCK_TOLERANCE, MAX_GROUPS, MAX_LIFETIME, MAX_TAGS, MAX_TARGETS, Part, TARGETS_PER_PART, Target,
 };
 use crate::identity::{Certname, EventId};
 use crate::keyspace::Key;
@@ -24,6 +23,8 @@ const OWN_DELIVERIES: &str =
 const OWN_OUTCOMES: &str =
     "a node stores its own outcomes, and which targets of its own events are suppressed";
 const OWN_RECORDS: &str = "a node writes its own registration, run history and certificates";
+const OWN_CERTIFICATES: &str = "a node stores the certificates alone that this hub's CA has signed for it and that are good, \
+     each under its own fingerprint";
 const REGISTRATION: &str = "a registration is also a claim, and is written by compare-and-swap alone";
 const ENDED: &str = "a node deletes its own deliveries only";
 const SWEEPING: &str = "the hub sweeps by itself";
@@ -58,7 +59,7 @@ pub(super) fn put(
                 _ => Ok(Progress::Allowed),
             }
         }
-        (Key::Members { event, index }, Value::Other) if *index < MAX_MEMBER_PORTIONS => {
+        (Key::Members { event, index }, Value::Members(_)) if *index < MAX_MEMBER_PORTIONS => {
             fired(actor, key, *event, facts, OWN_EVENTS)?;
             Ok(Progress::Allowed)
         }
@@ -76,9 +77,16 @@ pub(super) fn put(
         (Key::Outcome { event, certname }, Value::Outcome(outcome)) => {
             suppresses(actor, key, *event, certname, outcome, facts)
         }
-        (Key::RunHistory { certname } | Key::Certificate { certname, .. }, _) => {
-            if *certname == actor.certname { Ok(Progress::Allowed) } else { forbidden(OWN_RECORDS) }
+        (Key::RunHistory { certname }, _) if *certname == actor.certname => Ok(Progress::Allowed),
+        (Key::Certificate { certname, fingerprint }, Value::Certificate(found))
+            if *certname == actor.certname
+                && found.certname == *certname
+                && found.fingerprint == *fingerprint =>
+        {
+            Ok(Progress::Allowed)
         }
+        (Key::Certificate { certname, .. }, _) if *certname == actor.certname => forbidden(OWN_CERTIFICATES),
+        (Key::RunHistory { .. } | Key::Certificate { .. }, _) => forbidden(OWN_RECORDS),
         (Key::Node { certname }, _) => {
             forbidden(if *certname == actor.certname { REGISTRATION } else { OWN_RECORDS })
         }
@@ -102,13 +110,10 @@ pub(super) fn compare_and_swap(actor: &Actor, key: &Key, facts: &Facts) -> Resul
             own_outcome(actor, key, *event, facts)
         }
         Key::Outcome { .. } => forbidden(OWN_OUTCOMES),
-        Key::Node { certname } | Key::RunHistory { certname } | Key::Certificate { certname, .. } => {
-            if *certname == actor.certname {
-                Ok(Progress::Allowed)
-            } else {
-                forbidden(OWN_RECORDS)
-            }
+        Key::Node { certname } | Key::RunHistory { certname } if *certname == actor.certname => {
+            Ok(Progress::Allowed)
         }
+        Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. } => forbidden(OWN_RECORDS),
         Key::Sweep | Key::Settled { .. } => forbidden(SWEEPING),
         Key::Part { .. } | Key::Members { .. } => forbidden(OWN_EVENTS),
         Key::Delivery { .. } | Key::GroupDelivery { .. } => forbidden(OWN_DELIVERIES),
@@ -202,9 +207,12 @@ fn delivers(
     Ok(Progress::Allowed)
 }
 
-/// A node ends what concerns it. An event that the store has lost concerns whoever has run for it.
+/// A node ends what concerns it. Of an event that the store does not have, or has lost, no outcome is of use: nothing would
+/// show it, and no sweep find it. The denial is final, so that it holds up no other outcome.
 fn own_outcome(actor: &Actor, key: &Key, event: EventId, facts: &Facts) -> Result<Progress, Stop> {
-    let Some(fired) = facts.fired(event)? else { return Ok(Progress::Allowed) };
+    let Some(fired) = facts.fired(event)? else {
+        return Err(Denial::forbidden(actor, writing(key), "nothing is stored of the event").into());
+    };
     if fired.is_by(&actor.certname) || fired.is_for_groups || facts.is_involved(event)? {
         return Ok(Progress::Allowed);
     }

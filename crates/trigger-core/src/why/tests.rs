@@ -13,6 +13,7 @@ struct Fleet {
     nodes: BTreeMap<Certname, NodeFacts>,
     events: BTreeMap<EventId, Event>,
     outcomes: BTreeMap<(EventId, Certname), DeliveryOutcome>,
+    is_for: BTreeSet<(EventId, Certname)>,
 }
 
 fn node(name: &str) -> Certname {
@@ -53,9 +54,13 @@ impl Fleet {
 
     /// Asks until it is explained; the answer, and how often something was read.
     fn explain(&self, question: &Question) -> Result<(Explanation, usize), ExplainError> {
+        self.explain_to(&Asker::Reader, question)
+    }
+
+    fn explain_to(&self, asker: &Asker, question: &Question) -> Result<(Explanation, usize), ExplainError> {
         let mut facts = Facts::default();
         for reads in 0..1000 {
-            match explain(question, &facts)? {
+            match explain(question, asker, &facts)? {
                 Progress::Done(explanation) => return Ok((explanation, reads)),
                 Progress::Read(wanted) => {
                     assert!(!wanted.is_empty());
@@ -70,6 +75,10 @@ impl Fleet {
                     for key in wanted.outcomes {
                         let outcome = self.outcomes.get(&key).cloned();
                         assert!(facts.outcomes.insert(key, outcome).is_none());
+                    }
+                    for key in wanted.is_for {
+                        let is_for = self.is_for.contains(&key);
+                        assert!(facts.is_for.insert(key, is_for).is_none());
                     }
                 }
             }
@@ -327,4 +336,41 @@ fn a_run_in_progress_shows_when_its_node_was_last_seen() {
     let (explanation, _) = fleet.explain(&latest("lb")).unwrap();
     let expected = RunState::Running { started_at, seen_at: Timestamp::from_unix_ms(7) };
     assert_eq!(explanation.runs[0].state, expected);
+}
+
+/// Proves C13.
+#[test]
+fn what_a_node_says_of_itself_leads_to_no_other_node() {
+    let asker = Asker::Node(node("web"));
+    let shown = |fleet: &Fleet, question: &Question| -> String {
+        let (explanation, _) = fleet.explain_to(&asker, question).unwrap();
+        let runs = explanation.runs.iter().map(|run| run.certname.to_string());
+        let events = explanation.events.iter().filter(|step| step.is_followed);
+        runs.chain(events.map(|step| step.id.to_string()[35..].to_owned())).collect::<Vec<_>>().join(" ")
+    };
+    let mut fleet = Fleet::default();
+    // Its history has causes that it names, with the runs of others as their origins.
+    fleet.event(1, "db", Some(0xd));
+    fleet.run("web", 0xa, &[1], &[]);
+    fleet.run("db", 0xd, &[], &[]);
+    assert_eq!(shown(&fleet, &latest("web")), "web", "another node's event, which is not for this node");
+    fleet.is_for.insert((event_id(1), node("web")));
+    assert_eq!(shown(&fleet, &latest("web")), "web db 1", "the same event, where it is");
+    let stored = std::mem::take(&mut fleet.events);
+    assert_eq!(shown(&fleet, &latest("web")), "web 1", "the same event, after it was removed");
+    fleet.events = stored;
+
+    // A chain goes on where each of its nodes was a target, and not by the lineage that an origin has written.
+    fleet.event(2, "ops", Some(0xe)).lineage.chains.first_mut().unwrap().hops =
+        vec![Hop { trigger: "t".parse().unwrap(), certname: node("ops") }];
+    fleet.run("ops", 0xe, &[], &[]);
+    fleet.run("db", 0xd, &[2], &[]);
+    assert_eq!(shown(&fleet, &latest("web")), "web db 1");
+    fleet.is_for.insert((event_id(2), node("db")));
+    assert_eq!(shown(&fleet, &latest("web")), "web db ops 1 2");
+
+    // Of an event that it may read and that is not for it, it sees no more than the event.
+    assert_eq!(shown(&fleet, &Question::Event(event_id(2))), "");
+    assert_eq!(fleet.explain_to(&asker, &Question::Event(event_id(2))).unwrap().0.events.len(), 1);
+    assert_eq!(fleet.explain_to(&asker, &Question::Event(event_id(9))), Err(ExplainError::NoEvent));
 }

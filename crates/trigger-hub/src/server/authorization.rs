@@ -12,9 +12,10 @@ mod origins;
 mod parsing;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use trigger_core::authorization::{
-    Action, Cost, Denial, Facts, Operators, Progress, Scope, Value, authorize, check_size,
+    Action, Cost, Denial, Operators, Progress, Scope, Value, authorize, check_size,
 };
 use trigger_core::event::Part;
 use trigger_core::identity::Revision;
@@ -30,6 +31,7 @@ use super::caller::Caller;
 use super::clock::now;
 use super::metrics::Metrics;
 use super::refusal::Refusal;
+use super::tls::Tls;
 use crate::served_store::ServedStore;
 
 /// What a hub that knows its clients serves, and who may read all of it.
@@ -42,9 +44,10 @@ pub struct Rights {
 }
 
 /// The checks of a hub that knows its clients.
-#[derive(Debug)]
 pub(super) struct Authorization {
     rights: Rights,
+    /// By whose word a certificate is a node's; absent in tests that need none.
+    ca: Option<Arc<Tls>>,
     origins: Origins,
     clients: Clients,
     locks: EventLocks,
@@ -69,6 +72,17 @@ impl AdmittedPut {
     }
 }
 
+/// What a client may see of a scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sight {
+    /// It may read it.
+    Whole,
+    /// It may ask, and nothing was stored.
+    Nothing,
+    /// It may not ask.
+    Denied,
+}
+
 /// The checks of one request.
 pub(super) struct Check<'a> {
     authorization: &'a Authorization,
@@ -79,9 +93,10 @@ pub(super) struct Check<'a> {
 }
 
 impl Authorization {
-    pub(super) fn new(rights: Rights) -> Self {
+    pub(super) fn new(rights: Rights, ca: Option<Arc<Tls>>) -> Self {
         Self {
             rights,
+            ca,
             origins: Origins::default(),
             clients: Clients::default(),
             locks: EventLocks::default(),
@@ -119,30 +134,25 @@ impl<'a> Check<'a> {
     /// Checks the entries of a put.
     pub(super) async fn put(&self, entries: Vec<(String, String)>) -> Result<AdmittedPut, Refusal> {
         let keys = entries.iter().map(|(key, _)| self.key(key, "write")).collect::<Result<Vec<_>, _>>()?;
-        let (mut actions, mut facts, mut fired) = (Vec::new(), Facts::default(), Vec::new());
-        for (key, (_, text)) in keys.iter().zip(&entries) {
+        let (mut actions, mut lookup, mut fired) = (Vec::new(), Lookup::default(), Vec::new());
+        let mut costs = Vec::new();
+        for (key, (text_of_key, text)) in keys.iter().zip(&entries) {
             self.size(key, text)?;
-            let value = parsing::value(&self.caller.actor, key, text);
+            let value = parsing::value(&self.caller.actor, self.authorization.ca.as_deref(), key, text);
+            costs.push((key, text_of_key.len() + text.len(), value.targets()));
             if let (Key::Part { event, index }, Value::Part(part)) = (key, &value) {
-                facts.offer(*event, *index, (**part).clone());
+                lookup.facts.offer(*event, *index, (**part).clone());
                 fired.push((**part).clone());
             }
             actions.push(Action::Put { key: key.clone(), value });
         }
-        let guards = self.authorization.locks.acquire(&self.caller.actor.certname, &keys).await;
-        let mut lookup = Lookup { facts, outcomes: BTreeMap::new() };
-        let verdicts = match self.decide(&actions, &mut lookup).await {
-            Ok(verdicts) => verdicts,
+        let (verdicts, guards) = match self.admit(&keys, &actions, &mut lookup, Cost::of(costs)).await {
+            Ok(admitted) => admitted,
             Err(refusal) => {
-                fired.iter().for_each(|part| audit::refused(self.caller, part, &refusal.sentence));
+                self.audit_refused(&fired, &refusal);
                 return Err(refusal);
             }
         };
-        let sizes = entries.iter().map(|(key, value)| key.len() + value.len());
-        if let Err(refusal) = self.charge(Cost::of(keys.iter().zip(sizes))) {
-            fired.iter().for_each(|part| audit::refused(self.caller, part, &refusal.sentence));
-            return Err(refusal);
-        }
         let mut admitted = AdmittedPut { entries: Vec::new(), kept: BTreeMap::new(), fired, _guards: guards };
         for (index, ((entry, key), verdict)) in entries.into_iter().zip(keys).zip(verdicts).enumerate() {
             match (verdict, lookup.outcome(&key)) {
@@ -151,6 +161,34 @@ impl<'a> Check<'a> {
             }
         }
         Ok(admitted)
+    }
+
+    /// Decides about writes and charges them. The locks are taken only for what would be allowed without them, so that no
+    /// client delays others by asking for what it may not do.
+    async fn admit(
+        &self,
+        keys: &[Key],
+        actions: &[Action],
+        lookup: &mut Lookup,
+        cost: Cost,
+    ) -> Result<(Vec<Progress>, Guards), Refusal> {
+        let mut verdicts = self.decide(actions, lookup).await?;
+        let guards = self.authorization.locks.acquire(&self.caller.actor.certname, keys).await;
+        if !guards.is_empty() {
+            lookup.forget_stored();
+            verdicts = self.decide(actions, lookup).await?;
+        }
+        self.charge(cost)?;
+        Ok((verdicts, guards))
+    }
+
+    /// Reports the parts of events that were not stored, as far as denials of this client are logged.
+    fn audit_refused(&self, fired: &[Part], refusal: &Refusal) {
+        for part in fired {
+            if let Some(unlogged) = self.authorization.clients.may_log(&self.caller.actor) {
+                audit::refused(self.caller, part, &refusal.sentence, unlogged);
+            }
+        }
     }
 
     /// Reports the events that a put has fired.
@@ -163,10 +201,10 @@ impl<'a> Check<'a> {
         let size = key.len() + value.len();
         let key = self.key(key, "write")?;
         self.size(&key, value)?;
-        let guards =
-            self.authorization.locks.acquire(&self.caller.actor.certname, std::slice::from_ref(&key)).await;
-        self.decide(&[Action::CompareAndSwap { key: key.clone() }], &mut Lookup::default()).await?;
-        self.charge(Cost::of([(&key, size)]))?;
+        let actions = [Action::CompareAndSwap { key: key.clone() }];
+        let cost = Cost::of([(&key, size, 0)]);
+        let keys = std::slice::from_ref(&key);
+        let (_, guards) = self.admit(keys, &actions, &mut Lookup::default(), cost).await?;
         Ok(guards)
     }
 
@@ -177,11 +215,17 @@ impl<'a> Check<'a> {
         self.decide(&actions, &mut Lookup::default()).await.map(drop)
     }
 
-    /// Checks a read.
-    pub(super) async fn read(&self, ranges: &[KeyRange]) -> Result<(), Refusal> {
+    /// Checks a read. Returns what to read: each range is at its place, and one of which nothing may be shown is empty.
+    pub(super) async fn read(&self, ranges: Vec<KeyRange>) -> Result<Vec<KeyRange>, Refusal> {
         let action = |range| Ok(Action::Read(self.scope(range)?));
         let actions = ranges.iter().map(action).collect::<Result<Vec<_>, Refusal>>()?;
-        self.decide(&actions, &mut Lookup::default()).await.map(drop)
+        let verdicts = self.decide(&actions, &mut Lookup::default()).await?;
+        let shown = ranges.into_iter().zip(verdicts).map(|(range, verdict)| match verdict {
+            // No key is empty.
+            Progress::ShowsNothing => KeyRange::Key(String::new()),
+            _ => range,
+        });
+        Ok(shown.collect())
     }
 
     /// Checks a watch.
@@ -191,11 +235,16 @@ impl<'a> Check<'a> {
         self.decide(&actions, &mut Lookup::default()).await.map(drop)
     }
 
-    /// Whether the client may read each of these scopes.
-    pub(super) async fn may_read(&self, scopes: Vec<Scope>) -> Result<Vec<bool>, Refusal> {
+    /// What the client may read of each of these scopes.
+    pub(super) async fn may_read(&self, scopes: Vec<Scope>) -> Result<Vec<Sight>, Refusal> {
         let actions: Vec<Action> = scopes.into_iter().map(Action::Read).collect();
         let decided = self.try_decide(&actions, &mut Lookup::default()).await?;
-        Ok(decided.into_iter().map(|verdict| verdict.is_ok()).collect())
+        let sight = |verdict| match verdict {
+            Ok(Progress::ShowsNothing) => Sight::Nothing,
+            Ok(_) => Sight::Whole,
+            Err(_) => Sight::Denied,
+        };
+        Ok(decided.into_iter().map(sight).collect())
     }
 
     /// The refusal of a request that asks for what the client may not do.
@@ -277,7 +326,7 @@ impl<'a> Check<'a> {
                 unlogged,
                 "a request is denied"
             );
-            audit::denied(self.caller, self.kind, &refusal.sentence);
+            audit::denied(self.caller, self.kind, &refusal.sentence, unlogged);
         }
         refusal
     }

@@ -179,7 +179,7 @@ impl Acceptor {
             let ready = self.ready.clone();
             match &self.handshakes {
                 None => {
-                    let accepted = accepted(Stream::Plain(stream), address, standing, activity, place, None);
+                    let accepted = accepted(Stream::Left(stream), address, standing, activity, place, None);
                     if ready.send(accepted).await.is_err() {
                         return;
                     }
@@ -190,7 +190,7 @@ impl Acceptor {
                         let authenticated =
                             handshakes.authenticate(stream, address, is_reserve, &activity).await;
                         if let Some((stream, open)) = authenticated {
-                            let stream = Stream::Tls(Box::new(stream));
+                            let stream = Stream::Right(Box::new(stream));
                             let accepted = accepted(stream, address, standing, activity, place, Some(open));
                             let _ = ready.send(accepted).await;
                         }

@@ -30,10 +30,15 @@ const LARGE_BODY_BYTES: u64 = 1024 * 1024;
 /// How many large bodies are received or handled at the same time, one of each certname.
 const LARGE_BODIES: usize = 8;
 
+/// How many questions about runs and events are answered at once: each holds up to some megabytes.
+const INQUIRIES: usize = 4;
+
 /// The turns of the nodes.
 pub(super) struct Fairness {
     store: Turns<Certname>,
     large_bodies: Turns<Certname>,
+    /// All plain connections together have one turn.
+    inquiries: Turns<Option<Certname>>,
 }
 
 /// What a request holds while its body is received and handled.
@@ -45,7 +50,11 @@ pub(super) struct BodyPermit {
 
 impl Default for Fairness {
     fn default() -> Self {
-        Self { store: Turns::new(STORE_PLACES), large_bodies: Turns::new(LARGE_BODIES) }
+        Self {
+            store: Turns::new(STORE_PLACES),
+            large_bodies: Turns::new(LARGE_BODIES),
+            inquiries: Turns::new(INQUIRIES),
+        }
     }
 }
 
@@ -54,6 +63,17 @@ impl Fairness {
     pub(super) async fn store_turn(&self, peer: &Peer) -> Option<Turn<Certname>> {
         let Principal(node) = peer.principal()?;
         Some(self.store.next(node.certname.clone()).await)
+    }
+
+    /// Waits until a question of a client may be answered. It has no turn at the store besides: while it waits, the store
+    /// works for others.
+    pub(super) async fn inquiry_turn(&self, peer: &Peer) -> Turn<Option<Certname>> {
+        self.inquiries.next(peer.principal().map(|Principal(node)| node.certname.clone())).await
+    }
+
+    /// Waits until a client may be sent the snapshot of a watch, which is held whole meanwhile.
+    pub(super) async fn snapshot_permit(&self, peer: &Peer) -> Option<OwnedSemaphorePermit> {
+        peer.share()?.snapshot().await
     }
 
     /// Waits until a body may be received. A body of unknown length counts as a large one.

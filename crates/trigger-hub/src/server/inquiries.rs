@@ -7,25 +7,22 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use tokio::sync::Semaphore;
 use trigger_core::authorization::{Role, Scope};
 use trigger_core::identity::{EventId, KeyPrefix};
 use trigger_core::keyspace::{Key, Keyspace, Range};
-use trigger_core::why::Question;
+use trigger_core::why::{Asker, Explanation, Question};
 use trigger_fleet::Fleet;
 use trigger_store::hub_protocol::{EntryForm, StatusReply, StatusRequest, WhyReply, WhyRequest};
 use trigger_store::inquiry::{MAX_EVENTS, VisibleEvent, VisibleEvents, WantedEvents};
 use trigger_store::store::{Entry, Store};
 
 use self::recorder::Recorder;
-use super::authorization::Check;
-use super::body::Body;
+use super::authorization::{Check, Sight};
+use super::body::InquiryBody;
 use super::caller::{Caller, MaybeCaller};
 use super::refusal::Refusal;
 use super::state::ServerState;
 
-/// How many questions are answered at once: each holds up to some megabytes.
-static AT_ONCE: Semaphore = Semaphore::const_new(4);
 /// How many of the latest events are looked at for those that concern one node.
 const MAX_EVENTS_SCANNED: usize = 4096;
 /// How many events are looked at together.
@@ -39,9 +36,8 @@ const OWN_EVENTS: &str =
 pub(super) async fn why(
     State(state): State<Arc<ServerState>>,
     caller: MaybeCaller,
-    body: Body<WhyRequest>,
+    body: InquiryBody<WhyRequest>,
 ) -> Result<Json<WhyReply>, Refusal> {
-    let _permit = AT_ONCE.acquire().await;
     let WhyRequest { prefix, about } = body.0;
     let question = Question::from(about);
     let check = state.check(caller.0.as_ref(), "why")?;
@@ -52,22 +48,40 @@ pub(super) async fn why(
             return Err(check.forbid(&format!("ask why {certname} ran"), OWN_RUNS));
         }
         (Some((check, _)), Question::Event(event)) => {
-            let may_see = check.may_read(vec![Scope::Range(Range::Event(*event))]).await?;
-            if may_see != [true] {
-                return Err(check.forbid(&format!("ask about event {event}"), OWN_RUNS));
+            match check.may_read(vec![Scope::Range(Range::Event(*event))]).await?[..] {
+                [Sight::Whole] => {}
+                [Sight::Nothing] => return Ok(Json(WhyReply { entries: Vec::new() })),
+                _ => return Err(check.forbid(&format!("ask about event {event}"), OWN_RUNS)),
             }
         }
         _ => {}
     }
-    let store: Arc<dyn Store> = state.store.clone();
-    let recorder = Arc::new(Recorder::new(store));
+    let asker = limited.map_or(Asker::Reader, |(_, node)| Asker::Node(node.actor.certname.clone()));
+    let recorder = Arc::new(Recorder::new(state.store.clone(), keyspace.clone()));
     // Where the question has no answer, its asker finds that out from the same entries.
-    Fleet::new(recorder.clone(), keyspace.clone()).explain(&question, &mut Default::default()).await?.ok();
+    let fleet = Fleet::new(recorder.clone(), keyspace.clone());
+    let explanation = fleet.explain_to(&asker, &question, &mut Default::default()).await?.unwrap_or_default();
     let mut entries = recorder.entries();
     if let Some((check, _)) = limited {
+        entries.retain(|entry| explains(&explanation, &question, &asker, keyspace.parse(&entry.key)));
         entries = without_others_outcomes(check, &keyspace, entries).await?;
     }
     Ok(Json(WhyReply { entries: entries.into_iter().map(EntryForm::from).collect() }))
+}
+
+/// Whether a value that was read belongs to the explanation for a node.
+fn explains(explanation: &Explanation, question: &Question, asker: &Asker, key: Option<Key>) -> bool {
+    match key {
+        Some(Key::Node { certname } | Key::RunHistory { certname }) => {
+            explanation.runs.iter().any(|run| run.certname == certname) || *asker == Asker::Node(certname)
+        }
+        Some(Key::Part { event, .. }) => {
+            *question == Question::Event(event)
+                || explanation.event(event).is_some_and(|step| step.is_followed)
+        }
+        Some(Key::Outcome { .. }) => true,
+        _ => false,
+    }
 }
 
 /// Leaves out how events of other nodes ended at other nodes: that explains nothing of what led to a run.
@@ -80,7 +94,8 @@ async fn without_others_outcomes(
     let (outcomes, mut others): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| outcome(entry).is_some());
     let may_see = check.may_read(outcomes.iter().filter_map(outcome).map(Scope::Key).collect()).await?;
-    others.extend(outcomes.into_iter().zip(may_see).filter(|(_, may_see)| *may_see).map(|(entry, _)| entry));
+    let visible = outcomes.into_iter().zip(may_see).filter(|(_, sight)| *sight == Sight::Whole);
+    others.extend(visible.map(|(entry, _)| entry));
     Ok(others)
 }
 
@@ -88,9 +103,8 @@ async fn without_others_outcomes(
 pub(super) async fn status(
     State(state): State<Arc<ServerState>>,
     caller: MaybeCaller,
-    body: Body<StatusRequest>,
+    body: InquiryBody<StatusRequest>,
 ) -> Result<Json<StatusReply>, Refusal> {
-    let _permit = AT_ONCE.acquire().await;
     let StatusRequest { prefix, wanted } = body.0;
     let wanted = WantedEvents::from(wanted);
     let count = match &wanted {
@@ -182,8 +196,9 @@ async fn sights(check: &Check<'_>, events: &[EventId]) -> Result<Vec<Option<Visi
     let scopes = |range: fn(EventId) -> Range| events.iter().map(move |event| Scope::Range(range(*event)));
     let may_see = check.may_read(scopes(Range::Event).chain(scopes(Range::Outcomes)).collect()).await?;
     let (share, whole) = may_see.split_at(events.len());
-    let sight = |(event, (has_share, is_whole)): (&EventId, (&bool, &bool))| {
-        has_share.then_some(VisibleEvent { event: *event, is_whole: *is_whole })
+    let sight = |(event, (share, whole)): (&EventId, (&Sight, &Sight))| {
+        let is_whole = *whole == Sight::Whole;
+        (*share == Sight::Whole).then_some(VisibleEvent { event: *event, is_whole })
     };
     Ok(events.iter().zip(share.iter().zip(whole)).map(sight).collect())
 }

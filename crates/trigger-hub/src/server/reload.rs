@@ -8,10 +8,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use trigger_pki::Untrusted;
 
+use super::clock::now;
 use super::handshake_error::untrusted_label;
 use super::metrics::Metrics;
 use super::shares::{LiveConnection, Shares};
-use super::tls::{Tls, now};
+use super::tls::Tls;
 
 /// How often the hub looks whether its files have changed. It is a few calls to the system.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{Request, State};
 use axum::http::header::{CONNECTION, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
@@ -15,8 +15,8 @@ use axum::{Json, Router};
 use tracing::Instrument;
 use trigger_core::identity::Revision;
 use trigger_store::hub_protocol::{
-    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, EntryForm, MAX_BODY_BYTES,
-    PUT, PutReply, PutRequest, READ, ReadReply, ReadRequest, STATUS, WATCH, WHY,
+    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, EntryForm, PUT, PutReply,
+    PutRequest, READ, ReadReply, ReadRequest, STATUS, WATCH, WHY,
 };
 use trigger_store::store::StoreError;
 
@@ -63,7 +63,6 @@ pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Rout
         .route(METRICS, get(metrics_page))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(middleware::from_fn(move |request: Request, next: Next| {
             let refused = origin_check.check(request.uri(), request.headers()).err();
             async move {
@@ -169,9 +168,9 @@ async fn read(
     body: Body<ReadRequest>,
 ) -> Result<Json<ReadReply>, Refusal> {
     let ReadRequest { ranges, from, keys_only } = body.0;
-    let ranges = check_ranges(ranges)?;
+    let mut ranges = check_ranges(ranges)?;
     if let Some(check) = state.check(caller.0.as_ref(), "read")? {
-        check.read(&ranges).await?;
+        ranges = check.read(ranges).await?;
     }
     let page =
         state.store.read_page(PageRequest { ranges, from, keys_only, max_bytes: MAX_PAGE_BYTES }).await?;

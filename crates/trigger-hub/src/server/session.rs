@@ -10,10 +10,11 @@ use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use trigger_store::hub_protocol::{ChangeForm, EntryForm, WatchMessage, WatchRequest};
-use trigger_store::store::{Change, Entry, KeyRange, StoreError, WatchEvent};
+use trigger_store::store::{Change, Entry, KeyRange, StoreError, Watch, WatchEvent};
 
 use super::caller::Caller;
 use super::limits::check_ranges;
+use super::metrics::OpenWatch;
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::state::ServerState;
@@ -105,6 +106,7 @@ fn close_reason(mut reason: String) -> String {
     reason
 }
 
+/// Serves a watch. What happens once is boxed: the task of an idle watch, of which a hub has thousands, is small.
 async fn watch(
     socket: &mut WebSocket,
     state: &ServerState,
@@ -113,20 +115,10 @@ async fn watch(
 ) -> Result<Infallible, SessionEnd> {
     let mut stopping = state.stopping.clone();
     let stopped = || SessionEnd::closed(close_code::AWAY, "the hub is stopping");
-    let ranges = tokio::select! {
-        ranges = requested_ranges(socket) => ranges?,
+    let (_counted, mut events) = tokio::select! {
+        begun = Box::pin(begin(socket, state, peer, caller)) => begun?,
         _ = stopping.changed() => return Err(stopped()),
     };
-    if let Some(check) = state.check(caller, "watch")? {
-        check.watch(&ranges).await?;
-    }
-    let _counted = state.metrics.open_watch();
-    let turn = state.fairness.store_turn(peer).await;
-    let mut events = state.store.watch(ranges).await.map_err(|error| {
-        tracing::warn!(%error, "cannot begin a watch");
-        SessionEnd::from(error)
-    })?;
-    drop(turn);
     tracing::debug!("watch began");
     let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -134,8 +126,7 @@ async fn watch(
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(Ok(WatchEvent::Snapshot(entries))) => send_snapshot(socket, entries).await?,
-                Some(Ok(WatchEvent::Changes(changes))) => send_changes(socket, changes).await?,
+                Some(Ok(event)) => Box::pin(send_event(socket, event)).await?,
                 Some(Err(error)) => {
                     tracing::debug!(%error, "the store ended a watch");
                     return Err(error.into());
@@ -156,6 +147,42 @@ async fn watch(
             _ = stopping.changed() => return Err(stopped()),
         }
     }
+}
+
+/// Begins the watch that a client asks for, and sends its snapshot.
+async fn begin(
+    socket: &mut WebSocket,
+    state: &ServerState,
+    peer: &Peer,
+    caller: Option<&Caller>,
+) -> Result<(OpenWatch, Watch), SessionEnd> {
+    let ranges = requested_ranges(socket).await?;
+    if let Some(check) = state.check(caller, "watch")? {
+        check.watch(&ranges).await?;
+    }
+    let counted = state.metrics.open_watch();
+    // Until it is sent, a snapshot is held whole.
+    let _permit = timeout(REQUEST_TIMEOUT, state.fairness.snapshot_permit(peer)).await.map_err(|_| {
+        SessionEnd::closed(close_code::AGAIN, "this node has not taken the snapshots of its other watches")
+    })?;
+    let turn = state.fairness.store_turn(peer).await;
+    let cannot_begin = |error: StoreError| {
+        tracing::warn!(%error, "cannot begin a watch");
+        SessionEnd::from(error)
+    };
+    let mut events = state.store.watch(ranges).await.map_err(cannot_begin)?;
+    drop(turn);
+    match events.next().await {
+        Some(Ok(event)) => {
+            if let (Some(share), WatchEvent::Snapshot(entries)) = (peer.share(), &event) {
+                share.charge(entries.iter().map(size_of_entry).sum::<usize>() as u64);
+            }
+            send_event(socket, event).await?;
+        }
+        Some(Err(error)) => return Err(cannot_begin(error)),
+        None => return Err(SessionEnd::closed(close_code::AGAIN, "the store ended the watch")),
+    }
+    Ok((counted, events))
 }
 
 /// The client's first message.
@@ -181,11 +208,17 @@ async fn requested_ranges(socket: &mut WebSocket) -> Result<Vec<KeyRange>, Sessi
     Ok(check_ranges(request.watch)?)
 }
 
+async fn send_event(socket: &mut WebSocket, event: WatchEvent) -> Result<(), SessionEnd> {
+    match event {
+        WatchEvent::Snapshot(entries) => send_snapshot(socket, entries).await,
+        WatchEvent::Changes(changes) => send_changes(socket, changes).await,
+    }
+}
+
 async fn send_snapshot(socket: &mut WebSocket, entries: Vec<Entry>) -> Result<(), SessionEnd> {
     let mut entries = entries.into_iter().peekable();
     loop {
-        let size = |entry: &Entry| entry.key.len() + entry.value.len();
-        let portion = portion(&mut entries, MAX_MESSAGE_BYTES, size);
+        let portion = portion(&mut entries, MAX_MESSAGE_BYTES, size_of_entry);
         let complete = entries.peek().is_none();
         let entries = portion.into_iter().map(EntryForm::from).collect();
         send(socket, &WatchMessage::Snapshot { entries, complete }).await?;
@@ -193,6 +226,10 @@ async fn send_snapshot(socket: &mut WebSocket, entries: Vec<Entry>) -> Result<()
             return Ok(());
         }
     }
+}
+
+fn size_of_entry(entry: &Entry) -> usize {
+    entry.key.len() + entry.value.len()
 }
 
 async fn send_changes(socket: &mut WebSocket, changes: Vec<Change>) -> Result<(), SessionEnd> {
@@ -222,6 +259,17 @@ async fn deliver(socket: &mut WebSocket, message: Message) -> Result<(), Session
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The size of the future that a function returns.
+    fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_task_of_an_idle_watch_is_small() {
+        let bytes = size(serve);
+        assert!(bytes <= 2048, "{bytes} bytes for each watch of a hub");
+    }
 
     #[test]
     fn a_long_reason_is_cut_between_characters() {

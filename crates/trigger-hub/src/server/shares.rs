@@ -26,7 +26,10 @@ const MIN_IDLE: Duration = Duration::from_secs(1);
 /// than a small part of them; the burst is a fleet-wide event with its answers.
 const REQUESTS: Rate = Rate { burst: 400, per_second: 100 };
 /// How many bytes of a request's body or of an answer cost one token.
-const TOKEN_BYTES: u64 = 64 * 1024;
+pub(super) const TOKEN_BYTES: u64 = 64 * 1024;
+/// How many snapshots of watches are read and sent to one certname at the same time: each is held whole until its client
+/// has taken it. A client that has lost its connection watches again before the hub has noticed that.
+const MAX_SNAPSHOTS: usize = 2;
 /// How long a request may be delayed rather than refused. It is well below the time after which clients give up.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often the log repeats that a certname asks for too much.
@@ -45,6 +48,7 @@ pub(super) struct Share {
     started: Instant,
     bucket: Mutex<TokenBucket>,
     large_bodies: Arc<Semaphore>,
+    snapshots: Arc<Semaphore>,
     connections: Mutex<Vec<Arc<LiveConnection>>>,
     reported: Mutex<Option<Instant>>,
 }
@@ -92,6 +96,7 @@ impl Shares {
                 started: self.started,
                 bucket: Mutex::new(TokenBucket::full()),
                 large_bodies: Arc::new(Semaphore::new(1)),
+                snapshots: Arc::new(Semaphore::new(MAX_SNAPSHOTS)),
                 connections: Mutex::default(),
                 reported: Mutex::default(),
             })
@@ -166,6 +171,11 @@ impl Share {
     /// Waits until no other large body of this certname is being received or handled.
     pub(super) async fn large_body(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.large_bodies).acquire_owned().await.ok()
+    }
+
+    /// Waits until few other snapshots are being sent to this certname.
+    pub(super) async fn snapshot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.snapshots).acquire_owned().await.ok()
     }
 
     fn is_unused(&self) -> bool {

@@ -2,15 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use trigger_core::time::Timestamp;
+use trigger_core::certificate::{CertificateRef, Fingerprint, StoredCertificate};
 use trigger_pki::{Handshake, OtherEnd, Peer, Pki, PkiError, Untrusted};
 
+use super::clock::now;
 use super::handshake_error::{HandshakeError, tls_label};
 use super::shares::Presented;
 
@@ -63,6 +63,15 @@ impl Tls {
         Ok(Presented { peer: Arc::new(self.verify_chain(&chain)?), chain })
     }
 
+    /// The node whose certificate a stored one is, if it is trusted now.
+    pub(super) fn node_of(&self, stored: &StoredCertificate) -> Option<CertificateRef> {
+        let intermediates: Vec<CertificateDer<'_>> =
+            stored.intermediates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
+        let peer = self.0.trust().verify(&stored.certificate, &intermediates, now()).ok()?;
+        let fingerprint = Fingerprint::from_digest(*peer.fingerprint.as_bytes());
+        Some(CertificateRef { certname: peer.certname, fingerprint })
+    }
+
     /// Verifies a certificate again, with what is trusted now.
     pub(super) fn verify(&self, presented: &Presented) -> Result<(), Untrusted> {
         self.verify_chain(&presented.chain).map(drop)
@@ -91,10 +100,4 @@ impl Tls {
             None => HandshakeError::Closed,
         }
     }
-}
-
-/// The time by this machine's clock.
-pub(super) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::from_unix_ms(since.as_millis().try_into().unwrap_or(u64::MAX))
 }

@@ -12,6 +12,8 @@ use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, RunId};
 use trigger_core::keyspace::{Key, Keyspace, Range};
 use trigger_core::lineage::{Lineage, Loops};
 use trigger_core::publication::Publication;
+use trigger_core::run::history::{PastRun, RunHistory};
+use trigger_core::run::record::{Cause, RunRecord};
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::{Now, Timestamp};
 use trigger_fleet::Fleet;
@@ -105,6 +107,30 @@ pub(super) fn done(n: u32, target: &str) -> Completion {
     }
 }
 
+/// The history of a node that has run once, for an event.
+fn history(completion: &Completion, event: Event) -> RunHistory {
+    let DeliveryOutcome::Done(run) = &completion.outcome else { panic!("it is done") };
+    let Some(Target::Node(name)) = completion.addressed_as.first() else { panic!("it is to a node") };
+    let record = RunRecord {
+        run_id: run.run_id,
+        certname: name.clone(),
+        command: Vec::new(),
+        options: RunOptions::default(),
+        timeout: Duration::ZERO,
+        started_at: NOW,
+        causes: vec![Cause {
+            event,
+            addressed_as: completion.addressed_as.clone(),
+            interruptions: 0,
+            signer: Default::default(),
+        }],
+        environment: BTreeMap::new(),
+    };
+    let mut history = RunHistory::default();
+    history.push(PastRun::of(&record, run.result.clone(), 0, []));
+    history
+}
+
 impl Hub {
     async fn start() -> Self {
         let store = MemoryStore::default();
@@ -158,6 +184,13 @@ impl Hub {
         }
         assert!(claim.is_held());
         claim.joined().clone()
+    }
+
+    /// Ends run `n` of a node, which covers event `n`, as its agent does.
+    async fn end(&self, n: u32, name: &str, origin: &str) {
+        let completion = done(n, name);
+        let history = history(&completion, publication(n, origin, name).event);
+        self.fleet(name).finish_runs(&[completion], Some(&history)).await.unwrap();
     }
 
     /// The keys that are stored, without the prefix.

@@ -85,7 +85,12 @@ async fn carry<H: Host>(node: &Node<H>, mut load: Load<'_>) {
         if !error.is_transient() {
             if let [completion] = load.completions {
                 tracing::error!(event = %completion.event, %error, "the backend refuses an outcome; it is dropped");
-                return;
+                if load.history.is_none() && load.forgotten.is_empty() {
+                    return;
+                }
+                // What came with it is written without it.
+                load.completions = &[];
+                continue;
             }
             if load.completions.is_empty() {
                 tracing::error!(%error, "the backend refuses to delete completed deliveries");

@@ -26,10 +26,15 @@ fn each_kind_of_value_has_a_largest_size() {
 #[test]
 fn a_request_costs_what_stays() {
     let node = Key::Node { certname: certname("web01") };
-    assert!(Cost::of([(&node, 2000)]).is_zero());
+    assert!(Cost::of([(&node, 2000, 0), (&certificate_key("web01"), 2000, 0)]).is_zero());
     let (part, delivery) = (part_key(1), delivery_key("lb01", 1));
-    assert_eq!(Cost::of([(&part, 100), (&delivery, 10), (&part, 100)]), Cost { events: 1, bytes: 402 });
-    assert_eq!(Cost::of([(&delivery, 10)]), Cost { events: 0, bytes: 74 });
+    let cost = Cost::of([(&part, 100, 0), (&delivery, 10, 0), (&part, 100, 0)]);
+    assert_eq!(cost, Cost { events: 1, bytes: 402 });
+    assert_eq!(Cost::of([(&delivery, 10, 0)]), Cost { events: 0, bytes: 74 });
+    // A sweep gives each target of a part an outcome, and each member too.
+    let named = a_part(1, "web01", "lb01 lb02 @lb").targets() + Value::Members(128).targets();
+    assert_eq!(named, 130);
+    assert_eq!(Cost::of([(&part, 100, named)]), Cost { events: 1, bytes: 164 + 130 * 1024 });
 }
 
 /// Proves C13.
@@ -44,7 +49,7 @@ fn a_node_stores_a_bounded_number_of_events_and_bytes() {
     assert_eq!(quota.take(second + second / 2, one), Ok(()));
 
     let mut quota = Quota::default();
-    let large = Cost { events: 1, bytes: 16 * 1024 * 1024 };
+    let large = Cost { events: 1, bytes: 32 * 1024 * 1024 };
     let stored = (0..100).filter(|_| quota.take(second, large).is_ok()).count();
     assert_eq!(stored, 6);
     let wait = quota.take(second, large).unwrap_err();

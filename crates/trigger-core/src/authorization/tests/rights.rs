@@ -50,29 +50,26 @@ fn check(key: &Key, value: &Value, expected: &str) {
     assert_eq!(found, expected, "{key} {value:?}");
 }
 
-fn a_part(n: u32, origin: &str, targets: &str) -> Value {
-    Value::Part(Box::new(part(n, origin, targets)))
-}
-
 #[test]
 fn events_are_fired_by_their_origin_and_never_change() {
-    check(&part_key(9), &a_part(9, "web01", "lb01"), "y--yy");
-    check(&part_key(9), &a_part(9, "db01", "lb01"), "---yy");
-    check(&part_key(1), &a_part(1, "web01", "lb01 @lb"), "y--yy");
-    check(&part_key(1), &a_part(1, "web01", "lb02 @lb"), "---yy");
-    check(&part_key(2), &a_part(2, "web01", "lb01"), "---yy");
+    check(&part_key(9), &a_part(9, "web01", "lb01"), "y--yo");
+    check(&part_key(9), &a_part(9, "db01", "lb01"), "---yo");
+    check(&part_key(1), &a_part(1, "web01", "lb01 @lb"), "y--yo");
+    check(&part_key(1), &a_part(1, "web01", "lb02 @lb"), "---yo");
+    check(&part_key(2), &a_part(2, "web01", "lb01"), "---yo");
     check(&part_key(3), &a_part(3, "db01", "lb01"), "---oo");
-    check(&part_key(5), &a_part(5, "web01", "lb01"), "---yy");
-    check(&part_key(9), &a_part(8, "web01", "lb01"), "---yy");
-    check(&part_key(9), &Value::Other, "---yy");
-    check(&part_key(9), &Value::Unreadable("it is of a newer version".to_owned()), "l--yy");
+    check(&part_key(5), &a_part(5, "web01", "lb01"), "---yo");
+    check(&part_key(9), &a_part(8, "web01", "lb01"), "---yo");
+    check(&part_key(9), &Value::Other, "---yo");
+    check(&part_key(9), &Value::Unreadable("it is of a newer version".to_owned()), "l--yo");
     let members = |event: EventId, index: u32| Key::Members { event, index };
-    check(&members(event(1), 0), &Value::Other, "y--yy");
-    check(&members(event(1), 1024), &Value::Other, "---yy");
-    check(&members(event(2), 0), &Value::Other, "---yy");
-    check(&members(event(3), 0), &Value::Other, "---oo");
-    check(&members(event(9), 0), &Value::Other, "l--yy");
-    check(&Key::Settled { event: event(1) }, &Value::Other, "---yy");
+    check(&members(event(1), 0), &Value::Members(2), "y--yo");
+    check(&members(event(1), 0), &Value::Other, "---yo");
+    check(&members(event(1), 1024), &Value::Members(2), "---yo");
+    check(&members(event(2), 0), &Value::Members(2), "---yo");
+    check(&members(event(3), 0), &Value::Members(2), "---oo");
+    check(&members(event(9), 0), &Value::Members(2), "l--yo");
+    check(&Key::Settled { event: event(1) }, &Value::Other, "---yo");
 }
 
 #[test]
@@ -129,7 +126,7 @@ fn outcomes_are_the_targets_and_suppressed_ones_the_origins() {
     check(&outcome_key(5, "web01"), &expired(), "yy-yy");
     check(&outcome_key(1, "web01"), &expired(), "yy-yy");
     check(&outcome_key(3, "web01"), &expired(), "---yy");
-    check(&outcome_key(9, "web01"), &expired(), "yy-yy");
+    check(&outcome_key(9, "web01"), &expired(), "---yy");
     check(&outcome_key(1, "lb01"), &suppressed(), "y--yy");
     check(&outcome_key(1, "lb01"), &expired(), "---yy");
     check(&outcome_key(2, "lb01"), &suppressed(), "---oo");
@@ -151,8 +148,11 @@ fn a_nodes_records_are_its_own() {
     let history = |certname| Key::RunHistory { certname };
     check(&own(history), &Value::Other, "yyoyy");
     check(&other(history), &Value::Other, "--ooo");
-    check(&certificate_key("web01"), &Value::Other, "yyoyy");
-    check(&certificate_key("lb01"), &Value::Other, "--oyy");
+    check(&certificate_key("web01"), &Value::Certificate(certificate("web01", 7)), "y-oyy");
+    check(&certificate_key("web01"), &Value::Certificate(certificate("web01", 8)), "--oyy");
+    check(&certificate_key("web01"), &Value::Certificate(certificate("lb01", 7)), "--oyy");
+    check(&certificate_key("web01"), &Value::Other, "--oyy");
+    check(&certificate_key("lb01"), &Value::Certificate(certificate("lb01", 7)), "--oyy");
     check(&Key::Sweep, &Value::Other, "---oo");
 }
 
@@ -161,10 +161,10 @@ fn ranges_show_what_concerns_a_node() {
     let group: GroupName = "any".parse().unwrap();
     for (scope, expected) in [
         (Scope::Range(Range::Events), "--"),
-        (Scope::Range(Range::Event(event(1))), "yy"),
-        (Scope::Range(Range::Event(event(2))), "yy"),
+        (Scope::Range(Range::Event(event(1))), "y-"),
+        (Scope::Range(Range::Event(event(2))), "y-"),
         (Scope::Range(Range::Event(event(3))), "--"),
-        (Scope::Range(Range::Event(event(9))), "yy"),
+        (Scope::Range(Range::Event(event(9))), "y-"),
         (Scope::Range(Range::Deliveries(certname("web01"))), "yy"),
         (Scope::Range(Range::Deliveries(certname("lb01"))), "--"),
         (Scope::Range(Range::GroupDeliveries(group)), "yy"),
@@ -186,13 +186,28 @@ fn ranges_show_what_concerns_a_node() {
     }
 }
 
+/// Proves C13: what is not stored yet may be stored by any node, so that there is nothing to see, now or later.
+#[test]
+fn an_event_that_is_not_stored_shows_nothing() {
+    for scope in [Scope::Key(part_key(9)), Scope::Range(Range::Event(event(9)))] {
+        assert_eq!(world().says(&node("web01"), &[Action::Read(scope)]), "nothing");
+    }
+    assert_eq!(world().says(&node("web01"), &[Action::Read(Scope::Key(part_key(1)))]), "yes");
+    // Nor does an outcome, written before the event is, make it one that concerns the writer.
+    let put = Action::Put { key: outcome_key(9, "web01"), value: expired() };
+    assert_eq!(
+        world().says(&node("web01"), &[put]),
+        "web01 may not write outcomes/00000000-0000-0000-0000-000000000009/web01: nothing is stored of the event"
+    );
+}
+
 #[test]
 fn one_request_fires_a_whole_event() {
     let put = |key: Key, value: Value| Action::Put { key, value };
     let request = |origin: &str| {
         vec![
             put(part_key(9), a_part(9, origin, "lb01 @lb")),
-            put(Key::Members { event: event(9), index: 0 }, Value::Other),
+            put(Key::Members { event: event(9), index: 0 }, Value::Members(1)),
             put(outcome_key(9, "lb02"), suppressed()),
             put(delivery_key("lb01", 9), Value::Delivery(Delivery { part: 0 })),
             put(delivery_key("@lb", 9), Value::Delivery(Delivery { part: 0 })),

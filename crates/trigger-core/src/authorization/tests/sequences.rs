@@ -18,9 +18,9 @@ fn world() -> World {
         world.put(&outcome_key(2, name), expired());
         world.put(&Key::Node { certname: certname(name) }, Value::Other);
         world.put(&Key::RunHistory { certname: certname(name) }, Value::Other);
-        world.put(&certificate_key(name), Value::Other);
+        world.put(&certificate_key(name), Value::Certificate(certificate(name, 7)));
     }
-    world.put(&Key::Members { event: event(1), index: 0 }, Value::Other);
+    world.put(&Key::Members { event: event(1), index: 0 }, Value::Members(1));
     world.put(&Key::Settled { event: event(1) }, Value::Other);
     world
 }
@@ -55,6 +55,8 @@ fn value() -> impl Strategy<Value = Value> {
         1 => Just(suppressed()),
         1 => Just(Value::Outcome(Box::new(DeliveryOutcome::Refused("by a".to_owned())))),
         1 => Just(Value::Other),
+        1 => Just(Value::Members(2)),
+        1 => prop::sample::select(&NAMES[..]).prop_map(|name| Value::Certificate(certificate(name, 7))),
     ]
 }
 

@@ -6,15 +6,15 @@ use crate::server::caller::Caller;
 
 /// A part of an event was stored.
 pub(super) fn accepted(caller: &Caller, part: &Part) {
-    fire(caller, part, "accepted", None);
+    fire(caller, part, "accepted", None, 0);
 }
 
-/// An event was not stored.
-pub(super) fn refused(caller: &Caller, part: &Part, reason: &str) {
-    fire(caller, part, "refused", Some(reason));
+/// A part of an event was not stored; so many denials were not logged before it.
+pub(super) fn refused(caller: &Caller, part: &Part, reason: &str, unlogged: u64) {
+    fire(caller, part, "refused", Some(reason), unlogged);
 }
 
-fn fire(caller: &Caller, part: &Part, decision: &str, reason: Option<&str>) {
+fn fire(caller: &Caller, part: &Part, decision: &str, reason: Option<&str>, unlogged: u64) {
     let hosts = part.event.targets.hosts.iter().map(ToString::to_string);
     let groups = part.event.targets.groups.iter().map(|group| format!("@{group}"));
     let targets = hosts.chain(groups).collect::<Vec<_>>().join(",");
@@ -30,11 +30,12 @@ fn fire(caller: &Caller, part: &Part, decision: &str, reason: Option<&str>) {
         targets,
         certname = %caller.actor,
         peer = caller.address,
+        unlogged = (unlogged > 0).then_some(unlogged),
     );
 }
 
-/// Another request was denied.
-pub(super) fn denied(caller: &Caller, kind: &str, reason: &str) {
+/// Another request was denied; so many denials were not logged before it.
+pub(super) fn denied(caller: &Caller, kind: &str, reason: &str, unlogged: u64) {
     tracing::info!(
         target: "audit",
         action = kind,
@@ -42,5 +43,6 @@ pub(super) fn denied(caller: &Caller, kind: &str, reason: &str) {
         reason,
         certname = %caller.actor,
         peer = caller.address,
+        unlogged = (unlogged > 0).then_some(unlogged),
     );
 }

@@ -2,7 +2,7 @@
 //! says which of its targets are suppressed, no other does, and no target stores its outcome.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -15,6 +15,8 @@ const LOCKS: usize = 256;
 #[derive(Debug)]
 pub(super) struct EventLocks {
     locks: Vec<Arc<RwLock<()>>>,
+    /// Random, so that no client can choose ids that share the lock of another's event.
+    places: RandomState,
 }
 
 /// The locks that a request holds until they are dropped.
@@ -29,7 +31,7 @@ pub(in crate::server) enum Guard {
 
 impl Default for EventLocks {
     fn default() -> Self {
-        Self { locks: (0..LOCKS).map(|_| Arc::default()).collect() }
+        Self { locks: (0..LOCKS).map(|_| Arc::default()).collect(), places: RandomState::new() }
     }
 }
 
@@ -44,7 +46,7 @@ impl EventLocks {
                 Key::Outcome { event, certname } => (event, certname != writer),
                 _ => continue,
             };
-            *wanted.entry(place(*event)).or_default() |= is_exclusive;
+            *wanted.entry(self.place(*event)).or_default() |= is_exclusive;
         }
         let mut guards = Vec::with_capacity(wanted.len());
         for (place, is_exclusive) in wanted {
@@ -57,10 +59,8 @@ impl EventLocks {
         }
         guards
     }
-}
 
-fn place(event: EventId) -> usize {
-    let mut hasher = DefaultHasher::new();
-    event.hash(&mut hasher);
-    usize::try_from(hasher.finish() % LOCKS as u64).unwrap_or(0)
+    fn place(&self, event: EventId) -> usize {
+        usize::try_from(self.places.hash_one(event) % LOCKS as u64).unwrap_or(0)
+    }
 }

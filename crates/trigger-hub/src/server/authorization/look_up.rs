@@ -21,6 +21,12 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
+    /// Forgets what the store has said, because that may have changed.
+    pub(super) fn forget_stored(&mut self) {
+        self.facts.forget_stored();
+        self.outcomes.clear();
+    }
+
     /// The revision of an outcome that was found to be stored.
     pub(super) fn outcome(&self, key: &Key) -> Option<Revision> {
         match key {

@@ -1,16 +1,24 @@
 //! Reads of a request what decides who may do it.
 
 use trigger_core::authorization::{Actor, Value};
+use trigger_core::delivery::Members;
 use trigger_core::keyspace::{Key, Keyspace, SEPARATOR};
 use trigger_core::wire::{Stored, WireError};
+
+use crate::server::tls::Tls;
 
 /// How much of a wrong key a refusal quotes, in characters.
 const MAX_QUOTED: usize = 80;
 
 /// The value that `text` is, where the value decides who may write it. Signatures are for its readers: a hub is no
 /// authority on what a node has said, only on who may store it.
-pub(super) fn value(actor: &Actor, key: &Key, text: &str) -> Value {
+pub(super) fn value(actor: &Actor, ca: Option<&Tls>, key: &Key, text: &str) -> Value {
     match key {
+        Key::Members { .. } => parsed(text, |Members(members)| Value::Members(members.len())),
+        Key::Certificate { certname, .. } if *certname == actor.certname => {
+            let node = |stored| ca.and_then(|ca| ca.node_of(&stored));
+            parsed(text, |stored| node(stored).map_or(Value::Other, Value::Certificate))
+        }
         Key::Part { .. } => parsed(text, |part| Value::Part(Box::new(part))),
         Key::Delivery { .. } | Key::GroupDelivery { .. } => parsed(text, Value::Delivery),
         // A node may say of itself what it wants, also in words that are newer than this hub.

@@ -5,17 +5,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use trigger_core::identity::Revision;
+use trigger_core::keyspace::{Key, Keyspace};
 use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
 
 /// A store that remembers what was read from it, and does not write.
 pub(super) struct Recorder {
     store: Arc<dyn Store>,
+    keyspace: Keyspace,
     seen: Mutex<HashMap<String, Entry>>,
 }
 
 impl Recorder {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, seen: Mutex::default() }
+    pub(super) fn new(store: Arc<dyn Store>, keyspace: Keyspace) -> Self {
+        Self { store, keyspace, seen: Mutex::default() }
+    }
+
+    /// Whether an explanation is made of such values. All else of an event is only looked at.
+    fn keeps(&self, key: &str) -> bool {
+        !matches!(self.keyspace.parse(key), Some(Key::Part { index: 1.., .. } | Key::Members { .. }))
     }
 
     /// All that was read, each key once, by key.
@@ -54,7 +61,8 @@ impl Store for Recorder {
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
         let entries = self.store.read(ranges).await?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.extend(entries.iter().map(|entry| (entry.key.clone(), entry.clone())));
+        let kept = entries.iter().filter(|entry| self.keeps(&entry.key));
+        seen.extend(kept.map(|entry| (entry.key.clone(), entry.clone())));
         Ok(entries)
     }
 

@@ -1,6 +1,12 @@
 //! What a node tries with the client of its own certname, and cannot do.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tracing::{Metadata, span};
+use trigger_core::certificate::{CertificateRef, Fingerprint, StoredCertificate};
 use trigger_core::delivery::Delivery;
+use trigger_core::lineage::Hop;
+use trigger_core::why::{Question, Which};
 use trigger_core::wire::Stored;
 
 use super::*;
@@ -127,7 +133,15 @@ async fn a_compromised_node_reads_what_concerns_it_alone() {
         let error = next(&mut watch).await.unwrap().unwrap_err();
         assert!(matches!(error, StoreError::Refused { .. }), "{forbidden:?}: {error}");
     }
-    for forbidden in [range(Range::Nodes), KeyRange::Key(key(&node("lb01")))] {
+    // Events are read, not watched: neither its own, nor one of which nothing is stored yet.
+    hub.fire(3, "web01", "lb01").await;
+    for forbidden in [
+        range(Range::Nodes),
+        KeyRange::Key(key(&node("lb01"))),
+        range(Range::Event(event_id(3))),
+        range(Range::Event(event_id(9))),
+        KeyRange::Key(key(&Key::Part { event: event_id(9), index: 0 })),
+    ] {
         assert!(web01.read(std::slice::from_ref(&forbidden)).await.is_ok());
         let mut watch = web01.watch(vec![forbidden]).await.unwrap();
         assert!(next(&mut watch).await.unwrap().is_err());
@@ -200,4 +214,118 @@ async fn one_node_cannot_fill_the_store() {
     ] {
         assert!(page.contains(line), "{line} in:\n{page}");
     }
+}
+
+/// Proves C13: nothing that a node writes of itself shows it what other nodes have written.
+#[tokio::test]
+async fn a_node_that_lies_about_its_runs_sees_no_more_for_it() {
+    let hub = hub().await;
+    hub.end(1, "lb01", "db01").await;
+    let mut ours = publication(4, "web01", "web01");
+    // Its own event, of a chain that it has made up, fired in a run of another node.
+    ours.event.lineage.chains.first_mut().unwrap().hops =
+        vec![Hop { trigger: "t".parse().unwrap(), certname: certname("lb01") }];
+    ours.event.fired_in = Some(run_id(1));
+    hub.fleet("web01").publish(&ours, false).await.unwrap();
+    // Its own history, in which it ran for another node's events, stored or not.
+    for (claimed, origin) in [(1, "db01"), (2, "lb01"), (4, "web01"), (9, "lb01")] {
+        let mut event = publication(claimed, origin, "web01").event;
+        event.fired_in = Some(run_id(1));
+        let history = history(&done(claimed, "web01"), event);
+        hub.fleet("web01").finish_runs(&[], Some(&history)).await.unwrap();
+        for question in [
+            Question::Run(certname("web01"), Which::Back(0)),
+            Question::Run(certname("web01"), Which::Id(run_id(claimed))),
+            Question::Event(event_id(4)),
+        ] {
+            let entries =
+                hub.client("web01").explain(&KeyPrefix::default(), &question).await.unwrap().unwrap();
+            for entry in entries {
+                let is_its_own = match Keyspace::default().parse(&entry.key) {
+                    Some(Key::Node { certname } | Key::RunHistory { certname }) => {
+                        certname.as_str() == "web01"
+                    }
+                    Some(Key::Part { event, .. }) => event == event_id(4),
+                    _ => false,
+                };
+                assert!(is_its_own, "{question:?}, event {claimed}: {}", entry.key);
+            }
+        }
+    }
+}
+
+/// Proves C13: outcomes and certificates are stored where they are of use only, so that no node fills the store with them.
+#[tokio::test]
+async fn a_node_stores_nothing_that_no_sweep_would_find() {
+    let hub = hub().await;
+    let before = hub.keys().await;
+    let web01 = hub.client("web01");
+    let DeliveryOutcome::Done(run) = done(9, "web01").outcome else { panic!("it is done") };
+    let certificate = Key::from(CertificateRef {
+        certname: certname("web01"),
+        fingerprint: Fingerprint::from_digest([7; 32]),
+    });
+    for (key_of, value, sentence) in [
+        (outcome(9, "web01"), DeliveryOutcome::Done(run).to_wire(), "nothing is stored of the event"),
+        (certificate.clone(), "anything".to_owned(), "under its own fingerprint"),
+        (
+            certificate,
+            StoredCertificate { certificate: vec![1, 2, 3], intermediates: Vec::new() }.to_wire(),
+            "under its own fingerprint",
+        ),
+    ] {
+        let put = web01.put_many(vec![(key(&key_of), value.clone())]).await.remove(0).unwrap_err();
+        assert!(put.to_string().contains(sentence), "{key_of}: {put}");
+        let swapped = web01.compare_and_swap(&key(&key_of), &value, None).await.unwrap_err();
+        for error in [put, swapped] {
+            assert!(matches!(error, StoreError::Refused { .. }), "it is dropped, not repeated: {error}");
+        }
+    }
+    assert_eq!(hub.keys().await, before);
+    // An outcome that was stored too early would make the event one that concerns its writer.
+    hub.fire(9, "db01", "lb01").await;
+    assert!(states(&hub.fleet("web01"), 9).await.contains("may not see event"));
+}
+
+/// Counts the audit lines of its thread.
+#[derive(Default)]
+struct AuditLines(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for AuditLines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "audit"
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+/// Proves C13: what is denied fills no log.
+#[tokio::test]
+async fn a_node_whose_parts_are_denied_writes_few_audit_lines() {
+    let lines = AuditLines::default();
+    let count = Arc::clone(&lines.0);
+    let _guard = tracing::subscriber::set_default(lines);
+    let hub = Hub::start().await;
+    let began = std::time::Instant::now();
+    for n in (0..2000).step_by(500) {
+        let forged: Vec<_> = (n..n + 500).map(|n| part(n, "db01", "lb01")).collect();
+        assert!(hub.client("web01").put_many(forged).await.iter().all(Result::is_err));
+    }
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
+    let lines = count.load(Ordering::Relaxed);
+    assert!((1..=20 + seconds).contains(&lines), "{lines} lines in {seconds} s");
 }

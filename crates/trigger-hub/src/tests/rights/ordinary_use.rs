@@ -1,37 +1,8 @@
 //! All that a node does in ordinary use is allowed.
 
-use trigger_core::run::history::{PastRun, RunHistory};
-use trigger_core::run::record::{Cause, RunRecord};
 use trigger_core::why::{Question, Which};
 
 use super::*;
-
-impl Hub {
-    /// Ends run `n` of a node, which covers event `n`, as its agent does.
-    async fn end(&self, n: u32, name: &str, origin: &str) {
-        let completion = done(n, name);
-        let DeliveryOutcome::Done(run) = &completion.outcome else { panic!("it is done") };
-        let event = publication(n, origin, name).event;
-        let record = RunRecord {
-            run_id: run.run_id,
-            certname: certname(name),
-            command: Vec::new(),
-            options: RunOptions::default(),
-            timeout: Duration::ZERO,
-            started_at: NOW,
-            causes: vec![Cause {
-                event,
-                addressed_as: completion.addressed_as.clone(),
-                interruptions: 0,
-                signer: Default::default(),
-            }],
-            environment: BTreeMap::new(),
-        };
-        let mut history = RunHistory::default();
-        history.push(PastRun::of(&record, run.result.clone(), 0, []));
-        self.fleet(name).finish_runs(&[completion], Some(&history)).await.unwrap();
-    }
-}
 
 /// Reads the deliveries of a node as its agent does, from a watch.
 async fn pending(hub: &Hub, name: &str, joined: &BTreeMap<GroupName, Revision>) -> Vec<EventId> {
