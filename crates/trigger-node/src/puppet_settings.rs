@@ -497,7 +497,11 @@ mod tests {
             |words: &str| Question::all(&command(words)).iter().map(|q| q.argv.join(" ")).collect::<Vec<_>>();
         assert_eq!(questions("puppet agent").len(), 1);
         let [locks, log] = &questions("puppet apply x.pp")[..] else { panic!("two questions") };
-        assert!(locks.contains("localcacert --section agent"), "{locks}");
+        assert_eq!(
+            locks,
+            "puppet config print agent_catalog_run_lockfile agent_disabled_lockfile certname lastrunreport \
+             certificate_revocation hostcert hostcrl hostprivkey localcacert --section agent --color=false"
+        );
         assert!(log.contains("config logdest skip_tags tags lastrunreport --section user"), "{log}");
     }
 

@@ -125,10 +125,15 @@ fn a_revoked_certificate_is_refused_also_beside_an_older_list() {
     }
     // A list of a CA that has the same name does not count, whatever its number.
     let mut other = TestCa::new("puppet").unwrap();
-    (0..3).for_each(|_| other.revoke(&issued));
-    fs::write(site.crl(), format!("{}{new}{root}", TestCa::new("puppet").unwrap().issued_list().unwrap()))
-        .unwrap();
-    assert!(site.verdict(&issued).contains("is revoked"));
+    let others = other.issue("web02").unwrap();
+    (0..3).for_each(|_| other.revoke(&others));
+    for lists in [
+        format!("{}{new}{root}", other.issued_list().unwrap()),
+        format!("{new}{}{root}", other.issued_list().unwrap()),
+    ] {
+        fs::write(site.crl(), lists).unwrap();
+        assert!(site.verdict(&issued).contains("is revoked"));
+    }
 }
 
 #[test]
