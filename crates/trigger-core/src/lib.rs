@@ -13,6 +13,7 @@ pub mod certificate;
 pub mod count;
 pub mod dedup;
 pub mod delivery;
+pub mod doctor;
 pub mod duration;
 pub mod event;
 pub mod fair_queue;

@@ -1,6 +1,7 @@
 //! The record that each node keeps of itself in the backend: its registration, its claim and its present activity.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::identity::{EventId, GroupName, Revision, RunId};
 use crate::time::Timestamp;
@@ -28,6 +29,33 @@ pub struct NodeRecord {
     pub groups: BTreeMap<GroupName, Revision>,
     /// What the node does now.
     pub activity: Activity,
+}
+
+/// An agent renews its registration at least once a minute; one that has not for this long is cut off, killed or gone, or
+/// its clock is behind the reader's.
+pub const SILENT_AFTER: Duration = Duration::from_secs(90);
+
+/// Whether an agent is there, as far as its registration shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It has renewed its registration a short time ago.
+    Alive,
+    /// It was stopped, and has given its claim up.
+    Stopped,
+    /// It has not renewed its registration for this long.
+    Silent(Duration),
+}
+
+impl NodeRecord {
+    /// Whether the agent is there at the time `now` of the reader's clock.
+    pub fn presence(&self, now: Timestamp) -> Presence {
+        let silence = Duration::from_secs(now.since(self.seen_at).as_secs());
+        match silence {
+            _ if self.released => Presence::Stopped,
+            silence if silence >= SILENT_AFTER => Presence::Silent(silence),
+            _ => Presence::Alive,
+        }
+    }
 }
 
 /// What an agent does and what keeps it from doing more.
@@ -107,4 +135,33 @@ pub struct HeldDelivery {
     pub event: EventId,
     /// What it waits for, as a sentence.
     pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_silent_that_has_missed_a_renewal() {
+        let check = |released, seconds, expected| {
+            let record = NodeRecord {
+                instance: "i".to_owned(),
+                lock: None,
+                released,
+                location: String::new(),
+                renewals: 1,
+                version: "0.1.0".to_owned(),
+                seen_at: Timestamp::from_unix_ms(1_000_000),
+                groups: BTreeMap::new(),
+                activity: Activity::default(),
+            };
+            let now = Timestamp::from_unix_ms(1_000_000).plus(Duration::from_secs(seconds));
+            assert_eq!(record.presence(now), expected, "{seconds}");
+        };
+        check(false, 0, Presence::Alive);
+        check(false, 89, Presence::Alive);
+        check(false, 90, Presence::Silent(Duration::from_secs(90)));
+        check(true, 0, Presence::Stopped);
+        check(true, 1000, Presence::Stopped);
+    }
 }

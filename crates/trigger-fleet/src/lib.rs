@@ -16,6 +16,7 @@ pub mod delivery_watcher;
 mod fleet;
 pub mod lease;
 pub mod outcomes;
+pub mod overview;
 pub mod publishing;
 mod registry;
 pub mod status;

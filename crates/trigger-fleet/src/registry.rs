@@ -18,6 +18,14 @@ impl Fleet {
         Ok(self.registrations(self.read(&[self.all(&Range::Nodes)]).await?))
     }
 
+    /// Reads the registration of one node, if there is one that can be decoded.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn node(&self, certname: &Certname) -> Result<Option<NodeRecord>, StoreError> {
+        Ok(self.nodes_of(&[certname]).await?.remove(certname))
+    }
+
     /// Reads the registrations of some nodes: one by one if they are few, otherwise all registrations.
     pub(crate) async fn nodes_of(
         &self,

@@ -138,6 +138,20 @@ pub async fn tls_files(command: &RunCommand, attempt: Attempt) -> Result<TlsFile
     })
 }
 
+/// Asks Puppet for the directories in which it looks for modules. The answer is not cached.
+///
+/// # Errors
+/// Those of starting Puppet and of its answer.
+pub async fn module_path(
+    command: &RunCommand,
+    attempt: Attempt,
+) -> Result<Vec<PathBuf>, PuppetSettingsError> {
+    let question = Question::new(command, &["config", "modulepath"].map(Setting::plain), "agent");
+    let answer = question.ask(&BTreeMap::new(), attempt.timeout).await?;
+    let path = answer.get("modulepath").map_or("", String::as_str);
+    Ok(path.split(':').filter(|directory| !directory.is_empty()).map(PathBuf::from).collect())
+}
+
 /// The files of the certificates. Where Puppet does not check revocations, it does not fetch the lists either.
 fn tls_files_of(answer: &Answer) -> Option<TlsFiles> {
     let path = |setting: &str| answer.get(setting).filter(|path| !path.is_empty()).map(PathBuf::from);

@@ -99,6 +99,11 @@ impl Store for EtcdStore {
         watching::watch(Arc::clone(&self.connections), ranges).await
     }
 
+    async fn server_version(&self) -> Result<Option<String>, StoreError> {
+        let version = self.connections.server_version().await;
+        version.map(Some).map_err(|failure| self.connections.error(failure, RequestKind::Read))
+    }
+
     fn address(&self) -> &str {
         self.connections.address()
     }

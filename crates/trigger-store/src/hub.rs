@@ -23,8 +23,8 @@ use crate::clock::ClockDifference;
 use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::hub_protocol::{
-    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, NewEntry, PutRequest, STATUS,
-    StatusReply, StatusRequest, WHY, WhyReply, WhyRequest,
+    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, HEALTH, HealthReply,
+    NewEntry, PutRequest, STATUS, StatusReply, StatusRequest, WHY, WhyReply, WhyRequest,
 };
 use crate::inquiry::{VisibleEvents, WantedEvents};
 use crate::kind::BackendUrl;
@@ -161,6 +161,12 @@ impl Store for HubStore {
 
     fn clock_difference(&self) -> Option<ClockDifference> {
         self.requests.clock_difference()
+    }
+
+    async fn server_version(&self) -> Result<Option<String>, StoreError> {
+        let health: HealthReply =
+            self.requests.get(HEALTH).await.map_err(|failure| self.error(failure.of_read()))?;
+        Ok(Some(health.version))
     }
 
     fn address(&self) -> &str {

@@ -56,6 +56,8 @@ pub const READ: &str = "/v1/read";
 pub const WHY: &str = "/v1/why";
 /// Finds the events that concern the asker.
 pub const STATUS: &str = "/v1/status";
+/// Reports the health and the version of the hub.
+pub const HEALTH: &str = "/healthz";
 /// Watches ranges, over a WebSocket.
 pub const WATCH: &str = "/v1/watch";
 
@@ -429,6 +431,13 @@ impl From<CasReply> for CasOutcome {
             CasReply::Changed(entry) => Self::Changed(entry.map(Entry::from)),
         }
     }
+}
+
+/// The answer of a healthy hub, as far as its clients use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthReply {
+    /// The version of the hub's program.
+    pub version: String,
 }
 
 #[cfg(test)]

@@ -195,6 +195,14 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// The version of the server's program, where the backend says it.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    async fn server_version(&self) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
     /// The URL, for people.
     fn address(&self) -> &str;
 }

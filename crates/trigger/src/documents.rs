@@ -9,8 +9,10 @@
 //! The agent answers `trigger queue` over its socket with a [`trigger_node::queue_view::QueueView`]. That form belongs to
 //! the socket's protocol and may change with every version; [`Queue`] is the documented form of the same facts.
 
+mod diagnosis;
 mod etcd_roles;
 mod event;
+mod nodes;
 mod policy;
 mod queue;
 mod rename;
@@ -19,11 +21,13 @@ mod why;
 
 use serde::Serialize;
 
+pub(crate) use diagnosis::Diagnosis;
 pub(crate) use etcd_roles::EtcdRoles;
 pub(crate) use event::{
     Event, EventStatus, FireState, FireTarget, Fired, FollowedEvent, LatestEvents, SuppressedGroup,
     unreadable_parts,
 };
+pub(crate) use nodes::{Nodes, OpenDelivery};
 pub(crate) use policy::PolicyDecision;
 pub(crate) use queue::{OutboxChange, OutboxList, QuarantinedFile, Queue, SpooledEvent};
 pub(crate) use rename::Renamed;

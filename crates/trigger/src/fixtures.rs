@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use trigger_core::delivery::DeliveryState;
 use trigger_core::event::{Event, Target};
-use trigger_core::identity::{EventId, RunId, TriggerName};
+use trigger_core::identity::{EventId, Revision, RunId, TriggerName};
 use trigger_core::lineage::{Chain, Hop, Lineage};
+use trigger_core::node::{Activity, HeldDelivery, NodeRecord, Running};
 use trigger_core::run::history::{FiredEvent, PastCause, SuppressedTarget, Truncated};
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::status::DeliveryStatus;
@@ -129,5 +130,23 @@ pub(crate) fn status(n: u128, targets: &[(&str, DeliveryState)]) -> EventStatus 
         unreadable_parts: Vec::new(),
         limited_to: None,
         unverified: Default::default(),
+    }
+}
+
+/// The registration of a node that runs for event 1 and holds the events 2 and 3.
+pub(crate) fn registration(groups: &[&str]) -> NodeRecord {
+    let held = |n| HeldDelivery { event: event_id(n), reason: "Puppet is disabled".to_owned() };
+    let running =
+        Running { run_id: run_id(1), started_at: Timestamp::from_unix_ms(NOON), causes: vec![event_id(1)] };
+    NodeRecord {
+        instance: "instance".to_owned(),
+        lock: None,
+        released: false,
+        location: "pid 12 on lb01".to_owned(),
+        renewals: 7,
+        version: "0.1.0".to_owned(),
+        seen_at: Timestamp::from_unix_ms(NOON),
+        groups: groups.iter().map(|group| (group.parse().unwrap(), Revision(3))).collect(),
+        activity: Activity { running: Some(running), held: vec![held(2), held(3)], ..Activity::default() },
     }
 }

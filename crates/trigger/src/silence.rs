@@ -5,14 +5,11 @@ use std::time::Duration;
 use trigger_core::delivery::DeliveryState;
 use trigger_core::duration;
 use trigger_core::event::CLOCK_TOLERANCE;
+use trigger_core::node::SILENT_AFTER;
 use trigger_core::status::DeliveryStatus;
 use trigger_core::time::Timestamp;
 use trigger_fleet::claim::LEASE;
 use trigger_node::clock;
-
-/// An agent renews its registration at least once a minute; one that has not for this long is cut off, stopped or gone,
-/// or its clock is behind this one.
-const SILENT_AFTER: Duration = Duration::from_secs(90);
 
 /// How long a node has been silent that last registered at `last_seen`; nothing if that is not long ago.
 pub(crate) fn sentence(last_seen: Timestamp) -> Option<String> {

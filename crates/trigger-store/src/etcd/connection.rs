@@ -260,6 +260,19 @@ impl Connections {
         Ok(WatchConnection { member, client, connector })
     }
 
+    /// The version of the first member that answers, over a connection of its own: it is asked for once.
+    pub(super) async fn server_version(&self) -> Result<String, EtcdFailure> {
+        let Dialled { member, mut client, connector } = self.dial(Purpose::Requests).await?;
+        let name = self.member_name(member);
+        match self.await_answer(member, &connector, &self.reads, client.status()).await {
+            Ok(Ok(status)) => Ok(status.version().to_owned()),
+            Ok(Err(error)) => Err(EtcdFailure::from_client(name, error, connector.refusal())),
+            Err(limit) => Err(EtcdFailure::Indeterminate(
+                format!("{name}: no answer within {}", duration::format_short(limit)).into(),
+            )),
+        }
+    }
+
     /// Prefers the member after this one from now on.
     pub(super) fn avoid(&self, member: usize) {
         self.preferred.store((member + 1) % self.members.len(), Ordering::Relaxed);

@@ -78,6 +78,13 @@ impl Requests {
         self.post(path, request, &self.writes, extra).await
     }
 
+    /// Asks for a document of the hub's own.
+    pub(super) async fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, HubFailure> {
+        let request = Request::get(format!("{}{path}", self.base)).body(Full::default());
+        let request = request.map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
+        self.send(request, &self.reads, Duration::ZERO).await
+    }
+
     async fn post<Q: Serialize, A: DeserializeOwned>(
         &self,
         path: &str,
@@ -85,7 +92,15 @@ impl Requests {
         limit: &StepLimit,
         extra: Duration,
     ) -> Result<A, HubFailure> {
-        let mut request = self.request(path, request)?;
+        self.send(self.request(path, request)?, limit, extra).await
+    }
+
+    async fn send<A: DeserializeOwned>(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        limit: &StepLimit,
+        extra: Duration,
+    ) -> Result<A, HubFailure> {
         let connection = capture_connection(&mut request);
         let is_connecting = || connection.connection_metadata().is_none();
         let exchange = self.exchange(request);

@@ -165,7 +165,7 @@ async fn ask_puppet<T>(
 
 /// Refuses a command of which no run does what its operator means. A relative path would be looked for in a directory that
 /// no operator thinks of.
-fn check_command(command: &RunCommand) -> Result<(), Failure> {
+pub(super) fn check_command(command: &RunCommand) -> Result<(), Failure> {
     if let Some(why) = command.refusal() {
         return Err(Failure::config(format!("setting run_cmd: {why}")));
     }

@@ -2,12 +2,14 @@
 
 mod agent;
 mod certificates;
+mod doctor;
 mod etcd_roles;
 mod fire;
 mod first_process;
 mod globals;
 mod hub;
 mod keygen;
+mod nodes;
 mod outbox;
 #[cfg(test)]
 mod pages;
@@ -51,8 +53,12 @@ enum Command {
     Fire(fire::FireArgs),
     /// Show an event's deliveries, or the latest events
     Status(status::StatusArgs),
+    /// Show the nodes of the fleet: who is alive, what ran there last, what waits
+    Nodes(nodes::NodesArgs),
     /// Show this node's running, waiting, held, spooled and quarantined events
     Queue,
+    /// Look for what is wrong with this node, and say how to mend it
+    Doctor,
     /// Show and mend this node's outbox: the events that the backend does not have
     Outbox(outbox::OutboxArgs),
     /// Show what this node's policy says of an event
@@ -128,7 +134,9 @@ fn run_command(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
         Command::Fire(args) => block_on(fire::run(globals, args, &warnings)),
         Command::Status(args) => block_on(status::run(globals, args, &warnings)),
+        Command::Nodes(args) => block_on(nodes::run(globals, args, &warnings)),
         Command::Queue => block_on(queue::run(globals, &warnings)),
+        Command::Doctor => block_on(doctor::run(globals, &warnings)),
         Command::Outbox(args) => outbox::run(globals, args, &warnings),
         Command::Policy(args) => policy::run(globals, args, &warnings),
         Command::Why(args) => block_on(why::run(globals, args, &warnings)),

@@ -7,19 +7,22 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use snapbox::{Data, assert_data_eq};
 use trigger_core::delivery::DeliveryState;
+use trigger_core::doctor::{Agent, Facts, Outbox, examine};
 use trigger_core::event::RunOptions;
 use trigger_core::keyspace::Keyspace;
-use trigger_core::node::Running;
+use trigger_core::node::{NodeRecord, Running};
 use trigger_core::policy::{Policy, Request, Rule, RuleSettings};
+use trigger_core::run::history::{PastCause, PastRun, Truncated};
 use trigger_core::run::{CompletedRun, Drift, RunOutcome, RunResult};
 use trigger_core::signer::Signer;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_core::time::Timestamp;
-use trigger_core::why::{Question, Which};
+use trigger_core::why::{Question, RunState, Which};
+use trigger_fleet::overview::{NodeOverview, Overview};
 use trigger_fleet::status;
 
 use super::*;
-use crate::fixtures::{NOON, chain, event_id, run_id, status};
+use crate::fixtures::{NOON, chain, event_id, registration, run_id, status};
 
 /// Compares a file of this crate's or of the repository's with what it should be.
 fn check_file(path: &str, actual: &str) {
@@ -46,6 +49,8 @@ fn every_document_has_a_schema() {
     check_schema::<FollowedEvent>("fire-wait");
     check_schema::<EventStatus>("status-event");
     check_schema::<LatestEvents>("status");
+    check_schema::<Diagnosis>("doctor");
+    check_schema::<Nodes>("nodes");
     check_schema::<Queue>("queue");
     check_schema::<OutboxList>("outbox-list");
     check_schema::<OutboxChange>("outbox-change");
@@ -123,6 +128,44 @@ fn a_fired_event() {
         ..fired
     };
     check("fire-spooled", &spooled);
+}
+
+#[test]
+fn what_is_wrong_with_a_node() {
+    let mut facts = Facts::new(Timestamp::from_unix_ms(NOON), "0.1.0");
+    facts.configuration.path = "/etc/trigger/trigger.toml".to_owned();
+    facts.configuration.is_there = true;
+    facts.configuration.names_backend = true;
+    facts.agent = Some(Agent::Absent);
+    facts.outbox = Some(Outbox { spooled: 2, elsewhere: 2, quarantined: 0 });
+    check("doctor", &Diagnosis::of(&examine(&facts), warnings()));
+}
+
+#[test]
+fn the_nodes_of_a_fleet() {
+    let RunState::Ended { run, tags } = chain().runs[0].state.clone() else { panic!("a run that has ended") };
+    let cause = PastCause {
+        event: event_id(6),
+        trigger: "refresh".parse().unwrap(),
+        origin: "web01".parse().unwrap(),
+        fired_at: Timestamp::from_unix_ms(NOON),
+        fired_in: None,
+        fired_by: None,
+    };
+    let causes = Truncated { listed: vec![cause], more: 2 };
+    let last_run = PastRun { run, tags, causes, superseded: 0, fired: Truncated::default() };
+    let lb01 = NodeOverview { record: registration(&["lb"]), last_run: Some(last_run) };
+    let web01 = NodeRecord { released: true, activity: Default::default(), ..registration(&[]) };
+    let overview = Overview {
+        nodes: [
+            ("lb01".parse().unwrap(), lb01),
+            ("web01".parse().unwrap(), NodeOverview { record: web01, last_run: None }),
+        ]
+        .into(),
+        unreadable: [("db01".parse().unwrap(), "it is of a newer version".to_owned())].into(),
+        ..Overview::default()
+    };
+    check("nodes", &Nodes::of(&overview, Timestamp::from_unix_ms(NOON + 1000), warnings()));
 }
 
 #[test]
