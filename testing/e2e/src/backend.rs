@@ -208,9 +208,14 @@ impl Backend {
         self.exchange("POST", path, &body.to_string())
     }
 
+    /// Sends such a request with the certificate of a node.
+    pub fn post_as(&self, ssl: &Ssl, path: &str, body: &Value) -> (u16, Value) {
+        self.exchange_over_tls(ssl, "POST", path, &body.to_string())
+    }
+
     fn exchange(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         if self.kind.is_tls() {
-            return self.exchange_over_tls(method, path, body);
+            return self.exchange_over_tls(&self.own, method, path, body);
         }
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\nContent-Length: \
@@ -229,13 +234,13 @@ impl Backend {
     }
 
     /// The status is 0 if there is no connection.
-    fn exchange_over_tls(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+    fn exchange_over_tls(&self, ssl: &Ssl, method: &str, path: &str, body: &str) -> (u16, Value) {
         let mut command = Command::new("curl");
         // The server's certificate may be a bad one, which is what a test is about.
         command.args(["--silent", "--insecure", "--request", method]);
         command.args(["--header", "Content-Type: application/json", "--data-raw", body]);
         command.args(["--write-out", "\n%{http_code}"]);
-        command.arg("--cert").arg(self.own.certificate()).arg("--key").arg(self.own.key());
+        command.arg("--cert").arg(ssl.certificate()).arg("--key").arg(ssl.key());
         command.arg(format!("https://localhost:{}{path}", self.port));
         let output = command.output();
         let output = output.unwrap_or_else(|error| panic!("{}", explain(&command, "curl", &error)));

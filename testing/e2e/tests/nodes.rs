@@ -3,9 +3,9 @@
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
 use serde_json::Value;
-use trigger_e2e::{BackendKind, Fleet, Node, SERVER, eventually, on_each_backend};
+use trigger_e2e::{BackendKind, Fleet, Node, SERVER, eventually, on_each_plain_backend};
 
-on_each_backend!(nodes_are_shown_with_their_last_run_and_what_they_hold);
+on_each_plain_backend!(nodes_are_shown_with_their_last_run_and_what_they_hold);
 
 /// Runs `trigger nodes --output json ARGUMENTS`.
 fn nodes(node: &Node, arguments: &[&str]) -> Value {
