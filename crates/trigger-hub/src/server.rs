@@ -126,13 +126,7 @@ pub async fn serve(
     }
     raise_file_limit();
     let metrics = Arc::new(Metrics::new(&*store));
-    let sweeper = settings.tls.as_ref().map(|pki| {
-        let store: Arc<dyn Store> = store.clone();
-        let fleet = Fleet::new(store, settings.rights.keyspace.clone());
-        let means = Means::Certificates { certificates: pki.clone().into(), clock: Arc::new(clock::now) };
-        // Unsigned events are removed too.
-        fleet.acting_as(pki.identity().certname().clone()).with_codec(Codec::signing(means, false))
-    });
+    let sweeper = settings.tls.as_ref().map(|pki| sweeper(store.clone(), pki, &settings.rights));
     let fetching = settings.tls.clone().zip(settings.crl_fetch);
     let tls = settings.tls.map(Tls::new).transpose()?.map(Arc::new);
     let allowed_hosts = settings.listen.allowed_hosts.clone();
@@ -173,22 +167,12 @@ pub async fn serve(
             }
         }
     };
-    let up_to_date = async {
-        match tls {
-            Some(tls) => reload::keep_up_to_date(tls, shares, Arc::clone(&metrics)).await,
-            None => std::future::pending().await,
-        }
-    };
-    let fetching = async {
-        match fetching {
-            Some((pki, settings)) => crl_fetch::keep_fetching(pki, settings, Arc::clone(&metrics)).await,
-            None => std::future::pending().await,
-        }
-    };
-    let sweeping = async {
-        if let Some(fleet) = sweeper {
-            sweeping::sweep_by_itself(fleet).await;
-        }
+    let upkeep = async {
+        tokio::join!(
+            if_any(tls, |tls| reload::keep_up_to_date(tls, shares, Arc::clone(&metrics))),
+            if_any(fetching, |(pki, settings)| crl_fetch::keep_fetching(pki, settings, Arc::clone(&metrics))),
+            if_any(sweeper, sweeping::sweep_by_itself),
+        );
         std::future::pending().await
     };
     ready(address);
@@ -201,13 +185,26 @@ pub async fn serve(
     tokio::select! {
         served = async { tokio::try_join!(requests, health) } => drop(served?),
         () = stopped => {}
-        () = up_to_date => {}
-        () = sweeping => {}
-        () = fetching => {}
+        () = upkeep => {}
     };
     // Every session holds a receiver until it has sent its close frame.
     let _ = timeout(SHUTDOWN_GRACE_PERIOD, stop.closed()).await;
     Ok(())
+}
+
+/// What sweeps for a hub that knows its clients: it acts as the hub's own node.
+fn sweeper(store: Arc<dyn Store>, pki: &Pki, rights: &Rights) -> Fleet {
+    let fleet = Fleet::new(store, rights.keyspace.clone());
+    let means = Means::Certificates { certificates: pki.clone().into(), clock: Arc::new(clock::now) };
+    // Unsigned events are removed too.
+    fleet.acting_as(pki.identity().certname().clone()).with_codec(Codec::signing(means, false))
+}
+
+/// Does something for what may be absent.
+async fn if_any<T, F: Future<Output = ()>>(value: Option<T>, work: impl FnOnce(T) -> F) {
+    if let Some(value) = value {
+        work(value).await;
+    }
 }
 
 /// Serves connections until the hub stops.

@@ -29,6 +29,7 @@ use self::look_up::{Lookup, look_up};
 use self::origins::Origins;
 use super::caller::Caller;
 use super::clock::now;
+use super::limits::quoted;
 use super::metrics::Metrics;
 use super::refusal::Refusal;
 use super::tls::Tls;
@@ -311,7 +312,7 @@ impl<'a> Check<'a> {
     fn foreign(&self, text: &str, verb: &str) -> Refusal {
         let prefix = self.authorization.rights.keyspace.prefix();
         let rule = format!("this hub serves the keys of Trigger below {prefix} only");
-        self.forbid(&format!("{verb} '{}'", parsing::quoted(text)), &rule)
+        self.forbid(&format!("{verb} '{}'", quoted(text)), &rule)
     }
 
     /// Logs and counts a refusal.

@@ -50,6 +50,7 @@ pub(super) fn check_count(count: usize) -> Result<(), Refusal> {
     Err(Refusal::bad_request(format!("{count} keys are more than a hub writes at once ({MAX_WRITTEN})")))
 }
 
-fn quoted(text: &str) -> String {
+/// The beginning of a text from a client, for a refusal.
+pub(super) fn quoted(text: &str) -> String {
     text.chars().take(MAX_QUOTED).flat_map(char::escape_debug).collect()
 }

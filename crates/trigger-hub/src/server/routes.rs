@@ -41,9 +41,9 @@ const METRICS: &str = "/metrics";
 const SURPLUS_RETRY: Duration = Duration::from_secs(1);
 /// The size of one page of a read, in bytes of keys and values.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
-/// The size in bytes of a session's read buffer. A client sends little, and the default size would take more memory for
-/// each idle watcher than everything else together.
-const SOCKET_READ_BUFFER_BYTES: usize = 1024;
+/// The size in bytes of a session's read buffer. A client sends a few bytes after its ranges, and the default size would take
+/// more memory for each idle watcher than everything else together.
+const SOCKET_READ_BUFFER_BYTES: usize = 256;
 /// The size in bytes of a client's largest message, which holds its ranges.
 const MAX_SOCKET_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 
@@ -192,10 +192,8 @@ async fn watch(
         .write_buffer_size(0)
         .max_message_size(MAX_SOCKET_MESSAGE_BYTES)
         .max_frame_size(MAX_SOCKET_MESSAGE_BYTES)
-        .on_upgrade(move |socket| {
-            let span = tracing::info_span!("watch", %peer);
-            session::serve(socket, state, peer, caller.0).instrument(span)
-        }))
+        // Without a span, which would take memory for as long as a watch is idle: what is logged names the peer.
+        .on_upgrade(move |socket| session::serve(socket, state, peer, caller.0)))
 }
 
 async fn health(State(state): State<Arc<ServerState>>) -> Result<Json<serde_json::Value>, Refusal> {

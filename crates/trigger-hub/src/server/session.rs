@@ -119,7 +119,7 @@ async fn watch(
         begun = Box::pin(begin(socket, state, peer, caller)) => begun?,
         _ = stopping.changed() => return Err(stopped()),
     };
-    tracing::debug!("watch began");
+    tracing::debug!(%peer, "watch began");
     let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut unanswered = 0;
@@ -128,7 +128,7 @@ async fn watch(
             event = events.next() => match event {
                 Some(Ok(event)) => Box::pin(send_event(socket, event)).await?,
                 Some(Err(error)) => {
-                    tracing::debug!(%error, "the store ended a watch");
+                    tracing::debug!(%peer, %error, "the store ended a watch");
                     return Err(error.into());
                 }
                 None => return Err(SessionEnd::closed(close_code::AGAIN, "the store ended the watch")),
@@ -167,7 +167,7 @@ async fn begin(
     })?;
     let turn = state.fairness.store_turn(peer).await;
     let cannot_begin = |error: StoreError| {
-        tracing::warn!(%error, "cannot begin a watch");
+        tracing::warn!(%peer, %error, "cannot begin a watch");
         SessionEnd::from(error)
     };
     let mut events = state.store.watch(ranges).await.map_err(cannot_begin)?;

@@ -7,9 +7,6 @@ use trigger_core::wire::{Stored, WireError};
 
 use crate::server::tls::Tls;
 
-/// How much of a wrong key a refusal quotes, in characters.
-const MAX_QUOTED: usize = 80;
-
 /// The value that `text` is, where the value decides who may write it. Signatures are for its readers: a hub is no
 /// authority on what a node has said, only on who may store it.
 pub(super) fn value(actor: &Actor, ca: Option<&Tls>, key: &Key, text: &str) -> Value {
@@ -42,8 +39,4 @@ fn parsed<T: Stored>(text: &str, value: impl FnOnce(T) -> Value) -> Value {
 /// Whether all that begins with `text` is below the prefix of `keyspace`.
 pub(super) fn is_within(keyspace: &Keyspace, text: &str) -> bool {
     text.strip_prefix(keyspace.prefix().as_str()).is_some_and(|rest| rest.starts_with(SEPARATOR))
-}
-
-pub(super) fn quoted(text: &str) -> String {
-    text.chars().take(MAX_QUOTED).flat_map(char::escape_debug).collect()
 }

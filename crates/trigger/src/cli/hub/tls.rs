@@ -65,7 +65,7 @@ impl TlsArgs {
 
 fn crl_refresh(text: &str) -> Result<Duration, Failure> {
     let interval = duration::parse(text).map_err(|error| {
-        Failure::config(format!("setting hub.crl_refresh: '{text}' is not a duration such as 1h: {error}"))
+        Failure::config(format!("setting hub.crl_refresh: '{text}' is not a duration: {error}"))
     })?;
     if interval < MIN_CRL_REFRESH {
         let least = MIN_CRL_REFRESH.as_secs();
