@@ -1,40 +1,43 @@
-//! Which events a node has honoured, so that none of them runs again (C3).
+//! Which events have ended on a node, so that none of them runs again (C4, C13).
 
 use std::time::Duration;
 
+use crate::delivery::DeliveryOutcome;
 use crate::identity::EventId;
 use crate::time::Timestamp;
 
-/// How long a honoured event is remembered: the longest lifetime of an event, and two days for clocks that disagree
+/// How long an event that ended is remembered: the longest lifetime of an event, and two days for clocks that disagree
 /// and for the grace period of sweepers.
 pub const DEDUP_RETENTION: Duration = Duration::from_secs(9 * 24 * 60 * 60);
 
-/// An entry of the deduplication log: a run on this node has honoured the event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An entry of the deduplication log: the event has ended on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HonouredEvent {
     /// The event.
     pub event: EventId,
     /// When its delivery ended, by this node's clock; later for an event that can run for longer than
     /// [`DEDUP_RETENTION`] from then on.
     pub ended_at: Timestamp,
+    /// The outcome, where no run produced it. It is stored again when the delivery is read again without an outcome: after
+    /// a crash, from a backend that was restored from a backup, or because it was put back. The outcome of a run is in the
+    /// run's record.
+    pub without_run: Option<DeliveryOutcome>,
 }
 
 impl HonouredEvent {
-    /// The entry for an event that ended `now` and could run until `expires_at`. The origin's clock may be wrong, or its
+    /// The entry for an event that a run has ended `now` and that could run until `expires_at`. The origin's clock may be wrong, or its
     /// node may lie (C12), so that no time of the event's own may make this node forget it while it could run: the time
     /// counts from as late as needed for that.
-    pub fn new(event: EventId, now: Timestamp, expires_at: Option<Timestamp>) -> Self {
-        let longest = now.plus(DEDUP_RETENTION);
+    pub fn new(event: EventId, now: Timestamp, expires_at: Timestamp) -> Self {
         // It may still run at the very moment.
-        let past = |expires_at: Timestamp| expires_at.plus(Duration::from_millis(1)).since(longest);
-        let excess = expires_at.map_or(Duration::ZERO, past);
-        Self { event, ended_at: now.plus(excess) }
+        let excess = expires_at.plus(Duration::from_millis(1)).since(now.plus(DEDUP_RETENTION));
+        Self { event, ended_at: now.plus(excess), without_run: None }
     }
 
     /// Whether the entry can be forgotten, because both the end of the delivery and the firing of the event are longer
     /// ago than [`DEDUP_RETENTION`]. The end alone would not do: if this node's clock had been years behind, the entry
     /// would be forgotten as soon as the clock is right, and the event would run again if it is published again.
-    pub fn is_outlived(self, now: Timestamp) -> bool {
+    pub fn is_outlived(&self, now: Timestamp) -> bool {
         let is_long_ago = |at: Timestamp| now.since(at) >= DEDUP_RETENTION;
         is_long_ago(self.ended_at) && self.event.made_at().is_none_or(is_long_ago)
     }
@@ -54,11 +57,11 @@ mod tests {
             let mut event = samples::event(1, "t");
             event.expires_in = MAX_LIFETIME;
             event.fired_at = now.plus(ahead);
-            let honoured = HonouredEvent::new(event.id, now, Some(event.expires_at()));
+            let honoured = HonouredEvent::new(event.id, now, event.expires_at());
             assert!(!honoured.is_outlived(event.expires_at()), "{ahead:?}");
             assert!(honoured.is_outlived(event.expires_at().plus(DEDUP_RETENTION * 2)), "{ahead:?}");
         }
-        let usual = HonouredEvent::new(samples::event_id(1), now, Some(now.plus(MAX_LIFETIME)));
+        let usual = HonouredEvent::new(samples::event_id(1), now, now.plus(MAX_LIFETIME));
         assert_eq!(usual.ended_at, now);
     }
 }

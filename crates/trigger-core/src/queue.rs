@@ -9,21 +9,23 @@ mod blockers;
 mod clocks;
 mod completed;
 mod completion;
+mod held;
 mod messages;
 mod report;
 mod waiting;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use self::clocks::Clocks;
-use self::completed::{CompletedEvent, Ended};
+use self::completed::Completed;
 use self::completion::completed_and_repeated;
+use self::held::Unusable;
 use self::waiting::{Retry, Waiting};
 use crate::dedup::HonouredEvent;
 use crate::delivery::{Completion, DeliveryOutcome};
 use crate::event::{RunOptions, Target};
-use crate::identity::{Certname, EventId, RunId};
+use crate::identity::{Certname, EventId};
 use crate::node::{HeldDelivery, Running};
 use crate::policy::Policy;
 use crate::rate_limiter::{RateLimiter, RunsPerMinute};
@@ -60,15 +62,15 @@ pub struct QueueSettings {
 #[derive(Debug, Clone)]
 pub struct Queue {
     settings: QueueSettings,
-    /// Events that ended here and must not run again.
-    completed: HashMap<EventId, CompletedEvent>,
+    completed: Completed,
+    /// The events that run and those that wait, to find out quickly that an event is not among them.
+    queued: HashSet<EventId>,
     active: Option<ActiveRun>,
     /// Whether the next run is a noop run where both kinds are ready: the kinds take turns.
     is_noops_turn: bool,
     real: Waiting,
     noop: Waiting,
-    /// Deliveries that this version cannot read, and those whose event cannot be verified now.
-    unreadable: Vec<HeldDelivery>,
+    unusable: Unusable,
     is_recovering: bool,
     /// The blockers outside the queue, as the agent reported them last.
     reported: Blockers,
@@ -106,22 +108,17 @@ struct Delay {
 
 impl Queue {
     /// An empty queue in recovery: see [`Input::Recovered`]. `honoured` are the entries of the deduplication log.
-    pub fn new(settings: QueueSettings, honoured: impl IntoIterator<Item = (EventId, Timestamp)>) -> Self {
+    pub fn new(settings: QueueSettings, honoured: impl IntoIterator<Item = HonouredEvent>) -> Self {
         Self {
             rate_limiter: RateLimiter::new(settings.runs_per_minute),
             settings,
-            completed: honoured
-                .into_iter()
-                .map(|(event, ended_at)| {
-                    let honoured = HonouredEvent { event, ended_at };
-                    (event, CompletedEvent { honoured, without_run: None })
-                })
-                .collect(),
+            completed: Completed::new(honoured),
+            queued: HashSet::new(),
             active: None,
             is_noops_turn: false,
             real: Waiting::default(),
             noop: Waiting::default(),
-            unreadable: Vec::new(),
+            unusable: Unusable::default(),
             is_recovering: true,
             reported: Blockers::default(),
             blocker: Some(Blocker::Recovering),
@@ -147,10 +144,10 @@ impl Queue {
         }
         let mut effects = match input {
             Input::ReadingStarted { is_whole } => self.reading_started(now, is_whole),
-            Input::ReadingEnded => self.reading_ended(),
+            Input::ReadingEnded { is_whole } => self.reading_ended(is_whole),
             Input::Delivered(cause) => self.deliver(now, *cause),
             Input::TooNew(held) | Input::Unverified(held) => self.hold(held),
-            Input::Refused { event, target, reason } => self.refuse(now, event, target, reason),
+            Input::Refused { event, target, reason } => self.refuse(event, target, reason),
             Input::Adopted { running, options, causes } => self.adopt(now, running, &options, causes),
             Input::CompletedWhileDown { run, causes } => self.completed_while_down(now, run, causes),
             Input::Started(running) => self.started(running),
@@ -183,7 +180,7 @@ impl Queue {
             let not_before = waiting.retry.as_ref().map_or(now.elapsed, |retry| retry.not_before);
             (arrives_for(noop) || !waiting.causes.is_empty()) && not_before <= now.elapsed
         };
-        let has_read = matches!(input, Input::ReadingEnded) || !self.is_reading(now);
+        let has_read = matches!(input, Input::ReadingEnded { .. }) || !self.is_reading(now);
         let is_free =
             has_read && self.rate_limiter.spaced().max(self.rate_limiter.permitted()) <= now.elapsed;
         match input {
@@ -196,12 +193,16 @@ impl Queue {
 
     fn reading_started(&mut self, now: Now, is_whole: bool) -> Vec<Effect> {
         self.clocks.reading_started(now, is_whole);
+        if is_whole {
+            self.unusable.reading_all();
+        }
         self.reads_until.get_or_insert(now.elapsed + READING_TIMEOUT);
         Vec::new()
     }
 
-    fn reading_ended(&mut self) -> Vec<Effect> {
+    fn reading_ended(&mut self, is_whole: bool) -> Vec<Effect> {
         self.reads_until = None;
+        self.unusable.reading_ended(is_whole);
         Vec::new()
     }
 
@@ -211,7 +212,7 @@ impl Queue {
 
     fn deliver(&mut self, now: Now, cause: Cause) -> Vec<Effect> {
         let event = cause.event.id;
-        self.unreadable.retain(|held| held.event != event);
+        self.unusable.remove(event);
         if let Some(effect) = self.finish_again(event, &cause.addressed_as) {
             return vec![effect];
         }
@@ -223,6 +224,9 @@ impl Queue {
             return vec![self.finish(now, None, vec![(cause, refusal)])];
         }
         self.clocks.delivered(now, &cause.event);
+        // It may have been superseded by an event that this node does not know any more.
+        self.completed.remove(event);
+        self.queued.insert(event);
         let waiting = if cause.event.options.noop { &mut self.noop } else { &mut self.real };
         waiting.causes.push(cause);
         // A new request is a reason to try again soon.
@@ -231,23 +235,10 @@ impl Queue {
         if superseded.is_empty() { Vec::new() } else { vec![self.finish(now, None, superseded)] }
     }
 
-    /// What to do with a delivery of an event that ended here; absent if it has not.
-    fn finish_again(&self, event: EventId, addressed_as: &BTreeSet<Target>) -> Option<Effect> {
-        let completed = self.completed.get(&event)?;
-        let addressed_as = addressed_as.clone();
-        Some(match &completed.without_run {
-            // There is no record of a run from which the outcome could be stored again.
-            Some(outcome) => Effect::Finish {
-                run: None,
-                completions: vec![Completion { event, addressed_as, outcome: outcome.clone() }],
-            },
-            None => Effect::DeleteDeliveries { event, addressed_as },
-        })
-    }
-
     /// Ends a delivery whose event does not count. Where an event of the same id was accepted before, that one goes on.
-    fn refuse(&mut self, now: Now, event: EventId, target: Target, reason: String) -> Vec<Effect> {
-        self.unreadable.retain(|held| held.event != event);
+    /// Nothing is remembered: an event that is what its origin signed may have the same id.
+    fn refuse(&mut self, event: EventId, target: Target, reason: String) -> Vec<Effect> {
+        self.unusable.remove(event);
         let addressed_as = BTreeSet::from([target]);
         if let Some(effect) = self.finish_again(event, &addressed_as) {
             return vec![effect];
@@ -256,21 +247,20 @@ impl Queue {
             return Vec::new();
         }
         let outcome = DeliveryOutcome::Refused(reason);
-        vec![self.end(now, None, [Ended { event, addressed_as, outcome, expires_at: None }])]
+        vec![Effect::Finish { run: None, completions: vec![Completion { event, addressed_as, outcome }] }]
     }
 
     fn find_mut(&mut self, event: EventId) -> Option<&mut Cause> {
+        if !self.queued.contains(&event) {
+            return None;
+        }
         let active = self.active.iter_mut().flat_map(|active| &mut active.causes);
         active.chain(&mut self.real.causes).chain(&mut self.noop.causes).find(|cause| cause.event.id == event)
     }
 
     fn hold(&mut self, held: HeldDelivery) -> Vec<Effect> {
-        if self.completed.contains_key(&held.event) || self.is_queued(held.event) {
-            return Vec::new();
-        }
-        match self.unreadable.iter_mut().find(|known| known.event == held.event) {
-            Some(known) => known.reason = held.reason,
-            None => self.unreadable.push(held),
+        if !self.is_known(held.event) {
+            self.unusable.hold(held);
         }
         Vec::new()
     }
@@ -279,6 +269,7 @@ impl Queue {
         assert!(self.active.is_none(), "one run at a time: a second one was adopted");
         self.rate_limiter.adopted(now, running.started_at);
         self.is_noops_turn = !options.noop;
+        self.queued.extend(causes.iter().map(|cause| cause.event.id));
         self.active = Some(ActiveRun { running: Some(running), causes, noop: options.noop, attempts: 0 });
         Vec::new()
     }
@@ -322,7 +313,7 @@ impl Queue {
         if !again.is_empty() {
             // A cause may have been completed by a later run: after a crash, several runs are reported one after
             // the other.
-            let again = again.into_iter().filter(|cause| !self.completed.contains_key(&cause.event.id));
+            let again = again.into_iter().filter(|cause| !self.completed.contains(cause.event.id));
             let waiting = if active.noop { &mut self.noop } else { &mut self.real };
             waiting.requeue(again, retry);
         }
@@ -400,45 +391,14 @@ impl Queue {
     /// Ends the deliveries whose events have expired. The target decides that, at the moment when a run could start
     /// (C12).
     fn expire(&mut self, now: Now) -> Vec<Effect> {
-        let is_expired = |cause: &Cause| cause.event.is_expired(now.wall);
-        let mut expired = self.real.extract(is_expired);
-        expired.extend(self.noop.extract(is_expired));
-        if expired.is_empty() {
-            return Vec::new();
-        }
-        let expired = expired.into_iter().map(|cause| {
-            let clocks = self.clocks.explain_expiry(now.wall, &cause.event);
-            (cause, DeliveryOutcome::Expired(Some(clocks)))
-        });
-        let expired = expired.collect();
-        vec![self.finish(now, None, expired)]
-    }
-
-    fn finish(&mut self, now: Now, run: Option<RunId>, ended: Vec<(Cause, DeliveryOutcome)>) -> Effect {
-        self.end(now, run, ended.into_iter().map(Ended::from))
-    }
-
-    fn end(&mut self, now: Now, run: Option<RunId>, ended: impl IntoIterator<Item = Ended>) -> Effect {
-        self.completed.retain(|_, completed| !completed.honoured.is_outlived(now.wall));
-        let completions = ended
-            .into_iter()
-            .map(|Ended { event, addressed_as, outcome, expires_at }| {
-                self.clocks.ended(event);
-                let without_run = run.is_none().then(|| outcome.clone());
-                let honoured = HonouredEvent::new(event, now.wall, expires_at);
-                self.completed.insert(event, CompletedEvent { honoured, without_run });
-                for waiting in [&mut self.real, &mut self.noop] {
-                    waiting.causes.retain(|other| other.event.id != event);
-                }
-                Completion { event, addressed_as, outcome }
-            })
-            .collect();
-        Effect::Finish { run, completions }
-    }
-
-    /// The entry of the deduplication log for an event that ended here.
-    pub fn honoured(&self, event: EventId) -> Option<HonouredEvent> {
-        self.completed.get(&event).map(|completed| completed.honoured)
+        let clocks = &mut self.clocks;
+        let mut expired = |cause: &Cause| {
+            let is_expired = cause.event.is_expired(now.wall);
+            is_expired.then(|| DeliveryOutcome::Expired(Some(clocks.explain_expiry(now.wall, &cause.event))))
+        };
+        let mut ended = self.real.extract(&mut expired);
+        ended.extend(self.noop.extract(expired));
+        if ended.is_empty() { Vec::new() } else { vec![self.finish(now, None, ended)] }
     }
 }
 

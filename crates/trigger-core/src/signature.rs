@@ -19,6 +19,14 @@ pub enum Finding {
         /// How it was signed.
         signer: Signer,
     },
+    /// The signature is right, and the certificate was trusted and is no longer, as the sentence says. Nothing says whether
+    /// the value was signed before that.
+    Outdated {
+        /// The node whose certificate it is.
+        by: Certname,
+        /// Why the certificate is not trusted any more.
+        why: String,
+    },
     /// This node has no means to verify such a signature; the sentence says which it would need.
     Unchecked(String),
     /// It cannot be known now whether the signature is right, and may be known later; the sentence says why.
@@ -68,6 +76,14 @@ pub enum Admission {
         /// How it was signed.
         signer: Signer,
     },
+    /// Its node has signed it with a certificate that is not trusted any more, as the sentence says. It may be shown with
+    /// that sentence, and decides nothing.
+    Outdated {
+        /// The node that has signed it.
+        by: Certname,
+        /// Why the certificate is not trusted any more.
+        why: String,
+    },
     /// It does not count, and never will; the sentence says why.
     Refused(String),
     /// It does not count yet, and is to be judged again; the sentence says why.
@@ -85,10 +101,11 @@ pub fn admit(is_required: bool, authors: &Authors, finding: Finding) -> Admissio
         Finding::Unsigned | Finding::Unchecked(_) => unsigned,
         Finding::Unknown(why) => Admission::Waits(why),
         Finding::Wrong(why) => Admission::Refused(why),
-        Finding::Signed { by: Some(by), .. } if !authors.include(&by) => {
+        Finding::Signed { by: Some(by), .. } | Finding::Outdated { by, .. } if !authors.include(&by) => {
             Admission::Refused(format!("{by} has signed it, which is not the node that it is of"))
         }
         Finding::Signed { by, signer } => Admission::Accepted { by, signer },
+        Finding::Outdated { by, why } => Admission::Outdated { by, why },
     }
 }
 
@@ -108,6 +125,7 @@ mod tests {
     fn name(admission: Admission) -> &'static str {
         match admission {
             Admission::Accepted { .. } => "accepted",
+            Admission::Outdated { .. } => "outdated",
             Admission::Refused(_) => "refused",
             Admission::Waits(_) => "waits",
         }
@@ -126,6 +144,8 @@ mod tests {
             (signed(Some("web01")), "accepted", "accepted"),
             (signed(Some("db01")), "refused", "refused"),
             (signed(None), "accepted", "accepted"),
+            (Finding::Outdated { by: web.clone(), why: text() }, "outdated", "outdated"),
+            (Finding::Outdated { by: db.clone(), why: text() }, "refused", "refused"),
         ];
         for (finding, required, not_required) in cases {
             let of_web = Authors::Node(web.clone());

@@ -5,7 +5,7 @@
 //! signed list of targets decides. Registrations, notes of sweeps and certificates are not signed either; a certificate
 //! proves itself.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,9 +15,9 @@ use trigger_core::signature::{Admission, Authors, Finding, admit};
 use trigger_core::signer::Signer;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{Envelope, Signature, Stored, WireError};
-use trigger_pki::{LazyPki, Pki, SharedKey};
+use trigger_pki::{Identity, LazyPki, Pki, SharedKey, Untrusted};
 
-use crate::certificates::Certificates;
+use crate::certificates::{Cache, Certificates};
 
 /// With what a node signs and verifies.
 #[derive(Clone)]
@@ -58,9 +58,55 @@ pub enum SigningError {
         /// The certname in the certificate.
         own: Certname,
     },
-    /// The key does not sign.
+    /// The key does not sign, or what it signed now would be refused for good.
     #[error("{0}")]
     Failed(String),
+}
+
+/// What the values of one write are signed with. It stays the same for all of them, with the certificate that is stored
+/// beside them, though the node's key be renewed meanwhile.
+#[derive(Debug, Clone)]
+pub(crate) enum SigningKey {
+    None,
+    Shared(SharedKey),
+    Certificate(Arc<Identity>),
+}
+
+impl SigningKey {
+    /// The text to store under `key`, the whole key, with a signature.
+    pub(crate) fn encode<T: Stored>(&self, key: &str, value: &T) -> Result<String, SigningError> {
+        let envelope = Envelope::of(value);
+        let signature = match self {
+            Self::None => return Ok(envelope.to_string()),
+            Self::Shared(shared) => {
+                Signature { text: shared.sign(&envelope.signed_bytes(key)), certificate: None }
+            }
+            Self::Certificate(identity) => {
+                let text = identity
+                    .sign(&envelope.signed_bytes(key))
+                    .map_err(|error| SigningError::Failed(error.to_string()))?;
+                Signature { text, certificate: Some(reference(identity)) }
+            }
+        };
+        Ok(envelope.signed(signature).to_string())
+    }
+
+    /// Whether a signature takes milliseconds.
+    pub(crate) fn is_slow(&self) -> bool {
+        matches!(self, Self::Certificate(_))
+    }
+
+    /// The certificate that readers need, with its place among the others.
+    pub(crate) fn certificate(&self) -> Option<(CertificateRef, StoredCertificate)> {
+        let Self::Certificate(identity) = self else { return None };
+        let intermediates = identity.chain().iter().skip(1).map(|der| der.to_vec()).collect();
+        let certificate = identity.certificate_der().to_vec();
+        Some((reference(identity), StoredCertificate { certificate, intermediates }))
+    }
+}
+
+fn reference(identity: &Identity) -> CertificateRef {
+    CertificateRef { certname: identity.certname().clone(), fingerprint: identity.fingerprint() }
 }
 
 /// What was found of a stored value.
@@ -72,6 +118,13 @@ pub(crate) enum Opened<T> {
         /// The node that signed it, where that is known.
         by: Option<Certname>,
         signer: Signer,
+    },
+    /// It may be shown, with the sentence, and decides nothing.
+    Outdated {
+        value: T,
+        /// The node that signed it.
+        by: Certname,
+        why: String,
     },
     /// It does not count, and never will.
     Refused(String),
@@ -89,9 +142,17 @@ pub struct Codec {
 struct Inner {
     means: Option<Means>,
     is_required: bool,
-    certificates: Mutex<Certificates>,
-    /// The certificates of this node that are stored, each with its place: a backend and a prefix there.
-    announced: Mutex<HashSet<(String, Fingerprint)>>,
+    cache: Mutex<Cache>,
+    /// The certificate of this node that is stored at a place: a backend and a prefix there.
+    announced: Mutex<HashMap<String, Fingerprint>>,
+    /// The trust by which this node's own certificate was found to be good.
+    own_is_trusted: Mutex<Option<OwnTrust>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OwnTrust {
+    generation: u64,
+    until: Timestamp,
 }
 
 impl Codec {
@@ -106,16 +167,6 @@ impl Codec {
         self.inner.is_required
     }
 
-    /// The node in whose name values are signed; absent where they are not, or with a shared key.
-    pub fn certname(&self) -> Option<Certname> {
-        match &self.inner.means {
-            Some(Means::Certificates { certificates, .. }) => {
-                Some(certificates.get().ok()?.identity().certname().clone())
-            }
-            _ => None,
-        }
-    }
-
     /// Whether values are signed with this node's certificate.
     pub fn uses_certificates(&self) -> bool {
         matches!(&self.inner.means, Some(Means::Certificates { .. }))
@@ -126,46 +177,47 @@ impl Codec {
         value.to_wire()
     }
 
-    /// The text to store under `key`, the whole key, signed by `author` if this codec signs.
+    /// What values of `author` are signed with.
     ///
     /// # Errors
-    /// [`SigningError`] if the key is that of another node, or does not sign.
-    pub fn encode_signed<T: Stored>(
-        &self,
-        key: &str,
-        value: &T,
-        author: &Certname,
-    ) -> Result<String, SigningError> {
-        let envelope = Envelope::of(value);
-        let signature = match &self.inner.means {
-            None => return Ok(envelope.to_string()),
-            Some(Means::SharedKey(shared)) => {
-                Signature { text: shared.sign(&envelope.signed_bytes(key)), certificate: None }
-            }
-            Some(Means::Certificates { certificates, .. }) => {
-                let pki = certificates.get().map_err(|error| SigningError::Failed(error.to_string()))?;
-                let identity = pki.identity();
-                self.check_author(author)?;
-                let text = identity
-                    .sign(&envelope.signed_bytes(key))
-                    .map_err(|error| SigningError::Failed(error.to_string()))?;
-                let fingerprint = Fingerprint::from_digest(*identity.fingerprint().as_bytes());
-                let certificate = CertificateRef { certname: author.clone(), fingerprint };
-                Signature { text, certificate: Some(certificate) }
-            }
+    /// [`SigningError`] if the key is that of another node, cannot be read, or is of a certificate that has expired or was
+    /// revoked: what it signs would be refused everywhere, for good.
+    pub(crate) fn signing_key(&self, author: &Certname) -> Result<SigningKey, SigningError> {
+        let (certificates, clock) = match &self.inner.means {
+            None => return Ok(SigningKey::None),
+            Some(Means::SharedKey(shared)) => return Ok(SigningKey::Shared(shared.clone())),
+            Some(Means::Certificates { certificates, clock }) => (certificates, clock),
         };
-        Ok(envelope.signed(signature).to_string())
+        let pki = certificates.get().map_err(|error| SigningError::Failed(error.to_string()))?;
+        let identity = pki.identity();
+        if identity.certname() != author {
+            let own = identity.certname().clone();
+            return Err(SigningError::OtherAuthor { author: author.clone(), own });
+        }
+        if let Some(why) = self.own_problem(&pki, &identity, clock()) {
+            return Err(SigningError::Failed(why.to_string()));
+        }
+        Ok(SigningKey::Certificate(identity))
     }
 
-    /// Whether values of `author` can be signed here.
-    ///
-    /// # Errors
-    /// [`SigningError::OtherAuthor`] if this node's certificate is another node's.
-    pub fn check_author(&self, author: &Certname) -> Result<(), SigningError> {
-        match self.certname() {
-            Some(own) if own != *author => Err(SigningError::OtherAuthor { author: author.clone(), own }),
-            _ => Ok(()),
+    /// This node's certificate and key as they are, good or not; absent where values are signed with none.
+    pub(crate) fn own_key(&self) -> Option<SigningKey> {
+        let Some(Means::Certificates { certificates, .. }) = &self.inner.means else { return None };
+        Some(SigningKey::Certificate(certificates.get().ok()?.identity()))
+    }
+
+    /// Why what this node signs would be refused for good, if it would. Another trouble may be one of this node alone.
+    fn own_problem(&self, pki: &Pki, identity: &Identity, now: Timestamp) -> Option<Untrusted> {
+        let found = OwnTrust { generation: pki.generation(), until: identity.not_after() };
+        let mut known = lock(&self.inner.own_is_trusted);
+        if *known == Some(found) && now <= found.until {
+            return None;
         }
+        let problem = pki
+            .own_problem(now)
+            .filter(|why| matches!(why, Untrusted::Expired { .. } | Untrusted::Revoked { .. }));
+        *known = problem.is_none().then_some(found);
+        problem
     }
 
     /// The value that a text was made from. Does not look at its signature.
@@ -178,7 +230,7 @@ impl Codec {
     }
 
     /// The value that a text under `key` was made from, if its signature lets it count. `authors` says who may have signed
-    /// the value. The certificate has to be known: see [`Self::wanted_certificates`].
+    /// the value. `certificates` has those that the text needs: see [`Self::needed_certificates`].
     ///
     /// # Errors
     /// Those of [`Self::decode`].
@@ -186,10 +238,11 @@ impl Codec {
         &self,
         key: &str,
         text: &str,
+        certificates: &Certificates,
         authors: impl FnOnce(&T) -> Authors,
     ) -> Result<Opened<T>, WireError> {
         let envelope = Envelope::parse::<T>(text)?;
-        let finding = self.verify(key, &envelope);
+        let finding = self.verify(key, &envelope, certificates);
         // A signature that is wrong says enough: nothing is parsed then.
         if let Finding::Wrong(why) = finding {
             return Ok(Opened::Refused(why));
@@ -197,57 +250,44 @@ impl Codec {
         let value: T = envelope.open()?;
         Ok(match admit(self.inner.is_required, &authors(&value), finding) {
             Admission::Accepted { by, signer } => Opened::Accepted { value, by, signer },
+            Admission::Outdated { by, why } => Opened::Outdated { value, by, why },
             Admission::Refused(why) => Opened::Refused(why),
             Admission::Waits(why) => Opened::Waits(why),
         })
     }
 
-    /// The certificates that have to be read before texts can be verified. What these need is kept until others are
-    /// asked for.
-    pub(crate) fn wanted_certificates<'a>(
+    /// The certificates that texts need and that are known, and those that have to be read.
+    pub(crate) fn needed_certificates<'a>(
         &self,
         texts: impl IntoIterator<Item = &'a str>,
-    ) -> Vec<CertificateRef> {
-        let Some(Means::Certificates { .. }) = &self.inner.means else { return Vec::new() };
+    ) -> (Certificates, Vec<CertificateRef>) {
+        let Some(Means::Certificates { .. }) = &self.inner.means else { return Default::default() };
         let needed: BTreeSet<CertificateRef> =
             texts.into_iter().filter_map(|text| Envelope::reference(text)?.parse().ok()).collect();
-        self.certificates().make_room(needed)
+        lock(&self.inner.cache).known(needed)
     }
 
-    /// Takes in a certificate that was read from the backend.
-    pub(crate) fn learn(&self, reference: CertificateRef, certificate: StoredCertificate) {
-        self.certificates().learn(reference, certificate);
+    /// Keeps certificates that were read for later.
+    pub(crate) fn keep(&self, certificates: &Certificates) {
+        lock(&self.inner.cache).keep(certificates);
     }
 
-    /// This node's certificate, unless it has been [announced](Self::announced) at a place.
-    pub(crate) fn unannounced(&self, place: &str) -> Option<(CertificateRef, StoredCertificate)> {
-        let Some(Means::Certificates { certificates, .. }) = &self.inner.means else { return None };
-        let identity = certificates.get().ok()?.identity();
-        let fingerprint = Fingerprint::from_digest(*identity.fingerprint().as_bytes());
-        if lock(&self.inner.announced).contains(&(place.to_owned(), fingerprint)) {
-            return None;
-        }
-        let intermediates = identity.chain().iter().skip(1).map(|der| der.to_vec()).collect();
-        let certificate = identity.certificate_der().to_vec();
-        let reference = CertificateRef { certname: identity.certname().clone(), fingerprint };
-        Some((reference, StoredCertificate { certificate, intermediates }))
+    /// Whether a certificate of this node is known to be stored at a place.
+    pub(crate) fn is_announced(&self, place: &str, fingerprint: Fingerprint) -> bool {
+        lock(&self.inner.announced).get(place) == Some(&fingerprint)
     }
 
     /// Notes that this node's certificate is stored at a place.
     pub(crate) fn announced(&self, place: String, fingerprint: Fingerprint) {
-        lock(&self.inner.announced).insert((place, fingerprint));
+        lock(&self.inner.announced).insert(place, fingerprint);
     }
 
     /// Forgets what is stored at a place: the backend may have been replaced.
     pub(crate) fn forget_announced(&self, place: &str) {
-        lock(&self.inner.announced).retain(|(known, _)| known != place);
+        lock(&self.inner.announced).remove(place);
     }
 
-    fn certificates(&self) -> MutexGuard<'_, Certificates> {
-        lock(&self.inner.certificates)
-    }
-
-    fn verify(&self, key: &str, envelope: &Envelope) -> Finding {
+    fn verify(&self, key: &str, envelope: &Envelope, known: &Certificates) -> Finding {
         let Some(signature) = envelope.signature() else { return Finding::Unsigned };
         match &self.inner.means {
             None => Finding::Unchecked("this node has no means to verify signatures".to_owned()),
@@ -280,13 +320,13 @@ impl Codec {
                         Err(error) => return Finding::Unknown(error.to_string()),
                     };
                     let bytes = envelope.signed_bytes(key);
-                    self.certificates().verify(&pki, clock(), &reference, &bytes, signature)
+                    known.verify(&pki, clock(), &reference, &bytes, signature)
                 }
             },
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,6 +1,6 @@
 //! Reading the deliveries to a node, with their events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use trigger_core::delivery::{Delivery, DeliveryOutcome};
 use trigger_core::event::{Event, Part, Target, Targets};
@@ -13,6 +13,7 @@ use trigger_core::signer::Signer;
 use trigger_core::wire::WireError;
 use trigger_store::store::{Entry, KeyRange, StoreError};
 
+use crate::certificates::Certificates;
 use crate::codec::Opened;
 use crate::fleet::Fleet;
 
@@ -63,11 +64,21 @@ struct Addressed {
 
 /// The part that a delivery points to, as it was read.
 enum FoundPart {
-    Accepted(Box<Part>, Signer),
+    Accepted(Box<AcceptedPart>),
     Refused(String),
     Waits(String),
     Unusable(WireError),
     Missing,
+}
+
+/// A part that counts.
+struct AcceptedPart {
+    /// The event, without its targets.
+    event: Event,
+    signer: Signer,
+    /// Whether this node is a target by its certname.
+    names_node: bool,
+    groups: BTreeSet<GroupName>,
 }
 
 impl Fleet {
@@ -138,17 +149,20 @@ impl Fleet {
         let keys =
             chunk.iter().flat_map(|delivery| [self.one(&delivery.part), self.one(&outcome(delivery.event))]);
         let found = self.read(&keys.collect::<Vec<_>>()).await?;
-        self.read_certificates(found.iter().map(|record| record.text.as_str())).await?;
+        let certificates = self.read_certificates(found.iter().map(|record| record.text.as_str())).await?;
         let found: HashMap<&Key, &str> =
             found.iter().map(|record| (&record.key, record.text.as_str())).collect();
         // A part that several deliveries point to is verified once.
         let mut parts: HashMap<&Key, FoundPart> = HashMap::new();
         let mut arrivals = Vec::with_capacity(chunk.len());
         for delivery in chunk {
-            let part = parts.entry(&delivery.part).or_insert_with(|| self.found_part(delivery, &found));
+            let found_part = || self.found_part(delivery, &found, &certificates);
+            let part = parts.entry(&delivery.part).or_insert_with(found_part);
             let end = outcome(delivery.event);
+            // Only the origin of an event that is for this node may have suppressed it here.
+            let origin = part.of(delivery).map(|(event, _)| &event.origin);
             arrivals.push(match found.get(&end) {
-                Some(text) if self.is_outcome(&end, text, part.origin()) => {
+                Some(text) if self.is_outcome(&end, text, &certificates, origin) => {
                     Arrival::HasOutcome { event: delivery.event, target: delivery.target.clone() }
                 }
                 _ => self.resolve(delivery, part),
@@ -157,13 +171,18 @@ impl Fleet {
         Ok(arrivals)
     }
 
-    fn found_part<'a>(&self, delivery: &Addressed, found: &HashMap<&'a Key, &'a str>) -> FoundPart {
+    fn found_part(
+        &self,
+        delivery: &Addressed,
+        found: &HashMap<&Key, &str>,
+        certificates: &Certificates,
+    ) -> FoundPart {
         let Some(text) = found.get(&delivery.part) else { return FoundPart::Missing };
         // Its origin is known once it has been read, and may only be the node that signed it.
         let by_origin = |part: &Part| Authors::Node(part.event.origin.clone());
-        match self.open::<Part>(&delivery.part, text, by_origin) {
-            Ok(Opened::Accepted { value, signer, .. }) => FoundPart::Accepted(Box::new(value), signer),
-            Ok(Opened::Refused(why)) => FoundPart::Refused(why),
+        match self.open::<Part>(&delivery.part, text, certificates, by_origin) {
+            Ok(Opened::Accepted { value, signer, .. }) => FoundPart::accepted(value, signer, self.own()),
+            Ok(Opened::Refused(why) | Opened::Outdated { why, .. }) => FoundPart::Refused(why),
             Ok(Opened::Waits(why)) => FoundPart::Waits(why),
             Err(error) => FoundPart::Unusable(error),
         }
@@ -172,12 +191,17 @@ impl Fleet {
     /// Whether a text under the key of one of this node's outcomes counts as one. An outcome that cannot be decoded or
     /// verified now may be this node's own: the delivery then counts as ended where nothing is verified, and is judged
     /// again otherwise. A run that has been is never repeated for that, because the node remembers it.
-    fn is_outcome(&self, key: &Key, text: &str, origin: Option<&Certname>) -> bool {
-        match self
-            .open(key, text, |outcome: &DeliveryOutcome| Authors::of_outcome(outcome, self.own(), origin))
-        {
+    fn is_outcome(
+        &self,
+        key: &Key,
+        text: &str,
+        certificates: &Certificates,
+        origin: Option<&Certname>,
+    ) -> bool {
+        let authors = |outcome: &DeliveryOutcome| Authors::of_outcome(outcome, self.own(), origin);
+        match self.open(key, text, certificates, authors) {
             Ok(Opened::Accepted { .. }) => true,
-            Ok(Opened::Refused(_) | Opened::Waits(_)) => false,
+            Ok(Opened::Refused(_) | Opened::Waits(_) | Opened::Outdated { .. }) => false,
             Err(_) => !self.codec().requires_signatures(),
         }
     }
@@ -219,8 +243,8 @@ impl Fleet {
             target: delivery.target.clone(),
             reason,
         };
-        let (part, signer) = match part {
-            FoundPart::Accepted(part, signer) => (part, signer),
+        match part {
+            FoundPart::Accepted(_) => {}
             FoundPart::Missing => {
                 let detail = format!("its event is missing at {}", part_key());
                 return Arrival::Unreadable { key: delivery.key.clone(), detail };
@@ -233,18 +257,12 @@ impl Fleet {
                 return Arrival::Unverified(HeldDelivery { event: delivery.event, reason });
             }
             FoundPart::Unusable(error) => return unusable(part_key(), delivery.event, error),
-        };
-        let is_target = match &delivery.target {
-            Target::Node(_) => part.event.targets.hosts.contains(self.own()),
-            Target::Group(group) => part.event.targets.groups.contains(group),
-        };
-        if part.event.id != delivery.event || !is_target {
-            return refused(format!("the event at {} does not name this target", part_key()));
         }
-        // The other targets do not matter from here on, and would cost memory.
-        let event = Event { targets: Targets::default(), ..part.event.clone() };
+        let Some((event, signer)) = part.of(delivery) else {
+            return refused(format!("the event at {} does not name this target", part_key()));
+        };
         Arrival::Pending(Box::new(Cause {
-            event,
+            event: event.clone(),
             addressed_as: [delivery.target.clone()].into(),
             interruptions: 0,
             signer: signer.clone(),
@@ -253,11 +271,21 @@ impl Fleet {
 }
 
 impl FoundPart {
-    fn origin(&self) -> Option<&Certname> {
-        match self {
-            Self::Accepted(part, _) => Some(&part.event.origin),
-            _ => None,
-        }
+    /// Keeps what matters to the node `own`: the other targets would cost memory.
+    fn accepted(part: Part, signer: Signer, own: &Certname) -> Self {
+        let Targets { hosts, groups } = part.event.targets;
+        let event = Event { targets: Targets::default(), ..part.event };
+        Self::Accepted(Box::new(AcceptedPart { event, signer, names_node: hosts.contains(own), groups }))
+    }
+
+    /// The event and its signer, if it is what the delivery says.
+    fn of(&self, delivery: &Addressed) -> Option<(&Event, &Signer)> {
+        let Self::Accepted(part) = self else { return None };
+        let is_target = match &delivery.target {
+            Target::Node(_) => part.names_node,
+            Target::Group(group) => part.groups.contains(group),
+        };
+        (part.event.id == delivery.event && is_target).then_some((&part.event, &part.signer))
     }
 }
 

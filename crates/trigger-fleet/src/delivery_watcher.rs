@@ -22,6 +22,8 @@ const READ_AGAIN_INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// How soon everything is read again where an event could not be verified yet. Each further reading that finds one doubles
 /// the time, so that no number of events that can never be verified makes the reading frequent.
 const VERIFY_AGAIN_INTERVAL: Duration = Duration::from_secs(5);
+/// Deliveries of one reading that are reported as unusable at most; the others are counted.
+const MAX_UNUSABLE: usize = 500;
 /// Beyond this many doublings the usual interval is shorter.
 const MAX_DOUBLINGS: u32 = 8;
 
@@ -227,7 +229,7 @@ impl DeliveryWatcher {
         let entries = self.unsettled(entries, is_all);
         let no_groups = BTreeMap::new();
         let joined = self.joined.as_ref().unwrap_or(&no_groups);
-        let mut unusable = Vec::new();
+        let (mut unusable, mut more) = (Vec::new(), 0);
         let mut has_unverified = false;
         let in_portions = is_all || entries.len() > deliveries::PER_READ;
         for chunk in entries.chunks(deliveries::PER_READ) {
@@ -236,11 +238,17 @@ impl DeliveryWatcher {
             has_unverified |= arrivals.iter().any(|arrival| matches!(arrival, Arrival::Unverified(_)));
             let (known, others): (Vec<Arrival>, Vec<Arrival>) =
                 arrivals.into_iter().partition(|arrival| !matches!(arrival, Arrival::Unreadable { .. }));
-            unusable.extend(others);
+            let room = MAX_UNUSABLE - unusable.len();
+            more += others.len().saturating_sub(room);
+            unusable.extend(others.into_iter().take(room));
             let batch = Batch { arrivals: known, is_all: false, is_of_all: is_all, more_follow: in_portions };
             if !batch.arrivals.is_empty() && !self.send(batch).await {
                 return Ok(PassedOn::ReceiverGone);
             }
+        }
+        if more > 0 {
+            let detail = format!("{more} more deliveries to this node cannot be used either");
+            unusable.push(Arrival::Unreadable { key: self.fleet.prefix().to_string(), detail });
         }
         let last = Batch { arrivals: unusable, is_all, is_of_all: is_all, more_follow: false };
         let is_sent = (last.arrivals.is_empty() && !in_portions) || self.send(last).await;

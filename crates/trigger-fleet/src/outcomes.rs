@@ -12,7 +12,8 @@ use trigger_core::signature::Authors;
 use trigger_core::wire::WireError;
 use trigger_store::store::{CasOutcome, Entry, KeyRange, MAX_ORDERED_ENTRIES, StoreError};
 
-use crate::codec::Opened;
+use crate::certificates::Certificates;
+use crate::codec::{Opened, SigningKey};
 use crate::fleet::Fleet;
 
 /// Outcomes that are stored at the same time where each depends on what is there.
@@ -39,12 +40,13 @@ impl Fleet {
         history: Option<&RunHistory>,
     ) -> Result<(), StoreError> {
         let history_key = Key::RunHistory { certname: self.own().clone() };
-        self.ensure_certificate().await?;
-        let history = history.map(|history| self.own_signed_entry(&history_key, history)).transpose()?;
+        let signing_key = self.own_signing_key().await?;
+        let sign = |history| self.own_signed_entry(&signing_key, &history_key, history);
+        let history = history.map(sign).transpose()?;
         let (done, others): (Vec<&Completion>, Vec<&Completion>) =
             completions.iter().partition(|completion| matches!(completion.outcome, DeliveryOutcome::Done(_)));
         let outcomes = done.iter().map(|completion| {
-            self.own_signed_entry(&self.own_outcome(completion.event), &completion.outcome)
+            self.own_signed_entry(&signing_key, &self.own_outcome(completion.event), &completion.outcome)
         });
         let history_entries = usize::from(history.is_some());
         let entries: Vec<(String, String)> =
@@ -57,7 +59,7 @@ impl Fleet {
                 result => newest = newest.max(Some((result?, key))),
             }
         }
-        let stored = others.into_iter().map(|completion| self.store_unless_done(completion));
+        let stored = others.into_iter().map(|completion| self.store_unless_done(&signing_key, completion));
         let stored: Vec<_> = stored.collect();
         let stored: Vec<Option<(Revision, String)>> =
             stream::iter(stored).buffer_unordered(MAX_SWAPS_IN_FLIGHT).try_collect().await?;
@@ -88,17 +90,18 @@ impl Fleet {
     /// `done` wins). Returns what it has written, if anything.
     async fn store_unless_done(
         &self,
+        signing_key: &SigningKey,
         completion: &Completion,
     ) -> Result<Option<(Revision, String)>, StoreError> {
         let outcome_key = self.own_outcome(completion.event);
-        let (key, text) = self.own_signed_entry(&outcome_key, &completion.outcome)?;
+        let (key, text) = self.own_signed_entry(signing_key, &outcome_key, &completion.outcome)?;
         let mut expected = None;
         loop {
             match self.store().compare_and_swap(&key, &text, expected).await? {
                 CasOutcome::Written(revision) => return Ok(Some((revision, key))),
                 CasOutcome::Changed(Some(known)) => {
-                    self.read_certificates([known.value.as_str()]).await?;
-                    if !self.gives_way(&outcome_key, &known, completion) {
+                    let certificates = self.read_certificates([known.value.as_str()]).await?;
+                    if !self.gives_way(&outcome_key, &known, &certificates, completion) {
                         return Ok(None);
                     }
                     expected = Some(known.revision);
@@ -110,16 +113,23 @@ impl Fleet {
 
     /// Whether a stored outcome of this node may be replaced by that of `completion`. One that does not count always may,
     /// whoever has written it.
-    fn gives_way(&self, key: &Key, known: &Entry, completion: &Completion) -> bool {
+    fn gives_way(
+        &self,
+        key: &Key,
+        known: &Entry,
+        certificates: &Certificates,
+        completion: &Completion,
+    ) -> bool {
         let authors = |outcome: &DeliveryOutcome| match outcome {
             // The origin is not known here: for all that is, its signature is as good as this node's.
             DeliveryOutcome::Suppressed(_) => Authors::Any,
             outcome => Authors::of_outcome(outcome, self.own(), None),
         };
-        match self.open(key, &known.value, authors) {
+        match self.open(key, &known.value, certificates, authors) {
             Ok(Opened::Accepted { value: DeliveryOutcome::Done(_), .. }) => false,
-            // What cannot be verified now is not this node's own, whose certificate it has stored itself.
-            Ok(Opened::Refused(_) | Opened::Waits(_)) => true,
+            // What cannot be verified now is not this node's own, whose certificate it has stored itself; and of one with
+            // its former certificate it is not certain.
+            Ok(Opened::Refused(_) | Opened::Waits(_) | Opened::Outdated { .. }) => true,
             Err(WireError::Unreadable { .. }) if self.codec().requires_signatures() => true,
             Ok(Opened::Accepted { .. }) | Err(_) => {
                 matches!(completion.outcome, DeliveryOutcome::Failed(_))

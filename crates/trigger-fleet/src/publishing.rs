@@ -13,7 +13,7 @@ use trigger_core::publication::Publication;
 use trigger_core::wire::Stored;
 use trigger_store::store::{MAX_ORDERED_BYTES, MAX_ORDERED_ENTRIES, StoreError};
 
-use crate::codec::SigningError;
+use crate::codec::{SigningError, SigningKey};
 use crate::fleet::Fleet;
 
 /// Members listed in one stored value.
@@ -130,9 +130,10 @@ impl Fleet {
         let parts = event.clone().into_parts();
         // The readers need it, so it comes first. It is written every time where no agent of this node watches the backend
         // and keeps it there.
+        let signing_key = self.codec().signing_key(&event.origin).map_err(PublishError::Signing)?;
         let mut first: Vec<(String, String)> =
-            self.certificate_entry().map(|(_, entry)| entry).into_iter().collect();
-        first.extend(self.first_entries(event, members, &parts, &suppressed).await?);
+            self.certificate_entry(&signing_key).map(|(_, entry)| entry).into_iter().collect();
+        first.extend(self.first_entries(&signing_key, event, members, &parts, &suppressed).await?);
         let then = self.delivery_entries(event.id, &parts, &suppressed);
 
         // A small event goes out in one call, which becomes visible in its order (see `Store::put_many`).
@@ -174,6 +175,7 @@ impl Fleet {
     /// The entries that come before the deliveries, which the event's origin signs.
     async fn first_entries(
         &self,
+        signing_key: &SigningKey,
         event: &Event,
         members: BTreeSet<Certname>,
         parts: &[Part],
@@ -183,17 +185,17 @@ impl Fleet {
         let mut entries = Vec::new();
         // The parts come first: a backend that knows its clients takes the rest from the origin alone, which they name.
         for part in parts {
-            entries.push(self.signed(&Key::Part { event: id, index: part.index }, part, event).await?);
+            entries.push(self.signed(signing_key, &Key::Part { event: id, index: part.index }, part).await?);
         }
         let members: Vec<Certname> = members.into_iter().collect();
         for (portion, index) in members.chunks(MEMBERS_PER_PORTION).zip(0..) {
             let members = Members(portion.iter().cloned().collect());
-            entries.push(self.signed(&Key::Members { event: id, index }, &members, event).await?);
+            entries.push(self.signed(signing_key, &Key::Members { event: id, index }, &members).await?);
         }
         for (certname, reason) in suppressed {
             let key = Key::Outcome { event: id, certname: certname.clone() };
             let outcome = DeliveryOutcome::Suppressed(reason.clone());
-            entries.push(self.signed(&key, &outcome, event).await?);
+            entries.push(self.signed(signing_key, &key, &outcome).await?);
         }
         Ok(entries)
     }
@@ -202,15 +204,16 @@ impl Fleet {
     /// other tasks have a turn in between.
     async fn signed<T: Stored>(
         &self,
+        signing_key: &SigningKey,
         key: &Key,
         value: &T,
-        event: &Event,
     ) -> Result<(String, String), PublishError> {
-        let entry = self.signed_entry(key, value, &event.origin).map_err(PublishError::Signing)?;
-        if self.codec().certname().is_some() {
+        let key = self.key(key);
+        let text = signing_key.encode(&key, value).map_err(PublishError::Signing)?;
+        if signing_key.is_slow() {
             tokio::task::yield_now().await;
         }
-        Ok(entry)
+        Ok((key, text))
     }
 
     fn delivery_entries(

@@ -42,6 +42,13 @@ impl StoredEvent {
         }
     }
 
+    /// Why a part is not one of this event, of which others are known.
+    fn objection(&self, part: &Part) -> Option<String> {
+        let whole = Event { targets: self.event.targets.clone(), ..part.event.clone() };
+        (whole != self.event || part.count != self.parts_expected)
+            .then(|| format!("it is of another event of the same id, fired by {}", part.event.origin))
+    }
+
     fn add_part(&mut self, part: Part) {
         self.parts_found.insert(part.index);
         self.targets.extend(part.event.targets.hosts.iter().cloned());
@@ -102,13 +109,20 @@ impl Fleet {
 
     async fn stored_event(&self, records: Records) -> Result<Option<StoredEvent>, StoreError> {
         let Records { parts, members, outcomes } = records;
-        self.read_certificates(parts.iter().chain(&members).map(|record| record.text.as_str())).await?;
+        let texts = parts.iter().chain(&members).map(|record| record.text.as_str());
+        let certificates = self.read_certificates(texts).await?;
         let mut unverified = Unverified::default();
         let mut stored: Option<StoredEvent> = None;
         for record in &parts {
             let Key::Part { index, .. } = record.key else { continue };
             let by_origin = |part: &Part| Authors::Node(part.event.origin.clone());
-            let Some((part, _)) = self.open_or_note(record, by_origin, &mut unverified) else { continue };
+            let opened = self.open_or_note(record, &certificates, by_origin, &mut unverified);
+            let Some((part, _)) = opened else { continue };
+            // A node may sign anything as its own, and put it beside the parts of another node's event.
+            if let Some(why) = stored.as_ref().and_then(|stored| stored.objection(&part)) {
+                unverified.add(&self.key(&record.key), &why);
+                continue;
+            }
             let stored = stored.get_or_insert_with(|| StoredEvent::new(&part));
             stored.add_part(Part { index, ..part });
         }
@@ -120,19 +134,19 @@ impl Fleet {
         let origin = is_verified.then(|| stored.event.origin.clone());
         for record in &members {
             let by_origin = |_: &Members| Authors::Node(stored.event.origin.clone());
-            if let Some((members, _)) = self.open_or_note(record, by_origin, &mut unverified) {
+            if let Some((members, _)) = self.open_or_note(record, &certificates, by_origin, &mut unverified) {
                 stored.targets.extend(members.0);
             }
         }
         for records in outcomes.chunks(OUTCOMES_AT_A_TIME) {
-            self.read_certificates(records.iter().map(|record| record.text.as_str())).await?;
+            let texts = records.iter().map(|record| record.text.as_str());
+            let certificates = self.read_certificates(texts).await?;
             for record in records {
                 let Key::Outcome { certname, .. } = &record.key else { continue };
                 let authors =
                     |outcome: &DeliveryOutcome| Authors::of_outcome(outcome, certname, origin.as_ref());
-                let Some((outcome, by)) = self.open_or_note(record, authors, &mut unverified) else {
-                    continue;
-                };
+                let opened = self.open_or_note(record, &certificates, authors, &mut unverified);
+                let Some((outcome, by)) = opened else { continue };
                 // A member that joined between the listing and the delivery ran too.
                 stored.targets.insert(certname.clone());
                 stored.outcomes.insert(certname.clone(), with_author(outcome, certname, by));

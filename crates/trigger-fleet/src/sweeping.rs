@@ -200,12 +200,11 @@ impl Fleet {
     /// Gives a delivery the outcome `expired`, unless its target has just given it another, and deletes it. Returns
     /// whether it has expired.
     async fn expire(&self, event: EventId, certname: &Certname) -> Result<bool, StoreError> {
-        self.ensure_certificate().await?;
         let key = Key::Outcome { event, certname: certname.clone() };
         let outcome = DeliveryOutcome::Expired(None);
         // A sweeper that acts for no node has nothing to sign with.
         let (key, text) = match self.identity() {
-            Some(_) => self.own_signed_entry(&key, &outcome)?,
+            Some(_) => self.own_signed_entry(&self.own_signing_key().await?, &key, &outcome)?,
             None => self.entry(&key, &outcome),
         };
         let written = self.store().compare_and_swap(&key, &text, None).await?;

@@ -8,7 +8,8 @@ use trigger_core::signature::Authors;
 use trigger_core::wire::{Stored, WireError};
 use trigger_store::store::{KeyRange, StoreError};
 
-use crate::codec::{Opened, SigningError};
+use crate::certificates::Certificates;
+use crate::codec::{Opened, SigningError, SigningKey};
 use crate::fleet::{Fleet, Record};
 
 /// Certificates read in one request: some 3 kB each.
@@ -17,7 +18,7 @@ const CERTIFICATES_PER_READ: usize = 128;
 /// Sentences about single values that are listed at most.
 const MAX_SENTENCES: usize = 20;
 
-/// What was read and does not count, as sentences for the reader. Of many, the first are listed and the others counted.
+/// What was read and does not count, or not for certain, as sentences for the reader. Of many, the first are listed and the others counted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Unverified {
     sentences: Vec<String>,
@@ -27,8 +28,21 @@ pub struct Unverified {
 impl Unverified {
     /// Adds a value that does not count.
     pub(crate) fn add(&mut self, key: &str, reason: &str) {
+        self.add_sentence(|| format!("what is stored under {key} does not count: {reason}"));
+    }
+
+    /// Adds a value of which it is not certain that its node has signed it.
+    fn add_outdated(&mut self, key: &str, reason: &str) {
+        self.add_sentence(|| {
+            format!(
+                "what is stored under {key} may have been written by someone who has its node's former key: {reason}"
+            )
+        });
+    }
+
+    fn add_sentence(&mut self, sentence: impl FnOnce() -> String) {
         if self.sentences.len() < MAX_SENTENCES {
-            self.sentences.push(format!("what is stored under {key} does not count: {reason}"));
+            self.sentences.push(sentence());
         } else {
             self.more += 1;
         }
@@ -41,34 +55,40 @@ impl Unverified {
 
     /// One sentence for each value, and one that counts the others.
     pub fn sentences(&self) -> Vec<String> {
-        let more = (self.more > 0).then(|| format!("{} more stored values do not count either", self.more));
+        let more = (self.more > 0)
+            .then(|| format!("{} more stored values do not count, or not for certain", self.more));
         self.sentences.iter().cloned().chain(more).collect()
     }
 }
 
 impl Fleet {
-    /// The key and the signed value of an entry to write.
-    pub(crate) fn signed_entry<T: Stored>(
-        &self,
-        key: &Key,
-        value: &T,
-        author: &Certname,
-    ) -> Result<(String, String), SigningError> {
-        let key = self.key(key);
-        let text = self.codec().encode_signed(&key, value, author)?;
-        Ok((key, text))
+    /// What values of the node that this fleet acts for are signed with, whose certificate is stored then.
+    ///
+    /// # Errors
+    /// When the backend does not answer, or the node cannot sign now.
+    pub(crate) async fn own_signing_key(&self) -> Result<SigningKey, StoreError> {
+        let signing_key = self.codec().signing_key(self.own()).map_err(|error| self.cannot_sign(&error))?;
+        self.ensure_certificate(&signing_key).await?;
+        Ok(signing_key)
     }
 
-    /// The same for a value of the node that this fleet acts for.
+    /// The key and the signed value of an entry of the node that this fleet acts for.
     pub(crate) fn own_signed_entry<T: Stored>(
         &self,
+        signing_key: &SigningKey,
         key: &Key,
         value: &T,
     ) -> Result<(String, String), StoreError> {
-        self.signed_entry(key, value, self.own()).map_err(|error| StoreError::Unreachable {
+        let key = self.key(key);
+        let text = signing_key.encode(&key, value).map_err(|error| self.cannot_sign(&error))?;
+        Ok((key, text))
+    }
+
+    fn cannot_sign(&self, error: &SigningError) -> StoreError {
+        StoreError::Unreachable {
             backend: self.store().address().to_owned(),
             detail: format!("this node cannot sign what it stores there: {error}").into(),
-        })
+        }
     }
 
     /// What sets the keys of this fleet apart from those of any other.
@@ -76,10 +96,16 @@ impl Fleet {
         format!("{} {}", self.store().address(), self.prefix())
     }
 
-    /// The entry of this node's certificate, where it is not known to be stored. It has to be visible before anything that
-    /// is signed with it.
-    pub(crate) fn certificate_entry(&self) -> Option<(CertificateRef, (String, String))> {
-        let (reference, certificate) = self.codec().unannounced(&self.place())?;
+    /// The entry of the certificate that goes with a key, where it is not known to be stored. It has to be visible before
+    /// anything that is signed with the key.
+    pub(crate) fn certificate_entry(
+        &self,
+        signing_key: &SigningKey,
+    ) -> Option<(CertificateRef, (String, String))> {
+        let (reference, certificate) = signing_key.certificate()?;
+        if self.codec().is_announced(&self.place(), reference.fingerprint) {
+            return None;
+        }
         let entry = self.entry(&Key::from(reference.clone()), &certificate);
         Some((reference, entry))
     }
@@ -92,12 +118,15 @@ impl Fleet {
     /// When the backend does not answer.
     pub async fn announce_certificate(&self) -> Result<(), StoreError> {
         self.codec().forget_announced(&self.place());
-        self.ensure_certificate().await
+        match self.codec().own_key() {
+            Some(own) => self.ensure_certificate(&own).await,
+            None => Ok(()),
+        }
     }
 
-    /// Stores this node's certificate where it is not known to be stored.
-    pub(crate) async fn ensure_certificate(&self) -> Result<(), StoreError> {
-        let Some((reference, entry)) = self.certificate_entry() else { return Ok(()) };
+    /// Stores the certificate that goes with a key where it is not known to be stored.
+    async fn ensure_certificate(&self, signing_key: &SigningKey) -> Result<(), StoreError> {
+        let Some((reference, entry)) = self.certificate_entry(signing_key) else { return Ok(()) };
         let stored = self.store().read(&[KeyRange::Key(entry.0.clone())]).await?;
         if stored.first().is_none_or(|stored| stored.value != entry.1) {
             self.store().put_many(vec![entry]).await.into_iter().collect::<Result<Vec<_>, _>>()?;
@@ -106,27 +135,30 @@ impl Fleet {
         Ok(())
     }
 
-    /// Reads the certificates that texts refer to and that are not known yet. One that is not there, or cannot be decoded,
-    /// stays unknown.
+    /// The certificates that texts refer to. One that is not there, or cannot be decoded, is not among them.
     pub(crate) async fn read_certificates<'a>(
         &self,
         texts: impl IntoIterator<Item = &'a str>,
-    ) -> Result<(), StoreError> {
-        for chunk in self.codec().wanted_certificates(texts).chunks(CERTIFICATES_PER_READ) {
+    ) -> Result<Certificates, StoreError> {
+        let (mut certificates, missing) = self.codec().needed_certificates(texts);
+        for chunk in missing.chunks(CERTIFICATES_PER_READ) {
             let keys: Vec<KeyRange> =
                 chunk.iter().map(|wanted| self.one(&Key::from(wanted.clone()))).collect();
             for record in self.read(&keys).await? {
                 if let Key::Certificate { certname, fingerprint } = record.key
                     && let Ok(certificate) = self.decode::<StoredCertificate>(&record.text)
                 {
-                    self.codec().learn(CertificateRef { certname, fingerprint }, certificate);
+                    certificates.learn(CertificateRef { certname, fingerprint }, certificate);
                 }
             }
         }
-        Ok(())
+        if !missing.is_empty() {
+            self.codec().keep(&certificates);
+        }
+        Ok(certificates)
     }
 
-    /// The value of a record whose signature lets it count; see [`Codec::open`](crate::codec::Codec::open). Its certificate has to have been read.
+    /// The value of a record whose signature lets it count; see [`Codec::open`](crate::codec::Codec::open).
     ///
     /// # Errors
     /// That the text cannot be decoded.
@@ -134,21 +166,28 @@ impl Fleet {
         &self,
         key: &Key,
         text: &str,
+        certificates: &Certificates,
         authors: impl FnOnce(&T) -> Authors,
     ) -> Result<Opened<T>, WireError> {
-        self.codec().open(&self.key(key), text, authors)
+        self.codec().open(&self.key(key), text, certificates, authors)
     }
 
-    /// The value of a record that counts, with the node that signed it where that is known. Anything else is noted in
-    /// `unverified`, except for what cannot be decoded, which counts as absent.
+    /// The value of a record that counts, with the node that signed it where that is known. One with a certificate that is
+    /// not trusted any more is noted in `unverified`. Anything else is noted there too and counts as absent, except for
+    /// what cannot be decoded, which is absent without a note.
     pub(crate) fn open_or_note<T: Stored>(
         &self,
         Record { key, text, .. }: &Record,
+        certificates: &Certificates,
         authors: impl FnOnce(&T) -> Authors,
         unverified: &mut Unverified,
     ) -> Option<(T, Option<Certname>)> {
-        match self.open(key, text, authors) {
+        match self.open(key, text, certificates, authors) {
             Ok(Opened::Accepted { value, by, .. }) => Some((value, by)),
+            Ok(Opened::Outdated { value, by, why }) => {
+                unverified.add_outdated(&self.key(key), &why);
+                Some((value, Some(by)))
+            }
             Ok(Opened::Refused(why) | Opened::Waits(why)) => {
                 unverified.add(&self.key(key), &why);
                 None

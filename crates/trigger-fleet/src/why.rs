@@ -11,6 +11,7 @@ use trigger_core::signature::Authors;
 use trigger_core::why::{self, Asker, ExplainError, Explanation, Facts, Progress, Question, Wanted};
 use trigger_store::store::{Entry, KeyRange, StoreError};
 
+use crate::certificates::Certificates;
 use crate::fleet::{Fleet, Record};
 use crate::verifying::Unverified;
 
@@ -91,12 +92,13 @@ impl Fleet {
         facts.outcomes.extend(wanted.outcomes.into_iter().map(|key| (key, None)));
         for keys in keys.chunks(KEYS_PER_READ) {
             let records = self.read_from(source, keys).await?;
-            self.read_certificates(records.iter().map(|record| record.text.as_str())).await?;
+            let texts = records.iter().map(|record| record.text.as_str());
+            let certificates = self.read_certificates(texts).await?;
             // The origin of an event says who may have suppressed it at a target.
             let (events, others): (Vec<Record>, Vec<Record>) =
                 records.into_iter().partition(|record| matches!(record.key, Key::Part { .. }));
             for record in events.into_iter().chain(others) {
-                self.take_in(&record, facts, unverified);
+                self.take_in(&record, &certificates, facts, unverified);
             }
         }
         Ok(())
@@ -145,19 +147,26 @@ impl Fleet {
 
     /// Adds a record to the facts. One that cannot be decoded, corrupt or of a newer version, counts as absent, and so does
     /// one that its node has not signed.
-    fn take_in(&self, record: &Record, facts: &mut Facts, unverified: &mut Unverified) {
+    fn take_in(
+        &self,
+        record: &Record,
+        certificates: &Certificates,
+        facts: &mut Facts,
+        unverified: &mut Unverified,
+    ) {
         match &record.key {
             Key::Node { certname } => {
                 facts.nodes.entry(certname.clone()).or_default().record = self.decode(&record.text).ok();
             }
             Key::RunHistory { certname } => {
                 let authors = |_: &RunHistory| Authors::Node(certname.clone());
-                let history = self.open_or_note(record, authors, unverified).map(|(history, _)| history);
+                let history = self.open_or_note(record, certificates, authors, unverified);
+                let history = history.map(|(history, _)| history);
                 facts.nodes.entry(certname.clone()).or_default().history = history.unwrap_or_default();
             }
             Key::Part { event, .. } => {
                 let authors = |part: &Part| Authors::Node(part.event.origin.clone());
-                let part = self.open_or_note(record, authors, unverified);
+                let part = self.open_or_note(record, certificates, authors, unverified);
                 facts.events.insert(*event, part.map(|(part, _)| part.event));
             }
             Key::Outcome { event, certname } => {
@@ -165,7 +174,8 @@ impl Fleet {
                     facts.events.get(event).and_then(Option::as_ref).map(|event| event.origin.clone());
                 let authors =
                     |outcome: &DeliveryOutcome| Authors::of_outcome(outcome, certname, origin.as_ref());
-                let outcome = self.open_or_note(record, authors, unverified).map(|(outcome, _)| outcome);
+                let outcome = self.open_or_note(record, certificates, authors, unverified);
+                let outcome = outcome.map(|(outcome, _)| outcome);
                 facts.outcomes.insert((*event, certname.clone()), outcome);
             }
             _ => {}

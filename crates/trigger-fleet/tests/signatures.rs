@@ -4,8 +4,6 @@
 
 mod signing;
 
-use std::sync::Arc;
-
 use signing::{Site, World, id, key, node, publication};
 use trigger_core::delivery::{Completion, DeliveryOutcome, DeliveryState};
 use trigger_core::event::Target;
@@ -257,12 +255,113 @@ async fn an_expiry_says_which_node_has_written_it() {
     assert!(target.reason.as_deref().unwrap().contains("db01 has noted that"), "{:?}", target.reason);
 }
 
+fn days(n: u64) -> Timestamp {
+    signing::NOW.plus(std::time::Duration::from_secs(n * 24 * 60 * 60))
+}
+
+/// Proves C13: nothing says when an outcome was written, so that it is shown, and shown not to be certain.
+#[tokio::test]
+async fn an_outcome_is_shown_with_a_warning_once_its_certificate_is_not_trusted_any_more() {
+    for ends in ["expired", "is revoked"] {
+        let mut world = World::new(Site::certificates());
+        world.fleet("web01").publish(&publication(1, "web01", &["lb01", "lb02"]), false).await.unwrap();
+        world.fleet("lb01").finish(&[ended(1, "lb01", done())]).await.unwrap();
+        let status = async |world: &World| {
+            // Read by a node that was never revoked.
+            let fleet = world.fleet("db01");
+            let status = fleet.event_status(id(1)).await.unwrap().unwrap();
+            let states = status.targets.values().map(|target| target.state).collect::<Vec<_>>();
+            (states, status.unverified.sentences())
+        };
+        assert_eq!(status(&world).await, (vec![DeliveryState::Done, DeliveryState::Pending], vec![]));
+        if ends == "expired" {
+            world.set_clock(Timestamp::from_unix_ms(32_503_680_000_000));
+        } else {
+            world.revoke("lb01");
+            world.revoke("web01");
+        }
+        let (states, why) = status(&world).await;
+        assert_eq!(states, [DeliveryState::Done, DeliveryState::Pending]);
+        // Of the event and of the outcome.
+        let is_warned = |key: &str| why.iter().any(|why| why.contains(key) && why.contains(ends));
+        assert!(why.len() == 2 && is_warned(&part(1)) && is_warned(&outcome("lb01", 1)), "{why:?}");
+        assert!(why[0].contains("former key"), "{why:?}");
+        // It ends no delivery, and its node's own replaces it, of whatever kind.
+        assert!(!matches!(&world.arrivals("lb01").await[..], [Arrival::HasOutcome { .. }]));
+
+        // Neither keeps the event from ending and being removed. The certificate of the sweeper is good.
+        if ends == "is revoked" {
+            let swept = world.fleet("db01").sweep(days(3), None).await.unwrap();
+            assert_eq!(swept.expired, 1, "of the target that was silent");
+            assert_eq!(status(&world).await.0, [DeliveryState::Done, DeliveryState::Expired]);
+            assert_eq!(world.fleet("db01").sweep(days(30), None).await.unwrap().removed, 1);
+        }
+    }
+}
+
+/// Proves C13: what it signed would be refused for good, everywhere.
+#[tokio::test]
+async fn a_node_signs_nothing_with_a_certificate_that_is_not_trusted_any_more() {
+    let mut world = World::new(Site::certificates());
+    let fire = async |world: &World, n: u128| {
+        world.fleet("web01").publish(&publication(n, "web01", &["lb01"]), false).await
+    };
+    let finish = async |world: &World| world.fleet("web01").finish(&[ended(1, "web01", done())]).await;
+    fire(&world, 1).await.unwrap();
+    finish(&world).await.unwrap();
+    world.set_clock(Timestamp::from_unix_ms(32_503_680_000_000));
+    let error = fire(&world, 2).await.unwrap_err();
+    // So the event waits in the outbox, and the outcome in the agent.
+    assert!(error.is_transient() && error.to_string().contains("web01 expired at"), "{error}");
+    let error = finish(&world).await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("cannot sign"), "{error}");
+    assert!(world.arrivals("lb01").await.len() == 1, "nothing was stored");
+    world.set_clock(signing::NOW);
+    fire(&world, 2).await.unwrap();
+    world.revoke("web01");
+    let error = fire(&world, 3).await.unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("is revoked"), "{error}");
+}
+
+/// Proves C13: a node may sign what it likes as its own.
+#[tokio::test]
+async fn a_part_of_another_nodes_event_is_no_part_of_this_one() {
+    let world = World::new(Site::certificates());
+    world.fleet("web01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+    world.fleet("db01").announce_certificate().await.unwrap();
+    let forged = publication(1, "db01", &["lb09"]).event.into_parts().remove(0);
+    let at = key(&Key::Part { event: id(1), index: 1 });
+    world.put(&at, &world.signed_as("db01", &at, &trigger_core::event::Part { index: 1, ..forged })).await;
+    let status = world.fleet("web01").event_status(id(1)).await.unwrap().unwrap();
+    assert_eq!(status.event.origin, node("web01"));
+    assert_eq!(status.targets.keys().collect::<Vec<_>>(), [&node("lb01")]);
+    let why = status.unverified.sentences();
+    assert!(why.len() == 1 && why[0].contains("another event of the same id, fired by db01"), "{why:?}");
+}
+
+/// Proves C13: the origin of an event that is for another node suppresses nothing here.
+#[tokio::test]
+async fn only_the_origin_of_an_event_for_this_node_suppresses_it_here() {
+    let world = World::new(Site::certificates());
+    let suppressed = DeliveryOutcome::Suppressed("a loop".to_owned());
+    for (n, hosts, ends) in [(1, &["lb01"], true), (2, &["lb02"], false)] {
+        world.fleet("web01").publish(&publication(n, "web01", hosts), false).await.unwrap();
+        world.put(&delivery("lb01", n), &world.read(&delivery(hosts[0], n)).await).await;
+        let at = outcome("lb01", n);
+        world.put(&at, &world.signed_as("web01", &at, &suppressed)).await;
+        let arrivals = world.arrivals("lb01").await;
+        let found = arrivals
+            .iter()
+            .any(|arrival| matches!(arrival, Arrival::HasOutcome { event, .. } if *event == id(n)));
+        assert_eq!(found, ends, "{arrivals:?}");
+    }
+}
+
 /// Proves C13.
 #[tokio::test]
 async fn a_forged_event_is_swept_and_said_to_have_expired_nowhere() {
     let world = World::new(Site::certificates());
     world.unsigned().publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
-    let days = |n: u64| signing::NOW.plus(std::time::Duration::from_secs(n * 24 * 60 * 60));
     assert_eq!(world.fleet("db01").sweep(days(3), None).await.unwrap().expired, 0);
     assert_eq!(world.fleet("db01").sweep(days(30), None).await.unwrap().removed, 1);
     let left =
@@ -297,7 +396,6 @@ async fn a_node_stores_its_certificate_again_in_a_backend_that_has_lost_it() {
     let key = KeyRange::Prefix(key(&Key::Sweep).replace("sweep", "certificates/web01/"));
     let stored = world.store.read(&[key]).await.unwrap();
     assert_eq!(stored.len(), 1);
-    drop(Arc::new(stored));
 }
 
 /// Proves C13.

@@ -8,13 +8,14 @@ use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use rustls::{Error, SignatureScheme};
+use trigger_core::certificate::Fingerprint;
 use trigger_core::identity::Certname;
 use trigger_core::time::Timestamp;
 
 use crate::certificate::{certname, parse, timestamp};
 use crate::error::{FileKind, PkiError};
 use crate::files::{self, unusable};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::fingerprint;
 use crate::signature::{self, SCHEMES};
 
 /// The identity that a node proves, as its files said when they were read.
@@ -59,7 +60,7 @@ impl Identity {
         })?;
         Ok(Self {
             certname,
-            fingerprint: Fingerprint::of(&leaf),
+            fingerprint: fingerprint(&leaf),
             not_before,
             not_after,
             key_path: key.to_owned(),

@@ -28,7 +28,7 @@ pub use self::error::{FileKind, NoCertname, PkiError};
 pub use self::explain::OtherEnd;
 pub use self::extensions::TrustedExtensions;
 pub use self::files::TlsFiles;
-pub use self::fingerprint::{Fingerprint, InvalidFingerprint};
+pub use self::fingerprint::fingerprint;
 pub use self::identity::Identity;
 pub use self::lazy::LazyPki;
 pub use self::pki::Pki;

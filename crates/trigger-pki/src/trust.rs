@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
+use trigger_core::certificate::Fingerprint;
 use trigger_core::identity::Certname;
 use trigger_core::time::Timestamp;
 use webpki::{
@@ -15,7 +16,7 @@ use crate::certificate::{certname, from_unix_time, name, parse, subject, timesta
 use crate::error::{FileKind, PkiError};
 use crate::extensions::TrustedExtensions;
 use crate::files::{self, unusable};
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::fingerprint;
 use crate::provider::provider;
 use crate::quoted::quoted;
 use crate::revocation::{self, RevocationList, StaleList};
@@ -111,10 +112,35 @@ impl Trust {
         intermediates: &[CertificateDer<'_>],
         now: Timestamp,
     ) -> Result<Peer, Untrusted> {
+        self.verify_node(leaf, intermediates, now, self.lists.as_deref())
+    }
+
+    /// Verifies a certificate as it was while it was valid: it may have expired `now`, or been revoked since. What such a
+    /// certificate proves is not certain, because nothing says when its key was used.
+    ///
+    /// # Errors
+    /// Why it was never trusted.
+    pub fn verify_as_it_was(
+        &self,
+        leaf: &[u8],
+        intermediates: &[CertificateDer<'_>],
+        now: Timestamp,
+    ) -> Result<Peer, Untrusted> {
+        let last_valid = now.min(timestamp(parse(leaf)?.validity().not_after));
+        self.verify_node(leaf, intermediates, last_valid, None)
+    }
+
+    fn verify_node(
+        &self,
+        leaf: &[u8],
+        intermediates: &[CertificateDer<'_>],
+        now: Timestamp,
+        lists: Option<&[RevocationList]>,
+    ) -> Result<Peer, Untrusted> {
         let now = to_unix_time(now);
-        match self.verify_chain(leaf, intermediates, now, Purpose::Client) {
+        match self.verify_chain(leaf, intermediates, now, Purpose::Client, lists) {
             Err(Untrusted::WrongPurpose { .. }) => {
-                self.verify_chain(leaf, intermediates, now, Purpose::Server)?;
+                self.verify_chain(leaf, intermediates, now, Purpose::Server, lists)?;
             }
             verified => verified?,
         }
@@ -122,7 +148,7 @@ impl Trust {
         Ok(Peer {
             certname: certname(&certificate).map_err(|reason| Untrusted::NotACertname { reason })?,
             extensions: TrustedExtensions::of(&certificate),
-            fingerprint: Fingerprint::of(leaf),
+            fingerprint: fingerprint(leaf),
             serial: certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
             not_after: timestamp(certificate.validity().not_after),
         })
@@ -160,7 +186,7 @@ impl Trust {
         server: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), Untrusted> {
-        self.verify_chain(leaf, intermediates, now, Purpose::Server)?;
+        self.verify_chain(leaf, intermediates, now, Purpose::Server, self.lists.as_deref())?;
         let parsed = parse(leaf)?;
         let end_entity = EndEntityCert::try_from(leaf).map_err(|error| unreadable(&parsed, &error))?;
         end_entity.verify_is_valid_for_subject_name(server).map_err(|error| match error {
@@ -179,6 +205,7 @@ impl Trust {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
         purpose: Purpose,
+        lists: Option<&[RevocationList]>,
     ) -> Result<(), Untrusted> {
         let parsed = parse(leaf)?;
         let leaf = CertificateDer::from(leaf);
@@ -189,7 +216,7 @@ impl Trust {
             .map(|der| CertificateDer::from(der.as_ref()))
             .collect();
         let lists: Vec<&CertRevocationList<'_>> =
-            self.lists.iter().flatten().map(|known| &known.list).collect();
+            lists.iter().copied().flatten().map(|known| &known.list).collect();
         // There is none to be asked where revocation is not checked, and then only: a file without lists is an error.
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
             options

@@ -9,7 +9,7 @@ use std::path::Path;
 use rcgen::{CertificateParams, KeyPair};
 use trigger_core::time::Timestamp;
 use trigger_pki::testing::{AUTHORIZATION_EXTENSION, REGISTERED_EXTENSION, TestCa, extension};
-use trigger_pki::{Fingerprint, Pki, SharedKey, TlsFiles, Untrusted, verify_signature};
+use trigger_pki::{Pki, SharedKey, TlsFiles, Untrusted, fingerprint, verify_signature};
 
 const NOW: Timestamp = Timestamp::from_unix_ms(1_800_000_000_000);
 const NODE: &str = "web01.example.com";
@@ -41,7 +41,7 @@ fn each_form_of_key_signs_what_its_certificate_verifies() {
         fs::write(&files.key, fixture(form)).unwrap();
         let identity = Pki::open(files).unwrap().identity();
         assert_eq!(identity.certname().as_str(), NODE);
-        assert_eq!(identity.fingerprint(), Fingerprint::of(identity.certificate_der()));
+        assert_eq!(identity.fingerprint(), fingerprint(identity.certificate_der()));
         let signature = identity.sign(b"an event").unwrap();
         assert!(signature.starts_with(&format!("{algorithm}:")), "{signature}");
         verify_signature(identity.certificate_der(), b"an event", &signature).unwrap();

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use trigger_core::time::Timestamp;
 use trigger_pki::testing::TestCa;
-use trigger_pki::{Fingerprint, Pki, SharedKey, TlsFiles, TrustedExtensions, verify_signature};
+use trigger_pki::{Pki, SharedKey, TlsFiles, TrustedExtensions, verify_signature};
 
 use crate::scratch::Scratch;
 

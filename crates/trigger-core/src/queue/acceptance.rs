@@ -16,8 +16,8 @@ impl Queue {
 
     /// The outcome of a delivery that this node does not run.
     pub(super) fn refusal(&self, cause: &Cause) -> Option<DeliveryOutcome> {
-        if let Decision::Refused { reason, .. } = self.judge(cause) {
-            return Some(DeliveryOutcome::Refused(reason));
+        if let Some(refused) = refused(&self.settings.policy, cause) {
+            return Some(refused);
         }
         if cause.event.options.noop && !self.settings.honours_noop {
             return Some(DeliveryOutcome::Refused("this node's run command cannot honour noop".to_owned()));
@@ -36,15 +36,16 @@ impl Queue {
     /// Ends what waits and is not accepted any more. A run in progress goes on.
     pub(super) fn refuse_waiting(&mut self, now: Now) -> Vec<Effect> {
         let policy = &self.settings.policy;
-        let is_refused = |cause: &Cause| {
-            matches!(policy.judge(&Request::of(&cause.event, &cause.signer)), Decision::Refused { .. })
-        };
-        let mut refused = self.real.extract(is_refused);
-        refused.extend(self.noop.extract(is_refused));
-        let refused: Vec<(Cause, DeliveryOutcome)> = refused
-            .into_iter()
-            .filter_map(|cause| self.refusal(&cause).map(|refusal| (cause, refusal)))
-            .collect();
-        if refused.is_empty() { Vec::new() } else { vec![self.finish(now, None, refused)] }
+        let mut ended = self.real.extract(|cause| refused(policy, cause));
+        ended.extend(self.noop.extract(|cause| refused(policy, cause)));
+        if ended.is_empty() { Vec::new() } else { vec![self.finish(now, None, ended)] }
+    }
+}
+
+/// The outcome of a delivery that a policy does not accept.
+fn refused(policy: &Policy, cause: &Cause) -> Option<DeliveryOutcome> {
+    match policy.judge(&Request::of(&cause.event, &cause.signer)) {
+        Decision::Refused { reason, .. } => Some(DeliveryOutcome::Refused(reason)),
+        Decision::Accepted { .. } => None,
     }
 }

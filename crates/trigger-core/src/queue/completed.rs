@@ -1,35 +1,121 @@
-//! Deliveries that end, and what the queue remembers of them.
+//! The events that ended here: what the queue remembers of them, and what it does where they are delivered again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
+use super::Queue;
 use crate::dedup::HonouredEvent;
-use crate::delivery::DeliveryOutcome;
+use crate::delivery::{Completion, DeliveryOutcome};
 use crate::event::Target;
-use crate::identity::EventId;
+use crate::identity::{EventId, RunId};
+use crate::queue::messages::Effect;
 use crate::run::record::Cause;
-use crate::time::Timestamp;
+use crate::time::{Now, Timestamp};
 
-/// An event that ended here.
-#[derive(Debug, Clone)]
-pub(super) struct CompletedEvent {
-    pub(super) honoured: HonouredEvent,
-    /// The outcome, where no run produced it. It is stored again when the delivery is read again without an outcome,
-    /// because a backend that was restored from a backup has lost it. The outcome of a run is in the run's record.
-    pub(super) without_run: Option<DeliveryOutcome>,
+/// How many more entries than after the last look may be there before outlived ones are looked for.
+const MIN_GROWTH: usize = 1024;
+
+/// Events that ended here and must not run again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Completed {
+    events: HashMap<EventId, HonouredEvent>,
+    /// The number of entries from which on outlived ones are looked for. A look takes a time that grows with their number,
+    /// so that there is not one for each entry.
+    looks_at: usize,
 }
 
-/// A delivery that ends.
-pub(super) struct Ended {
-    pub(super) event: EventId,
-    pub(super) addressed_as: BTreeSet<Target>,
-    pub(super) outcome: DeliveryOutcome,
-    /// Until when the event could run; absent for one that never could.
-    pub(super) expires_at: Option<Timestamp>,
+impl Completed {
+    pub(super) fn new(events: impl IntoIterator<Item = HonouredEvent>) -> Self {
+        let events: HashMap<EventId, HonouredEvent> =
+            events.into_iter().map(|event| (event.event, event)).collect();
+        Self { looks_at: events.len() + MIN_GROWTH, events }
+    }
+
+    pub(super) fn get(&self, event: EventId) -> Option<&HonouredEvent> {
+        self.events.get(&event)
+    }
+
+    pub(super) fn contains(&self, event: EventId) -> bool {
+        self.events.contains_key(&event)
+    }
+
+    pub(super) fn remove(&mut self, event: EventId) {
+        self.events.remove(&event);
+    }
+
+    fn insert(&mut self, event: HonouredEvent, now: Timestamp) {
+        self.events.insert(event.event, event);
+        if self.events.len() >= self.looks_at {
+            self.events.retain(|_, event| !event.is_outlived(now));
+            self.looks_at = self.events.len() * 2 + MIN_GROWTH;
+        }
+    }
 }
 
-impl From<(Cause, DeliveryOutcome)> for Ended {
-    fn from((cause, outcome): (Cause, DeliveryOutcome)) -> Self {
-        let expires_at = Some(cause.event.expires_at());
-        Self { event: cause.event.id, addressed_as: cause.addressed_as, outcome, expires_at }
+impl Queue {
+    /// The entry of the deduplication log for an event that ended here. There is none for what was refused because it
+    /// could not be verified: the ids of forgeries would fill the log, and none of them ever runs.
+    pub fn honoured(&self, event: EventId) -> Option<&HonouredEvent> {
+        self.completed.get(event)
+    }
+
+    /// What to do with a delivery of an event that ended here; absent if it has not.
+    pub(super) fn finish_again(&mut self, event: EventId, addressed_as: &BTreeSet<Target>) -> Option<Effect> {
+        if !self.has_ended(event) {
+            return None;
+        }
+        let addressed_as = addressed_as.clone();
+        Some(match &self.completed.get(event)?.without_run {
+            // There is no record of a run from which the outcome could be stored again.
+            Some(outcome) => Effect::Finish {
+                run: None,
+                completions: vec![Completion { event, addressed_as, outcome: outcome.clone() }],
+            },
+            None => Effect::DeleteDeliveries { event, addressed_as },
+        })
+    }
+
+    /// Whether an event has ended here for good. One that was superseded has, as long as this node knows the event that
+    /// took its place: a backend that was restored from a backup may have lost that one before it was run for, and has
+    /// the earlier one again.
+    pub(super) fn has_ended(&self, event: EventId) -> bool {
+        let mut event = event;
+        // An event is superseded by a later one, so that there is no circle; the bound is there in case the file says so.
+        for _ in 0..=self.completed.events.len() {
+            match self.completed.get(event).map(|ended| &ended.without_run) {
+                None => return false,
+                Some(Some(DeliveryOutcome::Superseded(by))) if self.is_queued(*by) => return true,
+                Some(Some(DeliveryOutcome::Superseded(by))) => event = *by,
+                Some(_) => return true,
+            }
+        }
+        false
+    }
+
+    /// Ends deliveries whose events count.
+    pub(super) fn finish(
+        &mut self,
+        now: Now,
+        run: Option<RunId>,
+        ended: Vec<(Cause, DeliveryOutcome)>,
+    ) -> Effect {
+        let queued = self.queued.len();
+        let completions: Vec<Completion> = ended
+            .into_iter()
+            .map(|(cause, outcome)| {
+                let event = cause.event.id;
+                self.queued.remove(&event);
+                self.clocks.ended(event);
+                let without_run = run.is_none().then(|| outcome.clone());
+                let honoured = HonouredEvent::new(event, now.wall, cause.event.expires_at());
+                self.completed.insert(HonouredEvent { without_run, ..honoured }, now.wall);
+                Completion { event, addressed_as: cause.addressed_as, outcome }
+            })
+            .collect();
+        if self.queued.len() < queued {
+            for waiting in [&mut self.real, &mut self.noop] {
+                waiting.causes.retain(|cause| self.queued.contains(&cause.event.id));
+            }
+        }
+        Effect::Finish { run, completions }
     }
 }

@@ -23,7 +23,10 @@ pub enum Input {
         is_whole: bool,
     },
     /// All deliveries of a reading have been reported, or the rest of them could not be read.
-    ReadingEnded,
+    ReadingEnded {
+        /// Whether everything that is there has been read.
+        is_whole: bool,
+    },
     /// A delivery that only a newer version can read. It is held until this agent is updated.
     TooNew(HeldDelivery),
     /// A delivery whose event cannot be verified now, and may be later. It is held until it is read again.
@@ -84,9 +87,9 @@ pub enum Effect {
         /// The deliveries that the run covers. All of them have arrived before the record is written.
         causes: Vec<Cause>,
     },
-    /// Append the events to the deduplication log if a run covered them (fsync), store the outcomes, delete the
-    /// deliveries, then close the record of the run, if there is one (C4). Without `completions`, only the record is
-    /// closed.
+    /// Append the events to the deduplication log where they are [honoured](super::Queue::honoured) (fsync), store the
+    /// outcomes, delete the deliveries, then close the record of the run, if there is one (C4). Without `completions`,
+    /// only the record is closed. Without `run`, several of these effects may be performed as one.
     Finish {
         /// The run whose record can be closed afterwards.
         run: Option<RunId>,

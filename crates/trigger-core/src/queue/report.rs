@@ -58,12 +58,16 @@ impl Queue {
     /// The deliveries that are held, each with its reason: those that this version cannot read or verify, and all
     /// that wait while a blocker needs an operator.
     pub fn held(&self) -> impl Iterator<Item = (EventId, &str)> {
-        let unreadable = self.unreadable.iter().map(|held| (held.event, held.reason.as_str()));
         let blocked = self
             .held_reason()
             .into_iter()
             .flat_map(|reason| self.waiting_causes().map(move |cause| (cause.event.id, reason)));
-        unreadable.chain(blocked)
+        self.unusable.iter().chain(blocked)
+    }
+
+    /// Why a delivery is held that this version cannot read or verify.
+    pub fn unusable_reason(&self, event: EventId) -> Option<&str> {
+        self.unusable.reason(event)
     }
 
     /// What the run in progress covers; empty until the run has its id.
@@ -79,13 +83,12 @@ impl Queue {
 
     /// Whether an event waits or runs here.
     pub fn is_queued(&self, event: EventId) -> bool {
-        let active = self.active.iter().flat_map(|active| &active.causes);
-        active.chain(self.waiting_causes()).any(|cause| cause.event.id == event)
+        self.queued.contains(&event)
     }
 
     /// Whether an event waits, runs, or has ended here.
     pub fn is_known(&self, event: EventId) -> bool {
-        self.completed.contains_key(&event) || self.is_queued(event)
+        self.is_queued(event) || self.has_ended(event)
     }
 
     /// The blocker that counts, if any keeps runs from starting.

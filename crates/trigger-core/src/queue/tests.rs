@@ -2,7 +2,7 @@
 //!
 //! The words of a script are `e1` for an event, `e1:web` for a tagged one, `e1~` for a noop one; `+1500` lets 1500 ms
 //! pass, and `wall+90000000` moves the wall clock alone; `unchanged`, `failed`, `not_run`, `interrupted` and so on end
-//! the run; `[` and `]` begin and end a reading of deliveries, and `[all` one of everything that is there; `block` and `unblock` disable and enable Puppet; `forged:e1` is a delivery whose event does not count, `unverified:e1` one
+//! the run; `[` and `]` begin and end a reading of deliveries, and `[all` and `all]` one of everything that is there; `block` and `unblock` disable and enable Puppet; `forged:e1` is a delivery whose event does not count, `unverified:e1` one
 //! whose event cannot be verified now; `restart` starts a new agent that takes over from an idle
 //! one.
 
@@ -13,6 +13,8 @@ mod limit;
 mod policy;
 mod random_scripts;
 mod recovery;
+
+use std::collections::BTreeMap;
 
 use super::*;
 use crate::delivery::DeliveryState;
@@ -32,6 +34,8 @@ struct World {
     runs: u128,
     /// By the wall clock, as the records of the runs keep them.
     starts: Vec<Timestamp>,
+    /// The deduplication log.
+    log: BTreeMap<EventId, HonouredEvent>,
 }
 
 fn settings() -> QueueSettings {
@@ -65,6 +69,7 @@ fn world_in_recovery(settings: QueueSettings) -> World {
         seen: Vec::new(),
         runs: 0,
         starts: Vec::new(),
+        log: BTreeMap::new(),
     }
 }
 
@@ -137,6 +142,8 @@ impl World {
             Effect::Finish { completions, .. } => {
                 let mut words = Vec::new();
                 for completion in completions {
+                    let honoured = self.queue.honoured(completion.event);
+                    self.log.extend(honoured.map(|honoured| (completion.event, honoured.clone())));
                     let how = match completion.outcome {
                         DeliveryOutcome::Done(_) => "done".to_owned(),
                         DeliveryOutcome::Failed(run) => format!("failed({})", run.result.outcome),
@@ -187,7 +194,9 @@ impl World {
             } else if word == "[all" {
                 self.input(Input::ReadingStarted { is_whole: true });
             } else if word == "]" {
-                self.input(Input::ReadingEnded);
+                self.input(Input::ReadingEnded { is_whole: false });
+            } else if word == "all]" {
+                self.input(Input::ReadingEnded { is_whole: true });
             } else if word == "block" {
                 self.input(disabled(Some("disabled: maintenance")));
             } else if let Some(event) = word.strip_prefix("forged:") {
@@ -208,11 +217,10 @@ impl World {
     /// the backend. Its forward clock starts again.
     fn restart(&mut self) {
         assert!(self.queue.active.is_none(), "a run in progress would have to be adopted");
-        let old = std::mem::replace(&mut self.queue, Queue::new(settings(), []));
-        // An event that ended without a run is not in the deduplication log.
-        let by_runs = old.completed.iter().filter(|(_, ended)| ended.without_run.is_none());
-        self.queue =
-            Queue::new(old.settings.clone(), by_runs.map(|(event, ended)| (*event, ended.honoured.ended_at)));
+        let lines: Vec<String> = self.log.values().map(HonouredEvent::to_line).collect();
+        let logged = lines.iter().filter_map(|line| HonouredEvent::from_line(line));
+        let new = Queue::new(self.queue.settings.clone(), logged);
+        let old = std::mem::replace(&mut self.queue, new);
         self.now.elapsed = Duration::ZERO;
         self.queue.recall_starts(self.now, self.starts.iter().copied());
         let waiting: Vec<Cause> = old.waiting_causes().cloned().collect();
@@ -369,6 +377,41 @@ fn an_outcome_without_a_run_is_stored_again_when_the_backend_has_lost_it() {
     world.play("e1~ e1~");
     assert_eq!(world.seen, ["finish[e1=refused]", "finish[e1=refused]"]);
     check("block e1 wall+90000000 unblock e1", "finish[e1=expired] finish[e1=expired]");
+}
+
+/// Proves C4 and C13: what ends without a run is honoured once as well, across restarts.
+#[test]
+fn an_end_without_a_run_outlasts_the_agent() {
+    check("block e1 wall+90000000 unblock restart e1", "finish[e1=expired] finish[e1=expired]");
+    let mut world = world();
+    world.play("block");
+    for n in 1..=70 {
+        world.play(&format!("e{n}"));
+    }
+    world.play("unblock +1500 changed restart");
+    world.seen.clear();
+    world.play("e1 e6 e70 +5000");
+    assert_eq!(
+        world.seen,
+        ["finish[e1=superseded(e65)]", "finish[e6=superseded(e70)]", "delete[e70]"],
+        "what took their place has run"
+    );
+}
+
+/// Proves C2: a backend that was restored from a backup may have lost what took an event's place, before it was run for.
+#[test]
+fn an_event_runs_whose_successor_is_not_known_any_more() {
+    let mut world = world();
+    world.play("block");
+    for n in 1..=65 {
+        world.play(&format!("e{n}"));
+    }
+    assert_eq!(world.seen, ["finish[e1=superseded(e65)]"]);
+    // The agent is killed, and the backend has only the first event.
+    world.queue = Queue::new(settings(), world.log.values().cloned());
+    world.input(Input::Recovered);
+    world.play("e1 +1500 not_run e1 +20000 changed e1");
+    assert_eq!(world.seen[1..], ["run[e1]", "finish[]", "run[e1]", "finish[e1=done]", "delete[e1]"]);
 }
 
 #[test]

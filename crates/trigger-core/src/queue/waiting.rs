@@ -55,13 +55,18 @@ impl Waiting {
         self.causes.iter_mut().find(|cause| cause.event.id == event)
     }
 
-    /// Takes the events out that `is_over` chooses. Nothing is left to retry when none remains.
-    pub(super) fn extract(&mut self, is_over: impl Fn(&Cause) -> bool) -> Vec<Cause> {
-        let extracted = self.causes.extract_if(.., |cause| is_over(cause)).collect();
+    /// Takes the events out for which `end` has an outcome. Nothing is left to retry when none remains.
+    pub(super) fn extract(
+        &mut self,
+        mut end: impl FnMut(&Cause) -> Option<DeliveryOutcome>,
+    ) -> Vec<(Cause, DeliveryOutcome)> {
+        let mut outcomes = Vec::new();
+        let mut has_ended = |cause: &Cause| end(cause).map(|outcome| outcomes.push(outcome)).is_some();
+        let ended: Vec<Cause> = self.causes.extract_if(.., |cause| has_ended(cause)).collect();
         if self.causes.is_empty() {
             self.retry = None;
         }
-        extracted
+        ended.into_iter().zip(outcomes).collect()
     }
 
     /// Makes a retry due after the shortest backoff if it would be due later: soon, but not at once, since the

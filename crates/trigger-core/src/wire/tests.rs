@@ -379,9 +379,25 @@ fn a_noted_fire_survives_encoding_whatever_the_name_of_its_trigger() {
 
 #[test]
 fn a_line_cut_short_by_a_crash_is_ignored() {
-    let ended = HonouredEvent { event: samples::event_id(1), ended_at: Timestamp::from_unix_ms(77) };
-    assert_eq!(HonouredEvent::from_line(&ended.to_line()), Some(ended));
-    assert_eq!(HonouredEvent::from_line(&ended.to_line()[..30]), None);
+    let event = samples::event_id(1);
+    let ended_at = Timestamp::from_unix_ms(1_763_812_800_000);
+    let by_run = HonouredEvent { event, ended_at, without_run: None };
+    let line = by_run.to_line();
+    assert_eq!(line, "00000000-0000-0000-0000-000000000001 1763812800000");
+    assert_eq!(HonouredEvent::from_line(&line[..30]), None);
+    assert_eq!(HonouredEvent::from_line(&line), Some(by_run));
+
+    let refused = Some(DeliveryOutcome::Refused("no rule\nallows it: 7".to_owned()));
+    for without_run in [refused, Some(DeliveryOutcome::Superseded(samples::event_id(2)))] {
+        let ended = HonouredEvent { event, ended_at, without_run };
+        let line = ended.to_line();
+        assert!(!line.contains('\n'), "{line}");
+        // Cut anywhere before the time, it is no entry of a run.
+        for length in 37..=line.rfind(' ').unwrap() + 1 {
+            assert_eq!(HonouredEvent::from_line(&line[..length]), None, "{}", &line[..length]);
+        }
+        assert_eq!(HonouredEvent::from_line(&line), Some(ended));
+    }
 }
 
 #[test]
@@ -391,7 +407,7 @@ fn an_honoured_event_is_not_forgotten_because_a_clock_was_years_behind() {
     let uuid = uuid::Builder::from_unix_timestamp_millis(fired_at.as_unix_ms(), &[7; 10]).into_uuid();
     let event = crate::identity::EventId::from_uuid(uuid);
     let years_behind = Timestamp::from_unix_ms(1_606_132_800_000);
-    let ended = HonouredEvent { event, ended_at: years_behind };
+    let ended = HonouredEvent { event, ended_at: years_behind, without_run: None };
     assert_eq!(event.made_at(), Some(fired_at));
     assert!(
         !ended.is_outlived(fired_at.plus(std::time::Duration::from_secs(60))),

@@ -223,11 +223,10 @@ impl World {
     pub(crate) fn revoke(&mut self, certname: &str) {
         let Site::Certificates(authority) = &mut *self.site.lock().unwrap() else { panic!("no CA") };
         authority.ca.revoke(&authority.nodes[certname].0);
-        for (issued, pki) in authority.nodes.values() {
+        for (_, pki) in authority.nodes.values() {
             let crl = pki.files().crl.clone().unwrap();
             std::fs::write(crl, authority.ca.revocation_lists().unwrap()).unwrap();
             assert!(pki.reload().unwrap());
-            let _ = issued;
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Reads the node's certificates again when they change, and says what is wrong with them.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use trigger_core::time::Timestamp;
 use trigger_pki::{LazyPki, Pki};
+
+use crate::host::Host;
+use crate::os::Os;
 
 /// How often the files are looked at. A look costs a system call for each of them.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -12,13 +15,13 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Follows the files of the node's certificates. Does not end.
-pub(super) async fn follow(certificates: LazyPki) {
+pub(super) async fn follow(host: Os, certificates: LazyPki) {
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     let mut reported = BTreeSet::new();
     loop {
         looks.tick().await;
-        let certificates = certificates.clone();
-        let found = tokio::task::spawn_blocking(move || look(&certificates)).await.unwrap_or_default();
+        let (certificates, now) = (certificates.clone(), host.wall());
+        let found = tokio::task::spawn_blocking(move || look(&certificates, now)).await.unwrap_or_default();
         // Each trouble is logged once, and again if it comes back.
         found.difference(&reported).for_each(|trouble| tracing::warn!("{trouble}"));
         reported = found;
@@ -26,7 +29,7 @@ pub(super) async fn follow(certificates: LazyPki) {
 }
 
 /// Reads what has changed. Returns what is wrong.
-fn look(certificates: &LazyPki) -> BTreeSet<String> {
+fn look(certificates: &LazyPki, now: Timestamp) -> BTreeSet<String> {
     let pki = match certificates.get() {
         Ok(pki) => pki,
         Err(error) => return BTreeSet::from([format!("no encrypted connection can be made: {error}")]),
@@ -45,8 +48,6 @@ fn look(certificates: &LazyPki) -> BTreeSet<String> {
             troubles.insert(sentence);
         }
     }
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = Timestamp::from_unix_ms(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
     troubles.extend(troubles_at(&pki, now));
     troubles
 }
@@ -86,21 +87,21 @@ mod tests {
         let certificate = fs::read(&files.certificate).unwrap();
         fs::remove_file(&files.certificate).unwrap();
         let certificates = LazyPki::new(files.clone());
-        let troubles = look(&certificates);
-        assert!(
-            troubles.iter().all(|trouble| trouble.contains("has no signed certificate yet")),
-            "{troubles:?}"
-        );
-        assert_eq!(troubles.len(), 1);
+        let now = Timestamp::from_unix_ms(1_763_812_800_000);
+        let only_trouble = |certificates: &LazyPki| {
+            let troubles = look(certificates, now);
+            assert_eq!(troubles.len(), 1, "{troubles:?}");
+            troubles.into_iter().next().unwrap()
+        };
+        assert!(only_trouble(&certificates).contains("has no signed certificate yet"));
 
         fs::write(&files.certificate, certificate).unwrap();
-        assert!(look(&certificates).is_empty());
+        assert!(look(&certificates, now).is_empty());
         let renewed = ca.issue("web01.example.com").unwrap();
         fs::write(&files.certificate, &renewed.certificate).unwrap();
-        let troubles = look(&certificates);
-        assert!(troubles.iter().all(|trouble| trouble.contains("stay in use")), "{troubles:?}");
+        assert!(only_trouble(&certificates).contains("stay in use"));
         fs::write(&files.key, &renewed.key).unwrap();
-        assert!(look(&certificates).is_empty());
+        assert!(look(&certificates, now).is_empty());
         assert_eq!(certificates.get().unwrap().generation(), 1);
 
         let at = |year: u64| Timestamp::from_unix_ms((year - 1970) * 31_556_952_000);

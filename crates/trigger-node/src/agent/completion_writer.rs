@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{mpsc, watch};
 use trigger_core::backoff;
 use trigger_core::delivery::Completion;
 use trigger_core::event::Target;
@@ -20,9 +20,11 @@ use crate::state::Runs;
 /// The most jobs that one batch holds.
 const BATCH: usize = 256;
 
-/// A job for the completion writer. The channel is unbounded, but the number of jobs is bounded by the deliveries that
-/// arrive and by the attempts at runs that could not happen: while the backend is unreachable no delivery arrives, and
-/// attempts are minutes apart.
+/// Deliveries beyond which no others are read until some of these are written: a backend in which an attacker has put any
+/// number of forgeries delivers them faster than it takes their ends.
+const MAX_UNWRITTEN: usize = 4096;
+
+/// A job for the completion writer.
 #[derive(Debug)]
 pub(super) enum CompletionJob {
     /// Store how deliveries ended, delete them, then close the run's record.
@@ -31,14 +33,62 @@ pub(super) enum CompletionJob {
     DeleteDeliveries { event: EventId, addressed_as: BTreeSet<Target> },
 }
 
-pub(super) async fn run<H: Host>(
-    node: Arc<Node<H>>,
-    runs: Runs<H>,
-    mut completions: UnboundedReceiver<CompletionJob>,
-) {
+impl CompletionJob {
+    fn deliveries(&self) -> usize {
+        match self {
+            Self::Finish { completions, .. } => completions.len(),
+            Self::DeleteDeliveries { .. } => 1,
+        }
+    }
+}
+
+/// Where jobs are sent to. The channel is unbounded, because a run's end must not wait; what is in it is bounded, because
+/// no deliveries are read while [`Self::room`] waits, and runs that could not happen are minutes apart.
+#[derive(Debug)]
+pub(super) struct CompletionJobs {
+    jobs: mpsc::UnboundedSender<CompletionJob>,
+    /// Deliveries in all jobs that were sent.
+    sent: usize,
+    written: watch::Receiver<usize>,
+}
+
+/// The other end of [`CompletionJobs`].
+#[derive(Debug)]
+pub(super) struct JobsToDo {
+    jobs: mpsc::UnboundedReceiver<CompletionJob>,
+    /// Deliveries in all jobs that are done.
+    written: watch::Sender<usize>,
+}
+
+pub(super) fn channel() -> (CompletionJobs, JobsToDo) {
+    let (sender, jobs) = mpsc::unbounded_channel();
+    let (written_in, written) = watch::channel(0);
+    (CompletionJobs { jobs: sender, sent: 0, written }, JobsToDo { jobs, written: written_in })
+}
+
+impl CompletionJobs {
+    pub(super) fn send(&mut self, job: CompletionJob) {
+        self.sent += job.deliveries();
+        if self.jobs.send(job).is_err() {
+            tracing::error!(
+                "the completion writer has ended; the next start of the agent writes its completions"
+            );
+        }
+    }
+
+    /// Returns once there is room for the ends of more deliveries.
+    pub(super) async fn room(&self) {
+        let has_room = |written: &usize| self.sent - written < MAX_UNWRITTEN;
+        // Without a writer the agent ends.
+        let _ = self.written.clone().wait_for(has_room).await;
+    }
+}
+
+pub(super) async fn run<H: Host>(node: Arc<Node<H>>, runs: Runs<H>, mut to_do: JobsToDo) {
     let mut history_writer = RunHistoryWriter::new(runs.clone(), node.settings.certname.clone());
     let mut batch = Vec::with_capacity(BATCH);
-    while completions.recv_many(&mut batch, BATCH).await > 0 {
+    while to_do.jobs.recv_many(&mut batch, BATCH).await > 0 {
+        let deliveries: usize = batch.iter().map(CompletionJob::deliveries).sum();
         let (mut completions, mut forgotten, mut to_close) = (Vec::new(), Vec::new(), Vec::new());
         for job in batch.drain(..) {
             match job {
@@ -61,6 +111,7 @@ pub(super) async fn run<H: Host>(
                 tracing::error!(%error, "cannot close a completed run");
             }
         }
+        to_do.written.send_modify(|written| *written += deliveries);
     }
 }
 
@@ -124,4 +175,41 @@ async fn try_carry<H: Host>(node: &Node<H>, load: Load<'_>) -> Result<(), StoreE
     }
     let ended = forgotten.iter().map(|(event, addressed_as)| (*event, addressed_as));
     fleet.delete_deliveries(ended).await
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// Proves C13.
+    #[tokio::test]
+    async fn no_more_deliveries_are_read_than_their_ends_can_be_written() {
+        let (mut jobs, mut to_do) = channel();
+        let job = || CompletionJob::DeleteDeliveries {
+            event: EventId::from_uuid(Uuid::from_u128(1)),
+            addressed_as: BTreeSet::new(),
+        };
+        for _ in 0..MAX_UNWRITTEN {
+            jobs.room().await;
+            jobs.send(job());
+        }
+        // The end of a run does not wait.
+        jobs.send(job());
+        let has_room = async || {
+            tokio::select! {
+                biased;
+                () = jobs.room() => true,
+                () = std::future::ready(()) => false,
+            }
+        };
+        assert!(!has_room().await);
+        to_do.written.send_modify(|written| *written += 1);
+        assert!(!has_room().await);
+        to_do.written.send_modify(|written| *written += 1);
+        assert!(has_room().await);
+        assert_eq!(to_do.jobs.len(), MAX_UNWRITTEN + 1);
+        assert!(to_do.jobs.try_recv().is_ok());
+    }
 }

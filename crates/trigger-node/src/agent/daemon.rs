@@ -1,7 +1,7 @@
 //! The owner of the queue and of the runs. It receives inputs, passes them to the core and performs the core's effects
 //! in order. It must not decide anything itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,25 +9,27 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use trigger_core::dedup::HonouredEvent;
 use trigger_core::delivery::Completion;
-use trigger_core::identity::{Certname, EventId};
+use trigger_core::event::Target;
+use trigger_core::identity::{Certname, EventId, RunId};
+use trigger_core::keyspace::Key;
 use trigger_core::node::{Activity, Running};
 use trigger_core::policy::Policy;
 use trigger_core::queue::{Blockers, Effect, Input, PuppetBlocker, Queue, QueueSettings};
 use trigger_core::run::record::RunRecord;
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
-use trigger_core::time::Timestamp;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
 
 use super::audit;
-use super::completion_writer::CompletionJob;
+use super::completion_writer::{CompletionJob, CompletionJobs};
 use super::connection::Connection;
 use super::current_run::{Concluded, CurrentRun, EndedRun};
 use super::daemon_log;
 use super::error::AgentError;
 use super::known_ends::KnownEnds;
 use super::rename::rename;
+use super::unreadable::Unreadable;
 use super::view;
 use super::{AgentSettings, DisableCheck, Node, Question, Signal, Stopped};
 use crate::host::Host;
@@ -45,7 +47,7 @@ pub(super) struct Channels<D> {
     pub(super) may_claim: watch::Sender<bool>,
     pub(super) link: watch::Receiver<Connection>,
     pub(super) questions: mpsc::Receiver<Question>,
-    pub(super) completions: mpsc::UnboundedSender<CompletionJob>,
+    pub(super) completions: CompletionJobs,
     pub(super) activity: watch::Sender<Activity>,
 }
 
@@ -56,7 +58,9 @@ pub(super) struct Daemon<H: Host, D> {
     dedup_log: DedupLog<H>,
     interruptions: HashMap<EventId, u32>,
     known_ends: KnownEnds,
-    unreadable: BTreeMap<String, String>,
+    /// What has ended without a run, until the inputs that are there have been passed on.
+    without_run: Vec<Completion>,
+    unreadable: Unreadable,
     current: CurrentRun<H>,
     /// What Puppet said against a run at the latest check.
     puppet: Option<PuppetBlocker>,
@@ -68,7 +72,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         node: Arc<Node<H>>,
         runs: Runs<H>,
         dedup_log: DedupLog<H>,
-        ended: BTreeMap<EventId, Timestamp>,
+        ended: Vec<HonouredEvent>,
         channels: Channels<D>,
     ) -> Result<Self, AgentError> {
         let queue_node = QueueSettings {
@@ -91,7 +95,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             dedup_log,
             interruptions,
             known_ends: KnownEnds::default(),
-            unreadable: BTreeMap::new(),
+            without_run: Vec::new(),
+            unreadable: Unreadable::default(),
             puppet: None,
             channels,
         })
@@ -165,7 +170,9 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                         }
                     }
                 },
-                Some(batch) = self.channels.arrivals.recv() => self.arrived(batch),
+                Some(batch) = next_batch(&mut self.channels.arrivals, &self.channels.completions) => {
+                    self.arrived(batch);
+                }
             }
         }
     }
@@ -219,18 +226,21 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     fn arrived(&mut self, Batch { arrivals, is_all, is_of_all, more_follow }: Batch) {
         if is_all {
-            let is_there = |known: &str| {
-                arrivals.iter().any(|a| matches!(a, Arrival::Unreadable { key, .. } if key == known))
-            };
-            self.unreadable.retain(|key, _| is_there(key));
+            let keys = arrivals.iter().filter_map(|arrival| match arrival {
+                Arrival::Unreadable { key, .. } => Some(key.as_str()),
+                _ => None,
+            });
+            self.unreadable.keep(&keys.collect::<HashSet<&str>>());
         }
         self.take_in(Input::ReadingStarted { is_whole: is_of_all });
         for arrival in arrivals {
             match arrival {
                 Arrival::Pending(mut cause) => {
                     // It could not be read before its event was there.
-                    let event = cause.event.id.to_string();
-                    self.unreadable.retain(|key, _| !key.ends_with(&event));
+                    for target in &cause.addressed_as {
+                        self.unreadable
+                            .forget(|| self.node.fleet.keyspace().key(&delivery(target, cause.event.id)));
+                    }
                     cause.interruptions =
                         self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
                     // A delivery is read again about every ten minutes.
@@ -250,8 +260,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                     self.take_in(Input::TooNew(held));
                 }
                 Arrival::Unverified(held) => {
-                    let is_known = |(event, reason)| event == held.event && reason == held.reason;
-                    if !self.queue.held().any(is_known) {
+                    if self.queue.unusable_reason(held.event) != Some(&held.reason) {
                         tracing::warn!(event = %held.event, reason = held.reason, "delivery held");
                     }
                     self.take_in(Input::Unverified(held));
@@ -259,22 +268,15 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 Arrival::Refused { event, target, reason } => {
                     self.take_in(Input::Refused { event, target, reason });
                 }
-                Arrival::Unreadable { key, detail } => {
-                    if self.unreadable.insert(key.clone(), detail.clone()).is_none() {
-                        tracing::error!(
-                            key,
-                            error = detail,
-                            "cannot read a delivery; it stays in the backend"
-                        );
-                    }
-                }
+                Arrival::Unreadable { key, detail } => self.unreadable.note(key, detail),
             }
         }
         if !more_follow {
-            self.take_in(Input::ReadingEnded);
+            self.take_in(Input::ReadingEnded { is_whole: is_all });
         }
         self.known_ends.forget_files();
-        // Published once for the batch, which may hold thousands.
+        // Once for the batch, which may hold thousands.
+        self.finish_without_run();
         self.tell_activity();
     }
 
@@ -290,6 +292,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     /// Passes an input to the core, performs the effects, and publishes the node's activity.
     fn input(&mut self, input: Input) {
         self.take_in(input);
+        self.finish_without_run();
         self.tell_activity();
     }
 
@@ -344,25 +347,12 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 Ok(running) => Input::Started(running),
                 Err(run) => Input::RunEnded { run: self.take_note(run), jitter: self.node.host.jitter() },
             }),
+            Effect::Finish { run: None, completions } => {
+                self.without_run.extend(completions);
+                None
+            }
             Effect::Finish { run, completions } => {
-                // The dedup log is written before the outcome is stored, so that no event of this run can run
-                // again. A delivery that ended without a run is not logged here: after a crash it is judged again,
-                // whereas an event in the log would be deleted without an outcome.
-                let honoured: Vec<HonouredEvent> =
-                    completions.iter().filter_map(|ended| self.queue.honoured(ended.event)).collect();
-                if run.is_some()
-                    && let Err(error) = self.dedup_log.append(&honoured, self.node.host.wall())
-                {
-                    // The outcomes in the backend still keep these events from running again.
-                    tracing::error!(%error, "cannot note the completed events");
-                }
-                self.known_ends.ended(run, &completions);
-                for completion in &completions {
-                    self.node.metrics.ended(&completion.outcome);
-                    daemon_log::completion(completion);
-                    audit::ended(completion);
-                }
-                self.send(CompletionJob::Finish { run, completions });
+                self.finish(run, completions);
                 None
             }
             Effect::DeleteDeliveries { event, addressed_as } => {
@@ -380,12 +370,33 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         }
     }
 
-    fn send(&self, job: CompletionJob) {
-        if self.channels.completions.send(job).is_err() {
-            tracing::error!(
-                "the completion writer has ended; the next start of the agent writes its completions"
-            );
+    /// Ends deliveries. The dedup log is written before the outcome is stored, so that no event can run again.
+    fn finish(&mut self, run: Option<RunId>, completions: Vec<Completion>) {
+        let honoured: Vec<&HonouredEvent> =
+            completions.iter().filter_map(|ended| self.queue.honoured(ended.event)).collect();
+        if let Err(error) = self.dedup_log.append(&honoured, self.node.host.wall()) {
+            // The outcomes in the backend still keep these events from running again.
+            tracing::error!(%error, "cannot note the completed events");
         }
+        self.known_ends.ended(run, &completions);
+        for completion in &completions {
+            self.node.metrics.ended(&completion.outcome);
+            daemon_log::completion(completion);
+            audit::ended(completion);
+        }
+        self.send(CompletionJob::Finish { run, completions });
+    }
+
+    /// Ends the deliveries that need no run, with one sync of the dedup log for all of them.
+    fn finish_without_run(&mut self) {
+        if !self.without_run.is_empty() {
+            let completions = std::mem::take(&mut self.without_run);
+            self.finish(None, completions);
+        }
+    }
+
+    fn send(&mut self, job: CompletionJob) {
+        self.channels.completions.send(job);
     }
 
     fn run_ended(&mut self, ended: EndedRun) {
@@ -439,7 +450,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             }
             Connection::Down(reason) => Some(reason.clone()),
         };
-        view::of(&self.node.settings, &self.queue, disconnected, &self.unreadable)
+        view::of(&self.node.settings, &self.queue, disconnected, self.unreadable.keys())
     }
 }
 
@@ -448,6 +459,20 @@ async fn lost(mut claim: watch::Receiver<ClaimState>) {
     let held = claim.wait_for(|standing| matches!(standing, ClaimState::Held { .. })).await.is_ok();
     if !held || claim.wait_for(|standing| matches!(standing, ClaimState::Contended(_))).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Returns the next deliveries, once the ends of those before them are written, but for some.
+async fn next_batch(arrivals: &mut mpsc::Receiver<Batch>, completions: &CompletionJobs) -> Option<Batch> {
+    completions.room().await;
+    arrivals.recv().await
+}
+
+/// The key of a delivery.
+fn delivery(target: &Target, event: EventId) -> Key {
+    match target.clone() {
+        Target::Node(certname) => Key::Delivery { certname, event },
+        Target::Group(group) => Key::GroupDelivery { group, event },
     }
 }
 

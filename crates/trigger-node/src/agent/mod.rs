@@ -26,6 +26,7 @@ mod outbox_relay;
 mod output_limiter;
 pub mod policy_file;
 mod reaper;
+mod recent_fires;
 mod registration;
 mod rename;
 mod requests;
@@ -36,6 +37,7 @@ mod suppressed;
 mod sweeper;
 #[cfg(test)]
 mod testing;
+mod unreadable;
 mod view;
 
 use std::collections::BTreeMap;
@@ -69,6 +71,7 @@ use crate::state::{Outbox, StateDir};
 
 use connection::Connection;
 pub use error::AgentError;
+use recent_fires::RecentFires;
 pub use rename::rename;
 pub use start::{check, check_owner, run};
 
@@ -191,6 +194,7 @@ pub struct Service<H: Host> {
     publisher: Arc<Publisher<H>>,
     questions: mpsc::Sender<Question>,
     outbox: Outbox<H>,
+    recent_fires: RecentFires,
     link: watch::Receiver<Connection>,
     claim: watch::Receiver<ClaimState>,
 }

@@ -50,7 +50,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         source: settings.certname_source.clone(),
     });
     let metrics_file = settings.metrics_file.clone();
-    let certificates = settings.credentials.tls.clone();
+    let (host, certificates) = (*settings.state.host(), settings.credentials.tls.clone());
     let uses_tls =
         settings.backend.scheme().transport == Transport::Tls || settings.codec.uses_certificates();
     let find_lock = disabled.find();
@@ -62,7 +62,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         parts.push(Box::pin(reaper::reap(inherited)));
         parts.push(Box::pin(policy_file.follow(policy_in)));
         if let Some(certificates) = certificates.filter(|_| uses_tls) {
-            parts.push(Box::pin(certificates::follow(certificates)));
+            parts.push(Box::pin(certificates::follow(host, certificates)));
         }
         Ok(parts)
     };

@@ -39,7 +39,7 @@ pub(super) fn too_large(max_bytes: u64) -> Reply {
 pub(super) async fn answer<H: Host>(line: &str, service: &Service<H>, caller: &Caller) -> Reply {
     match serde_json::from_str(line) {
         Ok(Request::Fire { publication, ignores_pause }) => match Publication::from_wire(&publication) {
-            Ok(publication) => fire(service, &publication, ignores_pause, caller).await,
+            Ok(fired) => fire(service, &fired, &publication, ignores_pause, caller).await,
             Err(error) => Reply::NotUnderstood { detail: error.to_string() },
         },
         Ok(Request::Queue) => match service.queue().await {
@@ -55,12 +55,22 @@ pub(super) async fn answer<H: Host>(line: &str, service: &Service<H>, caller: &C
 async fn fire<H: Host>(
     service: &Service<H>,
     publication: &Publication,
+    text: &str,
     ignores_pause: bool,
     caller: &Caller,
 ) -> Reply {
-    if let Rights::Member(_) = &caller.rights
-        && let Some(reason) = objection(service, publication)
-    {
+    let now = service.node.host.wall();
+    let refusal = match &caller.rights {
+        Rights::Member(_) => objection(service, publication, now).or_else(|| {
+            let noted = service.recent_fires.note_new(publication.event.id, text, now);
+            noted.err().map(str::to_owned)
+        }),
+        _ => {
+            service.recent_fires.note(publication.event.id, text, now);
+            None
+        }
+    };
+    if let Some(reason) = refusal {
         audit::refused_caller("fire", Some(&publication.event), caller.uid, &reason);
         return failed(reason);
     }
@@ -83,7 +93,7 @@ async fn rename<H: Host>(service: &Service<H>, certname: Certname, caller: &Call
 
 /// Why a member of a group may not fire this. The agent fires in the name of this node, so that what other users ask for
 /// must be what `trigger fire` makes of a command line: an event of this node, outside any run, for a configured backend.
-fn objection<H: Host>(service: &Service<H>, publication: &Publication) -> Option<String> {
+fn objection<H: Host>(service: &Service<H>, publication: &Publication, now: Timestamp) -> Option<String> {
     let settings = &service.node.settings;
     let event = &publication.event;
     if event.origin != settings.certname {
@@ -107,16 +117,16 @@ fn objection<H: Host>(service: &Service<H>, publication: &Publication) -> Option
         return Some("only a run of this node may fire an event with suppressed targets".to_owned());
     }
     // Another event's id would put this one in its place, in the outbox and in the backend.
-    let now = service.node.host.wall();
     let is_of_now = |at: Timestamp| now.since(at).max(at.since(now)) <= CLOCK_TOLERANCE;
     if !event.id.made_at().is_some_and(is_of_now) || !is_of_now(event.fired_at) {
         return Some("the event was not made now".to_owned());
     }
-    let name = format!("{}.json", event.id);
-    match service.outbox.waiting() {
-        Ok(files) if files.iter().all(|file| file.file_name().is_none_or(|file| *file != *name)) => {}
-        Ok(_) => return Some("the outbox has an event of this id already".to_owned()),
-        Err(error) => return Some(error.to_string()),
+    if !service.recent_fires.knows(event.id) {
+        match service.outbox.holds(event.id) {
+            Ok(false) => {}
+            Ok(true) => return Some("the outbox has an event of this id already".to_owned()),
+            Err(error) => return Some(error.to_string()),
+        }
     }
     let backends = settings.node_backends();
     let is_configured = backends.resolve(&publication.backend).is_ok_and(|url| backends.include(&url));

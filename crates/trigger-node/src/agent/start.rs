@@ -13,6 +13,7 @@ use trigger_store::store::Store;
 use trigger_store::url::BackendUrl;
 
 use super::connection::Connection;
+use super::recent_fires::RecentFires;
 use super::registration::{self, Registration};
 use super::{
     AgentError, AgentSettings, CertnameSource, DisableCheck, Node, Part, Service, Stopped, Surroundings,
@@ -62,7 +63,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
 
     let node = Arc::new(Node { settings, metrics: metrics::Metrics::new(), fleet, host: host.clone() });
     let (arrivals_in, arrivals) = mpsc::channel(16);
-    let (completions_in, completions) = mpsc::unbounded_channel();
+    let (completions_in, completions) = completion_writer::channel();
     let (claim_in, claim) = watch::channel(ClaimState::Unregistered { trouble: None });
     let is_named = match &node.settings.certname_source {
         CertnameSource::Configured(certname) => *certname == node.settings.certname,
@@ -83,6 +84,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
         publisher: Arc::clone(&publisher),
         questions: questions_in,
         outbox,
+        recent_fires: RecentFires::new(host.wall()),
         link: link.clone(),
         claim: claim.clone(),
     };

@@ -29,25 +29,21 @@ pub struct DedupLog<H: Host = Os> {
 }
 
 impl<H: Host> DedupLog<H> {
-    /// Opens the file and returns the events that it remembers, with the time at which each ended, without expired
-    /// ones.
+    /// Opens the file and returns the events that it remembers.
     ///
     /// # Errors
     /// A [`FileError`] if the file cannot be read or rewritten.
-    pub fn open(
-        state: &StateDir<H>,
-        now: Timestamp,
-    ) -> Result<(Self, BTreeMap<EventId, Timestamp>), FileError> {
+    pub fn open(state: &StateDir<H>, now: Timestamp) -> Result<(Self, Vec<HonouredEvent>), FileError> {
         let (host, path) = (state.host().clone(), state.file("ended"));
         let (file, ended) = open_fresh(&host, &path, now)?;
-        Ok((Self { host, path, file, appended: 0, is_torn: false }, ended))
+        Ok((Self { host, path, file, appended: 0, is_torn: false }, ended.into_values().collect()))
     }
 
     /// Appends events durably. What is outlived `now` may be forgotten.
     ///
     /// # Errors
     /// A [`FileError`] if the file cannot be written or synced. A part of the events may then be remembered.
-    pub fn append(&mut self, events: &[HonouredEvent], now: Timestamp) -> Result<(), FileError> {
+    pub fn append(&mut self, events: &[&HonouredEvent], now: Timestamp) -> Result<(), FileError> {
         if events.is_empty() {
             return Ok(());
         }
@@ -77,25 +73,23 @@ fn open_fresh<H: Host>(
     host: &H,
     path: &Path,
     now: Timestamp,
-) -> Result<(H::File, BTreeMap<EventId, Timestamp>), FileError> {
+) -> Result<(H::File, BTreeMap<EventId, HonouredEvent>), FileError> {
     let text = read_if_present(host, path)?.unwrap_or_default();
-    let ended: BTreeMap<EventId, Timestamp> = text
+    // Of several entries for one event, the last counts.
+    let ended: BTreeMap<EventId, HonouredEvent> = text
         .lines()
         .filter_map(HonouredEvent::from_line)
         .filter(|ended| !ended.is_outlived(now))
-        .map(|ended| (ended.event, ended.ended_at))
+        .map(|ended| (ended.event, ended))
         .collect();
     // This also repairs a last line that a crash cut short, because nothing may be appended to it.
     let whole = text.is_empty() || text.ends_with('\n');
     if !whole || text.lines().count() > ended.len() + STALE_LINES {
-        write_durably(host, path, lines(&ended).as_bytes())?;
+        let lines: String = ended.values().map(|ended| ended.to_line() + "\n").collect();
+        write_durably(host, path, lines.as_bytes())?;
     }
     let file = host.open(path, Open::Append).map_err(at("open", path))?;
     Ok((file, ended))
-}
-
-fn lines(ended: &BTreeMap<EventId, Timestamp>) -> String {
-    ended.iter().map(|(&event, &ended_at)| HonouredEvent { event, ended_at }.to_line() + "\n").collect()
 }
 
 #[cfg(test)]
@@ -110,11 +104,11 @@ mod tests {
     }
 
     fn ended(n: u128, ended_at: Timestamp) -> HonouredEvent {
-        HonouredEvent { event: event(n), ended_at }
+        HonouredEvent { event: event(n), ended_at, without_run: None }
     }
 
     fn remembered(state: &StateDir, now: Timestamp) -> Vec<EventId> {
-        DedupLog::open(state, now).unwrap().1.into_keys().collect()
+        DedupLog::open(state, now).unwrap().1.into_iter().map(|ended| ended.event).collect()
     }
 
     #[test]
@@ -122,11 +116,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
-        log.append(&[ended(1, NOW)], NOW).unwrap();
+        log.append(&[&ended(1, NOW)], NOW).unwrap();
         // A full disk leaves half a line.
         log.file.write_all(b"00000000-0000-0000-0000-0000").unwrap();
         log.is_torn = true;
-        log.append(&[ended(2, NOW)], NOW).unwrap();
+        log.append(&[&ended(2, NOW)], NOW).unwrap();
         assert_eq!(remembered(&state, NOW), [event(1), event(2)]);
     }
 
@@ -135,9 +129,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
-        log.append(&[ended(1, NOW)], NOW).unwrap();
+        log.append(&[&ended(1, NOW)], NOW).unwrap();
         std::fs::remove_file(state.file("ended")).unwrap();
-        log.append(&[ended(2, NOW)], NOW).unwrap();
+        log.append(&[&ended(2, NOW)], NOW).unwrap();
         assert_eq!(remembered(&state, NOW), [event(2)]);
     }
 
@@ -148,10 +142,11 @@ mod tests {
         let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
         let many = u128::try_from(STALE_LINES).unwrap() + 2;
         let old: Vec<HonouredEvent> = (1..many).map(|n| ended(n, NOW)).collect();
-        log.append(&old, NOW).unwrap();
+        log.append(&old.iter().collect::<Vec<_>>(), NOW).unwrap();
         let later = NOW.plus(DEDUP_RETENTION);
-        log.append(&(many..2 * many).map(|n| ended(n, later)).collect::<Vec<_>>(), later).unwrap();
-        log.append(&[ended(0, later)], later).unwrap();
+        let new: Vec<HonouredEvent> = (many..2 * many).map(|n| ended(n, later)).collect();
+        log.append(&new.iter().collect::<Vec<_>>(), later).unwrap();
+        log.append(&[&ended(0, later)], later).unwrap();
         let lines = std::fs::read_to_string(state.file("ended")).unwrap().lines().count();
         assert_eq!(lines, usize::try_from(many).unwrap() + 1);
         assert_eq!(remembered(&state, later).len(), lines);

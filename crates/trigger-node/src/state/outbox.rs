@@ -98,7 +98,7 @@ impl<H: Host> Outbox<H> {
     /// # Errors
     /// A [`FileError`] if the file cannot be written, synced or moved into place. The event is then not stored.
     pub fn store(&self, publication: &Publication) -> Result<Spooled<H>, FileError> {
-        let name = format!("{}.json", publication.event.id);
+        let name = file_name(publication.event.id);
         let temporary = self.dir.join(format!(".{name}.{}.tmp", self.host.pid()));
         let path = self.dir.join(&name);
         let stored = write_synced(&self.host, &temporary, publication.to_wire().as_bytes(), true)
@@ -115,6 +115,19 @@ impl<H: Host> Outbox<H> {
 
     fn spooled(&self, path: PathBuf, lock: H::File) -> Spooled<H> {
         Spooled { host: self.host.clone(), path, aside: self.aside.clone(), _lock: lock }
+    }
+
+    /// Whether an event of this id waits.
+    ///
+    /// # Errors
+    /// A [`FileError`] if that cannot be found out.
+    pub fn holds(&self, event: EventId) -> Result<bool, FileError> {
+        let path = self.dir.join(file_name(event));
+        match self.host.open(&path, Open::Read) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(at("open", &path)(error)),
+        }
     }
 
     /// Lists the events that wait, oldest first, by their names, which are time-ordered ids. Removes abandoned
@@ -176,7 +189,7 @@ impl<H: Host> Outbox<H> {
         event: EventId,
     ) -> Result<Option<(Publication, Option<String>)>, FileError> {
         let (host, dir) = (state.host(), state.file(DIR));
-        let name = format!("{event}.json");
+        let name = file_name(event);
         let read = |text: String| Publication::from_wire(&text).ok();
         // The outbox is read before the quarantine, because the file may be moved meanwhile.
         if let Some(text) = read_if_present(host, &dir.join(&name))? {
@@ -238,6 +251,10 @@ fn reason_of<H: Host>(host: &H, aside: &Path) -> Result<String, FileError> {
 
 fn reason_path(path: &Path) -> PathBuf {
     appended(path, ".reason")
+}
+
+fn file_name(event: EventId) -> String {
+    format!("{event}.json")
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ fn a_reading_without_an_end_does_not_hold_up_what_it_has_delivered() {
     world.play("[ e1");
     assert_eq!(world.queue.next_wake(), Some(READING_TIMEOUT));
     assert!(!world.queue.may_start(world.now, &Input::Tick));
-    assert!(world.queue.may_start(world.now, &Input::ReadingEnded));
+    assert!(world.queue.may_start(world.now, &Input::ReadingEnded { is_whole: false }));
     world.play("] e2 [ e3 +5000 [ e4 +5000");
     assert_eq!(world.seen.join(" "), "run[e1]", "one run at a time");
     world.play("unchanged");

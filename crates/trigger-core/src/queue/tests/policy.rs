@@ -66,6 +66,13 @@ fn what_was_refused_stays_refused() {
         &[(Policy::default(), "e1 e2")],
         "finish[e1=refused] finish[e1=refused] run[e2]",
     );
+    // A restart is no way around it.
+    check_changes(
+        deny(),
+        "e1 restart",
+        &[(Policy::default(), "restart e1 e2")],
+        "finish[e1=refused] finish[e1=refused] run[e2]",
+    );
 }
 
 #[test]
