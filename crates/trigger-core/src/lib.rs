@@ -14,6 +14,7 @@ pub mod count;
 pub mod dedup;
 pub mod delivery;
 pub mod duration;
+pub mod escaped;
 pub mod event;
 pub mod fair_queue;
 pub mod fire_note;
