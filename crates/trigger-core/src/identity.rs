@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::escaped::escaped;
 use crate::text_serde::serde_as_text;
 use crate::time::Timestamp;
 
@@ -19,13 +20,8 @@ pub struct InvalidName {
     allowed: &'static str,
 }
 
-/// The most characters of a refused value that an error repeats.
-const MAX_QUOTED_CHARS: usize = 80;
-
 fn quoted(value: &str) -> String {
-    let shown: String = value.chars().take(MAX_QUOTED_CHARS).flat_map(char::escape_debug).collect();
-    let more = if value.chars().nth(MAX_QUOTED_CHARS).is_some() { "…" } else { "" };
-    format!("'{}{more}'", shown.replace("\\'", "'").replace("\\\"", "\""))
+    format!("'{}'", escaped(value))
 }
 
 macro_rules! name_type {

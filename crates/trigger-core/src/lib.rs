@@ -15,6 +15,7 @@ pub mod dedup;
 pub mod delivery;
 pub mod doctor;
 pub mod duration;
+pub mod escaped;
 pub mod event;
 pub mod fair_queue;
 pub mod fire_note;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::escaped::escaped;
 use crate::event::{Event, RunOptions};
 use crate::identity::{Certname, Tag, TriggerName};
 use crate::pattern::{Alphabet, InvalidPattern, Patterns};
@@ -99,6 +100,15 @@ pub enum InvalidRule {
         /// The name, with control characters escaped.
         name: String,
     },
+    /// One extension is named twice.
+    #[error(
+        "extensions: {name} is named twice, by its name and by its object identifier: remove one of the two, and list all \
+         values at the other"
+    )]
+    RepeatedExtension {
+        /// Its name.
+        name: String,
+    },
     /// A rule that allows nothing restricts nothing.
     #[error("deny = true allows nothing, so that {key} means nothing: remove one of the two")]
     DeniesAndAllows {
@@ -136,15 +146,10 @@ impl Rule {
     pub fn new(settings: RuleSettings) -> Result<Self, InvalidRule> {
         let RuleSettings { trigger, from, extensions, only_noop, tags, deny } = settings;
         let from = from.map(|texts| texts.iter().map(|text| text.to_ascii_lowercase()).collect());
-        let extensions = extensions.into_iter().map(|(name, values)| {
-            let key = format!("extensions.{}", name.escape_debug());
-            match trusted_extension::canonical(&name) {
-                Some(canonical) => Ok((canonical.to_owned(), patterns(&key, Some(values), VALUES)?)),
-                None => Err(InvalidRule::Extension { name: name.escape_debug().to_string() }),
-            }
-        });
-        let extensions: Vec<(String, Option<Patterns>)> = extensions.collect::<Result<_, _>>()?;
-        let tags = patterns("tags", tags, TAGS)?;
+        let optional = |key: &str, texts: Option<Vec<String>>, alphabet| {
+            texts.map(|texts| patterns(key, texts, alphabet)).transpose()
+        };
+        let tags = optional("tags", tags, TAGS)?;
         let allows = match (deny, only_noop, &tags) {
             (true, true, _) => return Err(InvalidRule::DeniesAndAllows { key: "noop" }),
             (true, _, Some(_)) => return Err(InvalidRule::DeniesAndAllows { key: "tags" }),
@@ -152,9 +157,9 @@ impl Rule {
             (false, ..) => Allows::Runs { only_noop, tags },
         };
         Ok(Self {
-            trigger: patterns("trigger", trigger, TRIGGERS)?,
-            from: patterns("from", from, CERTNAMES)?,
-            extensions: extensions.into_iter().filter_map(|(name, values)| Some((name, values?))).collect(),
+            trigger: optional("trigger", trigger, TRIGGERS)?,
+            from: optional("from", from, CERTNAMES)?,
+            extensions: by_extension(extensions)?,
             allows,
         })
     }
@@ -195,15 +200,25 @@ impl Rule {
     }
 }
 
-fn patterns(
-    key: &str,
-    texts: Option<Vec<String>>,
-    alphabet: Alphabet,
-) -> Result<Option<Patterns>, InvalidRule> {
-    let new = |texts| {
-        Patterns::new(texts, alphabet).map_err(|source| InvalidRule::Pattern { key: key.to_owned(), source })
-    };
-    texts.map(new).transpose()
+fn patterns(key: &str, texts: Vec<String>, alphabet: Alphabet) -> Result<Patterns, InvalidRule> {
+    Patterns::new(texts, alphabet).map_err(|source| InvalidRule::Pattern { key: key.to_owned(), source })
+}
+
+/// The patterns of values, each under the one spelling by which its extension is looked up.
+fn by_extension(
+    extensions: BTreeMap<String, Vec<String>>,
+) -> Result<BTreeMap<String, Patterns>, InvalidRule> {
+    let mut known = BTreeMap::new();
+    for (name, values) in extensions {
+        let Some(canonical) = trusted_extension::canonical(&name) else {
+            return Err(InvalidRule::Extension { name: escaped(&name) });
+        };
+        let patterns = patterns(&format!("extensions.{name}"), values, VALUES)?;
+        if known.insert(canonical.to_owned(), patterns).is_some() {
+            return Err(InvalidRule::RepeatedExtension { name: canonical.to_owned() });
+        }
+    }
+    Ok(known)
 }
 
 /// A rule as its keys, for people.
@@ -322,16 +337,12 @@ impl Policy {
             return Decision::Accepted { rule: None };
         }
         let Some(index) = self.rules.iter().position(|rule| rule.mismatch(request).is_none()) else {
+            let needs_certificate = self.rules.iter().any(|rule| !rule.extensions.is_empty());
             let unsigned = match request.signer {
-                Signer::Certificate { .. } => "",
-                Signer::Unsigned | Signer::SharedKey
-                    if self.rules.iter().all(|rule| rule.extensions.is_empty()) =>
-                {
-                    ""
-                }
-                Signer::Unsigned | Signer::SharedKey => {
+                Signer::Unsigned | Signer::SharedKey if needs_certificate => {
                     "; no certificate signs the event, so that no rule with extensions is for it"
                 }
+                _ => "",
             };
             let reason = format!(
                 "no [[accept]] rule in {} on this node is for the trigger '{trigger}' from {origin}{unsigned}",
@@ -348,13 +359,9 @@ impl Policy {
             Some(Objection::NotNoop) => {
                 format!("{by} allows {what} noop runs only, and this event asks for a real run")
             }
-            Some(Objection::Tags { allowed, unlisted: Some(tag) }) => {
-                format!("{by} allows {what} the tags {allowed} only, and this event asks for {tag}")
-            }
-            Some(Objection::Tags { allowed, unlisted: None }) => {
-                format!(
-                    "{by} allows {what} the tags {allowed} only, and this event asks for the whole catalog"
-                )
+            Some(Objection::Tags { allowed, unlisted }) => {
+                let asked = unlisted.as_ref().map_or("the whole catalog", Tag::as_str);
+                format!("{by} allows {what} the tags {allowed} only, and this event asks for {asked}")
             }
         };
         Decision::Refused { rule, reason }

@@ -80,11 +80,12 @@ impl Fleet {
         for chunk in certnames.chunks(HISTORIES_PER_READ) {
             let key = |certname: &Certname| self.one(&Key::RunHistory { certname: certname.clone() });
             let records = self.read(&chunk.iter().map(key).collect::<Vec<KeyRange>>()).await?;
-            self.read_certificates(records.iter().map(|record| record.text.as_str())).await?;
+            let certificates =
+                self.read_certificates(records.iter().map(|record| record.text.as_str())).await?;
             for record in records {
                 let Record { key: Key::RunHistory { certname }, .. } = &record else { continue };
                 let authors = |_: &RunHistory| Authors::Node(certname.clone());
-                let history = self.open_or_note(&record, authors, &mut overview.unverified);
+                let history = self.open_or_note(&record, &certificates, authors, &mut overview.unverified);
                 if let Some((history, _)) = history
                     && let Some(node) = overview.nodes.get_mut(certname)
                 {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -131,11 +132,48 @@ const TLS_SETTINGS: [&str; 5] =
 pub async fn tls_files(command: &RunCommand, attempt: Attempt) -> Result<TlsFiles, PuppetSettingsError> {
     let question = Question::new(command, &TLS_SETTINGS.map(Setting::plain), "agent");
     let answer = question.ask(&BTreeMap::new(), attempt.timeout).await?;
-    tls_files_of(&answer).ok_or_else(|| PuppetSettingsError::Unclear {
+    tls_files_of(&answer).ok_or_else(|| without_hostcert(&question))
+}
+
+/// The files of this node's certificates, for a command that runs once: as Puppet said before, or as it says now. The
+/// answer depends on the user, so it is kept in a state directory of this user's own only. It counts as long as
+/// `puppet.conf` stays as it was; beyond that, only where Puppet does not answer.
+///
+/// # Errors
+/// Those of [`ask`].
+pub async fn known_tls_files(
+    command: &RunCommand,
+    state_dir: &Path,
+    attempt: Attempt,
+) -> Result<TlsFiles, PuppetSettingsError> {
+    if !is_own(state_dir) {
+        return tls_files(command, attempt).await;
+    }
+    let known = cached(command, state_dir);
+    let is_current =
+        known.as_ref().is_some_and(|settings| settings.config_time() == settings.config_changed_at);
+    let files = match known.and_then(|settings| settings.tls) {
+        Some(files) if is_current => return Ok(files),
+        files => files,
+    };
+    let answer = ask(command, &BTreeMap::new(), state_dir, attempt).await;
+    match (answer, files) {
+        (Err(_), Some(files)) => Ok(files),
+        (answer, _) => answer?.tls.ok_or_else(|| without_hostcert(&Question::all(command)[0])),
+    }
+}
+
+/// Whether a directory is there and belongs to the user of this process.
+fn is_own(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|metadata| metadata.uid() == rustix::process::geteuid().as_raw())
+}
+
+fn without_hostcert(question: &Question) -> PuppetSettingsError {
+    PuppetSettingsError::Unclear {
         command: question.name(),
         setting: "hostcert".to_owned(),
         answer: "it is empty".to_owned(),
-    })
+    }
 }
 
 /// Asks Puppet for the directories in which it looks for modules. The answer is not cached.

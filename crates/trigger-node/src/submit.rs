@@ -45,6 +45,8 @@ pub struct Submission<'a, H: Host> {
     pub parent: Option<&'a RunRecord>,
     /// What runs it.
     pub caller: Caller,
+    /// What the user should know if this process publishes the event because no agent does: that it is not signed.
+    pub unsigned: Option<String>,
 }
 
 impl<H: Host> Submission<'_, H> {
@@ -73,6 +75,7 @@ impl<H: Host> Submission<'_, H> {
             fire_chain::note_fired(state, parent, publication, guarded, warnings);
         }
         if agent.is_err() && matches!(fired, Fired::Committed(_)) {
+            warnings.extend(self.unsigned.clone());
             // No agent empties the outbox, so the process that has reached the backend does.
             self.drain(warnings).await;
         }

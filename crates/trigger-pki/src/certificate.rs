@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustls::pki_types::UnixTime;
+use trigger_core::escaped::escaped;
 use trigger_core::identity::Certname;
 use trigger_core::time::Timestamp;
 use x509_parser::certificate::X509Certificate;
@@ -11,7 +12,6 @@ use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Name;
 
 use crate::error::NoCertname;
-use crate::quoted::quoted;
 use crate::untrusted::Untrusted;
 
 /// Parses a certificate.
@@ -42,8 +42,8 @@ pub(crate) fn subject(certificate: &X509Certificate<'_>) -> String {
 /// A name in a certificate, for messages.
 pub(crate) fn name(name: &X509Name<'_>) -> String {
     match name.iter_common_name().next().and_then(|name| name.as_str().ok()) {
-        Some(name) => quoted(name),
-        None => quoted(&name.to_string()),
+        Some(name) => escaped(name),
+        None => escaped(&name.to_string()),
     }
 }
 

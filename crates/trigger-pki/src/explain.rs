@@ -60,16 +60,24 @@ pub(crate) fn explain(
         Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             format!("{other} does not speak TLS: {}", end.plain_remedy())
         }
-        Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
-            format!("{other} speaks neither TLS 1.2 nor TLS 1.3: enable one of the two there")
-        }
-        Error::NoApplicationProtocol => {
-            format!(
-                "{other} speaks TLS, and not the protocol that the URL names: compare its address with the URL"
-            )
-        }
+        Error::PeerIncompatible(
+            PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired,
+        ) => old_tls(&other),
+        Error::NoApplicationProtocol => other_protocol(&other),
         error => format!("no TLS connection with {other}: {error}"),
     }
+}
+
+fn old_tls(other: &str) -> String {
+    format!("{other} speaks neither TLS 1.2 nor TLS 1.3: enable one of the two there")
+}
+
+fn other_protocol(other: &str) -> String {
+    format!("{other} speaks TLS, and not the protocol that the URL names: compare its address with the URL")
 }
 
 /// The connection was closed in the handshake.
@@ -113,14 +121,8 @@ fn refused(other: &str, alert: AlertDescription, files: &TlsFiles, identity: &Id
                 files.certificate.display()
             )
         }
-        AlertDescription::NoApplicationProtocol => {
-            format!(
-                "{other} speaks TLS, and not the protocol that the URL names: compare its address with the URL"
-            )
-        }
-        AlertDescription::ProtocolVersion => {
-            format!("{other} speaks neither TLS 1.2 nor TLS 1.3: enable one of the two there")
-        }
+        AlertDescription::NoApplicationProtocol => other_protocol(other),
+        AlertDescription::ProtocolVersion => old_tls(other),
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateUnknown

@@ -26,11 +26,6 @@ impl TrustedExtensions {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Whether the certificate has none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Those of a certificate that nobody has verified: anyone can write them. For showing a certificate, and for tests;
     /// [`Trust::verify`](crate::Trust::verify) has those that a CA vouches for. Absent for what is no certificate.
     pub fn unverified(certificate_der: &[u8]) -> Option<Self> {
@@ -57,12 +52,6 @@ impl TrustedExtensions {
             values.remove(&name);
         }
         Self(values)
-    }
-}
-
-impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for TrustedExtensions {
-    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
     }
 }
 

@@ -43,11 +43,6 @@ impl LazyPki {
         *opened = Some(pki.clone());
         Ok(pki)
     }
-
-    /// What was read, if it was.
-    pub fn opened(&self) -> Option<Pki> {
-        self.0.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 impl From<Pki> for LazyPki {

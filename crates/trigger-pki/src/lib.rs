@@ -14,7 +14,6 @@ mod identity;
 mod lazy;
 mod pki;
 mod provider;
-mod quoted;
 mod revocation;
 mod shared_key;
 mod signature;

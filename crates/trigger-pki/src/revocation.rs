@@ -1,11 +1,13 @@
 //! Revocation lists: which of them count.
 //!
-//! webpki asks the first list that it finds for an issuer, so that an old list before a new one would let a revoked
-//! certificate in. For each issuer only the newest is kept. A list that is out of date (`nextUpdate`) still counts:
+//! webpki asks the first list that it finds for an issuer's name, so that an old list before a new one would let a
+//! revoked certificate in. For each issuer only the newest is kept. A CA that was made again under its old name is
+//! another issuer, by its key: see [`selections`]. A list that is out of date (`nextUpdate`) still counts:
 //! refusing everybody would end the fleet's work without keeping out anybody whom the list does not name. It is
 //! reported instead ([`StaleList`]).
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -15,7 +17,7 @@ use webpki::{BorrowedCertRevocationList, CertRevocationList, EndEntityCert};
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
-use crate::certificate::{name, timestamp};
+use crate::certificate::{name, parse, timestamp};
 use crate::error::{FileKind, PkiError};
 use crate::files::unusable;
 use crate::provider::provider;
@@ -23,8 +25,7 @@ use crate::provider::provider;
 /// A revocation list of a CA that is known, with a signature that fits.
 #[derive(Debug)]
 pub(crate) struct RevocationList {
-    /// The issuer's name in DER form.
-    issuer: Vec<u8>,
+    issuer: Issuer,
     /// The issuer's name for messages.
     issuer_name: String,
     /// The list's number: its bytes without leading zeros. Absent in lists of old CAs.
@@ -32,6 +33,15 @@ pub(crate) struct RevocationList {
     this_update: Timestamp,
     next_update: Option<Timestamp>,
     pub(crate) list: CertRevocationList<'static>,
+}
+
+/// Which CA has signed a list.
+#[derive(Debug, PartialEq, Eq)]
+struct Issuer {
+    /// Its name in DER form.
+    name: Vec<u8>,
+    /// Its public key in DER form: two CAs may have one name.
+    key: Vec<u8>,
 }
 
 /// A revocation list that its CA should have replaced by now.
@@ -71,16 +81,12 @@ impl RevocationList {
         };
         let (_, parsed) =
             CertificateRevocationList::from_der(der).map_err(|error| damaged(error.to_string()))?;
-        let signed = parsed.tbs_cert_list.as_ref();
-        let signature = parsed.signature_value.data.as_ref();
-        if !cas.iter().any(|ca| is_signed_by(ca, signed, signature)) {
-            return Ok(None);
-        }
+        let Some(issuer) = cas.iter().find_map(|ca| issuer(&parsed, ca)) else { return Ok(None) };
         let list = BorrowedCertRevocationList::from_der(der)
             .and_then(|list| list.to_owned())
             .map_err(|error| damaged(error.to_string()))?;
         Ok(Some(Self {
-            issuer: parsed.issuer().as_raw().to_vec(),
+            issuer,
             issuer_name: name(parsed.issuer()),
             number: parsed.crl_number().map(|number| number.to_bytes_be()),
             this_update: timestamp(parsed.last_update()),
@@ -141,8 +147,31 @@ pub(crate) fn stale(lists: &[RevocationList], now: Timestamp) -> Vec<StaleList> 
     lists.iter().filter_map(stale).collect()
 }
 
-fn is_signed_by(ca: &CertificateDer<'_>, signed: &[u8], signature: &[u8]) -> bool {
-    let Ok(ca) = EndEntityCert::try_from(ca) else { return false };
+/// The lists by which a chain may be checked, one for each issuer's name, because webpki asks no second one. Where several
+/// issuers have one name, there is a selection for each of their lists; the wrong one does not fit the issuer's key, and
+/// says nothing of the certificate.
+pub(crate) fn selections(lists: &[RevocationList]) -> Vec<Vec<&CertRevocationList<'static>>> {
+    let mut by_name: BTreeMap<&[u8], Vec<&CertRevocationList<'static>>> = BTreeMap::new();
+    for list in lists {
+        by_name.entry(&list.issuer.name).or_default().push(&list.list);
+    }
+    by_name.values().fold(vec![Vec::new()], |selections, namesakes| {
+        let with = |list| selections.iter().map(move |selection| [selection.as_slice(), &[list]].concat());
+        namesakes.iter().flat_map(|list| with(*list)).collect()
+    })
+}
+
+/// The CA as the issuer of a list, if it has signed it.
+fn issuer(list: &CertificateRevocationList<'_>, ca: &CertificateDer<'_>) -> Option<Issuer> {
+    let parsed = parse(ca).ok()?;
+    let name = list.issuer().as_raw();
+    if parsed.subject().as_raw() != name {
+        return None;
+    }
+    let signed = list.tbs_cert_list.as_ref();
+    let signature = list.signature_value.data.as_ref();
+    let verifier = EndEntityCert::try_from(ca).ok()?;
     let algorithms = provider().signature_verification_algorithms.all;
-    algorithms.iter().any(|algorithm| ca.verify_signature(*algorithm, signed, signature).is_ok())
+    let fits = algorithms.iter().any(|known| verifier.verify_signature(*known, signed, signature).is_ok());
+    fits.then(|| Issuer { name: name.to_vec(), key: parsed.public_key().raw.to_vec() })
 }

@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
+use rustix::process::geteuid;
 
 use crate::error::{FileKind, PkiError};
 use crate::files::{read, unusable};
@@ -19,8 +20,9 @@ use crate::signature;
 const KEY_BYTES: usize = 32;
 /// The name of the algorithm in signatures.
 const ALGORITHM: &str = "hmac_sha256";
-/// The permission of all users to read and to write.
-const OTHERS: u32 = 0o006;
+/// The permissions of the group and of all users that a key must not have: others may not read it, and only its owner
+/// may write it.
+const FORBIDDEN: u32 = 0o027;
 
 /// A key for HMAC-SHA256 that all nodes of a fleet share. Whoever has it can sign for each of them.
 #[derive(Clone)]
@@ -30,7 +32,8 @@ impl SharedKey {
     /// Reads a key from its file: 32 bytes in base64.
     ///
     /// # Errors
-    /// That the file cannot be read, that all users can, or that it holds no key.
+    /// That the file cannot be read, that others than root and this user could have read or written it, or that it holds
+    /// no key. Its group may read it, as that of Puppet's private keys may.
     pub fn open(path: &Path) -> Result<Self, PkiError> {
         let text = read(FileKind::SharedKey, path)?;
         let metadata = fs::metadata(path).map_err(|error| PkiError::Unreadable {
@@ -38,10 +41,8 @@ impl SharedKey {
             path: path.to_owned(),
             error,
         })?;
-        if metadata.mode() & OTHERS != 0 {
-            let reason = "every user of this machine can read or write it: `chmod o-rw` it, and replace it on all nodes \
-                          if others may have read it";
-            return Err(unusable(FileKind::SharedKey, path, reason.to_owned()));
+        if let Some(reason) = exposure(metadata.uid(), metadata.mode()) {
+            return Err(unusable(FileKind::SharedKey, path, reason));
         }
         let key = STANDARD.decode(text.trim_ascii()).ok().filter(|key| key.len() == KEY_BYTES).ok_or_else(
             || {
@@ -88,8 +89,37 @@ impl SharedKey {
     }
 }
 
+/// Who else could have read or written a key, and what mends it.
+fn exposure(owner: u32, mode: u32) -> Option<String> {
+    let replace = "and replace it on all nodes if others may have read it";
+    if owner != 0 && owner != geteuid().as_raw() {
+        return Some(format!(
+            "it belongs to the user {owner}, who can read and write it: `chown root` it, {replace}"
+        ));
+    }
+    (mode & FORBIDDEN != 0).then(|| {
+        format!(
+            "its mode {:04o} lets others read it, or its group write it: `chmod 0600` it, or 0640, {replace}",
+            mode & 0o7777
+        )
+    })
+}
+
 impl fmt::Debug for SharedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SharedKey")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_roots_or_this_users() {
+        let (own, other) = (geteuid().as_raw(), geteuid().as_raw() + 65_534);
+        assert_eq!((exposure(own, 0o100_600), exposure(0, 0o100_640)), (None, None));
+        let refused = exposure(other, 0o100_600).unwrap();
+        assert!(refused.starts_with(&format!("it belongs to the user {other}")), "{refused}");
     }
 }

@@ -4,10 +4,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rustls::SignatureScheme;
 use rustls::pki_types::CertificateDer;
+use trigger_core::escaped::escaped;
 use webpki::EndEntityCert;
 
 use crate::provider::provider;
-use crate::quoted::quoted;
 use crate::untrusted::Untrusted;
 
 /// The algorithms with which nodes sign, with their names.
@@ -42,7 +42,7 @@ pub fn verify_signature(certificate_der: &[u8], bytes: &[u8], signature: &str) -
     let algorithms =
         mapping.iter().find(|(known, _)| Some(*known) == scheme).map(|(_, algorithms)| *algorithms);
     let Some(algorithms) = algorithms else {
-        return Err(Untrusted::UnknownSignature { form: quoted(name) });
+        return Err(Untrusted::UnknownSignature { form: escaped(name) });
     };
     let der = CertificateDer::from(certificate_der);
     let certificate = EndEntityCert::try_from(&der).map_err(|error| Untrusted::Unreadable {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
 use trigger_core::certificate::Fingerprint;
+use trigger_core::escaped::escaped;
 use trigger_core::identity::Certname;
 use trigger_core::time::Timestamp;
 use webpki::{
@@ -18,7 +19,6 @@ use crate::extensions::TrustedExtensions;
 use crate::files::{self, unusable};
 use crate::fingerprint::fingerprint;
 use crate::provider::provider;
-use crate::quoted::quoted;
 use crate::revocation::{self, RevocationList, StaleList};
 use crate::untrusted::Untrusted;
 
@@ -46,19 +46,24 @@ pub struct Peer {
     pub extensions: TrustedExtensions,
     /// Which certificate it is.
     pub fingerprint: Fingerprint,
-    /// The certificate's serial number, in hexadecimal.
-    pub serial: String,
     /// Until when the certificate is valid.
     pub not_after: Timestamp,
 }
 
-/// What a certificate shall prove.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Purpose {
-    /// The identity of a client.
-    Client,
-    /// The identity of a server.
-    Server,
+/// A certificate that is to be verified.
+struct Leaf<'a> {
+    parsed: X509Certificate<'a>,
+    end_entity: EndEntityCert<'a>,
+}
+
+impl<'a> Leaf<'a> {
+    fn parse(der: &'a CertificateDer<'a>) -> Result<Self, Untrusted> {
+        let parsed = parse(der)?;
+        match EndEntityCert::try_from(der) {
+            Ok(end_entity) => Ok(Self { parsed, end_entity }),
+            Err(error) => Err(unreadable(&parsed, &error)),
+        }
+    }
 }
 
 impl Trust {
@@ -138,19 +143,19 @@ impl Trust {
         lists: Option<&[RevocationList]>,
     ) -> Result<Peer, Untrusted> {
         let now = to_unix_time(now);
-        match self.verify_chain(leaf, intermediates, now, Purpose::Client, lists) {
+        let der = CertificateDer::from(leaf);
+        let leaf = Leaf::parse(&der)?;
+        match self.verify_chain(&leaf, intermediates, now, KeyUsage::client_auth(), lists) {
             Err(Untrusted::WrongPurpose { .. }) => {
-                self.verify_chain(leaf, intermediates, now, Purpose::Server, lists)?;
+                self.verify_chain(&leaf, intermediates, now, KeyUsage::server_auth(), lists)?;
             }
             verified => verified?,
         }
-        let certificate = parse(leaf)?;
         Ok(Peer {
-            certname: certname(&certificate).map_err(|reason| Untrusted::NotACertname { reason })?,
-            extensions: TrustedExtensions::of(&certificate),
-            fingerprint: fingerprint(leaf),
-            serial: certificate.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect(),
-            not_after: timestamp(certificate.validity().not_after),
+            certname: certname(&leaf.parsed).map_err(|reason| Untrusted::NotACertname { reason })?,
+            extensions: TrustedExtensions::of(&leaf.parsed),
+            fingerprint: fingerprint(&der),
+            not_after: timestamp(leaf.parsed.validity().not_after),
         })
     }
 
@@ -186,54 +191,59 @@ impl Trust {
         server: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), Untrusted> {
-        self.verify_chain(leaf, intermediates, now, Purpose::Server, self.lists.as_deref())?;
-        let parsed = parse(leaf)?;
-        let end_entity = EndEntityCert::try_from(leaf).map_err(|error| unreadable(&parsed, &error))?;
-        end_entity.verify_is_valid_for_subject_name(server).map_err(|error| match error {
+        let leaf = Leaf::parse(leaf)?;
+        self.verify_chain(&leaf, intermediates, now, KeyUsage::server_auth(), self.lists.as_deref())?;
+        leaf.end_entity.verify_is_valid_for_subject_name(server).map_err(|error| match error {
             Error::CertNotValidForName(InvalidNameContext { presented, .. }) => Untrusted::WrongName {
-                subject: subject(&parsed),
+                subject: subject(&leaf.parsed),
                 server: server.to_str().into_owned(),
-                presented: presented.iter().map(|name| quoted(&plain_name(name))).collect(),
+                presented: presented.iter().map(|name| escaped(&plain_name(name))).collect(),
             },
-            error => unreadable(&parsed, &error),
+            error => unreadable(&leaf.parsed, &error),
         })
     }
 
     fn verify_chain(
         &self,
-        leaf: &[u8],
+        leaf: &Leaf<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
-        purpose: Purpose,
+        usage: KeyUsage,
         lists: Option<&[RevocationList]>,
     ) -> Result<(), Untrusted> {
-        let parsed = parse(leaf)?;
-        let leaf = CertificateDer::from(leaf);
-        let end_entity = EndEntityCert::try_from(&leaf).map_err(|error| unreadable(&parsed, &error))?;
         let chain: Vec<CertificateDer<'_>> = intermediates
             .iter()
             .chain(&self.intermediates)
             .map(|der| CertificateDer::from(der.as_ref()))
             .collect();
-        let lists: Vec<&CertRevocationList<'_>> =
-            lists.iter().copied().flatten().map(|known| &known.list).collect();
-        // There is none to be asked where revocation is not checked, and then only: a file without lists is an error.
-        let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
-            options
-                .with_depth(RevocationCheckDepth::Chain)
-                .with_status_policy(UnknownStatusPolicy::Deny)
-                .with_expiration_policy(ExpirationPolicy::Ignore)
-                .build()
-        });
-        let usage = match purpose {
-            Purpose::Client => KeyUsage::client_auth(),
-            Purpose::Server => KeyUsage::server_auth(),
-        };
         let algorithms = provider().signature_verification_algorithms.all;
-        end_entity
-            .verify_for_usage(algorithms, &self.anchors, &chain, now, usage, revocation, None)
-            .map(drop)
-            .map_err(|error| self.untrusted(&parsed, error))
+        let verified_by = |lists: &[&CertRevocationList<'_>]| {
+            // Without lists nothing is asked. That is so where revocation is not checked: a file without lists is an error.
+            let revocation = RevocationOptionsBuilder::new(lists).ok().map(|options| {
+                options
+                    .with_depth(RevocationCheckDepth::Chain)
+                    .with_status_policy(UnknownStatusPolicy::Deny)
+                    .with_expiration_policy(ExpirationPolicy::Ignore)
+                    .build()
+            });
+            let leaf = &leaf.end_entity;
+            leaf.verify_for_usage(algorithms, &self.anchors, &chain, now, usage, revocation, None).map(drop)
+        };
+        let mut verified = Ok(());
+        for lists in revocation::selections(lists.unwrap_or_default()) {
+            verified = verified_by(&lists);
+            // A list is asked only where it fits the issuer's key.
+            if matches!(verified, Ok(()) | Err(Error::CertRevoked)) {
+                break;
+            }
+        }
+        verified.map_err(|error| match error {
+            // Beside a CA of the same name, a CA without a list looks unknown.
+            Error::UnknownIssuer | Error::InvalidSignatureForPublicKey if verified_by(&[]).is_ok() => {
+                self.untrusted(&leaf.parsed, Error::UnknownRevocationStatus)
+            }
+            error => self.untrusted(&leaf.parsed, error),
+        })
     }
 
     fn untrusted(&self, leaf: &X509Certificate<'_>, error: Error) -> Untrusted {

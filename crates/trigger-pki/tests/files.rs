@@ -219,9 +219,16 @@ fn a_shared_key_is_its_owners_and_signs_for_those_who_have_it() {
     assert!(!SharedKey::from_bytes(&[0; 32]).verify(b"bytes", &signature));
     assert!(!same.verify(b"bytes", &signature.replace("hmac_sha256", "hmac_sha1")));
 
-    fs::set_permissions(&path, Permissions::from_mode(0o604)).unwrap();
-    assert!(SharedKey::open(&path).unwrap_err().to_string().contains("every user of this machine"));
+    for (mode, shown) in [(0o604, "0604"), (0o602, "0602"), (0o620, "0620"), (0o644, "0644"), (0o601, "0601")]
+    {
+        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        let refused = SharedKey::open(&path).unwrap_err().to_string();
+        let expected =
+            format!("its mode {shown} lets others read it, or its group write it: `chmod 0600` it");
+        assert!(refused.contains(&expected), "{refused}");
+    }
     fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+    assert!(SharedKey::open(&path).is_ok());
     fs::write(&path, "short").unwrap();
     assert!(SharedKey::open(&path).unwrap_err().to_string().contains("trigger keygen"));
 }

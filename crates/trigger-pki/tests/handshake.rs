@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what it expects")]
 
+use std::fs;
 use std::io::Cursor;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, DnType, SanType, date_time_ymd};
-use rustls::pki_types::ServerName;
-use rustls::{ClientConnection, Error, ProtocolVersion, ServerConnection};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, Error, ProtocolVersion, RootCertStore, ServerConfig, ServerConnection,
+};
 use trigger_core::time::Timestamp;
 use trigger_pki::testing::{Issued, TestCa};
 use trigger_pki::{OtherEnd, Pki};
@@ -37,6 +41,9 @@ impl Site {
     }
 }
 
+const FROM_SERVER: OtherEnd<'static> = OtherEnd::Server("hub.example.com:8145");
+const FROM_CLIENT: OtherEnd<'static> = OtherEnd::Client("192.0.2.7:4711");
+
 /// What client and server say at the end of a handshake: absent where it was completed.
 struct Outcome {
     client: Option<String>,
@@ -50,35 +57,38 @@ fn handshake(client: &Pki, server: &Pki, name: &str) -> Outcome {
     let server_name = ServerName::try_from(name.to_owned()).unwrap();
     let mut client_end = ClientConnection::new(Arc::clone(&client_handshake.config), server_name).unwrap();
     let mut server_end = ServerConnection::new(Arc::clone(&server_handshake.config)).unwrap();
+    let (client_error, server_error) = exchange(&mut client_end, &mut server_end);
+    Outcome {
+        client: client_error
+            .map(|error| client.explain(FROM_SERVER, &error, client_handshake.refusal().as_ref())),
+        server: server_error
+            .map(|error| server.explain(FROM_CLIENT, &error, server_handshake.refusal().as_ref())),
+        version: client_end.protocol_version(),
+    }
+}
+
+/// Carries bytes between two ends until both are silent; returns the error of each.
+fn exchange(client: &mut ClientConnection, server: &mut ServerConnection) -> (Option<Error>, Option<Error>) {
     let (mut client_error, mut server_error): (Option<Error>, Option<Error>) = (None, None);
     loop {
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
-        while client_end.wants_write() {
-            client_end.write_tls(&mut to_server).unwrap();
+        while client.wants_write() {
+            client.write_tls(&mut to_server).unwrap();
         }
-        while server_end.wants_write() {
-            server_end.write_tls(&mut to_client).unwrap();
+        while server.wants_write() {
+            server.write_tls(&mut to_client).unwrap();
         }
         if to_server.is_empty() && to_client.is_empty() {
-            break;
+            return (client_error, server_error);
         }
         let mut bytes = Cursor::new(to_server);
-        while server_error.is_none() && server_end.read_tls(&mut bytes).unwrap() > 0 {
-            server_error = server_end.process_new_packets().err();
+        while server_error.is_none() && server.read_tls(&mut bytes).unwrap() > 0 {
+            server_error = server.process_new_packets().err();
         }
         let mut bytes = Cursor::new(to_client);
-        while client_error.is_none() && client_end.read_tls(&mut bytes).unwrap() > 0 {
-            client_error = client_end.process_new_packets().err();
+        while client_error.is_none() && client.read_tls(&mut bytes).unwrap() > 0 {
+            client_error = client.process_new_packets().err();
         }
-    }
-    let from_server = OtherEnd::Server("hub.example.com:8145");
-    let from_client = OtherEnd::Client("192.0.2.7:4711");
-    Outcome {
-        client: client_error
-            .map(|error| client.explain(from_server, &error, client_handshake.refusal().as_ref())),
-        server: server_error
-            .map(|error| server.explain(from_client, &error, server_handshake.refusal().as_ref())),
-        version: client_end.protocol_version(),
     }
 }
 
@@ -92,6 +102,96 @@ fn two_nodes_of_a_ca_connect() {
         assert_eq!((outcome.client, outcome.server), (None, None));
         assert_eq!(outcome.version, Some(ProtocolVersion::TLSv1_3));
     }
+}
+
+/// The certificates of a node, as a program of another make would use them.
+fn pem(pki: &Pki) -> (RootCertStore, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let mut roots = RootCertStore::empty();
+    for ca in CertificateDer::pem_file_iter(&pki.files().ca).unwrap() {
+        roots.add(ca.unwrap()).unwrap();
+    }
+    (roots, pki.identity().chain().to_vec(), PrivateKeyDer::from_pem_file(&pki.files().key).unwrap())
+}
+
+#[test]
+fn ends_that_speak_tls_1_2_only_connect_and_are_verified() {
+    let mut site = Site::new();
+    let issued = site.ca.issue(WEB).unwrap();
+    let client = site.client(&issued);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let old = [&rustls::version::TLS12];
+
+    let (roots, chain, key) = pem(&client);
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&old);
+    let config = builder.unwrap().with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
+    let check = |server: &Pki, refusal: Option<&str>| {
+        let handshake = server.server_handshake(&[]).unwrap();
+        let name = ServerName::try_from(HUB).unwrap();
+        let mut client_end = ClientConnection::new(Arc::new(config.clone()), name).unwrap();
+        let mut server_end = ServerConnection::new(Arc::clone(&handshake.config)).unwrap();
+        let (_, error) = exchange(&mut client_end, &mut server_end);
+        assert_eq!(server_end.protocol_version(), Some(ProtocolVersion::TLSv1_2));
+        let said = error.map(|error| server.explain(FROM_CLIENT, &error, handshake.refusal().as_ref()));
+        assert_eq!(said.is_some(), refusal.is_some(), "{said:?}");
+        assert!(said.unwrap_or_default().contains(refusal.unwrap_or_default()));
+    };
+    check(&site.hub, None);
+
+    let (_, chain, key) = pem(&site.hub);
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&old).unwrap();
+    let config = Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap());
+    for (name, refusal) in
+        [(HUB, None), ("puppet.example.com", Some("is not for the name puppet.example.com"))]
+    {
+        let handshake = client.client_handshake(&[]).unwrap();
+        let server_name = ServerName::try_from(name).unwrap();
+        let mut client_end = ClientConnection::new(Arc::clone(&handshake.config), server_name).unwrap();
+        let mut server_end = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let (error, _) = exchange(&mut client_end, &mut server_end);
+        assert_eq!(client_end.protocol_version(), Some(ProtocolVersion::TLSv1_2));
+        let said = error.map(|error| client.explain(FROM_SERVER, &error, handshake.refusal().as_ref()));
+        assert_eq!(said.is_some(), refusal.is_some(), "{said:?}");
+        assert!(said.unwrap_or_default().contains(refusal.unwrap_or_default()));
+    }
+
+    site.ca.revoke(&issued);
+    fs::write(site.hub.files().crl.as_ref().unwrap(), site.ca.revocation_lists().unwrap()).unwrap();
+    site.hub.reload().unwrap();
+    check(&site.hub, Some("the certificate of web01.example.com is revoked"));
+}
+
+#[test]
+fn tls_1_1_is_refused_by_both_ends() {
+    let mut site = Site::new();
+    let issued = site.ca.issue(WEB).unwrap();
+    let client = site.client(&issued);
+    let sentence = "speaks neither TLS 1.2 nor TLS 1.3: enable one of the two there";
+
+    // A hello of TLS 1.1: the version, random bytes, no session, one cipher suite, no compression, no extensions.
+    let body = [&[3, 2][..], &[7; 32], &[0, 0, 2, 0xc0, 0x13, 1, 0]].concat();
+    let server_handshake = site.hub.server_handshake(&[]).unwrap();
+    let mut server_end = ServerConnection::new(Arc::clone(&server_handshake.config)).unwrap();
+    server_end.read_tls(&mut Cursor::new(hello(1, &body))).unwrap();
+    let error = server_end.process_new_packets().unwrap_err();
+    let said = site.hub.explain(FROM_CLIENT, &error, None);
+    assert_eq!(said, format!("the client at 192.0.2.7:4711 {sentence}"));
+
+    // The answer of a server that knows nothing newer.
+    let body = [&[3, 2][..], &[7; 32], &[0, 0xc0, 0x13, 0]].concat();
+    let client_handshake = client.client_handshake(&[]).unwrap();
+    let name = ServerName::try_from(HUB).unwrap();
+    let mut client_end = ClientConnection::new(Arc::clone(&client_handshake.config), name).unwrap();
+    client_end.read_tls(&mut Cursor::new(hello(2, &body))).unwrap();
+    let error = client_end.process_new_packets().unwrap_err();
+    let said = client.explain(FROM_SERVER, &error, None);
+    assert_eq!(said, format!("the server hub.example.com:8145 {sentence}"));
+}
+
+/// A record of TLS 1.1 with one message of the handshake.
+fn hello(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = |length: usize| u8::try_from(length).unwrap();
+    let message = [&[kind, 0, 0, length(body.len())], body].concat();
+    [&[22, 3, 2, 0, length(message.len())], message.as_slice()].concat()
 }
 
 #[test]

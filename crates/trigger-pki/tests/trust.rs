@@ -136,6 +136,34 @@ fn a_revoked_certificate_is_refused_also_beside_an_older_list() {
     }
 }
 
+/// Proves C13: a CA that was made again under its old name has lists of its own.
+#[test]
+fn of_two_cas_with_one_name_each_has_its_own_list() {
+    let mut site = Site::new();
+    let mut remade = TestCa::new("puppet").unwrap();
+    let (old, new) = (site.ca.issue("web01").unwrap(), remade.issue("web02").unwrap());
+    let bundle = format!("{}{}", site.ca.certificates(), remade.certificates());
+    fs::write(&site.files.ca, bundle).unwrap();
+    let verdicts = |site: &Site, remade: &TestCa| {
+        let (ours, theirs) = (site.ca.revocation_lists().unwrap(), remade.revocation_lists().unwrap());
+        let orders = [format!("{ours}{theirs}"), format!("{theirs}{ours}")];
+        orders.map(|lists| {
+            fs::write(site.crl(), lists).unwrap();
+            [site.verdict(&old), site.verdict(&new)]
+                .map(|verdict| if verdict.contains("is revoked") { "revoked".to_owned() } else { verdict })
+        })
+    };
+    assert_eq!(verdicts(&site, &remade), [["web01", "web02"], ["web01", "web02"]]);
+    // Both certificates may have one serial number. The newer list of one CA says nothing of the other's.
+    remade.revoke(&new);
+    assert_eq!(verdicts(&site, &remade), [["web01", "revoked"], ["web01", "revoked"]]);
+    site.ca.revoke(&old);
+    assert_eq!(verdicts(&site, &remade), [["revoked", "revoked"], ["revoked", "revoked"]]);
+    // Without the list of its own CA, a certificate is not trusted.
+    fs::write(site.crl(), site.ca.revocation_lists().unwrap()).unwrap();
+    assert!(site.verdict(&new).contains("has no revocation list by which"), "{}", site.verdict(&new));
+}
+
 #[test]
 fn lists_from_a_second_file_count_where_they_are_newer() {
     let mut site = Site::new();

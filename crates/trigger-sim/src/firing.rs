@@ -45,8 +45,13 @@ pub(crate) async fn fire(own: Proc, wanted: Wanted) {
     // Outside a run it is an operator's, or that of a Puppet run which Trigger did not start.
     let is_operators = parent.is_none() && own.jitter() < 0.5;
     let caller = if is_operators { Caller::Operator } else { Caller::Puppet };
-    let submission =
-        Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref(), caller };
+    let submission = Submission {
+        state: state.as_ref(),
+        publisher: &publisher,
+        parent: parent.as_ref(),
+        caller,
+        unsigned: None,
+    };
     let answer = Answer::from(submission.submit(&publication, &guarded, &mut warnings).await);
     own.act(|world| world.check_fire_answered(own.machine, &publication, &answer));
     own.step("fire: answered").await;

@@ -140,6 +140,11 @@ impl BackendUrl {
         self.scheme
     }
 
+    /// Whether its connections are encrypted, for which this node needs its certificates.
+    pub fn uses_tls(&self) -> bool {
+        self.scheme.transport == Transport::Tls
+    }
+
     /// The servers: as many as the kind has, each once, in the order given.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use trigger_node::agent_socket::{Reply, Request};
 use trigger_store::hub_protocol::{
     CasReply, CasRequest, DeleteReply, DeleteRequest, ErrorReply, PutReply, PutRequest, ReadReply,
-    ReadRequest, WatchMessage, WatchRequest,
+    ReadRequest, StatusReply, StatusRequest, WatchMessage, WatchRequest, WhyReply, WhyRequest,
 };
 
 /// What a hub and its clients send each other.
@@ -20,6 +20,10 @@ pub(crate) fn hub(data: &[u8]) {
     stays::<ReadReply>(data);
     stays::<WatchRequest>(data);
     stays::<WatchMessage>(data);
+    stays::<WhyRequest>(data);
+    stays::<WhyReply>(data);
+    stays::<StatusRequest>(data);
+    stays::<StatusReply>(data);
     stays::<ErrorReply>(data);
 }
 

@@ -15,4 +15,5 @@ pub(crate) fn file(data: &[u8]) {
     let _ = run_command(file.run_cmd.as_deref());
     let _ = run_timeout(file.run_timeout.as_deref());
     let _ = runs_per_minute(None, file.runs_per_minute);
+    let _ = (file.policy(), file.tls.files(), file.audit_file());
 }

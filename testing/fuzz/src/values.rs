@@ -1,5 +1,6 @@
 //! Stored values: envelopes and the bodies in them.
 
+use trigger_core::certificate::StoredCertificate;
 use trigger_core::delivery::{Delivery, DeliveryOutcome, Members};
 use trigger_core::event::Part;
 use trigger_core::node::NodeRecord;
@@ -24,6 +25,7 @@ pub(crate) fn values(data: &[u8]) {
     stays::<Publication>(text);
     stays::<RunRecord>(text);
     stays::<RunResult>(text);
+    stays::<StoredCertificate>(text);
 }
 
 /// What was read is written in a form that is read as the same, and an envelope keeps its body byte for byte (C15).

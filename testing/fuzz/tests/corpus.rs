@@ -45,8 +45,13 @@ fn an_unknown_target_is_an_error() {
     run("nothing", b"");
 }
 
+/// The seeds of a target. Stored values have the golden files of their forms besides.
 fn seeds(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
-    let files = fs::read_dir(Path::new(HERE).join("corpus").join(name)).expect("a corpus");
+    let mut directories = vec![Path::new(HERE).join("corpus").join(name)];
+    if name == "values" {
+        directories.push(Path::new(HERE).join("../../crates/trigger-core/src/wire/golden"));
+    }
+    let files = directories.iter().flat_map(|directory| fs::read_dir(directory).expect("a corpus"));
     let mut paths: Vec<PathBuf> = files.map(|file| file.expect("a seed").path()).collect();
     paths.sort();
     paths.into_iter().map(|path| (path.clone(), fs::read(path).expect("a seed"))).collect()

@@ -158,6 +158,12 @@ fn a_rule_that_can_be_for_no_event_is_refused() {
         "from: 'web_01/x' matches no certname: besides '*' and '?' it may hold lower-case letters, digits, '.', '_' and '-'"
     );
     assert!(error("tags=Web").starts_with("tags: 'Web' matches no tag"));
+    // By its name and by its number: one of the two restrictions would be lost.
+    assert_eq!(
+        error("pp_role=x 1.3.6.1.4.1.34380.1.1.13=y"),
+        "extensions: pp_role is named twice, by its name and by its object identifier: remove one of the two, and list all \
+         values at the other"
+    );
     assert!(error("pp_rol=x").starts_with("extensions: 'pp_rol' is no trusted extension"));
     assert_eq!(
         error("deny noop"),

@@ -7,7 +7,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use trigger_core::certificate::{CertificateRef, Fingerprint, StoredCertificate};
+use trigger_core::certificate::{CertificateRef, StoredCertificate};
 use trigger_pki::{Handshake, OtherEnd, Peer, Pki, PkiError, Untrusted};
 
 use super::clock::now;
@@ -68,8 +68,7 @@ impl Tls {
         let intermediates: Vec<CertificateDer<'_>> =
             stored.intermediates.iter().map(|der| CertificateDer::from(der.as_slice())).collect();
         let peer = self.0.trust().verify(&stored.certificate, &intermediates, now()).ok()?;
-        let fingerprint = Fingerprint::from_digest(*peer.fingerprint.as_bytes());
-        Some(CertificateRef { certname: peer.certname, fingerprint })
+        Some(CertificateRef { certname: peer.certname, fingerprint: peer.fingerprint })
     }
 
     /// Verifies a certificate again, with what is trusted now.

@@ -9,7 +9,6 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
-use trigger_store::kinds::Transport;
 
 use super::callers::Callers;
 use super::disable_watcher::{DisableWatcher, Puppet};
@@ -51,8 +50,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     });
     let metrics_file = settings.metrics_file.clone();
     let (host, certificates) = (*settings.state.host(), settings.credentials.tls.clone());
-    let uses_tls =
-        settings.backend.scheme().transport == Transport::Tls || settings.codec.uses_certificates();
+    let uses_tls = settings.backend.uses_tls() || settings.codec.uses_certificates();
     let find_lock = disabled.find();
     // This list is taken before this program starts children of its own.
     let inherited = reaper::children();

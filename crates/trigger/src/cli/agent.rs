@@ -17,7 +17,7 @@ use trigger_store::backend::Backend;
 use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 
-use super::certificates::{needs_certificates, no_certificates};
+use super::certificates::no_certificates;
 use super::first_process::run_daemon_as_child;
 use super::globals::{Globals, no_certname, start_audit};
 use super::reexec::{reexec_with_flag, reexec_without_run_env};
@@ -234,7 +234,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     let has_puppet = command.kind() != CommandKind::Other;
     // Puppet may let this process wait, so all that can be refused is refused before.
     let certificates = match config.known_certificates(state.path(), &command)? {
-        None if needs_certificates(&backend) || (signing.wants_certificates() && has_puppet) => {
+        None if backend.uses_tls() || (signing.wants_certificates() && has_puppet) => {
             let ask = async |attempt| puppet_settings::tls_files(&command, attempt).await;
             let puppets = ask_puppet(&command, &CERTIFICATES, ask).await?;
             Some(config.certificates_beside(puppets)?)

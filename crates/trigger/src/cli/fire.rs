@@ -16,6 +16,7 @@ use trigger_core::identity::{Certname, EventId, KeyPrefix, RunId};
 use trigger_core::keyspace::Keyspace;
 use trigger_core::publication::Publication;
 use trigger_fleet::Fleet;
+use trigger_fleet::codec::Codec;
 use trigger_node::agent_socket::{self, Reply, Request};
 use trigger_node::fire_chain::{self, Guarded};
 use trigger_node::firing::{Fired, Publisher, Spool};
@@ -23,10 +24,12 @@ use trigger_node::node_backends::UNADDRESSED;
 use trigger_node::os::Os;
 use trigger_node::state::{Breaker, Outbox, StateDir};
 use trigger_node::submit::{Caller, Submission};
+use trigger_store::credentials::Credentials;
 use trigger_store::kinds::{Access, AddressCount};
 use trigger_store::url::BackendUrl;
 
 pub(crate) use args::FireArgs;
+pub(super) use event::valid;
 
 use super::globals::{Globals, OutputFormat};
 use super::spooled_event;
@@ -65,7 +68,7 @@ pub(crate) async fn run(
     let node_backends = config.node_backends(&chosen, globals.backend.as_deref());
     let mut publication = Publication {
         backend: address(&chosen, state.as_ref()).await,
-        prefix: args.prefix.as_deref().map_or_else(|| Ok(own_prefix.clone()), event::valid)?,
+        prefix: args.prefix.as_deref().map_or_else(|| Ok(own_prefix.clone()), valid)?,
         event,
         suppressed: BTreeMap::new(),
         suppressed_groups: BTreeMap::new(),
@@ -83,8 +86,8 @@ pub(crate) async fn run(
         ensure_backend_is_readable(&chosen.url)?;
     }
     let spool = if served_by.is_some() { None } else { open_spool(state.as_ref(), warnings) };
-    let credentials = globals.credentials(&config, std::slice::from_ref(&chosen.url)).await?;
-    let codec = globals.firing_codec(&config, &credentials, warnings)?;
+    let Means { credentials, codec, unsigned } =
+        means(globals, args, &config, &chosen.url, served_by.is_some(), warnings).await?;
     let mut publisher = Publisher::new(Os::start(), spool, own_prefix, credentials, node_backends)
         .signing_with(codec)
         .without_agent();
@@ -97,8 +100,13 @@ pub(crate) async fn run(
         (None, false) if args.resource.is_some() => Caller::Puppet,
         (None, false) => Caller::Operator,
     };
-    let submission =
-        Submission { state: state.as_ref(), publisher: &publisher, parent: parent.as_ref(), caller };
+    let submission = Submission {
+        state: state.as_ref(),
+        publisher: &publisher,
+        parent: parent.as_ref(),
+        caller,
+        unsigned,
+    };
     let fired = submission.submit(&publication, &guarded, &mut more_warnings).await;
     warnings.extend(more_warnings);
     let fired = fired?;
@@ -108,6 +116,39 @@ pub(crate) async fn run(
     }
     result::print(globals.output, &publication, &fired, &warnings.take());
     Ok(ExitCode::SUCCESS)
+}
+
+/// With what this process publishes and reads.
+#[derive(Default)]
+struct Means {
+    credentials: Credentials,
+    codec: Codec,
+    /// What the user should know if this process publishes, because it cannot sign.
+    unsigned: Option<String>,
+}
+
+async fn means(
+    globals: &Globals,
+    args: &FireArgs,
+    config: &ConfigFile,
+    backend: &BackendUrl,
+    is_served: bool,
+    warnings: &Warnings,
+) -> Result<Means, Failure> {
+    if is_served && !args.wait {
+        // The agent signs and publishes. This user may not even be able to read the node's key.
+        let unsigned = globals.unsigned(config, "the agent did not take it")?;
+        return Ok(Means { unsigned, ..Means::default() });
+    }
+    let credentials = globals.credentials(config, std::slice::from_ref(backend)).await?;
+    if is_served {
+        let (codec, unverified) = globals.reading_codec(config, &credentials, backend)?;
+        warnings.extend(unverified);
+        let unsigned = globals.unsigned(config, "the agent did not take it")?;
+        return Ok(Means { credentials, codec, unsigned });
+    }
+    let (codec, unsigned) = globals.firing_codec(config, &credentials, backend).await?;
+    Ok(Means { credentials, codec, unsigned })
 }
 
 /// The certname of the agent that fires for this user, to whom the state directory is closed. `None` where it is open, or

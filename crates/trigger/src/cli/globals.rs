@@ -109,7 +109,7 @@ impl Globals {
         let Some(store) = backend.store() else {
             return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));
         };
-        let (codec, warning) = self.reading_codec(config, &credentials)?;
+        let (codec, warning) = self.reading_codec(config, &credentials, &url)?;
         warnings.extend(warning);
         Ok(Fleet::new(Arc::clone(store), Keyspace::new(prefix)).with_codec(codec))
     }

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use trigger_core::escaped::escaped;
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{Certname, Tag, TriggerName};
 use trigger_core::policy::{Decision, Request};
 use trigger_core::signer::Signer;
-use trigger_core::trusted_extension;
+use trigger_core::trusted_extension::canonical;
 
+use super::fire::valid;
 use super::globals::{Globals, OutputFormat};
 use crate::documents::PolicyDecision;
 use crate::failure::{Exit, Failure};
@@ -80,25 +82,20 @@ fn signer(args: &TestArgs) -> Result<Signer, Failure> {
     if args.unsigned {
         return Ok(Signer::Unsigned);
     }
-    let extension = |text: &String| {
-        let (name, value) = text.split_once('=')?;
-        Some((trusted_extension::canonical(name)?.to_owned(), value.to_owned()))
-    };
-    let extensions = args.extensions.iter().map(|text| {
-        extension(text).ok_or_else(|| {
+    let mut extensions = BTreeMap::new();
+    for text in &args.extensions {
+        let known = text.split_once('=').and_then(|(name, value)| Some((canonical(name)?, value)));
+        let (name, value) = known.ok_or_else(|| {
             Failure::usage(format!(
                 "'{}' is no trusted extension with its value, such as pp_role=web",
-                text.escape_debug()
+                escaped(text)
             ))
-        })
-    });
-    let extensions: BTreeMap<String, String> = extensions.collect::<Result<_, _>>()?;
+        })?;
+        if extensions.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(Failure::usage(format!(
+                "the extension {name} is given twice: a certificate has one value of it"
+            )));
+        }
+    }
     Ok(Signer::Certificate { algorithm: String::new(), fingerprint: String::new(), extensions })
-}
-
-fn valid<T: std::str::FromStr>(text: &str) -> Result<T, Failure>
-where
-    T::Err: std::fmt::Display,
-{
-    text.parse().map_err(|error: T::Err| Failure::usage(error.to_string()))
 }

@@ -9,6 +9,7 @@ mod tree;
 use std::process::ExitCode;
 
 use clap::Args;
+use trigger_core::escaped::escaped;
 use trigger_core::identity::{Certname, EventId, KeyPrefix};
 use trigger_core::run::history::MAX_RUNS;
 use trigger_core::why::{ExplainError, Question, Which};
@@ -26,9 +27,6 @@ use crate::documents::Why;
 use crate::failure::Failure;
 use crate::output;
 use crate::warnings::Warnings;
-
-/// How much of a refused `--run` an error repeats, in characters: a little more than a run's id.
-const MAX_QUOTED_CHARS: usize = 40;
 
 #[derive(Debug, Args)]
 #[command(
@@ -100,9 +98,9 @@ fn which(text: &str) -> Result<Which, Failure> {
         return Ok(Which::Back(back));
     }
     text.parse().map(Which::Id).map_err(|_| {
-        let shown: String = text.chars().take(MAX_QUOTED_CHARS).flat_map(char::escape_debug).collect();
         Failure::usage(format!(
-            "'{shown}' is neither a number of runs to go back (0 is the latest) nor a run's whole id"
+            "'{}' is neither a number of runs to go back (0 is the latest) nor a run's whole id",
+            escaped(text)
         ))
     })
 }

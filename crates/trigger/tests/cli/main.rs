@@ -15,6 +15,7 @@ mod log;
 mod modes;
 mod outbox;
 mod output;
+mod signing;
 
 use std::path::Path;
 

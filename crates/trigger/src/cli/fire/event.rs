@@ -52,7 +52,7 @@ fn firing_resource(args: &FireArgs) -> Option<FiringResource> {
 }
 
 /// Parses a name from the command line. clap does not do it, because clap repeats a refused value raw and in full.
-pub(super) fn valid<T: FromStr<Err = InvalidName>>(text: &str) -> Result<T, Failure> {
+pub(in crate::cli) fn valid<T: FromStr<Err = InvalidName>>(text: &str) -> Result<T, Failure> {
     text.parse().map_err(|error: InvalidName| Failure::usage(error.to_string()))
 }
 

@@ -6,12 +6,10 @@ use std::time::Duration;
 use clap::Args;
 use trigger_core::duration;
 use trigger_hub::{CrlFetch, ListenAddress};
-use trigger_node::puppet_settings::{self, Attempt};
-use trigger_pki::{Pki, TlsFiles};
+use trigger_pki::Pki;
 
-use super::super::certificates::no_certificates;
 use super::super::globals::Globals;
-use crate::config::{ConfigFile, run_command, setting};
+use crate::config::{ConfigFile, setting};
 use crate::failure::Failure;
 
 /// How often revocation lists are fetched by default.
@@ -81,17 +79,7 @@ fn fetched_lists(data_dir: &Path) -> PathBuf {
 /// The certificates with which a hub speaks TLS, and the revocation lists that were fetched. Puppet is asked for its files
 /// where the configuration does not name them.
 pub(super) async fn pki(globals: &Globals, config: &ConfigFile, data_dir: &Path) -> Result<Pki, Failure> {
-    let files = tls_files(globals, config).await?;
+    let files = globals.certificates(config).await?.files().clone();
     Pki::open_with_more_lists(files, vec![fetched_lists(data_dir)])
         .map_err(|error| Failure::config(format!("the hub cannot speak TLS: {error}")))
-}
-
-async fn tls_files(globals: &Globals, config: &ConfigFile) -> Result<TlsFiles, Failure> {
-    let command = run_command(config.run_cmd.as_deref())?;
-    if let Some(known) = config.known_certificates(&globals.state_dir(config)?, &command)? {
-        return Ok(known.files().clone());
-    }
-    let puppets = puppet_settings::tls_files(&command, Attempt::FIRST).await;
-    let puppets = puppets.map_err(|error| no_certificates(&error))?;
-    Ok(config.certificates_beside(puppets)?.files().clone())
 }
