@@ -180,6 +180,15 @@ impl Node {
         });
     }
 
+    /// Waits until its agent says that it has no connection for this reason.
+    pub fn wait_until_disconnected(&self, reason: &str) {
+        eventually(&format!("an agent of {} that is cut off: {reason}", self.certname), || {
+            let queue = self.queue();
+            let said = queue["disconnected"].to_string();
+            if said.contains(reason) { Ok(()) } else { Err(format!("{queue}\n{}", self.latest_log())) }
+        });
+    }
+
     /// Returns its agent's process; panics if none was started.
     pub fn agent(&mut self) -> &mut Process {
         self.agent.as_mut().expect("an agent that was started")

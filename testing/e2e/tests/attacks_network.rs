@@ -235,7 +235,7 @@ fn a_hub_with_a_stale_list_fetches_the_one_that_revokes() {
     let _puppet = openssl_server("-HTTP", port, &server, &puppet);
     let url = format!("https://localhost:{port}/{name}/ca");
     fleet.backend.restart_with(&[format!("crl_url = '{url}'")]);
-    evil.wait_for_log("it is revoked");
+    evil.wait_until_disconnected("it is revoked");
     assert_eq!(SERVER, "puppet.example.test", "the server's certificate has the name localhost too");
 }
 

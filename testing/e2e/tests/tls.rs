@@ -138,7 +138,7 @@ fn a_revoked_node_is_cut_off_at_once_and_says_so() {
     let revoked = lb01.ssl();
     let lists = Crl { revoked: vec![&revoked], number: 2, ..Crl::default() };
     fleet.backend.ssl().set_crl(&Authority::puppet().crl(&lists));
-    lb01.wait_for_log("it is revoked");
+    lb01.wait_until_disconnected("it is revoked");
     says(&lb01, &["it is revoked", "puppet ssl clean"]);
     // The others stay, and what is for the revoked node waits.
     let event =

@@ -26,7 +26,7 @@ pub(crate) struct EtcdRolesArgs {
     /// The nodes
     #[arg(value_name = "CERTNAME", required_unless_present_any = ["operators", "registered"])]
     nodes: Vec<String>,
-    /// A node whose users may read all and remove what a node that is gone has left; repeat for more
+    /// A node that may also read all, and remove what a node that is gone has left; repeat for more
     #[arg(long = "operator", value_name = "CERTNAME")]
     operators: Vec<String>,
     /// Every node whose agent has registered at the backend, besides those that are named
