@@ -10,6 +10,7 @@
 //! the socket's protocol and may change with every version; [`Queue`] is the documented form of the same facts.
 
 mod event;
+mod facts;
 mod policy;
 mod queue;
 mod rename;
@@ -22,6 +23,7 @@ pub(crate) use event::{
     Event, EventStatus, FireState, FireTarget, Fired, FollowedEvent, LatestEvents, SuppressedGroup,
     unreadable_parts,
 };
+pub(crate) use facts::Facts;
 pub(crate) use policy::PolicyDecision;
 pub(crate) use queue::{OutboxChange, OutboxList, QuarantinedFile, Queue, SpooledEvent};
 pub(crate) use rename::Renamed;
