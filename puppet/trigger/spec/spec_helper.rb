@@ -2,6 +2,7 @@
 
 require 'rspec-puppet'
 require_relative 'support/fake_program'
+require_relative 'support/real_fleet'
 require_relative 'support/real_program'
 require_relative 'support/scratch'
 
