@@ -1,6 +1,8 @@
 # frozen_string_literal: true
 
 require 'rspec-puppet'
+require 'json'
+require 'socket'
 require_relative 'support/fake_program'
 require_relative 'support/real_fleet'
 require_relative 'support/real_program'
