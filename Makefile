@@ -76,9 +76,10 @@ repository: ## Make a signed apt repository of the packages: target/repository (
 	@scripts/setup packages
 	@packaging/repository '$(KEY)'
 
-packages-test: ## Install, upgrade, remove and purge the packages on a machine in Docker
+packages-test: ## Install, upgrade and purge the packages, and apply the module, on a machine in Docker
 	@scripts/setup machines
 	@packaging/test-on-machines
+	@packaging/test-module-on-machines
 
 setup: ## Install all that the other targets need
 	@scripts/setup test demo etcd faults fuzz bench

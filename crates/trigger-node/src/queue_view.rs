@@ -12,6 +12,9 @@ pub struct QueueView {
     pub backend: String,
     /// Why the backend is not watched; absent when it is.
     pub disconnected: Option<String>,
+    /// Whether the agent has the right to act for its certname.
+    #[serde(default)]
+    pub holds_claim: bool,
     /// Why no run may start.
     pub blocked: Option<String>,
     /// The run in progress.

@@ -12,6 +12,7 @@
 mod diagnosis;
 mod etcd_roles;
 mod event;
+mod facts;
 mod nodes;
 mod policy;
 mod queue;
@@ -27,6 +28,7 @@ pub(crate) use event::{
     Event, EventStatus, FireState, FireTarget, Fired, FollowedEvent, LatestEvents, SuppressedGroup,
     unreadable_parts,
 };
+pub(crate) use facts::Facts;
 pub(crate) use nodes::{Nodes, OpenDelivery};
 pub(crate) use policy::PolicyDecision;
 pub(crate) use queue::{OutboxChange, OutboxList, QuarantinedFile, Queue, SpooledEvent};

@@ -1,7 +1,10 @@
 # frozen_string_literal: true
 
 require 'rspec-puppet'
+require 'json'
+require 'socket'
 require_relative 'support/fake_program'
+require_relative 'support/real_fleet'
 require_relative 'support/real_program'
 require_relative 'support/scratch'
 

@@ -321,4 +321,10 @@ fn other_data_fire_until_an_event_has_been_fired_for_them() {
     assert_eq!(third.code, 2, "{}", third.output);
     end(&target, &fired_in(&third.output), "lb01.example.com");
     assert_eq!(target.runs().len(), 2);
+
+    // What Puppet's fact shows of the node that ran. Its latest run is closed when its outcome is stored.
+    let facts = target.trigger(&["facts"]).json;
+    assert_eq!(facts["agent"], json!({ "connected": true, "holds_claim": true, "blocked": null }), "{facts}");
+    let cause = &facts["last_run"]["causes"][0];
+    assert_eq!((&cause["trigger"], &cause["origin"]), (&json!("t"), &json!("web01.example.com")), "{facts}");
 }

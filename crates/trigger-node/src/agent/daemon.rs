@@ -442,15 +442,16 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     }
 
     fn view(&self) -> QueueView {
+        let claim = self.channels.claim.borrow();
         let disconnected = match &*self.channels.link.borrow() {
             Connection::Up => None,
             Connection::NotTried => {
                 let may_claim = *self.channels.may_claim.borrow();
-                Some(view::not_tried(&self.channels.claim.borrow(), may_claim, self.puppet.as_ref()))
+                Some(view::not_tried(&claim, may_claim, self.puppet.as_ref()))
             }
             Connection::Down(reason) => Some(reason.clone()),
         };
-        view::of(&self.node.settings, &self.queue, disconnected, self.unreadable.keys())
+        view::of(&self.node.settings, &self.queue, disconnected, &claim, self.unreadable.keys())
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) fn of<H: Host>(
     settings: &AgentSettings<H>,
     queue: &Queue,
     disconnected: Option<String>,
+    claim: &ClaimState,
     unreadable: &BTreeMap<String, String>,
 ) -> QueueView {
     let activity = queue.activity();
@@ -28,6 +29,7 @@ pub(super) fn of<H: Host>(
         certname: settings.certname.to_string(),
         backend: settings.backend.to_string(),
         disconnected,
+        holds_claim: matches!(claim, ClaimState::Held { .. }),
         blocked: queue.blocked_reason().map(str::to_owned),
         running: activity.running.as_ref().map(|running| RunningView {
             run_id: running.run_id.to_string(),

@@ -4,6 +4,7 @@ mod agent;
 mod certificates;
 mod doctor;
 mod etcd_roles;
+mod facts;
 mod fire;
 mod first_process;
 mod globals;
@@ -63,6 +64,8 @@ enum Command {
     Outbox(outbox::OutboxArgs),
     /// Show what this node's policy says of an event
     Policy(policy::PolicyArgs),
+    /// Print what Puppet's fact 'trigger' shows of this node, as JSON
+    Facts,
     /// Explain why a node ran: the chain that led to its latest run, or to an event
     Why(why::WhyArgs),
     /// Move this node's state directory over to the certname that is configured now, or that Puppet has now
@@ -139,6 +142,7 @@ fn run_command(cli: &Cli) -> ExitCode {
         Command::Doctor => block_on(doctor::run(globals, &warnings)),
         Command::Outbox(args) => outbox::run(globals, args, &warnings),
         Command::Policy(args) => policy::run(globals, args, &warnings),
+        Command::Facts => block_on(facts::run(globals, &warnings)),
         Command::Why(args) => block_on(why::run(globals, args, &warnings)),
         Command::Rename => block_on(rename::run(globals, &warnings)),
         Command::Keygen(args) => keygen::run(args),

@@ -1,18 +1,22 @@
 //! The golden files of the documents, and their schemas.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use snapbox::{Data, assert_data_eq};
 use trigger_core::delivery::DeliveryState;
-use trigger_core::doctor::{Agent, Facts, Outbox, examine};
-use trigger_core::event::RunOptions;
+use trigger_core::doctor::{self, Agent, Outbox, examine};
+use trigger_core::event::{DEFAULT_LIFETIME, RunOptions, Targets};
+use trigger_core::identity::KeyPrefix;
 use trigger_core::keyspace::Keyspace;
+use trigger_core::lineage::{Lineage, Loops};
 use trigger_core::node::{NodeRecord, Running};
 use trigger_core::policy::{Policy, Request, Rule, RuleSettings};
 use trigger_core::run::history::{PastCause, PastRun, Truncated};
+use trigger_core::run::record::{Cause, RunRecord};
 use trigger_core::run::{CompletedRun, Drift, RunOutcome, RunResult};
 use trigger_core::signer::Signer;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
@@ -57,6 +61,7 @@ fn every_document_has_a_schema() {
     check_schema::<Why>("why");
     check_schema::<Backup>("hub-backup");
     check_schema::<Renamed>("rename");
+    check_schema::<Facts>("facts");
     check_schema::<PolicyDecision>("policy-test");
     check_schema::<EtcdRoles>("etcd-roles");
     check_schema::<Error>("error");
@@ -132,7 +137,7 @@ fn a_fired_event() {
 
 #[test]
 fn what_is_wrong_with_a_node() {
-    let mut facts = Facts::new(Timestamp::from_unix_ms(NOON), "0.1.0");
+    let mut facts = doctor::Facts::new(Timestamp::from_unix_ms(NOON), "0.1.0");
     facts.configuration.path = "/etc/trigger/trigger.toml".to_owned();
     facts.configuration.is_there = true;
     facts.configuration.names_backend = true;
@@ -225,6 +230,57 @@ fn a_queue() {
     let agent = Some(serde_json::from_str(view).unwrap());
     check("queue", &Queue::of(agent, vec![spooled()], vec![quarantined()], warnings()));
     check("queue-without-agent", &Queue::of(None, Vec::new(), Vec::new(), Vec::new()));
+}
+
+#[test]
+fn facts() {
+    let event = trigger_core::event::Event {
+        id: event_id(9),
+        trigger: "reload".parse().unwrap(),
+        origin: "web01".parse().unwrap(),
+        targets: Targets::default(),
+        options: RunOptions::default(),
+        lineage: Lineage::root(event_id(9)),
+        fired_in: None,
+        fired_by: None,
+        loops: Loops::Avoid,
+        fired_at: Timestamp::from_unix_ms(NOON),
+        expires_in: DEFAULT_LIFETIME,
+    };
+    let cause = Cause { event, addressed_as: BTreeSet::new(), interruptions: 0, signer: Signer::default() };
+    let record = RunRecord {
+        run_id: run_id(1),
+        certname: "lb01".parse().unwrap(),
+        command: Vec::new(),
+        options: RunOptions::default(),
+        timeout: Duration::from_secs(1),
+        started_at: Timestamp::from_unix_ms(NOON),
+        // A ninth is counted.
+        causes: vec![cause; 9],
+        environment: BTreeMap::new(),
+    };
+    let result = RunResult {
+        outcome: RunOutcome::Failed,
+        reason: Some("File[/x]: no space".to_owned()),
+        reported_noop: false,
+        drift: Drift::default(),
+        started_at: Timestamp::from_unix_ms(NOON),
+        finished_at: Timestamp::from_unix_ms(NOON + 4100),
+    };
+    let view = r#"{ "certname": "lb01", "backend": "hub+http://127.0.0.1:8145", "disconnected": null, "holds_claim": true,
+        "blocked": "Puppet is disabled", "running": null, "waiting": [], "held": [], "unreadable": [] }"#;
+    let backend = "hub+http://127.0.0.1:8145".to_owned();
+    let document = Facts::new(
+        Some("lb01".parse().unwrap()),
+        Some(backend),
+        &KeyPrefix::default(),
+        &["web".parse().unwrap()],
+        Some(&serde_json::from_str(view).unwrap()),
+        Some(&(record, result)),
+        warnings(),
+    );
+    check("facts", &document);
+    check("facts-of-a-new-node", &Facts::new(None, None, &KeyPrefix::default(), &[], None, None, Vec::new()));
 }
 
 fn spooled() -> SpooledEvent {

@@ -14,7 +14,7 @@ fn the_reference_is_what_the_program_says() {
         "# Command line reference\n\nWhat `trigger --help` and its subcommands print. Written by \
          `SNAPSHOTS=overwrite cargo test -p trigger --test cli`.\n",
     );
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 18] = [
         &[],
         &["fire"],
         &["status"],
@@ -27,6 +27,7 @@ fn the_reference_is_what_the_program_says() {
         &["outbox", "drop"],
         &["policy"],
         &["policy", "test"],
+        &["facts"],
         &["why"],
         &["agent"],
         &["etcd-roles"],

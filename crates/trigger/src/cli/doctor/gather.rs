@@ -29,7 +29,6 @@ use trigger_store::store::{Store, StoreError};
 use trigger_store::url::BackendUrl;
 
 use crate::cli::agent::check_command;
-use crate::cli::certificates::needs_certificates;
 use crate::cli::globals::Globals;
 use crate::cli::outbox;
 use crate::config::{
@@ -269,10 +268,10 @@ async fn credentials(
         Err(failure) => (Credentials::default(), Some(failure.message)),
     };
     let signing = globals.signing(config).ok();
-    let is_needed = needs_certificates(url) || signing.is_some_and(|signing| signing.wants_certificates());
+    let is_needed = url.uses_tls() || signing.is_some_and(|signing| signing.wants_certificates());
     if !is_needed {
         // A key that the nodes share is a setting, and no certificate.
-        if let Err(failure) = globals.reading_codec(config, &credentials) {
+        if let Err(failure) = globals.reading_codec(config, &credentials, url) {
             facts.configuration.problems.push(failure.message);
         }
         return credentials;
