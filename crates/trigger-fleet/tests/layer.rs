@@ -482,14 +482,16 @@ async fn what_its_target_never_saw_expires_visibly() {
 }
 
 #[tokio::test]
-async fn a_delivery_that_its_node_holds_is_never_expired_by_another() {
+async fn a_delivery_that_its_node_holds_is_expired_by_another_a_week_late() {
     let store = MemoryStore::default();
     fleet(&store).publish(&publication(1, &["lb01"], &[]), false).await.unwrap();
     let mut holding = record("a", &[]);
     holding.activity.held = vec![HeldDelivery { event: id(1), reason: "disabled".to_owned() }];
     register(&store, "lb01", &holding).await;
-    assert_eq!(sweep(&store, 30 * DAY).await, Swept::default());
+    assert_eq!(sweep(&store, 8 * DAY).await, Swept::default());
     assert_eq!(states(&status(&store, 1).await), ["lb01 held"]);
+    assert_eq!(sweep(&store, 8 * DAY + HOUR).await, Swept { expired: 1, removed: 0 });
+    assert_eq!(states(&status(&store, 1).await), ["lb01 expired"]);
 }
 
 #[tokio::test]
