@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::backend::free_port;
 use crate::once::{nextest_run, once_a_run};
+use crate::pki::Ssl;
 use crate::polling::eventually_within;
 use crate::process::{Process, explain};
 use crate::puppet::module_path;
@@ -56,6 +57,11 @@ impl PuppetServer {
     /// Returns the port on which it listens.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Returns the files of the server's own certificate, which bears `pp_cli_auth`.
+    pub fn ssl(&self) -> Ssl {
+        Ssl::at(&self.directory.join("ssl"), CERTNAME)
     }
 
     /// Sets the manifest of an environment from now on, replacing it as a whole.

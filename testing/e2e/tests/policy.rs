@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use trigger_e2e::{BackendKind, Fleet, Node};
+use trigger_e2e::{Authority, BackendKind, Fleet, Node, Request, on_each_tls_backend};
+
+on_each_tls_backend!(a_rule_with_extensions_takes_what_the_ca_has_certified);
 
 const RULES: &str = "[{ trigger = 'refresh*', from = 'web*' }, { trigger = 'deploy', noop = 'only' }, \
                      { from = 'web02', deny = true }, { tags = ['profile::lb'] }]";
@@ -48,6 +50,32 @@ fn an_event_that_no_rule_accepts_ends_refused_with_the_file_that_has_the_rules()
         "the [[accept]] rule 3 in FILE on this node denies the trigger 'x' from web02",
     );
     assert_eq!(lb.runs().len(), 2, "nothing that is refused runs");
+}
+
+/// Proves C13.
+fn a_rule_with_extensions_takes_what_the_ca_has_certified(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let mut lb = fleet.node("lb01");
+    lb.set("require_signature", "true")
+        .set("accept", "[{ extensions = { pp_role = 'web*' } }]")
+        .start_agent();
+    let with_role = |certname: &str, role: &str| {
+        let node = fleet.node(certname);
+        let request = Request::of(certname).with_extension("1.13", role);
+        Authority::puppet().issue(&request, node.ssl().directory());
+        node
+    };
+    let (web, db, plain) =
+        (with_role("web01", "webserver"), with_role("db01", "database"), fleet.node("app01"));
+    let event = web.fire(&["refresh lb", "--host", "lb01"]).committed();
+    web.wait_for(&event, "lb01", "done");
+    for node in [&db, &plain] {
+        let event = node.fire(&["refresh lb", "--host", "lb01"]).committed();
+        let reason = refused(node, &event);
+        let expected = format!("is for the trigger 'refresh lb' from {}", node.certname());
+        assert!(reason.contains(&expected), "{reason}");
+    }
+    assert_eq!(lb.runs().len(), 1);
 }
 
 /// Proves C13.
