@@ -50,7 +50,7 @@ pub(crate) fn measure(sites: &[Site<'_>], original: &Original<'_>, figures: &mut
             }
         }
         let mut add = |measure, sample: usize, original: f64, goal| {
-            let (setup, samples) = (site.backend.to_owned(), vec![sample as f64]);
+            let (setup, samples) = (site.backend.clone(), vec![sample as f64]);
             let peer = Some(Peer::original(&[original]));
             figures.add(Figure { measure, setup, unit: "", samples, peer, goal: Some(goal) });
         };

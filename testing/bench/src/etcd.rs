@@ -1,9 +1,11 @@
 //! An etcd server with both APIs: the original watches keys of v2, Trigger keys of v3.
 
+use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Result;
+use trigger_pki::TlsFiles;
 
 use crate::process::{Background, run, wait_for};
 use crate::scratch::{Scratch, free_port};
@@ -18,17 +20,32 @@ pub(crate) struct Etcd {
     /// `HOST:PORT`.
     pub(crate) address: String,
     peer: String,
+    name: String,
+    tls: Option<TlsFiles>,
 }
 
 /// Starts a server on free ports, with its data under this name.
 pub(crate) fn start(scratch: &Scratch, name: &str) -> Result<Etcd> {
     let free = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
-    start_at(scratch, name, free()?, free()?)
+    start_at(scratch, name, free()?, free()?, None)
+}
+
+/// Starts a server that asks its clients for certificates, and serves no keys of v2.
+pub(crate) fn start_with_tls(scratch: &Scratch, name: &str, tls: TlsFiles) -> Result<Etcd> {
+    let free = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
+    start_at(scratch, name, free()?, free()?, Some(tls))
 }
 
 /// Starts a server at these addresses, with the data under this name if there is any already.
-fn start_at(scratch: &Scratch, name: &str, address: String, peer_address: String) -> Result<Etcd> {
-    let (client, peer) = (format!("http://{address}"), format!("http://{peer_address}"));
+fn start_at(
+    scratch: &Scratch,
+    name: &str,
+    address: String,
+    peer_address: String,
+    tls: Option<TlsFiles>,
+) -> Result<Etcd> {
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let (client, peer) = (format!("{scheme}://{address}"), format!("http://{peer_address}"));
     let mut command = Command::new("etcd");
     command
         .args(["--name", "bench", "--enable-v2", "--log-level", "error", "--data-dir"])
@@ -38,17 +55,34 @@ fn start_at(scratch: &Scratch, name: &str, address: String, peer_address: String
         .args(["--initial-cluster", &format!("bench={peer}")])
         .stdout(scratch.log(name)?)
         .stderr(scratch.log(name)?);
-    let etcd = Etcd { process: Background::start(command)?, address, peer: peer_address };
-    wait_for("the start of etcd", START_TIMEOUT, || run(etcd.v2().arg("ls")).is_ok())?;
+    if let Some(files) = &tls {
+        command.arg("--cert-file").arg(&files.certificate).arg("--key-file").arg(&files.key);
+        command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&files.ca);
+    }
+    let etcd = Etcd {
+        process: Background::start(command)?,
+        address,
+        peer: peer_address,
+        name: name.to_owned(),
+        tls,
+    };
+    wait_for("the start of etcd", START_TIMEOUT, || match &etcd.tls {
+        Some(_) => TcpStream::connect(&etcd.address).is_ok(),
+        None => run(etcd.v2().arg("ls")).is_ok(),
+    })?;
     Ok(etcd)
 }
 
 impl Etcd {
     /// Kills the server. The closure that is returned starts it again with its data.
-    pub(crate) fn kill(self) -> impl FnOnce(&Scratch, &str) -> Result<Self> {
-        let Self { process, address, peer } = self;
+    pub(crate) fn kill(self) -> impl FnOnce(&Scratch) -> Result<Self> {
+        let Self { process, address, peer, name, tls } = self;
         drop(process);
-        |scratch, name| start_at(scratch, name, address, peer)
+        move |scratch| start_at(scratch, &name, address, peer, tls)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("{}://{}", if self.tls.is_some() { "etcds" } else { "etcd" }, self.address)
     }
 
     /// Returns the command that fires an event at the node with this key.

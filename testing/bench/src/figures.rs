@@ -37,6 +37,16 @@ impl Peer {
     pub(crate) fn etcd(samples: &[f64]) -> Self {
         Self { name: "etcd", median: median(samples) }
     }
+
+    /// Makes a peer of Trigger itself on the same backend without TLS and signatures.
+    pub(crate) fn plain(samples: &[f64]) -> Self {
+        Self { name: "plain", median: median(samples) }
+    }
+
+    /// Makes a peer of Trigger itself with an RSA key.
+    pub(crate) fn rsa(samples: &[f64]) -> Self {
+        Self { name: "RSA-4096", median: median(samples) }
+    }
 }
 
 /// The bound on a median.
@@ -44,6 +54,8 @@ pub(crate) enum Goal {
     AtMost(f64),
     /// A share of the peer's median.
     OfPeer(f64),
+    /// So much more than the peer's median.
+    AbovePeer(f64),
 }
 
 impl Figure {
@@ -60,6 +72,7 @@ impl Figure {
         match self.goal.as_ref()? {
             Goal::AtMost(limit) => Some(*limit),
             Goal::OfPeer(share) => self.peer.as_ref().map(|peer| peer.median * share),
+            Goal::AbovePeer(more) => self.peer.as_ref().map(|peer| peer.median + more),
         }
     }
 
@@ -170,16 +183,18 @@ mod tests {
 
     #[test]
     fn a_goal_may_depend_on_the_peer() {
-        let figure = |peer: Option<f64>| Figure {
+        let figure = |peer: Option<f64>, goal| Figure {
             measure: "m",
             setup: String::new(),
             unit: "ms",
             samples: vec![5.0],
             peer: peer.map(|median| Peer::original(&[median])),
-            goal: Some(Goal::OfPeer(0.5)),
+            goal: Some(goal),
         };
-        assert_eq!(figure(Some(11.0)).is_met(), Some(true));
-        assert_eq!(figure(Some(9.0)).is_met(), Some(false));
-        assert_eq!(figure(None).is_met(), None, "nothing to compare with");
+        assert_eq!(figure(Some(11.0), Goal::OfPeer(0.5)).is_met(), Some(true));
+        assert_eq!(figure(Some(9.0), Goal::OfPeer(0.5)).is_met(), Some(false));
+        assert_eq!(figure(None, Goal::OfPeer(0.5)).is_met(), None, "nothing to compare with");
+        assert_eq!(figure(Some(2.0), Goal::AbovePeer(3.0)).is_met(), Some(true));
+        assert_eq!(figure(Some(1.9), Goal::AbovePeer(3.0)).is_met(), Some(false));
     }
 }

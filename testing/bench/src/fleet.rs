@@ -1,7 +1,8 @@
-//! A thousand agents on one backend: the load that they cause, and the time until all are served after the backend
+//! Thousands of agents on one backend: the load that they cause, and the time until all are served after the backend
 //! was killed.
 //!
-//! The agents are clients in this one process; see [`client`]. The hub is measured beside etcd.
+//! The agents are clients in this one process; see [`client`]. The hub is measured beside etcd, and with TLS beside
+//! itself without.
 
 mod agents;
 mod client;
@@ -18,11 +19,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use trigger_core::identity::EventId;
+use trigger_pki::TlsFiles;
 
 use self::agents::Agents;
 use self::server::Server;
-use crate::figures::{Figure, Figures, Goal, Peer};
+use crate::figures::{Figure, Figures, Goal, Peer, percentile};
 use crate::memory::Held;
+use crate::pki::{Ca, Key};
 use crate::process::{cpu_seconds, run};
 use crate::scratch::Scratch;
 use crate::trigger::{Agent, Program};
@@ -39,6 +42,31 @@ pub(crate) struct Load {
 const IDLE: Duration = Duration::from_secs(10);
 /// The pause after a measurement, so that its work cannot affect the next one.
 const QUIESCE_TIME: Duration = Duration::from_secs(3);
+
+/// What the agents of a scene are connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind {
+    is_hub: bool,
+    /// The key of the server's certificate; absent without TLS. The agents have EC keys.
+    key: Option<Key>,
+}
+
+impl Kind {
+    const ETCD: Self = Self { is_hub: false, key: None };
+    const HUB: Self = Self { is_hub: true, key: None };
+
+    /// Returns the name for files and certnames.
+    fn name(self) -> String {
+        let key = self.key.map_or_else(String::new, |key| format!("-{}", key.name().to_lowercase()));
+        format!("{}-fleet{key}", if self.is_hub { "hub" } else { "etcd" })
+    }
+
+    /// Returns the name for the table.
+    fn title(self) -> String {
+        let key = self.key.map_or_else(String::new, |key| format!(", TLS, {}", key.name()));
+        format!("{}{key}", if self.is_hub { "hub" } else { "etcd" })
+    }
+}
 
 /// One line of the table before it has its peer.
 struct Row {
@@ -57,9 +85,10 @@ impl Row {
         Self { goal: Some(Goal::AtMost(limit)), ..self }
     }
 
-    fn into_figure(self, backend: &str, agents: usize, peer: Option<Peer>) -> Figure {
+    fn into_figure(self, kind: Kind, agents: usize, peer: Option<Peer>) -> Figure {
         let Self { measure, unit, samples, goal } = self;
-        Figure { measure, setup: format!("{backend}, {agents} agents"), unit, samples, peer, goal }
+        let setup = format!("{}, {agents} agents", kind.title());
+        Figure { measure, setup, unit, samples, peer, goal }
     }
 }
 
@@ -69,28 +98,73 @@ pub(crate) fn measure(
     load: &Load,
     figures: &mut Figures,
 ) -> Result<()> {
-    let on_etcd = measure_on("etcd", scratch, program, load, figures)?;
-    let on_hub = measure_on("hub", scratch, program, load, figures)?;
+    let on_etcd = measure_on(Kind::ETCD, None, scratch, program, load, figures)?;
+    let on_hub = measure_on(Kind::HUB, None, scratch, program, load, figures)?;
     for (beside, own) in on_etcd.into_iter().zip(on_hub) {
         let peer = Peer::etcd(&beside.samples);
-        figures.add(beside.into_figure("etcd", load.agents, None));
-        figures.add(own.into_figure("hub", load.agents, Some(peer)));
+        figures.add(beside.into_figure(Kind::ETCD, load.agents, None));
+        figures.add(own.into_figure(Kind::HUB, load.agents, Some(peer)));
     }
     Ok(())
 }
 
+/// Measures a hub with TLS, whose key is of EC and then of RSA, beside one without.
+pub(crate) fn measure_tls(
+    scratch: &Scratch,
+    program: &Program,
+    ca: &mut Ca,
+    load: &Load,
+    figures: &mut Figures,
+) -> Result<()> {
+    let issued = (0..load.agents).map(|number| ca.issue(&agents::certname(number), Key::Ec));
+    let mut nodes = Nodes { agents: issued.collect::<Result<_>>()?, ca };
+    let plain = measure_on(Kind::HUB, None, scratch, program, load, figures)?;
+    let peers: Vec<Vec<f64>> = plain.iter().map(|row| row.samples.clone()).collect();
+    plain.into_iter().for_each(|row| figures.add(row.into_figure(Kind::HUB, load.agents, None)));
+    for key in [Key::Ec, Key::Rsa] {
+        let kind = Kind { key: Some(key), ..Kind::HUB };
+        let rows = measure_on(kind, Some(&mut nodes), scratch, program, load, figures)?;
+        for (row, peer) in rows.into_iter().zip(&peers) {
+            figures.add(row.into_figure(kind, load.agents, Some(Peer::plain(peer))));
+        }
+    }
+    Ok(())
+}
+
+/// The certificates of a fleet with TLS.
+struct Nodes<'a> {
+    ca: &'a mut Ca,
+    agents: Vec<TlsFiles>,
+}
+
 fn measure_on(
-    kind: &'static str,
+    kind: Kind,
+    nodes: Option<&mut Nodes<'_>>,
     scratch: &Scratch,
     program: &Program,
     load: &Load,
     figures: &mut Figures,
 ) -> Result<Vec<Row>> {
-    let server = Server::start(kind, scratch, program)?;
+    let name = format!("{}-{}", kind.name(), load.agents);
+    let (files, certificates) = match (kind.key, nodes) {
+        (Some(key), Some(nodes)) => {
+            let server = nodes.ca.issue(&format!("{name}.example.com"), key)?;
+            let firing = nodes.ca.issue(&format!("{name}-firing.example.com"), Key::Ec)?;
+            (Some((server, firing)), &nodes.agents[..])
+        }
+        _ => (None, &[][..]),
+    };
+    let server = Server::start(kind, &name, scratch, program, files.as_ref().map(|(server, _)| server))?;
     let empty = Held::by(server.pid())?.resident;
-    figures.note(format!("fleet: without agents the {kind} server held {empty:.1} MB"));
-    let mut scene = Scene::start(kind, scratch, program, server, load.agents)?;
-    let mut rows = scene.idle(load.idle_windows)?;
+    figures.note(format!("fleet: without agents the server ({}) held {empty:.1} MB", kind.title()));
+    let url = server.url();
+    let firing = files.as_ref().map(|(_, firing)| firing);
+    let firing = Agent::start(scratch, program, &url, &format!("{name}-firing"), "true", firing)?;
+    let agents = Agents::start(&url, load.agents, certificates)?;
+    let hosts = scratch.write(&format!("{name}-hosts"), &agents.certnames())?;
+    agents.wait_for_watches()?;
+    let mut scene = Scene { kind, scratch, program, server: Some(server), agents, firing, hosts };
+    let mut rows = scene.idle(load.idle_windows, empty)?;
     rows.extend(scene.events(load.events)?);
     rows.extend(scene.restarts(load.restarts, figures)?);
     Ok(rows)
@@ -98,10 +172,9 @@ fn measure_on(
 
 /// A backend with its agents, and a node that fires at all of them.
 struct Scene<'a> {
-    kind: &'static str,
+    kind: Kind,
     scratch: &'a Scratch,
     program: &'a Program,
-    url: String,
     /// Absent while the server is killed.
     server: Option<Server>,
     agents: Agents,
@@ -115,30 +188,22 @@ struct Fired {
     is_spooled: bool,
 }
 
-impl<'a> Scene<'a> {
-    fn start(
-        kind: &'static str,
-        scratch: &'a Scratch,
-        program: &'a Program,
-        server: Server,
-        count: usize,
-    ) -> Result<Self> {
-        let url = server.url();
-        let firing = Agent::start(scratch, program, &url, &format!("{kind}-fleet-firing"), "true")?;
-        let agents = Agents::start(&url, count)?;
-        let hosts = scratch.write(&format!("{kind}-fleet"), &agents.certnames())?;
-        agents.wait_for_watches()?;
-        Ok(Self { kind, scratch, program, url, server: Some(server), agents, firing, hosts })
-    }
-
+impl Scene<'_> {
     fn pid(&self) -> Result<u32> {
         Ok(self.server.as_ref().context("the server was not started again")?.pid())
     }
 
+    /// Returns a command on the node that fires.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.firing.command(self.program);
+        command.args(arguments).args(["--output", "json", "--certname", &self.firing.certname]);
+        command.args(["--backend", &self.firing.url]);
+        command
+    }
+
     fn fire(&self) -> Result<Fired> {
-        let mut command = self.program.command();
-        command.args(["fire", "fleet", "--output", "json", "--certname", "origin.example.com"]);
-        command.args(["--backend", &self.url, "--hosts-from"]).arg(&self.hosts);
+        let mut command = self.command(&["fire", "fleet", "--hosts-from"]);
+        command.arg(&self.hosts);
         let reply = json(command.arg("--state-dir").arg(&self.firing.state))?;
         let event = reply["event_id"].as_str().and_then(|id| id.parse().ok());
         Ok(Fired {
@@ -147,7 +212,8 @@ impl<'a> Scene<'a> {
         })
     }
 
-    fn idle(&self, windows: usize) -> Result<Vec<Row>> {
+    /// Measures the server while nothing happens; without agents it held so many megabytes.
+    fn idle(&self, windows: usize, empty: f64) -> Result<Vec<Row>> {
         let pid = self.pid()?;
         let (mut held, mut busy) = (Vec::new(), Vec::new());
         std::thread::sleep(QUIESCE_TIME);
@@ -157,8 +223,12 @@ impl<'a> Scene<'a> {
             busy.push((cpu_seconds(pid)? - before) / since.elapsed().as_secs_f64() * 100.0);
             held.push(Held::by(pid)?.resident);
         }
+        let for_each = |held: &f64| (held - empty) * 1024.0 / self.agents.count as f64;
+        let each = Row::new("the same, for each agent", "kB", held.iter().map(for_each).collect());
+        let is_tls = self.kind.key.is_some();
         Ok(vec![
             Row::new("memory of the server, idle", "MB", held),
+            if is_tls { each.at_most(16.0) } else { each },
             Row::new("processor of the server, idle", "%", busy),
         ])
     }
@@ -166,7 +236,7 @@ impl<'a> Scene<'a> {
     /// Measures one event after the other.
     fn events(&self, times: usize) -> Result<Vec<Row>> {
         let pid = self.pid()?;
-        let (mut each, mut last, mut busy) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut each, mut slow, mut last, mut busy) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..times {
             let (fired_at, before) = (Instant::now(), cpu_seconds(pid)?);
             let fired = self.fire()?;
@@ -176,6 +246,7 @@ impl<'a> Scene<'a> {
             let missing = self.agents.count - seconds.len();
             ensure!(missing == 0, "{missing} agents were not given an event");
             last.push(slowest(&seconds));
+            slow.push(percentile(&seconds, 0.99));
             each.extend(seconds);
             // The sample includes the agents' own reports afterwards.
             std::thread::sleep(QUIESCE_TIME);
@@ -183,6 +254,7 @@ impl<'a> Scene<'a> {
         }
         Ok(vec![
             Row::new("one event, the fire to each agent", "s", each),
+            Row::new("the same, p99 of the agents", "s", slow).at_most(2.0),
             Row::new("the same, the last agent", "s", last),
             Row::new("the same, processor of the server", "s", busy),
         ])

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::figures::{Figure, Figures, Goal, Peer};
 use crate::original::Original;
+use crate::pki::Key;
 use crate::process::{now, spawn, wait_for};
 use crate::trigger::{Site, Stamps};
 
@@ -22,6 +23,8 @@ const WARM_UP: usize = 3;
 /// One way to fire, and the file in which its runs leave their stamps.
 struct Lane<'a> {
     setup: String,
+    /// The key of its certificates, and the lane that is the same without any.
+    tls: Option<(Key, usize)>,
     fire: Box<dyn Fn() -> Command + 'a>,
     stamps: &'a Stamps,
     last: Option<Instant>,
@@ -34,9 +37,12 @@ pub(crate) fn measure(
     count: usize,
     figures: &mut Figures,
 ) -> Result<()> {
-    let lane = |setup, fire, stamps| Lane { setup, fire, stamps, last: None, samples: Vec::new() };
-    let mut lanes = vec![lane("original".to_owned(), Box::new(|| original.fire()), original.stamps())];
+    let lane = |setup, tls, fire, stamps| Lane { setup, tls, fire, stamps, last: None, samples: Vec::new() };
+    let mut lanes = vec![lane("original".to_owned(), None, Box::new(|| original.fire()), original.stamps())];
     for site in sites {
+        // Two lanes for each site come after the original's.
+        let plain = sites.iter().position(|other| other.key.is_none() && other.is_hub() == site.is_hub());
+        let beside = |lane: usize| site.key.zip(plain.map(|plain| 1 + 2 * plain + lane));
         let fire = move |state| {
             let mut command = site.fire(state);
             command.args(["--host", &site.target.certname]);
@@ -44,8 +50,8 @@ pub(crate) fn measure(
         };
         let (with, without) = (&site.firing.state, &site.agentless);
         let setup = |which: &str| format!("{}, {which} agent on the firing node", site.backend);
-        lanes.push(lane(setup("with"), Box::new(move || fire(with)), &site.stamps));
-        lanes.push(lane(setup("without"), Box::new(move || fire(without)), &site.stamps));
+        lanes.push(lane(setup("with"), beside(0), Box::new(move || fire(with)), &site.stamps));
+        lanes.push(lane(setup("without"), beside(1), Box::new(move || fire(without)), &site.stamps));
     }
     // The lanes take turns, so that other load on this machine affects all of them alike.
     for round in 0..WARM_UP + count {
@@ -59,16 +65,18 @@ pub(crate) fn measure(
             std::thread::sleep(QUIESCE_TIME);
         }
     }
-    let (original, ours) = lanes.split_at(1);
-    for lane in ours {
-        figures.add(Figure {
-            measure: "fire to run start",
-            setup: lane.setup.clone(),
-            unit: "ms",
-            samples: lane.samples.clone(),
-            peer: Some(Peer::original(&original[0].samples)),
-            goal: Some(Goal::OfPeer(0.5)),
-        });
+    for lane in &lanes[1..] {
+        let mut add = |measure, peer, goal| {
+            let (setup, samples) = (lane.setup.clone(), lane.samples.clone());
+            figures.add(Figure { measure, setup, unit: "ms", samples, peer: Some(peer), goal });
+        };
+        let is_rsa = matches!(lane.tls, Some((Key::Rsa, _)));
+        let half = (!is_rsa).then_some(Goal::OfPeer(0.5));
+        add("fire to run start", Peer::original(&lanes[0].samples), half);
+        if let Some((_, plain)) = lane.tls {
+            let more = Goal::AbovePeer(if is_rsa { 8.0 } else { 3.0 });
+            add("the same, beside plain links", Peer::plain(&lanes[plain].samples), Some(more));
+        }
     }
     figures.note(format!(
         "fire to run start: process start to process start, one event at a time, at least {} ms apart at one node \

@@ -9,10 +9,12 @@ mod etcd;
 mod figures;
 mod fleet;
 mod gate;
+mod handshake;
 mod latency;
 mod memory;
 mod original;
 mod partition;
+mod pki;
 mod process;
 mod publish;
 mod refresh;
@@ -31,6 +33,7 @@ use clap::{Parser, ValueEnum};
 
 use self::figures::Figures;
 use self::original::Original;
+use self::pki::{Ca, Key};
 use self::process::require;
 use self::samples::Samples;
 use self::scratch::Scratch;
@@ -74,6 +77,8 @@ enum Measure {
     Refresh,
     Partition,
     Fleet,
+    Handshake,
+    TlsFleet,
 }
 
 fn main() -> ExitCode {
@@ -111,6 +116,7 @@ fn measure(cli: &Cli) -> Result<Figures> {
         ("tsp", "task-spooler"),
         ("bash", "bash"),
         ("puppet", "puppet-agent"),
+        ("openssl", "openssl"),
     ] {
         require(program, package)?;
     }
@@ -121,7 +127,15 @@ fn measure(cli: &Cli) -> Result<Figures> {
     let program = Program::find(&scratch, cli.trigger.as_deref())?;
     let etcd = etcd::start(&scratch, "etcd")?;
     let original = Original::start(&scratch, &etcd, &program)?;
-    let sites = [Site::on_etcd(&scratch, &etcd, &program)?, Site::on_hub(&scratch, &program)?];
+    let mut ca = Ca::new(&scratch)?;
+    let tls_etcd = ca.issue("etcd.example.com", Key::Ec)?;
+    let tls_etcd = etcd::start_with_tls(&scratch, "etcd-tls", tls_etcd)?;
+    let mut sites = vec![Site::on_etcd(&scratch, &etcd, &program)?, Site::on_hub(&scratch, &program)?];
+    for key in [Key::Ec, Key::Rsa] {
+        sites.push(Site::on_tls_etcd(&scratch, &tls_etcd, &program, &mut ca, key)?);
+        sites.push(Site::on_tls_hub(&scratch, &program, &mut ca, key)?);
+    }
+    let plain = &sites[..2];
 
     let mut figures = Figures::default();
     if wanted(Measure::Memory) {
@@ -135,13 +149,17 @@ fn measure(cli: &Cli) -> Result<Figures> {
             memory::measure_used(&sites, &mut figures)?;
         }
     }
+    if wanted(Measure::Handshake) {
+        note("handshake: connections with TLS, one after the other");
+        handshake::measure(&sites, &mut ca, samples.handshakes, &mut figures)?;
+    }
     if wanted(Measure::Burst) {
         note("burst: 200 events at one node");
-        burst::measure(&sites, &original, &mut figures)?;
+        burst::measure(plain, &original, &mut figures)?;
     }
     if wanted(Measure::Refresh) {
         note("refresh: inside real Puppet runs");
-        refresh::measure(&scratch, &sites, samples.refresh_runs, &program, &mut figures)?;
+        refresh::measure(&scratch, plain, samples.refresh_runs, &program, &mut figures)?;
     }
     if wanted(Measure::Partition) {
         note("partition: three minutes, in two of which nodes are cut off");
@@ -151,10 +169,14 @@ fn measure(cli: &Cli) -> Result<Figures> {
         note("fleet: many agents on one backend, which is killed and started again");
         fleet::measure(&scratch, &program, &samples.fleet, &mut figures)?;
     }
+    if wanted(Measure::TlsFleet) {
+        note("tls-fleet: thousands of agents on a hub without TLS, and with an EC and an RSA key");
+        fleet::measure_tls(&scratch, &program, &mut ca, &samples.tls_fleet, &mut figures)?;
+    }
     // This comes last, since ten thousand keys make every etcd and every hub slower than before.
     if wanted(Measure::Publish) {
         note("publish: one event to 10,000 targets");
-        publish::measure(&scratch, &sites, &original, &samples, &mut figures)?;
+        publish::measure(&scratch, plain, &original, &samples, &mut figures)?;
     }
     Ok(figures)
 }

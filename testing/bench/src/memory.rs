@@ -30,24 +30,24 @@ pub(crate) fn measure(
     figures
         .note(format!("memory: proportional size of the idle `etcdctl watch` {:.1} MB", beside.proportional));
     for site in sites {
-        add(
-            figures,
-            "idle agent",
-            site.backend,
-            &Held::by(site.target.process.pid())?,
-            Some(Peer::original(&[beside.resident])),
-            goal(site),
-        );
+        let held = Held::by(site.target.process.pid())?;
+        let plain = sites.iter().find(|other| other.key.is_none() && other.is_hub() == site.is_hub());
+        let peer = match (site.key, plain) {
+            (Some(_), Some(plain)) => Peer::plain(&[Held::by(plain.target.process.pid())?.resident]),
+            _ => Peer::original(&[beside.resident]),
+        };
+        add(figures, "idle agent", &site.backend, &held, Some(peer), goal(site));
     }
     for site in sites {
         if let Some(hub) = &site.hub {
             let beside = Peer::etcd(&[Held::by(etcd.process.pid())?.resident]);
-            add(figures, "idle hub", "two agents", &Held::by(hub.pid())?, Some(beside), None);
+            let tls = site.key.map_or_else(String::new, |key| format!(", TLS, {}", key.name()));
+            add(figures, "idle hub", &format!("two agents{tls}"), &Held::by(hub.pid())?, Some(beside), None);
         }
     }
-    for site in sites {
+    for site in sites.iter().filter(|site| site.key.is_none()) {
         let supervisor = supervisor(scratch, site, program)?;
-        add(figures, "supervisor of a run", site.backend, &supervisor, None, None);
+        add(figures, "supervisor of a run", &site.backend, &supervisor, None, None);
     }
     Ok(())
 }
@@ -57,13 +57,17 @@ pub(crate) fn measure_used(sites: &[Site<'_>], figures: &mut Figures) -> Result<
     std::thread::sleep(QUIESCE_TIME);
     for site in sites {
         let held = Held::by(site.target.process.pid())?;
-        add(figures, "idle agent after all those runs", site.backend, &held, None, goal(site));
+        add(figures, "idle agent after all those runs", &site.backend, &held, None, goal(site));
     }
     Ok(())
 }
 
 fn goal(site: &Site<'_>) -> Option<Goal> {
-    Some(Goal::AtMost(if site.hub.is_some() { 8.0 } else { 10.0 }))
+    Some(Goal::AtMost(match site.key {
+        Some(_) => 9.0,
+        None if site.is_hub() => 8.0,
+        None => 10.0,
+    }))
 }
 
 fn add(
@@ -90,7 +94,7 @@ fn add(
 
 fn supervisor(scratch: &Scratch, site: &Site<'_>, program: &Program) -> Result<Held> {
     let agent =
-        Agent::start(scratch, program, &site.url, &format!("{}-supervised", site.backend), "sleep 3")?;
+        Agent::start(scratch, program, &site.url, &format!("{}-supervised", site.backend), "sleep 3", None)?;
     run(site.fire(&site.firing.state).args(["--host", &agent.certname]).stdout(Stdio::null()))?;
     let found =
         || living_children(agent.process.pid()).into_iter().find(|pid| !living_children(*pid).is_empty());

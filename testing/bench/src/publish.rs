@@ -38,7 +38,7 @@ pub(crate) fn measure(
     ));
 
     for site in sites {
-        let goal = if site.hub.is_some() { 0.5 } else { 1.0 };
+        let goal = if site.is_hub() { 0.5 } else { 1.0 };
         for (which, state) in [("with", &site.firing.state), ("without", &site.agentless)] {
             let mut times = Vec::new();
             for _ in 0..samples.publish {

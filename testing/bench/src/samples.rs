@@ -10,16 +10,38 @@ pub(crate) struct Samples {
     pub(crate) refresh_runs: usize,
     pub(crate) cut_off: usize,
     pub(crate) fleet: Load,
+    pub(crate) handshakes: usize,
+    pub(crate) tls_fleet: Load,
 }
 
 impl Samples {
     pub(crate) fn few() -> Self {
         let fleet = Load { agents: 100, idle_windows: 3, events: 3, restarts: 3 };
-        Self { latency: 8, publish: 2, original_sets: 50, refresh_runs: 2, cut_off: 5, fleet }
+        let tls_fleet = Load { agents: 200, idle_windows: 2, events: 3, restarts: 2 };
+        Self {
+            latency: 8,
+            publish: 2,
+            original_sets: 50,
+            refresh_runs: 2,
+            cut_off: 5,
+            fleet,
+            handshakes: 50,
+            tls_fleet,
+        }
     }
 
     pub(crate) fn many() -> Self {
         let fleet = Load { agents: 1000, idle_windows: 7, events: 5, restarts: 5 };
-        Self { latency: 40, publish: 5, original_sets: 200, refresh_runs: 7, cut_off: 50, fleet }
+        let tls_fleet = Load { agents: 5000, idle_windows: 3, events: 3, restarts: 3 };
+        Self {
+            latency: 40,
+            publish: 5,
+            original_sets: 200,
+            refresh_runs: 7,
+            cut_off: 50,
+            fleet,
+            handshakes: 400,
+            tls_fleet,
+        }
     }
 }

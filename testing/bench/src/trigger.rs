@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+use trigger_pki::TlsFiles;
 
 use crate::etcd::Etcd;
+use crate::pki::{Ca, Key, table};
 use crate::process::{Background, run, wait_for};
 use crate::scratch::{Scratch, free_port};
 
@@ -47,13 +49,18 @@ impl Program {
     }
 
     pub(crate) fn command(&self) -> Command {
+        self.command_with(&self.config)
+    }
+
+    /// Returns the command with a configuration.
+    pub(crate) fn command_with(&self, config: &Path) -> Command {
         let mut command = Command::new(&self.trigger);
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TRIGGER_"))
         {
             command.env_remove(name);
         }
-        command.env("TRIGGER_CONFIG", &self.config);
+        command.env("TRIGGER_CONFIG", config);
         command
     }
 }
@@ -88,36 +95,63 @@ pub(crate) struct Hub {
     pub(crate) process: Background,
     /// `HOST:PORT`.
     pub(crate) address: String,
+    name: String,
+    /// Whether its configuration, which has its name, gives it a certificate.
+    is_tls: bool,
 }
 
 impl Hub {
-    pub(crate) fn start(scratch: &Scratch, program: &Program, name: &str) -> Result<Self> {
-        Self::start_at(scratch, program, format!("127.0.0.1:{}", free_port()?), name)
+    /// Starts a hub; with a certificate it speaks TLS.
+    pub(crate) fn start(
+        scratch: &Scratch,
+        program: &Program,
+        name: &str,
+        tls: Option<&TlsFiles>,
+    ) -> Result<Self> {
+        if let Some(files) = tls {
+            scratch.write(&format!("{name}.toml"), &format!("{}[hub]\ntls = true\n", table(files)))?;
+        }
+        let address = format!("127.0.0.1:{}", free_port()?);
+        Self::start_at(scratch, program, address, name.to_owned(), tls.is_some())
     }
 
     /// Kills the hub. The closure that is returned starts it again with its data.
-    pub(crate) fn kill(self) -> impl FnOnce(&Scratch, &Program, &str) -> Result<Self> {
-        let Self { process, address } = self;
+    pub(crate) fn kill(self) -> impl FnOnce(&Scratch, &Program) -> Result<Self> {
+        let Self { process, address, name, is_tls } = self;
         drop(process);
-        |scratch, program, name| Self::start_at(scratch, program, address, name)
+        move |scratch, program| Self::start_at(scratch, program, address, name, is_tls)
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("hub+{}://{}", if self.is_tls { "https" } else { "http" }, self.address)
     }
 
     /// Starts a hub at this address, with the data under this name if there is any already.
-    fn start_at(scratch: &Scratch, program: &Program, address: String, name: &str) -> Result<Self> {
-        let mut command = program.command();
-        command.args(["hub", "--listen", &address, "--data-dir"]).arg(scratch.path(name));
-        command.stdout(scratch.log(name)?).stderr(scratch.log(name)?);
+    fn start_at(
+        scratch: &Scratch,
+        program: &Program,
+        address: String,
+        name: String,
+        is_tls: bool,
+    ) -> Result<Self> {
+        let config = scratch.path(&format!("{name}.toml"));
+        let mut command = if is_tls { program.command_with(&config) } else { program.command() };
+        command.args(["hub", "--listen", &address, "--data-dir"]).arg(scratch.path(&name));
+        command.stdout(scratch.log(&name)?).stderr(scratch.log(&name)?);
         let process = Background::start(command)?;
         wait_for("the start of the hub", START_TIMEOUT, || std::net::TcpStream::connect(&address).is_ok())?;
-        Ok(Self { process, address })
+        Ok(Self { process, address, name, is_tls })
     }
 }
 
 /// One backend with its nodes.
 pub(crate) struct Site<'a> {
-    pub(crate) backend: &'static str,
+    /// Its name in the table.
+    pub(crate) backend: String,
     pub(crate) url: String,
     program: &'a Program,
+    /// Whether its nodes sign, and need certificates.
+    pub(crate) key: Option<Key>,
     pub(crate) hub: Option<Background>,
     pub(crate) firing: Agent,
     pub(crate) target: Agent,
@@ -131,50 +165,81 @@ pub(crate) struct Agent {
     pub(crate) process: Background,
     pub(crate) state: PathBuf,
     pub(crate) certname: String,
+    pub(crate) url: String,
+    config: PathBuf,
 }
 
 impl<'a> Site<'a> {
     pub(crate) fn on_etcd(scratch: &Scratch, etcd: &Etcd, program: &'a Program) -> Result<Self> {
-        Self::new(scratch, "etcd", format!("etcd://{}", etcd.address), None, program)
+        Self::new(scratch, "etcd", etcd.url(), None, program, None)
     }
 
     pub(crate) fn on_hub(scratch: &Scratch, program: &'a Program) -> Result<Self> {
-        let hub = Hub::start(scratch, program, "hub")?;
-        Self::new(scratch, "hub", format!("hub+http://{}", hub.address), Some(hub.process), program)
+        let hub = Hub::start(scratch, program, "hub", None)?;
+        Self::new(scratch, "hub", hub.url(), Some(hub.process), program, None)
+    }
+
+    /// Starts a hub and nodes that all have certificates with such keys.
+    pub(crate) fn on_tls_hub(scratch: &Scratch, program: &'a Program, ca: &mut Ca, key: Key) -> Result<Self> {
+        let name = format!("hub-{}", key.name().to_lowercase());
+        let files = ca.issue(&format!("{name}.example.com"), key)?;
+        let hub = Hub::start(scratch, program, &name, Some(&files))?;
+        Self::new(scratch, &name, hub.url(), Some(hub.process), program, Some((ca, key)))
+    }
+
+    /// Starts nodes on an etcd with TLS that all have certificates with such keys.
+    pub(crate) fn on_tls_etcd(
+        scratch: &Scratch,
+        etcd: &Etcd,
+        program: &'a Program,
+        ca: &mut Ca,
+        key: Key,
+    ) -> Result<Self> {
+        let name = format!("etcd-{}", key.name().to_lowercase());
+        Self::new(scratch, &name, etcd.url(), None, program, Some((ca, key)))
     }
 
     fn new(
         scratch: &Scratch,
-        backend: &'static str,
+        name: &str,
         url: String,
         hub: Option<Background>,
         program: &'a Program,
+        mut tls: Option<(&mut Ca, Key)>,
     ) -> Result<Self> {
-        let stamps = Stamps::new(scratch.path(&format!("{backend}.stamps")));
+        let stamps = Stamps::new(scratch.path(&format!("{name}.stamps")));
         let run = format!("{} {} {}", program.stamp.display(), stamps.path().display(), Stamps::RUN_MS);
-        Ok(Self {
-            backend,
-            firing: Agent::start(scratch, program, &url, &format!("{backend}-firing"), &run)?,
-            target: Agent::start(scratch, program, &url, &format!("{backend}-target"), &run)?,
-            agentless: scratch.path(&format!("{backend}-agentless")),
-            url,
-            program,
-            hub,
-            stamps,
-        })
+        let mut agent = |which: &str| {
+            let name = format!("{name}-{which}");
+            let files = match &mut tls {
+                Some((ca, key)) => Some(ca.issue(&certname(&name), *key)?),
+                None => None,
+            };
+            Agent::start(scratch, program, &url, &name, &run, files.as_ref())
+        };
+        let (firing, target) = (agent("firing")?, agent("target")?);
+        let key = tls.map(|(_, key)| key);
+        let kind = if hub.is_some() { "hub" } else { "etcd" };
+        let backend = key.map_or_else(|| kind.to_owned(), |key| format!("{kind}, TLS, {}", key.name()));
+        let agentless = scratch.path(&format!("{name}-agentless"));
+        Ok(Self { backend, url, program, key, hub, firing, target, agentless, stamps })
     }
 
     /// Returns a `trigger fire` command on the node with this state directory.
     pub(crate) fn fire(&self, state: &Path) -> Command {
-        let mut command = self.program.command();
-        command.args(["fire", "bench", "--output", "json", "--certname", "origin.example.com"]);
+        let mut command = self.program.command_with(&self.firing.config);
+        command.args(["fire", "bench", "--output", "json", "--certname", &self.firing.certname]);
         command.args(["--backend", &self.url, "--state-dir"]).arg(state);
         command
     }
 
+    pub(crate) fn is_hub(&self) -> bool {
+        self.hub.is_some()
+    }
+
     /// Returns the states of this event's deliveries.
     pub(crate) fn status(&self, event: &str) -> Result<Value> {
-        let mut command = self.program.command();
+        let mut command = self.program.command_with(&self.firing.config);
         json(command.args(["status", event, "--output", "json", "--backend", &self.url]))
     }
 }
@@ -186,9 +251,11 @@ impl Agent {
         url: &str,
         name: &str,
         run_cmd: &str,
+        tls: Option<&TlsFiles>,
     ) -> Result<Self> {
-        let (state, certname) = (scratch.path(name), format!("{name}.example.com"));
-        let mut command = program.command();
+        let (state, certname) = (scratch.path(name), certname(name));
+        let config = scratch.write(&format!("{name}.toml"), &tls.map_or_else(String::new, table))?;
+        let mut command = program.command_with(&config);
         command.args([
             "agent",
             "--backend",
@@ -201,11 +268,12 @@ impl Agent {
             "--runs-per-minute",
             "600",
             "--require-signature",
-            "false",
+            if tls.is_some() { "true" } else { "false" },
             "--state-dir",
         ]);
         command.arg(&state).stdout(scratch.log(name)?).stderr(scratch.log(name)?);
-        let agent = Self { process: Background::start(command)?, state, certname };
+        let agent =
+            Self { process: Background::start(command)?, state, certname, url: url.to_owned(), config };
         let what = format!("the registration of {}", agent.certname);
         wait_for(&what, START_TIMEOUT, || {
             agent.queue(program).is_ok_and(|queue| {
@@ -218,8 +286,19 @@ impl Agent {
     }
 
     fn queue(&self, program: &Program) -> Result<Value> {
-        json(program.command().args(["queue", "--output", "json", "--state-dir"]).arg(&self.state))
+        let mut command = program.command_with(&self.config);
+        json(command.args(["queue", "--output", "json", "--state-dir"]).arg(&self.state))
     }
+
+    /// Returns a command on its node.
+    pub(crate) fn command(&self, program: &Program) -> Command {
+        program.command_with(&self.config)
+    }
+}
+
+/// Returns the certname of the node with this name.
+fn certname(name: &str) -> String {
+    format!("{name}.example.com")
 }
 
 fn json(command: &mut Command) -> Result<Value> {

@@ -8,17 +8,22 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 use trigger_core::identity::{Certname, EventId};
+use trigger_core::keyspace::Keyspace;
+use trigger_fleet::Fleet;
+use trigger_fleet::codec::{Codec, Means};
+use trigger_pki::{LazyPki, TlsFiles};
 use trigger_store::backend::Backend;
 use trigger_store::credentials::Credentials;
 
 use super::client::Client;
+use super::clock::wall;
 use super::seen::Seen;
 use crate::process::{happens_within, wait_for};
 
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// The number of files that this process may open: two connections for each agent, and as many again while they
 /// reconnect.
-const FILES: u64 = 8192;
+const FILES: u64 = 40_000;
 
 pub(super) struct Agents {
     seen: Arc<Mutex<Seen>>,
@@ -28,17 +33,23 @@ pub(super) struct Agents {
 }
 
 impl Agents {
-    pub(super) fn start(url: &str, count: usize) -> Result<Self> {
+    /// Starts so many agents, with these certificates if there are any: each has its own.
+    pub(super) fn start(url: &str, count: usize, certificates: &[TlsFiles]) -> Result<Self> {
         allow_files()?;
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let seen = Arc::<Mutex<Seen>>::default();
         for number in 0..count {
             // Each agent has a connection of its own, like the agents of a real fleet.
-            let Backend::Store(store) = Backend::open(&url.parse()?, &Credentials::default())? else {
+            let tls = certificates.get(number).cloned().map(LazyPki::new);
+            let codec = tls.clone().map_or_else(Codec::default, |certificates| {
+                Codec::signing(Means::Certificates { certificates, clock: Arc::new(wall) }, true)
+            });
+            let Backend::Store(store) = Backend::open(&url.parse()?, &Credentials { tls })? else {
                 bail!("{url} keeps nothing")
             };
+            let fleet = Fleet::new(store, Keyspace::default()).with_codec(codec);
             let spread = number as f64 / count as f64;
-            let agent = Client::new(store, certname(number).parse()?, spread, Arc::clone(&seen));
+            let agent = Client::new(fleet, certname(number).parse()?, spread, Arc::clone(&seen));
             runtime.spawn(agent.run());
         }
         Ok(Self { seen, count, _runtime: runtime })
@@ -87,7 +98,7 @@ impl Agents {
     }
 }
 
-fn certname(number: usize) -> String {
+pub(super) fn certname(number: usize) -> String {
     format!("node{number:04}.example.com")
 }
 

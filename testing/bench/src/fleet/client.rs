@@ -9,14 +9,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use trigger_core::backoff;
 use trigger_core::identity::{Certname, Revision, RunId};
-use trigger_core::keyspace::Keyspace;
 use trigger_core::node::{Activity, Running};
 use trigger_core::run::record::Cause;
 use trigger_core::time::Now;
 use trigger_fleet::Fleet;
 use trigger_fleet::claim::{Claim, ClaimState, Claimant};
 use trigger_fleet::delivery_watcher::{Batch, DeliveryWatcher, Outlets, read_again_after};
-use trigger_store::store::Store;
 
 use super::clock::{Jitter, wall};
 use super::seen::Seen;
@@ -41,13 +39,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(
-        store: Arc<dyn Store>,
-        certname: Certname,
-        spread: f64,
-        seen: Arc<Mutex<Seen>>,
-    ) -> Self {
-        let fleet = Fleet::new(store, Keyspace::default()).acting_as(certname.clone());
+    pub(super) fn new(fleet: Fleet, certname: Certname, spread: f64, seen: Arc<Mutex<Seen>>) -> Self {
+        let fleet = fleet.acting_as(certname.clone());
         Self { fleet, certname, jitter: Jitter::new(spread), started: Instant::now(), seen }
     }
 

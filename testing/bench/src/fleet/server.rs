@@ -1,7 +1,9 @@
 //! The backend's process, which can be killed and started again at the same address.
 
 use anyhow::Result;
+use trigger_pki::TlsFiles;
 
+use super::Kind;
 use crate::etcd::{self, Etcd};
 use crate::process::Background;
 use crate::scratch::Scratch;
@@ -16,10 +18,17 @@ pub(super) enum Server {
 pub(super) type StartAgain = Box<dyn FnOnce(&Scratch, &Program) -> Result<Server>>;
 
 impl Server {
-    pub(super) fn start(kind: &str, scratch: &Scratch, program: &Program) -> Result<Self> {
-        Ok(match kind {
-            "hub" => Self::Hub(Hub::start(scratch, program, "fleet-hub")?),
-            _ => Self::Etcd(etcd::start(scratch, "fleet-etcd")?),
+    pub(super) fn start(
+        kind: Kind,
+        name: &str,
+        scratch: &Scratch,
+        program: &Program,
+        tls: Option<&TlsFiles>,
+    ) -> Result<Self> {
+        Ok(if kind.is_hub {
+            Self::Hub(Hub::start(scratch, program, name, tls)?)
+        } else {
+            Self::Etcd(etcd::start(scratch, name)?)
         })
     }
 
@@ -33,8 +42,8 @@ impl Server {
 
     pub(super) fn url(&self) -> String {
         match self {
-            Self::Hub(hub) => format!("hub+http://{}", hub.address),
-            Self::Etcd(etcd) => format!("etcd://{}", etcd.address),
+            Self::Hub(hub) => hub.url(),
+            Self::Etcd(etcd) => etcd.url(),
         }
     }
 
@@ -43,11 +52,11 @@ impl Server {
         match self {
             Self::Hub(hub) => {
                 let again = hub.kill();
-                Box::new(|scratch, program| Ok(Self::Hub(again(scratch, program, "fleet-hub")?)))
+                Box::new(|scratch, program| Ok(Self::Hub(again(scratch, program)?)))
             }
             Self::Etcd(etcd) => {
                 let again = etcd.kill();
-                Box::new(|scratch, _| Ok(Self::Etcd(again(scratch, "fleet-etcd")?)))
+                Box::new(|scratch, _| Ok(Self::Etcd(again(scratch)?)))
             }
         }
     }

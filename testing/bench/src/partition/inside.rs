@@ -49,7 +49,7 @@ impl Scene<'_> {
         let nodes = loops.iter().map(|node| &node.stamps).chain(agents.iter().map(|(_, stamps)| stamps));
         let fire = || {
             self.set_all(&etcd)?;
-            self.fire(&format!("etcd://{}", etcd.address), &agents)
+            self.fire(&etcd.url(), &agents)
         };
         let mut seconds = cut_off_and_heal(port, &nodes.collect::<Vec<_>>(), fire)?;
         let of_agents = seconds.split_off(loops.len());
@@ -57,11 +57,11 @@ impl Scene<'_> {
     }
 
     fn on_hub(&self) -> Result<Vec<f64>> {
-        let hub = Hub::start(self.scratch, self.program, "hub")?;
+        let hub = Hub::start(self.scratch, self.program, "hub", None)?;
         let port = relay::start(&hub.address)?;
         let agents = self.start_agents("hub", &format!("hub+http://[::1]:{port}"))?;
         let nodes: Vec<_> = agents.iter().map(|(_, stamps)| stamps).collect();
-        let fire = || self.fire(&format!("hub+http://{}", hub.address), &agents);
+        let fire = || self.fire(&hub.url(), &agents);
         Ok(ran(cut_off_and_heal(port, &nodes, fire)?))
     }
 
@@ -81,7 +81,7 @@ impl Scene<'_> {
             let stamps = Stamps::new(self.scratch.path(&format!("{name}.stamps")));
             let (stamp, path) = (self.program.stamp.display(), stamps.path().display());
             let run_cmd = format!("{stamp} {path} {}", Stamps::RUN_MS);
-            Ok((Agent::start(self.scratch, self.program, url, &name, &run_cmd)?, stamps))
+            Ok((Agent::start(self.scratch, self.program, url, &name, &run_cmd, None)?, stamps))
         };
         self.names(backend).map(start).collect()
     }
