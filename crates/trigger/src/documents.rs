@@ -25,7 +25,7 @@ pub(crate) use event::{
     Event, EventStatus, FireState, FireTarget, Fired, FollowedEvent, LatestEvents, SuppressedGroup,
     unreadable_parts,
 };
-pub(crate) use nodes::{Nodes, OpenDelivery};
+pub(crate) use nodes::{ForgottenNode, Nodes, OpenDelivery};
 pub(crate) use policy::PolicyDecision;
 pub(crate) use queue::{OutboxChange, OutboxList, QuarantinedFile, Queue, SpooledEvent};
 pub(crate) use rename::Renamed;

@@ -14,11 +14,13 @@ fn the_reference_is_what_the_program_says() {
         "# Command line reference\n\nWhat `trigger --help` and its subcommands print. Written by \
          `SNAPSHOTS=overwrite cargo test -p trigger --test cli`.\n",
     );
-    let commands: [&[&str]; 16] = [
+    let commands: [&[&str]; 18] = [
         &[],
         &["fire"],
         &["status"],
         &["nodes"],
+        &["node"],
+        &["node", "forget"],
         &["queue"],
         &["doctor"],
         &["outbox"],
