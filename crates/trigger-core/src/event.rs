@@ -151,6 +151,42 @@ impl fmt::Display for FiringResource {
     }
 }
 
+/// What fired an event, where that is more than a command line. It is shown to people and decides nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FiredBy {
+    /// A Puppet resource that was notified.
+    Resource(FiringResource),
+    /// `trigger fire --retry` of an earlier event, for the targets at which that one came to nothing.
+    RetryOf(EventId),
+}
+
+impl FiredBy {
+    /// The Puppet resource, if it was one.
+    pub fn resource(&self) -> Option<&FiringResource> {
+        match self {
+            Self::Resource(resource) => Some(resource),
+            Self::RetryOf(_) => None,
+        }
+    }
+
+    /// The event that was retried, if it was one.
+    pub fn retried(&self) -> Option<EventId> {
+        match self {
+            Self::Resource(_) => None,
+            Self::RetryOf(event) => Some(*event),
+        }
+    }
+}
+
+impl fmt::Display for FiredBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Resource(resource) => resource.fmt(f),
+            Self::RetryOf(event) => write!(f, "a retry of event {event}"),
+        }
+    }
+}
+
 /// An immutable request that its targets converge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
@@ -168,8 +204,8 @@ pub struct Event {
     pub lineage: Lineage,
     /// The run on `origin` inside which the event was fired; absent for a root event.
     pub fired_in: Option<RunId>,
-    /// The Puppet resource that fired the event; absent if it was fired on a command line.
-    pub fired_by: Option<FiringResource>,
+    /// The Puppet resource that fired the event, or the event that it retries; absent if it was fired on a command line.
+    pub fired_by: Option<FiredBy>,
     /// Whether the event may reach a target that its trigger made run before in the same chain.
     pub loops: Loops,
     /// When the event was fired, by the origin's clock. It serves display and expiry, never order.

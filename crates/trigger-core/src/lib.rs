@@ -31,6 +31,7 @@ pub mod publication;
 pub mod queue;
 pub mod rate_limiter;
 mod reason;
+pub mod retry;
 pub mod run;
 pub mod signature;
 pub mod signer;

@@ -14,6 +14,7 @@ pub mod conformance;
 pub mod deliveries;
 pub mod delivery_watcher;
 mod fleet;
+pub mod forgetting;
 pub mod lease;
 pub mod outcomes;
 pub mod overview;

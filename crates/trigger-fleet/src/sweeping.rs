@@ -186,7 +186,7 @@ impl Fleet {
             |certname: &Certname| may_expire(&stored.event, sweep.nodes.get(certname), sweep.now);
         let overdue: Vec<&Certname> = open.iter().copied().filter(|certname| is_overdue(certname)).collect();
         for certname in &overdue {
-            swept.expired += usize::from(self.expire(id, certname).await?);
+            swept.expired += usize::from(self.expire(id, certname, None).await?);
         }
         if open.is_empty() && may_remove(&stored.event, sweep.now) {
             self.remove(id, &stored.event.targets.groups, &(&ended | &written_targets)).await?;
@@ -199,9 +199,14 @@ impl Fleet {
 
     /// Gives a delivery the outcome `expired`, unless its target has just given it another, and deletes it. Returns
     /// whether it has expired.
-    async fn expire(&self, event: EventId, certname: &Certname) -> Result<bool, StoreError> {
+    pub(crate) async fn expire(
+        &self,
+        event: EventId,
+        certname: &Certname,
+        reason: Option<&str>,
+    ) -> Result<bool, StoreError> {
         let key = Key::Outcome { event, certname: certname.clone() };
-        let outcome = DeliveryOutcome::Expired(None);
+        let outcome = DeliveryOutcome::Expired(reason.map(str::to_owned));
         // A sweeper that acts for no node has nothing to sign with.
         let (key, text) = match self.identity() {
             Some(_) => self.own_signed_entry(&self.own_signing_key().await?, &key, &outcome)?,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use trigger_core::event::{Event, FiringResource, RunOptions, Target, Targets};
+use trigger_core::event::{Event, FiredBy, RunOptions, Target, Targets};
 use trigger_core::identity::{Certname, EventId, RunId, TriggerName};
 use trigger_core::lineage::{Chain, Lineage, Loops};
 use trigger_core::loop_guard::{self, Rule, is_suppressed};
@@ -46,7 +46,7 @@ pub struct FireRequest {
     pub origin: Certname,
     pub targets: Targets,
     pub options: RunOptions,
-    pub fired_by: Option<FiringResource>,
+    pub fired_by: Option<FiredBy>,
     pub loops: Loops,
     pub expires_in: Duration,
 }

@@ -29,7 +29,7 @@ pub(crate) use event::{
     unreadable_parts,
 };
 pub(crate) use facts::Facts;
-pub(crate) use nodes::{Nodes, OpenDelivery};
+pub(crate) use nodes::{ForgottenNode, Nodes, OpenDelivery};
 pub(crate) use policy::PolicyDecision;
 pub(crate) use queue::{OutboxChange, OutboxList, QuarantinedFile, Queue, SpooledEvent};
 pub(crate) use rename::Renamed;

@@ -28,6 +28,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
 use crate::clean;
+use crate::output;
 use crate::warnings::Warnings;
 use audit::{Audit, Elsewhere};
 use fields::Fields;
@@ -49,11 +50,8 @@ pub(crate) fn start() {
     let wanted = std::env::var("TRIGGER_LOG").ok().and_then(|text| text.parse().ok());
     let filter: Targets = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let filter = filter.with_target(audit::TARGET, LevelFilter::OFF);
-    let audit = Audit(match Journal::of_standard_error(audit::STREAM) {
-        Some(journal) => Elsewhere::Journal(journal),
-        None => Elsewhere::StandardError(|line| {
-            write(line);
-        }),
+    let audit = audit_or(|line| {
+        write(line);
     });
     let audit = audit.with_filter(filter_fn(Audit::takes));
     let output = match Journal::of_standard_error(journal::LOG) {
@@ -76,6 +74,14 @@ pub(crate) fn start() {
     if registry().with(output.with_filter(filter)).with(audit).try_init().is_ok() {
         panic::set_hook(Box::new(log_panic));
     }
+}
+
+/// The audit, which goes to this function where no file is configured and standard error is not the journal.
+fn audit_or(standard_error: fn(&str)) -> Audit {
+    Audit(match Journal::of_standard_error(audit::STREAM) {
+        Some(journal) => Elsewhere::Journal(journal),
+        None => Elsewhere::StandardError(standard_error),
+    })
 }
 
 /// Writes a field of an event or a span, as one word or phrase of its line.
@@ -131,11 +137,13 @@ pub(crate) fn flush() {
     audit::flush(FLUSH_TIMEOUT);
 }
 
-/// Adds what the crates of this program log as a warning or an error to the warnings of a command.
+/// Adds what the crates of this program log as a warning or an error to the warnings of a command. What a command audits
+/// goes where the audit of a daemon goes.
 pub(crate) fn collect_warnings(warnings: &Warnings) {
     // The names of these crates begin with `trigger`.
     let ours = Targets::new().with_target("trigger", LevelFilter::WARN);
-    let _ = registry().with(CollectWarnings(warnings.clone()).with_filter(ours)).try_init();
+    let audit = audit_or(|line| output::note(line.trim_end())).with_filter(filter_fn(Audit::takes));
+    let _ = registry().with(CollectWarnings(warnings.clone()).with_filter(ours)).with(audit).try_init();
 }
 
 struct CollectWarnings(Warnings);

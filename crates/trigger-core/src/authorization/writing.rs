@@ -125,7 +125,7 @@ pub(super) fn delete(actor: &Actor, key: &Key) -> Result<Progress, Stop> {
     match key {
         Key::Delivery { certname, .. } if *certname == actor.certname => Ok(Progress::Allowed),
         // What a node has left behind that is gone. Nobody else can.
-        Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. }
+        Key::Delivery { .. } | Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. }
             if actor.role == Role::Operator =>
         {
             Ok(Progress::Allowed)
@@ -229,6 +229,10 @@ fn suppresses(
     outcome: &DeliveryOutcome,
     facts: &Facts,
 ) -> Result<Progress, Stop> {
+    if actor.role == Role::Operator && matches!(outcome, DeliveryOutcome::Expired(_)) {
+        // Of a node that is gone. What the node has said itself stays.
+        return Ok(if facts.has_outcome(event, target)? { Progress::KeepsStored } else { Progress::Allowed });
+    }
     if !matches!(outcome, DeliveryOutcome::Suppressed(_)) {
         return Err(Denial::forbidden(actor, writing(key), OWN_OUTCOMES).into());
     }

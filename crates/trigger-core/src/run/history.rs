@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::{Event, FiringResource, Target};
+use crate::event::{Event, FiredBy, Target};
 use crate::identity::{Certname, EventId, RunId, Tag, TriggerName};
 use crate::loop_guard::Rule;
 use crate::publication::Publication;
@@ -52,7 +52,7 @@ pub struct PastCause {
     pub origin: Certname,
     pub fired_at: Timestamp,
     pub fired_in: Option<RunId>,
-    pub fired_by: Option<FiringResource>,
+    pub fired_by: Option<FiredBy>,
 }
 
 /// An event that was fired inside a run.

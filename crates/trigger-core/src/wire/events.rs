@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Stored, WireError, read, write};
 use crate::delivery::{Delivery, Members};
-use crate::event::{Declaration, Event, FiringResource, MAX_LIFETIME, Part, RunOptions, Targets};
+use crate::event::{Declaration, Event, FiredBy, FiringResource, MAX_LIFETIME, Part, RunOptions, Targets};
 use crate::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, Tag, TriggerName};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
 use crate::publication::Publication;
@@ -32,6 +32,8 @@ pub(super) struct EventForm {
     fired_in: Option<RunId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fired_by: Option<ResourceForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_of: Option<EventId>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     allow_loops: bool,
     fired_at_unix_ms: Timestamp,
@@ -71,7 +73,8 @@ impl EventForm {
             noop: event.options.noop,
             lineage: event.lineage.chains.into_iter().map(ChainForm::of).collect(),
             fired_in: event.fired_in,
-            fired_by: event.fired_by.map(ResourceForm::of),
+            retry_of: event.fired_by.as_ref().and_then(FiredBy::retried),
+            fired_by: ResourceForm::of(event.fired_by),
             allow_loops: event.loops == Loops::Allow,
             fired_at_unix_ms: event.fired_at,
             expires_in_seconds: event.expires_in.as_secs(),
@@ -91,7 +94,7 @@ impl EventForm {
             options: RunOptions { tags: self.tags, noop: self.noop },
             lineage: Lineage { chains: self.lineage.into_iter().map(ChainForm::read).collect() },
             fired_in: self.fired_in,
-            fired_by: self.fired_by.map(|form| form.read()),
+            fired_by: ResourceForm::read(self.fired_by, self.retry_of),
             loops: if self.allow_loops { Loops::Allow } else { Loops::Avoid },
             fired_at: self.fired_at_unix_ms,
             // Bounds how long a node has to remember the event, whichever node wrote it.
@@ -101,13 +104,18 @@ impl EventForm {
 }
 
 impl ResourceForm {
-    pub(super) fn of(FiringResource { path, declared }: FiringResource) -> Self {
+    /// The form of a resource; an event that was retried has a field of its own.
+    pub(super) fn of(fired_by: Option<FiredBy>) -> Option<Self> {
+        let Some(FiredBy::Resource(FiringResource { path, declared })) = fired_by else { return None };
         let (file, line) = declared.map_or((None, None), |Declaration { file, line }| (Some(file), line));
-        Self { path, file, line }
+        Some(Self { path, file, line })
     }
 
-    pub(super) fn read(&self) -> FiringResource {
-        FiringResource::new(&self.path, self.file.as_deref().map(|file| (file, self.line)))
+    pub(super) fn read(form: Option<Self>, retry_of: Option<EventId>) -> Option<FiredBy> {
+        let resource = form.map(|Self { path, file, line }| {
+            FiredBy::Resource(FiringResource::new(&path, file.as_deref().map(|file| (file, line))))
+        });
+        resource.or(retry_of.map(FiredBy::RetryOf))
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::events::ResourceForm;
 use super::outcomes::CompletedRunForm;
 use super::{Stored, WireError, read, sentence, write};
-use crate::event::Target;
+use crate::event::{FiredBy, Target};
 use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use crate::loop_guard::Rule;
 use crate::run::history::{
@@ -51,6 +51,8 @@ struct CauseForm {
     fired_in: Option<RunId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fired_by: Option<ResourceForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_of: Option<EventId>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -123,13 +125,14 @@ impl PastRunForm {
 
 impl CauseForm {
     fn of(PastCause { event, trigger, origin, fired_at, fired_in, fired_by }: PastCause) -> Self {
-        let fired_by = fired_by.map(ResourceForm::of);
-        Self { event, trigger, origin, fired_at_unix_ms: fired_at, fired_in, fired_by }
+        let retry_of = fired_by.as_ref().and_then(FiredBy::retried);
+        let fired_by = ResourceForm::of(fired_by);
+        Self { event, trigger, origin, fired_at_unix_ms: fired_at, fired_in, fired_by, retry_of }
     }
 
     fn read(self) -> PastCause {
-        let Self { event, trigger, origin, fired_at_unix_ms, fired_in, fired_by } = self;
-        let fired_by = fired_by.map(|form| form.read());
+        let Self { event, trigger, origin, fired_at_unix_ms, fired_in, fired_by, retry_of } = self;
+        let fired_by = ResourceForm::read(fired_by, retry_of);
         PastCause { event, trigger, origin, fired_at: fired_at_unix_ms, fired_in, fired_by }
     }
 }

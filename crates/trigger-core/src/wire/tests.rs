@@ -8,7 +8,7 @@ use crate::certificate::{CertificateRef, Fingerprint, MAX_INTERMEDIATES, StoredC
 use crate::dedup::HonouredEvent;
 use crate::delivery::DeliveryOutcome;
 use crate::delivery::{Delivery, Members};
-use crate::event::{Event, FiringResource, Part, Target, Targets, samples};
+use crate::event::{Event, FiredBy, FiringResource, Part, Target, Targets, samples};
 use crate::fire_note::FireNote;
 use crate::identity::{KeyPrefix, Revision, RunId};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
@@ -213,10 +213,16 @@ fn forms_stay() {
     let resource =
         FiringResource::new("/Stage[main]/Web/Trigger[first]", Some(("/etc/puppet/code/web.pp", Some(12))));
     let mut of_a_resource = sample_history();
-    of_a_resource.runs[0].causes.listed[0].fired_by = Some(resource.clone());
+    of_a_resource.runs[0].causes.listed[0].fired_by = Some(FiredBy::Resource(resource.clone()));
     check(&of_a_resource, include_str!("golden/history-of-a-resource.v1.json"));
-    chained.event.fired_by = Some(resource);
+    chained.event.fired_by = Some(FiredBy::Resource(resource));
     check(&chained, include_str!("golden/part-of-a-resource.v1.json"));
+    let mut retried = chained;
+    retried.event.fired_by = Some(FiredBy::RetryOf(sample_event().id));
+    check(&retried, include_str!("golden/part-retry.v1.json"));
+    let mut of_a_retry = sample_history();
+    of_a_retry.runs[0].causes.listed[0].fired_by = Some(FiredBy::RetryOf(sample_event().id));
+    check(&of_a_retry, include_str!("golden/history-of-a-retry.v1.json"));
     let certificate = StoredCertificate { certificate: vec![0x30, 0x82], intermediates: vec![vec![0x30]] };
     check(&certificate, include_str!("golden/certificate.v1.json"));
 }

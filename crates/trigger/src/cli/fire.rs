@@ -4,6 +4,7 @@ mod args;
 mod event;
 mod progress;
 mod result;
+mod retry;
 mod wait;
 
 use std::collections::BTreeMap;
@@ -62,7 +63,12 @@ pub(crate) async fn run(
         (None, Some(certname)) => certname.clone(),
         (None, None) => globals.resolve_certname(&config, state.as_ref(), &command).await?,
     };
-    let event = event::make(args, origin, parent.as_ref())?;
+    let event = match args.retry {
+        Some(earlier) => {
+            retry::make(globals, &config, (args, earlier), origin, parent.as_ref(), warnings).await?
+        }
+        None => event::make(args, origin, parent.as_ref())?,
+    };
     let own_prefix = own_prefix(&config)?;
     let chosen = globals.chosen_backend(&config)?;
     let node_backends = config.node_backends(&chosen, globals.backend.as_deref());

@@ -10,6 +10,7 @@ mod first_process;
 mod globals;
 mod hub;
 mod keygen;
+mod node;
 mod nodes;
 mod outbox;
 #[cfg(test)]
@@ -56,6 +57,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show the nodes of the fleet: who is alive, what ran there last, what waits
     Nodes(nodes::NodesArgs),
+    /// Remove a node that is gone
+    Node(node::NodeArgs),
     /// Show this node's running, waiting, held, spooled and quarantined events
     Queue,
     /// Look for what is wrong with this node, and say how to mend it
@@ -138,6 +141,7 @@ fn run_command(cli: &Cli) -> ExitCode {
         Command::Fire(args) => block_on(fire::run(globals, args, &warnings)),
         Command::Status(args) => block_on(status::run(globals, args, &warnings)),
         Command::Nodes(args) => block_on(nodes::run(globals, args, &warnings)),
+        Command::Node(args) => block_on(node::run(globals, args, &warnings)),
         Command::Queue => block_on(queue::run(globals, &warnings)),
         Command::Doctor => block_on(doctor::run(globals, &warnings)),
         Command::Outbox(args) => outbox::run(globals, args, &warnings),

@@ -142,7 +142,7 @@ fn heading(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> Vec<St
     let event = &status.event;
     let mut lines = vec![format!("Event    {}", event.id), format!("Trigger  {}", event.trigger)];
     lines.push(format!("Fired    {} on {}", output::short_time(event.fired_at), event.origin));
-    lines.extend(event.fired_by.as_ref().map(|resource| format!("By       {resource}")));
+    lines.extend(event.fired_by.as_ref().map(|fired_by| format!("By       {fired_by}")));
     if event.options.noop || event.options.is_tagged() {
         let noop = event.options.noop.then(|| "noop".to_owned());
         let tags = event.options.tags.iter().map(|tag| format!("tag {tag}"));

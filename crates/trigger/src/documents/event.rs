@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use trigger_core::delivery::DeliveryState;
-use trigger_core::event::FiringResource;
+use trigger_core::event::{FiredBy, FiringResource};
 use trigger_core::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use trigger_core::run::RunOutcome;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
@@ -25,6 +25,8 @@ pub(crate) struct Fired {
     pub(crate) state: FireState,
     /// The backend's revision of the event; null unless the backend has committed it.
     pub(crate) revision: Option<u64>,
+    /// The earlier event that `--retry` named; null otherwise.
+    pub(crate) retry_of: Option<Text<EventId>>,
     /// The nodes that the event was fired at by name.
     pub(crate) targets: Vec<FireTarget>,
     /// The groups that the event was fired at, without those that the loop guard suppressed.
@@ -159,6 +161,8 @@ pub(crate) struct Event {
     fired_at: Time,
     /// The Puppet resource that fired the event; null if it was fired on a command line.
     resource: Option<EventResource>,
+    /// The earlier event that it is a retry of; null otherwise.
+    retry_of: Option<Text<EventId>>,
     /// How many seconds after that it expires.
     expires_in_seconds: u64,
     /// The tags that its runs are limited to; empty for whole runs.
@@ -230,7 +234,8 @@ impl Event {
             trigger: Text(event.trigger.clone()),
             origin: Text(event.origin.clone()),
             fired_at: Time(event.fired_at),
-            resource: event.fired_by.as_ref().map(EventResource::of),
+            resource: event.fired_by.as_ref().and_then(FiredBy::resource).map(EventResource::of),
+            retry_of: event.fired_by.as_ref().and_then(FiredBy::retried).map(Text),
             expires_in_seconds: event.expires_in.as_secs(),
             tags: texts(&event.options.tags),
             noop: event.options.noop,

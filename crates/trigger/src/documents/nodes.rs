@@ -1,4 +1,4 @@
-//! The fleet at a glance: `trigger nodes`.
+//! The fleet at a glance: `trigger nodes` and `trigger node`.
 
 use std::collections::BTreeSet;
 
@@ -10,6 +10,7 @@ use trigger_core::run::RunOutcome;
 use trigger_core::run::history::PastRun;
 use trigger_core::status::delivery_status;
 use trigger_core::time::Timestamp;
+use trigger_fleet::forgetting::Forgotten;
 use trigger_fleet::overview::{NodeOverview, Overview};
 
 use super::text::{Text, Time};
@@ -26,6 +27,31 @@ pub(crate) struct Nodes {
     pub(crate) shows_all_runs: bool,
     /// What the reader should know besides.
     pub(crate) warnings: Vec<String>,
+}
+
+/// What `trigger node forget` prints.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct ForgottenNode {
+    /// The node.
+    certname: Text<Certname>,
+    /// Whether it was registered.
+    was_registered: bool,
+    /// The events whose deliveries to it have expired by this.
+    expired: Vec<Text<EventId>>,
+    /// What the reader should know besides.
+    warnings: Vec<String>,
+}
+
+impl ForgottenNode {
+    pub(crate) fn of(certname: &Certname, forgotten: &Forgotten, warnings: Vec<String>) -> Self {
+        Self {
+            certname: Text(certname.clone()),
+            was_registered: forgotten.was_registered,
+            expired: forgotten.expired.iter().copied().map(Text).collect(),
+            warnings,
+        }
+    }
 }
 
 /// A node that has registered.

@@ -22,6 +22,7 @@ use trigger_core::signer::Signer;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_core::time::Timestamp;
 use trigger_core::why::{Question, RunState, Which};
+use trigger_fleet::forgetting::Forgotten;
 use trigger_fleet::overview::{NodeOverview, Overview};
 use trigger_fleet::status;
 
@@ -55,6 +56,7 @@ fn every_document_has_a_schema() {
     check_schema::<LatestEvents>("status");
     check_schema::<Diagnosis>("doctor");
     check_schema::<Nodes>("nodes");
+    check_schema::<ForgottenNode>("node-forget");
     check_schema::<Queue>("queue");
     check_schema::<OutboxList>("outbox-list");
     check_schema::<OutboxChange>("outbox-change");
@@ -118,6 +120,7 @@ fn a_fired_event() {
         trigger: Text("refresh load balancers".parse().unwrap()),
         state: FireState::Committed,
         revision: Some(42),
+        retry_of: None,
         targets: vec![target("lb01", FireState::Committed), target("lb02", FireState::Suppressed)],
         groups: vec![Text("lb".parse().unwrap())],
         suppressed_groups: SuppressedGroup::list(&suppressed_groups()),
@@ -127,6 +130,7 @@ fn a_fired_event() {
     let spooled = Fired {
         state: FireState::Spooled,
         revision: None,
+        retry_of: Some(Text(event_id(1))),
         targets: Vec::new(),
         suppressed_groups: Vec::new(),
         warnings: Vec::new(),
@@ -171,6 +175,12 @@ fn the_nodes_of_a_fleet() {
         ..Overview::default()
     };
     check("nodes", &Nodes::of(&overview, Timestamp::from_unix_ms(NOON + 1000), warnings()));
+}
+
+#[test]
+fn a_node_that_was_removed() {
+    let forgotten = Forgotten { expired: vec![event_id(9)], was_registered: true };
+    check("node-forget", &ForgottenNode::of(&"lb01".parse().unwrap(), &forgotten, warnings()));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Why a node ran: `trigger why`.
 
 use serde::Serialize;
-use trigger_core::event::Target;
+use trigger_core::event::{FiredBy, Target};
 use trigger_core::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use trigger_core::lineage::{Chain, Hop};
 use trigger_core::run::RunOutcome;
@@ -142,6 +142,8 @@ pub(crate) struct ChainEvent {
     fired_in: Option<Text<RunId>>,
     /// The Puppet resource that fired the event; null if it was fired on a command line, or the event has been swept.
     resource: Option<EventResource>,
+    /// The earlier event that it is a retry of; null otherwise.
+    retry_of: Option<Text<EventId>>,
     /// Whether a chain begins with this event.
     root: bool,
     /// Whether the chain goes on to what led to this event; the other events are only named.
@@ -266,13 +268,15 @@ impl ChainSuppressed {
 impl ChainEvent {
     fn of(step: &EventStep) -> Self {
         let what = step.what.as_ref();
+        let fired_by = what.and_then(|what| what.fired_by.as_ref());
         Self {
             event_id: Text(step.id),
             trigger: what.map(|what| Text(what.trigger.clone())),
             origin: what.map(|what| Text(what.origin.clone())),
             fired_at: what.map(|what| Time(what.fired_at)),
             fired_in: what.and_then(|what| what.fired_in).map(Text),
-            resource: what.and_then(|what| what.fired_by.as_ref()).map(EventResource::of),
+            resource: fired_by.and_then(FiredBy::resource).map(EventResource::of),
+            retry_of: fired_by.and_then(FiredBy::retried).map(Text),
             root: step.is_root(),
             followed: step.is_followed,
             lineage: step

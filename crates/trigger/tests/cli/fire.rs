@@ -17,7 +17,7 @@ fn certnames_are_typed_in_any_case() {
         .assert()
         .code(0)
         .stdout_eq(str![[r#"
-{"event_id":"[..]","trigger":"x","state":"committed","revision":0,"targets":[{"certname":"lb01","state":"committed"},{"certname":"lb02","state":"committed"},{"certname":"lb03","state":"committed"}],"groups":[],"suppressed_groups":[],"warnings":[]}
+{"event_id":"[..]","trigger":"x","state":"committed","revision":0,"retry_of":null,"targets":[{"certname":"lb01","state":"committed"},{"certname":"lb02","state":"committed"},{"certname":"lb03","state":"committed"}],"groups":[],"suppressed_groups":[],"warnings":[]}
 
 "#]]);
     fire().args(["fire", "x", "--host", "a", "--certname", "WEB01.Example.com"]).assert().code(0);
@@ -47,7 +47,7 @@ fn firing_for_programs_is_one_document() {
         .assert()
         .code(0)
         .stdout_eq(str![[r#"
-{"event_id":"[..]","trigger":"it's /"quoted/" $(x) größe","state":"committed","revision":0,"targets":[{"certname":"lb01","state":"committed"},{"certname":"lb02","state":"committed"}],"groups":[],"suppressed_groups":[],"warnings":[]}
+{"event_id":"[..]","trigger":"it's /"quoted/" $(x) größe","state":"committed","revision":0,"retry_of":null,"targets":[{"certname":"lb01","state":"committed"},{"certname":"lb02","state":"committed"}],"groups":[],"suppressed_groups":[],"warnings":[]}
 
 "#]]);
 }

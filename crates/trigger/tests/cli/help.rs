@@ -19,6 +19,8 @@ fn the_reference_is_what_the_program_says() {
         &["fire"],
         &["status"],
         &["nodes"],
+        &["node"],
+        &["node", "forget"],
         &["queue"],
         &["doctor"],
         &["outbox"],

@@ -107,17 +107,17 @@ fn a_part_has_the_bounds_of_an_event() {
 #[test]
 fn deliveries_are_written_by_the_origin_and_ended_by_the_target() {
     let delivery = Value::Delivery(Delivery { part: 0 });
-    check(&delivery_key("lb01", 1), &delivery, "y--oo");
-    check(&delivery_key("lb02", 1), &delivery, "---oo");
-    check(&delivery_key("lb01", 1), &Value::Delivery(Delivery { part: 1 }), "l--oo");
-    check(&delivery_key("lb01", 3), &delivery, "---oo");
-    check(&delivery_key("lb01", 9), &delivery, "l--oo");
+    check(&delivery_key("lb01", 1), &delivery, "y-ooo");
+    check(&delivery_key("lb02", 1), &delivery, "--ooo");
+    check(&delivery_key("lb01", 1), &Value::Delivery(Delivery { part: 1 }), "l-ooo");
+    check(&delivery_key("lb01", 3), &delivery, "--ooo");
+    check(&delivery_key("lb01", 9), &delivery, "l-ooo");
     check(&delivery_key("web01", 2), &delivery, "--yyy");
     check(&delivery_key("web01", 3), &delivery, "--yyy");
     check(&delivery_key("@lb", 1), &delivery, "y--yy");
     check(&delivery_key("@lb", 3), &delivery, "---yy");
     check(&delivery_key("@web", 1), &delivery, "---yy");
-    check(&delivery_key("lb01", 1), &Value::Other, "---oo");
+    check(&delivery_key("lb01", 1), &Value::Other, "--ooo");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn outcomes_are_the_targets_and_suppressed_ones_the_origins() {
     check(&outcome_key(3, "web01"), &expired(), "---yy");
     check(&outcome_key(9, "web01"), &expired(), "---yy");
     check(&outcome_key(1, "lb01"), &suppressed(), "y--yy");
-    check(&outcome_key(1, "lb01"), &expired(), "---yy");
+    check(&outcome_key(1, "lb01"), &expired(), "o--yy");
     check(&outcome_key(2, "lb01"), &suppressed(), "---oo");
     check(&outcome_key(3, "lb01"), &suppressed(), "---oo");
     check(&outcome_key(9, "lb01"), &suppressed(), "l--oo");

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use trigger_core::duration;
+use trigger_core::identity::EventId;
 use trigger_core::lineage::Loops;
 use trigger_core::loop_guard::{DEFAULT_TTL, MAX_TTL};
 
 #[derive(Debug, Args)]
 pub(crate) struct FireArgs {
     /// The trigger's name
-    pub(super) name: String,
+    #[arg(required_unless_present = "retry")]
+    pub(super) name: Option<String>,
     /// A node to run Puppet on; repeat for more
     #[arg(long = "host", value_name = "CERTNAME")]
     pub(super) hosts: Vec<String>,
@@ -21,6 +23,9 @@ pub(crate) struct FireArgs {
     /// A group of nodes to run Puppet on; repeat for more
     #[arg(long = "group", value_name = "GROUP")]
     pub(super) groups: Vec<String>,
+    /// Fire an earlier event again, for the nodes where it failed or expired, with its name and options
+    #[arg(long, value_name = "EVENT", conflicts_with_all = ["name", "hosts", "hosts_from", "groups", "tags", "noop", "loops", "resource"])]
+    pub(super) retry: Option<EventId>,
     /// Limit the runs to resources with this tag; repeat for more
     #[arg(long = "tag", value_name = "TAG")]
     pub(super) tags: Vec<String>,

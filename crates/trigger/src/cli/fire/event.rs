@@ -6,7 +6,9 @@ use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
-use trigger_core::event::{DEFAULT_LIFETIME, Event, FiringResource, MAX_TARGETS, RunOptions, Targets};
+use trigger_core::event::{
+    DEFAULT_LIFETIME, Event, FiredBy, FiringResource, MAX_TARGETS, RunOptions, Targets,
+};
 use trigger_core::identity::{Certname, EventId, InvalidName};
 use trigger_core::run::command::PRIVATE_TAG;
 use trigger_core::run::record::RunRecord;
@@ -33,7 +35,7 @@ pub(super) fn make(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>
         )));
     }
     let request = FireRequest {
-        trigger: valid(&args.name)?,
+        trigger: valid(args.name.as_deref().unwrap_or_default())?,
         origin,
         targets: Targets { hosts, groups: valid_all(&args.groups)? },
         options: RunOptions { tags: valid_all(&args.tags)?, noop: args.noop },
@@ -41,14 +43,19 @@ pub(super) fn make(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>
         loops: args.loops.into(),
         expires_in: args.expires_in.unwrap_or(DEFAULT_LIFETIME),
     };
+    fired_now(request, parent)
+}
+
+/// The event of a request. Its id and its time are those of this moment.
+pub(super) fn fired_now(request: FireRequest, parent: Option<&RunRecord>) -> Result<Event, Failure> {
     let event = request.into_event(EventId::from_uuid(uuid::Uuid::now_v7()), parent, clock::wall());
     event.validate().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(event)
 }
 
-fn firing_resource(args: &FireArgs) -> Option<FiringResource> {
+fn firing_resource(args: &FireArgs) -> Option<FiredBy> {
     let declared = args.resource_file.as_deref().map(|file| (file, args.resource_line));
-    args.resource.as_deref().map(|path| FiringResource::new(path, declared))
+    args.resource.as_deref().map(|path| FiredBy::Resource(FiringResource::new(path, declared)))
 }
 
 /// Parses a name from the command line. clap does not do it, because clap repeats a refused value raw and in full.

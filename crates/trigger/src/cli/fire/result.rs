@@ -1,5 +1,6 @@
 //! The output of `trigger fire` about the event that it fired.
 
+use trigger_core::event::FiredBy;
 use trigger_core::identity::Certname;
 use trigger_core::loop_guard;
 use trigger_core::publication::Publication;
@@ -40,7 +41,10 @@ fn sentence(publication: &Publication, fired: &firing::Fired) -> String {
         FireState::Spooled => "Spooled",
     };
     let event = publication.event.id;
-    format!("{verb} {event} at {}. Follow it: trigger status {event}", describe_targets(publication))
+    let targets = describe_targets(publication);
+    let retried = publication.event.fired_by.as_ref().and_then(FiredBy::retried);
+    let retried = retried.map_or_else(String::new, |earlier| format!(", a retry of {earlier}"));
+    format!("{verb} {event} at {targets}{retried}. Follow it: trigger status {event}")
 }
 
 fn document(publication: &Publication, fired: &firing::Fired, warnings: &[String]) -> Fired {
@@ -55,6 +59,7 @@ fn document(publication: &Publication, fired: &firing::Fired, warnings: &[String
         trigger: Text(event.trigger.clone()),
         state,
         revision: revision(fired),
+        retry_of: event.fired_by.as_ref().and_then(FiredBy::retried).map(Text),
         targets: event.targets.hosts.iter().map(target).collect(),
         groups: event.targets.groups.iter().cloned().map(Text).collect(),
         suppressed_groups: SuppressedGroup::list(&publication.suppressed_groups),

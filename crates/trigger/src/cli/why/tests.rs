@@ -2,7 +2,7 @@
 
 use snapbox::{IntoData, assert_data_eq, str};
 use trigger_core::delivery::DeliveryState;
-use trigger_core::event::FiringResource;
+use trigger_core::event::{FiredBy, FiringResource};
 use trigger_core::run::RunOutcome;
 use trigger_core::run::history::{FiredEvent, Truncated};
 use trigger_core::time::Timestamp;
@@ -53,7 +53,7 @@ fn a_root_says_whether_a_resource_fired_it() {
     let resource = FiringResource::new("/Stage[main]/Web/Trigger[deploy]", Some(("/etc/web.pp", Some(12))));
     let mut explanation = chain();
     let root = explanation.events.iter_mut().find(|step| step.id == event_id(0)).unwrap();
-    root.what.as_mut().unwrap().fired_by = Some(resource);
+    root.what.as_mut().unwrap().fired_by = Some(FiredBy::Resource(resource));
     let page = text::page(&of_run(explanation), 120);
     let found: Vec<&str> = page.lines().skip_while(|line| !line.contains("'deploy'")).take(3).collect();
     assert_data_eq!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use trigger_core::delivery::DeliveryState;
-use trigger_core::event::Target;
+use trigger_core::event::{FiredBy, Target};
 use trigger_core::identity::{Certname, EventId, RunId, Tag};
 use trigger_core::lineage::{Chain, Lineage};
 use trigger_core::run::history::FiredEvent;
@@ -80,11 +80,11 @@ impl Page<'_> {
         let fired = format!("'{}', fired on {} at {}", what.trigger, what.origin, short_time(what.fired_at));
         let root = match &what.fired_by {
             _ if !step.is_root() => "",
-            Some(_) => ", the root: fired in a Puppet run that Trigger did not start",
-            None => ", the root: fired outside any run",
+            Some(FiredBy::Resource(_)) => ", the root: fired in a Puppet run that Trigger did not start",
+            Some(FiredBy::RetryOf(_)) | None => ", the root: fired outside any run",
         };
         let mut branch = Branch::of([format!("{lead}{fired}"), format!("event {}{root}", step.id)]);
-        branch.lines.extend(what.fired_by.as_ref().map(|resource| format!("by {resource}")));
+        branch.lines.extend(what.fired_by.as_ref().map(|fired_by| format!("by {fired_by}")));
         let run = what.fired_in.and_then(|run| self.explanation.run(run));
         match run {
             Some(run) if run.state == RunState::Gone => {
