@@ -5,9 +5,9 @@
 use std::fs;
 
 use serde_json::Value;
-use trigger_e2e::{BackendKind, Fleet, Node, SERVER, on_each_backend};
+use trigger_e2e::{BackendKind, Fleet, Node, SERVER, on_each_plain_backend};
 
-on_each_backend!(what_waits_for_a_node_that_is_gone_expires);
+on_each_plain_backend!(what_waits_for_a_node_that_is_gone_expires);
 
 /// Runs `trigger node forget CERTNAME --output json`.
 fn forget(node: &Node, certname: &str) -> Value {
@@ -59,7 +59,7 @@ fn what_waits_for_a_node_that_is_gone_expires(kind: BackendKind) {
 
 #[test]
 fn at_a_hub_that_knows_its_clients_only_an_operator_removes_a_node() {
-    let fleet = Fleet::on(BackendKind::TlsHub);
+    let fleet = Fleet::on(BackendKind::Hub);
     let mut old = fleet.running("old.example.com");
     let web = fleet.running("web01.example.com");
     stop(&mut old);

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use trigger_e2e::{Authority, BackendKind, Fleet, Node, Request, on_each_tls_backend};
+use trigger_e2e::{Authority, BackendKind, Fleet, Node, Request, on_each_backend};
 
-on_each_tls_backend!(a_rule_with_extensions_takes_what_the_ca_has_certified);
+on_each_backend!(a_rule_with_extensions_takes_what_the_ca_has_certified);
 
 const RULES: &str = "[{ trigger = 'refresh*', from = 'web*' }, { trigger = 'deploy', noop = 'only' }, \
                      { from = 'web02', deny = true }, { tags = ['profile::lb'] }]";
