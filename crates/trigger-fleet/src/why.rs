@@ -43,7 +43,7 @@ impl Fleet {
         self.explain_to(&Asker::Reader, question, unverified).await
     }
 
-    /// Explains the same to `asker`, of whom a backend knows that it may ask.
+    /// Explains the same to `asker`. That it may ask is for the caller to check.
     ///
     /// # Errors
     /// As [`Self::explain`].

@@ -137,3 +137,33 @@ async fn why_shows_a_node_the_chain_that_led_to_its_run() {
     assert_eq!(outcomes("web01", &question).await, outcomes("ops01", &question).await);
     assert!(!outcomes("lb01", &run_of("lb01")).await.contains("web01"));
 }
+
+/// Proves C13: every node may read what is fired at groups; what led to it is for those who were members then.
+#[tokio::test]
+async fn why_shows_the_members_of_a_group_what_led_to_its_event() {
+    let hub = Hub::start().await;
+    hub.register("lb01", &["lb"]).await;
+    hub.fire(1, "db01", "web01").await;
+    hub.end(1, "web01", "db01").await;
+    let mut second = publication(2, "web01", "@lb");
+    second.event.fired_in = Some(run_id(1));
+    hub.fleet("web01").publish(&second, false).await.unwrap();
+    // The second joins when the event has been fired, and says of itself that it has run for it.
+    hub.register("lb02", &["lb"]).await;
+    for name in ["lb01", "lb02"] {
+        hub.end(2, name, "web01").await;
+    }
+    for (asker, of_run, of_event) in [("lb01", "lb01 web01", "web01"), ("lb02", "lb02", "")] {
+        for (question, expected) in [
+            (Question::Run(certname(asker), Which::Back(0)), of_run),
+            (Question::Event(event_id(2)), of_event),
+        ] {
+            let entries = hub.client(asker).explain(&KeyPrefix::default(), &question).await.unwrap().unwrap();
+            let histories = entries.iter().filter_map(|entry| match Keyspace::default().parse(&entry.key) {
+                Some(Key::RunHistory { certname }) => Some(certname.to_string()),
+                _ => None,
+            });
+            assert_eq!(histories.collect::<Vec<_>>().join(" "), expected, "{asker}: {question:?}");
+        }
+    }
+}
