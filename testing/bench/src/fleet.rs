@@ -202,8 +202,8 @@ impl Scene<'_> {
     }
 
     fn fire(&self) -> Result<Fired> {
-        let mut command = self.command(&["fire", "fleet", "--hosts-from"]);
-        command.arg(&self.hosts);
+        let mut command = self.command(&["fire", "fleet"]);
+        command.arg("--hosts-from").arg(&self.hosts);
         let reply = json(command.arg("--state-dir").arg(&self.firing.state))?;
         let event = reply["event_id"].as_str().and_then(|id| id.parse().ok());
         Ok(Fired {

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::backend::{Backend, BackendKind};
 use crate::disk::SmallDisk;
 use crate::node::Node;
-use crate::pki::{Authority, Request};
+use crate::pki::{Authority, OPERATOR, Request};
 use crate::process::end_all_of;
 
 /// A fleet, of which each test has its own.
@@ -52,6 +52,11 @@ impl Fleet {
     /// Makes a node with a directory of its own and no agent yet.
     pub fn node(&self, certname: &str) -> Node {
         self.node_in(certname, certname)
+    }
+
+    /// Makes the node of an operator, who may see at a hub what no other node may.
+    pub fn operator(&self) -> Node {
+        self.node(OPERATOR)
     }
 
     /// Makes such a node in a directory whose name is not its certname.

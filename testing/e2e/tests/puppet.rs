@@ -68,7 +68,8 @@ fn a_notify_runs_puppet_on_three_nodes(kind: BackendKind) {
     let resource =
         json!({ "path": format!("/Stage[main]/Main/Trigger[{NAME}]"), "file": declared, "line": 1 });
     assert_eq!(status["resource"], resource);
-    let why = origin.trigger(&["why", changed]).stdout;
+    // A node asks why it ran itself; why others did, an operator.
+    let why = a.trigger(&["why", changed]).stdout;
     assert!(why.contains("the root: fired in a Puppet run that Trigger did not start"), "{why}");
     assert!(why.contains("by-hand.pp, line 1)"), "{why}");
     let events = origin.trigger(&["status", "--output", "json"]).json["events"].clone();
@@ -232,7 +233,7 @@ fn a_tagged_run_keeps_its_notifies_and_puppet_says_where_a_loop_is_cut() {
     let said = output(&a, &first);
     assert!(!said.contains("not tagged"), "only what has the tag: {said}");
     let at_b = fired_in(&said);
-    let second = end(&origin, &at_b, "b.example.com");
+    let second = end(&a, &at_b, "b.example.com");
     let said = output(&b, &second);
     assert!(said.contains("Warning: ") && said.contains("not fired at a.example.com: loop"), "{said}");
     assert_eq!((&first["outcome"], &second["outcome"]), (&json!("changed"), &json!("changed")));
@@ -243,11 +244,12 @@ fn a_tagged_run_keeps_its_notifies_and_puppet_says_where_a_loop_is_cut() {
     let hops = json!([{ "trigger": "to a", "certname": "a.example.com" }]);
     assert_eq!(event["lineage"], json!([{ "root": root, "hops": hops }]));
     assert_eq!(event["origin"], "a.example.com");
-    let events = origin.trigger(&["status", "--output", "json"]).json["events"].clone();
+    let operator = fleet.operator();
+    let events = operator.trigger(&["status", "--output", "json"]).json["events"].clone();
     assert_eq!(events.as_array().map(Vec::len), Some(3), "{events}");
     assert_eq!(events[0]["targets"][0]["state"], "suppressed");
 
-    let why = origin.trigger(&["why", "b.example.com", "--output", "json"]).json;
+    let why = operator.trigger(&["why", "b.example.com", "--output", "json"]).json;
     let (at_b, at_a) = (&why["runs"][0], &why["runs"][1]);
     assert_eq!((&at_b["run_id"], &at_a["run_id"]), (&second["run_id"], &first["run_id"]), "{why}");
     assert_eq!((&at_b["tags"], &at_a["tags"]), (&json!([]), &json!(["web"])));
