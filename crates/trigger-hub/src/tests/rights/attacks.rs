@@ -73,10 +73,14 @@ async fn a_compromised_node_writes_for_no_other() {
         assert!(matches!(error, StoreError::Refused { .. }), "{forbidden}: {error}");
     }
     let ops01 = hub.client("ops01");
-    for kept in [delivery("lb01", 1), outcome(2, "lb02"), Key::Part { event: event_id(1), index: 0 }] {
+    for kept in [outcome(2, "lb02"), Key::Part { event: event_id(1), index: 0 }] {
         assert!(ops01.delete_many(vec![key(&kept)]).await.is_err(), "nor does an operator delete {kept}");
     }
     assert_eq!(hub.store.read(&[all()]).await.unwrap(), before);
+    // What waits for a node that is gone, an operator ends.
+    let expired = (key(&outcome(1, "lb01")), DeliveryOutcome::Expired(None).to_wire());
+    ops01.put_many(vec![expired]).await.remove(0).unwrap();
+    ops01.delete_many(vec![key(&delivery("lb01", 1))]).await.unwrap();
 }
 
 /// Proves C13: a delivery whose event a node may not read keeps it from none of its others.
