@@ -49,14 +49,14 @@ pub(crate) fn start() {
     let wanted = std::env::var("TRIGGER_LOG").ok().and_then(|text| text.parse().ok());
     let filter: Targets = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let filter = filter.with_target(audit::TARGET, LevelFilter::OFF);
-    let audit = Audit(match Journal::of_standard_error() {
+    let audit = Audit(match Journal::of_standard_error(audit::STREAM) {
         Some(journal) => Elsewhere::Journal(journal),
         None => Elsewhere::StandardError(|line| {
             write(line);
         }),
     });
     let audit = audit.with_filter(filter_fn(Audit::takes));
-    let output = match Journal::of_standard_error() {
+    let output = match Journal::of_standard_error(journal::LOG) {
         Some(journal) => journal.boxed(),
         None => {
             let layer = fmt::layer()

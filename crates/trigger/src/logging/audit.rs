@@ -17,21 +17,23 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::audit_file::AuditFile;
-use super::journal::Journal;
+use super::journal::{Journal, Stream};
 use super::queue::LogQueue;
 use crate::clean;
 
 /// The target of what is audited.
 pub(super) const TARGET: &str = "audit";
-/// The name in the journal.
-const IDENTIFIER: &str = "trigger-audit";
+/// The audit in the journal.
+pub(super) const STREAM: Stream = Stream { identifier: "trigger-audit", note: note_of_dropped };
 
 /// The queue to the configured file, if there is one.
 static FILE: Mutex<Option<LogQueue>> = Mutex::new(None);
 
 /// Sends the audit to a file from now on.
 pub(super) fn send_to(path: &Path) -> std::io::Result<()> {
-    *file() = Some(LogQueue::start(AuditFile::new(path), note_of_dropped)?);
+    *file() = Some(LogQueue::start(AuditFile::new(path), |lines| {
+        format!("{}\n", note_of_dropped(lines)).into_bytes()
+    })?);
     Ok(())
 }
 
@@ -68,7 +70,7 @@ impl Audit {
             return queue.push(format!("{line}\n").as_bytes());
         }
         match &self.0 {
-            Elsewhere::Journal(journal) => journal.log_text(IDENTIFIER, Level::INFO, TARGET, &line),
+            Elsewhere::Journal(journal) => journal.log(Level::INFO, TARGET, &line, &[]),
             Elsewhere::StandardError(write) => write(&format!("{line}\n")),
         }
     }
@@ -82,13 +84,13 @@ fn line(values: Map<String, Value>) -> String {
 }
 
 /// The line that stands for lines that were dropped.
-fn note_of_dropped(lines: u64) -> Vec<u8> {
+fn note_of_dropped(lines: u64) -> String {
     let values = [
         ("action".to_owned(), "drop".into()),
         ("lines".to_owned(), lines.into()),
         ("reason".to_owned(), "the audit was not written in time, or could not be written".into()),
     ];
-    format!("{}\n", line(values.into_iter().collect())).into_bytes()
+    line(values.into_iter().collect())
 }
 
 /// The fields of a span or an event.
@@ -173,5 +175,13 @@ mod tests {
         let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         assert_eq!(value(&format!("{{{rest}")), value(&format!("{{{expected}")));
         assert!(rest.contains(r"a\n\u202eb"), "{rest}");
+    }
+
+    #[test]
+    fn dropped_lines_are_a_line_of_the_audit_itself() {
+        let note: Value = serde_json::from_str(&(STREAM.note)(3)).unwrap();
+        assert_eq!(note["action"], "drop");
+        assert_eq!(note["lines"], 3);
+        assert_eq!(STREAM.identifier, "trigger-audit");
     }
 }

@@ -24,69 +24,71 @@ use super::fields::Fields;
 
 /// The socket that the journal listens on.
 const SOCKET: &str = "/run/systemd/journal/socket";
-/// The name of the log in the journal.
-const IDENTIFIER: &str = env!("CARGO_PKG_NAME");
 /// The most bytes of a field. A larger entry than the socket takes would have to be passed as a file.
 const MAX_FIELD_BYTES: usize = 16 * 1024;
 
 /// A layer that writes to the journal.
 pub(super) struct Journal {
     socket: UnixDatagram,
+    stream: Stream,
     /// How many entries the journal has not taken since the last one that it took.
     dropped: AtomicU64,
 }
 
+/// What a journal gets from here.
+#[derive(Clone, Copy)]
+pub(super) struct Stream {
+    /// The name of the entries.
+    pub(super) identifier: &'static str,
+    /// Makes the text that stands for entries that were dropped.
+    pub(super) note: fn(u64) -> String,
+}
+
+/// The log.
+pub(super) const LOG: Stream = Stream {
+    identifier: env!("CARGO_PKG_NAME"),
+    note: |dropped| {
+        let entries = count(usize::try_from(dropped).unwrap_or(usize::MAX), "entry");
+        format!("{entries} of the log dropped here: the journal did not take them in time")
+    },
+};
+
 impl Journal {
     /// The journal, if it is what standard error is connected to: then systemd has started this process, and has not
     /// been asked to send its output elsewhere.
-    pub(super) fn of_standard_error() -> Option<Self> {
-        let stream = std::env::var("JOURNAL_STREAM").ok()?;
+    pub(super) fn of_standard_error(stream: Stream) -> Option<Self> {
+        let device = std::env::var("JOURNAL_STREAM").ok()?;
         let stat = rustix::fs::fstat(io::stderr().as_fd()).ok()?;
-        let is_journal = stream == format!("{}:{}", stat.st_dev, stat.st_ino);
-        is_journal.then(|| Self::connect(Path::new(SOCKET)).ok()).flatten()
+        let is_journal = device == format!("{}:{}", stat.st_dev, stat.st_ino);
+        is_journal.then(|| Self::connect(Path::new(SOCKET), stream).ok()).flatten()
     }
 
-    fn connect(path: &Path) -> io::Result<Self> {
+    fn connect(path: &Path, stream: Stream) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path)?;
         // A log must not hold up the program: if the journal is too slow, entries are lost.
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, dropped: AtomicU64::new(0) })
-    }
-
-    /// Sends an entry of the log.
-    fn log(&self, level: Level, target: &str, fields: &Fields) {
-        self.log_counting(target, || self.send(IDENTIFIER, level, target, &fields.line(), fields.named()));
-    }
-
-    /// Sends a text under a name of its own.
-    pub(super) fn log_text(&self, identifier: &str, level: Level, target: &str, text: &str) {
-        self.log_counting(target, || self.send(identifier, level, target, text, &[]));
+        Ok(Self { socket, stream, dropped: AtomicU64::new(0) })
     }
 
     /// Sends an entry, after one that says how many were dropped before it. Where even that one finds no room, this one
     /// is dropped too.
-    fn log_counting(&self, target: &str, send: impl FnOnce() -> io::Result<()>) {
+    pub(super) fn log(&self, level: Level, target: &str, message: &str, named: &[(&'static str, String)]) {
         let dropped = self.dropped.swap(0, Ordering::Relaxed);
         let sent = if dropped == 0 {
             Ok(())
         } else {
-            let note = format!(
-                "{} of the log dropped here: the journal did not take them in time",
-                count(usize::try_from(dropped).unwrap_or(usize::MAX), "entry")
-            );
-            self.send(IDENTIFIER, Level::WARN, target, &note, &[]).inspect_err(|_| {
+            self.send(Level::WARN, target, &(self.stream.note)(dropped), &[]).inspect_err(|_| {
                 self.dropped.fetch_add(dropped, Ordering::Relaxed);
             })
         };
-        if sent.and_then(|()| send()).is_err() {
+        if sent.and_then(|()| self.send(level, target, message, named)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn send(
         &self,
-        identifier: &str,
         level: Level,
         target: &str,
         message: &str,
@@ -94,7 +96,7 @@ impl Journal {
     ) -> io::Result<()> {
         let mut entry = Vec::new();
         put(&mut entry, "PRIORITY", priority(level));
-        put(&mut entry, "SYSLOG_IDENTIFIER", identifier);
+        put(&mut entry, "SYSLOG_IDENTIFIER", self.stream.identifier);
         put(&mut entry, "MESSAGE", message);
         put(&mut entry, "TRIGGER_TARGET", target);
         for (name, value) in named {
@@ -130,7 +132,8 @@ where
                 fields.inherit(of_span);
             }
         }
-        self.log(*event.metadata().level(), event.metadata().target(), &fields);
+        let metadata = event.metadata();
+        self.log(*metadata.level(), metadata.target(), &fields.line(), fields.named());
     }
 }
 
@@ -178,7 +181,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let journal = UnixDatagram::bind(&path).unwrap();
-        let subscriber = tracing_subscriber::registry().with(Journal::connect(&path).unwrap());
+        let subscriber = tracing_subscriber::registry().with(Journal::connect(&path, LOG).unwrap());
         tracing::subscriber::with_default(subscriber, log);
         let mut bytes = vec![0; 64 * 1024];
         let received = journal.recv(&mut bytes).unwrap();
@@ -220,8 +223,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let socket = UnixDatagram::bind(&path).unwrap();
-        let journal = Journal::connect(&path).unwrap();
-        let log = |message: &str| journal.log_text(IDENTIFIER, Level::INFO, "t", message);
+        let journal = Journal::connect(&path, LOG).unwrap();
+        let log = |message: &str| journal.log(Level::INFO, "t", message, &[]);
         let mut sent = 0;
         while journal.dropped.load(Ordering::Relaxed) < 3 {
             log("an entry");
