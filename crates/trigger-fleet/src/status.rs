@@ -25,7 +25,8 @@ pub struct EventStatus {
     pub unreadable_parts: Vec<String>,
     /// The only target that is shown, where the backend shows no other to the node that asks.
     pub limited_to: Option<Certname>,
-    /// What is stored of the event and does not count, because its node has not signed it.
+    /// What is stored of the event and does not count, because its node has not signed it, or not for certain, because its
+    /// certificate is not trusted any more.
     pub unverified: Unverified,
 }
 
@@ -59,12 +60,7 @@ impl Fleet {
         if let Some(visible) = self.store().visible_events(self.prefix(), &wanted).await? {
             return Ok(self.visible_statuses(visible).await?.pop());
         }
-        let ranges = [self.all(&Range::Event(id)), self.all(&Range::Outcomes(id))];
-        let Some(stored) = self.stored_events(self.read(&ranges).await?).await?.remove(&id) else {
-            return Ok(None);
-        };
-        let nodes = self.nodes_of(&stored.open_targets()).await?;
-        Ok(Some(EventStatus::of(stored, &nodes)))
+        Ok(self.statuses(&[id]).await?.remove(&id))
     }
 
     /// The latest events in the backend's own order, newest first, at most `limit`.

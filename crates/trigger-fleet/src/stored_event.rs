@@ -21,7 +21,7 @@ pub(crate) struct StoredEvent {
     pub(crate) event: Event,
     pub(crate) targets: BTreeSet<Certname>,
     pub(crate) outcomes: BTreeMap<Certname, DeliveryOutcome>,
-    /// Whether its origin has signed it, as far as signatures are required.
+    /// Whether its origin has signed it, as far as signatures are required, with a certificate that is or was trusted.
     pub(crate) is_verified: bool,
     /// What is stored of the event and does not count.
     pub(crate) unverified: Unverified,

@@ -39,6 +39,10 @@ pub(crate) struct Checker {
     /// The events of which a restored backend has lost some deliveries.
     pub(crate) forgotten: BTreeSet<EventId>,
     pub(crate) last_rewind: Option<Duration>,
+    /// The deliveries that an attacker has put into the backend.
+    pub(crate) attacked: BTreeSet<(EventId, Certname)>,
+    /// The machines whose disk ever had no room.
+    pub(crate) were_full: BTreeSet<usize>,
 }
 
 /// An event as it was really fired.

@@ -30,7 +30,7 @@ pub(crate) async fn inject(sim: Sim) {
 fn strike(sim: &Sim) {
     sim.with(|world| {
         let machine = world.rng.usize(..world.machines.len());
-        match world.rng.u8(..15) {
+        match world.rng.u8(..17) {
             0 => kill(world, machine, "agent killed", |kind| kind == Kind::Agent),
             1 => kill(world, machine, "supervisor killed", |kind| matches!(kind, Kind::Supervisor(_))),
             2 => kill(world, machine, "Puppet killed", |kind| matches!(kind, Kind::Puppet(_))),
@@ -46,6 +46,7 @@ fn strike(sim: &Sim) {
             }
             5 | 6 => cut_off(world, machine),
             14 => fill_disk(world, machine),
+            15 | 16 if world.plan.attacks => world.attack(),
             7 => backend_down(world),
             8 if world.plan.rewinds => rewind(world),
             9 => jump(world, machine),
@@ -200,6 +201,7 @@ fn fill_disk(world: &mut World, machine: usize) {
     }
     let lasts =
         Duration::from_secs(if world.rng.bool() { world.rng.u64(1..60) } else { world.rng.u64(60..900) });
+    world.check.were_full.insert(machine);
     world.fault("disk full", format_args!("m{machine} for {lasts:?}"));
     world.after(lasts, move |world| {
         world.note(format_args!("m{machine} has room again"));

@@ -5,6 +5,7 @@
 //! hash map's order.
 
 mod agent;
+mod attacks;
 mod check;
 mod checker;
 mod director;
@@ -59,7 +60,10 @@ pub const FAULTS: &[&str] = &[
     "clock years ahead",
     "clock years behind",
     "crash between effects",
+    "delivery moved",
+    "delivery put back",
     "disk full",
+    "event copied",
     "everything of a run killed",
     "fire killed",
     "fleet off for days",

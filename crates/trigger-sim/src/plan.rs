@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) run_at_most: Duration,
     /// Whether state directories are copied.
     pub(crate) clones: bool,
+    /// Whether an attacker writes to the backend.
+    pub(crate) attacks: bool,
     /// Whether the backend is restored from backups.
     pub(crate) rewinds: bool,
     /// Whether a clock may be years off, not only minutes.
@@ -61,6 +63,7 @@ impl Plan {
             bad_watch,
             run_at_most: Duration::from_secs(rng.choice([2, 20, 60, 240]).unwrap_or(20)),
             clones: !calm && one_in(rng, 3),
+            attacks: !calm && one_in(rng, 3),
             rewinds: !calm && one_in(rng, 4),
             wild_clocks,
             long_off,

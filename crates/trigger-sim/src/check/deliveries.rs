@@ -44,7 +44,7 @@ impl World {
     }
 
     /// Returns whether the part that a delivery names is stored.
-    pub(super) fn has_part(&self, event: EventId, delivery: &str) -> bool {
+    pub(crate) fn has_part(&self, event: EventId, delivery: &str) -> bool {
         let form = DeliveryForm::from_wire(delivery);
         form.is_ok_and(|form| {
             self.server.entry(&self.keyspace.key(&Key::Part { event, index: form.part })).is_some()
@@ -110,7 +110,9 @@ impl World {
                     .server
                     .entry(&self.keyspace.key(&Key::Outcome { event, certname: certname.clone() }))
                     .is_some();
-                if !has_outcome && !self.has_lost_outcome(event, certname) && !self.may_go(client, event) {
+                let is_attacked = self.check.attacked.contains(&(event, certname.clone()));
+                let may_lack_it = is_attacked || self.has_lost_outcome(event, certname);
+                if !has_outcome && !may_lack_it && !self.may_go(client, event) {
                     self.violate("an outcome is stored before its delivery is deleted", what());
                 }
             }

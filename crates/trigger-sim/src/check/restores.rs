@@ -19,10 +19,14 @@ impl World {
                 forgotten.push(*event);
             } else if self.server.entry(&self.keyspace.key(&Key::Part { event: *event, index: 0 })).is_some()
             {
-                delivery.has_ended = self
-                    .server
-                    .entry(&self.keyspace.key(&Key::Outcome { event: *event, certname: certname.clone() }))
-                    .is_some();
+                let was_put_back = self.check.attacked.contains(&(*event, certname.clone()));
+                delivery.has_ended = was_put_back
+                    || self
+                        .server
+                        .entry(
+                            &self.keyspace.key(&Key::Outcome { event: *event, certname: certname.clone() }),
+                        )
+                        .is_some();
             } // Else it had ended and was swept before the backup was made.
         }
         let groups = self.check.group_deliveries.iter().filter(|(_, delivery)| delivery.revision > to);

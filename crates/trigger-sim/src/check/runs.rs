@@ -123,7 +123,7 @@ impl World {
 }
 
 impl Run {
-    fn is_terminal(&self) -> bool {
+    pub(crate) fn is_terminal(&self) -> bool {
         !matches!(self.outcome, None | Some(RunOutcome::NotRun | RunOutcome::Interrupted))
     }
 }
