@@ -151,7 +151,7 @@ mod tests {
         let writes = std::thread::spawn(move || {
             let mut line = vec![b' '; 4096];
             for number in 0..20_000 {
-                write!(&mut line[4087..], "{number:>8}\n").unwrap();
+                writeln!(&mut line[4087..], "{number:>8}").unwrap();
                 writer.write_all(&line).unwrap();
             }
         });

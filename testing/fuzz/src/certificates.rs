@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use trigger_core::certificate::Fingerprint;
 use trigger_core::time::Timestamp;
 use trigger_pki::testing::TestCa;
 use trigger_pki::{Pki, SharedKey, TlsFiles, TrustedExtensions, verify_signature};
