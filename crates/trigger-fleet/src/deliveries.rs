@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use trigger_core::delivery::{Delivery, DeliveryOutcome, Members};
+use trigger_core::delivery::{Delivery, DeliveryOutcome};
 use trigger_core::event::{Event, Part, Target, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::keyspace::{Key, Range};
@@ -10,7 +10,6 @@ use trigger_core::node::HeldDelivery;
 use trigger_core::run::record::Cause;
 use trigger_core::signature::Authors;
 use trigger_core::signer::Signer;
-use trigger_core::time::Timestamp;
 use trigger_core::wire::WireError;
 use trigger_store::store::{Entry, KeyRange, StoreError};
 
@@ -134,65 +133,6 @@ impl Fleet {
             }
         }
         Ok(arrivals)
-    }
-
-    /// Judges an event that was fired at a group before `since`, when this node was perhaps not a member yet: the revision
-    /// of its delivery proves nothing, because anyone who can write to the backend can put it there again. The list of
-    /// the members that its origin has signed decides.
-    ///
-    /// # Errors
-    /// When the backend does not answer.
-    pub(crate) async fn check_membership(
-        &self,
-        arrival: &mut Arrival,
-        since: Timestamp,
-    ) -> Result<(), StoreError> {
-        let Arrival::Pending(cause) = &*arrival else { return Ok(()) };
-        let event = &cause.event;
-        let Some(target @ Target::Group(group)) = cause.addressed_as.first() else { return Ok(()) };
-        if event.fired_at >= since {
-            return Ok(());
-        }
-        let judged = match self.is_listed(event).await {
-            // A backend that knows its clients lets no one else put it there.
-            Ok(Some(true)) | Err(StoreError::Refused { .. }) => return Ok(()),
-            Err(error) => return Err(error),
-            Ok(Some(false)) => Arrival::Refused {
-                event: event.id,
-                target: target.clone(),
-                reason: format!("this node did not belong to the group {group} when the event was fired"),
-            },
-            Ok(None) => Arrival::Unverified(HeldDelivery {
-                event: event.id,
-                reason: format!(
-                    "no list of members of its groups is stored, so that it is not known whether this node belonged to \
-                     the group {group} when the event was fired"
-                ),
-            }),
-        };
-        *arrival = judged;
-        Ok(())
-    }
-
-    /// Whether this node is among the members of an event's groups that its origin has signed; absent where there is no
-    /// such list.
-    async fn is_listed(&self, event: &Event) -> Result<Option<bool>, StoreError> {
-        let mut is_known = None;
-        for index in 0.. {
-            let key = Key::Members { event: event.id, index };
-            let Some(record) = self.read(&[self.one(&key)]).await?.into_iter().next() else { break };
-            let certificates = self.read_certificates([record.text.as_str()]).await?;
-            let by_origin = |_: &Members| Authors::Node(event.origin.clone());
-            if let Ok(Opened::Accepted { value, .. }) =
-                self.open(&key, &record.text, &certificates, by_origin)
-            {
-                if value.0.contains(self.own()) {
-                    return Ok(Some(true));
-                }
-                is_known = Some(false);
-            }
-        }
-        Ok(is_known)
     }
 
     async fn resolve_alone(&self, delivery: &Addressed) -> Result<Vec<Arrival>, StoreError> {

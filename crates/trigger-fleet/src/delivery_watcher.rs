@@ -11,7 +11,6 @@ use tokio::sync::{mpsc, watch};
 use trigger_core::event::Target;
 use trigger_core::identity::{EventId, GroupName, Revision};
 use trigger_core::keyspace::Key;
-use trigger_core::time::Timestamp;
 use trigger_store::store::{Change, Entry, KeyRange, StoreError, Watch, WatchEvent};
 
 use crate::claim::ClaimState;
@@ -67,8 +66,6 @@ pub struct DeliveryWatcher {
     settled: HashSet<EventId>,
     own_key: String,
     outlets: Outlets,
-    /// What was fired at a group before is looked up in the signed list of the group's members.
-    since: Timestamp,
     /// How many readings in a row have found events that could not be verified yet.
     unverified_readings: u32,
 }
@@ -99,15 +96,13 @@ enum PassedOn {
 }
 
 impl DeliveryWatcher {
-    /// A reader for the node that `fleet` acts for, whose claim this is, from the time `since` on, by the node's clock. The
-    /// node had joined its groups by then.
+    /// A reader for the node that `fleet` acts for, whose claim this is.
     ///
     /// # Panics
     /// When `fleet` acts for no node.
-    pub fn new(fleet: Fleet, claim: watch::Receiver<ClaimState>, outlets: Outlets, since: Timestamp) -> Self {
+    pub fn new(fleet: Fleet, claim: watch::Receiver<ClaimState>, outlets: Outlets) -> Self {
         let own_key = fleet.key(&Key::Node { certname: fleet.own().clone() });
-        let settled = HashSet::new();
-        Self { fleet, claim, joined: None, settled, own_key, outlets, since, unverified_readings: 0 }
+        Self { fleet, claim, joined: None, settled: HashSet::new(), own_key, outlets, unverified_readings: 0 }
     }
 
     /// Whether the receiver of the deliveries is gone.
@@ -238,10 +233,7 @@ impl DeliveryWatcher {
         let mut has_unverified = false;
         let in_portions = is_all || entries.len() > deliveries::PER_READ;
         for chunk in entries.chunks(deliveries::PER_READ) {
-            let mut arrivals = self.fleet.read_deliveries(joined, chunk).await?;
-            for arrival in &mut arrivals {
-                self.fleet.check_membership(arrival, self.since).await?;
-            }
+            let arrivals = self.fleet.read_deliveries(joined, chunk).await?;
             self.settled.extend(arrivals.iter().filter_map(settled));
             has_unverified |= arrivals.iter().any(|arrival| matches!(arrival, Arrival::Unverified(_)));
             let (known, others): (Vec<Arrival>, Vec<Arrival>) =

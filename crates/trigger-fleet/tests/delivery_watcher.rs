@@ -13,7 +13,6 @@ use support::meddled::{Meddled, Meddler};
 use tokio::sync::{mpsc, watch};
 use trigger_core::identity::{Certname, EventId, Revision};
 use trigger_core::keyspace::{Key, Keyspace};
-use trigger_core::time::Timestamp;
 use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
@@ -68,8 +67,7 @@ fn world(store: Arc<dyn Store>, joined: u64) -> World {
     let (own_record, seen) = watch::channel(Revision::default());
     let outlets = Outlets { arrivals, own_record };
     let fleet = Fleet::new(store, Keyspace::default()).acting_as(node());
-    let watcher = DeliveryWatcher::new(fleet, held, outlets, Timestamp::from_unix_ms(0));
-    World { watcher, claim, arrived, seen }
+    World { watcher: DeliveryWatcher::new(fleet, held, outlets), claim, arrived, seen }
 }
 
 fn node() -> Certname {

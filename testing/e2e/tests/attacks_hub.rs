@@ -26,7 +26,9 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let fleet = Fleet::on(BackendKind::Hub);
-        let (lb, web, evil) = (fleet.running(LB), fleet.node(WEB), fleet.running(EVIL));
+        let (mut lb, mut web, evil) = (fleet.node(LB), fleet.node(WEB), fleet.running(EVIL));
+        lb.set("require_signature", "false").start_agent();
+        web.set("require_signature", "false");
         Self { fleet, lb, web, evil }
     }
 

@@ -242,7 +242,7 @@ fn a_hub_with_a_stale_list_fetches_the_one_that_revokes() {
 /// Proves C13: a web page that a browser on the hub's machine shows.
 #[test]
 fn a_web_page_sends_the_hub_nothing() {
-    let fleet = Fleet::on(BackendKind::Hub);
+    let fleet = Fleet::on(BackendKind::PlainHub);
     let port = fleet.backend.port();
     let key = "/puppet_trigger/events/nodes/evil.example.com";
     let body = format!(r#"{{"entries":[{{"key":"{key}","value":"x"}}]}}"#);
@@ -270,7 +270,7 @@ fn a_web_page_sends_the_hub_nothing() {
 /// Proves C13: nothing crosses a network in the clear.
 #[test]
 fn a_hub_without_tls_listens_on_loopback_only_and_is_spoken_to_there_only() {
-    let fleet = Fleet::on(BackendKind::Hub);
+    let fleet = Fleet::on(BackendKind::PlainHub);
     let config = fleet.path().join("hub.toml");
     fs::write(&config, "[hub]\ntls = false\n").expect("a configuration");
     let mut hub = Command::new(program());

@@ -103,7 +103,9 @@ fn an_event_runs_only_if_the_policy_of_its_target_accepts_its_certificate(kind: 
 fn text_of_another_node_controls_no_terminal_and_makes_no_lines(kind: BackendKind) {
     const FORGED: &str = "why\u{1b}[2J\u{9b}8m\u{7f}\u{202e}\r\nweb09 done";
     let fleet = Fleet::on(kind);
-    let (web, evil) = (fleet.running(WEB), fleet.node("evil.example.com"));
+    let (mut web, evil) = (fleet.node(WEB), fleet.node("evil.example.com"));
+    // It believes any outcome, as one that the target has signed.
+    web.set("require_signature", "false").start_agent();
     let event = web.fire(&["a\u{202e}name", "--host", "evil.example.com"]).committed();
     let key = format!("{PREFIX}/outcomes/{event}/evil.example.com");
     let value = json!({ "v": 1, "body": { "state": "refused", "reason": FORGED } }).to_string();

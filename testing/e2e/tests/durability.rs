@@ -144,6 +144,12 @@ fn a_waiting_fire_publishes_its_event_once_the_backend_is_back(kind: BackendKind
                 let spooled = origin.queue()["spooled"].clone();
                 if spooled[1].is_object() { Ok(()) } else { Err(spooled.to_string()) }
             });
+            // It is in the outbox before it is offered, so one more failure has to be noted.
+            let failure = origin.path("state/backend-unreachable");
+            std::fs::remove_file(&failure).expect("the note of the earlier event's failure");
+            eventually("an attempt that has failed", || {
+                if failure.exists() { Ok(()) } else { Err(origin.queue().to_string()) }
+            });
             fleet.backend.restart();
             wait.join().expect("a fire that has waited")
         });

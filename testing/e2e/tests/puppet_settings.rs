@@ -70,7 +70,7 @@ fn reason(delivery: &Value) -> &str {
 
 #[test]
 fn the_certname_is_found_in_whatever_puppet_logs() {
-    let fleet = Fleet::on(BackendKind::Hub);
+    let fleet = Fleet::on(BackendKind::PlainHub);
     let mut node = fleet.node("noisy.example.com");
     let noise = "echo 'Warning: Setting certname = x is deprecated.'; echo '   (location: certname.rb)'; \
                  printf '\\033[0;36mDebug: certname = y\\033[0m\\n'";
@@ -87,7 +87,7 @@ fn the_certname_is_found_in_whatever_puppet_logs() {
 /// Proves C9.
 #[test]
 fn while_puppet_does_not_answer_no_run_starts_and_it_is_asked_on() {
-    let fleet = Fleet::on(BackendKind::Hub);
+    let fleet = Fleet::on(BackendKind::PlainHub);
     let mut node = fleet.node("silent.example.com");
     let wrapper = "if [ \"$1\" = config ] && [ -e broken ]; then echo 'cannot load such file' >&2; exit 1; fi\n\
                    while [ \"$1\" = config ] && [ -e slow ]; do sleep 0.1; done";
@@ -157,7 +157,7 @@ esac
 /// Proves C9.
 #[test]
 fn after_a_run_puppet_is_asked_until_it_says_where_the_report_is() {
-    let fleet = Fleet::on(BackendKind::Hub);
+    let fleet = Fleet::on(BackendKind::PlainHub);
     let mut node = fleet.node("fake.example.com");
     let program = node.script("puppet", FAKE_AGENT);
     node.write("report", "first");
@@ -170,7 +170,7 @@ fn after_a_run_puppet_is_asked_until_it_says_where_the_report_is() {
 /// Proves C9.
 #[test]
 fn an_outcome_says_what_noop_left_pending_and_what_really_changed() {
-    let fleet = Fleet::on(BackendKind::Hub);
+    let fleet = Fleet::on(BackendKind::PlainHub);
     let mut node = fleet.node("noop.example.com");
     runs_apply(&mut node, "certname = noop.example.com", "");
     node.start_agent();
@@ -226,7 +226,7 @@ fn triggers(origin: &Node, target: &str) -> Vec<String> {
 /// Proves C9.
 #[test]
 fn a_limit_on_tags_in_puppet_conf_drops_no_notify_and_is_mentioned() {
-    let fleet = Fleet::on(BackendKind::Hub);
+    let fleet = Fleet::on(BackendKind::PlainHub);
     let next = fleet.running("next.example.com");
     let mut node = fleet.node("limited.example.com");
     runs_apply(&mut node, "certname = limited.example.com\n[user]\ntags = web", "");
@@ -259,7 +259,7 @@ fn a_limit_on_tags_in_puppet_conf_drops_no_notify_and_is_mentioned() {
 
 #[test]
 fn a_new_certname_in_puppet_conf_holds_the_node_until_it_is_moved_over() {
-    let fleet = Fleet::on(BackendKind::Hub);
+    let fleet = Fleet::on(BackendKind::PlainHub);
     let other = fleet.running("other.example.com");
     let mut node = fleet.node("old.example.com");
     runs_apply(&mut node, "certname = old.example.com", "");
@@ -315,7 +315,7 @@ fn a_new_certname_in_puppet_conf_holds_the_node_until_it_is_moved_over() {
 /// Proves C11.
 #[test]
 fn a_configured_certname_that_changes_holds_the_node_and_a_copy_claims_nothing() {
-    let fleet = Fleet::on(BackendKind::Hub);
+    let fleet = Fleet::on(BackendKind::PlainHub);
     let other = fleet.running("other");
     let mut node = fleet.running("a");
     let before = other.fire(&["t", "--host", "a"]).committed();
@@ -360,7 +360,7 @@ fn a_configured_certname_that_changes_holds_the_node_and_a_copy_claims_nothing()
 
 #[test]
 fn a_node_is_not_moved_over_in_the_middle_of_a_run() {
-    let mut fleet = Fleet::on(BackendKind::Hub);
+    let mut fleet = Fleet::on(BackendKind::PlainHub);
     let other = fleet.running("other");
     let mut node = fleet.running("a");
     node.hold();

@@ -22,7 +22,7 @@ pub(super) async fn run<H: Host>(
     outlets: Outlets,
 ) {
     let host = node.host.clone();
-    let mut watcher = DeliveryWatcher::new(node.fleet.clone(), claim, outlets, host.wall());
+    let mut watcher = DeliveryWatcher::new(node.fleet.clone(), claim, outlets);
     let pause = |most: Duration| host.sleep(read_again_after(host.jitter()).min(most));
     let mut lost_at = host.elapsed();
     let mut attempt = 0;

@@ -1,18 +1,17 @@
 //! Every delivery ends visibly and truly (C6): by a run that started after the commit (C2), or with a reason. No
 //! delivery expires before its time (C12).
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use trigger_core::delivery::{DeliveryOutcome, Members};
+use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::identity::{Certname, EventId};
-use trigger_core::keyspace::{Key, Range};
+use trigger_core::keyspace::Key;
 use trigger_core::lineage::Lineage;
 use trigger_core::run::{CompletedRun, RunOutcome};
 use trigger_core::sweep::SWEEP_GRACE_PERIOD;
 use trigger_core::wire::Stored;
 
-use crate::checker::{Fired, Run};
+use crate::checker::Run;
 use crate::mail::Client;
 use crate::world::World;
 
@@ -48,8 +47,7 @@ impl World {
                 let machine = &self.machines[client.machine];
                 let noop = self.check.events.get(&event).is_some_and(|fired| fired.event.options.noop);
                 let is_attacked = self.check.attacked.contains(&(event, certname.clone()));
-                let may_refuse = is_attacked || self.is_unlisted(event, certname);
-                if !may_refuse && (machine.honours_noop || !noop) {
+                if !is_attacked && (machine.honours_noop || !noop) {
                     self.violate("refusals have their reason", format!("{event} at {certname}"));
                 }
             }
@@ -66,21 +64,6 @@ impl World {
         if let Some(delivery) = self.check.deliveries.get_mut(&(event, certname.clone())) {
             (delivery.has_ended, delivery.had_ended) = (true, true);
         }
-    }
-
-    /// Returns whether an event was fired at a group of which its origin knew other members alone: the node has joined
-    /// while it was fired, or the backend has shown the origin what was there before.
-    fn is_unlisted(&self, event: EventId, certname: &Certname) -> bool {
-        let is_host = |fired: &Fired| fired.event.targets.hosts.contains(certname);
-        let lists = self.server.entries_below(&self.keyspace.range(&Range::Event(event)));
-        let lists = lists.iter().filter_map(|entry| match self.keyspace.parse(&entry.key)? {
-            Key::Members { .. } => Members::from_wire(&entry.value).ok(),
-            _ => None,
-        });
-        let listed: BTreeSet<Certname> = lists.flat_map(|Members(members)| members).collect();
-        !self.check.events.get(&event).is_some_and(is_host)
-            && !listed.is_empty()
-            && !listed.contains(certname)
     }
 
     fn check_end_by_run(

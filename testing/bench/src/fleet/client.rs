@@ -11,7 +11,7 @@ use trigger_core::backoff;
 use trigger_core::identity::{Certname, Revision, RunId};
 use trigger_core::node::{Activity, Running};
 use trigger_core::run::record::Cause;
-use trigger_core::time::{Now, Timestamp};
+use trigger_core::time::Now;
 use trigger_fleet::Fleet;
 use trigger_fleet::claim::{Claim, ClaimState, Claimant};
 use trigger_fleet::delivery_watcher::{Batch, DeliveryWatcher, Outlets, read_again_after};
@@ -54,7 +54,7 @@ impl Client {
         let outlets = Outlets { arrivals, own_record };
         // The agent holds its certname, and belongs to no groups.
         let (_held, standing) = watch::channel(claim.state(self.started.elapsed()));
-        let watcher = DeliveryWatcher::new(self.fleet.clone(), standing, outlets, Timestamp::from_unix_ms(0));
+        let watcher = DeliveryWatcher::new(self.fleet.clone(), standing, outlets);
         tokio::join!(self.keep(claim, changes), self.follow(watcher), self.work(batches, activity));
     }
 
