@@ -9,6 +9,7 @@ mod blockers;
 mod clocks;
 mod completed;
 mod completion;
+mod ended;
 mod held;
 mod messages;
 mod report;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use self::clocks::Clocks;
 use self::completed::Completed;
 use self::completion::completed_and_repeated;
+pub use self::held::MAX_LISTED;
 use self::held::Unusable;
 use self::waiting::{Retry, Waiting};
 use crate::dedup::HonouredEvent;
@@ -36,9 +38,6 @@ use crate::time::{Now, Timestamp};
 pub use self::blockers::{Blocker, Blockers, ClaimBlocker, PuppetBlocker};
 pub use self::messages::{Effect, Input};
 
-/// Deliveries of each state that a node's record lists, so that a backend accepts the record however many there are.
-/// Status shows the others as pending.
-pub const MAX_LISTED: usize = 1000;
 /// How long a run waits for the rest of a reading at most. Ten thousand deliveries are read in less; a backend that does
 /// not answer must not hold up what it has delivered.
 pub const READING_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,15 +1,13 @@
 //! The certificates that were read from the backend, and what they verify.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use trigger_core::certificate::{CertificateRef, StoredCertificate};
 use trigger_core::signature::Finding;
 use trigger_core::signer::Signer;
 use trigger_core::time::Timestamp;
 use trigger_pki::{CertificateDer, Peer, Pki, Trust, Untrusted, fingerprint, verify_signature};
-
-use crate::codec::lock;
 
 /// Certificates that are kept at most for later: some 2 kB each.
 const MAX_KEPT: usize = 512;
@@ -160,6 +158,10 @@ fn signer(peer: &Peer, signature: &str) -> Signer {
         fingerprint: peer.fingerprint.to_string(),
         extensions: peer.extensions.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use trigger_core::certificate::{CertificateRef, Fingerprint, StoredCertificate};
 use trigger_core::identity::Certname;
@@ -17,7 +17,7 @@ use trigger_core::time::Timestamp;
 use trigger_core::wire::{Envelope, Signature, Stored, WireError};
 use trigger_pki::{Identity, LazyPki, Pki, SharedKey, Untrusted};
 
-use crate::certificates::{Cache, Certificates};
+use crate::certificates::{Cache, Certificates, lock};
 
 /// With what a node signs and verifies.
 #[derive(Clone)]
@@ -325,8 +325,4 @@ impl Codec {
             },
         }
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -28,7 +28,6 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt, registry};
 
 use crate::clean;
-use crate::output;
 use crate::warnings::Warnings;
 use audit::{Audit, Elsewhere};
 use fields::Fields;
@@ -138,11 +137,11 @@ pub(crate) fn flush() {
 }
 
 /// Adds what the crates of this program log as a warning or an error to the warnings of a command. What a command audits
-/// goes where the audit of a daemon goes.
-pub(crate) fn collect_warnings(warnings: &Warnings) {
+/// goes where the audit of a daemon goes, with `note` in the place of standard error.
+pub(crate) fn collect_warnings(warnings: &Warnings, note: fn(&str)) {
     // The names of these crates begin with `trigger`.
     let ours = Targets::new().with_target("trigger", LevelFilter::WARN);
-    let audit = audit_or(|line| output::note(line.trim_end())).with_filter(filter_fn(Audit::takes));
+    let audit = audit_or(note).with_filter(filter_fn(Audit::takes));
     let _ = registry().with(CollectWarnings(warnings.clone()).with_filter(ours)).with(audit).try_init();
 }
 
@@ -161,7 +160,7 @@ mod tests {
     #[test]
     fn warnings_in_the_log_are_warnings_of_the_command() {
         let warnings = Warnings::default();
-        collect_warnings(&warnings);
+        collect_warnings(&warnings, |_| ());
         tracing::warn!("the disk is {}", "full");
         tracing::warn!(run = 7, path = %"/a", error = %"no space", "cannot write");
         tracing::info!("of no interest");

@@ -22,7 +22,7 @@ use trigger_core::identity::EventId;
 use trigger_pki::TlsFiles;
 
 use self::agents::Agents;
-use self::server::Server;
+use self::server::{Kind, Server};
 use crate::figures::{Figure, Figures, Goal, Peer, percentile};
 use crate::memory::Held;
 use crate::pki::{Ca, Key};
@@ -42,31 +42,6 @@ pub(crate) struct Load {
 const IDLE: Duration = Duration::from_secs(10);
 /// The pause after a measurement, so that its work cannot affect the next one.
 const QUIESCE_TIME: Duration = Duration::from_secs(3);
-
-/// What the agents of a scene are connected to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kind {
-    is_hub: bool,
-    /// The key of the server's certificate; absent without TLS. The agents have EC keys.
-    key: Option<Key>,
-}
-
-impl Kind {
-    const ETCD: Self = Self { is_hub: false, key: None };
-    const HUB: Self = Self { is_hub: true, key: None };
-
-    /// Returns the name for files and certnames.
-    fn name(self) -> String {
-        let key = self.key.map_or_else(String::new, |key| format!("-{}", key.name().to_lowercase()));
-        format!("{}-fleet{key}", if self.is_hub { "hub" } else { "etcd" })
-    }
-
-    /// Returns the name for the table.
-    fn title(self) -> String {
-        let key = self.key.map_or_else(String::new, |key| format!(", TLS, {}", key.name()));
-        format!("{}{key}", if self.is_hub { "hub" } else { "etcd" })
-    }
-}
 
 /// One line of the table before it has its peer.
 struct Row {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Backend, Certificate, Finding};
+use super::facts::{Backend, Certificate};
+use super::finding::Finding;
 use crate::duration::format_short;
 use crate::event::CLOCK_TOLERANCE;
 use crate::time::Timestamp;

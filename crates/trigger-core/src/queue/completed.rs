@@ -1,15 +1,10 @@
-//! The events that ended here: what the queue remembers of them, and what it does where they are delivered again.
+//! What the queue remembers of the events that ended here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 
-use super::Queue;
 use crate::dedup::HonouredEvent;
-use crate::delivery::{Completion, DeliveryOutcome};
-use crate::event::Target;
-use crate::identity::{EventId, RunId};
-use crate::queue::messages::Effect;
-use crate::run::record::Cause;
-use crate::time::{Now, Timestamp};
+use crate::identity::EventId;
+use crate::time::Timestamp;
 
 /// How many more entries than after the last look may be there before outlived ones are looked for.
 const MIN_GROWTH: usize = 1024;
@@ -38,84 +33,19 @@ impl Completed {
         self.events.contains_key(&event)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
     pub(super) fn remove(&mut self, event: EventId) {
         self.events.remove(&event);
     }
 
-    fn insert(&mut self, event: HonouredEvent, now: Timestamp) {
+    pub(super) fn insert(&mut self, event: HonouredEvent, now: Timestamp) {
         self.events.insert(event.event, event);
         if self.events.len() >= self.looks_at {
             self.events.retain(|_, event| !event.is_outlived(now));
             self.looks_at = self.events.len() * 2 + MIN_GROWTH;
         }
-    }
-}
-
-impl Queue {
-    /// The entry of the deduplication log for an event that ended here. There is none for what was refused because it
-    /// could not be verified: the ids of forgeries would fill the log, and none of them ever runs.
-    pub fn honoured(&self, event: EventId) -> Option<&HonouredEvent> {
-        self.completed.get(event)
-    }
-
-    /// What to do with a delivery of an event that ended here; absent if it has not.
-    pub(super) fn finish_again(&mut self, event: EventId, addressed_as: &BTreeSet<Target>) -> Option<Effect> {
-        if !self.has_ended(event) {
-            return None;
-        }
-        let addressed_as = addressed_as.clone();
-        Some(match &self.completed.get(event)?.without_run {
-            // There is no record of a run from which the outcome could be stored again.
-            Some(outcome) => Effect::Finish {
-                run: None,
-                completions: vec![Completion { event, addressed_as, outcome: outcome.clone() }],
-            },
-            None => Effect::DeleteDeliveries { event, addressed_as },
-        })
-    }
-
-    /// Whether an event has ended here for good. One that was superseded has, as long as this node knows the event that
-    /// took its place: a backend that was restored from a backup may have lost that one before it was run for, and has
-    /// the earlier one again.
-    pub(super) fn has_ended(&self, event: EventId) -> bool {
-        let mut event = event;
-        // An event is superseded by a later one, so that there is no circle; the bound is there in case the file says so.
-        for _ in 0..=self.completed.events.len() {
-            match self.completed.get(event).map(|ended| &ended.without_run) {
-                None => return false,
-                Some(Some(DeliveryOutcome::Superseded(by))) if self.is_queued(*by) => return true,
-                Some(Some(DeliveryOutcome::Superseded(by))) => event = *by,
-                Some(_) => return true,
-            }
-        }
-        false
-    }
-
-    /// Ends deliveries whose events count.
-    pub(super) fn finish(
-        &mut self,
-        now: Now,
-        run: Option<RunId>,
-        ended: Vec<(Cause, DeliveryOutcome)>,
-    ) -> Effect {
-        let queued = self.queued.len();
-        let completions: Vec<Completion> = ended
-            .into_iter()
-            .map(|(cause, outcome)| {
-                let event = cause.event.id;
-                self.queued.remove(&event);
-                self.clocks.ended(event);
-                let without_run = run.is_none().then(|| outcome.clone());
-                let honoured = HonouredEvent::new(event, now.wall, cause.event.expires_at());
-                self.completed.insert(HonouredEvent { without_run, ..honoured }, now.wall);
-                Completion { event, addressed_as: cause.addressed_as, outcome }
-            })
-            .collect();
-        if self.queued.len() < queued {
-            for waiting in [&mut self.real, &mut self.noop] {
-                waiting.causes.retain(|cause| self.queued.contains(&cause.event.id));
-            }
-        }
-        Effect::Finish { run, completions }
     }
 }

@@ -3,9 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use super::MAX_LISTED;
 use crate::identity::EventId;
 use crate::node::HeldDelivery;
+
+/// Deliveries of each state that a node's record lists, so that a backend accepts the record however many there are.
+/// Status shows the others as pending.
+pub const MAX_LISTED: usize = 1000;
 
 /// What is shown of the deliveries that cannot be used now: of so many at most, since anyone who can write to the backend
 /// can put as many there as it takes.

@@ -3,11 +3,36 @@
 use anyhow::Result;
 use trigger_pki::TlsFiles;
 
-use super::Kind;
 use crate::etcd::{self, Etcd};
+use crate::pki::Key;
 use crate::process::Background;
 use crate::scratch::Scratch;
 use crate::trigger::{Hub, Program};
+
+/// What the agents of a scene are connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub(super) is_hub: bool,
+    /// The key of the server's certificate; absent without TLS. The agents have EC keys.
+    pub(super) key: Option<Key>,
+}
+
+impl Kind {
+    pub(super) const ETCD: Self = Self { is_hub: false, key: None };
+    pub(super) const HUB: Self = Self { is_hub: true, key: None };
+
+    /// Returns the name for files and certnames.
+    pub(super) fn name(self) -> String {
+        let key = self.key.map_or_else(String::new, |key| format!("-{}", key.name().to_lowercase()));
+        format!("{}-fleet{key}", if self.is_hub { "hub" } else { "etcd" })
+    }
+
+    /// Returns the name for the table.
+    pub(super) fn title(self) -> String {
+        let key = self.key.map_or_else(String::new, |key| format!(", TLS, {}", key.name()));
+        format!("{}{key}", if self.is_hub { "hub" } else { "etcd" })
+    }
+}
 
 pub(super) enum Server {
     Hub(Hub),
