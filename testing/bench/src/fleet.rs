@@ -73,8 +73,9 @@ pub(crate) fn measure(
     load: &Load,
     figures: &mut Figures,
 ) -> Result<()> {
-    let on_etcd = measure_on(Kind::ETCD, None, scratch, program, load, figures)?;
-    let on_hub = measure_on(Kind::HUB, None, scratch, program, load, figures)?;
+    let (mut on_etcd, mut on_hub) = (Vec::new(), Vec::new());
+    measure_on(Kind::ETCD, None, scratch, program, load, figures, &mut on_etcd)?;
+    measure_on(Kind::HUB, None, scratch, program, load, figures, &mut on_hub)?;
     for (beside, own) in on_etcd.into_iter().zip(on_hub) {
         let peer = Peer::etcd(&beside.samples);
         figures.add(beside.into_figure(Kind::ETCD, load.agents, None));
@@ -93,15 +94,18 @@ pub(crate) fn measure_tls(
 ) -> Result<()> {
     let issued = (0..load.agents).map(|number| ca.issue(&agents::certname(number), Key::Ec));
     let mut nodes = Nodes { agents: issued.collect::<Result<_>>()?, ca };
-    let plain = measure_on(Kind::HUB, None, scratch, program, load, figures)?;
+    let mut plain = Vec::new();
+    measure_on(Kind::HUB, None, scratch, program, load, figures, &mut plain)?;
     let peers: Vec<Vec<f64>> = plain.iter().map(|row| row.samples.clone()).collect();
     plain.into_iter().for_each(|row| figures.add(row.into_figure(Kind::HUB, load.agents, None)));
     for key in [Key::Ec, Key::Rsa] {
         let kind = Kind { key: Some(key), ..Kind::HUB };
-        let rows = measure_on(kind, Some(&mut nodes), scratch, program, load, figures)?;
+        let mut rows = Vec::new();
+        let measured = measure_on(kind, Some(&mut nodes), scratch, program, load, figures, &mut rows);
         for (row, peer) in rows.into_iter().zip(&peers) {
             figures.add(row.into_figure(kind, load.agents, Some(Peer::plain(peer))));
         }
+        measured?;
     }
     Ok(())
 }
@@ -112,6 +116,7 @@ struct Nodes<'a> {
     agents: Vec<TlsFiles>,
 }
 
+/// Adds a row for each measurement, also for those before an error.
 fn measure_on(
     kind: Kind,
     nodes: Option<&mut Nodes<'_>>,
@@ -119,7 +124,8 @@ fn measure_on(
     program: &Program,
     load: &Load,
     figures: &mut Figures,
-) -> Result<Vec<Row>> {
+    rows: &mut Vec<Row>,
+) -> Result<()> {
     let name = format!("{}-{}", kind.name(), load.agents);
     let (files, certificates) = match (kind.key, nodes) {
         (Some(key), Some(nodes)) => {
@@ -139,10 +145,10 @@ fn measure_on(
     let hosts = scratch.write(&format!("{name}-hosts"), &agents.certnames())?;
     agents.wait_for_watches()?;
     let mut scene = Scene { kind, scratch, program, server: Some(server), agents, firing, hosts };
-    let mut rows = scene.idle(load.idle_windows, empty)?;
+    rows.extend(scene.idle(load.idle_windows, empty)?);
     rows.extend(scene.events(load.events)?);
     rows.extend(scene.restarts(load.restarts, figures)?);
-    Ok(rows)
+    Ok(())
 }
 
 /// A backend with its agents, and a node that fires at all of them.

@@ -54,6 +54,9 @@ struct Cli {
     /// The `trigger` to measure [default: the one beside this program]
     #[arg(long, value_name = "FILE")]
     trigger: Option<PathBuf>,
+    /// So many agents in the fleets, instead of 1000 without and 5000 with TLS
+    #[arg(long, value_name = "NUMBER")]
+    agents: Option<usize>,
     /// Where to make the scratch directory; what is synced goes to this disk
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -100,16 +103,17 @@ fn cut_off(cli: &Cli, agents: usize) -> Result<()> {
 }
 
 fn print(cli: &Cli) -> Result<()> {
-    measure(cli).and_then(|figures| {
-        let text = match cli.output {
-            Format::Text => figures.to_table(),
-            Format::Json => figures.to_json().to_string(),
-        };
-        writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")
-    })
+    let mut figures = Figures::default();
+    let measured = measure(cli, &mut figures);
+    // What was measured before an error took its time, too.
+    let text = match cli.output {
+        Format::Text => figures.to_table(),
+        Format::Json => figures.to_json().to_string(),
+    };
+    writeln!(std::io::stdout(), "{text}").context("cannot write to standard output").and(measured)
 }
 
-fn measure(cli: &Cli) -> Result<Figures> {
+fn measure(cli: &Cli, figures: &mut Figures) -> Result<()> {
     for (program, package) in [
         ("etcd", "etcd-server"),
         ("etcdctl", "etcd-client"),
@@ -120,7 +124,10 @@ fn measure(cli: &Cli) -> Result<Figures> {
     ] {
         require(program, package)?;
     }
-    let samples = if cli.quick { Samples::few() } else { Samples::many() };
+    let mut samples = if cli.quick { Samples::few() } else { Samples::many() };
+    if let Some(agents) = cli.agents {
+        (samples.fleet.agents, samples.tls_fleet.agents) = (agents, agents);
+    }
     let wanted = |measure| cli.only.is_empty() || cli.only.contains(&measure);
 
     let scratch = Scratch::new(cli.scratch.as_deref())?;
@@ -137,48 +144,47 @@ fn measure(cli: &Cli) -> Result<Figures> {
     }
     let plain = &sites[..2];
 
-    let mut figures = Figures::default();
     if wanted(Measure::Memory) {
         note("memory: idle processes");
-        memory::measure(&scratch, &sites, (&etcd, &original), &program, &mut figures)?;
+        memory::measure(&scratch, &sites, (&etcd, &original), &program, figures)?;
     }
     if wanted(Measure::Latency) {
         note("latency: fire to the run's start");
-        latency::measure(&sites, &original, samples.latency, &mut figures)?;
+        latency::measure(&sites, &original, samples.latency, figures)?;
         if wanted(Measure::Memory) {
-            memory::measure_used(&sites, &mut figures)?;
+            memory::measure_used(&sites, figures)?;
         }
     }
     if wanted(Measure::Handshake) {
         note("handshake: connections with TLS, one after the other");
-        handshake::measure(&sites, &mut ca, samples.handshakes, &mut figures)?;
+        handshake::measure(&sites, &mut ca, samples.handshakes, figures)?;
     }
     if wanted(Measure::Burst) {
         note("burst: 200 events at one node");
-        burst::measure(plain, &original, &mut figures)?;
+        burst::measure(plain, &original, figures)?;
     }
     if wanted(Measure::Refresh) {
         note("refresh: inside real Puppet runs");
-        refresh::measure(&scratch, plain, samples.refresh_runs, &program, &mut figures)?;
+        refresh::measure(&scratch, plain, samples.refresh_runs, &program, figures)?;
     }
     if wanted(Measure::Partition) {
         note("partition: three minutes, in two of which nodes are cut off");
-        partition::measure(&program, scratch.root(), samples.cut_off, &mut figures)?;
+        partition::measure(&program, scratch.root(), samples.cut_off, figures)?;
     }
     if wanted(Measure::Fleet) {
         note("fleet: many agents on one backend, which is killed and started again");
-        fleet::measure(&scratch, &program, &samples.fleet, &mut figures)?;
+        fleet::measure(&scratch, &program, &samples.fleet, figures)?;
     }
     if wanted(Measure::TlsFleet) {
         note("tls-fleet: thousands of agents on a hub without TLS, and with an EC and an RSA key");
-        fleet::measure_tls(&scratch, &program, &mut ca, &samples.tls_fleet, &mut figures)?;
+        fleet::measure_tls(&scratch, &program, &mut ca, &samples.tls_fleet, figures)?;
     }
     // This comes last, since ten thousand keys make every etcd and every hub slower than before.
     if wanted(Measure::Publish) {
         note("publish: one event to 10,000 targets");
-        publish::measure(&scratch, plain, &original, &samples, &mut figures)?;
+        publish::measure(&scratch, plain, &original, &samples, figures)?;
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// Prints progress for the operator who waits.

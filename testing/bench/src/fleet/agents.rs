@@ -20,7 +20,8 @@ use super::clock::wall;
 use super::seen::Seen;
 use crate::process::{happens_within, wait_for};
 
-const TIMEOUT: Duration = Duration::from_secs(120);
+/// A hub with an RSA key makes some hundred handshakes a second.
+const TIMEOUT: Duration = Duration::from_secs(300);
 /// The number of files that this process may open: two connections for each agent, and as many again while they
 /// reconnect.
 const FILES: u64 = 40_000;
