@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::LazyConfigAcceptor;
@@ -101,6 +102,9 @@ impl Handshakes {
         let hello = hello.await.map_err(|error| self.tls.explain(address, &error, None))?;
         let (handshake, rest) = {
             let _turn = self.turns.next(network(address.ip())).await;
+            if has_closed(&hello.io) {
+                return Err(HandshakeError::Closed);
+            }
             let handshake = self.tls.handshake()?;
             let rest = hello.into_stream(Arc::clone(&handshake.config));
             (handshake, rest)
@@ -127,6 +131,12 @@ impl Handshakes {
     }
 }
 
+/// Whether the client has given up while it waited for its turn. Without this look, an overloaded hub would spend its
+/// signatures on clients that have gone, and have none for those that came back.
+fn has_closed(stream: &TcpStream) -> bool {
+    matches!(stream.peek(&mut [0]).now_or_never(), Some(Ok(0) | Err(_)))
+}
+
 /// The network that a client's address stands for. A customer's part of IPv6 has 64 bits to choose addresses from.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -141,6 +151,22 @@ fn network(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_has_gone_is_noticed_and_one_that_waits_is_not() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        assert!(!has_closed(&stream), "it waits");
+        client.writable().await.unwrap();
+        assert_eq!(client.try_write(b"hello").unwrap(), 5);
+        stream.readable().await.unwrap();
+        assert!(!has_closed(&stream), "it has sent more");
+        stream.try_read(&mut [0; 8]).unwrap();
+        drop(client);
+        stream.readable().await.unwrap();
+        assert!(has_closed(&stream));
+    }
 
     #[test]
     fn addresses_of_one_network_share_their_turns() {
