@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use trigger_core::event::Target;
 use trigger_core::identity::{EventId, GroupName, Revision};
-use trigger_core::keyspace::Key;
+use trigger_core::keyspace::{Key, Range};
 use trigger_store::store::{Change, Entry, KeyRange, StoreError, Watch, WatchEvent};
 
 use crate::claim::ClaimState;
@@ -52,6 +52,9 @@ pub struct Outlets {
     pub arrivals: mpsc::Sender<Batch>,
     /// Takes the latest revision at which this node's registration was written, by any agent.
     pub own_record: watch::Sender<Revision>,
+    /// Takes the requests for the output of this node's runs, as they are stored. What it has no room for is dropped: its
+    /// reader asks again.
+    pub log_requests: mpsc::Sender<Vec<Entry>>,
 }
 
 /// The reader of one node's deliveries.
@@ -68,6 +71,8 @@ pub struct DeliveryWatcher {
     outlets: Outlets,
     /// How many readings in a row have found events that could not be verified yet.
     unverified_readings: u32,
+    /// Whether requests for the output of runs are watched, too. An older hub, or an etcd with older roles, refuses that.
+    watches_logs: bool,
 }
 
 /// A watch, and when not to rely on it any more.
@@ -102,7 +107,16 @@ impl DeliveryWatcher {
     /// When `fleet` acts for no node.
     pub fn new(fleet: Fleet, claim: watch::Receiver<ClaimState>, outlets: Outlets) -> Self {
         let own_key = fleet.key(&Key::Node { certname: fleet.own().clone() });
-        Self { fleet, claim, joined: None, settled: HashSet::new(), own_key, outlets, unverified_readings: 0 }
+        Self {
+            fleet,
+            claim,
+            joined: None,
+            settled: HashSet::new(),
+            own_key,
+            outlets,
+            unverified_readings: 0,
+            watches_logs: true,
+        }
     }
 
     /// Whether the receiver of the deliveries is gone.
@@ -134,6 +148,9 @@ impl DeliveryWatcher {
         let mut ranges = self.fleet.delivery_ranges(groups);
         // An agent that takes our claim is seen at once, on the one connection that is there.
         ranges.push(KeyRange::Key(self.own_key.clone()));
+        if self.watches_logs {
+            ranges.push(self.fleet.all(&Range::LogRequestsTo(self.fleet.own().clone())));
+        }
         ranges
     }
 
@@ -145,11 +162,18 @@ impl DeliveryWatcher {
         pause: impl Fn(Duration) -> P + Send + Sync,
     ) -> StoreError {
         let mut feed = Feed { watch, read_again: Box::pin(pause(Duration::MAX)) };
+        let mut has_begun = false;
         loop {
             let reading = match self.next(&mut feed).await {
                 Ok(reading) => reading,
-                Err(error) => return error,
+                Err(error) => {
+                    // Deliveries are not to wait for a right that they do not need. The next backend may give it.
+                    let is_refused = matches!(error, StoreError::Refused { .. });
+                    self.watches_logs = has_begun || !(is_refused && self.watches_logs);
+                    return error;
+                }
             };
+            has_begun = true;
             let is_all = reading.is_all;
             if is_all {
                 feed.read_again = Box::pin(pause(Duration::MAX));
@@ -226,6 +250,7 @@ impl DeliveryWatcher {
         if let Some(latest) = own.iter().map(|entry| entry.revision).max() {
             self.outlets.own_record.send_replace(latest);
         }
+        let entries = self.without_log_requests(entries);
         let entries = self.unsettled(entries, is_all);
         let no_groups = BTreeMap::new();
         let joined = self.joined.as_ref().unwrap_or(&no_groups);
@@ -257,6 +282,17 @@ impl DeliveryWatcher {
 
     async fn send(&self, batch: Batch) -> bool {
         self.outlets.arrivals.send(batch).await.is_ok()
+    }
+
+    /// Passes on the requests for the output of runs, and returns the other entries.
+    fn without_log_requests(&self, entries: Vec<Entry>) -> Vec<Entry> {
+        let is_request =
+            |entry: &Entry| matches!(self.fleet.keyspace().parse(&entry.key), Some(Key::LogRequest { .. }));
+        let (requests, entries): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(is_request);
+        if !requests.is_empty() {
+            let _ = self.outlets.log_requests.try_send(requests);
+        }
+        entries
     }
 
     /// Those of which it is not known that they have ended here.

@@ -59,15 +59,17 @@ struct World {
     claim: watch::Sender<ClaimState>,
     arrived: mpsc::Receiver<Batch>,
     seen: watch::Receiver<Revision>,
+    asked: mpsc::Receiver<Vec<Entry>>,
 }
 
 fn world(store: Arc<dyn Store>, joined: u64) -> World {
     let (claim, held) = watch::channel(held(joined));
     let (arrivals, arrived) = mpsc::channel(16);
     let (own_record, seen) = watch::channel(Revision::default());
-    let outlets = Outlets { arrivals, own_record };
+    let (log_requests, asked) = mpsc::channel(16);
+    let outlets = Outlets { arrivals, own_record, log_requests };
     let fleet = Fleet::new(store, Keyspace::default()).acting_as(node());
-    World { watcher: DeliveryWatcher::new(fleet, held, outlets), claim, arrived, seen }
+    World { watcher: DeliveryWatcher::new(fleet, held, outlets), claim, arrived, seen, asked }
 }
 
 fn node() -> Certname {

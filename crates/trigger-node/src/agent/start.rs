@@ -75,6 +75,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let (own_record, seen) = watch::channel(Default::default());
     let (release_in, release) = oneshot::channel();
     let (questions_in, questions) = mpsc::channel(16);
+    let (log_requests_in, log_requests) = mpsc::channel(16);
 
     let lock = host.lock_name(&only_agent_here);
     let joined = registration::read_joined(&node.settings)?;
@@ -87,9 +88,10 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
         recent_fires: RecentFires::new(host.wall()),
         link: link.clone(),
         claim: claim.clone(),
+        log_requests: Some(log_requests),
     };
     let breaker = Breaker::new(&state);
-    let outlets = Outlets { arrivals: arrivals_in, own_record };
+    let outlets = Outlets { arrivals: arrivals_in, own_record, log_requests: log_requests_in };
     let mut parts = (surroundings.serve)(service)?;
     parts.push(Box::pin(outbox_relay::run(host.clone(), publisher, link.clone())));
     parts.push(Box::pin(completion_writer::run(Arc::clone(&node), runs.clone(), completions)));
