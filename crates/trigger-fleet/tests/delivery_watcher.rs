@@ -132,7 +132,7 @@ async fn everything(world: &mut World) -> Vec<Arrival> {
 #[tokio::test(start_paused = true)]
 async fn a_watch_with_other_changes_does_not_delay_the_reading() {
     let store = MemoryStore::default();
-    let World { mut watcher, mut arrived, seen, claim: _claim } = world(Arc::new(store.clone()), 0);
+    let World { mut watcher, mut arrived, seen, claim: _claim, .. } = world(Arc::new(store.clone()), 0);
     deliver(&store, delivery(1)).await;
 
     let soon = read_again_after(0.5);
@@ -247,4 +247,51 @@ async fn a_reading_in_portions_has_an_end_even_if_the_rest_cannot_be_read() {
         };
         assert_eq!(portions, expected);
     }
+}
+
+fn log_request() -> String {
+    key(&Key::LogRequest { certname: node(), reader: "ops01".parse().unwrap() })
+}
+
+#[tokio::test]
+async fn requests_for_logs_come_beside_the_deliveries_and_hold_none_up() {
+    let store = MemoryStore::default();
+    let mut world = world(Arc::new(store.clone()), 0);
+    deliver(&store, delivery(1)).await;
+    put(&store, log_request(), "x").await;
+    // More than there is room for: what is dropped is asked again.
+    for _ in 0..20 {
+        assert_eq!(everything(&mut world).await.len(), 1);
+    }
+    let asked = world.asked.recv().await.unwrap();
+    assert_eq!((asked.len(), asked[0].key.as_str()), (1, log_request().as_str()));
+}
+
+/// A store that lets nobody watch requests for logs, as an older hub.
+struct Older(MemoryStore);
+
+#[async_trait::async_trait]
+impl Meddler for Older {
+    fn store(&self) -> &dyn Store {
+        &self.0
+    }
+
+    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+        if ranges.iter().any(|range| range.contains(&log_request())) {
+            let refused = StoreError::Refused { backend: "here".to_owned(), detail: "not a key".into() };
+            return Ok(stream::iter([Err(refused)]).boxed());
+        }
+        self.0.watch(ranges).await
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_refuses_requests_for_logs_still_delivers() {
+    let store = MemoryStore::default();
+    let mut world = world(Arc::new(Meddled(Older(store.clone()))), 0);
+    deliver(&store, delivery(1)).await;
+    let watch = world.watcher.connect().await.unwrap();
+    let error = world.watcher.follow(watch, |_| std::future::pending::<()>()).await;
+    assert!(matches!(error, StoreError::Refused { .. }), "{error}");
+    assert_eq!(everything(&mut world).await.len(), 1);
 }

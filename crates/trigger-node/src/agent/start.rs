@@ -132,6 +132,13 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     // While a run goes on, not even the next agent of this directory may be spared the wait: a copy of the directory may
     // be started elsewhere.
     let open = runs.open_runs()?;
+    if let (Stopped::Terminated, Some(left)) = (stopped, open.iter().find(|run| run.is_alive)) {
+        tracing::info!(
+            run = %left.record.run_id,
+            "the agent stops and its run goes on, which the next agent adopts: what systemd says now and at the next start of \
+             remaining or left-over processes is about this run"
+        );
+    }
     if matches!(stopped, Stopped::Terminated | Stopped::Renamed) && !open.iter().any(|run| run.is_alive) {
         let (done_in, done) = oneshot::channel();
         let release = registration::Release { nothing_is_open: open.is_empty(), done: done_in };

@@ -187,7 +187,9 @@ fn print_failure(format: OutputFormat, failure: &Failure, warnings: &[String]) {
         }
         OutputFormat::Text | OutputFormat::Dot => {
             output::warnings(warnings);
-            output::note(&format!("error: {}", failure.message));
+            if !crate::logging::failure(&failure.message) {
+                output::note(&format!("error: {}", failure.message));
+            }
         }
     }
 }

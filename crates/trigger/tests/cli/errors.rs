@@ -261,3 +261,9 @@ fn a_node_whose_certificate_is_not_signed_yet_spools_and_is_told_what_to_do() {
 ...
 "#]]);
 }
+
+#[test]
+fn a_run_is_named_by_its_whole_id_or_its_node() {
+    fails(&["log", "01a2074c bc2e"], 2, str![]);
+    fails(&["log", "lb01", "--run", "last"], 2, str![]);
+}
