@@ -71,7 +71,8 @@ pub struct DeliveryWatcher {
     outlets: Outlets,
     /// How many readings in a row have found events that could not be verified yet.
     unverified_readings: u32,
-    /// Whether requests for the output of runs are watched, too. An older hub, or an etcd with older roles, refuses that.
+    /// Whether requests for the output of runs are watched, too. An older hub, or an etcd with older roles, refuses that; each
+    /// connection finds out.
     watches_logs: bool,
 }
 
@@ -115,7 +116,7 @@ impl DeliveryWatcher {
             own_key,
             outlets,
             unverified_readings: 0,
-            watches_logs: true,
+            watches_logs: false,
         }
     }
 
@@ -140,7 +141,18 @@ impl DeliveryWatcher {
         // others need to verify this node's.
         self.settled.clear();
         self.fleet.announce_certificate().await?;
+        self.watches_logs = self.may_watch_logs().await;
         self.fleet.store().watch(self.ranges()).await
+    }
+
+    /// Whether the backend shows this node the requests for the output of its runs. A watch of them would be refused whole
+    /// otherwise, with the deliveries.
+    async fn may_watch_logs(&self) -> bool {
+        self.fleet.store().list(&[self.log_requests()]).await.is_ok()
+    }
+
+    fn log_requests(&self) -> KeyRange {
+        self.fleet.all(&Range::LogRequestsTo(self.fleet.own().clone()))
     }
 
     fn ranges(&self) -> Vec<KeyRange> {
@@ -149,7 +161,7 @@ impl DeliveryWatcher {
         // An agent that takes our claim is seen at once, on the one connection that is there.
         ranges.push(KeyRange::Key(self.own_key.clone()));
         if self.watches_logs {
-            ranges.push(self.fleet.all(&Range::LogRequestsTo(self.fleet.own().clone())));
+            ranges.push(self.log_requests());
         }
         ranges
     }
@@ -162,18 +174,11 @@ impl DeliveryWatcher {
         pause: impl Fn(Duration) -> P + Send + Sync,
     ) -> StoreError {
         let mut feed = Feed { watch, read_again: Box::pin(pause(Duration::MAX)) };
-        let mut has_begun = false;
         loop {
             let reading = match self.next(&mut feed).await {
                 Ok(reading) => reading,
-                Err(error) => {
-                    // Deliveries are not to wait for a right that they do not need. The next backend may give it.
-                    let is_refused = matches!(error, StoreError::Refused { .. });
-                    self.watches_logs = has_begun || !(is_refused && self.watches_logs);
-                    return error;
-                }
+                Err(error) => return error,
             };
-            has_begun = true;
             let is_all = reading.is_all;
             if is_all {
                 feed.read_again = Box::pin(pause(Duration::MAX));
