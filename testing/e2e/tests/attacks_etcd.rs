@@ -47,6 +47,14 @@ impl Scene {
         value.trim_end_matches('\n').to_owned()
     }
 
+    /// Waits until there is a value.
+    fn appears(&self, key: &str) -> String {
+        eventually(&format!("{key} in the backend"), || match self.get(key) {
+            text if text.is_empty() => Err(text),
+            text => Ok(text),
+        })
+    }
+
     /// Fires an event of another node, which ends.
     fn genuine(&self, hosts: &[&str]) -> String {
         let named: Vec<&str> = hosts.iter().flat_map(|host| ["--host", host]).collect();
@@ -286,19 +294,13 @@ fn it_reads_no_output_of_a_run_and_forges_none() {
     scene.genuine(&[LB]);
     let request = |reader: &str| format!("{PREFIX}/log-requests/{LB}/{reader}");
     let answer = |reader: &str| format!("{PREFIX}/log-answers/{reader}/{LB}");
-    let appears = |key: &str| {
-        eventually(&format!("{key} in the backend"), || match scene.get(key) {
-            text if text.is_empty() => Err(String::new()),
-            text => Ok(text),
-        })
-    };
     assert!(scene.evil.trigger(&["log", LB]).error(1).contains("may not read the output of runs here"));
 
     // The request of a reader, made while the node is away.
     scene.lb.kill_agent();
     let (genuine, read) = std::thread::scope(|threads| {
         let reading = threads.spawn(|| ops.trigger(&["log", LB, "--timeout", "60s"]));
-        let genuine = appears(&request(OPS));
+        let genuine = scene.appears(&request(OPS));
         // Under its own name, with its own name in it, and altered to its own key, none is what a reader has signed.
         scene.put(&request(EVIL), &genuine);
         scene.lb.start_agent();
@@ -313,7 +315,7 @@ fn it_reads_no_output_of_a_run_and_forges_none() {
     // The genuine one again: it is answered, to a key that is gone.
     scene.delete(&request(OPS));
     scene.put(&request(OPS), &genuine);
-    let sealed = appears(&answer(OPS));
+    let sealed = scene.appears(&answer(OPS));
     assert!(!sealed.contains("password") && !sealed.contains("hunter2"), "{sealed}");
 
     // While the node is away, an answer to an earlier request, one without a signature, and one of its own.
