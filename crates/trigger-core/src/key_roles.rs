@@ -54,6 +54,8 @@ impl KeyRole {
     /// What each node of the fleet may do.
     pub fn of_fleet(keyspace: &Keyspace) -> Self {
         let access = |kind| match kind {
+            // Answers are sealed to their readers. Sweeps list what was left behind of both.
+            Kind::LogRequests | Kind::LogAnswers => Access::ReadWrite,
             Kind::Events | Kind::GroupDeliveries | Kind::Outcomes | Kind::Sweep => Access::ReadWrite,
             Kind::Deliveries => Access::Write,
             Kind::Nodes | Kind::RunHistories | Kind::Certificates => Access::Read,
@@ -68,6 +70,7 @@ impl KeyRole {
             Kind::Deliveries => Some(Access::Read),
             Kind::Nodes | Kind::RunHistories | Kind::Certificates => Some(Access::Write),
             Kind::Events | Kind::GroupDeliveries | Kind::Outcomes | Kind::Sweep => None,
+            Kind::LogRequests | Kind::LogAnswers => None,
         };
         let grants = Kind::ALL.into_iter().filter_map(|kind| {
             let (key, is_prefix) = keyspace.of_node(kind, certname)?;
@@ -82,6 +85,7 @@ impl KeyRole {
             Kind::Deliveries => Some(Access::Read),
             Kind::Nodes | Kind::RunHistories | Kind::Certificates => Some(Access::Write),
             Kind::Events | Kind::GroupDeliveries | Kind::Outcomes | Kind::Sweep => None,
+            Kind::LogRequests | Kind::LogAnswers => None,
         };
         let grants = Kind::ALL.into_iter().filter_map(|kind| Some(Grant::all(keyspace, kind, access(kind)?)));
         Self { name: format!("trigger:operator:{}", keyspace.prefix()), grants: grants.collect() }
@@ -147,6 +151,9 @@ mod tests {
             check(Key::Delivery { certname: certname.clone(), event }, of("rw", "-w"), "rw");
             check(Key::Node { certname: certname.clone() }, of("rw", "r-"), "rw");
             check(Key::RunHistory { certname: certname.clone() }, of("rw", "r-"), "rw");
+            let other: Certname = self::certname("ops1");
+            check(Key::LogRequest { certname: certname.clone(), reader: other.clone() }, "rw", "rw");
+            check(Key::LogAnswer { reader: other, certname: certname.clone() }, "rw", "rw");
             check(Key::Certificate { certname, fingerprint }, of("rw", "r-"), "rw");
         }
         for outside in

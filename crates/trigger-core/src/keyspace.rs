@@ -10,6 +10,8 @@
 //! nodes/<certname>                       the registration of an agent
 //! run-history/<certname>                 the latest runs of a node
 //! certificates/<certname>/<fingerprint>  a certificate of a node, by which its signatures are verified
+//! log-requests/<certname>/<reader>       a reader asks a node for the output of a run
+//! log-answers/<reader>/<certname>        the node's answer, sealed to its reader
 //! sweep                                  who swept last
 //! ```
 //!
@@ -36,6 +38,8 @@ const OUTCOMES: &str = "outcomes";
 const NODES: &str = "nodes";
 const RUN_HISTORY: &str = "run-history";
 const CERTIFICATES: &str = "certificates";
+const LOG_REQUESTS: &str = "log-requests";
+const LOG_ANSWERS: &str = "log-answers";
 const SWEEP: &str = "sweep";
 
 /// Names one stored value, below the prefix of its fleet. [`fmt::Display`] joins its segments.
@@ -98,6 +102,20 @@ pub enum Key {
         /// The certificate.
         fingerprint: Fingerprint,
     },
+    /// The request of a reader for the output of a run. A reader has one request at a time for each node.
+    LogRequest {
+        /// The node that is asked.
+        certname: Certname,
+        /// The node that asks.
+        reader: Certname,
+    },
+    /// The answer to it.
+    LogAnswer {
+        /// The node that asked.
+        reader: Certname,
+        /// The node that answers.
+        certname: Certname,
+    },
     /// The note of the last sweep.
     Sweep,
 }
@@ -123,6 +141,8 @@ impl fmt::Display for Key {
             Self::Certificate { certname, fingerprint } => {
                 write!(f, "{CERTIFICATES}/{certname}/{fingerprint}")
             }
+            Self::LogRequest { certname, reader } => write!(f, "{LOG_REQUESTS}/{certname}/{reader}"),
+            Self::LogAnswer { reader, certname } => write!(f, "{LOG_ANSWERS}/{reader}/{certname}"),
             Self::Sweep => f.write_str(SWEEP),
         }
     }
@@ -158,6 +178,12 @@ impl FromStr for Key {
             [CERTIFICATES, certname, fingerprint] => {
                 Self::Certificate { certname: segment(certname)?, fingerprint: segment(fingerprint)? }
             }
+            [LOG_REQUESTS, certname, reader] => {
+                Self::LogRequest { certname: segment(certname)?, reader: segment(reader)? }
+            }
+            [LOG_ANSWERS, reader, certname] => {
+                Self::LogAnswer { reader: segment(reader)?, certname: segment(certname)? }
+            }
             [SWEEP] => Self::Sweep,
             _ => return Err(UnknownKey),
         })
@@ -181,13 +207,17 @@ pub enum Kind {
     RunHistories,
     /// The certificates of nodes.
     Certificates,
+    /// The requests for the output of runs.
+    LogRequests,
+    /// The answers to them.
+    LogAnswers,
     /// The note of the last sweep, which is one key.
     Sweep,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Events,
         Self::Deliveries,
         Self::GroupDeliveries,
@@ -195,6 +225,8 @@ impl Kind {
         Self::Nodes,
         Self::RunHistories,
         Self::Certificates,
+        Self::LogRequests,
+        Self::LogAnswers,
         Self::Sweep,
     ];
 
@@ -207,6 +239,8 @@ impl Kind {
             Self::Nodes => NODES,
             Self::RunHistories => RUN_HISTORY,
             Self::Certificates => CERTIFICATES,
+            Self::LogRequests => LOG_REQUESTS,
+            Self::LogAnswers => LOG_ANSWERS,
             Self::Sweep => SWEEP,
         }
     }
@@ -228,6 +262,12 @@ pub enum Range {
     Outcomes(EventId),
     /// All registrations.
     Nodes,
+    /// All requests for the output of runs.
+    LogRequests,
+    /// Those to one node.
+    LogRequestsTo(Certname),
+    /// All answers to such requests.
+    LogAnswers,
 }
 
 impl fmt::Display for Range {
@@ -239,6 +279,9 @@ impl fmt::Display for Range {
             Self::GroupDeliveries(group) => write!(f, "{GROUP_DELIVERIES}/{group}/"),
             Self::Outcomes(event) => write!(f, "{OUTCOMES}/{event}/"),
             Self::Nodes => write!(f, "{NODES}/"),
+            Self::LogRequests => write!(f, "{LOG_REQUESTS}/"),
+            Self::LogRequestsTo(certname) => write!(f, "{LOG_REQUESTS}/{certname}/"),
+            Self::LogAnswers => write!(f, "{LOG_ANSWERS}/"),
         }
     }
 }
@@ -255,6 +298,9 @@ impl FromStr for Range {
             [GROUP_DELIVERIES, group] => Self::GroupDeliveries(segment(group)?),
             [OUTCOMES, event] => Self::Outcomes(segment(event)?),
             [NODES] => Self::Nodes,
+            [LOG_REQUESTS] => Self::LogRequests,
+            [LOG_REQUESTS, certname] => Self::LogRequestsTo(segment(certname)?),
+            [LOG_ANSWERS] => Self::LogAnswers,
             _ => return Err(UnknownKey),
         })
     }
@@ -306,7 +352,9 @@ impl Keyspace {
     pub fn of_node(&self, kind: Kind, certname: &Certname) -> Option<(String, bool)> {
         let key = format!("{}/{}/{certname}", self.prefix, kind.segment());
         match kind {
-            Kind::Deliveries | Kind::Certificates => Some((format!("{key}{SEPARATOR}"), true)),
+            Kind::Deliveries | Kind::Certificates | Kind::LogRequests | Kind::LogAnswers => {
+                Some((format!("{key}{SEPARATOR}"), true))
+            }
             Kind::Nodes | Kind::RunHistories => Some((key, false)),
             Kind::Events | Kind::GroupDeliveries | Kind::Outcomes | Kind::Sweep => None,
         }
@@ -333,7 +381,7 @@ mod tests {
     use super::*;
     use crate::event::samples::event_id;
 
-    fn every_key() -> [(Key, &'static str); 10] {
+    fn every_key() -> [(Key, &'static str); 12] {
         let certname: Certname = "lb01.example.com".parse().unwrap();
         let group = "lb".parse().unwrap();
         let event = event_id(7);
@@ -353,6 +401,14 @@ mod tests {
             (Key::Node { certname: certname.clone() }, "nodes/lb01.example.com"),
             (Key::RunHistory { certname: certname.clone() }, "run-history/lb01.example.com"),
             (
+                Key::LogRequest { certname: certname.clone(), reader: "ops01".parse().unwrap() },
+                "log-requests/lb01.example.com/ops01",
+            ),
+            (
+                Key::LogAnswer { reader: certname.clone(), certname: "web01".parse().unwrap() },
+                "log-answers/lb01.example.com/web01",
+            ),
+            (
                 Key::Certificate { certname, fingerprint: Fingerprint::from_digest([0xab; 32]) },
                 "certificates/lb01.example.com/abababababababababababababababababababababababababababababababab",
             ),
@@ -360,7 +416,7 @@ mod tests {
         ]
     }
 
-    fn every_range() -> [Range; 6] {
+    fn every_range() -> [Range; 9] {
         let event = event_id(7);
         [
             Range::Events,
@@ -369,6 +425,9 @@ mod tests {
             Range::GroupDeliveries("lb".parse().unwrap()),
             Range::Outcomes(event),
             Range::Nodes,
+            Range::LogRequests,
+            Range::LogRequestsTo("lb01.example.com".parse().unwrap()),
+            Range::LogAnswers,
         ]
     }
 
@@ -402,7 +461,7 @@ mod tests {
             keys.filter(|key| key.starts_with(&prefix)).count()
         };
         let counts: Vec<usize> = every_range().iter().map(held).collect();
-        assert_eq!(counts, [3, 3, 1, 1, 1, 1]);
+        assert_eq!(counts, [3, 3, 1, 1, 1, 1, 1, 1, 1]);
     }
 
     #[test]

@@ -35,6 +35,13 @@ pub struct Alphabet {
     pub holds: fn(char) -> bool,
 }
 
+/// The characters of certnames.
+pub(crate) const CERTNAMES: Alphabet = Alphabet {
+    what: "certname",
+    allowed: "lower-case letters, digits, '.', '_' and '-'",
+    holds: |character| matches!(character, 'a'..='z' | '0'..='9' | '.' | '_' | '-'),
+};
+
 impl Patterns {
     /// The patterns for names of an alphabet.
     ///

@@ -9,7 +9,8 @@ use std::fmt;
 use crate::escaped::escaped;
 use crate::event::{Event, RunOptions};
 use crate::identity::{Certname, Tag, TriggerName};
-use crate::pattern::{Alphabet, InvalidPattern, Patterns};
+use crate::log_policy::LogPolicy;
+use crate::pattern::{Alphabet, CERTNAMES, InvalidPattern, Patterns};
 use crate::signer::Signer;
 use crate::trusted_extension;
 
@@ -39,6 +40,7 @@ pub struct Policy {
     /// The file that has the rules, for reasons.
     source: String,
     rules: Vec<Rule>,
+    logs: LogPolicy,
 }
 
 /// A rule: the events that it is for, and what it lets them do.
@@ -121,11 +123,6 @@ const TRIGGERS: Alphabet = Alphabet {
     what: "trigger",
     allowed: "any printable characters",
     holds: |character| !character.is_control(),
-};
-const CERTNAMES: Alphabet = Alphabet {
-    what: "certname",
-    allowed: "lower-case letters, digits, '.', '_' and '-'",
-    holds: |character| matches!(character, 'a'..='z' | '0'..='9' | '.' | '_' | '-'),
 };
 const TAGS: Alphabet = Alphabet {
     what: "tag",
@@ -317,7 +314,18 @@ impl Decision {
 impl Policy {
     /// The rules in their order, from a file.
     pub fn new(source: impl Into<String>, rules: Vec<Rule>) -> Self {
-        Self { source: source.into(), rules }
+        Self { source: source.into(), rules, logs: LogPolicy::default() }
+    }
+
+    /// The same policy, with that of who reads the output of runs.
+    #[must_use]
+    pub fn with_logs(self, logs: LogPolicy) -> Self {
+        Self { logs, ..self }
+    }
+
+    /// Who reads the output of runs.
+    pub fn logs(&self) -> &LogPolicy {
+        &self.logs
     }
 
     /// The file that has the rules.

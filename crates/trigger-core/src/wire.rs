@@ -12,6 +12,7 @@ mod json;
 mod lines;
 mod nodes;
 mod outcomes;
+mod run_logs;
 mod runs;
 mod signed_bytes;
 

@@ -1,7 +1,7 @@
 //! Between values and the text that a backend stores: encoding and decoding, signing and verifying. No other module does
 //! any of these.
 //!
-//! Events' parts, members, outcomes and run histories are signed. Deliveries are not: they only point at a part, whose
+//! Events' parts, members, outcomes, run histories, and requests and answers for the output of runs are signed. Deliveries are not: they only point at a part, whose
 //! signed list of targets decides. Registrations, notes of sweeps and certificates are not signed either; a certificate
 //! proves itself.
 
@@ -165,6 +165,11 @@ impl Codec {
     /// Whether values without a right signature are refused.
     pub fn requires_signatures(&self) -> bool {
         self.inner.is_required
+    }
+
+    /// Whether values are signed.
+    pub fn signs(&self) -> bool {
+        self.inner.means.is_some()
     }
 
     /// Whether values are signed with this node's certificate.

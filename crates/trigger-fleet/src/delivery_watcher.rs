@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::sync::{mpsc, watch};
 use trigger_core::event::Target;
 use trigger_core::identity::{EventId, GroupName, Revision};
-use trigger_core::keyspace::Key;
+use trigger_core::keyspace::{Key, Range};
 use trigger_store::store::{Change, Entry, KeyRange, StoreError, Watch, WatchEvent};
 
 use crate::claim::ClaimState;
@@ -52,6 +52,9 @@ pub struct Outlets {
     pub arrivals: mpsc::Sender<Batch>,
     /// Takes the latest revision at which this node's registration was written, by any agent.
     pub own_record: watch::Sender<Revision>,
+    /// Takes the requests for the output of this node's runs, as they are stored. What it has no room for is dropped: its
+    /// reader asks again.
+    pub log_requests: mpsc::Sender<Vec<Entry>>,
 }
 
 /// The reader of one node's deliveries.
@@ -68,6 +71,9 @@ pub struct DeliveryWatcher {
     outlets: Outlets,
     /// How many readings in a row have found events that could not be verified yet.
     unverified_readings: u32,
+    /// Whether requests for the output of runs are watched, too. An older hub, or an etcd with older roles, refuses that; each
+    /// connection finds out.
+    watches_logs: bool,
 }
 
 /// A watch, and when not to rely on it any more.
@@ -102,7 +108,16 @@ impl DeliveryWatcher {
     /// When `fleet` acts for no node.
     pub fn new(fleet: Fleet, claim: watch::Receiver<ClaimState>, outlets: Outlets) -> Self {
         let own_key = fleet.key(&Key::Node { certname: fleet.own().clone() });
-        Self { fleet, claim, joined: None, settled: HashSet::new(), own_key, outlets, unverified_readings: 0 }
+        Self {
+            fleet,
+            claim,
+            joined: None,
+            settled: HashSet::new(),
+            own_key,
+            outlets,
+            unverified_readings: 0,
+            watches_logs: false,
+        }
     }
 
     /// Whether the receiver of the deliveries is gone.
@@ -126,7 +141,18 @@ impl DeliveryWatcher {
         // others need to verify this node's.
         self.settled.clear();
         self.fleet.announce_certificate().await?;
+        self.watches_logs = self.may_watch_logs().await;
         self.fleet.store().watch(self.ranges()).await
+    }
+
+    /// Whether the backend shows this node the requests for the output of its runs. A watch of them would be refused whole
+    /// otherwise, with the deliveries.
+    async fn may_watch_logs(&self) -> bool {
+        self.fleet.store().list(&[self.log_requests()]).await.is_ok()
+    }
+
+    fn log_requests(&self) -> KeyRange {
+        self.fleet.all(&Range::LogRequestsTo(self.fleet.own().clone()))
     }
 
     fn ranges(&self) -> Vec<KeyRange> {
@@ -134,6 +160,9 @@ impl DeliveryWatcher {
         let mut ranges = self.fleet.delivery_ranges(groups);
         // An agent that takes our claim is seen at once, on the one connection that is there.
         ranges.push(KeyRange::Key(self.own_key.clone()));
+        if self.watches_logs {
+            ranges.push(self.log_requests());
+        }
         ranges
     }
 
@@ -226,6 +255,7 @@ impl DeliveryWatcher {
         if let Some(latest) = own.iter().map(|entry| entry.revision).max() {
             self.outlets.own_record.send_replace(latest);
         }
+        let entries = self.without_log_requests(entries);
         let entries = self.unsettled(entries, is_all);
         let no_groups = BTreeMap::new();
         let joined = self.joined.as_ref().unwrap_or(&no_groups);
@@ -257,6 +287,17 @@ impl DeliveryWatcher {
 
     async fn send(&self, batch: Batch) -> bool {
         self.outlets.arrivals.send(batch).await.is_ok()
+    }
+
+    /// Passes on the requests for the output of runs, and returns the other entries.
+    fn without_log_requests(&self, entries: Vec<Entry>) -> Vec<Entry> {
+        let is_request =
+            |entry: &Entry| matches!(self.fleet.keyspace().parse(&entry.key), Some(Key::LogRequest { .. }));
+        let (requests, entries): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(is_request);
+        if !requests.is_empty() {
+            let _ = self.outlets.log_requests.try_send(requests);
+        }
+        entries
     }
 
     /// Those of which it is not known that they have ended here.

@@ -20,6 +20,7 @@ pub mod outcomes;
 pub mod overview;
 pub mod publishing;
 mod registry;
+pub mod run_logs;
 pub mod status;
 mod stored_event;
 pub mod sweeping;

@@ -100,6 +100,9 @@ impl Fleet {
         if !notes.is_empty() {
             self.store().put_many(notes).await.into_iter().collect::<Result<Vec<_>, _>>()?;
         }
+        if let Some(last) = last {
+            self.sweep_logs(last).await?;
+        }
         Ok(swept)
     }
 

@@ -84,6 +84,12 @@ impl Fleet {
         Ok((key, text))
     }
 
+    /// Stores a signed value of the node that this fleet acts for, whatever is stored there.
+    pub(crate) async fn put_signed<T: Stored>(&self, key: &Key, value: &T) -> Result<(), StoreError> {
+        let entry = self.own_signed_entry(&self.own_signing_key().await?, key, value)?;
+        self.store().put_many(vec![entry]).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+    }
+
     fn cannot_sign(&self, error: &SigningError) -> StoreError {
         StoreError::Unreachable {
             backend: self.store().address().to_owned(),

@@ -59,15 +59,17 @@ struct World {
     claim: watch::Sender<ClaimState>,
     arrived: mpsc::Receiver<Batch>,
     seen: watch::Receiver<Revision>,
+    asked: mpsc::Receiver<Vec<Entry>>,
 }
 
 fn world(store: Arc<dyn Store>, joined: u64) -> World {
     let (claim, held) = watch::channel(held(joined));
     let (arrivals, arrived) = mpsc::channel(16);
     let (own_record, seen) = watch::channel(Revision::default());
-    let outlets = Outlets { arrivals, own_record };
+    let (log_requests, asked) = mpsc::channel(16);
+    let outlets = Outlets { arrivals, own_record, log_requests };
     let fleet = Fleet::new(store, Keyspace::default()).acting_as(node());
-    World { watcher: DeliveryWatcher::new(fleet, held, outlets), claim, arrived, seen }
+    World { watcher: DeliveryWatcher::new(fleet, held, outlets), claim, arrived, seen, asked }
 }
 
 fn node() -> Certname {
@@ -130,7 +132,7 @@ async fn everything(world: &mut World) -> Vec<Arrival> {
 #[tokio::test(start_paused = true)]
 async fn a_watch_with_other_changes_does_not_delay_the_reading() {
     let store = MemoryStore::default();
-    let World { mut watcher, mut arrived, seen, claim: _claim } = world(Arc::new(store.clone()), 0);
+    let World { mut watcher, mut arrived, seen, claim: _claim, .. } = world(Arc::new(store.clone()), 0);
     deliver(&store, delivery(1)).await;
 
     let soon = read_again_after(0.5);
@@ -245,4 +247,59 @@ async fn a_reading_in_portions_has_an_end_even_if_the_rest_cannot_be_read() {
         };
         assert_eq!(portions, expected);
     }
+}
+
+fn log_request() -> String {
+    key(&Key::LogRequest { certname: node(), reader: "ops01".parse().unwrap() })
+}
+
+#[tokio::test]
+async fn requests_for_logs_come_beside_the_deliveries_and_hold_none_up() {
+    let store = MemoryStore::default();
+    let mut world = world(Arc::new(store.clone()), 0);
+    deliver(&store, delivery(1)).await;
+    put(&store, log_request(), "x").await;
+    // More than there is room for: what is dropped is asked again.
+    for _ in 0..20 {
+        assert_eq!(everything(&mut world).await.len(), 1);
+    }
+    let asked = world.asked.recv().await.unwrap();
+    assert_eq!((asked.len(), asked[0].key.as_str()), (1, log_request().as_str()));
+}
+
+/// A store that lets nobody watch requests for logs, as an older hub.
+struct Older(MemoryStore);
+
+#[async_trait::async_trait]
+impl Meddler for Older {
+    fn store(&self) -> &dyn Store {
+        &self.0
+    }
+
+    async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
+        if asks_for_logs(ranges) { Err(refused()) } else { self.0.list(ranges).await }
+    }
+
+    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+        if asks_for_logs(&ranges) {
+            return Ok(stream::iter([Err(refused())]).boxed());
+        }
+        self.0.watch(ranges).await
+    }
+}
+
+fn asks_for_logs(ranges: &[KeyRange]) -> bool {
+    ranges.iter().any(|range| range.contains(&log_request()))
+}
+
+fn refused() -> StoreError {
+    StoreError::Refused { backend: "here".to_owned(), detail: "not a key".into() }
+}
+
+#[tokio::test]
+async fn a_backend_that_refuses_requests_for_logs_still_delivers() {
+    let store = MemoryStore::default();
+    let mut world = world(Arc::new(Meddled(Older(store.clone()))), 0);
+    deliver(&store, delivery(1)).await;
+    assert_eq!(everything(&mut world).await.len(), 1);
 }

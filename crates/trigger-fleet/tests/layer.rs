@@ -594,3 +594,32 @@ async fn one_of_a_fleet_sweeps_and_the_others_see_that_it_did() {
     let (swept, seen) = turn("lb01", first, false).await;
     assert!(!swept && seen == second);
 }
+
+#[tokio::test]
+async fn what_was_asked_for_a_log_goes_with_the_second_sweep_that_sees_it() {
+    let store = MemoryStore::default();
+    let keys = [
+        Key::LogRequest { certname: node("lb01"), reader: node("ops01") },
+        Key::LogAnswer { reader: node("ops01"), certname: node("lb01") },
+    ]
+    .map(|key| Keyspace::default().key(&key));
+    let left = async || {
+        let ranges = keys.clone().map(KeyRange::Key);
+        store.list(&ranges).await.unwrap().len()
+    };
+    let put = async || {
+        for key in &keys {
+            store.put_many(vec![(key.clone(), String::new())]).await.remove(0).unwrap();
+        }
+    };
+    let sweeper = fleet(&store).acting_as(node("web01"));
+    put().await;
+    sweeper.sweep(NOW, None).await.unwrap();
+    assert_eq!(left().await, 2, "nobody knows how old they are");
+    let first = sweeper.note_sweep().await.unwrap();
+    sweeper.sweep(NOW, Some(first)).await.unwrap();
+    assert_eq!(left().await, 0);
+    put().await;
+    sweeper.sweep(NOW, Some(first)).await.unwrap();
+    assert_eq!(left().await, 2, "they have come since");
+}

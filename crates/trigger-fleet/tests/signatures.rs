@@ -4,6 +4,7 @@
 
 mod signing;
 
+use futures_util::StreamExt;
 use signing::{Site, World, id, key, node, publication};
 use trigger_core::delivery::{Completion, DeliveryOutcome, DeliveryState};
 use trigger_core::event::Target;
@@ -11,6 +12,7 @@ use trigger_core::identity::RunId;
 use trigger_core::keyspace::{Key, Keyspace, Range};
 use trigger_core::run::history::RunHistory;
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
+use trigger_core::run_log::{LogAnswer, LogContent, LogRequest, RunChoice};
 use trigger_core::signer::Signer;
 use trigger_core::time::Timestamp;
 use trigger_core::why::{Question, Which};
@@ -424,4 +426,75 @@ async fn outcomes_with_more_certificates_than_are_kept_all_count() {
     let status = world.fleet("web01").event_status(id(1)).await.unwrap().unwrap();
     assert!(status.unverified.is_empty(), "{:?}", status.unverified.sentences());
     assert!(status.targets.values().all(|target| target.state == DeliveryState::Done));
+}
+
+fn log_request(n: u8) -> LogRequest {
+    LogRequest { key: [n; 32], run: RunChoice::Latest { back: 0 }, from: None, as_operator: true }
+}
+
+fn log_answer(n: u8) -> LogAnswer {
+    LogAnswer { request: [n; 32], content: LogContent::Refused("no".to_owned()) }
+}
+
+/// The readers whose requests to lb01 count, and why the others do not.
+async fn asked(world: &World) -> (Vec<String>, String) {
+    let range = KeyRange::Prefix(Keyspace::default().range(&Range::LogRequestsTo(node("lb01"))));
+    let entries = world.store.read(&[range]).await.unwrap();
+    let (asked, others) = world.fleet("lb01").open_log_requests(entries).await.unwrap();
+    (asked.iter().map(|asked| asked.reader.to_string()).collect(), format!("{others:?}"))
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn a_request_for_a_log_counts_only_from_its_reader() {
+    for site in [Site::certificates(), Site::shared_key()] {
+        let world = World::new(site);
+        world.fleet("ops01").ask_for_log(&node("lb01"), &log_request(1)).await.unwrap();
+        let place = |reader: &str| key(&Key::LogRequest { certname: node("lb01"), reader: node(reader) });
+        let genuine = world.read(&place("ops01")).await;
+        // Moved to another reader, altered, unsigned, and by a node in the name of another.
+        world.put(&place("web01"), &genuine).await;
+        world.put(&place("web02"), &genuine.replace("AQEB", "AgIC")).await;
+        world.put(&place("web03"), &log_request(1).to_wire()).await;
+        assert_eq!(asked(&world).await.0, ["ops01"]);
+        if world.has_certificates() {
+            world.fleet("web01").announce_certificate().await.unwrap();
+            let forged = world.signed_as("web01", &place("ops01"), &log_request(2));
+            world.put(&place("ops01"), &forged).await;
+            let (readers, why) = asked(&world).await;
+            assert!(readers.is_empty() && why.contains("web01 has signed it"), "{why}");
+        }
+    }
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn an_answer_with_a_log_counts_only_from_its_node_and_for_its_request() {
+    let world = World::new(Site::certificates());
+    let place = key(&Key::LogAnswer { reader: node("ops01"), certname: node("lb01") });
+    // Also where signatures are not required.
+    for reader in [world.fleet("ops01"), world.fleet_not_requiring("ops01")] {
+        let found = async |request: u8| {
+            let mut unverified = Unverified::default();
+            let mut watch = reader.watch_log_answers(&node("lb01")).await.unwrap();
+            let event = watch.next().await.unwrap().unwrap();
+            let found =
+                reader.log_answer(&node("lb01"), &[request; 32], event, &mut unverified).await.unwrap();
+            (found.is_some(), unverified.sentences().join("; "))
+        };
+        reader.ask_for_log(&node("lb01"), &log_request(1)).await.unwrap();
+        world.fleet("lb01").answer_log_request(&node("ops01"), &log_answer(1)).await.unwrap();
+        assert_eq!(found(1).await, (true, String::new()));
+        assert_eq!(asked(&world).await.0, Vec::<String>::new(), "an answered request is removed");
+        assert_eq!(found(2).await, (false, String::new()), "an answer to another request");
+        world.put(&place, &log_answer(1).to_wire()).await;
+        let (is_found, why) = found(1).await;
+        assert!(!is_found && why.contains("it is not signed"), "{why}");
+        world.fleet("web01").announce_certificate().await.unwrap();
+        world.put(&place, &world.signed_as("web01", &place, &log_answer(1))).await;
+        let (is_found, why) = found(1).await;
+        assert!(!is_found && why.contains("web01 has signed it"), "{why}");
+        reader.withdraw_log_request(&node("lb01")).await.unwrap();
+        assert_eq!(found(1).await, (false, String::new()));
+    }
 }

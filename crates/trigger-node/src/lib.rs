@@ -22,6 +22,7 @@ mod process_tree;
 pub mod puppet_locks;
 pub mod puppet_settings;
 pub mod queue_view;
+pub mod run_output;
 mod start_error;
 pub mod state;
 pub mod submit;

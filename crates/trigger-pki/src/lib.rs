@@ -15,6 +15,7 @@ mod lazy;
 mod pki;
 mod provider;
 mod revocation;
+mod sealing;
 mod shared_key;
 mod signature;
 #[cfg(feature = "testing")]
@@ -32,6 +33,7 @@ pub use self::identity::Identity;
 pub use self::lazy::LazyPki;
 pub use self::pki::Pki;
 pub use self::revocation::StaleList;
+pub use self::sealing::{OpeningKey, Sealed, SealingError, seal};
 pub use self::shared_key::SharedKey;
 pub use self::signature::verify_signature;
 pub use self::tls::Handshake;

@@ -17,6 +17,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
 use trigger_core::duration;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
+use trigger_core::log_policy::LogPolicy;
 use trigger_core::policy::Policy;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
@@ -68,6 +69,8 @@ pub(crate) struct ConfigFile {
     pub(crate) socket: SocketTable,
     #[serde(default)]
     pub(crate) audit: AuditTable,
+    #[serde(default)]
+    pub(crate) log: LogTable,
     /// Where the file is, or would be.
     #[serde(skip)]
     pub(crate) path: PathBuf,
@@ -133,6 +136,15 @@ pub(crate) struct AuditTable {
     pub(crate) file: Option<PathBuf>,
 }
 
+/// `[log]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LogTable {
+    pub(crate) operators: Option<bool>,
+    #[serde(default)]
+    pub(crate) readers: Vec<String>,
+}
+
 /// `[backends.KIND]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -189,7 +201,10 @@ impl ConfigFile {
 
     /// Returns the policy of this node.
     pub(crate) fn policy(&self) -> Result<Policy, Failure> {
-        accept::policy(&self.path, &self.accept)
+        let LogTable { operators, readers } = self.log.clone();
+        let logs = LogPolicy::new(operators.unwrap_or(true), readers)
+            .map_err(|error| Failure::config(format!("setting log.readers: {error}")))?;
+        Ok(accept::policy(&self.path, &self.accept)?.with_logs(logs))
     }
 
     pub(crate) fn certname(&self) -> Result<Option<Certname>, Failure> {

@@ -13,6 +13,7 @@ mod diagnosis;
 mod etcd_roles;
 mod event;
 mod facts;
+mod log;
 mod nodes;
 mod policy;
 mod queue;
@@ -29,6 +30,7 @@ pub(crate) use event::{
     unreadable_parts,
 };
 pub(crate) use facts::Facts;
+pub(crate) use log::RunLog;
 pub(crate) use nodes::{ForgottenNode, Nodes, OpenDelivery};
 pub(crate) use policy::PolicyDecision;
 pub(crate) use queue::{OutboxChange, OutboxList, QuarantinedFile, Queue, SpooledEvent};

@@ -39,6 +39,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The queue to standard error of a daemon, once something goes there.
 static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+/// Whether the log is the journal's.
+static IS_JOURNAL: AtomicBool = AtomicBool::new(false);
 /// Whether this process has a log.
 static HAS_LOG: AtomicBool = AtomicBool::new(false);
 
@@ -54,7 +56,10 @@ pub(crate) fn start() {
     });
     let audit = audit.with_filter(filter_fn(Audit::takes));
     let output = match Journal::of_standard_error(journal::LOG) {
-        Some(journal) => journal.boxed(),
+        Some(journal) => {
+            IS_JOURNAL.store(true, Ordering::Relaxed);
+            journal.boxed()
+        }
         None => {
             let layer = fmt::layer()
                 .with_target(false)
@@ -101,6 +106,16 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
         _ => tracing::error!(%panic, "a defect of this program"),
     }
     flush();
+}
+
+/// Logs why a daemon ends, where its log is the journal: there a line of standard error has no priority of its own, and
+/// `journalctl -p err` would not show it. Returns whether that was so.
+pub(crate) fn failure(message: &str) -> bool {
+    let is_journal = IS_JOURNAL.load(Ordering::Relaxed);
+    if is_journal {
+        tracing::error!("{message}");
+    }
+    is_journal
 }
 
 /// Returns the queue to standard error, which is started if there is none. `None` if the system starts no thread.

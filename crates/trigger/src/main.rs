@@ -16,6 +16,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // A supervisor, and a daemon that was reloaded, are started by the path of the program that runs, and would be called
+    // `exe` by ps and in the journal.
+    let _ = std::fs::write("/proc/self/comm", env!("CARGO_PKG_NAME"));
     // Before the command line is parsed: every run starts here, and every event waits for its run.
     let mut arguments = std::env::args_os().skip(1);
     if arguments.next().is_some_and(|first| first == "supervise")

@@ -53,6 +53,11 @@
 #   Without any, every event of the fleet may; with one, no event that none is for
 # @param socket_groups
 #   The groups of the system whose members may fire events on this node and look at its queue; root always may
+# @param log_operators
+#   Whether the operators of a hub with TLS may read the output of this node's runs with `trigger log`; unset, they may
+# @param log_readers
+#   The certnames of other nodes that may, with `*` and `?` as wildcards; over another
+#   backend than such a hub, only these; unset, none
 # @param audit_file
 #   Where the agent keeps its audit, a line of JSON each; its directory is not managed here. Unset, the journal has it
 # @param service_ensure
@@ -107,6 +112,8 @@ class trigger::agent (
   Optional[Trigger::Path] $tls_crl = undef,
   Array[Trigger::Accept] $accept = [],
   Array[Pattern[/\A[A-Za-z_][A-Za-z0-9_.-]*\z/]] $socket_groups = [],
+  Optional[Boolean] $log_operators = undef,
+  Optional[Array[Pattern[/\A[A-Za-z0-9._*?-]+\z/], 1]] $log_readers = undef,
   Optional[Trigger::Path] $audit_file = undef,
   Enum['running', 'stopped'] $service_ensure = 'running',
   Boolean $service_enable = true,
@@ -152,6 +159,7 @@ class trigger::agent (
         },
         'tables'     => {
           'socket'   => { 'groups' => $socket_groups.unique },
+          'log'      => { 'operators' => $log_operators, 'readers' => $log_readers.then |$names| { $names.unique } },
           'audit'    => { 'file' => $audit_file },
           'tls'      => {
             'certificate' => $tls_certificate,

@@ -47,6 +47,14 @@ impl Scene {
         value.trim_end_matches('\n').to_owned()
     }
 
+    /// Waits until there is a value.
+    fn appears(&self, key: &str) -> String {
+        eventually(&format!("{key} in the backend"), || match self.get(key) {
+            text if text.is_empty() => Err(text),
+            text => Ok(text),
+        })
+    }
+
     /// Fires an event of another node, which ends.
     fn genuine(&self, hosts: &[&str]) -> String {
         let named: Vec<&str> = hosts.iter().flat_map(|host| ["--host", host]).collect();
@@ -269,6 +277,73 @@ fn a_registration_that_it_spoils_is_written_again_and_loses_no_event() {
         scene.web.wait_for(&event, LB, "done");
     }
     assert_eq!(scene.lb.runs().len(), 3);
+}
+
+/// Proves C13: output is sealed to the process that asked, and shown only if its node has signed it for that request.
+#[test]
+fn it_reads_no_output_of_a_run_and_forges_none() {
+    const OPS: &str = "ops01.example.com";
+    const SECRET: &str = "the password is hunter2";
+    let mut scene = Scene::new();
+    let ops = member(&scene.fleet, OPS);
+    let command = scene.lb.script("tell.sh", &format!("#!/bin/sh\necho {SECRET}\n"));
+    scene.lb.set("run_cmd", &format!("'{}'", command.display()));
+    scene.lb.set("log", &format!("{{ readers = ['{OPS}'] }}"));
+    scene.lb.kill_agent();
+    scene.lb.start_agent();
+    scene.genuine(&[LB]);
+    let request = |reader: &str| format!("{PREFIX}/log-requests/{LB}/{reader}");
+    let answer = |reader: &str| format!("{PREFIX}/log-answers/{reader}/{LB}");
+    assert!(scene.evil.trigger(&["log", LB]).error(1).contains("may not read the output of runs here"));
+
+    // The request of a reader, made while the node is away.
+    scene.lb.kill_agent();
+    let (genuine, read) = std::thread::scope(|threads| {
+        let reading = threads.spawn(|| ops.trigger(&["log", LB, "--timeout", "60s"]));
+        let genuine = scene.appears(&request(OPS));
+        // Under its own name, with its own name in it, and altered to its own key, none is what a reader has signed.
+        scene.put(&request(EVIL), &genuine);
+        scene.lb.start_agent();
+        (genuine, reading.join().expect("an answer"))
+    });
+    assert!(read.code == 0 && read.stdout.contains(SECRET), "{read:?}");
+    assert_eq!(scene.get(&answer(EVIL)), "");
+    scene.lb.wait_for_log("a request for the output of a run does not count");
+    let altered = genuine.replace("\"key\":\"", "\"key\":\"AAAA");
+    assert_ne!(altered, genuine);
+    scene.put(&request(OPS), &altered);
+    // The genuine one again: it is answered, to a key that is gone.
+    scene.delete(&request(OPS));
+    scene.put(&request(OPS), &genuine);
+    let sealed = scene.appears(&answer(OPS));
+    assert!(!sealed.contains("password") && !sealed.contains("hunter2"), "{sealed}");
+
+    // While the node is away, an answer to an earlier request, one without a signature, and one of its own.
+    scene.lb.kill_agent();
+    let read = std::thread::scope(|threads| {
+        let reading = threads.spawn(|| ops.trigger(&["log", LB, "--timeout", "6s"]));
+        let asked = eventually("another request", || match scene.get(&request(OPS)) {
+            text if text.is_empty() || text == genuine => Err(text),
+            text => Ok(text),
+        });
+        let key = |text: &str| {
+            let (_, rest) = text.split_once("\"key\":\"").expect("a key");
+            rest.split_once('"').expect("its end").0.to_owned()
+        };
+        scene.put(&answer(OPS), &sealed);
+        let to_this = sealed.replace(&key(&genuine), &key(&asked));
+        assert_ne!(to_this, sealed);
+        scene.put(&answer(OPS), &to_this);
+        scene.put(&answer(OPS), &unsigned(&to_this));
+        reading.join().expect("an answer")
+    });
+    assert_eq!(read.code, 1, "{read:?}");
+    assert!(read.stderr.contains("has not answered within 6s"), "{read:?}");
+    assert!(
+        read.stderr.contains(&format!("what is stored under {} does not count", answer(OPS))),
+        "{read:?}"
+    );
+    assert_eq!(read.stdout, "", "{read:?}");
 }
 
 /// etcd reads the revocation list that it is given for each new connection, and never closes an open one. So what a

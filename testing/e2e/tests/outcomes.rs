@@ -138,7 +138,10 @@ fn an_apply_leaves_its_report_where_puppet_keeps_it_also_when_it_fails() {
     applies(&mut node, "", "exec { '/bin/false': } exec { '/bin/false ': }", "");
     node.start_agent();
     let failed = node.wait_for(&fire(&node, &[]), NODE, "failed");
-    let expected = "resources failed: Exec[/bin/false]: change from 'notrun' to ['0'] failed: '/bin/false' returned 1 instead of one of [0] (and 1 more; see the run's output)";
+    let run = failed["run_id"].as_str().unwrap_or_default();
+    let expected = format!(
+        "resources failed: Exec[/bin/false]: change from 'notrun' to ['0'] failed: '/bin/false' returned 1 instead of one of [0] (and 1 more; see 'trigger log {run}')"
+    );
     assert_eq!(reason(&failed), expected);
     let report = node.path("vardir/state/last_run_report.yaml");
     assert!(fs::read_to_string(&report).expect("a report").contains("\nstatus: failed\n"));

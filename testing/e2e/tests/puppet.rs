@@ -111,7 +111,7 @@ fn a_manifest_that_does_not_compile_is_tried_again() {
     let event = node.fire(&["t", "--host", "a.example.com"]).committed();
     let retrying = node.wait_for(&event, "a.example.com", "retrying");
     assert!(
-        retrying["reason"].as_str().is_some_and(|reason| reason.contains("see the run's output")),
+        retrying["reason"].as_str().is_some_and(|reason| reason.contains("see 'trigger log ")),
         "{retrying}"
     );
     node.manifest("");

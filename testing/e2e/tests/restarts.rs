@@ -32,6 +32,9 @@ fn a_terminated_agent_leaves_its_run_to_the_next(kind: BackendKind) {
     node.agent().terminate();
     assert_eq!(node.agent().wait(), 0);
     assert!(is_alive(run.pid) && is_alive(run.supervisor), "the run goes on");
+    node.wait_for_log("the agent stops and its run goes on");
+    let name = std::fs::read_to_string(format!("/proc/{}/comm", run.supervisor));
+    assert_eq!(name.expect("a supervisor"), "trigger\n", "as systemd names what remains");
     let meanwhile = node.fire(&["meanwhile", "--host", "a"]).committed();
 
     node.start_agent();

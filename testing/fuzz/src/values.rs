@@ -8,6 +8,7 @@ use trigger_core::publication::Publication;
 use trigger_core::run::RunResult;
 use trigger_core::run::history::{FiredEvent, RunHistory};
 use trigger_core::run::record::RunRecord;
+use trigger_core::run_log::{LogAnswer, LogRequest};
 use trigger_core::sweep::Settled;
 use trigger_core::wire::{Envelope, Stored};
 
@@ -26,6 +27,8 @@ pub(crate) fn values(data: &[u8]) {
     stays::<RunRecord>(text);
     stays::<RunResult>(text);
     stays::<StoredCertificate>(text);
+    stays::<LogRequest>(text);
+    stays::<LogAnswer>(text);
 }
 
 /// What was read is written in a form that is read as the same, and an envelope keeps its body byte for byte (C15).

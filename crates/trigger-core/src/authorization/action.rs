@@ -53,6 +53,11 @@ pub enum Value {
     Outcome(Box<DeliveryOutcome>),
     /// A portion of an event's members, so many.
     Members(usize),
+    /// A request for the output of a run.
+    LogRequest {
+        /// Whether its reader asks as an operator.
+        as_operator: bool,
+    },
     /// A certificate that the fleet's CA has signed, by its node and its fingerprint.
     Certificate(CertificateRef),
     /// A value that this program cannot read, with what is wrong with it.

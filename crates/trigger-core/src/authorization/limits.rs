@@ -18,6 +18,9 @@ fn limit(key: &Key) -> usize {
         Key::Outcome { .. } => 64 * KIB,
         // Four lists of 1000 deliveries with their reasons.
         Key::Node { .. } => 2048 * KIB,
+        Key::LogRequest { .. } => 8 * KIB,
+        // 64 KiB of output, sealed and in base64, and its signature.
+        Key::LogAnswer { .. } => 128 * KIB,
         // A body of 128 KiB, and its signature.
         Key::RunHistory { .. } => 256 * KIB,
         // A certificate and the intermediates that it needs, in base64.

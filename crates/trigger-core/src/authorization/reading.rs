@@ -15,6 +15,8 @@ const OWN_OUTCOMES: &str = "a node reads its own outcomes, and those of the even
 const OWN_HISTORY: &str = "a node reads its own run history; 'trigger why' shows it what led to its runs";
 const OWN_EVENTS: &str =
     "a node reads the events that it has fired, that were delivered to it, or that are for groups";
+const OWN_LOGS: &str =
+    "a node reads the requests that it has made or is asked with for the output of a run, and their answers";
 const OPERATORS: &str = "only an operator of the hub reads what concerns other nodes";
 const OWN_DELIVERIES_WATCHED: &str =
     "a node watches deliveries and outcomes, and reads the events that they are of";
@@ -41,7 +43,15 @@ pub(super) fn read(actor: &Actor, scope: &Scope, facts: &Facts) -> Result<Progre
         // Firing at groups needs the members, `status` what a target does, and every verification its certificate.
         Scope::Key(Key::GroupDelivery { .. } | Key::Node { .. } | Key::Certificate { .. })
         | Scope::Range(Range::GroupDeliveries(_) | Range::Nodes) => {}
-        Scope::Key(Key::Sweep) | Scope::Range(Range::Events) | Scope::All => {
+        Scope::Key(Key::LogRequest { certname, reader } | Key::LogAnswer { reader, certname }) => {
+            if *certname != actor.certname {
+                own(actor, reader, &reading(scope), OWN_LOGS)?;
+            }
+        }
+        Scope::Range(Range::LogRequestsTo(certname)) => own(actor, certname, &reading(scope), OWN_LOGS)?,
+        Scope::Key(Key::Sweep)
+        | Scope::Range(Range::Events | Range::LogRequests | Range::LogAnswers)
+        | Scope::All => {
             return Err(Denial::forbidden(actor, reading(scope), OPERATORS).into());
         }
     }

@@ -27,6 +27,9 @@ const OWN_CERTIFICATES: &str = "a node stores the certificates alone that this h
      each under its own fingerprint";
 const REGISTRATION: &str = "a registration is also a claim, and is written by compare-and-swap alone";
 const ENDED: &str = "a node deletes its own deliveries only";
+const OWN_LOG_REQUESTS: &str = "a node asks for the output of runs in its own name only";
+const ASKS_AS_OPERATOR: &str = "only an operator of the hub asks as one for the output of runs";
+const OWN_LOG_ANSWERS: &str = "a node answers for its own runs only";
 const SWEEPING: &str = "the hub sweeps by itself";
 
 /// Whether `actor` may write `value` at `key`, whatever is stored there.
@@ -90,9 +93,17 @@ pub(super) fn put(
         (Key::Node { certname }, _) => {
             forbidden(if *certname == actor.certname { REGISTRATION } else { OWN_RECORDS })
         }
+        (Key::LogRequest { reader, .. }, _) if *reader != actor.certname => forbidden(OWN_LOG_REQUESTS),
+        (Key::LogRequest { .. }, Value::LogRequest { as_operator: true }) if actor.role != Role::Operator => {
+            forbidden(ASKS_AS_OPERATOR)
+        }
+        (Key::LogRequest { .. }, Value::LogRequest { .. }) => Ok(Progress::Allowed),
+        (Key::LogAnswer { certname, .. }, _) if *certname == actor.certname => Ok(Progress::Allowed),
+        (Key::LogAnswer { .. }, _) => forbidden(OWN_LOG_ANSWERS),
         (Key::Sweep | Key::Settled { .. }, _) => forbidden(SWEEPING),
         (
-            Key::Part { .. }
+            Key::LogRequest { .. }
+            | Key::Part { .. }
             | Key::Members { .. }
             | Key::Delivery { .. }
             | Key::GroupDelivery { .. }
@@ -114,6 +125,7 @@ pub(super) fn compare_and_swap(actor: &Actor, key: &Key, facts: &Facts) -> Resul
             Ok(Progress::Allowed)
         }
         Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. } => forbidden(OWN_RECORDS),
+        Key::LogRequest { .. } | Key::LogAnswer { .. } => forbidden("it is written without a comparison"),
         Key::Sweep | Key::Settled { .. } => forbidden(SWEEPING),
         Key::Part { .. } | Key::Members { .. } => forbidden(OWN_EVENTS),
         Key::Delivery { .. } | Key::GroupDelivery { .. } => forbidden(OWN_DELIVERIES),
@@ -124,6 +136,11 @@ pub(super) fn compare_and_swap(actor: &Actor, key: &Key, facts: &Facts) -> Resul
 pub(super) fn delete(actor: &Actor, key: &Key) -> Result<Progress, Stop> {
     match key {
         Key::Delivery { certname, .. } if *certname == actor.certname => Ok(Progress::Allowed),
+        Key::LogRequest { certname, reader } | Key::LogAnswer { reader, certname }
+            if *certname == actor.certname || *reader == actor.certname =>
+        {
+            Ok(Progress::Allowed)
+        }
         // What a node has left behind that is gone. Nobody else can.
         Key::Delivery { .. } | Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. }
             if actor.role == Role::Operator =>

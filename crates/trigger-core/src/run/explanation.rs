@@ -1,6 +1,7 @@
 //! The words with which the reason of a run's outcome quotes Puppet and says what to do. Nothing here decides an
 //! outcome: Puppet prints what other programs print, and its messages may be translated.
 
+use crate::identity::RunId;
 use crate::reason::cut;
 use crate::run::command::{CommandKind, WrapperExit};
 use crate::run::report_errors::ReportErrors;
@@ -23,6 +24,13 @@ pub struct Traces<'a> {
     pub was_stopped: bool,
     /// What the exit code means if it is that of a wrapper of Puppet.
     pub wrapper: Option<WrapperExit>,
+    /// The run, by which a reader finds its output.
+    pub run: Option<RunId>,
+}
+
+/// Where the output of a run is to be seen, from every node whose reader may.
+pub(super) fn see_log(run: RunId) -> String {
+    format!("see 'trigger log {run}'")
 }
 
 /// The holder of Puppet's lock.
@@ -149,21 +157,22 @@ impl Traces<'_> {
         if let (None, Some(lock)) = (&error, self.lock) {
             let said = self.last_notice().map(|notice| format!(": {}", quoted(notice))).unwrap_or_default();
             let lock = lock.describe();
-            return format!("{what}: the lock {lock} was not free in time{said} (see the run's output)");
+            return format!("{what}: the lock {lock} was not free in time{said} ({})", self.see());
         }
         if kind == CommandKind::PuppetAgent && self.is_unsigned() {
             let certname = self.certname;
             let error = error.map(|error| format!("{}; ", quoted(error))).unwrap_or_default();
             return format!(
-                "{what}: {error}this node's certificate is not signed yet: sign it on the CA server with 'puppetserver ca sign --certname {certname}' (see the run's output)"
+                "{what}: {error}this node's certificate is not signed yet: sign it on the CA server with 'puppetserver ca sign --certname {certname}' ({})",
+                self.see()
             );
         }
         match error.or_else(|| self.last_notice()).or_else(|| self.last_plain_line()) {
             Some(line) => match advice(kind, line) {
-                Some(advice) => format!("{what}: {}; {advice} (see the run's output)", quoted(line)),
-                None => format!("{what}: {} (see the run's output)", quoted(line)),
+                Some(advice) => format!("{what}: {}; {advice} ({})", quoted(line), self.see()),
+                None => format!("{what}: {} ({})", quoted(line), self.see()),
             },
-            None => format!("{what}: see the run's output"),
+            None => format!("{what}: {}", self.see()),
         }
     }
 
@@ -197,14 +206,19 @@ impl Traces<'_> {
             // A resource that cannot generate others fails the run and is not marked itself.
             None => match errors.first_error.as_deref().or_else(|| self.first_error()) {
                 Some(error) => quoted(error),
-                None => return "resources failed: see the run's output".to_owned(),
+                None => return format!("resources failed: {}", self.see()),
             },
         };
         let more = match errors.failed {
             0 | 1 => String::new(),
             failed => format!("and {} more; ", failed - 1),
         };
-        format!("resources failed: {first} ({more}see the run's output)")
+        format!("resources failed: {first} ({more}{})", self.see())
+    }
+
+    /// Where all that the run printed is to be seen.
+    pub(super) fn see(&self) -> String {
+        self.run.map_or_else(|| "see the run's output".to_owned(), see_log)
     }
 
     /// Puppet's first error, since later errors follow from it. Errors of Facter are ignored: it reports some in every
@@ -421,5 +435,8 @@ mod tests {
             ReportErrors { first_error: Some("/Kaput[x]: no".to_owned()), ..ReportErrors::default() };
         assert_eq!(reason(&generate), "resources failed: /Kaput[x]: no (see the run's output)");
         assert_eq!(Traces::default().failed_resources(), "resources failed: see the run's output");
+        let run = Some(crate::run::history::samples::run_id(7));
+        let named = Traces { run, ..Traces::default() }.failed_resources();
+        assert_eq!(named, "resources failed: see 'trigger log 00000000-0000-0000-0000-000000000007'");
     }
 }

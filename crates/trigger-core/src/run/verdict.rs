@@ -5,8 +5,9 @@
 //! on the way; and a run that was stopped half-way exits with 0. Puppet's output explains the outcome and does not decide
 //! it, because anything may be printed there. The one exception is in [`signal`].
 
+use crate::identity::RunId;
 use crate::run::command::{CommandKind, WrapperExit};
-use crate::run::explanation::{Traces, quoted};
+use crate::run::explanation::{Traces, quoted, see_log};
 use crate::run::report::ReportSummary;
 use crate::run::signal;
 use crate::run::{Drift, RunOutcome};
@@ -78,6 +79,15 @@ impl Verdict {
         self.with_sentence(limits.filter(|_| has_applied))
     }
 
+    /// Adds where all that the run printed is to be seen, if it failed or took too long and the reason does not say so.
+    #[must_use]
+    pub fn naming_log(self, run: RunId) -> Self {
+        let see = see_log(run);
+        let is_wanted = matches!(self.outcome, RunOutcome::Failed | RunOutcome::TimedOut)
+            && !self.reason.as_ref().is_some_and(|reason| reason.contains(&see));
+        self.with_sentence(is_wanted.then_some(see))
+    }
+
     fn with_sentence(mut self, sentence: Option<String>) -> Self {
         self.reason = match (self.reason, sentence) {
             (Some(reason), Some(sentence)) => Some(format!("{reason}; {sentence}")),
@@ -119,7 +129,7 @@ fn by_report(kind: CommandKind, report: &ReportSummary, exit: Exit, traces: &Tra
         (None, _) => cut_short(kind, report, exit, traces),
         (Some(RunOutcome::Failed), _) => (RunOutcome::Failed, Some(traces.failed_resources())),
         (Some(RunOutcome::Unknown), _) => {
-            (RunOutcome::Unknown, Some("its report has an unknown status: see the run's output".to_owned()))
+            (RunOutcome::Unknown, Some(format!("its report has an unknown status: {}", traces.see())))
         }
         // Something after the catalog failed, such as the `postrun_command`.
         (Some(outcome), Exit::Code(1)) => (
@@ -518,5 +528,18 @@ mod tests {
             failed.reason.as_deref(),
             Some("not Puppet: judged by its exit code 3 alone; its output ends with: no such host: db01")
         );
+    }
+
+    #[test]
+    fn a_failure_names_the_log_of_its_run_once() {
+        let run = crate::run::history::samples::run_id(7);
+        let check = |outcome: RunOutcome, reason: &str, expected: &str| {
+            let named = Verdict::new(outcome, reason.to_owned()).naming_log(run);
+            assert_eq!(named.reason.as_deref(), Some(expected));
+        };
+        let see = see_log(run);
+        check(RunOutcome::TimedOut, "ended after 1h", &format!("ended after 1h; {see}"));
+        check(RunOutcome::Failed, &format!("no ({see})"), &format!("no ({see})"));
+        check(RunOutcome::NotRun, "disabled", "disabled");
     }
 }

@@ -22,6 +22,9 @@ use crate::run::history::{
 use crate::run::record::Cause;
 use crate::run::record::RunRecord;
 use crate::run::{CompletedRun, Drift, RunOutcome, RunResult};
+use crate::run_log::{
+    LogAnswer, LogContent, LogRequest, MAX_OUTPUT_BYTES, RunChoice, SEAL_BYTES, SealedOutput,
+};
 use crate::signer::Signer;
 use crate::sweep::Settled;
 use crate::time::Timestamp;
@@ -225,6 +228,30 @@ fn forms_stay() {
     check(&of_a_retry, include_str!("golden/history-of-a-retry.v1.json"));
     let certificate = StoredCertificate { certificate: vec![0x30, 0x82], intermediates: vec![vec![0x30]] };
     check(&certificate, include_str!("golden/certificate.v1.json"));
+    let run = RunChoice::Id(sample_run().run_id);
+    let request = LogRequest { key: [7; 32], run, from: Some(9), as_operator: true };
+    check(&request, include_str!("golden/log-request.v1.json"));
+    let latest = LogRequest { run: RunChoice::Latest { back: 2 }, from: None, as_operator: false, ..request };
+    check(&latest, include_str!("golden/log-request-latest.v1.json"));
+    check(&sample_answer(vec![1, 2]), include_str!("golden/log-answer.v1.json"));
+    let refused = LogAnswer { request: [7; 32], content: LogContent::Refused("no".to_owned()) };
+    check(&refused, include_str!("golden/log-answer-refused.v1.json"));
+}
+
+fn sample_answer(sealed: Vec<u8>) -> LogAnswer {
+    let run = sample_run().run_id;
+    let output = SealedOutput { run, from: 9, to: 12, is_over: true, key: [8; 32], sealed };
+    LogAnswer { request: [7; 32], content: LogContent::Output(output) }
+}
+
+#[test]
+fn an_answer_with_output_is_bounded() {
+    let largest = sample_answer(vec![0; MAX_OUTPUT_BYTES + SEAL_BYTES]);
+    assert_eq!(LogAnswer::from_wire(&largest.to_wire()).as_ref(), Ok(&largest));
+    let larger = sample_answer(vec![0; MAX_OUTPUT_BYTES + SEAL_BYTES + 1]);
+    assert!(LogAnswer::from_wire(&larger.to_wire()).is_err());
+    let text = include_str!("golden/log-request.v1.json");
+    assert!(LogRequest::from_wire(&text.replace("Bwc=\"", "\"")).is_err(), "a key has 32 bytes");
 }
 
 /// Proves C15.

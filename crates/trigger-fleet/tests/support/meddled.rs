@@ -36,6 +36,10 @@ pub(crate) trait Meddler: Send + Sync {
     async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
         self.store().list(ranges).await
     }
+
+    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+        self.store().watch(ranges).await
+    }
 }
 
 /// The store with the meddler in front of it.
@@ -78,7 +82,7 @@ impl<M: Meddler> Store for Meddled<M> {
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        self.0.store().watch(ranges).await
+        self.0.watch(ranges).await
     }
 
     fn address(&self) -> &str {

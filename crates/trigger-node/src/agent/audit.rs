@@ -7,7 +7,9 @@ use trigger_core::event::{Event, RunOptions, Targets};
 use trigger_core::identity::RunId;
 use trigger_core::policy::Decision;
 use trigger_core::run::record::Cause;
+use trigger_core::run_log::{LogAnswer, LogContent};
 use trigger_core::signer::Signer;
+use trigger_fleet::run_logs::AskedForLog;
 
 use crate::fire_error::FireError;
 use crate::fire_report::{FireReport, Fired};
@@ -75,6 +77,24 @@ pub(super) fn judged(cause: &Cause, decision: &Decision) {
         signature = %signer,
         fingerprint,
         rule = decision.rule(),
+        reason,
+    );
+}
+
+/// A reader has asked for the output of a run.
+pub(super) fn read_log(AskedForLog { reader, signer, request }: &AskedForLog, answer: &LogAnswer) {
+    let (decision, run, reason) = match &answer.content {
+        LogContent::Output(output) => ("accepted", Some(output.run.to_string()), None),
+        LogContent::Refused(why) => ("refused", None, Some(why)),
+    };
+    tracing::info!(
+        target: "audit",
+        action = "log",
+        decision,
+        %reader,
+        run,
+        as_operator = request.as_operator,
+        signature = %signer,
         reason,
     );
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use trigger_core::backoff;
+use trigger_core::{backoff, duration};
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::{DeliveryWatcher, Outlets, read_again_after};
 
@@ -30,7 +30,10 @@ pub(super) async fn run<H: Host>(
         let error = match watcher.connect().await {
             Ok(watch) => {
                 breaker.reset(&node.settings.backend.to_string());
-                link.send_replace(Connection::Up);
+                if matches!(link.send_replace(Connection::Up), Connection::Down(_)) {
+                    let after = duration::format_short(host.elapsed().saturating_sub(lost_at));
+                    tracing::info!(backend = %node.settings.backend, %after, "connected to the backend again");
+                }
                 attempt = 0;
                 let error = watcher.follow(watch, pause).await;
                 lost_at = host.elapsed();
@@ -38,8 +41,14 @@ pub(super) async fn run<H: Host>(
             }
             Err(error) => error,
         };
-        if link.send_replace(Connection::Down(error.to_string())) == Connection::Up {
-            tracing::warn!(%error, "the watch has ended; reading all deliveries again");
+        match link.send_replace(Connection::Down(error.to_string())) {
+            Connection::Up => {
+                tracing::warn!(%error, "the connection to the backend is lost; all deliveries are read again after it");
+            }
+            Connection::NotTried => {
+                tracing::warn!(%error, "the backend cannot be watched yet; it is tried again and again");
+            }
+            Connection::Down(_) => {}
         }
         if watcher.is_closed() {
             return;

@@ -4,7 +4,8 @@
 //!
 //! All these run on any [`Host`]. The tasks that need the operating system are started by [`on_os`]: [`socket`] serves
 //! this node's commands, [`metrics_file`] writes the metrics, [`disable_watcher`] watches Puppet's lock, [`reaper`]
-//! reaps the supervisors of the program before a reload, [`output_limiter`] bounds the outputs of runs.
+//! reaps the supervisors of the program before a reload, [`output_limiter`] bounds the outputs of runs, [`log_server`]
+//! answers those who may read them.
 
 mod audit;
 mod callers;
@@ -19,6 +20,7 @@ mod disable_watcher;
 mod end_note;
 mod error;
 mod known_ends;
+mod log_server;
 mod metrics;
 mod metrics_file;
 pub mod on_os;
@@ -58,6 +60,7 @@ use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::codec::Codec;
 use trigger_store::credentials::Credentials;
+use trigger_store::store::Entry;
 use trigger_store::url::BackendUrl;
 
 use crate::fire_error::FireError;
@@ -197,6 +200,8 @@ pub struct Service<H: Host> {
     recent_fires: RecentFires,
     link: watch::Receiver<Connection>,
     claim: watch::Receiver<ClaimState>,
+    /// The requests for the output of runs; taken once.
+    log_requests: Option<mpsc::Receiver<Vec<Entry>>>,
 }
 
 impl<H: Host> Service<H> {

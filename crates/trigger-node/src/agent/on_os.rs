@@ -15,7 +15,7 @@ use super::disable_watcher::{DisableWatcher, Puppet};
 use super::policy_file::PolicyFile;
 use super::socket::Access;
 use super::{AgentError, AgentSettings, Part, Service, Signal, Stopped, Surroundings};
-use super::{certificates, metrics_file, output_limiter, reaper, socket, start};
+use super::{certificates, log_server, metrics_file, output_limiter, reaper, socket, start};
 use crate::os::Os;
 use crate::process_table;
 
@@ -54,11 +54,17 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     let find_lock = disabled.find();
     // This list is taken before this program starts children of its own.
     let inherited = reaper::children();
-    let serve = |service: Service<Os>| {
+    let followed = policy.clone();
+    let serve = |mut service: Service<Os>| {
+        let log_requests = service.log_requests.take();
+        let (node, claim) = (Arc::clone(&service.node), service.claim.clone());
         let mut parts = parts(service, Box::pin(find_lock), metrics_file)?;
         parts.extend(forwarders);
         parts.push(Box::pin(reaper::reap(inherited)));
         parts.push(Box::pin(policy_file.follow(policy_in)));
+        if let Some(requests) = log_requests {
+            parts.push(Box::pin(log_server::run(node, claim, followed, requests)));
+        }
         if let Some(certificates) = certificates.filter(|_| uses_tls) {
             parts.push(Box::pin(certificates::follow(host, certificates)));
         }

@@ -75,6 +75,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let (own_record, seen) = watch::channel(Default::default());
     let (release_in, release) = oneshot::channel();
     let (questions_in, questions) = mpsc::channel(16);
+    let (log_requests_in, log_requests) = mpsc::channel(16);
 
     let lock = host.lock_name(&only_agent_here);
     let joined = registration::read_joined(&node.settings)?;
@@ -87,9 +88,10 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
         recent_fires: RecentFires::new(host.wall()),
         link: link.clone(),
         claim: claim.clone(),
+        log_requests: Some(log_requests),
     };
     let breaker = Breaker::new(&state);
-    let outlets = Outlets { arrivals: arrivals_in, own_record };
+    let outlets = Outlets { arrivals: arrivals_in, own_record, log_requests: log_requests_in };
     let mut parts = (surroundings.serve)(service)?;
     parts.push(Box::pin(outbox_relay::run(host.clone(), publisher, link.clone())));
     parts.push(Box::pin(completion_writer::run(Arc::clone(&node), runs.clone(), completions)));
@@ -130,6 +132,13 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     // While a run goes on, not even the next agent of this directory may be spared the wait: a copy of the directory may
     // be started elsewhere.
     let open = runs.open_runs()?;
+    if let (Stopped::Terminated, Some(left)) = (stopped, open.iter().find(|run| run.is_alive)) {
+        tracing::info!(
+            run = %left.record.run_id,
+            "the agent stops and its run goes on, which the next agent adopts: what systemd says now and at the next start of \
+             remaining or left-over processes is about this run"
+        );
+    }
     if matches!(stopped, Stopped::Terminated | Stopped::Renamed) && !open.iter().any(|run| run.is_alive) {
         let (done_in, done) = oneshot::channel();
         let release = registration::Release { nothing_is_open: open.is_empty(), done: done_in };

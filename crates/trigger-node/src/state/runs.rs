@@ -20,6 +20,7 @@ use trigger_core::identity::{Certname, EventId, RunId};
 use trigger_core::run::history::{FiredEvent, PastRun, RunHistory};
 use trigger_core::run::record::RunRecord;
 use trigger_core::run::{RunOutcome, RunResult};
+use trigger_core::run_log::RunChoice;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::Stored;
 
@@ -169,6 +170,14 @@ impl<H: Host> RunPaths<H> {
             self.host.sleep(ORPHAN_POLL).await;
         }
         Ok(true)
+    }
+
+    /// Returns whether the run has ended, so that nothing of its own is added to its output any more.
+    ///
+    /// # Errors
+    /// A [`FileError`] if a file cannot be read or locked.
+    pub fn has_ended(&self) -> Result<bool, FileError> {
+        Ok(!self.is_alive()?)
     }
 
     /// Returns whether the supervisor is alive, or a run that it left behind.
@@ -331,6 +340,41 @@ impl<H: Host> Runs<H> {
         }
         let unreadable = |error| at("understand", &paths.record())(std::io::Error::other(error));
         RunRecord::from_wire(&text).map(Some).map_err(unreadable)
+    }
+
+    /// Returns the run that a reader has chosen, or `None` if it is not among the kept runs of `certname`. Changes nothing.
+    ///
+    /// # Errors
+    /// A [`FileError`] if the directory or a record cannot be read.
+    pub fn choose(&self, choice: RunChoice, certname: &Certname) -> Result<Option<RunId>, FileError> {
+        let mut ids = self.closed()?;
+        ids.extend(self.ids(".json")?);
+        let is_chosen = |id: &RunId| match choice {
+            RunChoice::Id(run) => *id == run,
+            RunChoice::Latest { .. } => true,
+        };
+        let back = match choice {
+            RunChoice::Id(_) => 0,
+            RunChoice::Latest { back } => back,
+        };
+        let mut left = back;
+        for id in ids.into_iter().rev().filter(is_chosen) {
+            let paths = self.paths(id);
+            let text = match read_if_present(&self.host, &paths.record())? {
+                Some(text) => Some(text),
+                None => read_if_present(&self.host, &paths.ended_record())?,
+            };
+            // A blank record is preallocated for the next run. The runs of another certname are not this node's.
+            let Some(Ok(record)) = text.as_deref().map(RunRecord::from_wire) else { continue };
+            if record.certname != *certname {
+                continue;
+            }
+            match left.checked_sub(1) {
+                Some(fewer) => left = fewer,
+                None => return Ok(Some(id)),
+            }
+        }
+        Ok(None)
     }
 
     /// Closes a run whose outcome is stored, and removes the runs that were closed first, beyond those that are kept.

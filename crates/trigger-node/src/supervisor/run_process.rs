@@ -243,6 +243,7 @@ impl PuppetProcess<'_> {
             lock,
             was_stopped,
             wrapper: status.code().and_then(|code| command.wrapper_exit(code)),
+            run: Some(self.record.run_id),
         };
         let summary = report.as_ref().map(|report| &report.summary).map_err(String::as_str);
         let limits = self.puppet.as_ref().map(|puppet| puppet.limits.clone()).unwrap_or_default();

@@ -10,6 +10,7 @@ mod first_process;
 mod globals;
 mod hub;
 mod keygen;
+mod log;
 mod node;
 mod nodes;
 mod outbox;
@@ -71,6 +72,8 @@ enum Command {
     Facts,
     /// Explain why a node ran: the chain that led to its latest run, or to an event
     Why(why::WhyArgs),
+    /// Show the output of a run, here or on another node
+    Log(log::LogArgs),
     /// Move this node's state directory over to the certname that is configured now, or that Puppet has now
     Rename,
     /// Run the node's daemon
@@ -148,6 +151,7 @@ fn run_command(cli: &Cli) -> ExitCode {
         Command::Policy(args) => policy::run(globals, args, &warnings),
         Command::Facts => block_on(facts::run(globals, &warnings)),
         Command::Why(args) => block_on(why::run(globals, args, &warnings)),
+        Command::Log(args) => block_on(log::run(globals, args, &warnings)),
         Command::Rename => block_on(rename::run(globals, &warnings)),
         Command::Keygen(args) => keygen::run(args),
         Command::EtcdRoles(args) => block_on(etcd_roles::run(globals, args, &warnings)),
@@ -183,7 +187,9 @@ fn print_failure(format: OutputFormat, failure: &Failure, warnings: &[String]) {
         }
         OutputFormat::Text | OutputFormat::Dot => {
             output::warnings(warnings);
-            output::note(&format!("error: {}", failure.message));
+            if !crate::logging::failure(&failure.message) {
+                output::note(&format!("error: {}", failure.message));
+            }
         }
     }
 }

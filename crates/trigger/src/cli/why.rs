@@ -93,7 +93,8 @@ fn event_id(subject: &str) -> Option<EventId> {
     subject.to_ascii_lowercase().parse().ok().filter(|_| is_of_an_event)
 }
 
-fn which(text: &str) -> Result<Which, Failure> {
+/// The run that `--run` names.
+pub(super) fn which(text: &str) -> Result<Which, Failure> {
     if let Ok(back) = text.parse() {
         return Ok(Which::Back(back));
     }

@@ -63,6 +63,7 @@ fn every_document_has_a_schema() {
     check_schema::<Why>("why");
     check_schema::<Backup>("hub-backup");
     check_schema::<Renamed>("rename");
+    check_schema::<RunLog>("log");
     check_schema::<Facts>("facts");
     check_schema::<PolicyDecision>("policy-test");
     check_schema::<EtcdRoles>("etcd-roles");
@@ -408,4 +409,10 @@ fn a_decision_of_a_policy() {
 #[test]
 fn a_failure() {
     check("error", &Error { error: "it failed".to_owned(), warnings: warnings() });
+}
+
+#[test]
+fn the_output_of_a_run_is_one_text() {
+    let output = "Notice: a\nError: b\n".to_owned();
+    check("log", &RunLog::of("lb01".parse().unwrap(), run_id(1), true, 7, output, warnings()));
 }

@@ -261,3 +261,23 @@ fn a_node_whose_certificate_is_not_signed_yet_spools_and_is_told_what_to_do() {
 ...
 "#]]);
 }
+
+#[test]
+fn a_run_is_named_by_its_whole_id_or_its_node() {
+    fails(
+        &["log", "01a2074c bc2e"],
+        2,
+        str![[r#"
+error: '01a2074c bc2e' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters; a run is named by its whole id
+
+"#]],
+    );
+    fails(
+        &["log", "lb01", "--run", "last"],
+        2,
+        str![[r#"
+error: 'last' is neither a number of runs to go back (0 is the latest) nor a run's whole id
+
+"#]],
+    );
+}

@@ -31,6 +31,7 @@ fn the_reference_is_what_the_program_says() {
         &["policy", "test"],
         &["facts"],
         &["why"],
+        &["log"],
         &["agent"],
         &["etcd-roles"],
         &["hub"],

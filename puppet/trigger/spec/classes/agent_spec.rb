@@ -56,6 +56,7 @@ RSpec.describe 'trigger::agent' do
           { 'trigger' => 'a "b"*', 'from' => ['web*'], 'noop' => 'only', 'tags' => %w[x y] },
           { 'extensions' => { 'pp_role' => 'web', '1.3.6.1.4.1.34380.1.2.1' => %w[a b] }, 'deny' => true }, {}
         ],
+        'log_operators' => false, 'log_readers' => %w[ops*.example.com admin01 admin01],
         'socket_groups' => %w[adm wheel adm], 'audit_file' => '/var/log/trigger/audit.log',
         'service_ensure' => 'stopped', 'service_enable' => false
       }
@@ -78,6 +79,10 @@ RSpec.describe 'trigger::agent' do
 
         [socket]
         groups = ["adm", "wheel"]
+
+        [log]
+        operators = false
+        readers = ["ops*.example.com", "admin01"]
 
         [audit]
         file = "/var/log/trigger/audit.log"
@@ -191,6 +196,7 @@ RSpec.describe 'trigger::agent' do
     ],
     'socket_groups' => [['a b'], [''], 'adm'],
     'audit_file' => ['audit.log', '/a b'],
+    'log_operators' => ['true'], 'log_readers' => [[], ['a b'], ['a/b'], 'ops01'],
     'backends' => [
       { 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x:1' } }, { 'hub' => { 'url' => 'hub+http://a:8145' } },
       { 'hub' => {} }

@@ -11,6 +11,8 @@ fn each_kind_of_value_has_a_largest_size() {
         (delivery_key("lb01", 1), 1024),
         (outcome_key(1, "lb01"), 64 * 1024),
         (certificate_key("lb01"), 128 * 1024),
+        (Key::LogRequest { certname: certname("lb01"), reader: certname("web01") }, 8 * 1024),
+        (Key::LogAnswer { reader: certname("ops01"), certname: certname("web01") }, 128 * 1024),
     ] {
         assert_eq!(check_size(&node("web01"), &key, bytes), Ok(()), "{key}");
         let denial = check_size(&node("web01"), &key, bytes + 1).unwrap_err();
@@ -31,6 +33,9 @@ fn a_request_costs_what_stays() {
     let cost = Cost::of([(&part, 100, 0), (&delivery, 10, 0), (&part, 100, 0)]);
     assert_eq!(cost, Cost { events: 1, bytes: 402 });
     assert_eq!(Cost::of([(&delivery, 10, 0)]), Cost { events: 0, bytes: 74 });
+    // What a sweep removes within hours stays as long for a quota: no node fills the store with answers to nobody.
+    let answer = Key::LogAnswer { reader: certname("ops01"), certname: certname("web01") };
+    assert_eq!(Cost::of([(&answer, 10, 0)]), Cost { events: 0, bytes: 74 });
     // A sweep gives each target of a part an outcome, and each member too.
     let named = a_part(1, "web01", "lb01 lb02 @lb").targets() + Value::Members(128).targets();
     assert_eq!(named, 130);

@@ -156,6 +156,30 @@ fn a_nodes_records_are_its_own() {
     check(&Key::Sweep, &Value::Other, "---oo");
 }
 
+/// Proves C13.
+#[test]
+fn a_node_asks_for_logs_in_its_own_name_and_answers_for_its_own_runs() {
+    let request = |certname: &str, reader: &str| Key::LogRequest {
+        certname: self::certname(certname),
+        reader: self::certname(reader),
+    };
+    let plain = Value::LogRequest { as_operator: false };
+    let as_operator = Value::LogRequest { as_operator: true };
+    check(&request("lb01", "web01"), &plain, "y-yyy");
+    check(&request("lb01", "web01"), &as_operator, "o-yyy");
+    check(&request("lb01", "web01"), &Value::Other, "--yyy");
+    check(&request("web01", "ops01"), &plain, "--yyy");
+    check(&request("lb01", "ops01"), &plain, "---oo");
+    check(&request("lb01", "ops01"), &as_operator, "---oo");
+    let answer = |reader: &str, certname: &str| Key::LogAnswer {
+        reader: self::certname(reader),
+        certname: self::certname(certname),
+    };
+    check(&answer("ops01", "web01"), &Value::Other, "y-yyy");
+    check(&answer("web01", "lb01"), &Value::Other, "--yyy");
+    check(&answer("ops01", "lb01"), &Value::Other, "---oo");
+}
+
 #[test]
 fn ranges_show_what_concerns_a_node() {
     let group: GroupName = "any".parse().unwrap();
@@ -172,6 +196,10 @@ fn ranges_show_what_concerns_a_node() {
         (Scope::Range(Range::Outcomes(event(2))), "--"),
         (Scope::Range(Range::Outcomes(event(9))), "--"),
         (Scope::Range(Range::Nodes), "y-"),
+        (Scope::Range(Range::LogRequests), "--"),
+        (Scope::Range(Range::LogRequestsTo(certname("web01"))), "yy"),
+        (Scope::Range(Range::LogRequestsTo(certname("lb01"))), "--"),
+        (Scope::Range(Range::LogAnswers), "--"),
         (Scope::All, "--"),
     ] {
         let world = world();

@@ -19,6 +19,11 @@ fn world() -> World {
         world.put(&Key::Node { certname: certname(name) }, Value::Other);
         world.put(&Key::RunHistory { certname: certname(name) }, Value::Other);
         world.put(&certificate_key(name), Value::Certificate(certificate(name, 7)));
+        for other in NAMES {
+            let (certname, reader) = (certname(name), certname(other));
+            world.put(&Key::LogAnswer { reader: reader.clone(), certname: certname.clone() }, Value::Other);
+            world.put(&Key::LogRequest { certname, reader }, Value::Other);
+        }
     }
     world.put(&Key::Members { event: event(1), index: 0 }, Value::Members(1));
     world.put(&Key::Settled { event: event(1) }, Value::Other);
@@ -28,19 +33,24 @@ fn world() -> World {
 fn key() -> impl Strategy<Value = Key> {
     let name = prop::sample::select(&NAMES[..]);
     let target = prop_oneof![3 => prop::sample::select(&NAMES[..]), 1 => Just("@lb")];
-    (0..9_usize, 0..EVENTS, name, target, 0..2_u32).prop_map(|(kind, n, name, target, index)| {
-        let (event, certname) = (event(n), certname(name));
-        match kind {
-            0 | 1 => Key::Part { event, index },
-            2 => Key::Members { event, index },
-            3 => Key::Settled { event },
-            4 => delivery_key(target, n),
-            5 => Key::Outcome { event, certname },
-            6 => Key::Node { certname },
-            7 => Key::RunHistory { certname },
-            _ => certificate_key(name),
-        }
-    })
+    let reader = prop::sample::select(&NAMES[..]).prop_map(certname);
+    (0..11_usize, 0..EVENTS, name, reader, target, 0..2_u32).prop_map(
+        |(kind, n, name, reader, target, index)| {
+            let (event, certname) = (event(n), certname(name));
+            match kind {
+                0 | 1 => Key::Part { event, index },
+                2 => Key::Members { event, index },
+                3 => Key::Settled { event },
+                4 => delivery_key(target, n),
+                5 => Key::Outcome { event, certname },
+                6 => Key::Node { certname },
+                7 => Key::RunHistory { certname },
+                8 => Key::LogRequest { certname, reader },
+                9 => Key::LogAnswer { reader, certname },
+                _ => certificate_key(name),
+            }
+        },
+    )
 }
 
 /// A value that marks its writer: none of those in [`world`] is like it.
@@ -56,6 +66,7 @@ fn value() -> impl Strategy<Value = Value> {
         1 => Just(Value::Outcome(Box::new(DeliveryOutcome::Refused("by a".to_owned())))),
         1 => Just(Value::Other),
         1 => Just(Value::Members(2)),
+        1 => (0..2_u32).prop_map(|as_operator| Value::LogRequest { as_operator: as_operator == 1 }),
         1 => prop::sample::select(&NAMES[..]).prop_map(|name| Value::Certificate(certificate(name, 7))),
     ]
 }
@@ -85,6 +96,9 @@ fn belongs_to_another(key: &str, world: &World) -> bool {
         | Key::Node { certname }
         | Key::RunHistory { certname }
         | Key::Certificate { certname, .. } => certname.as_str() != "a",
+        Key::LogRequest { certname, reader } | Key::LogAnswer { reader, certname } => {
+            certname.as_str() != "a" && reader.as_str() != "a"
+        }
         Key::Sweep => true,
     }
 }
@@ -112,6 +126,15 @@ proptest! {
         for (key, value) in &before.0 {
             if belongs_to_another(key, &before) {
                 prop_assert_eq!(after.0.get(key), Some(value), "{}", key);
+            }
+        }
+        // It asks for logs in its own name, and not as an operator, which it is not.
+        for name in NAMES {
+            for reader in NAMES {
+                let key = Key::LogRequest { certname: certname(name), reader: certname(reader) }.to_string();
+                if let Some(request @ Value::LogRequest { .. }) = after.0.get(&key) {
+                    prop_assert_eq!((reader, request), ("a", &Value::LogRequest { as_operator: false }));
+                }
             }
         }
         // And every event that it has added says so.

@@ -3,6 +3,7 @@
 use trigger_core::authorization::{Actor, Value};
 use trigger_core::delivery::Members;
 use trigger_core::keyspace::{Key, Keyspace, SEPARATOR};
+use trigger_core::run_log::LogRequest;
 use trigger_core::wire::{Stored, WireError};
 
 use crate::server::tls::Tls;
@@ -18,6 +19,9 @@ pub(super) fn value(actor: &Actor, ca: Option<&Tls>, key: &Key, text: &str) -> V
         }
         Key::Part { .. } => parsed(text, |part| Value::Part(Box::new(part))),
         Key::Delivery { .. } | Key::GroupDelivery { .. } => parsed(text, Value::Delivery),
+        Key::LogRequest { .. } => {
+            parsed(text, |request: LogRequest| Value::LogRequest { as_operator: request.as_operator })
+        }
         // A node may say of itself what it wants, also in words that are newer than this hub.
         Key::Outcome { certname, .. } if *certname != actor.certname => {
             parsed(text, |outcome| Value::Outcome(Box::new(outcome)))

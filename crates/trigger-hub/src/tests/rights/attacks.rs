@@ -6,6 +6,7 @@ use tracing::{Metadata, span};
 use trigger_core::certificate::{CertificateRef, Fingerprint, StoredCertificate};
 use trigger_core::delivery::Delivery;
 use trigger_core::lineage::Hop;
+use trigger_core::run_log::{LogRequest, RunChoice};
 use trigger_core::why::{Question, Which};
 use trigger_core::wire::Stored;
 
@@ -26,6 +27,16 @@ async fn hub() -> Hub {
 fn part(n: u32, origin: &str, targets: &str) -> (String, String) {
     let part = publication(n, origin, targets).event.into_parts().remove(0);
     (key(&Key::Part { event: event_id(n), index: 0 }), part.to_wire())
+}
+
+fn log_request(asked: &str, reader: &str, as_operator: bool) -> (String, String) {
+    let request = LogRequest { key: [7; 32], run: RunChoice::Latest { back: 0 }, from: None, as_operator };
+    let reader = certname(reader);
+    (key(&Key::LogRequest { certname: certname(asked), reader }), request.to_wire())
+}
+
+fn log_answer(reader: &str, of: &str) -> Key {
+    Key::LogAnswer { reader: certname(reader), certname: certname(of) }
 }
 
 /// Proves C13: a node with the whole protocol at hand changes nothing that belongs to another, and reads no more than
@@ -53,6 +64,10 @@ async fn a_compromised_node_writes_for_no_other() {
         ((key(&node("lb01")), String::new()), "a node writes its own registration"),
         ((key(&node("web01")), String::new()), "by compare-and-swap alone"),
         ((key(&Key::RunHistory { certname: certname("lb01") }), String::new()), "a node writes its own"),
+        (log_request("lb01", "db01", false), "a node asks for the output of runs in its own name only"),
+        (log_request("lb01", "web01", true), "only an operator of the hub asks as one"),
+        ((log_request("lb01", "web01", false).0, "x".to_owned()), "the value is not one that belongs there"),
+        ((key(&log_answer("web01", "lb01")), String::new()), "a node answers for its own runs only"),
         ((key(&Key::Settled { event: event_id(1) }), String::new()), "the hub sweeps by itself"),
         ((key(&Key::Sweep), "web01".to_owned()), "the hub sweeps by itself"),
         (("/other/nodes/web01".to_owned(), String::new()), "below /puppet_trigger/events only"),
@@ -123,6 +138,10 @@ async fn a_compromised_node_reads_what_concerns_it_alone() {
         range(Range::Deliveries(certname("lb01"))),
         KeyRange::Key(key(&outcome(2, "lb02"))),
         KeyRange::Key(key(&Key::RunHistory { certname: certname("lb01") })),
+        KeyRange::Key(key(&log_answer("ops01", "lb01"))),
+        range(Range::LogRequestsTo(certname("lb01"))),
+        range(Range::LogRequests),
+        range(Range::LogAnswers),
         KeyRange::Key("healthz".to_owned()),
         KeyRange::Prefix("/".to_owned()),
         KeyRange::Prefix("/puppet_trigger/events/".to_owned()),

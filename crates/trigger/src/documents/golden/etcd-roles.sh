@@ -13,6 +13,8 @@ etcdctl role grant-permission --prefix trigger:fleet:/puppet_trigger/events read
 etcdctl role grant-permission --prefix trigger:fleet:/puppet_trigger/events read /puppet_trigger/events/nodes/
 etcdctl role grant-permission --prefix trigger:fleet:/puppet_trigger/events read /puppet_trigger/events/run-history/
 etcdctl role grant-permission --prefix trigger:fleet:/puppet_trigger/events read /puppet_trigger/events/certificates/
+etcdctl role grant-permission --prefix trigger:fleet:/puppet_trigger/events readwrite /puppet_trigger/events/log-requests/
+etcdctl role grant-permission --prefix trigger:fleet:/puppet_trigger/events readwrite /puppet_trigger/events/log-answers/
 etcdctl role grant-permission trigger:fleet:/puppet_trigger/events readwrite /puppet_trigger/events/sweep
 
 role trigger:operator:/puppet_trigger/events
