@@ -15,7 +15,7 @@
 # @param tls_ca
 #   The certificates of the CA that nodes have theirs from; unset, those of Puppet's CA
 # @param tls_crl
-#   The revocation lists of that CA; unset, Puppet's, or none if another CA is given
+#   The revocation lists of that CA; unset, Puppet's. Needed with `tls_ca`: a hub with TLS does not start without lists
 # @param health_listen
 #   Loopback address and port where `/healthz` and `/metrics` are answered without a certificate; unset, nowhere
 # @param crl_url
@@ -83,6 +83,11 @@ class trigger::hub (
 
   if ($tls_certificate =~ Undef) != ($tls_key =~ Undef) {
     fail('trigger::hub: tls_certificate and tls_key belong together: give both or none')
+  }
+
+  $speaks_tls = $tls.lest || { $listen !~ Trigger::Listen::Loopback }
+  if $speaks_tls and $tls_ca and !$tls_crl {
+    fail('trigger::hub: tls_ca needs tls_crl: a hub with TLS does not start without the revocation lists of its CA')
   }
 
   file { '/etc/trigger/hub.toml':

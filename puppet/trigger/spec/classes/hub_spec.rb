@@ -108,6 +108,18 @@ RSpec.describe 'trigger::hub' do
     it { is_expected.to compile.and_raise_error(/tls_certificate and tls_key belong together/) }
   end
 
+  context 'with another CA and without its revocation lists' do
+    let(:params) { { 'tls_ca' => '/tls/ca.pem' } }
+
+    it { is_expected.to compile.and_raise_error(/tls_ca needs tls_crl/) }
+  end
+
+  context 'with another CA, without its revocation lists and without TLS' do
+    let(:params) { { 'listen' => '127.0.0.1:8145', 'tls_ca' => '/tls/ca.pem' } }
+
+    it { is_expected.to compile.with_all_deps }
+  end
+
   context 'without TLS on an address that other machines reach' do
     let(:params) { { 'listen' => '0.0.0.0:8145', 'tls' => false } }
 
