@@ -5,8 +5,13 @@
 //! on the way; and a run that was stopped half-way exits with 0. Puppet's output explains the outcome and does not decide
 //! it, because anything may be printed there. The one exception is in [`signal`].
 
+use std::collections::BTreeSet;
+
+use crate::count::count;
+use crate::identity::Certname;
 use crate::run::command::{CommandKind, WrapperExit};
 use crate::run::explanation::{Traces, quoted};
+use crate::run::record::Cause;
 use crate::run::report::ReportSummary;
 use crate::run::signal;
 use crate::run::{Drift, RunOutcome};
@@ -76,6 +81,20 @@ impl Verdict {
         let has_applied =
             matches!(self.outcome, RunOutcome::Unchanged | RunOutcome::Changed | RunOutcome::Failed);
         self.with_sentence(limits.filter(|_| has_applied))
+    }
+
+    /// Adds that a run which applied a catalog may lack what the origins of some of its events export.
+    #[must_use]
+    pub fn without_catalogs(self, causes: &[Cause]) -> Self {
+        let exporters: BTreeSet<&Certname> =
+            causes.iter().filter(|cause| cause.without_catalog).map(|cause| &cause.event.origin).collect();
+        let others = exporters.len().saturating_sub(1);
+        let has_applied = !matches!(self.outcome, RunOutcome::NotRun);
+        let sentence = exporters.first().filter(|_| has_applied).map(|exporter| {
+            let others = if others == 0 { String::new() } else { format!(" and of {}", count(others, "other node")) };
+            format!("it did not wait any longer for PuppetDB, which had not stored the catalog of {exporter}{others}")
+        });
+        self.with_sentence(sentence)
     }
 
     fn with_sentence(mut self, sentence: Option<String>) -> Self {
@@ -518,5 +537,30 @@ mod tests {
             failed.reason.as_deref(),
             Some("not Puppet: judged by its exit code 3 alone; its output ends with: no such host: db01")
         );
+    }
+
+    #[test]
+    fn a_run_that_did_not_wait_for_a_catalog_says_so() {
+        let cause = |origin: &str, without_catalog| Cause {
+            event: crate::event::Event {
+                origin: origin.parse().unwrap(),
+                ..crate::event::samples::event(1, "t")
+            },
+            addressed_as: Default::default(),
+            interruptions: 0,
+            without_catalog,
+            signer: Default::default(),
+        };
+        let reason = |outcome, causes: &[Cause]| {
+            let verdict = Verdict { outcome, reason: None, reported_noop: false, drift: Drift::default() };
+            verdict.without_catalogs(causes).reason.unwrap_or_default()
+        };
+        let changed = RunOutcome::Changed;
+        let said = "it did not wait any longer for PuppetDB, which had not stored the catalog of";
+        assert_eq!(reason(changed, &[cause("web01", false)]), "");
+        assert_eq!(reason(RunOutcome::NotRun, &[cause("web01", true)]), "");
+        assert_eq!(reason(changed, &[cause("web01", true), cause("web02", false)]), format!("{said} web01"));
+        let three = [cause("web01", true), cause("web02", true), cause("web03", true), cause("web03", true)];
+        assert_eq!(reason(changed, &three), format!("{said} web01 and of 2 other nodes"));
     }
 }
