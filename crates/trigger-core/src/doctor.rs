@@ -11,7 +11,7 @@ mod tests;
 
 pub use facts::{
     Agent, Answered, Backend, Certificate, Claim, Configuration, Directory, Facts, Module, Names, Outbox,
-    Puppet, Service,
+    Puppet, PuppetDb, Service,
 };
 pub use finding::{Finding, Severity};
 
@@ -28,6 +28,7 @@ pub fn examine(facts: &Facts) -> Vec<Finding> {
         facts.certificate.as_ref().map(|certificate| links::certificate(certificate, facts.now)),
         facts.backend.as_ref().map(|backend| links::backend(backend, &facts.version)),
         facts.puppet.as_ref().map(puppet),
+        facts.puppetdb.as_ref().map(puppetdb),
         facts.modules.as_ref().map(|modules| module(modules, &facts.version)),
         facts.service.as_ref().map(service),
         facts.agent.as_ref().map(agent),
@@ -131,6 +132,19 @@ fn directory(Directory { path, problem, free_bytes }: &Directory) -> Vec<Finding
             }
         }
         _ => Finding::ok(AREA, path),
+    }]
+}
+
+fn puppetdb(PuppetDb { url, problem, is_waited_for }: &PuppetDb) -> Vec<Finding> {
+    const AREA: &str = "puppetdb";
+    vec![match problem {
+        Some(problem) if *is_waited_for => Finding::warning(
+            AREA,
+            format!("{problem}: runs do not wait until it has stored what other nodes export"),
+            "let this node's certificate query PuppetDB, correct url in [puppetdb], or set settle = 0 in the configuration",
+        ),
+        None if *is_waited_for => Finding::ok(AREA, format!("{url} answers")),
+        _ => Finding::ok(AREA, "runs do not wait for it (settle = 0)"),
     }]
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::duration;
-use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
+use crate::identity::{CatalogUuid, Certname, EventId, GroupName, RunId, Tag, TriggerName};
 use crate::lineage::{Lineage, Loops};
 use crate::reason::cleaned;
 use crate::time::Timestamp;
@@ -206,6 +206,9 @@ pub struct Event {
     pub fired_in: Option<RunId>,
     /// The Puppet resource that fired the event, or the event that it retries; absent if it was fired on a command line.
     pub fired_by: Option<FiredBy>,
+    /// The catalog that the origin applied when it fired, with what it exports. Absent if no Puppet server stores it in
+    /// PuppetDB, as far as the origin knows.
+    pub catalog: Option<CatalogUuid>,
     /// Whether the event may reach a target that its trigger made run before in the same chain.
     pub loops: Loops,
     /// When the event was fired, by the origin's clock. It serves display and expiry, never order.
@@ -303,6 +306,7 @@ pub(crate) mod samples {
             lineage: Lineage::root(event_id(n)),
             fired_in: None,
             fired_by: None,
+            catalog: None,
             loops: Loops::Avoid,
             fired_at: Timestamp::from_unix_ms(1_763_812_800_000),
             expires_in: DEFAULT_LIFETIME,

@@ -212,6 +212,11 @@ id_type!(
     "an event id"
 );
 id_type!(
+    /// Identifies one catalog that Puppet has compiled, as PuppetDB knows it (`catalog_uuid`).
+    CatalogUuid,
+    "a catalog's uuid"
+);
+id_type!(
     /// Identifies one supervised Puppet process; given to Puppet as `--job-id`.
     RunId,
     "a run id"

@@ -29,6 +29,7 @@ pub mod node;
 mod pattern;
 pub mod policy;
 pub mod publication;
+pub mod puppetdb;
 pub mod queue;
 pub mod rate_limiter;
 mod reason;

@@ -13,6 +13,7 @@ mod ended;
 mod held;
 mod messages;
 mod report;
+mod settling;
 mod waiting;
 
 use std::collections::{BTreeSet, HashSet};
@@ -20,9 +21,11 @@ use std::time::Duration;
 
 use self::clocks::Clocks;
 use self::completed::Completed;
-use self::completion::completed_and_repeated;
+use self::completion::{CompletedCauses, completed_and_repeated};
 pub use self::held::MAX_LISTED;
 use self::held::Unusable;
+use self::settling::Settling;
+pub use self::settling::{DEFAULT_SETTLE, MAX_SETTLE};
 use self::waiting::{Retry, Waiting};
 use crate::dedup::HonouredEvent;
 use crate::delivery::{Completion, DeliveryOutcome};
@@ -55,6 +58,8 @@ pub struct QueueSettings {
     pub runs_per_minute: RunsPerMinute,
     /// Which events may run Puppet here.
     pub policy: Policy,
+    /// How long a run waits until PuppetDB has stored the catalogs that its events were fired with; zero for not at all.
+    pub settle: Duration,
 }
 
 /// The queue of one node.
@@ -82,6 +87,8 @@ pub struct Queue {
     reads_until: Option<Duration>,
     /// Which events can only have expired because clocks differ.
     clocks: Clocks,
+    /// Which catalogs are awaited.
+    settling: Settling,
     /// Set while nothing but the limit on runs keeps the next one from starting.
     delay: Option<Delay>,
 }
@@ -124,6 +131,7 @@ impl Queue {
             next_look: None,
             reads_until: None,
             clocks: Clocks::default(),
+            settling: Settling::default(),
             delay: None,
         }
     }
@@ -141,6 +149,9 @@ impl Queue {
             // The agent reports the blockers before every other input, of which thousands may come at once.
             return Vec::new();
         }
+        if matches!(&input, Input::Catalogs(catalogs) if !self.settling.is_news(catalogs)) {
+            return Vec::new();
+        }
         let mut effects = match input {
             Input::ReadingStarted { is_whole } => self.reading_started(now, is_whole),
             Input::ReadingEnded { is_whole } => self.reading_ended(is_whole),
@@ -151,15 +162,21 @@ impl Queue {
             Input::CompletedWhileDown { run, causes } => self.completed_while_down(now, run, causes),
             Input::Started(running) => self.started(running),
             Input::RunEnded { run, jitter } => self.run_ended(now, run, jitter),
-            Input::Blockers(reported) => self.report_blockers(now, reported),
-            Input::Recovered => self.recovered(now),
+            Input::Blockers(reported) => self.report_blockers(reported),
+            Input::Recovered => self.recovered(),
             Input::PolicyChanged(policy) => self.policy_changed(now, policy),
+            Input::Catalogs(catalogs) => self.catalogs_reported(now, catalogs),
             Input::Tick => Vec::new(),
         };
+        effects.extend(self.repeat_settled(now));
+        self.choose_blocker(now);
         effects.extend(self.start_next(now));
         self.delay = self.find_delay(now);
         let is_held_up = self.blocker.is_some() && self.waiting_causes().next().is_some();
-        self.next_look = is_held_up.then(|| now.elapsed + BLOCKER_POLL_INTERVAL);
+        self.next_look = is_held_up.then(|| match &self.blocker {
+            Some(Blocker::Settling { until, .. }) => *until,
+            _ => now.elapsed + BLOCKER_POLL_INTERVAL,
+        });
         effects
     }
 
@@ -168,7 +185,8 @@ impl Queue {
     /// While a blocker keeps deliveries waiting, that is when to look at the blockers again: not all of them
     /// announce that they are gone.
     pub fn next_wake(&self) -> Option<Duration> {
-        self.next_look.or_else(|| self.next_start())
+        let next = self.next_look.or_else(|| self.next_start());
+        [next, self.settling.next_give_up()].into_iter().flatten().min()
     }
 
     /// Whether a run starts with this input unless a blocker keeps it from starting. Before that, the agent has to
@@ -185,6 +203,8 @@ impl Queue {
         match input {
             // The causes of the run may be all that there is to run.
             Input::RunEnded { .. } | Input::Recovered => true,
+            // A delivery that has run already runs again.
+            _ if self.active.is_none() && is_free && self.settling.has_repetitions() => true,
             _ if self.is_recovering => false,
             _ => self.active.is_none() && is_free && (is_due(&self.real, false) || is_due(&self.noop, true)),
         }
@@ -226,7 +246,11 @@ impl Queue {
         // It may have been superseded by an event that this node does not know any more.
         self.completed.remove(event);
         self.queued.insert(event);
+        let awaited = self.settling.awaits(&self.settings, &cause.event);
         let waiting = if cause.event.options.noop { &mut self.noop } else { &mut self.real };
+        if awaited {
+            waiting.unsettled.add(now, self.settings.settle, &cause.event);
+        }
         waiting.causes.push(cause);
         // A new request is a reason to try again soon.
         waiting.shorten_backoff(now);
@@ -254,7 +278,11 @@ impl Queue {
             return None;
         }
         let active = self.active.iter_mut().flat_map(|active| &mut active.causes);
-        active.chain(&mut self.real.causes).chain(&mut self.noop.causes).find(|cause| cause.event.id == event)
+        active
+            .chain(&mut self.real.causes)
+            .chain(&mut self.noop.causes)
+            .chain(self.settling.repeated_causes_mut())
+            .find(|cause| cause.event.id == event)
     }
 
     fn hold(&mut self, held: HeldDelivery) -> Vec<Effect> {
@@ -280,41 +308,50 @@ impl Queue {
         Vec::new()
     }
 
-    fn report_blockers(&mut self, now: Now, reported: Blockers) -> Vec<Effect> {
+    fn report_blockers(&mut self, reported: Blockers) -> Vec<Effect> {
         self.reported = reported;
-        self.choose_blocker(now)
+        Vec::new()
     }
 
-    fn recovered(&mut self, now: Now) -> Vec<Effect> {
+    fn recovered(&mut self) -> Vec<Effect> {
         self.is_recovering = false;
-        self.choose_blocker(now)
+        Vec::new()
     }
 
-    fn choose_blocker(&mut self, now: Now) -> Vec<Effect> {
-        let was_blocked = self.blocker.is_some();
+    fn choose_blocker(&mut self, now: Now) {
+        let was_blocked = self.is_blocked();
         self.blocker = Blocker::first(self.is_recovering, &self.reported);
         if was_blocked && self.blocker.is_none() {
             // An operator has probably just attended to this node: a run that could not happen before may happen now.
             self.real.shorten_backoff(now);
             self.noop.shorten_backoff(now);
         }
-        Vec::new()
+        if self.blocker.is_none() {
+            self.blocker = settling::blocker(now, [&self.real, &self.noop]);
+        }
+    }
+
+    /// Whether something outside the queue keeps runs from starting.
+    fn is_blocked(&self) -> bool {
+        self.blocker.as_ref().is_some_and(|blocker| !matches!(blocker, Blocker::Settling { .. }))
     }
 
     fn run_ended(&mut self, now: Now, run: CompletedRun, jitter: f64) -> Vec<Effect> {
         let Some(active) = self.active.take() else { return Vec::new() };
         // A run that could not happen because of a blocker, such as an operator who has just disabled Puppet, waits
         // for that blocker and for nothing else.
-        let is_retried = run.result.outcome == RunOutcome::NotRun && self.blocker.is_none();
+        let is_retried = run.result.outcome == RunOutcome::NotRun && !self.is_blocked();
         let retry = is_retried.then(|| Retry::after(&run, now, active.attempts, jitter));
         let run_id = run.run_id;
-        let (completed, again) = completed_and_repeated(run, active.causes);
+        let CompletedCauses { completed, again, unsettled } = completed_and_repeated(run, active.causes);
+        self.settling.repeat_later(now, unsettled);
         if !again.is_empty() {
             // A cause may have been completed by a later run: after a crash, several runs are reported one after
             // the other.
             let again = again.into_iter().filter(|cause| !self.completed.contains(cause.event.id));
             let waiting = if active.noop { &mut self.noop } else { &mut self.real };
             waiting.requeue(again, retry);
+            self.look_at_catalogs(now);
         }
         let mut effects = vec![self.finish(now, Some(run_id), completed)];
         // The policy may have changed while the run was in progress.
@@ -325,7 +362,7 @@ impl Queue {
     fn completed_while_down(&mut self, now: Now, run: CompletedRun, causes: Vec<Cause>) -> Vec<Effect> {
         self.rate_limiter.adopted(now, run.result.started_at);
         let run_id = run.run_id;
-        let (completed, _) = completed_and_repeated(run, causes);
+        let CompletedCauses { completed, .. } = completed_and_repeated(run, causes);
         vec![self.finish(now, Some(run_id), completed)]
     }
 
@@ -342,7 +379,10 @@ impl Queue {
             (true, true) => self.is_noops_turn,
             (_, noop) => noop,
         };
-        let waiting = std::mem::take(if noop { &mut self.noop } else { &mut self.real });
+        let mut waiting = std::mem::take(if noop { &mut self.noop } else { &mut self.real });
+        for cause in &mut waiting.causes {
+            cause.without_catalog = waiting.unsettled.contains(cause.event.id);
+        }
         let Some(options) = waiting.causes.iter().map(|c| c.event.options.clone()).reduce(|a, b| a.union(&b))
         else {
             return effects;
@@ -374,6 +414,7 @@ impl Queue {
         }
         let may_follow = self.rate_limiter.spaced().max(self.rate_limiter.permitted());
         let may_follow = may_follow.max(self.reads_until.unwrap_or_default());
+        let may_follow = may_follow.max(waiting.unsettled.until().unwrap_or_default());
         Some(waiting.retry.as_ref().map_or(may_follow, |retry| retry.not_before.max(may_follow)))
     }
 

@@ -85,6 +85,7 @@ fn event(id: EventId, target: &Certname, fired_at: Timestamp) -> Result<Event, B
         lineage: Lineage::root(id),
         fired_in: None,
         fired_by: None,
+        catalog: None,
         loops: Loops::Avoid,
         fired_at,
         expires_in: DEFAULT_LIFETIME,

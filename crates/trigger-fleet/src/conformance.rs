@@ -117,6 +117,7 @@ fn publication(prefix: &str, fired_at: Timestamp) -> Publication {
         lineage: Lineage::root(id),
         fired_in: None,
         fired_by: None,
+        catalog: None,
         loops: Loops::Avoid,
         fired_at,
         expires_in: DEFAULT_LIFETIME,

@@ -265,6 +265,7 @@ impl Fleet {
             event: event.clone(),
             addressed_as: [delivery.target.clone()].into(),
             interruptions: 0,
+            without_catalog: false,
             signer: signer.clone(),
         }))
     }

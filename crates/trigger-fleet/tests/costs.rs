@@ -147,6 +147,7 @@ fn publication(n: u64) -> Publication {
             lineage: Lineage::root(id),
             fired_in: None,
             fired_by: None,
+            catalog: None,
             loops: Loops::Avoid,
             fired_at,
             expires_in: DEFAULT_LIFETIME,

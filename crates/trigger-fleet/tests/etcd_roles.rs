@@ -108,6 +108,7 @@ fn publication() -> Publication {
         lineage: Lineage::root(event_id()),
         fired_in: None,
         fired_by: None,
+        catalog: None,
         loops: Loops::Avoid,
         fired_at: NOW,
         expires_in: DEFAULT_LIFETIME,

@@ -62,6 +62,7 @@ async fn fire(store: &MemoryStore, n: u128, hosts: &[&str], groups: &[&str]) {
         lineage: Lineage::root(id(n)),
         fired_in: None,
         fired_by: None,
+        catalog: None,
         loops: Loops::Avoid,
         fired_at: NOW,
         expires_in: DEFAULT_LIFETIME,

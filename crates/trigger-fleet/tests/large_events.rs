@@ -118,6 +118,7 @@ fn publication(n: u128, hosts: usize, hours_ago: u64) -> Publication {
             lineage: Lineage::root(id(n)),
             fired_in: None,
             fired_by: None,
+            catalog: None,
             loops: Loops::Avoid,
             fired_at,
             expires_in: DEFAULT_LIFETIME,

@@ -67,6 +67,7 @@ fn publication(n: u128, hosts: &[&str], groups: &[&str]) -> Publication {
             lineage: Lineage::root(id(n)),
             fired_in: None,
             fired_by: None,
+            catalog: None,
             loops: Loops::Avoid,
             fired_at: NOW,
             expires_in: DEFAULT_LIFETIME,

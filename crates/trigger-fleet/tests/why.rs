@@ -82,6 +82,7 @@ async fn fire(fleet: &Fleet, n: u128, origin: &str, parent: Option<&RunRecord>, 
         lineage,
         fired_in: parent.map(|parent| parent.run_id),
         fired_by: None,
+        catalog: None,
         loops: Loops::Avoid,
         fired_at: NOW,
         expires_in: DEFAULT_LIFETIME,
@@ -103,6 +104,7 @@ fn run(certname: &str, n: u128, causes: &[&Event]) -> RunRecord {
         event: Event::clone(event),
         addressed_as: [Target::Node(node(certname))].into(),
         interruptions: 0,
+        without_catalog: false,
         signer: Default::default(),
     };
     RunRecord {

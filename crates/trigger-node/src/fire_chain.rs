@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use trigger_core::event::{Event, FiredBy, RunOptions, Target, Targets};
-use trigger_core::identity::{Certname, EventId, RunId, TriggerName};
+use trigger_core::identity::{CatalogUuid, Certname, EventId, RunId, TriggerName};
 use trigger_core::lineage::{Chain, Lineage, Loops};
 use trigger_core::loop_guard::{self, Rule, is_suppressed};
 use trigger_core::publication::Publication;
@@ -47,6 +47,7 @@ pub struct FireRequest {
     pub targets: Targets,
     pub options: RunOptions,
     pub fired_by: Option<FiredBy>,
+    pub catalog: Option<CatalogUuid>,
     pub loops: Loops,
     pub expires_in: Duration,
 }
@@ -54,7 +55,7 @@ pub struct FireRequest {
 impl FireRequest {
     /// The event, fired at `fired_at`; inside a run it continues the chains that led to the run.
     pub fn into_event(self, id: EventId, parent: Option<&RunRecord>, fired_at: Timestamp) -> Event {
-        let Self { trigger, origin, targets, options, fired_by, loops, expires_in } = self;
+        let Self { trigger, origin, targets, options, fired_by, catalog, loops, expires_in } = self;
         let lineage = parent.map_or_else(|| Lineage::root(id), |parent| Lineage { chains: chains(parent) });
         let fired_in = parent.map(|parent| parent.run_id);
         Event {
@@ -66,6 +67,7 @@ impl FireRequest {
             lineage,
             fired_in,
             fired_by,
+            catalog,
             loops,
             fired_at,
             expires_in,

@@ -454,6 +454,7 @@ mod tests {
             lineage: Lineage::root(id),
             fired_in: None,
             fired_by: None,
+            catalog: None,
             loops: Loops::Avoid,
             fired_at: Os::start().wall(),
             expires_in: DEFAULT_LIFETIME,

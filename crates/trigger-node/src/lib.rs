@@ -21,6 +21,8 @@ mod process_table;
 mod process_tree;
 pub mod puppet_locks;
 pub mod puppet_settings;
+#[cfg(feature = "clients")]
+pub mod puppetdb;
 pub mod queue_view;
 pub mod run_output;
 mod start_error;

@@ -12,6 +12,7 @@ use trigger_core::queue::PuppetBlocker;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
 use trigger_fleet::codec::{Codec, Means};
+use trigger_node::agent::catalogs::CatalogChannels;
 use trigger_node::agent::{
     self, AgentError, AgentSettings, CertnameSource, DisableCheck, Part, Service, Stopped, Surroundings,
 };
@@ -59,6 +60,7 @@ async fn serve(own: &Proc, may_inherit_claim: bool) -> Result<Stopped, AgentErro
     let surroundings = Surroundings {
         signals,
         policy: watch::channel(Policy::default()).1,
+        catalogs: CatalogChannels::unconnected(),
         disabled: Switch(own.clone()),
         serve: |service: Service<Proc>| {
             let (fires_in, fires) = mpsc::unbounded_channel();
@@ -100,6 +102,7 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
         run_timeout: RUN_TIMEOUT,
         runs_per_minute: RunsPerMinute::default(),
         policy: Policy::default(),
+        settle: Duration::ZERO,
         socket_groups: Vec::new(),
         metrics_file: None,
         run_environment: BTreeMap::new(),

@@ -71,6 +71,7 @@ fn publication(own: &Proc, wanted: &Wanted, parent: Option<&RunRecord>) -> Publi
         targets: Targets { hosts: wanted.hosts.clone(), groups: wanted.groups.clone() },
         options: wanted.options.clone(),
         fired_by: None,
+        catalog: None,
         loops: wanted.loops,
         expires_in: wanted.expires_in,
     };

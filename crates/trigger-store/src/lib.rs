@@ -17,6 +17,8 @@ mod entry;
 #[cfg(feature = "clients")]
 pub mod etcd;
 #[cfg(feature = "clients")]
+pub mod https;
+#[cfg(feature = "clients")]
 pub mod hub;
 pub mod hub_protocol;
 pub mod inquiry;

@@ -19,8 +19,10 @@ use trigger_core::duration;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::log_policy::LogPolicy;
 use trigger_core::policy::Policy;
+use trigger_core::queue::{DEFAULT_SETTLE, MAX_SETTLE};
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
+use trigger_store::https::HttpsUrl;
 
 use crate::failure::Failure;
 
@@ -54,6 +56,8 @@ pub(crate) struct ConfigFile {
     #[serde(default, deserialize_with = "number_or_text")]
     pub(crate) run_timeout: Option<String>,
     pub(crate) runs_per_minute: Option<i64>,
+    #[serde(default, deserialize_with = "number_or_text")]
+    pub(crate) settle: Option<String>,
     pub(crate) metrics_file: Option<PathBuf>,
     pub(crate) require_signature: Option<bool>,
     pub(crate) shared_key: Option<PathBuf>,
@@ -65,6 +69,8 @@ pub(crate) struct ConfigFile {
     pub(crate) accept: Vec<AcceptTable>,
     #[serde(default)]
     pub(crate) tls: TlsTable,
+    #[serde(default)]
+    pub(crate) puppetdb: PuppetDbTable,
     #[serde(default)]
     pub(crate) socket: SocketTable,
     #[serde(default)]
@@ -119,6 +125,13 @@ pub(crate) struct HubTable {
     pub(crate) operator_auth_roles: Vec<String>,
     #[serde(default)]
     pub(crate) operator_cli_auth: bool,
+}
+
+/// `[puppetdb]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PuppetDbTable {
+    pub(crate) url: Option<String>,
 }
 
 /// `[socket]`
@@ -207,6 +220,11 @@ impl ConfigFile {
         Ok(accept::policy(&self.path, &self.accept)?.with_logs(logs))
     }
 
+    /// Returns the configured address of PuppetDB.
+    pub(crate) fn puppetdb_url(&self) -> Result<Option<HttpsUrl>, Failure> {
+        self.puppetdb.url.as_deref().map(setting("puppetdb.url")).transpose()
+    }
+
     pub(crate) fn certname(&self) -> Result<Option<Certname>, Failure> {
         self.certname.as_deref().map(certname_setting).transpose()
     }
@@ -257,6 +275,18 @@ pub(crate) fn run_timeout(text: Option<&str>) -> Result<Duration, Failure> {
         return Err(Failure::config(format!("setting run_timeout: '{text}' is less than a second")));
     }
     Ok(timeout)
+}
+
+/// How long a run waits for what other nodes export, such as `20s`; a bare number is seconds, and 0 is not at all.
+pub(crate) fn settle(text: Option<&str>) -> Result<Duration, Failure> {
+    let Some(text) = text else { return Ok(DEFAULT_SETTLE) };
+    let settle = duration::parse(text)
+        .map_err(|error| Failure::config(format!("setting settle: '{text}' is not a duration: {error}")))?;
+    if settle > MAX_SETTLE {
+        let most = duration::format_short(MAX_SETTLE);
+        return Err(Failure::config(format!("setting settle: '{text}' is more than {most}")));
+    }
+    Ok(settle)
 }
 
 /// The most runs that may start in any minute: from the command line, else from the file, where it is a number.
@@ -347,6 +377,35 @@ mod tests {
         }
         assert!(error("runs_per_minute = 'ten'").contains("invalid type"));
         assert_eq!(runs_per_minute(Some("7"), Some(8)).unwrap().to_string(), "7");
+    }
+
+    #[test]
+    fn a_wait_for_puppetdb_is_a_duration_or_nothing() {
+        let wait = |text: &str| {
+            let file = ConfigFile::parse(text).map_err(Failure::config)?;
+            settle(file.settle.as_deref()).map(|wait| wait.as_secs())
+        };
+        for (text, seconds) in
+            [("", 20), ("settle = 0", 0), ("settle = '0s'", 0), ("settle = 5", 5), ("settle = '10m'", 600)]
+        {
+            assert_eq!(wait(text).unwrap(), seconds, "{text}");
+        }
+        assert_eq!(wait("settle = '601s'").unwrap_err().message, "setting settle: '601s' is more than 10m");
+        assert!(
+            wait("settle = 'soon'")
+                .unwrap_err()
+                .message
+                .starts_with("setting settle: 'soon' is not a duration")
+        );
+        let url =
+            |text: &str| ConfigFile::parse(&format!("[puppetdb]\nurl = '{text}'")).unwrap().puppetdb_url();
+        assert_eq!(url("https://db:8081").unwrap().unwrap().to_string(), "https://db:8081");
+        assert!(
+            url("http://db:8080")
+                .unwrap_err()
+                .message
+                .starts_with("setting puppetdb.url: 'http://db:8080' is not an HTTPS URL")
+        );
     }
 
     #[test]

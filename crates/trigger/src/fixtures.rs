@@ -120,6 +120,7 @@ pub(crate) fn status(n: u128, targets: &[(&str, DeliveryState)]) -> EventStatus 
         lineage: Lineage::root(event_id(n)),
         fired_in: Some(run_id(7)),
         fired_by: None,
+        catalog: None,
         loops: Default::default(),
         fired_at: Timestamp::from_unix_ms(NOON),
         expires_in: std::time::Duration::from_secs(60),

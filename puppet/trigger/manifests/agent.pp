@@ -26,6 +26,11 @@
 # @param runs_per_minute
 #   How many runs may start on this node within any minute; further runs wait, so that a loop which the
 #   loop guard cannot see does no harm. Unset, 10
+# @param settle
+#   How long a run waits until PuppetDB has stored what the nodes export that it runs for; `0` for not at all. Unset, 20 seconds
+# @param puppetdb_url
+#   Where this node asks PuppetDB, such as `https://puppetdb.example.com:8081`; unset, where the server that compiles the
+#   catalog has it, if it stores catalogs there. `none` for a node that may not reach it
 # @param metrics_file
 #   Where the agent keeps its metrics for node_exporter's textfile collector, such as
 #   `/var/lib/prometheus/node-exporter/trigger.prom`. The directory is not managed here. Unset, there are none
@@ -100,6 +105,8 @@ class trigger::agent (
   Optional[Trigger::Command] $run_cmd = undef,
   Optional[Trigger::Duration] $run_timeout = undef,
   Optional[Integer[1, 600]] $runs_per_minute = undef,
+  Optional[Variant[Trigger::Duration, Integer[0, 0]]] $settle = undef,
+  Optional[Variant[Trigger::Url::Puppetdb, Enum['none']]] $puppetdb_url = undef,
   Optional[Trigger::Metricsfile] $metrics_file = undef,
   Optional[Trigger::Path] $state_dir = undef,
   Optional[Trigger::Keyprefix] $prefix = undef,
@@ -137,6 +144,12 @@ class trigger::agent (
     fail('trigger::agent: tls_certificate and tls_key belong together: give both or none')
   }
 
+  $used_puppetdb_url = $puppetdb_url ? {
+    'none'  => undef,
+    undef   => trigger::puppetdb_url(),
+    default => $puppetdb_url,
+  }
+
   file { '/etc/trigger/trigger.toml':
     ensure  => file,
     owner   => 'root',
@@ -153,11 +166,13 @@ class trigger::agent (
           'run_cmd'           => $run_cmd,
           'run_timeout'       => $run_timeout,
           'runs_per_minute'   => $runs_per_minute,
+          'settle'            => $settle,
           'metrics_file'      => $metrics_file,
           'require_signature' => $require_signature,
           'shared_key'        => $shared_key,
         },
         'tables'     => {
+          'puppetdb' => { 'url' => $used_puppetdb_url },
           'socket'   => { 'groups' => $socket_groups.unique },
           'log'      => { 'operators' => $log_operators, 'readers' => $log_readers.then |$names| { $names.unique } },
           'audit'    => { 'file' => $audit_file },

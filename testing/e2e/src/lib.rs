@@ -27,6 +27,7 @@ mod process;
 mod puppet;
 mod puppet_agent;
 mod puppet_server;
+mod puppetdb;
 
 pub use answer::Answer;
 pub use backend::{Backend, BackendKind, free_port};
@@ -41,6 +42,7 @@ pub use polling::{TIMEOUT, eventually, eventually_within, never_for, opened_with
 pub use process::{Process, end_all_of, go_on, is_alive, is_stopped, kill, parent_of, signal_to_end, stop};
 pub use puppet::{Applied, module_path};
 pub use puppet_server::PuppetServer;
+pub use puppetdb::PuppetDb;
 
 /// Makes two tests of each scenario, one on the hub and one on etcd, as a fleet has them: with TLS, the certificates of a
 /// real Puppet CA, signatures and a policy. A scenario is a function that takes a [`BackendKind`].

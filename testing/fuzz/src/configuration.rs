@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use crate::program::files::config::{ConfigFile, run_command, run_timeout, runs_per_minute};
+use crate::program::files::config::{ConfigFile, run_command, run_timeout, runs_per_minute, settle};
 use crate::scratch::Scratch;
 
 /// A configuration file, and the values in it as the commands read them.
@@ -15,5 +15,6 @@ pub(crate) fn file(data: &[u8]) {
     let _ = run_command(file.run_cmd.as_deref());
     let _ = run_timeout(file.run_timeout.as_deref());
     let _ = runs_per_minute(None, file.runs_per_minute);
+    let _ = (settle(file.settle.as_deref()), file.puppetdb_url());
     let _ = (file.policy(), file.tls.files(), file.audit_file());
 }

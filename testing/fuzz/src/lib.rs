@@ -25,7 +25,7 @@ use program::files::failure;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 12] = [
     ("agent_socket", bodies::agent_socket),
     ("certificates", certificates::certificates),
     ("configuration", configuration::file),
@@ -34,6 +34,7 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("puppet_locks", puppet::locks),
     ("puppet_report", puppet::report),
     ("puppet_settings", puppet::settings),
+    ("puppetdb", puppet::puppetdb),
     ("state_lines", lines::state),
     ("values", values::values),
     ("watch_frames", frames::watch),

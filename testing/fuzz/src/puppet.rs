@@ -5,11 +5,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::OnceLock;
 
+use trigger_core::event::MAX_TARGETS;
+use trigger_core::puppetdb;
 use trigger_core::run::command::RunCommand;
 use trigger_core::run::report::ReportSummary;
 use trigger_core::run::report_errors::ReportErrors;
 use trigger_node::puppet_settings::Attempt;
 use trigger_node::{puppet_locks, puppet_settings};
+
+use trigger_store::https::HttpsUrl;
 
 use crate::scratch::Scratch;
 
@@ -63,6 +67,20 @@ fn ask() -> (Scratch, RunCommand, Vec<u8>) {
     let cache = fs::read(scratch.path("puppet-settings")).expect("a cache");
     let line = cache.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     (scratch, command, cache[..line].to_vec())
+}
+
+/// An answer of PuppetDB, and the file of Puppet that names it.
+pub(crate) fn puppetdb(data: &[u8]) {
+    let asked = ["web01", "web02"].map(|name| name.parse().expect("a certname"));
+    if let Ok(stored) = puppetdb::read_catalogs(&asked, data) {
+        assert!(stored.keys().all(|certname| asked.contains(certname)), "{stored:?}");
+    }
+    if let Ok(certnames) = puppetdb::read_certnames(data) {
+        assert!(certnames.len() <= MAX_TARGETS);
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = puppetdb::server_url(text).map(str::parse::<HttpsUrl>);
+    }
 }
 
 fn thread() -> String {

@@ -15,11 +15,16 @@ pub fn recorded_outcome(
     runs: impl IntoIterator<Item = (RunRecord, RunResult)>,
 ) -> Option<DeliveryOutcome> {
     let mut interrupted = Vec::new();
+    let mut without_catalog = None;
     for (record, result) in runs {
         let Some(cause) = record.causes.iter().find(|cause| cause.event.id == event) else { continue };
         let interruptions_before = cause.interruptions;
         let run = CompletedRun::new(record.run_id, record.options.noop, result);
         match run.result.outcome {
+            // Another run was to follow. If it did not, this one is what there is.
+            RunOutcome::Unchanged | RunOutcome::Changed if cause.without_catalog => {
+                without_catalog = Some(DeliveryOutcome::Done(run));
+            }
             RunOutcome::Unchanged | RunOutcome::Changed => return Some(DeliveryOutcome::Done(run)),
             RunOutcome::Failed | RunOutcome::TimedOut | RunOutcome::Unknown => {
                 return Some(DeliveryOutcome::Failed(run));
@@ -27,6 +32,9 @@ pub fn recorded_outcome(
             RunOutcome::Interrupted => interrupted.push((interruptions_before, run)),
             RunOutcome::NotRun => {}
         }
+    }
+    if without_catalog.is_some() {
+        return without_catalog;
     }
     // The record of the first interrupted run may have been removed already.
     let was_repeated = interrupted.len() > 1 || interrupted.iter().any(|(before, _)| *before > 0);
@@ -45,37 +53,37 @@ mod tests {
     use std::time::Duration;
     use uuid::Uuid;
 
-    fn check(runs: &[(u128, RunOutcome)], expected: Option<RunOutcome>) {
-        let run = |&(number, outcome): &(u128, RunOutcome)| {
-            let cause = Cause {
-                event: event(1, "t"),
-                addressed_as: [Target::Node("lb01".parse().unwrap())].into(),
-                interruptions: 0,
-                signer: Default::default(),
-            };
-            let at = Timestamp::from_unix_ms(u64::try_from(number).unwrap());
-            let record = RunRecord {
-                run_id: RunId::from_uuid(Uuid::from_u128(number)),
-                certname: "lb01".parse().unwrap(),
-                command: Vec::new(),
-                options: RunOptions::default(),
-                timeout: Duration::ZERO,
-                started_at: at,
-                causes: vec![cause],
-                environment: Default::default(),
-            };
-            (
-                record,
-                RunResult {
-                    outcome,
-                    reason: None,
-                    reported_noop: false,
-                    drift: Default::default(),
-                    started_at: at,
-                    finished_at: at,
-                },
-            )
+    fn run(&(number, outcome): &(u128, RunOutcome)) -> (RunRecord, RunResult) {
+        let cause = Cause {
+            event: event(1, "t"),
+            addressed_as: [Target::Node("lb01".parse().unwrap())].into(),
+            interruptions: 0,
+            without_catalog: false,
+            signer: Default::default(),
         };
+        let at = Timestamp::from_unix_ms(u64::try_from(number).unwrap());
+        let record = RunRecord {
+            run_id: RunId::from_uuid(Uuid::from_u128(number)),
+            certname: "lb01".parse().unwrap(),
+            command: Vec::new(),
+            options: RunOptions::default(),
+            timeout: Duration::ZERO,
+            started_at: at,
+            causes: vec![cause],
+            environment: Default::default(),
+        };
+        let result = RunResult {
+            outcome,
+            reason: None,
+            reported_noop: false,
+            drift: Default::default(),
+            started_at: at,
+            finished_at: at,
+        };
+        (record, result)
+    }
+
+    fn check(runs: &[(u128, RunOutcome)], expected: Option<RunOutcome>) {
         let outcome = recorded_outcome(event_id(1), runs.iter().map(run));
         let outcome = outcome.map(|outcome| match outcome {
             DeliveryOutcome::Done(run) | DeliveryOutcome::Failed(run) => run.result.outcome,
@@ -97,6 +105,28 @@ mod tests {
         check(&[], None);
         check(&[(1, RunOutcome::NotRun)], None);
         check(&[(1, RunOutcome::Failed), (2, RunOutcome::NotRun)], Some(RunOutcome::Failed));
+    }
+
+    #[test]
+    fn a_run_without_the_catalog_counts_where_no_other_followed() {
+        let check = |first: bool, outcomes: [RunOutcome; 2], expected| {
+            let runs = [(1, outcomes[0]), (2, outcomes[1])].map(|numbered| {
+                let (mut record, result) = run(&numbered);
+                record.causes[0].without_catalog = first == (numbered.0 == 1);
+                (record, result)
+            });
+            let Some(DeliveryOutcome::Done(run) | DeliveryOutcome::Failed(run)) =
+                recorded_outcome(event_id(1), runs)
+            else {
+                panic!("it has run")
+            };
+            assert_eq!(run.run_id, RunId::from_uuid(Uuid::from_u128(expected)), "{outcomes:?}");
+        };
+        let (changed, failed, not_run) = (RunOutcome::Changed, RunOutcome::Failed, RunOutcome::NotRun);
+        check(true, [changed, changed], 2);
+        check(false, [changed, changed], 1);
+        check(true, [changed, failed], 2);
+        check(true, [changed, not_run], 1);
     }
 
     #[test]

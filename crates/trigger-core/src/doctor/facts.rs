@@ -25,6 +25,8 @@ pub struct Facts {
     pub backend: Option<Backend>,
     /// Puppet.
     pub puppet: Option<Puppet>,
+    /// PuppetDB; absent if none is known here.
+    pub puppetdb: Option<PuppetDb>,
     /// The copies of the Puppet module in Puppet's module path.
     pub modules: Option<Vec<Module>>,
     /// The agent's service; absent without systemd.
@@ -49,6 +51,7 @@ impl Facts {
             certificate: None,
             backend: None,
             puppet: None,
+            puppetdb: None,
             modules: None,
             service: None,
             agent: None,
@@ -147,6 +150,17 @@ pub struct Puppet {
     pub disabled: Option<String>,
     /// The pid of a run in progress, or why it cannot be known.
     pub running: Option<Result<u32, String>>,
+}
+
+/// PuppetDB.
+#[derive(Debug, Clone)]
+pub struct PuppetDb {
+    /// Its address, as far as it is one.
+    pub url: String,
+    /// Why it does not answer this node.
+    pub problem: Option<String>,
+    /// Whether runs here wait for what other nodes export.
+    pub is_waited_for: bool,
 }
 
 /// A copy of the Puppet module.

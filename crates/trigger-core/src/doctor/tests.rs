@@ -47,6 +47,7 @@ fn sound() -> Facts {
             answer: Ok(Answered { version: Some("0.1.0".to_owned()), ..Answered::default() }),
         }),
         puppet: Some(Puppet { is_needed: true, ..Puppet::default() }),
+        puppetdb: None,
         modules: Some(vec![Module { path: "/modules/trigger".to_owned(), version: "0.1.0".to_owned() }]),
         service: Some(Service {
             unit: "trigger-agent".to_owned(),
@@ -297,4 +298,19 @@ fn a_claim_is_this_nodes_or_free() {
     check(without_agent(false, 10), &[("claim", E, "another agent acts for web01")]);
     check(without_agent(false, 3600), &[]);
     check(without_agent(true, 10), &[]);
+}
+
+#[test]
+fn a_puppetdb_that_does_not_answer_is_a_warning_where_runs_would_wait_for_it() {
+    let found = |problem: Option<&str>, is_waited_for| {
+        let (url, problem) = ("https://puppetdb:8081".to_owned(), problem.map(str::to_owned));
+        let facts = Facts { puppetdb: Some(PuppetDb { url, problem, is_waited_for }), ..sound() };
+        let found = examine(&facts).into_iter().find(|finding| finding.area == "puppetdb").unwrap();
+        (found.severity, found.summary)
+    };
+    assert_eq!(found(None, true), (Severity::Ok, "https://puppetdb:8081 answers".to_owned()));
+    assert_eq!(found(Some("x"), false).0, Severity::Ok);
+    let (severity, summary) = found(Some("it answered 403"), true);
+    assert_eq!(severity, Severity::Warning);
+    assert_eq!(summary, "it answered 403: runs do not wait until it has stored what other nodes export");
 }

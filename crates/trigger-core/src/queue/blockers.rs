@@ -3,7 +3,10 @@
 //! The agent reports what it sees of each blocker ([`Blockers`]); the queue decides which one counts and shows its
 //! reason at every delivery that waits. The order is that of [`Blocker`]: a blocker stands before those that matter
 //! only once it is gone. A blocker that has to be acquired, such as a slot, belongs behind all of these, since it
-//! must not be occupied while something else keeps the run from starting.
+//! must not be occupied while something else keeps the run from starting. The one that the queue finds by itself is
+//! [`Blocker::Settling`]: it is for the events that wait, and so counts last.
+
+use std::time::Duration;
 
 /// A reason why no run may start. The variants stand in the order in which they count.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,14 @@ pub enum Blocker {
     /// Puppet is disabled on this node. The sentence has the operator's message, as in
     /// `puppet agent --disable MESSAGE`.
     Disabled(String),
+    /// PuppetDB has not stored the catalogs yet that the events were fired with, so that a run would lack what their
+    /// origins export. Ends by itself, at the latest after `settle`.
+    Settling {
+        /// Whose catalog is awaited and until when, as a sentence.
+        reason: String,
+        /// When the run starts all the same, on the clock that only goes forward.
+        until: Duration,
+    },
 }
 
 /// What Puppet's own settings and files say against a run.
@@ -80,7 +91,7 @@ impl Blocker {
     /// pending.
     pub fn needs_operator(&self) -> bool {
         match self {
-            Self::Recovering | Self::Unknown(_) => false,
+            Self::Recovering | Self::Unknown(_) | Self::Settling { .. } => false,
             Self::Claim(claim) => matches!(claim, ClaimBlocker::Contended(_)),
             Self::OtherCertname(_) | Self::Broken(_) | Self::Disabled(_) => true,
         }
@@ -94,7 +105,8 @@ impl Blocker {
             Self::OtherCertname(reason)
             | Self::Unknown(reason)
             | Self::Broken(reason)
-            | Self::Disabled(reason) => reason,
+            | Self::Disabled(reason)
+            | Self::Settling { reason, .. } => reason,
         }
     }
 }

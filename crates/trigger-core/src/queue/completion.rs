@@ -4,24 +4,33 @@ use crate::delivery::DeliveryOutcome;
 use crate::run::record::Cause;
 use crate::run::{CompletedRun, RunOutcome};
 
-/// The causes that a run has completed, with their outcome, and those that another run has to cover (C6).
-pub(super) fn completed_and_repeated(
-    run: CompletedRun,
-    causes: Vec<Cause>,
-) -> (Vec<(Cause, DeliveryOutcome)>, Vec<Cause>) {
+/// What the end of a run means for its causes.
+pub(super) struct CompletedCauses {
+    /// Those that the run has completed, with their outcome.
+    pub(super) completed: Vec<(Cause, DeliveryOutcome)>,
+    /// Those that another run has to cover.
+    pub(super) again: Vec<Cause>,
+    /// Those that another run covers once PuppetDB has stored their catalogs, with this run.
+    pub(super) unsettled: Vec<(Cause, CompletedRun)>,
+}
+
+/// The causes that a run has completed, and those that another run has to cover (C6).
+pub(super) fn completed_and_repeated(run: CompletedRun, causes: Vec<Cause>) -> CompletedCauses {
+    let is_interrupted = run.result.outcome == RunOutcome::Interrupted;
+    let is_done = matches!(run.result.outcome, RunOutcome::Unchanged | RunOutcome::Changed);
+    let (unsettled, causes): (Vec<Cause>, Vec<Cause>) =
+        causes.into_iter().partition(|cause| is_done && cause.without_catalog);
     let (completed, again): (Vec<Cause>, Vec<Cause>) = match run.result.outcome {
         RunOutcome::NotRun => (Vec::new(), causes),
         RunOutcome::Interrupted => causes.into_iter().partition(|cause| cause.interruptions > 0),
         _ => (causes, Vec::new()),
     };
-    let is_interrupted = run.result.outcome == RunOutcome::Interrupted;
     let again = again
         .into_iter()
         .map(|cause| Cause { interruptions: cause.interruptions + u32::from(is_interrupted), ..cause })
         .collect();
-    let outcome = match run.result.outcome {
-        RunOutcome::Unchanged | RunOutcome::Changed => DeliveryOutcome::Done(run),
-        _ => DeliveryOutcome::Failed(run),
-    };
-    (completed.into_iter().map(|cause| (cause, outcome.clone())).collect(), again)
+    let unsettled = unsettled.into_iter().map(|cause| (cause, run.clone())).collect();
+    let outcome = if is_done { DeliveryOutcome::Done(run) } else { DeliveryOutcome::Failed(run) };
+    let completed = completed.into_iter().map(|cause| (cause, outcome.clone())).collect();
+    CompletedCauses { completed, again, unsettled }
 }

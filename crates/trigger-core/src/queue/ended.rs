@@ -65,7 +65,8 @@ impl Queue {
                 let event = cause.event.id;
                 self.queued.remove(&event);
                 self.clocks.ended(event);
-                let without_run = run.is_none().then(|| outcome.clone());
+                let is_by_run = matches!(outcome, DeliveryOutcome::Done(_) | DeliveryOutcome::Failed(_));
+                let without_run = (!is_by_run).then(|| outcome.clone());
                 let honoured = HonouredEvent::new(event, now.wall, cause.event.expires_at());
                 self.completed.insert(HonouredEvent { without_run, ..honoured }, now.wall);
                 Completion { event, addressed_as: cause.addressed_as, outcome }
@@ -74,6 +75,7 @@ impl Queue {
         if self.queued.len() < queued {
             for waiting in [&mut self.real, &mut self.noop] {
                 waiting.causes.retain(|cause| self.queued.contains(&cause.event.id));
+                waiting.unsettled.retain(|event| self.queued.contains(&event));
             }
         }
         Effect::Finish { run, completions }

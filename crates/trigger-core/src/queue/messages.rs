@@ -8,6 +8,7 @@ use crate::event::{RunOptions, Target};
 use crate::identity::{EventId, RunId};
 use crate::node::{HeldDelivery, Running};
 use crate::policy::Policy;
+use crate::puppetdb::Catalogs;
 use crate::run::CompletedRun;
 use crate::run::record::Cause;
 
@@ -73,6 +74,8 @@ pub enum Input {
     Recovered,
     /// Another policy is in force. What waits is judged by it.
     PolicyChanged(Policy),
+    /// What PuppetDB says now of the catalogs that the queue [awaits](super::Queue::awaited_catalogs).
+    Catalogs(Catalogs),
     /// Time has passed.
     Tick,
 }

@@ -1,8 +1,10 @@
 //! What the queue reports: to the node's record in the backend, to `trigger queue` and to the metrics.
 
+use std::collections::BTreeSet;
+
 use super::{ActiveRun, Blocker, MAX_LISTED, Queue};
 use crate::count::count;
-use crate::identity::EventId;
+use crate::identity::{Certname, EventId};
 use crate::node::{Activity, Delayed, HeldDelivery, Retrying, Running, Waiting};
 use crate::rate_limiter::RunsPerMinute;
 use crate::reason::shortened;
@@ -35,11 +37,18 @@ impl Queue {
         let held = self.held().take(MAX_LISTED);
         Activity {
             running: self.active.as_ref().and_then(running),
-            retrying: if self.blocker.is_some() { Vec::new() } else { retrying },
+            retrying: if self.is_blocked() { Vec::new() } else { retrying },
             delayed,
-            waiting: self
-                .waiting_reason()
-                .map(|reason| Waiting { reason: shortened(reason), causes: listed(self.waiting_causes()) }),
+            waiting: match self.waiting_reason() {
+                Some(reason) => {
+                    let causes = listed(self.waiting_causes().chain(self.repeated_causes()));
+                    Some(Waiting { reason: shortened(reason), causes })
+                }
+                None => self.settling.repetition_reason().map(|reason| Waiting {
+                    reason: shortened(&reason),
+                    causes: listed(self.repeated_causes()),
+                }),
+            },
             held: held.map(|(event, reason)| HeldDelivery { event, reason: shortened(reason) }).collect(),
         }
     }
@@ -79,6 +88,17 @@ impl Queue {
     /// What waits for a run: first the causes of the next real run, then those of the next noop run.
     pub fn waiting_causes(&self) -> impl Iterator<Item = &Cause> {
         self.real.causes.iter().chain(&self.noop.causes)
+    }
+
+    /// What has run without the catalog that its event was fired with, and runs once more when PuppetDB has stored it.
+    pub fn repeated_causes(&self) -> impl Iterator<Item = &Cause> {
+        self.settling.repeated_causes()
+    }
+
+    /// The nodes whose catalogs are awaited.
+    pub fn awaited_catalogs(&self) -> BTreeSet<Certname> {
+        let waiting = [&self.real, &self.noop].into_iter().flat_map(|waiting| waiting.unsettled.exporters());
+        waiting.chain(self.repeated_causes().map(|cause| &cause.event.origin)).cloned().collect()
     }
 
     /// Whether an event waits or runs here.

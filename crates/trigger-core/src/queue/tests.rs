@@ -3,7 +3,7 @@
 //! The words of a script are `e1` for an event, `e1:web` for a tagged one, `e1~` for a noop one; `+1500` lets 1500 ms
 //! pass, and `wall+90000000` moves the wall clock alone; `unchanged`, `failed`, `not_run`, `interrupted` and so on end
 //! the run; `[` and `]` begin and end a reading of deliveries, and `[all` and `all]` one of everything that is there; `block` and `unblock` disable and enable Puppet; `forged:e1` is a delivery whose event does not count, `unverified:e1` one
-//! whose event cannot be verified now; `restart` starts a new agent that takes over from an idle
+//! whose event cannot be verified now; `e1^` was fired with a catalog, `asked` means that PuppetDB has not answered yet, and `stored:e1` that it has stored the catalog of `e1`; `restart` starts a new agent that takes over from an idle
 //! one.
 
 mod backlog;
@@ -13,16 +13,18 @@ mod limit;
 mod policy;
 mod random_scripts;
 mod recovery;
+mod settling;
 
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::delivery::DeliveryState;
 use crate::event::{Event, Target, samples};
-use crate::identity::RunId;
+use crate::identity::{CatalogUuid, RunId};
 use crate::lineage::Loops;
 use crate::node::NodeRecord;
 use crate::policy::{Policy, Rule, RuleSettings};
+use crate::puppetdb::{Catalogs, StoredCatalog};
 use crate::run::RunResult;
 use crate::status::delivery_status;
 use crate::wire::Stored;
@@ -45,6 +47,7 @@ fn settings() -> QueueSettings {
         // High enough not to matter except in the tests of the limit.
         runs_per_minute: "600".parse().unwrap(),
         policy: Policy::default(),
+        settle: DEFAULT_SETTLE,
     }
 }
 
@@ -97,16 +100,28 @@ fn disabled(reason: Option<&str>) -> Input {
     Input::Blockers(Blockers { puppet, ..Blockers::default() })
 }
 
+fn catalog(n: u128) -> CatalogUuid {
+    CatalogUuid::from_uuid(uuid::Uuid::from_u128(n))
+}
+
+/// PuppetDB has this catalog of the origin of all events.
+fn stored(uuid: CatalogUuid, produced_at: Timestamp) -> Catalogs {
+    let catalog = StoredCatalog { uuid: Some(uuid), produced_at };
+    Catalogs::Stored([(samples::event(0, "t").origin, catalog)].into())
+}
+
 fn cause(word: &str) -> Cause {
     let (name, tag) = word.split_once(':').map_or((word, None), |(n, t)| (n, Some(t)));
-    let n: u128 = name.trim_start_matches('e').trim_end_matches('~').parse().unwrap();
+    let n: u128 = name.trim_start_matches('e').trim_end_matches(['~', '^']).parse().unwrap();
     let mut event = samples::event(n, "t");
+    event.catalog = name.contains('^').then(|| catalog(n));
     event.options =
-        RunOptions { tags: tag.into_iter().map(|t| t.parse().unwrap()).collect(), noop: name.ends_with('~') };
+        RunOptions { tags: tag.into_iter().map(|t| t.parse().unwrap()).collect(), noop: name.contains('~') };
     Cause {
         event,
         addressed_as: [Target::Node(settings().certname)].into(),
         interruptions: 0,
+        without_catalog: false,
         signer: Default::default(),
     }
 }
@@ -205,6 +220,14 @@ impl World {
             } else if let Some(event) = word.strip_prefix("unverified:") {
                 let (event, reason) = (cause(event).event.id, "its certificate is not stored".to_owned());
                 self.input(Input::Unverified(HeldDelivery { event, reason }));
+            } else if word == "asked" {
+                self.input(Input::Catalogs(Catalogs::Unknown));
+            } else if word == "not_asked" {
+                self.input(Input::Catalogs(Catalogs::NotAsked));
+            } else if let Some(event) = word.strip_prefix("stored:") {
+                let event = cause(event).event;
+                let before = Timestamp::from_unix_ms(event.fired_at.as_unix_ms() - 5000);
+                self.input(Input::Catalogs(stored(catalog(number(event.id)[1..].parse().unwrap()), before)));
             } else if word == "unblock" {
                 self.input(disabled(None));
             } else {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::settling::Unsettled;
 use crate::backoff;
 use crate::delivery::DeliveryOutcome;
 use crate::identity::EventId;
@@ -18,6 +19,8 @@ pub(super) struct Waiting {
     pub(super) causes: Vec<Cause>,
     /// Set after a run that could not happen.
     pub(super) retry: Option<Retry>,
+    /// Those whose catalogs PuppetDB has not stored.
+    pub(super) unsettled: Unsettled,
     /// Whether no cause but the latest can stand for an earlier one.
     is_deduplicated: bool,
 }
@@ -95,6 +98,12 @@ impl Waiting {
         }
         self.is_deduplicated = false;
         self.retry = retry.filter(|_| !self.causes.is_empty());
+    }
+
+    /// Adds a cause that has run before. It leaves the next try of the others where it is.
+    pub(super) fn add_again(&mut self, cause: Cause) {
+        self.causes.push(cause);
+        self.is_deduplicated = false;
     }
 
     /// Bounds a backlog to which a cause has just been added. An earlier event is superseded where a later one has

@@ -218,6 +218,7 @@ pub(crate) mod samples {
             event,
             addressed_as: [Target::Node("lb01".parse().unwrap())].into(),
             interruptions: 0,
+            without_catalog: false,
             signer: Default::default(),
         };
         RunRecord {

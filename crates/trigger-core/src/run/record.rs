@@ -19,6 +19,9 @@ pub struct Cause {
     /// How many runs that covered the event were interrupted. After the first, the event runs again; after the second,
     /// it has failed (C6).
     pub interruptions: u32,
+    /// Whether the run starts although PuppetDB has not stored the catalog that the event was fired with. Another run
+    /// follows when it has.
+    pub without_catalog: bool,
     /// What is verified of the event's signature.
     pub signer: Signer,
 }

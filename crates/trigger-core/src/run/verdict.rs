@@ -5,9 +5,13 @@
 //! on the way; and a run that was stopped half-way exits with 0. Puppet's output explains the outcome and does not decide
 //! it, because anything may be printed there. The one exception is in [`signal`].
 
-use crate::identity::RunId;
+use std::collections::BTreeSet;
+
+use crate::count::count;
+use crate::identity::{Certname, RunId};
 use crate::run::command::{CommandKind, WrapperExit};
 use crate::run::explanation::{Traces, quoted, see_log};
+use crate::run::record::Cause;
 use crate::run::report::ReportSummary;
 use crate::run::signal;
 use crate::run::{Drift, RunOutcome};
@@ -86,6 +90,20 @@ impl Verdict {
         let is_wanted = matches!(self.outcome, RunOutcome::Failed | RunOutcome::TimedOut)
             && !self.reason.as_ref().is_some_and(|reason| reason.contains(&see));
         self.with_sentence(is_wanted.then_some(see))
+    }
+
+    /// Adds that a run which applied a catalog may lack what the origins of some of its events export.
+    #[must_use]
+    pub fn without_catalogs(self, causes: &[Cause]) -> Self {
+        let exporters: BTreeSet<&Certname> =
+            causes.iter().filter(|cause| cause.without_catalog).map(|cause| &cause.event.origin).collect();
+        let others = exporters.len().saturating_sub(1);
+        let has_applied = !matches!(self.outcome, RunOutcome::NotRun);
+        let sentence = exporters.first().filter(|_| has_applied).map(|exporter| {
+            let others = if others == 0 { String::new() } else { format!(" and of {}", count(others, "other node")) };
+            format!("it did not wait any longer for PuppetDB, which had not stored the catalog of {exporter}{others}")
+        });
+        self.with_sentence(sentence)
     }
 
     fn with_sentence(mut self, sentence: Option<String>) -> Self {
@@ -541,5 +559,30 @@ mod tests {
         check(RunOutcome::TimedOut, "ended after 1h", &format!("ended after 1h; {see}"));
         check(RunOutcome::Failed, &format!("no ({see})"), &format!("no ({see})"));
         check(RunOutcome::NotRun, "disabled", "disabled");
+    }
+
+    #[test]
+    fn a_run_that_did_not_wait_for_a_catalog_says_so() {
+        let cause = |origin: &str, without_catalog| Cause {
+            event: crate::event::Event {
+                origin: origin.parse().unwrap(),
+                ..crate::event::samples::event(1, "t")
+            },
+            addressed_as: Default::default(),
+            interruptions: 0,
+            without_catalog,
+            signer: Default::default(),
+        };
+        let reason = |outcome, causes: &[Cause]| {
+            let verdict = Verdict { outcome, reason: None, reported_noop: false, drift: Drift::default() };
+            verdict.without_catalogs(causes).reason.unwrap_or_default()
+        };
+        let changed = RunOutcome::Changed;
+        let said = "it did not wait any longer for PuppetDB, which had not stored the catalog of";
+        assert_eq!(reason(changed, &[cause("web01", false)]), "");
+        assert_eq!(reason(RunOutcome::NotRun, &[cause("web01", true)]), "");
+        assert_eq!(reason(changed, &[cause("web01", true), cause("web02", false)]), format!("{said} web01"));
+        let three = [cause("web01", true), cause("web02", true), cause("web03", true), cause("web03", true)];
+        assert_eq!(reason(changed, &three), format!("{said} web01 and of 2 other nodes"));
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Stored, WireError, read, write};
 use crate::delivery::{Delivery, Members};
 use crate::event::{Declaration, Event, FiredBy, FiringResource, MAX_LIFETIME, Part, RunOptions, Targets};
-use crate::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, Tag, TriggerName};
+use crate::identity::{CatalogUuid, Certname, EventId, GroupName, KeyPrefix, RunId, Tag, TriggerName};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
 use crate::publication::Publication;
 use crate::sweep::Settled;
@@ -34,6 +34,8 @@ pub(super) struct EventForm {
     fired_by: Option<ResourceForm>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_of: Option<EventId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    catalog: Option<CatalogUuid>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     allow_loops: bool,
     fired_at_unix_ms: Timestamp,
@@ -75,6 +77,7 @@ impl EventForm {
             fired_in: event.fired_in,
             retry_of: event.fired_by.as_ref().and_then(FiredBy::retried),
             fired_by: ResourceForm::of(event.fired_by),
+            catalog: event.catalog,
             allow_loops: event.loops == Loops::Allow,
             fired_at_unix_ms: event.fired_at,
             expires_in_seconds: event.expires_in.as_secs(),
@@ -95,6 +98,7 @@ impl EventForm {
             lineage: Lineage { chains: self.lineage.into_iter().map(ChainForm::read).collect() },
             fired_in: self.fired_in,
             fired_by: ResourceForm::read(self.fired_by, self.retry_of),
+            catalog: self.catalog,
             loops: if self.allow_loops { Loops::Allow } else { Loops::Avoid },
             fired_at: self.fired_at_unix_ms,
             // Bounds how long a node has to remember the event, whichever node wrote it.

@@ -89,6 +89,8 @@ struct CauseForm {
     to_groups: Vec<GroupName>,
     #[serde(default)]
     interruptions: u32,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    without_catalog: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signer: Option<SignerForm>,
 }
@@ -139,6 +141,7 @@ impl CauseForm {
             to_host: cause.addressed_as.iter().any(Target::is_node),
             to_groups: groups.collect(),
             interruptions: cause.interruptions,
+            without_catalog: cause.without_catalog,
             signer: SignerForm::of(&cause.signer),
         }
     }
@@ -149,6 +152,7 @@ impl CauseForm {
             event: self.event.read()?,
             addressed_as: node.into_iter().chain(self.to_groups.into_iter().map(Target::Group)).collect(),
             interruptions: self.interruptions,
+            without_catalog: self.without_catalog,
             signer: SignerForm::read(self.signer),
         })
     }

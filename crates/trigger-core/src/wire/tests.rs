@@ -99,6 +99,7 @@ fn sample_record() -> RunRecord {
             addressed_as: [Target::Node("lb01".parse().unwrap()), Target::Group("lb".parse().unwrap())]
                 .into(),
             interruptions: 1,
+            without_catalog: false,
             signer: Signer::Unsigned,
         }],
         environment: [("A".to_owned(), "b".to_owned())].into(),
@@ -177,6 +178,9 @@ fn forms_stay() {
     let stopped = NodeRecord { lock: Some("l".to_owned()), released: true, ..sample_node() };
     check(&stopped, include_str!("golden/node-released.v1.json"));
     check(&sample_record(), include_str!("golden/run-record.v1.json"));
+    let mut without_catalog = sample_record();
+    without_catalog.causes[0].without_catalog = true;
+    check(&without_catalog, include_str!("golden/run-record-without-catalog.v1.json"));
     let signed_by = |signer| {
         let mut record = sample_record();
         record.causes[0].signer = signer;
@@ -223,6 +227,10 @@ fn forms_stay() {
     let mut retried = chained;
     retried.event.fired_by = Some(FiredBy::RetryOf(sample_event().id));
     check(&retried, include_str!("golden/part-retry.v1.json"));
+    let mut with_catalog = retried;
+    with_catalog.event.fired_by = None;
+    with_catalog.event.catalog = Some("0c23df3f-7ac7-4a51-bd58-e4a91e7a3f96".parse().unwrap());
+    check(&with_catalog, include_str!("golden/part-with-catalog.v1.json"));
     let mut of_a_retry = sample_history();
     of_a_retry.runs[0].causes.listed[0].fired_by = Some(FiredBy::RetryOf(sample_event().id));
     check(&of_a_retry, include_str!("golden/history-of-a-retry.v1.json"));

@@ -52,6 +52,7 @@ pub(crate) fn publication(n: u128, origin: &str, hosts: &[&str]) -> Publication 
             lineage: Lineage::root(id(n)),
             fired_in: None,
             fired_by: None,
+            catalog: None,
             loops: Loops::Avoid,
             fired_at: NOW,
             expires_in: DEFAULT_LIFETIME,

@@ -12,29 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::header::{ACCEPT, HOST};
-use axum::http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
-use trigger_pki::{OtherEnd, Pki, PkiError};
+use tokio::time::sleep;
+use trigger_pki::{Pki, PkiError};
 use trigger_store::address::Address;
+use trigger_store::https::{self, HttpsError, HttpsUrl, Limits};
 
 use super::metrics::Metrics;
 
-/// How long one fetch may take.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How soon a fetch that failed is tried again, where the interval is longer.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
-/// The largest list in bytes: each revoked certificate takes about 40, so a million of them.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// The port of HTTPS where a URL has none.
-const DEFAULT_PORT: u16 = 443;
+/// What bounds one fetch. In a list each revoked certificate takes about 40 bytes, so that it may hold a million of them.
+const LIMITS: Limits = Limits { time: Duration::from_secs(30), bytes: 64 * 1024 * 1024 };
 
 /// From where revocation lists are fetched, and how often.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,12 +36,9 @@ pub struct CrlFetch {
     pub file: PathBuf,
 }
 
-/// An HTTPS URL.
+/// An HTTPS URL with a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CrlUrl {
-    server: Address,
-    path: String,
-}
+pub struct CrlUrl(HttpsUrl);
 
 /// A text is not an HTTPS URL.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,22 +51,12 @@ pub struct InvalidCrlUrl(String);
 /// Revocation lists could not be fetched.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
-    #[error("cannot connect to {server}: {source}")]
-    Connect { server: Address, source: io::Error },
-    #[error("{0}")]
-    Tls(String),
+    #[error(transparent)]
+    Request(HttpsError),
+    #[error("{0}: use the path of the Puppet server's own lists, and allow this node there")]
+    Refused(HttpsError),
     #[error(transparent)]
     Files(#[from] PkiError),
-    #[error("{server} does not answer as an HTTP server: {source}")]
-    Http { server: Address, source: hyper::Error },
-    #[error(
-        "{server} answered {status} to GET {path}: use the path of the Puppet server's own lists, and allow this node there"
-    )]
-    Status { server: Address, path: String, status: StatusCode },
-    #[error("{server} sent less or more than a list: {reason}")]
-    Body { server: Address, reason: String },
-    #[error("{server} has not answered for {} s", FETCH_TIMEOUT.as_secs())]
-    TimedOut { server: Address },
     #[error("cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
@@ -89,26 +65,22 @@ impl FromStr for CrlUrl {
     type Err = InvalidCrlUrl;
 
     fn from_str(text: &str) -> Result<Self, InvalidCrlUrl> {
-        let invalid = || InvalidCrlUrl(text.to_owned());
-        let rest = text.strip_prefix("https://").ok_or_else(invalid)?;
-        let (authority, path) = rest.split_at(rest.find('/').ok_or_else(invalid)?);
-        if !path.bytes().all(|byte| byte.is_ascii_graphic()) || path.contains('#') {
-            return Err(invalid());
-        }
-        let server = authority.parse().or_else(|_| format!("{authority}:{DEFAULT_PORT}").parse());
-        Ok(Self { server: server.map_err(|_| invalid())?, path: path.to_owned() })
+        let url: Result<HttpsUrl, _> = text.parse();
+        url.ok().filter(|url| !url.path().is_empty()).map(Self).ok_or_else(|| InvalidCrlUrl(text.to_owned()))
+    }
+}
+
+impl CrlUrl {
+    fn server(&self) -> &Address {
+        self.0.server()
     }
 }
 
 /// Fetches lists, for as long as it is polled.
 pub(super) async fn keep_fetching(pki: Pki, settings: CrlFetch, metrics: Arc<Metrics>) {
-    let server = &settings.url.server;
+    let server = settings.url.server();
     loop {
-        let fetched = match timeout(FETCH_TIMEOUT, fetch(&pki, &settings)).await {
-            Ok(fetched) => fetched,
-            Err(_) => Err(FetchError::TimedOut { server: server.clone() }),
-        };
-        let wait = match fetched {
+        let wait = match fetch(&pki, &settings).await {
             Ok(true) => {
                 metrics.crl_fetched("new");
                 tracing::info!(%server, file = %settings.file.display(), "newer revocation lists were fetched");
@@ -144,45 +116,10 @@ async fn fetch(pki: &Pki, settings: &CrlFetch) -> Result<bool, FetchError> {
 }
 
 async fn get(pki: &Pki, url: &CrlUrl) -> Result<Bytes, FetchError> {
-    let server = || url.server.clone();
-    let host = url.server.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-    let stream = TcpStream::connect((host.as_str(), url.server.port()))
-        .await
-        .map_err(|source| FetchError::Connect { server: server(), source })?;
-    let handshake = pki.client_handshake(&[b"http/1.1"])?;
-    let name = ServerName::try_from(host)
-        .map_err(|_| FetchError::Tls(format!("{} is not a name that a certificate can have", url.server)))?;
-    let stream = TlsConnector::from(Arc::clone(&handshake.config)).connect(name, stream).await;
-    let explain = |error: &io::Error| {
-        let end = OtherEnd::Server(&url.server.to_string());
-        let sentence = pki.explain_io(end, error, handshake.refusal().as_ref());
-        FetchError::Tls(sentence.unwrap_or_else(|| format!("no TLS connection with {}: {error}", url.server)))
-    };
-    let stream = stream.map_err(|error| explain(&error))?;
-    let http = |source| FetchError::Http { server: server(), source };
-    let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
-    let request = Request::get(&url.path)
-        .header(HOST, url.server.to_string())
-        .header(ACCEPT, "text/plain")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| FetchError::Body { server: server(), reason: error.to_string() })?;
-    let answered = async {
-        let answer = requests.send_request(request).await.map_err(http)?;
-        if answer.status() != StatusCode::OK {
-            let (path, status) = (url.path.clone(), answer.status());
-            return Err(FetchError::Status { server: server(), path, status });
-        }
-        let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
-        let body = body.map_err(|error| FetchError::Body { server: server(), reason: error.to_string() })?;
-        Ok(body.to_bytes())
-    };
-    let mut answered = std::pin::pin!(answered);
-    tokio::select! {
-        biased;
-        answer = &mut answered => answer,
-        // The answer may be complete all the same; otherwise it is an error by itself.
-        _ = connection => answered.await,
-    }
+    https::get(pki, &url.0, LIMITS).await.map_err(|error| match error {
+        HttpsError::Status { .. } => FetchError::Refused(error),
+        error => FetchError::Request(error),
+    })
 }
 
 /// Replaces a file by a whole one.
@@ -201,9 +138,9 @@ mod tests {
     #[test]
     fn only_https_urls_with_a_path_are_taken() {
         let url: CrlUrl = "https://puppet:8140/puppet-ca/v1/certificate_revocation_list/ca".parse().unwrap();
-        assert_eq!(url.server.to_string(), "puppet:8140");
-        assert_eq!(url.path, "/puppet-ca/v1/certificate_revocation_list/ca");
-        assert_eq!("https://puppet/crl".parse::<CrlUrl>().unwrap().server.to_string(), "puppet:443");
+        assert_eq!(url.server().to_string(), "puppet:8140");
+        assert_eq!(url.0.path(), "/puppet-ca/v1/certificate_revocation_list/ca");
+        assert_eq!("https://puppet/crl".parse::<CrlUrl>().unwrap().server().to_string(), "puppet:443");
         for bad in
             ["http://puppet/crl", "https://puppet", "puppet/crl", "https:///crl", "https://puppet/a b", ""]
         {

@@ -67,6 +67,7 @@ mod tests {
             lineage: Lineage::root(id),
             fired_in: None,
             fired_by: None,
+            catalog: None,
             loops: Loops::Avoid,
             fired_at: Timestamp::from_unix_ms(1_735_689_600_000),
             expires_in: Duration::from_secs(60),

@@ -22,6 +22,7 @@ use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::Batch;
 
 use super::audit;
+use super::catalogs::CatalogChannels;
 use super::completion_writer::{CompletionJob, CompletionJobs};
 use super::connection::Connection;
 use super::current_run::{Concluded, CurrentRun, EndedRun};
@@ -40,6 +41,7 @@ use crate::state::{DedupLog, OpenRun, Runs};
 pub(super) struct Channels<D> {
     pub(super) signals: mpsc::Receiver<Signal>,
     pub(super) policy: watch::Receiver<Policy>,
+    pub(super) catalogs: CatalogChannels,
     pub(super) arrivals: mpsc::Receiver<Batch>,
     pub(super) claim: watch::Receiver<ClaimState>,
     pub(super) disabled: D,
@@ -80,6 +82,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             honours_noop: node.settings.command.honours_noop(),
             runs_per_minute: node.settings.runs_per_minute,
             policy: node.settings.policy.clone(),
+            settle: node.settings.settle,
         };
         let interruptions = runs.interruptions()?;
         let mut queue = Queue::new(queue_node, ended);
@@ -113,6 +116,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         let mut loss = std::pin::pin!(lost(self.channels.claim.clone()));
         let mut has_lost = false;
 
+        let catalogs = self.channels.catalogs.catalogs.borrow_and_update().clone();
+        self.input(Input::Catalogs(catalogs));
         self.recover().await?;
         self.input(Input::Recovered);
         self.current.prepare_record();
@@ -146,6 +151,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 Ok(()) = self.channels.policy.changed() => {
                     let policy = self.channels.policy.borrow_and_update().clone();
                     self.input(Input::PolicyChanged(policy));
+                }
+                Ok(()) = self.channels.catalogs.catalogs.changed() => {
+                    let catalogs = self.channels.catalogs.catalogs.borrow_and_update().clone();
+                    self.input(Input::Catalogs(catalogs));
                 }
                 Ok(()) = self.channels.claim.changed() => self.input(Input::Tick),
                 () = self.channels.disabled.has_moved() => {
@@ -313,6 +322,12 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         self.log_delay(&activity);
         self.log_block(&activity);
         self.node.metrics.queue(&self.queue);
+        let awaited = self.queue.awaited_catalogs();
+        self.channels.catalogs.awaited.send_if_modified(|known| {
+            let changed = *known != awaited;
+            *known = awaited;
+            changed
+        });
         self.channels.activity.send_if_modified(|known| {
             let changed = *known != activity;
             *known = activity;

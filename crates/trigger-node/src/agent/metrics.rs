@@ -168,6 +168,7 @@ impl Metrics {
     pub(super) fn queue(&self, queue: &Queue) {
         let is_held = queue.held_reason().is_some();
         let waiting = if is_held { 0 } else { queue.waiting_causes().count() };
+        let waiting = waiting + queue.repeated_causes().count();
         let (running, held) = (queue.running_causes().len(), queue.held().count());
         for (state, count) in [("running", running), ("waiting", waiting), ("held", held)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);

@@ -5,10 +5,11 @@
 //! All these run on any [`Host`]. The tasks that need the operating system are started by [`on_os`]: [`socket`] serves
 //! this node's commands, [`metrics_file`] writes the metrics, [`disable_watcher`] watches Puppet's lock, [`reaper`]
 //! reaps the supervisors of the program before a reload, [`output_limiter`] bounds the outputs of runs, [`log_server`]
-//! answers those who may read them.
+//! answers those who may read them, [`catalogs`] asks PuppetDB.
 
 mod audit;
 mod callers;
+pub mod catalogs;
 mod certificates;
 mod completion_writer;
 mod connection;
@@ -72,6 +73,7 @@ use crate::os::Os;
 use crate::queue_view::QueueView;
 use crate::state::{Outbox, StateDir};
 
+use catalogs::CatalogChannels;
 use connection::Connection;
 pub use error::AgentError;
 use recent_fires::RecentFires;
@@ -107,6 +109,8 @@ pub struct AgentSettings<H: Host = Os> {
     pub run_timeout: Duration,
     /// The rate limiter's limit.
     pub runs_per_minute: RunsPerMinute,
+    /// How long a run waits until PuppetDB has stored the catalogs that its events were fired with; zero for not at all.
+    pub settle: Duration,
     /// Which events may run Puppet on this node, until [`Surroundings::policy`] has another policy.
     pub policy: Policy,
     /// The groups of the system whose members may fire events here and look at the queue. Without any, nobody but the
@@ -254,6 +258,8 @@ pub struct Surroundings<D, S> {
     pub signals: mpsc::Receiver<Signal>,
     /// The policies that replace that of the settings, each with what is waiting then.
     pub policy: watch::Receiver<Policy>,
+    /// Whether PuppetDB has stored what other nodes export.
+    pub catalogs: CatalogChannels,
     /// Checks whether the agent may run Puppet.
     pub disabled: D,
     /// Returns the tasks that serve the [`Service`] to the other processes of the machine.

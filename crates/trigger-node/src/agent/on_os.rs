@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::Instrument;
 
 use super::callers::Callers;
+use super::catalogs::PuppetDb;
 use super::disable_watcher::{DisableWatcher, Puppet};
 use super::policy_file::PolicyFile;
 use super::socket::Access;
@@ -28,6 +29,7 @@ use crate::process_table;
 pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     settings: AgentSettings,
     policy_file: PolicyFile,
+    puppetdb: impl PuppetDb,
     check_configuration: impl Fn() -> C,
 ) -> Result<Stopped, AgentError> {
     if !process_table::is_readable() {
@@ -52,6 +54,7 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
     let (host, certificates) = (*settings.state.host(), settings.credentials.tls.clone());
     let uses_tls = settings.backend.uses_tls() || settings.codec.uses_certificates();
     let find_lock = disabled.find();
+    let (catalogs, watch_catalogs) = super::catalogs::watch(host, puppetdb);
     // This list is taken before this program starts children of its own.
     let inherited = reaper::children();
     let followed = policy.clone();
@@ -65,13 +68,14 @@ pub async fn run<C: Future<Output = Result<(), E>>, E: fmt::Display>(
         if let Some(requests) = log_requests {
             parts.push(Box::pin(log_server::run(node, claim, followed, requests)));
         }
+        parts.push(Box::pin(watch_catalogs));
         if let Some(certificates) = certificates.filter(|_| uses_tls) {
             parts.push(Box::pin(certificates::follow(host, certificates)));
         }
         Ok(parts)
     };
     let on_ready = Box::new(notify_ready);
-    let surroundings = Surroundings { signals, policy, disabled, serve, on_ready };
+    let surroundings = Surroundings { signals, policy, catalogs, disabled, serve, on_ready };
     let span = tracing::info_span!("agent", certname = %settings.certname);
     start::run(settings, surroundings, check_configuration).instrument(span).await
 }
@@ -147,6 +151,7 @@ fn notify(states: &[NotifyState<'_>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::catalogs::CatalogChannels;
     use crate::agent::testing::{Check, settings};
 
     #[tokio::test]
@@ -156,6 +161,7 @@ mod tests {
         let surroundings = Surroundings {
             signals,
             policy: watch::channel(Default::default()).1,
+            catalogs: CatalogChannels::unconnected(),
             disabled: Check::default(),
             serve: |service| parts(service, Box::pin(async { panic!("a defect") }), None),
             on_ready: Box::new(|| ()),

@@ -105,6 +105,7 @@ pub async fn run<H: Host, D: DisableCheck, C: Future<Output = Result<(), E>>, E:
     let channels = daemon::Channels {
         signals: surroundings.signals,
         policy: surroundings.policy,
+        catalogs: surroundings.catalogs,
         arrivals,
         claim,
         disabled: surroundings.disabled,

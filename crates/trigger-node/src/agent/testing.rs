@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use trigger_core::queue::PuppetBlocker;
 use trigger_core::run::command::RunCommand;
@@ -28,6 +29,7 @@ pub(super) fn settings(dir: &Path) -> AgentSettings {
         run_timeout: std::time::Duration::from_secs(60),
         runs_per_minute: Default::default(),
         policy: Default::default(),
+        settle: Duration::ZERO,
         socket_groups: Vec::new(),
         metrics_file: None,
         run_environment: BTreeMap::new(),

@@ -21,10 +21,16 @@ pub(super) fn of<H: Host>(
 ) -> QueueView {
     let activity = queue.activity();
     let retry = |event: EventId| activity.retrying.iter().find(|retrying| retrying.causes.contains(&event));
+    // A blocker is the reason of all that waits.
+    let waiting_reason = |event: EventId| {
+        let waiting = activity.waiting.as_ref();
+        let waiting = waiting.filter(|it| queue.blocker().is_some() || it.causes.contains(&event));
+        waiting.map(|waiting| &waiting.reason)
+    };
     // The activity lists only a bounded number of held deliveries.
     let held: BTreeMap<EventId, &str> = queue.held().collect();
     let known: BTreeMap<EventId, &Cause> =
-        queue.waiting_causes().map(|cause| (cause.event.id, cause)).collect();
+        waiting_causes(queue).map(|cause| (cause.event.id, cause)).collect();
     QueueView {
         certname: settings.certname.to_string(),
         backend: settings.backend.to_string(),
@@ -36,8 +42,7 @@ pub(super) fn of<H: Host>(
             started_at_unix_ms: running.started_at.as_unix_ms(),
             causes: queue.running_causes().iter().map(|cause| cause.event.id.to_string()).collect(),
         }),
-        waiting: queue
-            .waiting_causes()
+        waiting: waiting_causes(queue)
             // Held deliveries are listed below.
             .filter(|cause| !held.contains_key(&cause.event.id))
             .map(|cause| WaitingView {
@@ -49,7 +54,7 @@ pub(super) fn of<H: Host>(
                 retry_at_unix_ms: retry(cause.event.id).map(|retrying| retrying.at.as_unix_ms()),
                 reason: retry(cause.event.id)
                     .map(|retrying| &retrying.reason)
-                    .or(activity.waiting.as_ref().map(|waiting| &waiting.reason))
+                    .or(waiting_reason(cause.event.id))
                     .or(activity.delayed.as_ref().map(|delayed| &delayed.reason))
                     .cloned(),
             })
@@ -71,6 +76,11 @@ pub(super) fn of<H: Host>(
             .map(|(key, reason)| UnreadableView { key: key.clone(), reason: reason.clone() })
             .collect(),
     }
+}
+
+/// What waits for a run: also what has run once without all that other nodes export.
+fn waiting_causes(queue: &Queue) -> impl Iterator<Item = &Cause> {
+    queue.waiting_causes().chain(queue.repeated_causes())
 }
 
 /// Why deliveries are not read yet. An agent that may not claim its certname has not asked the backend, or asks it no

@@ -280,6 +280,7 @@ pub(super) mod tests {
                 lineage: Lineage::root(id),
                 fired_in: None,
                 fired_by: None,
+                catalog: None,
                 loops: Loops::Avoid,
                 fired_at: NOW,
                 expires_in: DEFAULT_LIFETIME,

@@ -12,6 +12,7 @@ use trigger_core::run::command::{CommandKind, RunCommand, WORKING_DIRECTORY};
 use trigger_node::agent::policy_file::PolicyFile;
 use trigger_node::agent::{self, AgentError, AgentSettings, CertnameSource, Stopped};
 use trigger_node::puppet_settings::{self, Attempt, PuppetSettingsError};
+use trigger_node::puppetdb;
 use trigger_node::state::StateDir;
 use trigger_store::backend::Backend;
 use trigger_store::credentials::Credentials;
@@ -22,7 +23,9 @@ use super::first_process::run_daemon_as_child;
 use super::globals::{Globals, no_certname, start_audit};
 use super::reexec::{reexec_with_flag, reexec_without_run_env};
 use super::runtime::block_on;
-use crate::config::{BackendSource, ConfigFile, metrics_file, run_command, run_timeout, runs_per_minute};
+use crate::config::{
+    BackendSource, ConfigFile, metrics_file, run_command, run_timeout, runs_per_minute, settle,
+};
 use crate::failure::Failure;
 
 #[derive(Debug, Args)]
@@ -85,7 +88,13 @@ pub(crate) fn run(globals: &Globals, args: &AgentArgs) -> Result<ExitCode, Failu
             policy.map_err(|failure| failure.message)
         };
         let policy_file = PolicyFile::new(present.policy.source().into(), read_policy);
-        Ok::<_, Failure>(agent::on_os::run(present, policy_file, check).await?)
+        let puppetdb = puppetdb::Client::new(
+            globals.read_config()?.puppetdb_url()?,
+            present.command.clone(),
+            present.state.path(),
+            present.credentials.tls.clone(),
+        );
+        Ok::<_, Failure>(agent::on_os::run(present, policy_file, puppetdb, check).await?)
     })?;
     match stopped {
         Stopped::Terminated => Ok(ExitCode::SUCCESS),
@@ -212,6 +221,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
     let config = globals.read_config()?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     config.audit_file()?;
+    config.puppetdb_url()?;
     let words = args.run_cmd.as_deref().or(config.run_cmd.as_deref());
     let command = run_command(words)?;
     check_command(&command)?;
@@ -283,6 +293,7 @@ async fn settings(globals: &Globals, args: &AgentArgs) -> Result<AgentSettings, 
         command,
         run_timeout: timeout,
         runs_per_minute,
+        settle: settle(config.settle.as_deref())?,
         policy: config.policy()?,
         socket_groups: config.socket.groups.clone(),
         metrics_file,

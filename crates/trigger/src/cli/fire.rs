@@ -3,11 +3,12 @@
 mod args;
 mod event;
 mod progress;
+mod query;
 mod result;
 mod retry;
 mod wait;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,7 +68,26 @@ pub(crate) async fn run(
         Some(earlier) => {
             retry::make(globals, &config, (args, earlier), origin, parent.as_ref(), warnings).await?
         }
-        None => event::make(args, origin, parent.as_ref())?,
+        None => {
+            let found = match &args.query {
+                Some(query) => query::hosts(globals, &config, &command, query).await?,
+                None => BTreeSet::new(),
+            };
+            let is_empty = args.query.is_some() && found.is_empty();
+            let targets = event::targets(args, found)?;
+            if is_empty {
+                warnings.push("PuppetDB knows no active node for the query".to_owned());
+                if targets.is_empty() {
+                    result::print_nothing(
+                        globals.output,
+                        valid(args.name.as_deref().unwrap_or_default())?,
+                        &warnings.take(),
+                    );
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+            event::make(args, targets, origin, parent.as_ref())?
+        }
     };
     let own_prefix = own_prefix(&config)?;
     let chosen = globals.chosen_backend(&config)?;

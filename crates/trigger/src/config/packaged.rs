@@ -91,6 +91,8 @@ fn every_setting_in_it_is_one_that_the_program_takes() {
     assert_eq!(config.hub.data_dir.as_deref(), Some(Path::new(DEFAULT_HUB_DATA_DIR)));
     assert_eq!(config.prefix().unwrap(), KeyPrefix::default());
     assert_eq!(run_timeout(config.run_timeout.as_deref()).unwrap(), DEFAULT_RUN_TIMEOUT);
+    assert_eq!(settle(config.settle.as_deref()).unwrap(), DEFAULT_SETTLE);
+    config.puppetdb_url().unwrap().unwrap();
     assert_eq!(runs_per_minute(None, config.runs_per_minute).unwrap(), RunsPerMinute::default());
     assert_eq!(run_command(config.run_cmd.as_deref()).unwrap().words(), RunCommand::default().words());
 }

@@ -17,8 +17,8 @@ use crate::silence;
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub(crate) struct Fired {
-    /// The event's id, for `trigger status` and `trigger why`.
-    pub(crate) event_id: Text<EventId>,
+    /// The event's id, for `trigger status` and `trigger why`; null if nothing was fired.
+    pub(crate) event_id: Option<Text<EventId>>,
     /// The trigger's name.
     pub(crate) trigger: Text<TriggerName>,
     /// What became of the event as a whole.
@@ -48,6 +48,8 @@ pub(crate) enum FireState {
     Spooled,
     /// The loop guard suppressed the event at all its targets.
     Suppressed,
+    /// Nothing was fired, because PuppetDB found no node for `--query`, and no other target was named.
+    NoTargets,
 }
 
 /// A node that an event was fired at.

@@ -117,7 +117,7 @@ fn event_status() -> status::EventStatus {
 fn a_fired_event() {
     let target = |name: &str, state| FireTarget { certname: Text(name.parse().unwrap()), state };
     let fired = Fired {
-        event_id: Text(event_id(9)),
+        event_id: Some(Text(event_id(9))),
         trigger: Text("refresh load balancers".parse().unwrap()),
         state: FireState::Committed,
         revision: Some(42),
@@ -254,11 +254,18 @@ fn facts() {
         lineage: Lineage::root(event_id(9)),
         fired_in: None,
         fired_by: None,
+        catalog: None,
         loops: Loops::Avoid,
         fired_at: Timestamp::from_unix_ms(NOON),
         expires_in: DEFAULT_LIFETIME,
     };
-    let cause = Cause { event, addressed_as: BTreeSet::new(), interruptions: 0, signer: Signer::default() };
+    let cause = Cause {
+        event,
+        addressed_as: BTreeSet::new(),
+        interruptions: 0,
+        without_catalog: false,
+        signer: Signer::default(),
+    };
     let record = RunRecord {
         run_id: run_id(1),
         certname: "lb01".parse().unwrap(),

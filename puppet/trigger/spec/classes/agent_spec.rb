@@ -47,7 +47,7 @@ RSpec.describe 'trigger::agent' do
       {
         'backend' => 'etcd://a.example.com:2379,b.example.com:2379', 'certname' => 'WEB01.example.com',
         'groups' => %w[web shop web], 'run_cmd' => %q(puppet apply "/etc/my site.pp" --tags 'a\b'),
-        'run_timeout' => '2h', 'runs_per_minute' => 30,
+        'run_timeout' => '2h', 'runs_per_minute' => 30, 'settle' => '30s', 'puppetdb_url' => 'https://puppetdb.example.com:8081',
         'metrics_file' => '/var/lib/prometheus/node-exporter/trigger.prom', 'state_dir' => '/srv/trigger', 'prefix' => '/site/events',
         'require_signature' => false, 'shared_key' => '/etc/trigger/fleet.key',
         'backends' => { 'hub' => { 'url' => 'hub+https://hub.example.com:8145' } },
@@ -73,9 +73,13 @@ RSpec.describe 'trigger::agent' do
         run_cmd = "puppet apply \"/etc/my site.pp\" --tags 'a\\b'"
         run_timeout = "2h"
         runs_per_minute = 30
+        settle = "30s"
         metrics_file = "/var/lib/prometheus/node-exporter/trigger.prom"
         require_signature = false
         shared_key = "/etc/trigger/fleet.key"
+
+        [puppetdb]
+        url = "https://puppetdb.example.com:8081"
 
         [socket]
         groups = ["adm", "wheel"]
@@ -185,6 +189,7 @@ RSpec.describe 'trigger::agent' do
     'run_cmd' => ['', '  ', "a\nb", %w[a b]],
     'run_timeout' => ['2w', 0, -2, '1w', '0s'],
     'runs_per_minute' => [0, 601, '10', 1.5],
+    'settle' => [-1, '0s', '1w'], 'puppetdb_url' => ['http://puppetdb:8080', 'puppetdb', ''],
     'metrics_file' => ['trigger.prom', '', '/a/trigger.txt'],
     'tls_ca' => ['ca.pem', ''],
     'require_signature' => ['false', 0], 'shared_key' => ['fleet.key', ''],

@@ -21,7 +21,8 @@ class FakeProgram
       '--output' => /\Ajson\z/, '--certname' => node, '--hosts-from' => /\A-\z/, '--group' => node,
       '--ttl' => /\A[1-9]\d*\z/, '--loops' => /\A(avoid|allow)\z/, '--expires-in' => /\A[1-9]\d*[smhd]\z/,
       '--prefix' => %r{\A/.*[^/]\z}, '--backend' => /\A(hub|etcd|dummy:)\z/,
-      '--resource' => %r{\A/.*Trigger\[.*\]\z}m, '--resource-file' => %r{\A/}, '--resource-line' => /\A[1-9]\d*\z/
+      '--resource' => %r{\A/.*Trigger\[.*\]\z}m, '--resource-file' => %r{\A/}, '--resource-line' => /\A[1-9]\d*\z/,
+      '--query' => /\A\w/, '--catalog' => /\A\h{8}(-\h{4}){3}-\h{12}\z/
     }
     words = ARGV.map { |word| word.dup.force_encoding('UTF-8') }
     argv = []
@@ -43,7 +44,7 @@ class FakeProgram
     input = $stdin.read.force_encoding('UTF-8')
     hosts = input.lines(chomp: true)
     refuse('hosts without --hosts-from') if !hosts.empty? && !given.key?('--hosts-from')
-    refuse('no targets') if hosts.empty? && given['--group'].empty?
+    refuse('no targets') if hosts.empty? && given['--group'].empty? && !given.key?('--query')
     refuse('not a list of certnames') unless hosts.all? { |host| host.match?(node) } && input.end_with?("\n", '')
 
     File.write("#{__dir__}/calls", JSON.generate(argv: argv, input: input, declared: declared) + "\n", mode: 'a')

@@ -31,6 +31,10 @@ require 'json'
     ['http://127.0.0.1:2379', 'https://[::1]:2379', 'http://etcd.example.com:2379'],
     ['', 'a:1', 'http://::1:2379', 'http://a', 'http://a:1/', "http://a:1\n", 'etcd://a:1'],
   ],
+  'Trigger::Url::Puppetdb' => [
+    ['https://puppetdb.example.com:8081', 'https://puppetdb', 'https://[::1]:8081/pdb'],
+    ['', 'http://a:8080', 'puppetdb:8081', "https://a\n", 'https://a/b c'],
+  ],
   'Trigger::Keyprefix' => [
     ['/puppet_trigger/events', '/a', "/#{'x' * 254}"],
     ['', '/', 'a', '/a/', '//a', '/a b', "/a\n", "/#{'x' * 255}"],

@@ -7,7 +7,12 @@ fn word() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => (1..40_u32, prop_oneof![Just(""), Just(":web"), Just("~")]).prop_map(|(n, kind)| {
             // An event's options never change, so its kind follows from its number.
-            match (n % 3, kind) { (0, _) => format!("e{n}~"), (1, _) => format!("e{n}:web"), _ => format!("e{n}") }
+            let catalog = if n % 5 == 0 { "^" } else { "" };
+            match (n % 3, kind) {
+                (0, _) => format!("e{n}~{catalog}"),
+                (1, _) => format!("e{n}{catalog}:web"),
+                _ => format!("e{n}{catalog}"),
+            }
         }),
         3 => (0..3000_u32).prop_map(|ms| format!("+{ms}")),
         3 => prop_oneof![Just("unchanged"), Just("failed"), Just("not_run"), Just("interrupted")]
@@ -16,6 +21,8 @@ fn word() -> impl Strategy<Value = String> {
         1 => Just("]".to_owned()),
         1 => Just("block".to_owned()),
         1 => Just("unblock".to_owned()),
+        2 => prop_oneof![Just("asked"), Just("stored:e5"), Just("stored:e10"), Just("not_asked")]
+            .prop_map(str::to_owned),
         1 => Just("restart".to_owned()),
     ]
 }
@@ -39,7 +46,7 @@ proptest! {
         }
         prop_assert!(world.most_starts_in_a_minute() <= limit);
         let mut fired: Vec<String> = words.iter().filter(|w| w.starts_with('e'))
-            .map(|w| w.split([':', '~']).next().unwrap().to_owned()).collect();
+            .map(|w| w.split([':', '~', '^']).next().unwrap().to_owned()).collect();
         fired.sort();
         fired.dedup();
         for event in fired {

@@ -3,6 +3,7 @@ use std::io;
 use std::sync::Mutex;
 
 use super::*;
+use crate::agent::catalogs::CatalogChannels;
 use crate::agent::testing::{Check, settings};
 use crate::agent::view::not_tried;
 use crate::agent::{Surroundings, start};
@@ -46,6 +47,7 @@ async fn an_agent_with_another_certname_says_so_and_not_that_the_backend_does_no
     let surroundings = Surroundings {
         signals,
         policy: watch::channel(Default::default()).1,
+        catalogs: CatalogChannels::unconnected(),
         disabled: Check(Some(PuppetBlocker::OtherCertname(sentence.to_owned()))),
         serve: |service| {
             drop(service_in.send(service));

@@ -208,6 +208,7 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
         lineage: trigger_core::lineage::Lineage::root(id),
         fired_in: None,
         fired_by: None,
+        catalog: None,
         loops: Default::default(),
         fired_at: Timestamp::from_unix_ms(1_763_812_800_000),
         expires_in: Duration::from_secs(60),
@@ -218,6 +219,7 @@ fn a_run_that_was_interrupted_and_repeated_ended_nothing() {
             event: event.clone(),
             addressed_as,
             interruptions,
+            without_catalog: false,
             signer: Default::default(),
         };
         let record = RunRecord { causes: vec![cause], ..record(new_id(), "") };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Access, access, statvfs};
 use trigger_core::doctor::{
     Agent, Answered, Backend, Certificate, Claim, Configuration, Directory, Facts, Module, Names, Outbox,
-    Puppet, Service,
+    Puppet, PuppetDb, Service,
 };
 use trigger_core::event::Target;
 use trigger_core::identity::{Certname, EventId};
@@ -19,8 +19,10 @@ use trigger_core::queue::PuppetBlocker;
 use trigger_core::run::command::{CommandKind, RunCommand};
 use trigger_fleet::Fleet;
 use trigger_node::agent::AgentError;
+use trigger_node::agent::catalogs::PuppetDb as _;
 use trigger_node::agent_socket::{self, NoReply, Reply, Request};
 use trigger_node::puppet_settings::{self, Attempt, PuppetSettings};
+use trigger_node::puppetdb;
 use trigger_node::state::{self, StateDir};
 use trigger_node::{clock, puppet_locks};
 use trigger_store::credentials::Credentials;
@@ -33,6 +35,7 @@ use crate::cli::globals::Globals;
 use crate::cli::outbox;
 use crate::config::{
     BackendSource, ConfigFile, DEFAULT_CONFIG, metrics_file, run_command, run_timeout, runs_per_minute,
+    settle,
 };
 use crate::failure::Failure;
 
@@ -76,11 +79,34 @@ async fn with_config(globals: &Globals, config: &ConfigFile, facts: &mut Facts) 
     }
     let credentials = credentials(globals, config, &chosen.url, facts).await;
     let own = own_certname(facts);
+    facts.puppetdb = puppetdb(globals, config, &command, &credentials, own.as_ref()).await;
     let opened = trigger_store::backend::Backend::open(&chosen.url, &credentials);
     match opened.map(|backend| backend.store().cloned()) {
         Ok(Some(store)) => ask_backend(config, &chosen.url, store, own, facts).await,
         Ok(None) => {}
         Err(error) => facts.configuration.problems.push(error.to_string()),
+    }
+}
+
+/// Asks PuppetDB what an agent would ask it, about this node itself.
+async fn puppetdb(
+    globals: &Globals,
+    config: &ConfigFile,
+    command: &RunCommand,
+    credentials: &Credentials,
+    own: Option<&Certname>,
+) -> Option<PuppetDb> {
+    let (url, state_dir) = (config.puppetdb_url().ok()?, globals.state_dir(config).ok()?);
+    let is_waited_for = settle(config.settle.as_deref()).is_ok_and(|settle| !settle.is_zero());
+    let client = puppetdb::Client::new(url, command.clone(), &state_dir, credentials.tls.clone());
+    let found = |url: String, problem| Some(PuppetDb { url, problem, is_waited_for });
+    match client.url() {
+        Ok(None) => None,
+        Ok(Some(url)) => {
+            let answer = client.catalogs(own.map(std::slice::from_ref).unwrap_or_default()).await;
+            found(url.to_string(), answer.err().map(|error| error.to_string()))
+        }
+        Err(error) => found(String::new(), Some(error.to_string())),
     }
 }
 
@@ -102,6 +128,8 @@ fn configuration(globals: &Globals, config: &ConfigFile, found: &mut Configurati
         config.tls.files().map(drop),
         run_timeout(config.run_timeout.as_deref()).map(drop),
         runs_per_minute(None, config.runs_per_minute).map(drop),
+        settle(config.settle.as_deref()).map(drop),
+        config.puppetdb_url().map(drop),
         metrics_file(config.metrics_file.as_deref()).map(drop),
         globals.signing(config).map(drop),
     ];

@@ -23,8 +23,11 @@ pub(crate) struct FireArgs {
     /// A group of nodes to run Puppet on; repeat for more
     #[arg(long = "group", value_name = "GROUP")]
     pub(super) groups: Vec<String>,
+    /// The active nodes that PuppetDB finds for this query, such as 'nodes[certname] { … }' in PQL; asked once, now
+    #[arg(long, value_name = "PQL")]
+    pub(super) query: Option<String>,
     /// Fire an earlier event again, for the nodes where it failed or expired, with its name and options
-    #[arg(long, value_name = "EVENT", conflicts_with_all = ["name", "hosts", "hosts_from", "groups", "tags", "noop", "loops", "resource"])]
+    #[arg(long, value_name = "EVENT", conflicts_with_all = ["name", "hosts", "hosts_from", "groups", "query", "tags", "noop", "loops", "resource"])]
     pub(super) retry: Option<EventId>,
     /// Limit the runs to resources with this tag; repeat for more
     #[arg(long = "tag", value_name = "TAG")]
@@ -53,6 +56,9 @@ pub(crate) struct FireArgs {
     /// The line of the declaration
     #[arg(long, value_name = "LINE", hide = true, requires = "resource_file")]
     pub(super) resource_line: Option<u32>,
+    /// The uuid of the catalog with which the resource fires: targets wait until PuppetDB has stored it
+    #[arg(long, value_name = "UUID", hide = true, requires = "resource")]
+    pub(super) catalog: Option<String>,
     /// Wait for the outcome of every node; fail unless all succeed
     #[arg(long)]
     pub(super) wait: bool,

@@ -21,14 +21,26 @@ use crate::failure::Failure;
 /// The largest file of certnames that is read: longer than one with the most targets that an event may have.
 const MAX_HOSTS_FILE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// The event, fired now on `origin`; inside a run it continues the chains that led to the run.
-pub(super) fn make(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>) -> Result<Event, Failure> {
+/// The targets that the arguments name, and the hosts that were `found` besides.
+pub(super) fn targets(args: &FireArgs, found: BTreeSet<Certname>) -> Result<Targets, Failure> {
     let typed = args.hosts.iter().map(|host| Certname::fold_case(host));
-    let mut hosts: BTreeSet<Certname> =
+    let typed: BTreeSet<Certname> =
         typed.collect::<Result<_, _>>().map_err(|error| Failure::usage(error.to_string()))?;
+    let mut hosts = found;
+    hosts.extend(typed);
     if let Some(path) = &args.hosts_from {
         hosts.extend(read_hosts(path)?);
     }
+    Ok(Targets { hosts, groups: valid_all(&args.groups)? })
+}
+
+/// The event, fired now on `origin`; inside a run it continues the chains that led to the run.
+pub(super) fn make(
+    args: &FireArgs,
+    targets: Targets,
+    origin: Certname,
+    parent: Option<&RunRecord>,
+) -> Result<Event, Failure> {
     if args.tags.iter().any(|tag| tag == PRIVATE_TAG) {
         return Err(Failure::usage(format!(
             "the tag {PRIVATE_TAG} is Trigger's own: every tagged run has it"
@@ -37,9 +49,11 @@ pub(super) fn make(args: &FireArgs, origin: Certname, parent: Option<&RunRecord>
     let request = FireRequest {
         trigger: valid(args.name.as_deref().unwrap_or_default())?,
         origin,
-        targets: Targets { hosts, groups: valid_all(&args.groups)? },
+        targets,
         options: RunOptions { tags: valid_all(&args.tags)?, noop: args.noop },
         fired_by: firing_resource(args),
+        // Without it nothing waits, which is better than an event that is lost.
+        catalog: args.catalog.as_deref().and_then(|uuid| uuid.parse().ok()),
         loops: args.loops.into(),
         expires_in: args.expires_in.unwrap_or(DEFAULT_LIFETIME),
     };

@@ -1,7 +1,7 @@
 //! The output of `trigger fire` about the event that it fired.
 
 use trigger_core::event::FiredBy;
-use trigger_core::identity::Certname;
+use trigger_core::identity::{Certname, TriggerName};
 use trigger_core::loop_guard;
 use trigger_core::publication::Publication;
 use trigger_node::firing;
@@ -26,6 +26,27 @@ pub(super) fn print(
     note_if_unwritten(publication, fired);
 }
 
+/// Says that there was no node to fire at.
+pub(super) fn print_nothing(format: OutputFormat, trigger: TriggerName, warnings: &[String]) {
+    match format {
+        OutputFormat::Json => output::document(&Fired {
+            event_id: None,
+            trigger: Text(trigger),
+            state: FireState::NoTargets,
+            revision: None,
+            retry_of: None,
+            targets: Vec::new(),
+            groups: Vec::new(),
+            suppressed_groups: Vec::new(),
+            warnings: warnings.to_vec(),
+        }),
+        OutputFormat::Text | OutputFormat::Dot => {
+            output::warnings(warnings);
+            output::print("Nothing was fired");
+        }
+    }
+}
+
 /// Names the event on standard error if the result could not be written: it is on its way, and must not be fired a
 /// second time because its id is not known.
 pub(super) fn note_if_unwritten(publication: &Publication, fired: &firing::Fired) {
@@ -39,6 +60,7 @@ fn sentence(publication: &Publication, fired: &firing::Fired) -> String {
         FireState::Suppressed => "Suppressed",
         FireState::Committed => "Fired",
         FireState::Spooled => "Spooled",
+        FireState::NoTargets => "Nothing was fired as",
     };
     let event = publication.event.id;
     let targets = describe_targets(publication);
@@ -55,7 +77,7 @@ fn document(publication: &Publication, fired: &firing::Fired, warnings: &[String
         state: if publication.suppressed.contains_key(host) { FireState::Suppressed } else { state },
     };
     Fired {
-        event_id: Text(event.id),
+        event_id: Some(Text(event.id)),
         trigger: Text(event.trigger.clone()),
         state,
         revision: revision(fired),

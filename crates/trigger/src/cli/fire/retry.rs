@@ -52,6 +52,7 @@ pub(super) async fn make(
         targets: Targets { hosts, groups: Default::default() },
         options: status.event.options,
         fired_by: Some(FiredBy::RetryOf(earlier)),
+        catalog: None,
         loops: status.event.loops,
         expires_in: args.expires_in.unwrap_or(status.event.expires_in),
     };

@@ -63,12 +63,14 @@ class Puppet::Provider::Trigger < Puppet::Provider
       'fire', '--output', 'json', '--certname', Puppet[:certname],
       *(['--hosts-from', '-'] unless resource[:hosts].empty?),
       *resource[:groups].flat_map { |group| ['--group', group] },
+      *(['--query', resource[:query]] if resource[:query]),
       '--ttl', resource[:ttl].to_s,
       *(['--loops', 'allow'] if resource[:loops] == :allow),
       *(['--expires-in', resource[:keyttl]] if resource[:keyttl]),
       *(['--prefix', resource[:keyprefix]] if resource[:keyprefix]),
       *(['--backend', self.class.backend] if self.class.backend),
       *declaration,
+      *catalog,
       # The name comes after `--`, because it may begin with a dash.
       '--', resource[:name]
     ]
@@ -81,6 +83,14 @@ class Puppet::Provider::Trigger < Puppet::Provider
       *(['--resource-file', resource.file] if resource.file),
       *(['--resource-line', resource.line.to_s] if resource.file && resource.line)
     ]
+  end
+
+  # The catalog that this run applies, where a Puppet server or `puppet apply` stores it in PuppetDB: nodes that run for this
+  # event wait until it is there, with what this node exports.
+  def catalog
+    uuid = resource.catalog&.catalog_uuid
+    stored = Puppet.run_mode.agent? || Puppet[:storeconfigs]
+    uuid && stored ? ['--catalog', uuid] : []
   end
 
   # The program is looked up at each refresh, because the current run may have installed it.
@@ -108,7 +118,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
     raise Puppet::Error, "Cannot fire: #{reply['error'] ? shown(reply['error']) : ending(status)}" unless status.success?
 
     resource.debug("trigger fire: #{stderr}") unless stderr.empty?
-    resource.notice(sentence(reply))
+    resource.notice(sentence(reply)) if reply['event_id']
     DURABLE.include?(reply['state'])
   end
 
@@ -122,7 +132,7 @@ class Puppet::Provider::Trigger < Puppet::Provider
   # Returns nil unless the text is one of the two documents that `trigger fire` prints.
   def parse(stdout)
     reply = JSON.parse(stdout)
-    reply if reply.is_a?(Hash) && (reply['event_id'] || reply['error'])
+    reply if reply.is_a?(Hash) && (reply['event_id'] || reply['error'] || reply['state'] == 'no_targets')
   rescue JSON::ParserError
     nil
   end

@@ -13,7 +13,7 @@ Puppet::Type.newtype(:trigger) do
     @summary Runs Puppet on other nodes when something on this node notifies it
 
     Declaring a `trigger` does nothing. When a resource notifies it, it fires an event, and Puppet runs on
-    each node that `hosts` or `groups` name. Several notifiers in one run fire one event; a `--noop` run
+    each node that `hosts`, `groups` or `query` name. Several notifiers in one run fire one event; a `--noop` run
     fires none. The event outlives an unreachable backend: it waits on this node until it can be delivered.
 
     With `on_change` it also fires by itself, when the data that it is given differ from those it last fired for.
@@ -67,6 +67,12 @@ Puppet::Type.newtype(:trigger) do
 
       trigger { 'refresh load balancers':
         groups    => ['load-balancers'],
+        on_change => $member,
+      }
+
+    @example All nodes that have haproxy, as PuppetDB knows them when the trigger fires
+      trigger { 'refresh load balancers':
+        query     => 'resources[certname] { type = "Class" and title = "Haproxy" }',
         on_change => $member,
       }
 
@@ -137,6 +143,23 @@ Puppet::Type.newtype(:trigger) do
 
     defaultto { [] }
     munge { |value| each_once.call(value) }
+  end
+
+  newparam(:query) do
+    desc <<~DESC
+      A query in PuppetDB's language, PQL, whose nodes run Puppet, besides those of `hosts` and `groups`. It asks for
+      certnames, as in `nodes[certname] { … }` or `resources[certname] { … }`; only active nodes count. The node asks
+      PuppetDB when it fires, with its own certificate, at the address of its configuration (`[puppetdb]`) or of Puppet's
+      `puppetdb.conf`. Without an answer the refresh fails, which Puppet does not repeat; with `on_change` the next run
+      fires. If it finds no node and no other target is named, the trigger warns and fires nothing.
+    DESC
+
+    validate do |value|
+      next if value.is_a?(String) && value.match?(/[^[:space:]]/) && value.bytesize <= 65_536 && !value.include?("\0")
+
+      raise ArgumentError, "#{quote.call(value)} is not a query: it is PQL such as " \
+                           "'resources[certname] { type = \"Class\" and title = \"Haproxy\" }', of at most 65536 bytes"
+    end
   end
 
   newparam(:ttl) do
@@ -418,7 +441,7 @@ Puppet::Type.newtype(:trigger) do
   end
 
   def targets?
-    !(self[:hosts].empty? && self[:groups].empty?)
+    !(self[:hosts].empty? && self[:groups].empty? && self[:query].nil?)
   end
 
   def warn_of_no_targets

@@ -66,6 +66,35 @@ RSpec.describe 'the providers of trigger' do
       ]
     end
 
+    it 'passes a query on' do
+      query = %q(resources[certname] { type = "Class" and title = 'Haproxy' })
+      notify_trigger(query: query)
+      expect(program.calls).to eq [[argv('--query', query, '--ttl', '5'), '']]
+    end
+
+    describe 'with a catalog that is stored in PuppetDB' do
+      let(:uuid) { '0c23df3f-7ac7-4a51-bd58-e4a91e7a3f96' }
+
+      before { allow_any_instance_of(Puppet::Resource::Catalog).to receive(:catalog_uuid).and_return(uuid) }
+
+      it 'says which catalog that is' do
+        allow(Puppet.run_mode).to receive(:agent?).and_return(true)
+        notify_trigger(hosts: 'a')
+        expect(program.calls.first.first.each_cons(2)).to include(['--catalog', uuid])
+      end
+
+      it 'says it for an apply that stores its catalogs' do
+        Puppet[:storeconfigs] = true
+        notify_trigger(hosts: 'a')
+        expect(program.calls.first.first.each_cons(2)).to include(['--catalog', uuid])
+      end
+
+      it 'is silent where nothing stores it' do
+        notify_trigger(hosts: 'a')
+        expect(program.calls.first.first).not_to include('--catalog')
+      end
+    end
+
     it 'says which resource fires, and where it is declared as far as Puppet knows' do
       notify_trigger(hosts: 'a')
       expect(program.declarations).to eq [['--resource', '/Trigger[refresh]']]
@@ -114,6 +143,15 @@ RSpec.describe 'the providers of trigger' do
     def reply(**fields)
       JSON.generate({ event_id: '0193-x', trigger: 'refresh', targets: [{ certname: 'a', state: 'pending' }],
                       state: 'committed', revision: 1, warnings: [] }.merge(fields))
+    end
+
+    it 'is a warning, and data to fire again for, where a query finds no node' do
+      program.answer(stdout: JSON.generate({ event_id: nil, trigger: 'refresh', targets: [], state: 'no_targets', revision: nil,
+                                             warnings: ['PuppetDB knows no active node for the query'] }))
+      notify_trigger(query: 'nodes[certname] { }', on_change: 'x')
+      expect(logged(:warning)).to eq ['PuppetDB knows no active node for the query']
+      expect(logged(:notice).grep(/Event|Fired/)).to eq []
+      expect(@failed).to be_falsey
     end
 
     it 'is one notice that says how many nodes' do

@@ -24,7 +24,7 @@ RSpec.describe 'the type trigger' do
     expect(Puppet::Type.type(:trigger).properties.map(&:name)).to eq [:on_change]
     expect(trigger.properties).to eq []
     expect(Puppet::Type.type(:trigger).parameters).to match_array(
-      %i[name hosts groups ttl loops keyprefix keyttl provider]
+      %i[name hosts groups query ttl loops keyprefix keyttl provider]
     )
   end
 
@@ -182,6 +182,17 @@ RSpec.describe 'the type trigger' do
       it "refuses #{given.inspect}" do
         expect(value_of(:loops, given)).to include('Valid values are avoid, allow')
       end
+    end
+  end
+
+  describe 'query' do
+    it 'is PQL of any form, and a target by itself' do
+      query = "resources[certname] {\n  type = 'Class' }"
+      expect(value_of(:query, query)).to eq query
+    end
+
+    [nil, '', "  \n", 'x' * 65_537, "a\0b", %w[a b], 7].compact.each do |given|
+      it("refuses #{given.inspect[0, 40]}") { expect(value_of(:query, given)).to include('is not a query: it is PQL such as') }
     end
   end
 
