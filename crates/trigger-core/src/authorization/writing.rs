@@ -18,6 +18,7 @@ use crate::time::Timestamp;
 const MAX_MEMBER_PORTIONS: u32 = 1024;
 
 const OWN_EVENTS: &str = "a node fires as itself only";
+const NO_PART: &str = "the value is no part of an event whose id is one of its origin's";
 const OWN_DELIVERIES: &str =
     "a node delivers only the events that it has fired, to the targets that they name";
 const OWN_OUTCOMES: &str =
@@ -91,9 +92,9 @@ pub(super) fn put(
             forbidden(if *certname == actor.certname { REGISTRATION } else { OWN_RECORDS })
         }
         (Key::Sweep | Key::Settled { .. }, _) => forbidden(SWEEPING),
+        (Key::Part { .. }, _) => forbidden(NO_PART),
         (
-            Key::Part { .. }
-            | Key::Members { .. }
+            Key::Members { .. }
             | Key::Delivery { .. }
             | Key::GroupDelivery { .. }
             | Key::Outcome { .. },
