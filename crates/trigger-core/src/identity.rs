@@ -167,10 +167,10 @@ macro_rules! id_type {
                 Self(uuid)
             }
 
-            /// When the id was made, by the clock of the node that made it; absent for an id that is not a UUIDv7.
+            /// When the id was made, by the clock of the node that made it; absent for an id that has no time.
             pub fn made_at(self) -> Option<Timestamp> {
                 let ms = u64::try_from(self.0.as_u128() >> 80).unwrap_or_default();
-                (self.0.get_version_num() == 7).then_some(Timestamp::from_unix_ms(ms))
+                matches!(self.0.get_version_num(), 7 | 8).then_some(Timestamp::from_unix_ms(ms))
             }
         }
 
@@ -207,7 +207,8 @@ macro_rules! id_type {
 }
 
 id_type!(
-    /// Identifies one event everywhere and at all times (UUIDv7).
+    /// Identifies one event everywhere and at all times: a UUIDv8 that only its origin's events have
+    /// ([`EventId::of_origin`]), or a UUIDv7 of an earlier version of Trigger.
     EventId,
     "an event id"
 );
@@ -221,6 +222,35 @@ id_type!(
     RunId,
     "a run id"
 );
+
+/// The last bits of a UUIDv8 that are its origin's.
+const ORIGIN_BITS: u128 = (1 << 42) - 1;
+/// The last bits of a UUIDv7 that are random, whichever program made it.
+const RANDOM_BITS: u128 = u32::MAX as u128;
+
+impl EventId {
+    /// The id of an event that `origin` fires, from a UUIDv7 that the caller has generated: a UUIDv8 with its time, 32 of its
+    /// random bits, and 42 bits that follow from these and from the origin. No other node can fire an event with it, also
+    /// one that knows the id before the event is published (C13).
+    pub fn of_origin(origin: &Certname, uuid: Uuid) -> Self {
+        const VERSION_AND_VARIANT: u128 = (8 << 76) | (0b10 << 62);
+        let (time, random) = (uuid.as_u128() >> 80, uuid.as_u128() & RANDOM_BITS);
+        let (high, low) = (random >> 20, random & ((1 << 20) - 1));
+        let begin = (time << 80) | (high << 64) | (low << 42) | VERSION_AND_VARIANT;
+        Self(Uuid::from_u128(begin | origin_bits(begin, origin)))
+    }
+
+    /// Whether an event of `origin` may have this id. Ids of an earlier version of Trigger name no origin.
+    pub fn may_be_of(self, origin: &Certname) -> bool {
+        let id = self.0.as_u128();
+        self.0.get_version_num() != 8 || id & ORIGIN_BITS == origin_bits(id & !ORIGIN_BITS, origin)
+    }
+}
+
+/// A UUIDv5 of the origin's name, in a namespace that is the beginning of the id.
+fn origin_bits(begin: u128, origin: &Certname) -> u128 {
+    Uuid::new_v5(&Uuid::from_u128(begin), origin.as_str().as_bytes()).as_u128() & ORIGIN_BITS
+}
 
 /// A position in the backend's history: opaque, growing, and the only source of order (C12). Serialised as a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -307,6 +337,28 @@ mod tests {
         for bad in ["019356B0-7C4A-7000-8000-000000000001", "019356b07c4a70008000000000000001", "x"] {
             assert!(bad.parse::<EventId>().is_err(), "{bad}");
         }
+    }
+
+    /// Proves C13 and C15: an id that was made stays its origin's.
+    #[test]
+    fn an_event_id_is_one_of_its_origin_alone() {
+        let (web, lb): (Certname, Certname) = ("web01".parse().unwrap(), "lb01".parse().unwrap());
+        let uuid = Uuid::from_u128(0x019356b0_7c4a_7fff_bfff_ffff12345678);
+        let id = EventId::of_origin(&web, uuid);
+        assert_eq!(id.to_string(), "019356b0-7c4a-8123-9159-e23202fa591f");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.made_at(), Some(Timestamp::from_unix_ms(0x019356b0_7c4a)));
+        assert_eq!((id.0.get_version_num(), id.0.get_variant()), (8, uuid::Variant::RFC4122));
+        assert!(id.may_be_of(&web) && !id.may_be_of(&lb));
+        for bit in (0..128).filter(|bit| !(62..64).contains(bit) && !(76..80).contains(bit)) {
+            assert!(!EventId(Uuid::from_u128(id.0.as_u128() ^ (1 << bit))).may_be_of(&web), "bit {bit}");
+        }
+        let later = EventId::of_origin(&web, Uuid::from_u128(uuid.as_u128() + (1 << 80)));
+        assert!(later > id, "ids of one origin are in the order of their times");
+        let made = (0..32).map(|bit| EventId::of_origin(&web, Uuid::from_u128(uuid.as_u128() ^ (1 << bit))));
+        assert_eq!(made.collect::<std::collections::BTreeSet<_>>().len(), 32, "each random bit counts");
+        let of_an_earlier_version: EventId = "019356b0-7c4a-7000-8000-000000000001".parse().unwrap();
+        assert!(of_an_earlier_version.may_be_of(&web) && of_an_earlier_version.may_be_of(&lb));
     }
 
     #[test]

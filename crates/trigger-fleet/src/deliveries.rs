@@ -43,6 +43,15 @@ pub enum Arrival {
         /// The delivery that brought it.
         target: Target,
     },
+    /// It has been refused: it is to be deleted without a run, unless what was refused was not what is stored now.
+    WasRefused {
+        /// The event that was delivered.
+        event: EventId,
+        /// The delivery that brought it.
+        target: Target,
+        /// The event that counts now. A forgery under its id may have been refused before it was published.
+        genuine: Option<Box<Cause>>,
+    },
     /// A newer version of Trigger wrote it.
     TooNew(HeldDelivery),
     /// This program cannot use it. It stays where it is and is reported.
@@ -60,6 +69,13 @@ struct Addressed {
     event: EventId,
     target: Target,
     part: Key,
+}
+
+/// How a delivery has ended, as its stored outcome says.
+enum StoredEnd {
+    Refused,
+    /// In any other way.
+    Final,
 }
 
 /// The part that a delivery points to, as it was read.
@@ -161,11 +177,19 @@ impl Fleet {
             let end = outcome(delivery.event);
             // Only the origin of an event that is for this node may have suppressed it here.
             let origin = part.of(delivery).map(|(event, _)| &event.origin);
-            arrivals.push(match found.get(&end) {
-                Some(text) if self.is_outcome(&end, text, &certificates, origin) => {
-                    Arrival::HasOutcome { event: delivery.event, target: delivery.target.clone() }
-                }
-                _ => self.resolve(delivery, part),
+            let ended = found.get(&end).and_then(|text| self.stored_end(&end, text, &certificates, origin));
+            let (event, target) = (delivery.event, delivery.target.clone());
+            arrivals.push(match ended {
+                None => self.resolve(delivery, part),
+                Some(StoredEnd::Final) => Arrival::HasOutcome { event, target },
+                Some(StoredEnd::Refused) => Arrival::WasRefused {
+                    event,
+                    target,
+                    genuine: match self.resolve(delivery, part) {
+                        Arrival::Pending(cause) => Some(cause),
+                        _ => None,
+                    },
+                },
             });
         }
         Ok(arrivals)
@@ -188,21 +212,22 @@ impl Fleet {
         }
     }
 
-    /// Whether a text under the key of one of this node's outcomes counts as one. An outcome that cannot be decoded or
-    /// verified now may be this node's own: the delivery then counts as ended where nothing is verified, and is judged
+    /// What a text under the key of one of this node's outcomes says, if it counts as one. An outcome that cannot be decoded
+    /// or verified now may be this node's own: the delivery then counts as ended where nothing is verified, and is judged
     /// again otherwise. A run that has been is never repeated for that, because the node remembers it.
-    fn is_outcome(
+    fn stored_end(
         &self,
         key: &Key,
         text: &str,
         certificates: &Certificates,
         origin: Option<&Certname>,
-    ) -> bool {
+    ) -> Option<StoredEnd> {
         let authors = |outcome: &DeliveryOutcome| Authors::of_outcome(outcome, self.own(), origin);
         match self.open(key, text, certificates, authors) {
-            Ok(Opened::Accepted { .. }) => true,
-            Ok(Opened::Refused(_) | Opened::Waits(_) | Opened::Outdated { .. }) => false,
-            Err(_) => !self.codec().requires_signatures(),
+            Ok(Opened::Accepted { value: DeliveryOutcome::Refused(_), .. }) => Some(StoredEnd::Refused),
+            Ok(Opened::Accepted { .. }) => Some(StoredEnd::Final),
+            Ok(Opened::Refused(_) | Opened::Waits(_) | Opened::Outdated { .. }) => None,
+            Err(_) => (!self.codec().requires_signatures()).then_some(StoredEnd::Final),
         }
     }
 

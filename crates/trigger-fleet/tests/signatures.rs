@@ -6,10 +6,11 @@ mod signing;
 
 use futures_util::StreamExt;
 use signing::{Site, World, id, key, node, publication};
-use trigger_core::delivery::{Completion, DeliveryOutcome, DeliveryState};
+use trigger_core::delivery::{Completion, Delivery, DeliveryOutcome, DeliveryState};
 use trigger_core::event::Target;
-use trigger_core::identity::RunId;
+use trigger_core::identity::{EventId, RunId};
 use trigger_core::keyspace::{Key, Keyspace, Range};
+use trigger_core::lineage::Lineage;
 use trigger_core::run::history::RunHistory;
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::run_log::{LogAnswer, LogContent, LogRequest, RunChoice};
@@ -123,6 +124,43 @@ async fn an_event_that_is_altered_moved_or_copied_is_refused() {
             matches!(&arrivals[..], [Arrival::Refused { reason, .. }] if reason.contains("does not fit")),
             "{arrivals:?}"
         );
+    }
+}
+
+/// Proves C1 and C13: an id may be known before its event is published, for its origin prints it.
+#[tokio::test]
+async fn what_others_store_under_the_id_of_an_event_before_it_is_published_loses_it_nowhere() {
+    for site in [Site::certificates(), Site::shared_key()] {
+        let world = World::new(site);
+        let event = EventId::of_origin(&node("web01"), Uuid::from_u128(0x019356b0_7c4a_7fff_bfff_ffff12345678));
+        let with_that_id = |origin: &str| {
+            let mut publication = publication(1, origin, &["lb01"]);
+            (publication.event.id, publication.event.lineage) = (event, Lineage::root(event));
+            publication
+        };
+        // Another node signs it as its own: it is left alone, and ends nothing.
+        world.fleet("db01").publish(&with_that_id("db01"), false).await.unwrap();
+        match &world.arrivals("lb01").await[..] {
+            [Arrival::Unreadable { detail, .. }] => assert!(detail.contains("is not one of db01"), "{detail}"),
+            other => panic!("{other:?}"),
+        }
+        // Another value in its place is refused, and the target says so.
+        let at = key(&Key::Part { event, index: 0 });
+        let own = world.signed_as("db01", &key(&Key::Part { event: id(2), index: 0 }), &Delivery { part: 0 });
+        world.put(&at, &own).await;
+        let reason = refusal(&world, "lb01").await;
+        let end = |outcome| Completion { event, addressed_as: [Target::Node(node("lb01"))].into(), outcome };
+        world.fleet("lb01").finish(&[end(DeliveryOutcome::Refused(reason))]).await.unwrap();
+
+        world.fleet("web01").publish(&with_that_id("web01"), false).await.unwrap();
+        match &world.arrivals("lb01").await[..] {
+            [Arrival::WasRefused { genuine: Some(cause), .. }] => assert_eq!(cause.event.origin, node("web01")),
+            other => panic!("{other:?}"),
+        }
+        world.fleet("lb01").finish(&[end(done())]).await.unwrap();
+        let status = world.fleet("web01").event_status(event).await.unwrap().unwrap();
+        assert_eq!(status.targets[&node("lb01")].state, DeliveryState::Done);
+        assert!(world.arrivals("lb01").await.is_empty());
     }
 }
 

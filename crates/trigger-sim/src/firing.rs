@@ -64,7 +64,7 @@ fn node_backends() -> NodeBackends {
 }
 
 fn publication(own: &Proc, wanted: &Wanted, parent: Option<&RunRecord>) -> Publication {
-    let id = EventId::from_uuid(own.new_ordered_uuid());
+    let uuid = own.new_ordered_uuid();
     let request = FireRequest {
         trigger: wanted.trigger.clone(),
         origin: own.sim.with(|world| world.machines[own.machine].certname.clone()),
@@ -75,6 +75,7 @@ fn publication(own: &Proc, wanted: &Wanted, parent: Option<&RunRecord>) -> Publi
         loops: wanted.loops,
         expires_in: wanted.expires_in,
     };
+    let id = EventId::of_origin(&request.origin, uuid);
     let event = request.into_event(id, parent, own.wall());
     Publication {
         backend: BACKEND.to_owned(),

@@ -88,7 +88,8 @@ fn history(certname: &str) -> String {
 
 /// An id like that of an event, of which nothing is stored yet.
 fn new_id(like: &str, n: usize) -> String {
-    format!("{}{n:012x}", &like[..24])
+    // In the form of earlier versions, which anyone could make.
+    format!("{}7{}{n:012x}", &like[..14], &like[15..24])
 }
 
 /// A stored value without its signature.
@@ -141,6 +142,31 @@ fn it_forges_moves_and_alters_no_event() {
     assert_eq!((scene.lb.runs().len(), db.runs().len()), (2, 1), "the original and the marker");
     let moved = scene.web.wait_for(&original, DB, "refused");
     assert!(moved["reason"].as_str().is_some_and(|why| why.contains("does not name this target")), "{moved}");
+}
+
+/// Proves C1 and C13: it knows the id of an event that its origin has spooled, and nothing stops it at an etcd from
+/// writing there. The event runs all the same once it is published.
+#[test]
+fn what_it_stores_under_the_id_of_an_event_before_it_is_published_loses_no_event() {
+    let mut scene = Scene::new();
+    let event = scene.web.fire(&["refresh", "--host", LB, "--backend", "etcd://127.0.0.1:9"]).spooled();
+    let own = scene.evil.fire(&["attack", "--host", EVIL]).committed();
+    scene.evil.wait_for(&own, EVIL, "done");
+    scene.put(&part(&event), &scene.get(&part(&own)).replace(&own, &event));
+    scene.put(&delivery(LB, &event), TO_PART_0);
+    eventually("a forgery that is refused", || match scene.get(&outcome(LB, &event)).as_str() {
+        text if text.contains("refused") => Ok(()),
+        text => Err(text.to_owned()),
+    });
+    // Where the agent has the event in its hands at this moment, the command says so.
+    eventually("the event has another address", || {
+        let answer = scene.web.trigger(&["outbox", "readdress", &event]);
+        if answer.code == 0 { Ok(()) } else { Err(format!("{answer:?}")) }
+    });
+    scene.web.kill_agent();
+    scene.web.start_agent();
+    scene.web.wait_for(&event, LB, "done");
+    assert_eq!(scene.lb.runs().len(), 1);
 }
 
 /// Proves C13.

@@ -18,6 +18,7 @@ use crate::time::Timestamp;
 const MAX_MEMBER_PORTIONS: u32 = 1024;
 
 const OWN_EVENTS: &str = "a node fires as itself only";
+const NO_PART: &str = "the value is no part of an event whose id is one of its origin's";
 const OWN_DELIVERIES: &str =
     "a node delivers only the events that it has fired, to the targets that they name";
 const OWN_OUTCOMES: &str =
@@ -101,9 +102,9 @@ pub(super) fn put(
         (Key::LogAnswer { certname, .. }, _) if *certname == actor.certname => Ok(Progress::Allowed),
         (Key::LogAnswer { .. }, _) => forbidden(OWN_LOG_ANSWERS),
         (Key::Sweep | Key::Settled { .. }, _) => forbidden(SWEEPING),
+        (Key::Part { .. }, _) => forbidden(NO_PART),
         (
             Key::LogRequest { .. }
-            | Key::Part { .. }
             | Key::Members { .. }
             | Key::Delivery { .. }
             | Key::GroupDelivery { .. }

@@ -89,6 +89,10 @@ impl EventForm {
             let detail = "its lineage is empty".to_owned();
             return Err(WireError::Unreadable { what: "an event", detail });
         }
+        if !self.id.may_be_of(&self.origin) {
+            let detail = format!("its id {} is not one of {}, which it names as its origin", self.id, self.origin);
+            return Err(WireError::Unreadable { what: "an event", detail });
+        }
         Ok(Event {
             id: self.id,
             trigger: self.trigger,

@@ -15,7 +15,7 @@ use trigger_core::keyspace::Key;
 use trigger_core::node::{Activity, Running};
 use trigger_core::policy::Policy;
 use trigger_core::queue::{Blockers, Effect, Input, PuppetBlocker, Queue, QueueSettings};
-use trigger_core::run::record::RunRecord;
+use trigger_core::run::record::{Cause, RunRecord};
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
@@ -244,21 +244,12 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         self.take_in(Input::ReadingStarted { is_whole: is_of_all });
         for arrival in arrivals {
             match arrival {
-                Arrival::Pending(mut cause) => {
-                    // It could not be read before its event was there.
-                    for target in &cause.addressed_as {
-                        self.unreadable
-                            .forget(|| self.node.fleet.keyspace().key(&delivery(target, cause.event.id)));
-                    }
-                    cause.interruptions =
-                        self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
-                    // A delivery is read again about every ten minutes.
-                    if !self.queue.is_known(cause.event.id) {
-                        audit::judged(&cause, &self.queue.judge(&cause));
-                    }
-                    self.take_in(Input::Delivered(cause));
+                Arrival::Pending(cause) => self.pending(cause),
+                // This node remembers what it has refused itself. It does not remember a forgery.
+                Arrival::WasRefused { event, genuine: Some(cause), .. } if !self.queue.is_known(event) => {
+                    self.pending(cause);
                 }
-                Arrival::HasOutcome { event, target } => {
+                Arrival::HasOutcome { event, target } | Arrival::WasRefused { event, target, .. } => {
                     // A queued delivery is deleted when it completes.
                     if !self.queue.is_queued(event) {
                         self.send(CompletionJob::DeleteDeliveries { event, addressed_as: [target].into() });
@@ -287,6 +278,19 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         // Once for the batch, which may hold thousands.
         self.finish_without_run();
         self.tell_activity();
+    }
+
+    fn pending(&mut self, mut cause: Box<Cause>) {
+        // It could not be read before its event was there.
+        for target in &cause.addressed_as {
+            self.unreadable.forget(|| self.node.fleet.keyspace().key(&delivery(target, cause.event.id)));
+        }
+        cause.interruptions = self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
+        // A delivery is read again about every ten minutes.
+        if !self.queue.is_known(cause.event.id) {
+            audit::judged(&cause, &self.queue.judge(&cause));
+        }
+        self.take_in(Input::Delivered(cause));
     }
 
     /// The state of each blocker; whether Puppet is disabled is looked up afresh when a run is `about_to_start`.

@@ -52,7 +52,13 @@ async fn a_compromised_node_writes_for_no_other() {
     });
     let suppressed = DeliveryOutcome::Suppressed("no".to_owned()).to_wire();
     let to_part_0 = Delivery { part: 0 }.to_wire();
+    // An event that `db01` has fired and not published yet, such as one in its outbox.
+    let unpublished = EventId::of_origin(&certname("db01"), event_id(3).to_string().parse().unwrap());
+    let (_, squatted) = part(3, "web01", "lb01");
+    let squatted = squatted.replace(&event_id(3).to_string(), &unpublished.to_string());
+    let squatted = (key(&Key::Part { event: unpublished, index: 0 }), squatted);
     for (entry, sentence) in [
+        (squatted, "whose id is one of its origin's"),
         (part(3, "db01", "lb01"), "a node fires as itself only, and the origin of this event is db01"),
         (part(1, "web01", "lb01"), "an event with this id is stored, which another node has fired"),
         ((key(&delivery("web01", 1)), to_part_0.clone()), "only the events that it has fired"),

@@ -62,7 +62,8 @@ pub(super) fn make(
 
 /// The event of a request. Its id and its time are those of this moment.
 pub(super) fn fired_now(request: FireRequest, parent: Option<&RunRecord>) -> Result<Event, Failure> {
-    let event = request.into_event(EventId::from_uuid(uuid::Uuid::now_v7()), parent, clock::wall());
+    let id = EventId::of_origin(&request.origin, uuid::Uuid::now_v7());
+    let event = request.into_event(id, parent, clock::wall());
     event.validate().map_err(|error| Failure::usage(error.to_string()))?;
     Ok(event)
 }
