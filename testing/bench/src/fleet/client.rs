@@ -51,7 +51,9 @@ impl Client {
         let (arrivals, batches) = mpsc::channel(BATCHES);
         // The agent would see another claimant of the certname here. There is none, so the value is not read.
         let (own_record, _unseen) = watch::channel(Revision::default());
-        let outlets = Outlets { arrivals, own_record };
+        // No node asks for the output of a run.
+        let (log_requests, _none) = mpsc::channel(1);
+        let outlets = Outlets { arrivals, own_record, log_requests };
         // The agent holds its certname, and belongs to no groups.
         let (_held, standing) = watch::channel(claim.state(self.started.elapsed()));
         let watcher = DeliveryWatcher::new(self.fleet.clone(), standing, outlets);
