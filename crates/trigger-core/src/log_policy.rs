@@ -95,8 +95,8 @@ mod tests {
         let listed = LogPolicy::new(false, vec!["OPS*".to_owned()]).unwrap();
         check(&listed, &signed, false, false, "yes");
         check(&listed, &Signer::Unsigned, false, false, "not signed");
-        let nobody = LogPolicy::new(false, vec![]).unwrap();
-        check(&nobody, &signed, true, true, "here: the readers in [log]");
+        let none = LogPolicy::new(false, vec![]).unwrap();
+        check(&none, &signed, true, true, "here: the readers in [log]");
         assert!(LogPolicy::new(true, vec!["a/b".to_owned()]).is_err());
     }
 }

@@ -267,7 +267,7 @@ async fn requests_for_logs_come_beside_the_deliveries_and_hold_none_up() {
     assert_eq!((asked.len(), asked[0].key.as_str()), (1, log_request().as_str()));
 }
 
-/// A store that lets nobody watch requests for logs, as an older hub.
+/// A store that refuses requests for logs, as an older hub does.
 struct Older(MemoryStore);
 
 #[async_trait::async_trait]

@@ -616,7 +616,7 @@ async fn what_was_asked_for_a_log_goes_with_the_second_sweep_that_sees_it() {
     let sweeper = fleet(&store).acting_as(node("web01"));
     put().await;
     sweeper.sweep(NOW, None).await.unwrap();
-    assert_eq!(left().await, 2, "nobody knows how old they are");
+    assert_eq!(left().await, 2, "their age is not known");
     let first = sweeper.note_sweep().await.unwrap();
     sweeper.sweep(NOW, Some(first)).await.unwrap();
     assert_eq!(left().await, 0);

@@ -82,7 +82,7 @@ pub fn seal(reader: &[u8; 32], mut bytes: Vec<u8>) -> Result<Sealed, SealingErro
     Ok(Sealed { key: public, bytes })
 }
 
-/// The key that the two sides share, and nobody else. `sides` are the public keys of the reader and of the sealing side.
+/// The key that the two sides alone share. `sides` are the public keys of the reader and of the sealing side.
 fn content_key(
     private: EphemeralPrivateKey,
     other: &PublicKey,

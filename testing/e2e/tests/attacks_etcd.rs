@@ -320,7 +320,11 @@ fn it_reads_no_output_of_a_run_and_forges_none() {
     scene.genuine(&[LB]);
     let request = |reader: &str| format!("{PREFIX}/log-requests/{LB}/{reader}");
     let answer = |reader: &str| format!("{PREFIX}/log-answers/{reader}/{LB}");
-    assert!(scene.evil.trigger(&["log", LB]).error(1).contains("may not read the output of runs here"));
+    let refused = scene.evil.trigger(&["log", LB]);
+    assert!(
+        refused.code == 1 && refused.stderr.contains("may not read the output of runs here"),
+        "{refused:?}"
+    );
 
     // The request of a reader, made while the node is away.
     scene.lb.kill_agent();

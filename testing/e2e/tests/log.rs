@@ -75,6 +75,13 @@ fn log(node: &Node, arguments: &[&str]) -> Value {
     answer.json
 }
 
+/// What a `trigger log` says that fails.
+fn failure(node: &Node, arguments: &[&str]) -> String {
+    let answer = node.trigger(&[&["log"], arguments].concat());
+    assert_eq!(answer.code, 1, "{answer:?}");
+    answer.stderr
+}
+
 /// Proves C13.
 fn an_operator_reads_the_output_of_a_run_and_nothing_stays_in_the_backend(kind: BackendKind) {
     let scene = Scene::new(kind);
@@ -94,8 +101,8 @@ fn an_operator_reads_the_output_of_a_run_and_nothing_stays_in_the_backend(kind: 
     });
     assert_eq!(by_id.stdout, "before \\u{1b}[31mthe pause\nafter the pause\n", "{by_id:?}");
     assert!(by_id.stderr.contains(&format!("run {first} on {LB}, ended")), "{by_id:?}");
-    let unknown = scene.operator.trigger(&["log", LB, "--run", "7"]);
-    assert!(unknown.error(1).contains("has no such run any more"), "{unknown:?}");
+    let unknown = failure(&scene.operator, &[LB, "--run", "7"]);
+    assert!(unknown.contains("has no such run any more"), "{unknown}");
     assert!(!scene.is_left_behind());
     let audit = scene.lb.agent_log();
     assert!(audit.contains("action=log") || audit.contains("\"action\":\"log\""), "{audit}");
@@ -134,8 +141,7 @@ fn a_reader_follows_a_run_until_it_ends(kind: BackendKind) {
 fn a_node_that_may_not_read_is_refused_with_the_reason(kind: BackendKind) {
     let scene = Scene::new(kind);
     let run = scene.run();
-    let refused = scene.web.trigger(&["log", LB]);
-    let error = refused.error(1);
+    let error = failure(&scene.web, &[LB]);
     assert!(error.contains(&format!("{LB} refuses: {WEB} may not read the output of runs here")), "{error}");
     assert!(error.contains("[log] in "), "{error}");
     // A policy that names it lets it, without a restart.
@@ -145,22 +151,22 @@ fn a_node_that_may_not_read_is_refused_with_the_reason(kind: BackendKind) {
         let answer = scene.web.trigger(&["log", LB, "--run", &run]);
         if answer.code == 0 { Ok(()) } else { Err(format!("{answer:?}")) }
     });
-    let refused = scene.operator.trigger(&["log", LB]);
-    assert!(refused.error(1).contains("may not read the output of runs here"), "{refused:?}");
+    let refused = failure(&scene.operator, &[LB]);
+    assert!(refused.contains("may not read the output of runs here"), "{refused}");
 }
 
 fn a_node_that_does_not_answer_is_said_with_when_it_was_seen(kind: BackendKind) {
     let mut scene = Scene::new(kind);
     scene.lb.kill_agent();
-    let silent = scene.operator.trigger(&["log", LB, "--timeout", "1s"]).error(1);
+    let silent = failure(&scene.operator, &[LB, "--timeout", "1s"]);
     assert!(silent.contains(&format!("{LB} has not answered within 1s: its agent was seen at ")), "{silent}");
     assert!(silent.contains(&format!("its version {} ", env!("CARGO_PKG_VERSION"))), "{silent}");
     scene.lb.start_agent();
     scene.lb.agent().terminate();
     scene.lb.agent().wait();
-    let stopped = scene.operator.trigger(&["log", LB, "--timeout", "1s"]).error(1);
+    let stopped = failure(&scene.operator, &[LB, "--timeout", "1s"]);
     assert!(stopped.contains("its agent was stopped, and last seen at "), "{stopped}");
-    let unknown = scene.operator.trigger(&["log", "lb09.example.com", "--timeout", "1s"]).error(1);
+    let unknown = failure(&scene.operator, &["lb09.example.com", "--timeout", "1s"]);
     assert!(unknown.contains("no agent has registered as lb09.example.com"), "{unknown}");
     assert!(!scene.is_left_behind());
 }

@@ -33,7 +33,7 @@ fn a_request_costs_what_stays() {
     let cost = Cost::of([(&part, 100, 0), (&delivery, 10, 0), (&part, 100, 0)]);
     assert_eq!(cost, Cost { events: 1, bytes: 402 });
     assert_eq!(Cost::of([(&delivery, 10, 0)]), Cost { events: 0, bytes: 74 });
-    // What a sweep removes within hours stays as long for a quota: no node fills the store with answers to nobody.
+    // What a sweep removes within hours stays as long for a quota: no node fills the store with answers that no reader wants.
     let answer = Key::LogAnswer { reader: certname("ops01"), certname: certname("web01") };
     assert_eq!(Cost::of([(&answer, 10, 0)]), Cost { events: 0, bytes: 74 });
     // A sweep gives each target of a part an outcome, and each member too.
