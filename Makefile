@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-.PHONY: help setup build test quick unit docs demo sim faults fuzz bench lint packages packages-test guide module repository clean
+.PHONY: help setup build test quick unit docs demo sim faults fuzz bench exported lint packages packages-test guide module repository clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -60,6 +60,10 @@ fuzz: ## Feed every decoder with mutated input, each FOR so many seconds (TARGET
 bench: ## Measure latency, bursts, fan-out and memory beside the original's loop
 	@scripts/setup bench
 	@testing/bench/run
+
+exported: ## Count the runs that lack what another node exports, with a Puppet server and a PuppetDB that is late
+	@scripts/setup machines
+	@testing/exported/run
 
 build: ## Build the optimised program: target/release/trigger
 	@scripts/setup build

@@ -152,6 +152,11 @@ impl Queue {
         if matches!(&input, Input::Catalogs(catalogs) if !self.settling.is_news(catalogs)) {
             return Vec::new();
         }
+        // An arrival settles nothing, and thousands may come at once.
+        let is_arrival = matches!(
+            &input,
+            Input::Delivered(_) | Input::TooNew(_) | Input::Unverified(_) | Input::Refused { .. }
+        );
         let mut effects = match input {
             Input::ReadingStarted { is_whole } => self.reading_started(now, is_whole),
             Input::ReadingEnded { is_whole } => self.reading_ended(is_whole),
@@ -168,7 +173,9 @@ impl Queue {
             Input::Catalogs(catalogs) => self.catalogs_reported(now, catalogs),
             Input::Tick => Vec::new(),
         };
-        effects.extend(self.repeat_settled(now));
+        if !is_arrival {
+            effects.extend(self.repeat_settled(now));
+        }
         self.choose_blocker(now);
         effects.extend(self.start_next(now));
         self.delay = self.find_delay(now);
