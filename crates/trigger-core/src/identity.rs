@@ -347,7 +347,7 @@ mod tests {
         let id = EventId::of_origin(&web, uuid);
         assert_eq!(id.to_string(), "019356b0-7c4a-8123-9159-e23202fa591f");
         assert_eq!(id.to_string().parse(), Ok(id));
-        assert_eq!(id.made_at(), Some(Timestamp::from_unix_ms(0x019356b0_7c4a)));
+        assert_eq!(id.made_at(), Some(Timestamp::from_unix_ms(0x0193_56b0_7c4a)));
         assert_eq!((id.0.get_version_num(), id.0.get_variant()), (8, uuid::Variant::RFC4122));
         assert!(id.may_be_of(&web) && !id.may_be_of(&lb));
         for bit in (0..128).filter(|bit| !(62..64).contains(bit) && !(76..80).contains(bit)) {
