@@ -266,3 +266,28 @@ fn a_directory_that_was_removed_comes_back_with_what_is_written() {
     assert!(runs.open_runs().unwrap().is_empty());
     assert!(runs.dir.exists());
 }
+
+#[test]
+fn a_run_is_chosen_by_its_id_or_by_how_many_runs_back_it_is() {
+    let (_dir, runs) = runs();
+    let own = "a".parse().unwrap();
+    let choose = |choice| runs.choose(choice, &own).unwrap();
+    let latest = |back| choose(RunChoice::Latest { back });
+    assert_eq!(latest(0), None);
+    let ids: Vec<RunId> = (0..3).map(|_| new_id()).collect();
+    for id in &ids {
+        drop(runs.create(&record(*id, ""), None).unwrap());
+    }
+    // In the order of their closing; the last one is open, and the next one's record is blank.
+    runs.close(ids[1]).unwrap();
+    runs.close(ids[0]).unwrap();
+    drop(runs.prepare(new_id()).unwrap());
+    assert_eq!(
+        [latest(0), latest(1), latest(2), latest(3)],
+        [Some(ids[2]), Some(ids[0]), Some(ids[1]), None]
+    );
+    assert_eq!(choose(RunChoice::Id(ids[1])), Some(ids[1]));
+    assert_eq!(choose(RunChoice::Id(new_id())), None);
+    assert_eq!(runs.choose(RunChoice::Id(ids[1]), &"b".parse().unwrap()).unwrap(), None, "another node's");
+    assert_eq!(runs.open_runs().unwrap().len(), 1, "and nothing has changed");
+}
