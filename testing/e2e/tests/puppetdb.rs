@@ -104,7 +104,10 @@ fn a_puppetdb_that_does_not_answer_or_lies_delays_no_run_for_long() {
     ran(&lb, 1);
     lb.wait_for_log("let this node's certificate query it");
     let doctor = lb.trigger(&["doctor", "--output", "json"]).stdout;
-    assert!(doctor.contains("answered 403") && doctor.contains("runs do not wait until it has stored"), "{doctor}");
+    assert!(
+        doctor.contains("answered 403") && doctor.contains("runs do not wait until it has stored"),
+        "{doctor}"
+    );
     puppetdb.answers(200);
     // More than it is read of.
     puppetdb.answers_with_bytes(64 << 20);
