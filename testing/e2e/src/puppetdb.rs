@@ -138,7 +138,11 @@ fn serve(stream: TcpStream, tls: Arc<ServerConfig>, state: &Mutex<State>) -> std
     let query = serde_json::from_slice::<Value>(&body).unwrap_or_default()["query"].clone();
     let (status, text) = answer(&mut state.lock().unwrap_or_else(PoisonError::into_inner), &path, query);
     let stream = stream.get_mut();
-    write!(stream, "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", text.len())?;
+    write!(
+        stream,
+        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        text.len()
+    )?;
     stream.write_all(text.as_bytes())?;
     stream.flush()
 }
@@ -153,7 +157,10 @@ fn answer(state: &mut State, path: &str, query: Value) -> (u16, String) {
     let answer = match path {
         _ if state.status != 200 => json!("Permission denied"),
         "/pdb/query/v4/catalogs" => {
-            let found = state.catalogs.iter().filter(|found| is_named(found["certname"].as_str().unwrap_or_default()));
+            let found = state
+                .catalogs
+                .iter()
+                .filter(|found| is_named(found["certname"].as_str().unwrap_or_default()));
             found.cloned().collect::<Vec<_>>().into()
         }
         "/pdb/query/v4/nodes" => {

@@ -2,6 +2,7 @@
 //! are awaited, again and again until it has. What its answers mean for runs, the queue decides.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -87,43 +88,26 @@ struct CatalogWatcher<H, P> {
 impl<H: Host, P: PuppetDb> CatalogWatcher<H, P> {
     async fn run(mut self, mut awaited: watch::Receiver<BTreeSet<Certname>>) {
         let mut asked = BTreeSet::new();
-        let mut since = self.host.elapsed();
+        let mut waited = Duration::ZERO;
         loop {
             let wanted = awaited.borrow_and_update().clone();
             if wanted.is_empty() {
                 asked.clear();
-                self.wait_for_news(&mut awaited, LOOK_INTERVAL).await;
+                pause_or_news(&mut awaited, pin!(self.host.sleep(LOOK_INTERVAL))).await;
                 self.look_again();
                 continue;
             }
             if !wanted.is_subset(&asked) {
-                since = self.host.elapsed();
+                waited = Duration::ZERO;
             }
             self.ask(&wanted).await;
             asked = wanted;
             self.host.sleep(SHARED_INTERVAL).await;
-            let waited = self.host.elapsed().saturating_sub(since);
-            let until = self.host.elapsed() + poll_interval(waited, self.host.jitter());
+            let interval = poll_interval(waited, self.host.jitter());
+            waited += SHARED_INTERVAL + interval;
             // It is asked at once about other nodes, and no sooner about those that it has answered for.
-            while awaited.borrow().is_subset(&asked) && !awaited.borrow().is_empty() {
-                let left = until.saturating_sub(self.host.elapsed());
-                if left.is_zero() {
-                    break;
-                }
-                awaited.borrow_and_update();
-                self.wait_for_news(&mut awaited, left).await;
-            }
-        }
-    }
-
-    async fn wait_for_news(&self, awaited: &mut watch::Receiver<BTreeSet<Certname>>, limit: Duration) {
-        tokio::select! {
-            biased;
-            changed = awaited.changed() => if changed.is_err() {
-                // The daemon has ended, and ends this task.
-                std::future::pending::<()>().await;
-            },
-            () = self.host.sleep(limit) => {}
+            let mut pause = pin!(self.host.sleep(interval));
+            while is_among(&awaited, &asked) && pause_or_news(&mut awaited, pause.as_mut()).await {}
         }
     }
 
@@ -182,6 +166,30 @@ impl<H: Host, P: PuppetDb> CatalogWatcher<H, P> {
             *catalogs = news;
             is_news
         });
+    }
+}
+
+/// Whether something is awaited, and nothing besides what was `asked` for.
+fn is_among(awaited: &watch::Receiver<BTreeSet<Certname>>, asked: &BTreeSet<Certname>) -> bool {
+    let awaited = awaited.borrow();
+    !awaited.is_empty() && awaited.is_subset(asked)
+}
+
+/// Returns true when other nodes are awaited, and false when the pause is over.
+async fn pause_or_news(
+    awaited: &mut watch::Receiver<BTreeSet<Certname>>,
+    pause: Pin<&mut impl Future<Output = ()>>,
+) -> bool {
+    tokio::select! {
+        biased;
+        changed = awaited.changed() => {
+            if changed.is_err() {
+                // The daemon has ended, and ends this task.
+                std::future::pending::<()>().await;
+            }
+            true
+        }
+        () = pause => false,
     }
 }
 
