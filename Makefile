@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-.PHONY: help setup build test quick unit docs demo sim faults fuzz bench lint packages packages-test module repository clean
+.PHONY: help setup build test quick unit docs demo fleet sim faults fuzz bench lint packages packages-test module repository clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -80,6 +80,11 @@ packages-test: ## Install, upgrade and purge the packages, and apply the module,
 	@scripts/setup machines
 	@packaging/test-on-machines
 	@packaging/test-module-on-machines
+
+fleet: ## A site of machines in Docker: Puppet server, PuppetDB, balancer, web servers; and machines without a server
+	@scripts/setup machines
+	@testing/fleet/run
+	@testing/fleet/masterless
 
 setup: ## Install all that the other targets need
 	@scripts/setup test demo etcd faults fuzz bench
