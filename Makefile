@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-.PHONY: help setup build test quick unit docs demo sim faults fuzz bench exported lint packages packages-test guide module repository clean
+.PHONY: help setup build test quick unit docs demo demo-fleet fleet sim faults fuzz bench exported lint packages packages-test guide module repository clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -88,6 +88,11 @@ packages-test: ## Install, upgrade and purge the packages, and apply the module,
 guide: ## Type the commands of the operators' guide on machines in Docker (PAGE for one page)
 	@scripts/setup machines
 	@testing/guide/run $(PAGE)
+
+fleet: ## A site of machines in Docker: Puppet server, PuppetDB, balancer, web servers; and machines without a server
+	@scripts/setup machines
+	@testing/fleet/run
+	@testing/fleet/masterless
 
 setup: ## Install all that the other targets need
 	@scripts/setup test demo etcd faults fuzz bench
