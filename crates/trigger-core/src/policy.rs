@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::authorization::{Operators, Role};
 use crate::escaped::escaped;
 use crate::event::{Event, RunOptions};
 use crate::identity::{Certname, Tag, TriggerName};
@@ -39,6 +40,8 @@ pub struct Policy {
     /// The file that has the rules, for reasons.
     source: String,
     rules: Vec<Rule>,
+    /// Who may cancel other nodes' events here.
+    operators: Operators,
 }
 
 /// A rule: the events that it is for, and what it lets them do.
@@ -317,7 +320,13 @@ impl Decision {
 impl Policy {
     /// The rules in their order, from a file.
     pub fn new(source: impl Into<String>, rules: Vec<Rule>) -> Self {
-        Self { source: source.into(), rules }
+        Self { source: source.into(), rules, operators: Operators::default() }
+    }
+
+    /// The same rules, with the operators who may cancel what waits here.
+    #[must_use]
+    pub fn with_operators(self, operators: Operators) -> Self {
+        Self { operators, ..self }
     }
 
     /// The file that has the rules.
@@ -328,6 +337,27 @@ impl Policy {
     /// The rules in their order.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// Whether a cancellation that `by` asks for counts here, for an event that `origin` fired. `signer` is what was
+    /// verified of `by`.
+    ///
+    /// # Errors
+    /// Why it does not count, as a sentence.
+    pub fn judge_cancellation(
+        &self,
+        by: &Certname,
+        signer: &Signer,
+        origin: &Certname,
+    ) -> Result<(), String> {
+        let is_operator = || self.operators.role(by, |name| signer.extension(name)) == Role::Operator;
+        if by == origin || is_operator() {
+            return Ok(());
+        }
+        Err(format!(
+            "{by} is neither the origin of the event ({origin}) nor one of the [operators] in {} on this node",
+            self.source
+        ))
     }
 
     /// Whether an event may run Puppet here.

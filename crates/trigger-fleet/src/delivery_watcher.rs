@@ -226,7 +226,7 @@ impl DeliveryWatcher {
         if let Some(latest) = own.iter().map(|entry| entry.revision).max() {
             self.outlets.own_record.send_replace(latest);
         }
-        let entries = self.unsettled(entries, is_all);
+        let entries = self.unsettled(self.fleet.with_cancelled(entries).await?, is_all);
         let no_groups = BTreeMap::new();
         let joined = self.joined.as_ref().unwrap_or(&no_groups);
         let (mut unusable, mut more) = (Vec::new(), 0);

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
+use trigger_core::authorization::Operators;
 use trigger_core::duration;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::policy::Policy;
@@ -68,6 +69,8 @@ pub(crate) struct ConfigFile {
     pub(crate) socket: SocketTable,
     #[serde(default)]
     pub(crate) audit: AuditTable,
+    #[serde(default)]
+    pub(crate) operators: OperatorsTable,
     /// Where the file is, or would be.
     #[serde(skip)]
     pub(crate) path: PathBuf,
@@ -133,6 +136,18 @@ pub(crate) struct AuditTable {
     pub(crate) file: Option<PathBuf>,
 }
 
+/// `[operators]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OperatorsTable {
+    #[serde(default)]
+    pub(crate) certnames: Vec<String>,
+    #[serde(default)]
+    pub(crate) auth_roles: Vec<String>,
+    #[serde(default)]
+    pub(crate) cli_auth: bool,
+}
+
 /// `[backends.KIND]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -189,7 +204,18 @@ impl ConfigFile {
 
     /// Returns the policy of this node.
     pub(crate) fn policy(&self) -> Result<Policy, Failure> {
-        accept::policy(&self.path, &self.accept)
+        Ok(accept::policy(&self.path, &self.accept)?.with_operators(self.operators()?))
+    }
+
+    /// Returns who may cancel other nodes' events here.
+    fn operators(&self) -> Result<Operators, Failure> {
+        let OperatorsTable { certnames, auth_roles, cli_auth } = self.operators.clone();
+        let certname = |name: &String| {
+            Certname::fold_case(name)
+                .map_err(|error| Failure::config(format!("setting operators.certnames: {error}")))
+        };
+        let certnames = certnames.iter().map(certname).collect::<Result<_, _>>()?;
+        Ok(Operators { certnames, auth_roles: auth_roles.into_iter().collect(), cli_auth })
     }
 
     pub(crate) fn certname(&self) -> Result<Option<Certname>, Failure> {

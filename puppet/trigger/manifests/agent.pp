@@ -53,6 +53,12 @@
 #   Without any, every event of the fleet may; with one, no event that none is for
 # @param socket_groups
 #   The groups of the system whose members may fire events on this node and look at its queue; root always may
+# @param operators
+#   The certnames that may cancel other nodes' events on this node; the node that fired an event always may
+# @param operator_auth_roles
+#   The same for certificates with one of these values in the trusted extension `pp_auth_role`
+# @param operator_cli_auth
+#   Whether the same goes for certificates with the trusted extension `pp_cli_auth`, as that of the Puppet server has it
 # @param audit_file
 #   Where the agent keeps its audit, a line of JSON each; its directory is not managed here. Unset, the journal has it
 # @param service_ensure
@@ -107,6 +113,9 @@ class trigger::agent (
   Optional[Trigger::Path] $tls_crl = undef,
   Array[Trigger::Accept] $accept = [],
   Array[Pattern[/\A[A-Za-z_][A-Za-z0-9_.-]*\z/]] $socket_groups = [],
+  Array[Trigger::Certname] $operators = [],
+  Array[Trigger::Authrole] $operator_auth_roles = [],
+  Optional[Boolean] $operator_cli_auth = undef,
   Optional[Trigger::Path] $audit_file = undef,
   Enum['running', 'stopped'] $service_ensure = 'running',
   Boolean $service_enable = true,
@@ -151,15 +160,20 @@ class trigger::agent (
           'shared_key'        => $shared_key,
         },
         'tables'     => {
-          'socket'   => { 'groups' => $socket_groups.unique },
-          'audit'    => { 'file' => $audit_file },
-          'tls'      => {
+          'socket'    => { 'groups' => $socket_groups.unique },
+          'operators' => {
+            'certnames'  => $operators.unique,
+            'auth_roles' => $operator_auth_roles.unique,
+            'cli_auth'   => $operator_cli_auth,
+          },
+          'audit'     => { 'file' => $audit_file },
+          'tls'       => {
             'certificate' => $tls_certificate,
             'key'         => $tls_key,
             'ca'          => $tls_ca,
             'crl'         => $tls_crl,
           },
-          'backends' => $backends,
+          'backends'  => $backends,
         },
         'accept'     => $accept,
     }),

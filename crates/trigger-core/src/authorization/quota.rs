@@ -43,6 +43,8 @@ impl Cost {
                 | Key::Settled { .. }
                 | Key::Delivery { .. }
                 | Key::GroupDelivery { .. }
+                | Key::Cancellation { .. }
+                | Key::GroupCancellation { .. }
                 | Key::Outcome { .. } => {}
                 Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. } | Key::Sweep => continue,
             }

@@ -15,7 +15,7 @@ use trigger_core::keyspace::Key;
 use trigger_core::node::{Activity, Running};
 use trigger_core::policy::Policy;
 use trigger_core::queue::{Blockers, Effect, Input, PuppetBlocker, Queue, QueueSettings};
-use trigger_core::run::record::RunRecord;
+use trigger_core::run::record::{Cause, RunRecord};
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
@@ -236,18 +236,15 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         for arrival in arrivals {
             match arrival {
                 Arrival::Pending(mut cause) => {
-                    // It could not be read before its event was there.
-                    for target in &cause.addressed_as {
-                        self.unreadable
-                            .forget(|| self.node.fleet.keyspace().key(&delivery(target, cause.event.id)));
-                    }
-                    cause.interruptions =
-                        self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
-                    // A delivery is read again about every ten minutes.
-                    if !self.queue.is_known(cause.event.id) {
-                        audit::judged(&cause, &self.queue.judge(&cause));
-                    }
+                    self.delivered(&mut cause);
                     self.take_in(Input::Delivered(cause));
+                }
+                Arrival::Cancelled { mut cause, cancellation } => {
+                    self.delivered(&mut cause);
+                    let judged = self.queue.judge_cancellation(&cause, &cancellation);
+                    daemon_log::cancellation(cause.event.id, &cancellation, &judged);
+                    audit::cancellation(cause.event.id, &cancellation, &judged);
+                    self.take_in(Input::Cancelled { cause, cancellation });
                 }
                 Arrival::HasOutcome { event, target } => {
                     // A queued delivery is deleted when it completes.
@@ -278,6 +275,19 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         // Once for the batch, which may hold thousands.
         self.finish_without_run();
         self.tell_activity();
+    }
+
+    /// Completes a delivery that was read with what this node knows of its event, and notes how the policy judges it.
+    fn delivered(&mut self, cause: &mut Cause) {
+        // It could not be read before its event was there.
+        for target in &cause.addressed_as {
+            self.unreadable.forget(|| self.node.fleet.keyspace().key(&delivery(target, cause.event.id)));
+        }
+        cause.interruptions = self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
+        // A delivery is read again about every ten minutes.
+        if !self.queue.is_known(cause.event.id) {
+            audit::judged(cause, &self.queue.judge(cause));
+        }
     }
 
     /// The state of each blocker; whether Puppet is disabled is looked up afresh when a run is `about_to_start`.

@@ -21,6 +21,10 @@ RSpec.describe 'trigger::agent' do
 
         [socket]
         groups = []
+
+        [operators]
+        certnames = []
+        auth_roles = []
       TOML
     end
 
@@ -56,7 +60,8 @@ RSpec.describe 'trigger::agent' do
           { 'trigger' => 'a "b"*', 'from' => ['web*'], 'noop' => 'only', 'tags' => %w[x y] },
           { 'extensions' => { 'pp_role' => 'web', '1.3.6.1.4.1.34380.1.2.1' => %w[a b] }, 'deny' => true }, {}
         ],
-        'socket_groups' => %w[adm wheel adm], 'audit_file' => '/var/log/trigger/audit.log',
+        'socket_groups' => %w[adm wheel adm], 'operators' => %w[ops01 ops01],
+        'operator_auth_roles' => ['trigger'], 'operator_cli_auth' => true, 'audit_file' => '/var/log/trigger/audit.log',
         'service_ensure' => 'stopped', 'service_enable' => false
       }
     end
@@ -78,6 +83,11 @@ RSpec.describe 'trigger::agent' do
 
         [socket]
         groups = ["adm", "wheel"]
+
+        [operators]
+        certnames = ["ops01"]
+        auth_roles = ["trigger"]
+        cli_auth = true
 
         [audit]
         file = "/var/log/trigger/audit.log"
@@ -190,6 +200,7 @@ RSpec.describe 'trigger::agent' do
       [{ 'noop' => true }], [{ 'extensions' => { 'role' => 'web' } }]
     ],
     'socket_groups' => [['a b'], [''], 'adm'],
+    'operators' => [['a b'], 'ops01'], 'operator_auth_roles' => [['a,b']], 'operator_cli_auth' => ['yes'],
     'audit_file' => ['audit.log', '/a b'],
     'backends' => [
       { 'nats' => { 'url' => 'nats://x' } }, { 'hub' => { 'url' => 'etcd://x:1' } }, { 'hub' => { 'url' => 'hub+http://a:8145' } },

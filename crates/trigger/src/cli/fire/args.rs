@@ -23,7 +23,7 @@ pub(crate) struct FireArgs {
     /// A group of nodes to run Puppet on; repeat for more
     #[arg(long = "group", value_name = "GROUP")]
     pub(super) groups: Vec<String>,
-    /// Fire an earlier event again, for the nodes where it failed or expired, with its name and options
+    /// Fire an earlier event again, for the nodes where it failed, expired or was cancelled, with its name and options
     #[arg(long, value_name = "EVENT", conflicts_with_all = ["name", "hosts", "hosts_from", "groups", "tags", "noop", "loops", "resource"])]
     pub(super) retry: Option<EventId>,
     /// Limit the runs to resources with this tag; repeat for more
