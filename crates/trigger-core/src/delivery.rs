@@ -35,11 +35,12 @@ pub enum DeliveryState {
     Refused,
     Suppressed,
     Superseded,
+    Cancelled,
 }
 
 impl DeliveryState {
     /// Every state, in the order of a delivery's progress.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Spooled,
         Self::Pending,
         Self::Held,
@@ -51,11 +52,19 @@ impl DeliveryState {
         Self::Refused,
         Self::Suppressed,
         Self::Superseded,
+        Self::Cancelled,
     ];
 
     /// The final states.
-    pub const ENDS: [Self; 6] =
-        [Self::Done, Self::Failed, Self::Expired, Self::Refused, Self::Suppressed, Self::Superseded];
+    pub const ENDS: [Self; 7] = [
+        Self::Done,
+        Self::Failed,
+        Self::Expired,
+        Self::Refused,
+        Self::Suppressed,
+        Self::Superseded,
+        Self::Cancelled,
+    ];
 
     /// The name in JSON and on the terminal.
     pub fn as_str(self) -> &'static str {
@@ -71,6 +80,7 @@ impl DeliveryState {
             Self::Refused => "refused",
             Self::Suppressed => "suppressed",
             Self::Superseded => "superseded",
+            Self::Cancelled => "cancelled",
         }
     }
 
@@ -107,6 +117,13 @@ pub enum DeliveryOutcome {
     Suppressed(String),
     /// In a long backlog, this later event with the same trigger, origin, options and past took its place.
     Superseded(EventId),
+    /// The origin of the event, or an operator, ended the delivery before a run covered it.
+    Cancelled {
+        /// The node that asked for it.
+        by: Certname,
+        /// Why, in the words of an operator.
+        reason: Option<String>,
+    },
 }
 
 impl DeliveryOutcome {
@@ -119,6 +136,7 @@ impl DeliveryOutcome {
             Self::Refused(_) => DeliveryState::Refused,
             Self::Suppressed(_) => DeliveryState::Suppressed,
             Self::Superseded(_) => DeliveryState::Superseded,
+            Self::Cancelled { .. } => DeliveryState::Cancelled,
         }
     }
 }

@@ -5,7 +5,10 @@
 //! events/<event_id>/members/<n>          a portion of the members of its groups when it was fired; read by status
 //! events/<event_id>/settled              all deliveries of the event have ended; written by a sweep, for later ones
 //! deliveries/<certname>/<event_id>       a delivery to a node: which part names it; written after the part
+//! deliveries/<certname>/<event_id>/cancelled                  the request to end that delivery
 //! group-deliveries/<group>/<event_id>    a delivery to every member of a group
+//! group-deliveries/<group>/<event_id>/cancelled               the request to end it at all members
+//! group-deliveries/<group>/<event_id>/cancelled/<certname>    the request to end it at one member
 //! outcomes/<event_id>/<certname>         how a delivery ended
 //! nodes/<certname>                       the registration of an agent
 //! run-history/<certname>                 the latest runs of a node
@@ -34,6 +37,7 @@ const MEMBERS: &str = "members";
 const SETTLED: &str = "settled";
 const DELIVERIES: &str = "deliveries";
 const GROUP_DELIVERIES: &str = "group-deliveries";
+const CANCELLED: &str = "cancelled";
 const OUTCOMES: &str = "outcomes";
 const NODES: &str = "nodes";
 const RUN_HISTORY: &str = "run-history";
@@ -77,6 +81,22 @@ pub enum Key {
         group: GroupName,
         /// The event.
         event: EventId,
+    },
+    /// The request to end a delivery to one node.
+    Cancellation {
+        /// The target.
+        certname: Certname,
+        /// The event.
+        event: EventId,
+    },
+    /// The request to end a delivery to a group.
+    GroupCancellation {
+        /// The group.
+        group: GroupName,
+        /// The event.
+        event: EventId,
+        /// The member at which it is to end; absent: all of them.
+        member: Option<Certname>,
     },
     /// How the delivery of an event to one node ended.
     Outcome {
@@ -135,6 +155,15 @@ impl fmt::Display for Key {
             Self::Settled { event } => write!(f, "{EVENTS}/{event}/{SETTLED}"),
             Self::Delivery { certname, event } => write!(f, "{DELIVERIES}/{certname}/{event}"),
             Self::GroupDelivery { group, event } => write!(f, "{GROUP_DELIVERIES}/{group}/{event}"),
+            Self::Cancellation { certname, event } => {
+                write!(f, "{DELIVERIES}/{certname}/{event}/{CANCELLED}")
+            }
+            Self::GroupCancellation { group, event, member: None } => {
+                write!(f, "{GROUP_DELIVERIES}/{group}/{event}/{CANCELLED}")
+            }
+            Self::GroupCancellation { group, event, member: Some(member) } => {
+                write!(f, "{GROUP_DELIVERIES}/{group}/{event}/{CANCELLED}/{member}")
+            }
             Self::Outcome { event, certname } => write!(f, "{OUTCOMES}/{event}/{certname}"),
             Self::Node { certname } => write!(f, "{NODES}/{certname}"),
             Self::RunHistory { certname } => write!(f, "{RUN_HISTORY}/{certname}"),
@@ -170,6 +199,17 @@ impl FromStr for Key {
             [GROUP_DELIVERIES, group, event] => {
                 Self::GroupDelivery { group: segment(group)?, event: segment(event)? }
             }
+            [DELIVERIES, certname, event, CANCELLED] => {
+                Self::Cancellation { certname: segment(certname)?, event: segment(event)? }
+            }
+            [GROUP_DELIVERIES, group, event, CANCELLED] => {
+                Self::GroupCancellation { group: segment(group)?, event: segment(event)?, member: None }
+            }
+            [GROUP_DELIVERIES, group, event, CANCELLED, member] => Self::GroupCancellation {
+                group: segment(group)?,
+                event: segment(event)?,
+                member: Some(segment(member)?),
+            },
             [OUTCOMES, event, certname] => {
                 Self::Outcome { event: segment(event)?, certname: segment(certname)? }
             }
@@ -195,9 +235,9 @@ impl FromStr for Key {
 pub enum Kind {
     /// What is stored of events themselves: parts, members, notes of sweeps.
     Events,
-    /// The deliveries to nodes.
+    /// The deliveries to nodes, with their cancellations.
     Deliveries,
-    /// The deliveries to groups.
+    /// The deliveries to groups, with their cancellations.
     GroupDeliveries,
     /// The outcomes.
     Outcomes,
@@ -254,10 +294,12 @@ pub enum Range {
     Events,
     /// The same of one event.
     Event(EventId),
-    /// The deliveries to one node.
+    /// The deliveries to one node, with their cancellations.
     Deliveries(Certname),
-    /// The deliveries to one group.
+    /// The deliveries to one group, with their cancellations.
     GroupDeliveries(GroupName),
+    /// The cancellations of one delivery to a group.
+    GroupCancellations(GroupName, EventId),
     /// The outcomes of one event.
     Outcomes(EventId),
     /// All registrations.
@@ -277,6 +319,7 @@ impl fmt::Display for Range {
             Self::Event(event) => write!(f, "{EVENTS}/{event}/"),
             Self::Deliveries(certname) => write!(f, "{DELIVERIES}/{certname}/"),
             Self::GroupDeliveries(group) => write!(f, "{GROUP_DELIVERIES}/{group}/"),
+            Self::GroupCancellations(group, event) => write!(f, "{GROUP_DELIVERIES}/{group}/{event}/"),
             Self::Outcomes(event) => write!(f, "{OUTCOMES}/{event}/"),
             Self::Nodes => write!(f, "{NODES}/"),
             Self::LogRequests => write!(f, "{LOG_REQUESTS}/"),
@@ -296,6 +339,7 @@ impl FromStr for Range {
             [EVENTS, event] => Self::Event(segment(event)?),
             [DELIVERIES, certname] => Self::Deliveries(segment(certname)?),
             [GROUP_DELIVERIES, group] => Self::GroupDeliveries(segment(group)?),
+            [GROUP_DELIVERIES, group, event] => Self::GroupCancellations(segment(group)?, segment(event)?),
             [OUTCOMES, event] => Self::Outcomes(segment(event)?),
             [NODES] => Self::Nodes,
             [LOG_REQUESTS] => Self::LogRequests,
@@ -381,11 +425,21 @@ mod tests {
     use super::*;
     use crate::event::samples::event_id;
 
-    fn every_key() -> [(Key, &'static str); 12] {
+    fn every_key() -> [(Key, &'static str); 15] {
         let certname: Certname = "lb01.example.com".parse().unwrap();
-        let group = "lb".parse().unwrap();
+        let group: GroupName = "lb".parse().unwrap();
         let event = event_id(7);
+        let of_group = |member| Key::GroupCancellation { group: group.clone(), event, member };
         [
+            (
+                Key::Cancellation { certname: certname.clone(), event },
+                "deliveries/lb01.example.com/00000000-0000-0000-0000-000000000007/cancelled",
+            ),
+            (of_group(None), "group-deliveries/lb/00000000-0000-0000-0000-000000000007/cancelled"),
+            (
+                of_group(Some(certname.clone())),
+                "group-deliveries/lb/00000000-0000-0000-0000-000000000007/cancelled/lb01.example.com",
+            ),
             (Key::Part { event, index: 12 }, "events/00000000-0000-0000-0000-000000000007/parts/12"),
             (Key::Members { event, index: 3 }, "events/00000000-0000-0000-0000-000000000007/members/3"),
             (Key::Settled { event }, "events/00000000-0000-0000-0000-000000000007/settled"),
@@ -393,7 +447,10 @@ mod tests {
                 Key::Delivery { certname: certname.clone(), event },
                 "deliveries/lb01.example.com/00000000-0000-0000-0000-000000000007",
             ),
-            (Key::GroupDelivery { group, event }, "group-deliveries/lb/00000000-0000-0000-0000-000000000007"),
+            (
+                Key::GroupDelivery { group: group.clone(), event },
+                "group-deliveries/lb/00000000-0000-0000-0000-000000000007",
+            ),
             (
                 Key::Outcome { event, certname: certname.clone() },
                 "outcomes/00000000-0000-0000-0000-000000000007/lb01.example.com",
@@ -416,13 +473,14 @@ mod tests {
         ]
     }
 
-    fn every_range() -> [Range; 9] {
+    fn every_range() -> [Range; 10] {
         let event = event_id(7);
         [
             Range::Events,
             Range::Event(event),
             Range::Deliveries("lb01.example.com".parse().unwrap()),
             Range::GroupDeliveries("lb".parse().unwrap()),
+            Range::GroupCancellations("lb".parse().unwrap(), event),
             Range::Outcomes(event),
             Range::Nodes,
             Range::LogRequests,
@@ -461,7 +519,7 @@ mod tests {
             keys.filter(|key| key.starts_with(&prefix)).count()
         };
         let counts: Vec<usize> = every_range().iter().map(held).collect();
-        assert_eq!(counts, [3, 3, 1, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(counts, [3, 3, 2, 3, 2, 1, 1, 1, 1, 1]);
     }
 
     #[test]

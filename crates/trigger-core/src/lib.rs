@@ -9,6 +9,7 @@
 
 pub mod authorization;
 pub mod backoff;
+pub mod cancellation;
 pub mod certificate;
 pub mod count;
 pub mod dedup;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::authorization::{Operators, Role};
 use crate::escaped::escaped;
 use crate::event::{Event, RunOptions};
 use crate::identity::{Certname, Tag, TriggerName};
@@ -41,6 +42,8 @@ pub struct Policy {
     source: String,
     rules: Vec<Rule>,
     logs: LogPolicy,
+    /// Who may cancel other nodes' events here.
+    operators: Operators,
 }
 
 /// A rule: the events that it is for, and what it lets them do.
@@ -314,7 +317,7 @@ impl Decision {
 impl Policy {
     /// The rules in their order, from a file.
     pub fn new(source: impl Into<String>, rules: Vec<Rule>) -> Self {
-        Self { source: source.into(), rules, logs: LogPolicy::default() }
+        Self { source: source.into(), rules, logs: LogPolicy::default(), operators: Operators::default() }
     }
 
     /// The same policy, with that of who reads the output of runs.
@@ -328,6 +331,12 @@ impl Policy {
         &self.logs
     }
 
+    /// The same rules, with the operators who may cancel what waits here.
+    #[must_use]
+    pub fn with_operators(self, operators: Operators) -> Self {
+        Self { operators, ..self }
+    }
+
     /// The file that has the rules.
     pub fn source(&self) -> &str {
         &self.source
@@ -336,6 +345,27 @@ impl Policy {
     /// The rules in their order.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// Whether a cancellation that `by` asks for counts here, for an event that `origin` fired. `signer` is what was
+    /// verified of `by`.
+    ///
+    /// # Errors
+    /// Why it does not count, as a sentence.
+    pub fn judge_cancellation(
+        &self,
+        by: &Certname,
+        signer: &Signer,
+        origin: &Certname,
+    ) -> Result<(), String> {
+        let is_operator = || self.operators.role(by, |name| signer.extension(name)) == Role::Operator;
+        if by == origin || is_operator() {
+            return Ok(());
+        }
+        Err(format!(
+            "{by} is neither the origin of the event ({origin}) nor one of the [operators] in {} on this node",
+            self.source
+        ))
     }
 
     /// Whether an event may run Puppet here.

@@ -6,6 +6,7 @@
 
 mod acceptance;
 mod blockers;
+mod cancelling;
 mod clocks;
 mod completed;
 mod completion;
@@ -16,9 +17,10 @@ mod report;
 mod settling;
 mod waiting;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use self::cancelling::cancelled_and_repeated;
 use self::clocks::Clocks;
 use self::completed::Completed;
 use self::completion::{CompletedCauses, completed_and_repeated};
@@ -101,6 +103,8 @@ struct ActiveRun {
     noop: bool,
     /// Runs before this one that covered the same causes and could not happen.
     attempts: u32,
+    /// The causes that do not run again after this run, with their outcome if it does not complete them.
+    cancelled: HashMap<EventId, DeliveryOutcome>,
 }
 
 /// When the limit on runs lets the next one start.
@@ -161,6 +165,7 @@ impl Queue {
             Input::ReadingStarted { is_whole } => self.reading_started(now, is_whole),
             Input::ReadingEnded { is_whole } => self.reading_ended(is_whole),
             Input::Delivered(cause) => self.deliver(now, *cause),
+            Input::Cancelled { cause, cancellation } => self.cancel(now, *cause, &cancellation),
             Input::TooNew(held) | Input::Unverified(held) => self.hold(held),
             Input::Refused { event, target, reason } => self.refuse(event, target, reason),
             Input::Adopted { running, options, causes } => self.adopt(now, running, &options, causes),
@@ -199,7 +204,10 @@ impl Queue {
     /// Whether a run starts with this input unless a blocker keeps it from starting. Before that, the agent has to
     /// look at the blockers that announce nothing.
     pub fn may_start(&self, now: Now, input: &Input) -> bool {
-        let arrives_for = |noop| matches!(input, Input::Delivered(c) if c.event.options.noop == noop);
+        let arrives_for = |noop| match input {
+            Input::Delivered(cause) | Input::Cancelled { cause, .. } => cause.event.options.noop == noop,
+            _ => false,
+        };
         let is_due = |waiting: &Waiting, noop| {
             let not_before = waiting.retry.as_ref().map_or(now.elapsed, |retry| retry.not_before);
             (arrives_for(noop) || !waiting.causes.is_empty()) && not_before <= now.elapsed
@@ -262,7 +270,7 @@ impl Queue {
         // A new request is a reason to try again soon.
         waiting.shorten_backoff(now);
         let superseded = waiting.supersede_duplicates();
-        if superseded.is_empty() { Vec::new() } else { vec![self.finish(now, None, superseded)] }
+        self.finish_any(now, superseded)
     }
 
     /// Ends a delivery whose event does not count. Where an event of the same id was accepted before, that one goes on.
@@ -304,7 +312,13 @@ impl Queue {
         self.rate_limiter.adopted(now, running.started_at);
         self.is_noops_turn = !options.noop;
         self.queued.extend(causes.iter().map(|cause| cause.event.id));
-        self.active = Some(ActiveRun { running: Some(running), causes, noop: options.noop, attempts: 0 });
+        self.active = Some(ActiveRun {
+            running: Some(running),
+            causes,
+            noop: options.noop,
+            attempts: 0,
+            cancelled: HashMap::new(),
+        });
         Vec::new()
     }
 
@@ -351,6 +365,7 @@ impl Queue {
         let retry = is_retried.then(|| Retry::after(&run, now, active.attempts, jitter));
         let run_id = run.run_id;
         let CompletedCauses { completed, again, unsettled } = completed_and_repeated(run, active.causes);
+        let (cancelled, again) = cancelled_and_repeated(again, active.cancelled);
         self.settling.repeat_later(now, unsettled);
         if !again.is_empty() {
             // A cause may have been completed by a later run: after a crash, several runs are reported one after
@@ -361,6 +376,7 @@ impl Queue {
             self.look_at_catalogs(now);
         }
         let mut effects = vec![self.finish(now, Some(run_id), completed)];
+        effects.extend(self.finish_any(now, cancelled));
         // The policy may have changed while the run was in progress.
         effects.extend(self.refuse_waiting(now));
         effects
@@ -401,6 +417,7 @@ impl Queue {
             causes: waiting.causes.clone(),
             noop,
             attempts: waiting.retry.map_or(0, |retry| retry.attempts),
+            cancelled: HashMap::new(),
         });
         effects.push(Effect::StartRun { options, causes: waiting.causes });
         effects
@@ -445,7 +462,7 @@ impl Queue {
         };
         let mut ended = self.real.extract(&mut expired);
         ended.extend(self.noop.extract(expired));
-        if ended.is_empty() { Vec::new() } else { vec![self.finish(now, None, ended)] }
+        self.finish_any(now, ended)
     }
 }
 

@@ -6,9 +6,9 @@ use crate::delivery::DeliveryState;
 use crate::identity::Certname;
 
 /// Whether a delivery that ended so is worth another event: it failed, or nothing ran for it because of the time that
-/// passed. One that was refused, suppressed or superseded would end so again, or has a successor that did not.
+/// passed or because it was cancelled. One that was refused, suppressed or superseded would end so again, or has a successor that did not.
 pub fn is_worth_it(state: DeliveryState) -> bool {
-    matches!(state, DeliveryState::Failed | DeliveryState::Expired)
+    matches!(state, DeliveryState::Failed | DeliveryState::Expired | DeliveryState::Cancelled)
 }
 
 /// The targets of a retry.
@@ -30,7 +30,7 @@ mod tests {
             .filter(|state| is_worth_it(**state))
             .map(|state| state.as_str())
             .collect();
-        assert_eq!(wanted, ["failed", "expired"]);
+        assert_eq!(wanted, ["failed", "expired", "cancelled"]);
         let names: Vec<Certname> = ["a", "b", "c"].iter().map(|name| name.parse().unwrap()).collect();
         let states = [DeliveryState::Done, DeliveryState::Expired, DeliveryState::Failed];
         assert_eq!(targets(names.iter().zip(states)), names[1..].iter().cloned().collect());

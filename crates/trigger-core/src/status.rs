@@ -119,5 +119,9 @@ fn ended(outcome: &DeliveryOutcome) -> DeliveryStatus {
             successor: Some(*successor),
             ..plain(Some(format!("in a long backlog, superseded by the later event {successor}")))
         },
+        DeliveryOutcome::Cancelled { by, reason } => {
+            let reason = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+            plain(Some(format!("cancelled by {by}{reason}")))
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Readers ignore fields that they do not know. A change that an old reader must not ignore gets a new `v` (C15).
 //! Golden files in `wire/golden/` hold each form. `docs/internals/wire-format.md` describes them.
 
+mod cancellations;
 mod certificates;
 mod envelope;
 mod error;

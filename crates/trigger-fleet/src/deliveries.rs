@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use trigger_core::cancellation::SignedCancellation;
 use trigger_core::delivery::{Delivery, DeliveryOutcome};
 use trigger_core::event::{Event, Part, Target, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
@@ -25,6 +26,13 @@ pub(crate) const PER_READ: usize = 60;
 pub enum Arrival {
     /// It waits for a run.
     Pending(Box<Cause>),
+    /// It waits for a run, and the origin of its event or another node has signed the request to end it.
+    Cancelled {
+        /// The delivery.
+        cause: Box<Cause>,
+        /// The request. Whether it counts is for the node's policy to say.
+        cancellation: Box<SignedCancellation>,
+    },
     /// Its event is not what its origin signed, or does not name this target: it never becomes a run.
     Refused {
         /// The event that was to be delivered.
@@ -128,9 +136,10 @@ impl Fleet {
         joined: &BTreeMap<GroupName, Revision>,
         entries: &[Entry],
     ) -> Result<Vec<Arrival>, StoreError> {
+        let entries = self.with_cancelled(entries.to_vec()).await?;
         let mut arrivals = Vec::new();
         let mut addressed = Vec::new();
-        for entry in entries {
+        for entry in &entries {
             match self.address(joined, entry) {
                 Ok(Some(delivery)) => addressed.push(delivery),
                 Ok(None) => {}
@@ -162,8 +171,12 @@ impl Fleet {
 
     async fn resolve_all(&self, chunk: &[Addressed]) -> Result<Vec<Arrival>, StoreError> {
         let outcome = |event| Key::Outcome { event, certname: self.own().clone() };
+        let cancellations =
+            chunk.iter().map(|delivery| self.cancellation_keys(delivery.event, &delivery.target));
+        let cancellations: Vec<Vec<Key>> = cancellations.collect();
         let keys =
             chunk.iter().flat_map(|delivery| [self.one(&delivery.part), self.one(&outcome(delivery.event))]);
+        let keys = keys.chain(cancellations.iter().flatten().map(|key| self.one(key)));
         let found = self.read(&keys.collect::<Vec<_>>()).await?;
         let certificates = self.read_certificates(found.iter().map(|record| record.text.as_str())).await?;
         let found: HashMap<&Key, &str> =
@@ -171,7 +184,7 @@ impl Fleet {
         // A part that several deliveries point to is verified once.
         let mut parts: HashMap<&Key, FoundPart> = HashMap::new();
         let mut arrivals = Vec::with_capacity(chunk.len());
-        for delivery in chunk {
+        for (delivery, cancellations) in chunk.iter().zip(&cancellations) {
             let found_part = || self.found_part(delivery, &found, &certificates);
             let part = parts.entry(&delivery.part).or_insert_with(found_part);
             let end = outcome(delivery.event);
@@ -179,8 +192,16 @@ impl Fleet {
             let origin = part.of(delivery).map(|(event, _)| &event.origin);
             let ended = found.get(&end).and_then(|text| self.stored_end(&end, text, &certificates, origin));
             let (event, target) = (delivery.event, delivery.target.clone());
-            arrivals.push(match ended {
-                None => self.resolve(delivery, part),
+            let arrival = match ended {
+                None => match self.resolve(delivery, part) {
+                    Arrival::Pending(cause) => {
+                        match self.found_cancellation(cancellations, &found, &certificates, &mut arrivals) {
+                            Some(request) => Arrival::Cancelled { cause, cancellation: Box::new(request) },
+                            None => Arrival::Pending(cause),
+                        }
+                    }
+                    arrival => arrival,
+                },
                 Some(StoredEnd::Final) => Arrival::HasOutcome { event, target },
                 Some(StoredEnd::Refused) => Arrival::WasRefused {
                     event,
@@ -190,7 +211,8 @@ impl Fleet {
                         _ => None,
                     },
                 },
-            });
+            };
+            arrivals.push(arrival);
         }
         Ok(arrivals)
     }

@@ -255,7 +255,7 @@ impl DeliveryWatcher {
         if let Some(latest) = own.iter().map(|entry| entry.revision).max() {
             self.outlets.own_record.send_replace(latest);
         }
-        let entries = self.without_log_requests(entries);
+        let entries = self.fleet.with_cancelled(self.without_log_requests(entries)).await?;
         let entries = self.unsettled(entries, is_all);
         let no_groups = BTreeMap::new();
         let joined = self.joined.as_ref().unwrap_or(&no_groups);

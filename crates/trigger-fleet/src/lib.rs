@@ -6,6 +6,7 @@
 //! [`Fleet`] is the one handle. It knows no backend, only the [`Store`](trigger_store::store::Store) trait. Nothing here
 //! spawns, sleeps or reads a clock, so that a simulation runs it as it is.
 
+pub mod cancelling;
 mod certificates;
 pub mod claim;
 pub mod codec;

@@ -66,6 +66,7 @@ impl Fleet {
         newest = newest.max(stored.into_iter().max().flatten());
         let addressed_as = completions.iter().map(|completion| (completion.event, &completion.addressed_as));
         self.delete_deliveries(addressed_as).await?;
+        self.delete_cancellations(completions).await?;
         let has_deleted =
             completions.iter().any(|completion| completion.addressed_as.iter().any(Target::is_node));
         match newest {
@@ -135,6 +136,20 @@ impl Fleet {
                 matches!(completion.outcome, DeliveryOutcome::Failed(_))
             }
         }
+    }
+
+    /// Deletes the requests that have ended deliveries to this node. Those to end a group's stay with its delivery, and those
+    /// that came too late, until a sweep removes the event.
+    async fn delete_cancellations(&self, completions: &[Completion]) -> Result<(), StoreError> {
+        let is_ended_by_one = |completion: &&Completion| {
+            matches!(completion.outcome, DeliveryOutcome::Cancelled { .. })
+                && completion.addressed_as.iter().any(Target::is_node)
+        };
+        let key = |completion: &Completion| Key::Cancellation {
+            certname: self.own().clone(),
+            event: completion.event,
+        };
+        self.delete(completions.iter().filter(is_ended_by_one).map(key).collect()).await
     }
 
     /// Deletes this node's own deliveries of events that ended.

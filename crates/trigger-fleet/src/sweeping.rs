@@ -228,10 +228,16 @@ impl Fleet {
         groups: &BTreeSet<GroupName>,
         targets: &BTreeSet<Certname>,
     ) -> Result<(), StoreError> {
+        let cancellations =
+            groups.iter().map(|group| self.all(&Range::GroupCancellations(group.clone(), id)));
+        let cancellations =
+            self.list(&cancellations.collect::<Vec<_>>()).await?.into_iter().map(|(key, _)| key);
         let groups = groups.iter().map(|group| Key::GroupDelivery { group: group.clone(), event: id });
+        let groups = groups.chain(cancellations);
         let nodes = targets.iter().flat_map(|certname| {
             [
                 Key::Delivery { certname: certname.clone(), event: id },
+                Key::Cancellation { certname: certname.clone(), event: id },
                 Key::Outcome { event: id, certname: certname.clone() },
             ]
         });

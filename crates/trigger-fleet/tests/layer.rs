@@ -17,6 +17,7 @@ use trigger_core::run::history::{PastRun, RunHistory};
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_fleet::Fleet;
+use trigger_fleet::cancelling::{Asked, Scope};
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::publishing::PublishError;
 use trigger_fleet::status::EventStatus;
@@ -623,4 +624,72 @@ async fn what_was_asked_for_a_log_goes_with_the_second_sweep_that_sees_it() {
     put().await;
     sweeper.sweep(NOW, Some(first)).await.unwrap();
     assert_eq!(left().await, 2, "they have come since");
+}
+
+/// The nodes that ask for the end of the deliveries to a node.
+async fn cancelled(store: &MemoryStore, certname: &str, joined: &[(&str, u64)]) -> Vec<String> {
+    let request = |arrival| match arrival {
+        Arrival::Cancelled { cancellation, .. } => Some(cancellation.cancellation.by.to_string()),
+        _ => None,
+    };
+    arrivals(store, certname, joined).await.into_iter().filter_map(request).collect()
+}
+
+const ASKED: Asked<'_> = Asked { at: Timestamp::from_unix_ms(7), reason: Some("wrong node") };
+
+#[tokio::test]
+async fn an_event_is_cancelled_at_all_its_targets_but_those_that_have_ended() {
+    let store = MemoryStore::default();
+    let publication = publication(1, &["lb01", "lb02"], &["lb"]);
+    fleet(&store).publish(&publication, false).await.unwrap();
+    let ended = [node("lb02")].into();
+    let by = acting(&store, "web01");
+    by.cancel(&publication.event, Scope::AllBut(&ended), ASKED).await.unwrap();
+    by.cancel(&publication.event, Scope::AllBut(&ended), ASKED).await.unwrap();
+    assert_eq!(cancelled(&store, "lb01", &[]).await, ["web01"]);
+    assert_eq!(cancelled(&store, "db01", &[("lb", 0)]).await, ["web01"]);
+    assert!(cancelled(&store, "lb02", &[]).await.is_empty());
+    assert_eq!(pending(&arrivals(&store, "lb02", &[]).await), [id(1)]);
+}
+
+#[tokio::test]
+async fn an_event_is_cancelled_at_single_nodes_and_members_of_its_groups() {
+    let store = MemoryStore::default();
+    let joined = [("lb", 1)];
+    for member in ["db01", "db02"] {
+        register(&store, member, &record("i", &joined)).await;
+    }
+    let publication = publication(1, &["lb01", "lb02"], &["lb"]);
+    fleet(&store).publish(&publication, false).await.unwrap();
+    let nodes = [node("lb01"), node("db01")].into();
+    acting(&store, "web01").cancel(&publication.event, Scope::Nodes(&nodes), ASKED).await.unwrap();
+    for (certname, joined, expected) in
+        [("lb01", &[][..], 1), ("lb02", &[], 0), ("db01", &joined[..], 1), ("db02", &joined, 0)]
+    {
+        assert_eq!(cancelled(&store, certname, joined).await.len(), expected, "{certname}");
+        assert_eq!(pending(&arrivals(&store, certname, joined).await).len(), 1 - expected, "{certname}");
+    }
+}
+
+#[tokio::test]
+async fn a_cancellation_goes_with_its_delivery_and_the_others_with_their_event() {
+    let store = MemoryStore::default();
+    register(&store, "db01", &record("i", &[("lb", 1)])).await;
+    let publication = publication(1, &["lb01", "lb02"], &["lb"]);
+    fleet(&store).publish(&publication, false).await.unwrap();
+    let by = acting(&store, "web01");
+    by.cancel(&publication.event, Scope::AllBut(&Default::default()), ASKED).await.unwrap();
+    by.cancel(&publication.event, Scope::Nodes(&[node("db01")].into()), ASKED).await.unwrap();
+    let outcome = DeliveryOutcome::Cancelled { by: node("web01"), reason: None };
+    finish(&store, "lb01", 1, outcome).await;
+    assert!(arrivals(&store, "lb01", &[]).await.is_empty());
+    finish(&store, "lb02", 1, done(5)).await;
+    finish(&store, "db01", 1, done(6)).await;
+    assert_eq!(states(&status(&store, 1).await).len(), 3);
+    let left = || async {
+        everything(&store).await.into_iter().filter(|entry| entry.key.contains("cancelled")).count()
+    };
+    assert_eq!(left().await, 3, "those of lb02, of the group and of its member");
+    assert_eq!(sweep(&store, 9 * DAY).await, Swept { expired: 0, removed: 1 });
+    assert_eq!(left().await, 0);
 }

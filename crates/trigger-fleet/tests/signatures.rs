@@ -5,7 +5,8 @@
 mod signing;
 
 use futures_util::StreamExt;
-use signing::{Site, World, id, key, node, publication};
+use signing::{NOW, Site, World, id, key, node, publication};
+use trigger_core::cancellation::Cancellation;
 use trigger_core::delivery::{Completion, Delivery, DeliveryOutcome, DeliveryState};
 use trigger_core::event::Target;
 use trigger_core::identity::{EventId, RunId};
@@ -18,6 +19,7 @@ use trigger_core::signer::Signer;
 use trigger_core::time::Timestamp;
 use trigger_core::why::{Question, Which};
 use trigger_core::wire::Stored;
+use trigger_fleet::cancelling::{Asked, Scope};
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::verifying::Unverified;
 use trigger_store::store::{KeyRange, Store};
@@ -408,6 +410,79 @@ async fn a_forged_event_is_swept_and_said_to_have_expired_nowhere() {
         world.store.list(&[KeyRange::Prefix(Keyspace::default().range(&Range::Events))]).await.unwrap();
     assert!(left.is_empty(), "{left:?}");
     assert!(world.arrivals("lb01").await.is_empty());
+}
+
+/// The place of the request to end the delivery of event 1 to `lb01`.
+fn cancellation_key() -> String {
+    key(&Key::Cancellation { certname: node("lb01"), event: id(1) })
+}
+
+fn cancellation(by: &str) -> Cancellation {
+    Cancellation::new(0, node(by), NOW, Some("wrong node"))
+}
+
+/// The node that asks for the end of the delivery to `lb01`, if one does whose signature counts.
+async fn canceller(world: &World) -> Option<String> {
+    match &world.arrivals("lb01").await[..] {
+        [Arrival::Cancelled { cancellation, .. }] => Some(cancellation.cancellation.by.to_string()),
+        [Arrival::Unreadable { detail, .. }, Arrival::Pending(_)]
+            if detail.starts_with("it cancels nothing") =>
+        {
+            None
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn a_cancellation_counts_only_as_its_canceller_has_signed_it_for_this_delivery() {
+    for site in [Site::certificates(), Site::shared_key()] {
+        let world = World::new(site);
+        let publication = publication(1, "web01", &["lb01", "lb02"]);
+        world.fleet("web01").publish(&publication, false).await.unwrap();
+        let asked = Asked { at: NOW, reason: Some("wrong node") };
+        world
+            .fleet("web01")
+            .cancel(&publication.event, Scope::AllBut(&Default::default()), asked)
+            .await
+            .unwrap();
+        assert_eq!(canceller(&world).await.as_deref(), Some("web01"));
+        let genuine = world.read(&cancellation_key()).await;
+
+        // Altered, unsigned, and moved here from another target and from another event.
+        let of_lb02 = world.read(&cancellation_key().replace("lb01", "lb02")).await;
+        let elsewhere = cancellation_key().replace(&id(1).to_string(), &id(2).to_string());
+        let of_another = world.signed_as("web01", &elsewhere, &cancellation("web01"));
+        for forged in
+            [genuine.replace("wrong", "right"), cancellation("web01").to_wire(), of_lb02, of_another]
+        {
+            world.put(&cancellation_key(), &forged).await;
+            assert_eq!(canceller(&world).await, None, "{forged}");
+        }
+        if world.has_certificates() {
+            // In the name of another node, or by one that the target does not know yet.
+            let forged = world.signed_as("db01", &cancellation_key(), &cancellation("web01"));
+            world.put(&cancellation_key(), &forged).await;
+            assert_eq!(canceller(&world).await, None);
+        }
+        world.put(&cancellation_key(), &genuine).await;
+        assert_eq!(canceller(&world).await.as_deref(), Some("web01"));
+    }
+}
+
+/// Proves C13: nothing says that it was signed before the revocation.
+#[tokio::test]
+async fn a_cancellation_by_a_node_that_was_revoked_ends_nothing() {
+    let mut world = World::new(Site::certificates());
+    let publication = publication(1, "web01", &["lb01"]);
+    world.fleet("web01").publish(&publication, false).await.unwrap();
+    let asked = Asked { at: NOW, reason: None };
+    world.fleet("ops01").cancel(&publication.event, Scope::AllBut(&Default::default()), asked).await.unwrap();
+    assert_eq!(canceller(&world).await.as_deref(), Some("ops01"));
+    world.arrivals("lb01").await;
+    world.revoke("ops01");
+    assert_eq!(canceller(&world).await, None);
 }
 
 /// Proves C13.

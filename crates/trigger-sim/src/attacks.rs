@@ -2,8 +2,10 @@
 //! and under other ids. None of it may make a node run, and nothing else may be lost by it. What merely hides values is no
 //! attack here, because a backend that loses them does the same.
 
+use trigger_core::cancellation::Cancellation;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::keyspace::Key;
+use trigger_core::wire::Stored;
 use uuid::Builder;
 
 use crate::world::World;
@@ -18,9 +20,10 @@ struct Seen {
 
 impl World {
     pub(crate) fn attack(&mut self) {
-        match self.rng.u8(..3) {
+        match self.rng.u8(..4) {
             0 => self.put_back(),
-            1 => self.move_to_another(),
+            1 => self.forge_cancellation(),
+            2 => self.move_to_another(),
             _ => self.copy_under_another_id(),
         }
     }
@@ -50,6 +53,18 @@ impl World {
         self.delete(&outcome);
         let key = self.keyspace.key(&Key::Delivery { certname, event });
         self.commit(&key, Some(&value));
+    }
+
+    /// Asks for the end of a delivery in the name of the event's origin, whose key it does not have.
+    fn forge_cancellation(&mut self) {
+        let mut seen = self.seen();
+        seen.retain(|seen| seen.is_there);
+        let Some(Seen { event, certname, .. }) = self.choose(seen) else { return };
+        let origin = self.check.events[&event].event.origin.clone();
+        self.fault("cancellation forged", format_args!("{event} at {certname}"));
+        let forged = Cancellation::new(0, origin, self.true_time(), None);
+        let key = self.keyspace.key(&Key::Cancellation { certname, event });
+        self.commit(&key, Some(&forged.to_wire()));
     }
 
     /// Addresses an event to a node that is none of its targets.

@@ -41,6 +41,8 @@ pub(crate) struct Checker {
     pub(crate) last_rewind: Option<Duration>,
     /// The deliveries that an attacker has put into the backend.
     pub(crate) attacked: BTreeSet<(EventId, Certname)>,
+    /// The events that those who may have wanted to end, with their certnames and the one target, or all of them.
+    pub(crate) cancelled: BTreeMap<EventId, Vec<(Certname, Option<Certname>)>>,
     /// The machines whose disk ever had no room.
     pub(crate) were_full: BTreeSet<usize>,
 }

@@ -8,6 +8,7 @@ use trigger_core::identity::{Certname, GroupName};
 use trigger_core::lineage::Loops;
 use trigger_core::loop_guard::DEFAULT_TTL;
 
+use crate::cancelling;
 use crate::disk::Disk;
 use crate::executor::Sim;
 use crate::faults;
@@ -113,6 +114,10 @@ async fn work(sim: Sim) {
         sim.sleep(wait).await;
         if !sim.with(|world| world.is_busy) {
             return;
+        }
+        if sim.with(|world| world.rng.u8(..6) == 0) {
+            cancelling::start(&sim);
+            continue;
         }
         let burst = sim.with(|world| if world.rng.u8(..40) == 0 { world.rng.usize(20..100) } else { 1 });
         let first = sim.with(draw_fire);

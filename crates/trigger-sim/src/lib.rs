@@ -6,6 +6,7 @@
 
 mod agent;
 mod attacks;
+mod cancelling;
 mod check;
 mod checker;
 mod director;
@@ -57,6 +58,7 @@ pub const FAULTS: &[&str] = &[
     "backend restored from a backup",
     "clock jumps",
     "clock right again",
+    "cancellation forged",
     "clock years ahead",
     "clock years behind",
     "crash between effects",
@@ -97,12 +99,15 @@ pub const EVENTS: &[&str] = &[
     "claim changed hands",
     "claim released",
     "delivery expired by a sweeper",
+    "ended cancelled",
     "ended done",
     "ended expired",
     "ended failed",
     "ended refused",
     "ended superseded",
     "ended suppressed",
+    "event cancelled",
+    "event cancelled by another node",
     "event removed by a sweeper",
     "fire inside a run",
     "fire spooled",

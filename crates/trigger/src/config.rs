@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer};
+use trigger_core::authorization::Operators;
 use trigger_core::duration;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
 use trigger_core::log_policy::LogPolicy;
@@ -77,6 +78,7 @@ pub(crate) struct ConfigFile {
     pub(crate) audit: AuditTable,
     #[serde(default)]
     pub(crate) log: LogTable,
+    pub(crate) operators: OperatorsTable,
     /// Where the file is, or would be.
     #[serde(skip)]
     pub(crate) path: PathBuf,
@@ -158,6 +160,18 @@ pub(crate) struct LogTable {
     pub(crate) readers: Vec<String>,
 }
 
+/// `[operators]`
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OperatorsTable {
+    #[serde(default)]
+    pub(crate) certnames: Vec<String>,
+    #[serde(default)]
+    pub(crate) auth_roles: Vec<String>,
+    #[serde(default)]
+    pub(crate) cli_auth: bool,
+}
+
 /// `[backends.KIND]`
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -217,12 +231,23 @@ impl ConfigFile {
         let LogTable { operators, readers } = self.log.clone();
         let logs = LogPolicy::new(operators.unwrap_or(true), readers)
             .map_err(|error| Failure::config(format!("setting log.readers: {error}")))?;
-        Ok(accept::policy(&self.path, &self.accept)?.with_logs(logs))
+        Ok(accept::policy(&self.path, &self.accept)?.with_logs(logs).with_operators(self.operators()?))
     }
 
     /// Returns the configured address of PuppetDB.
     pub(crate) fn puppetdb_url(&self) -> Result<Option<HttpsUrl>, Failure> {
         self.puppetdb.url.as_deref().map(setting("puppetdb.url")).transpose()
+    }
+
+    /// Returns who may cancel other nodes' events here.
+    fn operators(&self) -> Result<Operators, Failure> {
+        let OperatorsTable { certnames, auth_roles, cli_auth } = self.operators.clone();
+        let certname = |name: &String| {
+            Certname::fold_case(name)
+                .map_err(|error| Failure::config(format!("setting operators.certnames: {error}")))
+        };
+        let certnames = certnames.iter().map(certname).collect::<Result<_, _>>()?;
+        Ok(Operators { certnames, auth_roles: auth_roles.into_iter().collect(), cli_auth })
     }
 
     pub(crate) fn certname(&self) -> Result<Option<Certname>, Failure> {

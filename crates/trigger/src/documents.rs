@@ -26,8 +26,8 @@ use serde::Serialize;
 pub(crate) use diagnosis::Diagnosis;
 pub(crate) use etcd_roles::EtcdRoles;
 pub(crate) use event::{
-    Event, EventStatus, FireState, FireTarget, Fired, FollowedEvent, LatestEvents, SuppressedGroup,
-    unreadable_parts,
+    CancelledEvent, Event, EventStatus, FireState, FireTarget, Fired, FollowedEvent, LatestEvents,
+    SuppressedGroup, unreadable_parts,
 };
 pub(crate) use facts::Facts;
 pub(crate) use log::RunLog;

@@ -143,7 +143,7 @@ impl From<DeliveryState> for TableCell {
             | DeliveryState::Suppressed
             | DeliveryState::Spooled => cell.fg(Color::Yellow),
             DeliveryState::Running => cell.fg(Color::Cyan),
-            DeliveryState::Pending | DeliveryState::Superseded => cell,
+            DeliveryState::Pending | DeliveryState::Superseded | DeliveryState::Cancelled => cell,
         })
     }
 }

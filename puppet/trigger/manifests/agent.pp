@@ -63,6 +63,12 @@
 # @param log_readers
 #   The certnames of other nodes that may, with `*` and `?` as wildcards; over another
 #   backend than such a hub, only these; unset, none
+# @param operators
+#   The certnames that may cancel other nodes' events on this node; the node that fired an event always may
+# @param operator_auth_roles
+#   The same for certificates with one of these values in the trusted extension `pp_auth_role`
+# @param operator_cli_auth
+#   Whether the same goes for certificates with the trusted extension `pp_cli_auth`, as that of the Puppet server has it
 # @param audit_file
 #   Where the agent keeps its audit, a line of JSON each; its directory is not managed here. Unset, the journal has it
 # @param service_ensure
@@ -121,6 +127,9 @@ class trigger::agent (
   Array[Pattern[/\A[A-Za-z_][A-Za-z0-9_.-]*\z/]] $socket_groups = [],
   Optional[Boolean] $log_operators = undef,
   Optional[Array[Pattern[/\A[A-Za-z0-9._*?-]+\z/], 1]] $log_readers = undef,
+  Array[Trigger::Certname] $operators = [],
+  Array[Trigger::Authrole] $operator_auth_roles = [],
+  Optional[Boolean] $operator_cli_auth = undef,
   Optional[Trigger::Path] $audit_file = undef,
   Enum['running', 'stopped'] $service_ensure = 'running',
   Boolean $service_enable = true,
@@ -172,17 +181,22 @@ class trigger::agent (
           'shared_key'        => $shared_key,
         },
         'tables'     => {
-          'puppetdb' => { 'url' => $used_puppetdb_url },
-          'socket'   => { 'groups' => $socket_groups.unique },
-          'log'      => { 'operators' => $log_operators, 'readers' => $log_readers.then |$names| { $names.unique } },
-          'audit'    => { 'file' => $audit_file },
-          'tls'      => {
+          'puppetdb'  => { 'url' => $used_puppetdb_url },
+          'socket'    => { 'groups' => $socket_groups.unique },
+          'log'       => { 'operators' => $log_operators, 'readers' => $log_readers.then |$names| { $names.unique } },
+          'operators' => {
+            'certnames'  => $operators.unique,
+            'auth_roles' => $operator_auth_roles.unique,
+            'cli_auth'   => $operator_cli_auth,
+          },
+          'audit'     => { 'file' => $audit_file },
+          'tls'       => {
             'certificate' => $tls_certificate,
             'key'         => $tls_key,
             'ca'          => $tls_ca,
             'crl'         => $tls_crl,
           },
-          'backends' => $backends,
+          'backends'  => $backends,
         },
         'accept'     => $accept,
     }),

@@ -400,3 +400,44 @@ fn a_node_that_is_revoked_cannot_connect_again_and_what_it_has_signed_is_refused
         (!lb.runs().is_empty()).then(|| format!("{:?}", lb.runs()))
     });
 }
+
+/// Proves C13: it asks for the end of another node's event, forged, in its own name, and with what it has copied.
+#[test]
+fn it_cancels_no_event_of_another_node() {
+    let scene = Scene::new();
+    scene.lb.hold();
+    let first = scene.web.fire(&["refresh", "--host", LB]).committed();
+    scene.web.wait_for(&first, LB, "running");
+    let [genuine, wanted] = [(); 2].map(|()| scene.web.fire(&["refresh", "--host", LB]).committed());
+    let cancelled = scene.web.trigger(&["cancel", &genuine]);
+    assert_eq!(cancelled.code, 0, "{cancelled:?}");
+    scene.web.wait_for(&genuine, LB, "cancelled");
+
+    // Signed by the origin, for another event of its own: nothing is left of it but what the attacker has copied before.
+    let other = scene.web.fire(&["refresh", "--host", DB]).committed();
+    assert_eq!(scene.web.trigger(&["cancel", &other, "--timeout", "100ms"]).code, 0);
+    let copied = scene.get(&cancellation(DB, &other));
+    assert!(copied.contains("\"cert\""), "{copied}");
+    let own = scene.evil.fire(&["attack", "--host", LB]).committed();
+    assert_eq!(scene.evil.trigger(&["cancel", &own, "--timeout", "100ms"]).code, 0);
+    let forged = format!(r#"{{"v":1,"body":{{"part":0,"by":"{WEB}","at_unix_ms":1}}}}"#);
+    let attempts = [copied.clone(), forged, unsigned(&copied), copied.replace(&other, &wanted)];
+    for attempt in &attempts {
+        scene.put(&cancellation(LB, &wanted), attempt);
+    }
+    // With its own name and signature, past the objections of its own program.
+    let refused = scene.evil.trigger(&["cancel", &wanted, "--timeout", "1s"]);
+    assert_eq!(refused.code, 0, "{refused:?}");
+    scene.lb.wait_for_log("a cancellation does not count");
+    scene.lb.release();
+    scene.web.wait_for(&wanted, LB, "done");
+
+    // Put back, it ends what it was for alone, which has ended.
+    scene.put(&cancellation(LB, &wanted), &copied);
+    let marker = scene.web.fire(&["marker", "--host", LB]).committed();
+    scene.web.wait_for(&marker, LB, "done");
+}
+
+fn cancellation(certname: &str, event: &str) -> String {
+    format!("{}/cancelled", delivery(certname, event))
+}

@@ -326,3 +326,21 @@ fn its_certificate_opens_the_hub_and_no_operators_rights() {
     scene.forbidden(scene.ask("/v1/delete", &json!({ "keys": [format!("{PREFIX}/nodes/{LB}")] })));
     scene.forbidden(scene.ask("/v1/delete", &json!({ "keys": [format!("{PREFIX}/certificates/{LB}/x")] })));
 }
+
+/// Proves C13.
+#[test]
+fn it_cancels_no_event_of_another_node() {
+    let scene = Scene::new();
+    scene.lb.hold();
+    let first = scene.web.fire(&["refresh", "--host", LB]).committed();
+    scene.web.wait_for(&first, LB, "running");
+    let wanted = scene.web.fire(&["refresh", "--host", LB]).committed();
+    for by in [WEB, EVIL, LB] {
+        let forged = format!(r#"{{"v":1,"body":{{"part":0,"by":"{by}","at_unix_ms":1}}}}"#);
+        scene.cannot_put(&format!("{}/cancelled", delivery(LB, &wanted)), &forged);
+    }
+    let refused = scene.evil.trigger(&["cancel", &wanted]);
+    assert_ne!(refused.code, 0, "{refused:?}");
+    scene.lb.release();
+    scene.web.wait_for(&wanted, LB, "done");
+}

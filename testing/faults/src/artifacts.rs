@@ -87,7 +87,8 @@ pub(crate) struct Window {
 impl Target {
     /// Returns whether the delivery is in a terminal state.
     pub(crate) fn has_ended(&self) -> bool {
-        ["done", "failed", "expired", "refused", "suppressed", "superseded"].contains(&self.state.as_str())
+        ["done", "failed", "expired", "refused", "suppressed", "superseded", "cancelled"]
+            .contains(&self.state.as_str())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Stored values: envelopes and the bodies in them.
 
+use trigger_core::cancellation::Cancellation;
 use trigger_core::certificate::StoredCertificate;
 use trigger_core::delivery::{Delivery, DeliveryOutcome, Members};
 use trigger_core::event::Part;
@@ -20,6 +21,7 @@ pub(crate) fn values(data: &[u8]) {
     stays::<Settled>(text);
     stays::<Delivery>(text);
     stays::<DeliveryOutcome>(text);
+    stays::<Cancellation>(text);
     stays::<NodeRecord>(text);
     stays::<RunHistory>(text);
     stays::<FiredEvent>(text);

@@ -1,5 +1,6 @@
 //! What a client asks of a store, as far as its admission depends on it.
 
+use crate::cancellation::Cancellation;
 use crate::certificate::CertificateRef;
 use crate::delivery::{Delivery, DeliveryOutcome};
 use crate::event::Part;
@@ -49,6 +50,8 @@ pub enum Value {
     Part(Box<Part>),
     /// A delivery.
     Delivery(Delivery),
+    /// The request to end a delivery.
+    Cancellation(Box<Cancellation>),
     /// How a delivery ended.
     Outcome(Box<DeliveryOutcome>),
     /// A portion of an event's members, so many.

@@ -45,6 +45,8 @@ impl Cost {
                 | Key::GroupDelivery { .. }
                 | Key::LogRequest { .. }
                 | Key::LogAnswer { .. }
+                | Key::Cancellation { .. }
+                | Key::GroupCancellation { .. }
                 | Key::Outcome { .. } => {}
                 Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. } | Key::Sweep => continue,
             }

@@ -32,7 +32,8 @@ pub(super) fn read(actor: &Actor, scope: &Scope, facts: &Facts) -> Result<Progre
         | Scope::Range(Range::Event(event)) => {
             return concerns(actor, &reading(scope), *event, facts);
         }
-        Scope::Key(Key::Delivery { certname, .. }) | Scope::Range(Range::Deliveries(certname)) => {
+        Scope::Key(Key::Delivery { certname, .. } | Key::Cancellation { certname, .. })
+        | Scope::Range(Range::Deliveries(certname)) => {
             own(actor, certname, &reading(scope), OWN_DELIVERIES)?;
         }
         Scope::Key(Key::Outcome { certname, .. }) if *certname == actor.certname => {}
@@ -41,8 +42,13 @@ pub(super) fn read(actor: &Actor, scope: &Scope, facts: &Facts) -> Result<Progre
         }
         Scope::Key(Key::RunHistory { certname }) => own(actor, certname, &reading(scope), OWN_HISTORY)?,
         // Firing at groups needs the members, `status` what a target does, and every verification its certificate.
-        Scope::Key(Key::GroupDelivery { .. } | Key::Node { .. } | Key::Certificate { .. })
-        | Scope::Range(Range::GroupDeliveries(_) | Range::Nodes) => {}
+        Scope::Key(
+            Key::GroupDelivery { .. }
+            | Key::GroupCancellation { .. }
+            | Key::Node { .. }
+            | Key::Certificate { .. },
+        )
+        | Scope::Range(Range::GroupDeliveries(_) | Range::GroupCancellations(..) | Range::Nodes) => {}
         Scope::Key(Key::LogRequest { certname, reader } | Key::LogAnswer { reader, certname }) => {
             if *certname != actor.certname {
                 own(actor, reader, &reading(scope), OWN_LOGS)?;

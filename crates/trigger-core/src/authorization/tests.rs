@@ -7,6 +7,7 @@ mod sequences;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
+use crate::cancellation::Cancellation;
 use crate::certificate::{CertificateRef, Fingerprint};
 use crate::delivery::{Delivery, DeliveryOutcome};
 use crate::event::{Part, samples};
@@ -52,6 +53,23 @@ fn suppressed() -> Value {
 
 fn expired() -> Value {
     Value::Outcome(Box::new(DeliveryOutcome::Expired(None)))
+}
+
+/// The request of `by` to end a delivery, which part 0 lists.
+fn cancellation(by: &str) -> Value {
+    Value::Cancellation(Box::new(Cancellation::new(0, certname(by), NOW, None)))
+}
+
+/// The place of a cancellation at a certname; at a group, with an `@` before it; at one of its members, after a `:`.
+fn cancellation_key(target: &str, n: u32) -> Key {
+    let event = event(n);
+    match target.strip_prefix('@').map(|group| group.split_once(':').unwrap_or((group, ""))) {
+        None => Key::Cancellation { certname: certname(target), event },
+        Some((group, member)) => {
+            let member = (!member.is_empty()).then(|| certname(member));
+            Key::GroupCancellation { group: group.parse().unwrap(), event, member }
+        }
+    }
 }
 
 fn part_key(n: u32) -> Key {

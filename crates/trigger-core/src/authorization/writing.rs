@@ -5,6 +5,7 @@ use super::actor::{Actor, Role};
 use super::denial::Denial;
 use super::facts::Facts;
 use super::progress::{Progress, Stop};
+use crate::cancellation::Cancellation;
 use crate::delivery::{Delivery, DeliveryOutcome};
 use crate::event::{
     CLOCK_TOLERANCE, MAX_GROUPS, MAX_LIFETIME, MAX_TAGS, MAX_TARGETS, Part, TARGETS_PER_PART, Target,
@@ -21,6 +22,8 @@ const OWN_EVENTS: &str = "a node fires as itself only";
 const NO_PART: &str = "the value is no part of an event whose id is one of its origin's";
 const OWN_DELIVERIES: &str =
     "a node delivers only the events that it has fired, to the targets that they name";
+const CANCELLATIONS: &str = "a node cancels, in its own name, the deliveries of the events that it has fired; an operator, those of \
+     any event, to the targets that it names";
 const OWN_OUTCOMES: &str =
     "a node stores its own outcomes, and which targets of its own events are suppressed";
 const OWN_RECORDS: &str = "a node writes its own registration, run history and certificates";
@@ -75,6 +78,14 @@ pub(super) fn put(
             let target = Target::Group(group.clone());
             delivers(actor, key, *event, *delivery, &target, facts)
         }
+        (Key::Cancellation { certname, event }, Value::Cancellation(cancellation)) => {
+            let target = Target::Node(certname.clone());
+            cancels(actor, key, *event, cancellation, &target, facts)
+        }
+        (Key::GroupCancellation { group, event, .. }, Value::Cancellation(cancellation)) => {
+            let target = Target::Group(group.clone());
+            cancels(actor, key, *event, cancellation, &target, facts)
+        }
         (Key::Outcome { event, certname }, _) if *certname == actor.certname => {
             own_outcome(actor, key, *event, facts)
         }
@@ -108,6 +119,8 @@ pub(super) fn put(
             | Key::Members { .. }
             | Key::Delivery { .. }
             | Key::GroupDelivery { .. }
+            | Key::Cancellation { .. }
+            | Key::GroupCancellation { .. }
             | Key::Outcome { .. },
             _,
         ) => forbidden("the value is not one that belongs there"),
@@ -130,20 +143,29 @@ pub(super) fn compare_and_swap(actor: &Actor, key: &Key, facts: &Facts) -> Resul
         Key::Sweep | Key::Settled { .. } => forbidden(SWEEPING),
         Key::Part { .. } | Key::Members { .. } => forbidden(OWN_EVENTS),
         Key::Delivery { .. } | Key::GroupDelivery { .. } => forbidden(OWN_DELIVERIES),
+        Key::Cancellation { .. } | Key::GroupCancellation { .. } => forbidden(CANCELLATIONS),
     }
 }
 
 /// Whether `actor` may delete `key`.
 pub(super) fn delete(actor: &Actor, key: &Key) -> Result<Progress, Stop> {
     match key {
-        Key::Delivery { certname, .. } if *certname == actor.certname => Ok(Progress::Allowed),
+        Key::Delivery { certname, .. } | Key::Cancellation { certname, .. }
+            if *certname == actor.certname =>
+        {
+            Ok(Progress::Allowed)
+        }
         Key::LogRequest { certname, reader } | Key::LogAnswer { reader, certname }
             if *certname == actor.certname || *reader == actor.certname =>
         {
             Ok(Progress::Allowed)
         }
         // What a node has left behind that is gone. Nobody else can.
-        Key::Delivery { .. } | Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. }
+        Key::Delivery { .. }
+        | Key::Cancellation { .. }
+        | Key::Node { .. }
+        | Key::RunHistory { .. }
+        | Key::Certificate { .. }
             if actor.role == Role::Operator =>
         {
             Ok(Progress::Allowed)
@@ -215,14 +237,38 @@ fn delivers(
         let reason = format!("part {} of the event is not stored", delivery.part);
         return Err(Denial::not_yet(actor, writing(key), reason).into());
     };
-    let names_it = match target {
-        Target::Node(certname) => part.event.targets.hosts.contains(certname),
-        Target::Group(group) => part.event.targets.groups.contains(group),
-    };
-    if part.event.origin != actor.certname || !names_it {
+    if part.event.origin != actor.certname || !names(part, target) {
         return Err(Denial::forbidden(actor, writing(key), OWN_DELIVERIES).into());
     }
     Ok(Progress::Allowed)
+}
+
+/// A delivery is cancelled in the name of the client, by the origin of its event or an operator. Whether it ends is for its
+/// target to decide. Only the targets that the event names can have one, because a sweep looks for no others.
+fn cancels(
+    actor: &Actor,
+    key: &Key,
+    event: EventId,
+    cancellation: &Cancellation,
+    target: &Target,
+    facts: &Facts,
+) -> Result<Progress, Stop> {
+    let Some(part) = facts.part(event, cancellation.part)? else {
+        let reason = format!("part {} of the event is not stored", cancellation.part);
+        return Err(Denial::not_yet(actor, writing(key), reason).into());
+    };
+    let may_cancel = part.event.origin == actor.certname || actor.role == Role::Operator;
+    if cancellation.by != actor.certname || !may_cancel || !names(&part, target) {
+        return Err(Denial::forbidden(actor, writing(key), CANCELLATIONS).into());
+    }
+    Ok(Progress::Allowed)
+}
+
+fn names(part: &Part, target: &Target) -> bool {
+    match target {
+        Target::Node(certname) => part.event.targets.hosts.contains(certname),
+        Target::Group(group) => part.event.targets.groups.contains(group),
+    }
 }
 
 /// A node ends what concerns it. Of an event that the store does not have, or has lost, no outcome is of use: nothing would

@@ -185,3 +185,36 @@ fn a_rule_is_shown_as_its_keys() {
         "trigger a, b; from c; pp_role d; noop only; tags e"
     );
 }
+
+/// Proves C13.
+#[test]
+fn an_event_is_cancelled_by_its_origin_or_by_an_operator_of_the_node() {
+    let operators = Operators {
+        certnames: [certname("ops01")].into(),
+        auth_roles: ["trigger".to_owned()].into(),
+        cli_auth: false,
+    };
+    let policy = Policy::new("trigger.toml", Vec::new()).with_operators(operators);
+    let judge = |by: &str, signer: &Signer| {
+        policy
+            .judge_cancellation(&certname(by), signer, &certname("web01"))
+            .map_err(|why| why.contains("trigger.toml"))
+    };
+    let with_role = |role: &str| Signer::Certificate {
+        algorithm: String::new(),
+        fingerprint: String::new(),
+        extensions: [("pp_auth_role".to_owned(), role.to_owned())].into(),
+    };
+    assert_eq!(judge("web01", &Signer::Unsigned), Ok(()));
+    assert_eq!(judge("ops01", &Signer::SharedKey), Ok(()));
+    assert_eq!(judge("ops02", &with_role("reader, trigger")), Ok(()));
+    assert_eq!(judge("ops02", &with_role("reader")), Err(true));
+    assert_eq!(judge("web02", &Signer::SharedKey), Err(true));
+    let without_operators =
+        Policy::default().judge_cancellation(&certname("ops01"), &with_role("trigger"), &certname("web01"));
+    assert!(without_operators.is_err());
+}
+
+fn certname(name: &str) -> Certname {
+    name.parse().unwrap()
+}

@@ -38,7 +38,7 @@ impl Queue {
         let policy = &self.settings.policy;
         let mut ended = self.real.extract(|cause| refused(policy, cause));
         ended.extend(self.noop.extract(|cause| refused(policy, cause)));
-        if ended.is_empty() { Vec::new() } else { vec![self.finish(now, None, ended)] }
+        self.finish_any(now, ended)
     }
 }
 

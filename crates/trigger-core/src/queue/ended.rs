@@ -51,6 +51,11 @@ impl Queue {
         false
     }
 
+    /// Ends deliveries without a run, if there are any.
+    pub(super) fn finish_any(&mut self, now: Now, ended: Vec<(Cause, DeliveryOutcome)>) -> Vec<Effect> {
+        if ended.is_empty() { Vec::new() } else { vec![self.finish(now, None, ended)] }
+    }
+
     /// Ends deliveries whose events count.
     pub(super) fn finish(
         &mut self,

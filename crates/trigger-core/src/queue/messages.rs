@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Blockers;
+use crate::cancellation::SignedCancellation;
 use crate::delivery::Completion;
 use crate::event::{RunOptions, Target};
 use crate::identity::{EventId, RunId};
@@ -17,6 +18,14 @@ use crate::run::record::Cause;
 pub enum Input {
     /// A pending delivery was read, for the first time or again.
     Delivered(Box<Cause>),
+    /// A pending delivery was read that its origin or an operator wants to end. One that the policy does not let end is
+    /// delivered.
+    Cancelled {
+        /// The delivery.
+        cause: Box<Cause>,
+        /// The request.
+        cancellation: Box<SignedCancellation>,
+    },
     /// Deliveries that were read together follow, and perhaps more of the same reading later. No run starts meanwhile, so
     /// that all of them share one.
     ReadingStarted {

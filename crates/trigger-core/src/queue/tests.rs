@@ -3,11 +3,13 @@
 //! The words of a script are `e1` for an event, `e1:web` for a tagged one, `e1~` for a noop one; `+1500` lets 1500 ms
 //! pass, and `wall+90000000` moves the wall clock alone; `unchanged`, `failed`, `not_run`, `interrupted` and so on end
 //! the run; `[` and `]` begin and end a reading of deliveries, and `[all` and `all]` one of everything that is there; `block` and `unblock` disable and enable Puppet; `forged:e1` is a delivery whose event does not count, `unverified:e1` one
-//! whose event cannot be verified now; `e1^` was fired with a catalog, `asked` means that PuppetDB has not answered yet, and `stored:e1` that it has stored the catalog of `e1`; `restart` starts a new agent that takes over from an idle
+//! whose event cannot be verified now; `e1^` was fired with a catalog, `asked` means that PuppetDB has not answered yet, and `stored:e1` that it has stored the catalog of `e1`; `cancel:e1` is a delivery that its origin wants to end, `other:e1` one that another
+//! node wants to end; `restart` starts a new agent that takes over from an idle
 //! one.
 
 mod backlog;
 mod blockers;
+mod cancelling;
 mod forgery;
 mod limit;
 mod policy;
@@ -18,6 +20,7 @@ mod settling;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::cancellation::{Cancellation, SignedCancellation};
 use crate::delivery::DeliveryState;
 use crate::event::{Event, Target, samples};
 use crate::identity::{CatalogUuid, RunId};
@@ -126,6 +129,13 @@ fn cause(word: &str) -> Cause {
     }
 }
 
+fn cancelled(event: &str, by: &str) -> Input {
+    let cause = Box::new(cause(event));
+    let cancellation = Cancellation::new(0, by.parse().unwrap(), cause.event.fired_at, None);
+    let request = SignedCancellation { cancellation, signer: Default::default() };
+    Input::Cancelled { cause, cancellation: Box::new(request) }
+}
+
 impl World {
     fn input(&mut self, input: Input) {
         // The agent looks at the blockers when the queue says that a run may start.
@@ -171,6 +181,7 @@ impl World {
                         DeliveryOutcome::Refused(_) => "refused".to_owned(),
                         DeliveryOutcome::Suppressed(_) => "suppressed".to_owned(),
                         DeliveryOutcome::Superseded(by) => format!("superseded({})", number(by)),
+                        DeliveryOutcome::Cancelled { .. } => "cancelled".to_owned(),
                     };
                     words.push(format!("{}={how}", number(completion.event)));
                 }
@@ -228,6 +239,10 @@ impl World {
                 let event = cause(event).event;
                 let before = Timestamp::from_unix_ms(event.fired_at.as_unix_ms() - 5000);
                 self.input(Input::Catalogs(stored(catalog(number(event.id)[1..].parse().unwrap()), before)));
+            } else if let Some(event) = word.strip_prefix("cancel:") {
+                self.input(cancelled(event, "web01.example.com"));
+            } else if let Some(event) = word.strip_prefix("other:") {
+                self.input(cancelled(event, "web02.example.com"));
             } else if word == "unblock" {
                 self.input(disabled(None));
             } else {

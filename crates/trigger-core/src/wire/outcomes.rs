@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::runs::RunResultForm;
 use super::{Stored, WireError, optional_sentence, read, sentence, write};
 use crate::delivery::DeliveryOutcome;
-use crate::identity::{EventId, RunId};
+use crate::identity::{Certname, EventId, RunId};
 use crate::run::CompletedRun;
 
 #[derive(Serialize, Deserialize)]
@@ -46,6 +46,11 @@ enum DeliveryOutcomeForm {
     Superseded {
         by: EventId,
     },
+    Cancelled {
+        by: Certname,
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_sentence")]
+        reason: Option<String>,
+    },
 }
 
 impl Stored for DeliveryOutcome {
@@ -59,6 +64,7 @@ impl Stored for DeliveryOutcome {
             Self::Refused(reason) => DeliveryOutcomeForm::Refused { reason },
             Self::Suppressed(reason) => DeliveryOutcomeForm::Suppressed { reason },
             Self::Superseded(by) => DeliveryOutcomeForm::Superseded { by },
+            Self::Cancelled { by, reason } => DeliveryOutcomeForm::Cancelled { by, reason },
         })
     }
 
@@ -70,6 +76,7 @@ impl Stored for DeliveryOutcome {
             DeliveryOutcomeForm::Refused { reason } => Self::Refused(reason),
             DeliveryOutcomeForm::Suppressed { reason } => Self::Suppressed(reason),
             DeliveryOutcomeForm::Superseded { by } => Self::Superseded(by),
+            DeliveryOutcomeForm::Cancelled { by, reason } => Self::Cancelled { by, reason },
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Every form survives encoding and decoding, and the golden files prove that every form stays readable.
 
+use crate::cancellation::Cancellation;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -158,6 +159,11 @@ fn forms_stay() {
         include_str!("golden/outcome-superseded.v1.json"),
     );
     check(&DeliveryOutcome::Refused("no".to_owned()), include_str!("golden/outcome-refused.v1.json"));
+    let cancelled = |reason: Option<&str>| {
+        Cancellation::new(2, "ops01".parse().unwrap(), Timestamp::from_unix_ms(9), reason)
+    };
+    check(&cancelled(Some("wrong node")), include_str!("golden/cancellation.v1.json"));
+    check(&cancelled(Some("wrong node")).outcome(), include_str!("golden/outcome-cancelled.v1.json"));
     check(&sample_node(), include_str!("golden/node.v1.json"));
     let mut delayed = sample_node();
     delayed.activity = Activity {
@@ -320,12 +326,14 @@ fn text_from_other_nodes_cannot_command_a_terminal() {
         DeliveryOutcome::Failed(run),
         DeliveryOutcome::Refused(hostile.to_owned()),
         DeliveryOutcome::Suppressed(hostile.to_owned()),
+        DeliveryOutcome::Cancelled { by: "ops01".parse().unwrap(), reason: Some(hostile.to_owned()) },
     ] {
         match DeliveryOutcome::from_wire(&end.to_wire()).unwrap() {
             DeliveryOutcome::Failed(run) => assert_eq!(run.result.reason.as_deref(), Some(shown)),
             DeliveryOutcome::Refused(reason) | DeliveryOutcome::Suppressed(reason) => {
                 assert_eq!(reason, shown)
             }
+            DeliveryOutcome::Cancelled { reason, .. } => assert_eq!(reason.as_deref(), Some(shown)),
             other => panic!("{other:?}"),
         }
     }
@@ -362,6 +370,8 @@ fn every_outcome_survives_encoding_and_decoding() {
         DeliveryOutcome::Refused("r".to_owned()),
         DeliveryOutcome::Suppressed("s".to_owned()),
         DeliveryOutcome::Superseded(samples::event_id(4)),
+        DeliveryOutcome::Cancelled { by: "ops01".parse().unwrap(), reason: None },
+        DeliveryOutcome::Cancelled { by: "ops01".parse().unwrap(), reason: Some("w".to_owned()) },
     ];
     for end in ends {
         assert_eq!(DeliveryOutcome::from_wire(&end.to_wire()), Ok(end));

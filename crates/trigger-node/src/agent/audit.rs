@@ -2,9 +2,10 @@
 //!
 //! The program writes them where its configuration says. Their fields are a promise: `docs/operating/audit.md` lists them.
 
+use trigger_core::cancellation::SignedCancellation;
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::{Event, RunOptions, Targets};
-use trigger_core::identity::RunId;
+use trigger_core::identity::{EventId, RunId};
 use trigger_core::policy::Decision;
 use trigger_core::run::record::Cause;
 use trigger_core::run_log::{LogAnswer, LogContent};
@@ -99,6 +100,20 @@ pub(super) fn read_log(AskedForLog { reader, signer, request }: &AskedForLog, an
     );
 }
 
+/// A delivery has arrived with the request to end it, and the policy has judged that.
+pub(super) fn cancellation(event: EventId, request: &SignedCancellation, judged: &Result<(), String>) {
+    let SignedCancellation { cancellation, signer } = request;
+    tracing::info!(
+        target: "audit",
+        action = "cancel",
+        decision = if judged.is_ok() { "accepted" } else { "refused" },
+        %event,
+        by = %cancellation.by,
+        signature = %signer,
+        reason = judged.as_ref().err().or(cancellation.reason.as_ref()),
+    );
+}
+
 /// A run starts.
 pub(super) fn started(run: RunId, options: &RunOptions, causes: &[Cause]) {
     let tags: Vec<&str> = options.tags.iter().map(|tag| tag.as_str()).collect();
@@ -129,6 +144,9 @@ pub(super) fn ended(Completion { event, outcome, .. }: &Completion) {
         ),
         DeliveryOutcome::Superseded(by) => {
             tracing::info!(target: "audit", action = "end", %event, %state, %by);
+        }
+        DeliveryOutcome::Cancelled { by, reason } => {
+            tracing::info!(target: "audit", action = "end", %event, %state, %by, reason);
         }
         DeliveryOutcome::Expired(reason) => {
             tracing::info!(target: "audit", action = "end", %event, %state, reason);

@@ -249,6 +249,13 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 Arrival::WasRefused { event, genuine: Some(cause), .. } if !self.queue.is_known(event) => {
                     self.pending(cause);
                 }
+                Arrival::Cancelled { mut cause, cancellation } => {
+                    self.delivered(&mut cause);
+                    let judged = self.queue.judge_cancellation(&cause, &cancellation);
+                    daemon_log::cancellation(cause.event.id, &cancellation, &judged);
+                    audit::cancellation(cause.event.id, &cancellation, &judged);
+                    self.take_in(Input::Cancelled { cause, cancellation });
+                }
                 Arrival::HasOutcome { event, target } | Arrival::WasRefused { event, target, .. } => {
                     // A queued delivery is deleted when it completes.
                     if !self.queue.is_queued(event) {
@@ -281,6 +288,12 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     }
 
     fn pending(&mut self, mut cause: Box<Cause>) {
+        self.delivered(&mut cause);
+        self.take_in(Input::Delivered(cause));
+    }
+
+    /// Completes a delivery that was read with what this node knows of its event, and notes how the policy judges it.
+    fn delivered(&mut self, cause: &mut Cause) {
         // It could not be read before its event was there.
         for target in &cause.addressed_as {
             self.unreadable.forget(|| self.node.fleet.keyspace().key(&delivery(target, cause.event.id)));
@@ -288,9 +301,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         cause.interruptions = self.interruptions.get(&cause.event.id).copied().unwrap_or_default();
         // A delivery is read again about every ten minutes.
         if !self.queue.is_known(cause.event.id) {
-            audit::judged(&cause, &self.queue.judge(&cause));
+            audit::judged(cause, &self.queue.judge(cause));
         }
-        self.take_in(Input::Delivered(cause));
     }
 
     /// The state of each blocker; whether Puppet is disabled is looked up afresh when a run is `about_to_start`.

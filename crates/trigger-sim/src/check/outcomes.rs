@@ -52,6 +52,7 @@ impl World {
                 }
             }
             DeliveryOutcome::Suppressed(_) => self.check_suppressed(event, certname),
+            DeliveryOutcome::Cancelled { by, .. } => self.check_cancelled(event, certname, by),
         }
         self.count(match end {
             DeliveryOutcome::Done(_) => "ended done",
@@ -60,6 +61,7 @@ impl World {
             DeliveryOutcome::Superseded(_) => "ended superseded",
             DeliveryOutcome::Refused(_) => "ended refused",
             DeliveryOutcome::Suppressed(_) => "ended suppressed",
+            DeliveryOutcome::Cancelled { .. } => "ended cancelled",
         });
         if let Some(delivery) = self.check.deliveries.get_mut(&(event, certname.clone())) {
             (delivery.has_ended, delivery.had_ended) = (true, true);
@@ -155,6 +157,19 @@ impl World {
         if !by_target && listed.is_some_and(|since| self.now - *since > SWEEPERS_HASTE) {
             let detail = format!("m{} expires {event} at {certname}, which is at work on it", client.machine);
             self.violate("nothing is removed that is still needed", detail);
+        }
+    }
+
+    fn check_cancelled(&mut self, event: EventId, certname: &Certname, by: &Certname) {
+        let wanted = self.check.cancelled.get(&event);
+        let is_wanted = wanted.is_some_and(|wanted| {
+            wanted
+                .iter()
+                .any(|(who, target)| who == by && target.as_ref().is_none_or(|target| target == certname))
+        });
+        if !is_wanted {
+            let detail = format!("{event} at {certname}: {by} did not ask for it, or may not");
+            self.violate("what is cancelled has its canceller", detail);
         }
     }
 

@@ -37,6 +37,8 @@ impl World {
     fn names_part(&self, key: &str, delivery: &str) -> bool {
         match self.keyspace.parse(key) {
             Some(Key::Delivery { event, .. }) => self.has_part(event, delivery),
+            // One that came too late goes with its event.
+            Some(Key::Cancellation { .. }) => false,
             _ => true,
         }
     }

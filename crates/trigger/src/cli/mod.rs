@@ -1,6 +1,7 @@
 //! The command line: a file for each subcommand.
 
 mod agent;
+mod cancel;
 mod certificates;
 mod doctor;
 mod etcd_roles;
@@ -54,6 +55,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Make Puppet run on other nodes
     Fire(fire::FireArgs),
+    /// End an event at those of its targets that have not run for it yet
+    Cancel(cancel::CancelArgs),
     /// Show an event's deliveries, or the latest events
     Status(status::StatusArgs),
     /// Show the nodes of the fleet: who is alive, what ran there last, what waits
@@ -142,6 +145,7 @@ fn run_command(cli: &Cli) -> ExitCode {
     }
     let result = match &cli.command {
         Command::Fire(args) => block_on(fire::run(globals, args, &warnings)),
+        Command::Cancel(args) => block_on(cancel::run(globals, args, &warnings)),
         Command::Status(args) => block_on(status::run(globals, args, &warnings)),
         Command::Nodes(args) => block_on(nodes::run(globals, args, &warnings)),
         Command::Node(args) => block_on(node::run(globals, args, &warnings)),

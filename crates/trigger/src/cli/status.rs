@@ -175,7 +175,7 @@ fn groups(groups: &BTreeSet<GroupName>, spooled_event: Option<&SpooledEvent>) ->
     fired_at.into_iter().chain(suppressed).collect()
 }
 
-fn target_table(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> output::Table {
+pub(super) fn target_table(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> output::Table {
     // The heading has shown the reason of the whole event already.
     let is_new = |reason: &String| spooled_event.is_none_or(|spooled_event| spooled_event.reason != *reason);
     let mut table = output::table(&["CERTNAME", "STATE", "OUTCOME", "STARTED", "TOOK", "REASON"]);

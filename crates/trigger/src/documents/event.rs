@@ -128,6 +128,21 @@ pub(crate) struct EventStatus {
     pub(crate) warnings: Vec<String>,
 }
 
+/// What `trigger cancel` prints: the event with the deliveries that were to end.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(crate) struct CancelledEvent {
+    /// The event and these deliveries.
+    #[serde(flatten)]
+    pub(crate) event: Event,
+    /// Whether it was in this node's outbox, from which it is removed.
+    pub(crate) was_spooled: bool,
+    /// The targets at which it had ended before.
+    pub(crate) ended_before: Vec<Text<Certname>>,
+    /// What the reader should know besides.
+    pub(crate) warnings: Vec<String>,
+}
+
 /// What `trigger status` prints without an event: the latest events, newest first.
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

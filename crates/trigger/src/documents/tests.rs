@@ -53,6 +53,7 @@ fn every_document_has_a_schema() {
     check_schema::<Fired>("fire");
     check_schema::<FollowedEvent>("fire-wait");
     check_schema::<EventStatus>("status-event");
+    check_schema::<CancelledEvent>("cancel");
     check_schema::<LatestEvents>("status");
     check_schema::<Diagnosis>("doctor");
     check_schema::<Nodes>("nodes");
@@ -176,6 +177,23 @@ fn the_nodes_of_a_fleet() {
         ..Overview::default()
     };
     check("nodes", &Nodes::of(&overview, Timestamp::from_unix_ms(NOON + 1000), warnings()));
+}
+
+#[test]
+fn an_event_that_was_cancelled() {
+    let mut status = event_status();
+    if let Some(target) = status.targets.values_mut().next() {
+        target.state = DeliveryState::Cancelled;
+        target.reason = Some("cancelled by ops01: wrong node".to_owned());
+        target.last_seen = None;
+    }
+    let cancelled = CancelledEvent {
+        event: Event::of(&status),
+        was_spooled: false,
+        ended_before: vec![Text("web01".parse().unwrap())],
+        warnings: warnings(),
+    };
+    check("cancel", &cancelled);
 }
 
 #[test]

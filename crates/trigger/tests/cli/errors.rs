@@ -281,3 +281,25 @@ error: 'last' is neither a number of runs to go back (0 is the latest) nor a run
 "#]],
     );
 }
+
+#[test]
+fn what_is_cancelled_is_an_event_and_where_is_a_certname() {
+    fails(
+        &["cancel", "e1"],
+        2,
+        str![[r#"
+error: invalid value 'e1' for '<EVENT>': 'e1' is not an event id: it is a UUID in lower case with its four dashes
+
+For more information, try '--help'.
+
+"#]],
+    );
+    fails(
+        &["cancel", "019ac0de-7c4a-7000-8000-000000000001", "--target", "lb 01"],
+        2,
+        str![[r#"
+error: 'lb 01' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters
+
+"#]],
+    );
+}

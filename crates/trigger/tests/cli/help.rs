@@ -17,6 +17,7 @@ fn the_reference_is_what_the_program_says() {
     let commands: &[&[&str]] = &[
         &[],
         &["fire"],
+        &["cancel"],
         &["status"],
         &["nodes"],
         &["node"],

@@ -21,6 +21,10 @@ RSpec.describe 'trigger::agent' do
 
         [socket]
         groups = []
+
+        [operators]
+        certnames = []
+        auth_roles = []
       TOML
     end
 
@@ -57,7 +61,8 @@ RSpec.describe 'trigger::agent' do
           { 'extensions' => { 'pp_role' => 'web', '1.3.6.1.4.1.34380.1.2.1' => %w[a b] }, 'deny' => true }, {}
         ],
         'log_operators' => false, 'log_readers' => %w[ops*.example.com admin01 admin01],
-        'socket_groups' => %w[adm wheel adm], 'audit_file' => '/var/log/trigger/audit.log',
+        'socket_groups' => %w[adm wheel adm], 'operators' => %w[ops01 ops01],
+        'operator_auth_roles' => ['trigger'], 'operator_cli_auth' => true, 'audit_file' => '/var/log/trigger/audit.log',
         'service_ensure' => 'stopped', 'service_enable' => false
       }
     end
@@ -87,6 +92,11 @@ RSpec.describe 'trigger::agent' do
         [log]
         operators = false
         readers = ["ops*.example.com", "admin01"]
+
+        [operators]
+        certnames = ["ops01"]
+        auth_roles = ["trigger"]
+        cli_auth = true
 
         [audit]
         file = "/var/log/trigger/audit.log"
@@ -200,6 +210,7 @@ RSpec.describe 'trigger::agent' do
       [{ 'noop' => true }], [{ 'extensions' => { 'role' => 'web' } }]
     ],
     'socket_groups' => [['a b'], [''], 'adm'],
+    'operators' => [['a b'], 'ops01'], 'operator_auth_roles' => [['a,b']], 'operator_cli_auth' => ['yes'],
     'audit_file' => ['audit.log', '/a b'],
     'log_operators' => ['true'], 'log_readers' => [[], ['a b'], ['a/b'], 'ops01'],
     'backends' => [

@@ -120,6 +120,24 @@ fn deliveries_are_written_by_the_origin_and_ended_by_the_target() {
     check(&delivery_key("lb01", 1), &Value::Other, "--ooo");
 }
 
+/// Proves C13.
+#[test]
+fn cancellations_are_the_origins_and_operators_each_in_its_own_name() {
+    check(&cancellation_key("lb01", 1), &cancellation("web01"), "y-ooo");
+    check(&cancellation_key("lb01", 1), &cancellation("lb01"), "--ooo");
+    check(&cancellation_key("lb02", 1), &cancellation("web01"), "--ooo");
+    check(&cancellation_key("lb01", 3), &cancellation("web01"), "o-ooo");
+    check(&cancellation_key("lb01", 3), &cancellation("db01"), "--ooo");
+    check(&cancellation_key("lb01", 9), &cancellation("web01"), "l-ooo");
+    check(&cancellation_key("web01", 2), &cancellation("web01"), "o-yyy");
+    check(&cancellation_key("@lb", 1), &cancellation("web01"), "y--yy");
+    check(&cancellation_key("@lb:lb02", 1), &cancellation("web01"), "y--yy");
+    check(&cancellation_key("@web", 1), &cancellation("web01"), "---yy");
+    check(&cancellation_key("@web:lb02", 1), &cancellation("web01"), "---yy");
+    check(&cancellation_key("lb01", 1), &Value::Delivery(Delivery { part: 0 }), "--ooo");
+    check(&delivery_key("lb01", 1), &cancellation("web01"), "--ooo");
+}
+
 #[test]
 fn outcomes_are_the_targets_and_suppressed_ones_the_origins() {
     check(&outcome_key(2, "web01"), &expired(), "yy-yy");

@@ -25,6 +25,11 @@ fn world() -> World {
             world.put(&Key::LogRequest { certname, reader }, Value::Other);
         }
     }
+    for n in 0..3 {
+        for target in ["a", "b", "c", "@lb", "@lb:b"] {
+            world.put(&cancellation_key(target, n), cancellation("ops"));
+        }
+    }
     world.put(&Key::Members { event: event(1), index: 0 }, Value::Members(1));
     world.put(&Key::Settled { event: event(1) }, Value::Other);
     world
@@ -34,7 +39,7 @@ fn key() -> impl Strategy<Value = Key> {
     let name = prop::sample::select(&NAMES[..]);
     let target = prop_oneof![3 => prop::sample::select(&NAMES[..]), 1 => Just("@lb")];
     let reader = prop::sample::select(&NAMES[..]).prop_map(certname);
-    (0..11_usize, 0..EVENTS, name, reader, target, 0..2_u32).prop_map(
+    (0..13_usize, 0..EVENTS, name, reader, target, 0..2_u32).prop_map(
         |(kind, n, name, reader, target, index)| {
             let (event, certname) = (event(n), certname(name));
             match kind {
@@ -47,6 +52,8 @@ fn key() -> impl Strategy<Value = Key> {
                 7 => Key::RunHistory { certname },
                 8 => Key::LogRequest { certname, reader },
                 9 => Key::LogAnswer { reader, certname },
+                10 => cancellation_key(target, n),
+                11 => cancellation_key("@lb:b", n),
                 _ => certificate_key(name),
             }
         },
@@ -63,6 +70,7 @@ fn value() -> impl Strategy<Value = Value> {
         }),
         2 => (0..2_u32).prop_map(|part| Value::Delivery(Delivery { part })),
         1 => Just(suppressed()),
+        1 => prop::sample::select(&NAMES[..]).prop_map(cancellation),
         1 => Just(Value::Outcome(Box::new(DeliveryOutcome::Refused("by a".to_owned())))),
         1 => Just(Value::Other),
         1 => Just(Value::Members(2)),
@@ -90,7 +98,8 @@ fn belongs_to_another(key: &str, world: &World) -> bool {
         Key::Part { event, .. } | Key::Members { event, .. } | Key::Settled { event } => {
             !is_of_own_event(event)
         }
-        Key::GroupDelivery { event, .. } => !is_of_own_event(event),
+        Key::GroupDelivery { event, .. } | Key::GroupCancellation { event, .. } => !is_of_own_event(event),
+        Key::Cancellation { certname, event } => certname.as_str() != "a" && !is_of_own_event(event),
         Key::Delivery { certname, .. }
         | Key::Outcome { certname, .. }
         | Key::Node { certname }
@@ -157,7 +166,9 @@ proptest! {
         for (key, value) in &before.0 {
             let kinds = ["deliveries/", "nodes/", "run-history/", "certificates/"];
             let may_go = kinds.iter().any(|kind| key.starts_with(kind));
-            if belongs_to_another(key, &before) {
+            // It cancels, in its own name, what others have fired.
+            let is_cancelled = key.contains("/cancelled") && after.0.get(key) == Some(&cancellation("a"));
+            if belongs_to_another(key, &before) && !is_cancelled {
                 prop_assert!(after.0.get(key) == Some(value) || (may_go && !after.has(&key.parse().unwrap())));
             }
         }

@@ -14,6 +14,11 @@ fn word() -> impl Strategy<Value = String> {
                 _ => format!("e{n}{catalog}"),
             }
         }),
+        1 => (1..40_u32).prop_map(|n| match n % 3 {
+            0 => format!("cancel:e{n}~"),
+            1 => format!("cancel:e{n}:web"),
+            _ => format!("cancel:e{n}"),
+        }),
         3 => (0..3000_u32).prop_map(|ms| format!("+{ms}")),
         3 => prop_oneof![Just("unchanged"), Just("failed"), Just("not_run"), Just("interrupted")]
             .prop_map(str::to_owned),
@@ -45,13 +50,18 @@ proptest! {
             world.play("+400000 unchanged");
         }
         prop_assert!(world.most_starts_in_a_minute() <= limit);
-        let mut fired: Vec<String> = words.iter().filter(|w| w.starts_with('e'))
+        let mut fired: Vec<String> = words.iter().map(|w| w.trim_start_matches("cancel:")).filter(|w| w.starts_with('e'))
             .map(|w| w.split([':', '~', '^']).next().unwrap().to_owned()).collect();
         fired.sort();
         fired.dedup();
         for event in fired {
-            let ends: usize = world.seen.iter().map(|s| s.matches(&format!("{event}=")).count()).sum();
-            prop_assert_eq!(ends, 1, "{} in {:?}", event, world.seen);
+            let words = world.seen.iter().flat_map(|seen| seen.split(['[', ',', ']']));
+            let mut ends: Vec<&str> = words.filter(|word| word.starts_with(&format!("{event}="))).collect();
+            // An end without a run is stored again where the delivery comes again.
+            if ends.first().is_some_and(|end| end.ends_with("=cancelled")) {
+                ends.dedup();
+            }
+            prop_assert_eq!(ends.len(), 1, "{} in {:?}", event, world.seen);
         }
     }
 }

@@ -22,6 +22,9 @@ pub(super) fn value(actor: &Actor, ca: Option<&Tls>, key: &Key, text: &str) -> V
         Key::LogRequest { .. } => {
             parsed(text, |request: LogRequest| Value::LogRequest { as_operator: request.as_operator })
         }
+        Key::Cancellation { .. } | Key::GroupCancellation { .. } => {
+            parsed(text, |cancellation| Value::Cancellation(Box::new(cancellation)))
+        }
         // A node may say of itself what it wants, also in words that are newer than this hub.
         Key::Outcome { certname, .. } if *certname != actor.certname => {
             parsed(text, |outcome| Value::Outcome(Box::new(outcome)))

@@ -26,7 +26,7 @@ pub(crate) struct FireArgs {
     /// The active nodes that PuppetDB finds for this query, such as 'nodes[certname] { … }' in PQL; asked once, now
     #[arg(long, value_name = "PQL")]
     pub(super) query: Option<String>,
-    /// Fire an earlier event again, for the nodes where it failed or expired, with its name and options
+    /// Fire an earlier event again, for the nodes where it failed, expired or was cancelled, with its name and options
     #[arg(long, value_name = "EVENT", conflicts_with_all = ["name", "hosts", "hosts_from", "groups", "query", "tags", "noop", "loops", "resource"])]
     pub(super) retry: Option<EventId>,
     /// Limit the runs to resources with this tag; repeat for more

@@ -42,7 +42,7 @@ pub(super) async fn make(
     let hosts = retry::targets(deliveries);
     if hosts.is_empty() {
         return Err(Failure::failed(format!(
-            "event {earlier} failed and expired nowhere, so that there is nothing to retry ({})",
+            "event {earlier} failed nowhere, expired nowhere and was cancelled nowhere, so that there is nothing to retry ({})",
             target_counts::sentence(&status)
         )));
     }

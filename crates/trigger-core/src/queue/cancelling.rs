@@ -1,0 +1,65 @@
+//! Deliveries that the origin of their event, or an operator, ends before a run has covered them.
+
+use std::collections::HashMap;
+
+use super::Queue;
+use crate::cancellation::SignedCancellation;
+use crate::delivery::DeliveryOutcome;
+use crate::identity::EventId;
+use crate::queue::messages::Effect;
+use crate::run::record::Cause;
+use crate::time::Now;
+
+impl Queue {
+    /// Whether a cancellation of a delivery counts here.
+    ///
+    /// # Errors
+    /// Why it does not, as a sentence.
+    pub fn judge_cancellation(&self, cause: &Cause, request: &SignedCancellation) -> Result<(), String> {
+        let SignedCancellation { cancellation, signer } = request;
+        self.settings.policy.judge_cancellation(&cancellation.by, signer, &cause.event.origin)
+    }
+
+    /// Ends a delivery, unless a run in progress covers it: that run ends by itself and its outcome counts, and only a
+    /// repetition of it is cancelled.
+    pub(super) fn cancel(&mut self, now: Now, cause: Cause, request: &SignedCancellation) -> Vec<Effect> {
+        if self.judge_cancellation(&cause, request).is_err() {
+            return self.deliver(now, cause);
+        }
+        let event = cause.event.id;
+        self.unusable.remove(event);
+        if let Some(effect) = self.finish_again(event, &cause.addressed_as) {
+            return vec![effect];
+        }
+        let outcome = request.cancellation.outcome();
+        let Some(known) = self.find_mut(event) else {
+            let outcome = self.refusal(&cause).unwrap_or(outcome);
+            return vec![self.finish(now, None, vec![(cause, outcome)])];
+        };
+        known.addressed_as.extend(cause.addressed_as);
+        let is_running = |cause: &Cause| cause.event.id == event;
+        if let Some(active) = self.active.as_mut().filter(|active| active.causes.iter().any(is_running)) {
+            active.cancelled.insert(event, outcome);
+            return Vec::new();
+        }
+        let mut ends = |cause: &Cause| (cause.event.id == event).then(|| outcome.clone());
+        let mut ended = self.real.extract(&mut ends);
+        ended.extend(self.noop.extract(ends));
+        self.finish_any(now, ended)
+    }
+}
+
+/// The causes that were cancelled during a run that did not complete them, and those that another run has to cover.
+pub(super) fn cancelled_and_repeated(
+    causes: Vec<Cause>,
+    mut cancelled: HashMap<EventId, DeliveryOutcome>,
+) -> (Vec<(Cause, DeliveryOutcome)>, Vec<Cause>) {
+    let (mut ended, mut again) = (Vec::new(), Vec::new());
+    for cause in causes {
+        match cancelled.remove(&cause.event.id) {
+            Some(outcome) => ended.push((cause, outcome)),
+            None => again.push(cause),
+        }
+    }
+    (ended, again)
+}
