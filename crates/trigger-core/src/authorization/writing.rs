@@ -93,13 +93,9 @@ pub(super) fn put(
         }
         (Key::Sweep | Key::Settled { .. }, _) => forbidden(SWEEPING),
         (Key::Part { .. }, _) => forbidden(NO_PART),
-        (
-            Key::Members { .. }
-            | Key::Delivery { .. }
-            | Key::GroupDelivery { .. }
-            | Key::Outcome { .. },
-            _,
-        ) => forbidden("the value is not one that belongs there"),
+        (Key::Members { .. } | Key::Delivery { .. } | Key::GroupDelivery { .. } | Key::Outcome { .. }, _) => {
+            forbidden("the value is not one that belongs there")
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Watches this node's deliveries: connects, and connects again whenever a watch has ended.
 //! [`trigger_fleet::delivery_watcher`] decides which deliveries are read, and when.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,15 @@ use tokio::sync::watch;
 use trigger_core::backoff;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::delivery_watcher::{DeliveryWatcher, Outlets, read_again_after};
+use trigger_store::store::StoreError;
 
 use super::Node;
 use super::connection::Connection;
 use crate::host::Host;
 use crate::state::Breaker;
+
+/// How many reasons are logged of one interruption.
+const MAX_REPORTED: usize = 8;
 
 pub(super) async fn run<H: Host>(
     node: Arc<Node<H>>,
@@ -26,11 +31,13 @@ pub(super) async fn run<H: Host>(
     let pause = |most: Duration| host.sleep(read_again_after(host.jitter()).min(most));
     let mut lost_at = host.elapsed();
     let mut attempt = 0;
+    let mut reported = BTreeSet::new();
     loop {
         let error = match watcher.connect().await {
             Ok(watch) => {
                 breaker.reset(&node.settings.backend.to_string());
                 link.send_replace(Connection::Up);
+                reported.clear();
                 attempt = 0;
                 let error = watcher.follow(watch, pause).await;
                 lost_at = host.elapsed();
@@ -38,14 +45,26 @@ pub(super) async fn run<H: Host>(
             }
             Err(error) => error,
         };
-        if link.send_replace(Connection::Down(error.to_string())) == Connection::Up {
-            tracing::warn!(%error, "the watch has ended; reading all deliveries again");
-        }
+        report(&mut reported, &link.borrow(), &error);
+        link.send_replace(Connection::Down(error.to_string()));
         if watcher.is_closed() {
             return;
         }
         let lost_for = host.elapsed().saturating_sub(lost_at);
         host.sleep(backoff::reconnect(attempt, lost_for, host.jitter())).await;
         attempt += 1;
+    }
+}
+
+/// Logs why the backend is not watched, each reason once: after the end of a watch, the next attempt may be the one that
+/// says why, such as that this node's certificate is revoked.
+fn report(reported: &mut BTreeSet<String>, link: &Connection, error: &StoreError) {
+    if *link == Connection::Up {
+        tracing::warn!(%error, "the watch has ended; reading all deliveries again");
+    } else if reported.len() < MAX_REPORTED && !reported.contains(&error.to_string()) {
+        tracing::warn!(%error, "the backend cannot be watched");
+    }
+    if reported.len() < MAX_REPORTED {
+        reported.insert(error.to_string());
     }
 }
