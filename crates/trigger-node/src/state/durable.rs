@@ -25,7 +25,10 @@ pub(super) fn write<H: Host>(host: &H, path: &Path, content: &[u8]) -> io::Resul
 /// Lists the paths in a directory of this program, which is created again if it is gone.
 pub(super) fn list<H: Host>(host: &H, dir: &Path) -> Result<Vec<PathBuf>, FileError> {
     match host.list(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            host.create_private_dir(dir).map_err(at("create the directory", dir))?;
+            Ok(Vec::new())
+        }
         listed => listed.map_err(at("list", dir)),
     }
 }
