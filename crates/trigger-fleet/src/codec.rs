@@ -16,7 +16,7 @@ use trigger_core::signature::{Admission, Authors, Finding, admit};
 use trigger_core::signer::Signer;
 use trigger_core::time::Timestamp;
 use trigger_core::wire::{Envelope, Signature, Stored, WireError};
-use trigger_pki::{Identity, LazyPki, Pki, SharedKey, Untrusted};
+use trigger_pki::{Identity, LazyPki, Pki, PkiError, SharedKey, Untrusted};
 
 use crate::certificates::{Cache, Certificates, lock};
 
@@ -131,6 +131,19 @@ pub(crate) enum Opened<T> {
     Refused(String),
     /// It does not count yet.
     Waits(String),
+}
+
+impl Means {
+    /// Checks that there is something to sign and verify with.
+    ///
+    /// # Errors
+    /// What is wrong with the node's certificates.
+    pub fn check(&self) -> Result<(), PkiError> {
+        match self {
+            Self::Certificates { certificates, .. } => certificates.get().map(drop),
+            Self::SharedKey(_) => Ok(()),
+        }
+    }
 }
 
 /// Encodes and decodes stored values, signs and verifies them. Clones share what they know of certificates.

@@ -149,7 +149,7 @@ impl Fleet {
         for chunk in addressed.chunks(PER_READ) {
             match self.resolve_all(chunk).await {
                 // One that this node may not read keeps it from no other.
-                Err(StoreError::Refused { .. }) => {
+                Err(StoreError::Refused { .. } | StoreError::Denied { .. }) => {
                     for delivery in chunk {
                         arrivals.extend(self.resolve_alone(delivery).await?);
                     }
@@ -162,7 +162,7 @@ impl Fleet {
 
     async fn resolve_alone(&self, delivery: &Addressed) -> Result<Vec<Arrival>, StoreError> {
         match self.resolve_all(std::slice::from_ref(delivery)).await {
-            Err(error @ StoreError::Refused { .. }) => {
+            Err(error @ (StoreError::Refused { .. } | StoreError::Denied { .. })) => {
                 Ok(vec![Arrival::Unreadable { key: delivery.key.clone(), detail: error.to_string() }])
             }
             resolved => resolved,

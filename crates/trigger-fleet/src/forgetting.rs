@@ -80,7 +80,7 @@ impl Fleet {
         // A backend that authorises its clients keeps an outcome that is stored, and takes no compare-and-swap of another
         // node's.
         if !self.store().sweeps_itself() {
-            return self.expire(event, certname, Some(reason)).await;
+            return self.expire(event, certname, Some(reason), None).await;
         }
         let key = Key::Outcome { event, certname: certname.clone() };
         let has_ended = !self.list(&[self.one(&key)]).await?.is_empty();

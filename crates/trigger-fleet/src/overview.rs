@@ -62,7 +62,7 @@ impl Fleet {
         }
         let certnames: Vec<Certname> = overview.nodes.keys().cloned().collect();
         match self.read_last_runs(&certnames, &mut overview).await {
-            Err(StoreError::Refused { detail, .. }) => {
+            Err(StoreError::Refused { detail, .. } | StoreError::Denied { detail, .. }) => {
                 overview.runs_denied = Some(detail.to_string());
                 let own = self.asker().await?.filter(|asker| overview.nodes.contains_key(asker));
                 self.read_last_runs(own.as_slice(), &mut overview).await?;

@@ -42,10 +42,15 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Whether publishing again may succeed without an operator changing anything.
+    /// Whether the backend has answered, and does not allow this to the node.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Store(StoreError::Denied { .. }))
+    }
+
+    /// Whether publishing again may succeed later. A right that is missing may be granted.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Store(error) => error.is_transient(),
+            Self::Store(error) => error.is_transient() || self.is_denied(),
             Self::Signing(SigningError::Failed(_)) => true,
             Self::Signing(SigningError::OtherAuthor { .. }) | Self::NobodyThere { .. } => false,
         }

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use trigger_core::delivery::{DeliveryOutcome, Members};
 use trigger_core::event::{Event, Part};
-use trigger_core::identity::{Certname, EventId};
+use trigger_core::identity::{Certname, EventId, Revision};
 use trigger_core::keyspace::Key;
 use trigger_core::signature::Authors;
+use trigger_core::wire::WireError;
 use trigger_store::store::StoreError;
 
+use crate::codec::Opened;
 use crate::fleet::{Fleet, Record};
 use crate::verifying::Unverified;
 
@@ -70,6 +72,15 @@ impl StoredEvent {
     pub(crate) fn missing_parts(&self) -> Vec<u32> {
         (0..self.parts_expected).filter(|index| !self.parts_found.contains(index)).collect()
     }
+}
+
+/// What is stored of how the deliveries of an event have ended.
+#[derive(Debug, Default)]
+pub(crate) struct StoredEnds {
+    /// The targets that have ended.
+    pub(crate) ended: BTreeSet<Certname>,
+    /// The targets of which an outcome is stored that does not count, with its revision.
+    pub(crate) forged: BTreeMap<Certname, Revision>,
 }
 
 /// The records of one event.
@@ -155,6 +166,35 @@ impl Fleet {
         stored.is_verified = is_verified;
         stored.unverified = unverified;
         Ok(Some(stored))
+    }
+
+    /// The targets of an event that have ended, as far as its stored outcomes count. One of a newer version counts, and one
+    /// that cannot be verified now: a target that has ended has not expired.
+    pub(crate) async fn stored_ends(
+        &self,
+        outcomes: Vec<Record>,
+        origin: Option<&Certname>,
+    ) -> Result<StoredEnds, StoreError> {
+        let mut ends = StoredEnds::default();
+        for records in outcomes.chunks(OUTCOMES_AT_A_TIME) {
+            let texts = records.iter().map(|record| record.text.as_str());
+            let certificates = self.read_certificates(texts).await?;
+            for Record { key, text, revision } in records {
+                let Key::Outcome { certname, .. } = key else { continue };
+                let authors = |outcome: &DeliveryOutcome| Authors::of_outcome(outcome, certname, origin);
+                let is_forged = match self.open(key, text, &certificates, authors) {
+                    Ok(opened) => matches!(opened, Opened::Refused(_)),
+                    Err(WireError::TooNew { .. }) => false,
+                    Err(WireError::Unreadable { .. }) => self.codec().requires_signatures(),
+                };
+                if is_forged {
+                    ends.forged.insert(certname.clone(), *revision);
+                } else {
+                    ends.ended.insert(certname.clone());
+                }
+            }
+        }
+        Ok(ends)
     }
 
     /// The event of which these are parts, whether they count or not, without members and outcomes; absent if none can be

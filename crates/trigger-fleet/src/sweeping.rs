@@ -15,6 +15,7 @@ use trigger_core::time::Timestamp;
 use trigger_store::store::{CasOutcome, KeyRange, StoreError};
 
 use crate::fleet::{Fleet, Record};
+use crate::stored_event::{StoredEnds, StoredEvent};
 
 /// Keys read at a time, each of another event.
 const EVENTS_PER_READ: usize = 128;
@@ -175,24 +176,19 @@ impl Fleet {
         if !may_expire(&stored.event, None, sweep.now) {
             return Ok(());
         }
-        // The kind of outcome does not matter here, so an outcome of a newer version counts too.
-        let outcomes = self.list(&[self.all(&Range::Outcomes(id))]).await?;
-        let ended: BTreeSet<Certname> = outcomes
-            .into_iter()
-            .filter_map(|(key, _)| match key {
-                Key::Outcome { certname, .. } => Some(certname),
-                _ => None,
-            })
-            .collect();
+        let StoredEnds { ended, forged } = self.ends_of(id, &stored, sweep.now).await?;
         let open: Vec<&Certname> = stored.targets.difference(&ended).collect();
         let is_overdue =
             |certname: &Certname| may_expire(&stored.event, sweep.nodes.get(certname), sweep.now);
         let overdue: Vec<&Certname> = open.iter().copied().filter(|certname| is_overdue(certname)).collect();
         for certname in &overdue {
-            swept.expired += usize::from(self.expire(id, certname, None).await?);
+            let expected = forged.get(*certname).copied();
+            swept.expired += usize::from(self.expire(id, certname, None, expected).await?);
         }
         if open.is_empty() && may_remove(&stored.event, sweep.now) {
-            self.remove(id, &stored.event.targets.groups, &(&ended | &written_targets)).await?;
+            let named: BTreeSet<Certname> =
+                ended.into_iter().chain(forged.into_keys()).chain(written_targets).collect();
+            self.remove(id, &stored.event.targets.groups, &named).await?;
             swept.removed += 1;
         } else if overdue.len() == open.len() && stored.missing_parts().is_empty() {
             sweep.settled.push((Key::Settled { event: id }, Settled::of(&stored.event)));
@@ -200,13 +196,35 @@ impl Fleet {
         Ok(())
     }
 
-    /// Gives a delivery the outcome `expired`, unless its target has just given it another, and deletes it. Returns
-    /// whether it has expired.
+    /// Which targets of an event have ended. The outcomes are read where one that does not count would keep its target from
+    /// expiring; an event that may be removed goes whatever they say.
+    async fn ends_of(
+        &self,
+        id: EventId,
+        stored: &StoredEvent,
+        now: Timestamp,
+    ) -> Result<StoredEnds, StoreError> {
+        let outcomes = [self.all(&Range::Outcomes(id))];
+        if self.codec().requires_signatures() && !may_remove(&stored.event, now) {
+            let origin = stored.is_verified.then_some(&stored.event.origin);
+            return self.stored_ends(self.read(&outcomes).await?, origin).await;
+        }
+        // The kind of outcome does not matter here, so an outcome of a newer version counts too.
+        let ended = self.list(&outcomes).await?.into_iter().filter_map(|(key, _)| match key {
+            Key::Outcome { certname, .. } => Some(certname),
+            _ => None,
+        });
+        Ok(StoredEnds { ended: ended.collect(), ..StoredEnds::default() })
+    }
+
+    /// Gives a delivery the outcome `expired`, unless its target has just given it another, and deletes it. `forged` is the
+    /// revision of an outcome that is stored and does not count. Returns whether it has expired.
     pub(crate) async fn expire(
         &self,
         event: EventId,
         certname: &Certname,
         reason: Option<&str>,
+        forged: Option<Revision>,
     ) -> Result<bool, StoreError> {
         let key = Key::Outcome { event, certname: certname.clone() };
         let outcome = DeliveryOutcome::Expired(reason.map(str::to_owned));
@@ -215,7 +233,7 @@ impl Fleet {
             Some(_) => self.own_signed_entry(&self.own_signing_key().await?, &key, &outcome)?,
             None => self.entry(&key, &outcome),
         };
-        let written = self.store().compare_and_swap(&key, &text, None).await?;
+        let written = self.store().compare_and_swap(&key, &text, forged).await?;
         self.delete(vec![Key::Delivery { certname: certname.clone(), event }]).await?;
         Ok(matches!(written, CasOutcome::Written(_)))
     }

@@ -1,6 +1,8 @@
 //! Reading values that count only with a right signature, and storing the certificate that others need to verify this
 //! node's.
 
+use std::collections::BTreeMap;
+
 use trigger_core::certificate::{CertificateRef, StoredCertificate};
 use trigger_core::identity::Certname;
 use trigger_core::keyspace::Key;
@@ -23,6 +25,8 @@ const MAX_SENTENCES: usize = 20;
 pub struct Unverified {
     sentences: Vec<String>,
     more: usize,
+    /// Why the outcome that is stored of a target does not count, or not for certain.
+    outcomes: BTreeMap<Certname, String>,
 }
 
 impl Unverified {
@@ -45,6 +49,17 @@ impl Unverified {
             self.sentences.push(sentence());
         } else {
             self.more += 1;
+        }
+    }
+
+    /// Why the outcome that is stored of a target does not count, or not for certain; absent where nothing speaks against it.
+    pub fn outcome_of(&self, target: &Certname) -> Option<&str> {
+        self.outcomes.get(target).map(String::as_str)
+    }
+
+    fn note_outcome(&mut self, key: &Key, why: &str) {
+        if let Key::Outcome { certname, .. } = key {
+            self.outcomes.insert(certname.clone(), why.to_owned());
         }
     }
 
@@ -192,10 +207,12 @@ impl Fleet {
             Ok(Opened::Accepted { value, by, .. }) => Some((value, by)),
             Ok(Opened::Outdated { value, by, why }) => {
                 unverified.add_outdated(&self.key(key), &why);
+                unverified.note_outcome(key, &why);
                 Some((value, Some(by)))
             }
             Ok(Opened::Refused(why) | Opened::Waits(why)) => {
                 unverified.add(&self.key(key), &why);
+                unverified.note_outcome(key, &why);
                 None
             }
             Err(_) => None,

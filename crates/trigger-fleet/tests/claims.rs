@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::EtcdServer;
-use support::meddled::{Meddled, Meddler};
 use trigger_core::identity::{GroupName, Revision};
 use trigger_core::keyspace::{Key, Keyspace};
 use trigger_core::node::{Activity, NodeRecord};
@@ -21,6 +20,7 @@ use trigger_fleet::claim::{
 };
 use trigger_fleet::lease::Stamp;
 use trigger_store::etcd::EtcdStore;
+use trigger_store::meddled::{Meddled, Meddler};
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{CasOutcome, KeyRange, Store, StoreError};
 

@@ -8,13 +8,10 @@
     reason = "a test says what it expects"
 )]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::meddled::{Meddled, Meddler};
 use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, KeyPrefix, Revision, RunId};
@@ -26,6 +23,7 @@ use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_fleet::Fleet;
 use trigger_fleet::sweeping::Swept;
+use trigger_store::meddled::{Meddled, Meddler};
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError};
 use uuid::Uuid;

@@ -2,14 +2,11 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use support::meddled::{Meddled, Meddler};
 use tokio::sync::{mpsc, watch};
 use trigger_core::identity::{Certname, EventId, Revision};
 use trigger_core::keyspace::{Key, Keyspace};
@@ -17,6 +14,7 @@ use trigger_fleet::Fleet;
 use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::delivery_watcher::{Batch, DeliveryWatcher, Outlets, read_again_after};
+use trigger_store::meddled::{Meddled, Meddler};
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 

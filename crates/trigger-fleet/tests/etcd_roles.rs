@@ -141,7 +141,7 @@ async fn a_sweep_expires_and_removes_within_the_roles_of_its_node() {
     register(&web, WEB, NOW).await.unwrap();
     register(&lb, LB, NOW).await.unwrap();
     let refused = register(&web, LB, NOW).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Refused { .. }), "{refused}");
+    assert!(matches!(refused, StoreError::Denied { .. }), "{refused}");
 
     web.publish(&publication(), true).await.unwrap();
     let addressed_as = [Target::Node(node(LB))].into();

@@ -3,14 +3,11 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::meddled::{Meddled, Meddler};
 use trigger_core::delivery::DeliveryOutcome;
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
 use trigger_core::identity::{Certname, EventId, KeyPrefix, Revision};
@@ -20,6 +17,7 @@ use trigger_core::publication::Publication;
 use trigger_core::time::Timestamp;
 use trigger_fleet::Fleet;
 use trigger_fleet::sweeping::Swept;
+use trigger_store::meddled::{Meddled, Meddler};
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{Entry, KeyRange, Store, StoreError};
 use uuid::Uuid;

@@ -2,19 +2,17 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use support::meddled::{Meddled, Meddler};
 use trigger_core::identity::Revision;
 use trigger_core::keyspace::{Key, Keyspace};
 use trigger_core::time::{Now, Timestamp};
 use trigger_core::wire::{Stored, WireError};
 use trigger_fleet::Fleet;
 use trigger_fleet::lease::{Lease, LeaseRecord, LeaseState, Stamp, Tenant, Terms};
+use trigger_store::meddled::{Meddled, Meddler};
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{CasOutcome, KeyRange, Store, StoreError};
 

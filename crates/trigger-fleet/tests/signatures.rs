@@ -134,7 +134,8 @@ async fn an_event_that_is_altered_moved_or_copied_is_refused() {
 async fn what_others_store_under_the_id_of_an_event_before_it_is_published_loses_it_nowhere() {
     for site in [Site::certificates(), Site::shared_key()] {
         let world = World::new(site);
-        let event = EventId::of_origin(&node("web01"), Uuid::from_u128(0x019356b0_7c4a_7fff_bfff_ffff12345678));
+        let event =
+            EventId::of_origin(&node("web01"), Uuid::from_u128(0x019356b0_7c4a_7fff_bfff_ffff12345678));
         let with_that_id = |origin: &str| {
             let mut publication = publication(1, origin, &["lb01"]);
             (publication.event.id, publication.event.lineage) = (event, Lineage::root(event));
@@ -143,7 +144,9 @@ async fn what_others_store_under_the_id_of_an_event_before_it_is_published_loses
         // Another node signs it as its own: it is left alone, and ends nothing.
         world.fleet("db01").publish(&with_that_id("db01"), false).await.unwrap();
         match &world.arrivals("lb01").await[..] {
-            [Arrival::Unreadable { detail, .. }] => assert!(detail.contains("is not one of db01"), "{detail}"),
+            [Arrival::Unreadable { detail, .. }] => {
+                assert!(detail.contains("is not one of db01"), "{detail}")
+            }
             other => panic!("{other:?}"),
         }
         // Another value in its place is refused, and the target says so.
@@ -156,7 +159,9 @@ async fn what_others_store_under_the_id_of_an_event_before_it_is_published_loses
 
         world.fleet("web01").publish(&with_that_id("web01"), false).await.unwrap();
         match &world.arrivals("lb01").await[..] {
-            [Arrival::WasRefused { genuine: Some(cause), .. }] => assert_eq!(cause.event.origin, node("web01")),
+            [Arrival::WasRefused { genuine: Some(cause), .. }] => {
+                assert_eq!(cause.event.origin, node("web01"))
+            }
             other => panic!("{other:?}"),
         }
         world.fleet("lb01").finish(&[end(done())]).await.unwrap();
@@ -483,6 +488,27 @@ async fn a_cancellation_by_a_node_that_was_revoked_ends_nothing() {
     world.arrivals("lb01").await;
     world.revoke("ops01");
     assert_eq!(canceller(&world).await, None);
+}
+
+/// Proves C6 and C13.
+#[tokio::test]
+async fn a_forged_outcome_keeps_no_delivery_from_expiring() {
+    let world = World::new(Site::certificates());
+    world.fleet("web01").publish(&publication(1, "web01", &["lb01", "lb02"]), false).await.unwrap();
+    world.fleet("db01").announce_certificate().await.unwrap();
+    let forged = world.signed_as("db01", &outcome("lb01", 1), &done());
+    world.put(&outcome("lb01", 1), &forged).await;
+    // Its target has signed this one, with a certificate that is not stored now: it may count later.
+    let late = world.signed_as("lb02", &outcome("lb02", 1), &done());
+    world.put(&outcome("lb02", 1), &late).await;
+    assert_eq!(world.fleet("db01").sweep(days(3), None).await.unwrap().expired, 1);
+    let status = world.fleet("web01").event_status(id(1)).await.unwrap().unwrap();
+    assert_eq!(status.targets[&node("lb01")].state, DeliveryState::Expired);
+    assert_eq!(world.read(&outcome("lb02", 1)).await, late);
+    assert_eq!(world.fleet("db01").sweep(days(30), None).await.unwrap().removed, 1);
+    let left = [Range::Events, Range::Outcomes(id(1))].map(|range| Keyspace::default().range(&range));
+    let left = world.store.list(&left.map(KeyRange::Prefix)).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
 }
 
 /// Proves C13.

@@ -2,15 +2,12 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use support::meddled::{Meddled, Meddler};
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Target, Targets};
 use trigger_core::identity::{Certname, EventId, KeyPrefix, RunId};
@@ -25,6 +22,7 @@ use trigger_core::time::Timestamp;
 use trigger_core::why::{ExplainError, Explanation, Question, RunState, Which};
 use trigger_fleet::Fleet;
 use trigger_fleet::verifying::Unverified;
+use trigger_store::meddled::{Meddled, Meddler};
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::{Entry, KeyRange, Store, StoreError};
 use uuid::Uuid;

@@ -33,6 +33,7 @@ mod portion;
 mod range_set;
 mod served_store;
 pub mod server;
+mod snapshot_pages;
 pub mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -48,7 +49,7 @@ use tokio::time::{sleep, timeout};
 use trigger_pki::Pki;
 use trigger_store::address::Address;
 
-pub use served_store::{Page, PageRequest, ServedStore};
+pub use served_store::{Page, PageRequest, PagedEvent, PagedWatch, ServedStore};
 pub use server::{
     CrlFetch, CrlUrl, InvalidCrlUrl, InvalidListen, ListenAddress, Principal, Rights, ServerError,
     ServerSettings,

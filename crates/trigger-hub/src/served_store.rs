@@ -6,14 +6,16 @@
 //! not open one upstream watch for each agent: its `ServedStore` keeps a single watch of the whole key prefix and
 //! hands its changes to the same index (`watchers.rs`), which knows nothing of SQLite.
 
+use std::pin::Pin;
 use std::slice;
 
 use async_trait::async_trait;
+use futures_util::{Stream, StreamExt};
 use prometheus_client::registry::Registry;
 use trigger_core::identity::Revision;
 use trigger_store::hub_protocol::Position;
 use trigger_store::memory::MemoryStore;
-use trigger_store::store::{Entry, KeyRange, Store, StoreError};
+use trigger_store::store::{Change, Entry, KeyRange, Store, StoreError, WatchEvent};
 
 /// A request for one page of a read.
 #[derive(Debug, Clone)]
@@ -36,6 +38,23 @@ pub struct Page {
     /// Where the next page begins; `None` if this is the last.
     pub next: Option<Position>,
 }
+
+/// An event of [`ServedStore::watch_in_pages`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PagedEvent {
+    /// The next page of a snapshot.
+    Snapshot {
+        /// The entries of the page.
+        entries: Vec<Entry>,
+        /// Whether the snapshot is complete with it.
+        is_last: bool,
+    },
+    /// The changes since then.
+    Changes(Vec<Change>),
+}
+
+/// A stream of events, which ends as a [`Watch`](trigger_store::store::Watch) does.
+pub type PagedWatch = Pin<Box<dyn Stream<Item = Result<PagedEvent, StoreError>> + Send>>;
 
 /// A store that a hub can serve.
 #[async_trait]
@@ -71,6 +90,23 @@ pub trait ServedStore: Store {
             }
         }
         Ok(page)
+    }
+
+    /// Watches `ranges` as [`Store::watch`] does, with a snapshot that is read in pages, so that it is never held whole. Each
+    /// page shows another moment; of each key, no change is shown that is older than the snapshot.
+    ///
+    /// The default reads the snapshot whole: a store that may hold more than a few pages overrides it.
+    ///
+    /// # Errors
+    /// Those of [`Store::watch`].
+    async fn watch_in_pages(&self, ranges: Vec<KeyRange>) -> Result<PagedWatch, StoreError> {
+        let events = self.watch(ranges).await?;
+        Ok(Box::pin(events.map(|event| {
+            Ok(match event? {
+                WatchEvent::Snapshot(entries) => PagedEvent::Snapshot { entries, is_last: true },
+                WatchEvent::Changes(changes) => PagedEvent::Changes(changes),
+            })
+        })))
     }
 
     /// Deletes keys as [`Store::delete_many`] does, and returns how many of them existed, if the store counts.

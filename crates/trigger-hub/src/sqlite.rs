@@ -27,6 +27,7 @@ use futures_util::{StreamExt, stream};
 use prometheus_client::registry::Registry;
 use tokio::sync::oneshot;
 use trigger_core::identity::Revision;
+use trigger_store::hub_protocol::Position;
 use trigger_store::store::{CasOutcome, Change, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
 
 pub use self::backup::{BackupError, backup};
@@ -36,12 +37,16 @@ use self::reader::ReaderHandle;
 use self::transaction::{Write, Written};
 use self::writer::{WriteError, WriterHandle};
 use crate::portion::portion;
-use crate::served_store::{Page, PageRequest, ServedStore};
-use crate::watchers::{Stamped, Subscription, Watchers, size_of_change};
+use crate::served_store::{Page, PageRequest, PagedEvent, PagedWatch, ServedStore};
+use crate::snapshot_pages::SnapshotPages;
+use crate::watchers::{Stamped, Subscription, Watchers, key_of, size_of_change};
 
 /// The size of one event of a watch, in bytes of keys and values. A watcher copies that much at once of the data that
 /// all watchers share.
 const MAX_EVENT_BYTES: usize = 64 * 1024;
+
+/// The size of one page of a snapshot, in bytes of keys and values: all that a watch holds of it.
+const SNAPSHOT_PAGE_BYTES: usize = 256 * 1024;
 
 /// A handle to the store. The store closes when its last handle, and the last watch of it, is dropped.
 #[derive(Debug, Clone)]
@@ -190,14 +195,10 @@ impl Store for SqliteStore {
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
         let subscription = self.shared.watchers.subscribe(ranges);
         // Read in one piece, because pages would show several moments.
-        let (page, snapshot_at) = self.read_all(subscription.ranges().to_vec(), false).await?;
+        let (page, revision) = self.read_all(subscription.ranges().to_vec(), false).await?;
         let snapshot = stream::once(future::ready(Ok(WatchEvent::Snapshot(page.entries))));
-        let feed = Feed {
-            store: self.clone(),
-            subscription,
-            snapshot_at,
-            unsent: Vec::new().into_iter().peekable(),
-        };
+        let mut feed = Feed::new(self.clone(), subscription);
+        feed.snapshot.add(None, revision);
         let changes = stream::unfold(Some(feed), |feed| async move {
             let mut feed = feed?;
             match feed.next().await {
@@ -218,6 +219,19 @@ impl ServedStore for SqliteStore {
     async fn read_page(&self, request: PageRequest) -> Result<Page, StoreError> {
         let (page, _) = self.read_at(request).await?;
         Ok(page)
+    }
+
+    async fn watch_in_pages(&self, ranges: Vec<KeyRange>) -> Result<PagedWatch, StoreError> {
+        let subscription = self.shared.watchers.subscribe(ranges);
+        let reading =
+            Some(Reading { feed: Feed::new(self.clone(), subscription), from: None, is_done: false });
+        Ok(Box::pin(stream::unfold(reading, |reading| async move {
+            let mut reading = reading?;
+            match reading.next().await {
+                Ok(event) => Some((Ok(event), Some(reading))),
+                Err(error) => Some((Err(error), None)),
+            }
+        })))
     }
 
     async fn delete_counted(&self, keys: Vec<String>) -> Result<Option<u64>, StoreError> {
@@ -247,12 +261,41 @@ struct Feed {
     /// Keeps the store open: a watch of a closed store would stay silent.
     store: SqliteStore,
     subscription: Subscription,
-    snapshot_at: Revision,
+    snapshot: SnapshotPages,
     /// Taken from the subscription and not yet returned.
     unsent: Peekable<vec::IntoIter<Stamped>>,
 }
 
+/// A watch whose snapshot is being read, and then its feed.
+struct Reading {
+    feed: Feed,
+    /// Where the next page begins.
+    from: Option<Position>,
+    is_done: bool,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Result<PagedEvent, StoreError> {
+        if self.is_done {
+            return self.feed.next().await.map(PagedEvent::Changes);
+        }
+        let ranges = self.feed.subscription.ranges().to_vec();
+        let from = self.from.take();
+        let request = PageRequest { ranges, from, keys_only: false, max_bytes: SNAPSHOT_PAGE_BYTES };
+        let (Page { entries, next }, revision) = self.feed.store.read_at(request).await?;
+        self.feed.snapshot.add(next.clone(), revision);
+        self.is_done = next.is_none();
+        self.from = next;
+        Ok(PagedEvent::Snapshot { entries, is_last: self.is_done })
+    }
+}
+
 impl Feed {
+    fn new(store: SqliteStore, subscription: Subscription) -> Self {
+        let snapshot = SnapshotPages::default();
+        Self { store, subscription, snapshot, unsent: Vec::new().into_iter().peekable() }
+    }
+
     /// Returns the next changes, at least one. Safe to cancel.
     async fn next(&mut self) -> Result<Vec<Change>, StoreError> {
         loop {
@@ -268,7 +311,8 @@ impl Feed {
                 return Err(StoreError::Unreachable { backend: shared.address.clone(), detail });
             };
             // The snapshot shows these already.
-            changes.retain(|stamped| stamped.revision > self.snapshot_at);
+            let ranges = self.subscription.ranges();
+            changes.retain(|stamped| !self.snapshot.shows(ranges, key_of(&stamped.change), stamped.revision));
             self.unsent = changes.into_iter().peekable();
         }
     }

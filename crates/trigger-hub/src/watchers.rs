@@ -162,7 +162,8 @@ impl Mailbox {
     }
 }
 
-fn key_of(change: &Change) -> &str {
+/// Returns the key that a change is of.
+pub(crate) fn key_of(change: &Change) -> &str {
     match change {
         Change::Put(entry) => &entry.key,
         Change::Deleted(key) => key,

@@ -77,7 +77,7 @@ pub struct Publisher<H: Host = Os> {
     /// The longest time that firing may take, where the caller set one.
     longest: Option<Duration>,
     node_backends: NodeBackends,
-    /// The events for a backend that is not this node's, which have been logged.
+    /// The events that wait for an operator, which have been logged.
     logged: Mutex<HashSet<EventId>>,
     /// Opened once, then kept. The credentials are part of the key, because a backend that they opened must not serve
     /// other credentials.
@@ -334,14 +334,20 @@ impl<H: Host> Publisher<H> {
                     }
                     let patience = if in_a_hurry { Self::patience(&publication) } else { RELAY_TIMEOUT };
                     let result = self.publish(&publication, patience).await;
+                    let is_denied = result.as_ref().is_err_and(PublishError::is_denied);
                     match self.settle(spool, &publication, spooled, result) {
                         Ok(Fired::Committed(_)) => drained.published += 1,
                         Ok(Fired::Spooled(reason)) => {
                             drained.left += 1;
                             if !self.is_for_this_node(&publication) {
                                 self.log_elsewhere(&publication, &reason);
+                            } else if is_denied {
+                                self.log_denied(&publication, &reason);
                             }
-                            silent.insert(publication.backend);
+                            // A backend that denies one event may take the next, which may have another prefix.
+                            if !is_denied {
+                                silent.insert(publication.backend);
+                            }
                         }
                         Err(error) => {
                             tracing::error!(event = %publication.event.id, %error, "a spooled event can never be published")
@@ -371,7 +377,9 @@ impl<H: Host> Publisher<H> {
                 Ok(Fired::Committed(revision))
             }
             Err(error) if error.is_transient() => {
-                spool.breaker.trip(&publication.backend);
+                if !error.is_denied() {
+                    spool.breaker.trip(&publication.backend);
+                }
                 self.spooled.notify_one();
                 Ok(Fired::Spooled(error.to_string()))
             }
@@ -398,6 +406,14 @@ impl<H: Host> Publisher<H> {
                 "a spooled event is for a backend that is not this node's; 'trigger outbox readdress' sends it to the \
                  node's own"
             );
+        }
+    }
+
+    /// Logs once that an event waits for a right.
+    fn log_denied(&self, publication: &Publication, reason: &str) {
+        let event = publication.event.id;
+        if self.logged.lock().unwrap_or_else(PoisonError::into_inner).insert(event) {
+            tracing::warn!(%event, reason, "a spooled event waits until its backend allows this node to publish it");
         }
     }
 

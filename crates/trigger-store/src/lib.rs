@@ -24,6 +24,8 @@ pub mod hub_protocol;
 pub mod inquiry;
 mod kind;
 pub mod kinds;
+#[cfg(feature = "conformance")]
+pub mod meddled;
 pub mod memory;
 #[cfg(feature = "clients")]
 mod step_limit;

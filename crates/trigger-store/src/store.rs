@@ -110,6 +110,15 @@ pub enum StoreError {
         #[source]
         detail: Detail,
     },
+    /// The backend does not allow this to this node. An administrator of the backend can grant it.
+    #[error("backend {backend} denied access: {detail}")]
+    Denied {
+        /// Its address.
+        backend: String,
+        /// Its own words, and the remedy.
+        #[source]
+        detail: Detail,
+    },
     /// The same request can never succeed.
     #[error("backend {backend} refused: {detail}")]
     Refused {
@@ -122,9 +131,9 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the same request may succeed later.
+    /// Whether the same request may succeed later, without an administrator of the backend changing anything.
     pub fn is_transient(&self) -> bool {
-        !matches!(self, Self::Refused { .. })
+        !matches!(self, Self::Denied { .. } | Self::Refused { .. })
     }
 }
 

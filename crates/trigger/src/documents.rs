@@ -35,7 +35,7 @@ pub(crate) use nodes::{ForgottenNode, Nodes, OpenDelivery};
 pub(crate) use policy::PolicyDecision;
 pub(crate) use queue::{OutboxChange, OutboxList, QuarantinedFile, Queue, SpooledEvent};
 pub(crate) use rename::Renamed;
-pub(crate) use text::Text;
+pub(crate) use text::{Text, Time};
 pub(crate) use why::Why;
 
 /// What `trigger hub backup` prints.

@@ -209,9 +209,11 @@ fn it_writes_no_outcome_that_is_shown_as_true() {
         let status = scene.web.status(&event).expect("a status");
         assert_eq!(status["targets"][0]["state"], "pending", "{forged}: {status}");
         assert!(status["warnings"].to_string().contains(&key), "{forged}: {status}");
+        assert!(status["targets"][0]["unverified"].is_string(), "{forged}: {status}");
     }
     scene.lb.start_agent();
-    scene.web.wait_for(&event, LB, "done");
+    let ended = scene.web.wait_for(&event, LB, "done");
+    assert!(ended["unverified"].is_null(), "{ended}");
     assert_eq!(scene.lb.runs().len(), 2);
 }
 

@@ -36,7 +36,7 @@ fn as_administrator(fleet: &Fleet, administrator: &Ssl, arguments: &[&str]) -> S
     said.unwrap_or_else(|error| panic!("etcdctl {arguments:?}: {error}"))
 }
 
-/// Proves C13: with its roles a fleet does all that it does without them, and a node that writes what is another's is
+/// Proves C1 and C13: with its roles a fleet does all that it does without them, and a node that writes what is another's is
 /// refused by etcd.
 #[test]
 fn a_fleet_has_the_rights_that_it_needs_and_a_node_no_others() {
@@ -106,9 +106,13 @@ fn a_fleet_has_the_rights_that_it_needs_and_a_node_no_others() {
     let answer = db01.trigger(&["status"]);
     assert_eq!(answer.code, 4, "{answer:?}");
     assert!(answer.stderr.contains("'trigger etcd-roles' prints the users and roles"), "{answer:?}");
+    let early = db01.fire(&["early", "--host", "lb01.example.com"]);
+    assert!(early.warnings().contains("'trigger etcd-roles' prints the users and roles"), "{early:?}");
+    let early = early.spooled();
     grant(&fleet, &administrator, &["db01.example.com"]);
     let event = db01.fire(&["refresh", "--host", "lb01.example.com"]).committed();
     db01.wait_for(&event, "lb01.example.com", "done");
+    db01.wait_for(&early, "lb01.example.com", "done");
 }
 
 /// Proves C1 and C13: an operator who makes users and roles for new nodes disturbs none that work.

@@ -139,6 +139,9 @@ fn a_revoked_node_is_cut_off_at_once_and_says_so() {
     let lists = Crl { revoked: vec![&revoked], number: 2, ..Crl::default() };
     fleet.backend.ssl().set_crl(&Authority::puppet().crl(&lists));
     lb01.wait_until_disconnected("it is revoked");
+    let log = lb01.agent_log();
+    let why = log.lines().find(|line| line.contains("the backend still cannot be watched"));
+    assert!(why.is_some_and(|line| line.contains("it is revoked")), "logged as soon as it is shown: {log}");
     says(&lb01, &["it is revoked", "puppet ssl clean"]);
     // The others stay, and what is for the revoked node waits.
     let event =

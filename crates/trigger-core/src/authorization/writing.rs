@@ -115,12 +115,12 @@ pub(super) fn put(
         (Key::Sweep | Key::Settled { .. }, _) => forbidden(SWEEPING),
         (Key::Part { .. }, _) => forbidden(NO_PART),
         (
-            Key::LogRequest { .. }
-            | Key::Members { .. }
+            Key::Members { .. }
             | Key::Delivery { .. }
             | Key::GroupDelivery { .. }
             | Key::Cancellation { .. }
             | Key::GroupCancellation { .. }
+            | Key::LogRequest { .. }
             | Key::Outcome { .. },
             _,
         ) => forbidden("the value is not one that belongs there"),

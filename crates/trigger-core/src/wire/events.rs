@@ -90,7 +90,8 @@ impl EventForm {
             return Err(WireError::Unreadable { what: "an event", detail });
         }
         if !self.id.may_be_of(&self.origin) {
-            let detail = format!("its id {} is not one of {}, which it names as its origin", self.id, self.origin);
+            let detail =
+                format!("its id {} is not one of {}, which it names as its origin", self.id, self.origin);
             return Err(WireError::Unreadable { what: "an event", detail });
         }
         Ok(Event {

@@ -71,7 +71,7 @@ impl Fairness {
         self.inquiries.next(peer.principal().map(|Principal(node)| node.certname.clone())).await
     }
 
-    /// Waits until a client may be sent the snapshot of a watch, which is held whole meanwhile.
+    /// Waits until a client may be sent the snapshot of a watch, of which a page is held meanwhile.
     pub(super) async fn snapshot_permit(&self, peer: &Peer) -> Option<OwnedSemaphorePermit> {
         peer.share()?.snapshot().await
     }

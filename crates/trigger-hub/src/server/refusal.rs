@@ -91,7 +91,9 @@ impl From<StoreError> for Refusal {
             StoreError::Unreachable { detail, .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, detail),
             StoreError::Ambiguous { detail, .. } => Self::new(status(AMBIGUOUS), detail),
             StoreError::Full { detail, .. } => Self::new(status(FULL), detail),
-            StoreError::Refused { detail, .. } => Self::bad_request(detail),
+            StoreError::Refused { detail, .. } | StoreError::Denied { detail, .. } => {
+                Self::bad_request(detail)
+            }
         }
     }
 }

@@ -129,6 +129,7 @@ fn partial_put(results: Vec<Result<Revision, StoreError>>) -> Refusal {
         error if !is_partial => error.into(),
         StoreError::Unreachable { backend, detail }
         | StoreError::Full { backend, detail }
+        | StoreError::Denied { backend, detail }
         | StoreError::Refused { backend, detail } => StoreError::Ambiguous { backend, detail }.into(),
     }
 }

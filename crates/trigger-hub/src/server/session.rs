@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use trigger_store::hub_protocol::{ChangeForm, EntryForm, WatchMessage, WatchRequest};
-use trigger_store::store::{Change, Entry, KeyRange, StoreError, Watch, WatchEvent};
+use trigger_store::store::{Change, Entry, KeyRange, StoreError};
 
 use super::caller::Caller;
 use super::limits::check_ranges;
@@ -19,6 +19,7 @@ use super::peer::Peer;
 use super::refusal::Refusal;
 use super::state::ServerState;
 use crate::portion::portion;
+use crate::served_store::{PagedEvent, PagedWatch};
 use crate::watchers::size_of_change;
 
 /// How long a client may take to send the ranges that it watches.
@@ -57,7 +58,9 @@ impl SessionEnd {
 impl From<StoreError> for SessionEnd {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Refused { detail, .. } => Self::Refused(detail.into()),
+            StoreError::Refused { detail, .. } | StoreError::Denied { detail, .. } => {
+                Self::Refused(detail.into())
+            }
             StoreError::Unreachable { detail, .. }
             | StoreError::Ambiguous { detail, .. }
             | StoreError::Full { detail, .. } => Self::Closed(close_code::AGAIN, detail.into()),
@@ -126,7 +129,7 @@ async fn watch(
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(Ok(event)) => Box::pin(send_event(socket, event)).await?,
+                Some(Ok(event)) => drop(Box::pin(send_event(socket, event)).await?),
                 Some(Err(error)) => {
                     tracing::debug!(%peer, %error, "the store ended a watch");
                     return Err(error.into());
@@ -155,34 +158,40 @@ async fn begin(
     state: &ServerState,
     peer: &Peer,
     caller: Option<&Caller>,
-) -> Result<(OpenWatch, Watch), SessionEnd> {
+) -> Result<(OpenWatch, PagedWatch), SessionEnd> {
     let ranges = requested_ranges(socket).await?;
     if let Some(check) = state.check(caller, "watch")? {
         check.watch(&ranges).await?;
     }
     let counted = state.metrics.open_watch();
-    // Until it is sent, a snapshot is held whole.
+    // A page of a snapshot is held until it is sent.
     let _permit = timeout(REQUEST_TIMEOUT, state.fairness.snapshot_permit(peer)).await.map_err(|_| {
         SessionEnd::closed(close_code::AGAIN, "this node has not taken the snapshots of its other watches")
     })?;
-    let turn = state.fairness.store_turn(peer).await;
     let cannot_begin = |error: StoreError| {
         tracing::warn!(%peer, %error, "cannot begin a watch");
         SessionEnd::from(error)
     };
-    let mut events = state.store.watch(ranges).await.map_err(cannot_begin)?;
+    let turn = state.fairness.store_turn(peer).await;
+    let mut events = state.store.watch_in_pages(ranges).await.map_err(cannot_begin)?;
     drop(turn);
-    match events.next().await {
-        Some(Ok(event)) => {
-            if let (Some(share), WatchEvent::Snapshot(entries)) = (peer.share(), &event) {
-                share.charge(entries.iter().map(size_of_entry).sum::<usize>() as u64);
+    loop {
+        let turn = state.fairness.store_turn(peer).await;
+        let event = events.next().await;
+        drop(turn);
+        match event {
+            Some(Ok(event)) => {
+                if let (Some(share), PagedEvent::Snapshot { entries, .. }) = (peer.share(), &event) {
+                    share.charge(entries.iter().map(size_of_entry).sum::<usize>() as u64);
+                }
+                if send_event(socket, event).await? {
+                    return Ok((counted, events));
+                }
             }
-            send_event(socket, event).await?;
+            Some(Err(error)) => return Err(cannot_begin(error)),
+            None => return Err(SessionEnd::closed(close_code::AGAIN, "the store ended the watch")),
         }
-        Some(Err(error)) => return Err(cannot_begin(error)),
-        None => return Err(SessionEnd::closed(close_code::AGAIN, "the store ended the watch")),
     }
-    Ok((counted, events))
 }
 
 /// The client's first message.
@@ -208,21 +217,25 @@ async fn requested_ranges(socket: &mut WebSocket) -> Result<Vec<KeyRange>, Sessi
     Ok(check_ranges(request.watch)?)
 }
 
-async fn send_event(socket: &mut WebSocket, event: WatchEvent) -> Result<(), SessionEnd> {
+/// Sends an event. Returns whether the snapshot is complete with it.
+async fn send_event(socket: &mut WebSocket, event: PagedEvent) -> Result<bool, SessionEnd> {
     match event {
-        WatchEvent::Snapshot(entries) => send_snapshot(socket, entries).await,
-        WatchEvent::Changes(changes) => send_changes(socket, changes).await,
+        PagedEvent::Snapshot { entries, is_last } => {
+            send_snapshot(socket, entries, is_last).await?;
+            Ok(is_last)
+        }
+        PagedEvent::Changes(changes) => send_changes(socket, changes).await.map(|()| true),
     }
 }
 
-async fn send_snapshot(socket: &mut WebSocket, entries: Vec<Entry>) -> Result<(), SessionEnd> {
-    let mut entries = entries.into_iter().peekable();
+async fn send_snapshot(socket: &mut WebSocket, page: Vec<Entry>, is_last: bool) -> Result<(), SessionEnd> {
+    let mut page = page.into_iter().peekable();
     loop {
-        let portion = portion(&mut entries, MAX_MESSAGE_BYTES, size_of_entry);
-        let complete = entries.peek().is_none();
+        let portion = portion(&mut page, MAX_MESSAGE_BYTES, size_of_entry);
+        let is_sent = page.peek().is_none();
         let entries = portion.into_iter().map(EntryForm::from).collect();
-        send(socket, &WatchMessage::Snapshot { entries, complete }).await?;
-        if complete {
+        send(socket, &WatchMessage::Snapshot { entries, complete: is_sent && is_last }).await?;
+        if is_sent {
             return Ok(());
         }
     }

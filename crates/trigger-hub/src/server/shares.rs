@@ -27,8 +27,8 @@ const MIN_IDLE: Duration = Duration::from_secs(1);
 const REQUESTS: Rate = Rate { burst: 400, per_second: 100 };
 /// How many bytes of a request's body or of an answer cost one token.
 pub(super) const TOKEN_BYTES: u64 = 64 * 1024;
-/// How many snapshots of watches are read and sent to one certname at the same time: each is held whole until its client
-/// has taken it. A client that has lost its connection watches again before the hub has noticed that.
+/// How many snapshots of watches are read and sent to one certname at the same time: of each, a page is held until its
+/// client has taken it. A client that has lost its connection watches again before the hub has noticed that.
 const MAX_SNAPSHOTS: usize = 2;
 /// How long a request may be delayed rather than refused. It is well below the time after which clients give up.
 const PATIENCE: Duration = Duration::from_secs(2);

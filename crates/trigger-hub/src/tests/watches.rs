@@ -1,6 +1,7 @@
 //! Watchers that are slow, and watches that begin while others write.
 
 use super::*;
+use crate::served_store::{PagedEvent, ServedStore};
 
 #[tokio::test]
 async fn a_watcher_that_does_not_read_stalls_no_other_and_is_cut() {
@@ -60,4 +61,53 @@ async fn watches_opened_while_others_write_miss_nothing() {
     };
     tokio::join!(write, watch(hub.store()), watch(hub.store()), watch(hub.store()));
     hub.stop().await;
+}
+
+/// A snapshot is as large as what is stored, and a hub has many clients that do not take theirs.
+#[tokio::test]
+async fn a_large_snapshot_is_read_in_pages_and_shows_each_change_once() {
+    let dir = TempDir::new().unwrap();
+    let (store, closed) = SqliteStore::open(dir.path()).unwrap();
+    let write = async |key: &str, value: &str| {
+        store.put_many(vec![(key.to_owned(), value.repeat(100 * 1024))]).await.remove(0).unwrap();
+    };
+    for n in 0..8 {
+        write(&format!("/a/{n}"), "1").await;
+    }
+    let mut watch = store.watch_in_pages(vec![KeyRange::Prefix("/a/".to_owned())]).await.unwrap();
+    let (mut shown, mut pages) = (Vec::new(), 0);
+    loop {
+        let Some(Ok(PagedEvent::Snapshot { entries, is_last })) = watch.next().await else {
+            panic!("a page")
+        };
+        assert!(entries.len() <= 3, "a page is bounded: {}", entries.len());
+        shown.extend(entries.into_iter().map(|entry| (entry.key, entry.value[..1].to_owned())));
+        pages += 1;
+        if pages == 1 {
+            // In a page that was shown, and in one that was not.
+            write("/a/1", "2").await;
+            write("/a/7", "2").await;
+        }
+        if is_last {
+            break;
+        }
+    }
+    write("/a/8", "3").await;
+    let keys: Vec<&str> = shown.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, ["/a/0", "/a/1", "/a/2", "/a/3", "/a/4", "/a/5", "/a/6", "/a/7"]);
+    assert_eq!((shown[1].1.as_str(), shown[7].1.as_str()), ("1", "2"));
+    let mut changed = Vec::new();
+    while changed.len() < 2 {
+        let Some(Ok(PagedEvent::Changes(changes))) = watch.next().await else { panic!("changes") };
+        changed.extend(changes.into_iter().map(|change| match change {
+            Change::Put(entry) => (entry.key, entry.value[..1].to_owned()),
+            Change::Deleted(key) => panic!("{key} was not deleted"),
+        }));
+    }
+    assert_eq!(
+        changed,
+        [("/a/1", "2"), ("/a/8", "3")].map(|(key, value)| (key.to_owned(), value.to_owned()))
+    );
+    drop((watch, store));
+    closed.wait().await;
 }

@@ -56,6 +56,21 @@ impl StateDir {
     }
 }
 
+impl StateDir {
+    /// Opens the directory on this machine for a caller that only looks: a missing one stays missing.
+    ///
+    /// # Errors
+    /// A [`FileError`] if it exists and cannot be opened.
+    pub fn open_existing(path: &Path) -> Result<Option<Self>, FileError> {
+        let host = Os::start();
+        match host.canonicalize(path) {
+            Ok(path) => Ok(Some(Self { host, path })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at("open the state directory", path)(error)),
+        }
+    }
+}
+
 impl<H: Host> StateDir<H> {
     /// Opens the directory. A missing one is created, with access for its owner only.
     ///

@@ -93,6 +93,13 @@ impl<H: Host> Outbox<H> {
         Ok(Self { host: state.host().clone(), dir, aside })
     }
 
+    /// The outbox of a state directory, whose directories may be missing, for a caller that stores nothing.
+    pub fn existing(state: &StateDir<H>) -> Self {
+        let dir = state.file(DIR);
+        let aside = dir.join(ASIDE);
+        Self { host: state.host().clone(), dir, aside }
+    }
+
     /// Stores an event durably and returns it locked for its publisher.
     ///
     /// # Errors

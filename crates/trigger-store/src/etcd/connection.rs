@@ -165,6 +165,7 @@ impl Connections {
             | EtcdFailure::RolesChanged(detail)
             | EtcdFailure::Indeterminate(detail) => StoreError::Unreachable { backend, detail },
             EtcdFailure::Full(detail) => StoreError::Full { backend, detail },
+            EtcdFailure::Denied(detail) => StoreError::Denied { backend, detail },
             EtcdFailure::Permanent(detail) => StoreError::Refused { backend, detail },
             EtcdFailure::Compacted => {
                 let detail = "it compacts its history faster than it can be read".into();

@@ -23,6 +23,8 @@ pub(super) enum EtcdFailure {
     Full(Detail),
     /// Nothing was done, and the same request never will be.
     Permanent(Detail),
+    /// Nothing was done, because this node has no right to it.
+    Denied(Detail),
     /// Nothing was done, because a role or a user changed while the request was on its way. The same request may succeed
     /// at once.
     RolesChanged(Detail),
@@ -72,7 +74,7 @@ impl EtcdFailure {
             }
             _ if said.contains(ROLES_CHANGED) => Self::RolesChanged,
             Code::PermissionDenied => {
-                return Self::Permanent(Detail::new(format!("{sentence}; {ROLES_HINT}"), status));
+                return Self::Denied(Detail::new(format!("{sentence}; {ROLES_HINT}"), status));
             }
             // gRPC's own size limit, above etcd's.
             Code::ResourceExhausted if said.contains("larger than max") => Self::Permanent,
@@ -106,7 +108,7 @@ mod tests {
     fn each_answer_of_etcd_is_sorted() {
         check(Code::InvalidArgument, "etcdserver: request is too large", "Permanent");
         check(Code::InvalidArgument, "etcdserver: user name is empty", "ClusterBlocked");
-        check(Code::PermissionDenied, "etcdserver: permission denied", "Permanent");
+        check(Code::PermissionDenied, "etcdserver: permission denied", "Denied");
         check(Code::InvalidArgument, "etcdserver: revision of auth store is old", "RolesChanged");
         check(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded", "Full");
         check(Code::ResourceExhausted, "etcdserver: too many requests", "ClusterBlocked");

@@ -120,7 +120,7 @@ async fn write_chunk(
     };
     let singly = |failure: &EtcdFailure| match failure {
         // One operation is refused; the others are written on their own.
-        EtcdFailure::Permanent(_) => true,
+        EtcdFailure::Denied(_) | EtcdFailure::Permanent(_) => true,
         // A full etcd refuses every transaction, even one that only deletes, but accepts a plain delete.
         EtcdFailure::Full(_) => matches!(chunk[0], Write::Delete(_)),
         _ => false,

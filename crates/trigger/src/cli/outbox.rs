@@ -15,7 +15,7 @@ use trigger_store::url::BackendUrl;
 
 use super::globals::{Globals, OutputFormat};
 use crate::config::{BackendSource, ConfigFile};
-use crate::documents::{OutboxChange, OutboxList, QuarantinedFile, SpooledEvent};
+use crate::documents::{OutboxChange, OutboxList, QuarantinedFile, SpooledEvent, Time};
 use crate::failure::Failure;
 use crate::output;
 use crate::warnings::Warnings;
@@ -53,8 +53,11 @@ enum Action {
 pub(crate) fn run(globals: &Globals, args: &OutboxArgs, warnings: &Warnings) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let state = StateDir::open(&globals.state_dir(&config)?)?;
-    let outbox = Outbox::open(&state)?;
+    let path = globals.state_dir(&config)?;
+    let Some(state) = StateDir::open_existing(&path)? else {
+        return without_state(globals, args, &path, warnings);
+    };
+    let outbox = Outbox::existing(&state);
     match &args.action {
         Action::List => list(globals, &config, &state, &outbox, warnings)?,
         Action::Readdress { events, all, prefix } => {
@@ -77,6 +80,25 @@ pub(crate) fn run(globals: &Globals, args: &OutboxArgs, warnings: &Warnings) -> 
             edit("dropped", events, |event| Ok(outbox.drop_event(event, clock::wall())?))?;
             let text = format!("Dropped {}.", output::count(events.len(), "event"));
             print_change(globals.output, "dropped", events, None, &text, warnings);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A node without a state directory has an empty outbox.
+fn without_state(
+    globals: &Globals,
+    args: &OutboxArgs,
+    path: &Path,
+    warnings: &Warnings,
+) -> Result<ExitCode, Failure> {
+    match &args.action {
+        Action::List => print_list(globals.output, Vec::new(), Vec::new(), warnings),
+        Action::Readdress { .. } | Action::Drop { .. } => {
+            return Err(Failure::failed(format!(
+                "there is no state directory {}, so this node has no outbox",
+                path.display()
+            )));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -176,8 +198,17 @@ fn list(
     // An outbox can be looked at although the configuration has a mistake.
     let node = globals.node_backends(config).map_err(|failure| warnings.push(failure.message)).ok();
     let spooled = spooled(state, outbox, node.as_ref())?;
-    let quarantined = quarantined(outbox)?;
-    match globals.output {
+    print_list(globals.output, spooled, quarantined(outbox)?, warnings);
+    Ok(())
+}
+
+fn print_list(
+    format: OutputFormat,
+    spooled: Vec<SpooledEvent>,
+    quarantined: Vec<QuarantinedFile>,
+    warnings: &Warnings,
+) {
+    match format {
         OutputFormat::Json => {
             output::document(&OutboxList { spooled, quarantined, warnings: warnings.take() });
         }
@@ -189,7 +220,6 @@ fn list(
             print_outbox(&spooled, &quarantined);
         }
     }
-    Ok(())
 }
 
 /// The events that wait in the outbox. Those for a backend that is not among `node` are marked.
@@ -218,6 +248,7 @@ fn spooled_event(path: &Path, text: &str, node: Option<&NodeBackends>) -> Spoole
             trigger: publication.event.trigger.to_string(),
             is_elsewhere: node.is_some_and(|node| !is_for(node, &publication.backend)),
             backend: publication.backend,
+            fired_at: Some(Time(publication.event.fired_at)),
             targets: publication.event.targets.hosts.len() + publication.event.targets.groups.len(),
         },
         Err(_) => SpooledEvent {
@@ -225,6 +256,7 @@ fn spooled_event(path: &Path, text: &str, node: Option<&NodeBackends>) -> Spoole
             trigger: UNREADABLE.to_owned(),
             backend: UNREADABLE.to_owned(),
             is_elsewhere: false,
+            fired_at: None,
             targets: 0,
         },
     }
@@ -244,9 +276,17 @@ pub(super) fn quarantined(outbox: &Outbox) -> Result<Vec<QuarantinedFile>, Failu
 pub(super) fn print_outbox(spooled: &[SpooledEvent], quarantined: &[QuarantinedFile]) {
     if !spooled.is_empty() {
         output::print_heading("Spooled: the backend has not committed these yet");
-        let mut table = output::table(&["EVENT", "TRIGGER", "TARGETS", "BACKEND"]);
+        let mut table = output::table(&["EVENT", "FIRED", "TRIGGER", "TARGETS", "BACKEND"]);
         for event in spooled {
-            table.add_row([&event.event_id, &event.trigger, &event.targets.to_string(), &backend(event)]);
+            let fired_at =
+                event.fired_at.as_ref().map(|Time(at)| output::short_time(*at)).unwrap_or_default();
+            table.add_row([
+                &event.event_id,
+                &fired_at,
+                &event.trigger,
+                &event.targets.to_string(),
+                &backend(event),
+            ]);
         }
         output::print_table(&table);
         if spooled.iter().any(|event| event.is_elsewhere) {

@@ -1,6 +1,7 @@
 //! `trigger queue`: what this node runs, has to run, and cannot publish.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,51 +23,57 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCode, Failure> {
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let state = StateDir::open(&globals.state_dir(&config)?)?;
-    let agent = match agent_socket::ask(state.path(), &Request::Queue, TIMEOUT).await {
+    let path = globals.state_dir(&config)?;
+    let state = StateDir::open_existing(&path)?;
+    let path = state.as_ref().map_or(path.as_path(), StateDir::path);
+    let agent = match agent_socket::ask(path, &Request::Queue, TIMEOUT).await {
         Ok(Reply::Queue(view)) => Ok(*view),
         Ok(Reply::Failed { message, .. }) => return Err(Failure::failed(message)),
         Ok(_) => Err(NoReply::NotUnderstood),
         Err(no_reply) => Err(no_reply),
     };
-    let (spooled, quarantined) = match Outbox::open(&state) {
-        Ok(outbox) => {
+    let outbox = state.as_ref().map(|state| (state, Outbox::existing(state)));
+    let (spooled, quarantined) = match outbox.map(|(state, outbox)| (state, outbox.waiting(), outbox)) {
+        None => (Vec::new(), Vec::new()),
+        Some((state, Ok(_), outbox)) => {
             // The queue can be looked at although the configuration has a mistake.
             let node = globals.node_backends(&config).map_err(|failure| warnings.push(failure.message)).ok();
-            (outbox::spooled(&state, &outbox, node.as_ref())?, outbox::quarantined(&outbox)?)
+            (outbox::spooled(state, &outbox, node.as_ref())?, outbox::quarantined(&outbox)?)
         }
         // The agent has answered a user to whom the state directory is closed.
-        Err(error) if agent.is_ok() && error.source.kind() == io::ErrorKind::PermissionDenied => {
+        Some((_, Err(error), _))
+            if agent.is_ok() && error.source.kind() == io::ErrorKind::PermissionDenied =>
+        {
             warnings.push(format!("the outbox is not shown: {error}"));
             (Vec::new(), Vec::new())
         }
-        Err(error) => return Err(error.into()),
+        Some((_, Err(error), _)) => return Err(error.into()),
     };
     match globals.output {
         OutputFormat::Json => {
             // That no agent runs is a field of the document.
             if let Err(no_reply @ (NoReply::NotInTime | NoReply::NotUnderstood)) = agent {
-                warnings.push(sentence(&state, no_reply));
+                warnings.push(sentence(path, no_reply));
             }
             output::document(&Queue::of(agent.ok(), spooled, quarantined, warnings.take()));
         }
         OutputFormat::Text | OutputFormat::Dot => {
             output::warnings(&warnings.take());
-            print_text(&state, agent.as_ref().map_err(|no_reply| *no_reply), &spooled, &quarantined);
+            print_text(path, agent.as_ref().map_err(|no_reply| *no_reply), &spooled, &quarantined);
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_text(
-    state: &StateDir,
+    state_dir: &Path,
     agent: Result<&QueueView, NoReply>,
     spooled: &[SpooledEvent],
     quarantined: &[QuarantinedFile],
 ) {
     match agent {
         Ok(agent) => print_agent(agent),
-        Err(no_reply) => output::note(&format!("warning: {}", sentence(state, no_reply))),
+        Err(no_reply) => output::note(&format!("warning: {}", sentence(state_dir, no_reply))),
     }
     let is_idle =
         |agent: &QueueView| agent.running.is_none() && agent.waiting.is_empty() && agent.held.is_empty();
@@ -77,8 +84,8 @@ fn print_text(
 }
 
 /// Why nothing is known of the agent, and what follows.
-fn sentence(state: &StateDir, no_reply: NoReply) -> String {
-    let place = state.path().display();
+fn sentence(state_dir: &Path, no_reply: NoReply) -> String {
+    let place = state_dir.display();
     match no_reply {
         NoReply::NoAgent => {
             format!("no agent is running in {place}: nothing is delivered to or from this node")

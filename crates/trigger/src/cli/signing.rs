@@ -47,15 +47,14 @@ impl Globals {
     ) -> Result<(Codec, Option<String>), Failure> {
         let signing = self.signing(config)?;
         let credentials = found(config, credentials, backend);
-        let unread = match (&signing.shared_key, &credentials.tls) {
-            (Some(path), _) => SharedKey::open(path).err(),
-            (None, Some(certificates)) => certificates.get().err(),
-            (None, None) => None,
+        let unread = match signing.means(&credentials) {
+            Ok(Some(means)) => match means.check() {
+                Ok(()) => return Ok((signing.with(means), None)),
+                Err(error) => Some(error.to_string()),
+            },
+            Ok(None) => None,
+            Err(failure) => Some(failure.message),
         };
-        let means = if unread.is_some() { None } else { signing.means(&credentials)? };
-        if let Some(means) = means {
-            return Ok((signing.with(means), None));
-        }
         let unverified = || match unread {
             Some(error) => format!("what follows is not verified, because signatures cannot be: {error}"),
             None => format!("what follows is not verified: {NOTHING_TO_VERIFY_WITH}"),

@@ -91,7 +91,7 @@ pub(super) fn limited_sight(status: &EventStatus) -> Option<String> {
 /// no other node: without its claim, it writes nothing to the backend.
 async fn explain_own_delivery(globals: &Globals, config: &ConfigFile, status: &mut EventStatus) {
     let Ok(state) = globals.state_dir(config) else { return };
-    let Ok(state) = StateDir::open(&state) else { return };
+    let Ok(Some(state)) = StateDir::open_existing(&state) else { return };
     let Ok(Some(own)) = state.certname() else { return };
     let Some(target) = status.targets.get_mut(&own) else { return };
     if target.state == DeliveryState::Pending
@@ -228,7 +228,7 @@ fn show_spooled(
     id: EventId,
     warnings: &Warnings,
 ) -> Result<Option<()>, Failure> {
-    let Ok(state) = StateDir::open(&globals.state_dir(config)?) else { return Ok(None) };
+    let Ok(Some(state)) = StateDir::open_existing(&globals.state_dir(config)?) else { return Ok(None) };
     let found = spooled_event::find(&state, id, warnings)?;
     Ok(found.map(|found| show_event(globals.output, &found.status(), Some(&found), &warnings.take())))
 }

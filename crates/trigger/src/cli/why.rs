@@ -16,7 +16,6 @@ use trigger_core::why::{ExplainError, Question, Which};
 use trigger_fleet::Fleet;
 use trigger_fleet::verifying::Unverified;
 use trigger_node::state::StateDir;
-use uuid::Uuid;
 
 use answer::Answer;
 
@@ -77,7 +76,7 @@ async fn questions(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Re
             .map_err(|error| Failure::usage(format!("{error}; an event is named by its whole id")))?,
         None => {
             // An ordinary user may have no state directory, but may ask.
-            let state = StateDir::open(&globals.state_dir(config)?).ok();
+            let state = StateDir::open_existing(&globals.state_dir(config)?).ok().flatten();
             let command = run_command(config.run_cmd.as_deref())?;
             globals.resolve_certname(config, state.as_ref(), &command).await?
         }
@@ -87,10 +86,10 @@ async fn questions(globals: &Globals, config: &ConfigFile, args: &WhyArgs) -> Re
     Ok(event.map(Question::Event).into_iter().chain([Question::Run(certname, which)]).collect())
 }
 
-/// The event with this id, if the text is a UUIDv7.
+/// The event with this id, if the text is an id with a time: a certname may be any other UUID.
 fn event_id(subject: &str) -> Option<EventId> {
-    let is_of_an_event = Uuid::parse_str(subject).is_ok_and(|id| id.get_version_num() == 7);
-    subject.to_ascii_lowercase().parse().ok().filter(|_| is_of_an_event)
+    let id: EventId = subject.to_ascii_lowercase().parse().ok()?;
+    id.made_at().is_some().then_some(id)
 }
 
 /// The run that `--run` names.

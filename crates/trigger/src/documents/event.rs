@@ -241,6 +241,9 @@ pub(crate) struct EventTarget {
     really_changed: Option<bool>,
     /// Why the delivery is in this state, and whether its node is silent.
     reason: Option<String>,
+    /// Why the outcome that is stored for this node does not count (the state is then what it would be without the outcome),
+    /// or not for certain; null where nothing speaks against it.
+    unverified: Option<String>,
 }
 
 impl Event {
@@ -264,7 +267,11 @@ impl Event {
 
 impl EventTarget {
     pub(crate) fn list(status: &status::EventStatus) -> Vec<Self> {
-        status.targets.iter().map(|(certname, target)| Self::of(certname, target)).collect()
+        let target = |(certname, target)| {
+            let unverified = status.unverified.outcome_of(certname).map(str::to_owned);
+            Self { unverified, ..Self::of(certname, target) }
+        };
+        status.targets.iter().map(target).collect()
     }
 
     fn of(certname: &Certname, target: &DeliveryStatus) -> Self {
@@ -281,6 +288,7 @@ impl EventTarget {
             noop_pending: ended.and_then(|ended| ended.result.drift.noop_pending),
             really_changed: ended.and_then(|ended| ended.result.drift.really_changed),
             reason: silence::reason(target),
+            unverified: None,
         }
     }
 }

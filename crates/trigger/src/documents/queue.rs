@@ -129,6 +129,8 @@ pub(crate) struct SpooledEvent {
     /// The URL of the backend that the event is for. Empty, or the bare name of a kind, if the event was fired before this
     /// node had a configuration: it is then for the backend that the node gets configured.
     pub(crate) backend: String,
+    /// When the event was fired, since when it waits; null if the file cannot be read.
+    pub(crate) fired_at: Option<Time>,
     /// Whether the event is for a backend that this node's configuration does not name.
     pub(crate) is_elsewhere: bool,
     /// How many nodes and groups the event is fired at.

@@ -324,6 +324,7 @@ fn spooled() -> SpooledEvent {
         event_id: "e7".to_owned(),
         trigger: "reload".to_owned(),
         backend: "hub+http://127.0.0.1:8145".to_owned(),
+        fired_at: Some(Time(Timestamp::from_unix_ms(NOON))),
         is_elsewhere: true,
         targets: 2,
     }

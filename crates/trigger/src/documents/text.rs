@@ -70,7 +70,7 @@ mod schema {
 
     described! {
         Certname: { "type": "string", "description": "A node's Puppet identity." },
-        EventId: { "type": "string", "format": "uuid", "description": "Identifies one event (UUIDv7)." },
+        EventId: { "type": "string", "format": "uuid", "description": "Identifies one event (UUIDv8, or UUIDv7 of an earlier version)." },
         GroupName: { "type": "string", "description": "The name of a group of nodes." },
         RunId: { "type": "string", "format": "uuid", "description": "Identifies one supervised Puppet process." },
         Tag: { "type": "string", "description": "A Puppet tag." },

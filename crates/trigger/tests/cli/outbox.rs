@@ -28,7 +28,7 @@ warning: backend hub+http://127.0.0.1:9 did not answer a moment ago (it is asked
     queue.assert().code(0).stdout_eq(str![[r#"
 
 Spooled: the backend has not committed these yet
-EVENT                                 TRIGGER  TARGETS  BACKEND
+EVENT [..] FIRED [..] TRIGGER  TARGETS  BACKEND
 [..]  first    1        hub+http://127.0.0.1:9
 [..]  second   1        hub+http://127.0.0.1:9
 
@@ -80,7 +80,7 @@ warning: no URL is configured for the backend 'hub' on this node, and the defaul
         [r#"
 
 Spooled: the backend has not committed these yet
-EVENT                                 TRIGGER  TARGETS  BACKEND
+EVENT [..] FIRED [..] TRIGGER  TARGETS  BACKEND
 [..]  first    1        (the one this node gets configured)
 [..]  second   1        (the hub this node gets configured)
 
@@ -93,7 +93,7 @@ error: no backend is configured on this node: give the URL with --backend, or co
     // The node gets a configuration; its next fire delivers what waits.
     trigger(state.path()).args(["fire", "third", "--host", "lb01"]).assert().code(0);
     trigger(state.path()).args(["outbox", "list", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
-{"spooled":[{"event_id":"[..]","trigger":"second","backend":"hub","is_elsewhere":true,"targets":1}],"quarantined":[],"warnings":[]}
+{"spooled":[{"event_id":"[..]","trigger":"second","backend":"hub","fired_at":"[..]","is_elsewhere":true,"targets":1}],"quarantined":[],"warnings":[]}
 
 "#]]);
 }
@@ -109,7 +109,7 @@ fn an_event_for_a_backend_that_is_not_this_nodes_is_visible_and_gets_another_add
         etcd(list).assert().code(0).stdout_eq(str![[r#"
 
 Spooled: the backend has not committed these yet
-EVENT                                 TRIGGER  TARGETS  BACKEND
+EVENT [..] FIRED [..] TRIGGER  TARGETS  BACKEND
 [..]  x        1        hub+http://127.0.0.1:9 (not this node's)
 To send events to this node's own backend: trigger outbox readdress EVENT… (or --all of those that are for a backend which is not this node's)
 
@@ -124,7 +124,7 @@ Readdressed 1 event to etcd://127.0.0.1:9. This node's agent, or its next fire, 
 
 "#]]);
     etcd(&["outbox", "list", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
-{"spooled":[{"event_id":"[..]","trigger":"x","backend":"etcd://127.0.0.1:9","is_elsewhere":false,"targets":1}],"quarantined":[],"warnings":[]}
+{"spooled":[{"event_id":"[..]","trigger":"x","backend":"etcd://127.0.0.1:9","fired_at":"[..]","is_elsewhere":false,"targets":1}],"quarantined":[],"warnings":[]}
 
 "#]]);
     etcd(&["outbox", "readdress", "--all", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
@@ -152,7 +152,7 @@ warning: backend hub+http://127.0.0.1:9 [..]
 
 "#]]);
     trigger(state.path()).args(["outbox", "list", "--output", "json"]).assert().stdout_eq(str![[r#"
-{"spooled":[{"event_id":"[..]","trigger":"x","backend":"hub+http://127.0.0.1:9","is_elsewhere":true,"targets":1}],"quarantined":[],"warnings":[]}
+{"spooled":[{"event_id":"[..]","trigger":"x","backend":"hub+http://127.0.0.1:9","fired_at":"[..]","is_elsewhere":true,"targets":1}],"quarantined":[],"warnings":[]}
 
 "#]]);
 }
@@ -221,7 +221,7 @@ b         suppressed                          loop: seen
 "#]]);
     std::fs::write(&reason, "it expired before the backend could be reached\n").unwrap();
     status(state.path(), &event, "json").stdout_eq(str![[r#"
-{"event_id":"[..]","trigger":"x","origin":"web01.example.com","fired_at":"[..]","resource":null,"retry_of":null,"expires_in_seconds":86400,"tags":[],"noop":false,"groups":["lb"],"targets":[{"certname":"a","state":"expired","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"quarantined on this node and never published: it expired before the backend could be reached"},{"certname":"b","state":"suppressed","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"loop: seen"}],"state":"expired","reason":"quarantined on this node and never published: it expired before the backend could be reached","suppressed_groups":[{"group":"web","reason":"too far"}],"warnings":[]}
+{"event_id":"[..]","trigger":"x","origin":"web01.example.com","fired_at":"[..]","resource":null,"retry_of":null,"expires_in_seconds":86400,"tags":[],"noop":false,"groups":["lb"],"targets":[{"certname":"a","state":"expired","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"quarantined on this node and never published: it expired before the backend could be reached","unverified":null},{"certname":"b","state":"suppressed","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"loop: seen","unverified":null}],"state":"expired","reason":"quarantined on this node and never published: it expired before the backend could be reached","suppressed_groups":[{"group":"web","reason":"too far"}],"warnings":[]}
 
 "#]]);
 }
@@ -241,6 +241,22 @@ fn without_an_outbox_and_without_a_backend_fire_fails() {
 {"error":"backend [..] nothing could be spooled[..]","warnings":["nothing can be spooled here: [..]"]}
 
 "#]]);
+}
+
+/// An agent under another user could not use a directory that root has made by a look.
+#[test]
+fn what_only_looks_makes_no_state_directory() {
+    let state = state();
+    let missing = state.path().join("missing");
+    let run = |arguments: &[&str]| trigger(&missing).args(arguments).assert();
+    run(&["queue"]).code(0).stdout_eq("");
+    run(&["outbox", "list"]).code(0).stdout_eq("The outbox is empty.\n");
+    run(&["status", "019356b0-7c4a-7000-8000-000000000001", "--backend", "etcd://127.0.0.1:9"]).code(4);
+    run(&["outbox", "drop", "019356b0-7c4a-7000-8000-000000000001"]).code(1).stderr_eq(str![[r#"
+error: there is no state directory [..]/missing, so this node has no outbox
+
+"#]]);
+    assert!(!missing.exists());
 }
 
 #[test]

@@ -379,7 +379,11 @@ async fn denied(fleet: &Fleet, own: &Certname) -> Option<String> {
         fleet.delete_deliveries([(made_up, &addressed_as)]).await
     };
     match checks.await {
-        Err(StoreError::Refused { detail, .. } | StoreError::Full { detail, .. }) => Some(detail.to_string()),
+        Err(
+            StoreError::Refused { detail, .. }
+            | StoreError::Denied { detail, .. }
+            | StoreError::Full { detail, .. },
+        ) => Some(detail.to_string()),
         Err(error) => Some(error.to_string()),
         Ok(()) => None,
     }

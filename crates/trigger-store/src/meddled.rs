@@ -1,25 +1,28 @@
-//! A store that a test stands in front of.
+//! A store that a test stands in front of, for the tests of what is above it.
 
 use std::ops::Deref;
 
+use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
 use async_trait::async_trait;
 use trigger_core::identity::Revision;
-use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
 
 /// A test's interference with requests. Methods that it does not override pass a request to the store.
 #[async_trait]
-pub(crate) trait Meddler: Send + Sync {
+pub trait Meddler: Send + Sync {
     /// The store behind.
     fn store(&self) -> &dyn Store;
 
+    /// Stands in front of [`Store::put_many`].
     async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
         self.store().put_many(entries).await
     }
 
+    /// Stands in front of [`Store::delete_many`].
     async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
         self.store().delete_many(keys).await
     }
 
+    /// Stands in front of [`Store::compare_and_swap`].
     async fn compare_and_swap(
         &self,
         key: &str,
@@ -29,22 +32,25 @@ pub(crate) trait Meddler: Send + Sync {
         self.store().compare_and_swap(key, value, expected).await
     }
 
+    /// Stands in front of [`Store::read`].
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
         self.store().read(ranges).await
     }
 
+    /// Stands in front of [`Store::list`].
     async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
         self.store().list(ranges).await
     }
 
+    /// Stands in front of [`Store::watch`].
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
         self.store().watch(ranges).await
     }
 }
 
 /// The store with the meddler in front of it.
-#[derive(Default)]
-pub(crate) struct Meddled<M>(pub(crate) M);
+#[derive(Debug, Default)]
+pub struct Meddled<M>(pub M);
 
 impl<M> Deref for Meddled<M> {
     type Target = M;
