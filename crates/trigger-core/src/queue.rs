@@ -20,10 +20,9 @@ mod waiting;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use self::cancelling::cancelled_and_repeated;
 use self::clocks::Clocks;
 use self::completed::Completed;
-use self::completion::{CompletedCauses, completed_and_repeated};
+use self::completion::{CompletedCauses, cancelled_and_repeated, completed_and_repeated};
 pub use self::held::MAX_LISTED;
 use self::held::Unusable;
 use self::settling::Settling;

@@ -258,7 +258,7 @@ fn cancels(
         return Err(Denial::not_yet(actor, writing(key), reason).into());
     };
     let may_cancel = part.event.origin == actor.certname || actor.role == Role::Operator;
-    if cancellation.by != actor.certname || !may_cancel || !names(&part, target) {
+    if cancellation.by != actor.certname || !may_cancel || !names(part, target) {
         return Err(Denial::forbidden(actor, writing(key), CANCELLATIONS).into());
     }
     Ok(Progress::Allowed)

@@ -1,11 +1,7 @@
 //! Deliveries that the origin of their event, or an operator, ends before a run has covered them.
 
-use std::collections::HashMap;
-
 use super::Queue;
 use crate::cancellation::SignedCancellation;
-use crate::delivery::DeliveryOutcome;
-use crate::identity::EventId;
 use crate::queue::messages::Effect;
 use crate::run::record::Cause;
 use crate::time::Now;
@@ -47,19 +43,4 @@ impl Queue {
         ended.extend(self.noop.extract(ends));
         self.finish_any(now, ended)
     }
-}
-
-/// The causes that were cancelled during a run that did not complete them, and those that another run has to cover.
-pub(super) fn cancelled_and_repeated(
-    causes: Vec<Cause>,
-    mut cancelled: HashMap<EventId, DeliveryOutcome>,
-) -> (Vec<(Cause, DeliveryOutcome)>, Vec<Cause>) {
-    let (mut ended, mut again) = (Vec::new(), Vec::new());
-    for cause in causes {
-        match cancelled.remove(&cause.event.id) {
-            Some(outcome) => ended.push((cause, outcome)),
-            None => again.push(cause),
-        }
-    }
-    (ended, again)
 }

@@ -1,6 +1,9 @@
 //! Which deliveries a run completes, and which ones another run has to cover (C6).
 
+use std::collections::HashMap;
+
 use crate::delivery::DeliveryOutcome;
+use crate::identity::EventId;
 use crate::run::record::Cause;
 use crate::run::{CompletedRun, RunOutcome};
 
@@ -33,4 +36,19 @@ pub(super) fn completed_and_repeated(run: CompletedRun, causes: Vec<Cause>) -> C
     let outcome = if is_done { DeliveryOutcome::Done(run) } else { DeliveryOutcome::Failed(run) };
     let completed = completed.into_iter().map(|cause| (cause, outcome.clone())).collect();
     CompletedCauses { completed, again, unsettled }
+}
+
+/// The causes that were cancelled during a run that did not complete them, and those that another run has to cover.
+pub(super) fn cancelled_and_repeated(
+    causes: Vec<Cause>,
+    mut cancelled: HashMap<EventId, DeliveryOutcome>,
+) -> (Vec<(Cause, DeliveryOutcome)>, Vec<Cause>) {
+    let (mut ended, mut again) = (Vec::new(), Vec::new());
+    for cause in causes {
+        match cancelled.remove(&cause.event.id) {
+            Some(outcome) => ended.push((cause, outcome)),
+            None => again.push(cause),
+        }
+    }
+    (ended, again)
 }
