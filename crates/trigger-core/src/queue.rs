@@ -363,7 +363,7 @@ impl Queue {
         let is_retried = run.result.outcome == RunOutcome::NotRun && !self.is_blocked();
         let retry = is_retried.then(|| Retry::after(&run, now, active.attempts, jitter));
         let run_id = run.run_id;
-        let CompletedCauses { completed, again, unsettled } = completed_and_repeated(run, active.causes);
+        let CompletedCauses { completed, again, unsettled } = completed_and_repeated(run, active.causes, &active.cancelled);
         let (cancelled, again) = cancelled_and_repeated(again, active.cancelled);
         self.settling.repeat_later(now, unsettled);
         if !again.is_empty() {

@@ -17,7 +17,7 @@ impl Queue {
     }
 
     /// Ends a delivery, unless a run in progress covers it: that run ends by itself and its outcome counts, and only a
-    /// repetition of it is cancelled.
+    /// repetition of it is cancelled. So does the outcome of a run that was to be repeated for a catalog.
     pub(super) fn cancel(&mut self, now: Now, cause: Cause, request: &SignedCancellation) -> Vec<Effect> {
         if self.judge_cancellation(&cause, request).is_err() {
             return self.deliver(now, cause);
@@ -41,6 +41,7 @@ impl Queue {
         let mut ends = |cause: &Cause| (cause.event.id == event).then(|| outcome.clone());
         let mut ended = self.real.extract(&mut ends);
         ended.extend(self.noop.extract(ends));
+        ended.extend(self.settling.end(event));
         self.finish_any(now, ended)
     }
 }

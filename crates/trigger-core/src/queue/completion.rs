@@ -17,12 +17,18 @@ pub(super) struct CompletedCauses {
     pub(super) unsettled: Vec<(Cause, CompletedRun)>,
 }
 
-/// The causes that a run has completed, and those that another run has to cover (C6).
-pub(super) fn completed_and_repeated(run: CompletedRun, causes: Vec<Cause>) -> CompletedCauses {
+/// The causes that a run has completed, and those that another run has to cover (C6). One that was cancelled during the
+/// run waits for no catalog.
+pub(super) fn completed_and_repeated(
+    run: CompletedRun,
+    causes: Vec<Cause>,
+    cancelled: &HashMap<EventId, DeliveryOutcome>,
+) -> CompletedCauses {
     let is_interrupted = run.result.outcome == RunOutcome::Interrupted;
     let is_done = matches!(run.result.outcome, RunOutcome::Unchanged | RunOutcome::Changed);
+    let is_unsettled = |cause: &Cause| cause.without_catalog && !cancelled.contains_key(&cause.event.id);
     let (unsettled, causes): (Vec<Cause>, Vec<Cause>) =
-        causes.into_iter().partition(|cause| is_done && cause.without_catalog);
+        causes.into_iter().partition(|cause| is_done && is_unsettled(cause));
     let (completed, again): (Vec<Cause>, Vec<Cause>) = match run.result.outcome {
         RunOutcome::NotRun => (Vec::new(), causes),
         RunOutcome::Interrupted => causes.into_iter().partition(|cause| cause.interruptions > 0),

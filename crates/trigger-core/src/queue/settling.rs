@@ -104,6 +104,13 @@ impl Settling {
         self.repetitions.extend(repetitions);
     }
 
+    /// Takes out a delivery that is not to be repeated any more: its run is its outcome.
+    pub(super) fn end(&mut self, event: EventId) -> Option<(Cause, DeliveryOutcome)> {
+        let index = self.repetitions.iter().position(|repetition| repetition.cause.event.id == event)?;
+        let Repetition { cause, run, .. } = self.repetitions.swap_remove(index);
+        Some((cause, DeliveryOutcome::Done(run)))
+    }
+
     pub(super) fn has_repetitions(&self) -> bool {
         !self.repetitions.is_empty()
     }
