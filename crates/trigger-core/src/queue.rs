@@ -363,7 +363,8 @@ impl Queue {
         let is_retried = run.result.outcome == RunOutcome::NotRun && !self.is_blocked();
         let retry = is_retried.then(|| Retry::after(&run, now, active.attempts, jitter));
         let run_id = run.run_id;
-        let CompletedCauses { completed, again, unsettled } = completed_and_repeated(run, active.causes, &active.cancelled);
+        let CompletedCauses { completed, again, unsettled } =
+            completed_and_repeated(run, active.causes, &active.cancelled);
         let (cancelled, again) = cancelled_and_repeated(again, active.cancelled);
         self.settling.repeat_later(now, unsettled);
         if !again.is_empty() {
@@ -384,7 +385,7 @@ impl Queue {
     fn completed_while_down(&mut self, now: Now, run: CompletedRun, causes: Vec<Cause>) -> Vec<Effect> {
         self.rate_limiter.adopted(now, run.result.started_at);
         let run_id = run.run_id;
-        let CompletedCauses { completed, .. } = completed_and_repeated(run, causes);
+        let CompletedCauses { completed, .. } = completed_and_repeated(run, causes, &HashMap::new());
         vec![self.finish(now, Some(run_id), completed)]
     }
 

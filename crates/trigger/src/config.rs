@@ -78,6 +78,7 @@ pub(crate) struct ConfigFile {
     pub(crate) audit: AuditTable,
     #[serde(default)]
     pub(crate) log: LogTable,
+    #[serde(default)]
     pub(crate) operators: OperatorsTable,
     /// Where the file is, or would be.
     #[serde(skip)]

@@ -40,8 +40,10 @@ pub async fn supervise<H: Host>(
     process: &mut (impl RunProcess + Send),
 ) -> Result<(), FileError> {
     let verdict = verdict_on(record, paths, process).await;
-    let verdict =
-        verdict.explaining_noop(record.options.noop).without_catalogs(&record.causes).naming_log(record.run_id);
+    let verdict = verdict
+        .explaining_noop(record.options.noop)
+        .without_catalogs(&record.causes)
+        .naming_log(record.run_id);
     let result = RunResult {
         outcome: verdict.outcome,
         reason: verdict.reason,
