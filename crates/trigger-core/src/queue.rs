@@ -7,6 +7,7 @@
 mod acceptance;
 mod blockers;
 mod cancelling;
+mod catalogs;
 mod clocks;
 mod completed;
 mod completion;
@@ -15,6 +16,7 @@ mod held;
 mod messages;
 mod report;
 mod settling;
+mod unsettled;
 mod waiting;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -260,7 +262,7 @@ impl Queue {
         // It may have been superseded by an event that this node does not know any more.
         self.completed.remove(event);
         self.queued.insert(event);
-        let awaited = self.settling.awaits(&self.settings, &cause.event);
+        let awaited = self.settling.awaits(self.settings.settle, &cause.event);
         let waiting = if cause.event.options.noop { &mut self.noop } else { &mut self.real };
         if awaited {
             waiting.unsettled.add(now, self.settings.settle, &cause.event);

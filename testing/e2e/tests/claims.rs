@@ -244,7 +244,7 @@ fn an_agent_whose_claim_is_taken_starts_nothing_more_and_forgets_what_waits(kind
     assert_eq!(node.agent().pid(), pid);
     // The other agent ends the delivery that was pending here.
     let outcome = format!("/puppet_trigger/events/outcomes/{waiting}/a");
-    fleet.backend.put(&outcome, r#"{"v":1,"body":{"state":"refused","reason":"elsewhere"}}"#);
+    fleet.backend.put(&outcome, r#"{"v":1,"body":{"state":"suppressed","reason":"elsewhere"}}"#);
     node.release();
     node.wait_for(&running, "a", "done");
     let event = node.fire(&["t", "--host", "a"]).committed();

@@ -5,20 +5,20 @@
 //! at most. After that it starts, and the deliveries that lacked a catalog do not end with it: another run covers them once
 //! the catalog is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::blockers::Blocker;
+use super::unsettled::Limit;
 use super::waiting::Waiting;
-use super::{Blocker, Queue, QueueSettings};
 use crate::count::count;
 use crate::delivery::DeliveryOutcome;
 use crate::event::Event;
 use crate::identity::{Certname, EventId};
 use crate::puppetdb::Catalogs;
-use crate::queue::messages::Effect;
 use crate::run::CompletedRun;
 use crate::run::record::Cause;
-use crate::time::{Now, Timestamp};
+use crate::time::Now;
 
 /// How long a run waits for catalogs unless the node's configuration says otherwise.
 pub const DEFAULT_SETTLE: Duration = Duration::from_secs(20);
@@ -27,64 +27,20 @@ pub const MAX_SETTLE: Duration = Duration::from_secs(10 * 60);
 /// How long a delivery that has run without a catalog waits for it. By then the node has run by itself, twice as a rule.
 const REPETITION_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
-/// The deliveries of one run whose catalogs are not stored yet.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Unsettled {
-    /// With the nodes that fired.
-    events: BTreeMap<EventId, Certname>,
-    /// Until when the run waits, from the arrival of the first of them.
-    limit: Option<Limit>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Limit {
-    /// On the clock that only goes forward.
-    until: Duration,
-    /// The same moment on the wall clock, for display.
-    at: Timestamp,
-}
-
-impl Unsettled {
-    pub(super) fn add(&mut self, now: Now, settle: Duration, event: &Event) {
-        self.events.insert(event.id, event.origin.clone());
-        self.limit.get_or_insert(Limit { until: now.elapsed + settle, at: now.wall.plus(settle) });
-    }
-
-    pub(super) fn contains(&self, event: EventId) -> bool {
-        self.events.contains_key(&event)
-    }
-
-    pub(super) fn retain(&mut self, stays: impl Fn(EventId) -> bool) {
-        self.events.retain(|event, _| stays(*event));
-        if self.events.is_empty() {
-            self.limit = None;
-        }
-    }
-
-    /// When the run starts even without the catalogs; absent if it needs none.
-    pub(super) fn until(&self) -> Option<Duration> {
-        self.limit.map(|limit| limit.until)
-    }
-
-    pub(super) fn exporters(&self) -> impl Iterator<Item = &Certname> {
-        self.events.values()
-    }
-}
-
 /// What PuppetDB has said, and what has run without its catalog.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Settling {
-    catalogs: Catalogs,
-    repetitions: Vec<Repetition>,
+    pub(super) catalogs: Catalogs,
+    pub(super) repetitions: Vec<Repetition>,
 }
 
 /// A delivery that has run without its catalog.
 #[derive(Debug, Clone)]
-struct Repetition {
-    cause: Cause,
-    run: CompletedRun,
+pub(super) struct Repetition {
+    pub(super) cause: Cause,
+    pub(super) run: CompletedRun,
     /// When the catalog is no longer waited for, on the clock that only goes forward.
-    until: Duration,
+    pub(super) until: Duration,
 }
 
 impl Settling {
@@ -93,8 +49,8 @@ impl Settling {
     }
 
     /// Whether a run for this event has to wait.
-    pub(super) fn awaits(&self, settings: &QueueSettings, event: &Event) -> bool {
-        !settings.settle.is_zero() && self.catalogs.may_lack(event)
+    pub(super) fn awaits(&self, settle: Duration, event: &Event) -> bool {
+        !settle.is_zero() && self.catalogs.may_lack(event)
     }
 
     /// Keeps the deliveries that a run has covered without their catalogs.
@@ -167,49 +123,4 @@ fn named(exporters: BTreeSet<&Certname>) -> Option<String> {
         0 => first.to_string(),
         others => format!("{first} and of {}", count(others, "other node")),
     })
-}
-
-impl Queue {
-    pub(super) fn catalogs_reported(&mut self, now: Now, catalogs: Catalogs) -> Vec<Effect> {
-        self.settling.catalogs = catalogs;
-        self.look_at_catalogs(now);
-        Vec::new()
-    }
-
-    /// Finds out again which of the waiting deliveries lack their catalogs.
-    pub(super) fn look_at_catalogs(&mut self, now: Now) {
-        for waiting in [&mut self.real, &mut self.noop] {
-            let lacking: Vec<&Event> = waiting
-                .causes
-                .iter()
-                .map(|cause| &cause.event)
-                .filter(|event| self.settling.awaits(&self.settings, event))
-                .collect();
-            let ids: BTreeSet<EventId> = lacking.iter().map(|event| event.id).collect();
-            waiting.unsettled.retain(|event| ids.contains(&event));
-            for event in lacking {
-                waiting.unsettled.add(now, self.settings.settle, event);
-            }
-        }
-    }
-
-    /// Queues the deliveries again that have run without their catalogs where these are stored now, and ends those for
-    /// which that is no longer waited for: their run is their outcome.
-    pub(super) fn repeat_settled(&mut self, now: Now) -> Vec<Effect> {
-        let mut ended = Vec::new();
-        for repetition in std::mem::take(&mut self.settling.repetitions) {
-            let Repetition { cause, run, until } = &repetition;
-            let event = &cause.event;
-            let is_over = *until <= now.elapsed || event.is_expired(now.wall);
-            if !is_over && self.settling.awaits(&self.settings, event) {
-                self.settling.repetitions.push(repetition);
-            } else if !is_over && self.settling.catalogs.hold(event) && self.refusal(cause).is_none() {
-                let waiting = if event.options.noop { &mut self.noop } else { &mut self.real };
-                waiting.add_again(Cause { without_catalog: false, ..repetition.cause });
-            } else {
-                ended.push((cause.clone(), DeliveryOutcome::Done(run.clone())));
-            }
-        }
-        if ended.is_empty() { Vec::new() } else { vec![self.finish(now, None, ended)] }
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::settling::Unsettled;
+use super::unsettled::Unsettled;
 use crate::backoff;
 use crate::delivery::DeliveryOutcome;
 use crate::identity::EventId;
