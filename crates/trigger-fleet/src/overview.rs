@@ -1,6 +1,7 @@
 //! The fleet at a glance: each node's registration and its latest run.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use trigger_core::identity::Certname;
 use trigger_core::keyspace::{Key, Range};
@@ -13,7 +14,7 @@ use trigger_store::store::{KeyRange, StoreError};
 use crate::fleet::{Fleet, Record};
 use crate::verifying::Unverified;
 
-/// How many run histories are read at once: up to 256 KiB each, of which the latest run is kept.
+/// How many run histories are read at once: up to 256 KiB each.
 const HISTORIES_PER_READ: usize = 32;
 
 /// The nodes that were asked for.
@@ -77,6 +78,23 @@ impl Fleet {
         certnames: &[Certname],
         overview: &mut Overview,
     ) -> Result<(), StoreError> {
+        let Overview { nodes, unverified, .. } = overview;
+        let keep_latest = |certname: &Certname, history: RunHistory| {
+            if let Some(node) = nodes.get_mut(certname) {
+                node.last_run = history.runs.into_iter().next();
+            }
+            ControlFlow::Continue(())
+        };
+        self.read_histories(certnames, unverified, keep_latest).await
+    }
+
+    /// Reads the run histories of nodes, some at a time, until `look` has seen enough. One that does not count is noted.
+    pub(crate) async fn read_histories(
+        &self,
+        certnames: &[Certname],
+        unverified: &mut Unverified,
+        mut look: impl FnMut(&Certname, RunHistory) -> ControlFlow<()> + Send,
+    ) -> Result<(), StoreError> {
         for chunk in certnames.chunks(HISTORIES_PER_READ) {
             let key = |certname: &Certname| self.one(&Key::RunHistory { certname: certname.clone() });
             let records = self.read(&chunk.iter().map(key).collect::<Vec<KeyRange>>()).await?;
@@ -85,11 +103,11 @@ impl Fleet {
             for record in records {
                 let Record { key: Key::RunHistory { certname }, .. } = &record else { continue };
                 let authors = |_: &RunHistory| Authors::Node(certname.clone());
-                let history = self.open_or_note(&record, &certificates, authors, &mut overview.unverified);
+                let history = self.open_or_note(&record, &certificates, authors, unverified);
                 if let Some((history, _)) = history
-                    && let Some(node) = overview.nodes.get_mut(certname)
+                    && look(certname, history).is_break()
                 {
-                    node.last_run = history.runs.into_iter().next();
+                    return Ok(());
                 }
             }
         }

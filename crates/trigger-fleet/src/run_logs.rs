@@ -3,6 +3,8 @@
 //! Each reader has one place for its request to a node, and each node one for its answer to a reader, so that there are
 //! never more than a fleet has pairs that ask. Who has asked removes both; a sweep removes what was left behind.
 
+use std::ops::ControlFlow;
+
 use trigger_core::identity::{Certname, Revision, RunId};
 use trigger_core::keyspace::{Key, Range};
 use trigger_core::run::history::RunHistory;
@@ -14,9 +16,6 @@ use trigger_store::store::{Change, Entry, StoreError, Watch, WatchEvent};
 use crate::codec::Opened;
 use crate::fleet::{Fleet, Record};
 use crate::verifying::Unverified;
-
-/// How many run histories are read at once: up to 256 KiB each.
-const HISTORIES_PER_READ: usize = 32;
 
 /// A request that has come to a node and is what its reader has signed.
 #[derive(Debug)]
@@ -155,30 +154,23 @@ impl Fleet {
             nodes[*certname].activity.running.as_ref().is_some_and(|running| running.run_id == run)
         };
         found.certname = nodes.keys().find(is_running).cloned();
-        let certnames: Vec<&Certname> = nodes.keys().collect();
-        for chunk in certnames.chunks(HISTORIES_PER_READ) {
-            if found.certname.is_some() {
-                break;
+        if found.certname.is_some() {
+            return Ok(found);
+        }
+        let certnames: Vec<Certname> = nodes.into_keys().collect();
+        let NodeOfRun { certname, unverified, .. } = &mut found;
+        let find = |node: &Certname, history: RunHistory| {
+            if !history.runs.iter().any(|past| past.run.run_id == run) {
+                return ControlFlow::Continue(());
             }
-            let key = |certname: &&Certname| self.one(&Key::RunHistory { certname: (*certname).clone() });
-            let records = match self.read(&chunk.iter().map(key).collect::<Vec<_>>()).await {
-                Err(StoreError::Refused { detail, .. }) => {
-                    found.denied = Some(detail.to_string());
-                    break;
-                }
-                read => read?,
-            };
-            let certificates =
-                self.read_certificates(records.iter().map(|record| record.text.as_str())).await?;
-            for record in records {
-                let Record { key: Key::RunHistory { certname }, .. } = &record else { continue };
-                let authors = |_: &RunHistory| Authors::Node(certname.clone());
-                let history = self.open_or_note(&record, &certificates, authors, &mut found.unverified);
-                if history.is_some_and(|(history, _)| history.runs.iter().any(|past| past.run.run_id == run))
-                {
-                    found.certname = Some(certname.clone());
-                }
+            *certname = Some(node.clone());
+            ControlFlow::Break(())
+        };
+        match self.read_histories(&certnames, unverified, find).await {
+            Err(StoreError::Refused { detail, .. } | StoreError::Denied { detail, .. }) => {
+                found.denied = Some(detail.to_string());
             }
+            read => read?,
         }
         Ok(found)
     }
@@ -189,7 +181,7 @@ impl Fleet {
         let ranges = [self.all(&Range::LogRequests), self.all(&Range::LogAnswers)];
         let listed = match self.list(&ranges).await {
             // Roles of an etcd that were made before there were such keys.
-            Err(StoreError::Refused { .. }) => return Ok(()),
+            Err(StoreError::Refused { .. } | StoreError::Denied { .. }) => return Ok(()),
             listed => listed?,
         };
         let old = listed.into_iter().filter(|(_, revision)| *revision < last);

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use trigger_core::delivery::{Completion, DeliveryOutcome, DeliveryState};
 use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Target, Targets};
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, Revision, RunId};
@@ -22,8 +23,9 @@ use trigger_fleet::deliveries::Arrival;
 use trigger_fleet::publishing::PublishError;
 use trigger_fleet::status::EventStatus;
 use trigger_fleet::sweeping::Swept;
+use trigger_store::meddled::{Meddled, Meddler};
 use trigger_store::memory::MemoryStore;
-use trigger_store::store::{Entry, KeyRange, Store};
+use trigger_store::store::{Entry, KeyRange, Store, StoreError};
 use uuid::Uuid;
 
 const NOW: Timestamp = Timestamp::from_unix_ms(1_763_812_800_000);
@@ -624,6 +626,51 @@ async fn what_was_asked_for_a_log_goes_with_the_second_sweep_that_sees_it() {
     put().await;
     sweeper.sweep(NOW, Some(first)).await.unwrap();
     assert_eq!(left().await, 2, "they have come since");
+}
+
+/// An etcd whose roles do not show logs and run histories to a node: those of an earlier version, or of a plain node.
+struct Denying(MemoryStore);
+
+impl Denying {
+    const HIDDEN: [&'static str; 3] = ["/log-requests/", "/log-answers/", "/run-history/"];
+
+    fn judge(&self, ranges: &[KeyRange]) -> Result<(), StoreError> {
+        let is_hidden = |range: &KeyRange| {
+            let (KeyRange::Key(name) | KeyRange::Prefix(name)) = range;
+            Self::HIDDEN.iter().any(|hidden| name.contains(hidden))
+        };
+        let denied = || StoreError::Denied { backend: "etcd".to_owned(), detail: "permission denied".into() };
+        if ranges.iter().any(is_hidden) { Err(denied()) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Meddler for Denying {
+    fn store(&self) -> &dyn Store {
+        &self.0
+    }
+
+    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
+        self.judge(ranges)?;
+        self.0.read(ranges).await
+    }
+
+    async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
+        self.judge(ranges)?;
+        self.0.list(ranges).await
+    }
+}
+
+#[tokio::test]
+async fn what_an_etcd_denies_of_logs_ends_no_sweep_and_is_said_of_a_run() {
+    let store = MemoryStore::default();
+    register(&store, "lb01", &record("i", &[])).await;
+    let denying = Arc::new(Meddled(Denying(store)));
+    let fleet = Fleet::new(denying, Keyspace::default()).acting_as(node("web01"));
+    let first = fleet.note_sweep().await.unwrap();
+    fleet.sweep(NOW, Some(first)).await.unwrap();
+    let found = fleet.node_of_run(RunId::from_uuid(Uuid::from_u128(9))).await.unwrap();
+    assert_eq!((found.certname, found.denied.as_deref()), (None, Some("permission denied")));
 }
 
 /// The nodes that ask for the end of the deliveries to a node.
