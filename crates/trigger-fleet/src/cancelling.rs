@@ -62,10 +62,7 @@ impl Fleet {
                 tokio::task::yield_now().await;
             }
         }
-        if entries.is_empty() {
-            return Ok(());
-        }
-        self.store().put_many(entries).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+        self.put_all(entries).await
     }
 
     /// Puts deliveries in the place of the cancellations among `entries`: those that are for this node, and still stored. A

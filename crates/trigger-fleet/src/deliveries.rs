@@ -18,7 +18,7 @@ use crate::certificates::Certificates;
 use crate::codec::Opened;
 use crate::fleet::Fleet;
 
-/// Deliveries read in one request: each needs its part and, perhaps, its outcome.
+/// Deliveries read at a time: each needs its part and, perhaps, its outcome and its cancellation.
 pub(crate) const PER_READ: usize = 60;
 
 /// A delivery as it was read.
@@ -136,10 +136,18 @@ impl Fleet {
         joined: &BTreeMap<GroupName, Revision>,
         entries: &[Entry],
     ) -> Result<Vec<Arrival>, StoreError> {
-        let entries = self.with_cancelled(entries.to_vec()).await?;
+        self.read_uncancelled(joined, &self.with_cancelled(entries.to_vec()).await?).await
+    }
+
+    /// The same for entries of which none is a cancellation.
+    pub(crate) async fn read_uncancelled(
+        &self,
+        joined: &BTreeMap<GroupName, Revision>,
+        entries: &[Entry],
+    ) -> Result<Vec<Arrival>, StoreError> {
         let mut arrivals = Vec::new();
         let mut addressed = Vec::new();
-        for entry in &entries {
+        for entry in entries {
             match self.address(joined, entry) {
                 Ok(Some(delivery)) => addressed.push(delivery),
                 Ok(None) => {}

@@ -263,7 +263,7 @@ impl DeliveryWatcher {
         let mut has_unverified = false;
         let in_portions = is_all || entries.len() > deliveries::PER_READ;
         for chunk in entries.chunks(deliveries::PER_READ) {
-            let arrivals = self.fleet.read_deliveries(joined, chunk).await?;
+            let arrivals = self.fleet.read_uncancelled(joined, chunk).await?;
             self.settled.extend(arrivals.iter().filter_map(settled));
             has_unverified |= arrivals.iter().any(|arrival| matches!(arrival, Arrival::Unverified(_)));
             let (known, others): (Vec<Arrival>, Vec<Arrival>) =

@@ -143,6 +143,18 @@ impl Fleet {
         Ok(keys.filter_map(|(key, revision)| Some((self.keyspace.parse(&key)?, revision))).collect())
     }
 
+    /// Stores entries; asks for nothing where there are none.
+    ///
+    /// # Errors
+    /// Of the first of them that is not stored; others may be.
+    pub(crate) async fn put_all(&self, entries: Vec<(String, String)>) -> Result<(), StoreError> {
+        if entries.is_empty() {
+            Ok(())
+        } else {
+            self.store.put_many(entries).await.into_iter().try_for_each(|put| put.map(drop))
+        }
+    }
+
     /// Deletes keys; asks for nothing where there are none.
     pub(crate) async fn delete(&self, keys: Vec<Key>) -> Result<(), StoreError> {
         let keys: Vec<String> = keys.iter().map(|key| self.key(key)).collect();

@@ -87,7 +87,7 @@ impl Fleet {
         if !has_ended {
             let outcome = DeliveryOutcome::Expired(Some(reason.to_owned()));
             let entry = self.own_signed_entry(&self.own_signing_key().await?, &key, &outcome)?;
-            self.store().put_many(vec![entry]).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.put_all(vec![entry]).await?;
         }
         self.delete(vec![Key::Delivery { certname: certname.clone(), event }]).await?;
         Ok(!has_ended)

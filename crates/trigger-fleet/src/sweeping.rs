@@ -98,9 +98,7 @@ impl Fleet {
             self.sweep_event(&mut sweep, event, &mut swept).await?;
         }
         let notes: Vec<_> = sweep.settled.iter().map(|(key, settled)| self.entry(key, settled)).collect();
-        if !notes.is_empty() {
-            self.store().put_many(notes).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        }
+        self.put_all(notes).await?;
         if let Some(last) = last {
             self.sweep_logs(last).await?;
         }

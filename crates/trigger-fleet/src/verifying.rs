@@ -102,7 +102,7 @@ impl Fleet {
     /// Stores a signed value of the node that this fleet acts for, whatever is stored there.
     pub(crate) async fn put_signed<T: Stored>(&self, key: &Key, value: &T) -> Result<(), StoreError> {
         let entry = self.own_signed_entry(&self.own_signing_key().await?, key, value)?;
-        self.store().put_many(vec![entry]).await.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+        self.put_all(vec![entry]).await
     }
 
     fn cannot_sign(&self, error: &SigningError) -> StoreError {
@@ -150,7 +150,7 @@ impl Fleet {
         let Some((reference, entry)) = self.certificate_entry(signing_key) else { return Ok(()) };
         let stored = self.store().read(&[KeyRange::Key(entry.0.clone())]).await?;
         if stored.first().is_none_or(|stored| stored.value != entry.1) {
-            self.store().put_many(vec![entry]).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.put_all(vec![entry]).await?;
         }
         self.codec().announced(self.place(), reference.fingerprint);
         Ok(())

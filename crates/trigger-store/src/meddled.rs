@@ -46,6 +46,11 @@ pub trait Meddler: Send + Sync {
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
         self.store().watch(ranges).await
     }
+
+    /// Stands in front of [`Store::sweeps_itself`].
+    fn sweeps_itself(&self) -> bool {
+        self.store().sweeps_itself()
+    }
 }
 
 /// The store with the meddler in front of it.
@@ -89,6 +94,10 @@ impl<M: Meddler> Store for Meddled<M> {
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
         self.0.watch(ranges).await
+    }
+
+    fn sweeps_itself(&self) -> bool {
+        self.0.sweeps_itself()
     }
 
     fn address(&self) -> &str {

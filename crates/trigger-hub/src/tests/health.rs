@@ -1,8 +1,8 @@
 //! `/healthz`, and what the hub does when its files are gone.
 
 use async_trait::async_trait;
+use trigger_store::meddled::{Meddled, Meddler};
 use trigger_store::memory::MemoryStore;
-use trigger_store::store::Entry;
 
 use super::*;
 
@@ -28,42 +28,18 @@ async fn the_health_is_a_write_and_many_questions_are_one() {
     hub.stop().await;
 }
 
-/// A store that answers nothing.
+/// A store that answers nothing when its health is asked for.
 #[derive(Debug, Default)]
 struct Hung(MemoryStore);
 
-#[async_trait]
-impl Store for Hung {
-    async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
-        Store::put_many(&self.0, entries).await
-    }
-    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
-        Store::delete_many(&self.0, keys).await
-    }
-    async fn compare_and_swap(
-        &self,
-        key: &str,
-        value: &str,
-        expected: Option<Revision>,
-    ) -> Result<CasOutcome, StoreError> {
-        Store::compare_and_swap(&self.0, key, value, expected).await
-    }
-    async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
-        Store::read(&self.0, ranges).await
-    }
-    async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
-        Store::list(&self.0, ranges).await
-    }
-    async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        Store::watch(&self.0, ranges).await
-    }
-    fn address(&self) -> &str {
-        "hung"
+impl Meddler for Hung {
+    fn store(&self) -> &dyn Store {
+        &self.0
     }
 }
 
 #[async_trait]
-impl ServedStore for Hung {
+impl ServedStore for Meddled<Hung> {
     async fn check_health(&self) -> Result<(), StoreError> {
         std::future::pending().await
     }
@@ -71,7 +47,7 @@ impl ServedStore for Hung {
 
 #[tokio::test]
 async fn a_store_that_does_not_answer_is_not_healthy() {
-    let hub = Running::serving(Hung::default()).await;
+    let hub = Running::serving(Meddled(Hung::default())).await;
     let expected = "503 Service Unavailable {\"error\":\"the hub's store has not answered for 2 s\"}";
     assert_eq!(hub.get("/healthz").await, expected);
     hub.stop().await;

@@ -261,8 +261,9 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
     use trigger_core::keyspace::Keyspace;
     use trigger_fleet::Fleet;
+    use trigger_store::meddled::{Meddled, Meddler};
     use trigger_store::memory::MemoryStore;
-    use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
+    use trigger_store::store::{CasOutcome, Store, StoreError};
 
     /// A store that can be unreachable, and counts what it has written.
     #[derive(Default)]
@@ -274,13 +275,9 @@ mod tests {
     }
 
     #[async_trait::async_trait]
-    impl Store for Faulty {
-        async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
-            self.store.put_many(entries).await
-        }
-
-        async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
-            self.store.delete_many(keys).await
+    impl Meddler for Faulty {
+        fn store(&self) -> &dyn Store {
+            &self.store
         }
 
         async fn compare_and_swap(
@@ -297,24 +294,12 @@ mod tests {
             self.written.fetch_add(1, Ordering::Relaxed);
             self.store.compare_and_swap(key, value, expected).await
         }
-
-        async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
-            self.store.read(ranges).await
-        }
-
-        async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-            self.store.watch(ranges).await
-        }
-
-        fn address(&self) -> &str {
-            self.store.address()
-        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_node_with_another_name_keeps_its_registration_through_a_failed_renewal() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(Faulty::default());
+        let store = Arc::new(Meddled(Faulty::default()));
         let fleet = Fleet::new(store.clone(), Keyspace::default()).acting_as("lb01".parse().unwrap());
         let settings = testing::settings(dir.path());
         let host = *settings.state.host();

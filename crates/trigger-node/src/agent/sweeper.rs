@@ -50,8 +50,9 @@ mod tests {
     use async_trait::async_trait;
     use trigger_core::keyspace::{Key, Keyspace};
     use trigger_fleet::Fleet;
+    use trigger_store::meddled::{Meddled, Meddler};
     use trigger_store::memory::MemoryStore;
-    use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, Watch};
+    use trigger_store::store::{KeyRange, Store};
 
     use super::*;
     use crate::agent::{metrics, testing};
@@ -63,38 +64,13 @@ mod tests {
     }
 
     #[async_trait]
-    impl Store for Backend {
-        async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
-            self.store.put_many(entries).await
-        }
-
-        async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
-            self.store.delete_many(keys).await
-        }
-
-        async fn compare_and_swap(
-            &self,
-            key: &str,
-            value: &str,
-            expected: Option<Revision>,
-        ) -> Result<CasOutcome, StoreError> {
-            self.store.compare_and_swap(key, value, expected).await
-        }
-
-        async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
-            self.store.read(ranges).await
-        }
-
-        async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-            self.store.watch(ranges).await
+    impl Meddler for Backend {
+        fn store(&self) -> &dyn Store {
+            &self.store
         }
 
         fn sweeps_itself(&self) -> bool {
             self.sweeps_itself
-        }
-
-        fn address(&self) -> &str {
-            self.store.address()
         }
     }
 
@@ -102,7 +78,7 @@ mod tests {
     async fn sweeps(sweeps_itself: bool) -> bool {
         let dir = tempfile::tempdir().unwrap();
         let store = MemoryStore::default();
-        let backend = Backend { store: store.clone(), sweeps_itself };
+        let backend = Meddled(Backend { store: store.clone(), sweeps_itself });
         let fleet = Fleet::new(Arc::new(backend), Keyspace::default()).acting_as("lb01".parse().unwrap());
         let settings = testing::settings(dir.path());
         let host = *settings.state.host();
