@@ -65,7 +65,7 @@ pub(crate) async fn run(
         wanted.collect::<Result<_, _>>().map_err(|error| Failure::usage(error.to_string()))?;
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
-    let state = StateDir::open(&globals.state_dir(&config)?).ok();
+    let state = StateDir::open_existing(&globals.state_dir(&config)?).ok().flatten();
     let command = run_command(config.run_cmd.as_deref())?;
     let by = globals.resolve_certname(&config, state.as_ref(), &command).await?;
     start_audit(&config)?;

@@ -49,8 +49,7 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCo
 
 /// The node's state directory, if it is there and open to this user.
 fn state_dir(globals: &Globals, config: &ConfigFile) -> Result<Option<StateDir>, Failure> {
-    let path = globals.state_dir(config)?;
-    Ok(if path.is_dir() { StateDir::open(&path).ok() } else { None })
+    Ok(StateDir::open_existing(&globals.state_dir(config)?).ok().flatten())
 }
 
 /// The latest run that has ended.

@@ -124,8 +124,7 @@ pub(crate) async fn run(globals: &Globals, args: &LogArgs, warnings: &Warnings) 
 
 /// This node's certname, without a state directory where there is none.
 async fn own_certname(globals: &Globals, config: &ConfigFile) -> Result<Certname, Failure> {
-    let path = globals.state_dir(config)?;
-    let state = if path.is_dir() { StateDir::open(&path).ok() } else { None };
+    let state = StateDir::open_existing(&globals.state_dir(config)?).ok().flatten();
     let command = run_command(config.run_cmd.as_deref())?;
     globals.resolve_certname(config, state.as_ref(), &command).await
 }

@@ -252,6 +252,13 @@ fn what_only_looks_makes_no_state_directory() {
     run(&["queue"]).code(0).stdout_eq("");
     run(&["outbox", "list"]).code(0).stdout_eq("The outbox is empty.\n");
     run(&["status", "019356b0-7c4a-7000-8000-000000000001", "--backend", "etcd://127.0.0.1:9"]).code(4);
+    let event = "019356b0-7c4a-7000-8000-000000000001";
+    run(&["cancel", event, "--certname", "web01", "--backend", "etcd://127.0.0.1:9"]).code(4);
+    run(&["log", "--certname", "web01"]).code(1).stderr_eq(str![[r#"
+error: no such run of web01 is kept here: a node keeps its last hundred runs
+
+"#]]);
+    run(&["facts"]).code(0);
     run(&["outbox", "drop", "019356b0-7c4a-7000-8000-000000000001"]).code(1).stderr_eq(str![[r#"
 error: there is no state directory [..]/missing, so this node has no outbox
 
