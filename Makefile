@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-.PHONY: help setup build test quick unit docs demo demo-fleet fleet sim faults fuzz bench exported lint packages packages-test guide module repository clean
+.PHONY: help setup build test quick unit docs demo fleet sim faults fuzz bench exported lint packages packages-test guide module repository clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
