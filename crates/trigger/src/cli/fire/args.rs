@@ -23,8 +23,12 @@ pub(crate) struct FireArgs {
     /// A group of nodes to run Puppet on; repeat for more
     #[arg(long = "group", value_name = "GROUP")]
     pub(super) groups: Vec<String>,
-    /// The active nodes that PuppetDB finds for this query, such as 'nodes[certname] { … }' in PQL; asked once, now
-    #[arg(long, value_name = "PQL")]
+    // As an attribute: in a comment, rustdoc takes the query's brackets for a link.
+    #[arg(
+        long,
+        value_name = "PQL",
+        help = "The active nodes that PuppetDB finds for this query, such as 'nodes[certname] { … }' in PQL; asked once, now"
+    )]
     pub(super) query: Option<String>,
     /// Fire an earlier event again, for the nodes where it failed, expired or was cancelled, with its name and options
     #[arg(long, value_name = "EVENT", conflicts_with_all = ["name", "hosts", "hosts_from", "groups", "query", "tags", "noop", "loops", "resource"])]
