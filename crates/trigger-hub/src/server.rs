@@ -28,6 +28,7 @@ mod reload;
 mod routes;
 mod session;
 mod shares;
+mod socket_requests;
 mod state;
 mod stream;
 mod sweeping;

@@ -1,13 +1,16 @@
-//! The client of a hub: requests over kept-alive HTTP connections, each watch over a WebSocket of its own.
+//! The client of a hub: each watch over a WebSocket of its own, requests over one of these or over kept-alive HTTP
+//! connections.
 //!
 //! Nothing is connected before it is needed, and nothing is repeated here: the layers above know what may
 //! be repeated. What is sent is in [`crate::hub_protocol`].
 
 mod failure;
 mod limits;
+mod open_watches;
 mod requests;
 mod watching;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,7 +20,7 @@ use trigger_core::why::Question;
 
 use self::failure::HubFailure;
 use self::requests::{Requests, chunks};
-use self::watching::Feed;
+use self::watching::{closed, open};
 use crate::address::Address;
 use crate::clock::ClockDifference;
 use crate::connector::Connector;
@@ -40,14 +43,14 @@ pub struct HubStore {
     url: String,
     address: Address,
     connector: Connector,
-    requests: Requests,
+    requests: Arc<Requests>,
 }
 
 impl HubStore {
     /// The hub at the first address of `url`. Connects when first used.
     pub fn new(url: &BackendUrl, connector: Connector) -> Self {
         let address = url.addresses()[0].clone();
-        let requests = Requests::new(&address, connector.clone());
+        let requests = Arc::new(Requests::new(&address, connector.clone()));
         Self { url: url.to_string(), address, connector, requests }
     }
 
@@ -118,14 +121,14 @@ impl Store for HubStore {
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        let feed = Feed::open(&self.connector, &self.address, &self.requests, ranges)
+        let events = open(&self.connector, &self.address, &self.requests, ranges)
             .await
             .map_err(|failure| self.error(failure))?;
         let address = self.url.clone();
-        let events = stream::unfold(Some((feed, address)), |state| async move {
-            let (mut feed, address) = state?;
-            match feed.next().await {
-                Ok(event) => Some((Ok(event), Some((feed, address)))),
+        let events = stream::unfold(Some((events, address)), |state| async move {
+            let (mut events, address) = state?;
+            match events.recv().await.unwrap_or_else(|| Err(closed())) {
+                Ok(event) => Some((Ok(event), Some((events, address)))),
                 Err(failure) => Some((Err(failure.of(&address)), None)),
             }
         });

@@ -13,6 +13,8 @@
 //! GET  /v1/watch             {"watch":[RANGE,…]}, once                   {"snapshot":{"entries":[ENTRY,…],"complete":BOOL}},
 //!                                                                        {"changes":[{"put":ENTRY}|{"deleted":K},…]},
 //!                                                                        {"error":SENTENCE}
+//!   the same, at any later time
+//!                            {"id":N,"path":PATH,"body":BODY}            {"answer":{"id":N,"status":S,"time":MS,"body":BODY}}
 //! any refusal                                                            {"error":SENTENCE,"denied":BOOL}
 //!
 //! ENTRY     {"key":K,"value":V,"revision":R}
@@ -30,6 +32,12 @@
 //! values are empty. A snapshot may come in several messages, of which the last is `complete`; it shows one moment
 //! all the same. A later snapshot replaces all that was known.
 //!
+//! A hub that says so ([`TAKES_REQUESTS`]) takes small requests over the WebSocket of a watch, from the end of its first
+//! snapshot on: those that read and write the store, as they would be posted, at most [`MAX_SOCKET_REQUESTS`] at once. Each is
+//! answered with the status and the body that HTTP would have, and the hub's time in milliseconds since 1970. An answer with
+//! [`NOT_OVER_A_SOCKET`] means that nothing was done, and that the request has to be posted: its path is not served here, or
+//! its answer is too large.
+//!
 //! The answers to `why` and `status` hold what concerns the asking node, where the hub knows its clients. `why` gives the
 //! values that a client reads elsewhere to explain a run or an event. Of `status`, an event that the asker may read is
 //! only named; of one that was delivered to it, the entries are what concerns it.
@@ -38,6 +46,7 @@
 //! ignores what it does not know in an answer.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use trigger_core::identity::{Certname, EventId, KeyPrefix, Revision, RunId};
 use trigger_core::why::{Question, Which};
 
@@ -66,6 +75,16 @@ pub const WATCH: &str = "/v1/watch";
 pub const AMBIGUOUS: u16 = 504;
 /// The status of a hub that has no room for what was to be stored.
 pub const FULL: u16 = 507;
+
+/// The status of an answer over a WebSocket to a request that the hub did not carry out, and that has to be posted.
+pub const NOT_OVER_A_SOCKET: u16 = 421;
+
+/// The header of the answer to [`WATCH`] by which a hub says that it takes requests over the WebSocket.
+pub const TAKES_REQUESTS: &str = "trigger-takes-requests";
+/// The largest body of a request or an answer over a WebSocket, in bytes.
+pub const MAX_SOCKET_BODY_BYTES: usize = 16 * 1024;
+/// The most requests of one WebSocket that may wait for their answers.
+pub const MAX_SOCKET_REQUESTS: usize = 4;
 
 /// The largest request body, and so the largest value, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
@@ -298,7 +317,7 @@ impl From<StatusReply> for VisibleEvents {
     }
 }
 
-/// The first and only message of a client on [`WATCH`].
+/// The first message of a client on [`WATCH`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WatchRequest {
@@ -306,8 +325,33 @@ pub struct WatchRequest {
     pub watch: Vec<RangeForm>,
 }
 
+/// Any later message of a client on [`WATCH`]: a request, as it would be posted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SocketRequest {
+    /// What its answer is known by.
+    pub id: u32,
+    /// The path that it would be posted to.
+    pub path: String,
+    /// The body that it would have.
+    pub body: Box<RawValue>,
+}
+
+/// The answer to [`SocketRequest`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SocketAnswer {
+    /// The `id` of the request.
+    pub id: u32,
+    /// The status that HTTP would have.
+    pub status: u16,
+    /// The hub's time, in milliseconds since 1970.
+    pub time: u64,
+    /// The body that HTTP would have.
+    pub body: Box<RawValue>,
+}
+
 /// A message of the hub on [`WATCH`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum WatchMessage {
     /// A portion of the snapshot.
@@ -321,6 +365,8 @@ pub enum WatchMessage {
     Changes(Vec<ChangeForm>),
     /// The reason why the watch ends here.
     Error(String),
+    /// The answer to a request.
+    Answer(SocketAnswer),
 }
 
 /// The body of every refusal.
@@ -450,8 +496,15 @@ mod tests {
 
     /// The released form of `value` is `json`, both ways.
     fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, json: &str) {
-        assert_eq!(serde_json::to_string(value).ok().as_deref(), Some(json));
+        check_written(value, json);
         assert_eq!(serde_json::from_str::<T>(json).ok().as_ref(), Some(value), "{json}");
+    }
+
+    /// The same of a value that has no equality: what is read is shown as the value is.
+    fn check_written<T: Serialize + DeserializeOwned + Debug>(value: &T, json: &str) {
+        assert_eq!(serde_json::to_string(value).ok().as_deref(), Some(json));
+        let read = serde_json::from_str::<T>(json).ok();
+        assert_eq!(format!("{read:?}"), format!("{:?}", Some(value)), "{json}");
     }
 
     fn entry() -> EntryForm {
@@ -529,15 +582,29 @@ mod tests {
 
     #[test]
     fn the_released_watch_messages_stay() {
-        check(
+        check_written(
             &WatchMessage::Snapshot { entries: vec![entry()], complete: true },
             &format!(r#"{{"snapshot":{{"entries":[{ENTRY}],"complete":true}}}}"#),
         );
-        check(
+        check_written(
             &WatchMessage::Changes(vec![ChangeForm::Put(entry()), ChangeForm::Deleted("/x".to_owned())]),
             &format!(r#"{{"changes":[{{"put":{ENTRY}}},{{"deleted":"/x"}}]}}"#),
         );
-        check(&WatchMessage::Error("no".to_owned()), r#"{"error":"no"}"#);
+        check_written(&WatchMessage::Error("no".to_owned()), r#"{"error":"no"}"#);
+        let body = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        check_written(
+            &SocketRequest { id: 7, path: DELETE.to_owned(), body: body(r#"{"keys":[]}"#) },
+            r#"{"id":7,"path":"/v1/delete","body":{"keys":[]}}"#,
+        );
+        check_written(
+            &WatchMessage::Answer(SocketAnswer {
+                id: 7,
+                status: 200,
+                time: 9,
+                body: body(r#"{"deleted":0}"#),
+            }),
+            r#"{"answer":{"id":7,"status":200,"time":9,"body":{"deleted":0}}}"#,
+        );
     }
 
     #[test]

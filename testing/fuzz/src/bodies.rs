@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use trigger_node::agent_socket::{Reply, Request};
 use trigger_store::hub_protocol::{
     CasReply, CasRequest, DeleteReply, DeleteRequest, ErrorReply, PutReply, PutRequest, ReadReply,
-    ReadRequest, StatusReply, StatusRequest, WatchMessage, WatchRequest, WhyReply, WhyRequest,
+    ReadRequest, SocketRequest, StatusReply, StatusRequest, WatchMessage, WatchRequest, WhyReply, WhyRequest,
 };
 
 /// What a hub and its clients send each other.
@@ -20,6 +20,7 @@ pub(crate) fn hub(data: &[u8]) {
     stays::<ReadReply>(data);
     stays::<WatchRequest>(data);
     stays::<WatchMessage>(data);
+    stays::<SocketRequest>(data);
     stays::<WhyRequest>(data);
     stays::<WhyReply>(data);
     stays::<StatusRequest>(data);

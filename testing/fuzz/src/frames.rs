@@ -4,7 +4,7 @@ use std::io::{self, Cursor, Read, Write};
 
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
-use trigger_store::hub_protocol::{WatchMessage, WatchRequest};
+use trigger_store::hub_protocol::{SocketRequest, WatchMessage, WatchRequest};
 
 /// The hub's limit for a message of a client.
 const MAX_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
@@ -22,6 +22,7 @@ pub(crate) fn watch(data: &[u8]) {
             if let Message::Text(text) = message {
                 let _ = serde_json::from_str::<WatchRequest>(&text);
                 let _ = serde_json::from_str::<WatchMessage>(&text);
+                let _ = serde_json::from_str::<SocketRequest>(&text);
             }
         }
     }

@@ -11,12 +11,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use tracing::Instrument;
 use trigger_core::identity::Revision;
 use trigger_store::hub_protocol::{
     COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, EntryForm, PUT, PutReply,
-    PutRequest, READ, ReadReply, ReadRequest, STATUS, WATCH, WHY,
+    PutRequest, READ, ReadReply, ReadRequest, STATUS, TAKES_REQUESTS, WATCH, WHY,
 };
 use trigger_store::store::StoreError;
 
@@ -32,6 +32,7 @@ use super::peer::Peer;
 use super::refusal::Refusal;
 use super::session;
 use super::shares::MAX_CONNECTIONS;
+use super::socket_requests::{self, PageBytes, SocketRoutes};
 use super::state::ServerState;
 use crate::served_store::PageRequest;
 
@@ -40,7 +41,7 @@ const METRICS: &str = "/metrics";
 /// When a node with too many connections should try again: some of them may be idle by then, and give way.
 const SURPLUS_RETRY: Duration = Duration::from_secs(1);
 /// The size of one page of a read, in bytes of keys and values.
-const MAX_PAGE_BYTES: usize = 1024 * 1024;
+pub(super) const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// The size in bytes of a session's read buffer. A client sends a few bytes after its ranges, and the default size would take
 /// more memory for each idle watcher than everything else together.
 const SOCKET_READ_BUFFER_BYTES: usize = 256;
@@ -50,15 +51,11 @@ const MAX_SOCKET_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 /// The routes of a hub.
 pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Router {
     let origin_check = Arc::new(origin_check);
-    let counted = state.clone();
-    Router::new()
-        .route(PUT, post(put))
-        .route(DELETE, post(delete))
-        .route(COMPARE_AND_SWAP, post(compare_and_swap))
-        .route(READ, post(read))
+    let over_socket = Extension(socket_routes(Arc::clone(&state)));
+    let router = store_routes()
         .route(WHY, post(inquiries::why))
         .route(STATUS, post(inquiries::status))
-        .route(WATCH, get(watch))
+        .route(WATCH, get(watch).layer(over_socket))
         .route(HEALTH, get(health))
         .route(METRICS, get(metrics_page))
         .fallback(unknown_path)
@@ -71,22 +68,47 @@ pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Rout
                     None => next.run(request).await,
                 }
             }
-        }))
-        .layer(middleware::from_fn_with_state(Arc::clone(&state), identification::identify))
+        }));
+    let router = admit(router, &state).layer(middleware::from_fn(keep_reserve));
+    count(router, &state).with_state(state)
+}
+
+/// What a client may ask over the WebSocket of a watch, which its origin and its place were checked for.
+fn socket_routes(state: Arc<ServerState>) -> SocketRoutes {
+    let router = store_routes().fallback(socket_requests::not_served);
+    SocketRoutes(count(admit(router, &state), &state).with_state(state))
+}
+
+/// The requests that read and write the store.
+fn store_routes() -> Router<Arc<ServerState>> {
+    Router::new()
+        .route(PUT, post(put))
+        .route(DELETE, post(delete))
+        .route(COMPARE_AND_SWAP, post(compare_and_swap))
+        .route(READ, post(read))
+}
+
+/// Finds out who sends a request, after its rate was limited.
+fn admit(router: Router<Arc<ServerState>>, state: &Arc<ServerState>) -> Router<Arc<ServerState>> {
+    router
+        .layer(middleware::from_fn_with_state(Arc::clone(state), identification::identify))
         .layer(middleware::from_fn_with_state(Arc::clone(&state.metrics), fairness::admit))
-        .layer(middleware::from_fn(keep_reserve))
-        .layer(middleware::from_fn(move |request: Request, next: Next| {
-            let (state, kind) = (counted.clone(), kind(request.uri().path()));
-            let span = tracing::info_span!("request", kind, peer = %Peer::of(request.extensions()));
-            let answered = async move {
-                let response = next.run(request).await;
-                state.metrics.answered(kind, result(response.status()));
-                tracing::debug!(status = response.status().as_u16(), "request answered");
-                response
-            };
-            answered.instrument(span)
-        }))
-        .with_state(state)
+}
+
+/// Counts and logs what is answered.
+fn count(router: Router<Arc<ServerState>>, state: &Arc<ServerState>) -> Router<Arc<ServerState>> {
+    let metrics = Arc::clone(&state.metrics);
+    router.layer(middleware::from_fn(move |request: Request, next: Next| {
+        let (metrics, kind) = (Arc::clone(&metrics), kind(request.uri().path()));
+        let span = tracing::info_span!("request", kind, peer = %Peer::of(request.extensions()));
+        let answered = async move {
+            let response = next.run(request).await;
+            metrics.answered(kind, result(response.status()));
+            tracing::debug!(status = response.status().as_u16(), "request answered");
+            response
+        };
+        answered.instrument(span)
+    }))
 }
 
 async fn put(
@@ -166,6 +188,7 @@ async fn compare_and_swap(
 async fn read(
     State(state): State<Arc<ServerState>>,
     caller: MaybeCaller,
+    PageBytes(max_bytes): PageBytes,
     body: Body<ReadRequest>,
 ) -> Result<Json<ReadReply>, Refusal> {
     let ReadRequest { ranges, from, keys_only } = body.0;
@@ -173,8 +196,7 @@ async fn read(
     if let Some(check) = state.check(caller.0.as_ref(), "read")? {
         ranges = check.read(ranges).await?;
     }
-    let page =
-        state.store.read_page(PageRequest { ranges, from, keys_only, max_bytes: MAX_PAGE_BYTES }).await?;
+    let page = state.store.read_page(PageRequest { ranges, from, keys_only, max_bytes }).await?;
     let entries = page.entries.into_iter().map(EntryForm::from).collect();
     Ok(Json(ReadReply { entries, next: page.next }))
 }
@@ -183,18 +205,21 @@ async fn watch(
     State(state): State<Arc<ServerState>>,
     peer: Peer,
     caller: MaybeCaller,
+    Extension(over_socket): Extension<SocketRoutes>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|rejection| {
         Refusal::bad_request(format!("{WATCH} speaks WebSocket: {}", rejection.body_text()))
     })?;
-    Ok(upgrade
+    let mut response = upgrade
         .read_buffer_size(SOCKET_READ_BUFFER_BYTES)
         .write_buffer_size(0)
         .max_message_size(MAX_SOCKET_MESSAGE_BYTES)
         .max_frame_size(MAX_SOCKET_MESSAGE_BYTES)
         // Without a span, which would take memory for as long as a watch is idle: what is logged names the peer.
-        .on_upgrade(move |socket| session::serve(socket, state, peer, caller.0)))
+        .on_upgrade(move |socket| session::serve(socket, state, peer, caller.0, over_socket));
+    response.headers_mut().insert(TAKES_REQUESTS, HeaderValue::from_static("1"));
+    Ok(response)
 }
 
 async fn health(State(state): State<Arc<ServerState>>) -> Result<Json<serde_json::Value>, Refusal> {

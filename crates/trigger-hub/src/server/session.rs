@@ -1,4 +1,4 @@
-//! One watch: a WebSocket, a watch of the store, and the task between them. A session that ends leaves nothing
+//! One watch: a WebSocket, a watch of the store, and the task between them, which answers the client's requests besides. A session that ends leaves nothing
 //! to clean up: its client reconnects and begins with a snapshot.
 
 use std::convert::Infallible;
@@ -17,6 +17,7 @@ use super::limits::check_ranges;
 use super::metrics::OpenWatch;
 use super::peer::Peer;
 use super::refusal::Refusal;
+use super::socket_requests::{SocketRequests, SocketRoutes};
 use super::state::ServerState;
 use crate::portion::portion;
 use crate::served_store::{PagedEvent, PagedWatch};
@@ -84,8 +85,10 @@ pub(super) async fn serve(
     state: Arc<ServerState>,
     peer: Peer,
     caller: Option<Caller>,
+    over_socket: SocketRoutes,
 ) {
-    let end = match watch(&mut socket, &state, &peer, caller.as_ref()).await {
+    let requests = SocketRequests::new(over_socket);
+    let end = match watch(&mut socket, &state, &peer, caller.as_ref(), requests).await {
         Ok(never) => match never {},
         Err(end) => end,
     };
@@ -115,6 +118,7 @@ async fn watch(
     state: &ServerState,
     peer: &Peer,
     caller: Option<&Caller>,
+    mut requests: SocketRequests,
 ) -> Result<Infallible, SessionEnd> {
     let mut stopping = state.stopping.clone();
     let stopped = || SessionEnd::closed(close_code::AWAY, "the hub is stopping");
@@ -138,7 +142,16 @@ async fn watch(
             },
             message = socket.recv() => match message {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(SessionEnd::Gone),
-                Some(Ok(_)) => unanswered = 0,
+                Some(Ok(message)) => {
+                    unanswered = 0;
+                    if let Message::Text(request) = message {
+                        requests.begin(&request, peer, caller).map_err(SessionEnd::Refused)?;
+                    }
+                }
+            },
+            answer = requests.next() => match answer {
+                Some(answer) => Box::pin(send(socket, &WatchMessage::Answer(answer))).await?,
+                None => return Err(SessionEnd::closed(close_code::ERROR, "the hub could not answer a request")),
             },
             _ = pings.tick() => {
                 if unanswered == MAX_UNANSWERED_PINGS {
@@ -274,7 +287,7 @@ mod tests {
     use super::*;
 
     /// The size of the future that a function returns.
-    fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+    fn size<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
         size_of::<F>()
     }
 

@@ -4,6 +4,7 @@ mod crl;
 mod durability;
 mod health;
 mod limits;
+mod over_watches;
 mod requests;
 mod rights;
 mod startup;

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use trigger_store::memory::MemoryStore;
 use trigger_store::store::Entry;
 
+use super::over_watches::open_watch;
 use super::*;
 use crate::SqliteStore;
 
@@ -13,6 +14,20 @@ async fn it_conforms() {
     let hub = Running::start(dir.path()).await;
     conformance::check(|| async { hub.store() }).await;
     trigger_fleet::conformance::check(|| async { hub.store() }).await;
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn it_conforms_over_open_watches() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let store = || async {
+        let store = hub.store();
+        open_watch(&store, KeyRange::Key("/none".to_owned())).await;
+        store
+    };
+    conformance::check(store).await;
+    trigger_fleet::conformance::check(store).await;
     hub.stop().await;
 }
 

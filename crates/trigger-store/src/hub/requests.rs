@@ -1,29 +1,32 @@
-//! Requests to a hub: one JSON body each way, over kept-alive connections.
+//! Requests to a hub: one JSON body each way, over an open watch or over kept-alive connections.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::HeaderMap;
-use hyper::Request;
 use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, DATE};
+use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use trigger_core::duration;
 use trigger_core::identity::Revision;
 
 use super::failure::HubFailure;
 use super::limits::{LONGEST_LIMIT, MAX_ANSWER_BYTES, READ_LIMIT};
+use super::open_watches::{Exchange, OpenWatches, Place};
 use crate::address::Address;
 use crate::clock::ClockDifference;
 use crate::connector::{Connector, is_refused_handshake};
 use crate::detail::{Detail, causes};
-use crate::hub_protocol::{PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest};
+use crate::hub_protocol::{
+    NOT_OVER_A_SOCKET, PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest, SocketAnswer,
+};
 use crate::step_limit::StepLimit;
 use crate::store::{Entry, KeyRange};
 
@@ -53,6 +56,7 @@ pub(super) struct Requests {
     writes: StepLimit,
     reads: StepLimit,
     clock: Mutex<Option<ClockDifference>>,
+    watches: OpenWatches,
 }
 
 impl Requests {
@@ -65,13 +69,27 @@ impl Requests {
             .build(connector.clone());
         let writes = StepLimit::new(WRITE_LIMIT, LONGEST_LIMIT);
         let reads = StepLimit::new(READ_LIMIT, LONGEST_LIMIT);
-        Self { base, address: address.clone(), connector, client, writes, reads, clock: Mutex::default() }
+        Self {
+            base,
+            address: address.clone(),
+            connector,
+            client,
+            writes,
+            reads,
+            clock: Mutex::default(),
+            watches: OpenWatches::default(),
+        }
+    }
+
+    /// The open watches that may carry requests.
+    pub(super) fn watches(&self) -> &OpenWatches {
+        &self.watches
     }
 
     /// Sends one request that changes something, and waits for its answer; `extra` is added to the limit.
     pub(super) async fn write<Q: Serialize, A: DeserializeOwned>(
         &self,
-        path: &str,
+        path: &'static str,
         request: &Q,
         extra: Duration,
     ) -> Result<A, HubFailure> {
@@ -87,12 +105,47 @@ impl Requests {
 
     async fn post<Q: Serialize, A: DeserializeOwned>(
         &self,
-        path: &str,
+        path: &'static str,
         request: &Q,
         limit: &StepLimit,
         extra: Duration,
     ) -> Result<A, HubFailure> {
-        self.send(self.request(path, request)?, limit, extra).await
+        let body = serde_json::value::to_raw_value(request)
+            .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
+        if let Some(place) = self.watches.place(path, &body)
+            && let Some(answer) = self.over_watch(place, path, body.clone(), limit, extra).await
+        {
+            return answer;
+        }
+        self.send(self.request(path, body)?, limit, extra).await
+    }
+
+    /// Sends a request over an open watch. Returns nothing if it has to be posted.
+    async fn over_watch<A: DeserializeOwned>(
+        &self,
+        place: Place,
+        path: &'static str,
+        body: Box<RawValue>,
+        limit: &StepLimit,
+        extra: Duration,
+    ) -> Option<Result<A, HubFailure>> {
+        let (asked_at, hub) = (unix_ms(), place.hub().clone());
+        let exchange = place.exchange(path, body);
+        match self.connector.await_answer(&self.address, limit, extra, || false, exchange).await {
+            Ok(Exchange::NotSent) => None,
+            Ok(Exchange::Answered(answer)) if answer.status == NOT_OVER_A_SOCKET => None,
+            Ok(Exchange::Answered(answer)) => {
+                self.note_clock(asked_at, answer.time, answer.time.saturating_add(1));
+                Some(parse_answer(&answer))
+            }
+            Ok(Exchange::Unanswered) => {
+                Some(Err(HubFailure::Ambiguous("the watch that carried the request was closed".into())))
+            }
+            Err(limit) => {
+                hub.set(false);
+                Some(Err(no_answer_within(limit)))
+            }
+        }
     }
 
     async fn send<A: DeserializeOwned>(
@@ -106,10 +159,7 @@ impl Requests {
         let exchange = self.exchange(request);
         match self.connector.await_answer(&self.address, limit, extra, is_connecting, exchange).await {
             Ok(answer) => answer,
-            Err(limit) => {
-                let limit = duration::format_short(limit);
-                Err(HubFailure::Ambiguous(format!("no answer within {limit}").into()))
-            }
+            Err(limit) => Err(no_answer_within(limit)),
         }
     }
 
@@ -123,7 +173,11 @@ impl Requests {
         let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
         let Some(date) = date.and_then(|date| date.duration_since(UNIX_EPOCH).ok()) else { return };
         let earliest = u64::try_from(date.as_millis()).unwrap_or(u64::MAX);
-        let latest = earliest.saturating_add(DATE_STEP_MS);
+        self.note_clock(asked_at, earliest, earliest.saturating_add(DATE_STEP_MS));
+    }
+
+    /// Compares the clocks by the moments at which the hub may have answered.
+    fn note_clock(&self, asked_at: u64, earliest: u64, latest: u64) {
         let difference = ClockDifference::observed(asked_at, unix_ms(), earliest, latest);
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = difference;
     }
@@ -136,9 +190,8 @@ impl Requests {
         self.connector.await_answer(&self.address, &self.reads, Duration::ZERO, || false, opening).await
     }
 
-    fn request<Q: Serialize>(&self, path: &str, request: &Q) -> Result<Request<Full<Bytes>>, HubFailure> {
-        let body =
-            serde_json::to_vec(request).map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
+    fn request(&self, path: &str, body: Box<RawValue>) -> Result<Request<Full<Bytes>>, HubFailure> {
+        let body = String::from(Box::<str>::from(body));
         Request::post(format!("{}{path}", self.base))
             .header(CONTENT_TYPE, "application/json")
             .body(Full::from(body))
@@ -160,15 +213,13 @@ impl Requests {
             return Err(HubFailure::from_answer(status, &body));
         }
         let body = body.map_err(|error| HubFailure::Ambiguous(Detail::root_cause(error)))?.to_bytes();
-        serde_json::from_slice(&body).map_err(|error| {
-            HubFailure::Ambiguous(Detail::new(format!("its answer is not a hub's: {error}"), error))
-        })
+        serde_json::from_slice(&body).map_err(not_a_hubs)
     }
 
     /// Asks a question that changes nothing; `None` where the hub is older than the question.
     pub(super) async fn ask<Q: Serialize, A: DeserializeOwned>(
         &self,
-        path: &str,
+        path: &'static str,
         request: &Q,
     ) -> Result<Option<A>, HubFailure> {
         match self.post(path, request, &self.reads, Duration::ZERO).await {
@@ -219,6 +270,23 @@ impl Requests {
         };
         stream::iter(chunks.into_iter().map(send)).buffered(MAX_IN_FLIGHT).concat().await
     }
+}
+
+/// The meaning of an answer over a watch.
+fn parse_answer<A: DeserializeOwned>(answer: &SocketAnswer) -> Result<A, HubFailure> {
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if !status.is_success() {
+        return Err(HubFailure::from_answer(status, answer.body.get().as_bytes()));
+    }
+    serde_json::from_str(answer.body.get()).map_err(not_a_hubs)
+}
+
+fn not_a_hubs(error: serde_json::Error) -> HubFailure {
+    HubFailure::Ambiguous(Detail::new(format!("its answer is not a hub's: {error}"), error))
+}
+
+fn no_answer_within(limit: Duration) -> HubFailure {
+    HubFailure::Ambiguous(format!("no answer within {}", duration::format_short(limit)).into())
 }
 
 fn unix_ms() -> u64 {

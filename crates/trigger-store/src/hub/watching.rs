@@ -1,10 +1,13 @@
 //! A watch of a hub: a WebSocket of its own.
 
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use hyper::Uri;
-use tokio::time::timeout;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -12,12 +15,15 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use trigger_core::duration;
 
 use super::failure::HubFailure;
-use super::limits::MAX_ANSWER_BYTES;
+use super::limits::{LONGEST_LIMIT, MAX_ANSWER_BYTES};
+use super::open_watches::{IncomingRequests, OutgoingRequest};
 use super::requests::Requests;
 use crate::address::Address;
 use crate::connector::{Connection, Connector};
 use crate::detail::Detail;
-use crate::hub_protocol::{ErrorReply, RangeForm, WATCH, WatchMessage, WatchRequest};
+use crate::hub_protocol::{
+    ErrorReply, RangeForm, SocketAnswer, SocketRequest, TAKES_REQUESTS, WATCH, WatchMessage, WatchRequest,
+};
 use crate::store::{Entry, KeyRange, WatchEvent};
 
 /// How long a watch may wait for its snapshot: ten thousand agents may be asking at once.
@@ -27,93 +33,238 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(25);
 /// The library's own default, 128 KiB each way, would be most of an idle agent's buffers.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 
-/// The receiving end of a watch.
-pub(super) struct Feed {
-    socket: WebSocketStream<Connection>,
-    /// Whether the first snapshot has come.
-    begun: bool,
+/// How many events of a watch wait for its reader before the socket is no longer read, which makes the hub wait.
+const MAX_BACKLOG: usize = 4;
+/// How long a request may be waited for after its watch is no longer read.
+const LEAVING_TIMEOUT: Duration = LONGEST_LIMIT;
+
+/// The events of a watch, until one is a failure.
+pub(super) type Events = mpsc::Receiver<Result<WatchEvent, HubFailure>>;
+
+/// Connects and sends what to watch. The watch ends when the value is dropped.
+pub(super) async fn open(
+    connector: &Connector,
+    address: &Address,
+    requests: &Arc<Requests>,
+    ranges: Vec<KeyRange>,
+) -> Result<Events, HubFailure> {
+    let uri: Uri = format!("ws://{address}{WATCH}")
+        .parse()
+        .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
+    let connection = connector
+        .connect(address)
+        .await
+        .map_err(|error| HubFailure::Unreachable(Detail::root_cause(error)))?;
+    let request = WatchRequest { watch: ranges.into_iter().map(RangeForm::from).collect() };
+    let request =
+        serde_json::to_string(&request).map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
+    let opening = async {
+        let (mut socket, answer) = client_async_with_config(uri, connection, Some(socket_config())).await?;
+        socket.send(Message::text(request)).await?;
+        Ok((socket, answer.headers().contains_key(TAKES_REQUESTS)))
+    };
+    match requests.await_watch(opening).await {
+        Ok(Ok((socket, takes_requests))) => {
+            let requests = takes_requests.then(|| Arc::clone(requests));
+            Ok(Session::start(socket, requests))
+        }
+        Ok(Err(error)) => Err(watch_failure(error)),
+        Err(limit) => {
+            let limit = duration::format_short(limit);
+            Err(HubFailure::Unreachable(format!("no answer to a watch within {limit}").into()))
+        }
+    }
 }
 
-impl Feed {
-    /// Connects and sends what to watch.
-    pub(super) async fn open(
-        connector: &Connector,
-        address: &Address,
-        requests: &Requests,
-        ranges: Vec<KeyRange>,
-    ) -> Result<Self, HubFailure> {
-        let uri: Uri = format!("ws://{address}{WATCH}")
-            .parse()
-            .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
-        let connection = connector
-            .connect(address)
-            .await
-            .map_err(|error| HubFailure::Unreachable(Detail::root_cause(error)))?;
-        let request = WatchRequest { watch: ranges.into_iter().map(RangeForm::from).collect() };
-        let request = serde_json::to_string(&request)
-            .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
-        let opening = async {
-            let (mut socket, _) = client_async_with_config(uri, connection, Some(socket_config())).await?;
-            socket.send(Message::text(request)).await?;
-            Ok(socket)
+/// The client's end of a watch. It has a task of its own, so that answers and pings are received while the reader of the
+/// watch is busy, perhaps with a request over this same watch.
+struct Session {
+    socket: WebSocketStream<Connection>,
+    /// The portions of a snapshot so far.
+    snapshot: Vec<Entry>,
+    /// Whether the first snapshot has come.
+    begun: bool,
+    /// When the hub was heard last.
+    heard: Instant,
+    /// What the reader has not taken.
+    backlog: VecDeque<WatchEvent>,
+    /// The client of which this is a watch, if the hub takes its requests this way.
+    client: Option<Arc<Requests>>,
+    incoming: Option<IncomingRequests>,
+    /// The requests that were sent.
+    pending: HashMap<u32, (oneshot::Sender<SocketAnswer>, OwnedSemaphorePermit)>,
+    latest_id: u32,
+}
+
+/// What happens next to a watch.
+enum Step {
+    /// The hub is heard; it may have said no more than that.
+    Heard(Result<Option<WatchMessage>, HubFailure>),
+    Request(OutgoingRequest),
+    /// The reader has taken an event.
+    Taken,
+    /// The reader has gone.
+    Left,
+}
+
+impl Session {
+    fn start(socket: WebSocketStream<Connection>, client: Option<Arc<Requests>>) -> Events {
+        let (events, reader) = mpsc::channel(1);
+        let session = Self {
+            socket,
+            snapshot: Vec::new(),
+            begun: false,
+            heard: Instant::now(),
+            backlog: VecDeque::new(),
+            client,
+            incoming: None,
+            pending: HashMap::new(),
+            latest_id: 0,
         };
-        match requests.await_watch(opening).await {
-            Ok(opened) => opened.map(|socket| Self { socket, begun: false }).map_err(watch_failure),
-            Err(limit) => {
-                let limit = duration::format_short(limit);
-                Err(HubFailure::Unreachable(format!("no answer to a watch within {limit}").into()))
-            }
-        }
+        tokio::spawn(session.run(events));
+        reader
     }
 
-    /// The next event.
-    pub(super) async fn next(&mut self) -> Result<WatchEvent, HubFailure> {
-        let mut snapshot = Vec::new();
-        loop {
-            match self.message().await? {
-                WatchMessage::Snapshot { entries, complete } => {
-                    snapshot.extend(entries.into_iter().map(Entry::from));
-                    if complete {
-                        self.begun = true;
-                        return Ok(WatchEvent::Snapshot(snapshot));
+    /// Serves the reader until it has gone or the watch has ended, and the requests until they are answered.
+    async fn run(mut self, events: mpsc::Sender<Result<WatchEvent, HubFailure>>) {
+        let failure = loop {
+            match self.step(&events).await {
+                Step::Heard(message) => {
+                    if let Err(failure) = message.and_then(|message| self.take(message)) {
+                        break failure;
                     }
                 }
-                WatchMessage::Changes(changes) => return Ok(changes.into()),
-                WatchMessage::Error(sentence) => return Err(HubFailure::Refused(sentence.into())),
+                Step::Request(request) => {
+                    if let Err(failure) = self.send(request).await {
+                        break failure;
+                    }
+                }
+                Step::Taken => {}
+                Step::Left => return self.leave().await,
             }
+        };
+        // Who waits for an answer learns of it at once.
+        let Self { backlog, .. } = self;
+        for event in backlog {
+            if events.send(Ok(event)).await.is_err() {
+                return;
+            }
+        }
+        let _ = events.send(Err(failure)).await;
+    }
+
+    async fn step(&mut self, events: &mpsc::Sender<Result<WatchEvent, HubFailure>>) -> Step {
+        let is_read = self.backlog.len() < MAX_BACKLOG || !self.pending.is_empty();
+        let patience = if self.begun { SILENCE_TIMEOUT } else { SNAPSHOT_TIMEOUT };
+        let silence = self.heard + patience;
+        let step = tokio::select! {
+            biased;
+            () = events.closed() => Step::Left,
+            place = events.reserve(), if !self.backlog.is_empty() => {
+                if let (Ok(place), Some(event)) = (place, self.backlog.pop_front()) {
+                    place.send(Ok(event));
+                }
+                Step::Taken
+            }
+            message = next_message(&mut self.socket, silence, patience), if is_read => Step::Heard(message),
+            Some(request) = next_request(&mut self.incoming) => Step::Request(request),
+        };
+        // What was not listened to was not silent.
+        if !is_read || matches!(step, Step::Heard(_)) {
+            self.heard = Instant::now();
+        }
+        step
+    }
+
+    /// Takes what the hub sent.
+    fn take(&mut self, message: Option<WatchMessage>) -> Result<(), HubFailure> {
+        match message {
+            None => {}
+            Some(WatchMessage::Snapshot { entries, complete }) => {
+                self.snapshot.extend(entries.into_iter().map(Entry::from));
+                if complete {
+                    self.backlog.push_back(WatchEvent::Snapshot(std::mem::take(&mut self.snapshot)));
+                    self.begun = true;
+                    let client = self.client.take();
+                    self.incoming = self.incoming.take().or_else(|| Some(client?.watches().add()));
+                }
+            }
+            Some(WatchMessage::Changes(changes)) => self.backlog.push_back(changes.into()),
+            Some(WatchMessage::Error(sentence)) => return Err(HubFailure::Refused(sentence.into())),
+            Some(WatchMessage::Answer(answer)) => {
+                // Without a place, its sender has given up.
+                if let Some((sender, _place)) = self.pending.remove(&answer.id) {
+                    let _ = sender.send(answer);
+                }
+            }
+        }
+        if let Some(incoming) = &self.incoming {
+            incoming.hub.set(self.backlog.len() < MAX_BACKLOG);
+        }
+        Ok(())
+    }
+
+    /// Sends a request of the client.
+    async fn send(&mut self, request: OutgoingRequest) -> Result<(), HubFailure> {
+        let OutgoingRequest { path, body, answer, place } = request;
+        self.latest_id = self.latest_id.wrapping_add(1);
+        let form = SocketRequest { id: self.latest_id, path: path.to_owned(), body };
+        let text =
+            serde_json::to_string(&form).map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
+        self.pending.insert(form.id, (answer, place));
+        match timeout(SILENCE_TIMEOUT, self.socket.send(Message::text(text))).await {
+            Ok(sent) => sent.map_err(watch_failure),
+            Err(_) => Err(silent(SILENCE_TIMEOUT)),
         }
     }
 
-    /// The next message of the hub. Pings count as signs of life, and are answered by the next poll.
-    async fn message(&mut self) -> Result<WatchMessage, HubFailure> {
-        let patience = if self.begun { SILENCE_TIMEOUT } else { SNAPSHOT_TIMEOUT };
-        loop {
-            let message = match timeout(patience, self.socket.next()).await {
-                Ok(Some(Ok(message))) => message,
-                Ok(Some(Err(error))) => return Err(watch_failure(error)),
-                Ok(None) => return Err(closed()),
-                Err(_) => {
-                    let detail = format!("the watch was silent for {} s", patience.as_secs());
-                    return Err(HubFailure::Unreachable(detail.into()));
+    /// Waits for the answers to what was sent, without a reader.
+    async fn leave(mut self) {
+        self.incoming = None;
+        let answers = async {
+            while !self.pending.is_empty() {
+                let silence = Instant::now() + SILENCE_TIMEOUT;
+                let message = next_message(&mut self.socket, silence, SILENCE_TIMEOUT).await;
+                if message.and_then(|message| self.take(message)).is_err() {
+                    return;
                 }
-            };
-            match message {
-                Message::Close(Some(frame)) => {
-                    let detail = format!("the hub ended the watch: {}", frame.reason);
-                    return Err(HubFailure::Unreachable(detail.into()));
-                }
-                Message::Close(None) => return Err(closed()),
-                Message::Text(text) => {
-                    return serde_json::from_str(&text).map_err(|error| {
-                        HubFailure::Unreachable(Detail::new(
-                            format!("it sent what is not a hub's: {error}"),
-                            error,
-                        ))
-                    });
-                }
-                _ => {}
+                self.backlog.clear();
             }
+        };
+        let _ = timeout(LEAVING_TIMEOUT, answers).await;
+    }
+}
+
+/// The next request; never, where requests are not taken.
+async fn next_request(incoming: &mut Option<IncomingRequests>) -> Option<OutgoingRequest> {
+    match incoming {
+        Some(incoming) => incoming.requests.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next message of the hub, or nothing but a sign of life: the next poll answers a ping.
+async fn next_message(
+    socket: &mut WebSocketStream<Connection>,
+    silence: Instant,
+    patience: Duration,
+) -> Result<Option<WatchMessage>, HubFailure> {
+    let message = match timeout_at(silence, socket.next()).await {
+        Ok(Some(Ok(message))) => message,
+        Ok(Some(Err(error))) => return Err(watch_failure(error)),
+        Ok(None) => return Err(closed()),
+        Err(_) => return Err(silent(patience)),
+    };
+    match message {
+        Message::Close(Some(frame)) => {
+            let detail = format!("the hub ended the watch: {}", frame.reason);
+            Err(HubFailure::Unreachable(detail.into()))
         }
+        Message::Close(None) => Err(closed()),
+        Message::Text(text) => serde_json::from_str(&text).map(Some).map_err(|error| {
+            HubFailure::Unreachable(Detail::new(format!("it sent what is not a hub's: {error}"), error))
+        }),
+        _ => Ok(None),
     }
 }
 
@@ -139,8 +290,12 @@ fn watch_failure(error: tungstenite::Error) -> HubFailure {
     }
 }
 
-fn closed() -> HubFailure {
+pub(super) fn closed() -> HubFailure {
     HubFailure::Unreachable("the watch was closed".into())
+}
+
+fn silent(patience: Duration) -> HubFailure {
+    HubFailure::Unreachable(format!("the watch was silent for {} s", patience.as_secs()).into())
 }
 
 #[cfg(test)]
@@ -152,14 +307,18 @@ mod tests {
     use super::*;
 
     /// A watch whose handshake is done, and the hub's end of it.
-    async fn feed() -> (Feed, TcpStream) {
+    async fn watch() -> (Events, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (hub, _) = listener.accept().await.unwrap();
         let socket =
             WebSocketStream::from_raw_socket(Connection::Plain(client), Role::Client, Some(socket_config()))
                 .await;
-        (Feed { socket, begun: false }, hub)
+        (Session::start(socket, None), hub)
+    }
+
+    async fn next(watch: &mut Events) -> Result<WatchEvent, HubFailure> {
+        watch.recv().await.expect("a watch ends with a failure")
     }
 
     /// A short unmasked frame, as servers send them.
@@ -169,9 +328,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_hub_is_given_up_and_a_ping_is_a_sign_of_life() {
-        let (mut feed, mut hub) = feed().await;
+        let (mut watch, mut hub) = watch().await;
         hub.write_all(&frame(1, r#"{"snapshot":{"entries":[],"complete":true}}"#)).await.unwrap();
-        assert_eq!(feed.next().await.unwrap(), WatchEvent::Snapshot(Vec::new()));
+        assert_eq!(next(&mut watch).await.unwrap(), WatchEvent::Snapshot(Vec::new()));
         tokio::time::pause();
         let started = tokio::time::Instant::now();
         let ping = async {
@@ -179,7 +338,7 @@ mod tests {
             hub.write_all(&frame(9, "")).await.unwrap();
             hub.readable().await.unwrap();
         };
-        let (_, ended) = tokio::join!(ping, feed.next());
+        let (_, ended) = tokio::join!(ping, next(&mut watch));
         let Err(HubFailure::Unreachable(detail)) = ended else { panic!("{ended:?}") };
         assert_eq!(&*detail, "the watch was silent for 25 s");
         assert!(started.elapsed() > Duration::from_secs(40), "25 s after the ping: {:?}", started.elapsed());
@@ -190,15 +349,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_snapshot_in_portions_is_one_event() {
-        let (mut feed, mut hub) = feed().await;
+        let (mut watch, mut hub) = watch().await;
         let portion = |key: &str, complete: bool| {
             let entry = format!(r#"{{"key":"{key}","value":"","revision":1}}"#);
             frame(1, &format!(r#"{{"snapshot":{{"entries":[{entry}],"complete":{complete}}}}}"#))
         };
         hub.write_all(&[portion("a", false), portion("b", true)].concat()).await.unwrap();
-        let WatchEvent::Snapshot(entries) = feed.next().await.unwrap() else { panic!("a snapshot") };
+        let WatchEvent::Snapshot(entries) = next(&mut watch).await.unwrap() else { panic!("a snapshot") };
         assert_eq!(entries.len(), 2);
         hub.write_all(&frame(1, "garbage")).await.unwrap();
-        assert!(matches!(feed.next().await, Err(HubFailure::Unreachable(_))), "another try may meet a hub");
+        assert!(
+            matches!(next(&mut watch).await, Err(HubFailure::Unreachable(_))),
+            "another try may meet a hub"
+        );
     }
 }

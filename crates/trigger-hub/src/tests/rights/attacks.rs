@@ -10,6 +10,7 @@ use trigger_core::run_log::{LogRequest, RunChoice};
 use trigger_core::why::{Question, Which};
 use trigger_core::wire::Stored;
 
+use super::super::over_watches::open_watch;
 use super::*;
 
 /// A hub with an event of `db01` for `lb01`, which `lb01` has not ended, and one for `lb02`, which has ended.
@@ -43,9 +44,19 @@ fn log_answer(reader: &str, of: &str) -> Key {
 /// concerns it.
 #[tokio::test]
 async fn a_compromised_node_writes_for_no_other() {
-    let hub = hub().await;
+    for is_over_a_watch in [false, true] {
+        let hub = hub().await;
+        let web01 = hub.client("web01");
+        if is_over_a_watch {
+            let own = hub.fleet("web01").delivery_ranges([]).remove(0);
+            open_watch(&web01, own).await;
+        }
+        check_writes_for_others(&hub, &web01).await;
+    }
+}
+
+async fn check_writes_for_others(hub: &Hub, web01: &HubStore) {
     let before = hub.store.read(&[all()]).await.unwrap();
-    let web01 = hub.client("web01");
     let done = DeliveryOutcome::Done(match done(1, "lb01").outcome {
         DeliveryOutcome::Done(run) => run,
         other => panic!("{other:?}"),

@@ -1,0 +1,132 @@
+//! Requests over the WebSocket of an open watch.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// A hub behind a relay that counts connections, and a client of it.
+struct Relayed {
+    hub: Running,
+    store: HubStore,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Relayed {
+    async fn start(data_dir: &Path) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let settings = HubSettings {
+            allowed_hosts: vec![address.parse().unwrap()],
+            ..settings("127.0.0.1:0", data_dir)
+        };
+        let hub = Running::spawn(|ready, stopped| run(settings, ready, stopped)).await;
+        let (target, connections) = (hub.address, Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&connections);
+        tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                counted.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(target).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Self { hub, store: HubStore::connect(&address).unwrap(), connections }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// Opens a watch of everything whose events are read and dropped.
+pub(super) async fn open_watch(store: &HubStore, range: KeyRange) -> JoinHandle<()> {
+    let mut watch = store.watch(vec![range]).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Some(Ok(WatchEvent::Snapshot(_)))));
+    tokio::spawn(async move { while watch.next().await.is_some_and(|event| event.is_ok()) {} })
+}
+
+#[tokio::test]
+async fn an_agent_needs_one_connection() {
+    let dir = TempDir::new().unwrap();
+    let relayed = Relayed::start(dir.path()).await;
+    let store = &relayed.store;
+    let watch = open_watch(store, all()).await;
+    let revision = put(store, "/a", "1").await;
+    let written = store.compare_and_swap("/a", "2", Some(revision)).await.unwrap();
+    assert!(matches!(written, CasOutcome::Written(_)), "{written:?}");
+    let changed = store.compare_and_swap("/a", "3", Some(revision)).await.unwrap();
+    assert!(matches!(changed, CasOutcome::Changed(Some(entry)) if entry.value == "2"));
+    assert_eq!(values(store).await, ["/a=2"]);
+    store.delete_many(vec!["/a".to_owned()]).await.unwrap();
+    assert_eq!(values(store).await, [""; 0]);
+    assert!(store.clock_difference().is_some(), "an answer over a watch has the hub's time");
+    let refused = store.compare_and_swap("", "1", None).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Refused { .. }), "{refused:?}");
+    assert_eq!(relayed.connections(), 1);
+    // Without a watch, requests have a connection of their own.
+    watch.abort();
+    let _ = watch.await;
+    put(store, "/b", "1").await;
+    assert_eq!(relayed.connections(), 2);
+    relayed.hub.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_large_takes_a_connection_of_its_own() {
+    let dir = TempDir::new().unwrap();
+    let relayed = Relayed::start(dir.path()).await;
+    let store = &relayed.store;
+    let _watch = open_watch(store, KeyRange::Key("/none".to_owned())).await;
+    let large = "x".repeat(32 * 1024);
+    put(store, "/small", "1").await;
+    assert_eq!(relayed.connections(), 1);
+    put(store, "/large", &large).await;
+    assert_eq!(relayed.connections(), 2, "a large body");
+    let changed = store.compare_and_swap("/large", "1", None).await.unwrap();
+    assert!(matches!(changed, CasOutcome::Changed(Some(entry)) if entry.value == large), "a large answer");
+    // In pages, of which one is too large for the watch.
+    let many: Vec<_> = (0..100).map(|n| (format!("/many/{n:03}"), "y".repeat(500))).collect();
+    put_all(store, many).await;
+    let read = store.read(&[all()]).await.unwrap();
+    assert_eq!(read.len(), 102);
+    assert_eq!(read[0].value, large);
+    relayed.hub.stop().await;
+}
+
+/// An agent reads what a change is about before it takes the next change.
+#[tokio::test]
+async fn a_reader_that_is_busy_with_its_own_requests_is_answered() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let store = hub.store();
+    let mut watch = store.watch(vec![all()]).await.unwrap();
+    assert!(matches!(next(&mut watch).await, Some(Ok(WatchEvent::Snapshot(_)))));
+    for n in 0..50 {
+        put(&store, &format!("/{n:02}"), "1").await;
+    }
+    let mut seen = 0;
+    while seen < 50 {
+        let Some(Ok(WatchEvent::Changes(changes))) = next(&mut watch).await else { panic!("changes") };
+        for change in changes {
+            assert!(matches!(change, Change::Put(entry) if entry.key == format!("/{seen:02}")));
+            seen += 1;
+        }
+    }
+    hub.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_whose_watch_ends_is_in_doubt_and_the_next_has_another_way() {
+    let dir = TempDir::new().unwrap();
+    let relayed = Relayed::start(dir.path()).await;
+    let watch = open_watch(&relayed.store, all()).await;
+    relayed.hub.stop().await;
+    timeout(TIMEOUT, watch).await.unwrap().unwrap();
+    let error = relayed.store.put_many(vec![("/a".to_owned(), "1".to_owned())]).await.remove(0).unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. } | StoreError::Ambiguous { .. }), "{error:?}");
+    assert_eq!(relayed.connections.load(Ordering::SeqCst), 2, "a connection of its own was tried");
+}
