@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Activity, Connection};
-use super::handshakes::Handshakes;
+use super::handshakes::{Handshakes, has_closed};
 use super::principal::Principal;
 use super::shares::{OpenConnection, Share};
 use super::stream::Stream;
@@ -39,6 +39,9 @@ const MIN_IDLE: Duration = Duration::from_secs(1);
 const ACCEPT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the log repeats that connections are too many.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
+/// How many connections wait to be served at most: a whole fleet may come back at once, and each that waits for another to be
+/// taken up would be one more task between its handshake and its request.
+const MAX_READY: usize = 256;
 /// After how many connections at the earliest a list of them is cleaned up.
 const MIN_CLEANUP: usize = 64;
 
@@ -113,7 +116,7 @@ impl Connections {
         handshakes: Option<Arc<Handshakes>>,
         (ordinary, reserve): (usize, usize),
     ) -> (Self, JoinHandle<()>) {
-        let (ready, accepted) = mpsc::channel(1);
+        let (ready, accepted) = mpsc::channel(MAX_READY);
         let acceptor = Acceptor {
             listener,
             ordinary: Places::new(ordinary),
@@ -189,7 +192,10 @@ impl Acceptor {
                     tokio::spawn(async move {
                         let authenticated =
                             handshakes.authenticate(stream, address, is_reserve, &activity).await;
-                        if let Some((stream, open)) = authenticated {
+                        // A client that has given up meanwhile takes up nothing more.
+                        if let Some((stream, open)) =
+                            authenticated.filter(|(stream, _)| !has_closed(stream.get_ref().0))
+                        {
                             let stream = Stream::Right(Box::new(stream));
                             let accepted = accepted(stream, address, standing, activity, place, Some(open));
                             let _ = ready.send(accepted).await;

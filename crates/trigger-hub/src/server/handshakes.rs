@@ -101,7 +101,11 @@ impl Handshakes {
         let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
         let hello = hello.await.map_err(|error| self.tls.explain(address, &error, None))?;
         let (handshake, rest) = {
-            let _turn = self.turns.next(network(address.ip())).await;
+            let _turn = tokio::select! {
+                biased;
+                () = closed(&hello.io) => return Err(HandshakeError::Closed),
+                turn = self.turns.next(network(address.ip())) => turn,
+            };
             if has_closed(&hello.io) {
                 return Err(HandshakeError::Closed);
             }
@@ -131,9 +135,16 @@ impl Handshakes {
     }
 }
 
-/// Whether the client has given up while it waited for its turn. Without this look, an overloaded hub would spend its
-/// signatures on clients that have gone, and have none for those that came back.
-fn has_closed(stream: &TcpStream) -> bool {
+/// Completes when the client closes the connection, unless it has sent something that is not read yet.
+async fn closed(stream: &TcpStream) {
+    if !matches!(stream.peek(&mut [0]).await, Ok(0) | Err(_)) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Whether the client has given up while it waited. Without this look, an overloaded hub would spend its signatures on clients
+/// that have gone, and have none for those that came back.
+pub(super) fn has_closed(stream: &TcpStream) -> bool {
     matches!(stream.peek(&mut [0]).now_or_never(), Some(Ok(0) | Err(_)))
 }
 
@@ -158,13 +169,14 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         assert!(!has_closed(&stream), "it waits");
+        assert!(closed(&stream).now_or_never().is_none());
         client.writable().await.unwrap();
         assert_eq!(client.try_write(b"hello").unwrap(), 5);
         stream.readable().await.unwrap();
         assert!(!has_closed(&stream), "it has sent more");
         stream.try_read(&mut [0; 8]).unwrap();
         drop(client);
-        stream.readable().await.unwrap();
+        closed(&stream).await;
         assert!(has_closed(&stream));
     }
 
