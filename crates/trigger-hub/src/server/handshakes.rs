@@ -2,17 +2,19 @@
 //!
 //! Nearly all the work of a handshake is one signature with the hub's key, which follows the client's first message. Only
 //! for that does a handshake take one of a few turns, and the addresses that clients come from have them one after
-//! another. A client that sends nothing takes up nothing but its place, for a limited time.
+//! another. A client that sends nothing, or waits for its turn, takes up nothing but its place, for a limited time.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use trigger_core::token_bucket::{Rate, TokenBucket};
@@ -22,13 +24,21 @@ use super::handshake_error::HandshakeError;
 use super::metrics::Metrics;
 use super::shares::{OpenConnection, Shares};
 use super::tls::Tls;
-use super::turns::Turns;
+use super::turns::{Turn, Turns};
 
 /// How long a handshake may take, waiting for its turn included. A whole fleet that comes back at once with an RSA key on
 /// the hub waits for some of it, and is here again later.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one on a place of the reserve may take.
 const RESERVE_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it is looked whether a client that waits for its turn is still there.
+const GONE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is looked whether the rest of a client's first record has come.
+const PARTIAL_RECORD_INTERVAL: Duration = Duration::from_millis(20);
+/// RFC 8446, 5.1: the type and the version of a record, and its length in two bytes.
+const RECORD_HEADER_BYTES: usize = 5;
+const HANDSHAKE_RECORD: u8 = 22;
+const MAX_RECORD_BYTES: usize = RECORD_HEADER_BYTES + (1 << 14);
 /// How many refused handshakes the log shows: a fleet with a wrong CA has thousands.
 const LOG_RATE: Rate = Rate { burst: 20, per_second: 1 };
 
@@ -98,21 +108,47 @@ impl Handshakes {
         stream: TcpStream,
         address: SocketAddr,
     ) -> Result<TlsStream<TcpStream>, HandshakeError> {
-        let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
-        let hello = hello.await.map_err(|error| self.tls.explain(address, &error, None))?;
-        let (handshake, rest) = {
-            let _turn = tokio::select! {
-                biased;
-                () = closed(&hello.io) => return Err(HandshakeError::Closed),
-                turn = self.turns.next(network(address.ip())) => turn,
-            };
-            if has_closed(&hello.io) {
+        first_record(&stream).await;
+        let turn = self.turn(&stream, address).await?;
+        // What follows is large, and only those who have had their turn need it.
+        Box::pin(self.with_turn(stream, address, turn)).await
+    }
+
+    /// Waits for the turn of a client, unless it gives up. Without this look, an overloaded hub would spend its signatures on
+    /// clients that have gone, and have none for those that came back.
+    async fn turn(&self, stream: &TcpStream, address: SocketAddr) -> Result<Turn<IpAddr>, HandshakeError> {
+        let mut turn = pin!(self.turns.next(network(address.ip())));
+        loop {
+            let given = timeout(GONE_INTERVAL, &mut turn).await;
+            if has_closed(stream) {
                 return Err(HandshakeError::Closed);
             }
-            let handshake = self.tls.handshake()?;
-            let rest = hello.into_stream(Arc::clone(&handshake.config));
-            (handshake, rest)
+            if let Ok(turn) = given {
+                return Ok(turn);
+            }
+        }
+    }
+
+    async fn with_turn(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        turn: Turn<IpAddr>,
+    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
+        let mut hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
+        let (hello, turn) = match (&mut hello).now_or_never() {
+            Some(hello) => (hello, turn),
+            // Its first message is in several records, the rest of which may never come.
+            None => {
+                drop(turn);
+                let hello = hello.await;
+                (hello, self.turns.next(network(address.ip())).await)
+            }
         };
+        let hello = hello.map_err(|error| self.tls.explain(address, &error, None))?;
+        let handshake = self.tls.handshake()?;
+        let rest = hello.into_stream(Arc::clone(&handshake.config));
+        drop(turn);
         rest.await.map_err(|error| self.tls.explain(address, &error, handshake.refusal()))
     }
 
@@ -135,17 +171,31 @@ impl Handshakes {
     }
 }
 
-/// Completes when the client closes the connection, unless it has sent something that is not read yet.
-async fn closed(stream: &TcpStream) {
-    if !matches!(stream.peek(&mut [0]).await, Ok(0) | Err(_)) {
-        std::future::pending::<()>().await;
+/// Completes when the first record of a client can be read whole, or can no longer be waited for. Until then, and until its
+/// turn, a client takes up no more than a connection: a whole fleet may be waiting.
+async fn first_record(stream: &TcpStream) {
+    loop {
+        let mut header = [0; RECORD_HEADER_BYTES];
+        let Ok(seen) = stream.peek(&mut header).await else { return };
+        let is_handshake = header[0] == HANDSHAKE_RECORD;
+        let length = RECORD_HEADER_BYTES + usize::from(u16::from_be_bytes([header[3], header[4]]));
+        let available = rustix::io::ioctl_fionread(stream)
+            .map_or(usize::MAX, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let is_whole = seen == RECORD_HEADER_BYTES && available >= length;
+        if seen == 0 || !is_handshake || is_whole || length > MAX_RECORD_BYTES || has_closed(stream) {
+            return;
+        }
+        sleep(PARTIAL_RECORD_INTERVAL).await;
     }
 }
 
-/// Whether the client has given up while it waited. Without this look, an overloaded hub would spend its signatures on clients
-/// that have gone, and have none for those that came back.
+/// Whether the client has closed the connection, also behind what it has sent.
 pub(super) fn has_closed(stream: &TcpStream) -> bool {
-    matches!(stream.peek(&mut [0]).now_or_never(), Some(Ok(0) | Err(_)))
+    match stream.ready(Interest::READABLE).now_or_never() {
+        Some(Ok(ready)) => ready.is_read_closed(),
+        Some(Err(_)) => true,
+        None => false,
+    }
 }
 
 /// The network that a client's address stands for. A customer's part of IPv6 has 64 bits to choose addresses from.
@@ -161,6 +211,8 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[tokio::test]
@@ -169,15 +221,40 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         assert!(!has_closed(&stream), "it waits");
-        assert!(closed(&stream).now_or_never().is_none());
         client.writable().await.unwrap();
         assert_eq!(client.try_write(b"hello").unwrap(), 5);
         stream.readable().await.unwrap();
         assert!(!has_closed(&stream), "it has sent more");
-        stream.try_read(&mut [0; 8]).unwrap();
         drop(client);
-        closed(&stream).await;
-        assert!(has_closed(&stream));
+        timeout(Duration::from_secs(5), async {
+            while !has_closed(&stream) {
+                sleep(Duration::from_millis(1)).await
+            }
+        })
+        .await
+        .expect("it is noticed behind what was sent");
+    }
+
+    /// Whether a first record that begins with these bytes is waited for.
+    async fn check_first_record(bytes: &[u8], is_waited_for: bool) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        client.write_all(bytes).await.unwrap();
+        let waits = timeout(Duration::from_millis(300), first_record(&stream)).await.is_err();
+        assert_eq!(waits, is_waited_for, "{bytes:?}");
+        drop(client);
+        timeout(Duration::from_secs(5), first_record(&stream)).await.expect("the client has gone");
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_asked_for_once_the_first_record_is_there() {
+        check_first_record(&[], true).await;
+        check_first_record(&[22, 3, 1, 0], true).await;
+        check_first_record(&[22, 3, 1, 0, 4, 1, 2, 3], true).await;
+        check_first_record(&[22, 3, 1, 0, 4, 1, 2, 3, 4], false).await;
+        check_first_record(b"GET / HTTP/1.1", false).await;
+        check_first_record(&[22, 3, 1, 0xff, 0xff], false).await;
     }
 
     #[test]
