@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -147,8 +148,14 @@ impl Handshakes {
         };
         let hello = hello.map_err(|error| self.tls.explain(address, &error, None))?;
         let handshake = self.tls.handshake()?;
-        let rest = hello.into_stream(Arc::clone(&handshake.config));
-        drop(turn);
+        let config = Arc::clone(&handshake.config);
+        // The signature, in a thread of its own: among the tasks that serve clients, those of a fleet that comes back would leave
+        // no time for the requests of the clients that are in.
+        let signed = spawn_blocking(move || {
+            let _turn = turn;
+            hello.into_stream(config)
+        });
+        let rest = signed.await.map_err(|_| HandshakeError::Closed)?;
         rest.await.map_err(|error| self.tls.explain(address, &error, handshake.refusal()))
     }
 

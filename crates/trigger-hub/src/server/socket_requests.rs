@@ -145,7 +145,7 @@ mod tests {
 
     /// Requests of which none is answered.
     fn requests() -> SocketRequests {
-        let never = post(|| std::future::pending::<()>());
+        let never = post(std::future::pending::<()>);
         SocketRequests::new(SocketRoutes(Router::new().route("/v1/read", never)))
     }
 
