@@ -2,6 +2,7 @@
 //! of different versions may meet there.
 
 use serde::{Deserialize, Serialize};
+use trigger_core::time::Timestamp;
 
 /// The run in progress and the deliveries of a running agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -42,6 +43,15 @@ pub struct HoldView {
     pub by: String,
     /// Why, in the words of an operator.
     pub reason: Option<String>,
+}
+
+impl HoldView {
+    /// Until when and why the node is held, for people.
+    pub fn sentence(&self) -> String {
+        let until = Timestamp::from_unix_ms(self.until_unix_ms).date_and_time();
+        let reason = self.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        format!("held until {until} by {}{reason}", self.by)
+    }
 }
 
 /// A run in progress.
