@@ -124,10 +124,12 @@ struct Refusal {
 
 impl Holds {
     /// What a node knows after a start. A clock that was set back since the note makes the hold no longer than the note says.
+    /// One whose time is over now is still to [expire](Self::expire).
     pub fn recall(now: Now, note: Option<HoldNote>) -> Self {
         let Some(HoldNote { order, left, noted_at }) = note else { return Self::default() };
-        let left = left.saturating_sub(now.wall.since(noted_at));
-        Self { current: current(now, &order, left), accepted: Some(order), refused: None }
+        let remaining = left.saturating_sub(now.wall.since(noted_at));
+        let current = if left.is_zero() { None } else { current(now, &order, remaining) };
+        Self { current, accepted: Some(order), refused: None }
     }
 
     /// Takes an order to the node `own`, whose policy is `policy`.
@@ -236,10 +238,10 @@ impl Holds {
     }
 }
 
-/// The hold that an order makes, if any of its time is left.
+/// The hold that an order makes for so long, unless it is a release.
 fn current(now: Now, order: &HoldOrder, left: Duration) -> Option<Current> {
     let Demand::Hold { reason, .. } = &order.demand else { return None };
-    (!left.is_zero()).then(|| Current {
+    Some(Current {
         ends: now.elapsed + left,
         shown: HeldNode { until: now.wall.plus(left), by: order.by.clone(), reason: reason.clone() },
     })
@@ -350,6 +352,7 @@ mod tests {
         assert!(holds.held().is_some());
     }
 
+    /// Proves C13.
     #[test]
     fn no_order_holds_longer_than_it_asks_for_nor_than_a_week() {
         let mut holds = Holds::default();
@@ -369,6 +372,7 @@ mod tests {
         assert_eq!(holds.ends(), Some(MINUTE + HOUR));
     }
 
+    /// Proves C13.
     #[test]
     fn a_clock_that_was_set_makes_no_hold_longer() {
         let mut holds = held_for(&hold(7, HOUR));
@@ -383,7 +387,13 @@ mod tests {
             |wall: Timestamp| Holds::recall(Now { wall, elapsed: Duration::ZERO }, Some(note.clone()));
         assert_eq!(start(after(MINUTE * 30).wall).ends(), Some(MINUTE * 30));
         assert_eq!(start(Timestamp::from_unix_ms(0)).ends(), Some(MINUTE * 40));
-        assert_eq!(start(after(HOUR).wall).ends(), None);
+        // It ended while the agent was down.
+        let mut over = start(after(HOUR).wall);
+        assert_eq!(over.expire(Now { wall: after(HOUR).wall, elapsed: Duration::ZERO }).unwrap().number, 7);
+        assert_eq!(over.held(), None);
+        let note = HoldNote { left: Duration::ZERO, ..note };
+        let now = Now { wall: Timestamp::from_unix_ms(0), elapsed: Duration::ZERO };
+        assert_eq!(Holds::recall(now, Some(note)).ends(), None);
     }
 
     #[test]

@@ -26,7 +26,7 @@ enum DemandForm {
 
 #[derive(Serialize, Deserialize)]
 struct HoldForm {
-    lasts_ms: u64,
+    lasts_seconds: u64,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_sentence")]
     reason: Option<String>,
 }
@@ -34,14 +34,16 @@ struct HoldForm {
 #[derive(Serialize, Deserialize)]
 struct HoldNoteForm {
     order: HoldOrderForm,
-    left_ms: u64,
+    left_seconds: u64,
     noted_at_unix_ms: Timestamp,
 }
 
 impl From<HoldOrder> for HoldOrderForm {
     fn from(HoldOrder { number, by, at, demand }: HoldOrder) -> Self {
         let demand = match demand {
-            Demand::Hold { lasts, reason } => DemandForm::Hold(HoldForm { lasts_ms: ms(lasts), reason }),
+            Demand::Hold { lasts, reason } => {
+                DemandForm::Hold(HoldForm { lasts_seconds: lasts.as_secs(), reason })
+            }
             Demand::Release => DemandForm::Release,
         };
         Self { number, by, at_unix_ms: at, demand }
@@ -51,8 +53,8 @@ impl From<HoldOrder> for HoldOrderForm {
 impl From<HoldOrderForm> for HoldOrder {
     fn from(HoldOrderForm { number, by, at_unix_ms, demand }: HoldOrderForm) -> Self {
         let demand = match demand {
-            DemandForm::Hold(HoldForm { lasts_ms, reason }) => {
-                Demand::hold(Duration::from_millis(lasts_ms), reason.as_deref())
+            DemandForm::Hold(HoldForm { lasts_seconds, reason }) => {
+                Demand::hold(Duration::from_secs(lasts_seconds), reason.as_deref())
             }
             DemandForm::Release => Demand::Release,
         };
@@ -78,15 +80,11 @@ impl Stored for HoldNote {
 
     fn to_body(&self) -> String {
         let Self { order, left, noted_at } = self.clone();
-        write(&HoldNoteForm { order: order.into(), left_ms: ms(left), noted_at_unix_ms: noted_at })
+        write(&HoldNoteForm { order: order.into(), left_seconds: left.as_secs(), noted_at_unix_ms: noted_at })
     }
 
     fn from_body(body: &str) -> Result<Self, WireError> {
-        let HoldNoteForm { order, left_ms, noted_at_unix_ms } = read(Self::WHAT, body)?;
-        Ok(Self { order: order.into(), left: Duration::from_millis(left_ms), noted_at: noted_at_unix_ms })
+        let HoldNoteForm { order, left_seconds, noted_at_unix_ms } = read(Self::WHAT, body)?;
+        Ok(Self { order: order.into(), left: Duration::from_secs(left_seconds), noted_at: noted_at_unix_ms })
     }
-}
-
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

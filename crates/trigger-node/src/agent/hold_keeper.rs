@@ -25,8 +25,8 @@ impl<H: Host> HoldKeeper<H> {
     /// Recalls what an earlier agent of this directory has accepted.
     pub(super) fn new(node: Arc<Node<H>>) -> Self {
         let holds = Holds::recall(node.host.now(), read_note(&node));
-        let keeper = Self { node, holds };
-        if let Some(held) = keeper.holds.held() {
+        let mut keeper = Self { node, holds };
+        if let Some(held) = keeper.held() {
             tracing::warn!(reason = %held, "this node is still held: no run starts");
             // Each start notes what is left, so that no number of restarts makes a hold longer.
             keeper.write_note();

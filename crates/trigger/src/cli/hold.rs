@@ -76,10 +76,10 @@ pub(crate) async fn hold(
     warnings: &Warnings,
 ) -> Result<ExitCode, Failure> {
     let HoldArgs { nodes, lasts, reason, rest } = args;
-    if lasts.is_zero() || *lasts > MAX_HOLD {
+    if *lasts < Duration::from_secs(1) || *lasts > MAX_HOLD {
         let most = duration::format_short(MAX_HOLD);
         return Err(Failure::usage(format!(
-            "--for is a time of more than nothing and at most {most}: a node that is to stay held longer is held again"
+            "--for takes a second at least and {most} at most: hold the node again where it is to be held for longer"
         )));
     }
     let demand = Demand::hold(*lasts, Some(reason));

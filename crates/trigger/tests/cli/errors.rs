@@ -283,6 +283,38 @@ error: 'last' is neither a number of runs to go back (0 is the latest) nor a run
 }
 
 #[test]
+fn a_hold_has_a_node_a_time_and_a_reason() {
+    let hold = |rest: &[&str], stderr: Inline| fails(&[&["hold", "lb01"], rest].concat(), 2, stderr);
+    hold(
+        &["--for", "8d", "--reason", "disks"],
+        str![[r#"
+"#]],
+    );
+    hold(
+        &["--for", "0s", "--reason", "disks"],
+        str![[r#"
+"#]],
+    );
+    hold(
+        &["--for", "1h", "--reason", " "],
+        str![[r#"
+"#]],
+    );
+    fails(
+        &["hold", "--for", "1h", "--reason", "disks"],
+        2,
+        str![[r#"
+"#]],
+    );
+    fails(
+        &["release", "lb 01"],
+        2,
+        str![[r#"
+"#]],
+    );
+}
+
+#[test]
 fn what_is_cancelled_is_an_event_and_where_is_a_certname() {
     fails(
         &["cancel", "e1"],
