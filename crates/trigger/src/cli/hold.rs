@@ -49,7 +49,7 @@ pub(crate) struct ReleaseArgs {
 #[derive(Debug, Args)]
 struct NodeArgs {
     /// The nodes
-    #[arg(value_name = "CERTNAME", required_unless_present = "groups")]
+    #[arg(value_name = "CERTNAME")]
     certnames: Vec<String>,
     /// The nodes that are registered as members of this group now: each gets an order of its own, and one that joins later
     /// gets none; repeat for more
@@ -115,6 +115,9 @@ async fn order(
     let certnames: BTreeSet<Certname> = certnames.collect::<Result<_, _>>().map_err(usage)?;
     let groups = nodes.groups.iter().map(|name| name.parse());
     let groups: BTreeSet<GroupName> = groups.collect::<Result<_, _>>().map_err(usage)?;
+    if certnames.is_empty() && groups.is_empty() {
+        return Err(Failure::usage("name a node, or a group with --group"));
+    }
     let config = globals.read_config()?;
     warnings.extend(config.warnings.iter().cloned());
     let state = StateDir::open_existing(&globals.state_dir(&config)?).ok().flatten();

@@ -61,13 +61,13 @@ enum Command {
     /// Keep an agent from starting runs for a time; what is fired at it waits, and runs afterwards
     ///
     /// A run in progress goes on, and Puppet's own periodic runs are not touched: 'puppet agent --disable' stops those. An
-    /// event that expires meanwhile does not run. The node itself may be held by its root; others, by the operators that its
-    /// configuration names ([operators]). An order replaces an earlier one. With --group, each node that is registered as a
+    /// event that expires meanwhile does not run. Root on a node may hold that node, and so may the operators that its own
+    /// configuration names ([operators]). A new order replaces an earlier one. With --group, each node that is registered as a
     /// member now is held, and the command prints which.
     Hold(hold::HoldArgs),
     /// Let an agent that is held start runs again
     ///
-    /// What waited runs then. The same may release a node as hold it, whoever has held it.
+    /// What waited runs then. All who may hold a node may release it, also where another one of them holds it.
     Release(hold::ReleaseArgs),
     /// Show an event's deliveries, or the latest events
     Status(status::StatusArgs),

@@ -288,28 +288,38 @@ fn a_hold_has_a_node_a_time_and_a_reason() {
     hold(
         &["--for", "8d", "--reason", "disks"],
         str![[r#"
+error: --for takes a second at least and 7d at most: hold the node again where it is to be held for longer
+
 "#]],
     );
     hold(
         &["--for", "0s", "--reason", "disks"],
         str![[r#"
+error: --for takes a second at least and 7d at most: hold the node again where it is to be held for longer
+
 "#]],
     );
     hold(
         &["--for", "1h", "--reason", " "],
         str![[r#"
+error: --reason is empty: say why, for those who wonder why nothing runs
+
 "#]],
     );
     fails(
         &["hold", "--for", "1h", "--reason", "disks"],
         2,
         str![[r#"
+error: name a node, or a group with --group
+
 "#]],
     );
     fails(
         &["release", "lb 01"],
         2,
         str![[r#"
+error: 'lb 01' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters
+
 "#]],
     );
 }
