@@ -58,15 +58,8 @@ fn a_fleet_has_the_rights_that_it_needs_and_a_node_no_others() {
     web01.wait_for(&event, "lb01.example.com", "done");
     let to_group = web01.fire(&["again", "--group", "lb"]).committed();
     web01.wait_for(&to_group, "lb01.example.com", "done");
-    let why = lb01.trigger(&["why", &event]);
-    assert_eq!(why.code, 0, "{why:?}");
-    assert!(why.stdout.contains("web01.example.com"), "{why:?}");
-    let history = eventually("a run history", || {
-        fleet.backend.get(&format!("{PREFIX}/run-history/lb01.example.com")).ok_or_else(String::new)
-    });
-
     // An operator holds a node, and each reads the orders to itself.
-    let operator = fleet.operator();
+    let operator = fleet.node("ops01.example.com");
     let held = operator.trigger(&["hold", "lb01.example.com", "--for", "1h", "--reason", "disks"]);
     assert_eq!(held.code, 0, "{held:?}");
     let waiting = web01.fire(&["refresh", "--host", "lb01.example.com"]).committed();
@@ -74,6 +67,13 @@ fn a_fleet_has_the_rights_that_it_needs_and_a_node_no_others() {
     let released = lb01.trigger(&["release", "lb01.example.com"]);
     assert_eq!(released.code, 0, "{released:?}");
     web01.wait_for(&waiting, "lb01.example.com", "done");
+
+    let why = lb01.trigger(&["why", &event]);
+    assert_eq!(why.code, 0, "{why:?}");
+    assert!(why.stdout.contains("web01.example.com"), "{why:?}");
+    let history = eventually("a run history", || {
+        fleet.backend.get(&format!("{PREFIX}/run-history/lb01.example.com")).ok_or_else(String::new)
+    });
 
     // A node with all of etcd's own tools at hand.
     let may = |ssl: &Ssl, arguments: &[&str]| fleet.backend.etcdctl_as(ssl, arguments);
