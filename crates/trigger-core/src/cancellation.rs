@@ -5,7 +5,7 @@
 
 use crate::delivery::DeliveryOutcome;
 use crate::identity::Certname;
-use crate::reason::cut;
+use crate::reason::one_line;
 use crate::signer::Signer;
 use crate::time::Timestamp;
 
@@ -28,9 +28,7 @@ pub struct Cancellation {
 impl Cancellation {
     /// A cancellation whose reason is brought to one line of bounded length.
     pub fn new(part: u32, by: Certname, at: Timestamp, reason: Option<&str>) -> Self {
-        let line = reason.map(|reason| reason.replace(char::is_control, " "));
-        let line = line.as_deref().map(str::trim).filter(|line| !line.is_empty());
-        Self { part, by, at, reason: line.map(|line| cut(line, MAX_REASON_CHARS)) }
+        Self { part, by, at, reason: one_line(reason, MAX_REASON_CHARS) }
     }
 
     /// The outcome of a delivery that it ends.

@@ -222,7 +222,7 @@ fn service(Service { unit, active, enabled }: &Service) -> Vec<Finding> {
 
 fn agent(agent: &Agent) -> Vec<Finding> {
     const AREA: &str = "agent";
-    let (disconnected, blocked, held, unreadable) = match agent {
+    let (disconnected, blocked, hold, held, unreadable) = match agent {
         Agent::Absent => {
             return vec![Finding::error(
                 AREA,
@@ -245,8 +245,8 @@ fn agent(agent: &Agent) -> Vec<Finding> {
             )];
         }
         Agent::Refuses(sentence) => return vec![Finding::warning(AREA, sentence, "run this as root")],
-        Agent::Answers { disconnected, blocked, held, unreadable } => {
-            (disconnected, blocked, *held, *unreadable)
+        Agent::Answers { disconnected, blocked, hold, held, unreadable } => {
+            (disconnected, blocked, hold, *held, *unreadable)
         }
     };
     let mut findings = Vec::new();
@@ -256,6 +256,10 @@ fn agent(agent: &Agent) -> Vec<Finding> {
     }
     if let Some(why) = blocked {
         findings.push(Finding::error(AREA, format!("no run may start: {why}"), "do what the reason says"));
+    }
+    if let Some(hold) = hold {
+        let remedy = "'trigger release' with the certname of this node lets runs start before that";
+        findings.push(Finding::warning(AREA, format!("no run starts on this node: it is {hold}"), remedy));
     }
     if held > 0 {
         findings.push(Finding::warning(

@@ -53,15 +53,18 @@ pub struct KeyRole {
 impl KeyRole {
     /// What each node of the fleet may do.
     pub fn of_fleet(keyspace: &Keyspace) -> Self {
-        let access = |kind| match kind {
-            // Answers are sealed to their readers. Sweeps list what was left behind of both.
-            Kind::LogRequests | Kind::LogAnswers => Access::ReadWrite,
-            Kind::Events | Kind::GroupDeliveries | Kind::Outcomes | Kind::Sweep => Access::ReadWrite,
-            Kind::Deliveries => Access::Write,
-            Kind::Nodes | Kind::RunHistories | Kind::Certificates => Access::Read,
+        let access = |kind| {
+            Some(match kind {
+                // Answers are sealed to their readers. Sweeps list what was left behind of both.
+                Kind::LogRequests | Kind::LogAnswers => Access::ReadWrite,
+                Kind::Events | Kind::GroupDeliveries | Kind::Outcomes | Kind::Sweep => Access::ReadWrite,
+                Kind::Deliveries => Access::Write,
+                Kind::Nodes | Kind::RunHistories | Kind::Certificates => Access::Read,
+                Kind::Holds => return None,
+            })
         };
-        let grants = Kind::ALL.map(|kind| Grant::all(keyspace, kind, access(kind)));
-        Self { name: format!("trigger:fleet:{}", keyspace.prefix()), grants: grants.into() }
+        let grants = Kind::ALL.into_iter().filter_map(|kind| Some(Grant::all(keyspace, kind, access(kind)?)));
+        Self { name: format!("trigger:fleet:{}", keyspace.prefix()), grants: grants.collect() }
     }
 
     /// What one node may do besides.
@@ -70,6 +73,7 @@ impl KeyRole {
             Kind::Deliveries => Some(Access::Read),
             Kind::Nodes | Kind::RunHistories | Kind::Certificates => Some(Access::Write),
             Kind::Events | Kind::GroupDeliveries | Kind::Outcomes | Kind::Sweep => None,
+            Kind::Holds => Some(Access::ReadWrite),
             Kind::LogRequests | Kind::LogAnswers => None,
         };
         let grants = Kind::ALL.into_iter().filter_map(|kind| {
@@ -79,12 +83,13 @@ impl KeyRole {
         Self { name: format!("trigger:node:{certname}:{}", keyspace.prefix()), grants: grants.collect() }
     }
 
-    /// What an operator may do besides: read all, and remove what a node that is gone has left.
+    /// What an operator may do besides: read all, hold nodes, and remove what a node that is gone has left.
     pub fn of_operator(keyspace: &Keyspace) -> Self {
         let access = |kind| match kind {
             Kind::Deliveries => Some(Access::Read),
             Kind::Nodes | Kind::RunHistories | Kind::Certificates => Some(Access::Write),
             Kind::Events | Kind::GroupDeliveries | Kind::Outcomes | Kind::Sweep => None,
+            Kind::Holds => Some(Access::ReadWrite),
             Kind::LogRequests | Kind::LogAnswers => None,
         };
         let grants = Kind::ALL.into_iter().filter_map(|kind| Some(Grant::all(keyspace, kind, access(kind)?)));
@@ -154,6 +159,7 @@ mod tests {
             let other: Certname = self::certname("ops1");
             check(Key::LogRequest { certname: certname.clone(), reader: other.clone() }, "rw", "rw");
             check(Key::LogAnswer { reader: other, certname: certname.clone() }, "rw", "rw");
+            check(Key::Hold { certname: certname.clone() }, of("rw", "--"), "rw");
             check(Key::Certificate { certname, fingerprint }, of("rw", "r-"), "rw");
         }
         for outside in

@@ -13,6 +13,7 @@
 //! nodes/<certname>                       the registration of an agent
 //! run-history/<certname>                 the latest runs of a node
 //! certificates/<certname>/<fingerprint>  a certificate of a node, by which its signatures are verified
+//! holds/<certname>                       the latest order to hold or release a node
 //! log-requests/<certname>/<reader>       a reader asks a node for the output of a run
 //! log-answers/<reader>/<certname>        the node's answer, sealed to its reader
 //! sweep                                  who swept last
@@ -42,6 +43,7 @@ const OUTCOMES: &str = "outcomes";
 const NODES: &str = "nodes";
 const RUN_HISTORY: &str = "run-history";
 const CERTIFICATES: &str = "certificates";
+const HOLDS: &str = "holds";
 const LOG_REQUESTS: &str = "log-requests";
 const LOG_ANSWERS: &str = "log-answers";
 const SWEEP: &str = "sweep";
@@ -122,6 +124,11 @@ pub enum Key {
         /// The certificate.
         fingerprint: Fingerprint,
     },
+    /// The latest order to hold or release a node.
+    Hold {
+        /// The node.
+        certname: Certname,
+    },
     /// The request of a reader for the output of a run. A reader has one request at a time for each node.
     LogRequest {
         /// The node that is asked.
@@ -170,6 +177,7 @@ impl fmt::Display for Key {
             Self::Certificate { certname, fingerprint } => {
                 write!(f, "{CERTIFICATES}/{certname}/{fingerprint}")
             }
+            Self::Hold { certname } => write!(f, "{HOLDS}/{certname}"),
             Self::LogRequest { certname, reader } => write!(f, "{LOG_REQUESTS}/{certname}/{reader}"),
             Self::LogAnswer { reader, certname } => write!(f, "{LOG_ANSWERS}/{reader}/{certname}"),
             Self::Sweep => f.write_str(SWEEP),
@@ -218,6 +226,7 @@ impl FromStr for Key {
             [CERTIFICATES, certname, fingerprint] => {
                 Self::Certificate { certname: segment(certname)?, fingerprint: segment(fingerprint)? }
             }
+            [HOLDS, certname] => Self::Hold { certname: segment(certname)? },
             [LOG_REQUESTS, certname, reader] => {
                 Self::LogRequest { certname: segment(certname)?, reader: segment(reader)? }
             }
@@ -247,6 +256,8 @@ pub enum Kind {
     RunHistories,
     /// The certificates of nodes.
     Certificates,
+    /// The orders to hold and release nodes.
+    Holds,
     /// The requests for the output of runs.
     LogRequests,
     /// The answers to them.
@@ -257,7 +268,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Events,
         Self::Deliveries,
         Self::GroupDeliveries,
@@ -265,6 +276,7 @@ impl Kind {
         Self::Nodes,
         Self::RunHistories,
         Self::Certificates,
+        Self::Holds,
         Self::LogRequests,
         Self::LogAnswers,
         Self::Sweep,
@@ -279,6 +291,7 @@ impl Kind {
             Self::Nodes => NODES,
             Self::RunHistories => RUN_HISTORY,
             Self::Certificates => CERTIFICATES,
+            Self::Holds => HOLDS,
             Self::LogRequests => LOG_REQUESTS,
             Self::LogAnswers => LOG_ANSWERS,
             Self::Sweep => SWEEP,
@@ -399,7 +412,7 @@ impl Keyspace {
             Kind::Deliveries | Kind::Certificates | Kind::LogRequests | Kind::LogAnswers => {
                 Some((format!("{key}{SEPARATOR}"), true))
             }
-            Kind::Nodes | Kind::RunHistories => Some((key, false)),
+            Kind::Nodes | Kind::RunHistories | Kind::Holds => Some((key, false)),
             Kind::Events | Kind::GroupDeliveries | Kind::Outcomes | Kind::Sweep => None,
         }
     }
@@ -425,7 +438,7 @@ mod tests {
     use super::*;
     use crate::event::samples::event_id;
 
-    fn every_key() -> [(Key, &'static str); 15] {
+    fn every_key() -> [(Key, &'static str); 16] {
         let certname: Certname = "lb01.example.com".parse().unwrap();
         let group: GroupName = "lb".parse().unwrap();
         let event = event_id(7);
@@ -457,6 +470,7 @@ mod tests {
             ),
             (Key::Node { certname: certname.clone() }, "nodes/lb01.example.com"),
             (Key::RunHistory { certname: certname.clone() }, "run-history/lb01.example.com"),
+            (Key::Hold { certname: certname.clone() }, "holds/lb01.example.com"),
             (
                 Key::LogRequest { certname: certname.clone(), reader: "ops01".parse().unwrap() },
                 "log-requests/lb01.example.com/ops01",

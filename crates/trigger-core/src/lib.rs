@@ -20,6 +20,7 @@ pub mod escaped;
 pub mod event;
 pub mod fair_queue;
 pub mod fire_note;
+pub mod holds;
 pub mod identity;
 pub mod key_roles;
 pub mod keyspace;

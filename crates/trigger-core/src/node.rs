@@ -1,9 +1,10 @@
 //! The record that each node keeps of itself in the backend: its registration, its claim and its present activity.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-use crate::identity::{EventId, GroupName, Revision, RunId};
+use crate::identity::{Certname, EventId, GroupName, Revision, RunId};
 use crate::time::Timestamp;
 
 /// An agent's registration, claim and present activity: the value under `nodes/<certname>`.
@@ -71,6 +72,8 @@ pub struct Activity {
     pub waiting: Option<Waiting>,
     /// Deliveries that wait for an operator: for a blocker that does not go by itself, or for an update of the agent.
     pub held: Vec<HeldDelivery>,
+    /// What the node knows of orders to hold it; absent before the first one.
+    pub hold: Option<HoldReport>,
 }
 
 impl Activity {
@@ -134,6 +137,46 @@ pub struct HeldDelivery {
     /// The event.
     pub event: EventId,
     /// What it waits for, as a sentence.
+    pub reason: String,
+}
+
+/// What a node says of orders to hold it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldReport {
+    /// The number of the latest order that it has accepted.
+    pub accepted: Option<u64>,
+    /// The hold that is in force.
+    pub held: Option<HeldNode>,
+    /// The latest order that it has refused, unless it has accepted another one since.
+    pub refused: Option<RefusedHold>,
+}
+
+/// A node that starts no run. [`fmt::Display`] says until when and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldNode {
+    /// When the hold ends by itself, by the node's clock. For display only.
+    pub until: Timestamp,
+    /// The node that has ordered it.
+    pub by: Certname,
+    /// Why, in the words of an operator.
+    pub reason: Option<String>,
+}
+
+impl fmt::Display for HeldNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "held until {} by {}", self.until.date_and_time(), self.by)?;
+        self.reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
+    }
+}
+
+/// An order that does not count at its node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedHold {
+    /// The number of the order.
+    pub number: u64,
+    /// The node that has given it.
+    pub by: Certname,
+    /// Why it does not count, as a sentence.
     pub reason: String,
 }
 

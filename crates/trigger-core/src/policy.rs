@@ -42,7 +42,7 @@ pub struct Policy {
     source: String,
     rules: Vec<Rule>,
     logs: LogPolicy,
-    /// Who may cancel other nodes' events here.
+    /// Who may cancel other nodes' events here, and hold this node.
     operators: Operators,
 }
 
@@ -331,7 +331,7 @@ impl Policy {
         &self.logs
     }
 
-    /// The same rules, with the operators who may cancel what waits here.
+    /// The same rules, with the operators who may cancel what waits here, and hold this node.
     #[must_use]
     pub fn with_operators(self, operators: Operators) -> Self {
         Self { operators, ..self }
@@ -358,14 +358,31 @@ impl Policy {
         signer: &Signer,
         origin: &Certname,
     ) -> Result<(), String> {
-        let is_operator = || self.operators.role(by, |name| signer.extension(name)) == Role::Operator;
-        if by == origin || is_operator() {
+        if by == origin || self.is_operator(by, signer) {
             return Ok(());
         }
         Err(format!(
             "{by} is neither the origin of the event ({origin}) nor one of the [operators] in {} on this node",
             self.source
         ))
+    }
+
+    /// Whether an order to hold or release this node, `own`, counts that `by` gives. `signer` is what was verified of `by`.
+    ///
+    /// # Errors
+    /// Why it does not count, as a sentence.
+    pub fn judge_hold(&self, by: &Certname, signer: &Signer, own: &Certname) -> Result<(), String> {
+        if by == own || self.is_operator(by, signer) {
+            return Ok(());
+        }
+        Err(format!(
+            "{by} is neither {own} itself nor one of the [operators] in {} on this node",
+            self.source
+        ))
+    }
+
+    fn is_operator(&self, by: &Certname, signer: &Signer) -> bool {
+        self.operators.role(by, |name| signer.extension(name)) == Role::Operator
     }
 
     /// Whether an event may run Puppet here.

@@ -8,6 +8,13 @@ pub(crate) fn cleaned(text: &str, max_chars: usize) -> String {
     cut(&text.replace(char::is_control, " "), max_chars)
 }
 
+/// The words of an operator in one line without control characters, of bounded length; absent where nothing is said.
+pub(crate) fn one_line(text: Option<&str>, max_chars: usize) -> Option<String> {
+    let line = text.map(|text| text.replace(char::is_control, " "));
+    let line = line.as_deref().map(str::trim).filter(|line| !line.is_empty());
+    line.map(|line| cut(line, max_chars))
+}
+
 /// A reason cut to a length with which it can be repeated in a record of bounded size.
 pub(crate) fn shortened(reason: &str) -> String {
     cut(reason, MAX_REASON_CHARS)

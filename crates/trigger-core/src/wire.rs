@@ -9,6 +9,7 @@ mod envelope;
 mod error;
 mod events;
 mod history;
+mod holds;
 mod json;
 mod lines;
 mod nodes;

@@ -1,7 +1,7 @@
 //! Between values and the text that a backend stores: encoding and decoding, signing and verifying. No other module does
 //! any of these.
 //!
-//! Events' parts, members, cancellations, outcomes, run histories, and requests and answers for the output of runs are
+//! Events' parts, members, cancellations, outcomes, run histories, orders to hold nodes, and requests and answers for the output of runs are
 //! signed. Deliveries are not: they only point at a part, whose
 //! signed list of targets decides. Registrations, notes of sweeps and certificates are not signed either; a certificate
 //! proves itself.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use trigger_core::cancellation::SignedCancellation;
 use trigger_core::delivery::{Delivery, DeliveryOutcome};
 use trigger_core::event::{Event, Part, Target, Targets};
+use trigger_core::holds::SignedHoldOrder;
 use trigger_core::identity::{Certname, EventId, GroupName, Revision};
 use trigger_core::keyspace::{Key, Range};
 use trigger_core::node::HeldDelivery;
@@ -60,6 +61,8 @@ pub enum Arrival {
         /// The event that counts now. A forgery under its id may have been refused before it was published.
         genuine: Option<Box<Cause>>,
     },
+    /// It is no delivery: the order to hold or release this node.
+    Ordered(Box<SignedHoldOrder>),
     /// A newer version of Trigger wrote it.
     TooNew(HeldDelivery),
     /// This program cannot use it. It stays where it is and is reported.

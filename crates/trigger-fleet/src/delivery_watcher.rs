@@ -16,6 +16,7 @@ use trigger_store::store::{Change, Entry, KeyRange, StoreError, Watch, WatchEven
 use crate::claim::ClaimState;
 use crate::deliveries::{self, Arrival};
 use crate::fleet::Fleet;
+use crate::holding::ReadOrder;
 
 /// How often everything is read again without a reason.
 const READ_AGAIN_INTERVAL: Duration = Duration::from_secs(10 * 60);
@@ -68,12 +69,15 @@ pub struct DeliveryWatcher {
     /// not looked up again every ten minutes.
     settled: HashSet<EventId>,
     own_key: String,
+    hold_key: String,
     outlets: Outlets,
     /// How many readings in a row have found events that could not be verified yet.
     unverified_readings: u32,
     /// Whether requests for the output of runs are watched, too. An older hub, or an etcd with older roles, refuses that; each
     /// connection finds out.
     watches_logs: bool,
+    /// Whether orders to hold this node are watched, too: the same.
+    watches_holds: bool,
 }
 
 /// A watch, and when not to rely on it any more.
@@ -108,15 +112,18 @@ impl DeliveryWatcher {
     /// When `fleet` acts for no node.
     pub fn new(fleet: Fleet, claim: watch::Receiver<ClaimState>, outlets: Outlets) -> Self {
         let own_key = fleet.key(&Key::Node { certname: fleet.own().clone() });
+        let hold_key = fleet.key(&Key::Hold { certname: fleet.own().clone() });
         Self {
             fleet,
             claim,
             joined: None,
             settled: HashSet::new(),
             own_key,
+            hold_key,
             outlets,
             unverified_readings: 0,
             watches_logs: false,
+            watches_holds: false,
         }
     }
 
@@ -141,14 +148,17 @@ impl DeliveryWatcher {
         // others need to verify this node's.
         self.settled.clear();
         self.fleet.announce_certificate().await?;
-        self.watches_logs = self.may_watch_logs().await;
+        let (logs, hold) = (self.log_requests(), KeyRange::Key(self.hold_key.clone()));
+        let may_both = self.may_watch(&[logs.clone(), hold.clone()]).await;
+        self.watches_logs = may_both || self.may_watch(&[logs]).await;
+        self.watches_holds = may_both || self.may_watch(&[hold]).await;
         self.fleet.store().watch(self.ranges()).await
     }
 
-    /// Whether the backend shows this node the requests for the output of its runs. A watch of them would be refused whole
-    /// otherwise, with the deliveries.
-    async fn may_watch_logs(&self) -> bool {
-        self.fleet.store().list(&[self.log_requests()]).await.is_ok()
+    /// Whether the backend shows this node what is in ranges. A watch of them would be refused whole otherwise, with the
+    /// deliveries.
+    async fn may_watch(&self, ranges: &[KeyRange]) -> bool {
+        self.fleet.store().list(ranges).await.is_ok()
     }
 
     fn log_requests(&self) -> KeyRange {
@@ -162,6 +172,9 @@ impl DeliveryWatcher {
         ranges.push(KeyRange::Key(self.own_key.clone()));
         if self.watches_logs {
             ranges.push(self.log_requests());
+        }
+        if self.watches_holds {
+            ranges.push(KeyRange::Key(self.hold_key.clone()));
         }
         ranges
     }
@@ -255,6 +268,8 @@ impl DeliveryWatcher {
         if let Some(latest) = own.iter().map(|entry| entry.revision).max() {
             self.outlets.own_record.send_replace(latest);
         }
+        let (orders, entries): (Vec<Entry>, _) =
+            entries.into_iter().partition(|entry| entry.key == self.hold_key);
         let entries = self.fleet.with_cancelled(self.without_log_requests(entries)).await?;
         let entries = self.unsettled(entries, is_all);
         let no_groups = BTreeMap::new();
@@ -262,6 +277,20 @@ impl DeliveryWatcher {
         let (mut unusable, mut more) = (Vec::new(), 0);
         let mut has_unverified = false;
         let in_portions = is_all || entries.len() > deliveries::PER_READ;
+        // Before the deliveries that were read with it: a node that is held starts no run for them.
+        if let Some(order) = orders.last() {
+            let ReadOrder { arrival, waits } = self.fleet.read_order(order).await?;
+            has_unverified |= waits;
+            if matches!(arrival, Arrival::Ordered(_)) {
+                let arrivals = vec![arrival];
+                let batch = Batch { arrivals, is_all: false, is_of_all: is_all, more_follow: in_portions };
+                if !self.send(batch).await {
+                    return Ok(PassedOn::ReceiverGone);
+                }
+            } else {
+                unusable.push(arrival);
+            }
+        }
         for chunk in entries.chunks(deliveries::PER_READ) {
             let arrivals = self.fleet.read_uncancelled(joined, chunk).await?;
             self.settled.extend(arrivals.iter().filter_map(settled));

@@ -22,8 +22,8 @@ pub struct Forgotten {
 }
 
 impl Fleet {
-    /// Ends the deliveries to a node that is gone as `expired` with this reason, then deletes its registration and its run
-    /// history. Its certificates stay, because they verify what the node has signed.
+    /// Ends the deliveries to a node that is gone as `expired` with this reason, then deletes its registration, its run
+    /// history and the order to hold it. Its certificates stay, because they verify what the node has signed.
     ///
     /// Idempotent: cut off, it is repeated. A node that lives after all registers again, and a run of it that ends later
     /// replaces the `expired` (C6).
@@ -46,7 +46,8 @@ impl Fleet {
                 }
             }
         }
-        self.delete(vec![Key::RunHistory { certname: certname.clone() }, registration]).await?;
+        let hold = Key::Hold { certname: certname.clone() };
+        self.delete(vec![Key::RunHistory { certname: certname.clone() }, hold, registration]).await?;
         Ok(forgotten)
     }
 

@@ -16,6 +16,7 @@ pub mod deliveries;
 pub mod delivery_watcher;
 mod fleet;
 pub mod forgetting;
+pub mod holding;
 pub mod lease;
 pub mod outcomes;
 pub mod overview;

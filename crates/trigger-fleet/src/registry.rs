@@ -26,6 +26,18 @@ impl Fleet {
         Ok(self.nodes_of(&[certname]).await?.remove(certname))
     }
 
+    /// Reads the registrations of these nodes; absent where there is none that can be decoded.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn nodes_among(
+        &self,
+        certnames: &[&Certname],
+    ) -> Result<BTreeMap<Certname, Option<NodeRecord>>, StoreError> {
+        let mut found = self.nodes_of(certnames).await?;
+        Ok(certnames.iter().map(|certname| ((*certname).clone(), found.remove(*certname))).collect())
+    }
+
     /// Reads the registrations of some nodes: one by one if they are few, otherwise all registrations.
     pub(crate) async fn nodes_of(
         &self,

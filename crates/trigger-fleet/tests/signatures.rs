@@ -4,12 +4,16 @@
 
 mod signing;
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use signing::{NOW, Site, World, id, key, node, publication};
+use tokio::sync::{mpsc, watch};
 use trigger_core::cancellation::Cancellation;
 use trigger_core::delivery::{Completion, Delivery, DeliveryOutcome, DeliveryState};
 use trigger_core::event::Target;
-use trigger_core::identity::{EventId, RunId};
+use trigger_core::holds::{Demand, HoldOrder};
+use trigger_core::identity::{EventId, Revision, RunId};
 use trigger_core::keyspace::{Key, Keyspace, Range};
 use trigger_core::lineage::Lineage;
 use trigger_core::run::history::RunHistory;
@@ -20,7 +24,9 @@ use trigger_core::time::Timestamp;
 use trigger_core::why::{Question, Which};
 use trigger_core::wire::Stored;
 use trigger_fleet::cancelling::{Asked, Scope};
+use trigger_fleet::claim::ClaimState;
 use trigger_fleet::deliveries::Arrival;
+use trigger_fleet::delivery_watcher::{DeliveryWatcher, Outlets};
 use trigger_fleet::verifying::Unverified;
 use trigger_store::store::{KeyRange, Store};
 use uuid::Uuid;
@@ -581,6 +587,73 @@ async fn asked(world: &World) -> (Vec<String>, String) {
     let entries = world.store.read(&[range]).await.unwrap();
     let (asked, others) = world.fleet("lb01").open_log_requests(entries).await.unwrap();
     (asked.iter().map(|asked| asked.reader.to_string()).collect(), format!("{others:?}"))
+}
+
+/// Who has given the order that a node reads with its deliveries, and the number; else what is wrong with it.
+async fn ordered(world: &World) -> Result<(String, u64), String> {
+    let (arrivals, mut read) = mpsc::channel(16);
+    let (own_record, _) = watch::channel(Revision::default());
+    let (log_requests, _none) = mpsc::channel(1);
+    let outlets = Outlets { arrivals, own_record, log_requests };
+    let joined = ClaimState::Held { joined: Default::default(), renewed_at: Default::default() };
+    let (_claim, claim) = watch::channel(joined);
+    let mut watcher = DeliveryWatcher::new(world.fleet("lb01"), claim, outlets);
+    let watch = watcher.connect().await.unwrap();
+    let following = watcher.follow(watch, |_| std::future::pending());
+    let found = async {
+        while let Some(batch) = read.recv().await {
+            match &batch.arrivals[..] {
+                [Arrival::Ordered(signed), ..] => {
+                    return Ok((signed.order.by.to_string(), signed.order.number));
+                }
+                [Arrival::Unreadable { detail, .. }, ..] => return Err(detail.clone()),
+                _ => {}
+            }
+        }
+        Err("nothing".to_owned())
+    };
+    tokio::select! {
+        error = following => panic!("{error}"),
+        found = found => found,
+    }
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn an_order_counts_only_as_its_issuer_has_signed_it_for_this_node() {
+    for site in [Site::certificates(), Site::shared_key()] {
+        let world = World::new(site);
+        let demand = Demand::hold(Duration::from_secs(60), Some("disks"));
+        let nodes = [(node("lb01"), None), (node("lb02"), None)].into();
+        let first = world.fleet("ops01").order_hold(&nodes, &demand, NOW).await.unwrap();
+        let number = NOW.as_unix_ms();
+        assert_eq!(first[&node("lb01")], number);
+        assert_eq!(ordered(&world).await, Ok(("ops01".to_owned(), number)));
+        let place = |certname: &str| key(&Key::Hold { certname: node(certname) });
+        let genuine = world.read(&place("lb01")).await;
+
+        // Altered, unsigned, and moved here from another node.
+        let order = |by: &str| HoldOrder { number: 9, by: node(by), at: NOW, demand: Demand::Release };
+        let of_lb02 = world.read(&place("lb02")).await;
+        for forged in [genuine.replace("disks", "disk"), order("ops01").to_wire(), of_lb02] {
+            world.put(&place("lb01"), &forged).await;
+            let why = ordered(&world).await.unwrap_err();
+            assert!(why.starts_with("it neither holds nor releases this node: "), "{why}");
+        }
+        if world.has_certificates() {
+            world.fleet("web01").announce_certificate().await.unwrap();
+            let forged = world.signed_as("web01", &place("lb01"), &order("ops01"));
+            world.put(&place("lb01"), &forged).await;
+            let why = ordered(&world).await.unwrap_err();
+            assert!(why.contains("web01 has signed it"), "{why}");
+        }
+        // The next order has a greater number than the stored one, if that counts.
+        world.put(&place("lb01"), &genuine).await;
+        let earlier = Timestamp::from_unix_ms(number - 1);
+        let next = world.fleet("ops01").order_hold(&nodes, &Demand::Release, earlier).await.unwrap();
+        assert_eq!(next[&node("lb01")], number + 1);
+        assert_eq!(ordered(&world).await, Ok(("ops01".to_owned(), number + 1)));
+    }
 }
 
 /// Proves C13.

@@ -2,6 +2,7 @@
 //! of different versions may meet there.
 
 use serde::{Deserialize, Serialize};
+use trigger_core::time::Timestamp;
 
 /// The run in progress and the deliveries of a running agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -17,6 +18,12 @@ pub struct QueueView {
     pub holds_claim: bool,
     /// Why no run may start.
     pub blocked: Option<String>,
+    /// What keeps runs from starting: the name of the blocker.
+    #[serde(default)]
+    pub blocked_by: Option<String>,
+    /// The hold that is in force, whether or not another blocker comes before it.
+    #[serde(default)]
+    pub hold: Option<HoldView>,
     /// The run in progress.
     pub running: Option<RunningView>,
     /// The deliveries that wait for a run: first those of the next real run, then those of the next noop run.
@@ -25,6 +32,26 @@ pub struct QueueView {
     pub held: Vec<HeldView>,
     /// Deliveries in the backend that this agent cannot use.
     pub unreadable: Vec<UnreadableView>,
+}
+
+/// An operator's hold of the node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HoldView {
+    /// When it ends by itself, in milliseconds since 1970.
+    pub until_unix_ms: u64,
+    /// The certname of the node that has ordered it.
+    pub by: String,
+    /// Why, in the words of an operator.
+    pub reason: Option<String>,
+}
+
+impl HoldView {
+    /// Until when and why the node is held, for people.
+    pub fn sentence(&self) -> String {
+        let until = Timestamp::from_unix_ms(self.until_unix_ms).date_and_time();
+        let reason = self.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        format!("held until {until} by {}{reason}", self.by)
+    }
 }
 
 /// A run in progress.

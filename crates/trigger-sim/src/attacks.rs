@@ -2,7 +2,10 @@
 //! and under other ids. None of it may make a node run, and nothing else may be lost by it. What merely hides values is no
 //! attack here, because a backend that loses them does the same.
 
+use std::time::Duration;
+
 use trigger_core::cancellation::Cancellation;
+use trigger_core::holds::{Demand, HoldOrder};
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::keyspace::Key;
 use trigger_core::wire::Stored;
@@ -20,10 +23,12 @@ struct Seen {
 
 impl World {
     pub(crate) fn attack(&mut self) {
-        match self.rng.u8(..4) {
+        match self.rng.u8(..6) {
             0 => self.put_back(),
             1 => self.forge_cancellation(),
             2 => self.move_to_another(),
+            3 => self.put_back_order(),
+            4 => self.forge_order(),
             _ => self.copy_under_another_id(),
         }
     }
@@ -65,6 +70,32 @@ impl World {
         let forged = Cancellation::new(0, origin, self.true_time(), None);
         let key = self.keyspace.key(&Key::Cancellation { certname, event });
         self.commit(&key, Some(&forged.to_wire()));
+    }
+
+    /// Puts back an order of the past in the place of the latest one.
+    fn put_back_order(&mut self) {
+        let node = self.rng.usize(..self.plan.nodes);
+        let certname = self.machines[node].certname.clone();
+        let key = self.keyspace.key(&Key::Hold { certname: certname.clone() });
+        let Some(versions) = self.server.keys.get(&key) else { return };
+        let values: Vec<String> = versions.iter().filter_map(|version| version.value.clone()).collect();
+        let Some((_, earlier)) = values.split_last() else { return };
+        let Some(value) = earlier.get(self.rng.usize(..earlier.len().max(1))).cloned() else { return };
+        self.fault("order put back", format_args!("to {certname}"));
+        self.commit(&key, Some(&value));
+    }
+
+    /// Holds a node in its own name, without its key.
+    fn forge_order(&mut self) {
+        let node = self.rng.usize(..self.plan.nodes);
+        let certname = self.machines[node].certname.clone();
+        let at = self.true_time();
+        let number = at.as_unix_ms() + self.rng.u64(1..1_000_000_000);
+        self.fault("order forged", format_args!("{number} to {certname}"));
+        self.check.forged_orders.insert(number);
+        let demand = Demand::hold(Duration::from_secs(3600), None);
+        let forged = HoldOrder { number, by: certname.clone(), at, demand };
+        self.commit(&self.keyspace.key(&Key::Hold { certname }), Some(&forged.to_wire()));
     }
 
     /// Addresses an event to a node that is none of its targets.

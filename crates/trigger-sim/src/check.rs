@@ -5,6 +5,7 @@ mod chains;
 mod deliveries;
 mod files;
 mod fires;
+mod holds;
 mod outcomes;
 mod registrations;
 mod rest;

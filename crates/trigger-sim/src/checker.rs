@@ -43,8 +43,20 @@ pub(crate) struct Checker {
     pub(crate) attacked: BTreeSet<(EventId, Certname)>,
     /// The events that those who may have wanted to end, with their certnames and the one target, or all of them.
     pub(crate) cancelled: BTreeMap<EventId, Vec<(Certname, Option<Certname>)>>,
+    /// What each machine has noted of the orders to hold it, as long as its disk has lost nothing.
+    pub(crate) holds: BTreeMap<usize, Noted>,
+    /// The numbers of the orders that an attacker has made up.
+    pub(crate) forged_orders: BTreeSet<u64>,
     /// The machines whose disk ever had no room.
     pub(crate) were_full: BTreeSet<usize>,
+}
+
+/// The latest order that a node has accepted.
+#[derive(Clone, Copy)]
+pub(crate) struct Noted {
+    pub(crate) number: u64,
+    /// When the hold ends, by the true clock; absent where there is none.
+    pub(crate) until: Option<Duration>,
 }
 
 /// An event as it was really fired.

@@ -13,6 +13,7 @@ use crate::disk::Disk;
 use crate::executor::Sim;
 use crate::faults;
 use crate::firing;
+use crate::holding;
 use crate::manifest::{self, certname, name};
 use crate::process::Proc;
 use crate::service_manager::take_care;
@@ -117,6 +118,10 @@ async fn work(sim: Sim) {
         }
         if sim.with(|world| world.rng.u8(..6) == 0) {
             cancelling::start(&sim);
+            continue;
+        }
+        if sim.with(|world| world.rng.u8(..12) == 0) {
+            holding::start(&sim);
             continue;
         }
         let burst = sim.with(|world| if world.rng.u8(..40) == 0 { world.rng.usize(20..100) } else { 1 });

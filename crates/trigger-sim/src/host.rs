@@ -118,6 +118,7 @@ impl Host for Proc {
         let (from, to) = (text(from), text(to));
         self.change("renames to", to, |world| {
             world.check_renamed(self.machine, from, to);
+            world.check_hold_noted(self.machine, from, to);
             let is_done = world.disk(self.machine).rename(from, to);
             if is_done { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
         })

@@ -16,6 +16,7 @@ mod faults;
 mod file;
 mod file_lock;
 mod firing;
+mod holding;
 mod host;
 mod mail;
 mod manifest;
@@ -72,6 +73,8 @@ pub const FAULTS: &[&str] = &[
     "machine cloned",
     "machine copied with its memory",
     "machine cut off",
+    "order forged",
+    "order put back",
     "power loss between effects",
     "power lost",
     "request refused for now",
@@ -112,6 +115,12 @@ pub const EVENTS: &[&str] = &[
     "fire inside a run",
     "fire spooled",
     "fire suppressed",
+    "hold ended by its time",
+    "node held",
+    "node released",
+    "node still held after a start",
+    "order to another node",
+    "order to itself",
     "read again",
     "run adopted",
     "run interrupted",

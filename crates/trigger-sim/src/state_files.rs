@@ -11,6 +11,7 @@ use crate::disk::Disk;
 pub(crate) const STATE_DIR: &str = "/state";
 pub(crate) const RUNS: &str = "/state/runs/";
 pub(crate) const OUTBOX: &str = "/state/outbox/";
+pub(crate) const HOLD: &str = "/state/hold";
 const FIRES: &str = "/state/fires";
 
 /// How often triggers fired on a node for their root events.

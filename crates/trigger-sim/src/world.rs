@@ -300,6 +300,8 @@ impl World {
         let lost = disk.lose_power(&mut self.rng);
         let left = noted_fires(disk);
         self.check.forget_fires(machine, &noted, &left);
+        // What is left of it is noted again at the next start.
+        self.check.holds.remove(&machine);
         self.machines[machine].is_on = false;
         self.machines[machine].remembered_instance = None;
         if lost > 0 {

@@ -13,6 +13,7 @@ mod diagnosis;
 mod etcd_roles;
 mod event;
 mod facts;
+mod hold;
 mod log;
 mod nodes;
 mod policy;
@@ -30,6 +31,7 @@ pub(crate) use event::{
     SuppressedGroup, unreadable_parts,
 };
 pub(crate) use facts::Facts;
+pub(crate) use hold::{HoldOrders, OrderState, OrderedNode};
 pub(crate) use log::RunLog;
 pub(crate) use nodes::{ForgottenNode, Nodes, OpenDelivery};
 pub(crate) use policy::PolicyDecision;

@@ -64,7 +64,7 @@
 #   The certnames of other nodes that may, with `*` and `?` as wildcards; over another
 #   backend than such a hub, only these; unset, none
 # @param operators
-#   The certnames that may cancel other nodes' events on this node; the node that fired an event always may
+#   The certnames that may cancel other nodes' events on this node and hold it; the node that fired an event may always cancel it
 # @param operator_auth_roles
 #   The same for certificates with one of these values in the trusted extension `pp_auth_role`
 # @param operator_cli_auth

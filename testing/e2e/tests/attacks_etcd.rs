@@ -443,3 +443,55 @@ fn it_cancels_no_event_of_another_node() {
 fn cancellation(certname: &str, event: &str) -> String {
     format!("{}/cancelled", delivery(certname, event))
 }
+
+/// Proves C13: it holds a node by no forgery, no copy and no order of the past, and releases none.
+#[test]
+fn it_neither_holds_nor_releases_a_node() {
+    let scene = Scene::new();
+    let order = |words: &[&str]| {
+        let done = scene.lb.trigger(&[words, &["--output", "json"]].concat());
+        assert_eq!(done.code, 0, "{done:?}");
+        scene.get(&held(LB))
+    };
+    let for_an_hour = ["hold", LB, "--for", "1h", "--reason", "disks"];
+    let old_hold = order(&for_an_hour);
+    assert!(old_hold.contains("\"cert\""), "signed with a certificate: {old_hold}");
+    let old_release = order(&["release", LB]);
+
+    // Put back, copied to another node, altered, unsigned, and in its own name.
+    let number = old_hold.split("\"number\":").nth(1).and_then(|rest| rest.split(',').next());
+    let number = number.expect("a number");
+    let newer = old_hold.replace(number, &format!("9{number}"));
+    scene.put(&held(WEB), &old_hold);
+    for forgery in [&old_hold, &newer, &unsigned(&newer)] {
+        scene.put(&held(LB), forgery);
+        let marker = scene.web.fire(&["marker", "--host", LB, "--host", WEB]).committed();
+        scene.web.wait_for(&marker, LB, "done");
+        scene.web.wait_for(&marker, WEB, "done");
+    }
+    scene.lb.wait_for_log("an old order that was put back");
+    let own = scene.evil.trigger(&["hold", LB, "--for", "1h", "--reason", "evil"]);
+    assert_eq!(own.code, 1, "{own:?}");
+    assert!(own.stdout.contains("refused"), "{own:?}");
+
+    // A hold lasts though its order is gone, or an old release is in its place.
+    order(&for_an_hour);
+    scene.delete(&held(LB));
+    scene.put(&held(LB), &old_release);
+    let own = scene.evil.trigger(&["release", LB]);
+    assert_eq!(own.code, 1, "{own:?}");
+    let waiting = scene.web.fire(&["refresh", "--host", LB]).committed();
+    scene.web.wait_for(&waiting, LB, "held");
+    let runs = scene.lb.runs().len();
+    never_for(Duration::from_secs(3), "a run of a held node", || {
+        let all = scene.lb.runs();
+        (all.len() > runs).then(|| format!("{all:?}"))
+    });
+    // The node takes the next order that counts.
+    order(&["release", LB]);
+    scene.web.wait_for(&waiting, LB, "done");
+}
+
+fn held(certname: &str) -> String {
+    format!("{PREFIX}/holds/{certname}")
+}

@@ -50,13 +50,24 @@ fn a_fleet_has_the_rights_that_it_needs_and_a_node_no_others() {
 
     // Claims, certificates, watches, events for nodes and groups, outcomes, run histories.
     let mut lb01 = fleet.node("lb01.example.com");
-    lb01.set("groups", "['lb']").set("require_signature", "true").start_agent();
+    lb01.set("groups", "['lb']").set("require_signature", "true");
+    lb01.set("operators", "{ certnames = ['ops01.example.com'] }").start_agent();
     let mut web01 = fleet.node("web01.example.com");
     web01.set("require_signature", "true").start_agent();
     let event = web01.fire(&["refresh", "--host", "lb01.example.com", "--group", "lb"]).committed();
     web01.wait_for(&event, "lb01.example.com", "done");
     let to_group = web01.fire(&["again", "--group", "lb"]).committed();
     web01.wait_for(&to_group, "lb01.example.com", "done");
+    // An operator holds a node, and each reads the orders to itself.
+    let operator = fleet.node("ops01.example.com");
+    let held = operator.trigger(&["hold", "lb01.example.com", "--for", "1h", "--reason", "disks"]);
+    assert_eq!(held.code, 0, "{held:?}");
+    let waiting = web01.fire(&["refresh", "--host", "lb01.example.com"]).committed();
+    web01.wait_for(&waiting, "lb01.example.com", "held");
+    let released = lb01.trigger(&["release", "lb01.example.com"]);
+    assert_eq!(released.code, 0, "{released:?}");
+    web01.wait_for(&waiting, "lb01.example.com", "done");
+
     let why = lb01.trigger(&["why", &event]);
     assert_eq!(why.code, 0, "{why:?}");
     assert!(why.stdout.contains("web01.example.com"), "{why:?}");
@@ -75,6 +86,7 @@ fn a_fleet_has_the_rights_that_it_needs_and_a_node_no_others() {
     for foreign in [
         key("nodes/lb01.example.com"),
         key("run-history/lb01.example.com"),
+        key("holds/lb01.example.com"),
         key("certificates/lb01.example.com/x"),
         key("nodes/web01.example.com.evil"),
         "/puppet_trigger/other".to_owned(),
@@ -84,6 +96,7 @@ fn a_fleet_has_the_rights_that_it_needs_and_a_node_no_others() {
         refused(&web, &["del", &foreign]);
     }
     refused(&web, &["get", "--prefix", &key("deliveries/lb01.example.com/")]);
+    refused(&web, &["get", &key("holds/lb01.example.com")]);
     refused(&web, &["get", "--prefix", &key("")]);
     refused(&web, &["get", "--prefix", "/"]);
     refused(&web, &["user", "add", "--no-password", "evil"]);

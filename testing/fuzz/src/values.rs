@@ -4,6 +4,7 @@ use trigger_core::cancellation::Cancellation;
 use trigger_core::certificate::StoredCertificate;
 use trigger_core::delivery::{Delivery, DeliveryOutcome, Members};
 use trigger_core::event::Part;
+use trigger_core::holds::{HoldNote, HoldOrder};
 use trigger_core::node::NodeRecord;
 use trigger_core::publication::Publication;
 use trigger_core::run::RunResult;
@@ -22,6 +23,8 @@ pub(crate) fn values(data: &[u8]) {
     stays::<Delivery>(text);
     stays::<DeliveryOutcome>(text);
     stays::<Cancellation>(text);
+    stays::<HoldOrder>(text);
+    stays::<HoldNote>(text);
     stays::<NodeRecord>(text);
     stays::<RunHistory>(text);
     stays::<FiredEvent>(text);

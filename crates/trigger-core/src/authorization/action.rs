@@ -4,6 +4,7 @@ use crate::cancellation::Cancellation;
 use crate::certificate::CertificateRef;
 use crate::delivery::{Delivery, DeliveryOutcome};
 use crate::event::Part;
+use crate::holds::HoldOrder;
 use crate::keyspace::{Key, Range};
 
 /// One key or range of a request, and what is asked of it.
@@ -52,6 +53,8 @@ pub enum Value {
     Delivery(Delivery),
     /// The request to end a delivery.
     Cancellation(Box<Cancellation>),
+    /// An order to hold or release a node.
+    Hold(Box<HoldOrder>),
     /// How a delivery ended.
     Outcome(Box<DeliveryOutcome>),
     /// A portion of an event's members, so many.

@@ -16,6 +16,7 @@ fn limit(key: &Key) -> usize {
         Key::Members { .. } => 512 * KIB,
         Key::Delivery { .. } | Key::GroupDelivery { .. } | Key::Settled { .. } | Key::Sweep => KIB,
         Key::Cancellation { .. } | Key::GroupCancellation { .. } => 4 * KIB,
+        Key::Hold { .. } => 8 * KIB,
         Key::Outcome { .. } => 64 * KIB,
         // Four lists of 1000 deliveries with their reasons.
         Key::Node { .. } => 2048 * KIB,

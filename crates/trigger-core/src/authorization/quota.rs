@@ -30,7 +30,7 @@ pub struct Cost {
 
 impl Cost {
     /// The cost of writing entries: each is a key, the size of key and value in bytes, and the number of the targets that
-    /// the value names, of each of which a sweep may store an outcome. A node's registration and its run history are one
+    /// the value names, of each of which a sweep may store an outcome. A node's registration, its run history and the order to hold it are one
     /// entry each, however often it writes them, and cost nothing here; nor do its certificates, of which there are as many
     /// as its CA has signed.
     pub fn of<'a>(entries: impl IntoIterator<Item = (&'a Key, usize, usize)>) -> Self {
@@ -48,7 +48,11 @@ impl Cost {
                 | Key::Cancellation { .. }
                 | Key::GroupCancellation { .. }
                 | Key::Outcome { .. } => {}
-                Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. } | Key::Sweep => continue,
+                Key::Node { .. }
+                | Key::RunHistory { .. }
+                | Key::Hold { .. }
+                | Key::Certificate { .. }
+                | Key::Sweep => continue,
             }
             bytes = bytes.saturating_add(size + ENTRY_OVERHEAD_BYTES + targets * EXPIRED_BYTES);
         }

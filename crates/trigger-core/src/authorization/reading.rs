@@ -17,6 +17,7 @@ const OWN_EVENTS: &str =
     "a node reads the events that it has fired, that were delivered to it, or that are for groups";
 const OWN_LOGS: &str =
     "a node reads the requests that it has made or is asked with for the output of a run, and their answers";
+const OWN_HOLD: &str = "a node reads the orders to hold it, and no other's";
 const OPERATORS: &str = "only an operator of the hub reads what concerns other nodes";
 const OWN_DELIVERIES_WATCHED: &str =
     "a node watches deliveries and outcomes, and reads the events that they are of";
@@ -41,6 +42,7 @@ pub(super) fn read(actor: &Actor, scope: &Scope, facts: &Facts) -> Result<Progre
             fired(actor, &reading(scope), *event, facts, OWN_OUTCOMES)?;
         }
         Scope::Key(Key::RunHistory { certname }) => own(actor, certname, &reading(scope), OWN_HISTORY)?,
+        Scope::Key(Key::Hold { certname }) => own(actor, certname, &reading(scope), OWN_HOLD)?,
         // Firing at groups needs the members, `status` what a target does, and every verification its certificate.
         Scope::Key(
             Key::GroupDelivery { .. }

@@ -5,12 +5,14 @@ mod rights;
 mod sequences;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::*;
 use crate::cancellation::Cancellation;
 use crate::certificate::{CertificateRef, Fingerprint};
 use crate::delivery::{Delivery, DeliveryOutcome};
 use crate::event::{Part, samples};
+use crate::holds::{Demand, HoldOrder};
 use crate::identity::{Certname, EventId, GroupName};
 use crate::keyspace::Key;
 
@@ -58,6 +60,12 @@ fn expired() -> Value {
 /// The request of `by` to end a delivery, which part 0 lists.
 fn cancellation(by: &str) -> Value {
     Value::Cancellation(Box::new(Cancellation::new(0, certname(by), NOW, None)))
+}
+
+/// The order of `by` to hold a node.
+fn hold(by: &str) -> Value {
+    let demand = Demand::hold(Duration::from_secs(3600), None);
+    Value::Hold(Box::new(HoldOrder { number: 1, by: certname(by), at: NOW, demand }))
 }
 
 /// The place of a cancellation at a certname; at a group, with an `@` before it; at one of its members, after a `:`.

@@ -31,6 +31,7 @@ const OWN_CERTIFICATES: &str = "a node stores the certificates alone that this h
      each under its own fingerprint";
 const REGISTRATION: &str = "a registration is also a claim, and is written by compare-and-swap alone";
 const ENDED: &str = "a node deletes its own deliveries only";
+const HOLDS: &str = "a node holds and releases itself, in its own name; an operator, any node";
 const OWN_LOG_REQUESTS: &str = "a node asks for the output of runs in its own name only";
 const ASKS_AS_OPERATOR: &str = "only an operator of the hub asks as one for the output of runs";
 const OWN_LOG_ANSWERS: &str = "a node answers for its own runs only";
@@ -105,6 +106,10 @@ pub(super) fn put(
         (Key::Node { certname }, _) => {
             forbidden(if *certname == actor.certname { REGISTRATION } else { OWN_RECORDS })
         }
+        (Key::Hold { certname }, Value::Hold(order)) => {
+            let may_hold = *certname == actor.certname || actor.role == Role::Operator;
+            if order.by == actor.certname && may_hold { Ok(Progress::Allowed) } else { forbidden(HOLDS) }
+        }
         (Key::LogRequest { reader, .. }, _) if *reader != actor.certname => forbidden(OWN_LOG_REQUESTS),
         (Key::LogRequest { .. }, Value::LogRequest { as_operator: true }) if actor.role != Role::Operator => {
             forbidden(ASKS_AS_OPERATOR)
@@ -120,6 +125,7 @@ pub(super) fn put(
             | Key::GroupDelivery { .. }
             | Key::Cancellation { .. }
             | Key::GroupCancellation { .. }
+            | Key::Hold { .. }
             | Key::LogRequest { .. }
             | Key::Outcome { .. },
             _,
@@ -139,7 +145,9 @@ pub(super) fn compare_and_swap(actor: &Actor, key: &Key, facts: &Facts) -> Resul
             Ok(Progress::Allowed)
         }
         Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. } => forbidden(OWN_RECORDS),
-        Key::LogRequest { .. } | Key::LogAnswer { .. } => forbidden("it is written without a comparison"),
+        Key::Hold { .. } | Key::LogRequest { .. } | Key::LogAnswer { .. } => {
+            forbidden("it is written without a comparison")
+        }
         Key::Sweep | Key::Settled { .. } => forbidden(SWEEPING),
         Key::Part { .. } | Key::Members { .. } => forbidden(OWN_EVENTS),
         Key::Delivery { .. } | Key::GroupDelivery { .. } => forbidden(OWN_DELIVERIES),
@@ -165,6 +173,7 @@ pub(super) fn delete(actor: &Actor, key: &Key) -> Result<Progress, Stop> {
         | Key::Cancellation { .. }
         | Key::Node { .. }
         | Key::RunHistory { .. }
+        | Key::Hold { .. }
         | Key::Certificate { .. }
             if actor.role == Role::Operator =>
         {

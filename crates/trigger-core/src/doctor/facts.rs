@@ -198,8 +198,10 @@ pub enum Agent {
     Answers {
         /// Why it receives no deliveries.
         disconnected: Option<String>,
-        /// Why no run may start.
+        /// Why no run may start, other than a hold.
         blocked: Option<String>,
+        /// Until when and why an operator holds the node.
+        hold: Option<String>,
         /// How many deliveries are held.
         held: usize,
         /// How many deliveries it cannot read.

@@ -54,7 +54,7 @@ fn sound() -> Facts {
             active: "active".to_owned(),
             enabled: "enabled".to_owned(),
         }),
-        agent: Some(Agent::Answers { disconnected: None, blocked: None, held: 0, unreadable: 0 }),
+        agent: Some(Agent::Answers { disconnected: None, blocked: None, hold: None, held: 0, unreadable: 0 }),
         outbox: Some(Outbox::default()),
         claim: Some(Claim { certname: node("web01"), record: Some(record()) }),
     }
@@ -249,11 +249,20 @@ fn an_agent_is_judged_by_its_own_words() {
     let answers = |disconnected: Option<&str>, blocked: Option<&str>, held, unreadable| Agent::Answers {
         disconnected: disconnected.map(str::to_owned),
         blocked: blocked.map(str::to_owned),
+        hold: None,
         held,
         unreadable,
     };
     check(agent(answers(Some("refused"), None, 0, 0)), &[("agent", E, "refused")]);
     check(agent(answers(None, Some("another agent"), 0, 0)), &[("agent", E, "no run may start")]);
+    let held = Agent::Answers {
+        disconnected: None,
+        blocked: None,
+        hold: Some("held until noon by ops01: disks".to_owned()),
+        held: 0,
+        unreadable: 0,
+    };
+    check(agent(held), &[("agent", W, "it is held until noon by ops01: disks")]);
     check(
         agent(answers(None, None, 1, 2)),
         &[("agent", W, "1 delivery is held"), ("agent", W, "2 values are not readable")],

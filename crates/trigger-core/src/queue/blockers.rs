@@ -28,6 +28,8 @@ pub enum Blocker {
     /// Puppet is disabled on this node. The sentence has the operator's message, as in
     /// `puppet agent --disable MESSAGE`.
     Disabled(String),
+    /// An operator holds this node. The sentence says until when and why. Ends with its time, or with a release.
+    Hold(String),
     /// PuppetDB has not stored the catalogs yet that the events were fired with, so that a run would lack what their
     /// origins export. Ends by itself, at the latest after `settle`.
     Settling {
@@ -71,6 +73,8 @@ pub struct Blockers {
     pub claim: Option<ClaimBlocker>,
     /// What Puppet's settings and files say against a run.
     pub puppet: Option<PuppetBlocker>,
+    /// See [`Blocker::Hold`].
+    pub hold: Option<String>,
 }
 
 impl Blocker {
@@ -83,17 +87,31 @@ impl Blocker {
             Some(PuppetBlocker::Unknown(reason)) => Some(Self::Unknown(reason)),
             Some(PuppetBlocker::Broken(reason)) => Some(Self::Broken(reason)),
             Some(PuppetBlocker::Disabled(reason)) => Some(claim().unwrap_or(Self::Disabled(reason))),
-            None => claim(),
+            None => claim().or_else(|| reported.hold.clone().map(Self::Hold)),
         }
     }
 
-    /// Whether it stays until an operator does something. The deliveries behind it are held; behind any other they are
+    /// Whether it stays until an operator does something, or for as long as an operator wants. The deliveries behind it are held; behind any other they are
     /// pending.
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Recovering | Self::Unknown(_) | Self::Settling { .. } => false,
             Self::Claim(claim) => matches!(claim, ClaimBlocker::Contended(_)),
-            Self::OtherCertname(_) | Self::Broken(_) | Self::Disabled(_) => true,
+            Self::OtherCertname(_) | Self::Broken(_) | Self::Disabled(_) | Self::Hold(_) => true,
+        }
+    }
+
+    /// The name of the variant, for programs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Recovering => "recovering",
+            Self::OtherCertname(_) => "other_certname",
+            Self::Unknown(_) => "unknown",
+            Self::Broken(_) => "broken",
+            Self::Claim(_) => "claim",
+            Self::Disabled(_) => "disabled",
+            Self::Hold(_) => "hold",
+            Self::Settling { .. } => "settling",
         }
     }
 
@@ -106,6 +124,7 @@ impl Blocker {
             | Self::Unknown(reason)
             | Self::Broken(reason)
             | Self::Disabled(reason)
+            | Self::Hold(reason)
             | Self::Settling { reason, .. } => reason,
         }
     }

@@ -6,6 +6,7 @@ use super::{ActiveRun, Blocker, MAX_LISTED, Queue};
 use crate::count::count;
 use crate::identity::{Certname, EventId};
 use crate::node::{Activity, Delayed, HeldDelivery, Retrying, Running, Waiting};
+use crate::policy::Policy;
 use crate::rate_limiter::RunsPerMinute;
 use crate::reason::shortened;
 use crate::run::record::Cause;
@@ -50,6 +51,8 @@ impl Queue {
                 }),
             },
             held: held.map(|(event, reason)| HeldDelivery { event, reason: shortened(reason) }).collect(),
+            // Orders are not the queue's: the agent adds what it knows of them.
+            hold: None,
         }
     }
 
@@ -99,6 +102,11 @@ impl Queue {
     pub fn awaited_catalogs(&self) -> BTreeSet<Certname> {
         let waiting = [&self.real, &self.noop].into_iter().flat_map(|waiting| waiting.unsettled.exporters());
         waiting.chain(self.repeated_causes().map(|cause| &cause.event.origin)).cloned().collect()
+    }
+
+    /// Which events may run Puppet here, and who may hold this node.
+    pub fn policy(&self) -> &Policy {
+        &self.settings.policy
     }
 
     /// Whether an event waits or runs here.

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Stored, WireError, read, sentence, write};
-use crate::identity::{EventId, GroupName, Revision, RunId};
-use crate::node::{Activity, Delayed, HeldDelivery, NodeRecord, Retrying, Running, Waiting};
+use super::{Stored, WireError, optional_sentence, read, sentence, write};
+use crate::identity::{Certname, EventId, GroupName, Revision, RunId};
+use crate::node::{
+    Activity, Delayed, HeldDelivery, HeldNode, HoldReport, NodeRecord, RefusedHold, Retrying, Running,
+    Waiting,
+};
 use crate::time::Timestamp;
 
 #[derive(Serialize, Deserialize)]
@@ -33,6 +36,8 @@ struct NodeForm {
     waiting: Option<BlockedForm>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     held: Vec<HeldForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hold: Option<HoldReportForm>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,11 +71,61 @@ struct HeldForm {
     reason: String,
 }
 
+/// What the node knows of orders to hold it.
+#[derive(Serialize, Deserialize)]
+struct HoldReportForm {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    accepted: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    held: Option<HeldNodeForm>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    refused: Option<RefusedHoldForm>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeldNodeForm {
+    until_unix_ms: Timestamp,
+    by: Certname,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "optional_sentence")]
+    reason: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RefusedHoldForm {
+    number: u64,
+    by: Certname,
+    #[serde(deserialize_with = "sentence")]
+    reason: String,
+}
+
+impl From<HoldReport> for HoldReportForm {
+    fn from(HoldReport { accepted, held, refused }: HoldReport) -> Self {
+        let held =
+            held.map(|HeldNode { until, by, reason }| HeldNodeForm { until_unix_ms: until, by, reason });
+        let refused =
+            refused.map(|RefusedHold { number, by, reason }| RefusedHoldForm { number, by, reason });
+        Self { accepted, held, refused }
+    }
+}
+
+impl From<HoldReportForm> for HoldReport {
+    fn from(HoldReportForm { accepted, held, refused }: HoldReportForm) -> Self {
+        let held = held.map(|HeldNodeForm { until_unix_ms, by, reason }| HeldNode {
+            until: until_unix_ms,
+            by,
+            reason,
+        });
+        let refused =
+            refused.map(|RefusedHoldForm { number, by, reason }| RefusedHold { number, by, reason });
+        Self { accepted, held, refused }
+    }
+}
+
 impl Stored for NodeRecord {
     const WHAT: &'static str = "a node's record";
 
     fn to_body(&self) -> String {
-        let Activity { running, retrying, delayed, waiting, held } = self.activity.clone();
+        let Activity { running, retrying, delayed, waiting, held, hold } = self.activity.clone();
         let running = running.map(|Running { run_id, started_at, causes }| RunningForm {
             run_id,
             started_at_unix_ms: started_at,
@@ -99,6 +154,7 @@ impl Stored for NodeRecord {
             delayed,
             waiting,
             held: held.collect(),
+            hold: hold.map(HoldReportForm::from),
         })
     }
 
@@ -136,6 +192,7 @@ impl Stored for NodeRecord {
                 delayed,
                 waiting,
                 held: held.collect(),
+                hold: form.hold.map(HoldReport::from),
             },
         })
     }

@@ -11,10 +11,14 @@ use crate::delivery::DeliveryOutcome;
 use crate::delivery::{Delivery, Members};
 use crate::event::{Event, FiredBy, FiringResource, Part, Target, Targets, samples};
 use crate::fire_note::FireNote;
+use crate::holds::{Demand, HoldNote, HoldOrder};
 use crate::identity::{KeyPrefix, Revision, RunId};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
 use crate::loop_guard::Rule;
-use crate::node::{Activity, Delayed, HeldDelivery, NodeRecord, Retrying, Running, Waiting};
+use crate::node::{
+    Activity, Delayed, HeldDelivery, HeldNode, HoldReport, NodeRecord, RefusedHold, Retrying, Running,
+    Waiting,
+};
 use crate::publication::Publication;
 use crate::run::history::samples::{record, result, run_id};
 use crate::run::history::{
@@ -82,6 +86,7 @@ fn sample_node() -> NodeRecord {
             delayed: None,
             waiting: None,
             held: vec![HeldDelivery { event: samples::event_id(3), reason: "disabled".to_owned() }],
+            hold: None,
         },
     }
 }
@@ -181,6 +186,35 @@ fn forms_stay() {
         ..Activity::default()
     };
     check(&waiting, include_str!("golden/node-waiting.v1.json"));
+    let mut held = sample_node();
+    held.activity = Activity {
+        hold: Some(HoldReport {
+            accepted: Some(12),
+            held: Some(HeldNode {
+                until: Timestamp::from_unix_ms(9),
+                by: "ops01".parse().unwrap(),
+                reason: Some("database migration".to_owned()),
+            }),
+            refused: Some(RefusedHold {
+                number: 11,
+                by: "web01".parse().unwrap(),
+                reason: "no operator".to_owned(),
+            }),
+        }),
+        ..Activity::default()
+    };
+    check(&held, include_str!("golden/node-held.v1.json"));
+    let order = |demand| HoldOrder {
+        number: 12,
+        by: "ops01".parse().unwrap(),
+        at: Timestamp::from_unix_ms(9),
+        demand,
+    };
+    let hold = order(Demand::hold(Duration::from_secs(7200), Some("database migration")));
+    check(&hold, include_str!("golden/hold.v1.json"));
+    check(&order(Demand::Release), include_str!("golden/hold-release.v1.json"));
+    let note = HoldNote { order: hold, left: Duration::from_secs(60), noted_at: Timestamp::from_unix_ms(10) };
+    check(&note, include_str!("golden/hold-note.v1.json"));
     let stopped = NodeRecord { lock: Some("l".to_owned()), released: true, ..sample_node() };
     check(&stopped, include_str!("golden/node-released.v1.json"));
     check(&sample_record(), include_str!("golden/run-record.v1.json"));

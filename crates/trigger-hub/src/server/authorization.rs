@@ -18,7 +18,8 @@ use trigger_core::authorization::{
     Action, Cost, Denial, Operators, Progress, Scope, Value, authorize, check_size,
 };
 use trigger_core::event::Part;
-use trigger_core::identity::Revision;
+use trigger_core::holds::HoldOrder;
+use trigger_core::identity::{Certname, Revision};
 use trigger_core::keyspace::{Key, Keyspace};
 use trigger_store::store::KeyRange;
 
@@ -61,6 +62,7 @@ pub(super) struct AdmittedPut {
     /// By its place in the request, the revision of what is stored already and stays.
     kept: BTreeMap<usize, Revision>,
     fired: Vec<Part>,
+    ordered: Vec<(Certname, HoldOrder)>,
     _guards: Guards,
 }
 
@@ -136,6 +138,7 @@ impl<'a> Check<'a> {
     pub(super) async fn put(&self, entries: Vec<(String, String)>) -> Result<AdmittedPut, Refusal> {
         let keys = entries.iter().map(|(key, _)| self.key(key, "write")).collect::<Result<Vec<_>, _>>()?;
         let (mut actions, mut lookup, mut fired) = (Vec::new(), Lookup::default(), Vec::new());
+        let mut ordered = Vec::new();
         let mut costs = Vec::new();
         for (key, (text_of_key, text)) in keys.iter().zip(&entries) {
             self.size(key, text)?;
@@ -144,6 +147,9 @@ impl<'a> Check<'a> {
             if let (Key::Part { event, index }, Value::Part(part)) = (key, &value) {
                 lookup.facts.offer(*event, *index, (**part).clone());
                 fired.push((**part).clone());
+            }
+            if let (Key::Hold { certname }, Value::Hold(order)) = (key, &value) {
+                ordered.push((certname.clone(), (**order).clone()));
             }
             actions.push(Action::Put { key: key.clone(), value });
         }
@@ -154,7 +160,8 @@ impl<'a> Check<'a> {
                 return Err(refusal);
             }
         };
-        let mut admitted = AdmittedPut { entries: Vec::new(), kept: BTreeMap::new(), fired, _guards: guards };
+        let mut admitted =
+            AdmittedPut { entries: Vec::new(), kept: BTreeMap::new(), fired, ordered, _guards: guards };
         for (index, ((entry, key), verdict)) in entries.into_iter().zip(keys).zip(verdicts).enumerate() {
             match (verdict, lookup.outcome(&key)) {
                 (Progress::KeepsStored, Some(revision)) => drop(admitted.kept.insert(index, revision)),
@@ -192,9 +199,10 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Reports the events that a put has fired.
+    /// Reports the events that a put has fired, and the orders to nodes.
     pub(super) fn stored(&self, put: &AdmittedPut) {
         put.fired.iter().for_each(|part| audit::accepted(self.caller, part));
+        put.ordered.iter().for_each(|(node, order)| audit::ordered(self.caller, node, order));
     }
 
     /// Checks a compare-and-swap. What is returned has to be held until it is done.

@@ -12,7 +12,7 @@ use trigger_core::delivery::Completion;
 use trigger_core::event::Target;
 use trigger_core::identity::{Certname, EventId, RunId};
 use trigger_core::keyspace::Key;
-use trigger_core::node::{Activity, Running};
+use trigger_core::node::{Activity, HeldNode, Running};
 use trigger_core::policy::Policy;
 use trigger_core::queue::{Blockers, Effect, Input, PuppetBlocker, Queue, QueueSettings};
 use trigger_core::run::record::{Cause, RunRecord};
@@ -28,13 +28,14 @@ use super::connection::Connection;
 use super::current_run::{Concluded, CurrentRun, EndedRun};
 use super::daemon_log;
 use super::error::AgentError;
+use super::hold_keeper::HoldKeeper;
 use super::known_ends::KnownEnds;
 use super::rename::rename;
 use super::unreadable::Unreadable;
 use super::view;
 use super::{AgentSettings, DisableCheck, Node, Question, Signal, Stopped};
 use crate::host::Host;
-use crate::queue_view::QueueView;
+use crate::queue_view::{HoldView, QueueView};
 use crate::state::{DedupLog, OpenRun, Runs};
 
 /// The daemon's ends of the channels to the other tasks.
@@ -64,6 +65,7 @@ pub(super) struct Daemon<H: Host, D> {
     without_run: Vec<Completion>,
     unreadable: Unreadable,
     current: CurrentRun<H>,
+    holds: HoldKeeper<H>,
     /// What Puppet said against a run at the latest check.
     puppet: Option<PuppetBlocker>,
     channels: Channels<D>,
@@ -92,6 +94,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         }
         Ok(Self {
             current: CurrentRun::new(Arc::clone(&node), runs.clone()),
+            holds: HoldKeeper::new(Arc::clone(&node)),
             node,
             queue,
             runs,
@@ -125,7 +128,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         tracing::info!(certname = %settings.certname, backend = %settings.backend, "the agent is ready");
         on_ready();
         loop {
-            let wake = self.queue.next_wake();
+            let wake = [self.queue.next_wake(), self.holds.ends()].into_iter().flatten().min();
             tokio::select! {
                 // Rare inputs come before frequent ones, in the same order on any host.
                 biased;
@@ -262,6 +265,13 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                         self.send(CompletionJob::DeleteDeliveries { event, addressed_as: [target].into() });
                     }
                 }
+                Arrival::Ordered(order) => {
+                    let certname = self.node.settings.certname.clone();
+                    self.unreadable.forget(|| self.node.fleet.keyspace().key(&Key::Hold { certname }));
+                    self.holds.take(self.queue.policy(), &order);
+                    // It counts for the deliveries that were read with it.
+                    self.take_in(Input::Tick);
+                }
                 Arrival::TooNew(held) => {
                     tracing::warn!(event = %held.event, reason = held.reason, "delivery held");
                     self.take_in(Input::TooNew(held));
@@ -311,7 +321,8 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         let puppet = self.channels.disabled.reason(about_to_start);
         daemon_log::puppet(self.puppet.as_ref(), puppet.as_ref());
         self.puppet.clone_from(&puppet);
-        Blockers { claim: self.channels.claim.borrow_and_update().blocker(elapsed), puppet }
+        let hold = self.holds.held().map(ToString::to_string);
+        Blockers { claim: self.channels.claim.borrow_and_update().blocker(elapsed), puppet, hold }
     }
 
     /// Passes an input to the core, performs the effects, and publishes the node's activity.
@@ -334,7 +345,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     }
 
     fn tell_activity(&mut self) {
-        let activity = self.queue.activity();
+        let activity = Activity { hold: self.holds.report(), ..self.queue.activity() };
         self.log_delay(&activity);
         self.log_block(&activity);
         self.node.metrics.queue(&self.queue);
@@ -482,7 +493,13 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
             }
             Connection::Down(reason) => Some(reason.clone()),
         };
-        view::of(&self.node.settings, &self.queue, disconnected, &claim, self.unreadable.keys())
+        let held = self.holds.report().and_then(|report| report.held);
+        let hold = held.map(|HeldNode { until, by, reason }| HoldView {
+            until_unix_ms: until.as_unix_ms(),
+            by: by.to_string(),
+            reason,
+        });
+        view::of(&self.node.settings, &self.queue, disconnected, &claim, self.unreadable.keys(), hold)
     }
 }
 

@@ -20,6 +20,7 @@ mod delivery_watcher;
 mod disable_watcher;
 mod end_note;
 mod error;
+mod hold_keeper;
 mod known_ends;
 mod log_server;
 mod metrics;

@@ -9,7 +9,7 @@ use trigger_fleet::claim::ClaimState;
 
 use super::AgentSettings;
 use crate::host::Host;
-use crate::queue_view::{HeldView, QueueView, RunningView, UnreadableView, WaitingView};
+use crate::queue_view::{HeldView, HoldView, QueueView, RunningView, UnreadableView, WaitingView};
 
 /// Returns the view of a queue as it is now.
 pub(super) fn of<H: Host>(
@@ -18,6 +18,7 @@ pub(super) fn of<H: Host>(
     disconnected: Option<String>,
     claim: &ClaimState,
     unreadable: &BTreeMap<String, String>,
+    hold: Option<HoldView>,
 ) -> QueueView {
     let activity = queue.activity();
     let retry = |event: EventId| activity.retrying.iter().find(|retrying| retrying.causes.contains(&event));
@@ -37,6 +38,8 @@ pub(super) fn of<H: Host>(
         disconnected,
         holds_claim: matches!(claim, ClaimState::Held { .. }),
         blocked: queue.blocked_reason().map(str::to_owned),
+        blocked_by: queue.blocker().map(|blocker| blocker.kind().to_owned()),
+        hold,
         running: activity.running.as_ref().map(|running| RunningView {
             run_id: running.run_id.to_string(),
             started_at_unix_ms: running.started_at.as_unix_ms(),

@@ -6,6 +6,7 @@
 //! certname                 the certname that the directory belongs to
 //! groups                   the groups that the node has joined, and since which revision
 //! ended                    events that ended here and never run again
+//! hold                     the latest order to hold or release the node that it has accepted
 //! fires                    how often triggers fired here for their root events
 //! outbox/                  fired events that the backend has not committed yet
 //! runs/                    records, output and results of runs

@@ -8,7 +8,7 @@ use trigger_core::identity::{Certname, EventId};
 use trigger_core::keyspace::Key;
 use trigger_core::lineage::Lineage;
 use trigger_core::run::{CompletedRun, RunOutcome};
-use trigger_core::sweep::SWEEP_GRACE_PERIOD;
+use trigger_core::sweep::{EVENT_RETENTION, SWEEP_GRACE_PERIOD};
 use trigger_core::wire::Stored;
 
 use crate::checker::Run;
@@ -154,7 +154,9 @@ impl World {
             return self.violate("nothing expires early", detail);
         }
         let listed = self.check.registrations.get(certname).and_then(|node| node.listed.get(&event));
-        if !by_target && listed.is_some_and(|since| self.now - *since > SWEEPERS_HASTE) {
+        let is_at_work = listed.is_some_and(|since| self.now - *since > SWEEPERS_HASTE);
+        // A node has seven days for that, also one that was off in the meantime.
+        if !by_target && is_at_work && !self.has_expired_since(client, event, EVENT_RETENTION) {
             let detail = format!("m{} expires {event} at {certname}, which is at work on it", client.machine);
             self.violate("nothing is removed that is still needed", detail);
         }

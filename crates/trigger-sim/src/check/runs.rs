@@ -29,6 +29,7 @@ impl World {
             let detail = format!("m{machine} and m{other} both hold {certname}");
             self.violate("one holder of a claim at a time", detail);
         }
+        self.check_not_held(machine, record.run_id);
         if causes.is_empty() {
             self.violate("no run without a cause", format!("{} covers nothing", record.run_id));
         }

@@ -9,6 +9,7 @@ mod facts;
 mod fire;
 mod first_process;
 mod globals;
+mod hold;
 mod hub;
 mod keygen;
 mod log;
@@ -57,6 +58,17 @@ enum Command {
     Fire(fire::FireArgs),
     /// End an event at those of its targets that have not run for it yet
     Cancel(cancel::CancelArgs),
+    /// Keep an agent from starting runs for a time; what is fired at it waits, and runs afterwards
+    ///
+    /// A run in progress goes on, and Puppet's own periodic runs are not touched: 'puppet agent --disable' stops those. An
+    /// event that expires meanwhile does not run. Root on a node may hold that node, and so may the operators that its own
+    /// configuration names ([operators]). A new order replaces an earlier one. With --group, each node that is registered as a
+    /// member now is held, and the command prints which.
+    Hold(hold::HoldArgs),
+    /// Let an agent that is held start runs again
+    ///
+    /// What waited runs then. All who may hold a node may release it, also where another one of them holds it.
+    Release(hold::ReleaseArgs),
     /// Show an event's deliveries, or the latest events
     Status(status::StatusArgs),
     /// Show the nodes of the fleet: who is alive, what ran there last, what waits
@@ -146,6 +158,8 @@ fn run_command(cli: &Cli) -> ExitCode {
     let result = match &cli.command {
         Command::Fire(args) => block_on(fire::run(globals, args, &warnings)),
         Command::Cancel(args) => block_on(cancel::run(globals, args, &warnings)),
+        Command::Hold(args) => block_on(hold::hold(globals, args, &warnings)),
+        Command::Release(args) => block_on(hold::release(globals, args, &warnings)),
         Command::Status(args) => block_on(status::run(globals, args, &warnings)),
         Command::Nodes(args) => block_on(nodes::run(globals, args, &warnings)),
         Command::Node(args) => block_on(node::run(globals, args, &warnings)),

@@ -7,7 +7,7 @@ use clap::Args;
 use trigger_core::delivery::DeliveryState;
 use trigger_core::duration;
 use trigger_core::identity::{Certname, GroupName, KeyPrefix};
-use trigger_core::node::{NodeRecord, Presence};
+use trigger_core::node::{HoldReport, NodeRecord, Presence};
 use trigger_core::run::history::PastRun;
 use trigger_core::time::Timestamp;
 use trigger_fleet::overview::{NodeOverview, Overview};
@@ -30,7 +30,7 @@ pub(crate) struct NodesArgs {
     /// Show only nodes whose agent is stopped or silent
     #[arg(long)]
     away: bool,
-    /// Show only nodes where deliveries are held
+    /// Show only nodes that an operator holds, or where deliveries are held
     #[arg(long)]
     held: bool,
     /// The key prefix that the agents are registered under [default: /puppet_trigger/events]
@@ -100,7 +100,7 @@ impl Selection {
         let Some(node) = node else { return !self.has_conditions() };
         (self.groups.is_empty() || node.groups.keys().any(|group| self.groups.contains(group)))
             && (!self.away || node.presence(now) != Presence::Alive)
-            && (!self.held || !node.activity.held.is_empty())
+            && (!self.held || !node.activity.held.is_empty() || is_held(node))
     }
 
     fn has_conditions(&self) -> bool {
@@ -131,6 +131,7 @@ fn print(overview: &Overview, now: Timestamp, is_selection: bool) {
         "ENDED",
         "CAUSE",
         "GROUPS",
+        "HOLD",
         "DELIVERIES",
     ]);
     for (certname, NodeOverview { record, last_run }) in &overview.nodes {
@@ -144,6 +145,7 @@ fn print(overview: &Overview, now: Timestamp, is_selection: bool) {
             run.map(|past| output::short_time(past.run.result.finished_at)).unwrap_or_default(),
             run.map(cause).unwrap_or_default(),
             groups.join(", "),
+            record.activity.hold.as_ref().map(hold).unwrap_or_default(),
             deliveries(&OpenDelivery::list(record)),
         ]);
     }
@@ -156,6 +158,17 @@ fn print(overview: &Overview, now: Timestamp, is_selection: bool) {
         }
         output::print_table(&table);
     }
+}
+
+fn is_held(node: &NodeRecord) -> bool {
+    node.activity.hold.as_ref().is_some_and(|report| report.held.is_some())
+}
+
+/// What a node says of orders to hold it.
+fn hold(HoldReport { held, refused, .. }: &HoldReport) -> String {
+    let held = held.as_ref().map(ToString::to_string);
+    let refused = refused.as_ref().map(|order| format!("refuses an order by {}: {}", order.by, order.reason));
+    held.into_iter().chain(refused).collect::<Vec<_>>().join("; ")
 }
 
 fn presence(record: &NodeRecord, now: Timestamp) -> String {
@@ -194,6 +207,7 @@ fn deliveries(open: &[OpenDelivery]) -> String {
 mod tests {
     use super::*;
     use crate::fixtures::{NOON, registration};
+    use trigger_core::node::HeldNode;
 
     const NOW: Timestamp = Timestamp::from_unix_ms(NOON);
 
@@ -219,7 +233,11 @@ mod tests {
         assert_eq!(presence(&silent, NOW), "silent for 1h");
         let held = Selection { held: true, ..Selection::default() };
         assert!(shows(&held, "a", Some(&node)));
-        assert!(!shows(&held, "a", Some(&NodeRecord { activity: Default::default(), ..node })));
+        let mut idle = NodeRecord { activity: Default::default(), ..node };
+        assert!(!shows(&held, "a", Some(&idle)));
+        let shown = HeldNode { until: NOW, by: "ops01".parse().unwrap(), reason: None };
+        idle.activity.hold = Some(HoldReport { accepted: Some(1), held: Some(shown), refused: None });
+        assert!(shows(&held, "a", Some(&idle)));
     }
 
     #[test]

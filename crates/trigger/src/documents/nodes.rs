@@ -13,6 +13,7 @@ use trigger_core::time::Timestamp;
 use trigger_fleet::forgetting::Forgotten;
 use trigger_fleet::overview::{NodeOverview, Overview};
 
+use super::hold::{Hold, RefusedOrder};
 use super::text::{Text, Time};
 
 /// What `trigger nodes` prints.
@@ -70,6 +71,10 @@ pub(crate) struct RegisteredNode {
     pub(crate) location: String,
     /// Its groups.
     pub(crate) groups: Vec<Text<GroupName>>,
+    /// The hold that keeps it from starting runs; null if it is not held.
+    pub(crate) hold: Option<Hold>,
+    /// The latest order to hold or release it that it does not take; null if there is none since one that it has taken.
+    pub(crate) refused_order: Option<RefusedOrder>,
     /// The deliveries that it works on, or that wait there for more than their turn.
     pub(crate) deliveries: Vec<OpenDelivery>,
     /// Its latest run that has ended; null if it has reported none, or if the backend does not show it.
@@ -164,6 +169,7 @@ impl Nodes {
 
 impl RegisteredNode {
     fn of(certname: &Certname, NodeOverview { record, last_run }: &NodeOverview, now: Timestamp) -> Self {
+        let hold = record.activity.hold.as_ref();
         Self {
             certname: Text(certname.clone()),
             agent: match record.presence(now) {
@@ -175,6 +181,8 @@ impl RegisteredNode {
             version: record.version.clone(),
             location: record.location.clone(),
             groups: record.groups.keys().cloned().map(Text).collect(),
+            hold: hold.and_then(|report| report.held.as_ref()).map(Hold::of),
+            refused_order: RefusedOrder::of(hold),
             deliveries: OpenDelivery::list(record),
             last_run: last_run.as_ref().map(LastRun::of),
         }

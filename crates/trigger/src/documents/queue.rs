@@ -4,6 +4,7 @@ use serde::Serialize;
 use trigger_core::time::Timestamp;
 use trigger_node::queue_view::QueueView;
 
+use super::hold::Hold;
 use super::text::Time;
 
 /// What `trigger queue` prints. Without an agent, only the fields about the outbox have values.
@@ -20,6 +21,11 @@ pub(crate) struct Queue {
     pub(crate) disconnected: Option<String>,
     /// Why no run may start; null if runs may start.
     pub(crate) blocked: Option<String>,
+    /// What keeps runs from starting: `recovering`, `other_certname`, `unknown`, `broken`, `claim`, `disabled`, `hold` or
+    /// `settling`; null if runs may start.
+    pub(crate) blocked_by: Option<String>,
+    /// The hold of this node, even where something else keeps runs from starting as well; null if it is not held.
+    pub(crate) hold: Option<Hold>,
     /// The run in progress.
     pub(crate) running: Option<RunningRun>,
     /// The deliveries that wait for a run.
@@ -162,6 +168,12 @@ impl Queue {
             backend: Some(agent.backend),
             disconnected: agent.disconnected,
             blocked: agent.blocked,
+            blocked_by: agent.blocked_by,
+            hold: agent.hold.map(|hold| Hold {
+                until: time(hold.until_unix_ms),
+                by: hold.by,
+                reason: hold.reason,
+            }),
             running: agent.running.map(|run| RunningRun {
                 run_id: run.run_id,
                 started_at: time(run.started_at_unix_ms),

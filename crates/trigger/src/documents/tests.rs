@@ -13,7 +13,7 @@ use trigger_core::event::{DEFAULT_LIFETIME, RunOptions, Targets};
 use trigger_core::identity::KeyPrefix;
 use trigger_core::keyspace::Keyspace;
 use trigger_core::lineage::{Lineage, Loops};
-use trigger_core::node::{NodeRecord, Running};
+use trigger_core::node::{HeldNode, HoldReport, NodeRecord, RefusedHold, Running};
 use trigger_core::policy::{Policy, Request, Rule, RuleSettings};
 use trigger_core::run::history::{PastCause, PastRun, Truncated};
 use trigger_core::run::record::{Cause, RunRecord};
@@ -54,6 +54,7 @@ fn every_document_has_a_schema() {
     check_schema::<FollowedEvent>("fire-wait");
     check_schema::<EventStatus>("status-event");
     check_schema::<CancelledEvent>("cancel");
+    check_schema::<HoldOrders>("hold");
     check_schema::<LatestEvents>("status");
     check_schema::<Diagnosis>("doctor");
     check_schema::<Nodes>("nodes");
@@ -166,7 +167,8 @@ fn the_nodes_of_a_fleet() {
     let causes = Truncated { listed: vec![cause], more: 2 };
     let last_run = PastRun { run, tags, causes, superseded: 0, fired: Truncated::default() };
     let lb01 = NodeOverview { record: registration(&["lb"]), last_run: Some(last_run) };
-    let web01 = NodeRecord { released: true, activity: Default::default(), ..registration(&[]) };
+    let mut web01 = NodeRecord { released: true, activity: Default::default(), ..registration(&[]) };
+    web01.activity.hold = Some(held());
     let overview = Overview {
         nodes: [
             ("lb01".parse().unwrap(), lb01),
@@ -194,6 +196,32 @@ fn an_event_that_was_cancelled() {
         warnings: warnings(),
     };
     check("cancel", &cancelled);
+}
+
+/// A node that is held, and has refused the order of another one since.
+fn held() -> HoldReport {
+    HoldReport {
+        accepted: Some(12),
+        held: Some(HeldNode {
+            until: Timestamp::from_unix_ms(NOON + 3_600_000),
+            by: "ops01".parse().unwrap(),
+            reason: Some("database migration".to_owned()),
+        }),
+        refused: Some(RefusedHold {
+            number: 13,
+            by: "web01".parse().unwrap(),
+            reason: "web01 is no operator".to_owned(),
+        }),
+    }
+}
+
+#[test]
+fn nodes_that_were_held() {
+    let certname = "lb01".parse().unwrap();
+    let released = HoldReport { accepted: Some(14), held: None, refused: None };
+    let node = |number, report: &HoldReport| OrderedNode::of(&certname, number, Some(report));
+    let nodes = vec![node(12, &held()), node(13, &held()), node(14, &held()), node(14, &released)];
+    check("hold", &HoldOrders { nodes, warnings: warnings() });
 }
 
 #[test]
@@ -242,7 +270,8 @@ fn the_latest_events() {
 fn a_queue() {
     let view = r#"{
         "certname": "lb01", "backend": "hub+http://127.0.0.1:8145",
-        "disconnected": "connection refused", "blocked": "Puppet is disabled",
+        "disconnected": "connection refused", "blocked": "Puppet is disabled", "blocked_by": "disabled",
+        "hold": { "until_unix_ms": 1763816400000, "by": "ops01", "reason": "database migration" },
         "running": { "run_id": "r1", "started_at_unix_ms": 1763812800000, "causes": ["e1", "e2"] },
         "waiting": [
             { "event_id": "e3", "trigger": "reload", "origin": "web01", "tags": ["lb"], "noop": true,

@@ -283,6 +283,48 @@ error: 'last' is neither a number of runs to go back (0 is the latest) nor a run
 }
 
 #[test]
+fn a_hold_has_a_node_a_time_and_a_reason() {
+    let hold = |rest: &[&str], stderr: Inline| fails(&[&["hold", "lb01"], rest].concat(), 2, stderr);
+    hold(
+        &["--for", "8d", "--reason", "disks"],
+        str![[r#"
+error: --for takes a second at least and 7d at most: hold the node again where it is to be held for longer
+
+"#]],
+    );
+    hold(
+        &["--for", "0s", "--reason", "disks"],
+        str![[r#"
+error: --for takes a second at least and 7d at most: hold the node again where it is to be held for longer
+
+"#]],
+    );
+    hold(
+        &["--for", "1h", "--reason", " "],
+        str![[r#"
+error: --reason is empty: say why, for those who wonder why nothing runs
+
+"#]],
+    );
+    fails(
+        &["hold", "--for", "1h", "--reason", "disks"],
+        2,
+        str![[r#"
+error: name a node, or a group with --group
+
+"#]],
+    );
+    fails(
+        &["release", "lb 01"],
+        2,
+        str![[r#"
+error: 'lb 01' is not a certname: it may hold lower-case letters, digits, '.', '_' and '-', starts with none of '.' and '-', and has at most 255 characters
+
+"#]],
+    );
+}
+
+#[test]
 fn what_is_cancelled_is_an_event_and_where_is_a_certname() {
     fails(
         &["cancel", "e1"],

@@ -18,6 +18,8 @@ fn the_reference_is_what_the_program_says() {
         &[],
         &["fire"],
         &["cancel"],
+        &["hold"],
+        &["release"],
         &["status"],
         &["nodes"],
         &["node"],

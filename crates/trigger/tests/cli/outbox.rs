@@ -270,7 +270,7 @@ error: there is no state directory [..]/missing, so this node has no outbox
 fn the_queue_for_programs_names_every_field() {
     let state = state();
     trigger(state.path()).args(["queue", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
-{"agent_running":false,"certname":null,"backend":null,"disconnected":null,"blocked":null,"running":null,"waiting":[],"held":[],"unreadable":[],"spooled":[],"quarantined":[],"warnings":[]}
+{"agent_running":false,"certname":null,"backend":null,"disconnected":null,"blocked":null,"blocked_by":null,"hold":null,"running":null,"waiting":[],"held":[],"unreadable":[],"spooled":[],"quarantined":[],"warnings":[]}
 
 "#]]);
 }

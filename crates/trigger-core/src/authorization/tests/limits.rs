@@ -1,7 +1,5 @@
 //! Sizes and quotas.
 
-use std::time::Duration;
-
 use super::*;
 
 #[test]
@@ -11,6 +9,7 @@ fn each_kind_of_value_has_a_largest_size() {
         (delivery_key("lb01", 1), 1024),
         (outcome_key(1, "lb01"), 64 * 1024),
         (certificate_key("lb01"), 128 * 1024),
+        (Key::Hold { certname: certname("lb01") }, 8 * 1024),
         (Key::LogRequest { certname: certname("lb01"), reader: certname("web01") }, 8 * 1024),
         (Key::LogAnswer { reader: certname("ops01"), certname: certname("web01") }, 128 * 1024),
     ] {

@@ -198,6 +198,17 @@ fn a_node_asks_for_logs_in_its_own_name_and_answers_for_its_own_runs() {
     check(&answer("ops01", "lb01"), &Value::Other, "---oo");
 }
 
+/// Proves C13.
+#[test]
+fn a_node_is_held_by_operators_and_by_itself_each_in_its_own_name() {
+    let key = |name: &str| Key::Hold { certname: certname(name) };
+    check(&key("web01"), &hold("web01"), "y-oyy");
+    check(&key("web01"), &hold("ops01"), "--oyy");
+    check(&key("web01"), &Value::Other, "--oyy");
+    check(&key("lb01"), &hold("web01"), "o-ooo");
+    check(&key("lb01"), &hold("lb01"), "--ooo");
+}
+
 #[test]
 fn ranges_show_what_concerns_a_node() {
     let group: GroupName = "any".parse().unwrap();

@@ -18,6 +18,7 @@ fn world() -> World {
         world.put(&outcome_key(2, name), expired());
         world.put(&Key::Node { certname: certname(name) }, Value::Other);
         world.put(&Key::RunHistory { certname: certname(name) }, Value::Other);
+        world.put(&Key::Hold { certname: certname(name) }, hold("ops"));
         world.put(&certificate_key(name), Value::Certificate(certificate(name, 7)));
         for other in NAMES {
             let (certname, reader) = (certname(name), certname(other));
@@ -39,7 +40,7 @@ fn key() -> impl Strategy<Value = Key> {
     let name = prop::sample::select(&NAMES[..]);
     let target = prop_oneof![3 => prop::sample::select(&NAMES[..]), 1 => Just("@lb")];
     let reader = prop::sample::select(&NAMES[..]).prop_map(certname);
-    (0..13_usize, 0..EVENTS, name, reader, target, 0..2_u32).prop_map(
+    (0..14_usize, 0..EVENTS, name, reader, target, 0..2_u32).prop_map(
         |(kind, n, name, reader, target, index)| {
             let (event, certname) = (event(n), certname(name));
             match kind {
@@ -54,6 +55,7 @@ fn key() -> impl Strategy<Value = Key> {
                 9 => Key::LogAnswer { reader, certname },
                 10 => cancellation_key(target, n),
                 11 => cancellation_key("@lb:b", n),
+                12 => Key::Hold { certname },
                 _ => certificate_key(name),
             }
         },
@@ -71,6 +73,7 @@ fn value() -> impl Strategy<Value = Value> {
         2 => (0..2_u32).prop_map(|part| Value::Delivery(Delivery { part })),
         1 => Just(suppressed()),
         1 => prop::sample::select(&NAMES[..]).prop_map(cancellation),
+        1 => prop::sample::select(&NAMES[..]).prop_map(hold),
         1 => Just(Value::Outcome(Box::new(DeliveryOutcome::Refused("by a".to_owned())))),
         1 => Just(Value::Other),
         1 => Just(Value::Members(2)),
@@ -104,6 +107,7 @@ fn belongs_to_another(key: &str, world: &World) -> bool {
         | Key::Outcome { certname, .. }
         | Key::Node { certname }
         | Key::RunHistory { certname }
+        | Key::Hold { certname }
         | Key::Certificate { certname, .. } => certname.as_str() != "a",
         Key::LogRequest { certname, reader } | Key::LogAnswer { reader, certname } => {
             certname.as_str() != "a" && reader.as_str() != "a"
@@ -164,11 +168,13 @@ proptest! {
         let mut after = before.clone();
         act(&mut after, &Actor { certname: certname("a"), role: Role::Operator }, &actions);
         for (key, value) in &before.0 {
-            let kinds = ["deliveries/", "nodes/", "run-history/", "certificates/"];
+            let kinds = ["deliveries/", "nodes/", "run-history/", "certificates/", "holds/"];
             let may_go = kinds.iter().any(|kind| key.starts_with(kind));
             // It cancels, in its own name, what others have fired.
             let is_cancelled = key.contains("/cancelled") && after.0.get(key) == Some(&cancellation("a"));
-            if belongs_to_another(key, &before) && !is_cancelled {
+            // And holds and releases any node so.
+            let is_ordered = key.starts_with("holds/") && after.0.get(key) == Some(&hold("a"));
+            if belongs_to_another(key, &before) && !is_cancelled && !is_ordered {
                 prop_assert!(after.0.get(key) == Some(value) || (may_go && !after.has(&key.parse().unwrap())));
             }
         }

@@ -66,7 +66,7 @@ fn the_first_blocker_in_their_order_counts() {
                  claim: Option<ClaimBlocker>,
                  puppet: Option<PuppetBlocker>,
                  expected: Option<&str>| {
-        world.input(Input::Blockers(Blockers { claim, puppet }));
+        world.input(Input::Blockers(Blockers { claim, puppet, hold: Some("held until noon".to_owned()) }));
         assert_eq!(world.queue.blocked_reason(), expected);
         let activity = world.queue.activity();
         let held = activity.held.into_iter().map(|held| held.reason);
@@ -88,8 +88,9 @@ fn the_first_blocker_in_their_order_counts() {
     check(&mut world, None, disabled(), Some("maintenance"));
     let unregistered = Some(ClaimBlocker::NotRegistered);
     check(&mut world, unregistered, None, Some("this agent has not registered with the backend yet"));
+    check(&mut world, None, None, Some("held until noon"));
     assert_eq!(world.seen, [""; 0], "not even for a moment without a blocker");
-    check(&mut world, None, None, None);
+    world.input(Input::Blockers(Blockers::default()));
     assert_eq!(world.seen, ["run[e1]"]);
 }
 
@@ -97,8 +98,8 @@ fn the_first_blocker_in_their_order_counts() {
 #[test]
 fn deliveries_are_held_only_where_an_operator_has_to_act() {
     let text = || "why".to_owned();
-    let puppet = |blocker: PuppetBlocker| Blockers { puppet: Some(blocker), claim: None };
-    let claim = |blocker: ClaimBlocker| Blockers { claim: Some(blocker), puppet: None };
+    let puppet = |blocker: PuppetBlocker| Blockers { puppet: Some(blocker), ..Blockers::default() };
+    let claim = |blocker: ClaimBlocker| Blockers { claim: Some(blocker), ..Blockers::default() };
     let blockers = [
         (puppet(PuppetBlocker::Unknown(text())), DeliveryState::Pending),
         (puppet(PuppetBlocker::Broken(text())), DeliveryState::Held),
@@ -108,6 +109,7 @@ fn deliveries_are_held_only_where_an_operator_has_to_act() {
         (claim(ClaimBlocker::Lapsing(text())), DeliveryState::Pending),
         (claim(ClaimBlocker::Stale(text())), DeliveryState::Pending),
         (claim(ClaimBlocker::Contended(text())), DeliveryState::Held),
+        (Blockers { hold: Some(text()), ..Blockers::default() }, DeliveryState::Held),
     ];
     let mut world = world_in_recovery(settings());
     let shown = |world: &World| {

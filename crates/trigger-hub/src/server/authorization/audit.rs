@@ -1,6 +1,8 @@
 //! The hub's lines in the audit log: who fired what at whom, and what was denied.
 
 use trigger_core::event::Part;
+use trigger_core::holds::{Demand, HoldOrder};
+use trigger_core::identity::Certname;
 
 use crate::server::caller::Caller;
 
@@ -31,6 +33,25 @@ fn fire(caller: &Caller, part: &Part, decision: &str, reason: Option<&str>, unlo
         certname = %caller.actor,
         peer = caller.address,
         unlogged = (unlogged > 0).then_some(unlogged),
+    );
+}
+
+/// An order to hold or release a node was stored. Whether it counts, the node says.
+pub(super) fn ordered(caller: &Caller, node: &Certname, order: &HoldOrder) {
+    let (action, lasts_seconds, reason) = match &order.demand {
+        Demand::Hold { lasts, reason } => ("hold", Some(lasts.as_secs()), reason.as_deref()),
+        Demand::Release => ("release", None, None),
+    };
+    tracing::info!(
+        target: "audit",
+        action,
+        decision = "accepted",
+        %node,
+        number = order.number,
+        lasts_seconds,
+        reason,
+        certname = %caller.actor,
+        peer = caller.address,
     );
 }
 

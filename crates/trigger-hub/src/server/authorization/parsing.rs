@@ -25,6 +25,7 @@ pub(super) fn value(actor: &Actor, ca: Option<&Tls>, key: &Key, text: &str) -> V
         Key::Cancellation { .. } | Key::GroupCancellation { .. } => {
             parsed(text, |cancellation| Value::Cancellation(Box::new(cancellation)))
         }
+        Key::Hold { .. } => parsed(text, |order| Value::Hold(Box::new(order))),
         // A node may say of itself what it wants, also in words that are newer than this hub.
         Key::Outcome { certname, .. } if *certname != actor.certname => {
             parsed(text, |outcome| Value::Outcome(Box::new(outcome)))

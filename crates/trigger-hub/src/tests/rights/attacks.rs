@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tracing::{Metadata, span};
 use trigger_core::certificate::{CertificateRef, Fingerprint, StoredCertificate};
 use trigger_core::delivery::Delivery;
+use trigger_core::holds::{Demand, HoldOrder};
 use trigger_core::lineage::Hop;
 use trigger_core::run_log::{LogRequest, RunChoice};
 use trigger_core::why::{Question, Which};
@@ -34,6 +35,12 @@ fn log_request(asked: &str, reader: &str, as_operator: bool) -> (String, String)
     let request = LogRequest { key: [7; 32], run: RunChoice::Latest { back: 0 }, from: None, as_operator };
     let reader = certname(reader);
     (key(&Key::LogRequest { certname: certname(asked), reader }), request.to_wire())
+}
+
+fn hold(node: &str, by: &str) -> (String, String) {
+    let (by, demand) = (certname(by), Demand::hold(Duration::from_secs(60), None));
+    let order = HoldOrder { number: 1, by, at: Timestamp::from_unix_ms(1), demand };
+    (key(&Key::Hold { certname: certname(node) }), order.to_wire())
 }
 
 fn log_answer(reader: &str, of: &str) -> Key {
@@ -82,6 +89,8 @@ async fn check_writes_for_others(hub: &Hub, web01: &HubStore) {
         ((key(&node("web01")), String::new()), "by compare-and-swap alone"),
         ((key(&Key::RunHistory { certname: certname("lb01") }), String::new()), "a node writes its own"),
         (log_request("lb01", "db01", false), "a node asks for the output of runs in its own name only"),
+        (hold("lb01", "web01"), "a node holds and releases itself"),
+        (hold("web01", "db01"), "in its own name"),
         (log_request("lb01", "web01", true), "only an operator of the hub asks as one"),
         ((log_request("lb01", "web01", false).0, "x".to_owned()), "the value is not one that belongs there"),
         ((key(&log_answer("web01", "lb01")), String::new()), "a node answers for its own runs only"),
@@ -156,6 +165,7 @@ async fn a_compromised_node_reads_what_concerns_it_alone() {
         KeyRange::Key(key(&outcome(2, "lb02"))),
         KeyRange::Key(key(&Key::RunHistory { certname: certname("lb01") })),
         KeyRange::Key(key(&log_answer("ops01", "lb01"))),
+        KeyRange::Key(key(&Key::Hold { certname: certname("lb01") })),
         range(Range::LogRequestsTo(certname("lb01"))),
         range(Range::LogRequests),
         range(Range::LogAnswers),

@@ -176,7 +176,8 @@ async fn agent(state: &StateDir) -> Agent {
     match agent_socket::ask(state.path(), &Request::Queue, AGENT_TIMEOUT).await {
         Ok(Reply::Queue(view)) => Agent::Answers {
             disconnected: view.disconnected,
-            blocked: view.blocked,
+            blocked: view.blocked.filter(|_| view.blocked_by.as_deref() != Some("hold")),
+            hold: view.hold.map(|hold| hold.sentence()),
             held: view.held.len(),
             unreadable: view.unreadable.len(),
         },

@@ -22,18 +22,21 @@ etcdctl role grant-permission --prefix trigger:operator:/puppet_trigger/events r
 etcdctl role grant-permission --prefix trigger:operator:/puppet_trigger/events write /puppet_trigger/events/nodes/
 etcdctl role grant-permission --prefix trigger:operator:/puppet_trigger/events write /puppet_trigger/events/run-history/
 etcdctl role grant-permission --prefix trigger:operator:/puppet_trigger/events write /puppet_trigger/events/certificates/
+etcdctl role grant-permission --prefix trigger:operator:/puppet_trigger/events readwrite /puppet_trigger/events/holds/
 
 role trigger:node:ops01.example.com:/puppet_trigger/events
 etcdctl role grant-permission --prefix trigger:node:ops01.example.com:/puppet_trigger/events read /puppet_trigger/events/deliveries/ops01.example.com/
 etcdctl role grant-permission trigger:node:ops01.example.com:/puppet_trigger/events write /puppet_trigger/events/nodes/ops01.example.com
 etcdctl role grant-permission trigger:node:ops01.example.com:/puppet_trigger/events write /puppet_trigger/events/run-history/ops01.example.com
 etcdctl role grant-permission --prefix trigger:node:ops01.example.com:/puppet_trigger/events write /puppet_trigger/events/certificates/ops01.example.com/
+etcdctl role grant-permission trigger:node:ops01.example.com:/puppet_trigger/events readwrite /puppet_trigger/events/holds/ops01.example.com
 
 role trigger:node:web01.example.com:/puppet_trigger/events
 etcdctl role grant-permission --prefix trigger:node:web01.example.com:/puppet_trigger/events read /puppet_trigger/events/deliveries/web01.example.com/
 etcdctl role grant-permission trigger:node:web01.example.com:/puppet_trigger/events write /puppet_trigger/events/nodes/web01.example.com
 etcdctl role grant-permission trigger:node:web01.example.com:/puppet_trigger/events write /puppet_trigger/events/run-history/web01.example.com
 etcdctl role grant-permission --prefix trigger:node:web01.example.com:/puppet_trigger/events write /puppet_trigger/events/certificates/web01.example.com/
+etcdctl role grant-permission trigger:node:web01.example.com:/puppet_trigger/events readwrite /puppet_trigger/events/holds/web01.example.com
 
 user ops01.example.com
 etcdctl user grant-role ops01.example.com trigger:fleet:/puppet_trigger/events

@@ -1,0 +1,105 @@
+//! Keeps this node held or not: takes orders, remembers the latest one that counts across restarts, and ends a hold whose time
+//! is over. [`trigger_core::holds`] decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use trigger_core::holds::{HoldNote, Holds, Judged, SignedHoldOrder};
+use trigger_core::node::{HeldNode, HoldReport};
+use trigger_core::policy::Policy;
+use trigger_core::wire::Stored;
+
+use super::{Node, audit};
+use crate::host::Host;
+use crate::state::{read_if_present, write_durably};
+
+/// The file of the latest order.
+const FILE: &str = "hold";
+
+pub(super) struct HoldKeeper<H: Host> {
+    node: Arc<Node<H>>,
+    holds: Holds,
+}
+
+impl<H: Host> HoldKeeper<H> {
+    /// Recalls what an earlier agent of this directory has accepted.
+    pub(super) fn new(node: Arc<Node<H>>) -> Self {
+        let holds = Holds::recall(node.host.now(), read_note(&node));
+        let mut keeper = Self { node, holds };
+        if let Some(held) = keeper.held() {
+            tracing::warn!(reason = %held, "this node is still held: no run starts");
+            // Each start notes what is left, so that no number of restarts makes a hold longer.
+            keeper.write_note();
+        }
+        keeper
+    }
+
+    /// Takes an order that was read.
+    pub(super) fn take(&mut self, policy: &Policy, order: &SignedHoldOrder) {
+        let settings = &self.node.settings;
+        let judged = self.holds.take(self.node.host.now(), &settings.certname, policy, order);
+        match &judged {
+            Judged::Known | Judged::KnownRefusal => return,
+            Judged::Accepted => {
+                // A crash before this costs nothing: the order is read again.
+                self.write_note();
+                match self.holds.held() {
+                    Some(held) => tracing::warn!(reason = %held, "this node is held: no run starts"),
+                    None => tracing::info!(by = %order.order.by, "this node is released"),
+                }
+            }
+            Judged::Refused(why) => {
+                tracing::warn!(by = %order.order.by, number = order.order.number, why, "an order to hold or release this node does not count");
+            }
+        }
+        audit::hold(order, &judged);
+    }
+
+    /// The hold that is in force now.
+    pub(super) fn held(&mut self) -> Option<&HeldNode> {
+        if let Some(order) = self.holds.expire(self.node.host.now()) {
+            tracing::info!(by = %order.by, "the time of the hold is over: runs start again");
+            audit::hold_ended(order);
+            self.write_note();
+        }
+        self.holds.held()
+    }
+
+    /// When the hold ends, on the clock that only goes forward.
+    pub(super) fn ends(&self) -> Option<Duration> {
+        self.holds.ends()
+    }
+
+    /// What the registration shows of it.
+    pub(super) fn report(&self) -> Option<HoldReport> {
+        self.holds.report()
+    }
+
+    fn write_note(&self) {
+        let Some(note) = self.holds.note(self.node.host.now()) else { return };
+        let state = &self.node.settings.state;
+        if let Err(error) = write_durably(state.host(), &state.file(FILE), note.to_wire().as_bytes()) {
+            tracing::error!(%error, "cannot note the order to hold or release this node: after a restart, an older one may count");
+        }
+    }
+}
+
+/// The note of an earlier agent. One that cannot be read holds nothing: an order that still counts is read again.
+fn read_note<H: Host>(node: &Node<H>) -> Option<HoldNote> {
+    let state = &node.settings.state;
+    let path = state.file(FILE);
+    let text = match read_if_present(state.host(), &path) {
+        Ok(text) => text?,
+        Err(error) => {
+            tracing::error!(%error, "cannot read which order to hold this node counts");
+            return None;
+        }
+    };
+    match HoldNote::from_wire(&text) {
+        Ok(note) => Some(note),
+        Err(error) => {
+            tracing::error!(path = %path.display(), %error, "cannot read which order to hold this node counts");
+            None
+        }
+    }
+}
