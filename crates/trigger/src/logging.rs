@@ -135,10 +135,15 @@ pub(crate) fn audit_to(path: &Path) -> io::Result<()> {
     audit::send_to(path)
 }
 
+/// Whether this process has a log: a daemon has one, a command has not.
+pub(crate) fn is_started() -> bool {
+    HAS_LOG.load(Ordering::Relaxed)
+}
+
 /// Writes a text to the standard error of a daemon as it is, without waiting for its reader. Returns `false` if this
 /// process has no log.
 pub(crate) fn write(text: &str) -> bool {
-    let queue = HAS_LOG.load(Ordering::Relaxed).then(queue).flatten();
+    let queue = is_started().then(queue).flatten();
     queue.inspect(|queue| queue.push(text.as_bytes())).is_some()
 }
 

@@ -15,6 +15,7 @@ use trigger_store::backend::Backend;
 use trigger_store::kinds;
 use trigger_store::url::BackendUrl;
 
+use super::puppet_wait::wait_for_puppet;
 use crate::config::{
     BACKEND_VARIABLE, ChosenBackend, ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, absolute,
     certname_setting,
@@ -164,7 +165,8 @@ impl Globals {
 
     /// The certname that Puppet reports now.
     pub(crate) async fn puppets_certname(&self, command: &RunCommand) -> Result<Certname, Failure> {
-        puppet_settings::certname(command, Attempt::FIRST).await.map_err(|error| no_certname(&error))
+        let asked = puppet_settings::certname(command, Attempt::ONLY);
+        wait_for_puppet(asked).await.map_err(|error| no_certname(&error))
     }
 }
 

@@ -18,6 +18,7 @@ mod outbox;
 #[cfg(test)]
 mod pages;
 mod policy;
+mod puppet_wait;
 mod queue;
 mod reexec;
 mod rename;
