@@ -167,3 +167,30 @@ async fn why_shows_the_members_of_a_group_what_led_to_its_event() {
         }
     }
 }
+
+#[tokio::test]
+async fn nodes_shows_a_node_its_own_run_and_asks_for_nothing_that_is_denied() {
+    let hub = Hub::start().await;
+    for name in NAMES {
+        hub.register(name, &[]).await;
+    }
+    hub.fire(1, "db01", "web01").await;
+    hub.end(1, "web01", "db01").await;
+    hub.fire(2, "db01", "lb01").await;
+    hub.end(2, "lb01", "db01").await;
+    for (asker, expected, denied) in [
+        ("web01", "web01", Some("web01 is no operator of the hub")),
+        ("db01", "", Some("db01 is no operator of the hub")),
+        ("ops01", "lb01 web01", None),
+    ] {
+        let overview = hub.fleet(asker).overview(|_, _| true).await.unwrap();
+        let with_run = overview.nodes.iter().filter(|(_, node)| node.last_run.is_some());
+        let with_run: Vec<&str> = with_run.map(|(certname, _)| certname.as_str()).collect();
+        assert_eq!(with_run.join(" "), expected, "{asker}");
+        assert_eq!(overview.runs_denied.as_deref(), denied, "{asker}");
+        assert_eq!(overview.nodes.len(), NAMES.len(), "{asker}");
+    }
+    let own = hub.fleet("web01").overview(|certname, _| *certname == super::certname("web01")).await.unwrap();
+    assert_eq!(own.runs_denied, None, "nothing of other nodes was asked for");
+    assert_eq!(hub.denied().await, "");
+}
