@@ -8,6 +8,7 @@
 //! ended                    events that ended here and never run again
 //! fires                    how often triggers fired here for their root events
 //! outbox/                  fired events that the backend has not committed yet
+//! outbox-tries             why the last try to publish each of them came to nothing
 //! runs/                    records, output and results of runs
 //! backend-unreachable      present while fires need not try the backend
 //! puppet-settings          Puppet's answer when it was last asked for its settings

@@ -10,7 +10,7 @@ use crate::logging;
 use crate::output;
 
 /// After how long the wait is worth a line.
-const FIRST_NOTE: Duration = Duration::from_secs(3);
+const FIRST_NOTE: Duration = Duration::from_secs(5);
 /// How often it is said again.
 const NOTE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -51,7 +51,7 @@ mod tests {
             "answer"
         };
         assert_eq!(wait(slow, |line| notes.push(line.to_owned())).await, "answer");
-        let seconds = [3, 33, 63].map(|s| format!("waiting for Puppet's settings, for {s} s so far"));
+        let seconds = [5, 35, 65].map(|s| format!("waiting for Puppet's settings, for {s} s so far"));
         assert_eq!(notes, seconds);
         assert_eq!(wait(async { 1 }, |line| panic!("{line}")).await, 1);
     }
