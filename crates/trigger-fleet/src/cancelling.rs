@@ -15,6 +15,7 @@ use crate::certificates::Certificates;
 use crate::codec::Opened;
 use crate::deliveries::{Arrival, PER_READ};
 use crate::fleet::Fleet;
+use crate::status::EventStatus;
 
 /// Where an event is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,57 @@ impl Fleet {
             }
         }
         self.put_all(entries).await
+    }
+
+    /// Notes who has asked for the end of those deliveries of an event that have not ended: their nodes are off, or run for
+    /// it now. Whether that counts is for each of them to say. What the backend does not show to this node stays unknown.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn note_cancellations(&self, status: &mut EventStatus) -> Result<(), StoreError> {
+        let open = status.targets.iter().filter(|(_, target)| !target.state.is_end());
+        let open: Vec<Certname> = open.map(|(certname, _)| certname.clone()).collect();
+        let mut keys = BTreeSet::new();
+        for certname in &open {
+            keys.extend(self.cancellation_keys_of(&status.event, certname));
+        }
+        let keys: Vec<KeyRange> = keys.into_iter().map(KeyRange::Key).collect();
+        let mut found: BTreeMap<String, Certname> = BTreeMap::new();
+        for chunk in keys.chunks(PER_READ) {
+            let records = match self.read(chunk).await {
+                Err(StoreError::Refused { .. } | StoreError::Denied { .. }) => return Ok(()),
+                records => records?,
+            };
+            let certificates =
+                self.read_certificates(records.iter().map(|record| record.text.as_str())).await?;
+            for record in &records {
+                let by_canceller = |cancellation: &Cancellation| Authors::Node(cancellation.by.clone());
+                if let Ok(Opened::Accepted { value, .. }) =
+                    self.open(&record.key, &record.text, &certificates, by_canceller)
+                {
+                    found.insert(self.key(&record.key), value.by);
+                }
+            }
+        }
+        for certname in open {
+            let keys = self.cancellation_keys_of(&status.event, &certname);
+            let by = keys.iter().find_map(|key| found.get(key).cloned());
+            status.cancellations.extend(by.map(|by| (certname, by)));
+        }
+        Ok(())
+    }
+
+    /// The keys of the cancellations that there may be of an event at one of its targets.
+    fn cancellation_keys_of(&self, event: &Event, certname: &Certname) -> Vec<String> {
+        let id = event.id;
+        if event.targets.hosts.contains(certname) {
+            return vec![self.key(&Key::Cancellation { certname: certname.clone(), event: id })];
+        }
+        let of_group = |group: &GroupName| {
+            [None, Some(certname.clone())]
+                .map(|member| self.key(&Key::GroupCancellation { group: group.clone(), event: id, member }))
+        };
+        event.targets.groups.iter().flat_map(of_group).collect()
     }
 
     /// Puts deliveries in the place of the cancellations among `entries`: those that are for this node, and still stored. A

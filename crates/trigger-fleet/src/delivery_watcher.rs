@@ -73,8 +73,8 @@ pub struct DeliveryWatcher {
     outlets: Outlets,
     /// How many readings in a row have found events that could not be verified yet.
     unverified_readings: u32,
-    /// Whether requests for the output of runs are watched, too. An older hub, or an etcd with older roles, refuses that; each
-    /// connection finds out.
+    /// Whether requests for the output of runs are watched, too. An older hub, or an etcd with older roles, refuses that: each
+    /// connection asks, until the backend has once allowed it.
     watches_logs: bool,
     /// Whether orders to hold this node are watched, too: the same.
     watches_holds: bool,
@@ -148,17 +148,34 @@ impl DeliveryWatcher {
         // others need to verify this node's.
         self.settled.clear();
         self.fleet.announce_certificate().await?;
-        let (logs, hold) = (self.log_requests(), KeyRange::Key(self.hold_key.clone()));
-        let may_both = self.may_watch(&[logs.clone(), hold.clone()]).await;
-        self.watches_logs = may_both || self.may_watch(&[logs]).await;
-        self.watches_holds = may_both || self.may_watch(&[hold]).await;
-        self.fleet.store().watch(self.ranges()).await
+        if !(self.watches_logs && self.watches_holds) {
+            self.ask_what_may_be_watched().await?;
+        }
+        let watch = self.fleet.store().watch(self.ranges()).await;
+        watch.inspect_err(|error| self.forget_if_denied(error))
     }
 
-    /// Whether the backend shows this node what is in ranges. A watch of them would be refused whole otherwise, with the
-    /// deliveries.
-    async fn may_watch(&self, ranges: &[KeyRange]) -> bool {
-        self.fleet.store().list(ranges).await.is_ok()
+    /// Finds out what the backend shows this node beside its deliveries. A watch of more would be refused whole.
+    async fn ask_what_may_be_watched(&mut self) -> Result<(), StoreError> {
+        let (logs, hold) = (self.log_requests(), KeyRange::Key(self.hold_key.clone()));
+        let may_both = self.may_watch(&[logs.clone(), hold.clone()]).await?;
+        self.watches_logs = may_both || self.may_watch(&[logs]).await?;
+        self.watches_holds = may_both || self.may_watch(&[hold]).await?;
+        Ok(())
+    }
+
+    async fn may_watch(&self, ranges: &[KeyRange]) -> Result<bool, StoreError> {
+        match self.fleet.store().list(ranges).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_denied(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the next connection ask again what may be watched: another hub may have taken this one's place.
+    fn forget_if_denied(&mut self, error: &StoreError) {
+        self.watches_logs &= !is_denied(error);
+        self.watches_holds &= !is_denied(error);
     }
 
     fn log_requests(&self) -> KeyRange {
@@ -182,6 +199,16 @@ impl DeliveryWatcher {
     /// Passes on what the watch reports until it ends; returns why it did. Each call of `pause` is a wait for
     /// as long as [`read_again_after`] says, but for no longer than its argument.
     pub async fn follow<P: Future<Output = ()> + Send>(
+        &mut self,
+        watch: Watch,
+        pause: impl Fn(Duration) -> P + Send + Sync,
+    ) -> StoreError {
+        let error = self.follow_until_lost(watch, pause).await;
+        self.forget_if_denied(&error);
+        error
+    }
+
+    async fn follow_until_lost<P: Future<Output = ()> + Send>(
         &mut self,
         watch: Watch,
         pause: impl Fn(Duration) -> P + Send + Sync,
@@ -346,6 +373,10 @@ impl DeliveryWatcher {
     fn lost(&self, detail: &str) -> StoreError {
         StoreError::Unreachable { backend: self.fleet.store().address().to_owned(), detail: detail.into() }
     }
+}
+
+fn is_denied(error: &StoreError) -> bool {
+    matches!(error, StoreError::Refused { .. } | StoreError::Denied { .. })
 }
 
 /// The groups joined and since when, while the claim is held.

@@ -24,7 +24,7 @@ pub struct Overview {
     pub nodes: BTreeMap<Certname, NodeOverview>,
     /// The nodes whose registration this version cannot read, each with the reason.
     pub unreadable: BTreeMap<Certname, String>,
-    /// Why the runs of other nodes are missing, where the backend does not show them to this one: its own words.
+    /// Why the runs of other nodes are missing, where the backend does not show them to this one.
     pub runs_denied: Option<String>,
     /// What was read and does not count, because its node has not signed it.
     pub unverified: Unverified,
@@ -37,6 +37,30 @@ pub struct NodeOverview {
     pub record: NodeRecord,
     /// Its latest run that has ended. Absent as well where the backend does not show it.
     pub last_run: Option<PastRun>,
+}
+
+/// Who reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asker {
+    /// Its certname, where the backend knows its clients.
+    pub certname: Option<Certname>,
+    /// Whether it may read what concerns other nodes alone, as far as the backend says.
+    pub sees_all: bool,
+}
+
+impl Asker {
+    /// Whether the backend shows it what concerns this node alone.
+    pub fn sees(&self, node: &Certname) -> bool {
+        self.sees_all || self.certname.as_ref() == Some(node)
+    }
+
+    /// Why it does not see all.
+    pub fn sentence(&self) -> String {
+        match &self.certname {
+            Some(certname) => format!("{certname} is no operator of the hub"),
+            None => "the backend does not show them".to_owned(),
+        }
+    }
 }
 
 impl Fleet {
@@ -62,11 +86,18 @@ impl Fleet {
             }
         }
         let certnames: Vec<Certname> = overview.nodes.keys().cloned().collect();
+        let asker = self.asker().await?;
+        let own: Vec<Certname> =
+            certnames.iter().filter(|name| Some(*name) == asker.certname.as_ref()).cloned().collect();
+        if !asker.sees_all && own.len() < certnames.len() {
+            overview.runs_denied = Some(asker.sentence());
+            self.read_last_runs(&own, &mut overview).await?;
+            return Ok(overview);
+        }
         match self.read_last_runs(&certnames, &mut overview).await {
             Err(StoreError::Refused { detail, .. } | StoreError::Denied { detail, .. }) => {
                 overview.runs_denied = Some(detail.to_string());
-                let own = self.asker().await?.filter(|asker| overview.nodes.contains_key(asker));
-                self.read_last_runs(own.as_slice(), &mut overview).await?;
+                self.read_last_runs(&own, &mut overview).await?;
             }
             read => read?,
         }
@@ -114,9 +145,16 @@ impl Fleet {
         Ok(())
     }
 
-    /// The node that asks, where the backend knows its clients.
-    async fn asker(&self) -> Result<Option<Certname>, StoreError> {
+    /// What the backend says of the one that asks.
+    ///
+    /// # Errors
+    /// When the backend does not answer.
+    pub async fn asker(&self) -> Result<Asker, StoreError> {
         let nothing = WantedEvents::These(Vec::new());
-        Ok(self.store().visible_events(self.prefix(), &nothing).await?.and_then(|visible| visible.asker))
+        let visible = self.store().visible_events(self.prefix(), &nothing).await?;
+        Ok(visible.map_or(Asker { certname: None, sees_all: true }, |visible| Asker {
+            certname: visible.asker,
+            sees_all: visible.sees_all,
+        }))
     }
 }

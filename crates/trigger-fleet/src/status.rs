@@ -28,6 +28,8 @@ pub struct EventStatus {
     /// What is stored of the event and does not count, because its node has not signed it, or not for certain, because its
     /// certificate is not trusted any more.
     pub unverified: Unverified,
+    /// Who has asked for the end of deliveries that have not ended, by their target; see [`Fleet::note_cancellations`].
+    pub cancellations: BTreeMap<Certname, Certname>,
 }
 
 impl EventStatus {
@@ -46,7 +48,8 @@ impl EventStatus {
         };
         let targets = stored.targets.into_iter().map(status).collect();
         let (event, unverified) = (stored.event, stored.unverified);
-        Self { event, targets, unreadable_parts, limited_to: None, unverified }
+        let cancellations = BTreeMap::new();
+        Self { event, targets, unreadable_parts, limited_to: None, unverified, cancellations }
     }
 }
 

@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test says what it expects")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -265,24 +265,38 @@ async fn requests_for_logs_come_beside_the_deliveries_and_hold_none_up() {
     assert_eq!((asked.len(), asked[0].key.as_str()), (1, log_request().as_str()));
 }
 
-/// A store that refuses requests for logs, as an older hub does.
-struct Older(MemoryStore);
+/// A store that may refuse requests for logs, as an older hub does, and counts who asks.
+#[derive(Clone, Default)]
+struct Older {
+    store: MemoryStore,
+    shows_logs: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Older {
+    fn refuses(&self, ranges: &[KeyRange]) -> bool {
+        !self.shows_logs.load(Ordering::Relaxed) && asks_for_logs(ranges)
+    }
+}
 
 #[async_trait::async_trait]
 impl Meddler for Older {
     fn store(&self) -> &dyn Store {
-        &self.0
+        &self.store
     }
 
     async fn list(&self, ranges: &[KeyRange]) -> Result<Vec<(String, Revision)>, StoreError> {
-        if asks_for_logs(ranges) { Err(refused()) } else { self.0.list(ranges).await }
+        if asks_for_logs(ranges) {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.refuses(ranges) { Err(refused()) } else { self.store.list(ranges).await }
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        if asks_for_logs(&ranges) {
+        if self.refuses(&ranges) {
             return Ok(stream::iter([Err(refused())]).boxed());
         }
-        self.0.watch(ranges).await
+        self.store.watch(ranges).await
     }
 }
 
@@ -295,9 +309,22 @@ fn refused() -> StoreError {
 }
 
 #[tokio::test]
-async fn a_backend_that_refuses_requests_for_logs_still_delivers() {
-    let store = MemoryStore::default();
-    let mut world = world(Arc::new(Meddled(Older(store.clone()))), 0);
-    deliver(&store, delivery(1)).await;
+async fn a_backend_that_refuses_requests_for_logs_still_delivers_and_one_that_shows_them_is_asked_once() {
+    let older = Older::default();
+    let mut world = world(Arc::new(Meddled(older.clone())), 0);
+    deliver(&older.store, delivery(1)).await;
+    let asked = || older.asked.load(Ordering::Relaxed);
     assert_eq!(everything(&mut world).await.len(), 1);
+    assert_eq!(asked(), 1);
+    older.shows_logs.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        assert_eq!(everything(&mut world).await.len(), 1);
+    }
+    assert_eq!(asked(), 2, "what it allows is remembered");
+    older.shows_logs.store(false, Ordering::Relaxed);
+    let watch = world.watcher.connect().await.unwrap();
+    let ended = world.watcher.follow(watch, |_| std::future::pending()).await;
+    assert!(matches!(ended, StoreError::Refused { .. }), "{ended}");
+    assert_eq!(everything(&mut world).await.len(), 1, "an older hub in its place is asked again");
+    assert_eq!(asked(), 3);
 }

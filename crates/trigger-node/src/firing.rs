@@ -3,7 +3,7 @@
 //! The code has two callers: the agent, which has a warm connection, and `trigger fire` itself if no agent is
 //! alive.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -245,6 +245,9 @@ impl<H: Host> Publisher<H> {
             Ok(spooled) => {
                 let mut warnings = published.as_ref().map_or_else(|_| Vec::new(), about_groups);
                 let fired = self.settle(spool, publication, spooled, published)?;
+                if let Fired::Spooled(reason) = &fired {
+                    spool.outbox.note_tries(|_| true, [(publication.event.id, reason.clone())].into());
+                }
                 if matches!(fired, Fired::Committed(_)) {
                     warnings.extend(self.about_targets(publication).await);
                 }
@@ -309,6 +312,7 @@ impl<H: Host> Publisher<H> {
         let mut drained = Drained::default();
         let mut silent: HashSet<String> = HashSet::new();
         let Some(spool) = &self.spool else { return Ok(drained) };
+        let (mut waits, mut failed) = (HashSet::new(), BTreeMap::new());
         for path in spool.outbox.waiting()? {
             let taken = spool.outbox.take(&path, self.host.wall()).unwrap_or_else(|error| {
                 // A file that cannot be opened or moved must not hold up the others.
@@ -316,19 +320,23 @@ impl<H: Host> Publisher<H> {
                 Taken::Busy
             });
             match taken {
-                Taken::Busy => {}
+                // It may wait on.
+                Taken::Busy => waits.extend(Outbox::<H>::event_of(&path)),
                 Taken::Quarantined(aside) => drained.quarantined.push(aside),
                 Taken::Event(publication, spooled) => {
+                    let event = publication.event.id;
                     let publication = match self.addressed(&publication) {
                         Ok(publication) => publication,
                         Err(error) => {
                             self.log_elsewhere(&publication, &error.to_string());
+                            failed.insert(event, error.to_string());
                             drained.left += 1;
                             continue;
                         }
                     };
                     let backend = &publication.backend;
                     if silent.contains(backend) || (in_a_hurry && spool.breaker.is_open(backend)) {
+                        waits.insert(event);
                         drained.left += 1;
                         continue;
                     }
@@ -339,6 +347,7 @@ impl<H: Host> Publisher<H> {
                         Ok(Fired::Committed(_)) => drained.published += 1,
                         Ok(Fired::Spooled(reason)) => {
                             drained.left += 1;
+                            failed.insert(event, reason.clone());
                             if !self.is_for_this_node(&publication) {
                                 self.log_elsewhere(&publication, &reason);
                             } else if is_denied {
@@ -356,6 +365,7 @@ impl<H: Host> Publisher<H> {
                 }
             }
         }
+        spool.outbox.note_tries(|event| waits.contains(&event), failed);
         Ok(drained)
     }
 
@@ -531,6 +541,11 @@ mod tests {
         assert_eq!((&kept.backend, &kept.prefix), (&elsewhere.backend, &elsewhere.prefix));
         let drained = configured.drain(false).await.unwrap();
         assert_eq!((drained.published, drained.left), (1, 1));
+        let tries = outbox.last_tries();
+        let reasons: Vec<_> = tries.iter().collect();
+        let [(event, reason)] = reasons[..] else { panic!("{tries:?}") };
+        assert_eq!(*event, elsewhere.event.id, "what was published has no reason any more");
+        assert!(reason.contains("hub+http://127.0.0.1:10 is unreachable"), "{reason}");
         let left = outbox.waiting().unwrap();
         assert!(left[0].to_string_lossy().contains(&elsewhere.event.id.to_string()), "{left:?}");
     }

@@ -26,6 +26,8 @@ use crate::state::{read_if_present, write_durably};
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may take at most. A machine that is too slow for one attempt gets twice the time at the next.
 const MAX_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// How long it may take where there is only one attempt, of which an operator or a service manager can see that it waits.
+const ONLY_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// The pause after the first failed attempt, and the longest one.
 const PAUSE: Duration = Duration::from_secs(2);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -45,6 +47,10 @@ pub struct Attempt {
 impl Attempt {
     /// The first attempt.
     pub const FIRST: Self = Self { timeout: TIMEOUT, pause: PAUSE };
+
+    /// The one attempt of a command, or of a hub's start. A Puppet that still works on its answer is waited for, because a
+    /// repetition on a slow machine would begin with the same work.
+    pub const ONLY: Self = Self { timeout: ONLY_TIMEOUT, pause: PAUSE };
 
     /// The attempt after this one.
     #[must_use]
@@ -137,7 +143,7 @@ pub async fn tls_files(command: &RunCommand, attempt: Attempt) -> Result<TlsFile
 
 /// The files of this node's certificates, for a command that runs once: as Puppet said before, or as it says now. The
 /// answer depends on the user, so it is kept in a state directory of this user's own only. It counts as long as
-/// `puppet.conf` stays as it was; beyond that, only where Puppet does not answer.
+/// `puppet.conf` stays as it was; beyond that, only where Puppet does not answer in the time of a first attempt.
 ///
 /// # Errors
 /// Those of [`ask`].
@@ -156,6 +162,7 @@ pub async fn known_tls_files(
         Some(files) if is_current => return Ok(files),
         files => files,
     };
+    let attempt = if files.is_some() { Attempt::FIRST } else { attempt };
     let answer = ask(command, &BTreeMap::new(), state_dir, attempt).await;
     match (answer, files) {
         (Err(_), Some(files)) => Ok(files),

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use rustls::pki_types::pem::{Error, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
+use trigger_core::identity::Certname;
+
 use crate::error::{FileKind, PkiError};
 
 /// The PEM files of a node in its Puppet CA.
@@ -19,6 +21,18 @@ pub struct TlsFiles {
     pub ca: PathBuf,
     /// The revocation lists of the CA. Without them this node cannot know of revocations, and can be no server.
     pub crl: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// The files of the certificate that this node had under an earlier certname, if they are still beside these: Puppet
+    /// names both files after the certname.
+    pub fn of_earlier_certname(&self, certname: &Certname) -> Option<Self> {
+        let beside = |path: &Path| {
+            let path = path.with_file_name(format!("{certname}.pem"));
+            path.exists().then_some(path)
+        };
+        Some(Self { certificate: beside(&self.certificate)?, key: beside(&self.key)?, ..self.clone() })
+    }
 }
 
 /// Reads a file.

@@ -9,7 +9,8 @@
 //!                             "keys_only":BOOL}                          {"entries":[ENTRY,…],"next":POSITION|null}
 //! POST /v1/why               {"prefix":P,"about":ABOUT}                  {"entries":[ENTRY,…]}
 //! POST /v1/status            {"prefix":P,"wanted":WANTED}                {"events":[{"event":E,"whole":BOOL},…],
-//!                                                                         "entries":[ENTRY,…],"asker":C|null}
+//!                                                                         "entries":[ENTRY,…],"asker":C|null,
+//!                                                                         "sees_all":BOOL}
 //! GET  /v1/watch             {"watch":[RANGE,…]}, once                   {"snapshot":{"entries":[ENTRY,…],"complete":BOOL}},
 //!                                                                        {"changes":[{"put":ENTRY}|{"deleted":K},…]},
 //!                                                                        {"error":SENTENCE}
@@ -285,6 +286,13 @@ pub struct StatusReply {
     /// The asker, where the hub knows it.
     #[serde(default)]
     pub asker: Option<Certname>,
+    /// Whether the asker may read what concerns other nodes alone. A hub that does not say so is asked, and may deny it.
+    #[serde(default = "is_to_be_asked")]
+    pub sees_all: bool,
+}
+
+fn is_to_be_asked() -> bool {
+    true
 }
 
 /// [`VisibleEvent`] as it is sent.
@@ -302,6 +310,7 @@ impl From<VisibleEvents> for StatusReply {
             events: visible.events.into_iter().map(form).collect(),
             entries: visible.entries.into_iter().map(EntryForm::from).collect(),
             asker: visible.asker,
+            sees_all: visible.sees_all,
         }
     }
 }
@@ -313,6 +322,7 @@ impl From<StatusReply> for VisibleEvents {
             events: reply.events.into_iter().map(event).collect(),
             entries: reply.entries.into_iter().map(Entry::from).collect(),
             asker: reply.asker,
+            sees_all: reply.sees_all,
         }
     }
 }
@@ -575,9 +585,13 @@ mod tests {
         check(&status(WantedForm::Latest(20)), r#"{"prefix":"/p","wanted":{"latest":20}}"#);
         let events = vec![VisibleEventForm { event, whole: false }];
         check(
-            &StatusReply { events, entries: Vec::new(), asker: Some(certname) },
-            &format!(r#"{{"events":[{{"event":"{EVENT}","whole":false}}],"entries":[],"asker":"a"}}"#),
+            &StatusReply { events, entries: Vec::new(), asker: Some(certname), sees_all: false },
+            &format!(
+                r#"{{"events":[{{"event":"{EVENT}","whole":false}}],"entries":[],"asker":"a","sees_all":false}}"#
+            ),
         );
+        let older: StatusReply = serde_json::from_str(r#"{"events":[],"entries":[],"asker":"a"}"#).unwrap();
+        assert!(older.sees_all, "it may be tried");
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct VisibleEvents {
     pub entries: Vec<Entry>,
     /// The asker, where the backend knows it.
     pub asker: Option<Certname>,
+    /// Whether the asker may read what concerns other nodes alone, as far as the backend says.
+    pub sees_all: bool,
 }
 
 /// An event that the asker may see.

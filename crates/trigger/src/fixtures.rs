@@ -131,6 +131,7 @@ pub(crate) fn status(n: u128, targets: &[(&str, DeliveryState)]) -> EventStatus 
         unreadable_parts: Vec::new(),
         limited_to: None,
         unverified: Default::default(),
+        cancellations: Default::default(),
     }
 }
 

@@ -51,8 +51,11 @@ pub(crate) fn start() {
     let wanted = std::env::var("TRIGGER_LOG").ok().and_then(|text| text.parse().ok());
     let filter: Targets = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     let filter = filter.with_target(audit::TARGET, LevelFilter::OFF);
-    let audit = audit_or(|line| {
-        write(line);
+    let audit = Audit(match Journal::of_standard_error(audit::STREAM) {
+        Some(journal) => Elsewhere::Journal(journal),
+        None => Elsewhere::StandardError(|line| {
+            write(line);
+        }),
     });
     let audit = audit.with_filter(filter_fn(Audit::takes));
     let output = match Journal::of_standard_error(journal::LOG) {
@@ -78,14 +81,6 @@ pub(crate) fn start() {
     if registry().with(output.with_filter(filter)).with(audit).try_init().is_ok() {
         panic::set_hook(Box::new(log_panic));
     }
-}
-
-/// The audit, which goes to this function where no file is configured and standard error is not the journal.
-fn audit_or(standard_error: fn(&str)) -> Audit {
-    Audit(match Journal::of_standard_error(audit::STREAM) {
-        Some(journal) => Elsewhere::Journal(journal),
-        None => Elsewhere::StandardError(standard_error),
-    })
 }
 
 /// Writes a field of an event or a span, as one word or phrase of its line.
@@ -135,10 +130,15 @@ pub(crate) fn audit_to(path: &Path) -> io::Result<()> {
     audit::send_to(path)
 }
 
+/// Whether this process has a log: a daemon has one, a command has not.
+pub(crate) fn is_started() -> bool {
+    HAS_LOG.load(Ordering::Relaxed)
+}
+
 /// Writes a text to the standard error of a daemon as it is, without waiting for its reader. Returns `false` if this
 /// process has no log.
 pub(crate) fn write(text: &str) -> bool {
-    let queue = HAS_LOG.load(Ordering::Relaxed).then(queue).flatten();
+    let queue = is_started().then(queue).flatten();
     queue.inspect(|queue| queue.push(text.as_bytes())).is_some()
 }
 
@@ -152,11 +152,12 @@ pub(crate) fn flush() {
 }
 
 /// Adds what the crates of this program log as a warning or an error to the warnings of a command. What a command audits
-/// goes where the audit of a daemon goes, with `note` in the place of standard error.
-pub(crate) fn collect_warnings(warnings: &Warnings, note: fn(&str)) {
+/// goes to the configured file, else to the journal of this machine, and never to the terminal.
+pub(crate) fn collect_warnings(warnings: &Warnings) {
     // The names of these crates begin with `trigger`.
     let ours = Targets::new().with_target("trigger", LevelFilter::WARN);
-    let audit = audit_or(note).with_filter(filter_fn(Audit::takes));
+    let audit = Audit(Journal::of_this_machine(audit::STREAM).map_or(Elsewhere::Nowhere, Elsewhere::Journal));
+    let audit = audit.with_filter(filter_fn(Audit::takes));
     let _ = registry().with(CollectWarnings(warnings.clone()).with_filter(ours)).with(audit).try_init();
 }
 
@@ -175,7 +176,7 @@ mod tests {
     #[test]
     fn warnings_in_the_log_are_warnings_of_the_command() {
         let warnings = Warnings::default();
-        collect_warnings(&warnings, |_| ());
+        collect_warnings(&warnings);
         tracing::warn!("the disk is {}", "full");
         tracing::warn!(run = 7, path = %"/a", error = %"no space", "cannot write");
         tracing::info!("of no interest");

@@ -11,6 +11,8 @@ use crate::identity::{Certname, EventId};
 use crate::keyspace::{Key, Range};
 
 const OWN_DELIVERIES: &str = "a node reads its own deliveries, and those to groups";
+const OWN_CANCELLATIONS: &str =
+    "a node reads the cancellations of its own deliveries, and those of the events that it has fired";
 const OWN_OUTCOMES: &str = "a node reads its own outcomes, and those of the events that it has fired";
 const OWN_HISTORY: &str = "a node reads its own run history; 'trigger why' shows it what led to its runs";
 const OWN_EVENTS: &str =
@@ -33,8 +35,11 @@ pub(super) fn read(actor: &Actor, scope: &Scope, facts: &Facts) -> Result<Progre
         | Scope::Range(Range::Event(event)) => {
             return concerns(actor, &reading(scope), *event, facts);
         }
-        Scope::Key(Key::Delivery { certname, .. } | Key::Cancellation { certname, .. })
-        | Scope::Range(Range::Deliveries(certname)) => {
+        Scope::Key(Key::Cancellation { certname, event }) if *certname != actor.certname => {
+            fired(actor, &reading(scope), *event, facts, OWN_CANCELLATIONS)?;
+        }
+        Scope::Key(Key::Cancellation { .. }) => {}
+        Scope::Key(Key::Delivery { certname, .. }) | Scope::Range(Range::Deliveries(certname)) => {
             own(actor, certname, &reading(scope), OWN_DELIVERIES)?;
         }
         Scope::Key(Key::Outcome { certname, .. }) if *certname == actor.certname => {}

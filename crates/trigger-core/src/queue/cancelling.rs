@@ -17,7 +17,8 @@ impl Queue {
     }
 
     /// Ends a delivery, unless a run in progress covers it: that run ends by itself and its outcome counts, and only a
-    /// repetition of it is cancelled. So does the outcome of a run that was to be repeated for a catalog.
+    /// repetition of it is cancelled. A delivery that has run and was to run again for a catalog ends with the outcome of its
+    /// run, whether it waits for the catalog or is queued again.
     pub(super) fn cancel(&mut self, now: Now, cause: Cause, request: &SignedCancellation) -> Vec<Effect> {
         if self.judge_cancellation(&cause, request).is_err() {
             return self.deliver(now, cause);

@@ -48,6 +48,7 @@ impl Queue {
                 self.settling.repetitions.push(repetition);
             } else if !is_over && self.settling.catalogs.hold(event) && self.refusal(cause).is_none() {
                 let waiting = if event.options.noop { &mut self.noop } else { &mut self.real };
+                self.settling.queued_again(event.id, run.clone());
                 waiting.add_again(Cause { without_catalog: false, ..repetition.cause });
             } else {
                 ended.push((cause.clone(), DeliveryOutcome::Done(run.clone())));

@@ -56,7 +56,7 @@ impl Queue {
         if ended.is_empty() { Vec::new() } else { vec![self.finish(now, None, ended)] }
     }
 
-    /// Ends deliveries whose events count.
+    /// Ends deliveries whose events count. Where no run ends them, one that has run before ends as that run did.
     pub(super) fn finish(
         &mut self,
         now: Now,
@@ -68,6 +68,7 @@ impl Queue {
             .into_iter()
             .map(|(cause, outcome)| {
                 let event = cause.event.id;
+                let outcome = self.settling.outcome(event, run, outcome);
                 self.queued.remove(&event);
                 self.clocks.ended(event);
                 let is_by_run = matches!(outcome, DeliveryOutcome::Done(_) | DeliveryOutcome::Failed(_));

@@ -5,7 +5,7 @@
 //! at most. After that it starts, and the deliveries that lacked a catalog do not end with it: another run covers them once
 //! the catalog is there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::blockers::Blocker;
@@ -14,7 +14,7 @@ use super::waiting::Waiting;
 use crate::count::count;
 use crate::delivery::DeliveryOutcome;
 use crate::event::Event;
-use crate::identity::{Certname, EventId};
+use crate::identity::{Certname, EventId, RunId};
 use crate::puppetdb::Catalogs;
 use crate::run::CompletedRun;
 use crate::run::record::Cause;
@@ -32,6 +32,9 @@ const REPETITION_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 pub(super) struct Settling {
     pub(super) catalogs: Catalogs,
     pub(super) repetitions: Vec<Repetition>,
+    /// The first runs of the deliveries that are queued again: such a delivery has run, and if it ends without another run,
+    /// that is how it ended.
+    first_runs: HashMap<EventId, CompletedRun>,
 }
 
 /// A delivery that has run without its catalog.
@@ -56,6 +59,9 @@ impl Settling {
     /// Keeps the deliveries that a run has covered without their catalogs.
     pub(super) fn repeat_later(&mut self, now: Now, unsettled: Vec<(Cause, CompletedRun)>) {
         let until = now.elapsed + REPETITION_TIMEOUT;
+        for (cause, _) in &unsettled {
+            self.first_runs.remove(&cause.event.id);
+        }
         let repetitions = unsettled.into_iter().map(|(cause, run)| Repetition { cause, run, until });
         self.repetitions.extend(repetitions);
     }
@@ -65,6 +71,24 @@ impl Settling {
         let index = self.repetitions.iter().position(|repetition| repetition.cause.event.id == event)?;
         let Repetition { cause, run, .. } = self.repetitions.swap_remove(index);
         Some((cause, DeliveryOutcome::Done(run)))
+    }
+
+    /// A delivery is queued again, and has run before.
+    pub(super) fn queued_again(&mut self, event: EventId, run: CompletedRun) {
+        self.first_runs.insert(event, run);
+    }
+
+    /// A delivery ends: its outcome, which is that of its first run where it had one and ends without another.
+    pub(super) fn outcome(
+        &mut self,
+        event: EventId,
+        run: Option<RunId>,
+        outcome: DeliveryOutcome,
+    ) -> DeliveryOutcome {
+        match self.first_runs.remove(&event) {
+            Some(first) if run.is_none() => DeliveryOutcome::Done(first),
+            _ => outcome,
+        }
     }
 
     pub(super) fn has_repetitions(&self) -> bool {

@@ -120,6 +120,7 @@ pub(super) async fn status(
     let keyspace = keyspace(check.as_ref(), prefix)?;
     let store: Arc<dyn Store> = state.store.clone();
     let fleet = Fleet::new(store, keyspace);
+    let sees_all = limited(check.as_ref()).is_none();
     let events = match (limited(check.as_ref()), wanted) {
         (None, WantedEvents::These(events)) => whole(fleet.stored_among(&events).await?),
         (None, WantedEvents::Latest(count)) => {
@@ -132,8 +133,8 @@ pub(super) async fn status(
             latest(check, fleet.newest_events().await?, count).await?
         }
     };
-    let mut visible =
-        VisibleEvents { events, entries: Vec::new(), asker: caller.0.map(|caller| caller.actor.certname) };
+    let asker = caller.0.map(|caller| caller.actor.certname);
+    let mut visible = VisibleEvents { events, entries: Vec::new(), asker, sees_all };
     if let Some(asker) = &visible.asker {
         for shown in visible.events.iter().filter(|shown| !shown.is_whole) {
             visible.entries.extend(fleet.entries_about(shown.event, asker).await?);

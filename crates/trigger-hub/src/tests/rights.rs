@@ -195,6 +195,24 @@ impl Hub {
         self.fleet(name).finish_runs(&[completion], Some(&history)).await.unwrap();
     }
 
+    async fn metrics(&self) -> String {
+        let address = self.addresses["db01"];
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        page
+    }
+
+    /// What the metrics say of denied requests.
+    async fn denied(&self) -> String {
+        let page = self.metrics().await;
+        assert!(page.contains("trigger_hub_build"), "{page}");
+        let denied = page.lines().filter(|line| line.starts_with("trigger_hub_denied_requests_total"));
+        denied.collect::<Vec<_>>().join("\n")
+    }
+
     /// The keys that are stored, without the prefix.
     async fn keys(&self) -> Vec<String> {
         let prefix = format!("{}/", KeyPrefix::default());

@@ -127,7 +127,7 @@ fn forward_signals(signals: &mpsc::Sender<Signal>) -> Result<Vec<Part>, AgentErr
     meanings.into_iter().map(forwarder).collect()
 }
 
-/// Asks the service manager for more time before the agent counts as one that does not start.
+/// Asks the service manager for more time before this process counts as one that does not start.
 pub fn extend_start(time: Duration) {
     let microseconds = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
     notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);

@@ -9,6 +9,7 @@
 //! hold                     the latest order to hold or release the node that it has accepted
 //! fires                    how often triggers fired here for their root events
 //! outbox/                  fired events that the backend has not committed yet
+//! outbox-tries             why the last try to publish each of them came to nothing
 //! runs/                    records, output and results of runs
 //! backend-unreachable      present while fires need not try the backend
 //! puppet-settings          Puppet's answer when it was last asked for its settings

@@ -4,6 +4,7 @@
 //! does not block the others.
 
 mod editing;
+mod tries;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -153,6 +154,11 @@ impl<H: Host> Outbox<H> {
         }
         files.sort();
         Ok(files)
+    }
+
+    /// The event that a file of the outbox is of, by its name.
+    pub fn event_of(path: &Path) -> Option<EventId> {
+        path.file_stem()?.to_str()?.parse().ok()
     }
 
     fn remove_if_abandoned(&self, path: &Path) {

@@ -173,6 +173,7 @@ async fn in_backend(
         audit(args, by, "asked");
         status = follow(fleet, status, args.timeout, &is_wanted).await?;
     }
+    fleet.note_cancellations(&mut status).await?;
     status.targets.retain(|node, _| is_wanted(node));
     ended_before.retain(is_wanted);
     Ok(Some(Cancelled { status, was_spooled: false, ended_before }))

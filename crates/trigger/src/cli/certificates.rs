@@ -9,6 +9,7 @@ use trigger_store::credentials::Credentials;
 use trigger_store::url::BackendUrl;
 
 use super::globals::Globals;
+use super::puppet_wait::wait_for_puppet;
 use crate::config::{ConfigFile, run_command};
 use crate::failure::Failure;
 
@@ -42,7 +43,8 @@ impl Globals {
         }
         let command = run_command(config.run_cmd.as_deref())?;
         let state_dir = self.state_dir(config)?;
-        let puppets = puppet_settings::known_tls_files(&command, &state_dir, Attempt::FIRST).await;
+        let asked = puppet_settings::known_tls_files(&command, &state_dir, Attempt::ONLY);
+        let puppets = wait_for_puppet(asked).await;
         config.certificates_beside(puppets.map_err(|error| no_certificates(&error))?)
     }
 

@@ -12,9 +12,11 @@ use trigger_node::node_backends::NodeBackends;
 use trigger_node::puppet_settings::{self, Attempt, PuppetSettingsError};
 use trigger_node::state::StateDir;
 use trigger_store::backend::Backend;
+use trigger_store::credentials::Credentials;
 use trigger_store::kinds;
 use trigger_store::url::BackendUrl;
 
+use super::puppet_wait::wait_for_puppet;
 use crate::config::{
     BACKEND_VARIABLE, ChosenBackend, ConfigFile, DEFAULT_CONFIG, DEFAULT_STATE_DIR, absolute,
     certname_setting,
@@ -102,14 +104,26 @@ impl Globals {
         warnings: &Warnings,
     ) -> Result<Fleet, Failure> {
         let url = self.backend(config)?;
-        let prefix = prefix.cloned().map_or_else(|| config.prefix(), Ok)?;
         let credentials = self.credentials(config, std::slice::from_ref(&url)).await?;
-        let backend = Backend::open(&url, &credentials);
+        self.fleet_with(config, prefix, &credentials, warnings)
+    }
+
+    /// The same with these credentials.
+    pub(crate) fn fleet_with(
+        &self,
+        config: &ConfigFile,
+        prefix: Option<&KeyPrefix>,
+        credentials: &Credentials,
+        warnings: &Warnings,
+    ) -> Result<Fleet, Failure> {
+        let url = self.backend(config)?;
+        let prefix = prefix.cloned().map_or_else(|| config.prefix(), Ok)?;
+        let backend = Backend::open(&url, credentials);
         let backend = backend.map_err(|error| Failure::config(error.to_string()))?;
         let Some(store) = backend.store() else {
             return Err(Failure::usage(format!("backend '{url}' is write-only: it cannot report events")));
         };
-        let (codec, warning) = self.reading_codec(config, &credentials, &url)?;
+        let (codec, warning) = self.reading_codec(config, credentials, &url)?;
         warnings.extend(warning);
         Ok(Fleet::new(Arc::clone(store), Keyspace::new(prefix)).with_codec(codec))
     }
@@ -164,7 +178,8 @@ impl Globals {
 
     /// The certname that Puppet reports now.
     pub(crate) async fn puppets_certname(&self, command: &RunCommand) -> Result<Certname, Failure> {
-        puppet_settings::certname(command, Attempt::FIRST).await.map_err(|error| no_certname(&error))
+        let asked = puppet_settings::certname(command, Attempt::ONLY);
+        wait_for_puppet(asked).await.map_err(|error| no_certname(&error))
     }
 }
 

@@ -146,13 +146,17 @@ fn serve(
         };
         let (mut terminate, mut interrupt) =
             (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
-        let stopped = async move {
+        let mut stopped = Box::pin(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
+        });
+        settings.tls = tokio::select! {
+            biased;
+            () = &mut stopped => return Ok(()),
+            pki = pki(&settings) => pki?,
         };
-        settings.tls = pki(&settings).await?;
         let data_dir = settings.data_dir.clone();
         let ready = move |address| {
             tracing::info!(%address, data_dir = %data_dir.display(), "hub is ready");

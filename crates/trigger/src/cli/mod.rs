@@ -19,6 +19,7 @@ mod outbox;
 #[cfg(test)]
 mod pages;
 mod policy;
+mod puppet_wait;
 mod queue;
 mod reexec;
 mod rename;
@@ -153,7 +154,7 @@ fn run_command(cli: &Cli) -> ExitCode {
     let globals = &cli.globals;
     let warnings = Warnings::default();
     if !matches!(cli.command, Command::Agent(_) | Command::Hub(_)) {
-        crate::logging::collect_warnings(&warnings, |line| crate::output::note(line.trim_end()));
+        crate::logging::collect_warnings(&warnings);
     }
     let result = match &cli.command {
         Command::Fire(args) => block_on(fire::run(globals, args, &warnings)),

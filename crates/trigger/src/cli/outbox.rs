@@ -9,6 +9,7 @@ use trigger_core::publication::Publication;
 use trigger_core::wire::Stored;
 use trigger_node::clock;
 use trigger_node::node_backends::{NodeBackends, UNADDRESSED};
+use trigger_node::os::Os;
 use trigger_node::state::{Edited, Outbox, StateDir, read_if_present};
 use trigger_store::kinds::Access;
 use trigger_store::url::BackendUrl;
@@ -229,18 +230,23 @@ pub(super) fn spooled(
     node: Option<&NodeBackends>,
 ) -> Result<Vec<SpooledEvent>, Failure> {
     let mut events = Vec::new();
+    let tries = outbox.last_tries();
     for path in outbox.waiting()? {
         if let Some(text) = read_if_present(state.host(), &path)? {
-            events.push(spooled_event(&path, &text, node));
+            let last_try = Outbox::<Os>::event_of(&path).and_then(|event| tries.get(&event));
+            let reason = last_try.map_or(FOR_ITS_TURN, String::as_str);
+            events.push(spooled_event(&path, &text, node, reason));
         }
     }
     Ok(events)
 }
 
+/// Why an event waits that has not been tried yet, or not since what was tried is known.
+const FOR_ITS_TURN: &str = "it waits for its turn";
 /// Stands for what a file says that cannot be read.
 const UNREADABLE: &str = "(unreadable)";
 
-fn spooled_event(path: &Path, text: &str, node: Option<&NodeBackends>) -> SpooledEvent {
+fn spooled_event(path: &Path, text: &str, node: Option<&NodeBackends>, reason: &str) -> SpooledEvent {
     let event_id = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     match Publication::from_wire(text) {
         Ok(publication) => SpooledEvent {
@@ -250,14 +256,16 @@ fn spooled_event(path: &Path, text: &str, node: Option<&NodeBackends>) -> Spoole
             backend: publication.backend,
             fired_at: Some(Time(publication.event.fired_at)),
             targets: publication.event.targets.hosts.len() + publication.event.targets.groups.len(),
+            reason: reason.to_owned(),
         },
-        Err(_) => SpooledEvent {
+        Err(error) => SpooledEvent {
             event_id,
             trigger: UNREADABLE.to_owned(),
             backend: UNREADABLE.to_owned(),
             is_elsewhere: false,
             fired_at: None,
             targets: 0,
+            reason: error.to_string(),
         },
     }
 }
@@ -276,7 +284,7 @@ pub(super) fn quarantined(outbox: &Outbox) -> Result<Vec<QuarantinedFile>, Failu
 pub(super) fn print_outbox(spooled: &[SpooledEvent], quarantined: &[QuarantinedFile]) {
     if !spooled.is_empty() {
         output::print_heading("Spooled: the backend has not committed these yet");
-        let mut table = output::table(&["EVENT", "FIRED", "TRIGGER", "TARGETS", "BACKEND"]);
+        let mut table = output::table(&["EVENT", "FIRED", "TRIGGER", "TARGETS", "BACKEND", "REASON"]);
         for event in spooled {
             let fired_at =
                 event.fired_at.as_ref().map(|Time(at)| output::short_time(*at)).unwrap_or_default();
@@ -286,6 +294,7 @@ pub(super) fn print_outbox(spooled: &[SpooledEvent], quarantined: &[QuarantinedF
                 &event.trigger,
                 &event.targets.to_string(),
                 &backend(event),
+                &event.reason,
             ]);
         }
         output::print_table(&table);

@@ -10,6 +10,8 @@ use trigger_core::identity::{Certname, EventId};
 use trigger_node::agent;
 use trigger_node::agent_socket::{self, Reply, Request};
 use trigger_node::state::{Runs, StateDir};
+use trigger_pki::LazyPki;
+use trigger_store::credentials::Credentials;
 
 use super::globals::{Globals, OutputFormat};
 use crate::config::{ConfigFile, run_command};
@@ -54,13 +56,30 @@ pub(crate) async fn run(globals: &Globals, warnings: &Warnings) -> Result<ExitCo
     Ok(ExitCode::SUCCESS)
 }
 
-/// The events whose deliveries to a certname have not ended.
+/// The events whose deliveries to the earlier certname have not ended. A hub that knows its clients shows them to that
+/// certname alone, and to operators: there they are read with the certificate that this node had under it.
 async fn open_deliveries(
     globals: &Globals,
     config: &ConfigFile,
     certname: &Certname,
 ) -> Result<Vec<EventId>, Failure> {
-    Ok(globals.fleet(config, None, &Warnings::default()).await?.open_deliveries(certname).await?)
+    let backend = globals.backend(config)?;
+    let credentials = globals.credentials(config, std::slice::from_ref(&backend)).await?;
+    let fleet = globals.fleet_with(config, None, &credentials, &Warnings::default())?;
+    if fleet.asker().await?.sees(certname) {
+        return Ok(fleet.open_deliveries(certname).await?);
+    }
+    let earlier = credentials.tls.and_then(|tls| tls.files().of_earlier_certname(certname));
+    let Some(earlier) = earlier else {
+        return Err(Failure::failed(format!(
+            "{backend} shows them to {certname} and to operators only, and the certificate of {certname} is not on this node \
+             any more; as an operator, 'trigger status' lists the latest events, and 'trigger node forget {certname}' ends \
+             what waits for it"
+        )));
+    };
+    let credentials = Credentials { tls: Some(LazyPki::new(earlier)) };
+    let fleet = globals.fleet_with(config, None, &credentials, &Warnings::default())?;
+    Ok(fleet.open_deliveries(certname).await?)
 }
 
 /// Has the agent give the directory to another certname, or does so where no agent runs.

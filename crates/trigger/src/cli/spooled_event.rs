@@ -67,6 +67,7 @@ impl SpooledEvent {
             unreadable_parts: Vec::new(),
             limited_to: None,
             unverified: Default::default(),
+            cancellations: Default::default(),
         }
     }
 }

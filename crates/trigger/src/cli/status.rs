@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use trigger_core::delivery::DeliveryState;
-use trigger_core::identity::{EventId, GroupName, KeyPrefix};
+use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix};
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_fleet::status::EventStatus;
 use trigger_node::agent_socket::{self, Reply, Request};
@@ -49,6 +49,7 @@ pub(crate) async fn run(
         Some(id) => match fleet.event_status(id).await {
             Ok(Some(mut status)) => {
                 explain_own_delivery(globals, &config, &mut status).await;
+                fleet.note_cancellations(&mut status).await?;
                 warnings.extend(limited_sight(&status));
                 show_event(globals.output, &status, None, &warnings.take());
             }
@@ -189,10 +190,17 @@ pub(super) fn target_table(status: &EventStatus, spooled_event: Option<&SpooledE
             outcome(target).unwrap_or_default().into(),
             started.map(output::short_time).unwrap_or_default().into(),
             took.map(|took| format!("{:.1}s", took.as_secs_f64())).unwrap_or_default().into(),
-            silence::reason(target).filter(is_new).unwrap_or_default().into(),
+            reason(status, certname, target).filter(is_new).unwrap_or_default().into(),
         ]);
     }
     table
+}
+
+/// That the end of the delivery has been asked for, and the reason of its state.
+fn reason(status: &EventStatus, certname: &Certname, target: &DeliveryStatus) -> Option<String> {
+    let requested = status.cancellations.get(certname).map(|by| format!("cancellation requested by {by}"));
+    let words: Vec<String> = requested.into_iter().chain(silence::reason(target)).collect();
+    (!words.is_empty()).then(|| words.join("; "))
 }
 
 fn outcome(target: &DeliveryStatus) -> Option<String> {

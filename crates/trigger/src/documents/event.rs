@@ -244,6 +244,9 @@ pub(crate) struct EventTarget {
     /// Why the outcome that is stored for this node does not count (the state is then what it would be without the outcome),
     /// or not for certain; null where nothing speaks against it.
     unverified: Option<String>,
+    /// The node that has asked for the end of the delivery, which has not ended: its node is off, or runs for the event now.
+    /// Null where none has; only `trigger status EVENT` and `trigger cancel` look.
+    cancellation_requested_by: Option<Text<Certname>>,
 }
 
 impl Event {
@@ -269,7 +272,8 @@ impl EventTarget {
     pub(crate) fn list(status: &status::EventStatus) -> Vec<Self> {
         let target = |(certname, target)| {
             let unverified = status.unverified.outcome_of(certname).map(str::to_owned);
-            Self { unverified, ..Self::of(certname, target) }
+            let cancellation_requested_by = status.cancellations.get(certname).cloned().map(Text);
+            Self { unverified, cancellation_requested_by, ..Self::of(certname, target) }
         };
         status.targets.iter().map(target).collect()
     }
@@ -289,6 +293,7 @@ impl EventTarget {
             really_changed: ended.and_then(|ended| ended.result.drift.really_changed),
             reason: silence::reason(target),
             unverified: None,
+            cancellation_requested_by: None,
         }
     }
 }

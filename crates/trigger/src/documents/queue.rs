@@ -141,6 +141,8 @@ pub(crate) struct SpooledEvent {
     pub(crate) is_elsewhere: bool,
     /// How many nodes and groups the event is fired at.
     pub(crate) targets: usize,
+    /// Why it waits: what its last try came to, or that it waits for its turn.
+    pub(crate) reason: String,
 }
 
 /// A file of the outbox that was moved aside.

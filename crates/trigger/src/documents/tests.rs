@@ -110,6 +110,7 @@ fn event_status() -> status::EventStatus {
     let completed = run(DeliveryRun::Ended(CompletedRun { run_id: run_id(2), noop: false, result }));
     status.targets.insert("lb02".parse().unwrap(), running);
     status.targets.insert("lb03".parse().unwrap(), completed);
+    status.cancellations.insert("lb01".parse().unwrap(), "web01".parse().unwrap());
     status.event.options.tags = ["profile::lb".parse().unwrap()].into();
     status.event.targets.groups = ["lb".parse().unwrap(), "web".parse().unwrap()].into();
     status
@@ -356,6 +357,7 @@ fn spooled() -> SpooledEvent {
         fired_at: Some(Time(Timestamp::from_unix_ms(NOON))),
         is_elsewhere: true,
         targets: 2,
+        reason: "backend hub+http://localhost:8145 is unreachable".to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The audit: what this program logs with the target `audit`, a line of JSON each. It goes to the file that the
-//! configuration names, else to the journal under the name `trigger-audit`, else to standard error.
+//! configuration names, else to the journal under the name `trigger-audit`, else to the standard error of a daemon. A command
+//! never writes it to its terminal.
 //!
 //! As with the log, nothing waits for it: lines that are not taken in time are dropped, and a line says how many.
 
@@ -53,6 +54,7 @@ fn file() -> MutexGuard<'static, Option<LogQueue>> {
 pub(super) enum Elsewhere {
     Journal(Journal),
     StandardError(fn(&str)),
+    Nowhere,
 }
 
 /// The layer that writes the audit.
@@ -72,6 +74,7 @@ impl Audit {
         match &self.0 {
             Elsewhere::Journal(journal) => journal.log(Level::INFO, TARGET, &line, &[]),
             Elsewhere::StandardError(write) => write(&format!("{line}\n")),
+            Elsewhere::Nowhere => {}
         }
     }
 }
@@ -175,6 +178,24 @@ mod tests {
         let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         assert_eq!(value(&format!("{{{rest}")), value(&format!("{{{expected}")));
         assert!(rest.contains(r"a\n\u202eb"), "{rest}");
+    }
+
+    #[test]
+    fn a_line_in_the_journal_has_a_name_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        let journal = Journal::connect(&path, STREAM).unwrap();
+        let layer = Audit(Elsewhere::Journal(journal)).with_filter(filter_fn(Audit::takes));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::info!(target: "audit", action = "forget", node = "old");
+        });
+        let mut bytes = vec![0; 4096];
+        let received = socket.recv(&mut bytes).unwrap();
+        let entry = String::from_utf8_lossy(&bytes[..received]).into_owned();
+        for text in ["trigger-audit", r#""action":"forget","node":"old""#] {
+            assert!(entry.contains(text), "{entry}");
+        }
     }
 
     #[test]

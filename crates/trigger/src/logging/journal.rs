@@ -63,7 +63,12 @@ impl Journal {
         is_journal.then(|| Self::connect(Path::new(SOCKET), stream).ok()).flatten()
     }
 
-    fn connect(path: &Path, stream: Stream) -> io::Result<Self> {
+    /// The journal of this machine, if it has one, whatever standard error is connected to.
+    pub(super) fn of_this_machine(stream: Stream) -> Option<Self> {
+        Self::connect(Path::new(SOCKET), stream).ok()
+    }
+
+    pub(super) fn connect(path: &Path, stream: Stream) -> io::Result<Self> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(path)?;
         // A log must not hold up the program: if the journal is too slow, entries are lost.

@@ -1,4 +1,4 @@
-//! The first start of an agent on a node whose certname only Puppet knows.
+//! The first start of an agent or a hub on a node where only Puppet knows the certname and the certificates.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -73,4 +73,38 @@ fn what_can_never_work_ends_the_agent_at_once() {
     let mut nameless = agent(dir.path(), "/bin/true", &format!("hub+http://{}", free_address()));
     assert_eq!(nameless.ended().code(), Some(3), "{}", log(dir.path()));
     assert!(log(dir.path()).contains("no certname is configured"), "{}", log(dir.path()));
+}
+
+/// A hub with TLS whose Puppet runs this script.
+fn hub(dir: &Path, script: &str) -> Daemon {
+    let program = dir.join("puppet");
+    fs::write(&program, format!("#!/bin/sh\ncd {}\necho asked >>questions\n{script}\n", dir.display()))
+        .unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let config = dir.join("trigger.toml");
+    fs::write(&config, format!("run_cmd = '{} agent'\n", program.display())).unwrap();
+    let data = dir.join("state/hub");
+    let [config, data] = [&config, &data].map(|path| path.to_str().unwrap());
+    fs::create_dir_all(dir.join("state")).unwrap();
+    let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+    let arguments = ["hub", "--tls", "--config", config, "--listen", &free_address(), "--data-dir", data];
+    Daemon::start(&arguments, &dir.join("state"), Stdio::from(log))
+}
+
+#[test]
+fn a_hub_waits_for_a_slow_puppet_and_can_be_stopped_meanwhile() {
+    let dir = state();
+    let mut hub = hub(dir.path(), "while [ -d . ]; do sleep 0.1; done");
+    until("it says so", || (count(dir.path(), "waiting for Puppet's settings") == 1).then_some(()));
+    assert!(hub.stop().success(), "{}", log(dir.path()));
+    assert_eq!(questions(dir.path()), 1);
+}
+
+#[test]
+fn a_hub_whose_puppet_fails_ends_at_once_and_says_why() {
+    let dir = state();
+    let mut hub = hub(dir.path(), "echo 'cannot load such file -- puppet' >&2; exit 1");
+    assert_eq!(hub.ended().code(), Some(3), "{}", log(dir.path()));
+    assert!(log(dir.path()).contains("cannot load such file -- puppet"), "{}", log(dir.path()));
+    assert_eq!(questions(dir.path()), 1);
 }

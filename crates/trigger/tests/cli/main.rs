@@ -15,6 +15,7 @@ mod log;
 mod modes;
 mod outbox;
 mod output;
+mod renaming;
 mod signing;
 
 use std::path::Path;

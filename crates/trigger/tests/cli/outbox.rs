@@ -28,9 +28,9 @@ warning: backend hub+http://127.0.0.1:9 did not answer a moment ago (it is asked
     queue.assert().code(0).stdout_eq(str![[r#"
 
 Spooled: the backend has not committed these yet
-EVENT [..] FIRED [..] TRIGGER  TARGETS  BACKEND
-[..]  first    1        hub+http://127.0.0.1:9
-[..]  second   1        hub+http://127.0.0.1:9
+EVENT [..] FIRED [..] TRIGGER  TARGETS  BACKEND                 REASON
+[..]  first    1        hub+http://127.0.0.1:9  backend hub+http://127.0.0.1:9 is unreachable: Connection refused (os error 111)
+[..]  second   1        hub+http://127.0.0.1:9  it waits for its turn
 
 "#]]);
 }
@@ -58,6 +58,8 @@ fn unconfigured(state: &Path) -> snapbox::cmd::Command {
         .args(["--net", "--map-root-user", "--"])
         .arg(snapbox::cmd::cargo_bin!("trigger"))
         .env_clear()
+        // Without the machine's own Puppet, which would be asked for certificates.
+        .env("PATH", "/nowhere")
         .env("TRIGGER_CONFIG", "/dev/null")
         .env("TRIGGER_STATE_DIR", state)
         .env("TRIGGER_CERTNAME", "web01.example.com")
@@ -80,9 +82,9 @@ warning: no URL is configured for the backend 'hub' on this node, and the defaul
         [r#"
 
 Spooled: the backend has not committed these yet
-EVENT [..] FIRED [..] TRIGGER  TARGETS  BACKEND
-[..]  first    1        (the one this node gets configured)
-[..]  second   1        (the hub this node gets configured)
+EVENT [..] FIRED [..] TRIGGER  TARGETS  BACKEND                              REASON
+[..]  first    1        (the one this node gets configured)  backend hub+http://127.0.0.1:8145 is unreachable: [..]
+[..]  second   1        (the hub this node gets configured)  backend hub+http://127.0.0.1:8145 is unreachable: [..]
 
 "#]
     ]);
@@ -93,7 +95,7 @@ error: no backend is configured on this node: give the URL with --backend, or co
     // The node gets a configuration; its next fire delivers what waits.
     trigger(state.path()).args(["fire", "third", "--host", "lb01"]).assert().code(0);
     trigger(state.path()).args(["outbox", "list", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
-{"spooled":[{"event_id":"[..]","trigger":"second","backend":"hub","fired_at":"[..]","is_elsewhere":true,"targets":1}],"quarantined":[],"warnings":[]}
+{"spooled":[{"event_id":"[..]","trigger":"second","backend":"hub","fired_at":"[..]","is_elsewhere":true,"targets":1,"reason":"backend hub+http://127.0.0.1:8145 is unreachable: [..]"}],"quarantined":[],"warnings":[]}
 
 "#]]);
 }
@@ -109,8 +111,8 @@ fn an_event_for_a_backend_that_is_not_this_nodes_is_visible_and_gets_another_add
         etcd(list).assert().code(0).stdout_eq(str![[r#"
 
 Spooled: the backend has not committed these yet
-EVENT [..] FIRED [..] TRIGGER  TARGETS  BACKEND
-[..]  x        1        hub+http://127.0.0.1:9 (not this node's)
+EVENT [..] FIRED [..] TRIGGER  TARGETS  BACKEND                                   REASON
+[..]  x        1        hub+http://127.0.0.1:9 (not this node's)  backend hub+http://127.0.0.1:9 is unreachable: Connection refused (os error 111)
 To send events to this node's own backend: trigger outbox readdress EVENT… (or --all of those that are for a backend which is not this node's)
 
 "#]]);
@@ -124,7 +126,7 @@ Readdressed 1 event to etcd://127.0.0.1:9. This node's agent, or its next fire, 
 
 "#]]);
     etcd(&["outbox", "list", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
-{"spooled":[{"event_id":"[..]","trigger":"x","backend":"etcd://127.0.0.1:9","fired_at":"[..]","is_elsewhere":false,"targets":1}],"quarantined":[],"warnings":[]}
+{"spooled":[{"event_id":"[..]","trigger":"x","backend":"etcd://127.0.0.1:9","fired_at":"[..]","is_elsewhere":false,"targets":1,"reason":"it waits for its turn"}],"quarantined":[],"warnings":[]}
 
 "#]]);
     etcd(&["outbox", "readdress", "--all", "--output", "json"]).assert().code(0).stdout_eq(str![[r#"
@@ -152,7 +154,7 @@ warning: backend hub+http://127.0.0.1:9 [..]
 
 "#]]);
     trigger(state.path()).args(["outbox", "list", "--output", "json"]).assert().stdout_eq(str![[r#"
-{"spooled":[{"event_id":"[..]","trigger":"x","backend":"hub+http://127.0.0.1:9","fired_at":"[..]","is_elsewhere":true,"targets":1}],"quarantined":[],"warnings":[]}
+{"spooled":[{"event_id":"[..]","trigger":"x","backend":"hub+http://127.0.0.1:9","fired_at":"[..]","is_elsewhere":true,"targets":1,"reason":"backend hub+http://127.0.0.1:9 is unreachable: Connection refused (os error 111)"}],"quarantined":[],"warnings":[]}
 
 "#]]);
 }
@@ -221,7 +223,7 @@ b         suppressed                          loop: seen
 "#]]);
     std::fs::write(&reason, "it expired before the backend could be reached\n").unwrap();
     status(state.path(), &event, "json").stdout_eq(str![[r#"
-{"event_id":"[..]","trigger":"x","origin":"web01.example.com","fired_at":"[..]","resource":null,"retry_of":null,"expires_in_seconds":86400,"tags":[],"noop":false,"groups":["lb"],"targets":[{"certname":"a","state":"expired","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"quarantined on this node and never published: it expired before the backend could be reached","unverified":null},{"certname":"b","state":"suppressed","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"loop: seen","unverified":null}],"state":"expired","reason":"quarantined on this node and never published: it expired before the backend could be reached","suppressed_groups":[{"group":"web","reason":"too far"}],"warnings":[]}
+{"event_id":"[..]","trigger":"x","origin":"web01.example.com","fired_at":"[..]","resource":null,"retry_of":null,"expires_in_seconds":86400,"tags":[],"noop":false,"groups":["lb"],"targets":[{"certname":"a","state":"expired","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"quarantined on this node and never published: it expired before the backend could be reached","unverified":null,"cancellation_requested_by":null},{"certname":"b","state":"suppressed","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"loop: seen","unverified":null,"cancellation_requested_by":null}],"state":"expired","reason":"quarantined on this node and never published: it expired before the backend could be reached","suppressed_groups":[{"group":"web","reason":"too far"}],"warnings":[]}
 
 "#]]);
 }
@@ -264,6 +266,32 @@ error: there is no state directory [..]/missing, so this node has no outbox
 
 "#]]);
     assert!(!missing.exists());
+}
+
+/// The audit is for the journal or the configured file, and not for the terminal.
+#[test]
+fn a_command_audits_to_the_configured_file_and_never_to_the_terminal() {
+    let state = state();
+    let (config, audit) = (state.path().join("trigger.toml"), state.path().join("audit.log"));
+    std::fs::write(&config, format!("[audit]\nfile = '{}'\n", audit.display())).unwrap();
+    let spooled = || {
+        let fire = ["fire", "x", "--host", "lb01", "--backend", "hub+http://127.0.0.1:9", "--output", "json"];
+        let fired = trigger(state.path()).args(fire).assert().code(0);
+        String::from_utf8_lossy(&fired.get_output().stdout).split('"').nth(3).unwrap().to_owned()
+    };
+    let cancel = |configuration: &str, event: &str| {
+        let command = trigger(state.path()).env("TRIGGER_CONFIG", configuration);
+        let cancelled =
+            command.args(["cancel", event, "--backend", "hub+http://127.0.0.1:9"]).assert().code(0);
+        String::from_utf8_lossy(&cancelled.get_output().stderr).into_owned()
+    };
+    for configuration in ["/dev/null", config.to_str().unwrap()] {
+        let event = spooled();
+        let printed = cancel(configuration, &event);
+        assert!(printed.contains("warning: ") && !printed.contains("\"action\""), "{printed}");
+        let written = std::fs::read_to_string(&audit).unwrap_or_default();
+        assert_eq!(written.contains(&event), configuration != "/dev/null", "{written}");
+    }
 }
 
 #[test]

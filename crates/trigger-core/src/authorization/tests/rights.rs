@@ -123,9 +123,9 @@ fn deliveries_are_written_by_the_origin_and_ended_by_the_target() {
 /// Proves C13.
 #[test]
 fn cancellations_are_the_origins_and_operators_each_in_its_own_name() {
-    check(&cancellation_key("lb01", 1), &cancellation("web01"), "y-ooo");
-    check(&cancellation_key("lb01", 1), &cancellation("lb01"), "--ooo");
-    check(&cancellation_key("lb02", 1), &cancellation("web01"), "--ooo");
+    check(&cancellation_key("lb01", 1), &cancellation("web01"), "y-oyy");
+    check(&cancellation_key("lb01", 1), &cancellation("lb01"), "--oyy");
+    check(&cancellation_key("lb02", 1), &cancellation("web01"), "--oyy");
     check(&cancellation_key("lb01", 3), &cancellation("web01"), "o-ooo");
     check(&cancellation_key("lb01", 3), &cancellation("db01"), "--ooo");
     check(&cancellation_key("lb01", 9), &cancellation("web01"), "l-ooo");
@@ -134,7 +134,7 @@ fn cancellations_are_the_origins_and_operators_each_in_its_own_name() {
     check(&cancellation_key("@lb:lb02", 1), &cancellation("web01"), "y--yy");
     check(&cancellation_key("@web", 1), &cancellation("web01"), "---yy");
     check(&cancellation_key("@web:lb02", 1), &cancellation("web01"), "---yy");
-    check(&cancellation_key("lb01", 1), &Value::Delivery(Delivery { part: 0 }), "--ooo");
+    check(&cancellation_key("lb01", 1), &Value::Delivery(Delivery { part: 0 }), "--oyy");
     check(&delivery_key("lb01", 1), &cancellation("web01"), "--ooo");
 }
 

@@ -62,4 +62,19 @@ fn what_the_policy_refuses_is_refused_though_it_is_cancelled() {
 fn what_has_run_without_its_catalog_is_not_repeated() {
     check("asked e1^ +20000 changed cancel:e1^ +3600000", "run[e1] finish[] finish[e1=done]");
     check("asked e1^ +20000 cancel:e1^ changed +3600000", "run[e1] finish[e1=done]");
+    // Queued again, or in its second run.
+    let queued = "asked e1^ +20000 changed block stored:e1";
+    check(&format!("{queued} cancel:e1^ unblock +90000"), "run[e1] finish[] finish[e1=done]");
+    let running = "asked e1^ +20000 changed stored:e1 +2000 cancel:e1^";
+    for end in ["not_run", "interrupted"] {
+        check(&format!("{running} {end} +90000"), "run[e1] finish[] run[e1] finish[] finish[e1=done]");
+    }
+    check(&format!("{running} failed"), "run[e1] finish[] run[e1] finish[e1=failed(failed)]");
+}
+
+/// Proves C6: the same where nothing but time ends it.
+#[test]
+fn what_has_run_without_its_catalog_does_not_expire() {
+    let queued = "asked e1^ +20000 changed block stored:e1";
+    check(&format!("{queued} +90000000 unblock"), "run[e1] finish[] finish[e1=done]");
 }

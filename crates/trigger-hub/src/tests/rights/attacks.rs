@@ -252,12 +252,7 @@ async fn one_node_cannot_fill_the_store() {
     let stored = hub.keys().await.iter().filter(|key| key.starts_with("events/")).count();
     assert!((1000..1200).contains(&stored), "{stored}");
     hub.fire(5000, "db01", "lb01").await;
-    let mut hub_page = TcpStream::connect(hub.addresses["db01"]).await.unwrap();
-    let request =
-        format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", hub.addresses["db01"]);
-    hub_page.write_all(request.as_bytes()).await.unwrap();
-    let mut page = String::new();
-    hub_page.read_to_string(&mut page).await.unwrap();
+    let page = hub.metrics().await;
     for line in [
         "trigger_hub_denied_requests_total{kind=\"put\",reason=\"too_large\"} 1",
         "trigger_hub_denied_requests_total{kind=\"put\",reason=\"too_much\"} 1",

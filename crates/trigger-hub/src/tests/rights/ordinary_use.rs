@@ -1,6 +1,7 @@
 //! All that a node does in ordinary use is allowed.
 
 use trigger_core::why::{Question, Which};
+use trigger_fleet::cancelling::{Asked, Scope};
 
 use super::*;
 
@@ -166,4 +167,57 @@ async fn why_shows_the_members_of_a_group_what_led_to_its_event() {
             assert_eq!(histories.collect::<Vec<_>>().join(" "), expected, "{asker}: {question:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn nodes_shows_a_node_its_own_run_and_asks_for_nothing_that_is_denied() {
+    let hub = Hub::start().await;
+    for name in NAMES {
+        hub.register(name, &[]).await;
+    }
+    hub.fire(1, "db01", "web01").await;
+    hub.end(1, "web01", "db01").await;
+    hub.fire(2, "db01", "lb01").await;
+    hub.end(2, "lb01", "db01").await;
+    for (asker, expected, denied) in [
+        ("web01", "web01", Some("web01 is no operator of the hub")),
+        ("db01", "", Some("db01 is no operator of the hub")),
+        ("ops01", "lb01 web01", None),
+    ] {
+        let overview = hub.fleet(asker).overview(|_, _| true).await.unwrap();
+        let with_run = overview.nodes.iter().filter(|(_, node)| node.last_run.is_some());
+        let with_run: Vec<&str> = with_run.map(|(certname, _)| certname.as_str()).collect();
+        assert_eq!(with_run.join(" "), expected, "{asker}");
+        assert_eq!(overview.runs_denied.as_deref(), denied, "{asker}");
+        assert_eq!(overview.nodes.len(), NAMES.len(), "{asker}");
+    }
+    let own = hub.fleet("web01").overview(|certname, _| *certname == super::certname("web01")).await.unwrap();
+    assert_eq!(own.runs_denied, None, "nothing of other nodes was asked for");
+    assert_eq!(hub.denied().await, "");
+}
+
+/// Proves C13: who asked for the end of a delivery that waits is shown to its origin, to its target and to operators.
+#[tokio::test]
+async fn a_cancellation_that_waits_shows_in_the_status_of_its_event() {
+    let hub = Hub::start().await;
+    hub.register("lb02", &["lb"]).await;
+    hub.fire(1, "web01", "lb01 db01 @lb").await;
+    let event = publication(1, "web01", "lb01 db01 @lb").event;
+    let nodes = BTreeSet::from([certname("lb01"), certname("lb02")]);
+    let asked = Asked { at: NOW, reason: None };
+    hub.fleet("web01").cancel(&event, Scope::Nodes(&nodes), asked).await.unwrap();
+    for (asker, expected) in [
+        ("web01", "lb01 by web01, lb02 by web01"),
+        ("ops01", "lb01 by web01, lb02 by web01"),
+        ("lb01", "lb01 by web01"),
+        ("lb02", "lb02 by web01"),
+        ("db01", ""),
+    ] {
+        let mut status = hub.fleet(asker).event_status(event_id(1)).await.unwrap().unwrap();
+        assert!(status.cancellations.is_empty(), "only those who look need it");
+        hub.fleet(asker).note_cancellations(&mut status).await.unwrap();
+        let shown = status.cancellations.iter().map(|(target, by)| format!("{target} by {by}"));
+        assert_eq!(shown.collect::<Vec<_>>().join(", "), expected, "{asker}");
+    }
+    assert_eq!(hub.denied().await, "");
 }

@@ -46,6 +46,7 @@ impl<H: Host> Outbox<H> {
                     change(&mut publication);
                     // The file takes the place of the old one, whose lock is held until then.
                     self.store(&publication)?;
+                    self.forget_try(event);
                     Ok(Edited::Done)
                 }
             };
@@ -75,7 +76,11 @@ impl<H: Host> Outbox<H> {
         if self.host.is_file(&path) {
             match self.take(&path, now)? {
                 Taken::Busy => return Ok(Edited::Busy),
-                Taken::Event(_, spooled) => return spooled.committed().map(|()| Edited::Done),
+                Taken::Event(_, spooled) => {
+                    spooled.committed()?;
+                    self.forget_try(event);
+                    return Ok(Edited::Done);
+                }
                 Taken::Quarantined(_) => {}
             }
         }

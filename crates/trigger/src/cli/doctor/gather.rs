@@ -33,6 +33,7 @@ use trigger_store::url::BackendUrl;
 use crate::cli::agent::check_command;
 use crate::cli::globals::Globals;
 use crate::cli::outbox;
+use crate::cli::puppet_wait::wait_for_puppet;
 use crate::config::{
     BackendSource, ConfigFile, DEFAULT_CONFIG, metrics_file, run_command, run_timeout, runs_per_minute,
     settle,
@@ -212,7 +213,9 @@ async fn puppet(
     let mut found = Puppet { is_needed, ..Puppet::default() };
     let mut settings = None;
     if let Some(state) = state.filter(|_| is_needed) {
-        match puppet_settings::ask(command, &BTreeMap::new(), state.path(), Attempt::FIRST).await {
+        let environment = BTreeMap::new();
+        let asked = puppet_settings::ask(command, &environment, state.path(), Attempt::ONLY);
+        match wait_for_puppet(asked).await {
             Ok(asked) => settings = Some(asked),
             Err(error) => found.problem = Some(error.to_string()),
         }
@@ -238,7 +241,8 @@ async fn puppet(
 
 /// The copies of the module where Puppet looks for it.
 async fn modules(command: &RunCommand) -> Option<Vec<Module>> {
-    let directories = puppet_settings::module_path(command, Attempt::FIRST).await.ok()?;
+    let asked = puppet_settings::module_path(command, Attempt::ONLY);
+    let directories = wait_for_puppet(asked).await.ok()?;
     Some(directories.iter().filter_map(|directory| module(&directory.join(MODULE))).collect())
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use trigger_core::duration;
 use trigger_hub::{CrlFetch, ListenAddress};
+use trigger_node::agent::on_os::extend_start;
+use trigger_node::puppet_settings::Attempt;
 use trigger_pki::Pki;
 
 use super::super::globals::Globals;
@@ -77,8 +79,9 @@ fn fetched_lists(data_dir: &Path) -> PathBuf {
 }
 
 /// The certificates with which a hub speaks TLS, and the revocation lists that were fetched. Puppet is asked for its files
-/// where the configuration does not name them.
+/// where the configuration does not name them, and the service manager for the time that Puppet may take.
 pub(super) async fn pki(globals: &Globals, config: &ConfigFile, data_dir: &Path) -> Result<Pki, Failure> {
+    extend_start(Attempt::ONLY.timeout);
     let files = globals.certificates(config).await?.files().clone();
     Pki::open_with_more_lists(files, vec![fetched_lists(data_dir)])
         .map_err(|error| Failure::config(format!("the hub cannot speak TLS: {error}")))
