@@ -66,6 +66,9 @@ seconds_since() { seconds_between "$1" "$(now)"; }
 
 # --- Machines ----------------------------------------------------------------------------------------------
 
+# The images of the machines, each with the name of its Debian as its tag.
+images=trigger-fleet
+
 # Makes the network of the fleet, where each machine keeps its address over a restart.
 make_network() {
   local subnet
@@ -97,7 +100,7 @@ address() { echo "$addresses.${places[$1]}"; } # MACHINE
 boot() { # MACHINE [SUITE]
   places[$1]=$((${#places[@]} + 10))
   machines+=("$1")
-  IMAGE=trigger-fleet:${2:-trixie} packaging/machine start "$fleet-$1" -- --hostname "$1.example.com" \
+  IMAGE=$images:${2:-trixie} packaging/machine start "$fleet-$1" -- --hostname "$1.example.com" \
     --network "$fleet" --network-alias "$1.example.com" --ip "$(address "$1")" ||
     fail "$1 does not boot"
 }
@@ -110,9 +113,10 @@ power_on() { # MACHINE
   docker start "$fleet-$1" >/dev/null
   packaging/machine await "$fleet-$1" || fail "$1 does not boot"
 }
-# Takes a machine away for good.
+# Takes a machine away for good, after a shutdown.
 scrap() { # MACHINE
   local machine left=()
+  shut_down "$1"
   docker rm --force --volumes "$fleet-$1" >/dev/null
   for machine in "${machines[@]}"; do [[ $machine == "$1" ]] || left+=("$machine"); done
   machines=("${left[@]}")

@@ -1,9 +1,7 @@
 # shellcheck shell=bash
 # The site, its nodes, and what fires on them. testing/fleet/run sources it.
 
-# With --short there is one balancer.
-short=
-balancers=(lb01 lb02)
+readonly balancers=(lb01 lb02)
 readonly site=/etc/puppet/code/environments/production
 
 # --- What is seen -----------------------------------------------------------------------------------------
@@ -59,7 +57,7 @@ change_weight() { # WEB WEIGHT
 
 prepare() {
   testing/fleet/image trixie
-  [[ -n $short ]] || testing/fleet/image bookworm
+  testing/fleet/image bookworm
   build_packages
   make_network
 }
@@ -105,7 +103,6 @@ first_run() { # MACHINE
 
 start_nodes() {
   local machine run runs=()
-  [[ -z $short ]] || balancers=(lb01)
   for machine in "${balancers[@]}"; do
     boot "$machine"
     first_run "$machine" &
