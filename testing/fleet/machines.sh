@@ -146,7 +146,15 @@ states() { # MACHINE EVENT
   on "$1" trigger status "$2" --output json |
     jq --raw-output '[.targets | sort_by(.certname)[] | "\(.state)/\(.outcome)"] | join(" ")'
 }
-are_done() { # MACHINE EVENT TARGETS: whether all runs of the event have ended well
+# Waits until an event has ended at all of its targets, and fails unless it is done there.
+ends_well() { # WHAT MACHINE EVENT TARGETS
+  eventually "$1" have_ended "${@:2}"
+  are_done "${@:2}" || fail "$1, and not well: $(states "$2" "$3")"
+}
+have_ended() { # MACHINE EVENT TARGETS
+  [[ $(states "$1" "$2" | tr ' ' '\n' | grep -cE '^(done|failed|expired|refused|suppressed|superseded|cancelled)/') -eq $3 ]]
+}
+are_done() { # MACHINE EVENT TARGETS
   [[ $(states "$1" "$2" | tr ' ' '\n' | grep -c '^done/') -eq $3 ]]
 }
 are_in() { # STATES MACHINE EVENT

@@ -50,7 +50,7 @@ PP
   before=$(last_fired web01)
   apply_file web01 /root/query.pp
   event=$(fired_once web01 "$before")
-  eventually 'the balancers have run' are_done web01 "$event" "${#balancers[@]}"
+  ends_well 'the balancers have run' web01 "$event" "${#balancers[@]}"
 }
 
 with_the_hub() {
@@ -63,7 +63,7 @@ with_the_hub() {
   before=$(last_fired web01)
   apply_example web01 web.pp
   event=$(fired_once web01 "$before")
-  eventually 'lb02 has run' are_done web01 "$event" 1
+  ends_well 'lb02 has run' web01 "$event" 1
   on web01 trigger status "$event" | quote
 }
 is_member() { # MACHINE GROUP
@@ -87,6 +87,6 @@ with_an_etcd_cluster() {
   for run in "${runs[@]}"; do wait "$run" || exit 1; done
   for machine in etcd01 etcd02 etcd03; do eventually "$machine is connected" is_connected "$machine"; done
   event=$(fire etcd01 'new member' --host etcd02.example.com --host etcd03.example.com)
-  eventually 'the others have run' are_done etcd01 "$event" 2
+  ends_well 'the others have run' etcd01 "$event" 2
   on etcd01 trigger status "$event" | quote
 }

@@ -49,7 +49,7 @@ change_weight() { # WEB WEIGHT
   before=$(last_fired "$1")
   hiera profile::web::weight "$2"
   event=$(fire puppet 'new weight' --host "$1.example.com")
-  eventually "$1 has run" are_done puppet "$event" 1
+  ends_well "$1 has run" puppet "$event" 1
   fired_once "$1" "$before"
 }
 
@@ -152,14 +152,14 @@ manifests() {
   before=$(last_fired web01)
   hiera profile::web::aliases '["www.example.com"]'
   event=$(fire puppet 'new alias' --host web01.example.com)
-  eventually 'web01 has run' are_done puppet "$event" 1
+  ends_well 'web01 has run' puppet "$event" 1
   event=$(fired_once web01 "$before")
-  eventually "the event $event has ended" are_done web01 "$event" "${#balancers[@]}"
+  ends_well "the event $event has ended" web01 "$event" "${#balancers[@]}"
 
   # shellcheck disable=SC2016 # the manifest's word
   step 'exported data that change: `on_change`'
   event=$(change_weight web01 90)
-  eventually "the event $event has ended" are_done web01 "$event" "${#balancers[@]}"
+  ends_well "the event $event has ended" web01 "$event" "${#balancers[@]}"
   ran_once "$event" "${balancers[@]}"
   for balancer in "${balancers[@]}"; do
     has_weight "$balancer" web01 90 || fail "$balancer has run, and does not have the new weight"

@@ -16,10 +16,10 @@ server_away() {
   began=$(now)
   on puppet systemctl start puppetserver
   say "the Puppet server has started within $(seconds_since "$began") s"
-  eventually 'web01 has run' are_done puppet "$event" 1
+  ends_well 'web01 has run' puppet "$event" 1
   figure "web01 has run $(seconds_since "$began") s after the start of the Puppet server, at its attempt $(runs_for web01 "$event")"
   fired=$(fired_once web01 "$before")
-  eventually 'the balancers have run' are_done web01 "$fired" "${#balancers[@]}"
+  ends_well 'the balancers have run' web01 "$fired" "${#balancers[@]}"
   ran_once "$fired" "${balancers[@]}"
   for balancer in "${balancers[@]}"; do
     has_weight "$balancer" web01 60 || fail "$balancer has run, and does not have the weight 60"
@@ -29,7 +29,7 @@ server_away() {
   event=$(fire puppet 'in the middle' --host web01.example.com --host web03.example.com --host lb01.example.com --host lb02.example.com)
   eventually 'lb01 runs' target_is running puppet "$event" lb01
   on puppet systemctl restart puppetserver
-  eventually 'all have run' are_done puppet "$event" 4
+  ends_well 'all have run' puppet "$event" 4
   for machine in web01 web03 lb01 lb02; do say "$machine: attempts $(runs_for "$machine" "$event")"; done
   eventually 'nothing waits on any machine' all_are_idle
 }
@@ -54,7 +54,7 @@ upgrade() {
     agent[$machine]=$(agent_of "$machine")
   done
   event=$(fire puppet 'upgrade' "${hosts[@]}")
-  eventually 'all have run' are_done puppet "$event" "${#machines[@]}"
+  ends_well 'all have run' puppet "$event" "${#machines[@]}"
   on puppet trigger status "$event" | quote
   for machine in "${machines[@]}"; do
     [[ $(shell "$machine" "dpkg-query -W -f '\${Version}' trigger") == "$next" ]] || fail "the run has not upgraded $machine"
@@ -65,7 +65,7 @@ upgrade() {
   ran_once "$event" "${machines[@]}"
   # A loop would show in front of what is fired now, or share its run.
   event=$(fire puppet 'after the upgrade' "${hosts[@]}")
-  eventually 'all have run' are_done puppet "$event" "${#machines[@]}"
+  ends_well 'all have run' puppet "$event" "${#machines[@]}"
   ran_once "$event" "${machines[@]}"
   for machine in "${machines[@]}"; do
     [[ $(last_two_causes "$machine") == 'after the upgrade,upgrade' ]] || fail "$machine has run for something else: $(last_two_causes "$machine")"
@@ -96,7 +96,7 @@ reboots() {
     power_on "$machine"
     eventually "$machine is connected" is_connected "$machine"
     if [[ $machine == puppet ]]; then machine=lb01; fi
-    eventually "$machine has run" are_done "$from" "$event" 1
+    ends_well "$machine has run" "$from" "$event" 1
     figure "$([[ $from == puppet ]] && echo "$machine" || echo puppet): the event that was fired meanwhile has run $(seconds_since "$began") s after the shutdown"
     ran_once "$event" "$machine"
   done

@@ -37,7 +37,7 @@ class profile::node (
   unless $version == 'installed' {
     exec { "lists with ${version}":
       command => '/usr/bin/apt-get update -o Dir::Etc::sourcelist=/etc/apt/sources.list.d/trigger.sources -o Dir::Etc::sourceparts=-',
-      unless  => "/usr/bin/apt-cache show trigger=${version}",
+      unless  => "/usr/bin/apt-cache madison trigger | /usr/bin/grep -qF ' ${version} '",
       require => File['/etc/apt/sources.list.d/trigger.sources'],
       before  => Class['trigger'],
     }
