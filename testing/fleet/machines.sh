@@ -10,6 +10,7 @@ mkdir -p "$scratch"
 machines=()
 # In seconds; bounds a failure. Generous, because a small machine may be busy with other things.
 patience=${PATIENCE:-400}
+export PATIENCE=$patience
 
 step() { printf '== %5d s  %s\n' "$SECONDS" "$*"; }
 say() { printf '            %s\n' "$*"; }
