@@ -169,19 +169,41 @@ fired_by() { # MACHINE
   on "$1" trigger status --output json | jq --raw-output --arg origin "$1.example.com" '.events[] | select(.origin == $origin) | .event_id'
 }
 last_fired() { fired_by "$1" | sed -n 1p; } # MACHINE: prints the newest of them
-# Prints how many runs of a machine were for an event, as its audit has them.
-runs_for() { # MACHINE EVENT
-  audit "$1" | jq --raw-output --arg event "$2" 'select(.action == "run" and (.events | contains($event))) | .run' | wc -l
+# Prints the runs of a machine that were for an event, as its audit has them.
+runs_of() { # MACHINE EVENT
+  audit "$1" | jq --raw-output --arg event "$2" 'select(.action == "run" and (.events | contains($event))) | .run'
 }
+runs_for() { runs_of "$@" | wc -l; } # MACHINE EVENT: prints their number
 # Prints what an agent has audited.
 audit() { on "$1" cat /var/log/trigger/audit.log; } # MACHINE
+# Prints how many of them have applied a catalog. The others could not happen, such as those without the Puppet server.
+catalogs_for() { # MACHINE EVENT
+  local run
+  for run in $(runs_of "$1" "$2"); do
+    on "$1" grep -l 'Applied catalog' "/var/lib/trigger/runs/$run.log" || true
+  done | wc -l
+}
 # Fails unless each of these machines has run once for an event, and has reported one end of it.
 ran_once() { # EVENT MACHINE...
-  local machine ends
+  local machine
   for machine in "${@:2}"; do
     [[ $(runs_for "$machine" "$1") -eq 1 ]] || fail "$machine has run $(runs_for "$machine" "$1") times for the event $1, and not once"
-    ends=$(audit "$machine" | jq --raw-output --arg event "$1" 'select(.action == "end" and .event == $event) | .state' | sort | uniq -c)
-    [[ $(awk '{ print $1, $2 }' <<<"$ends") == '1 done' ]] || fail "$machine has reported of the event $1: $ends"
+  done
+  ended_once "$@"
+}
+# The same of runs that may have been tried before, as long as there was no catalog to apply.
+applied_once() { # EVENT MACHINE...
+  local machine
+  for machine in "${@:2}"; do
+    [[ $(catalogs_for "$machine" "$1") -eq 1 ]] || fail "$machine has applied $(catalogs_for "$machine" "$1") catalogs for the event $1, and not one"
+  done
+  ended_once "$@"
+}
+ended_once() { # EVENT MACHINE...
+  local machine ends
+  for machine in "${@:2}"; do
+    ends=$(audit "$machine" | jq --raw-output --arg event "$1" 'select(.action == "end" and .event == $event) | .state')
+    [[ $ends == done ]] || fail "$machine has reported of the event $1: $ends"
   done
 }
 # Whether nothing runs, waits or is spooled on a machine.

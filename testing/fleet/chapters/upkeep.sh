@@ -4,7 +4,7 @@
 # --- The Puppet server ------------------------------------------------------------------------------------
 
 server_away() {
-  local event fired before began
+  local event fired before began machine
   step 'the Puppet server is stopped; the hub goes on'
   on puppet systemctl stop puppetserver
   before=$(last_fired web01)
@@ -20,9 +20,10 @@ server_away() {
   figure "web01 has run $(seconds_since "$began") s after the start of the Puppet server, at its attempt $(runs_for web01 "$event")"
   fired=$(fired_once web01 "$before")
   ends_well 'the balancers have run' web01 "$fired" "${#balancers[@]}"
-  ran_once "$fired" "${balancers[@]}"
-  for balancer in "${balancers[@]}"; do
-    has_weight "$balancer" web01 60 || fail "$balancer has run, and does not have the weight 60"
+  applied_once "$event" web01
+  applied_once "$fired" "${balancers[@]}"
+  for machine in "${balancers[@]}"; do
+    has_weight "$machine" web01 60 || fail "$machine has run, and does not have the weight 60"
   done
 
   step 'it is restarted in the middle of their runs'
@@ -30,6 +31,7 @@ server_away() {
   eventually 'lb01 runs' target_is running puppet "$event" lb01
   on puppet systemctl restart puppetserver
   ends_well 'all have run' puppet "$event" 4
+  applied_once "$event" web01 web03 lb01 lb02
   for machine in web01 web03 lb01 lb02; do say "$machine: attempts $(runs_for "$machine" "$event")"; done
   eventually 'nothing waits on any machine' all_are_idle
 }
@@ -98,7 +100,8 @@ reboots() {
     if [[ $machine == puppet ]]; then machine=lb01; fi
     ends_well "$machine has run" "$from" "$event" 1
     figure "$([[ $from == puppet ]] && echo "$machine" || echo puppet): the event that was fired meanwhile has run $(seconds_since "$began") s after the shutdown"
-    ran_once "$event" "$machine"
+    # Without the Puppet server, which starts beside the hub, there may have been attempts before.
+    applied_once "$event" "$machine"
   done
   fleet_is_well
 }
