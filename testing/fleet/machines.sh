@@ -91,15 +91,18 @@ take_over() {
     machines+=("$name")
     places[$name]=$(docker inspect --format "{{(index .NetworkSettings.Networks \"$fleet\").IPAMConfig.IPv4Address}}" "$fleet-$name")
     places[$name]=${places[$name]##*.}
+    if ((places[$name] > last_place)); then last_place=${places[$name]}; fi
   done < <(docker ps --all --filter "network=$fleet" --format '{{.Names}}' | sort)
 }
 
 # The last number of each machine's address.
 declare -A places=()
+last_place=9
 address() { echo "$addresses.${places[$1]}"; } # MACHINE
 
 boot() { # MACHINE [SUITE]
-  places[$1]=$((${#places[@]} + 10))
+  last_place=$((last_place + 1))
+  places[$1]=$last_place
   machines+=("$1")
   IMAGE=$images:${2:-trixie} packaging/machine start "$fleet-$1" -- --hostname "$1.example.com" \
     --network "$fleet" --network-alias "$1.example.com" --ip "$(address "$1")" ||

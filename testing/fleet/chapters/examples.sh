@@ -1,15 +1,16 @@
 # shellcheck shell=bash
 # The examples of the original, and those of the module, as manifests that are applied. testing/fleet/run sources it.
 
-# What a machine needs to apply a manifest of its own: the module, its Hiera, and the repository.
+# What a machine needs to apply a manifest of its own: the module, its Hiera, and the repository. `puppet module install` leaves no
+# second copy on the Puppet server.
 equip() { # MACHINE
   put "$1" "$(echo "$scratch"/packages/trigger-trigger-*.tar.gz)" /root/module.tar.gz
+  on "$1" mkdir -p /etc/apt/keyrings
   put "$1" "$scratch/repository/trigger.asc" /etc/apt/keyrings/trigger.asc
   shell "$1" 'mkdir -p /etc/puppet/code/modules
     printf "version: 5\nhierarchy: [{ name: site, datadir: /etc/puppet, path: site.yaml }]\n" >/etc/puppet/hiera.yaml
     printf "trigger::install: package\n" >/etc/puppet/site.yaml
-    [[ -e /etc/puppet/code/modules/trigger ]] ||
-      puppet module install --ignore-dependencies /root/module.tar.gz --target-dir /etc/puppet/code/modules >/dev/null
+    tar -xzf /root/module.tar.gz --one-top-level=/etc/puppet/code/modules/trigger --strip-components 1
     printf "Types: deb\nURIs: http://puppet.example.com:8000\nSuites: stable\nComponents: main\nSigned-By: /etc/apt/keyrings/trigger.asc\n" \
       >/etc/apt/sources.list.d/trigger.sources
     apt-get update -qq -o Dir::Etc::sourcelist=/etc/apt/sources.list.d/trigger.sources -o Dir::Etc::sourceparts=-'
