@@ -92,7 +92,7 @@
 #   class { 'trigger::agent':
 #     backend => 'hub+http://127.0.0.1:8145',
 #     accept  => [
-#       { 'trigger' => 'refresh*', 'extensions' => { 'pp_role' => 'web' }, 'tags' => ['profile::lb'] },
+#       { 'trigger' => 'refresh*', 'extensions' => { 'pp_role' => 'web' } },
 #       { 'from' => 'admin01.example.com' },
 #     ],
 #   }

@@ -2,3 +2,4 @@
 node /\Apuppet\./ { include profile::server }
 node /\Alb\d+\./ { include profile::balancer }
 node /\Aweb\d+\./ { include profile::web }
+node default {}

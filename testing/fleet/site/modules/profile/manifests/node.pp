@@ -32,6 +32,17 @@ class profile::node (
   }
   -> Class['trigger']
 
+  # The lists of before do not have a version that came later.
+  $version = lookup('trigger::package_ensure', String, 'first', 'installed')
+  unless $version == 'installed' {
+    exec { "lists with ${version}":
+      command => '/usr/bin/apt-get update -o Dir::Etc::sourcelist=/etc/apt/sources.list.d/trigger.sources -o Dir::Etc::sourceparts=-',
+      unless  => "/usr/bin/apt-cache madison trigger | /usr/bin/grep -qF ' ${version} '",
+      require => File['/etc/apt/sources.list.d/trigger.sources'],
+      before  => Class['trigger'],
+    }
+  }
+
   if $etcd == $trusted['certname'] {
     class { 'trigger::install::etcd':
       client_urls => ['https://0.0.0.0:2379'],
@@ -41,7 +52,8 @@ class profile::node (
   }
 
   class { 'trigger::agent':
-    backend => $backend,
-    accept  => [{ 'from' => 'puppet.example.com' }] + $accept,
+    backend    => $backend,
+    audit_file => '/var/log/trigger/audit.log',
+    accept     => [{ 'from' => 'puppet.example.com' }] + $accept,
   }
 }
