@@ -89,7 +89,7 @@ guide: ## Type the commands of the operators' guide on machines in Docker (PAGE 
 	@scripts/setup machines
 	@testing/guide/run $(PAGE)
 
-fleet: ## A site of machines in Docker: Puppet server, PuppetDB, balancer, web servers; and machines without a server
+fleet: ## A site of machines in Docker: Puppet server, PuppetDB, balancers, web servers; and machines without a server
 	@scripts/setup machines
 	@testing/fleet/run
 	@testing/fleet/masterless

@@ -111,7 +111,7 @@ boot() { # MACHINE [SUITE]
 pull_cable() { docker network disconnect "$fleet" "$fleet-$1"; }
 plug_cable() { docker network connect --alias "$1.example.com" --ip "$(address "$1")" "$fleet" "$fleet-$1"; }
 # As `systemctl poweroff`; a machine that has not ended after that time loses its power.
-shut_down() { docker stop --time 90 "$fleet-$1" >/dev/null; }
+shut_down() { docker stop -t 90 "$fleet-$1" >/dev/null; }
 power_off() { docker kill "$fleet-$1" >/dev/null; }
 power_on() { # MACHINE
   docker start "$fleet-$1" >/dev/null
