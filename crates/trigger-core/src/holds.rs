@@ -1,7 +1,7 @@
 //! Holds: an operator keeps an agent from starting runs for a time (C13).
 //!
 //! An order is stored at the key of its node, signed by the node that gives it. The node decides whether it counts
-//! ([`Policy::judge_hold`]), remembers the latest order that did, and takes no order with a smaller number, so that an old one
+//! ([`Policy::judge_hold`](crate::policy::Policy::judge_hold)), remembers the latest order that did, and takes no order with a smaller number, so that an old one
 //! that is put back neither holds nor releases it. What has been accepted lasts until its time is over or a newer order comes:
 //! the absence of the key says nothing.
 
@@ -11,7 +11,6 @@ use crate::duration;
 use crate::event::CLOCK_TOLERANCE;
 use crate::identity::Certname;
 use crate::node::{HeldNode, HoldReport, RefusedHold};
-use crate::policy::Policy;
 use crate::reason::{one_line, shortened};
 use crate::signer::Signer;
 use crate::time::{Now, Timestamp};
@@ -132,18 +131,12 @@ impl Holds {
         Self { current, accepted: Some(order), refused: None }
     }
 
-    /// Takes an order to the node `own`, whose policy is `policy`.
-    pub fn take(
-        &mut self,
-        now: Now,
-        own: &Certname,
-        policy: &Policy,
-        SignedHoldOrder { order, signer }: &SignedHoldOrder,
-    ) -> Judged {
+    /// Takes an order, of which the node's policy says whether its issuer may give it, or why not.
+    pub fn take(&mut self, now: Now, order: &HoldOrder, permission: Result<(), String>) -> Judged {
         if self.accepted.as_ref() == Some(order) {
             return Judged::Known;
         }
-        match self.admit(now, own, policy, order, signer) {
+        match self.admit(now, order, permission) {
             Ok(left) => {
                 self.current = current(now, order, left);
                 self.accepted = Some(order.clone());
@@ -166,13 +159,11 @@ impl Holds {
     fn admit(
         &self,
         now: Now,
-        own: &Certname,
-        policy: &Policy,
         order: &HoldOrder,
-        signer: &Signer,
+        permission: Result<(), String>,
     ) -> Result<Duration, Refusal> {
         let refused = |why| Err(Refusal { why, is_shown: true });
-        if let Err(why) = policy.judge_hold(&order.by, signer, own) {
+        if let Err(why) = permission {
             return refused(why);
         }
         let latest = self.accepted.as_ref().filter(|accepted| accepted.number >= order.number);
@@ -251,6 +242,7 @@ fn current(now: Now, order: &HoldOrder, left: Duration) -> Option<Current> {
 mod tests {
     use super::*;
     use crate::authorization::Operators;
+    use crate::policy::Policy;
 
     const HOUR: Duration = Duration::from_secs(3600);
     const MINUTE: Duration = Duration::from_secs(60);
@@ -283,7 +275,8 @@ mod tests {
     }
 
     fn take(holds: &mut Holds, now: Now, order: &SignedHoldOrder) -> Judged {
-        holds.take(now, &name("lb01"), &policy(), order)
+        let SignedHoldOrder { order, signer } = order;
+        holds.take(now, order, policy().judge_hold(&order.by, signer, &name("lb01")))
     }
 
     /// What the node says of an order that it does not take.

@@ -36,8 +36,9 @@ impl<H: Host> HoldKeeper<H> {
 
     /// Takes an order that was read.
     pub(super) fn take(&mut self, policy: &Policy, order: &SignedHoldOrder) {
-        let settings = &self.node.settings;
-        let judged = self.holds.take(self.node.host.now(), &settings.certname, policy, order);
+        let SignedHoldOrder { order: given, signer } = order;
+        let permission = policy.judge_hold(&given.by, signer, &self.node.settings.certname);
+        let judged = self.holds.take(self.node.host.now(), given, permission);
         match &judged {
             Judged::Known | Judged::KnownRefusal => return,
             Judged::Accepted => {
@@ -45,11 +46,11 @@ impl<H: Host> HoldKeeper<H> {
                 self.write_note();
                 match self.holds.held() {
                     Some(held) => tracing::warn!(reason = %held, "this node is held: no run starts"),
-                    None => tracing::info!(by = %order.order.by, "this node is released"),
+                    None => tracing::info!(by = %given.by, "this node is released"),
                 }
             }
             Judged::Refused(why) => {
-                tracing::warn!(by = %order.order.by, number = order.order.number, why, "an order to hold or release this node does not count");
+                tracing::warn!(by = %given.by, number = given.number, why, "an order to hold or release this node does not count");
             }
         }
         audit::hold(order, &judged);
