@@ -215,6 +215,19 @@ fn an_event_is_cancelled_by_its_origin_or_by_an_operator_of_the_node() {
     assert!(without_operators.is_err());
 }
 
+/// Proves C13.
+#[test]
+fn a_node_is_held_by_itself_or_by_its_operators() {
+    let operators = Operators { certnames: [certname("ops01")].into(), ..Operators::default() };
+    let policy = Policy::new("trigger.toml", Vec::new()).with_operators(operators);
+    let judge = |by: &str| policy.judge_hold(&certname(by), &Signer::SharedKey, &certname("lb01"));
+    assert_eq!((judge("ops01"), judge("lb01")), (Ok(()), Ok(())));
+    assert_eq!(
+        judge("web01").unwrap_err(),
+        "web01 is neither lb01 itself nor one of the [operators] in trigger.toml on this node"
+    );
+}
+
 fn certname(name: &str) -> Certname {
     name.parse().unwrap()
 }

@@ -6,6 +6,11 @@ use trigger_store::store::KeyRange;
 use super::refusal::Refusal;
 use crate::range_set::without_repeated;
 
+/// The size of one page of a read, in bytes of keys and values.
+pub(super) const MAX_PAGE_BYTES: usize = 1024 * 1024;
+/// The same of a read over a WebSocket: small, since the buffer of an idle session is as large as the largest message that it has
+/// sent.
+pub(super) const MAX_SOCKET_PAGE_BYTES: usize = 4 * 1024;
 /// How much of a wrong key or prefix a refusal quotes, in characters.
 const MAX_QUOTED: usize = 80;
 /// The most keys in one put or delete. Clients send at most 1 MiB of keys and values at once, and a key of Trigger's has

@@ -40,8 +40,6 @@ const HEALTH: &str = "/healthz";
 const METRICS: &str = "/metrics";
 /// When a node with too many connections should try again: some of them may be idle by then, and give way.
 const SURPLUS_RETRY: Duration = Duration::from_secs(1);
-/// The size of one page of a read, in bytes of keys and values.
-pub(super) const MAX_PAGE_BYTES: usize = 1024 * 1024;
 /// The size in bytes of a session's read buffer. A client sends a few bytes after its ranges, and the default size would take
 /// more memory for each idle watcher than everything else together.
 const SOCKET_READ_BUFFER_BYTES: usize = 256;

@@ -17,11 +17,8 @@ use trigger_store::hub_protocol::{
 };
 
 use super::caller::Caller;
+use super::limits::{MAX_PAGE_BYTES, MAX_SOCKET_PAGE_BYTES};
 use super::peer::Peer;
-
-/// The size of one page of a read that comes over a WebSocket, in bytes of keys and values: small, since the buffer of an idle
-/// session is as large as the largest message that it has sent.
-const MAX_PAGE_BYTES: usize = 4 * 1024;
 
 /// The routes that are served over a WebSocket.
 #[derive(Clone)]
@@ -40,7 +37,7 @@ impl<S: Sync> FromRequestParts<S> for PageBytes {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let is_over_socket = parts.extensions.get::<OverSocket>().is_some();
-        Ok(Self(if is_over_socket { MAX_PAGE_BYTES } else { super::routes::MAX_PAGE_BYTES }))
+        Ok(Self(if is_over_socket { MAX_SOCKET_PAGE_BYTES } else { MAX_PAGE_BYTES }))
     }
 }
 

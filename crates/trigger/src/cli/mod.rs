@@ -63,7 +63,7 @@ enum Command {
     ///
     /// A run in progress goes on, and Puppet's own periodic runs are not touched: 'puppet agent --disable' stops those. An
     /// event that expires meanwhile does not run. Root on a node may hold that node, and so may the operators that its own
-    /// configuration names ([operators]). A new order replaces an earlier one. With --group, each node that is registered as a
+    /// configuration names under `[operators]`. A new order replaces an earlier one. With --group, each node that is registered as a
     /// member now is held, and the command prints which.
     Hold(hold::HoldArgs),
     /// Let an agent that is held start runs again
