@@ -21,7 +21,6 @@ use trigger_core::why::Question;
 use self::failure::HubFailure;
 use self::requests::{Requests, chunks};
 use self::watching::{closed, open};
-use crate::address::Address;
 use crate::clock::ClockDifference;
 use crate::connector::Connector;
 use crate::credentials::Credentials;
@@ -41,7 +40,6 @@ pub(crate) const ALPN: &[u8] = b"http/1.1";
 pub struct HubStore {
     /// The URL, for people.
     url: String,
-    address: Address,
     connector: Connector,
     requests: Arc<Requests>,
 }
@@ -49,9 +47,8 @@ pub struct HubStore {
 impl HubStore {
     /// The hub at the first address of `url`. Connects when first used.
     pub fn new(url: &BackendUrl, connector: Connector) -> Self {
-        let address = url.addresses()[0].clone();
-        let requests = Arc::new(Requests::new(&address, connector.clone()));
-        Self { url: url.to_string(), address, connector, requests }
+        let requests = Arc::new(Requests::new(&url.addresses()[0], connector.clone()));
+        Self { url: url.to_string(), connector, requests }
     }
 
     /// The hub at `HOST:PORT`, over plain connections.
@@ -121,9 +118,7 @@ impl Store for HubStore {
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        let events = open(&self.connector, &self.address, &self.requests, ranges)
-            .await
-            .map_err(|failure| self.error(failure))?;
+        let events = open(&self.requests, ranges).await.map_err(|failure| self.error(failure))?;
         let address = self.url.clone();
         let events = stream::unfold(Some((events, address)), |state| async move {
             let (mut events, address) = state?;

@@ -54,6 +54,8 @@ async fn an_agent_needs_one_connection() {
     let dir = TempDir::new().unwrap();
     let relayed = Relayed::start(dir.path()).await;
     let store = &relayed.store;
+    // What an agent asks before it watches is on the connection that becomes the watch.
+    assert_eq!(values(store).await, [""; 0]);
     let watch = open_watch(store, all()).await;
     let revision = put(store, "/a", "1").await;
     let written = store.compare_and_swap("/a", "2", Some(revision)).await.unwrap();

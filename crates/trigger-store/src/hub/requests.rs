@@ -6,14 +6,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
-use hyper::header::{CONTENT_TYPE, DATE};
+use hyper::header::{
+    CONNECTION, CONTENT_TYPE, DATE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::upgrade::Upgraded;
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trigger_core::duration;
 use trigger_core::identity::Revision;
 
@@ -25,7 +31,8 @@ use crate::clock::ClockDifference;
 use crate::connector::{Connector, is_refused_handshake};
 use crate::detail::{Detail, causes};
 use crate::hub_protocol::{
-    NOT_OVER_A_SOCKET, PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest, SocketAnswer,
+    ErrorReply, NOT_OVER_A_SOCKET, PUT, PutReply, PutRequest, READ, RangeForm, ReadReply, ReadRequest,
+    SocketAnswer, TAKES_REQUESTS, WATCH,
 };
 use crate::step_limit::StepLimit;
 use crate::store::{Entry, KeyRange};
@@ -44,6 +51,9 @@ const MAX_IN_FLIGHT: usize = 4;
 
 /// By how much the time of an answer may be later than its date: it has whole seconds, and is made once a second.
 const DATE_STEP_MS: u64 = 2_000;
+
+/// The stream of a WebSocket.
+pub(super) type Socket = TokioIo<Upgraded>;
 
 /// Sends requests to one hub. Connects when it is first used, and repeats nothing.
 #[derive(Debug)]
@@ -182,12 +192,53 @@ impl Requests {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = difference;
     }
 
-    /// Waits for the hub to open a watch on a connection that is made.
-    ///
-    /// # Errors
-    /// The limit, if it ran out.
-    pub(super) async fn await_watch<T>(&self, opening: impl Future<Output = T>) -> Result<T, Duration> {
-        self.connector.await_answer(&self.address, &self.reads, Duration::ZERO, || false, opening).await
+    /// Makes a connection a WebSocket for a watch: the one that is idle, if there is one. Returns it, and whether the hub takes
+    /// requests over it.
+    pub(super) async fn open_socket(&self) -> Result<(Socket, bool), HubFailure> {
+        let key = generate_key();
+        let mut request = Request::get(format!("{}{WATCH}", self.base))
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "websocket")
+            .header(SEC_WEBSOCKET_VERSION, "13")
+            .header(SEC_WEBSOCKET_KEY, &key)
+            .body(Full::default())
+            .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
+        let connection = capture_connection(&mut request);
+        let is_connecting = || connection.connection_metadata().is_none();
+        let opening = self.upgrade(request, &key);
+        match self
+            .connector
+            .await_answer(&self.address, &self.reads, Duration::ZERO, is_connecting, opening)
+            .await
+        {
+            Ok(opened) => opened,
+            Err(limit) => {
+                let limit = duration::format_short(limit);
+                Err(HubFailure::Unreachable(format!("no answer to a watch within {limit}").into()))
+            }
+        }
+    }
+
+    /// RFC 6455, 4.1.
+    async fn upgrade(&self, request: Request<Full<Bytes>>, key: &str) -> Result<(Socket, bool), HubFailure> {
+        let unreachable = |error| HubFailure::Unreachable(Detail::root_cause(error));
+        let answer = self.client.request(request).await.map_err(unreachable)?;
+        let status = answer.status();
+        if status != StatusCode::SWITCHING_PROTOCOLS {
+            let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+            let reply = body.ok().map(|body| serde_json::from_slice::<ErrorReply>(&body.to_bytes()));
+            let sentence =
+                reply.and_then(Result::ok).map_or_else(String::new, |reply| format!(": {}", reply.error));
+            return Err(HubFailure::Unreachable(format!("it answered {status} to a watch{sentence}").into()));
+        }
+        let accepted = answer.headers().get(SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
+        if accepted != Some(derive_accept_key(key.as_bytes()).as_bytes()) {
+            return Err(HubFailure::Unreachable("its answer to a watch is not that of a WebSocket".into()));
+        }
+        let takes_requests = answer.headers().contains_key(TAKES_REQUESTS);
+        let upgraded = hyper::upgrade::on(answer).await;
+        let upgraded = upgraded.map_err(|error| HubFailure::Unreachable(Detail::root_cause(error)))?;
+        Ok((TokioIo::new(upgraded), takes_requests))
     }
 
     fn request(&self, path: &str, body: Box<RawValue>) -> Result<Request<Full<Bytes>>, HubFailure> {

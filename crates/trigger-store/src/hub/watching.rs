@@ -5,25 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use hyper::Uri;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
-use trigger_core::duration;
 
 use super::failure::HubFailure;
 use super::limits::{LONGEST_LIMIT, MAX_ANSWER_BYTES};
 use super::open_watches::{IncomingRequests, OutgoingRequest};
 use super::requests::Requests;
-use crate::address::Address;
-use crate::connector::{Connection, Connector};
 use crate::detail::Detail;
-use crate::hub_protocol::{
-    ErrorReply, RangeForm, SocketAnswer, SocketRequest, TAKES_REQUESTS, WATCH, WatchMessage, WatchRequest,
-};
+use crate::hub_protocol::{RangeForm, SocketAnswer, SocketRequest, WatchMessage, WatchRequest};
 use crate::store::{Entry, KeyRange, WatchEvent};
 
 /// How long a watch may wait for its snapshot: ten thousand agents may be asking at once.
@@ -42,44 +37,24 @@ const LEAVING_TIMEOUT: Duration = LONGEST_LIMIT;
 pub(super) type Events = mpsc::Receiver<Result<WatchEvent, HubFailure>>;
 
 /// Connects and sends what to watch. The watch ends when the value is dropped.
-pub(super) async fn open(
-    connector: &Connector,
-    address: &Address,
-    requests: &Arc<Requests>,
-    ranges: Vec<KeyRange>,
-) -> Result<Events, HubFailure> {
-    let uri: Uri = format!("ws://{address}{WATCH}")
-        .parse()
-        .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
-    let connection = connector
-        .connect(address)
-        .await
-        .map_err(|error| HubFailure::Unreachable(Detail::root_cause(error)))?;
+pub(super) async fn open(requests: &Arc<Requests>, ranges: Vec<KeyRange>) -> Result<Events, HubFailure> {
     let request = WatchRequest { watch: ranges.into_iter().map(RangeForm::from).collect() };
     let request =
         serde_json::to_string(&request).map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
-    let opening = async {
-        let (mut socket, answer) = client_async_with_config(uri, connection, Some(socket_config())).await?;
-        socket.send(Message::text(request)).await?;
-        Ok((socket, answer.headers().contains_key(TAKES_REQUESTS)))
-    };
-    match requests.await_watch(opening).await {
-        Ok(Ok((socket, takes_requests))) => {
-            let requests = takes_requests.then(|| Arc::clone(requests));
-            Ok(Session::start(socket, requests))
-        }
-        Ok(Err(error)) => Err(watch_failure(error)),
-        Err(limit) => {
-            let limit = duration::format_short(limit);
-            Err(HubFailure::Unreachable(format!("no answer to a watch within {limit}").into()))
-        }
+    let (socket, takes_requests) = requests.open_socket().await?;
+    let mut socket = WebSocketStream::from_raw_socket(socket, Role::Client, Some(socket_config())).await;
+    match timeout(SNAPSHOT_TIMEOUT, socket.send(Message::text(request))).await {
+        Ok(sent) => sent.map_err(watch_failure)?,
+        Err(_) => return Err(silent(SNAPSHOT_TIMEOUT)),
     }
+    let client = takes_requests.then(|| Arc::clone(requests));
+    Ok(Session::start(socket, client))
 }
 
 /// The client's end of a watch. It has a task of its own, so that answers and pings are received while the reader of the
 /// watch is busy, perhaps with a request over this same watch.
-struct Session {
-    socket: WebSocketStream<Connection>,
+struct Session<S> {
+    socket: WebSocketStream<S>,
     /// The portions of a snapshot so far.
     snapshot: Vec<Entry>,
     /// Whether the first snapshot has come.
@@ -107,8 +82,8 @@ enum Step {
     Left,
 }
 
-impl Session {
-    fn start(socket: WebSocketStream<Connection>, client: Option<Arc<Requests>>) -> Events {
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
+    fn start(socket: WebSocketStream<S>, client: Option<Arc<Requests>>) -> Events {
         let (events, reader) = mpsc::channel(1);
         let session = Self {
             socket,
@@ -244,8 +219,8 @@ async fn next_request(incoming: &mut Option<IncomingRequests>) -> Option<Outgoin
 }
 
 /// The next message of the hub, or nothing but a sign of life: the next poll answers a ping.
-async fn next_message(
-    socket: &mut WebSocketStream<Connection>,
+async fn next_message<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
     silence: Instant,
     patience: Duration,
 ) -> Result<Option<WatchMessage>, HubFailure> {
@@ -276,15 +251,9 @@ fn socket_config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_ANSWER_BYTES))
 }
 
-/// A watch that cannot be opened or goes on no longer. Nothing was asked that could be half done.
+/// A watch that goes on no longer. Nothing was asked that could be half done.
 fn watch_failure(error: tungstenite::Error) -> HubFailure {
     match error {
-        tungstenite::Error::Http(answer) => {
-            let reply = answer.body().as_deref().map(serde_json::from_slice::<ErrorReply>);
-            let sentence =
-                reply.and_then(Result::ok).map_or_else(String::new, |reply| format!(": {}", reply.error));
-            HubFailure::Unreachable(format!("it answered {} to a watch{sentence}", answer.status()).into())
-        }
         tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => closed(),
         error => HubFailure::Unreachable(Detail::root_cause(error)),
     }
@@ -302,7 +271,6 @@ fn silent(patience: Duration) -> HubFailure {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
-    use tokio_tungstenite::tungstenite::protocol::Role;
 
     use super::*;
 
@@ -311,9 +279,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (hub, _) = listener.accept().await.unwrap();
-        let socket =
-            WebSocketStream::from_raw_socket(Connection::Plain(client), Role::Client, Some(socket_config()))
-                .await;
+        let socket = WebSocketStream::from_raw_socket(client, Role::Client, Some(socket_config())).await;
         (Session::start(socket, None), hub)
     }
 
