@@ -261,7 +261,8 @@ impl World {
         let old = std::mem::replace(&mut self.queue, new);
         self.now.elapsed = Duration::ZERO;
         self.queue.recall_starts(self.now, self.starts.iter().copied());
-        let waiting: Vec<Cause> = old.waiting_causes().cloned().collect();
+        let repeated = old.settling.repeated_causes();
+        let waiting: Vec<Cause> = old.waiting_causes().chain(repeated).cloned().collect();
         waiting.into_iter().for_each(|cause| self.input(Input::Delivered(Box::new(cause))));
         self.input(Input::Blockers(old.reported));
         self.input(Input::Recovered);
