@@ -121,6 +121,24 @@ async fn a_reader_that_is_busy_with_its_own_requests_is_answered() {
     hub.stop().await;
 }
 
+/// A command that has what it waited for ends its watch, and deletes what it had asked with.
+#[tokio::test]
+async fn what_is_asked_while_a_watch_ends_is_done() {
+    let dir = TempDir::new().unwrap();
+    let relayed = Relayed::start(dir.path()).await;
+    let store = &relayed.store;
+    for n in 0..20 {
+        let mut watch = store.watch(vec![all()]).await.unwrap();
+        assert!(matches!(next(&mut watch).await, Some(Ok(WatchEvent::Snapshot(_)))));
+        let key = format!("/{n}");
+        put(store, &key, "1").await;
+        drop(watch);
+        store.delete_many(vec![key]).await.unwrap();
+    }
+    assert_eq!(values(store).await, [""; 0]);
+    relayed.hub.stop().await;
+}
+
 #[tokio::test]
 async fn a_request_whose_watch_ends_is_in_doubt_and_the_next_has_another_way() {
     let dir = TempDir::new().unwrap();

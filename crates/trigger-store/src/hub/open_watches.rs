@@ -40,7 +40,7 @@ pub(super) struct IncomingRequests {
 pub(super) struct OutgoingRequest {
     pub(super) path: &'static str,
     pub(super) body: Box<RawValue>,
-    pub(super) answer: oneshot::Sender<SocketAnswer>,
+    pub(super) answer: oneshot::Sender<Exchange>,
     /// Kept until the answer is there, also if its client has given up.
     pub(super) place: OwnedSemaphorePermit,
 }
@@ -56,7 +56,7 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) enum Exchange {
     Answered(SocketAnswer),
-    /// The watch had ended before.
+    /// The watch had ended before it was sent.
     NotSent,
     /// The watch has ended since.
     Unanswered,
@@ -91,6 +91,14 @@ impl OpenWatches {
     }
 }
 
+impl IncomingRequests {
+    /// Takes no more requests. Returns those that were not sent yet.
+    pub(super) fn close(mut self) -> Vec<OutgoingRequest> {
+        self.requests.close();
+        std::iter::from_fn(|| self.requests.try_recv().ok()).collect()
+    }
+}
+
 impl Responsiveness {
     fn is_good(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -114,6 +122,6 @@ impl Place {
         if self.watch.requests.send(request).await.is_err() {
             return Exchange::NotSent;
         }
-        answered.await.map_or(Exchange::Unanswered, Exchange::Answered)
+        answered.await.unwrap_or(Exchange::Unanswered)
     }
 }

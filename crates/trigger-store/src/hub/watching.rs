@@ -15,10 +15,10 @@ use tokio_tungstenite::tungstenite::{self, Message};
 
 use super::failure::HubFailure;
 use super::limits::{LONGEST_LIMIT, MAX_ANSWER_BYTES};
-use super::open_watches::{IncomingRequests, OutgoingRequest};
+use super::open_watches::{Exchange, IncomingRequests, OutgoingRequest};
 use super::requests::Requests;
 use crate::detail::Detail;
-use crate::hub_protocol::{RangeForm, SocketAnswer, SocketRequest, WatchMessage, WatchRequest};
+use crate::hub_protocol::{RangeForm, SocketRequest, WatchMessage, WatchRequest};
 use crate::store::{Entry, KeyRange, WatchEvent};
 
 /// How long a watch may wait for its snapshot: ten thousand agents may be asking at once.
@@ -67,7 +67,7 @@ struct Session<S> {
     client: Option<Arc<Requests>>,
     incoming: Option<IncomingRequests>,
     /// The requests that were sent.
-    pending: HashMap<u32, (oneshot::Sender<SocketAnswer>, OwnedSemaphorePermit)>,
+    pending: HashMap<u32, (oneshot::Sender<Exchange>, OwnedSemaphorePermit)>,
     latest_id: u32,
 }
 
@@ -119,7 +119,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
             }
         };
         // Who waits for an answer learns of it at once.
-        let Self { backlog, .. } = self;
+        let Self { backlog, incoming, .. } = self;
+        for request in incoming.map(IncomingRequests::close).unwrap_or_default() {
+            let _ = request.answer.send(Exchange::NotSent);
+        }
         for event in backlog {
             if events.send(Ok(event)).await.is_err() {
                 return;
@@ -169,7 +172,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
             Some(WatchMessage::Answer(answer)) => {
                 // Without a place, its sender has given up.
                 if let Some((sender, _place)) = self.pending.remove(&answer.id) {
-                    let _ = sender.send(answer);
+                    let _ = sender.send(Exchange::Answered(answer));
                 }
             }
         }
@@ -193,10 +196,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
         }
     }
 
-    /// Waits for the answers to what was sent, without a reader.
+    /// Waits for the answers to what was asked, without a reader.
     async fn leave(mut self) {
-        self.incoming = None;
+        let asked = self.incoming.take().map(IncomingRequests::close).unwrap_or_default();
         let answers = async {
+            for request in asked {
+                if self.send(request).await.is_err() {
+                    return;
+                }
+            }
             while !self.pending.is_empty() {
                 let silence = Instant::now() + SILENCE_TIMEOUT;
                 let message = next_message(&mut self.socket, silence, SILENCE_TIMEOUT).await;
