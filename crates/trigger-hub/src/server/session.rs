@@ -160,7 +160,13 @@ async fn watch(
                 unanswered += 1;
                 deliver(socket, Message::Ping(Vec::new().into())).await?;
             }
-            _ = stopping.changed() => return Err(stopped()),
+            _ = stopping.changed() => {
+                // What was asked is answered, as over HTTP.
+                while let Some(answer) = requests.remaining().await {
+                    Box::pin(send(socket, &WatchMessage::Answer(answer))).await?;
+                }
+                return Err(stopped());
+            }
         }
     }
 }

@@ -101,14 +101,19 @@ impl SocketRequests {
 
     /// The next answer; never, while none is due.
     pub(super) async fn next(&mut self) -> Option<SocketAnswer> {
-        loop {
-            match self.running.join_next().await {
-                Some(Ok(answer)) => return Some(answer),
-                Some(Err(error)) => {
-                    tracing::error!(%error, "a request over a watch was not answered");
-                    return None;
-                }
-                None => std::future::pending().await,
+        if self.running.is_empty() {
+            return std::future::pending().await;
+        }
+        self.remaining().await
+    }
+
+    /// The next answer; nothing once all are given, or where one cannot be.
+    pub(super) async fn remaining(&mut self) -> Option<SocketAnswer> {
+        match self.running.join_next().await? {
+            Ok(answer) => Some(answer),
+            Err(error) => {
+                tracing::error!(%error, "a request over a watch was not answered");
+                None
             }
         }
     }
