@@ -17,6 +17,8 @@ use crate::time::{Now, Timestamp};
 
 /// The longest hold.
 pub const MAX_HOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// By how much the clock of a node that gives an order may be ahead of another's.
+const MAX_CLOCK_ERROR: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// The longest reason that an operator may give, in characters.
 pub const MAX_REASON_CHARS: usize = 200;
 
@@ -63,13 +65,12 @@ pub struct SignedHoldOrder {
     pub signer: Signer,
 }
 
-/// The number of the next order to a node. `trusted` is the number of the stored order if its signature counts; `reported` is
-/// the one that the node's registration names, which anyone who can write to the backend can have made up: one that no clock
-/// explains is ignored, so that it cannot use the numbers up.
-pub fn next_number(now: Timestamp, trusted: Option<u64>, reported: Option<u64>) -> u64 {
-    let plausible = now.plus(MAX_HOLD).as_unix_ms();
-    let reported = reported.filter(|number| *number <= plausible);
-    let known = trusted.max(reported);
+/// The number of the next order to a node: about the time, in milliseconds since 1970. `stored` is the number of the stored
+/// order, which any node of the fleet may have signed where the backend lets it; `reported` is the one that the node's
+/// registration names. One that no clock explains is ignored, so that it cannot use the numbers up.
+pub fn next_number(now: Timestamp, stored: Option<u64>, reported: Option<u64>) -> u64 {
+    let plausible = now.plus(MAX_CLOCK_ERROR).as_unix_ms();
+    let known = [stored, reported].into_iter().flatten().filter(|number| *number <= plausible).max();
     known.map_or(0, |number| number.saturating_add(1)).max(now.as_unix_ms())
 }
 
@@ -103,7 +104,7 @@ pub struct Holds {
     accepted: Option<HoldOrder>,
     current: Option<Current>,
     /// The order that was refused last, with the reason.
-    refused: Option<(HoldOrder, Refusal)>,
+    refused: Option<(HoldOrder, String)>,
 }
 
 /// A hold that is in force.
@@ -114,19 +115,12 @@ struct Current {
     shown: HeldNode,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Refusal {
-    why: String,
-    /// Whether anything is wrong: an order whose time is over is not.
-    is_shown: bool,
-}
-
 impl Holds {
     /// What a node knows after a start. A clock that was set back since the note makes the hold no longer than the note says.
     /// One whose time is over now is still to [expire](Self::expire).
     pub fn recall(now: Now, note: Option<HoldNote>) -> Self {
         let Some(HoldNote { order, left, noted_at }) = note else { return Self::default() };
-        let remaining = left.saturating_sub(now.wall.since(noted_at));
+        let remaining = left.min(MAX_HOLD).saturating_sub(now.wall.since(noted_at));
         let current = if left.is_zero() { None } else { current(now, &order, remaining) };
         Self { current, accepted: Some(order), refused: None }
     }
@@ -138,37 +132,28 @@ impl Holds {
         }
         match self.admit(now, order, permission) {
             Ok(left) => {
-                self.current = current(now, order, left);
+                self.current = if left.is_zero() { None } else { current(now, order, left) };
                 self.accepted = Some(order.clone());
                 self.refused = None;
                 Judged::Accepted
             }
-            Err(refusal) => {
-                let refused = (order.clone(), refusal);
+            Err(why) => {
+                let refused = (order.clone(), why.clone());
                 if self.refused.as_ref() == Some(&refused) {
                     return Judged::KnownRefusal;
                 }
-                let why = refused.1.why.clone();
                 self.refused = Some(refused);
                 Judged::Refused(why)
             }
         }
     }
 
-    /// For how long an order holds the node from now on.
-    fn admit(
-        &self,
-        now: Now,
-        order: &HoldOrder,
-        permission: Result<(), String>,
-    ) -> Result<Duration, Refusal> {
-        let refused = |why| Err(Refusal { why, is_shown: true });
-        if let Err(why) = permission {
-            return refused(why);
-        }
+    /// For how long an order holds the node from now on. One whose time is over counts too: it replaces an earlier one.
+    fn admit(&self, now: Now, order: &HoldOrder, permission: Result<(), String>) -> Result<Duration, String> {
+        permission?;
         let latest = self.accepted.as_ref().filter(|accepted| accepted.number >= order.number);
         if let Some(latest) = latest {
-            return refused(format!(
+            return Err(format!(
                 "its number {} is not greater than {}, that of the order by {} that this node has accepted: it is an old \
                  order that was put back, or one of two that were given at once; give it again if it is to count",
                 order.number, latest.number, latest.by
@@ -177,16 +162,11 @@ impl Holds {
         let Demand::Hold { lasts, .. } = order.demand else { return Ok(Duration::ZERO) };
         if lasts > MAX_HOLD {
             let (asked, most) = (duration::format_short(lasts), duration::format_short(MAX_HOLD));
-            return refused(format!("it asks for {asked}, and a node is held for {most} at most"));
+            return Err(format!("it asks for {asked}, and a node is held for {most} at most"));
         }
         // The clock of the node that gives an order may be behind: what is left is never more than what was asked for.
         let age = now.wall.since(order.at.plus(CLOCK_TOLERANCE));
-        let left = lasts.saturating_sub(age);
-        if left.is_zero() {
-            let why = format!("its time was over at {}", order.at.plus(lasts).date_and_time());
-            return Err(Refusal { why, is_shown: false });
-        }
-        Ok(left)
+        Ok(lasts.saturating_sub(age))
     }
 
     /// Ends a hold whose time is over, and returns its order.
@@ -214,11 +194,10 @@ impl Holds {
 
     /// What the node's record shows of it.
     pub fn report(&self) -> Option<HoldReport> {
-        let refused = self.refused.as_ref().filter(|(_, refusal)| refusal.is_shown);
-        let refused = refused.map(|(order, refusal)| RefusedHold {
+        let refused = self.refused.as_ref().map(|(order, why)| RefusedHold {
             number: order.number,
             by: order.by.clone(),
-            reason: shortened(&refusal.why),
+            reason: shortened(why),
         });
         let accepted = self.accepted.as_ref().map(|order| order.number);
         (accepted.is_some() || refused.is_some()).then(|| HoldReport {
@@ -356,8 +335,16 @@ mod tests {
         assert_eq!(take(&mut holds, after(HOUR + tolerance - MINUTE), &hold(7, HOUR)), Judged::Accepted);
         assert_eq!(holds.ends(), Some(HOUR + tolerance));
         let mut holds = Holds::default();
-        assert!(refusal(&mut holds, after(HOUR + tolerance), &hold(7, HOUR)).contains("its time was over"));
-        assert_eq!(holds.report(), None, "nothing is wrong");
+        assert_eq!(take(&mut holds, after(HOUR + tolerance), &hold(7, HOUR)), Judged::Accepted);
+        assert_eq!(holds.held(), None, "its time was over");
+        assert!(refusal(&mut holds, after(HOUR + tolerance), &hold(6, MAX_HOLD)).contains("put back"));
+        // It replaces a longer one that it was given after.
+        let mut holds = held_for(&hold(7, MAX_HOLD));
+        assert_eq!(take(&mut holds, after(HOUR + tolerance), &hold(8, HOUR)), Judged::Accepted);
+        assert_eq!(holds.held(), None);
+        // A damaged note makes it no longer than a week.
+        let note = HoldNote { left: Duration::MAX, ..held_for(&hold(7, HOUR)).note(after(MINUTE)).unwrap() };
+        assert_eq!(Holds::recall(after(MINUTE), Some(note)).ends(), Some(MINUTE + MAX_HOLD));
         // Given by a clock that is ahead.
         let mut holds = Holds::default();
         let now = Now { wall: Timestamp::from_unix_ms(0), elapsed: MINUTE };
@@ -396,8 +383,12 @@ mod tests {
         assert_eq!(next_number(now, Some(999), Some(4)), 1000);
         assert_eq!(next_number(now, Some(1000), None), 1001);
         assert_eq!(next_number(now, None, Some(2000)), 2001);
-        assert_eq!(next_number(now, None, Some(u64::MAX - 1)), 1000);
-        assert_eq!(next_number(now, Some(u64::MAX - 1), None), u64::MAX);
+        let most = now.plus(MAX_CLOCK_ERROR).as_unix_ms();
+        assert_eq!(next_number(now, Some(most), None), most + 1);
+        for made_up in [most + 1, u64::MAX - 1, u64::MAX] {
+            assert_eq!(next_number(now, Some(made_up), None), 1000);
+            assert_eq!(next_number(now, Some(2000), Some(made_up)), 2001);
+        }
     }
 
     #[test]

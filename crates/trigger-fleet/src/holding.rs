@@ -22,21 +22,30 @@ pub(crate) struct ReadOrder {
     pub(crate) waits: bool,
 }
 
+/// The orders of one command.
+#[derive(Debug, Default)]
+pub struct GivenOrders {
+    /// The number of the order at each node that has got one.
+    pub numbers: BTreeMap<Certname, u64>,
+    /// The nodes whose order is not stored, or not for certain.
+    pub failed: Vec<(Certname, StoreError)>,
+}
+
 impl Fleet {
-    /// Gives each of these nodes an order, in the name of the node that this fleet acts for; returns its number at each. With
-    /// each node comes its registration, if there is one. Whether the order counts, the node decides.
+    /// Gives each of these nodes an order, in the name of the node that this fleet acts for. With each node comes its
+    /// registration, if there is one. Whether the order counts, the node decides.
     ///
     /// # Errors
-    /// Of the first order that is not stored; others may be. When this node cannot sign.
+    /// When no order is stored, that of the first. When this node cannot sign.
     pub async fn order_hold(
         &self,
         nodes: &BTreeMap<Certname, Option<NodeRecord>>,
         demand: &Demand,
         at: Timestamp,
-    ) -> Result<BTreeMap<Certname, u64>, StoreError> {
+    ) -> Result<GivenOrders, StoreError> {
         let signing_key = self.own_signing_key().await?;
         let stored = self.stored_numbers(nodes.keys()).await?;
-        let (mut numbers, mut entries) = (BTreeMap::new(), Vec::new());
+        let (mut ordered, mut entries) = (Vec::new(), Vec::new());
         for (certname, record) in nodes {
             let report = record.as_ref().and_then(|record| record.activity.hold.as_ref());
             let reported = report.and_then(|report| report.accepted);
@@ -44,13 +53,23 @@ impl Fleet {
             let order = HoldOrder { number, by: self.own().clone(), at, demand: demand.clone() };
             let key = Key::Hold { certname: certname.clone() };
             entries.push(self.own_signed_entry(&signing_key, &key, &order)?);
-            numbers.insert(certname.clone(), number);
+            ordered.push((certname.clone(), number));
             if signing_key.is_slow() {
                 tokio::task::yield_now().await;
             }
         }
-        self.put_all(entries).await?;
-        Ok(numbers)
+        let stored = self.store().put_many(entries).await;
+        let mut given = GivenOrders::default();
+        for ((certname, number), stored) in ordered.into_iter().zip(stored) {
+            match stored {
+                Ok(_) => drop(given.numbers.insert(certname, number)),
+                Err(error) => given.failed.push((certname, error)),
+            }
+        }
+        match given.failed.first() {
+            Some(_) if given.numbers.is_empty() => Err(given.failed.remove(0).1),
+            _ => Ok(given),
+        }
     }
 
     /// The numbers of the stored orders whose signature counts. A node that may not read them may not write them either, and

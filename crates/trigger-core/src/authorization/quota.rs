@@ -30,9 +30,9 @@ pub struct Cost {
 
 impl Cost {
     /// The cost of writing entries: each is a key, the size of key and value in bytes, and the number of the targets that
-    /// the value names, of each of which a sweep may store an outcome. A node's registration, its run history and the order to hold it are one
-    /// entry each, however often it writes them, and cost nothing here; nor do its certificates, of which there are as many
-    /// as its CA has signed.
+    /// the value names, of each of which a sweep may store an outcome. A node's registration and its run history are one entry each,
+    /// however often it writes them, and cost nothing here; nor do its certificates, of which there are as many as its CA has
+    /// signed.
     pub fn of<'a>(entries: impl IntoIterator<Item = (&'a Key, usize, usize)>) -> Self {
         let mut events: BTreeSet<EventId> = BTreeSet::new();
         let mut bytes = 0_usize;
@@ -47,12 +47,9 @@ impl Cost {
                 | Key::LogAnswer { .. }
                 | Key::Cancellation { .. }
                 | Key::GroupCancellation { .. }
-                | Key::Outcome { .. } => {}
-                Key::Node { .. }
-                | Key::RunHistory { .. }
                 | Key::Hold { .. }
-                | Key::Certificate { .. }
-                | Key::Sweep => continue,
+                | Key::Outcome { .. } => {}
+                Key::Node { .. } | Key::RunHistory { .. } | Key::Certificate { .. } | Key::Sweep => continue,
             }
             bytes = bytes.saturating_add(size + ENTRY_OVERHEAD_BYTES + targets * EXPIRED_BYTES);
         }

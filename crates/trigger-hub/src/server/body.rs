@@ -19,10 +19,7 @@ use super::turns::Turn;
 
 /// A JSON body, and its sender's turn at the store, which lasts until the request is answered. Anything else is refused
 /// in the hub's own form.
-pub(super) struct Body<T>(
-    pub(super) T,
-    #[expect(dead_code, reason = "it is held")] Held<Option<Turn<Certname>>>,
-);
+pub(super) struct Body<T>(pub(super) T, pub(super) Held<Option<Turn<Certname>>>);
 
 /// The same of a question, whose sender has a turn among those who ask.
 pub(super) struct InquiryBody<T>(
@@ -31,7 +28,7 @@ pub(super) struct InquiryBody<T>(
 );
 
 /// What a request holds until it is answered.
-type Held<T> = (BodyPermit, T);
+pub(super) type Held<T> = (BodyPermit, T);
 
 impl<T: DeserializeOwned + Send> FromRequest<Arc<ServerState>> for Body<T> {
     type Rejection = Refusal;

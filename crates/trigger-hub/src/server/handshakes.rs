@@ -34,8 +34,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const RESERVE_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is looked whether a client that waits for its turn is still there.
 const GONE_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it is looked whether the rest of a client's first record has come.
-const PARTIAL_RECORD_INTERVAL: Duration = Duration::from_millis(20);
+/// When it is looked first whether the rest of a client's first record has come, and then later and later: a client that never
+/// sends it costs next to nothing.
+const FIRST_PARTIAL_INTERVAL: Duration = Duration::from_millis(20);
 /// RFC 8446, 5.1: the type and the version of a record, and its length in two bytes.
 const RECORD_HEADER_BYTES: usize = 5;
 const HANDSHAKE_RECORD: u8 = 22;
@@ -181,6 +182,7 @@ impl Handshakes {
 /// Completes when the first record of a client can be read whole, or can no longer be waited for. Until then, and until its
 /// turn, a client takes up no more than a connection: a whole fleet may be waiting.
 async fn first_record(stream: &TcpStream) {
+    let mut interval = FIRST_PARTIAL_INTERVAL;
     loop {
         let mut header = [0; RECORD_HEADER_BYTES];
         let Ok(seen) = stream.peek(&mut header).await else { return };
@@ -192,7 +194,8 @@ async fn first_record(stream: &TcpStream) {
         if seen == 0 || !is_handshake || is_whole || length > MAX_RECORD_BYTES || has_closed(stream) {
             return;
         }
-        sleep(PARTIAL_RECORD_INTERVAL).await;
+        sleep(interval).await;
+        interval *= 2;
     }
 }
 

@@ -115,18 +115,34 @@ async fn put(
     body: Body<PutRequest>,
 ) -> Result<Json<PutReply>, Refusal> {
     check_count(body.0.entries.len())?;
-    let entries: Vec<_> = body.0.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
-    entries.iter().try_for_each(|(key, _)| check_key(key))?;
-    let revisions = match state.check(caller.0.as_ref(), "put")? {
-        None => put_all(&state, entries).await?,
-        Some(check) => {
-            let mut put = check.put(entries).await?;
-            let written = put_all(&state, std::mem::take(&mut put.entries)).await?;
-            check.stored(&put);
-            put.revisions(written)
-        }
-    };
-    Ok(Json(PutReply { revisions: revisions.into_iter().map(|revision| revision.0).collect() }))
+    body.0.entries.iter().try_for_each(|entry| check_key(&entry.key))?;
+    to_its_end(async move {
+        let Body(PutRequest { entries }, _held) = body;
+        let entries: Vec<_> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
+        let revisions = match state.check(caller.0.as_ref(), "put")? {
+            None => put_all(&state, entries).await?,
+            Some(check) => {
+                let mut put = check.put(entries).await?;
+                let written = put_all(&state, std::mem::take(&mut put.entries)).await?;
+                check.stored(&put);
+                put.revisions(written)
+            }
+        };
+        Ok(Json(PutReply { revisions: revisions.into_iter().map(|revision| revision.0).collect() }))
+    })
+    .await
+}
+
+/// Completes a write although its client may go meanwhile: what was decided about it holds until it is stored, and the audit
+/// names it.
+async fn to_its_end<T: Send + 'static>(
+    write: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::spawn(write.in_current_span()).await.unwrap_or_else(|error| {
+        let (backend, detail) =
+            (String::new(), format!("the hub could not complete the write: {error}").into());
+        Err(StoreError::Ambiguous { backend, detail }.into())
+    })
 }
 
 async fn put_all(state: &ServerState, entries: Vec<(String, String)>) -> Result<Vec<Revision>, Refusal> {
@@ -173,14 +189,17 @@ async fn compare_and_swap(
     caller: MaybeCaller,
     body: Body<CasRequest>,
 ) -> Result<Json<CasReply>, Refusal> {
-    let CasRequest { key, value, expected } = body.0;
-    check_key(&key)?;
-    let _guards = match state.check(caller.0.as_ref(), "compare_and_swap")? {
-        Some(check) => check.compare_and_swap(&key, &value).await?,
-        None => Vec::new(),
-    };
-    let outcome = state.store.compare_and_swap(&key, &value, expected.map(Revision)).await?;
-    Ok(Json(outcome.into()))
+    check_key(&body.0.key)?;
+    to_its_end(async move {
+        let Body(CasRequest { key, value, expected }, _held) = body;
+        let _guards = match state.check(caller.0.as_ref(), "compare_and_swap")? {
+            Some(check) => check.compare_and_swap(&key, &value).await?,
+            None => Vec::new(),
+        };
+        let outcome = state.store.compare_and_swap(&key, &value, expected.map(Revision)).await?;
+        Ok(Json(outcome.into()))
+    })
+    .await
 }
 
 async fn read(

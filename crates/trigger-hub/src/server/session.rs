@@ -33,6 +33,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_UNANSWERED_PINGS: u32 = 2;
 /// After accepting no data for this long a client counts as gone too.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a watch that ends waits for the answers to its client's requests.
+const ANSWERING_TIMEOUT: Duration = Duration::from_secs(2);
 /// The size of one message, in bytes of the keys and values of its entries or changes. The session's buffer keeps its
 /// size after a message was sent, so this bounds the memory of an idle session.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -87,11 +89,14 @@ pub(super) async fn serve(
     caller: Option<Caller>,
     over_socket: SocketRoutes,
 ) {
-    let requests = SocketRequests::new(over_socket);
-    let end = match watch(&mut socket, &state, &peer, caller.as_ref(), requests).await {
+    let mut requests = SocketRequests::new(over_socket);
+    let end = match watch(&mut socket, &state, &peer, caller.as_ref(), &mut requests).await {
         Ok(never) => match never {},
         Err(end) => end,
     };
+    if !matches!(end, SessionEnd::Gone) {
+        let _ = timeout(ANSWERING_TIMEOUT, Box::pin(answer_all(&mut socket, &mut requests))).await;
+    }
     let close = match end {
         SessionEnd::Gone => return,
         SessionEnd::Closed(code, reason) => CloseFrame { code, reason: close_reason(reason).into() },
@@ -118,7 +123,7 @@ async fn watch(
     state: &ServerState,
     peer: &Peer,
     caller: Option<&Caller>,
-    mut requests: SocketRequests,
+    requests: &mut SocketRequests,
 ) -> Result<Infallible, SessionEnd> {
     let mut stopping = state.stopping.clone();
     let stopped = || SessionEnd::closed(close_code::AWAY, "the hub is stopping");
@@ -149,10 +154,7 @@ async fn watch(
                     }
                 }
             },
-            answer = requests.next() => match answer {
-                Some(answer) => Box::pin(send(socket, &WatchMessage::Answer(answer))).await?,
-                None => return Err(SessionEnd::closed(close_code::ERROR, "the hub could not answer a request")),
-            },
+            answer = requests.next() => Box::pin(send(socket, &WatchMessage::Answer(answer))).await?,
             _ = pings.tick() => {
                 if unanswered == MAX_UNANSWERED_PINGS {
                     return Err(SessionEnd::Gone);
@@ -160,13 +162,16 @@ async fn watch(
                 unanswered += 1;
                 deliver(socket, Message::Ping(Vec::new().into())).await?;
             }
-            _ = stopping.changed() => {
-                // What was asked is answered, as over HTTP.
-                while let Some(answer) = requests.remaining().await {
-                    Box::pin(send(socket, &WatchMessage::Answer(answer))).await?;
-                }
-                return Err(stopped());
-            }
+            _ = stopping.changed() => return Err(stopped()),
+        }
+    }
+}
+
+/// Answers what was asked before a watch ends, as over HTTP.
+async fn answer_all(socket: &mut WebSocket, requests: &mut SocketRequests) {
+    while let Some(answer) = requests.remaining().await {
+        if send(socket, &WatchMessage::Answer(answer)).await.is_err() {
+            return;
         }
     }
 }

@@ -20,6 +20,9 @@ use super::caller::Caller;
 use super::limits::{MAX_PAGE_BYTES, MAX_SOCKET_PAGE_BYTES};
 use super::peer::Peer;
 
+/// The largest message of a client that is a request, in bytes.
+const MAX_MESSAGE_BYTES: usize = MAX_SOCKET_BODY_BYTES + 1024;
+
 /// The routes that are served over a WebSocket.
 #[derive(Clone)]
 pub(super) struct SocketRoutes(pub(super) Router);
@@ -62,12 +65,14 @@ impl SocketRequests {
         peer: &Peer,
         caller: Option<&Caller>,
     ) -> Result<(), String> {
+        if message.len() > MAX_MESSAGE_BYTES {
+            return Err(format!("a request over a watch has at most {MAX_MESSAGE_BYTES} bytes"));
+        }
         let SocketRequest { id, path, body } = serde_json::from_str(message)
             .map_err(|error| format!("the message is not a request over a watch: {error}"))?;
-        let uri: Uri = path.parse().map_err(|error| format!("'{path}' is not a path: {error}"))?;
-        if body.get().len() > MAX_SOCKET_BODY_BYTES {
-            return Err(format!("a request over a watch has at most {MAX_SOCKET_BODY_BYTES} bytes"));
-        }
+        let uri: Uri = path
+            .parse()
+            .map_err(|error| format!("what a request over a watch is for is not a path: {error}"))?;
         if self.running.len() >= MAX_SOCKET_REQUESTS {
             return Err(format!("a watch takes at most {MAX_SOCKET_REQUESTS} requests at once"));
         }
@@ -100,20 +105,19 @@ impl SocketRequests {
     }
 
     /// The next answer; never, while none is due.
-    pub(super) async fn next(&mut self) -> Option<SocketAnswer> {
-        if self.running.is_empty() {
-            return std::future::pending().await;
+    pub(super) async fn next(&mut self) -> SocketAnswer {
+        match self.remaining().await {
+            Some(answer) => answer,
+            None => std::future::pending().await,
         }
-        self.remaining().await
     }
 
-    /// The next answer; nothing once all are given, or where one cannot be.
+    /// The next answer; nothing once all are given.
     pub(super) async fn remaining(&mut self) -> Option<SocketAnswer> {
-        match self.running.join_next().await? {
-            Ok(answer) => Some(answer),
-            Err(error) => {
-                tracing::error!(%error, "a request over a watch was not answered");
-                None
+        loop {
+            match self.running.join_next().await? {
+                Ok(answer) => return Some(answer),
+                Err(error) => tracing::error!(%error, "a request over a watch was not answered"),
             }
         }
     }
@@ -160,9 +164,10 @@ mod tests {
     async fn a_request_is_bounded_and_so_is_their_number() {
         let mut requests = requests();
         let body = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
-        assert_eq!(begin(&mut requests, "/v1/read", &body(MAX_SOCKET_BODY_BYTES)), Ok(()));
-        let error = begin(&mut requests, "/v1/read", &body(MAX_SOCKET_BODY_BYTES + 1)).unwrap_err();
-        assert_eq!(error, "a request over a watch has at most 16384 bytes");
+        let around = r#"{"id":1,"path":"/v1/read","body":}"#.len();
+        assert_eq!(begin(&mut requests, "/v1/read", &body(MAX_MESSAGE_BYTES - around)), Ok(()));
+        let error = begin(&mut requests, "/v1/read", &body(MAX_MESSAGE_BYTES - around + 1)).unwrap_err();
+        assert_eq!(error, "a request over a watch has at most 17408 bytes");
         for _ in 1..MAX_SOCKET_REQUESTS {
             assert_eq!(begin(&mut requests, "/v1/read", "{}"), Ok(()));
         }
@@ -174,7 +179,7 @@ mod tests {
     async fn what_is_no_request_is_refused() {
         let mut requests = requests();
         let error = begin(&mut requests, "no path", "{}").unwrap_err();
-        assert!(error.starts_with("'no path' is not a path: "), "{error}");
+        assert!(error.starts_with("what a request over a watch is for is not a path: "), "{error}");
         let error = begin(&mut requests, "/v1/read", "{").unwrap_err();
         assert!(error.starts_with("the message is not a request over a watch: "), "{error}");
         assert!(requests.running.is_empty());

@@ -133,10 +133,10 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 // Rare inputs come before frequent ones, in the same order on any host.
                 biased;
                 Some(signal) = self.channels.signals.recv() => match signal {
-                    Signal::Terminate => return Ok(Stopped::Terminated),
+                    Signal::Terminate => return Ok(self.stopped(Stopped::Terminated)),
                     Signal::Reload => match check_configuration().await {
-                        Ok(()) if *self.channels.may_claim.borrow() => return Ok(Stopped::Reload),
-                        Ok(()) => return Ok(Stopped::Renamed),
+                        Ok(()) if *self.channels.may_claim.borrow() => return Ok(self.stopped(Stopped::Reload)),
+                        Ok(()) => return Ok(self.stopped(Stopped::Renamed)),
                         Err(error) => {
                             tracing::error!(%error, "the configuration is not reloaded");
                         }
@@ -145,7 +145,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                 // The other agent runs the waiting deliveries now. The restart drops them from the queue, and they are
                 // read again if this agent is to run them.
                 () = &mut loss, if !has_lost => match check_configuration().await {
-                    Ok(()) => return Ok(Stopped::ClaimLost),
+                    Ok(()) => return Ok(self.stopped(Stopped::ClaimLost)),
                     Err(error) => {
                         tracing::error!(%error, "the agent does not restart");
                         has_lost = true;
@@ -178,7 +178,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
                         drop(answer.send(renamed));
                         if is_renamed {
                             self.channels.may_claim.send_replace(false);
-                            return Ok(Stopped::Renamed);
+                            return Ok(self.stopped(Stopped::Renamed));
                         }
                     }
                 },
@@ -313,6 +313,12 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
         if !self.queue.is_known(cause.event.id) {
             audit::judged(cause, &self.queue.judge(cause));
         }
+    }
+
+    /// Notes what is left of a hold: the time until the next start counts by the wall clock alone.
+    fn stopped(&self, stopped: Stopped) -> Stopped {
+        self.holds.note_what_is_left();
+        stopped
     }
 
     /// The state of each blocker; whether Puppet is disabled is looked up afresh when a run is `about_to_start`.

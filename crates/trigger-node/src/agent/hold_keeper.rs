@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use trigger_core::holds::{HoldNote, Holds, Judged, SignedHoldOrder};
+use trigger_core::holds::{Demand, HoldNote, Holds, Judged, SignedHoldOrder};
 use trigger_core::node::{HeldNode, HoldReport};
 use trigger_core::policy::Policy;
 use trigger_core::wire::Stored;
@@ -15,17 +15,22 @@ use crate::state::{read_if_present, write_durably};
 
 /// The file of the latest order.
 const FILE: &str = "hold";
+/// How often what is left of a hold is noted. A machine that starts with a wrong clock makes a hold longer by no more.
+const NOTE_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 pub(super) struct HoldKeeper<H: Host> {
     node: Arc<Node<H>>,
     holds: Holds,
+    /// When what is left was noted last, on the clock that only goes forward.
+    noted_at: Duration,
 }
 
 impl<H: Host> HoldKeeper<H> {
     /// Recalls what an earlier agent of this directory has accepted.
     pub(super) fn new(node: Arc<Node<H>>) -> Self {
         let holds = Holds::recall(node.host.now(), read_note(&node));
-        let mut keeper = Self { node, holds };
+        let noted_at = node.host.now().elapsed;
+        let mut keeper = Self { node, holds, noted_at };
         if let Some(held) = keeper.held() {
             tracing::warn!(reason = %held, "this node is still held: no run starts");
             // Each start notes what is left, so that no number of restarts makes a hold longer.
@@ -44,9 +49,12 @@ impl<H: Host> HoldKeeper<H> {
             Judged::Accepted => {
                 // A crash before this costs nothing: the order is read again.
                 self.write_note();
-                match self.holds.held() {
-                    Some(held) => tracing::warn!(reason = %held, "this node is held: no run starts"),
-                    None => tracing::info!(by = %given.by, "this node is released"),
+                match (self.holds.held(), &given.demand) {
+                    (Some(held), _) => tracing::warn!(reason = %held, "this node is held: no run starts"),
+                    (None, Demand::Release) => tracing::info!(by = %given.by, "this node is released"),
+                    (None, Demand::Hold { .. }) => {
+                        tracing::info!(by = %given.by, "the time of an order to hold this node was over when it was read");
+                    }
                 }
             }
             Judged::Refused(why) => {
@@ -63,7 +71,17 @@ impl<H: Host> HoldKeeper<H> {
             audit::hold_ended(order);
             self.write_note();
         }
+        if self.holds.held().is_some() && self.node.host.now().elapsed >= self.noted_at + NOTE_INTERVAL {
+            self.write_note();
+        }
         self.holds.held()
+    }
+
+    /// Notes what is left of a hold, before the agent ends.
+    pub(super) fn note_what_is_left(&self) {
+        if self.holds.held().is_some() {
+            self.save_note();
+        }
     }
 
     /// When the hold ends, on the clock that only goes forward.
@@ -76,7 +94,12 @@ impl<H: Host> HoldKeeper<H> {
         self.holds.report()
     }
 
-    fn write_note(&self) {
+    fn write_note(&mut self) {
+        self.noted_at = self.node.host.now().elapsed;
+        self.save_note();
+    }
+
+    fn save_note(&self) {
         let Some(note) = self.holds.note(self.node.host.now()) else { return };
         let state = &self.node.settings.state;
         if let Err(error) = write_durably(state.host(), &state.file(FILE), note.to_wire().as_bytes()) {

@@ -93,9 +93,13 @@ impl OpenWatches {
 
 impl IncomingRequests {
     /// Takes no more requests. Returns those that were not sent yet.
-    pub(super) fn close(mut self) -> Vec<OutgoingRequest> {
+    pub(super) async fn close(mut self) -> Vec<OutgoingRequest> {
         self.requests.close();
-        std::iter::from_fn(|| self.requests.try_recv().ok()).collect()
+        let mut unsent = Vec::new();
+        while let Some(request) = self.requests.recv().await {
+            unsent.push(request);
+        }
+        unsent
     }
 }
 

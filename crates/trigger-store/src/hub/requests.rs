@@ -120,8 +120,7 @@ impl Requests {
         limit: &StepLimit,
         extra: Duration,
     ) -> Result<A, HubFailure> {
-        let body = serde_json::value::to_raw_value(request)
-            .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
+        let body = encoded(request)?;
         if let Some(place) = self.watches.place(path, &body)
             && let Some(answer) = self.over_watch(place, path, body.clone(), limit, extra).await
         {
@@ -290,7 +289,13 @@ impl Requests {
         let mut request = ReadRequest { ranges, from: None, keys_only };
         let mut entries = Vec::new();
         loop {
-            let reply: Result<ReadReply, _> = self.post(READ, &request, &self.reads, Duration::ZERO).await;
+            let reply: Result<ReadReply, _> = match request.from {
+                None => self.post(READ, &request, &self.reads, Duration::ZERO).await,
+                // What does not fit on one small page of a watch takes large ones.
+                Some(_) => {
+                    self.send(self.request(READ, encoded(&request)?)?, &self.reads, Duration::ZERO).await
+                }
+            };
             let page = reply.map_err(HubFailure::of_read)?;
             entries.extend(page.entries.into_iter().map(Entry::from));
             match page.next {
@@ -321,6 +326,10 @@ impl Requests {
         };
         stream::iter(chunks.into_iter().map(send)).buffered(MAX_IN_FLIGHT).concat().await
     }
+}
+
+fn encoded(request: &impl Serialize) -> Result<Box<RawValue>, HubFailure> {
+    serde_json::value::to_raw_value(request).map_err(|error| HubFailure::Refused(Detail::root_cause(error)))
 }
 
 /// The meaning of an answer over a watch.

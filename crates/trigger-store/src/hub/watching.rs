@@ -30,6 +30,8 @@ const READ_BUFFER_BYTES: usize = 8 * 1024;
 
 /// How many events of a watch wait for its reader before the socket is no longer read, which makes the hub wait.
 const MAX_BACKLOG: usize = 4;
+/// How many wait at most, while answers have to be received.
+const MAX_UNREAD: usize = 256;
 /// How long a request may be waited for after its watch is no longer read.
 const LEAVING_TIMEOUT: Duration = LONGEST_LIMIT;
 
@@ -118,11 +120,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
                 Step::Left => return self.leave().await,
             }
         };
-        // Who waits for an answer learns of it at once.
-        let Self { backlog, incoming, .. } = self;
-        for request in incoming.map(IncomingRequests::close).unwrap_or_default() {
-            let _ = request.answer.send(Exchange::NotSent);
+        let Self { backlog, incoming, pending, socket, .. } = self;
+        if let Some(incoming) = incoming {
+            not_sent(incoming.close().await);
         }
+        // Who waits for an answer learns of it at once: the reader may be one of them.
+        drop((pending, socket));
         for event in backlog {
             if events.send(Ok(event)).await.is_err() {
                 return;
@@ -167,6 +170,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
                     self.incoming = self.incoming.take().or_else(|| Some(client?.watches().add()));
                 }
             }
+            Some(WatchMessage::Changes(_)) if self.backlog.len() >= MAX_UNREAD => {
+                return Err(HubFailure::Unreachable(
+                    "the watch's changes come faster than they are read".into(),
+                ));
+            }
             Some(WatchMessage::Changes(changes)) => self.backlog.push_back(changes.into()),
             Some(WatchMessage::Error(sentence)) => return Err(HubFailure::Refused(sentence.into())),
             Some(WatchMessage::Answer(answer)) => {
@@ -185,6 +193,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
     /// Sends a request of the client.
     async fn send(&mut self, request: OutgoingRequest) -> Result<(), HubFailure> {
         let OutgoingRequest { path, body, answer, place } = request;
+        if answer.is_closed() {
+            // Its sender has given up, and may have sent something else since.
+            return Ok(());
+        }
         self.latest_id = self.latest_id.wrapping_add(1);
         let form = SocketRequest { id: self.latest_id, path: path.to_owned(), body };
         let text =
@@ -198,11 +210,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
 
     /// Waits for the answers to what was asked, without a reader.
     async fn leave(mut self) {
-        let asked = self.incoming.take().map(IncomingRequests::close).unwrap_or_default();
         let answers = async {
-            for request in asked {
-                if self.send(request).await.is_err() {
-                    return;
+            if let Some(incoming) = self.incoming.take() {
+                let mut asked = incoming.close().await.into_iter();
+                while let Some(request) = asked.next() {
+                    if self.send(request).await.is_err() {
+                        return not_sent(asked);
+                    }
                 }
             }
             while !self.pending.is_empty() {
@@ -215,6 +229,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
             }
         };
         let _ = timeout(LEAVING_TIMEOUT, answers).await;
+    }
+}
+
+/// Has requests posted that the watch did not send.
+fn not_sent(requests: impl IntoIterator<Item = OutgoingRequest>) {
+    for request in requests {
+        let _ = request.answer.send(Exchange::NotSent);
     }
 }
 
@@ -281,6 +302,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::hub_protocol::READ;
 
     /// A watch whose handshake is done, and the hub's end of it.
     async fn watch() -> (Events, TcpStream) {
@@ -336,5 +358,34 @@ mod tests {
             matches!(next(&mut watch).await, Err(HubFailure::Unreachable(_))),
             "another try may meet a hub"
         );
+    }
+
+    #[tokio::test]
+    async fn a_request_learns_at_once_that_its_watch_has_failed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let (mut hub, _) = listener.accept().await.unwrap();
+        let socket = WebSocketStream::from_raw_socket(client, Role::Client, Some(socket_config())).await;
+        let store = crate::hub::HubStore::connect(&address.to_string()).unwrap();
+        let _reader = Session::start(socket, Some(Arc::clone(&store.requests)));
+        let changes = frame(1, r#"{"changes":[{"deleted":"a"}]}"#);
+        let snapshot = frame(1, r#"{"snapshot":{"entries":[],"complete":true}}"#);
+        hub.write_all(&[snapshot, changes.clone(), changes].concat()).await.unwrap();
+        let body = serde_json::value::to_raw_value(&()).unwrap();
+        let place = async {
+            loop {
+                if let Some(place) = store.requests.watches().place(READ, &body) {
+                    return place;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let place = timeout(Duration::from_secs(5), place).await.unwrap();
+        let asked = tokio::spawn(place.exchange(READ, body.clone()));
+        assert!(hub.read(&mut [0; 512]).await.unwrap() > 0);
+        drop(hub);
+        let answered = timeout(Duration::from_secs(5), asked).await.expect("although the watch is not read");
+        assert!(matches!(answered.unwrap(), Exchange::Unanswered));
     }
 }

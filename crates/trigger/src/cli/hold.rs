@@ -10,6 +10,7 @@ use trigger_core::holds::{Demand, MAX_HOLD, MAX_REASON_CHARS};
 use trigger_core::identity::{Certname, GroupName, InvalidName, KeyPrefix};
 use trigger_core::node::NodeRecord;
 use trigger_fleet::Fleet;
+use trigger_fleet::holding::GivenOrders;
 use trigger_node::clock;
 use trigger_node::state::StateDir;
 
@@ -126,12 +127,13 @@ async fn order(
     let fleet = globals.fleet(&config, rest.prefix.as_ref(), warnings).await?.acting_as(by.clone());
     let wanted = wanted(&fleet, &certnames, &groups, warnings).await?;
     start_audit(&config)?;
-    let numbers = fleet.order_hold(&wanted, demand, clock::wall()).await?;
+    let GivenOrders { numbers, failed } = fleet.order_hold(&wanted, demand, clock::wall()).await?;
     audit(&by, &numbers, demand);
-    let ordered = follow(&fleet, &numbers, rest.timeout).await?;
-    let is_refused = ordered.iter().any(|node| node.state == OrderState::Refused);
+    warnings.extend(failed.iter().map(|(node, error)| format!("{node} has got no order: {error}")));
+    let ordered = follow(&fleet, &numbers, rest.timeout, warnings).await;
+    let is_done = failed.is_empty() && ordered.iter().all(|node| node.state != OrderState::Refused);
     print(globals.output, ordered, warnings);
-    Ok(if is_refused { Exit::Failed.into() } else { ExitCode::SUCCESS })
+    Ok(if is_done { ExitCode::SUCCESS } else { Exit::Failed.into() })
 }
 
 /// The nodes that are named, and the registered members of the groups.
@@ -169,17 +171,27 @@ async fn follow(
     fleet: &Fleet,
     numbers: &BTreeMap<Certname, u64>,
     timeout: Duration,
-) -> Result<Vec<OrderedNode>, Failure> {
+    warnings: &Warnings,
+) -> Vec<OrderedNode> {
+    let certnames: Vec<&Certname> = numbers.keys().collect();
     let started = Instant::now();
     loop {
-        let mut nodes = Vec::with_capacity(numbers.len());
-        for (certname, record) in fleet.nodes_among(&numbers.keys().collect::<Vec<_>>()).await? {
-            let report = record.as_ref().and_then(|record| record.activity.hold.as_ref());
-            nodes.push(OrderedNode::of(&certname, numbers[&certname], report));
-        }
+        let (registered, error) = match fleet.nodes_among(&certnames).await {
+            Ok(registered) => (registered, None),
+            Err(error) => (BTreeMap::new(), Some(error)),
+        };
+        let answer = |(certname, number): (&Certname, &u64)| {
+            let record = registered.get(certname).and_then(Option::as_ref);
+            OrderedNode::of(certname, *number, record.and_then(|record| record.activity.hold.as_ref()))
+        };
+        let nodes: Vec<OrderedNode> = numbers.iter().map(answer).collect();
         let waits = nodes.iter().any(|node| node.state == OrderState::Pending);
-        if !waits || started.elapsed() >= timeout {
-            return Ok(nodes);
+        if !waits || error.is_some() || started.elapsed() >= timeout {
+            // The orders stand.
+            warnings.extend(
+                error.map(|error| format!("what the nodes say of their orders cannot be read: {error}")),
+            );
+            return nodes;
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }

@@ -78,10 +78,15 @@ fn fetched_lists(data_dir: &Path) -> PathBuf {
     data_dir.join(FETCHED_LISTS)
 }
 
+/// How many questions Puppet may be asked for its settings, one after the other.
+const PUPPET_QUESTIONS: u32 = 2;
+/// What the start of a hub may take after that.
+const REST_OF_START: Duration = Duration::from_secs(60);
+
 /// The certificates with which a hub speaks TLS, and the revocation lists that were fetched. Puppet is asked for its files
 /// where the configuration does not name them, and the service manager for the time that Puppet may take.
 pub(super) async fn pki(globals: &Globals, config: &ConfigFile, data_dir: &Path) -> Result<Pki, Failure> {
-    extend_start(Attempt::ONLY.timeout);
+    extend_start(PUPPET_QUESTIONS * Attempt::ONLY.timeout + REST_OF_START);
     let files = globals.certificates(config).await?.files().clone();
     Pki::open_with_more_lists(files, vec![fetched_lists(data_dir)])
         .map_err(|error| Failure::config(format!("the hub cannot speak TLS: {error}")))
