@@ -625,7 +625,7 @@ async fn an_order_counts_only_as_its_issuer_has_signed_it_for_this_node() {
         let world = World::new(site);
         let demand = Demand::hold(Duration::from_secs(60), Some("disks"));
         let nodes = [(node("lb01"), None), (node("lb02"), None)].into();
-        let first = world.fleet("ops01").order_hold(&nodes, &demand, NOW).await.unwrap();
+        let first = world.fleet("ops01").order_hold(&nodes, &demand, NOW).await.unwrap().numbers;
         let number = NOW.as_unix_ms();
         assert_eq!(first[&node("lb01")], number);
         assert_eq!(ordered(&world).await, Ok(("ops01".to_owned(), number)));
@@ -650,7 +650,7 @@ async fn an_order_counts_only_as_its_issuer_has_signed_it_for_this_node() {
         // The next order has a greater number than the stored one, if that counts.
         world.put(&place("lb01"), &genuine).await;
         let earlier = Timestamp::from_unix_ms(number - 1);
-        let next = world.fleet("ops01").order_hold(&nodes, &Demand::Release, earlier).await.unwrap();
+        let next = world.fleet("ops01").order_hold(&nodes, &Demand::Release, earlier).await.unwrap().numbers;
         assert_eq!(next[&node("lb01")], number + 1);
         assert_eq!(ordered(&world).await, Ok(("ops01".to_owned(), number + 1)));
     }

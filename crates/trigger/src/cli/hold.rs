@@ -130,8 +130,9 @@ async fn order(
     let GivenOrders { numbers, failed } = fleet.order_hold(&wanted, demand, clock::wall()).await?;
     audit(&by, &numbers, demand);
     warnings.extend(failed.iter().map(|(node, error)| format!("{node} has got no order: {error}")));
-    let ordered = follow(&fleet, &numbers, rest.timeout, warnings).await;
-    let is_done = failed.is_empty() && ordered.iter().all(|node| node.state != OrderState::Refused);
+    let ordered = follow(&fleet, &by, &numbers, rest.timeout, warnings).await;
+    let counts = |node: &OrderedNode| !matches!(node.state, OrderState::Refused | OrderState::Replaced);
+    let is_done = failed.is_empty() && ordered.iter().all(counts);
     print(globals.output, ordered, warnings);
     Ok(if is_done { ExitCode::SUCCESS } else { Exit::Failed.into() })
 }
@@ -169,6 +170,7 @@ async fn wanted(
 /// Reads the registrations until each of the nodes has said whether it takes the order, or the time is over.
 async fn follow(
     fleet: &Fleet,
+    by: &Certname,
     numbers: &BTreeMap<Certname, u64>,
     timeout: Duration,
     warnings: &Warnings,
@@ -182,7 +184,7 @@ async fn follow(
         };
         let answer = |(certname, number): (&Certname, &u64)| {
             let record = registered.get(certname).and_then(Option::as_ref);
-            OrderedNode::of(certname, *number, record.and_then(|record| record.activity.hold.as_ref()))
+            OrderedNode::of(certname, *number, by, record.and_then(|record| record.activity.hold.as_ref()))
         };
         let nodes: Vec<OrderedNode> = numbers.iter().map(answer).collect();
         let waits = nodes.iter().any(|node| node.state == OrderState::Pending);

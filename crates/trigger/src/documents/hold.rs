@@ -43,6 +43,8 @@ pub(crate) enum OrderState {
     Released,
     /// It does not take it.
     Refused,
+    /// It has taken a later order since.
+    Replaced,
     /// It has not said so yet.
     Pending,
 }
@@ -75,30 +77,34 @@ impl OrderState {
             Self::Held => "held",
             Self::Released => "released",
             Self::Refused => "refused",
+            Self::Replaced => "replaced",
             Self::Pending => "pending",
         }
     }
 }
 
 impl OrderedNode {
-    /// What a node says of the order with this number, by its registration.
-    pub(crate) fn of(certname: &Certname, number: u64, report: Option<&HoldReport>) -> Self {
+    /// What a node says of the order with this number that `by` has given, by its registration.
+    pub(crate) fn of(certname: &Certname, number: u64, by: &Certname, report: Option<&HoldReport>) -> Self {
         let held = report.and_then(|report| report.held.as_ref());
         let refused = report.and_then(|report| report.refused.as_ref());
-        let (state, until, reason) =
-            if report.and_then(|report| report.accepted).is_some_and(|accepted| accepted >= number) {
-                match held {
-                    Some(HeldNode { until, reason, .. }) => {
-                        (OrderState::Held, Some(Time(*until)), reason.clone())
-                    }
-                    None => (OrderState::Released, None, None),
-                }
-            } else {
-                match refused.filter(|refused| refused.number == number) {
-                    Some(refused) => (OrderState::Refused, None, Some(refused.reason.clone())),
-                    None => (OrderState::Pending, None, None),
-                }
-            };
+        let held = held.map(|HeldNode { until, reason, .. }| (Some(Time(*until)), reason.clone()));
+        let (until, why) = held.clone().unwrap_or_default();
+        let accepted = report.and_then(|report| report.accepted);
+        let refused = refused.filter(|refused| refused.number == number && refused.by == *by);
+        let (state, until, reason) = match accepted {
+            // Of two orders that were given at once, one counts.
+            Some(accepted) if accepted == number && refused.is_some() => {
+                (OrderState::Refused, until, refused.map(|refused| refused.reason.clone()))
+            }
+            Some(accepted) if accepted > number => (OrderState::Replaced, until, why),
+            Some(accepted) if accepted == number && held.is_some() => (OrderState::Held, until, why),
+            Some(accepted) if accepted == number => (OrderState::Released, None, None),
+            _ => match refused {
+                Some(refused) => (OrderState::Refused, None, Some(refused.reason.clone())),
+                None => (OrderState::Pending, None, None),
+            },
+        };
         Self { certname: Text(certname.clone()), number, state, until, reason }
     }
 }
