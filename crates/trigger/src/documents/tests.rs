@@ -220,8 +220,17 @@ fn held() -> HoldReport {
 fn nodes_that_were_held() {
     let certname = "lb01".parse().unwrap();
     let released = HoldReport { accepted: Some(14), held: None, refused: None };
-    let node = |number, report: &HoldReport| OrderedNode::of(&certname, number, Some(report));
-    let nodes = vec![node(12, &held()), node(13, &held()), node(14, &held()), node(14, &released)];
+    let node = |number, by: &str, report: &HoldReport| {
+        OrderedNode::of(&certname, number, &by.parse().unwrap(), Some(report))
+    };
+    let nodes = vec![
+        node(11, "ops01", &held()),
+        node(12, "ops01", &held()),
+        node(13, "web01", &held()),
+        node(13, "ops02", &held()),
+        node(14, "ops01", &held()),
+        node(14, "ops01", &released),
+    ];
     check("hold", &HoldOrders { nodes, warnings: warnings() });
 }
 
