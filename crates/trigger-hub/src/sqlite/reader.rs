@@ -3,9 +3,11 @@
 
 use std::path::Path;
 use std::thread;
+use std::time::Duration;
 
 use rusqlite::{CachedStatement, Connection, Row, params};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 use trigger_core::identity::Revision;
 use trigger_store::detail::Detail;
 use trigger_store::hub_protocol::Position;
@@ -18,6 +20,8 @@ use crate::served_store::{Page, PageRequest};
 
 /// How many reads may wait for the reader.
 const MAX_QUEUED_READS: usize = 1024;
+/// How long the end of the reader is waited for: a disk that hangs must not keep the writer from closing the database.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A read failed.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +49,8 @@ pub(super) struct ReaderHandle {
 enum Request {
     Read(ReadJob),
     /// Ends the reader, although there are handles left.
-    Close,
+    /// Until the sender is dropped, the database is open.
+    Close(oneshot::Sender<()>),
 }
 
 #[derive(Debug)]
@@ -74,9 +79,13 @@ impl ReaderHandle {
         self.read(nothing).await.map(drop)
     }
 
-    /// Lets the reader end after the reads that wait already. Later ones fail.
+    /// Lets the reader end after the reads that wait already, and waits until it has closed the database, or for a while. Later
+    /// reads fail.
     pub(super) async fn close(&self) {
-        let _ = self.requests.send(Request::Close).await;
+        let (closing, closed) = oneshot::channel();
+        if self.requests.send(Request::Close(closing)).await.is_ok() {
+            let _ = timeout(CLOSE_TIMEOUT, closed).await;
+        }
     }
 }
 
@@ -86,14 +95,19 @@ pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>)
     let (sender, mut requests) = mpsc::channel::<Request>(MAX_QUEUED_READS);
     let (ended, has_ended) = oneshot::channel();
     let read_all = move || {
-        while let Some(Request::Read(ReadJob { request, answer })) = requests.blocking_recv() {
-            // A caller that has given up asks again. Reading for it too would delay all others.
-            if answer.is_closed() {
-                continue;
+        let closing = loop {
+            match requests.blocking_recv() {
+                // A caller that has given up asks again. Reading for it too would delay all others.
+                Some(Request::Read(ReadJob { answer, .. })) if answer.is_closed() => {}
+                Some(Request::Read(ReadJob { request, answer })) => {
+                    let _ = answer.send(page(&mut connection, request));
+                }
+                Some(Request::Close(closing)) => break Some(closing),
+                None => break None,
             }
-            let _ = answer.send(page(&mut connection, request));
-        }
+        };
         drop(connection);
+        drop(closing);
         let _ = ended.send(());
     };
     thread::Builder::new()
