@@ -25,10 +25,11 @@ pub struct TlsFiles {
 
 impl TlsFiles {
     /// The files of the certificate that this node had under an earlier certname, if they are still beside these: Puppet
-    /// names both files after the certname.
+    /// names both files after the certname, and so do others, with suffixes of their own.
     pub fn of_earlier_certname(&self, certname: &Certname) -> Option<Self> {
         let beside = |path: &Path| {
-            let path = path.with_file_name(format!("{certname}.pem"));
+            let suffix = path.extension()?.to_str()?;
+            let path = path.with_file_name(format!("{certname}.{suffix}"));
             path.exists().then_some(path)
         };
         Some(Self { certificate: beside(&self.certificate)?, key: beside(&self.key)?, ..self.clone() })
@@ -96,4 +97,30 @@ fn damaged(kind: FileKind, path: &Path, error: &Error) -> PkiError {
 
 pub(crate) fn unusable(kind: FileKind, path: &Path, reason: String) -> PkiError {
     PkiError::Unusable { kind, path: path.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_of_an_earlier_certname_have_the_suffixes_of_the_present_ones() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| dir.path().join(name);
+        let files = |name: &str, key: &str| TlsFiles {
+            certificate: file(&format!("{name}.pem")),
+            key: file(&format!("{name}.{key}")),
+            ca: file("ca.pem"),
+            crl: None,
+        };
+        let earlier = "web01.example.com".parse().unwrap();
+        assert_eq!(files("web02.example.com", "key").of_earlier_certname(&earlier), None);
+        for name in ["web01.example.com.pem", "web01.example.com.key"] {
+            fs::write(file(name), "").unwrap();
+        }
+        for key in ["key", "pem"] {
+            let found = files("web02.example.com", key).of_earlier_certname(&earlier);
+            assert_eq!(found, Some(files("web01.example.com", key)));
+        }
+    }
 }
