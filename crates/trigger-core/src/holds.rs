@@ -54,6 +54,14 @@ impl Demand {
     pub fn hold(lasts: Duration, reason: Option<&str>) -> Self {
         Self::Hold { lasts, reason: one_line(reason, MAX_REASON_CHARS) }
     }
+
+    /// What an audit names of it: the action, for how many seconds, and why.
+    pub fn audited(&self) -> (&'static str, Option<u64>, Option<&str>) {
+        match self {
+            Self::Hold { lasts, reason } => ("hold", Some(lasts.as_secs()), reason.as_deref()),
+            Self::Release => ("release", None, None),
+        }
+    }
 }
 
 /// An order whose signature has been looked at.

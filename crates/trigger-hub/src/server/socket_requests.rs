@@ -1,8 +1,6 @@
 //! The requests of a client that come over the WebSocket of its watch. They pass the same checks as those that are posted, and
 //! share their answers' form.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, Request};
@@ -17,8 +15,10 @@ use trigger_store::hub_protocol::{
 };
 
 use super::caller::Caller;
+use super::clock::now;
 use super::limits::{MAX_PAGE_BYTES, MAX_SOCKET_PAGE_BYTES};
 use super::peer::Peer;
+use super::refusal::Refusal;
 
 /// The largest message of a client that is a request, in bytes.
 const MAX_MESSAGE_BYTES: usize = MAX_SOCKET_BODY_BYTES + 1024;
@@ -124,23 +124,19 @@ impl SocketRequests {
 }
 
 /// What is not served over a WebSocket.
-pub(super) async fn not_served() -> (StatusCode, axum::Json<ErrorReply>) {
+pub(super) async fn not_served() -> Refusal {
     let status = StatusCode::from_u16(NOT_OVER_A_SOCKET).unwrap_or(StatusCode::NOT_FOUND);
-    (status, axum::Json(refusal("this is not served over a WebSocket")))
-}
-
-fn refusal(sentence: &str) -> ErrorReply {
-    ErrorReply { error: sentence.to_owned(), denied: false }
+    Refusal::new(status, "this is not served over a WebSocket")
 }
 
 fn not_over_a_socket(id: u32, sentence: &str) -> SocketAnswer {
-    let body = to_raw_value(&refusal(sentence)).unwrap_or_default();
+    let reply = ErrorReply { error: sentence.to_owned(), denied: false };
+    let body = to_raw_value(&reply).unwrap_or_default();
     answer(id, NOT_OVER_A_SOCKET, body)
 }
 
 fn answer(id: u32, status: u16, body: Box<RawValue>) -> SocketAnswer {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    SocketAnswer { id, status, time: u64::try_from(now.as_millis()).unwrap_or(u64::MAX), body }
+    SocketAnswer { id, status, time: now().as_unix_ms(), body }
 }
 
 #[cfg(test)]

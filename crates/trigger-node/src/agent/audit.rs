@@ -5,7 +5,7 @@
 use trigger_core::cancellation::SignedCancellation;
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::{Event, RunOptions, Targets};
-use trigger_core::holds::{Demand, HoldOrder, Judged, SignedHoldOrder};
+use trigger_core::holds::{HoldOrder, Judged, SignedHoldOrder};
 use trigger_core::identity::{EventId, RunId};
 use trigger_core::policy::Decision;
 use trigger_core::run::record::Cause;
@@ -117,7 +117,7 @@ pub(super) fn cancellation(event: EventId, request: &SignedCancellation, judged:
 
 /// An order to hold or release this node has been judged.
 pub(super) fn hold(SignedHoldOrder { order, signer }: &SignedHoldOrder, judged: &Judged) {
-    let (action, lasts_seconds, reason) = parts_of(order);
+    let (action, lasts_seconds, reason) = order.demand.audited();
     let (decision, reason) = match judged {
         Judged::Refused(why) => ("refused", Some(why.as_str())),
         _ => ("accepted", reason),
@@ -136,7 +136,7 @@ pub(super) fn hold(SignedHoldOrder { order, signer }: &SignedHoldOrder, judged: 
 
 /// The time of a hold is over.
 pub(super) fn hold_ended(order: &HoldOrder) {
-    let (action, _, reason) = parts_of(order);
+    let (action, _, reason) = order.demand.audited();
     tracing::info!(
         target: "audit",
         action,
@@ -145,14 +145,6 @@ pub(super) fn hold_ended(order: &HoldOrder) {
         number = order.number,
         reason,
     );
-}
-
-/// What an order asks for, for how many seconds, and why.
-fn parts_of(order: &HoldOrder) -> (&'static str, Option<u64>, Option<&str>) {
-    match &order.demand {
-        Demand::Hold { lasts, reason } => ("hold", Some(lasts.as_secs()), reason.as_deref()),
-        Demand::Release => ("release", None, None),
-    }
 }
 
 /// A run starts.

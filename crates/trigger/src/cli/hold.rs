@@ -202,10 +202,7 @@ async fn follow(
 /// Notes in the audit who has ordered what.
 fn audit(by: &Certname, numbers: &BTreeMap<Certname, u64>, demand: &Demand) {
     let uid = rustix::process::getuid().as_raw();
-    let (action, lasts_seconds, reason) = match demand {
-        Demand::Hold { lasts, reason } => ("hold", Some(lasts.as_secs()), reason.as_deref()),
-        Demand::Release => ("release", None, None),
-    };
+    let (action, lasts_seconds, reason) = demand.audited();
     for (node, number) in numbers {
         tracing::info!(
             target: "audit",

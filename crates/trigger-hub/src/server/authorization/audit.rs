@@ -1,7 +1,7 @@
 //! The hub's lines in the audit log: who fired what at whom, and what was denied.
 
 use trigger_core::event::Part;
-use trigger_core::holds::{Demand, HoldOrder};
+use trigger_core::holds::HoldOrder;
 use trigger_core::identity::Certname;
 
 use crate::server::caller::Caller;
@@ -38,10 +38,7 @@ fn fire(caller: &Caller, part: &Part, decision: &str, reason: Option<&str>, unlo
 
 /// An order to hold or release a node was stored. Whether it counts, the node says.
 pub(super) fn ordered(caller: &Caller, node: &Certname, order: &HoldOrder) {
-    let (action, lasts_seconds, reason) = match &order.demand {
-        Demand::Hold { lasts, reason } => ("hold", Some(lasts.as_secs()), reason.as_deref()),
-        Demand::Release => ("release", None, None),
-    };
+    let (action, lasts_seconds, reason) = order.demand.audited();
     tracing::info!(
         target: "audit",
         action,
