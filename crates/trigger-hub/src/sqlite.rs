@@ -223,8 +223,9 @@ impl ServedStore for SqliteStore {
 
     async fn watch_in_pages(&self, ranges: Vec<KeyRange>) -> Result<PagedWatch, StoreError> {
         let subscription = self.shared.watchers.subscribe(ranges);
-        let reading =
-            Some(Reading { feed: Feed::new(self.clone(), subscription), from: None, is_done: false });
+        // Boxed, as is the reading of a page: a hub has thousands of idle watches, and the stream would keep room for each step.
+        let feed = Feed::new(self.clone(), subscription);
+        let reading = Some(Box::new(Reading { feed, from: None, is_done: false }));
         Ok(Box::pin(stream::unfold(reading, |reading| async move {
             let mut reading = reading?;
             match reading.next().await {
@@ -279,6 +280,10 @@ impl Reading {
         if self.is_done {
             return self.feed.next().await.map(PagedEvent::Changes);
         }
+        Box::pin(self.next_page()).await
+    }
+
+    async fn next_page(&mut self) -> Result<PagedEvent, StoreError> {
         let ranges = self.feed.subscription.ranges().to_vec();
         let from = self.from.take();
         let request = PageRequest { ranges, from, keys_only: false, max_bytes: SNAPSHOT_PAGE_BYTES };

@@ -233,8 +233,12 @@ async fn watch(
         .write_buffer_size(0)
         .max_message_size(MAX_SOCKET_MESSAGE_BYTES)
         .max_frame_size(MAX_SOCKET_MESSAGE_BYTES)
-        // Without a span, which would take memory for as long as a watch is idle: what is logged names the peer.
-        .on_upgrade(move |socket| session::serve(socket, state, peer, caller.0, over_socket));
+        // A task of its own: that of the upgrade would keep its own state for as long as a watch is idle. It has no span, which
+        // would take memory too: what is logged names the peer.
+        .on_upgrade(move |socket| {
+            tokio::spawn(session::serve(socket, state, peer, caller.0, over_socket));
+            std::future::ready(())
+        });
     response.headers_mut().insert(TAKES_REQUESTS, HeaderValue::from_static("1"));
     Ok(response)
 }
