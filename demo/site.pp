@@ -1,7 +1,7 @@
 # What every machine of the demo's fleet applies: puppet apply /etc/puppet/site.pp
 
-# Where a web server leaves what the balancers have to know of it. The machines of the demo share this directory; a fleet
-# with PuppetDB exports and collects a resource.
+# Where a web server leaves what the balancers have to know of it. The machines of the demo share this directory; a
+# fleet with PuppetDB exports and collects a resource.
 $shared = '/srv/shared'
 
 node /^web/ {
