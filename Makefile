@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-.PHONY: help setup build test quick unit docs demo fleet sim faults fuzz bench exported lint packages packages-test guide module repository clean
+.PHONY: help setup build test quick unit docs demo demo-fleet fleet sim faults fuzz bench exported lint packages packages-test guide module repository clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -18,6 +18,9 @@ help: ## List the targets
 demo: BACKEND ?= hub
 demo: ## See it work: three nodes that run Puppet when a fourth notifies (BACKEND=etcd for etcd)
 	@demo/run $(BACKEND)
+
+demo-fleet: ## See it on machines in Docker, and nothing else: a hub, a web server, two balancers (KEEP=1 leaves them)
+	@demo/run-fleet
 
 test: ## Run everything: lints, unit and conformance tests, Puppet specs, end to end
 	@scripts/setup test
