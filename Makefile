@@ -8,7 +8,7 @@ SHELL := /bin/bash
 # Where rustup and the vendors' Puppet packages put their programs.
 export PATH := $(HOME)/.cargo/bin:$(PATH):/opt/puppetlabs/bin
 
-.PHONY: help setup build test quick unit docs demo demo-fleet fleet sim faults fuzz bench exported lint packages packages-test guide module repository clean
+.PHONY: help setup build test quick unit docs demo demo-fleet fleet etcd sim faults fuzz bench exported lint packages packages-test guide module repository clean
 
 help: ## List the targets
 	@echo 'usage: make TARGET'
@@ -47,6 +47,10 @@ sim: ## Simulate a fleet with faults, one for each of SEEDS seeds from FROM on; 
 	@scripts/setup build
 	@cargo run --locked --quiet --profile sim -p trigger-sim -- \
 	  $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS) $(if $(FROM),--from $(FROM)))
+
+etcd: ## Run the conformance tests and the attacks on the etcd of Debian 12 and on that of Debian 13
+	@scripts/setup test
+	@scripts/test etcd
 
 faults: BACKEND ?= both
 faults: BUDGET ?= 5m

@@ -43,6 +43,11 @@ impl Peer {
         Self { name: "plain", median: median(samples) }
     }
 
+    /// Makes a peer of the same process earlier.
+    pub(crate) fn before(samples: &[f64]) -> Self {
+        Self { name: "before", median: median(samples) }
+    }
+
     /// Makes a peer of Trigger itself with an RSA key.
     pub(crate) fn rsa(samples: &[f64]) -> Self {
         Self { name: "RSA-4096", median: median(samples) }

@@ -5,6 +5,7 @@
 //! figure.
 
 mod burst;
+mod day;
 mod etcd;
 mod figures;
 mod fleet;
@@ -81,6 +82,7 @@ enum Measure {
     Partition,
     Fleet,
     Handshake,
+    Day,
     TlsFleet,
 }
 
@@ -178,6 +180,10 @@ fn measure(cli: &Cli, figures: &mut Figures) -> Result<()> {
     if wanted(Measure::TlsFleet) {
         note("tls-fleet: thousands of agents on a hub without TLS, and with an EC and an RSA key");
         fleet::measure_tls(&scratch, &program, &mut ca, &samples.tls_fleet, figures)?;
+    }
+    if wanted(Measure::Day) {
+        note("day: ten thousand events at one node");
+        day::measure(&scratch, &program, &mut ca, samples.day, figures)?;
     }
     // This comes last, since ten thousand keys make every etcd and every hub slower than before.
     if wanted(Measure::Publish) {

@@ -14,7 +14,7 @@ use crate::scratch::Scratch;
 use crate::trigger::{Agent, Program, Site};
 
 /// The time without any activity after which a process counts as idle.
-const QUIESCE_TIME: Duration = Duration::from_secs(5);
+pub(crate) const QUIESCE_TIME: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn measure(
@@ -110,8 +110,9 @@ fn supervisor(scratch: &Scratch, site: &Site<'_>, program: &Program) -> Result<H
 /// Memory in megabytes (of 1,048,576 bytes).
 pub(crate) struct Held {
     pub(crate) resident: f64,
-    proportional: f64,
-    anonymous: f64,
+    pub(crate) proportional: f64,
+    /// Of pages that have no file.
+    pub(crate) anonymous: f64,
 }
 
 impl Held {

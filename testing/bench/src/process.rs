@@ -110,6 +110,12 @@ pub(crate) fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
+/// Returns how many files a process has open.
+pub(crate) fn open_files(pid: u32) -> Result<usize> {
+    let path = format!("/proc/{pid}/fd");
+    Ok(read_dir(&path).with_context(|| format!("cannot read {path}"))?.count())
+}
+
 /// Returns the kernel's fields about a process from its state on: the name before that may hold blanks.
 fn fields(pid: u32) -> Result<Vec<String>> {
     let path = format!("/proc/{pid}/stat");

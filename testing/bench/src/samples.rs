@@ -12,6 +12,7 @@ pub(crate) struct Samples {
     pub(crate) fleet: Load,
     pub(crate) handshakes: usize,
     pub(crate) tls_fleet: Load,
+    pub(crate) day: usize,
 }
 
 impl Samples {
@@ -27,6 +28,7 @@ impl Samples {
             fleet,
             handshakes: 50,
             tls_fleet,
+            day: 1_000,
         }
     }
 
@@ -42,6 +44,7 @@ impl Samples {
             fleet,
             handshakes: 400,
             tls_fleet,
+            day: 10_000,
         }
     }
 }

@@ -3,10 +3,12 @@
 
 #![allow(clippy::expect_used, reason = "a test fails where its scenery cannot be built")]
 
+use std::fs;
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::{Value, json};
-use trigger_e2e::{BackendKind, Fleet, Node, Process, eventually};
+use trigger_e2e::{BackendKind, Fleet, Node, Process, Ssl, eventually};
 
 const PREFIX: &str = "/puppet_trigger/events";
 const EVIL: &str = "evil.example.com";
@@ -176,6 +178,57 @@ fn it_holds_up_no_other_nodes_events() {
     assert_eq!(scene.lb.runs().len(), 1);
 }
 
+/// Proves C13: its own record of runs, in which it has run for the event of others, shows it nothing of that event.
+#[test]
+fn what_it_writes_into_its_own_records_shows_it_no_more() {
+    let mut scene = Scene::new();
+    let secret = scene.web.fire(&["refresh", "--host", LB]).committed();
+    scene.web.wait_for(&secret, LB, "done");
+    let own = scene.evil.fire(&["attack", "--host", EVIL]).committed();
+    scene.evil.wait_for(&own, EVIL, "done");
+    // Its agent signs what is in its files. An event whose id is not its origin's would be none.
+    let by = |certname: &str| format!("\"origin\":\"{certname}\"");
+    scene.evil.kill_agent();
+    let mut changed = 0;
+    for entry in fs::read_dir(scene.evil.path("state/runs")).expect("the records of its runs") {
+        let path = entry.expect("a record").path();
+        if let Ok(text) = fs::read_to_string(&path)
+            && text.contains(&own)
+        {
+            let text = text.replace(&own, &secret).replace(&by(EVIL), &by(WEB));
+            fs::write(&path, text).expect("a changed record");
+            changed += 1;
+        }
+    }
+    assert!(changed > 0, "no record has the event");
+    scene.evil.start_agent();
+    let next = scene.evil.fire(&["attack", "--host", EVIL]).committed();
+    scene.evil.wait_for(&next, EVIL, "done");
+    let history = format!("{PREFIX}/run-history/{EVIL}");
+    let stored = scene.fleet.backend.get(&history).expect("a history");
+    assert!(stored.contains(&secret), "the lie is stored: {stored}");
+
+    let keys = |ssl: &Ssl, about: Value| -> Vec<String> {
+        let question = json!({ "prefix": PREFIX, "about": about });
+        let (status, reply) = scene.fleet.backend.post_as(ssl, "/v1/why", &question);
+        let entries = reply["entries"].as_array();
+        let entries = entries.unwrap_or_else(|| panic!("{status} {reply}"));
+        entries.iter().filter_map(|entry| entry["key"].as_str()).map(str::to_owned).collect()
+    };
+    for back in [0, 1] {
+        let shown = keys(&scene.evil.ssl(), json!({ "run": { "certname": EVIL, "back": back } }));
+        assert!(shown.contains(&history), "{shown:?}");
+        let others = |key: &&String| key.contains(&secret) || key.contains(LB) || key.contains(WEB);
+        assert_eq!(shown.iter().find(others), None);
+    }
+    let about = json!({ "prefix": PREFIX, "about": { "event": secret } });
+    scene.forbidden(scene.ask("/v1/why", &about));
+    scene.forbidden(scene.ask("/v1/read", &json!({ "ranges": [{ "key": part(&secret) }] })));
+    // The node that ran for it is shown it.
+    let shown = keys(&scene.lb.ssl(), json!({ "run": { "certname": LB, "back": 0 } }));
+    assert!(shown.contains(&part(&secret)), "{shown:?}");
+}
+
 /// Proves C13: it fires as itself, whatever its configuration says.
 #[test]
 fn it_fires_in_no_other_nodes_name() {
@@ -266,6 +319,36 @@ fn it_does_not_fill_the_store() {
     scene.web.wait_for(&event, LB, "done");
     // What it fires itself waits in its outbox.
     scene.evil.fire(&["attack", "--host", LB]).event();
+}
+
+/// Proves C13: what the hub denies one node is counted, and fills no log.
+#[test]
+fn its_denials_do_not_fill_the_log() {
+    const MANY: usize = 2000;
+    const AT_ONCE: usize = 100;
+    let scene = Scene::new();
+    let known = scene.web.fire(&["refresh", "--host", LB]).committed();
+    scene.web.wait_for(&known, LB, "done");
+    let text = scene.fleet.backend.get(&part(&known)).expect("a part");
+    let lines = || scene.fleet.backend.log().lines().filter(|line| line.contains(EVIL)).count();
+    let (before, began) = (lines(), Instant::now());
+    for first in (0..MANY).step_by(AT_ONCE) {
+        let forged = |n| (part(&new_id(&known, n)), text.replace(&known, &new_id(&known, n)));
+        let (status, reply) = scene.put(&(first..first + AT_ONCE).map(forged).collect::<Vec<_>>());
+        assert!([200, 403].contains(&status), "{status} {reply}");
+        let refused = reply.to_string().contains("may not");
+        assert!(refused, "{reply}");
+    }
+    let seconds = usize::try_from(began.elapsed().as_secs()).expect("a short time") + 1;
+    let written = lines() - before;
+    // A line of the log and one of the audit for each that is reported.
+    assert!((1..=2 * (20 + seconds)).contains(&written), "{written} lines in {seconds} s");
+    // The next one is reported again, once it is the turn of one.
+    eventually("a line about a denial", || {
+        let before = lines();
+        scene.cannot_put(&outcome(LB, &known), "{}");
+        if lines() > before { Ok(()) } else { Err(before.to_string()) }
+    });
 }
 
 /// Proves C13: the flood of one node is slowed down, and the events of others pass.

@@ -14,7 +14,7 @@ use crate::time::Now;
 impl Queue {
     /// The entry of the deduplication log for an event that ended here. There is none for what was refused because it
     /// could not be verified: the ids of forgeries would fill the log, and none of them ever runs.
-    pub fn honoured(&self, event: EventId) -> Option<&HonouredEvent> {
+    pub fn honoured(&self, event: EventId) -> Option<HonouredEvent> {
         self.completed.get(event)
     }
 
@@ -24,12 +24,11 @@ impl Queue {
             return None;
         }
         let addressed_as = addressed_as.clone();
-        Some(match &self.completed.get(event)?.without_run {
+        Some(match self.completed.get(event)?.without_run {
             // There is no record of a run from which the outcome could be stored again.
-            Some(outcome) => Effect::Finish {
-                run: None,
-                completions: vec![Completion { event, addressed_as, outcome: outcome.clone() }],
-            },
+            Some(outcome) => {
+                Effect::Finish { run: None, completions: vec![Completion { event, addressed_as, outcome }] }
+            }
             None => Effect::DeleteDeliveries { event, addressed_as },
         })
     }
@@ -41,10 +40,10 @@ impl Queue {
         let mut event = event;
         // An event is superseded by a later one, so that there is no circle; the bound is there in case the file says so.
         for _ in 0..=self.completed.len() {
-            match self.completed.get(event).map(|ended| &ended.without_run) {
+            match self.completed.get(event).map(|ended| ended.without_run) {
                 None => return false,
-                Some(Some(DeliveryOutcome::Superseded(by))) if self.is_queued(*by) => return true,
-                Some(Some(DeliveryOutcome::Superseded(by))) => event = *by,
+                Some(Some(DeliveryOutcome::Superseded(by))) if self.is_queued(by) => return true,
+                Some(Some(DeliveryOutcome::Superseded(by))) => event = by,
                 Some(_) => return true,
             }
         }

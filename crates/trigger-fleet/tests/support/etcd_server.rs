@@ -141,9 +141,7 @@ impl Drop for EtcdServer {
 
 fn spawn(data: &tempfile::TempDir, flags: &[String]) -> Child {
     let log = File::create(data.path().join("log")).expect("a log file");
-    // ETCD_PROGRAM tries another release than the machine's.
-    let program = std::env::var_os("ETCD_PROGRAM").unwrap_or_else(|| "etcd".into());
-    let spawned = Command::new(program)
+    let spawned = Command::new("etcd")
         .arg("--data-dir")
         .arg(data.path().join("data"))
         .args(flags)

@@ -99,6 +99,31 @@ async fn what_is_large_takes_a_connection_of_its_own() {
     relayed.hub.stop().await;
 }
 
+/// A hub takes 16 connections from one node. An agent whose run covers hundreds of superseded deliveries stores as many
+/// outcomes side by side; refused for its many connections, it would try all of them again, and never get to an end.
+#[tokio::test]
+async fn any_number_of_requests_at_once_takes_few_connections() {
+    let dir = TempDir::new().unwrap();
+    let relayed = Relayed::start(dir.path()).await;
+    let store = &relayed.store;
+    let swap_all = async |prefix: &str| {
+        let keys: Vec<String> = (0..300).map(|n| format!("{prefix}{n:03}")).collect();
+        let swaps = keys.iter().map(|key| store.compare_and_swap(key, "1", None));
+        for swapped in futures_util::future::join_all(swaps).await {
+            let swapped = swapped.unwrap();
+            assert!(matches!(swapped, CasOutcome::Written(_)), "{swapped:?}");
+        }
+    };
+    swap_all("/without/").await;
+    // Four requests, four idle connections, and four that are opened while one of these becomes idle.
+    assert!(relayed.connections() <= 12, "{}", relayed.connections());
+    let _watch = open_watch(store, KeyRange::Key("/none".to_owned())).await;
+    swap_all("/with/").await;
+    assert!(relayed.connections() <= 13, "{}", relayed.connections());
+    assert_eq!(store.list(&[all()]).await.unwrap().len(), 600);
+    relayed.hub.stop().await;
+}
+
 /// An agent reads what a change is about before it takes the next change.
 #[tokio::test]
 async fn a_reader_that_is_busy_with_its_own_requests_is_answered() {

@@ -420,7 +420,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
 
     /// Ends deliveries. The dedup log is written before the outcome is stored, so that no event can run again.
     fn finish(&mut self, run: Option<RunId>, completions: Vec<Completion>) {
-        let honoured: Vec<&HonouredEvent> =
+        let honoured: Vec<HonouredEvent> =
             completions.iter().filter_map(|ended| self.queue.honoured(ended.event)).collect();
         if let Err(error) = self.dedup_log.append(&honoured, self.node.host.wall()) {
             // The outcomes in the backend still keep these events from running again.

@@ -43,7 +43,7 @@ impl<H: Host> DedupLog<H> {
     ///
     /// # Errors
     /// A [`FileError`] if the file cannot be written or synced. A part of the events may then be remembered.
-    pub fn append(&mut self, events: &[&HonouredEvent], now: Timestamp) -> Result<(), FileError> {
+    pub fn append(&mut self, events: &[HonouredEvent], now: Timestamp) -> Result<(), FileError> {
         if events.is_empty() {
             return Ok(());
         }
@@ -116,11 +116,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
-        log.append(&[&ended(1, NOW)], NOW).unwrap();
+        log.append(&[ended(1, NOW)], NOW).unwrap();
         // A full disk leaves half a line.
         log.file.write_all(b"00000000-0000-0000-0000-0000").unwrap();
         log.is_torn = true;
-        log.append(&[&ended(2, NOW)], NOW).unwrap();
+        log.append(&[ended(2, NOW)], NOW).unwrap();
         assert_eq!(remembered(&state, NOW), [event(1), event(2)]);
     }
 
@@ -129,9 +129,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::open(dir.path()).unwrap();
         let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
-        log.append(&[&ended(1, NOW)], NOW).unwrap();
+        log.append(&[ended(1, NOW)], NOW).unwrap();
         std::fs::remove_file(state.file("ended")).unwrap();
-        log.append(&[&ended(2, NOW)], NOW).unwrap();
+        log.append(&[ended(2, NOW)], NOW).unwrap();
         assert_eq!(remembered(&state, NOW), [event(2)]);
     }
 
@@ -142,11 +142,11 @@ mod tests {
         let (mut log, _) = DedupLog::open(&state, NOW).unwrap();
         let many = u128::try_from(STALE_LINES).unwrap() + 2;
         let old: Vec<HonouredEvent> = (1..many).map(|n| ended(n, NOW)).collect();
-        log.append(&old.iter().collect::<Vec<_>>(), NOW).unwrap();
+        log.append(&old, NOW).unwrap();
         let later = NOW.plus(DEDUP_RETENTION);
         let new: Vec<HonouredEvent> = (many..2 * many).map(|n| ended(n, later)).collect();
-        log.append(&new.iter().collect::<Vec<_>>(), later).unwrap();
-        log.append(&[&ended(0, later)], later).unwrap();
+        log.append(&new, later).unwrap();
+        log.append(&[ended(0, later)], later).unwrap();
         let lines = std::fs::read_to_string(state.file("ended")).unwrap().lines().count();
         assert_eq!(lines, usize::try_from(many).unwrap() + 1);
         assert_eq!(remembered(&state, later).len(), lines);

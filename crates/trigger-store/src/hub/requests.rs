@@ -1,5 +1,6 @@
 //! Requests to a hub: one JSON body each way, over an open watch or over kept-alive connections.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trigger_core::duration;
@@ -46,7 +48,8 @@ const WRITE_TIMEOUT_PER_MIB: Duration = Duration::from_secs(4);
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of keys and values in one request; a larger entry travels alone.
 const MAX_CHUNK_BYTES: usize = 1024 * 1024;
-/// Requests in flight at once.
+/// Requests in flight at once that no watch carries, each on a connection of its own. A hub takes sixteen connections from one
+/// node, of which its watch, its commands, and those that are being closed or opened need some.
 const MAX_IN_FLIGHT: usize = 4;
 
 /// By how much the time of an answer may be later than its date: it has whole seconds, and is made once a second.
@@ -67,6 +70,8 @@ pub(super) struct Requests {
     reads: StepLimit,
     clock: Mutex<Option<ClockDifference>>,
     watches: OpenWatches,
+    /// The places of requests that have a connection of their own.
+    places: Semaphore,
 }
 
 impl Requests {
@@ -74,7 +79,8 @@ impl Requests {
         let base = format!("{}://{address}", connector.http_scheme());
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
-            .pool_max_idle_per_host(1)
+            // With fewer, requests side by side would close connections that the next ones have to open again.
+            .pool_max_idle_per_host(MAX_IN_FLIGHT)
             .pool_timer(TokioTimer::new())
             .build(connector.clone());
         let writes = StepLimit::new(WRITE_LIMIT, LONGEST_LIMIT);
@@ -88,6 +94,7 @@ impl Requests {
             reads,
             clock: Mutex::default(),
             watches: OpenWatches::default(),
+            places: Semaphore::new(MAX_IN_FLIGHT),
         }
     }
 
@@ -164,8 +171,16 @@ impl Requests {
         extra: Duration,
     ) -> Result<A, HubFailure> {
         let connection = capture_connection(&mut request);
-        let is_connecting = || connection.connection_metadata().is_none();
-        let exchange = self.exchange(request);
+        // The time in which it waits for a place counts: the caller need not know why there is no answer.
+        let has_place = AtomicBool::new(false);
+        let is_connecting =
+            || has_place.load(Ordering::Relaxed) && connection.connection_metadata().is_none();
+        let exchange = async {
+            // Nothing closes the semaphore.
+            let _place = self.places.acquire().await;
+            has_place.store(true, Ordering::Relaxed);
+            self.exchange(request).await
+        };
         match self.connector.await_answer(&self.address, limit, extra, is_connecting, exchange).await {
             Ok(answer) => answer,
             Err(limit) => Err(no_answer_within(limit)),
