@@ -3,13 +3,18 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::hub_protocol::{
     COMPARE_AND_SWAP, DELETE, MAX_SOCKET_BODY_BYTES, MAX_SOCKET_REQUESTS, PUT, READ, SocketAnswer,
 };
+
+/// How long a request waits for a place on a watch before it takes a connection of its own.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The watches that take requests.
 #[derive(Debug, Default)]
@@ -73,21 +78,33 @@ impl OpenWatches {
         IncomingRequests { requests, hub }
     }
 
-    /// A place for a request, if an open watch may carry it.
-    pub(super) fn place(&self, path: &str, body: &RawValue) -> Option<Place> {
+    /// A place for a request, if an open watch may carry it: at once, or soon. A busy hub would have to make one more handshake
+    /// for each request that does not wait.
+    pub(super) async fn place(&self, path: &str, body: &RawValue) -> Option<Place> {
         if !matches!(path, PUT | DELETE | COMPARE_AND_SWAP | READ) || body.get().len() > MAX_SOCKET_BODY_BYTES
         {
             return None;
         }
+        let watch = match self.free_place() {
+            Ok(place) => return Some(place),
+            Err(busy) => busy?,
+        };
+        let permit = timeout(PLACE_TIMEOUT, Arc::clone(&watch.places).acquire_owned()).await.ok()?.ok()?;
+        watch.hub.is_good().then_some(Place { watch, permit })
+    }
+
+    /// A place that is free, or a watch that has none at the moment.
+    fn free_place(&self) -> Result<Place, Option<OpenWatch>> {
         let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         watches.retain(|watch| !watch.requests.is_closed());
-        watches.iter().find_map(|watch| {
-            if !watch.hub.is_good() {
-                return None;
+        let mut busy = None;
+        for watch in watches.iter().filter(|watch| watch.hub.is_good()) {
+            match Arc::clone(&watch.places).try_acquire_owned() {
+                Ok(permit) => return Ok(Place { watch: watch.clone(), permit }),
+                Err(_) => busy = Some(watch.clone()),
             }
-            let permit = Arc::clone(&watch.places).try_acquire_owned().ok()?;
-            Some(Place { watch: watch.clone(), permit })
-        })
+        }
+        Err(busy)
     }
 }
 

@@ -50,7 +50,7 @@ const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_CHUNK_BYTES: usize = 1024 * 1024;
 /// Requests in flight at once that no watch carries, each on a connection of its own. A hub takes sixteen connections from one
 /// node, of which its watch, its commands, and those that are being closed or opened need some.
-const MAX_IN_FLIGHT: usize = 4;
+const MAX_IN_FLIGHT: usize = 2;
 
 /// By how much the time of an answer may be later than its date: it has whole seconds, and is made once a second.
 const DATE_STEP_MS: u64 = 2_000;
@@ -128,7 +128,7 @@ impl Requests {
         extra: Duration,
     ) -> Result<A, HubFailure> {
         let body = encoded(request)?;
-        if let Some(place) = self.watches.place(path, &body)
+        if let Some(place) = self.watches.place(path, &body).await
             && let Some(answer) = self.over_watch(place, path, body.clone(), limit, extra).await
         {
             return answer;

@@ -375,7 +375,7 @@ mod tests {
         let body = serde_json::value::to_raw_value(&()).unwrap();
         let place = async {
             loop {
-                if let Some(place) = store.requests.watches().place(READ, &body) {
+                if let Some(place) = store.requests.watches().place(READ, &body).await {
                     return place;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
