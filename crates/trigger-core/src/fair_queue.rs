@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
-/// Entries of several clients. Those of one client keep their order.
+/// Entries of several clients. Those of one client keep the order in which it put them.
 #[derive(Debug)]
 pub struct FairQueue<K, T> {
     waiting: HashMap<K, VecDeque<T>>,
@@ -20,11 +20,21 @@ impl<K, T> Default for FairQueue<K, T> {
 impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
     /// Appends an entry of a client.
     pub fn push(&mut self, client: K, entry: T) {
+        self.entries(client).push_back(entry);
+    }
+
+    /// Puts an entry before the others of its client.
+    pub fn push_first(&mut self, client: K, entry: T) {
+        self.entries(client).push_front(entry);
+    }
+
+    /// The entries of a client that is going to have one.
+    fn entries(&mut self, client: K) -> &mut VecDeque<T> {
         let entries = self.waiting.entry(client.clone()).or_default();
         if entries.is_empty() {
             self.turns.push_back(client);
         }
-        entries.push_back(entry);
+        entries
     }
 
     /// Removes the next entry. Its client's next one follows after one of every other client.
@@ -52,19 +62,29 @@ mod tests {
 
     use super::*;
 
-    /// Pushes the letters as entries of clients, takes one out at each `-`, and the rest at the end.
+    /// Pushes the letters as entries of clients, those after `^` first, takes one out at each `-`, and the rest at the end.
     fn check(steps: &str, expected: &str) {
         let mut queue = FairQueue::default();
         let mut counts = HashMap::new();
         let mut popped = Vec::new();
+        let mut is_first = false;
         for step in steps.chars() {
             if step == '-' {
                 popped.extend(queue.pop());
                 continue;
             }
+            if step == '^' {
+                is_first = true;
+                continue;
+            }
             let count = counts.entry(step).or_insert(0);
             *count += 1;
-            queue.push(step, format!("{step}{count}"));
+            let entry = format!("{step}{count}");
+            if std::mem::take(&mut is_first) {
+                queue.push_first(step, entry)
+            } else {
+                queue.push(step, entry)
+            }
         }
         popped.extend(std::iter::from_fn(|| queue.pop()));
         assert_eq!(popped.join(" "), expected, "{steps}");
@@ -78,6 +98,8 @@ mod tests {
         check("aaa-b-c", "a1 a2 b1 a3 c1");
         check("aabbcc", "a1 b1 c1 a2 b2 c2");
         check("a-a-b-", "a1 a2 b1");
+        check("^a^a^ab", "a3 b1 a2 a1");
+        check("aa^a-^b^b", "a3 a1 b2 a2 b1");
     }
 
     proptest! {

@@ -62,7 +62,7 @@ struct LogLimit {
 
 impl Handshakes {
     pub(super) fn new(tls: Arc<Tls>, shares: Arc<Shares>, metrics: Arc<Metrics>) -> Self {
-        let turns = Turns::new(available_parallelism().map_or(1, NonZero::get));
+        let turns = Turns::newest_first(available_parallelism().map_or(1, NonZero::get));
         Self { tls, shares, metrics, turns, log: Mutex::default(), started: Instant::now() }
     }
 

@@ -11,6 +11,7 @@ pub(super) struct Turns<K: Clone + Eq + Hash>(Arc<Mutex<State<K>>>);
 
 struct State<K: Clone + Eq + Hash> {
     free: usize,
+    is_newest_first: bool,
     waiting: FairQueue<K, oneshot::Sender<Turn<K>>>,
 }
 
@@ -28,7 +29,17 @@ pub(super) struct Turn<K: Clone + Eq + Hash> {
 
 impl<K: Clone + Eq + Hash> Turns<K> {
     pub(super) fn new(places: usize) -> Self {
-        Self(Arc::new(Mutex::new(State { free: places, waiting: FairQueue::default() })))
+        Self::of(places, false)
+    }
+
+    /// Of what one client waits for, the newest comes first. For clients that give up after a time: where there are more than can
+    /// be served by then, in their order each would come to its turn when it is about to go.
+    pub(super) fn newest_first(places: usize) -> Self {
+        Self::of(places, true)
+    }
+
+    fn of(places: usize, is_newest_first: bool) -> Self {
+        Self(Arc::new(Mutex::new(State { free: places, is_newest_first, waiting: FairQueue::default() })))
     }
 
     /// Waits for a place. Safe to cancel.
@@ -40,7 +51,11 @@ impl<K: Clone + Eq + Hash> Turns<K> {
                 return self.turn();
             }
             let (give, given) = oneshot::channel();
-            state.waiting.push(client, give);
+            if state.is_newest_first {
+                state.waiting.push_first(client, give);
+            } else {
+                state.waiting.push(client, give);
+            }
             given
         };
         match given.await {
@@ -111,6 +126,20 @@ mod tests {
         drop(c.as_mut().now_or_never().unwrap());
         drop(second.as_mut().now_or_never().unwrap());
         assert_eq!(turns.state().free, 1);
+    }
+
+    #[tokio::test]
+    async fn of_one_client_the_newest_can_come_first() {
+        let turns = Turns::newest_first(1);
+        let held = turns.next("a").await;
+        let mut older = Box::pin(turns.next("a"));
+        assert!(older.as_mut().now_or_never().is_none());
+        let mut newer = Box::pin(turns.next("a"));
+        assert!(newer.as_mut().now_or_never().is_none());
+        drop(held);
+        assert!(older.as_mut().now_or_never().is_none());
+        drop(newer.now_or_never().unwrap());
+        drop(older.now_or_never().unwrap());
     }
 
     #[tokio::test]
