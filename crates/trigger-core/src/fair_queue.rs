@@ -28,6 +28,18 @@ impl<K: Clone + Eq + Hash, T> FairQueue<K, T> {
         self.entries(client).push_front(entry);
     }
 
+    /// Removes the last entries of a client, up to one that is still wanted.
+    pub fn drop_last(&mut self, client: &K, is_wanted: impl Fn(&T) -> bool) {
+        let Some(entries) = self.waiting.get_mut(client) else { return };
+        while entries.back().is_some_and(|entry| !is_wanted(entry)) {
+            entries.pop_back();
+        }
+        if entries.is_empty() {
+            self.waiting.remove(client);
+            self.turns.retain(|waiting| waiting != client);
+        }
+    }
+
     /// The entries of a client that is going to have one.
     fn entries(&mut self, client: K) -> &mut VecDeque<T> {
         let entries = self.waiting.entry(client.clone()).or_default();
@@ -100,6 +112,21 @@ mod tests {
         check("a-a-b-", "a1 a2 b1");
         check("^a^a^ab", "a3 b1 a2 a1");
         check("aa^a-^b^b", "a3 a1 b2 a2 b1");
+    }
+
+    #[test]
+    fn last_entries_that_are_no_longer_wanted_go() {
+        let mut queue = FairQueue::default();
+        for entry in [1, 2, 13, 4, 15, 16] {
+            queue.push('a', entry);
+        }
+        queue.drop_last(&'b', |_| false);
+        queue.drop_last(&'a', |entry| *entry < 10);
+        assert_eq!(queue.waiting[&'a'], [1, 2, 13, 4]);
+        queue.push('b', 5);
+        queue.drop_last(&'a', |_| false);
+        assert_eq!((queue.pop(), queue.pop()), (Some(5), None));
+        assert!(queue.is_empty() && queue.waiting.is_empty());
     }
 
     proptest! {

@@ -52,7 +52,9 @@ impl<K: Clone + Eq + Hash> Turns<K> {
             }
             let (give, given) = oneshot::channel();
             if state.is_newest_first {
-                state.waiting.push_first(client, give);
+                state.waiting.push_first(client.clone(), give);
+                // Those that have given up would wait behind the newest for as long as these keep coming.
+                state.waiting.drop_last(&client, |give| !give.is_closed());
             } else {
                 state.waiting.push(client, give);
             }
@@ -140,6 +142,22 @@ mod tests {
         assert!(older.as_mut().now_or_never().is_none());
         drop(newer.now_or_never().unwrap());
         drop(older.now_or_never().unwrap());
+    }
+
+    #[tokio::test]
+    async fn those_that_have_given_up_are_not_kept() {
+        let turns = Turns::newest_first(1);
+        let _held = turns.next(1).await;
+        for _ in 0..100 {
+            assert!(Box::pin(turns.next(1)).now_or_never().is_none());
+        }
+        let mut last = Box::pin(turns.next(1));
+        assert!(last.as_mut().now_or_never().is_none());
+        let mut kept = 0;
+        while turns.state().waiting.pop().is_some() {
+            kept += 1;
+        }
+        assert_eq!(kept, 1);
     }
 
     #[tokio::test]
