@@ -15,7 +15,7 @@ use trigger_pki::Peer;
 
 use super::connection::Activity;
 
-/// How many connections a certname may have. An agent has one or two, and each command on its node one or two more.
+/// How many connections a certname may have. An agent has a watch, and up to two more, and each command on its node one or two more.
 pub(super) const MAX_CONNECTIONS: usize = 16;
 /// How many more are told in an answer that they are too many; further ones are closed without.
 const MAX_SURPLUS: usize = 4;

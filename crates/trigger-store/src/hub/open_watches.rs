@@ -3,18 +3,13 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::timeout;
 
 use crate::hub_protocol::{
     COMPARE_AND_SWAP, DELETE, MAX_SOCKET_BODY_BYTES, MAX_SOCKET_REQUESTS, PUT, READ, SocketAnswer,
 };
-
-/// How long a request waits for a place on a watch before it takes a connection of its own.
-const PLACE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The watches that take requests.
 #[derive(Debug, Default)]
@@ -78,8 +73,7 @@ impl OpenWatches {
         IncomingRequests { requests, hub }
     }
 
-    /// A place for a request, if an open watch may carry it: at once, or soon. A busy hub would have to make one more handshake
-    /// for each request that does not wait.
+    /// A place for a request that an open watch may carry, as soon as one is free. Nothing if none may.
     pub(super) async fn place(&self, path: &str, body: &RawValue) -> Option<Place> {
         if !matches!(path, PUT | DELETE | COMPARE_AND_SWAP | READ) || body.get().len() > MAX_SOCKET_BODY_BYTES
         {
@@ -89,7 +83,7 @@ impl OpenWatches {
             Ok(place) => return Some(place),
             Err(busy) => busy?,
         };
-        let permit = timeout(PLACE_TIMEOUT, Arc::clone(&watch.places).acquire_owned()).await.ok()?.ok()?;
+        let permit = Arc::clone(&watch.places).acquire_owned().await.ok()?;
         watch.hub.is_good().then_some(Place { watch, permit })
     }
 

@@ -1,6 +1,6 @@
 //! Requests to a hub: one JSON body each way, over an open watch or over kept-alive connections.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::pin;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,7 +19,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trigger_core::duration;
@@ -51,12 +52,20 @@ const MAX_CHUNK_BYTES: usize = 1024 * 1024;
 /// Requests in flight at once that no watch carries, each on a connection of its own. A hub takes sixteen connections from one
 /// node, of which its watch, its commands, and those that are being closed or opened need some.
 const MAX_IN_FLIGHT: usize = 2;
+/// How long a request waits for a place on a watch before it takes a connection of its own, if one is free first.
+const WATCH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// By how much the time of an answer may be later than its date: it has whole seconds, and is made once a second.
 const DATE_STEP_MS: u64 = 2_000;
 
 /// The stream of a WebSocket.
 pub(super) type Socket = TokioIo<Upgraded>;
+
+/// How a request travels.
+enum Way<'a> {
+    Watch(Place),
+    Connection(SemaphorePermit<'a>),
+}
 
 /// Sends requests to one hub. Connects when it is first used, and repeats nothing.
 #[derive(Debug)]
@@ -128,12 +137,42 @@ impl Requests {
         extra: Duration,
     ) -> Result<A, HubFailure> {
         let body = encoded(request)?;
-        if let Some(place) = self.watches.place(path, &body).await
-            && let Some(answer) = self.over_watch(place, path, body.clone(), limit, extra).await
-        {
-            return answer;
+        let place = match self.way(path, &body).await? {
+            Way::Connection(place) => place,
+            Way::Watch(place) => match self.over_watch(place, path, body.clone(), limit, extra).await {
+                Some(answer) => return answer,
+                None => self.place().await?,
+            },
+        };
+        self.send_at(place, self.request(path, body)?, limit, extra).await
+    }
+
+    /// Waits until a request can be sent. That is no part of the time that its answer may take: what waits behind many others of this
+    /// client says nothing about the hub.
+    async fn way(&self, path: &str, body: &RawValue) -> Result<Way<'_>, HubFailure> {
+        let mut over_watch = pin!(self.watches.place(path, body));
+        // A busy hub would have to make one more handshake for each request that does not wait.
+        match timeout(WATCH_PATIENCE, &mut over_watch).await {
+            Ok(Some(place)) => return Ok(Way::Watch(place)),
+            Ok(None) => return self.place().await.map(Way::Connection),
+            Err(_) => {}
         }
-        self.send(self.request(path, body)?, limit, extra).await
+        tokio::select! {
+            place = self.place() => place.map(Way::Connection),
+            Some(place) = over_watch => Ok(Way::Watch(place)),
+        }
+    }
+
+    /// Waits for the place of a request with a connection of its own.
+    async fn place(&self) -> Result<SemaphorePermit<'_>, HubFailure> {
+        match timeout(LONGEST_LIMIT, self.places.acquire()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => {
+                let limit = duration::format_short(LONGEST_LIMIT);
+                let detail = format!("this was not sent: {MAX_IN_FLIGHT} other requests have taken {limit}");
+                Err(HubFailure::Unreachable(detail.into()))
+            }
+        }
     }
 
     /// Sends a request over an open watch. Returns nothing if it has to be posted.
@@ -166,21 +205,25 @@ impl Requests {
 
     async fn send<A: DeserializeOwned>(
         &self,
+        request: Request<Full<Bytes>>,
+        limit: &StepLimit,
+        extra: Duration,
+    ) -> Result<A, HubFailure> {
+        let place = self.place().await?;
+        self.send_at(place, request, limit, extra).await
+    }
+
+    /// Sends a request over a connection of its own, of which the place is kept until the answer is there.
+    async fn send_at<A: DeserializeOwned>(
+        &self,
+        _place: SemaphorePermit<'_>,
         mut request: Request<Full<Bytes>>,
         limit: &StepLimit,
         extra: Duration,
     ) -> Result<A, HubFailure> {
         let connection = capture_connection(&mut request);
-        // The time in which it waits for a place counts: the caller need not know why there is no answer.
-        let has_place = AtomicBool::new(false);
-        let is_connecting =
-            || has_place.load(Ordering::Relaxed) && connection.connection_metadata().is_none();
-        let exchange = async {
-            // Nothing closes the semaphore.
-            let _place = self.places.acquire().await;
-            has_place.store(true, Ordering::Relaxed);
-            self.exchange(request).await
-        };
+        let is_connecting = || connection.connection_metadata().is_none();
+        let exchange = self.exchange(request);
         match self.connector.await_answer(&self.address, limit, extra, is_connecting, exchange).await {
             Ok(answer) => answer,
             Err(limit) => Err(no_answer_within(limit)),
