@@ -2,7 +2,8 @@
 //!
 //! Nearly all the work of a handshake is one signature with the hub's key, which follows the client's first message. Only
 //! for that does a handshake take one of a few turns, and the addresses that clients come from have them one after
-//! another. A client that sends nothing, or waits for its turn, takes up nothing but its place, for a limited time.
+//! another, the newest client of each first. A client that sends nothing, or waits for its turn, takes up nothing but its
+//! place, for a limited time.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
