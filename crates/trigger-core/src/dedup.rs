@@ -38,9 +38,14 @@ impl HonouredEvent {
     /// ago than [`DEDUP_RETENTION`]. The end alone would not do: if this node's clock had been years behind, the entry
     /// would be forgotten as soon as the clock is right, and the event would run again if it is published again.
     pub fn is_outlived(&self, now: Timestamp) -> bool {
-        let is_long_ago = |at: Timestamp| now.since(at) >= DEDUP_RETENTION;
-        is_long_ago(self.ended_at) && self.event.made_at().is_none_or(is_long_ago)
+        is_outlived(self.event, self.ended_at, now)
     }
+}
+
+/// As [`HonouredEvent::is_outlived`], of what is known of an entry.
+pub(crate) fn is_outlived(event: EventId, ended_at: Timestamp, now: Timestamp) -> bool {
+    let is_long_ago = |at: Timestamp| now.since(at) >= DEDUP_RETENTION;
+    is_long_ago(ended_at) && event.made_at().is_none_or(is_long_ago)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::dedup::HonouredEvent;
+use crate::dedup::{HonouredEvent, is_outlived};
 use crate::delivery::DeliveryOutcome;
 use crate::identity::EventId;
 use crate::time::Timestamp;
@@ -68,10 +68,7 @@ impl Completed {
         let (event, ended) = Ended::entry(event);
         self.events.insert(event, ended);
         if self.events.len() >= self.looks_at {
-            self.events.retain(|event, ended| {
-                let entry = HonouredEvent { event: *event, ended_at: ended.at, without_run: None };
-                !entry.is_outlived(now)
-            });
+            self.events.retain(|event, ended| !is_outlived(*event, ended.at, now));
             self.looks_at = next_look(self.events.len());
         }
     }
