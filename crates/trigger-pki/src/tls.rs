@@ -4,7 +4,7 @@
 //! memory for connections that are gone.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -21,21 +21,31 @@ use rustls::{
 use crate::certificate::from_unix_time;
 use crate::identity::Identity;
 use crate::provider::provider;
-use crate::trust::Trust;
+use crate::trust::{Peer, Trust};
 use crate::untrusted::Untrusted;
 
-/// What one handshake needs. It is made for each connection, because it keeps why this end refuses the other one,
+/// What one handshake needs. It is made for each connection, because it keeps what this end has found of the other one,
 /// which rustls does not.
 pub struct Handshake<C> {
     /// The configuration for rustls.
     pub config: Arc<C>,
-    refusal: Refusal,
+    found: Found,
 }
 
 impl<C> Handshake<C> {
     /// Why this end has refused the other one's certificate, if it has.
     pub fn refusal(&self) -> Option<Untrusted> {
-        self.refusal.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        match &*self.found.lock() {
+            Some(Err(untrusted)) => Some(untrusted.clone()),
+            Some(Ok(_)) | None => None,
+        }
+    }
+}
+
+impl Handshake<ServerConfig> {
+    /// The node at the other end, once the handshake has succeeded: before, it has not proven that the certificate is its own.
+    pub fn into_peer(self) -> Option<Peer> {
+        self.found.lock().take()?.ok()
     }
 }
 
@@ -45,15 +55,21 @@ impl<C> fmt::Debug for Handshake<C> {
     }
 }
 
-/// Why the other end was refused.
+/// Which client's certificate was verified, or why either end's was refused.
 #[derive(Debug, Clone, Default)]
-struct Refusal(Arc<Mutex<Option<Untrusted>>>);
+struct Found(Arc<Mutex<Option<Result<Peer, Untrusted>>>>);
+
+impl Found {
+    fn lock(&self) -> MutexGuard<'_, Option<Result<Peer, Untrusted>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Verifies the other end of one connection.
 #[derive(Debug)]
 struct Verifier {
     trust: Arc<Trust>,
-    refusal: Refusal,
+    found: Found,
 }
 
 /// For a client's connection.
@@ -62,8 +78,8 @@ pub(crate) fn client(
     trust: &Arc<Trust>,
     alpn: &[&[u8]],
 ) -> Result<Handshake<ClientConfig>, Error> {
-    let refusal = Refusal::default();
-    let verifier = Verifier { trust: Arc::clone(trust), refusal: refusal.clone() };
+    let found = Found::default();
+    let verifier = Verifier { trust: Arc::clone(trust), found: found.clone() };
     let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -71,7 +87,7 @@ pub(crate) fn client(
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified()))));
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config.resumption = Resumption::disabled();
-    Ok(Handshake { config: Arc::new(config), refusal })
+    Ok(Handshake { config: Arc::new(config), found })
 }
 
 /// For a server's connection.
@@ -80,8 +96,8 @@ pub(crate) fn server(
     trust: &Arc<Trust>,
     alpn: &[&[u8]],
 ) -> Result<Handshake<ServerConfig>, Error> {
-    let refusal = Refusal::default();
-    let verifier = Verifier { trust: Arc::clone(trust), refusal: refusal.clone() };
+    let found = Found::default();
+    let verifier = Verifier { trust: Arc::clone(trust), found: found.clone() };
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -89,7 +105,7 @@ pub(crate) fn server(
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(Handshake { config: Arc::new(config), refusal })
+    Ok(Handshake { config: Arc::new(config), found })
 }
 
 impl Verifier {
@@ -107,7 +123,7 @@ impl Verifier {
             Untrusted::BadSignature | Untrusted::UnknownSignature { .. } => CertificateError::BadSignature,
             Untrusted::Unreadable { .. } => CertificateError::BadEncoding,
         };
-        *self.refusal.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(untrusted);
+        *self.found.lock() = Some(Err(untrusted));
         Error::InvalidCertificate(error)
     }
 }
@@ -163,7 +179,10 @@ impl ClientCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         match self.trust.verify(end_entity, intermediates, from_unix_time(now)) {
-            Ok(_) => Ok(ClientCertVerified::assertion()),
+            Ok(peer) => {
+                *self.found.lock() = Some(Ok(peer));
+                Ok(ClientCertVerified::assertion())
+            }
             Err(untrusted) => Err(self.refuse(untrusted)),
         }
     }

@@ -24,7 +24,7 @@ use trigger_core::token_bucket::{Rate, TokenBucket};
 use super::connection::Activity;
 use super::handshake_error::HandshakeError;
 use super::metrics::Metrics;
-use super::shares::{OpenConnection, Shares};
+use super::shares::{OpenConnection, Presented, Shares};
 use super::tls::Tls;
 use super::turns::{Turn, Turns};
 
@@ -78,8 +78,7 @@ impl Handshakes {
         let limit = if is_reserve { RESERVE_HANDSHAKE_TIMEOUT } else { HANDSHAKE_TIMEOUT };
         let handshake = async {
             let generation = self.tls.generation();
-            let stream = self.handshake(stream, address).await?;
-            let presented = self.tls.identify(&stream)?;
+            let (stream, presented) = self.handshake(stream, address).await?;
             let certname = presented.peer.certname.clone();
             let open = self.shares.open(presented, address, Arc::clone(activity));
             let open = open.ok_or(HandshakeError::TooMany(certname))?;
@@ -110,7 +109,7 @@ impl Handshakes {
         &self,
         stream: TcpStream,
         address: SocketAddr,
-    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
+    ) -> Result<(TlsStream<TcpStream>, Presented), HandshakeError> {
         first_record(&stream).await;
         let turn = self.turn(&stream, address).await?;
         // What follows is large, and only those who have had their turn need it.
@@ -137,7 +136,7 @@ impl Handshakes {
         stream: TcpStream,
         address: SocketAddr,
         turn: Turn<IpAddr>,
-    ) -> Result<TlsStream<TcpStream>, HandshakeError> {
+    ) -> Result<(TlsStream<TcpStream>, Presented), HandshakeError> {
         let mut hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
         let (hello, turn) = match (&mut hello).now_or_never() {
             Some(hello) => (hello, turn),
@@ -158,7 +157,13 @@ impl Handshakes {
             hello.into_stream(config)
         });
         let rest = signed.await.map_err(|_| HandshakeError::Closed)?;
-        rest.await.map_err(|error| self.tls.explain(address, &error, handshake.refusal()))
+        match rest.await {
+            Ok(stream) => {
+                let presented = self.tls.identify(&stream, handshake)?;
+                Ok((stream, presented))
+            }
+            Err(error) => Err(self.tls.explain(address, &error, handshake.refusal())),
+        }
     }
 
     fn log(&self, address: SocketAddr, error: &HandshakeError) {

@@ -55,12 +55,20 @@ impl Tls {
         own.into_iter().chain(stale.iter().map(ToString::to_string)).collect()
     }
 
-    /// Who is at the other end of a connection.
-    pub(super) fn identify(&self, stream: &TlsStream<TcpStream>) -> Result<Presented, HandshakeError> {
+    /// Who is at the other end of a connection whose handshake has succeeded.
+    pub(super) fn identify(
+        &self,
+        stream: &TlsStream<TcpStream>,
+        handshake: Handshake<ServerConfig>,
+    ) -> Result<Presented, HandshakeError> {
         let (_, connection) = stream.get_ref();
         let chain = connection.peer_certificates().unwrap_or_default();
         let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        Ok(Presented { peer: Arc::new(self.verify_chain(&chain)?), chain })
+        let peer = match handshake.into_peer() {
+            Some(peer) => peer,
+            None => self.verify_chain(&chain)?,
+        };
+        Ok(Presented { peer: Arc::new(peer), chain })
     }
 
     /// The node whose certificate a stored one is, if it is trusted now.
