@@ -4,6 +4,7 @@
 //! Nothing is connected before it is needed, and nothing is repeated here: the layers above know what may
 //! be repeated. What is sent is in [`crate::hub_protocol`].
 
+mod connections;
 mod failure;
 mod limits;
 mod open_watches;

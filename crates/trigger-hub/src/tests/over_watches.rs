@@ -81,24 +81,52 @@ async fn an_agent_needs_one_connection() {
     relayed.hub.stop().await;
 }
 
+/// A fleet that comes back at once costs its hub one handshake for each node.
+#[tokio::test]
+async fn what_is_asked_while_a_watch_is_opened_makes_no_further_connection() {
+    let dir = TempDir::new().unwrap();
+    let relayed = Relayed::start(dir.path()).await;
+    let store = &relayed.store;
+    let put_some = async || {
+        futures_util::future::join_all(["/a", "/b", "/c"].map(|key| put(store, key, "1"))).await;
+    };
+    let (watch, ()) = tokio::join!(open_watch(store, all()), put_some());
+    assert_eq!(relayed.connections(), 1, "the watch was first");
+    watch.abort();
+    let _ = watch.await;
+    let ((), _watch) = tokio::join!(put_some(), open_watch(store, all()));
+    assert_eq!(relayed.connections(), 2, "the requests were first");
+    relayed.hub.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_large_takes_a_connection_of_its_own() {
     let dir = TempDir::new().unwrap();
     let relayed = Relayed::start(dir.path()).await;
     let store = &relayed.store;
     let _watch = open_watch(store, KeyRange::Key("/none".to_owned())).await;
-    let large = "x".repeat(32 * 1024);
+    let large = "x".repeat(128 * 1024);
     put(store, "/small", "1").await;
+    // The outcomes of a run with the history of runs, in many frames.
+    let usual = "é".repeat(20 * 1024);
+    put(store, "/usual", &usual).await;
+    // Parts of some events, which are read in small pages.
+    let parts: Vec<_> = (0..6).map(|n| (format!("/parts/{n}"), "z".repeat(3000))).collect();
+    put_all(store, parts.clone()).await;
+    let read = store.read(&[KeyRange::Prefix("/parts/".to_owned())]).await.unwrap();
+    assert_eq!(read.len(), parts.len());
     assert_eq!(relayed.connections(), 1);
+    let read = store.read(&[KeyRange::Key("/usual".to_owned())]).await.unwrap();
+    assert_eq!(read[0].value, usual, "the answer is in a page that is too large for the watch");
     put(store, "/large", &large).await;
-    assert_eq!(relayed.connections(), 2, "a large body");
+    assert_eq!(relayed.connections(), 2, "a large body, and a large page before");
     let changed = store.compare_and_swap("/large", "1", None).await.unwrap();
     assert!(matches!(changed, CasOutcome::Changed(Some(entry)) if entry.value == large), "a large answer");
     // In pages, of which one is too large for the watch.
     let many: Vec<_> = (0..100).map(|n| (format!("/many/{n:03}"), "y".repeat(500))).collect();
     put_all(store, many).await;
     let read = store.read(&[all()]).await.unwrap();
-    assert_eq!(read.len(), 102);
+    assert_eq!(read.len(), 109);
     assert_eq!(read[0].value, large);
     relayed.hub.stop().await;
 }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::hub_protocol::{
-    COMPARE_AND_SWAP, DELETE, MAX_SOCKET_BODY_BYTES, MAX_SOCKET_REQUESTS, PUT, READ, SocketAnswer,
+    COMPARE_AND_SWAP, DELETE, MAX_SOCKET_REQUEST_BYTES, MAX_SOCKET_REQUESTS, PUT, READ, SocketAnswer,
 };
 
 /// The watches that take requests.
@@ -75,8 +75,8 @@ impl OpenWatches {
 
     /// A place for a request that an open watch may carry, as soon as one is free. Nothing if none may.
     pub(super) async fn place(&self, path: &str, body: &RawValue) -> Option<Place> {
-        if !matches!(path, PUT | DELETE | COMPARE_AND_SWAP | READ) || body.get().len() > MAX_SOCKET_BODY_BYTES
-        {
+        let is_taken = matches!(path, PUT | DELETE | COMPARE_AND_SWAP | READ);
+        if !is_taken || body.get().len() > MAX_SOCKET_REQUEST_BYTES {
             return None;
         }
         let watch = match self.free_place() {

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::header::{
@@ -19,15 +19,15 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use trigger_core::duration;
 use trigger_core::identity::Revision;
 
+use super::connections::{Connections, MAX_CONNECTIONS, Turn};
 use super::failure::HubFailure;
-use super::limits::{LONGEST_LIMIT, MAX_ANSWER_BYTES, READ_LIMIT};
+use super::limits::{CONNECTION_PATIENCE, LONGEST_LIMIT, MAX_ANSWER_BYTES, READ_LIMIT};
 use super::open_watches::{Exchange, OpenWatches, Place};
 use crate::address::Address;
 use crate::clock::ClockDifference;
@@ -49,11 +49,9 @@ const WRITE_TIMEOUT_PER_MIB: Duration = Duration::from_secs(4);
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of keys and values in one request; a larger entry travels alone.
 const MAX_CHUNK_BYTES: usize = 1024 * 1024;
-/// Requests in flight at once that no watch carries, each on a connection of its own. A hub takes sixteen connections from one
-/// node, of which its watch, its commands, and those that are being closed or opened need some.
-const MAX_IN_FLIGHT: usize = 2;
-/// How long a request waits for a place on a watch before it takes a connection of its own, if one is free first.
-const WATCH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many pages of a read may travel over a watch, where they are small. What does not fit on them is read in large ones.
+const MAX_SMALL_PAGES: usize = 8;
 
 /// By how much the time of an answer may be later than its date: it has whole seconds, and is made once a second.
 const DATE_STEP_MS: u64 = 2_000;
@@ -61,10 +59,18 @@ const DATE_STEP_MS: u64 = 2_000;
 /// The stream of a WebSocket.
 pub(super) type Socket = TokioIo<Upgraded>;
 
+/// A connection that has become the WebSocket of a watch.
+pub(super) struct OpenSocket {
+    pub(super) socket: Socket,
+    pub(super) takes_requests: bool,
+    /// To be kept until the watch has begun.
+    pub(super) turn: Option<Turn>,
+}
+
 /// How a request travels.
-enum Way<'a> {
+enum Way {
     Watch(Place),
-    Connection(SemaphorePermit<'a>),
+    Connection(Turn),
 }
 
 /// Sends requests to one hub. Connects when it is first used, and repeats nothing.
@@ -79,8 +85,7 @@ pub(super) struct Requests {
     reads: StepLimit,
     clock: Mutex<Option<ClockDifference>>,
     watches: OpenWatches,
-    /// The places of requests that have a connection of their own.
-    places: Semaphore,
+    connections: Connections,
 }
 
 impl Requests {
@@ -89,7 +94,7 @@ impl Requests {
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(IDLE_CONNECTION_TIMEOUT)
             // With fewer, requests side by side would close connections that the next ones have to open again.
-            .pool_max_idle_per_host(MAX_IN_FLIGHT)
+            .pool_max_idle_per_host(MAX_CONNECTIONS)
             .pool_timer(TokioTimer::new())
             .build(connector.clone());
         let writes = StepLimit::new(WRITE_LIMIT, LONGEST_LIMIT);
@@ -97,13 +102,13 @@ impl Requests {
         Self {
             base,
             address: address.clone(),
-            connector,
+            connector: connector.clone(),
             client,
             writes,
             reads,
             clock: Mutex::default(),
             watches: OpenWatches::default(),
-            places: Semaphore::new(MAX_IN_FLIGHT),
+            connections: Connections::new(connector),
         }
     }
 
@@ -137,42 +142,43 @@ impl Requests {
         extra: Duration,
     ) -> Result<A, HubFailure> {
         let body = encoded(request)?;
-        let place = match self.way(path, &body).await? {
-            Way::Connection(place) => place,
+        let turn = match self.way(path, &body).await? {
+            Way::Connection(turn) => turn,
             Way::Watch(place) => match self.over_watch(place, path, body.clone(), limit, extra).await {
                 Some(answer) => return answer,
-                None => self.place().await?,
+                None => self.turn().await?,
             },
         };
-        self.send_at(place, self.request(path, body)?, limit, extra).await
+        self.send_in(turn, self.request(path, body)?, limit, extra).await
     }
 
     /// Waits until a request can be sent. That is no part of the time that its answer may take: what waits behind many others of this
     /// client says nothing about the hub.
-    async fn way(&self, path: &str, body: &RawValue) -> Result<Way<'_>, HubFailure> {
+    async fn way(&self, path: &str, body: &RawValue) -> Result<Way, HubFailure> {
         let mut over_watch = pin!(self.watches.place(path, body));
-        // A busy hub would have to make one more handshake for each request that does not wait.
-        match timeout(WATCH_PATIENCE, &mut over_watch).await {
+        match timeout(CONNECTION_PATIENCE, &mut over_watch).await {
             Ok(Some(place)) => return Ok(Way::Watch(place)),
-            Ok(None) => return self.place().await.map(Way::Connection),
+            Ok(None) => {
+                let turn = self.turn().await?;
+                // One may have been opened meanwhile.
+                let place = self.watches.place(path, body).now_or_never().flatten();
+                return Ok(place.map_or(Way::Connection(turn), Way::Watch));
+            }
             Err(_) => {}
         }
         tokio::select! {
-            place = self.place() => place.map(Way::Connection),
+            turn = self.turn() => turn.map(Way::Connection),
             Some(place) = over_watch => Ok(Way::Watch(place)),
         }
     }
 
-    /// Waits for the place of a request with a connection of its own.
-    async fn place(&self) -> Result<SemaphorePermit<'_>, HubFailure> {
-        match timeout(LONGEST_LIMIT, self.places.acquire()).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => {
-                let limit = duration::format_short(LONGEST_LIMIT);
-                let detail = format!("this was not sent: {MAX_IN_FLIGHT} other requests have taken {limit}");
-                Err(HubFailure::Unreachable(detail.into()))
-            }
-        }
+    /// Waits for the turn of a request that no watch carries.
+    async fn turn(&self) -> Result<Turn, HubFailure> {
+        self.connections.turn().await.ok_or_else(|| {
+            let limit = duration::format_short(LONGEST_LIMIT);
+            let detail = format!("this was not sent: other requests, or their connections, have taken {limit}");
+            HubFailure::Unreachable(detail.into())
+        })
     }
 
     /// Sends a request over an open watch. Returns nothing if it has to be posted.
@@ -209,14 +215,14 @@ impl Requests {
         limit: &StepLimit,
         extra: Duration,
     ) -> Result<A, HubFailure> {
-        let place = self.place().await?;
-        self.send_at(place, request, limit, extra).await
+        let turn = self.turn().await?;
+        self.send_in(turn, request, limit, extra).await
     }
 
-    /// Sends a request over a connection of its own, of which the place is kept until the answer is there.
-    async fn send_at<A: DeserializeOwned>(
+    /// Sends a request in a turn that is kept until the answer is there.
+    async fn send_in<A: DeserializeOwned>(
         &self,
-        _place: SemaphorePermit<'_>,
+        _turn: Turn,
         mut request: Request<Full<Bytes>>,
         limit: &StepLimit,
         extra: Duration,
@@ -249,9 +255,10 @@ impl Requests {
         *self.clock.lock().unwrap_or_else(PoisonError::into_inner) = difference;
     }
 
-    /// Makes a connection a WebSocket for a watch: the one that is idle, if there is one. Returns it, and whether the hub takes
-    /// requests over it.
-    pub(super) async fn open_socket(&self) -> Result<(Socket, bool), HubFailure> {
+    /// Makes a connection a WebSocket for a watch: the one that is idle, if there is one. Requests wait for it, if the hub takes
+    /// them over it.
+    pub(super) async fn open_socket(&self) -> Result<OpenSocket, HubFailure> {
+        let turn = self.connections.turn_of_first().await;
         let key = generate_key();
         let mut request = Request::get(format!("{}{WATCH}", self.base))
             .header(CONNECTION, "Upgrade")
@@ -268,7 +275,7 @@ impl Requests {
             .await_answer(&self.address, &self.reads, Duration::ZERO, is_connecting, opening)
             .await
         {
-            Ok(opened) => opened,
+            Ok(opened) => opened.map(|(socket, takes_requests)| OpenSocket { socket, takes_requests, turn }),
             Err(limit) => {
                 let limit = duration::format_short(limit);
                 Err(HubFailure::Unreachable(format!("no answer to a watch within {limit}").into()))
@@ -346,13 +353,13 @@ impl Requests {
         let ranges = ranges.iter().cloned().map(RangeForm::from).collect();
         let mut request = ReadRequest { ranges, from: None, keys_only };
         let mut entries = Vec::new();
+        let mut small_pages = 0;
         loop {
-            let reply: Result<ReadReply, _> = match request.from {
-                None => self.post(READ, &request, &self.reads, Duration::ZERO).await,
-                // What does not fit on one small page of a watch takes large ones.
-                Some(_) => {
-                    self.send(self.request(READ, encoded(&request)?)?, &self.reads, Duration::ZERO).await
-                }
+            let reply: Result<ReadReply, _> = if small_pages < MAX_SMALL_PAGES {
+                small_pages += 1;
+                self.post(READ, &request, &self.reads, Duration::ZERO).await
+            } else {
+                self.send(self.request(READ, encoded(&request)?)?, &self.reads, Duration::ZERO).await
             };
             let page = reply.map_err(HubFailure::of_read)?;
             entries.extend(page.entries.into_iter().map(Entry::from));
@@ -382,7 +389,7 @@ impl Requests {
                 answer_for_each(count, answer)
             }
         };
-        stream::iter(chunks.into_iter().map(send)).buffered(MAX_IN_FLIGHT).concat().await
+        stream::iter(chunks.into_iter().map(send)).buffered(MAX_CONNECTIONS).concat().await
     }
 }
 

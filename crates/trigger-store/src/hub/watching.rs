@@ -5,20 +5,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use hyper::body::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 
+use super::connections::Turn;
 use super::failure::HubFailure;
 use super::limits::{LONGEST_LIMIT, MAX_ANSWER_BYTES};
 use super::open_watches::{Exchange, IncomingRequests, OutgoingRequest};
-use super::requests::Requests;
+use super::requests::{OpenSocket, Requests};
 use crate::detail::Detail;
-use crate::hub_protocol::{RangeForm, SocketRequest, WatchMessage, WatchRequest};
+use crate::hub_protocol::{
+    MAX_SOCKET_FRAME_BYTES, RangeForm, SocketRequest, WatchMessage, WatchRequest,
+};
 use crate::store::{Entry, KeyRange, WatchEvent};
 
 /// How long a watch may wait for its snapshot: ten thousand agents may be asking at once.
@@ -43,13 +49,13 @@ pub(super) async fn open(requests: &Arc<Requests>, ranges: Vec<KeyRange>) -> Res
     let request = WatchRequest { watch: ranges.into_iter().map(RangeForm::from).collect() };
     let request =
         serde_json::to_string(&request).map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
-    let (socket, takes_requests) = requests.open_socket().await?;
+    let OpenSocket { socket, takes_requests, turn } = requests.open_socket().await?;
     let mut socket = WebSocketStream::from_raw_socket(socket, Role::Client, Some(socket_config())).await;
-    match timeout(SNAPSHOT_TIMEOUT, socket.send(Message::text(request))).await {
+    match timeout(SNAPSHOT_TIMEOUT, send_text(&mut socket, request)).await {
         Ok(sent) => sent.map_err(watch_failure)?,
         Err(_) => return Err(silent(SNAPSHOT_TIMEOUT)),
     }
-    let client = takes_requests.then(|| Arc::clone(requests));
+    let client = takes_requests.then(|| Opening { client: Arc::clone(requests), _turn: turn });
     Ok(Session::start(socket, client))
 }
 
@@ -65,12 +71,18 @@ struct Session<S> {
     heard: Instant,
     /// What the reader has not taken.
     backlog: VecDeque<WatchEvent>,
-    /// The client of which this is a watch, if the hub takes its requests this way.
-    client: Option<Arc<Requests>>,
+    /// Present until the watch has begun, if the hub takes requests this way.
+    opening: Option<Opening>,
     incoming: Option<IncomingRequests>,
     /// The requests that were sent.
     pending: HashMap<u32, (oneshot::Sender<Exchange>, OwnedSemaphorePermit)>,
     latest_id: u32,
+}
+
+/// The client whose requests wait for a watch to begin.
+struct Opening {
+    client: Arc<Requests>,
+    _turn: Option<Turn>,
 }
 
 /// What happens next to a watch.
@@ -85,7 +97,7 @@ enum Step {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
-    fn start(socket: WebSocketStream<S>, client: Option<Arc<Requests>>) -> Events {
+    fn start(socket: WebSocketStream<S>, opening: Option<Opening>) -> Events {
         let (events, reader) = mpsc::channel(1);
         let session = Self {
             socket,
@@ -93,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
             begun: false,
             heard: Instant::now(),
             backlog: VecDeque::new(),
-            client,
+            opening,
             incoming: None,
             pending: HashMap::new(),
             latest_id: 0,
@@ -166,8 +178,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
                 if complete {
                     self.backlog.push_back(WatchEvent::Snapshot(std::mem::take(&mut self.snapshot)));
                     self.begun = true;
-                    let client = self.client.take();
-                    self.incoming = self.incoming.take().or_else(|| Some(client?.watches().add()));
+                    if let Some(opening) = self.opening.take() {
+                        self.incoming = Some(opening.client.watches().add());
+                    }
                 }
             }
             Some(WatchMessage::Changes(_)) if self.backlog.len() >= MAX_UNREAD => {
@@ -202,7 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
         let text =
             serde_json::to_string(&form).map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
         self.pending.insert(form.id, (answer, place));
-        match timeout(SILENCE_TIMEOUT, self.socket.send(Message::text(text))).await {
+        match timeout(SILENCE_TIMEOUT, send_text(&mut self.socket, text)).await {
             Ok(sent) => sent.map_err(watch_failure),
             Err(_) => Err(silent(SILENCE_TIMEOUT)),
         }
@@ -230,6 +243,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
         };
         let _ = timeout(LEAVING_TIMEOUT, answers).await;
     }
+}
+
+/// Sends a message in frames of which none is large.
+async fn send_text<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<S>,
+    text: String,
+) -> tungstenite::Result<()> {
+    let mut rest = Bytes::from(text);
+    let mut data = Data::Text;
+    while rest.len() > MAX_SOCKET_FRAME_BYTES {
+        let frame = Frame::message(rest.split_to(MAX_SOCKET_FRAME_BYTES), OpCode::Data(data), false);
+        socket.feed(Message::Frame(frame)).await?;
+        data = Data::Continue;
+    }
+    socket.send(Message::Frame(Frame::message(rest, OpCode::Data(data), true))).await
 }
 
 /// Has requests posted that the watch did not send.
@@ -368,7 +396,8 @@ mod tests {
         let (mut hub, _) = listener.accept().await.unwrap();
         let socket = WebSocketStream::from_raw_socket(client, Role::Client, Some(socket_config())).await;
         let store = crate::hub::HubStore::connect(&address.to_string()).unwrap();
-        let _reader = Session::start(socket, Some(Arc::clone(&store.requests)));
+        let opening = Opening { client: Arc::clone(&store.requests), _turn: None };
+        let _reader = Session::start(socket, Some(opening));
         let changes = frame(1, r#"{"changes":[{"deleted":"a"}]}"#);
         let snapshot = frame(1, r#"{"snapshot":{"entries":[],"complete":true}}"#);
         hub.write_all(&[snapshot, changes.clone(), changes].concat()).await.unwrap();
