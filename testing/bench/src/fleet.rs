@@ -84,11 +84,12 @@ pub(crate) fn measure(
     Ok(())
 }
 
-/// Measures a hub with TLS, whose key is of EC and then of RSA, beside one without.
+/// Measures a hub with TLS, with each of the keys, beside one without.
 pub(crate) fn measure_tls(
     scratch: &Scratch,
     program: &Program,
     ca: &mut Ca,
+    keys: &[Key],
     load: &Load,
     figures: &mut Figures,
 ) -> Result<()> {
@@ -98,7 +99,9 @@ pub(crate) fn measure_tls(
     measure_on(Kind::HUB, None, scratch, program, load, figures, &mut plain)?;
     let peers: Vec<Vec<f64>> = plain.iter().map(|row| row.samples.clone()).collect();
     plain.into_iter().for_each(|row| figures.add(row.into_figure(Kind::HUB, load.agents, None)));
-    for key in [Key::Ec, Key::Rsa] {
+    for key in keys.iter().copied() {
+        // The agents before are being taken down.
+        std::thread::sleep(QUIESCE_TIME);
         let kind = Kind { key: Some(key), ..Kind::HUB };
         let mut rows = Vec::new();
         let measured = measure_on(kind, Some(&mut nodes), scratch, program, load, figures, &mut rows);

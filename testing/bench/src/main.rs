@@ -58,6 +58,9 @@ struct Cli {
     /// So many agents in the fleets, instead of 1000 without and 5000 with TLS
     #[arg(long, value_name = "NUMBER")]
     agents: Option<usize>,
+    /// The key of the hub in the fleet with TLS; repeat for more [default: both]
+    #[arg(long, value_name = "KEY")]
+    key: Vec<Key>,
     /// Where to make the scratch directory; what is synced goes to this disk
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
@@ -179,7 +182,8 @@ fn measure(cli: &Cli, figures: &mut Figures) -> Result<()> {
     }
     if wanted(Measure::TlsFleet) {
         note("tls-fleet: thousands of agents on a hub without TLS, and with an EC and an RSA key");
-        fleet::measure_tls(&scratch, &program, &mut ca, &samples.tls_fleet, figures)?;
+        let keys = if cli.key.is_empty() { &[Key::Ec, Key::Rsa] } else { &cli.key[..] };
+        fleet::measure_tls(&scratch, &program, &mut ca, keys, &samples.tls_fleet, figures)?;
     }
     if wanted(Measure::Day) {
         note("day: ten thousand events at one node");

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Error, Result, anyhow};
+use clap::ValueEnum;
 use rcgen::KeyPair;
 use trigger_pki::TlsFiles;
 use trigger_pki::testing::{TestCa, TestError};
@@ -13,7 +14,7 @@ use crate::process::run;
 use crate::scratch::Scratch;
 
 /// The key of a certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Key {
     /// P-256.
     Ec,

@@ -9,6 +9,7 @@ use super::{QUIESCE_TIME, Row, Scene, json, slowest};
 use crate::figures::Figures;
 use crate::memory::Held;
 use crate::pki::Key;
+use crate::process::cpu_seconds;
 
 /// The seconds after the restart within which all agents should be served.
 const GOAL_SECONDS: f64 = 10.0;
@@ -24,6 +25,8 @@ struct Restart {
     /// At the time of the kill: the number of agents without the event that was committed just before it, and of
     /// those that had not stored its outcome.
     in_flight: (usize, usize),
+    /// The processor time of the server, and that of the agents, until each agent had stored each outcome.
+    busy: (f64, f64),
     held: f64,
 }
 
@@ -43,6 +46,8 @@ impl Scene<'_> {
         ));
         let each = restarts.iter().flat_map(|restart| restart.seconds.iter().copied()).collect();
         let last = restarts.iter().map(|restart| slowest(&restart.seconds)).collect();
+        let of_server = restarts.iter().map(|restart| restart.busy.0).collect();
+        let of_agents = restarts.iter().map(|restart| restart.busy.1).collect();
         let held = restarts.iter().map(|restart| restart.held).collect();
         let last = Row::new("the same, the last agent", "s", last);
         let is_rsa = self.kind.key == Some(Key::Rsa);
@@ -50,6 +55,8 @@ impl Scene<'_> {
             Row::new("restarted after kill -9, to each agent", "s", each),
             if is_rsa { last } else { last.at_most(GOAL_SECONDS) },
             Row::new("the same, deliveries without a run", "", lost).at_most(0.0),
+            Row::new("the same, processor of the server", "s", of_server),
+            Row::new("the same, processor of the agents", "s", of_agents),
             Row::new("the same, memory of the server", "MB", held),
         ])
     }
@@ -68,14 +75,15 @@ impl Scene<'_> {
             events.push(spooled.event);
         }
 
-        let restarted_at = Instant::now();
+        let (restarted_at, before) = (Instant::now(), cpu_seconds(std::process::id())?);
         self.server = Some(start_again(self.scratch, self.program)?);
         self.agents.wait_for_outcomes(&events);
+        let busy = (cpu_seconds(self.pid()?)?, cpu_seconds(std::process::id())? - before);
         let seconds = self.agents.seconds(&events, restarted_at);
         self.agents.wait_for_watches()?;
         std::thread::sleep(QUIESCE_TIME);
         let held = Held::by(self.pid()?)?.resident;
-        Ok(Restart { events, seconds, in_flight, held })
+        Ok(Restart { events, seconds, in_flight, busy, held })
     }
 
     /// Returns the number of deliveries without a run, according to the server after all restarts.
