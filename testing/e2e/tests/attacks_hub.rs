@@ -321,6 +321,44 @@ fn it_does_not_fill_the_store() {
     scene.evil.fire(&["attack", "--host", LB]).event();
 }
 
+/// Proves C13: requests for the output of runs, and answers to them, count as what the node stores.
+#[test]
+fn its_requests_and_answers_for_logs_do_not_fill_the_store() {
+    const AT_ONCE: usize = 50;
+    let scene = Scene::new();
+    let request = |certname: &str, reader: &str| format!("{PREFIX}/log-requests/{certname}/{reader}");
+    let answer = |reader: &str, certname: &str| format!("{PREFIX}/log-answers/{reader}/{certname}");
+    // It has its own places only, and each has a largest size.
+    scene.cannot_put(&request(LB, WEB), "{}");
+    scene.cannot_put(&answer(WEB, LB), "{}");
+    let (status, reply) = scene.put(&[(request(LB, EVIL), "x".repeat(8 * 1024 + 1))]);
+    assert_eq!(status, 413, "{reply}");
+    let (status, reply) = scene.put(&[(answer(WEB, EVIL), "x".repeat(128 * 1024 + 1))]);
+    assert_eq!(status, 413, "{reply}");
+
+    let large = "x".repeat(128 * 1024);
+    let mut stored = 0;
+    let refusal = loop {
+        let entries: Vec<_> = (stored..stored + AT_ONCE)
+            .map(|n| (answer(&format!("ops{n}.example.com"), EVIL), large.clone()))
+            .collect();
+        match scene.put(&entries) {
+            (200, _) => stored += AT_ONCE,
+            (status, reply) => break (status, reply),
+        }
+        assert!(stored < 5000, "one node has stored {stored} answers at once");
+    };
+    assert_eq!(refusal.0, 429, "{}", refusal.1);
+    assert!(refusal.1.to_string().contains("stored as much as one node may"), "{}", refusal.1);
+    // A request of its own waits as well, and one of another node is answered.
+    let refused = scene.evil.trigger(&["log", LB, "--timeout", "2s"]);
+    assert!(refused.code == 1 && refused.stderr.contains("stored as much as one node may"), "{refused:?}");
+    let event = scene.web.fire(&["refresh", "--host", LB]).committed();
+    scene.web.wait_for(&event, LB, "done");
+    let asked = scene.web.trigger(&["log", LB, "--timeout", "20s"]);
+    assert!(asked.stderr.contains("may not read the output of runs here"), "{asked:?}");
+}
+
 /// Proves C13: what the hub denies one node is counted, and fills no log.
 #[test]
 fn its_denials_do_not_fill_the_log() {
