@@ -176,7 +176,8 @@ impl Requests {
     async fn turn(&self) -> Result<Turn, HubFailure> {
         self.connections.turn().await.ok_or_else(|| {
             let limit = duration::format_short(LONGEST_LIMIT);
-            let detail = format!("this was not sent: other requests, or their connections, have taken {limit}");
+            let detail =
+                format!("this was not sent: other requests, or their connections, have taken {limit}");
             HubFailure::Unreachable(detail.into())
         })
     }

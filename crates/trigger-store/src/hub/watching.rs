@@ -22,9 +22,7 @@ use super::limits::{LONGEST_LIMIT, MAX_ANSWER_BYTES};
 use super::open_watches::{Exchange, IncomingRequests, OutgoingRequest};
 use super::requests::{OpenSocket, Requests};
 use crate::detail::Detail;
-use crate::hub_protocol::{
-    MAX_SOCKET_FRAME_BYTES, RangeForm, SocketRequest, WatchMessage, WatchRequest,
-};
+use crate::hub_protocol::{MAX_SOCKET_FRAME_BYTES, RangeForm, SocketRequest, WatchMessage, WatchRequest};
 use crate::store::{Entry, KeyRange, WatchEvent};
 
 /// How long a watch may wait for its snapshot: ten thousand agents may be asking at once.
