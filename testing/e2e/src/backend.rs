@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
@@ -238,12 +238,23 @@ impl Backend {
         let mut command = Command::new("curl");
         // The server's certificate may be a bad one, which is what a test is about.
         command.args(["--silent", "--insecure", "--request", method]);
-        command.args(["--header", "Content-Type: application/json", "--data-raw", body]);
+        // The body may be larger than an argument. curl reads it whole before it connects.
+        command.args([
+            "--header",
+            "Content-Type: application/json",
+            "--header",
+            "Expect:",
+            "--data-binary",
+            "@-",
+        ]);
         command.args(["--write-out", "\n%{http_code}"]);
         command.arg("--cert").arg(ssl.certificate()).arg("--key").arg(ssl.key());
         command.arg(format!("https://localhost:{}{path}", self.port));
-        let output = command.output();
-        let output = output.unwrap_or_else(|error| panic!("{}", explain(&command, "curl", &error)));
+        let curl = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut curl = curl.unwrap_or_else(|error| panic!("{}", explain(&command, "curl", &error)));
+        // It may have ended before, because of a file that it cannot read.
+        let _ = curl.stdin.take().map(|mut stdin| stdin.write_all(body.as_bytes()));
+        let output = curl.wait_with_output().expect("the output of curl");
         let said = String::from_utf8_lossy(&output.stdout);
         let (body, status) = said.rsplit_once('\n').unwrap_or(("", "0"));
         (status.parse().unwrap_or_default(), serde_json::from_str(body).unwrap_or_default())
