@@ -15,7 +15,7 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
-    SignatureScheme,
+    ServerConnection, SignatureScheme,
 };
 
 use crate::certificate::from_unix_time;
@@ -43,8 +43,12 @@ impl<C> Handshake<C> {
 }
 
 impl Handshake<ServerConfig> {
-    /// The node at the other end, once the handshake has succeeded: before, it has not proven that the certificate is its own.
-    pub fn into_peer(self) -> Option<Peer> {
+    /// The node at the other end of the connection that this was made for. Nothing before the end of the handshake, since the node
+    /// has not proven yet that the certificate is its own.
+    pub fn into_peer(self, connection: &ServerConnection) -> Option<Peer> {
+        if connection.is_handshaking() {
+            return None;
+        }
         self.found.lock().take()?.ok()
     }
 }

@@ -92,7 +92,7 @@ enum ConnectError {
 }
 
 /// Counts a connection that is being made, for as long as it lives.
-struct Connecting(Arc<AtomicUsize>);
+pub(crate) struct Connecting(Arc<AtomicUsize>);
 
 impl Drop for Connecting {
     fn drop(&mut self) {
@@ -203,6 +203,12 @@ impl Connector {
         }
     }
 
+    /// Counts a connection as one that is being made.
+    pub(crate) fn count_connecting(&self) -> Connecting {
+        self.connecting.fetch_add(1, Ordering::Relaxed);
+        Connecting(Arc::clone(&self.connecting))
+    }
+
     fn server(&self, host: &str, port: u16) -> Arc<Server> {
         let name = format!("{host}:{port}");
         let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -219,8 +225,7 @@ impl Connector {
     }
 
     async fn dial(&self, server: &Arc<Server>) -> Result<Connection, BoxError> {
-        self.connecting.fetch_add(1, Ordering::Relaxed);
-        let _connecting = Connecting(Arc::clone(&self.connecting));
+        let _connecting = self.count_connecting();
         let begun = Instant::now();
         let addresses = server.lookup.addresses().await?;
         let looked_up = begun.elapsed();
@@ -397,7 +402,8 @@ mod tests {
 
     use super::*;
     use crate::backend::Backend;
-    use crate::store::KeyRange;
+    use crate::hub::HubStore;
+    use crate::store::{KeyRange, Store};
 
     #[tokio::test]
     async fn a_request_is_given_up_in_time_while_another_connection_is_made() {
@@ -408,8 +414,13 @@ mod tests {
             let server = socket.listen(0).unwrap();
             let address = server.local_addr().unwrap();
             let url: BackendUrl = format!("{scheme}://{address}").parse().unwrap();
+            // A hub's watch would wait for the put: what else is being connected is a connection of the same connector.
+            let connector = Connector::new(&url, &Credentials::default(), b"http/1.1").unwrap();
             let backend = Backend::open(&url, &Credentials::default()).unwrap();
-            let store = backend.store().unwrap();
+            let store: Arc<dyn Store> = match scheme {
+                "etcd" => Arc::clone(backend.store().unwrap()),
+                _ => Arc::new(HubStore::new(&url, connector.clone())),
+            };
             let mut put = store.put_many(vec![("a".to_owned(), "1".to_owned())]);
             let _silent = tokio::select! {
                 result = &mut put => panic!("{scheme}: {result:?}"),
@@ -419,8 +430,11 @@ mod tests {
             tokio::select! {
                 biased;
                 result = put => assert!(result[0].is_err(), "{scheme}: {result:?}"),
-                watch = store.watch(vec![KeyRange::Key("a".to_owned())]) => {
+                watch = store.watch(vec![KeyRange::Key("a".to_owned())]), if scheme == "etcd" => {
                     panic!("{scheme}: the watch ended first: {:?}", watch.err());
+                }
+                other = connector.connect(&url.addresses()[0]), if scheme != "etcd" => {
+                    panic!("{scheme}: the connection ended first: {:?}", other.err());
                 }
             }
         }

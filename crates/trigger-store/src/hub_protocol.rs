@@ -82,10 +82,9 @@ pub const NOT_OVER_A_SOCKET: u16 = 421;
 
 /// The header of the answer to [`WATCH`] by which a hub says that it takes requests over the WebSocket.
 pub const TAKES_REQUESTS: &str = "trigger-takes-requests";
-/// The largest body of a request over a WebSocket, in bytes: more than the outcomes of a usual run with the history of runs.
-pub const MAX_SOCKET_REQUEST_BYTES: usize = 64 * 1024;
-/// The largest body of an answer over a WebSocket, in bytes.
-pub const MAX_SOCKET_ANSWER_BYTES: usize = 16 * 1024;
+/// The largest body of a request or an answer over a WebSocket, in bytes: more than the outcomes of a usual run with the history of
+/// runs. An answer to a write is shorter than its request, so that none that was carried out has to be posted again.
+pub const MAX_SOCKET_BODY_BYTES: usize = 32 * 1024;
 /// The largest frame of a client, in bytes. A hub's buffer for a WebSocket keeps the size of the largest frame that it received.
 pub const MAX_SOCKET_FRAME_BYTES: usize = 1024;
 /// The most requests of one WebSocket that may wait for their answers.

@@ -11,8 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::task::JoinSet;
 use tower_service::Service;
 use trigger_store::hub_protocol::{
-    ErrorReply, MAX_SOCKET_ANSWER_BYTES, MAX_SOCKET_REQUEST_BYTES, MAX_SOCKET_REQUESTS, NOT_OVER_A_SOCKET,
-    SocketAnswer, SocketRequest,
+    ErrorReply, MAX_SOCKET_BODY_BYTES, MAX_SOCKET_REQUESTS, NOT_OVER_A_SOCKET, SocketAnswer, SocketRequest,
 };
 
 use super::caller::Caller;
@@ -22,7 +21,7 @@ use super::peer::Peer;
 use super::refusal::Refusal;
 
 /// The largest message of a client that is a request, in bytes.
-const MAX_MESSAGE_BYTES: usize = MAX_SOCKET_REQUEST_BYTES + 1024;
+const MAX_MESSAGE_BYTES: usize = MAX_SOCKET_BODY_BYTES + 1024;
 
 /// The routes that are served over a WebSocket.
 #[derive(Clone)]
@@ -95,7 +94,7 @@ impl SocketRequests {
         self.running.spawn(async move {
             let Ok(response) = routes.call(request).await;
             let status = response.status();
-            let whole = to_bytes(response.into_body(), MAX_SOCKET_ANSWER_BYTES).await.ok();
+            let whole = to_bytes(response.into_body(), MAX_SOCKET_BODY_BYTES).await.ok();
             let text = whole.and_then(|bytes| String::from_utf8(bytes.into()).ok());
             match text.and_then(|text| RawValue::from_string(text).ok()) {
                 Some(body) => answer(id, status.as_u16(), body),
@@ -164,7 +163,7 @@ mod tests {
         let around = r#"{"id":1,"path":"/v1/read","body":}"#.len();
         assert_eq!(begin(&mut requests, "/v1/read", &body(MAX_MESSAGE_BYTES - around)), Ok(()));
         let error = begin(&mut requests, "/v1/read", &body(MAX_MESSAGE_BYTES - around + 1)).unwrap_err();
-        assert_eq!(error, "a request over a watch has at most 66560 bytes");
+        assert_eq!(error, "a request over a watch has at most 33792 bytes");
         for _ in 1..MAX_SOCKET_REQUESTS {
             assert_eq!(begin(&mut requests, "/v1/read", "{}"), Ok(()));
         }

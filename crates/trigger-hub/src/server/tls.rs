@@ -64,7 +64,7 @@ impl Tls {
         let (_, connection) = stream.get_ref();
         let chain = connection.peer_certificates().unwrap_or_default();
         let chain: Vec<_> = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        let peer = match handshake.into_peer() {
+        let peer = match handshake.into_peer(connection) {
             Some(peer) => peer,
             None => self.verify_chain(&chain)?,
         };

@@ -88,7 +88,9 @@ async fn what_is_asked_while_a_watch_is_opened_makes_no_further_connection() {
     let relayed = Relayed::start(dir.path()).await;
     let store = &relayed.store;
     let put_some = async || {
-        futures_util::future::join_all(["/a", "/b", "/c"].map(|key| put(store, key, "1"))).await;
+        // More than a watch takes at once.
+        let keys: Vec<String> = (0..12).map(|n| format!("/{n}")).collect();
+        futures_util::future::join_all(keys.iter().map(|key| put(store, key, "1"))).await;
     };
     let (watch, ()) = tokio::join!(open_watch(store, all()), put_some());
     assert_eq!(relayed.connections(), 1, "the watch was first");
@@ -108,10 +110,10 @@ async fn what_is_large_takes_a_connection_of_its_own() {
     let large = "x".repeat(128 * 1024);
     put(store, "/small", "1").await;
     // The outcomes of a run with the history of runs, in many frames.
-    let usual = "é".repeat(20 * 1024);
+    let usual = "é".repeat(12 * 1024);
     put(store, "/usual", &usual).await;
     // Parts of some events, which are read in small pages.
-    let parts: Vec<_> = (0..6).map(|n| (format!("/parts/{n}"), "z".repeat(3000))).collect();
+    let parts: Vec<_> = (0..4).map(|n| (format!("/parts/{n}"), "z".repeat(3000))).collect();
     put_all(store, parts.clone()).await;
     let read = store.read(&[KeyRange::Prefix("/parts/".to_owned())]).await.unwrap();
     assert_eq!(read.len(), parts.len());
@@ -126,7 +128,7 @@ async fn what_is_large_takes_a_connection_of_its_own() {
     let many: Vec<_> = (0..100).map(|n| (format!("/many/{n:03}"), "y".repeat(500))).collect();
     put_all(store, many).await;
     let read = store.read(&[all()]).await.unwrap();
-    assert_eq!(read.len(), 109);
+    assert_eq!(read.len(), 107);
     assert_eq!(read[0].value, large);
     relayed.hub.stop().await;
 }
@@ -147,11 +149,11 @@ async fn any_number_of_requests_at_once_takes_few_connections() {
         }
     };
     swap_all("/without/").await;
-    // Two requests, two idle connections, and two that are opened while one of these becomes idle.
-    assert!(relayed.connections() <= 6, "{}", relayed.connections());
+    // On a busy machine they take long enough for a second one, which may become the watch or not.
+    assert!(relayed.connections() <= 2, "{}", relayed.connections());
     let _watch = open_watch(store, KeyRange::Key("/none".to_owned())).await;
     swap_all("/with/").await;
-    assert!(relayed.connections() <= 9, "{}", relayed.connections());
+    assert!(relayed.connections() <= 4, "{}", relayed.connections());
     assert_eq!(store.list(&[all()]).await.unwrap().len(), 600);
     relayed.hub.stop().await;
 }

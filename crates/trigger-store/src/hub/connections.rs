@@ -15,6 +15,8 @@ use crate::connector::Connector;
 /// Requests in flight at once that no watch carries, each on a connection of its own. A hub takes sixteen connections from one
 /// node, of which its watch, its commands, and those that are being closed or opened need some.
 pub(super) const MAX_CONNECTIONS: usize = 2;
+/// How long a connection that is being made is waited for: as long as a hub lets a handshake take. Its packets may be lost.
+const CONNECTING_PATIENCE: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Gives turns to use a connection.
@@ -39,7 +41,7 @@ impl Connections {
     /// Waits for the turn of a request. Nothing if others take too long.
     pub(super) async fn turn(&self) -> Option<Turn> {
         let waiting = async {
-            if let Some(turn) = self.turn_of_first().await {
+            if let Some(turn) = self.turn_on_first().await {
                 return Some(turn);
             }
             tokio::select! {
@@ -50,8 +52,8 @@ impl Connections {
         timeout(LONGEST_LIMIT, waiting).await.ok().flatten()
     }
 
-    /// Waits for the turn of a watch that is opened. Nothing if the first connection is busy for long: a watch waits for no request.
-    pub(super) async fn turn_of_first(&self) -> Option<Turn> {
+    /// Waits for a turn on the first connection. Nothing if it is busy for long: then there may be one more.
+    pub(super) async fn turn_on_first(&self) -> Option<Turn> {
         tokio::select! {
             biased;
             turn = acquire(&self.first) => turn,
@@ -59,14 +61,13 @@ impl Connections {
         }
     }
 
-    /// While a connection is made, nothing is gained by making another.
+    /// While a connection is made, little is gained by making another.
     async fn first_is_busy_for_long(&self) {
-        let mut busy = Duration::ZERO;
-        while busy < CONNECTION_PATIENCE {
+        let (mut busy, mut connecting) = (Duration::ZERO, Duration::ZERO);
+        while busy < CONNECTION_PATIENCE && connecting < CONNECTING_PATIENCE {
             sleep(POLL_INTERVAL).await;
-            if !self.connector.is_connecting() {
-                busy += POLL_INTERVAL;
-            }
+            let waited_for = if self.connector.is_connecting() { &mut connecting } else { &mut busy };
+            *waited_for += POLL_INTERVAL;
         }
     }
 }
@@ -79,4 +80,62 @@ async fn acquire(places: &Arc<Semaphore>) -> Option<Turn> {
         yield_now().await;
     }
     Some(Turn(permit))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::credentials::Credentials;
+
+    fn connections() -> Connections {
+        let url = "hub+http://127.0.0.1:1".parse().unwrap();
+        Connections::new(Connector::new(&url, &Credentials::default(), b"http/1.1").unwrap())
+    }
+
+    /// Waits for a turn, and returns it with the milliseconds that it took.
+    async fn timed(turn: impl Future<Output = Option<Turn>>) -> (Option<Turn>, u128) {
+        let since = Instant::now();
+        (turn.await, since.elapsed().as_millis())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_a_second_connection_once_the_first_is_busy_for_long_and_no_third() {
+        let connections = connections();
+        let first = connections.turn().now_or_never().flatten().expect("it is free");
+        let (second, waited) = timed(connections.turn()).await;
+        assert!(second.is_some());
+        assert_eq!(waited, CONNECTION_PATIENCE.as_millis());
+        assert!(waited < 4_000, "a `trigger fire` waits for 4 s");
+        let (third, waited) = timed(connections.turn()).await;
+        assert!(third.is_none());
+        assert_eq!(waited, LONGEST_LIMIT.as_millis());
+        drop(first);
+        assert!(connections.turn().now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_turn_comes_as_soon_as_the_first_connection_is_free() {
+        let connections = connections();
+        let first = connections.turn().await;
+        let free = async {
+            sleep(Duration::from_millis(150)).await;
+            drop(first);
+        };
+        let ((turn, waited), ()) = tokio::join!(timed(connections.turn_on_first()), free);
+        assert!(turn.is_some());
+        assert_eq!(waited, 150);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_being_made_is_waited_for_longer() {
+        let connections = connections();
+        let _first = connections.turn().await;
+        let _connecting = connections.connector.count_connecting();
+        let (turn, waited) = timed(connections.turn_on_first()).await;
+        assert!(turn.is_none());
+        assert_eq!(waited, CONNECTING_PATIENCE.as_millis());
+    }
 }

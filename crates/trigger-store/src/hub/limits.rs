@@ -8,8 +8,8 @@ use crate::hub_protocol::MAX_BODY_BYTES;
 /// spooled instead and impatience would only load a busy hub further.
 pub(super) const READ_LIMIT: Duration = Duration::from_secs(5);
 /// How long a request waits for the connections that are there before it makes one more. An overloaded hub would have to make one
-/// more handshake for each request that does not wait, when it can least afford that.
-pub(super) const CONNECTION_PATIENCE: Duration = Duration::from_secs(5);
+/// more handshake for each request that does not wait, when it can least afford that. Some callers give up after 4 s.
+pub(super) const CONNECTION_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest limit of any request. A hub that takes longer is of no use.
 pub(super) const LONGEST_LIMIT: Duration = Duration::from_secs(20);
 /// More than any answer or message of a hub: its largest entry and what stands around it.

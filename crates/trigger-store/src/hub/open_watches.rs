@@ -1,19 +1,22 @@
 //! The open watches of a client that carry its requests too: an agent that is idle has one connection, and pays for no
 //! handshake when an event comes.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::hub_protocol::{
-    COMPARE_AND_SWAP, DELETE, MAX_SOCKET_REQUEST_BYTES, MAX_SOCKET_REQUESTS, PUT, READ, SocketAnswer,
+    COMPARE_AND_SWAP, DELETE, MAX_SOCKET_BODY_BYTES, MAX_SOCKET_REQUESTS, PUT, READ, SocketAnswer,
 };
 
 /// The watches that take requests.
 #[derive(Debug, Default)]
-pub(super) struct OpenWatches(Mutex<Vec<OpenWatch>>);
+pub(super) struct OpenWatches {
+    watches: Mutex<Vec<OpenWatch>>,
+    added: Notify,
+}
 
 /// One of them, as those see it who send requests.
 #[derive(Debug, Clone)]
@@ -26,7 +29,7 @@ struct OpenWatch {
 /// Whether the hub at the other end of a watch can be expected to answer soon. If not, requests take connections of their
 /// own.
 #[derive(Debug, Clone)]
-pub(super) struct Responsiveness(Arc<AtomicBool>);
+pub(super) struct Responsiveness(Arc<watch::Sender<bool>>);
 
 /// The end of an open watch at which its requests arrive.
 #[derive(Debug)]
@@ -66,30 +69,50 @@ impl OpenWatches {
     /// Adds a watch that takes requests from now on. Returns their other end; without it, the watch takes none.
     pub(super) fn add(&self) -> IncomingRequests {
         let (sender, requests) = mpsc::channel(MAX_SOCKET_REQUESTS);
-        let hub = Responsiveness(Arc::new(AtomicBool::new(true)));
+        let hub = Responsiveness(Arc::new(watch::Sender::new(true)));
         let places = Arc::new(Semaphore::new(MAX_SOCKET_REQUESTS));
         let watch = OpenWatch { requests: sender, places, hub: hub.clone() };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(watch);
+        self.lock().push(watch);
+        self.added.notify_waiters();
         IncomingRequests { requests, hub }
     }
 
-    /// A place for a request that an open watch may carry, as soon as one is free. Nothing if none may.
-    pub(super) async fn place(&self, path: &str, body: &RawValue) -> Option<Place> {
-        let is_taken = matches!(path, PUT | DELETE | COMPARE_AND_SWAP | READ);
-        if !is_taken || body.get().len() > MAX_SOCKET_REQUEST_BYTES {
-            return None;
-        }
+    fn lock(&self) -> MutexGuard<'_, Vec<OpenWatch>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a watch carries such a request.
+    pub(super) fn may_carry(path: &str, body: &RawValue) -> bool {
+        matches!(path, PUT | DELETE | COMPARE_AND_SWAP | READ) && body.get().len() <= MAX_SOCKET_BODY_BYTES
+    }
+
+    /// Completes when a watch is added after this call.
+    pub(super) fn added(&self) -> Notified<'_> {
+        self.added.notified()
+    }
+
+    /// Whether a watch takes requests now, be its places free or not.
+    pub(super) fn is_any_open(&self) -> bool {
+        !matches!(self.free_place(), Err(None))
+    }
+
+    /// A place on an open watch, as soon as one is free. Nothing if there is no watch, or none on which the hub can be expected to
+    /// answer soon.
+    pub(super) async fn place(&self) -> Option<Place> {
         let watch = match self.free_place() {
             Ok(place) => return Some(place),
             Err(busy) => busy?,
         };
-        let permit = Arc::clone(&watch.places).acquire_owned().await.ok()?;
+        let permit = tokio::select! {
+            permit = Arc::clone(&watch.places).acquire_owned() => permit.ok()?,
+            () = watch.hub.is_bad() => return None,
+        };
         watch.hub.is_good().then_some(Place { watch, permit })
     }
 
     /// A place that is free, or a watch that has none at the moment.
     fn free_place(&self) -> Result<Place, Option<OpenWatch>> {
-        let mut watches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watches = self.lock();
         watches.retain(|watch| !watch.requests.is_closed());
         let mut busy = None;
         for watch in watches.iter().filter(|watch| watch.hub.is_good()) {
@@ -116,11 +139,17 @@ impl IncomingRequests {
 
 impl Responsiveness {
     fn is_good(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        *self.0.borrow()
+    }
+
+    /// Completes once it is so.
+    async fn is_bad(&self) {
+        // The sender is this value's own.
+        let _ = self.0.subscribe().wait_for(|is_good| !is_good).await;
     }
 
     pub(super) fn set(&self, is_good: bool) {
-        self.0.store(is_good, Ordering::Relaxed);
+        self.0.send_if_modified(|known| std::mem::replace(known, is_good) != is_good);
     }
 }
 

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::header::{
@@ -51,7 +51,7 @@ const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_CHUNK_BYTES: usize = 1024 * 1024;
 
 /// How many pages of a read may travel over a watch, where they are small. What does not fit on them is read in large ones.
-const MAX_SMALL_PAGES: usize = 8;
+const MAX_SMALL_PAGES: usize = 4;
 
 /// By how much the time of an answer may be later than its date: it has whole seconds, and is made once a second.
 const DATE_STEP_MS: u64 = 2_000;
@@ -155,20 +155,33 @@ impl Requests {
     /// Waits until a request can be sent. That is no part of the time that its answer may take: what waits behind many others of this
     /// client says nothing about the hub.
     async fn way(&self, path: &str, body: &RawValue) -> Result<Way, HubFailure> {
-        let mut over_watch = pin!(self.watches.place(path, body));
-        match timeout(CONNECTION_PATIENCE, &mut over_watch).await {
-            Ok(Some(place)) => return Ok(Way::Watch(place)),
-            Ok(None) => {
-                let turn = self.turn().await?;
-                // One may have been opened meanwhile.
-                let place = self.watches.place(path, body).now_or_never().flatten();
-                return Ok(place.map_or(Way::Connection(turn), Way::Watch));
-            }
-            Err(_) => {}
+        if !OpenWatches::may_carry(path, body) {
+            return self.turn().await.map(Way::Connection);
         }
-        tokio::select! {
-            turn = self.turn() => turn.map(Way::Connection),
-            Some(place) = over_watch => Ok(Way::Watch(place)),
+        loop {
+            let another = self.watches.added();
+            let mut over_watch = pin!(self.watches.place());
+            match timeout(CONNECTION_PATIENCE, &mut over_watch).await {
+                Ok(Some(place)) => return Ok(Way::Watch(place)),
+                Ok(None) => tokio::select! {
+                    turn = self.turn() => {
+                        let turn = turn?;
+                        // Else one was opened meanwhile, perhaps on the connection that this turn was about.
+                        if !self.watches.is_any_open() {
+                            return Ok(Way::Connection(turn));
+                        }
+                    }
+                    () = another => {}
+                },
+                Err(_) => tokio::select! {
+                    turn = self.turn() => return turn.map(Way::Connection),
+                    place = over_watch => {
+                        if let Some(place) = place {
+                            return Ok(Way::Watch(place));
+                        }
+                    }
+                },
+            }
         }
     }
 
@@ -259,7 +272,7 @@ impl Requests {
     /// Makes a connection a WebSocket for a watch: the one that is idle, if there is one. Requests wait for it, if the hub takes
     /// them over it.
     pub(super) async fn open_socket(&self) -> Result<OpenSocket, HubFailure> {
-        let turn = self.connections.turn_of_first().await;
+        let turn = self.connections.turn_on_first().await;
         let key = generate_key();
         let mut request = Request::get(format!("{}{WATCH}", self.base))
             .header(CONNECTION, "Upgrade")

@@ -130,12 +130,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Session<S> {
                 Step::Left => return self.leave().await,
             }
         };
-        let Self { backlog, incoming, pending, socket, .. } = self;
+        let Self { backlog, incoming, pending, socket, opening, .. } = self;
         if let Some(incoming) = incoming {
             not_sent(incoming.close().await);
         }
         // Who waits for an answer learns of it at once: the reader may be one of them.
-        drop((pending, socket));
+        drop((pending, socket, opening));
         for event in backlog {
             if events.send(Ok(event)).await.is_err() {
                 return;
@@ -402,7 +402,7 @@ mod tests {
         let body = serde_json::value::to_raw_value(&()).unwrap();
         let place = async {
             loop {
-                if let Some(place) = store.requests.watches().place(READ, &body).await {
+                if let Some(place) = store.requests.watches().place().await {
                     return place;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
