@@ -46,6 +46,10 @@ pub(super) const MAX_ANSWER_BYTES: usize = 16 << 20;
 const REQUEST_WINDOW_BYTES: u32 = 1 << 20;
 /// The same for a watch, which is nearly always idle and should then occupy little memory.
 const WATCH_WINDOW_BYTES: u32 = 128 << 10;
+/// The window of its connection, which has that one stream. Of a smaller one, h2 would close the connection once some hundred short
+/// messages wait to be read (256 bytes for each, and at most half of this window): etcd sends one for each range of a watch, and
+/// one for each change.
+const WATCH_CONNECTION_WINDOW_BYTES: u32 = 2 << 20;
 
 /// The kind of change that a request makes, on which the meaning of its failure depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -375,7 +379,7 @@ impl Purpose {
             Self::Watch => endpoint
                 .keep_alive_while_idle(true)
                 .initial_stream_window_size(WATCH_WINDOW_BYTES)
-                .initial_connection_window_size(WATCH_WINDOW_BYTES),
+                .initial_connection_window_size(WATCH_CONNECTION_WINDOW_BYTES),
         }
     }
 }
