@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+use std::collections::hash_map::RandomState;
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher};
 use std::io::ErrorKind;
 use std::net::TcpListener;
 use std::path::Path;
@@ -157,8 +159,11 @@ fn spawn(data: &tempfile::TempDir, flags: &[String]) -> Child {
     }
 }
 
-/// A loopback port that nothing listens on.
+/// A loopback port that nothing listens on, below those that the kernel gives to connections and to other tests: one of these
+/// could be taken before the server listens.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
+    let random = || RandomState::new().build_hasher().finish();
+    let ports = std::iter::repeat_with(|| 10_000 + u16::try_from(random() % 20_000).unwrap_or_default());
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.take(1000).find(is_free).expect("a free port")
 }
