@@ -49,8 +49,8 @@ const LONGEST_CONNECT_LIMIT: Duration = Duration::from_secs(12);
 const CONNECT_AGAIN_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a lookup or a connection may take before it is logged as slow.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
-/// How often it is looked whether a request is still waiting for its connection.
-const CONNECTING_POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is looked whether a connection is still being made.
+pub(crate) const CONNECTING_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Dials servers. Clones share the configuration and what is known of the servers.
 #[derive(Debug, Clone)]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use anyhow::Result;
 use trigger_pki::TlsFiles;
 
+use crate::free_port::free_port;
 use crate::process::{Background, run, wait_for};
-use crate::scratch::{Scratch, free_port};
+use crate::scratch::Scratch;
 
 /// The value that the original's provider wrote under a node's key.
 const VALUE: &str = r#"{"uuid":"0f8f6f4e-6f4e-4d5c-9f5a-2f1d3f0e9b11","tags":[],"ttl":5}"#;
@@ -26,14 +27,14 @@ pub(crate) struct Etcd {
 
 /// Starts a server on free ports, with its data under this name.
 pub(crate) fn start(scratch: &Scratch, name: &str) -> Result<Etcd> {
-    let free = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
-    start_at(scratch, name, free()?, free()?, None)
+    let free = || format!("127.0.0.1:{}", free_port());
+    start_at(scratch, name, free(), free(), None)
 }
 
 /// Starts a server that asks its clients for certificates, and serves no keys of v2.
 pub(crate) fn start_with_tls(scratch: &Scratch, name: &str, tls: TlsFiles) -> Result<Etcd> {
-    let free = || Ok::<_, anyhow::Error>(format!("127.0.0.1:{}", free_port()?));
-    start_at(scratch, name, free()?, free()?, Some(tls))
+    let free = || format!("127.0.0.1:{}", free_port());
+    start_at(scratch, name, free(), free(), Some(tls))
 }
 
 /// Starts a server at these addresses, with the data under this name if there is any already.

@@ -9,6 +9,8 @@ mod day;
 mod etcd;
 mod figures;
 mod fleet;
+#[path = "../../free_port.rs"]
+mod free_port;
 mod gate;
 mod handshake;
 mod latency;

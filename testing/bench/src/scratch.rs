@@ -2,7 +2,6 @@
 //! process of the bench is ended.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -67,10 +66,4 @@ impl Drop for Scratch {
         stop::end_all();
         stop::remove(&self.directory);
     }
-}
-
-/// Returns a loopback port that was free a moment ago.
-pub(crate) fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("no free port on loopback")?;
-    Ok(listener.local_addr()?.port())
 }

@@ -10,9 +10,10 @@ use serde_json::Value;
 use trigger_pki::TlsFiles;
 
 use crate::etcd::Etcd;
+use crate::free_port::free_port;
 use crate::pki::{Ca, Key, table};
 use crate::process::{Background, run, wait_for};
-use crate::scratch::{Scratch, free_port};
+use crate::scratch::Scratch;
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -111,7 +112,7 @@ impl Hub {
         if let Some(files) = tls {
             scratch.write(&format!("{name}.toml"), &format!("{}[hub]\ntls = true\n", table(files)))?;
         }
-        let address = format!("127.0.0.1:{}", free_port()?);
+        let address = format!("127.0.0.1:{}", free_port());
         Self::start_at(scratch, program, address, name.to_owned(), tls.is_some())
     }
 

@@ -1,19 +1,17 @@
 //! Real backends on free loopback ports.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::binary::program;
+use crate::free_port;
 use crate::pki::{Authority, OPERATOR, SERVER, Ssl};
 use crate::polling::eventually;
 use crate::process::{Process, explain};
-
-/// The range from which ports are drawn.
-const PORTS: std::ops::Range<u16> = 10_000..32_768;
 
 /// The backend that a scenario runs on: with TLS, as a fleet has it, or over plain links on loopback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -387,11 +385,4 @@ pub(crate) fn etcd_client(command: &mut Command, port: u16, ssl: Option<&Ssl>) {
             command.arg("--cert").arg(ssl.certificate()).arg("--key").arg(ssl.key())
         }
     };
-}
-
-/// Returns a loopback port that nothing listens on. It has five digits, and lies below the ephemeral ports: a client
-/// could take one of those while its server is killed, and the server could not start again.
-pub fn free_port() -> u16 {
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    std::iter::repeat_with(|| fastrand::u16(PORTS)).find(is_free).expect("a free port")
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::backend::{BackendKind, etcd_client, etcd_server, free_port};
+use crate::backend::{BackendKind, etcd_client, etcd_server};
+use crate::free_port;
 use crate::pki::{Authority, Ssl};
 use crate::polling::eventually;
 use crate::process::{Process, explain};

@@ -19,6 +19,8 @@ mod chaining;
 mod cluster;
 mod disk;
 mod fleet;
+#[path = "../../free_port.rs"]
+mod free_port;
 mod node;
 mod once;
 mod pki;
@@ -30,12 +32,13 @@ mod puppet_server;
 mod puppetdb;
 
 pub use answer::Answer;
-pub use backend::{Backend, BackendKind, free_port};
+pub use backend::{Backend, BackendKind};
 pub use binary::program;
 pub use chaining::{fired, then};
 pub use cluster::Cluster;
 pub use disk::{ReadOnly, SmallDisk};
 pub use fleet::Fleet;
+pub use free_port::free_port;
 pub use node::{Node, Run};
 pub use pki::{ADMINISTRATOR, Authority, Crl, KeyType, OPERATOR, Request, SERVER, Ssl, Validity};
 pub use polling::{TIMEOUT, eventually, eventually_within, never_for, opened_within};

@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::backend::free_port;
+use crate::free_port;
 use crate::once::{nextest_run, once_a_run};
 use crate::pki::Ssl;
 use crate::polling::eventually_within;

@@ -56,6 +56,20 @@ impl Scene {
         self.forbidden(self.put(&[(key.to_owned(), value.to_owned())]));
     }
 
+    /// Stores one entry after the other, until the hub says that one node may not store more.
+    fn fill_the_store(&self, at_once: usize, entry: impl Fn(usize) -> (String, String)) {
+        let mut stored = 0;
+        let (status, reply) = loop {
+            match self.put(&(stored..stored + at_once).map(&entry).collect::<Vec<_>>()) {
+                (200, _) => stored += at_once,
+                refusal => break refusal,
+            }
+            assert!(stored < 5000, "one node has stored {stored} entries at once");
+        };
+        assert_eq!(status, 429, "{reply}");
+        assert!(reply.to_string().contains("stored as much as one node may"), "{reply}");
+    }
+
     /// The part of an event that the attacker has fired, at nodes of its choice.
     fn own_part(&self, hosts: &[&str]) -> (String, String) {
         let hosts: Vec<&str> = hosts.iter().flat_map(|host| ["--host", host]).collect();
@@ -296,25 +310,12 @@ fn it_replays_nothing() {
 /// Proves C13: what one node stores is bounded, and others store on.
 #[test]
 fn it_does_not_fill_the_store() {
-    const AT_ONCE: usize = 100;
     let scene = Scene::new();
     let large = "x".repeat(2000);
     let (status, reply) = scene.put(&[(delivery(LB, &new_id("019356b0-7c4a-7000-8000-0", 0)), large)]);
     assert_eq!(status, 413, "{reply}");
     let (own, text) = scene.own_part(&[LB]);
-    let mut stored = 0;
-    let refusal = loop {
-        let entries: Vec<_> = (stored..stored + AT_ONCE)
-            .map(|n| (part(&new_id(&own, n)), text.replace(&own, &new_id(&own, n))))
-            .collect();
-        match scene.put(&entries) {
-            (200, _) => stored += AT_ONCE,
-            (status, reply) => break (status, reply),
-        }
-        assert!(stored < 5000, "one node has stored {stored} events at once");
-    };
-    assert_eq!(refusal.0, 429, "{}", refusal.1);
-    assert!(refusal.1.to_string().contains("stored as much as one node may"), "{}", refusal.1);
+    scene.fill_the_store(100, |n| (part(&new_id(&own, n)), text.replace(&own, &new_id(&own, n))));
     let event = scene.web.fire(&["refresh", "--host", LB]).committed();
     scene.web.wait_for(&event, LB, "done");
     // What it fires itself waits in its outbox.
@@ -324,7 +325,6 @@ fn it_does_not_fill_the_store() {
 /// Proves C13: requests for the output of runs, and answers to them, count as what the node stores.
 #[test]
 fn its_requests_and_answers_for_logs_do_not_fill_the_store() {
-    const AT_ONCE: usize = 50;
     let scene = Scene::new();
     let request = |certname: &str, reader: &str| format!("{PREFIX}/log-requests/{certname}/{reader}");
     let answer = |reader: &str, certname: &str| format!("{PREFIX}/log-answers/{reader}/{certname}");
@@ -337,19 +337,7 @@ fn its_requests_and_answers_for_logs_do_not_fill_the_store() {
     assert_eq!(status, 413, "{reply}");
 
     let large = "x".repeat(128 * 1024);
-    let mut stored = 0;
-    let refusal = loop {
-        let entries: Vec<_> = (stored..stored + AT_ONCE)
-            .map(|n| (answer(&format!("ops{n}.example.com"), EVIL), large.clone()))
-            .collect();
-        match scene.put(&entries) {
-            (200, _) => stored += AT_ONCE,
-            (status, reply) => break (status, reply),
-        }
-        assert!(stored < 5000, "one node has stored {stored} answers at once");
-    };
-    assert_eq!(refusal.0, 429, "{}", refusal.1);
-    assert!(refusal.1.to_string().contains("stored as much as one node may"), "{}", refusal.1);
+    scene.fill_the_store(50, |n| (answer(&format!("ops{n}.example.com"), EVIL), large.clone()));
     // Others store on, events as well as requests for logs and the answers to them.
     let event = scene.web.fire(&["refresh", "--host", LB]).committed();
     scene.web.wait_for(&event, LB, "done");

@@ -2,11 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::collections::hash_map::RandomState;
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher};
 use std::io::ErrorKind;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -14,6 +11,10 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use trigger_pki::TlsFiles;
+
+#[path = "../../../../testing/free_port.rs"]
+mod free_port;
+pub(crate) use free_port::free_port;
 
 /// How long a server may take to serve. Generous: it bounds a failure, it measures nothing.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -157,13 +158,4 @@ fn spawn(data: &tempfile::TempDir, flags: &[String]) -> Child {
         }
         Err(error) => panic!("cannot start etcd: {error}"),
     }
-}
-
-/// A loopback port that nothing listens on, below those that the kernel gives to connections and to other tests: one of these
-/// could be taken before the server listens.
-pub(crate) fn free_port() -> u16 {
-    let random = || RandomState::new().build_hasher().finish();
-    let ports = std::iter::repeat_with(|| 10_000 + u16::try_from(random() % 20_000).unwrap_or_default());
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    ports.take(1000).find(is_free).expect("a free port")
 }

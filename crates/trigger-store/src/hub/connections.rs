@@ -10,14 +10,13 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::limits::{CONNECTION_PATIENCE, LONGEST_LIMIT};
-use crate::connector::Connector;
+use crate::connector::{CONNECTING_POLL_INTERVAL, Connector};
 
 /// Requests in flight at once that no watch carries, each on a connection of its own. A hub takes sixteen connections from one
 /// node, of which its watch, its commands, and those that are being closed or opened need some.
 pub(super) const MAX_CONNECTIONS: usize = 2;
 /// How long a connection that is being made is waited for: as long as a hub lets a handshake take. Its packets may be lost.
 const CONNECTING_PATIENCE: Duration = Duration::from_secs(10);
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Gives turns to use a connection.
 #[derive(Debug)]
@@ -65,9 +64,9 @@ impl Connections {
     async fn first_is_busy_for_long(&self) {
         let (mut busy, mut connecting) = (Duration::ZERO, Duration::ZERO);
         while busy < CONNECTION_PATIENCE && connecting < CONNECTING_PATIENCE {
-            sleep(POLL_INTERVAL).await;
+            sleep(CONNECTING_POLL_INTERVAL).await;
             let waited_for = if self.connector.is_connecting() { &mut connecting } else { &mut busy };
-            *waited_for += POLL_INTERVAL;
+            *waited_for += CONNECTING_POLL_INTERVAL;
         }
     }
 }
