@@ -173,6 +173,17 @@ async fn a_large_prefix_and_many_ranges_are_read_at_one_revision() {
     }
 }
 
+/// A member answers once for each range, and all at once. An HTTP/2 client that is slow must not take that for an attack.
+#[tokio::test]
+async fn a_watch_of_thousands_of_keys_goes_on() {
+    let (_server, store) = server_and_store(&[]).await;
+    let ranges = (0..3000).map(|n| KeyRange::Key(format!("/many/{n:05}"))).collect();
+    let mut watch = store.watch(ranges).await.expect("a watch");
+    assert_eq!(snapshot(&mut watch).await.len(), 0);
+    put(&store, "/many/02999", "new").await.expect("a put");
+    assert!(matches!(next(&mut watch).await, Some(Ok(WatchEvent::Changes(changes))) if changes.len() == 1));
+}
+
 #[tokio::test]
 async fn what_is_not_utf8_is_read_lossily() {
     let (server, store) = server_and_store(&[]).await;
