@@ -58,10 +58,7 @@ impl Fleet {
         let mut entries = Vec::new();
         for (key, part) in places(event, scope, &members) {
             let cancellation = Cancellation::new(part, self.own().clone(), at, reason);
-            entries.push(self.own_signed_entry(&signing_key, &key, &cancellation)?);
-            if signing_key.is_slow() {
-                tokio::task::yield_now().await;
-            }
+            entries.push(self.own_signed_entry(&signing_key, &key, &cancellation).await?);
         }
         self.put_all(entries).await
     }

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use tokio::task::spawn_blocking;
 use trigger_core::certificate::{CertificateRef, Fingerprint, StoredCertificate};
 use trigger_core::identity::Certname;
 use trigger_core::signature::{Admission, Authors, Finding, admit};
@@ -74,8 +75,9 @@ pub(crate) enum SigningKey {
 }
 
 impl SigningKey {
-    /// The text to store under `key`, the whole key, with a signature.
-    pub(crate) fn encode<T: Stored>(&self, key: &str, value: &T) -> Result<String, SigningError> {
+    /// The text to store under `key`, the whole key, with a signature. One that takes milliseconds is made in a thread of its
+    /// own, so that other tasks go on.
+    pub(crate) async fn encode<T: Stored>(&self, key: &str, value: &T) -> Result<String, SigningError> {
         let envelope = Envelope::of(value);
         let signature = match self {
             Self::None => return Ok(envelope.to_string()),
@@ -83,18 +85,19 @@ impl SigningKey {
                 Signature { text: shared.sign(&envelope.signed_bytes(key)), certificate: None }
             }
             Self::Certificate(identity) => {
-                let text = identity
-                    .sign(&envelope.signed_bytes(key))
-                    .map_err(|error| SigningError::Failed(error.to_string()))?;
+                let bytes = envelope.signed_bytes(key);
+                let signed = if identity.signs_slowly() {
+                    let identity = Arc::clone(identity);
+                    let signing = spawn_blocking(move || identity.sign(&bytes));
+                    signing.await.map_err(|error| SigningError::Failed(error.to_string()))?
+                } else {
+                    identity.sign(&bytes)
+                };
+                let text = signed.map_err(|error| SigningError::Failed(error.to_string()))?;
                 Signature { text, certificate: Some(reference(identity)) }
             }
         };
         Ok(envelope.signed(signature).to_string())
-    }
-
-    /// Whether a signature takes milliseconds.
-    pub(crate) fn is_slow(&self) -> bool {
-        matches!(self, Self::Certificate(_))
     }
 
     /// The certificate that readers need, with its place among the others.

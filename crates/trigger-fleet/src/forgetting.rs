@@ -87,7 +87,7 @@ impl Fleet {
         let has_ended = !self.list(&[self.one(&key)]).await?.is_empty();
         if !has_ended {
             let outcome = DeliveryOutcome::Expired(Some(reason.to_owned()));
-            let entry = self.own_signed_entry(&self.own_signing_key().await?, &key, &outcome)?;
+            let entry = self.own_signed_entry(&self.own_signing_key().await?, &key, &outcome).await?;
             self.put_all(vec![entry]).await?;
         }
         self.delete(vec![Key::Delivery { certname: certname.clone(), event }]).await?;

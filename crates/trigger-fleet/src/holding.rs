@@ -52,11 +52,8 @@ impl Fleet {
             let number = next_number(at, stored.get(certname).copied(), reported);
             let order = HoldOrder { number, by: self.own().clone(), at, demand: demand.clone() };
             let key = Key::Hold { certname: certname.clone() };
-            entries.push(self.own_signed_entry(&signing_key, &key, &order)?);
+            entries.push(self.own_signed_entry(&signing_key, &key, &order).await?);
             ordered.push((certname.clone(), number));
-            if signing_key.is_slow() {
-                tokio::task::yield_now().await;
-            }
         }
         let stored = self.store().put_many(entries).await;
         let mut given = GivenOrders::default();

@@ -41,16 +41,17 @@ impl Fleet {
     ) -> Result<(), StoreError> {
         let history_key = Key::RunHistory { certname: self.own().clone() };
         let signing_key = self.own_signing_key().await?;
-        let sign = |history| self.own_signed_entry(&signing_key, &history_key, history);
-        let history = history.map(sign).transpose()?;
+        let mut entries = Vec::new();
+        if let Some(history) = history {
+            entries.push(self.own_signed_entry(&signing_key, &history_key, history).await?);
+        }
+        let history_entries = entries.len();
         let (done, others): (Vec<&Completion>, Vec<&Completion>) =
             completions.iter().partition(|completion| matches!(completion.outcome, DeliveryOutcome::Done(_)));
-        let outcomes = done.iter().map(|completion| {
-            self.own_signed_entry(&signing_key, &self.own_outcome(completion.event), &completion.outcome)
-        });
-        let history_entries = usize::from(history.is_some());
-        let entries: Vec<(String, String)> =
-            history.into_iter().map(Ok).chain(outcomes).collect::<Result<_, StoreError>>()?;
+        for completion in done {
+            let key = self.own_outcome(completion.event);
+            entries.push(self.own_signed_entry(&signing_key, &key, &completion.outcome).await?);
+        }
         let keys: Vec<String> = entries.iter().map(|(key, _)| key.clone()).collect();
         let mut newest: Option<(Revision, String)> = None;
         for (index, (key, result)) in keys.into_iter().zip(self.store().put_many(entries).await).enumerate() {
@@ -95,7 +96,7 @@ impl Fleet {
         completion: &Completion,
     ) -> Result<Option<(Revision, String)>, StoreError> {
         let outcome_key = self.own_outcome(completion.event);
-        let (key, text) = self.own_signed_entry(signing_key, &outcome_key, &completion.outcome)?;
+        let (key, text) = self.own_signed_entry(signing_key, &outcome_key, &completion.outcome).await?;
         let mut expected = None;
         loop {
             match self.store().compare_and_swap(&key, &text, expected).await? {

@@ -205,8 +205,7 @@ impl Fleet {
         Ok(entries)
     }
 
-    /// An entry, signed by the event's origin. A signature takes milliseconds and a large event needs hundreds, so that
-    /// other tasks have a turn in between.
+    /// An entry, signed by the event's origin.
     async fn signed<T: Stored>(
         &self,
         signing_key: &SigningKey,
@@ -214,10 +213,7 @@ impl Fleet {
         value: &T,
     ) -> Result<(String, String), PublishError> {
         let key = self.key(key);
-        let text = signing_key.encode(&key, value).map_err(PublishError::Signing)?;
-        if signing_key.is_slow() {
-            tokio::task::yield_now().await;
-        }
+        let text = signing_key.encode(&key, value).await.map_err(PublishError::Signing)?;
         Ok((key, text))
     }
 

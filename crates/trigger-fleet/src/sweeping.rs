@@ -228,7 +228,7 @@ impl Fleet {
         let outcome = DeliveryOutcome::Expired(reason.map(str::to_owned));
         // A sweeper that acts for no node has nothing to sign with.
         let (key, text) = match self.identity() {
-            Some(_) => self.own_signed_entry(&self.own_signing_key().await?, &key, &outcome)?,
+            Some(_) => self.own_signed_entry(&self.own_signing_key().await?, &key, &outcome).await?,
             None => self.entry(&key, &outcome),
         };
         let written = self.store().compare_and_swap(&key, &text, forged).await?;

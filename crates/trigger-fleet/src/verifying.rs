@@ -88,20 +88,20 @@ impl Fleet {
     }
 
     /// The key and the signed value of an entry of the node that this fleet acts for.
-    pub(crate) fn own_signed_entry<T: Stored>(
+    pub(crate) async fn own_signed_entry<T: Stored>(
         &self,
         signing_key: &SigningKey,
         key: &Key,
         value: &T,
     ) -> Result<(String, String), StoreError> {
         let key = self.key(key);
-        let text = signing_key.encode(&key, value).map_err(|error| self.cannot_sign(&error))?;
+        let text = signing_key.encode(&key, value).await.map_err(|error| self.cannot_sign(&error))?;
         Ok((key, text))
     }
 
     /// Stores a signed value of the node that this fleet acts for, whatever is stored there.
     pub(crate) async fn put_signed<T: Stored>(&self, key: &Key, value: &T) -> Result<(), StoreError> {
-        let entry = self.own_signed_entry(&self.own_signing_key().await?, key, value)?;
+        let entry = self.own_signed_entry(&self.own_signing_key().await?, key, value).await?;
         self.put_all(vec![entry]).await
     }
 

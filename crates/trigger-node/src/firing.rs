@@ -4,6 +4,7 @@
 //! alive.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -278,10 +279,24 @@ impl<H: Host> Publisher<H> {
 
     /// Publishes within the time a Puppet run can be made to wait.
     async fn publish_soon(&self, publication: &Publication) -> Result<Published, PublishError> {
-        let more =
-            if self.has_agent { Duration::ZERO } else { PUBLISH_TIMEOUT_WITHOUT_AGENT - PUBLISH_TIMEOUT };
-        let limit = Self::patience(publication) + more;
-        self.publish(publication, self.longest.map_or(limit, |longest| longest.min(limit))).await
+        if self.has_agent {
+            return self.publish(publication, self.within(Self::patience(publication))).await;
+        }
+        let more = PUBLISH_TIMEOUT_WITHOUT_AGENT - PUBLISH_TIMEOUT;
+        let publishing = self.publish(publication, self.within(Self::patience(publication) + more));
+        // Nothing is connected yet. The handshake and the signature of the event take about as long, so that they are made at
+        // the same time.
+        let Ok(Backend::Store(store)) = self.backend_of(publication) else { return publishing.await };
+        let mut publishing = pin!(publishing);
+        tokio::select! {
+            biased;
+            () = store.prepare() => publishing.await,
+            published = &mut publishing => published,
+        }
+    }
+
+    fn within(&self, limit: Duration) -> Duration {
+        self.longest.map_or(limit, |longest| longest.min(limit))
     }
 
     async fn publish(&self, publication: &Publication, limit: Duration) -> Result<Published, PublishError> {

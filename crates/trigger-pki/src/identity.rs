@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
-use rustls::{Error, SignatureScheme};
+use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 use trigger_core::certificate::Fingerprint;
 use trigger_core::identity::Certname;
 use trigger_core::time::Timestamp;
@@ -96,6 +96,11 @@ impl Identity {
     /// Until when the certificate is valid.
     pub fn not_after(&self) -> Timestamp {
         self.not_after
+    }
+
+    /// Whether a signature takes milliseconds.
+    pub fn signs_slowly(&self) -> bool {
+        self.certified.key.algorithm() == SignatureAlgorithm::RSA
     }
 
     /// Signs bytes with the private key. The signature is a text of its algorithm and base64, for

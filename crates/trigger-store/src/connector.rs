@@ -24,6 +24,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection as HttpConnectio
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 use trigger_core::duration;
@@ -61,7 +62,12 @@ pub struct Connector {
     /// How many connections this connector and its clones are making.
     connecting: Arc<AtomicUsize>,
     refusal: Refusal,
+    /// The attempt that was made ahead of the request that needs it, and has not been used yet.
+    prepared: Arc<AsyncMutex<Option<Attempt>>>,
 }
+
+/// An attempt to connect.
+type Attempt = Result<Connection, BoxError>;
 
 /// The layer on top of a TCP connection.
 #[derive(Debug, Clone)]
@@ -122,13 +128,19 @@ impl Connector {
             servers: Arc::default(),
             connecting: Arc::default(),
             refusal: Refusal::default(),
+            prepared: Arc::default(),
         })
     }
 
     /// A connector that shares all but what concerns single connections: for one connection, whose requests must not
     /// wait for the making of another.
     pub(crate) fn separate(&self) -> Self {
-        Self { connecting: Arc::default(), refusal: Refusal::default(), ..self.clone() }
+        Self {
+            connecting: Arc::default(),
+            refusal: Refusal::default(),
+            prepared: Arc::default(),
+            ..self.clone()
+        }
     }
 
     /// Why the server refused the latest connection after it was made, before it read anything that was sent on it, if it
@@ -165,6 +177,15 @@ impl Connector {
     /// who is at fault and what mends it.
     pub async fn connect(&self, address: &Address) -> Result<Connection, BoxError> {
         self.dial(&self.server(address.host(), address.port())).await
+    }
+
+    /// Connects to the one server of this connector ahead of the request that needs it, which waits for this attempt and has its
+    /// result.
+    pub(crate) async fn prepare(&self, address: &Address) {
+        let mut prepared = self.prepared.lock().await;
+        if prepared.is_none() {
+            *prepared = Some(self.dial(&self.server(address.host(), address.port())).await);
+        }
     }
 
     /// Waits for the answer of a server. The time in which the request `is_connecting` does not count: a connection has
@@ -317,7 +338,12 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or_default());
             let server = connector.server(host, port);
-            Ok(TokioIo::new(connector.dial(&server).await?))
+            let prepared = connector.prepared.lock().await.take();
+            let connection = match prepared {
+                Some(attempt) => attempt?,
+                None => connector.dial(&server).await?,
+            };
+            Ok(TokioIo::new(connection))
         })
     }
 }
@@ -438,6 +464,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_made_ahead_is_that_of_the_next_request_only() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let local = socket.local_addr().unwrap();
+        let url: BackendUrl = format!("hub+http://{local}").parse().unwrap();
+        let uri: Uri = format!("http://{local}").parse().unwrap();
+        let address = &url.addresses()[0];
+        let mut connector = Connector::new(&url, &Credentials::default(), b"http/1.1").unwrap();
+        connector.prepare(address).await;
+        let listener = socket.listen(8).unwrap();
+        assert!(connector.call(uri.clone()).await.is_err(), "its failure is that of the request");
+        connector.prepare(address).await;
+        let prepared = listener.accept().await.unwrap().1.port();
+        let port_of = |connection: TokioIo<Connection>| match connection.inner() {
+            Connection::Plain(stream) => stream.local_addr().unwrap().port(),
+            Connection::Tls(_) => unreachable!("the URL is plain"),
+        };
+        assert_ne!(port_of(connector.separate().call(uri.clone()).await.unwrap()), prepared);
+        assert_eq!(port_of(connector.call(uri.clone()).await.unwrap()), prepared);
+        assert_ne!(port_of(connector.call(uri).await.unwrap()), prepared);
     }
 
     #[tokio::test]

@@ -86,6 +86,10 @@ impl Store for EtcdStore {
         writing::compare_and_swap(&self.connections, key, value, expected).await
     }
 
+    async fn prepare(&self) {
+        self.connections.prepare().await;
+    }
+
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
         self.entries(ranges, false).await
     }

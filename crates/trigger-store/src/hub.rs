@@ -109,6 +109,10 @@ impl Store for HubStore {
         reply.map(CasOutcome::from).map_err(|failure| self.error(failure))
     }
 
+    async fn prepare(&self) {
+        self.requests.prepare().await;
+    }
+
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
         self.read_pages(ranges, false).await
     }

@@ -102,6 +102,21 @@ async fn what_is_asked_while_a_watch_is_opened_makes_no_further_connection() {
 }
 
 #[tokio::test]
+async fn a_connection_that_is_prepared_is_that_of_the_next_request() {
+    let dir = TempDir::new().unwrap();
+    let relayed = Relayed::start(dir.path()).await;
+    let store = &relayed.store;
+    tokio::join!(store.prepare(), put(store, "/a", "1"));
+    assert_eq!(relayed.connections(), 1, "the request waited for it");
+    assert_eq!(values(store).await, ["/a=1"]);
+    let _watch = open_watch(store, all()).await;
+    store.prepare().await;
+    assert_eq!(values(store).await, ["/a=1"]);
+    assert_eq!(relayed.connections(), 1, "a watch carries requests");
+    relayed.hub.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_large_takes_a_connection_of_its_own() {
     let dir = TempDir::new().unwrap();
     let relayed = Relayed::start(dir.path()).await;

@@ -182,6 +182,12 @@ impl Connections {
         }
     }
 
+    /// Makes the connection of the next request, which waits for it.
+    pub(super) async fn prepare(&self) {
+        // A request that waits for this meets the same failure.
+        let _ = self.request_connection().await;
+    }
+
     /// Sends a request to one member, and to another one if that can help and the request may be repeated.
     pub(super) async fn ask<T, F>(
         &self,

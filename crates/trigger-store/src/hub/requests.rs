@@ -117,6 +117,13 @@ impl Requests {
         &self.watches
     }
 
+    /// Makes the connection of the next request, unless a watch may carry it.
+    pub(super) async fn prepare(&self) {
+        if !self.watches.is_any_open() {
+            self.connector.prepare(&self.address).await;
+        }
+    }
+
     /// Sends one request that changes something, and waits for its answer; `extra` is added to the limit.
     pub(super) async fn write<Q: Serialize, A: DeserializeOwned>(
         &self,
