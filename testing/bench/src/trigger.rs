@@ -138,6 +138,8 @@ impl Hub {
         let config = scratch.path(&format!("{name}.toml"));
         let mut command = if is_tls { program.command_with(&config) } else { program.command() };
         command.args(["hub", "--listen", &address, "--data-dir"]).arg(scratch.path(&name));
+        // As its unit does.
+        command.env("MALLOC_ARENA_MAX", "2");
         command.stdout(scratch.log(&name)?).stderr(scratch.log(&name)?);
         let process = Background::start(command)?;
         wait_for("the start of the hub", START_TIMEOUT, || std::net::TcpStream::connect(&address).is_ok())?;
