@@ -10,7 +10,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use tokio::task::spawn_blocking;
+use futures_util::future::BoxFuture;
+use tokio::task::yield_now;
 use trigger_core::certificate::{CertificateRef, Fingerprint, StoredCertificate};
 use trigger_core::identity::Certname;
 use trigger_core::signature::{Admission, Authors, Finding, admit};
@@ -71,12 +72,27 @@ pub enum SigningError {
 pub(crate) enum SigningKey {
     None,
     Shared(SharedKey),
-    Certificate(Arc<Identity>),
+    Certificate(Arc<Identity>, Option<Aside>),
+}
+
+/// Makes a signature that takes milliseconds beside what else its program does.
+#[derive(Clone)]
+pub(crate) struct Aside(Arc<dyn Fn(SigningWork) -> BoxFuture<'static, Signed> + Send + Sync>);
+
+/// Makes a signature.
+pub type SigningWork = Box<dyn FnOnce() -> Signed + Send>;
+
+/// A signature as a text, or why there is none.
+pub type Signed = Result<String, PkiError>;
+
+impl fmt::Debug for Aside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Aside")
+    }
 }
 
 impl SigningKey {
-    /// The text to store under `key`, the whole key, with a signature. One that takes milliseconds is made in a thread of its
-    /// own, so that other tasks go on.
+    /// The text to store under `key`, the whole key, with a signature.
     pub(crate) async fn encode<T: Stored>(&self, key: &str, value: &T) -> Result<String, SigningError> {
         let envelope = Envelope::of(value);
         let signature = match self {
@@ -84,16 +100,9 @@ impl SigningKey {
             Self::Shared(shared) => {
                 Signature { text: shared.sign(&envelope.signed_bytes(key)), certificate: None }
             }
-            Self::Certificate(identity) => {
-                let bytes = envelope.signed_bytes(key);
-                let signed = if identity.signs_slowly() {
-                    let identity = Arc::clone(identity);
-                    let signing = spawn_blocking(move || identity.sign(&bytes));
-                    signing.await.map_err(|error| SigningError::Failed(error.to_string()))?
-                } else {
-                    identity.sign(&bytes)
-                };
-                let text = signed.map_err(|error| SigningError::Failed(error.to_string()))?;
+            Self::Certificate(identity, aside) => {
+                let text = sign(identity, aside.as_ref(), envelope.signed_bytes(key)).await;
+                let text = text.map_err(|error| SigningError::Failed(error.to_string()))?;
                 Signature { text, certificate: Some(reference(identity)) }
             }
         };
@@ -102,10 +111,25 @@ impl SigningKey {
 
     /// The certificate that readers need, with its place among the others.
     pub(crate) fn certificate(&self) -> Option<(CertificateRef, StoredCertificate)> {
-        let Self::Certificate(identity) = self else { return None };
+        let Self::Certificate(identity, _) = self else { return None };
         let intermediates = identity.chain().iter().skip(1).map(|der| der.to_vec()).collect();
         let certificate = identity.certificate_der().to_vec();
         Some((reference(identity), StoredCertificate { certificate, intermediates }))
+    }
+}
+
+/// Large values need hundreds of signatures, so that other tasks have a turn in between.
+async fn sign(identity: &Arc<Identity>, aside: Option<&Aside>, bytes: Vec<u8>) -> Signed {
+    match aside {
+        Some(Aside(run)) if identity.signs_slowly() => {
+            let identity = Arc::clone(identity);
+            run(Box::new(move || identity.sign(&bytes))).await
+        }
+        _ => {
+            let signed = identity.sign(&bytes);
+            yield_now().await;
+            signed
+        }
     }
 }
 
@@ -153,6 +177,7 @@ impl Means {
 #[derive(Debug, Clone, Default)]
 pub struct Codec {
     inner: Arc<Inner>,
+    aside: Option<Aside>,
 }
 
 #[derive(Debug, Default)]
@@ -176,7 +201,16 @@ impl Codec {
     /// A codec that signs with `means`, and refuses what is not signed if signatures are required. The default one neither
     /// signs nor verifies, and takes everything as it is written.
     pub fn signing(means: Means, is_required: bool) -> Self {
-        Self { inner: Arc::new(Inner { means: Some(means), is_required, ..Inner::default() }) }
+        Self { inner: Arc::new(Inner { means: Some(means), is_required, ..Inner::default() }), aside: None }
+    }
+
+    /// The same for a program that has something else to do while a slow signature is made, as `run` makes it.
+    #[must_use]
+    pub fn signing_aside(
+        self,
+        run: impl Fn(SigningWork) -> BoxFuture<'static, Signed> + Send + Sync + 'static,
+    ) -> Self {
+        Self { aside: Some(Aside(Arc::new(run))), ..self }
     }
 
     /// Whether values without a right signature are refused.
@@ -219,13 +253,13 @@ impl Codec {
         if let Some(why) = self.own_problem(&pki, &identity, clock()) {
             return Err(SigningError::Failed(why.to_string()));
         }
-        Ok(SigningKey::Certificate(identity))
+        Ok(SigningKey::Certificate(identity, self.aside.clone()))
     }
 
     /// This node's certificate and key as they are, good or not; absent where values are signed with none.
     pub(crate) fn own_key(&self) -> Option<SigningKey> {
         let Some(Means::Certificates { certificates, .. }) = &self.inner.means else { return None };
-        Some(SigningKey::Certificate(certificates.get().ok()?.identity()))
+        Some(SigningKey::Certificate(certificates.get().ok()?.identity(), self.aside.clone()))
     }
 
     /// Why what this node signs would be refused for good, if it would. Another trouble may be one of this node alone.

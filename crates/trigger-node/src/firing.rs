@@ -140,10 +140,16 @@ impl<H: Host> Publisher<H> {
         &self.codec
     }
 
-    /// The same for a process that publishes only where no agent does: it gives a slow backend more time.
+    /// The same for a process that publishes only where no agent does: it gives a slow backend more time, and connects to it
+    /// while it signs.
     #[must_use]
     pub fn without_agent(self) -> Self {
-        Self { has_agent: false, ..self }
+        let host = self.host.clone();
+        let codec = self.codec.clone().signing_aside(move |work| {
+            let host = host.clone();
+            Box::pin(async move { host.spawn_blocking(work).await })
+        });
+        Self { has_agent: false, codec, ..self }
     }
 
     /// The same for a caller that waits no longer than this for the backend.
@@ -284,8 +290,7 @@ impl<H: Host> Publisher<H> {
         }
         let more = PUBLISH_TIMEOUT_WITHOUT_AGENT - PUBLISH_TIMEOUT;
         let publishing = self.publish(publication, self.within(Self::patience(publication) + more));
-        // Nothing is connected yet. The handshake and the signature of the event take about as long, so that they are made at
-        // the same time.
+        // Nothing is connected yet. A handshake takes about as long as the signature of an event, so both are made at once.
         let Ok(Backend::Store(store)) = self.backend_of(publication) else { return publishing.await };
         let mut publishing = pin!(publishing);
         tokio::select! {

@@ -48,6 +48,9 @@ const LONGEST_CONNECT_LIMIT: Duration = Duration::from_secs(12);
 /// How often a connection is begun again beside those that are not answered, since the kernel repeats a lost first
 /// packet later and later, and the server may be back.
 const CONNECT_AGAIN_INTERVAL: Duration = Duration::from_secs(1);
+/// How long what was made ahead may wait for its request. The server may have closed it after that, which a request would
+/// notice too late.
+const PREPARED_LIFETIME: Duration = Duration::from_millis(500);
 /// How long a lookup or a connection may take before it is logged as slow.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// How often it is looked whether a connection is still being made.
@@ -63,11 +66,11 @@ pub struct Connector {
     connecting: Arc<AtomicUsize>,
     refusal: Refusal,
     /// The attempt that was made ahead of the request that needs it, and has not been used yet.
-    prepared: Arc<AsyncMutex<Option<Attempt>>>,
+    prepared: Arc<AsyncMutex<Option<Prepared>>>,
 }
 
-/// An attempt to connect.
-type Attempt = Result<Connection, BoxError>;
+/// An attempt to connect, and its end.
+type Prepared = (Result<Connection, BoxError>, Instant);
 
 /// The layer on top of a TCP connection.
 #[derive(Debug, Clone)]
@@ -183,9 +186,8 @@ impl Connector {
     /// result.
     pub(crate) async fn prepare(&self, address: &Address) {
         let mut prepared = self.prepared.lock().await;
-        if prepared.is_none() {
-            *prepared = Some(self.dial(&self.server(address.host(), address.port())).await);
-        }
+        let attempt = self.dial(&self.server(address.host(), address.port())).await;
+        *prepared = Some((attempt, Instant::now()));
     }
 
     /// Waits for the answer of a server. The time in which the request `is_connecting` does not count: a connection has
@@ -340,8 +342,8 @@ impl Service<Uri> for Connector {
             let server = connector.server(host, port);
             let prepared = connector.prepared.lock().await.take();
             let connection = match prepared {
-                Some(attempt) => attempt?,
-                None => connector.dial(&server).await?,
+                Some((attempt, at)) if at.elapsed() < PREPARED_LIFETIME => attempt?,
+                _ => connector.dial(&server).await?,
             };
             Ok(TokioIo::new(connection))
         })

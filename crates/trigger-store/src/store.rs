@@ -160,7 +160,7 @@ pub trait Store: Send + Sync {
         expected: Option<Revision>,
     ) -> Result<CasOutcome, StoreError>;
 
-    /// Makes a connection for the request that comes next, where it would have to wait for one. A failure is that request's.
+    /// Makes the first connection, for the request that comes next. A failure is that request's.
     async fn prepare(&self) {}
 
     /// Reads all keys in `ranges`, each once, in the order of the ranges and by key within one.

@@ -184,7 +184,7 @@ impl Connections {
 
     /// Makes the connection of the next request, which waits for it.
     pub(super) async fn prepare(&self) {
-        // A request that waits for this meets the same failure.
+        // A request that waits for this has the same failure; one that comes later tries again.
         let _ = self.request_connection().await;
     }
 
