@@ -76,6 +76,18 @@ fn fill(address: &str) -> Vec<TcpStream> {
     used
 }
 
+/// Whether the hub has closed a connection, of which the rest of an answer may be unread.
+fn is_closed(connection: &mut TcpStream) -> bool {
+    connection.set_nonblocking(true).unwrap();
+    loop {
+        match connection.read(&mut [0; 64 * 1024]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+}
+
 #[test]
 fn answered_connections_that_are_idle_give_way_to_clients() {
     let state = state();
@@ -96,8 +108,8 @@ fn answered_connections_that_are_idle_give_way_to_clients() {
         get(&address, "/v1/read").is_some_and(|answer| answer.starts_with("HTTP/1.1 405")).then_some(())
     });
     committed(&address, state.path());
-    idle[0].set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
-    idle[0].read_to_end(&mut Vec::new()).expect("the oldest one was closed");
+    // Which of them is for the hub to say: on a busy machine it notices late that the first is idle.
+    until("an idle connection is closed", || idle.iter_mut().any(is_closed).then_some(()));
     drop(idle);
     log_of(hub, log);
 }
