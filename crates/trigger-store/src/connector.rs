@@ -480,15 +480,20 @@ mod tests {
         connector.prepare(address).await;
         let listener = socket.listen(8).unwrap();
         assert!(connector.call(uri.clone()).await.is_err(), "its failure is that of the request");
-        connector.prepare(address).await;
-        let prepared = listener.accept().await.unwrap().1.port();
         let port_of = |connection: TokioIo<Connection>| match connection.inner() {
             Connection::Plain(stream) => stream.local_addr().unwrap().port(),
             Connection::Tls(_) => unreachable!("the URL is plain"),
         };
-        assert_ne!(port_of(connector.separate().call(uri.clone()).await.unwrap()), prepared);
-        assert_eq!(port_of(connector.call(uri.clone()).await.unwrap()), prepared);
-        assert_ne!(port_of(connector.call(uri).await.unwrap()), prepared);
+        // Each is used at once: it is good for a moment only.
+        connector.prepare(address).await;
+        let used = port_of(connector.call(uri.clone()).await.unwrap());
+        assert_eq!(used, listener.accept().await.unwrap().1.port());
+        assert_ne!(used, port_of(connector.call(uri.clone()).await.unwrap()), "it is used once");
+        listener.accept().await.unwrap();
+        connector.prepare(address).await;
+        let other = port_of(connector.separate().call(uri).await.unwrap());
+        let prepared = listener.accept().await.unwrap().1.port();
+        assert_ne!(other, prepared, "it is that of its own connector");
     }
 
     #[tokio::test]
