@@ -1,11 +1,13 @@
 //! The reader: a thread with a connection of its own. It sees every commit that was answered. Reader and writer never
-//! wait for each other.
+//! wait for each other. Reads that wait while others are performed share the next transaction: each commit between two
+//! of them would have pages read again that are in memory.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use rusqlite::{CachedStatement, Connection, Row, params};
+use rusqlite::{CachedStatement, Connection, Row, Transaction, params};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use trigger_core::identity::Revision;
@@ -20,6 +22,8 @@ use crate::served_store::{Page, PageRequest};
 
 /// How many reads may wait for the reader.
 const MAX_QUEUED_READS: usize = 1024;
+/// How many reads share one transaction at most. Meanwhile the writer's log cannot begin again at its start.
+const MAX_READS_TOGETHER: usize = 64;
 /// How long the end of the reader is waited for: a disk that hangs must not keep the writer from closing the database.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -27,9 +31,15 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadError {
     #[error("the hub could not read its database: {0}")]
-    Failed(#[from] rusqlite::Error),
+    Failed(Arc<rusqlite::Error>),
     #[error("the hub is stopping")]
     Stopped,
+}
+
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Failed(Arc::new(error))
+    }
 }
 
 impl ReadError {
@@ -96,14 +106,24 @@ pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>)
     let (ended, has_ended) = oneshot::channel();
     let read_all = move || {
         let closing = loop {
-            match requests.blocking_recv() {
-                // A caller that has given up asks again. Reading for it too would delay all others.
-                Some(Request::Read(ReadJob { answer, .. })) if answer.is_closed() => {}
-                Some(Request::Read(ReadJob { request, answer })) => {
-                    let _ = answer.send(page(&mut connection, request));
+            let mut next = requests.blocking_recv();
+            let mut together = Vec::new();
+            let end = loop {
+                match next {
+                    Some(Request::Read(job)) => together.push(job),
+                    Some(Request::Close(closing)) => break Some(Some(closing)),
+                    None => break Some(None),
                 }
-                Some(Request::Close(closing)) => break Some(closing),
-                None => break None,
+                if together.len() == MAX_READS_TOGETHER {
+                    break None;
+                }
+                let Ok(more) = requests.try_recv() else { break None };
+                next = Some(more);
+            };
+            // After all of them were taken, so that each sees every commit that was answered before it was sent.
+            answer_all(&mut connection, together);
+            if let Some(closing) = end {
+                break closing;
             }
         };
         drop(connection);
@@ -117,12 +137,37 @@ pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>)
     Ok((ReaderHandle { requests: sender }, has_ended))
 }
 
-fn page(connection: &mut Connection, request: PageRequest) -> Result<(Page, Revision), ReadError> {
-    let PageRequest { ranges, from, keys_only, max_bytes } = request;
+/// Performs reads in one transaction.
+fn answer_all(connection: &mut Connection, reads: Vec<ReadJob>) {
+    match begin_transaction(connection) {
+        Ok((moment, revision)) => {
+            for ReadJob { request, answer } in reads {
+                // A caller that has given up asks again. Reading for it too would delay all others.
+                if !answer.is_closed() {
+                    let _ =
+                        answer.send(page(&moment, request).map(|page| (page, revision)).map_err(Into::into));
+                }
+            }
+        }
+        Err(error) => {
+            let error = Arc::new(error);
+            for ReadJob { answer, .. } in reads {
+                let _ = answer.send(Err(ReadError::Failed(Arc::clone(&error))));
+            }
+        }
+    }
+}
+
+/// Begins a transaction, and returns the revision up to which it shows every commit.
+fn begin_transaction(connection: &mut Connection) -> rusqlite::Result<(Transaction<'_>, Revision)> {
     let moment = connection.transaction()?;
     let revision: i64 =
         moment.prepare_cached("SELECT revision FROM position")?.query_row((), |row| row.get(0))?;
-    let revision = Revision(revision.cast_unsigned());
+    Ok((moment, Revision(revision.cast_unsigned())))
+}
+
+fn page(moment: &Transaction<'_>, request: PageRequest) -> rusqlite::Result<Page> {
+    let PageRequest { ranges, from, keys_only, max_bytes } = request;
     let mut page = Page { entries: Vec::new(), next: None };
     let (first, mut after) = from.map_or((0, None), |position| (position.range, Some(position.after)));
     let mut bytes = 0;
@@ -142,12 +187,12 @@ fn page(connection: &mut Connection, request: PageRequest) -> Result<(Page, Revi
             if bytes >= max_bytes {
                 let after = page.entries.last().map(|entry| entry.key.clone()).unwrap_or_default();
                 page.next = Some(Position { range: index, after });
-                return Ok((page, revision));
+                return Ok(page);
             }
         }
         earlier.insert(range);
     }
-    Ok((page, revision))
+    Ok(page)
 }
 
 fn query(range: &KeyRange, keys_only: bool) -> &'static str {
@@ -187,4 +232,58 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         value: row.get(1)?,
         revision: Revision(row.get::<_, i64>(2)?.cast_unsigned()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Answer = oneshot::Receiver<Result<(Page, Revision), ReadError>>;
+
+    fn read(key: &str) -> (ReadJob, Answer) {
+        let (answer, answered) = oneshot::channel();
+        let ranges = vec![KeyRange::Key(key.to_owned())];
+        let request = PageRequest { ranges, from: None, keys_only: false, max_bytes: usize::MAX };
+        (ReadJob { request, answer }, answered)
+    }
+
+    fn value(mut answer: Answer) -> Option<String> {
+        let (page, revision) = answer.try_recv().unwrap().unwrap();
+        assert_eq!(revision, Revision(7));
+        page.entries.into_iter().next().map(|entry| entry.value)
+    }
+
+    #[test]
+    fn reads_that_share_a_transaction_get_their_own_pages() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = database::file(directory.path());
+        let writer = database::open_writer(&path).unwrap();
+        writer
+            .execute("INSERT INTO entries (key, value, revision) VALUES ('/a', '1', 6), ('/b', '2', 7)", ())
+            .unwrap();
+        writer.execute("UPDATE position SET revision = 7", ()).unwrap();
+        let mut connection = database::open_reader(&path).unwrap();
+
+        let (reads, mut answers): (Vec<_>, Vec<_>) =
+            ["/a", "/given-up", "/b", "/none"].map(read).into_iter().unzip();
+        drop(answers.remove(1));
+        answer_all(&mut connection, reads);
+        let values: Vec<_> = answers.into_iter().map(value).collect();
+        assert_eq!(values, [Some("1".to_owned()), Some("2".to_owned()), None]);
+        assert!(connection.is_autocommit(), "the transaction was left open");
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_read_fails_each_read() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let (reads, answers): (Vec<_>, Vec<_>) = ["/a", "/b"].map(read).into_iter().unzip();
+        answer_all(&mut connection, reads);
+        for mut answer in answers {
+            let error = answer.try_recv().unwrap().unwrap_err().to_string();
+            assert!(
+                error.starts_with("the hub could not read its database: no such table: position"),
+                "{error}"
+            );
+        }
+    }
 }
