@@ -36,12 +36,6 @@ pub(super) enum ReadError {
     Stopped,
 }
 
-impl From<rusqlite::Error> for ReadError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Failed(Arc::new(error))
-    }
-}
-
 impl ReadError {
     /// Converts it to an error of the store at `backend`.
     pub(super) fn of(self, backend: &str) -> StoreError {
@@ -105,27 +99,20 @@ pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>)
     let (sender, mut requests) = mpsc::channel::<Request>(MAX_QUEUED_READS);
     let (ended, has_ended) = oneshot::channel();
     let read_all = move || {
-        let closing = loop {
-            let mut next = requests.blocking_recv();
-            let mut together = Vec::new();
-            let end = loop {
-                match next {
-                    Some(Request::Read(job)) => together.push(job),
-                    Some(Request::Close(closing)) => break Some(Some(closing)),
-                    None => break Some(None),
+        let (mut taken, mut closing) = (Vec::new(), Vec::new());
+        while closing.is_empty() && requests.blocking_recv_many(&mut taken, MAX_READS_TOGETHER) > 0 {
+            let mut reads = Vec::new();
+            for request in taken.drain(..) {
+                match request {
+                    Request::Close(closed) => closing.push(closed),
+                    Request::Read(read) if closing.is_empty() => reads.push(read),
+                    // It came too late.
+                    Request::Read(_) => {}
                 }
-                if together.len() == MAX_READS_TOGETHER {
-                    break None;
-                }
-                let Ok(more) = requests.try_recv() else { break None };
-                next = Some(more);
-            };
-            // After all of them were taken, so that each sees every commit that was answered before it was sent.
-            answer_all(&mut connection, together);
-            if let Some(closing) = end {
-                break closing;
             }
-        };
+            // After all of them were taken, so that each sees every commit that was answered before it was sent.
+            answer_all(&mut connection, reads);
+        }
         drop(connection);
         drop(closing);
         let _ = ended.send(());
@@ -138,23 +125,22 @@ pub(super) fn start(path: &Path) -> Result<(ReaderHandle, oneshot::Receiver<()>)
 }
 
 /// Performs reads in one transaction.
-fn answer_all(connection: &mut Connection, reads: Vec<ReadJob>) {
-    match begin_transaction(connection) {
-        Ok((moment, revision)) => {
-            for ReadJob { request, answer } in reads {
-                // A caller that has given up asks again. Reading for it too would delay all others.
-                if !answer.is_closed() {
-                    let _ =
-                        answer.send(page(&moment, request).map(|page| (page, revision)).map_err(Into::into));
-                }
-            }
+fn answer_all(connection: &mut Connection, mut reads: Vec<ReadJob>) {
+    // A caller that has given up asks again. Reading for it too would delay all others.
+    reads.retain(|read| !read.answer.is_closed());
+    if reads.is_empty() {
+        return;
+    }
+    let begun = begin_transaction(connection).map_err(Arc::new);
+    for ReadJob { request, answer } in reads {
+        if answer.is_closed() {
+            continue;
         }
-        Err(error) => {
-            let error = Arc::new(error);
-            for ReadJob { answer, .. } in reads {
-                let _ = answer.send(Err(ReadError::Failed(Arc::clone(&error))));
-            }
-        }
+        let answered = match &begun {
+            Ok((moment, revision)) => page(moment, request).map(|page| (page, *revision)).map_err(Arc::new),
+            Err(error) => Err(Arc::clone(error)),
+        };
+        let _ = answer.send(answered.map_err(ReadError::Failed));
     }
 }
 
