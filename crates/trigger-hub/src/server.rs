@@ -3,6 +3,7 @@
 //! It never looks behind that trait, so that the same server can stand in front of SQLite or, several of them
 //! side by side, in front of a store that they share.
 
+mod audit;
 mod authorization;
 mod body;
 mod caller;

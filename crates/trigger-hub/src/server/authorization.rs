@@ -4,7 +4,6 @@
 //! true until the write is stored, and logs and counts what was denied. A plain hub, which only its own machine reaches,
 //! knows no certnames and checks nothing.
 
-mod audit;
 mod clients;
 mod event_locks;
 mod look_up;
@@ -28,6 +27,7 @@ use self::event_locks::EventLocks;
 pub(super) use self::event_locks::Guards;
 use self::look_up::{Lookup, look_up};
 use self::origins::Origins;
+use super::audit;
 use super::caller::Caller;
 use super::clock::now;
 use super::limits::quoted;

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use trigger_core::authorization::Actor;
 
 use super::peer::Peer;
+use super::principal::Principal;
 
 /// The client of a request on a hub that knows its clients.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub(super) struct Caller {
     pub(super) actor: Actor,
     /// Its address, for logs.
     pub(super) address: String,
+    /// Whom its certificate names; absent in tests that need none.
+    node: Option<Principal>,
 }
 
 impl Caller {
@@ -26,7 +29,13 @@ impl Caller {
         Some(Self {
             actor,
             address: address.map_or_else(|| "unknown".to_owned(), |address| address.to_string()),
+            node: Principal::of(extensions).cloned(),
         })
+    }
+
+    /// The SHA-256 of the certificate that it has proved its certname with.
+    pub(super) fn fingerprint(&self) -> Option<String> {
+        self.node.as_ref().map(|Principal(node)| node.fingerprint.to_string())
     }
 }
 

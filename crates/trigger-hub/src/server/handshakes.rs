@@ -21,6 +21,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use trigger_core::token_bucket::{Rate, TokenBucket};
 
+use super::audit;
 use super::connection::Activity;
 use super::handshake_error::HandshakeError;
 use super::metrics::Metrics;
@@ -182,6 +183,7 @@ impl Handshakes {
             tracing::warn!(omitted, "more connections were refused than the log shows");
         }
         tracing::warn!(peer = %address, certname = error.subject(), reason = error.label(), "a connection was refused: {error}");
+        audit::not_let_in(address, error.subject(), &error.to_string(), omitted);
     }
 }
 

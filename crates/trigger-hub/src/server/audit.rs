@@ -1,10 +1,13 @@
-//! The hub's lines in the audit log: who fired what at whom, and what was denied.
+//! The hub's lines in the audit: who fired what at whom, which requests were denied, and who was not let in. Their fields are a
+//! promise: `docs/operating/audit.md` lists them.
+
+use std::net::SocketAddr;
 
 use trigger_core::event::Part;
 use trigger_core::holds::HoldOrder;
 use trigger_core::identity::Certname;
 
-use crate::server::caller::Caller;
+use super::caller::Caller;
 
 /// A part of an event was stored.
 pub(super) fn accepted(caller: &Caller, part: &Part) {
@@ -31,6 +34,7 @@ fn fire(caller: &Caller, part: &Part, decision: &str, reason: Option<&str>, unlo
         part = part.index,
         targets,
         certname = %caller.actor,
+        fingerprint = caller.fingerprint(),
         peer = caller.address,
         unlogged = (unlogged > 0).then_some(unlogged),
     );
@@ -48,6 +52,7 @@ pub(super) fn ordered(caller: &Caller, node: &Certname, order: &HoldOrder) {
         lasts_seconds,
         reason,
         certname = %caller.actor,
+        fingerprint = caller.fingerprint(),
         peer = caller.address,
     );
 }
@@ -60,7 +65,27 @@ pub(super) fn denied(caller: &Caller, kind: &str, reason: &str, unlogged: u64) {
         decision = "refused",
         reason,
         certname = %caller.actor,
+        fingerprint = caller.fingerprint(),
         peer = caller.address,
         unlogged = (unlogged > 0).then_some(unlogged),
     );
+}
+
+/// A client was not let in. `certname` is that of the certificate that it has shown, if that could be read; so many refusals were
+/// not logged before it.
+pub(super) fn not_let_in(peer: SocketAddr, certname: Option<&str>, reason: &str, unlogged: u64) {
+    tracing::info!(
+        target: "audit",
+        action = "connect",
+        decision = "refused",
+        reason,
+        certname,
+        %peer,
+        unlogged = (unlogged > 0).then_some(unlogged),
+    );
+}
+
+/// A connection was closed, because its certificate is not trusted any more.
+pub(super) fn closed(peer: SocketAddr, certname: &str, reason: &str) {
+    tracing::info!(target: "audit", action = "close", decision = "refused", reason, certname, %peer);
 }
