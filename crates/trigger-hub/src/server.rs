@@ -31,6 +31,7 @@ mod session;
 mod shares;
 mod socket_requests;
 mod state;
+mod store_requests;
 mod stream;
 mod sweeping;
 mod tls;

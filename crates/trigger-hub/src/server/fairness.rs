@@ -97,23 +97,43 @@ pub(super) fn declared_bytes(headers: &HeaderMap) -> Option<u64> {
 /// Delays or refuses the requests of a node that sends too many, and names the node to what handles its request.
 pub(super) async fn admit(State(metrics): State<Arc<Metrics>>, mut request: Request, next: Next) -> Response {
     let peer = Peer::of(request.extensions());
-    let (Some(principal), Some(share)) = (peer.principal().cloned(), peer.share().cloned()) else {
-        return next.run(request).await;
-    };
-    match share.take(declared_bytes(request.headers()).unwrap_or_default()) {
-        Ok(Duration::ZERO) => {}
-        Ok(wait) => sleep(wait).await,
+    if let Err(refusal) = take(&metrics, &peer, declared_bytes(request.headers()).unwrap_or_default()).await {
+        return refusal.into_response();
+    }
+    if let Some(principal) = peer.principal() {
+        request.extensions_mut().insert(principal.clone());
+    }
+    let response = next.run(request).await;
+    charge(&peer, response.body().size_hint().exact().unwrap_or(MAX_BODY_BYTES as u64));
+    response
+}
+
+/// Takes what a request costs its node, and waits until the node may send it.
+///
+/// # Errors
+/// When the node sends too many.
+pub(super) async fn take(metrics: &Metrics, peer: &Peer, body_bytes: u64) -> Result<(), Refusal> {
+    let (Some(principal), Some(share)) = (peer.principal(), peer.share()) else { return Ok(()) };
+    match share.take(body_bytes) {
+        Ok(Duration::ZERO) => Ok(()),
+        Ok(wait) => {
+            sleep(wait).await;
+            Ok(())
+        }
         Err(retry_after) => {
             metrics.limited();
-            let refusal = too_many(&principal, retry_after);
-            report(&peer, &share, &refusal);
-            return refusal.into_response();
+            let refusal = too_many(principal, retry_after);
+            report(peer, share, &refusal);
+            Err(refusal)
         }
     }
-    request.extensions_mut().insert(principal);
-    let response = next.run(request).await;
-    share.charge(response.body().size_hint().exact().unwrap_or(MAX_BODY_BYTES as u64));
-    response
+}
+
+/// Takes what an answer of so many bytes costs its node.
+pub(super) fn charge(peer: &Peer, bytes: u64) {
+    if let Some(share) = peer.share() {
+        share.charge(bytes);
+    }
 }
 
 /// Logs that a node asks for too much.

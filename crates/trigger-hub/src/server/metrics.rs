@@ -1,5 +1,6 @@
 //! The hub's metrics for Prometheus: requests and watches here, the rest by the store.
 
+use axum::http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -125,8 +126,8 @@ impl Metrics {
     }
 
     /// Counts an answered request.
-    pub(super) fn answered(&self, kind: &'static str, result: &'static str) {
-        self.requests.get_or_create(&RequestLabels { kind, result }).inc();
+    pub(super) fn answered(&self, kind: &'static str, status: StatusCode) {
+        self.requests.get_or_create(&RequestLabels { kind, result: result(status) }).inc();
     }
 
     /// Counts a request that its client has no right to, or no quota for.
@@ -163,5 +164,15 @@ pub(super) struct OpenWatch(Gauge);
 impl Drop for OpenWatch {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+fn result(status: StatusCode) -> &'static str {
+    if status.is_server_error() {
+        "failed"
+    } else if status.is_client_error() {
+        "refused"
+    } else {
+        "ok"
     }
 }

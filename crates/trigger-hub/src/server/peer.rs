@@ -27,11 +27,6 @@ impl Peer {
         Self { client: info.map(|ConnectInfo(client)| client.clone()) }
     }
 
-    /// What its connection attaches to a request.
-    pub(super) fn client(&self) -> Option<&Client> {
-        self.client.as_ref()
-    }
-
     /// Its address, without its certname.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         self.client.as_ref().map(|client| client.address)

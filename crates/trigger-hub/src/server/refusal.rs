@@ -54,6 +54,11 @@ impl Refusal {
         }
     }
 
+    /// The body of the answer.
+    pub(crate) fn into_reply(self) -> ErrorReply {
+        ErrorReply { error: self.sentence, denied: self.is_denied }
+    }
+
     /// The request itself is wrong, and must not be repeated.
     pub(crate) fn bad_request(sentence: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, sentence)
@@ -62,9 +67,9 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response =
-            (self.status, Json(ErrorReply { error: self.sentence, denied: self.is_denied })).into_response();
-        if let Some(wait) = self.retry_after {
+        let (status, retry_after) = (self.status, self.retry_after);
+        let mut response = (status, Json(self.into_reply())).into_response();
+        if let Some(wait) = retry_after {
             // Whole seconds, at least one: a client that comes back too early is refused again.
             let seconds = wait.as_secs() + 1;
             response.headers_mut().insert(RETRY_AFTER, seconds.into());

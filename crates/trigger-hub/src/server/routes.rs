@@ -11,14 +11,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 use tracing::Instrument;
-use trigger_core::identity::Revision;
 use trigger_store::hub_protocol::{
-    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, EntryForm, PUT, PutReply,
-    PutRequest, READ, ReadReply, ReadRequest, STATUS, TAKES_REQUESTS, WATCH, WHY,
+    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, PUT, PutReply, PutRequest,
+    READ, ReadReply, ReadRequest, STATUS, TAKES_REQUESTS, WATCH, WHY,
 };
-use trigger_store::store::StoreError;
 
 use super::body::Body;
 use super::caller::MaybeCaller;
@@ -26,15 +24,14 @@ use super::connections::Standing;
 use super::fairness;
 use super::identification;
 use super::inquiries;
-use super::limits::{check_count, check_key, check_ranges};
+use super::limits::MAX_PAGE_BYTES;
 use super::origin_check::OriginCheck;
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::session;
 use super::shares::MAX_CONNECTIONS;
-use super::socket_requests::{self, PageBytes, SocketRoutes};
 use super::state::ServerState;
-use crate::served_store::PageRequest;
+use super::store_requests;
 
 const HEALTH: &str = "/healthz";
 const METRICS: &str = "/metrics";
@@ -49,11 +46,14 @@ const MAX_SOCKET_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 /// The routes of a hub.
 pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Router {
     let origin_check = Arc::new(origin_check);
-    let over_socket = Extension(socket_routes(Arc::clone(&state)));
-    let router = store_routes()
+    let router = Router::new()
+        .route(PUT, post(put))
+        .route(DELETE, post(delete))
+        .route(COMPARE_AND_SWAP, post(compare_and_swap))
+        .route(READ, post(read))
         .route(WHY, post(inquiries::why))
         .route(STATUS, post(inquiries::status))
-        .route(WATCH, get(watch).layer(over_socket))
+        .route(WATCH, get(watch))
         .route(HEALTH, get(health))
         .route(METRICS, get(metrics_page))
         .fallback(unknown_path)
@@ -67,30 +67,12 @@ pub(super) fn router(state: Arc<ServerState>, origin_check: OriginCheck) -> Rout
                 }
             }
         }));
-    let router = admit(router, &state).layer(middleware::from_fn(keep_reserve));
-    count(router, &state).with_state(state)
-}
-
-/// What a client may ask over the WebSocket of a watch, which its origin and its place were checked for.
-fn socket_routes(state: Arc<ServerState>) -> SocketRoutes {
-    let router = store_routes().fallback(socket_requests::not_served);
-    SocketRoutes(count(admit(router, &state), &state).with_state(state))
-}
-
-/// The requests that read and write the store.
-fn store_routes() -> Router<Arc<ServerState>> {
-    Router::new()
-        .route(PUT, post(put))
-        .route(DELETE, post(delete))
-        .route(COMPARE_AND_SWAP, post(compare_and_swap))
-        .route(READ, post(read))
-}
-
-/// Finds out who sends a request, after its rate was limited.
-fn admit(router: Router<Arc<ServerState>>, state: &Arc<ServerState>) -> Router<Arc<ServerState>> {
-    router
-        .layer(middleware::from_fn_with_state(Arc::clone(state), identification::identify))
+    // Who sends a request is found out after its rate was limited.
+    let router = router
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), identification::identify))
         .layer(middleware::from_fn_with_state(Arc::clone(&state.metrics), fairness::admit))
+        .layer(middleware::from_fn(keep_reserve));
+    count(router, &state).with_state(state)
 }
 
 /// Counts and logs what is answered.
@@ -101,7 +83,7 @@ fn count(router: Router<Arc<ServerState>>, state: &Arc<ServerState>) -> Router<A
         let span = tracing::info_span!("request", kind, peer = %Peer::of(request.extensions()));
         let answered = async move {
             let response = next.run(request).await;
-            metrics.answered(kind, result(response.status()));
+            metrics.answered(kind, response.status());
             tracing::debug!(status = response.status().as_u16(), "request answered");
             response
         };
@@ -112,117 +94,39 @@ fn count(router: Router<Arc<ServerState>>, state: &Arc<ServerState>) -> Router<A
 async fn put(
     State(state): State<Arc<ServerState>>,
     caller: MaybeCaller,
-    body: Body<PutRequest>,
+    Body(request, held): Body<PutRequest>,
 ) -> Result<Json<PutReply>, Refusal> {
-    check_count(body.0.entries.len())?;
-    body.0.entries.iter().try_for_each(|entry| check_key(&entry.key))?;
-    to_its_end(async move {
-        let Body(PutRequest { entries }, _held) = body;
-        let entries: Vec<_> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
-        let revisions = match state.check(caller.0.as_ref(), "put")? {
-            None => put_all(&state, entries).await?,
-            Some(check) => {
-                let mut put = check.put(entries).await?;
-                let written = put_all(&state, std::mem::take(&mut put.entries)).await?;
-                check.stored(&put);
-                put.revisions(written)
-            }
-        };
-        Ok(Json(PutReply { revisions: revisions.into_iter().map(|revision| revision.0).collect() }))
-    })
-    .await
-}
-
-/// Completes a write although its client may go meanwhile: what was decided about it holds until it is stored, and the audit
-/// names it.
-async fn to_its_end<T: Send + 'static>(
-    write: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-) -> Result<T, Refusal> {
-    tokio::spawn(write.in_current_span()).await.unwrap_or_else(|error| {
-        let (backend, detail) =
-            (String::new(), format!("the hub could not complete the write: {error}").into());
-        Err(StoreError::Ambiguous { backend, detail }.into())
-    })
-}
-
-async fn put_all(state: &ServerState, entries: Vec<(String, String)>) -> Result<Vec<Revision>, Refusal> {
-    let results = state.store.put_many(entries).await;
-    if results.iter().any(Result::is_err) {
-        return Err(partial_put(results));
-    }
-    Ok(results.into_iter().flatten().collect())
-}
-
-/// Returns the refusal of a write of which a store without transactions may have stored a part. It says that the result
-/// is unknown, because the client would take any other refusal to mean that nothing was stored.
-fn partial_put(results: Vec<Result<Revision, StoreError>>) -> Refusal {
-    let is_partial = results.iter().any(|result| matches!(result, Ok(_) | Err(StoreError::Ambiguous { .. })));
-    let Some(error) = results.into_iter().find_map(Result::err) else {
-        return Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was refused");
-    };
-    match error {
-        error @ StoreError::Ambiguous { .. } => error.into(),
-        error if !is_partial => error.into(),
-        StoreError::Unreachable { backend, detail }
-        | StoreError::Full { backend, detail }
-        | StoreError::Denied { backend, detail }
-        | StoreError::Refused { backend, detail } => StoreError::Ambiguous { backend, detail }.into(),
-    }
+    store_requests::put(state, caller.0, request, held).await.map(Json)
 }
 
 async fn delete(
     State(state): State<Arc<ServerState>>,
     caller: MaybeCaller,
-    body: Body<DeleteRequest>,
+    Body(request, _held): Body<DeleteRequest>,
 ) -> Result<Json<DeleteReply>, Refusal> {
-    let keys = body.0.keys;
-    check_count(keys.len())?;
-    if let Some(check) = state.check(caller.0.as_ref(), "delete")? {
-        check.delete(&keys).await?;
-    }
-    let deleted = state.store.delete_counted(keys).await?;
-    Ok(Json(DeleteReply { deleted }))
+    store_requests::delete(&state, caller.0.as_ref(), request).await.map(Json)
 }
 
 async fn compare_and_swap(
     State(state): State<Arc<ServerState>>,
     caller: MaybeCaller,
-    body: Body<CasRequest>,
+    Body(request, held): Body<CasRequest>,
 ) -> Result<Json<CasReply>, Refusal> {
-    check_key(&body.0.key)?;
-    to_its_end(async move {
-        let Body(CasRequest { key, value, expected }, _held) = body;
-        let _guards = match state.check(caller.0.as_ref(), "compare_and_swap")? {
-            Some(check) => check.compare_and_swap(&key, &value).await?,
-            None => Vec::new(),
-        };
-        let outcome = state.store.compare_and_swap(&key, &value, expected.map(Revision)).await?;
-        Ok(Json(outcome.into()))
-    })
-    .await
+    store_requests::compare_and_swap(state, caller.0, request, held).await.map(Json)
 }
 
 async fn read(
     State(state): State<Arc<ServerState>>,
     caller: MaybeCaller,
-    PageBytes(max_bytes): PageBytes,
-    body: Body<ReadRequest>,
+    Body(request, _held): Body<ReadRequest>,
 ) -> Result<Json<ReadReply>, Refusal> {
-    let ReadRequest { ranges, from, keys_only } = body.0;
-    let mut ranges = check_ranges(ranges)?;
-    if let Some(check) = state.check(caller.0.as_ref(), "read")? {
-        ranges = check.read(ranges).await?;
-    }
-    let page = state.store.read_page(PageRequest { ranges, from, keys_only, max_bytes }).await?;
-    let entries = page.entries.into_iter().map(EntryForm::from).collect();
-    Ok(Json(ReadReply { entries, next: page.next }))
+    store_requests::read(&state, caller.0.as_ref(), request, MAX_PAGE_BYTES).await.map(Json)
 }
 
 async fn watch(
     State(state): State<Arc<ServerState>>,
     peer: Peer,
     caller: MaybeCaller,
-    Extension(over_socket): Extension<SocketRoutes>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Refusal> {
     let upgrade = upgrade.map_err(|rejection| {
@@ -236,7 +140,7 @@ async fn watch(
         // A task of its own: that of the upgrade would keep its own state for as long as a watch is idle. It has no span, which
         // would take memory too: what is logged names the peer.
         .on_upgrade(move |socket| {
-            tokio::spawn(session::serve(socket, state, peer, caller.0, over_socket));
+            tokio::spawn(session::serve(socket, state, peer, caller.0));
             std::future::ready(())
         });
     response.headers_mut().insert(TAKES_REQUESTS, HeaderValue::from_static("1"));
@@ -302,7 +206,8 @@ async fn wrong_method(request: Request) -> Refusal {
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
 }
 
-fn kind(path: &str) -> &'static str {
+/// What metrics and logs call a request.
+pub(super) fn kind(path: &str) -> &'static str {
     match path {
         PUT => "put",
         DELETE => "delete",
@@ -314,15 +219,5 @@ fn kind(path: &str) -> &'static str {
         HEALTH => "healthz",
         METRICS => "metrics",
         _ => "other",
-    }
-}
-
-fn result(status: StatusCode) -> &'static str {
-    if status.is_server_error() {
-        "failed"
-    } else if status.is_client_error() {
-        "refused"
-    } else {
-        "ok"
     }
 }

@@ -18,7 +18,7 @@ use super::limits::check_ranges;
 use super::metrics::OpenWatch;
 use super::peer::Peer;
 use super::refusal::Refusal;
-use super::socket_requests::{SocketRequests, SocketRoutes};
+use super::socket_requests::SocketRequests;
 use super::state::ServerState;
 use crate::portion::portion;
 use crate::served_store::{PagedEvent, PagedWatch};
@@ -89,9 +89,8 @@ pub(super) fn serve(
     state: Arc<ServerState>,
     peer: Peer,
     caller: Option<Caller>,
-    over_socket: SocketRoutes,
 ) -> impl Future<Output = ()> + Send {
-    let mut requests = SocketRequests::new(over_socket);
+    let mut requests = SocketRequests::default();
     async move {
         let end = match watch(&mut socket, &state, &peer, caller.as_ref(), &mut requests).await {
             Ok(never) => match never {},
@@ -129,7 +128,7 @@ fn close_reason(mut reason: String) -> String {
 /// Serves a watch.
 async fn watch(
     socket: &mut WebSocket,
-    state: &ServerState,
+    state: &Arc<ServerState>,
     peer: &Peer,
     caller: Option<&Caller>,
     requests: &mut SocketRequests,
@@ -159,7 +158,7 @@ async fn watch(
                 Some(Ok(message)) => {
                     unanswered = 0;
                     if let Message::Text(request) = message {
-                        requests.begin(&request, peer, caller).map_err(SessionEnd::Refused)?;
+                        requests.begin(&request, state, peer, caller).map_err(SessionEnd::Refused)?;
                     }
                 }
             },
@@ -307,7 +306,7 @@ mod tests {
     use super::*;
 
     /// The size of the future that a function returns.
-    fn size<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+    fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
         size_of::<F>()
     }
 

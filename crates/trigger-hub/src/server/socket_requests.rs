@@ -1,60 +1,39 @@
 //! The requests of a client that come over the WebSocket of its watch. They pass the same checks as those that are posted, and
-//! share their answers' form.
+//! their answers have the same form. They do not pass the HTTP routes: a fleet that comes back sends nearly all of its requests
+//! this way.
 
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{ConnectInfo, FromRequestParts, Request};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::request::Parts;
-use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use std::sync::Arc;
+
+use axum::http::StatusCode;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::task::JoinSet;
-use tower_service::Service;
+use trigger_core::identity::Certname;
 use trigger_store::hub_protocol::{
-    ErrorReply, MAX_SOCKET_BODY_BYTES, MAX_SOCKET_REQUESTS, NOT_OVER_A_SOCKET, SocketAnswer, SocketRequest,
+    COMPARE_AND_SWAP, DELETE, MAX_SOCKET_BODY_BYTES, MAX_SOCKET_REQUESTS, NOT_OVER_A_SOCKET, PUT, READ,
+    SocketAnswer, SocketRequest,
 };
 
 use super::caller::Caller;
 use super::clock::now;
-use super::limits::{MAX_PAGE_BYTES, MAX_SOCKET_PAGE_BYTES};
+use super::limits::MAX_SOCKET_PAGE_BYTES;
 use super::peer::Peer;
 use super::refusal::Refusal;
+use super::state::ServerState;
+use super::turns::Turn;
+use super::{fairness, routes, store_requests};
 
 /// The largest message of a client that is a request, in bytes.
 const MAX_MESSAGE_BYTES: usize = MAX_SOCKET_BODY_BYTES + 1024;
 
-/// The routes that are served over a WebSocket.
-#[derive(Clone)]
-pub(super) struct SocketRoutes(pub(super) Router);
-
-/// Marks a request that came over a WebSocket.
-#[derive(Debug, Clone, Copy)]
-struct OverSocket;
-
-/// The size of one page of a read, in bytes of keys and values.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct PageBytes(pub(super) usize);
-
-impl<S: Sync> FromRequestParts<S> for PageBytes {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let is_over_socket = parts.extensions.get::<OverSocket>().is_some();
-        Ok(Self(if is_over_socket { MAX_SOCKET_PAGE_BYTES } else { MAX_PAGE_BYTES }))
-    }
-}
-
 /// The requests of one session.
+#[derive(Default)]
 pub(super) struct SocketRequests {
-    routes: SocketRoutes,
     running: JoinSet<SocketAnswer>,
 }
 
 impl SocketRequests {
-    pub(super) fn new(routes: SocketRoutes) -> Self {
-        Self { routes, running: JoinSet::new() }
-    }
-
     /// Begins to answer a request.
     ///
     /// # Errors
@@ -62,45 +41,27 @@ impl SocketRequests {
     pub(super) fn begin(
         &mut self,
         message: &str,
+        state: &Arc<ServerState>,
         peer: &Peer,
         caller: Option<&Caller>,
+    ) -> Result<(), String> {
+        self.begin_with(message, |request| answer(request, Arc::clone(state), peer.clone(), caller.cloned()))
+    }
+
+    fn begin_with<F: Future<Output = SocketAnswer> + Send + 'static>(
+        &mut self,
+        message: &str,
+        answer: impl FnOnce(SocketRequest) -> F,
     ) -> Result<(), String> {
         if message.len() > MAX_MESSAGE_BYTES {
             return Err(format!("a request over a watch has at most {MAX_MESSAGE_BYTES} bytes"));
         }
-        let SocketRequest { id, path, body } = serde_json::from_str(message)
+        let request = serde_json::from_str(message)
             .map_err(|error| format!("the message is not a request over a watch: {error}"))?;
-        let uri: Uri = path
-            .parse()
-            .map_err(|error| format!("what a request over a watch is for is not a path: {error}"))?;
         if self.running.len() >= MAX_SOCKET_REQUESTS {
             return Err(format!("a watch takes at most {MAX_SOCKET_REQUESTS} requests at once"));
         }
-        let body = String::from(Box::<str>::from(body));
-        let mut request = Request::new(Body::empty());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri;
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        request.headers_mut().insert(CONTENT_LENGTH, body.len().into());
-        request.extensions_mut().insert(OverSocket);
-        if let Some(client) = peer.client() {
-            request.extensions_mut().insert(ConnectInfo(client.clone()));
-        }
-        if let Some(caller) = caller {
-            request.extensions_mut().insert(caller.actor.clone());
-        }
-        *request.body_mut() = Body::from(body);
-        let mut routes = self.routes.0.clone();
-        self.running.spawn(async move {
-            let Ok(response) = routes.call(request).await;
-            let status = response.status();
-            let whole = to_bytes(response.into_body(), MAX_SOCKET_BODY_BYTES).await.ok();
-            let text = whole.and_then(|bytes| String::from_utf8(bytes.into()).ok());
-            match text.and_then(|text| RawValue::from_string(text).ok()) {
-                Some(body) => answer(id, status.as_u16(), body),
-                None => not_over_a_socket(id, "the answer is too large for a WebSocket"),
-            }
-        });
+        self.running.spawn(answer(request));
         Ok(())
     }
 
@@ -123,61 +84,158 @@ impl SocketRequests {
     }
 }
 
-/// What is not served over a WebSocket.
-pub(super) async fn not_served() -> Refusal {
-    let status = StatusCode::from_u16(NOT_OVER_A_SOCKET).unwrap_or(StatusCode::NOT_FOUND);
-    Refusal::new(status, "this is not served over a WebSocket")
+async fn answer(
+    SocketRequest { id, path, body }: SocketRequest,
+    state: Arc<ServerState>,
+    peer: Peer,
+    caller: Option<Caller>,
+) -> SocketAnswer {
+    let kind = routes::kind(&path);
+    let answered = serve(&path, &body, &state, &peer, caller).await.and_then(fitting);
+    let (status, body) = match answered {
+        Ok(body) => (StatusCode::OK, body),
+        Err(refusal) => (refusal.status, to_raw_value(&refusal.into_reply()).unwrap_or_default()),
+    };
+    fairness::charge(&peer, body.get().len() as u64);
+    state.metrics.answered(kind, status);
+    tracing::debug!(kind, %peer, status = status.as_u16(), "request over a watch answered");
+    SocketAnswer { id, status: status.as_u16(), time: now().as_unix_ms(), body }
 }
 
-fn not_over_a_socket(id: u32, sentence: &str) -> SocketAnswer {
-    let reply = ErrorReply { error: sentence.to_owned(), denied: false };
-    let body = to_raw_value(&reply).unwrap_or_default();
-    answer(id, NOT_OVER_A_SOCKET, body)
+/// Carries a request out, once its sender may send it.
+async fn serve(
+    path: &str,
+    body: &RawValue,
+    state: &Arc<ServerState>,
+    peer: &Peer,
+    caller: Option<Caller>,
+) -> Result<Box<RawValue>, Refusal> {
+    fairness::take(&state.metrics, peer, body.get().len() as u64).await?;
+    match path {
+        PUT => {
+            let (request, turn) = parse(path, body, state, peer).await?;
+            reply(&store_requests::put(Arc::clone(state), caller, request, turn).await?)
+        }
+        DELETE => {
+            let (request, _turn) = parse(path, body, state, peer).await?;
+            reply(&store_requests::delete(state, caller.as_ref(), request).await?)
+        }
+        COMPARE_AND_SWAP => {
+            let (request, turn) = parse(path, body, state, peer).await?;
+            reply(&store_requests::compare_and_swap(Arc::clone(state), caller, request, turn).await?)
+        }
+        READ => {
+            let (request, _turn) = parse(path, body, state, peer).await?;
+            reply(&store_requests::read(state, caller.as_ref(), request, MAX_SOCKET_PAGE_BYTES).await?)
+        }
+        _ => Err(not_over_a_socket("this is not served over a WebSocket")),
+    }
 }
 
-fn answer(id: u32, status: u16, body: Box<RawValue>) -> SocketAnswer {
-    SocketAnswer { id, status, time: now().as_unix_ms(), body }
+/// Parses a body, and then waits for its sender's turn at the store.
+async fn parse<T: DeserializeOwned>(
+    path: &str,
+    body: &RawValue,
+    state: &ServerState,
+    peer: &Peer,
+) -> Result<(T, Option<Turn<Certname>>), Refusal> {
+    let request = serde_json::from_str(body.get())
+        .map_err(|error| Refusal::bad_request(format!("the request is not what {path} takes: {error}")))?;
+    Ok((request, state.fairness.store_turn(peer).await))
+}
+
+fn reply(reply: &impl Serialize) -> Result<Box<RawValue>, Refusal> {
+    to_raw_value(reply).map_err(|error| {
+        tracing::error!(%error, "cannot encode an answer");
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the hub could not encode its answer")
+    })
+}
+
+fn fitting(body: Box<RawValue>) -> Result<Box<RawValue>, Refusal> {
+    if body.get().len() > MAX_SOCKET_BODY_BYTES {
+        return Err(not_over_a_socket("the answer is too large for a WebSocket"));
+    }
+    Ok(body)
+}
+
+fn not_over_a_socket(sentence: &str) -> Refusal {
+    Refusal::new(StatusCode::from_u16(NOT_OVER_A_SOCKET).unwrap_or(StatusCode::MISDIRECTED_REQUEST), sentence)
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::post;
+    use axum::http::Extensions;
+    use tokio::sync::watch;
+    use trigger_store::hub_protocol::WHY;
+    use trigger_store::memory::MemoryStore;
 
     use super::*;
-
-    /// Requests of which none is answered.
-    fn requests() -> SocketRequests {
-        let never = post(std::future::pending::<()>);
-        SocketRequests::new(SocketRoutes(Router::new().route("/v1/read", never)))
-    }
+    use crate::server::fairness::Fairness;
+    use crate::server::health::HealthCheck;
+    use crate::server::metrics::Metrics;
 
     fn begin(requests: &mut SocketRequests, path: &str, body: &str) -> Result<(), String> {
-        let peer = Peer::of(&axum::http::Extensions::new());
-        requests.begin(&format!(r#"{{"id":1,"path":"{path}","body":{body}}}"#), &peer, None)
+        let message = format!(r#"{{"id":1,"path":"{path}","body":{body}}}"#);
+        requests.begin_with(&message, |_| std::future::pending())
     }
 
     #[tokio::test]
     async fn a_request_is_bounded_and_so_is_their_number() {
-        let mut requests = requests();
+        let mut requests = SocketRequests::default();
         let body = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2));
         let around = r#"{"id":1,"path":"/v1/read","body":}"#.len();
-        assert_eq!(begin(&mut requests, "/v1/read", &body(MAX_MESSAGE_BYTES - around)), Ok(()));
-        let error = begin(&mut requests, "/v1/read", &body(MAX_MESSAGE_BYTES - around + 1)).unwrap_err();
+        assert_eq!(begin(&mut requests, READ, &body(MAX_MESSAGE_BYTES - around)), Ok(()));
+        let error = begin(&mut requests, READ, &body(MAX_MESSAGE_BYTES - around + 1)).unwrap_err();
         assert_eq!(error, "a request over a watch has at most 33792 bytes");
         for _ in 1..MAX_SOCKET_REQUESTS {
-            assert_eq!(begin(&mut requests, "/v1/read", "{}"), Ok(()));
+            assert_eq!(begin(&mut requests, READ, "{}"), Ok(()));
         }
-        let error = begin(&mut requests, "/v1/read", "{}").unwrap_err();
+        let error = begin(&mut requests, READ, "{}").unwrap_err();
         assert_eq!(error, "a watch takes at most 4 requests at once");
     }
 
     #[tokio::test]
     async fn what_is_no_request_is_refused() {
-        let mut requests = requests();
-        let error = begin(&mut requests, "no path", "{}").unwrap_err();
-        assert!(error.starts_with("what a request over a watch is for is not a path: "), "{error}");
-        let error = begin(&mut requests, "/v1/read", "{").unwrap_err();
+        let mut requests = SocketRequests::default();
+        let error = begin(&mut requests, READ, "{").unwrap_err();
         assert!(error.starts_with("the message is not a request over a watch: "), "{error}");
         assert!(requests.running.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_served_here_has_to_be_posted() {
+        let store = Arc::new(MemoryStore::default());
+        let (_stop, stopping) = watch::channel(());
+        let state = Arc::new(ServerState {
+            metrics: Arc::new(Metrics::new(&*store)),
+            store,
+            health: HealthCheck::default(),
+            authorization: None,
+            fairness: Fairness::default(),
+            stopping,
+        });
+        let peer = Peer::of(&Extensions::new());
+        for (path, body, status, answer) in [
+            (READ, r#"{"ranges":[]}"#, 200, r#"{"entries":[],"next":null}"#),
+            (READ, "{}", 400, r#"{"error":"the request is not what /v1/read takes: missing field"#),
+            (WHY, "{}", 421, r#"{"error":"this is not served over a WebSocket"}"#),
+            ("no path", "{}", 421, r#"{"error":"this is not served over a WebSocket"}"#),
+        ] {
+            let mut requests = SocketRequests::default();
+            let message = format!(r#"{{"id":7,"path":"{path}","body":{body}}}"#);
+            requests.begin(&message, &state, &peer, None).unwrap();
+            let given = requests.next().await;
+            assert_eq!((given.id, given.status), (7, status), "{path}: {}", given.body);
+            assert!(given.body.get().starts_with(answer), "{path}: {}", given.body);
+        }
+        let counted = state.metrics.text();
+        for line in [
+            r#"requests_total{kind="read",result="ok"} 1"#,
+            r#"requests_total{kind="read",result="refused"} 1"#,
+            r#"requests_total{kind="why",result="refused"} 1"#,
+            r#"requests_total{kind="other",result="refused"} 1"#,
+        ] {
+            assert!(counted.contains(line), "{counted}");
+        }
     }
 }
