@@ -1,20 +1,24 @@
 //! The TLS handshakes of a hub: who is let in, and that no client's handshake holds up another's.
 //!
-//! Nearly all the work of a handshake is one signature with the hub's key, which follows the client's first message. Only
-//! for that does a handshake take one of a few turns, and the addresses that clients come from have them one after
-//! another, the newest client of each first. A client that sends nothing, or waits for its turn, takes up nothing but its
-//! place, for a limited time.
+//! Nearly all the work of a handshake is one signature with the hub's key, which follows the client's first message. For that
+//! a client takes one of a limited number of turns, and the addresses that clients come from have them one after another, the
+//! newest client of each first. A client that sends nothing, or waits for its turn, takes up nothing but its place, for a limited
+//! time.
+//!
+//! A client keeps its turn until it watches, for a short time at most. A fleet that comes back at once would have all of its
+//! clients in the middle of their first requests otherwise: each would wait for all others, until it gives up and comes again.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZero;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
@@ -39,6 +43,12 @@ const GONE_INTERVAL: Duration = Duration::from_secs(1);
 /// When it is looked first whether the rest of a client's first record has come, and then later and later: a client that never
 /// sends it costs next to nothing.
 const FIRST_PARTIAL_INTERVAL: Duration = Duration::from_millis(20);
+/// How many clients there are at a time from their handshake until they watch.
+const ARRIVALS: usize = 64;
+/// For how long after its signature a client keeps its turn at most: it may be slow, far away, or want no watch.
+const ARRIVAL_LIMIT: Duration = Duration::from_millis(250);
+/// How often it is looked whether a client watches by now.
+const ARRIVAL_INTERVAL: Duration = Duration::from_millis(20);
 /// RFC 8446, 5.1: the type and the version of a record, and its length in two bytes.
 const RECORD_HEADER_BYTES: usize = 5;
 const HANDSHAKE_RECORD: u8 = 22;
@@ -51,7 +61,9 @@ pub(super) struct Handshakes {
     tls: Arc<Tls>,
     shares: Arc<Shares>,
     metrics: Arc<Metrics>,
-    turns: Turns<IpAddr>,
+    arrivals: Turns<IpAddr>,
+    /// One for each core.
+    signatures: Arc<Semaphore>,
     log: Mutex<LogLimit>,
     started: Instant,
 }
@@ -64,8 +76,16 @@ struct LogLimit {
 
 impl Handshakes {
     pub(super) fn new(tls: Arc<Tls>, shares: Arc<Shares>, metrics: Arc<Metrics>) -> Self {
-        let turns = Turns::newest_first(available_parallelism().map_or(1, NonZero::get));
-        Self { tls, shares, metrics, turns, log: Mutex::default(), started: Instant::now() }
+        let signatures = Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZero::get)));
+        Self {
+            tls,
+            shares,
+            metrics,
+            arrivals: Turns::newest_first(ARRIVALS),
+            signatures,
+            log: Mutex::default(),
+            started: Instant::now(),
+        }
     }
 
     /// Makes the handshake of a connection. Returns nothing if the client was refused, which is logged and counted.
@@ -79,7 +99,7 @@ impl Handshakes {
         let limit = if is_reserve { RESERVE_HANDSHAKE_TIMEOUT } else { HANDSHAKE_TIMEOUT };
         let handshake = async {
             let generation = self.tls.generation();
-            let (stream, presented) = self.handshake(stream, address).await?;
+            let (stream, presented) = self.handshake(stream, address, activity).await?;
             let certname = presented.peer.certname.clone();
             let open = self.shares.open(presented, address, Arc::clone(activity));
             let open = open.ok_or(HandshakeError::TooMany(certname))?;
@@ -110,17 +130,18 @@ impl Handshakes {
         &self,
         stream: TcpStream,
         address: SocketAddr,
+        activity: &Arc<Activity>,
     ) -> Result<(TlsStream<TcpStream>, Presented), HandshakeError> {
         first_record(&stream).await;
         let turn = self.turn(&stream, address).await?;
         // What follows is large, and only those who have had their turn need it.
-        Box::pin(self.with_turn(stream, address, turn)).await
+        Box::pin(self.with_turn(stream, address, activity, turn)).await
     }
 
     /// Waits for the turn of a client, unless it gives up. Without this look, an overloaded hub would spend its signatures on
     /// clients that have gone, and have none for those that came back.
     async fn turn(&self, stream: &TcpStream, address: SocketAddr) -> Result<Turn<IpAddr>, HandshakeError> {
-        let mut turn = pin!(self.turns.next(network(address.ip())));
+        let mut turn = pin!(self.arrivals.next(network(address.ip())));
         loop {
             let given = timeout(GONE_INTERVAL, &mut turn).await;
             if has_closed(stream) {
@@ -136,6 +157,7 @@ impl Handshakes {
         &self,
         stream: TcpStream,
         address: SocketAddr,
+        activity: &Arc<Activity>,
         turn: Turn<IpAddr>,
     ) -> Result<(TlsStream<TcpStream>, Presented), HandshakeError> {
         let mut hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream);
@@ -145,7 +167,7 @@ impl Handshakes {
             None => {
                 drop(turn);
                 let hello = hello.await;
-                (hello, self.turns.next(network(address.ip())).await)
+                (hello, self.arrivals.next(network(address.ip())).await)
             }
         };
         let hello = hello.map_err(|error| self.tls.explain(address, &error, None))?;
@@ -153,11 +175,13 @@ impl Handshakes {
         let config = Arc::clone(&handshake.config);
         // The signature, in a thread of its own: among the tasks that serve clients, those of a fleet that comes back would leave
         // no time for the requests of the clients that are in.
+        let place = Arc::clone(&self.signatures).acquire_owned().await;
         let signed = spawn_blocking(move || {
-            let _turn = turn;
-            hello.into_stream(config)
+            let _place = place;
+            (hello.into_stream(config), turn)
         });
-        let rest = signed.await.map_err(|_| HandshakeError::Closed)?;
+        let (rest, turn) = signed.await.map_err(|_| HandshakeError::Closed)?;
+        tokio::spawn(keep_until_arrived(turn, Arc::downgrade(activity)));
         match rest.await {
             Ok(stream) => {
                 let presented = self.tls.identify(&stream, handshake)?;
@@ -185,6 +209,16 @@ impl Handshakes {
         tracing::warn!(peer = %address, certname = error.subject(), reason = error.label(), "a connection was refused: {error}");
         audit::not_let_in(address, error.subject(), &error.to_string(), omitted);
     }
+}
+
+/// Keeps the turn of a client until it watches or has gone, for a limited time.
+async fn keep_until_arrived<T>(_turn: T, activity: Weak<Activity>) {
+    let arrived = async {
+        while activity.upgrade().is_some_and(|activity| activity.is_http()) {
+            sleep(ARRIVAL_INTERVAL).await;
+        }
+    };
+    let _ = timeout(ARRIVAL_LIMIT, arrived).await;
 }
 
 /// Completes when the first record of a client can be read whole, or can no longer be waited for. Until then, and until its
@@ -273,6 +307,30 @@ mod tests {
         check_first_record(&[22, 3, 1, 0, 4, 1, 2, 3, 4], false).await;
         check_first_record(b"GET / HTTP/1.1", false).await;
         check_first_record(&[22, 3, 1, 0xff, 0xff], false).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_keeps_its_turn_until_it_watches_or_has_gone_and_no_slow_one_for_long() {
+        let kept = async |end: Option<fn(&Activity)>| {
+            let (turns, begun) = (Turns::new(1), Instant::now());
+            let activity = Arc::new(Activity::new());
+            tokio::spawn(keep_until_arrived(turns.next(()).await, Arc::downgrade(&activity)));
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(100)).await;
+                match end {
+                    Some(end) => end(&activity),
+                    None => drop(activity),
+                }
+                std::future::pending::<()>().await;
+            });
+            let _next = turns.next(()).await;
+            begun.elapsed()
+        };
+        let soon = Duration::from_millis(100)..Duration::from_millis(130);
+        assert!(soon.contains(&kept(None).await), "it has gone");
+        assert!(soon.contains(&kept(Some(Activity::close)).await), "it was closed");
+        let slow = kept(Some(|_| ())).await;
+        assert!((ARRIVAL_LIMIT..ARRIVAL_LIMIT + Duration::from_millis(10)).contains(&slow), "{slow:?}");
     }
 
     #[test]
