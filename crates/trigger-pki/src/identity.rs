@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::pki_types::CertificateDer;
@@ -17,6 +18,9 @@ use crate::error::{FileKind, PkiError};
 use crate::files::{self, unusable};
 use crate::fingerprint::fingerprint;
 use crate::signature::{self, SCHEMES};
+
+/// How long before it expires a certificate is reported.
+const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// The identity that a node proves, as its files said when they were read.
 pub struct Identity {
@@ -96,6 +100,11 @@ impl Identity {
     /// Until when the certificate is valid.
     pub fn not_after(&self) -> Timestamp {
         self.not_after
+    }
+
+    /// Whether that is within the next two weeks. Puppet itself renews a certificate in its last two months, where it does.
+    pub fn expires_soon(&self, now: Timestamp) -> bool {
+        now <= self.not_after() && self.not_after() < now.plus(EXPIRY_NOTICE)
     }
 
     /// Whether a signature takes several milliseconds: with RSA it takes a hundred times as long as with EC keys.

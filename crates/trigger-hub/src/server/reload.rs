@@ -1,6 +1,6 @@
 //! Keeps the TLS files up to date, and closes the connections of those who are no longer trusted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,8 +22,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) async fn keep_up_to_date(tls: Arc<Tls>, shares: Arc<Shares>, metrics: Arc<Metrics>) {
     let mut checks = interval(CHECK_INTERVAL);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut reported = None;
-    report_problems(&tls);
+    let (mut reported, mut problems) = (None, BTreeSet::new());
     loop {
         checks.tick().await;
         let reloading = Arc::clone(&tls);
@@ -39,7 +38,6 @@ pub(super) async fn keep_up_to_date(tls: Arc<Tls>, shares: Arc<Shares>, metrics:
                 if has_changed {
                     metrics.reloaded("ok");
                     tracing::info!("certificates and revocation lists were read again after a change");
-                    report_problems(&tls);
                 }
                 reported = None;
                 has_changed
@@ -54,6 +52,8 @@ pub(super) async fn keep_up_to_date(tls: Arc<Tls>, shares: Arc<Shares>, metrics:
                 false
             }
         };
+        // Some come with time alone.
+        report_new(&mut problems, tls.problems(now()));
         let connections = shares.connections();
         metrics.tls_connections(connections.len());
         let refused = if has_changed {
@@ -75,10 +75,12 @@ pub(super) async fn keep_up_to_date(tls: Arc<Tls>, shares: Arc<Shares>, metrics:
     }
 }
 
-fn report_problems(tls: &Tls) {
-    for problem in tls.problems() {
+/// Logs the problems that are not `known`, which are the present ones afterwards.
+fn report_new(known: &mut BTreeSet<String>, present: BTreeSet<String>) {
+    for problem in present.difference(known) {
         tracing::warn!("{problem}");
     }
+    *known = present;
 }
 
 /// Those of some connections whose certificate is not trusted any more, with the reason. Each certificate is verified once.

@@ -1,5 +1,6 @@
 //! The hub's own certificate and whom it trusts, as they are now.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use trigger_core::certificate::{CertificateRef, StoredCertificate};
+use trigger_core::time::Timestamp;
 use trigger_pki::{Handshake, OtherEnd, Peer, Pki, PkiError, Untrusted};
 
 use super::clock::now;
@@ -48,11 +50,16 @@ impl Tls {
         self.0.reload()
     }
 
-    /// What is wrong with the hub's own certificate, or with its revocation lists.
-    pub(super) fn problems(&self) -> Vec<String> {
-        let own = self.0.own_problem(now()).map(|problem| format!("clients will refuse this hub: {problem}"));
-        let stale = self.0.trust().stale_lists(now());
-        own.into_iter().chain(stale.iter().map(ToString::to_string)).collect()
+    /// What is wrong at a time with the hub's own certificate, or with its revocation lists.
+    pub(super) fn problems(&self, now: Timestamp) -> BTreeSet<String> {
+        let own = self.0.own_problem(now).map(|problem| format!("clients will refuse this hub: {problem}"));
+        let identity = self.0.identity();
+        let expires = identity.expires_soon(now).then(|| {
+            let (path, when) = (self.0.files().certificate.display(), identity.not_after().date_and_time());
+            format!("the hub's certificate {path} expires at {when}, and no client is let in from then on: renew it")
+        });
+        let stale = self.0.trust().stale_lists(now);
+        own.into_iter().chain(expires).chain(stale.iter().map(ToString::to_string)).collect()
     }
 
     /// Who is at the other end of a connection whose handshake has succeeded.
@@ -105,6 +112,38 @@ impl Tls {
                 HandshakeError::Tls { label: tls_label(error), sentence }
             }
             None => HandshakeError::Closed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use trigger_pki::testing::TestCa;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_with_time_is_a_problem_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut ca = TestCa::new("puppet").unwrap();
+        let tls = Tls::new(Pki::open(ca.node(directory.path(), "puppet").unwrap()).unwrap()).unwrap();
+        let now = now();
+        assert!(tls.problems(now).is_empty(), "{:?}", tls.problems(now));
+        let until = tls.0.identity().not_after();
+        let before = |days: u64| Timestamp::from_unix_ms(until.as_unix_ms() - days * 86_400_000);
+        // The lists end with the certificate.
+        for (at, expires, is_over) in [
+            (before(15), false, false),
+            (before(13), true, false),
+            (until.plus(Duration::from_secs(1)), false, true),
+        ] {
+            let problems = tls.problems(at);
+            let says = |words: &str| problems.iter().any(|problem| problem.contains(words));
+            assert_eq!(says("no client is let in from then on: renew it"), expires, "{problems:?}");
+            assert_eq!(says("clients will refuse this hub"), is_over, "{problems:?}");
+            assert_eq!(says("is out of date"), is_over, "{problems:?}");
         }
     }
 }

@@ -11,8 +11,6 @@ use crate::os::Os;
 
 /// How often the files are looked at. A look costs a system call for each of them.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// How long before it expires a certificate is reported. Puppet itself renews it in its last two months, where it does.
-const EXPIRY_NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Follows the files of the node's certificates. Does not end.
 pub(super) async fn follow(host: Os, certificates: LazyPki) {
@@ -64,7 +62,7 @@ fn troubles_at(pki: &Pki, now: Timestamp) -> Vec<String> {
     } else if now < identity.not_before() {
         let when = identity.not_before().date_and_time();
         troubles.push(format!("this node's certificate {path} is valid from {when} only: set the clock"));
-    } else if identity.not_after() < now.plus(EXPIRY_NOTICE) {
+    } else if identity.expires_soon(now) {
         let when = identity.not_after().date_and_time();
         troubles.push(format!("this node's certificate {path} expires at {when}: renew it"));
     }
