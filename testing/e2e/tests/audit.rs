@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use trigger_e2e::{BackendKind, Fleet, eventually};
+use trigger_e2e::{Authority, BackendKind, Crl, Fleet, eventually};
 
 fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
@@ -74,4 +74,42 @@ fn an_audit_that_cannot_be_written_is_reported_and_holds_up_nothing() {
     let dropped = line_with(&file, &json!({ "action": "drop" }));
     assert!(dropped["lines"].as_u64().is_some_and(|lines| lines > 0), "{dropped}");
     line_with(&file, &json!({ "action": "end", "event": event }));
+}
+
+#[test]
+fn a_hub_audits_who_fires_who_is_denied_and_who_is_not_let_in() {
+    let mut fleet = Fleet::on(BackendKind::Hub);
+    let file = fleet.path().join("log/hub.log");
+    // What follows is no longer below [hub].
+    fleet.backend.restart_with(&["[audit]".to_owned(), format!("file = '{}'", file.display())]);
+    let (web, mut lb) = (fleet.running("web01"), fleet.running("lb01"));
+    let event = web.fire(&["refresh", "--host", "lb01"]).committed();
+    web.wait_for(&event, "lb01", "done");
+    let fired = line_with(&file, &json!({ "action": "fire", "event": event, "part": 0 }));
+    let expected = json!({
+        "time": fired["time"], "action": "fire", "certname": "web01", "decision": "accepted", "event": event,
+        "fingerprint": fired["fingerprint"], "origin": "web01", "part": 0, "peer": fired["peer"], "targets": "lb01",
+        "trigger": "refresh",
+    });
+    assert_eq!(fired, expected);
+    let delivered = fired["fingerprint"].as_str().unwrap_or_default();
+    assert_eq!(delivered.len(), 64, "a SHA-256 in hexadecimal digits: {fired}");
+
+    let others = json!({ "keys": [format!("/puppet_trigger/events/deliveries/web01/{event}")] });
+    let (status, reply) = fleet.backend.post_as(&lb.ssl(), "/v1/delete", &others);
+    assert_eq!(status, 403, "{reply}");
+    let denied = line_with(&file, &json!({ "action": "delete", "decision": "refused", "certname": "lb01" }));
+    assert_eq!(denied["reason"], reply["error"], "{denied}");
+
+    let revoked = lb.ssl();
+    let lists = Crl { revoked: vec![&revoked], number: 2, ..Crl::default() };
+    fleet.backend.ssl().set_crl(&Authority::puppet().crl(&lists));
+    lb.wait_until_disconnected("it is revoked");
+    for action in ["close", "connect"] {
+        let wanted = json!({ "action": action, "decision": "refused", "certname": "lb01" });
+        let line = line_with(&file, &wanted);
+        assert!(line["reason"].as_str().is_some_and(|reason| reason.contains("revoked")), "{line}");
+        assert!(line["peer"].as_str().is_some_and(|peer| peer.starts_with("127.0.0.1:")), "{line}");
+    }
+    lb.kill_agent();
 }
