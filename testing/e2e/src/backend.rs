@@ -179,6 +179,21 @@ impl Backend {
         }
     }
 
+    /// Stores a value with the certificate of a node, past that node's own program.
+    ///
+    /// # Errors
+    /// What the backend says where it refuses; a hub's answer begins with its status.
+    pub fn put_as(&self, ssl: &Ssl, key: &str, value: &str) -> Result<(), String> {
+        if !self.kind.is_hub() {
+            return self.etcdctl_as(ssl, &["put", "--", key, value]).map(drop);
+        }
+        let entries = json!({ "entries": [{ "key": key, "value": value }] });
+        match self.post_as(ssl, "/v1/put", &entries) {
+            (200, _) => Ok(()),
+            (status, reply) => Err(format!("{status} {reply}")),
+        }
+    }
+
     /// Removes a key, as an operator would.
     pub fn delete(&self, key: &str) {
         if self.kind.is_hub() {

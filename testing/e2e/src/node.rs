@@ -35,6 +35,8 @@ pub struct Node {
     certname: String,
     directory: PathBuf,
     settings: Vec<(String, String)>,
+    /// The variables that its processes have of Trigger.
+    variables: Vec<(&'static str, PathBuf)>,
     boot: Option<PathBuf>,
     /// Files that its processes see in the place of the machine's own.
     replaced: Vec<(PathBuf, PathBuf)>,
@@ -59,6 +61,7 @@ impl Node {
             certname: certname.to_owned(),
             directory: directory.to_owned(),
             settings: Vec::new(),
+            variables: Vec::new(),
             boot: None,
             replaced: Vec::new(),
             agent: None,
@@ -119,6 +122,22 @@ impl Node {
     pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
         self.settings.retain(|(known, _)| known != key);
         self.settings.push((key.to_owned(), value.to_owned()));
+        self.write_config();
+        self
+    }
+
+    /// Removes one setting from its configuration file.
+    pub fn unset(&mut self, key: &str) -> &mut Self {
+        self.settings.retain(|(known, _)| known != key);
+        self.write_config();
+        self
+    }
+
+    /// Leaves the URL of the backend in its configuration file, and nothing else. Its processes have their state
+    /// directory from the environment, because the default one is the machine's own.
+    pub fn has_only_a_backend(&mut self) -> &mut Self {
+        self.settings.retain(|(known, _)| known == "backend");
+        self.variables = vec![("TRIGGER_STATE_DIR", self.path("state"))];
         self.write_config();
         self
     }
@@ -252,6 +271,7 @@ impl Node {
         ] {
             command.env_remove(format!("TRIGGER_{name}"));
         }
+        command.envs(self.variables.iter().cloned());
         command
     }
 

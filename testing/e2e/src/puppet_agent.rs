@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::node::{Node, path_with_trigger};
+use crate::pki::Ssl;
 use crate::process::Process;
 use crate::puppet::Applied;
 use crate::puppet_server::PuppetServer;
@@ -49,6 +50,16 @@ impl Node {
             self.environment(),
         );
         self.write("puppet/puppet.conf", &text);
+    }
+
+    /// Has Puppet fetch a certificate, the CA's certificates and the revocation lists from the server that its
+    /// `puppet.conf` names, and returns the files.
+    pub fn bootstrap_certificate(&self) -> Ssl {
+        let mut command = Command::new("puppet");
+        command.args(["ssl", "bootstrap", "--color=false", "--confdir"]).arg(self.path("puppet"));
+        let bootstrapped = Applied::by(&mut command);
+        assert_eq!(bootstrapped.code, 0, "{}", bootstrapped.output);
+        Ssl::at(&self.path("puppet/ssl"), self.certname())
     }
 
     /// Returns the path of a file of Puppet's state on this node.

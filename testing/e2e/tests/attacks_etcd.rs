@@ -101,13 +101,16 @@ fn unsigned(text: &str) -> String {
 #[test]
 fn it_forges_moves_and_alters_no_event() {
     let mut scene = Scene::new();
-    let db = member(&scene.fleet, DB);
+    let mut db = scene.fleet.node(DB);
+    db.set("groups", "['db']").start_agent();
     let original = scene.genuine(&[LB]);
     let text = scene.get(&part(&original));
     assert!(text.contains("\"cert\""), "signed with a certificate: {text}");
 
-    // Moved to a node that the event does not name.
+    // Moved to a node that the event does not name; and to a group of that node, where the event names no group.
     scene.put(&delivery(DB, &original), TO_PART_0);
+    let ungrouped = scene.genuine(&[LB]);
+    scene.put(&format!("{PREFIX}/group-deliveries/db/{ungrouped}"), TO_PART_0);
     // Copied, altered, and in the name of another node with the attacker's own signature and certificate.
     let plant = |event: &str, text: &str| {
         scene.put(&part(event), text);
@@ -139,9 +142,12 @@ fn it_forges_moves_and_alters_no_event() {
     let marker = scene.web.fire(&["marker", "--host", LB, "--host", DB]).committed();
     scene.web.wait_for(&marker, LB, "done");
     scene.web.wait_for(&marker, DB, "done");
-    assert_eq!((scene.lb.runs().len(), db.runs().len()), (2, 1), "the original and the marker");
-    let moved = scene.web.wait_for(&original, DB, "refused");
-    assert!(moved["reason"].as_str().is_some_and(|why| why.contains("does not name this target")), "{moved}");
+    assert_eq!((scene.lb.runs().len(), db.runs().len()), (3, 1), "the originals and the marker");
+    for event in [original, ungrouped] {
+        let moved = scene.web.wait_for(&event, DB, "refused");
+        let why = moved["reason"].as_str().unwrap_or_default();
+        assert!(why.contains("does not name this target"), "{moved}");
+    }
 }
 
 /// Proves C1 and C13: it knows the id of an event that its origin has spooled, and nothing stops it at an etcd from

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use trigger_e2e::{Authority, BackendKind, Fleet, SERVER, Ssl, eventually};
+use trigger_e2e::{Authority, BackendKind, Fleet, Request, SERVER, Ssl, eventually};
 
 const PREFIX: &str = "/puppet_trigger/events";
 
@@ -126,6 +126,23 @@ fn a_fleet_has_the_rights_that_it_needs_and_a_node_no_others() {
     let event = db01.fire(&["refresh", "--host", "lb01.example.com"]).committed();
     db01.wait_for(&event, "lb01.example.com", "done");
     db01.wait_for(&early, "lb01.example.com", "done");
+}
+
+/// Proves C13: etcd takes its user from the common name of a certificate, and from no other name in it.
+#[test]
+fn a_certificate_with_another_nodes_name_beside_its_own_has_none_of_its_rights() {
+    let fleet = Fleet::on(BackendKind::Etcd);
+    let administrator = protect(&fleet);
+    grant(&fleet, &administrator, &["web01.example.com", "evil.example.com"]);
+    let request = Request::of("evil.example.com").with_alt_names(&["web01.example.com"]);
+    let evil = Authority::puppet().issue(&request, &fleet.directory("evil"));
+    let web = Authority::puppet().node("web01.example.com", &fleet.directory("web01"));
+    let put =
+        |ssl: &Ssl, certname: &str| fleet.backend.put_as(ssl, &format!("{PREFIX}/nodes/{certname}"), "x");
+    assert_eq!(put(&evil, "evil.example.com"), Ok(()));
+    let refused = put(&evil, "web01.example.com").expect_err("a refusal");
+    assert!(refused.contains("permission denied"), "{refused}");
+    assert_eq!(put(&web, "web01.example.com"), Ok(()));
 }
 
 /// Proves C1 and C13: an operator who makes users and roles for new nodes disturbs none that work.

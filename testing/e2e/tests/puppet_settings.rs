@@ -33,13 +33,6 @@ fn puppet_conf(node: &Node, conf: &str) {
     node.write("puppet/puppet.conf", &text);
 }
 
-/// Removes a key of the node's configuration file.
-fn unset(node: &Node, key: &str) {
-    let text = fs::read_to_string(node.config()).expect("its configuration");
-    let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with(&format!("{key} ="))).collect();
-    node.write("trigger.toml", &format!("{}\n", kept.join("\n")));
-}
-
 fn fire(node: &Node, flags: &[&str]) -> String {
     node.fire(&[&["t", "--host", node.certname()], flags].concat()).committed()
 }
@@ -75,7 +68,7 @@ fn the_certname_is_found_in_whatever_puppet_logs() {
     let noise = "echo 'Warning: Setting certname = x is deprecated.'; echo '   (location: certname.rb)'; \
                  printf '\\033[0;36mDebug: certname = y\\033[0m\\n'";
     runs_apply(&mut node, "certname = noisy.example.com\nlog_level = debug", noise);
-    unset(&node, "certname");
+    node.unset("certname");
     let fired = node.fire(&["t", "--host", "noisy.example.com"]).committed();
     assert_eq!(node.status(&fired).expect("a status")["origin"], "noisy.example.com");
     fs::remove_dir_all(node.path("state")).expect("a state directory");
@@ -263,7 +256,7 @@ fn a_new_certname_in_puppet_conf_holds_the_node_until_it_is_moved_over() {
     let other = fleet.running("other.example.com");
     let mut node = fleet.node("old.example.com");
     runs_apply(&mut node, "certname = old.example.com", "");
-    unset(&node, "certname");
+    node.unset("certname");
     node.start_agent();
     assert_eq!(end(&node, &fire(&node, &[]))["state"], "done");
 

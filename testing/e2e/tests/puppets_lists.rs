@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use trigger_e2e::{Node, Process, PuppetServer, Ssl, eventually, free_port, program};
+use trigger_e2e::{Node, Process, PuppetServer, eventually, free_port, program};
 
 const PATH: &str = "/puppet-ca/v1/certificate_revocation_list/ca";
 
@@ -16,11 +16,8 @@ fn node(certname: &str, directory: &Path, backend: &str) -> Node {
     fs::create_dir_all(directory).expect("a node's directory");
     let mut node = Node::new(certname, directory, backend);
     node.puppet_conf(PuppetServer::shared().port(), "");
-    let mut command = Command::new("puppet");
-    command.args(["ssl", "bootstrap", "--confdir"]).arg(node.path("puppet"));
-    let output = command.output().expect("puppet");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    node.has_certificate(&Ssl::at(&node.path("puppet/ssl"), certname)).set("require_signature", "true");
+    let ssl = node.bootstrap_certificate();
+    node.has_certificate(&ssl).set("require_signature", "true");
     node
 }
 

@@ -2,7 +2,9 @@
 
 #![allow(clippy::expect_used, reason = "scenarios are functions that tests call")]
 
-use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_plain_backend};
+use std::fs;
+
+use trigger_e2e::{BackendKind, Fleet, Node, eventually, on_each_backend, on_each_plain_backend};
 
 const PREFIX: &str = "/puppet_trigger/events";
 
@@ -13,6 +15,8 @@ on_each_plain_backend!(
     a_forged_outcome_is_not_shown_as_true,
     an_agent_needs_a_key_or_has_to_be_told_that_it_needs_none,
 );
+// Nodes with certificates as Puppet makes them.
+on_each_backend!(a_node_that_is_told_nothing_of_signatures_requires_them);
 
 /// A node that signs with the key of the fleet, and requires signatures.
 fn signing(fleet: &Fleet, certname: &str) -> Node {
@@ -137,4 +141,40 @@ fn an_agent_needs_a_key_or_has_to_be_told_that_it_needs_none(kind: BackendKind) 
     node.set("require_signature", "false");
     node.start_agent();
     node.wait_for_log("nothing is signed or verified (require_signature = false)");
+}
+
+/// Proves C13.
+fn a_node_that_is_told_nothing_of_signatures_requires_them(kind: BackendKind) {
+    let fleet = Fleet::on(kind);
+    let untold = |certname: &str| {
+        let mut node = fleet.node(certname);
+        node.unset("require_signature").start_agent();
+        let settings = fs::read_to_string(node.config()).expect("a configuration");
+        assert!(!settings.contains("require_signature"), "{settings}");
+        node
+    };
+    let (web, lb) = (untold("web01.example.com"), untold("lb01.example.com"));
+    let event = web.fire(&["refresh", "--host", lb.certname()]).committed();
+    web.wait_for(&event, lb.certname(), "done");
+    let genuine = fleet.backend.get(&part(&event)).expect("a part");
+    assert!(genuine.contains("\"cert\""), "signed with a certificate: {genuine}");
+
+    // Put there by the origin itself, past its program, because a hub takes an event from its origin alone: without a
+    // signature, and with that of another event.
+    for (n, is_signed, why) in [(1, false, "require_signature"), (2, true, "the signature does not fit")] {
+        // An id in the form of earlier versions, which anyone could make.
+        let forged = format!("{}7{}{n:012x}", &event[..14], &event[15..24]);
+        let renamed = genuine.replace(&event, &forged);
+        let unsigned = format!("{}}}", renamed.split_once(",\"sig\"").expect("a signature").0);
+        let text = if is_signed { &renamed } else { &unsigned };
+        let put = |key: &str, value: &str| fleet.backend.put_as(&web.ssl(), key, value).expect("a write");
+        put(&part(&forged), text);
+        put(&delivery(lb.certname(), &forged), r#"{"v":1,"body":{"part":0}}"#);
+        let refused = web.wait_for(&forged, lb.certname(), "refused");
+        assert!(refused["reason"].as_str().is_some_and(|reason| reason.contains(why)), "{refused}");
+    }
+    assert_eq!(lb.runs().len(), 1);
+    let event = web.fire(&["refresh", "--host", lb.certname()]).committed();
+    web.wait_for(&event, lb.certname(), "done");
+    assert_eq!(lb.runs().len(), 2);
 }
