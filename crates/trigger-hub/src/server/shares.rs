@@ -209,9 +209,11 @@ fn tokens(bytes: u64) -> u32 {
     u32::try_from(bytes / TOKEN_BYTES).unwrap_or(u32::MAX)
 }
 
-/// Makes the connection end that has been idle for the longest time. Returns whether there was one.
+/// Makes the connection end that has been idle for the longest time. Returns whether there was one. One that is surplus
+/// leaves no room for an ordinary one.
 fn close_an_idle_one(connections: &[Arc<LiveConnection>]) -> bool {
-    let idle = connections.iter().filter_map(|live| Some((live.activity.idle_since()?, live)));
+    let ordinary = connections.iter().filter(|live| !live.is_surplus);
+    let idle = ordinary.filter_map(|live| Some((live.activity.idle_since()?, live)));
     let oldest = idle.min_by_key(|(since, _)| *since);
     oldest.is_some_and(|(since, live)| since.elapsed() >= MIN_IDLE && live.activity.give_way())
 }
@@ -219,4 +221,96 @@ fn close_an_idle_one(connections: &[Arc<LiveConnection>]) -> bool {
 /// Locks a mutex, even if a thread has panicked while it held it, because no update can be left half done.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio::time::advance;
+    use trigger_core::certificate::Fingerprint;
+    use trigger_core::time::Timestamp;
+
+    use super::super::connection::Connection;
+    use super::*;
+
+    fn open(shares: &Arc<Shares>, activity: &Arc<Activity>) -> Option<OpenConnection> {
+        let peer = Peer {
+            certname: "web01.example.com".parse().unwrap(),
+            extensions: Default::default(),
+            fingerprint: Fingerprint::from_digest([7; 32]),
+            not_after: Timestamp::from_unix_ms(0),
+        };
+        let presented = Presented { peer: Arc::new(peer), chain: Vec::new() };
+        shares.open(presented, ([127, 0, 0, 1], 8145).into(), Arc::clone(activity))
+    }
+
+    /// A connection on which no request has begun.
+    fn idle(shares: &Arc<Shares>) -> Option<OpenConnection> {
+        open(shares, &Arc::new(Activity::new()))
+    }
+
+    /// A connection whose request is being answered.
+    async fn busy(shares: &Arc<Shares>) -> (OpenConnection, Connection<DuplexStream, ()>) {
+        let (mut client, stream) = duplex(64);
+        let activity = Arc::new(Activity::new());
+        let mut connection = Connection::new(stream, (), Arc::clone(&activity), false);
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        assert!(connection.read(&mut [0; 64]).await.is_ok() && activity.idle_since().is_none());
+        (open(shares, &activity).unwrap(), connection)
+    }
+
+    async fn all_busy(
+        shares: &Arc<Shares>,
+        count: usize,
+    ) -> Vec<(OpenConnection, Connection<DuplexStream, ()>)> {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(busy(shares).await);
+        }
+        assert!(!all.iter().any(|(open, _)| open.live.is_surplus()));
+        all
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certname_has_sixteen_connections_and_four_more_that_are_told_so() {
+        let shares = Arc::new(Shares::new());
+        let mut ordinary = all_busy(&shares, 16).await;
+        let mut surplus: Vec<_> = (0..4).map(|_| idle(&shares).unwrap()).collect();
+        assert!(surplus.iter().all(|open| open.live.is_surplus()));
+        assert!(idle(&shares).is_none());
+        surplus.pop();
+        surplus.push(idle(&shares).unwrap());
+        assert!(surplus.iter().all(|open| open.live.is_surplus()));
+        assert!(idle(&shares).is_none());
+        ordinary.pop();
+        assert!(!idle(&shares).unwrap().live.is_surplus());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_gives_way_unless_it_is_one_too_many() {
+        let shares = Arc::new(Shares::new());
+        let mut ordinary = all_busy(&shares, 15).await;
+        let oldest = idle(&shares).unwrap();
+        advance(MIN_IDLE).await;
+        let next = idle(&shares).unwrap();
+        assert!(oldest.live.activity.is_over() && !next.live.is_surplus());
+        drop((oldest, next));
+        ordinary.extend(all_busy(&shares, 1).await);
+        let surplus = idle(&shares).unwrap();
+        advance(MIN_IDLE).await;
+        assert!(idle(&shares).unwrap().live.is_surplus(), "a place that none of the sixteen has left");
+        assert!(!surplus.live.activity.is_over());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_snapshots_of_a_certname_are_sent_at_once() {
+        let shares = Arc::new(Shares::new());
+        let (open, _connection) = busy(&shares).await;
+        let first = open.share.snapshot().await.unwrap();
+        let _second = open.share.snapshot().await.unwrap();
+        assert!(open.share.snapshot().now_or_never().is_none());
+        drop(first);
+        assert!(open.share.snapshot().now_or_never().flatten().is_some());
+    }
 }
