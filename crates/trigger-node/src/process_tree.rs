@@ -424,4 +424,25 @@ mod tests {
         reader.kill().await.unwrap();
         drop(run);
     }
+
+    #[test]
+    fn a_note_or_a_description_of_a_file_that_is_damaged_names_nothing() {
+        assert_eq!(Leader::from_note("12 34\n"), Some(Leader { process: 12, started: 34 }));
+        for damaged in
+            ["", "\n", "12", "12 ", "12  34", "12 34 56", "12 -34", "99999999999 1", "x y", "\0\0\0 \0"]
+        {
+            assert_eq!(Leader::from_note(damaged), None, "{damaged:?}");
+        }
+        for (fdinfo, expected) in [
+            ("pos:\t0\nflags:\t0100001\nmnt_id:\t29\n", true),
+            ("pos:\t0\nflags:\t02100002\n", true),
+            ("pos:\t0\nflags:\t0100000\n", false),
+            ("flags:\t", false),
+            ("flags:\t0100009", false),
+            ("flags:\t99999999999999999999", false),
+            ("", false),
+        ] {
+            assert_eq!(is_writable(fdinfo), expected, "{fdinfo:?}");
+        }
+    }
 }

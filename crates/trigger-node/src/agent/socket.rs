@@ -188,10 +188,11 @@ async fn converse<H: Host>(
     let reply = if rights == Rights::Nothing {
         refused(uid, &groups)
     } else {
-        let reader = BufReader::new(reader.take(access.max_request_bytes()));
-        read_line(reader, &mut line).await?;
-        if line.len() as u64 >= access.max_request_bytes() {
-            too_large(access.max_request_bytes())
+        let most = access.max_request_bytes();
+        // One byte more shows that the request is too large.
+        read_line(BufReader::new(reader.take(most + 1)), &mut line).await?;
+        if line.len() as u64 > most {
+            too_large(most)
         } else {
             answer(&line, service, &Caller { uid, rights }).await
         }
@@ -207,4 +208,75 @@ async fn write(writer: &mut (impl AsyncWriteExt + Unpin), reply: &Reply) -> io::
     let mut text = serde_json::to_string(reply)?;
     text.push('\n');
     tokio::time::timeout(TIMEOUT, writer.write_all(text.as_bytes())).await?
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::{mpsc, watch};
+    use trigger_core::keyspace::Keyspace;
+    use trigger_fleet::Fleet;
+    use trigger_fleet::claim::ClaimState;
+    use trigger_store::memory::MemoryStore;
+
+    use super::super::connection::Connection;
+    use super::super::metrics::Metrics;
+    use super::super::recent_fires::RecentFires;
+    use super::super::{Node, testing};
+    use super::*;
+    use crate::firing::Publisher;
+    use crate::os::Os;
+    use crate::state::Outbox;
+
+    /// The requests to an agent that has no other task.
+    fn service(dir: &Path) -> Service<Os> {
+        let (settings, host) = (testing::settings(dir), Os::start());
+        let outbox = Outbox::open(&settings.state).unwrap();
+        let backends = settings.node_backends();
+        let publisher = Publisher::new(host, None, Default::default(), Default::default(), backends);
+        let fleet = Fleet::new(Arc::new(MemoryStore::default()), Keyspace::default());
+        Service {
+            node: Arc::new(Node { settings, metrics: Metrics::new(), fleet, host }),
+            publisher: Arc::new(publisher),
+            questions: mpsc::channel(1).0,
+            outbox,
+            recent_fires: RecentFires::new(host.wall()),
+            link: watch::channel(Connection::NotTried).1,
+            claim: watch::channel(ClaimState::Unregistered { trouble: None }).1,
+            log_requests: None,
+        }
+    }
+
+    /// The reply to a request whose line has so many bytes, its end included.
+    async fn reply(access: Access, service: &Service<Os>, bytes: usize) -> Reply {
+        let (agents, mut commands) = UnixStream::pair().unwrap();
+        let request = r#"{"ask":"identity"}"#;
+        let line = format!("{request}{}\n", " ".repeat(bytes - request.len() - 1));
+        let asking = async move {
+            // An agent that refuses a request does not read it to its end.
+            let _ = commands.write_all(line.as_bytes()).await;
+            let mut reply = String::new();
+            BufReader::new(commands).read_line(&mut reply).await.unwrap();
+            serde_json::from_str(&reply).unwrap()
+        };
+        let serving = converse(access, agents, service, Callers::new(Vec::new()));
+        let (served, reply) = tokio::join!(serving, asking);
+        served.unwrap();
+        reply
+    }
+
+    #[tokio::test]
+    async fn a_request_is_as_large_as_its_socket_takes_at_most() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = service(dir.path());
+        for (access, most) in [(Access::Shared, 1024 * 1024), (Access::Own, 64 * 1024 * 1024)] {
+            let largest = reply(access, &service, most).await;
+            assert!(matches!(largest, Reply::Identity { .. }), "{largest:?}");
+            match reply(access, &service, most + 1).await {
+                Reply::Failed { message, .. } => {
+                    assert!(message.contains(&format!("takes {most} bytes")), "{message}")
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
 }
