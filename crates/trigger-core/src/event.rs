@@ -363,6 +363,41 @@ mod tests {
     }
 
     #[test]
+    fn each_bound_may_be_reached_and_not_exceeded() {
+        let check = |change: &dyn Fn(&mut Event), expected: Result<(), InvalidEvent>| {
+            let mut event = samples::event(1, "t");
+            change(&mut event);
+            assert_eq!(event.validate(), expected);
+        };
+        let hosts = |event: &mut Event, count: usize| {
+            event.targets.hosts = (0..count).map(|n| format!("n{n}").parse().unwrap()).collect();
+        };
+        check(&|event| hosts(event, 100_000), Ok(()));
+        check(&|event| hosts(event, 100_001), Err(InvalidEvent::TooManyHosts { count: 100_001 }));
+        let groups = |event: &mut Event, count: usize| {
+            event.targets.groups = (0..count).map(|n| format!("g{n}").parse().unwrap()).collect();
+        };
+        check(&|event| groups(event, 64), Ok(()));
+        check(&|event| groups(event, 65), Err(InvalidEvent::TooManyGroups { count: 65 }));
+        let tags = |event: &mut Event, count: usize| {
+            event.options.tags = (0..count).map(|n| format!("t{n}").parse().unwrap()).collect();
+        };
+        check(&|event| tags(event, 64), Ok(()));
+        check(&|event| tags(event, 65), Err(InvalidEvent::TooManyTags { count: 65 }));
+        let (shortest, longest) = (Duration::from_secs(1), MAX_LIFETIME);
+        check(&|event| event.expires_in = shortest, Ok(()));
+        check(
+            &|event| event.expires_in = Duration::from_millis(999),
+            Err(InvalidEvent::BadLifetime { seconds: 0 }),
+        );
+        check(&|event| event.expires_in = longest, Ok(()));
+        check(
+            &|event| event.expires_in = longest + Duration::from_millis(1),
+            Err(InvalidEvent::BadLifetime { seconds: longest.as_secs() }),
+        );
+    }
+
+    #[test]
     fn what_is_known_of_the_firing_resource_is_one_short_line() {
         let resource = FiringResource::new("/Stage[main]/A/Trigger[x\ny]", Some((&"f".repeat(400), Some(3))));
         let shown = resource.to_string();

@@ -4,6 +4,7 @@
 
 mod signing;
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,7 +14,7 @@ use trigger_core::cancellation::Cancellation;
 use trigger_core::delivery::{Completion, Delivery, DeliveryOutcome, DeliveryState};
 use trigger_core::event::Target;
 use trigger_core::holds::{Demand, HoldOrder};
-use trigger_core::identity::{EventId, Revision, RunId};
+use trigger_core::identity::{EventId, GroupName, Revision, RunId};
 use trigger_core::keyspace::{Key, Keyspace, Range};
 use trigger_core::lineage::Lineage;
 use trigger_core::run::history::RunHistory;
@@ -132,6 +133,71 @@ async fn an_event_that_is_altered_moved_or_copied_is_refused() {
             matches!(&arrivals[..], [Arrival::Refused { reason, .. }] if reason.contains("does not fit")),
             "{arrivals:?}"
         );
+    }
+}
+
+/// What a node that has joined the group `lb` at a revision reads of the group's deliveries.
+async fn members_arrivals(world: &World, certname: &str, joined: Revision) -> Vec<Arrival> {
+    let (fleet, group) = (world.fleet(certname), GroupName::from_str("lb").unwrap());
+    let entries = world.store.read(&fleet.delivery_ranges([group.clone()])).await.unwrap();
+    fleet.read_deliveries(&[(group, joined)].into(), &entries).await.unwrap()
+}
+
+fn group_delivery(n: u128) -> String {
+    key(&Key::GroupDelivery { group: "lb".parse().unwrap(), event: id(n) })
+}
+
+/// Proves C13.
+#[tokio::test]
+async fn an_event_that_does_not_name_a_group_is_refused_by_its_members() {
+    for site in [Site::certificates(), Site::shared_key()] {
+        let world = World::new(site);
+        for (n, groups) in [(1, vec![]), (2, vec!["db"])] {
+            let mut publication = publication(n, "web01", &["lb01"]);
+            publication.event.targets.groups = groups.iter().map(|group| group.parse().unwrap()).collect();
+            world.fleet("web01").publish(&publication, false).await.unwrap();
+            let pointer = world.read(&delivery("lb01", n)).await;
+            world.put(&group_delivery(n), &pointer).await;
+        }
+        // Nor does it count that the event names the member itself.
+        for member in ["lb02", "lb01"] {
+            let arrivals = members_arrivals(&world, member, Revision(0)).await;
+            let refused = |n: u128| {
+                arrivals.iter().any(|arrival| match arrival {
+                    Arrival::Refused { event, target: Target::Group(_), reason } => {
+                        *event == id(n) && reason.contains("does not name this target")
+                    }
+                    _ => false,
+                })
+            };
+            assert!(refused(1) && refused(2), "{arrivals:?}");
+            let pending = arrivals.iter().filter(|arrival| matches!(arrival, Arrival::Pending(_))).count();
+            assert_eq!(pending, if member == "lb01" { 2 } else { 0 }, "{arrivals:?}");
+        }
+    }
+}
+
+/// The exception of `docs/security.md`.
+#[tokio::test]
+async fn a_groups_event_that_is_put_back_makes_a_node_that_has_joined_since_run_once() {
+    for site in [Site::certificates(), Site::shared_key()] {
+        let world = World::new(site);
+        let mut publication = publication(1, "web01", &[]);
+        publication.event.targets.groups = ["lb".parse().unwrap()].into();
+        let joined = world.fleet("web01").publish(&publication, false).await.unwrap().revision;
+        let pointer = world.read(&group_delivery(1)).await;
+        assert_eq!(members_arrivals(&world, "lb09", joined).await, [], "it was fired before");
+
+        world.put(&group_delivery(1), &pointer).await;
+        let arrivals = members_arrivals(&world, "lb09", joined).await;
+        assert!(matches!(&arrivals[..], [Arrival::Pending(_)]), "{arrivals:?}");
+        let addressed_as = [Target::Group("lb".parse().unwrap())].into();
+        let completion = Completion { event: id(1), addressed_as, outcome: done() };
+        world.fleet("lb09").finish(&[completion]).await.unwrap();
+
+        world.put(&group_delivery(1), &pointer).await;
+        let arrivals = members_arrivals(&world, "lb09", joined).await;
+        assert!(matches!(&arrivals[..], [Arrival::HasOutcome { .. }]), "{arrivals:?}");
     }
 }
 

@@ -173,6 +173,35 @@ fn files_are_read_again_when_they_change_and_an_incomplete_change_keeps_the_old_
 }
 
 #[test]
+fn nodes_of_a_ca_that_is_removed_from_its_file_are_trusted_no_more_and_others_are() {
+    // A CA that is made again has the name of the former one.
+    for name in ["former", "puppet"] {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut former, mut ca) = (TestCa::new(name).unwrap(), TestCa::new("puppet").unwrap());
+        let files = ca.node(directory.path(), NODE).unwrap();
+        let lists = [&former, &ca].map(|ca| ca.revocation_lists().unwrap());
+        fs::write(&files.ca, former.certificates() + &ca.certificates()).unwrap();
+        fs::write(files.crl.as_ref().unwrap(), lists.concat()).unwrap();
+        let pki = Pki::open(files.clone()).unwrap();
+        let other = former.node(&directory.path().join("other"), "lb01.example.com").unwrap();
+        let other = Pki::open(other).unwrap().identity();
+        let verdict = || pki.trust().verify(other.certificate_der(), &[], NOW).map(|peer| peer.certname);
+        assert_eq!(verdict(), Ok("lb01.example.com".parse().unwrap()));
+
+        // The lists of the former CA are still there, and count no more.
+        fs::write(&files.ca, ca.certificates()).unwrap();
+        assert!(pki.reload().unwrap());
+        let has_namesake = name == "puppet";
+        assert!(
+            matches!(verdict(), Err(Untrusted::UnknownIssuer { has_namesake: found, .. }) if found == has_namesake),
+            "{:?}",
+            verdict()
+        );
+        assert_eq!(pki.own_problem(NOW), None);
+    }
+}
+
+#[test]
 fn puppets_extensions_are_read_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let mut ca = TestCa::new("puppet").unwrap();

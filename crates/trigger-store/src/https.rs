@@ -209,6 +209,11 @@ fn quoted(body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use trigger_pki::testing::TestCa;
+
     use super::*;
 
     #[test]
@@ -235,5 +240,39 @@ mod tests {
         assert_eq!(quoted(b"\n  the query is bad\nmore"), ": the query is bad");
         assert_eq!(quoted(b"<html>\n<b>x</b>"), "");
         assert_eq!(quoted(&[b'x'; 9999]).len(), QUOTED_CHARS + 2);
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_as_long_as_its_limit_at_most() {
+        const LIMITS: Limits = Limits { time: Duration::from_secs(20), bytes: 10 };
+        let directory = tempfile::tempdir().unwrap();
+        let mut ca = TestCa::new("puppet").unwrap();
+        let [server, node] = ["puppet.example.com", "web01.example.com"]
+            .map(|name| Pki::open(ca.node(&directory.path().join(name), name).unwrap()).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let url: HttpsUrl = format!("https://{address}/crl").parse().unwrap();
+        let get = async |answer: String| {
+            let serve = async {
+                let (stream, _) = listener.accept().await.unwrap();
+                let acceptor = TlsAcceptor::from(server.server_config(&[b"http/1.1"]).unwrap());
+                let mut stream = acceptor.accept(stream).await.unwrap();
+                assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+                // A client that has read enough closes the connection.
+                let _ = stream.write_all(answer.as_bytes()).await;
+            };
+            let ((), answer) = tokio::join!(serve, super::get(&node, &url, LIMITS));
+            answer.map_err(|error| error.to_string())
+        };
+        let too_long = format!("{address} sent more than 10 bytes");
+        let whole = |body: &str| format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let chunked = |body: &str| {
+            let chunks: String = body.chars().map(|char| format!("1\r\n{char}\r\n")).collect();
+            format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n")
+        };
+        for form in [&whole as &dyn Fn(&str) -> String, &chunked] {
+            assert_eq!(get(form("0123456789")).await.as_deref(), Ok(&b"0123456789"[..]));
+            assert_eq!(get(form("0123456789a")).await, Err(too_long.clone()));
+        }
     }
 }

@@ -1,11 +1,16 @@
-//! Certificates, their extensions, signatures, and the PEM files that hold them.
+//! Certificates, their extensions, signatures, keys, the files that hold them, and what is sealed.
 
+use std::fs::{Permissions, set_permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::OnceLock;
 
 use trigger_core::certificate::Fingerprint;
+use trigger_core::run_log::SEAL_BYTES;
 use trigger_core::time::Timestamp;
 use trigger_pki::testing::TestCa;
-use trigger_pki::{Pki, SharedKey, TlsFiles, TrustedExtensions, verify_signature};
+use trigger_pki::{
+    OpeningKey, Pki, PkiError, Sealed, SharedKey, TlsFiles, TrustedExtensions, seal, verify_signature,
+};
 
 use crate::scratch::Scratch;
 
@@ -14,13 +19,27 @@ pub(crate) fn certificates(data: &[u8]) {
     static NODE: OnceLock<Node> = OnceLock::new();
     let node = NODE.get_or_init(Node::new);
     let Some((kind, data)) = data.split_first() else { return };
-    match kind % 6 {
+    match kind % 9 {
         0 => node.trusts_nothing_else(data),
         1 => drop(TrustedExtensions::unverified(data)),
         2 => node.signature(data),
         3 => node.reads(|files, path| files.ca = path, data),
         4 => node.reads(|files, path| files.crl = Some(path), data),
-        _ => node.reads(|files, path| files.certificate = path, data),
+        5 => node.reads(|files, path| files.certificate = path, data),
+        6 => node.reads(|files, path| files.key = path, data),
+        7 => node.shared_key(data),
+        _ => sealed(data),
+    }
+}
+
+/// Bytes that were sealed to no key are opened by none, and a key of another node, whatever it is, seals or is refused.
+fn sealed(data: &[u8]) {
+    let Some((key, bytes)) = data.split_first_chunk::<32>() else { return };
+    let reader = OpeningKey::generate().expect("a key");
+    let foreign = Sealed { key: *key, bytes: bytes.to_vec() };
+    assert!(reader.open(&foreign).is_err(), "bytes that nobody sealed are opened");
+    if let Ok(sealed) = seal(key, bytes.to_vec()) {
+        assert_eq!(sealed.bytes.len(), bytes.len() + SEAL_BYTES);
     }
 }
 
@@ -65,7 +84,21 @@ impl Node {
         let mut files = self.files.clone();
         replace(&mut files, self.scratch.write(&format!("{:?}.pem", std::thread::current().id()), data));
         if let Err(error) = Pki::open(files) {
-            assert!(!error.to_string().contains(char::is_control), "an error is one line");
+            is_one_line(&error);
         }
     }
+
+    /// A key that is read signs what it verifies.
+    fn shared_key(&self, data: &[u8]) {
+        let path = self.scratch.write(&format!("{:?}.key", std::thread::current().id()), data);
+        set_permissions(&path, Permissions::from_mode(0o600)).expect("a file of its owner");
+        match SharedKey::open(&path) {
+            Ok(key) => assert!(key.verify(b"text", &key.sign(b"text")), "its own signature is good"),
+            Err(error) => is_one_line(&error),
+        }
+    }
+}
+
+fn is_one_line(error: &PkiError) {
+    assert!(!error.to_string().contains(char::is_control), "an error is one line");
 }

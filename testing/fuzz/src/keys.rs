@@ -1,4 +1,4 @@
-//! Keys and ranges of the store, and the names in them.
+//! Keys and ranges of the store, the names in them, and lists of hosts.
 
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, TriggerName};
 use trigger_core::keyspace::{Key, Keyspace, Range};
@@ -23,6 +23,13 @@ pub(crate) fn keys(data: &[u8]) {
             !certname.to_string().starts_with('.'),
             "a certname is no hidden file and no other directory"
         );
+    }
+    // A list of hosts has one on each line.
+    for line in text.lines() {
+        if let Ok(certname) = Certname::fold_case(line.trim()) {
+            let again: Certname = certname.as_str().parse().expect("a certname that was read");
+            assert_eq!(again, certname);
+        }
     }
     if let Ok(group) = text.parse::<GroupName>() {
         assert!(!group.to_string().contains('/'), "a group is one segment of a key");

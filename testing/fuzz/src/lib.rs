@@ -16,6 +16,7 @@ mod lines;
 mod program;
 mod puppet;
 mod scratch;
+mod urls;
 mod values;
 
 // Where the program's files look for it.
@@ -25,7 +26,7 @@ use program::files::failure;
 pub type Target = fn(&[u8]);
 
 /// All targets by name.
-pub const TARGETS: [(&str, Target); 12] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("agent_socket", bodies::agent_socket),
     ("certificates", certificates::certificates),
     ("configuration", configuration::file),
@@ -36,6 +37,7 @@ pub const TARGETS: [(&str, Target); 12] = [
     ("puppet_settings", puppet::settings),
     ("puppetdb", puppet::puppetdb),
     ("state_lines", lines::state),
+    ("urls", urls::urls),
     ("values", values::values),
     ("watch_frames", frames::watch),
 ];

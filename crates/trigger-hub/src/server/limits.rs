@@ -59,3 +59,43 @@ pub(super) fn check_count(count: usize) -> Result<(), Refusal> {
 pub(super) fn quoted(text: &str) -> String {
     text.chars().take(MAX_QUOTED).flat_map(char::escape_debug).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict<T>(checked: Result<T, Refusal>) -> String {
+        checked.map_or_else(|refusal| refusal.sentence, |_| "accepted".to_owned())
+    }
+
+    #[test]
+    fn a_key_has_1024_bytes_at_most_and_a_refusal_quotes_its_beginning() {
+        for (key, is_accepted) in [
+            ("k".repeat(1024), true),
+            ("k".repeat(1025), false),
+            ("é".repeat(512), true),
+            ("é".repeat(513), false),
+            ("k".to_owned(), true),
+            (String::new(), false),
+            ("a\nb".to_owned(), false),
+        ] {
+            assert_eq!(check_key(&key).is_ok(), is_accepted, "{key:?}");
+        }
+        assert_eq!(
+            verdict(check_key(&"k".repeat(1025))),
+            format!("'{}' cannot be a key: it has 1 to 1024 bytes and no control characters", "k".repeat(80))
+        );
+    }
+
+    #[test]
+    fn a_read_has_1024_ranges_and_a_write_32768_keys_at_most() {
+        let ranges = |count: usize| (0..count).map(|n| RangeForm::Key(format!("/{n}"))).collect();
+        assert_eq!(check_ranges(ranges(1024)).unwrap().len(), 1024);
+        assert_eq!(verdict(check_ranges(ranges(1025))), "1025 ranges are more than a hub takes (1024)");
+        // They count before those that add nothing are left out.
+        let repeated = vec![RangeForm::Key("/a".to_owned()); 1025];
+        assert_eq!(verdict(check_ranges(repeated)), "1025 ranges are more than a hub takes (1024)");
+        assert_eq!(verdict(check_count(32_768)), "accepted");
+        assert_eq!(verdict(check_count(32_769)), "32769 keys are more than a hub writes at once (32768)");
+    }
+}

@@ -153,3 +153,28 @@ async fn a_name_that_the_hub_does_not_know_is_refused_for_now_and_can_be_allowed
     forwarding.abort();
     hub.stop().await;
 }
+
+#[tokio::test]
+async fn a_question_asks_for_a_hundred_events_at_most() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let ask = async |wanted: String| {
+        hub.post("/v1/status", &format!(r#"{{"prefix":"/p","wanted":{wanted}}}"#)).await
+    };
+    let latest = |count: usize| format!(r#"{{"latest":{count}}}"#);
+    let these = |count: usize| {
+        let ids: Vec<_> = (0..count).map(|n| format!(r#""0192a000-0000-7000-8000-{n:012x}""#)).collect();
+        format!(r#"{{"events":[{}]}}"#, ids.join(","))
+    };
+    for most in [latest(100), these(100)] {
+        let answer = ask(most).await;
+        assert!(answer.starts_with(r#"200 OK {"events":[],"#), "{answer}");
+    }
+    for too_many in [latest(101), these(101)] {
+        assert_eq!(
+            ask(too_many).await,
+            r#"400 Bad Request {"error":"101 events are more than one question takes (100)"}"#
+        );
+    }
+    hub.stop().await;
+}

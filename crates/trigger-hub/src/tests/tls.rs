@@ -109,11 +109,15 @@ impl TlsHub {
 
     /// Replaces the revocation lists of the hub.
     pub(super) fn publish_lists(&self) {
-        let crl = self.files.crl.as_ref().unwrap();
-        let new = crl.with_extension("new");
-        std::fs::write(&new, self.ca.revocation_lists().unwrap()).unwrap();
-        std::fs::rename(new, crl).unwrap();
+        replace(self.files.crl.as_ref().unwrap(), self.ca.revocation_lists().unwrap());
     }
+}
+
+/// Replaces a file by a whole one.
+fn replace(path: &Path, text: String) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, path).unwrap();
 }
 
 /// Whether the hub closes a connection.
@@ -291,15 +295,52 @@ async fn one_that_is_revoked_while_connected_is_closed_at_once_and_others_are_no
     is_closed(&mut bad_watch).await;
     is_closed(&mut bad_idle).await;
     assert!(hub.health(&bad).await.is_err());
-    // The session of the other one goes on: it answers a message that is no request for a watch.
-    let masked = [0x81, 0x81, 0, 0, 0, 0, b'x'];
-    good_watch.write_all(&masked).await.unwrap();
-    let mut answer = [0; 256];
-    let length = timeout(TIMEOUT, good_watch.read(&mut answer)).await.unwrap().unwrap();
-    let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
-    assert!(answer.contains("the message is not what a watch takes"), "{answer}");
+    goes_on(&mut good_watch).await;
     let metrics = hub.metrics().await;
     assert!(metrics.contains("closed_connections_total{reason=\"revoked\"} 2"), "{metrics}");
+    hub.hub.stop().await;
+}
+
+/// A session goes on: it answers a message that is no request for a watch.
+async fn goes_on(watch: &mut TlsStream<TcpStream>) {
+    let masked = [0x81, 0x81, 0, 0, 0, 0, b'x'];
+    watch.write_all(&masked).await.unwrap();
+    let mut answer = [0; 256];
+    let length = timeout(TIMEOUT, watch.read(&mut answer)).await.unwrap().unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+    assert!(answer.contains("the message is not what a watch takes"), "{answer}");
+}
+
+/// A CA that was made again has the name of the former one, and a fleet has nodes of both until all are renewed.
+#[tokio::test]
+async fn one_whose_ca_is_removed_while_connected_is_closed_at_once_and_others_are_not() {
+    let mut former_ca = TestCa::new("test").unwrap();
+    let mut hub = TlsHub::start_with_async(async |settings, ca, _| {
+        let files = settings.tls.as_ref().unwrap().files().clone();
+        replace(&files.ca, former_ca.certificates() + &ca.certificates());
+        let lists = [&former_ca, &*ca].map(|ca| ca.revocation_lists().unwrap());
+        replace(files.crl.as_ref().unwrap(), lists.concat());
+        settings.tls = Some(Pki::open(files).unwrap());
+    })
+    .await;
+    let issued = former_ca.issue("former.example.com").unwrap();
+    let former = hub.pki(&former_ca, "former.example.com", &issued);
+    let present = hub.node("present.example.com");
+    assert_eq!(hub.health(&former).await.unwrap(), OK);
+    let (mut former_watch, mut present_watch) = (hub.watch(&former).await, hub.watch(&present).await);
+    replace(&hub.files.ca, hub.ca.certificates());
+    is_closed(&mut former_watch).await;
+    let refused = hub.health(&former).await.unwrap_err();
+    assert!(refused.contains("alert"), "{refused}");
+    goes_on(&mut present_watch).await;
+    assert_eq!(hub.health(&present).await.unwrap(), OK);
+    let metrics = hub.metrics().await;
+    for counted in [
+        "closed_connections_total{reason=\"unknown_issuer\"} 1",
+        "handshakes_total{result=\"unknown_issuer\"} 1",
+    ] {
+        assert!(metrics.contains(counted), "{metrics}");
+    }
     hub.hub.stop().await;
 }
 

@@ -70,6 +70,11 @@ fn a_node_without_anything_to_sign_with_warns_at_each_command() {
 
 /// A Puppet that counts its questions, and fails while there is a file `broken`.
 fn fake_puppet(directory: &Path, tls: &TlsFiles) -> String {
+    fake_puppet_at(&directory.join("puppet"), directory, tls)
+}
+
+/// The same in another place.
+fn fake_puppet_at(program: &Path, directory: &Path, tls: &TlsFiles) -> String {
     let paths = [
         ("hostcert", &tls.certificate),
         ("hostprivkey", &tls.key),
@@ -85,9 +90,8 @@ fn fake_puppet(directory: &Path, tls: &TlsFiles) -> String {
         directory.display(),
         paths.concat()
     );
-    let program = directory.join("puppet");
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(program, script).unwrap();
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
     program.display().to_string()
 }
 
@@ -114,4 +118,28 @@ fn puppets_certificates_sign_and_puppet_is_asked_again_only_when_its_configurati
     check(2);
     fs::remove_file(puppet.path().join("puppet.conf")).unwrap();
     check(3);
+}
+
+/// The packages of Puppet and OpenVox, and those of Debian.
+#[test]
+fn the_certificates_that_puppet_names_sign_wherever_its_packages_put_them() {
+    for (bin, ssl) in [("opt/puppetlabs/bin", "etc/puppetlabs/puppet/ssl"), ("usr/bin", "var/lib/puppet/ssl")]
+    {
+        let root = state();
+        let bin = root.path().join(bin);
+        fs::create_dir_all(&bin).unwrap();
+        let ssl = root.path().join(ssl);
+        let tls = TestCa::new("puppet").unwrap().node(&ssl, "web01.example.com").unwrap();
+        assert_eq!(tls.certificate, ssl.join("certs/web01.example.com.pem"));
+        let site = Site::new(&format!("{} agent", fake_puppet_at(&bin.join("puppet"), root.path(), &tls)));
+        let (fired, event) = site.fire();
+        assert!(!fired.contains("not signed"), "{fired}");
+        let status = site.status(&event);
+        assert!(status.contains(r#""warnings":[]"#), "{status}");
+
+        // Nothing else signs.
+        fs::remove_file(&tls.certificate).unwrap();
+        let (fired, _) = site.fire();
+        assert!(fired.contains("the event is not signed"), "{fired}");
+    }
 }

@@ -6,16 +6,25 @@ use super::*;
 fn each_kind_of_value_has_a_largest_size() {
     for (key, bytes) in [
         (part_key(1), 512 * 1024),
+        (Key::Members { event: event(1), index: 0 }, 512 * 1024),
+        (Key::Settled { event: event(1) }, 1024),
         (delivery_key("lb01", 1), 1024),
+        (delivery_key("@lb", 1), 1024),
+        (cancellation_key("lb01", 1), 4 * 1024),
+        (cancellation_key("@lb", 1), 4 * 1024),
+        (cancellation_key("@lb:lb01", 1), 4 * 1024),
         (outcome_key(1, "lb01"), 64 * 1024),
+        (Key::Node { certname: certname("web01") }, 2 * 1024 * 1024),
+        (Key::RunHistory { certname: certname("web01") }, 256 * 1024),
         (certificate_key("lb01"), 128 * 1024),
         (Key::Hold { certname: certname("lb01") }, 8 * 1024),
         (Key::LogRequest { certname: certname("lb01"), reader: certname("web01") }, 8 * 1024),
         (Key::LogAnswer { reader: certname("ops01"), certname: certname("web01") }, 128 * 1024),
+        (Key::Sweep, 1024),
     ] {
         assert_eq!(check_size(&node("web01"), &key, bytes), Ok(()), "{key}");
         let denial = check_size(&node("web01"), &key, bytes + 1).unwrap_err();
-        assert_eq!(denial.kind, DenialKind::TooLarge);
+        assert_eq!(denial.kind, DenialKind::TooLarge, "{key}");
     }
     assert_eq!(
         check_size(&node("web01"), &delivery_key("lb01", 1), 2000).unwrap_err().to_string(),

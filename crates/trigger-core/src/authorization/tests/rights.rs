@@ -72,6 +72,9 @@ fn events_are_fired_by_their_origin_and_never_change() {
     check(&Key::Settled { event: event(1) }, &Value::Other, "---yo");
 }
 
+/// Gives a part so many of something.
+type Set = fn(&mut Part, usize);
+
 #[test]
 fn a_part_has_the_bounds_of_an_event() {
     let check = |change: &dyn Fn(&mut Part), expected: &str| {
@@ -96,12 +99,26 @@ fn a_part_has_the_bounds_of_an_event() {
     check(&|part| part.index = 1, "another number of parts");
     check(&|part| part.count = 0, "another number of parts");
     check(&|part| part.count = 783, "another number of parts");
-    check(
-        &|part| part.event.targets.hosts = (0..129).map(|n| certname(&format!("n{n}"))).collect(),
-        "more targets",
-    );
-    check(&|part| part.event.fired_at = NOW.plus(crate::event::MAX_LIFETIME), "yes");
-    check(&|part| part.event.fired_at = NOW.plus(crate::event::MAX_LIFETIME * 2), "set the clock");
+    check(&|part| (part.index, part.count) = (781, 782), "yes");
+    let set_each: [(usize, Set); 4] = [
+        (128, |part, count| {
+            part.event.targets.hosts = (0..count).map(|n| certname(&format!("n{n}"))).collect();
+        }),
+        (64, |part, count| {
+            part.event.targets.groups = (0..count).map(|n| format!("g{n}").parse().unwrap()).collect();
+        }),
+        (64, |part, count| {
+            part.event.options.tags = (0..count).map(|n| format!("t{n}").parse().unwrap()).collect();
+        }),
+        (8, |part, count| part.event.lineage.chains = vec![part.event.lineage.chains[0].clone(); count]),
+    ];
+    for (most, set) in set_each {
+        check(&|part| set(part, most), "yes");
+        check(&|part| set(part, most + 1), "more targets, tags or chains than a part may have");
+    }
+    let latest = NOW.plus(crate::event::MAX_LIFETIME + crate::event::CLOCK_TOLERANCE);
+    check(&|part| part.event.fired_at = latest, "yes");
+    check(&|part| part.event.fired_at = latest.plus(Duration::from_millis(1)), "set the clock");
 }
 
 #[test]
