@@ -70,7 +70,7 @@ async fn receive<T: DeserializeOwned>(
         read(request.into_body(), |bytes| payer.into_iter().for_each(|share| share.charge(bytes))).await?;
     match serde_json::from_slice(&body) {
         Ok(value) => Ok((value, permit, peer)),
-        Err(error) => Err(Refusal::bad_request(format!("the request is not what {path} takes: {error}"))),
+        Err(error) => Err(Refusal::not_what_is_taken(&path, &error)),
     }
 }
 

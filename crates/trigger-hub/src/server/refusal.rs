@@ -10,6 +10,9 @@ use trigger_core::authorization::{Denial, DenialKind};
 use trigger_store::hub_protocol::{AMBIGUOUS, ErrorReply, FULL};
 use trigger_store::store::StoreError;
 
+/// How much a refusal says of an error that quotes its client, in characters.
+const MAX_ERROR_CHARS: usize = 400;
+
 /// A refusal: a status for programs and a sentence for people.
 #[derive(Debug)]
 pub(crate) struct Refusal {
@@ -52,6 +55,13 @@ impl Refusal {
             StatusCode::TOO_MANY_REQUESTS => "too_much",
             _ => "other",
         }
+    }
+
+    /// The body of a request is not what is taken at its path.
+    pub(crate) fn not_what_is_taken(path: &str, error: &serde_json::Error) -> Self {
+        // It quotes what the client has sent.
+        let error: String = error.to_string().chars().take(MAX_ERROR_CHARS).collect();
+        Self::bad_request(format!("the request is not what {path} takes: {error}"))
     }
 
     /// The body of the answer.

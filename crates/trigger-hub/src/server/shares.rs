@@ -105,10 +105,11 @@ impl Shares {
         Some(OpenConnection { shares: Arc::clone(self), share: Arc::clone(share), live })
     }
 
-    /// All connections.
+    /// All connections that are not being closed.
     pub(super) fn connections(&self) -> Vec<Arc<LiveConnection>> {
         let by_certname = lock(&self.by_certname);
-        by_certname.values().flat_map(|share| lock(&share.connections).clone()).collect()
+        let all = by_certname.values().flat_map(|share| lock(&share.connections).clone());
+        all.filter(|live| !live.activity.is_over()).collect()
     }
 
     /// Forgets the shares without connections that would be as good as new.
@@ -224,7 +225,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use futures_util::FutureExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
     use tokio::time::advance;
@@ -243,6 +244,11 @@ mod tests {
         };
         let presented = Presented { peer: Arc::new(peer), chain: Vec::new() };
         shares.open(presented, ([127, 0, 0, 1], 8145).into(), Arc::clone(activity))
+    }
+
+    /// A connection of a node that has no other one.
+    pub(in crate::server) fn open_connection() -> OpenConnection {
+        idle(&Arc::new(Shares::new())).unwrap()
     }
 
     /// A connection on which no request has begun.

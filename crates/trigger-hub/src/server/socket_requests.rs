@@ -11,8 +11,8 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::task::JoinSet;
 use trigger_core::identity::Certname;
 use trigger_store::hub_protocol::{
-    COMPARE_AND_SWAP, DELETE, MAX_SOCKET_BODY_BYTES, MAX_SOCKET_REQUESTS, NOT_OVER_A_SOCKET, PUT, READ,
-    SocketAnswer, SocketRequest,
+    AMBIGUOUS, COMPARE_AND_SWAP, CasReply, DELETE, MAX_SOCKET_BODY_BYTES, MAX_SOCKET_REQUESTS,
+    NOT_OVER_A_SOCKET, PUT, READ, SocketAnswer, SocketRequest,
 };
 
 use super::caller::Caller;
@@ -91,12 +91,10 @@ async fn answer(
     caller: Option<Caller>,
 ) -> SocketAnswer {
     let kind = routes::kind(&path);
-    let answered = serve(&path, &body, &state, &peer, caller).await.and_then(fitting);
-    let (status, body) = match answered {
+    let (status, body) = match serve(&path, body, &state, &peer, caller).await {
         Ok(body) => (StatusCode::OK, body),
         Err(refusal) => (refusal.status, to_raw_value(&refusal.into_reply()).unwrap_or_default()),
     };
-    fairness::charge(&peer, body.get().len() as u64);
     state.metrics.answered(kind, status);
     tracing::debug!(kind, %peer, status = status.as_u16(), "request over a watch answered");
     SocketAnswer { id, status: status.as_u16(), time: now().as_unix_ms(), body }
@@ -105,7 +103,7 @@ async fn answer(
 /// Carries a request out, once its sender may send it.
 async fn serve(
     path: &str,
-    body: &RawValue,
+    body: Box<RawValue>,
     state: &Arc<ServerState>,
     peer: &Peer,
     caller: Option<Caller>,
@@ -114,19 +112,23 @@ async fn serve(
     match path {
         PUT => {
             let (request, turn) = parse(path, body, state, peer).await?;
-            reply(&store_requests::put(Arc::clone(state), caller, request, turn).await?)
+            encode(peer, &store_requests::put(Arc::clone(state), caller, request, turn).await?)
         }
         DELETE => {
             let (request, _turn) = parse(path, body, state, peer).await?;
-            reply(&store_requests::delete(state, caller.as_ref(), request).await?)
+            encode(peer, &store_requests::delete(state, caller.as_ref(), request).await?)
         }
         COMPARE_AND_SWAP => {
             let (request, turn) = parse(path, body, state, peer).await?;
-            reply(&store_requests::compare_and_swap(Arc::clone(state), caller, request, turn).await?)
+            let reply = store_requests::compare_and_swap(Arc::clone(state), caller, request, turn).await?;
+            let has_written = matches!(reply, CasReply::Written(_));
+            let encoded = encode(peer, &reply)?;
+            if has_written { Ok(encoded) } else { fitting(encoded) }
         }
         READ => {
             let (request, _turn) = parse(path, body, state, peer).await?;
-            reply(&store_requests::read(state, caller.as_ref(), request, MAX_SOCKET_PAGE_BYTES).await?)
+            let reply = store_requests::read(state, caller.as_ref(), request, MAX_SOCKET_PAGE_BYTES).await?;
+            fitting(encode(peer, &reply)?)
         }
         _ => Err(not_over_a_socket("this is not served over a WebSocket")),
     }
@@ -135,22 +137,29 @@ async fn serve(
 /// Parses a body, and then waits for its sender's turn at the store.
 async fn parse<T: DeserializeOwned>(
     path: &str,
-    body: &RawValue,
+    body: Box<RawValue>,
     state: &ServerState,
     peer: &Peer,
 ) -> Result<(T, Option<Turn<Certname>>), Refusal> {
-    let request = serde_json::from_str(body.get())
-        .map_err(|error| Refusal::bad_request(format!("the request is not what {path} takes: {error}")))?;
+    let parsed = serde_json::from_str(body.get());
+    drop(body);
+    let request = parsed.map_err(|error| Refusal::not_what_is_taken(path, &error))?;
     Ok((request, state.fairness.store_turn(peer).await))
 }
 
-fn reply(reply: &impl Serialize) -> Result<Box<RawValue>, Refusal> {
-    to_raw_value(reply).map_err(|error| {
+/// Encodes an answer, which costs its client what it would cost if it was posted, also if it does not fit.
+fn encode(peer: &Peer, reply: &impl Serialize) -> Result<Box<RawValue>, Refusal> {
+    let encoded = to_raw_value(reply).map_err(|error| {
         tracing::error!(%error, "cannot encode an answer");
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "the hub could not encode its answer")
-    })
+        // It may have been a write.
+        let status = StatusCode::from_u16(AMBIGUOUS).unwrap_or(StatusCode::GATEWAY_TIMEOUT);
+        Refusal::new(status, "the hub could not encode its answer")
+    })?;
+    fairness::charge(peer, encoded.get().len() as u64);
+    Ok(encoded)
 }
 
+/// The answer to a request that wrote nothing, and may be posted where its answer is too large.
 fn fitting(body: Box<RawValue>) -> Result<Box<RawValue>, Refusal> {
     if body.get().len() > MAX_SOCKET_BODY_BYTES {
         return Err(not_over_a_socket("the answer is too large for a WebSocket"));
@@ -164,15 +173,21 @@ fn not_over_a_socket(sentence: &str) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::ConnectInfo;
     use axum::http::Extensions;
     use tokio::sync::watch;
+    use tokio::time::Instant;
     use trigger_store::hub_protocol::WHY;
     use trigger_store::memory::MemoryStore;
+    use trigger_store::store::Store;
 
     use super::*;
+    use crate::server::connections::{Client, Node, Standing};
     use crate::server::fairness::Fairness;
     use crate::server::health::HealthCheck;
     use crate::server::metrics::Metrics;
+    use crate::server::principal::Principal;
+    use crate::server::shares::tests::open_connection;
 
     fn begin(requests: &mut SocketRequests, path: &str, body: &str) -> Result<(), String> {
         let message = format!(r#"{{"id":1,"path":"{path}","body":{body}}}"#);
@@ -202,18 +217,21 @@ mod tests {
         assert!(requests.running.is_empty());
     }
 
-    #[tokio::test]
-    async fn what_is_not_served_here_has_to_be_posted() {
-        let store = Arc::new(MemoryStore::default());
-        let (_stop, stopping) = watch::channel(());
-        let state = Arc::new(ServerState {
+    fn state(store: MemoryStore) -> Arc<ServerState> {
+        let store = Arc::new(store);
+        Arc::new(ServerState {
             metrics: Arc::new(Metrics::new(&*store)),
             store,
             health: HealthCheck::default(),
             authorization: None,
             fairness: Fairness::default(),
-            stopping,
-        });
+            stopping: watch::channel(()).1,
+        })
+    }
+
+    #[tokio::test]
+    async fn what_is_not_served_here_has_to_be_posted() {
+        let state = state(MemoryStore::default());
         let peer = Peer::of(&Extensions::new());
         for (path, body, status, answer) in [
             (READ, r#"{"ranges":[]}"#, 200, r#"{"entries":[],"next":null}"#),
@@ -237,5 +255,29 @@ mod tests {
         ] {
             assert!(counted.contains(line), "{counted}");
         }
+    }
+
+    /// A client that reads what is large over its watch makes the hub work as much as one that posts its requests.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_too_large_costs_its_client_as_much_as_one_that_is_given() {
+        let store = MemoryStore::default();
+        store.put_many(vec![("/large".to_owned(), "x".repeat(8 * 1024 * 1024))]).await;
+        let state = state(store);
+        let open = open_connection();
+        let principal = Principal(Arc::clone(&open.live.presented.peer));
+        let node = Node { principal, share: Arc::clone(&open.share) };
+        let mut extensions = Extensions::new();
+        let address = open.live.address;
+        extensions.insert(ConnectInfo(Client { address, standing: Standing::Ordinary, node: Some(node) }));
+        let peer = Peer::of(&extensions);
+        let begun = Instant::now();
+        for _ in 0..8 {
+            let mut requests = SocketRequests::default();
+            let message = r#"{"id":7,"path":"/v1/read","body":{"ranges":[{"key":"/large"}]}}"#;
+            requests.begin(message, &state, &peer, None).unwrap();
+            assert_eq!(requests.next().await.status, NOT_OVER_A_SOCKET);
+        }
+        // Each answer counts as 128 requests. 400 are free at once, and 100 more each second.
+        assert_eq!(begun.elapsed().as_secs(), (8 + 7 * 128 - 400) / 100);
     }
 }
