@@ -1,5 +1,6 @@
 //! The hub's lines in the audit: who fired what at whom, which requests were denied, and who was not let in. Their fields are a
-//! promise: `docs/operating/audit.md` lists them.
+//! promise: `docs/operating/audit.md` lists them. None has the fields of the request that it is about, since only those that were
+//! posted have any.
 
 use std::net::SocketAddr;
 
@@ -8,6 +9,7 @@ use trigger_core::holds::HoldOrder;
 use trigger_core::identity::Certname;
 
 use super::caller::Caller;
+use super::shares::LiveConnection;
 
 /// A part of an event was stored.
 pub(super) fn accepted(caller: &Caller, part: &Part) {
@@ -25,6 +27,7 @@ fn fire(caller: &Caller, part: &Part, decision: &str, reason: Option<&str>, unlo
     let targets = hosts.chain(groups).collect::<Vec<_>>().join(",");
     tracing::info!(
         target: "audit",
+        parent: None,
         action = "fire",
         decision,
         reason,
@@ -45,6 +48,7 @@ pub(super) fn ordered(caller: &Caller, node: &Certname, order: &HoldOrder) {
     let (action, lasts_seconds, reason) = order.demand.audited();
     tracing::info!(
         target: "audit",
+        parent: None,
         action,
         decision = "accepted",
         %node,
@@ -61,6 +65,7 @@ pub(super) fn ordered(caller: &Caller, node: &Certname, order: &HoldOrder) {
 pub(super) fn denied(caller: &Caller, kind: &str, reason: &str, unlogged: u64) {
     tracing::info!(
         target: "audit",
+        parent: None,
         action = kind,
         decision = "refused",
         reason,
@@ -76,6 +81,7 @@ pub(super) fn denied(caller: &Caller, kind: &str, reason: &str, unlogged: u64) {
 pub(super) fn not_let_in(peer: SocketAddr, certname: Option<&str>, reason: &str, unlogged: u64) {
     tracing::info!(
         target: "audit",
+        parent: None,
         action = "connect",
         decision = "refused",
         reason,
@@ -86,6 +92,16 @@ pub(super) fn not_let_in(peer: SocketAddr, certname: Option<&str>, reason: &str,
 }
 
 /// A connection was closed, because its certificate is not trusted any more.
-pub(super) fn closed(peer: SocketAddr, certname: &str, reason: &str) {
-    tracing::info!(target: "audit", action = "close", decision = "refused", reason, certname, %peer);
+pub(super) fn closed(live: &LiveConnection, reason: &str) {
+    let peer = &live.presented.peer;
+    tracing::info!(
+        target: "audit",
+        parent: None,
+        action = "close",
+        decision = "refused",
+        reason,
+        certname = %peer.certname,
+        fingerprint = %peer.fingerprint,
+        peer = %live.address,
+    );
 }

@@ -32,6 +32,15 @@ impl HandshakeError {
         matches!(self, Self::Closed | Self::GaveWay)
     }
 
+    /// Whether the client was not let in for what it has shown of itself.
+    pub(super) fn is_of_certificate(&self) -> bool {
+        match self {
+            Self::Untrusted(_) | Self::TooMany(_) => true,
+            Self::Tls { label, .. } => matches!(*label, "no_certificate" | "bad_certificate"),
+            Self::TimedOut(_) | Self::GaveWay | Self::Closed | Self::OwnFiles(_) => false,
+        }
+    }
+
     /// The reason, for metrics and logs.
     pub(super) fn label(&self) -> &'static str {
         match self {

@@ -5,7 +5,7 @@
 //! newest client of each first. A client that sends nothing, or waits for its turn, takes up nothing but its place, for a limited
 //! time.
 //!
-//! A client keeps its turn until it watches, for a short time at most. A fleet that comes back at once would have all of its
+//! A client keeps its turn until it watches, for a short time at most, and for less until it has shown who it is. A fleet that comes back at once would have all of its
 //! clients in the middle of their first requests otherwise: each would wait for all others, until it gives up and comes again.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
@@ -45,7 +45,9 @@ const GONE_INTERVAL: Duration = Duration::from_secs(1);
 const FIRST_PARTIAL_INTERVAL: Duration = Duration::from_millis(20);
 /// How many clients there are at a time from their handshake until they watch.
 const ARRIVALS: usize = 64;
-/// For how long after its signature a client keeps its turn at most: it may be slow, far away, or want no watch.
+/// For how long after the hub's signature a client keeps its turn that has not shown who it is.
+const UNKNOWN_LIMIT: Duration = Duration::from_millis(100);
+/// For how long after its handshake a client keeps its turn at most: it may be slow, far away, or want no watch.
 const ARRIVAL_LIMIT: Duration = Duration::from_millis(250);
 /// How often it is looked whether a client watches by now.
 const ARRIVAL_INTERVAL: Duration = Duration::from_millis(20);
@@ -65,6 +67,8 @@ pub(super) struct Handshakes {
     /// One for each core.
     signatures: Arc<Semaphore>,
     log: Mutex<LogLimit>,
+    /// Apart, so that those who are no nodes of the fleet do not hide those who were.
+    audit: Mutex<LogLimit>,
     started: Instant,
 }
 
@@ -84,6 +88,7 @@ impl Handshakes {
             arrivals: Turns::newest_first(ARRIVALS),
             signatures,
             log: Mutex::default(),
+            audit: Mutex::default(),
             started: Instant::now(),
         }
     }
@@ -176,15 +181,20 @@ impl Handshakes {
         // The signature, in a thread of its own: among the tasks that serve clients, those of a fleet that comes back would leave
         // no time for the requests of the clients that are in.
         let place = Arc::clone(&self.signatures).acquire_owned().await;
+        if has_closed(&hello.io) {
+            return Err(HandshakeError::Closed);
+        }
         let signed = spawn_blocking(move || {
             let _place = place;
             (hello.into_stream(config), turn)
         });
         let (rest, turn) = signed.await.map_err(|_| HandshakeError::Closed)?;
-        tokio::spawn(keep_until_arrived(turn, Arc::downgrade(activity)));
+        let (let_in, is_let_in) = oneshot::channel();
+        tokio::spawn(keep_until_arrived(turn, is_let_in, Arc::downgrade(activity)));
         match rest.await {
             Ok(stream) => {
                 let presented = self.tls.identify(&stream, handshake)?;
+                let _ = let_in.send(());
                 Ok((stream, presented))
             }
             Err(error) => Err(self.tls.explain(address, &error, handshake.refusal())),
@@ -196,23 +206,37 @@ impl Handshakes {
             tracing::debug!(peer = %address, %error, "a connection ended before it was authenticated");
             return;
         }
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if log.bucket.take(self.started.elapsed(), LOG_RATE, 1, Duration::ZERO).is_err() {
-            log.omitted += 1;
-            return;
+        if let Some(omitted) = self.log.lock().unwrap_or_else(PoisonError::into_inner).take(self.started) {
+            if omitted > 0 {
+                tracing::warn!(omitted, "more connections were refused than the log shows");
+            }
+            tracing::warn!(peer = %address, certname = error.subject(), reason = error.label(), "a connection was refused: {error}");
         }
-        let omitted = std::mem::take(&mut log.omitted);
-        drop(log);
-        if omitted > 0 {
-            tracing::warn!(omitted, "more connections were refused than the log shows");
+        if error.is_of_certificate()
+            && let Some(omitted) =
+                self.audit.lock().unwrap_or_else(PoisonError::into_inner).take(self.started)
+        {
+            audit::not_let_in(address, error.subject(), &error.to_string(), omitted);
         }
-        tracing::warn!(peer = %address, certname = error.subject(), reason = error.label(), "a connection was refused: {error}");
-        audit::not_let_in(address, error.subject(), &error.to_string(), omitted);
     }
 }
 
-/// Keeps the turn of a client until it watches or has gone, for a limited time.
-async fn keep_until_arrived<T>(_turn: T, activity: Weak<Activity>) {
+impl LogLimit {
+    /// Whether the next line may be written, and how many were not since the last one that was.
+    fn take(&mut self, started: Instant) -> Option<u64> {
+        if self.bucket.take(started.elapsed(), LOG_RATE, 1, Duration::ZERO).is_err() {
+            self.omitted += 1;
+            return None;
+        }
+        Some(std::mem::take(&mut self.omitted))
+    }
+}
+
+/// Keeps the turn of a client until it watches or has gone, for a limited time, of which one that has not been let in has less.
+async fn keep_until_arrived<T>(_turn: T, is_let_in: oneshot::Receiver<()>, activity: Weak<Activity>) {
+    if !matches!(timeout(UNKNOWN_LIMIT, is_let_in).await, Ok(Ok(()))) {
+        return;
+    }
     let arrived = async {
         while activity.upgrade().is_some_and(|activity| activity.is_http()) {
             sleep(ARRIVAL_INTERVAL).await;
@@ -263,8 +287,9 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
+    use super::super::connection::Connection;
     use super::*;
 
     #[tokio::test]
@@ -309,28 +334,48 @@ mod tests {
         check_first_record(&[22, 3, 1, 0xff, 0xff], false).await;
     }
 
+    /// How long a client keeps its turn that does something 80 ms after the hub's signature.
+    async fn kept(act: impl AsyncFnOnce(oneshot::Sender<()>, Connection<DuplexStream, ()>)) -> u128 {
+        let (turns, begun) = (Turns::new(1), Instant::now());
+        let (mut client, stream) = duplex(1024);
+        let activity = Arc::new(Activity::new());
+        let (let_in, is_let_in) = oneshot::channel();
+        tokio::spawn(keep_until_arrived(turns.next(()).await, is_let_in, Arc::downgrade(&activity)));
+        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut connection = Connection::new(stream, (), activity, false);
+        assert!(connection.read(&mut [0; 64]).await.is_ok());
+        let acting = async {
+            sleep(Duration::from_millis(80)).await;
+            act(let_in, connection).await;
+        };
+        let next = async {
+            let _next = turns.next(()).await;
+            begun.elapsed().as_millis()
+        };
+        tokio::join!(acting, next).1
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_client_keeps_its_turn_until_it_watches_or_has_gone_and_no_slow_one_for_long() {
-        let kept = async |end: Option<fn(&Activity)>| {
-            let (turns, begun) = (Turns::new(1), Instant::now());
-            let activity = Arc::new(Activity::new());
-            tokio::spawn(keep_until_arrived(turns.next(()).await, Arc::downgrade(&activity)));
-            tokio::spawn(async move {
-                sleep(Duration::from_millis(100)).await;
-                match end {
-                    Some(end) => end(&activity),
-                    None => drop(activity),
-                }
-                std::future::pending::<()>().await;
-            });
-            let _next = turns.next(()).await;
-            begun.elapsed()
-        };
-        let soon = Duration::from_millis(100)..Duration::from_millis(130);
-        assert!(soon.contains(&kept(None).await), "it has gone");
-        assert!(soon.contains(&kept(Some(Activity::close)).await), "it was closed");
-        let slow = kept(Some(|_| ())).await;
-        assert!((ARRIVAL_LIMIT..ARRIVAL_LIMIT + Duration::from_millis(10)).contains(&slow), "{slow:?}");
+        let whole = async || sleep(Duration::from_secs(60)).await;
+        assert_eq!(kept(async |_let_in, _connection| whole().await).await, 100, "it is not let in");
+        assert_eq!(kept(async |let_in, _connection| drop(let_in)).await, 80, "it is refused");
+        let slow = kept(async |let_in, _connection| {
+            let_in.send(()).unwrap();
+            whole().await;
+        });
+        assert_eq!(slow.await, 330, "it asks for something else");
+        let gone = kept(async |let_in, connection| {
+            let_in.send(()).unwrap();
+            drop(connection);
+        });
+        assert!((80..=100).contains(&gone.await));
+        let watching = kept(async |let_in, mut connection| {
+            let_in.send(()).unwrap();
+            connection.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").await.unwrap();
+            whole().await;
+        });
+        assert!((80..=100).contains(&watching.await));
     }
 
     #[test]

@@ -26,8 +26,10 @@ pub(super) async fn keep_up_to_date(tls: Arc<Tls>, shares: Arc<Shares>, metrics:
     loop {
         checks.tick().await;
         let reloading = Arc::clone(&tls);
-        let reloaded = match spawn_blocking(move || reloading.reload()).await {
-            Ok(reloaded) => reloaded,
+        // Some problems come with time alone.
+        let look = move || (reloading.reload(), reloading.problems(now()));
+        let (reloaded, present) = match spawn_blocking(look).await {
+            Ok(looked) => looked,
             Err(panicked) => {
                 tracing::error!(%panicked, "the TLS files could not be checked");
                 continue;
@@ -52,8 +54,7 @@ pub(super) async fn keep_up_to_date(tls: Arc<Tls>, shares: Arc<Shares>, metrics:
                 false
             }
         };
-        // Some come with time alone.
-        report_new(&mut problems, tls.problems(now()));
+        report_new(&mut problems, present);
         let connections = shares.connections();
         metrics.tls_connections(connections.len());
         let refused = if has_changed {
@@ -68,7 +69,7 @@ pub(super) async fn keep_up_to_date(tls: Arc<Tls>, shares: Arc<Shares>, metrics:
             let certname = live.presented.peer.certname.as_str();
             metrics.closed(untrusted_label(&reason));
             tracing::warn!(certname, peer = %live.address, "a connection is closed: {reason}");
-            audit::closed(live.address, certname, &reason.to_string());
+            audit::closed(&live, &reason.to_string());
             live.close();
         }
         shares.clean_up();

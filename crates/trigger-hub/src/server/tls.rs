@@ -52,7 +52,22 @@ impl Tls {
 
     /// What is wrong at a time with the hub's own certificate, or with its revocation lists.
     pub(super) fn problems(&self, now: Timestamp) -> BTreeSet<String> {
-        let own = self.0.own_problem(now).map(|problem| format!("clients will refuse this hub: {problem}"));
+        let own = self.0.own_problem(now).map(|problem| {
+            // Their own sentences have the time of the look, so that each look would find another problem.
+            let problem = match problem {
+                Untrusted::Expired { subject, not_after, .. } => format!(
+                    "the certificate of {subject} expired at {}: renew it, or set the clock of this machine",
+                    not_after.date_and_time()
+                ),
+                Untrusted::NotYetValid { subject, not_before, .. } => format!(
+                    "the certificate of {subject} is valid from {}: set the clock of this machine, or that of the CA if \
+                     it signed with a wrong one",
+                    not_before.date_and_time()
+                ),
+                problem => problem.to_string(),
+            };
+            format!("clients will refuse this hub: {problem}")
+        });
         let identity = self.0.identity();
         let expires = identity.expires_soon(now).then(|| {
             let (path, when) = (self.0.files().certificate.display(), identity.not_after().date_and_time());
@@ -140,6 +155,7 @@ mod tests {
             (until.plus(Duration::from_secs(1)), false, true),
         ] {
             let problems = tls.problems(at);
+            assert_eq!(tls.problems(at.plus(Duration::from_secs(2))), problems, "it is said once");
             let says = |words: &str| problems.iter().any(|problem| problem.contains(words));
             assert_eq!(says("no client is let in from then on: renew it"), expires, "{problems:?}");
             assert_eq!(says("clients will refuse this hub"), is_over, "{problems:?}");
