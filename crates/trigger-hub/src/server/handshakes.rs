@@ -206,29 +206,27 @@ impl Handshakes {
             tracing::debug!(peer = %address, %error, "a connection ended before it was authenticated");
             return;
         }
-        if let Some(omitted) = self.log.lock().unwrap_or_else(PoisonError::into_inner).take(self.started) {
+        if let Some(omitted) = self.may_write(&self.log) {
             if omitted > 0 {
                 tracing::warn!(omitted, "more connections were refused than the log shows");
             }
             tracing::warn!(peer = %address, certname = error.subject(), reason = error.label(), "a connection was refused: {error}");
         }
         if error.is_of_certificate()
-            && let Some(omitted) =
-                self.audit.lock().unwrap_or_else(PoisonError::into_inner).take(self.started)
+            && let Some(omitted) = self.may_write(&self.audit)
         {
             audit::not_let_in(address, error.subject(), &error.to_string(), omitted);
         }
     }
-}
 
-impl LogLimit {
     /// Whether the next line may be written, and how many were not since the last one that was.
-    fn take(&mut self, started: Instant) -> Option<u64> {
-        if self.bucket.take(started.elapsed(), LOG_RATE, 1, Duration::ZERO).is_err() {
-            self.omitted += 1;
+    fn may_write(&self, limit: &Mutex<LogLimit>) -> Option<u64> {
+        let mut limit = limit.lock().unwrap_or_else(PoisonError::into_inner);
+        if limit.bucket.take(self.started.elapsed(), LOG_RATE, 1, Duration::ZERO).is_err() {
+            limit.omitted += 1;
             return None;
         }
-        Some(std::mem::take(&mut self.omitted))
+        Some(std::mem::take(&mut limit.omitted))
     }
 }
 
