@@ -9,6 +9,7 @@ mod body;
 mod caller;
 mod clock;
 mod connection;
+mod connection_audit;
 mod connections;
 mod crl_fetch;
 mod error;

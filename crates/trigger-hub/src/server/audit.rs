@@ -1,15 +1,12 @@
-//! The hub's lines in the audit: who fired what at whom, which requests were denied, and who was not let in. Their fields are a
+//! The hub's lines in the audit: who fired what at whom, and which requests were denied. Their fields are a
 //! promise: `docs/operating/audit.md` lists them. None has the fields of the request that it is about, since only those that were
 //! posted have any.
-
-use std::net::SocketAddr;
 
 use trigger_core::event::Part;
 use trigger_core::holds::HoldOrder;
 use trigger_core::identity::Certname;
 
 use super::caller::Caller;
-use super::shares::LiveConnection;
 
 /// A part of an event was stored.
 pub(super) fn accepted(caller: &Caller, part: &Part) {
@@ -73,35 +70,5 @@ pub(super) fn denied(caller: &Caller, kind: &str, reason: &str, unlogged: u64) {
         fingerprint = caller.fingerprint(),
         peer = caller.address,
         unlogged = (unlogged > 0).then_some(unlogged),
-    );
-}
-
-/// A client was not let in. `certname` is that of the certificate that it has shown, if that could be read; so many refusals were
-/// not logged before it.
-pub(super) fn not_let_in(peer: SocketAddr, certname: Option<&str>, reason: &str, unlogged: u64) {
-    tracing::info!(
-        target: "audit",
-        parent: None,
-        action = "connect",
-        decision = "refused",
-        reason,
-        certname,
-        %peer,
-        unlogged = (unlogged > 0).then_some(unlogged),
-    );
-}
-
-/// A connection was closed, because its certificate is not trusted any more.
-pub(super) fn closed(live: &LiveConnection, reason: &str) {
-    let peer = &live.presented.peer;
-    tracing::info!(
-        target: "audit",
-        parent: None,
-        action = "close",
-        decision = "refused",
-        reason,
-        certname = %peer.certname,
-        fingerprint = %peer.fingerprint,
-        peer = %live.address,
     );
 }

@@ -25,8 +25,8 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use trigger_core::token_bucket::{Rate, TokenBucket};
 
-use super::audit;
 use super::connection::Activity;
+use super::connection_audit;
 use super::handshake_error::HandshakeError;
 use super::metrics::Metrics;
 use super::shares::{OpenConnection, Presented, Shares};
@@ -215,7 +215,7 @@ impl Handshakes {
         if error.is_of_certificate()
             && let Some(omitted) = self.may_write(&self.audit)
         {
-            audit::not_let_in(address, error.subject(), &error.to_string(), omitted);
+            connection_audit::not_let_in(address, error.subject(), &error.to_string(), omitted);
         }
     }
 

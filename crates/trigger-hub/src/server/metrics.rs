@@ -8,8 +8,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+use trigger_store::hub_protocol::{COMPARE_AND_SWAP, DELETE, HEALTH, PUT, READ, STATUS, WATCH, WHY};
 
 use crate::served_store::ServedStore;
+
+/// Where the hub's metrics are.
+pub(super) const METRICS: &str = "/metrics";
 
 /// A request, counted when it has been answered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -174,5 +178,21 @@ fn result(status: StatusCode) -> &'static str {
         "refused"
     } else {
         "ok"
+    }
+}
+
+/// What metrics and logs call a request.
+pub(super) fn kind(path: &str) -> &'static str {
+    match path {
+        PUT => "put",
+        DELETE => "delete",
+        COMPARE_AND_SWAP => "compare_and_swap",
+        READ => "read",
+        WHY => "why",
+        STATUS => "status",
+        WATCH => "watch",
+        HEALTH => "healthz",
+        METRICS => "metrics",
+        _ => "other",
     }
 }

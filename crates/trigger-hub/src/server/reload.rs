@@ -8,8 +8,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use trigger_pki::Untrusted;
 
-use super::audit;
 use super::clock::now;
+use super::connection_audit;
 use super::handshake_error::untrusted_label;
 use super::metrics::Metrics;
 use super::shares::{LiveConnection, Shares};
@@ -69,7 +69,7 @@ pub(super) async fn keep_up_to_date(tls: Arc<Tls>, shares: Arc<Shares>, metrics:
             let certname = live.presented.peer.certname.as_str();
             metrics.closed(untrusted_label(&reason));
             tracing::warn!(certname, peer = %live.address, "a connection is closed: {reason}");
-            audit::closed(&live, &reason.to_string());
+            connection_audit::closed(&live, &reason.to_string());
             live.close();
         }
         shares.clean_up();

@@ -14,8 +14,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use tracing::Instrument;
 use trigger_store::hub_protocol::{
-    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, PUT, PutReply, PutRequest,
-    READ, ReadReply, ReadRequest, STATUS, TAKES_REQUESTS, WATCH, WHY,
+    COMPARE_AND_SWAP, CasReply, CasRequest, DELETE, DeleteReply, DeleteRequest, HEALTH, PUT, PutReply,
+    PutRequest, READ, ReadReply, ReadRequest, STATUS, TAKES_REQUESTS, WATCH, WHY,
 };
 
 use super::body::Body;
@@ -25,6 +25,7 @@ use super::fairness;
 use super::identification;
 use super::inquiries;
 use super::limits::MAX_PAGE_BYTES;
+use super::metrics::{METRICS, kind};
 use super::origin_check::OriginCheck;
 use super::peer::Peer;
 use super::refusal::Refusal;
@@ -33,8 +34,6 @@ use super::shares::MAX_CONNECTIONS;
 use super::state::ServerState;
 use super::store_requests;
 
-const HEALTH: &str = "/healthz";
-const METRICS: &str = "/metrics";
 /// When a node with too many connections should try again: some of them may be idle by then, and give way.
 const SURPLUS_RETRY: Duration = Duration::from_secs(1);
 /// The size in bytes of a session's read buffer. A client sends a few bytes after its ranges, and the default size would take
@@ -204,20 +203,4 @@ async fn unknown_path(request: Request) -> Refusal {
 async fn wrong_method(request: Request) -> Refusal {
     let sentence = format!("'{}' does not take {}", request.uri().path(), request.method());
     Refusal::new(StatusCode::METHOD_NOT_ALLOWED, sentence)
-}
-
-/// What metrics and logs call a request.
-pub(super) fn kind(path: &str) -> &'static str {
-    match path {
-        PUT => "put",
-        DELETE => "delete",
-        COMPARE_AND_SWAP => "compare_and_swap",
-        READ => "read",
-        WHY => "why",
-        STATUS => "status",
-        WATCH => "watch",
-        HEALTH => "healthz",
-        METRICS => "metrics",
-        _ => "other",
-    }
 }

@@ -18,11 +18,12 @@ use trigger_store::hub_protocol::{
 use super::caller::Caller;
 use super::clock::now;
 use super::limits::MAX_SOCKET_PAGE_BYTES;
+use super::metrics::kind;
 use super::peer::Peer;
 use super::refusal::Refusal;
 use super::state::ServerState;
 use super::turns::Turn;
-use super::{fairness, routes, store_requests};
+use super::{fairness, store_requests};
 
 /// The largest message of a client that is a request, in bytes.
 const MAX_MESSAGE_BYTES: usize = MAX_SOCKET_BODY_BYTES + 1024;
@@ -90,7 +91,7 @@ async fn answer(
     peer: Peer,
     caller: Option<Caller>,
 ) -> SocketAnswer {
-    let kind = routes::kind(&path);
+    let kind = kind(&path);
     let (status, body) = match serve(&path, body, &state, &peer, caller).await {
         Ok(body) => (StatusCode::OK, body),
         Err(refusal) => (refusal.status, to_raw_value(&refusal.into_reply()).unwrap_or_default()),
