@@ -61,9 +61,7 @@ pub use self::authorization::Rights;
 use self::connections::{Client, Connections};
 pub use self::crl_fetch::{CrlFetch, CrlUrl, InvalidCrlUrl};
 pub use self::error::{InvalidListen, ServerError};
-use self::fairness::Fairness;
 use self::handshakes::Handshakes;
-use self::health::HealthCheck;
 pub use self::listen::ListenAddress;
 use self::metrics::Metrics;
 use self::origin_check::OriginCheck;
@@ -141,16 +139,9 @@ pub async fn serve(
     };
     let health_listener = settings.health_listen.map(ListenAddress::bind).transpose()?;
     let (stop, stopping) = watch::channel(());
-    let state = Arc::new(ServerState {
-        store,
-        metrics: Arc::clone(&metrics),
-        health: HealthCheck::default(),
-        authorization: tls
-            .as_ref()
-            .map(|tls| Authorization::new(settings.rights.clone(), Some(Arc::clone(tls)))),
-        fairness: Fairness::default(),
-        stopping,
-    });
+    let authorization =
+        tls.as_ref().map(|tls| Authorization::new(settings.rights.clone(), Some(Arc::clone(tls))));
+    let state = Arc::new(ServerState::new(store, Arc::clone(&metrics), authorization, stopping));
     let shares = Arc::new(Shares::new());
     let handshakes = tls.clone().map(|tls| {
         let handshakes = Handshakes::new(tls, Arc::clone(&shares), Arc::clone(&metrics));
@@ -256,14 +247,9 @@ pub(crate) async fn serve_to(
     actors: Vec<Option<Actor>>,
 ) -> Vec<SocketAddr> {
     let (stop, stopping) = watch::channel(());
-    let state = Arc::new(ServerState {
-        metrics: Arc::new(Metrics::new(&*store)),
-        store,
-        health: HealthCheck::default(),
-        authorization: Some(Authorization::new(rights, None)),
-        fairness: Fairness::default(),
-        stopping,
-    });
+    let metrics = Arc::new(Metrics::new(&*store));
+    let authorization = Some(Authorization::new(rights, None));
+    let state = Arc::new(ServerState::new(store, metrics, authorization, stopping));
     let mut addresses = Vec::new();
     for actor in actors {
         let listen: ListenAddress = "127.0.0.1:0".parse().expect("an address");

@@ -11,9 +11,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::task::JoinSet;
 use trigger_core::identity::Certname;
 use trigger_store::hub_protocol::{
-    AMBIGUOUS, COMPARE_AND_SWAP, CasReply, DELETE, MAX_SOCKET_BODY_BYTES, MAX_SOCKET_REQUESTS,
-    NOT_OVER_A_SOCKET, PUT, READ, SocketAnswer, SocketRequest,
+    COMPARE_AND_SWAP, CasReply, DELETE, MAX_SOCKET_BODY_BYTES, MAX_SOCKET_REQUESTS, NOT_OVER_A_SOCKET, PUT,
+    READ, SocketAnswer, SocketRequest,
 };
+use trigger_store::store::StoreError;
 
 use super::caller::Caller;
 use super::clock::now;
@@ -153,8 +154,8 @@ fn encode(peer: &Peer, reply: &impl Serialize) -> Result<Box<RawValue>, Refusal>
     let encoded = to_raw_value(reply).map_err(|error| {
         tracing::error!(%error, "cannot encode an answer");
         // It may have been a write.
-        let status = StatusCode::from_u16(AMBIGUOUS).unwrap_or(StatusCode::GATEWAY_TIMEOUT);
-        Refusal::new(status, "the hub could not encode its answer")
+        let detail = format!("the hub could not encode its answer: {error}").into();
+        StoreError::Ambiguous { backend: String::new(), detail }
     })?;
     fairness::charge(peer, encoded.get().len() as u64);
     Ok(encoded)
@@ -184,8 +185,6 @@ mod tests {
 
     use super::*;
     use crate::server::connections::{Client, Node, Standing};
-    use crate::server::fairness::Fairness;
-    use crate::server::health::HealthCheck;
     use crate::server::metrics::Metrics;
     use crate::server::principal::Principal;
     use crate::server::shares::tests::open_connection;
@@ -220,14 +219,8 @@ mod tests {
 
     fn state(store: MemoryStore) -> Arc<ServerState> {
         let store = Arc::new(store);
-        Arc::new(ServerState {
-            metrics: Arc::new(Metrics::new(&*store)),
-            store,
-            health: HealthCheck::default(),
-            authorization: None,
-            fairness: Fairness::default(),
-            stopping: watch::channel(()).1,
-        })
+        let metrics = Arc::new(Metrics::new(&*store));
+        Arc::new(ServerState::new(store, metrics, None, watch::channel(()).1))
     }
 
     #[tokio::test]

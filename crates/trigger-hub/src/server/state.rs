@@ -25,6 +25,16 @@ pub(super) struct ServerState {
 }
 
 impl ServerState {
+    pub(super) fn new(
+        store: Arc<dyn ServedStore>,
+        metrics: Arc<Metrics>,
+        authorization: Option<Authorization>,
+        stopping: watch::Receiver<()>,
+    ) -> Self {
+        let (health, fairness) = (HealthCheck::default(), Fairness::default());
+        Self { store, metrics, health, authorization, fairness, stopping }
+    }
+
     /// The checks of a request of `caller`; `None` on a hub that does not know its clients.
     ///
     /// # Errors
