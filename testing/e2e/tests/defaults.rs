@@ -1,4 +1,4 @@
-//! Nodes that are told where the hub is, and nothing else: Puppet says the rest (C13).
+//! Nodes whose configuration has the URL of the hub, and nothing else: Puppet says the rest (C13).
 
 #![allow(clippy::expect_used, reason = "a test fails where its scenery cannot be built")]
 

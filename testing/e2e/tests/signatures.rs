@@ -16,7 +16,7 @@ on_each_plain_backend!(
     an_agent_needs_a_key_or_has_to_be_told_that_it_needs_none,
 );
 // Nodes with certificates as Puppet makes them.
-on_each_backend!(a_node_that_is_told_nothing_of_signatures_requires_them);
+on_each_backend!(a_node_whose_configuration_says_nothing_of_signatures_requires_them);
 
 /// A node that signs with the key of the fleet, and requires signatures.
 fn signing(fleet: &Fleet, certname: &str) -> Node {
@@ -144,7 +144,7 @@ fn an_agent_needs_a_key_or_has_to_be_told_that_it_needs_none(kind: BackendKind) 
 }
 
 /// Proves C13.
-fn a_node_that_is_told_nothing_of_signatures_requires_them(kind: BackendKind) {
+fn a_node_whose_configuration_says_nothing_of_signatures_requires_them(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let untold = |certname: &str| {
         let mut node = fleet.node(certname);

@@ -108,7 +108,7 @@ fn a_server_that_is_not_the_right_one_is_named_with_the_reason(kind: BackendKind
     says(&web, &["is revoked, as the lists in"], &[SERVER, &path(&web.ssl().crl())]);
 }
 
-/// Proves C13: at both ends of a link, it keeps out those whom it names, and nobody else. etcd does not look at the date
+/// Proves C13: at both ends of a link, it keeps out the nodes that it names, and no others. etcd does not look at the date
 /// of its list either.
 fn a_revocation_list_that_is_out_of_date_still_counts_and_is_reported(kind: BackendKind) {
     let mut fleet = Fleet::on(kind);

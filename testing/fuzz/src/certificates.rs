@@ -37,7 +37,7 @@ fn sealed(data: &[u8]) {
     let Some((key, bytes)) = data.split_first_chunk::<32>() else { return };
     let reader = OpeningKey::generate().expect("a key");
     let foreign = Sealed { key: *key, bytes: bytes.to_vec() };
-    assert!(reader.open(&foreign).is_err(), "bytes that nobody sealed are opened");
+    assert!(reader.open(&foreign).is_err(), "bytes that were not sealed are opened");
     if let Ok(sealed) = seal(key, bytes.to_vec()) {
         assert_eq!(sealed.bytes.len(), bytes.len() + SEAL_BYTES);
     }

@@ -1,4 +1,4 @@
-//! The hub's lines in the audit: who fired what at whom, and which requests were denied. Their fields are a
+//! The hub's lines in the audit: who fired what at which targets, and which requests were denied. Their fields are a
 //! promise: `docs/operating/audit.md` lists them. None has the fields of the request that it is about, since only those that were
 //! posted have any.
 

@@ -17,7 +17,7 @@ pub(super) struct Caller {
     pub(super) actor: Actor,
     /// Its address, for logs.
     pub(super) address: String,
-    /// Whom its certificate names; absent in tests that need none.
+    /// The node that its certificate names; absent in tests that need none.
     node: Option<Principal>,
 }
 

@@ -92,7 +92,7 @@ mod tests {
         let ranges = |count: usize| (0..count).map(|n| RangeForm::Key(format!("/{n}"))).collect();
         assert_eq!(check_ranges(ranges(1024)).unwrap().len(), 1024);
         assert_eq!(verdict(check_ranges(ranges(1025))), "1025 ranges are more than a hub takes (1024)");
-        // They count before those that add nothing are left out.
+        // They count before those that add nothing are removed.
         let repeated = vec![RangeForm::Key("/a".to_owned()); 1025];
         assert_eq!(verdict(check_ranges(repeated)), "1025 ranges are more than a hub takes (1024)");
         assert_eq!(verdict(check_count(32_768)), "accepted");
