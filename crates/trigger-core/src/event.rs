@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::duration;
-use crate::identity::{CatalogUuid, Certname, EventId, GroupName, RunId, Tag, TriggerName};
+use crate::identity::{CatalogUuid, Certname, Environment, EventId, GroupName, RunId, Tag, TriggerName};
 use crate::lineage::{Lineage, Loops};
 use crate::reason::cleaned;
 use crate::time::Timestamp;
@@ -52,28 +52,45 @@ pub struct RunOptions {
     pub tags: BTreeSet<Tag>,
     /// Puppet's noop: report what would change, change nothing.
     pub noop: bool,
+    /// The environment of Puppet's in which the run is to happen; absent: the one that the node has.
+    pub environment: Option<Environment>,
+}
+
+/// The kind of a run: two requests of one kind can share a run, requests of different kinds never (C5).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct RunKind {
+    /// The environment of the run; absent: the node's own.
+    pub environment: Option<Environment>,
+    /// Whether nothing is changed.
+    pub noop: bool,
 }
 
 impl RunOptions {
+    /// The kind of the runs that can honour the request.
+    pub fn kind(&self) -> RunKind {
+        RunKind { environment: self.environment.clone(), noop: self.noop }
+    }
+
     /// Whether the run is limited to some tags.
     pub fn is_tagged(&self) -> bool {
         !self.tags.is_empty()
     }
 
     /// The options of the smallest run that honours both requests. A full run honours a tagged request, never the
-    /// reverse. A noop request and a real one have no run in common, so the caller keeps them apart (C5).
+    /// reverse. Requests of different kinds have no run in common, so the caller keeps them apart (C5).
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         debug_assert_eq!(
-            self.noop, other.noop,
-            "a noop run honours no real request, and a real run no noop request"
+            self.kind(),
+            other.kind(),
+            "no run honours a real request and a noop one, nor requests for different environments"
         );
         let tags = if self.is_tagged() && other.is_tagged() {
             self.tags.union(&other.tags).cloned().collect()
         } else {
             BTreeSet::new()
         };
-        Self { tags, noop: self.noop }
+        Self { tags, noop: self.noop, environment: self.environment.clone() }
     }
 }
 
@@ -319,7 +336,7 @@ mod tests {
     use super::*;
 
     fn options(tags: &[&str]) -> RunOptions {
-        RunOptions { tags: tags.iter().map(|t| t.parse().unwrap()).collect(), noop: false }
+        RunOptions { tags: tags.iter().map(|t| t.parse().unwrap()).collect(), ..RunOptions::default() }
     }
 
     #[test]

@@ -135,6 +135,18 @@ name_type!(
 );
 
 name_type!(
+    /// The name of an environment of Puppet's, as `--environment` takes it: Puppet's own rule
+    /// (`Puppet::Node::Environment.valid_name?`), in ASCII.
+    Environment,
+    "an environment",
+    "it may hold letters, digits and '_', and has at most 255 characters",
+    |value| {
+        (1..=MAX_NAME_BYTES).contains(&value.len())
+            && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    }
+);
+
+name_type!(
     /// The prefix of all keys of a fleet in its backend.
     KeyPrefix,
     "a key prefix",
@@ -307,6 +319,16 @@ mod tests {
         }
         for bad in ["", "  ", "a\nb", "a\0b", "a\u{7f}"] {
             assert!(bad.parse::<TriggerName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn environments_follow_puppet() {
+        for valid in ["production", "Feature_42", "7", "_"] {
+            assert!(valid.parse::<Environment>().is_ok(), "{valid}");
+        }
+        for invalid in ["", "feature-42", "a.b", "../production", "a b", "a\n", "ü", &"e".repeat(256)] {
+            assert!(invalid.parse::<Environment>().is_err(), "{invalid}");
         }
     }
 

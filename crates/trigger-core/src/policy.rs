@@ -1,7 +1,7 @@
 //! The policy of a node: which events may run Puppet here (C13).
 //!
 //! A policy is a list of rules, of which the first that is for an event decides. Without any rule every event is
-//! accepted; as soon as there is one, an event that no rule is for is refused.
+//! accepted that chooses no environment; as soon as there is one, an event that no rule is for is refused.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::fmt;
 use crate::authorization::{Operators, Role};
 use crate::escaped::escaped;
 use crate::event::{Event, RunOptions};
-use crate::identity::{Certname, Tag, TriggerName};
+use crate::identity::{Certname, Environment, Tag, TriggerName};
 use crate::log_policy::LogPolicy;
 use crate::pattern::{Alphabet, CERTNAMES, InvalidPattern, Patterns};
 use crate::signer::Signer;
@@ -59,12 +59,12 @@ pub struct Rule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Allows {
     Nothing,
-    Runs { only_noop: bool, tags: Option<Patterns> },
+    Runs { only_noop: bool, tags: Option<Patterns>, environments: Option<Patterns> },
 }
 
 impl Default for Allows {
     fn default() -> Self {
-        Self::Runs { only_noop: false, tags: None }
+        Self::Runs { only_noop: false, tags: None, environments: None }
     }
 }
 
@@ -81,6 +81,8 @@ pub struct RuleSettings {
     pub only_noop: bool,
     /// Patterns of the tags that are allowed; absent: any run.
     pub tags: Option<Vec<String>>,
+    /// Patterns of the environments in which an event may run Puppet; absent: the node's own only.
+    pub environments: Option<Vec<String>>,
     /// Whether nothing is allowed.
     pub deny: bool,
 }
@@ -132,6 +134,11 @@ const TAGS: Alphabet = Alphabet {
     allowed: "lower-case letters, digits, ':', '.', '_' and '-'",
     holds: |character| matches!(character, 'a'..='z' | '0'..='9' | ':' | '.' | '_' | '-'),
 };
+const ENVIRONMENTS: Alphabet = Alphabet {
+    what: "environment",
+    allowed: "letters, digits and '_'",
+    holds: |character| character.is_ascii_alphanumeric() || character == '_',
+};
 const VALUES: Alphabet = Alphabet {
     what: "value of an extension",
     allowed: "any printable characters",
@@ -144,17 +151,19 @@ impl Rule {
     /// # Errors
     /// [`InvalidRule`] for a rule that can be for no event, or that contradicts itself.
     pub fn new(settings: RuleSettings) -> Result<Self, InvalidRule> {
-        let RuleSettings { trigger, from, extensions, only_noop, tags, deny } = settings;
+        let RuleSettings { trigger, from, extensions, only_noop, tags, environments, deny } = settings;
         let from = from.map(|texts| texts.iter().map(|text| text.to_ascii_lowercase()).collect());
         let optional = |key: &str, texts: Option<Vec<String>>, alphabet| {
             texts.map(|texts| patterns(key, texts, alphabet)).transpose()
         };
         let tags = optional("tags", tags, TAGS)?;
-        let allows = match (deny, only_noop, &tags) {
-            (true, true, _) => return Err(InvalidRule::DeniesAndAllows { key: "noop" }),
-            (true, _, Some(_)) => return Err(InvalidRule::DeniesAndAllows { key: "tags" }),
-            (true, ..) => Allows::Nothing,
-            (false, ..) => Allows::Runs { only_noop, tags },
+        let environments = optional("environment", environments, ENVIRONMENTS)?;
+        let allowing =
+            [("noop", only_noop), ("tags", tags.is_some()), ("environment", environments.is_some())];
+        let allows = match allowing.into_iter().find(|(_, is_given)| *is_given) {
+            Some((key, _)) if deny => return Err(InvalidRule::DeniesAndAllows { key }),
+            _ if deny => Allows::Nothing,
+            _ => Allows::Runs { only_noop, tags, environments },
         };
         Ok(Self {
             trigger: optional("trigger", trigger, TRIGGERS)?,
@@ -188,9 +197,16 @@ impl Rule {
 
     /// What keeps an event, which the rule is for, from running here.
     fn objection(&self, options: &RunOptions) -> Option<Objection> {
-        let Allows::Runs { only_noop, tags } = &self.allows else { return Some(Objection::Denied) };
+        let Allows::Runs { only_noop, tags, environments } = &self.allows else {
+            return Some(Objection::Denied);
+        };
         if *only_noop && !options.noop {
             return Some(Objection::NotNoop);
+        }
+        if let Some(asked) = &options.environment
+            && !environments.as_ref().is_some_and(|allowed| allowed.matches(asked.as_str()))
+        {
+            return Some(Objection::Environment { allowed: environments.clone(), asked: asked.clone() });
         }
         let allowed = tags.as_ref()?;
         let unlisted = options.tags.iter().find(|tag| !allowed.matches(tag.as_str()));
@@ -235,9 +251,10 @@ impl fmt::Display for Rule {
         }
         match &self.allows {
             Allows::Nothing => words.push("deny".to_owned()),
-            Allows::Runs { only_noop, tags } => {
+            Allows::Runs { only_noop, tags, environments } => {
                 words.extend(only_noop.then(|| "noop only".to_owned()));
                 words.extend(patterns("tags", tags));
+                words.extend(patterns("environment", environments));
             }
         }
         f.write_str(&words.join("; "))
@@ -286,6 +303,7 @@ enum Objection {
     Denied,
     NotNoop,
     Tags { allowed: Patterns, unlisted: Option<Tag> },
+    Environment { allowed: Option<Patterns>, asked: Environment },
 }
 
 /// What a policy says of an event.
@@ -389,7 +407,10 @@ impl Policy {
     pub fn judge(&self, request: &Request<'_>) -> Decision {
         let Request { trigger, origin, .. } = request;
         if self.rules.is_empty() {
-            return Decision::Accepted { rule: None };
+            return match &request.options.environment {
+                None => Decision::Accepted { rule: None },
+                Some(asked) => Decision::Refused { rule: None, reason: self.no_rule_for_environment(asked) },
+            };
         }
         let Some(index) = self.rules.iter().position(|rule| rule.mismatch(request).is_none()) else {
             let needs_certificate = self.rules.iter().any(|rule| !rule.extensions.is_empty());
@@ -418,8 +439,26 @@ impl Policy {
                 let asked = unlisted.as_ref().map_or("the whole catalog", Tag::as_str);
                 format!("{by} allows {what} the tags {allowed} only, and this event asks for {asked}")
             }
+            Some(Objection::Environment { allowed: Some(allowed), asked }) => {
+                format!(
+                    "{by} allows {what} the environment {allowed} besides the node's own, and this event asks for {asked}"
+                )
+            }
+            Some(Objection::Environment { allowed: None, asked }) => {
+                format!("{by} allows {what} the node's own environment only, and this event asks for {asked}")
+            }
         };
         Decision::Refused { rule, reason }
+    }
+
+    /// Without rules, any event may run Puppet as it runs by itself. Other code than the node's own is for its operators to
+    /// permit.
+    fn no_rule_for_environment(&self, asked: &Environment) -> String {
+        format!(
+            "this event asks for the environment {asked}, and only an [[accept]] rule with the key environment in {} on this \
+             node can allow that",
+            self.source
+        )
     }
 }
 

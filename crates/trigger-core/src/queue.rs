@@ -5,6 +5,7 @@
 //! and feeds their results back as inputs; it decides nothing itself (C14).
 
 mod acceptance;
+mod backlog;
 mod blockers;
 mod cancelling;
 mod catalogs;
@@ -22,6 +23,7 @@ mod waiting;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
+use self::backlog::Backlog;
 use self::clocks::Clocks;
 use self::completed::Completed;
 use self::completion::{CompletedCauses, cancelled_and_repeated, completed_and_repeated};
@@ -32,7 +34,7 @@ pub use self::settling::{DEFAULT_SETTLE, MAX_SETTLE};
 use self::waiting::{Retry, Waiting};
 use crate::dedup::HonouredEvent;
 use crate::delivery::{Completion, DeliveryOutcome};
-use crate::event::{RunOptions, Target};
+use crate::event::{RunKind, RunOptions, Target};
 use crate::identity::{Certname, EventId};
 use crate::node::{HeldDelivery, Running};
 use crate::policy::Policy;
@@ -55,8 +57,8 @@ pub const BLOCKER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct QueueSettings {
     /// The node, for the loop guard's check at the members of a group.
     pub certname: Certname,
-    /// Whether the run command can honour noop.
-    pub honours_noop: bool,
+    /// Whether the run command can honour noop, and run in another environment than the node's own.
+    pub honours_options: bool,
     /// How many runs may start in any minute.
     pub runs_per_minute: RunsPerMinute,
     /// Which events may run Puppet here.
@@ -73,10 +75,9 @@ pub struct Queue {
     /// The events that run and those that wait, to find out quickly that an event is not among them.
     queued: HashSet<EventId>,
     active: Option<ActiveRun>,
-    /// Whether the next run is a noop run where both kinds are ready: the kinds take turns.
-    is_noops_turn: bool,
-    real: Waiting,
-    noop: Waiting,
+    /// The kind of the latest run: the kinds take turns.
+    last_kind: Option<RunKind>,
+    waiting: Backlog,
     unusable: Unusable,
     is_recovering: bool,
     /// The blockers outside the queue, as the agent reported them last.
@@ -101,7 +102,7 @@ struct ActiveRun {
     /// Set once the agent has given the run an id.
     running: Option<Running>,
     causes: Vec<Cause>,
-    noop: bool,
+    kind: RunKind,
     /// Runs before this one that covered the same causes and could not happen.
     attempts: u32,
     /// The causes that do not run again after this run, with their outcome if it does not complete them.
@@ -126,9 +127,8 @@ impl Queue {
             completed: Completed::new(honoured),
             queued: HashSet::new(),
             active: None,
-            is_noops_turn: false,
-            real: Waiting::default(),
-            noop: Waiting::default(),
+            last_kind: None,
+            waiting: Backlog::default(),
             unusable: Unusable::default(),
             is_recovering: true,
             reported: Blockers::default(),
@@ -205,14 +205,16 @@ impl Queue {
     /// Whether a run starts with this input unless a blocker keeps it from starting. Before that, the agent has to
     /// look at the blockers that announce nothing.
     pub fn may_start(&self, now: Now, input: &Input) -> bool {
-        let arrives_for = |noop| match input {
-            Input::Delivered(cause) | Input::Cancelled { cause, .. } => cause.event.options.noop == noop,
+        let is_due =
+            |waiting: &Waiting| waiting.retry.as_ref().is_none_or(|retry| retry.not_before <= now.elapsed);
+        let arrival_is_due = || match input {
+            Input::Delivered(cause) | Input::Cancelled { cause, .. } => {
+                self.waiting.of_kind(&cause.event.options.kind()).is_none_or(is_due)
+            }
             _ => false,
         };
-        let is_due = |waiting: &Waiting, noop| {
-            let not_before = waiting.retry.as_ref().map_or(now.elapsed, |retry| retry.not_before);
-            (arrives_for(noop) || !waiting.causes.is_empty()) && not_before <= now.elapsed
-        };
+        let some_are_due =
+            || self.waiting.kinds().any(|waiting| !waiting.causes.is_empty() && is_due(waiting));
         let has_read = matches!(input, Input::ReadingEnded { .. }) || !self.is_reading(now);
         let is_free =
             has_read && self.rate_limiter.spaced().max(self.rate_limiter.permitted()) <= now.elapsed;
@@ -222,7 +224,7 @@ impl Queue {
             // A delivery that has run already runs again.
             _ if self.active.is_none() && is_free && self.settling.has_repetitions() => true,
             _ if self.is_recovering => false,
-            _ => self.active.is_none() && is_free && (is_due(&self.real, false) || is_due(&self.noop, true)),
+            _ => self.active.is_none() && is_free && (arrival_is_due() || some_are_due()),
         }
     }
 
@@ -263,7 +265,7 @@ impl Queue {
         self.completed.remove(event);
         self.queued.insert(event);
         let awaited = self.settling.awaits(self.settings.settle, &cause.event);
-        let waiting = if cause.event.options.noop { &mut self.noop } else { &mut self.real };
+        let waiting = self.waiting.of_kind_mut(cause.event.options.kind());
         if awaited {
             waiting.unsettled.add(now, self.settings.settle, &cause.event);
         }
@@ -295,8 +297,7 @@ impl Queue {
         }
         let active = self.active.iter_mut().flat_map(|active| &mut active.causes);
         active
-            .chain(&mut self.real.causes)
-            .chain(&mut self.noop.causes)
+            .chain(self.waiting.causes_mut())
             .chain(self.settling.repeated_causes_mut())
             .find(|cause| cause.event.id == event)
     }
@@ -311,12 +312,12 @@ impl Queue {
     fn adopt(&mut self, now: Now, running: Running, options: &RunOptions, causes: Vec<Cause>) -> Vec<Effect> {
         assert!(self.active.is_none(), "one run at a time: a second one was adopted");
         self.rate_limiter.adopted(now, running.started_at);
-        self.is_noops_turn = !options.noop;
+        self.last_kind = Some(options.kind());
         self.queued.extend(causes.iter().map(|cause| cause.event.id));
         self.active = Some(ActiveRun {
             running: Some(running),
             causes,
-            noop: options.noop,
+            kind: options.kind(),
             attempts: 0,
             cancelled: HashMap::new(),
         });
@@ -345,11 +346,10 @@ impl Queue {
         self.blocker = Blocker::first(self.is_recovering, &self.reported);
         if was_blocked && self.blocker.is_none() {
             // An operator has probably just attended to this node: a run that could not happen before may happen now.
-            self.real.shorten_backoff(now);
-            self.noop.shorten_backoff(now);
+            self.waiting.shorten_backoff(now);
         }
         if self.blocker.is_none() {
-            self.blocker = settling::blocker(now, [&self.real, &self.noop]);
+            self.blocker = settling::blocker(now, self.waiting.kinds());
         }
     }
 
@@ -373,8 +373,7 @@ impl Queue {
             // A cause may have been completed by a later run: after a crash, several runs are reported one after
             // the other.
             let again = again.into_iter().filter(|cause| !self.completed.contains(cause.event.id));
-            let waiting = if active.noop { &mut self.noop } else { &mut self.real };
-            waiting.requeue(again, retry);
+            self.waiting.of_kind_mut(active.kind).requeue(again, retry);
             self.look_at_catalogs(now);
         }
         let mut effects = vec![self.finish(now, Some(run_id), completed)];
@@ -396,15 +395,11 @@ impl Queue {
             return Vec::new();
         }
         let mut effects = self.expire(now);
-        let ready = |waiting: &Waiting| self.ready_at(waiting).is_some_and(|at| at <= now.elapsed);
-        let noop = match (ready(&self.real), ready(&self.noop)) {
-            (false, false) => return effects,
-            // The kinds take turns. If the older event went first, a node whose clock is years behind could keep
-            // the other kind from running.
-            (true, true) => self.is_noops_turn,
-            (_, noop) => noop,
+        let may_follow = self.may_follow();
+        let is_ready = |waiting: &Waiting| ready_at(waiting, may_follow).is_some_and(|at| at <= now.elapsed);
+        let Some((kind, mut waiting)) = self.waiting.take_next(self.last_kind.as_ref(), is_ready) else {
+            return effects;
         };
-        let mut waiting = std::mem::take(if noop { &mut self.noop } else { &mut self.real });
         for cause in &mut waiting.causes {
             cause.without_catalog = waiting.unsettled.contains(cause.event.id);
         }
@@ -413,11 +408,11 @@ impl Queue {
             return effects;
         };
         self.rate_limiter.started(now.elapsed);
-        self.is_noops_turn = !noop;
+        self.last_kind = Some(kind.clone());
         self.active = Some(ActiveRun {
             running: None,
             causes: waiting.causes.clone(),
-            noop,
+            kind,
             attempts: waiting.retry.map_or(0, |retry| retry.attempts),
             cancelled: HashMap::new(),
         });
@@ -430,18 +425,14 @@ impl Queue {
         if self.active.is_some() || self.blocker.is_some() {
             return None;
         }
-        [&self.real, &self.noop].into_iter().filter_map(|waiting| self.ready_at(waiting)).min()
+        let may_follow = self.may_follow();
+        self.waiting.kinds().filter_map(|waiting| ready_at(waiting, may_follow)).min()
     }
 
-    /// When a run of these causes may start; absent when there are none.
-    fn ready_at(&self, waiting: &Waiting) -> Option<Duration> {
-        if waiting.causes.is_empty() {
-            return None;
-        }
-        let may_follow = self.rate_limiter.spaced().max(self.rate_limiter.permitted());
-        let may_follow = may_follow.max(self.reads_until.unwrap_or_default());
-        let may_follow = may_follow.max(waiting.unsettled.until().unwrap_or_default());
-        Some(waiting.retry.as_ref().map_or(may_follow, |retry| retry.not_before.max(may_follow)))
+    /// When another run may follow, whatever its causes are.
+    fn may_follow(&self) -> Duration {
+        let permitted = self.rate_limiter.spaced().max(self.rate_limiter.permitted());
+        permitted.max(self.reads_until.unwrap_or_default())
     }
 
     /// The delay, if the limit on runs is all that keeps the next run from starting.
@@ -458,14 +449,19 @@ impl Queue {
     /// (C12).
     fn expire(&mut self, now: Now) -> Vec<Effect> {
         let clocks = &mut self.clocks;
-        let mut expired = |cause: &Cause| {
+        let ended = self.waiting.extract(|cause| {
             let is_expired = cause.event.is_expired(now.wall);
             is_expired.then(|| DeliveryOutcome::Expired(Some(clocks.explain_expiry(now.wall, &cause.event))))
-        };
-        let mut ended = self.real.extract(&mut expired);
-        ended.extend(self.noop.extract(expired));
+        });
         self.finish_any(now, ended)
     }
+}
+
+/// When a run of these causes may start, where another run `may_follow` at the earliest; absent when there are none.
+fn ready_at(waiting: &Waiting, may_follow: Duration) -> Option<Duration> {
+    let retried = waiting.retry.as_ref().map(|retry| retry.not_before);
+    let times = [Some(may_follow), waiting.unsettled.until(), retried];
+    times.into_iter().flatten().max().filter(|_| !waiting.causes.is_empty())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::delivery::DeliveryOutcome;
 use crate::event::{Event, Target};
-use crate::identity::{Certname, EventId, RunId, Tag, TriggerName};
+use crate::identity::{Certname, Environment, EventId, RunId, Tag, TriggerName};
 use crate::lineage::Lineage;
 use crate::node::{NodeRecord, Running};
 use crate::run::CompletedRun;
@@ -185,6 +185,8 @@ pub enum RunState {
         run: CompletedRun,
         /// The tags to which it was limited; empty means the whole catalog.
         tags: BTreeSet<Tag>,
+        /// The environment of Puppet's that its events asked for; absent: the node's own.
+        environment: Option<Environment>,
     },
     /// The run is no longer in its node's history.
     Gone,
@@ -311,7 +313,11 @@ impl Walk<'_> {
             RunStep {
                 certname,
                 run_id,
-                state: RunState::Ended { run: past.run.clone(), tags: past.tags.clone() },
+                state: RunState::Ended {
+                    run: past.run.clone(),
+                    tags: past.tags.clone(),
+                    environment: past.environment.clone(),
+                },
                 causes: Truncated {
                     listed: past.causes.listed.iter().map(|cause| cause.event).collect(),
                     more: past.causes.more,

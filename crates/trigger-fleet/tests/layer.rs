@@ -197,6 +197,7 @@ async fn who_sees_an_outcome_finds_its_run() {
     let run = PastRun {
         run,
         tags: Default::default(),
+        environment: None,
         causes: Default::default(),
         superseded: 0,
         fired: Default::default(),

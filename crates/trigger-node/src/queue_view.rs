@@ -78,6 +78,8 @@ pub struct WaitingView {
     pub tags: Vec<String>,
     /// Whether the event asks for a run in noop mode.
     pub noop: bool,
+    /// The environment of Puppet's that the event asks for; absent: the node's own.
+    pub environment: Option<String>,
     /// When the delivery's run is tried again, in milliseconds since 1970, if one could not happen.
     pub retry_at_unix_ms: Option<u64>,
     /// Why that run could not happen, or why no run may start yet.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use trigger_core::identity::KeyPrefix;
-use trigger_core::policy::Policy;
+use trigger_core::policy::{Policy, Rule, RuleSettings};
 use trigger_core::queue::PuppetBlocker;
 use trigger_core::rate_limiter::RunsPerMinute;
 use trigger_core::run::command::RunCommand;
@@ -80,11 +80,11 @@ async fn serve(own: &Proc, may_inherit_claim: bool) -> Result<Stopped, AgentErro
 }
 
 fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, AgentError> {
-    let (certname, groups, honours_noop) = own.sim.with(|world| {
+    let (certname, groups, honours_options) = own.sim.with(|world| {
         let machine = &world.machines[own.machine];
-        (machine.certname.clone(), machine.groups.clone(), machine.honours_noop)
+        (machine.certname.clone(), machine.groups.clone(), machine.honours_options)
     });
-    let words = if honours_noop { &["puppet", "agent"][..] } else { &["converge"] };
+    let words = if honours_options { &["puppet", "agent"][..] } else { &["converge"] };
     let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let command = RunCommand::from_words(words.clone()).unwrap_or_default();
     Ok(AgentSettings {
@@ -101,13 +101,19 @@ fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, 
         command_words: words,
         run_timeout: RUN_TIMEOUT,
         runs_per_minute: RunsPerMinute::default(),
-        policy: Policy::default(),
+        policy: policy(),
         settle: Duration::ZERO,
         socket_groups: Vec::new(),
         metrics_file: None,
         run_environment: BTreeMap::new(),
         may_inherit_claim,
     })
+}
+
+/// Events may choose any environment, and do all else that they may without rules.
+fn policy() -> Policy {
+    let settings = RuleSettings { environments: Some(vec!["*".to_owned()]), ..RuleSettings::default() };
+    Policy::new("trigger.toml", Rule::new(settings).into_iter().collect())
 }
 
 /// The machines share a key, so that everything is signed and verified, and one seed stays one course of events.

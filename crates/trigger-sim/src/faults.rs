@@ -129,7 +129,7 @@ fn clone(sim: &Sim, world: &mut World, of: usize) {
         clock_ahead: original.clock_ahead,
         was_wild: original.was_wild,
         is_disabled: false,
-        honours_noop: original.honours_noop,
+        honours_options: original.honours_options,
         manifest: original.manifest.clone(),
         socket: None,
         instance: String::new(),

@@ -24,7 +24,7 @@ pub(crate) fn certname(node: usize) -> Certname {
     name(&format!("n{node}"))
 }
 
-/// Draws run options: sometimes tags, sometimes noop.
+/// Draws run options: sometimes tags, sometimes noop, sometimes an environment.
 pub(crate) fn options(rng: &mut fastrand::Rng) -> RunOptions {
     let tags = match rng.u8(..6) {
         0 => vec![name("web")],
@@ -32,7 +32,8 @@ pub(crate) fn options(rng: &mut fastrand::Rng) -> RunOptions {
         2 => vec![name("db"), name("web")],
         _ => Vec::new(),
     };
-    RunOptions { tags: tags.into_iter().collect(), noop: rng.u8(..8) == 0 }
+    let environment = (rng.u8(..8) == 0).then(|| name("test"));
+    RunOptions { tags: tags.into_iter().collect(), noop: rng.u8(..8) == 0, environment }
 }
 
 /// Draws up to two rules for a node. There are few trigger names, so that chains meet themselves.

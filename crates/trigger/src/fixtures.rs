@@ -56,6 +56,7 @@ pub(crate) fn run(n: u128, certname: &str, outcome: RunOutcome, causes: &[u128])
         state: RunState::Ended {
             run: CompletedRun { run_id: run_id(n), noop: false, result },
             tags: BTreeSet::new(),
+            environment: None,
         },
         causes: Truncated::of(causes.iter().map(|&cause| event_id(cause)), 32),
         superseded: 0,
@@ -78,10 +79,11 @@ pub(crate) fn chain() -> Explanation {
     let fired = FiredEvent { event: event_id(9), trigger, to_groups: true, suppressed, by_rule };
     lb01.fired = Truncated::of([fired], 32);
     let mut web01 = run(1, "web01", RunOutcome::Failed, &[0]);
-    if let RunState::Ended { run, tags } = &mut web01.state {
+    if let RunState::Ended { run, tags, environment } = &mut web01.state {
         run.noop = true;
         run.result.reason = Some("2 resources\n  failed".to_owned());
         *tags = ["web".parse().unwrap()].into();
+        *environment = Some("test".parse().unwrap());
     }
     let gone = RunStep { state: RunState::Gone, ..run(3, "db01", RunOutcome::Changed, &[]) };
     let mut of_gone = event(5, "backup", "db01", Some(3));

@@ -55,7 +55,7 @@
 #   The revocation lists of that CA; unset, Puppet's, or none if another CA is given
 # @param accept
 #   The rules of the node's policy, in their order: the first that is for an event decides whether it may run Puppet here.
-#   Without any, every event of the fleet may; with one, no event that none is for
+#   Without any, every event of the fleet may that asks for no environment; with one, no event that none is for
 # @param socket_groups
 #   The groups of the system whose members may fire events on this node and look at its queue; root always may
 # @param log_operators

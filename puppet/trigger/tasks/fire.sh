@@ -23,6 +23,7 @@ done <<LIST
 $(elements "$PT_tags")
 LIST
 [ "$PT_noop" != true ] || set -- "$@" --noop
+[ -z "$PT_environment" ] || set -- "$@" --environment "$PT_environment"
 [ -z "$PT_expires_in" ] || set -- "$@" --expires-in "$PT_expires_in"
 [ "$PT__task" != trigger::run ] || set -- "$@" --wait
 [ -z "$PT_timeout" ] || set -- "$@" --timeout "$PT_timeout"

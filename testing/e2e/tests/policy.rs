@@ -53,6 +53,39 @@ fn an_event_that_no_rule_accepts_ends_refused_with_the_file_that_has_the_rules()
 }
 
 /// Proves C13.
+#[test]
+fn an_event_chooses_no_environment_that_no_rule_allows() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut lb = fleet.node("lb01");
+    lb.set("accept", "[]").start_agent();
+    let web = fleet.node("web01");
+    let chosen = |environment: &str, expected: &str| {
+        let event = web.fire(&["x", "--host", "lb01", "--environment", environment]).committed();
+        let reason = refused(&web, &event);
+        assert!(reason.contains(expected), "{reason}");
+    };
+    chosen("attack", "only an [[accept]] rule with the key environment in");
+    lb.kill_agent();
+    lb.set("accept", "[{ environment = ['test', 'feature_*'] }]").start_agent();
+    chosen(
+        "attack",
+        "allows the trigger 'x' from web01 the environment test, feature_* besides the node's own",
+    );
+    chosen("feature_42", "this node's run command cannot run in the environment feature_42");
+    let plain = web.fire(&["x", "--host", "lb01"]).committed();
+    web.wait_for(&plain, "lb01", "done");
+    assert_eq!(lb.runs().len(), 1, "nothing that is refused runs");
+
+    let test = ["policy", "test", "--from", "web01", "--trigger", "x", "--output", "json", "--environment"];
+    for (environment, code) in [("test", 0), ("attack", 1), ("a-b", 2)] {
+        let answer = lb.trigger(&[&test[..], &[environment]].concat());
+        assert_eq!(answer.code, code, "{answer:?}");
+    }
+    let refused = web.trigger(&["fire", "x", "--host", "lb01", "--environment", "../etc"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+}
+
+/// Proves C13.
 fn a_rule_with_extensions_takes_what_the_ca_has_certified(kind: BackendKind) {
     let fleet = Fleet::on(kind);
     let mut lb = fleet.node("lb01");

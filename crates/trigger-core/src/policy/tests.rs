@@ -12,6 +12,7 @@ fn rule(text: &str) -> RuleSettings {
             "trigger" => settings.trigger = Some(values()),
             "from" => settings.from = Some(values()),
             "tags" => settings.tags = Some(values()),
+            "environment" => settings.environments = Some(values()),
             "noop" => settings.only_noop = true,
             "deny" => settings.deny = true,
             "any" => {}
@@ -26,7 +27,7 @@ fn policy(rules: &[&str]) -> Policy {
     Policy::new("/etc/trigger/trigger.toml", rules.collect())
 }
 
-/// What the rules say of an event `TRIGGER ORIGIN [noop] [tags=a,b] [unsigned|shared|pp_role=x]`: the number of the rule
+/// What the rules say of an event `TRIGGER ORIGIN [noop] [tags=a,b] [environment=a] [unsigned|shared|pp_role=x]`: the number of the rule
 /// that accepts, or the reason.
 fn judged(policy: &Policy, event: &str) -> Result<Option<usize>, String> {
     let mut words = event.split_whitespace();
@@ -38,6 +39,7 @@ fn judged(policy: &Policy, event: &str) -> Result<Option<usize>, String> {
     for word in words {
         match word.split_once('=') {
             Some(("tags", tags)) => options.tags = tags.split(',').map(|tag| tag.parse().unwrap()).collect(),
+            Some(("environment", name)) => options.environment = Some(name.parse().unwrap()),
             Some((name, value)) => drop(extensions.insert(name.to_owned(), value.to_owned())),
             None if word == "noop" => options.noop = true,
             None if word == "unsigned" => other = Some(Signer::Unsigned),
@@ -113,6 +115,35 @@ fn a_rule_with_tags_allows_no_more_than_these() {
     check(&rules, "x web01", Err("and this event asks for the whole catalog"));
     check(&["tags=web noop"], "x web01 tags=web", Err("noop runs only"));
     check(&["tags=web noop"], "x web01 tags=web noop", Ok(Some(1)));
+}
+
+/// Proves C13.
+#[test]
+fn an_event_chooses_an_environment_only_where_a_rule_names_it() {
+    check(
+        &[],
+        "x web01 environment=test",
+        Err(
+            "only an [[accept]] rule with the key environment in /etc/trigger/trigger.toml on this node can allow that",
+        ),
+    );
+    check(
+        &["any"],
+        "x web01 environment=test",
+        Err("allows the trigger 'x' from web01 the node's own environment only"),
+    );
+    let rules = ["from=web* environment=test,feature_*", "any"];
+    check(&rules, "x web01 environment=feature_42", Ok(Some(1)));
+    check(&rules, "x web01", Ok(Some(1)));
+    check(
+        &rules,
+        "x web01 environment=Test",
+        Err("the environment test, feature_* besides the node's own, and this event asks for Test"),
+    );
+    check(&rules, "x db01 environment=test", Err("rule 2"));
+    check(&["noop environment=*"], "x web01 environment=test", Err("noop runs only"));
+    check(&["tags=web environment=*"], "x web01 environment=test", Err("the whole catalog"));
+    check(&["tags=web noop environment=*"], "x web01 environment=test noop tags=web", Ok(Some(1)));
 }
 
 /// Proves C13.

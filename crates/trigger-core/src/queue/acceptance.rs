@@ -2,6 +2,7 @@
 
 use super::Queue;
 use crate::delivery::DeliveryOutcome;
+use crate::event::RunKind;
 use crate::loop_guard::repeats_in_every_chain;
 use crate::policy::{Decision, Policy, Request};
 use crate::queue::messages::Effect;
@@ -19,10 +20,16 @@ impl Queue {
         if let Some(refused) = refused(&self.settings.policy, cause) {
             return Some(refused);
         }
-        if cause.event.options.noop && !self.settings.honours_noop {
-            return Some(DeliveryOutcome::Refused("this node's run command cannot honour noop".to_owned()));
-        }
         let event = &cause.event;
+        let RunKind { environment, noop } = event.options.kind();
+        let unhonoured = match environment {
+            _ if self.settings.honours_options => None,
+            Some(environment) => Some(format!("run in the environment {environment}")),
+            None => noop.then(|| "honour noop".to_owned()),
+        };
+        if let Some(unhonoured) = unhonoured {
+            return Some(DeliveryOutcome::Refused(format!("this node's run command cannot {unhonoured}")));
+        }
         let repeats =
             repeats_in_every_chain(&event.trigger, &self.settings.certname, &event.lineage, event.loops);
         repeats.map(|suppression| DeliveryOutcome::Suppressed(suppression.to_string()))
@@ -36,8 +43,7 @@ impl Queue {
     /// Ends what waits and is not accepted any more. A run in progress goes on.
     pub(super) fn refuse_waiting(&mut self, now: Now) -> Vec<Effect> {
         let policy = &self.settings.policy;
-        let mut ended = self.real.extract(|cause| refused(policy, cause));
-        ended.extend(self.noop.extract(|cause| refused(policy, cause)));
+        let ended = self.waiting.extract(|cause| refused(policy, cause));
         self.finish_any(now, ended)
     }
 }

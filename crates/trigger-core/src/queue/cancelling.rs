@@ -39,9 +39,8 @@ impl Queue {
             active.cancelled.insert(event, outcome);
             return Vec::new();
         }
-        let mut ends = |cause: &Cause| (cause.event.id == event).then(|| outcome.clone());
-        let mut ended = self.real.extract(&mut ends);
-        ended.extend(self.noop.extract(ends));
+        let ends = |cause: &Cause| (cause.event.id == event).then(|| outcome.clone());
+        let mut ended = self.waiting.extract(ends);
         ended.extend(self.settling.end(event));
         self.finish_any(now, ended)
     }

@@ -21,7 +21,7 @@ impl Queue {
 
     /// Finds out again which of the waiting deliveries lack their catalogs.
     pub(super) fn look_at_catalogs(&mut self, now: Now) {
-        for waiting in [&mut self.real, &mut self.noop] {
+        for waiting in self.waiting.kinds_mut() {
             let lacking: Vec<&Event> = waiting
                 .causes
                 .iter()
@@ -47,8 +47,8 @@ impl Queue {
             if !is_over && self.settling.awaits(self.settings.settle, event) {
                 self.settling.repetitions.push(repetition);
             } else if !is_over && self.settling.catalogs.hold(event) && self.refusal(cause).is_none() {
-                let waiting = if event.options.noop { &mut self.noop } else { &mut self.real };
                 self.settling.queued_again(event.id, run.clone());
+                let waiting = self.waiting.of_kind_mut(event.options.kind());
                 waiting.add_again(Cause { without_catalog: false, ..repetition.cause });
             } else {
                 ended.push((cause.clone(), DeliveryOutcome::Done(run.clone())));

@@ -78,10 +78,7 @@ impl Queue {
             })
             .collect();
         if self.queued.len() < queued {
-            for waiting in [&mut self.real, &mut self.noop] {
-                waiting.causes.retain(|cause| self.queued.contains(&cause.event.id));
-                waiting.unsettled.retain(|event| self.queued.contains(&event));
-            }
+            self.waiting.retain(|event| self.queued.contains(&event));
         }
         Effect::Finish { run, completions }
     }

@@ -15,8 +15,9 @@ use crate::time::Timestamp;
 impl Queue {
     /// What the node does and what keeps it from doing more, for its record in the backend.
     pub fn activity(&self) -> Activity {
-        let retrying = [&self.real, &self.noop]
-            .into_iter()
+        let retrying = self
+            .waiting
+            .kinds()
             .filter_map(|waiting| {
                 let retry = waiting.retry.as_ref()?;
                 Some(Retrying {
@@ -88,9 +89,10 @@ impl Queue {
         running.map_or(&[], |active| &active.causes)
     }
 
-    /// What waits for a run: first the causes of the next real run, then those of the next noop run.
+    /// What waits for a run, by the kind of the run: first the causes of the next real run, then those of the next noop run,
+    /// then those of runs in another environment than the node's own.
     pub fn waiting_causes(&self) -> impl Iterator<Item = &Cause> {
-        self.real.causes.iter().chain(&self.noop.causes)
+        self.waiting.causes()
     }
 
     /// What has run without the catalog that its event was fired with, and runs once more when PuppetDB has stored it.
@@ -100,7 +102,7 @@ impl Queue {
 
     /// The nodes whose catalogs are awaited.
     pub fn awaited_catalogs(&self) -> BTreeSet<Certname> {
-        let waiting = [&self.real, &self.noop].into_iter().flat_map(|waiting| waiting.unsettled.exporters());
+        let waiting = self.waiting.kinds().flat_map(|waiting| waiting.unsettled.exporters());
         waiting.chain(self.repeated_causes().map(|cause| &cause.event.origin)).cloned().collect()
     }
 

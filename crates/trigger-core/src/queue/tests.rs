@@ -10,6 +10,7 @@
 mod backlog;
 mod blockers;
 mod cancelling;
+mod environments;
 mod forgery;
 mod limit;
 mod policy;
@@ -46,12 +47,19 @@ struct World {
 fn settings() -> QueueSettings {
     QueueSettings {
         certname: "lb01.example.com".parse().unwrap(),
-        honours_noop: true,
+        honours_options: true,
         // High enough not to matter except in the tests of the limit.
         runs_per_minute: "600".parse().unwrap(),
         policy: Policy::default(),
         settle: DEFAULT_SETTLE,
     }
+}
+
+/// The settings of a node where events may choose any environment.
+fn settings_with_environments() -> QueueSettings {
+    let rule = RuleSettings { environments: Some(vec!["*".to_owned()]), ..RuleSettings::default() };
+    let policy = Policy::new("trigger.toml", vec![Rule::new(rule).unwrap()]);
+    QueueSettings { policy, ..settings() }
 }
 
 fn world() -> World {
@@ -113,13 +121,19 @@ fn stored(uuid: CatalogUuid, produced_at: Timestamp) -> Catalogs {
     Catalogs::Stored([(samples::event(0, "t").origin, catalog)].into())
 }
 
+/// The cause that a word describes: `e1` is an event for a full run, `e1:web` for one with this tag, `e1~` for a noop run, `e1^`
+/// one with a catalog that is awaited, `e1@test` one for a run in this environment.
 fn cause(word: &str) -> Cause {
+    let (word, environment) = word.split_once('@').map_or((word, None), |(word, name)| (word, Some(name)));
     let (name, tag) = word.split_once(':').map_or((word, None), |(n, t)| (n, Some(t)));
     let n: u128 = name.trim_start_matches('e').trim_end_matches(['~', '^']).parse().unwrap();
     let mut event = samples::event(n, "t");
     event.catalog = name.contains('^').then(|| catalog(n));
-    event.options =
-        RunOptions { tags: tag.into_iter().map(|t| t.parse().unwrap()).collect(), noop: name.contains('~') };
+    event.options = RunOptions {
+        tags: tag.into_iter().map(|t| t.parse().unwrap()).collect(),
+        noop: name.contains('~'),
+        environment: environment.map(|name| name.parse().unwrap()),
+    };
     Cause {
         event,
         addressed_as: [Target::Node(settings().certname)].into(),
@@ -151,7 +165,8 @@ impl World {
             Effect::StartRun { options, causes } => {
                 self.runs += 1;
                 self.starts.push(self.now.wall);
-                let left_behind = self.queue.waiting_causes().find(|c| c.event.options.noop == options.noop);
+                let left_behind =
+                    self.queue.waiting_causes().find(|c| c.event.options.kind() == options.kind());
                 assert_eq!(left_behind, None, "a run covers everything of its kind that waits");
                 let ids: Vec<String> = causes.iter().map(|cause| number(cause.event.id)).collect();
                 let running = Running {
@@ -162,7 +177,8 @@ impl World {
                 self.input(Input::Started(running));
                 let tags: Vec<&str> = options.tags.iter().map(|tag| tag.as_str()).collect();
                 let tags = if tags.is_empty() { String::new() } else { format!(":{}", tags.join("+")) };
-                format!("run{}{tags}[{}]", if options.noop { "~" } else { "" }, ids.join(","))
+                let environment = options.environment.map_or_else(String::new, |name| format!("@{name}"));
+                format!("run{}{tags}{environment}[{}]", if options.noop { "~" } else { "" }, ids.join(","))
             }
             Effect::Finish { completions, .. } => {
                 let mut words = Vec::new();
@@ -405,14 +421,25 @@ fn an_expiry_names_the_clocks_and_blames_them_only_when_they_certainly_differ() 
 
 #[test]
 fn a_noop_event_is_refused_where_noop_cannot_be_honoured() {
-    let mut world = world_of(QueueSettings { honours_noop: false, ..settings() });
+    let mut world = world_of(QueueSettings { honours_options: false, ..settings() });
     world.play("e1~ e2");
     assert_eq!(world.seen, ["finish[e1=refused]", "run[e2]"]);
 }
 
 #[test]
+fn an_environment_is_refused_where_the_run_command_cannot_run_in_one() {
+    let mut world = world_of(QueueSettings { honours_options: false, ..settings_with_environments() });
+    let Some(refused) = world.queue.refusal(&cause("e1@test")) else { panic!("it is accepted") };
+    let reason =
+        DeliveryOutcome::Refused("this node's run command cannot run in the environment test".into());
+    assert_eq!(refused, reason);
+    world.play("e1@test e2");
+    assert_eq!(world.seen, ["finish[e1=refused]", "run[e2]"]);
+}
+
+#[test]
 fn an_outcome_without_a_run_is_stored_again_when_the_backend_has_lost_it() {
-    let mut world = world_of(QueueSettings { honours_noop: false, ..settings() });
+    let mut world = world_of(QueueSettings { honours_options: false, ..settings() });
     world.play("e1~ e1~");
     assert_eq!(world.seen, ["finish[e1=refused]", "finish[e1=refused]"]);
     check("block e1 wall+90000000 unblock e1", "finish[e1=expired] finish[e1=expired]");

@@ -13,7 +13,7 @@ use crate::time::{Now, Timestamp};
 /// Waiting deliveries of one kind beyond which a delivery is superseded by a later one that asks for the same.
 pub(super) const MAX_BACKLOG: usize = 64;
 
-/// Deliveries that will share one run. All of them ask for a real run, or all of them for a noop run.
+/// Deliveries that will share one run. All of them ask for runs of one kind.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Waiting {
     pub(super) causes: Vec<Cause>,

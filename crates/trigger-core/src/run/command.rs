@@ -48,6 +48,10 @@ const AGENT_FLAGS: [&str; 7] = [
     "--color=false",
 ];
 
+/// With an event's environment, it fails the run in which the node's classifier insists on another one: Puppet would apply the
+/// catalog of that one instead.
+const STRICT_ENVIRONMENT: &str = "--strict_environment_mode";
+
 /// The same for a `puppet apply` run.
 const APPLY_FLAGS: [&str; 3] = ["--detailed-exitcodes", "--report", "--color=false"];
 
@@ -161,8 +165,9 @@ impl RunCommand {
         words
     }
 
-    /// Whether the command can honour noop. Where it cannot, a noop event is refused and never run for real.
-    pub fn honours_noop(&self) -> bool {
+    /// Whether the command can honour noop and an environment. Where it cannot, an event that asks for them is refused and
+    /// never run for real, or in another environment.
+    pub fn honours_options(&self) -> bool {
         self.kind != CommandKind::Other
     }
 
@@ -221,6 +226,12 @@ impl RunCommand {
         }
         if options.noop {
             add(&["--noop"]);
+        }
+        if let Some(environment) = &options.environment {
+            add(&["--environment", environment.as_str()]);
+            if self.kind == CommandKind::PuppetAgent {
+                add(&[STRICT_ENVIRONMENT]);
+            }
         }
         add(&operands.iter().map(String::as_str).collect::<Vec<_>>());
         argv
@@ -284,7 +295,7 @@ mod tests {
     }
 
     fn tagged(noop: bool) -> RunOptions {
-        RunOptions { tags: ["web".parse().unwrap()].into(), noop }
+        RunOptions { tags: ["web".parse().unwrap()].into(), noop, ..RunOptions::default() }
     }
 
     #[test]
@@ -371,8 +382,8 @@ mod tests {
     #[test]
     fn another_command_runs_as_written_and_cannot_honour_noop() {
         assert_eq!(argv("/usr/bin/converge now", &tagged(false)), "/usr/bin/converge now");
-        assert!(!command("/usr/bin/converge now").honours_noop());
-        assert!(command("puppet apply x.pp").honours_noop());
+        assert!(!command("/usr/bin/converge now").honours_options());
+        assert!(command("puppet apply x.pp").honours_options());
         assert_eq!(RunCommand::from_words(Vec::new()), None);
     }
 
@@ -403,6 +414,25 @@ mod tests {
         let agent = argv("puppet agent --waitforlock 0 --runtimeout 9", &RunOptions::default());
         assert!(agent.find("--waitforlock 1") < agent.find("--waitforlock 0"), "{agent}");
         assert!(agent.ends_with(RUN) && agent.contains("--runtimeout 9 --verbose"), "{agent}");
+    }
+
+    #[test]
+    fn the_environment_of_an_event_replaces_the_operators() {
+        let options =
+            RunOptions { environment: Some("feature_42".parse().unwrap()), ..RunOptions::default() };
+        let agent = argv("puppet agent --environment test --no-strict_environment_mode", &options);
+        assert!(
+            agent.contains(" --environment test --no-strict_environment_mode --verbose ")
+                && agent
+                    .ends_with(&format!("--job-id {RUN} --environment feature_42 --strict_environment_mode")),
+            "{agent}"
+        );
+        assert!(
+            argv("puppet apply x.pp -- y.pp", &options)
+                .ends_with("--lastrunreport /r.yaml --environment feature_42 -- y.pp")
+        );
+        assert_eq!(argv("/usr/bin/converge now", &options), "/usr/bin/converge now");
+        assert!(!argv("puppet agent", &RunOptions::default()).contains("environment"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{Event, FiredBy, Target};
-use crate::identity::{Certname, EventId, RunId, Tag, TriggerName};
+use crate::identity::{Certname, Environment, EventId, RunId, Tag, TriggerName};
 use crate::loop_guard::Rule;
 use crate::publication::Publication;
 use crate::reason::shortened;
@@ -35,6 +35,8 @@ pub struct PastRun {
     pub run: CompletedRun,
     /// The tags to which the run was limited; empty means the whole catalog.
     pub tags: BTreeSet<Tag>,
+    /// The environment of Puppet's that its events asked for; absent: the node's own.
+    pub environment: Option<Environment>,
     /// The events that it covered; one of each [`Kind`] comes first.
     pub causes: Truncated<PastCause>,
     /// How many earlier events of a backlog were superseded by one of the causes.
@@ -150,6 +152,7 @@ impl PastRun {
         Self {
             run: CompletedRun::new(record.run_id, record.options.noop, result),
             tags: record.options.tags.clone(),
+            environment: record.options.environment.clone(),
             causes: Truncated::of(causes.into_iter().map(|(_, cause)| cause), MAX_CAUSES),
             superseded,
             fired: Truncated::of(fired, MAX_FIRES),

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{Stored, WireError, read, write};
 use crate::delivery::{Delivery, Members};
 use crate::event::{Declaration, Event, FiredBy, FiringResource, MAX_LIFETIME, Part, RunOptions, Targets};
-use crate::identity::{CatalogUuid, Certname, EventId, GroupName, KeyPrefix, RunId, Tag, TriggerName};
+use crate::identity::{
+    CatalogUuid, Certname, Environment, EventId, GroupName, KeyPrefix, RunId, Tag, TriggerName,
+};
 use crate::lineage::{Chain, Hop, Lineage, Loops};
 use crate::publication::Publication;
 use crate::sweep::Settled;
@@ -27,6 +29,8 @@ pub(super) struct EventForm {
     tags: BTreeSet<Tag>,
     #[serde(default)]
     noop: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    environment: Option<Environment>,
     lineage: Vec<ChainForm>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fired_in: Option<RunId>,
@@ -73,6 +77,7 @@ impl EventForm {
             groups: event.targets.groups,
             tags: event.options.tags,
             noop: event.options.noop,
+            environment: event.options.environment,
             lineage: event.lineage.chains.into_iter().map(ChainForm::of).collect(),
             fired_in: event.fired_in,
             retry_of: event.fired_by.as_ref().and_then(FiredBy::retried),
@@ -99,7 +104,7 @@ impl EventForm {
             trigger: self.trigger,
             origin: self.origin,
             targets: Targets { hosts: self.hosts, groups: self.groups },
-            options: RunOptions { tags: self.tags, noop: self.noop },
+            options: RunOptions { tags: self.tags, noop: self.noop, environment: self.environment },
             lineage: Lineage { chains: self.lineage.into_iter().map(ChainForm::read).collect() },
             fired_in: self.fired_in,
             fired_by: ResourceForm::read(self.fired_by, self.retry_of),

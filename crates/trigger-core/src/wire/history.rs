@@ -8,7 +8,7 @@ use super::events::ResourceForm;
 use super::outcomes::CompletedRunForm;
 use super::{Stored, WireError, read, sentence, write};
 use crate::event::{FiredBy, Target};
-use crate::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
+use crate::identity::{Certname, Environment, EventId, GroupName, RunId, Tag, TriggerName};
 use crate::loop_guard::Rule;
 use crate::run::history::{
     FiredEvent, MAX_CAUSES, MAX_FIRES, MAX_RUNS, MAX_SUPPRESSED, PastCause, PastRun, RunHistory,
@@ -30,6 +30,8 @@ struct PastRunForm {
     run: CompletedRunForm,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     tags: BTreeSet<Tag>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    environment: Option<Environment>,
     causes: Vec<CauseForm>,
     #[serde(default, skip_serializing_if = "is_zero")]
     more_causes: usize,
@@ -104,6 +106,7 @@ impl PastRunForm {
         Self {
             run: CompletedRunForm::of(run.run),
             tags: run.tags,
+            environment: run.environment,
             causes: run.causes.listed.into_iter().map(CauseForm::of).collect(),
             more_causes: run.causes.more,
             superseded: run.superseded,
@@ -116,6 +119,7 @@ impl PastRunForm {
         PastRun {
             run: self.run.read(),
             tags: self.tags,
+            environment: self.environment,
             causes: truncated(self.causes, MAX_CAUSES, self.more_causes, CauseForm::read),
             superseded: self.superseded.min(MAX_COUNT),
             fired: truncated(self.fired, MAX_FIRES, self.more_fired, FiredForm::read),

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::events::EventForm;
 use super::{Stored, WireError, optional_sentence, read, write};
 use crate::event::{Event, RunOptions, Target, Targets};
-use crate::identity::{Certname, GroupName, RunId, Tag};
+use crate::identity::{Certname, Environment, GroupName, RunId, Tag};
 use crate::run::record::{Cause, RunRecord};
 use crate::run::{Drift, RunOutcome, RunResult};
 use crate::signer::Signer;
@@ -74,6 +74,8 @@ struct RunRecordForm {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     tags: BTreeSet<Tag>,
     noop: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    puppet_environment: Option<Environment>,
     timeout_seconds: u64,
     started_at_unix_ms: Timestamp,
     causes: Vec<CauseForm>,
@@ -168,6 +170,7 @@ impl Stored for RunRecord {
             command: self.command.clone(),
             tags: self.options.tags.clone(),
             noop: self.options.noop,
+            puppet_environment: self.options.environment.clone(),
             timeout_seconds: self.timeout.as_secs(),
             started_at_unix_ms: self.started_at,
             causes: self.causes.iter().map(CauseForm::of).collect(),
@@ -183,7 +186,7 @@ impl Stored for RunRecord {
             run_id: form.run_id,
             certname: form.certname,
             command: form.command,
-            options: RunOptions { tags: form.tags, noop: form.noop },
+            options: RunOptions { tags: form.tags, noop: form.noop, environment: form.puppet_environment },
             timeout: Duration::from_secs(form.timeout_seconds),
             started_at: form.started_at_unix_ms,
             environment: form.environment,

@@ -271,6 +271,17 @@ fn forms_stay() {
     with_catalog.event.fired_by = None;
     with_catalog.event.catalog = Some("0c23df3f-7ac7-4a51-bd58-e4a91e7a3f96".parse().unwrap());
     check(&with_catalog, include_str!("golden/part-with-catalog.v1.json"));
+    let environment = Some("feature_42".parse().unwrap());
+    let mut elsewhere = Part { index: 0, count: 1, event: sample_event() };
+    elsewhere.event.options.environment.clone_from(&environment);
+    check(&elsewhere, include_str!("golden/part-environment.v1.json"));
+    let mut record = sample_record();
+    record.options.environment.clone_from(&environment);
+    record.causes[0].event.options.environment.clone_from(&environment);
+    check(&record, include_str!("golden/run-record-environment.v1.json"));
+    let mut history = sample_history();
+    history.runs[0].environment = environment;
+    check(&history, include_str!("golden/history-environment.v1.json"));
     let mut of_a_retry = sample_history();
     of_a_retry.runs[0].causes.listed[0].fired_by = Some(FiredBy::RetryOf(sample_event().id));
     check(&of_a_retry, include_str!("golden/history-of-a-retry.v1.json"));

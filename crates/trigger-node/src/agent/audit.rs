@@ -6,7 +6,7 @@ use trigger_core::cancellation::SignedCancellation;
 use trigger_core::delivery::{Completion, DeliveryOutcome};
 use trigger_core::event::{Event, RunOptions, Targets};
 use trigger_core::holds::{HoldOrder, Judged, SignedHoldOrder};
-use trigger_core::identity::{EventId, RunId};
+use trigger_core::identity::{Environment, EventId, RunId};
 use trigger_core::policy::Decision;
 use trigger_core::run::record::Cause;
 use trigger_core::run_log::{LogAnswer, LogContent};
@@ -76,6 +76,7 @@ pub(super) fn judged(cause: &Cause, decision: &Decision) {
         origin = %event.origin,
         tags = tags.join(","),
         noop = event.options.noop,
+        environment = event.options.environment.as_ref().map(Environment::as_str),
         signature = %signer,
         fingerprint,
         rule = decision.rule(),
@@ -157,6 +158,7 @@ pub(super) fn started(run: RunId, options: &RunOptions, causes: &[Cause]) {
         events = listed(causes.iter().map(|cause| cause.event.id)),
         tags = tags.join(","),
         noop = options.noop,
+        environment = options.environment.as_ref().map(Environment::as_str),
     );
 }
 

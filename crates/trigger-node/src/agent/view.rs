@@ -54,6 +54,7 @@ pub(super) fn of<H: Host>(
                 origin: cause.event.origin.to_string(),
                 tags: cause.event.options.tags.iter().map(ToString::to_string).collect(),
                 noop: cause.event.options.noop,
+                environment: cause.event.options.environment.as_ref().map(ToString::to_string),
                 retry_at_unix_ms: retry(cause.event.id).map(|retrying| retrying.at.as_unix_ms()),
                 reason: retry(cause.event.id)
                     .map(|retrying| &retrying.reason)

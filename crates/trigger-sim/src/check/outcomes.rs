@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use trigger_core::delivery::DeliveryOutcome;
+use trigger_core::event::RunKind;
 use trigger_core::identity::{Certname, EventId};
 use trigger_core::keyspace::Key;
 use trigger_core::lineage::Lineage;
@@ -45,9 +46,10 @@ impl World {
             DeliveryOutcome::Superseded(by) => self.check_superseded(event, certname, *by),
             DeliveryOutcome::Refused(_) => {
                 let machine = &self.machines[client.machine];
-                let noop = self.check.events.get(&event).is_some_and(|fired| fired.event.options.noop);
+                let fired = self.check.events.get(&event);
+                let is_special = fired.is_some_and(|fired| fired.event.options.kind() != RunKind::default());
                 let is_attacked = self.check.attacked.contains(&(event, certname.clone()));
-                if !is_attacked && (machine.honours_noop || !noop) {
+                if !is_attacked && (machine.honours_options || !is_special) {
                     self.violate("refusals have their reason", format!("{event} at {certname}"));
                 }
             }
@@ -95,6 +97,8 @@ impl World {
             "the run's record does not list it"
         } else if wanted.noop != run.options.noop {
             "noop and real are no substitute for each other"
+        } else if wanted.environment != run.options.environment {
+            "one environment is no substitute for another"
         } else if !covers_tags {
             "the run lacked some of its tags"
         } else if !starts_later {

@@ -44,6 +44,9 @@ struct TestArgs {
     /// Whether the event asks for a noop run
     #[arg(long)]
     noop: bool,
+    /// The environment of Puppet's that the event asks for [default: the node's own]
+    #[arg(long, value_name = "NAME")]
+    environment: Option<String>,
     /// A trusted extension of the node's certificate, such as pp_role=web; repeat for more
     #[arg(long = "extension", value_name = "NAME=VALUE")]
     extensions: Vec<String>,
@@ -62,7 +65,11 @@ pub(crate) fn run(globals: &Globals, args: &PolicyArgs, warnings: &Warnings) -> 
     let trigger: TriggerName = valid(&args.trigger)?;
     let origin = Certname::fold_case(&args.from).map_err(|error| Failure::usage(error.to_string()))?;
     let tags = args.tags.iter().map(|tag| valid::<Tag>(tag));
-    let options = RunOptions { tags: tags.collect::<Result<_, _>>()?, noop: args.noop };
+    let options = RunOptions {
+        tags: tags.collect::<Result<_, _>>()?,
+        noop: args.noop,
+        environment: args.environment.as_deref().map(valid).transpose()?,
+    };
     let signer = signer(args)?;
     let request = Request { trigger: &trigger, origin: &origin, options: &options, signer: &signer };
     let decision = policy.judge(&request);

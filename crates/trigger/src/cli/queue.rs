@@ -123,7 +123,9 @@ fn print_agent(agent: &QueueView) {
         let mut table = output::table(&["EVENT", "TRIGGER", "ORIGIN", "OPTIONS", "RETRY AT", "REASON"]);
         for event in &agent.waiting {
             let noop = event.noop.then(|| "noop".to_owned());
-            let options: Vec<String> = noop.into_iter().chain(event.tags.iter().cloned()).collect();
+            let environment = event.environment.iter().map(|name| format!("environment {name}"));
+            let options: Vec<String> =
+                noop.into_iter().chain(environment).chain(event.tags.iter().cloned()).collect();
             let retry_at = event.retry_at_unix_ms.map(|ms| output::short_time(Timestamp::from_unix_ms(ms)));
             table.add_row([
                 event.event_id.clone(),

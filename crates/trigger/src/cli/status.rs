@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 use trigger_core::delivery::DeliveryState;
+use trigger_core::event::RunOptions;
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix};
+
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_fleet::status::EventStatus;
 use trigger_node::agent_socket::{self, Reply, Request};
@@ -144,10 +146,12 @@ fn heading(status: &EventStatus, spooled_event: Option<&SpooledEvent>) -> Vec<St
     let mut lines = vec![format!("Event    {}", event.id), format!("Trigger  {}", event.trigger)];
     lines.push(format!("Fired    {} on {}", output::short_time(event.fired_at), event.origin));
     lines.extend(event.fired_by.as_ref().map(|fired_by| format!("By       {fired_by}")));
-    if event.options.noop || event.options.is_tagged() {
+    if event.options != RunOptions::default() {
         let noop = event.options.noop.then(|| "noop".to_owned());
+        let environment = event.options.environment.iter().map(|name| format!("environment {name}"));
         let tags = event.options.tags.iter().map(|tag| format!("tag {tag}"));
-        lines.push(format!("Options  {}", noop.into_iter().chain(tags).collect::<Vec<_>>().join(", ")));
+        let options: Vec<String> = noop.into_iter().chain(environment).chain(tags).collect();
+        lines.push(format!("Options  {}", options.join(", ")));
     }
     if let Some(hops) = event.lineage.chains.first().map(|chain| chain.hops.len()).filter(|hops| *hops > 0) {
         lines.push(format!("Chain    {} long: trigger why {}", output::count(hops, "hop"), event.id));

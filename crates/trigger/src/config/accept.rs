@@ -20,6 +20,7 @@ pub(crate) struct AcceptTable {
     extensions: BTreeMap<String, OneOrMany>,
     noop: Option<NoopOption>,
     tags: Option<OneOrMany>,
+    environment: Option<OneOrMany>,
     #[serde(default)]
     deny: bool,
 }
@@ -81,6 +82,7 @@ impl AcceptTable {
             extensions: extensions.collect(),
             only_noop: matches!(self.noop, Some(NoopOption::Only)),
             tags: texts(&self.tags),
+            environments: texts(&self.environment),
             deny: self.deny,
         }
     }
@@ -105,13 +107,13 @@ mod tests {
     fn rules_are_read_in_their_order() {
         let read = policy(
             "[[accept]]\nfrom = 'web01'\ndeny = true\n\
-             [[accept]]\ntrigger = ['a*', 'b']\nfrom = ['*.example.com']\ntags = 'web'\nnoop = 'only'\n\
+             [[accept]]\ntrigger = ['a*', 'b']\nfrom = ['*.example.com']\ntags = 'web'\nnoop = 'only'\nenvironment = 'test_*'\n\
              extensions = { pp_role = 'web', pp_zone = ['1', '2'] }\n",
         );
         let shown: Vec<String> = read.unwrap().rules().iter().map(ToString::to_string).collect();
         let expected = [
             "from web01; deny",
-            "trigger a*, b; from *.example.com; pp_role web; pp_zone 1, 2; noop only; tags web",
+            "trigger a*, b; from *.example.com; pp_role web; pp_zone 1, 2; noop only; tags web; environment test_*",
         ];
         assert_eq!(shown, expected);
         assert!(policy("").unwrap().rules().is_empty());
@@ -136,6 +138,10 @@ mod tests {
             "t.toml: [[accept]] rule 1: extensions: 'role' is no",
         );
         check("[[accept]]\ndeny = true\ntags = 'a'", "t.toml: [[accept]] rule 1: deny = true allows nothing");
+        check(
+            "[[accept]]\nenvironment = 'feature-*'",
+            "t.toml: [[accept]] rule 1: environment: 'feature-*' matches no environment",
+        );
         assert!(policy("[accept]\nfrom = 'a'").is_err());
     }
 }

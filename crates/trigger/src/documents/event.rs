@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use trigger_core::delivery::DeliveryState;
 use trigger_core::event::{FiredBy, FiringResource};
-use trigger_core::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
+use trigger_core::identity::{Certname, Environment, EventId, GroupName, RunId, Tag, TriggerName};
 use trigger_core::run::RunOutcome;
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_fleet::status;
@@ -186,6 +186,8 @@ pub(crate) struct Event {
     tags: Vec<Text<Tag>>,
     /// Whether its runs only report what they would change.
     noop: bool,
+    /// The environment of Puppet's that its runs are to happen in; null: that of each node.
+    environment: Option<Text<Environment>>,
     /// The groups that the event was fired at.
     groups: Vec<Text<GroupName>>,
     /// The event's deliveries, in the order of the certnames.
@@ -262,6 +264,7 @@ impl Event {
             expires_in_seconds: event.expires_in.as_secs(),
             tags: texts(&event.options.tags),
             noop: event.options.noop,
+            environment: event.options.environment.clone().map(Text),
             groups: texts(&event.targets.groups),
             targets: EventTarget::list(status),
         }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use serde::Serialize;
-use trigger_core::identity::{Certname, Tag, TriggerName};
+use trigger_core::identity::{Certname, Environment, Tag, TriggerName};
 use trigger_core::policy::{Decision, Policy, Request};
 
 use super::text::{Text, texts};
@@ -22,6 +22,8 @@ pub(crate) struct PolicyDecision {
     tags: Vec<Text<Tag>>,
     /// Whether the event asks for a noop run.
     noop: bool,
+    /// The environment of Puppet's that the event asks for; `null`: the node's own.
+    environment: Option<Text<Environment>>,
     /// Whether the event may run Puppet on this node.
     accepted: bool,
     /// The number of the rule that decided, from 1; `null` if there are no rules, or none is for the event.
@@ -65,6 +67,7 @@ impl PolicyDecision {
             origin: Text(request.origin.clone()),
             tags: texts(&request.options.tags),
             noop: request.options.noop,
+            environment: request.options.environment.clone().map(Text),
             accepted: reason.is_none(),
             rule: decision.rule(),
             reason,

@@ -94,6 +94,8 @@ pub(crate) struct WaitingEvent {
     tags: Vec<String>,
     /// Whether its run only reports what it would change.
     noop: bool,
+    /// The environment of Puppet's that its run is to happen in; null: the node's own.
+    environment: Option<String>,
     /// When its run is tried again; null unless a run has come to nothing.
     retry_at: Option<Time>,
     /// Why that run came to nothing, or why no run may start yet.
@@ -187,6 +189,7 @@ impl Queue {
                 origin: event.origin,
                 tags: event.tags,
                 noop: event.noop,
+                environment: event.environment,
                 retry_at: event.retry_at_unix_ms.map(time),
                 reason: event.reason,
             }),

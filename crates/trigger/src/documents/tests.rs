@@ -156,7 +156,9 @@ fn what_is_wrong_with_a_node() {
 
 #[test]
 fn the_nodes_of_a_fleet() {
-    let RunState::Ended { run, tags } = chain().runs[0].state.clone() else { panic!("a run that has ended") };
+    let RunState::Ended { run, tags, environment } = chain().runs[0].state.clone() else {
+        panic!("a run that has ended")
+    };
     let cause = PastCause {
         event: event_id(6),
         trigger: "refresh".parse().unwrap(),
@@ -166,7 +168,7 @@ fn the_nodes_of_a_fleet() {
         fired_by: None,
     };
     let causes = Truncated { listed: vec![cause], more: 2 };
-    let last_run = PastRun { run, tags, causes, superseded: 0, fired: Truncated::default() };
+    let last_run = PastRun { run, tags, environment, causes, superseded: 0, fired: Truncated::default() };
     let lb01 = NodeOverview { record: registration(&["lb"]), last_run: Some(last_run) };
     let mut web01 = NodeRecord { released: true, activity: Default::default(), ..registration(&[]) };
     web01.activity.hold = Some(held());
@@ -448,7 +450,7 @@ fn a_decision_of_a_policy() {
     let policy = Policy::new("/etc/trigger/trigger.toml", rules);
     let (trigger, origin) = ("refresh".parse().unwrap(), "web01.example.com".parse().unwrap());
     let decided = |policy: &Policy, noop| {
-        let options = RunOptions { tags: ["profile::lb".parse().unwrap()].into(), noop };
+        let options = RunOptions { tags: ["profile::lb".parse().unwrap()].into(), noop, environment: None };
         let signer = Signer::Unsigned;
         let request = Request { trigger: &trigger, origin: &origin, options: &options, signer: &signer };
         PolicyDecision::of(policy, &request, &policy.judge(&request), warnings())

@@ -46,7 +46,7 @@ mod schema {
 
     use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
     use trigger_core::delivery::DeliveryState;
-    use trigger_core::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
+    use trigger_core::identity::{Certname, Environment, EventId, GroupName, RunId, Tag, TriggerName};
     use trigger_core::run::RunOutcome;
 
     use super::{Text, Time};
@@ -70,6 +70,7 @@ mod schema {
 
     described! {
         Certname: { "type": "string", "description": "A node's Puppet identity." },
+        Environment: { "type": "string", "description": "The name of an environment of Puppet's." },
         EventId: { "type": "string", "format": "uuid", "description": "Identifies one event (UUIDv8, or UUIDv7 of an earlier version)." },
         GroupName: { "type": "string", "description": "The name of a group of nodes." },
         RunId: { "type": "string", "format": "uuid", "description": "Identifies one supervised Puppet process." },

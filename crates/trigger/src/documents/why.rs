@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use trigger_core::event::{FiredBy, Target};
-use trigger_core::identity::{Certname, EventId, GroupName, RunId, Tag, TriggerName};
+use trigger_core::identity::{Certname, Environment, EventId, GroupName, RunId, Tag, TriggerName};
 use trigger_core::lineage::{Chain, Hop};
 use trigger_core::run::RunOutcome;
 use trigger_core::run::history::{FiredEvent, SuppressedTarget};
@@ -59,6 +59,8 @@ pub(crate) struct ChainRun {
     really_changed: Option<bool>,
     /// The tags that the run was limited to, empty for a whole run; null unless it has ended.
     tags: Option<Vec<Text<Tag>>>,
+    /// The environment of Puppet's that the run's events asked for; null: the node's own, and unless it has ended.
+    environment: Option<Text<Environment>>,
     /// When the run started; null if it is no longer on record.
     started_at: Option<Time>,
     /// When the node last registered; null unless the run is in progress.
@@ -210,6 +212,7 @@ impl ChainRun {
             noop_pending: None,
             really_changed: None,
             tags: None,
+            environment: None,
             started_at: None,
             seen_at: None,
             finished_at: None,
@@ -227,7 +230,7 @@ impl ChainRun {
                 seen_at: Some(Time(*seen_at)),
                 ..known
             },
-            RunState::Ended { run, tags } => Self {
+            RunState::Ended { run, tags, environment } => Self {
                 state: ChainRunState::Ended,
                 outcome: Some(Text(run.result.outcome)),
                 reason: run.result.reason.clone(),
@@ -235,6 +238,7 @@ impl ChainRun {
                 noop_pending: run.result.drift.noop_pending,
                 really_changed: run.result.drift.really_changed,
                 tags: Some(texts(tags)),
+                environment: environment.clone().map(Text),
                 started_at: Some(Time(run.result.started_at)),
                 finished_at: Some(Time(run.result.finished_at)),
                 ..known

@@ -57,7 +57,7 @@ RSpec.describe 'trigger::agent' do
         'backends' => { 'hub' => { 'url' => 'hub+https://hub.example.com:8145' } },
         'tls_certificate' => '/tls/web01.pem', 'tls_key' => '/tls/web01.key', 'tls_ca' => '/tls/ca.pem', 'tls_crl' => '/tls/crl.pem',
         'accept' => [
-          { 'trigger' => 'a "b"*', 'from' => ['web*'], 'noop' => 'only', 'tags' => %w[x y] },
+          { 'trigger' => 'a "b"*', 'from' => ['web*'], 'noop' => 'only', 'tags' => %w[x y], 'environment' => 'test_*' },
           { 'extensions' => { 'pp_role' => 'web', '1.3.6.1.4.1.34380.1.2.1' => %w[a b] }, 'deny' => true }, {}
         ],
         'log_operators' => false, 'log_readers' => %w[ops*.example.com admin01 admin01],
@@ -115,6 +115,7 @@ RSpec.describe 'trigger::agent' do
         from = ["web*"]
         noop = "only"
         tags = ["x", "y"]
+        environment = "test_*"
 
         [[accept]]
         extensions = { "pp_role" = "web", "1.3.6.1.4.1.34380.1.2.1" = ["a", "b"] }
@@ -207,7 +208,7 @@ RSpec.describe 'trigger::agent' do
     'prefix' => ['/', 'a', '/a/'],
     'accept' => [
       [{ 'form' => 'a' }], [{ 'from' => [] }], [{ 'from' => "a\n" }], [{ 'deny' => false }], [{ 'deny' => true, 'noop' => 'only' }],
-      [{ 'noop' => true }], [{ 'extensions' => { 'role' => 'web' } }]
+      [{ 'noop' => true }], [{ 'environment' => [] }], [{ 'extensions' => { 'role' => 'web' } }]
     ],
     'socket_groups' => [['a b'], [''], 'adm'],
     'operators' => [['a b'], 'ops01'], 'operator_auth_roles' => [['a,b']], 'operator_cli_auth' => ['yes'],

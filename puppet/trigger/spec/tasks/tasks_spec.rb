@@ -32,12 +32,12 @@ RSpec.describe 'the tasks' do
   it 'fire an event, whatever it is called' do
     name = %q(it's "new" $(id) -x)
     fired, code = run('fire', { trigger: name, hosts: %w[LB01.example.com lb02.example.com], groups: %w[web db], tags: ['a::b'],
-                                noop: true, expires_in: '1h' })
+                                noop: true, environment: 'test', expires_in: '1h' })
     expect(fired).to include('trigger' => name, 'state' => 'committed', 'groups' => %w[db web])
     expect(fired['targets'].map { |target| target['certname'] }).to eq %w[lb01.example.com lb02.example.com]
     expect(code).to eq 0
     status, code = run('status', { event: fired['event_id'] })
-    expect(status).to include('noop' => true, 'tags' => ['a::b'], 'expires_in_seconds' => 3600)
+    expect(status).to include('noop' => true, 'environment' => 'test', 'tags' => ['a::b'], 'expires_in_seconds' => 3600)
     expect(code).to eq 0
     latest, code = run('status', {})
     expect(latest['events'].map { |event| event['event_id'] }).to include(fired['event_id'])

@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, reason = "the steps of scenarios are functions that tests call")]
 
+mod environments;
 mod locks;
 mod survival;
 

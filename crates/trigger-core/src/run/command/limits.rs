@@ -105,7 +105,7 @@ mod tests {
     fn run(words: &str, event_tag: Option<&str>, conf: [&str; 2]) -> (String, String) {
         let command = RunCommand::from_words(words.split(' ').map(str::to_owned).collect()).unwrap();
         let tags = event_tag.iter().map(|tag| tag.parse().unwrap()).collect();
-        let options = RunOptions { tags, noop: false };
+        let options = RunOptions { tags, ..RunOptions::default() };
         let [tags, skip_tags] = conf.map(|value| Some(value.to_owned()).filter(|value| !value.is_empty()));
         let settings = TagSettings { tags, skip_tags };
         let run = command.with_private_tag(&options, &settings);

@@ -31,7 +31,7 @@ pub(crate) struct FireArgs {
     )]
     pub(super) query: Option<String>,
     /// Fire an earlier event again, for the nodes where it failed, expired or was cancelled, with its name and options
-    #[arg(long, value_name = "EVENT", conflicts_with_all = ["name", "hosts", "hosts_from", "groups", "query", "tags", "noop", "loops", "resource"])]
+    #[arg(long, value_name = "EVENT", conflicts_with_all = ["name", "hosts", "hosts_from", "groups", "query", "tags", "noop", "environment", "loops", "resource"])]
     pub(super) retry: Option<EventId>,
     /// Limit the runs to resources with this tag; repeat for more
     #[arg(long = "tag", value_name = "TAG")]
@@ -39,6 +39,9 @@ pub(crate) struct FireArgs {
     /// Let Puppet report what it would change, and change nothing
     #[arg(long)]
     pub(super) noop: bool,
+    /// The environment of Puppet's to run in, where the nodes' rules allow it [default: each node's own]
+    #[arg(long, value_name = "NAME")]
+    pub(super) environment: Option<String>,
     /// The most hops that a chain of triggers may have, at most 64
     #[arg(long, value_name = "HOPS", default_value_t = DEFAULT_TTL, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TTL)), allow_negative_numbers = true)]
     pub(super) ttl: u32,

@@ -50,7 +50,11 @@ pub(super) fn make(
         trigger: valid(args.name.as_deref().unwrap_or_default())?,
         origin,
         targets,
-        options: RunOptions { tags: valid_all(&args.tags)?, noop: args.noop },
+        options: RunOptions {
+            tags: valid_all(&args.tags)?,
+            noop: args.noop,
+            environment: args.environment.as_deref().map(valid).transpose()?,
+        },
         fired_by: firing_resource(args),
         // Without it nothing waits, which is better than an event that is lost.
         catalog: args.catalog.as_deref().and_then(|uuid| uuid.parse().ok()),

@@ -26,7 +26,7 @@ lb01.example.com ran at 2025-11-22T12:00:07Z: changed, 4.1s
 ├─ because of 'refresh', fired on web01 at 2025-11-22T12:00:06Z
 │  │ event 00000000-0000-0000-0000-000000000006
 │  └─ web01 ran at 2025-11-22T12:00:01Z: failed (noop), 4.1s
-│     │ run 00000000-0000-0000-0000-000000000001, limited to web
+│     │ run 00000000-0000-0000-0000-000000000001, in the environment test, limited to web
 │     │ 2 resources failed
 │     └─ because of 'deploy', fired on ops01 at 2025-11-22T12:00:00Z
 │        event 00000000-0000-0000-0000-000000000000, the root: fired outside any run
@@ -85,14 +85,14 @@ lb01 ran at 2025-11-22T12:00:07Z: unchanged, 4.1s
 ├─ because of 'refresh', fired on web01 at 2025-11-22T12:00:06Z
 │  │ event 00000000-0000-0000-0000-000000000006
 │  └─ web01 ran at 2025-11-22T12:00:01Z: failed (noop), 4.1s
-│     │ run 00000000-0000-0000-0000-000000000001, limited to web
+│     │ run 00000000-0000-0000-0000-000000000001, in the environment test, limited to web
 │     │ 2 resources failed
 │     └─ because of event 00000000-0000-0000-0000-000000000000
 │        which has been swept, so nothing more is known of it
 └─ because of 'more', fired on web01 at 2025-11-22T12:00:08Z
    │ event 00000000-0000-0000-0000-000000000008
    └─ web01 ran at 2025-11-22T12:00:01Z: failed (noop), 4.1s
-      run 00000000-0000-0000-0000-000000000001, limited to web
+      run 00000000-0000-0000-0000-000000000001, in the environment test, limited to web
       2 resources failed
       (described above)
 "#]]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use trigger_core::delivery::DeliveryState;
 use trigger_core::event::{FiredBy, Target};
-use trigger_core::identity::{Certname, EventId, RunId, Tag};
+use trigger_core::identity::{Certname, Environment, EventId, RunId, Tag};
 use trigger_core::lineage::{Chain, Lineage};
 use trigger_core::run::history::FiredEvent;
 use trigger_core::run::{CompletedRun, RunResult};
@@ -102,22 +102,22 @@ impl Page<'_> {
 
 fn run_lines(step: &RunStep) -> Vec<String> {
     let certname = &step.certname;
-    let (sentence, tags, reason) = match &step.state {
+    let (sentence, limits, reason) = match &step.state {
         RunState::Running { started_at, seen_at } => {
             let silence =
                 silence::sentence(*seen_at).map_or_else(String::new, |silence| format!("; {silence}"));
             let since = short_time(*started_at);
             (format!("{certname} has been running since {since}{silence}"), None, None)
         }
-        RunState::Ended { run, tags } => {
+        RunState::Ended { run, tags, environment } => {
             let started_at = short_time(run.result.started_at);
             let sentence = format!("{certname} ran at {started_at}: {}", outcome(run));
-            (sentence, Some(tags), run.result.reason.clone())
+            let limits = format!("{}{}", within(environment.as_ref()), tagged(tags));
+            (sentence, Some(limits), run.result.reason.clone())
         }
         RunState::Gone => (format!("{certname} ran; the run is no longer on record"), None, None),
     };
-    let tags = tags.map(tagged).unwrap_or_default();
-    let lines = [sentence, format!("run {}{tags}", step.run_id)];
+    let lines = [sentence, format!("run {}{}", step.run_id, limits.unwrap_or_default())];
     lines.into_iter().chain(reason.as_deref().map(one_line)).collect()
 }
 
@@ -127,6 +127,10 @@ pub(super) fn outcome(run: &CompletedRun) -> String {
 
 fn took(result: &RunResult) -> Duration {
     result.finished_at.since(result.started_at)
+}
+
+fn within(environment: Option<&Environment>) -> String {
+    environment.map_or_else(String::new, |name| format!(", in the environment {name}"))
 }
 
 fn tagged(tags: &BTreeSet<Tag>) -> String {

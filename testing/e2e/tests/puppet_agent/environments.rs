@@ -1,0 +1,44 @@
+//! Events that ask for another environment than the node's own.
+
+use super::*;
+
+/// Proves C5 and C13.
+#[test]
+fn an_event_runs_in_the_environment_that_it_asks_for_and_holds_up_no_other() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("environments.example.test");
+    let file = node.path("made-by-puppet");
+    let writes = |text: &str| format!("file {{ '{}': content => '{text}' }}", file.display());
+    PuppetServer::shared().manifest("environments_feature", &writes("feature"));
+    node.runs_puppet_agent(&writes("own"), "");
+    node.set("accept", "[{ environment = 'environments_*' }]").start_agent();
+
+    // The server does not have it: Puppet does not run, and what asks for nothing does not wait for that.
+    let missing = fire(&node, &["--environment", "environments_missing"]);
+    let retrying = wait_for(&node, &missing, "retrying");
+    assert_reason(&retrying, "Environment 'environments_missing' not found on server");
+    let own = wait_for(&node, &fire(&node, &[]), "done");
+    assert_eq!(own["outcome"], "changed");
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "own");
+
+    let noop = wait_for(&node, &fire(&node, &["--environment", "environments_feature", "--noop"]), "done");
+    assert_eq!((&noop["noop"], &noop["noop_pending"]), (&json!(true), &json!(true)), "{noop}");
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "own");
+
+    let event = fire(&node, &["--environment", "environments_feature"]);
+    let feature = wait_for(&node, &event, "done");
+    assert_eq!(feature["outcome"], "changed");
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "feature");
+    assert_eq!(node.status(&event).expect("a status")["environment"], "environments_feature");
+    let why = node.trigger(&["why", node.certname()]).stdout;
+    assert!(why.contains(", in the environment environments_feature"), "{why}");
+
+    // The environment is that of one run.
+    let own = wait_for(&node, &fire(&node, &[]), "done");
+    assert_eq!(own["outcome"], "changed");
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "own");
+
+    PuppetServer::shared().manifest("environments_missing", &writes("late"));
+    wait_for(&node, &missing, "done");
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "late");
+}
