@@ -56,7 +56,8 @@ pub struct RunOptions {
     pub environment: Option<Environment>,
 }
 
-/// The kind of a run: two requests of one kind can share a run, requests of different kinds never (C5).
+/// The kind of a run: two requests of one kind can share a run, requests of different kinds never (C5). Their order is that in
+/// which the kinds take turns and are shown, the node's own environment first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RunKind {
     /// The environment of the run; absent: the node's own.

@@ -39,6 +39,7 @@ use crate::identity::{Certname, EventId};
 use crate::node::{HeldDelivery, Running};
 use crate::policy::Policy;
 use crate::rate_limiter::{RateLimiter, RunsPerMinute};
+use crate::run::command::CommandKind;
 use crate::run::record::Cause;
 use crate::run::{CompletedRun, RunOutcome};
 use crate::time::{Now, Timestamp};
@@ -57,8 +58,8 @@ pub const BLOCKER_POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct QueueSettings {
     /// The node, for the loop guard's check at the members of a group.
     pub certname: Certname,
-    /// Whether the run command can honour noop, and run in another environment than the node's own.
-    pub honours_options: bool,
+    /// What the run command is: not every one can do all that events ask for.
+    pub command: CommandKind,
     /// How many runs may start in any minute.
     pub runs_per_minute: RunsPerMinute,
     /// Which events may run Puppet here.

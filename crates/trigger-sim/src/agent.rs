@@ -80,11 +80,11 @@ async fn serve(own: &Proc, may_inherit_claim: bool) -> Result<Stopped, AgentErro
 }
 
 fn settings(own: &Proc, may_inherit_claim: bool) -> Result<AgentSettings<Proc>, AgentError> {
-    let (certname, groups, honours_options) = own.sim.with(|world| {
+    let (certname, groups, runs_puppet) = own.sim.with(|world| {
         let machine = &world.machines[own.machine];
-        (machine.certname.clone(), machine.groups.clone(), machine.honours_options)
+        (machine.certname.clone(), machine.groups.clone(), machine.runs_puppet)
     });
-    let words = if honours_options { &["puppet", "agent"][..] } else { &["converge"] };
+    let words = if runs_puppet { &["puppet", "agent"][..] } else { &["converge"] };
     let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
     let command = RunCommand::from_words(words.clone()).unwrap_or_default();
     Ok(AgentSettings {

@@ -97,7 +97,7 @@ pub(crate) fn draw_machine(world: &mut World, node: usize) -> Machine {
         clock_ahead: rng.i64(-120_000..120_000),
         was_wild: false,
         is_disabled: false,
-        honours_options: rng.u8(..4) > 0,
+        runs_puppet: rng.u8(..4) > 0,
         manifest: manifest::draw(rng, nodes),
         socket: None,
         instance: String::new(),

@@ -129,7 +129,7 @@ fn clone(sim: &Sim, world: &mut World, of: usize) {
         clock_ahead: original.clock_ahead,
         was_wild: original.was_wild,
         is_disabled: false,
-        honours_options: original.honours_options,
+        runs_puppet: original.runs_puppet,
         manifest: original.manifest.clone(),
         socket: None,
         instance: String::new(),

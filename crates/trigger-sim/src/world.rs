@@ -87,7 +87,7 @@ pub(crate) struct Machine {
     pub(crate) was_wild: bool,
     /// Whether Puppet's disabled lock is set.
     pub(crate) is_disabled: bool,
-    pub(crate) honours_options: bool,
+    pub(crate) runs_puppet: bool,
     pub(crate) manifest: Vec<Rule>,
     pub(crate) socket: Option<Socket>,
     /// The instance name of its latest agent.

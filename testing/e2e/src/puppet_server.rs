@@ -161,13 +161,22 @@ fn write_settings(directory: &Path, port: u16) {
              rundir = {here}/run\nlogdir = {here}/log\npublicdir = {here}/public\n\
              certname = {CERTNAME}\ndns_alt_names = localhost,{CERTNAME}\nkeylength = 2048\n\
              user = root\ngroup = root\n\
-             [server]\ncadir = {here}/ca\nautosign = {here}/autosign\nreports = none\nenvironment_timeout = 0\n"
+             [server]\ncadir = {here}/ca\nautosign = {here}/autosign\n\
+             node_terminus = exec\nexternal_nodes = {here}/classifier\nreports = none\nenvironment_timeout = 0\n"
         ),
     );
     // It signs every certificate but those of nodes whose name says that theirs is not.
     write("autosign", "#!/bin/sh\ncase \"$1\" in unsigned*) exit 1;; esac\n".to_owned());
-    fs::set_permissions(directory.join("autosign"), fs::Permissions::from_mode(0o755))
-        .expect("a program that signs");
+    // It insists on the environment of nodes whose name says so, and leaves it to all others.
+    write(
+        "classifier",
+        "#!/bin/sh\necho 'classes: []'\ncase \"$1\" in classified.*) echo 'environment: classified_example_test';; esac\n"
+            .to_owned(),
+    );
+    for program in ["autosign", "classifier"] {
+        fs::set_permissions(directory.join(program), fs::Permissions::from_mode(0o755))
+            .expect("a program of the server");
+    }
     write(
         "conf.d/puppetserver.conf",
         format!(

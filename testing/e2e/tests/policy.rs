@@ -71,7 +71,10 @@ fn an_event_chooses_no_environment_that_no_rule_allows() {
         "attack",
         "allows the trigger 'x' from web01 the environment test, feature_* besides the node's own",
     );
-    chosen("feature_42", "this node's run command cannot run in the environment feature_42");
+    chosen(
+        "feature_42",
+        "this node's run command cannot run in the environment feature_42: 'puppet agent' can",
+    );
     let plain = web.fire(&["x", "--host", "lb01"]).committed();
     web.wait_for(&plain, "lb01", "done");
     assert_eq!(lb.runs().len(), 1, "nothing that is refused runs");

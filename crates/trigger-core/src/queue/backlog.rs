@@ -1,13 +1,17 @@
 //! What waits for a run, by the kind of the run: requests of different kinds have no run in common (C5).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::waiting::Waiting;
 use crate::delivery::DeliveryOutcome;
 use crate::event::RunKind;
-use crate::identity::EventId;
+use crate::identity::{Environment, EventId};
 use crate::run::record::Cause;
 use crate::time::Now;
+
+/// How many environments may wait for runs beside the node's own. What waits for a missing one is tried again and again, which
+/// counts for the limit on runs as any other run does: many of them would hold up the node's own.
+pub(super) const MAX_ENVIRONMENTS: usize = 8;
 
 /// The deliveries that wait, by the kind of the run that they wait for. Each kind waits for one run, with its own retries, so
 /// that an environment that cannot be had keeps nothing else from running.
@@ -33,6 +37,13 @@ impl Backlog {
     /// Where deliveries wait for a run of this kind.
     pub(super) fn of_kind_mut(&mut self, kind: RunKind) -> &mut Waiting {
         self.kinds.entry(kind).or_default()
+    }
+
+    /// Whether as many other environments as may wait do.
+    pub(super) fn has_too_many_beside(&self, environment: &Environment) -> bool {
+        let waiting = self.kinds.keys().filter_map(|kind| kind.environment.as_ref());
+        let others: BTreeSet<&Environment> = waiting.filter(|waiting| *waiting != environment).collect();
+        others.len() >= MAX_ENVIRONMENTS
     }
 
     /// All that waits.

@@ -47,7 +47,7 @@ struct World {
 fn settings() -> QueueSettings {
     QueueSettings {
         certname: "lb01.example.com".parse().unwrap(),
-        honours_options: true,
+        command: CommandKind::PuppetAgent,
         // High enough not to matter except in the tests of the limit.
         runs_per_minute: "600".parse().unwrap(),
         policy: Policy::default(),
@@ -421,17 +421,18 @@ fn an_expiry_names_the_clocks_and_blames_them_only_when_they_certainly_differ() 
 
 #[test]
 fn a_noop_event_is_refused_where_noop_cannot_be_honoured() {
-    let mut world = world_of(QueueSettings { honours_options: false, ..settings() });
+    let mut world = world_of(QueueSettings { command: CommandKind::Other, ..settings() });
     world.play("e1~ e2");
     assert_eq!(world.seen, ["finish[e1=refused]", "run[e2]"]);
 }
 
 #[test]
 fn an_environment_is_refused_where_the_run_command_cannot_run_in_one() {
-    let mut world = world_of(QueueSettings { honours_options: false, ..settings_with_environments() });
+    let mut world = world_of(QueueSettings { command: CommandKind::Other, ..settings_with_environments() });
     let Some(refused) = world.queue.refusal(&cause("e1@test")) else { panic!("it is accepted") };
-    let reason =
-        DeliveryOutcome::Refused("this node's run command cannot run in the environment test".into());
+    let reason = DeliveryOutcome::Refused(
+        "this node's run command cannot run in the environment test: 'puppet agent' can".to_owned(),
+    );
     assert_eq!(refused, reason);
     world.play("e1@test e2");
     assert_eq!(world.seen, ["finish[e1=refused]", "run[e2]"]);
@@ -439,7 +440,7 @@ fn an_environment_is_refused_where_the_run_command_cannot_run_in_one() {
 
 #[test]
 fn an_outcome_without_a_run_is_stored_again_when_the_backend_has_lost_it() {
-    let mut world = world_of(QueueSettings { honours_options: false, ..settings() });
+    let mut world = world_of(QueueSettings { command: CommandKind::Other, ..settings() });
     world.play("e1~ e1~");
     assert_eq!(world.seen, ["finish[e1=refused]", "finish[e1=refused]"]);
     check("block e1 wall+90000000 unblock e1", "finish[e1=expired] finish[e1=expired]");

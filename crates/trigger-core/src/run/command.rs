@@ -48,8 +48,8 @@ const AGENT_FLAGS: [&str; 7] = [
     "--color=false",
 ];
 
-/// With an event's environment, it fails the run in which the node's classifier insists on another one: Puppet would apply the
-/// catalog of that one instead.
+/// With an event's environment, it fails the run of `puppet agent` in which the server does not have that one, or the node's
+/// classifier insists on another: Puppet would apply the catalog of that one instead. `puppet apply` has nothing like it.
 const STRICT_ENVIRONMENT: &str = "--strict_environment_mode";
 
 /// The same for a `puppet apply` run.
@@ -165,12 +165,6 @@ impl RunCommand {
         words
     }
 
-    /// Whether the command can honour noop and an environment. Where it cannot, an event that asks for them is refused and
-    /// never run for real, or in another environment.
-    pub fn honours_options(&self) -> bool {
-        self.kind != CommandKind::Other
-    }
-
     /// The argument vector of a run. `timeout` is the longest time that the run may take, `report` the file to which
     /// `puppet apply` is to write its report, and `logdest` the log destination in Puppet's own settings.
     ///
@@ -228,10 +222,7 @@ impl RunCommand {
             add(&["--noop"]);
         }
         if let Some(environment) = &options.environment {
-            add(&["--environment", environment.as_str()]);
-            if self.kind == CommandKind::PuppetAgent {
-                add(&[STRICT_ENVIRONMENT]);
-            }
+            add(&["--environment", environment.as_str(), STRICT_ENVIRONMENT]);
         }
         add(&operands.iter().map(String::as_str).collect::<Vec<_>>());
         argv
@@ -380,10 +371,8 @@ mod tests {
     }
 
     #[test]
-    fn another_command_runs_as_written_and_cannot_honour_noop() {
+    fn another_command_runs_as_written() {
         assert_eq!(argv("/usr/bin/converge now", &tagged(false)), "/usr/bin/converge now");
-        assert!(!command("/usr/bin/converge now").honours_options());
-        assert!(command("puppet apply x.pp").honours_options());
         assert_eq!(RunCommand::from_words(Vec::new()), None);
     }
 
@@ -426,10 +415,6 @@ mod tests {
                 && agent
                     .ends_with(&format!("--job-id {RUN} --environment feature_42 --strict_environment_mode")),
             "{agent}"
-        );
-        assert!(
-            argv("puppet apply x.pp -- y.pp", &options)
-                .ends_with("--lastrunreport /r.yaml --environment feature_42 -- y.pp")
         );
         assert_eq!(argv("/usr/bin/converge now", &options), "/usr/bin/converge now");
         assert!(!argv("puppet agent", &RunOptions::default()).contains("environment"));

@@ -81,7 +81,7 @@ impl<H: Host, D: DisableCheck> Daemon<H, D> {
     ) -> Result<Self, AgentError> {
         let queue_node = QueueSettings {
             certname: node.settings.certname.clone(),
-            honours_options: node.settings.command.honours_options(),
+            command: node.settings.command.kind(),
             runs_per_minute: node.settings.runs_per_minute,
             policy: node.settings.policy.clone(),
             settle: node.settings.settle,

@@ -49,7 +49,7 @@ impl World {
                 let fired = self.check.events.get(&event);
                 let is_special = fired.is_some_and(|fired| fired.event.options.kind() != RunKind::default());
                 let is_attacked = self.check.attacked.contains(&(event, certname.clone()));
-                if !is_attacked && (machine.honours_options || !is_special) {
+                if !is_attacked && (machine.runs_puppet || !is_special) {
                     self.violate("refusals have their reason", format!("{event} at {certname}"));
                 }
             }

@@ -8,7 +8,6 @@ use clap::Args;
 use trigger_core::delivery::DeliveryState;
 use trigger_core::event::RunOptions;
 use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix};
-
 use trigger_core::status::{DeliveryRun, DeliveryStatus};
 use trigger_fleet::status::EventStatus;
 use trigger_node::agent_socket::{self, Reply, Request};

@@ -1,7 +1,7 @@
 //! What Puppet's fact `trigger` shows of a node: `trigger facts`.
 
 use serde::Serialize;
-use trigger_core::identity::{Certname, EventId, GroupName, KeyPrefix, RunId, TriggerName};
+use trigger_core::identity::{Certname, Environment, EventId, GroupName, KeyPrefix, RunId, TriggerName};
 use trigger_core::run::record::{Cause, RunRecord};
 use trigger_core::run::{RunOutcome, RunResult};
 use trigger_node::queue_view::QueueView;
@@ -57,6 +57,8 @@ pub(crate) struct LastRun {
     reason: Option<String>,
     /// Whether it was a noop run.
     noop: bool,
+    /// The environment of Puppet's that its events asked for; null: the node's own.
+    environment: Option<Text<Environment>>,
     /// When it started.
     started_at: Time,
     /// When it ended.
@@ -113,6 +115,7 @@ impl LastRun {
             outcome: Text(result.outcome),
             reason: result.reason.clone(),
             noop: result.reported_noop || record.options.noop,
+            environment: record.options.environment.clone().map(Text),
             started_at: Time(result.started_at),
             finished_at: Time(result.finished_at),
             causes: record.causes.iter().take(MAX_CAUSES).map(RunCause::new).collect(),

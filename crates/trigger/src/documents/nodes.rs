@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 use trigger_core::delivery::DeliveryState;
-use trigger_core::identity::{Certname, EventId, GroupName, RunId, TriggerName};
+use trigger_core::identity::{Certname, Environment, EventId, GroupName, RunId, TriggerName};
 use trigger_core::node::{NodeRecord, Presence};
 use trigger_core::run::RunOutcome;
 use trigger_core::run::history::PastRun;
@@ -119,6 +119,8 @@ pub(crate) struct LastRun {
     reason: Option<String>,
     /// Whether it was a noop run.
     noop: bool,
+    /// The environment of Puppet's that its events asked for; null: the node's own.
+    environment: Option<Text<Environment>>,
     /// When it started.
     started_at: Time,
     /// When it ended.
@@ -214,6 +216,7 @@ impl LastRun {
             outcome: Text(result.outcome),
             reason: result.reason.clone(),
             noop: past.run.noop,
+            environment: past.environment.clone().map(Text),
             started_at: Time(result.started_at),
             finished_at: Time(result.finished_at),
             causes: causes.collect(),

@@ -187,7 +187,7 @@ Groups   lb, web: spooled
 
 "#]]);
     status(state.path(), &event, "json").stdout_eq(str![[r#"
-{"event_id":"01a22200-a030-8b17-993d-f67d0a8ad713","trigger":"x","origin":"web01.example.com","fired_at":"2026-11-28T11:53:16.080Z","resource":null,"retry_of":null,"expires_in_seconds":86400,"tags":[],"noop":false,"environment":null,"groups":["lb","web"],"targets":[],"state":"spooled","reason":"in this node's outbox: the backend has not committed it yet","suppressed_groups":[],"warnings":[]}
+{"event_id":"[..]","trigger":"x","origin":"web01.example.com","fired_at":"[..]","resource":null,"retry_of":null,"expires_in_seconds":86400,"tags":[],"noop":false,"environment":null,"groups":["lb","web"],"targets":[],"state":"spooled","reason":"in this node's outbox: the backend has not committed it yet","suppressed_groups":[],"warnings":[]}
 
 "#]]);
 }
@@ -223,7 +223,7 @@ b         suppressed                          loop: seen
 "#]]);
     std::fs::write(&reason, "it expired before the backend could be reached\n").unwrap();
     status(state.path(), &event, "json").stdout_eq(str![[r#"
-{"event_id":"01a22200-99ab-8982-a1ef-ff7b7c63f769","trigger":"x","origin":"web01.example.com","fired_at":"2026-11-28T11:53:14.411Z","resource":null,"retry_of":null,"expires_in_seconds":86400,"tags":[],"noop":false,"environment":null,"groups":["lb"],"targets":[{"certname":"a","state":"expired","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"quarantined on this node and never published: it expired before the backend could be reached","unverified":null,"cancellation_requested_by":null},{"certname":"b","state":"suppressed","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"loop: seen","unverified":null,"cancellation_requested_by":null}],"state":"expired","reason":"quarantined on this node and never published: it expired before the backend could be reached","suppressed_groups":[{"group":"web","reason":"too far"}],"warnings":[]}
+{"event_id":"[..]","trigger":"x","origin":"web01.example.com","fired_at":"[..]","resource":null,"retry_of":null,"expires_in_seconds":86400,"tags":[],"noop":false,"environment":null,"groups":["lb"],"targets":[{"certname":"a","state":"expired","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"quarantined on this node and never published: it expired before the backend could be reached","unverified":null,"cancellation_requested_by":null},{"certname":"b","state":"suppressed","outcome":null,"run_id":null,"started_at":null,"finished_at":null,"noop":null,"noop_pending":null,"really_changed":null,"reason":"loop: seen","unverified":null,"cancellation_requested_by":null}],"state":"expired","reason":"quarantined on this node and never published: it expired before the backend could be reached","suppressed_groups":[{"group":"web","reason":"too far"}],"warnings":[]}
 
 "#]]);
 }

@@ -30,7 +30,8 @@ fn an_event_runs_in_the_environment_that_it_asks_for_and_holds_up_no_other() {
     assert_eq!(feature["outcome"], "changed");
     assert_eq!(fs::read_to_string(&file).expect("the file"), "feature");
     assert_eq!(node.status(&event).expect("a status")["environment"], "environments_feature");
-    let why = node.trigger(&["why", node.certname()]).stdout;
+    let run = feature["run_id"].as_str().expect("a run");
+    let why = node.trigger(&["why", node.certname(), "--run", run]).stdout;
     assert!(why.contains(", in the environment environments_feature"), "{why}");
 
     // The environment is that of one run.
@@ -41,4 +42,22 @@ fn an_event_runs_in_the_environment_that_it_asks_for_and_holds_up_no_other() {
     PuppetServer::shared().manifest("environments_missing", &writes("late"));
     wait_for(&node, &missing, "done");
     assert_eq!(fs::read_to_string(&file).expect("the file"), "late");
+}
+
+/// Proves C5 and C9.
+#[test]
+fn a_classifier_that_insists_on_another_environment_keeps_the_run_from_happening() {
+    let fleet = Fleet::on(BackendKind::Hub);
+    let mut node = fleet.node("classified.example.test");
+    let file = node.path("made-by-puppet");
+    let writes = |text: &str| format!("file {{ '{}': content => '{text}' }}", file.display());
+    PuppetServer::shared().manifest("environments_denied", &writes("denied"));
+    node.runs_puppet_agent(&writes("own"), "--no-strict_environment_mode");
+    node.set("accept", "[{ environment = '*' }]").start_agent();
+    let denied = fire(&node, &["--environment", "environments_denied"]);
+    let retrying = wait_for(&node, &denied, "retrying");
+    assert_reason(&retrying, "its environment 'classified_example_test' does not match");
+    assert!(!file.exists(), "no catalog was applied");
+    wait_for(&node, &fire(&node, &[]), "done");
+    assert_eq!(fs::read_to_string(&file).expect("the file"), "own");
 }

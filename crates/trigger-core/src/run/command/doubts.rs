@@ -82,13 +82,13 @@ impl RunCommand {
                 "the run command '{command}' is taken for another command than Puppet, because {why}: its locks and \
                  'puppet agent --disable' are not obeyed, no options are added to it, its exit code alone decides the \
                  outcome of a run (0 is good, and Puppet may exit with 0 although resources failed), tags are not \
-                 applied, and events that ask for noop are refused; run an agent of Trigger there instead"
+                 applied, and events that ask for noop or an environment are refused; run an agent of Trigger there instead"
             ));
         } else if self.kind == CommandKind::Other {
             doubts.push(format!(
                 "the run command '{command}' is neither 'puppet agent' nor 'puppet apply', nor one of them behind a \
                  program that Trigger knows, such as env, nice, timeout or sudo: no options are added to it, its exit \
-                 code alone decides the outcome of a run, tags are not applied, and events that ask for noop are refused"
+                 code alone decides the outcome of a run, tags are not applied, and events that ask for noop or an environment are refused"
             ));
         }
         doubts.extend(about_wrappers(&wrapped, &words));
