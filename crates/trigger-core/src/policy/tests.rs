@@ -27,8 +27,8 @@ fn policy(rules: &[&str]) -> Policy {
     Policy::new("/etc/trigger/trigger.toml", rules.collect())
 }
 
-/// What the rules say of an event `TRIGGER ORIGIN [noop] [tags=a,b] [environment=a] [unsigned|shared|pp_role=x]`: the number of the rule
-/// that accepts, or the reason.
+/// What the rules say of an event `TRIGGER ORIGIN [noop] [tags=a,b] [environment=a] [unsigned|shared|pp_role=x]`: the number of
+/// the rule that accepts, or the reason.
 fn judged(policy: &Policy, event: &str) -> Result<Option<usize>, String> {
     let mut words = event.split_whitespace();
     let trigger = words.next().unwrap().parse().unwrap();

@@ -1,6 +1,7 @@
 //! What waits for a run, by the kind of the run: requests of different kinds have no run in common (C5).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use super::waiting::Waiting;
 use crate::delivery::DeliveryOutcome;
@@ -62,10 +63,9 @@ impl Backlog {
         last: Option<&RunKind>,
         is_ready: impl Fn(&Waiting) -> bool,
     ) -> Option<(RunKind, Waiting)> {
-        let mut ready = self.kinds.iter().filter(|(_, waiting)| is_ready(waiting)).map(|(kind, _)| kind);
-        let first = ready.next()?;
-        let follows = |kind: &&RunKind| last.is_none_or(|last| last < *kind);
-        let next = Some(first).filter(follows).or_else(|| ready.find(follows)).unwrap_or(first).clone();
+        let after_last = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let mut turns = self.kinds.range(after_last).chain(&self.kinds);
+        let next = turns.find(|(_, waiting)| is_ready(waiting))?.0.clone();
         self.kinds.remove_entry(&next)
     }
 

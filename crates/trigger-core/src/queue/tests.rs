@@ -160,6 +160,13 @@ impl World {
         }
     }
 
+    /// An earlier agent has started a run for `cause`, which is in progress.
+    fn adopt(&mut self, cause: Cause, started_at: Timestamp) {
+        let run_id = RunId::from_uuid(uuid::Uuid::from_u128(0));
+        let running = Running { run_id, started_at, causes: vec![cause.event.id] };
+        self.input(Input::Adopted { running, options: cause.event.options.clone(), causes: vec![cause] });
+    }
+
     fn perform(&mut self, effect: Effect) {
         let text = match effect {
             Effect::StartRun { options, causes } => {

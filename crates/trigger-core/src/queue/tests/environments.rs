@@ -46,13 +46,7 @@ fn only_so_many_environments_wait() {
 #[test]
 fn a_run_that_an_earlier_agent_started_keeps_its_environment() {
     let mut world = world_in_recovery(settings_with_environments());
-    let options = cause("e1@test").event.options;
-    let running = Running {
-        run_id: RunId::from_uuid(uuid::Uuid::from_u128(0)),
-        started_at: world.now.wall,
-        causes: vec![cause("e1@test").event.id],
-    };
-    world.input(Input::Adopted { running, options, causes: vec![cause("e1@test")] });
+    world.adopt(cause("e1@test"), world.now.wall);
     world.input(Input::Recovered);
     world.play("e2 +1500 interrupted +1500 unchanged");
     assert_eq!(world.seen.join(" "), "finish[] run[e2] finish[e2=done] run@test[e1]");
@@ -66,13 +60,7 @@ fn what_is_to_run_again_is_refused_where_the_run_command_cannot_any_more() {
     for (event, expected) in
         [("e1@test", "finish[] finish[e1=refused]"), ("e2~", "finish[] finish[e2=refused]")]
     {
-        let running = Running {
-            run_id: RunId::from_uuid(uuid::Uuid::from_u128(0)),
-            started_at: world.now.wall,
-            causes: vec![cause(event).event.id],
-        };
-        let options = cause(event).event.options;
-        world.input(Input::Adopted { running, options, causes: vec![cause(event)] });
+        world.adopt(cause(event), world.now.wall);
         world.input(Input::Recovered);
         world.play("+1500 interrupted +1500");
         assert_eq!(std::mem::take(&mut world.seen).join(" "), expected);

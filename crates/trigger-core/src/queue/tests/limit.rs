@@ -77,13 +77,7 @@ fn a_restart_makes_no_room_for_more_runs() {
 fn an_adopted_run_counts_from_its_own_start() {
     let mut world = world_with_limit("1");
     world.now.elapsed = Duration::from_secs(1);
-    let adopted = cause("e1");
-    let running = Running {
-        run_id: RunId::from_uuid(uuid::Uuid::from_u128(0)),
-        started_at: Timestamp::from_unix_ms(world.now.wall.as_unix_ms() - 50_000),
-        causes: vec![adopted.event.id],
-    };
-    world.input(Input::Adopted { running, options: RunOptions::default(), causes: vec![adopted] });
+    world.adopt(cause("e1"), Timestamp::from_unix_ms(world.now.wall.as_unix_ms() - 50_000));
     world.play("e2 changed +9999");
     assert_eq!(world.seen, ["finish[e1=done]"]);
     world.play("+1");

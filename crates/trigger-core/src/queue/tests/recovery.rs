@@ -5,13 +5,7 @@ use super::*;
 #[test]
 fn an_adopted_run_keeps_its_causes_and_nothing_starts_beside_it() {
     let mut world = world();
-    let adopted = cause("e1");
-    let running = Running {
-        run_id: RunId::from_uuid(uuid::Uuid::from_u128(0)),
-        started_at: world.now.wall,
-        causes: vec![adopted.event.id],
-    };
-    world.input(Input::Adopted { running, options: RunOptions::default(), causes: vec![adopted] });
+    world.adopt(cause("e1"), world.now.wall);
     world.play("e1 e2 +5000 changed");
     assert_eq!(world.seen, ["finish[e1=done]", "run[e2]"]);
 }

@@ -104,14 +104,8 @@ fn a_restarted_agent_asks_and_waits_again() {
 #[test]
 fn an_adopted_run_without_the_catalog_is_repeated() {
     let mut world = world();
-    let adopted = Cause { without_catalog: true, ..cause("e1^") };
-    let running = Running {
-        run_id: RunId::from_uuid(uuid::Uuid::from_u128(0)),
-        started_at: world.now.wall,
-        causes: vec![adopted.event.id],
-    };
     world.play("asked");
-    world.input(Input::Adopted { running, options: RunOptions::default(), causes: vec![adopted] });
+    world.adopt(Cause { without_catalog: true, ..cause("e1^") }, world.now.wall);
     world.play("changed +5000 stored:e1");
     assert_eq!(world.seen, ["finish[]", "run[e1]"]);
 }
