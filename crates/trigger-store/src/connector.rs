@@ -11,7 +11,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection as HttpConnectio
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 use trigger_core::duration;
@@ -54,7 +54,7 @@ const PREPARED_LIFETIME: Duration = Duration::from_millis(500);
 /// How long a lookup or a connection may take before it is logged as slow.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
 /// How often it is looked whether a connection is still being made.
-pub(crate) const CONNECTING_POLL_INTERVAL: Duration = Duration::from_millis(100);
+const CONNECTING_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Dials servers. Clones share the configuration and what is known of the servers.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ pub struct Connector {
     keep_alive: Option<Duration>,
     servers: Arc<Mutex<HashMap<String, Arc<Server>>>>,
     /// How many connections this connector and its clones are making.
-    connecting: Arc<AtomicUsize>,
+    connecting: Arc<watch::Sender<usize>>,
     refusal: Refusal,
     /// The attempt that was made ahead of the request that needs it, and has not been used yet.
     prepared: Arc<AsyncMutex<Option<Prepared>>>,
@@ -101,11 +101,11 @@ enum ConnectError {
 }
 
 /// Counts a connection that is being made, for as long as it lives.
-pub(crate) struct Connecting(Arc<AtomicUsize>);
+pub(crate) struct Connecting(Arc<watch::Sender<usize>>);
 
 impl Drop for Connecting {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.send_modify(|count| *count -= 1);
     }
 }
 
@@ -154,7 +154,12 @@ impl Connector {
 
     /// Whether this connector or a clone of it is making a connection.
     pub(crate) fn is_connecting(&self) -> bool {
-        self.connecting.load(Ordering::Relaxed) > 0
+        *self.connecting.borrow() > 0
+    }
+
+    /// The number of connections that this connector and its clones are making.
+    pub(crate) fn connecting(&self) -> watch::Receiver<usize> {
+        self.connecting.subscribe()
     }
 
     /// Lets the kernel probe a connection that was idle for `interval`.
@@ -190,8 +195,8 @@ impl Connector {
         *prepared = Some((attempt, Instant::now()));
     }
 
-    /// Waits for the answer of a server. The time in which the request `is_connecting` does not count: a connection has
-    /// its own limits. A server that is far away has the time of two round trips more.
+    /// Waits for the answer of a server to a request that has its connection. A server that is far away has the time of two round
+    /// trips more.
     ///
     /// # Errors
     /// The limit, if it ran out.
@@ -200,16 +205,39 @@ impl Connector {
         address: &Address,
         limit: &StepLimit,
         extra: Duration,
-        is_connecting: impl Fn() -> bool,
         answer: impl Future<Output = T>,
     ) -> Result<T, Duration> {
-        let server = self.server(address.host(), address.port());
+        let own_limit = limit.current();
+        let whole_limit = own_limit + extra + 2 * self.round_trip(address);
+        let begun = Instant::now();
+        match timeout(whole_limit, answer).await {
+            Ok(answer) => {
+                limit.sufficed(begun.elapsed());
+                Ok(answer)
+            }
+            Err(_) => {
+                limit.ran_out(own_limit);
+                Err(whole_limit)
+            }
+        }
+    }
+
+    /// The same where the request may have to wait for a connection, and nothing says when it has it. The time in which this
+    /// connector makes one does not count: that has its own limits.
+    ///
+    /// # Errors
+    /// The limit, if it ran out.
+    pub(crate) async fn connect_and_await_answer<T>(
+        &self,
+        address: &Address,
+        limit: &StepLimit,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Duration> {
         let mut answer = pin!(answer);
         let own_limit = limit.current();
         let mut waited = Duration::ZERO;
         loop {
-            let round_trip = Duration::from_millis(server.round_trip_ms.load(Ordering::Relaxed));
-            let whole_limit = own_limit + extra + 2 * round_trip;
+            let whole_limit = own_limit + 2 * self.round_trip(address);
             let left = whole_limit.saturating_sub(waited);
             if left.is_zero() {
                 limit.ran_out(own_limit);
@@ -220,15 +248,20 @@ impl Connector {
                 limit.sufficed(waited + begun.elapsed());
                 return Ok(answer);
             }
-            if !is_connecting() {
+            if !self.is_connecting() {
                 waited += begun.elapsed();
             }
         }
     }
 
+    fn round_trip(&self, address: &Address) -> Duration {
+        let server = self.server(address.host(), address.port());
+        Duration::from_millis(server.round_trip_ms.load(Ordering::Relaxed))
+    }
+
     /// Counts a connection as one that is being made.
     pub(crate) fn count_connecting(&self) -> Connecting {
-        self.connecting.fetch_add(1, Ordering::Relaxed);
+        self.connecting.send_modify(|count| *count += 1);
         Connecting(Arc::clone(&self.connecting))
     }
 

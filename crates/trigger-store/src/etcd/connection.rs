@@ -261,7 +261,7 @@ impl Connections {
         answer: impl Future<Output = T>,
     ) -> Result<T, Duration> {
         let address = &self.members[member].address;
-        connector.await_answer(address, limit, Duration::ZERO, || connector.is_connecting(), answer).await
+        connector.connect_and_await_answer(address, limit, answer).await
     }
 
     /// Dials a connection for one watch.

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::limits::{CONNECTION_PATIENCE, LONGEST_LIMIT};
-use crate::connector::{CONNECTING_POLL_INTERVAL, Connector};
+use crate::connector::Connector;
 
 /// Requests in flight at once that no watch carries, each on a connection of its own. A hub takes sixteen connections from one
 /// node, of which its watch, its commands, and those that are being closed or opened need some.
@@ -62,11 +62,17 @@ impl Connections {
 
     /// While a connection is made, little is gained by making another.
     async fn first_is_busy_for_long(&self) {
-        let (mut busy, mut connecting) = (Duration::ZERO, Duration::ZERO);
-        while busy < CONNECTION_PATIENCE && connecting < CONNECTING_PATIENCE {
-            sleep(CONNECTING_POLL_INTERVAL).await;
-            let waited_for = if self.connector.is_connecting() { &mut connecting } else { &mut busy };
-            *waited_for += CONNECTING_POLL_INTERVAL;
+        let mut connecting = self.connector.connecting();
+        let (mut for_busy, mut for_connecting) = (CONNECTION_PATIENCE, CONNECTING_PATIENCE);
+        loop {
+            let is_connecting = *connecting.borrow_and_update() > 0;
+            let left = if is_connecting { &mut for_connecting } else { &mut for_busy };
+            let begun = Instant::now();
+            let changed = connecting.wait_for(|count| (*count > 0) != is_connecting);
+            if timeout(*left, changed).await.is_err() {
+                return;
+            }
+            *left = left.saturating_sub(begun.elapsed());
         }
     }
 }
@@ -84,7 +90,7 @@ async fn acquire(places: &Arc<Semaphore>) -> Option<Turn> {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
-    use tokio::time::Instant;
+    use tokio::time::sleep;
 
     use super::*;
     use crate::credentials::Credentials;

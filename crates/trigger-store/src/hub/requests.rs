@@ -14,7 +14,7 @@ use hyper::header::{
 use hyper::upgrade::Upgraded;
 use hyper::{HeaderMap, Request, StatusCode};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -213,7 +213,7 @@ impl Requests {
     ) -> Option<Result<A, HubFailure>> {
         let (asked_at, hub) = (unix_ms(), place.hub().clone());
         let exchange = place.exchange(path, body);
-        match self.connector.await_answer(&self.address, limit, extra, || false, exchange).await {
+        match self.connector.await_answer(&self.address, limit, extra, exchange).await {
             Ok(Exchange::NotSent) => None,
             Ok(Exchange::Answered(answer)) if answer.status == NOT_OVER_A_SOCKET => None,
             Ok(Exchange::Answered(answer)) => {
@@ -249,12 +249,28 @@ impl Requests {
         extra: Duration,
     ) -> Result<A, HubFailure> {
         let connection = capture_connection(&mut request);
-        let is_connecting = || connection.connection_metadata().is_none();
-        let exchange = self.exchange(request);
-        match self.connector.await_answer(&self.address, limit, extra, is_connecting, exchange).await {
+        match self.await_answer(connection, limit, extra, self.exchange(request)).await {
             Ok(answer) => answer,
             Err(limit) => Err(no_answer_within(limit)),
         }
+    }
+
+    /// Waits for an answer. The time until the request has its connection does not count: the making of one has its own limits.
+    async fn await_answer<T>(
+        &self,
+        mut connection: CaptureConnection,
+        limit: &StepLimit,
+        extra: Duration,
+        answer: impl Future<Output = T>,
+    ) -> Result<T, Duration> {
+        let mut answer = pin!(answer);
+        let connected = async { drop(connection.wait_for_connection_metadata().await) };
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Ok(answer),
+            () = connected => {}
+        }
+        self.connector.await_answer(&self.address, limit, extra, answer).await
     }
 
     /// How far this machine's clock is from the hub's, as its latest answer showed.
@@ -289,13 +305,8 @@ impl Requests {
             .body(Full::default())
             .map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
         let connection = capture_connection(&mut request);
-        let is_connecting = || connection.connection_metadata().is_none();
         let opening = self.upgrade(request, &key);
-        match self
-            .connector
-            .await_answer(&self.address, &self.reads, Duration::ZERO, is_connecting, opening)
-            .await
-        {
+        match self.await_answer(connection, &self.reads, Duration::ZERO, opening).await {
             Ok(opened) => opened.map(|(socket, takes_requests)| OpenSocket { socket, takes_requests, turn }),
             Err(limit) => {
                 let limit = duration::format_short(limit);
@@ -391,6 +402,16 @@ impl Requests {
         }
     }
 
+    /// Sends one put, and returns the revision of each of its entries.
+    pub(super) async fn put(&self, request: &PutRequest) -> Result<Vec<Revision>, HubFailure> {
+        let bytes = request.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
+        let reply: PutReply = self.write(PUT, request, extra_for(bytes)).await?;
+        if reply.revisions.len() != request.entries.len() {
+            return Err(HubFailure::Ambiguous("it answered for another number of keys".into()));
+        }
+        Ok(reply.revisions.into_iter().map(Revision).collect())
+    }
+
     /// Sends chunks side by side, and answers for each entry; after one that the hub did not answer, those not
     /// yet sent are not tried.
     pub(super) async fn put_chunks(&self, chunks: Vec<PutRequest>) -> Vec<Result<Revision, HubFailure>> {
@@ -398,16 +419,17 @@ impl Requests {
         let send = |chunk: PutRequest| {
             let lost = &lost;
             async move {
-                let count = chunk.entries.len();
-                let bytes = chunk.entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum();
                 let answer = match lost.get() {
                     Some(detail) => Err(HubFailure::Unreachable(Detail::clone(detail))),
-                    None => self.write::<_, PutReply>(PUT, &chunk, extra_for(bytes)).await,
+                    None => self.put(&chunk).await,
                 };
                 if let Err(HubFailure::Unreachable(detail) | HubFailure::Ambiguous(detail)) = &answer {
                     lost.get_or_init(|| detail.clone());
                 }
-                answer_for_each(count, answer)
+                match answer {
+                    Ok(revisions) => revisions.into_iter().map(Ok).collect(),
+                    Err(failure) => vec![Err(failure); chunk.entries.len()],
+                }
             }
         };
         stream::iter(chunks.into_iter().map(send)).buffered(MAX_CONNECTIONS).concat().await
@@ -438,17 +460,6 @@ fn no_answer_within(limit: Duration) -> HubFailure {
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn answer_for_each(count: usize, answer: Result<PutReply, HubFailure>) -> Vec<Result<Revision, HubFailure>> {
-    let failure = match answer {
-        Ok(reply) if reply.revisions.len() == count => {
-            return reply.revisions.into_iter().map(|revision| Ok(Revision(revision))).collect();
-        }
-        Ok(_) => HubFailure::Ambiguous("it answered for another number of keys".into()),
-        Err(failure) => failure,
-    };
-    vec![Err(failure); count]
 }
 
 fn extra_for(bytes: usize) -> Duration {
