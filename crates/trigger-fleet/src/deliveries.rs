@@ -188,7 +188,13 @@ impl Fleet {
         let keys =
             chunk.iter().flat_map(|delivery| [self.one(&delivery.part), self.one(&outcome(delivery.event))]);
         let keys = keys.chain(cancellations.iter().flatten().map(|key| self.one(key)));
+        // How these deliveries end will be signed: this node's own certificate is looked up with them.
+        let own = self.unannounced_certificate();
+        let keys = keys.chain(own.iter().map(|(_, (key, _))| KeyRange::Key(key.clone())));
         let found = self.read(&keys.collect::<Vec<_>>()).await?;
+        if let Some(own) = &own {
+            self.note_announced(own, &found);
+        }
         let certificates = self.read_certificates(found.iter().map(|record| record.text.as_str())).await?;
         let found: HashMap<&Key, &str> =
             found.iter().map(|record| (&record.key, record.text.as_str())).collect();

@@ -147,7 +147,7 @@ impl DeliveryWatcher {
         // A backend that was restored from a backup has lost outcomes: they are looked up again. It may also lack what
         // others need to verify this node's.
         self.settled.clear();
-        self.fleet.announce_certificate().await?;
+        self.fleet.forget_announced();
         if !(self.watches_logs && self.watches_holds) {
             self.ask_what_may_be_watched().await?;
         }

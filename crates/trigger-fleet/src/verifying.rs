@@ -131,17 +131,39 @@ impl Fleet {
         Some((reference, entry))
     }
 
-    /// Stores this node's certificate unless it is there as it should be. To be called at every new connection to the
-    /// backend, which may have been replaced by another one or by its backup, and now and then: whoever can write to the
+    /// Forgets that this node's certificate is stored. To be called at every new connection to the backend, which may have been
+    /// replaced by another one or by its backup: what is signed from then on is stored after the certificate.
+    pub(crate) fn forget_announced(&self) {
+        self.codec().forget_announced(&self.place());
+    }
+
+    /// Stores this node's certificate unless it is there as it should be. To be called now and then: whoever can write to the
     /// backend may have put something else there.
     ///
     /// # Errors
     /// When the backend does not answer.
     pub async fn announce_certificate(&self) -> Result<(), StoreError> {
-        self.codec().forget_announced(&self.place());
+        self.forget_announced();
         match self.codec().own_key() {
             Some(own) => self.ensure_certificate(&own).await,
             None => Ok(()),
+        }
+    }
+
+    /// The entry of this node's certificate, where it is not known to be stored.
+    pub(crate) fn unannounced_certificate(&self) -> Option<(CertificateRef, (String, String))> {
+        self.certificate_entry(&self.codec().own_key()?)
+    }
+
+    /// Notes that a certificate of this node is stored, if it is among what was found.
+    pub(crate) fn note_announced(
+        &self,
+        (reference, (_, text)): &(CertificateRef, (String, String)),
+        found: &[Record],
+    ) {
+        let key = Key::from(reference.clone());
+        if found.iter().any(|record| record.key == key && record.text == *text) {
+            self.codec().announced(self.place(), reference.fingerprint);
         }
     }
 

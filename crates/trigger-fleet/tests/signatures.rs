@@ -611,6 +611,31 @@ async fn a_node_stores_its_certificate_again_in_a_backend_that_has_lost_it() {
     assert_eq!(stored.len(), 1);
 }
 
+/// Proves C13: what is signed counts for others, also where the certificate was lost between two connections.
+#[tokio::test]
+async fn a_node_looks_for_its_certificate_with_its_deliveries_and_stores_it_before_what_it_signs() {
+    let world = World::new(Site::certificates());
+    world.fleet("web01").publish(&publication(1, "web01", &["lb01"]), false).await.unwrap();
+    for is_stored in [false, true] {
+        let lb = world.fleet("lb01");
+        let own = |stored: &[(String, String)]| stored.iter().filter(|(at, _)| at.contains("/lb01/")).count();
+        if is_stored {
+            lb.announce_certificate().await.unwrap();
+        }
+        // Another handle, as a new connection is: nothing is known of what is stored.
+        let lb = world.fleet("lb01");
+        assert_eq!(world.arrivals_of(&lb).await.len(), 1);
+        let taken = world.take_certificates().await;
+        assert_eq!(own(&taken), usize::from(is_stored));
+        lb.finish_runs(&[], Some(&RunHistory::default())).await.unwrap();
+        let stored = world.take_certificates().await;
+        assert_eq!(own(&stored), usize::from(!is_stored), "one that was seen is not looked up again");
+        for (at, text) in taken {
+            world.put(&at, &text).await;
+        }
+    }
+}
+
 /// Proves C13.
 #[tokio::test]
 async fn a_node_replaces_what_another_has_put_in_the_place_of_its_certificate() {
