@@ -76,6 +76,10 @@ struct Verifier {
     found: Found,
 }
 
+/// The largest record of a client, in bytes. A server has to hold each whole before it can decrypt it, for thousands of
+/// connections perhaps.
+const MAX_CLIENT_RECORD_BYTES: usize = 2048;
+
 /// For a client's connection.
 pub(crate) fn client(
     identity: &Identity,
@@ -91,6 +95,7 @@ pub(crate) fn client(
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity.certified()))));
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     config.resumption = Resumption::disabled();
+    config.max_fragment_size = Some(MAX_CLIENT_RECORD_BYTES);
     Ok(Handshake { config: Arc::new(config), found })
 }
 

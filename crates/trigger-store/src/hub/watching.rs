@@ -22,7 +22,9 @@ use super::limits::{LONGEST_LIMIT, MAX_ANSWER_BYTES};
 use super::open_watches::{Exchange, IncomingRequests, OutgoingRequest};
 use super::requests::{OpenSocket, Requests};
 use crate::detail::Detail;
-use crate::hub_protocol::{MAX_SOCKET_FRAME_BYTES, RangeForm, SocketRequest, WatchMessage, WatchRequest};
+use crate::hub_protocol::{
+    MAX_SOCKET_BODY_BYTES, MAX_SOCKET_FRAME_BYTES, RangeForm, SocketRequest, WatchMessage, WatchRequest,
+};
 use crate::store::{Entry, KeyRange, WatchEvent};
 
 /// How long a watch may wait for its snapshot: ten thousand agents may be asking at once.
@@ -31,6 +33,8 @@ const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(20);
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(25);
 /// The library's own default, 128 KiB each way, would be most of an idle agent's buffers.
 const READ_BUFFER_BYTES: usize = 8 * 1024;
+/// How much is gathered before it is written: all frames of a message.
+const WRITE_BUFFER_BYTES: usize = MAX_SOCKET_BODY_BYTES;
 
 /// How many events of a watch wait for its reader before the socket is no longer read, which makes the hub wait.
 const MAX_BACKLOG: usize = 4;
@@ -301,7 +305,7 @@ async fn next_message<S: AsyncRead + AsyncWrite + Unpin>(
 fn socket_config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(0)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_message_size(Some(MAX_ANSWER_BYTES))
         .max_frame_size(Some(MAX_ANSWER_BYTES))
 }
