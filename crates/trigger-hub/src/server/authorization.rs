@@ -6,8 +6,8 @@
 
 mod clients;
 mod event_locks;
+mod latest;
 mod look_up;
-mod origins;
 mod parsing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,8 +25,7 @@ use trigger_store::store::KeyRange;
 use self::clients::Clients;
 use self::event_locks::EventLocks;
 pub(super) use self::event_locks::Guards;
-use self::look_up::{Lookup, look_up};
-use self::origins::Origins;
+use self::look_up::{KnownEvents, Lookup, look_up};
 use super::audit;
 use super::caller::Caller;
 use super::clock::now;
@@ -50,7 +49,7 @@ pub(super) struct Authorization {
     rights: Rights,
     /// By whose word a certificate is a node's; absent in tests that need none.
     ca: Option<Arc<Tls>>,
-    origins: Origins,
+    known: KnownEvents,
     clients: Clients,
     locks: EventLocks,
 }
@@ -100,7 +99,7 @@ impl Authorization {
         Self {
             rights,
             ca,
-            origins: Origins::default(),
+            known: KnownEvents::default(),
             clients: Clients::default(),
             locks: EventLocks::default(),
         }
@@ -287,7 +286,7 @@ impl<'a> Check<'a> {
                 return Ok(verdicts);
             }
             let keyspace = &self.authorization.rights.keyspace;
-            look_up(self.store, keyspace, &self.authorization.origins, actor, questions, lookup).await?;
+            look_up(self.store, keyspace, &self.authorization.known, actor, questions, lookup).await?;
         }
     }
 

@@ -9,8 +9,17 @@ use trigger_core::keyspace::{Key, Keyspace, Range};
 use trigger_core::wire::Stored;
 use trigger_store::store::{KeyRange, StoreError};
 
-use super::origins::Origins;
+use super::latest::Latest;
 use crate::served_store::ServedStore;
+
+/// What is remembered of the events that were asked for latest.
+#[derive(Debug, Default)]
+pub(super) struct KnownEvents {
+    /// An event keeps its origin.
+    fired: Latest<EventId, Fired>,
+    /// Who was a target of an event, or has ended it, does not become a stranger to it.
+    involved: Latest<(EventId, Certname), ()>,
+}
 
 /// What was found out for one request.
 #[derive(Debug, Default)]
@@ -40,7 +49,7 @@ impl Lookup {
 pub(super) async fn look_up(
     store: &dyn ServedStore,
     keyspace: &Keyspace,
-    origins: &Origins,
+    known: &KnownEvents,
     actor: &Actor,
     questions: BTreeSet<Question>,
     lookup: &mut Lookup,
@@ -50,12 +59,19 @@ pub(super) async fn look_up(
         [Key::Delivery { certname: certname.clone(), event }, Key::Outcome { event, certname }]
     };
     let (mut parts, mut present) = (Vec::new(), Vec::new());
+    // Asked once: what is remembered may be forgotten meanwhile.
+    let (mut fired_by, mut involved) = (HashMap::new(), BTreeSet::new());
     for question in &questions {
         match question {
-            Question::Origin(event) if origins.get(*event).is_some() => {}
-            Question::Origin(event) => parts.push(Key::Part { event: *event, index: 0 }),
+            Question::Origin(event) => match known.fired.get(event) {
+                Some(fired) => drop(fired_by.insert(*event, fired)),
+                None => parts.push(Key::Part { event: *event, index: 0 }),
+            },
             Question::Part(event, index) => parts.push(Key::Part { event: *event, index: *index }),
-            Question::Involved(event) => present.extend(of_actor(*event)),
+            Question::Involved(event) => match known.involved.get(&(*event, actor.certname.clone())) {
+                Some(()) => drop(involved.insert(*event)),
+                None => present.extend(of_actor(*event)),
+            },
             Question::HasOutcome(event, certname) => {
                 present.push(Key::Outcome { event: *event, certname: certname.clone() });
             }
@@ -69,9 +85,9 @@ pub(super) async fn look_up(
             Question::Origin(event) => {
                 let stored = parts.get(&(event, 0)).map(fired);
                 if let Some(fired) = &stored {
-                    origins.remember(event, fired);
+                    known.fired.remember(event, fired.clone());
                 }
-                match stored.or_else(|| origins.get(event)) {
+                match stored.or_else(|| fired_by.remove(&event)) {
                     Some(fired) => lookup.facts.origin_is(event, Some(fired)),
                     None => without_first_part.push(event),
                 }
@@ -81,8 +97,11 @@ pub(super) async fn look_up(
                 lookup.facts.part_is(event, index, part);
             }
             Question::Involved(event) => {
-                let is_involved = of_actor(event).iter().any(|key| present.contains_key(&key.to_string()));
-                lookup.facts.involved_is(event, is_involved);
+                if of_actor(event).iter().any(|key| present.contains_key(&key.to_string())) {
+                    known.involved.remember((event, actor.certname.clone()), ());
+                    involved.insert(event);
+                }
+                lookup.facts.involved_is(event, involved.contains(&event));
             }
             Question::HasOutcome(event, certname) => {
                 let key = Key::Outcome { event, certname: certname.clone() };
