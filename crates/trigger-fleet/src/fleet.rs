@@ -155,6 +155,19 @@ impl Fleet {
         }
     }
 
+    /// Stores entries in the place of keys; asks for nothing where there are neither.
+    pub(crate) async fn replace(
+        &self,
+        keys: Vec<String>,
+        entries: Vec<(String, String)>,
+    ) -> Result<(), StoreError> {
+        if keys.is_empty() && entries.is_empty() {
+            Ok(())
+        } else {
+            self.store.replace(keys, entries).await.map(drop)
+        }
+    }
+
     /// Deletes keys; asks for nothing where there are none.
     pub(crate) async fn delete(&self, keys: Vec<Key>) -> Result<(), StoreError> {
         let keys: Vec<String> = keys.iter().map(|key| self.key(key)).collect();

@@ -1,4 +1,4 @@
-//! How deliveries ended: stored by their target, then the deliveries are deleted.
+//! How deliveries ended: stored by their target, in the place of the deliveries.
 
 use std::collections::BTreeSet;
 
@@ -20,8 +20,8 @@ use crate::fleet::Fleet;
 const MAX_SWAPS_IN_FLIGHT: usize = 16;
 
 impl Fleet {
-    /// Stores how deliveries to this node ended, then deletes them: the last two steps of the order at a run's end
-    /// (C4). Idempotent. A group's delivery belongs to all its members and stays.
+    /// Stores how deliveries to this node ended, and deletes them, at once or then: the last two steps of the order at a
+    /// run's end (C4). Idempotent. A group's delivery belongs to all its members and stays.
     ///
     /// # Errors
     /// When the backend does not answer, or has lost an outcome that it had taken: the same call is to be repeated.
@@ -39,39 +39,41 @@ impl Fleet {
         completions: &[Completion],
         history: Option<&RunHistory>,
     ) -> Result<(), StoreError> {
-        let history_key = Key::RunHistory { certname: self.own().clone() };
         let signing_key = self.own_signing_key().await?;
-        let mut entries = Vec::new();
-        if let Some(history) = history {
-            entries.push(self.own_signed_entry(&signing_key, &history_key, history).await?);
-        }
-        let history_entries = entries.len();
+        let history_key = Key::RunHistory { certname: self.own().clone() };
+        let mut past = match history {
+            Some(history) => Some(self.own_signed_entry(&signing_key, &history_key, history).await?),
+            None => None,
+        };
         let (done, others): (Vec<&Completion>, Vec<&Completion>) =
             completions.iter().partition(|completion| matches!(completion.outcome, DeliveryOutcome::Done(_)));
+        let mut newest = None;
+        if !others.is_empty() {
+            match self.put_all(past.take().into_iter().collect()).await {
+                Err(error) if !error.is_transient() => {}
+                put => put?,
+            }
+            newest = self.store_unless_done(&signing_key, others).await?;
+        }
+        let mut outcomes = Vec::new();
         for completion in done {
             let key = self.own_outcome(completion.event);
-            entries.push(self.own_signed_entry(&signing_key, &key, &completion.outcome).await?);
+            outcomes.push(self.own_signed_entry(&signing_key, &key, &completion.outcome).await?);
         }
-        let keys: Vec<String> = entries.iter().map(|(key, _)| key.clone()).collect();
-        let mut newest: Option<(Revision, String)> = None;
-        for (index, (key, result)) in keys.into_iter().zip(self.store().put_many(entries).await).enumerate() {
-            match result {
-                Err(error) if index < history_entries && !error.is_transient() => {}
-                result => newest = newest.max(Some((result?, key))),
+        let mut ended = self.own_deliveries(completions.iter().map(ended));
+        ended.extend(self.ended_cancellations(completions));
+        let has_ended = !ended.is_empty();
+        if let Some(past) = past {
+            let entries = std::iter::once(past).chain(outcomes.iter().cloned()).collect();
+            match self.replace(ended.clone(), entries).await {
+                // It may be the history.
+                Err(error) if !error.is_transient() => {}
+                replaced => return replaced,
             }
         }
-        let stored = others.into_iter().map(|completion| self.store_unless_done(&signing_key, completion));
-        let stored: Vec<_> = stored.collect();
-        let stored: Vec<Option<(Revision, String)>> =
-            stream::iter(stored).buffer_unordered(MAX_SWAPS_IN_FLIGHT).try_collect().await?;
-        newest = newest.max(stored.into_iter().max().flatten());
-        let addressed_as = completions.iter().map(|completion| (completion.event, &completion.addressed_as));
-        self.delete_deliveries(addressed_as).await?;
-        self.delete_cancellations(completions).await?;
-        let has_deleted =
-            completions.iter().any(|completion| completion.addressed_as.iter().any(Target::is_node));
+        self.replace(ended, outcomes).await?;
         match newest {
-            Some((_, key)) if has_deleted => self.check_kept(key).await,
+            Some(key) if has_ended => self.check_kept(key).await,
             _ => Ok(()),
         }
     }
@@ -86,25 +88,40 @@ impl Fleet {
         Err(self.ambiguous("it has lost an outcome that it had taken".to_owned()))
     }
 
-    /// Stores an outcome that says less than `done`. Written blindly it could come late, from an agent that was killed
+    /// Stores outcomes that say less than `done`. Written blindly they could come late, from an agent that was killed
     /// while it asked or that lost its claim in the middle of its run, and undo what its successor has stored. So one
     /// that needed no run is stored only where none is, and a failed run's never in the place of a `done` (C6: a later
-    /// `done` wins). Returns what it has written, if anything.
+    /// `done` wins). Returns the key whose outcome is the newest now.
     async fn store_unless_done(
         &self,
         signing_key: &SigningKey,
+        completions: Vec<&Completion>,
+    ) -> Result<Option<String>, StoreError> {
+        let stored: Vec<_> = completions
+            .into_iter()
+            .map(|completion| self.store_one_unless_done(signing_key, completion))
+            .collect();
+        let stored: Vec<(Revision, String)> =
+            stream::iter(stored).buffer_unordered(MAX_SWAPS_IN_FLIGHT).try_collect().await?;
+        Ok(stored.into_iter().max().map(|(_, key)| key))
+    }
+
+    /// Returns what is stored then, which may be of an earlier call that was not answered.
+    async fn store_one_unless_done(
+        &self,
+        signing_key: &SigningKey,
         completion: &Completion,
-    ) -> Result<Option<(Revision, String)>, StoreError> {
+    ) -> Result<(Revision, String), StoreError> {
         let outcome_key = self.own_outcome(completion.event);
         let (key, text) = self.own_signed_entry(signing_key, &outcome_key, &completion.outcome).await?;
         let mut expected = None;
         loop {
             match self.store().compare_and_swap(&key, &text, expected).await? {
-                CasOutcome::Written(revision) => return Ok(Some((revision, key))),
+                CasOutcome::Written(revision) => return Ok((revision, key)),
                 CasOutcome::Changed(Some(known)) => {
                     let certificates = self.read_certificates([known.value.as_str()]).await?;
                     if !self.gives_way(&outcome_key, &known, &certificates, completion) {
-                        return Ok(None);
+                        return Ok((known.revision, key));
                     }
                     expected = Some(known.revision);
                 }
@@ -139,18 +156,16 @@ impl Fleet {
         }
     }
 
-    /// Deletes the requests that have ended deliveries to this node. Those to end a group's stay with its delivery, and those
-    /// that came too late, until a sweep removes the event.
-    async fn delete_cancellations(&self, completions: &[Completion]) -> Result<(), StoreError> {
+    /// The requests that have ended deliveries to this node, which go with these. Those to end a group's stay with its delivery, and
+    /// those that came too late, until a sweep removes the event.
+    fn ended_cancellations(&self, completions: &[Completion]) -> impl Iterator<Item = String> {
         let is_ended_by_one = |completion: &&Completion| {
             matches!(completion.outcome, DeliveryOutcome::Cancelled { .. })
                 && completion.addressed_as.iter().any(Target::is_node)
         };
-        let key = |completion: &Completion| Key::Cancellation {
-            certname: self.own().clone(),
-            event: completion.event,
-        };
-        self.delete(completions.iter().filter(is_ended_by_one).map(key).collect()).await
+        completions.iter().filter(is_ended_by_one).map(|completion| {
+            self.key(&Key::Cancellation { certname: self.own().clone(), event: completion.event })
+        })
     }
 
     /// Deletes this node's own deliveries of events that ended.
@@ -161,9 +176,17 @@ impl Fleet {
         &self,
         ended: impl IntoIterator<Item = (EventId, &'a BTreeSet<Target>)>,
     ) -> Result<(), StoreError> {
+        let keys = self.own_deliveries(ended);
+        if keys.is_empty() { Ok(()) } else { self.store().delete_many(keys).await }
+    }
+
+    /// The keys of this node's own deliveries of events. A group's is not its own.
+    fn own_deliveries<'a>(
+        &self,
+        ended: impl IntoIterator<Item = (EventId, &'a BTreeSet<Target>)>,
+    ) -> Vec<String> {
         let own = ended.into_iter().filter(|(_, addressed_as)| addressed_as.iter().any(Target::is_node));
-        let keys = own.map(|(event, _)| Key::Delivery { certname: self.own().clone(), event }).collect();
-        self.delete(keys).await
+        own.map(|(event, _)| self.key(&Key::Delivery { certname: self.own().clone(), event })).collect()
     }
 
     /// The same, of those events alone whose outcome is stored now: a backend that did not answer may have come back
@@ -191,4 +214,9 @@ impl Fleet {
     fn own_outcome(&self, event: EventId) -> Key {
         Key::Outcome { event, certname: self.own().clone() }
     }
+}
+
+/// The event of a completion, and to what it was delivered.
+fn ended(completion: &Completion) -> (EventId, &BTreeSet<Target>) {
+    (completion.event, &completion.addressed_as)
 }

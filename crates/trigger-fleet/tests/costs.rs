@@ -12,13 +12,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use trigger_core::delivery::DeliveryOutcome;
-use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Targets};
+use trigger_core::delivery::{Completion, DeliveryOutcome};
+use trigger_core::event::{DEFAULT_LIFETIME, Event, RunOptions, Target, Targets};
 use trigger_core::identity::{Certname, EventId, KeyPrefix, Revision, RunId};
 use trigger_core::keyspace::{Key, Keyspace};
 use trigger_core::lineage::{Lineage, Loops};
 use trigger_core::node::{Activity, NodeRecord};
 use trigger_core::publication::Publication;
+use trigger_core::run::history::RunHistory;
 use trigger_core::run::{CompletedRun, RunOutcome, RunResult};
 use trigger_core::time::Timestamp;
 use trigger_fleet::Fleet;
@@ -95,6 +96,15 @@ impl Meddler for Counting {
         self.store.delete_many(keys).await
     }
 
+    async fn replace(
+        &self,
+        keys: &[String],
+        entries: &[(String, String)],
+    ) -> Option<Result<Vec<Revision>, StoreError>> {
+        self.add(Cost { requests: 1, writes: keys.len() + entries.len(), ..Cost::default() });
+        Some(self.store.replace(keys.to_vec(), entries.to_vec()).await)
+    }
+
     async fn read(&self, ranges: &[KeyRange]) -> Result<Vec<Entry>, StoreError> {
         let entries = self.store.read(ranges).await?;
         self.add(Cost {
@@ -169,6 +179,19 @@ fn record(n: usize, seen_at: Timestamp) -> NodeRecord {
     }
 }
 
+/// The end of the nth run.
+fn done(n: u64, at: Timestamp) -> DeliveryOutcome {
+    let result = RunResult {
+        outcome: RunOutcome::Changed,
+        reason: None,
+        reported_noop: false,
+        drift: Default::default(),
+        started_at: at,
+        finished_at: at,
+    };
+    DeliveryOutcome::Done(CompletedRun::new(RunId::from_uuid(Uuid::from_u128(u128::from(n))), false, result))
+}
+
 /// A week of events, all of which have ended but for one target of each of the latest ten.
 async fn a_week_of_events() -> (Arc<Meddled<Counting>>, Fleet) {
     let store = Arc::new(Meddled(Counting::default()));
@@ -178,16 +201,7 @@ async fn a_week_of_events() -> (Arc<Meddled<Counting>>, Fleet) {
         let publication = publication(n);
         let at = publication.event.fired_at;
         fleet.publish(&publication, false).await.unwrap();
-        let result = RunResult {
-            outcome: RunOutcome::Changed,
-            reason: None,
-            reported_noop: false,
-            drift: Default::default(),
-            started_at: at,
-            finished_at: at,
-        };
-        let run = CompletedRun::new(RunId::from_uuid(Uuid::from_u128(u128::from(n))), false, result);
-        let outcome = fleet.codec().encode(&DeliveryOutcome::Done(run));
+        let outcome = fleet.codec().encode(&done(n, at));
         let ended = publication.event.targets.hosts.into_iter().skip(usize::from(n > EVENTS - 10));
         let event = publication.event.id;
         let (mut outcomes, mut deliveries) = (Vec::new(), Vec::new());
@@ -209,6 +223,26 @@ async fn register(fleet: &Fleet, now: Timestamp) {
         (key, fleet.codec().encode(&record(n, now)))
     });
     fleet.store().put_many(registrations.collect()).await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_run_is_one_request() {
+    let store = Arc::new(Meddled(Counting::default()));
+    let fleet = Fleet::new(store.clone(), Keyspace::default());
+    let (first, second) = (publication(1), publication(2));
+    let target = first.event.targets.hosts.first().unwrap().clone();
+    let completions = [(1, &first), (2, &second)].map(|(n, publication)| Completion {
+        event: publication.event.id,
+        addressed_as: [Target::Node(target.clone())].into(),
+        outcome: done(n, NOW),
+    });
+    fleet.publish(&first, false).await.unwrap();
+    store.take();
+    let fleet = fleet.acting_as(target);
+    fleet.finish_runs(&completions, Some(&RunHistory::default())).await.unwrap();
+    assert_eq!(store.take(), Cost { requests: 1, writes: 3 + 2, ..Cost::default() });
+    let left = store.store.read(&fleet.delivery_ranges([])).await.unwrap();
+    assert_eq!(left, [], "its delivery is gone");
 }
 
 /// Proves C12.

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -672,6 +673,53 @@ async fn what_an_etcd_denies_of_logs_ends_no_sweep_and_is_said_of_a_run() {
     fleet.sweep(NOW, Some(first)).await.unwrap();
     let found = fleet.node_of_run(RunId::from_uuid(Uuid::from_u128(9))).await.unwrap();
     assert_eq!((found.certname, found.denied.as_deref()), (None, Some("permission denied")));
+}
+
+/// A backend that does not do the first deletion, and is restored from a backup without the latest outcome just before the second.
+struct RestoredBeforeDeletion {
+    store: MemoryStore,
+    deletions: AtomicUsize,
+}
+
+#[async_trait]
+impl Meddler for RestoredBeforeDeletion {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        match self.deletions.fetch_add(1, Ordering::Relaxed) {
+            0 => {
+                return Err(StoreError::Unreachable { backend: "here".to_owned(), detail: "a fault".into() });
+            }
+            1 => {
+                let outcome = Key::Outcome { event: id(1), certname: node("lb01") };
+                self.store.delete_many(vec![Keyspace::default().key(&outcome)]).await?;
+            }
+            _ => {}
+        }
+        self.store.delete_many(keys).await
+    }
+}
+
+/// Proves C4: an end that was stored by an earlier call is looked for like one that this call stores.
+#[tokio::test]
+async fn an_outcome_that_was_lost_before_its_delivery_was_deleted_is_stored_again() {
+    for end in [done(7), failed(7)] {
+        let store = MemoryStore::default();
+        fleet(&store).publish(&publication(1, &["lb01"], &[]), false).await.unwrap();
+        let restored = RestoredBeforeDeletion { store: store.clone(), deletions: AtomicUsize::default() };
+        let fleet = Fleet::new(Arc::new(Meddled(restored)), Keyspace::default()).acting_as(node("lb01"));
+        let addressed_as = [Target::Node(node("lb01"))].into();
+        let completion = Completion { event: id(1), addressed_as, outcome: end };
+        for attempt in 1..=2 {
+            let error = fleet.finish(std::slice::from_ref(&completion)).await.unwrap_err();
+            assert!(error.is_transient(), "attempt {attempt} is to be repeated: {error}");
+        }
+        fleet.finish(std::slice::from_ref(&completion)).await.unwrap();
+        let status = fleet.event_status(id(1)).await.unwrap().unwrap();
+        assert!(status.targets[&node("lb01")].state.is_end(), "{status:?}");
+    }
 }
 
 /// The nodes that ask for the end of the deliveries to a node.

@@ -158,10 +158,21 @@ impl Store for SqliteStore {
     async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
         let count = entries.len();
         let failed = |error: &dyn Fn() -> StoreError| (0..count).map(|_| Err(error())).collect();
-        match self.shared.writer.write(Write::Put(entries)).await {
-            Ok(Written::Put(revisions)) => revisions.into_iter().map(Ok).collect(),
+        match self.shared.writer.write(Write::Replace { keys: Vec::new(), entries }).await {
+            Ok(Written::Replace { stored, .. }) => stored.into_iter().map(Ok).collect(),
             Ok(other) => failed(&|| self.unexpected(&other)),
             Err(error) => failed(&|| error.of(self.address())),
+        }
+    }
+
+    async fn replace(
+        &self,
+        keys: Vec<String>,
+        entries: Vec<(String, String)>,
+    ) -> Result<Vec<Revision>, StoreError> {
+        match self.write(Write::Replace { keys, entries }).await? {
+            Written::Replace { stored, .. } => Ok(stored),
+            other => Err(self.unexpected(&other)),
         }
     }
 

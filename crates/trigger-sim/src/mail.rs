@@ -19,7 +19,16 @@ const READ_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) enum Request {
     PutMany(Vec<(String, String)>),
     DeleteMany(Vec<String>),
-    PutIfUnchanged { key: String, value: String, expected: Option<Revision> },
+    /// Writes entries in the place of keys, at once.
+    Replace {
+        keys: Vec<String>,
+        entries: Vec<(String, String)>,
+    },
+    PutIfUnchanged {
+        key: String,
+        value: String,
+        expected: Option<Revision>,
+    },
     Read(Vec<KeyRange>),
     Watch(Vec<KeyRange>),
 }
@@ -29,6 +38,7 @@ pub(crate) enum Request {
 pub(crate) enum Reply {
     PutMany(Vec<Result<Revision, StoreError>>),
     DeleteMany(Result<(), StoreError>),
+    Replace(Result<Vec<Revision>, StoreError>),
     PutIfUnchanged(Result<CasOutcome, StoreError>),
     Read(Result<Vec<Entry>, StoreError>),
     Watch(Result<u64, StoreError>),
@@ -44,6 +54,7 @@ impl Request {
         match self {
             Self::PutMany(entries) => Reply::PutMany(entries.iter().map(|_| Err(error())).collect()),
             Self::DeleteMany(_) => Reply::DeleteMany(Err(error())),
+            Self::Replace { .. } => Reply::Replace(Err(error())),
             Self::PutIfUnchanged { .. } => Reply::PutIfUnchanged(Err(error())),
             Self::Read(_) => Reply::Read(Err(error())),
             Self::Watch(_) => Reply::Watch(Err(error())),

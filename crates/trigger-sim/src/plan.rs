@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) attacks: bool,
     /// Whether the backend is restored from backups.
     pub(crate) rewinds: bool,
+    /// Whether the backend writes entries in the place of keys at once. If not, its clients take several steps.
+    pub(crate) has_transactions: bool,
     /// Whether a clock may be years off, not only minutes.
     pub(crate) wild_clocks: bool,
     /// Whether the whole fleet is off for a week in the middle.
@@ -69,6 +71,7 @@ impl Plan {
             long_off,
             large_events: one_in(rng, 6),
             chatter: rng.choice([0.0, 0.3, 0.6, 1.0]).unwrap_or(0.3),
+            has_transactions: !one_in(rng, 4),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::world::World;
 impl World {
     /// Sends a request. Its answer arrives under the number that is returned.
     pub(crate) fn submit(&mut self, client: Client, request: Request) -> u64 {
-        if matches!(request, Request::PutMany(_)) {
+        if matches!(request, Request::PutMany(_) | Request::Replace { .. }) {
             self.may_rewind_amid();
         }
         self.mail.next += 1;
@@ -55,7 +55,7 @@ impl World {
                 let late = request.timeout() + Duration::from_millis(self.rng.u64(..20_000));
                 self.after(late, move |world| world.perform_late(sent_to, client, &request));
             }
-            (true, 3) if !matches!(request, Request::PutIfUnchanged { .. }) => {
+            (true, 3) if matches!(request, Request::PutMany(_) | Request::DeleteMany(_)) => {
                 note(self, "write done by halves");
                 self.after(there, move |world| {
                     let reply = world.perform_by_halves(client, &request);
@@ -168,6 +168,11 @@ impl World {
             Request::DeleteMany(keys) => {
                 keys.iter().for_each(|key| self.remove(client, key));
                 Reply::DeleteMany(Ok(()))
+            }
+            Request::Replace { keys, entries } => {
+                let revisions = self.put_all(client, entries).into_iter().collect();
+                keys.iter().for_each(|key| self.remove(client, key));
+                Reply::Replace(revisions)
             }
             Request::PutIfUnchanged { key, value, expected } => {
                 Reply::PutIfUnchanged(Ok(match self.server.is_unchanged(key, *expected) {

@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use futures_util::Stream;
 use trigger_core::identity::Revision;
-use trigger_store::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch, WatchEvent};
+use trigger_store::store::{
+    CasOutcome, Entry, KeyRange, Store, StoreError, Watch, WatchEvent, replace_in_steps,
+};
 
 use crate::executor::Sim;
 use crate::mail::{Client, Reply, Request};
@@ -78,6 +80,20 @@ impl Store for SimStore {
         match self.ask(Request::DeleteMany(keys)).await {
             Reply::DeleteMany(result) => result,
             other => unreachable!("{other:?} answers no deletion"),
+        }
+    }
+
+    async fn replace(
+        &self,
+        keys: Vec<String>,
+        entries: Vec<(String, String)>,
+    ) -> Result<Vec<Revision>, StoreError> {
+        if !self.own.sim.with(|world| world.plan.has_transactions) {
+            return replace_in_steps(self, keys, entries).await;
+        }
+        match self.ask(Request::Replace { keys, entries }).await {
+            Reply::Replace(result) => result,
+            other => unreachable!("{other:?} answers no replacement"),
         }
     }
 

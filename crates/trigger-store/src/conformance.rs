@@ -20,6 +20,7 @@ pub async fn check<S: Store, F: Future<Output = S>>(open: impl Fn() -> F) {
     writes_are_read_back(&prefix(&open, "read").await).await;
     many_keys_are_answered_one_by_one(&prefix(&open, "many").await).await;
     deleting_is_idempotent(&prefix(&open, "delete").await).await;
+    entries_take_the_place_of_keys(&prefix(&open, "replace").await).await;
     revisions_grow(&prefix(&open, "grow").await).await;
     a_swap_needs_the_expected_revision(&prefix(&open, "swap").await).await;
     one_of_two_contenders_wins(&prefix(&open, "contend").await).await;
@@ -143,6 +144,39 @@ async fn deleting_is_idempotent<S: Store>(prefix: &Prefix<S>) {
     prefix.delete(&["a"]).await;
     prefix.delete(&[]).await;
     assert_eq!(prefix.read(&[prefix.all()]).await, []);
+}
+
+async fn entries_take_the_place_of_keys<S: Store>(prefix: &Prefix<S>) {
+    prefix.put("a", "1").await;
+    let stays = prefix.put("b", "2").await;
+    let mut watch = prefix.watch(vec![prefix.all()]).await;
+    assert!(matches!(next(&mut watch).await, WatchEvent::Snapshot(entries) if entries.len() == 2));
+    let replace = async |keys: &[String], entries: &[(String, String)]| {
+        let revisions = prefix.store.replace(keys.to_vec(), entries.to_vec()).await;
+        revisions.unwrap_or_else(|error| panic!("replace: {error}"))
+    };
+    let new = [(prefix.key("c"), "3".to_owned()), (prefix.key("d"), "4".to_owned())];
+    let keys = [prefix.key("a"), prefix.key("absent")];
+    let revisions = replace(&keys, &new).await;
+    assert!(revisions.len() == 2 && revisions.iter().all(|revision| *revision > stays), "{revisions:?}");
+    let seen: Vec<String> =
+        changes(&mut watch, 3).await.iter().map(|change| prefix.brief_change(change)).collect();
+    assert_eq!(seen, ["c=3", "d=4", "a gone"], "what is gone has its successor");
+    let entries = prefix.read(&[prefix.all()]).await;
+    assert_eq!(prefix.brief(&entries), ["b=2", "c=3", "d=4"]);
+    assert_eq!([entries[1].revision, entries[2].revision], revisions[..]);
+    replace(&keys, &new).await;
+    replace(&[], &[]).await;
+    assert_eq!(prefix.brief(&prefix.read(&[prefix.all()]).await), ["b=2", "c=3", "d=4"]);
+
+    let keys: Vec<String> = ["b", "c", "d"].map(|name| prefix.key(name)).into();
+    let many: Vec<(String, String)> =
+        (0..2 * MAX_ORDERED_ENTRIES).map(|n| (prefix.key(&format!("{n:03}")), n.to_string())).collect();
+    assert_eq!(replace(&keys, &many).await.len(), many.len());
+    let keys: Vec<String> = many.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(prefix.read(&[prefix.all()]).await.len(), keys.len());
+    replace(&keys, &new).await;
+    assert_eq!(prefix.brief(&prefix.read(&[prefix.all()]).await), ["c=3", "d=4"]);
 }
 
 async fn revisions_grow<S: Store>(prefix: &Prefix<S>) {

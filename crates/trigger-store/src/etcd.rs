@@ -26,7 +26,7 @@ use crate::backend::OpenError;
 use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::kind::BackendUrl;
-use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
+use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch, replace_in_steps};
 
 /// The protocol within TLS.
 pub(crate) const ALPN: &[u8] = b"h2";
@@ -75,6 +75,17 @@ impl Store for EtcdStore {
 
     async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
         writing::delete_many(&self.connections, keys).await
+    }
+
+    async fn replace(
+        &self,
+        keys: Vec<String>,
+        entries: Vec<(String, String)>,
+    ) -> Result<Vec<Revision>, StoreError> {
+        match writing::replace_at_once(&self.connections, &keys, &entries).await {
+            Some(replaced) => replaced,
+            None => replace_in_steps(self, keys, entries).await,
+        }
     }
 
     async fn compare_and_swap(

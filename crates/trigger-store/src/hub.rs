@@ -31,7 +31,10 @@ use crate::hub_protocol::{
 };
 use crate::inquiry::{VisibleEvents, WantedEvents};
 use crate::kind::BackendUrl;
-use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
+use crate::store::{
+    CasOutcome, Entry, KeyRange, MAX_ORDERED_BYTES, MAX_ORDERED_ENTRIES, Store, StoreError, Watch,
+    replace_in_steps,
+};
 
 /// The protocol within TLS.
 pub(crate) const ALPN: &[u8] = b"http/1.1";
@@ -79,7 +82,7 @@ impl Store for HubStore {
     async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
         let entries = entries.into_iter().map(|(key, value)| NewEntry { key, value });
         let chunks = chunks(entries, |entry| entry.key.len() + entry.value.len());
-        let requests = chunks.into_iter().map(|entries| PutRequest { entries }).collect();
+        let requests = chunks.into_iter().map(|entries| PutRequest { entries, delete: Vec::new() }).collect();
         let answers = self.requests.put_chunks(requests).await;
         answers.into_iter().map(|answer| answer.map_err(|failure| self.error(failure))).collect()
     }
@@ -91,6 +94,20 @@ impl Store for HubStore {
             reply.map_err(|failure| self.error(failure))?;
         }
         Ok(())
+    }
+
+    async fn replace(
+        &self,
+        keys: Vec<String>,
+        entries: Vec<(String, String)>,
+    ) -> Result<Vec<Revision>, StoreError> {
+        let bytes: usize = entries.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if keys.len() + entries.len() > MAX_ORDERED_ENTRIES || bytes > MAX_ORDERED_BYTES {
+            return replace_in_steps(self, keys, entries).await;
+        }
+        let entries = entries.into_iter().map(|(key, value)| NewEntry { key, value }).collect();
+        let replaced = self.requests.put(&PutRequest { entries, delete: keys }).await;
+        replaced.map_err(|failure| self.error(failure))
     }
 
     async fn compare_and_swap(

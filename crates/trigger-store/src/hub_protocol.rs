@@ -2,7 +2,8 @@
 //! the WebSocket at `GET /v1/watch`. Both sides use these types, so they cannot drift apart.
 //!
 //! ```text
-//! POST /v1/put               {"entries":[{"key":K,"value":V},…]}         {"revisions":[R,…]}
+//! POST /v1/put               {"entries":[{"key":K,"value":V},…],
+//!                             "delete":[K,…]}                            {"revisions":[R,…]}
 //! POST /v1/delete            {"keys":[K,…]}                              {"deleted":N} | {}
 //! POST /v1/compare-and-swap  {"key":K,"value":V,"expected":R|null}       {"written":R} | {"changed":ENTRY|null}
 //! POST /v1/read              {"ranges":[RANGE,…],"from":POSITION|null,
@@ -25,9 +26,9 @@
 //! WANTED    {"events":[E,…]} | {"latest":N}
 //! ```
 //!
-//! All entries of one `put`, and all keys of one `delete`, are one transaction where the hub's store has them
-//! (SQLite does); elsewhere a `put` of which only a part was stored is answered with [`AMBIGUOUS`]. `deleted` is
-//! absent where the store does not count.
+//! All entries of one `put` with the keys that it deletes, and all keys of one `delete`, are one transaction where the hub's
+//! store has them (SQLite does); elsewhere a `put` of which only a part was done is answered with [`AMBIGUOUS`], and its keys are
+//! gone only where its entries are stored. `delete` may be absent, and so is `deleted` where the store does not count.
 //!
 //! A read is answered in pages: the next begins `from` the position that the last one gave. With `keys_only` the
 //! values are empty. A snapshot may come in several messages, of which the last is `complete`; it shows one moment
@@ -103,6 +104,9 @@ pub const MAX_RANGES: usize = 1024;
 pub struct PutRequest {
     /// The entries to write: all, or none if it fails.
     pub entries: Vec<NewEntry>,
+    /// The keys to delete with that, none of which is one of the entries'; absent keys are no error.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delete: Vec<String>,
 }
 
 /// An entry that has no revision yet.
@@ -530,7 +534,9 @@ mod tests {
     #[test]
     fn the_released_requests_stay() {
         let new = NewEntry { key: "/a".to_owned(), value: "1".to_owned() };
-        check(&PutRequest { entries: vec![new] }, r#"{"entries":[{"key":"/a","value":"1"}]}"#);
+        let put = |delete| PutRequest { entries: vec![new.clone()], delete };
+        check(&put(Vec::new()), r#"{"entries":[{"key":"/a","value":"1"}]}"#);
+        check(&put(vec!["/b".to_owned()]), r#"{"entries":[{"key":"/a","value":"1"}],"delete":["/b"]}"#);
         check(&DeleteRequest { keys: vec!["/a".to_owned()] }, r#"{"keys":["/a"]}"#);
         let swap = |expected| CasRequest { key: "/a".to_owned(), value: "1".to_owned(), expected };
         check(&swap(Some(3)), r#"{"key":"/a","value":"1","expected":3}"#);

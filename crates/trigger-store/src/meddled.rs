@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch};
+use crate::store::{CasOutcome, Entry, KeyRange, Store, StoreError, Watch, replace_in_steps};
 use async_trait::async_trait;
 use trigger_core::identity::Revision;
 
@@ -20,6 +20,15 @@ pub trait Meddler: Send + Sync {
     /// Stands in front of [`Store::delete_many`].
     async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
         self.store().delete_many(keys).await
+    }
+
+    /// Stands in front of [`Store::replace`]. Nothing: it is done in several requests, each of which passes here.
+    async fn replace(
+        &self,
+        _keys: &[String],
+        _entries: &[(String, String)],
+    ) -> Option<Result<Vec<Revision>, StoreError>> {
+        None
     }
 
     /// Stands in front of [`Store::compare_and_swap`].
@@ -73,6 +82,17 @@ impl<M: Meddler> Store for Meddled<M> {
 
     async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
         self.0.delete_many(keys).await
+    }
+
+    async fn replace(
+        &self,
+        keys: Vec<String>,
+        entries: Vec<(String, String)>,
+    ) -> Result<Vec<Revision>, StoreError> {
+        match self.0.replace(&keys, &entries).await {
+            Some(replaced) => replaced,
+            None => replace_in_steps(self, keys, entries).await,
+        }
     }
 
     async fn compare_and_swap(

@@ -125,6 +125,17 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn replace(
+        &self,
+        keys: Vec<String>,
+        entries: Vec<(String, String)>,
+    ) -> Result<Vec<Revision>, StoreError> {
+        let mut state = self.reachable()?;
+        let revisions = entries.into_iter().map(|(key, value)| state.put(key, value)).collect();
+        keys.into_iter().for_each(|key| state.delete(key));
+        Ok(revisions)
+    }
+
     async fn compare_and_swap(
         &self,
         key: &str,

@@ -1,5 +1,5 @@
 //! The trait every full backend implements: a versioned map of keys to text, at the level that the hub,
-//! etcd and NATS share. No transactions over several keys, no leases.
+//! etcd and NATS share. No leases, and no transaction over several keys that a backend could not do without.
 
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -135,6 +135,55 @@ impl StoreError {
     pub fn is_transient(&self) -> bool {
         !matches!(self, Self::Denied { .. } | Self::Refused { .. })
     }
+
+    /// The error of a request of which a part may have been done.
+    fn into_ambiguous(self) -> Self {
+        match self {
+            Self::Unreachable { backend, detail }
+            | Self::Ambiguous { backend, detail }
+            | Self::Full { backend, detail }
+            | Self::Denied { backend, detail }
+            | Self::Refused { backend, detail } => Self::Ambiguous { backend, detail },
+        }
+    }
+}
+
+/// The revisions of a write of several entries, or one error for all of it: [`StoreError::Ambiguous`] where a part of it was
+/// stored, or may have been.
+///
+/// # Errors
+/// When not all of it was stored, or not for certain.
+fn of_whole(results: Vec<Result<Revision, StoreError>>) -> Result<Vec<Revision>, StoreError> {
+    let may_be_stored = |result: &Result<_, _>| matches!(result, Ok(_) | Err(StoreError::Ambiguous { .. }));
+    let is_partial = results.iter().any(may_be_stored);
+    let all: Result<Vec<Revision>, StoreError> = results.into_iter().collect();
+    all.map_err(|error| if is_partial { error.into_ambiguous() } else { error })
+}
+
+/// [`Store::replace`] in several requests, for a backend without transactions, or for more than one of them takes.
+///
+/// # Errors
+/// Those of [`Store::replace`].
+pub async fn replace_in_steps<S: Store + ?Sized>(
+    store: &S,
+    keys: Vec<String>,
+    entries: Vec<(String, String)>,
+) -> Result<Vec<Revision>, StoreError> {
+    let written: Vec<String> = entries.iter().map(|(key, _)| key.clone()).collect();
+    let revisions = of_whole(store.put_many(entries).await)?;
+    if keys.is_empty() {
+        return Ok(revisions);
+    }
+    store.delete_many(keys).await.map_err(StoreError::into_ambiguous)?;
+    // A backend that was restored from a backup between the two has lost what was written, and nothing would ever write it
+    // again. What was written last is lost first, so one look is enough.
+    if let Some((_, newest)) = revisions.iter().zip(written).max()
+        && store.list(&[KeyRange::Key(newest)]).await.map_err(StoreError::into_ambiguous)?.is_empty()
+    {
+        let detail = "it has lost what it had taken".into();
+        return Err(StoreError::Ambiguous { backend: store.address().to_owned(), detail });
+    }
+    Ok(revisions)
 }
 
 /// A full backend.
@@ -151,6 +200,21 @@ pub trait Store: Send + Sync {
 
     /// Deletes keys; an absent key is no error.
     async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError>;
+
+    /// Writes entries in the place of keys that are deleted, none of which is one of the entries'. The keys are gone only where
+    /// the entries are stored, also in a backup from which the backend is restored later. Doing it again does no harm.
+    ///
+    /// Returns the revisions of the entries, in the order given. A backend that does all of it at once overrides this.
+    ///
+    /// # Errors
+    /// When not all of it has been done, or not for certain: [`StoreError::Ambiguous`] where a part may have been.
+    async fn replace(
+        &self,
+        keys: Vec<String>,
+        entries: Vec<(String, String)>,
+    ) -> Result<Vec<Revision>, StoreError> {
+        replace_in_steps(self, keys, entries).await
+    }
 
     /// Writes a key if its revision is still `expected`, or if the key is absent and none is expected.
     async fn compare_and_swap(

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use axum::http::StatusCode;
 use tracing::Instrument;
 use trigger_core::identity::Revision;
 use trigger_store::hub_protocol::{
@@ -17,23 +16,24 @@ use super::refusal::Refusal;
 use super::state::ServerState;
 use crate::served_store::PageRequest;
 
-/// Writes entries. What is `held` is let go once they are stored.
+/// Writes entries and deletes keys. What is `held` is let go once that is done.
 pub(super) async fn put(
     state: Arc<ServerState>,
     caller: Option<Caller>,
-    PutRequest { entries }: PutRequest,
+    PutRequest { entries, delete }: PutRequest,
     held: impl Send + 'static,
 ) -> Result<PutReply, Refusal> {
-    check_count(entries.len())?;
+    check_count(entries.len() + delete.len())?;
     entries.iter().try_for_each(|entry| check_key(&entry.key))?;
     to_its_end(async move {
         let _held = held;
         let entries: Vec<_> = entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
         let revisions = match state.check(caller.as_ref(), "put")? {
-            None => put_all(&state, entries).await?,
+            None => state.store.replace(delete, entries).await?,
             Some(check) => {
+                check.delete(&delete).await?;
                 let mut put = check.put(entries).await?;
-                let written = put_all(&state, std::mem::take(&mut put.entries)).await?;
+                let written = state.store.replace(delete, std::mem::take(&mut put.entries)).await?;
                 check.stored(&put);
                 put.revisions(written)
             }
@@ -103,29 +103,4 @@ async fn to_its_end<T: Send + 'static>(
             (String::new(), format!("the hub could not complete the write: {error}").into());
         Err(StoreError::Ambiguous { backend, detail }.into())
     })
-}
-
-async fn put_all(state: &ServerState, entries: Vec<(String, String)>) -> Result<Vec<Revision>, Refusal> {
-    let results = state.store.put_many(entries).await;
-    if results.iter().any(Result::is_err) {
-        return Err(partial_put(results));
-    }
-    Ok(results.into_iter().flatten().collect())
-}
-
-/// Returns the refusal of a write of which a store without transactions may have stored a part. It says that the result
-/// is unknown, because the client would take any other refusal to mean that nothing was stored.
-fn partial_put(results: Vec<Result<Revision, StoreError>>) -> Refusal {
-    let is_partial = results.iter().any(|result| matches!(result, Ok(_) | Err(StoreError::Ambiguous { .. })));
-    let Some(error) = results.into_iter().find_map(Result::err) else {
-        return Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "nothing was refused");
-    };
-    match error {
-        error @ StoreError::Ambiguous { .. } => error.into(),
-        error if !is_partial => error.into(),
-        StoreError::Unreachable { backend, detail }
-        | StoreError::Full { backend, detail }
-        | StoreError::Denied { backend, detail }
-        | StoreError::Refused { backend, detail } => StoreError::Ambiguous { backend, detail }.into(),
-    }
 }

@@ -7,8 +7,8 @@ use trigger_store::store::{CasOutcome, Change, Entry};
 /// A write.
 #[derive(Debug)]
 pub(super) enum Write {
-    /// Stores keys with their values.
-    Put(Vec<(String, String)>),
+    /// Stores entries, and deletes keys.
+    Replace { keys: Vec<String>, entries: Vec<(String, String)> },
     /// Deletes keys.
     Delete(Vec<String>),
     /// Stores a key if its revision is still `expected`.
@@ -23,18 +23,28 @@ impl Write {
     /// Returns its size in bytes of keys and values.
     pub(super) fn size(&self) -> usize {
         match self {
-            Self::Put(entries) => entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
-            Self::Delete(keys) => keys.iter().map(String::len).sum(),
+            Self::Replace { keys, entries } => {
+                let bytes: usize = entries.iter().map(|(key, value)| key.len() + value.len()).sum();
+                bytes + size_of_keys(keys)
+            }
+            Self::Delete(keys) => size_of_keys(keys),
             Self::CompareAndSwap { key, value, .. } => key.len() + value.len(),
             Self::Probe | Self::Nothing => 0,
         }
     }
 }
 
+fn size_of_keys(keys: &[String]) -> usize {
+    keys.iter().map(String::len).sum()
+}
+
 /// The result of a write. The variants are those of [`Write`].
 #[derive(Debug)]
 pub(super) enum Written {
-    Put(Vec<Revision>),
+    Replace {
+        deleted: Vec<Option<Revision>>,
+        stored: Vec<Revision>,
+    },
     /// The revision of each key's deletion; `None` for keys that were absent.
     Delete(Vec<Option<Revision>>),
     CompareAndSwap(CasOutcome),
@@ -46,12 +56,16 @@ impl Written {
     /// Returns whether anything was stored. If not, the disk was not written.
     pub(super) fn changed(&self) -> bool {
         match self {
-            Self::Put(revisions) => !revisions.is_empty(),
-            Self::Delete(revisions) => revisions.iter().any(Option::is_some),
+            Self::Replace { deleted, stored } => !stored.is_empty() || has_deleted(deleted),
+            Self::Delete(deleted) => has_deleted(deleted),
             Self::CompareAndSwap(outcome) => matches!(outcome, CasOutcome::Written(_)),
             Self::Probe | Self::Nothing => false,
         }
     }
+}
+
+fn has_deleted(deleted: &[Option<Revision>]) -> bool {
+    deleted.iter().any(Option::is_some)
 }
 
 /// A transaction being filled.
@@ -78,12 +92,12 @@ impl<'a> Batch<'a> {
 
     pub(super) fn write(&mut self, write: &Write) -> rusqlite::Result<Written> {
         Ok(match write {
-            Write::Put(entries) => Written::Put(
-                entries.iter().map(|(key, value)| self.put(key, value)).collect::<rusqlite::Result<_>>()?,
-            ),
-            Write::Delete(keys) => {
-                Written::Delete(keys.iter().map(|key| self.delete(key)).collect::<rusqlite::Result<_>>()?)
+            Write::Replace { keys, entries } => {
+                let stored =
+                    entries.iter().map(|(key, value)| self.put(key, value)).collect::<Result<_, _>>()?;
+                Written::Replace { deleted: self.delete_all(keys)?, stored }
             }
+            Write::Delete(keys) => Written::Delete(self.delete_all(keys)?),
             Write::CompareAndSwap { key, value, expected } => {
                 Written::CompareAndSwap(self.compare_and_swap(key, value, *expected)?)
             }
@@ -140,6 +154,10 @@ impl<'a> Batch<'a> {
         Ok(revision)
     }
 
+    fn delete_all(&mut self, keys: &[String]) -> rusqlite::Result<Vec<Option<Revision>>> {
+        keys.iter().map(|key| self.delete(key)).collect()
+    }
+
     fn delete(&mut self, key: &str) -> rusqlite::Result<Option<Revision>> {
         let deleted =
             self.transaction.prepare_cached("DELETE FROM entries WHERE key = ?1")?.execute([key])?;
@@ -176,24 +194,23 @@ impl<'a> Batch<'a> {
 
 /// The changes that one write made, in order.
 pub(super) fn changes((write, written): (Write, &Written)) -> Vec<(Revision, Change)> {
-    let put = |key, value, revision| (revision, Change::Put(Entry { key, value, revision }));
+    let put = |(key, value), revision: &Revision| {
+        (*revision, Change::Put(Entry { key, value, revision: *revision }))
+    };
     match (write, written) {
-        (Write::Put(entries), Written::Put(revisions)) => entries
-            .into_iter()
-            .zip(revisions)
-            .map(|((key, value), revision)| put(key, value, *revision))
-            .collect(),
-        (Write::Delete(keys), Written::Delete(revisions)) => keys
-            .into_iter()
-            .zip(revisions)
-            .filter_map(|(key, revision)| Some(((*revision)?, Change::Deleted(key))))
-            .collect(),
+        (Write::Replace { keys, entries }, Written::Replace { deleted, stored }) => {
+            let stored = entries.into_iter().zip(stored).map(|(entry, revision)| put(entry, revision));
+            stored.chain(deletions(keys, deleted)).collect()
+        }
+        (Write::Delete(keys), Written::Delete(deleted)) => deletions(keys, deleted).collect(),
         (
             Write::CompareAndSwap { key, value, .. },
             Written::CompareAndSwap(CasOutcome::Written(revision)),
-        ) => {
-            vec![put(key, value, *revision)]
-        }
+        ) => vec![put((key, value), revision)],
         _ => Vec::new(),
     }
+}
+
+fn deletions(keys: Vec<String>, deleted: &[Option<Revision>]) -> impl Iterator<Item = (Revision, Change)> {
+    keys.into_iter().zip(deleted).filter_map(|(key, revision)| Some(((*revision)?, Change::Deleted(key))))
 }

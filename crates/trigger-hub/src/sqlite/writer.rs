@@ -350,7 +350,7 @@ mod tests {
     }
 
     fn put(key: &str, bytes: usize) -> Write {
-        Write::Put(vec![(key.to_owned(), "x".repeat(bytes))])
+        Write::Replace { keys: Vec::new(), entries: vec![(key.to_owned(), "x".repeat(bytes))] }
     }
 
     #[test]

@@ -63,6 +63,20 @@ pub(super) async fn delete_many(connections: &Connections, keys: Vec<String>) ->
     result.map(drop).map_err(|failure| connections.error(failure, RequestKind::Repeatable))
 }
 
+/// Writes entries and deletes keys in one transaction, if one takes all of it.
+pub(super) async fn replace_at_once(
+    connections: &Connections,
+    keys: &[String],
+    entries: &[(String, String)],
+) -> Option<Result<Vec<Revision>, StoreError>> {
+    let puts = entries.iter().map(|(key, value)| Write::Put(key.clone(), value.clone()));
+    let mut chunks = chunks(puts.chain(keys.iter().cloned().map(Write::Delete)).collect());
+    let transaction = chunks.pop().filter(|_| chunks.is_empty())?;
+    let written = write(connections, &transaction).await;
+    let error = |failure| connections.error(failure, RequestKind::Repeatable);
+    Some(written.map(|revision| vec![revision; entries.len()]).map_err(error))
+}
+
 pub(super) async fn compare_and_swap(
     connections: &Connections,
     key: &str,

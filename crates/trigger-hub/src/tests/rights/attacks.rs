@@ -112,6 +112,10 @@ async fn check_writes_for_others(hub: &Hub, web01: &HubStore) {
         assert!(matches!(error, StoreError::Refused { .. }), "{forbidden}: {error}");
         let error = web01.delete_many(vec![key(&forbidden)]).await.unwrap_err();
         assert!(matches!(error, StoreError::Refused { .. }), "{forbidden}: {error}");
+        // In the place of it, what it may write is not written either.
+        let error = web01.replace(vec![key(&forbidden)], vec![part(4, "web01", "lb01")]).await.unwrap_err();
+        assert!(matches!(error, StoreError::Refused { .. }), "{forbidden}: {error}");
+        assert!(error.to_string().contains("web01 may not delete "), "{forbidden}: {error}");
     }
     let ops01 = hub.client("ops01");
     for kept in [outcome(2, "lb02"), Key::Part { event: event_id(1), index: 0 }] {
