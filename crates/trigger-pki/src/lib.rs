@@ -23,6 +23,7 @@ pub mod testing;
 mod tls;
 mod trust;
 mod untrusted;
+mod verified_signatures;
 
 pub use self::error::{FileKind, NoCertname, PkiError};
 pub use self::explain::OtherEnd;

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, ServerName, TrustAnchor, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, ServerName, SignatureVerificationAlgorithm, TrustAnchor,
+    UnixTime,
+};
 use trigger_core::certificate::Fingerprint;
 use trigger_core::escaped::escaped;
 use trigger_core::identity::Certname;
@@ -18,9 +21,9 @@ use crate::error::{FileKind, PkiError};
 use crate::extensions::TrustedExtensions;
 use crate::files::{self, unusable};
 use crate::fingerprint::fingerprint;
-use crate::provider::provider;
 use crate::revocation::{self, RevocationList, StaleList};
 use crate::untrusted::Untrusted;
+use crate::verified_signatures::VerifiedSignatures;
 
 /// Whom a node trusts, as its files said when they were read.
 #[derive(Debug)]
@@ -35,6 +38,7 @@ pub struct Trust {
     intermediates: Vec<CertificateDer<'static>>,
     /// The newest list of each CA; absent where revocation is not checked.
     lists: Option<Vec<RevocationList>>,
+    verified: VerifiedSignatures,
 }
 
 /// A node that a trusted certificate names.
@@ -102,6 +106,7 @@ impl Trust {
             anchors,
             intermediates,
             lists,
+            verified: VerifiedSignatures::default(),
         })
     }
 
@@ -216,7 +221,9 @@ impl Trust {
             .chain(&self.intermediates)
             .map(|der| CertificateDer::from(der.as_ref()))
             .collect();
-        let algorithms = provider().signature_verification_algorithms.all;
+        let algorithms = self.verified.algorithms();
+        let algorithms: Vec<&dyn SignatureVerificationAlgorithm> =
+            algorithms.iter().map(|algorithm| algorithm as &dyn SignatureVerificationAlgorithm).collect();
         let verified_by = |lists: &[&CertRevocationList<'_>]| {
             // Without lists nothing is asked. That is so where revocation is not checked: a file without lists is an error.
             let revocation = RevocationOptionsBuilder::new(lists).ok().map(|options| {
@@ -227,7 +234,7 @@ impl Trust {
                     .build()
             });
             let leaf = &leaf.end_entity;
-            leaf.verify_for_usage(algorithms, &self.anchors, &chain, now, usage, revocation, None).map(drop)
+            leaf.verify_for_usage(&algorithms, &self.anchors, &chain, now, usage, revocation, None).map(drop)
         };
         let mut verified = Ok(());
         for lists in revocation::selections(lists.unwrap_or_default()) {
