@@ -281,6 +281,8 @@ fn configure_writer(connection: &Connection) -> rusqlite::Result<()> {
         done => done?,
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // Most pages that a burst changes it changes again: 16 MiB of the log rather than 4 are copied into the database at a time.
+    connection.pragma_update_and_check(None, "wal_autocheckpoint", 4096, |_| Ok(()))?;
     // A burst must not leave its log's size behind.
     connection.pragma_update_and_check(None, "journal_size_limit", 64 * 1024 * 1024, |_| Ok(()))?;
     connection.set_prepared_statement_cache_capacity(32);
