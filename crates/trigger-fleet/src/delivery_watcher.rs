@@ -151,7 +151,8 @@ impl DeliveryWatcher {
         if !(self.watches_logs && self.watches_holds) {
             self.ask_what_may_be_watched().await?;
         }
-        let watch = self.fleet.store().watch(self.ranges()).await;
+        // A deletion is of no use: a delivery that was read is run for, whichever process deleted it.
+        let watch = self.fleet.store().watch_puts(self.ranges()).await;
         watch.inspect_err(|error| self.forget_if_denied(error))
     }
 

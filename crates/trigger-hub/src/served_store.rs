@@ -92,15 +92,15 @@ pub trait ServedStore: Store {
         Ok(page)
     }
 
-    /// Watches `ranges` as [`Store::watch`] does, with a snapshot that is read in pages, so that it is never held whole. Each
+    /// Watches `ranges` as [`Store::watch`] does, or [`Store::watch_puts`], with a snapshot that is read in pages, so that it is never held whole. Each
     /// page shows another moment; of each key, no change is shown that is older than the snapshot.
     ///
     /// The default reads the snapshot whole: a store that may hold more than a few pages overrides it.
     ///
     /// # Errors
     /// Those of [`Store::watch`].
-    async fn watch_in_pages(&self, ranges: Vec<KeyRange>) -> Result<PagedWatch, StoreError> {
-        let events = self.watch(ranges).await?;
+    async fn watch_in_pages(&self, ranges: Vec<KeyRange>, puts_only: bool) -> Result<PagedWatch, StoreError> {
+        let events = if puts_only { self.watch_puts(ranges).await? } else { self.watch(ranges).await? };
         Ok(Box::pin(events.map(|event| {
             Ok(match event? {
                 WatchEvent::Snapshot(entries) => PagedEvent::Snapshot { entries, is_last: true },

@@ -204,7 +204,7 @@ impl Store for SqliteStore {
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        let subscription = self.shared.watchers.subscribe(ranges);
+        let subscription = self.shared.watchers.subscribe(ranges, false);
         // Read in one piece, because pages would show several moments.
         let (page, revision) = self.read_all(subscription.ranges().to_vec(), false).await?;
         let snapshot = stream::once(future::ready(Ok(WatchEvent::Snapshot(page.entries))));
@@ -232,8 +232,8 @@ impl ServedStore for SqliteStore {
         Ok(page)
     }
 
-    async fn watch_in_pages(&self, ranges: Vec<KeyRange>) -> Result<PagedWatch, StoreError> {
-        let subscription = self.shared.watchers.subscribe(ranges);
+    async fn watch_in_pages(&self, ranges: Vec<KeyRange>, puts_only: bool) -> Result<PagedWatch, StoreError> {
+        let subscription = self.shared.watchers.subscribe(ranges, puts_only);
         // Boxed, as is the reading of a page: a hub has thousands of idle watches, and the stream would keep room for each step.
         let feed = Feed::new(self.clone(), subscription);
         let reading = Some(Box::new(Reading { feed, from: None, is_done: false }));

@@ -39,10 +39,10 @@ struct Index {
 }
 
 impl Watchers {
-    /// Registers a watcher: from now on it receives every change in `ranges`.
-    pub(crate) fn subscribe(self: &Arc<Self>, ranges: Vec<KeyRange>) -> Subscription {
+    /// Registers a watcher: from now on it receives every change in `ranges`, or only every put.
+    pub(crate) fn subscribe(self: &Arc<Self>, ranges: Vec<KeyRange>, puts_only: bool) -> Subscription {
         let ranges = without_repeated(ranges);
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Arc::new(Mailbox { puts_only, ..Mailbox::default() });
         let mut index = lock(&self.index);
         for range in &ranges {
             let (map, path) = index.place(range);
@@ -128,6 +128,7 @@ impl Drop for Subscription {
 /// the writer nothing.
 #[derive(Debug, Default)]
 struct Mailbox {
+    puts_only: bool,
     unread: Mutex<Unread>,
     woken: Notify,
 }
@@ -142,6 +143,9 @@ struct Unread {
 
 impl Mailbox {
     fn push(&self, stamped: &Stamped) {
+        if self.puts_only && matches!(*stamped.change, Change::Deleted(_)) {
+            return;
+        }
         let mut unread = lock(&self.unread);
         // A watcher whose ranges overlap is found twice.
         if unread.overflowed || unread.last == stamped.revision {
@@ -186,6 +190,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
+    use trigger_store::store::Entry;
 
     use super::*;
 
@@ -208,7 +213,7 @@ mod tests {
 
     fn check(ranges: &[KeyRange], published: &str, expected: &str) {
         let watchers = Arc::new(Watchers::default());
-        let subscription = watchers.subscribe(ranges.to_vec());
+        let subscription = watchers.subscribe(ranges.to_vec(), false);
         publish(&watchers, published);
         assert_eq!(received(&subscription), expected, "{ranges:?}");
         assert_eq!(received(&subscription), "-", "received once");
@@ -240,9 +245,21 @@ mod tests {
     }
 
     #[test]
+    fn a_watcher_of_puts_receives_no_deletion() {
+        let watchers = Arc::new(Watchers::default());
+        let puts = watchers.subscribe(vec![prefix("/")], true);
+        let put = Entry { key: "/b".to_owned(), value: String::new(), revision: Revision(2) };
+        let changes = [Change::Deleted("/a".to_owned()), Change::Put(put), Change::Deleted("/b".to_owned())];
+        watchers.publish((1..).map(Revision).zip(changes));
+        assert_eq!(received(&puts), "/b");
+        publish(&watchers, "/a");
+        assert_eq!(received(&puts), "-", "nor is it woken");
+    }
+
+    #[test]
     fn one_that_does_not_read_is_cut_and_its_backlog_freed() {
         let watchers = Arc::new(Watchers::default());
-        let subscription = watchers.subscribe(vec![prefix("/")]);
+        let subscription = watchers.subscribe(vec![prefix("/")], false);
         let changes =
             (1..=MAX_BACKLOG_CHANGES as u64 + 1).map(|n| (Revision(n), Change::Deleted("/a".to_owned())));
         watchers.publish(changes);

@@ -72,6 +72,19 @@ impl HubStore {
         self.requests.read_pages(ranges, keys_only).await.map_err(|failure| self.error(failure))
     }
 
+    async fn open_watch(&self, ranges: Vec<KeyRange>, puts_only: bool) -> Result<Watch, StoreError> {
+        let events = open(&self.requests, ranges, puts_only).await.map_err(|failure| self.error(failure))?;
+        let address = self.url.clone();
+        let events = stream::unfold(Some((events, address)), |state| async move {
+            let (mut events, address) = state?;
+            match events.recv().await.unwrap_or_else(|| Err(closed())) {
+                Ok(event) => Some((Ok(event), Some((events, address)))),
+                Err(failure) => Some((Err(failure.of(&address)), None)),
+            }
+        });
+        Ok(Box::pin(events))
+    }
+
     fn error(&self, failure: HubFailure) -> StoreError {
         failure.of(&self.url)
     }
@@ -140,16 +153,11 @@ impl Store for HubStore {
     }
 
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
-        let events = open(&self.requests, ranges).await.map_err(|failure| self.error(failure))?;
-        let address = self.url.clone();
-        let events = stream::unfold(Some((events, address)), |state| async move {
-            let (mut events, address) = state?;
-            match events.recv().await.unwrap_or_else(|| Err(closed())) {
-                Ok(event) => Some((Ok(event), Some((events, address)))),
-                Err(failure) => Some((Err(failure.of(&address)), None)),
-            }
-        });
-        Ok(Box::pin(events))
+        self.open_watch(ranges, false).await
+    }
+
+    async fn watch_puts(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+        self.open_watch(ranges, true).await
     }
 
     async fn explain(

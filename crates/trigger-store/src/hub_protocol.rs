@@ -12,7 +12,7 @@
 //! POST /v1/status            {"prefix":P,"wanted":WANTED}                {"events":[{"event":E,"whole":BOOL},…],
 //!                                                                         "entries":[ENTRY,…],"asker":C|null,
 //!                                                                         "sees_all":BOOL}
-//! GET  /v1/watch             {"watch":[RANGE,…]}, once                   {"snapshot":{"entries":[ENTRY,…],"complete":BOOL}},
+//! GET  /v1/watch             {"watch":[RANGE,…],"puts_only":BOOL}, once  {"snapshot":{"entries":[ENTRY,…],"complete":BOOL}},
 //!                                                                        {"changes":[{"put":ENTRY}|{"deleted":K},…]},
 //!                                                                        {"error":SENTENCE}
 //!   the same, at any later time
@@ -340,6 +340,9 @@ impl From<StatusReply> for VisibleEvents {
 pub struct WatchRequest {
     /// The ranges to watch.
     pub watch: Vec<RangeForm>,
+    /// Whether to leave deletions out of the changes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub puts_only: bool,
 }
 
 /// Any later message of a client on [`WATCH`]: a request, as it would be posted.
@@ -551,7 +554,9 @@ mod tests {
             &ReadRequest { ranges: ranges[..1].to_vec(), from: None, keys_only: true },
             r#"{"ranges":[{"key":"/k"}],"from":null,"keys_only":true}"#,
         );
-        check(&WatchRequest { watch: ranges }, r#"{"watch":[{"key":"/k"},{"prefix":"/f/"}]}"#);
+        let watch = |puts_only| WatchRequest { watch: ranges.clone(), puts_only };
+        check(&watch(false), r#"{"watch":[{"key":"/k"},{"prefix":"/f/"}]}"#);
+        check(&watch(true), r#"{"watch":[{"key":"/k"},{"prefix":"/f/"}],"puts_only":true}"#);
     }
 
     /// Proves C15.

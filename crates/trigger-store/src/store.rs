@@ -240,6 +240,11 @@ pub trait Store: Send + Sync {
     /// Watches `ranges`, beginning with a snapshot of them.
     async fn watch(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError>;
 
+    /// The same without deletions, of which its reader makes no use. A backend that can leave them out overrides this.
+    async fn watch_puts(&self, ranges: Vec<KeyRange>) -> Result<Watch, StoreError> {
+        self.watch(ranges).await
+    }
+
     /// The entries that explain a run or an event below `prefix`, where the backend knows what of them concerns the asker.
     /// `None` where the caller reads them itself.
     async fn explain(

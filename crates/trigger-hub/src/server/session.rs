@@ -191,7 +191,7 @@ async fn begin(
     peer: &Peer,
     caller: Option<&Caller>,
 ) -> Result<(OpenWatch, PagedWatch), SessionEnd> {
-    let ranges = requested_ranges(socket).await?;
+    let (ranges, puts_only) = requested_ranges(socket).await?;
     if let Some(check) = state.check(caller, "watch")? {
         check.watch(&ranges).await?;
     }
@@ -205,7 +205,7 @@ async fn begin(
         SessionEnd::from(error)
     };
     let turn = state.fairness.store_turn(peer).await;
-    let mut events = state.store.watch_in_pages(ranges).await.map_err(cannot_begin)?;
+    let mut events = state.store.watch_in_pages(ranges, puts_only).await.map_err(cannot_begin)?;
     drop(turn);
     loop {
         let turn = state.fairness.store_turn(peer).await;
@@ -226,8 +226,8 @@ async fn begin(
     }
 }
 
-/// The client's first message.
-async fn requested_ranges(socket: &mut WebSocket) -> Result<Vec<KeyRange>, SessionEnd> {
+/// The client's first message: what it watches, and whether deletions are left out.
+async fn requested_ranges(socket: &mut WebSocket) -> Result<(Vec<KeyRange>, bool), SessionEnd> {
     let asked = async {
         loop {
             match socket.recv().await {
@@ -246,7 +246,7 @@ async fn requested_ranges(socket: &mut WebSocket) -> Result<Vec<KeyRange>, Sessi
     };
     let request: WatchRequest = serde_json::from_str(&text)
         .map_err(|error| SessionEnd::Refused(format!("the message is not what a watch takes: {error}")))?;
-    Ok(check_ranges(request.watch)?)
+    Ok((check_ranges(request.watch)?, request.puts_only))
 }
 
 /// Sends an event. Returns whether the snapshot is complete with it.

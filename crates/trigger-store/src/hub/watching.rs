@@ -47,8 +47,12 @@ const LEAVING_TIMEOUT: Duration = LONGEST_LIMIT;
 pub(super) type Events = mpsc::Receiver<Result<WatchEvent, HubFailure>>;
 
 /// Connects and sends what to watch. The watch ends when the value is dropped.
-pub(super) async fn open(requests: &Arc<Requests>, ranges: Vec<KeyRange>) -> Result<Events, HubFailure> {
-    let request = WatchRequest { watch: ranges.into_iter().map(RangeForm::from).collect() };
+pub(super) async fn open(
+    requests: &Arc<Requests>,
+    ranges: Vec<KeyRange>,
+    puts_only: bool,
+) -> Result<Events, HubFailure> {
+    let request = WatchRequest { watch: ranges.into_iter().map(RangeForm::from).collect(), puts_only };
     let request =
         serde_json::to_string(&request).map_err(|error| HubFailure::Refused(Detail::root_cause(error)))?;
     let OpenSocket { socket, takes_requests, turn } = requests.open_socket().await?;
