@@ -27,6 +27,33 @@ async fn a_watcher_that_does_not_read_stalls_no_other_and_is_cut() {
 }
 
 #[tokio::test]
+async fn a_watch_of_puts_reports_no_deletion_and_another_one_does() {
+    let dir = TempDir::new().unwrap();
+    let hub = Running::start(dir.path()).await;
+    let store = hub.store();
+    let (mut changes, mut puts) =
+        (store.watch(vec![all()]).await.unwrap(), store.watch_puts(vec![all()]).await.unwrap());
+    for watch in [&mut changes, &mut puts] {
+        assert!(matches!(next(watch).await, Some(Ok(WatchEvent::Snapshot(_)))));
+    }
+    put(&store, "/a", "1").await;
+    store.delete_many(vec!["/a".to_owned()]).await.unwrap();
+    put(&store, "/b", "2").await;
+    for (mut watch, expected) in [(changes, "/a gone /a /b"), (puts, "/a /b")] {
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|last| last != "/b") {
+            let Some(Ok(WatchEvent::Changes(changes))) = next(&mut watch).await else { panic!("{seen:?}") };
+            seen.extend(changes.into_iter().map(|change| match change {
+                Change::Put(entry) => entry.key,
+                Change::Deleted(key) => format!("gone {key}"),
+            }));
+        }
+        assert_eq!(seen.join(" "), expected);
+    }
+    hub.stop().await;
+}
+
+#[tokio::test]
 async fn watches_opened_while_others_write_miss_nothing() {
     const KEYS: usize = 1000;
     let dir = TempDir::new().unwrap();
@@ -74,7 +101,7 @@ async fn a_large_snapshot_is_read_in_pages_and_shows_each_change_once() {
     for n in 0..8 {
         write(&format!("/a/{n}"), "1").await;
     }
-    let mut watch = store.watch_in_pages(vec![KeyRange::Prefix("/a/".to_owned())]).await.unwrap();
+    let mut watch = store.watch_in_pages(vec![KeyRange::Prefix("/a/".to_owned())], false).await.unwrap();
     let (mut shown, mut pages) = (Vec::new(), 0);
     loop {
         let Some(Ok(PagedEvent::Snapshot { entries, is_last })) = watch.next().await else {
