@@ -145,7 +145,7 @@ impl DeliveryWatcher {
             self.joined = Some(joined.clone());
         }
         // A backend that was restored from a backup has lost outcomes: they are looked up again. It may also lack what
-        // others need to verify this node's.
+        // others need to verify this node's: that is stored again with what this node signs next, or when everything is read.
         self.settled.clear();
         self.fleet.forget_announced();
         if !(self.watches_logs && self.watches_holds) {

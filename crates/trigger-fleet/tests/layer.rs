@@ -722,6 +722,72 @@ async fn an_outcome_that_was_lost_before_its_delivery_was_deleted_is_stored_agai
     }
 }
 
+/// A backend without transactions that denies some keys.
+struct DeniesWrites {
+    store: MemoryStore,
+    /// What the denied keys contain.
+    denied: &'static str,
+}
+
+impl DeniesWrites {
+    fn judge(&self, key: &str) -> Result<(), StoreError> {
+        let denied = || StoreError::Denied { backend: "etcd".to_owned(), detail: "permission denied".into() };
+        if key.contains(self.denied) { Err(denied()) } else { Ok(()) }
+    }
+}
+
+#[async_trait]
+impl Meddler for DeniesWrites {
+    fn store(&self) -> &dyn Store {
+        &self.store
+    }
+
+    async fn put_many(&self, entries: Vec<(String, String)>) -> Vec<Result<Revision, StoreError>> {
+        let mut results = Vec::new();
+        for (key, value) in entries {
+            results.push(match self.judge(&key) {
+                Ok(()) => self.store.put_many(vec![(key, value)]).await.remove(0),
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    async fn delete_many(&self, keys: Vec<String>) -> Result<(), StoreError> {
+        keys.iter().try_for_each(|key| self.judge(key))?;
+        self.store.delete_many(keys).await
+    }
+}
+
+#[tokio::test]
+async fn what_a_backend_denies_holds_up_nothing_else_and_is_not_repeated() {
+    for (denied, is_held_up) in [("/run-history/", false), ("/deliveries/", true), ("/outcomes/", true)] {
+        let store = MemoryStore::default();
+        for n in 1..=3 {
+            fleet(&store).publish(&publication(n, &["lb01"], &[]), false).await.unwrap();
+        }
+        let denying = Arc::new(Meddled(DeniesWrites { store: store.clone(), denied }));
+        let node = node("lb01");
+        let fleet = Fleet::new(denying, Keyspace::default()).acting_as(node.clone());
+        let completions: Vec<Completion> = [(1, done(1)), (2, done(2)), (3, failed(3))]
+            .map(|(n, outcome)| Completion {
+                event: id(n),
+                addressed_as: [Target::Node(node.clone())].into(),
+                outcome,
+            })
+            .into();
+        for some in [&completions[..2], &completions[..]] {
+            let finished = fleet.finish_runs(some, Some(&RunHistory::default())).await;
+            match finished {
+                Ok(()) => assert!(!is_held_up, "{denied}"),
+                Err(error) => assert!(is_held_up && !error.is_transient(), "{denied}: {error}"),
+            }
+        }
+        let left = fleet.open_deliveries(&node).await.unwrap().len();
+        assert_eq!(left, if is_held_up { 3 } else { 0 }, "{denied}");
+    }
+}
+
 /// The nodes that ask for the end of the deliveries to a node.
 async fn cancelled(store: &MemoryStore, certname: &str, joined: &[(&str, u64)]) -> Vec<String> {
     let request = |arrival| match arrival {

@@ -142,6 +142,13 @@ pub async fn serve(
     let authorization =
         tls.as_ref().map(|tls| Authorization::new(settings.rights.clone(), Some(Arc::clone(tls))));
     let state = Arc::new(ServerState::new(store, Arc::clone(&metrics), authorization, stopping));
+    let served = Arc::downgrade(&state);
+    let events_were_removed = move || {
+        let state = served.upgrade();
+        if let Some(authorization) = state.as_ref().and_then(|state| state.authorization.as_ref()) {
+            authorization.forget_events();
+        }
+    };
     let shares = Arc::new(Shares::new());
     let handshakes = tls.clone().map(|tls| {
         let handshakes = Handshakes::new(tls, Arc::clone(&shares), Arc::clone(&metrics));
@@ -166,7 +173,7 @@ pub async fn serve(
         tokio::join!(
             if_any(tls, |tls| reload::keep_up_to_date(tls, shares, Arc::clone(&metrics))),
             if_any(fetching, |(pki, settings)| crl_fetch::keep_fetching(pki, settings, Arc::clone(&metrics))),
-            if_any(sweeper, sweeping::sweep_by_itself),
+            if_any(sweeper, |sweeper| sweeping::sweep_by_itself(sweeper, events_were_removed)),
         );
         std::future::pending().await
     };

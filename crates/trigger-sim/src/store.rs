@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures_util::Stream;
 use trigger_core::identity::Revision;
 use trigger_store::store::{
-    CasOutcome, Entry, KeyRange, Store, StoreError, Watch, WatchEvent, replace_in_steps,
+    CasOutcome, Entry, KeyRange, MAX_ORDERED_ENTRIES, Store, StoreError, Watch, WatchEvent, replace_in_steps,
 };
 
 use crate::executor::Sim;
@@ -88,7 +88,8 @@ impl Store for SimStore {
         keys: Vec<String>,
         entries: Vec<(String, String)>,
     ) -> Result<Vec<Revision>, StoreError> {
-        if !self.own.sim.with(|world| world.plan.has_transactions) {
+        let fits = keys.len() + entries.len() <= MAX_ORDERED_ENTRIES;
+        if !fits || !self.own.sim.with(|world| world.plan.has_transactions) {
             return replace_in_steps(self, keys, entries).await;
         }
         match self.ask(Request::Replace { keys, entries }).await {

@@ -136,28 +136,16 @@ impl StoreError {
         !matches!(self, Self::Denied { .. } | Self::Refused { .. })
     }
 
-    /// The error of a request of which a part may have been done.
-    fn into_ambiguous(self) -> Self {
+    /// The error of one step of several, where earlier ones may have been done. A refusal stays one: what can never succeed is not to
+    /// be repeated.
+    fn of_partly_done(self) -> Self {
         match self {
-            Self::Unreachable { backend, detail }
-            | Self::Ambiguous { backend, detail }
-            | Self::Full { backend, detail }
-            | Self::Denied { backend, detail }
-            | Self::Refused { backend, detail } => Self::Ambiguous { backend, detail },
+            Self::Unreachable { backend, detail } | Self::Full { backend, detail } => {
+                Self::Ambiguous { backend, detail }
+            }
+            error => error,
         }
     }
-}
-
-/// The revisions of a write of several entries, or one error for all of it: [`StoreError::Ambiguous`] where a part of it was
-/// stored, or may have been.
-///
-/// # Errors
-/// When not all of it was stored, or not for certain.
-fn of_whole(results: Vec<Result<Revision, StoreError>>) -> Result<Vec<Revision>, StoreError> {
-    let may_be_stored = |result: &Result<_, _>| matches!(result, Ok(_) | Err(StoreError::Ambiguous { .. }));
-    let is_partial = results.iter().any(may_be_stored);
-    let all: Result<Vec<Revision>, StoreError> = results.into_iter().collect();
-    all.map_err(|error| if is_partial { error.into_ambiguous() } else { error })
 }
 
 /// [`Store::replace`] in several requests, for a backend without transactions, or for more than one of them takes.
@@ -170,15 +158,26 @@ pub async fn replace_in_steps<S: Store + ?Sized>(
     entries: Vec<(String, String)>,
 ) -> Result<Vec<Revision>, StoreError> {
     let written: Vec<String> = entries.iter().map(|(key, _)| key.clone()).collect();
-    let revisions = of_whole(store.put_many(entries).await)?;
+    let (mut revisions, mut failed) = (Vec::new(), Vec::new());
+    for put in store.put_many(entries).await {
+        match put {
+            Ok(revision) => revisions.push(revision),
+            Err(error) => failed.push(error),
+        }
+    }
+    // What may succeed later is tried again as a whole, before something is given up for what never will.
+    failed.sort_by_key(|error| !error.is_transient());
+    if let Some(error) = failed.into_iter().next() {
+        return Err(if revisions.is_empty() { error } else { error.of_partly_done() });
+    }
     if keys.is_empty() {
         return Ok(revisions);
     }
-    store.delete_many(keys).await.map_err(StoreError::into_ambiguous)?;
+    store.delete_many(keys).await.map_err(StoreError::of_partly_done)?;
     // A backend that was restored from a backup between the two has lost what was written, and nothing would ever write it
     // again. What was written last is lost first, so one look is enough.
     if let Some((_, newest)) = revisions.iter().zip(written).max()
-        && store.list(&[KeyRange::Key(newest)]).await.map_err(StoreError::into_ambiguous)?.is_empty()
+        && store.list(&[KeyRange::Key(newest)]).await.map_err(StoreError::of_partly_done)?.is_empty()
     {
         let detail = "it has lost what it had taken".into();
         return Err(StoreError::Ambiguous { backend: store.address().to_owned(), detail });
@@ -207,7 +206,7 @@ pub trait Store: Send + Sync {
     /// Returns the revisions of the entries, in the order given. A backend that does all of it at once overrides this.
     ///
     /// # Errors
-    /// When not all of it has been done, or not for certain: [`StoreError::Ambiguous`] where a part may have been.
+    /// When not all of it has been done, or not for certain. A part of what was denied or refused may have been done.
     async fn replace(
         &self,
         keys: Vec<String>,

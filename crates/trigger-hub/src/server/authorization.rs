@@ -110,6 +110,11 @@ impl Authorization {
         &self.rights.operators
     }
 
+    /// Forgets what is remembered of events, because a sweep has removed some.
+    pub(super) fn forget_events(&self) {
+        self.known.forget();
+    }
+
     /// The checks of a request of `caller`, whose kind is named in metrics and logs.
     pub(super) fn check<'a>(
         &'a self,

@@ -15,12 +15,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// How long after its start it begins: the agents connect first, and their registrations say what time it is.
 const FIRST_SWEEP_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// Sweeps `fleet`, which acts for the hub, for as long as it is polled.
-pub(super) async fn sweep_by_itself(fleet: Fleet) {
+/// Sweeps `fleet`, which acts for the hub, for as long as it is polled. Calls `removed` after each sweep that has removed events.
+pub(super) async fn sweep_by_itself(fleet: Fleet, removed: impl Fn()) {
     sleep(FIRST_SWEEP_AFTER).await;
     let mut last = None;
     loop {
-        match sweep(&fleet, last).await {
+        match sweep(&fleet, last, &removed).await {
             Ok(revision) => last = revision,
             Err(error) => tracing::warn!(%error, "cannot sweep now"),
         }
@@ -29,11 +29,20 @@ pub(super) async fn sweep_by_itself(fleet: Fleet) {
 }
 
 /// Sweeps once, and leaves a note of it, by whose revision the next one knows which nodes have registered since.
-async fn sweep(fleet: &Fleet, last: Option<Revision>) -> Result<Option<Revision>, StoreError> {
+async fn sweep(
+    fleet: &Fleet,
+    last: Option<Revision>,
+    removed: impl Fn(),
+) -> Result<Option<Revision>, StoreError> {
     let noted = fleet.note_sweep().await?;
     // Whoever shows that a delivery has expired verifies that the hub says so.
     fleet.announce_certificate().await?;
-    let swept = fleet.sweep(now(), last).await?;
+    let swept = fleet.sweep(now(), last).await;
+    // Also one that was broken off may have removed some.
+    if swept.as_ref().map_or(true, |swept| swept.removed > 0) {
+        removed();
+    }
+    let swept = swept?;
     tracing::info!(expired = swept.expired, removed = swept.removed, "swept the store");
     Ok(Some(noted))
 }
@@ -41,6 +50,7 @@ async fn sweep(fleet: &Fleet, last: Option<Revision>) -> Result<Option<Revision>
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use trigger_core::delivery::DeliveryState;
     use trigger_core::event::{Event, RunOptions, Targets};
@@ -89,7 +99,12 @@ mod tests {
         let hub: Certname = "puppet".parse().unwrap();
         let fleet = Fleet::new(Arc::new(store.clone()), Keyspace::default()).acting_as(hub);
         let event = fire_long_ago(&fleet).await;
-        let sweeping = tokio::spawn(sweep_by_itself(fleet.clone()));
+        let removals = Arc::new(AtomicUsize::default());
+        let counted = Arc::clone(&removals);
+        let count = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        };
+        let sweeping = tokio::spawn(sweep_by_itself(fleet.clone(), count));
         let state = async || {
             let status = fleet.event_status(event).await.unwrap()?;
             status.targets.values().next().map(|target| target.state)
@@ -98,9 +113,12 @@ mod tests {
         while state().await == Some(DeliveryState::Pending) {
             sleep(Duration::from_secs(60)).await;
         }
+        assert_eq!(removals.load(Ordering::Relaxed), 0, "nothing was removed yet");
         while state().await.is_some() {
             sleep(Duration::from_secs(60)).await;
         }
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(removals.load(Ordering::Relaxed), 1);
         let keyspace = Keyspace::default();
         let sweep = KeyRange::Key(keyspace.key(&Key::Sweep));
         assert_eq!(store.read(&[sweep]).await.unwrap()[0].value, "puppet");

@@ -53,6 +53,11 @@ async fn nonsense_is_answered_with_a_sentence() {
         r#"400 Bad Request {"error":"'' cannot be a key: it has 1 to 1024 bytes and no control characters"}"#,
     )
     .await;
+    check(
+        hub.post("/v1/put", r#"{"entries":[{"key":"/a","value":"1"}],"delete":["/b","/a"]}"#).await,
+        r#"400 Bad Request {"error":"'/a' is to be written, and to be deleted with that"}"#,
+    )
+    .await;
     let many = vec![r#""/a""#; 32_769].join(",");
     check(
         hub.post("/v1/delete", &format!(r#"{{"keys":[{many}]}}"#)).await,

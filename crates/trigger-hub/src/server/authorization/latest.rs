@@ -1,5 +1,5 @@
-//! Remembers the latest answers of the store that stay true for as long as an event is stored, so that nothing here has to be
-//! forgotten for another reason than memory.
+//! Remembers the latest answers of the store that stay true for as long as an event is stored. They are forgotten when a sweep has
+//! removed events, and for want of memory.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -45,6 +45,13 @@ impl<K: Hash + Eq + Clone, V: Clone> Latest<K, V> {
         }
     }
 
+    /// Forgets all answers.
+    pub(super) fn clear(&self) {
+        let mut known = self.lock();
+        known.answers.clear();
+        known.oldest_first.clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known<K, V>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -64,5 +71,8 @@ mod tests {
         assert_eq!(latest.get(&MAX_REMEMBERED), Some(MAX_REMEMBERED.to_string()));
         let known = latest.lock();
         assert_eq!((known.answers.len(), known.oldest_first.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
+        drop(known);
+        latest.clear();
+        assert_eq!(latest.get(&1), None);
     }
 }

@@ -21,6 +21,14 @@ pub(super) struct KnownEvents {
     involved: Latest<(EventId, Certname), ()>,
 }
 
+impl KnownEvents {
+    /// Forgets all events: some are not stored any more.
+    pub(super) fn forget(&self) {
+        self.fired.clear();
+        self.involved.clear();
+    }
+}
+
 /// What was found out for one request.
 #[derive(Debug, Default)]
 pub(super) struct Lookup {
