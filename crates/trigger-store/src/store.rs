@@ -165,10 +165,12 @@ pub async fn replace_in_steps<S: Store + ?Sized>(
             Err(error) => failed.push(error),
         }
     }
+    let is_begun =
+        !revisions.is_empty() || failed.iter().any(|error| matches!(error, StoreError::Ambiguous { .. }));
     // What may succeed later is tried again as a whole, before something is given up for what never will.
     failed.sort_by_key(|error| !error.is_transient());
     if let Some(error) = failed.into_iter().next() {
-        return Err(if revisions.is_empty() { error } else { error.of_partly_done() });
+        return Err(if is_begun { error.of_partly_done() } else { error });
     }
     if keys.is_empty() {
         return Ok(revisions);
