@@ -10,7 +10,7 @@ use trigger_core::keyspace::Key;
 use trigger_core::run::history::RunHistory;
 use trigger_core::signature::Authors;
 use trigger_core::wire::WireError;
-use trigger_store::store::{CasOutcome, Entry, KeyRange, MAX_ORDERED_ENTRIES, StoreError};
+use trigger_store::store::{CasOutcome, Entry, KeyRange, MAX_ORDERED_ENTRIES, StoreError, check_kept};
 
 use crate::certificates::Certificates;
 use crate::codec::{Opened, SigningKey};
@@ -73,19 +73,9 @@ impl Fleet {
         }
         self.replace(ended, outcomes).await?;
         match newest {
-            Some(key) if has_ended => self.check_kept(key).await,
+            Some(key) if has_ended => check_kept(self.store(), key).await,
             _ => Ok(()),
         }
-    }
-
-    /// A backend that was restored from a backup between the outcomes and the deletions has lost the former, and
-    /// nothing would ever store them again: so this fails and the caller repeats it. What was written last is lost
-    /// first, so one look is enough.
-    async fn check_kept(&self, newest: String) -> Result<(), StoreError> {
-        if !self.store().list(&[KeyRange::Key(newest)]).await?.is_empty() {
-            return Ok(());
-        }
-        Err(self.ambiguous("it has lost an outcome that it had taken".to_owned()))
     }
 
     /// Stores outcomes that say less than `done`. Written blindly they could come late, from an agent that was killed

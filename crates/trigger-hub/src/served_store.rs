@@ -92,8 +92,8 @@ pub trait ServedStore: Store {
         Ok(page)
     }
 
-    /// Watches `ranges` as [`Store::watch`] does, or [`Store::watch_puts`], with a snapshot that is read in pages, so that it is never held whole. Each
-    /// page shows another moment; of each key, no change is shown that is older than the snapshot.
+    /// Watches `ranges` as [`Store::watch`] does, or [`Store::watch_puts`], with a snapshot that is read in pages, so that it
+    /// is never held whole. Each page shows another moment; of each key, no change is shown that is older than the snapshot.
     ///
     /// The default reads the snapshot whole: a store that may hold more than a few pages overrides it.
     ///

@@ -1,7 +1,7 @@
 //! The signatures that were found to be right before. Each handshake verifies those of the revocation lists and of the
 //! intermediate CAs, which are always the same, and an agent those of the hub's certificate whenever it connects again.
 //!
-//! Only signatures are remembered, each with all that it depends on. Whether a certificate is trusted is decided anew each time: its
+//! Only signatures are remembered, each with all that it depends on. Whether a certificate is trusted is decided each time: its
 //! time, its issuer, and whether it is revoked.
 
 use std::collections::HashSet;

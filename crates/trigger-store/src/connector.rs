@@ -207,19 +207,7 @@ impl Connector {
         extra: Duration,
         answer: impl Future<Output = T>,
     ) -> Result<T, Duration> {
-        let own_limit = limit.current();
-        let whole_limit = own_limit + extra + 2 * self.round_trip(address);
-        let begun = Instant::now();
-        match timeout(whole_limit, answer).await {
-            Ok(answer) => {
-                limit.sufficed(begun.elapsed());
-                Ok(answer)
-            }
-            Err(_) => {
-                limit.ran_out(own_limit);
-                Err(whole_limit)
-            }
-        }
+        limit.bound_with(extra + 2 * self.round_trip(address), answer).await
     }
 
     /// The same where the request may have to wait for a connection, and nothing says when it has it. The time in which this

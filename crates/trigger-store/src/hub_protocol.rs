@@ -27,8 +27,8 @@
 //! ```
 //!
 //! All entries of one `put` with the keys that it deletes, and all keys of one `delete`, are one transaction where the hub's
-//! store has them (SQLite does); elsewhere a `put` of which only a part was done is answered with [`AMBIGUOUS`], and its keys are
-//! gone only where its entries are stored. `delete` may be absent, and so is `deleted` where the store does not count.
+//! store has them (SQLite does). Elsewhere a `put` of which only a part was stored is answered with [`AMBIGUOUS`], unless it deletes
+//! too: its keys are gone only where its entries are stored, and it may be repeated after any answer. `delete` may be absent, and so is `deleted` where the store does not count.
 //!
 //! A read is answered in pages: the next begins `from` the position that the last one gave. With `keys_only` the
 //! values are empty. A snapshot may come in several messages, of which the last is `complete`; it shows one moment

@@ -53,15 +53,27 @@ impl StepLimit {
     /// # Errors
     /// The limit, if it ran out.
     pub(crate) async fn bound<T>(&self, step: impl Future<Output = T>) -> Result<T, Duration> {
+        self.bound_with(Duration::ZERO, step).await
+    }
+
+    /// The same of a step that has `extra` time besides.
+    ///
+    /// # Errors
+    /// All the time that it had, if that ran out.
+    pub(crate) async fn bound_with<T>(
+        &self,
+        extra: Duration,
+        step: impl Future<Output = T>,
+    ) -> Result<T, Duration> {
         let (limit, begun) = (self.current(), Instant::now());
-        match timeout(limit, step).await {
+        match timeout(limit + extra, step).await {
             Ok(done) => {
                 self.sufficed(begun.elapsed());
                 Ok(done)
             }
             Err(_) => {
                 self.ran_out(limit);
-                Err(limit)
+                Err(limit + extra)
             }
         }
     }

@@ -176,15 +176,24 @@ pub async fn replace_in_steps<S: Store + ?Sized>(
         return Ok(revisions);
     }
     store.delete_many(keys).await.map_err(StoreError::of_partly_done)?;
-    // A backend that was restored from a backup between the two has lost what was written, and nothing would ever write it
-    // again. What was written last is lost first, so one look is enough.
-    if let Some((_, newest)) = revisions.iter().zip(written).max()
-        && store.list(&[KeyRange::Key(newest)]).await.map_err(StoreError::of_partly_done)?.is_empty()
-    {
-        let detail = "it has lost what it had taken".into();
-        return Err(StoreError::Ambiguous { backend: store.address().to_owned(), detail });
+    if let Some((_, newest)) = revisions.iter().zip(written).max() {
+        check_kept(store, newest).await.map_err(StoreError::of_partly_done)?;
     }
     Ok(revisions)
+}
+
+/// Checks, after a deletion, that what was written before it is still there; `newest` was written last. A backend that was restored
+/// from a backup between the two has lost it, and nothing would ever write it again. What was written last is lost first, so
+/// one look is enough.
+///
+/// # Errors
+/// [`StoreError::Ambiguous`] where it is lost, so that the caller repeats all of it; those of [`Store::list`].
+pub async fn check_kept<S: Store + ?Sized>(store: &S, newest: String) -> Result<(), StoreError> {
+    if !store.list(&[KeyRange::Key(newest)]).await?.is_empty() {
+        return Ok(());
+    }
+    let detail = "it has lost what it had taken".into();
+    Err(StoreError::Ambiguous { backend: store.address().to_owned(), detail })
 }
 
 /// A full backend.

@@ -226,7 +226,7 @@ async fn begin(
     }
 }
 
-/// The client's first message: what it watches, and whether deletions are left out.
+/// The client's first message: what it watches, and whether it wants puts only.
 async fn requested_ranges(socket: &mut WebSocket) -> Result<(Vec<KeyRange>, bool), SessionEnd> {
     let asked = async {
         loop {
